@@ -1,0 +1,108 @@
+# Set-up, build, demo and tests in one place. Everything lives in .venv/ and build/.
+#
+#   make            packages, virtual environment, build and installation into .venv
+#   make deps       only the system packages that the build needs (packages/build.txt)
+#   make demo       the asynchronous training loop; make demo-sync is the same in lock-step
+#   make test       every test; make test-quick is the fast part of it; make lint is a part of it
+#   make format     formats C and Python files
+#   make clean      removes build/; make distclean removes .venv/ as well
+
+PYTHON ?= python3
+JOBS ?= $(shell nproc 2>/dev/null || echo 2)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements/constraints.txt
+MESON := $(BIN)/meson
+
+# meson finds ninja, and programs started by tests find tq and tqd, in the virtual environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONPATH PYTHONHOME
+
+C_FILES := $(shell find include protocol src fuzz examples python -name '*.[ch]' -o -name '*.proto' \
+	-o -name meson.build 2>/dev/null)
+PY_FILES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
+BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
+
+.PHONY: all deps deps-test build demo demo-sync test test-quick lint format clean distclean dev
+
+all: build
+
+deps:
+	@sh tools/deps.sh packages/build.txt
+
+deps-test: deps
+	@sh tools/deps.sh packages/test.txt
+
+# --- the virtual environment: a stamp per set of requirements ---------------------------------
+
+$(VENV)/.stamp-venv: | deps
+	@echo "venv: $(VENV)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "make: $(PYTHON) is older than 3.10; name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-build: requirements/build.txt requirements/run.txt requirements/constraints.txt $(VENV)/.stamp-venv
+	@echo "pip: build requirements"
+	@$(PIP) -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.stamp-demo: requirements/demo.txt $(VENV)/.stamp-build
+	@echo "pip: demo requirements (torch is large, this takes a minute)"
+	@$(PIP) -r requirements/demo.txt
+	@touch $@
+
+$(VENV)/.stamp-dev: requirements/dev.txt $(VENV)/.stamp-demo
+	@echo "pip: development requirements"
+	@$(PIP) -r requirements/dev.txt
+	@touch $@
+
+# --- the project, installed as its users get it -----------------------------------------------
+
+$(VENV)/.stamp-ctq: $(BUILD_FILES) $(PY_FILES) $(VENV)/.stamp-build
+	@echo "build: libtq, tqd, tq and ctq into $(VENV)"
+	@$(PIP) --no-build-isolation --no-deps --force-reinstall \
+		-Cbuild-dir=build/py -Ccompile-args=-j$(JOBS) .
+	@touch $@
+
+build: deps $(VENV)/.stamp-ctq
+
+# --- running it -------------------------------------------------------------------------------
+
+demo: build $(VENV)/.stamp-demo
+	@$(BIN)/python examples/async_demo.py $(DEMO_ARGS)
+
+demo-sync: build $(VENV)/.stamp-demo
+	@$(BIN)/python examples/sync_demo.py $(DEMO_ARGS)
+
+# --- tests ------------------------------------------------------------------------------------
+
+dev: deps-test build $(VENV)/.stamp-dev
+
+# The build of the C unit tests; also what clang-tidy and the symbol check look at.
+build/test/build.ninja: meson_options.txt $(VENV)/.stamp-build
+	@mkdir -p build
+	@$(MESON) setup $(if $(wildcard build/test/build.ninja),--reconfigure) build/test \
+		-Dtests=true -Dshared=true -Dexamples=true -Dpython=true -Dwerror=true >build/test-setup.log \
+		|| { cat build/test-setup.log; exit 1; }
+
+test: dev build/test/build.ninja
+	@$(BIN)/python tools/run_tests.py
+
+test-quick: dev build/test/build.ninja
+	@$(BIN)/python tools/run_tests.py --quick
+
+lint: dev build/test/build.ninja
+	@$(BIN)/python tools/lint.py
+
+format: dev
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r clang-format -i
+	@$(BIN)/ruff check -q --fix-only .
+	@$(BIN)/ruff format -q .
+
+clean:
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.stamp-ctq
+
+distclean: clean
+	@rm -rf $(VENV)

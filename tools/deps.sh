@@ -1,0 +1,46 @@
+#!/bin/sh
+# Installs the Debian packages listed in the given files, if any is missing: deps.sh FILE...
+# Does nothing, and takes no time, when all of them are there. Needs root or sudo only to install.
+set -eu
+
+packages=$(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$@")
+
+if ! command -v dpkg-query >/dev/null 2>&1; then
+    echo "deps: not a Debian system; these packages (or what they are called here) are needed:" >&2
+    echo "$packages" >&2
+    exit 0
+fi
+
+missing=
+for package in $packages; do
+    case $(dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null) in
+    *not-installed*) missing="$missing $package" ;;
+    installed*) ;;
+    *) missing="$missing $package" ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+
+sudo=
+if [ "$(id -u)" -ne 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        echo "deps: missing:$missing" >&2
+        echo "deps: neither root nor sudo; install them and try again" >&2
+        exit 1
+    fi
+    sudo=sudo
+fi
+
+echo "deps: installing$missing"
+export DEBIAN_FRONTEND=noninteractive
+install_missing() {
+    # shellcheck disable=SC2086
+    $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+# The package lists may be absent or too old to find the files they name.
+if [ -z "$(find /var/lib/apt/lists -name '*_Packages*' -print -quit 2>/dev/null)" ]; then
+    $sudo apt-get update -qq
+    install_missing
+else
+    install_missing 2>/dev/null || { $sudo apt-get update -qq && install_missing; }
+fi
