@@ -1,0 +1,75 @@
+/*
+ * sampler.h - the seam where sampling policies plug in.
+ *
+ * A sampler is a pure function: from a read-only view of the samples that are ready and not yet consumed by a task,
+ * and the claim's request, it picks the samples that the claim gets.  The controller calls it on its own thread,
+ * inside a claim; it must not block, keep pointers into the view, or change anything but the pick.
+ *
+ * Cached picks: a sampler may pick for several askers at once (all ranks of a step).  It then stores, with
+ * tq_pick_cache, the picks of the others under a slot name; the controller keeps them with the partition and task
+ * only when the pick succeeds, hands them out when that slot is asked for, and drops them with the partition.
+ */
+#ifndef TQ_SAMPLER_H
+#define TQ_SAMPLER_H
+
+#include <tq/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Version of this table; a plug-in made for another one is refused. */
+#define TQ_SAMPLER_ABI 1
+
+typedef struct tq_sampler_view tq_sampler_view; /**< Ready samples of one task; owned by the controller. */
+typedef struct tq_pick tq_pick;                 /**< What a sampler picks; owned by the controller. */
+
+/** What a claim asks of its sampler. */
+typedef struct tq_pick_request {
+    uint32_t batch_size;   /**< Samples wanted; at least 1. */
+    const char *partition; /**< Name of the partition. */
+    const char *task;      /**< Name of the task. */
+    const char *config;    /**< The claim's sampling_config as a JSON object, "{}" when none was given. */
+} tq_pick_request;
+
+/** Number of samples in the view. */
+TQ_API uint32_t tq_view_count(const tq_sampler_view *view);
+/** Global indexes of the view's samples, ascending; valid during the pick. */
+TQ_API const uint32_t *tq_view_indexes(const tq_sampler_view *view);
+/** Group given at put for the i-th sample of the view, or NULL: its group is then its place among the ordinals. */
+TQ_API const char *tq_view_group(const tq_sampler_view *view, uint32_t i);
+/** Samples the partition holds of the group that the i-th sample of the view was given at put, ready or not. */
+TQ_API uint32_t tq_view_group_size(const tq_sampler_view *view, uint32_t i);
+/** Ordinal (order of joining the partition, from 0) of the i-th sample of the view. */
+TQ_API uint64_t tq_view_ordinal(const tq_sampler_view *view, uint32_t i);
+/** Reads the i-th sample's tag `name` as a number; false when it has none or it is not a number. */
+TQ_API bool tq_view_tag_number(const tq_sampler_view *view, uint32_t i, const char *name, double *out);
+
+/** Adds the i-th sample of the view to the pick, in this order; `consume` marks it as handed to the task. */
+TQ_API int tq_pick_add(tq_pick *pick, uint32_t i, bool consume);
+/** Stores picks (positions in the view) for another asker under `slot`; they count as consumed. */
+TQ_API int tq_pick_cache(tq_pick *pick, const char *slot, const uint32_t *positions, uint32_t n);
+/** Says which cache slot this claim itself belongs to: kept so that a repeat by that asker gets the same answer. */
+TQ_API int tq_pick_slot(tq_pick *pick, const char *slot);
+
+/** The table of one sampler. */
+typedef struct tq_sampler {
+    uint32_t abi;     /**< TQ_SAMPLER_ABI. */
+    const char *name; /**< Name it is registered and asked for by. */
+    /** Checks a request before it may wait.  TQ_OK, or an error that the claim fails with at once.  May be NULL. */
+    int (*check)(const tq_pick_request *request, tq_error *err);
+    /** Slot of the cache that this request reads, written to `slot` ("" for none).  May be NULL: no cache. */
+    int (*slot)(const tq_pick_request *request, char slot[TQ_NAME_MAX + 1], tq_error *err);
+    /** Fewest samples in the view that a pick can succeed with; the controller does not call pick before. */
+    uint32_t (*need)(const tq_pick_request *request);
+    /** Picks.  TQ_OK with a filled pick; TQ_EAGAIN when too few samples fit; any other code fails the claim. */
+    int (*pick)(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err);
+} tq_sampler;
+
+/** Registers a sampler by name for controllers of this process.  The table must outlive the process. */
+TQ_API int tq_sampler_register(const tq_sampler *sampler, tq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

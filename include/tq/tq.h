@@ -1,0 +1,409 @@
+/*
+ * tq.h - the public C API of the transfer queue: a client of a running system.
+ *
+ * One growing table per partition: rows are samples, columns are fields, cells are tensors or other values.  Producers
+ * put cells in any order, consumers claim samples whose fields are ready, and read them from where they lie.
+ *
+ * Operations.  Every call that talks to the system is an operation: allocate a tq_op, start a call on it, and either
+ * wait for it (tq_op_wait) or be called back.  An op may be used again, for any call, once it is done.
+ *
+ * Completion contract:
+ *   - A call that returns TQ_OK has started and ends exactly once; one that returns an error has not started, the op
+ *     holds the error, and the callback is not called.
+ *   - The callback runs on the client's own thread, or on the thread that cancels or closes; it must not block, and may
+ *     start other operations, but not on the op that it ends (free it, or start it again after the callback).
+ *   - tq_op_cancel may be called at any time from any thread, and repeated.  The op still ends exactly once: with
+ *     TQ_ECANCELED, or with its result when that was already on its way.  (A claim that ends so has its samples.)
+ *   - tq_op_free on an op that is not done cancels it and waits for it; in its own callback it is allowed.
+ *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything else
+ *     (names, keys, shapes, meta) is copied before the call returns.
+ *
+ * Threads: clients and metas are safe to use from any thread; one op is used by one thread at a time (but for cancel).
+ * Fork: in a child a client inherited from the parent works as a new one (a session of its own), made at the first
+ * call; operations that were in flight stay the parent's: in the child they are never done and may only be freed.
+ */
+#ifndef TQ_TQ_H
+#define TQ_TQ_H
+
+#include <tq/errors.h>
+#include <tq/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Version of the library, "major.minor.patch". */
+TQ_API const char *tq_version(void);
+/** Text of an error code. */
+TQ_API const char *tq_strerror(int code);
+/** Name of an error code, "TQ_EFULL". */
+TQ_API const char *tq_error_name(int code);
+
+/* ------------------------------------------------------------------------------------------------ client */
+
+/** A connection to one system. */
+typedef struct tq_client tq_client;
+
+/** How to reach a system.  Zero-initialise, set `size`, then what differs from the default. */
+typedef struct tq_client_options {
+    size_t size;                /**< sizeof(tq_client_options). */
+    const char *address;        /**< Controller: "unix:/path" or "tcp:host:port", alternatives joined by commas. */
+    const char *token;          /**< The system's secret, or NULL to read token_file. */
+    const char *token_file;     /**< File that holds it. */
+    const char *name;           /**< Session name that people see; NULL: program and pid. */
+    const char *manager;        /**< Type of storage manager; NULL: what the system says; "": none (metadata only). */
+    const char *manager_config; /**< Its config, a JSON object; NULL: what the system says. */
+    double timeout;             /**< Deadline of calls that set none, in seconds; 0: 60; negative: none. */
+    uint64_t first_request;     /**< For tests: number of the first request; 0: 1. */
+} tq_client_options;
+
+/** Connects, authenticates and opens the storage manager, within the timeout.  On success *out is the caller's. */
+TQ_API int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *err);
+/** Ends all operations with TQ_ECLOSED, says goodbye and frees.  Calls on other threads must have returned. */
+TQ_API void tq_client_close(tq_client *client);
+/** Epoch of the controller: another number means that it was restarted. */
+TQ_API uint64_t tq_client_epoch(const tq_client *client);
+/** Whole configuration of the system, a JSON object; valid as long as the client. */
+TQ_API const char *tq_client_config(const tq_client *client);
+
+/* ------------------------------------------------------------------------------------------------ operations */
+
+/** One operation. */
+typedef struct tq_op tq_op;
+/** Called once when an operation has ended. */
+typedef void (*tq_done_fn)(tq_op *op, void *arg);
+
+/** An op of the client; done may be NULL (then wait).  NULL when out of memory. */
+TQ_API tq_op *tq_op_alloc(tq_client *client, tq_done_fn done, void *arg);
+/** Frees; see the contract above.  NULL is allowed. */
+TQ_API void tq_op_free(tq_op *op);
+/** Deadline of the calls started from now on, in seconds from their start; 0: the client's; negative: none. */
+TQ_API void tq_op_set_timeout(tq_op *op, double seconds);
+/** Waits for the end; returns the op's code.  Not from a callback. */
+TQ_API int tq_op_wait(tq_op *op);
+/** Asks for an early end. */
+TQ_API void tq_op_cancel(tq_op *op);
+/** Whether it has ended (or was never started). */
+TQ_API bool tq_op_done(const tq_op *op);
+/** How it ended: code TQ_OK, or the error with its message; valid until the op is used again. */
+TQ_API const tq_error *tq_op_error(const tq_op *op);
+
+/* ------------------------------------------------------------------------------------------------ metadata */
+
+/** Which samples, and where their cells lie: what a claim returns and a read takes.  Immutable; counted. */
+typedef struct tq_meta tq_meta;
+
+/** A field of a meta. */
+typedef struct tq_meta_field {
+    const char *name;        /**< Name. */
+    tq_kind kind;            /**< Tensor or other value. */
+    tq_dtype dtype;          /**< Element type; {TQ_UINT, 8} for values. */
+    bool ragged;             /**< Rows differ in shape: see dims. */
+    uint32_t ndim;           /**< Dims of shape, when not ragged. */
+    const uint64_t *shape;   /**< Of every row, when not ragged. */
+    const uint32_t *ndims;   /**< Ragged: dims of each row (meta size of them); NULL when nothing is known yet. */
+    const uint64_t *dims;    /**< Ragged: dims of all rows end to end. */
+    const uint8_t *ready;    /**< One byte per sample: 1 produced, 0 not, 2 lost. */
+} tq_meta_field;
+
+/** A tag of a meta's samples: msgpack-encoded values end to end. */
+typedef struct tq_meta_tag {
+    const char *name;         /**< Name. */
+    const uint8_t *values;    /**< Encoded values of all samples, end to end. */
+    const uint32_t *sizes;    /**< Bytes of each sample's value; 0 = not set. */
+} tq_meta_tag;
+
+/** Another reference. */
+TQ_API tq_meta *tq_meta_hold(tq_meta *meta);
+/** Gives a reference back; NULL is allowed. */
+TQ_API void tq_meta_rele(tq_meta *meta);
+/** Makes one by hand, without placements: a read resolves them.  incarnations NULL: any. */
+TQ_API int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t *incarnations, size_t n,
+    const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err);
+TQ_API size_t tq_meta_size(const tq_meta *meta);                     /**< Samples. */
+TQ_API const char *tq_meta_partition(const tq_meta *meta);           /**< Name of the partition. */
+TQ_API uint64_t tq_meta_epoch(const tq_meta *meta);                  /**< Of the controller that made it; 0: by hand. */
+TQ_API uint64_t tq_meta_claim(const tq_meta *meta);                  /**< Id of the claim it answered, 0 without one. */
+TQ_API const uint32_t *tq_meta_indexes(const tq_meta *meta);         /**< Global index of each sample. */
+TQ_API const uint32_t *tq_meta_incarnations(const tq_meta *meta);    /**< Of each sample; 0 = any. */
+TQ_API const char *tq_meta_key(const tq_meta *meta, size_t i);       /**< Key of sample i, or NULL. */
+TQ_API const char *tq_meta_group(const tq_meta *meta, size_t i);     /**< Group of sample i, or NULL. */
+TQ_API size_t tq_meta_fields(const tq_meta *meta);                   /**< Number of fields. */
+/** The f-th field; valid as long as the meta. */
+TQ_API const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f);
+TQ_API size_t tq_meta_tags(const tq_meta *meta); /**< Number of tags. */
+/** The t-th tag; valid as long as the meta. */
+TQ_API const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t);
+/** Rows (places, in any order, repeats allowed) and fields (NULL: all) of a meta.  TQ_EFIELD for an unknown field. */
+TQ_API int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows, const char *const *fields,
+    size_t n_fields, tq_meta **out, tq_error *err);
+/** One after the other; partitions, fields and dtypes must agree (TQ_EINVAL, TQ_EFIELD, TQ_EDTYPE). */
+TQ_API int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err);
+/** Fields of both for the same samples; where both have a field, that of `other`. */
+TQ_API int tq_meta_union(const tq_meta *meta, const tq_meta *other, tq_meta **out, tq_error *err);
+/** As bytes, to send to another process; *out is malloc'ed. */
+TQ_API int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err);
+/** From bytes made by tq_meta_pack; checked, so they may come from anywhere: TQ_EPROTO. */
+TQ_API int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *err);
+
+/* ------------------------------------------------------------------------------------------------ put */
+
+/** One field of a batch to put. The bytes of its rows lie end to end in `slices`. */
+typedef struct tq_column {
+    const char *name;        /**< Field. */
+    tq_kind kind;            /**< Tensor or other value. */
+    tq_dtype dtype;          /**< Element type; {TQ_UINT, 8} for values. */
+    size_t rows;             /**< Rows. */
+    uint32_t ndim;           /**< Dims of shape; 0 with dims NULL: one element per row. */
+    const uint64_t *shape;   /**< Shape of each row, when all agree. */
+    const uint32_t *ndims;   /**< Ragged: dims of each row (`rows` of them). */
+    const uint64_t *dims;    /**< Ragged (not NULL): dims of all rows end to end; ndims NULL: ndim each. */
+    const tq_slice *slices;  /**< Their bytes; sizes must add up to what dtype and shapes say (TQ_EROWS). */
+    size_t n_slices;         /**< How many. */
+} tq_column;
+
+/** A tag to put: as in tq_meta_tag. */
+typedef struct tq_tag {
+    const char *name;       /**< Name. */
+    const uint8_t *values;  /**< msgpack-encoded values end to end. */
+    const uint32_t *sizes;  /**< Bytes of each sample's; 0 = leave as it is. */
+} tq_tag;
+
+/** A put.  Samples are named by `meta`, or by `keys`, or are new. */
+typedef struct tq_put_args {
+    const char *partition;      /**< Partition; NULL with meta: the meta's. */
+    const tq_meta *meta;        /**< Existing samples, or NULL. */
+    const char *const *keys;    /**< n keys, or NULL. */
+    size_t n;                   /**< Samples. */
+    bool must_exist;            /**< With keys: an unknown key is an error (TQ_EKEY) instead of a new sample. */
+    const char *const *groups;  /**< n group ids of new samples, or NULL; NULL elements: none. */
+    const tq_column *columns;   /**< Fields; may be none (tags only). */
+    size_t n_columns;           /**< How many. */
+    const tq_tag *tags;         /**< Tags, merged by name. */
+    size_t n_tags;              /**< How many. */
+    bool fail_when_full;        /**< TQ_EFULL at once instead of waiting for room until the deadline. */
+} tq_put_args;
+
+/** Stores the columns and publishes them, all or nothing.  Result: tq_op_meta. */
+TQ_API int tq_put(tq_op *op, const tq_put_args *args);
+
+/** Reserves samples: n new ones, or those of the keys that do not exist.  Result: tq_op_meta of all. */
+TQ_API int tq_reserve(
+    tq_op *op, const char *partition, size_t n, const char *const *keys, const char *const *groups);
+
+/** Says that cells are ready which a manager of one's own keeps by index (see StorageManager in Python): columns without
+ * bytes (slices ignored), and per column and sample a small opaque note that readers get back.  Result: tq_op_meta. */
+TQ_API int tq_notify(tq_op *op, const tq_put_args *args, const tq_slice *const *opaque);
+
+/* ------------------------------------------------------------------------------------------------ claim */
+
+/** How a claim picks. */
+typedef enum tq_claim_mode {
+    TQ_FETCH = 0,      /**< Ready samples the task has not had, as its sampler picks; they count as consumed. */
+    TQ_FORCE_FETCH = 1 /**< All samples of the partition with what they have; nothing is marked. */
+} tq_claim_mode;
+
+/** A claim. */
+typedef struct tq_claim_args {
+    const char *partition;      /**< Partition; it need not exist yet. */
+    const char *const *fields;  /**< Fields that must be ready. */
+    size_t n_fields;            /**< How many; at least 1 for TQ_FETCH. */
+    int64_t batch_size;         /**< Samples; TQ_ESIZE below 1. */
+    const char *task;           /**< Who consumes. */
+    tq_claim_mode mode;         /**< How. */
+    const char *sampler;        /**< NULL: the controller's. */
+    const char *sampler_config; /**< A JSON object; NULL: {}. */
+    bool poll;                  /**< TQ_EAGAIN at once when too few are ready. */
+    bool tags;                  /**< With keys, groups and tags in the result. */
+} tq_claim_args;
+
+/** Claims; waits at the controller until the op's deadline (TQ_ETIMEDOUT).  Result: tq_op_meta. */
+TQ_API int tq_claim(tq_op *op, const tq_claim_args *args);
+
+/** Looks samples up by keys, by indexes, or all of the partition. */
+typedef struct tq_resolve_args {
+    const char *partition;         /**< Partition; TQ_EPARTITION. */
+    const char *const *keys;       /**< n keys, or NULL. */
+    const uint32_t *indexes;       /**< n indexes, or NULL. */
+    size_t n;                      /**< How many; 0 with both NULL: all samples. */
+    const char *const *fields;     /**< Fields, or NULL: all. */
+    size_t n_fields;               /**< How many. */
+    bool lenient;                  /**< Leave out unknown keys and fields instead of TQ_EKEY, TQ_EFIELD. */
+    bool tags;                     /**< With keys, groups and tags. */
+} tq_resolve_args;
+
+/** Where samples lie now.  Result: tq_op_meta. */
+TQ_API int tq_resolve(tq_op *op, const tq_resolve_args *args);
+
+/* ------------------------------------------------------------------------------------------------ get */
+
+/** What a read returns: columns in memory of the library.  Counted. */
+typedef struct tq_data tq_data;
+
+/** One field that was read: rows end to end in one buffer. */
+typedef struct tq_data_column {
+    const char *name;         /**< Field. */
+    tq_kind kind;             /**< Tensor or other value. */
+    tq_dtype dtype;           /**< Element type. */
+    bool ragged;              /**< Rows (as read) differ in shape. */
+    uint32_t ndim;            /**< Dims of shape, when not ragged. */
+    const uint64_t *shape;    /**< Of every row, when not ragged. */
+    const uint32_t *ndims;    /**< Dims of each row, always set. */
+    const uint64_t *dims;     /**< Dims of all rows end to end, always set. */
+    const uint64_t *offsets;  /**< rows + 1 byte offsets into data. */
+    void *data;               /**< The bytes, 64-byte aligned, writable; they live as long as the tq_data. */
+    const tq_slice *opaque;   /**< Notes of a manager that keys by index, one per row; else NULL (and data is set). */
+} tq_data_column;
+
+/** Reads the given fields of a meta's samples (NULL: all of it).  TQ_ENOTREADY names samples and fields that are not
+ * produced, TQ_ECLEARED those that were cleared, TQ_ELOST those that were lost.  Result: tq_op_data. */
+TQ_API int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields);
+
+TQ_API tq_data *tq_data_hold(tq_data *data);               /**< Another reference. */
+TQ_API void tq_data_rele(tq_data *data);                   /**< Gives one back; NULL is allowed. */
+TQ_API size_t tq_data_rows(const tq_data *data);           /**< Rows. */
+TQ_API size_t tq_data_columns(const tq_data *data);        /**< Columns. */
+/** The c-th column; valid as long as the data. */
+TQ_API const tq_data_column *tq_data_column_at(const tq_data *data, size_t c);
+
+/* ------------------------------------------------------------------------------------------------ clear, reset */
+
+/** Clears the meta's samples (those cleared meanwhile are skipped).  Result: tq_op_count. */
+TQ_API int tq_clear_meta(tq_op *op, const tq_meta *meta);
+/** Clears samples by index, whatever their incarnation.  Result: tq_op_count. */
+TQ_API int tq_clear_indexes(tq_op *op, const char *partition, const uint32_t *indexes, size_t n);
+/** Clears samples by key; unknown ones are skipped.  Result: tq_op_count. */
+TQ_API int tq_clear_keys(tq_op *op, const char *partition, const char *const *keys, size_t n);
+/** Clears a partition with everything in it; an unknown one is no error.  Result: tq_op_count. */
+TQ_API int tq_clear_partition(tq_op *op, const char *partition);
+/** Makes consumed samples claimable again for a task (NULL: all tasks). */
+TQ_API int tq_reset_consumption(tq_op *op, const char *partition, const char *task);
+
+/* ------------------------------------------------------------------------------------------------ status */
+
+/** Consumption or production of a partition's samples.  Result of the two calls below, by tq_op_progress. */
+typedef struct tq_progress {
+    bool known;               /**< The partition exists. */
+    size_t n;                 /**< Samples. */
+    const uint32_t *indexes;  /**< Ascending. */
+    size_t columns;           /**< 1 for consumption, number of fields for production. */
+    const uint8_t *flags;     /**< n x columns, row-major: 1 consumed / produced. */
+} tq_progress;
+
+/** Which samples a task has consumed. */
+TQ_API int tq_consumption(tq_op *op, const char *partition, const char *task);
+/** Which samples have which fields. */
+TQ_API int tq_production(tq_op *op, const char *partition, const char *const *fields, size_t n_fields);
+/** Names of the partitions, in order of creation.  Result: tq_op_names. */
+TQ_API int tq_list_partitions(tq_op *op);
+/** Keys with tags of a partition, in order of joining.  Result: tq_op_meta (empty for an unknown partition). */
+TQ_API int tq_list_keys(tq_op *op, const char *partition);
+/** Keys of samples given by index.  Result: tq_op_names ("" = none). */
+TQ_API int tq_retrieve_keys(tq_op *op, const char *partition, const uint32_t *indexes, size_t n);
+
+/** A field as the status shows it. */
+typedef struct tq_status_field {
+    const char *name;      /**< Name. */
+    tq_kind kind;          /**< Tensor or other value. */
+    tq_dtype dtype;        /**< Element type. */
+    bool ragged;           /**< Rows differ in shape. */
+    uint32_t ndim;         /**< Dims of shape. */
+    const uint64_t *shape; /**< When not ragged. */
+    uint32_t produced;     /**< Samples that have it. */
+    uint32_t lost;         /**< Samples that lost it. */
+} tq_status_field;
+
+/** A task as the status shows it. */
+typedef struct tq_status_task {
+    const char *name;  /**< Name. */
+    uint32_t consumed; /**< Samples it has had. */
+} tq_status_task;
+
+/** A partition as the status shows it. */
+typedef struct tq_status_partition {
+    const char *name;              /**< Name. */
+    uint32_t samples;              /**< Rows. */
+    uint64_t bytes;                /**< Of its cells. */
+    const tq_status_field *fields; /**< Columns. */
+    size_t n_fields;               /**< How many. */
+    const tq_status_task *tasks;   /**< Consumers. */
+    size_t n_tasks;                /**< How many. */
+    const uint32_t *lost;          /**< Samples with lost cells, at most 1000. */
+    size_t n_lost;                 /**< How many are listed. */
+} tq_status_partition;
+
+/** A storage owner (unit or store) as the status shows it. */
+typedef struct tq_status_owner {
+    const char *name;            /**< Name. */
+    const char *manager;         /**< Type of storage manager. */
+    bool present;                /**< Served by a session now. */
+    uint64_t blocks;             /**< Live blocks. */
+    uint64_t bytes;              /**< In them. */
+    uint64_t used_bytes;         /**< As it reports. */
+    uint64_t capacity_bytes;     /**< As it reports. */
+} tq_status_owner;
+
+/** A session as the status shows it. */
+typedef struct tq_status_session {
+    const char *name;     /**< Name it gave. */
+    const char *host;     /**< Host it gave. */
+    const char *endpoint; /**< Where it connected from. */
+    uint64_t pid;         /**< Process id it gave. */
+    bool connected;       /**< Now. */
+    double age;           /**< Seconds. */
+} tq_status_session;
+
+/** The state of a system.  Result of tq_status, by tq_op_status. */
+typedef struct tq_system_status {
+    uint64_t epoch;                        /**< Of the controller. */
+    double uptime;                         /**< Seconds. */
+    const char *version;                   /**< Of the controller. */
+    uint32_t waiting;                      /**< Claims that wait. */
+    uint64_t requests;                     /**< Handled since the start. */
+    const tq_status_partition *partitions; /**< In order of creation. */
+    size_t n_partitions;                   /**< How many. */
+    const tq_status_owner *owners;         /**< Storage. */
+    size_t n_owners;                       /**< How many. */
+    const tq_status_session *sessions;     /**< Clients and units. */
+    size_t n_sessions;                     /**< How many. */
+} tq_system_status;
+
+/** State of the system, for people and tools. */
+TQ_API int tq_status(tq_op *op);
+
+/** Something that happened. */
+typedef struct tq_event {
+    uint64_t seq;             /**< Number, ascending. */
+    double time;              /**< Unix time in seconds. */
+    const char *kind;         /**< put, claim, clear, reserve, reset, lost, join, leave, owner. */
+    const char *session;      /**< Name of the session that caused it. */
+    const char *partition;    /**< "" without one. */
+    const char *task;         /**< "" without one. */
+    uint32_t samples;         /**< Rows it was about. */
+    uint64_t bytes;           /**< Moved by it. */
+    const uint32_t *indexes;  /**< Kind lost: the samples, at most 1000. */
+    size_t n_indexes;         /**< How many are listed. */
+} tq_event;
+
+/** Events with numbers above `since`, at most `limit` (0: all that are kept); wait: until there is one or the deadline
+ * passes (then none).  Result: tq_op_events. */
+TQ_API int tq_events(tq_op *op, uint64_t since, uint32_t limit, bool wait);
+
+/* ------------------------------------------------------------------------------------------------ results */
+
+/* Results belong to the op and are valid until it is used again or freed; those that are counted may be held. */
+
+TQ_API tq_meta *tq_op_meta(const tq_op *op);           /**< Meta, or NULL. */
+TQ_API tq_data *tq_op_data(const tq_op *op);           /**< Data, or NULL. */
+TQ_API uint64_t tq_op_count(const tq_op *op);          /**< Count. */
+TQ_API const tq_progress *tq_op_progress(const tq_op *op); /**< Progress, or NULL. */
+/** Names, n of them. */
+TQ_API const char *const *tq_op_names(const tq_op *op, size_t *n);
+TQ_API const tq_system_status *tq_op_status(const tq_op *op); /**< Status, or NULL. */
+/** Events, n of them; *next is the `since` of the next call. */
+TQ_API const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,73 @@
+/*
+ * types.h - the plain types that the API of users (tq.h) and of plug-ins (manager.h, sampler.h) share.
+ */
+#ifndef TQ_TYPES_H
+#define TQ_TYPES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <tq/errors.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+/** Marks what libtq exports; everything else is hidden. */
+#define TQ_API __attribute__((visibility("default")))
+#else
+#define TQ_API
+#endif
+
+/** Longest partition, field, task, group, tag, sampler and session name in bytes; none of them may be empty. */
+#define TQ_NAME_MAX 255
+/** Longest key of a sample, in bytes. */
+#define TQ_KEY_MAX 1024
+/** Most dimensions of one row. */
+#define TQ_NDIM_MAX 16
+/** Longest locator of a block, in bytes. */
+#define TQ_LOCATOR_MAX 48
+/** No index: a sample that is not there. */
+#define TQ_NO_INDEX UINT32_MAX
+/** A deadline that never comes, in seconds. */
+#define TQ_FOREVER (-1.0)
+
+/** Type codes, with the values of DLPack's DLDataTypeCode. */
+enum tq_type_code {
+    TQ_INT = 0,           /**< Signed integer. */
+    TQ_UINT = 1,          /**< Unsigned integer. */
+    TQ_FLOAT = 2,         /**< IEEE float (16, 32, 64 bits). */
+    TQ_BFLOAT = 4,        /**< Brain float (16 bits). */
+    TQ_COMPLEX = 5,       /**< Complex (64, 128 bits). */
+    TQ_BOOL = 6,          /**< Boolean, one byte. */
+    TQ_FLOAT8_E4M3FN = 10,   /**< 8-bit float. */
+    TQ_FLOAT8_E4M3FNUZ = 11, /**< 8-bit float. */
+    TQ_FLOAT8_E5M2 = 12,     /**< 8-bit float. */
+    TQ_FLOAT8_E5M2FNUZ = 13, /**< 8-bit float. */
+    TQ_FLOAT8_E8M0FNU = 14   /**< 8-bit exponent-only float. */
+};
+
+/** Type of a tensor's elements, as DLPack writes it; lanes are always 1. */
+typedef struct tq_dtype {
+    uint8_t code; /**< enum tq_type_code. */
+    uint8_t bits; /**< Bits of one element; a multiple of 8. */
+} tq_dtype;
+
+/** What the cells of a field are. */
+typedef enum tq_kind {
+    TQ_TENSOR = 0, /**< A tensor of the field's dtype. */
+    TQ_VALUE = 1   /**< Any other value, encoded by the user of the library: a row of `nbytes` of uint8. */
+} tq_kind;
+
+/** A piece of somebody's memory. */
+typedef struct tq_slice {
+    const void *data; /**< May be NULL when size is 0. */
+    size_t size;      /**< In bytes. */
+} tq_slice;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,21 @@
+/*
+ * error.h - filling tq_error.
+ */
+#ifndef TQI_BASE_ERROR_H
+#define TQI_BASE_ERROR_H
+
+#include <tq/errors.h>
+
+/* Sets code and message and returns the code, so that `return tqi_error_set(...)` reads well.  err may be NULL. */
+int tqi_error_set(tq_error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Out of memory, with what was wanted. */
+int tqi_error_nomem(tq_error *err, const char *what);
+
+/* TQ_EIO from errno: "what: strerror". */
+int tqi_error_errno(tq_error *err, int errnum, const char *what);
+
+/* Checks a partition, field, task, ... name: TQ_ENAME when empty or longer than `max` bytes.  `what` is "partition". */
+int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err);
+
+#endif

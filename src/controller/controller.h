@@ -1,0 +1,38 @@
+/*
+ * controller.h - the controller: handlers over the table (src/meta), waiting claims, events, owners' sessions.
+ *
+ * Runs on one loop and owns everything on it.  It knows nothing of how data is stored.
+ */
+#ifndef TQI_CONTROLLER_H
+#define TQI_CONTROLLER_H
+
+#include "net/net.h"
+
+typedef struct tqi_controller tqi_controller;
+
+typedef struct tqi_controller_options {
+    const char *const *listen; /* endpoints */
+    size_t n_listen;
+    const tqi_token *token;
+    const char *sampler;       /* default for claims without one; NULL or "": sequential */
+    bool polling;              /* claims answer at once by default */
+    uint64_t grace_ms;         /* of sessions */
+    uint64_t owner_timeout_ms; /* an owner gone for longer has lost its blocks */
+    uint32_t events;           /* events kept; 0: 65536 */
+    uint64_t epoch;            /* 0: random */
+    /* Handed to clients that ask (SYSTEM_CONFIG), never looked at; copied; NULL = "". */
+    const char *manager;        /* type of the system's storage manager */
+    const char *manager_config; /* its config, a JSON object */
+    const char *config;         /* whole configuration, a JSON object */
+    uint64_t first_counters;   /* tests: 0 = usual; else indexes, incarnations, ordinals and ids start this far below
+                                  their wrap */
+} tqi_controller_options;
+
+int tqi_controller_alloc(
+    uv_loop_t *loop, const tqi_controller_options *options, tqi_controller **out, tq_error *err);
+/* Bound endpoints, joined by commas (an endpoint of port 0 has its real port). */
+const char *tqi_controller_endpoint(const tqi_controller *controller);
+uint64_t tqi_controller_epoch(const tqi_controller *controller);
+void tqi_controller_close(tqi_controller *controller, void (*done)(void *arg), void *arg);
+
+#endif

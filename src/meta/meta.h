@@ -1,0 +1,304 @@
+/*
+ * meta.h - everything the controller knows, as a pure state machine: partitions, samples, keys, groups, tags, fields,
+ * cells, readiness, consumption, blocks and their owners.  No I/O, no clock, no threads, no wire format.
+ *
+ * Words are those of docs/design.md.  All names and strings given in are copied.  Every changing call is all or
+ * nothing: on an error the state is as it was.
+ *
+ * Cost: a publish, claim or clear costs by its own size, never by the size of the partition.  A cell is 16 bytes
+ * (block handle, shape handle, offset); a sample's extras (key, group, tags) exist only when set.
+ *
+ * Handles (tqi_partition *, tqi_view *, tqi_owner *) are valid until the call documented to end them.
+ */
+#ifndef TQI_META_H
+#define TQI_META_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <tq/types.h>
+
+typedef struct tqi_meta tqi_meta;
+typedef struct tqi_partition tqi_partition;
+typedef struct tqi_view tqi_view;
+typedef struct tqi_owner tqi_owner;
+
+/* Counters of a new table; 0 picks the usual start.  Tests start them near their wrap. */
+typedef struct tqi_meta_options {
+    uint64_t epoch; /* not 0 */
+    uint32_t first_index;
+    uint32_t first_incarnation; /* usual: 1; 0 is skipped at the wrap, for it matches any */
+    uint64_t first_block;       /* usual: 1 */
+    uint64_t first_ordinal;
+    uint64_t first_claim; /* usual: 1 */
+} tqi_meta_options;
+
+int tqi_meta_alloc(const tqi_meta_options *options, tqi_meta **out, tq_error *err);
+void tqi_meta_free(tqi_meta *meta);
+uint64_t tqi_meta_epoch(const tqi_meta *meta);
+
+/* ---------------------------------------------------------------------------------------- batches in and out */
+
+/* Placement of `rows` rows that lie end to end in one block from byte `offset`.  `block` is a place in the batch's
+ * blocks plus 1, or one of the marks below. */
+typedef struct tqi_run {
+    uint32_t block;
+    uint32_t rows;
+    uint64_t offset;
+} tqi_run;
+#define TQI_RUN_NONE 0u             /* not produced */
+#define TQI_RUN_LOST UINT32_MAX     /* lost with its storage */
+#define TQI_RUN_OPAQUE (UINT32_MAX - 1) /* kept by a manager that keys by index: see opaque */
+
+/* One field of a batch; arrays belong to the caller (in) or to the batch (out). */
+typedef struct tqi_batch_field {
+    const char *name;
+    uint8_t kind;   /* enum tq_kind */
+    tq_dtype dtype;
+    bool ragged;           /* false: all rows have `shape` */
+    uint32_t ndim;         /* of shape */
+    const uint64_t *shape; /* uniform */
+    const uint32_t *ndims; /* ragged: per row; n_ndims 1 = the same for all rows */
+    size_t n_ndims;
+    const uint64_t *dims; /* ragged: all rows' dims end to end */
+    size_t n_dims;
+    const tqi_run *runs; /* cover all samples of the batch in order */
+    size_t n_runs;
+    const tq_slice *opaque; /* per sample, for TQI_RUN_OPAQUE; else NULL */
+} tqi_batch_field;
+
+/* One tag of a batch: msgpack-encoded values end to end; size 0 = not set for that sample. */
+typedef struct tqi_batch_tag {
+    const char *name;
+    const uint8_t *values;
+    size_t values_size;
+    const uint32_t *sizes; /* one per sample */
+} tqi_batch_tag;
+
+typedef struct tqi_batch_block {
+    uint64_t id;
+    uint64_t size;
+    const char *owner; /* name */
+    uint64_t owner_incarnation;
+    const uint8_t *locator;
+    size_t locator_size;
+} tqi_batch_block;
+
+/* Samples of one partition.  As input and as output. */
+typedef struct tqi_batch {
+    const char *partition;
+    size_t n; /* samples */
+    const uint32_t *indexes;
+    const uint32_t *incarnations; /* NULL as input: any; an element 0: any */
+    const char *const *keys;      /* NULL, or n; NULL or "" = none */
+    const char *const *groups;    /* NULL, or n; NULL or "" = none */
+    const uint64_t *ordinals;     /* output only */
+    const tqi_batch_tag *tags;
+    size_t n_tags;
+    const tqi_batch_field *fields;
+    size_t n_fields;
+    const tqi_batch_block *blocks;
+    size_t n_blocks;
+} tqi_batch;
+
+/* A batch made by the table; freed by its user with tqi_result_fini.  All arrays live in one arena, strings (names,
+ * keys) are copies. Zero-initialise before use. */
+typedef struct tqi_result {
+    tqi_batch batch;
+    uint64_t claim; /* id of the claim, 0 without one */
+    uint64_t bytes; /* of the cells, as far as they are known: sum over cells of itemsize * elements */
+    void *arena;    /* private */
+} tqi_result;
+void tqi_result_fini(tqi_result *result);
+
+/* ---------------------------------------------------------------------------------------- changes */
+
+/* How a publish names its samples. */
+typedef enum tqi_naming {
+    TQI_BY_INDEX,  /* batch.indexes, with incarnations; a cleared one refuses the whole publish: TQ_ECLEARED */
+    TQI_BY_KEY,    /* batch.keys, all set; the same key twice: the later row wins per field, tags merge */
+    TQI_NEW        /* batch.n new samples; keys may be given for some and must then be new: TQ_EEXIST */
+} tqi_naming;
+
+typedef struct tqi_publish {
+    const tqi_batch *batch;
+    tqi_naming naming;
+    bool create;      /* TQI_BY_KEY: make missing keys, else TQ_EKEY */
+    uint64_t session; /* whose block ids they must be (number given by the controller) */
+} tqi_publish;
+
+/* Publishes: links cells, merges tags, sets groups (only of new samples; another group on an old one: TQ_EINVAL),
+ * learns schemas, counts blocks.  Blocks whose ids are not unpublished ids of the session: TQ_EINVAL, and nothing
+ * changes; a refused publish's own blocks are queued as dead by the caller with tqi_meta_abandon.  Runs must cover all
+ * rows, stay inside the block (offset + bytes <= size), and shapes must agree with the schema's dtype and kind
+ * (TQ_EDTYPE names field, expected, given).  A field with uniform shape turns ragged when another shape arrives.
+ * Blocks no cell of which is linked are dead at once.  `result`: indexes, incarnations, keys, groups, tags, ordinals
+ * of the samples, and for fields only name, kind, dtype, schema shape (no runs, no dims). */
+int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *result, tq_error *err);
+
+/* Reserves samples: n new ones (keys NULL), or those of the keys that do not exist yet.  `groups` may be NULL. The result
+ * names all of them (also the keys that existed). */
+int tqi_meta_reserve(tqi_meta *meta, const char *partition, size_t n, const char *const *keys,
+    const char *const *groups, tqi_result *result, tq_error *err);
+
+/* Clears samples: their cells, keys, tags, consumption; the index gets a new incarnation and goes to the free list.
+ * Unknown keys, indexes of other partitions and other incarnations are skipped.  Returns how many in *cleared. */
+int tqi_meta_clear_indexes(tqi_meta *meta, const char *partition, const uint32_t *indexes,
+    const uint32_t *incarnations, size_t n, uint32_t *cleared, tq_error *err);
+int tqi_meta_clear_keys(
+    tqi_meta *meta, const char *partition, const char *const *keys, size_t n, uint32_t *cleared, tq_error *err);
+/* Every sample, task, cached pick and the partition itself.  Held views stay, of a partition that does not exist yet. */
+int tqi_meta_clear_partition(tqi_meta *meta, const char *partition, uint32_t *cleared, tq_error *err);
+
+/* Frees the consumption of a task (NULL or "": of all) on a partition.  Unknown ones are no error. */
+int tqi_meta_reset_consumption(tqi_meta *meta, const char *partition, const char *task, tq_error *err);
+
+/* ---------------------------------------------------------------------------------------- claims */
+
+/* The view of a task on (partition, field set): made by use, also for partitions and fields that do not exist yet.  It
+ * keeps the ready and unconsumed samples up to date.  Counted: hold with get, end with rele (an unheld view of a
+ * partition that was never written goes away with it; others stay until their partition is cleared).  TQ_EINVAL for no
+ * field, TQ_ENAME for bad names. */
+int tqi_view_get(tqi_meta *meta, const char *partition, const char *const *fields, size_t n_fields,
+    const char *task, tqi_view **out, tq_error *err);
+void tqi_view_rele(tqi_view *view);
+uint32_t tqi_view_ready(const tqi_view *view); /* ready and not consumed by the task */
+void tqi_view_set_user(tqi_view *view, void *user);
+void *tqi_view_user(const tqi_view *view);
+
+/* Views whose ready set grew since the last call, each once, only those that are held.  NULL when there are none left.
+ * The controller drains it after every change and tries the waiters of each. */
+tqi_view *tqi_meta_next_touched(tqi_meta *meta);
+
+/* What the sampler layer reads of a view: see sampler.h (src/sampler) for the adapter.  indexes: ascending, valid until
+ * the next change; owned by the view and rebuilt lazily. */
+uint32_t tqi_view_list(tqi_view *view, const uint32_t **indexes, tq_error *err);
+const char *tqi_view_sample_group(const tqi_view *view, uint32_t index);      /* NULL: none */
+uint32_t tqi_view_sample_group_size(const tqi_view *view, uint32_t index);
+uint64_t tqi_view_sample_ordinal(const tqi_view *view, uint32_t index);
+/* Encoded tag value, size 0 when it has none. */
+tq_slice tqi_view_sample_tag(const tqi_view *view, uint32_t index, const char *name);
+
+/* Cached picks of a sampler for (partition, task): a slot holds indexes.  get returns NULL when empty or when one of its
+ * samples was cleared since. */
+const uint32_t *tqi_view_cache_get(const tqi_view *view, const char *slot, uint32_t *n);
+int tqi_view_cache_set(tqi_view *view, const char *slot, const uint32_t *indexes, uint32_t n, tq_error *err);
+
+/* Takes samples for the task: marks `consumed` ones, makes a claim record of them for `session`, and describes `chosen`
+ * (in that order) with the view's fields.  with_tags: also keys, groups and tags. */
+int tqi_view_take(tqi_view *view, const uint32_t *chosen, uint32_t n_chosen, const uint32_t *consumed,
+    uint32_t n_consumed, uint64_t session, bool with_tags, tqi_result *result, tq_error *err);
+/* The claim's answer was acknowledged: the record goes, the samples stay consumed.  Unknown ids are ignored. */
+void tqi_meta_claim_settle(tqi_meta *meta, uint64_t claim);
+/* The claim goes back: its samples are free again unless cleared or reset since.  Unknown ids are ignored. */
+void tqi_meta_claim_release(tqi_meta *meta, uint64_t claim);
+
+/* ---------------------------------------------------------------------------------------- reading */
+
+typedef struct tqi_resolve {
+    const char *partition;
+    const char *const *keys; /* n of them, or NULL */
+    const uint32_t *indexes; /* n of them, or NULL */
+    const uint32_t *incarnations;
+    size_t n;                /* keys and indexes NULL: all samples, ascending */
+    const char *const *fields; /* n_fields 0: all fields of the partition, in order of creation */
+    size_t n_fields;
+    bool lenient; /* leave out unknown keys and fields; else TQ_EKEY, TQ_EFIELD; cleared samples: TQ_ECLEARED */
+    bool tags;
+} tqi_resolve;
+/* Unknown partition: TQ_EPARTITION (lenient: n = 0). */
+int tqi_meta_resolve(tqi_meta *meta, const tqi_resolve *resolve, tqi_result *result, tq_error *err);
+
+/* index: ascending; consumed / produced: a byte each (produced: samples x fields).  Arrays are malloc'ed, the caller
+ * frees both.  Unknown partition: *known false, no error.  Unknown field: all zeros; unknown task: all zeros. */
+int tqi_meta_consumption(tqi_meta *meta, const char *partition, const char *task, bool *known, uint32_t **index,
+    uint8_t **consumed, size_t *n, tq_error *err);
+int tqi_meta_production(tqi_meta *meta, const char *partition, const char *const *fields, size_t n_fields,
+    bool *known, uint32_t **index, uint8_t **produced, size_t *n, tq_error *err);
+
+/* Partitions in order of creation: pass NULL first; NULL ends.  Only existing ones (written or reserved in). */
+tqi_partition *tqi_meta_next_partition(tqi_meta *meta, const tqi_partition *after);
+tqi_partition *tqi_meta_find_partition(tqi_meta *meta, const char *name);
+const char *tqi_partition_name(const tqi_partition *partition);
+uint32_t tqi_partition_samples(const tqi_partition *partition);
+uint64_t tqi_partition_bytes(const tqi_partition *partition); /* of live cells */
+/* Samples with lost cells, ascending, at most max; returns how many there are. */
+uint32_t tqi_partition_lost(const tqi_partition *partition, uint32_t *out, uint32_t max);
+/* Samples that have keys, in order of joining, with tags and groups: no fields. */
+int tqi_partition_keys(tqi_meta *meta, tqi_partition *partition, tqi_result *result, tq_error *err);
+/* Key of an index in the partition, or NULL. */
+const char *tqi_partition_key(const tqi_partition *partition, uint32_t index);
+
+typedef struct tqi_field_info {
+    const char *name;
+    uint8_t kind;
+    tq_dtype dtype;
+    bool ragged;
+    uint32_t ndim;
+    const uint64_t *shape;
+    uint32_t produced;
+    uint32_t lost;
+} tqi_field_info;
+/* i-th field with a schema; false at the end. */
+bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_info *out);
+/* i-th task; false at the end. */
+bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name, uint32_t *consumed);
+
+/* ---------------------------------------------------------------------------------------- blocks and owners */
+
+/* An owner (re)appears.  With another incarnation than before: everything it held is lost first (as owner_lost) and its
+ * unpublished ranges are void. */
+int tqi_owner_register(
+    tqi_meta *meta, const char *name, uint64_t incarnation, tqi_owner **out, tq_error *err);
+tqi_owner *tqi_owner_find(tqi_meta *meta, const char *name);
+tqi_owner *tqi_owner_next(tqi_meta *meta, const tqi_owner *after);
+const char *tqi_owner_name(const tqi_owner *owner);
+uint64_t tqi_owner_incarnation(const tqi_owner *owner);
+uint64_t tqi_owner_blocks(const tqi_owner *owner); /* live */
+uint64_t tqi_owner_bytes(const tqi_owner *owner);
+void tqi_owner_set_user(tqi_owner *owner, void *user);
+void *tqi_owner_user(const tqi_owner *owner);
+/* Unlinks every block of the owner: cells become lost.  Calls `lost` per partition with the samples that lost cells
+ * (may be NULL), then drops owner, ranges and dead queue.  Handles to the owner end here. */
+typedef void (*tqi_lost_fn)(const char *partition, const uint32_t *indexes, size_t n, void *arg);
+void tqi_owner_lost(tqi_meta *meta, tqi_owner *owner, tqi_lost_fn lost, void *arg);
+/* Readers found published blocks gone. Unknown ids are ignored. */
+int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost_fn lost, void *arg, tq_error *err);
+
+/* Leases ids [*first, *first + count) under an owner to a session; 1 <= count <= 256. */
+int tqi_meta_lease(
+    tqi_meta *meta, uint64_t session, tqi_owner *owner, uint32_t count, uint64_t *first, tq_error *err);
+/* Unpublished ids of the session are dead; `writer_done`: nothing writes to them any more.  Ids that are published or
+ * not the session's: TQ_EINVAL, nothing changes. */
+int tqi_meta_abandon(
+    tqi_meta *meta, uint64_t session, const uint64_t *ids, size_t n, bool writer_done, tq_error *err);
+/* Everything of a session that ended: never published ids are dead (writer_done = dead), and unsettled claims go back. */
+void tqi_meta_session_end(tqi_meta *meta, uint64_t session, bool dead);
+
+/* Dead blocks of an owner, oldest first, as ranges; they stay queued until done. */
+typedef struct tqi_dead {
+    uint64_t first;
+    uint32_t count;
+    bool writer_done;
+} tqi_dead;
+/* Fills at most max; *notice is the number to say done with (0 when there is nothing). Asking again before done gives
+ * the same ones (redelivery), possibly with more behind them. */
+size_t tqi_owner_dead(tqi_owner *owner, tqi_dead *out, size_t max, uint64_t *notice);
+/* All ranges up to that notice were freed. */
+void tqi_owner_done(tqi_owner *owner, uint64_t notice);
+/* Owners whose dead queue went from empty to not empty since the last call; NULL when there are none left. */
+tqi_owner *tqi_meta_next_dead(tqi_meta *meta);
+
+/* Relinks all live cells of block `from` to the new block `to` (an unpublished id of `session`), offsets shifted; `from` is
+ * dead then.  If `from` has no live cell, `to` is dead at once. */
+int tqi_meta_move(tqi_meta *meta, uint64_t session, uint64_t from, const tqi_batch_block *to, int64_t shift,
+    tq_error *err);
+
+/* Sizes of the tables, for tests of leaks: samples, cells, blocks, ranges, keys, views, claims, shapes. */
+typedef struct tqi_meta_counts {
+    uint64_t partitions, samples, live_cells, blocks, ranges, keys, views, claims, shapes, dead;
+} tqi_meta_counts;
+void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out);
+
+#endif

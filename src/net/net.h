@@ -1,0 +1,196 @@
+/*
+ * net.h - authenticated request/reply connections on a libuv loop: the only code that opens sockets.
+ *
+ * Endpoints are strings: "unix:/path", "tcp:host:port", "tcp:[v6]:port".  Where one may be tried after the other they
+ * are joined by commas ("unix:/run/x.sock,tcp:10.0.0.1:7000").
+ *
+ * Threads: everything here belongs to the thread that runs the loop.  Nothing is locked.
+ *
+ * Sessions.  A client has one random session id and uses it at every server.  At a server a session outlives its
+ * connections by a grace time (none when its process is known to be dead, or when it said goodbye).  Requests of a
+ * session are numbered.  A KEEP request (methods.h) is executed once: while it runs a repeat only re-attaches it, after
+ * that a repeat gets the kept reply, until the client's `ack` passes its number.
+ *
+ * Connection loss on the client's side: calls that were not answered are sent again after reconnecting (back-off 10 ms
+ * to 1 s, with jitter) until their deadlines.  When the server does not know the session any more (it was restarted,
+ * or the grace time is over), KEEP calls that had been sent fail with TQ_ESTALE, all others are sent.  A call whose
+ * deadline passes with no connection fails with TQ_EUNREACHABLE and the last reason, else with TQ_ETIMEDOUT.
+ */
+#ifndef TQI_NET_H
+#define TQI_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+#include <uv.h>
+
+#include "wire/frame.h"
+#include "wire/methods.h"
+
+#include <tq/errors.h>
+
+#define TQI_SESSION_ID 16
+#define TQI_TOKEN_MAX 256
+#define TQI_FDS_MAX 4
+
+/* Secret shared by everybody of one system. */
+typedef struct tqi_token {
+    uint8_t bytes[TQI_TOKEN_MAX];
+    size_t size;
+} tqi_token;
+
+/* Reads a token from a file (trailing white space dropped); TQ_EAUTH names the file. */
+int tqi_token_load(const char *path, tqi_token *token, tq_error *err);
+
+/* ------------------------------------------------------------------------------------------------ server */
+
+typedef struct tqi_server tqi_server;
+typedef struct tqi_session tqi_session;
+typedef struct tqi_request tqi_request;
+
+/* What a server does with its requests.  All on the loop thread.  The table must outlive the server. */
+typedef struct tqi_service {
+    const char *name; /* for logs: "controller", "unit-0" */
+    /* A new session (not a resumed one). */
+    void (*session_open)(tqi_session *session, void *ctx);
+    /* The session is over; its waiting requests were cancelled before.  `dead`: its process is known to have ended. */
+    void (*session_end)(tqi_session *session, bool dead, void *ctx);
+    /* Whether this server answers that kind at all; others fail with TQ_EUNSUPPORTED. */
+    bool (*serves)(uint16_t kind, void *ctx);
+    /* Handles a decoded request.  Must end, now or later, in exactly one of tqi_request_reply / _fail.  `message` lives
+     * until then. */
+    void (*handle)(tqi_request *request, const ProtobufCMessage *message, void *ctx);
+    /* Where the payload of a request goes, asked when its body is there and its payload is not: fills iov (at most
+     * max) that add up to `size` bytes and stay valid until handle.  An error fails the request; its payload is read
+     * and dropped.  NULL: requests with payload are refused. */
+    int (*sink)(tqi_request *request, const ProtobufCMessage *message, uint64_t size, struct iovec *iov, int max,
+        int *count, void *ctx, tq_error *err);
+    /* The connection broke between sink and handle: the places given are no longer written to.  May be NULL. */
+    void (*sink_failed)(tqi_request *request, void *ctx);
+} tqi_service;
+
+typedef struct tqi_server_options {
+    uint64_t epoch;          /* announced to clients; not 0 */
+    const tqi_token *token;  /* copied */
+    uint64_t grace_ms;       /* life of a session without connection */
+    uint64_t first_request;  /* unused by servers; 0 */
+} tqi_server_options;
+
+int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx, const tqi_server_options *options,
+    tqi_server **out, tq_error *err);
+/* Binds and listens; may be called for several endpoints.  "tcp:host:0" picks a port.  An existing unix socket path is
+ * replaced only when nobody accepts on it.  The bound endpoint is written to `bound` (may be NULL). */
+int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, size_t bound_size, tq_error *err);
+/* Stops listening, ends all sessions (session_end is called), closes connections, removes unix sockets, and calls done
+ * from the loop when the last handle is closed; the server is freed then. */
+void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg);
+/* Calls fn for every session. */
+void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session, void *arg), void *arg);
+uint64_t tqi_server_requests(const tqi_server *server);
+
+/* A session, valid from session_open to session_end (inclusive). */
+const char *tqi_session_name(const tqi_session *session);
+const uint8_t *tqi_session_id(const tqi_session *session);
+uint64_t tqi_session_pid(const tqi_session *session);
+const char *tqi_session_host(const tqi_session *session);
+const char *tqi_session_endpoint(const tqi_session *session); /* of its last connection: "unix" or "tcp:1.2.3.4:5" */
+bool tqi_session_connected(const tqi_session *session);
+uint64_t tqi_session_age_ms(const tqi_session *session);
+/* Same user over a unix socket, with a pidfd: descriptors may be passed, and its death is seen. */
+bool tqi_session_local(const tqi_session *session);
+void tqi_session_set_user(tqi_session *session, void *user);
+void *tqi_session_user(const tqi_session *session);
+
+uint16_t tqi_request_kind(const tqi_request *request);
+tqi_session *tqi_request_session(const tqi_request *request); /* NULL once the session has ended */
+void tqi_request_set_user(tqi_request *request, void *user);
+void *tqi_request_user(const tqi_request *request);
+/* Places of the payload that sink gave; count 0 without one. */
+int tqi_request_payload(const tqi_request *request, const struct iovec **iov);
+
+/* For a request that waits: called when the client cancels it or its session ends; the callee must then end the
+ * request (reply, or fail with TQ_ECANCELED) before it returns.  A request without it finishes at its own pace and its
+ * reply is dropped when the session is gone. */
+void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request, void *arg), void *arg);
+/* For a KEEP request: called once, after its successful reply was acknowledged (acked true) or when the session ended
+ * before that (false); before session_end. */
+void tqi_request_on_settled(tqi_request *request, void (*fn)(bool acked, void *arg), void *arg);
+
+/* Sends the reply and ends the request.  The message is packed before the call returns.  The payload's memory must stay
+ * until `sent` is called (sent, or connection lost); without payload it is called at once.  sent may be NULL. */
+void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply, const struct iovec *payload, int count,
+    void (*sent)(void *arg), void *arg);
+/* Reply with descriptors (unix only); they are dup'ed before the call returns. */
+void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds, int count);
+void tqi_request_fail(tqi_request *request, const tq_error *err);
+
+/* ------------------------------------------------------------------------------------------------ client */
+
+typedef struct tqi_connector tqi_connector; /* identity of a client; makes channels */
+typedef struct tqi_channel tqi_channel;     /* requests to one endpoint, whatever happens to connections */
+typedef struct tqi_call tqi_call;           /* one request on its way */
+
+typedef struct tqi_connector_options {
+    const tqi_token *token; /* copied */
+    const char *name;       /* session name, for people; copied */
+    uint64_t first_request; /* 0 = 1; tests start near the wrap */
+} tqi_connector_options;
+
+int tqi_connector_alloc(
+    uv_loop_t *loop, const tqi_connector_options *options, tqi_connector **out, tq_error *err);
+/* Ends all calls with TQ_ECLOSED (callbacks run before this returns), says goodbye on open connections (a short time is
+ * given to send what is queued), closes, then calls done from the loop and frees. */
+void tqi_connector_close(tqi_connector *connector, void (*done)(void *arg), void *arg);
+/* In a forked child: closes the descriptors inherited from the parent, nothing else (async-signal-safe); the connector
+ * is never used again in this process. */
+void tqi_connector_forked(tqi_connector *connector);
+
+/* The channel to an endpoint list; the same one for the same string.  Connects when the first call is made.  hold/rele
+ * count; at zero it is closed when its calls have ended. */
+int tqi_channel_get(tqi_connector *connector, const char *endpoint, tqi_channel **out, tq_error *err);
+void tqi_channel_rele(tqi_channel *channel);
+/* Called whenever a connection is established; `epoch` of the server, and whether the session there is a new one. */
+void tqi_channel_on_open(
+    tqi_channel *channel, void (*fn)(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg);
+/* Epoch of the server when last connected, 0 before. */
+uint64_t tqi_channel_epoch(const tqi_channel *channel);
+/* Connected over a unix socket now. */
+bool tqi_channel_local(const tqi_channel *channel);
+
+/* How a call ended. */
+typedef struct tqi_answer {
+    int status;                    /* TQ_OK or an error code */
+    const tq_error *error;         /* set when status is not TQ_OK */
+    const ProtobufCMessage *reply; /* set when status is TQ_OK; freed after the callback */
+    uint64_t payload;              /* bytes that arrived in the sink's places */
+    int fds[TQI_FDS_MAX];          /* descriptors; the callee owns those it takes by setting them to -1 */
+    int n_fds;
+    uint64_t epoch;                /* of the server that answered */
+} tqi_answer;
+
+typedef struct tqi_call_args {
+    uint16_t kind;
+    const ProtobufCMessage *message;      /* packed before the call returns */
+    const struct iovec *payload;          /* copied array; the bytes must stay until done */
+    int n_payload;
+    uint64_t deadline;                    /* monotonic ns (clock.h); TQI_NEVER */
+    /* Ends the call; exactly once, never from within tqi_call_start. */
+    void (*done)(tqi_call *call, tqi_answer *answer, void *arg);
+    /* Places for the reply's payload, like tqi_service.sink; NULL: a payload is an error. */
+    int (*sink)(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count, void *arg);
+    /* The call ended early (deadline), yet its successful answer came later: undo it (a late claim is released here).
+     * Runs before the reply is acknowledged.  May be NULL. */
+    void (*orphan)(tqi_channel *channel, const ProtobufCMessage *reply, void *arg);
+    void (*orphan_free)(void *arg);       /* the orphan's arg is not needed any more (called once if orphan is set) */
+    void *orphan_arg;
+    void *arg;
+} tqi_call_args;
+
+/* TQ_OK: done will be called.  Else nothing was started. */
+int tqi_call_start(tqi_channel *channel, const tqi_call_args *args, tqi_call **out, tq_error *err);
+/* Asks the server to end a waiting request; done comes with TQ_ECANCELED, or with the answer when it was too late.  A
+ * call that was never sent ends at once (done runs from the loop).  May be repeated. */
+void tqi_call_cancel(tqi_call *call);
+
+#endif

@@ -1,0 +1,20 @@
+/*
+ * sampler.h - registry of samplers and the adapter between a view of the table and the public sampler seam.
+ */
+#ifndef TQI_SAMPLER_H
+#define TQI_SAMPLER_H
+
+#include "meta/meta.h"
+
+#include <tq/sampler.h>
+
+/* The sampler of that name ("" or NULL: "sequential").  TQ_ESAMPLER lists the known ones.  Names of the peer's classes
+ * (SequentialSampler, GRPOGroupNSampler) are accepted too. */
+int tqi_sampler_find(const char *name, const tq_sampler **out, tq_error *err);
+
+/* One claim on a view: cached answer, else pick, else TQ_EAGAIN.  On success the samples are taken (tqi_view_take) and
+ * described in result. */
+int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request, uint64_t session,
+    bool with_tags, tqi_result *result, tq_error *err);
+
+#endif

@@ -1,0 +1,83 @@
+/*
+ * store.h - what a storage unit keeps: blocks of bytes in one arena of shared memory.
+ *
+ * A store owns two memfds: the arena (its quota's size, sparse, sealed against resizing, mapped once) and the slot
+ * table (slot -> block id, ids never reused, 0 = free), which clients map read-only.  It knows nothing of sessions,
+ * sockets or tensors.  One thread owns a store; readers and writers in other processes touch only the two memfds,
+ * by the rules below.
+ *
+ * Reading from another process (seqlock of one word): load-acquire slots[slot], compare with the block id; copy; acquire
+ * fence; load again; equal both times means that the bytes are the block's.  The store therefore sets the slot to 0,
+ * then a release fence, before it reuses or punches the memory.
+ */
+#ifndef TQI_STORE_H
+#define TQI_STORE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <tq/errors.h>
+
+typedef struct tqi_store tqi_store;
+
+typedef struct tqi_store_options {
+    uint64_t capacity;     /* bytes, rounded up to a page */
+    uint32_t max_blocks;   /* slots; 0: capacity / 4096, between 4096 and 1 << 22 */
+    uint32_t join_percent; /* blocks that add samples may fill this much of the capacity; 0: 90 */
+} tqi_store_options;
+
+int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error *err);
+void tqi_store_free(tqi_store *store);
+
+int tqi_store_arena_fd(const tqi_store *store);
+int tqi_store_slots_fd(const tqi_store *store); /* read-only descriptor, to hand out */
+uint64_t tqi_store_capacity(const tqi_store *store);
+uint64_t tqi_store_used(const tqi_store *store); /* bytes of blocks, rounding included */
+uint64_t tqi_store_blocks(const tqi_store *store);
+uint32_t tqi_store_slots(const tqi_store *store);
+
+typedef struct tqi_store_place {
+    uint64_t id; /* block id, not 0 */
+    uint64_t size;
+    uint64_t offset; /* out: in the arena, 64-byte aligned */
+    uint32_t slot;   /* out */
+} tqi_store_place;
+/* Reserves room for all blocks or none.  TQ_EFULL when they do not fit now; TQ_EINVAL when they can never fit, or for a
+ * duplicate id.  The memory is readable under its id from now on: a block's bytes are undefined until it is published,
+ * and nobody has its locator before. */
+int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples, tq_error *err);
+/* Whether these could fit if everything held now were freed. */
+bool tqi_store_fits(const tqi_store *store, const uint64_t *sizes, size_t n, bool adds_samples);
+/* Frees a block; false when it is not there (frees are idempotent).  A held one goes when its last hold is released. */
+bool tqi_store_free_block(tqi_store *store, uint64_t id);
+/* Address of a block, or NULL when it is not there, or slot or size do not match. */
+uint8_t *tqi_store_find(tqi_store *store, uint64_t id, uint32_t slot, uint64_t *size);
+/* Keeps the memory of a block that is being sent from being reused. */
+void tqi_store_hold(tqi_store *store, uint64_t id);
+void tqi_store_rele(tqi_store *store, uint64_t id);
+/* Frees everything (a new epoch); held blocks when they are released. */
+void tqi_store_drop_all(tqi_store *store);
+/* Off the hot path: populates the next bytes ahead of the high-water mark; returns bytes to do next time (0 = enough is
+ * warm).  Safe to call from one helper thread at a time while the owner works: it touches only page tables. */
+uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes);
+/* Gives idle pages back to the system (hole punching); returns bytes given back. */
+uint64_t tqi_store_trim(tqi_store *store);
+
+/* ---- the other side: a reader's or writer's mapping of a store in another process ---- */
+typedef struct tqi_store_map {
+    uint8_t *arena;
+    uint64_t arena_bytes;
+    const _Atomic uint64_t *slots;
+    uint64_t n_slots;
+} tqi_store_map;
+/* Maps both (arena read-write, slots read-only); MADV_DONTFORK on the arena.  Descriptors stay the caller's. */
+int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes, uint64_t slots,
+    tq_error *err);
+void tqi_store_map_fini(tqi_store_map *map);
+/* Copies size bytes from `offset` (in the arena) if slot holds id before and after; false: the block is gone. Checks
+ * bounds. */
+bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset, void *dest, size_t size);
+
+#endif

@@ -1,0 +1,34 @@
+/*
+ * unit.h - the storage unit: serves one store to readers and writers, and joins a controller as an owner of blocks.
+ *
+ * A unit runs on one loop and owns everything on it.  A daemon hosts several, each on a thread of its own.
+ */
+#ifndef TQI_UNIT_H
+#define TQI_UNIT_H
+
+#include "net/net.h"
+#include "store/store.h"
+
+typedef struct tqi_unit tqi_unit;
+
+typedef struct tqi_unit_options {
+    const char *name;             /* owner name, unique in the system: "unit-0" */
+    const char *controller;       /* endpoint list to join */
+    const char *const *listen;    /* endpoints to listen on: unix and/or tcp */
+    size_t n_listen;
+    const char *advertise_host;   /* host others reach the tcp endpoint by; NULL: as bound */
+    const tqi_token *token;
+    tqi_store_options store;
+    uint64_t grace_ms;
+} tqi_unit_options;
+
+/* Listens, then joins: registers with the controller (again after every reconnect), collects dead blocks, reports its
+ * counters ("capacity_bytes", "used_bytes", "blocks").  A controller of a new epoch makes it drop all blocks. */
+int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **out, tq_error *err);
+/* Called (on the loop) whenever the unit is registered and serves. */
+void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg);
+/* Its endpoint list, as registered with the controller. */
+const char *tqi_unit_endpoint(const tqi_unit *unit);
+void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg);
+
+#endif
