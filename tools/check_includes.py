@@ -1,0 +1,129 @@
+"""Reject every #include that goes against the direction of the parts (docs/design.md, section 4).
+
+`ALLOWED` lists for each part the parts it may include; what those may include is allowed with them. A part is
+a folder of src/, `include` (the public headers), or one of the outer folders. Headers of other projects are
+written in angle brackets and are not looked at.
+
+Usage: check_includes.py [ROOT]
+"""
+
+import re
+import sys
+from pathlib import Path
+
+ALLOWED: dict[str, set[str]] = {
+    "include": set(),
+    "base": {"include"},
+    "wire": {"base"},
+    "net": {"wire"},
+    "meta": {"base"},
+    "sampler": {"meta"},
+    "controller": {"meta", "sampler", "net"},
+    "store": {"base"},
+    "unit": {"store", "net"},
+    "manager": {"net"},
+    "manager/simple": {"manager", "store"},
+    "client": {"manager", "net"},
+    "daemon": {"controller", "unit"},
+    "cli": {"include"},
+    "python/ctq/_core": {"include"},
+    "examples": {"include"},
+}
+
+# Allowed to that part alone, not to those that include it: the registry names the built-in managers.
+LOCAL: dict[str, set[str]] = {"manager": {"manager/simple"}}
+
+# A fuzz target reaches into the decoder it feeds, wherever that is.
+UNCHECKED = {"fuzz"}
+
+GENERATED = {"tq.pb-c.h": "wire"}
+
+INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
+
+
+def closure(part: str) -> set[str]:
+    """Return the parts that `part` may include, directly or through others, and itself."""
+    seen: set[str] = set()
+    todo = [part]
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            todo.extend(ALLOWED[name])
+    return seen | LOCAL.get(part, set())
+
+
+def part_of(root: Path, path: Path) -> str | None:
+    """Return the part that a file belongs to, or None for a file of no part."""
+    rel = path.relative_to(root).as_posix()
+    if rel.startswith("src/"):
+        rel = rel[len("src/") :]
+    folders = rel.split("/")[:-1]
+    for depth in range(len(folders), 0, -1):
+        name = "/".join(folders[:depth])
+        if name in ALLOWED or name in UNCHECKED:
+            return name
+    return None
+
+
+def resolve(root: Path, source: Path, name: str) -> Path | None:
+    """Find the file of the tree that an #include names, as the compiler would."""
+    for folder in (source.parent, root / "src", root / "include", root):
+        path = (folder / name).resolve()
+        if path.is_file() and path.is_relative_to(root):
+            return path
+    return None
+
+
+def check_file(root: Path, source: Path) -> list[str]:
+    """Return a line for every wrong #include of one file."""
+    part = part_of(root, source)
+    where = source.relative_to(root).as_posix()
+    if part is None:
+        return [f"{where}: belongs to no part; add it to tools/check_includes.py"]
+    if part in UNCHECKED:
+        return []
+    allowed = closure(part)
+    problems = []
+    text = source.read_text(encoding="utf-8")
+    for match in INCLUDE.finditer(text):
+        quote, name = match.groups()
+        line = text.count("\n", 0, match.start(2)) + 1
+        base = name.rsplit("/", 1)[-1]
+        if base in GENERATED:
+            target = GENERATED[base]
+        else:
+            path = resolve(root, source, name)
+            if path is None:
+                if quote == '"':
+                    problems.append(
+                        f"{where}:{line}: {name} is not in the tree; "
+                        "headers of other projects are included in angle brackets"
+                    )
+                continue
+            target = part_of(root, path) or "none"
+        if target not in allowed:
+            problems.append(f"{where}:{line}: {part} may not include {target} ({name})")
+    return problems
+
+
+def main() -> int:
+    """Check the whole tree; 1 if anything is wrong."""
+    root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent).resolve()
+    problems: list[str] = []
+    files = 0
+    for folder in ("include", "src", "python", "examples"):
+        for source in sorted((root / folder).rglob("*.[ch]")):
+            files += 1
+            problems += check_file(root, source)
+    for problem in problems:
+        print(problem)
+    if files == 0:
+        print("check_includes: no files found")
+        return 1
+    print(f"check_includes: {files} files, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

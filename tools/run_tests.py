@@ -1,0 +1,546 @@
+"""Run every part of the test suite and sum up: `make test` and `make test-quick`.
+
+Two lanes run side by side, one part at a time each. A part prints a line when it starts and when it ends; its
+whole output is kept in build/test-logs/. What counts as one test: each cmocka test of a C program (per build it
+runs in), each fuzz target, each check of the lint, each pytest case. A part that cannot be built, crashes, times
+out or finds no tests counts as a failure. The last line of the output is `N passed, N failed`.
+
+Usage: run_tests.py [--quick] [--only PART]... [--list]
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+LOGS = BUILD / "test-logs"
+CORPUS = ROOT / "fuzz" / "corpus"
+PART_TIMEOUT = 900.0
+FUZZ_SECONDS = 8
+JOBS = str(os.cpu_count() or 2)
+
+TAP_LINE = re.compile(r"^(not ok|ok)\b(?: (\d+))?(.*)$", re.MULTILINE)
+TAP_PLAN = re.compile(r"^1\.\.(\d+)$", re.MULTILINE)
+
+
+NINJA = threading.Lock()
+
+
+class PartError(Exception):
+    """A part cannot go on: what it could not do is counted as one failure."""
+
+
+@dataclass
+class Outcome:
+    """What a part found."""
+
+    passed: int = 0
+    failures: list[str] = field(default_factory=list)
+    skips: list[str] = field(default_factory=list)
+
+
+class Runner:
+    """Runs the commands of one part and keeps their output."""
+
+    running: set[subprocess.Popen[str]] = set()
+    lock = threading.Lock()
+
+    def __init__(self, name: str) -> None:
+        """Open the log of the part."""
+        self.name = name
+        self.deadline = time.monotonic() + PART_TIMEOUT
+        self.log_path = LOGS / f"{name}.log"
+        self.log = self.log_path.open("w", encoding="utf-8", errors="replace")
+
+    def command(self, *words: str | Path, env: dict[str, str] | None = None) -> int:
+        """Run a command in the root with its output in the log; return its exit status."""
+        line = " ".join(str(word) for word in words)
+        self.log.write(f"$ {line}\n")
+        self.log.flush()
+        process = subprocess.Popen(
+            [str(word) for word in words],
+            cwd=ROOT,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        with self.lock:
+            self.running.add(process)
+        try:
+            return process.wait(timeout=max(1.0, self.deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise PartError(f"took longer than {PART_TIMEOUT:.0f} s: {line}") from None
+        finally:
+            # What the command started goes with it, also after a time-out.
+            self.kill(process)
+            process.wait()
+            with self.lock:
+                self.running.discard(process)
+
+    def must(self, *words: str | Path, env: dict[str, str] | None = None) -> None:
+        """Run a command that the part cannot go on without."""
+        status = self.command(*words, env=env)
+        if status != 0:
+            raise PartError(f"exit status {status}: {' '.join(str(word) for word in words)}")
+
+    @staticmethod
+    def kill(process: subprocess.Popen[str]) -> None:
+        """End the session of a command."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    @classmethod
+    def kill_all(cls) -> None:
+        """End everything that is still running."""
+        with cls.lock:
+            for process in cls.running:
+                cls.kill(process)
+
+    def tail(self, lines: int = 40) -> str:
+        """Return the end of the log."""
+        self.log.flush()
+        text = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join("    " + line for line in text[-lines:])
+
+
+# --- C programs -----------------------------------------------------------------------------------
+
+
+def count_tap(output: str, name: str, outcome: Outcome) -> tuple[int, int]:
+    """Add the tests that a cmocka program reports; return how many there are and how many it announced."""
+    seen = 0
+    for match in TAP_LINE.finditer(output):
+        verdict, number, rest = match.groups()
+        if number is None:
+            continue
+        seen += 1
+        if "# SKIP" in rest:
+            outcome.skips.append(
+                f"{name}:{rest.replace('# SKIP', '').strip(' -')}: skipped by the test"
+            )
+        elif verdict == "ok":
+            outcome.passed += 1
+        else:
+            outcome.failures.append(f"{name}:{rest.strip(' -')}")
+    return seen, sum(int(plan) for plan in TAP_PLAN.findall(output))
+
+
+def count_meson(runner: Runner, log: Path, outcome: Outcome) -> None:
+    """Add the results of one `meson test`."""
+    if not log.exists():
+        raise PartError(f"no results in {log.relative_to(ROOT)}")
+    programs = 0
+    for line in log.read_text(encoding="utf-8").splitlines():
+        test = json.loads(line)
+        programs += 1
+        name = test["name"].rsplit(":", 1)[-1]
+        before = len(outcome.failures)
+        seen, planned = count_tap(test.get("stdout", ""), name, outcome)
+        if test["result"] == "SKIP":
+            outcome.skips.append(f"{name}: the whole program")
+        elif test["result"] != "OK":
+            if len(outcome.failures) == before or seen < planned:
+                outcome.failures.append(
+                    f"{name}: {test['result']}, exit status {test['returncode']}"
+                )
+            runner.log.write(f"--- {name}\n{test.get('stdout', '')}\n{test.get('stderr', '')}\n")
+        elif seen == 0:
+            outcome.passed += 1
+    if programs == 0:
+        raise PartError("no tests")
+
+
+def meson_setup(
+    runner: Runner, build: Path, *options: str, env: dict[str, str] | None = None
+) -> None:
+    """Configure a build directory, or configure it anew when it exists."""
+    again = ["--reconfigure"] if (build / "build.ninja").exists() else []
+    runner.must("meson", "setup", *again, build, *options, env=env)
+
+
+def compile_all(runner: Runner, build: Path) -> None:
+    """Build everything in a build directory; one ninja at a time, for it does not expect another."""
+    with NINJA:
+        if runner.command("ninja", "-C", build, "-j", JOBS) != 0:
+            raise PartError("does not build")
+
+
+def meson_test(runner: Runner, build: Path, *options: str) -> Outcome:
+    """Build and run the C tests of a build directory."""
+    outcome = Outcome()
+    base = f"tests-{runner.name}"
+    for old in (build / "meson-logs").glob(f"{base}*.json"):
+        old.unlink()
+    compile_all(runner, build)
+    status = runner.command(
+        "meson",
+        "test",
+        "-C",
+        build,
+        "--no-rebuild",
+        "--logbase",
+        base,
+        "--num-processes",
+        "2",
+        *options,
+    )
+    logs = list((build / "meson-logs").glob(f"{base}*.json"))
+    count_meson(runner, logs[0] if logs else build / "meson-logs" / f"{base}.json", outcome)
+    if status != 0 and not outcome.failures:
+        outcome.failures.append(f"meson test: exit status {status}")
+    return outcome
+
+
+def build_tests(runner: Runner) -> Outcome:
+    """Build what several parts use, before they start."""
+    compile_all(runner, BUILD / "test")
+    return Outcome()
+
+
+def unit(runner: Runner) -> Outcome:
+    """Run the C tests as they are."""
+    return meson_test(runner, BUILD / "test")
+
+
+def sanitized(runner: Runner, sanitizer: str, *options: str) -> Outcome:
+    """Run the C tests under a sanitizer, in a build of their own."""
+    build = BUILD / runner.name
+    meson_setup(
+        runner,
+        build,
+        "-Dtests=true",
+        "-Dpython=false",
+        "-Dbuildtype=debug",
+        "-Doptimization=1",
+        f"-Db_sanitize={sanitizer}",
+        "-Db_lundef=false",
+    )
+    return meson_test(runner, build, "--timeout-multiplier", "5", *options)
+
+
+def asan(runner: Runner) -> Outcome:
+    """Run the C tests under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    return sanitized(runner, "address,undefined")
+
+
+def tsan(runner: Runner) -> Outcome:
+    """Run the C tests that start threads under ThreadSanitizer."""
+    options = ["--suite", "threaded"]
+    bits = Path("/proc/sys/vm/mmap_rnd_bits")
+    if bits.exists() and int(bits.read_text(encoding="ascii")) > 28:
+        # This ThreadSanitizer knows no address layouts that random.
+        options += ["--wrap", f"setarch {platform.machine()} --addr-no-randomize"]
+    return sanitized(runner, "thread", *options)
+
+
+def valgrind(runner: Runner) -> Outcome:
+    """Run the chosen C tests under valgrind."""
+    wrapper = (
+        "valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite"
+    )
+    return meson_test(
+        runner,
+        BUILD / "test",
+        "--suite",
+        "valgrind",
+        "--timeout-multiplier",
+        "10",
+        "--wrap",
+        wrapper,
+    )
+
+
+def fuzz(runner: Runner) -> Outcome:
+    """Let libFuzzer run each target for a few seconds, from its corpus on."""
+    build = BUILD / "fuzz"
+    meson_setup(
+        runner,
+        build,
+        "-Dfuzz=true",
+        "-Dpython=false",
+        "-Dbuildtype=debug",
+        "-Doptimization=1",
+        "-Db_sanitize=address,undefined",
+        "-Db_lundef=false",
+        env={"CC": "clang"},
+    )
+    compile_all(runner, build)
+    outcome = Outcome()
+    targets = sorted(
+        path for path in build.glob("fuzz_*") if path.is_file() and os.access(path, os.X_OK)
+    )
+    if not targets:
+        raise PartError("no fuzz targets")
+    for target in targets:
+        name = target.name.removeprefix("fuzz_")
+        found = build / "found" / name
+        found.mkdir(parents=True, exist_ok=True)
+        corpus = CORPUS / name
+        if not corpus.is_dir() or not any(corpus.iterdir()):
+            outcome.failures.append(f"{name}: no corpus in {corpus.relative_to(ROOT)}")
+            continue
+        status = runner.command(
+            target,
+            f"-max_total_time={FUZZ_SECONDS}",
+            "-timeout=10",
+            "-rss_limit_mb=2048",
+            "-print_final_stats=1",
+            f"-artifact_prefix={found.parent}/{name}-",
+            found,
+            corpus,
+        )
+        if status == 0:
+            outcome.passed += 1
+        else:
+            outcome.failures.append(
+                f"{name}: exit status {status}, input in {found.parent.relative_to(ROOT)}"
+            )
+    return outcome
+
+
+# --- lint and Python --------------------------------------------------------------------------------
+
+
+def lint(runner: Runner) -> Outcome:
+    """Run the linters and check scripts."""
+    results = LOGS / "lint.json"
+    results.unlink(missing_ok=True)
+    status = runner.command(sys.executable, "tools/lint.py", "--no-build", "--json", results)
+    if not results.exists():
+        raise PartError(f"tools/lint.py: exit status {status}")
+    outcome = Outcome()
+    for name, good in json.loads(results.read_text(encoding="utf-8")).items():
+        if good:
+            outcome.passed += 1
+        else:
+            outcome.failures.append(name)
+    return outcome
+
+
+def count_junit(report: Path, outcome: Outcome) -> int:
+    """Add the cases of a pytest report; return how many there are."""
+    cases = list(ET.parse(report).getroot().iter("testcase"))
+    for case in cases:
+        name = f"{case.get('classname')}::{case.get('name')}"
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome.failures.append(name)
+        elif skipped is not None:
+            outcome.skips.append(f"{name}: {skipped.get('message')}")
+        else:
+            outcome.passed += 1
+    return len(cases)
+
+
+def pytest(runner: Runner, python: Path, build: Path, *options: str) -> Outcome:
+    """Run pytest with temporary and runtime folders of its own."""
+    report = LOGS / f"{runner.name}.xml"
+    report.unlink(missing_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="tqt-"))
+    (scratch / "run").mkdir(mode=0o700)
+    env = {
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "TMPDIR": str(scratch),
+        "XDG_RUNTIME_DIR": str(scratch / "run"),
+        "TQ_TEST_BUILD": str(build),
+        "PYTHONFAULTHANDLER": "1",
+    }
+    try:
+        status = runner.command(
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "--durations=10",
+            f"--junitxml={report}",
+            *options,
+            env=env,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    outcome = Outcome()
+    if not report.exists():
+        raise PartError(f"pytest: exit status {status}")
+    if count_junit(report, outcome) == 0:
+        raise PartError("no tests")
+    if status != 0 and not outcome.failures:
+        outcome.failures.append(f"pytest: exit status {status}")
+    return outcome
+
+
+def pytest_folder(folder: str, *options: str) -> Callable[[Runner], Outcome]:
+    """Make a part out of a folder of Python tests."""
+
+    def part(runner: Runner) -> Outcome:
+        if not (ROOT / folder).is_dir():
+            raise PartError(f"{folder} is missing")
+        return pytest(runner, Path(sys.executable), BUILD / "test", *options, folder)
+
+    part.__doc__ = f"Run the Python tests in {folder}."
+    return part
+
+
+def nosimple(runner: Runner) -> Outcome:
+    """Leave out the simple manager and its storage; run the C tests, and the end-to-end tests on another manager."""
+    base = BUILD / "nosimple"
+    build = base / "meson"
+    venv = base / "venv"
+    python = venv / "bin" / "python"
+    if not python.exists():
+        runner.must(sys.executable, "-m", "venv", "--without-pip", venv)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    # It sees what is installed in the outer environment, behind its own ctq, tq and tqd.
+    own = venv / "lib" / version / "site-packages"
+    outer = Path(sys.prefix) / "lib" / version / "site-packages"
+    (own / "outer.pth").write_text(f"{outer}\n", encoding="utf-8")
+    runner.must(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        "-qq",
+        "--no-deps",
+        "--no-build-isolation",
+        "--ignore-installed",
+        f"-Cbuild-dir={build}",
+        "-Csetup-args=-Dsimple=false",
+        "-Csetup-args=-Dtests=true",
+        ".",
+    )
+    outcome = meson_test(runner, build)
+    more = pytest(runner, python, build, "-m", "out_of_tree", "tests")
+    outcome.passed += more.passed
+    outcome.failures += more.failures
+    outcome.skips += more.skips
+    return outcome
+
+
+# --- putting it together ----------------------------------------------------------------------------
+
+# One lane compiles and runs the C parts, the other mostly waits for daemons.
+LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
+    {"lint": lint, "asan": asan, "tsan": tsan, "fuzz": fuzz, "nosimple": nosimple},
+    {
+        "unit": unit,
+        "python": pytest_folder("tests/python"),
+        "integration": pytest_folder("tests/integration"),
+        "faults": pytest_folder("tests/faults"),
+        "valgrind": valgrind,
+    },
+]
+
+QUICK_LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
+    {"unit": unit},
+    {
+        "python": pytest_folder("tests/python", "-m", "not slow"),
+        "integration": pytest_folder("tests/integration", "-m", "not slow"),
+        "faults": pytest_folder("tests/faults", "-m", "not slow"),
+    },
+]
+
+
+def run_part(name: str, part: Callable[[Runner], Outcome], outcomes: dict[str, Outcome]) -> None:
+    """Run one part and report it."""
+    print(f"[{name}] starts", flush=True)
+    start = time.monotonic()
+    runner = Runner(name)
+    try:
+        outcome = part(runner)
+    except (PartError, OSError, ValueError, ET.ParseError, subprocess.SubprocessError) as error:
+        outcome = Outcome(failures=[f"{type(error).__name__}: {error}"])
+    outcomes[name] = outcome
+    seconds = time.monotonic() - start
+    print(
+        f"[{name}] {outcome.passed} passed, {len(outcome.failures)} failed, "
+        f"{len(outcome.skips)} skipped in {seconds:.0f} s",
+        flush=True,
+    )
+    for failure in outcome.failures:
+        print(f"[{name}] FAILED {failure}", flush=True)
+    if outcome.failures:
+        print(
+            f"{runner.tail()}\n[{name}] whole log: {runner.log_path.relative_to(ROOT)}", flush=True
+        )
+    runner.log.close()
+
+
+def run_lane(lane: dict[str, Callable[[Runner], Outcome]], outcomes: dict[str, Outcome]) -> None:
+    """Run the parts of a lane one after the other."""
+    for name, part in lane.items():
+        run_part(name, part, outcomes)
+
+
+def main() -> int:
+    """Run the parts asked for; 1 if anything failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="only what takes seconds")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PART", help="only this part"
+    )
+    parser.add_argument("--list", action="store_true", help="name the parts and stop")
+    args = parser.parse_args()
+    lanes = QUICK_LANES if args.quick else LANES
+    known = [name for lane in lanes for name in lane]
+    if args.list:
+        for name in known:
+            print(name)
+        return 0
+    for name in args.only:
+        if name not in known:
+            parser.error(f"no such part: {name}; there are {', '.join(known)}")
+    if args.only:
+        lanes = [{n: part for n, part in lane.items() if n in args.only} for lane in lanes]
+
+    start = time.monotonic()
+    LOGS.mkdir(parents=True, exist_ok=True)
+    outcomes: dict[str, Outcome] = {}
+    run_part("build", build_tests, outcomes)
+    threads = [threading.Thread(target=run_lane, args=(lane, outcomes)) for lane in lanes]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        Runner.kill_all()
+        os._exit(130)
+
+    names = ["build", *(name for lane in lanes for name in lane)]
+    for name in names:
+        outcomes.setdefault(name, Outcome(failures=["did not run to its end"]))
+        for skip in outcomes[name].skips:
+            print(f"[{name}] skipped {skip}")
+    for name in names:
+        for failure in outcomes[name].failures:
+            print(f"[{name}] FAILED {failure}")
+    passed = sum(outcome.passed for outcome in outcomes.values())
+    failed = sum(len(outcome.failures) for outcome in outcomes.values())
+    print(f"tests took {time.monotonic() - start:.0f} s")
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
