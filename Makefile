@@ -41,6 +41,7 @@ $(VENV)/.stamp-venv: | deps
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "make: $(PYTHON) is older than 3.10; name another one: make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) 'pip>=23.1'
 	@touch $@
 
 $(VENV)/.stamp-build: requirements/build.txt requirements/run.txt requirements/constraints.txt $(VENV)/.stamp-venv

@@ -11,13 +11,11 @@ if ! command -v dpkg-query >/dev/null 2>&1; then
     exit 0
 fi
 
+# shellcheck disable=SC2086
+installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' $packages 2>/dev/null | sed -n 's/^installed //p')
 missing=
 for package in $packages; do
-    case $(dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null) in
-    *not-installed*) missing="$missing $package" ;;
-    installed*) ;;
-    *) missing="$missing $package" ;;
-    esac
+    echo "$installed" | grep -qxF "$package" || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0
 

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
@@ -57,7 +58,7 @@ class Outcome:
 class Runner:
     """Runs the commands of one part and keeps their output."""
 
-    running: set[subprocess.Popen[str]] = set()
+    running: ClassVar[set[subprocess.Popen[str]]] = set()
     lock = threading.Lock()
 
     def __init__(self, name: str) -> None:
