@@ -25,6 +25,9 @@ CACHE = ROOT / "build" / "lint-cache"
 OUR_HEADERS = rf"^{re.escape(str(ROOT))}/(build/test/\.\./\.\./)?(include|src|python/ctq|examples)/"
 JOBS = min(4, os.cpu_count() or 2)
 
+# Of the output of one check.
+MOST_LINES = 100
+
 Result = tuple[bool, str]
 
 
@@ -127,7 +130,7 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "clang-tidy": clang_tidy,
     "mypy": mypy,
     "clang-format": clang_format,
-    "ruff check": lambda: command("ruff", "check", "--quiet", "."),
+    "ruff check": lambda: command("ruff", "check", "--quiet", "--output-format=concise", "."),
     "ruff format": lambda: command("ruff", "format", "--check", "--quiet", "."),
     "includes": lambda: python_script("check_includes"),
     "symbols": lambda: python_script("check_symbols", str(BUILD)),
@@ -174,7 +177,7 @@ def main() -> int:
             results[name] = good
             print(f"lint: {'ok  ' if good else 'FAIL'} {name} ({seconds:.1f} s)", flush=True)
             if not good:
-                print(output.rstrip(), flush=True)
+                print("\n".join(output.splitlines()[:MOST_LINES]), flush=True)
     if args.json:
         args.json.write_text(json.dumps(results), encoding="utf-8")
     failed = sorted(name for name, good in results.items() if not good)
