@@ -52,8 +52,13 @@ int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool 
 bool tqi_store_fits(const tqi_store *store, const uint64_t *sizes, size_t n, bool adds_samples);
 /* Frees a block; false when it is not there (frees are idempotent).  A held one goes when its last hold is released. */
 bool tqi_store_free_block(tqi_store *store, uint64_t id);
-/* Address of a block, or NULL when it is not there, or slot or size do not match. */
+/* Address of a block and its size (may be NULL), or NULL when it is not there or has another slot. */
 uint8_t *tqi_store_find(tqi_store *store, uint64_t id, uint32_t slot, uint64_t *size);
+/* A word of the owner's for a block; NULL at first, and when the block is not there. */
+void tqi_store_set_user(tqi_store *store, uint64_t id, void *user);
+void *tqi_store_user(const tqi_store *store, uint64_t id);
+/* Whether a block is there. */
+bool tqi_store_has(const tqi_store *store, uint64_t id);
 /* Keeps the memory of a block that is being sent from being reused. */
 void tqi_store_hold(tqi_store *store, uint64_t id);
 void tqi_store_rele(tqi_store *store, uint64_t id);
@@ -64,6 +69,10 @@ void tqi_store_drop_all(tqi_store *store);
 uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes);
 /* Gives idle pages back to the system (hole punching); returns bytes given back. */
 uint64_t tqi_store_trim(tqi_store *store);
+/* Bytes of memory that the arena takes from the system. */
+uint64_t tqi_store_resident(const tqi_store *store);
+/* Checks the allocator's and the store's books against each other, for tests. */
+bool tqi_store_check(const tqi_store *store);
 
 /* ---- the other side: a reader's or writer's mapping of a store in another process ---- */
 typedef struct tqi_store_map {
@@ -76,6 +85,8 @@ typedef struct tqi_store_map {
 int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes, uint64_t slots,
     tq_error *err);
 void tqi_store_map_fini(tqi_store_map *map);
+/* In a forked child: lets go of what was inherited.  The arena was not: its addresses may belong to others by now. */
+void tqi_store_map_forked(tqi_store_map *map);
 /* Copies size bytes from `offset` (in the arena) if slot holds id before and after; false: the block is gone. Checks
  * bounds. */
 bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset, void *dest, size_t size);

@@ -1,0 +1,117 @@
+/*
+ * map.c - a reader's or writer's mapping of a store in another process, and the reader's half of the seqlock.
+ *
+ * Everything that comes from messages (slot, offset, size) is checked against the mapping: a wrong locator must not make
+ * a client read outside of it.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "base/error.h"
+#include "store/fence.h"
+#include "store/store.h"
+
+/* The file must be as large as it is said to be: reading behind its end would be a SIGBUS. */
+static int map_check(int fd, uint64_t bytes, const char *what, tq_error *err)
+{
+    struct stat st;
+
+    if (bytes == 0 || bytes > SIZE_MAX / 2) {
+        return tqi_error_set(err, TQ_EPROTO, "%s of %llu bytes", what, (unsigned long long)bytes);
+    }
+    if (fstat(fd, &st) != 0) {
+        return tqi_error_errno(err, errno, what);
+    }
+    if (st.st_size < 0 || (uint64_t)st.st_size < bytes) {
+        return tqi_error_set(err, TQ_EPROTO, "%s has %lld bytes, %llu were announced", what,
+            (long long)st.st_size, (unsigned long long)bytes);
+    }
+    return TQ_OK;
+}
+
+int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes,
+    uint64_t slots, tq_error *err)
+{
+    void *arena = MAP_FAILED, *words = MAP_FAILED;
+    int code;
+
+    memset(map, 0, sizeof(*map));
+    if (slots > UINT32_MAX) {
+        return tqi_error_set(
+            err, TQ_EPROTO, "a slot table of %llu slots", (unsigned long long)slots);
+    }
+    code = map_check(arena_fd, arena_bytes, "arena of a storage unit", err);
+    if (code == TQ_OK) {
+        code = map_check(slots_fd, slots * sizeof(uint64_t), "slot table of a storage unit", err);
+    }
+    if (code != TQ_OK) {
+        return code;
+    }
+    arena = mmap(NULL, arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, arena_fd, 0);
+    if (arena == MAP_FAILED) {
+        code = tqi_error_errno(err, errno, "mapping the arena of a storage unit");
+        goto fail;
+    }
+    /* A forked child must not be able to write when the unit has seen its parent end. */
+    if (madvise(arena, arena_bytes, MADV_DONTFORK) != 0) {
+        code = tqi_error_errno(err, errno, "MADV_DONTFORK of a storage unit's arena");
+        goto fail;
+    }
+    words = mmap(NULL, slots * sizeof(uint64_t), PROT_READ, MAP_SHARED, slots_fd, 0);
+    if (words == MAP_FAILED) {
+        code = tqi_error_errno(err, errno, "mapping the slot table of a storage unit");
+        goto fail;
+    }
+    map->arena = arena;
+    map->arena_bytes = arena_bytes;
+    map->slots = words;
+    map->n_slots = slots;
+    return TQ_OK;
+
+fail:
+    if (arena != MAP_FAILED) {
+        munmap(arena, arena_bytes);
+    }
+    return code;
+}
+
+static void map_drop_slots(tqi_store_map *map)
+{
+    if (map->slots != NULL) {
+        munmap((void *)(uintptr_t)map->slots, map->n_slots * sizeof(uint64_t));
+    }
+}
+
+void tqi_store_map_fini(tqi_store_map *map)
+{
+    if (map->arena != NULL) {
+        munmap(map->arena, map->arena_bytes);
+    }
+    map_drop_slots(map);
+    memset(map, 0, sizeof(*map));
+}
+
+void tqi_store_map_forked(tqi_store_map *map)
+{
+    map_drop_slots(map);
+    memset(map, 0, sizeof(*map));
+}
+
+bool tqi_store_map_read(
+    const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset, void *dest, size_t size)
+{
+    if (slot >= map->n_slots || offset > map->arena_bytes || size > map->arena_bytes - offset) {
+        return false;
+    }
+    /* Acquire: the copy is not begun before the id was seen. */
+    if (id == 0 || atomic_load_explicit(&map->slots[slot], memory_order_acquire) != id) {
+        return false;
+    }
+    tqi_racy_copy(dest, map->arena + offset, size);
+    /* Acquire fence: if the copy saw a byte written after the block was freed, the load below sees the slot emptied
+     * before (tqi_slots_give has the release fence).  Ids are never reused, so an equal id means the same block. */
+    TQI_FENCE(memory_order_acquire);
+    return atomic_load_explicit(&map->slots[slot], memory_order_relaxed) == id;
+}

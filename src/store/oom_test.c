@@ -1,0 +1,115 @@
+/*
+ * oom_test.c - every allocation of a store fails once: the call says so, nothing leaks, and the store is as before.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "store/store.h"
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+/* Allocations that still succeed; negative: all do. */
+static long budget = -1;
+
+static int refuse(void)
+{
+    if (budget < 0) {
+        return 0;
+    }
+    return budget-- == 0 ? (budget = 0, 1) : 0;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return refuse() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return refuse() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return refuse() ? NULL : __real_realloc(old, size);
+}
+
+static void alloc_fails_cleanly(void **state)
+{
+    tqi_store_options options = {.capacity = 1 << 20};
+    tqi_store *store = NULL;
+    tq_error err;
+    long n = 0;
+    int code;
+
+    (void)state;
+    do {
+        budget = n++;
+        code = tqi_store_alloc(&options, &store, &err);
+        budget = -1;
+        assert_true(code == TQ_OK || (code == TQ_ENOMEM && err.code == TQ_ENOMEM && store == NULL));
+    } while (code != TQ_OK);
+    assert_true(n > 2);
+    tqi_store_free(store);
+}
+
+static void reserve_fails_cleanly(void **state)
+{
+    tqi_store_options options = {.capacity = 4 << 20};
+    tqi_store *store = NULL;
+    tq_error err;
+    long failures = 0;
+
+    (void)state;
+    assert_int_equal(tqi_store_alloc(&options, &store, &err), TQ_OK);
+    for (uint64_t first = 1; first < 1000; first += 10) {
+        int code;
+        long n = 0;
+        do {
+            tqi_store_place places[10];
+            for (uint64_t i = 0; i < 10; i++) {
+                places[i] = (tqi_store_place){.id = first + i, .size = 100 * i};
+            }
+            uint64_t used = tqi_store_used(store), blocks = tqi_store_blocks(store);
+            budget = n++;
+            code = tqi_store_reserve(store, places, 10, false, &err);
+            budget = -1;
+            assert_true(tqi_store_check(store));
+            if (code != TQ_OK) {
+                failures++;
+                assert_int_equal(code, TQ_ENOMEM);
+                assert_int_equal(tqi_store_used(store), used);
+                assert_int_equal(tqi_store_blocks(store), blocks);
+            }
+        } while (code != TQ_OK);
+    }
+    assert_true(failures > 1000);
+    /* Frees never fail. */
+    budget = 0;
+    for (uint64_t id = 1; id < 1001; id++) {
+        assert_true(tqi_store_free_block(store, id));
+    }
+    budget = -1;
+    assert_int_equal(tqi_store_used(store), 0);
+    assert_true(tqi_store_check(store));
+    tqi_store_free(store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(alloc_fails_cleanly),
+        cmocka_unit_test(reserve_fails_cleanly),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,419 @@
+/*
+ * store.c - blocks by id: places in the arena, slots, holds, quotas (see store.h).
+ *
+ * Relies on tlsf.c for which bytes are free, on arena.c for memory and on slots.c for the table that readers see.
+ */
+#include "store/store.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "base/error.h"
+#include "store/arena.h"
+#include "store/tlsf.h"
+
+/* Warm memory kept ahead of the high-water mark: a quarter of it, within these. */
+#define STORE_AHEAD_MIN (UINT64_C(64) << 20)
+#define STORE_AHEAD_MAX (UINT64_C(1) << 30)
+
+typedef struct store_block {
+    uint64_t id; /* key */
+    uint64_t size;
+    uint64_t offset;
+    uint32_t chunk;
+    uint32_t slot;
+    uint32_t holds;
+    bool dead; /* freed while held: not found any more, memory still taken */
+    void *user;
+    UT_hash_handle hh;
+} store_block;
+
+struct tqi_store {
+    tqi_arena arena;
+    tqi_slots slots;
+    tqi_tlsf tlsf;
+    store_block *blocks; /* by id */
+    uint64_t n_blocks;   /* not dead */
+    uint64_t used;
+    uint64_t join_limit; /* bytes that blocks which add samples may fill */
+    /* Shared with the one thread that warms; everything else belongs to the owner.  They are hints: relaxed. */
+    _Atomic uint64_t high; /* end of the memory ever given out */
+    _Atomic uint64_t warm; /* pages below are there */
+    _Atomic bool cold;     /* the system refused more pages: no use to go on */
+};
+
+int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error *err)
+{
+    uint32_t slots = options->max_blocks;
+    uint32_t percent = options->join_percent == 0 ? 90 : options->join_percent;
+    int code;
+
+    if (percent > 100) {
+        return tqi_error_set(err, TQ_EINVAL, "join_percent is %u, at most 100 is possible", percent);
+    }
+    tqi_store *store = calloc(1, sizeof(*store));
+    if (store == NULL) {
+        return tqi_error_nomem(err, "a store");
+    }
+    store->slots.fd = -1;
+    code = tqi_arena_init(&store->arena, options->capacity, err);
+    if (code != TQ_OK) {
+        goto fail;
+    }
+    if (slots == 0) {
+        uint64_t many = store->arena.size / 4096;
+        slots = many < 4096 ? 4096 : many > (1u << 22) ? 1u << 22 : (uint32_t)many;
+    }
+    code = tqi_slots_init(&store->slots, slots, err);
+    if (code != TQ_OK) {
+        goto fail;
+    }
+    code = tqi_tlsf_init(&store->tlsf, store->arena.size);
+    if (code != TQ_OK) {
+        tqi_error_nomem(err, "a store's table of chunks");
+        goto fail;
+    }
+    store->join_limit = store->arena.size / 100 * percent + store->arena.size % 100 * percent / 100;
+    *out = store;
+    return TQ_OK;
+
+fail:
+    tqi_store_free(store);
+    return code;
+}
+
+void tqi_store_free(tqi_store *store)
+{
+    store_block *block, *next;
+
+    if (store == NULL) {
+        return;
+    }
+    HASH_ITER(hh, store->blocks, block, next) {
+        HASH_DEL(store->blocks, block);
+        free(block);
+    }
+    tqi_tlsf_fini(&store->tlsf);
+    tqi_slots_fini(&store->slots);
+    tqi_arena_fini(&store->arena);
+    free(store);
+}
+
+int tqi_store_arena_fd(const tqi_store *store)
+{
+    return store->arena.fd;
+}
+
+int tqi_store_slots_fd(const tqi_store *store)
+{
+    return store->slots.fd;
+}
+
+uint64_t tqi_store_capacity(const tqi_store *store)
+{
+    return store->arena.size;
+}
+
+uint64_t tqi_store_used(const tqi_store *store)
+{
+    return store->used;
+}
+
+uint64_t tqi_store_blocks(const tqi_store *store)
+{
+    return store->n_blocks;
+}
+
+uint32_t tqi_store_slots(const tqi_store *store)
+{
+    return store->slots.count;
+}
+
+uint64_t tqi_store_resident(const tqi_store *store)
+{
+    return tqi_arena_resident(&store->arena);
+}
+
+/* The block of that id, dead ones included. */
+static store_block *store_any(const tqi_store *store, uint64_t id)
+{
+    store_block *block;
+
+    HASH_FIND(hh, store->blocks, &id, sizeof(id), block);
+    return block;
+}
+
+static store_block *store_live(const tqi_store *store, uint64_t id)
+{
+    store_block *block = store_any(store, id);
+
+    return block != NULL && !block->dead ? block : NULL;
+}
+
+/* Gives the memory of a block back and forgets it. */
+static void store_forget(tqi_store *store, store_block *block)
+{
+    store->used -= store->tlsf.chunks[block->chunk].size;
+    tqi_tlsf_give(&store->tlsf, block->chunk);
+    HASH_DEL(store->blocks, block);
+    free(block);
+}
+
+static void store_drop(tqi_store *store, store_block *block)
+{
+    /* Before the memory can be given to anybody: see tqi_slots_give. */
+    tqi_slots_give(&store->slots, block->slot);
+    store->n_blocks--;
+    block->dead = true;
+    if (block->holds == 0) {
+        store_forget(store, block);
+    }
+}
+
+/* Places one block. */
+static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
+{
+    if (place->id == 0) {
+        return tqi_error_set(err, TQ_EINVAL, "a block has id 0");
+    }
+    if (store_any(store, place->id) != NULL) {
+        return tqi_error_set(
+            err, TQ_EINVAL, "block %llu is there already", (unsigned long long)place->id);
+    }
+    store_block *block = calloc(1, sizeof(*block));
+    if (block == NULL) {
+        return tqi_error_nomem(err, "a block");
+    }
+    block->id = place->id;
+    block->size = place->size;
+    int code = tqi_tlsf_take(&store->tlsf, place->size, &block->chunk);
+    if (code != TQ_OK) {
+        free(block);
+        return code == TQ_EFULL ? tqi_error_set(err, code, "no %llu bytes in one piece",
+                                      (unsigned long long)place->size)
+                                : tqi_error_nomem(err, "a chunk");
+    }
+    code = tqi_slots_take(&store->slots, block->id, &block->slot);
+    if (code != TQ_OK) {
+        tqi_tlsf_give(&store->tlsf, block->chunk);
+        free(block);
+        return code == TQ_EFULL
+                   ? tqi_error_set(err, code, "all %u slots are taken", store->slots.count)
+                   : tqi_error_nomem(err, "a slot");
+    }
+    HASH_ADD(hh, store->blocks, id, sizeof(block->id), block);
+    if (block->hh.tbl == NULL) {
+        tqi_slots_give(&store->slots, block->slot);
+        tqi_tlsf_give(&store->tlsf, block->chunk);
+        free(block);
+        return tqi_error_nomem(err, "the table of blocks");
+    }
+    block->offset = store->tlsf.chunks[block->chunk].offset;
+    place->offset = block->offset;
+    place->slot = block->slot;
+    store->used += store->tlsf.chunks[block->chunk].size;
+    store->n_blocks++;
+    return TQ_OK;
+}
+
+/* Bytes that the sizes take together, saturated. */
+static uint64_t store_sum(uint64_t sum, uint64_t size)
+{
+    uint64_t rounded = tqi_tlsf_round(size);
+
+    return sum > UINT64_MAX - rounded ? UINT64_MAX : sum + rounded;
+}
+
+static bool store_possible(const tqi_store *store, uint64_t sum, size_t n, bool adds_samples)
+{
+    return sum <= (adds_samples ? store->join_limit : store->arena.size) && n <= store->slots.count;
+}
+
+int tqi_store_reserve(
+    tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples, tq_error *err)
+{
+    uint64_t limit = adds_samples ? store->join_limit : store->arena.size;
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        sum = store_sum(sum, places[i].size);
+    }
+    if (!store_possible(store, sum, n, adds_samples)) {
+        return tqi_error_set(err, TQ_EINVAL,
+            "%zu blocks of %llu bytes together can never fit: %llu bytes and %u blocks are the most",
+            n, (unsigned long long)sum, (unsigned long long)limit, store->slots.count);
+    }
+    if (sum > limit || store->used > limit - sum) {
+        return tqi_error_set(err, TQ_EFULL, "%llu bytes wanted, %llu of %llu are used",
+            (unsigned long long)sum, (unsigned long long)store->used, (unsigned long long)limit);
+    }
+    for (size_t i = 0; i < n; i++) {
+        int code = store_place(store, &places[i], err);
+        if (code != TQ_OK) {
+            while (i-- > 0) {
+                store_drop(store, store_live(store, places[i].id));
+            }
+            return code;
+        }
+    }
+    uint64_t top = tqi_tlsf_top(&store->tlsf);
+    if (top > atomic_load_explicit(&store->high, memory_order_relaxed)) {
+        atomic_store_explicit(&store->high, top, memory_order_relaxed);
+    }
+    return TQ_OK;
+}
+
+bool tqi_store_fits(const tqi_store *store, const uint64_t *sizes, size_t n, bool adds_samples)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        sum = store_sum(sum, sizes[i]);
+    }
+    return store_possible(store, sum, n, adds_samples);
+}
+
+bool tqi_store_free_block(tqi_store *store, uint64_t id)
+{
+    store_block *block = store_live(store, id);
+
+    if (block == NULL) {
+        return false;
+    }
+    store_drop(store, block);
+    return true;
+}
+
+uint8_t *tqi_store_find(tqi_store *store, uint64_t id, uint32_t slot, uint64_t *size)
+{
+    store_block *block = store_live(store, id);
+
+    if (block == NULL || block->slot != slot) {
+        return NULL;
+    }
+    if (size != NULL) {
+        *size = block->size;
+    }
+    return store->arena.base + block->offset;
+}
+
+void tqi_store_set_user(tqi_store *store, uint64_t id, void *user)
+{
+    store_block *block = store_live(store, id);
+
+    if (block != NULL) {
+        block->user = user;
+    }
+}
+
+void *tqi_store_user(const tqi_store *store, uint64_t id)
+{
+    store_block *block = store_live(store, id);
+
+    return block != NULL ? block->user : NULL;
+}
+
+bool tqi_store_has(const tqi_store *store, uint64_t id)
+{
+    return store_live(store, id) != NULL;
+}
+
+void tqi_store_hold(tqi_store *store, uint64_t id)
+{
+    store_block *block = store_live(store, id);
+
+    if (block != NULL) {
+        block->holds++;
+    }
+}
+
+void tqi_store_rele(tqi_store *store, uint64_t id)
+{
+    store_block *block = store_any(store, id);
+
+    if (block != NULL && block->holds > 0 && --block->holds == 0 && block->dead) {
+        store_forget(store, block);
+    }
+}
+
+void tqi_store_drop_all(tqi_store *store)
+{
+    store_block *block, *next;
+
+    HASH_ITER(hh, store->blocks, block, next) {
+        if (!block->dead) {
+            store_drop(store, block);
+        }
+    }
+}
+
+uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes)
+{
+    uint64_t high = atomic_load_explicit(&store->high, memory_order_relaxed);
+    uint64_t warm = atomic_load_explicit(&store->warm, memory_order_relaxed);
+    uint64_t ahead = high / 4;
+
+    if (atomic_load_explicit(&store->cold, memory_order_relaxed)) {
+        return 0;
+    }
+    ahead = ahead < STORE_AHEAD_MIN ? STORE_AHEAD_MIN : ahead > STORE_AHEAD_MAX ? STORE_AHEAD_MAX : ahead;
+    uint64_t goal = ahead < store->arena.size - high ? high + ahead : store->arena.size;
+    if (warm < high) {
+        warm = high; /* what is below was touched by its users, or is about to be */
+    }
+    if (warm >= goal) {
+        return 0;
+    }
+    uint64_t bytes = goal - warm < max_bytes ? goal - warm : max_bytes;
+    if (tqi_arena_populate(&store->arena, warm, bytes) != TQ_OK) {
+        atomic_store_explicit(&store->cold, true, memory_order_relaxed);
+        return 0;
+    }
+    atomic_store_explicit(&store->warm, warm + bytes, memory_order_relaxed);
+    return goal - warm - bytes;
+}
+
+uint64_t tqi_store_trim(tqi_store *store)
+{
+    uint64_t before = tqi_arena_resident(&store->arena);
+    uint64_t top = tqi_tlsf_top(&store->tlsf);
+
+    /* Whoever reads punched memory had a block there once; its slot was emptied, with the fence, when it was freed. */
+    for (uint32_t i = store->tlsf.first; i != TQI_TLSF_NONE; i = store->tlsf.chunks[i].after) {
+        tqi_chunk *chunk = &store->tlsf.chunks[i];
+        if (!chunk->used && !chunk->punched && chunk->size > 0) {
+            /* The top is punched every time, for warming puts pages there. */
+            chunk->punched = tqi_arena_punch(&store->arena, chunk->offset, chunk->size) == TQ_OK
+                             && i != store->tlsf.top;
+        }
+    }
+    atomic_store_explicit(&store->high, top, memory_order_relaxed);
+    atomic_store_explicit(&store->warm, top, memory_order_relaxed);
+    atomic_store_explicit(&store->cold, false, memory_order_relaxed);
+    uint64_t after = tqi_arena_resident(&store->arena);
+    return before > after ? before - after : 0;
+}
+
+bool tqi_store_check(const tqi_store *store)
+{
+    uint64_t used, live = 0, taken = 0;
+    store_block *block, *next;
+
+    HASH_ITER(hh, store->blocks, block, next) {
+        const tqi_chunk *chunk = &store->tlsf.chunks[block->chunk];
+        taken += chunk->size;
+        live += block->dead ? 0 : 1;
+        if (!chunk->used || chunk->offset != block->offset || chunk->size < block->size) {
+            return false;
+        }
+        uint64_t word = atomic_load_explicit(&store->slots.words[block->slot], memory_order_relaxed);
+        if (!block->dead && word != block->id) {
+            return false;
+        }
+    }
+    return tqi_tlsf_check(&store->tlsf, &used) && used == store->used && taken == used
+           && live == store->n_blocks && live == store->slots.fresh - store->slots.n_spares;
+}
