@@ -44,10 +44,28 @@ TQ_API const char *tq_error_name(int code);
 /** A connection to one system. */
 typedef struct tq_client tq_client;
 
+/** Where a system is. */
+typedef struct tq_location {
+    char address[1024];    /**< Endpoints of the controller. */
+    char token_file[1024]; /**< File with the secret; "" when TQ_TOKEN_FILE is not set. */
+    char name[256];        /**< Of the system; "" when it was found by TQ_ADDRESS. */
+    uint64_t pid;          /**< Of its daemon; 0 when it was found by TQ_ADDRESS. */
+    double created;        /**< Unix time of its start; 0 likewise. */
+} tq_location;
+
+/** Directory that holds the handles of this user's systems on this machine: $XDG_RUNTIME_DIR/ctq, else
+ * <tmp>/ctq-UID.  It need not exist.  TQ_ENAME when it does not fit. */
+TQ_API int tq_runtime_dir(char *out, size_t size, tq_error *err);
+
+/** Finds a system: TQ_ADDRESS (+ TQ_TOKEN_FILE), else the handle of a local one by name (NULL: TQ_SYSTEM, else
+ * "default") in tq_runtime_dir.  TQ_EUNREACHABLE says where it looked. */
+TQ_API int tq_discover(const char *name, tq_location *out, tq_error *err);
+
 /** How to reach a system.  Zero-initialise, set `size`, then what differs from the default. */
 typedef struct tq_client_options {
     size_t size;                /**< sizeof(tq_client_options). */
-    const char *address;        /**< Controller: "unix:/path" or "tcp:host:port", alternatives joined by commas. */
+    const char *address;        /**< Controller: "unix:/path" or "tcp:host:port", alternatives joined by commas;
+                                     NULL: as tq_discover finds it. */
     const char *token;          /**< The system's secret, or NULL to read token_file. */
     const char *token_file;     /**< File that holds it. */
     const char *name;           /**< Session name that people see; NULL: program and pid. */

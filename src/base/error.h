@@ -4,6 +4,7 @@
 #ifndef TQI_BASE_ERROR_H
 #define TQI_BASE_ERROR_H
 
+#include <stddef.h>
 #include <tq/errors.h>
 
 /* Sets code and message and returns the code, so that `return tqi_error_set(...)` reads well.  err may be NULL. */

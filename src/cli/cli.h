@@ -1,0 +1,76 @@
+/*
+ * cli.h - what the commands of tq share.  Everything here uses the public header only.
+ */
+#ifndef TQ_CLI_H
+#define TQ_CLI_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <tq/tq.h>
+
+/* What the command line said. */
+typedef struct cli_options {
+    const char *address;    /* NULL: discover */
+    const char *token_file; /* NULL: discover */
+    const char *system;     /* NULL: TQ_SYSTEM or "default" */
+    double timeout;         /* seconds */
+    bool json;
+    bool all;               /* clear --all */
+    bool follow;            /* events --follow */
+    const char **fields;    /* get --field */
+    size_t n_fields;
+    char **args; /* after the command's name */
+    int n_args;
+} cli_options;
+
+/* One command.  Returns the exit status: 0; 1 with the reason printed. */
+typedef struct cli_command {
+    const char *name;
+    const char *args; /* for the help: "[PARTITION]" */
+    const char *help;
+    int (*run)(cli_options *options);
+} cli_command;
+
+int cli_status(cli_options *options);
+int cli_ls(cli_options *options);
+int cli_get(cli_options *options);
+int cli_clear(cli_options *options);
+int cli_events(cli_options *options);
+int cli_serve(cli_options *options);
+
+/* A connection to the system and one op on it.  Exits with a message when there is none. */
+typedef struct cli_session {
+    tq_client *client;
+    tq_op *op;
+} cli_session;
+int cli_connect(const cli_options *options, bool with_storage, cli_session *out);
+void cli_disconnect(cli_session *session);
+/* Waits for the op that `started` is the result of starting; prints what went wrong and returns 1. */
+int cli_wait(const cli_session *session, int started);
+
+/* "tq: " and the message on stderr; returns 1. */
+int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Prints a JSON value and frees it; returns the exit status. */
+int cli_print_json(json_t *value);
+
+/* A table for people: columns are "NAME" or ">NAME" (aligned right). */
+typedef struct cli_table cli_table;
+cli_table *cli_table_new(const char *const *columns, size_t n);
+/* One cell of the current row, from the left; rows begin with cli_table_row. */
+void cli_table_row(cli_table *table);
+void cli_table_cell(cli_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cli_table_print(cli_table *table); /* and frees it */
+
+/* "1.5 GiB" into out. */
+const char *cli_bytes(uint64_t bytes, char out[32]);
+/* "float32", "bfloat16", ... into out. */
+const char *cli_dtype(tq_dtype dtype, char out[32]);
+/* "[3, 4]" into out; "ragged" for ragged ones. */
+const char *cli_shape(bool ragged, uint32_t ndim, const uint64_t *shape, char out[128]);
+/* msgpack bytes as JSON; extension types as {"$ext": type, "bytes": n}. */
+json_t *cli_msgpack(const uint8_t *bytes, size_t size);
+/* A row of a column as JSON: nested lists of numbers, or the value.  max_items: longer tensors are cut (0: never). */
+json_t *cli_row(const tq_data_column *column, size_t row);
+
+#endif

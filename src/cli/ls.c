@@ -1,0 +1,168 @@
+/*
+ * ls.c - tq ls: partitions, or keys and tags of one; tq events: what happened.
+ */
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static json_t *ls_tags(const tq_meta *meta, size_t row)
+{
+    json_t *tags = json_object();
+    for (size_t t = 0; t < tq_meta_tags(meta); t++) {
+        const tq_meta_tag *tag = tq_meta_tag_at(meta, t);
+        const uint8_t *value = tag->values;
+        for (size_t i = 0; i < row; i++) {
+            value += tag->sizes[i];
+        }
+        if (tag->sizes[row]) {
+            json_object_set_new(tags, tag->name, cli_msgpack(value, tag->sizes[row]));
+        }
+    }
+    return tags;
+}
+
+static int ls_partitions(const cli_session *session, const cli_options *options)
+{
+    int status = cli_wait(session, tq_list_partitions(session->op));
+    size_t n = 0;
+    if (status) {
+        return status;
+    }
+    const char *const *names = tq_op_names(session->op, &n);
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) {
+        if (options->json) {
+            json_array_append_new(list, json_string(names[i]));
+        } else {
+            puts(names[i]);
+        }
+    }
+    if (options->json) {
+        return cli_print_json(list);
+    }
+    json_decref(list);
+    return 0;
+}
+
+static int ls_keys(const cli_session *session, const cli_options *options)
+{
+    static const char *const columns[] = {"KEY", ">INDEX", "GROUP", "TAGS"};
+    tq_resolve_args args = {.partition = options->args[0], .tags = true};
+    int status = cli_wait(session, tq_resolve(session->op, &args));
+    if (status) {
+        return status;
+    }
+    const tq_meta *meta = tq_op_meta(session->op);
+    json_t *list = json_array();
+    cli_table *table = options->json ? NULL : cli_table_new(columns, 4);
+    for (size_t i = 0; i < tq_meta_size(meta); i++) {
+        json_t *tags = ls_tags(meta, i);
+        const char *key = tq_meta_key(meta, i);
+        const char *group = tq_meta_group(meta, i);
+        uint32_t index = tq_meta_indexes(meta)[i];
+        if (table) {
+            char *text = json_dumps(tags, JSON_COMPACT);
+            cli_table_row(table);
+            cli_table_cell(table, "%s", key ? key : "");
+            cli_table_cell(table, "%" PRIu32, index);
+            cli_table_cell(table, "%s", group ? group : "");
+            cli_table_cell(table, "%s", text && json_object_size(tags) ? text : "");
+            free(text);
+            json_decref(tags);
+        } else {
+            json_array_append_new(list, json_pack("{s:s?, s:I, s:s?, s:o}", "key", key, "index", (json_int_t)index,
+                                            "group", group, "tags", tags));
+        }
+    }
+    if (table) {
+        cli_table_print(table);
+        json_decref(list);
+        return 0;
+    }
+    return cli_print_json(list);
+}
+
+int cli_ls(cli_options *options)
+{
+    cli_session session;
+    int status = options->n_args > 1 ? cli_fail("ls takes one partition at most")
+                                     : cli_connect(options, false, &session);
+    if (status) {
+        return status;
+    }
+    status = options->n_args ? ls_keys(&session, options) : ls_partitions(&session, options);
+    cli_disconnect(&session);
+    return status;
+}
+
+/* ---------------------------------------------------------------------------------------- events */
+
+static void events_print_line(const tq_event *event)
+{
+    time_t seconds = (time_t)event->time;
+    struct tm local;
+    char clock[16];
+    char bytes[32];
+    localtime_r(&seconds, &local);
+    strftime(clock, sizeof(clock), "%H:%M:%S", &local);
+    printf("%s.%03d  %-8s %-20s %-16s %-16s %6" PRIu32 "  %s\n", clock, (int)((event->time - (double)seconds) * 1000),
+        event->kind, event->session, event->partition, event->task, event->samples, cli_bytes(event->bytes, bytes));
+}
+
+static json_t *events_json(const tq_event *event)
+{
+    json_t *indexes = json_array();
+    for (size_t i = 0; i < event->n_indexes; i++) {
+        json_array_append_new(indexes, json_integer(event->indexes[i]));
+    }
+    return json_pack("{s:I, s:f, s:s, s:s, s:s, s:s, s:i, s:I, s:o}", "seq", (json_int_t)event->seq, "time",
+        event->time, "kind", event->kind, "session", event->session, "partition", event->partition, "task",
+        event->task, "samples", (int)event->samples, "bytes", (json_int_t)event->bytes, "indexes", indexes);
+}
+
+/* One JSON object per line when following, else one array. */
+static int events_page(const tq_event *events, size_t n, const cli_options *options)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) {
+        if (!options->json) {
+            events_print_line(&events[i]);
+        } else if (options->follow) {
+            json_t *event = events_json(&events[i]);
+            json_dumpf(event, stdout, JSON_COMPACT);
+            putchar('\n');
+            json_decref(event);
+        } else {
+            json_array_append_new(list, events_json(&events[i]));
+        }
+    }
+    fflush(stdout);
+    if (options->json && !options->follow) {
+        return cli_print_json(list);
+    }
+    json_decref(list);
+    return 0;
+}
+
+int cli_events(cli_options *options)
+{
+    cli_session session;
+    uint64_t since = 0;
+    int status = options->n_args ? cli_fail("events takes no arguments") : cli_connect(options, false, &session);
+    if (status) {
+        return status;
+    }
+    do {
+        size_t n = 0;
+        status = cli_wait(&session, tq_events(session.op, since, 0, since > 0 && options->follow));
+        if (!status) {
+            const tq_event *events = tq_op_events(session.op, &n, &since);
+            status = events_page(events, n, options);
+        }
+    } while (!status && options->follow && !ferror(stdout));
+    cli_disconnect(&session);
+    return status;
+}

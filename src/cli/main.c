@@ -1,0 +1,161 @@
+/*
+ * main.c - tq, the command line: options, and one table of commands.
+ */
+#include "cli/cli.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CLI_FIELDS_MAX 256
+
+const char *argp_program_version = "tq " TQI_VERSION;
+
+static const cli_command cli_commands[] = {
+    {"status", "", "partitions, storage and clients of a system", cli_status},
+    {"ls", "[PARTITION]", "partitions, or the keys and tags of one", cli_ls},
+    {"get", "PARTITION [KEY | @INDEX]...", "fields of samples (all of the partition when none is named)", cli_get},
+    {"clear", "PARTITION [KEY | @INDEX]... | --all", "clear samples, or the whole partition", cli_clear},
+    {"events", "[--follow]", "what happened lately", cli_events},
+    {"serve", "[TQD OPTIONS]", "run a system here until interrupted (tqd all-in-one)", cli_serve},
+};
+
+static const char cli_doc[] =
+    "tq - command line of the transfer queue\v"
+    "Commands:\n"
+    "  status                                  partitions, storage and clients of a system\n"
+    "  ls [PARTITION]                          partitions, or the keys and tags of one\n"
+    "  get PARTITION [KEY | @INDEX]...         fields of samples; all of the partition when none is named\n"
+    "  clear PARTITION [KEY | @INDEX]...       clear samples\n"
+    "  clear PARTITION --all                   clear the whole partition\n"
+    "  events                                  what happened lately\n"
+    "  serve                                   run a system here until interrupted; options as in tqd --help\n"
+    "\n"
+    "The system is found by --address (or TQ_ADDRESS, with TQ_TOKEN_FILE), else by its name (--system, TQ_SYSTEM,\n"
+    "'default') among those that run on this machine for this user.\n"
+    "\n"
+    "Exit status: 0, or 1 when something failed (the reason is on stderr), or 2 for a wrong command line.";
+
+enum { CLI_OPT_ALL = 256, CLI_OPT_JSON };
+
+static const struct argp_option cli_argp_options[] = {
+    {"address", 'a', "ENDPOINT", 0, "controller, unix:/path or tcp:host:port", 0},
+    {"token-file", 't', "FILE", 0, "file with the system's secret", 0},
+    {"system", 's', "NAME", 0, "name of a system on this machine", 0},
+    {"timeout", 'w', "SECONDS", 0, "deadline of the command (10)", 0},
+    {"field", 'f', "FIELD", 0, "get: only this field; may be given more than once", 0},
+    {"all", CLI_OPT_ALL, NULL, 0, "clear: everything in the partition, and the partition", 0},
+    {"follow", 'F', NULL, 0, "events: go on as they happen", 0},
+    {"json", CLI_OPT_JSON, NULL, 0, "print JSON", 0},
+    {0},
+};
+
+typedef struct cli_parse {
+    cli_options options;
+    const cli_command *command;
+    const char *fields[CLI_FIELDS_MAX];
+} cli_parse;
+
+static const cli_command *cli_find(const char *name)
+{
+    for (size_t i = 0; i < sizeof(cli_commands) / sizeof(cli_commands[0]); i++) {
+        if (strcmp(cli_commands[i].name, name) == 0) {
+            return &cli_commands[i];
+        }
+    }
+    return NULL;
+}
+
+static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
+{
+    cli_parse *parse = state->input;
+    cli_options *options = &parse->options;
+    char *end = NULL;
+
+    switch (key) {
+    case 'a':
+        options->address = arg;
+        break;
+    case 't':
+        options->token_file = arg;
+        break;
+    case 's':
+        options->system = arg;
+        break;
+    case 'w':
+        options->timeout = strtod(arg, &end);
+        if (*end || !(options->timeout > 0)) {
+            argp_error(state, "--timeout: expected seconds, got '%s'", arg);
+        }
+        break;
+    case 'f':
+        if (options->n_fields == CLI_FIELDS_MAX) {
+            argp_error(state, "--field: at most %d", CLI_FIELDS_MAX);
+        }
+        parse->fields[options->n_fields++] = arg;
+        break;
+    case 'F':
+        options->follow = true;
+        break;
+    case CLI_OPT_ALL:
+        options->all = true;
+        break;
+    case CLI_OPT_JSON:
+        options->json = true;
+        break;
+    case ARGP_KEY_ARG:
+        if (!parse->command) {
+            parse->command = cli_find(arg);
+            if (!parse->command) {
+                argp_error(state, "unknown command '%s'", arg);
+            }
+            return 0;
+        }
+        options->args[options->n_args++] = arg;
+        break;
+    case ARGP_KEY_NO_ARGS:
+        argp_error(state, "no command given");
+        break;
+    default:
+        return ARGP_ERR_UNKNOWN;
+    }
+    return 0;
+}
+
+int cli_fail(const char *format, ...)
+{
+    va_list args;
+    fputs("tq: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct argp parser = {
+        .options = cli_argp_options, .parser = cli_parse_option, .args_doc = "COMMAND [ARG...]", .doc = cli_doc};
+    cli_parse parse = {.options = {.timeout = 10}};
+
+    argp_err_exit_status = 2;
+    /* serve hands its options on, unread. */
+    if (argc > 1 && strcmp(argv[1], "serve") == 0) {
+        parse.options.args = argv + 2;
+        parse.options.n_args = argc - 2;
+        return cli_serve(&parse.options);
+    }
+    parse.options.args = calloc((size_t)argc + 1, sizeof(char *));
+    parse.options.fields = parse.fields;
+    if (!parse.options.args) {
+        return cli_fail("out of memory");
+    }
+    argp_parse(&parser, argc, argv, 0, NULL, &parse);
+    int status = parse.command->run(&parse.options);
+    free(parse.options.args);
+    return status;
+}

@@ -1,0 +1,126 @@
+/*
+ * render.c - tables (libsmartcols), JSON (jansson), and how numbers look.
+ */
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <libsmartcols.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct cli_table {
+    struct libscols_table *table;
+    struct libscols_line *line;
+    size_t next;
+};
+
+cli_table *cli_table_new(const char *const *columns, size_t n)
+{
+    cli_table *table = calloc(1, sizeof(*table));
+    if (!table) {
+        return NULL;
+    }
+    scols_init_debug(0);
+    table->table = scols_new_table();
+    for (size_t i = 0; table->table && i < n; i++) {
+        bool right = columns[i][0] == '>';
+        scols_table_new_column(table->table, columns[i] + right, 0, right ? SCOLS_FL_RIGHT : 0);
+    }
+    return table;
+}
+
+void cli_table_row(cli_table *table)
+{
+    table->line = table && table->table ? scols_table_new_line(table->table, NULL) : NULL;
+    table->next = 0;
+}
+
+void cli_table_cell(cli_table *table, const char *format, ...)
+{
+    va_list args;
+    char *text = NULL;
+    va_start(args, format);
+    if (vasprintf(&text, format, args) < 0) {
+        text = NULL;
+    }
+    va_end(args);
+    if (!text || !table->line || scols_line_refer_data(table->line, table->next++, text)) {
+        free(text);
+    }
+}
+
+void cli_table_print(cli_table *table)
+{
+    if (table->table) {
+        scols_print_table(table->table);
+        scols_unref_table(table->table);
+    }
+    free(table);
+}
+
+int cli_print_json(json_t *value)
+{
+    if (!value) {
+        return cli_fail("out of memory");
+    }
+    int failed = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    putchar('\n');
+    json_decref(value);
+    return failed ? cli_fail("cannot write JSON") : 0;
+}
+
+const char *cli_bytes(uint64_t bytes, char out[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double value = (double)bytes;
+    size_t unit = 0;
+    while (value >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(out, 32, unit ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return out;
+}
+
+const char *cli_dtype(tq_dtype dtype, char out[32])
+{
+    static const struct {
+        uint8_t code;
+        const char *name;
+        bool bits;
+    } names[] = {
+        {TQ_INT, "int", true},
+        {TQ_UINT, "uint", true},
+        {TQ_FLOAT, "float", true},
+        {TQ_BFLOAT, "bfloat", true},
+        {TQ_COMPLEX, "complex", true},
+        {TQ_BOOL, "bool", false},
+        {TQ_FLOAT8_E4M3FN, "float8_e4m3fn", false},
+        {TQ_FLOAT8_E4M3FNUZ, "float8_e4m3fnuz", false},
+        {TQ_FLOAT8_E5M2, "float8_e5m2", false},
+        {TQ_FLOAT8_E5M2FNUZ, "float8_e5m2fnuz", false},
+        {TQ_FLOAT8_E8M0FNU, "float8_e8m0fnu", false},
+    };
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        if (names[i].code == dtype.code) {
+            snprintf(out, 32, names[i].bits ? "%s%u" : "%s", names[i].name, dtype.bits);
+            return out;
+        }
+    }
+    snprintf(out, 32, "code%u/%u", dtype.code, dtype.bits);
+    return out;
+}
+
+const char *cli_shape(bool ragged, uint32_t ndim, const uint64_t *shape, char out[128])
+{
+    if (ragged) {
+        return "ragged";
+    }
+    size_t used = (size_t)snprintf(out, 128, "[");
+    for (uint32_t i = 0; i < ndim && used < 100; i++) {
+        used += (size_t)snprintf(out + used, 128 - used, "%s%" PRIu64, i ? ", " : "", shape[i]);
+    }
+    snprintf(out + used, 128 - used, "]");
+    return out;
+}

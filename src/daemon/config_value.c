@@ -1,0 +1,164 @@
+/*
+ * config_value.c - turns YAML scalars into typed values: numbers with units, words, durations.
+ */
+#include "daemon/config_value.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+typedef struct value_unit {
+    const char *suffix;
+    double factor;
+} value_unit;
+
+static const value_unit value_seconds_units[] = {
+    {"ms", 1e-3}, {"s", 1}, {"min", 60}, {"h", 3600}, {"", 1}, {NULL, 0}};
+static const value_unit value_bytes_units[] = {
+    {"", 1}, {"B", 1},
+    {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
+    {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+    {NULL, 0}};
+
+/* "12 MiB" with one of the units.  False when it is not of that form. */
+static bool value_quantity(const char *text, const value_unit *units, double *out)
+{
+    char *end = NULL;
+    errno = 0;
+    double number = strtod(text, &end);
+    if (end == text || errno || !isfinite(number)) {
+        return false;
+    }
+    while (*end == ' ') {
+        end++;
+    }
+    if (units == value_bytes_units && strcmp(end, "%") == 0) {
+        *out = floor(number / 100.0 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
+        return true;
+    }
+    for (const value_unit *unit = units; unit->suffix; unit++) {
+        if (strcasecmp(end, unit->suffix) == 0) {
+            *out = number * unit->factor;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool value_bool(const char *text, bool *out)
+{
+    static const char *const yes[] = {"true", "yes", "on"};
+    static const char *const no[] = {"false", "no", "off"};
+    for (size_t i = 0; i < 3; i++) {
+        if (strcasecmp(text, yes[i]) == 0) {
+            *out = true;
+            return true;
+        }
+        if (strcasecmp(text, no[i]) == 0) {
+            *out = false;
+            return true;
+        }
+    }
+    return false;
+}
+
+json_t *tqd_value_guess(const char *text, bool quoted)
+{
+    if (quoted) {
+        return json_string(text);
+    }
+    if (!*text || strcmp(text, "~") == 0 || strcmp(text, "null") == 0) {
+        return json_null();
+    }
+    bool flag;
+    if (value_bool(text, &flag)) {
+        return json_boolean(flag);
+    }
+    char *end = NULL;
+    errno = 0;
+    long long whole = strtoll(text, &end, 10);
+    if (*end == 0 && !errno) {
+        return json_integer(whole);
+    }
+    errno = 0;
+    double number = strtod(text, &end);
+    if (*end == 0 && !errno && isfinite(number)) {
+        return json_real(number);
+    }
+    return json_string(text);
+}
+
+static int value_range(const tqd_key *key, double number, const char *text, tq_error *err)
+{
+    if (number < key->min || (key->max > 0 && number > key->max)) {
+        if (key->max > 0) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (%g to %g)", key->path, text, key->min,
+                key->max);
+        }
+        return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (at least %g)", key->path, text, key->min);
+    }
+    return TQ_OK;
+}
+
+int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **out, tq_error *err)
+{
+    double number = 0;
+    bool flag = false;
+    char *end = NULL;
+    int rc = TQ_OK;
+    json_t *value = NULL;
+
+    switch (key->type) {
+    case TQD_STRING:
+    case TQD_STRINGS:
+        value = json_string(text);
+        break;
+    case TQD_FREE:
+        value = tqd_value_guess(text, quoted);
+        break;
+    case TQD_BOOL:
+        if (!value_bool(text, &flag)) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected true or false, got '%s'", key->path, text);
+        }
+        value = json_boolean(flag);
+        break;
+    case TQD_INT:
+        errno = 0;
+        number = (double)strtoll(text, &end, 10);
+        if (end == text || *end || errno) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a whole number, got '%s'", key->path, text);
+        }
+        rc = value_range(key, number, text, err);
+        value = rc ? NULL : json_integer((json_int_t)number);
+        break;
+    case TQD_SECONDS:
+        if (!value_quantity(text, value_seconds_units, &number)) {
+            return tqi_error_set(
+                err, TQ_ECONFIG, "%s: expected a time such as 10s or 250ms, got '%s'", key->path, text);
+        }
+        rc = value_range(key, number, text, err);
+        value = rc ? NULL : json_real(number);
+        break;
+    case TQD_BYTES:
+        if (!value_quantity(text, value_bytes_units, &number)) {
+            return tqi_error_set(
+                err, TQ_ECONFIG, "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'", key->path, text);
+        }
+        rc = value_range(key, number, text, err);
+        value = rc ? NULL : json_integer((json_int_t)number);
+        break;
+    }
+    if (rc) {
+        return rc;
+    }
+    if (!value) {
+        return tqi_error_set(err, TQ_ECONFIG, "%s: '%s' is not valid UTF-8", key->path, text);
+    }
+    *out = value;
+    return TQ_OK;
+}

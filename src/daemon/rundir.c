@@ -1,0 +1,149 @@
+/*
+ * rundir.c - see rundir.h.
+ */
+#include "daemon/rundir.h"
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <libgen.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define RUNDIR_TOKEN_BYTES 32
+
+/* Writes a file whole: others see the old one or the new one. */
+static int rundir_write(const char *path, const char *text, size_t size, tq_error *err)
+{
+    char temporary[512];
+    snprintf(temporary, sizeof(temporary), "%s.new", path);
+    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return tqi_error_errno(err, errno, temporary);
+    }
+    ssize_t written = write(fd, text, size);
+    int failed = written == (ssize_t)size ? 0 : (written < 0 ? errno : ENOSPC);
+    if (close(fd) && !failed) {
+        failed = errno;
+    }
+    if (!failed && rename(temporary, path)) {
+        failed = errno;
+    }
+    if (failed) {
+        unlink(temporary);
+        return tqi_error_errno(err, failed, path);
+    }
+    return TQ_OK;
+}
+
+static int rundir_make_token(tqd_rundir *dir, tqi_token *token, tq_error *err)
+{
+    uint8_t secret[RUNDIR_TOKEN_BYTES];
+    char text[2 * RUNDIR_TOKEN_BYTES + 2];
+
+    tqi_random(secret, sizeof(secret));
+    for (size_t i = 0; i < sizeof(secret); i++) {
+        snprintf(text + 2 * i, 3, "%02x", secret[i]);
+    }
+    token->size = 2 * sizeof(secret);
+    memcpy(token->bytes, text, token->size);
+    text[token->size] = '\n';
+    snprintf(dir->token_file, sizeof(dir->token_file), "%s/token", dir->path);
+    return rundir_write(dir->token_file, text, token->size + 1, err);
+}
+
+/* Whether a handle is there whose daemon lives.  One that was killed leaves its files behind; the next one clears them. */
+static bool rundir_in_use(const char *path)
+{
+    json_t *handle = json_load_file(path, 0, NULL);
+    json_int_t pid = json_integer_value(json_object_get(handle, "pid"));
+    json_decref(handle);
+    return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+}
+
+int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token, tq_error *err)
+{
+    char handle[512];
+    struct stat status;
+
+    memset(dir, 0, sizeof(*dir));
+    if (strlen(path) >= sizeof(dir->path) - 1 || strlen(name) >= sizeof(dir->name)) {
+        return tqi_error_set(err, TQ_ENAME, "runtime directory %s: path or system name is too long", path);
+    }
+    snprintf(dir->path, sizeof(dir->path), "%s", path);
+    snprintf(dir->name, sizeof(dir->name), "%s", name);
+    if (mkdir(path, 0700) && errno != EEXIST) {
+        return tqi_error_errno(err, errno, path);
+    }
+    if (lstat(path, &status)) {
+        return tqi_error_errno(err, errno, path);
+    }
+    if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 077)) {
+        return tqi_error_set(err, TQ_EAUTH, "runtime directory %s must be a directory of this user with mode 0700", path);
+    }
+    snprintf(handle, sizeof(handle), "%s/handle.json", path);
+    if (rundir_in_use(handle)) {
+        return tqi_error_set(err, TQ_EEXIST, "runtime directory %s belongs to a running system (handle.json)", path);
+    }
+    dir->made = true;
+    return rundir_make_token(dir, token, err);
+}
+
+int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid, tq_error *err)
+{
+    const struct passwd *user = getpwuid(geteuid());
+    char path[512];
+    json_t *handle = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s}", "address", address, "token_file",
+        dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)owner_pid, "name", dir->name, "user",
+        user ? user->pw_name : "", "created", (double)tqi_wall_us() / 1e6, "version", TQI_VERSION);
+    char *text = handle ? json_dumps(handle, JSON_INDENT(2)) : NULL;
+    int rc;
+
+    json_decref(handle);
+    if (!text) {
+        return tqi_error_nomem(err, "handle.json");
+    }
+    snprintf(path, sizeof(path), "%s/handle.json", dir->path);
+    rc = rundir_write(path, text, strlen(text), err);
+    free(text);
+    return rc;
+}
+
+void tqd_rundir_fini(tqd_rundir *dir)
+{
+    char path[768];
+
+    if (!dir->made) {
+        return;
+    }
+    /* The handle goes first, so that nobody finds a system that is half gone. */
+    snprintf(path, sizeof(path), "%s/handle.json", dir->path);
+    unlink(path);
+    DIR *stream = opendir(dir->path);
+    for (struct dirent *entry; stream && (entry = readdir(stream));) {
+        snprintf(path, sizeof(path), "%s/%s", dir->path, entry->d_name);
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && unlink(path) && errno != ENOENT) {
+            tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", path, strerror(errno));
+        }
+    }
+    if (stream) {
+        closedir(stream);
+    }
+    if (rmdir(dir->path) && errno != ENOENT) {
+        tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", dir->path, strerror(errno));
+    }
+    /* The parent is shared by all systems of the user: the last one out removes it. */
+    snprintf(path, sizeof(path), "%s", dir->path);
+    rmdir(dirname(path));
+    dir->made = false;
+}

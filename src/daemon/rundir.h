@@ -1,0 +1,29 @@
+/*
+ * rundir.h - the runtime directory of one system: token, sockets and the handle by which others find it.
+ *
+ *   DIR/handle.json   {address, token_file, pid, owner_pid, name, user, created, version}; written last, whole
+ *   DIR/token         the system's secret, mode 0600
+ *   DIR/controller.sock, DIR/unit-N.sock
+ */
+#ifndef TQD_RUNDIR_H
+#define TQD_RUNDIR_H
+
+#include "net/net.h"
+
+#include <stdint.h>
+
+typedef struct tqd_rundir {
+    char path[256];
+    char name[256];
+    char token_file[300];
+    bool made; /* the directory is ours to remove */
+} tqd_rundir;
+
+/* Makes the directory (mode 0700) and a random token in it.  TQ_EEXIST when a handle is there already. */
+int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token, tq_error *err);
+/* Writes the handle: from now on others find the system. */
+int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid, tq_error *err);
+/* Removes everything that was made, and the parent directory when it is empty.  A zeroed one is allowed. */
+void tqd_rundir_fini(tqd_rundir *dir);
+
+#endif

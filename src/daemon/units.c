@@ -1,0 +1,232 @@
+/*
+ * units.c - see units.h.
+ *
+ * The starting thread and a unit's thread share only: the unit's options (read-only while it runs), `stop` (an async
+ * handle of the unit's loop) and the counter of units that are ready.
+ */
+#include "daemon/units.h"
+
+#include "base/error.h"
+#include "base/log.h"
+#include "unit/unit.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <tq/types.h>
+#include <unistd.h>
+
+#define UNITS_LISTEN_MAX 8
+#define UNITS_ENDPOINT_MAX 512
+
+typedef struct units_one {
+    tqd_units *all;
+    char name[TQ_NAME_MAX + 1];
+    char endpoints[UNITS_LISTEN_MAX][UNITS_ENDPOINT_MAX];
+    const char *listen[UNITS_LISTEN_MAX];
+    size_t n_listen;
+    uv_thread_t thread;
+    uv_loop_t loop;
+    uv_async_t stop;
+    tqi_unit *unit;
+    bool started;
+    bool was_ready;
+} units_one;
+
+struct tqd_units {
+    tqd_units_options options;
+    tqi_store_options store;
+    uint64_t grace_ms;
+    size_t n;
+    units_one *units;
+    atomic_size_t n_ready;
+    uv_async_t *ready_async; /* on the daemon's loop; freed by its own close callback */
+    void (*ready)(void *arg);
+    void *ready_arg;
+};
+
+static void units_run(void *arg)
+{
+    units_one *one = arg;
+    uv_run(&one->loop, UV_RUN_DEFAULT);
+}
+
+static void units_closed(void *arg)
+{
+    (void)arg;
+}
+
+static void units_on_stop(uv_async_t *stop)
+{
+    units_one *one = stop->data;
+    uv_close((uv_handle_t *)stop, NULL);
+    if (one->unit) {
+        tqi_unit_close(one->unit, units_closed, NULL);
+        one->unit = NULL;
+    }
+}
+
+static void units_on_unit_ready(void *arg)
+{
+    units_one *one = arg;
+    if (!one->was_ready) {
+        one->was_ready = true;
+        if (atomic_fetch_add(&one->all->n_ready, 1) + 1 == one->all->n) {
+            uv_async_send(one->all->ready_async);
+        }
+    }
+}
+
+static void units_on_all_ready(uv_async_t *async)
+{
+    tqd_units *all = async->data;
+    all->ready(all->ready_arg);
+}
+
+static void units_free_async(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+/* Where unit i listens: its socket in the runtime directory, and what the configuration says. */
+static int units_endpoints(units_one *one, size_t i, tq_error *err)
+{
+    const tqd_units *all = one->all;
+    const char *configured[UNITS_LISTEN_MAX];
+    size_t n = tqd_config_strings(all->options.config, "storage.listen", configured, UNITS_LISTEN_MAX - 1);
+
+    if (all->options.runtime_dir) {
+        snprintf(one->endpoints[one->n_listen++], UNITS_ENDPOINT_MAX, "unix:%s/unit-%zu.sock",
+            all->options.runtime_dir, i);
+    }
+    for (size_t k = 0; k < n; k++) {
+        const char *number = strstr(configured[k], "%d");
+        char *out = one->endpoints[one->n_listen++];
+        int size = number ? snprintf(out, UNITS_ENDPOINT_MAX, "%.*s%zu%s", (int)(number - configured[k]),
+                                configured[k], i, number + 2)
+                          : snprintf(out, UNITS_ENDPOINT_MAX, "%s", configured[k]);
+        if (size < 0 || size >= UNITS_ENDPOINT_MAX) {
+            return tqi_error_set(err, TQ_ENAME, "storage.listen: %s is too long", configured[k]);
+        }
+    }
+    if (one->n_listen == 0) {
+        return tqi_error_set(err, TQ_ECONFIG, "a storage unit needs --runtime-dir or an endpoint to listen on");
+    }
+    for (size_t k = 0; k < one->n_listen; k++) {
+        one->listen[k] = one->endpoints[k];
+    }
+    return TQ_OK;
+}
+
+static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_error *err)
+{
+    units_one *one = &all->units[i];
+    int rc;
+
+    one->all = all;
+    snprintf(one->name, sizeof(one->name), "%s-%zu", prefix, i);
+    rc = units_endpoints(one, i, err);
+    if (rc) {
+        return rc;
+    }
+    if (uv_loop_init(&one->loop)) {
+        return tqi_error_nomem(err, "storage unit");
+    }
+    tqi_unit_options options = {
+        .name = one->name,
+        .controller = all->options.controller,
+        .listen = one->listen,
+        .n_listen = one->n_listen,
+        .advertise_host = tqd_config_string(all->options.config, "storage.advertise_host"),
+        .token = all->options.token,
+        .store = all->store,
+        .grace_ms = all->grace_ms,
+    };
+    rc = tqi_unit_alloc(&one->loop, &options, &one->unit, err);
+    if (rc) {
+        uv_run(&one->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&one->loop);
+        return rc;
+    }
+    tqi_unit_on_ready(one->unit, units_on_unit_ready, one);
+    uv_async_init(&one->loop, &one->stop, units_on_stop);
+    one->stop.data = one;
+    if (uv_thread_create(&one->thread, units_run, one)) {
+        units_on_stop(&one->stop);
+        uv_run(&one->loop, UV_RUN_DEFAULT);
+        uv_loop_close(&one->loop);
+        return tqi_error_set(err, TQ_EIO, "storage unit %s: cannot start its thread", one->name);
+    }
+    one->started = true;
+    return TQ_OK;
+}
+
+int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(void *arg), void *arg,
+    tqd_units **out, tq_error *err)
+{
+    size_t n = (size_t)tqd_config_int(options->config, "backend.SimpleStorage.num_data_storage_units");
+    tqd_units *all = calloc(1, sizeof(*all));
+    char host[64] = "host";
+    char prefix[TQ_NAME_MAX - 16];
+    int rc;
+
+    if (!all || !(all->units = calloc(n, sizeof(*all->units))) || !(all->ready_async = calloc(1, sizeof(uv_async_t)))) {
+        free(all ? all->units : NULL);
+        free(all);
+        return tqi_error_nomem(err, "storage units");
+    }
+    all->options = *options;
+    all->n = n;
+    all->ready = ready;
+    all->ready_arg = arg;
+    all->store.capacity = tqd_config_bytes(options->config, "backend.SimpleStorage.total_storage_size") / n;
+    all->grace_ms = (uint64_t)(tqd_config_seconds(options->config, "controller.session_grace") * 1000);
+    uv_async_init(loop, all->ready_async, units_on_all_ready);
+    all->ready_async->data = all;
+    uv_unref((uv_handle_t *)all->ready_async);
+
+    const char *name = tqd_config_string(options->config, "storage.name");
+    gethostname(host, sizeof(host) - 1);
+    if (name) {
+        snprintf(prefix, sizeof(prefix), "%s", name);
+    } else if (options->alone) {
+        snprintf(prefix, sizeof(prefix), "unit-%s-%d", host, (int)getpid());
+    } else {
+        snprintf(prefix, sizeof(prefix), "unit");
+    }
+    for (size_t i = 0; i < n; i++) {
+        rc = units_start_one(all, i, prefix, err);
+        if (rc) {
+            tqd_units_stop(all);
+            return rc;
+        }
+    }
+    *out = all;
+    return TQ_OK;
+}
+
+void tqd_units_stop(tqd_units *all)
+{
+    if (!all) {
+        return;
+    }
+    for (size_t i = 0; i < all->n; i++) {
+        if (all->units[i].started) {
+            uv_async_send(&all->units[i].stop);
+        }
+    }
+    for (size_t i = 0; i < all->n; i++) {
+        units_one *one = &all->units[i];
+        if (!one->started) {
+            continue;
+        }
+        uv_thread_join(&one->thread);
+        if (uv_loop_close(&one->loop)) {
+            tqi_log(TQI_WARN, "tqd", "storage unit %s left handles open", one->name);
+        }
+    }
+    uv_close((uv_handle_t *)all->ready_async, units_free_async);
+    free(all->units);
+    free(all);
+}
