@@ -1,0 +1,303 @@
+"""How a process gets hold of the queue, and a thin layer that measures what goes through it.
+
+The same calls work on two packages, ``ctq`` and ``transfer_queue``.  All that differs is here:
+
+* ``ctq`` processes attach to a running system by its address or name.  A claim that cannot be met
+  yet waits in the controller, and the queue records the events that the timeline is drawn from.
+* ``transfer_queue`` lives in a Ray cluster and has no events.  Its controller stands still while a
+  claim waits, so claims ask again after a pause instead.  Its group sampler wants consecutive
+  indexes, and cleared ones are reused in another order, so consumed samples stay where they are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from .settings import Settings
+
+Fields = Mapping[str, "Tensor | list[Tensor]"]
+"""Columns to write: a tensor with one row per sample, or a list of tensors of any length."""
+
+
+class Stopped(BaseException):
+    """The process was asked to end (SIGTERM) while it waited for samples."""
+
+
+class Queue:
+    """One process's connection to the queue, with a clock on every call.
+
+    ``busy`` is the time spent in puts, reads and clears, ``waiting`` the time in claims (most of it
+    for samples that do not exist yet), ``moved`` the bytes of field data written and read.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.tq: Any = importlib.import_module(settings.queue)
+        self.busy = 0.0
+        self.waiting = 0.0
+        self.moved = 0
+        self._stopping = False
+        self._interruptible = False
+
+    # --- connecting --------------------------------------------------------------------------
+
+    def start(self) -> Settings:
+        """Starts a system or attaches to the user's own; returns settings that lead others to it."""
+        raise NotImplementedError
+
+    def attach(self, name: str) -> None:
+        """Attaches to the demo's system, as a worker of that name."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Detaches; in the process that started the system, stops it."""
+        self.tq.close()
+
+    def stop_on_signal(self) -> None:
+        """Makes SIGTERM end this process's `stream` instead of the process."""
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def put(
+        self, partition: str, keys: list[str], fields: Fields, tags: list[dict[str, Any]]
+    ) -> None:
+        """Writes samples by key, all in one step."""
+        with self._timed():
+            table = self._table(fields)
+            self.tq.kv_batch_put(
+                keys=keys, partition_id=self.settings.partition(partition), fields=table, tags=tags
+            )
+
+    def add_fields(self, samples: Any, fields: Fields) -> None:
+        """Adds columns to claimed samples."""
+        with self._timed():
+            self.tq.get_client().put(self._table(fields), metadata=samples)
+
+    def clear(self, samples: Any) -> None:
+        """Gives back the memory of claimed samples."""
+        with self._timed():
+            self.tq.get_client().clear_samples(samples)
+
+    def clear_partition(self, partition: str) -> None:
+        """Removes a whole partition, if there is one of that name."""
+        with self._timed():
+            self.tq.get_client().clear_partition(self.settings.partition(partition))
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def stream(
+        self, partition: str, fields: list[str], count: int, task: str
+    ) -> Iterator[tuple[Any, TensorDict]]:
+        """Claims `count` samples after `count` samples, metadata and data, until told to stop.
+
+        A claim takes whole groups, and samples that this task has not had before.
+        """
+        parent = multiprocessing.parent_process()
+        try:
+            while parent is None or parent.is_alive():
+                samples = self._claim(
+                    data_fields=fields,
+                    batch_size=count,
+                    partition_id=self.settings.partition(partition),
+                    task_name=task,
+                )
+                if samples is not None:
+                    yield samples, self._data(samples)
+        except Stopped:
+            return
+
+    def read(self, partition: str, keys: list[str], fields: list[str]) -> TensorDict:
+        """Fields of samples, by key."""
+        with self._timed():
+            data = self.tq.kv_batch_get(keys, self.settings.partition(partition), fields)
+            self._count(data)
+        return data
+
+    def tags(self, partition: str) -> dict[str, dict[str, Any]]:
+        """The keys of a partition with their tags."""
+        name = self.settings.partition(partition)
+        with self._timed():
+            return dict(self.tq.kv_list(name).get(name, {}))
+
+    def unconsumed(self, partition: str, task: str) -> int:
+        """Number of samples that a task has not had."""
+        _, consumed = self.tq.get_client().get_consumption_status(
+            task_name=task, partition_id=self.settings.partition(partition)
+        )
+        return 0 if consumed is None else int((torch.as_tensor(consumed) == 0).sum())
+
+    def events(self, since: int) -> list[dict[str, Any]]:
+        """What happened in the queue after event number `since`, if the queue keeps a record."""
+        return []
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _claim(self, **claim: Any) -> Any | None:
+        """Metadata of claimed samples; None when there were not enough for a while."""
+        started = time.perf_counter()
+        self._interruptible = True
+        try:
+            if self._stopping:
+                raise Stopped
+            return self._get_meta(**claim)
+        finally:
+            self._interruptible = False
+            self.waiting += time.perf_counter() - started
+
+    def _get_meta(self, **claim: Any) -> Any | None:
+        raise NotImplementedError
+
+    def _data(self, samples: Any) -> TensorDict:
+        with self._timed():
+            data = self.tq.get_client().get_data(samples)
+            self._count(data)
+        return data
+
+    def _table(self, fields: Fields) -> TensorDict:
+        """Columns as the queue takes them; lists become one ragged (jagged) column."""
+        columns = {
+            name: torch.nested.as_nested_tensor(value, layout=torch.jagged)
+            if isinstance(value, list)
+            else value
+            for name, value in fields.items()
+        }
+        table = TensorDict(columns, batch_size=[len(next(iter(fields.values())))])
+        self._count(table)
+        return table
+
+    def _count(self, table: TensorDict) -> None:
+        for column in table.values():
+            values = column.values() if column.is_nested else column
+            self.moved += values.numel() * values.element_size()
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.busy += time.perf_counter() - started
+
+    def _on_stop(self, _signal: int, _frame: object) -> None:
+        self._stopping = True
+        if self._interruptible:
+            raise Stopped
+
+
+class CtqQueue(Queue):
+    """The queue of this project."""
+
+    def start(self) -> Settings:
+        """Starts a system of its own name, unless the environment leads to one."""
+        if "TQ_ADDRESS" not in os.environ:
+            os.environ.setdefault("TQ_SYSTEM", f"demo-{os.getpid()}")
+        sampler = self.tq.GRPOGroupNSampler(n_samples_per_prompt=self.settings.group)
+        self.tq.init({"controller": {"sampler": sampler}}, name="demo")
+        return self.settings
+
+    def attach(self, name: str) -> None:
+        """Finds the system by the environment."""
+        self.tq.init(name=name, attach=True)
+
+    def events(self, since: int) -> list[dict[str, Any]]:
+        """The queue's own record of puts, claims and clears."""
+        return list(self.tq.get_client().get_events(since=since))
+
+    def _get_meta(self, **claim: Any) -> Any | None:
+        grouping = {"n_samples_per_prompt": self.settings.group}
+        try:
+            return self.tq.get_client().get_meta(mode="fetch", sampling_config=grouping, **claim)
+        except TimeoutError:
+            return None
+
+
+class TransferQueueQueue(Queue):
+    """The Python package of the same interface, on a Ray cluster."""
+
+    PAUSE = 0.002
+    ATTEMPTS = 500
+
+    def start(self) -> Settings:
+        """Starts a small Ray cluster (or joins the one at `RAY_ADDRESS`) and the queue in it."""
+        import ray
+
+        os.environ.setdefault("TQ_LOGGING_LEVEL", "ERROR")
+        own = (
+            {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 4, "object_store_memory": 80 << 20}
+        )
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR", **own)
+        self.settings = replace(self.settings, address=ray.get_runtime_context().gcs_address)
+        sampler = self.tq.GRPOGroupNSampler(n_samples_per_prompt=self.settings.group)
+        self.tq.init(_omega({"controller": {"sampler": sampler, "polling_mode": True}}))
+        return self.settings
+
+    def attach(self, name: str) -> None:
+        """Joins the Ray cluster and finds the controller there."""
+        import ray
+
+        ray.init(address=self.settings.address, log_to_driver=False, logging_level="ERROR")
+        self.tq.init()
+
+    def close(self) -> None:
+        """Stops the queue where it was started; leaves the Ray cluster."""
+        import ray
+
+        if multiprocessing.parent_process() is None:
+            self.tq.close()
+        ray.shutdown()
+
+    def put(
+        self, partition: str, keys: list[str], fields: Fields, tags: list[dict[str, Any]]
+    ) -> None:
+        """Writes tags before fields: a sample with fields can be claimed, with or without its tags."""
+        with self._timed():
+            name = self.settings.partition(partition)
+            self.tq.kv_batch_put(keys=keys, partition_id=name, tags=tags)
+        super().put(partition, keys, fields, tags)
+
+    def clear(self, samples: Any) -> None:
+        """Keeps the samples: see the module's comment."""
+
+    def _get_meta(self, **claim: Any) -> Any | None:
+        for _ in range(self.ATTEMPTS):
+            samples = self.tq.get_client().get_meta(mode="fetch", **claim)
+            if samples.size:
+                return samples
+            time.sleep(self.PAUSE)
+        return None
+
+
+def _omega(config: dict[str, Any]) -> Any:
+    """A config as `transfer_queue` takes it, one that may hold objects."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.create(config, flags={"allow_objects": True})
+
+
+def connection(settings: Settings) -> Queue:
+    """The queue that the settings name, not yet connected."""
+    return {"ctq": CtqQueue, "transfer_queue": TransferQueueQueue}[settings.queue](settings)
+
+
+def rows(column: Tensor) -> list[Tensor]:
+    """The cells of a ragged column."""
+    return list(column.unbind())
+
+
+def dense(column: Tensor) -> Tensor:
+    """A column whose cells have one shape, as one tensor."""
+    return torch.stack(rows(column)) if column.is_nested else column

@@ -1,0 +1,65 @@
+"""Everything that can be chosen about a run, and the names that all processes agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run of the training loop."""
+
+    queue: str = "ctq"
+    """Package that provides the queue: ``ctq`` or ``transfer_queue``."""
+    lockstep: bool = False
+    """Ask for the next prompts only when the last ones are trained on."""
+    address: str = ""
+    """Where the demo's processes find its system, if not by the environment."""
+    prefix: str = ""
+    """Put before every partition's name, so that two runs can share one system."""
+    seed: int = 0
+
+    updates: int = 240
+    """Optimizer steps, which is also the last weight version."""
+    until_reward: float | None = None
+    """Stop as soon as the held-out reward reaches this."""
+    seconds: float = 55.0
+    """Stop at the latest after this time."""
+
+    group: int = 8
+    """Answers per prompt (n of GRPO)."""
+    chunk: int = 16
+    """Prompts that a rollout worker takes at once."""
+    batch: int = 32
+    """Prompts per optimizer step."""
+    ahead: int = 2
+    """Batches asked for ahead of the one being trained on; none in lock-step."""
+    max_staleness: int = 8
+    """Samples made more versions ago than this are dropped."""
+
+    learning_rate: float = 4e-3
+    kl_weight: float = 0.1
+    clip: float = 0.2
+
+    rollout_workers: int = 2
+    kill_at: float | None = 0.3
+    """Share of the run after which one rollout worker is killed; None for never."""
+    join_at: float = 0.4
+    """Share of the run after which another one joins."""
+
+    def partition(self, name: str) -> str:
+        """Full name of one of this run's partitions."""
+        return self.prefix + name
+
+    @property
+    def window(self) -> int:
+        """Prompts that may be on their way at once."""
+        return self.batch if self.lockstep else self.batch * (1 + self.ahead)
+
+
+# Partitions: the tables of the queue.
+PROMPTS = "prompts"  # trainer -> rollout workers
+TRAIN = "train"  # rollout -> reward, reference -> trainer
+WEIGHTS = "weights"  # trainer -> rollout, reference workers
+EVAL = "eval"  # held-out answers, for anyone to judge again
+RECORDS = "records"  # what each process says about itself
