@@ -1,0 +1,213 @@
+/*
+ * base_test.c - errors, buffers, time, log.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <pthread.h>
+
+#include <tq/tq.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+static void test_error_table(void **state)
+{
+    (void)state;
+    assert_string_equal(tq_strerror(TQ_OK), "success");
+    assert_string_equal(tq_strerror(TQ_EKEY), "unknown key");
+    assert_string_equal(tq_error_name(TQ_OK), "TQ_OK");
+    assert_string_equal(tq_error_name(TQ_EINTERNAL), "TQ_EINTERNAL");
+    assert_string_equal(tq_strerror(12345), "unknown error");
+    assert_string_equal(tq_error_name(-12345), "TQ_E?");
+}
+
+static void test_error_set(void **state)
+{
+    (void)state;
+    tq_error err = {0};
+    assert_int_equal(tqi_error_set(&err, TQ_EKEY, "key '%s'", "a"), TQ_EKEY);
+    assert_int_equal(err.code, TQ_EKEY);
+    assert_string_equal(err.message, "key 'a'");
+    assert_int_equal(tqi_error_set(NULL, TQ_EKEY, "key"), TQ_EKEY);
+    /* A message may be wrapped in place. */
+    tqi_error_set(&err, TQ_EPARTITION, "in p: %s", err.message);
+    assert_string_equal(err.message, "in p: key 'a'");
+    assert_int_equal(tqi_error_nomem(&err, "a batch"), TQ_ENOMEM);
+    assert_string_equal(err.message, "out of memory for a batch");
+    assert_int_equal(tqi_error_errno(&err, 2, "open x"), TQ_EIO);
+    assert_string_equal(err.message, "open x: No such file or directory");
+}
+
+static void test_error_cut(void **state)
+{
+    (void)state;
+    /* Every way a sequence of 1 to 4 bytes can meet the end. */
+    static const char *const letters[] = {"a", "\xc3\xa4", "\xe2\x82\xac", "\xf0\x9f\x98\x80"};
+    for (size_t l = 0; l < 4; l++) {
+        for (size_t lead = 0; lead < 5; lead++) {
+            char text[1024] = "";
+            memset(text, '.', lead);
+            while (strlen(text) + strlen(letters[l]) + 1 < sizeof text) {
+                strcat(text, letters[l]);
+            }
+            tq_error err;
+            tqi_error_set(&err, TQ_EINVAL, "%s", text);
+            size_t size = strlen(err.message);
+            assert_true(size >= TQ_ERROR_MESSAGE_MAX - 4 && size < TQ_ERROR_MESSAGE_MAX);
+            assert_int_equal((size - lead) % strlen(letters[l]), 0);
+            assert_memory_equal(err.message, text, size);
+        }
+    }
+}
+
+static void test_check_name(void **state)
+{
+    (void)state;
+    tq_error err = {0};
+    char name[300];
+    memset(name, 'n', sizeof name);
+    name[255] = 0;
+    assert_int_equal(tqi_check_name("field", name, 255, &err), TQ_OK);
+    name[255] = 'n';
+    name[256] = 0;
+    assert_int_equal(tqi_check_name("field", name, 255, &err), TQ_ENAME);
+    assert_non_null(strstr(err.message, "field"));
+    assert_non_null(strstr(err.message, "256"));
+    assert_int_equal(tqi_check_name("task", "", 255, &err), TQ_ENAME);
+    assert_string_equal(err.message, "task name is empty");
+    assert_int_equal(tqi_check_name("task", NULL, 255, NULL), TQ_ENAME);
+}
+
+static void test_buf(void **state)
+{
+    (void)state;
+    tqi_buf buf = {0};
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < 1000; i++) {
+        assert_int_equal(tqi_buf_append(&buf, &i, sizeof i), TQ_OK);
+    }
+    assert_int_equal(buf.size, 4000);
+    for (uint32_t i = 0; i < 1000; i++) {
+        uint32_t value;
+        memcpy(&value, buf.data + 4 * i, sizeof value);
+        sum += value;
+    }
+    assert_int_equal(sum, 499500);
+    assert_int_equal(tqi_buf_reserve(&buf, SIZE_MAX - 10), TQ_ENOMEM);
+    assert_int_equal(tqi_buf_reserve(&buf, PTRDIFF_MAX / 2), TQ_ENOMEM);
+    assert_int_equal(buf.size, 4000);
+    assert_int_equal(tqi_buf_append(&buf, NULL, 0), TQ_OK);
+    tqi_buf_fini(&buf);
+    assert_int_equal(tqi_buf_printf(&buf, "%s-%d", "x", 5), TQ_OK);
+    assert_int_equal(tqi_buf_printf(&buf, "%s", ""), TQ_OK);
+    assert_int_equal(buf.size, 3);
+    assert_string_equal((const char *)buf.data, "x-5");
+    tqi_buf_fini(&buf);
+    assert_null(buf.data);
+}
+
+static void test_grow(void **state)
+{
+    (void)state;
+    uint64_t *items = NULL;
+    size_t capacity = 0;
+    assert_int_equal(tqi_grow(&items, &capacity, 3, sizeof *items), TQ_OK);
+    assert_true(capacity >= 3);
+    items[2] = 9;
+    assert_int_equal(tqi_grow(&items, &capacity, 100, sizeof *items), TQ_OK);
+    assert_true(capacity >= 100);
+    assert_int_equal(items[2], 9);
+    size_t before = capacity;
+    assert_int_equal(tqi_grow(&items, &capacity, SIZE_MAX / 8, sizeof *items), TQ_ENOMEM);
+    assert_int_equal(capacity, before);
+    free(items);
+}
+
+static void test_clock(void **state)
+{
+    (void)state;
+    uint64_t a = tqi_now();
+    uint64_t b = tqi_now();
+    assert_true(b >= a);
+    assert_true(tqi_wall_us() > 1600000000000000);
+    assert_true(tqi_deadline(-1) == TQI_NEVER);
+    assert_true(tqi_deadline(1e30) == TQI_NEVER);
+    assert_true(tqi_deadline(__builtin_nan("")) == TQI_NEVER);
+    uint64_t deadline = tqi_deadline(2);
+    assert_true(deadline > a + 1900000000u && deadline < tqi_now() + 2000000001u);
+    assert_true(tqi_deadline(0) <= tqi_now());
+    assert_int_not_equal(tqi_random_id(), tqi_random_id());
+    uint8_t bytes[64] = {0}, none[64] = {0};
+    tqi_random(bytes, sizeof bytes);
+    assert_memory_not_equal(bytes, none, sizeof bytes);
+}
+
+struct lines {
+    int count;
+    char last[64];
+};
+
+static void log_keep(tqi_log_level level, const char *component, const char *text, void *arg)
+{
+    struct lines *lines = arg;
+    lines->count++;
+    snprintf(lines->last, sizeof lines->last, "%d %s %s", (int)level, component, text);
+}
+
+static void *log_many(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < 1000; i++) {
+        tqi_log(TQI_INFO, "thread", "line %d", i);
+    }
+    return NULL;
+}
+
+static void test_log(void **state)
+{
+    (void)state;
+    struct lines lines = {0};
+    assert_int_equal(tqi_log_parse_level("error"), TQI_ERROR);
+    assert_int_equal(tqi_log_parse_level("debug"), TQI_DEBUG);
+    assert_int_equal(tqi_log_parse_level("loud"), -1);
+    tqi_log_set_sink(log_keep, &lines);
+    tqi_log_set_level(TQI_WARN);
+    tqi_log(TQI_INFO, "c", "not wanted");
+    assert_int_equal(lines.count, 0);
+    tqi_log(TQI_WARN, "c", "n=%d", 3);
+    assert_int_equal(lines.count, 1);
+    assert_string_equal(lines.last, "1 c n=3");
+    tqi_log_set_level(TQI_INFO);
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, log_many, NULL), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    assert_int_equal(lines.count, 3001);
+    tqi_log_set_sink(NULL, NULL);
+    tqi_log_set_level(TQI_WARN);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_error_table), cmocka_unit_test(test_error_set),
+        cmocka_unit_test(test_error_cut),   cmocka_unit_test(test_check_name),
+        cmocka_unit_test(test_buf),         cmocka_unit_test(test_grow),
+        cmocka_unit_test(test_clock),       cmocka_unit_test(test_log),
+    };
+    return cmocka_run_group_tests_name("base", tests, NULL, NULL);
+}

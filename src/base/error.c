@@ -1,0 +1,104 @@
+/*
+ * error.c - the texts of the error table, and filling tq_error.
+ */
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <tq/tq.h>
+
+const char *tq_strerror(int code)
+{
+    switch (code) {
+    case TQ_OK:
+        return "success";
+#define ERROR_TEXT(name, value, py, pybase, text)                                                  \
+    case value:                                                                                    \
+        return text;
+        TQ_ERRORS(ERROR_TEXT)
+#undef ERROR_TEXT
+    default:
+        return "unknown error";
+    }
+}
+
+const char *tq_error_name(int code)
+{
+    switch (code) {
+    case TQ_OK:
+        return "TQ_OK";
+#define ERROR_NAME(name, value, py, pybase, text)                                                  \
+    case value:                                                                                    \
+        return #name;
+        TQ_ERRORS(ERROR_NAME)
+#undef ERROR_NAME
+    default:
+        return "TQ_E?";
+    }
+}
+
+/* A message that was cut must not end inside a UTF-8 sequence. */
+static void error_trim(char *text, size_t size)
+{
+    size_t end = size - 1;
+    size_t start = end;
+    while (start > 0 && end - start < 4 && ((unsigned char)text[start - 1] & 0xC0) == 0x80) {
+        start--;
+    }
+    if (start == 0) {
+        return;
+    }
+    unsigned char lead = (unsigned char)text[start - 1];
+    size_t want = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
+    if (end - (start - 1) < want) {
+        text[start - 1] = 0;
+    }
+}
+
+int tqi_error_set(tq_error *err, int code, const char *format, ...)
+{
+    if (err) {
+        /* The arguments may lie in err->message itself: a message is often wrapped in a longer one. */
+        char text[TQ_ERROR_MESSAGE_MAX];
+        va_list args;
+        va_start(args, format);
+        int n = vsnprintf(text, sizeof text, format, args);
+        va_end(args);
+        if (n < 0) {
+            snprintf(text, sizeof text, "%s", tq_strerror(code));
+        } else if ((size_t)n >= sizeof text) {
+            error_trim(text, sizeof text);
+        }
+        err->code = code;
+        memcpy(err->message, text, sizeof text);
+    }
+    return code;
+}
+
+int tqi_error_nomem(tq_error *err, const char *what)
+{
+    return tqi_error_set(err, TQ_ENOMEM, "out of memory for %s", what);
+}
+
+int tqi_error_errno(tq_error *err, int errnum, const char *what)
+{
+    char buffer[128];
+    return tqi_error_set(
+        err, TQ_EIO, "%s: %s", what, strerror_r(errnum, buffer, sizeof buffer));
+}
+
+int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err)
+{
+    if (!name || !*name) {
+        return tqi_error_set(err, TQ_ENAME, "%s name is empty", what);
+    }
+    size_t size = strlen(name);
+    if (size > max) {
+        return tqi_error_set(err, TQ_ENAME, "%s name '%.40s...' has %zu bytes, at most %zu are allowed",
+            what, name, size, max);
+    }
+    return TQ_OK;
+}

@@ -1,0 +1,98 @@
+/*
+ * log.c - one line per message, on stderr or to a callback.
+ *
+ * The level is atomic, so that a message that is not wanted costs one load; the sink is behind a mutex, which is held
+ * while it is called: when tqi_log_set_sink returns, the former sink is not running any more.
+ */
+#include "base/log.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+static const char *const log_words[] = {"error", "warn", "info", "debug"};
+
+static pthread_once_t log_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t log_mutex = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int log_level = TQI_WARN;
+static tqi_log_fn log_sink;
+static void *log_sink_arg;
+
+static void log_init(void)
+{
+    const char *word = getenv("TQ_LOG");
+    int level = word ? tqi_log_parse_level(word) : -1;
+    if (level >= 0) {
+        atomic_store(&log_level, level);
+    }
+}
+
+int tqi_log_parse_level(const char *word)
+{
+    for (int i = 0; i < (int)(sizeof log_words / sizeof *log_words); i++) {
+        if (strcmp(word, log_words[i]) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+void tqi_log_set_level(tqi_log_level level)
+{
+    pthread_once(&log_once, log_init);
+    atomic_store(&log_level, (int)level);
+}
+
+void tqi_log_set_sink(tqi_log_fn fn, void *arg)
+{
+    pthread_mutex_lock(&log_mutex);
+    log_sink = fn;
+    log_sink_arg = arg;
+    pthread_mutex_unlock(&log_mutex);
+}
+
+static void log_stderr(tqi_log_level level, const char *component, const char *text)
+{
+    char line[1200];
+    int64_t us = tqi_wall_us();
+    time_t seconds = (time_t)(us / 1000000);
+    struct tm tm;
+    gmtime_r(&seconds, &tm);
+    int n = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s %s: %s\n",
+        tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+        (int)(us / 1000 % 1000), log_words[level], component, text);
+    if (n >= (int)sizeof line) {
+        n = sizeof line - 1;
+        line[n - 1] = '\n';
+    }
+    /* One write, so that lines of several processes do not mix; nobody can be told when it fails. */
+    ssize_t written = write(STDERR_FILENO, line, (size_t)n);
+    (void)written;
+}
+
+void tqi_log(tqi_log_level level, const char *component, const char *format, ...)
+{
+    pthread_once(&log_once, log_init);
+    if ((int)level > atomic_load_explicit(&log_level, memory_order_relaxed)) {
+        return;
+    }
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    pthread_mutex_lock(&log_mutex);
+    if (log_sink) {
+        log_sink(level, component, text, log_sink_arg);
+    } else {
+        log_stderr(level, component, text);
+    }
+    pthread_mutex_unlock(&log_mutex);
+}

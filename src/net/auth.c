@@ -1,0 +1,84 @@
+/*
+ * auth.c - the token, and the proofs that both sides of a connection know it.
+ */
+#include "net/internal.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+
+#include "base/error.h"
+
+int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
+{
+    char reason[128];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return tqi_error_set(err, TQ_EAUTH, "token file '%s' cannot be opened: %s", path,
+            strerror_r(errno, reason, sizeof reason));
+    }
+    /* Room for white space behind the longest token, which an editor may have left. */
+    uint8_t bytes[TQI_TOKEN_MAX + 64];
+    size_t size = 0;
+    while (size < sizeof bytes) {
+        ssize_t n = read(fd, bytes + size, sizeof bytes - size);
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n < 0) {
+            int errnum = errno;
+            close(fd);
+            return tqi_error_set(err, TQ_EAUTH, "token file '%s' cannot be read: %s", path,
+                strerror_r(errnum, reason, sizeof reason));
+        }
+        if (n == 0) {
+            break;
+        }
+        size += (size_t)n;
+    }
+    close(fd);
+    while (size > 0 && isspace(bytes[size - 1])) {
+        size--;
+    }
+    if (size == 0 || size > TQI_TOKEN_MAX) {
+        OPENSSL_cleanse(bytes, sizeof bytes);
+        return tqi_error_set(err, TQ_EAUTH, "token file '%s' %s", path,
+            size == 0 ? "is empty" : "is longer than 256 bytes");
+    }
+    memset(token, 0, sizeof *token);
+    memcpy(token->bytes, bytes, size);
+    token->size = size;
+    OPENSSL_cleanse(bytes, sizeof bytes);
+    return TQ_OK;
+}
+
+int tqi_auth_proof(const tqi_token *token, const char *role, const uint8_t first[TQI_NONCE],
+    const uint8_t second[TQI_NONCE], const uint8_t session[TQI_SESSION_ID], uint8_t proof[TQI_PROOF])
+{
+    uint8_t text[16 + 2 * TQI_NONCE + TQI_SESSION_ID];
+    size_t size = strlen(role);
+    memcpy(text, role, size);
+    memcpy(text + size, first, TQI_NONCE);
+    size += TQI_NONCE;
+    memcpy(text + size, second, TQI_NONCE);
+    size += TQI_NONCE;
+    memcpy(text + size, session, TQI_SESSION_ID);
+    size += TQI_SESSION_ID;
+    unsigned int length = 0;
+    if (!HMAC(EVP_sha256(), token->bytes, (int)token->size, text, size, proof, &length)
+        || length != TQI_PROOF) {
+        return TQ_EINTERNAL;
+    }
+    return TQ_OK;
+}
+
+bool tqi_auth_equal(const uint8_t *a, const uint8_t *b, size_t size)
+{
+    return CRYPTO_memcmp(a, b, size) == 0;
+}

@@ -1,0 +1,348 @@
+/*
+ * call.c - one request on its way: started, sent as often as connections break, and ended exactly once.
+ *
+ * A call lives until its answer came.  When it ends early (deadline) after it was sent, a KEEP call stays as an orphan:
+ * its request may have been executed, so it is sent again after a reconnect like any other, its answer is undone by
+ * the owner's orphan function, and only then the acknowledgement passes it.
+ */
+#include "net/calling.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+/* Numbers may wrap around; those in use are always close together. */
+static bool call_before(uint64_t a, uint64_t b)
+{
+    return (int64_t)(a - b) < 0;
+}
+
+uint64_t tqi_call_ack(const tqi_channel *channel)
+{
+    return channel->keeps ? channel->keeps->number : channel->next_request;
+}
+
+static void call_unlist(tqi_call *call)
+{
+    if (call->listed) {
+        call->listed = false;
+        HASH_DEL(call->channel->calls, call);
+    }
+    tqi_heap_remove(&call->channel->deadlines, call);
+}
+
+/* Takes the frame back if none of it was sent. */
+static void call_unsend(tqi_call *call)
+{
+    if (call->tx->queued && !call->tx->touched) {
+        tqi_conn_unsend(call->channel->conn, call->tx);
+    }
+}
+
+static void call_free(tqi_call *call)
+{
+    call_unlist(call);
+    if (call->kept) {
+        DL_DELETE(call->channel->keeps, call);
+    }
+    if (call->args.orphan && call->args.orphan_free) {
+        call->args.orphan_free(call->args.orphan_arg);
+    }
+    if (call->tx) {
+        tqi_tx_rele(call->tx);
+    }
+    free(call);
+}
+
+/* Ends with an error.  The call is taken out first; its memory goes after done. */
+static void call_fail(tqi_call *call, const tq_error *why)
+{
+    call_unlist(call);
+    if (!call->ended) {
+        tqi_answer answer = {.status = why->code, .error = why, .epoch = call->channel->epoch};
+        call->ended = true;
+        call->args.done(call, &answer, call->args.arg);
+    }
+    call_free(call);
+}
+
+/* ---------------------------------------------------------------------------------------------------- start */
+
+static int call_check(const tqi_channel *channel, const tqi_call_args *args, const tqi_method *method, tq_error *err)
+{
+    if (channel->state == TQI_CHANNEL_CLOSED) {
+        return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+    }
+    if (!method || !args->message || args->message->descriptor != method->request || !args->done) {
+        return tqi_error_set(err, TQ_EINVAL, "no such request: kind %u", (unsigned)args->kind);
+    }
+    size_t size = protobuf_c_message_get_packed_size(args->message);
+    if (size > TQI_FRAME_BODY_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "a %s of %zu bytes is too large, at most %u are allowed",
+            method->name, size, (unsigned)TQI_FRAME_BODY_MAX);
+    }
+    return TQ_OK;
+}
+
+static uint64_t call_next_number(uint64_t number)
+{
+    return number + 1 != 0 ? number + 1 : 1;
+}
+
+static void call_send(tqi_call *call)
+{
+    tqi_tx_rewind(call->tx);
+    call->tx->refs++;
+    tqi_conn_send(call->channel->conn, call->tx);
+}
+
+static void call_send_cancel(tqi_call *call)
+{
+    Tq__Cancel cancel;
+    tq__cancel__init(&cancel);
+    cancel.request = call->number;
+    tqi_channel_send_control(call->channel, TQI_CANCEL, &cancel.base);
+}
+
+int tqi_call_start(tqi_channel *channel, const tqi_call_args *args, tqi_call **out, tq_error *err)
+{
+    const tqi_method *method = tqi_method_find(args->kind);
+    int rc = call_check(channel, args, method, err);
+    if (rc != TQ_OK) {
+        return rc;
+    }
+    tqi_call *call = calloc(1, sizeof *call);
+    if (!call) {
+        return tqi_error_nomem(err, "a request");
+    }
+    call->number = channel->next_request;
+    call->channel = channel;
+    call->method = method;
+    call->args = *args;
+    call->args.orphan = NULL; /* until nothing can fail any more */
+    tqi_frame frame = {.kind = args->kind, .request = call->number, .ack = tqi_call_ack(channel)};
+    call->tx = tqi_tx_make(&frame, args->message, args->payload, args->n_payload);
+    if (!call->tx) {
+        goto nomem;
+    }
+    HASH_ADD(hh, channel->calls, number, sizeof call->number, call);
+    if (!call->hh.tbl) {
+        goto nomem;
+    }
+    call->listed = true;
+    if (args->deadline != TQI_NEVER && tqi_heap_push(&channel->deadlines, call) != TQ_OK) {
+        goto nomem;
+    }
+    call->args.orphan = args->orphan;
+    call->args.payload = NULL;
+    call->args.message = NULL;
+    channel->next_request = call_next_number(call->number);
+    if (method->keep) {
+        DL_APPEND(channel->keeps, call);
+        call->kept = true;
+    }
+    if (tqi_heap_top(&channel->deadlines) == call) {
+        tqi_channel_arm_deadline(channel);
+    }
+    if (channel->state == TQI_CHANNEL_OPEN) {
+        call_send(call);
+    } else {
+        tqi_channel_kick(channel);
+    }
+    if (out) {
+        *out = call;
+    }
+    return TQ_OK;
+nomem:
+    call_free(call);
+    return tqi_error_nomem(err, "a request");
+}
+
+/* --------------------------------------------------------------------------------------------------- cancel */
+
+void tqi_call_cancel(tqi_call *call)
+{
+    tqi_channel *channel = call->channel;
+    if (call->ended || call->cancelled) {
+        return;
+    }
+    call->cancelled = true;
+    if (call->tx->touched) {
+        if (channel->state == TQI_CHANNEL_OPEN) {
+            call_send_cancel(call);
+        }
+        return;
+    }
+    call_unsend(call);
+    call_unlist(call);
+    call->ending = true;
+    DL_APPEND2(channel->connector->ending, call, ending_prev, ending_next);
+}
+
+void tqi_call_end_cancelled(tqi_connector *connector)
+{
+    while (connector->ending) {
+        tqi_call *call = connector->ending;
+        tqi_channel *channel = call->channel;
+        DL_DELETE2(connector->ending, call, ending_prev, ending_next);
+        tq_error err;
+        tqi_error_set(&err, TQ_ECANCELED, "%s was cancelled before it was sent", call->method->name);
+        call_fail(call, &err);
+        tqi_channel_settle(channel);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------ end of the calls */
+
+/* Makes the frame of a call that ends early independent of its owner's memory. */
+static void call_own_payload(tqi_call *call)
+{
+    tqi_channel *channel = call->channel;
+    if (tqi_tx_own(call->tx) == TQ_OK) {
+        return;
+    }
+    call->lost = true;
+    if (call->tx->queued) {
+        /* Half of it is sent, and the rest cannot be kept: only another connection helps. */
+        tqi_conn_close(channel->conn);
+        tq_error err;
+        tqi_error_nomem(&err, "a request");
+        tqi_channel_failed(channel, &err);
+    }
+}
+
+/* The request was sent and its owner waits no longer. */
+static void call_abandon(tqi_call *call, const tq_error *why)
+{
+    tqi_channel *channel = call->channel;
+    bool orphan = call->method->keep || call->args.orphan;
+    tqi_heap_remove(&channel->deadlines, call);
+    if (channel->rx_call == call && channel->conn) {
+        tqi_conn_drop_payload(channel->conn);
+    }
+    call_own_payload(call);
+    if (channel->state == TQI_CHANNEL_OPEN) {
+        call_send_cancel(call);
+    } else if (!call->method->keep) {
+        orphan = false;
+    }
+    if (!orphan) {
+        if (channel->rx_call == call) {
+            tqi_channel_reset_rx(channel);
+        }
+        call_fail(call, why);
+        return;
+    }
+    call->ended = true;
+    tqi_answer answer = {.status = why->code, .error = why, .epoch = channel->epoch};
+    call->args.done(call, &answer, call->args.arg);
+}
+
+static void call_timeout(tqi_call *call)
+{
+    tqi_channel *channel = call->channel;
+    tq_error err;
+    if (channel->state == TQI_CHANNEL_OPEN) {
+        tqi_error_set(&err, TQ_ETIMEDOUT, "%s: the deadline passed before %s answered", call->method->name,
+            channel->endpoint);
+    } else {
+        tqi_error_set(&err, TQ_EUNREACHABLE, "%s: %s cannot be reached: %s", call->method->name,
+            channel->endpoint,
+            channel->reason.code != TQ_OK ? channel->reason.message : "no connection was made in time");
+    }
+    if (call->tx->touched) {
+        call_abandon(call, &err);
+    } else {
+        call_unsend(call);
+        call_fail(call, &err);
+    }
+}
+
+void tqi_call_timeouts(tqi_channel *channel)
+{
+    uint64_t now = tqi_now();
+    tqi_call *call;
+    while ((call = tqi_heap_top(&channel->deadlines)) && call->args.deadline <= now) {
+        call_timeout(call);
+    }
+    tqi_channel_settle(channel);
+}
+
+void tqi_call_end_all(tqi_channel *channel, const tq_error *why)
+{
+    uint64_t limit = channel->next_request;
+    tqi_call *call;
+    while ((call = channel->calls) && call_before(call->number, limit)) {
+        call_unsend(call);
+        if (call->tx->queued && tqi_tx_own(call->tx) != TQ_OK) {
+            tqi_conn_close(channel->conn);
+        }
+        call_fail(call, why);
+    }
+}
+
+void tqi_call_stale(tqi_channel *channel)
+{
+    uint64_t limit = channel->next_request;
+    tq_error err;
+    tqi_error_set(&err, TQ_ESTALE, "%s does not know this client any more: it may have been restarted",
+        channel->endpoint);
+    bool found = true;
+    while (found && channel->state != TQI_CHANNEL_CLOSED) {
+        /* From the start again after each: its callback may end any other. */
+        found = false;
+        tqi_call *call;
+        for (call = channel->calls; call && call_before(call->number, limit); call = call->hh.next) {
+            if (call->method->keep && call->tx->touched) {
+                found = true;
+                call_fail(call, &err);
+                break;
+            }
+        }
+    }
+}
+
+void tqi_call_resend(tqi_channel *channel)
+{
+    tqi_call *call, *next;
+    for (call = channel->calls; call; call = next) {
+        next = call->hh.next;
+        if (call->ended && !call->method->keep) {
+            call_free(call); /* its late answer was lost with the connection */
+            continue;
+        }
+        if (call->tx->queued || call->lost) {
+            continue;
+        }
+        call_send(call);
+        if (call->cancelled || call->ended) {
+            call_send_cancel(call);
+        }
+    }
+}
+
+void tqi_call_answered(tqi_call *call, tqi_answer *answer)
+{
+    tqi_channel *channel = call->channel;
+    call_unlist(call);
+    if (call->kept) {
+        channel->ack_due = true;
+        channel->connector->acks_due = true;
+    }
+    if (!call->ended) {
+        call->ended = true;
+        call->args.done(call, answer, call->args.arg);
+    } else if (call->args.orphan && answer->status == TQ_OK) {
+        /* What undoes the answer must reach the server before the acknowledgement does. */
+        channel->ack_hold = true;
+        call->args.orphan(channel, answer->reply, call->args.orphan_arg);
+    }
+    call_free(call);
+    if (channel->state != TQI_CHANNEL_CLOSED) {
+        tqi_channel_settle(channel);
+    }
+}

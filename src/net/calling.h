@@ -1,0 +1,189 @@
+/*
+ * calling.h - what the client's files share: connector.c (identity, start and end, fork), channel.c (its life and its
+ * connections), dial.c (resolve and connect), greet.c (handshake), call.c (requests), reply.c (their answers),
+ * deadline.c (a heap of calls by deadline).
+ */
+#ifndef TQI_NET_CALLING_H
+#define TQI_NET_CALLING_H
+
+/* Without memory an element is not added, and its hh.tbl stays NULL. */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "net/internal.h"
+
+#define TQI_ATTEMPT_MS 5000 /* to connect and greet */
+#define TQI_GOODBYE_MS 200  /* to send what is queued at the end */
+#define TQI_BACKOFF_MIN_MS 10
+#define TQI_BACKOFF_MAX_MS 1000
+#define TQI_BACKOFF_CALM_NS 1000000000u /* a connection that lived that long was a good one */
+#define TQI_PROTO_ERRORS 3              /* in a row until calls fail */
+
+typedef struct tqi_fd_chunk tqi_fd_chunk;
+typedef struct tqi_resolve tqi_resolve;
+typedef struct tqi_open_fn tqi_open_fn;
+
+/* Sockets of the process, readable after a fork at any moment: chunks are only ever added. */
+struct tqi_fd_chunk {
+    atomic_int fds[64]; /* -1: free */
+    _Atomic(tqi_fd_chunk *) next;
+};
+
+struct tqi_connector {
+    uv_loop_t *loop;
+    tqi_token token;
+    char *name;
+    char host[256];
+    uint8_t session[TQI_SESSION_ID];
+    uint64_t first_request;
+    tqi_flusher flusher;
+    tqi_channel *channels;
+    tqi_call *ending; /* cancelled before they were sent: they end when the loop is about to wait */
+    bool acks_due;    /* a channel may have ack_due */
+    tqi_fd_chunk fds;
+    size_t open; /* channels and name look-ups that are not over */
+    bool closing;
+    void (*done)(void *arg);
+    void *done_arg;
+};
+
+typedef struct tqi_heap {
+    tqi_call **items;
+    size_t count;
+    size_t capacity;
+} tqi_heap;
+
+enum {
+    TQI_CHANNEL_IDLE,    /* nothing to connect for */
+    TQI_CHANNEL_WAIT,    /* the retry timer runs */
+    TQI_CHANNEL_RESOLVE, /* these three: the retry timer bounds the attempt */
+    TQI_CHANNEL_CONNECT,
+    TQI_CHANNEL_GREET,
+    TQI_CHANNEL_OPEN,
+    TQI_CHANNEL_CLOSED
+};
+
+struct tqi_open_fn {
+    void (*fn)(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg);
+    void *arg;
+};
+
+struct tqi_channel {
+    tqi_connector *connector;
+    char *endpoint; /* as given: the list */
+    tqi_endpoint *endpoints;
+    size_t n_endpoints, at; /* the one tried now */
+    int refs;
+    int state;
+    tqi_conn *conn;
+    int conns; /* not freed yet, conn included */
+    uint64_t epoch;
+    uint64_t opened_at;
+    uv_timer_t deadline_timer;
+    uv_timer_t retry_timer;
+    int timers;
+    unsigned backoff_ms;
+    int proto_errors;
+    tq_error reason; /* why there is no connection */
+    tqi_open_fn *on_open;
+    size_t n_on_open, cap_on_open;
+
+    /* dial */
+    tqi_resolve *resolve;
+    struct addrinfo *addresses, *address;
+
+    /* handshake */
+    bool challenged;
+    uint8_t server_nonce[TQI_NONCE];
+    uint8_t client_nonce[TQI_NONCE];
+
+    /* calls */
+    uint64_t next_request;
+    tqi_call *calls; /* by number; in order of number */
+    tqi_call *keeps; /* of these the KEEP ones, until their answer was handed over */
+    tqi_heap deadlines;
+    uint64_t ack_sent;
+    bool ack_due;
+    bool ack_hold; /* what was queued in this round must not carry the new ack */
+
+    /* the reply at hand */
+    tqi_call *rx_call;
+    ProtobufCMessage *rx_reply;
+    tq_error rx_error;
+
+    tqi_channel *prev, *next;
+};
+
+struct tqi_call {
+    uint64_t number;
+    UT_hash_handle hh;
+    tqi_channel *channel;
+    const tqi_method *method;
+    tqi_tx *tx;
+    bool listed;    /* in channel->calls */
+    bool kept;      /* in channel->keeps */
+    bool ended;     /* done was called: only the orphan is waited for */
+    bool cancelled;
+    bool ending;    /* in connector->ending */
+    bool lost;      /* cannot be sent again */
+    size_t heap_at; /* place in the heap + 1, 0 = in none */
+    tqi_call_args args;
+    tqi_call *prev, *next;         /* keeps */
+    tqi_call *ending_prev, *ending_next;
+};
+
+/* connector.c */
+atomic_int *tqi_connector_note_fd(tqi_connector *connector, int fd); /* NULL: out of memory */
+void tqi_connector_part_closed(tqi_connector *connector);
+
+/* channel.c */
+/* The connection or the attempt failed: the next address or endpoint is tried, or there is a pause. */
+void tqi_channel_failed(tqi_channel *channel, const tq_error *why);
+/* Trying again would not help: all calls end with the error. */
+void tqi_channel_fatal(tqi_channel *channel, const tq_error *why);
+/* The handshake is over. */
+void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed);
+/* There is something to connect for. */
+void tqi_channel_kick(tqi_channel *channel);
+/* Closes when nobody holds it and no call is left. */
+void tqi_channel_settle(tqi_channel *channel);
+void tqi_channel_close(tqi_channel *channel);
+void tqi_channel_arm_deadline(tqi_channel *channel);
+void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message);
+void tqi_channel_send_ack(tqi_channel *channel);
+void tqi_channel_reset_rx(tqi_channel *channel);
+/* What breaks on a connection, in any state. */
+void tqi_channel_broken(tqi_conn *conn, const tq_error *err);
+
+/* dial.c */
+void tqi_dial_start(tqi_channel *channel);
+/* Tries the next address of the endpoint; false when there is none. */
+bool tqi_dial_next_address(tqi_channel *channel);
+void tqi_dial_stop(tqi_channel *channel);
+
+/* greet.c */
+int tqi_greet_head(const tqi_frame *frame, tq_error *err);
+int tqi_greet_body(tqi_channel *channel, const tqi_frame *frame, const uint8_t *body, tq_error *err);
+
+/* reply.c */
+extern const tqi_conn_ops tqi_channel_ops;
+
+/* call.c */
+uint64_t tqi_call_ack(const tqi_channel *channel);
+/* Sends every call again that has no answer. */
+void tqi_call_resend(tqi_channel *channel);
+/* KEEP calls that an earlier session had sent end with TQ_ESTALE. */
+void tqi_call_stale(tqi_channel *channel);
+/* Ends every call that was started before this. */
+void tqi_call_end_all(tqi_channel *channel, const tq_error *why);
+void tqi_call_timeouts(tqi_channel *channel);
+/* Hands over the answer of a call whose reply is complete, and frees it. */
+void tqi_call_answered(tqi_call *call, tqi_answer *answer);
+void tqi_call_end_cancelled(tqi_connector *connector);
+
+/* deadline.c */
+int tqi_heap_push(tqi_heap *heap, tqi_call *call);
+void tqi_heap_remove(tqi_heap *heap, tqi_call *call);
+tqi_call *tqi_heap_top(const tqi_heap *heap);
+
+#endif

@@ -1,0 +1,422 @@
+/*
+ * channel.c - a channel: when it connects, what it does when that fails, and its end.
+ *
+ * It connects when the first call is made.  Once it was connected and while somebody holds it, it connects again when
+ * the connection is lost even without calls: its session at the server, and what hangs on that, shall live.
+ */
+#include "net/calling.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+static void channel_on_retry(uv_timer_t *timer);
+static void channel_on_deadline(uv_timer_t *timer);
+
+/* -------------------------------------------------------------------------------------------------- frames */
+
+void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message)
+{
+    tqi_frame frame = {.kind = kind, .ack = kind == TQI_HELLO ? 0 : tqi_call_ack(channel)};
+    tqi_tx *tx = tqi_tx_make(&frame, message, NULL, 0);
+    if (tx) {
+        tqi_conn_send(channel->conn, tx);
+        return;
+    }
+    /* Without memory the frame is lost; a new connection sends what matters again. */
+    tqi_conn_finish(channel->conn);
+}
+
+void tqi_channel_send_ack(tqi_channel *channel)
+{
+    uint64_t ack = tqi_call_ack(channel);
+    bool hold = channel->ack_hold;
+    channel->ack_due = false;
+    channel->ack_hold = false;
+    if (channel->state != TQI_CHANNEL_OPEN || ack == channel->ack_sent || channel->conn->closed) {
+        return;
+    }
+    tqi_tx *last = channel->conn->queue ? channel->conn->queue->prev : NULL;
+    if (last && !last->touched && !hold) {
+        tqi_tx_set_ack(last, ack);
+    } else {
+        tqi_channel_send_control(channel, TQI_ACK, NULL);
+    }
+    channel->ack_sent = ack;
+}
+
+void tqi_channel_reset_rx(tqi_channel *channel)
+{
+    if (channel->rx_reply) {
+        protobuf_c_message_free_unpacked(channel->rx_reply, NULL);
+        channel->rx_reply = NULL;
+    }
+    channel->rx_call = NULL;
+    channel->rx_error.code = TQ_OK;
+}
+
+/* ---------------------------------------------------------------------------------------------- connecting */
+
+static bool channel_wants_connection(const tqi_channel *channel)
+{
+    return channel->calls || (channel->refs > 0 && channel->epoch != 0);
+}
+
+static void channel_drop_conn(tqi_channel *channel)
+{
+    tqi_conn *conn = channel->conn;
+    channel->conn = NULL;
+    tqi_channel_reset_rx(channel);
+    if (conn) {
+        tqi_conn_close(conn);
+    }
+}
+
+static void channel_remember(tqi_channel *channel, const tq_error *why)
+{
+    char name[TQI_ENDPOINT_MAX];
+    tqi_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
+    tqi_error_set(&channel->reason, why->code, "%s: %s", name, why->message);
+}
+
+static void channel_attempt(tqi_channel *channel)
+{
+    uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_ATTEMPT_MS, 0);
+    /* Replaced as soon as the attempt gets somewhere. */
+    channel->state = TQI_CHANNEL_CONNECT;
+    tqi_dial_start(channel);
+}
+
+static void channel_pause(tqi_channel *channel)
+{
+    channel->at = 0;
+    if (!channel_wants_connection(channel)) {
+        channel->state = TQI_CHANNEL_IDLE;
+        uv_timer_stop(&channel->retry_timer);
+        return;
+    }
+    channel->state = TQI_CHANNEL_WAIT;
+    /* Half of it is chance, so that clients of a restarted server do not come all at once. */
+    unsigned delay = channel->backoff_ms / 2 + (unsigned)(tqi_random_id() % (channel->backoff_ms / 2 + 1));
+    uv_timer_start(&channel->retry_timer, channel_on_retry, delay, 0);
+    channel->backoff_ms *= 2;
+    if (channel->backoff_ms > TQI_BACKOFF_MAX_MS) {
+        channel->backoff_ms = TQI_BACKOFF_MAX_MS;
+    }
+}
+
+void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
+{
+    bool was_open = channel->state == TQI_CHANNEL_OPEN;
+    channel_remember(channel, why);
+    channel_drop_conn(channel);
+    tqi_log(TQI_DEBUG, "client", "%s", channel->reason.message);
+    if (was_open) {
+        if (tqi_now() - channel->opened_at > TQI_BACKOFF_CALM_NS) {
+            channel->backoff_ms = TQI_BACKOFF_MIN_MS;
+        }
+        tqi_dial_stop(channel);
+        channel_pause(channel);
+        return;
+    }
+    if (tqi_dial_next_address(channel)) {
+        return;
+    }
+    tqi_dial_stop(channel);
+    if (channel->at + 1 < channel->n_endpoints) {
+        channel->at++;
+        channel_attempt(channel);
+        return;
+    }
+    channel_pause(channel);
+}
+
+void tqi_channel_fatal(tqi_channel *channel, const tq_error *why)
+{
+    channel_remember(channel, why);
+    channel_drop_conn(channel);
+    tqi_dial_stop(channel);
+    uv_timer_stop(&channel->retry_timer);
+    channel->state = TQI_CHANNEL_IDLE;
+    channel->at = 0;
+    channel->proto_errors = 0;
+    tq_error err = channel->reason;
+    tqi_call_end_all(channel, &err);
+    tqi_channel_settle(channel);
+}
+
+void tqi_channel_broken(tqi_conn *conn, const tq_error *err)
+{
+    tqi_channel *channel = conn->owner;
+    if (channel->conn != conn || channel->state == TQI_CHANNEL_CLOSED) {
+        tqi_conn_close(conn);
+        return;
+    }
+    if (err->code == TQ_EAUTH || err->code == TQ_EVERSION) {
+        tqi_channel_fatal(channel, err);
+        return;
+    }
+    if (err->code == TQ_EPROTO) {
+        tqi_log(TQI_WARN, "client", "connection to %s closed: %s", channel->endpoint, err->message);
+        if (++channel->proto_errors >= TQI_PROTO_ERRORS) {
+            tqi_channel_fatal(channel, err);
+            return;
+        }
+    }
+    tqi_channel_failed(channel, err);
+}
+
+static void channel_on_retry(uv_timer_t *timer)
+{
+    tqi_channel *channel = timer->data;
+    switch (channel->state) {
+    case TQI_CHANNEL_WAIT:
+        channel_attempt(channel);
+        break;
+    case TQI_CHANNEL_RESOLVE:
+    case TQI_CHANNEL_CONNECT:
+    case TQI_CHANNEL_GREET: {
+        tq_error err;
+        tqi_error_set(&err, TQ_EIO, "no answer in %d s", TQI_ATTEMPT_MS / 1000);
+        tqi_channel_failed(channel, &err);
+        if (channel->state != TQI_CHANNEL_WAIT && channel->state != TQI_CHANNEL_IDLE) {
+            /* The next address has its own time. */
+            uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_ATTEMPT_MS, 0);
+        }
+        break;
+    }
+    case TQI_CHANNEL_CLOSED:
+        if (channel->conn) {
+            tqi_conn_close(channel->conn);
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+void tqi_channel_kick(tqi_channel *channel)
+{
+    if (channel->state == TQI_CHANNEL_IDLE) {
+        channel->state = TQI_CHANNEL_WAIT;
+        channel->backoff_ms = TQI_BACKOFF_MIN_MS;
+        uv_timer_start(&channel->retry_timer, channel_on_retry, 0, 0);
+    }
+}
+
+void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
+{
+    bool fresh = !resumed || channel->epoch == 0;
+    bool lost_session = !resumed && channel->epoch != 0;
+    tqi_conn *conn = channel->conn;
+    tqi_dial_stop(channel);
+    uv_timer_stop(&channel->retry_timer);
+    channel->epoch = epoch;
+    channel->at = 0;
+    channel->reason.code = TQ_OK;
+    channel->opened_at = tqi_now();
+    if (lost_session) {
+        channel->ack_sent = 0;
+        tqi_call_stale(channel);
+    }
+    if (channel->conn != conn || channel->state != TQI_CHANNEL_GREET) {
+        return; /* closed by a callback */
+    }
+    /* Only now: calls started by the callbacks above go out in the order of their numbers, too. */
+    channel->state = TQI_CHANNEL_OPEN;
+    tqi_call_resend(channel);
+    if (channel->ack_sent != 0) {
+        tqi_channel_send_ack(channel);
+    }
+    for (size_t i = 0; i < channel->n_on_open && channel->conn == conn; i++) {
+        channel->on_open[i].fn(channel, epoch, fresh, channel->on_open[i].arg);
+    }
+    if (channel->conn == conn) {
+        tqi_channel_settle(channel);
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------- deadlines */
+
+void tqi_channel_arm_deadline(tqi_channel *channel)
+{
+    const tqi_call *call = tqi_heap_top(&channel->deadlines);
+    if (!call) {
+        return; /* the timer may run out: it finds nothing to do */
+    }
+    uint64_t now = tqi_now();
+    uint64_t deadline = call->args.deadline;
+    uv_timer_start(&channel->deadline_timer, channel_on_deadline,
+        deadline > now ? (deadline - now) / 1000000 + 1 : 0, 0);
+}
+
+static void channel_on_deadline(uv_timer_t *timer)
+{
+    tqi_channel *channel = timer->data;
+    tqi_call_timeouts(channel);
+    if (channel->state != TQI_CHANNEL_CLOSED) {
+        tqi_channel_arm_deadline(channel);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------- start and end */
+
+static void channel_free(tqi_channel *channel)
+{
+    free(channel->on_open);
+    free(channel->deadlines.items);
+    free(channel->endpoints);
+    free(channel->endpoint);
+    free(channel);
+}
+
+static tqi_channel *channel_find(tqi_connector *connector, const char *endpoint)
+{
+    tqi_channel *channel;
+    DL_FOREACH (connector->channels, channel) {
+        if (channel->state != TQI_CHANNEL_CLOSED && strcmp(channel->endpoint, endpoint) == 0) {
+            return channel;
+        }
+    }
+    return NULL;
+}
+
+int tqi_channel_get(
+    tqi_connector *connector, const char *endpoint, tqi_channel **out, tq_error *err)
+{
+    if (connector->closing) {
+        return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+    }
+    tqi_channel *channel = endpoint ? channel_find(connector, endpoint) : NULL;
+    if (channel) {
+        channel->refs++;
+        *out = channel;
+        return TQ_OK;
+    }
+    channel = calloc(1, sizeof *channel);
+    if (!channel) {
+        return tqi_error_nomem(err, "a channel");
+    }
+    int rc = tqi_endpoint_parse_list(endpoint, &channel->endpoints, &channel->n_endpoints, err);
+    if (rc == TQ_OK) {
+        channel->endpoint = strdup(endpoint);
+        rc = channel->endpoint ? TQ_OK : tqi_error_nomem(err, "a channel");
+    }
+    if (rc != TQ_OK) {
+        channel_free(channel);
+        return rc;
+    }
+    channel->connector = connector;
+    channel->refs = 1;
+    channel->next_request = connector->first_request;
+    channel->backoff_ms = TQI_BACKOFF_MIN_MS;
+    uv_timer_init(connector->loop, &channel->deadline_timer);
+    uv_timer_init(connector->loop, &channel->retry_timer);
+    channel->deadline_timer.data = channel;
+    channel->retry_timer.data = channel;
+    channel->timers = 2;
+    DL_APPEND(connector->channels, channel);
+    connector->open++;
+    *out = channel;
+    return TQ_OK;
+}
+
+void tqi_channel_settle(tqi_channel *channel)
+{
+    if (channel->refs > 0 || channel->state == TQI_CHANNEL_CLOSED) {
+        return;
+    }
+    const tqi_call *call;
+    for (call = channel->calls; call; call = call->hh.next) {
+        /* A late answer is waited for only while there is a connection it could come on. */
+        if (!call->ended || channel->state == TQI_CHANNEL_OPEN) {
+            return;
+        }
+    }
+    tqi_channel_close(channel);
+}
+
+void tqi_channel_rele(tqi_channel *channel)
+{
+    channel->refs--;
+    tqi_channel_settle(channel);
+}
+
+static void channel_on_timer_closed(uv_handle_t *handle)
+{
+    tqi_channel *channel = handle->data;
+    if (--channel->timers == 0) {
+        tqi_connector *connector = channel->connector;
+        DL_DELETE(connector->channels, channel);
+        channel_free(channel);
+        tqi_connector_part_closed(connector);
+    }
+}
+
+/* Called again when a connection of a closed channel was freed. */
+void tqi_channel_close(tqi_channel *channel)
+{
+    if (channel->state != TQI_CHANNEL_CLOSED) {
+        bool open = channel->state == TQI_CHANNEL_OPEN;
+        tq_error closed;
+        tqi_error_set(&closed, TQ_ECLOSED, "the client is closed");
+        if (open) {
+            tqi_channel_send_ack(channel);
+        }
+        channel->state = TQI_CHANNEL_CLOSED;
+        tqi_channel_reset_rx(channel);
+        tqi_dial_stop(channel);
+        tqi_call_end_all(channel, &closed);
+        uv_timer_stop(&channel->deadline_timer);
+        uv_timer_stop(&channel->retry_timer);
+        if (channel->conn && open && !channel->conn->closed) {
+            tqi_channel_send_control(channel, TQI_BYE, NULL);
+            tqi_conn_finish(channel->conn);
+            uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_GOODBYE_MS, 0);
+        } else if (channel->conn) {
+            tqi_conn_close(channel->conn);
+        }
+    }
+    if (channel->conns == 0 && !uv_is_closing((uv_handle_t *)&channel->retry_timer)) {
+        uv_close((uv_handle_t *)&channel->deadline_timer, channel_on_timer_closed);
+        uv_close((uv_handle_t *)&channel->retry_timer, channel_on_timer_closed);
+    }
+}
+
+void tqi_channel_on_open(tqi_channel *channel,
+    void (*fn)(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg)
+{
+    size_t i = 0;
+    while (i < channel->n_on_open && channel->on_open[i].arg != arg) {
+        i++;
+    }
+    if (!fn) {
+        if (i < channel->n_on_open) {
+            channel->on_open[i] = channel->on_open[--channel->n_on_open];
+        }
+        return;
+    }
+    if (i == channel->n_on_open) {
+        if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof *channel->on_open) != TQ_OK) {
+            tqi_log(TQI_ERROR, "client", "out of memory for a callback of %s", channel->endpoint);
+            return;
+        }
+        channel->n_on_open++;
+    }
+    channel->on_open[i] = (tqi_open_fn){fn, arg};
+}
+
+uint64_t tqi_channel_epoch(const tqi_channel *channel)
+{
+    return channel->epoch;
+}
+
+bool tqi_channel_local(const tqi_channel *channel)
+{
+    return channel->state == TQI_CHANNEL_OPEN && channel->conn && channel->conn->unix_socket;
+}

@@ -1,0 +1,182 @@
+/*
+ * conn.c - the life of a connection: open, poll, queue, close.
+ */
+#include "net/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <utlist.h>
+
+#include "base/error.h"
+
+static void conn_on_event(uv_poll_t *poll, int status, int events)
+{
+    tqi_conn *conn = poll->data;
+    if (conn->closed) {
+        return;
+    }
+    if (conn->connecting) {
+        int errnum = 0;
+        socklen_t size = sizeof errnum;
+        if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &errnum, &size) != 0) {
+            errnum = errno;
+        }
+        if (status < 0 && errnum == 0) {
+            errnum = EIO;
+        }
+        conn->connecting = false;
+        if (errnum == 0) {
+            tqi_conn_arm(conn);
+        }
+        conn->ops->opened(conn, errnum);
+        return;
+    }
+    if (status < 0) {
+        /* The socket has an error (libuv stops polling then): what arrived before it is still read. */
+        conn->armed = 0;
+        if (conn->finishing) {
+            conn->tx_broken = true;
+            tqi_conn_flush(conn);
+        } else {
+            tqi_conn_receive(conn, true);
+        }
+        return;
+    }
+    if (events & UV_WRITABLE) {
+        tqi_conn_flush(conn);
+    }
+    if ((events & UV_READABLE) && !conn->closed && !conn->finishing) {
+        tqi_conn_receive(conn, false);
+    }
+}
+
+void tqi_conn_arm(tqi_conn *conn)
+{
+    int events = 0;
+    if (conn->connecting) {
+        events = UV_WRITABLE;
+    } else {
+        /* A socket that cannot be written to is told by reading. */
+        bool full = conn->queue && !conn->tx_broken && !conn->dirty;
+        events = (conn->finishing ? 0 : UV_READABLE) | (full || conn->finishing ? UV_WRITABLE : 0);
+    }
+    if (events != conn->armed && uv_poll_start(&conn->poll, events, conn_on_event) == 0) {
+        conn->armed = events;
+    }
+}
+
+int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socket, bool connecting,
+    const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err)
+{
+    tqi_conn *conn = calloc(1, sizeof *conn);
+    uint8_t *input = malloc(TQI_CONN_INPUT);
+    if (!conn || !input) {
+        free(conn);
+        free(input);
+        return tqi_error_nomem(err, "a connection");
+    }
+    int rc = uv_poll_init(loop, &conn->poll, fd);
+    if (rc != 0) {
+        free(conn);
+        free(input);
+        return tqi_error_set(
+            err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "cannot poll a socket: %s", uv_strerror(rc));
+    }
+    conn->poll.data = conn;
+    conn->ops = ops;
+    conn->owner = owner;
+    conn->flusher = flusher;
+    conn->fd = fd;
+    conn->unix_socket = unix_socket;
+    conn->connecting = connecting;
+    conn->input = input;
+    tqi_conn_arm(conn);
+    *out = conn;
+    return TQ_OK;
+}
+
+static void conn_mark_dirty(tqi_conn *conn)
+{
+    if (!conn->dirty) {
+        conn->dirty = true;
+        DL_APPEND2(conn->flusher->dirty, conn, dirty_prev, dirty_next);
+    }
+}
+
+void tqi_conn_send(tqi_conn *conn, tqi_tx *tx)
+{
+    if (conn->closed || conn->finishing) {
+        tqi_tx_settle(tx);
+        tqi_tx_rele(tx);
+        return;
+    }
+    tx->queued = true;
+    DL_APPEND(conn->queue, tx);
+    conn_mark_dirty(conn);
+}
+
+void tqi_conn_unsend(tqi_conn *conn, tqi_tx *tx)
+{
+    DL_DELETE(conn->queue, tx);
+    tx->queued = false;
+    tqi_tx_rele(tx);
+}
+
+void tqi_conn_drop_payload(tqi_conn *conn)
+{
+    conn->drop = true;
+}
+
+void tqi_conn_finish(tqi_conn *conn)
+{
+    if (!conn->closed && !conn->finishing) {
+        conn->finishing = true;
+        conn_mark_dirty(conn);
+    }
+}
+
+static void conn_on_closed(uv_handle_t *handle)
+{
+    tqi_conn *conn = handle->data;
+    conn->ops->freed(conn);
+    for (int i = 0; i < conn->n_fds; i++) {
+        close(conn->fds[i]);
+    }
+    for (int i = 0; i < conn->n_frame_fds; i++) {
+        if (conn->frame_fds[i] >= 0) {
+            close(conn->frame_fds[i]);
+        }
+    }
+    tqi_buf_fini(&conn->big);
+    free(conn->sink);
+    free(conn->input);
+    free(conn);
+}
+
+void tqi_conn_close(tqi_conn *conn)
+{
+    if (conn->closed) {
+        return;
+    }
+    conn->closed = true;
+    if (conn->dirty) {
+        DL_DELETE2(conn->flusher->dirty, conn, dirty_prev, dirty_next);
+        conn->dirty = false;
+    }
+    uv_close((uv_handle_t *)&conn->poll, conn_on_closed);
+    if (conn->fd_slot) {
+        atomic_store(conn->fd_slot, -1);
+    }
+    close(conn->fd);
+    conn->fd = -1;
+    while (conn->queue) {
+        tqi_tx *tx = conn->queue;
+        DL_DELETE(conn->queue, tx);
+        tx->queued = false;
+        tqi_tx_settle(tx);
+        tqi_tx_rele(tx);
+    }
+}

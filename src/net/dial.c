@@ -1,0 +1,164 @@
+/*
+ * dial.c - from an endpoint to a connecting socket.
+ *
+ * Numeric addresses are used at once, names are looked up by libuv's threads.  The addresses of a name are tried one
+ * after the other.
+ */
+#include "net/calling.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+/* A look-up on its way: it ends after its channel when that is closed meanwhile. */
+struct tqi_resolve {
+    uv_getaddrinfo_t req;
+    tqi_channel *channel; /* NULL: not wanted any more */
+    tqi_connector *connector;
+};
+
+static void dial_failed(tqi_channel *channel, const char *what, int errnum)
+{
+    tq_error err;
+    tqi_error_errno(&err, errnum, what);
+    tqi_channel_failed(channel, &err);
+}
+
+static void dial_connect(tqi_channel *channel, const struct sockaddr *addr, socklen_t size)
+{
+    bool unix_socket = addr->sa_family == AF_UNIX;
+    int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        dial_failed(channel, "socket", errno);
+        return;
+    }
+    tqi_socket_tune(fd, unix_socket);
+    int rc = connect(fd, addr, size);
+    if (rc != 0 && errno != EINPROGRESS) {
+        int errnum = errno;
+        close(fd);
+        dial_failed(channel, "connect", errnum);
+        return;
+    }
+    tq_error err;
+    tqi_connector *connector = channel->connector;
+    atomic_int *slot = tqi_connector_note_fd(connector, fd);
+    if (!slot) {
+        close(fd);
+        tqi_error_nomem(&err, "a connection");
+        tqi_channel_failed(channel, &err);
+        return;
+    }
+    if (tqi_conn_open(connector->loop, &connector->flusher, fd, unix_socket, rc != 0, &tqi_channel_ops,
+            channel, &channel->conn, &err)
+        != TQ_OK) {
+        atomic_store(slot, -1);
+        close(fd);
+        tqi_channel_failed(channel, &err);
+        return;
+    }
+    channel->conn->fd_slot = slot;
+    channel->conn->want_fds = unix_socket;
+    channel->conns++;
+    channel->state = rc != 0 ? TQI_CHANNEL_CONNECT : TQI_CHANNEL_GREET;
+    channel->challenged = false;
+}
+
+bool tqi_dial_next_address(tqi_channel *channel)
+{
+    if (!channel->address) {
+        return false;
+    }
+    const struct addrinfo *address = channel->address;
+    channel->address = address->ai_next;
+    dial_connect(channel, address->ai_addr, address->ai_addrlen);
+    return true;
+}
+
+/* A look-up that the channel gave up comes to its end here as well. */
+static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
+{
+    tqi_resolve *resolve = req->data;
+    tqi_channel *channel = resolve->channel;
+    tqi_connector *connector = resolve->connector;
+    free(resolve);
+    if (!channel) {
+        uv_freeaddrinfo(list);
+    } else {
+        channel->resolve = NULL;
+        if (status != 0) {
+            tq_error err;
+            tqi_error_set(&err, TQ_EIO, "look-up of the name: %s", uv_strerror(status));
+            tqi_channel_failed(channel, &err);
+        } else {
+            channel->addresses = list;
+            channel->address = list;
+            tqi_dial_next_address(channel);
+        }
+    }
+    tqi_connector_part_closed(connector);
+}
+
+static void dial_resolve(tqi_channel *channel, const tqi_endpoint *endpoint)
+{
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+    struct addrinfo *list = NULL;
+    if (getaddrinfo(endpoint->host, endpoint->port, &hints, &list) == 0) {
+        channel->addresses = list;
+        channel->address = list;
+        tqi_dial_next_address(channel);
+        return;
+    }
+    hints.ai_flags = AI_NUMERICSERV;
+    tqi_resolve *resolve = calloc(1, sizeof *resolve);
+    int rc = resolve ? uv_getaddrinfo(channel->connector->loop, &resolve->req, dial_on_resolved,
+                           endpoint->host, endpoint->port, &hints)
+                     : UV_ENOMEM;
+    if (rc != 0) {
+        free(resolve);
+        tq_error err;
+        tqi_error_set(&err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "look-up of the name: %s", uv_strerror(rc));
+        tqi_channel_failed(channel, &err);
+        return;
+    }
+    resolve->req.data = resolve;
+    resolve->channel = channel;
+    resolve->connector = channel->connector;
+    resolve->connector->open++;
+    channel->resolve = resolve;
+    channel->state = TQI_CHANNEL_RESOLVE;
+}
+
+void tqi_dial_start(tqi_channel *channel)
+{
+    const tqi_endpoint *endpoint = &channel->endpoints[channel->at];
+    tqi_dial_stop(channel);
+    if (endpoint->unix_socket) {
+        struct sockaddr_un addr;
+        socklen_t size;
+        tqi_endpoint_sockaddr_un(endpoint, &addr, &size);
+        dial_connect(channel, (const struct sockaddr *)&addr, size);
+    } else {
+        dial_resolve(channel, endpoint);
+    }
+}
+
+void tqi_dial_stop(tqi_channel *channel)
+{
+    if (channel->resolve) {
+        channel->resolve->channel = NULL;
+        uv_cancel((uv_req_t *)&channel->resolve->req);
+        channel->resolve = NULL;
+    }
+    if (channel->addresses) {
+        /* libuv's list and that of the numeric look-up are both the C library's. */
+        freeaddrinfo(channel->addresses);
+        channel->addresses = NULL;
+        channel->address = NULL;
+    }
+}

@@ -1,0 +1,282 @@
+/*
+ * endpoint.c - endpoints as text, and listening sockets.
+ */
+#include "net/internal.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+static int endpoint_parse_unix(
+    const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
+{
+    const size_t prefix = strlen("unix:");
+    if (size == prefix) {
+        return tqi_error_set(err, TQ_EINVAL, "endpoint 'unix:' names no path");
+    }
+    size_t length = size - prefix;
+    if (length >= sizeof endpoint->path) {
+        return tqi_error_set(err, TQ_EINVAL,
+            "path of endpoint '%.*s' has %zu bytes, a unix socket allows at most %zu", (int)size, text,
+            length, sizeof endpoint->path - 1);
+    }
+    endpoint->unix_socket = true;
+    memcpy(endpoint->path, text + prefix, length);
+    return TQ_OK;
+}
+
+static int endpoint_parse_tcp(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
+{
+    const char *host = text + strlen("tcp:");
+    const char *end = text + size;
+    const char *colon = end;
+    while (colon > host && *colon != ':') {
+        colon--;
+    }
+    const char *host_end = colon;
+    const char *port = colon + 1;
+    if (colon > host && *host == '[' && colon[-1] == ']') {
+        host++;
+        host_end--;
+    } else if (colon > host && memchr(host, ':', (size_t)(colon - host))) {
+        return tqi_error_set(err, TQ_EINVAL,
+            "endpoint '%.*s': an IPv6 address is written in brackets, tcp:[address]:port", (int)size, text);
+    }
+    if (colon <= host || host_end <= host || port >= end) {
+        return tqi_error_set(
+            err, TQ_EINVAL, "endpoint '%.*s' is not of the form tcp:host:port", (int)size, text);
+    }
+    size_t host_size = (size_t)(host_end - host);
+    size_t port_size = (size_t)(end - port);
+    if (host_size >= sizeof endpoint->host) {
+        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.40s...': the host name is too long", text);
+    }
+    unsigned long number = 0;
+    for (size_t i = 0; i < port_size; i++) {
+        if (port[i] < '0' || port[i] > '9' || i >= 5) {
+            number = 65536;
+            break;
+        }
+        number = number * 10 + (unsigned long)(port[i] - '0');
+    }
+    if (number > 65535) {
+        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s': the port is not a number from 0 to 65535",
+            (int)size, text);
+    }
+    memcpy(endpoint->host, host, host_size);
+    snprintf(endpoint->port, sizeof endpoint->port, "%lu", number);
+    return TQ_OK;
+}
+
+int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
+{
+    memset(endpoint, 0, sizeof *endpoint);
+    if (size >= 5 && memcmp(text, "unix:", 5) == 0) {
+        return endpoint_parse_unix(text, size, endpoint, err);
+    }
+    if (size >= 4 && memcmp(text, "tcp:", 4) == 0) {
+        return endpoint_parse_tcp(text, size, endpoint, err);
+    }
+    return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s' begins with neither unix: nor tcp:",
+        (int)(size < 200 ? size : 200), text);
+}
+
+int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count, tq_error *err)
+{
+    if (!text || !*text) {
+        return tqi_error_set(err, TQ_EINVAL, "no endpoint is given");
+    }
+    size_t n = 1;
+    for (const char *at = text; *at; at++) {
+        n += *at == ',';
+    }
+    tqi_endpoint *list = calloc(n, sizeof *list);
+    if (!list) {
+        return tqi_error_nomem(err, "endpoints");
+    }
+    const char *at = text;
+    for (size_t i = 0; i < n; i++) {
+        size_t size = strcspn(at, ",");
+        int rc = tqi_endpoint_parse(at, size, &list[i], err);
+        if (rc != TQ_OK) {
+            free(list);
+            return rc;
+        }
+        at += size + 1;
+    }
+    *out = list;
+    *count = n;
+    return TQ_OK;
+}
+
+void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size)
+{
+    if (endpoint->unix_socket) {
+        snprintf(out, size, "unix:%s", endpoint->path);
+    } else if (strchr(endpoint->host, ':')) {
+        snprintf(out, size, "tcp:[%s]:%s", endpoint->host, endpoint->port);
+    } else {
+        snprintf(out, size, "tcp:%s:%s", endpoint->host, endpoint->port);
+    }
+}
+
+void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr, socklen_t *size)
+{
+    memset(addr, 0, sizeof *addr);
+    addr->sun_family = AF_UNIX;
+    size_t length = strlen(endpoint->path);
+    memcpy(addr->sun_path, endpoint->path, length + 1);
+    *size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
+}
+
+void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size)
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (addr->sa_family == AF_INET) {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+        snprintf(out, size, "tcp:%s:%u", host, (unsigned)ntohs(in->sin_port));
+    } else if (addr->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)addr;
+        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
+        snprintf(out, size, "tcp:[%s]:%u", host, (unsigned)ntohs(in->sin6_port));
+    } else {
+        snprintf(out, size, "unix");
+    }
+}
+
+void tqi_socket_tune(int fd, bool unix_socket)
+{
+    /* Every option is an improvement only: a kernel that has it not is used without it. */
+    if (unix_socket) {
+        int bytes = 1 << 20;
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        return;
+    }
+    int on = 1;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    int idle = 10, interval = 5, probes = 4;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    unsigned int unanswered_ms = 30000;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
+}
+
+/* Whether somebody accepts on a unix socket: 1 yes, 0 no (the file is a leftover), -1 unknown (errno). */
+static int endpoint_probe(const struct sockaddr_un *addr, socklen_t size)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return -1;
+    }
+    int rc = connect(fd, (const struct sockaddr *)addr, size);
+    int errnum = rc == 0 ? 0 : errno;
+    close(fd);
+    errno = errnum;
+    if (errnum == 0 || errnum == EAGAIN) {
+        return 1; /* EAGAIN: its backlog is full */
+    }
+    return errnum == ECONNREFUSED ? 0 : -1;
+}
+
+static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_error *err)
+{
+    struct sockaddr_un addr;
+    socklen_t size;
+    tqi_endpoint_sockaddr_un(endpoint, &addr, &size);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) {
+        return tqi_error_errno(err, errno, "socket");
+    }
+    int rc = bind(fd, (const struct sockaddr *)&addr, size);
+    if (rc != 0 && errno == EADDRINUSE) {
+        struct stat st;
+        if (lstat(endpoint->path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
+            rc = tqi_error_set(err, TQ_EEXIST, "'%s' exists and is not a socket", endpoint->path);
+            goto fail;
+        }
+        int alive = endpoint_probe(&addr, size);
+        if (alive != 0) {
+            rc = tqi_error_set(err, TQ_EEXIST, "endpoint unix:%s is in use", endpoint->path);
+            goto fail;
+        }
+        unlink(endpoint->path);
+        rc = bind(fd, (const struct sockaddr *)&addr, size);
+    }
+    if (rc != 0 || listen(fd, SOMAXCONN) != 0) {
+        char reason[128];
+        rc = tqi_error_set(err, TQ_EIO, "cannot listen on unix:%s: %s", endpoint->path,
+            strerror_r(errno, reason, sizeof reason));
+        goto fail;
+    }
+    *fd_out = fd;
+    return TQ_OK;
+fail:
+    close(fd);
+    return rc;
+}
+
+static int endpoint_listen_tcp(
+    const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size, tq_error *err)
+{
+    char text[TQI_ENDPOINT_MAX];
+    tqi_endpoint_format(endpoint, text, sizeof text);
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo *list = NULL;
+    int rc = getaddrinfo(endpoint->host, endpoint->port, &hints, &list);
+    if (rc != 0) {
+        return tqi_error_set(err, TQ_EIO, "cannot listen on %s: %s", text, gai_strerror(rc));
+    }
+    int fd = -1;
+    int errnum = 0;
+    for (struct addrinfo *at = list; at && fd < 0; at = at->ai_next) {
+        fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0) {
+            errnum = errno;
+            continue;
+        }
+        int on = 1;
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        if (bind(fd, at->ai_addr, at->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0) {
+            errnum = errno;
+            close(fd);
+            fd = -1;
+        }
+    }
+    freeaddrinfo(list);
+    if (fd < 0) {
+        char reason[128];
+        return tqi_error_set(err, errnum == EADDRINUSE ? TQ_EEXIST : TQ_EIO, "cannot listen on %s: %s",
+            text, strerror_r(errnum, reason, sizeof reason));
+    }
+    struct sockaddr_storage addr;
+    socklen_t size = sizeof addr;
+    if (getsockname(fd, (struct sockaddr *)&addr, &size) != 0) {
+        errnum = errno;
+        close(fd);
+        return tqi_error_errno(err, errnum, "getsockname");
+    }
+    tqi_peer_format((const struct sockaddr *)&addr, bound, bound_size);
+    *fd_out = fd;
+    return TQ_OK;
+}
+
+int tqi_endpoint_listen(
+    const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size, tq_error *err)
+{
+    if (endpoint->unix_socket) {
+        tqi_endpoint_format(endpoint, bound, bound_size);
+        return endpoint_listen_unix(endpoint, fd_out, err);
+    }
+    return endpoint_listen_tcp(endpoint, fd_out, bound, bound_size, err);
+}

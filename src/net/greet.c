@@ -1,0 +1,96 @@
+/*
+ * greet.c - the client's side of the handshake: CHALLENGE, HELLO, WELCOME or FAILED.
+ */
+#include "net/calling.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+#define GREET_BODY_MAX 4096
+
+int tqi_greet_head(const tqi_frame *frame, tq_error *err)
+{
+    if (frame->body > GREET_BODY_MAX || frame->payload > 0
+        || (frame->kind != TQI_CHALLENGE && frame->kind != TQI_WELCOME && frame->kind != TQI_FAILED)) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, in the handshake",
+            (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
+    }
+    return TQ_OK;
+}
+
+static int greet_challenge(tqi_channel *channel, const Tq__Challenge *challenge, tq_error *err)
+{
+    tqi_connector *connector = channel->connector;
+    if (channel->challenged || challenge->nonce.len != TQI_NONCE) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed message: a second or wrong Challenge");
+    }
+    channel->challenged = true;
+    memcpy(channel->server_nonce, challenge->nonce.data, TQI_NONCE);
+    tqi_random(channel->client_nonce, TQI_NONCE);
+    uint8_t proof[TQI_PROOF];
+    if (tqi_auth_proof(&connector->token, "tq-client", channel->server_nonce, channel->client_nonce,
+            connector->session, proof)
+        != TQ_OK) {
+        return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
+    }
+    Tq__Hello hello;
+    tq__hello__init(&hello);
+    hello.nonce = (ProtobufCBinaryData){TQI_NONCE, channel->client_nonce};
+    hello.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    hello.session = (ProtobufCBinaryData){TQI_SESSION_ID, connector->session};
+    hello.epoch = channel->epoch;
+    hello.name = connector->name;
+    hello.pid = (uint64_t)getpid();
+    hello.host = connector->host;
+    tqi_channel_send_control(channel, TQI_HELLO, &hello.base);
+    return TQ_OK;
+}
+
+static int greet_welcome(tqi_channel *channel, const Tq__Welcome *welcome, tq_error *err)
+{
+    tqi_connector *connector = channel->connector;
+    uint8_t proof[TQI_PROOF];
+    if (!channel->challenged) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without a Challenge");
+    }
+    if (tqi_auth_proof(&connector->token, "tq-server", channel->client_nonce, channel->server_nonce,
+            connector->session, proof)
+        != TQ_OK) {
+        return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
+    }
+    if (welcome->proof.len != TQI_PROOF || !tqi_auth_equal(proof, welcome->proof.data, TQI_PROOF)) {
+        return tqi_error_set(err, TQ_EAUTH, "authentication failed: the server does not know the token");
+    }
+    if (welcome->epoch == 0) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without an epoch");
+    }
+    tqi_channel_opened(channel, welcome->epoch, welcome->resumed);
+    return TQ_OK;
+}
+
+int tqi_greet_body(tqi_channel *channel, const tqi_frame *frame, const uint8_t *body, tq_error *err)
+{
+    const ProtobufCMessageDescriptor *type = frame->kind == TQI_CHALLENGE ? &tq__challenge__descriptor
+        : frame->kind == TQI_WELCOME                                      ? &tq__welcome__descriptor
+                                                                          : &tq__error__descriptor;
+    ProtobufCMessage *message = tqi_message_decode(type, body, frame->body, err);
+    if (!message) {
+        return TQ_EPROTO;
+    }
+    int rc;
+    if (frame->kind == TQI_CHALLENGE) {
+        rc = greet_challenge(channel, (const Tq__Challenge *)message, err);
+    } else if (frame->kind == TQI_WELCOME) {
+        rc = greet_welcome(channel, (const Tq__Welcome *)message, err);
+    } else {
+        const Tq__Error *refused = (const Tq__Error *)message;
+        /* Only what the user can act on is final; anything else is tried again. */
+        bool final = refused->code == TQ_EAUTH || refused->code == TQ_EVERSION;
+        rc = tqi_error_set(err, final ? refused->code : TQ_EIO, "%s", refused->message);
+    }
+    protobuf_c_message_free_unpacked(message, NULL);
+    return rc;
+}

@@ -1,0 +1,409 @@
+/*
+ * peer.c - the server's side of one connection: handshake, then the frames of its session.
+ */
+#include "net/serving.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+static void peer_discard_incoming(tqi_peer *peer)
+{
+    tqi_request *request = peer->incoming;
+    peer->incoming = NULL;
+    if (!request) {
+        return;
+    }
+    if (request->n_iov > 0 && peer->server->service->sink_failed) {
+        peer->server->service->sink_failed(request, peer->server->ctx);
+    }
+    tqi_request_free(request);
+}
+
+static void peer_no_greeting(tqi_peer *peer)
+{
+    if (!peer->greeted) {
+        peer->greeted = true;
+        DL_DELETE2(peer->server->greeting, peer, greet_prev, greet_next);
+    }
+}
+
+void tqi_peer_close(tqi_peer *peer)
+{
+    if (peer->conn->closed) {
+        return;
+    }
+    tqi_conn_close(peer->conn);
+    peer_discard_incoming(peer);
+    peer_no_greeting(peer);
+    tqi_session *session = peer->session;
+    peer->session = NULL;
+    if (session && session->peer == peer) {
+        tqi_session_detach(session);
+    }
+}
+
+/* Queues a frame of the handshake. */
+static void peer_send(tqi_peer *peer, uint16_t kind, const ProtobufCMessage *message)
+{
+    tqi_frame frame = {.kind = kind};
+    tqi_tx *tx = tqi_tx_make(&frame, message, NULL, 0);
+    if (tx) {
+        tqi_conn_send(peer->conn, tx);
+    } else {
+        tqi_conn_finish(peer->conn);
+    }
+}
+
+/* Tells the client why, then closes. */
+static void peer_refuse(tqi_peer *peer, int code, char *text)
+{
+    Tq__Error error;
+    tq__error__init(&error);
+    error.code = code;
+    error.message = text;
+    tqi_log(TQI_WARN, peer->server->service->name, "connection from %s refused: %s", peer->conn->peer, text);
+    peer_send(peer, TQI_FAILED, &error.base);
+    tqi_conn_finish(peer->conn);
+}
+
+/* ------------------------------------------------------------------------------------------------ handshake */
+
+static int peer_check_hello(const Tq__Hello *hello, tq_error *err)
+{
+    if (hello->nonce.len != TQI_NONCE || hello->proof.len != TQI_PROOF
+        || hello->session.len != TQI_SESSION_ID) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed message: a Hello with parts of a wrong size");
+    }
+    if (strlen(hello->name) > 255 || strlen(hello->host) > 255) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed message: a Hello with a name that is too long");
+    }
+    return TQ_OK;
+}
+
+/* Opens or resumes the session of an authenticated client. */
+static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
+{
+    tqi_server *server = peer->server;
+    uint8_t proof[TQI_PROOF];
+    Tq__Welcome welcome = TQ__WELCOME__INIT;
+    if (tqi_auth_proof(&server->token, "tq-server", hello->nonce.data, peer->nonce, hello->session.data, proof)
+        != TQ_OK) {
+        return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
+    }
+    tqi_session *session = tqi_session_find(server, hello->session.data);
+    bool known = session != NULL;
+    if (!known) {
+        session = tqi_session_make(server, hello->session.data, hello->name, hello->host, hello->pid);
+        if (!session) {
+            return tqi_error_nomem(err, "a session");
+        }
+    }
+    peer_no_greeting(peer);
+    tqi_session_attach(session, peer);
+    welcome.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    welcome.epoch = server->epoch;
+    welcome.resumed = known;
+    peer_send(peer, TQI_WELCOME, &welcome.base);
+    tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name,
+        known ? "resumed" : "opened", peer->conn->peer);
+    if (!known && server->service->session_open) {
+        server->service->session_open(session, server->ctx);
+    }
+    return TQ_OK;
+}
+
+static int peer_hello(tqi_peer *peer, const uint8_t *body, size_t size, tq_error *err)
+{
+    uint8_t proof[TQI_PROOF];
+    ProtobufCMessage *message = tqi_message_decode(&tq__hello__descriptor, body, size, err);
+    if (!message) {
+        return TQ_EPROTO;
+    }
+    const Tq__Hello *hello = (const Tq__Hello *)message;
+    int rc = peer_check_hello(hello, err);
+    if (rc == TQ_OK) {
+        rc = tqi_auth_proof(
+            &peer->server->token, "tq-client", peer->nonce, hello->nonce.data, hello->session.data, proof);
+        if (rc != TQ_OK) {
+            tqi_error_set(err, rc, "no proof could be computed");
+        } else if (!tqi_auth_equal(proof, hello->proof.data, sizeof proof)) {
+            char text[] = "authentication failed: the token is not the server's";
+            peer_refuse(peer, TQ_EAUTH, text);
+        } else {
+            rc = peer_welcome(peer, hello, err);
+        }
+    }
+    protobuf_c_message_free_unpacked(message, NULL);
+    return rc;
+}
+
+/* ------------------------------------------------------------------------------------------------- requests */
+
+static int peer_cancel(tqi_peer *peer, const uint8_t *body, size_t size, tq_error *err)
+{
+    ProtobufCMessage *message = tqi_message_decode(&tq__cancel__descriptor, body, size, err);
+    if (!message) {
+        return TQ_EPROTO;
+    }
+    uint64_t number = ((const Tq__Cancel *)message)->request;
+    protobuf_c_message_free_unpacked(message, NULL);
+    tqi_request *request;
+    HASH_FIND(hh, peer->session->requests, &number, sizeof number, request);
+    if (request && !request->answered && request->cancel) {
+        void (*cancel)(tqi_request *, void *) = request->cancel;
+        request->cancel = NULL;
+        cancel(request, request->cancel_arg);
+    }
+    return TQ_OK;
+}
+
+/* Asks the service where the payload goes.  When it cannot take it the request fails and *count is 0. */
+static int peer_sink(tqi_peer *peer, uint64_t size, struct iovec *iov, int *count)
+{
+    tqi_server *server = peer->server;
+    tqi_request *request = peer->incoming;
+    tq_error refused = {0};
+    int rc = TQ_OK;
+    if (!server->service->sink) {
+        rc = tqi_error_set(&refused, TQ_EUNSUPPORTED, "requests of kind %u take no payload",
+            (unsigned)request->kind);
+    } else {
+        rc = server->service->sink(
+            request, request->message, size, iov, TQI_SINK_MAX, count, server->ctx, &refused);
+    }
+    uint64_t sum = 0;
+    for (int i = 0; rc == TQ_OK && i < *count; i++) {
+        sum += iov[i].iov_len;
+    }
+    if (rc == TQ_OK && (sum != size || *count > TQI_SINK_MAX)) {
+        rc = tqi_error_set(&refused, TQ_EINTERNAL, "the places for a payload are not of its size");
+    }
+    if (rc == TQ_OK) {
+        request->iov = malloc((size_t)*count * sizeof *iov);
+        if (!request->iov) {
+            rc = tqi_error_nomem(&refused, "places of a payload");
+        } else {
+            memcpy(request->iov, iov, (size_t)*count * sizeof *iov);
+            request->n_iov = *count;
+        }
+    }
+    if (rc != TQ_OK) {
+        refused.code = rc;
+        *count = 0;
+        peer->incoming = NULL;
+        tqi_request_fail(request, &refused);
+    }
+    return TQ_OK;
+}
+
+/* A request that is known already: it is running (its reply will go to this connection) or its reply is kept. */
+static int peer_repeated(tqi_request *request, const tqi_frame *frame, tq_error *err)
+{
+    if (request->kind != frame->kind) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: request %llu is of kind %u, not %u",
+            (unsigned long long)frame->request, (unsigned)request->kind, (unsigned)frame->kind);
+    }
+    if (request->answered) {
+        tqi_request_repeat(request);
+    }
+    return TQ_OK;
+}
+
+static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
+    int *count, tq_error *err)
+{
+    tqi_server *server = peer->server;
+    tqi_session *session = peer->session;
+    const tqi_method *method = tqi_method_find(frame->kind);
+    bool keep = method && method->keep;
+    tqi_request *request;
+    HASH_FIND(hh, session->requests, &frame->request, sizeof frame->request, request);
+    if (request) {
+        return peer_repeated(request, frame, err);
+    }
+    if (keep && tqi_request_below(frame->request, session->acked)) {
+        return TQ_OK;
+    }
+    request = tqi_request_make(session, frame->kind, keep, frame->request);
+    if (!request) {
+        return tqi_error_nomem(err, "a request");
+    }
+    if (!method || !server->service->serves(frame->kind, server->ctx)) {
+        tq_error refused;
+        tqi_error_set(&refused, TQ_EUNSUPPORTED, "%s does not answer requests of kind %u (%s)",
+            server->service->name, (unsigned)frame->kind, method ? method->name : "unknown");
+        tqi_request_fail(request, &refused);
+        return TQ_OK;
+    }
+    request->message = tqi_message_decode(method->request, body, frame->body, err);
+    if (!request->message) {
+        tqi_request_free(request);
+        return TQ_EPROTO;
+    }
+    peer->incoming = request;
+    return frame->payload > 0 ? peer_sink(peer, frame->payload, iov, count) : TQ_OK;
+}
+
+/* -------------------------------------------------------------------------------------------------- the ops */
+
+static int peer_on_head(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
+{
+    const tqi_peer *peer = conn->owner;
+    if (!peer->session) {
+        if (frame->kind != TQI_HELLO || frame->body > TQI_HELLO_MAX || frame->payload > 0) {
+            return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, before a Hello",
+                (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
+        }
+        return TQ_OK;
+    }
+    bool control = frame->kind == TQI_ACK || frame->kind == TQI_CANCEL || frame->kind == TQI_BYE;
+    if (frame->flags != 0 || (control && frame->payload > 0) || (!control && frame->kind < TQI_PUBLISH)
+        || (!control && frame->request == 0)) {
+        return tqi_error_set(err, TQ_EPROTO,
+            "malformed frame: kind %u, request %llu, flags 0x%x is no frame of a client",
+            (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
+    }
+    return TQ_OK;
+}
+
+static int peer_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
+    int *count, tq_error *err)
+{
+    tqi_peer *peer = conn->owner;
+    if (!peer->session) {
+        return peer_hello(peer, body, frame->body, err);
+    }
+    tqi_session_ack(peer->session, frame->ack);
+    if (conn->closed) {
+        return TQ_OK;
+    }
+    switch (frame->kind) {
+    case TQI_ACK:
+        return TQ_OK;
+    case TQI_CANCEL:
+        return peer_cancel(peer, body, frame->body, err);
+    case TQI_BYE:
+        tqi_session_end(peer->session, false);
+        return TQ_OK;
+    default:
+        return peer_request(peer, frame, body, iov, count, err);
+    }
+}
+
+static int peer_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
+{
+    tqi_peer *peer = conn->owner;
+    tqi_server *server = peer->server;
+    tqi_request *request = peer->incoming;
+    (void)frame;
+    if (!request) {
+        return TQ_OK;
+    }
+    if (tqi_request_list(request) != TQ_OK) {
+        return tqi_error_nomem(err, "a request");
+    }
+    peer->incoming = NULL;
+    server->requests++;
+    server->service->handle(request, request->message, server->ctx);
+    return TQ_OK;
+}
+
+static void peer_on_broken(tqi_conn *conn, const tq_error *err)
+{
+    tqi_peer *peer = conn->owner;
+    const char *component = peer->server->service->name;
+    if (err->code == TQ_EVERSION && !peer->session) {
+        char text[160];
+        snprintf(text, sizeof text,
+            "protocol versions differ: the client speaks version %u, the server version %u",
+            (unsigned)conn->frame.version, (unsigned)TQI_PROTOCOL_VERSION);
+        peer_refuse(peer, TQ_EVERSION, text);
+        return;
+    }
+    if (err->code == TQ_EIO) {
+        tqi_log(TQI_DEBUG, component, "%s: %s", conn->peer, err->message);
+    } else {
+        tqi_log(TQI_WARN, component, "connection of %s (%s) closed: %s",
+            peer->session ? tqi_session_name(peer->session) : "a stranger", conn->peer, err->message);
+    }
+    tqi_peer_close(peer);
+}
+
+/* The connection closed itself after its last frame. */
+static void peer_on_finished(tqi_conn *conn)
+{
+    tqi_peer *peer = conn->owner;
+    peer_discard_incoming(peer);
+    peer_no_greeting(peer);
+    tqi_session *session = peer->session;
+    peer->session = NULL;
+    if (session && session->peer == peer) {
+        tqi_session_detach(session);
+    }
+}
+
+static void peer_on_freed(tqi_conn *conn)
+{
+    tqi_peer *peer = conn->owner;
+    tqi_server *server = peer->server;
+    DL_DELETE(server->peers, peer);
+    free(peer);
+    tqi_server_handle_closed(server);
+}
+
+static const tqi_conn_ops peer_ops = {
+    .head = peer_on_head,
+    .body = peer_on_body,
+    .done = peer_on_done,
+    .broken = peer_on_broken,
+    .finished = peer_on_finished,
+    .freed = peer_on_freed,
+};
+
+/* Who is at the other end of a unix socket. */
+static void peer_credentials(tqi_peer *peer, int fd)
+{
+    struct ucred cred;
+    socklen_t size = sizeof cred;
+    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) == 0) {
+        /* The number is 0 for a process of a namespace that is not visible from here. */
+        peer->pid = cred.pid > 0 ? (uint64_t)cred.pid : 0;
+        peer->same_user = cred.uid == geteuid();
+    }
+}
+
+int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name, tq_error *err)
+{
+    tqi_peer *peer = calloc(1, sizeof *peer);
+    if (!peer) {
+        return tqi_error_nomem(err, "a connection");
+    }
+    peer->server = server;
+    if (unix_socket) {
+        peer_credentials(peer, fd);
+    }
+    int rc = tqi_conn_open(
+        server->loop, &server->flusher, fd, unix_socket, false, &peer_ops, peer, &peer->conn, err);
+    if (rc != TQ_OK) {
+        free(peer);
+        return rc;
+    }
+    snprintf(peer->conn->peer, sizeof peer->conn->peer, "%s", peer_name);
+    DL_APPEND(server->peers, peer);
+    server->handles++;
+    peer->deadline = tqi_now() + TQI_HANDSHAKE_NS;
+    DL_APPEND2(server->greeting, peer, greet_prev, greet_next);
+    tqi_random(peer->nonce, sizeof peer->nonce);
+    Tq__Challenge challenge = TQ__CHALLENGE__INIT;
+    challenge.nonce = (ProtobufCBinaryData){sizeof peer->nonce, peer->nonce};
+    peer_send(peer, TQI_CHALLENGE, &challenge.base);
+    tqi_server_arm_timer(server);
+    return TQ_OK;
+}

@@ -1,0 +1,177 @@
+/*
+ * reply.c - frames that arrive at a channel: the handshake, then replies to its calls.
+ */
+#include "net/calling.h"
+
+#include <string.h>
+
+#include <utlist.h>
+
+#include "base/error.h"
+
+static void reply_on_opened(tqi_conn *conn, int errnum)
+{
+    tqi_channel *channel = conn->owner;
+    if (errnum != 0) {
+        tq_error err;
+        tqi_error_errno(&err, errnum, "connect");
+        tqi_channel_failed(channel, &err);
+        return;
+    }
+    channel->state = TQI_CHANNEL_GREET;
+}
+
+static int reply_on_head(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
+{
+    const tqi_channel *channel = conn->owner;
+    if (channel->state != TQI_CHANNEL_OPEN) {
+        return tqi_greet_head(frame, err);
+    }
+    if (!(frame->flags & TQI_FRAME_REPLY) || frame->request == 0) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, request %llu, flags 0x%x is no reply",
+            (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
+    }
+    return TQ_OK;
+}
+
+static int reply_failed(tqi_channel *channel, const uint8_t *body, size_t size, tq_error *err)
+{
+    ProtobufCMessage *message = tqi_message_decode(&tq__error__descriptor, body, size, err);
+    if (!message) {
+        return TQ_EPROTO;
+    }
+    const Tq__Error *error = (const Tq__Error *)message;
+    int rc = TQ_OK;
+    if (error->code >= 0) {
+        rc = tqi_error_set(err, TQ_EPROTO, "malformed message: an Error with code %d", (int)error->code);
+    } else {
+        tqi_error_set(&channel->rx_error, error->code, "%s", error->message);
+    }
+    protobuf_c_message_free_unpacked(message, NULL);
+    return rc;
+}
+
+/* Where the payload of a reply goes; *count 0: it is dropped. */
+static void reply_sink(
+    tqi_channel *channel, const tqi_call *call, uint64_t size, struct iovec *iov, int *count)
+{
+    int rc = TQ_OK;
+    if (call->ended) {
+        return;
+    }
+    if (!call->args.sink) {
+        tqi_error_set(&channel->rx_error, TQ_EPROTO, "the reply to %s came with a payload of %llu bytes",
+            call->method->name, (unsigned long long)size);
+        return;
+    }
+    rc = call->args.sink(channel->rx_reply, size, iov, TQI_SINK_MAX, count, call->args.arg);
+    uint64_t sum = 0;
+    for (int i = 0; rc == TQ_OK && i < *count && i < TQI_SINK_MAX; i++) {
+        sum += iov[i].iov_len;
+    }
+    if (rc == TQ_OK && sum != size) {
+        rc = TQ_EPROTO;
+    }
+    if (rc != TQ_OK) {
+        *count = 0;
+        tqi_error_set(&channel->rx_error, rc, "there is no place for the %llu bytes that answer %s",
+            (unsigned long long)size, call->method->name);
+    }
+}
+
+static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
+    int *count, tq_error *err)
+{
+    tqi_channel *channel = conn->owner;
+    if (channel->state != TQI_CHANNEL_OPEN) {
+        return tqi_greet_body(channel, frame, body, err);
+    }
+    tqi_channel_reset_rx(channel);
+    tqi_call *call;
+    HASH_FIND(hh, channel->calls, &frame->request, sizeof frame->request, call);
+    if (!call) {
+        return TQ_OK; /* given up meanwhile */
+    }
+    if (frame->kind == TQI_FAILED) {
+        int rc = reply_failed(channel, body, frame->body, err);
+        channel->rx_call = rc == TQ_OK ? call : NULL;
+        return rc;
+    }
+    if (frame->kind != call->method->kind) {
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: a reply of kind %u to a request of kind %u",
+            (unsigned)frame->kind, (unsigned)call->method->kind);
+    }
+    channel->rx_reply = tqi_message_decode(call->method->reply, body, frame->body, err);
+    if (!channel->rx_reply) {
+        return TQ_EPROTO;
+    }
+    channel->rx_call = call;
+    if (frame->payload > 0) {
+        reply_sink(channel, call, frame->payload, iov, count);
+    }
+    return TQ_OK;
+}
+
+static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
+{
+    tqi_channel *channel = conn->owner;
+    tqi_call *call = channel->rx_call;
+    (void)err;
+    if (!call) {
+        return TQ_OK;
+    }
+    /* Taken out of the channel first: what follows may start, end and close anything. */
+    tq_error failed = channel->rx_error;
+    ProtobufCMessage *reply = channel->rx_reply;
+    channel->rx_call = NULL;
+    channel->rx_reply = NULL;
+    channel->proto_errors = 0;
+    channel->backoff_ms = TQI_BACKOFF_MIN_MS;
+    tqi_answer answer = {.status = failed.code, .epoch = channel->epoch, .n_fds = conn->n_frame_fds};
+    if (failed.code == TQ_OK) {
+        answer.reply = reply;
+        answer.payload = frame->payload;
+    } else {
+        answer.error = &failed;
+    }
+    memcpy(answer.fds, conn->frame_fds, sizeof answer.fds);
+    tqi_call_answered(call, &answer);
+    memcpy(conn->frame_fds, answer.fds, sizeof answer.fds);
+    if (reply) {
+        protobuf_c_message_free_unpacked(reply, NULL);
+    }
+    return TQ_OK;
+}
+
+static void reply_on_finished(tqi_conn *conn)
+{
+    const tqi_channel *channel = conn->owner;
+    if (channel->state != TQI_CHANNEL_CLOSED) {
+        /* It was given up for want of memory. */
+        tq_error err;
+        tqi_error_nomem(&err, "a frame");
+        tqi_channel_broken(conn, &err);
+    }
+}
+
+static void reply_on_freed(tqi_conn *conn)
+{
+    tqi_channel *channel = conn->owner;
+    channel->conns--;
+    if (channel->conn == conn) {
+        channel->conn = NULL;
+    }
+    if (channel->state == TQI_CHANNEL_CLOSED) {
+        tqi_channel_close(channel);
+    }
+}
+
+const tqi_conn_ops tqi_channel_ops = {
+    .opened = reply_on_opened,
+    .head = reply_on_head,
+    .body = reply_on_body,
+    .done = reply_on_done,
+    .broken = tqi_channel_broken,
+    .finished = reply_on_finished,
+    .freed = reply_on_freed,
+};

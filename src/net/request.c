@@ -1,0 +1,305 @@
+/*
+ * request.c - requests of a session, from handle to reply and, for KEEP ones, to the acknowledgement of the reply.
+ */
+#include "net/serving.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+bool tqi_request_below(uint64_t number, uint64_t ack)
+{
+    /* Numbers may wrap around; those in use are always close together. */
+    return ack != 0 && (int64_t)(number - ack) < 0;
+}
+
+tqi_request *tqi_request_make(tqi_session *session, uint16_t kind, bool keep, uint64_t number)
+{
+    tqi_request *request = calloc(1, sizeof *request);
+    if (request) {
+        request->number = number;
+        request->kind = kind;
+        request->keep = keep;
+        request->session = session;
+    }
+    return request;
+}
+
+int tqi_request_list(tqi_request *request)
+{
+    tqi_session *session = request->session;
+    HASH_ADD(hh, session->requests, number, sizeof request->number, request);
+    if (!request->hh.tbl) {
+        return TQ_ENOMEM;
+    }
+    if (request->keep) {
+        DL_APPEND(session->keeps, request);
+    }
+    request->listed = true;
+    session->running++;
+    return TQ_OK;
+}
+
+static void request_unlist(tqi_request *request)
+{
+    if (request->listed) {
+        request->listed = false;
+        HASH_DEL(request->session->requests, request);
+        if (request->keep) {
+            DL_DELETE(request->session->keeps, request);
+        }
+    }
+}
+
+/* What is not needed any more once it is answered. */
+static void request_strip(tqi_request *request)
+{
+    if (request->message) {
+        protobuf_c_message_free_unpacked(request->message, NULL);
+        request->message = NULL;
+    }
+    free(request->iov);
+    request->iov = NULL;
+    request->n_iov = 0;
+    request->cancel = NULL;
+}
+
+void tqi_request_free(tqi_request *request)
+{
+    request_unlist(request);
+    request_strip(request);
+    if (request->reply) {
+        tqi_tx_rele(request->reply);
+    }
+    free(request);
+}
+
+void tqi_request_settle(tqi_request *request, bool acked)
+{
+    void (*settled)(bool, void *) = request->settled;
+    request->settled = NULL;
+    if (settled) {
+        settled(acked, request->settled_arg);
+    }
+}
+
+static tqi_tx *request_failure(const tqi_request *request, int code, const char *message)
+{
+    Tq__Error error;
+    tq__error__init(&error);
+    union {
+        const char *in;
+        char *out;
+    } text = {message}; /* packing does not write to it */
+    error.code = code;
+    error.message = text.out;
+    tqi_frame frame = {.kind = TQI_FAILED, .request = request->number, .flags = TQI_FRAME_REPLY};
+    return tqi_tx_make(&frame, &error.base, NULL, 0);
+}
+
+/* Sends to the session's connection, if it has one.  Takes a reference over. */
+static void request_send(tqi_session *session, tqi_tx *tx)
+{
+    if (session->peer) {
+        tqi_conn_send(session->peer->conn, tx);
+    } else {
+        tqi_tx_settle(tx);
+        tqi_tx_rele(tx);
+    }
+}
+
+void tqi_request_repeat(tqi_request *request)
+{
+    tqi_tx *tx = request->reply;
+    if (!tx) {
+        tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
+        if (!tx) {
+            /* The client asks again on its next connection. */
+            tqi_conn_finish(request->session->peer->conn);
+            return;
+        }
+        request->reply = tx;
+    }
+    if (!tx->queued) {
+        tqi_tx_rewind(tx);
+        tx->refs++;
+        request_send(request->session, tx);
+    }
+}
+
+/* Ends a request with a reply, which may be NULL when there was no memory for it. */
+static void request_end(tqi_request *request, tqi_tx *tx)
+{
+    tqi_session *session = request->session;
+    if (request->listed) {
+        session->running--;
+    }
+    if (!tx) {
+        tqi_log(TQI_ERROR, session->server->service->name, "out of memory for a reply to %s",
+            tqi_session_name(session));
+        tqi_request_settle(request, false);
+        if (session->peer) {
+            tqi_conn_finish(session->peer->conn);
+        }
+    }
+    bool keep = request->keep && request->listed;
+    if (keep && tqi_request_below(request->number, session->acked)) {
+        /* The client gave it up without waiting for the reply: nobody will ask again. */
+        keep = false;
+    }
+    if (keep && tx && (tx->n > 2) && tx->sent) {
+        /* A kept reply needs its payload longer than its maker has to provide it. */
+        if (tqi_tx_own(tx) == TQ_OK) {
+            tqi_tx_settle(tx);
+        }
+    }
+    if (!keep) {
+        if (tx) {
+            request_send(session, tx);
+        }
+        tqi_request_settle(request, true);
+        tqi_request_free(request);
+        return;
+    }
+    request->answered = true;
+    request->reply = tx;
+    request_strip(request);
+    if (tx) {
+        tx->refs++;
+        request_send(session, tx);
+    }
+}
+
+/* Ends a request whose session is gone. */
+static void request_drop(tqi_request *request, void (*sent)(void *arg), void *arg)
+{
+    if (request->listed) {
+        request->session->running--;
+    }
+    if (sent) {
+        sent(arg);
+    }
+    tqi_request_settle(request, false);
+    tqi_request_free(request);
+}
+
+static bool request_is_orphan(const tqi_request *request)
+{
+    return !request->session || request->session->ended;
+}
+
+void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply, const struct iovec *payload,
+    int count, void (*sent)(void *arg), void *arg)
+{
+    if (request_is_orphan(request)) {
+        request_drop(request, sent, arg);
+        return;
+    }
+    tqi_frame frame = {.kind = request->kind, .request = request->number, .flags = TQI_FRAME_REPLY};
+    tqi_tx *tx = tqi_tx_make(&frame, reply, payload, count);
+    bool payload_out = tx && count > 0;
+    if (payload_out) {
+        tx->sent = sent;
+        tx->arg = arg;
+    }
+    if (!tx) {
+        tqi_request_settle(request, false);
+        tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
+    }
+    request_end(request, tx);
+    if (!payload_out && sent) {
+        sent(arg);
+    }
+}
+
+void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds, int count)
+{
+    if (request_is_orphan(request)) {
+        request_drop(request, NULL, NULL);
+        return;
+    }
+    const tqi_peer *peer = request->session->peer;
+    if (request->keep || !peer || !peer->conn->unix_socket || count < 0 || count > TQI_FDS_MAX) {
+        tq_error err;
+        tqi_error_set(&err, TQ_EUNSUPPORTED, "descriptors cannot be passed on this connection");
+        tqi_request_fail(request, &err);
+        return;
+    }
+    tqi_frame frame = {.kind = request->kind, .request = request->number,
+        .flags = TQI_FRAME_REPLY | (uint32_t)count << TQI_FRAME_FDS_SHIFT};
+    tqi_tx *tx = tqi_tx_make(&frame, reply, NULL, 0);
+    for (int i = 0; tx && i < count; i++) {
+        int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
+        if (fd < 0) {
+            tq_error err;
+            tqi_error_errno(&err, errno, "cannot duplicate a descriptor");
+            tqi_tx_rele(tx);
+            tqi_request_fail(request, &err);
+            return;
+        }
+        tx->fds[tx->n_fds++] = fd;
+    }
+    if (!tx) {
+        tqi_request_settle(request, false);
+        tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
+    }
+    request_end(request, tx);
+}
+
+void tqi_request_fail(tqi_request *request, const tq_error *err)
+{
+    request->settled = NULL; /* it is for successful replies */
+    if (request_is_orphan(request)) {
+        request_drop(request, NULL, NULL);
+        return;
+    }
+    int code = err->code != TQ_OK ? err->code : TQ_EINTERNAL;
+    request_end(request, request_failure(request, code, err->message));
+}
+
+uint16_t tqi_request_kind(const tqi_request *request)
+{
+    return request->kind;
+}
+
+tqi_session *tqi_request_session(const tqi_request *request)
+{
+    return request->session;
+}
+
+void tqi_request_set_user(tqi_request *request, void *user)
+{
+    request->user = user;
+}
+
+void *tqi_request_user(const tqi_request *request)
+{
+    return request->user;
+}
+
+int tqi_request_payload(const tqi_request *request, const struct iovec **iov)
+{
+    if (iov) {
+        *iov = request->iov;
+    }
+    return request->n_iov;
+}
+
+void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request, void *arg), void *arg)
+{
+    request->cancel = fn;
+    request->cancel_arg = arg;
+}
+
+void tqi_request_on_settled(tqi_request *request, void (*fn)(bool acked, void *arg), void *arg)
+{
+    request->settled = fn;
+    request->settled_arg = arg;
+}

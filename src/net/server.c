@@ -1,0 +1,296 @@
+/*
+ * server.c - listening sockets, the clock of a server (handshakes, grace times), its start and its end.
+ */
+#include "net/serving.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define SERVER_ACCEPTS 64 /* connections accepted per event */
+
+struct tqi_listener {
+    uv_poll_t poll;
+    int fd;
+    tqi_server *server;
+    tqi_endpoint endpoint;
+    dev_t device; /* of the socket's file: it is removed only while it is still this one */
+    ino_t inode;
+    uint64_t resume; /* accepting pauses until then, 0 = it does not */
+    tqi_listener *prev, *next;
+};
+
+static void server_free(tqi_server *server)
+{
+    tqi_session_reap(server);
+    void (*done)(void *) = server->done;
+    void *arg = server->done_arg;
+    OPENSSL_cleanse(&server->token, sizeof server->token);
+    free(server);
+    if (done) {
+        done(arg);
+    }
+}
+
+void tqi_server_handle_closed(tqi_server *server)
+{
+    if (--server->handles == 0) {
+        server_free(server);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------------ time */
+
+static void server_on_timer(uv_timer_t *timer);
+
+void tqi_server_arm_timer(tqi_server *server)
+{
+    uint64_t next = TQI_NEVER;
+    if (server->closing) {
+        return;
+    }
+    if (server->greeting && server->greeting->deadline < next) {
+        next = server->greeting->deadline;
+    }
+    if (server->lost && server->lost->deadline < next) {
+        next = server->lost->deadline;
+    }
+    tqi_listener *listener;
+    DL_FOREACH (server->listeners, listener) {
+        if (listener->resume != 0 && listener->resume < next) {
+            next = listener->resume;
+        }
+    }
+    if (next == TQI_NEVER) {
+        uv_timer_stop(&server->timer);
+        return;
+    }
+    uint64_t now = tqi_now();
+    uv_timer_start(&server->timer, server_on_timer, next > now ? (next - now) / 1000000 + 1 : 0, 0);
+}
+
+static void server_on_accept(uv_poll_t *poll, int status, int events);
+
+static void server_on_timer(uv_timer_t *timer)
+{
+    tqi_server *server = timer->data;
+    uint64_t now = tqi_now();
+    while (server->greeting && server->greeting->deadline <= now) {
+        tqi_peer *peer = server->greeting;
+        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: it did not authenticate in 5 s",
+            peer->conn->peer);
+        tqi_peer_close(peer);
+    }
+    while (server->lost && server->lost->deadline <= now) {
+        tqi_session_end(server->lost, false);
+    }
+    tqi_listener *listener;
+    DL_FOREACH (server->listeners, listener) {
+        if (listener->resume != 0 && listener->resume <= now) {
+            listener->resume = 0;
+            uv_poll_start(&listener->poll, UV_READABLE, server_on_accept);
+        }
+    }
+    tqi_server_arm_timer(server);
+}
+
+/* --------------------------------------------------------------------------------------------------- sockets */
+
+void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name)
+{
+    tq_error err;
+    tqi_socket_tune(fd, unix_socket);
+    if (tqi_peer_open(server, fd, unix_socket, peer_name, &err) != TQ_OK) {
+        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: %s", peer_name, err.message);
+        close(fd);
+    }
+}
+
+/* Nothing is accepted for a short time: the connection that cannot be accepted stays ready, and would spin the loop. */
+static void server_pause(tqi_listener *listener, int errnum)
+{
+    tqi_log(TQI_WARN, listener->server->service->name, "cannot accept connections: %s", strerror(errnum));
+    uv_poll_stop(&listener->poll);
+    listener->resume = tqi_now() + TQI_ACCEPT_PAUSE_NS;
+    tqi_server_arm_timer(listener->server);
+}
+
+static void server_on_accept(uv_poll_t *poll, int status, int events)
+{
+    tqi_listener *listener = poll->data;
+    (void)status;
+    (void)events;
+    for (int i = 0; i < SERVER_ACCEPTS && listener->fd >= 0; i++) {
+        struct sockaddr_storage addr = {.ss_family = AF_UNIX};
+        socklen_t size = sizeof addr;
+        int fd = accept4(
+            listener->fd, (struct sockaddr *)&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            char name[TQI_PEER_MAX];
+            tqi_peer_format((const struct sockaddr *)&addr, name, sizeof name);
+            tqi_server_adopt(listener->server, fd, listener->endpoint.unix_socket, name);
+        } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+            server_pause(listener, errno);
+            return;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            return;
+        }
+        /* Any other error is that of one connection. */
+    }
+}
+
+int tqi_server_listen(
+    tqi_server *server, const char *endpoint, char *bound, size_t bound_size, tq_error *err)
+{
+    char text[TQI_ENDPOINT_MAX];
+    tqi_listener *listener = calloc(1, sizeof *listener);
+    if (!listener) {
+        return tqi_error_nomem(err, "a listening socket");
+    }
+    int rc = tqi_endpoint_parse(endpoint, strlen(endpoint), &listener->endpoint, err);
+    if (rc != TQ_OK) {
+        goto fail;
+    }
+    rc = tqi_endpoint_listen(&listener->endpoint, &listener->fd, text, sizeof text, err);
+    if (rc != TQ_OK) {
+        goto fail;
+    }
+    if (bound && strlen(text) >= bound_size) {
+        rc = tqi_error_set(err, TQ_EINVAL, "no room for the text of endpoint %s", text);
+        goto fail_socket;
+    }
+    rc = uv_poll_init(server->loop, &listener->poll, listener->fd);
+    if (rc != 0) {
+        rc = tqi_error_set(err, TQ_EIO, "cannot poll endpoint %s: %s", text, uv_strerror(rc));
+        goto fail_socket;
+    }
+    struct stat st;
+    if (listener->endpoint.unix_socket && lstat(listener->endpoint.path, &st) == 0) {
+        listener->device = st.st_dev;
+        listener->inode = st.st_ino;
+    }
+    if (bound) {
+        memcpy(bound, text, strlen(text) + 1);
+    }
+    listener->server = server;
+    listener->poll.data = listener;
+    uv_poll_start(&listener->poll, UV_READABLE, server_on_accept);
+    DL_APPEND(server->listeners, listener);
+    server->handles++;
+    tqi_log(TQI_INFO, server->service->name, "listens on %s", text);
+    return TQ_OK;
+fail_socket:
+    close(listener->fd);
+    if (listener->endpoint.unix_socket) {
+        unlink(listener->endpoint.path);
+    }
+fail:
+    free(listener);
+    return rc;
+}
+
+static void server_on_listener_closed(uv_handle_t *handle)
+{
+    tqi_listener *listener = handle->data;
+    tqi_server *server = listener->server;
+    free(listener);
+    tqi_server_handle_closed(server);
+}
+
+static void server_close_listener(tqi_listener *listener)
+{
+    struct stat st;
+    if (listener->endpoint.unix_socket && lstat(listener->endpoint.path, &st) == 0
+        && st.st_dev == listener->device && st.st_ino == listener->inode) {
+        unlink(listener->endpoint.path);
+    }
+    uv_close((uv_handle_t *)&listener->poll, server_on_listener_closed);
+    close(listener->fd);
+    listener->fd = -1;
+}
+
+/* --------------------------------------------------------------------------------------------- start and end */
+
+static void server_tick(void *owner)
+{
+    tqi_session_reap(owner);
+}
+
+int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
+    const tqi_server_options *options, tqi_server **out, tq_error *err)
+{
+    if (options->epoch == 0 || !options->token || options->token->size == 0) {
+        return tqi_error_set(err, TQ_EINVAL, "%s needs an epoch and a token", service->name);
+    }
+    tqi_server *server = calloc(1, sizeof *server);
+    if (!server) {
+        return tqi_error_nomem(err, "a server");
+    }
+    server->loop = loop;
+    server->service = service;
+    server->ctx = ctx;
+    server->epoch = options->epoch;
+    server->grace_ns = options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
+    server->token = *options->token;
+    uv_timer_init(loop, &server->timer);
+    server->timer.data = server;
+    tqi_flusher_init(&server->flusher, loop, server_tick, server);
+    server->handles = 2; /* the timer and the flusher */
+    *out = server;
+    return TQ_OK;
+}
+
+static void server_on_timer_closed(uv_handle_t *handle)
+{
+    tqi_server_handle_closed(handle->data);
+}
+
+static void server_on_flusher_freed(void *owner)
+{
+    tqi_server_handle_closed(owner);
+}
+
+void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg)
+{
+    server->closing = true;
+    server->done = done;
+    server->done_arg = arg;
+    while (server->listeners) {
+        tqi_listener *listener = server->listeners;
+        DL_DELETE(server->listeners, listener);
+        server_close_listener(listener);
+    }
+    while (server->sessions) {
+        tqi_session_end(server->sessions, false);
+    }
+    tqi_peer *peer;
+    DL_FOREACH (server->peers, peer) {
+        tqi_peer_close(peer);
+    }
+    uv_close((uv_handle_t *)&server->timer, server_on_timer_closed);
+    tqi_flusher_stop(&server->flusher, server_on_flusher_freed);
+}
+
+void tqi_server_each_session(
+    tqi_server *server, void (*fn)(tqi_session *session, void *arg), void *arg)
+{
+    tqi_session *session, *next;
+    HASH_ITER (hh, server->sessions, session, next) {
+        fn(session, arg);
+    }
+}
+
+uint64_t tqi_server_requests(const tqi_server *server)
+{
+    return server->requests;
+}

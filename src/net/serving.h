@@ -1,0 +1,144 @@
+/*
+ * serving.h - what the server's files share: server.c (sockets, time), peer.c (one connection: handshake and frames),
+ * session.c (sessions and kept replies), request.c (requests).
+ */
+#ifndef TQI_NET_SERVING_H
+#define TQI_NET_SERVING_H
+
+/* Without memory an element is not added, and its hh.tbl stays NULL. */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "net/internal.h"
+
+#define TQI_HANDSHAKE_NS 5000000000u /* for a connection to authenticate */
+#define TQI_HELLO_MAX 4096           /* bytes of a body before that */
+#define TQI_ACCEPT_PAUSE_NS 100000000u
+
+typedef struct tqi_listener tqi_listener;
+typedef struct tqi_peer tqi_peer;
+typedef struct tqi_watch tqi_watch;
+
+struct tqi_server {
+    uv_loop_t *loop;
+    const tqi_service *service;
+    void *ctx;
+    uint64_t epoch;
+    uint64_t grace_ns;
+    tqi_token token;
+    tqi_flusher flusher;
+    uv_timer_t timer;
+    tqi_listener *listeners;
+    tqi_peer *peers;
+    tqi_peer *greeting;    /* not authenticated, by deadline */
+    tqi_session *sessions; /* by id */
+    tqi_session *lost;     /* without connection, by the end of their grace */
+    tqi_session *ended;    /* memory to free when no callback of theirs is running */
+    uint64_t requests;
+    int handles; /* open handles of the loop; freed with the last */
+    bool closing;
+    void (*done)(void *arg);
+    void *done_arg;
+};
+
+/* One connection of a client. */
+struct tqi_peer {
+    tqi_server *server;
+    tqi_conn *conn;
+    tqi_session *session; /* NULL before it is authenticated, and after the session was taken over or ended */
+    uint8_t nonce[TQI_NONCE];
+    uint64_t deadline;
+    bool greeted;          /* not in the list `greeting` */
+    uint64_t pid;          /* unix: of the process that connected, 0 = unknown */
+    bool same_user;
+    tqi_request *incoming; /* whose payload is arriving */
+    tqi_peer *prev, *next;
+    tqi_peer *greet_prev, *greet_next;
+};
+
+/* A pidfd in the loop. */
+struct tqi_watch {
+    uv_poll_t poll;
+    int fd;
+    uint64_t pid;
+    tqi_server *server;
+    tqi_session *session; /* NULL once it has ended */
+};
+
+struct tqi_session {
+    uint8_t id[TQI_SESSION_ID];
+    UT_hash_handle hh;
+    tqi_server *server;
+    char *name;
+    char *host;
+    char endpoint[TQI_PEER_MAX];
+    uint64_t pid;
+    uint64_t opened;   /* monotonic */
+    uint64_t deadline; /* end of the grace, while in server->lost */
+    tqi_peer *peer;    /* NULL while not connected */
+    tqi_watch *watch;
+    uint64_t acked;         /* replies below it were received; 0 = none said yet */
+    tqi_request *requests;  /* running, and kept, by number */
+    tqi_request *keeps;     /* of these the KEEP ones, in order of arrival, which is that of their numbers */
+    size_t running;
+    void *user;
+    bool ended;
+    tqi_session *prev, *next; /* lost or ended */
+};
+
+struct tqi_request {
+    uint64_t number;
+    UT_hash_handle hh;
+    uint16_t kind;
+    bool keep;
+    bool listed;          /* in session->requests */
+    bool answered;        /* kept for repeats */
+    tqi_session *session; /* NULL once it has ended */
+    ProtobufCMessage *message;
+    struct iovec *iov;
+    int n_iov;
+    void *user;
+    void (*cancel)(tqi_request *request, void *arg);
+    void *cancel_arg;
+    void (*settled)(bool acked, void *arg);
+    void *settled_arg;
+    tqi_tx *reply; /* kept; NULL when there was no memory for it */
+    tqi_request *prev, *next; /* keeps */
+};
+
+/* server.c */
+void tqi_server_handle_closed(tqi_server *server);
+void tqi_server_arm_timer(tqi_server *server);
+/* Takes an accepted socket over, also on failure. */
+void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name);
+
+/* peer.c */
+int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name, tq_error *err);
+void tqi_peer_close(tqi_peer *peer);
+
+/* session.c */
+tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id);
+/* NULL: out of memory. */
+tqi_session *tqi_session_make(
+    tqi_server *server, const uint8_t *id, const char *name, const char *host, uint64_t pid);
+void tqi_session_attach(tqi_session *session, tqi_peer *peer);
+/* The connection is gone; the grace begins. */
+void tqi_session_detach(tqi_session *session);
+void tqi_session_ack(tqi_session *session, uint64_t ack);
+void tqi_session_end(tqi_session *session, bool dead);
+/* Frees what tqi_session_end left. */
+void tqi_session_reap(tqi_server *server);
+
+/* request.c */
+tqi_request *tqi_request_make(tqi_session *session, uint16_t kind, bool keep, uint64_t number);
+/* Puts it into the session: from now on repeats find it.  TQ_OK or TQ_ENOMEM. */
+int tqi_request_list(tqi_request *request);
+/* Takes an answered or never listed request out of the session and frees it. */
+void tqi_request_free(tqi_request *request);
+/* Sends the kept reply again. */
+void tqi_request_repeat(tqi_request *request);
+/* Calls on_settled if that is still to be done. */
+void tqi_request_settle(tqi_request *request, bool acked);
+bool tqi_request_below(uint64_t number, uint64_t ack);
+
+#endif

@@ -1,0 +1,341 @@
+/*
+ * session.c - sessions of a server: their table, the death of their process, their kept replies, their end.
+ */
+#include "net/serving.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
+
+/* --------------------------------------------------------------------------------- the process of a session */
+
+static void watch_on_closed(uv_handle_t *handle)
+{
+    tqi_watch *watch = handle->data;
+    tqi_server *server = watch->server;
+    free(watch);
+    tqi_server_handle_closed(server);
+}
+
+static void watch_close(tqi_watch *watch)
+{
+    watch->session = NULL;
+    uv_close((uv_handle_t *)&watch->poll, watch_on_closed);
+    close(watch->fd);
+}
+
+static void watch_on_event(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    tqi_watch *watch = poll->data;
+    tqi_session *session = watch->session;
+    if (session) {
+        tqi_log(TQI_DEBUG, session->server->service->name, "process %llu of session %s has ended",
+            (unsigned long long)watch->pid, tqi_session_name(session));
+        tqi_session_end(session, true);
+    }
+}
+
+/* A pidfd of the process that connected, or -1. */
+static int watch_pidfd(const tqi_peer *peer)
+{
+    int fd = -1;
+    socklen_t size = sizeof fd;
+    if (getsockopt(peer->conn->fd, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0) {
+        return fd;
+    }
+    if (errno != ENOPROTOOPT && errno != EINVAL) {
+        return -1;
+    }
+#ifdef SYS_pidfd_open
+    /* An older kernel: by number, which is that of another process only if this one is gone already. */
+    return (int)syscall(SYS_pidfd_open, (pid_t)peer->pid, 0);
+#else
+    return -1;
+#endif
+}
+
+/* Watches the process behind a unix socket; a session without a watch simply is not local. */
+static void session_watch(tqi_session *session, const tqi_peer *peer)
+{
+    if (session->watch || peer->pid == 0) {
+        return;
+    }
+    int fd = watch_pidfd(peer);
+    if (fd < 0) {
+        tqi_log(TQI_DEBUG, session->server->service->name, "no pidfd for session %s: %s",
+            tqi_session_name(session), strerror(errno));
+        return;
+    }
+    tqi_watch *watch = calloc(1, sizeof *watch);
+    if (!watch || uv_poll_init(session->server->loop, &watch->poll, fd) != 0) {
+        free(watch);
+        close(fd);
+        return;
+    }
+    watch->poll.data = watch;
+    watch->fd = fd;
+    watch->pid = peer->pid;
+    watch->server = session->server;
+    watch->session = session;
+    session->server->handles++;
+    session->watch = watch;
+    uv_poll_start(&watch->poll, UV_READABLE, watch_on_event);
+}
+
+/* ------------------------------------------------------------------------------------------------ the table */
+
+tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id)
+{
+    tqi_session *session;
+    HASH_FIND(hh, server->sessions, id, TQI_SESSION_ID, session);
+    return session;
+}
+
+/* A copy fit for a log line. */
+static char *session_text(const char *text)
+{
+    char *copy = strdup(text);
+    for (char *at = copy; at && *at; at++) {
+        if ((unsigned char)*at < 0x20 || *at == 0x7F) {
+            *at = '?';
+        }
+    }
+    return copy;
+}
+
+static void session_free(tqi_session *session)
+{
+    free(session->name);
+    free(session->host);
+    free(session);
+}
+
+tqi_session *tqi_session_make(
+    tqi_server *server, const uint8_t *id, const char *name, const char *host, uint64_t pid)
+{
+    tqi_session *session = calloc(1, sizeof *session);
+    if (!session) {
+        return NULL;
+    }
+    session->name = session_text(name);
+    session->host = session_text(host);
+    if (!session->name || !session->host) {
+        session_free(session);
+        return NULL;
+    }
+    memcpy(session->id, id, TQI_SESSION_ID);
+    session->server = server;
+    session->pid = pid;
+    session->opened = tqi_now();
+    HASH_ADD(hh, server->sessions, id, TQI_SESSION_ID, session);
+    if (!session->hh.tbl) {
+        session_free(session);
+        return NULL;
+    }
+    return session;
+}
+
+void tqi_session_attach(tqi_session *session, tqi_peer *peer)
+{
+    tqi_server *server = session->server;
+    if (session->peer) {
+        /* The client came back before the end of its old connection was seen. */
+        tqi_peer *old = session->peer;
+        session->peer = NULL;
+        tqi_peer_close(old);
+    } else if (session->deadline != 0) {
+        DL_DELETE(server->lost, session);
+        session->deadline = 0;
+    }
+    session->peer = peer;
+    peer->session = session;
+    memcpy(session->endpoint, peer->conn->peer, sizeof session->endpoint);
+    session_watch(session, peer);
+}
+
+void tqi_session_detach(tqi_session *session)
+{
+    tqi_server *server = session->server;
+    session->peer = NULL;
+    if (server->grace_ns == 0) {
+        tqi_session_end(session, false);
+        return;
+    }
+    session->deadline = tqi_now() + server->grace_ns;
+    DL_APPEND(server->lost, session);
+    tqi_server_arm_timer(server);
+}
+
+/* First kept reply below the ack; running requests are passed over. */
+static tqi_request *session_acked(tqi_session *session)
+{
+    tqi_request *request;
+    DL_FOREACH (session->keeps, request) {
+        if (!tqi_request_below(request->number, session->acked)) {
+            return NULL;
+        }
+        if (request->answered) {
+            return request;
+        }
+    }
+    return NULL;
+}
+
+void tqi_session_ack(tqi_session *session, uint64_t ack)
+{
+    if (ack == 0 || (session->acked != 0 && !tqi_request_below(session->acked, ack))) {
+        return;
+    }
+    session->acked = ack;
+    tqi_request *request;
+    while ((request = session_acked(session))) {
+        void (*settled)(bool, void *) = request->settled;
+        void *arg = request->settled_arg;
+        tqi_request_free(request);
+        if (settled) {
+            settled(true, arg);
+        }
+    }
+}
+
+static void session_cancel_running(tqi_session *session)
+{
+    tqi_request *request, *next;
+    for (request = session->requests; request; request = next) {
+        next = request->hh.next;
+        if (request->answered || request->cancel) {
+            continue;
+        }
+        /* It ends by itself, without a session. */
+        HASH_DEL(session->requests, request);
+        if (request->keep) {
+            DL_DELETE(session->keeps, request);
+        }
+        request->listed = false;
+        request->session = NULL;
+        session->running--;
+    }
+    while (session->running > 0) {
+        request = session->requests;
+        while (request->answered) {
+            request = request->hh.next;
+        }
+        size_t before = session->running;
+        void (*cancel)(tqi_request *, void *) = request->cancel;
+        request->cancel = NULL;
+        cancel(request, request->cancel_arg);
+        if (session->running >= before) {
+            tqi_log(TQI_ERROR, session->server->service->name,
+                "a cancelled request of kind %u was not ended", (unsigned)request->kind);
+            abort();
+        }
+    }
+}
+
+void tqi_session_end(tqi_session *session, bool dead)
+{
+    tqi_server *server = session->server;
+    if (session->ended) {
+        return;
+    }
+    session->ended = true;
+    HASH_DEL(server->sessions, session);
+    if (session->deadline != 0) {
+        DL_DELETE(server->lost, session);
+        session->deadline = 0;
+    }
+    if (session->watch) {
+        watch_close(session->watch);
+        session->watch = NULL;
+    }
+    if (session->peer) {
+        tqi_peer *peer = session->peer;
+        session->peer = NULL;
+        tqi_peer_close(peer);
+    }
+    session_cancel_running(session);
+    while (session->requests) {
+        tqi_request *request = session->requests;
+        tqi_request_settle(request, false);
+        tqi_request_free(request);
+    }
+    if (server->service->session_end) {
+        server->service->session_end(session, dead, server->ctx);
+    }
+    DL_APPEND(server->ended, session);
+}
+
+void tqi_session_reap(tqi_server *server)
+{
+    while (server->ended) {
+        tqi_session *session = server->ended;
+        DL_DELETE(server->ended, session);
+        session_free(session);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------- what others ask */
+
+const char *tqi_session_name(const tqi_session *session)
+{
+    return session->name;
+}
+
+const uint8_t *tqi_session_id(const tqi_session *session)
+{
+    return session->id;
+}
+
+uint64_t tqi_session_pid(const tqi_session *session)
+{
+    return session->pid;
+}
+
+const char *tqi_session_host(const tqi_session *session)
+{
+    return session->host;
+}
+
+const char *tqi_session_endpoint(const tqi_session *session)
+{
+    return session->endpoint;
+}
+
+bool tqi_session_connected(const tqi_session *session)
+{
+    return session->peer != NULL;
+}
+
+uint64_t tqi_session_age_ms(const tqi_session *session)
+{
+    return (tqi_now() - session->opened) / 1000000;
+}
+
+bool tqi_session_local(const tqi_session *session)
+{
+    return session->watch && session->peer && session->peer->same_user
+        && session->peer->pid == session->watch->pid;
+}
+
+void tqi_session_set_user(tqi_session *session, void *user)
+{
+    session->user = user;
+}
+
+void *tqi_session_user(const tqi_session *session)
+{
+    return session->user;
+}

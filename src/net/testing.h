@@ -1,0 +1,96 @@
+/*
+ * testing.h - a small service and a client for the tests of this folder, on one loop.
+ *
+ * The service: RESERVE counts how often each `samples` number was executed and answers it as a sample's index; CLAIM
+ * waits until the test answers it (poll: answers at once); RELEASE counts; EVENTS waits; UNIT_WRITE and PUBLISH take
+ * payloads; UNIT_READ answers size[0] bytes of a pattern; UNIT_MAP passes a memfd.
+ */
+#ifndef TQI_NET_TESTING_H
+#define TQI_NET_TESTING_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "net/net.h"
+
+#define TESTING_NUMBERS 4096
+
+typedef struct testing_server {
+    tqi_server *server;
+    char endpoint[300];
+    uint64_t epoch;
+    int opened, ended, ended_dead;
+    int executed[TESTING_NUMBERS]; /* RESERVE, by number */
+    int executions;
+    int settled_acked, settled_lost;
+    int released;
+    int sinks, sinks_failed;
+    uint64_t refuse_sink;           /* payloads of that size are refused */
+    uint64_t received;              /* bytes of payloads, all as the pattern has them */
+    int bad_payloads;
+    int sent;                       /* calls of `sent` of payload replies */
+    tqi_request *waiting[64];       /* CLAIM and EVENTS */
+    int n_waiting;
+    int cancelled;
+    int handled;
+    bool local;                     /* of the session that came last */
+    tqi_session *session;
+    bool closed;
+} testing_server;
+
+/* One call and how it ended. */
+typedef struct testing_call {
+    tqi_call *call;
+    int done;
+    int status;
+    tq_error error;
+    uint32_t index;  /* RESERVE's */
+    uint64_t claim;  /* CLAIM's */
+    uint64_t payload;
+    uint8_t *buffer; /* where the payload went; free it */
+    size_t buffer_size;
+    int pieces;      /* the sink gives that many places, 0 = one */
+    int fd;          /* UNIT_MAP's */
+    int orphans;
+    uint64_t orphan_claim;
+    int orphans_freed;
+    tqi_channel *release_on; /* the orphan releases its claim there */
+} testing_call;
+
+extern uv_loop_t testing_loop;
+extern tqi_token testing_token;
+
+int testing_setup(void **state);    /* loop and token */
+int testing_teardown(void **state); /* fails when a handle was left */
+
+/* Runs the loop until *flag is at least `value`; the test fails after 20 s. */
+void testing_until(const int *flag, int value);
+/* Runs the loop for a time. */
+void testing_run_ms(unsigned ms);
+uint8_t testing_byte(uint64_t at);
+
+void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch, uint64_t grace_ms);
+void testing_server_stop(testing_server *server);
+/* A path of its own under the temporary directory, as an endpoint. */
+const char *testing_unix_endpoint(void);
+
+tqi_connector *testing_connector(const tqi_token *token, uint64_t first_request);
+void testing_connector_stop(tqi_connector *connector);
+tqi_channel *testing_channel(tqi_connector *connector, const char *endpoint);
+
+/* Start calls; `seconds` is the deadline. */
+void testing_reserve(tqi_channel *channel, testing_call *call, uint32_t number, double seconds);
+void testing_claim(tqi_channel *channel, testing_call *call, bool poll, double seconds);
+void testing_events(tqi_channel *channel, testing_call *call, double seconds);
+void testing_write(tqi_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data, size_t size,
+    double seconds);
+void testing_read(tqi_channel *channel, testing_call *call, size_t size, double seconds);
+void testing_map(tqi_channel *channel, testing_call *call);
+/* Answers the first waiting request of the server. */
+void testing_answer(testing_server *server);
+
+#endif

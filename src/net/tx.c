@@ -1,0 +1,108 @@
+/*
+ * tx.c - frames on their way out.
+ */
+#include "net/internal.h"
+
+#include <endian.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <tq/errors.h>
+
+tqi_tx *tqi_tx_make(
+    const tqi_frame *frame, const ProtobufCMessage *message, const struct iovec *payload, int count)
+{
+    size_t body = message ? protobuf_c_message_get_packed_size(message) : 0;
+    size_t segments = 2 + (size_t)count;
+    if (body > TQI_FRAME_BODY_MAX) {
+        return NULL;
+    }
+    tqi_tx *tx = malloc(sizeof *tx + segments * sizeof *tx->iov + body);
+    if (!tx) {
+        return NULL;
+    }
+    memset(tx, 0, sizeof *tx);
+    tx->refs = 1;
+    tx->n = (int)segments;
+    uint8_t *bytes = (uint8_t *)(tx->iov + segments);
+    if (body > 0) {
+        protobuf_c_message_pack(message, bytes);
+    }
+    tqi_frame head = *frame;
+    head.version = TQI_PROTOCOL_VERSION;
+    head.body = (uint32_t)body;
+    head.payload = 0;
+    tx->iov[0] = (struct iovec){tx->header, sizeof tx->header};
+    tx->iov[1] = (struct iovec){bytes, body};
+    for (int i = 0; i < count; i++) {
+        tx->iov[2 + i] = payload[i];
+        head.payload += payload[i].iov_len;
+    }
+    tqi_frame_encode(&head, tx->header);
+    return tx;
+}
+
+void tqi_tx_set_ack(tqi_tx *tx, uint64_t ack)
+{
+    ack = htole64(ack);
+    memcpy(tx->header + 16, &ack, sizeof ack);
+}
+
+int tqi_tx_own(tqi_tx *tx)
+{
+    size_t size = 0;
+    size_t sent = 0; /* bytes of the payload that are sent */
+    for (int i = 2; i < tx->n; i++) {
+        sent += i < tx->segment ? tx->iov[i].iov_len : i == tx->segment ? tx->offset : 0;
+        size += tx->iov[i].iov_len;
+    }
+    if (tx->copy || size == 0) {
+        return TQ_OK;
+    }
+    tx->copy = malloc(size);
+    if (!tx->copy) {
+        return TQ_ENOMEM;
+    }
+    uint8_t *at = tx->copy;
+    for (int i = 2; i < tx->n; i++) {
+        if (tx->iov[i].iov_len > 0) {
+            memcpy(at, tx->iov[i].iov_base, tx->iov[i].iov_len);
+            at += tx->iov[i].iov_len;
+        }
+    }
+    tx->iov[2] = (struct iovec){tx->copy, size};
+    tx->n = 3;
+    if (tx->segment >= 2) {
+        tx->segment = 2;
+        tx->offset = sent;
+    }
+    return TQ_OK;
+}
+
+void tqi_tx_rewind(tqi_tx *tx)
+{
+    tx->segment = 0;
+    tx->offset = 0;
+}
+
+void tqi_tx_settle(tqi_tx *tx)
+{
+    void (*sent)(void *) = tx->sent;
+    tx->sent = NULL;
+    if (sent) {
+        sent(tx->arg);
+    }
+}
+
+void tqi_tx_rele(tqi_tx *tx)
+{
+    if (--tx->refs > 0) {
+        return;
+    }
+    for (int i = 0; i < tx->n_fds; i++) {
+        close(tx->fds[i]);
+    }
+    free(tx->copy);
+    free(tx);
+}

@@ -1,0 +1,144 @@
+/*
+ * wire_test.c - frame headers, the table of methods, decoding of bodies.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "wire/frame.h"
+#include "wire/methods.h"
+
+static void test_frame_layout(void **state)
+{
+    (void)state;
+    const tqi_frame frame = {.version = 1, .kind = 0x1234, .request = 0x1122334455667788u, .ack = 2,
+        .body = 0x00ABCDEF, .flags = TQI_FRAME_REPLY, .payload = 0x0102030405060708u};
+    static const uint8_t bytes[TQI_FRAME_HEADER] = {'T', 'Q', 'Q', '1', 1, 0, 0x34, 0x12, 0x88, 0x77, 0x66,
+        0x55, 0x44, 0x33, 0x22, 0x11, 2, 0, 0, 0, 0, 0, 0, 0, 0xEF, 0xCD, 0xAB, 0, 1, 0, 0, 0, 8, 7, 6, 5, 4,
+        3, 2, 1};
+    uint8_t out[TQI_FRAME_HEADER];
+    tqi_frame back = {0};
+    tqi_frame_encode(&frame, out);
+    assert_memory_equal(out, bytes, sizeof bytes);
+    assert_int_equal(tqi_frame_decode(out, &back, NULL), TQ_OK);
+    assert_int_equal(back.version, frame.version);
+    assert_int_equal(back.kind, frame.kind);
+    assert_int_equal(back.request, frame.request);
+    assert_int_equal(back.ack, frame.ack);
+    assert_int_equal(back.body, frame.body);
+    assert_int_equal(back.flags, frame.flags);
+    assert_int_equal(back.payload, frame.payload);
+}
+
+static void test_frame_refused(void **state)
+{
+    (void)state;
+    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = 16, .request = 9};
+    tqi_frame back;
+    uint8_t bytes[TQI_FRAME_HEADER];
+    tq_error err = {0};
+    tqi_frame_encode(&frame, bytes);
+    bytes[0] ^= 1;
+    assert_int_equal(tqi_frame_decode(bytes, &back, &err), TQ_EPROTO);
+    assert_non_null(strstr(err.message, "malformed frame"));
+    frame.body = TQI_FRAME_BODY_MAX;
+    tqi_frame_encode(&frame, bytes);
+    assert_int_equal(tqi_frame_decode(bytes, &back, &err), TQ_OK);
+    frame.body++;
+    tqi_frame_encode(&frame, bytes);
+    assert_int_equal(tqi_frame_decode(bytes, &back, &err), TQ_EPROTO);
+    frame.version = 7;
+    tqi_frame_encode(&frame, bytes);
+    assert_int_equal(tqi_frame_decode(bytes, &back, &err), TQ_EVERSION);
+    assert_int_equal(back.kind, 16);
+    assert_int_equal(back.request, 9);
+    assert_non_null(strstr(err.message, "version 7"));
+    assert_non_null(strstr(err.message, "version 1"));
+}
+
+static void test_methods(void **state)
+{
+    (void)state;
+    int found = 0, keep = 0;
+    for (unsigned kind = 0; kind <= UINT16_MAX; kind++) {
+        const tqi_method *method = tqi_method_find((uint16_t)kind);
+        if (method) {
+            assert_int_equal(method->kind, kind);
+            assert_true(kind >= 16);
+            found++;
+            keep += method->keep;
+        }
+    }
+#define KEEP 1
+#define READ 0
+#define COUNT(number, NAME, name, Message, reply, Reply, mode) +1
+#define COUNT_KEEP(number, NAME, name, Message, reply, Reply, mode) +(mode)
+    assert_int_equal(found, 0 TQI_CONTROLLER_METHODS(COUNT) TQI_UNIT_METHODS(COUNT));
+    assert_int_equal(keep, 0 TQI_CONTROLLER_METHODS(COUNT_KEEP) TQI_UNIT_METHODS(COUNT_KEEP));
+    const tqi_method *method = tqi_method_find(TQI_CLAIM);
+    assert_string_equal(method->name, "CLAIM");
+    assert_ptr_equal(method->request, &tq__claim__descriptor);
+    assert_ptr_equal(method->reply, &tq__claim_reply__descriptor);
+    assert_true(method->keep);
+    assert_false(tqi_method_find(TQI_UNIT_READ)->keep);
+    assert_null(tqi_method_find(TQI_HELLO));
+}
+
+static void test_decode(void **state)
+{
+    (void)state;
+    Tq__Claim claim;
+    tq__claim__init(&claim);
+    char partition[] = "step0", task[] = "train", field0[] = "a", field1[] = "b";
+    char *fields[] = {field0, field1};
+    claim.partition = partition;
+    claim.task = task;
+    claim.n_field = 2;
+    claim.field = fields;
+    claim.batch_size = -4;
+    uint8_t bytes[256];
+    size_t size = tq__claim__pack(&claim, bytes);
+    ProtobufCMessage *message = tqi_message_decode(&tq__claim__descriptor, bytes, size, NULL);
+    assert_non_null(message);
+    const Tq__Claim *back = (const Tq__Claim *)message;
+    assert_string_equal(back->partition, "step0");
+    assert_int_equal(back->n_field, 2);
+    assert_string_equal(back->field[1], "b");
+    assert_int_equal(back->batch_size, -4);
+    protobuf_c_message_free_unpacked(message, NULL);
+    /* Cut anywhere it is refused or a shorter message, never a crash; at the last byte always refused. */
+    for (size_t cut = 0; cut < size; cut++) {
+        uint8_t *part = malloc(cut + 1);
+        assert_non_null(part);
+        memcpy(part, bytes, cut);
+        message = tqi_message_decode(&tq__claim__descriptor, part, cut, NULL);
+        if (message) {
+            protobuf_c_message_free_unpacked(message, NULL);
+        }
+        free(part);
+    }
+    tq_error err = {0};
+    assert_null(tqi_message_decode(&tq__claim__descriptor, bytes, size - 1, &err));
+    assert_int_equal(err.code, TQ_EPROTO);
+    assert_non_null(strstr(err.message, "Claim"));
+    message = tqi_message_decode(&tq__empty__descriptor, NULL, 0, &err);
+    assert_non_null(message);
+    protobuf_c_message_free_unpacked(message, NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_frame_layout),
+        cmocka_unit_test(test_frame_refused),
+        cmocka_unit_test(test_methods),
+        cmocka_unit_test(test_decode),
+    };
+    return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
+}
