@@ -174,6 +174,9 @@ tqi_view *tqi_meta_next_touched(tqi_meta *meta);
 /* What the sampler layer reads of a view: see sampler.h (src/sampler) for the adapter.  indexes: ascending, valid until
  * the next change; owned by the view and rebuilt lazily. */
 uint32_t tqi_view_list(tqi_view *view, const uint32_t **indexes, tq_error *err);
+/* The same, but only the first `max` of them: costs by what is asked for, not by what is ready.  Without memory
+ * *indexes is NULL. */
+uint32_t tqi_view_list_first(tqi_view *view, uint32_t max, const uint32_t **indexes, tq_error *err);
 const char *tqi_view_sample_group(const tqi_view *view, uint32_t index);      /* NULL: none */
 uint32_t tqi_view_sample_group_size(const tqi_view *view, uint32_t index);
 uint64_t tqi_view_sample_ordinal(const tqi_view *view, uint32_t index);

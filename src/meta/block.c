@@ -1,0 +1,366 @@
+/*
+ * block.c - published blocks: records in slabs under 32-bit handles, found by id, counted by their live cells.
+ */
+#include "meta/internal.h"
+
+/* ---------------------------------------------------------------------------------------- the map from ids */
+
+static uint32_t block_hash(uint64_t id)
+{
+    return (uint32_t)((id * UINT64_C(0x9e3779b97f4a7c15)) >> 32);
+}
+
+static void block_map_put(uint32_t *map, uint32_t size, uint64_t id, uint32_t handle)
+{
+    uint32_t place = block_hash(id) & (size - 1);
+
+    while (map[place] != 0) {
+        place = (place + 1) & (size - 1);
+    }
+    map[place] = handle;
+}
+
+/* Makes the map large enough for n blocks at a load of at most three quarters. */
+static int block_map_reserve(tqi_meta *meta, uint64_t n, tq_error *err)
+{
+    uint64_t size = meta->block_map_size != 0 ? meta->block_map_size : 64;
+    uint32_t *map;
+
+    while (size * 3 / 4 < n) {
+        size *= 2;
+    }
+    if (size == meta->block_map_size) {
+        return TQ_OK;
+    }
+    if (size > UINT32_C(1) << 31) {
+        return tqi_error_set(err, TQ_EFULL, "too many blocks");
+    }
+    map = calloc(size, sizeof(*map));
+    if (map == NULL) {
+        return tqi_error_nomem(err, "blocks");
+    }
+    for (uint32_t i = 0; i < meta->block_map_size; i++) {
+        uint32_t handle = meta->block_map[i];
+        if (handle != 0) {
+            block_map_put(map, (uint32_t)size, tqi_m_block(meta, handle)->id, handle);
+        }
+    }
+    free(meta->block_map);
+    meta->block_map = map;
+    meta->block_map_size = (uint32_t)size;
+    return TQ_OK;
+}
+
+static uint32_t block_map_place(const tqi_meta *meta, uint64_t id)
+{
+    uint32_t mask = meta->block_map_size - 1;
+    uint32_t place = block_hash(id) & mask;
+
+    while (meta->block_map[place] != 0 && tqi_m_block(meta, meta->block_map[place])->id != id) {
+        place = (place + 1) & mask;
+    }
+    return place;
+}
+
+/* Empties a place and moves back what would not be found any more. */
+static void block_map_remove(tqi_meta *meta, uint64_t id)
+{
+    uint32_t mask = meta->block_map_size - 1;
+    uint32_t hole = block_map_place(meta, id);
+    uint32_t place = hole;
+
+    for (;;) {
+        uint32_t home;
+
+        place = (place + 1) & mask;
+        if (meta->block_map[place] == 0) {
+            break;
+        }
+        home = block_hash(tqi_m_block(meta, meta->block_map[place])->id) & mask;
+        if (((place - home) & mask) >= ((place - hole) & mask)) {
+            meta->block_map[hole] = meta->block_map[place];
+            hole = place;
+        }
+    }
+    meta->block_map[hole] = 0;
+}
+
+uint32_t tqi_m_block_find(const tqi_meta *meta, uint64_t id)
+{
+    return meta->block_map_size == 0 ? 0 : meta->block_map[block_map_place(meta, id)];
+}
+
+/* ---------------------------------------------------------------------------------------- records */
+
+int tqi_m_blocks_reserve(tqi_meta *meta, size_t n, tq_error *err)
+{
+    while (meta->n_block_free < n) {
+        tqi_block *page;
+        uint64_t first = (uint64_t)meta->n_block_pages * TQI_M_BLOCK_PAGE + 1;
+
+        if (first + TQI_M_BLOCK_PAGE > TQI_CELL_OPAQUE) {
+            return tqi_error_set(err, TQ_EFULL, "too many blocks");
+        }
+        if (tqi_grow(&meta->block_pages, &meta->block_pages_capacity, meta->n_block_pages + 1,
+                sizeof(*meta->block_pages)) != TQ_OK) {
+            return tqi_error_nomem(err, "blocks");
+        }
+        page = calloc(TQI_M_BLOCK_PAGE, sizeof(*page));
+        if (page == NULL) {
+            return tqi_error_nomem(err, "blocks");
+        }
+        meta->block_pages[meta->n_block_pages++] = page;
+        for (uint32_t i = TQI_M_BLOCK_PAGE; i-- > 0;) {
+            page[i].live = meta->block_free;
+            meta->block_free = (uint32_t)first + i;
+        }
+        meta->n_block_free += TQI_M_BLOCK_PAGE;
+    }
+    return block_map_reserve(meta, (uint64_t)meta->n_blocks + n, err);
+}
+
+uint32_t tqi_m_block_add(
+    tqi_meta *meta, const tqi_batch_block *from, tqi_owner *owner, tqi_partition *partition)
+{
+    uint32_t handle = meta->block_free;
+    tqi_block *block = tqi_m_block(meta, handle);
+
+    meta->block_free = block->live;
+    meta->n_block_free--;
+    *block = (tqi_block){
+        .id = from->id,
+        .size = from->size,
+        .owner = owner,
+        .partition = partition,
+        .live = 1,
+        .locator_size = (uint8_t)from->locator_size,
+    };
+    if (from->locator_size > 0) {
+        memcpy(block->locator, from->locator, from->locator_size);
+    }
+    block_map_put(meta->block_map, meta->block_map_size, block->id, handle);
+    meta->n_blocks++;
+    owner->blocks++;
+    owner->bytes += block->size;
+    return handle;
+}
+
+void tqi_m_block_rele(tqi_meta *meta, uint32_t handle)
+{
+    tqi_block *block = tqi_m_block(meta, handle);
+    tqi_owner *owner = block->owner;
+
+    if (--block->live > 0) {
+        return;
+    }
+    block_map_remove(meta, block->id);
+    meta->n_blocks--;
+    owner->blocks--;
+    owner->bytes -= block->size;
+    tqi_m_dead_push(owner, block->id, true);
+    block->owner = NULL;
+    block->partition = NULL;
+    block->live = meta->block_free;
+    meta->block_free = handle;
+    meta->n_block_free++;
+}
+
+void tqi_m_blocks_fini(tqi_meta *meta)
+{
+    for (size_t i = 0; i < meta->n_block_pages; i++) {
+        free(meta->block_pages[i]);
+    }
+    free(meta->block_pages);
+    free(meta->block_map);
+}
+
+/* ---------------------------------------------------------------------------------------- lost and moved */
+
+void tqi_m_partition_cells(tqi_partition *partition, tqi_m_cell_fn fn, void *arg)
+{
+    tqi_field *field, *next;
+    roaring_uint32_iterator_t it;
+
+    for (field = partition->known; field != NULL; field = next) {
+        next = field->next;
+        field->plans++; /* keeps the field while its last cell may go */
+        for (roaring_init_iterator(partition->members, &it); it.has_value && field->known;
+             roaring_advance_uint32_iterator(&it)) {
+            uint32_t row = tqi_m_sample(partition->meta, it.current_value)->row;
+            if (row < field->capacity && field->cells[row].block != TQI_CELL_NONE) {
+                fn(field, it.current_value, row, &field->cells[row], arg);
+            }
+        }
+        field->plans--;
+        tqi_m_field_gc(field);
+    }
+}
+
+typedef struct block_loss {
+    uint64_t stamp;
+    roaring_bitmap_t *hit;
+} block_loss;
+
+static bool block_real(const tqi_cell *cell)
+{
+    return tqi_m_produced(cell->block) && cell->block != TQI_CELL_OPAQUE;
+}
+
+static void block_lose_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell, void *arg)
+{
+    block_loss *loss = arg;
+
+    if (block_real(cell) && tqi_m_block(field->partition->meta, cell->block)->stamp == loss->stamp) {
+        tqi_m_cell_unlink(field, index, row, TQI_CELL_LOST);
+        if (loss->hit != NULL) {
+            roaring_bitmap_add(loss->hit, index);
+        }
+    }
+}
+
+/* Tells of the samples, in one call if there is memory for it. */
+static void block_tell(const char *partition, const roaring_bitmap_t *hit, tqi_lost_fn lost, void *arg)
+{
+    size_t n = roaring_bitmap_get_cardinality(hit);
+    uint32_t few[64];
+    uint32_t *all = n > 64 ? malloc(n * sizeof(*all)) : NULL;
+    roaring_uint32_iterator_t it;
+    uint32_t got;
+
+    if (all != NULL) {
+        roaring_bitmap_to_uint32_array(hit, all);
+        lost(partition, all, n, arg);
+        free(all);
+        return;
+    }
+    roaring_init_iterator(hit, &it);
+    while ((got = roaring_read_uint32_iterator(&it, few, 64)) > 0) {
+        lost(partition, few, got, arg);
+    }
+}
+
+void tqi_m_lose_stamped(tqi_partition *partition, uint64_t stamp, tqi_lost_fn lost, void *arg)
+{
+    block_loss loss = {stamp, lost != NULL ? roaring_bitmap_create() : NULL};
+
+    tqi_m_partition_cells(partition, block_lose_cell, &loss);
+    if (loss.hit != NULL) {
+        if (!roaring_bitmap_is_empty(loss.hit)) {
+            block_tell(partition->name, loss.hit, lost, arg);
+        }
+        roaring_bitmap_free(loss.hit);
+    }
+}
+
+int tqi_meta_blocks_lost(
+    tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost_fn lost, void *arg, tq_error *err)
+{
+    uint64_t stamp = ++meta->stamp;
+    tqi_partition **partitions = NULL;
+    size_t scanned;
+    size_t n_partitions = 0;
+    size_t capacity = 0;
+
+    /* First the partitions they are in, for a block's record goes with its last cell. */
+    for (size_t i = 0; i < n; i++) {
+        uint32_t handle = tqi_m_block_find(meta, ids[i]);
+        tqi_partition *partition = handle != 0 ? tqi_m_block(meta, handle)->partition : NULL;
+        if (partition == NULL) {
+            continue;
+        }
+        for (scanned = 0; scanned < n_partitions && partitions[scanned] != partition;) {
+            scanned++;
+        }
+        if (scanned == n_partitions) {
+            if (tqi_grow(&partitions, &capacity, n_partitions + 1, sizeof(*partitions)) != TQ_OK) {
+                free(partitions);
+                return tqi_error_nomem(err, "lost blocks");
+            }
+            partitions[n_partitions++] = partition;
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint32_t handle = tqi_m_block_find(meta, ids[i]);
+        if (handle != 0) {
+            tqi_m_block(meta, handle)->stamp = stamp;
+        }
+    }
+    for (size_t i = 0; i < n_partitions; i++) {
+        tqi_m_lose_stamped(partitions[i], stamp, lost, arg);
+    }
+    free(partitions);
+    return TQ_OK;
+}
+
+typedef struct block_shift {
+    uint32_t from;
+    uint32_t to; /* 0: only check that the cells fit into `size` */
+    uint64_t size;
+    int64_t shift;
+    bool fits;
+} block_shift;
+
+static void block_shift_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell, void *arg)
+{
+    block_shift *move = arg;
+    uint64_t offset;
+    tqi_cell moved;
+
+    if (cell->block != move->from) {
+        return;
+    }
+    /* Two's complement: a negative shift that stays above 0 wraps to the right place. */
+    offset = cell->offset + (uint64_t)move->shift;
+    if (move->to == 0) {
+        bool inside = move->shift < 0 ? offset < cell->offset : offset >= cell->offset;
+        uint64_t bytes = tqi_m_cell_bytes(field, cell);
+        move->fits = move->fits && inside && offset <= move->size && bytes <= move->size - offset;
+        return;
+    }
+    moved = (tqi_cell){move->to, cell->shape, offset};
+    tqi_m_shape_hold(field->partition->meta, moved.shape, 1);
+    tqi_m_cell_link(field, index, row, moved);
+}
+
+int tqi_meta_move(tqi_meta *meta, uint64_t session_id, uint64_t from, const tqi_batch_block *to,
+    int64_t shift, tq_error *err)
+{
+    const tqi_session *session = tqi_m_session_find(meta, session_id);
+    tqi_range *range = session != NULL ? tqi_m_range_find(session, to->id) : NULL;
+    block_shift move = {.from = tqi_m_block_find(meta, from), .size = to->size, .shift = shift, .fits = true};
+    tqi_partition *partition;
+    int rc;
+
+    if (range == NULL || to->owner == NULL || strcmp(range->owner->name, to->owner) != 0 ||
+        range->owner->incarnation != to->owner_incarnation) {
+        return tqi_error_set(err, TQ_EINVAL,
+            "block %llu is not an unpublished block of this session and owner",
+            (unsigned long long)to->id);
+    }
+    if (to->locator_size > TQ_LOCATOR_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "locator of block %llu has %zu bytes, at most %d are possible",
+            (unsigned long long)to->id, to->locator_size, TQ_LOCATOR_MAX);
+    }
+    partition = move.from != 0 ? tqi_m_block(meta, move.from)->partition : NULL;
+    if (partition != NULL) {
+        tqi_m_partition_cells(partition, block_shift_cell, &move);
+        if (!move.fits) {
+            return tqi_error_set(err, TQ_EINVAL, "rows of block %llu do not fit into block %llu",
+                (unsigned long long)from, (unsigned long long)to->id);
+        }
+        rc = tqi_m_blocks_reserve(meta, 1, err);
+        if (rc != TQ_OK) {
+            return rc;
+        }
+        move.to = tqi_m_block_add(meta, to, range->owner, partition);
+        tqi_m_range_mark(range, to->id, true);
+        tqi_m_range_use(meta, range);
+        tqi_m_partition_cells(partition, block_shift_cell, &move);
+        tqi_m_block_rele(meta, move.to);
+        return TQ_OK;
+    }
+    tqi_m_dead_push(range->owner, to->id, true);
+    tqi_m_range_mark(range, to->id, true);
+    tqi_m_range_use(meta, range);
+    return TQ_OK;
+}

@@ -1,0 +1,191 @@
+/*
+ * field.c - fields: their schemas and their cells.
+ *
+ * Everything that counts cells goes through tqi_m_cell_link and tqi_m_cell_unlink: produced and lost counts, bytes,
+ * blocks, shapes, readiness.  A schema lasts from the first cell to the last.
+ */
+#include "meta/internal.h"
+
+tqi_field *tqi_m_field_find(const tqi_partition *partition, const char *name)
+{
+    tqi_field *field;
+
+    HASH_FIND(hh, partition->fields, name, strlen(name), field);
+    return field;
+}
+
+int tqi_m_field_get(tqi_partition *partition, const char *name, tqi_field **out, tq_error *err)
+{
+    bool hash_failed = false;
+    tqi_field *field;
+    size_t size;
+    int rc = tqi_check_name("field", name, TQ_NAME_MAX, err);
+
+    if (rc != TQ_OK) {
+        return rc;
+    }
+    *out = tqi_m_field_find(partition, name);
+    if (*out != NULL) {
+        return TQ_OK;
+    }
+    size = strlen(name);
+    field = calloc(1, sizeof(*field) + size + 1);
+    if (field == NULL) {
+        return tqi_error_nomem(err, "field");
+    }
+    field->partition = partition;
+    memcpy(field->name, name, size);
+    HASH_ADD_KEYPTR(hh, partition->fields, field->name, size, field);
+    if (hash_failed) {
+        free(field);
+        return tqi_error_nomem(err, "field");
+    }
+    *out = field;
+    return TQ_OK;
+}
+
+void tqi_m_field_gc(tqi_field *field)
+{
+    if (field->known || field->n_sets > 0 || field->plans > 0) {
+        return;
+    }
+    HASH_DEL(field->partition->fields, field);
+    free(field->cells);
+    free(field->sets);
+    free(field);
+}
+
+int tqi_m_field_reserve(tqi_field *field, size_t rows, tq_error *err)
+{
+    size_t capacity = field->partition->row_capacity;
+    tqi_cell *cells;
+
+    if (rows <= field->capacity) {
+        return TQ_OK;
+    }
+    capacity = capacity < rows ? rows : capacity;
+    cells = realloc(field->cells, capacity * sizeof(*cells));
+    if (cells == NULL) {
+        return tqi_error_nomem(err, "cells");
+    }
+    memset(cells + field->capacity, 0, (capacity - field->capacity) * sizeof(*cells));
+    field->cells = cells;
+    field->capacity = (uint32_t)capacity;
+    return TQ_OK;
+}
+
+void tqi_m_field_learn(tqi_field *field, uint8_t kind, tq_dtype dtype, uint32_t shape)
+{
+    uint32_t ndim;
+
+    field->known = true;
+    field->kind = kind;
+    field->dtype = dtype;
+    field->ragged = shape == TQI_SHAPE_NONE;
+    field->shape = shape;
+    field->dim = 0;
+    if (!field->ragged) {
+        (void)tqi_m_shape_dims(field->partition->meta, shape, &field->dim, &ndim);
+    }
+    DL_APPEND(field->partition->known, field);
+}
+
+void tqi_m_field_make_ragged(tqi_field *field)
+{
+    tqi_m_shape_rele(field->partition->meta, field->shape, 1);
+    field->shape = TQI_SHAPE_NONE;
+    field->ragged = true;
+}
+
+static void field_forget(tqi_field *field)
+{
+    DL_DELETE(field->partition->known, field);
+    tqi_m_shape_rele(field->partition->meta, field->shape, 1);
+    field->shape = TQI_SHAPE_NONE;
+    field->known = false;
+    free(field->cells);
+    field->cells = NULL;
+    field->capacity = 0;
+}
+
+uint64_t tqi_m_cell_bytes(const tqi_field *field, const tqi_cell *cell)
+{
+    return tqi_m_shape_elements(field->partition->meta, cell->shape) * (field->dtype.bits / 8u);
+}
+
+/* One lost cell less in the row. */
+static void field_found(tqi_field *field, uint32_t index, uint32_t row)
+{
+    const tqi_field *other;
+
+    field->lost--;
+    for (other = field->partition->known; other != NULL; other = other->next) {
+        if (other != field && tqi_m_cell(other, row).block == TQI_CELL_LOST) {
+            return;
+        }
+    }
+    roaring_bitmap_remove(field->partition->lost, index);
+}
+
+/* Gives back what a produced cell holds. */
+static void field_release(tqi_field *field, const tqi_cell *cell)
+{
+    tqi_meta *meta = field->partition->meta;
+
+    field->partition->bytes -= tqi_m_cell_bytes(field, cell);
+    tqi_m_shape_rele(meta, cell->shape, 1);
+    if (cell->block == TQI_CELL_OPAQUE) {
+        free((void *)(uintptr_t)cell->offset);
+    } else {
+        tqi_m_block_rele(meta, cell->block);
+    }
+}
+
+void tqi_m_cell_link(tqi_field *field, uint32_t index, uint32_t row, tqi_cell cell)
+{
+    tqi_cell old = field->cells[row];
+
+    if (cell.block != TQI_CELL_OPAQUE) {
+        tqi_m_block(field->partition->meta, cell.block)->live++;
+    }
+    field->partition->bytes += tqi_m_cell_bytes(field, &cell);
+    field->cells[row] = cell;
+    if (tqi_m_produced(old.block)) {
+        field_release(field, &old);
+        return;
+    }
+    field->produced++;
+    field->partition->live_cells++;
+    if (old.block == TQI_CELL_LOST) {
+        field_found(field, index, row);
+    }
+    tqi_m_ready_gain(field, index, row);
+}
+
+void tqi_m_cell_unlink(tqi_field *field, uint32_t index, uint32_t row, uint32_t mark)
+{
+    tqi_cell old = tqi_m_cell(field, row);
+
+    if (old.block == mark) {
+        return;
+    }
+    if (old.block == TQI_CELL_NONE) {
+        return; /* what was never produced cannot be lost */
+    }
+    field->cells[row] = (tqi_cell){.block = mark};
+    if (tqi_m_produced(old.block)) {
+        field_release(field, &old);
+        field->produced--;
+        field->partition->live_cells--;
+        tqi_m_ready_lose(field, index, row);
+    } else {
+        field_found(field, index, row);
+    }
+    if (mark == TQI_CELL_LOST) {
+        field->lost++;
+        roaring_bitmap_add(field->partition->lost, index);
+    }
+    if (field->produced == 0 && field->lost == 0) {
+        field_forget(field);
+    }
+}

@@ -1,0 +1,92 @@
+/*
+ * meta.c - the table as a whole: making, freeing and counting it.
+ */
+#include "meta/internal.h"
+
+int tqi_meta_alloc(const tqi_meta_options *options, tqi_meta **out, tq_error *err)
+{
+    tqi_meta *meta;
+
+    if (options == NULL || options->epoch == 0) {
+        return tqi_error_set(err, TQ_EINVAL, "the epoch of a table may not be 0");
+    }
+    meta = calloc(1, sizeof(*meta));
+    if (meta == NULL) {
+        return tqi_error_nomem(err, "table");
+    }
+    meta->epoch = options->epoch;
+    meta->first_index = options->first_index;
+    meta->first_incarnation = options->first_incarnation != 0 ? options->first_incarnation : 1;
+    meta->first_ordinal = options->first_ordinal;
+    meta->next_block = options->first_block != 0 ? options->first_block : 1;
+    meta->next_claim = options->first_claim != 0 ? options->first_claim : 1;
+    *out = meta;
+    return TQ_OK;
+}
+
+void tqi_meta_free(tqi_meta *meta)
+{
+    tqi_claim *claim, *next_claim;
+    tqi_partition *partition, *next_partition;
+    tqi_owner *owner;
+    tqi_session *session, *next_session;
+
+    if (meta == NULL) {
+        return;
+    }
+    HASH_ITER (hh, meta->claims, claim, next_claim) {
+        tqi_m_claim_free(meta, claim);
+    }
+    HASH_ITER (hh, meta->partitions, partition, next_partition) {
+        tqi_m_partition_destroy(partition);
+    }
+    while ((owner = meta->owners) != NULL) {
+        tqi_owner_lost(meta, owner, NULL, NULL);
+    }
+    HASH_ITER (hh, meta->sessions, session, next_session) {
+        HASH_DEL(meta->sessions, session);
+        free(session->ranges);
+        free(session);
+    }
+    tqi_m_samples_fini(meta);
+    tqi_m_shapes_fini(meta);
+    tqi_m_blocks_fini(meta);
+    tqi_m_dead_fini(meta);
+    free(meta);
+}
+
+uint64_t tqi_meta_epoch(const tqi_meta *meta)
+{
+    return meta->epoch;
+}
+
+tqi_view *tqi_meta_next_touched(tqi_meta *meta)
+{
+    tqi_view *view = meta->touched;
+
+    if (view != NULL) {
+        DL_DELETE2(meta->touched, view, touched_prev, touched_next);
+        view->touched = false;
+    }
+    return view;
+}
+
+void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out)
+{
+    const tqi_partition *partition;
+
+    *out = (tqi_meta_counts){
+        .samples = meta->n_samples,
+        .blocks = meta->n_blocks,
+        .ranges = meta->n_ranges,
+        .claims = HASH_COUNT(meta->claims),
+        .shapes = HASH_COUNT(meta->shapes),
+        .dead = meta->n_dead,
+    };
+    for (partition = meta->partitions; partition != NULL; partition = partition->hh.next) {
+        out->partitions += partition->exists;
+        out->keys += HASH_COUNT(partition->keys);
+        out->views += HASH_COUNT(partition->views);
+        out->live_cells += partition->live_cells;
+    }
+}

@@ -1,0 +1,191 @@
+/*
+ * meta_test.h - what the tests of the table share: a table with one owner and short calls to put samples into it.
+ */
+#ifndef TQI_META_TEST_H
+#define TQI_META_TEST_H
+
+#include "meta/meta.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define SESSION 11u
+#define ROW 4u /* float32 elements of a row */
+
+typedef struct table {
+    tqi_meta *meta;
+    tqi_owner *owner;
+    tq_error err;
+} table;
+
+static inline void table_open_with(table *t, const tqi_meta_options *options)
+{
+    memset(t, 0, sizeof(*t));
+    assert_int_equal(tqi_meta_alloc(options, &t->meta, &t->err), TQ_OK);
+    assert_int_equal(tqi_owner_register(t->meta, "unit", 7, &t->owner, &t->err), TQ_OK);
+}
+
+static inline void table_open(table *t)
+{
+    tqi_meta_options options = {.epoch = 99};
+
+    table_open_with(t, &options);
+}
+
+static inline void table_close(table *t)
+{
+    tqi_meta_free(t->meta);
+    t->meta = NULL;
+}
+
+/* Everything that a cleared table must have given back; dead blocks are collected first. */
+static inline void table_assert_empty(table *t)
+{
+    tqi_meta_counts counts;
+    uint64_t notice;
+    tqi_dead dead[8];
+
+    while (tqi_owner_dead(t->owner, dead, 8, &notice) > 0) {
+        tqi_owner_done(t->owner, notice);
+    }
+    tqi_meta_session_end(t->meta, SESSION, true);
+    while (tqi_owner_dead(t->owner, dead, 8, &notice) > 0) {
+        tqi_owner_done(t->owner, notice);
+    }
+    tqi_meta_count(t->meta, &counts);
+    assert_int_equal(counts.partitions, 0);
+    assert_int_equal(counts.samples, 0);
+    assert_int_equal(counts.live_cells, 0);
+    assert_int_equal(counts.blocks, 0);
+    assert_int_equal(counts.ranges, 0);
+    assert_int_equal(counts.keys, 0);
+    assert_int_equal(counts.claims, 0);
+    assert_int_equal(counts.shapes, 0);
+    assert_int_equal(counts.dead, 0);
+    assert_int_equal(tqi_owner_blocks(t->owner), 0);
+    assert_int_equal(tqi_owner_bytes(t->owner), 0);
+}
+
+/* One put: n rows of float32[ROW] in each of the fields, one block per field. */
+typedef struct put {
+    const char *partition;
+    size_t n;
+    tqi_naming naming;
+    bool create;
+    const uint32_t *indexes;
+    const uint32_t *incarnations;
+    const char *const *keys;
+    const char *const *groups;
+    const tqi_batch_tag *tags;
+    size_t n_tags;
+    const char *const *fields;
+    size_t n_fields;
+    uint64_t first_block; /* out */
+} put;
+
+static inline int table_put(table *t, put *p, tqi_result *result)
+{
+    static const uint64_t shape[] = {ROW};
+    tqi_batch_block blocks[32];
+    tqi_batch_field fields[32];
+    tqi_run runs[32];
+    tqi_batch batch = {
+        .partition = p->partition,
+        .n = p->n,
+        .indexes = p->indexes,
+        .incarnations = p->incarnations,
+        .keys = p->keys,
+        .groups = p->groups,
+        .tags = p->tags,
+        .n_tags = p->n_tags,
+        .fields = fields,
+        .n_fields = p->n_fields,
+        .blocks = blocks,
+        .n_blocks = p->n_fields,
+    };
+    tqi_publish publish = {&batch, p->naming, p->create, SESSION};
+    uint64_t first = 0;
+    int rc;
+
+    assert_true(p->n_fields <= 32);
+    if (p->n_fields > 0) {
+        assert_int_equal(
+            tqi_meta_lease(t->meta, SESSION, t->owner, (uint32_t)p->n_fields, &first, &t->err), TQ_OK);
+    }
+    p->first_block = first;
+    for (size_t i = 0; i < p->n_fields; i++) {
+        runs[i] = (tqi_run){(uint32_t)i + 1, (uint32_t)p->n, 0};
+        blocks[i] = (tqi_batch_block){
+            .id = first + i,
+            .size = p->n * ROW * 4,
+            .owner = "unit",
+            .owner_incarnation = 7,
+            .locator = (const uint8_t *)"here",
+            .locator_size = 4,
+        };
+        fields[i] = (tqi_batch_field){
+            .name = p->fields[i],
+            .kind = TQ_TENSOR,
+            .dtype = {TQ_FLOAT, 32},
+            .ndim = 1,
+            .shape = shape,
+            .runs = &runs[i],
+            .n_runs = 1,
+        };
+    }
+    rc = tqi_meta_publish(t->meta, &publish, result, &t->err);
+    if (rc != TQ_OK) {
+        tq_error ignored;
+        for (size_t i = 0; i < p->n_fields; i++) {
+            uint64_t id = first + i;
+            assert_int_equal(tqi_meta_abandon(t->meta, SESSION, &id, 1, true, &ignored), TQ_OK);
+        }
+    }
+    return rc;
+}
+
+/* n new samples with the fields; their indexes go to `indexes` when it is not NULL. */
+static inline void table_new(
+    table *t, const char *partition, size_t n, const char *const *fields, size_t n_fields, uint32_t *indexes)
+{
+    put p = {.partition = partition, .n = n, .naming = TQI_NEW, .fields = fields, .n_fields = n_fields};
+    tqi_result result = {0};
+
+    assert_int_equal(table_put(t, &p, &result), TQ_OK);
+    assert_int_equal(result.batch.n, n);
+    if (indexes != NULL) {
+        memcpy(indexes, result.batch.indexes, n * sizeof(*indexes));
+    }
+    tqi_result_fini(&result);
+}
+
+static inline void table_clear(table *t, const char *partition)
+{
+    uint32_t cleared;
+
+    assert_int_equal(tqi_meta_clear_partition(t->meta, partition, &cleared, &t->err), TQ_OK);
+}
+
+/* Takes the first n ready samples of a view; returns the claim. */
+static inline uint64_t table_take(table *t, tqi_view *view, uint32_t n, uint32_t *out)
+{
+    const uint32_t *list;
+    tqi_result result = {0};
+    uint64_t claim;
+
+    assert_int_equal(tqi_view_list_first(view, n, &list, &t->err), n);
+    memcpy(out, list, n * sizeof(*out));
+    assert_int_equal(
+        tqi_view_take(view, out, n, out, n, SESSION, false, &result, &t->err), TQ_OK);
+    claim = result.claim;
+    assert_int_not_equal(claim, 0);
+    tqi_result_fini(&result);
+    return claim;
+}
+
+#endif

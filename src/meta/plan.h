@@ -1,0 +1,68 @@
+/*
+ * plan.h - a publish or reservation in the making: everything checked and allocated, nothing changed for others.
+ *
+ * Steps in order: begin, samples, tags, blocks, fields, then the result is described, then commit.  tqi_m_plan_fini ends
+ * a plan in any state: it undoes what was not committed.
+ */
+#ifndef TQI_META_PLAN_H
+#define TQI_META_PLAN_H
+
+#include "meta/internal.h"
+
+typedef struct tqi_plan_tag {
+    tqi_extras *extras;
+    tqi_tag *tag;
+    tqi_tag *old; /* what it replaced */
+} tqi_plan_tag;
+
+typedef struct tqi_plan_field {
+    const tqi_batch_field *in;
+    tqi_field *field;
+    uint32_t *shapes;     /* per row; NULL: `shape` */
+    uint32_t shape;       /* uniform */
+    uint64_t counted;     /* uniform: cells it is counted for; ragged: rows of `shapes` that are counted */
+    tqi_opaque **opaque;  /* per row, NULL: none */
+    uint64_t produced;    /* cells */
+    uint32_t schema;      /* shape of the field after the commit, none = ragged; counted once if it is new */
+    bool learns;          /* it has no schema yet */
+    bool turns_ragged;
+} tqi_plan_field;
+
+typedef struct tqi_plan {
+    tqi_meta *meta;
+    const tqi_batch *batch;
+    tqi_partition *partition;
+    tqi_naming naming;
+    size_t n;
+    tqi_row *rows; /* per row of the batch */
+    uint32_t *fresh;   /* indexes the new samples will get */
+    size_t *fresh_row; /* row of the batch that made each of them */
+    uint32_t n_fresh;
+    uint32_t max_row;  /* one more than the largest row in use after the commit */
+    tqi_plan_tag *tags;
+    size_t n_tags;
+    size_t tags_capacity;
+    tqi_range **ranges; /* per block */
+    uint32_t *handles;
+    size_t n_ranges;
+    tqi_plan_field *fields;
+    size_t n_fields;
+    bool committed;
+} tqi_plan;
+
+int tqi_m_plan_begin(tqi_plan *plan, tqi_meta *meta, const tqi_batch *batch, tqi_naming naming, tq_error *err);
+/* Which samples the rows are; makes new ones. */
+int tqi_m_plan_samples(tqi_plan *plan, bool create, tq_error *err);
+/* Merges tags: visible at once, taken back by fini. */
+int tqi_m_plan_tags(tqi_plan *plan, tq_error *err);
+int tqi_m_plan_blocks(tqi_plan *plan, uint64_t session, tq_error *err);
+int tqi_m_plan_fields(tqi_plan *plan, tq_error *err);
+/* Describes the fields: name, kind, dtype and shape of the schema. */
+int tqi_m_plan_describe(const tqi_plan *plan, tqi_result *result, tq_error *err);
+/* Links all cells.  Cannot fail. */
+void tqi_m_plan_link(tqi_plan *plan);
+/* Frees what plan_fields made; shapes and opaque bytes only when the plan was not committed. */
+void tqi_m_plan_fields_fini(tqi_plan *plan);
+void tqi_m_plan_fini(tqi_plan *plan);
+
+#endif

@@ -1,0 +1,405 @@
+/*
+ * plan_field.c - the fields of a publish in the making: schemas, shapes, runs; and linking their cells.  See plan.h.
+ */
+#include "meta/plan.h"
+
+static const char *plan_dtype_text(tq_dtype dtype, uint8_t kind, char out[32])
+{
+    static const char *const codes[] = {
+        [TQ_INT] = "int",
+        [TQ_UINT] = "uint",
+        [TQ_FLOAT] = "float",
+        [TQ_BFLOAT] = "bfloat",
+        [TQ_COMPLEX] = "complex",
+        [TQ_BOOL] = "bool",
+    };
+
+    if (kind == TQ_VALUE) {
+        return "non-tensor values";
+    }
+    if (dtype.code < sizeof(codes) / sizeof(codes[0]) && codes[dtype.code] != NULL) {
+        (void)snprintf(out, 32, "%s%u", codes[dtype.code], dtype.bits);
+    } else {
+        (void)snprintf(out, 32, "dtype %u of %u bits", dtype.code, dtype.bits);
+    }
+    return out;
+}
+
+static int plan_check_schema(const tqi_field *field, const tqi_batch_field *in, tq_error *err)
+{
+    char expected[32], given[32];
+
+    if (in->kind > TQ_VALUE || in->dtype.bits == 0 || in->dtype.bits % 8 != 0) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': kind %u with dtype %u of %u bits is not known",
+            in->name, in->kind, in->dtype.code, in->dtype.bits);
+    }
+    if (in->kind == TQ_VALUE && (in->dtype.code != TQ_UINT || in->dtype.bits != 8)) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': values are bytes of uint8", in->name);
+    }
+    if (field->known && (field->kind != in->kind || field->dtype.code != in->dtype.code ||
+                            field->dtype.bits != in->dtype.bits)) {
+        return tqi_error_set(err, TQ_EDTYPE, "field '%s' of partition '%s' holds %s, %s was given",
+            in->name, field->partition->name, plan_dtype_text(field->dtype, field->kind, expected),
+            plan_dtype_text(in->dtype, in->kind, given));
+    }
+    return TQ_OK;
+}
+
+/* Whether the runs cover all rows; counts those that bring a cell. */
+static int plan_check_runs(const tqi_plan *plan, tqi_plan_field *out, tq_error *err)
+{
+    const tqi_batch_field *in = out->in;
+    uint64_t rows = 0;
+
+    for (size_t i = 0; i < in->n_runs; i++) {
+        uint32_t block = in->runs[i].block;
+        if (in->runs[i].rows == 0 ||
+            (block != TQI_RUN_NONE && block != TQI_RUN_OPAQUE && block > plan->batch->n_blocks)) {
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu is malformed", in->name, i);
+        }
+        if (block == TQI_RUN_OPAQUE && in->opaque == NULL) {
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': opaque cells without bytes", in->name);
+        }
+        rows += in->runs[i].rows;
+        out->produced += block != TQI_RUN_NONE ? in->runs[i].rows : 0;
+    }
+    if (rows != plan->n) {
+        return tqi_error_set(err, TQ_EROWS, "field '%s' has %llu rows, the batch has %zu", in->name,
+            (unsigned long long)rows, plan->n);
+    }
+    return TQ_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- shapes */
+
+/* Calls for each row that brings a cell are the same for shapes and bytes: this walks them. */
+typedef struct plan_walk {
+    const tqi_batch_field *in;
+    size_t run;
+    uint32_t left; /* rows of the run */
+} plan_walk;
+
+static const tqi_run *plan_next(plan_walk *walk)
+{
+    if (walk->left == 0) {
+        walk->left = walk->in->runs[walk->run++].rows;
+    }
+    walk->left--;
+    return &walk->in->runs[walk->run - 1];
+}
+
+static int plan_uniform(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
+{
+    const tqi_batch_field *in = out->in;
+    int rc;
+
+    if (in->kind == TQ_VALUE && in->ndim != 1) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': a value has one dim, its size", in->name);
+    }
+    rc = tqi_m_shape_get(plan->meta, in->ndim, in->shape, &out->shape, err);
+    if (rc == TQ_OK) {
+        tqi_m_shape_hold(plan->meta, out->shape, out->produced - 1);
+        out->counted = out->produced;
+    }
+    return rc;
+}
+
+static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
+{
+    const tqi_batch_field *in = out->in;
+    plan_walk walk = {.in = in};
+    size_t at = 0;
+
+    if (in->n_ndims != plan->n && in->n_ndims != 1) {
+        return tqi_error_set(err, TQ_EROWS, "field '%s' has %zu row shapes, the batch has %zu rows", in->name,
+            in->n_ndims, plan->n);
+    }
+    out->shapes = calloc(plan->n, sizeof(*out->shapes));
+    if (out->shapes == NULL) {
+        return tqi_error_nomem(err, "shapes");
+    }
+    for (size_t i = 0; i < plan->n; i++) {
+        uint32_t ndim = in->ndims[in->n_ndims == 1 ? 0 : i];
+        bool cell = plan_next(&walk)->block != TQI_RUN_NONE;
+        int rc = TQ_OK;
+
+        if (ndim > in->n_dims - at || (cell && in->kind == TQ_VALUE && ndim != 1)) {
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed", in->name, i);
+        }
+        if (cell) {
+            rc = tqi_m_shape_get(plan->meta, ndim, in->dims + at, &out->shapes[i], err);
+        }
+        if (rc != TQ_OK) {
+            return rc;
+        }
+        out->counted = i + 1;
+        at += ndim;
+    }
+    if (at != in->n_dims) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dims are left over", in->name, in->n_dims - at);
+    }
+    return TQ_OK;
+}
+
+static uint32_t plan_shape(const tqi_plan_field *field, size_t row)
+{
+    return field->shapes != NULL ? field->shapes[row] : field->shape;
+}
+
+/* What the schema will be: uniform as long as all rows have one shape. */
+static void plan_schema(tqi_plan *plan, tqi_plan_field *out)
+{
+    const tqi_field *field = out->field;
+    bool same = out->in->kind != TQ_VALUE;
+    uint32_t shape = field->known ? field->shape : TQI_SHAPE_NONE;
+
+    out->learns = !field->known;
+    if (field->known && field->ragged) {
+        return;
+    }
+    if (out->shapes == NULL) {
+        same = same && (shape == TQI_SHAPE_NONE || shape == out->shape);
+        shape = out->shape;
+    }
+    for (size_t i = 0; out->shapes != NULL && same && i < plan->n; i++) {
+        if (out->shapes[i] != TQI_SHAPE_NONE) {
+            shape = shape == TQI_SHAPE_NONE ? out->shapes[i] : shape;
+            same = shape == out->shapes[i];
+        }
+    }
+    out->schema = same ? shape : TQI_SHAPE_NONE;
+    out->turns_ragged = field->known && !same;
+    if (out->learns && same) {
+        tqi_m_shape_hold(plan->meta, shape, 1);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- bytes */
+
+static int plan_check_bytes(const tqi_plan *plan, const tqi_plan_field *field, tq_error *err)
+{
+    const tqi_batch_field *in = field->in;
+    size_t row = 0;
+
+    for (size_t i = 0; i < in->n_runs; i++) {
+        const tqi_run *run = &in->runs[i];
+        uint64_t end = run->offset;
+        bool fits = true;
+
+        for (uint32_t r = 0; run->block != TQI_RUN_NONE && r < run->rows; r++) {
+            uint64_t elements = tqi_m_shape_elements(plan->meta, plan_shape(field, row + r));
+            uint64_t bytes = 0;
+            fits = !__builtin_mul_overflow(elements, (uint64_t)in->dtype.bits / 8, &bytes) && fits;
+            fits = !__builtin_add_overflow(end, bytes, &end) && fits;
+        }
+        if (!fits || (run->block != TQI_RUN_NONE && run->block != TQI_RUN_OPAQUE &&
+                         end > plan->batch->blocks[run->block - 1].size)) {
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': rows %zu to %zu do not fit into their block",
+                in->name, row, row + run->rows - 1);
+        }
+        row += run->rows;
+    }
+    return TQ_OK;
+}
+
+static int plan_opaque(const tqi_plan *plan, tqi_plan_field *out, tq_error *err)
+{
+    plan_walk walk = {.in = out->in};
+
+    if (out->in->opaque == NULL) {
+        return TQ_OK;
+    }
+    out->opaque = calloc(plan->n, sizeof(tqi_opaque *));
+    if (out->opaque == NULL) {
+        return tqi_error_nomem(err, "opaque cells");
+    }
+    for (size_t i = 0; i < plan->n; i++) {
+        const tq_slice *slice = &out->in->opaque[i];
+        if (plan_next(&walk)->block != TQI_RUN_OPAQUE) {
+            continue;
+        }
+        out->opaque[i] = malloc(sizeof(tqi_opaque) + slice->size);
+        if (out->opaque[i] == NULL) {
+            return tqi_error_nomem(err, "opaque cells");
+        }
+        out->opaque[i]->size = slice->size;
+        if (slice->size > 0) {
+            memcpy(out->opaque[i]->data, slice->data, slice->size);
+        }
+    }
+    return TQ_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- all of it */
+
+static int plan_field(tqi_plan *plan, tqi_plan_field *out, uint64_t stamp, tq_error *err)
+{
+    const tqi_batch_field *in = out->in;
+    tqi_field *field;
+    int rc = tqi_m_field_get(plan->partition, in->name, &field, err);
+
+    if (rc != TQ_OK) {
+        return rc;
+    }
+    field->plans++;
+    out->field = field;
+    if (field->stamp == stamp) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s' is twice in one batch", in->name);
+    }
+    field->stamp = stamp;
+    rc = plan_check_schema(field, in, err);
+    if (rc == TQ_OK) {
+        rc = plan_check_runs(plan, out, err);
+    }
+    if (rc != TQ_OK || out->produced == 0) {
+        return rc;
+    }
+    rc = in->ragged ? plan_ragged(plan, out, err) : plan_uniform(plan, out, err);
+    if (rc == TQ_OK) {
+        rc = plan_check_bytes(plan, out, err);
+    }
+    if (rc == TQ_OK) {
+        rc = plan_opaque(plan, out, err);
+    }
+    if (rc == TQ_OK) {
+        rc = tqi_m_field_reserve(field, plan->max_row, err);
+    }
+    if (rc == TQ_OK) {
+        plan_schema(plan, out);
+    }
+    return rc;
+}
+
+int tqi_m_plan_fields(tqi_plan *plan, tq_error *err)
+{
+    uint64_t stamp = ++plan->meta->stamp;
+    int rc = TQ_OK;
+
+    if (plan->batch->n_fields == 0) {
+        return TQ_OK;
+    }
+    plan->fields = calloc(plan->batch->n_fields, sizeof(*plan->fields));
+    if (plan->fields == NULL) {
+        return tqi_error_nomem(err, "fields");
+    }
+    for (size_t i = 0; rc == TQ_OK && i < plan->batch->n_fields; i++) {
+        plan->fields[i].in = &plan->batch->fields[i];
+        plan->n_fields++;
+        rc = plan_field(plan, &plan->fields[i], stamp, err);
+    }
+    return rc;
+}
+
+int tqi_m_plan_describe(const tqi_plan *plan, tqi_result *result, tq_error *err)
+{
+    tqi_batch_field *fields = tqi_m_result_alloc(result, plan->n_fields, sizeof(*fields));
+
+    if (fields == NULL) {
+        return tqi_error_nomem(err, "reply");
+    }
+    for (size_t i = 0; i < plan->n_fields; i++) {
+        const tqi_plan_field *from = &plan->fields[i];
+        bool old = from->produced == 0 && from->field->known;
+        uint32_t schema = old ? from->field->shape : from->schema;
+        uint64_t room = 0;
+        uint32_t ndim = from->in->ndim;
+        const uint64_t *dims = from->in->shape;
+        uint64_t *shape;
+
+        fields[i].name = tqi_m_result_strdup(result, from->in->name);
+        fields[i].kind = from->in->kind;
+        fields[i].dtype = from->in->dtype;
+        fields[i].ragged = from->produced > 0 || old ? schema == TQI_SHAPE_NONE : from->in->ragged;
+        if (schema != TQI_SHAPE_NONE) {
+            dims = tqi_m_shape_dims(plan->meta, schema, &room, &ndim);
+        }
+        if (!fields[i].ragged) {
+            shape = tqi_m_result_alloc(result, ndim, sizeof(*shape));
+            if (shape != NULL && ndim > 0) {
+                memcpy(shape, dims, ndim * sizeof(*shape));
+            }
+            fields[i].ndim = ndim;
+            fields[i].shape = shape;
+        }
+        if (fields[i].name == NULL || (!fields[i].ragged && fields[i].shape == NULL)) {
+            return tqi_error_nomem(err, "reply");
+        }
+    }
+    result->batch.fields = fields;
+    result->batch.n_fields = plan->n_fields;
+    return TQ_OK;
+}
+
+static void plan_link_field(tqi_plan *plan, tqi_plan_field *from)
+{
+    const tqi_batch_field *in = from->in;
+    uint64_t itemsize = in->dtype.bits / 8u;
+    size_t row = 0;
+
+    for (size_t i = 0; i < in->n_runs; i++) {
+        const tqi_run *run = &in->runs[i];
+        uint64_t offset = run->offset;
+
+        for (uint32_t r = 0; r < run->rows; r++, row++) {
+            tqi_cell cell = {0};
+            if (run->block == TQI_RUN_NONE) {
+                continue;
+            }
+            cell.shape = plan_shape(from, row);
+            if (run->block == TQI_RUN_OPAQUE) {
+                cell.block = TQI_CELL_OPAQUE;
+                cell.offset = (uint64_t)(uintptr_t)from->opaque[row];
+            } else {
+                cell.block = plan->handles[run->block - 1];
+                cell.offset = offset;
+                offset += tqi_m_shape_elements(plan->meta, cell.shape) * itemsize;
+            }
+            tqi_m_cell_link(from->field, plan->rows[row].index, plan->rows[row].row, cell);
+        }
+    }
+}
+
+void tqi_m_plan_link(tqi_plan *plan)
+{
+    for (size_t i = 0; i < plan->n_fields; i++) {
+        tqi_plan_field *from = &plan->fields[i];
+        if (from->produced == 0) {
+            continue;
+        }
+        if (from->learns) {
+            tqi_m_field_learn(from->field, from->in->kind, from->in->dtype, from->schema);
+        } else if (from->turns_ragged) {
+            tqi_m_field_make_ragged(from->field);
+        }
+        plan_link_field(plan, from);
+    }
+}
+
+void tqi_m_plan_fields_fini(tqi_plan *plan)
+{
+    for (size_t i = 0; i < plan->n_fields; i++) {
+        tqi_plan_field *from = &plan->fields[i];
+
+        if (!plan->committed) {
+            if (from->learns) {
+                tqi_m_shape_rele(plan->meta, from->schema, 1);
+            }
+            if (from->shapes == NULL) {
+                tqi_m_shape_rele(plan->meta, from->shape, from->counted);
+            }
+            for (uint64_t r = 0; from->shapes != NULL && r < from->counted; r++) {
+                tqi_m_shape_rele(plan->meta, from->shapes[r], 1);
+            }
+            for (size_t r = 0; from->opaque != NULL && r < plan->n; r++) {
+                free(from->opaque[r]);
+            }
+        }
+        free(from->shapes);
+        free(from->opaque);
+        if (from->field != NULL) {
+            from->field->plans--;
+            tqi_m_field_gc(from->field);
+        }
+    }
+    free(plan->fields);
+}

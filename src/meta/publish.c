@@ -1,0 +1,93 @@
+/*
+ * publish.c - publishing and reserving: plan, describe, commit.
+ */
+#include "meta/plan.h"
+
+static void publish_join(tqi_plan *plan)
+{
+    tqi_partition *partition = plan->partition;
+
+    for (uint32_t k = 0; k < plan->n_fresh; k++) {
+        tqi_extras *extras = plan->rows[plan->fresh_row[k]].extras;
+        uint32_t index;
+        tqi_sample *sample = tqi_m_sample_take(plan->meta, &index);
+
+        sample->partition = partition;
+        sample->extras = extras;
+        sample->ordinal = partition->next_ordinal++;
+        sample->row = tqi_m_row_take(partition);
+        if (extras != NULL) {
+            extras->index = index;
+        }
+        roaring_bitmap_add(partition->members, index);
+        partition->samples++;
+        tqi_m_ready_join(partition, sample->row);
+    }
+}
+
+/* Makes the plan real.  Cannot fail. */
+static void publish_commit(tqi_plan *plan)
+{
+    tqi_m_partition_born(plan->partition);
+    publish_join(plan);
+    for (size_t i = 0; i < plan->n_ranges; i++) {
+        const tqi_batch_block *block = &plan->batch->blocks[i];
+        plan->handles[i] = tqi_m_block_add(plan->meta, block, plan->ranges[i]->owner, plan->partition);
+    }
+    tqi_m_plan_link(plan);
+    /* What no cell is linked to is dead now, and the ranges may end. */
+    for (size_t i = 0; i < plan->n_ranges; i++) {
+        tqi_m_block_rele(plan->meta, plan->handles[i]);
+        tqi_m_range_use(plan->meta, plan->ranges[i]);
+    }
+    plan->committed = true;
+}
+
+static int publish_describe(tqi_plan *plan, tqi_result *result, tq_error *err)
+{
+    int rc = tqi_m_describe_samples(plan->partition, plan->rows, plan->n, true, true, result, err);
+
+    return rc == TQ_OK ? tqi_m_plan_describe(plan, result, err) : rc;
+}
+
+int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *result, tq_error *err)
+{
+    tqi_plan plan;
+    int rc = tqi_m_plan_begin(&plan, meta, publish->batch, publish->naming, err);
+
+    if (rc == TQ_OK) {
+        rc = tqi_m_plan_samples(&plan, publish->create, err);
+    }
+    if (rc == TQ_OK) {
+        rc = tqi_m_plan_tags(&plan, err);
+    }
+    if (rc == TQ_OK) {
+        rc = tqi_m_plan_blocks(&plan, publish->session, err);
+    }
+    if (rc == TQ_OK) {
+        rc = tqi_m_plan_fields(&plan, err);
+    }
+    if (rc == TQ_OK) {
+        rc = publish_describe(&plan, result, err);
+    }
+    if (rc != TQ_OK) {
+        tqi_result_fini(result);
+    } else if (plan.n > 0 || plan.n_ranges > 0) {
+        publish_commit(&plan);
+    }
+    tqi_m_plan_fini(&plan);
+    return rc;
+}
+
+int tqi_meta_reserve(tqi_meta *meta, const char *partition, size_t n, const char *const *keys,
+    const char *const *groups, tqi_result *result, tq_error *err)
+{
+    tqi_batch batch = {.partition = partition, .n = n, .keys = keys, .groups = groups};
+    tqi_publish publish = {
+        .batch = &batch,
+        .naming = keys != NULL ? TQI_BY_KEY : TQI_NEW,
+        .create = true,
+    };
+
+    return tqi_meta_publish(meta, &publish, result, err);
+}

@@ -1,0 +1,220 @@
+/*
+ * sample.c - samples: their global indexes, incarnations, keys and groups.
+ *
+ * Samples lie in pages that never move, by place = index - first index of the table.  Free ones form a queue through
+ * their `row`, so that freeing cannot fail and the index freed first is used first.
+ */
+#include "meta/internal.h"
+
+tqi_sample *tqi_m_member(const tqi_partition *partition, uint32_t index, uint32_t incarnation)
+{
+    tqi_sample *sample = tqi_m_sample(partition->meta, index);
+
+    if (sample == NULL || sample->partition != partition ||
+        (incarnation != 0 && incarnation != sample->incarnation)) {
+        return NULL;
+    }
+    return sample;
+}
+
+/* Pages for places below `end`. */
+static int sample_pages(tqi_meta *meta, uint64_t end, tq_error *err)
+{
+    size_t need = (size_t)((end + TQI_M_PAGE - 1) >> TQI_M_PAGE_BITS);
+
+    if (tqi_grow(&meta->pages, &meta->pages_capacity, need, sizeof(*meta->pages)) != TQ_OK) {
+        return tqi_error_nomem(err, "samples");
+    }
+    while (meta->n_pages < need) {
+        tqi_sample *page = calloc(TQI_M_PAGE, sizeof(*page));
+        if (page == NULL) {
+            return tqi_error_nomem(err, "samples");
+        }
+        for (size_t i = 0; i < TQI_M_PAGE; i++) {
+            page[i].incarnation = meta->first_incarnation;
+        }
+        meta->pages[meta->n_pages++] = page;
+    }
+    return TQ_OK;
+}
+
+int tqi_m_samples_plan(tqi_meta *meta, uint32_t n, uint32_t *indexes, tq_error *err)
+{
+    uint32_t place = meta->free_head;
+    uint32_t reused = n < meta->n_free ? n : meta->n_free;
+    uint64_t end = meta->places;
+    uint32_t i;
+
+    for (i = 0; i < reused; i++) {
+        indexes[i] = meta->first_index + place;
+        place = tqi_m_place(meta, place)->row;
+    }
+    for (; i < n; i++) {
+        if (meta->first_index + (uint32_t)end == TQ_NO_INDEX) {
+            end++;
+        }
+        if (end >= UINT32_MAX) {
+            return tqi_error_set(err, TQ_EFULL, "all %u sample indexes are in use", UINT32_MAX);
+        }
+        indexes[i] = meta->first_index + (uint32_t)end++;
+    }
+    return sample_pages(meta, end, err);
+}
+
+tqi_sample *tqi_m_sample_take(tqi_meta *meta, uint32_t *index)
+{
+    tqi_sample *sample;
+    uint32_t place;
+
+    if (meta->n_free > 0) {
+        place = meta->free_head;
+        sample = tqi_m_place(meta, place);
+        meta->free_head = sample->row;
+        meta->n_free--;
+    } else {
+        if (meta->first_index + meta->places == TQ_NO_INDEX) {
+            meta->places++;
+        }
+        place = meta->places++;
+        sample = tqi_m_place(meta, place);
+    }
+    meta->n_samples++;
+    *index = meta->first_index + place;
+    return sample;
+}
+
+static void sample_free(tqi_meta *meta, uint32_t index)
+{
+    uint32_t place = index - meta->first_index;
+    tqi_sample *sample = tqi_m_place(meta, place);
+
+    sample->partition = NULL;
+    sample->extras = NULL;
+    sample->ordinal = 0;
+    sample->row = 0;
+    sample->incarnation++;
+    if (sample->incarnation == 0) {
+        sample->incarnation = 1;
+    }
+    if (meta->n_free == 0) {
+        meta->free_head = place;
+    } else {
+        tqi_m_place(meta, meta->free_tail)->row = place;
+    }
+    meta->free_tail = place;
+    meta->n_free++;
+    meta->n_samples--;
+}
+
+void tqi_m_sample_clear(tqi_partition *partition, uint32_t index)
+{
+    tqi_sample *sample = tqi_m_sample(partition->meta, index);
+    tqi_field *field, *next;
+
+    tqi_m_ready_leave(partition, index, sample->row);
+    for (field = partition->known; field != NULL; field = next) {
+        next = field->next;
+        tqi_m_cell_unlink(field, index, sample->row, TQI_CELL_NONE);
+        tqi_m_field_gc(field);
+    }
+    if (sample->extras != NULL) {
+        tqi_m_extras_free(partition, sample->extras);
+    }
+    roaring_bitmap_remove(partition->members, index);
+    partition->samples--;
+    tqi_m_row_free(partition, sample->row);
+    sample_free(partition->meta, index);
+}
+
+void tqi_m_samples_fini(tqi_meta *meta)
+{
+    for (size_t i = 0; i < meta->n_pages; i++) {
+        free(meta->pages[i]);
+    }
+    free(meta->pages);
+}
+
+/* ---------------------------------------------------------------------------------------- extras */
+
+tqi_extras *tqi_m_extras_alloc(const char *key)
+{
+    size_t size = key != NULL ? strlen(key) : 0;
+    tqi_extras *extras = calloc(1, sizeof(*extras) + size + 1);
+
+    if (extras != NULL && size > 0) {
+        memcpy(extras->key, key, size);
+        extras->key_size = size;
+    }
+    return extras;
+}
+
+int tqi_m_key_add(tqi_partition *partition, tqi_extras *extras)
+{
+    bool hash_failed = false;
+
+    HASH_ADD_KEYPTR(hh, partition->keys, extras->key, extras->key_size, extras);
+    if (hash_failed) {
+        extras->hh.tbl = NULL;
+        return TQ_ENOMEM;
+    }
+    return TQ_OK;
+}
+
+tqi_extras *tqi_m_key_find(const tqi_partition *partition, const char *key)
+{
+    tqi_extras *extras;
+
+    HASH_FIND(hh, partition->keys, key, strlen(key), extras);
+    return extras;
+}
+
+void tqi_m_extras_free(tqi_partition *partition, tqi_extras *extras)
+{
+    tqi_tag *tag;
+
+    if (extras->hh.tbl != NULL) {
+        HASH_DEL(partition->keys, extras);
+    }
+    if (extras->group != NULL && --extras->group->samples == 0) {
+        HASH_DEL(partition->groups, extras->group);
+        free(extras->group);
+    }
+    while ((tag = extras->tags) != NULL) {
+        extras->tags = tag->next;
+        tqi_m_tag_free(partition, tag);
+    }
+    free(extras);
+}
+
+int tqi_m_group_join(tqi_partition *partition, tqi_extras *extras, const char *name)
+{
+    bool hash_failed = false;
+    size_t size = strlen(name);
+    tqi_group *group;
+
+    HASH_FIND(hh, partition->groups, name, size, group);
+    if (group == NULL) {
+        group = calloc(1, sizeof(*group) + size + 1);
+        if (group == NULL) {
+            return TQ_ENOMEM;
+        }
+        memcpy(group->name, name, size);
+        HASH_ADD_KEYPTR(hh, partition->groups, group->name, size, group);
+        if (hash_failed) {
+            free(group);
+            return TQ_ENOMEM;
+        }
+    }
+    group->samples++;
+    extras->group = group;
+    return TQ_OK;
+}
+
+const char *tqi_partition_key(const tqi_partition *partition, uint32_t index)
+{
+    const tqi_sample *sample = tqi_m_member(partition, index, 0);
+
+    return sample != NULL && sample->extras != NULL && sample->extras->key_size > 0
+               ? sample->extras->key
+               : NULL;
+}

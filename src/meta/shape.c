@@ -1,0 +1,174 @@
+/*
+ * shape.c - shapes of rows behind 32-bit handles.
+ *
+ * A row of no dims and a row of one dim below 2^31 need no record: the handle says it all.  So ragged columns of one dim,
+ * the usual ones, cost nothing per length.  Other shapes are kept once per value, counted.
+ */
+#include "meta/internal.h"
+
+#define SHAPE_INLINE_MAX 0x7fffffffu
+
+/* Elements of a shape; false when they overflow. */
+static bool shape_count(uint32_t ndim, const uint64_t *dims, uint64_t *elements)
+{
+    bool fits = true;
+
+    *elements = 1;
+    for (uint32_t i = 0; i < ndim; i++) {
+        fits = !__builtin_mul_overflow(*elements, dims[i], elements) && fits;
+    }
+    /* An empty row is empty, however large its other dims are. */
+    for (uint32_t i = 0; i < ndim; i++) {
+        if (dims[i] == 0) {
+            *elements = 0;
+            return true;
+        }
+    }
+    return fits;
+}
+
+/* A free place in the table of records, with room in the free list for all of them. */
+static int shape_place(tqi_meta *meta, uint32_t *place)
+{
+    if (meta->n_shape_free > 0) {
+        *place = meta->shape_free[--meta->n_shape_free];
+        return TQ_OK;
+    }
+    if (meta->shape_places >= SHAPE_INLINE_MAX - TQI_SHAPE_FIRST ||
+        tqi_grow(&meta->shape_table, &meta->shape_capacity, (size_t)meta->shape_places + 1,
+            sizeof(*meta->shape_table)) != TQ_OK ||
+        tqi_grow(&meta->shape_free, &meta->shape_free_capacity, (size_t)meta->shape_places + 1,
+            sizeof(*meta->shape_free)) != TQ_OK) {
+        return TQ_ENOMEM;
+    }
+    *place = meta->shape_places++;
+    return TQ_OK;
+}
+
+static tqi_shape *shape_make(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint64_t elements)
+{
+    bool hash_failed = false;
+    tqi_shape *shape = calloc(1, sizeof(*shape) + ndim * sizeof(*dims));
+    uint32_t place;
+
+    if (shape == NULL) {
+        return NULL;
+    }
+    shape->elements = elements;
+    shape->ndim = ndim;
+    memcpy(shape->dims, dims, ndim * sizeof(*dims));
+    if (shape_place(meta, &place) != TQ_OK) {
+        free(shape);
+        return NULL;
+    }
+    HASH_ADD_KEYPTR(hh, meta->shapes, shape->dims, ndim * sizeof(*dims), shape);
+    if (hash_failed) {
+        meta->shape_free[meta->n_shape_free++] = place;
+        free(shape);
+        return NULL;
+    }
+    meta->shape_table[place] = shape;
+    shape->handle = TQI_SHAPE_FIRST + place;
+    return shape;
+}
+
+int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle, tq_error *err)
+{
+    uint64_t elements;
+    tqi_shape *shape;
+
+    if (ndim == 0) {
+        *handle = TQI_SHAPE_SCALAR;
+        return TQ_OK;
+    }
+    if (ndim == 1 && dims[0] <= SHAPE_INLINE_MAX) {
+        *handle = TQI_SHAPE_INLINE | (uint32_t)dims[0];
+        return TQ_OK;
+    }
+    if (ndim > TQ_NDIM_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim,
+            TQ_NDIM_MAX);
+    }
+    HASH_FIND(hh, meta->shapes, dims, ndim * sizeof(*dims), shape);
+    if (shape == NULL) {
+        if (!shape_count(ndim, dims, &elements)) {
+            return tqi_error_set(err, TQ_EINVAL, "a row has too many elements");
+        }
+        shape = shape_make(meta, ndim, dims, elements);
+        if (shape == NULL) {
+            return tqi_error_nomem(err, "shape");
+        }
+    }
+    shape->refs++;
+    *handle = shape->handle;
+    return TQ_OK;
+}
+
+static tqi_shape *shape_record(const tqi_meta *meta, uint32_t handle)
+{
+    if (handle < TQI_SHAPE_FIRST || (handle & TQI_SHAPE_INLINE) != 0) {
+        return NULL;
+    }
+    return meta->shape_table[handle - TQI_SHAPE_FIRST];
+}
+
+void tqi_m_shape_hold(tqi_meta *meta, uint32_t handle, uint64_t n)
+{
+    tqi_shape *shape = shape_record(meta, handle);
+
+    if (shape != NULL) {
+        shape->refs += n;
+    }
+}
+
+void tqi_m_shape_rele(tqi_meta *meta, uint32_t handle, uint64_t n)
+{
+    tqi_shape *shape = shape_record(meta, handle);
+
+    if (shape == NULL) {
+        return;
+    }
+    shape->refs -= n;
+    if (shape->refs == 0) {
+        HASH_DEL(meta->shapes, shape);
+        meta->shape_table[handle - TQI_SHAPE_FIRST] = NULL;
+        meta->shape_free[meta->n_shape_free++] = handle - TQI_SHAPE_FIRST;
+        free(shape);
+    }
+}
+
+uint64_t tqi_m_shape_elements(const tqi_meta *meta, uint32_t handle)
+{
+    const tqi_shape *shape;
+
+    if ((handle & TQI_SHAPE_INLINE) != 0) {
+        return handle & SHAPE_INLINE_MAX;
+    }
+    shape = shape_record(meta, handle);
+    return shape != NULL ? shape->elements : handle == TQI_SHAPE_SCALAR;
+}
+
+const uint64_t *tqi_m_shape_dims(const tqi_meta *meta, uint32_t handle, uint64_t *room, uint32_t *ndim)
+{
+    const tqi_shape *shape = shape_record(meta, handle);
+
+    if (shape != NULL) {
+        *ndim = shape->ndim;
+        return shape->dims;
+    }
+    *ndim = (handle & TQI_SHAPE_INLINE) != 0;
+    *room = handle & SHAPE_INLINE_MAX;
+    return room;
+}
+
+void tqi_m_shapes_fini(tqi_meta *meta)
+{
+    tqi_shape *shape, *next;
+
+    HASH_ITER (hh, meta->shapes, shape, next) {
+        HASH_DEL(meta->shapes, shape);
+        free(shape);
+    }
+    free(meta->shape_table);
+    free(meta->shape_free);
+}
