@@ -32,11 +32,12 @@ typedef struct tq_pick_request {
     const char *config;    /**< The claim's sampling_config as a JSON object, "{}" when none was given. */
 } tq_pick_request;
 
-/** Number of samples in the view. */
+/** Number of samples in the view; with `look` in the sampler's table at most as many as that says. */
 TQ_API uint32_t tq_view_count(const tq_sampler_view *view);
 /** Global indexes of the view's samples, ascending; valid during the pick. */
 TQ_API const uint32_t *tq_view_indexes(const tq_sampler_view *view);
-/** Group given at put for the i-th sample of the view, or NULL: its group is then its place among the ordinals. */
+/** Group given at put for the i-th sample of the view, or NULL: its group is then its place among the ordinals.  Within
+ * a pick all samples of a group give the same pointer. */
 TQ_API const char *tq_view_group(const tq_sampler_view *view, uint32_t i);
 /** Samples the partition holds of the group that the i-th sample of the view was given at put, ready or not. */
 TQ_API uint32_t tq_view_group_size(const tq_sampler_view *view, uint32_t i);
@@ -64,6 +65,9 @@ typedef struct tq_sampler {
     uint32_t (*need)(const tq_pick_request *request);
     /** Picks.  TQ_OK with a filled pick; TQ_EAGAIN when too few samples fit; any other code fails the claim. */
     int (*pick)(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err);
+    /** Most samples that a pick looks at: it is shown the first ones in ascending order, and costs by that number, not by
+     * what is ready.  NULL: it sees all. */
+    uint32_t (*look)(const tq_pick_request *request);
 } tq_sampler;
 
 /** Registers a sampler by name for controllers of this process.  The table must outlive the process. */

@@ -102,7 +102,7 @@ int tqi_m_blocks_reserve(tqi_meta *meta, size_t n, tq_error *err)
             return tqi_error_set(err, TQ_EFULL, "too many blocks");
         }
         if (tqi_grow(&meta->block_pages, &meta->block_pages_capacity, meta->n_block_pages + 1,
-                sizeof(*meta->block_pages)) != TQ_OK) {
+                     sizeof(*meta->block_pages)) != TQ_OK) {
             return tqi_error_nomem(err, "blocks");
         }
         page = calloc(TQI_M_BLOCK_PAGE, sizeof(*page));
@@ -119,8 +119,8 @@ int tqi_m_blocks_reserve(tqi_meta *meta, size_t n, tq_error *err)
     return block_map_reserve(meta, (uint64_t)meta->n_blocks + n, err);
 }
 
-uint32_t tqi_m_block_add(
-    tqi_meta *meta, const tqi_batch_block *from, tqi_owner *owner, tqi_partition *partition)
+uint32_t tqi_m_block_add(tqi_meta *meta, const tqi_batch_block *from, tqi_owner *owner,
+                         tqi_partition *partition)
 {
     uint32_t handle = meta->block_free;
     tqi_block *block = tqi_m_block(meta, handle);
@@ -206,11 +206,13 @@ static bool block_real(const tqi_cell *cell)
     return tqi_m_produced(cell->block) && cell->block != TQI_CELL_OPAQUE;
 }
 
-static void block_lose_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell, void *arg)
+static void block_lose_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell,
+                            void *arg)
 {
     block_loss *loss = arg;
 
-    if (block_real(cell) && tqi_m_block(field->partition->meta, cell->block)->stamp == loss->stamp) {
+    if (block_real(cell) &&
+        tqi_m_block(field->partition->meta, cell->block)->stamp == loss->stamp) {
         tqi_m_cell_unlink(field, index, row, TQI_CELL_LOST);
         if (loss->hit != NULL) {
             roaring_bitmap_add(loss->hit, index);
@@ -219,7 +221,8 @@ static void block_lose_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_
 }
 
 /* Tells of the samples, in one call if there is memory for it. */
-static void block_tell(const char *partition, const roaring_bitmap_t *hit, tqi_lost_fn lost, void *arg)
+static void block_tell(const char *partition, const roaring_bitmap_t *hit, tqi_lost_fn lost,
+                       void *arg)
 {
     size_t n = roaring_bitmap_get_cardinality(hit);
     uint32_t few[64];
@@ -252,8 +255,8 @@ void tqi_m_lose_stamped(tqi_partition *partition, uint64_t stamp, tqi_lost_fn lo
     }
 }
 
-int tqi_meta_blocks_lost(
-    tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost_fn lost, void *arg, tq_error *err)
+int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost_fn lost, void *arg,
+                         tq_error *err)
 {
     uint64_t stamp = ++meta->stamp;
     tqi_partition **partitions = NULL;
@@ -300,7 +303,8 @@ typedef struct block_shift {
     bool fits;
 } block_shift;
 
-static void block_shift_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell, void *arg)
+static void block_shift_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell,
+                             void *arg)
 {
     block_shift *move = arg;
     uint64_t offset;
@@ -323,30 +327,32 @@ static void block_shift_cell(tqi_field *field, uint32_t index, uint32_t row, tqi
 }
 
 int tqi_meta_move(tqi_meta *meta, uint64_t session_id, uint64_t from, const tqi_batch_block *to,
-    int64_t shift, tq_error *err)
+                  int64_t shift, tq_error *err)
 {
     const tqi_session *session = tqi_m_session_find(meta, session_id);
     tqi_range *range = session != NULL ? tqi_m_range_find(session, to->id) : NULL;
-    block_shift move = {.from = tqi_m_block_find(meta, from), .size = to->size, .shift = shift, .fits = true};
+    block_shift move = {
+        .from = tqi_m_block_find(meta, from), .size = to->size, .shift = shift, .fits = true};
     tqi_partition *partition;
     int rc;
 
     if (range == NULL || to->owner == NULL || strcmp(range->owner->name, to->owner) != 0 ||
         range->owner->incarnation != to->owner_incarnation) {
         return tqi_error_set(err, TQ_EINVAL,
-            "block %llu is not an unpublished block of this session and owner",
-            (unsigned long long)to->id);
+                             "block %llu is not an unpublished block of this session and owner",
+                             (unsigned long long)to->id);
     }
     if (to->locator_size > TQ_LOCATOR_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "locator of block %llu has %zu bytes, at most %d are possible",
-            (unsigned long long)to->id, to->locator_size, TQ_LOCATOR_MAX);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "locator of block %llu has %zu bytes, at most %d are possible",
+                             (unsigned long long)to->id, to->locator_size, TQ_LOCATOR_MAX);
     }
     partition = move.from != 0 ? tqi_m_block(meta, move.from)->partition : NULL;
     if (partition != NULL) {
         tqi_m_partition_cells(partition, block_shift_cell, &move);
         if (!move.fits) {
             return tqi_error_set(err, TQ_EINVAL, "rows of block %llu do not fit into block %llu",
-                (unsigned long long)from, (unsigned long long)to->id);
+                                 (unsigned long long)from, (unsigned long long)to->id);
         }
         rc = tqi_m_blocks_reserve(meta, 1, err);
         if (rc != TQ_OK) {

@@ -27,7 +27,7 @@ void tqi_m_claim_free(tqi_meta *meta, tqi_claim *claim)
 
 /* Record of the samples among `consumed` that the task has not consumed before; they are not consumed yet. */
 static int claim_make(tqi_view *view, const uint32_t *consumed, uint32_t n, uint64_t session_id,
-    tqi_claim **out, tq_error *err)
+                      tqi_claim **out, tq_error *err)
 {
     bool hash_failed = false;
     tqi_task *task = view->key.task;
@@ -48,8 +48,8 @@ static int claim_make(tqi_view *view, const uint32_t *consumed, uint32_t n, uint
         const tqi_sample *sample = tqi_m_member(task->partition, consumed[i], 0);
         if (sample == NULL) {
             free(claim);
-            return tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'", consumed[i],
-                task->partition->name);
+            return tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'",
+                                 consumed[i], task->partition->name);
         }
         if (!roaring_bitmap_contains(task->consumed, consumed[i])) {
             claim->indexes[claim->n] = consumed[i];
@@ -73,7 +73,7 @@ static int claim_make(tqi_view *view, const uint32_t *consumed, uint32_t n, uint
 }
 
 static int claim_describe(tqi_view *view, const uint32_t *chosen, uint32_t n, bool with_tags,
-    tqi_result *result, tq_error *err)
+                          tqi_result *result, tq_error *err)
 {
     const tqi_set *set = view->key.set;
     tqi_row *rows = calloc(n > 0 ? n : 1, sizeof(*rows));
@@ -85,15 +85,16 @@ static int claim_describe(tqi_view *view, const uint32_t *chosen, uint32_t n, bo
     for (uint32_t i = 0; i < n; i++) {
         const tqi_sample *sample = tqi_m_member(set->partition, chosen[i], 0);
         if (sample == NULL) {
-            rc = tqi_error_set(
-                err, TQ_ECLEARED, "sample %u is not in partition '%s'", chosen[i], set->partition->name);
+            rc = tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'", chosen[i],
+                               set->partition->name);
             goto done;
         }
         rows[i] = tqi_m_row_of(chosen[i], sample);
     }
     rc = tqi_m_describe_samples(set->partition, rows, n, with_tags, with_tags, result, err);
     if (rc == TQ_OK) {
-        rc = tqi_m_describe_fields(set->partition, rows, n, set->fields, set->n_fields, result, err);
+        rc =
+            tqi_m_describe_fields(set->partition, rows, n, set->fields, set->n_fields, result, err);
     }
 
 done:
@@ -101,8 +102,9 @@ done:
     return rc;
 }
 
-int tqi_view_take(tqi_view *view, const uint32_t *chosen, uint32_t n_chosen, const uint32_t *consumed,
-    uint32_t n_consumed, uint64_t session, bool with_tags, tqi_result *result, tq_error *err)
+int tqi_view_take(tqi_view *view, const uint32_t *chosen, uint32_t n_chosen,
+                  const uint32_t *consumed, uint32_t n_consumed, uint64_t session, bool with_tags,
+                  tqi_result *result, tq_error *err)
 {
     tqi_claim *claim = NULL;
     int rc = claim_describe(view, chosen, n_chosen, with_tags, result, err);
@@ -199,8 +201,8 @@ const uint32_t *tqi_view_cache_get(const tqi_view *view, const char *name, uint3
     return slot->indexes;
 }
 
-int tqi_view_cache_set(
-    tqi_view *view, const char *name, const uint32_t *indexes, uint32_t n, tq_error *err)
+int tqi_view_cache_set(tqi_view *view, const char *name, const uint32_t *indexes, uint32_t n,
+                       tq_error *err)
 {
     bool hash_failed = false;
     tqi_task *task = view->key.task;
@@ -230,7 +232,7 @@ int tqi_view_cache_set(
             if (sample == NULL) {
                 free(slot);
                 return tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'",
-                    indexes[i], task->partition->name);
+                                     indexes[i], task->partition->name);
             }
             slot->indexes[i] = indexes[i];
             slot->incarnations[i] = sample->incarnation;
@@ -269,8 +271,8 @@ void tqi_m_task_reset(tqi_task *task)
     }
 }
 
-int tqi_meta_reset_consumption(
-    tqi_meta *meta, const char *partition_name, const char *task_name, tq_error *err)
+int tqi_meta_reset_consumption(tqi_meta *meta, const char *partition_name, const char *task_name,
+                               tq_error *err)
 {
     tqi_partition *partition;
     tqi_task *task;

@@ -19,7 +19,7 @@
 #include <string.h>
 
 /* A failed insertion leaves the table as it was and sets `hash_failed`, which every caller of HASH_ADD* declares. */
-#define HASH_NONFATAL_OOM 1
+#define HASH_NONFATAL_OOM           1
 #define uthash_nonfatal_oom(object) ((void)(hash_failed = true))
 #include <uthash.h>
 #include <utlist.h>
@@ -52,7 +52,7 @@ struct tqi_sample {
 };
 
 #define TQI_M_PAGE_BITS 12
-#define TQI_M_PAGE (1u << TQI_M_PAGE_BITS)
+#define TQI_M_PAGE      (1u << TQI_M_PAGE_BITS)
 
 /* A tag's name, one per partition and name. */
 struct tqi_tag_name {
@@ -93,12 +93,12 @@ struct tqi_extras {
 
 /* Where a cell lies: 16 bytes, an array per field, indexed by row. */
 typedef struct tqi_cell {
-    uint32_t block; /* handle, or one of the marks */
-    uint32_t shape; /* handle; counted */
+    uint32_t block;  /* handle, or one of the marks */
+    uint32_t shape;  /* handle; counted */
     uint64_t offset; /* opaque cells: a tqi_opaque pointer */
 } tqi_cell;
-#define TQI_CELL_NONE 0u
-#define TQI_CELL_LOST UINT32_MAX
+#define TQI_CELL_NONE   0u
+#define TQI_CELL_LOST   UINT32_MAX
 #define TQI_CELL_OPAQUE (UINT32_MAX - 1)
 
 typedef struct tqi_opaque {
@@ -246,9 +246,9 @@ struct tqi_shape {
     uint32_t ndim;
     uint64_t dims[];
 };
-#define TQI_SHAPE_NONE 0u
+#define TQI_SHAPE_NONE   0u
 #define TQI_SHAPE_SCALAR 1u
-#define TQI_SHAPE_FIRST 2u
+#define TQI_SHAPE_FIRST  2u
 #define TQI_SHAPE_INLINE 0x80000000u /* one dim, in the low 31 bits */
 
 /* A published block with at least one live cell.  While it is free, `live` is the next free handle. */
@@ -367,7 +367,8 @@ struct tqi_meta {
     size_t dead_pages_capacity;
     tqi_dead_node *dead_free;
     uint64_t n_dead_free;
-    uint64_t dead_reserved; /* one per live block and per unpublished id; never more than n_dead_free */
+    uint64_t
+        dead_reserved; /* one per live block and per unpublished id; never more than n_dead_free */
     uint64_t n_dead;
 };
 
@@ -449,12 +450,14 @@ static inline tqi_cell tqi_m_cell(const tqi_field *field, uint32_t row)
 /* ---------------------------------------------------------------------------------------- shape.c */
 
 /* Handle of a shape, counted once.  TQ_EINVAL when the number of elements overflows. */
-int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle, tq_error *err);
+int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
+                    tq_error *err);
 void tqi_m_shape_hold(tqi_meta *meta, uint32_t handle, uint64_t n);
 void tqi_m_shape_rele(tqi_meta *meta, uint32_t handle, uint64_t n);
 uint64_t tqi_m_shape_elements(const tqi_meta *meta, uint32_t handle);
 /* Dims of a handle; `room` holds the one dim of those without a record. */
-const uint64_t *tqi_m_shape_dims(const tqi_meta *meta, uint32_t handle, uint64_t *room, uint32_t *ndim);
+const uint64_t *tqi_m_shape_dims(const tqi_meta *meta, uint32_t handle, uint64_t *room,
+                                 uint32_t *ndim);
 void tqi_m_shapes_fini(tqi_meta *meta);
 
 /* ---------------------------------------------------------------------------------------- block.c */
@@ -466,13 +469,14 @@ static inline tqi_block *tqi_m_block(const tqi_meta *meta, uint32_t handle)
 /* Room for n more blocks. */
 int tqi_m_blocks_reserve(tqi_meta *meta, size_t n, tq_error *err);
 /* Makes a block with one hold (live 1), so that it does not die while it is being linked.  Cannot fail after reserve. */
-uint32_t tqi_m_block_add(
-    tqi_meta *meta, const tqi_batch_block *from, tqi_owner *owner, tqi_partition *partition);
+uint32_t tqi_m_block_add(tqi_meta *meta, const tqi_batch_block *from, tqi_owner *owner,
+                         tqi_partition *partition);
 /* Counts one cell (or hold) less; the block is dead with the last one.  Cannot fail. */
 void tqi_m_block_rele(tqi_meta *meta, uint32_t handle);
 uint32_t tqi_m_block_find(const tqi_meta *meta, uint64_t id); /* 0: none */
 /* Calls fn for each cell that is not TQI_CELL_NONE. */
-typedef void (*tqi_m_cell_fn)(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell, void *arg);
+typedef void (*tqi_m_cell_fn)(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell,
+                              void *arg);
 void tqi_m_partition_cells(tqi_partition *partition, tqi_m_cell_fn fn, void *arg);
 /* Makes the cells of blocks with the stamp lost, and calls `lost`. */
 void tqi_m_lose_stamped(tqi_partition *partition, uint64_t stamp, tqi_lost_fn lost, void *arg);
@@ -502,7 +506,8 @@ void tqi_m_dead_fini(tqi_meta *meta);
 /* ---------------------------------------------------------------------------------------- tag.c */
 
 /* New tag, not on a sample yet; NULL without memory. */
-tqi_tag *tqi_m_tag_alloc(tqi_partition *partition, const char *name, const uint8_t *value, uint32_t size);
+tqi_tag *tqi_m_tag_alloc(tqi_partition *partition, const char *name, const uint8_t *value,
+                         uint32_t size);
 void tqi_m_tag_free(tqi_partition *partition, tqi_tag *tag);
 /* Puts it on the sample; returns the one it replaced, or NULL. */
 tqi_tag *tqi_m_tag_set(tqi_extras *extras, tqi_tag *tag);
@@ -553,12 +558,14 @@ static inline tqi_row tqi_m_row_of(uint32_t index, const tqi_sample *sample)
 void *tqi_m_result_alloc(tqi_result *result, size_t count, size_t size);
 char *tqi_m_result_strdup(tqi_result *result, const char *text);
 /* Partition, indexes, incarnations, ordinals; with `extras` also keys, groups and tags. */
-int tqi_m_describe_samples(tqi_partition *partition, const tqi_row *rows, size_t n, bool keys, bool tags,
-    tqi_result *result, tq_error *err);
+int tqi_m_describe_samples(tqi_partition *partition, const tqi_row *rows, size_t n, bool keys,
+                           bool tags, tqi_result *result, tq_error *err);
 /* Fields with shapes, runs and blocks. */
-int tqi_m_describe_fields(tqi_partition *partition, const tqi_row *rows, size_t n, tqi_field *const *fields,
-    size_t n_fields, tqi_result *result, tq_error *err);
+int tqi_m_describe_fields(tqi_partition *partition, const tqi_row *rows, size_t n,
+                          tqi_field *const *fields, size_t n_fields, tqi_result *result,
+                          tq_error *err);
 /* Tags of the rows as columns. */
-int tqi_m_tags_describe(tqi_meta *meta, const tqi_row *rows, size_t n, tqi_result *result, tq_error *err);
+int tqi_m_tags_describe(tqi_meta *meta, const tqi_row *rows, size_t n, tqi_result *result,
+                        tq_error *err);
 
 #endif

@@ -88,7 +88,7 @@ void tqi_m_range_free(tqi_meta *meta, tqi_range *range)
 
     session->n_ranges--;
     memmove(&session->ranges[place], &session->ranges[place + 1],
-        (session->n_ranges - place) * sizeof(*session->ranges));
+            (session->n_ranges - place) * sizeof(*session->ranges));
     DL_DELETE(range->owner->ranges, range);
     meta->n_ranges--;
     meta->dead_reserved -= range->left;
@@ -102,22 +102,23 @@ void tqi_m_range_use(tqi_meta *meta, tqi_range *range)
     }
 }
 
-int tqi_meta_lease(tqi_meta *meta, uint64_t session_id, tqi_owner *owner, uint32_t count, uint64_t *first,
-    tq_error *err)
+int tqi_meta_lease(tqi_meta *meta, uint64_t session_id, tqi_owner *owner, uint32_t count,
+                   uint64_t *first, tq_error *err)
 {
     tqi_session *session;
     tqi_range *range;
     int rc;
 
     if (count == 0 || count > TQI_M_LEASE_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "a lease is of 1 to %u blocks, not %u", TQI_M_LEASE_MAX, count);
+        return tqi_error_set(err, TQ_EINVAL, "a lease is of 1 to %u blocks, not %u",
+                             TQI_M_LEASE_MAX, count);
     }
     rc = tqi_m_session_get(meta, session_id, &session, err);
     if (rc != TQ_OK) {
         return rc;
     }
     if (tqi_grow(&session->ranges, &session->ranges_capacity, session->n_ranges + 1,
-            sizeof(*session->ranges)) != TQ_OK) {
+                 sizeof(*session->ranges)) != TQ_OK) {
         return tqi_error_nomem(err, "lease");
     }
     range = calloc(1, sizeof(*range));
@@ -134,10 +135,10 @@ int tqi_meta_lease(tqi_meta *meta, uint64_t session_id, tqi_owner *owner, uint32
         meta->next_block = 1;
     }
     *range = (tqi_range){.session = session,
-        .owner = owner,
-        .first = meta->next_block,
-        .count = count,
-        .left = count};
+                         .owner = owner,
+                         .first = meta->next_block,
+                         .count = count,
+                         .left = count};
     meta->next_block += count;
     meta->n_ranges++;
     session->ranges[session->n_ranges++] = range;
@@ -146,8 +147,8 @@ int tqi_meta_lease(tqi_meta *meta, uint64_t session_id, tqi_owner *owner, uint32
     return TQ_OK;
 }
 
-int tqi_meta_abandon(
-    tqi_meta *meta, uint64_t session_id, const uint64_t *ids, size_t n, bool writer_done, tq_error *err)
+int tqi_meta_abandon(tqi_meta *meta, uint64_t session_id, const uint64_t *ids, size_t n,
+                     bool writer_done, tq_error *err)
 {
     const tqi_session *session = tqi_m_session_find(meta, session_id);
     size_t i;
@@ -161,8 +162,9 @@ int tqi_meta_abandon(
         tqi_m_range_mark(range, ids[i], true);
     }
     if (i < n) {
-        int rc = tqi_error_set(err, TQ_EINVAL, "block %llu is not an unpublished block of this session",
-            (unsigned long long)ids[i]);
+        int rc =
+            tqi_error_set(err, TQ_EINVAL, "block %llu is not an unpublished block of this session",
+                          (unsigned long long)ids[i]);
         while (i-- > 0) {
             tqi_m_range_mark(session->ranges[lease_place(session, ids[i])], ids[i], false);
         }

@@ -47,14 +47,14 @@ typedef struct tqi_run {
     uint32_t rows;
     uint64_t offset;
 } tqi_run;
-#define TQI_RUN_NONE 0u             /* not produced */
-#define TQI_RUN_LOST UINT32_MAX     /* lost with its storage */
+#define TQI_RUN_NONE   0u               /* not produced */
+#define TQI_RUN_LOST   UINT32_MAX       /* lost with its storage */
 #define TQI_RUN_OPAQUE (UINT32_MAX - 1) /* kept by a manager that keys by index: see opaque */
 
 /* One field of a batch; arrays belong to the caller (in) or to the batch (out). */
 typedef struct tqi_batch_field {
     const char *name;
-    uint8_t kind;   /* enum tq_kind */
+    uint8_t kind; /* enum tq_kind */
     tq_dtype dtype;
     bool ragged;           /* false: all rows have `shape` */
     uint32_t ndim;         /* of shape */
@@ -107,8 +107,9 @@ typedef struct tqi_batch {
 typedef struct tqi_result {
     tqi_batch batch;
     uint64_t claim; /* id of the claim, 0 without one */
-    uint64_t bytes; /* of the cells, as far as they are known: sum over cells of itemsize * elements */
-    void *arena;    /* private */
+    uint64_t
+        bytes;   /* of the cells, as far as they are known: sum over cells of itemsize * elements */
+    void *arena; /* private */
 } tqi_result;
 void tqi_result_fini(tqi_result *result);
 
@@ -116,9 +117,9 @@ void tqi_result_fini(tqi_result *result);
 
 /* How a publish names its samples. */
 typedef enum tqi_naming {
-    TQI_BY_INDEX,  /* batch.indexes, with incarnations; a cleared one refuses the whole publish: TQ_ECLEARED */
-    TQI_BY_KEY,    /* batch.keys, all set; the same key twice: the later row wins per field, tags merge */
-    TQI_NEW        /* batch.n new samples; keys may be given for some and must then be new: TQ_EEXIST */
+    TQI_BY_INDEX, /* batch.indexes, with incarnations; a cleared one refuses the whole publish: TQ_ECLEARED */
+    TQI_BY_KEY, /* batch.keys, all set; the same key twice: the later row wins per field, tags merge */
+    TQI_NEW /* batch.n new samples; keys may be given for some and must then be new: TQ_EEXIST */
 } tqi_naming;
 
 typedef struct tqi_publish {
@@ -140,19 +141,22 @@ int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *res
 /* Reserves samples: n new ones (keys NULL), or those of the keys that do not exist yet.  `groups` may be NULL. The result
  * names all of them (also the keys that existed). */
 int tqi_meta_reserve(tqi_meta *meta, const char *partition, size_t n, const char *const *keys,
-    const char *const *groups, tqi_result *result, tq_error *err);
+                     const char *const *groups, tqi_result *result, tq_error *err);
 
 /* Clears samples: their cells, keys, tags, consumption; the index gets a new incarnation and goes to the free list.
  * Unknown keys, indexes of other partitions and other incarnations are skipped.  Returns how many in *cleared. */
 int tqi_meta_clear_indexes(tqi_meta *meta, const char *partition, const uint32_t *indexes,
-    const uint32_t *incarnations, size_t n, uint32_t *cleared, tq_error *err);
-int tqi_meta_clear_keys(
-    tqi_meta *meta, const char *partition, const char *const *keys, size_t n, uint32_t *cleared, tq_error *err);
+                           const uint32_t *incarnations, size_t n, uint32_t *cleared,
+                           tq_error *err);
+int tqi_meta_clear_keys(tqi_meta *meta, const char *partition, const char *const *keys, size_t n,
+                        uint32_t *cleared, tq_error *err);
 /* Every sample, task, cached pick and the partition itself.  Held views stay, of a partition that does not exist yet. */
-int tqi_meta_clear_partition(tqi_meta *meta, const char *partition, uint32_t *cleared, tq_error *err);
+int tqi_meta_clear_partition(tqi_meta *meta, const char *partition, uint32_t *cleared,
+                             tq_error *err);
 
 /* Frees the consumption of a task (NULL or "": of all) on a partition.  Unknown ones are no error. */
-int tqi_meta_reset_consumption(tqi_meta *meta, const char *partition, const char *task, tq_error *err);
+int tqi_meta_reset_consumption(tqi_meta *meta, const char *partition, const char *task,
+                               tq_error *err);
 
 /* ---------------------------------------------------------------------------------------- claims */
 
@@ -161,7 +165,7 @@ int tqi_meta_reset_consumption(tqi_meta *meta, const char *partition, const char
  * partition that was never written goes away with it; others stay until their partition is cleared).  TQ_EINVAL for no
  * field, TQ_ENAME for bad names. */
 int tqi_view_get(tqi_meta *meta, const char *partition, const char *const *fields, size_t n_fields,
-    const char *task, tqi_view **out, tq_error *err);
+                 const char *task, tqi_view **out, tq_error *err);
 void tqi_view_rele(tqi_view *view);
 uint32_t tqi_view_ready(const tqi_view *view); /* ready and not consumed by the task */
 void tqi_view_set_user(tqi_view *view, void *user);
@@ -177,7 +181,7 @@ uint32_t tqi_view_list(tqi_view *view, const uint32_t **indexes, tq_error *err);
 /* The same, but only the first `max` of them: costs by what is asked for, not by what is ready.  Without memory
  * *indexes is NULL. */
 uint32_t tqi_view_list_first(tqi_view *view, uint32_t max, const uint32_t **indexes, tq_error *err);
-const char *tqi_view_sample_group(const tqi_view *view, uint32_t index);      /* NULL: none */
+const char *tqi_view_sample_group(const tqi_view *view, uint32_t index); /* NULL: none */
 uint32_t tqi_view_sample_group_size(const tqi_view *view, uint32_t index);
 uint64_t tqi_view_sample_ordinal(const tqi_view *view, uint32_t index);
 /* Encoded tag value, size 0 when it has none. */
@@ -186,12 +190,14 @@ tq_slice tqi_view_sample_tag(const tqi_view *view, uint32_t index, const char *n
 /* Cached picks of a sampler for (partition, task): a slot holds indexes.  get returns NULL when empty or when one of its
  * samples was cleared since. */
 const uint32_t *tqi_view_cache_get(const tqi_view *view, const char *slot, uint32_t *n);
-int tqi_view_cache_set(tqi_view *view, const char *slot, const uint32_t *indexes, uint32_t n, tq_error *err);
+int tqi_view_cache_set(tqi_view *view, const char *slot, const uint32_t *indexes, uint32_t n,
+                       tq_error *err);
 
 /* Takes samples for the task: marks `consumed` ones, makes a claim record of them for `session`, and describes `chosen`
  * (in that order) with the view's fields.  with_tags: also keys, groups and tags. */
-int tqi_view_take(tqi_view *view, const uint32_t *chosen, uint32_t n_chosen, const uint32_t *consumed,
-    uint32_t n_consumed, uint64_t session, bool with_tags, tqi_result *result, tq_error *err);
+int tqi_view_take(tqi_view *view, const uint32_t *chosen, uint32_t n_chosen,
+                  const uint32_t *consumed, uint32_t n_consumed, uint64_t session, bool with_tags,
+                  tqi_result *result, tq_error *err);
 /* The claim's answer was acknowledged: the record goes, the samples stay consumed.  Unknown ids are ignored. */
 void tqi_meta_claim_settle(tqi_meta *meta, uint64_t claim);
 /* The claim goes back: its samples are free again unless cleared or reset since.  Unknown ids are ignored. */
@@ -204,10 +210,11 @@ typedef struct tqi_resolve {
     const char *const *keys; /* n of them, or NULL */
     const uint32_t *indexes; /* n of them, or NULL */
     const uint32_t *incarnations;
-    size_t n;                /* keys and indexes NULL: all samples, ascending */
+    size_t n;                  /* keys and indexes NULL: all samples, ascending */
     const char *const *fields; /* n_fields 0: all fields of the partition, in order of creation */
     size_t n_fields;
-    bool lenient; /* leave out unknown keys and fields; else TQ_EKEY, TQ_EFIELD; cleared samples: TQ_ECLEARED */
+    bool
+        lenient; /* leave out unknown keys and fields; else TQ_EKEY, TQ_EFIELD; cleared samples: TQ_ECLEARED */
     bool tags;
 } tqi_resolve;
 /* Unknown partition: TQ_EPARTITION (lenient: n = 0). */
@@ -215,10 +222,11 @@ int tqi_meta_resolve(tqi_meta *meta, const tqi_resolve *resolve, tqi_result *res
 
 /* index: ascending; consumed / produced: a byte each (produced: samples x fields).  Arrays are malloc'ed, the caller
  * frees both.  Unknown partition: *known false, no error.  Unknown field: all zeros; unknown task: all zeros. */
-int tqi_meta_consumption(tqi_meta *meta, const char *partition, const char *task, bool *known, uint32_t **index,
-    uint8_t **consumed, size_t *n, tq_error *err);
-int tqi_meta_production(tqi_meta *meta, const char *partition, const char *const *fields, size_t n_fields,
-    bool *known, uint32_t **index, uint8_t **produced, size_t *n, tq_error *err);
+int tqi_meta_consumption(tqi_meta *meta, const char *partition, const char *task, bool *known,
+                         uint32_t **index, uint8_t **consumed, size_t *n, tq_error *err);
+int tqi_meta_production(tqi_meta *meta, const char *partition, const char *const *fields,
+                        size_t n_fields, bool *known, uint32_t **index, uint8_t **produced,
+                        size_t *n, tq_error *err);
 
 /* Partitions in order of creation: pass NULL first; NULL ends.  Only existing ones (written or reserved in). */
 tqi_partition *tqi_meta_next_partition(tqi_meta *meta, const tqi_partition *after);
@@ -246,14 +254,15 @@ typedef struct tqi_field_info {
 /* i-th field with a schema; false at the end. */
 bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_info *out);
 /* i-th task; false at the end. */
-bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name, uint32_t *consumed);
+bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name,
+                        uint32_t *consumed);
 
 /* ---------------------------------------------------------------------------------------- blocks and owners */
 
 /* An owner (re)appears.  With another incarnation than before: everything it held is lost first (as owner_lost) and its
  * unpublished ranges are void. */
-int tqi_owner_register(
-    tqi_meta *meta, const char *name, uint64_t incarnation, tqi_owner **out, tq_error *err);
+int tqi_owner_register(tqi_meta *meta, const char *name, uint64_t incarnation, tqi_owner **out,
+                       tq_error *err);
 tqi_owner *tqi_owner_find(tqi_meta *meta, const char *name);
 tqi_owner *tqi_owner_next(tqi_meta *meta, const tqi_owner *after);
 const char *tqi_owner_name(const tqi_owner *owner);
@@ -267,15 +276,16 @@ void *tqi_owner_user(const tqi_owner *owner);
 typedef void (*tqi_lost_fn)(const char *partition, const uint32_t *indexes, size_t n, void *arg);
 void tqi_owner_lost(tqi_meta *meta, tqi_owner *owner, tqi_lost_fn lost, void *arg);
 /* Readers found published blocks gone. Unknown ids are ignored. */
-int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost_fn lost, void *arg, tq_error *err);
+int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost_fn lost, void *arg,
+                         tq_error *err);
 
 /* Leases ids [*first, *first + count) under an owner to a session; 1 <= count <= 256. */
-int tqi_meta_lease(
-    tqi_meta *meta, uint64_t session, tqi_owner *owner, uint32_t count, uint64_t *first, tq_error *err);
+int tqi_meta_lease(tqi_meta *meta, uint64_t session, tqi_owner *owner, uint32_t count,
+                   uint64_t *first, tq_error *err);
 /* Unpublished ids of the session are dead; `writer_done`: nothing writes to them any more.  Ids that are published or
  * not the session's: TQ_EINVAL, nothing changes. */
-int tqi_meta_abandon(
-    tqi_meta *meta, uint64_t session, const uint64_t *ids, size_t n, bool writer_done, tq_error *err);
+int tqi_meta_abandon(tqi_meta *meta, uint64_t session, const uint64_t *ids, size_t n,
+                     bool writer_done, tq_error *err);
 /* Everything of a session that ended: never published ids are dead (writer_done = dead), and unsettled claims go back. */
 void tqi_meta_session_end(tqi_meta *meta, uint64_t session, bool dead);
 
@@ -295,8 +305,8 @@ tqi_owner *tqi_meta_next_dead(tqi_meta *meta);
 
 /* Relinks all live cells of block `from` to the new block `to` (an unpublished id of `session`), offsets shifted; `from` is
  * dead then.  If `from` has no live cell, `to` is dead at once. */
-int tqi_meta_move(tqi_meta *meta, uint64_t session, uint64_t from, const tqi_batch_block *to, int64_t shift,
-    tq_error *err);
+int tqi_meta_move(tqi_meta *meta, uint64_t session, uint64_t from, const tqi_batch_block *to,
+                  int64_t shift, tq_error *err);
 
 /* Sizes of the tables, for tests of leaks: samples, cells, blocks, ranges, keys, views, claims, shapes. */
 typedef struct tqi_meta_counts {

@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 #define SESSION 11u
-#define ROW 4u /* float32 elements of a row */
+#define ROW     4u /* float32 elements of a row */
 
 typedef struct table {
     tqi_meta *meta;
@@ -115,7 +115,8 @@ static inline int table_put(table *t, put *p, tqi_result *result)
     assert_true(p->n_fields <= 32);
     if (p->n_fields > 0) {
         assert_int_equal(
-            tqi_meta_lease(t->meta, SESSION, t->owner, (uint32_t)p->n_fields, &first, &t->err), TQ_OK);
+            tqi_meta_lease(t->meta, SESSION, t->owner, (uint32_t)p->n_fields, &first, &t->err),
+            TQ_OK);
     }
     p->first_block = first;
     for (size_t i = 0; i < p->n_fields; i++) {
@@ -150,10 +151,11 @@ static inline int table_put(table *t, put *p, tqi_result *result)
 }
 
 /* n new samples with the fields; their indexes go to `indexes` when it is not NULL. */
-static inline void table_new(
-    table *t, const char *partition, size_t n, const char *const *fields, size_t n_fields, uint32_t *indexes)
+static inline void table_new(table *t, const char *partition, size_t n, const char *const *fields,
+                             size_t n_fields, uint32_t *indexes)
 {
-    put p = {.partition = partition, .n = n, .naming = TQI_NEW, .fields = fields, .n_fields = n_fields};
+    put p = {
+        .partition = partition, .n = n, .naming = TQI_NEW, .fields = fields, .n_fields = n_fields};
     tqi_result result = {0};
 
     assert_int_equal(table_put(t, &p, &result), TQ_OK);
@@ -180,8 +182,7 @@ static inline uint64_t table_take(table *t, tqi_view *view, uint32_t n, uint32_t
 
     assert_int_equal(tqi_view_list_first(view, n, &list, &t->err), n);
     memcpy(out, list, n * sizeof(*out));
-    assert_int_equal(
-        tqi_view_take(view, out, n, out, n, SESSION, false, &result, &t->err), TQ_OK);
+    assert_int_equal(tqi_view_take(view, out, n, out, n, SESSION, false, &result, &t->err), TQ_OK);
     claim = result.claim;
     assert_int_not_equal(claim, 0);
     tqi_result_fini(&result);

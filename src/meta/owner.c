@@ -13,8 +13,8 @@ tqi_owner *tqi_owner_find(tqi_meta *meta, const char *name)
     return owner;
 }
 
-int tqi_owner_register(
-    tqi_meta *meta, const char *name, uint64_t incarnation, tqi_owner **out, tq_error *err)
+int tqi_owner_register(tqi_meta *meta, const char *name, uint64_t incarnation, tqi_owner **out,
+                       tq_error *err)
 {
     bool hash_failed = false;
     tqi_owner *old, *owner;

@@ -187,7 +187,7 @@ void tqi_m_partition_destroy(tqi_partition *partition)
 }
 
 int tqi_meta_clear_indexes(tqi_meta *meta, const char *name, const uint32_t *indexes,
-    const uint32_t *incarnations, size_t n, uint32_t *cleared, tq_error *err)
+                           const uint32_t *incarnations, size_t n, uint32_t *cleared, tq_error *err)
 {
     tqi_partition *partition;
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
@@ -198,7 +198,8 @@ int tqi_meta_clear_indexes(tqi_meta *meta, const char *name, const uint32_t *ind
     }
     partition = tqi_meta_find_partition(meta, name);
     for (size_t i = 0; partition != NULL && i < n; i++) {
-        if (tqi_m_member(partition, indexes[i], incarnations != NULL ? incarnations[i] : 0) != NULL) {
+        if (tqi_m_member(partition, indexes[i], incarnations != NULL ? incarnations[i] : 0) !=
+            NULL) {
             tqi_m_sample_clear(partition, indexes[i]);
             ++*cleared;
         }
@@ -207,7 +208,7 @@ int tqi_meta_clear_indexes(tqi_meta *meta, const char *name, const uint32_t *ind
 }
 
 int tqi_meta_clear_keys(tqi_meta *meta, const char *name, const char *const *keys, size_t n,
-    uint32_t *cleared, tq_error *err)
+                        uint32_t *cleared, tq_error *err)
 {
     tqi_partition *partition;
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
@@ -293,7 +294,8 @@ bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_inf
     return true;
 }
 
-bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name, uint32_t *consumed)
+bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name,
+                        uint32_t *consumed)
 {
     const tqi_task *task = partition->tasks;
 

@@ -9,7 +9,8 @@ uint32_t tqi_view_list_first(tqi_view *view, uint32_t max, const uint32_t **inde
     uint32_t n = view->count < max ? view->count : max;
 
     if (!view->list_valid || view->listed < n) {
-        if (tqi_grow(&view->list, &view->list_capacity, n > 0 ? n : 1, sizeof(*view->list)) != TQ_OK) {
+        if (tqi_grow(&view->list, &view->list_capacity, n > 0 ? n : 1, sizeof(*view->list)) !=
+            TQ_OK) {
             (void)tqi_error_nomem(err, "list of ready samples");
             *indexes = NULL;
             return 0;
@@ -57,7 +58,7 @@ uint64_t tqi_view_sample_ordinal(const tqi_view *view, uint32_t index)
 {
     const tqi_sample *sample = pick_sample(view, index);
 
-    return sample != NULL ? sample->ordinal : 0;
+    return sample != NULL ? sample->ordinal - view->key.set->partition->meta->first_ordinal : 0;
 }
 
 tq_slice tqi_view_sample_tag(const tqi_view *view, uint32_t index, const char *name)

@@ -8,7 +8,8 @@ static bool plan_given(const char *const *texts, size_t i)
     return texts != NULL && texts[i] != NULL && texts[i][0] != '\0';
 }
 
-int tqi_m_plan_begin(tqi_plan *plan, tqi_meta *meta, const tqi_batch *batch, tqi_naming naming, tq_error *err)
+int tqi_m_plan_begin(tqi_plan *plan, tqi_meta *meta, const tqi_batch *batch, tqi_naming naming,
+                     tq_error *err)
 {
     int rc;
 
@@ -44,7 +45,7 @@ static int plan_old_index(tqi_plan *plan, size_t i, tq_error *err)
 
     if (sample == NULL) {
         return tqi_error_set(err, TQ_ECLEARED, "sample %u was cleared from partition '%s'",
-            batch->indexes[i], plan->partition->name);
+                             batch->indexes[i], plan->partition->name);
     }
     plan->rows[i] = tqi_m_row_of(batch->indexes[i], sample);
     return TQ_OK;
@@ -108,14 +109,14 @@ static int plan_key(tqi_plan *plan, size_t i, bool create, tq_error *err)
     known = tqi_m_key_find(plan->partition, key);
     if (known == NULL) {
         if (!create) {
-            return tqi_error_set(
-                err, TQ_EKEY, "no key '%.200s' in partition '%s'", key, plan->partition->name);
+            return tqi_error_set(err, TQ_EKEY, "no key '%.200s' in partition '%s'", key,
+                                 plan->partition->name);
         }
         return plan_new(plan, i, key, err);
     }
     if (plan->naming == TQI_NEW) {
-        return tqi_error_set(
-            err, TQ_EEXIST, "key '%.200s' is in partition '%s' already", key, plan->partition->name);
+        return tqi_error_set(err, TQ_EEXIST, "key '%.200s' is in partition '%s' already", key,
+                             plan->partition->name);
     }
     if (known->index == TQ_NO_INDEX) {
         plan->rows[i] = plan->rows[plan->fresh_row[known->fresh]]; /* made by an earlier row */
@@ -168,11 +169,12 @@ static int plan_group(tqi_plan *plan, size_t i, tq_error *err)
         return TQ_OK;
     }
     if (old || (extras != NULL && extras->group != NULL)) {
-        return tqi_error_set(err, TQ_EINVAL, "sample %u of partition '%s' is in %s%s%s, not in group '%s'",
-            plan->rows[i].index, plan->partition->name,
-            extras != NULL && extras->group != NULL ? "group '" : "no group",
-            extras != NULL && extras->group != NULL ? extras->group->name : "",
-            extras != NULL && extras->group != NULL ? "'" : "", name);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "sample %u of partition '%s' is in %s%s%s, not in group '%s'",
+                             plan->rows[i].index, plan->partition->name,
+                             extras != NULL && extras->group != NULL ? "group '" : "no group",
+                             extras != NULL && extras->group != NULL ? extras->group->name : "",
+                             extras != NULL && extras->group != NULL ? "'" : "", name);
     }
     extras = plan_extras(plan, i);
     if (extras == NULL || tqi_m_group_join(plan->partition, extras, name) != TQ_OK) {
@@ -191,7 +193,8 @@ int tqi_m_plan_samples(tqi_plan *plan, bool create, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "the batch does not name its samples");
     }
     for (size_t i = 0; rc == TQ_OK && i < plan->n; i++) {
-        rc = plan->naming == TQI_BY_INDEX ? plan_old_index(plan, i, err) : plan_key(plan, i, create, err);
+        rc = plan->naming == TQI_BY_INDEX ? plan_old_index(plan, i, err)
+                                          : plan_key(plan, i, create, err);
     }
     if (rc == TQ_OK) {
         rc = plan_place(plan, err);
@@ -206,13 +209,14 @@ int tqi_m_plan_samples(tqi_plan *plan, bool create, tq_error *err)
 
 /* ---------------------------------------------------------------------------------------- tags */
 
-static int plan_tag(tqi_plan *plan, size_t i, const char *name, const uint8_t *value, uint32_t size, tq_error *err)
+static int plan_tag(tqi_plan *plan, size_t i, const char *name, const uint8_t *value, uint32_t size,
+                    tq_error *err)
 {
     tqi_extras *extras = plan_extras(plan, i);
     tqi_tag *tag;
 
     if (extras == NULL || tqi_grow(&plan->tags, &plan->tags_capacity, plan->n_tags + 1,
-                              sizeof(*plan->tags)) != TQ_OK) {
+                                   sizeof(*plan->tags)) != TQ_OK) {
         return tqi_error_nomem(err, "tag");
     }
     tag = tqi_m_tag_alloc(plan->partition, name, value, size);
@@ -232,7 +236,8 @@ int tqi_m_plan_tags(tqi_plan *plan, tq_error *err)
 
         for (size_t i = 0; rc == TQ_OK && i < plan->n; i++) {
             if (tag->sizes[i] > tag->values_size - at) {
-                return tqi_error_set(err, TQ_EINVAL, "tag '%s': the values end before sample %zu", tag->name, i);
+                return tqi_error_set(err, TQ_EINVAL, "tag '%s': the values end before sample %zu",
+                                     tag->name, i);
             }
             if (tag->sizes[i] > 0) {
                 rc = plan_tag(plan, i, tag->name, tag->values + at, tag->sizes[i], err);
@@ -243,8 +248,8 @@ int tqi_m_plan_tags(tqi_plan *plan, tq_error *err)
             return rc;
         }
         if (at != tag->values_size) {
-            return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu bytes of values are left over", tag->name,
-                tag->values_size - at);
+            return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu bytes of values are left over",
+                                 tag->name, tag->values_size - at);
         }
     }
     /* Rows of one sample all see what a later one of them made. */
@@ -259,19 +264,21 @@ int tqi_m_plan_tags(tqi_plan *plan, tq_error *err)
 
 /* ---------------------------------------------------------------------------------------- blocks */
 
-static int plan_block(tqi_plan *plan, const tqi_session *session, const tqi_batch_block *block, tq_error *err)
+static int plan_block(tqi_plan *plan, const tqi_session *session, const tqi_batch_block *block,
+                      tq_error *err)
 {
     tqi_range *range = session != NULL ? tqi_m_range_find(session, block->id) : NULL;
 
     if (range == NULL || block->owner == NULL || strcmp(range->owner->name, block->owner) != 0 ||
         range->owner->incarnation != block->owner_incarnation) {
-        return tqi_error_set(err, TQ_EINVAL,
-            "block %llu is not an unpublished block of this session and owner '%s'",
+        return tqi_error_set(
+            err, TQ_EINVAL, "block %llu is not an unpublished block of this session and owner '%s'",
             (unsigned long long)block->id, block->owner != NULL ? block->owner : "");
     }
     if (block->locator_size > TQ_LOCATOR_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "locator of block %llu has %zu bytes, at most %d are possible",
-            (unsigned long long)block->id, block->locator_size, TQ_LOCATOR_MAX);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "locator of block %llu has %zu bytes, at most %d are possible",
+                             (unsigned long long)block->id, block->locator_size, TQ_LOCATOR_MAX);
     }
     /* Marking it finds a block that is named twice. */
     tqi_m_range_mark(range, block->id, true);
@@ -314,7 +321,8 @@ static void plan_undo_samples(tqi_plan *plan)
     for (size_t i = 0; i < plan->n; i++) {
         tqi_sample *sample = tqi_m_member(plan->partition, plan->rows[i].index, 0);
         tqi_extras *extras = sample != NULL ? sample->extras : NULL;
-        if (extras != NULL && extras->key_size == 0 && extras->group == NULL && extras->tags == NULL) {
+        if (extras != NULL && extras->key_size == 0 && extras->group == NULL &&
+            extras->tags == NULL) {
             tqi_m_extras_free(plan->partition, extras);
             sample->extras = NULL;
         }
@@ -333,7 +341,8 @@ static void plan_undo(tqi_plan *plan)
     }
     while (plan->n_ranges > 0) {
         plan->n_ranges--;
-        tqi_m_range_mark(plan->ranges[plan->n_ranges], plan->batch->blocks[plan->n_ranges].id, false);
+        tqi_m_range_mark(plan->ranges[plan->n_ranges], plan->batch->blocks[plan->n_ranges].id,
+                         false);
     }
 }
 

@@ -18,13 +18,15 @@ typedef struct tqi_plan_tag {
 typedef struct tqi_plan_field {
     const tqi_batch_field *in;
     tqi_field *field;
-    uint32_t *shapes;     /* per row; NULL: `shape` */
-    uint32_t shape;       /* uniform */
-    uint64_t counted;     /* uniform: cells it is counted for; ragged: rows of `shapes` that are counted */
-    tqi_opaque **opaque;  /* per row, NULL: none */
-    uint64_t produced;    /* cells */
-    uint32_t schema;      /* shape of the field after the commit, none = ragged; counted once if it is new */
-    bool learns;          /* it has no schema yet */
+    uint32_t *shapes; /* per row; NULL: `shape` */
+    uint32_t shape;   /* uniform */
+    uint64_t
+        counted; /* uniform: cells it is counted for; ragged: rows of `shapes` that are counted */
+    tqi_opaque **opaque; /* per row, NULL: none */
+    uint64_t produced;   /* cells */
+    uint32_t
+        schema;  /* shape of the field after the commit, none = ragged; counted once if it is new */
+    bool learns; /* it has no schema yet */
     bool turns_ragged;
 } tqi_plan_field;
 
@@ -34,11 +36,11 @@ typedef struct tqi_plan {
     tqi_partition *partition;
     tqi_naming naming;
     size_t n;
-    tqi_row *rows; /* per row of the batch */
+    tqi_row *rows;     /* per row of the batch */
     uint32_t *fresh;   /* indexes the new samples will get */
     size_t *fresh_row; /* row of the batch that made each of them */
     uint32_t n_fresh;
-    uint32_t max_row;  /* one more than the largest row in use after the commit */
+    uint32_t max_row; /* one more than the largest row in use after the commit */
     tqi_plan_tag *tags;
     size_t n_tags;
     size_t tags_capacity;
@@ -50,7 +52,8 @@ typedef struct tqi_plan {
     bool committed;
 } tqi_plan;
 
-int tqi_m_plan_begin(tqi_plan *plan, tqi_meta *meta, const tqi_batch *batch, tqi_naming naming, tq_error *err);
+int tqi_m_plan_begin(tqi_plan *plan, tqi_meta *meta, const tqi_batch *batch, tqi_naming naming,
+                     tq_error *err);
 /* Which samples the rows are; makes new ones. */
 int tqi_m_plan_samples(tqi_plan *plan, bool create, tq_error *err);
 /* Merges tags: visible at once, taken back by fini. */

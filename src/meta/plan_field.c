@@ -6,12 +6,8 @@
 static const char *plan_dtype_text(tq_dtype dtype, uint8_t kind, char out[32])
 {
     static const char *const codes[] = {
-        [TQ_INT] = "int",
-        [TQ_UINT] = "uint",
-        [TQ_FLOAT] = "float",
-        [TQ_BFLOAT] = "bfloat",
-        [TQ_COMPLEX] = "complex",
-        [TQ_BOOL] = "bool",
+        [TQ_INT] = "int",       [TQ_UINT] = "uint",       [TQ_FLOAT] = "float",
+        [TQ_BFLOAT] = "bfloat", [TQ_COMPLEX] = "complex", [TQ_BOOL] = "bool",
     };
 
     if (kind == TQ_VALUE) {
@@ -30,17 +26,19 @@ static int plan_check_schema(const tqi_field *field, const tqi_batch_field *in, 
     char expected[32], given[32];
 
     if (in->kind > TQ_VALUE || in->dtype.bits == 0 || in->dtype.bits % 8 != 0) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': kind %u with dtype %u of %u bits is not known",
-            in->name, in->kind, in->dtype.code, in->dtype.bits);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "field '%s': kind %u with dtype %u of %u bits is not known", in->name,
+                             in->kind, in->dtype.code, in->dtype.bits);
     }
     if (in->kind == TQ_VALUE && (in->dtype.code != TQ_UINT || in->dtype.bits != 8)) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': values are bytes of uint8", in->name);
     }
     if (field->known && (field->kind != in->kind || field->dtype.code != in->dtype.code ||
-                            field->dtype.bits != in->dtype.bits)) {
+                         field->dtype.bits != in->dtype.bits)) {
         return tqi_error_set(err, TQ_EDTYPE, "field '%s' of partition '%s' holds %s, %s was given",
-            in->name, field->partition->name, plan_dtype_text(field->dtype, field->kind, expected),
-            plan_dtype_text(in->dtype, in->kind, given));
+                             in->name, field->partition->name,
+                             plan_dtype_text(field->dtype, field->kind, expected),
+                             plan_dtype_text(in->dtype, in->kind, given));
     }
     return TQ_OK;
 }
@@ -58,14 +56,15 @@ static int plan_check_runs(const tqi_plan *plan, tqi_plan_field *out, tq_error *
             return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu is malformed", in->name, i);
         }
         if (block == TQI_RUN_OPAQUE && in->opaque == NULL) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': opaque cells without bytes", in->name);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': opaque cells without bytes",
+                                 in->name);
         }
         rows += in->runs[i].rows;
         out->produced += block != TQI_RUN_NONE ? in->runs[i].rows : 0;
     }
     if (rows != plan->n) {
         return tqi_error_set(err, TQ_EROWS, "field '%s' has %llu rows, the batch has %zu", in->name,
-            (unsigned long long)rows, plan->n);
+                             (unsigned long long)rows, plan->n);
     }
     return TQ_OK;
 }
@@ -111,8 +110,8 @@ static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
     size_t at = 0;
 
     if (in->n_ndims != plan->n && in->n_ndims != 1) {
-        return tqi_error_set(err, TQ_EROWS, "field '%s' has %zu row shapes, the batch has %zu rows", in->name,
-            in->n_ndims, plan->n);
+        return tqi_error_set(err, TQ_EROWS, "field '%s' has %zu row shapes, the batch has %zu rows",
+                             in->name, in->n_ndims, plan->n);
     }
     out->shapes = calloc(plan->n, sizeof(*out->shapes));
     if (out->shapes == NULL) {
@@ -124,7 +123,8 @@ static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
         int rc = TQ_OK;
 
         if (ndim > in->n_dims - at || (cell && in->kind == TQ_VALUE && ndim != 1)) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed", in->name, i);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed",
+                                 in->name, i);
         }
         if (cell) {
             rc = tqi_m_shape_get(plan->meta, ndim, in->dims + at, &out->shapes[i], err);
@@ -136,7 +136,8 @@ static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
         at += ndim;
     }
     if (at != in->n_dims) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dims are left over", in->name, in->n_dims - at);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dims are left over", in->name,
+                             in->n_dims - at);
     }
     return TQ_OK;
 }
@@ -193,9 +194,10 @@ static int plan_check_bytes(const tqi_plan *plan, const tqi_plan_field *field, t
             fits = !__builtin_add_overflow(end, bytes, &end) && fits;
         }
         if (!fits || (run->block != TQI_RUN_NONE && run->block != TQI_RUN_OPAQUE &&
-                         end > plan->batch->blocks[run->block - 1].size)) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': rows %zu to %zu do not fit into their block",
-                in->name, row, row + run->rows - 1);
+                      end > plan->batch->blocks[run->block - 1].size)) {
+            return tqi_error_set(err, TQ_EINVAL,
+                                 "field '%s': rows %zu to %zu do not fit into their block",
+                                 in->name, row, row + run->rows - 1);
         }
         row += run->rows;
     }

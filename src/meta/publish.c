@@ -32,7 +32,8 @@ static void publish_commit(tqi_plan *plan)
     publish_join(plan);
     for (size_t i = 0; i < plan->n_ranges; i++) {
         const tqi_batch_block *block = &plan->batch->blocks[i];
-        plan->handles[i] = tqi_m_block_add(plan->meta, block, plan->ranges[i]->owner, plan->partition);
+        plan->handles[i] =
+            tqi_m_block_add(plan->meta, block, plan->ranges[i]->owner, plan->partition);
     }
     tqi_m_plan_link(plan);
     /* What no cell is linked to is dead now, and the ranges may end. */
@@ -80,7 +81,7 @@ int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *res
 }
 
 int tqi_meta_reserve(tqi_meta *meta, const char *partition, size_t n, const char *const *keys,
-    const char *const *groups, tqi_result *result, tq_error *err)
+                     const char *const *groups, tqi_result *result, tq_error *err)
 {
     tqi_batch batch = {.partition = partition, .n = n, .keys = keys, .groups = groups};
     tqi_publish publish = {

@@ -59,7 +59,12 @@ static void test_by_index(void **state)
     table_new(&t, "p", 4, ab, 1, indexes);
     /* The second column, in another order. */
     uint32_t order[] = {indexes[3], indexes[1], indexes[0], indexes[2]};
-    put p = {.partition = "p", .n = 4, .naming = TQI_BY_INDEX, .indexes = order, .fields = ab + 1, .n_fields = 1};
+    put p = {.partition = "p",
+             .n = 4,
+             .naming = TQI_BY_INDEX,
+             .indexes = order,
+             .fields = ab + 1,
+             .n_fields = 1};
     assert_int_equal(table_put(&t, &p, &r), TQ_OK);
     tqi_result_fini(&r);
 
@@ -84,8 +89,8 @@ static void test_by_index(void **state)
     /* A cleared sample refuses the whole publish. */
     uint32_t incarnations[] = {1, 1, 1, 1};
     uint32_t cleared;
-    assert_int_equal(
-        tqi_meta_clear_indexes(t.meta, "p", &indexes[1], NULL, 1, &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_meta_clear_indexes(t.meta, "p", &indexes[1], NULL, 1, &cleared, &t.err),
+                     TQ_OK);
     assert_int_equal(cleared, 1);
     p.incarnations = incarnations;
     assert_int_equal(table_put(&t, &p, &r), TQ_ECLEARED);
@@ -127,7 +132,12 @@ static void test_claim(void **state)
     assert_int_equal(tqi_view_ready(view), 0);
     assert_null(tqi_meta_next_touched(t.meta));
     uint32_t some[] = {2, 0, 3};
-    put p = {.partition = "p", .n = 3, .naming = TQI_BY_INDEX, .indexes = some, .fields = ab + 1, .n_fields = 1};
+    put p = {.partition = "p",
+             .n = 3,
+             .naming = TQI_BY_INDEX,
+             .indexes = some,
+             .fields = ab + 1,
+             .n_fields = 1};
     assert_int_equal(table_put(&t, &p, &r), TQ_OK);
     tqi_result_fini(&r);
     assert_ptr_equal(tqi_meta_next_touched(t.meta), view);
@@ -170,7 +180,13 @@ static void test_keys_and_clear(void **state)
     table t;
     tqi_result r = {0};
     uint32_t cleared;
-    put p = {.partition = "p", .n = 3, .naming = TQI_BY_KEY, .create = false, .keys = keys, .fields = ab, .n_fields = 1};
+    put p = {.partition = "p",
+             .n = 3,
+             .naming = TQI_BY_KEY,
+             .create = false,
+             .keys = keys,
+             .fields = ab,
+             .n_fields = 1};
 
     (void)state;
     table_open(&t);

@@ -6,8 +6,8 @@
 /* ---------------------------------------------------------------------------------------- resolve */
 
 /* The rows that are asked for; *n is what is found (lenient: unknown keys are left out). */
-static int query_rows(
-    const tqi_partition *partition, const tqi_resolve *ask, tqi_row *rows, size_t *n, tq_error *err)
+static int query_rows(const tqi_partition *partition, const tqi_resolve *ask, tqi_row *rows,
+                      size_t *n, tq_error *err)
 {
     *n = 0;
     for (size_t i = 0; i < ask->n; i++) {
@@ -15,13 +15,14 @@ static int query_rows(
         uint32_t index;
 
         if (ask->keys != NULL) {
-            const tqi_extras *extras = ask->keys[i] != NULL ? tqi_m_key_find(partition, ask->keys[i]) : NULL;
+            const tqi_extras *extras =
+                ask->keys[i] != NULL ? tqi_m_key_find(partition, ask->keys[i]) : NULL;
             if (extras == NULL) {
                 if (ask->lenient) {
                     continue;
                 }
                 return tqi_error_set(err, TQ_EKEY, "no key '%.200s' in partition '%s'",
-                    ask->keys[i] != NULL ? ask->keys[i] : "", partition->name);
+                                     ask->keys[i] != NULL ? ask->keys[i] : "", partition->name);
             }
             index = extras->index;
             sample = tqi_m_sample(partition->meta, index);
@@ -30,8 +31,8 @@ static int query_rows(
             index = ask->indexes[i];
             sample = tqi_m_member(partition, index, incarnation);
             if (sample == NULL) {
-                return tqi_error_set(err, TQ_ECLEARED, "sample %u was cleared from partition '%s'", index,
-                    partition->name);
+                return tqi_error_set(err, TQ_ECLEARED, "sample %u was cleared from partition '%s'",
+                                     index, partition->name);
             }
         }
         rows[(*n)++] = tqi_m_row_of(index, sample);
@@ -50,8 +51,8 @@ static void query_all_rows(const tqi_partition *partition, tqi_row *rows)
 }
 
 /* The fields that are asked for, malloc'ed. */
-static int query_fields(
-    const tqi_partition *partition, const tqi_resolve *ask, tqi_field ***out, size_t *n, tq_error *err)
+static int query_fields(const tqi_partition *partition, const tqi_resolve *ask, tqi_field ***out,
+                        size_t *n, tq_error *err)
 {
     tqi_field *field;
     tqi_field **fields;
@@ -78,7 +79,7 @@ static int query_fields(
         } else if (!ask->lenient) {
             free(fields);
             return tqi_error_set(err, TQ_EFIELD, "no field '%.200s' in partition '%s'",
-                ask->fields[i] != NULL ? ask->fields[i] : "", partition->name);
+                                 ask->fields[i] != NULL ? ask->fields[i] : "", partition->name);
         }
     }
     *out = fields;
@@ -165,7 +166,7 @@ int tqi_partition_keys(tqi_meta *meta, tqi_partition *partition, tqi_result *res
 
 /* The partition and its indexes, ascending; NULL and TQ_OK when it is unknown. */
 static int query_indexes(tqi_meta *meta, const char *name, bool *known, uint32_t **index, size_t *n,
-    tqi_partition **out, tq_error *err)
+                         tqi_partition **out, tq_error *err)
 {
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
 
@@ -193,8 +194,9 @@ static int query_indexes(tqi_meta *meta, const char *name, bool *known, uint32_t
     return TQ_OK;
 }
 
-int tqi_meta_consumption(tqi_meta *meta, const char *partition_name, const char *task_name, bool *known,
-    uint32_t **index, uint8_t **consumed, size_t *n, tq_error *err)
+int tqi_meta_consumption(tqi_meta *meta, const char *partition_name, const char *task_name,
+                         bool *known, uint32_t **index, uint8_t **consumed, size_t *n,
+                         tq_error *err)
 {
     tqi_partition *partition;
     const tqi_task *task;
@@ -218,7 +220,8 @@ int tqi_meta_consumption(tqi_meta *meta, const char *partition_name, const char 
 }
 
 int tqi_meta_production(tqi_meta *meta, const char *partition_name, const char *const *fields,
-    size_t n_fields, bool *known, uint32_t **index, uint8_t **produced, size_t *n, tq_error *err)
+                        size_t n_fields, bool *known, uint32_t **index, uint8_t **produced,
+                        size_t *n, tq_error *err)
 {
     tqi_partition *partition;
     size_t size;

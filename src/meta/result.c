@@ -15,7 +15,7 @@ typedef struct arena_chunk {
 } arena_chunk;
 
 #define ARENA_FIRST ((size_t)2048)
-#define ARENA_MOST ((size_t)1 << 20)
+#define ARENA_MOST  ((size_t)1 << 20)
 
 void *tqi_m_result_alloc(tqi_result *result, size_t count, size_t size)
 {
@@ -90,7 +90,8 @@ static int result_names(const tqi_row *rows, size_t n, tqi_result *result)
         }
         if (extras->group != NULL) {
             groups = groups != NULL ? groups : tqi_m_result_alloc(result, n, sizeof(*groups));
-            if (groups == NULL || (groups[i] = tqi_m_result_strdup(result, extras->group->name)) == NULL) {
+            if (groups == NULL ||
+                (groups[i] = tqi_m_result_strdup(result, extras->group->name)) == NULL) {
                 return TQ_ENOMEM;
             }
         }
@@ -100,16 +101,16 @@ static int result_names(const tqi_row *rows, size_t n, tqi_result *result)
     return TQ_OK;
 }
 
-int tqi_m_describe_samples(tqi_partition *partition, const tqi_row *rows, size_t n, bool keys, bool tags,
-    tqi_result *result, tq_error *err)
+int tqi_m_describe_samples(tqi_partition *partition, const tqi_row *rows, size_t n, bool keys,
+                           bool tags, tqi_result *result, tq_error *err)
 {
     uint32_t *indexes = tqi_m_result_alloc(result, n, sizeof(*indexes));
     uint32_t *incarnations = tqi_m_result_alloc(result, n, sizeof(*incarnations));
     uint64_t *ordinals = tqi_m_result_alloc(result, n, sizeof(*ordinals));
 
     result->batch.partition = tqi_m_result_strdup(result, partition->name);
-    if (indexes == NULL || incarnations == NULL || ordinals == NULL || result->batch.partition == NULL ||
-        (keys && result_names(rows, n, result) != TQ_OK)) {
+    if (indexes == NULL || incarnations == NULL || ordinals == NULL ||
+        result->batch.partition == NULL || (keys && result_names(rows, n, result) != TQ_OK)) {
         return tqi_error_nomem(err, "reply");
     }
     for (size_t i = 0; i < n; i++) {
@@ -150,7 +151,7 @@ static uint32_t result_block(result_scratch *scratch, uint32_t handle)
         return block->place;
     }
     if (tqi_grow(&scratch->blocks, &scratch->blocks_capacity, scratch->n_blocks + 1,
-            sizeof(*scratch->blocks)) != TQ_OK) {
+                 sizeof(*scratch->blocks)) != TQ_OK) {
         return 0;
     }
     locator = tqi_m_result_alloc(scratch->result, block->locator_size, 1);
@@ -173,7 +174,8 @@ static uint32_t result_block(result_scratch *scratch, uint32_t handle)
 }
 
 /* The runs of a field, coalesced; counts its bytes. */
-static int result_runs(result_scratch *scratch, const tqi_field *field, const tqi_row *rows, size_t n)
+static int result_runs(result_scratch *scratch, const tqi_field *field, const tqi_row *rows,
+                       size_t n)
 {
     uint32_t handle = 0;   /* of the current run */
     uint64_t expected = 0; /* offset of a next row in the run */
@@ -195,7 +197,7 @@ static int result_runs(result_scratch *scratch, const tqi_field *field, const tq
             return TQ_ENOMEM;
         }
         if (tqi_grow(&scratch->runs, &scratch->runs_capacity, scratch->n_runs + 1,
-                sizeof(*scratch->runs)) != TQ_OK) {
+                     sizeof(*scratch->runs)) != TQ_OK) {
             return TQ_ENOMEM;
         }
         scratch->runs[scratch->n_runs++] = (tqi_run){place, 1, stored ? cell.offset : 0};
@@ -206,8 +208,8 @@ static int result_runs(result_scratch *scratch, const tqi_field *field, const tq
 }
 
 /* Dims of each row of a ragged field. */
-static int result_dims(result_scratch *scratch, const tqi_field *field, const tqi_row *rows, size_t n,
-    tqi_batch_field *out)
+static int result_dims(result_scratch *scratch, const tqi_field *field, const tqi_row *rows,
+                       size_t n, tqi_batch_field *out)
 {
     size_t n_dims = 0;
     size_t at = 0;
@@ -221,7 +223,8 @@ static int result_dims(result_scratch *scratch, const tqi_field *field, const tq
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
-        (void)tqi_m_shape_dims(scratch->meta, tqi_m_cell(field, rows[i].row).shape, &room, &ndims[i]);
+        (void)tqi_m_shape_dims(scratch->meta, tqi_m_cell(field, rows[i].row).shape, &room,
+                               &ndims[i]);
         n_dims += ndims[i];
         same = same && ndims[i] == ndims[0];
     }
@@ -259,8 +262,8 @@ static int result_uniform(result_scratch *scratch, const tqi_field *field, tqi_b
 }
 
 /* Copies of the bytes of opaque cells, when there are any. */
-static int result_opaque(result_scratch *scratch, const tqi_field *field, const tqi_row *rows, size_t n,
-    tqi_batch_field *out)
+static int result_opaque(result_scratch *scratch, const tqi_field *field, const tqi_row *rows,
+                         size_t n, tqi_batch_field *out)
 {
     tq_slice *slices = NULL;
 
@@ -284,8 +287,8 @@ static int result_opaque(result_scratch *scratch, const tqi_field *field, const 
     return TQ_OK;
 }
 
-static int result_field(result_scratch *scratch, const tqi_field *field, const tqi_row *rows, size_t n,
-    tqi_batch_field *out)
+static int result_field(result_scratch *scratch, const tqi_field *field, const tqi_row *rows,
+                        size_t n, tqi_batch_field *out)
 {
     tqi_run *runs;
     bool opaque = false;
@@ -298,7 +301,8 @@ static int result_field(result_scratch *scratch, const tqi_field *field, const t
     out->kind = field->kind;
     out->dtype = field->dtype;
     out->ragged = field->known && field->ragged;
-    rc = out->ragged ? result_dims(scratch, field, rows, n, out) : result_uniform(scratch, field, out);
+    rc = out->ragged ? result_dims(scratch, field, rows, n, out)
+                     : result_uniform(scratch, field, out);
     if (rc == TQ_OK) {
         rc = result_runs(scratch, field, rows, n);
     }
@@ -321,7 +325,8 @@ static int result_field(result_scratch *scratch, const tqi_field *field, const t
 /* Moves the blocks into the result, with the names of their owners. */
 static int result_blocks(result_scratch *scratch)
 {
-    tqi_batch_block *blocks = tqi_m_result_alloc(scratch->result, scratch->n_blocks, sizeof(*blocks));
+    tqi_batch_block *blocks =
+        tqi_m_result_alloc(scratch->result, scratch->n_blocks, sizeof(*blocks));
     const char *owner = NULL;
     const char *copy = NULL;
 
@@ -345,10 +350,12 @@ static int result_blocks(result_scratch *scratch)
     return TQ_OK;
 }
 
-int tqi_m_describe_fields(tqi_partition *partition, const tqi_row *rows, size_t n, tqi_field *const *fields,
-    size_t n_fields, tqi_result *result, tq_error *err)
+int tqi_m_describe_fields(tqi_partition *partition, const tqi_row *rows, size_t n,
+                          tqi_field *const *fields, size_t n_fields, tqi_result *result,
+                          tq_error *err)
 {
-    result_scratch scratch = {.meta = partition->meta, .result = result, .stamp = ++partition->meta->stamp};
+    result_scratch scratch = {
+        .meta = partition->meta, .result = result, .stamp = ++partition->meta->stamp};
     tqi_batch_field *out = tqi_m_result_alloc(result, n_fields, sizeof(*out));
     int rc = out != NULL ? TQ_OK : TQ_ENOMEM;
 

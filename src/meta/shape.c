@@ -36,9 +36,9 @@ static int shape_place(tqi_meta *meta, uint32_t *place)
     }
     if (meta->shape_places >= SHAPE_INLINE_MAX - TQI_SHAPE_FIRST ||
         tqi_grow(&meta->shape_table, &meta->shape_capacity, (size_t)meta->shape_places + 1,
-            sizeof(*meta->shape_table)) != TQ_OK ||
+                 sizeof(*meta->shape_table)) != TQ_OK ||
         tqi_grow(&meta->shape_free, &meta->shape_free_capacity, (size_t)meta->shape_places + 1,
-            sizeof(*meta->shape_free)) != TQ_OK) {
+                 sizeof(*meta->shape_free)) != TQ_OK) {
         return TQ_ENOMEM;
     }
     *place = meta->shape_places++;
@@ -72,7 +72,8 @@ static tqi_shape *shape_make(tqi_meta *meta, uint32_t ndim, const uint64_t *dims
     return shape;
 }
 
-int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle, tq_error *err)
+int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
+                    tq_error *err)
 {
     uint64_t elements;
     tqi_shape *shape;
@@ -87,7 +88,7 @@ int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_
     }
     if (ndim > TQ_NDIM_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim,
-            TQ_NDIM_MAX);
+                             TQ_NDIM_MAX);
     }
     HASH_FIND(hh, meta->shapes, dims, ndim * sizeof(*dims), shape);
     if (shape == NULL) {
@@ -148,7 +149,8 @@ uint64_t tqi_m_shape_elements(const tqi_meta *meta, uint32_t handle)
     return shape != NULL ? shape->elements : handle == TQI_SHAPE_SCALAR;
 }
 
-const uint64_t *tqi_m_shape_dims(const tqi_meta *meta, uint32_t handle, uint64_t *room, uint32_t *ndim)
+const uint64_t *tqi_m_shape_dims(const tqi_meta *meta, uint32_t handle, uint64_t *room,
+                                 uint32_t *ndim)
 {
     const tqi_shape *shape = shape_record(meta, handle);
 

@@ -3,7 +3,8 @@
  */
 #include "meta/internal.h"
 
-tqi_tag *tqi_m_tag_alloc(tqi_partition *partition, const char *name, const uint8_t *value, uint32_t size)
+tqi_tag *tqi_m_tag_alloc(tqi_partition *partition, const char *name, const uint8_t *value,
+                         uint32_t size)
 {
     bool hash_failed = false;
     size_t length = strlen(name);
@@ -115,7 +116,8 @@ static void tag_fill(const tqi_row *rows, size_t n, tag_column *columns)
     }
 }
 
-int tqi_m_tags_describe(tqi_meta *meta, const tqi_row *rows, size_t n, tqi_result *result, tq_error *err)
+int tqi_m_tags_describe(tqi_meta *meta, const tqi_row *rows, size_t n, tqi_result *result,
+                        tq_error *err)
 {
     size_t count = tag_columns(meta, rows, n, NULL);
     tqi_batch_tag *tags;

@@ -265,8 +265,8 @@ static int set_link(tqi_set *set, const char *const *names, tq_error *err)
         if (rc != TQ_OK) {
             return rc;
         }
-        if (tqi_grow(&field->sets, &field->sets_capacity, field->n_sets + 1, sizeof(*field->sets)) !=
-            TQ_OK) {
+        if (tqi_grow(&field->sets, &field->sets_capacity, field->n_sets + 1,
+                     sizeof(*field->sets)) != TQ_OK) {
             tqi_m_field_gc(field);
             return tqi_error_nomem(err, "field set");
         }
@@ -278,7 +278,7 @@ static int set_link(tqi_set *set, const char *const *names, tq_error *err)
 
 /* `names`: sorted, each once, NULL at the end. */
 static int set_make(tqi_partition *partition, const char *const *names, size_t n, size_t key_size,
-    tqi_set **out, tq_error *err)
+                    tqi_set **out, tq_error *err)
 {
     bool hash_failed = false;
     tqi_set *set = calloc(1, sizeof(*set) + key_size);
@@ -327,8 +327,8 @@ static int set_compare(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int set_get(tqi_partition *partition, const char *const *fields, size_t n_fields, tqi_set **out,
-    tq_error *err)
+static int set_get(tqi_partition *partition, const char *const *fields, size_t n_fields,
+                   tqi_set **out, tq_error *err)
 {
     const char **names = calloc(n_fields + 1, sizeof(*names));
     char *key = NULL;
@@ -387,8 +387,8 @@ static void view_free(tqi_view *view)
     task_gc(task);
 }
 
-static int view_make(
-    tqi_partition *partition, tqi_set *set, tqi_task *task, tqi_view **out, tq_error *err)
+static int view_make(tqi_partition *partition, tqi_set *set, tqi_task *task, tqi_view **out,
+                     tq_error *err)
 {
     bool hash_failed = false;
     tqi_view *view = calloc(1, sizeof(*view));
@@ -421,8 +421,8 @@ static int view_check(const char *const *fields, size_t n_fields, const char *ta
     int rc = tqi_check_name("task", task, TQ_NAME_MAX, err);
 
     if (rc == TQ_OK && (n_fields == 0 || n_fields > UINT16_MAX)) {
-        rc = tqi_error_set(
-            err, TQ_EINVAL, "a claim names 1 to %d fields, not %zu", UINT16_MAX, n_fields);
+        rc = tqi_error_set(err, TQ_EINVAL, "a claim names 1 to %d fields, not %zu", UINT16_MAX,
+                           n_fields);
     }
     for (size_t i = 0; rc == TQ_OK && i < n_fields; i++) {
         rc = tqi_check_name("field", fields[i], TQ_NAME_MAX, err);
@@ -430,8 +430,8 @@ static int view_check(const char *const *fields, size_t n_fields, const char *ta
     return rc;
 }
 
-int tqi_view_get(tqi_meta *meta, const char *partition_name, const char *const *fields, size_t n_fields,
-    const char *task_name, tqi_view **out, tq_error *err)
+int tqi_view_get(tqi_meta *meta, const char *partition_name, const char *const *fields,
+                 size_t n_fields, const char *task_name, tqi_view **out, tq_error *err)
 {
     tqi_partition *partition;
     tqi_view_key key = {NULL, NULL};

@@ -14,7 +14,7 @@ int tqi_sampler_find(const char *name, const tq_sampler **out, tq_error *err);
 
 /* One claim on a view: cached answer, else pick, else TQ_EAGAIN.  On success the samples are taken (tqi_view_take) and
  * described in result. */
-int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request, uint64_t session,
-    bool with_tags, tqi_result *result, tq_error *err);
+int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request,
+                      uint64_t session, bool with_tags, tqi_result *result, tq_error *err);
 
 #endif

@@ -1,0 +1,16 @@
+/*
+ * builtin.h - the samplers that come with libtq.
+ */
+#ifndef TQI_SAMPLER_BUILTIN_H
+#define TQI_SAMPLER_BUILTIN_H
+
+#include <tq/sampler.h>
+
+/* The first ready samples in ascending order, no config. */
+extern const tq_sampler tqi_sampler_sequential;
+
+/* Complete groups of n_samples_per_prompt samples (config; 1 if not given).  With dp_rank (and batch_index) in the
+ * config the pick is kept, and given to every asker of that rank and step. */
+extern const tq_sampler tqi_sampler_grpo_group_n;
+
+#endif
