@@ -127,10 +127,10 @@ class Crew:
 
 
 def prepare() -> None:
-    """Lets a server process import what the workers need, once, so that they start fast."""
+    """Lets a server process import the large libraries, once, so that the others start fast."""
     os.environ["OMP_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([workers.__name__, trainer.__name__, "sklearn.datasets"])
+    context.set_forkserver_preload(["torch", "tensordict", "sklearn.datasets", "matplotlib.figure"])
 
 
 def run(settings: Settings, queue: Queue, progress: Progress) -> Outcome:

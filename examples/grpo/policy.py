@@ -10,8 +10,10 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from .tasks import MAX_TOKENS, PIXELS, START, THINK, VOCABULARY
 
 HIDDEN = 64
-MEAN_INK, INK_SPREAD = 0.305, 0.034
-"""Mean and standard deviation of an image's mean grey value."""
+MEAN, SPREAD = 0.305, 0.376
+"""Mean and standard deviation of a pixel of the digits."""
+INK_SPREAD = 0.034
+"""Standard deviation of an image's mean."""
 
 
 class Policy(nn.Module):
@@ -30,9 +32,14 @@ class Policy(nn.Module):
         self.think = nn.GRU(16, HIDDEN, batch_first=True)
         self.write = nn.Linear(HIDDEN, START)  # any token but START
         with torch.no_grad():
-            self.write.weight.mul_(0.1)
+            self.write.weight.mul_(0.3)
             self.write.bias.zero_()
             self.write.bias[THINK] = 4.2
+
+    def _first(self, images: Tensor) -> Tensor:
+        """Recurrent states before the first token."""
+        state: Tensor = self.read((images - MEAN) / SPREAD)
+        return state[None]
 
     def _logits(self, states: Tensor, ink: Tensor) -> Tensor:
         """Scores of the next tokens, from recurrent states and the ink of their images."""
@@ -43,7 +50,7 @@ class Policy(nn.Module):
     @staticmethod
     def _ink(images: Tensor) -> Tensor:
         """How much ink each image has, standardized."""
-        return (images.mean(dim=1) - MEAN_INK) / INK_SPREAD
+        return (images.mean(dim=1) - MEAN) / INK_SPREAD
 
     @torch.no_grad()
     def generate(self, images: Tensor, rng: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
@@ -53,7 +60,7 @@ class Policy(nn.Module):
         logprobs = torch.empty(count, MAX_TOKENS)
         lengths = torch.full((count,), MAX_TOKENS)
         writing = torch.arange(count)
-        state, ink = self.read(images)[None], self._ink(images)
+        state, ink = self._first(images), self._ink(images)
         token = torch.full((count,), START)
         for step in range(MAX_TOKENS):
             _, state = self.think(self.embed(token)[:, None], state)
@@ -85,7 +92,7 @@ class Policy(nn.Module):
             enforce_sorted=False,
         )
         embedded = read._replace(data=self.embed(read.data))
-        states, _ = self.think(embedded, self.read(images)[None])
+        states, _ = self.think(embedded, self._first(images))
         options = self._logits(states.data, self._ink(images)[rows.data]).log_softmax(dim=1)
         chosen = options.gather(1, written.data[:, None])[:, 0]
         padded, lengths = pad_packed_sequence(written._replace(data=chosen), batch_first=True)

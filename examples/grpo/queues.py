@@ -231,11 +231,14 @@ class TransferQueueQueue(Queue):
     PAUSE = 0.002
     ATTEMPTS = 500
 
+    def __init__(self, settings: Settings) -> None:
+        os.environ.setdefault("TQ_LOGGING_LEVEL", "ERROR")
+        super().__init__(settings)
+
     def start(self) -> Settings:
         """Starts a small Ray cluster (or joins the one at `RAY_ADDRESS`) and the queue in it."""
         import ray
 
-        os.environ.setdefault("TQ_LOGGING_LEVEL", "ERROR")
         own = (
             {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 4, "object_store_memory": 80 << 20}
         )

@@ -6,11 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from . import timeline
 from .launch import Outcome
@@ -80,14 +77,13 @@ def save(outcome: Outcome, path: Path) -> None:
 
 def draw(outcome: Outcome, path: Path, lockstep: Outcome | None = None) -> None:
     """Writes one picture: learning curve, versions behind, timeline."""
-    figure = plt.figure(figsize=(12, 8), layout="constrained")
+    figure = Figure(figsize=(12, 8), layout="constrained")
     parts = figure.subplot_mosaic([["curve", "ages"], ["time", "time"]])
     _draw_curve(parts["curve"], outcome, lockstep)
     _draw_ages(parts["ages"], outcome)
     _draw_timeline(parts["time"], outcome)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _draw_curve(axes: Axes, outcome: Outcome, lockstep: Outcome | None) -> None:

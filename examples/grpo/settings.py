@@ -19,7 +19,7 @@ class Settings:
     """Put before every partition's name, so that two runs can share one system."""
     seed: int = 0
 
-    updates: int = 240
+    updates: int = 200
     """Optimizer steps, which is also the last weight version."""
     until_reward: float | None = None
     """Stop as soon as the held-out reward reaches this."""
@@ -37,7 +37,7 @@ class Settings:
     max_staleness: int = 8
     """Samples made more versions ago than this are dropped."""
 
-    learning_rate: float = 4e-3
+    learning_rate: float = 8e-3
     kl_weight: float = 0.1
     clip: float = 0.2
 
