@@ -43,6 +43,8 @@ static json_t *status_json(const tq_system_status *status)
     json_t *partitions = json_array();
     json_t *storage = json_array();
     json_t *sessions = json_array();
+    char epoch[17]; /* as text: JSON numbers lose what is above 2^53 */
+    snprintf(epoch, sizeof(epoch), "%016" PRIx64, status->epoch);
     for (size_t i = 0; i < status->n_partitions; i++) {
         json_array_append_new(partitions, status_partition(&status->partitions[i]));
     }
@@ -60,8 +62,8 @@ static json_t *status_json(const tq_system_status *status)
                 session->endpoint, "pid", (json_int_t)session->pid, "connected", session->connected, "age",
                 session->age));
     }
-    return json_pack("{s:s, s:f, s:I, s:i, s:I, s:o, s:o, s:o}", "version", status->version, "uptime", status->uptime,
-        "epoch", (json_int_t)status->epoch, "waiting", (int)status->waiting, "requests",
+    return json_pack("{s:s, s:f, s:s, s:i, s:I, s:o, s:o, s:o}", "version", status->version, "uptime", status->uptime,
+        "epoch", epoch, "waiting", (int)status->waiting, "requests",
         (json_int_t)status->requests, "partitions", partitions, "storage", storage, "clients", sessions);
 }
 

@@ -10,6 +10,7 @@ const tqd_key tqd_keys[] = {
     {"controller.session_grace", TQD_SECONDS, "10s", 0, 86400, "life of a session without a connection"},
     {"controller.owner_timeout", TQD_SECONDS, "30s", 0, 86400, "after this a storage unit that is gone has lost its data"},
     {"controller.events", TQD_INT, "65536", 1, 1 << 24, "events kept for tq events and timelines"},
+    {"controller.first_counters", TQD_INT, "0", 0, 1 << 30, "for tests: indexes and ids start this far below their wrap"},
     {"controller.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},
     {"backend.storage_backend", TQD_STRING, "SimpleStorage", 0, 0, "storage manager that clients use"},
     {"backend.SimpleStorage.total_storage_size", TQD_BYTES, "25%", 1 << 20, 0, "memory of all storage units together"},

@@ -179,6 +179,7 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .grace_ms = (uint64_t)(tqd_config_seconds(config, "controller.session_grace") * 1000),
         .owner_timeout_ms = (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),
         .events = (uint32_t)tqd_config_int(config, "controller.events"),
+        .first_counters = (uint64_t)tqd_config_int(config, "controller.first_counters"),
         .manager = tqd_config_string(config, "backend.storage_backend"),
         .manager_config = daemon->backend_json,
         .config = daemon->config_json,

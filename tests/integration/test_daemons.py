@@ -1,0 +1,221 @@
+"""tqd as people run it: roles, joining over TCP, clean ends, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.daemons import Daemon, System, executable, wait_exit
+
+import ctq
+
+SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
+
+
+def test_units_join_over_tcp(system: System) -> None:
+    """A controller here, storage units there, clients that share no memory with them: data goes over the stream."""
+    system.start("--listen", "tcp:127.0.0.1:0", role="controller")
+    for name in ("left", "right"):
+        system.join("--listen", "tcp:127.0.0.1:0", name=name, settings=SMALL)
+    client = system.client()
+    rows = np.arange(300_000, dtype=np.float32).reshape(3, 100_000)
+    put = client.put({"x": rows, "n": np.arange(3)}, partition_id="p")
+    data = client.get_data(put)
+    assert np.array_equal(np.stack(list(data["x"])), rows)
+    names = {owner["name"] for owner in system.status()["storage"]}
+    assert names == {"left-0", "right-0"}
+
+
+def test_tcp_only_controller(system: System) -> None:
+    """A client may reach the controller over TCP alone."""
+    system.start("--listen", "tcp:127.0.0.1:0", settings=SMALL)
+    address = next(one for one in system.address.split(",") if one.startswith("tcp:"))
+    assert not address.endswith(":0")
+    client = system.client(address=address)
+    client.put({"x": np.arange(4)}, partition_id="p")
+    assert client.get_partition_list() == ["p"]
+
+
+def test_sigterm_leaves_nothing(system: System) -> None:
+    """SIGTERM ends a daemon with status 0, and takes its files along."""
+    daemon = system.start(settings=SMALL)
+    assert (system.runtime / "handle.json").exists()
+    assert daemon.terminate() == 0
+    assert not system.runtime.exists()
+
+
+def test_ends_with_its_owner(system: System, tmp_path: Path) -> None:
+    """A daemon with an owner ends when that process is killed, and takes its files along."""
+    owner = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    daemon = system.start("--owner-pid", str(owner.pid), settings=SMALL)
+    owner.kill()
+    owner.wait()
+    wait_exit(daemon.pid)
+    assert daemon.process.wait() == 0
+    assert not system.runtime.exists()
+
+
+def test_directory_of_a_killed_daemon_is_taken_over(system: System) -> None:
+    """What a daemon killed with SIGKILL left behind does not stop the next one."""
+    system.start(settings=SMALL).kill()
+    assert (system.runtime / "handle.json").exists()
+    system.start(settings=SMALL)
+    assert system.status()["partitions"] == []
+
+
+def test_two_daemons_in_one_directory(running: System, tmp_path: Path) -> None:
+    """The second one is refused and names the directory; the first one goes on."""
+    second = Daemon("all-in-one", "--runtime-dir", str(running.runtime), log=tmp_path / "second.log")
+    assert second.process.wait() == 1
+    assert second.answer.startswith("error:")
+    assert str(running.runtime) in second.answer
+    assert running.status()["partitions"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "expected"),
+    [
+        ("controller:\n  samplr: x\n", 2, "unknown key 'controller.samplr'"),
+        ("controller:\n  polling_mode: maybe\n", 2, "expected true or false, got 'maybe'"),
+        ("log:\n  level: info\ncontroller:\n  events: 0\n", 4, "controller.events: 0 is out of range"),
+        ("controller:\n  session_grace: soon\n", 2, "expected a time"),
+        ("controller: [1\n", 2, "did not find expected"),
+        ("backend:\n  SimpleStorage:\n    total_storage_size: 12 apples\n", 3, "expected a size"),
+        ("- a\n", 1, "expected a mapping"),
+    ],
+)
+def test_bad_configuration(tmp_path: Path, text: str, line: int, expected: str) -> None:
+    """A bad key or value is refused with file and line; nothing is started."""
+    path = tmp_path / "conf.yaml"
+    path.write_text(text)
+    daemon = Daemon("all-in-one", "--runtime-dir", str(tmp_path / "run"), "--config", str(path), log=tmp_path / "log")
+    assert daemon.process.wait() == 2
+    assert f"{path}:{line}:" in (tmp_path / "log").read_text()
+    assert expected in (tmp_path / "log").read_text()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["storage"], "--join"),
+        (["controller"], "--token-file"),
+        (["all-in-one", "--join", "tcp:127.0.0.1:1", "--runtime-dir", "x"], "--join"),
+        (["waiter"], "unknown role 'waiter'"),
+        ([], "no role given"),
+    ],
+)
+def test_bad_command_line(args: list[str], expected: str) -> None:
+    """A command line that makes no sense is refused with the reason."""
+    done = subprocess.run([executable("tqd"), *args], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode != 0
+    assert expected in done.stderr
+
+
+def test_wrong_token(running: System, tmp_path: Path) -> None:
+    """A client with another token is refused, by its class; the system goes on."""
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the token\n")
+    with pytest.raises(ctq.errors.AuthenticationError, match="controller"):
+        ctq.TransferQueueClient("x", ctq.ControllerInfo(running.address, str(wrong)))
+    with pytest.raises(ctq.errors.AuthenticationError, match="missing"):
+        ctq.TransferQueueClient("x", ctq.ControllerInfo(running.address, str(tmp_path / "missing")))
+    assert running.client().get_partition_list() == []
+
+
+GARBAGE = [
+    b"GET / HTTP/1.1\r\n\r\n" + b"x" * 64,
+    b"\0" * 4096,
+    b"\xff" * 40,
+    b"TQQ1" + b"\x01\x00" + b"\x02\x00" + b"\0" * 16 + b"\xff\xff\xff\xff" + b"\0" * 12,
+    b"TQQ1" + b"\x01\x00" + b"\x10\x00" + b"\0" * 16 + b"\x04\0\0\0" + b"\0" * 12 + b"\xde\xad\xbe\xef",
+]
+
+
+@pytest.mark.parametrize("frame", GARBAGE)
+@pytest.mark.parametrize("name", ["controller.sock", "unit-0.sock"])
+def test_malformed_frame(running: System, name: str, frame: bytes) -> None:
+    """The connection is closed; the daemon and everybody else's connections live."""
+    client = running.client()
+    client.put({"x": np.arange(4)}, partition_id="p")
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(30)
+        raw.connect(str(running.runtime / name))
+        raw.sendall(frame)
+        while raw.recv(4096):
+            pass
+    assert client.get_partition_list() == ["p"]
+    assert len(client.get_data(client.get_meta(["x"], 4, "p", task_name="t"))["x"]) == 4
+
+
+def test_another_protocol_version(running: System) -> None:
+    """A client built for another version is told so by the first bytes it gets, and refused."""
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(30)
+        raw.connect(str(running.runtime / "controller.sock"))
+        header = raw.recv(40, socket.MSG_WAITALL)
+        assert header[:4] == b"TQQ1"
+        version = int.from_bytes(header[4:6], "little")
+        other = (version + 1).to_bytes(2, "little")
+        raw.sendall(b"TQQ1" + other + b"\x02\x00" + b"\0" * 32)
+        answer = b""
+        while chunk := raw.recv(4096):
+            answer += chunk
+    assert str(version).encode() in answer
+    assert str(version + 1).encode() in answer
+
+
+def test_server_of_another_version(tmp_path: Path, running: System) -> None:
+    """A client that meets a server of another version fails with that, and names both versions."""
+    path = tmp_path / "future.sock"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    process = os.fork()
+    if process == 0:
+        connection, _ = listener.accept()
+        connection.sendall(b"TQQ1" + (77).to_bytes(2, "little") + b"\x01\x00" + b"\0" * 32)
+        connection.recv(1)
+        os._exit(0)
+    listener.close()
+    try:
+        with pytest.raises(ctq.errors.ProtocolVersionError, match="77"):
+            ctq.TransferQueueClient("x", ctq.ControllerInfo(f"unix:{path}", running.token_file))
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+
+
+def test_command_line(running: System) -> None:
+    """tq shows, reads and clears; --json everywhere; errors say what is wrong."""
+    client = running.client("writer")
+    client.put({"x": np.arange(6).reshape(3, 2), "text": np.array(["a", "b", "c"], dtype=object)}, partition_id="p")
+    client.get_meta(["x"], 2, "p", task_name="trainer")
+    table = running.tq("status")
+    for word in ("p", "x", "text", "int64", "trainer", "unit-0", "SimpleStorage", "writer"):
+        assert word in table, table
+    status = running.status()
+    (partition,) = status["partitions"]
+    assert partition["samples"] == 3
+    assert partition["produced"]["x"]["produced"] == 3
+    assert partition["consumed"] == {"trainer": 2}
+    assert status["storage"][0]["used_bytes"] > 0
+    assert json.loads(running.tq("ls", "--json")) == ["p"]
+    assert [row["index"] for row in json.loads(running.tq("ls", "p", "--json"))] == [0, 1, 2]
+    rows = json.loads(running.tq("get", "p", "@1", "--json"))
+    assert rows == [{"key": None, "index": 1, "fields": {"text": "b", "x": [2, 3]}}]
+    assert "[2,3]" in running.tq("get", "p", "@1", "--field", "x")
+    assert json.loads(running.tq("clear", "p", "@0", "--json")) == {"cleared": 1}
+    assert running.tq("clear", "p", "--all") == "cleared 2 samples\n"
+    kinds = [event["kind"] for event in json.loads(running.tq("events", "--json"))]
+    assert [kind for kind in kinds if kind in ("put", "claim", "clear")] == ["put", "claim", "clear", "clear"]
+    assert "unknown partition" in running.tq("get", "nowhere", status=1).lower()
+    assert "unknown command" in running.tq("frobnicate", status=2)
+    assert "which partition" in running.tq("get", status=1)

@@ -1,0 +1,199 @@
+"""Parts that die: units, the controller, clients. What is promised then, on real processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+from support.daemons import System
+from support.waiting import wait_event
+
+import ctq
+
+SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
+
+
+def script(system: System, body: str) -> subprocess.Popen[str]:
+    """Another process with a client of the system; it prints `ready` when it has come to its point."""
+    head = """
+    import os, signal, sys
+    import numpy as np
+    import ctq
+    client = ctq.TransferQueueClient("victim", ctq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
+    def stop_here():
+        print("ready", flush=True)
+        signal.pause()
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body)],
+        env=system.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_when_ready(process: subprocess.Popen[str]) -> None:
+    """SIGKILL, once it has said that it is there."""
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def used_bytes(system: System) -> int:
+    """Bytes in use in all units, by their own count."""
+    return sum(owner["blocks"] for owner in system.status()["storage"])
+
+
+def test_killed_claimer_blocks_nobody(running: System) -> None:
+    """A claim that waits when its process is killed takes nothing; the next one gets the samples."""
+    client = running.client()
+    victim = script(
+        running,
+        """
+        import threading
+        threading.Thread(target=lambda: client.get_meta(["x"], 2, "p", task_name="t"), daemon=True).start()
+        while client.status()["waiting"] == 0:
+            client.get_partition_list()
+        stop_here()
+        """,
+    )
+    kill_when_ready(victim)
+    wait_event(client, lambda event: event["kind"] == "leave" and event["session"] == "victim")
+    client.put({"x": np.arange(2)}, partition_id="p")
+    assert client.get_meta(["x"], 2, "p", task_name="t", timeout=10).size == 2
+
+
+def test_killed_writer_leaves_no_memory(running: System) -> None:
+    """Blocks that were reserved and written, but never published, are freed when their process is dead."""
+    client = running.client()
+    first = client.put({"x": np.arange(4)}, partition_id="p")
+    for _ in range(5):
+        victim = script(
+            running,
+            """
+            big = {"x": np.ones((64, 65536), dtype=np.float32)}
+            os.set_blocking(1, True)
+            import threading
+            def put():
+                while True:
+                    client.put(big, partition_id="q")
+                    client.clear_partition("q")
+            threading.Thread(target=put, daemon=True).start()
+            while "q" not in client.get_partition_list():
+                pass
+            stop_here()
+            """,
+        )
+        kill_when_ready(victim)
+    client.clear_partition("q")
+    client.clear_samples(first)
+    # The whole store is free again: a put of nearly all of it succeeds.
+    rest = {"x": np.zeros((1, 14 << 20), dtype=np.float32)}
+    client.put(rest, partition_id="r")
+    assert client.get_partition_list() == ["p", "r"]
+
+
+def test_full_store_waits_for_room(running: System) -> None:
+    """A put that finds no room waits; a clear lets it go on."""
+    client = running.client()
+    big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
+    first = client.put(big, partition_id="p")
+    second: list[ctq.BatchMeta] = []
+    thread = threading.Thread(target=lambda: second.append(client.put(big, partition_id="p")))
+    thread.start()
+    other = running.client("other")
+    other.put({"y": np.arange(4)}, partition_id="small")  # nobody else is held up
+    client.clear_samples(first)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert second[0].size == 1
+
+
+def test_full_store_fails_at_the_deadline(running: System) -> None:
+    """Past the deadline the put fails as what it is, and nothing of it is there."""
+    client = running.client(client={"timeout": 1.0})
+    big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
+    client.put(big, partition_id="p")
+    with pytest.raises(ctq.errors.StorageFullError, match="bytes"):
+        client.put(big, partition_id="q")
+    assert client.get_partition_list() == ["p"]
+    with pytest.raises(ctq.errors.StorageFullError):
+        client.put({"x": np.zeros((1, 100 << 20), dtype=np.float32)}, partition_id="q")
+
+
+def test_unit_killed_and_replaced(system: System) -> None:
+    """Reads of a unit that is gone fail within their deadline; when it comes back empty, its cells are lost, by name;
+    written again they are whole."""
+    system.start(role="controller")
+    unit = system.join("--listen", "tcp:127.0.0.1:0", name="left", settings=SMALL)
+    client = system.client(client={"timeout": 2.0})
+    meta = client.put({"x": np.arange(6).reshape(3, 2)}, partition_id="p")
+    unit.kill()
+    start = time.monotonic()
+    with pytest.raises((ctq.errors.UnreachableError, ctq.errors.TimedOutError, ctq.errors.LostError)):
+        client.get_data(meta)
+    assert time.monotonic() - start < 10
+    system.join("--listen", "tcp:127.0.0.1:0", name="left", settings=SMALL)
+    lost = wait_event(client, lambda event: event["kind"] == "lost")
+    assert lost["partition"] == "p"
+    assert lost["samples"] == 3
+    (partition,) = system.status()["partitions"]
+    assert partition["lost"] == [0, 1, 2]
+    with pytest.raises(ctq.errors.LostError, match="x"):
+        client.get_data(meta)
+    client.put({"x": np.arange(6).reshape(3, 2) + 1}, metadata=meta)
+    assert [list(row) for row in client.get_data(meta)["x"]] == [[1, 2], [3, 4], [5, 6]]
+    assert system.status()["partitions"][0]["lost"] == []
+
+
+def test_controller_restarted(system: System) -> None:
+    """Calls fail within their deadline while it is gone, and work again when it is back; old metadata is stale."""
+    first = system.start("--listen", f"unix:{system.folder}/c.sock", role="controller")
+    token = (system.runtime / "token").read_text()
+    kept = system.folder / "token"
+    kept.write_text(token)
+    system.token_file = str(kept)
+    address = f"unix:{system.folder}/c.sock"
+    client = system.client(address=address, client={"timeout": 2.0})
+    assert client.get_partition_list() == []
+    reserved = client.get_meta(["x"], 2, "p", mode="insert")
+    first.kill()
+    with pytest.raises((ctq.errors.UnreachableError, ctq.errors.TimedOutError), match="c.sock"):
+        client.get_partition_list()
+    system.start("--listen", address, "--token-file", str(kept), role="controller")
+    assert client.get_partition_list() == []
+    system.address = address
+    system.join("--listen", "tcp:127.0.0.1:0", name="left", settings=SMALL)
+    with pytest.raises(ctq.errors.StaleError):
+        client.put({"x": np.arange(2)}, metadata=reserved)
+    client.put({"x": np.arange(2)}, partition_id="p")
+    assert client.get_meta(["x"], 2, "p", task_name="t").size == 2
+
+
+def test_stopped_client_holds_up_nobody(running: System) -> None:
+    """A client that is stopped (SIGSTOP) in the middle of its work does not slow the others down."""
+    victim = script(
+        running,
+        """
+        client.put({"x": np.arange(8)}, partition_id="v")
+        stop_here()
+        """,
+    )
+    assert victim.stdout is not None
+    assert victim.stdout.readline() == "ready\n"
+    victim.send_signal(signal.SIGSTOP)
+    client = running.client()
+    for _ in range(50):
+        client.put({"x": np.arange(8)}, partition_id="p")
+    assert client.get_meta(["x"], 400, "p", task_name="t", timeout=10).size == 400
+    victim.kill()
+    victim.wait()
+    victim.stdout.close()

@@ -1,0 +1,163 @@
+"""Real daemons for tests: started, waited for (never by sleeping), killed and cleaned up."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ctq
+
+READY_SECONDS = 30.0
+
+
+def executable(name: str) -> str:
+    """Path of `tq` or `tqd`: next to this Python, else on the PATH."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    assert found, f"{name} is not installed"
+    return found
+
+
+def wait_exit(pid: int, seconds: float = READY_SECONDS) -> None:
+    """Waits until a process that need not be our child has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        readable, _, _ = select.select([descriptor], [], [], seconds)
+        assert readable, f"process {pid} still runs after {seconds} s"
+    finally:
+        os.close(descriptor)
+
+
+class Daemon:
+    """One tqd process."""
+
+    def __init__(self, role: str, *args: str, log: Path) -> None:
+        """Starts it and waits until it serves; `args` as on its command line."""
+        self.log = log
+        read, write = os.pipe()
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [executable("tqd"), role, "--ready-fd", str(write), *args],
+                pass_fds=[write],
+                stdout=output,
+                stderr=output,
+            )
+        os.close(write)
+        with os.fdopen(read, "r") as pipe:
+            readable, _, _ = select.select([pipe], [], [], READY_SECONDS)
+            self.answer = pipe.readline().strip() if readable else "no answer"
+
+    def __repr__(self) -> str:
+        return f"Daemon(pid={self.process.pid}, answer={self.answer!r})"
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def terminate(self) -> int:
+        """SIGTERM, then its exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(READY_SECONDS)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait(READY_SECONDS)
+
+    def stop(self) -> None:
+        """Ends it if it still runs."""
+        if self.process.poll() is None:
+            self.terminate()
+
+
+class System:
+    """A system in a folder: all in one daemon, or a controller and units in daemons of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        """Nothing runs yet."""
+        self.folder = folder
+        self.runtime = folder / "run"
+        self.daemons: list[Daemon] = []
+        self.clients: list[ctq.TransferQueueClient] = []
+        self.address = ""
+        self.token_file = str(self.runtime / "token")
+
+    def start(self, *args: str, role: str = "all-in-one", settings: Sequence[str] = ()) -> Daemon:
+        """Starts the daemon with the controller."""
+        options = [word for setting in settings for word in ("--set", setting)]
+        daemon = Daemon(
+            role, "--runtime-dir", str(self.runtime), *options, *args, log=self.folder / "tqd.log"
+        )
+        self.daemons.append(daemon)
+        assert daemon.answer == "ready", f"{daemon}: {daemon.log.read_text()}"
+        self.address = json.loads((self.runtime / "handle.json").read_text())["address"]
+        return daemon
+
+    def join(self, *args: str, name: str, settings: Sequence[str] = ()) -> Daemon:
+        """Starts a storage daemon that joins the controller."""
+        options = [word for setting in settings for word in ("--set", setting)]
+        daemon = Daemon(
+            "storage",
+            "--join",
+            self.address,
+            "--token-file",
+            self.token_file,
+            "--set",
+            f"storage.name={name}",
+            *options,
+            *args,
+            log=self.folder / f"{name}.log",
+        )
+        self.daemons.append(daemon)
+        assert daemon.answer == "ready", f"{daemon}: {daemon.log.read_text()}"
+        return daemon
+
+    def client(
+        self, name: str = "test", address: str | None = None, **config: Any
+    ) -> ctq.TransferQueueClient:
+        """A client of its own."""
+        info = ctq.ControllerInfo(address or self.address, self.token_file)
+        client = ctq.TransferQueueClient(name, info, config)
+        self.clients.append(client)
+        return client
+
+    def environment(self) -> dict[str, str]:
+        """Environment for other processes of this system."""
+        return {**os.environ, "TQ_ADDRESS": self.address, "TQ_TOKEN_FILE": self.token_file}
+
+    def tq(self, *args: str, status: int = 0) -> str:
+        """Runs the command line against it; checks the exit status, returns what it printed."""
+        done = subprocess.run(
+            [executable("tq"), *args],
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == status, f"tq {args}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout if status == 0 else done.stderr
+
+    def status(self) -> dict[str, Any]:
+        """`tq status --json`."""
+        status: dict[str, Any] = json.loads(self.tq("status", "--json"))
+        return status
+
+    def close(self) -> None:
+        """Closes clients, then stops daemons."""
+        for client in self.clients:
+            client.close()
+        for daemon in reversed(self.daemons):
+            daemon.stop()

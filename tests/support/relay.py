@@ -1,0 +1,123 @@
+"""A relay in front of a unix socket that cuts a connection after an exact number of bytes.
+
+It runs in a thread of the test. One cut can be armed at a time: the next connection that has carried that many bytes
+in that direction (counted from the moment of arming) is closed on both sides, in the middle of whatever it carried.
+Connections made after the cut pass untouched.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from pathlib import Path
+
+CHUNK = 1 << 16
+
+
+class Relay:
+    """Listens on `path` and passes everything to the socket at `target`, and back."""
+
+    def __init__(self, path: Path, target: Path) -> None:
+        self.path = path
+        self.target = target
+        self.cuts = 0
+        self.connections = 0
+        self._lock = threading.Lock()
+        self._left: dict[str, int | None] = {"up": None, "down": None}
+        self._passed = {"up": 0, "down": 0}
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._pairs: set[frozenset[socket.socket]] = set()
+        self._selector.register(self._listener, selectors.EVENT_READ, ("accept", None, None))
+        self._selector.register(self._wake_in, selectors.EVENT_READ, ("stop", None, None))
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
+        self._thread.start()
+
+    def arm(self, direction: str, after: int) -> None:
+        """Cuts after `after` more bytes towards the server ("up") or the client ("down")."""
+        with self._lock:
+            self._left = {"up": None, "down": None, direction: after}
+            self._passed = {"up": 0, "down": 0}
+
+    def disarm(self) -> None:
+        """No cut any more."""
+        with self._lock:
+            self._left = {"up": None, "down": None}
+
+    def passed(self) -> dict[str, int]:
+        """Bytes passed in each direction since the last arm (or `arm` with a number that is never reached)."""
+        with self._lock:
+            return dict(self._passed)
+
+    def close(self) -> None:
+        """Ends the thread and every connection."""
+        self._wake_out.send(b"x")
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                what, other, direction = key.data
+                if what == "stop":
+                    self._shutdown()
+                    return
+                if what == "accept":
+                    self._accept()
+                elif key.fd >= 0 and key.fileobj in self._selector.get_map():
+                    self._pass(key.fileobj, other, direction)
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(str(self.target))
+        except OSError:
+            client.close()
+            server.close()
+            return
+        self.connections += 1
+        self._pairs.add(frozenset((client, server)))
+        self._selector.register(client, selectors.EVENT_READ, ("pass", server, "up"))
+        self._selector.register(server, selectors.EVENT_READ, ("pass", client, "down"))
+
+    def _pass(self, source: socket.socket, target: socket.socket, direction: str) -> None:
+        try:
+            data = source.recv(CHUNK)
+        except OSError:
+            data = b""
+        cut = False
+        with self._lock:
+            left = self._left[direction]
+            if left is not None and len(data) >= left:
+                data, cut = data[:left], True
+                self._left[direction] = None
+            elif left is not None:
+                self._left[direction] = left - len(data)
+            self._passed[direction] += len(data)
+        try:
+            if data:
+                target.sendall(data)
+        except OSError:
+            cut = True
+        if cut or not data:
+            self.cuts += cut
+            self._drop(source, target)
+
+    def _drop(self, *pair: socket.socket) -> None:
+        for one in pair:
+            self._selector.unregister(one)
+            one.close()
+        self._pairs.discard(frozenset(pair))
+
+    def _shutdown(self) -> None:
+        for pair in list(self._pairs):
+            self._drop(*pair)
+        self._listener.close()
+        self._wake_in.close()
+        self._wake_out.close()
+        self._selector.close()
+        self.path.unlink(missing_ok=True)
