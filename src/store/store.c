@@ -15,7 +15,8 @@
 #include "store/arena.h"
 #include "store/tlsf.h"
 
-/* Warm memory kept ahead of the high-water mark: a quarter of it, within these. */
+/* Warm memory kept ahead of the high-water mark: a quarter of it, within these; less before the first block. */
+#define STORE_AHEAD_IDLE (UINT64_C(16) << 20)
 #define STORE_AHEAD_MIN (UINT64_C(64) << 20)
 #define STORE_AHEAD_MAX (UINT64_C(1) << 30)
 
@@ -359,7 +360,10 @@ uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes)
     if (atomic_load_explicit(&store->cold, memory_order_relaxed)) {
         return 0;
     }
-    ahead = ahead < STORE_AHEAD_MIN ? STORE_AHEAD_MIN : ahead > STORE_AHEAD_MAX ? STORE_AHEAD_MAX : ahead;
+    ahead = high == 0                 ? STORE_AHEAD_IDLE
+            : ahead < STORE_AHEAD_MIN ? STORE_AHEAD_MIN
+            : ahead > STORE_AHEAD_MAX ? STORE_AHEAD_MAX
+                                      : ahead;
     uint64_t goal = ahead < store->arena.size - high ? high + ahead : store->arena.size;
     if (warm < high) {
         warm = high; /* what is below was touched by its users, or is about to be */

@@ -74,6 +74,10 @@ uint64_t tqi_store_resident(const tqi_store *store);
 /* Checks the allocator's and the store's books against each other, for tests. */
 bool tqi_store_check(const tqi_store *store);
 
+/* Name of the running machine, for who wants to know whether another process is on the same one; "" when unknown. */
+#define TQI_STORE_HOST 64
+void tqi_store_host(char out[TQI_STORE_HOST]);
+
 /* ---- the other side: a reader's or writer's mapping of a store in another process ---- */
 typedef struct tqi_store_map {
     uint8_t *arena;

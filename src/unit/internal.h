@@ -1,0 +1,194 @@
+/*
+ * internal.h - the storage unit's parts: its stores, the writers it knows, what waits, and its life at the controller.
+ *
+ *   unit.c      life of a unit; its store and its renewal; warming, trimming, reports of counters
+ *   join.c      the channel to the controller: register, collect dead blocks
+ *   serve.c     requests of readers and writers
+ *   wait.c      reserves that wait for room
+ *   writers.c   who may still be writing into a block whose end was announced
+ *   tombs.c     ids that ended before they came
+ *
+ * Everything runs on the unit's loop thread, but tqi_store_warm, which is made for a helper thread.
+ */
+#ifndef TQI_UNIT_INTERNAL_H
+#define TQI_UNIT_INTERNAL_H
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "unit/unit.h"
+
+#include <tq/types.h>
+
+/* ---------------------------------------------------------------------------------------- tombs */
+
+#define TQI_TOMBS_MAX 4096
+
+/*
+ * Ids that are dead but were not here when their end was announced: a reserve for one may still be on its way, and
+ * what it took would never be freed.  Kept as ranges; when there are too many, the lower half is replaced by one floor:
+ * ids are given out in ascending order, so a reserve at or below the floor is an old one, and its writer is told to
+ * lease new ids.  Bounded and never wrong on the dangerous side.
+ */
+typedef struct tqi_tombs {
+    struct {
+        uint64_t first, last;
+    } range[TQI_TOMBS_MAX]; /* ascending, apart from each other */
+    size_t n;
+    bool has_floor;
+    uint64_t floor;
+} tqi_tombs;
+
+void tqi_tombs_clear(tqi_tombs *tombs);
+void tqi_tombs_add(tqi_tombs *tombs, uint64_t first, uint64_t count);
+bool tqi_tombs_has(const tqi_tombs *tombs, uint64_t id);
+
+/* ---------------------------------------------------------------------------------------- stores */
+
+/* A store, counted: the unit, bytes on their way in or out, and warming hold it.  The one of an earlier epoch lives on
+ * until these are done. */
+typedef struct tqi_unit_store {
+    tqi_unit *unit;
+    tqi_store *store;
+    unsigned refs;
+} tqi_unit_store;
+
+void tqi_unit_store_rele(tqi_unit_store *held);
+
+/* ---------------------------------------------------------------------------------------- writers */
+
+/*
+ * A session that reserves blocks.  It lives as long as its session, and longer when the session ended while its process
+ * may still write through a mapping: then until the process has exited, which a pidfd tells, or until no block of it
+ * is left.  Blocks name their writer by number.
+ */
+typedef struct tqi_writer {
+    uint64_t number;
+    tqi_unit *unit;
+    tqi_session *session; /* NULL: ended */
+    uint64_t blocks;      /* that it reserved and that are still here */
+    bool mapped;          /* has (or had) the arena writable in its memory */
+    int pidfd;            /* with mapped */
+    bool polling;
+    uv_poll_t poll;       /* of pidfd, when the session has ended */
+    uint64_t *deferred;   /* dead blocks it may be writing to */
+    size_t n_deferred;
+    size_t deferred_capacity;
+    UT_hash_handle hh;
+} tqi_writer;
+
+int tqi_writer_open(tqi_unit *unit, tqi_session *session);
+void tqi_writer_end(tqi_writer *writer, bool dead);
+/* Gives it the right to map; TQ_EUNSUPPORTED without a pidfd. */
+int tqi_writer_map(tqi_writer *writer, tq_error *err);
+/* The writer of a block, or NULL when it is no more. */
+tqi_writer *tqi_writer_of(tqi_unit *unit, uint64_t id);
+/* Frees a block at the store; idempotent. */
+void tqi_writer_free_block(tqi_unit *unit, uint64_t id);
+/* Dead block `id` of a writer that may still write: freed when it cannot any more.  TQ_OK or TQ_ENOMEM. */
+int tqi_writer_defer(tqi_writer *writer, uint64_t id);
+/* The store was replaced: forgets all blocks. */
+void tqi_writers_forget(tqi_unit *unit);
+/* Ends those whose sessions are over, at the unit's close. */
+void tqi_writers_close(tqi_unit *unit);
+
+/* ---------------------------------------------------------------------------------------- waiting reserves */
+
+typedef struct tqi_unit_wait {
+    tqi_unit *unit;
+    tqi_request *request;
+    const Tq__UnitReserve *message; /* lives as long as the request */
+    tqi_store_place *places;
+    uint64_t deadline;
+    struct tqi_unit_wait *prev, *next;
+} tqi_unit_wait;
+
+/* First come, first served, in two rows: reserves that add columns may use the store's last tenth and must not stand
+ * behind those that may not. */
+typedef struct tqi_unit_waits {
+    tqi_unit_wait *row[2]; /* [adds_samples] */
+    uv_timer_t timer;      /* nearest deadline */
+} tqi_unit_waits;
+
+/* Reserves now, parks the request, or fails it. */
+void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message);
+/* Room was made. */
+void tqi_unit_wake(tqi_unit *unit);
+/* Fails all that wait. */
+void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why);
+void tqi_unit_waits_timer(uv_timer_t *timer);
+
+/* ---------------------------------------------------------------------------------------- the unit */
+
+struct tqi_unit {
+    uv_loop_t *loop;
+    char *name;
+    char *endpoint;   /* list, for people and peers */
+    char *info;       /* as registered: endpoint list, 0, machine */
+    size_t info_size;
+    tqi_store_options store_options;
+    tqi_unit_store *held; /* the store of now */
+    tqi_store *store;     /* held->store */
+    uint64_t incarnation;
+    tqi_tombs tombs;
+
+    tqi_server *server;
+    uint64_t next_writer;
+    tqi_writer *writers; /* by number */
+    tqi_unit_waits waits;
+
+    /* controller */
+    tqi_connector *connector;
+    tqi_channel *controller;
+    tqi_call *registering;
+    uint64_t registering_as;  /* incarnation in that call */
+    uint64_t registered_as;   /* incarnation the controller knows, 0 before */
+    bool registered;
+    uint64_t epoch;           /* 0 before the first connection */
+    tqi_call *collecting;
+    uint64_t notice;          /* freed up to here */
+    uv_timer_t retry;         /* of registering or collecting after an error */
+    uint64_t retry_ms;
+    int last_error;           /* of registering: logged once */
+
+    /* counters */
+    uv_timer_t report;
+    tqi_call *reporting;
+    bool dirty;
+    uint64_t reported_used, reported_blocks;
+
+    /* memory */
+    uv_work_t warm;
+    tqi_unit_store *warming; /* while the work is in the pool */
+    uint64_t warm_left;
+    uv_timer_t trim;
+    uint64_t active; /* when something was reserved or freed last */
+
+    void (*ready)(void *arg);
+    void *ready_arg;
+
+    /* closing */
+    bool closing;
+    unsigned open; /* things that end later: server, connector, handles, warming */
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+extern const tqi_service tqi_unit_service;
+
+/* Something was reserved or freed. */
+void tqi_unit_changed(tqi_unit *unit);
+/* A new store and incarnation; what was held is dropped.  On an error all is as it was. */
+int tqi_unit_renew(tqi_unit *unit, tq_error *err);
+void tqi_unit_counters_reset(tqi_unit *unit);
+/* One of the things that close waits for has ended. */
+void tqi_unit_close_step(tqi_unit *unit);
+void tqi_unit_handle_closed(uv_handle_t *handle);
+
+int tqi_unit_join(tqi_unit *unit, const char *controller, const tqi_token *token, tq_error *err);
+void tqi_unit_retry(uv_timer_t *timer);
+
+#endif

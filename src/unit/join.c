@@ -1,0 +1,269 @@
+/*
+ * join.c - the unit's life at the controller: it registers as an owner of blocks and collects the dead ones.
+ *
+ * Two requests: REGISTER_OWNER, again after every connection with a fresh session or another epoch, and COLLECT, which
+ * waits at the controller until blocks are dead.  An error of either is followed by another try after a growing pause.
+ *
+ * What makes the unit drop everything and begin a new incarnation:
+ *   - another epoch: no block of the old one can be named any more, and ids start again;
+ *   - a controller that had forgotten the owner meanwhile (it was away for longer than the owner timeout).
+ */
+#include <string.h>
+
+#include "base/clock.h"
+#include "unit/internal.h"
+
+#define JOIN_RETRY_MIN 50u
+#define JOIN_RETRY_MAX 2000u
+
+static void join_register(tqi_unit *unit);
+static void join_collect(tqi_unit *unit);
+
+static void join_later(tqi_unit *unit)
+{
+    if (unit->closing || uv_is_active((uv_handle_t *)&unit->retry)) {
+        return;
+    }
+    uv_timer_start(&unit->retry, tqi_unit_retry, unit->retry_ms, 0);
+    unit->retry_ms = unit->retry_ms * 2 > JOIN_RETRY_MAX ? JOIN_RETRY_MAX : unit->retry_ms * 2;
+}
+
+void tqi_unit_retry(uv_timer_t *timer)
+{
+    tqi_unit *unit = timer->data;
+
+    if (unit->registered) {
+        join_collect(unit);
+    } else {
+        join_register(unit);
+    }
+}
+
+/* Drops what was held; false when that has to be tried again. */
+static bool join_renew(tqi_unit *unit, const char *why)
+{
+    tq_error err = {0};
+
+    if (unit->collecting != NULL) {
+        tqi_call_cancel(unit->collecting);
+    }
+    if (tqi_unit_renew(unit, &err) != TQ_OK) {
+        tqi_log(TQI_ERROR, "unit", "%s: cannot start anew: %s", unit->name, err.message);
+        return false;
+    }
+    tqi_log(TQI_INFO, "unit", "%s: %s; everything stored is dropped", unit->name, why);
+    unit->registered = false;
+    unit->notice = 0;
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------- register */
+
+static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
+{
+    bool known = unit->registered_as == unit->incarnation;
+    const char *why = NULL;
+
+    if (unit->epoch != 0 && reply->epoch != unit->epoch) {
+        why = "the controller is another one now";
+    } else if (reply->fresh && known && unit->registering_as == unit->incarnation) {
+        why = "the controller had given it up";
+    }
+    if (why != NULL && !join_renew(unit, why)) {
+        join_later(unit);
+        return;
+    }
+    unit->epoch = reply->epoch;
+    if (unit->registering_as != unit->incarnation) {
+        join_register(unit); /* anew meanwhile */
+        return;
+    }
+    unit->registered = true;
+    unit->registered_as = unit->incarnation;
+    unit->retry_ms = JOIN_RETRY_MIN;
+    unit->last_error = TQ_OK;
+    tqi_log(TQI_INFO, "unit", "%s: registered, serving %s", unit->name, unit->endpoint);
+    join_collect(unit);
+    tqi_unit_counters_reset(unit);
+    if (unit->ready != NULL) {
+        unit->ready(unit->ready_arg);
+    }
+}
+
+static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_unit *unit = arg;
+
+    (void)call;
+    unit->registering = NULL;
+    if (unit->closing) {
+        return;
+    }
+    if (answer->status == TQ_OK) {
+        join_registered(unit, (const Tq__RegisterOwnerReply *)answer->reply);
+        return;
+    }
+    if (answer->status != unit->last_error) {
+        tqi_log(TQI_WARN, "unit", "%s: registering failed, will try again: %s", unit->name,
+            answer->error->message);
+        unit->last_error = answer->status;
+    }
+    join_later(unit);
+}
+
+static void join_register(tqi_unit *unit)
+{
+    Tq__RegisterOwner message;
+    tq_error err = {0};
+
+    if (unit->registering != NULL || unit->closing) {
+        return;
+    }
+    tq__register_owner__init(&message);
+    message.name = unit->name;
+    message.incarnation = unit->incarnation;
+    message.manager = (char *)(uintptr_t) "SimpleStorage";
+    message.info.data = (uint8_t *)unit->info;
+    message.info.len = unit->info_size;
+    tqi_call_args args = {
+        .kind = TQI_REGISTER_OWNER,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = join_register_done,
+        .arg = unit,
+    };
+    unit->registering_as = unit->incarnation;
+    if (tqi_call_start(unit->controller, &args, &unit->registering, &err) != TQ_OK) {
+        tqi_log(TQI_ERROR, "unit", "%s: cannot register: %s", unit->name, err.message);
+        unit->registering = NULL;
+        join_later(unit);
+    }
+}
+
+static void join_opened(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+{
+    tqi_unit *unit = arg;
+
+    (void)channel;
+    if (unit->closing) {
+        return;
+    }
+    if (unit->epoch != 0 && epoch != unit->epoch) {
+        if (!join_renew(unit, "the controller is another one now")) {
+            unit->registered = false;
+            join_later(unit);
+            return;
+        }
+        unit->epoch = epoch;
+    } else if (!fresh) {
+        return;
+    }
+    unit->registered = false;
+    join_register(unit);
+}
+
+/* ---------------------------------------------------------------------------------------- collect */
+
+/* One dead block: freed, kept until its writer is gone, or remembered. */
+static int join_dead(tqi_unit *unit, uint64_t id, bool writer_done)
+{
+    if (!tqi_store_has(unit->store, id)) {
+        tqi_tombs_add(&unit->tombs, id, 1);
+        return TQ_OK;
+    }
+    tqi_writer *writer = writer_done ? NULL : tqi_writer_of(unit, id);
+    if (writer != NULL && writer->mapped) {
+        return tqi_writer_defer(writer, id);
+    }
+    tqi_writer_free_block(unit, id);
+    return TQ_OK;
+}
+
+static int join_dead_all(tqi_unit *unit, const Tq__CollectReply *reply, tq_error *err)
+{
+    if (reply->n_first != reply->n_count || reply->n_first != reply->writer_done.len) {
+        return tqi_error_set(err, TQ_EPROTO, "%zu first ids, %zu counts, %zu marks", reply->n_first,
+            reply->n_count, reply->writer_done.len);
+    }
+    for (size_t i = 0; i < reply->n_first; i++) {
+        for (uint64_t k = 0; k < reply->count[i]; k++) {
+            if (join_dead(unit, reply->first[i] + k, reply->writer_done.data[i] != 0) != TQ_OK) {
+                /* The notice is not confirmed, so it comes again; what was freed of it is freed once. */
+                return tqi_error_nomem(err, "dead blocks");
+            }
+        }
+    }
+    return TQ_OK;
+}
+
+static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_unit *unit = arg;
+    tq_error err = {0};
+
+    (void)call;
+    unit->collecting = NULL;
+    if (unit->closing || !unit->registered) {
+        return; /* registering goes on with it */
+    }
+    if (answer->status != TQ_OK) {
+        /* Not served by this session (any more): registering again is no harm. */
+        unit->registered = false;
+        join_later(unit);
+        return;
+    }
+    const Tq__CollectReply *reply = (const Tq__CollectReply *)answer->reply;
+    int code = join_dead_all(unit, reply, &err);
+    if (reply->n_first > 0) {
+        tqi_unit_changed(unit);
+        tqi_unit_wake(unit);
+    }
+    if (code != TQ_OK) {
+        tqi_log(TQI_ERROR, "unit", "%s: collecting: %s", unit->name, err.message);
+        join_later(unit);
+        return;
+    }
+    unit->notice = reply->notice;
+    join_collect(unit);
+}
+
+static void join_collect(tqi_unit *unit)
+{
+    Tq__Collect message;
+    tq_error err = {0};
+
+    if (unit->collecting != NULL || unit->closing) {
+        return;
+    }
+    tq__collect__init(&message);
+    message.owner = unit->name;
+    message.done = unit->notice;
+    tqi_call_args args = {
+        .kind = TQI_COLLECT,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = join_collect_done,
+        .arg = unit,
+    };
+    if (tqi_call_start(unit->controller, &args, &unit->collecting, &err) != TQ_OK) {
+        tqi_log(TQI_ERROR, "unit", "%s: cannot collect: %s", unit->name, err.message);
+        unit->collecting = NULL;
+        join_later(unit);
+    }
+}
+
+int tqi_unit_join(tqi_unit *unit, const char *controller, const tqi_token *token, tq_error *err)
+{
+    tqi_connector_options options = {.token = token, .name = unit->name};
+
+    unit->retry_ms = JOIN_RETRY_MIN;
+    int code = tqi_connector_alloc(unit->loop, &options, &unit->connector, err);
+    if (code == TQ_OK) {
+        code = tqi_channel_get(unit->connector, controller, &unit->controller, err);
+    }
+    if (code == TQ_OK) {
+        tqi_channel_on_open(unit->controller, join_opened, unit);
+        join_register(unit);
+    }
+    return code;
+}

@@ -1,0 +1,391 @@
+/*
+ * unit.c - life of a storage unit: its store, its server, its memory (see internal.h for the parts).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "unit/internal.h"
+
+/* Counters are reported at most this often. */
+#define UNIT_REPORT_MS 200u
+/* Idle memory goes back to the system when nothing was reserved or freed for this long. */
+#define UNIT_IDLE_MS 60000u
+/* Bytes warmed in one piece of work. */
+#define UNIT_WARM_STEP (UINT64_C(16) << 20)
+
+/* ---------------------------------------------------------------------------------------- stores */
+
+static int unit_store_make(tqi_unit *unit, tqi_unit_store **out, tq_error *err)
+{
+    tqi_unit_store *held = calloc(1, sizeof(*held));
+
+    if (held == NULL) {
+        return tqi_error_nomem(err, "a store");
+    }
+    int code = tqi_store_alloc(&unit->store_options, &held->store, err);
+    if (code != TQ_OK) {
+        free(held);
+        return code;
+    }
+    held->unit = unit;
+    held->refs = 1;
+    *out = held;
+    return TQ_OK;
+}
+
+void tqi_unit_store_rele(tqi_unit_store *held)
+{
+    if (--held->refs == 0) {
+        tqi_store_free(held->store);
+        free(held);
+    }
+}
+
+/*
+ * A new store, with memfds of its own, rather than an emptied one: a writer of the old epoch that is in the middle of a
+ * copy writes into memory that nobody reads any more, and a reader with old locators finds an empty slot table, whatever
+ * ids the new epoch gives out.
+ */
+int tqi_unit_renew(tqi_unit *unit, tq_error *err)
+{
+    tqi_unit_store *fresh = NULL;
+    int code = unit_store_make(unit, &fresh, err);
+
+    if (code != TQ_OK) {
+        return code;
+    }
+    tqi_unit_waits_fail(unit, TQ_ESTALE, "has started anew");
+    tqi_writers_forget(unit);
+    tqi_store_drop_all(unit->store);
+    tqi_store_trim(unit->store);
+    tqi_unit_store_rele(unit->held);
+    unit->held = fresh;
+    unit->store = fresh->store;
+    unit->incarnation = tqi_random_id();
+    tqi_tombs_clear(&unit->tombs);
+    return TQ_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- warm memory */
+
+static void unit_warm_start(tqi_unit *unit);
+
+static void unit_warm_work(uv_work_t *work)
+{
+    tqi_unit *unit = work->data;
+
+    unit->warm_left = tqi_store_warm(unit->warming->store, UNIT_WARM_STEP);
+}
+
+static void unit_warm_done(uv_work_t *work, int status)
+{
+    tqi_unit *unit = work->data;
+
+    (void)status;
+    tqi_unit_store_rele(unit->warming);
+    unit->warming = NULL;
+    if (unit->warm_left > 0 && !unit->closing) {
+        unit_warm_start(unit);
+    }
+    tqi_unit_close_step(unit);
+}
+
+static void unit_warm_start(tqi_unit *unit)
+{
+    if (unit->warming != NULL || unit->closing) {
+        return;
+    }
+    unit->warm.data = unit;
+    unit->warming = unit->held;
+    unit->warming->refs++;
+    unit->warm_left = 0;
+    unit->open++;
+    if (uv_queue_work(unit->loop, &unit->warm, unit_warm_work, unit_warm_done) != 0) {
+        /* Warming only saves time. */
+        tqi_unit_store_rele(unit->warming);
+        unit->warming = NULL;
+        unit->open--;
+    }
+}
+
+static void unit_trim(uv_timer_t *timer)
+{
+    tqi_unit *unit = timer->data;
+    uint64_t idle = (tqi_now() - unit->active) / 1000000;
+
+    if (idle < UNIT_IDLE_MS) {
+        uv_timer_start(&unit->trim, unit_trim, UNIT_IDLE_MS - idle, 0);
+        return;
+    }
+    uint64_t bytes = tqi_store_trim(unit->store);
+    if (bytes > 0) {
+        tqi_log(TQI_INFO, "unit", "%s: idle, %llu bytes given back to the system", unit->name,
+            (unsigned long long)bytes);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- counters */
+
+static void unit_report(uv_timer_t *timer);
+
+static void unit_reported(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_unit *unit = arg;
+
+    (void)call;
+    unit->reporting = NULL;
+    if (answer->status != TQ_OK) {
+        unit->reported_used = UINT64_MAX; /* differs from any */
+        unit->dirty = true;
+    }
+    if (unit->dirty && unit->registered && !unit->closing) {
+        uv_timer_start(&unit->report, unit_report, UNIT_REPORT_MS, 0);
+    }
+}
+
+static void unit_report(uv_timer_t *timer)
+{
+    static const char *const names[] = {"capacity_bytes", "used_bytes", "blocks"};
+    tqi_unit *unit = timer->data;
+    Tq__ReportOwner message;
+    char *counters[3];
+    uint64_t values[3] = {tqi_store_capacity(unit->store), tqi_store_used(unit->store),
+        tqi_store_blocks(unit->store)};
+    tq_error err = {0};
+
+    unit->dirty = false;
+    if (!unit->registered || unit->reporting != NULL) {
+        unit->dirty = true;
+        return;
+    }
+    if (values[1] == unit->reported_used && values[2] == unit->reported_blocks) {
+        return;
+    }
+    for (int i = 0; i < 3; i++) {
+        counters[i] = (char *)(uintptr_t)names[i];
+    }
+    tq__report_owner__init(&message);
+    message.name = unit->name;
+    message.counter = counters;
+    message.n_counter = 3;
+    message.value = values;
+    message.n_value = 3;
+    tqi_call_args args = {
+        .kind = TQI_REPORT_OWNER,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = unit_reported,
+        .arg = unit,
+    };
+    if (tqi_call_start(unit->controller, &args, &unit->reporting, &err) != TQ_OK) {
+        tqi_log(TQI_WARN, "unit", "%s: no report: %s", unit->name, err.message);
+        unit->reporting = NULL;
+        unit->dirty = true;
+        return;
+    }
+    unit->reported_used = values[1];
+    unit->reported_blocks = values[2];
+}
+
+void tqi_unit_counters_reset(tqi_unit *unit)
+{
+    unit->reported_used = UINT64_MAX; /* differs from any: reported at once */
+    unit_report(&unit->report);
+}
+
+void tqi_unit_changed(tqi_unit *unit)
+{
+    unit->active = tqi_now();
+    if (unit->closing) {
+        return;
+    }
+    if (!unit->dirty) {
+        unit->dirty = true;
+        if (unit->reporting == NULL) {
+            uv_timer_start(&unit->report, unit_report, UNIT_REPORT_MS, 0);
+        }
+    }
+    if (!uv_is_active((uv_handle_t *)&unit->trim)) {
+        uv_timer_start(&unit->trim, unit_trim, UNIT_IDLE_MS, 0);
+    }
+    unit_warm_start(unit);
+}
+
+/* ---------------------------------------------------------------------------------------- open */
+
+/* Appends an endpoint as others reach it. */
+static int unit_advertise(tqi_buf *list, const char *bound, const char *host)
+{
+    const char *comma = list->size > 0 ? "," : "";
+    const char *port = strrchr(bound, ':');
+
+    if (host == NULL || strncmp(bound, "tcp:", 4) != 0 || port == NULL) {
+        return tqi_buf_printf(list, "%s%s", comma, bound);
+    }
+    bool bracket = strchr(host, ':') != NULL && host[0] != '[';
+    return tqi_buf_printf(
+        list, "%stcp:%s%s%s%s", comma, bracket ? "[" : "", host, bracket ? "]" : "", port);
+}
+
+static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error *err)
+{
+    tqi_server_options server = {
+        .epoch = unit->incarnation, .token = options->token, .grace_ms = options->grace_ms};
+    char machine[TQI_STORE_HOST];
+    tqi_buf list = {0};
+    int code = tqi_server_alloc(unit->loop, &tqi_unit_service, unit, &server, &unit->server, err);
+
+    if (code != TQ_OK) {
+        return code;
+    }
+    unit->open++;
+    for (size_t i = 0; i < options->n_listen; i++) {
+        char bound[512];
+        code = tqi_server_listen(unit->server, options->listen[i], bound, sizeof(bound), err);
+        if (code == TQ_OK && unit_advertise(&list, bound, options->advertise_host) != TQ_OK) {
+            code = tqi_error_nomem(err, "an endpoint");
+        }
+        if (code != TQ_OK) {
+            goto out;
+        }
+    }
+    if (list.size == 0) {
+        code = tqi_error_set(err, TQ_EINVAL, "unit '%s' has nothing to listen on", unit->name);
+        goto out;
+    }
+    tqi_store_host(machine);
+    unit->endpoint = strdup((const char *)list.data);
+    if (unit->endpoint == NULL || tqi_buf_append(&list, "", 1) != TQ_OK
+        || tqi_buf_append(&list, machine, strlen(machine)) != TQ_OK) {
+        code = tqi_error_nomem(err, "an endpoint");
+        goto out;
+    }
+    unit->info = (char *)list.data;
+    unit->info_size = list.size;
+    memset(&list, 0, sizeof(list));
+
+out:
+    tqi_buf_fini(&list);
+    return code;
+}
+
+static void unit_timer_init(tqi_unit *unit, uv_timer_t *timer)
+{
+    uv_timer_init(unit->loop, timer);
+    timer->data = unit;
+    unit->open++;
+}
+
+static void unit_free(tqi_unit *unit)
+{
+    if (unit->held != NULL) {
+        tqi_unit_store_rele(unit->held);
+    }
+    free(unit->name);
+    free(unit->endpoint);
+    free(unit->info);
+    free(unit);
+}
+
+int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **out, tq_error *err)
+{
+    int code = tqi_check_name("unit", options->name == NULL ? "" : options->name, TQ_NAME_MAX, err);
+
+    if (code != TQ_OK) {
+        return code;
+    }
+    tqi_unit *unit = calloc(1, sizeof(*unit));
+    if (unit == NULL) {
+        return tqi_error_nomem(err, "a storage unit");
+    }
+    unit->loop = loop;
+    unit->store_options = options->store;
+    unit->incarnation = tqi_random_id();
+    unit->active = tqi_now();
+    unit->name = strdup(options->name);
+    code = unit->name == NULL ? tqi_error_nomem(err, "a storage unit")
+                              : unit_store_make(unit, &unit->held, err);
+    if (code != TQ_OK) {
+        unit_free(unit);
+        return code;
+    }
+    unit->store = unit->held->store;
+    unit_timer_init(unit, &unit->retry);
+    unit_timer_init(unit, &unit->report);
+    unit_timer_init(unit, &unit->trim);
+    unit_timer_init(unit, &unit->waits.timer);
+    code = unit_listen(unit, options, err);
+    if (code == TQ_OK) {
+        code = tqi_unit_join(unit, options->controller, options->token, err);
+    }
+    if (code != TQ_OK) {
+        tqi_unit_close(unit, NULL, NULL);
+        return code;
+    }
+    unit_warm_start(unit);
+    *out = unit;
+    return TQ_OK;
+}
+
+void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg)
+{
+    unit->ready = fn;
+    unit->ready_arg = arg;
+}
+
+const char *tqi_unit_endpoint(const tqi_unit *unit)
+{
+    return unit->endpoint;
+}
+
+/* ---------------------------------------------------------------------------------------- close */
+
+void tqi_unit_close_step(tqi_unit *unit)
+{
+    if (--unit->open > 0 || !unit->closing) {
+        return;
+    }
+    void (*closed)(void *arg) = unit->closed;
+    void *arg = unit->closed_arg;
+    unit_free(unit);
+    if (closed != NULL) {
+        closed(arg);
+    }
+}
+
+void tqi_unit_handle_closed(uv_handle_t *handle)
+{
+    tqi_unit_close_step(handle->data);
+}
+
+static void unit_part_closed(void *arg)
+{
+    tqi_unit_close_step(arg);
+}
+
+void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg)
+{
+    unit->closing = true;
+    unit->closed = done;
+    unit->closed_arg = arg;
+    unit->ready = NULL;
+    tqi_unit_waits_fail(unit, TQ_ECANCELED, "is closing");
+    if (unit->controller != NULL) {
+        tqi_channel_rele(unit->controller);
+        unit->controller = NULL;
+    }
+    if (unit->connector != NULL) {
+        unit->open++;
+        tqi_connector_close(unit->connector, unit_part_closed, unit);
+    }
+    if (unit->server != NULL) {
+        tqi_server_close(unit->server, unit_part_closed, unit);
+    }
+    tqi_writers_close(unit);
+    uv_close((uv_handle_t *)&unit->retry, tqi_unit_handle_closed);
+    uv_close((uv_handle_t *)&unit->report, tqi_unit_handle_closed);
+    uv_close((uv_handle_t *)&unit->trim, tqi_unit_handle_closed);
+    uv_close((uv_handle_t *)&unit->waits.timer, tqi_unit_handle_closed);
+}

@@ -1,0 +1,286 @@
+/*
+ * wait.c - reserves: answered at once, or parked until room is made or their deadline passes.
+ *
+ * Waiting is state: a parked request is a record in a row, and the free that makes room completes it.
+ */
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "unit/internal.h"
+
+/* Answers with the places. */
+static void wait_answer(
+    tqi_unit *unit, tqi_request *request, const tqi_store_place *places, size_t n)
+{
+    Tq__UnitReserveReply reply = TQ__UNIT_RESERVE_REPLY__INIT;
+    tq_error err = {0};
+    uint64_t *offsets = calloc(n, sizeof(*offsets));
+    uint32_t *slots = calloc(n, sizeof(*slots));
+    tqi_session *session = tqi_request_session(request);
+    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
+
+    if (offsets == NULL || slots == NULL || writer == NULL) {
+        for (size_t i = 0; i < n; i++) {
+            tqi_store_free_block(unit->store, places[i].id);
+        }
+        tqi_error_nomem(&err, "the answer to a reserve");
+        tqi_request_fail(request, &err);
+        goto out;
+    }
+    for (size_t i = 0; i < n; i++) {
+        offsets[i] = places[i].offset;
+        slots[i] = places[i].slot;
+        tqi_store_set_user(unit->store, places[i].id, (void *)(uintptr_t)writer->number);
+    }
+    writer->blocks += n;
+    reply.offset = offsets;
+    reply.n_offset = n;
+    reply.slot = slots;
+    reply.n_slot = n;
+    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+    tqi_unit_changed(unit);
+
+out:
+    free(offsets);
+    free(slots);
+}
+
+/* Whether one of the ids ended before it came. */
+static int wait_check_ids(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
+{
+    for (size_t i = 0; i < message->n_id; i++) {
+        if (tqi_tombs_has(&unit->tombs, message->id[i])) {
+            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu has ended already", unit->name,
+                (unsigned long long)message->id[i]);
+        }
+    }
+    return TQ_OK;
+}
+
+static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
+{
+    if (message->n_id == 0 || message->n_id != message->n_size) {
+        return tqi_error_set(err, TQ_EINVAL, "reserve of %zu ids with %zu sizes", message->n_id,
+            message->n_size);
+    }
+    if (message->incarnation != 0 && message->incarnation != unit->incarnation) {
+        return tqi_error_set(err, TQ_ESTALE, "unit '%s' is another run of it now", unit->name);
+    }
+    if (!tqi_store_fits(unit->store, message->size, message->n_size, message->adds_samples)) {
+        uint64_t sum = 0;
+        for (size_t i = 0; i < message->n_size; i++) {
+            sum = sum > UINT64_MAX - message->size[i] ? UINT64_MAX : sum + message->size[i];
+        }
+        return tqi_error_set(err, TQ_EFULL,
+            "%zu blocks of %llu bytes together can never fit in unit '%s' of %llu bytes%s",
+            message->n_id, (unsigned long long)sum, unit->name,
+            (unsigned long long)tqi_store_capacity(unit->store),
+            message->adds_samples ? ", whose last tenth is kept for columns of existing samples" : "");
+    }
+    return wait_check_ids(unit, message, err);
+}
+
+/* Names the unit in the store's message. */
+static void wait_fail(tqi_unit *unit, tqi_request *request, const tq_error *why, const char *what)
+{
+    tq_error err;
+
+    tqi_error_set(&err, why->code, "unit '%s'%s: %s", unit->name, what, why->message);
+    tqi_request_fail(request, &err);
+}
+
+static void wait_arm(tqi_unit *unit)
+{
+    uint64_t nearest = TQI_NEVER, now = tqi_now();
+    tqi_unit_wait *wait;
+
+    for (int i = 0; i < 2; i++) {
+        DL_FOREACH(unit->waits.row[i], wait) {
+            nearest = wait->deadline < nearest ? wait->deadline : nearest;
+        }
+    }
+    if (nearest == TQI_NEVER) {
+        uv_timer_stop(&unit->waits.timer);
+        return;
+    }
+    uint64_t ms = nearest > now ? (nearest - now + 999999) / 1000000 : 0;
+    uv_update_time(unit->loop);
+    uv_timer_start(&unit->waits.timer, tqi_unit_waits_timer, ms, 0);
+}
+
+/* Takes a parked reserve out of its row; its request is the caller's to end. */
+static void wait_remove(tqi_unit_wait *wait)
+{
+    tqi_unit_wait **row = &wait->unit->waits.row[wait->message->adds_samples ? 1 : 0];
+
+    DL_DELETE(*row, wait);
+    tqi_request_on_cancel(wait->request, NULL, NULL);
+    free(wait->places);
+    free(wait);
+}
+
+static void wait_cancel(tqi_request *request, void *arg)
+{
+    tqi_unit_wait *wait = arg;
+    tqi_unit *unit = wait->unit;
+    tq_error err;
+
+    wait_remove(wait);
+    tqi_error_set(&err, TQ_ECANCELED, "waiting for room in unit '%s' was cancelled", unit->name);
+    tqi_request_fail(request, &err);
+    wait_arm(unit);
+    /* It may have been in front of others that fit. */
+    tqi_unit_wake(unit);
+}
+
+static void wait_park(
+    tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message, tqi_store_place *places)
+{
+    tqi_unit_wait *wait = calloc(1, sizeof(*wait));
+    tq_error err;
+
+    if (wait == NULL) {
+        free(places);
+        tqi_error_nomem(&err, "a waiting reserve");
+        tqi_request_fail(request, &err);
+        return;
+    }
+    wait->unit = unit;
+    wait->request = request;
+    wait->message = message;
+    wait->places = places;
+    wait->deadline = message->timeout_ms == 0 || message->timeout_ms > UINT64_MAX / 2000000
+                         ? TQI_NEVER
+                         : tqi_now() + message->timeout_ms * 1000000;
+    DL_APPEND(unit->waits.row[message->adds_samples ? 1 : 0], wait);
+    tqi_request_on_cancel(request, wait_cancel, wait);
+    wait_arm(unit);
+}
+
+/* Whether others have the right of way: those who came before in the same row, and, for new samples, those who add
+ * columns to existing ones (they let samples be consumed, and so make room). */
+static bool wait_behind(const tqi_unit *unit, bool adds_samples)
+{
+    return unit->waits.row[0] != NULL || (adds_samples && unit->waits.row[1] != NULL);
+}
+
+void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message)
+{
+    tq_error err = {0};
+
+    if (wait_check(unit, message, &err) != TQ_OK) {
+        tqi_request_fail(request, &err);
+        return;
+    }
+    tqi_store_place *places = calloc(message->n_id, sizeof(*places));
+    if (places == NULL) {
+        tqi_error_nomem(&err, "a reserve");
+        tqi_request_fail(request, &err);
+        return;
+    }
+    for (size_t i = 0; i < message->n_id; i++) {
+        places[i].id = message->id[i];
+        places[i].size = message->size[i];
+    }
+    if (wait_behind(unit, message->adds_samples)) {
+        tqi_error_set(&err, TQ_EFULL, "others wait for room");
+    } else {
+        tqi_store_reserve(unit->store, places, message->n_id, message->adds_samples, &err);
+    }
+    if (err.code == TQ_OK) {
+        wait_answer(unit, request, places, message->n_id);
+    } else if (err.code == TQ_EFULL && message->wait) {
+        wait_park(unit, request, message, places);
+        return;
+    } else {
+        wait_fail(unit, request, &err, "");
+    }
+    free(places);
+}
+
+/* Tries the first of a row; false when it has to wait on. */
+static bool wait_try(tqi_unit *unit, tqi_unit_wait *wait)
+{
+    tqi_request *request = wait->request;
+    const Tq__UnitReserve *message = wait->message;
+    tq_error err = {0};
+
+    if (wait_check_ids(unit, message, &err) == TQ_OK) {
+        tqi_store_reserve(unit->store, wait->places, message->n_id, message->adds_samples, &err);
+    }
+    if (err.code == TQ_EFULL) {
+        return false;
+    }
+    tqi_store_place *places = wait->places;
+    wait->places = NULL;
+    wait_remove(wait);
+    if (err.code == TQ_OK) {
+        wait_answer(unit, request, places, message->n_id);
+    } else {
+        wait_fail(unit, request, &err, "");
+    }
+    free(places);
+    return true;
+}
+
+void tqi_unit_wake(tqi_unit *unit)
+{
+    bool any = false;
+
+    if (unit->closing) {
+        return;
+    }
+    while (unit->waits.row[0] != NULL && wait_try(unit, unit->waits.row[0])) {
+        any = true;
+    }
+    while (unit->waits.row[0] == NULL && unit->waits.row[1] != NULL
+           && wait_try(unit, unit->waits.row[1])) {
+        any = true;
+    }
+    if (any) {
+        wait_arm(unit);
+    }
+}
+
+void tqi_unit_waits_timer(uv_timer_t *timer)
+{
+    tqi_unit *unit = timer->data;
+    uint64_t now = tqi_now();
+    tqi_unit_wait *wait, *next;
+
+    for (int i = 0; i < 2; i++) {
+        DL_FOREACH_SAFE(unit->waits.row[i], wait, next) {
+            if (wait->deadline <= now) {
+                tqi_request *request = wait->request;
+                uint64_t sum = 0;
+                tq_error err;
+                for (size_t k = 0; k < wait->message->n_size; k++) {
+                    sum += wait->message->size[k];
+                }
+                tqi_error_set(&err, TQ_EFULL,
+                    "unit '%s' stayed full until the deadline: %llu bytes wanted, %llu of %llu are used",
+                    unit->name, (unsigned long long)sum,
+                    (unsigned long long)tqi_store_used(unit->store),
+                    (unsigned long long)tqi_store_capacity(unit->store));
+                wait_remove(wait);
+                tqi_request_fail(request, &err);
+            }
+        }
+    }
+    wait_arm(unit);
+    tqi_unit_wake(unit);
+}
+
+void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why)
+{
+    for (int i = 0; i < 2; i++) {
+        while (unit->waits.row[i] != NULL) {
+            tqi_request *request = unit->waits.row[i]->request;
+            tq_error err;
+            tqi_error_set(&err, code, "unit '%s' %s", unit->name, why);
+            wait_remove(unit->waits.row[i]);
+            tqi_request_fail(request, &err);
+        }
+    }
+    uv_timer_stop(&unit->waits.timer);
+}

@@ -1,0 +1,361 @@
+/*
+ * kit.c - a real controller, real storage units and clients of them on one loop (see kit.h).
+ */
+#include "kit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+void kit_until(kit *k, const bool *flag)
+{
+    while (!*flag) {
+        uv_run(&k->loop, UV_RUN_ONCE);
+    }
+}
+
+static void kit_set(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+/* ---------------------------------------------------------------------------------------- servers */
+
+void kit_controller_start(kit *k)
+{
+    const char *listen[] = {k->controller_at};
+    tqi_controller_options options = {
+        .listen = listen,
+        .n_listen = 1,
+        .token = &k->token,
+        .grace_ms = 5000,
+        .owner_timeout_ms = 60000,
+    };
+    tq_error err = {0};
+
+    assert_int_equal(tqi_controller_alloc(&k->loop, &options, &k->controller, &err), TQ_OK);
+}
+
+void kit_controller_stop(kit *k)
+{
+    bool closed = false;
+
+    tqi_controller_close(k->controller, kit_set, &closed);
+    kit_until(k, &closed);
+    k->controller = NULL;
+}
+
+void kit_unit_start(kit *k, int i, uint64_t capacity, bool tcp)
+{
+    char name[32], at[128];
+    const char *listen[] = {at};
+    tqi_unit_options options = {
+        .name = name,
+        .controller = k->controller_at,
+        .listen = listen,
+        .n_listen = 1,
+        .token = &k->token,
+        .store = {.capacity = capacity},
+        .grace_ms = 5000,
+    };
+    tq_error err = {0};
+
+    snprintf(name, sizeof(name), "unit-%d", i);
+    if (tcp) {
+        snprintf(at, sizeof(at), "tcp:127.0.0.1:0");
+    } else {
+        snprintf(at, sizeof(at), "unix:%s/unit-%d", k->dir, i);
+    }
+    int code = tqi_unit_alloc(&k->loop, &options, &k->units[i], &err);
+    if (code != TQ_OK) {
+        print_error("unit: %s\n", err.message);
+    }
+    assert_int_equal(code, TQ_OK);
+    k->ready[i] = false;
+    tqi_unit_on_ready(k->units[i], kit_set, &k->ready[i]);
+    kit_until(k, &k->ready[i]);
+}
+
+void kit_unit_stop(kit *k, int i)
+{
+    bool closed = false;
+
+    tqi_unit_close(k->units[i], kit_set, &closed);
+    kit_until(k, &closed);
+    k->units[i] = NULL;
+}
+
+void kit_open(kit *k)
+{
+    memset(k, 0, sizeof(*k));
+    assert_int_equal(uv_loop_init(&k->loop), 0);
+    snprintf(k->dir, sizeof(k->dir), "/tmp/tq-test-XXXXXX");
+    assert_non_null(mkdtemp(k->dir));
+    snprintf(k->controller_at, sizeof(k->controller_at), "unix:%s/controller", k->dir);
+    memset(k->token.bytes, 't', 32);
+    k->token.size = 32;
+    kit_controller_start(k);
+}
+
+void kit_close(kit *k)
+{
+    for (int i = 0; i < KIT_UNITS; i++) {
+        if (k->units[i] != NULL) {
+            kit_unit_stop(k, i);
+        }
+    }
+    if (k->controller != NULL) {
+        kit_controller_stop(k);
+    }
+    uv_run(&k->loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(&k->loop), 0);
+    assert_int_equal(rmdir(k->dir), 0); /* no socket is left */
+}
+
+/* ---------------------------------------------------------------------------------------- clients */
+
+void kit_client_open(kit *k, kit_client *client, int unit)
+{
+    tqi_connector_options options = {.token = &k->token, .name = "test"};
+    tq_error err = {0};
+
+    memset(client, 0, sizeof(*client));
+    client->kit = k;
+    assert_int_equal(tqi_connector_alloc(&k->loop, &options, &client->connector, &err), TQ_OK);
+    assert_int_equal(
+        tqi_channel_get(client->connector, k->controller_at, &client->controller, &err), TQ_OK);
+    if (unit >= 0) {
+        assert_int_equal(tqi_channel_get(client->connector, tqi_unit_endpoint(k->units[unit]),
+                             &client->unit, &err),
+            TQ_OK);
+    }
+}
+
+void kit_client_close(kit_client *client)
+{
+    bool closed = false;
+
+    tqi_connector_close(client->connector, kit_set, &closed);
+    kit_until(client->kit, &closed);
+    client->connector = NULL;
+}
+
+static void kit_done(tqi_call *made, tqi_answer *answer, void *arg)
+{
+    kit_call *call = arg;
+
+    (void)made;
+    call->done = true;
+    call->call = NULL;
+    call->status = answer->status;
+    call->payload = answer->payload;
+    if (answer->status != TQ_OK) {
+        call->error = *answer->error;
+        return;
+    }
+    size_t size = protobuf_c_message_get_packed_size(answer->reply);
+    uint8_t *bytes = malloc(size + 1);
+    assert_non_null(bytes);
+    protobuf_c_message_pack(answer->reply, bytes);
+    call->reply = protobuf_c_message_unpack(answer->reply->descriptor, NULL, size, bytes);
+    assert_non_null(call->reply);
+    free(bytes);
+    call->n_fds = answer->n_fds;
+    for (int i = 0; i < answer->n_fds; i++) {
+        call->fds[i] = answer->fds[i];
+        answer->fds[i] = -1;
+    }
+}
+
+static int kit_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count,
+    void *arg)
+{
+    kit_call *call = arg;
+
+    (void)reply;
+    (void)max;
+    iov[0].iov_base = call->into;
+    iov[0].iov_len = size;
+    *count = 1;
+    return TQ_OK;
+}
+
+void kit_start(kit_client *client, tqi_channel *channel, uint16_t kind, const void *message,
+    const struct iovec *payload, int n_payload, void *into, double seconds, kit_call *call)
+{
+    tqi_call_args args = {
+        .kind = kind,
+        .message = message,
+        .payload = payload,
+        .n_payload = n_payload,
+        .deadline = tqi_deadline(seconds),
+        .done = kit_done,
+        .sink = into != NULL ? kit_sink : NULL,
+        .arg = call,
+    };
+    tq_error err = {0};
+
+    (void)client;
+    memset(call, 0, sizeof(*call));
+    call->into = into;
+    assert_int_equal(tqi_call_start(channel, &args, &call->call, &err), TQ_OK);
+}
+
+void kit_end(kit_client *client, kit_call *call)
+{
+    kit_until(client->kit, &call->done);
+}
+
+void kit_call_free(kit_call *call)
+{
+    if (call->reply != NULL) {
+        protobuf_c_message_free_unpacked(call->reply, NULL);
+        call->reply = NULL;
+    }
+    for (int i = 0; i < call->n_fds; i++) {
+        close(call->fds[i]);
+    }
+    call->n_fds = 0;
+}
+
+uint64_t kit_lease(kit_client *client, int unit, uint32_t count, uint64_t *incarnation)
+{
+    Tq__LeaseBlocks message;
+    char name[32];
+    kit_call call;
+
+    tq__lease_blocks__init(&message);
+    snprintf(name, sizeof(name), "unit-%d", unit);
+    message.owner = name;
+    message.count = count;
+    kit_start(client, client->controller, TQI_LEASE_BLOCKS, &message, NULL, 0, NULL, 20, &call);
+    kit_end(client, &call);
+    if (call.status != TQ_OK) {
+        print_error("lease: %s\n", call.error.message);
+    }
+    assert_int_equal(call.status, TQ_OK);
+    const Tq__LeaseBlocksReply *reply = (const Tq__LeaseBlocksReply *)call.reply;
+    uint64_t first = reply->first;
+    if (incarnation != NULL) {
+        *incarnation = reply->incarnation;
+    }
+    kit_call_free(&call);
+    return first;
+}
+
+void kit_abandon(kit_client *client, const uint64_t *ids, size_t n)
+{
+    Tq__AbandonBlocks message;
+    kit_call call;
+
+    tq__abandon_blocks__init(&message);
+    message.id = (uint64_t *)(uintptr_t)ids;
+    message.n_id = n;
+    kit_start(client, client->controller, TQI_ABANDON_BLOCKS, &message, NULL, 0, NULL, 20, &call);
+    kit_end(client, &call);
+    assert_int_equal(call.status, TQ_OK);
+    kit_call_free(&call);
+}
+
+void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait, uint64_t timeout_ms,
+    uint64_t incarnation, kit_call *call)
+{
+    Tq__UnitReserve message;
+
+    tq__unit_reserve__init(&message);
+    message.id = &id;
+    message.n_id = 1;
+    message.size = &size;
+    message.n_size = 1;
+    message.adds_samples = adds;
+    message.wait = wait;
+    message.timeout_ms = timeout_ms;
+    message.incarnation = incarnation;
+    kit_start(client, client->unit, TQI_UNIT_RESERVE, &message, NULL, 0, NULL, 50, call);
+}
+
+int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot, uint64_t *offset,
+    tq_error *err)
+{
+    kit_call call;
+
+    kit_reserve_start(client, id, size, adds, false, 0, 0, &call);
+    kit_end(client, &call);
+    if (call.status == TQ_OK) {
+        const Tq__UnitReserveReply *reply = (const Tq__UnitReserveReply *)call.reply;
+        assert_int_equal(reply->n_offset, 1);
+        assert_int_equal(reply->n_slot, 1);
+        *slot = reply->slot[0];
+        *offset = reply->offset[0];
+    } else {
+        *err = call.error;
+    }
+    kit_call_free(&call);
+    return call.status;
+}
+
+int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size, tq_error *err)
+{
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
+    Tq__UnitWrite message;
+    kit_call call;
+
+    tq__unit_write__init(&message);
+    message.id = &id;
+    message.n_id = 1;
+    message.slot = &slot;
+    message.n_slot = 1;
+    message.size = &size;
+    message.n_size = 1;
+    kit_start(client, client->unit, TQI_UNIT_WRITE, &message, &iov, 1, NULL, 20, &call);
+    kit_end(client, &call);
+    if (call.status != TQ_OK) {
+        *err = call.error;
+    }
+    kit_call_free(&call);
+    return call.status;
+}
+
+int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size, void *into,
+    bool *gone, tq_error *err)
+{
+    Tq__UnitRead message;
+    kit_call call;
+
+    tq__unit_read__init(&message);
+    message.id = &id;
+    message.n_id = 1;
+    message.slot = &slot;
+    message.n_slot = 1;
+    message.offset = &offset;
+    message.n_offset = 1;
+    message.size = &size;
+    message.n_size = 1;
+    kit_start(client, client->unit, TQI_UNIT_READ, &message, NULL, 0, into, 20, &call);
+    kit_end(client, &call);
+    if (call.status == TQ_OK) {
+        *gone = ((const Tq__UnitReadReply *)call.reply)->n_gone > 0;
+        assert_int_equal(call.payload, *gone ? 0 : size);
+    } else {
+        *err = call.error;
+    }
+    kit_call_free(&call);
+    return call.status;
+}
+
+void kit_stat(kit_client *client, uint64_t *used, uint64_t *blocks)
+{
+    Tq__UnitStat message;
+    kit_call call;
+
+    tq__unit_stat__init(&message);
+    kit_start(client, client->unit, TQI_UNIT_STAT, &message, NULL, 0, NULL, 20, &call);
+    kit_end(client, &call);
+    assert_int_equal(call.status, TQ_OK);
+    *used = ((const Tq__UnitStatReply *)call.reply)->used;
+    *blocks = ((const Tq__UnitStatReply *)call.reply)->blocks;
+    kit_call_free(&call);
+}
