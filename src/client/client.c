@@ -1,0 +1,198 @@
+/*
+ * client.c - opening and closing clients, and their options.
+ *
+ * A client is counted: the user's reference, which tq_client_close gives back, and one per op, so that ops may be freed
+ * after their client was closed.
+ */
+#include "client/client.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+#define CLIENT_TIMEOUT 60.0
+
+static void client_free(tq_client *client)
+{
+    pthread_mutex_destroy(&client->lock);
+    pthread_cond_destroy(&client->changed);
+    tqi_region_fini(&client->options.region);
+    memset(&client->options.token, 0, sizeof client->options.token);
+    free(client->config);
+    free(client);
+}
+
+void tqi_client_rele(tq_client *client)
+{
+    if (atomic_fetch_sub_explicit(&client->refs, 1, memory_order_acq_rel) == 1) {
+        client_free(client);
+    }
+}
+
+static int client_copy(tqi_region *region, const char *text, const char **out, tq_error *err)
+{
+    if (text) {
+        *out = tqi_region_string(region, text);
+        if (!*out) {
+            return tqi_error_nomem(err, "the client's options");
+        }
+    }
+    return TQ_OK;
+}
+
+static int client_token(const tq_client_options *from, const char *token_file, tqi_token *out,
+                        tq_error *err)
+{
+    size_t size;
+    if (!from->token) {
+        if (!token_file || !token_file[0]) {
+            return tqi_error_set(err, TQ_EAUTH, "neither a token nor a token file is given");
+        }
+        return tqi_token_load(token_file, out, err);
+    }
+    size = strlen(from->token);
+    if (size == 0 || size > sizeof out->bytes) {
+        return tqi_error_set(err, TQ_EAUTH, "the token has %zu bytes, expected 1 to %zu", size,
+                             sizeof out->bytes);
+    }
+    memcpy(out->bytes, from->token, size);
+    out->size = size;
+    return TQ_OK;
+}
+
+static int client_options(tqi_saved_options *to, const tq_client_options *from, tq_error *err)
+{
+    const char *address = from->address;
+    const char *token_file = from->token_file;
+    tq_location found;
+    int code;
+
+    if (from->size != sizeof *from) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "tq_client_options.size is %zu, this library expects %zu", from->size,
+                             sizeof *from);
+    }
+    if (!address) {
+        code = tq_discover(NULL, &found, err);
+        if (code != TQ_OK) {
+            return code;
+        }
+        address = found.address;
+        token_file = token_file ? token_file : found.token_file;
+    }
+    if (from->name) {
+        code = tqi_check_name("session", from->name, TQ_NAME_MAX, err);
+        if (code != TQ_OK) {
+            return code;
+        }
+    }
+    code = client_copy(&to->region, address, &to->address, err);
+    code = code ? code : client_copy(&to->region, from->name, &to->name, err);
+    code = code ? code : client_copy(&to->region, from->manager, &to->manager, err);
+    code = code ? code : client_copy(&to->region, from->manager_config, &to->manager_config, err);
+    to->timeout = from->timeout != 0 ? from->timeout : CLIENT_TIMEOUT;
+    to->first_request = from->first_request;
+    return code ? code : client_token(from, token_file, &to->token, err);
+}
+
+static int client_start(tq_client *client, tq_error *err)
+{
+    tqi_runtime *rt;
+    int code;
+
+    pthread_mutex_lock(&client->lock);
+    code = tqi_runtime_start(client, err);
+    rt = client->runtime;
+    if (code == TQ_OK) {
+        while (rt->state != TQI_RUNTIME_OPEN && rt->state != TQI_RUNTIME_DEAD) {
+            pthread_cond_wait(&client->changed, &client->lock);
+        }
+        if (rt->state == TQI_RUNTIME_DEAD) {
+            if (err) {
+                *err = rt->error;
+            }
+            code = rt->error.code;
+            client->runtime = NULL;
+        }
+    }
+    pthread_mutex_unlock(&client->lock);
+    if (code != TQ_OK && rt) {
+        tqi_runtime_free(rt);
+    }
+    return code;
+}
+
+int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *err)
+{
+    tq_client *client = calloc(1, sizeof *client);
+    tq_error local = {0};
+    int code;
+
+    err = err ? err : &local;
+    *out = NULL;
+    if (!client) {
+        return tqi_error_nomem(err, "a client");
+    }
+    atomic_init(&client->refs, 1);
+    pthread_mutex_init(&client->lock, NULL);
+    pthread_cond_init(&client->changed, NULL);
+    code = client_options(&client->options, options, err);
+    if (code == TQ_OK) {
+        code = tqi_fork_register(client, err);
+    }
+    if (code != TQ_OK) {
+        client_free(client);
+        return code;
+    }
+    code = client_start(client, err);
+    if (code != TQ_OK) {
+        tqi_fork_unregister(client);
+        tqi_client_rele(client);
+        return code;
+    }
+    *out = client;
+    return TQ_OK;
+}
+
+void tq_client_close(tq_client *client)
+{
+    tqi_runtime *rt;
+    bool on_loop;
+
+    if (!client) {
+        return;
+    }
+    on_loop = tqi_on_loop(client);
+    pthread_mutex_lock(&client->lock);
+    client->closing = true;
+    rt = client->runtime;
+    if (rt && on_loop) {
+        rt->self_free = true; /* in a callback: the thread cleans up behind itself */
+    }
+    tqi_client_wake(client);
+    pthread_mutex_unlock(&client->lock);
+    if (rt && on_loop) {
+        return;
+    }
+    if (rt) {
+        pthread_join(rt->thread, NULL);
+        pthread_mutex_lock(&client->lock);
+        client->runtime = NULL;
+        pthread_mutex_unlock(&client->lock);
+        rt->thread = 0;
+        tqi_runtime_free(rt);
+    }
+    tqi_fork_unregister(client);
+    tqi_client_rele(client);
+}
+
+uint64_t tq_client_epoch(const tq_client *client)
+{
+    return atomic_load(&client->epoch);
+}
+
+const char *tq_client_config(const tq_client *client)
+{
+    return client->config ? client->config : "";
+}

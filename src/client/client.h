@@ -1,0 +1,263 @@
+/*
+ * client.h - what the files of the client share: client, runtime (its loop thread), operations and their tasks.
+ *
+ * Threads.  A tq_client has at most one runtime: a thread that runs a libuv loop, and everything that speaks with the
+ * system lives there.  Calls are prepared on the caller's thread as a task (checked, copied), then queued.  One lock per
+ * client guards its queue, its cancel list and the pointer to its runtime; it is never held while anything is called
+ * back, and no other lock is taken under it.
+ *
+ * A task is one started call.  It belongs to the loop thread from the moment it is queued, is linked in
+ * runtime->tasks until it is freed, and may live longer than its op (a cancelled read whose manager still writes).
+ */
+#ifndef TQI_CLIENT_H
+#define TQI_CLIENT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <uv.h>
+
+#include "client/region.h"
+#include "manager/manager.h"
+#include "net/net.h"
+
+#include <tq/manager.h>
+#include <tq/tq.h>
+
+typedef struct tqi_runtime tqi_runtime;
+typedef struct tqi_task tqi_task;
+typedef struct tqi_collector tqi_collector;
+
+/* ---------------------------------------------------------------------------------------- client */
+
+/* Options of tq_client_open, copied; a forked child opens with them again. */
+typedef struct tqi_saved_options {
+    tqi_region region;
+    const char *address;
+    const char *name;           /* NULL: program and pid */
+    const char *manager;        /* NULL: the system's */
+    const char *manager_config; /* NULL: the system's */
+    double timeout;             /* not 0 */
+    uint64_t first_request;
+    tqi_token token;
+} tqi_saved_options;
+
+struct tq_client {
+    tq_client *prev, *next; /* all clients of the process, for fork; under the lock of fork.c */
+    _Atomic uint32_t refs;  /* the user's, and one per op */
+    tqi_saved_options options;
+    _Atomic uint64_t epoch;
+    char *config; /* set once, when the first runtime has opened */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed;      /* runtime's state, pause and quiet */
+    tqi_runtime *runtime;        /* NULL after fork until the first call */
+    _Atomic uint32_t generation; /* raised in every forked child */
+    bool closing;
+    bool woken; /* the async was sent and the queue not drained since */
+    bool pause; /* a fork waits for the loop thread to stand still */
+    tq_op *submit_first, *submit_last;
+    tq_op *cancel_first;
+};
+
+void tqi_client_rele(tq_client *client);
+/* Wakes the loop thread; with the lock held. */
+void tqi_client_wake(tq_client *client);
+
+/* ---------------------------------------------------------------------------------------- runtime */
+
+typedef enum tqi_runtime_state {
+    TQI_RUNTIME_OPENING = 0,
+    TQI_RUNTIME_OPEN,
+    TQI_RUNTIME_FAILED, /* could not open, or is shutting down */
+    TQI_RUNTIME_DEAD    /* the thread's last act: may be joined without waiting for anything else */
+} tqi_runtime_state;
+
+struct tqi_runtime {
+    tq_client *client;
+    pthread_t thread;
+    uv_loop_t loop;
+
+    /* under the client's lock */
+    tqi_runtime_state state;
+    bool quiet; /* the loop thread runs no code of ours: it is parked, or in a user's callback */
+    bool deaf;  /* the async must not be sent any more */
+    bool
+        self_free; /* closed from its own callback: the thread frees runtime and client's reference */
+    tq_error error; /* why it failed; written once, before state is FAILED */
+
+    /* loop thread only */
+    uv_async_t async;
+    uv_prepare_t prepare;
+    uv_check_t check;
+    uv_timer_t open_timer;
+    uv_timer_t wait_timer; /* nearest deadline of tasks that wait for the opening */
+    bool stop_due;         /* stop when no network code is on the stack */
+    bool stopping;
+    bool connector_closed;
+    bool manager_opening;
+    bool manager_open;
+    bool manager_closing;
+    bool handles_closing;
+    tqi_task *tasks;                 /* all that were begun or wait for the opening */
+    unsigned works;                  /* in the thread pool */
+    unsigned host_calls;             /* lease, owners, abandon */
+    tq_op *ended_first, *ended_last; /* ops whose callback is due */
+    uint64_t open_deadline;
+
+    tqi_connector *connector;
+    tqi_channel *controller;
+    const tq_storage_manager *manager;
+    void *manager_state;
+    tq_manager_host host;
+    tqi_manager_internal internal;
+    tqi_collector *collector;
+    char *manager_config; /* what the manager was opened with */
+};
+
+/* Starts a runtime for the client; with the client's lock held. */
+int tqi_runtime_start(tq_client *client, tq_error *err);
+/* Joins a dead runtime and frees it. */
+void tqi_runtime_free(tqi_runtime *rt);
+/* Ends everything and lets the thread end, once the loop is between two events; loop thread. */
+void tqi_runtime_stop(tqi_runtime *rt, const tq_error *err);
+/* The opening has ended: sends the tasks that waited for it on their way. */
+void tqi_runtime_ready(tqi_runtime *rt);
+/* A task with that deadline waits for the opening. */
+void tqi_runtime_expect(tqi_runtime *rt, uint64_t deadline);
+/* open.c: reaches the controller, asks how the system stores, opens the manager; ends in tqi_runtime_ready or _stop. */
+void tqi_runtime_open(tqi_runtime *rt);
+/* Whether the caller is the client's loop thread. */
+bool tqi_on_loop(tq_client *client);
+
+/* Whether `rt` has a storage manager; TQ_EMANAGER tells what was asked for without one. */
+int tqi_runtime_check_manager(const tqi_runtime *rt, const char *what, tq_error *err);
+
+/* host.c: fills rt->host. */
+void tqi_host_init(tqi_runtime *rt);
+/* collect.c: registers the manager's shared owner and removes its dead blocks, until stopped. */
+int tqi_collector_start(tqi_runtime *rt, tq_error *err);
+void tqi_collector_rejoin(tqi_runtime *rt);
+void tqi_collector_stop(tqi_runtime *rt);
+
+/* fork.c */
+int tqi_fork_register(tq_client *client, tq_error *err);
+void tqi_fork_unregister(tq_client *client);
+/* pool.c: taken around a fork. */
+void tqi_pool_lock(void);
+void tqi_pool_unlock(void);
+void tqi_pool_forked(void);
+
+/* ---------------------------------------------------------------------------------------- operations */
+
+/* op->state */
+#define TQI_OP_DONE   0u /* or never started */
+#define TQI_OP_BUSY   1u /* started */
+#define TQI_OP_ENDING 2u /* its callback runs */
+#define TQI_OP_WAITED 4u /* added: somebody sleeps on it */
+
+struct tq_op {
+    tq_client *client;
+    tq_done_fn done;
+    void *arg;
+    double timeout;
+    _Atomic uint32_t state;
+    uint32_t generation; /* of the client when it was started */
+    pthread_t ender;     /* while ENDING */
+    bool *freed;         /* while ENDING: set by tq_op_free in the callback */
+    bool free_when_done; /* freed by a callback of another op; loop thread */
+    tqi_task *task;      /* while BUSY; NULL once it has ended and waits for its callback */
+    tq_op *next;         /* in the client's queue or the runtime's ended list */
+    tq_op *cancel_prev, *cancel_next;
+    bool cancel_queued; /* under the client's lock, as the two above */
+
+    tq_error error;
+    tqi_region results;
+    tq_meta *meta;
+    tq_data *data;
+    uint64_t count;
+    const tq_progress *progress;
+    const char *const *names;
+    size_t n_names;
+    const tq_system_status *status;
+    const tq_event *events;
+    size_t n_events;
+    uint64_t next_event;
+};
+
+/* ---------------------------------------------------------------------------------------- tasks */
+
+/* What a kind of call does.  All on the loop thread, but fini (any). */
+typedef struct tqi_task_type {
+    size_t size;
+    /* Begins; ends, now or later, with tqi_task_end and tqi_task_free. */
+    void (*begin)(tqi_task *task);
+    /* The user cancelled: task->canceled is set, task->op is not ended.  NULL: the request in flight is cancelled. */
+    void (*cancel)(tqi_task *task);
+    /* Frees what is not in the task's region; may be NULL. */
+    void (*fini)(tqi_task *task);
+} tqi_task_type;
+
+struct tqi_task {
+    const tqi_task_type *type;
+    tqi_runtime *rt;       /* once begun */
+    tq_op *op;             /* NULL once ended */
+    tqi_task *prev, *next; /* runtime->tasks */
+    uint64_t deadline;
+    tqi_call *call; /* request in flight */
+    void (*answered)(tqi_task *task, tqi_answer *answer);
+    bool begun;
+    bool canceled;
+    tqi_region region;
+};
+
+/* Prepares a call on an op: checks that it is not in progress and forgets its results.  NULL with *code set. */
+tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code);
+/* Queues it, or frees it and gives the op the error.  Returns what the call returns. */
+int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err);
+/* Ends the op of a task (which lives on): its results are in place.  err NULL or code 0: success. */
+void tqi_task_end(tqi_task *task, const tq_error *err);
+/* Frees a task that has ended its op. */
+void tqi_task_free(tqi_task *task);
+/* Both. */
+void tqi_task_finish(tqi_task *task, const tq_error *err);
+/* Sends a request to the controller; `answered` is called with its answer. On an error nothing was started. */
+int tqi_task_call(tqi_task *task, uint16_t kind, const ProtobufCMessage *message,
+                  void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err);
+/* Same, with all arguments; done and arg are set by it. */
+int tqi_task_call_args(tqi_task *task, tqi_call_args *args,
+                       void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err);
+/* Called by the loop thread for queued ops and cancels. */
+void tqi_task_begin(tqi_runtime *rt, tqi_task *task);
+void tqi_task_cancel(tqi_task *task);
+/* Runs the callbacks that are due. */
+void tqi_op_flush(tqi_runtime *rt);
+/* Milliseconds from now to a deadline, for the wire: at least 1; 0 for none. */
+uint64_t tqi_remaining_ms(uint64_t deadline);
+/* Sends ids back to the controller; nothing is told about it. */
+void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n);
+
+/* ---------------------------------------------------------------------------------------- plain requests */
+
+/* Reads a checked reply into the op; an error ends the op with it. */
+typedef int (*tqi_decode_fn)(tq_op *op, const tqi_task *task, const ProtobufCMessage *reply,
+                             tq_error *err);
+
+/* A call that is one request. */
+typedef struct tqi_plain {
+    tqi_task task;
+    uint16_t kind;
+    ProtobufCMessage *message; /* in the region */
+    tqi_decode_fn decode;      /* NULL: the reply says nothing */
+    uint64_t
+        *timeout_ms; /* of the message, filled when it is sent; NULL: the server does not wait */
+    const char *partition; /* for the decoder */
+    size_t n;              /* for the decoder: rows or names asked for */
+    bool quiet_timeout;    /* a deadline is no error: decode is called with NULL */
+    bool claim;            /* a late answer is released */
+} tqi_plain;
+
+/* Makes one with an empty message; NULL with *code set, which is then what the call returns. */
+tqi_plain *tqi_plain_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
+                          tqi_decode_fn decode, int *code);
+
+#endif

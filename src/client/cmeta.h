@@ -1,0 +1,89 @@
+/*
+ * cmeta.h - inside of tq_meta: columns of arrays, one entry per sample.
+ *
+ * A cell's placement is a block (place in the meta's block table plus 1, or a mark) and a byte offset in it; its size is
+ * that of its shape.  Block tables are shared between metas that were cut from one another, so that a small selection
+ * costs by its own size.
+ */
+#ifndef TQI_CLIENT_CMETA_H
+#define TQI_CLIENT_CMETA_H
+
+#include <stdatomic.h>
+
+#include "client/region.h"
+#include "wire/methods.h"
+
+#include <tq/manager.h>
+#include <tq/tq.h>
+
+/* Marks in place of a block. */
+#define TQI_CELL_NONE    0u                /* not produced */
+#define TQI_CELL_LOST    UINT32_MAX        /* lost with its storage */
+#define TQI_CELL_OPAQUE  (UINT32_MAX - 1u) /* kept by a manager that keys by index */
+#define TQI_CELL_UNKNOWN (UINT32_MAX - 2u) /* the controller has to be asked */
+#define TQI_CELL_MARKS   (UINT32_MAX - 2u) /* marks start here */
+
+/* Blocks; immutable, counted. */
+typedef struct tqi_blocks {
+    _Atomic uint32_t refs;
+    tqi_region region;
+    tq_block *blocks; /* owner's name lies in the region */
+    uint32_t n;
+} tqi_blocks;
+
+typedef struct tqi_cells {
+    tq_meta_field pub;
+    uint64_t *starts; /* n + 1 places in dims; ragged with shapes only */
+    uint32_t *block;  /* n */
+    uint64_t *offset; /* n; 0 for marks */
+    tq_slice *opaque; /* n, or NULL */
+    uint8_t *ready;   /* n; pub.ready */
+} tqi_cells;
+
+struct tq_meta {
+    _Atomic uint32_t refs;
+    tqi_region region;
+    tqi_blocks *blocks; /* may be NULL: no blocks */
+    const char *partition;
+    uint64_t epoch;
+    uint64_t claim;
+    size_t n;
+    uint32_t *indexes;
+    uint32_t *incarnations;
+    const char **keys;   /* NULL, or n; elements may be NULL */
+    const char **groups; /* likewise */
+    tqi_cells *fields;
+    size_t n_fields;
+    tq_meta_tag *tags;
+    uint64_t **tag_starts; /* per tag: n + 1 places in values */
+    size_t n_tags;
+};
+
+/* meta.c */
+tq_meta *tqi_cmeta_alloc(const char *partition, size_t n, size_t n_fields, size_t n_tags);
+void tqi_blocks_rele(tqi_blocks *blocks);
+tqi_blocks *tqi_blocks_alloc(size_t n);
+/* Place of a field, or -1. */
+ptrdiff_t tqi_cmeta_find(const tq_meta *meta, const char *field);
+/* Whether a uniform or ragged field knows its rows' shapes. */
+bool tqi_cells_shaped(const tqi_cells *cells);
+/* Dims and bytes of a row of a shaped field. */
+const uint64_t *tqi_cells_dims(const tqi_cells *cells, size_t row, uint32_t *ndim);
+uint64_t tqi_cells_size(const tqi_cells *cells, size_t row);
+/* Bytes of one row of that shape; false when they do not fit. */
+bool tqi_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, uint64_t *out);
+/* Whether it is a type code with a number of bits that it can have. */
+bool tqi_dtype_known(tq_dtype dtype);
+
+/*
+ * meta_wire.c: from a message, which is checked in full: TQ_EPROTO names what is wrong with it.  `packed` allows the
+ * marks that only packed metas have.  fields_of: where fields, owners and blocks are taken from (a publish knows them,
+ * its reply does not); NULL: the batch itself.
+ */
+int tqi_cmeta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim,
+                     bool packed, tq_meta **out, tq_error *err);
+/* Marks of packed metas, counted from the number of blocks, after those of Field. */
+#define TQI_PACKED_UNKNOWN       3u /* placement unknown, not produced as far as is known */
+#define TQI_PACKED_UNKNOWN_READY 4u /* placement unknown, produced */
+
+#endif

@@ -1,0 +1,357 @@
+/*
+ * collect.c - serving a store that has no process of its own: registers the manager's shared owner at the controller and
+ * removes the blocks that die.
+ *
+ * One Collect request waits at the controller at a time; its answer names dead ids, which the manager removes, and the
+ * next Collect says so.  Ids whose writer may still write (its session ended, its process was not seen to) are removed
+ * at once and again when its writes must be over.  After an error the loop waits and registers again.
+ */
+#include "client/client.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+
+#define COLLECT_RETRY_MS 1000
+#define COLLECT_LATE_MS  60000 /* writes of a session that ended are over by then */
+#define COLLECT_IDS_MAX  (1u << 24)
+
+typedef struct collect_late {
+    struct collect_late *next;
+    uint64_t due;
+    size_t n;
+    uint64_t ids[];
+} collect_late;
+
+struct tqi_collector {
+    tqi_runtime *rt;
+    const char *owner;
+    uint64_t incarnation;
+    uint64_t done;   /* notice up to which everything was removed */
+    uint64_t notice; /* being removed */
+    bool calling;    /* a request is in flight */
+    bool removing;
+    bool removing_late;
+    uint64_t *ids; /* being removed */
+    bool rejoin;   /* the session is new: register again before the next Collect */
+    bool stopping;
+    int handles;
+    uv_timer_t retry;
+    uv_timer_t late_timer;
+    collect_late *late;
+};
+
+static void collect_register(tqi_collector *c);
+static void collect_next(tqi_collector *c);
+
+static void collect_release(tqi_collector *c)
+{
+    if (!c->stopping || c->calling || c->removing || c->removing_late || c->handles > 0) {
+        return;
+    }
+    while (c->late) {
+        collect_late *late = c->late;
+        c->late = late->next;
+        free(late);
+    }
+    c->rt->collector = NULL;
+    free(c);
+}
+
+static void collect_on_retry(uv_timer_t *timer)
+{
+    collect_register(timer->data);
+}
+
+static void collect_fail(tqi_collector *c, const tq_error *err)
+{
+    if (c->stopping) {
+        collect_release(c);
+        return;
+    }
+    tqi_log(TQI_WARN, "client", "collecting for %s: %s; trying again", c->owner, err->message);
+    uv_timer_start(&c->retry, collect_on_retry, COLLECT_RETRY_MS, 0);
+}
+
+/* ---------------------------------------------------------------------------------------- late removal */
+
+static void collect_late_step(tqi_collector *c);
+
+static void collect_on_late(uv_timer_t *timer)
+{
+    collect_late_step(timer->data);
+}
+
+static void collect_late_removed(const tq_error *err, void *arg)
+{
+    tqi_collector *c = arg;
+    collect_late *late = c->late;
+
+    c->removing_late = false;
+    if (err && err->code != TQ_OK) {
+        tqi_log(TQI_WARN, "client", "removing late blocks of %s: %s", c->owner, err->message);
+    }
+    c->late = late->next;
+    free(late);
+    if (c->stopping) {
+        collect_release(c);
+    } else {
+        collect_late_step(c);
+    }
+}
+
+/* Removes the oldest late ids once they are due. */
+static void collect_late_step(tqi_collector *c)
+{
+    collect_late *late = c->late;
+    uint64_t now = tqi_now();
+
+    if (!late || c->removing_late) {
+        return;
+    }
+    if (late->due > now) {
+        uv_timer_start(&c->late_timer, collect_on_late, (late->due - now) / 1000000u + 1, 0);
+        return;
+    }
+    c->removing_late = true;
+    c->rt->manager->remove(c->rt->manager_state, late->ids, late->n, collect_late_removed, c);
+}
+
+static void collect_keep_late(tqi_collector *c, const uint64_t *ids, size_t n)
+{
+    collect_late *late;
+    collect_late **end = &c->late;
+    if (n == 0) {
+        return;
+    }
+    late = malloc(sizeof *late + n * sizeof *ids);
+    if (!late) {
+        tqi_log(TQI_WARN, "client", "out of memory: %zu blocks of %s are removed only once", n,
+                c->owner);
+        return;
+    }
+    late->next = NULL;
+    late->due = tqi_now() + (uint64_t)COLLECT_LATE_MS * 1000000u;
+    late->n = n;
+    memcpy(late->ids, ids, n * sizeof *ids);
+    while (*end) {
+        end = &(*end)->next;
+    }
+    *end = late;
+    collect_late_step(c);
+}
+
+/* ---------------------------------------------------------------------------------------- dead blocks */
+
+static void collect_removed(const tq_error *err, void *arg)
+{
+    tqi_collector *c = arg;
+    c->removing = false;
+    free(c->ids);
+    c->ids = NULL;
+    if (err && err->code != TQ_OK) {
+        collect_fail(c, err);
+        return;
+    }
+    c->done = c->notice;
+    collect_next(c);
+}
+
+static int collect_ids(const Tq__CollectReply *reply, tqi_collector *c, uint64_t **out,
+                       size_t *n_out, tq_error *err)
+{
+    size_t n = 0;
+    size_t n_late = 0;
+    uint64_t *ids;
+    uint64_t *late;
+
+    if (reply->n_count != reply->n_first || reply->writer_done.len != reply->n_first) {
+        return tqi_error_set(err, TQ_EPROTO,
+                             "dead blocks: %zu ranges with %zu counts and %zu flags",
+                             reply->n_first, reply->n_count, reply->writer_done.len);
+    }
+    for (size_t i = 0; i < reply->n_first; i++) {
+        n += reply->count[i];
+        if (n > COLLECT_IDS_MAX) {
+            return tqi_error_set(err, TQ_EPROTO, "dead blocks: more than %u ids", COLLECT_IDS_MAX);
+        }
+    }
+    ids = malloc((2 * n + 1) * sizeof *ids);
+    if (!ids) {
+        return tqi_error_nomem(err, "dead blocks");
+    }
+    late = ids + n;
+    n = 0;
+    for (size_t i = 0; i < reply->n_first; i++) {
+        for (uint32_t k = 0; k < reply->count[i]; k++) {
+            ids[n++] = reply->first[i] + k;
+            if (!reply->writer_done.data[i]) {
+                late[n_late++] = reply->first[i] + k;
+            }
+        }
+    }
+    collect_keep_late(c, late, n_late);
+    *out = ids;
+    *n_out = n;
+    return TQ_OK;
+}
+
+static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_collector *c = arg;
+    const Tq__CollectReply *reply = (const Tq__CollectReply *)answer->reply;
+    tq_error err = {0};
+    size_t n = 0;
+    (void)call;
+
+    c->calling = false;
+    if (answer->status != TQ_OK) {
+        collect_fail(c, answer->error);
+        return;
+    }
+    if (c->stopping) {
+        collect_release(c);
+        return;
+    }
+    if (collect_ids(reply, c, &c->ids, &n, &err) != TQ_OK) {
+        collect_fail(c, &err);
+        return;
+    }
+    c->notice = reply->notice;
+    if (n == 0) {
+        free(c->ids);
+        c->ids = NULL;
+        c->done = c->notice;
+        collect_next(c);
+        return;
+    }
+    c->removing = true;
+    c->rt->manager->remove(c->rt->manager_state, c->ids, n, collect_removed, c);
+}
+
+static void collect_next(tqi_collector *c)
+{
+    Tq__Collect message;
+    tqi_call_args args = {.kind = TQI_COLLECT,
+                          .message = &message.base,
+                          .deadline = TQI_NEVER,
+                          .done = collect_answered,
+                          .arg = c};
+    tqi_call *call;
+    tq_error err = {0};
+
+    tq__collect__init(&message);
+    if (c->stopping) {
+        collect_release(c);
+        return;
+    }
+    if (c->rejoin) {
+        collect_register(c);
+        return;
+    }
+    if (c->calling || c->removing) {
+        return;
+    }
+    message.owner = (char *)(uintptr_t)c->owner;
+    message.done = c->done;
+    c->calling = true;
+    if (tqi_call_start(c->rt->controller, &args, &call, &err) != TQ_OK) {
+        c->calling = false;
+        collect_fail(c, &err);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- joining */
+
+static void collect_registered(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_collector *c = arg;
+    (void)call;
+    c->calling = false;
+    if (answer->status != TQ_OK) {
+        collect_fail(c, answer->error);
+        return;
+    }
+    c->done = 0;
+    collect_next(c);
+}
+
+static void collect_register(tqi_collector *c)
+{
+    Tq__RegisterOwner message;
+    tqi_call_args args = {.kind = TQI_REGISTER_OWNER,
+                          .message = &message.base,
+                          .deadline = TQI_NEVER,
+                          .done = collect_registered,
+                          .arg = c};
+    tqi_call *call;
+    tq_error err = {0};
+
+    tq__register_owner__init(&message);
+    if (c->stopping || c->calling || c->removing) {
+        return;
+    }
+    c->rejoin = false;
+    message.name = (char *)(uintptr_t)c->owner;
+    message.incarnation = c->incarnation;
+    message.manager = (char *)(uintptr_t)c->rt->manager->type;
+    message.shared = true;
+    c->calling = true;
+    if (tqi_call_start(c->rt->controller, &args, &call, &err) != TQ_OK) {
+        c->calling = false;
+        collect_fail(c, &err);
+    }
+}
+
+int tqi_collector_start(tqi_runtime *rt, tq_error *err)
+{
+    tqi_collector *c = calloc(1, sizeof *c);
+    if (!c) {
+        return tqi_error_nomem(err, "the collector");
+    }
+    c->rt = rt;
+    c->owner = rt->manager->owner(rt->manager_state, &c->incarnation);
+    if (!c->owner || !c->owner[0] || !rt->manager->remove) {
+        free(c);
+        return tqi_error_set(err, TQ_EINTERNAL,
+                             "storage manager %s names no owner or cannot remove",
+                             rt->manager->type);
+    }
+    uv_timer_init(&rt->loop, &c->retry);
+    uv_timer_init(&rt->loop, &c->late_timer);
+    c->retry.data = c;
+    c->late_timer.data = c;
+    c->handles = 2;
+    rt->collector = c;
+    collect_register(c);
+    return TQ_OK;
+}
+
+void tqi_collector_rejoin(tqi_runtime *rt)
+{
+    tqi_collector *c = rt->collector;
+    if (c && !c->stopping) {
+        c->rejoin = true;
+    }
+}
+
+static void collect_closed(uv_handle_t *handle)
+{
+    tqi_collector *c = handle->data;
+    c->handles--;
+    collect_release(c);
+}
+
+void tqi_collector_stop(tqi_runtime *rt)
+{
+    tqi_collector *c = rt->collector;
+    if (!c || c->stopping) {
+        return;
+    }
+    c->stopping = true;
+    uv_close((uv_handle_t *)&c->retry, collect_closed);
+    uv_close((uv_handle_t *)&c->late_timer, collect_closed);
+}

@@ -1,0 +1,150 @@
+/*
+ * fork.c - clients in a process that forks.
+ *
+ * prepare: every loop thread is asked to stand still where no network code is on its stack (parked in its queue, or in
+ *          a user's callback), and all locks of the client are taken: list of clients, each client, pool of buffers.
+ * parent:  everything goes on.
+ * child:   the loop threads do not exist.  Each runtime is abandoned: the descriptors of its connections are closed
+ *          (which says nothing to their servers: the parent holds them too), its manager drops what it must not
+ *          share, its memory stays as it was.  A new runtime, with a session of its own, is made at the first call.
+ *
+ * A loop thread that does not stand still within FORK_WAIT (its manager or a callback holds something up that the forking
+ * thread holds) is not waited for any longer; its runtime's state may then be in change, so the child leaves it alone
+ * and keeps the descriptors.
+ */
+#include "client/client.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/error.h"
+
+#define FORK_WAIT_NS 500000000L
+
+static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static tq_client *fork_clients;
+static int fork_rc;
+
+static void fork_quiesce(tq_client *client)
+{
+    tqi_runtime *rt = client->runtime;
+    struct timespec until;
+
+    if (!rt || rt->state == TQI_RUNTIME_DEAD) {
+        return;
+    }
+    client->pause = true;
+    if (pthread_equal(rt->thread, pthread_self())) {
+        return; /* forking in a callback: quiet already */
+    }
+    tqi_client_wake(client);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += FORK_WAIT_NS;
+    until.tv_sec += until.tv_nsec / 1000000000L;
+    until.tv_nsec %= 1000000000L;
+    while (!rt->quiet) {
+        if (pthread_cond_timedwait(&client->changed, &client->lock, &until) == ETIMEDOUT) {
+            break;
+        }
+    }
+}
+
+static void fork_prepare(void)
+{
+    pthread_mutex_lock(&fork_lock);
+    for (tq_client *client = fork_clients; client; client = client->next) {
+        pthread_mutex_lock(&client->lock);
+        fork_quiesce(client);
+    }
+    tqi_pool_lock();
+}
+
+static void fork_parent(void)
+{
+    tqi_pool_unlock();
+    for (tq_client *client = fork_clients; client; client = client->next) {
+        client->pause = false;
+        pthread_cond_broadcast(&client->changed);
+        pthread_mutex_unlock(&client->lock);
+    }
+    pthread_mutex_unlock(&fork_lock);
+}
+
+static void fork_abandon(tqi_runtime *rt)
+{
+    if (!rt->quiet || rt->handles_closing) {
+        return;
+    }
+    if (rt->manager_open && rt->manager->forked) {
+        rt->manager->forked(rt->manager_state);
+    }
+    if (rt->connector) {
+        tqi_connector_forked(rt->connector);
+    }
+    close(uv_backend_fd(&rt->loop));
+    close(rt->loop.async_io_watcher.fd);
+}
+
+static void fork_child(void)
+{
+    tqi_pool_forked();
+    for (tq_client *client = fork_clients; client; client = client->next) {
+        pthread_mutex_init(&client->lock, NULL);
+        pthread_cond_init(&client->changed, NULL);
+        atomic_fetch_add(&client->generation, 1);
+        if (client->runtime) {
+            fork_abandon(client->runtime);
+            client->runtime = NULL;
+        }
+        client->woken = false;
+        client->pause = false;
+        client->submit_first = NULL;
+        client->submit_last = NULL;
+        while (client->cancel_first) {
+            tq_op *op = client->cancel_first;
+            client->cancel_first = op->cancel_next;
+            op->cancel_prev = NULL;
+            op->cancel_next = NULL;
+            op->cancel_queued = false;
+        }
+    }
+    pthread_mutex_init(&fork_lock, NULL);
+}
+
+static void fork_install(void)
+{
+    fork_rc = pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+int tqi_fork_register(tq_client *client, tq_error *err)
+{
+    pthread_once(&fork_once, fork_install);
+    if (fork_rc != 0) {
+        return tqi_error_errno(err, fork_rc, "pthread_atfork");
+    }
+    pthread_mutex_lock(&fork_lock);
+    client->next = fork_clients;
+    if (fork_clients) {
+        fork_clients->prev = client;
+    }
+    fork_clients = client;
+    pthread_mutex_unlock(&fork_lock);
+    return TQ_OK;
+}
+
+void tqi_fork_unregister(tq_client *client)
+{
+    pthread_mutex_lock(&fork_lock);
+    if (client->prev) {
+        client->prev->next = client->next;
+    } else {
+        fork_clients = client->next;
+    }
+    if (client->next) {
+        client->next->prev = client->prev;
+    }
+    pthread_mutex_unlock(&fork_lock);
+}

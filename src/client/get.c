@@ -1,0 +1,293 @@
+/*
+ * get.c - reads: placements -> ranges -> manager -> columns.
+ *
+ * A meta's placements are hints.  Where one is missing, or the manager says that a block is gone, the controller is asked
+ * where the samples are now, at most GET_RESOLVES times; then the read fails and names samples and fields.  A block that
+ * is gone although the controller still has it is reported lost, unless its owner is away.
+ *
+ * The destination belongs to the task.  A read that is cancelled while the manager writes ends at once, and its task
+ * keeps the memory until the manager has finished.
+ */
+#include "client/get.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "client/jobs.h"
+#include "client/names.h"
+
+#define GET_RESOLVES 3u
+
+static void get_try(tqi_get *get);
+
+static void get_fini(tqi_task *task)
+{
+    tqi_get *get = (tqi_get *)task;
+    tq_meta_rele(get->meta);
+    tq_data_rele(get->data);
+    tqi_region_fini(&get->gone_names);
+    free(get->ranges);
+    free(get->blocks);
+    free(get->gone);
+}
+
+static void get_fail(tqi_get *get, const tq_error *err)
+{
+    tqi_task_finish(&get->task, err);
+}
+
+static void get_done(tqi_get *get)
+{
+    if (get->task.op) {
+        get->task.op->data = get->data;
+        get->data = NULL;
+    }
+    tqi_task_finish(&get->task, NULL);
+}
+
+/* ---------------------------------------------------------------------------------------- resolve */
+
+/* The answer is about the same samples and has all fields. */
+static int get_check(const tqi_get *get, const tq_meta *meta, tq_error *err)
+{
+    if (meta->n != get->meta->n || (meta->n > 0 && memcmp(meta->indexes, get->meta->indexes,
+                                                          meta->n * sizeof *meta->indexes))) {
+        return tqi_error_set(err, TQ_EPROTO,
+                             "the controller resolved other samples than were asked for");
+    }
+    for (size_t f = 0; f < get->n_fields; f++) {
+        if (tqi_cmeta_find(meta, get->fields[f]) < 0) {
+            return tqi_error_set(err, TQ_EPROTO, "the controller did not resolve field '%s'",
+                                 get->fields[f]);
+        }
+    }
+    return TQ_OK;
+}
+
+static void get_resolved(tqi_task *task, tqi_answer *answer)
+{
+    tqi_get *get = (tqi_get *)task;
+    const Tq__ResolveReply *reply = (const Tq__ResolveReply *)answer->reply;
+    tq_meta *meta = NULL;
+    tq_error err = {0};
+    int code;
+
+    if (answer->status != TQ_OK) {
+        get_fail(get, answer->error);
+        return;
+    }
+    if (task->canceled) {
+        tqi_error_set(&err, TQ_ECANCELED, "cancelled");
+        get_fail(get, &err);
+        return;
+    }
+    code = reply->batch ? tqi_cmeta_decode(reply->batch, NULL, 0, false, &meta, &err)
+                        : tqi_error_set(&err, TQ_EPROTO, "the controller's answer has no batch");
+    code = code ? code : get_check(get, meta, &err);
+    if (code != TQ_OK) {
+        tq_meta_rele(meta);
+        get_fail(get, &err);
+        return;
+    }
+    tq_meta_rele(get->meta);
+    get->meta = meta;
+    get_try(get);
+}
+
+static void get_resolve(tqi_get *get)
+{
+    Tq__Resolve message;
+    tq_error err = {0};
+
+    tq__resolve__init(&message);
+    get->resolves++;
+    message.partition = (char *)(uintptr_t)get->meta->partition;
+    message.index = get->meta->indexes;
+    message.n_index = get->meta->n;
+    message.incarnation = get->meta->incarnations;
+    message.n_incarnation = get->meta->n;
+    message.field = (char **)(uintptr_t)get->fields;
+    message.n_field = get->n_fields;
+    message.epoch = get->meta->epoch;
+    if (tqi_task_call(&get->task, TQI_RESOLVE, &message.base, get_resolved, &err) != TQ_OK) {
+        get_fail(get, &err);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- blocks that are gone */
+
+static bool get_present(const tq_block *block, const tq_owner_info *owners, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(owners[i].name, block->owner) == 0) {
+            return owners[i].present && owners[i].incarnation == block->owner_incarnation;
+        }
+    }
+    return false;
+}
+
+static void get_owners(const tq_error *listed, const tq_owner_info *owners, size_t n, void *arg)
+{
+    tqi_get *get = arg;
+    uint64_t *ids = tqi_region_array(&get->task.region, get->n_gone, sizeof *ids);
+    size_t n_ids = 0;
+    tq_error err = {0};
+
+    get->in_owners = false;
+    for (size_t g = 0; ids && !listed && g < get->n_gone; g++) {
+        if (get_present(&get->gone[g], owners, n)) {
+            ids[n_ids++] = get->gone[g].id;
+        }
+    }
+    if (n_ids > 0 && !get->task.rt->stopping) {
+        tqi_report_lost(get->task.rt, ids, n_ids);
+    }
+    tqi_get_still_gone(get, &err);
+    get_fail(get, &err);
+}
+
+static int get_keep_gone(tqi_get *get, const uint32_t *gone, uint32_t n, tq_error *err)
+{
+    tq_block *blocks = realloc(get->gone, n * sizeof *blocks);
+    if (!blocks) {
+        return tqi_error_nomem(err, "a read");
+    }
+    get->gone = blocks;
+    get->n_gone = 0;
+    for (uint32_t g = 0; g < n; g++) {
+        if (gone[g] >= get->job.n_blocks) {
+            return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s: block %u of %u is gone",
+                                 get->task.rt->manager->type, gone[g], get->job.n_blocks);
+        }
+        blocks[g] = get->job.blocks[gone[g]];
+        blocks[g].owner = tqi_region_string(&get->gone_names, blocks[g].owner);
+        if (!blocks[g].owner) {
+            return tqi_error_nomem(err, "a read");
+        }
+        get->n_gone++;
+    }
+    return TQ_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- read */
+
+void tqi_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
+                    const uint32_t *gone, uint32_t n_gone)
+{
+    tqi_get *get = (tqi_get *)(void *)((char *)job - offsetof(tqi_get, job));
+    tq_error bad = {0};
+    (void)host;
+
+    get->in_manager = false;
+    if (!get->task.op) {
+        tqi_task_free(&get->task); /* cancelled: nobody waits for it */
+    } else if (err && err->code != TQ_OK) {
+        get_fail(get, err);
+    } else if (n_gone == 0) {
+        get_done(get);
+    } else if (get_keep_gone(get, gone, n_gone, &bad) != TQ_OK) {
+        get_fail(get, &bad);
+    } else if (get->resolves >= GET_RESOLVES) {
+        tqi_get_still_gone(get, &bad);
+        get_fail(get, &bad);
+    } else {
+        get_resolve(get);
+    }
+}
+
+/* Reads what the meta says, or finds out more. */
+static void get_try(tqi_get *get)
+{
+    tqi_runtime *rt = get->task.rt;
+    tq_error err = {0};
+
+    if (tqi_get_missing(get, get->resolves > 0 ? &err : NULL)) {
+        if (get->resolves == 0) {
+            get_resolve(get);
+        } else {
+            get_fail(get, &err);
+        }
+        return;
+    }
+    if (get->n_gone > 0 && tqi_get_still_gone(get, &err)) {
+        get->in_owners = true;
+        tqi_owners(rt, get->task.deadline, get_owners, get);
+        return;
+    }
+    if (tqi_get_plan(get, &err) != TQ_OK ||
+        (get->n_ranges > 0 && tqi_runtime_check_manager(rt, "read", &err) != TQ_OK)) {
+        get_fail(get, &err);
+    } else if (get->n_ranges == 0) {
+        get_done(get);
+    } else {
+        get->in_manager = true;
+        rt->manager->get(rt->manager_state, &get->job);
+    }
+}
+
+static void get_begin(tqi_task *task)
+{
+    get_try((tqi_get *)task);
+}
+
+static void get_cancel(tqi_task *task)
+{
+    tqi_get *get = (tqi_get *)task;
+    tq_error err = {0};
+
+    if (task->call) {
+        tqi_call_cancel(task->call);
+    } else if (get->in_manager || get->in_owners) {
+        tqi_error_set(&err, TQ_ECANCELED, "cancelled");
+        tqi_task_end(task, &err);
+    }
+}
+
+static const tqi_task_type get_type = {
+    .size = sizeof(tqi_get), .begin = get_begin, .cancel = get_cancel, .fini = get_fini};
+
+static int get_prepare(tqi_get *get, const tq_meta *meta, const char *const *fields,
+                       size_t n_fields, tq_error *err)
+{
+    tqi_region *region = &get->task.region;
+    char **names;
+    int code;
+
+    /* Counted, not changed. */
+    get->meta = tq_meta_hold((tq_meta *)(uintptr_t)meta);
+    if (!fields) {
+        get->n_fields = meta->n_fields;
+        get->fields = tqi_region_array(region, meta->n_fields, sizeof *get->fields);
+        for (size_t f = 0; get->fields && f < meta->n_fields; f++) {
+            get->fields[f] = tqi_region_string(region, meta->fields[f].pub.name);
+            if (!get->fields[f]) {
+                return tqi_error_nomem(err, "a read");
+            }
+        }
+        return get->fields ? TQ_OK : tqi_error_nomem(err, "a read");
+    }
+    code = tqi_copy_fields(region, fields, n_fields, &names, &get->n_fields, err);
+    get->fields = (const char **)(uintptr_t)names;
+    for (size_t f = 0; f < get->n_fields && code == TQ_OK; f++) {
+        if (tqi_cmeta_find(meta, get->fields[f]) < 0) {
+            code =
+                tqi_error_set(err, TQ_EFIELD, "field '%s' is not in the metadata of partition '%s'",
+                              get->fields[f], meta->partition);
+        }
+    }
+    return code;
+}
+
+int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields)
+{
+    tq_error err = {0};
+    int code;
+    tqi_get *get = (tqi_get *)tqi_task_make(op, &get_type, &code);
+    if (!get) {
+        return code;
+    }
+    code = get_prepare(get, meta, fields, n_fields, &err);
+    return tqi_task_submit(op, &get->task, code, &err);
+}

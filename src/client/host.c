@@ -1,0 +1,274 @@
+/*
+ * host.c - what the client offers its storage manager (tq_manager_host): leases, owners, finished jobs, thread pool.
+ *
+ * All on the loop thread.  Requests of the manager are counted in rt->host_calls, work in rt->works: the runtime stops
+ * only when none is left.  The ends of jobs belong to put.c and get.c.
+ */
+#include "client/client.h"
+#include "client/jobs.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+/* The server's own answer to a wait comes this much before the client gives up. */
+#define HOST_SLACK_NS 100000000u
+
+typedef void (*host_leased_fn)(const tq_error *err, uint64_t first, uint64_t incarnation,
+                               void *arg);
+typedef void (*host_owners_fn)(const tq_error *err, const tq_owner_info *owners, size_t n,
+                               void *arg);
+
+typedef struct host_call {
+    tqi_runtime *rt;
+    host_leased_fn leased;
+    host_owners_fn owners;
+    uint32_t count;
+    void *arg;
+} host_call;
+
+static tqi_runtime *host_runtime(tq_manager_host *host)
+{
+    return (tqi_runtime *)(void *)((char *)host - offsetof(tqi_runtime, host));
+}
+
+static int host_start(host_call *made, uint16_t kind, const ProtobufCMessage *message,
+                      uint64_t deadline,
+                      void (*done)(tqi_call *call, tqi_answer *answer, void *arg), tq_error *err)
+{
+    tqi_runtime *rt = made->rt;
+    host_call *call = malloc(sizeof *call);
+    tqi_call_args args = {
+        .kind = kind, .message = message, .deadline = deadline, .done = done, .arg = call};
+    tqi_call *started;
+    int code;
+
+    if (!call) {
+        return tqi_error_nomem(err, "a request of the storage manager");
+    }
+    *call = *made;
+    code = rt->stopping ? tqi_error_set(err, TQ_ECLOSED, "the client is closed")
+                        : tqi_call_start(rt->controller, &args, &started, err);
+    if (code != TQ_OK) {
+        free(call);
+        return code;
+    }
+    rt->host_calls++;
+    return TQ_OK;
+}
+
+static host_call host_end(host_call *call)
+{
+    host_call made = *call;
+    made.rt->host_calls--;
+    free(call);
+    return made;
+}
+
+/* ---------------------------------------------------------------------------------------- lease, abandon */
+
+static void host_leased(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    host_call made = host_end(arg);
+    const Tq__LeaseBlocksReply *reply = (const Tq__LeaseBlocksReply *)answer->reply;
+    tq_error err = {0};
+    (void)call;
+
+    if (answer->status != TQ_OK) {
+        made.leased(answer->error, 0, 0, made.arg);
+        return;
+    }
+    if (reply->count != made.count || reply->first == 0 ||
+        reply->first > UINT64_MAX - reply->count) {
+        tqi_error_set(&err, TQ_EPROTO, "the controller leased %u blocks from %llu, asked were %u",
+                      reply->count, (unsigned long long)reply->first, made.count);
+        made.leased(&err, 0, 0, made.arg);
+        return;
+    }
+    made.leased(NULL, reply->first, reply->incarnation, made.arg);
+}
+
+static void host_lease(tq_manager_host *host, const char *owner, uint32_t count,
+                       uint64_t deadline_ns, host_leased_fn done, void *arg)
+{
+    host_call made = {.rt = host_runtime(host), .leased = done, .count = count, .arg = arg};
+    Tq__LeaseBlocks message;
+    tq_error err = {0};
+
+    tq__lease_blocks__init(&message);
+    message.owner = (char *)(uintptr_t)owner;
+    message.count = count;
+    if (count < 1 || count > TQ_LEASE_MAX) {
+        tqi_error_set(&err, TQ_EINVAL, "lease of %u blocks, expected 1 to %d", count, TQ_LEASE_MAX);
+        done(&err, 0, 0, arg);
+    } else if (host_start(&made, TQI_LEASE_BLOCKS, &message.base, deadline_ns, host_leased, &err) !=
+               TQ_OK) {
+        done(&err, 0, 0, arg);
+    }
+}
+
+static void host_told(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    (void)answer; /* ids that are not given back now go when the session ends */
+    host_end(arg);
+}
+
+void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n)
+{
+    host_call made = {.rt = rt};
+    Tq__AbandonBlocks message;
+
+    tq__abandon_blocks__init(&message);
+    message.id = (uint64_t *)(uintptr_t)ids;
+    message.n_id = n;
+    if (n > 0) {
+        host_start(&made, TQI_ABANDON_BLOCKS, &message.base, TQI_NEVER, host_told, NULL);
+    }
+}
+
+void tqi_report_lost(tqi_runtime *rt, const uint64_t *ids, size_t n)
+{
+    host_call made = {.rt = rt};
+    Tq__ReportLost message;
+
+    tq__report_lost__init(&message);
+    message.id = (uint64_t *)(uintptr_t)ids;
+    message.n_id = n;
+    host_start(&made, TQI_REPORT_LOST, &message.base, TQI_NEVER, host_told, NULL);
+}
+
+static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n)
+{
+    tqi_abandon(host_runtime(host), ids, n);
+}
+
+/* ---------------------------------------------------------------------------------------- owners */
+
+static uint64_t host_counter(const Tq__OwnerInfo *info, const char *name)
+{
+    for (size_t i = 0; i < info->n_counter && i < info->n_value; i++) {
+        if (strcmp(info->counter[i], name) == 0) {
+            return info->value[i];
+        }
+    }
+    return 0;
+}
+
+static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    host_call made = host_end(arg);
+    const Tq__ListOwnersReply *reply = (const Tq__ListOwnersReply *)answer->reply;
+    tq_owner_info *owners;
+    tq_error err = {0};
+    (void)call;
+
+    if (answer->status != TQ_OK) {
+        made.owners(answer->error, NULL, 0, made.arg);
+        return;
+    }
+    owners = calloc(reply->n_owner + 1, sizeof *owners);
+    if (!owners) {
+        tqi_error_nomem(&err, "the list of owners");
+        made.owners(&err, NULL, 0, made.arg);
+        return;
+    }
+    for (size_t i = 0; i < reply->n_owner; i++) {
+        const Tq__OwnerInfo *from = reply->owner[i];
+        owners[i].name = from->name;
+        owners[i].incarnation = from->incarnation;
+        owners[i].info = from->info.data;
+        owners[i].info_size = from->info.len;
+        owners[i].present = from->present;
+        owners[i].capacity_bytes = host_counter(from, "capacity_bytes");
+        owners[i].used_bytes = host_counter(from, "used_bytes");
+    }
+    made.owners(NULL, owners, reply->n_owner, made.arg);
+    free(owners);
+}
+
+static void host_owners(tq_manager_host *host, bool wait, uint64_t deadline_ns, host_owners_fn done,
+                        void *arg)
+{
+    tqi_runtime *rt = host_runtime(host);
+    host_call made = {.rt = rt, .owners = done, .arg = arg};
+    Tq__ListOwners message;
+    uint64_t deadline = deadline_ns;
+    tq_error err = {0};
+
+    tq__list_owners__init(&message);
+    message.manager = (char *)(uintptr_t)rt->manager->type;
+    message.wait = wait;
+    message.timeout_ms = tqi_remaining_ms(deadline_ns);
+    if (wait && deadline < TQI_NEVER - HOST_SLACK_NS) {
+        deadline += HOST_SLACK_NS;
+    }
+    if (host_start(&made, TQI_LIST_OWNERS, &message.base, deadline, host_listed, &err) != TQ_OK) {
+        done(&err, NULL, 0, arg);
+    }
+}
+
+void tqi_owners(tqi_runtime *rt, uint64_t deadline, host_owners_fn done, void *arg)
+{
+    host_owners(&rt->host, false, deadline, done, arg);
+}
+
+/* ---------------------------------------------------------------------------------------- work */
+
+typedef struct host_job {
+    uv_work_t work;
+    tqi_runtime *rt;
+    void (*run)(void *arg);
+    void (*done)(void *arg);
+    void *arg;
+} host_job;
+
+static void host_run(uv_work_t *work)
+{
+    host_job *job = work->data;
+    job->run(job->arg);
+}
+
+static void host_ran(uv_work_t *work, int status)
+{
+    host_job job = *(host_job *)work->data;
+    (void)status;
+    free(work->data);
+    job.rt->works--;
+    job.done(job.arg);
+}
+
+static int host_work(tq_manager_host *host, void (*work)(void *arg), void (*done)(void *arg),
+                     void *arg)
+{
+    host_job *job = malloc(sizeof *job);
+    if (!job) {
+        return TQ_ENOMEM;
+    }
+    job->rt = host_runtime(host);
+    job->run = work;
+    job->done = done;
+    job->arg = arg;
+    job->work.data = job;
+    if (uv_queue_work(&job->rt->loop, &job->work, host_run, host_ran) != 0) {
+        free(job);
+        return TQ_ENOMEM;
+    }
+    job->rt->works++;
+    return TQ_OK;
+}
+
+void tqi_host_init(tqi_runtime *rt)
+{
+    rt->host.abi = TQ_MANAGER_ABI;
+    rt->host.lease = host_lease;
+    rt->host.abandon = host_abandon;
+    rt->host.owners = host_owners;
+    rt->host.put_finish = tqi_put_finish;
+    rt->host.get_finish = tqi_get_finish;
+    rt->host.work = host_work;
+    rt->host.internal = &rt->internal;
+}

@@ -1,0 +1,273 @@
+/*
+ * meta.c - tq_meta: making, counting, reading.  Immutable once it is out, so only the count is shared between threads.
+ */
+#include "client/cmeta.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+/* ---------------------------------------------------------------------------------------- dtypes and shapes */
+
+bool tqi_dtype_known(tq_dtype dtype)
+{
+    switch (dtype.code) {
+    case TQ_INT:
+    case TQ_UINT:
+        return dtype.bits == 8 || dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64;
+    case TQ_FLOAT:
+        return dtype.bits == 16 || dtype.bits == 32 || dtype.bits == 64 || dtype.bits == 128;
+    case TQ_BFLOAT:
+        return dtype.bits == 16;
+    case TQ_COMPLEX:
+        return dtype.bits == 32 || dtype.bits == 64 || dtype.bits == 128;
+    case TQ_BOOL:
+    case TQ_FLOAT8_E4M3FN:
+    case TQ_FLOAT8_E4M3FNUZ:
+    case TQ_FLOAT8_E5M2:
+    case TQ_FLOAT8_E5M2FNUZ:
+    case TQ_FLOAT8_E8M0FNU:
+        return dtype.bits == 8;
+    default:
+        return false;
+    }
+}
+
+bool tqi_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, uint64_t *out)
+{
+    uint64_t size = dtype.bits / 8u;
+    bool empty = false;
+    for (uint32_t i = 0; i < ndim; i++) {
+        if (dims[i] == 0) {
+            empty = true;
+        } else if (__builtin_mul_overflow(size, dims[i], &size)) {
+            return false;
+        }
+    }
+    *out = empty ? 0 : size;
+    return size <= INT64_MAX;
+}
+
+bool tqi_cells_shaped(const tqi_cells *cells)
+{
+    return !cells->pub.ragged || cells->pub.ndims;
+}
+
+const uint64_t *tqi_cells_dims(const tqi_cells *cells, size_t row, uint32_t *ndim)
+{
+    if (!cells->pub.ragged) {
+        *ndim = cells->pub.ndim;
+        return cells->pub.shape;
+    }
+    *ndim = cells->pub.ndims[row];
+    return cells->pub.dims + cells->starts[row];
+}
+
+uint64_t tqi_cells_size(const tqi_cells *cells, size_t row)
+{
+    uint32_t ndim;
+    const uint64_t *dims = tqi_cells_dims(cells, row, &ndim);
+    uint64_t size = 0;
+    tqi_row_size(cells->pub.dtype, dims, ndim, &size);
+    return size;
+}
+
+/* ---------------------------------------------------------------------------------------- blocks */
+
+tqi_blocks *tqi_blocks_alloc(size_t n)
+{
+    tqi_blocks *blocks;
+    if (n >= TQI_CELL_MARKS) {
+        return NULL;
+    }
+    blocks = calloc(1, sizeof *blocks);
+    if (!blocks) {
+        return NULL;
+    }
+    atomic_init(&blocks->refs, 1);
+    blocks->n = (uint32_t)n;
+    blocks->blocks = tqi_region_zero(&blocks->region, n, sizeof *blocks->blocks);
+    if (!blocks->blocks) {
+        tqi_blocks_rele(blocks);
+        return NULL;
+    }
+    return blocks;
+}
+
+void tqi_blocks_rele(tqi_blocks *blocks)
+{
+    if (blocks && atomic_fetch_sub_explicit(&blocks->refs, 1, memory_order_acq_rel) == 1) {
+        tqi_region_fini(&blocks->region);
+        free(blocks);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- meta */
+
+tq_meta *tqi_cmeta_alloc(const char *partition, size_t n, size_t n_fields, size_t n_tags)
+{
+    tq_meta *meta = calloc(1, sizeof *meta);
+    if (!meta) {
+        return NULL;
+    }
+    atomic_init(&meta->refs, 1);
+    meta->n = n;
+    meta->n_fields = n_fields;
+    meta->n_tags = n_tags;
+    meta->partition = tqi_region_string(&meta->region, partition);
+    meta->indexes = tqi_region_zero(&meta->region, n, sizeof *meta->indexes);
+    meta->incarnations = tqi_region_zero(&meta->region, n, sizeof *meta->incarnations);
+    meta->fields = tqi_region_zero(&meta->region, n_fields, sizeof *meta->fields);
+    meta->tags = tqi_region_zero(&meta->region, n_tags, sizeof *meta->tags);
+    meta->tag_starts = tqi_region_zero(&meta->region, n_tags, sizeof *meta->tag_starts);
+    if (!meta->partition || !meta->indexes || !meta->incarnations || !meta->fields || !meta->tags ||
+        !meta->tag_starts) {
+        tq_meta_rele(meta);
+        return NULL;
+    }
+    return meta;
+}
+
+tq_meta *tq_meta_hold(tq_meta *meta)
+{
+    atomic_fetch_add_explicit(&meta->refs, 1, memory_order_relaxed);
+    return meta;
+}
+
+void tq_meta_rele(tq_meta *meta)
+{
+    if (meta && atomic_fetch_sub_explicit(&meta->refs, 1, memory_order_acq_rel) == 1) {
+        tqi_blocks_rele(meta->blocks);
+        tqi_region_fini(&meta->region);
+        free(meta);
+    }
+}
+
+ptrdiff_t tqi_cmeta_find(const tq_meta *meta, const char *field)
+{
+    for (size_t f = 0; f < meta->n_fields; f++) {
+        if (strcmp(meta->fields[f].pub.name, field) == 0) {
+            return (ptrdiff_t)f;
+        }
+    }
+    return -1;
+}
+
+/* A field of which only the name is known. */
+static int meta_unknown_field(tq_meta *meta, size_t f, const char *name)
+{
+    tqi_cells *cells = &meta->fields[f];
+    cells->pub.name = tqi_region_string(&meta->region, name);
+    cells->block = tqi_region_array(&meta->region, meta->n, sizeof *cells->block);
+    cells->offset = tqi_region_zero(&meta->region, meta->n, sizeof *cells->offset);
+    cells->ready = tqi_region_zero(&meta->region, meta->n, 1);
+    if (!cells->pub.name || !cells->block || !cells->offset || !cells->ready) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < meta->n; i++) {
+        cells->block[i] = TQI_CELL_UNKNOWN;
+    }
+    cells->pub.dtype = (tq_dtype){TQ_UINT, 8};
+    cells->pub.ragged = true;
+    cells->pub.ready = cells->ready;
+    return TQ_OK;
+}
+
+int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t *incarnations,
+                 size_t n, const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
+{
+    tq_meta *meta;
+    int code = tqi_check_name("partition", partition, TQ_NAME_MAX, err);
+
+    *out = NULL;
+    for (size_t f = 0; f < n_fields && code == TQ_OK; f++) {
+        code = tqi_check_name("field", fields[f], TQ_NAME_MAX, err);
+        for (size_t g = 0; g < f && code == TQ_OK; g++) {
+            if (strcmp(fields[f], fields[g]) == 0) {
+                code = tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", fields[f]);
+            }
+        }
+    }
+    if (code != TQ_OK) {
+        return code;
+    }
+    meta = tqi_cmeta_alloc(partition, n, n_fields, 0);
+    if (!meta) {
+        return tqi_error_nomem(err, "metadata");
+    }
+    if (n > 0) {
+        memcpy(meta->indexes, indexes, n * sizeof *indexes);
+        if (incarnations) {
+            memcpy(meta->incarnations, incarnations, n * sizeof *incarnations);
+        }
+    }
+    for (size_t f = 0; f < n_fields; f++) {
+        if (meta_unknown_field(meta, f, fields[f]) != TQ_OK) {
+            tq_meta_rele(meta);
+            return tqi_error_nomem(err, "metadata");
+        }
+    }
+    *out = meta;
+    return TQ_OK;
+}
+
+size_t tq_meta_size(const tq_meta *meta)
+{
+    return meta->n;
+}
+
+const char *tq_meta_partition(const tq_meta *meta)
+{
+    return meta->partition;
+}
+
+uint64_t tq_meta_epoch(const tq_meta *meta)
+{
+    return meta->epoch;
+}
+
+uint64_t tq_meta_claim(const tq_meta *meta)
+{
+    return meta->claim;
+}
+
+const uint32_t *tq_meta_indexes(const tq_meta *meta)
+{
+    return meta->indexes;
+}
+
+const uint32_t *tq_meta_incarnations(const tq_meta *meta)
+{
+    return meta->incarnations;
+}
+
+const char *tq_meta_key(const tq_meta *meta, size_t i)
+{
+    return meta->keys && i < meta->n ? meta->keys[i] : NULL;
+}
+
+const char *tq_meta_group(const tq_meta *meta, size_t i)
+{
+    return meta->groups && i < meta->n ? meta->groups[i] : NULL;
+}
+
+size_t tq_meta_fields(const tq_meta *meta)
+{
+    return meta->n_fields;
+}
+
+const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f)
+{
+    return f < meta->n_fields ? &meta->fields[f].pub : NULL;
+}
+
+size_t tq_meta_tags(const tq_meta *meta)
+{
+    return meta->n_tags;
+}
+
+const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t)
+{
+    return t < meta->n_tags ? &meta->tags[t] : NULL;
+}

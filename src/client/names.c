@@ -1,0 +1,88 @@
+/*
+ * names.c - see names.h.
+ */
+#include "client/names.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+int tqi_copy_name(tqi_region *region, const char *what, const char *name, char **out, tq_error *err)
+{
+    int code = tqi_check_name(what, name ? name : "", TQ_NAME_MAX, err);
+    if (code != TQ_OK) {
+        return code;
+    }
+    *out = tqi_region_string(region, name);
+    return *out ? TQ_OK : tqi_error_nomem(err, what);
+}
+
+int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char ***out,
+                    size_t *n_out, tq_error *err)
+{
+    *out = NULL;
+    *n_out = 0;
+    if (!names || n == 0) {
+        return TQ_OK;
+    }
+    for (size_t i = 0; i < n; i++) {
+        int code = tqi_check_name("field", names[i] ? names[i] : "", TQ_NAME_MAX, err);
+        if (code != TQ_OK) {
+            return code;
+        }
+        for (size_t k = 0; k < i; k++) {
+            if (strcmp(names[i], names[k]) == 0) {
+                return tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", names[i]);
+            }
+        }
+    }
+    *out = tqi_region_strings(region, names, n, NULL);
+    *n_out = n;
+    return *out ? TQ_OK : tqi_error_nomem(err, "field names");
+}
+
+int tqi_copy_keys(tqi_region *region, const char *const *keys, size_t n, char ***out, size_t *n_out,
+                  tq_error *err)
+{
+    for (size_t i = 0; i < n; i++) {
+        size_t size = keys[i] ? strlen(keys[i]) : 0;
+        if (size == 0 || size > TQ_KEY_MAX) {
+            return tqi_error_set(err, TQ_ENAME, "key %zu has %zu bytes, expected 1 to %d", i, size,
+                                 TQ_KEY_MAX);
+        }
+    }
+    *out = tqi_region_strings(region, keys, n, NULL);
+    *n_out = n;
+    return *out ? TQ_OK : tqi_error_nomem(err, "keys");
+}
+
+int tqi_copy_groups(tqi_region *region, const char *const *groups, size_t n, char ***out,
+                    size_t *n_out, tq_error *err)
+{
+    static char none[1];
+    *out = NULL;
+    *n_out = 0;
+    if (!groups) {
+        return TQ_OK;
+    }
+    for (size_t i = 0; i < n; i++) {
+        size_t size = groups[i] ? strlen(groups[i]) : 0;
+        if (size > TQ_NAME_MAX) {
+            return tqi_error_set(err, TQ_ENAME,
+                                 "group of sample %zu has %zu bytes, at most %d are possible", i,
+                                 size, TQ_NAME_MAX);
+        }
+    }
+    *out = tqi_region_strings(region, groups, n, none);
+    *n_out = n;
+    return *out ? TQ_OK : tqi_error_nomem(err, "groups");
+}
+
+int tqi_check_samples(size_t n, tq_error *err)
+{
+    if (n >= TQ_NO_INDEX) {
+        return tqi_error_set(err, TQ_EINVAL, "%zu samples, at most %u are possible", n,
+                             TQ_NO_INDEX - 1);
+    }
+    return TQ_OK;
+}

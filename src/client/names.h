@@ -1,0 +1,26 @@
+/*
+ * names.h - checks and copies of what callers give, before anything is sent.
+ */
+#ifndef TQI_CLIENT_NAMES_H
+#define TQI_CLIENT_NAMES_H
+
+#include "client/region.h"
+
+#include <tq/tq.h>
+
+/* A partition, field, ... name: checked (TQ_ENAME) and copied. */
+int tqi_copy_name(tqi_region *region, const char *what, const char *name, char **out,
+                  tq_error *err);
+/* Field names: checked, none twice (TQ_EINVAL), copied.  names NULL: none. */
+int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char ***out,
+                    size_t *n_out, tq_error *err);
+/* Keys, all of them set: TQ_ENAME tells which. */
+int tqi_copy_keys(tqi_region *region, const char *const *keys, size_t n, char ***out, size_t *n_out,
+                  tq_error *err);
+/* Groups; NULL elements are none and become "". */
+int tqi_copy_groups(tqi_region *region, const char *const *groups, size_t n, char ***out,
+                    size_t *n_out, tq_error *err);
+/* TQ_EINVAL when there are more samples than an index can number. */
+int tqi_check_samples(size_t n, tq_error *err);
+
+#endif

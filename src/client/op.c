@@ -1,0 +1,507 @@
+/*
+ * op.c - operations: how a call starts, is waited for, cancelled, and ends.
+ *
+ * Rules
+ *   - A started op ends exactly once.  Only the loop thread ends ops; cancel and close only ask it to.
+ *   - state goes DONE -> BUSY (caller's thread, when it is queued), BUSY -> DONE (no callback) or BUSY -> ENDING -> DONE
+ *     (around the callback).  Results and error are written before state leaves BUSY (release) and read after it
+ *     (acquire).  Sleepers set WAITED and sleep on the word itself; who makes it DONE wakes them, and does not touch
+ *     the op after that, for its owner may free it at once.
+ *   - Callbacks do not run where an op ends, but when the loop is between two events (tqi_op_flush), with no lock held
+ *     and no network code below them on the stack: they may start, cancel and free ops, and may fork.
+ *   - tq_op_free in the op's own callback frees it there; the loop thread learns it through op->freed and forgets the
+ *     op.  On another thread it waits until the callback has returned.  In a callback of another op it cannot wait:
+ *     the op is cancelled and freed when it has ended.
+ *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread unlinks it under the lock
+ *     and looks at the op only if it is BUSY then: nobody but itself can change that.  Free unlinks under the lock.
+ *   - An op that was BUSY when the process forked has the child's generation against it: there it is never done.
+ */
+#include "client/client.h"
+
+#include <errno.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+static void op_sleep(tq_op *op, uint32_t seen)
+{
+    syscall(SYS_futex, &op->state, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+/* Makes it DONE; op is not ours any more afterwards. */
+static void op_release(tq_op *op)
+{
+    uint32_t old = atomic_exchange_explicit(&op->state, TQI_OP_DONE, memory_order_acq_rel);
+    if (old & TQI_OP_WAITED) {
+        syscall(SYS_futex, &op->state, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+    }
+}
+
+static bool op_foreign(const tq_op *op)
+{
+    return op->generation != atomic_load_explicit(&op->client->generation, memory_order_relaxed);
+}
+
+static bool op_in_own_callback(const tq_op *op, uint32_t state)
+{
+    return (state & ~TQI_OP_WAITED) == TQI_OP_ENDING && pthread_equal(op->ender, pthread_self());
+}
+
+static void op_clear(tq_op *op)
+{
+    tq_meta_rele(op->meta);
+    tq_data_rele(op->data);
+    tqi_region_fini(&op->results);
+    op->meta = NULL;
+    op->data = NULL;
+    op->count = 0;
+    op->progress = NULL;
+    op->names = NULL;
+    op->n_names = 0;
+    op->status = NULL;
+    op->events = NULL;
+    op->n_events = 0;
+    op->next_event = 0;
+    op->error.code = TQ_OK;
+    op->error.message[0] = 0;
+}
+
+tq_op *tq_op_alloc(tq_client *client, tq_done_fn done, void *arg)
+{
+    tq_op *op = calloc(1, sizeof *op);
+    if (!op) {
+        return NULL;
+    }
+    op->client = client;
+    op->done = done;
+    op->arg = arg;
+    atomic_fetch_add_explicit(&client->refs, 1, memory_order_relaxed);
+    return op;
+}
+
+static void op_unlink_cancel(tq_op *op)
+{
+    tq_client *client = op->client;
+    if (!op->cancel_queued) {
+        return;
+    }
+    if (op->cancel_prev) {
+        op->cancel_prev->cancel_next = op->cancel_next;
+    } else {
+        client->cancel_first = op->cancel_next;
+    }
+    if (op->cancel_next) {
+        op->cancel_next->cancel_prev = op->cancel_prev;
+    }
+    op->cancel_prev = NULL;
+    op->cancel_next = NULL;
+    op->cancel_queued = false;
+}
+
+static void op_dispose(tq_op *op)
+{
+    tq_client *client = op->client;
+    pthread_mutex_lock(&client->lock);
+    op_unlink_cancel(op);
+    pthread_mutex_unlock(&client->lock);
+    op_clear(op);
+    free(op);
+    tqi_client_rele(client);
+}
+
+void tq_op_free(tq_op *op)
+{
+    uint32_t state;
+    if (!op) {
+        return;
+    }
+    state = atomic_load_explicit(&op->state, memory_order_acquire);
+    if (op_in_own_callback(op, state)) {
+        *op->freed = true;
+    } else if (state != TQI_OP_DONE && !op_foreign(op)) {
+        tq_op_cancel(op);
+        if (tqi_on_loop(op->client)) {
+            op->free_when_done = true;
+            return;
+        }
+        tq_op_wait(op);
+    }
+    op_dispose(op);
+}
+
+void tq_op_set_timeout(tq_op *op, double seconds)
+{
+    op->timeout = seconds;
+}
+
+int tq_op_wait(tq_op *op)
+{
+    for (;;) {
+        uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
+        if (state == TQI_OP_DONE || op_in_own_callback(op, state)) {
+            return op->error.code;
+        }
+        if (op_foreign(op)) {
+            return TQ_ECLOSED;
+        }
+        if (!(state & TQI_OP_WAITED)) {
+            if (!atomic_compare_exchange_strong_explicit(&op->state, &state, state | TQI_OP_WAITED,
+                                                         memory_order_acq_rel,
+                                                         memory_order_acquire)) {
+                continue;
+            }
+            state |= TQI_OP_WAITED;
+        }
+        op_sleep(op, state);
+    }
+}
+
+void tq_op_cancel(tq_op *op)
+{
+    tq_client *client = op->client;
+    pthread_mutex_lock(&client->lock);
+    if ((atomic_load(&op->state) & ~TQI_OP_WAITED) == TQI_OP_BUSY && !op_foreign(op) &&
+        client->runtime && !op->cancel_queued) {
+        op->cancel_queued = true;
+        op->cancel_prev = NULL;
+        op->cancel_next = client->cancel_first;
+        if (client->cancel_first) {
+            client->cancel_first->cancel_prev = op;
+        }
+        client->cancel_first = op;
+        tqi_client_wake(client);
+    }
+    pthread_mutex_unlock(&client->lock);
+}
+
+bool tq_op_done(const tq_op *op)
+{
+    uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire) & ~TQI_OP_WAITED;
+    return state != TQI_OP_BUSY;
+}
+
+const tq_error *tq_op_error(const tq_op *op)
+{
+    return &op->error;
+}
+
+tq_meta *tq_op_meta(const tq_op *op)
+{
+    return op->meta;
+}
+
+tq_data *tq_op_data(const tq_op *op)
+{
+    return op->data;
+}
+
+uint64_t tq_op_count(const tq_op *op)
+{
+    return op->count;
+}
+
+const tq_progress *tq_op_progress(const tq_op *op)
+{
+    return op->progress;
+}
+
+const char *const *tq_op_names(const tq_op *op, size_t *n)
+{
+    if (n) {
+        *n = op->n_names;
+    }
+    return op->names;
+}
+
+const tq_system_status *tq_op_status(const tq_op *op)
+{
+    return op->status;
+}
+
+const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next)
+{
+    if (n) {
+        *n = op->n_events;
+    }
+    if (next) {
+        *next = op->next_event;
+    }
+    return op->events;
+}
+
+/* ---------------------------------------------------------------------------------------- start */
+
+tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
+{
+    uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
+    tqi_task *task;
+
+    if (op_in_own_callback(op, state) || (state & ~TQI_OP_WAITED) == TQI_OP_BUSY) {
+        *code = TQ_EINVAL; /* in progress: its error is not ours to set */
+        return NULL;
+    }
+    if (state != TQI_OP_DONE) {
+        tq_op_wait(op); /* its callback is just returning on the loop thread */
+    }
+    op_clear(op);
+    task = calloc(1, type->size);
+    if (!task) {
+        *code = tqi_error_nomem(&op->error, "a call");
+        return NULL;
+    }
+    task->type = type;
+    task->deadline = tqi_deadline(op->timeout != 0 ? op->timeout : op->client->options.timeout);
+    *code = TQ_OK;
+    return task;
+}
+
+static void task_destroy(tqi_task *task)
+{
+    if (task->type->fini) {
+        task->type->fini(task);
+    }
+    tqi_region_fini(&task->region);
+    free(task);
+}
+
+static int op_enqueue(tq_op *op, tqi_task *task, tq_error *err)
+{
+    tq_client *client = op->client;
+    int code = TQ_OK;
+
+    pthread_mutex_lock(&client->lock);
+    op_unlink_cancel(op); /* of the call before */
+    if (client->closing) {
+        code = tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+        goto done;
+    }
+    if (client->runtime && client->runtime->state == TQI_RUNTIME_DEAD) {
+        tqi_runtime_free(client->runtime);
+        client->runtime = NULL;
+    }
+    if (client->runtime && client->runtime->state == TQI_RUNTIME_FAILED) {
+        *err = client->runtime->error;
+        code = err->code;
+        goto done;
+    }
+    if (!client->runtime) {
+        code = tqi_runtime_start(client, err);
+        if (code != TQ_OK) {
+            goto done;
+        }
+    }
+    op->task = task;
+    task->op = op;
+    op->generation = atomic_load(&client->generation);
+    op->next = NULL;
+    atomic_store_explicit(&op->state, TQI_OP_BUSY, memory_order_release);
+    if (client->submit_last) {
+        client->submit_last->next = op;
+    } else {
+        client->submit_first = op;
+    }
+    client->submit_last = op;
+    tqi_client_wake(client);
+done:
+    pthread_mutex_unlock(&client->lock);
+    return code;
+}
+
+int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err)
+{
+    if (code == TQ_OK) {
+        code = op_enqueue(op, task, err);
+    }
+    if (code != TQ_OK) {
+        task_destroy(task);
+        op_clear(op);
+        op->error = *err;
+        op->error.code = code;
+    }
+    return code;
+}
+
+void tqi_task_begin(tqi_runtime *rt, tqi_task *task)
+{
+    if (!task->rt) {
+        task->rt = rt;
+        task->next = rt->tasks;
+        if (rt->tasks) {
+            rt->tasks->prev = task;
+        }
+        rt->tasks = task;
+    }
+    if (rt->stopping) {
+        tqi_task_finish(task, NULL); /* the runtime's reason takes its place */
+    } else if (task->canceled) {
+        tq_error err = {0};
+        tqi_error_set(&err, TQ_ECANCELED, "cancelled");
+        tqi_task_finish(task, &err);
+    } else if (rt->state == TQI_RUNTIME_OPEN) {
+        task->begun = true;
+        task->type->begin(task);
+    } else {
+        tqi_runtime_expect(rt, task->deadline);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- end */
+
+void tqi_task_end(tqi_task *task, const tq_error *err)
+{
+    tqi_runtime *rt = task->rt;
+    tq_op *op = task->op;
+
+    if (!op) {
+        return;
+    }
+    task->op = NULL;
+    if (rt->stopping && (err || !task->begun)) {
+        err = &rt->error;
+    }
+    if (err && err->code != TQ_OK) {
+        op_clear(op);
+        op->error = *err;
+    }
+    op->task = NULL;
+    if (!op->done && !op->free_when_done) {
+        op_release(op);
+        return;
+    }
+    op->next = NULL;
+    if (rt->ended_last) {
+        rt->ended_last->next = op;
+    } else {
+        rt->ended_first = op;
+    }
+    rt->ended_last = op;
+}
+
+void tqi_task_free(tqi_task *task)
+{
+    tqi_runtime *rt = task->rt;
+    if (task->prev) {
+        task->prev->next = task->next;
+    } else {
+        rt->tasks = task->next;
+    }
+    if (task->next) {
+        task->next->prev = task->prev;
+    }
+    task_destroy(task);
+}
+
+void tqi_task_finish(tqi_task *task, const tq_error *err)
+{
+    tqi_task_end(task, err);
+    tqi_task_free(task);
+}
+
+static void op_call_back(tqi_runtime *rt, tq_op *op)
+{
+    tq_client *client = rt->client;
+    bool freed = false;
+    bool dispose = op->free_when_done;
+
+    pthread_mutex_lock(&client->lock);
+    rt->quiet = true;
+    pthread_cond_broadcast(&client->changed);
+    pthread_mutex_unlock(&client->lock);
+
+    op->ender = pthread_self();
+    op->freed = &freed;
+    atomic_fetch_xor_explicit(&op->state, TQI_OP_BUSY | TQI_OP_ENDING, memory_order_acq_rel);
+    if (op->done) {
+        op->done(op, op->arg);
+    }
+    if (!freed) {
+        dispose = dispose || op->free_when_done;
+        op_release(op);
+        if (dispose) {
+            op_dispose(op);
+        }
+    }
+
+    pthread_mutex_lock(&client->lock);
+    while (client->pause) {
+        pthread_cond_wait(&client->changed, &client->lock);
+    }
+    rt->quiet = false;
+    pthread_mutex_unlock(&client->lock);
+}
+
+void tqi_op_flush(tqi_runtime *rt)
+{
+    while (rt->ended_first) {
+        tq_op *op = rt->ended_first;
+        rt->ended_first = op->next;
+        if (!rt->ended_first) {
+            rt->ended_last = NULL;
+        }
+        op->next = NULL;
+        op_call_back(rt, op);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- requests and cancel */
+
+uint64_t tqi_remaining_ms(uint64_t deadline)
+{
+    uint64_t now;
+    if (deadline == TQI_NEVER) {
+        return 0;
+    }
+    now = tqi_now();
+    return deadline <= now ? 1 : (deadline - now) / 1000000u + 1;
+}
+
+static void task_answered(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_task *task = arg;
+    (void)call;
+    task->call = NULL;
+    task->answered(task, answer);
+}
+
+int tqi_task_call_args(tqi_task *task, tqi_call_args *args,
+                       void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err)
+{
+    if (task->rt->stopping) {
+        return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+    }
+    task->answered = answered;
+    args->done = task_answered;
+    args->arg = task;
+    return tqi_call_start(task->rt->controller, args, &task->call, err);
+}
+
+int tqi_task_call(tqi_task *task, uint16_t kind, const ProtobufCMessage *message,
+                  void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err)
+{
+    tqi_call_args args = {.kind = kind, .message = message, .deadline = task->deadline};
+    return tqi_task_call_args(task, &args, answered, err);
+}
+
+void tqi_task_cancel(tqi_task *task)
+{
+    tq_error err = {0};
+
+    task->canceled = true;
+    if (!task->begun) {
+        if (task->rt) {
+            tqi_error_set(&err, TQ_ECANCELED, "cancelled");
+            tqi_task_finish(task, &err);
+        }
+        return; /* else it is still queued, and tqi_task_begin ends it */
+    }
+    if (task->type->cancel) {
+        task->type->cancel(task);
+    } else if (task->call) {
+        tqi_call_cancel(task->call);
+    }
+}

@@ -1,0 +1,171 @@
+/*
+ * open.c - opening a runtime: connector, controller, how the system stores, storage manager.
+ *
+ * Runs on the loop thread, within the client's timeout.  The manager's type and config are the user's, or else what the
+ * controller hands out (SYSTEM_CONFIG).
+ */
+#include "client/client.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+static void open_on_connection(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+{
+    tqi_runtime *rt = arg;
+    (void)channel;
+    atomic_store(&rt->client->epoch, epoch);
+    rt->host.epoch = epoch;
+    if (fresh) {
+        tqi_collector_rejoin(rt);
+    }
+}
+
+static void open_manager_opened(const tq_error *err, void *arg)
+{
+    tqi_runtime *rt = arg;
+    tq_error failed = {0};
+
+    if (!rt->manager_opening) {
+        return;
+    }
+    rt->manager_opening = false;
+    uv_timer_stop(&rt->open_timer);
+    if (err && err->code != TQ_OK) {
+        tqi_runtime_stop(rt, err);
+        return;
+    }
+    rt->manager_open = true;
+    if (rt->stop_due) {
+        return;
+    }
+    if (rt->manager->owner && tqi_collector_start(rt, &failed) != TQ_OK) {
+        tqi_runtime_stop(rt, &failed);
+        return;
+    }
+    tqi_runtime_ready(rt);
+}
+
+static void open_on_timeout(uv_timer_t *timer)
+{
+    tqi_runtime *rt = timer->data;
+    tq_error err = {0};
+    tqi_error_set(&err, TQ_ETIMEDOUT, "storage manager %s did not open in time", rt->manager->type);
+    tqi_runtime_stop(rt, &err);
+}
+
+static int open_manager(tqi_runtime *rt, const Tq__SystemConfigReply *reply, tq_error *err)
+{
+    const tqi_saved_options *options = &rt->client->options;
+    const char *type = options->manager ? options->manager : reply->manager;
+    const char *config = options->manager_config;
+    int code;
+
+    if (!type[0]) {
+        tqi_runtime_ready(rt);
+        return TQ_OK;
+    }
+    if (!config) {
+        config = strcmp(type, reply->manager) == 0 && reply->manager_config[0]
+                     ? reply->manager_config
+                     : "{}";
+    }
+    code = tq_manager_find(type, &rt->manager, err);
+    if (code != TQ_OK) {
+        return code;
+    }
+    rt->manager_state = calloc(1, rt->manager->state_size ? rt->manager->state_size : 1);
+    rt->manager_config = strdup(config);
+    if (!rt->manager_state || !rt->manager_config) {
+        return tqi_error_nomem(err, "the storage manager");
+    }
+    rt->manager_opening = true;
+    if (rt->open_deadline != TQI_NEVER) {
+        uv_timer_start(&rt->open_timer, open_on_timeout, tqi_remaining_ms(rt->open_deadline), 0);
+    }
+    rt->manager->open(rt->manager_state, &rt->host, rt->manager_config, open_manager_opened, rt);
+    return TQ_OK;
+}
+
+static void open_on_config(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_runtime *rt = arg;
+    const Tq__SystemConfigReply *reply = (const Tq__SystemConfigReply *)answer->reply;
+    tq_client *client = rt->client;
+    tq_error err = {0};
+    (void)call;
+
+    if (answer->status != TQ_OK) {
+        tqi_runtime_stop(rt, answer->error);
+        return;
+    }
+    if (rt->stop_due) {
+        return;
+    }
+    pthread_mutex_lock(&client->lock);
+    if (!client->config) {
+        client->config = strdup(reply->config);
+    }
+    pthread_mutex_unlock(&client->lock);
+    if (!client->config) {
+        tqi_error_nomem(&err, "the configuration");
+        tqi_runtime_stop(rt, &err);
+    } else if (open_manager(rt, reply, &err) != TQ_OK) {
+        tqi_runtime_stop(rt, &err);
+    }
+}
+
+/* Name for people: what the user gave, or program and pid. */
+static void open_name(const tqi_saved_options *options, char *out, size_t size)
+{
+    if (options->name) {
+        snprintf(out, size, "%s", options->name);
+    } else {
+        snprintf(out, size, "%.200s-%ld", program_invocation_short_name, (long)getpid());
+    }
+}
+
+static int open_begin(tqi_runtime *rt, tq_error *err)
+{
+    const tqi_saved_options *options = &rt->client->options;
+    char name[TQ_NAME_MAX + 1];
+    Tq__SystemConfig message;
+    tqi_connector_options connector = {
+        .token = &options->token, .name = name, .first_request = options->first_request};
+    tqi_call_args args = {.kind = TQI_SYSTEM_CONFIG,
+                          .message = &message.base,
+                          .deadline = rt->open_deadline,
+                          .done = open_on_config,
+                          .arg = rt};
+    tqi_call *call;
+    int code;
+
+    tq__system_config__init(&message);
+    open_name(options, name, sizeof name);
+    code = tqi_connector_alloc(&rt->loop, &connector, &rt->connector, err);
+    if (code == TQ_OK) {
+        code = tqi_channel_get(rt->connector, options->address, &rt->controller, err);
+    }
+    if (code == TQ_OK) {
+        tqi_channel_on_open(rt->controller, open_on_connection, rt);
+        rt->internal.loop = &rt->loop;
+        rt->internal.connector = rt->connector;
+        rt->internal.controller = rt->controller;
+        tqi_host_init(rt);
+        code = tqi_call_start(rt->controller, &args, &call, err);
+    }
+    return code;
+}
+
+void tqi_runtime_open(tqi_runtime *rt)
+{
+    tq_error err = {0};
+    if (open_begin(rt, &err) != TQ_OK) {
+        tqi_runtime_stop(rt, &err);
+    }
+}

@@ -1,0 +1,157 @@
+/*
+ * put.c - put and notify: write first, publish second.
+ *
+ * caller: checked and copied (put_args.c) -> loop: manager->put -> tqi_put_finish -> PUBLISH -> metadata.
+ *
+ * The caller's bytes are read until the manager has finished, so a cancelled put ends no earlier; what was written is
+ * then abandoned.  The controller queues the blocks of a publish that it refuses.  When the call ends without its
+ * answer, the blocks are abandoned here: if the publish was executed after all, abandoning its blocks changes nothing,
+ * for the controller handles the two requests in that order.
+ */
+#include "client/put.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "client/cmeta.h"
+#include "client/jobs.h"
+
+static void put_end(tqi_put *put, const tq_error *err, bool abandon)
+{
+    if (abandon && put->n_ids > 0 && !put->task.rt->stopping) {
+        tqi_abandon(put->task.rt, put->ids, put->n_ids);
+    }
+    tqi_task_finish(&put->task, err);
+}
+
+static int put_order(const void *left, const void *right)
+{
+    uint32_t a = *(const uint32_t *)left;
+    uint32_t b = *(const uint32_t *)right;
+    return a < b ? -1 : a > b;
+}
+
+/* Whether a sample is named twice: then only one of its rows is the one that was kept. */
+static bool put_has_twins(tqi_put *put, const Tq__Batch *reply)
+{
+    uint32_t *sorted;
+    bool twins = false;
+
+    if (!put->keyed) {
+        return false;
+    }
+    sorted = tqi_region_copy(&put->task.region, reply->index, reply->n_index, sizeof *sorted);
+    if (!sorted) {
+        return true; /* placements are then asked for: right, only slower */
+    }
+    qsort(sorted, reply->n_index, sizeof *sorted, put_order);
+    for (size_t i = 1; i < reply->n_index; i++) {
+        twins = twins || sorted[i] == sorted[i - 1];
+    }
+    return twins;
+}
+
+/* The reply names the samples; where their cells lie is what was published. */
+static int put_result(tqi_put *put, const Tq__Batch *reply, tq_error *err)
+{
+    if (!reply || reply->n_index != put->n) {
+        return tqi_error_set(err, TQ_EPROTO, "the controller published %zu samples, given were %zu",
+                             reply ? reply->n_index : 0, put->n);
+    }
+    return tqi_cmeta_decode(reply, put_has_twins(put, reply) ? NULL : &put->batch, 0, false,
+                            &put->task.op->meta, err);
+}
+
+static void put_published(tqi_task *task, tqi_answer *answer)
+{
+    tqi_put *put = (tqi_put *)task;
+    tq_error err = {0};
+
+    if (answer->status != TQ_OK) {
+        /* These end a call without an answer; all others come from the controller. */
+        bool unanswered = answer->status == TQ_ETIMEDOUT || answer->status == TQ_EUNREACHABLE ||
+                          answer->status == TQ_ECANCELED;
+        put_end(put, answer->error, unanswered);
+        return;
+    }
+    if (put_result(put, ((const Tq__PublishReply *)answer->reply)->batch, &err) != TQ_OK) {
+        put_end(put, &err, false);
+        return;
+    }
+    put_end(put, NULL, false);
+}
+
+static void put_publish(tqi_put *put)
+{
+    tq_error err = {0};
+    if (tqi_task_call(&put->task, TQI_PUBLISH, &put->publish.base, put_published, &err) != TQ_OK) {
+        put_end(put, &err, true);
+    }
+}
+
+void tqi_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err,
+                    const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
+                    uint32_t n_extents)
+{
+    tqi_put *put = (tqi_put *)(void *)((char *)job - offsetof(tqi_put, job));
+    tq_error bad = {0};
+    (void)host;
+
+    if (err && err->code != TQ_OK) {
+        if (put->task.canceled) {
+            tqi_error_set(&bad, TQ_ECANCELED, "cancelled");
+            err = &bad;
+        }
+        put_end(put, err, false);
+        return;
+    }
+    if (tqi_put_place(put, blocks, n_blocks, extents, n_extents, &bad) != TQ_OK) {
+        put_end(put, &bad, true);
+    } else if (put->task.canceled) {
+        tqi_error_set(&bad, TQ_ECANCELED, "cancelled");
+        put_end(put, &bad, true);
+    } else {
+        put_publish(put);
+    }
+}
+
+static void put_begin(tqi_task *task)
+{
+    tqi_put *put = (tqi_put *)task;
+    tqi_runtime *rt = task->rt;
+    tq_error err = {0};
+
+    if (!put->stores) {
+        put_publish(put);
+    } else if (tqi_runtime_check_manager(rt, "put", &err) != TQ_OK) {
+        put_end(put, &err, false);
+    } else {
+        rt->manager->put(rt->manager_state, &put->job);
+    }
+}
+
+static const tqi_task_type put_type = {.size = sizeof(tqi_put), .begin = put_begin};
+
+static int put_start(tq_op *op, const tq_put_args *args, bool notify, const tq_slice *const *opaque)
+{
+    tq_error err = {0};
+    int code;
+    tqi_put *put = (tqi_put *)tqi_task_make(op, &put_type, &code);
+    if (!put) {
+        return code;
+    }
+    code = tqi_put_prepare(put, args, notify, opaque, &err);
+    return tqi_task_submit(op, &put->task, code, &err);
+}
+
+int tq_put(tq_op *op, const tq_put_args *args)
+{
+    return put_start(op, args, false, NULL);
+}
+
+int tq_notify(tq_op *op, const tq_put_args *args, const tq_slice *const *opaque)
+{
+    return put_start(op, args, true, opaque);
+}

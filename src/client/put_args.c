@@ -1,0 +1,401 @@
+/*
+ * put_args.c - checks what is put, on the caller's thread, and makes the publish message and the manager's job of it.
+ *
+ * Everything but the bytes of the columns is copied into the put's region.
+ */
+#include "client/cmeta.h"
+#include "client/names.h"
+#include "client/put.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+static int put_nomem(tq_error *err)
+{
+    return tqi_error_nomem(err, "a put");
+}
+
+/* ---------------------------------------------------------------------------------------- which samples */
+
+static int put_by_meta(tqi_put *put, const tq_put_args *args, tq_error *err)
+{
+    const tq_meta *meta = args->meta;
+    tqi_region *region = &put->task.region;
+    Tq__Batch *batch = &put->batch;
+
+    if (args->keys || args->groups) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "samples are given by metadata, so no keys or groups may be given");
+    }
+    if (args->partition && strcmp(args->partition, meta->partition) != 0) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "partition '%s' is given with metadata of partition '%s'",
+                             args->partition, meta->partition);
+    }
+    if (args->n != 0 && args->n != meta->n) {
+        return tqi_error_set(err, TQ_EROWS, "%zu samples are given with metadata of %zu", args->n,
+                             meta->n);
+    }
+    put->n = meta->n;
+    batch->epoch = meta->epoch;
+    batch->index = tqi_region_copy(region, meta->indexes, meta->n, sizeof *meta->indexes);
+    batch->incarnation =
+        tqi_region_copy(region, meta->incarnations, meta->n, sizeof *meta->incarnations);
+    batch->n_index = meta->n;
+    batch->n_incarnation = meta->n;
+    return batch->index && batch->incarnation ? TQ_OK : put_nomem(err);
+}
+
+static int put_samples(tqi_put *put, const tq_put_args *args, tq_error *err)
+{
+    tqi_region *region = &put->task.region;
+    Tq__Batch *batch = &put->batch;
+    const char *partition = args->partition;
+    int code;
+
+    put->n = args->n;
+    if (args->meta) {
+        partition = args->meta->partition;
+        code = put_by_meta(put, args, err);
+    } else if (args->keys) {
+        put->keyed = true;
+        put->publish.create = !args->must_exist;
+        code = tqi_copy_keys(region, args->keys, args->n, &batch->key, &batch->n_key, err);
+    } else {
+        put->n = args->n == 0 && args->n_columns > 0 ? args->columns[0].rows : args->n;
+        code = TQ_OK;
+    }
+    code = code ? code : tqi_copy_name(region, "partition", partition, &batch->partition, err);
+    code = code ? code : tqi_check_samples(put->n, err);
+    if (code == TQ_OK && put->n == 0) {
+        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': no samples to put", partition);
+    }
+    if (code == TQ_OK && !args->meta) {
+        code = tqi_copy_groups(region, args->groups, put->n, &batch->group, &batch->n_group, err);
+    }
+    put->publish.samples = args->meta || args->keys ? 0 : (uint32_t)put->n;
+    return code;
+}
+
+/* ---------------------------------------------------------------------------------------- columns */
+
+static int put_check_column(const tqi_put *put, const tq_column *column, tq_dtype *dtype,
+                            tq_error *err)
+{
+    int code = tqi_check_name("field", column->name ? column->name : "", TQ_NAME_MAX, err);
+    if (code != TQ_OK) {
+        return code;
+    }
+    *dtype = column->dtype;
+    if (column->rows != put->n) {
+        return tqi_error_set(err, TQ_EROWS, "field '%s': expected %zu rows, given %zu",
+                             column->name, put->n, column->rows);
+    }
+    if (column->kind != TQ_TENSOR && column->kind != TQ_VALUE) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': unknown kind %d", column->name,
+                             (int)column->kind);
+    }
+    if (column->kind == TQ_VALUE && dtype->bits == 0) {
+        *dtype = (tq_dtype){TQ_UINT, 8};
+    }
+    if (column->kind == TQ_VALUE && (dtype->code != TQ_UINT || dtype->bits != 8)) {
+        return tqi_error_set(err, TQ_EDTYPE,
+                             "field '%s': values have dtype code %d of 8 bits, given %u of %u",
+                             column->name, TQ_UINT, dtype->code, dtype->bits);
+    }
+    if (!tqi_dtype_known(*dtype)) {
+        return tqi_error_set(err, TQ_EDTYPE, "field '%s': unknown dtype, code %u of %u bits",
+                             column->name, dtype->code, dtype->bits);
+    }
+    if (column->ndim > TQ_NDIM_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %u dimensions, at most %d are possible",
+                             column->name, column->ndim, TQ_NDIM_MAX);
+    }
+    if ((column->ndims && !column->dims) || (column->ndim > 0 && !column->dims && !column->shape)) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': dimensions without their sizes",
+                             column->name);
+    }
+    return TQ_OK;
+}
+
+static uint32_t put_ndim(const tq_column *column, size_t row)
+{
+    return column->ndims ? column->ndims[row] : column->ndim;
+}
+
+/* Whether all rows of a column with dims per row have one shape. */
+static bool put_is_uniform(const tq_column *column)
+{
+    uint32_t ndim = put_ndim(column, 0);
+    const uint64_t *dims = column->dims;
+    for (size_t i = 0; i < column->rows; i++) {
+        if (put_ndim(column, i) != ndim || memcmp(dims, column->dims, ndim * sizeof *dims) != 0) {
+            return false;
+        }
+        dims += ndim;
+    }
+    return true;
+}
+
+static int put_too_large(const tq_column *column, tq_error *err)
+{
+    return tqi_error_set(err, TQ_EINVAL, "field '%s': its shapes say more bytes than there can be",
+                         column->name);
+}
+
+static int put_uniform(tqi_put *put, const tq_column *column, const uint64_t *shape, uint32_t ndim,
+                       Tq__Field *field, tq_put_column *out, tq_error *err)
+{
+    tqi_region *region = &put->task.region;
+    tq_dtype dtype = {(uint8_t)(field->dtype & 0xffu), (uint8_t)(field->dtype >> 8)};
+
+    if (!tqi_row_size(dtype, shape, ndim, &out->row_size) ||
+        __builtin_mul_overflow(out->row_size, put->n, &out->size)) {
+        return put_too_large(column, err);
+    }
+    field->n_shape = ndim;
+    field->shape = tqi_region_copy(region, shape, ndim, sizeof *shape);
+    return field->shape ? TQ_OK : put_nomem(err);
+}
+
+static int put_ragged_shapes(tqi_put *put, const tq_column *column, Tq__Field *field, tq_error *err)
+{
+    tqi_region *region = &put->task.region;
+    size_t total = 0;
+
+    for (size_t i = 0; i < put->n; i++) {
+        if (put_ndim(column, i) > TQ_NDIM_MAX) {
+            return tqi_error_set(err, TQ_EINVAL,
+                                 "field '%s': row %zu has %u dimensions, at most %d are possible",
+                                 column->name, i, put_ndim(column, i), TQ_NDIM_MAX);
+        }
+        total += put_ndim(column, i);
+    }
+    field->ragged = true;
+    field->n_ndims = column->ndims ? put->n : 1;
+    field->ndims = tqi_region_copy(region, column->ndims ? column->ndims : &column->ndim,
+                                   field->n_ndims, sizeof *column->ndims);
+    field->n_dims = total;
+    field->dims = tqi_region_copy(region, column->dims, total, sizeof *column->dims);
+    return field->ndims && field->dims ? TQ_OK : put_nomem(err);
+}
+
+static int put_ragged(tqi_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
+                      tq_error *err)
+{
+    tq_dtype dtype = {(uint8_t)(field->dtype & 0xffu), (uint8_t)(field->dtype >> 8)};
+    uint64_t *sizes = tqi_region_array(&put->task.region, put->n, sizeof *sizes);
+    const uint64_t *dims = column->dims;
+    int code = sizes ? put_ragged_shapes(put, column, field, err) : put_nomem(err);
+
+    for (size_t i = 0; i < put->n && code == TQ_OK; i++) {
+        if (!tqi_row_size(dtype, dims, put_ndim(column, i), &sizes[i]) ||
+            __builtin_add_overflow(out->size, sizes[i], &out->size)) {
+            code = put_too_large(column, err);
+        }
+        dims += put_ndim(column, i);
+    }
+    out->row_sizes = sizes;
+    return code;
+}
+
+/* A value's only dim is the size of its encoding: always told per row. */
+static int put_value(tqi_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
+                     tq_error *err)
+{
+    tq_column rows = *column;
+    uint64_t *dims;
+
+    if (column->ndims || column->ndim != 1) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': values have one dimension, given %s %u",
+                             column->name, column->ndims ? "several, first" : "",
+                             put_ndim(column, 0));
+    }
+    if (!column->dims) {
+        dims = tqi_region_array(&put->task.region, put->n, sizeof *dims);
+        if (!dims) {
+            return put_nomem(err);
+        }
+        for (size_t i = 0; i < put->n; i++) {
+            dims[i] = column->shape[0];
+        }
+        rows.dims = dims;
+    }
+    return put_ragged(put, &rows, field, out, err);
+}
+
+static int put_shape(tqi_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
+                     tq_error *err)
+{
+    if (column->kind == TQ_VALUE) {
+        return put_value(put, column, field, out, err);
+    }
+    if (!column->dims) {
+        return put_uniform(put, column, column->shape, column->ndim, field, out, err);
+    }
+    if (put_ndim(column, 0) <= TQ_NDIM_MAX && put_is_uniform(column)) {
+        return put_uniform(put, column, column->dims, put_ndim(column, 0), field, out, err);
+    }
+    return put_ragged(put, column, field, out, err);
+}
+
+static int put_bytes(const tq_column *column, tq_put_column *out, tq_error *err)
+{
+    uint64_t given = 0;
+    for (size_t i = 0; i < column->n_slices; i++) {
+        if (!column->slices[i].data && column->slices[i].size > 0) {
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': slice %zu has no address",
+                                 column->name, i);
+        }
+        given += column->slices[i].size;
+    }
+    if (given != out->size) {
+        return tqi_error_set(
+            err, TQ_EROWS, "field '%s': expected %llu bytes for %zu rows, given %llu", column->name,
+            (unsigned long long)out->size, column->rows, (unsigned long long)given);
+    }
+    out->slices = column->slices;
+    out->n_slices = column->n_slices;
+    return TQ_OK;
+}
+
+static int put_opaque(tqi_put *put, const tq_slice *notes, Tq__Field *field, tq_error *err)
+{
+    tqi_region *region = &put->task.region;
+
+    field->opaque = tqi_region_array(region, put->n, sizeof *field->opaque);
+    field->run_block = tqi_region_zero(region, 1, sizeof *field->run_block);
+    field->run_rows = tqi_region_zero(region, 1, sizeof *field->run_rows);
+    field->run_offset = tqi_region_zero(region, 1, sizeof *field->run_offset);
+    if (!field->opaque || !field->run_block || !field->run_rows || !field->run_offset) {
+        return put_nomem(err);
+    }
+    for (size_t i = 0; i < put->n; i++) {
+        field->opaque[i].len = notes ? notes[i].size : 0;
+        field->opaque[i].data =
+            tqi_region_copy(region, notes ? notes[i].data : "", field->opaque[i].len, 1);
+        if (!field->opaque[i].data) {
+            return put_nomem(err);
+        }
+    }
+    field->n_opaque = put->n;
+    field->run_block[0] = 2; /* after no blocks and the mark of lost cells */
+    field->run_rows[0] = (uint32_t)put->n;
+    field->n_run_block = 1;
+    field->n_run_rows = 1;
+    field->n_run_offset = 1;
+    return TQ_OK;
+}
+
+static int put_columns(tqi_put *put, const tq_put_args *args, bool notify,
+                       const tq_slice *const *opaque, tq_error *err)
+{
+    tqi_region *region = &put->task.region;
+    Tq__Field *fields = tqi_region_array(region, args->n_columns, sizeof *fields);
+
+    put->columns = tqi_region_zero(region, args->n_columns, sizeof *put->columns);
+    put->batch.field = tqi_region_array(region, args->n_columns, sizeof *put->batch.field);
+    if (!fields || !put->columns || !put->batch.field) {
+        return put_nomem(err);
+    }
+    put->batch.n_field = args->n_columns;
+    for (size_t c = 0; c < args->n_columns; c++) {
+        const tq_column *column = &args->columns[c];
+        tq_put_column *out = &put->columns[c];
+        Tq__Field *field = &fields[c];
+        tq_dtype dtype;
+        int code = put_check_column(put, column, &dtype, err);
+
+        for (size_t k = 0; k < c && code == TQ_OK; k++) {
+            if (strcmp(args->columns[k].name, column->name) == 0) {
+                code = tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", column->name);
+            }
+        }
+        tq__field__init(field);
+        put->batch.field[c] = field;
+        code = code ? code : tqi_copy_name(region, "field", column->name, &field->name, err);
+        if (code == TQ_OK) {
+            field->kind = column->kind;
+            field->dtype = dtype.code | (uint32_t)dtype.bits << 8;
+            out->name = field->name;
+            out->rows = (uint32_t)put->n;
+            code = put_shape(put, column, field, out, err);
+        }
+        if (code == TQ_OK) {
+            code = notify ? put_opaque(put, opaque ? opaque[c] : NULL, field, err)
+                          : put_bytes(column, out, err);
+        }
+        if (code != TQ_OK) {
+            return code;
+        }
+    }
+    return TQ_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- tags */
+
+static int put_tag(tqi_put *put, const tq_tag *from, Tq__Tag *to, tq_error *err)
+{
+    tqi_region *region = &put->task.region;
+    size_t size = 0;
+    int code = tqi_copy_name(region, "tag", from->name, &to->name, err);
+    if (code != TQ_OK) {
+        return code;
+    }
+    for (size_t i = 0; i < put->n; i++) {
+        size += from->sizes[i];
+    }
+    to->size = tqi_region_copy(region, from->sizes, put->n, sizeof *from->sizes);
+    to->n_size = put->n;
+    to->values.data = tqi_region_copy(region, from->values, size, 1);
+    to->values.len = size;
+    return to->size && to->values.data ? TQ_OK : put_nomem(err);
+}
+
+static int put_tags(tqi_put *put, const tq_put_args *args, tq_error *err)
+{
+    tqi_region *region = &put->task.region;
+    Tq__Tag *tags = tqi_region_array(region, args->n_tags, sizeof *tags);
+    int code = TQ_OK;
+
+    put->batch.tag = tqi_region_array(region, args->n_tags, sizeof *put->batch.tag);
+    if (!tags || !put->batch.tag) {
+        return put_nomem(err);
+    }
+    put->batch.n_tag = args->n_tags;
+    for (size_t t = 0; t < args->n_tags && code == TQ_OK; t++) {
+        tq__tag__init(&tags[t]);
+        put->batch.tag[t] = &tags[t];
+        code = put_tag(put, &args->tags[t], &tags[t], err);
+        for (size_t k = 0; k < t && code == TQ_OK; k++) {
+            if (strcmp(tags[k].name, tags[t].name) == 0) {
+                code = tqi_error_set(err, TQ_EINVAL, "tag '%s' is given twice", tags[t].name);
+            }
+        }
+    }
+    return code;
+}
+
+int tqi_put_prepare(tqi_put *put, const tq_put_args *args, bool notify,
+                    const tq_slice *const *opaque, tq_error *err)
+{
+    int code;
+
+    tq__publish__init(&put->publish);
+    tq__batch__init(&put->batch);
+    put->publish.batch = &put->batch;
+    code = put_samples(put, args, err);
+    code = code ? code : put_columns(put, args, notify, opaque, err);
+    code = code ? code : put_tags(put, args, err);
+    if (code != TQ_OK) {
+        return code;
+    }
+    put->stores = args->n_columns > 0 && !notify;
+    put->job.columns = put->columns;
+    put->job.n_columns = (uint32_t)args->n_columns;
+    put->job.adds_samples = !args->meta && !args->must_exist;
+    put->job.wait_when_full = !args->fail_when_full;
+    put->job.deadline_ns = put->task.deadline;
+    return TQ_OK;
+}

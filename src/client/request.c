@@ -1,0 +1,114 @@
+/*
+ * request.c - calls that are one request to the controller: sent, cancelled and answered alike.
+ */
+#include "client/client.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+/* A waiting request is answered by the server at its deadline; the client gives up this much later. */
+#define REQUEST_SLACK_NS 100000000u
+
+static void request_released(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    (void)answer; /* if it failed, the session is gone, and the claim with it */
+    (void)arg;
+}
+
+static void request_release(tqi_channel *channel, const ProtobufCMessage *reply)
+{
+    const Tq__ClaimReply *claim = (const Tq__ClaimReply *)reply;
+    Tq__Release message;
+    tqi_call_args args = {.kind = TQI_RELEASE,
+                          .message = &message.base,
+                          .deadline = TQI_NEVER,
+                          .done = request_released};
+    tqi_call *call;
+
+    tq__release__init(&message);
+    message.claim = claim->claim;
+    if (claim->claim != 0) {
+        tqi_call_start(channel, &args, &call, NULL);
+    }
+}
+
+/* A claim was answered after its call had ended: nobody will ever see these samples. */
+static void request_orphan(tqi_channel *channel, const ProtobufCMessage *reply, void *arg)
+{
+    (void)arg;
+    request_release(channel, reply);
+}
+
+static void request_orphan_free(void *arg)
+{
+    (void)arg;
+}
+
+static void request_answered(tqi_task *task, tqi_answer *answer)
+{
+    tqi_plain *plain = (tqi_plain *)task;
+    tq_error err = {0};
+    int code = TQ_OK;
+
+    if (answer->status != TQ_OK && !(plain->quiet_timeout && answer->status == TQ_ETIMEDOUT)) {
+        tqi_task_finish(task, answer->error);
+        return;
+    }
+    if (plain->decode) {
+        code = plain->decode(task->op, task, answer->reply, &err);
+    }
+    if (code != TQ_OK) {
+        err.code = code;
+        if (plain->claim && answer->reply) {
+            request_release(task->rt->controller, answer->reply);
+        }
+    }
+    tqi_task_finish(task, code == TQ_OK ? NULL : &err);
+}
+
+static void request_begin(tqi_task *task)
+{
+    tqi_plain *plain = (tqi_plain *)task;
+    tqi_call_args args = {
+        .kind = plain->kind, .message = plain->message, .deadline = task->deadline};
+    tq_error err = {0};
+
+    if (plain->timeout_ms) {
+        *plain->timeout_ms = tqi_remaining_ms(task->deadline);
+        if (args.deadline < TQI_NEVER - REQUEST_SLACK_NS) {
+            args.deadline += REQUEST_SLACK_NS;
+        }
+    }
+    if (plain->claim) {
+        args.orphan = request_orphan;
+        args.orphan_free = request_orphan_free;
+    }
+    if (tqi_task_call_args(task, &args, request_answered, &err) != TQ_OK) {
+        tqi_task_finish(task, &err);
+    }
+}
+
+static const tqi_task_type request_type = {.size = sizeof(tqi_plain), .begin = request_begin};
+
+tqi_plain *tqi_plain_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
+                          tqi_decode_fn decode, int *code)
+{
+    tqi_plain *plain = (tqi_plain *)tqi_task_make(op, &request_type, code);
+    if (!plain) {
+        return NULL;
+    }
+    plain->kind = kind;
+    plain->decode = decode;
+    plain->message = tqi_region_array(&plain->task.region, 1, type->sizeof_message);
+    if (!plain->message) {
+        tq_error err = {0};
+        *code = tqi_task_submit(op, &plain->task, tqi_error_nomem(&err, "a request"), &err);
+        return NULL;
+    }
+    protobuf_c_message_init(type, plain->message);
+    return plain;
+}

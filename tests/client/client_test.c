@@ -1,0 +1,658 @@
+/*
+ * client_test.c - the client against a real controller and real storage units: what is put is what is read, claims wait,
+ * errors name what is wrong and change nothing.
+ */
+#include "system.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static test_system sys;
+static tq_client *client;
+static tq_op *op;
+
+static int setup(void **state)
+{
+    (void)state;
+    system_start(&sys, 2, 8u << 20);
+    client = system_open(&sys, 10);
+    op = tq_op_alloc(client, NULL, NULL);
+    return op ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tq_op_free(op);
+    tq_client_close(client);
+    system_stop(&sys);
+    return 0;
+}
+
+static const tq_dtype f32 = {TQ_FLOAT, 32};
+static const tq_dtype i64 = {TQ_INT, 64};
+
+/* Puts n rows of one int64 each, base, base + 1, ...; returns the metadata. */
+static tq_meta *put_numbers(const char *partition, const char *field, size_t n, int64_t base,
+                            const tq_meta *meta)
+{
+    int64_t *values = malloc(n * sizeof *values);
+    tq_slice slice = {values, n * sizeof *values};
+    tq_column column = {.name = field, .dtype = i64, .rows = n, .slices = &slice, .n_slices = 1};
+    tq_put_args args = {.partition = meta ? NULL : partition,
+                        .meta = meta,
+                        .n = n,
+                        .columns = &column,
+                        .n_columns = 1};
+    for (size_t i = 0; i < n; i++) {
+        values[i] = base + (int64_t)i;
+    }
+    expect_ok(op, tq_put(op, &args));
+    free(values);
+    return tq_meta_hold(tq_op_meta(op));
+}
+
+static void check_numbers(const tq_meta *meta, const char *field, size_t n, int64_t base)
+{
+    const tq_data_column *column;
+    expect_ok(op, tq_get(op, meta, &field, 1));
+    assert_int_equal(tq_data_rows(tq_op_data(op)), n);
+    column = tq_data_column_at(tq_op_data(op), 0);
+    assert_string_equal(column->name, field);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(((const int64_t *)column->data)[i], base + (int64_t)i);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- round trips */
+
+static void test_config(void **state)
+{
+    (void)state;
+    assert_string_equal(tq_client_config(client), "{\"test\": true}");
+    assert_true(tq_client_epoch(client) != 0);
+}
+
+static void test_uniform(void **state)
+{
+    float data[4][2][3];
+    tq_slice slices[2] = {{data[0], sizeof data[0]}, {data[1], 3 * sizeof data[0]}};
+    uint64_t shape[2] = {2, 3};
+    tq_column column = {.name = "x",
+                        .dtype = f32,
+                        .rows = 4,
+                        .ndim = 2,
+                        .shape = shape,
+                        .slices = slices,
+                        .n_slices = 2};
+    tq_put_args args = {.partition = "uniform", .n = 4, .columns = &column, .n_columns = 1};
+    uint32_t order[5] = {3, 1, 0, 2, 1};
+    tq_meta *meta;
+    tq_meta *chosen;
+    const tq_data_column *read;
+    (void)state;
+
+    for (size_t i = 0; i < 24; i++) {
+        ((float *)data)[i] = (float)i * 0.5f;
+    }
+    expect_ok(op, tq_put(op, &args));
+    meta = tq_meta_hold(tq_op_meta(op));
+    assert_int_equal(tq_meta_size(meta), 4);
+    assert_int_equal(tq_meta_epoch(meta), tq_client_epoch(client));
+    assert_int_equal(tq_meta_field_at(meta, 0)->ready[3], 1);
+    assert_int_equal(tq_meta_select(meta, order, 5, NULL, 0, &chosen, NULL), TQ_OK);
+    expect_ok(op, tq_get(op, chosen, NULL, 0));
+    read = tq_data_column_at(tq_op_data(op), 0);
+    assert_int_equal(read->dtype.code, TQ_FLOAT);
+    assert_int_equal(read->dtype.bits, 32);
+    assert_false(read->ragged);
+    assert_int_equal(read->ndim, 2);
+    assert_int_equal(read->shape[0], 2);
+    assert_int_equal(read->shape[1], 3);
+    assert_int_equal((uintptr_t)read->data % 64, 0);
+    for (size_t i = 0; i < 5; i++) {
+        assert_memory_equal((const float *)read->data + 6 * i, data[order[i]], sizeof data[0]);
+        assert_int_equal(read->offsets[i], i * sizeof data[0]);
+    }
+    tq_meta_rele(chosen);
+    tq_meta_rele(meta);
+}
+
+static void test_ragged(void **state)
+{
+    int64_t data[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
+    tq_slice slice = {data, sizeof data};
+    uint32_t ndims[4] = {1, 0, 2, 1};
+    uint64_t dims[4] = {2, 2, 3, 0}; /* [1 2], 3, [[4 5 6] [7 8 9]], [] */
+    tq_column column = {.name = "x",
+                        .dtype = i64,
+                        .rows = 4,
+                        .ndims = ndims,
+                        .dims = dims,
+                        .slices = &slice,
+                        .n_slices = 1};
+    tq_put_args args = {.partition = "ragged", .n = 4, .columns = &column, .n_columns = 1};
+    const char *field = "x";
+    tq_claim_args claim = {
+        .partition = "ragged", .fields = &field, .n_fields = 1, .batch_size = 4, .task = "t"};
+    const tq_data_column *read;
+    tq_meta *meta;
+    (void)state;
+
+    expect_ok(op, tq_put(op, &args));
+    expect_ok(op, tq_claim(op, &claim));
+    meta = tq_meta_hold(tq_op_meta(op));
+    assert_true(tq_meta_claim(meta) != 0);
+    assert_true(tq_meta_field_at(meta, 0)->ragged);
+    expect_ok(op, tq_get(op, meta, NULL, 0));
+    read = tq_data_column_at(tq_op_data(op), 0);
+    assert_true(read->ragged);
+    assert_memory_equal(read->ndims, ndims, sizeof ndims);
+    assert_memory_equal(read->dims, dims, sizeof dims);
+    assert_int_equal(read->offsets[4], sizeof data);
+    assert_memory_equal(read->data, data, sizeof data);
+    tq_meta_rele(meta);
+}
+
+static void test_values(void **state)
+{
+    const char *bytes = "helloworld!";
+    tq_slice slice = {bytes, 11};
+    uint64_t sizes[4] = {5, 0, 5, 1};
+    tq_column column = {.name = "v",
+                        .kind = TQ_VALUE,
+                        .rows = 4,
+                        .ndim = 1,
+                        .dims = sizes,
+                        .slices = &slice,
+                        .n_slices = 1};
+    const char *keys[4] = {"a", "b", "c", "d"};
+    tq_put_args args = {
+        .partition = "values", .keys = keys, .n = 4, .columns = &column, .n_columns = 1};
+    const char *some[2] = {"d", "a"};
+    tq_resolve_args resolve = {.partition = "values", .keys = some, .n = 2, .tags = true};
+    const tq_data_column *read;
+    tq_meta *meta;
+    (void)state;
+
+    expect_ok(op, tq_put(op, &args));
+    expect_ok(op, tq_resolve(op, &resolve));
+    meta = tq_meta_hold(tq_op_meta(op));
+    assert_string_equal(tq_meta_key(meta, 0), "d");
+    expect_ok(op, tq_get(op, meta, NULL, 0));
+    read = tq_data_column_at(tq_op_data(op), 0);
+    assert_int_equal(read->kind, TQ_VALUE);
+    assert_int_equal(read->offsets[1], 1);
+    assert_memory_equal(read->data, "!hello", 6);
+    tq_meta_rele(meta);
+}
+
+static void test_empty_rows(void **state)
+{
+    uint64_t shape[2] = {0, 7};
+    tq_column column = {.name = "x", .dtype = f32, .rows = 3, .ndim = 2, .shape = shape};
+    tq_put_args args = {.partition = "empty", .n = 3, .columns = &column, .n_columns = 1};
+    const tq_data_column *read;
+    tq_meta *meta;
+    (void)state;
+
+    expect_ok(op, tq_put(op, &args));
+    meta = tq_meta_hold(tq_op_meta(op));
+    expect_ok(op, tq_get(op, meta, NULL, 0));
+    read = tq_data_column_at(tq_op_data(op), 0);
+    assert_int_equal(read->ndim, 2);
+    assert_int_equal(read->shape[1], 7);
+    assert_int_equal(read->offsets[3], 0);
+    assert_non_null(read->data);
+    tq_meta_rele(meta);
+}
+
+static void test_large(void **state)
+{
+    size_t bytes = 3u << 20;
+    uint8_t *data = malloc(bytes);
+    uint64_t shape = bytes / 4;
+    tq_slice slice = {data, bytes};
+    tq_column column = {.name = "x",
+                        .dtype = {TQ_UINT, 8},
+                        .rows = 4,
+                        .ndim = 1,
+                        .shape = &shape,
+                        .slices = &slice,
+                        .n_slices = 1};
+    tq_put_args args = {.partition = "large", .n = 4, .columns = &column, .n_columns = 1};
+    tq_data *kept;
+    tq_meta *meta;
+    (void)state;
+
+    for (size_t i = 0; i < bytes; i++) {
+        data[i] = (uint8_t)(i * 31 + (i >> 12));
+    }
+    expect_ok(op, tq_put(op, &args));
+    meta = tq_meta_hold(tq_op_meta(op));
+    expect_ok(op, tq_get(op, meta, NULL, 0));
+    kept = tq_data_hold(tq_op_data(op));
+    expect_ok(op, tq_clear_meta(op, meta));
+    assert_int_equal(tq_op_count(op), 4);
+    assert_memory_equal(tq_data_column_at(kept, 0)->data, data, bytes);
+    tq_data_rele(kept);
+    tq_meta_rele(meta);
+    free(data);
+}
+
+static void test_overwrite(void **state)
+{
+    tq_meta *first = put_numbers("over", "x", 10, 100, NULL);
+    tq_meta *second = put_numbers("over", "x", 10, 200, first);
+    tq_meta *other = put_numbers("over", "y", 10, 300, first);
+    tq_meta *both;
+    uint32_t indexes[10];
+    const char *fields[2] = {"x", "y"};
+    (void)state;
+
+    memcpy(indexes, tq_meta_indexes(first), sizeof indexes);
+    assert_memory_equal(tq_meta_indexes(second), indexes, sizeof indexes);
+    check_numbers(second, "x", 10, 200);
+    check_numbers(first, "x", 10, 200); /* its placements are out of date: resolved again */
+    assert_int_equal(tq_meta_union(second, other, &both, NULL), TQ_OK);
+    check_numbers(both, "x", 10, 200);
+    check_numbers(both, "y", 10, 300);
+    tq_meta_rele(both);
+    assert_int_equal(tq_meta_make("over", indexes, NULL, 10, fields, 2, &both, NULL), TQ_OK);
+    check_numbers(both, "y", 10, 300);
+    tq_meta_rele(both);
+    tq_meta_rele(first);
+    tq_meta_rele(second);
+    tq_meta_rele(other);
+}
+
+static void test_tags(void **state)
+{
+    const uint8_t values[] = {0x01, 0xcd, 0x01, 0x00}; /* 1, 256 */
+    const uint32_t sizes[2] = {1, 3};
+    tq_tag tag = {.name = "version", .values = values, .sizes = sizes};
+    const char *keys[2] = {"k1", "k2"};
+    tq_put_args args = {.partition = "tags", .keys = keys, .n = 2, .tags = &tag, .n_tags = 1};
+    const char *field = "x";
+    const tq_meta_tag *read;
+    (void)state;
+
+    expect_ok(op, tq_put(op, &args));
+    expect_ok(op, tq_list_keys(op, "tags"));
+    assert_int_equal(tq_meta_size(tq_op_meta(op)), 2);
+    assert_string_equal(tq_meta_key(tq_op_meta(op), 1), "k2");
+    read = tq_meta_tag_at(tq_op_meta(op), 0);
+    assert_string_equal(read->name, "version");
+    assert_memory_equal(read->sizes, sizes, sizeof sizes);
+    assert_memory_equal(read->values, values, sizeof values);
+    tq_meta *meta = tq_meta_hold(tq_op_meta(op));
+    expect_error(op, tq_get(op, meta, &field, 1), TQ_EFIELD, "'x'");
+    tq_meta_rele(meta);
+    expect_ok(op, tq_list_keys(op, "nowhere"));
+    assert_int_equal(tq_meta_size(tq_op_meta(op)), 0);
+}
+
+/* ---------------------------------------------------------------------------------------- claims */
+
+static void test_claim_waits(void **state)
+{
+    const char *field = "x";
+    tq_claim_args claim = {
+        .partition = "wait", .fields = &field, .n_fields = 1, .batch_size = 5, .task = "t"};
+    tq_op *waiting = tq_op_alloc(client, NULL, NULL);
+    tq_meta *meta;
+    (void)state;
+
+    claim.poll = true;
+    expect_error(op, tq_claim(op, &claim), TQ_EAGAIN, "");
+    claim.poll = false;
+    assert_int_equal(tq_claim(waiting, &claim), TQ_OK);
+    meta = put_numbers("wait", "x", 3, 0, NULL);
+    assert_false(tq_op_done(waiting));
+    tq_meta_rele(meta);
+    meta = put_numbers("wait", "x", 2, 3, NULL);
+    tq_meta_rele(meta);
+    expect_ok(waiting, TQ_OK);
+    meta = tq_meta_hold(tq_op_meta(waiting));
+    assert_int_equal(tq_meta_size(meta), 5);
+    check_numbers(meta, "x", 5, 0);
+    expect_ok(op, tq_consumption(op, "wait", "t"));
+    assert_int_equal(tq_op_progress(op)->n, 5);
+    assert_int_equal(tq_op_progress(op)->flags[4], 1);
+    expect_ok(op, tq_reset_consumption(op, "wait", "t"));
+    expect_ok(op, tq_consumption(op, "wait", "t"));
+    assert_int_equal(tq_op_progress(op)->flags[4], 0);
+    tq_meta_rele(meta);
+    tq_op_free(waiting);
+}
+
+static void test_claim_ends(void **state)
+{
+    const char *field = "x";
+    tq_claim_args claim = {
+        .partition = "ends", .fields = &field, .n_fields = 1, .batch_size = 5, .task = "t"};
+    (void)state;
+
+    assert_int_equal(tq_claim(op, &claim), TQ_OK);
+    tq_op_cancel(op);
+    tq_op_cancel(op);
+    assert_int_equal(tq_op_wait(op), TQ_ECANCELED);
+    tq_op_set_timeout(op, 0.05);
+    assert_int_equal(tq_claim(op, &claim), TQ_OK);
+    assert_int_equal(tq_op_wait(op), TQ_ETIMEDOUT);
+    tq_op_set_timeout(op, 0);
+    expect_ok(op, tq_status(op));
+    assert_int_equal(tq_op_status(op)->waiting, 0);
+}
+
+/* ---------------------------------------------------------------------------------------- errors */
+
+static uint32_t samples_of(const char *partition)
+{
+    expect_ok(op, tq_status(op));
+    for (size_t i = 0; i < tq_op_status(op)->n_partitions; i++) {
+        if (strcmp(tq_op_status(op)->partitions[i].name, partition) == 0) {
+            return tq_op_status(op)->partitions[i].samples;
+        }
+    }
+    return 0;
+}
+
+static void test_bad_puts(void **state)
+{
+    float data[6] = {0};
+    tq_slice slice = {data, sizeof data};
+    uint64_t shape = 2;
+    char name[300];
+    const char *keys[3] = {"a", "", "c"};
+    tq_column columns[2] = {
+        {.name = "x",
+         .dtype = f32,
+         .rows = 3,
+         .ndim = 1,
+         .shape = &shape,
+         .slices = &slice,
+         .n_slices = 1},
+        {.name = "y",
+         .dtype = f32,
+         .rows = 2,
+         .ndim = 1,
+         .shape = &shape,
+         .slices = &slice,
+         .n_slices = 1},
+    };
+    tq_put_args args = {.partition = "bad", .n = 3, .columns = columns, .n_columns = 2};
+    (void)state;
+
+    memset(name, 'n', sizeof name - 1);
+    name[sizeof name - 1] = 0;
+    expect_error(op, tq_put(op, &args), TQ_EROWS, "'y': expected 3 rows, given 2");
+    columns[1].rows = 3;
+    slice.size -= 4;
+    expect_error(op, tq_put(op, &args), TQ_EROWS, "'x': expected 24 bytes for 3 rows, given 20");
+    slice.size += 4;
+    columns[1].name = "x";
+    expect_error(op, tq_put(op, &args), TQ_EINVAL, "'x' is given twice");
+    columns[1].name = "";
+    expect_error(op, tq_put(op, &args), TQ_ENAME, "field");
+    columns[1].name = name;
+    expect_error(op, tq_put(op, &args), TQ_ENAME, "field");
+    columns[1].name = "y";
+    columns[1].dtype.bits = 33;
+    expect_error(op, tq_put(op, &args), TQ_EDTYPE, "'y'");
+    columns[1].dtype.bits = 32;
+    args.keys = keys;
+    expect_error(op, tq_put(op, &args), TQ_ENAME, "key 1");
+    args.keys = NULL;
+    args.partition = "";
+    expect_error(op, tq_put(op, &args), TQ_ENAME, "partition");
+    args.partition = "bad";
+    args.n_columns = 0;
+    args.n = 0;
+    expect_error(op, tq_put(op, &args), TQ_EINVAL, "'bad': no samples");
+    assert_int_equal(samples_of("bad"), 0);
+}
+
+static void test_bad_dtype(void **state)
+{
+    tq_meta *meta = put_numbers("dtype", "x", 4, 7, NULL);
+    float data[4] = {0};
+    tq_slice slice = {data, sizeof data};
+    tq_column column = {.name = "x", .dtype = f32, .rows = 4, .slices = &slice, .n_slices = 1};
+    tq_put_args args = {.meta = meta, .columns = &column, .n_columns = 1};
+    (void)state;
+
+    expect_error(op, tq_put(op, &args), TQ_EDTYPE, "'x'");
+    check_numbers(meta, "x", 4, 7);
+    assert_int_equal(samples_of("dtype"), 4);
+    tq_meta_rele(meta);
+}
+
+static void test_bad_claims(void **state)
+{
+    const char *field = "x";
+    tq_claim_args claim = {
+        .partition = "p", .fields = &field, .n_fields = 1, .batch_size = 0, .task = "t"};
+    (void)state;
+
+    expect_error(op, tq_claim(op, &claim), TQ_ESIZE, "given 0");
+    claim.batch_size = -3;
+    expect_error(op, tq_claim(op, &claim), TQ_ESIZE, "given -3");
+    claim.batch_size = 1;
+    claim.sampler = "nonsense";
+    expect_error(op, tq_claim(op, &claim), TQ_ESAMPLER, "nonsense");
+    claim.sampler = NULL;
+    claim.task = "";
+    expect_error(op, tq_claim(op, &claim), TQ_ENAME, "task");
+    claim.task = "t";
+    claim.n_fields = 0;
+    expect_error(op, tq_claim(op, &claim), TQ_EINVAL, "no fields");
+}
+
+static void test_bad_reads(void **state)
+{
+    tq_meta *meta = put_numbers("reads", "x", 3, 0, NULL);
+    tq_meta *hand;
+    const char *key = "nobody";
+    const char *fields[2] = {"x", "y"};
+    tq_resolve_args resolve = {.partition = "reads", .keys = &key, .n = 1};
+    (void)state;
+
+    expect_error(op, tq_resolve(op, &resolve), TQ_EKEY, "nobody");
+    resolve.partition = "nowhere";
+    expect_error(op, tq_resolve(op, &resolve), TQ_EPARTITION, "nowhere");
+    assert_int_equal(tq_meta_make("reads", tq_meta_indexes(meta), NULL, 3, fields, 2, &hand, NULL),
+                     TQ_OK);
+    expect_error(op, tq_get(op, hand, NULL, 0), TQ_EFIELD, "'y'");
+    tq_meta *more = put_numbers("reads", "y", 2, 0, NULL);
+    expect_error(op, tq_get(op, hand, NULL, 0), TQ_ENOTREADY, "field 'y' of samples");
+    expect_ok(op, tq_clear_meta(op, meta));
+    expect_error(op, tq_get(op, meta, NULL, 0), TQ_ECLEARED, "");
+    expect_ok(op, tq_clear_meta(op, meta));
+    assert_int_equal(tq_op_count(op), 0);
+    tq_meta_rele(more);
+    tq_meta_rele(hand);
+    tq_meta_rele(meta);
+}
+
+static void test_full(void **state)
+{
+    size_t bytes = 6u << 20;
+    uint8_t *data = calloc(1, bytes);
+    uint64_t shape = bytes;
+    tq_slice slice = {data, bytes};
+    tq_column column = {.name = "x",
+                        .dtype = {TQ_UINT, 8},
+                        .rows = 1,
+                        .ndim = 1,
+                        .shape = &shape,
+                        .slices = &slice,
+                        .n_slices = 1};
+    tq_put_args args = {.partition = "full", .n = 1, .columns = &column, .n_columns = 1};
+    tq_op *waiting = tq_op_alloc(client, NULL, NULL);
+    (void)state;
+
+    expect_ok(op, tq_put(op, &args));
+    expect_ok(op, tq_put(op, &args)); /* the other unit */
+    args.fail_when_full = true;
+    expect_error(op, tq_put(op, &args), TQ_EFULL, "");
+    assert_int_equal(samples_of("full"), 2);
+    args.fail_when_full = false;
+    assert_int_equal(tq_put(waiting, &args), TQ_OK);
+    expect_ok(op, tq_clear_partition(op, "full"));
+    assert_int_equal(tq_op_count(op), 2);
+    expect_ok(waiting, TQ_OK);
+    expect_ok(op, tq_clear_partition(op, "full"));
+    tq_op_free(waiting);
+    free(data);
+}
+
+static void test_lost(void **state)
+{
+    tq_meta *meta = put_numbers("lost", "x", 3, 0, NULL);
+    (void)state;
+
+    system_stop_unit(&sys, 0);
+    system_stop_unit(&sys, 1);
+    /* The controller gives the units up after their timeout: wait for its word on it. */
+    for (uint64_t since = 0; since != UINT64_MAX;) {
+        size_t n;
+        const tq_event *events;
+        expect_ok(op, tq_events(op, since, 0, true));
+        events = tq_op_events(op, &n, &since);
+        for (size_t i = 0; i < n; i++) {
+            if (strcmp(events[i].kind, "lost") == 0 && strcmp(events[i].partition, "lost") == 0) {
+                assert_int_equal(events[i].samples, 3);
+                since = UINT64_MAX;
+            }
+        }
+    }
+    tq_meta *hand;
+    const char *field = "x";
+    assert_int_equal(tq_meta_make("lost", tq_meta_indexes(meta), NULL, 3, &field, 1, &hand, NULL),
+                     TQ_OK);
+    expect_error(op, tq_get(op, hand, NULL, 0), TQ_ELOST, "field 'x' of samples");
+    tq_meta_rele(hand);
+    tq_meta_rele(meta);
+}
+
+/* ---------------------------------------------------------------------------------------- opaque cells, lists */
+
+static void test_notify(void **state)
+{
+    uint64_t shape = 4;
+    tq_column column = {.name = "x", .dtype = f32, .rows = 2, .ndim = 1, .shape = &shape};
+    tq_put_args args = {.partition = "opaque", .n = 2, .columns = &column, .n_columns = 1};
+    const tq_slice notes[2] = {{"one", 3}, {"", 0}};
+    const tq_slice *opaque = notes;
+    const tq_data_column *read;
+    tq_meta *meta;
+    (void)state;
+
+    expect_ok(op, tq_notify(op, &args, &opaque));
+    meta = tq_meta_hold(tq_op_meta(op));
+    expect_ok(op, tq_get(op, meta, NULL, 0));
+    read = tq_data_column_at(tq_op_data(op), 0);
+    assert_null(read->data);
+    assert_int_equal(read->opaque[0].size, 3);
+    assert_memory_equal(read->opaque[0].data, "one", 3);
+    assert_int_equal(read->opaque[1].size, 0);
+    tq_meta_rele(meta);
+}
+
+static void test_lists(void **state)
+{
+    const char *keys[3] = {"a", "b", "c"};
+    const char *groups[3] = {"g", NULL, "g"};
+    const char *fields[1] = {"x"};
+    uint32_t indexes[3];
+    size_t n;
+    const char *const *names;
+    tq_meta *meta;
+    (void)state;
+
+    expect_ok(op, tq_reserve(op, "lists", 3, keys, groups));
+    assert_int_equal(tq_meta_size(tq_op_meta(op)), 3);
+    memcpy(indexes, tq_meta_indexes(tq_op_meta(op)), sizeof indexes);
+    meta = tq_meta_hold(tq_op_meta(op));
+    expect_ok(op, tq_retrieve_keys(op, "lists", indexes, 3));
+    names = tq_op_names(op, &n);
+    assert_int_equal(n, 3);
+    assert_string_equal(names[2], "c");
+    tq_meta_rele(put_numbers(NULL, "x", 3, 5, meta));
+    expect_ok(op, tq_production(op, "lists", fields, 1));
+    assert_true(tq_op_progress(op)->known);
+    assert_int_equal(tq_op_progress(op)->flags[2], 1);
+    expect_ok(op, tq_list_partitions(op));
+    names = tq_op_names(op, &n);
+    assert_int_equal(n, 1);
+    assert_string_equal(names[0], "lists");
+    expect_ok(op, tq_clear_keys(op, "lists", keys, 2));
+    assert_int_equal(tq_op_count(op), 2);
+    expect_ok(op, tq_clear_indexes(op, "lists", indexes, 3));
+    assert_int_equal(tq_op_count(op), 1);
+    expect_ok(op, tq_events(op, 0, 0, false));
+    tq_op_events(op, &n, NULL);
+    assert_true(n >= 3);
+    tq_meta_rele(meta);
+}
+
+static void test_open_errors(void **state)
+{
+    tq_error err = {0};
+    tq_client *other = NULL;
+    tq_client_options options = {
+        .size = sizeof options, .address = sys.address, .token = "wrong", .timeout = 5};
+    (void)state;
+
+    assert_int_equal(tq_client_open(&options, &other, &err), TQ_EAUTH);
+    assert_null(other);
+    options.token = "correct-horse-battery-staple";
+    options.manager = "Nonsense";
+    assert_int_equal(tq_client_open(&options, &other, &err), TQ_EMANAGER);
+    options.manager = NULL;
+    options.address = "unix:/nonexistent/socket";
+    options.timeout = 0.2;
+    assert_int_equal(tq_client_open(&options, &other, &err), TQ_EUNREACHABLE);
+    assert_non_null(strstr(err.message, "/nonexistent/socket"));
+    options.size = 3;
+    assert_int_equal(tq_client_open(&options, &other, &err), TQ_EINVAL);
+    options.size = sizeof options;
+    options.address = sys.address;
+    options.manager = "";
+    options.timeout = 5;
+    assert_int_equal(tq_client_open(&options, &other, &err), TQ_OK);
+    tq_meta *meta = put_numbers("plain", "x", 2, 0, NULL);
+    tq_op *plain = tq_op_alloc(other, NULL, NULL);
+    expect_error(plain, tq_get(plain, meta, NULL, 0), TQ_EMANAGER, "without a storage manager");
+    tq_op_free(plain);
+    tq_meta_rele(meta);
+    tq_client_close(other);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_config, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_uniform, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ragged, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_values, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_empty_rows, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_large, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_overwrite, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_tags, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_claim_waits, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_claim_ends, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_puts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_dtype, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_claims, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_reads, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_full, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_notify, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_open_errors, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("client", tests, NULL, NULL);
+}

@@ -1,0 +1,42 @@
+/*
+ * system.h - a whole system in the test's process: a controller and storage units, each on a thread of its own, over
+ * unix sockets.  Everything asserts by itself.
+ */
+#ifndef TEST_CLIENT_SYSTEM_H
+#define TEST_CLIENT_SYSTEM_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <tq/tq.h>
+
+#define SYSTEM_UNITS 4
+
+typedef struct system_thread system_thread;
+
+typedef struct test_system {
+    char dir[64];
+    char address[128];
+    system_thread *controller;
+    system_thread *units[SYSTEM_UNITS];
+    unsigned n_units;
+} test_system;
+
+/* Starts it and waits until all units have joined. */
+void system_start(test_system *sys, unsigned units, uint64_t capacity);
+void system_stop(test_system *sys);
+/* Stops one unit, for good. */
+void system_stop_unit(test_system *sys, unsigned unit);
+/* A client of it. */
+tq_client *system_open(const test_system *sys, double timeout);
+
+/* Waits for an op that must succeed. */
+void expect_ok(tq_op *op, int started);
+/* Waits for an op that must fail, now or later, with a message that contains `text`. */
+void expect_error(tq_op *op, int started, int code, const char *text);
+
+#endif
