@@ -163,6 +163,7 @@ def run(settings: Settings, queue: Queue, progress: Progress) -> Outcome:
     _account(queue, outcome)
     outcome.spans = events.spans() or timeline.recorded_spans(queue)
     outcome.reward_start, outcome.reward_end = examined(queue, "before"), examined(queue, "after")
+    queue.tidy()
     outcome.check()
     return outcome
 

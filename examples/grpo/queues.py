@@ -25,7 +25,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from .settings import Settings
+from .settings import PROMPTS, RECORDS, TRAIN, WEIGHTS, Settings
 
 Fields = Mapping[str, "Tensor | list[Tensor]"]
 """Columns to write: a tensor with one row per sample, or a list of tensors of any length."""
@@ -91,6 +91,11 @@ class Queue:
         """Gives back the memory of claimed samples."""
         with self._timed():
             self.tq.get_client().clear_samples(samples)
+
+    def tidy(self) -> None:
+        """Removes what a finished run has left, all but the held-out answers."""
+        for partition in (PROMPTS, TRAIN, WEIGHTS, RECORDS):
+            self.clear_partition(partition)
 
     def clear_partition(self, partition: str) -> None:
         """Removes a whole partition, if there is one of that name."""
@@ -201,6 +206,9 @@ class Queue:
 class CtqQueue(Queue):
     """The queue of this project."""
 
+    PATIENCE = 1.0
+    """Seconds that a claim waits before its process looks around."""
+
     def start(self) -> Settings:
         """Starts a system of its own name, unless the environment leads to one."""
         if "TQ_ADDRESS" not in os.environ:
@@ -218,9 +226,11 @@ class CtqQueue(Queue):
         return list(self.tq.get_client().get_events(since=since))
 
     def _get_meta(self, **claim: Any) -> Any | None:
-        grouping = {"n_samples_per_prompt": self.settings.group}
+        whole_groups = {"sampler": "grpo_group_n", "n_samples_per_prompt": self.settings.group}
         try:
-            return self.tq.get_client().get_meta(mode="fetch", sampling_config=grouping, **claim)
+            return self.tq.get_client().get_meta(
+                mode="fetch", sampling_config=whole_groups, timeout=self.PATIENCE, **claim
+            )
         except TimeoutError:
             return None
 
@@ -230,6 +240,7 @@ class TransferQueueQueue(Queue):
 
     PAUSE = 0.002
     ATTEMPTS = 500
+    """How long, and how often, a claim tries before its process looks around."""
 
     def __init__(self, settings: Settings) -> None:
         os.environ.setdefault("TQ_LOGGING_LEVEL", "ERROR")
@@ -274,6 +285,9 @@ class TransferQueueQueue(Queue):
 
     def clear(self, samples: Any) -> None:
         """Keeps the samples: see the module's comment."""
+
+    def tidy(self) -> None:
+        """Keeps them here, too; they go with the queue."""
 
     def _get_meta(self, **claim: Any) -> Any | None:
         for _ in range(self.ATTEMPTS):
