@@ -1,0 +1,256 @@
+/*
+ * model.c - the naive model of the table; see model.h.
+ */
+#include "meta/model.h"
+
+#include "meta/meta_test.h"
+
+void model_init(model *m, const tqi_meta_options *options)
+{
+    memset(m, 0, sizeof(*m));
+    m->options = *options;
+    m->options.first_incarnation = options->first_incarnation != 0 ? options->first_incarnation : 1;
+    for (uint32_t i = 0; i < M_PLACES; i++) {
+        m->samples[i].partition = -1;
+        m->samples[i].incarnation = m->options.first_incarnation;
+    }
+    for (int i = 0; i < M_OWNERS; i++) {
+        m->owner_incarnation[i] = 100;
+    }
+}
+
+uint32_t model_index(const model *m, uint32_t place)
+{
+    uint32_t index = m->options.first_index + place;
+
+    /* At and after the skipped one everything is one further. */
+    return index < m->options.first_index || index == TQ_NO_INDEX ? index + 1 : index;
+}
+
+uint32_t model_place(const model *m, uint32_t index)
+{
+    uint32_t place = index - m->options.first_index;
+
+    return index < m->options.first_index ? place - 1 : place;
+}
+
+uint32_t model_room(const model *m)
+{
+    return M_PLACES - m->n_places + m->n_free;
+}
+
+uint32_t model_join(model *m, int partition, int key, int group)
+{
+    model_partition *p = &m->partitions[partition];
+    model_sample *sample;
+    uint32_t place;
+
+    if (m->n_free > 0) {
+        place = m->free_queue[0];
+        m->n_free--;
+        memmove(m->free_queue, m->free_queue + 1, m->n_free * sizeof(uint32_t));
+    } else {
+        assert_true(m->n_places < M_PLACES);
+        place = m->n_places++;
+    }
+    if (!p->exists) {
+        p->exists = true;
+        p->next_ordinal = m->options.first_ordinal;
+    }
+    sample = &m->samples[place];
+    sample->partition = partition;
+    sample->ordinal = p->next_ordinal++;
+    sample->key = key;
+    sample->group = group;
+    return place;
+}
+
+void model_clear(model *m, uint32_t place)
+{
+    model_sample *sample = &m->samples[place];
+    uint32_t incarnation = sample->incarnation + 1;
+
+    memset(sample, 0, sizeof(*sample));
+    sample->partition = -1;
+    sample->incarnation = incarnation != 0 ? incarnation : 1;
+    m->free_queue[m->n_free++] = place;
+    model_settle(m);
+}
+
+void model_reset(model *m, int partition, int task)
+{
+    m->partitions[partition].generation[task]++;
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        if (m->samples[i].partition == partition) {
+            m->samples[i].consumed[task] = false;
+        }
+    }
+}
+
+void model_clear_partition(model *m, int partition)
+{
+    bool found;
+
+    /* By index, not by place: after the wrap the low indexes come first. */
+    do {
+        uint32_t lowest = 0;
+        found = false;
+        for (uint32_t i = 0; i < m->n_places; i++) {
+            if (m->samples[i].partition == partition &&
+                (!found || model_index(m, i) < model_index(m, lowest))) {
+                lowest = i;
+                found = true;
+            }
+        }
+        if (found) {
+            model_clear(m, lowest);
+        }
+    } while (found);
+    for (int t = 0; t < M_TASKS; t++) {
+        m->partitions[partition].generation[t]++;
+    }
+    m->partitions[partition].exists = false;
+}
+
+int model_find_key(const model *m, int partition, int key)
+{
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        if (m->samples[i].partition == partition && m->samples[i].key == key) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+bool model_shape_equal(const model_shape *a, const model_shape *b)
+{
+    return a->ndim == b->ndim && memcmp(a->dims, b->dims, a->ndim * sizeof(a->dims[0])) == 0;
+}
+
+void model_learn(model *m, int partition, int field, bool wide, const model_shape *shapes, size_t n)
+{
+    model_field *f = &m->partitions[partition].fields[field];
+
+    if (!f->known) {
+        *f = (model_field){
+            .known = true, .wide = wide, .shape = shapes[0], .order = ++m->field_order};
+    }
+    for (size_t i = 0; i < n; i++) {
+        f->ragged = f->ragged || !model_shape_equal(&f->shape, &shapes[i]);
+    }
+}
+
+void model_link(model *m, uint32_t place, int field, const model_cell *cell)
+{
+    m->samples[place].cells[field] = *cell;
+}
+
+void model_settle(model *m)
+{
+    bool linked[M_BLOCKS] = {false};
+    bool left[M_PARTITIONS][M_FIELDS] = {{false}};
+
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        for (int f = 0; f < M_FIELDS && m->samples[i].partition >= 0; f++) {
+            const model_cell *cell = &m->samples[i].cells[f];
+            if (cell->state == CELL_STORED) {
+                linked[cell->slot] = true;
+            }
+            if (cell->state != CELL_NONE) {
+                left[m->samples[i].partition][f] = true;
+            }
+        }
+    }
+    for (uint32_t b = 0; b < M_BLOCKS; b++) {
+        if (m->blocks[b].state == BLOCK_LIVE && !linked[b]) {
+            m->blocks[b].state = BLOCK_DEAD;
+            m->blocks[b].writer_done = true;
+        }
+    }
+    for (int p = 0; p < M_PARTITIONS; p++) {
+        for (int f = 0; f < M_FIELDS; f++) {
+            m->partitions[p].fields[f].known = m->partitions[p].fields[f].known && left[p][f];
+        }
+    }
+}
+
+uint64_t model_bytes(const model_field *field, const model_shape *shape)
+{
+    uint64_t bytes = field->wide ? 8 : 4;
+
+    for (uint32_t i = 0; i < shape->ndim; i++) {
+        bytes *= shape->dims[i];
+    }
+    return bytes;
+}
+
+model_block *model_block_find(model *m, uint64_t id)
+{
+    for (uint32_t b = 0; b < M_BLOCKS; b++) {
+        if (m->blocks[b].state != BLOCK_FREE && m->blocks[b].id == id) {
+            return &m->blocks[b];
+        }
+    }
+    return NULL;
+}
+
+model_block *model_block_new(model *m)
+{
+    for (uint32_t b = 0; b < M_BLOCKS; b++) {
+        if (m->blocks[b].state == BLOCK_FREE) {
+            return &m->blocks[b];
+        }
+    }
+    fail_msg("the model has no room for another block");
+    return NULL;
+}
+
+void model_lose_block(model *m, uint64_t id)
+{
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        for (int f = 0; f < M_FIELDS; f++) {
+            model_cell *cell = &m->samples[i].cells[f];
+            if (cell->state == CELL_STORED && cell->block == id) {
+                memset(cell, 0, sizeof(*cell));
+                cell->state = CELL_LOST;
+            }
+        }
+    }
+}
+
+void model_lose_owner(model *m, int owner)
+{
+    for (uint32_t b = 0; b < M_BLOCKS; b++) {
+        if (m->blocks[b].state != BLOCK_FREE && m->blocks[b].owner == owner) {
+            if (m->blocks[b].state == BLOCK_LIVE) {
+                model_lose_block(m, m->blocks[b].id);
+            }
+            m->blocks[b].state = BLOCK_FREE;
+        }
+    }
+}
+
+void model_release(model *m, model_claim *claim)
+{
+    if (claim->generation == m->partitions[claim->partition].generation[claim->task]) {
+        for (uint32_t i = 0; i < claim->n; i++) {
+            model_sample *sample = &m->samples[claim->places[i]];
+            if (sample->partition == claim->partition &&
+                sample->incarnation == claim->incarnations[i]) {
+                sample->consumed[claim->task] = false;
+            }
+        }
+    }
+    claim->id = 0;
+}
+
+bool model_ready(const model *m, uint32_t place, unsigned fields)
+{
+    for (int f = 0; f < M_FIELDS; f++) {
+        model_cell_state state = m->samples[place].cells[f].state;
+        if ((fields >> f & 1) != 0 && state != CELL_STORED && state != CELL_OPAQUE) {
+            return false;
+        }
+    }
+    return true;
+}
