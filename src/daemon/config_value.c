@@ -38,7 +38,7 @@ static bool value_quantity(const char *text, const value_unit *units, double *ou
         end++;
     }
     if (units == value_bytes_units && strcmp(end, "%") == 0) {
-        *out = floor(number / 100.0 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE));
+        *out = number / 100.0 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
         return true;
     }
     for (const value_unit *unit = units; unit->suffix; unit++) {
