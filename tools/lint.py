@@ -25,6 +25,9 @@ CACHE = ROOT / "build" / "lint-cache"
 OUR_HEADERS = rf"^{re.escape(str(ROOT))}/(build/test/\.\./\.\./)?(include|src|python/ctq|examples)/"
 JOBS = min(4, os.cpu_count() or 2)
 
+# How far the analyzer follows one function; the default takes ten times as long and finds little more.
+MOST_NODES = 20000
+
 # Of the output of one check.
 MOST_LINES = 100
 
@@ -100,8 +103,19 @@ def clang_tidy() -> Result:
             old.unlink()
 
     def one(source: str) -> Result:
+        options = [f"--extra-arg={word}" for word in ("-Xclang", "-analyzer-config")]
+        options += [f"--extra-arg={word}" for word in ("-Xclang", f"max-nodes={MOST_NODES}")]
+        if source.endswith("_test.c"):
+            # The analyzer does not know that a failed assertion of cmocka ends the test.
+            options = ["--checks=-clang-analyzer-*"]
         good, output = command(
-            "clang-tidy", "-p", str(BUILD), "--quiet", f"--header-filter={OUR_HEADERS}", source
+            "clang-tidy",
+            "-p",
+            str(BUILD),
+            "--quiet",
+            f"--header-filter={OUR_HEADERS}",
+            *options,
+            source,
         )
         lines = [
             line
