@@ -82,7 +82,7 @@ demo-sync: build $(VENV)/.stamp-demo
 dev: deps-test build $(VENV)/.stamp-dev
 
 # The build of the C unit tests; also what clang-tidy and the symbol check look at.
-build/test/build.ninja: meson_options.txt $(VENV)/.stamp-build
+build/test/build.ninja: meson_options.txt $(wildcard fuzz/*_fuzz.c) $(VENV)/.stamp-build
 	@mkdir -p build
 	@$(MESON) setup $(if $(wildcard build/test/build.ninja),--reconfigure) build/test \
 		-Dtests=true -Dshared=true -Dexamples=true -Dpython=true -Dwerror=true >build/test-setup.log \
