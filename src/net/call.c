@@ -43,12 +43,19 @@ static void call_unsend(tqi_call *call)
     }
 }
 
+/* From now on the acknowledgement may pass it. */
+static void call_unkeep(tqi_call *call)
+{
+    if (call->kept) {
+        call->kept = false;
+        DL_DELETE(call->channel->keeps, call);
+    }
+}
+
 static void call_free(tqi_call *call)
 {
     call_unlist(call);
-    if (call->kept) {
-        DL_DELETE(call->channel->keeps, call);
-    }
+    call_unkeep(call);
     if (call->args.orphan && call->args.orphan_free) {
         call->args.orphan_free(call->args.orphan_arg);
     }
@@ -188,6 +195,7 @@ void tqi_call_end_cancelled(tqi_connector *connector)
     while (connector->ending) {
         tqi_call *call = connector->ending;
         tqi_channel *channel = call->channel;
+        connector->flusher.called_out = true;
         DL_DELETE2(connector->ending, call, ending_prev, ending_next);
         tq_error err;
         tqi_error_set(&err, TQ_ECANCELED, "%s was cancelled before it was sent", call->method->name);
@@ -334,7 +342,9 @@ void tqi_call_answered(tqi_call *call, tqi_answer *answer)
         channel->connector->acks_due = true;
     }
     if (!call->ended) {
+        /* Nothing is sent before done returns, so what it starts may carry the acknowledgement. */
         call->ended = true;
+        call_unkeep(call);
         call->args.done(call, answer, call->args.arg);
     } else if (call->args.orphan && answer->status == TQ_OK) {
         /* What undoes the answer must reach the server before the acknowledgement does. */

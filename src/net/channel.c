@@ -221,7 +221,6 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
     channel->reason.code = TQ_OK;
     channel->opened_at = tqi_now();
     if (lost_session) {
-        channel->ack_sent = 0;
         tqi_call_stale(channel);
     }
     if (channel->conn != conn || channel->state != TQI_CHANNEL_GREET) {
@@ -230,7 +229,10 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
     /* Only now: calls started by the callbacks above go out in the order of their numbers, too. */
     channel->state = TQI_CHANNEL_OPEN;
     tqi_call_resend(channel);
-    if (channel->ack_sent != 0) {
+    if (resumed) {
+        /* The last one may have been lost.  It goes behind the requests: one of them may be to undo an answer. */
+        channel->ack_sent = 0;
+        channel->ack_hold = true;
         tqi_channel_send_ack(channel);
     }
     for (size_t i = 0; i < channel->n_on_open && channel->conn == conn; i++) {

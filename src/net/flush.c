@@ -73,6 +73,7 @@ static void flush_advance(tqi_conn *conn, size_t bytes)
         }
         DL_DELETE(conn->queue, tx);
         tx->queued = false;
+        conn->flusher->called_out |= tx->sent != NULL;
         tqi_tx_settle(tx);
         tqi_tx_rele(tx);
     }
@@ -142,14 +143,26 @@ static void flusher_round(tqi_flusher *flusher)
     }
 }
 
+static void flusher_on_wake(uv_idle_t *handle)
+{
+    (void)handle; /* being active is all it does: the loop does not block */
+}
+
 static void flusher_on_prepare(uv_prepare_t *handle)
 {
-    flusher_round(handle->data);
+    tqi_flusher *flusher = handle->data;
+    flusher->called_out = false;
+    flusher_round(flusher);
+    if (flusher->called_out && !uv_is_closing((uv_handle_t *)&flusher->wake)) {
+        uv_idle_start(&flusher->wake, flusher_on_wake);
+    }
 }
 
 static void flusher_on_check(uv_check_t *handle)
 {
-    flusher_round(handle->data);
+    tqi_flusher *flusher = handle->data;
+    uv_idle_stop(&flusher->wake);
+    flusher_round(flusher);
 }
 
 void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *owner), void *owner)
@@ -160,13 +173,16 @@ void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *
     /* Neither these nor starting them can fail; they do not keep the loop alive. */
     uv_prepare_init(loop, &flusher->prepare);
     uv_check_init(loop, &flusher->check);
+    uv_idle_init(loop, &flusher->wake);
     flusher->prepare.data = flusher;
     flusher->check.data = flusher;
+    flusher->wake.data = flusher;
     uv_prepare_start(&flusher->prepare, flusher_on_prepare);
     uv_check_start(&flusher->check, flusher_on_check);
     uv_unref((uv_handle_t *)&flusher->prepare);
     uv_unref((uv_handle_t *)&flusher->check);
-    flusher->open = 2;
+    uv_unref((uv_handle_t *)&flusher->wake);
+    flusher->open = 3;
 }
 
 static void flusher_on_closed(uv_handle_t *handle)
@@ -182,4 +198,5 @@ void tqi_flusher_stop(tqi_flusher *flusher, void (*freed)(void *owner))
     flusher->freed = freed;
     uv_close((uv_handle_t *)&flusher->prepare, flusher_on_closed);
     uv_close((uv_handle_t *)&flusher->check, flusher_on_closed);
+    uv_close((uv_handle_t *)&flusher->wake, flusher_on_closed);
 }

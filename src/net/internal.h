@@ -127,10 +127,12 @@ enum { TQI_RX_HEAD, TQI_RX_BODY, TQI_RX_PAYLOAD };
 typedef struct tqi_flusher {
     uv_prepare_t prepare;
     uv_check_t check;
+    uv_idle_t wake; /* runs for one round after callbacks in prepare: somebody may wait for them with UV_RUN_ONCE */
+    bool called_out;
     tqi_conn *dirty;
     void (*tick)(void *owner); /* before each round; may be NULL */
     void *owner;
-    void (*freed)(void *owner); /* after stop, when both handles are closed */
+    void (*freed)(void *owner); /* after stop, when the handles are closed */
     int open;
 } tqi_flusher;
 

@@ -398,7 +398,7 @@ int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer
     snprintf(peer->conn->peer, sizeof peer->conn->peer, "%s", peer_name);
     DL_APPEND(server->peers, peer);
     server->handles++;
-    peer->deadline = tqi_now() + TQI_HANDSHAKE_NS;
+    peer->deadline = tqi_now() + server->handshake_ns;
     DL_APPEND2(server->greeting, peer, greet_prev, greet_next);
     tqi_random(peer->nonce, sizeof peer->nonce);
     Tq__Challenge challenge = TQ__CHALLENGE__INIT;

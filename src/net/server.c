@@ -87,7 +87,7 @@ static void server_on_timer(uv_timer_t *timer)
     uint64_t now = tqi_now();
     while (server->greeting && server->greeting->deadline <= now) {
         tqi_peer *peer = server->greeting;
-        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: it did not authenticate in 5 s",
+        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: it did not authenticate in time",
             peer->conn->peer);
         tqi_peer_close(peer);
     }
@@ -241,6 +241,7 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     server->ctx = ctx;
     server->epoch = options->epoch;
     server->grace_ns = options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
+    server->handshake_ns = TQI_HANDSHAKE_NS;
     server->token = *options->token;
     uv_timer_init(loop, &server->timer);
     server->timer.data = server;

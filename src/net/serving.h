@@ -25,6 +25,7 @@ struct tqi_server {
     void *ctx;
     uint64_t epoch;
     uint64_t grace_ns;
+    uint64_t handshake_ns; /* TQI_HANDSHAKE_NS; tests set less */
     tqi_token token;
     tqi_flusher flusher;
     uv_timer_t timer;

@@ -28,6 +28,7 @@ typedef struct testing_server {
     int executions;
     int settled_acked, settled_lost;
     int released;
+    int acked_at_release;           /* settled_acked when the last RELEASE came */
     int sinks, sinks_failed;
     uint64_t refuse_sink;           /* payloads of that size are refused */
     uint64_t received;              /* bytes of payloads, all as the pattern has them */
@@ -92,5 +93,25 @@ void testing_read(tqi_channel *channel, testing_call *call, size_t size, double 
 void testing_map(tqi_channel *channel, testing_call *call);
 /* Answers the first waiting request of the server. */
 void testing_answer(testing_server *server);
+
+/* A bare socket: what it receives is collected. */
+typedef struct testing_raw {
+    uv_poll_t poll;
+    int fd;
+    uint8_t bytes[4096];
+    int size;
+    int eof;
+    int closed;
+} testing_raw;
+
+void testing_raw_connect(testing_raw *raw, const char *endpoint);
+void testing_raw_send(testing_raw *raw, const void *data, size_t size);
+/* A frame with a body. */
+void testing_raw_frame(testing_raw *raw, const tqi_frame *frame, const void *body);
+/* Handshake by hand, as a client. */
+void testing_raw_login(testing_raw *raw);
+void testing_raw_close(testing_raw *raw);
+/* Waits for the answer FAILED; its code. */
+int testing_raw_refusal(testing_raw *raw, char *message, size_t size);
 
 #endif

@@ -1,0 +1,392 @@
+/*
+ * auth_test.c - who is let in, and what happens to those who speak badly.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <sys/socket.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "net/serving.h"
+#include "net/testing.h"
+
+static int warnings;
+static char warning[1024];
+
+static void keep_warning(tqi_log_level level, const char *component, const char *text, void *arg)
+{
+    (void)component;
+    (void)arg;
+    if (level <= TQI_WARN) {
+        warnings++;
+        snprintf(warning, sizeof warning, "%s", text);
+    }
+}
+
+static int setup(void **state)
+{
+    warnings = 0;
+    tqi_log_set_sink(keep_warning, NULL);
+    return testing_setup(state);
+}
+
+static int teardown(void **state)
+{
+    tqi_log_set_sink(NULL, NULL);
+    return testing_teardown(state);
+}
+
+/* Another client of the same server works. */
+static void assert_serves(testing_server *server)
+{
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, server->endpoint);
+    testing_call call = {0};
+    testing_reserve(channel, &call, 1, 10);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    testing_connector_stop(connector);
+}
+
+static void test_wrong_token(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
+    tqi_token wrong = testing_token;
+    wrong.bytes[31] ^= 1;
+    tqi_connector *connector = testing_connector(&wrong, 0);
+    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    testing_call calls[2] = {0};
+    uint64_t start = tqi_now();
+    /* No deadline: the refusal ends the calls, and there is no second attempt. */
+    testing_reserve(channel, &calls[0], 1, -1);
+    testing_events(channel, &calls[1], -1);
+    testing_until(&calls[1].done, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(calls[i].status, TQ_EAUTH);
+        assert_non_null(strstr(calls[i].error.message, server.endpoint));
+    }
+    assert_true(tqi_now() - start < 2000000000u);
+    assert_int_equal(warnings, 1);
+    assert_int_equal(server.opened, 0);
+    testing_call again = {0};
+    testing_reserve(channel, &again, 1, -1);
+    testing_until(&again.done, 1);
+    assert_int_equal(again.status, TQ_EAUTH);
+    testing_connector_stop(connector);
+    assert_serves(&server);
+    testing_server_stop(&server);
+}
+
+static void test_token_file(void **state)
+{
+    (void)state;
+    tqi_token token;
+    tq_error err;
+    char path[] = "/tmp/tq-token-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(tqi_token_load(path, &token, &err), TQ_EAUTH);
+    assert_non_null(strstr(err.message, path));
+    assert_int_equal(write(fd, "secret\r\n \n", 10), 10);
+    assert_int_equal(tqi_token_load(path, &token, &err), TQ_OK);
+    assert_int_equal(token.size, 6);
+    assert_memory_equal(token.bytes, "secret", 6);
+    char text[300];
+    memset(text, 'x', sizeof text);
+    assert_int_equal(write(fd, text, sizeof text), sizeof text);
+    assert_int_equal(tqi_token_load(path, &token, &err), TQ_EAUTH);
+    assert_non_null(strstr(err.message, path));
+    close(fd);
+    unlink(path);
+    assert_int_equal(tqi_token_load(path, &token, &err), TQ_EAUTH);
+    assert_non_null(strstr(err.message, path));
+}
+
+static void test_no_hello(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
+    server.server->handshake_ns = 50000000;
+    testing_raw raw;
+    testing_raw_connect(&raw, server.endpoint);
+    testing_until(&raw.eof, 1);
+    assert_true(raw.size > TQI_FRAME_HEADER);
+    assert_int_equal(warnings, 1);
+    testing_raw_close(&raw);
+    assert_int_equal(server.opened, 0);
+    assert_serves(&server);
+    testing_server_stop(&server);
+}
+
+static void test_version_of_client(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
+    testing_raw raw;
+    testing_raw_connect(&raw, server.endpoint);
+    testing_raw_frame(&raw, &(tqi_frame){.version = 9, .kind = TQI_HELLO}, NULL);
+    char message[512] = "";
+    assert_int_equal(testing_raw_refusal(&raw, message, sizeof message), TQ_EVERSION);
+    assert_non_null(strstr(message, "version 9"));
+    assert_non_null(strstr(message, "version 1"));
+    assert_int_equal(warnings, 1);
+    testing_raw_close(&raw);
+    assert_serves(&server);
+    testing_server_stop(&server);
+}
+
+/* A server of a later version: what it sends in the known header is enough to tell. */
+typedef struct later_server {
+    uv_poll_t poll;
+    int fd;
+    int accepted[4];
+    int n;
+    const void *bytes;
+    size_t size;
+    int closed;
+} later_server;
+
+static void later_on_accept(uv_poll_t *poll, int status, int events)
+{
+    later_server *later = poll->data;
+    (void)status;
+    (void)events;
+    int fd = accept(later->fd, NULL, NULL);
+    assert_true(fd >= 0 && later->n < 4);
+    later->accepted[later->n++] = fd;
+    assert_int_equal(send(fd, later->bytes, later->size, MSG_NOSIGNAL), later->size);
+}
+
+static void later_on_closed(uv_handle_t *handle)
+{
+    ((later_server *)handle->data)->closed = 1;
+}
+
+static void later_start(later_server *later, const char *endpoint, const void *bytes, size_t size)
+{
+    tqi_endpoint parsed;
+    char bound[TQI_ENDPOINT_MAX];
+    memset(later, 0, sizeof *later);
+    later->bytes = bytes;
+    later->size = size;
+    assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
+    assert_int_equal(tqi_endpoint_listen(&parsed, &later->fd, bound, sizeof bound, NULL), TQ_OK);
+    uv_poll_init(&testing_loop, &later->poll, later->fd);
+    later->poll.data = later;
+    uv_poll_start(&later->poll, UV_READABLE, later_on_accept);
+}
+
+static void later_stop(later_server *later)
+{
+    uv_close((uv_handle_t *)&later->poll, later_on_closed);
+    close(later->fd);
+    for (int i = 0; i < later->n; i++) {
+        close(later->accepted[i]);
+    }
+    testing_until(&later->closed, 1);
+}
+
+static void test_version_of_server(void **state)
+{
+    (void)state;
+    later_server later;
+    char endpoint[128];
+    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    uint8_t header[TQI_FRAME_HEADER];
+    tqi_frame_encode(&(tqi_frame){.version = 2, .kind = 99, .body = 12345}, header);
+    later_start(&later, endpoint, header, sizeof header);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, endpoint);
+    testing_call call = {0};
+    testing_reserve(channel, &call, 1, -1);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_EVERSION);
+    assert_non_null(strstr(call.error.message, endpoint));
+    assert_non_null(strstr(call.error.message, "version 2"));
+    assert_non_null(strstr(call.error.message, "version 1"));
+    assert_int_equal(later.n, 1);
+    testing_connector_stop(connector);
+    later_stop(&later);
+}
+
+static void test_server_of_noise(void **state)
+{
+    (void)state;
+    later_server later;
+    char endpoint[128];
+    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    static const char noise[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+    later_start(&later, endpoint, noise, sizeof noise - 1);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, endpoint);
+    testing_call call = {0};
+    testing_reserve(channel, &call, 1, -1);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_EPROTO);
+    assert_non_null(strstr(call.error.message, endpoint));
+    assert_int_equal(later.n, 3);
+    testing_connector_stop(connector);
+    later_stop(&later);
+}
+
+/* A server without the token cannot pretend: it does not know the proof. */
+static void test_false_server(void **state)
+{
+    (void)state;
+    later_server later;
+    char endpoint[128];
+    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    uint8_t bytes[2 * TQI_FRAME_HEADER + 256], nonce[TQI_NONCE] = {0}, proof[TQI_PROOF] = {0};
+    Tq__Challenge challenge;
+    tq__challenge__init(&challenge);
+    challenge.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
+    Tq__Welcome welcome;
+    tq__welcome__init(&welcome);
+    welcome.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    welcome.epoch = 4;
+    tqi_frame frame = {.version = 1, .kind = TQI_CHALLENGE};
+    frame.body = (uint32_t)tq__challenge__pack(&challenge, bytes + TQI_FRAME_HEADER);
+    tqi_frame_encode(&frame, bytes);
+    size_t size = TQI_FRAME_HEADER + frame.body;
+    frame.kind = TQI_WELCOME;
+    frame.body = (uint32_t)tq__welcome__pack(&welcome, bytes + size + TQI_FRAME_HEADER);
+    tqi_frame_encode(&frame, bytes + size);
+    size += TQI_FRAME_HEADER + frame.body;
+    later_start(&later, endpoint, bytes, size);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, endpoint);
+    testing_call call = {0};
+    testing_reserve(channel, &call, 1, -1);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_EAUTH);
+    assert_int_equal(tqi_channel_epoch(channel), 0);
+    testing_connector_stop(connector);
+    later_stop(&later);
+}
+
+static void test_malformed_before_login(void **state)
+{
+    (void)state;
+    static const tqi_frame frames[] = {
+        {.version = 1, .kind = TQI_HELLO, .body = 4097},
+        {.version = 1, .kind = TQI_HELLO, .body = UINT32_MAX},
+        {.version = 1, .kind = TQI_HELLO, .payload = 1},
+        {.version = 1, .kind = TQI_RESERVE, .request = 1},
+        {.version = 1, .kind = TQI_HELLO, .body = 0},
+        {.version = 1, .kind = TQI_HELLO, .flags = 1u << TQI_FRAME_FDS_SHIFT},
+        {.version = 1, .kind = TQI_BYE},
+    };
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
+    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++) {
+        testing_raw raw;
+        warnings = 0;
+        testing_raw_connect(&raw, server.endpoint);
+        testing_raw_frame(&raw, &frames[i], NULL);
+        testing_until(&raw.eof, 1);
+        assert_int_equal(warnings, 1);
+        assert_non_null(strstr(warning, "malformed"));
+        assert_non_null(strstr(warning, "unix"));
+        testing_raw_close(&raw);
+    }
+    assert_int_equal(server.opened, 0);
+    assert_serves(&server);
+    testing_server_stop(&server);
+}
+
+static void test_malformed_after_login(void **state)
+{
+    (void)state;
+    static const tqi_frame frames[] = {
+        {.version = 1, .kind = TQI_RESERVE, .request = 1, .body = TQI_FRAME_BODY_MAX + 1},
+        {.version = 1, .kind = TQI_RESERVE, .request = 0},
+        {.version = 1, .kind = TQI_RESERVE, .request = 1, .flags = TQI_FRAME_REPLY},
+        {.version = 1, .kind = TQI_RESERVE, .request = 1, .flags = 1u << TQI_FRAME_FDS_SHIFT},
+        {.version = 1, .kind = TQI_RESERVE, .request = 1, .body = 3},
+        {.version = 1, .kind = TQI_CANCEL, .body = 2},
+        {.version = 1, .kind = TQI_ACK, .payload = 5},
+        {.version = 1, .kind = TQI_HELLO},
+        {.version = 1, .kind = 0},
+        {.version = 2, .kind = TQI_RESERVE, .request = 1},
+    };
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 0);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    testing_call before = {0}, waiting = {0}, after = {0};
+    testing_reserve(channel, &before, 1, 10);
+    testing_claim(channel, &waiting, false, 10);
+    testing_until(&server.n_waiting, 1);
+    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++) {
+        testing_raw raw;
+        warnings = 0;
+        testing_raw_connect(&raw, server.endpoint);
+        testing_raw_login(&raw);
+        testing_raw_frame(&raw, &frames[i], frames[i].body <= 512 ? "\xff\xff\xff" : NULL);
+        testing_until(&raw.eof, 1);
+        assert_int_equal(warnings, 1);
+        testing_raw_close(&raw);
+    }
+    assert_int_equal(server.opened, 1 + (int)(sizeof frames / sizeof *frames));
+    assert_int_equal(server.ended, (int)(sizeof frames / sizeof *frames));
+    /* The other connection saw nothing of it. */
+    testing_answer(&server);
+    testing_reserve(channel, &after, 2, 10);
+    testing_until(&after.done, 1);
+    assert_int_equal(waiting.status, TQ_OK);
+    assert_int_equal(after.status, TQ_OK);
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
+/* A kind of a later version, and a request by hand: answered, and the connection goes on. */
+static void test_unknown_kind(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 0);
+    testing_raw raw;
+    testing_raw_connect(&raw, server.endpoint);
+    testing_raw_login(&raw);
+    uint8_t payload[100] = {0};
+    testing_raw_frame(&raw, &(tqi_frame){.version = 1, .kind = 999, .request = 1, .payload = sizeof payload}, NULL);
+    testing_raw_send(&raw, payload, sizeof payload);
+    testing_until(&raw.size, TQI_FRAME_HEADER + 4);
+    tqi_frame reply;
+    assert_int_equal(tqi_frame_decode(raw.bytes, &reply, NULL), TQ_OK);
+    assert_int_equal(reply.kind, TQI_FAILED);
+    assert_int_equal(reply.request, 1);
+    raw.size = 0;
+    testing_raw_frame(&raw, &(tqi_frame){.version = 1, .kind = TQI_RESERVE, .request = 2, .ack = 2}, NULL);
+    testing_until(&raw.size, TQI_FRAME_HEADER);
+    assert_int_equal(tqi_frame_decode(raw.bytes, &reply, NULL), TQ_OK);
+    assert_int_equal(reply.kind, TQI_RESERVE);
+    assert_int_equal(reply.flags, TQI_FRAME_REPLY);
+    assert_int_equal(warnings, 0);
+    testing_raw_close(&raw);
+    testing_server_stop(&server);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_wrong_token, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_token_file, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_hello, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_version_of_client, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_version_of_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_server_of_noise, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_false_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_malformed_before_login, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_malformed_after_login, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_unknown_kind, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("net_auth", tests, NULL, NULL);
+}

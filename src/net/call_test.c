@@ -1,0 +1,387 @@
+/*
+ * call_test.c - how calls end early: cancelled, too late, nobody there; and what becomes of their answers.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "net/calling.h"
+#include "net/serving.h"
+#include "net/testing.h"
+
+static testing_server server;
+static tqi_connector *connector;
+static tqi_channel *channel;
+
+static int setup(void **state)
+{
+    testing_setup(state);
+    testing_server_start(&server, testing_unix_endpoint(), 100, 5000);
+    connector = testing_connector(&testing_token, 0);
+    channel = testing_channel(connector, server.endpoint);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+    return testing_teardown(state);
+}
+
+static void cut(void)
+{
+    tqi_peer_close(server.session->peer);
+}
+
+static void test_cancel_before_sending(void **state)
+{
+    (void)state;
+    testing_call call = {0}, other = {0};
+    testing_claim(channel, &call, false, -1);
+    tqi_call_cancel(call.call);
+    tqi_call_cancel(call.call);
+    assert_int_equal(call.done, 0); /* it ends from the loop */
+    testing_reserve(channel, &other, 1, 10);
+    testing_until(&other.done, 1);
+    assert_int_equal(call.done, 1);
+    assert_int_equal(call.status, TQ_ECANCELED);
+    assert_int_equal(call.orphans, 0);
+    assert_int_equal(call.orphans_freed, 1);
+    /* With an open connection, before the loop had a chance to send. */
+    testing_call queued = {0};
+    testing_claim(channel, &queued, false, 10);
+    tqi_call_cancel(queued.call);
+    testing_until(&queued.done, 1);
+    assert_int_equal(queued.status, TQ_ECANCELED);
+    assert_int_equal(server.handled, 1);
+    testing_until(&server.settled_acked, 1);
+}
+
+static void test_cancel_waiting(void **state)
+{
+    (void)state;
+    testing_call calls[3] = {0};
+    testing_claim(channel, &calls[0], false, -1);
+    testing_claim(channel, &calls[1], false, -1);
+    testing_events(channel, &calls[2], -1);
+    testing_until(&server.n_waiting, 3);
+    tqi_call_cancel(calls[1].call);
+    tqi_call_cancel(calls[1].call);
+    tqi_call_cancel(calls[2].call);
+    testing_until(&calls[2].done, 1);
+    assert_int_equal(calls[1].status, TQ_ECANCELED);
+    assert_int_equal(calls[2].status, TQ_ECANCELED);
+    assert_int_equal(server.cancelled, 2);
+    assert_int_equal(calls[0].done, 0);
+    testing_answer(&server);
+    testing_until(&calls[0].done, 1);
+    assert_int_equal(calls[0].status, TQ_OK);
+}
+
+/* The answer was on its way already: it wins. */
+static void test_cancel_too_late(void **state)
+{
+    (void)state;
+    testing_call call = {0};
+    testing_claim(channel, &call, false, -1);
+    testing_until(&server.n_waiting, 1);
+    testing_answer(&server);
+    tqi_call_cancel(call.call);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    assert_int_equal(server.cancelled, 0);
+    assert_int_equal(call.orphans, 0);
+    testing_until(&server.settled_acked, 1);
+}
+
+/* Cancelled while there is no connection: the request is found waiting, then cancelled. */
+static void test_cancel_disconnected(void **state)
+{
+    (void)state;
+    testing_call call = {0};
+    testing_claim(channel, &call, false, -1);
+    testing_until(&server.n_waiting, 1);
+    cut();
+    testing_run_ms(1);
+    tqi_call_cancel(call.call);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_ECANCELED);
+    assert_int_equal(server.cancelled, 1);
+    assert_int_equal(server.handled, 1);
+}
+
+static void test_deadline_waiting(void **state)
+{
+    (void)state;
+    testing_call call = {0}, events = {0};
+    uint64_t start = tqi_now();
+    testing_claim(channel, &call, false, 0.1);
+    testing_events(channel, &events, 0.05);
+    testing_until(&call.done, 1);
+    assert_true(tqi_now() - start >= 100000000u);
+    assert_int_equal(call.status, TQ_ETIMEDOUT);
+    assert_int_equal(events.status, TQ_ETIMEDOUT);
+    assert_non_null(strstr(call.error.message, "CLAIM"));
+    assert_non_null(strstr(call.error.message, server.endpoint));
+    testing_until(&server.cancelled, 2);
+    /* The refusal of the claim comes back, and with it the acknowledgement moves on. */
+    testing_until(&call.orphans_freed, 1);
+    assert_int_equal(call.orphans, 0);
+    testing_call after = {0};
+    testing_reserve(channel, &after, 1, 10);
+    testing_until(&after.done, 1);
+    testing_until(&server.settled_acked, 1);
+    assert_null(channel->calls);
+    assert_null(channel->keeps);
+}
+
+/* The deadline passes while the answer is on its way: it is undone before it is acknowledged. */
+static void test_orphan(void **state)
+{
+    (void)state;
+    testing_call call = {0};
+    call.release_on = channel;
+    testing_claim(channel, &call, false, 0.05);
+    testing_until(&server.n_waiting, 1);
+    tqi_request_on_cancel(server.waiting[0], NULL, NULL); /* this one takes no cancel: it ends at its own pace */
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_ETIMEDOUT);
+    testing_answer(&server);
+    testing_until(&server.released, 1);
+    assert_int_equal(server.acked_at_release, 0);
+    assert_int_equal(call.orphans, 1);
+    assert_int_not_equal(call.orphan_claim, 0);
+    testing_until(&server.settled_acked, 1);
+    assert_int_equal(call.orphans_freed, 1);
+}
+
+/* The same, and the connection breaks with the answer on its way: the kept reply is fetched to be undone. */
+static void test_orphan_resumed(void **state)
+{
+    (void)state;
+    testing_call call = {0};
+    call.release_on = channel;
+    testing_claim(channel, &call, false, 0.05);
+    testing_until(&server.n_waiting, 1);
+    cut();
+    testing_answer(&server);
+    channel->backoff_ms = 400; /* the deadline passes before the next attempt */
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_EUNREACHABLE);
+    testing_until(&server.released, 1);
+    assert_int_equal(server.acked_at_release, 0);
+    testing_until(&server.settled_acked, 1);
+    assert_int_equal(call.orphans, 1);
+    assert_int_equal(server.opened, 1);
+}
+
+/* Its deadline is now. */
+static void expire(tqi_call *call)
+{
+    call->args.deadline = 0;
+    tqi_heap_remove(&channel->deadlines, call);
+    assert_int_equal(tqi_heap_push(&channel->deadlines, call), TQ_OK);
+    tqi_call_timeouts(channel);
+}
+
+/* The owner's memory goes away with the end of the call, in the middle of sending and of receiving. */
+static void test_deadline_in_payload(void **state)
+{
+    (void)state;
+    enum { SIZE = 8 << 20 };
+    static const uint16_t kinds[] = {TQI_UNIT_WRITE, TQI_PUBLISH, TQI_UNIT_READ};
+    testing_call first = {0};
+    testing_reserve(channel, &first, 1, 10);
+    testing_until(&first.done, 1);
+    for (int i = 0; i < 3; i++) {
+        testing_call call = {0}, after = {0};
+        uint8_t *data = malloc(SIZE);
+        assert_non_null(data);
+        for (size_t at = 0; at < SIZE; at++) {
+            data[at] = testing_byte(at);
+        }
+        if (kinds[i] != TQI_UNIT_READ) {
+            testing_write(channel, &call, kinds[i], data, SIZE, 20);
+            while (!call.call->tx->touched) {
+                uv_run(&testing_loop, UV_RUN_ONCE);
+            }
+            assert_true(call.call->tx->queued);
+        } else {
+            call.buffer = data;
+            call.buffer_size = SIZE;
+            call.pieces = 11;
+            memset(data, 0, SIZE);
+            testing_read(channel, &call, SIZE, 20);
+            while (channel->rx_call != call.call) {
+                uv_run(&testing_loop, UV_RUN_ONCE);
+            }
+            assert_int_equal(channel->conn->state, TQI_RX_PAYLOAD);
+        }
+        expire(call.call);
+        assert_int_equal(call.done, 1);
+        assert_int_equal(call.status, TQ_ETIMEDOUT);
+        memset(data, 0, SIZE);
+        testing_reserve(channel, &after, 2, 20);
+        testing_until(&after.done, 1);
+        assert_int_equal(after.status, TQ_OK);
+        for (size_t at = 0; at < SIZE; at++) {
+            assert_int_equal(data[at], 0);
+        }
+        free(data);
+    }
+    assert_int_equal(server.received, 2 * (uint64_t)SIZE);
+    assert_int_equal(server.bad_payloads, 0);
+    assert_int_equal(server.opened, 1);
+}
+
+/* Everything ends in the middle of payloads of both directions. */
+static void test_close_in_payload(void **state)
+{
+    (void)state;
+    enum { SIZE = 8 << 20 };
+    tqi_connector *own = testing_connector(&testing_token, 0);
+    tqi_channel *other = testing_channel(own, server.endpoint);
+    uint8_t *data = calloc(2, SIZE);
+    assert_non_null(data);
+    testing_call writing = {0}, reading = {.buffer = data + SIZE, .buffer_size = SIZE};
+    testing_read(other, &reading, SIZE, -1);
+    testing_write(other, &writing, TQI_UNIT_WRITE, data, SIZE, -1);
+    while (other->rx_call != reading.call) {
+        uv_run(&testing_loop, UV_RUN_ONCE);
+    }
+    testing_connector_stop(own);
+    free(data);
+    assert_int_equal(reading.status, TQ_ECLOSED);
+    assert_int_equal(writing.status, TQ_ECLOSED);
+    testing_until(&server.ended, 1);
+    testing_until(&server.sent, 1);
+}
+
+static void test_nobody_there(void **state)
+{
+    (void)state;
+    char endpoint[400];
+    snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:127.0.0.1:1");
+    tqi_channel *nowhere = testing_channel(connector, endpoint);
+    testing_call call = {0}, at_once = {0};
+    uint64_t start = tqi_now();
+    testing_reserve(nowhere, &call, 1, 0.1);
+    testing_reserve(nowhere, &at_once, 1, 0);
+    testing_until(&at_once.done, 1);
+    assert_int_equal(at_once.status, TQ_EUNREACHABLE);
+    testing_until(&call.done, 1);
+    assert_true(tqi_now() - start >= 100000000u && tqi_now() - start < 3000000000u);
+    assert_int_equal(call.status, TQ_EUNREACHABLE);
+    assert_non_null(strstr(call.error.message, endpoint));
+    assert_non_null(strstr(call.error.message, "tcp:127.0.0.1:1: connect: Connection refused"));
+    tqi_channel_rele(nowhere);
+}
+
+static void test_second_endpoint(void **state)
+{
+    (void)state;
+    char endpoint[700];
+    snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:localhost:1,%s",
+        server.endpoint);
+    tqi_connector *own = testing_connector(&testing_token, 0);
+    tqi_channel *list = testing_channel(own, endpoint);
+    testing_call call = {0};
+    testing_reserve(list, &call, 1, 15);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    testing_connector_stop(own);
+}
+
+/* Closed at any moment of connecting, in the middle of a look-up among them. */
+static void test_closed_client(void **state)
+{
+    (void)state;
+    for (int rounds = 0; rounds < 20; rounds++) {
+        tqi_connector *own = testing_connector(&testing_token, 0);
+        tqi_channel *unreachable = testing_channel(own, rounds % 2 ? "tcp:localhost:1" : server.endpoint);
+        testing_call call = {0};
+        testing_claim(unreachable, &call, false, -1);
+        for (int i = 0; i < rounds / 2; i++) {
+            uv_run(&testing_loop, UV_RUN_NOWAIT);
+        }
+        testing_connector_stop(own);
+        assert_int_equal(call.done, 1);
+        assert_int_equal(call.status, TQ_ECLOSED);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------- the heap */
+
+static void test_heap(void **state)
+{
+    (void)state;
+    enum { N = 500 };
+    tqi_heap heap = {0};
+    tqi_call *calls = calloc(N, sizeof *calls);
+    assert_non_null(calls);
+    uint32_t seed = 1;
+    for (int i = 0; i < N; i++) {
+        seed = seed * 1664525 + 1013904223;
+        calls[i].args.deadline = seed >> 22;
+        assert_int_equal(tqi_heap_push(&heap, &calls[i]), TQ_OK);
+    }
+    for (int i = 0; i < N; i += 3) {
+        tqi_heap_remove(&heap, &calls[i]);
+        tqi_heap_remove(&heap, &calls[i]);
+    }
+    uint64_t last = 0;
+    int n = 0;
+    tqi_call *top;
+    while ((top = tqi_heap_top(&heap))) {
+        assert_true(top->args.deadline >= last);
+        last = top->args.deadline;
+        tqi_heap_remove(&heap, top);
+        n++;
+    }
+    assert_int_equal(n, N - (N + 2) / 3);
+    free(heap.items);
+    free(calls);
+}
+
+static void test_many_deadlines(void **state)
+{
+    (void)state;
+    enum { N = 3000 };
+    testing_call *calls = calloc(N, sizeof *calls);
+    assert_non_null(calls);
+    tqi_channel *nowhere = testing_channel(connector, "unix:/nonexistent/tq.sock");
+    for (int i = 0; i < N; i++) {
+        testing_reserve(nowhere, &calls[i], (uint32_t)i, 0.02 + (i * 7919 % N) * 1e-5);
+    }
+    for (int i = 0; i < N; i++) {
+        testing_until(&calls[i].done, 1);
+        assert_int_equal(calls[i].status, TQ_EUNREACHABLE);
+    }
+    assert_null(nowhere->calls);
+    tqi_channel_rele(nowhere);
+    free(calls);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_cancel_before_sending, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cancel_waiting, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cancel_too_late, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cancel_disconnected, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deadline_waiting, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_orphan, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_orphan_resumed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deadline_in_payload, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_close_in_payload, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nobody_there, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_second_endpoint, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_closed_client, setup, teardown),
+        cmocka_unit_test(test_heap),
+        cmocka_unit_test_setup_teardown(test_many_deadlines, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("net_call", tests, NULL, NULL);
+}

@@ -1,0 +1,447 @@
+/*
+ * session_test.c - sessions: restarts of the server, grace, the death of a process, kept replies.
+ */
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "net/calling.h"
+#include "net/serving.h"
+#include "net/testing.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define OWN_MALLOC 1
+#else
+#define OWN_MALLOC 0
+#endif
+
+typedef struct openings {
+    int count;
+    int fresh;
+    uint64_t epoch;
+} openings;
+
+static void on_open(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+{
+    openings *o = arg;
+    assert_int_equal(tqi_channel_epoch(channel), epoch);
+    o->count++;
+    o->fresh += fresh;
+    o->epoch = epoch;
+}
+
+/* The connection of the server's one session breaks. */
+static void cut(testing_server *server)
+{
+    tqi_peer_close(server->session->peer);
+}
+
+static void test_restart(void **state)
+{
+    (void)state;
+    testing_server server;
+    char endpoint[128];
+    openings opened = {0};
+    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    testing_server_start(&server, endpoint, 100, 1000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_channel_on_open(channel, on_open, &opened);
+    testing_call claim = {0}, events = {0}, unsent = {0}, late = {0};
+    testing_claim(channel, &claim, false, -1);
+    testing_events(channel, &events, -1);
+    testing_until(&server.n_waiting, 2);
+    assert_int_equal(opened.count, 1);
+    assert_int_equal(opened.fresh, 1);
+    /* The whole process is gone: nothing answers the requests. */
+    cut(&server);
+    testing_server_stop(&server);
+    assert_int_equal(server.cancelled, 2);
+    testing_run_ms(30);
+    assert_int_equal(claim.done + events.done, 0);
+    testing_reserve(channel, &unsent, 3, -1);
+    testing_server_start(&server, endpoint, 101, 1000);
+    testing_until(&claim.done, 1);
+    assert_int_equal(claim.status, TQ_ESTALE);
+    assert_non_null(strstr(claim.error.message, endpoint));
+    assert_int_equal(claim.orphans, 0);
+    assert_int_equal(claim.orphans_freed, 1);
+    testing_until(&unsent.done, 1);
+    assert_int_equal(unsent.status, TQ_OK);
+    testing_until(&server.n_waiting, 1);
+    testing_answer(&server);
+    testing_until(&events.done, 1);
+    assert_int_equal(events.status, TQ_OK);
+    assert_int_equal(opened.count, 2);
+    assert_int_equal(opened.fresh, 2);
+    assert_int_equal(opened.epoch, 101);
+    testing_reserve(channel, &late, 4, 10);
+    testing_until(&late.done, 1);
+    assert_int_equal(late.status, TQ_OK);
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
+static void test_resume(void **state)
+{
+    (void)state;
+    testing_server server;
+    openings opened = {0};
+    testing_server_start(&server, testing_unix_endpoint(), 100, 5000);
+    tqi_connector *connector = testing_connector(&testing_token, UINT64_MAX - 1);
+    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_channel_on_open(channel, on_open, &opened);
+    testing_call claim = {0}, events = {0};
+    testing_claim(channel, &claim, false, -1);
+    testing_events(channel, &events, -1);
+    testing_until(&server.n_waiting, 2);
+    cut(&server);
+    assert_false(tqi_session_connected(server.session));
+    /* Answered while nobody is there: the claim's reply is kept, the events are asked for again. */
+    testing_answer(&server);
+    testing_answer(&server);
+    assert_int_equal(server.n_waiting, 0);
+    testing_until(&claim.done, 1);
+    assert_int_equal(claim.status, TQ_OK);
+    testing_until(&server.n_waiting, 1);
+    /* This one is still running when the connection breaks: the repeat finds it. */
+    cut(&server);
+    testing_until(&opened.count, 3);
+    testing_answer(&server);
+    testing_until(&events.done, 1);
+    assert_int_equal(events.status, TQ_OK);
+    assert_int_equal(opened.fresh, 1);
+    assert_int_equal(server.opened, 1);
+    assert_int_equal(server.handled, 3);
+    testing_until(&server.settled_acked, 1);
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+    assert_int_equal(server.settled_lost, 0);
+}
+
+/* An idle client comes back by itself: its session is worth something. */
+static void test_idle_reconnects(void **state)
+{
+    (void)state;
+    testing_server server;
+    openings opened = {0};
+    testing_server_start(&server, testing_unix_endpoint(), 100, 5000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_channel_on_open(channel, on_open, &opened);
+    testing_call call = {0};
+    testing_reserve(channel, &call, 1, 10);
+    testing_until(&call.done, 1);
+    for (int i = 0; i < 3; i++) {
+        cut(&server);
+        testing_until(&opened.count, i + 2);
+    }
+    assert_int_equal(server.opened, 1);
+    assert_int_equal(opened.fresh, 1);
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
+static void test_grace(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 100);
+    testing_raw raw;
+    testing_raw_connect(&raw, server.endpoint);
+    testing_raw_login(&raw);
+    static const tqi_frame reserve = {.version = 1, .kind = TQI_RESERVE, .request = 1, .ack = 1};
+    static const tqi_frame claim = {.version = 1, .kind = TQI_CLAIM, .request = 2, .ack = 1};
+    static const tqi_frame events = {.version = 1, .kind = TQI_EVENTS, .request = 3, .ack = 1};
+    testing_raw_frame(&raw, &reserve, NULL);
+    testing_raw_frame(&raw, &claim, NULL);
+    testing_raw_frame(&raw, &events, NULL);
+    testing_until(&server.n_waiting, 2);
+    uint64_t start = tqi_now();
+    testing_raw_close(&raw);
+    testing_until(&server.ended, 1);
+    assert_true(tqi_now() - start >= 100000000u);
+    assert_int_equal(server.ended_dead, 0);
+    assert_int_equal(server.cancelled, 2);
+    assert_int_equal(server.n_waiting, 0);
+    assert_int_equal(server.settled_lost, 1);
+    assert_int_equal(server.settled_acked, 0);
+    testing_server_stop(&server);
+}
+
+static void test_bye(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    testing_call claim = {0};
+    testing_claim(channel, &claim, false, -1);
+    testing_until(&server.n_waiting, 1);
+    testing_connector_stop(connector);
+    assert_int_equal(claim.done, 1);
+    assert_int_equal(claim.status, TQ_ECLOSED);
+    testing_until(&server.ended, 1);
+    assert_int_equal(server.cancelled, 1);
+    assert_int_equal(server.ended_dead, 0);
+    testing_server_stop(&server);
+}
+
+/* A released channel says goodbye to its server while others go on. */
+static void test_rele(void **state)
+{
+    (void)state;
+    testing_server servers[2];
+    testing_server_start(&servers[0], testing_unix_endpoint(), 1, 60000);
+    testing_server_start(&servers[1], testing_unix_endpoint(), 2, 60000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *a = testing_channel(connector, servers[0].endpoint);
+    tqi_channel *b = testing_channel(connector, servers[1].endpoint);
+    assert_ptr_equal(testing_channel(connector, servers[0].endpoint), a);
+    testing_call calls[3] = {0};
+    testing_reserve(a, &calls[0], 1, 10);
+    testing_reserve(b, &calls[1], 1, 10);
+    testing_until(&calls[0].done, 1);
+    testing_until(&calls[1].done, 1);
+    tqi_channel_rele(a);
+    testing_run_ms(20);
+    assert_int_equal(servers[0].ended, 0);
+    /* Released with a call on its way: the call ends as usual. */
+    testing_reserve(a, &calls[2], 2, 10);
+    tqi_channel_rele(a);
+    testing_until(&calls[2].done, 1);
+    assert_int_equal(calls[2].status, TQ_OK);
+    testing_until(&servers[0].ended, 1);
+    assert_int_equal(servers[0].settled_acked, 2);
+    assert_int_equal(servers[1].ended, 0);
+    a = testing_channel(connector, servers[0].endpoint);
+    calls[0].done = 0;
+    testing_reserve(a, &calls[0], 3, 10);
+    testing_until(&calls[0].done, 1);
+    assert_int_equal(servers[0].opened, 2);
+    testing_connector_stop(connector);
+    testing_server_stop(&servers[0]);
+    testing_server_stop(&servers[1]);
+}
+
+/* ---------------------------------------------------------------------------------------- processes that die */
+
+/* In a process of its own: a client, then a child that inherits its socket and stays; the client just ends. */
+static int child_main(const char *endpoint)
+{
+    uv_loop_init(&testing_loop);
+    testing_token.size = 32;
+    memset(testing_token.bytes, 'k', testing_token.size);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, endpoint);
+    testing_call call = {0}, claim = {0};
+    testing_claim(channel, &claim, false, -1);
+    testing_reserve(channel, &call, 1, -1);
+    testing_until(&call.done, 1);
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (;;) {
+            pause();
+        }
+    }
+    if (write(STDOUT_FILENO, &pid, sizeof pid) != sizeof pid) {
+        _exit(1);
+    }
+    char go;
+    if (read(STDIN_FILENO, &go, 1) != 1) {
+        _exit(2);
+    }
+    _exit(0);
+}
+
+static void test_death(void **state)
+{
+    (void)state;
+    testing_server server;
+    memset(testing_token.bytes, 'k', testing_token.size);
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    int in[2], out[2];
+    assert_int_equal(pipe(in), 0);
+    assert_int_equal(pipe(out), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(in[0], STDIN_FILENO);
+        dup2(out[1], STDOUT_FILENO);
+        for (int fd = 3; fd < 100; fd++) {
+            close(fd);
+        }
+        char name[] = "session_test", verb[] = "child";
+        char *args[] = {name, verb, server.endpoint, NULL};
+        execv("/proc/self/exe", args);
+        _exit(3);
+    }
+    close(in[0]);
+    close(out[1]);
+    testing_until(&server.executions, 1);
+    assert_int_equal(server.opened, 1);
+    assert_true(server.local);
+    assert_int_equal(tqi_session_pid(server.session), child);
+    pid_t grandchild = 0;
+    assert_int_equal(read(out[0], &grandchild, sizeof grandchild), sizeof grandchild);
+    assert_int_equal(server.ended, 0);
+    uint64_t start = tqi_now();
+    assert_int_equal(write(in[1], "g", 1), 1);
+    testing_until(&server.ended, 1);
+    assert_true(tqi_now() - start < 5000000000u);
+    assert_int_equal(server.ended_dead, 1);
+    assert_int_equal(server.cancelled, 1);
+    /* The heir of the socket still lives. */
+    assert_int_equal(kill(grandchild, 0), 0);
+    kill(grandchild, SIGKILL);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(in[1]);
+    close(out[0]);
+    testing_server_stop(&server);
+}
+
+/* What a forked child does with the client it inherited. */
+static void test_forked(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    testing_call call = {0}, again = {0};
+    testing_reserve(channel, &call, 1, 10);
+    testing_until(&call.done, 1);
+    int fd = channel->conn->fd;
+    pid_t child = fork();
+    if (child == 0) {
+        tqi_connector_forked(connector);
+        _exit(write(fd, "x", 1) == -1 ? 0 : 1);
+    }
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    testing_reserve(channel, &again, 2, 10);
+    testing_until(&again.done, 1);
+    assert_int_equal(again.status, TQ_OK);
+    assert_int_equal(server.opened, 1);
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
+/* -------------------------------------------------------------------------------------------- kept replies */
+
+static void test_acks(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    tqi_connector *connector = testing_connector(&testing_token, UINT64_MAX - 3);
+    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    testing_call claim = {0}, calls[10] = {0};
+    testing_claim(channel, &claim, false, -1);
+    for (uint32_t i = 0; i < 10; i++) {
+        testing_reserve(channel, &calls[i], i, 10);
+    }
+    testing_until(&calls[9].done, 1);
+    testing_run_ms(20);
+    /* The claim has the lowest number and no answer: nothing may be dropped. */
+    assert_int_equal(server.settled_acked, 0);
+    assert_int_equal(HASH_COUNT(server.session->requests), 11);
+    testing_answer(&server);
+    testing_until(&server.settled_acked, 11);
+    assert_int_equal(HASH_COUNT(server.session->requests), 0);
+    assert_null(server.session->keeps);
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
+typedef struct stream {
+    tqi_channel *channel;
+    uint64_t started, ended;
+    int over;
+    size_t kept; /* most at any time */
+    testing_server *server;
+} stream;
+
+enum { STREAM_CALLS = 100000, STREAM_WINDOW = 64 };
+
+static void stream_fill(stream *s);
+
+static void stream_done(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    stream *s = arg;
+    (void)call;
+    assert_int_equal(answer->status, TQ_OK);
+    s->ended++;
+    if (HASH_COUNT(s->server->session->requests) > s->kept) {
+        s->kept = HASH_COUNT(s->server->session->requests);
+    }
+    stream_fill(s);
+    s->over = s->ended == STREAM_CALLS;
+}
+
+static void stream_fill(stream *s)
+{
+    while (s->started < STREAM_CALLS && s->started - s->ended < STREAM_WINDOW) {
+        Tq__Reserve message;
+        tq__reserve__init(&message);
+        message.samples = 1;
+        tqi_call_args args = {.kind = TQI_RESERVE, .message = &message.base, .deadline = tqi_deadline(60),
+            .done = stream_done, .arg = s};
+        assert_int_equal(tqi_call_start(s->channel, &args, NULL, NULL), TQ_OK);
+        s->started++;
+    }
+}
+
+static void test_memory_stays_flat(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    stream s = {.server = &server, .channel = testing_channel(connector, server.endpoint)};
+    testing_call first = {0};
+    testing_reserve(s.channel, &first, 0, 10);
+    testing_until(&first.done, 1);
+    testing_run_ms(10);
+    size_t before = mallinfo2().uordblks;
+    stream_fill(&s);
+    testing_until(&s.over, 1);
+    testing_until(&server.settled_acked, STREAM_CALLS + 1);
+    size_t after = mallinfo2().uordblks;
+    assert_int_equal(server.executions, STREAM_CALLS + 1);
+    assert_true(s.kept <= 3 * STREAM_WINDOW);
+    assert_int_equal(HASH_COUNT(server.session->requests), 0);
+    if (!OWN_MALLOC) {
+        assert_true(after < before + 64 * 1024);
+    }
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 3 && strcmp(argv[1], "child") == 0) {
+        return child_main(argv[2]);
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_restart, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_resume, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_idle_reconnects, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_grace, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_bye, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_rele, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_death, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_forked, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_acks, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_memory_stays_flat, testing_setup, testing_teardown),
+    };
+    return cmocka_run_group_tests_name("net_session", tests, NULL, NULL);
+}
