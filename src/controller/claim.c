@@ -1,0 +1,315 @@
+/*
+ * claim.c - claims: taken at once, or waiting in the list of their view until a change serves them.
+ *
+ * A view belongs to one task and field set of a partition.  Its waiters stand in order of arrival and each is tried in
+ * that order; one that asks for more than there is does not hold up those behind it.  A served claim belongs to its
+ * client when the reply is acknowledged; until then it goes back when the session ends.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "controller/internal.h"
+
+/* What has to happen when the client has, or will never have, the reply. */
+typedef struct claim_receipt {
+    tqi_controller *ctl;
+    uint64_t claim;
+} claim_receipt;
+
+typedef struct claim_wait {
+    tqi_ctl_wait base;    /* first: waits are known by it */
+    const Tq__Claim *msg; /* lives until the request ends */
+    const tq_sampler *sampler;
+    tq_pick_request pick; /* strings are the message's */
+    tqi_view *view;       /* held */
+    tqi_result result;
+    claim_receipt *receipt; /* made before anything is taken */
+    struct claim_wait *prev, *next;
+} claim_wait;
+
+static void claim_settled(bool acked, void *arg)
+{
+    claim_receipt *receipt = arg;
+    tqi_controller *ctl = receipt->ctl;
+    if (acked) {
+        tqi_meta_claim_settle(ctl->meta, receipt->claim);
+    } else {
+        tqi_meta_claim_release(ctl->meta, receipt->claim);
+    }
+    free(receipt);
+    tqi_ctl_wake(ctl);
+}
+
+/* Sends a batch as the reply of a claim; on an error nothing was sent. */
+static int claim_reply(tqi_controller *ctl, tqi_request *request, const tqi_result *result,
+                       claim_receipt **receipt, tq_error *err)
+{
+    tqi_conv conv = {0};
+    Tq__Batch batch;
+    Tq__ClaimReply reply = TQ__CLAIM_REPLY__INIT;
+    int rc = tqi_conv_batch_out(&conv, &result->batch, tqi_meta_epoch(ctl->meta), &batch, err);
+    if (rc == TQ_OK) {
+        reply.batch = &batch;
+        reply.claim = result->claim;
+        if (receipt && result->claim) {
+            (*receipt)->ctl = ctl;
+            (*receipt)->claim = result->claim;
+            tqi_request_on_settled(request, claim_settled, *receipt);
+            *receipt = NULL;
+        }
+        tqi_ctl_reply(request, &reply.base);
+    }
+    tqi_conv_fini(&conv);
+    return rc;
+}
+
+static void claim_event(tqi_controller *ctl, tqi_request *request, const Tq__Claim *msg,
+                        const tqi_result *result)
+{
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "claim",
+                                               .session = tqi_ctl_session_name(request),
+                                               .partition = msg->partition,
+                                               .task = msg->task,
+                                               .samples = (uint32_t)result->batch.n,
+                                               .bytes = result->bytes});
+}
+
+/* Tries to take the samples of a claim: TQ_OK with wait->result filled, TQ_EAGAIN, or another error. */
+static int claim_take(tqi_controller *ctl, tqi_request *request, claim_wait *wait, tq_error *err)
+{
+    int rc =
+        tqi_sampler_claim(wait->sampler, wait->view, &wait->pick, tqi_ctl_session_number(request),
+                          wait->msg->tags, &wait->result, err);
+    if (rc == TQ_OK) {
+        claim_event(ctl, request, wait->msg, &wait->result);
+    }
+    return rc;
+}
+
+/* ------------------------------------------------------------------------------------------------ waiting */
+
+static void claim_free(claim_wait *wait)
+{
+    if (wait) {
+        if (wait->view) {
+            tqi_view_rele(wait->view);
+        }
+        tqi_result_fini(&wait->result);
+        free(wait->receipt);
+        free(wait);
+    }
+}
+
+static void claim_leave(tqi_ctl_wait *base)
+{
+    claim_wait *wait = (claim_wait *)base;
+    claim_wait *head = tqi_view_user(wait->view);
+    DL_DELETE(head, wait);
+    tqi_view_set_user(wait->view, head);
+    base->ctl->waiting--;
+}
+
+static void claim_answer(tqi_ctl_wait *base)
+{
+    claim_wait *wait = (claim_wait *)base;
+    tq_error err = {0};
+    if (claim_reply(base->ctl, base->request, &wait->result, &wait->receipt, &err) != TQ_OK) {
+        tqi_meta_claim_release(base->ctl->meta, wait->result.claim);
+        tqi_request_fail(base->request, &err);
+    }
+}
+
+/* Appends the claim's fields to a message, "a, b, c". */
+static void claim_list_fields(const Tq__Claim *msg, char *text, size_t size)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < msg->n_field && used + 1 < size; i++) {
+        int n = snprintf(text + used, size - used, "%s%s", i ? ", " : "", msg->field[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
+{
+    const claim_wait *wait = (const claim_wait *)base;
+    char fields[160] = "";
+    claim_list_fields(wait->msg, fields, sizeof(fields));
+    tqi_error_set(
+        err, TQ_ETIMEDOUT,
+        "claim of %u samples of partition '%s' by task '%s' with fields %s: %u ready after %llu ms",
+        (unsigned)wait->pick.batch_size, wait->msg->partition, wait->msg->task, fields,
+        (unsigned)tqi_view_ready(wait->view), (unsigned long long)wait->msg->timeout_ms);
+}
+
+static void claim_dispose(tqi_ctl_wait *base)
+{
+    claim_free((claim_wait *)base);
+}
+
+static const tqi_ctl_wait_type claim_wait_type = {.leave = claim_leave,
+                                                  .answer = claim_answer,
+                                                  .describe = claim_describe,
+                                                  .dispose = claim_dispose};
+
+/* Marks a waiter ready when it can be served or has failed; false when it waits on. */
+static bool claim_try(claim_wait *wait)
+{
+    tq_error err = {0};
+    int rc = claim_take(wait->base.ctl, wait->base.request, wait, &err);
+    if (rc == TQ_EAGAIN) {
+        return false;
+    }
+    if (rc != TQ_OK) {
+        wait->base.failure = malloc(sizeof(err));
+        if (!wait->base.failure) {
+            /* Nothing to carry the error in: it is tried again with the next change, or times out. */
+            tqi_log(TQI_WARN, "controller", "a claim failed without memory to say so: %s",
+                    err.message);
+            return false;
+        }
+        *wait->base.failure = err;
+    }
+    tqi_ctl_wait_ready(&wait->base);
+    return true;
+}
+
+void tqi_ctl_claims_gather(tqi_view *view)
+{
+    /* A pick may leave cached picks for others, also for older ones: go round until nobody is served. */
+    bool served = true;
+    while (served) {
+        claim_wait *wait = NULL;
+        served = false;
+        DL_FOREACH ((claim_wait *)tqi_view_user(view), wait) {
+            if (!wait->base.ready && claim_try(wait)) {
+                served = true;
+            }
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ handlers */
+
+static int claim_check(const Tq__Claim *msg, tq_error *err)
+{
+    int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+    rc = rc ? rc : tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
+    for (size_t i = 0; i < msg->n_field && rc == TQ_OK; i++) {
+        rc = tqi_check_name("field", msg->field[i], TQ_NAME_MAX, err);
+    }
+    if (rc) {
+        return rc;
+    }
+    if (msg->n_field == 0) {
+        return tqi_error_set(err, TQ_EINVAL, "claim of partition '%s' by task '%s' names no field",
+                             msg->partition, msg->task);
+    }
+    if (msg->mode != TQ__CLAIM_MODE__FETCH && msg->mode != TQ__CLAIM_MODE__FORCE_FETCH) {
+        return tqi_error_set(err, TQ_EINVAL, "unknown claim mode %d", (int)msg->mode);
+    }
+    if (msg->mode == TQ__CLAIM_MODE__FETCH &&
+        (msg->batch_size <= 0 || msg->batch_size > UINT32_MAX)) {
+        return tqi_error_set(err, TQ_ESIZE,
+                             "claim of %lld samples of partition '%s' by task '%s': the size must "
+                             "be positive and below 2^32",
+                             (long long)msg->batch_size, msg->partition, msg->task);
+    }
+    return TQ_OK;
+}
+
+/* Every sample with what it has, whatever was consumed; nothing is marked. */
+static int claim_force(tqi_controller *ctl, tqi_request *request, const Tq__Claim *msg,
+                       tq_error *err)
+{
+    tqi_result result = {0};
+    tqi_resolve resolve = {
+        .partition = msg->partition,
+        .fields = (const char *const *)msg->field,
+        .n_fields = msg->n_field,
+        .lenient = true,
+        .tags = msg->tags,
+    };
+    int rc = tqi_meta_resolve(ctl->meta, &resolve, &result, err);
+    if (rc == TQ_OK) {
+        rc = claim_reply(ctl, request, &result, NULL, err);
+    }
+    tqi_result_fini(&result);
+    return rc;
+}
+
+/* Makes a waiter that holds its view and all that a later success needs. */
+static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait **out, tq_error *err)
+{
+    claim_wait *wait = calloc(1, sizeof(*wait));
+    if (!wait) {
+        tqi_error_nomem(err, "a claim");
+        return TQ_ENOMEM;
+    }
+    wait->msg = msg;
+    wait->pick = (tq_pick_request){
+        .batch_size = (uint32_t)msg->batch_size,
+        .partition = msg->partition,
+        .task = msg->task,
+        .config = msg->config[0] ? msg->config : "{}",
+    };
+    int rc = tqi_sampler_find(msg->sampler[0] ? msg->sampler : ctl->sampler, &wait->sampler, err);
+    if (rc == TQ_OK && wait->sampler->check) {
+        rc = wait->sampler->check(&wait->pick, err);
+    }
+    if (rc == TQ_OK) {
+        rc = tqi_view_get(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field,
+                          msg->task, &wait->view, err);
+    }
+    if (rc == TQ_OK) {
+        wait->receipt = calloc(1, sizeof(*wait->receipt));
+        rc = wait->receipt ? TQ_OK : tqi_error_nomem(err, "a claim");
+    }
+    if (rc) {
+        claim_free(wait);
+        return rc;
+    }
+    *out = wait;
+    return TQ_OK;
+}
+
+int tqi_ctl_on_claim(tqi_controller *ctl, tqi_request *request, const Tq__Claim *msg, tq_error *err)
+{
+    claim_wait *wait = NULL;
+    int rc = claim_check(msg, err);
+    if (rc) {
+        return rc;
+    }
+    if (msg->mode == TQ__CLAIM_MODE__FORCE_FETCH) {
+        return claim_force(ctl, request, msg, err);
+    }
+    rc = claim_prepare(ctl, msg, &wait, err);
+    if (rc) {
+        return rc;
+    }
+    rc = claim_take(ctl, request, wait, err);
+    if (rc == TQ_EAGAIN && !msg->poll && !ctl->polling) {
+        claim_wait *head = tqi_view_user(wait->view);
+        DL_APPEND(head, wait);
+        tqi_view_set_user(wait->view, head);
+        ctl->waiting++;
+        tqi_ctl_wait_park(ctl, &wait->base, &claim_wait_type, request, msg->timeout_ms);
+        return TQ_OK;
+    }
+    if (rc == TQ_OK) {
+        rc = claim_reply(ctl, request, &wait->result, &wait->receipt, err);
+        if (rc) {
+            tqi_meta_claim_release(ctl->meta, wait->result.claim);
+        }
+    }
+    claim_free(wait);
+    return rc;
+}
+
+int tqi_ctl_on_release(tqi_controller *ctl, tqi_request *request, const Tq__Release *msg,
+                       tq_error *err)
+{
+    (void)err;
+    tqi_meta_claim_release(ctl->meta, msg->claim);
+    tqi_ctl_reply_empty(request);
+    return TQ_OK;
+}

@@ -1,0 +1,414 @@
+/*
+ * claim_test.c - claims over the real connection: taken, waiting, woken, timed out, cancelled, given back.
+ */
+#include "controller/test_kit.h"
+
+static kit k;
+static kit_client unit, producer, consumer;
+static char *value[] = {(char *)(uintptr_t) "value"};
+
+static int setup(void **state)
+{
+    (void)state;
+    kit_start(&k, NULL);
+    kit_connect(&k, &unit, "unit");
+    kit_connect(&k, &producer, "producer");
+    kit_connect(&k, &consumer, "consumer");
+    kit_register(&unit, "unit", 77, false);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    kit_disconnect(&unit);
+    kit_disconnect(&producer);
+    kit_disconnect(&consumer);
+    kit_stop(&k);
+    return 0;
+}
+
+static void put(const char *partition, uint32_t rows)
+{
+    kit_put what = {.partition = partition, .field = "value", .rows = rows};
+    kit_free(kit_publish(&producer, &what));
+}
+
+static void gives_what_is_ready(void **state)
+{
+    Tq__Claim claim;
+    Tq__ConsumptionQuery query;
+    Tq__Clear clear;
+    (void)state;
+    put("p", 4);
+    kit_claim(&claim, "p", value, 3, "train");
+    Tq__ClaimReply *reply = kit_ok(&consumer, TQI_CLAIM, &claim);
+    const Tq__Batch *batch = reply->batch;
+    assert_true(reply->claim != 0);
+    assert_string_equal(batch->partition, "p");
+    assert_int_equal(batch->n_index, 3);
+    assert_int_equal(batch->n_field, 1);
+    assert_string_equal(batch->field[0]->name, "value");
+    assert_int_equal(batch->field[0]->dtype, TQ_INT | 64 << 8);
+    assert_int_equal(batch->n_block, 1);
+    assert_int_equal(batch->n_owner, 1);
+    assert_string_equal(batch->owner[0]->name, "unit");
+    assert_int_equal(batch->owner[0]->incarnation, 77);
+    assert_int_equal(batch->block[0]->locator.len, 4);
+    assert_memory_equal(batch->block[0]->locator.data, "here", 4);
+    uint32_t rows = 0;
+    for (size_t i = 0; i < batch->field[0]->n_run_block; i++) {
+        assert_int_equal(batch->field[0]->run_block[i], 1);
+        assert_int_equal(batch->field[0]->run_offset[i], rows * 8);
+        rows += batch->field[0]->run_rows[i];
+    }
+    assert_int_equal(rows, 3);
+    kit_free(reply);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 2, "train"), 0);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 4, "other"), 4);
+    tq__consumption_query__init(&query);
+    query.partition = claim.partition;
+    query.task = claim.task;
+    Tq__ConsumptionReply *consumed = kit_ok(&producer, TQI_CONSUMPTION, &query);
+    assert_true(consumed->known);
+    assert_int_equal(consumed->n_index, 4);
+    assert_int_equal(consumed->consumed.len, 4);
+    assert_memory_equal(consumed->consumed.data, "\1\1\1\0", 4);
+    kit_free(consumed);
+    tq__clear__init(&clear);
+    clear.partition = claim.partition;
+    clear.all = true;
+    Tq__ClearReply *cleared = kit_ok(&producer, TQI_CLEAR, &clear);
+    assert_int_equal(cleared->samples, 4);
+    kit_free(cleared);
+    consumed = kit_ok(&producer, TQI_CONSUMPTION, &query);
+    assert_false(consumed->known);
+    kit_free(consumed);
+}
+
+static void waits_until_there_is_enough(void **state)
+{
+    Tq__Claim claim;
+    kit_call call;
+    (void)state;
+    /* Neither partition nor field exist yet. */
+    kit_claim(&claim, "p", value, 3, "train");
+    kit_send(&consumer, TQI_CLAIM, &claim, &call);
+    kit_until_waiting(&producer, 1);
+    put("p", 2);
+    put("elsewhere", 8);
+    kit_until_waiting(&producer, 1);
+    assert_false(call.done);
+    put("p", 1);
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    assert_int_equal(((Tq__ClaimReply *)call.reply)->batch->n_index, 3);
+    kit_end(&call);
+    kit_until_waiting(&producer, 0);
+}
+
+static void serves_the_oldest_first(void **state)
+{
+    Tq__Claim claim;
+    kit_call first, second, large;
+    (void)state;
+    kit_claim(&claim, "p", value, 8, "train");
+    kit_send(&consumer, TQI_CLAIM, &claim, &large);
+    kit_until_waiting(&producer, 1);
+    claim.batch_size = 2;
+    kit_send(&consumer, TQI_CLAIM, &claim, &first);
+    kit_until_waiting(&producer, 2);
+    kit_send(&consumer, TQI_CLAIM, &claim, &second);
+    kit_until_waiting(&producer, 3);
+    put("p", 3);
+    assert_int_equal(kit_wait(&first), TQ_OK);
+    kit_until_waiting(&producer, 2);
+    assert_false(second.done);
+    put("p", 9);
+    assert_int_equal(kit_wait(&large), TQ_OK);
+    assert_int_equal(kit_wait(&second), TQ_OK);
+    assert_int_equal(((Tq__ClaimReply *)large.reply)->batch->n_index, 8);
+    kit_end(&first);
+    kit_end(&second);
+    kit_end(&large);
+}
+
+static void waits_on_when_its_partition_is_cleared(void **state)
+{
+    Tq__Claim claim;
+    Tq__Clear clear;
+    kit_call call;
+    (void)state;
+    put("p", 1);
+    kit_claim(&claim, "p", value, 2, "train");
+    kit_send(&consumer, TQI_CLAIM, &claim, &call);
+    kit_until_waiting(&producer, 1);
+    tq__clear__init(&clear);
+    clear.partition = claim.partition;
+    clear.all = true;
+    kit_free(kit_ok(&producer, TQI_CLEAR, &clear));
+    put("p", 1);
+    kit_until_waiting(&producer, 1);
+    put("p", 1);
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    assert_int_equal(((Tq__ClaimReply *)call.reply)->batch->n_index, 2);
+    kit_end(&call);
+}
+
+static void times_out_with_the_reason(void **state)
+{
+    Tq__Claim claim;
+    kit_call call;
+    (void)state;
+    put("p", 2);
+    kit_claim(&claim, "p", value, 5, "train");
+    claim.timeout_ms = 30;
+    kit_send(&consumer, TQI_CLAIM, &claim, &call);
+    assert_int_equal(kit_wait(&call), TQ_ETIMEDOUT);
+    assert_non_null(strstr(call.error.message, "5 samples"));
+    assert_non_null(strstr(call.error.message, "'p'"));
+    assert_non_null(strstr(call.error.message, "'train'"));
+    assert_non_null(strstr(call.error.message, "value"));
+    assert_non_null(strstr(call.error.message, "2 ready"));
+    kit_end(&call);
+    kit_until_waiting(&producer, 0);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 2, "train"), 2);
+}
+
+static void keeps_deadlines_in_order(void **state)
+{
+    Tq__Claim claim;
+    kit_call late, soon, never;
+    (void)state;
+    kit_claim(&claim, "p", value, 5, "train");
+    kit_send(&consumer, TQI_CLAIM, &claim, &never);
+    claim.timeout_ms = 60000;
+    kit_send(&consumer, TQI_CLAIM, &claim, &late);
+    claim.timeout_ms = 20;
+    kit_send(&consumer, TQI_CLAIM, &claim, &soon);
+    assert_int_equal(kit_wait(&soon), TQ_ETIMEDOUT);
+    assert_false(late.done);
+    tqi_call_cancel(late.call);
+    assert_int_equal(kit_wait(&late), TQ_ECANCELED);
+    assert_false(never.done);
+    put("p", 5);
+    assert_int_equal(kit_wait(&never), TQ_OK);
+    kit_end(&late);
+    kit_end(&soon);
+    kit_end(&never);
+}
+
+static void can_be_cancelled(void **state)
+{
+    Tq__Claim claim;
+    kit_call call;
+    (void)state;
+    kit_claim(&claim, "p", value, 1, "train");
+    kit_send(&consumer, TQI_CLAIM, &claim, &call);
+    kit_until_waiting(&producer, 1);
+    tqi_call_cancel(call.call);
+    assert_int_equal(kit_wait(&call), TQ_ECANCELED);
+    kit_end(&call);
+    kit_until_waiting(&producer, 0);
+    put("p", 1);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 1, "train"), 1);
+}
+
+static void goes_back_when_never_acknowledged(void **state)
+{
+    Tq__Claim claim;
+    kit_raw raw;
+    tqi_frame frame;
+    kit_call call;
+    (void)state;
+    put("p", 2);
+    kit_raw_open(&k, &raw);
+    kit_claim(&claim, "p", value, 2, "train");
+    kit_raw_send(&raw, TQI_CLAIM, 0, &claim);
+    Tq__ClaimReply *reply = kit_raw_receive(&raw, &frame);
+    assert_int_equal(frame.kind, TQI_CLAIM);
+    assert_int_equal(reply->batch->n_index, 2);
+    kit_free(reply);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 1, "train"), 0);
+    /* Somebody waits for these samples, and gets them when the session ends without an ack. */
+    kit_send(&consumer, TQI_CLAIM, &claim, &call);
+    kit_until_waiting(&producer, 1);
+    kit_raw_send(&raw, TQI_BYE, 0, NULL);
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    assert_int_equal(((Tq__ClaimReply *)call.reply)->batch->n_index, 2);
+    kit_end(&call);
+    kit_raw_close(&raw);
+}
+
+static void stays_taken_once_acknowledged(void **state)
+{
+    Tq__Claim claim;
+    Tq__Events ask;
+    kit_raw raw;
+    tqi_frame frame;
+    kit_call call;
+    (void)state;
+    put("p", 2);
+    tq__events__init(&ask);
+    Tq__EventsReply *events = kit_ok(&producer, TQI_EVENTS, &ask);
+    ask.since = events->next;
+    kit_free(events);
+    kit_raw_open(&k, &raw);
+    kit_claim(&claim, "p", value, 2, "train");
+    uint64_t number = kit_raw_send(&raw, TQI_CLAIM, 0, &claim);
+    kit_free(kit_raw_receive(&raw, &frame));
+    kit_raw_send(&raw, TQI_ACK, number + 1, NULL);
+    kit_raw_send(&raw, TQI_BYE, 0, NULL);
+    /* join and claim of the raw session, then its leave. */
+    ask.wait = true;
+    for (bool left = false; !left;) {
+        kit_send(&producer, TQI_EVENTS, &ask, &call);
+        assert_int_equal(kit_wait(&call), TQ_OK);
+        events = (Tq__EventsReply *)call.reply;
+        ask.since = events->next;
+        left = events->n_event && strcmp(events->event[events->n_event - 1]->kind, "leave") == 0;
+        kit_end(&call);
+    }
+    assert_int_equal(kit_poll(&consumer, "p", "value", 1, "train"), 0);
+    kit_raw_close(&raw);
+}
+
+static void waiting_claims_end_with_their_session(void **state)
+{
+    Tq__Claim claim;
+    kit_raw raw;
+    kit_call call;
+    (void)state;
+    kit_raw_open(&k, &raw);
+    kit_claim(&claim, "p", value, 1, "train");
+    kit_raw_send(&raw, TQI_CLAIM, 0, &claim);
+    kit_until_waiting(&producer, 1);
+    kit_send(&consumer, TQI_CLAIM, &claim, &call);
+    kit_until_waiting(&producer, 2);
+    kit_raw_send(&raw, TQI_BYE, 0, NULL);
+    kit_until_waiting(&producer, 1);
+    put("p", 1);
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    kit_end(&call);
+    kit_raw_close(&raw);
+}
+
+static void is_given_back_by_release(void **state)
+{
+    Tq__Claim claim;
+    Tq__Release release = TQ__RELEASE__INIT;
+    kit_raw raw;
+    tqi_frame frame;
+    (void)state;
+    put("p", 2);
+    kit_raw_open(&k, &raw);
+    kit_claim(&claim, "p", value, 2, "train");
+    kit_raw_send(&raw, TQI_CLAIM, 0, &claim);
+    Tq__ClaimReply *reply = kit_raw_receive(&raw, &frame);
+    release.claim = reply->claim;
+    kit_free(reply);
+    kit_raw_send(&raw, TQI_RELEASE, 0, &release);
+    kit_free(kit_raw_receive(&raw, &frame));
+    assert_int_equal(frame.kind, TQI_RELEASE);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 2, "train"), 2);
+    kit_raw_close(&raw);
+}
+
+static void force_gives_everything(void **state)
+{
+    Tq__Claim claim;
+    char *fields[] = {value[0], (char *)(uintptr_t) "missing"};
+    (void)state;
+    put("p", 3);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 2, "train"), 2);
+    kit_claim(&claim, "p", fields, -1, "train");
+    claim.n_field = 2;
+    claim.mode = TQ__CLAIM_MODE__FORCE_FETCH;
+    claim.sampler = (char *)(uintptr_t) "no such sampler";
+    Tq__ClaimReply *reply = kit_ok(&consumer, TQI_CLAIM, &claim);
+    assert_int_equal(reply->batch->n_index, 3);
+    assert_int_equal(reply->batch->n_field, 1);
+    assert_true(reply->claim == 0);
+    kit_free(reply);
+    claim.partition = (char *)(uintptr_t) "nowhere";
+    reply = kit_ok(&consumer, TQI_CLAIM, &claim);
+    assert_int_equal(reply->batch->n_index, 0);
+    kit_free(reply);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 1, "train"), 1);
+}
+
+static void refuses_what_cannot_be(void **state)
+{
+    Tq__Claim claim;
+    (void)state;
+    put("p", 4);
+    kit_claim(&claim, "p", value, 0, "train");
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_ESIZE, "0 samples");
+    claim.batch_size = -3;
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_ESIZE, "-3 samples");
+    claim.batch_size = 2;
+    claim.sampler = (char *)(uintptr_t) "roulette";
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_ESAMPLER, "roulette");
+    claim.sampler = (char *)(uintptr_t) "";
+    claim.n_field = 0;
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_EINVAL, "no field");
+    claim.n_field = 1;
+    claim.task = (char *)(uintptr_t) "";
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_ENAME, "task");
+    claim.task = (char *)(uintptr_t) "train";
+    claim.partition = (char *)(uintptr_t) "";
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_ENAME, "partition");
+    claim.partition = (char *)(uintptr_t) "p";
+    claim.mode = (Tq__ClaimMode)9;
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_EINVAL, "mode");
+    assert_int_equal(kit_poll(&consumer, "p", "value", 4, "train"), 4);
+}
+
+static void fails_at_once_when_the_sampler_says_so(void **state)
+{
+    Tq__Claim claim;
+    (void)state;
+    kit_claim(&claim, "p", value, 5, "train");
+    claim.sampler = (char *)(uintptr_t) "grpo_group_n";
+    claim.config = (char *)(uintptr_t) "{\"n_samples_per_prompt\": 2}";
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_EINVAL, "5");
+}
+
+static void polling_is_an_option_of_the_controller(void **state)
+{
+    tqi_controller_options options = {.polling = true, .grace_ms = 1000, .first_counters = 3};
+    Tq__Claim claim;
+    (void)state;
+    kit_start(&k, &options);
+    kit_connect(&k, &unit, "unit");
+    kit_connect(&k, &producer, "producer");
+    kit_connect(&k, &consumer, "consumer");
+    kit_register(&unit, "unit", 77, false);
+    kit_claim(&claim, "p", value, 8, "train");
+    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_EAGAIN, "");
+    /* With counters that wrap on the way. */
+    put("p", 8);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 8, "train"), 8);
+    assert_int_equal(kit_poll(&consumer, "p", "value", 1, "train"), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(gives_what_is_ready, setup, teardown),
+        cmocka_unit_test_setup_teardown(waits_until_there_is_enough, setup, teardown),
+        cmocka_unit_test_setup_teardown(serves_the_oldest_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(waits_on_when_its_partition_is_cleared, setup, teardown),
+        cmocka_unit_test_setup_teardown(times_out_with_the_reason, setup, teardown),
+        cmocka_unit_test_setup_teardown(keeps_deadlines_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(can_be_cancelled, setup, teardown),
+        cmocka_unit_test_setup_teardown(goes_back_when_never_acknowledged, setup, teardown),
+        cmocka_unit_test_setup_teardown(stays_taken_once_acknowledged, setup, teardown),
+        cmocka_unit_test_setup_teardown(waiting_claims_end_with_their_session, setup, teardown),
+        cmocka_unit_test_setup_teardown(is_given_back_by_release, setup, teardown),
+        cmocka_unit_test_setup_teardown(force_gives_everything, setup, teardown),
+        cmocka_unit_test_setup_teardown(refuses_what_cannot_be, setup, teardown),
+        cmocka_unit_test_setup_teardown(fails_at_once_when_the_sampler_says_so, setup, teardown),
+        cmocka_unit_test_teardown(polling_is_an_option_of_the_controller, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

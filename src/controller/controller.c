@@ -1,0 +1,278 @@
+/*
+ * controller.c - lifecycle of the controller, its sessions, and the way from a request to its handler.
+ */
+#include "controller/controller.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "controller/internal.h"
+
+#define CTL_EVENTS     65536u
+#define CTL_FIRST_KIND TQI_PUBLISH
+
+/* ------------------------------------------------------------------------------------------------ requests */
+
+/* A handler behind the type that all of them share. */
+typedef int (*ctl_handler)(tqi_controller *ctl, tqi_request *request,
+                           const ProtobufCMessage *message, tq_error *err);
+
+#define CTL_ENTRY(number, NAME, method, Message, reply, Reply, mode)                   \
+    static int ctl_entry_##method(tqi_controller *ctl, tqi_request *request,           \
+                                  const ProtobufCMessage *message, tq_error *err)      \
+    {                                                                                  \
+        return tqi_ctl_on_##method(ctl, request, (const Tq__##Message *)message, err); \
+    }
+TQI_CONTROLLER_METHODS(CTL_ENTRY)
+#undef CTL_ENTRY
+
+#define CTL_ROW(number, NAME, method, Message, reply, Reply, mode) \
+    [(number)-CTL_FIRST_KIND] = ctl_entry_##method,
+static const ctl_handler ctl_handlers[] = {TQI_CONTROLLER_METHODS(CTL_ROW)};
+#undef CTL_ROW
+
+static ctl_handler ctl_find(uint16_t kind)
+{
+    size_t place = (size_t)kind - CTL_FIRST_KIND;
+    return kind >= CTL_FIRST_KIND && place < sizeof(ctl_handlers) / sizeof(*ctl_handlers)
+               ? ctl_handlers[place]
+               : NULL;
+}
+
+static bool ctl_serves(uint16_t kind, void *ctx)
+{
+    (void)ctx;
+    return ctl_find(kind) != NULL;
+}
+
+static void ctl_handle(tqi_request *request, const ProtobufCMessage *message, void *ctx)
+{
+    tqi_controller *ctl = ctx;
+    tq_error err = {0};
+    int rc = TQ_OK;
+    ctl->held++;
+    if (!tqi_ctl_session_of(request)) {
+        rc = tqi_error_nomem(&err, "this session");
+    } else {
+        rc = ctl_find(tqi_request_kind(request))(ctl, request, message, &err);
+    }
+    if (rc) {
+        if (err.code == TQ_OK) {
+            tqi_error_set(&err, rc, "request failed");
+        }
+        tqi_request_fail(request, &err);
+    }
+    ctl->held--;
+    tqi_ctl_wake(ctl);
+}
+
+tqi_ctl_session *tqi_ctl_session_of(const tqi_request *request)
+{
+    tqi_session *session = tqi_request_session(request);
+    return session ? tqi_session_user(session) : NULL;
+}
+
+uint64_t tqi_ctl_session_number(const tqi_request *request)
+{
+    const tqi_ctl_session *session = tqi_ctl_session_of(request);
+    return session ? session->number : 0;
+}
+
+const char *tqi_ctl_session_name(const tqi_request *request)
+{
+    tqi_session *session = tqi_request_session(request);
+    return session ? tqi_session_name(session) : "";
+}
+
+void tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply)
+{
+    tqi_request_reply(request, reply, NULL, 0, NULL, NULL);
+}
+
+void tqi_ctl_reply_empty(tqi_request *request)
+{
+    Tq__Empty empty = TQ__EMPTY__INIT;
+    tqi_ctl_reply(request, &empty.base);
+}
+
+int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, tq_error *err)
+{
+    uint64_t ours = tqi_meta_epoch(ctl->meta);
+    if (epoch && epoch != ours) {
+        return tqi_error_set(err, TQ_ESTALE, "%s is of epoch %016llx, this controller's is %016llx",
+                             what, (unsigned long long)epoch, (unsigned long long)ours);
+    }
+    return TQ_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ sessions */
+
+static void ctl_session_open(tqi_session *net, void *ctx)
+{
+    tqi_controller *ctl = ctx;
+    tqi_ctl_session *session = calloc(1, sizeof(*session));
+    if (!session) {
+        tqi_log(TQI_ERROR, "controller", "no memory for session '%s': it gets errors",
+                tqi_session_name(net));
+    } else {
+        session->number = ++ctl->last_session;
+        session->net = net;
+    }
+    tqi_session_set_user(net, session);
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "join", .session = tqi_session_name(net)});
+    tqi_ctl_wake(ctl);
+}
+
+static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
+{
+    tqi_controller *ctl = ctx;
+    tqi_ctl_session *session = tqi_session_user(net);
+    if (session) {
+        tqi_ctl_owners_leave(ctl, session);
+        tqi_meta_session_end(ctl->meta, session->number, dead);
+    }
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "leave", .session = tqi_session_name(net)});
+    tqi_session_set_user(net, NULL);
+    free(session);
+    tqi_ctl_wake(ctl);
+}
+
+static const tqi_service ctl_service = {
+    .name = "controller",
+    .session_open = ctl_session_open,
+    .session_end = ctl_session_end,
+    .serves = ctl_serves,
+    .handle = ctl_handle,
+};
+
+/* ------------------------------------------------------------------------------------------------ lifecycle */
+
+static void ctl_free(tqi_controller *ctl)
+{
+    tqi_ctl_owners_free(ctl);
+    tqi_ctl_events_fini(&ctl->events);
+    if (ctl->meta) {
+        tqi_meta_free(ctl->meta);
+    }
+    tqi_buf_fini(&ctl->endpoint);
+    free(ctl->sampler);
+    free(ctl->manager);
+    free(ctl->manager_config);
+    free(ctl->config);
+    free(ctl);
+}
+
+static void ctl_timer_closed(uv_handle_t *handle)
+{
+    tqi_controller *ctl = handle->data;
+    void (*closed)(void *arg) = ctl->closed;
+    void *arg = ctl->closed_arg;
+    ctl_free(ctl);
+    if (closed) {
+        closed(arg);
+    }
+}
+
+static void ctl_server_closed(void *arg)
+{
+    tqi_controller *ctl = arg;
+    uv_close((uv_handle_t *)&ctl->timer, ctl_timer_closed);
+}
+
+void tqi_controller_close(tqi_controller *ctl, void (*done)(void *arg), void *arg)
+{
+    ctl->closing = true;
+    ctl->closed = done;
+    ctl->closed_arg = arg;
+    if (ctl->server) {
+        tqi_server_close(ctl->server, ctl_server_closed, ctl);
+    } else {
+        ctl_server_closed(ctl);
+    }
+}
+
+/* The table, with its counters near their wrap when a test wants that. */
+static int ctl_make_meta(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
+{
+    uint64_t below = options->first_counters;
+    tqi_meta_options meta = {.epoch = options->epoch ? options->epoch : tqi_random_id()};
+    if (below) {
+        meta.first_index = (uint32_t)(0u - below);
+        meta.first_incarnation = (uint32_t)(0u - below);
+        meta.first_block = 0u - below;
+        meta.first_ordinal = 0u - below;
+        meta.first_claim = 0u - below;
+    }
+    return tqi_meta_alloc(&meta, &ctl->meta, err);
+}
+
+/* Everything but sockets. */
+static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
+{
+    const tq_sampler *sampler = NULL;
+    int rc = tqi_sampler_find(options->sampler, &sampler, err);
+    if (rc) {
+        return rc;
+    }
+    ctl->sampler = strdup(sampler->name);
+    ctl->manager = strdup(options->manager ? options->manager : "");
+    ctl->manager_config = strdup(options->manager_config ? options->manager_config : "");
+    ctl->config = strdup(options->config ? options->config : "");
+    if (!ctl->sampler || !ctl->manager || !ctl->manager_config || !ctl->config) {
+        return tqi_error_nomem(err, "a controller");
+    }
+    ctl->polling = options->polling;
+    ctl->owner_timeout_ms = options->owner_timeout_ms;
+    ctl->started = tqi_now();
+    rc = tqi_ctl_events_init(&ctl->events, options->events ? options->events : CTL_EVENTS, err);
+    return rc ? rc : ctl_make_meta(ctl, options, err);
+}
+
+static int ctl_listen(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
+{
+    tqi_server_options server = {
+        .epoch = tqi_meta_epoch(ctl->meta), .token = options->token, .grace_ms = options->grace_ms};
+    int rc = tqi_server_alloc(ctl->loop, &ctl_service, ctl, &server, &ctl->server, err);
+    for (size_t i = 0; i < options->n_listen && rc == TQ_OK; i++) {
+        char bound[512] = "";
+        rc = tqi_server_listen(ctl->server, options->listen[i], bound, sizeof(bound), err);
+        if (rc == TQ_OK && tqi_buf_printf(&ctl->endpoint, "%s%s", i ? "," : "", bound) != TQ_OK) {
+            rc = tqi_error_nomem(err, "an endpoint");
+        }
+    }
+    return rc;
+}
+
+int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
+                         tqi_controller **out, tq_error *err)
+{
+    tqi_controller *ctl = calloc(1, sizeof(*ctl));
+    if (!ctl) {
+        return tqi_error_nomem(err, "a controller");
+    }
+    ctl->loop = loop;
+    int rc = ctl_make(ctl, options, err);
+    if (rc) {
+        ctl_free(ctl);
+        return rc;
+    }
+    uv_timer_init(loop, &ctl->timer);
+    ctl->timer.data = ctl;
+    rc = ctl_listen(ctl, options, err);
+    if (rc) {
+        tqi_controller_close(ctl, NULL, NULL);
+        return rc;
+    }
+    *out = ctl;
+    return TQ_OK;
+}
+
+const char *tqi_controller_endpoint(const tqi_controller *ctl)
+{
+    return ctl->endpoint.data ? (const char *)ctl->endpoint.data : "";
+}
+
+uint64_t tqi_controller_epoch(const tqi_controller *ctl)
+{
+    return tqi_meta_epoch(ctl->meta);
+}

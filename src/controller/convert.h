@@ -1,0 +1,64 @@
+/*
+ * convert.h - between the messages of the wire and the batches of the table.
+ *
+ * Arrays whose layout agrees are pointed to, not copied, in both directions; what must be made (runs, blocks, arrays of
+ * messages) lies in a tqi_conv.  Both sides must therefore outlive their use.
+ */
+#ifndef TQI_CONTROLLER_CONVERT_H
+#define TQI_CONTROLLER_CONVERT_H
+
+#include "meta/meta.h"
+#include "wire/methods.h"
+
+/* Memory that is freed as one.  Zero-initialised is empty. */
+typedef struct tqi_conv {
+    struct tqi_conv_chunk *chunks;
+} tqi_conv;
+
+void tqi_conv_fini(tqi_conv *conv);
+/* Zeroed memory for n items; never NULL for n == 0.  NULL: out of memory, err is set. */
+void *tqi_conv_alloc(tqi_conv *conv, size_t n, size_t item, tq_error *err);
+
+/* The same for an array of n pointers. */
+void *tqi_conv_pointers(tqi_conv *conv, size_t n, tq_error *err);
+
+/* protobuf-c's structs have no const; it does not write to what it packs. */
+static inline char *tqi_conv_text(const char *text)
+{
+    return (char *)(uintptr_t)(text ? text : "");
+}
+
+static inline char **tqi_conv_texts(const char *const *texts)
+{
+    return (char **)(uintptr_t)texts;
+}
+
+static inline uint32_t *tqi_conv_u32(const uint32_t *items)
+{
+    return (uint32_t *)(uintptr_t)items;
+}
+
+static inline uint64_t *tqi_conv_u64(const uint64_t *items)
+{
+    return (uint64_t *)(uintptr_t)items;
+}
+
+static inline ProtobufCBinaryData tqi_conv_bytes(const void *data, size_t size)
+{
+    return (ProtobufCBinaryData){.len = size, .data = (uint8_t *)(uintptr_t)data};
+}
+
+/* A batch that was received, of `samples` rows, checked for what does not need the table: lengths that agree, runs that
+ * cover the rows, places that exist.  TQ_EINVAL names the array at fault. */
+int tqi_conv_batch_in(tqi_conv *conv, const Tq__Batch *in, size_t samples, tqi_batch *out,
+                      tq_error *err);
+/* One block that was received. */
+int tqi_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_batch_block *out,
+                      tq_error *err);
+/* A batch to send; `out` is initialised here. */
+int tqi_conv_batch_out(tqi_conv *conv, const tqi_batch *in, uint64_t epoch, Tq__Batch *out,
+                       tq_error *err);
+/* TQ_EINVAL when an array that may be absent has neither 0 nor n items. */
+int tqi_conv_check_count(const char *what, size_t given, size_t n, tq_error *err);
+
+#endif

@@ -1,0 +1,253 @@
+/*
+ * handlers_write.c - requests that change samples: publish, reserve, clear, reset of consumption.
+ *
+ * Each is one call of the table, which is all or nothing.  A refused publish leaves its blocks dead at once: its writer
+ * has finished with them and will not name them again.
+ */
+#include <string.h>
+
+#include "controller/internal.h"
+
+static void write_event(tqi_controller *ctl, tqi_request *request, const char *kind,
+                        const char *partition, const char *task, size_t samples, uint64_t bytes)
+{
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = kind,
+                                               .session = tqi_ctl_session_name(request),
+                                               .partition = partition,
+                                               .task = task,
+                                               .samples = (uint32_t)samples,
+                                               .bytes = bytes});
+}
+
+/* ------------------------------------------------------------------------------------------------ publish */
+
+/* Blocks of a refused publish that the session leased and did not publish are dead; all others are left alone. */
+static void publish_abandon(tqi_controller *ctl, tqi_request *request, const Tq__Batch *batch)
+{
+    uint64_t session = tqi_ctl_session_number(request);
+    for (size_t i = 0; i < batch->n_block; i++) {
+        uint64_t id = batch->block[i]->id;
+        tq_error ignored = {0};
+        /* One by one, for the table refuses a list whole; an id that is not the session's is not to be touched. */
+        if (tqi_meta_abandon(ctl->meta, session, &id, 1, true, &ignored) == TQ_ENOMEM) {
+            tqi_log(TQI_WARN, "controller",
+                    "block %llu of a refused publish is kept until its session ends",
+                    (unsigned long long)id);
+        }
+    }
+}
+
+/* How the samples are named, and how many there are. */
+static int publish_naming(const Tq__Publish *msg, tqi_naming *naming, size_t *n, tq_error *err)
+{
+    const Tq__Batch *batch = msg->batch;
+    if (batch->n_index && msg->samples) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "publish names samples by index and asks for %u new ones",
+                             (unsigned)msg->samples);
+    }
+    if (batch->n_index) {
+        *naming = TQI_BY_INDEX;
+        *n = batch->n_index;
+    } else if (msg->samples) {
+        *naming = TQI_NEW;
+        *n = msg->samples;
+    } else {
+        *naming = TQI_BY_KEY;
+        *n = batch->n_key;
+        for (size_t i = 0; i < batch->n_key; i++) {
+            int rc = tqi_check_name("key", batch->key[i], TQ_KEY_MAX, err);
+            if (rc) {
+                return rc;
+            }
+        }
+    }
+    if (*n == 0) {
+        return tqi_error_set(err, TQ_EINVAL, "publish in partition '%s' names no samples",
+                             batch->partition);
+    }
+    if (*n > TQI_CTL_SAMPLES_MAX) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "publish of %zu samples in partition '%s', at most %u are possible",
+                             *n, batch->partition, TQI_CTL_SAMPLES_MAX);
+    }
+    return TQ_OK;
+}
+
+static int publish_apply(tqi_controller *ctl, tqi_request *request, const Tq__Publish *msg,
+                         tqi_result *result, tq_error *err)
+{
+    tqi_conv conv = {0};
+    tqi_batch batch = {0};
+    tqi_publish publish = {
+        .batch = &batch, .create = msg->create, .session = tqi_ctl_session_number(request)};
+    size_t n = 0;
+    int rc = tqi_check_name("partition", msg->batch->partition, TQ_NAME_MAX, err);
+    rc = rc ? rc : publish_naming(msg, &publish.naming, &n, err);
+    rc = rc ? rc : tqi_conv_batch_in(&conv, msg->batch, n, &batch, err);
+    rc = rc ? rc : tqi_meta_publish(ctl->meta, &publish, result, err);
+    tqi_conv_fini(&conv);
+    return rc;
+}
+
+static uint64_t publish_bytes(const Tq__Batch *batch)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < batch->n_block; i++) {
+        bytes += batch->block[i]->size;
+    }
+    return bytes;
+}
+
+int tqi_ctl_on_publish(tqi_controller *ctl, tqi_request *request, const Tq__Publish *msg,
+                       tq_error *err)
+{
+    tqi_result result = {0};
+    tqi_conv conv = {0};
+    Tq__Batch batch;
+    Tq__PublishReply reply = TQ__PUBLISH_REPLY__INIT;
+    if (!msg->batch) {
+        return tqi_error_set(err, TQ_EINVAL, "publish without a batch");
+    }
+    /* Block ids of another epoch mean nothing here: such a publish is refused without touching them. */
+    int rc = tqi_ctl_check_epoch(ctl, msg->batch->epoch, "metadata of the publish", err);
+    if (rc) {
+        return rc;
+    }
+    rc = publish_apply(ctl, request, msg, &result, err);
+    if (rc) {
+        publish_abandon(ctl, request, msg->batch);
+        return rc;
+    }
+    write_event(ctl, request, "put", msg->batch->partition, NULL, result.batch.n,
+                publish_bytes(msg->batch));
+    rc = tqi_conv_batch_out(&conv, &result.batch, tqi_meta_epoch(ctl->meta), &batch, err);
+    if (rc == TQ_OK) {
+        reply.batch = &batch;
+        tqi_ctl_reply(request, &reply.base);
+    }
+    tqi_conv_fini(&conv);
+    tqi_result_fini(&result);
+    return rc;
+}
+
+/* ------------------------------------------------------------------------------------------------ reserve */
+
+static int reserve_check(const Tq__Reserve *msg, size_t *n, tq_error *err)
+{
+    int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+    if (rc) {
+        return rc;
+    }
+    if ((msg->n_key != 0) == (msg->samples != 0)) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "reserve in partition '%s': %zu keys and %u new samples",
+                             msg->partition, msg->n_key, (unsigned)msg->samples);
+    }
+    *n = msg->n_key ? msg->n_key : msg->samples;
+    if (*n > TQI_CTL_SAMPLES_MAX) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "reserve of %zu samples in partition '%s', at most %u are possible",
+                             *n, msg->partition, TQI_CTL_SAMPLES_MAX);
+    }
+    for (size_t i = 0; i < msg->n_key && rc == TQ_OK; i++) {
+        rc = tqi_check_name("key", msg->key[i], TQ_KEY_MAX, err);
+    }
+    return rc ? rc : tqi_conv_check_count("group", msg->n_group, *n, err);
+}
+
+int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_request *request, const Tq__Reserve *msg,
+                       tq_error *err)
+{
+    tqi_result result = {0};
+    tqi_conv conv = {0};
+    Tq__Batch batch;
+    Tq__ReserveReply reply = TQ__RESERVE_REPLY__INIT;
+    size_t n = 0;
+    int rc = reserve_check(msg, &n, err);
+    if (rc) {
+        return rc;
+    }
+    rc = tqi_meta_reserve(ctl->meta, msg->partition, n,
+                          msg->n_key ? (const char *const *)msg->key : NULL,
+                          msg->n_group ? (const char *const *)msg->group : NULL, &result, err);
+    if (rc) {
+        return rc;
+    }
+    write_event(ctl, request, "reserve", msg->partition, NULL, result.batch.n, 0);
+    rc = tqi_conv_batch_out(&conv, &result.batch, tqi_meta_epoch(ctl->meta), &batch, err);
+    if (rc == TQ_OK) {
+        reply.batch = &batch;
+        tqi_ctl_reply(request, &reply.base);
+    }
+    tqi_conv_fini(&conv);
+    tqi_result_fini(&result);
+    return rc;
+}
+
+/* ------------------------------------------------------------------------------------------------ clear, reset */
+
+static int clear_apply(tqi_controller *ctl, const Tq__Clear *msg, uint32_t *cleared, tq_error *err)
+{
+    uint32_t by_key = 0;
+    uint32_t by_index = 0;
+    int rc = TQ_OK;
+    if (msg->all) {
+        return tqi_meta_clear_partition(ctl->meta, msg->partition, cleared, err);
+    }
+    if (msg->n_key) {
+        rc = tqi_meta_clear_keys(ctl->meta, msg->partition, (const char *const *)msg->key,
+                                 msg->n_key, &by_key, err);
+    } else if (msg->n_index) {
+        rc = tqi_meta_clear_indexes(ctl->meta, msg->partition, msg->index,
+                                    msg->n_incarnation ? msg->incarnation : NULL, msg->n_index,
+                                    &by_index, err);
+    }
+    *cleared = by_key + by_index;
+    return rc;
+}
+
+int tqi_ctl_on_clear(tqi_controller *ctl, tqi_request *request, const Tq__Clear *msg, tq_error *err)
+{
+    Tq__ClearReply reply = TQ__CLEAR_REPLY__INIT;
+    uint32_t cleared = 0;
+    int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+    rc = rc ? rc : tqi_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
+    if (rc) {
+        return rc;
+    }
+    if ((msg->all ? 1 : 0) + (msg->n_key ? 1 : 0) + (msg->n_index ? 1 : 0) > 1) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "clear of partition '%s': name all, keys or indexes, one of them",
+                             msg->partition);
+    }
+    /* Metadata of another epoch names nothing that is here. */
+    if (msg->epoch == 0 || msg->epoch == tqi_meta_epoch(ctl->meta)) {
+        rc = clear_apply(ctl, msg, &cleared, err);
+        if (rc) {
+            return rc;
+        }
+    }
+    if (cleared || msg->all) {
+        write_event(ctl, request, "clear", msg->partition, NULL, cleared, 0);
+    }
+    reply.samples = cleared;
+    tqi_ctl_reply(request, &reply.base);
+    return TQ_OK;
+}
+
+int tqi_ctl_on_reset_consumption(tqi_controller *ctl, tqi_request *request,
+                                 const Tq__ResetConsumption *msg, tq_error *err)
+{
+    int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+    if (rc == TQ_OK && msg->task[0]) {
+        rc = tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
+    }
+    rc = rc ? rc : tqi_meta_reset_consumption(ctl->meta, msg->partition, msg->task, err);
+    if (rc) {
+        return rc;
+    }
+    write_event(ctl, request, "reset", msg->partition, msg->task, 0, 0);
+    tqi_ctl_reply_empty(request);
+    return TQ_OK;
+}

@@ -1,0 +1,224 @@
+/*
+ * internal.h - what the files of the controller share: its state, waits, handlers, events and owners.
+ *
+ * Everything runs on the loop thread.  Order of work for every request: a handler changes the table, writes events,
+ * and answers last; after it tqi_ctl_wake gathers the waits that the change satisfied and then answers them, so that
+ * no answer is sent while lists are walked.
+ */
+#ifndef TQI_CONTROLLER_INTERNAL_H
+#define TQI_CONTROLLER_INTERNAL_H
+
+/* A hash without memory leaves the element out: its hh.tbl is NULL then. */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+#include <utlist.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "controller/controller.h"
+#include "controller/convert.h"
+#include "meta/meta.h"
+#include "sampler/sampler.h"
+
+/* Most samples that one request may make. */
+#define TQI_CTL_SAMPLES_MAX (1u << 24)
+/* Most sample indexes in one event or in one partition's status. */
+#define TQI_CTL_LOST_MAX 1000u
+
+/* ------------------------------------------------------------------------------------------------ deadlines */
+
+/* A point in time at which something happens; in a list ordered by deadline, served by one timer. */
+typedef struct tqi_ctl_timed tqi_ctl_timed;
+struct tqi_ctl_timed {
+    uint64_t deadline; /* monotonic ns; 0 = not in the list */
+    void (*due)(tqi_ctl_timed *timed);
+    tqi_controller *ctl;
+    tqi_ctl_timed *prev, *next;
+};
+
+void tqi_ctl_timed_add(tqi_controller *ctl, tqi_ctl_timed *timed, uint64_t deadline);
+void tqi_ctl_timed_remove(tqi_ctl_timed *timed);
+/* Now plus milliseconds, saturating. */
+uint64_t tqi_ctl_after_ms(uint64_t ms);
+
+/* ------------------------------------------------------------------------------------------------ waits */
+
+typedef struct tqi_ctl_wait tqi_ctl_wait;
+
+/* What a kind of wait does.  Each wait ends once: leave, then answer or a failure, then free of its memory. */
+typedef struct tqi_ctl_wait_type {
+    /* Takes it out of the lists of its kind. */
+    void (*leave)(tqi_ctl_wait *wait);
+    /* It was marked ready: sends the reply. */
+    void (*answer)(tqi_ctl_wait *wait);
+    /* Its deadline passed: says so. */
+    void (*describe)(const tqi_ctl_wait *wait, tq_error *err);
+    /* Frees it with what it owns.  NULL: free(). */
+    void (*dispose)(tqi_ctl_wait *wait);
+} tqi_ctl_wait_type;
+
+/* A request that waits; the first member of each kind's own struct, which is malloc'ed. */
+struct tqi_ctl_wait {
+    const tqi_ctl_wait_type *type;
+    tqi_controller *ctl;
+    tqi_request *request;
+    tqi_ctl_timed timed;
+    bool ready;                /* in ctl->ready */
+    tq_error *failure;         /* ready with an error; owned */
+    tqi_ctl_wait *prev, *next; /* of ctl->ready */
+};
+
+/* Parks a request; timeout_ms 0: for ever.  From here on it is cancelled by its client. */
+void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type,
+                       tqi_request *request, uint64_t timeout_ms);
+/* Marks it to be answered by the running or next tqi_ctl_wake. */
+void tqi_ctl_wait_ready(tqi_ctl_wait *wait);
+/* Ends it now with an error. */
+void tqi_ctl_wait_fail(tqi_ctl_wait *wait, const tq_error *err);
+/* After any change: gathers satisfied waits, then answers them.  Calls from inside it are folded into the outer one. */
+void tqi_ctl_wake(tqi_controller *ctl);
+
+/* ------------------------------------------------------------------------------------------------ sessions, owners */
+
+typedef struct tqi_ctl_session {
+    uint64_t number; /* for the table */
+    tqi_session *net;
+} tqi_ctl_session;
+
+/* A session that serves an owner. */
+typedef struct tqi_ctl_server {
+    tqi_ctl_session *session;
+    struct tqi_ctl_server *prev, *next;
+} tqi_ctl_server;
+
+typedef struct tqi_ctl_collect tqi_ctl_collect;
+
+typedef struct tqi_ctl_owner {
+    char *name;
+    tqi_owner *meta;
+    char *manager;
+    uint8_t *info;
+    size_t info_size;
+    bool shared;
+    tqi_ctl_server *servers;    /* present when there is one; more than one only when shared */
+    tqi_ctl_session *collector; /* the session that gets the dead notices; one of servers or NULL */
+    tqi_ctl_collect *collects;  /* waiting, in order of arrival */
+    tqi_ctl_timed gone;         /* runs while nobody serves it */
+    char **counters;            /* names as reported last */
+    uint64_t *values;
+    size_t n_counters;
+    UT_hash_handle hh;
+} tqi_ctl_owner;
+
+/* NULL when there is none. */
+tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name);
+bool tqi_ctl_owner_serves(const tqi_ctl_owner *owner, const tqi_ctl_session *session);
+/* The session ended: its owners lose a server. */
+void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session);
+void tqi_ctl_owners_free(tqi_controller *ctl);
+/* Marks ready who waits for an owner. */
+void tqi_ctl_owners_gather(tqi_controller *ctl);
+/* OwnerInfo of all owners of a manager type ("": of all types). */
+int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_conv *conv, const char *manager,
+                            Tq__OwnerInfo ***out, size_t *n, tq_error *err);
+/* Who lost data. */
+typedef struct tqi_ctl_loser {
+    tqi_controller *ctl;
+    const char *name; /* of the session, or of an owner that went away */
+} tqi_ctl_loser;
+/* tqi_lost_fn with a tqi_ctl_loser: writes the event. */
+void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void *loser);
+
+/* Dead blocks came up, or the collector changed: marks ready who collects them. */
+void tqi_ctl_collect_gather(tqi_ctl_owner *owner);
+/* The session (NULL: any) does not serve the owner any more: fails its waiting collects. */
+void tqi_ctl_collect_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session);
+
+/* ------------------------------------------------------------------------------------------------ claims */
+
+/* The view's ready set grew: serves its waiters, oldest first. */
+void tqi_ctl_claims_gather(tqi_view *view);
+
+/* ------------------------------------------------------------------------------------------------ events */
+
+typedef struct tqi_ctl_event tqi_ctl_event;
+typedef struct tqi_ctl_event_wait tqi_ctl_event_wait;
+typedef struct tqi_ctl_events {
+    tqi_ctl_event **slots; /* event of number s at s % capacity */
+    uint32_t capacity;
+    uint64_t last; /* number of the newest, 0 = none yet */
+    tqi_ctl_event_wait *waits;
+} tqi_ctl_events;
+
+/* What happened; strings may be NULL. */
+typedef struct tqi_ctl_happened {
+    const char *kind;
+    const char *session;
+    const char *partition;
+    const char *task;
+    uint32_t samples;
+    uint64_t bytes;
+    const uint32_t *indexes;
+    size_t n_indexes;
+} tqi_ctl_happened;
+
+int tqi_ctl_events_init(tqi_ctl_events *events, uint32_t capacity, tq_error *err);
+void tqi_ctl_events_fini(tqi_ctl_events *events);
+/* Adds an event; one that there is no memory for is missing from the ring and logged. */
+void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what);
+/* Marks ready who waits for events. */
+void tqi_ctl_events_gather(tqi_controller *ctl);
+
+/* ------------------------------------------------------------------------------------------------ the controller */
+
+typedef struct tqi_ctl_owner_wait tqi_ctl_owner_wait;
+
+struct tqi_controller {
+    uv_loop_t *loop;
+    uv_timer_t timer; /* of `timed` */
+    tqi_server *server;
+    tqi_meta *meta;
+    char *sampler;
+    char *manager; /* these three: for clients, never looked at */
+    char *manager_config;
+    char *config;
+    bool polling;
+    bool closing;
+    unsigned held; /* not 0: a handler or a wake is at work, and wakes when it is done */
+    uint64_t owner_timeout_ms;
+    uint64_t started; /* monotonic ns */
+    uint64_t last_session;
+    uint32_t waiting; /* claims */
+    tqi_ctl_timed *timed;
+    tqi_ctl_wait *ready;
+    tqi_ctl_owner *owners; /* by name */
+    tqi_ctl_owner_wait *owner_waits;
+    tqi_ctl_events events;
+    tqi_buf endpoint;
+    void (*closed)(void *arg);
+    void *closed_arg;
+};
+
+/* Handlers: TQ_OK when the request was answered or parked, else an error that it is failed with. */
+#define TQI_CTL_HANDLER(number, NAME, method, Message, reply, Reply, mode)                       \
+    int tqi_ctl_on_##method(tqi_controller *ctl, tqi_request *request, const Tq__##Message *msg, \
+                            tq_error *err);
+TQI_CONTROLLER_METHODS(TQI_CTL_HANDLER)
+#undef TQI_CTL_HANDLER
+
+/* The request's session; NULL when it has ended. */
+tqi_ctl_session *tqi_ctl_session_of(const tqi_request *request);
+/* Its number for the table; 0 when it has ended. */
+uint64_t tqi_ctl_session_number(const tqi_request *request);
+/* Name of the request's session, "" when it has ended. */
+const char *tqi_ctl_session_name(const tqi_request *request);
+/* Sends a reply without payload. */
+void tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply);
+/* Answers with an Empty. */
+void tqi_ctl_reply_empty(tqi_request *request);
+/* TQ_ESTALE when `epoch` is set and not this controller's. */
+int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, tq_error *err);
+
+#endif

@@ -1,0 +1,413 @@
+/*
+ * owners.c - owners of blocks and the sessions that serve them.
+ *
+ * An owner is registered by the session that serves it and stays when that session ends, for owner_timeout: registered
+ * again with the same incarnation it goes on as if nothing had happened, else all its blocks are lost.  A shared
+ * owner has any number of serving sessions and is never lost by time.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "controller/internal.h"
+
+/* Most counters in a report. */
+#define OWNER_COUNTERS_MAX 64u
+
+struct tqi_ctl_owner_wait {
+    tqi_ctl_wait base; /* first: waits are known by it */
+    const Tq__ListOwners *msg;
+    tqi_ctl_owner_wait *prev, *next;
+};
+
+/* ------------------------------------------------------------------------------------------------ owners */
+
+tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name)
+{
+    tqi_ctl_owner *owner = NULL;
+    HASH_FIND_STR(ctl->owners, name, owner);
+    return owner;
+}
+
+static tqi_ctl_server *owner_server(const tqi_ctl_owner *owner, const tqi_ctl_session *session)
+{
+    tqi_ctl_server *server = NULL;
+    DL_SEARCH_SCALAR(owner->servers, server, session, session);
+    return server;
+}
+
+bool tqi_ctl_owner_serves(const tqi_ctl_owner *owner, const tqi_ctl_session *session)
+{
+    return session && owner_server(owner, session) != NULL;
+}
+
+static void owner_drop_counters(tqi_ctl_owner *owner)
+{
+    for (size_t i = 0; i < owner->n_counters; i++) {
+        free(owner->counters[i]);
+    }
+    free(owner->counters);
+    free(owner->values);
+    owner->counters = NULL;
+    owner->values = NULL;
+    owner->n_counters = 0;
+}
+
+/* Ends an owner that nobody waits for any more; its part in the table is dropped before. */
+static void owner_free(tqi_ctl_owner *owner)
+{
+    tqi_ctl_server *server = NULL;
+    tqi_ctl_server *next = NULL;
+    DL_FOREACH_SAFE (owner->servers, server, next) {
+        DL_DELETE(owner->servers, server);
+        free(server);
+    }
+    owner_drop_counters(owner);
+    free(owner->name);
+    free(owner->manager);
+    free(owner->info);
+    free(owner);
+}
+
+/* What the owner held is lost, and nobody serves it any more. */
+static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by)
+{
+    tqi_ctl_loser loser = {.ctl = ctl, .name = by};
+    HASH_DEL(ctl->owners, owner);
+    tqi_ctl_timed_remove(&owner->gone);
+    tqi_ctl_collect_drop(owner, NULL);
+    tqi_owner_set_user(owner->meta, NULL);
+    tqi_owner_lost(ctl->meta, owner->meta, tqi_ctl_lost, &loser);
+    tqi_log(TQI_INFO, "controller", "owner '%s' is gone, its blocks are lost", owner->name);
+    owner_free(owner);
+}
+
+static void owner_gone(tqi_ctl_timed *timed)
+{
+    tqi_ctl_owner *owner = (tqi_ctl_owner *)((char *)timed - offsetof(tqi_ctl_owner, gone));
+    owner_lost(timed->ctl, owner, owner->name);
+}
+
+static void owner_remove_server(tqi_ctl_owner *owner, tqi_ctl_server *server)
+{
+    if (owner->collector == server->session) {
+        owner->collector = NULL;
+    }
+    DL_DELETE(owner->servers, server);
+    free(server);
+}
+
+void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session)
+{
+    tqi_ctl_owner *owner = NULL;
+    tqi_ctl_owner *next = NULL;
+    HASH_ITER (hh, ctl->owners, owner, next) {
+        tqi_ctl_server *server = owner_server(owner, session);
+        if (!server) {
+            continue;
+        }
+        tqi_ctl_collect_drop(owner, session);
+        owner_remove_server(owner, server);
+        if (owner->servers) {
+            tqi_ctl_collect_gather(owner);
+        } else if (!owner->shared && !ctl->closing) {
+            tqi_ctl_timed_add(ctl, &owner->gone, tqi_ctl_after_ms(ctl->owner_timeout_ms));
+        }
+    }
+}
+
+void tqi_ctl_owners_free(tqi_controller *ctl)
+{
+    tqi_ctl_owner *owner = NULL;
+    tqi_ctl_owner *next = NULL;
+    HASH_ITER (hh, ctl->owners, owner, next) {
+        HASH_DEL(ctl->owners, owner);
+        tqi_ctl_timed_remove(&owner->gone);
+        owner_free(owner);
+    }
+}
+
+/* ------------------------------------------------------------------------------------------------ register */
+
+static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
+{
+    int rc = tqi_check_name("owner", msg->name, TQ_NAME_MAX, err);
+    rc = rc ? rc : tqi_check_name("manager", msg->manager, TQ_NAME_MAX, err);
+    if (rc == TQ_OK && msg->incarnation == 0) {
+        rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': incarnation 0", msg->name);
+    }
+    return rc;
+}
+
+/* Whether the message may take over the owner of that name. */
+static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *session,
+                             const Tq__RegisterOwner *msg, bool same, tq_error *err)
+{
+    const tqi_ctl_server *server = owner->servers;
+    if (same &&
+        (owner->shared != (msg->shared != 0) || strcmp(owner->manager, msg->manager) != 0)) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "owner '%s' is registered as %s of '%s', not as %s of '%s'", msg->name,
+                             owner->shared ? "shared" : "the storage", owner->manager,
+                             msg->shared ? "shared" : "the storage", msg->manager);
+    }
+    if (!same && !owner->shared && server && server->session != session &&
+        tqi_session_connected(server->session->net)) {
+        return tqi_error_set(err, TQ_EEXIST, "owner '%s' is served by '%s', which is connected",
+                             msg->name, tqi_session_name(server->session->net));
+    }
+    return TQ_OK;
+}
+
+/* Makes an owner with its part in the table. */
+static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl_owner **out,
+                      tq_error *err)
+{
+    tqi_ctl_owner *owner = calloc(1, sizeof(*owner));
+    if (!owner) {
+        return tqi_error_nomem(err, "an owner");
+    }
+    owner->gone.due = owner_gone;
+    owner->name = strdup(msg->name);
+    owner->manager = strdup(msg->manager);
+    owner->shared = msg->shared != 0;
+    if (!owner->name || !owner->manager) {
+        owner_free(owner);
+        return tqi_error_nomem(err, "an owner");
+    }
+    int rc = tqi_owner_register(ctl->meta, msg->name, msg->incarnation, &owner->meta, err);
+    if (rc) {
+        owner_free(owner);
+        return rc;
+    }
+    HASH_ADD_KEYPTR(hh, ctl->owners, owner->name, strlen(owner->name), owner);
+    if (!owner->hh.tbl) {
+        tqi_owner_lost(ctl->meta, owner->meta, NULL, NULL);
+        owner_free(owner);
+        return tqi_error_nomem(err, "an owner");
+    }
+    tqi_owner_set_user(owner->meta, owner);
+    *out = owner;
+    return TQ_OK;
+}
+
+/* Makes the session the server of the owner, or one of them. `server` is taken. */
+static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_server *server)
+{
+    tqi_ctl_server *old = NULL;
+    tqi_ctl_server *next = NULL;
+    DL_FOREACH_SAFE (owner->servers, old, next) {
+        if (old->session == session || !owner->shared) {
+            if (old->session != session) {
+                tqi_ctl_collect_drop(owner, old->session);
+                owner_remove_server(owner, old);
+            } else {
+                free(server);
+                return;
+            }
+        }
+    }
+    server->session = session;
+    DL_APPEND(owner->servers, server);
+    tqi_ctl_timed_remove(&owner->gone);
+}
+
+int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
+                              const Tq__RegisterOwner *msg, tq_error *err)
+{
+    Tq__RegisterOwnerReply reply = TQ__REGISTER_OWNER_REPLY__INIT;
+    tqi_ctl_session *session = tqi_ctl_session_of(request);
+    tqi_ctl_server *server = NULL;
+    uint8_t *info = NULL;
+    tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name);
+    bool same = owner && tqi_owner_incarnation(owner->meta) == msg->incarnation;
+    int rc = owner_check(msg, err);
+    if (rc == TQ_OK && owner) {
+        rc = owner_check_known(owner, session, msg, same, err);
+    }
+    if (rc) {
+        return rc;
+    }
+    server = calloc(1, sizeof(*server));
+    info = malloc(msg->info.len ? msg->info.len : 1);
+    if (!server || !info) {
+        rc = tqi_error_nomem(err, "an owner");
+        goto fail;
+    }
+    if (owner && !same) {
+        owner_lost(ctl, owner, tqi_ctl_session_name(request));
+        owner = NULL;
+    }
+    if (!owner) {
+        rc = owner_make(ctl, msg, &owner, err);
+        if (rc) {
+            goto fail;
+        }
+    }
+    if (msg->info.len) {
+        memcpy(info, msg->info.data, msg->info.len);
+    }
+    free(owner->info);
+    owner->info = info;
+    owner->info_size = msg->info.len;
+    owner_serve(owner, session, server);
+    tqi_ctl_event_add(
+        ctl, &(tqi_ctl_happened){.kind = "owner", .session = tqi_ctl_session_name(request)});
+    reply.epoch = tqi_meta_epoch(ctl->meta);
+    reply.fresh = !same;
+    tqi_ctl_reply(request, &reply.base);
+    return TQ_OK;
+
+fail:
+    free(server);
+    free(info);
+    return rc;
+}
+
+int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_request *request, const Tq__ReportOwner *msg,
+                            tq_error *err)
+{
+    tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name);
+    if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request))) {
+        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->name);
+    }
+    if (msg->n_counter != msg->n_value || msg->n_counter > OWNER_COUNTERS_MAX) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "report of owner '%s': %zu counters, %zu values, at most %u",
+                             msg->name, msg->n_counter, msg->n_value, OWNER_COUNTERS_MAX);
+    }
+    tqi_ctl_owner fresh = {0};
+    fresh.counters = calloc(msg->n_counter + 1, sizeof(*fresh.counters));
+    fresh.values = calloc(msg->n_counter + 1, sizeof(*fresh.values));
+    for (size_t i = 0; fresh.counters && fresh.values && i < msg->n_counter; i++) {
+        fresh.counters[i] = strdup(msg->counter[i]);
+        fresh.values[i] = msg->value[i];
+        if (!fresh.counters[i]) {
+            break;
+        }
+        fresh.n_counters++;
+    }
+    if (!fresh.counters || !fresh.values || fresh.n_counters != msg->n_counter) {
+        owner_drop_counters(&fresh);
+        return tqi_error_nomem(err, "counters");
+    }
+    owner_drop_counters(owner);
+    owner->counters = fresh.counters;
+    owner->values = fresh.values;
+    owner->n_counters = fresh.n_counters;
+    tqi_ctl_reply_empty(request);
+    return TQ_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ list */
+
+static bool owner_matches(const tqi_ctl_owner *owner, const char *manager)
+{
+    return manager[0] == 0 || strcmp(owner->manager, manager) == 0;
+}
+
+int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_conv *conv, const char *manager,
+                            Tq__OwnerInfo ***out, size_t *n, tq_error *err)
+{
+    size_t count = HASH_COUNT(ctl->owners);
+    Tq__OwnerInfo **list = tqi_conv_pointers(conv, count, err);
+    Tq__OwnerInfo *items = tqi_conv_alloc(conv, count, sizeof(*items), err);
+    tqi_ctl_owner *owner = NULL;
+    if (!list || !items) {
+        return TQ_ENOMEM;
+    }
+    *out = list;
+    *n = 0;
+    for (owner = ctl->owners; owner; owner = owner->hh.next) {
+        Tq__OwnerInfo *item = &items[*n];
+        if (!owner_matches(owner, manager)) {
+            continue;
+        }
+        tq__owner_info__init(item);
+        item->name = owner->name;
+        item->incarnation = tqi_owner_incarnation(owner->meta);
+        item->manager = owner->manager;
+        item->info = tqi_conv_bytes(owner->info, owner->info_size);
+        item->present = owner->servers != NULL;
+        item->blocks = tqi_owner_blocks(owner->meta);
+        item->bytes = tqi_owner_bytes(owner->meta);
+        item->counter = owner->counters;
+        item->value = owner->values;
+        item->n_counter = item->n_value = owner->n_counters;
+        list[(*n)++] = item;
+    }
+    return TQ_OK;
+}
+
+static bool owners_present(tqi_controller *ctl, const char *manager)
+{
+    for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
+        if (owner->servers && owner_matches(owner, manager)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Answers with the owners; on an error nothing was sent. */
+static int owners_reply(tqi_controller *ctl, tqi_request *request, const Tq__ListOwners *msg,
+                        tq_error *err)
+{
+    Tq__ListOwnersReply reply = TQ__LIST_OWNERS_REPLY__INIT;
+    tqi_conv conv = {0};
+    int rc = tqi_ctl_owners_describe(ctl, &conv, msg->manager, &reply.owner, &reply.n_owner, err);
+    if (rc == TQ_OK) {
+        tqi_ctl_reply(request, &reply.base);
+    }
+    tqi_conv_fini(&conv);
+    return rc;
+}
+
+static void owners_leave(tqi_ctl_wait *base)
+{
+    tqi_ctl_owner_wait *wait = (tqi_ctl_owner_wait *)base;
+    DL_DELETE(base->ctl->owner_waits, wait);
+}
+
+static void owners_answer(tqi_ctl_wait *base)
+{
+    tq_error err = {0};
+    if (owners_reply(base->ctl, base->request, ((tqi_ctl_owner_wait *)base)->msg, &err) != TQ_OK) {
+        tqi_request_fail(base->request, &err);
+    }
+}
+
+static void owners_describe(const tqi_ctl_wait *base, tq_error *err)
+{
+    const tqi_ctl_owner_wait *wait = (const tqi_ctl_owner_wait *)base;
+    tqi_error_set(err, TQ_ETIMEDOUT, "no storage of manager '%s' has registered",
+                  wait->msg->manager);
+}
+
+static const tqi_ctl_wait_type owners_wait_type = {
+    .leave = owners_leave, .answer = owners_answer, .describe = owners_describe};
+
+void tqi_ctl_owners_gather(tqi_controller *ctl)
+{
+    tqi_ctl_owner_wait *wait = NULL;
+    DL_FOREACH (ctl->owner_waits, wait) {
+        if (!wait->base.ready && owners_present(ctl, wait->msg->manager)) {
+            tqi_ctl_wait_ready(&wait->base);
+        }
+    }
+}
+
+int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_request *request, const Tq__ListOwners *msg,
+                           tq_error *err)
+{
+    if (!msg->wait || owners_present(ctl, msg->manager)) {
+        return owners_reply(ctl, request, msg, err);
+    }
+    tqi_ctl_owner_wait *wait = calloc(1, sizeof(*wait));
+    if (!wait) {
+        return tqi_error_nomem(err, "a waiting list of owners");
+    }
+    wait->msg = msg;
+    DL_APPEND(ctl->owner_waits, wait);
+    tqi_ctl_wait_park(ctl, &wait->base, &owners_wait_type, request, msg->timeout_ms);
+    return TQ_OK;
+}
