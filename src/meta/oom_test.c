@@ -1,0 +1,448 @@
+/*
+ * oom_test.c - every allocation of every call fails once: the call says so, and the table is as it was.
+ *
+ * Linked with wrapped malloc, calloc and realloc.  CRoaring is a library of its own and is not wrapped.
+ */
+#include "meta/meta_test.h"
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+static bool armed;
+static uint32_t countdown;
+static bool hit;
+
+static bool fails(void)
+{
+    if (!armed || countdown-- > 0) {
+        return false;
+    }
+    armed = false;
+    hit = true;
+    return true;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return fails() ? NULL : __real_realloc(old, size);
+}
+
+/* ---------------------------------------------------------------------------------------- what can be seen */
+
+static void print_batch(FILE *out, const tqi_batch *batch)
+{
+    for (size_t i = 0; i < batch->n; i++) {
+        (void)fprintf(out, "%u.%u@%llu key=%s group=%s\n", batch->indexes[i],
+                      batch->incarnations[i], (unsigned long long)batch->ordinals[i],
+                      batch->keys != NULL && batch->keys[i] != NULL ? batch->keys[i] : "-",
+                      batch->groups != NULL && batch->groups[i] != NULL ? batch->groups[i] : "-");
+    }
+    for (size_t t = 0; t < batch->n_tags; t++) {
+        (void)fprintf(out, "tag %s:", batch->tags[t].name);
+        for (size_t i = 0; i < batch->tags[t].values_size; i++) {
+            (void)fprintf(out, " %02x", batch->tags[t].values[i]);
+        }
+    }
+    for (size_t f = 0; f < batch->n_fields; f++) {
+        const tqi_batch_field *field = &batch->fields[f];
+        (void)fprintf(out, "\nfield %s ragged=%d dims=%zu:", field->name, field->ragged,
+                      field->n_dims);
+        for (size_t i = 0; i < field->n_runs; i++) {
+            uint32_t block = field->runs[i].block;
+            (void)fprintf(out, " %llu+%llu*%u",
+                          (unsigned long long)(block > 0 && block <= batch->n_blocks
+                                                   ? batch->blocks[block - 1].id
+                                                   : block),
+                          (unsigned long long)field->runs[i].offset, field->runs[i].rows);
+        }
+    }
+}
+
+/* Everything that the table tells, as text to be freed. */
+static char *snapshot(table *t)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    tqi_partition *partition = NULL;
+    tqi_meta_counts c;
+    uint64_t notice;
+    tqi_dead dead[64];
+    size_t n;
+
+    assert_non_null(out);
+    tqi_meta_count(t->meta, &c);
+    (void)fprintf(out, "%llu %llu %llu %llu %llu %llu %llu %llu %llu %llu\n",
+                  (unsigned long long)c.partitions, (unsigned long long)c.samples,
+                  (unsigned long long)c.live_cells, (unsigned long long)c.blocks,
+                  (unsigned long long)c.ranges, (unsigned long long)c.keys,
+                  (unsigned long long)c.views, (unsigned long long)c.claims,
+                  (unsigned long long)c.shapes, (unsigned long long)c.dead);
+    while ((partition = tqi_meta_next_partition(t->meta, partition)) != NULL) {
+        tqi_resolve ask = {.partition = tqi_partition_name(partition), .tags = true};
+        tqi_result result = {0};
+        assert_int_equal(tqi_meta_resolve(t->meta, &ask, &result, &t->err), TQ_OK);
+        (void)fprintf(out, "partition %s %llu\n", ask.partition,
+                      (unsigned long long)tqi_partition_bytes(partition));
+        print_batch(out, &result.batch);
+        tqi_result_fini(&result);
+    }
+    n = tqi_owner_dead(t->owner, dead, 64, &notice);
+    for (size_t i = 0; i < n; i++) {
+        (void)fprintf(out, "\ndead %llu*%u", (unsigned long long)dead[i].first, dead[i].count);
+    }
+    assert_int_equal(fclose(out), 0);
+    return text;
+}
+
+/* ---------------------------------------------------------------------------------------- the calls */
+
+static const char *const ab[] = {"a", "b"};
+static const char *const old_keys[] = {"k0", "k1", "k2"};
+
+typedef struct scene {
+    table t;
+    tqi_view *view; /* of a, b in p for "train" */
+    uint32_t indexes[3];
+    uint64_t first; /* leased block ids */
+    tqi_result result;
+    uint32_t *index;
+    uint8_t *bits;
+} scene;
+
+static void scene_open(scene *s)
+{
+    put p = {.partition = "p",
+             .n = 3,
+             .naming = TQI_BY_KEY,
+             .create = true,
+             .keys = old_keys,
+             .fields = ab,
+             .n_fields = 2};
+
+    memset(s, 0, sizeof(*s));
+    table_open(&s->t);
+    assert_int_equal(table_put(&s->t, &p, &s->result), TQ_OK);
+    memcpy(s->indexes, s->result.batch.indexes, sizeof(s->indexes));
+    tqi_result_fini(&s->result);
+    table_new(&s->t, "p", 2, ab, 1, NULL);
+    assert_int_equal(tqi_view_get(s->t.meta, "p", ab, 2, "train", &s->view, &s->t.err), TQ_OK);
+    assert_int_equal(tqi_meta_lease(s->t.meta, SESSION, s->t.owner, 4, &s->first, &s->t.err),
+                     TQ_OK);
+}
+
+static void scene_close(scene *s)
+{
+    tqi_result_fini(&s->result);
+    free(s->index);
+    free(s->bits);
+    tqi_view_rele(s->view);
+    table_clear(&s->t, "p");
+    table_clear(&s->t, "q");
+    table_assert_empty(&s->t);
+    table_close(&s->t);
+}
+
+/* Four rows of three fields (shapes of two dims, ragged, opaque), tags, groups; by key or index, or new. */
+static int call_publish(scene *s, const char *partition, tqi_naming naming)
+{
+    static const char *const keys[] = {"k1", "n1", "n2", "n1"};
+    static const char *const fresh[] = {"m0", "", "m2", NULL};
+    static const char *const groups[] = {NULL, "g", "h", "g"};
+    static const uint64_t shape[] = {7, 2};
+    static const uint32_t ndims[] = {2, 0, 2, 2};
+    static const uint64_t dims[] = {7, 3, 5, 3, 7, 3};
+    static const uint8_t values[] = {1, 2, 3, 4};
+    static const uint32_t sizes[] = {1, 0, 2, 1};
+    const uint32_t indexes[] = {s->indexes[0], s->indexes[1], 3, 4};
+    const tq_slice opaque[] = {{"x", 1}, {"yy", 2}, {NULL, 0}, {"z", 1}};
+    const tqi_batch_tag tags[] = {{"t", values, 4, sizes}, {"u", values, 4, sizes}};
+    const tqi_run uniform[] = {{1, 4, 0}};
+    const tqi_run ragged[] = {{2, 1, 0}, {0, 1, 0}, {3, 2, 0}};
+    const tqi_run kept[] = {{TQI_RUN_OPAQUE, 4, 0}};
+    const tqi_batch_field fields[] = {
+        {.name = "c",
+         .dtype = {TQ_INT, 16},
+         .ndim = 2,
+         .shape = shape,
+         .runs = uniform,
+         .n_runs = 1},
+        {.name = "d",
+         .dtype = {TQ_INT, 8},
+         .ragged = true,
+         .ndims = ndims,
+         .n_ndims = 4,
+         .dims = dims,
+         .n_dims = 6,
+         .runs = ragged,
+         .n_runs = 3},
+        {.name = "e",
+         .dtype = {TQ_INT, 8},
+         .ndim = 2,
+         .shape = shape,
+         .runs = kept,
+         .n_runs = 1,
+         .opaque = opaque},
+    };
+    tqi_batch_block blocks[3];
+    tqi_batch batch = {
+        .partition = partition,
+        .n = 4,
+        .indexes = indexes,
+        .keys = naming == TQI_NEW ? fresh : keys,
+        .groups = naming == TQI_BY_INDEX ? NULL : groups,
+        .tags = tags,
+        .n_tags = 2,
+        .fields = fields,
+        .n_fields = 3,
+        .blocks = blocks,
+        .n_blocks = 3,
+    };
+    tqi_publish publish = {&batch, naming, true, SESSION};
+
+    for (size_t i = 0; i < 3; i++) {
+        blocks[i] = (tqi_batch_block){
+            .id = s->first + i, .size = 200, .owner = "unit", .owner_incarnation = 7};
+    }
+    return tqi_meta_publish(s->t.meta, &publish, &s->result, &s->t.err);
+}
+
+static int call_publish_new(scene *s)
+{
+    return call_publish(s, "p", TQI_NEW);
+}
+
+static int call_publish_into_new_partition(scene *s)
+{
+    return call_publish(s, "q", TQI_NEW);
+}
+
+static int call_publish_by_key(scene *s)
+{
+    return call_publish(s, "p", TQI_BY_KEY);
+}
+
+static int call_publish_by_index(scene *s)
+{
+    return call_publish(s, "p", TQI_BY_INDEX);
+}
+
+static int call_reserve(scene *s)
+{
+    static const char *const keys[] = {"k0", "r1", "r2"};
+    static const char *const groups[] = {NULL, "g", NULL};
+
+    return tqi_meta_reserve(s->t.meta, "p", 3, keys, groups, &s->result, &s->t.err);
+}
+
+static int call_view(scene *s)
+{
+    static const char *const fields[] = {"b", "later", "a"};
+    tqi_view *view;
+    int rc = tqi_view_get(s->t.meta, "p", fields, 3, "other", &view, &s->t.err);
+
+    if (rc == TQ_OK) {
+        tqi_view_rele(view);
+    }
+    return rc;
+}
+
+static int call_view_of_nothing(scene *s)
+{
+    tqi_view *view;
+    int rc = tqi_view_get(s->t.meta, "nowhere", ab, 2, "other", &view, &s->t.err);
+
+    if (rc == TQ_OK) {
+        tqi_view_rele(view);
+    }
+    return rc;
+}
+
+static int call_take(scene *s)
+{
+    const uint32_t *list;
+    uint32_t n = tqi_view_list(s->view, &list, &s->t.err);
+    uint32_t chosen[3];
+
+    if (list == NULL) {
+        return TQ_ENOMEM;
+    }
+    assert_int_equal(n, 3);
+    memcpy(chosen, list, sizeof(chosen));
+    return tqi_view_take(s->view, chosen, 3, chosen, 3, SESSION + 1, true, &s->result, &s->t.err);
+}
+
+static int call_cache(scene *s)
+{
+    return tqi_view_cache_set(s->view, "slot", s->indexes, 3, &s->t.err);
+}
+
+static int call_resolve(scene *s)
+{
+    tqi_resolve ask = {
+        .partition = "p", .keys = old_keys, .n = 3, .fields = ab, .n_fields = 2, .tags = true};
+
+    return tqi_meta_resolve(s->t.meta, &ask, &s->result, &s->t.err);
+}
+
+static int call_keys(scene *s)
+{
+    return tqi_partition_keys(s->t.meta, tqi_meta_find_partition(s->t.meta, "p"), &s->result,
+                              &s->t.err);
+}
+
+static int call_consumption(scene *s)
+{
+    bool known;
+    size_t n;
+
+    return tqi_meta_consumption(s->t.meta, "p", "train", &known, &s->index, &s->bits, &n,
+                                &s->t.err);
+}
+
+static int call_production(scene *s)
+{
+    bool known;
+    size_t n;
+
+    return tqi_meta_production(s->t.meta, "p", ab, 2, &known, &s->index, &s->bits, &n, &s->t.err);
+}
+
+static int call_move(scene *s)
+{
+    tqi_batch_block to = {.id = s->first, .size = 200, .owner = "unit", .owner_incarnation = 7};
+
+    return tqi_meta_move(s->t.meta, SESSION, 1, &to, 4, &s->t.err);
+}
+
+static int call_blocks_lost(scene *s)
+{
+    uint64_t ids[] = {1, 2};
+
+    return tqi_meta_blocks_lost(s->t.meta, ids, 2, NULL, NULL, &s->t.err);
+}
+
+static int call_lease(scene *s)
+{
+    uint64_t first;
+
+    return tqi_meta_lease(s->t.meta, SESSION + 1, s->t.owner, 256, &first, &s->t.err);
+}
+
+static int call_owner(scene *s)
+{
+    tqi_owner *owner;
+
+    return tqi_owner_register(s->t.meta, "another", 1, &owner, &s->t.err);
+}
+
+static int call_owner_again(scene *s)
+{
+    return tqi_owner_register(s->t.meta, "unit", 8, &s->t.owner, &s->t.err);
+}
+
+static void each_failure_leaves_the_table_as_it_was(void **state)
+{
+    static int (*const calls[])(scene *) = {
+        call_publish_new,
+        call_publish_into_new_partition,
+        call_publish_by_key,
+        call_publish_by_index,
+        call_reserve,
+        call_view,
+        call_view_of_nothing,
+        call_take,
+        call_cache,
+        call_resolve,
+        call_keys,
+        call_consumption,
+        call_production,
+        call_move,
+        call_blocks_lost,
+        call_lease,
+        call_owner,
+        call_owner_again,
+    };
+
+    uint32_t failures = 0;
+
+    (void)state;
+    for (size_t c = 0; c < sizeof(calls) / sizeof(calls[0]); c++) {
+        uint32_t steps = 0;
+
+        do {
+            scene s;
+            char *before, *after;
+            int rc;
+
+            scene_open(&s);
+            before = snapshot(&s.t);
+            hit = false;
+            countdown = steps++;
+            armed = true;
+            rc = calls[c](&s);
+            armed = false;
+            assert_int_equal(rc, hit ? TQ_ENOMEM : TQ_OK);
+            if (hit) {
+                after = snapshot(&s.t);
+                assert_string_equal(before, after);
+                free(after);
+                /* The same call works afterwards. */
+                assert_int_equal(calls[c](&s), TQ_OK);
+            }
+            free(before);
+            tqi_meta_session_end(s.t.meta, SESSION + 1, true);
+            scene_close(&s);
+        } while (hit);
+        failures += steps - 1;
+    }
+    /* A move finds its memory reserved by earlier calls; all others allocate. */
+    assert_true(failures > sizeof(calls) / sizeof(calls[0]));
+}
+
+static void making_a_table_fails_cleanly(void **state)
+{
+    tqi_meta_options options = {.epoch = 1};
+    tqi_meta *meta = NULL;
+    tq_error err = {0};
+    uint32_t steps = 0;
+    int rc;
+
+    (void)state;
+    do {
+        hit = false;
+        countdown = steps++;
+        armed = true;
+        rc = tqi_meta_alloc(&options, &meta, &err);
+        armed = false;
+        assert_int_equal(rc, hit ? TQ_ENOMEM : TQ_OK);
+    } while (hit);
+    tqi_meta_free(meta);
+    assert_true(steps > 1);
+    options.epoch = 0;
+    assert_int_equal(tqi_meta_alloc(&options, &meta, &err), TQ_EINVAL);
+    tqi_meta_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(making_a_table_fails_cleanly),
+        cmocka_unit_test(each_failure_leaves_the_table_as_it_was),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
