@@ -1,0 +1,81 @@
+"""A transfer queue: the data bus between the workers of reinforcement-learning post-training.
+
+Producers write columns of samples in any order, consumers claim samples whose fields are ready and read
+them from where they lie:
+
+    import ctq as tq
+
+    tq.init()
+    tq.kv_put("a", "train", fields={"prompt": tensor}, tag={"version": 1})
+    batch = tq.get_client().get_meta(["prompt"], 1, "train", task_name="rollout")
+    data = tq.get_client().get_data(batch)
+
+Every call has an async form with `async_` in front.
+"""
+
+from ._api import (
+    async_kv_batch_get,
+    async_kv_batch_get_by_meta,
+    async_kv_batch_put,
+    async_kv_clear,
+    async_kv_list,
+    async_kv_put,
+    close,
+    get_client,
+    init,
+    kv_batch_get,
+    kv_batch_get_by_meta,
+    kv_batch_put,
+    kv_clear,
+    kv_list,
+    kv_put,
+)
+from ._core import version as __version__
+from .client import AsyncTransferQueueClient, TransferQueueClient
+from .config import Config
+from .errors import StorageKeyNotFoundError, TransferQueueError
+from .metadata import BatchMeta, KVBatchMeta
+from .samplers import BaseSampler, GRPOGroupNSampler, SequentialSampler
+from .storage import (
+    AsyncSimpleStorageManager,
+    StorageManager,
+    StorageManagerFactory,
+    TransferQueueStorageManager,
+    TransferQueueStorageManagerFactory,
+)
+from .system import ControllerInfo
+
+__all__ = [
+    "AsyncSimpleStorageManager",
+    "AsyncTransferQueueClient",
+    "BaseSampler",
+    "BatchMeta",
+    "Config",
+    "ControllerInfo",
+    "GRPOGroupNSampler",
+    "KVBatchMeta",
+    "SequentialSampler",
+    "StorageKeyNotFoundError",
+    "StorageManager",
+    "StorageManagerFactory",
+    "TransferQueueClient",
+    "TransferQueueError",
+    "TransferQueueStorageManager",
+    "TransferQueueStorageManagerFactory",
+    "__version__",
+    "async_kv_batch_get",
+    "async_kv_batch_get_by_meta",
+    "async_kv_batch_put",
+    "async_kv_clear",
+    "async_kv_list",
+    "async_kv_put",
+    "close",
+    "get_client",
+    "init",
+    "kv_batch_get",
+    "kv_batch_get_by_meta",
+    "kv_batch_put",
+    "kv_clear",
+    "kv_list",
+    "kv_put",
+]

@@ -1,0 +1,248 @@
+"""The functions of the package: init and close, and the calls on samples by key."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import system
+from ._calls import Steps, twins
+from .client import Parser, TransferQueueClient, check_keys
+from .config import Config, read
+from .errors import (
+    ClosedError,
+    InvalidArgumentError,
+    NotReadyError,
+    UnknownFieldError,
+    UnknownKeyError,
+)
+from .metadata import KVBatchMeta
+from .tensors import Rows, is_tensordict
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+    from .tensors import Fields
+
+logger = logging.getLogger("ctq")
+
+
+class _Session(NamedTuple):
+    """What init made."""
+
+    client: TransferQueueClient
+    system: system.System | None
+
+
+class _Process:
+    """What this process has in use."""
+
+    def __init__(self) -> None:
+        self.session: _Session | None = None
+        self.lock = threading.Lock()
+
+    def forked(self) -> None:
+        """The child's lock may have been held by a thread that it does not have."""
+        self.lock = threading.Lock()
+
+
+_process = _Process()
+os.register_at_fork(after_in_child=_process.forked)
+
+
+def init(conf: Any = None, *, attach: bool | None = None, name: str | None = None) -> Config:
+    """Find a running system, or start one, and connect to it; returns the final configuration.
+
+    `conf` is a map, the path of a YAML file or an OmegaConf (see config.yaml for what it may hold).  A system
+    is looked for by `address` in it, then by TQ_ADDRESS (with TQ_TOKEN_FILE), then on this machine by the
+    name in TQ_SYSTEM (`default`).  When there is none it is started on this machine, and ends with this
+    process or with `close`.  With `attach=True` none is started: UnreachableError.  `name` is what others see
+    this process as.
+
+    A second call returns the configuration of the system in use.
+    """
+    with _process.lock:
+        if _process.session is not None:
+            return _process.session.client.config
+        given = read(conf)
+        info = system.from_environment(given)
+        started: system.System | None = None
+        if info is None:
+            handle, started = system.attach_or_start(given, start=not attach)
+            info = handle.info
+        try:
+            client = TransferQueueClient(name, info, given)
+        except BaseException:
+            if started is not None:
+                started.stop()
+            raise
+        _process.session = _Session(client, started)
+        return client.config
+
+
+def close() -> None:
+    """Leave the system; in the process that started it, end it.  May be repeated."""
+    with _process.lock:
+        session, _process.session = _process.session, None
+        if session is None:
+            return
+        session.client.close()
+        if session.system is not None:
+            session.system.stop()
+
+
+atexit.register(close)
+
+
+def get_client() -> TransferQueueClient:
+    """The client that init made."""
+    session = _process.session
+    if session is None:
+        raise ClosedError("call ctq.init() first")
+    return session.client
+
+
+def _client() -> TransferQueueClient:
+    """The client; a process that has not called init attaches to a running system."""
+    if _process.session is None:
+        init(attach=True)
+    return get_client()
+
+
+def _kv_put(
+    key: str,
+    partition_id: str,
+    fields: Fields | None = None,
+    tag: Mapping[str, Any] | None = None,
+    data_parser: Parser | None = None,
+    *,
+    group: str | None = None,
+) -> Steps[KVBatchMeta]:
+    """Store fields, a tag map or both of one sample by key; it is made when it does not exist.
+
+    In a dict, tensors are the sample's own, without a dimension for samples; other values are kept as they
+    are.  Earlier fields and tags stay; returned are the tags and the names of all fields.
+    """
+    if fields is None and tag is None:
+        raise InvalidArgumentError("kv_put: expected fields, a tag or both")
+    if not isinstance(key, str):
+        raise TypeError(f"key: expected str, got {type(key).__name__}")
+    if fields is not None and not is_tensordict(fields):
+        if not isinstance(fields, Mapping):
+            raise InvalidArgumentError(
+                f"fields: expected a TensorDict or a dict, got {type(fields).__name__}"
+            )
+        fields = {name: _one_row(name, value) for name, value in fields.items()}
+    return (
+        yield from _client()._kv_batch_put(
+            [key],
+            partition_id,
+            fields,
+            None if tag is None else [tag],
+            data_parser,
+            groups=None if group is None else [group],
+        )
+    )
+
+
+def _one_row(name: str, value: Any) -> Any:
+    """A value of one sample as a column of one row."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor):
+        if value.is_nested:
+            raise InvalidArgumentError(
+                f"field {name!r}: a nested tensor has several rows; use kv_batch_put"
+            )
+        return value.unsqueeze(0)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray):
+        from .tensors import have_torch
+
+        # Arrays are the tensors of those who have no others; else they are values.
+        return Rows([value]) if have_torch() else value[None]
+    return Rows([value])
+
+
+def _kv_batch_put(
+    keys: list[str],
+    partition_id: str,
+    fields: Fields | None = None,
+    tags: Sequence[Mapping[str, Any]] | None = None,
+    data_parser: Parser | None = None,
+    *,
+    groups: Sequence[str | None] | None = None,
+) -> Steps[KVBatchMeta]:
+    """Store columns, tags or both of samples by key, all or nothing; those that do not exist are made.
+
+    Earlier fields and tags stay; returned are the tags and the names of all fields.
+    """
+    return (
+        yield from _client()._kv_batch_put(
+            keys, partition_id, fields, tags, data_parser, groups=groups
+        )
+    )
+
+
+def _kv_batch_get(
+    keys: list[str] | str, partition_id: str, select_fields: list[str] | str | None = None
+) -> Steps[TensorDict]:
+    """Read samples by key, in the order of the keys; unknown keys are left out.
+
+    Fields are those that all of these samples have; of `select_fields` others are left out, too.  ValueError
+    when there is no such sample, or no field is ready in all of them.
+    """
+    client = _client()
+    wanted = check_keys(keys)
+    meta = yield from client._lookup(wanted, partition_id)
+    if meta is None:
+        raise UnknownKeyError(f"partition {partition_id!r} has none of the keys {wanted[:8]}")
+    if not meta.field_names:
+        raise NotReadyError(
+            f"partition {partition_id!r}: no field is ready in all of the keys {wanted[:8]}"
+        )
+    if select_fields is not None:
+        meta = meta.select_fields(
+            [select_fields] if isinstance(select_fields, str) else select_fields
+        )
+    return (yield from client._get_data(meta))
+
+
+def _kv_batch_get_by_meta(
+    meta: KVBatchMeta, select_fields: list[str] | str | None = None
+) -> Steps[TensorDict]:
+    """Read the samples of a KVBatchMeta: its fields, or some of them; ValueError for one that it lacks."""
+    if meta.partition_id is None:
+        raise InvalidArgumentError("the KVBatchMeta has no partition_id")
+    wanted = meta.fields
+    if select_fields is not None:
+        wanted = [select_fields] if isinstance(select_fields, str) else list(select_fields)
+        unknown = [name for name in wanted if name not in (meta.fields or ())]
+        if unknown:
+            raise UnknownFieldError(
+                f"fields {unknown} are not in the KVBatchMeta, which has {meta.fields}"
+            )
+    return (yield from _kv_batch_get(meta.keys, meta.partition_id, wanted))
+
+
+def _kv_list(partition_id: str | None = None) -> Steps[dict[str, dict[str, Any]]]:
+    """Keys with their tags, per partition: of one partition, or of all."""
+    return (yield from _client()._kv_list(partition_id))
+
+
+def _kv_clear(keys: list[str] | str, partition_id: str) -> Steps[None]:
+    """Remove samples by key; unknown ones are skipped."""
+    yield from _client()._kv_clear(keys, partition_id)
+
+
+kv_put, async_kv_put = twins(_kv_put)
+kv_batch_put, async_kv_batch_put = twins(_kv_batch_put)
+kv_batch_get, async_kv_batch_get = twins(_kv_batch_get)
+kv_batch_get_by_meta, async_kv_batch_get_by_meta = twins(_kv_batch_get_by_meta)
+kv_list, async_kv_list = twins(_kv_list)
+kv_clear, async_kv_clear = twins(_kv_clear)

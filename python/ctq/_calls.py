@@ -1,0 +1,187 @@
+"""How a call runs: written once as steps, offered in a sync and an async form.
+
+A call is a generator that yields what it waits for, an operation of the C library (`Op`) or a
+coroutine of a storage manager written in Python, and is sent the result.  `twins` makes the two
+public forms of it.
+
+The sync form waits without holding the GIL.  The async form waits in the running event loop: the
+library's thread puts finished operations into a list that belongs to the loop, and the loop takes
+all of them at once.  Cancelling the await cancels the operation.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from ._core import Op, Queue
+
+if TYPE_CHECKING:
+    import asyncio
+    from typing import ParamSpec
+
+    P = ParamSpec("P")
+
+R = TypeVar("R")
+Step: TypeAlias = "Op | Coroutine[Any, Any, Any]"
+Steps: TypeAlias = Generator[Step, Any, R]
+"""A call in the making: yields what to wait for, returns the call's result."""
+
+
+def run(steps: Steps[R]) -> R:
+    """Run a call to its end in this thread."""
+    send: Callable[[Any], Step] = steps.send
+    value: Any = None
+    try:
+        while True:
+            try:
+                step = send(value)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            try:
+                value = step.result() if isinstance(step, Op) else _background.run(step)
+                send = steps.send
+            except BaseException as error:  # noqa: BLE001 - the steps decide what becomes of it
+                value = error
+                send = steps.throw
+    finally:
+        # An error and the frame that it was raised in would keep each other alive.
+        del value, send
+
+
+async def run_async(steps: Steps[R]) -> R:
+    """Run a call to its end in the running event loop."""
+    send: Callable[[Any], Step] = steps.send
+    value: Any = None
+    try:
+        while True:
+            try:
+                step = send(value)
+            except StopIteration as end:
+                result: R = end.value
+                return result
+            try:
+                value = await (wait(step) if isinstance(step, Op) else step)
+                send = steps.send
+            except BaseException as error:  # noqa: BLE001 - the steps decide what becomes of it
+                value = error
+                send = steps.throw
+    finally:
+        del value, send
+
+
+async def wait(op: Op) -> Any:
+    """Wait for an operation in the running event loop; a cancelled wait cancels it."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+    if not op.attach(_queues.of(loop), future):
+        return op.result()
+    try:
+        return await future
+    except BaseException:
+        # Its own error, or a cancellation; cancelling what has ended does nothing.
+        op.cancel()
+        raise
+
+
+def twins(
+    steps: Callable[P, Steps[R]],
+) -> tuple[Callable[P, R], Callable[P, Coroutine[Any, Any, R]]]:
+    """Make the sync and the async form of a call; the async one is called `async_NAME`."""
+
+    @functools.wraps(steps)
+    def sync(*args: P.args, **kwargs: P.kwargs) -> R:
+        return run(steps(*args, **kwargs))
+
+    @functools.wraps(steps)
+    async def asynchronous(*args: P.args, **kwargs: P.kwargs) -> R:
+        return await run_async(steps(*args, **kwargs))
+
+    # What the steps return is what both forms give in the end.
+    result = str(steps.__annotations__.get("return", ""))
+    if result.startswith("Steps["):
+        steps.__annotations__["return"] = result[len("Steps[") : -1]
+    owner, _, private = steps.__qualname__.rpartition(".")
+    name = private.lstrip("_")
+    for form, public in ((sync, name), (asynchronous, f"async_{name}")):
+        form.__name__ = public
+        form.__qualname__ = f"{owner}.{public}" if owner else public
+    return sync, asynchronous
+
+
+# --- event loops ----------------------------------------------------------------------------------
+
+
+class _Queues:
+    """The lists of finished operations, one per event loop."""
+
+    def __init__(self) -> None:
+        self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Queue] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._lock = threading.Lock()
+
+    def of(self, loop: asyncio.AbstractEventLoop) -> Queue:
+        """The list that belongs to a loop, made at its first use; to be called in that loop."""
+        queue = self._of_loop.get(loop)
+        if queue is not None and queue.pid == os.getpid():
+            return queue
+        with self._lock:
+            for other in list(self._of_loop):
+                if other.is_closed():
+                    self._of_loop.pop(other).close()
+            queue = Queue()
+            loop.add_reader(queue.fileno(), queue.drain)
+            self._of_loop[loop] = queue
+            weakref.finalize(loop, queue.close).atexit = False
+        return queue
+
+    def forked(self) -> None:
+        """The child's lock may have been held by a thread that it does not have."""
+        self._lock = threading.Lock()
+
+
+class _Background:
+    """An event loop in a thread, for coroutines that a sync call has to wait for."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Run a coroutine to its end."""
+        import asyncio
+
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._running())
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        import asyncio
+
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="ctq", daemon=True).start()
+            return self._loop
+
+    def forked(self) -> None:
+        """Threads do not come along."""
+        self._lock = threading.Lock()
+        self._loop = None
+
+
+_queues = _Queues()
+_background = _Background()
+os.register_at_fork(after_in_child=_queues.forked)
+os.register_at_fork(after_in_child=_background.forked)

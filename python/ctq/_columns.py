@@ -1,0 +1,222 @@
+"""What is known of samples, as columns: tags, schemas of fields, readiness; and small helpers of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._core import VALUE, Meta
+from .encoding import Decoder, Encoder
+from .tensors import dtype_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ._core import Tag
+    from .tensors import Fields
+
+    Status = npt.NDArray[np.int8]
+
+Schema = dict[str, Any]
+"""What is known of one field: dtype, shape, is_nested, is_non_tensor, per_sample_shapes."""
+
+
+# --- tags -----------------------------------------------------------------------------------------
+
+
+def tags_of(meta: Meta) -> list[dict[str, Any]]:
+    """Tags of each sample of a piece."""
+    decoder = Decoder()
+    samples: list[dict[str, Any]] = [{} for _ in range(len(meta))]
+    for name, values, sizes in meta.tags:
+        view = memoryview(values)
+        start = 0
+        for sample, size in zip(samples, memoryview(sizes).tolist(), strict=True):
+            if size:
+                sample[name] = decoder.decode(view[start : start + size])
+                start += size
+    return samples
+
+
+def encode_tags(tags: Sequence[Mapping[str, Any]], encoder: Encoder) -> list[Tag]:
+    """Tags of samples as columns, one per name."""
+    from array import array
+
+    columns: list[Tag] = []
+    for name in dict.fromkeys(name for sample in tags for name in sample):
+        if not isinstance(name, str):
+            raise TypeError(f"a tag's name must be a str, got {name!r}")
+        encoded = encoder.encode_rows(
+            f"tag {name}", (sample[name] for sample in tags if name in sample)
+        )
+        values = iter(encoded)
+        sizes = array("I", [len(next(values)) if name in sample else 0 for sample in tags])
+        columns.append((name, b"".join(encoded), sizes))
+    return columns
+
+
+# --- schemas --------------------------------------------------------------------------------------
+
+
+class _Shapes(NamedTuple):
+    shape: tuple[int, ...] | None
+    each: list[tuple[int, ...]] | None
+
+
+def schema_of(pieces: Sequence[Meta]) -> dict[str, Schema]:
+    """Schema of the fields of all pieces."""
+    schema: dict[str, Schema] = {}
+    for name, columns in _columns_by_name(pieces).items():
+        _, kind, code, bits, *_ = columns[0]
+        if kind == VALUE:
+            schema[name] = {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": True}
+            continue
+        found = _shapes(columns, [len(piece) for piece in pieces])
+        schema[name] = {
+            "dtype": dtype_of((code, bits)) if bits else None,
+            "shape": found.shape,
+            "is_nested": found.each is not None,
+            "is_non_tensor": False,
+        }
+        if found.each is not None:
+            schema[name]["per_sample_shapes"] = found.each
+    return schema
+
+
+def _columns_by_name(pieces: Sequence[Meta]) -> dict[str, list[Any]]:
+    """Fields that all pieces have."""
+    columns: dict[str, list[Any]] = {}
+    for piece in pieces:
+        for column in piece.fields:
+            columns.setdefault(column[0], []).append(column)
+    return {name: found for name, found in columns.items() if len(found) == len(pieces)}
+
+
+def _shapes(columns: Sequence[Any], sizes: Sequence[int]) -> _Shapes:
+    uniform = {column[5] for column in columns}
+    if None not in uniform and len(uniform) == 1:
+        return _Shapes(_torch_shape(uniform.pop()), None)
+    each: list[tuple[int, ...]] = []
+    for column, size in zip(columns, sizes, strict=True):
+        shape, ndims, dims = column[5:8]
+        if shape is not None:
+            each.extend([tuple(shape)] * size)
+        elif ndims is None:
+            return _Shapes(None, None)  # nothing is known yet
+        else:
+            flat = memoryview(dims).tolist()
+            start = 0
+            for depth in memoryview(ndims).tolist():
+                each.append(tuple(flat[start : start + depth]))
+                start += depth
+    return _Shapes(None, each)
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    from .tensors import have_torch
+
+    if not have_torch():
+        return shape
+    import torch
+
+    size: tuple[int, ...] = torch.Size(shape)
+    return size
+
+
+def schema_of_fields(fields: Fields) -> dict[str, Schema]:
+    """Schema of a batch of data, as a put of it would make it."""
+    from .tensors import to_batch
+
+    schema: dict[str, Schema] = {}
+    for name, kind, code, bits, _, shape, ndims, dims, _ in to_batch(fields, Encoder()).columns:
+        if kind == VALUE:
+            schema[name] = {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": True}
+            continue
+        found = _shapes([(name, kind, code, bits, ndims is not None, shape, ndims, dims)], [0])
+        schema[name] = {
+            "dtype": dtype_of((code, bits)),
+            "shape": found.shape,
+            "is_nested": found.each is not None,
+            "is_non_tensor": False,
+        }
+        if found.each is not None:
+            schema[name]["per_sample_shapes"] = found.each
+    return schema
+
+
+def status_of(pieces: Sequence[Meta]) -> Status:
+    import numpy as np
+
+    parts = []
+    for piece in pieces:
+        ready = np.full(len(piece), bool(piece.fields))
+        for column in piece.fields:
+            flags = np.frombuffer(memoryview(column[8]), dtype=np.uint8)
+            ready &= (flags == 1) if len(flags) else False
+        parts.append(ready.astype(np.int8))
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int8)
+
+
+# --- small things ---------------------------------------------------------------------------------
+
+
+def as_status(status: Sequence[int] | Status | None, size: int) -> Status:
+    import numpy as np
+
+    return np.zeros(size, dtype=np.int8) if status is None else np.array(status, dtype=np.int8)
+
+
+def check_length(what: str, column: Any, size: int) -> None:
+    if column is not None and len(column) != size:
+        raise ValueError(f"{what}: expected {size} entries, got {len(column)}")
+
+
+def check_order(places: Sequence[int], size: int) -> None:
+    if len(places) != size:
+        raise ValueError(f"expected {size} places, got {len(places)}")
+    if sorted(places) != list(range(size)):
+        raise ValueError(f"expected every place from 0 to {size - 1} once")
+
+
+def merge_extra_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """All entries; ValueError when two contradict each other."""
+    merged: dict[str, Any] = {}
+    for info in infos:
+        for key, value in info.items():
+            if key in merged and not same(merged[key], value):
+                raise ValueError(f"concat: extra_info {key!r} is {merged[key]!r} and {value!r}")
+            merged.setdefault(key, value)
+    return merged
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equality that also works on tensors and arrays."""
+    if type(one) is not type(other):
+        return False
+    equal = one == other
+    if isinstance(equal, bool):
+        return equal
+    try:
+        return getattr(one, "shape", None) == getattr(other, "shape", None) and bool(equal.all())
+    except (AttributeError, TypeError, ValueError):
+        return bool(equal)
+
+
+def runs(items: Sequence[Any]) -> Iterator[tuple[Any, int, int]]:
+    """Runs of equal items: item, start, end."""
+    start = 0
+    for place in range(1, len(items) + 1):
+        if place == len(items) or items[place] != items[start]:
+            yield items[start], start, place
+            start = place
+
+
+def shares(size: int, chunks: int) -> list[tuple[int, int]]:
+    if chunks < 1:
+        raise ValueError(f"chunks must be positive, got {chunks}")
+    whole, rest = divmod(size, chunks)
+    bounds = [0]
+    for number in range(chunks):
+        bounds.append(bounds[-1] + whole + (number < rest))
+    return [(bounds[number], bounds[number + 1]) for number in range(chunks)]

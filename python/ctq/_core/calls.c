@@ -1,0 +1,403 @@
+/*
+ * calls.c - the methods of Client that start an operation: each turns its arguments into plain C, and starts.
+ *
+ * `timeout` is the operation's deadline in seconds: 0 the client's own, negative none.
+ */
+#include "core.h"
+
+/* Common end of every call: `parsed` tells whether the arguments were good. */
+#define START(op, parsed, call)              \
+    do {                                     \
+        if (!(parsed)) {                     \
+            Py_DECREF(op);                   \
+            return NULL;                     \
+        }                                    \
+        core_op_begin(op);                   \
+        return core_op_finish((op), (call)); \
+    } while (0)
+
+static PyObject *call_reserve(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "n", "keys", "groups", "timeout", NULL};
+    const char *partition;
+    Py_ssize_t n = 0;
+    PyObject *keys = NULL, *groups = NULL;
+    double timeout = 0;
+    const char *const *key, *const *group;
+    size_t n_keys, n_groups;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|nOOd:reserve", names, &partition, &n, &keys,
+                                     &groups, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
+    if (!op) {
+        return NULL;
+    }
+    bool parsed = !core_strings(&op->args, keys, "keys", false, &key, &n_keys) &&
+                  !core_strings(&op->args, groups, "groups", true, &group, &n_groups);
+    size_t count = parsed && key ? n_keys : (size_t)n;
+    if (parsed && (n < 0 || (group && n_groups != count))) {
+        PyErr_SetString(PyExc_ValueError,
+                        n < 0 ? "n must not be negative" : "groups: expected one per sample");
+        parsed = false;
+    }
+    START(op, parsed, tq_reserve(op->op, partition, count, key, group));
+}
+
+static PyObject *call_claim(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition",      "fields", "batch_size", "task",    "mode", "sampler",
+                            "sampler_config", "poll",   "tags",       "timeout", NULL};
+    tq_claim_args claim = {0};
+    PyObject *fields = NULL;
+    long long batch_size = 0;
+    int mode = TQ_FETCH, poll = 0, tags = 0;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sOL|zizzppd:claim", names, &claim.partition,
+                                     &fields, &batch_size, &claim.task, &mode, &claim.sampler,
+                                     &claim.sampler_config, &poll, &tags, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
+    if (!op) {
+        return NULL;
+    }
+    claim.batch_size = batch_size;
+    claim.mode = mode == TQ_FORCE_FETCH ? TQ_FORCE_FETCH : TQ_FETCH;
+    claim.poll = poll;
+    claim.tags = tags;
+    bool parsed = !core_strings(&op->args, fields, "fields", false, &claim.fields, &claim.n_fields);
+    START(op, parsed, tq_claim(op->op, &claim));
+}
+
+static PyObject *call_resolve(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "keys", "indexes", "fields",
+                            "lenient",   "tags", "timeout", NULL};
+    tq_resolve_args resolve = {0};
+    PyObject *keys = NULL, *indexes = NULL, *fields = NULL;
+    int lenient = 0, tags = 0;
+    size_t n_keys, n_indexes;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|OOOppd:resolve", names, &resolve.partition,
+                                     &keys, &indexes, &fields, &lenient, &tags, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
+    if (!op) {
+        return NULL;
+    }
+    bool parsed =
+        !core_strings(&op->args, keys, "keys", false, &resolve.keys, &n_keys) &&
+        !core_u32s(&op->args, indexes, "indexes", &resolve.indexes, &n_indexes) &&
+        !core_strings(&op->args, fields, "fields", false, &resolve.fields, &resolve.n_fields);
+    resolve.n = parsed && resolve.keys ? n_keys : parsed ? n_indexes : 0;
+    resolve.lenient = lenient;
+    resolve.tags = tags;
+    START(op, parsed, tq_resolve(op->op, &resolve));
+}
+
+/* The meta of an argument, held by the operation. */
+static tq_meta *call_meta(core_op *op, PyObject *object)
+{
+    if (!Py_IS_TYPE(object, core_state_of((PyObject *)op)->meta)) {
+        PyErr_Format(PyExc_TypeError, "expected a Meta, got %.100s", Py_TYPE(object)->tp_name);
+        return NULL;
+    }
+    return core_arena_hold(&op->args, object) ? NULL : ((core_meta *)object)->meta;
+}
+
+static PyObject *call_get(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"meta", "fields", "timeout", NULL};
+    PyObject *object, *fields = NULL;
+    const char *const *field = NULL;
+    size_t n_fields = 0;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Od:get", names, &object, &fields, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_DATA, timeout);
+    if (!op) {
+        return NULL;
+    }
+    tq_meta *meta = call_meta(op, object);
+    bool parsed = meta && !core_strings(&op->args, fields, "fields", false, &field, &n_fields);
+    START(op, parsed, tq_get(op->op, meta, field, n_fields));
+}
+
+static PyObject *call_clear_meta(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"meta", "timeout", NULL};
+    PyObject *object;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|d:clear_meta", names, &object, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
+    if (!op) {
+        return NULL;
+    }
+    tq_meta *meta = call_meta(op, object);
+    START(op, meta != NULL, tq_clear_meta(op->op, meta));
+}
+
+static PyObject *call_clear_indexes(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "indexes", "timeout", NULL};
+    const char *partition;
+    PyObject *indexes;
+    const uint32_t *index = NULL;
+    size_t n = 0;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:clear_indexes", names, &partition,
+                                     &indexes, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
+    if (!op) {
+        return NULL;
+    }
+    bool parsed = !core_u32s(&op->args, indexes, "indexes", &index, &n);
+    START(op, parsed, tq_clear_indexes(op->op, partition, index, n));
+}
+
+static PyObject *call_clear_keys(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "keys", "timeout", NULL};
+    const char *partition;
+    PyObject *keys;
+    const char *const *key = NULL;
+    size_t n = 0;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:clear_keys", names, &partition, &keys,
+                                     &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
+    if (!op) {
+        return NULL;
+    }
+    bool parsed = !core_strings(&op->args, keys, "keys", false, &key, &n);
+    START(op, parsed, tq_clear_keys(op->op, partition, key, n));
+}
+
+static PyObject *call_clear_partition(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "timeout", NULL};
+    const char *partition;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|d:clear_partition", names, &partition,
+                                     &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_clear_partition(op->op, partition));
+}
+
+static PyObject *call_reset_consumption(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "task", "timeout", NULL};
+    const char *partition, *task = NULL;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zd:reset_consumption", names, &partition,
+                                     &task, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_NOTHING, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_reset_consumption(op->op, partition, task));
+}
+
+static PyObject *call_consumption(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "task", "timeout", NULL};
+    const char *partition, *task;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "ss|d:consumption", names, &partition, &task,
+                                     &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_PROGRESS, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_consumption(op->op, partition, task));
+}
+
+static PyObject *call_production(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "fields", "timeout", NULL};
+    const char *partition;
+    PyObject *fields;
+    const char *const *field = NULL;
+    size_t n = 0;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:production", names, &partition, &fields,
+                                     &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_PROGRESS, timeout);
+    if (!op) {
+        return NULL;
+    }
+    bool parsed = !core_strings(&op->args, fields, "fields", false, &field, &n);
+    START(op, parsed, tq_production(op->op, partition, field, n));
+}
+
+static PyObject *call_list_partitions(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|d:list_partitions", names, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_NAMES, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_list_partitions(op->op));
+}
+
+static PyObject *call_list_keys(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "timeout", NULL};
+    const char *partition;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|d:list_keys", names, &partition, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_list_keys(op->op, partition));
+}
+
+static PyObject *call_retrieve_keys(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "indexes", "timeout", NULL};
+    const char *partition;
+    PyObject *indexes;
+    const uint32_t *index = NULL;
+    size_t n = 0;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:retrieve_keys", names, &partition,
+                                     &indexes, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_NAMES, timeout);
+    if (!op) {
+        return NULL;
+    }
+    bool parsed = !core_u32s(&op->args, indexes, "indexes", &index, &n);
+    START(op, parsed, tq_retrieve_keys(op->op, partition, index, n));
+}
+
+static PyObject *call_status(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"timeout", NULL};
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|d:status", names, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_STATUS, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_status(op->op));
+}
+
+static PyObject *call_events(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"since", "limit", "wait", "timeout", NULL};
+    unsigned long long since = 0;
+    unsigned int limit = 0;
+    int wait = 0;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|KIpd:events", names, &since, &limit, &wait,
+                                     &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_EVENTS, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_events(op->op, since, limit, wait));
+}
+
+#define CALL(name, function, signature, text)                                        \
+    {                                                                                \
+        name, (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS, \
+            name "($self, /, " signature ")\n--\n\n" text                            \
+    }
+#define PUT_SIGNATURE                                                                           \
+    "*, partition=None, meta=None, keys=None, n=0, must_exist=False, groups=None, columns=(), " \
+    "tags=()"
+
+PyMethodDef core_client_calls[] = {
+    CALL("put", core_client_put, PUT_SIGNATURE ", fail_when_full=False, keep=None, timeout=0.0",
+         "Store columns and tags of samples and publish them.  Gives a Meta."),
+    CALL("notify", core_client_notify, PUT_SIGNATURE ", notes=(), keep=None, timeout=0.0",
+         "Say that cells are ready that a manager of one's own keeps, with a note each.  Gives a "
+         "Meta."),
+    CALL("reserve", call_reserve, "partition, n=0, keys=None, groups=None, timeout=0.0",
+         "Reserve n samples, or those of keys that do not exist.  Gives a Meta of all."),
+    CALL("claim", call_claim,
+         "partition, fields, batch_size, task=None, mode=0, sampler=None, sampler_config=None, "
+         "poll=False, tags=False, "
+         "timeout=0.0",
+         "Claim samples whose fields are ready.  Gives a Meta."),
+    CALL("resolve", call_resolve,
+         "partition, keys=None, indexes=None, fields=None, lenient=False, tags=False, timeout=0.0",
+         "Look samples up.  Gives a Meta."),
+    CALL("get", call_get, "meta, fields=None, timeout=0.0",
+         "Read fields of a Meta's samples.  Gives Data."),
+    CALL("clear_meta", call_clear_meta, "meta, timeout=0.0",
+         "Clear the samples of a Meta.  Gives their number."),
+    CALL("clear_indexes", call_clear_indexes, "partition, indexes, timeout=0.0",
+         "Clear samples by index.  Gives their number."),
+    CALL("clear_keys", call_clear_keys, "partition, keys, timeout=0.0",
+         "Clear samples by key.  Gives their number."),
+    CALL("clear_partition", call_clear_partition, "partition, timeout=0.0",
+         "Clear a partition with everything in it.  Gives the number of samples."),
+    CALL("reset_consumption", call_reset_consumption, "partition, task=None, timeout=0.0",
+         "Make consumed samples claimable again.  Gives None."),
+    CALL("consumption", call_consumption, "partition, task, timeout=0.0",
+         "Which samples a task has had.  Gives (indexes, 1, flags), or None for an unknown "
+         "partition."),
+    CALL("production", call_production, "partition, fields, timeout=0.0",
+         "Which samples have which fields.  Gives (indexes, columns, flags), or None for an "
+         "unknown partition."),
+    CALL("list_partitions", call_list_partitions, "timeout=0.0",
+         "Names of the partitions.  Gives a list."),
+    CALL("list_keys", call_list_keys, "partition, timeout=0.0",
+         "Samples with keys, with their tags.  Gives a Meta."),
+    CALL("retrieve_keys", call_retrieve_keys, "partition, indexes, timeout=0.0",
+         "Keys of samples.  Gives a list, '' for none."),
+    CALL("status", call_status, "timeout=0.0", "State of the system.  Gives a dict."),
+    CALL("events", call_events, "since=0, limit=0, wait=False, timeout=0.0",
+         "What happened.  Gives (list of dicts, `since` of the next call)."),
+    {0},
+};

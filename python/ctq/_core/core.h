@@ -1,0 +1,201 @@
+/*
+ * core.h - what the files of ctq._core share: the CPython extension over the public C API of libtq.
+ *
+ * One type per handle: Client, Op, Meta, Data, and Queue (finished operations of one event loop); Buffer shows memory of
+ * a Meta or Data to NumPy and torch without a copy.  Every handle has one destructor, every error one translator
+ * (core_raise), and live objects are counted so that tests can bring the counts back to where they were.
+ *
+ * Threads.  All Python objects are used with the GIL held.  The one function that runs without it is the callback of an
+ * operation (op.c), on a thread of libtq; it touches the fields of core_op that are marked so, under core_lock.
+ */
+#ifndef CORE_H
+#define CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <tq/tq.h>
+
+/* ---------------------------------------------------------------------------------------------- module */
+
+#define CORE_ONE(code, value, py, pybase, text) +1
+enum {
+    CORE_N_ERRORS = 0 TQ_ERRORS(CORE_ONE)
+};
+
+/* Counted objects, in the order of core_live_names (module.c). */
+enum core_kind {
+    CORE_CLIENT,
+    CORE_OP,
+    CORE_META,
+    CORE_DATA,
+    CORE_BUFFER,
+    CORE_QUEUE,
+    CORE_N_KINDS
+};
+
+/* State of the module. */
+typedef struct core_state {
+    PyObject *error;                 /* TransferQueueError */
+    PyObject *not_found;             /* StorageKeyNotFoundError */
+    PyObject *errors[CORE_N_ERRORS]; /* errors[-code - 1] */
+    PyTypeObject *client, *op, *meta, *data, *buffer, *queue;
+    PyObject *name_done, *name_set_result, *name_set_exception;
+} core_state;
+
+/* The state, from an instance of one of the module's types (none of which can be subclassed). */
+core_state *core_state_of(PyObject *self);
+/* Counts an object that was made (+1) or freed (-1). */
+void core_count(enum core_kind kind, int change);
+
+/* errors.c */
+int core_errors_init(PyObject *module, core_state *state);
+/* Sets the exception that an error stands for.  Returns NULL. */
+PyObject *core_raise(core_state *state, const tq_error *err);
+/* The same as an object instead of setting it; a new reference, NULL with an exception set when that failed. */
+PyObject *core_exception(core_state *state, const tq_error *err);
+
+/* ---------------------------------------------------------------------------------------------- arena */
+
+/* Memory that is freed together.  Zeroed memory is an empty arena. */
+typedef struct core_arena {
+    struct core_chunk *chunks;
+    PyObject **held; /* references given back with it */
+    size_t n_held, cap_held;
+    Py_buffer **views; /* buffers released with it */
+    size_t n_views, cap_views;
+} core_arena;
+
+/* `n` items of `size` bytes, zeroed.  NULL with MemoryError set. */
+void *core_arena_alloc(core_arena *arena, size_t n, size_t size);
+/* Keeps a reference until the arena is freed. */
+int core_arena_hold(core_arena *arena, PyObject *object);
+/* Views a contiguous buffer until the arena is freed.  NULL with an exception set. */
+const Py_buffer *core_arena_view(core_arena *arena, PyObject *object);
+/* With the GIL held. */
+void core_arena_free(core_arena *arena);
+
+/* Arguments into plain C, in memory of an arena.  None gives NULL and 0. On failure -1 with an exception set. */
+int core_strings(core_arena *arena, PyObject *object, const char *what, bool optional_items,
+                 const char *const **out, size_t *n);
+/* A string without a zero byte, or NULL for None. */
+int core_string(PyObject *object, const char *what, const char **out);
+/* Unsigned integers: a buffer of that item size, or a sequence of ints. */
+int core_u32s(core_arena *arena, PyObject *object, const char *what, const uint32_t **out,
+              size_t *n);
+int core_u64s(core_arena *arena, PyObject *object, const char *what, const uint64_t **out,
+              size_t *n);
+
+/* ---------------------------------------------------------------------------------------------- objects */
+
+typedef struct core_client {
+    PyObject_HEAD tq_client *client; /* NULL when closed */
+} core_client;
+
+typedef struct core_meta {
+    PyObject_HEAD tq_meta *meta;
+} core_meta;
+
+typedef struct core_data {
+    PyObject_HEAD tq_data *data;
+} core_data;
+
+/* What an operation gives. */
+typedef enum core_result {
+    CORE_NOTHING,
+    CORE_GIVES_META,
+    CORE_GIVES_DATA,
+    CORE_GIVES_COUNT,
+    CORE_GIVES_PROGRESS,
+    CORE_GIVES_NAMES,
+    CORE_GIVES_STATUS,
+    CORE_GIVES_EVENTS
+} core_result;
+
+struct core_queue;
+
+/* An operation.  From its start to its end it owns a reference to itself (core_op_start, core_reap). */
+typedef struct core_op {
+    PyObject_HEAD tq_op *op;
+    PyObject *client;
+    core_result gives;
+    core_arena args;  /* what was given to the call, until it is done */
+    PyObject *future; /* of asyncio, to be resolved when done */
+    pid_t pid;        /* of the process that started it */
+    /* under core_lock, and touched by the callback */
+    struct core_queue *queue; /* a reference; NULL: nobody is told */
+    struct core_op *next;
+    bool done;
+    sem_t
+        ended; /* posted once by the callback; a waiter that was woken posts it again for the next one */
+} core_op;
+
+/* Finished operations of one event loop. */
+typedef struct core_queue {
+    PyObject_HEAD pid_t pid;
+    /* under core_lock */
+    int fd; /* eventfd that the loop watches; -1: closed */
+    core_op *first, *last;
+} core_queue;
+
+/* Guards everything that the callback touches.  Nothing is called with it held but system calls that do not block. */
+extern pthread_mutex_t core_lock;
+int core_fork_init(void);
+
+/* client.c */
+PyTypeObject *core_client_type(PyObject *module);
+/* calls.c: the methods that start operations. */
+extern PyMethodDef core_client_calls[];
+/* put.c */
+PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs);
+PyObject *core_client_notify(core_client *self, PyObject *args, PyObject *kwargs);
+
+/* op.c */
+PyTypeObject *core_op_type(PyObject *module);
+/* A new operation of the client, not started; NULL with an exception set. */
+core_op *core_op_new(core_client *client, core_result gives, double timeout);
+/* Around the call that starts it: before it, and with what it returned.  finish gives the operation to Python or raises the
+ * error; it always takes over the reference. */
+void core_op_begin(core_op *op);
+PyObject *core_op_finish(core_op *op, int code);
+/* Result of an operation that is done, or its error as exception. */
+PyObject *core_op_result(core_op *op);
+/* Gives up what finished operations own that nobody waits for. */
+void core_reap(void);
+/* Appends to the list of those; with core_lock held. */
+void core_leave(core_op *op);
+/* Gives back what a finished operation kept for its call, and its reference to itself. */
+void core_op_settle(core_op *op);
+
+/* queue.c */
+PyTypeObject *core_queue_type(PyObject *module);
+/* Appends a finished operation and wakes the loop; with core_lock held. False: the queue is closed. */
+bool core_queue_push(core_queue *queue, core_op *op);
+
+/* meta.c */
+PyTypeObject *core_meta_type(PyObject *module);
+PyObject *core_meta_wrap(core_state *state, tq_meta *meta); /* holds its own reference */
+
+/* data.c */
+PyTypeObject *core_data_type(PyObject *module);
+PyObject *core_data_wrap(core_state *state, tq_data *data);
+
+/* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which lives as long as `owner`. */
+PyTypeObject *core_buffer_type(PyObject *module);
+PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n,
+                           char format, bool writable);
+
+/* report.c: results that become plain Python objects. */
+PyObject *core_progress(core_state *state, const tq_progress *progress);
+PyObject *core_names(const char *const *names, size_t n);
+PyObject *core_status(const tq_system_status *status);
+PyObject *core_events(const tq_event *events, size_t n, uint64_t next);
+/* A tuple of integers. */
+PyObject *core_shape(const uint64_t *shape, uint32_t ndim);
+/* UTF-8 as str, whatever is in it; None for NULL. */
+PyObject *core_text(const char *text);
+
+#endif

@@ -1,0 +1,114 @@
+/*
+ * errors.c - the exception classes, made from the table of tq/errors.h, and the one place that raises them.
+ *
+ * Every class derives from TransferQueueError and from the built-in class that the table names, so that both
+ * `except ctq.TransferQueueError` and `except ValueError` work.  What cannot be read any more (cleared, lost) is a
+ * StorageKeyNotFoundError as well.
+ */
+#include "core.h"
+
+typedef struct error_row {
+    int code;
+    const char *symbol; /* "TQ_EFULL" */
+    const char *name;   /* "ctq.errors.StorageFullError" */
+    const char *base;   /* "RuntimeError" */
+    const char *text;
+} error_row;
+
+#define ERROR_ROW(code, value, py, pybase, text) {code, #code, "ctq.errors." #py, #pybase, text},
+static const error_row error_rows[] = {TQ_ERRORS(ERROR_ROW)};
+#undef ERROR_ROW
+
+static PyObject *errors_make(PyObject *module, const char *name, const char *doc, PyObject *bases,
+                             long code, const char *symbol)
+{
+    PyObject *dict = Py_BuildValue("{s:l,s:s}", "code", code, "symbol", symbol);
+    PyObject *error = dict ? PyErr_NewExceptionWithDoc(name, doc, bases, dict) : NULL;
+
+    Py_XDECREF(dict);
+    if (error && PyModule_AddObjectRef(module, strrchr(name, '.') + 1, error)) {
+        Py_CLEAR(error);
+    }
+    return error;
+}
+
+/* The bases of one row. */
+static PyObject *errors_bases(core_state *state, const error_row *row)
+{
+    PyObject *builtins = PyEval_GetBuiltins(); /* borrowed */
+    PyObject *base = builtins ? PyMapping_GetItemString(builtins, row->base) : NULL;
+    PyObject *bases = NULL;
+
+    if (base && (row->code == TQ_ECLEARED || row->code == TQ_ELOST)) {
+        bases = PyTuple_Pack(2, state->not_found, base);
+    } else if (base) {
+        bases = PyTuple_Pack(2, state->error, base);
+    }
+    Py_XDECREF(base);
+    return bases;
+}
+
+int core_errors_init(PyObject *module, core_state *state)
+{
+    PyObject *bases = NULL;
+
+    state->error = errors_make(module, "ctq.errors.TransferQueueError",
+                               "Base of all errors of the transfer queue; `code` is its number and "
+                               "`symbol` its name in C.",
+                               PyExc_Exception, 0, "");
+    if (!state->error) {
+        return -1;
+    }
+    bases = PyTuple_Pack(2, state->error, PyExc_KeyError);
+    state->not_found =
+        bases ? errors_make(
+                    module, "ctq.errors.StorageKeyNotFoundError",
+                    "What was to be read is not in the storage (any more): it was cleared or lost.",
+                    bases, 0, "")
+              : NULL;
+    Py_XDECREF(bases);
+    if (!state->not_found) {
+        return -1;
+    }
+    for (size_t i = 0; i < CORE_N_ERRORS; i++) {
+        const error_row *row = &error_rows[i];
+        char doc[160];
+        snprintf(doc, sizeof(doc), "%s: %s.", row->symbol, row->text);
+        bases = errors_bases(state, row);
+        PyObject *error =
+            bases ? errors_make(module, row->name, doc, bases, row->code, row->symbol) : NULL;
+        Py_XDECREF(bases);
+        if (!error) {
+            return -1;
+        }
+        if (-row->code < 1 || -row->code > CORE_N_ERRORS) {
+            PyErr_Format(PyExc_SystemError, "error code %d is out of the table's range", row->code);
+            Py_DECREF(error);
+            return -1;
+        }
+        Py_XSETREF(state->errors[-row->code - 1], error);
+    }
+    return 0;
+}
+
+PyObject *core_exception(core_state *state, const tq_error *err)
+{
+    PyObject *type =
+        err->code < 0 && err->code >= -CORE_N_ERRORS ? state->errors[-err->code - 1] : state->error;
+    PyObject *message = core_text(err->message[0] ? err->message : tq_strerror(err->code));
+    PyObject *exception = message ? PyObject_CallOneArg(type, message) : NULL;
+
+    Py_XDECREF(message);
+    return exception;
+}
+
+PyObject *core_raise(core_state *state, const tq_error *err)
+{
+    PyObject *exception = core_exception(state, err);
+
+    if (exception) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+        Py_DECREF(exception);
+    }
+    return NULL;
+}

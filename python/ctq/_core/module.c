@@ -1,0 +1,156 @@
+/*
+ * module.c - the module ctq._core: its types, its errors, the count of live objects.
+ */
+#include "core.h"
+
+static const char *const core_live_names[CORE_N_KINDS] = {"client", "op",     "meta",
+                                                          "data",   "buffer", "queue"};
+static long core_live[CORE_N_KINDS]; /* with the GIL held */
+
+void core_count(enum core_kind kind, int change)
+{
+    core_live[kind] += change;
+}
+
+core_state *core_state_of(PyObject *self)
+{
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+PyDoc_STRVAR(core_live_doc, "live()\n--\n\nHow many objects of each kind are alive; for tests.");
+
+static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    core_reap();
+    PyObject *dict = PyDict_New();
+    for (int i = 0; dict && i < CORE_N_KINDS; i++) {
+        PyObject *count = PyLong_FromLong(core_live[i]);
+        if (!count || PyDict_SetItemString(dict, core_live_names[i], count)) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(count);
+    }
+    return dict;
+}
+
+static PyMethodDef core_functions[] = {
+    {"live", core_live_counts, METH_NOARGS, core_live_doc},
+    {0},
+};
+
+static int core_add_types(PyObject *module, core_state *state)
+{
+    const struct {
+        PyTypeObject **slot;
+        PyTypeObject *(*make)(PyObject *module);
+    } types[] = {
+        {&state->client, core_client_type}, {&state->op, core_op_type},
+        {&state->meta, core_meta_type},     {&state->data, core_data_type},
+        {&state->buffer, core_buffer_type}, {&state->queue, core_queue_type},
+    };
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        *types[i].slot = types[i].make(module);
+        if (!*types[i].slot || PyModule_AddType(module, *types[i].slot)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int core_exec(PyObject *module)
+{
+    core_state *state = PyModule_GetState(module);
+
+    state->name_done = PyUnicode_InternFromString("done");
+    state->name_set_result = PyUnicode_InternFromString("set_result");
+    state->name_set_exception = PyUnicode_InternFromString("set_exception");
+    if (!state->name_done || !state->name_set_result || !state->name_set_exception) {
+        return -1;
+    }
+    if (core_errors_init(module, state) || core_add_types(module, state) || core_fork_init()) {
+        return -1;
+    }
+    if (PyModule_AddStringConstant(module, "version", tq_version()) ||
+        PyModule_AddIntConstant(module, "TENSOR", TQ_TENSOR) ||
+        PyModule_AddIntConstant(module, "VALUE", TQ_VALUE) ||
+        PyModule_AddIntConstant(module, "FETCH", TQ_FETCH) ||
+        PyModule_AddIntConstant(module, "FORCE_FETCH", TQ_FORCE_FETCH) ||
+        PyModule_AddIntConstant(module, "NAME_MAX", TQ_NAME_MAX) ||
+        PyModule_AddIntConstant(module, "KEY_MAX", TQ_KEY_MAX)) {
+        return -1;
+    }
+    return 0;
+}
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    core_state *state = PyModule_GetState(module);
+
+    Py_VISIT(state->error);
+    Py_VISIT(state->not_found);
+    for (size_t i = 0; i < CORE_N_ERRORS; i++) {
+        Py_VISIT(state->errors[i]);
+    }
+    Py_VISIT(state->client);
+    Py_VISIT(state->op);
+    Py_VISIT(state->meta);
+    Py_VISIT(state->data);
+    Py_VISIT(state->buffer);
+    Py_VISIT(state->queue);
+    return 0;
+}
+
+static int core_clear(PyObject *module)
+{
+    core_state *state = PyModule_GetState(module);
+
+    Py_CLEAR(state->error);
+    Py_CLEAR(state->not_found);
+    for (size_t i = 0; i < CORE_N_ERRORS; i++) {
+        Py_CLEAR(state->errors[i]);
+    }
+    Py_CLEAR(state->client);
+    Py_CLEAR(state->op);
+    Py_CLEAR(state->meta);
+    Py_CLEAR(state->data);
+    Py_CLEAR(state->buffer);
+    Py_CLEAR(state->queue);
+    Py_CLEAR(state->name_done);
+    Py_CLEAR(state->name_set_result);
+    Py_CLEAR(state->name_set_exception);
+    return 0;
+}
+
+static void core_free(void *module)
+{
+    core_clear(module);
+}
+
+/* Slots hold functions as void pointers, as CPython defines them. */
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "ctq._core",
+    .m_doc = "The transfer queue's C library as Python objects; use the package ctq instead.",
+    .m_size = sizeof(core_state),
+    .m_methods = core_functions,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}

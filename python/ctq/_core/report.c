@@ -1,0 +1,195 @@
+/*
+ * report.c - results that become plain Python objects at once: progress, names, status, events.
+ */
+#include "core.h"
+
+PyObject *core_text(const char *text)
+{
+    if (!text) {
+        Py_RETURN_NONE;
+    }
+    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+}
+
+PyObject *core_shape(const uint64_t *shape, uint32_t ndim)
+{
+    PyObject *tuple = PyTuple_New(ndim);
+
+    for (uint32_t i = 0; tuple && i < ndim; i++) {
+        PyObject *dim = PyLong_FromUnsignedLongLong(shape[i]);
+        if (!dim) {
+            Py_CLEAR(tuple);
+            break;
+        }
+        PyTuple_SET_ITEM(tuple, i, dim);
+    }
+    return tuple;
+}
+
+PyObject *core_progress(core_state *state, const tq_progress *progress)
+{
+    (void)state;
+    if (!progress || !progress->known) {
+        Py_RETURN_NONE;
+    }
+    /* Copied: the memory belongs to the operation, which may be used up before the views are. */
+    return Py_BuildValue("(y#ny#)", (const char *)progress->indexes,
+                         (Py_ssize_t)(progress->n * sizeof(*progress->indexes)),
+                         (Py_ssize_t)progress->columns, (const char *)progress->flags,
+                         (Py_ssize_t)(progress->n * progress->columns));
+}
+
+PyObject *core_names(const char *const *names, size_t n)
+{
+    PyObject *list = PyList_New((Py_ssize_t)n);
+
+    for (size_t i = 0; list && i < n; i++) {
+        PyObject *name = core_text(names[i]);
+        if (!name) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, name);
+    }
+    return list;
+}
+
+/* A list of unsigned integers. */
+static PyObject *report_indexes(const uint32_t *indexes, size_t n)
+{
+    PyObject *list = PyList_New((Py_ssize_t)n);
+
+    for (size_t i = 0; list && i < n; i++) {
+        PyObject *index = PyLong_FromUnsignedLong(indexes[i]);
+        if (!index) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, index);
+    }
+    return list;
+}
+
+/* Appends an item and gives its reference away; NULL clears the list. */
+static PyObject *report_add(PyObject *list, PyObject *item)
+{
+    if (list && (!item || PyList_Append(list, item))) {
+        Py_CLEAR(list);
+    }
+    Py_XDECREF(item);
+    return list;
+}
+
+static PyObject *report_fields(const tq_status_partition *partition)
+{
+    PyObject *list = PyList_New(0);
+
+    for (size_t i = 0; list && i < partition->n_fields; i++) {
+        const tq_status_field *field = &partition->fields[i];
+        PyObject *shape =
+            field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim);
+        PyObject *item =
+            shape ? Py_BuildValue("{s:s,s:N,s:(ii),s:N,s:O,s:I,s:I}", "name", field->name,
+                                  "is_tensor", PyBool_FromLong(field->kind == TQ_TENSOR), "dtype",
+                                  field->dtype.code, field->dtype.bits, "ragged",
+                                  PyBool_FromLong(field->ragged), "shape", shape, "produced",
+                                  field->produced, "lost", field->lost)
+                  : NULL;
+        Py_XDECREF(shape);
+        list = report_add(list, item);
+    }
+    return list;
+}
+
+static PyObject *report_partition(const tq_status_partition *partition)
+{
+    PyObject *fields = report_fields(partition);
+    PyObject *tasks = fields ? PyList_New(0) : NULL;
+    PyObject *lost = tasks ? report_indexes(partition->lost, partition->n_lost) : NULL;
+    PyObject *result = NULL;
+
+    for (size_t i = 0; tasks && i < partition->n_tasks; i++) {
+        tasks = report_add(tasks, Py_BuildValue("{s:s,s:I}", "name", partition->tasks[i].name,
+                                                "consumed", partition->tasks[i].consumed));
+    }
+    if (fields && tasks && lost) {
+        result = Py_BuildValue("{s:s,s:I,s:K,s:O,s:O,s:O}", "name", partition->name, "samples",
+                               partition->samples, "bytes", (unsigned long long)partition->bytes,
+                               "fields", fields, "tasks", tasks, "lost", lost);
+    }
+    Py_XDECREF(fields);
+    Py_XDECREF(tasks);
+    Py_XDECREF(lost);
+    return result;
+}
+
+PyObject *core_status(const tq_system_status *status)
+{
+    PyObject *partitions, *owners, *sessions, *result = NULL;
+
+    if (!status) {
+        Py_RETURN_NONE;
+    }
+    partitions = PyList_New(0);
+    for (size_t i = 0; partitions && i < status->n_partitions; i++) {
+        partitions = report_add(partitions, report_partition(&status->partitions[i]));
+    }
+    owners = PyList_New(0);
+    for (size_t i = 0; owners && i < status->n_owners; i++) {
+        const tq_status_owner *owner = &status->owners[i];
+        owners = report_add(
+            owners, Py_BuildValue("{s:s,s:s,s:N,s:K,s:K,s:K,s:K}", "name", owner->name, "manager",
+                                  owner->manager, "present", PyBool_FromLong(owner->present),
+                                  "blocks", (unsigned long long)owner->blocks, "bytes",
+                                  (unsigned long long)owner->bytes, "used_bytes",
+                                  (unsigned long long)owner->used_bytes, "capacity_bytes",
+                                  (unsigned long long)owner->capacity_bytes));
+    }
+    sessions = PyList_New(0);
+    for (size_t i = 0; sessions && i < status->n_sessions; i++) {
+        const tq_status_session *session = &status->sessions[i];
+        sessions = report_add(
+            sessions,
+            Py_BuildValue("{s:s,s:s,s:s,s:K,s:N,s:d}", "name", session->name, "host", session->host,
+                          "endpoint", session->endpoint, "pid", (unsigned long long)session->pid,
+                          "connected", PyBool_FromLong(session->connected), "age", session->age));
+    }
+    if (partitions && owners && sessions) {
+        result = Py_BuildValue("{s:K,s:d,s:s,s:I,s:K,s:O,s:O,s:O}", "epoch",
+                               (unsigned long long)status->epoch, "uptime", status->uptime,
+                               "version", status->version, "waiting", status->waiting, "requests",
+                               (unsigned long long)status->requests, "partitions", partitions,
+                               "owners", owners, "sessions", sessions);
+    }
+    Py_XDECREF(partitions);
+    Py_XDECREF(owners);
+    Py_XDECREF(sessions);
+    return result;
+}
+
+PyObject *core_events(const tq_event *events, size_t n, uint64_t next)
+{
+    PyObject *list = PyList_New(0), *result = NULL;
+
+    for (size_t i = 0; list && i < n; i++) {
+        const tq_event *event = &events[i];
+        PyObject *item = Py_BuildValue("{s:K,s:d,s:s,s:s,s:s,s:s,s:I,s:K}", "seq",
+                                       (unsigned long long)event->seq, "time", event->time, "kind",
+                                       event->kind, "session", event->session, "partition",
+                                       event->partition, "task", event->task, "samples",
+                                       event->samples, "bytes", (unsigned long long)event->bytes);
+        if (item && event->n_indexes) {
+            PyObject *indexes = report_indexes(event->indexes, event->n_indexes);
+            if (!indexes || PyDict_SetItemString(item, "indexes", indexes)) {
+                Py_CLEAR(item);
+            }
+            Py_XDECREF(indexes);
+        }
+        list = report_add(list, item);
+    }
+    if (list) {
+        result = Py_BuildValue("(OK)", list, (unsigned long long)next);
+        Py_DECREF(list);
+    }
+    return result;
+}

@@ -1,0 +1,633 @@
+"""The client: every call on samples by metadata, in a sync and an async form.
+
+`put` and `async_put` are the same call: written once, as steps (see `_calls`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._calls import Steps, twins
+from ._columns import encode_tags, tags_of
+from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
+from .config import Config, defaults, merge, of_map
+from .encoding import Decoder, Encoder
+from .errors import (
+    ClosedError,
+    InvalidArgumentError,
+    RowCountError,
+    TryAgainError,
+    UnknownManagerError,
+    UnknownPartitionError,
+)
+from .metadata import BatchMeta, KVBatchMeta
+from .storage import C_MANAGERS, ManagedStorage, StorageManager, StorageManagerFactory, manager_of
+from .system import ControllerInfo
+from .tensors import empty, integers, is_tensordict, row_count, to_batch, to_fields
+from .tensors import merge as merge_data
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+    from .tensors import Fields
+
+logger = logging.getLogger("ctq")
+
+Parser = Callable[[Any], Any]
+
+
+class TransferQueueClient:
+    """A connection to a system; usable from any number of threads and event loops, and after a fork.
+
+    `get_client()` gives the one that `init()` made.
+    """
+
+    def __init__(
+        self,
+        client_id: str | None = None,
+        controller_info: ControllerInfo | str | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Connect to the system at an address; `client_id` is the name that people see."""
+        if controller_info is None:
+            raise InvalidArgumentError("controller_info: expected the address of a controller")
+        if isinstance(controller_info, str):
+            controller_info = ControllerInfo(controller_info, os.environ.get("TQ_TOKEN_FILE"))
+        self.client_id = client_id or f"ctq-{os.getpid()}"
+        self._info = controller_info
+        self._given = of_map(dict(config or {}))
+        self._python: ManagedStorage | None = None
+        self._orphans: dict[tuple[Any, ...], Op] = {}
+        self._core = self._connect()
+        self.config: Config = self._final_config()
+
+    # --- connecting -------------------------------------------------------------------------------
+
+    def _connect(self) -> Client:
+        """Connect with the storage manager that the system names."""
+        if not StorageManagerFactory.is_empty():
+            # It may be one written in Python: ask the system before opening one.
+            core = self._open("")
+            name, section = manager_of(core.config)
+            if StorageManagerFactory.knows(name):
+                manager = StorageManagerFactory.create(name, self._info, section)
+                self._python = ManagedStorage(core, manager)
+                return core
+            core.close()
+        return self._open(None)
+
+    def _open(self, manager: str | None, manager_config: str | None = None) -> Client:
+        timeout = merge(defaults(), self._given)["client"]["timeout"]
+        try:
+            return Client(
+                self._info.address,
+                token=self._info.token,
+                token_file=self._info.token_file,
+                name=self.client_id,
+                manager=manager,
+                manager_config=manager_config,
+                timeout=timeout,
+            )
+        except UnknownManagerError as error:
+            raise UnknownManagerError(
+                f"{error}; a storage manager written in Python must be registered in this process "
+                "(StorageManagerFactory.register) before init"
+            ) from None
+
+    def _final_config(self) -> Config:
+        """Defaults, what the system runs with, and what this client was given."""
+        system = of_map(json.loads(self._core.config or "{}"))
+        return merge(merge(defaults(), system), self._given)
+
+    def initialize_storage_manager(
+        self, manager_type: str, config: Mapping[str, Any] | None = None
+    ) -> None:
+        """Use another storage manager than the one that the system names."""
+        if StorageManagerFactory.knows(manager_type):
+            manager = StorageManagerFactory.create(manager_type, self._info, config or {})
+            core = self._open("")
+            python: ManagedStorage | None = ManagedStorage(core, manager)
+        else:
+            name = C_MANAGERS.get(manager_type, manager_type)
+            core = self._open(name, json.dumps(dict(config)) if config else None)
+            python = None
+        self.close()
+        self._core, self._python = core, python
+
+    @property
+    def storage_manager(self) -> StorageManager | None:
+        """The storage manager, if it is one written in Python."""
+        return self._python.manager if self._python is not None else None
+
+    def close(self) -> None:
+        """End all calls with ClosedError and leave the system.  May be repeated."""
+        self._orphans.clear()
+        python, self._python = self._python, None
+        if python is not None:
+            python.manager.close()
+        self._core.close()
+
+    def _encoder(self) -> Encoder:
+        return Encoder(self.config["serialization"]["allow_pickle"])
+
+    def _decoder(self) -> Decoder:
+        return Decoder(self.config["serialization"]["allow_pickle"])
+
+    # --- samples by metadata ----------------------------------------------------------------------
+
+    def _get_meta(
+        self,
+        data_fields: Sequence[str],
+        batch_size: int,
+        partition_id: str,
+        mode: str = "fetch",
+        task_name: str | None = None,
+        sampling_config: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Steps[BatchMeta]:
+        """Metadata of samples.
+
+        `fetch`: samples whose fields are ready and that the task has not had, as the sampler picks; they
+        count as consumed.  The call waits for them, `timeout` seconds (default `client.timeout`), then
+        raises TimedOutError; in polling mode it returns an empty BatchMeta at once.
+        `force_fetch`: all samples of the partition, ready or not; nothing is marked.
+        `insert`: reserves new samples.
+        """
+        if mode == "insert":
+            return (yield from self._insert(data_fields, batch_size, partition_id))
+        if mode not in ("fetch", "force_fetch"):
+            raise InvalidArgumentError(f"mode: expected insert, fetch or force_fetch, got {mode!r}")
+        if mode == "fetch" and task_name is None:
+            raise InvalidArgumentError(
+                "task_name: expected the name of the task that consumes the samples"
+            )
+        controller = self.config["controller"]
+        merged = {**(controller.get("sampling_config") or {}), **(sampling_config or {})}
+        sampler = json.dumps(merged) if merged else None
+        poll = bool(controller.get("polling_mode"))
+        fields = _names("data_fields", data_fields)
+
+        def start() -> Op:
+            return self._core.claim(
+                partition_id,
+                fields,
+                batch_size,
+                task=task_name,
+                mode=FETCH if mode == "fetch" else FORCE_FETCH,
+                sampler_config=sampler,
+                poll=poll,
+                tags=True,
+                timeout=timeout or 0.0,
+            )
+
+        key = (partition_id, tuple(fields), batch_size, task_name, mode, sampler)
+        try:
+            meta = yield from self._claim(key, start)
+        except TryAgainError:
+            return BatchMeta.empty()
+        return BatchMeta._wrap([meta])
+
+    def _claim(self, key: tuple[Any, ...], start: Callable[[], Op]) -> Steps[Meta]:
+        """Claim; first take what an earlier claim of the same kind, cancelled too late, has got."""
+        earlier = self._orphans.pop(key, None)
+        if earlier is not None:
+            try:
+                meta: Meta = yield earlier
+                return meta
+            except Exception:  # noqa: BLE001 - that claim was given up; only its samples matter
+                logger.debug("claim %s: the earlier one was cancelled in time", key)
+        op = start()
+        try:
+            claimed: Meta = yield op
+            return claimed
+        except BaseException as error:
+            if not isinstance(error, Exception) or not op.done():
+                op.cancel()
+                self._orphans[key] = op
+            raise
+
+    def _insert(
+        self, data_fields: Sequence[str], batch_size: int, partition_id: str
+    ) -> Steps[BatchMeta]:
+        if batch_size < 1:
+            raise InvalidArgumentError(f"batch_size must be positive, got {batch_size}")
+        fields = _names("data_fields", data_fields)
+        meta: Meta = yield self._core.reserve(partition_id, batch_size)
+        made = BatchMeta._wrap([meta])
+        known = {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": False}
+        planned = Meta.make(meta.partition, meta.indexes, fields, meta.incarnations)
+        made._pieces = [meta.union(planned)]
+        made._schema = {name: dict(known) for name in fields}
+        return made
+
+    def _put(
+        self,
+        data: Fields,
+        metadata: BatchMeta | None = None,
+        partition_id: str | None = None,
+        data_parser: Parser | None = None,
+        *,
+        groups: Sequence[str | None] | None = None,
+    ) -> Steps[BatchMeta]:
+        """Store columns: of the samples of `metadata`, or of new samples in a partition.
+
+        Returns the metadata of the samples; one that was given is brought up to date in place.  All of it
+        becomes visible at once, or nothing.  `groups` names the group (the prompt) of each new sample.
+        `data_parser` gets the columns as a dict (ragged and other columns as lists of rows) and changes them
+        in place or returns the dict to store instead.
+        """
+        data = _parsed(data, data_parser)
+        rows = row_count(data)
+        if metadata is None:
+            if partition_id is None:
+                raise InvalidArgumentError("put needs metadata or a partition_id")
+            if rows == 0:
+                raise RowCountError("put: the data has no rows")
+            return (yield from self._put_new(data, partition_id, rows, groups))
+        if metadata.size == 0:
+            raise InvalidArgumentError("put: the metadata has no samples")
+        if rows != metadata.size:
+            raise RowCountError(
+                f"put: expected {metadata.size} rows, one per sample of the metadata, got {rows}"
+            )
+        if self._python is not None:
+            pieces = yield from self._python.put(data, metadata, None)
+            yield from self._set_custom_meta(metadata)
+        else:
+            pieces = yield from self._put_pieces(data, metadata)
+        metadata._published(pieces)
+        return metadata
+
+    def _put_new(
+        self, data: Fields, partition: str, rows: int, groups: Sequence[str | None] | None
+    ) -> Steps[BatchMeta]:
+        if self._python is not None:
+            reserved: Meta = yield self._core.reserve(partition, rows, groups=groups)
+            made = BatchMeta._wrap([reserved])
+            made._published((yield from self._python.put(data, made, None)))
+            return made
+        batch = to_batch(data, self._encoder())
+        meta: Meta = yield self._core.put(
+            partition=partition, n=rows, groups=groups, columns=batch.columns, keep=batch.keep
+        )
+        return BatchMeta._wrap([meta])
+
+    def _put_pieces(self, data: Fields, metadata: BatchMeta) -> Steps[list[Meta]]:
+        """One put per partition; almost always there is one."""
+        pieces = metadata._pieces
+        changed = {id(piece): tags for piece, tags in metadata._changed_tags()}
+        started: list[Op] = []
+        start = 0
+        for piece in pieces:
+            part = data if len(pieces) == 1 else _rows(data, start, start + len(piece))
+            start += len(piece)
+            encoder = self._encoder()
+            batch = to_batch(part, encoder)
+            tags = encode_tags(changed[id(piece)], encoder) if id(piece) in changed else []
+            started.append(
+                self._core.put(meta=piece, columns=batch.columns, tags=tags, keep=batch.keep)
+            )
+        done: list[Meta] = []
+        for op in started:
+            meta: Meta = yield op
+            done.append(meta)
+        return done
+
+    def _get_data(self, metadata: BatchMeta) -> Steps[TensorDict]:
+        """The fields of the metadata's samples, in their order.
+
+        A TensorDict, or without torch a dict of NumPy arrays (of a list of arrays where rows differ in
+        shape, a list of values where they are no tensors).  Empty metadata reads as empty data.
+        """
+        if metadata is None or metadata.size == 0 or not metadata.field_names:
+            return empty()
+        if self._python is not None:
+            return (yield from self._python.get(metadata))
+        names = metadata.field_names
+        started = [self._core.get(piece, names) for piece in metadata._pieces]
+        parts = []
+        for op in started:
+            parts.append((yield op))
+        decoder = self._decoder()
+        return to_fields(parts[0], decoder) if len(parts) == 1 else merge_data(parts, decoder)
+
+    def _set_custom_meta(self, metadata: BatchMeta) -> Steps[None]:
+        """Store the tags of the metadata's samples that were changed; others stay as they are."""
+        for piece, tags in metadata._changed_tags():
+            yield self._core.put(meta=piece, tags=encode_tags(tags, self._encoder()))
+
+    def _clear_samples(self, metadata: BatchMeta) -> Steps[None]:
+        """Remove samples with everything known about them; those cleared meanwhile are skipped."""
+        if metadata.size == 0:
+            logger.debug("clear_samples: the metadata has no samples")
+        elif self._python is not None:
+            yield from self._python.clear(metadata)
+        else:
+            started = [self._core.clear_meta(piece) for piece in metadata._pieces]
+            for op in started:  # noqa: UP028 - steps are sent results, which a list cannot take
+                yield op
+
+    def _clear_partition(self, partition_id: str) -> Steps[None]:
+        """Remove a partition with everything in it; an unknown one is none to remove."""
+        if self._python is not None:
+            try:
+                meta: Meta = yield self._core.resolve(partition_id, lenient=True)
+            except UnknownPartitionError:
+                return
+            yield from self._clear_samples(BatchMeta._wrap([meta]))
+        yield self._core.clear_partition(partition_id)
+
+    # --- status -----------------------------------------------------------------------------------
+
+    def _get_consumption_status(self, task_name: str, partition_id: str) -> Steps[tuple[Any, Any]]:
+        """Indexes of a partition's samples and, for each, 1 if the task has had it; (None, None) without one."""
+        progress = yield self._core.consumption(partition_id, task_name)
+        return _progress(progress, flat=True)
+
+    def _get_production_status(
+        self, data_fields: Sequence[str], partition_id: str
+    ) -> Steps[tuple[Any, Any]]:
+        """Indexes of a partition's samples and, for each, 1 per field that is ready; (None, None) without one."""
+        progress = yield self._core.production(partition_id, _names("data_fields", data_fields))
+        return _progress(progress, flat=False)
+
+    def _check_consumption_status(self, task_name: str, partition_id: str) -> Steps[bool]:
+        """Whether there are samples and the task has had all of them."""
+        _, consumed = yield from self._get_consumption_status(task_name, partition_id)
+        return consumed is not None and len(consumed) > 0 and bool((consumed == 1).all())
+
+    def _check_production_status(
+        self, data_fields: Sequence[str], partition_id: str
+    ) -> Steps[bool]:
+        """Whether all samples of a partition have these fields."""
+        _, produced = yield from self._get_production_status(data_fields, partition_id)
+        return produced is not None and bool((produced == 1).all())
+
+    def _reset_consumption(self, partition_id: str, task_name: str | None = None) -> Steps[bool]:
+        """Make consumed samples claimable again, for a task or for all of them."""
+        try:
+            yield self._core.reset_consumption(partition_id, task_name)
+        except UnknownPartitionError:
+            logger.debug("reset_consumption: no partition %r", partition_id)
+        return True
+
+    def _get_partition_list(self) -> Steps[list[str]]:
+        """Names of the partitions, in order of creation."""
+        names: list[str] = yield self._core.list_partitions()
+        return names
+
+    def _get_events(
+        self, since: int = 0, limit: int = 0, wait: bool = False, timeout: float | None = None
+    ) -> Steps[list[dict[str, Any]]]:
+        """What happened after event number `since`: puts, claims, clears, clients coming and going.
+
+        At most `limit` events (0: all that are kept).  With `wait` the call waits until there is one, or
+        returns none when `timeout` seconds are over.
+        """
+        events, _ = yield self._core.events(since, limit, wait, timeout or 0.0)
+        return list(events)
+
+    def _status(self) -> Steps[dict[str, Any]]:
+        """State of the whole system: partitions, storage, sessions."""
+        status: dict[str, Any] = yield self._core.status()
+        return status
+
+    # --- samples by key ---------------------------------------------------------------------------
+
+    def _kv_retrieve_meta(
+        self, keys: Sequence[str] | str, partition_id: str, create: bool = False
+    ) -> Steps[BatchMeta]:
+        """Metadata of samples by key, with the fields that all of them have.
+
+        Unknown keys are left out, or with `create` made.
+        """
+        wanted = check_keys(keys)
+        if create:
+            yield self._core.reserve(partition_id, keys=wanted)
+        found = yield from self._lookup(wanted, partition_id)
+        return found if found is not None else BatchMeta.empty()
+
+    def _lookup(self, keys: list[str], partition_id: str) -> Steps[BatchMeta | None]:
+        """The samples that exist of these keys, with the fields that all of them have."""
+        try:
+            meta: Meta = yield self._core.resolve(partition_id, keys=keys, lenient=True, tags=True)
+        except UnknownPartitionError:
+            return None
+        return BatchMeta._wrap([meta.select(None, common_fields(meta))]) if len(meta) else None
+
+    def _kv_retrieve_keys(
+        self, global_indexes: Sequence[int] | int, partition_id: str
+    ) -> Steps[list[str]]:
+        """Keys of samples by index; RuntimeError when one has none."""
+        indexes = [global_indexes] if isinstance(global_indexes, int) else global_indexes
+        if not isinstance(indexes, list) or not all(isinstance(index, int) for index in indexes):
+            raise TypeError("global_indexes: expected an int or a list of int")
+        if not indexes:
+            raise ValueError("global_indexes: expected at least one")
+        try:
+            keys: list[str] = yield self._core.retrieve_keys(partition_id, indexes)
+        except UnknownPartitionError as error:
+            raise RuntimeError(str(error)) from error
+        missing = [index for index, key in zip(indexes, keys, strict=False) if not key]
+        if missing or len(keys) != len(indexes):
+            raise RuntimeError(
+                f"partition {partition_id!r}: samples {missing[:8] or indexes} have no keys"
+            )
+        return keys
+
+    def _kv_list(self, partition_id: str | None = None) -> Steps[dict[str, dict[str, Any]]]:
+        """Keys with their tags, per partition: of one partition, or of all."""
+        names: list[str] = yield self._core.list_partitions()
+        if partition_id is not None:
+            names = [partition_id] if partition_id in names else []
+        started = [(name, self._core.list_keys(name)) for name in names]
+        listed: dict[str, dict[str, Any]] = {}
+        for name, op in started:
+            meta: Meta = yield op
+            listed[name] = {
+                key: tags
+                for key, tags in zip(meta.keys, tags_of(meta), strict=True)
+                if key is not None
+            }
+        return listed
+
+    def _kv_batch_put(
+        self,
+        keys: Sequence[str],
+        partition_id: str,
+        fields: Fields | None = None,
+        tags: Sequence[Mapping[str, Any]] | None = None,
+        data_parser: Parser | None = None,
+        *,
+        groups: Sequence[str | None] | None = None,
+    ) -> Steps[KVBatchMeta]:
+        """Store columns, tags or both of samples by key; those that do not exist are made."""
+        names = check_keys(keys)
+        if fields is None and tags is None:
+            raise InvalidArgumentError("kv_batch_put: expected fields, tags or both")
+        if tags is not None and len(tags) != len(names):
+            raise RowCountError(
+                f"kv_batch_put: expected {len(names)} tags, one per key, got {len(tags)}"
+            )
+        if fields is not None:
+            fields = _parsed(fields, data_parser)
+            rows = row_count(fields)
+            if rows != len(names):
+                raise RowCountError(
+                    f"kv_batch_put: expected {len(names)} rows, one per key, got {rows}"
+                )
+        encoder = self._encoder()
+        columns = encode_tags(tags, encoder) if tags else []
+        # What the samples have before is asked for at the same time.
+        before = self._core.resolve(partition_id, keys=list(dict.fromkeys(names)), lenient=True)
+        if fields is not None and self._python is not None:
+            reserved: Meta = yield self._core.put(
+                partition=partition_id, keys=names, tags=columns, groups=groups
+            )
+            yield from self._python.put(fields, BatchMeta._wrap([reserved]), None)
+            meta = reserved
+            stored = list(fields.keys())
+        else:
+            batch = to_batch(fields, encoder) if fields is not None else None
+            meta = yield self._core.put(
+                partition=partition_id,
+                keys=names,
+                groups=groups,
+                columns=batch.columns if batch else (),
+                tags=columns,
+                keep=batch.keep if batch else None,
+            )
+            stored = meta.field_names
+        try:
+            known: Meta = yield before
+            kept = common_fields(known) if len(known) == len(set(names)) else []
+        except UnknownPartitionError:
+            kept = []
+        return KVBatchMeta(
+            keys=names,
+            tags=tags_of(meta),
+            partition_id=partition_id,
+            fields=sorted({*kept, *stored}),
+        )
+
+    def _kv_clear(self, keys: Sequence[str] | str, partition_id: str) -> Steps[None]:
+        """Remove samples by key; unknown ones are skipped."""
+        wanted = check_keys(keys)
+        try:
+            if self._python is not None:
+                found = yield from self._lookup(wanted, partition_id)
+                if found is not None:
+                    yield from self._python.clear(found)
+            else:
+                yield self._core.clear_keys(partition_id, wanted)
+        except UnknownPartitionError:
+            logger.debug("kv_clear: no partition %r", partition_id)
+
+    get_meta, async_get_meta = twins(_get_meta)
+    put, async_put = twins(_put)
+    get_data, async_get_data = twins(_get_data)
+    set_custom_meta, async_set_custom_meta = twins(_set_custom_meta)
+    clear_samples, async_clear_samples = twins(_clear_samples)
+    clear_partition, async_clear_partition = twins(_clear_partition)
+    get_consumption_status, async_get_consumption_status = twins(_get_consumption_status)
+    get_production_status, async_get_production_status = twins(_get_production_status)
+    check_consumption_status, async_check_consumption_status = twins(_check_consumption_status)
+    check_production_status, async_check_production_status = twins(_check_production_status)
+    reset_consumption, async_reset_consumption = twins(_reset_consumption)
+    get_partition_list, async_get_partition_list = twins(_get_partition_list)
+    get_events, async_get_events = twins(_get_events)
+    status, async_status = twins(_status)
+    kv_retrieve_meta, async_kv_retrieve_meta = twins(_kv_retrieve_meta)
+    kv_retrieve_keys, async_kv_retrieve_keys = twins(_kv_retrieve_keys)
+    kv_list, async_kv_list = twins(_kv_list)
+    kv_batch_put, async_kv_batch_put = twins(_kv_batch_put)
+    kv_clear, async_kv_clear = twins(_kv_clear)
+
+
+AsyncTransferQueueClient = TransferQueueClient
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def check_keys(keys: Any) -> list[str]:
+    """The keys as a list: one string, or a list of them that is not empty."""
+    if isinstance(keys, str):
+        return [keys]
+    if not isinstance(keys, list):
+        raise TypeError(f"keys: expected a str or a list of str, got {type(keys).__name__}")
+    if not keys:
+        raise ValueError("keys: expected at least one, got an empty list")
+    for key in keys:
+        if not isinstance(key, str):
+            raise TypeError(f"keys: expected str, got {key!r}")
+    return keys
+
+
+def _names(what: str, names: Any) -> list[str]:
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, (list, tuple)):
+        raise TypeError(f"{what}: expected a list of str, got {type(names).__name__}")
+    return list(names)
+
+
+def common_fields(meta: Meta) -> list[str]:
+    """Fields that every sample has (or had, and lost: reading those tells)."""
+    return [column[0] for column in meta.fields if len(column[8]) and all(memoryview(column[8]))]
+
+
+def _progress(progress: tuple[bytes, int, bytes] | None, flat: bool) -> tuple[Any, Any]:
+    if progress is None:
+        return None, None
+    indexes, columns, flags = progress
+    status = integers(flags, "u1")
+    return integers(indexes, "u4"), status if flat else status.reshape(-1, columns)
+
+
+def _parsed(data: Fields, parser: Parser | None) -> Fields:
+    """What a parser made of the data."""
+    if parser is None:
+        return data
+    given = {name: _for_parser(data, name) for name in data.keys()}  # noqa: SIM118 - a TensorDict iterates over rows
+    returned = parser(given)
+    parsed = given if returned is None else returned
+    if not isinstance(parsed, Mapping) or set(parsed) != set(given):
+        raise InvalidArgumentError(
+            f"data_parser must keep the fields {sorted(given)}, got "
+            f"{sorted(parsed) if isinstance(parsed, Mapping) else parsed!r}"
+        )
+    for name, column in parsed.items():
+        if len(column) != len(given[name]):
+            raise RowCountError(
+                f"data_parser: field {name!r}: expected {len(given[name])} rows, got {len(column)}"
+            )
+    return parsed
+
+
+def _for_parser(data: Fields, name: str) -> Any:
+    """A column as a parser gets it: a dense tensor, or a list of rows."""
+    column: Any = data.get(name) if is_tensordict(data) else data[name]
+    if getattr(column, "is_nested", False):
+        return list(column.unbind())
+    return list(column.tolist()) if type(column).__name__ == "NonTensorStack" else column
+
+
+def _rows(data: Fields, start: int, end: int) -> Fields:
+    """Some rows of a batch of data."""
+    if is_tensordict(data):
+        part: Any = data
+        return part[start:end]
+    return {name: column[start:end] for name, column in data.items()}
+
+
+def check_open(client: TransferQueueClient | None) -> TransferQueueClient:
+    """The client, or ClosedError when there is none."""
+    if client is None:
+        raise ClosedError("call ctq.init() first")
+    return client

@@ -1,0 +1,312 @@
+"""The configuration: packaged defaults (config.yaml), what the system runs with, what init() was given.
+
+A map, a path of a YAML file and an OmegaConf are accepted.  An unknown key is warned about once; a value
+of the wrong kind, or a key that asks for something this system does not do, is a ConfigError that names
+the key.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import ConfigError
+
+logger = logging.getLogger("ctq")
+
+SAMPLE_COUNT_LIMIT = 1 << 24
+"""Numbers below this, as total_storage_size, are counts of samples."""
+
+
+class Config(dict[str, Any]):
+    """A map whose entries can also be read as attributes."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the configuration has no {name!r}") from None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Config:
+        return Config({key: copy.deepcopy(value, memo) for key, value in self.items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Config, (dict(self),)
+
+
+def of_map(value: Any) -> Any:
+    """The value with every map in it made a Config."""
+    if isinstance(value, Mapping):
+        return Config({str(key): of_map(entry) for key, entry in value.items()})
+    return [of_map(entry) for entry in value] if isinstance(value, list) else value
+
+
+# --- where it comes from --------------------------------------------------------------------------
+
+
+def defaults() -> Config:
+    """The packaged defaults."""
+    return copy.deepcopy(_defaults())
+
+
+@functools.cache
+def _defaults() -> Config:
+    from importlib import resources
+
+    loaded: Config = of_map(
+        _parse(resources.files(__package__).joinpath("config.yaml").read_text("utf-8"))
+    )
+    return loaded
+
+
+def _parse(text: str) -> Any:
+    import yaml
+
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
+def read(conf: Any) -> Config:
+    """What init() was given, checked; samplers are replaced by their names."""
+    if conf is None:
+        return Config()
+    if isinstance(conf, (str, os.PathLike)):
+        conf = _read_file(os.fspath(conf))
+    elif not isinstance(conf, Mapping):
+        conf = _read_omegaconf(conf)
+    given: Config = of_map(conf)
+    _name_sampler(given)
+    _check(given)
+    return given
+
+
+def _read_file(path: str) -> Any:
+    import yaml
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            loaded = _parse(file.read())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(loaded, Mapping):
+        raise ConfigError(f"{path}: expected a map, got {type(loaded).__name__}")
+    return loaded
+
+
+def _read_omegaconf(conf: Any) -> Any:
+    if type(conf).__module__.partition(".")[0] == "omegaconf":
+        from omegaconf import OmegaConf
+
+        plain = OmegaConf.to_container(conf, resolve=True)
+        if isinstance(plain, Mapping):
+            return plain
+    raise ConfigError(
+        f"the configuration must be a map, a path of a YAML file or an OmegaConf, got {type(conf).__name__}"
+    )
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
+    """Both; where both have an entry that is no map, that of `over`."""
+    merged = Config(base)
+    for key, value in over.items():
+        known = merged.get(key)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            merged[key] = merge(known, value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+# --- what may be in it ----------------------------------------------------------------------------
+
+
+def _bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _text_or_none(value: Any) -> bool:
+    return value is None or _text(value)
+
+
+def _map(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256
+
+
+def _seconds(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+
+
+def _size(value: Any) -> bool:
+    if isinstance(value, str):
+        return _parse_size(value) is not None
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
+
+
+def _off(value: Any) -> bool:
+    return not value
+
+
+def _off_section(value: Any) -> bool:
+    return not value or (_map(value) and not value.get("enabled"))
+
+
+def _any(_: Any) -> bool:
+    return True
+
+
+Check = tuple[Callable[[Any], bool], str]
+
+_KEYS: dict[str, Check] = {
+    "address": (_text_or_none, "an endpoint such as unix:/path or tcp:host:port"),
+    "token_file": (_text_or_none, "the path of a file"),
+    "controller.sampler": (_text, "the name of a sampler, or a sampler"),
+    "controller.sampling_config": (_map, "a map"),
+    "controller.polling_mode": (_bool, "true or false"),
+    "controller.zmq_info": (_any, ""),
+    "backend.storage_backend": (_text, "the name of a storage manager"),
+    "backend.SimpleStorage.total_storage_size": (
+        _size,
+        'a size such as "8GiB", "25%" or a number of bytes',
+    ),
+    "backend.SimpleStorage.num_data_storage_units": (_count, "a number from 1 to 256"),
+    "backend.SimpleStorage.zmq_info": (_any, ""),
+    "backend.SimpleStorage.required_node_resource": (
+        _off,
+        "null: placement by resource is not supported",
+    ),
+    "backend.SimpleStorage.ssd_offload": (
+        _off_section,
+        "enabled: false, for SSD offload is not supported",
+    ),
+    "backend.*": (_map, "a map"),
+    "client.timeout": (_seconds, "a number of seconds above 0"),
+    "serialization.allow_pickle": (_bool, "true or false"),
+    "metrics.enabled": (_off, "false: the metrics exporter is not part of this version"),
+    "metrics.port": (_any, ""),
+}
+_SECTIONS = {"controller", "backend", "backend.SimpleStorage", "client", "serialization", "metrics"}
+_PEER_ONLY = {
+    "controller.zmq_info",
+    "backend.SimpleStorage.zmq_info",
+    "backend.SimpleStorage.ssd_offload",
+}
+_BACKENDS = {"MooncakeStore", "RayStore", "Yuanrong", "Redis"}
+_warned: set[str] = set()
+
+
+def _check(given: Mapping[str, Any], prefix: str = "") -> None:
+    for key, value in given.items():
+        path = prefix + key
+        if path in _SECTIONS:
+            if value is not None and not isinstance(value, Mapping):
+                raise ConfigError(f"{path}: expected a map, got {value!r}")
+            _check(value or {}, path + ".")
+            continue
+        check = _KEYS.get(path)
+        if check is None and prefix == "backend.":
+            check = _KEYS["backend.*"]
+            _warn_unknown_backend(key, given)
+        if check is None:
+            _warn_once(path, f"configuration: unknown key {path!r} is ignored")
+        elif not check[0](value):
+            raise ConfigError(f"{path}: expected {check[1]}, got {value!r}")
+
+
+def _warn_unknown_backend(name: str, backend: Mapping[str, Any]) -> None:
+    from .storage import StorageManagerFactory
+
+    if (
+        name not in _BACKENDS
+        and name != backend.get("storage_backend")
+        and not StorageManagerFactory.knows(name)
+    ):
+        _warn_once(f"backend.{name}", f"configuration: unknown key 'backend.{name}' is ignored")
+
+
+def _warn_once(what: str, message: str) -> None:
+    if what not in _warned:
+        _warned.add(what)
+        logger.warning(message)
+
+
+def _name_sampler(given: Config) -> None:
+    """Put the name of a sampler, and what it was made with, in the place of the sampler."""
+    controller = given.get("controller")
+    if not isinstance(controller, Mapping) or isinstance(
+        controller.get("sampler"), (str, type(None))
+    ):
+        return
+    from .samplers import describe
+
+    name, settings = describe(controller["sampler"])
+    given["controller"] = Config(controller, sampler=name)
+    if settings:
+        given["controller"]["sampling_config"] = Config(
+            {**settings, **(controller.get("sampling_config") or {})}
+        )
+
+
+# --- for the daemon -------------------------------------------------------------------------------
+
+
+def settings(given: Mapping[str, Any]) -> list[str]:
+    """What was given as the daemon's --set options, `section.key=JSON`."""
+    import json
+
+    options: dict[str, Any] = {}
+    _collect(merge(_daemon_defaults(), given), "", options)
+    return [f"{path}={json.dumps(value)}" for path, value in options.items()]
+
+
+def _daemon_defaults() -> Config:
+    """Where the packaged defaults differ from the daemon's own."""
+    units = _defaults()["backend"]["SimpleStorage"]["num_data_storage_units"]
+    return Config(backend=Config(SimpleStorage=Config(num_data_storage_units=units)))
+
+
+def _collect(given: Mapping[str, Any], prefix: str, options: dict[str, Any]) -> None:
+    for key, value in given.items():
+        path = prefix + key
+        if path in ("address", "token_file") or path in _PEER_ONLY or value is None:
+            continue
+        if path in _SECTIONS:
+            _collect(value, path + ".", options)
+        elif path.endswith("total_storage_size"):
+            size = _storage_size(value)
+            if size is not None:
+                options[path] = size
+        elif path in _KEYS or prefix == "backend.":
+            options[path] = value
+
+
+def _storage_size(value: Any) -> str | int | None:
+    if isinstance(value, str):
+        return value
+    if value < SAMPLE_COUNT_LIMIT:
+        _warn_once(
+            "total_storage_size",
+            f"configuration: backend.SimpleStorage.total_storage_size: {value} is taken as a count of samples, "
+            'which is not limited here; give bytes or a size such as "8GiB" to limit the memory',
+        )
+        return None
+    return int(value)
+
+
+def _parse_size(text: str) -> float | None:
+    import re
+
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%|B|[KMGT]i?B|)\s*", text, re.IGNORECASE)
+    return float(match.group(1)) if match and float(match.group(1)) > 0 else None

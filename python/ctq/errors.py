@@ -1,0 +1,82 @@
+"""The errors of the transfer queue.
+
+Every class derives from `TransferQueueError` and from a built-in class that fits (`ValueError`,
+`TimeoutError`, ...), and has a `code`: its number in the C library.  The classes are made from the
+library's own table.
+"""
+
+from __future__ import annotations
+
+from ._core import (
+    AuthenticationError,
+    CanceledError,
+    ClaimSizeError,
+    ClearedError,
+    ClosedError,
+    ConfigError,
+    DtypeError,
+    ExistsError,
+    InputOutputError,
+    InternalError,
+    InvalidArgumentError,
+    LostError,
+    NameLengthError,
+    NotReadyError,
+    OutOfMemoryError,
+    ProtocolError,
+    ProtocolVersionError,
+    RowCountError,
+    StaleError,
+    StorageFullError,
+    StorageKeyNotFoundError,
+    TimedOutError,
+    TransferQueueError,
+    TryAgainError,
+    UnknownFieldError,
+    UnknownKeyError,
+    UnknownManagerError,
+    UnknownPartitionError,
+    UnknownSamplerError,
+    UnreachableError,
+    UnsupportedError,
+)
+
+
+class SerializationError(TransferQueueError, TypeError):
+    """A value that is neither a tensor nor of a plain type, while pickle is switched off."""
+
+
+__all__ = [
+    "AuthenticationError",
+    "CanceledError",
+    "ClaimSizeError",
+    "ClearedError",
+    "ClosedError",
+    "ConfigError",
+    "DtypeError",
+    "ExistsError",
+    "InputOutputError",
+    "InternalError",
+    "InvalidArgumentError",
+    "LostError",
+    "NameLengthError",
+    "NotReadyError",
+    "OutOfMemoryError",
+    "ProtocolError",
+    "ProtocolVersionError",
+    "RowCountError",
+    "SerializationError",
+    "StaleError",
+    "StorageFullError",
+    "StorageKeyNotFoundError",
+    "TimedOutError",
+    "TransferQueueError",
+    "TryAgainError",
+    "UnknownFieldError",
+    "UnknownKeyError",
+    "UnknownManagerError",
+    "UnknownPartitionError",
+    "UnknownSamplerError",
+    "UnreachableError",
+    "UnsupportedError",
+]

@@ -1,0 +1,636 @@
+"""Metadata: which samples a call is about, and what is known of their fields.
+
+A `BatchMeta` is a few pieces, each a metadata object of the C library for samples of one partition;
+its columns (indexes, schemas, tags) are made when they are asked for.  Slicing and chunking therefore
+work on the C objects and cost no object per cell.  A `KVBatchMeta` names samples by their keys.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, overload
+
+from ._columns import (
+    Schema,
+    as_status,
+    check_length,
+    check_order,
+    merge_extra_info,
+    runs,
+    same,
+    schema_of,
+    schema_of_fields,
+    shares,
+    status_of,
+    tags_of,
+)
+from ._core import Meta
+from .errors import TransferQueueError, UnsupportedError
+from .kv_metadata import KVBatchMeta
+from .tensors import row_count
+
+if TYPE_CHECKING:
+    from ._columns import Status
+    from .tensors import Fields
+
+logger = logging.getLogger("ctq")
+
+
+class BatchMeta:
+    """Metadata of a batch of samples, in an order of their own; what a claim returns and a read takes."""
+
+    __slots__ = ("_notes", "_pieces", "_schema", "_status", "_tags", "extra_info")
+
+    def __init__(
+        self,
+        global_indexes: Sequence[int] = (),
+        partition_ids: Sequence[str] = (),
+        field_schema: Mapping[str, Schema] | None = None,
+        production_status: Sequence[int] | Status | None = None,
+        extra_info: Mapping[str, Any] | None = None,
+        custom_meta: Sequence[Mapping[str, Any]] | None = None,
+        _custom_backend_meta: Sequence[Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Metadata by hand, for samples named by partition and index."""
+        if len(global_indexes) != len(partition_ids):
+            raise ValueError(
+                f"expected a partition per index, got {len(global_indexes)} indexes and "
+                f"{len(partition_ids)} partitions"
+            )
+        size = len(global_indexes)
+        schema = {name: dict(field) for name, field in (field_schema or {}).items()}
+        for name, field in schema.items():
+            check_length(
+                f"per_sample_shapes of field {name!r}", field.get("per_sample_shapes"), size
+            )
+        check_length("production_status", production_status, size)
+        check_length("custom_meta", custom_meta or None, size)
+        check_length("_custom_backend_meta", _custom_backend_meta or None, size)
+
+        fields = sorted(schema)
+        self._pieces: list[Meta] = [
+            Meta.make(partition, [int(global_indexes[i]) for i in range(start, end)], fields)
+            for partition, start, end in runs(partition_ids)
+        ]
+        self._schema: dict[str, Schema] | None = schema
+        self._status: Status | None = as_status(production_status, size)
+        self._tags: list[dict[str, Any]] | None = [
+            dict(tags) for tags in custom_meta or [{}] * size
+        ]
+        self._notes: list[dict[str, Any]] | None = [
+            dict(notes) for notes in _custom_backend_meta or [{}] * size
+        ]
+        self.extra_info: dict[str, Any] = dict(extra_info or {})
+
+    @classmethod
+    def _wrap(
+        cls, pieces: Iterable[Meta], extra_info: Mapping[str, Any] | None = None
+    ) -> BatchMeta:
+        """Metadata as the C library gave it."""
+        self = cls.__new__(cls)
+        self._pieces = [piece for piece in pieces if len(piece)]
+        self._schema = None
+        self._status = None
+        self._tags = None
+        self._notes = None
+        self.extra_info = dict(extra_info or {})
+        return self
+
+    @classmethod
+    def empty(cls, extra_info: Mapping[str, Any] | None = None) -> BatchMeta:
+        """Metadata of no samples."""
+        return cls._wrap([], extra_info)
+
+    # --- looking inside ---------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of samples."""
+        return sum(len(piece) for piece in self._pieces)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def global_indexes(self) -> list[int]:
+        """Index of each sample."""
+        return [index for piece in self._pieces for index in memoryview(piece.indexes).tolist()]
+
+    @property
+    def partition_ids(self) -> list[str]:
+        """Partition of each sample."""
+        return [name for piece in self._pieces for name in [piece.partition] * len(piece)]
+
+    @property
+    def field_names(self) -> list[str]:
+        """Names of the fields, sorted."""
+        if self._schema is not None:
+            return sorted(self._schema)
+        return sorted(self._pieces[0].field_names) if self._pieces else []
+
+    @property
+    def field_schema(self) -> dict[str, Schema]:
+        """Per field: dtype, shape, is_nested, is_non_tensor, and per_sample_shapes when rows differ."""
+        if self._schema is None:
+            self._schema = schema_of(self._pieces)
+        return self._schema
+
+    @property
+    def production_status(self) -> Status:
+        """Per sample: 1 when all fields are ready."""
+        if self._status is None:
+            self._status = status_of(self._pieces)
+        return self._status
+
+    @production_status.setter
+    def production_status(self, status: Sequence[int] | Status) -> None:
+        check_length("production_status", status, self.size)
+        self._status = as_status(status, self.size)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are samples and all of them are ready."""
+        return self.size > 0 and bool((self.production_status == 1).all())
+
+    @property
+    def custom_meta(self) -> list[dict[str, Any]]:
+        """Tags of each sample; a put of this metadata stores what is changed here."""
+        if self._tags is None:
+            self._tags = [tags for piece in self._pieces for tags in tags_of(piece)]
+        return self._tags
+
+    @custom_meta.setter
+    def custom_meta(self, tags: Sequence[Mapping[str, Any]]) -> None:
+        check_length("custom_meta", tags, self.size)
+        self._tags = [dict(each) for each in tags]
+
+    @property
+    def _custom_backend_meta(self) -> list[dict[str, Any]]:
+        """Per sample, what a storage manager noted about each field."""
+        if self._notes is None:
+            self._notes = [{} for _ in range(self.size)]
+        return self._notes
+
+    @property
+    def samples(self) -> SampleList:
+        """The samples one by one, for looking at them."""
+        return SampleList(self)
+
+    def get_dtypes(self, field_name: str) -> list[Any]:
+        """Element type of a field, once per sample."""
+        return [self._field(field_name).get("dtype")] * self.size
+
+    def get_shapes(self, field_name: str) -> list[Any]:
+        """Shape of each sample's row of a field."""
+        field = self._field(field_name)
+        each = field.get("per_sample_shapes")
+        return list(each) if each is not None else [field.get("shape")] * self.size
+
+    def _field(self, name: str) -> Schema:
+        if name not in self.field_schema:
+            raise KeyError(f"no field {name!r} in the metadata; there are {self.field_names}")
+        return self.field_schema[name]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, BatchMeta):
+            return NotImplemented
+        return (
+            self.global_indexes == other.global_indexes
+            and self.partition_ids == other.partition_ids
+            and self.field_names == other.field_names
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        indexes = self.global_indexes
+        shown = ", ".join(map(str, indexes[:8])) + (", ..." if len(indexes) > 8 else "")
+        partitions = list(dict.fromkeys(piece.partition for piece in self._pieces))
+        return (
+            f"BatchMeta(size={len(indexes)}, partitions={partitions}, global_indexes=[{shown}], "
+            f"field_names={self.field_names}, is_ready={self.is_ready}, extra_info={self.extra_info})"
+        )
+
+    # --- extra_info: anything about the whole batch -----------------------------------------------
+
+    def get_extra_info(self, key: str, default: Any = None) -> Any:
+        """One entry of extra_info, or the default."""
+        return self.extra_info.get(key, default)
+
+    def set_extra_info(self, key: str, value: Any) -> None:
+        """Set one entry of extra_info."""
+        self.extra_info[key] = value
+
+    def has_extra_info(self, key: str) -> bool:
+        """Whether extra_info has that entry."""
+        return key in self.extra_info
+
+    def remove_extra_info(self, key: str) -> Any:
+        """Take one entry out of extra_info and return it; None when it is not there."""
+        return self.extra_info.pop(key, None)
+
+    def update_extra_info(self, info_dict: Mapping[str, Any]) -> None:
+        """Set entries of extra_info."""
+        self.extra_info.update(info_dict)
+
+    def clear_extra_info(self) -> None:
+        """Remove all entries of extra_info."""
+        self.extra_info.clear()
+
+    def get_all_extra_info(self) -> dict[str, Any]:
+        """A deep copy of extra_info."""
+        return copy.deepcopy(self.extra_info)
+
+    # --- custom_meta: tags ------------------------------------------------------------------------
+
+    def get_all_custom_meta(self) -> list[dict[str, Any]]:
+        """A deep copy of the tags of all samples."""
+        return copy.deepcopy(self.custom_meta)
+
+    def update_custom_meta(self, custom_meta: Sequence[Mapping[str, Any]] | None) -> None:
+        """Merge tags into those of each sample."""
+        if custom_meta is None:
+            return
+        check_length("custom_meta", custom_meta, self.size)
+        for tags, more in zip(self.custom_meta, custom_meta, strict=True):
+            tags.update(more)
+
+    def clear_custom_meta(self) -> None:
+        """Forget all tags, here only."""
+        self._tags = [{} for _ in range(self.size)]
+
+    def _changed_tags(self) -> list[tuple[Meta, list[dict[str, Any]]]]:
+        """Per piece, the tags that differ from what the system gave."""
+        if self._tags is None:
+            return []
+        changed = []
+        start = 0
+        for piece in self._pieces:
+            mine = self._tags[start : start + len(piece)]
+            start += len(piece)
+            differing = [
+                {
+                    name: value
+                    for name, value in tags.items()
+                    if name not in known or not same(known[name], value)
+                }
+                for tags, known in zip(mine, tags_of(piece), strict=True)
+            ]
+            if any(differing):
+                changed.append((piece, differing))
+        return changed
+
+    # --- other batches from this one --------------------------------------------------------------
+
+    def select_samples(self, sample_indices: Sequence[int]) -> BatchMeta:
+        """Samples by their place in this batch, in the given order."""
+        places = [int(place) for place in sample_indices]
+        size = self.size
+        if any(place < 0 or place >= size for place in places):
+            raise ValueError(f"places must be in the range 0 to {size - 1}, got {places[:8]}")
+        selected = BatchMeta._wrap(self._select(places), self.extra_info)
+        selected._take_columns(self, places)
+        return selected
+
+    def _select(self, places: Sequence[int]) -> list[Meta]:
+        if len(self._pieces) <= 1:
+            return [piece.select(places) for piece in self._pieces if places]
+        owners: list[tuple[int, int]] = []
+        for number, piece in enumerate(self._pieces):
+            owners.extend((number, place) for place in range(len(piece)))
+        wanted = [owners[place] for place in places]
+        pieces = []
+        for number, start, end in runs([number for number, _ in wanted]):
+            pieces.append(self._pieces[number].select([place for _, place in wanted[start:end]]))
+        return pieces
+
+    def _take_columns(self, source: BatchMeta, places: Sequence[int]) -> None:
+        """Rows of the columns that were made or changed at the source."""
+        if source._schema is not None:
+            self._schema = {}
+            for name, field in source._schema.items():
+                each = field.get("per_sample_shapes")
+                rows = (
+                    {} if each is None else {"per_sample_shapes": [each[place] for place in places]}
+                )
+                self._schema[name] = {**field, **rows}
+        if source._status is not None:
+            self._status = source._status[list(places)].copy()
+        if source._tags is not None:
+            self._tags = [copy.deepcopy(source._tags[place]) for place in places]
+        if source._notes is not None:
+            self._notes = [copy.deepcopy(source._notes[place]) for place in places]
+
+    def select_fields(self, field_names: Sequence[str]) -> BatchMeta:
+        """The same samples with some of the fields; unknown ones are left out."""
+        mine = set(self.field_names)
+        wanted = [name for name in dict.fromkeys(field_names) if name in mine]
+        selected = BatchMeta._wrap(
+            (
+                piece.select(None, [name for name in wanted if name in set(piece.field_names)])
+                for piece in self._pieces
+            ),
+            copy.deepcopy(self.extra_info),
+        )
+        selected._take_columns(self, range(self.size))
+        if selected._schema is not None:
+            selected._schema = {name: selected._schema[name] for name in wanted}
+        elif wanted and selected._status is not None:
+            selected._status = None
+        return selected
+
+    def copy(self) -> BatchMeta:
+        """A deep copy."""
+        return copy.deepcopy(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BatchMeta:
+        made = BatchMeta._wrap(self._pieces, copy.deepcopy(self.extra_info, memo))
+        made._take_columns(self, range(self.size))
+        return made
+
+    @overload
+    def __getitem__(self, item: int) -> BatchMeta: ...
+    @overload
+    def __getitem__(self, item: slice) -> BatchMeta: ...
+    def __getitem__(self, item: int | slice) -> BatchMeta:
+        size = self.size
+        if isinstance(item, slice):
+            return self.select_samples(range(*item.indices(size)))
+        try:
+            place = item.__index__()
+        except AttributeError:
+            raise TypeError(f"expected a place or a slice, got {type(item).__name__}") from None
+        place += size if place < 0 else 0
+        if not 0 <= place < size:
+            raise IndexError(f"place {item} is out of range: the batch has {size} samples")
+        return self.select_samples([place])
+
+    def chunk(self, chunks: int) -> list[BatchMeta]:
+        """That many batches, as equal as can be; the first ones are larger, the last ones may be empty."""
+        return [self[start:end] for start, end in shares(self.size, chunks)]
+
+    def chunk_by_partition(self) -> list[BatchMeta]:
+        """A batch per partition."""
+        places: dict[str, list[int]] = {}
+        for place, partition in enumerate(self.partition_ids):
+            places.setdefault(partition, []).append(place)
+        return [self.select_samples(each) for each in places.values()]
+
+    def reorder(self, indices: Sequence[int]) -> None:
+        """Put the samples into another order, in place."""
+        check_order(indices, self.size)
+        self._become(self.select_samples(indices))
+
+    def _become(self, other: BatchMeta) -> None:
+        self._pieces = other._pieces
+        self._schema = other._schema
+        self._status = other._status
+        self._tags = other._tags
+        self._notes = other._notes
+
+    def add_fields(self, tensor_dict: Fields, set_all_ready: bool = True) -> BatchMeta:
+        """Add the fields of a batch of data, in place; nothing is stored by it."""
+        rows = row_count(tensor_dict)
+        if rows == 0:
+            logger.warning("add_fields: the data has no rows; nothing is added")
+            return self
+        if rows != self.size:
+            raise ValueError(f"add_fields: expected {self.size} rows, got {rows}")
+        schema = self.field_schema
+        status = self.production_status
+        schema.update(schema_of_fields(tensor_dict))
+        self._pieces = [
+            piece.union(
+                Meta.make(
+                    piece.partition, piece.indexes, list(tensor_dict.keys()), piece.incarnations
+                )
+            )
+            for piece in self._pieces
+        ]
+        if set_all_ready:
+            status[:] = 1
+        return self
+
+    def _published(self, pieces: list[Meta]) -> None:
+        """Take over what a put of this metadata returned, one piece for each of its own."""
+        names = [name for piece in pieces[:1] for name in piece.field_names]
+        fresh = schema_of(pieces)
+        self._pieces = [mine.union(new) for mine, new in zip(self._pieces, pieces, strict=True)]
+        if self._schema is not None:
+            self._schema.update({name: fresh[name] for name in names})
+        self._status = as_status([1] * self.size, self.size) if names else self._status
+        self._tags = None
+
+    def union(self, other: BatchMeta) -> BatchMeta:
+        """Fields of both for the same samples; where both have a field, that of the other."""
+        if other is None or other.size == 0:
+            return self.copy()
+        if self.size == 0:
+            return other.copy()
+        if self.global_indexes != other.global_indexes or self.partition_ids != other.partition_ids:
+            raise ValueError("union: the batches must have the same samples in the same order")
+        aligned = other._split([len(piece) for piece in self._pieces])
+        made = BatchMeta._wrap(
+            (mine.union(theirs) for mine, theirs in zip(self._pieces, aligned, strict=True)),
+            {**self.extra_info, **other.extra_info},
+        )
+        made._schema = copy.deepcopy({**self.field_schema, **other.field_schema})
+        made._status = self.production_status & other.production_status
+        made._tags = [
+            copy.deepcopy({**mine, **theirs})
+            for mine, theirs in zip(self.custom_meta, other.custom_meta, strict=True)
+        ]
+        if self._notes is not None or other._notes is not None:
+            made._notes = [
+                copy.deepcopy({**mine, **theirs})
+                for mine, theirs in zip(
+                    self._custom_backend_meta, other._custom_backend_meta, strict=True
+                )
+            ]
+        return made
+
+    def _split(self, sizes: Sequence[int]) -> list[Meta]:
+        """The same samples in pieces of these sizes, each within one partition."""
+        if [len(piece) for piece in self._pieces] == list(sizes):
+            return self._pieces
+        pieces = []
+        start = 0
+        for size in sizes:
+            parts = self._select(range(start, start + size))
+            pieces.append(parts[0] if len(parts) == 1 else Meta.concat(parts))
+            start += size
+        return pieces
+
+    @classmethod
+    def concat(cls, data: Sequence[BatchMeta], validate: bool = True) -> BatchMeta:
+        """One batch after the other; empty ones are skipped.
+
+        ValueError when the fields, their dtypes or entries of extra_info contradict each other.
+        """
+        batches = [batch for batch in data if batch is not None and batch.size > 0]
+        if not batches:
+            return cls.empty()
+        first = batches[0]
+        if validate:
+            for number, batch in enumerate(batches):
+                _check_alike(first, batch, number)
+        made = cls._wrap(
+            _join([piece for batch in batches for piece in batch._pieces]),
+            merge_extra_info([batch.extra_info for batch in batches]),
+        )
+        if any(batch._schema is not None for batch in batches):
+            made._schema = _concat_schemas(batches)
+        if any(batch._status is not None for batch in batches):
+            import numpy as np
+
+            made._status = np.concatenate([batch.production_status for batch in batches])
+        if any(batch._tags is not None for batch in batches):
+            made._tags = [dict(tags) for batch in batches for tags in batch.custom_meta]
+        if any(batch._notes is not None for batch in batches):
+            made._notes = [dict(notes) for batch in batches for notes in batch._custom_backend_meta]
+        return made
+
+    # --- pickling ---------------------------------------------------------------------------------
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        packed = [piece.pack() for piece in self._pieces]
+        columns = (self._schema, self._status, self._tags, self._notes)
+        return _rebuild, (packed, columns, self.extra_info)
+
+
+def _rebuild(
+    packed: list[bytes], columns: tuple[Any, ...], extra_info: dict[str, Any]
+) -> BatchMeta:
+    made = BatchMeta._wrap(map(Meta.unpack, packed), extra_info)
+    made._schema, status, made._tags, made._notes = columns
+    # What comes through shared memory may be read-only.
+    made._status = None if status is None else status.copy()
+    return made
+
+
+class SampleView:
+    """One sample of a batch, to look at."""
+
+    __slots__ = ("_batch", "_place")
+
+    def __init__(self, batch: BatchMeta, place: int) -> None:
+        self._batch = batch
+        self._place = place
+
+    @property
+    def global_index(self) -> int:
+        """Index of the sample."""
+        return self._batch.global_indexes[self._place]
+
+    @property
+    def partition_id(self) -> str:
+        """Partition of the sample."""
+        return self._batch.partition_ids[self._place]
+
+    @property
+    def production_status(self) -> int:
+        """1 when all fields are ready."""
+        return int(self._batch.production_status[self._place])
+
+    @property
+    def custom_meta(self) -> Mapping[str, Any]:
+        """Tags of the sample; read-only."""
+        return MappingProxyType(self._batch.custom_meta[self._place])
+
+    @property
+    def fields(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is known of the sample's fields; read-only."""
+        fields = {}
+        for name, field in self._batch.field_schema.items():
+            each = field.get("per_sample_shapes")
+            known = {key: value for key, value in field.items() if key != "per_sample_shapes"}
+            if each is not None:
+                known["shape"] = each[self._place]
+            fields[name] = MappingProxyType(known)
+        return MappingProxyType(fields)
+
+    def __repr__(self) -> str:
+        return (
+            f"SampleView(global_index={self.global_index}, partition_id={self.partition_id!r}, "
+            f"production_status={self.production_status}, fields={list(self.fields)})"
+        )
+
+
+class SampleList(Sequence[SampleView]):
+    """The samples of a batch, one by one."""
+
+    __slots__ = ("_batch",)
+
+    def __init__(self, batch: BatchMeta) -> None:
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return self._batch.size
+
+    @overload
+    def __getitem__(self, place: int) -> SampleView: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[SampleView]: ...
+    def __getitem__(self, place: int | slice) -> SampleView | list[SampleView]:
+        if isinstance(place, slice):
+            return [SampleView(self._batch, each) for each in range(*place.indices(len(self)))]
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"place {place} is out of range: the batch has {len(self)} samples")
+        return SampleView(self._batch, place % len(self))
+
+    def __iter__(self) -> Iterator[SampleView]:
+        return (SampleView(self._batch, place) for place in range(len(self)))
+
+
+def _concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
+    merged: dict[str, Schema] = {}
+    for name, base in batches[0].field_schema.items():
+        fields = [batch.field_schema.get(name, {}) for batch in batches]
+        nested = any(field.get("is_nested") for field in fields)
+        shapes = {tuple(field["shape"]) for field in fields if field.get("shape") is not None}
+        nested = nested or len(shapes) > 1
+        merged[name] = {**base, "is_nested": nested, "shape": None if nested else base.get("shape")}
+        if nested:
+            merged[name]["per_sample_shapes"] = [
+                shape
+                for batch in batches
+                if name in batch.field_schema
+                for shape in batch.get_shapes(name)
+            ]
+    return merged
+
+
+def _check_alike(first: BatchMeta, batch: BatchMeta, number: int) -> None:
+    if batch.field_names != first.field_names:
+        raise ValueError(
+            f"concat: fields differ: {first.field_names} in batch 0, {batch.field_names} in batch {number}"
+        )
+    for name in first.field_names:
+        mine, theirs = first.field_schema[name].get("dtype"), batch.field_schema[name].get("dtype")
+        if mine != theirs:
+            raise ValueError(
+                f"concat: field {name!r} is {mine} in batch 0 and {theirs} in batch {number}"
+            )
+
+
+def _join(pieces: Sequence[Meta]) -> list[Meta]:
+    """Neighbours of one partition as one piece, where the library can do that."""
+    joined: list[Meta] = []
+    for _, start, end in runs([piece.partition for piece in pieces]):
+        same = pieces[start:end]
+        if len(same) == 1:
+            joined.append(same[0])
+            continue
+        try:
+            joined.append(Meta.concat(same))
+        except TransferQueueError as error:
+            if isinstance(error, UnsupportedError):
+                raise
+            joined.extend(same)  # made by controllers of different epochs, or of different fields
+    return joined
+
+
+__all__ = ["BatchMeta", "KVBatchMeta", "SampleList", "SampleView"]

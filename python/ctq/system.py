@@ -1,0 +1,303 @@
+"""Finding, starting and stopping a system on this machine.
+
+A system that was started here has a directory of its own, BASE/NAME, with its sockets, its token and
+`handle.json`, by which others find it.  BASE is $XDG_RUNTIME_DIR/ctq, or ctq-UID in the temporary folder;
+only its user can look into it.  Whoever starts a system holds a lock on BASE itself meanwhile, so of two
+processes that start at once one starts and the other attaches.
+
+The daemon watches the process that started it and ends with it, taking the directory along.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .config import settings
+from .errors import ConfigError, InternalError, NameLengthError, UnreachableError
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+# Modules that take long to import are imported where they are used.
+logger = logging.getLogger("ctq")
+
+STOP_SECONDS = 10.0
+"""How long a daemon may take to end before it is killed."""
+
+
+class ControllerInfo(NamedTuple):
+    """How to reach a system."""
+
+    address: str
+    token_file: str | None = None
+    token: str | None = None
+
+
+class Handle(NamedTuple):
+    """A system of this machine, as its `handle.json` describes it."""
+
+    address: str
+    token_file: str
+    pid: int
+    owner_pid: int
+    name: str
+    user: str
+    created: float
+    version: str
+
+    @property
+    def info(self) -> ControllerInfo:
+        """How to reach it."""
+        return ControllerInfo(self.address, self.token_file)
+
+    def __str__(self) -> str:
+        age = max(0, round(time.time() - self.created))
+        return (
+            f"system {self.name!r} of {self.user or 'this user'}, process {self.pid}, {age} s old"
+        )
+
+
+def from_environment(given: Mapping[str, Any]) -> ControllerInfo | None:
+    """The system that the configuration or the environment names by address."""
+    address = given.get("address") or os.environ.get("TQ_ADDRESS")
+    token_file = given.get("token_file") or os.environ.get("TQ_TOKEN_FILE")
+    return ControllerInfo(address, token_file) if address else None
+
+
+def system_name() -> str:
+    """Name of the system that processes of this environment use: $TQ_SYSTEM, or `default`."""
+    name = os.environ.get("TQ_SYSTEM") or "default"
+    if "/" in name or name.startswith(".") or len(name.encode()) > 64:
+        raise NameLengthError(
+            f"TQ_SYSTEM: {name!r} is no name of a system: at most 64 bytes, no '/', no dot in front"
+        )
+    return name
+
+
+def base_directory() -> Path:
+    """Where the directories of this user's systems are."""
+    import tempfile
+    from pathlib import Path
+
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime and os.path.isdir(runtime):
+        return Path(runtime) / "ctq"
+    return Path(tempfile.gettempdir()) / f"ctq-{os.getuid()}"
+
+
+def find(name: str) -> Handle | None:
+    """The running system of that name."""
+    import json
+
+    try:
+        fields = json.loads((base_directory() / name / "handle.json").read_text("utf-8"))
+        handle = Handle(**{key: fields[key] for key in Handle._fields})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return handle if _is_alive(handle) else None
+
+
+def _is_alive(handle: Handle) -> bool:
+    import socket
+
+    try:
+        os.kill(handle.pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    path = handle.address.split(",")[0].removeprefix("unix:")
+    if not path.startswith("/"):
+        return True
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False  # the number belongs to another process by now
+    return True
+
+
+class System:
+    """A system that this process has started."""
+
+    def __init__(self, handle: Handle, process: subprocess.Popen[bytes]) -> None:
+        self.handle = handle
+        self._process = process
+        self._owner = os.getpid()
+
+    def stop(self) -> None:
+        """End it and wait for its end; nothing of it is left.  In a forked child: does nothing."""
+        import signal
+
+        if os.getpid() != self._owner or self._process.poll() is not None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        if not _wait_for_end(self._process, STOP_SECONDS):
+            logger.warning("%s did not end within %g s and is killed", self.handle, STOP_SECONDS)
+            self._process.kill()
+            self._process.wait()
+            _remove(base_directory() / self.handle.name)
+        with suppress(OSError):
+            base_directory().rmdir()  # when it was the last one
+
+
+def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, System | None]:
+    """The system of this environment's name; started when there is none and `start` allows it."""
+    name = system_name()
+    handle = find(name)
+    if handle is None and not start:
+        raise UnreachableError(
+            f"no transfer queue is running: looked for an address in the configuration and in TQ_ADDRESS, and for "
+            f"the system {name!r} (TQ_SYSTEM) in {base_directory()}"
+        )
+    if handle is not None:
+        logger.info("attached to %s", handle)
+        return handle, None
+    with _locked(base_directory(), name) as directory:
+        handle = find(name)  # somebody may have been faster
+        if handle is not None:
+            logger.info("attached to %s", handle)
+            return handle, None
+        return _start(directory, name, given)
+
+
+@contextmanager
+def _locked(base: Path, name: str) -> Iterator[Path]:
+    """Hold the lock of the base directory; gives the (existing) directory of the system."""
+    import fcntl
+    import stat
+
+    while True:
+        with suppress(FileExistsError):
+            base.mkdir(mode=0o700)
+        try:
+            descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue  # the last system ended just now
+        try:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+                raise ConfigError(f"{base} must belong to this user, with mode 0700")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            directory = base / name
+            try:
+                directory.mkdir(mode=0o700, exist_ok=True)
+                current = os.stat(base)
+            except FileNotFoundError:
+                continue
+            if (current.st_dev, current.st_ino) != (status.st_dev, status.st_ino):
+                with suppress(OSError):
+                    directory.rmdir()
+                continue
+            # From here on the base directory has something in it, so nobody removes it.
+            try:
+                yield directory
+            except BaseException:
+                with suppress(OSError):
+                    directory.rmdir()
+                with suppress(OSError):
+                    base.rmdir()
+                raise
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle, System]:
+    """Start a daemon and wait until all its parts serve."""
+    import subprocess
+
+    _remove(directory, keep=True)  # what a system that was killed has left
+    reading, writing = os.pipe()
+    command = [
+        _executable(),
+        "all-in-one",
+        f"--runtime-dir={directory}",
+        f"--name={name}",
+        f"--owner-pid={os.getpid()}",
+        f"--ready-fd={writing}",
+        *(f"--set={setting}" for setting in settings(given)),
+    ]
+    try:
+        try:
+            process = subprocess.Popen(
+                command, pass_fds=(writing,), stdin=subprocess.DEVNULL, start_new_session=True
+            )
+        finally:
+            os.close(writing)
+        with open(reading, "rb", closefd=False) as ready:
+            answer = ready.read().decode("utf-8", "replace").strip()
+    finally:
+        os.close(reading)
+    handle = find(name) if answer == "ready" else None
+    if handle is None:
+        process.kill()
+        status = process.wait()
+        _remove(directory, keep=True)
+        _fail(answer, status)
+    assert handle is not None
+    logger.info("started %s", handle)
+    return handle, System(handle, process)
+
+
+def _fail(answer: str, status: int) -> None:
+    reason = answer.removeprefix("error:").strip()
+    if not reason or reason == "ready":
+        raise InternalError(
+            f"the daemon tqd did not start: exit status {status}, see its messages above"
+        )
+    # What it says first is usually about the configuration that it was given.
+    raise (ConfigError if "." in reason.split(":")[0] else InternalError)(
+        f"the daemon tqd did not start: {reason}"
+    )
+
+
+def _executable() -> str:
+    """The daemon of this environment."""
+    import shutil
+    from pathlib import Path
+
+    beside = Path(sys.executable).parent / "tqd"
+    found = str(beside) if os.access(beside, os.X_OK) else shutil.which("tqd")
+    if found is None:
+        raise InternalError(f"the daemon tqd is neither in {beside.parent} nor on PATH")
+    return found
+
+
+def _wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    import select
+    import subprocess
+
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        return process.poll() is not None
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLIN)
+        ended = bool(poller.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
+    if ended:
+        process.wait()
+    return ended
+
+
+def _remove(directory: Path, keep: bool = False) -> None:
+    """Remove a system's directory, or only what is in it."""
+    if directory.is_dir() and not directory.is_symlink():
+        for path in list(directory.iterdir()):
+            with suppress(FileNotFoundError):
+                path.unlink()
+        if not keep:
+            directory.rmdir()

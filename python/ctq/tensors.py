@@ -1,0 +1,526 @@
+"""Tensors in and out: what users hand over becomes columns, columns that were read become tensors.
+
+Bytes are never copied here: a column names the memory of the caller's tensors, and a tensor that was
+read lies in memory of the library, which is given back when the last tensor over it is gone.
+
+With torch and tensordict installed a read gives a TensorDict; rows without dims make a dense column,
+other rows a jagged nested tensor (where torch allows it), values a NonTensorStack.  Without them it
+gives a dict: a NumPy array where all rows have one shape, a list of arrays where they have not (bfloat16
+and 8-bit floats, which NumPy lacks, as unsigned integers of their bits), a list of values.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from ._core import TENSOR, VALUE, Data
+from .encoding import Decoder, Encoder
+from .errors import InvalidArgumentError, RowCountError
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+    from ._core import Column
+
+    Fields: TypeAlias = TensorDict | Mapping[str, Any]
+
+Dtype = tuple[int, int]
+"""Element type as DLPack writes it: code and bits."""
+
+INT, UINT, FLOAT, BFLOAT, COMPLEX, BOOL = 0, 1, 2, 4, 5, 6
+
+
+class Batch(NamedTuple):
+    """Columns of one put, with the objects whose memory they name."""
+
+    rows: int
+    columns: list[Column]
+    keep: list[Any]
+
+
+# --- what there is --------------------------------------------------------------------------------
+
+
+@functools.cache
+def have_torch() -> bool:
+    """Whether results are tensors in a TensorDict: torch and tensordict can be imported."""
+    import importlib.util
+
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "tensordict"))
+
+
+@functools.cache
+def _torch_dtypes() -> dict[Any, Dtype]:
+    import torch
+
+    names: dict[str, Dtype] = {
+        "bool": (BOOL, 8),
+        "int8": (INT, 8),
+        "int16": (INT, 16),
+        "int32": (INT, 32),
+        "int64": (INT, 64),
+        "uint8": (UINT, 8),
+        "uint16": (UINT, 16),
+        "uint32": (UINT, 32),
+        "uint64": (UINT, 64),
+        "float16": (FLOAT, 16),
+        "float32": (FLOAT, 32),
+        "float64": (FLOAT, 64),
+        "bfloat16": (BFLOAT, 16),
+        "complex32": (COMPLEX, 32),
+        "complex64": (COMPLEX, 64),
+        "complex128": (COMPLEX, 128),
+        "float8_e4m3fn": (10, 8),
+        "float8_e4m3fnuz": (11, 8),
+        "float8_e5m2": (12, 8),
+        "float8_e5m2fnuz": (13, 8),
+        "float8_e8m0fnu": (14, 8),
+    }
+    return {getattr(torch, name): dtype for name, dtype in names.items() if hasattr(torch, name)}
+
+
+@functools.cache
+def _torch_dtypes_back() -> dict[Dtype, Any]:
+    return {dtype: of_torch for of_torch, dtype in _torch_dtypes().items()}
+
+
+_NUMPY_KINDS = {"b": (BOOL, 8), "i": (INT, 0), "u": (UINT, 0), "f": (FLOAT, 0), "c": (COMPLEX, 0)}
+_NUMPY_LETTERS = {INT: "i", UINT: "u", FLOAT: "f", COMPLEX: "c", BOOL: "b"}
+
+
+def _numpy_dtype(dtype: Any) -> Dtype | None:
+    """The element type of an array, or None for one that is no tensor's."""
+    if dtype.kind not in _NUMPY_KINDS or (
+        dtype.kind in "fc" and dtype.itemsize > 8 * (1 + (dtype.kind == "c"))
+    ):
+        return None
+    code, bits = _NUMPY_KINDS[dtype.kind]
+    return code, bits or dtype.itemsize * 8
+
+
+def _numpy_dtype_back(dtype: Dtype) -> Any:
+    """NumPy's dtype; unsigned integers of the same size for types that it lacks."""
+    import numpy as np
+
+    code, bits = dtype
+    letter = _NUMPY_LETTERS.get(code, "u")
+    if code == COMPLEX and bits == 32:
+        letter = "u"
+    return np.dtype(f"{letter}{bits // 8}")
+
+
+def dtype_of(dtype: Dtype) -> Any:
+    """The element type for people: torch's, or NumPy's when torch is not installed."""
+    if have_torch():
+        return _torch_dtypes_back().get(dtype)
+    return _numpy_dtype_back(dtype)
+
+
+def describe_dtype(dtype: Any) -> Dtype | None:
+    """The element type behind a dtype of torch or NumPy, or None for anything else."""
+    if dtype is None:
+        return None
+    if "torch" in sys.modules:
+        found = _torch_dtypes().get(dtype)
+        if found is not None:
+            return found
+    import numpy as np
+
+    try:
+        return _numpy_dtype(np.dtype(dtype))
+    except TypeError:
+        return None
+
+
+class Rows(list[Any]):
+    """Rows of a column that are values, also when they are arrays."""
+
+
+# --- in -------------------------------------------------------------------------------------------
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_array(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def is_tensordict(value: Any) -> bool:
+    """Whether it is a TensorDict (of any class)."""
+    if "tensordict" not in sys.modules:
+        return False
+    from tensordict import TensorDictBase
+
+    return isinstance(value, TensorDictBase)
+
+
+def row_count(fields: Fields) -> int:
+    """Number of rows of a batch; RowCountError names a column without any."""
+    if is_tensordict(fields):
+        size: Any = fields.batch_size  # type: ignore[union-attr]
+        if len(size) == 0:
+            raise RowCountError("the TensorDict has no batch dimension; expected batch_size [rows]")
+        return int(size[0])
+    for name, column in fields.items():
+        return _rows_of(name, column)
+    return 0
+
+
+def _rows_of(name: str, column: Any) -> int:
+    if _is_tensor(column) and column.is_nested:
+        return int(column.size(0))
+    if _is_tensor(column) or _is_array(column):
+        if column.ndim == 0:
+            raise RowCountError(
+                f"field {name!r}: a value without dims has no rows; expected one row per sample"
+            )
+        return int(column.shape[0])
+    if isinstance(column, (str, bytes, Mapping)) or not hasattr(column, "__len__"):
+        if is_tensordict(column):
+            return int(column.batch_size[0])
+        raise RowCountError(
+            f"field {name!r}: expected one row per sample, got {type(column).__name__}"
+        )
+    return len(column)
+
+
+def to_batch(fields: Fields, encoder: Encoder) -> Batch:
+    """Columns of a TensorDict, or of a mapping from names to tensors, arrays or lists of rows."""
+    rows = row_count(fields)
+    # Arrays are tensors in a mapping; in the rows of a TensorDict they are values.
+    arrays = not is_tensordict(fields)
+    batch = Batch(rows, [], [])
+    for name, column in fields.items():
+        if not isinstance(name, str):
+            raise InvalidArgumentError(f"a field's name must be a str, got {name!r}")
+        _add_column(batch, name, column, encoder, arrays)
+    return batch
+
+
+def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: bool) -> None:
+    if _is_tensor(column) and _torch_ok(column):
+        given = _rows_of(name, column)
+        made = _jagged_column(name, column, batch.keep) if column.is_nested else None
+        if made is None and column.is_nested:
+            made = _torch_rows(name, list(column.unbind()), batch.keep)
+        elif made is None:
+            tensor = _ready(column, batch.keep)
+            shape = tuple(tensor.shape[1:])
+            made = _dense(name, _torch_dtypes()[tensor.dtype], given, shape, [_slice(tensor)])
+    elif arrays and _is_array(column) and _numpy_dtype(column.dtype) is not None:
+        given = _rows_of(name, column)
+        contiguous = _contiguous(column, batch.keep)
+        dtype = _numpy_dtype(column.dtype)
+        assert dtype is not None
+        made = _dense(name, dtype, given, tuple(column.shape[1:]), [contiguous])
+    else:
+        items = _row_list(name, column, batch.rows)
+        given = len(items)
+        made = None
+        if items and all(_is_tensor(item) and _torch_ok(item) for item in items):
+            made = _torch_rows(name, items, batch.keep)
+        elif arrays and items and not isinstance(column, Rows) and all(map(_is_array, items)):
+            made = _array_rows(name, items, batch.keep)
+        if made is None:
+            encoded = encoder.encode_rows(name, items)
+            made = (name, VALUE, UINT, 8, given, None, None, None, encoded)
+    if given != batch.rows:
+        raise RowCountError(f"field {name!r}: expected {batch.rows} rows, got {given}")
+    assert made is not None
+    batch.columns.append(made)
+
+
+def _row_list(name: str, column: Any, rows: int) -> list[Any]:
+    """The rows of a column that is no tensor."""
+    if "tensordict" in sys.modules:
+        from tensordict import NonTensorData, NonTensorStack, TensorDictBase
+
+        if isinstance(column, NonTensorStack):
+            return list(column.tolist())
+        if isinstance(column, NonTensorData):
+            data = column.data
+            if _is_array(data) and data.ndim and data.shape[0] == rows:
+                return _items(data)
+            return [data] * rows
+        if isinstance(column, TensorDictBase):
+            return [column[row] for row in range(int(column.batch_size[0]))]
+    _rows_of(name, column)
+    if _is_tensor(column):
+        return list(column.unbind())
+    return _items(column) if _is_array(column) else list(column)
+
+
+def _items(values: Any) -> list[Any]:
+    """The rows of an array as Python objects where they are single elements."""
+    items: list[Any] = values.tolist() if values.ndim == 1 else list(values)
+    return items
+
+
+def _torch_ok(tensor: Any) -> bool:
+    """Whether it is a tensor of plain elements in rows."""
+    import torch
+
+    return tensor.layout in (torch.strided, torch.jagged) and tensor.dtype in _torch_dtypes()
+
+
+def _ready(tensor: Any, keep: list[Any]) -> Any:
+    """The tensor on the CPU and contiguous; kept."""
+    tensor = tensor.detach()
+    if tensor.device.type != "cpu":
+        tensor = tensor.cpu()
+    tensor = tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
+    tensor = tensor.contiguous()
+    keep.append(tensor)
+    return tensor
+
+
+def _slice(tensor: Any) -> tuple[int, int]:
+    return tensor.data_ptr(), tensor.numel() * tensor.element_size()
+
+
+def _contiguous(values: Any, keep: list[Any]) -> Any:
+    """The array in C order and the machine's byte order, as one flat buffer; kept."""
+    import numpy as np
+
+    values = np.asarray(values, dtype=values.dtype.newbyteorder("="), order="C")
+    keep.append(values)
+    return values.reshape(-1).view(np.uint8) if values.size else b""
+
+
+def _dense(name: str, dtype: Dtype, rows: int, shape: tuple[int, ...], slices: list[Any]) -> Column:
+    return (name, TENSOR, *dtype, rows, shape, None, None, slices)
+
+
+def _ragged(
+    name: str, dtype: Dtype, shapes: Sequence[tuple[int, ...]], slices: list[Any]
+) -> Column:
+    if all(shape == shapes[0] for shape in shapes):
+        return _dense(name, dtype, len(shapes), shapes[0], slices)
+    ndims = array("I", [len(shape) for shape in shapes])
+    dims = array("Q", [dim for shape in shapes for dim in shape])
+    return (name, TENSOR, *dtype, len(shapes), None, ndims, dims, slices)
+
+
+def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
+    """A column of tensors, one per row; None when they differ in dtype."""
+    dtype = rows[0].dtype
+    if any(row.dtype != dtype or row.is_nested for row in rows):
+        return None
+    ready = [_ready(row, keep) for row in rows]
+    shapes = [tuple(row.shape) for row in ready]
+    return _ragged(name, _torch_dtypes()[dtype], shapes, [_slice(row) for row in ready])
+
+
+def _array_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
+    """A column of arrays, one per row; None when they differ in dtype or are no tensors."""
+    dtype = _numpy_dtype(rows[0].dtype)
+    if dtype is None or any(_numpy_dtype(row.dtype) != dtype for row in rows):
+        return None
+    slices = [_contiguous(row, keep) for row in rows]
+    return _ragged(name, dtype, [tuple(row.shape) for row in rows], slices)
+
+
+def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
+    """A jagged nested tensor whose rows lie end to end, without taking it apart; else None."""
+    import torch
+
+    if tensor.layout != torch.jagged or tensor.lengths() is not None or tensor._ragged_idx != 1:
+        return None
+    values, offsets = tensor.detach().values(), tensor.offsets().cpu()
+    first, last = int(offsets[0]), int(offsets[-1])
+    ready = _ready(values[first:last], keep)
+    inner = tuple(ready.shape[1:])
+    lengths = (offsets[1:] - offsets[:-1]).tolist()
+    return _ragged(
+        name,
+        _torch_dtypes()[tensor.dtype],
+        [(length, *inner) for length in lengths],
+        [_slice(ready)],
+    )
+
+
+# --- out ------------------------------------------------------------------------------------------
+
+
+def to_fields(data: Data, decoder: Decoder) -> Any:
+    """What was read, as a TensorDict or as a dict of arrays and lists."""
+    rows = len(data)
+    fields = {column[0]: _column(column, rows, decoder) for column in data.columns}
+    return tensordict_of(fields, [rows]) if have_torch() else fields
+
+
+def merge(parts: Sequence[Data], decoder: Decoder) -> Any:
+    """What was read in several parts, one after the other; all of them have the same fields."""
+    rows: dict[str, list[Any]] = {}
+    for data in parts:
+        for column in data.columns:
+            rows.setdefault(column[0], []).extend(_row_values(column, len(data), decoder))
+    fields = {name: pack_rows(values) for name, values in rows.items()}
+    return tensordict_of(fields, [sum(len(data) for data in parts)]) if have_torch() else fields
+
+
+def empty() -> Any:
+    """What reading nothing gives."""
+    return tensordict_of({}, [0]) if have_torch() else {}
+
+
+def tensordict_of(fields: Mapping[str, Any], batch_size: Sequence[int]) -> Any:
+    """A TensorDict of columns."""
+    from tensordict import TensorDict
+
+    return TensorDict(dict(fields), batch_size=list(batch_size))
+
+
+def _column(column: Any, rows: int, decoder: Decoder) -> Any:
+    name, kind, code, bits, ragged, shape, ndims, dims, offsets, memory, _ = column
+    if kind == VALUE:
+        values = decoder.decode_rows(name, memoryview(memory), memoryview(offsets).tolist())
+        return pack_rows(values)
+    if have_torch():
+        return _torch_column(
+            (code, bits), rows, ragged, shape, ndims, dims, memory, column, decoder
+        )
+    if not ragged:
+        return _array(memory, (code, bits)).reshape(rows, *shape)
+    return _row_values(column, rows, decoder)
+
+
+def _torch_column(
+    dtype: Dtype,
+    rows: int,
+    ragged: bool,
+    shape: tuple[int, ...] | None,
+    ndims: Any,
+    dims: Any,
+    memory: Any,
+    column: Any,
+    decoder: Decoder,
+) -> Any:
+    import numpy as np
+    import torch
+
+    flat = _flat(memory, dtype)
+    if not ragged:
+        assert shape is not None
+        if not shape:
+            return flat
+        offsets = np.arange(rows + 1, dtype=np.int64) * shape[0]
+        inner, shortest, longest = shape[1:], shape[0], shape[0]
+    else:
+        depths = np.frombuffer(ndims, dtype=np.uint32)
+        depth = int(depths[0])
+        sizes = np.frombuffer(dims, dtype=np.uint64).astype(np.int64)
+        if depth == 0 or (depths != depth).any():
+            return pack_rows(_row_values(column, rows, decoder))
+        sizes = sizes.reshape(rows, depth)
+        if (sizes[:, 1:] != sizes[0, 1:]).any():
+            return pack_rows(_row_values(column, rows, decoder))
+        offsets = np.zeros(rows + 1, dtype=np.int64)
+        np.cumsum(sizes[:, 0], out=offsets[1:])
+        inner = tuple(int(dim) for dim in sizes[0, 1:])
+        shortest, longest = int(sizes[:, 0].min()), int(sizes[:, 0].max())
+    return torch.nested.nested_tensor_from_jagged(
+        flat.view(int(offsets[-1]), *inner),
+        torch.from_numpy(offsets),
+        min_seqlen=shortest,
+        max_seqlen=longest,
+    )
+
+
+def pack_rows(rows: list[Any]) -> Any:
+    """Rows of any kind as one column, in the most regular form that they allow."""
+    if not have_torch():
+        return rows
+    import torch
+    from tensordict import NonTensorStack
+
+    if not all(isinstance(row, torch.Tensor) for row in rows):
+        return NonTensorStack(*rows)
+    if any(row.dtype != rows[0].dtype or row.is_nested for row in rows):
+        return NonTensorStack(*rows)
+    if all(row.ndim == 0 for row in rows):
+        return torch.stack(rows)
+    for layout in (torch.jagged, torch.strided):
+        try:
+            return torch.nested.as_nested_tensor(rows, layout=layout)
+        except (RuntimeError, TypeError):  # these rows cannot have this layout
+            continue
+    return NonTensorStack(*rows)
+
+
+def _row_values(column: Any, rows: int, decoder: Decoder) -> list[Any]:
+    """The rows of a column, one object each."""
+    name, kind, code, bits, _, _, ndims, dims, offsets, memory, _ = column
+    bounds = memoryview(offsets).tolist()
+    view = memoryview(memory)
+    if kind == VALUE:
+        return decoder.decode_rows(name, view, bounds)
+    sizes = memoryview(dims).tolist()
+    values: list[Any] = []
+    start = 0
+    for row, depth in enumerate(memoryview(ndims).tolist()):
+        shape = sizes[start : start + depth]
+        start += depth
+        part = view[bounds[row] : bounds[row + 1]]
+        dtype = (code, bits)
+        values.append(
+            _flat(part, dtype).view(shape) if have_torch() else _array(part, dtype).reshape(shape)
+        )
+    return values
+
+
+def _flat(memory: Any, dtype: Dtype) -> Any:
+    """One tensor over memory of the library."""
+    import torch
+
+    of_torch = _torch_dtypes_back()[dtype]
+    if len(memory) == 0:
+        return torch.empty(0, dtype=of_torch)
+    return torch.frombuffer(memory, dtype=of_torch)
+
+
+def _array(memory: Any, dtype: Dtype) -> Any:
+    import numpy as np
+
+    return np.frombuffer(memory, dtype=_numpy_dtype_back(dtype))
+
+
+def tensor_bytes(tensor: Any) -> list[Any] | None:
+    """A tensor inside a value: dtype, shape and bytes; None for one that is no plain tensor."""
+    import torch
+
+    if tensor.layout != torch.strided or tensor.dtype not in _torch_dtypes():
+        return None
+    keep: list[Any] = []
+    ready = _ready(tensor, keep)
+    flat = ready.reshape(-1).view(torch.uint8).numpy().tobytes() if ready.numel() else b""
+    return [*_torch_dtypes()[ready.dtype], list(ready.shape), flat]
+
+
+def tensor_from_bytes(dtype: Dtype, shape: Sequence[int], payload: bytes) -> Any:
+    """The opposite of `tensor_bytes`; an array without torch."""
+    memory = bytearray(payload)
+    if have_torch():
+        return _flat(memory, dtype).view(list(shape))
+    return _array(memory, dtype).reshape(shape)
+
+
+def integers(memory: bytes, format: str) -> Any:
+    """A one-dimensional result of integers: a tensor, or an array without torch."""
+    import numpy as np
+
+    values = np.frombuffer(memory, dtype=np.dtype(format))
+    wide = values.astype(np.int64 if values.dtype.itemsize > 1 else np.int8)
+    if not have_torch():
+        return wide
+    import torch
+
+    return torch.from_numpy(wide)

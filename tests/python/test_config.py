@@ -1,0 +1,131 @@
+"""The configuration, without a system."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from ctq import GRPOGroupNSampler, SequentialSampler, config
+from ctq.errors import ConfigError, UnsupportedError
+from ctq.samplers import BaseSampler
+
+
+def test_defaults_are_complete_and_separate() -> None:
+    first = config.defaults()
+    first["client"]["timeout"] = 1
+    assert config.defaults()["client"]["timeout"] == 60
+    assert first.backend.SimpleStorage.num_data_storage_units == 2
+    with pytest.raises(AttributeError, match="no 'nothing'"):
+        _ = first.nothing
+
+
+def test_map_file_and_omegaconf_are_the_same(tmp_path: Path) -> None:
+    omegaconf = pytest.importorskip("omegaconf")
+    given = {"controller": {"polling_mode": True}, "client": {"timeout": 2.5}}
+    path = tmp_path / "conf.yaml"
+    path.write_text("controller: {polling_mode: true}\nclient: {timeout: 2.5}\n")
+    assert config.read(given) == given
+    assert config.read(str(path)) == config.read(path) == given
+    assert config.read(omegaconf.OmegaConf.create(given)) == given
+    assert config.read(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"client": {"timeout": "soon"}}, "client.timeout: expected a number of seconds"),
+        ({"client": {"timeout": 0}}, "client.timeout"),
+        ({"client": 5}, "client: expected a map, got 5"),
+        (
+            {"controller": {"polling_mode": "yes"}},
+            "controller.polling_mode: expected true or false, got 'yes'",
+        ),
+        ({"controller": {"sampler": 3}}, "controller.sampler"),
+        ({"backend": {"SimpleStorage": {"num_data_storage_units": 0}}}, "num_data_storage_units"),
+        ({"backend": {"SimpleStorage": {"total_storage_size": "much"}}}, "total_storage_size"),
+        (
+            {"backend": {"SimpleStorage": {"ssd_offload": {"enabled": True}}}},
+            "SSD offload is not supported",
+        ),
+        ({"metrics": {"enabled": True}}, "metrics.enabled"),
+        ([1], "must be a map"),
+    ],
+)
+def test_bad_values_name_the_key(conf: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config.read(conf)
+
+
+def test_bad_files_name_the_file(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("a: [")
+    for path in (bad, tmp_path / "none.yaml"):
+        with pytest.raises(ConfigError, match=path.name):
+            config.read(path)
+
+
+def test_unknown_key_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "ctq")
+    for _ in range(2):
+        config.read({"controller": {"colour": "red"}, "blue": 1, "backend": {"Nowhere": {}}})
+    messages = sorted(record.message for record in caplog.records)
+    assert messages == [
+        "configuration: unknown key 'backend.Nowhere' is ignored",
+        "configuration: unknown key 'blue' is ignored",
+        "configuration: unknown key 'controller.colour' is ignored",
+    ]
+
+
+def test_samplers_become_names() -> None:
+    read = config.read({"controller": {"sampler": GRPOGroupNSampler(n_samples_per_prompt=4)}})
+    assert read["controller"] == {
+        "sampler": "GRPOGroupNSampler",
+        "sampling_config": {"n_samples_per_prompt": 4},
+    }
+    assert (
+        config.read({"controller": {"sampler": SequentialSampler}}).controller.sampler
+        == "SequentialSampler"
+    )
+    with pytest.raises(ValueError, match="must be positive, got 0"):
+        GRPOGroupNSampler(0)
+
+    class Mine(BaseSampler):
+        def sample(self) -> None: ...
+
+    with pytest.raises(UnsupportedError, match="Mine samples in Python"):
+        config.read({"controller": {"sampler": Mine()}})
+
+
+def test_settings_for_the_daemon() -> None:
+    settings = config.settings(
+        config.read(
+            {
+                "controller": {"sampling_config": {"n": 1}, "zmq_info": None},
+                "backend": {
+                    "storage_backend": "Mine",
+                    "SimpleStorage": {"total_storage_size": "8GiB", "num_data_storage_units": 3},
+                    "Mine": {"path": "/x"},
+                },
+                "address": "unix:/y",
+            }
+        )
+    )
+    assert sorted(settings) == [
+        'backend.Mine={"path": "/x"}',
+        "backend.SimpleStorage.num_data_storage_units=3",
+        'backend.SimpleStorage.total_storage_size="8GiB"',
+        'backend.storage_backend="Mine"',
+        'controller.sampling_config={"n": 1}',
+    ]
+
+
+def test_a_count_of_samples_limits_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def limit(size: int) -> list[str]:
+        given = config.read({"backend": {"SimpleStorage": {"total_storage_size": size}}})
+        return [setting for setting in config.settings(given) if "total" in setting]
+
+    assert limit(100000) == []
+    assert limit(1 << 30) == [f"backend.SimpleStorage.total_storage_size={1 << 30}"]
+    assert "count of samples" in caplog.text

@@ -1,0 +1,212 @@
+"""Values to bytes and back, without a system."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import decimal
+import enum
+import math
+import uuid
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ctq.encoding import Decoder, Encoder
+from ctq.errors import SerializationError
+
+torch = pytest.importorskip("torch")
+tensordict = pytest.importorskip("tensordict")
+
+
+class Colour(enum.Enum):
+    RED = 3
+
+
+class Level(enum.IntEnum):
+    HIGH = 7
+
+
+@dataclasses.dataclass
+class Record:
+    x: int
+    y: str
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Thing:
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Thing) and other.value == self.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+Pair = collections.namedtuple("Pair", "a b")
+UTC = datetime.timezone.utc
+
+
+def there_and_back(value: Any, **kwargs: Any) -> Any:
+    return Decoder(**kwargs).decode(Encoder(**kwargs).encode(value))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (True, True),
+        (-5, -5),
+        (2**70, 2**70),
+        (-(2**70), -(2**70)),
+        (1.5, 1.5),
+        (1 + 2j, 1 + 2j),
+        ("text", "text"),
+        ("\udcff", "\udcff"),
+        (b"bytes", b"bytes"),
+        (bytearray(b"x"), b"x"),
+        (memoryview(b"xy"), b"xy"),
+        ([1, [2, "3"]], [1, [2, "3"]]),
+        ({}, {}),
+        ([], []),
+        ({"a": {"b": None}}, {"a": {"b": None}}),
+        ({1: 2, None: 3, 1.5: 4, b"k": 5}, {1: 2, None: 3, 1.5: 4, b"k": 5}),
+        ({(1, (2, 3)): 4}, {(1, (2, 3)): 4}),
+        ((1, 2), [1, 2]),
+        ({3}, [3]),
+        (frozenset([4]), [4]),
+        (Pair(1, 2), [1, 2]),
+        (collections.OrderedDict(a=1), {"a": 1}),
+        (Colour.RED, 3),
+        (Level.HIGH, 7),
+        (Record(1, "z"), {"x": 1, "y": "z"}),
+        (datetime.datetime(2020, 1, 2, 3, 4), "2020-01-02T03:04:00"),
+        (datetime.date(2020, 1, 2), "2020-01-02"),
+        (datetime.time(1, 2), "01:02:00"),
+        (datetime.timedelta(seconds=5), "PT5S"),
+        (datetime.timedelta(days=1, seconds=2, microseconds=500000), "P1DT2.5S"),
+        (datetime.datetime(2020, 1, 2, tzinfo=UTC), datetime.datetime(2020, 1, 2, tzinfo=UTC)),
+        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
+        (decimal.Decimal("1.50"), "1.50"),
+        (range(3), range(3)),
+        (Thing(4), Thing(4)),
+        (len, len),
+        (torch.float32, torch.float32),
+    ],
+)
+def test_plain_values(value: Any, expected: Any) -> None:
+    back = there_and_back(value)
+    assert back == expected
+    assert type(back) is type(expected)
+
+
+def test_nan_subclasses_and_functions() -> None:
+    assert math.isnan(there_and_back(float("nan")))
+    assert type(there_and_back(Text("x"))) is Text
+    pytest.importorskip("cloudpickle")
+    assert there_and_back(lambda x: x + 1)(2) == 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32(1.5),
+        np.float64(1.5),
+        np.int64(-3),
+        np.uint8(200),
+        np.bool_(True),
+        np.complex64(1 + 2j),
+        np.datetime64("2020-01-01"),
+    ],
+)
+def test_numpy_scalars(value: Any) -> None:
+    back = there_and_back(value)
+    assert type(back) is type(value)
+    assert back == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6).reshape(2, 3),
+        np.arange(12).reshape(3, 4)[:, ::2],
+        np.zeros((0, 3), dtype=np.float16),
+        np.array(2.5),
+        np.array(["ab", "c"]),
+        np.array([True, False]),
+        np.array([1, "x", None], dtype=object),
+        np.array(["2020-01-01"], dtype="datetime64[D]"),
+        np.arange(3, dtype=">i4"),
+    ],
+)
+def test_arrays(value: Any) -> None:
+    back = there_and_back({"inside": [value]})["inside"][0]
+    assert back.dtype == value.dtype
+    assert back.shape == value.shape
+    assert (back == value).all()
+    if back.dtype != object:
+        assert back.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+        torch.int8,
+        torch.bool,
+        torch.complex64,
+        torch.float8_e4m3fn,
+    ],
+)
+def test_tensors(dtype: Any) -> None:
+    value = torch.arange(6).reshape(2, 3).to(dtype)
+    back = there_and_back({"t": value, "view": value.t()})
+    assert back["t"].dtype == dtype
+    assert torch.equal(back["t"].view(torch.uint8), value.view(torch.uint8))
+    assert back["view"].shape == (3, 2)
+    assert there_and_back(torch.tensor(3.0)).shape == ()
+    assert there_and_back(torch.zeros(0, 4)).shape == (0, 4)
+    back["t"].view(torch.uint8).fill_(0)
+
+
+def test_nested_tensors_parameters_and_tensordicts() -> None:
+    rows = [torch.ones(2), torch.ones(3)]
+    for layout in (torch.jagged, torch.strided):
+        back = there_and_back(torch.nested.as_nested_tensor(rows, layout=layout))
+        assert back.layout == layout
+        assert [tuple(row.shape) for row in back.unbind()] == [(2,), (3,)]
+    parameter = there_and_back(torch.nn.Parameter(torch.ones(2)))
+    assert type(parameter) is torch.Tensor
+    assert not parameter.requires_grad
+    td = tensordict.TensorDict(
+        {"a": torch.ones(2, 3), "s": ["x", "y"], "n": {"b": torch.zeros(2)}}, batch_size=[2]
+    )
+    back = there_and_back([td])[0]
+    assert back.batch_size == (2,)
+    assert torch.equal(back["a"], td["a"])
+    assert list(back["s"]) == ["x", "y"]
+    assert torch.equal(back["n", "b"], td["n", "b"])
+
+
+def test_pickle_can_be_forbidden() -> None:
+    with pytest.raises(SerializationError, match=r"field 'f': a value of type .*Thing"):
+        Encoder(allow_pickle=False).encode_rows("f", [1, Thing(1)])
+    assert there_and_back({"a": [1, np.ones(2)]}, allow_pickle=False)["a"][0] == 1
+    pickled = Encoder().encode(Thing(1))
+    with pytest.raises(SerializationError, match=r"field 'f': .*allow_pickle"):
+        Decoder(allow_pickle=False).decode_rows("f", memoryview(pickled), [0, len(pickled)])
+
+
+def test_an_encoder_survives_an_error() -> None:
+    encoder = Encoder(allow_pickle=False)
+    with pytest.raises(SerializationError):
+        encoder.encode([1, 2, Thing(1)])
+    assert Decoder().decode(encoder.encode([3])) == [3]

@@ -1,0 +1,154 @@
+"""Storage managers written in Python."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctq
+from ctq import errors
+
+torch = pytest.importorskip("torch")
+TensorDict = pytest.importorskip("tensordict").TensorDict
+
+NAME = "Shelf"
+shelf: dict[tuple[str, int, str], Any] = {}
+"""What the manager below keeps: by partition, index and field."""
+
+
+@ctq.StorageManagerFactory.register(NAME)
+class ShelfManager(ctq.StorageManager):
+    """Keeps rows in a dict of this process."""
+
+    async def put_data(self, data: Any, metadata: ctq.BatchMeta, data_parser: Any = None) -> None:
+        schema: dict[str, Mapping[str, Any]] = {}
+        notes: dict[int, dict[str, Any]] = {index: {} for index in metadata.global_indexes}
+        for name in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
+            column = data[name]
+            rows = list(column.unbind()) if isinstance(column, torch.Tensor) else list(column)
+            for index, partition, row in zip(
+                metadata.global_indexes, metadata.partition_ids, rows, strict=True
+            ):
+                shelf[partition, index, name] = row
+                notes[index][name] = {"kept as": type(row).__name__}
+            tensors = all(isinstance(row, torch.Tensor) for row in rows)
+            schema[name] = {
+                "dtype": rows[0].dtype if tensors else None,
+                "shape": None,
+                "is_nested": tensors,
+                "is_non_tensor": not tensors,
+                "per_sample_shapes": [tuple(row.shape) for row in rows] if tensors else None,
+            }
+        for part in metadata.chunk_by_partition():
+            await self.notify_data_update(part.partition_ids[0], part.global_indexes, schema, notes)
+
+    async def get_data(self, metadata: ctq.BatchMeta) -> Any:
+        assert all(
+            set(notes) == set(metadata.field_names) for notes in metadata._custom_backend_meta
+        )
+        columns = {}
+        for name in metadata.field_names:
+            rows = [
+                shelf[partition, index, name]
+                for partition, index in zip(
+                    metadata.partition_ids, metadata.global_indexes, strict=True
+                )
+            ]
+            tensors = all(isinstance(row, torch.Tensor) for row in rows)
+            columns[name] = torch.stack(rows) if tensors else rows
+        return TensorDict(columns, batch_size=[metadata.size])
+
+    async def clear_data(self, metadata: ctq.BatchMeta) -> None:
+        gone = set(zip(metadata.partition_ids, metadata.global_indexes, strict=True))
+        for key in [key for key in shelf if key[:2] in gone]:
+            del shelf[key]
+
+
+@pytest.fixture(scope="module")
+def managed() -> Iterator[Any]:
+    """A system whose clients store through the manager above."""
+    with tempfile.TemporaryDirectory(prefix="ctq-") as path, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", path)
+        patch.delenv("TQ_ADDRESS", raising=False)
+        ctq.init(
+            {"backend": {"storage_backend": NAME, NAME: {"depth": 3}}, "client": {"timeout": 20}}
+        )
+        yield ctq.get_client()
+        ctq.close()
+        assert list(Path(path).iterdir()) == []
+
+
+def test_the_client_uses_it(managed: Any) -> None:
+    manager = managed.storage_manager
+    assert isinstance(manager, ShelfManager)
+    assert manager.config.depth == 3
+    assert managed.status()["owners"] == []
+
+
+def test_put_claim_read_clear(managed: Any) -> None:
+    meta = managed.put(
+        {"x": torch.arange(6.0).reshape(3, 2), "s": ["a", "b", "c"]}, partition_id="p"
+    )
+    assert (meta.size, meta.field_names, meta.is_ready) == (3, ["s", "x"], True)
+    assert len(shelf) == 6
+    claimed = managed.get_meta(["x", "s"], 2, "p", task_name="t")
+    assert claimed.get_shapes("x") == [(2,), (2,)]
+    data = managed.get_data(claimed)
+    assert data["x"].tolist() == [[0, 1], [2, 3]]
+    assert list(data["s"]) == ["a", "b"]
+    managed.put({"y": torch.ones(2)}, metadata=claimed)
+    assert managed.get_data(claimed)["y"].tolist() == [1, 1]
+    managed.clear_samples(claimed)
+    assert {index for _, index, _ in shelf} == set(meta.global_indexes) - set(
+        claimed.global_indexes
+    )
+    managed.clear_partition("p")
+    assert shelf == {}
+    assert managed.get_partition_list() == []
+
+
+def test_by_key_and_in_a_loop(managed: Any) -> None:
+    async def main() -> None:
+        meta = await ctq.async_kv_batch_put(
+            ["a", "b"], "kv", {"x": torch.arange(2)}, tags=[{"t": 1}, {}]
+        )
+        assert (meta.fields, meta.tags) == (["x"], [{"t": 1}, {}])
+        assert (await ctq.async_kv_batch_get(["b", "a"], "kv"))["x"].tolist() == [1, 0]
+        await ctq.async_kv_clear("a", "kv")
+        assert list((await ctq.async_kv_list("kv"))["kv"]) == ["b"]
+        assert len(shelf) == 1
+
+    asyncio.run(main())
+    managed.clear_partition("kv")
+    managed.clear_partition("kv")
+
+
+def test_a_failing_manager_publishes_nothing(managed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*_: Any) -> None:
+        raise OSError("the shelf is full")
+
+    monkeypatch.setattr(ShelfManager, "put_data", fail)
+    with pytest.raises(OSError, match="the shelf is full"):
+        managed.put({"x": np.ones(2)}, partition_id="q")
+    assert managed.check_production_status(["x"], "q") is False
+    managed.clear_partition("q")
+
+
+def test_registration_is_checked() -> None:
+    with pytest.raises(TypeError, match="not a subclass"):
+        ctq.StorageManagerFactory.register("x")(int)  # type: ignore[type-var]
+    with pytest.raises(errors.UnknownManagerError, match=r"'nothing'.*Shelf"):
+        ctq.StorageManagerFactory.create("nothing", ctq.ControllerInfo(""), {})
+    assert ctq.TransferQueueStorageManager is ctq.StorageManager
+
+
+def test_an_unknown_manager_is_refused(managed: Any) -> None:
+    with pytest.raises(errors.UnknownManagerError, match="Nowhere"):
+        managed.initialize_storage_manager("Nowhere", {})
+    assert managed.get_partition_list() == []

@@ -1,0 +1,232 @@
+"""Starting, finding and ending a system; what is left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from elsewhere import python
+
+import ctq
+from ctq import errors, system
+
+START = """
+import ctq, json, os, sys
+ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+handle = ctq.system.find(ctq.system.system_name())
+print(json.dumps(handle._asdict()), flush=True)
+"""
+WAIT = START + "sys.stdin.read()\nctq.close()\n"
+
+
+@pytest.fixture
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty runtime directory of the test's own."""
+    with tempfile.TemporaryDirectory(prefix="ctq-") as path:
+        for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
+        yield Path(path) / "ctq"
+        ctq.close()
+
+
+def start() -> tuple[subprocess.Popen[str], system.Handle]:
+    """Another process that starts a system and keeps it until its input ends."""
+    starter = subprocess.Popen(
+        [sys.executable, "-c", WAIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert starter.stdout is not None
+    return starter, system.Handle(**json.loads(starter.stdout.readline()))
+
+
+def wait_for_end(descriptor: int) -> None:
+    """Wait for the end of the process of a pidfd."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    assert poller.poll(20_000), "the process has not ended"
+    os.close(descriptor)
+
+
+def test_init_is_quick_and_close_leaves_nothing(base: Path) -> None:
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+        seconds.append(time.perf_counter() - begin)
+        handle = system.find("default")
+        assert handle is not None
+        assert handle.owner_pid == os.getpid()
+        assert (
+            base.stat().st_mode & 0o777,
+            (base / "default" / "token").stat().st_mode & 0o777,
+        ) == (0o700, 0o600)
+        ctq.close()
+        ctq.close()
+        assert not base.exists()
+        with pytest.raises(ProcessLookupError):
+            os.kill(handle.pid, 0)
+    assert min(seconds) < 0.5
+
+
+def test_nothing_is_left_after_the_starter_was_killed(base: Path) -> None:
+    starter, handle = start()
+    daemon = os.pidfd_open(handle.pid)
+    starter.send_signal(signal.SIGKILL)
+    starter.wait()
+    wait_for_end(daemon)
+    assert not base.exists()
+
+
+def test_nothing_is_left_when_the_starter_ends_without_close(base: Path) -> None:
+    done = python(START)
+    assert done.returncode == 0, done.stderr
+    assert not base.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(json.loads(done.stdout)["pid"], 0)
+
+
+def test_others_attach_and_detach(base: Path, caplog: pytest.LogCaptureFixture) -> None:
+    starter, handle = start()
+    caplog.set_level("INFO", "ctq")
+    config = ctq.init(attach=True, name="guest")
+    assert config.backend.SimpleStorage.total_storage_size == 64 << 20
+    assert f"attached to system 'default' of {handle.user}, process {handle.pid}" in caplog.text
+    assert "guest" in [session["name"] for session in ctq.get_client().status()["sessions"]]
+    ctq.kv_put("k", "p", tag={"a": 1})
+    assert ctq.init() is ctq.get_client().config
+    ctq.close()
+    os.kill(handle.pid, 0)
+    assert ctq.init(attach=True)
+    assert ctq.kv_list("p") == {"p": {"k": {"a": 1}}}
+    ctq.close()
+    assert starter.communicate(timeout=20)[0] == ""
+    assert not base.exists()
+
+
+def test_attach_never_starts(base: Path) -> None:
+    with pytest.raises(errors.UnreachableError, match=r"TQ_ADDRESS.*'default'.*" + str(base)):
+        ctq.init(attach=True)
+    with pytest.raises(errors.UnreachableError):
+        ctq.kv_list()
+    with pytest.raises(errors.ClosedError, match="init"):
+        ctq.get_client()
+    assert not base.exists()
+
+
+def test_two_that_start_at_once_share_a_system(base: Path) -> None:
+    starters = [
+        subprocess.Popen(
+            [sys.executable, "-c", WAIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    handles = []
+    for starter in starters:
+        assert starter.stdout is not None
+        handles.append(json.loads(starter.stdout.readline()))
+    assert handles[0] == handles[1] == handles[2]
+    daemon = os.pidfd_open(handles[0]["pid"])
+    owner = next(each for each in starters if each.pid == handles[0]["owner_pid"])
+    for starter in sorted(starters, key=lambda each: each is owner):
+        assert starter.communicate(timeout=20)[0] == ""
+        assert starter.returncode == 0
+    wait_for_end(daemon)
+    assert not base.exists()
+
+
+def test_systems_by_name(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starter, _ = start()
+    monkeypatch.setenv("TQ_SYSTEM", "second")
+    ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+    assert sorted(path.name for path in base.iterdir()) == ["default", "second"]
+    ctq.close()
+    assert [path.name for path in base.iterdir()] == ["default"]
+    starter.communicate(timeout=20)
+    assert not base.exists()
+    for bad in ("a/b", ".hidden", "n" * 65):
+        monkeypatch.setenv("TQ_SYSTEM", bad)
+        with pytest.raises(errors.NameLengthError, match="TQ_SYSTEM"):
+            ctq.init()
+
+
+def test_what_a_killed_daemon_left_is_cleaned_up(base: Path) -> None:
+    starter, handle = start()
+    daemon = os.pidfd_open(handle.pid)
+    os.kill(handle.pid, signal.SIGKILL)
+    wait_for_end(daemon)
+    assert (base / "default" / "handle.json").exists()
+    ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+    assert ctq.get_client().get_partition_list() == []
+    ctq.close()
+    starter.communicate(timeout=20)
+    assert not base.exists()
+
+
+def test_by_address(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    starter, handle = start()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base.parent / "elsewhere"))
+    monkeypatch.setenv("TMPDIR", str(base.parent))
+    monkeypatch.setenv("TQ_ADDRESS", handle.address)
+    monkeypatch.setenv("TQ_TOKEN_FILE", handle.token_file)
+    ctq.init()
+    ctq.kv_put("k", "p", tag={})
+    ctq.close()
+    monkeypatch.delenv("TQ_ADDRESS")
+    assert list(ctq.init({"address": handle.address, "token_file": handle.token_file})) != []
+    assert ctq.kv_list("p") == {"p": {"k": {}}}
+    ctq.close()
+    starter.communicate(timeout=20)
+
+
+def test_wrong_and_missing_tokens(base: Path, tmp_path: Path) -> None:
+    starter, handle = start()
+    wrong = tmp_path / "token"
+    wrong.write_text("no" * 20)
+    with pytest.raises(errors.AuthenticationError):
+        ctq.init({"address": handle.address, "token_file": str(wrong)})
+    with pytest.raises(errors.TransferQueueError, match="none"):
+        ctq.init({"address": handle.address, "token_file": str(tmp_path / "none")})
+    ctq.init()
+    ctq.close()
+    starter.communicate(timeout=20)
+
+
+def test_a_controller_that_is_not_there(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret" * 6)
+    begin = time.monotonic()
+    with pytest.raises((errors.UnreachableError, errors.TimedOutError)):
+        ctq.init(
+            {
+                "address": f"unix:{tmp_path}/nobody.sock",
+                "token_file": str(token),
+                "client": {"timeout": 0.5},
+            }
+        )
+    assert time.monotonic() - begin < 10
+
+
+def test_a_daemon_that_does_not_start(base: Path) -> None:
+    with pytest.raises(errors.TransferQueueError, match="sampler"):
+        ctq.init({"controller": {"sampler": "no_such_sampler"}})
+    assert not base.exists()
+    with pytest.raises(errors.ConfigError, match="num_data_storage_units"):
+        ctq.init({"backend": {"SimpleStorage": {"num_data_storage_units": 1000}}})
+    assert not base.exists()
+
+
+def test_a_directory_of_somebody_else_is_refused(base: Path) -> None:
+    base.mkdir(mode=0o755)
+    base.chmod(0o755)
+    with pytest.raises(errors.ConfigError, match="mode 0700"):
+        ctq.init()
+    base.rmdir()
