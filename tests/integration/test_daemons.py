@@ -206,7 +206,8 @@ def test_command_line(running: System) -> None:
     assert partition["samples"] == 3
     assert partition["produced"]["x"]["produced"] == 3
     assert partition["consumed"] == {"trainer": 2}
-    assert status["storage"][0]["used_bytes"] > 0
+    assert status["storage"][0]["bytes"] > 0
+    assert status["storage"][0]["capacity_bytes"] == 64 << 20
     assert json.loads(running.tq("ls", "--json")) == ["p"]
     assert [row["index"] for row in json.loads(running.tq("ls", "p", "--json"))] == [0, 1, 2]
     rows = json.loads(running.tq("get", "p", "@1", "--json"))

@@ -47,11 +47,6 @@ def kill_when_ready(process: subprocess.Popen[str]) -> None:
     process.stdout.close()
 
 
-def used_bytes(system: System) -> int:
-    """Bytes in use in all units, by their own count."""
-    return sum(owner["blocks"] for owner in system.status()["storage"])
-
-
 def test_killed_claimer_blocks_nobody(running: System) -> None:
     """A claim that waits when its process is killed takes nothing; the next one gets the samples."""
     client = running.client()
@@ -102,15 +97,15 @@ def test_killed_writer_leaves_no_memory(running: System) -> None:
 
 
 def test_full_store_waits_for_room(running: System) -> None:
-    """A put that finds no room waits; a clear lets it go on."""
+    """A put of new samples that finds no room waits; later stages go on meanwhile, and a clear lets it go on."""
     client = running.client()
+    small = client.put({"y": np.arange(4)}, partition_id="small")
     big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
     first = client.put(big, partition_id="p")
     second: list[ctq.BatchMeta] = []
     thread = threading.Thread(target=lambda: second.append(client.put(big, partition_id="p")))
     thread.start()
-    other = running.client("other")
-    other.put({"y": np.arange(4)}, partition_id="small")  # nobody else is held up
+    running.client("other").put({"z": np.arange(4)}, metadata=small)
     client.clear_samples(first)
     thread.join(30)
     assert not thread.is_alive()
