@@ -212,19 +212,40 @@ def check_scope(where: str, prefix: str, body: list[ast.stmt], problems: list[st
     return count
 
 
+def exported_names(package: Path) -> set[str]:
+    """Return what the package's __init__.py lists in __all__."""
+    tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+                names |= {
+                    item.value
+                    for item in ast.walk(node.value)
+                    if isinstance(item, ast.Constant) and isinstance(item.value, str)
+                }
+    return names
+
+
 def check_modules(root: Path) -> tuple[int, list[str]]:
-    """Check all Python files of the package."""
+    """Check all Python files of the package; of a private module only what the package exports."""
     problems: list[str] = []
     count = 0
-    for path in sorted((root / "python" / "ctq").rglob("*.py")):
+    package = root / "python" / "ctq"
+    if not (package / "__init__.py").exists():
+        return 0, ["python/ctq: no package found"]
+    exported = exported_names(package)
+    for path in sorted(package.rglob("*.py")):
         where = path.relative_to(root).as_posix()
         tree = ast.parse(path.read_text(encoding="utf-8"), where)
         count += 1
         if not ast.get_docstring(tree):
             problems.append(f"{where}:1: no docstring on the module")
-        count += check_scope(where, "", tree.body, problems)
-    if count == 0:
-        problems.append("python/ctq: no modules found")
+        body = tree.body
+        if path.name.startswith("_") and path.name != "__init__.py":
+            body = [node for node in body if getattr(node, "name", None) in exported]
+        count += check_scope(where, "", body, problems)
     return count, problems
 
 
