@@ -183,24 +183,28 @@ uint32_t tqi_view_list(tqi_view *view, const uint32_t **indexes, tq_error *err);
 uint32_t tqi_view_list_first(tqi_view *view, uint32_t max, const uint32_t **indexes, tq_error *err);
 const char *tqi_view_sample_group(const tqi_view *view, uint32_t index); /* NULL: none */
 uint32_t tqi_view_sample_group_size(const tqi_view *view, uint32_t index);
+/* From 0, whatever the partition's first ordinal is. */
 uint64_t tqi_view_sample_ordinal(const tqi_view *view, uint32_t index);
 /* Encoded tag value, size 0 when it has none. */
 tq_slice tqi_view_sample_tag(const tqi_view *view, uint32_t index, const char *name);
 
 /* Cached picks of a sampler for (partition, task): a slot holds indexes.  get returns NULL when empty or when one of its
- * samples was cleared since. */
+ * samples was cleared since.  set replaces what the slot held; with n 0 it empties it, which cannot fail.  A reset of the
+ * task's consumption and the end of the partition empty all slots. */
 const uint32_t *tqi_view_cache_get(const tqi_view *view, const char *slot, uint32_t *n);
 int tqi_view_cache_set(tqi_view *view, const char *slot, const uint32_t *indexes, uint32_t n,
                        tq_error *err);
 
 /* Takes samples for the task: marks `consumed` ones, makes a claim record of them for `session`, and describes `chosen`
- * (in that order) with the view's fields.  with_tags: also keys, groups and tags. */
+ * (in that order) with the view's fields, ascending by name, each once.  with_tags: also keys, groups and tags.
+ * TQ_ECLEARED when a sample is not in the partition.  Nothing is left in `result` on an error. */
 int tqi_view_take(tqi_view *view, const uint32_t *chosen, uint32_t n_chosen,
                   const uint32_t *consumed, uint32_t n_consumed, uint64_t session, bool with_tags,
                   tqi_result *result, tq_error *err);
 /* The claim's answer was acknowledged: the record goes, the samples stay consumed.  Unknown ids are ignored. */
 void tqi_meta_claim_settle(tqi_meta *meta, uint64_t claim);
-/* The claim goes back: its samples are free again unless cleared or reset since.  Unknown ids are ignored. */
+/* The claim goes back: its samples are free again unless cleared or reset since, or kept in a cached pick of the task
+ * (which hands them out again).  Unknown ids are ignored. */
 void tqi_meta_claim_release(tqi_meta *meta, uint64_t claim);
 
 /* ---------------------------------------------------------------------------------------- reading */

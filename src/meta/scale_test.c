@@ -1,0 +1,188 @@
+/*
+ * scale_test.c - memory per cell, and costs that must not grow with the partition.  Times are printed, not judged.
+ */
+#include "meta/meta_test.h"
+#include "sampler/sampler.h"
+
+#include <malloc.h>
+#include <time.h>
+
+static double seconds(void)
+{
+    struct timespec now;
+
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static size_t memory(void)
+{
+    struct mallinfo2 info = mallinfo2();
+
+    return info.uordblks + info.hblkhd;
+}
+
+static const char *const fields[] = {"f00", "f01", "f02", "f03", "f04", "f05", "f06", "f07", "f08",
+                                     "f09", "f10", "f11", "f12", "f13", "f14", "f15", "f16", "f17"};
+#define FIELDS 18u
+#define ROWS   8192u
+
+static void a_cell_costs_at_most_32_bytes(void **state)
+{
+    table t;
+    size_t before, after;
+    double start;
+    uint32_t cleared;
+    tqi_view *view;
+    tqi_resolve ask = {.partition = "p"};
+    tqi_result r = {0};
+
+    (void)state;
+    table_open(&t);
+    before = memory();
+    start = seconds();
+    table_new(&t, "p", ROWS, fields, FIELDS, NULL);
+    print_message("publish of %u x %u cells: %.3f ms\n", ROWS, FIELDS, (seconds() - start) * 1e3);
+    after = memory();
+    print_message("bytes per cell: %.1f\n", (double)(after - before) / (ROWS * FIELDS));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    assert_true(after > before);
+    assert_true(after - before <= (size_t)32 * ROWS * FIELDS);
+#endif
+    /* Piecewise, too, with a view beside it. */
+    assert_int_equal(tqi_view_get(t.meta, "q", fields, FIELDS, "train", &view, &t.err), TQ_OK);
+    before = memory();
+    for (uint32_t i = 0; i < ROWS / 64; i++) {
+        table_new(&t, "q", 64, fields, FIELDS, NULL);
+    }
+    after = memory();
+    assert_int_equal(tqi_view_ready(view), ROWS);
+    print_message("bytes per cell, in 128 puts: %.1f\n",
+                  (double)(after - before) / (ROWS * FIELDS));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    assert_true(after - before <= (size_t)32 * ROWS * FIELDS);
+#endif
+    start = seconds();
+    assert_int_equal(tqi_meta_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    print_message("resolve of all: %.3f ms\n", (seconds() - start) * 1e3);
+    assert_int_equal(r.batch.n_fields, FIELDS);
+    assert_int_equal(r.batch.fields[0].n_runs, 1);
+    tqi_result_fini(&r);
+    start = seconds();
+    assert_int_equal(tqi_meta_clear_partition(t.meta, "p", &cleared, &t.err), TQ_OK);
+    print_message("clear of all: %.3f ms\n", (seconds() - start) * 1e3);
+    assert_int_equal(cleared, ROWS);
+    tqi_view_rele(view);
+    table_clear(&t, "q");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void claim_many(table *t, tqi_view *view, const char *sampler, const char *config,
+                       uint32_t times)
+{
+    const tq_sampler *found;
+    tq_pick_request request = {64, "p", "train", config};
+    tqi_result r = {0};
+    uint32_t before = tqi_view_ready(view);
+    double start;
+
+    assert_int_equal(tqi_sampler_find(sampler, &found, &t->err), TQ_OK);
+    start = seconds();
+    for (uint32_t i = 0; i < times; i++) {
+        assert_int_equal(tqi_sampler_claim(found, view, &request, SESSION, false, &r, &t->err),
+                         TQ_OK);
+        assert_int_equal(r.batch.n, 64);
+        tqi_meta_claim_settle(t->meta, r.claim);
+        tqi_result_fini(&r);
+    }
+    print_message("%s: claim of 64 of %u ready: %.1f us\n", sampler, before,
+                  (seconds() - start) * 1e6 / times);
+    assert_int_equal(tqi_view_ready(view), before - 64 * times);
+}
+
+static void claims_cost_by_their_size(void **state)
+{
+    static const uint32_t sizes[] = {10000, 1000000};
+    table t;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        tqi_view *view;
+        double start;
+        uint32_t cleared;
+
+        table_open(&t);
+        assert_int_equal(tqi_view_get(t.meta, "p", fields, 2, "train", &view, &t.err), TQ_OK);
+        table_new(&t, "p", sizes[i], fields, 2, NULL);
+        assert_int_equal(tqi_view_ready(view), sizes[i]);
+        claim_many(&t, view, "sequential", "{}", 50);
+        if (sizes[i] <= 10000) {
+            claim_many(&t, view, "grpo_group_n", "{\"n_samples_per_prompt\": 8}", 50);
+        }
+        start = seconds();
+        for (uint32_t k = 0; k < 50; k++) {
+            table_new(&t, "p", 64, fields, 2, NULL);
+        }
+        print_message("put of 64 x 2 beside %u: %.1f us\n", sizes[i],
+                      (seconds() - start) * 1e6 / 50);
+        start = seconds();
+        for (uint32_t k = 0; k < 3200; k += 64) {
+            uint32_t indexes[64];
+            for (uint32_t j = 0; j < 64; j++) {
+                indexes[j] = k + j;
+            }
+            assert_int_equal(
+                tqi_meta_clear_indexes(t.meta, "p", indexes, NULL, 64, &cleared, &t.err), TQ_OK);
+            assert_int_equal(cleared, 64);
+        }
+        print_message("clear of 64 x 2: %.1f us\n", (seconds() - start) * 1e6 / 50);
+        tqi_view_rele(view);
+        table_clear(&t, "p");
+        table_assert_empty(&t);
+        table_close(&t);
+    }
+}
+
+/* Many partitions come and go: the tables do not grow. */
+static void partitions_leave_nothing_behind(void **state)
+{
+    table t;
+    size_t early = 0, late;
+    uint64_t notice;
+    tqi_dead dead[64];
+
+    (void)state;
+    table_open(&t);
+    for (uint32_t i = 0; i < 4000; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof(name), "step-%u", i);
+        table_new(&t, name, 16, fields, 3, NULL);
+        table_clear(&t, name);
+        while (tqi_owner_dead(t.owner, dead, 64, &notice) > 0) {
+            tqi_owner_done(t.owner, notice);
+        }
+        if (i == 1000) {
+            early = memory();
+        }
+    }
+    late = memory();
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    assert_true(late <= early + 4096);
+#else
+    (void)late;
+    (void)early;
+#endif
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_cell_costs_at_most_32_bytes),
+        cmocka_unit_test(claims_cost_by_their_size),
+        cmocka_unit_test(partitions_leave_nothing_behind),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

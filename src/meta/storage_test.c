@@ -1,0 +1,317 @@
+/*
+ * storage_test.c - blocks, leases, owners, dead queues, lost cells.
+ */
+#include "meta/meta_test.h"
+
+static const char *const ab[] = {"a", "b"};
+
+static size_t dead(table *t, tqi_dead *out, size_t max, uint64_t *notice)
+{
+    return tqi_owner_dead(t->owner, out, max, notice);
+}
+
+static void dead_blocks_are_delivered_until_done(void **state)
+{
+    table t;
+    tqi_dead got[4], again[4];
+    uint64_t notice, later;
+    uint32_t cleared;
+
+    (void)state;
+    table_open(&t);
+    assert_int_equal(dead(&t, got, 4, &notice), 0);
+    assert_int_equal(notice, 0);
+    table_new(&t, "p", 1, ab, 2, NULL); /* blocks 1, 2 */
+    table_new(&t, "p", 1, ab, 2, NULL); /* 3, 4 */
+    table_new(&t, "p", 1, ab, 2, NULL); /* 5, 6 */
+    assert_null(tqi_meta_next_dead(t.meta));
+    assert_int_equal(
+        tqi_meta_clear_indexes(t.meta, "p", (const uint32_t[]){0}, NULL, 1, &cleared, &t.err),
+        TQ_OK);
+    assert_ptr_equal(tqi_meta_next_dead(t.meta), t.owner);
+    assert_null(tqi_meta_next_dead(t.meta));
+    assert_int_equal(dead(&t, got, 4, &notice), 1);
+    assert_int_equal(got[0].first, 1);
+    assert_int_equal(got[0].count, 2);
+    assert_true(got[0].writer_done);
+    /* The neighbours do not join a range that was handed out. */
+    assert_int_equal(
+        tqi_meta_clear_indexes(t.meta, "p", (const uint32_t[]){1, 2}, NULL, 2, &cleared, &t.err),
+        TQ_OK);
+    assert_null(tqi_meta_next_dead(t.meta)); /* it was not empty */
+    assert_int_equal(dead(&t, again, 4, &later), 2);
+    assert_int_equal(again[0].first, 1);
+    assert_int_equal(again[0].count, 2);
+    assert_int_equal(again[1].first, 3);
+    assert_int_equal(again[1].count, 4);
+    assert_true(later > notice);
+    tqi_owner_done(t.owner, notice);
+    tqi_owner_done(t.owner, notice);
+    assert_int_equal(dead(&t, again, 4, &later), 1);
+    assert_int_equal(again[0].first, 3);
+    tqi_owner_done(t.owner, later + 5);
+    assert_int_equal(dead(&t, again, 4, &later), 0);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void overwriting_kills_blocks(void **state)
+{
+    table t;
+    uint32_t indexes[2];
+    tqi_dead got[4];
+    uint64_t notice;
+    tqi_result r = {0};
+
+    (void)state;
+    table_open(&t);
+    table_new(&t, "p", 2, ab, 1, indexes); /* block 1 */
+    put p = {.partition = "p",
+             .n = 1,
+             .naming = TQI_BY_INDEX,
+             .indexes = indexes,
+             .fields = ab,
+             .n_fields = 1};
+    assert_int_equal(table_put(&t, &p, &r), TQ_OK); /* 2 */
+    tqi_result_fini(&r);
+    assert_int_equal(dead(&t, got, 4, &notice), 0);
+    p.indexes = indexes + 1;
+    assert_int_equal(table_put(&t, &p, &r), TQ_OK); /* 3 */
+    tqi_result_fini(&r);
+    assert_int_equal(dead(&t, got, 4, &notice), 1);
+    assert_int_equal(got[0].first, 1);
+    assert_int_equal(got[0].count, 1);
+    assert_int_equal(tqi_owner_blocks(t.owner), 2);
+    /* The same sample twice: the first row's cell is gone at once, its block lives on the other sample. */
+    p.n = 3;
+    p.indexes = (const uint32_t[]){indexes[0], indexes[1], indexes[0]};
+    assert_int_equal(table_put(&t, &p, &r), TQ_OK);
+    tqi_result_fini(&r);
+    assert_int_equal(tqi_owner_blocks(t.owner), 1);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void leases_are_checked(void **state)
+{
+    table t;
+    uint64_t first, next;
+    uint64_t ids[3];
+    tqi_dead got[8];
+    uint64_t notice;
+
+    (void)state;
+    table_open(&t);
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 0, &first, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 257, &first, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 256, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION + 1, t.owner, 1, &next, &t.err), TQ_OK);
+    assert_int_equal(next, first + 256);
+    ids[0] = first + 7;
+    ids[1] = first + 255;
+    ids[2] = first + 7;
+    assert_int_equal(tqi_meta_abandon(t.meta, SESSION, ids, 3, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_meta_abandon(t.meta, SESSION + 1, ids, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_meta_abandon(t.meta, SESSION, &next, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_meta_abandon(t.meta, SESSION + 5, ids, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(dead(&t, got, 8, &notice), 0);
+    assert_int_equal(tqi_meta_abandon(t.meta, SESSION, ids, 2, true, &t.err), TQ_OK);
+    assert_int_equal(tqi_meta_abandon(t.meta, SESSION, ids, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(dead(&t, got, 8, &notice), 2);
+    tqi_owner_done(t.owner, notice);
+    /* The rest dies with the session: three runs, not known to be written no more. */
+    tqi_meta_session_end(t.meta, SESSION, false);
+    assert_int_equal(dead(&t, got, 8, &notice), 2);
+    assert_int_equal(got[0].first, first);
+    assert_int_equal(got[0].count, 7);
+    assert_false(got[0].writer_done);
+    assert_int_equal(got[1].first, first + 8);
+    assert_int_equal(got[1].count, 247);
+    tqi_meta_session_end(t.meta, SESSION, true);
+    tqi_meta_session_end(t.meta, SESSION + 1, true);
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void ids_skip_zero_at_the_wrap(void **state)
+{
+    tqi_meta_options options = {.epoch = 1, .first_block = UINT64_MAX - 2};
+    table t;
+    uint64_t first;
+
+    (void)state;
+    table_open_with(&t, &options);
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    assert_true(first == UINT64_MAX - 2);
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    assert_true(first == 1);
+    table_new(&t, "p", 3, ab, 2, NULL);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void lost_cells_are_listed_and_healed(void **state)
+{
+    table t;
+    uint32_t indexes[3];
+    uint32_t lost[4];
+    tqi_view *view;
+    tqi_result r = {0};
+    tqi_field_info info;
+    tqi_partition *partition;
+    uint64_t notice;
+    tqi_dead got[4];
+    bool known;
+    uint32_t *index;
+    uint8_t *bits;
+    size_t n;
+
+    (void)state;
+    table_open(&t);
+    table_new(&t, "p", 3, ab, 2, indexes); /* blocks 1: a, 2: b */
+    partition = tqi_meta_find_partition(t.meta, "p");
+    assert_int_equal(tqi_view_get(t.meta, "p", ab, 2, "train", &view, &t.err), TQ_OK);
+    assert_int_equal(tqi_meta_blocks_lost(t.meta, (const uint64_t[]){2, 99}, 2, NULL, NULL, &t.err),
+                     TQ_OK);
+    assert_int_equal(tqi_view_ready(view), 0);
+    assert_int_equal(tqi_partition_lost(partition, lost, 2), 3);
+    assert_int_equal(lost[1], indexes[1]);
+    assert_true(tqi_partition_field(partition, 1, &info));
+    assert_int_equal(info.lost, 3);
+    assert_int_equal(info.produced, 0);
+    assert_int_equal(dead(&t, got, 4, &notice), 1); /* its storage may forget it */
+    assert_int_equal(got[0].first, 2);
+    assert_int_equal(tqi_meta_production(t.meta, "p", ab, 2, &known, &index, &bits, &n, &t.err),
+                     TQ_OK);
+    assert_memory_equal(bits, "\1\0\1\0\1\0", 6);
+    free(index);
+    free(bits);
+
+    tqi_resolve ask = {.partition = "p", .fields = ab + 1, .n_fields = 1};
+    assert_int_equal(tqi_meta_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(r.batch.fields[0].n_runs, 1);
+    assert_int_equal(r.batch.fields[0].runs[0].block, TQI_RUN_LOST);
+    assert_int_equal(r.batch.fields[0].runs[0].rows, 3);
+    assert_int_equal(r.bytes, 0);
+    tqi_result_fini(&r);
+
+    put p = {.partition = "p",
+             .n = 2,
+             .naming = TQI_BY_INDEX,
+             .indexes = indexes + 1,
+             .fields = ab + 1,
+             .n_fields = 1};
+    assert_int_equal(table_put(&t, &p, &r), TQ_OK);
+    tqi_result_fini(&r);
+    assert_int_equal(tqi_view_ready(view), 2);
+    assert_int_equal(tqi_partition_lost(partition, lost, 4), 1);
+    assert_int_equal(lost[0], indexes[0]);
+    tqi_view_rele(view);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void count_lost(const char *partition, const uint32_t *indexes, size_t n, void *arg)
+{
+    size_t *sum = arg;
+
+    assert_string_equal(partition, "p");
+    assert_int_equal(indexes[0], 0);
+    *sum += n;
+}
+
+static void an_owner_that_returns_empty_loses_all(void **state)
+{
+    table t;
+    uint64_t first;
+    size_t lost = 0;
+    tqi_owner *owner;
+    uint32_t few[1];
+
+    (void)state;
+    table_open(&t);
+    table_new(&t, "p", 100, ab, 2, NULL);
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 4, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_owner_register(t.meta, "unit", 7, &owner, &t.err), TQ_OK);
+    assert_ptr_equal(owner, t.owner);
+    assert_int_equal(tqi_owner_blocks(owner), 2);
+    tqi_owner_lost(t.meta, t.owner, count_lost, &lost);
+    assert_int_equal(lost, 100);
+    assert_null(tqi_owner_find(t.meta, "unit"));
+    /* Its ids are void. */
+    assert_int_equal(tqi_meta_abandon(t.meta, SESSION, &first, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_partition_lost(tqi_meta_find_partition(t.meta, "p"), few, 1), 100);
+    assert_int_equal(tqi_owner_register(t.meta, "unit", 7, &t.owner, &t.err), TQ_OK);
+    table_new(&t, "q", 1, ab, 2, NULL);
+    assert_int_equal(tqi_owner_register(t.meta, "unit", 8, &t.owner, &t.err), TQ_OK);
+    assert_int_equal(tqi_owner_incarnation(t.owner), 8);
+    assert_int_equal(tqi_owner_blocks(t.owner), 0);
+    assert_ptr_equal(tqi_owner_next(t.meta, NULL), t.owner);
+    assert_null(tqi_owner_next(t.meta, t.owner));
+    assert_int_equal(tqi_partition_lost(tqi_meta_find_partition(t.meta, "q"), few, 1), 1);
+    table_clear(&t, "p");
+    table_clear(&t, "q");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void a_move_relinks_what_is_still_there(void **state)
+{
+    table t;
+    uint64_t first;
+    uint32_t cleared;
+    tqi_result r = {0};
+    tqi_dead got[4];
+    uint64_t notice;
+
+    (void)state;
+    table_open(&t);
+    table_new(&t, "p", 3, ab, 1, NULL); /* block 1 */
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 3, &first, &t.err), TQ_OK);
+    assert_int_equal(
+        tqi_meta_clear_indexes(t.meta, "p", (const uint32_t[]){0}, NULL, 1, &cleared, &t.err),
+        TQ_OK);
+    tqi_batch_block to = {
+        .id = first, .size = 2 * ROW * 4, .owner = "unit", .owner_incarnation = 7};
+    assert_int_equal(tqi_meta_move(t.meta, SESSION, 1, &to, -(int64_t)(ROW * 4) - 1, &t.err),
+                     TQ_EINVAL);
+    assert_int_equal(tqi_meta_move(t.meta, SESSION, 1, &to, 0, &t.err),
+                     TQ_EINVAL); /* ends behind it */
+    assert_int_equal(tqi_meta_move(t.meta, SESSION + 1, 1, &to, -(int64_t)(ROW * 4), &t.err),
+                     TQ_EINVAL);
+    assert_int_equal(tqi_meta_move(t.meta, SESSION, 1, &to, -(int64_t)(ROW * 4), &t.err), TQ_OK);
+    tqi_resolve ask = {.partition = "p"};
+    assert_int_equal(tqi_meta_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(r.batch.n_blocks, 1);
+    assert_int_equal(r.batch.blocks[0].id, first);
+    assert_int_equal(r.batch.fields[0].runs[0].offset, 0);
+    tqi_result_fini(&r);
+    assert_int_equal(dead(&t, got, 4, &notice), 1);
+    assert_int_equal(got[0].first, 1);
+    /* Nothing left of it: the copy is dead at once. */
+    to.id = first + 1;
+    assert_int_equal(tqi_meta_move(t.meta, SESSION, 1, &to, 0, &t.err), TQ_OK);
+    assert_int_equal(dead(&t, got, 4, &notice), 2);
+    assert_int_equal(got[1].first, first + 1);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dead_blocks_are_delivered_until_done),
+        cmocka_unit_test(overwriting_kills_blocks),
+        cmocka_unit_test(leases_are_checked),
+        cmocka_unit_test(ids_skip_zero_at_the_wrap),
+        cmocka_unit_test(lost_cells_are_listed_and_healed),
+        cmocka_unit_test(an_owner_that_returns_empty_loses_all),
+        cmocka_unit_test(a_move_relinks_what_is_still_there),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
