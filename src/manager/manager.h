@@ -8,10 +8,12 @@
 
 #include <tq/manager.h>
 
-/* tq_manager_host.internal */
+/* tq_manager_host.internal.  At close the client closes the connector first (that ends every call and so every job), then
+ * the manager: its close must not touch channels. */
 typedef struct tqi_manager_internal {
     uv_loop_t *loop;
     tqi_connector *connector;
+    tqi_channel *controller; /* to see when the session there is a new one (leases are void then); may be NULL */
 } tqi_manager_internal;
 
 #ifdef TQI_WITH_SIMPLE

@@ -1,0 +1,165 @@
+/*
+ * registry.c - storage managers by type: built in, registered, or loaded from shared libraries.
+ *
+ * Managers are never removed: clients keep pointers to their tables, and a loaded library stays loaded.  One lock
+ * guards the list; nothing is called while it is held.
+ */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "manager/manager.h"
+
+typedef const tq_storage_manager *(*registry_plugin)(uint32_t abi);
+
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static const tq_storage_manager **registry_list;
+static size_t registry_capacity;
+static size_t registry_count;
+
+/* With the lock held. */
+static const tq_storage_manager *registry_get(const char *type)
+{
+#ifdef TQI_WITH_SIMPLE
+    if (strcmp(type, tqi_simple_manager.type) == 0) {
+        return &tqi_simple_manager;
+    }
+#endif
+    for (size_t i = 0; i < registry_count; i++) {
+        if (strcmp(type, registry_list[i]->type) == 0) {
+            return registry_list[i];
+        }
+    }
+    return NULL;
+}
+
+/* Whether a table can be served. */
+static int registry_check(const tq_storage_manager *manager, tq_error *err)
+{
+    if (manager == NULL) {
+        return tqi_error_set(err, TQ_EINVAL, "a storage manager is missing");
+    }
+    if (manager->abi != TQ_MANAGER_ABI) {
+        return tqi_error_set(err, TQ_EVERSION,
+            "storage manager '%s' was made for version %u of the interface, this is version %u",
+            manager->type != NULL ? manager->type : "", manager->abi, TQ_MANAGER_ABI);
+    }
+    int code = tqi_check_name(
+        "storage manager", manager->type != NULL ? manager->type : "", TQ_NAME_MAX, err);
+    if (code != TQ_OK) {
+        return code;
+    }
+    const char *missing = manager->open == NULL                               ? "open"
+                          : manager->close == NULL                            ? "close"
+                          : manager->put == NULL                              ? "put"
+                          : manager->get == NULL                              ? "get"
+                          : manager->owner != NULL && manager->remove == NULL ? "remove"
+                                                                              : NULL;
+    if (missing != NULL) {
+        return tqi_error_set(
+            err, TQ_EINVAL, "storage manager '%s' has no function '%s'", manager->type, missing);
+    }
+    return TQ_OK;
+}
+
+int tq_manager_register(const tq_storage_manager *manager, tq_error *err)
+{
+    int code = registry_check(manager, err);
+
+    if (code != TQ_OK) {
+        return code;
+    }
+    pthread_mutex_lock(&registry_lock);
+    const tq_storage_manager *known = registry_get(manager->type);
+    if (known == manager) {
+        code = TQ_OK;
+    } else if (known != NULL) {
+        code = tqi_error_set(
+            err, TQ_EEXIST, "there is a storage manager '%s' already", manager->type);
+    } else if (tqi_grow(&registry_list, &registry_capacity, registry_count + 1,
+                   sizeof(*registry_list))
+               != TQ_OK) {
+        code = tqi_error_nomem(err, "the list of storage managers");
+    } else {
+        registry_list[registry_count++] = manager;
+    }
+    pthread_mutex_unlock(&registry_lock);
+    return code;
+}
+
+int tq_manager_load(const char *path, tq_error *err)
+{
+    registry_plugin plugin = NULL;
+
+    if (path == NULL || path[0] == 0) {
+        return tqi_error_set(err, TQ_EINVAL, "the path of a storage manager's library is missing");
+    }
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL) {
+        const char *why = dlerror();
+        return tqi_error_set(err, TQ_EMANAGER, "%s", why != NULL ? why : path);
+    }
+    void *symbol = dlsym(library, "tq_storage_manager_plugin");
+    /* POSIX's way from an object pointer to a function pointer. */
+    memcpy(&plugin, &symbol, sizeof(plugin));
+    const tq_storage_manager *manager = plugin != NULL ? plugin(TQ_MANAGER_ABI) : NULL;
+    int code = TQ_OK;
+    if (plugin == NULL) {
+        code = tqi_error_set(err, TQ_EMANAGER,
+            "%s is no storage manager: it has no tq_storage_manager_plugin", path);
+    } else if (manager == NULL) {
+        code = tqi_error_set(err, TQ_EVERSION,
+            "the storage manager in %s does not serve version %u of the interface", path,
+            TQ_MANAGER_ABI);
+    } else {
+        code = tq_manager_register(manager, err);
+    }
+    if (code != TQ_OK) {
+        dlclose(library);
+    }
+    /* A registered one stays loaded for ever; loaded again, dlopen only counts. */
+    return code;
+}
+
+/* Names of all managers, for a message. */
+static int registry_names(tqi_buf *names)
+{
+    int code = TQ_OK;
+
+#ifdef TQI_WITH_SIMPLE
+    code = tqi_buf_printf(names, "%s", tqi_simple_manager.type);
+#endif
+    for (size_t i = 0; i < registry_count && code == TQ_OK; i++) {
+        code = tqi_buf_printf(names, "%s%s", names->size > 0 ? ", " : "", registry_list[i]->type);
+    }
+    return code;
+}
+
+int tq_manager_find(const char *type, const tq_storage_manager **out, tq_error *err)
+{
+    tqi_buf names = {0};
+    int code = TQ_OK;
+
+    if (type == NULL || type[0] == 0) {
+        return tqi_error_set(err, TQ_EMANAGER, "the type of the storage manager is missing");
+    }
+    pthread_mutex_lock(&registry_lock);
+    const tq_storage_manager *manager = registry_get(type);
+    if (manager == NULL) {
+        code = registry_names(&names);
+    }
+    pthread_mutex_unlock(&registry_lock);
+    if (manager != NULL) {
+        *out = manager;
+    } else if (code == TQ_OK) {
+        code = tqi_error_set(err, TQ_EMANAGER, "'%s' is unknown; known are: %s", type,
+            names.size > 0 ? (const char *)names.data : "none");
+    } else {
+        tqi_error_nomem(err, "the list of storage managers");
+    }
+    tqi_buf_fini(&names);
+    return code;
+}

@@ -1,0 +1,423 @@
+/*
+ * link.c - what the manager has of one unit: its channel, its mapped memory, its leased block ids.
+ *
+ * Mapping.  A unit on this machine is asked for its memory once per session there: a new session is a new writer to the
+ * unit, which gives memory back only when it knows that its writers cannot write.  A unit that refuses, or that is
+ * elsewhere, is written and read over the stream; the reason is logged.
+ *
+ * Ids.  They are leased 256 at a time and topped up before they run out, so that a put seldom waits for a lease.  They are
+ * void when the unit, the controller or our session there is another one.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "manager/simple/simple.h"
+
+/* A lease is topped up when fewer are left. */
+#define LINK_TOP_UP 64u
+
+void tqi_wait_end(tqi_wait **row, const tq_error *err)
+{
+    tqi_wait *list = *row;
+
+    *row = NULL; /* who is called may wait again, in a new row */
+    while (list != NULL) {
+        tqi_wait *wait = list;
+        DL_DELETE(list, wait);
+        wait->fn(wait, err);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- endpoints */
+
+/* What of an endpoint list can be reached: sockets of the file system only on the same machine. */
+static char *link_endpoints(const char *list, bool same_machine, bool *local)
+{
+    char *out = calloc(1, strlen(list) + 1);
+    const char *at = list;
+
+    *local = false;
+    while (out != NULL && *at != 0) {
+        size_t size = strcspn(at, ",");
+        bool is_unix = strncmp(at, "unix:", 5) == 0;
+        if (same_machine || !is_unix) {
+            if (out[0] != 0) {
+                strcat(out, ",");
+            }
+            strncat(out, at, size);
+            *local = *local || is_unix;
+        }
+        at += size;
+        at += *at == ',';
+    }
+    return out;
+}
+
+/* Takes a unit's registered info apart: endpoint list, 0, machine. */
+static int link_set_info(tqi_link *link, const void *info, size_t size)
+{
+    char *copy = calloc(1, size + 2);
+    char *endpoint = NULL;
+
+    if (copy == NULL) {
+        return TQ_ENOMEM;
+    }
+    if (size > 0) {
+        memcpy(copy, info, size);
+    }
+    size_t list = strlen(copy);
+    const char *machine = list < size ? copy + list + 1 : "";
+    bool same = machine[0] == 0 || link->simple->machine[0] == 0
+                || strcmp(machine, link->simple->machine) == 0;
+    bool local = false;
+    endpoint = link_endpoints(copy, same, &local);
+    if (endpoint != NULL && endpoint[0] == 0) {
+        /* Only sockets of another machine: kept, so that the error says where it should be. */
+        free(endpoint);
+        endpoint = strdup(copy);
+        local = false;
+    }
+    if (endpoint == NULL) {
+        free(copy);
+        return TQ_ENOMEM;
+    }
+    free(link->info);
+    free(link->endpoint);
+    link->info = copy;
+    link->info_size = size;
+    link->endpoint = endpoint;
+    link->local = local;
+    return TQ_OK;
+}
+
+static void link_opened(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+{
+    tqi_link *link = arg;
+
+    (void)channel;
+    (void)epoch;
+    link->silent = false;
+    if (fresh) {
+        tqi_link_unmap(link);
+    }
+}
+
+int tqi_link_channel(tqi_link *link, tqi_channel **out, tq_error *err)
+{
+    if (link->channel == NULL) {
+        tq_error why = {0};
+        int code = tqi_channel_get(link->simple->connector, link->endpoint, &link->channel, &why);
+        if (code != TQ_OK) {
+            link->channel = NULL;
+            return tqi_error_set(err, code, "storage unit '%s': %s", link->name, why.message);
+        }
+        tqi_channel_on_open(link->channel, link_opened, link);
+    }
+    *out = link->channel;
+    return TQ_OK;
+}
+
+static void link_drop_channel(tqi_link *link)
+{
+    if (link->channel != NULL) {
+        tqi_channel_on_open(link->channel, NULL, link);
+        tqi_channel_rele(link->channel);
+        link->channel = NULL;
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- life */
+
+int tqi_link_update(tqi_link *link, const tq_owner_info *info)
+{
+    if (info == NULL || info->incarnation != link->incarnation) {
+        tqi_link_unmap(link);
+        tqi_link_drop_ids(link);
+    }
+    if (info == NULL) {
+        link->incarnation = 0;
+        link->present = false;
+        return TQ_OK;
+    }
+    if (link->info == NULL || info->info_size != link->info_size
+        || memcmp(info->info, link->info, info->info_size) != 0) {
+        if (link_set_info(link, info->info, info->info_size) != TQ_OK) {
+            return TQ_ENOMEM;
+        }
+        tqi_link_unmap(link);
+        link_drop_channel(link);
+    }
+    link->incarnation = info->incarnation;
+    link->capacity = info->capacity_bytes;
+    link->used = info->used_bytes;
+    link->present = info->present;
+    return TQ_OK;
+}
+
+int tqi_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_link **out)
+{
+    tqi_link *link = calloc(1, sizeof(*link));
+
+    if (link == NULL) {
+        return TQ_ENOMEM;
+    }
+    link->simple = simple;
+    link->incarnation = info->incarnation;
+    link->name = strdup(info->name);
+    if (link->name == NULL || tqi_link_update(link, info) != TQ_OK) {
+        tqi_link_free(link);
+        return TQ_ENOMEM;
+    }
+    *out = link;
+    return TQ_OK;
+}
+
+/* The channel is not released here: the connector was closed before, and its channels with it. */
+void tqi_link_free(tqi_link *link)
+{
+    tqi_link_unmap(link);
+    free(link->ids);
+    free(link->info);
+    free(link->endpoint);
+    free(link->name);
+    free(link);
+}
+
+/* ---------------------------------------------------------------------------------------- mapping */
+
+void tqi_mapping_rele(tqi_mapping *mapping)
+{
+    if (--mapping->refs == 0) {
+        DL_DELETE(mapping->simple->mappings, mapping);
+        tqi_store_map_fini(&mapping->map);
+        free(mapping);
+    }
+}
+
+void tqi_link_unmap(tqi_link *link)
+{
+    if (link->mapping != NULL) {
+        tqi_mapping_rele(link->mapping);
+        link->mapping = NULL;
+    }
+    if (link->map_state != TQI_MAP_ASKED) {
+        link->map_state = TQI_MAP_NONE;
+    }
+}
+
+static int link_map_take(tqi_link *link, tqi_answer *answer, tq_error *err)
+{
+    const Tq__UnitMapReply *reply = (const Tq__UnitMapReply *)answer->reply;
+
+    if (answer->n_fds != 2) {
+        return tqi_error_set(err, TQ_EPROTO, "%d descriptors instead of 2", answer->n_fds);
+    }
+    tqi_mapping *mapping = calloc(1, sizeof(*mapping));
+    if (mapping == NULL) {
+        return tqi_error_nomem(err, "a mapping");
+    }
+    int code = tqi_store_map_init(
+        &mapping->map, answer->fds[0], answer->fds[1], reply->arena_bytes, reply->slots, err);
+    if (code != TQ_OK) {
+        free(mapping);
+        return code;
+    }
+    mapping->simple = link->simple;
+    mapping->incarnation = reply->incarnation;
+    mapping->refs = 1;
+    DL_APPEND(link->simple->mappings, mapping);
+    link->mapping = mapping;
+    return TQ_OK;
+}
+
+static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_link *link = arg;
+    tq_error err = {0};
+
+    (void)call;
+    if (answer->status == TQ_EUNREACHABLE || answer->status == TQ_ETIMEDOUT
+        || answer->status == TQ_ECLOSED || answer->status == TQ_ECANCELED) {
+        link->map_state = TQI_MAP_NONE;
+        tqi_wait_end(&link->map_waits, answer->error);
+        return;
+    }
+    if (answer->status != TQ_OK) {
+        err = *answer->error;
+    } else {
+        link_map_take(link, answer, &err);
+    }
+    if (err.code != TQ_OK) {
+        link->map_state = TQI_MAP_REFUSED;
+        tqi_log(TQI_WARN, "client", "storage unit '%s' is used over the stream, not by shared memory: %s",
+            link->name, err.message);
+    } else {
+        link->map_state = TQI_MAP_READY;
+    }
+    tqi_wait_end(&link->map_waits, NULL);
+}
+
+int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *err)
+{
+    Tq__UnitMap message;
+    tqi_channel *channel;
+
+    if (!link->local || link->map_state == TQI_MAP_READY || link->map_state == TQI_MAP_REFUSED) {
+        return TQ_OK;
+    }
+    if (link->map_state == TQI_MAP_NONE) {
+        int code = tqi_link_channel(link, &channel, err);
+        if (code != TQ_OK) {
+            return code;
+        }
+        tq__unit_map__init(&message);
+        tqi_call_args args = {
+            .kind = TQI_UNIT_MAP,
+            .message = &message.base,
+            .deadline = deadline,
+            .done = link_mapped,
+            .arg = link,
+        };
+        code = tqi_call_start(channel, &args, NULL, err);
+        if (code != TQ_OK) {
+            return code;
+        }
+        link->map_state = TQI_MAP_ASKED;
+    }
+    DL_APPEND(link->map_waits, wait);
+    return TQ_EAGAIN;
+}
+
+/* ---------------------------------------------------------------------------------------- ids */
+
+void tqi_link_drop_ids(tqi_link *link)
+{
+    uint64_t *ids = malloc(link->ids_total * sizeof(*ids) + 1);
+    size_t n = 0;
+
+    /* Without memory they are given back when the session ends. */
+    for (size_t i = 0; i < link->n_ids && ids != NULL; i++) {
+        for (uint32_t k = 0; k < link->ids[i].count; k++) {
+            ids[n++] = link->ids[i].first + k;
+        }
+    }
+    bool ours = link->ids_epoch == link->simple->host->epoch && link->ids_session == link->simple->session;
+    if (n > 0 && ours) {
+        link->simple->host->abandon(link->simple->host, ids, n);
+    }
+    free(ids);
+    link->n_ids = 0;
+    link->ids_total = 0;
+}
+
+static int link_add_ids(tqi_link *link, uint64_t first, uint32_t count)
+{
+    tqi_id_range *last = link->n_ids > 0 ? &link->ids[link->n_ids - 1] : NULL;
+
+    if (last != NULL && last->first + last->count == first) {
+        last->count += count;
+    } else {
+        if (tqi_grow(&link->ids, &link->ids_capacity, link->n_ids + 1, sizeof(*link->ids)) != TQ_OK) {
+            return TQ_ENOMEM;
+        }
+        link->ids[link->n_ids++] = (tqi_id_range){.first = first, .count = count};
+    }
+    link->ids_total += count;
+    return TQ_OK;
+}
+
+void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (link_add_ids(link, ids[i], 1) != TQ_OK) {
+            link->simple->host->abandon(link->simple->host, ids + i, n - i);
+            return;
+        }
+    }
+}
+
+static bool link_ids_void(const tqi_link *link)
+{
+    return link->ids_epoch != link->simple->host->epoch || link->ids_session != link->simple->session;
+}
+
+static void link_leased(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg)
+{
+    tqi_query *query = arg;
+    tqi_simple *simple = query->simple;
+    tqi_link *link = query->link;
+    tq_error failed = {0};
+
+    if (!tqi_query_end(query)) {
+        free(query);
+        return;
+    }
+    link->leasing = false;
+    if (err == NULL) {
+        if (link_ids_void(link) || link->ids_incarnation != incarnation) {
+            tqi_link_drop_ids(link);
+            link->ids_incarnation = incarnation;
+            link->ids_epoch = simple->host->epoch;
+            link->ids_session = simple->session;
+        }
+        if (link_add_ids(link, first, query->count) != TQ_OK) {
+            tqi_error_nomem(&failed, "block ids");
+            err = &failed;
+        }
+    }
+    free(query);
+    tqi_wait_end(&link->lease_waits, err);
+}
+
+static void link_lease(tqi_link *link, uint64_t deadline)
+{
+    tqi_query *query = tqi_query_make(link->simple);
+    tq_error err;
+
+    if (query == NULL) {
+        tqi_error_nomem(&err, "a lease");
+        tqi_wait_end(&link->lease_waits, &err);
+        return;
+    }
+    query->link = link;
+    query->count = TQ_LEASE_MAX;
+    link->leasing = true;
+    link->simple->host->lease(
+        link->simple->host, link->name, TQ_LEASE_MAX, deadline, link_leased, query);
+}
+
+int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, uint64_t *incarnation, uint64_t deadline,
+    tqi_wait *wait, tq_error *err)
+{
+    if (link->ids_total > 0 && link_ids_void(link)) {
+        tqi_link_drop_ids(link);
+    }
+    if (link->ids_total < n) {
+        (void)err;
+        DL_APPEND(link->lease_waits, wait);
+        if (!link->leasing) {
+            link_lease(link, deadline);
+        }
+        return TQ_EAGAIN;
+    }
+    size_t got = 0, range = 0;
+    while (got < n) {
+        tqi_id_range *from = &link->ids[range];
+        while (got < n && from->count > 0) {
+            ids[got++] = from->first++;
+            from->count--;
+        }
+        range += from->count == 0;
+    }
+    link->n_ids -= range;
+    memmove(link->ids, link->ids + range, link->n_ids * sizeof(*link->ids));
+    link->ids_total -= n;
+    *incarnation = link->ids_incarnation;
+    if (link->ids_total < LINK_TOP_UP && !link->leasing) {
+        link_lease(link, tqi_simple_try(2, 0, TQI_NEVER));
+    }
+    return TQ_OK;
+}

@@ -1,0 +1,230 @@
+/*
+ * simple.c - the table of the simple storage manager, and its list of units.
+ *
+ * The list comes from the controller.  It is brought up to date when a unit is unknown or does not answer, and, for the
+ * free bytes by which a put chooses, in the background at most every second.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/clock.h"
+#include "manager/simple/simple.h"
+
+/* ---------------------------------------------------------------------------------------- queries */
+
+tqi_query *tqi_query_make(tqi_simple *simple)
+{
+    tqi_query *query = calloc(1, sizeof(*query));
+
+    if (query != NULL) {
+        query->simple = simple;
+        DL_APPEND(simple->queries, query);
+    }
+    return query;
+}
+
+bool tqi_query_end(tqi_query *query)
+{
+    if (query->simple == NULL) {
+        return false;
+    }
+    DL_DELETE(query->simple->queries, query);
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------- units */
+
+tqi_link *tqi_simple_find(tqi_simple *simple, const char *name)
+{
+    tqi_link *link;
+
+    DL_FOREACH(simple->links, link) {
+        if (strcmp(link->name, name) == 0) {
+            return link;
+        }
+    }
+    return NULL;
+}
+
+uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline)
+{
+    /* 2 s, 4 s, 8 s, ...; and time for the bytes on a slow link (50 MB/s). */
+    double seconds = 2.0 * (double)(1u << (k < 10 ? k : 10)) + (double)bytes / 5e7;
+    uint64_t end = tqi_deadline(seconds);
+
+    return end < deadline ? end : deadline;
+}
+
+/* Takes over a list of owners.  Units that are not in it any more stay as records, without incarnation. */
+static int simple_take(tqi_simple *simple, const tq_owner_info *owners, size_t n)
+{
+    tqi_link *link, *next;
+    int code = TQ_OK;
+
+    DL_FOREACH_SAFE(simple->links, link, next) {
+        bool listed = false;
+        for (size_t i = 0; i < n && !listed; i++) {
+            listed = strcmp(owners[i].name, link->name) == 0;
+        }
+        if (!listed) {
+            tqi_link_update(link, NULL);
+        }
+    }
+    for (size_t i = 0; i < n && code == TQ_OK; i++) {
+        link = tqi_simple_find(simple, owners[i].name);
+        if (link != NULL) {
+            code = tqi_link_update(link, &owners[i]);
+            continue;
+        }
+        code = tqi_link_make(simple, &owners[i], &link);
+        if (code == TQ_OK) {
+            DL_APPEND(simple->links, link);
+        }
+    }
+    return code;
+}
+
+static void simple_listed(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg)
+{
+    tqi_query *query = arg;
+    tqi_simple *simple = query->simple;
+    tq_error failed = {0};
+
+    if (tqi_query_end(query)) {
+        if (query->listed == NULL) {
+            simple->listing = false;
+        }
+        if (err == NULL) {
+            simple->listed_at = tqi_now();
+            if (simple_take(simple, owners, n) != TQ_OK) {
+                tqi_error_nomem(&failed, "the list of storage units");
+                err = &failed;
+            }
+        }
+        if (query->listed != NULL) {
+            query->listed(query->arg, err);
+        }
+    }
+    free(query);
+}
+
+void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
+    void (*listed)(void *arg, const tq_error *err), void *arg)
+{
+    tqi_query *query = tqi_query_make(simple);
+    tq_error err;
+
+    if (query == NULL) {
+        if (listed != NULL) {
+            tqi_error_nomem(&err, "a list of storage units");
+            listed(arg, &err);
+        }
+        return;
+    }
+    query->listed = listed;
+    query->arg = arg;
+    if (listed == NULL) {
+        simple->listing = true;
+    }
+    simple->host->owners(simple->host, wait, deadline, simple_listed, query);
+}
+
+/* ---------------------------------------------------------------------------------------- open, close */
+
+static int simple_config(const char *config, tq_error *err)
+{
+    json_error_t where;
+    json_t *root = json_loads(config != NULL && config[0] != 0 ? config : "{}", 0, &where);
+    const char *key;
+    json_t *value;
+    int code = TQ_OK;
+
+    if (root == NULL) {
+        return tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: line %d: %s", where.line, where.text);
+    }
+    if (!json_is_object(root)) {
+        code = tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: a JSON object is expected");
+    }
+    json_object_foreach(root, key, value) {
+        tqi_log(TQI_WARN, "client", "config of SimpleStorage: unknown key '%s' is ignored", key);
+    }
+    json_decref(root);
+    return code;
+}
+
+/* A new session at the controller does not own what the last one leased. */
+static void simple_session(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+{
+    tqi_simple *simple = arg;
+
+    (void)channel;
+    (void)epoch;
+    simple->session += fresh ? 1 : 0;
+}
+
+static void simple_open(void *state, tq_manager_host *host, const char *config,
+    void (*opened)(const tq_error *err, void *arg), void *arg)
+{
+    tqi_simple *simple = state;
+    const tqi_manager_internal *internal = host->internal;
+    tq_error err = {0};
+
+    if (internal == NULL) {
+        tqi_error_set(&err, TQ_EUNSUPPORTED, "SimpleStorage works inside libtq only");
+    } else {
+        simple_config(config, &err);
+    }
+    if (err.code != TQ_OK) {
+        opened(&err, arg);
+        return;
+    }
+    simple->host = host;
+    simple->connector = internal->connector;
+    simple->controller = internal->controller;
+    if (simple->controller != NULL) {
+        tqi_channel_on_open(simple->controller, simple_session, simple);
+    }
+    tqi_store_host(simple->machine);
+    opened(NULL, arg);
+}
+
+static void simple_close(void *state, void (*closed)(void *arg), void *arg)
+{
+    tqi_simple *simple = state;
+    tqi_query *query, *next_query;
+    tqi_link *link, *next_link;
+
+    DL_FOREACH_SAFE(simple->queries, query, next_query) {
+        DL_DELETE(simple->queries, query);
+        query->simple = NULL;
+    }
+    DL_FOREACH_SAFE(simple->links, link, next_link) {
+        DL_DELETE(simple->links, link);
+        tqi_link_free(link);
+    }
+    closed(arg);
+}
+
+/* The arenas were not inherited and the descriptors of mappings are closed as soon as they are mapped. */
+static void simple_forked(void *state)
+{
+    tqi_simple *simple = state;
+    tqi_mapping *mapping;
+
+    DL_FOREACH(simple->mappings, mapping) {
+        tqi_store_map_forked(&mapping->map);
+    }
+}
+
+const tq_storage_manager tqi_simple_manager = {
+    .abi = TQ_MANAGER_ABI,
+    .type = "SimpleStorage",
+    .state_size = sizeof(tqi_simple),
+    .open = simple_open,
+    .close = simple_close,
+    .put = tqi_simple_put,
+    .get = tqi_simple_get,
+    .forked = simple_forked,
+};

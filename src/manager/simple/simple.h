@@ -1,0 +1,177 @@
+/*
+ * simple.h - the parts of the simple storage manager.
+ *
+ *   simple.c   the table: open, close, config, fork; the list of units
+ *   link.c     what the manager has of one unit: its channel, its mapped memory, its leased block ids
+ *   put.c      a batch on its way into a unit
+ *   get.c      ranges on their way out of units
+ *   copy.c     copies of many pieces, on the loop or on the thread pool
+ *
+ * A batch goes whole into one unit.  A locator is the slot (u32) and the offset in the arena (u64), little-endian; the
+ * unit is the block's owner.
+ *
+ * Everything belongs to the client's loop thread; only the copies of copy.c run elsewhere.  Requests that may outlive the
+ * manager (lease, owners) hold a record that close detaches.
+ */
+#ifndef TQI_SIMPLE_H
+#define TQI_SIMPLE_H
+
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/log.h"
+#include "manager/manager.h"
+#include "store/store.h"
+
+#define TQI_SIMPLE_LOCATOR 12
+/* Batches up to here are one block, and copies up to TQI_SIMPLE_INLINE are made on the loop. */
+#define TQI_SIMPLE_ONE_BLOCK (64u << 10)
+#define TQI_SIMPLE_INLINE    (256u << 10)
+/* Pieces of one request; the peer's sinks take 4096. */
+#define TQI_SIMPLE_PIECES 1024u
+
+typedef struct tqi_simple tqi_simple;
+typedef struct tqi_link tqi_link;
+
+/* ---------------------------------------------------------------------------------------- copies */
+
+/* A piece to copy.  For reads `id` and `slot` name the block; a piece whose block is not there is marked. */
+typedef struct tqi_piece {
+    uint8_t *dest;
+    const uint8_t *from; /* writes */
+    uint64_t offset;     /* reads: in the arena */
+    uint64_t size;
+    uint64_t id;
+    uint32_t slot;
+    uint32_t block; /* place in the job */
+    _Atomic bool gone;
+} tqi_piece;
+
+/* A unit's memory in this process, counted: by its link, and by copies that are under way. */
+typedef struct tqi_mapping {
+    tqi_store_map map;
+    uint64_t incarnation;
+    unsigned refs;
+    tqi_simple *simple;
+    struct tqi_mapping *prev, *next; /* all, for fork */
+} tqi_mapping;
+
+/* Copies the pieces and calls done on the loop, possibly before it returns.  map NULL: writes (from -> dest), else
+ * reads through the map.  The pieces must stay. */
+void tqi_copy(tq_manager_host *host, const tqi_store_map *map, tqi_piece *pieces, size_t n,
+    void (*done)(void *arg), void *arg);
+
+/* ---------------------------------------------------------------------------------------- waiting for a link */
+
+/* Waits for something of a link; embedded in who waits.  fn: err NULL = there. */
+typedef struct tqi_wait {
+    void (*fn)(struct tqi_wait *wait, const tq_error *err);
+    struct tqi_wait *prev, *next;
+} tqi_wait;
+
+/* Ends all that wait in a row. */
+void tqi_wait_end(tqi_wait **row, const tq_error *err);
+
+typedef enum tqi_map_state {
+    TQI_MAP_NONE = 0,
+    TQI_MAP_ASKED,
+    TQI_MAP_READY,
+    TQI_MAP_REFUSED /* until the next fresh session there */
+} tqi_map_state;
+
+typedef struct tqi_id_range {
+    uint64_t first;
+    uint32_t count;
+} tqi_id_range;
+
+/* One unit, as this client has it.  Lives until the manager is closed. */
+struct tqi_link {
+    tqi_simple *simple;
+    char *name;
+    void *info; /* as listed */
+    size_t info_size;
+    uint64_t incarnation; /* as listed; 0: not listed any more */
+    uint64_t capacity, used;
+    bool present;
+    bool local;         /* on this machine, with a unix socket */
+    bool silent;        /* did not answer lately */
+    char *endpoint;     /* what of its list can be reached from here */
+    tqi_channel *channel;
+
+    tqi_map_state map_state;
+    tqi_mapping *mapping;
+    tqi_wait *map_waits;
+
+    tqi_id_range *ids; /* leased and not used */
+    size_t n_ids, ids_capacity;
+    uint64_t ids_total;
+    uint64_t ids_incarnation;
+    uint64_t ids_epoch;
+    uint64_t ids_session;
+    bool leasing;
+    tqi_wait *lease_waits;
+
+    tqi_link *prev, *next;
+};
+
+int tqi_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_link **out);
+int tqi_link_update(tqi_link *link, const tq_owner_info *info);
+void tqi_link_free(tqi_link *link);
+/* The channel to its unit. */
+int tqi_link_channel(tqi_link *link, tqi_channel **out, tq_error *err);
+/* Makes sure that it is known whether the unit's memory can be mapped, and maps it.  TQ_OK: known now; TQ_EAGAIN: the
+ * wait ends when it is. */
+int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *err);
+/* Forgets the mapping; copies under way keep it. */
+void tqi_link_unmap(tqi_link *link);
+void tqi_mapping_rele(tqi_mapping *mapping);
+/* Takes n leased ids.  TQ_OK, or TQ_EAGAIN: try again when the wait ends. */
+int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, uint64_t *incarnation, uint64_t deadline,
+    tqi_wait *wait, tq_error *err);
+/* Puts ids back that were not used. */
+void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n);
+/* Forgets all leased ids, and gives them back to the controller if that may still know them. */
+void tqi_link_drop_ids(tqi_link *link);
+
+/* ---------------------------------------------------------------------------------------- the manager */
+
+/* A request to the client that may end after close. */
+typedef struct tqi_query {
+    tqi_simple *simple; /* NULL: closed meanwhile */
+    tqi_link *link;
+    void (*listed)(void *arg, const tq_error *err);
+    void *arg;
+    uint32_t count;
+    struct tqi_query *prev, *next;
+} tqi_query;
+
+tqi_query *tqi_query_make(tqi_simple *simple);
+/* Ends it; false when the manager is closed. */
+bool tqi_query_end(tqi_query *query);
+
+struct tqi_simple {
+    tq_manager_host *host;
+    tqi_connector *connector;
+    tqi_channel *controller;
+    char machine[TQI_STORE_HOST];
+    tqi_link *links;
+    tqi_mapping *mappings;
+    tqi_query *queries;
+    uint64_t session;   /* raised with every new session at the controller */
+    bool listing;       /* a refresh in the background */
+    uint64_t listed_at; /* when the list was last brought up to date; 0: never */
+    uint32_t turn;
+};
+
+/* Brings the list of units up to date, then calls listed (which may be NULL). */
+void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
+    void (*listed)(void *arg, const tq_error *err), void *arg);
+tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
+/* Deadline of the k-th try of something that moves `bytes`: a try must not use up the time in which another unit, or a
+ * look at the list of units, could help. */
+uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
+
+void tqi_simple_put(void *state, tq_put_job *job);
+void tqi_simple_get(void *state, tq_get_job *job);
+
+#endif
