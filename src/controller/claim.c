@@ -193,10 +193,16 @@ void tqi_ctl_claims_gather(tqi_view *view)
 static int claim_check(const Tq__Claim *msg, tq_error *err)
 {
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
-    rc = rc ? rc : tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
     for (size_t i = 0; i < msg->n_field && rc == TQ_OK; i++) {
         rc = tqi_check_name("field", msg->field[i], TQ_NAME_MAX, err);
     }
+    if (rc || msg->mode == TQ__CLAIM_MODE__FORCE_FETCH) {
+        return rc; /* takes all there is: task, size and sampler say nothing */
+    }
+    if (msg->mode != TQ__CLAIM_MODE__FETCH) {
+        return tqi_error_set(err, TQ_EINVAL, "unknown claim mode %d", (int)msg->mode);
+    }
+    rc = tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
     if (rc) {
         return rc;
     }
@@ -204,11 +210,7 @@ static int claim_check(const Tq__Claim *msg, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "claim of partition '%s' by task '%s' names no field",
                              msg->partition, msg->task);
     }
-    if (msg->mode != TQ__CLAIM_MODE__FETCH && msg->mode != TQ__CLAIM_MODE__FORCE_FETCH) {
-        return tqi_error_set(err, TQ_EINVAL, "unknown claim mode %d", (int)msg->mode);
-    }
-    if (msg->mode == TQ__CLAIM_MODE__FETCH &&
-        (msg->batch_size <= 0 || msg->batch_size > UINT32_MAX)) {
+    if (msg->batch_size <= 0 || msg->batch_size > UINT32_MAX) {
         return tqi_error_set(err, TQ_ESIZE,
                              "claim of %lld samples of partition '%s' by task '%s': the size must "
                              "be positive and below 2^32",

@@ -89,7 +89,7 @@ static int query_fields(const tqi_partition *partition, const tqi_resolve *ask, 
 static int query_unknown(const tqi_resolve *ask, tqi_result *result, tq_error *err)
 {
     if (!ask->lenient) {
-        return tqi_error_set(err, TQ_EPARTITION, "no partition '%s'", ask->partition);
+        return tqi_error_set(err, TQ_EPARTITION, "unknown partition '%s'", ask->partition);
     }
     result->batch.partition = tqi_m_result_strdup(result, ask->partition);
     return result->batch.partition != NULL ? TQ_OK : tqi_error_nomem(err, "resolve");
