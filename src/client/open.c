@@ -75,7 +75,7 @@ static int open_manager(tqi_runtime *rt, const Tq__SystemConfigReply *reply, tq_
                      ? reply->manager_config
                      : "{}";
     }
-    code = tq_manager_find(type, &rt->manager, err);
+    code = tqi_manager_make(type, config, &rt->manager, err);
     if (code != TQ_OK) {
         return code;
     }

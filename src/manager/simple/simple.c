@@ -148,6 +148,9 @@ static int simple_config(const char *config, tq_error *err)
         code = tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: a JSON object is expected");
     }
     json_object_foreach(root, key, value) {
+        if (strcmp(key, "total_storage_size") == 0 || strcmp(key, "num_data_storage_units") == 0) {
+            continue; /* of the daemon that runs the units */
+        }
         tqi_log(TQI_WARN, "client", "config of SimpleStorage: unknown key '%s' is ignored", key);
     }
     json_decref(root);

@@ -1,0 +1,26 @@
+/*
+ * factory.c - the storage manager of a type, from a plug-in library when its config names one.
+ */
+#include <jansson.h>
+
+#include "base/error.h"
+#include "manager/manager.h"
+
+int tqi_manager_make(
+    const char *type, const char *config, const tq_storage_manager **out, tq_error *err)
+{
+    json_error_t where;
+    json_t *root = json_loads(config, 0, &where);
+    int code = TQ_OK;
+
+    if (root == NULL || !json_is_object(root)) {
+        json_decref(root);
+        return tqi_error_set(err, TQ_ECONFIG, "config of storage manager %s: a JSON object is expected", type);
+    }
+    const char *library = json_string_value(json_object_get(root, "library"));
+    if (library != NULL) {
+        code = tq_manager_load(library, err);
+    }
+    json_decref(root);
+    return code != TQ_OK ? code : tq_manager_find(type, out, err);
+}
