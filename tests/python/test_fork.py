@@ -53,8 +53,7 @@ def test_a_fork_with_operations_in_flight(client: Any, pid: str) -> None:
         claim = asyncio.ensure_future(client.async_get_meta(["x"], 1, pid, task_name="t"))
         while (await client.async_status())["waiting"] == 0:
             await asyncio.sleep(0)
-        loop = asyncio.get_running_loop()
-        status = await loop.run_in_executor(None, run, in_child, pid, "c")
+        status = run(in_child, pid, "c")
         assert (await claim).size == 1  # of the sample that the child has put
         return status
 
@@ -72,14 +71,12 @@ def test_operations_of_the_parent_are_refused_in_the_child(client: Any) -> None:
     op.cancel()
 
 
-def test_a_child_that_exits_normally_leaves_the_system_alone(client: Any, pid: str) -> None:
+def test_a_child_that_closes_leaves_the_system_alone(client: Any, pid: str) -> None:
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            import atexit
-
-            atexit._run_exitfuncs()
+            ctq.close()
             status = 0
         finally:
             os._exit(status)

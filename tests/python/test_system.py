@@ -80,8 +80,8 @@ def test_init_is_quick_and_close_leaves_nothing(base: Path) -> None:
 def test_nothing_is_left_after_the_starter_was_killed(base: Path) -> None:
     starter, handle = start()
     daemon = os.pidfd_open(handle.pid)
-    starter.send_signal(signal.SIGKILL)
-    starter.wait()
+    with starter:
+        starter.send_signal(signal.SIGKILL)
     wait_for_end(daemon)
     assert not base.exists()
 
