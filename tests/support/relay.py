@@ -67,7 +67,7 @@ class Relay:
                     return
                 if what == "accept":
                     self._accept()
-                elif key.fd >= 0 and key.fileobj in self._selector.get_map():
+                elif key.fileobj.fileno() >= 0:  # not closed by an earlier one of this round
                     self._pass(key.fileobj, other, direction)
 
     def _accept(self) -> None:
