@@ -17,9 +17,11 @@ from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
 from .config import Config, defaults, merge, of_map
 from .encoding import Decoder, Encoder
 from .errors import (
+    CanceledError,
     ClosedError,
     InvalidArgumentError,
     RowCountError,
+    TransferQueueError,
     TryAgainError,
     UnknownManagerError,
     UnknownPartitionError,
@@ -197,19 +199,22 @@ class TransferQueueClient:
         earlier = self._orphans.pop(key, None)
         if earlier is not None:
             try:
-                meta: Meta = yield earlier
-                return meta
-            except Exception:  # noqa: BLE001 - that claim was given up; only its samples matter
+                return (yield from self._watched(key, earlier))
+            except (CanceledError, ClosedError):
                 logger.debug("claim %s: the earlier one was cancelled in time", key)
-        op = start()
+        return (yield from self._watched(key, start()))
+
+    def _watched(self, key: tuple[Any, ...], op: Op) -> Steps[Meta]:
+        """Wait for a claim; one that the caller gives up waiting for is kept for the next one."""
         try:
-            claimed: Meta = yield op
-            return claimed
-        except BaseException as error:
-            if not isinstance(error, Exception) or not op.done():
-                op.cancel()
-                self._orphans[key] = op
+            meta: Meta = yield op
+        except TransferQueueError:
             raise
+        except BaseException:
+            op.cancel()
+            self._orphans[key] = op
+            raise
+        return meta
 
     def _insert(
         self, data_fields: Sequence[str], batch_size: int, partition_id: str

@@ -70,7 +70,7 @@ class Encoder:
         if isinstance(value, complex) and type(value) is complex:
             return self._extension(COMPLEX, self._nested([value.real, value.imag]))
         for module, convert in (("torch", self._torch), ("numpy", self._numpy)):
-            if module in sys.modules:
+            if sys.modules.get(module) is not None:
                 converted = convert(sys.modules[module], value)
                 if converted is not None:
                     return converted
@@ -95,7 +95,7 @@ class Encoder:
 
             described = tensor_bytes(value)
             return None if described is None else self._extension(TENSOR, self._nested(described))
-        if "tensordict" not in sys.modules:
+        if sys.modules.get("tensordict") is None:
             return None
         from tensordict import NonTensorData, NonTensorStack, TensorDictBase
 

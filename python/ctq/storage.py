@@ -175,7 +175,7 @@ C_MANAGERS = {"AsyncSimpleStorageManager": AsyncSimpleStorageManager.manager_typ
 def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
     """A column without bytes, from what a manager knows of it."""
     if schema.get("is_non_tensor"):
-        return (name, VALUE, 1, 8, rows, (0,), None, None, ())
+        return (name, VALUE, 1, 8, rows, None, None, array("Q", [0] * rows), ())
     dtype = describe_dtype(schema.get("dtype"))
     if dtype is None:
         raise InvalidArgumentError(

@@ -224,6 +224,8 @@ def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle
         f"--name={name}",
         f"--owner-pid={os.getpid()}",
         f"--ready-fd={writing}",
+        # Quieter than by hand: its messages go to this process's standard error.
+        "--set=log.level=warn",
         *(f"--set={setting}" for setting in settings(given)),
     ]
     try:

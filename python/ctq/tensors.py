@@ -124,7 +124,7 @@ def describe_dtype(dtype: Any) -> Dtype | None:
     """The element type behind a dtype of torch or NumPy, or None for anything else."""
     if dtype is None:
         return None
-    if "torch" in sys.modules:
+    if sys.modules.get("torch") is not None:
         found = _torch_dtypes().get(dtype)
         if found is not None:
             return found
@@ -155,7 +155,7 @@ def _is_array(value: Any) -> bool:
 
 def is_tensordict(value: Any) -> bool:
     """Whether it is a TensorDict (of any class)."""
-    if "tensordict" not in sys.modules:
+    if sys.modules.get("tensordict") is None:
         return False
     from tensordict import TensorDictBase
 
@@ -240,7 +240,7 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
 
 def _row_list(name: str, column: Any, rows: int) -> list[Any]:
     """The rows of a column that is no tensor."""
-    if "tensordict" in sys.modules:
+    if sys.modules.get("tensordict") is not None:
         from tensordict import NonTensorData, NonTensorStack, TensorDictBase
 
         if isinstance(column, NonTensorStack):

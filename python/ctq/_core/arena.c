@@ -173,7 +173,7 @@ static int arena_integers(core_arena *arena, PyObject *object, const char *what,
         if (!view) {
             return -1;
         }
-        if (view->itemsize != (Py_ssize_t)size || (uintptr_t)view->buf % size) {
+        if (view->itemsize != (Py_ssize_t)size || (view->len && (uintptr_t)view->buf % size)) {
             PyErr_Format(PyExc_TypeError,
                          "%s: expected aligned integers of %zu bytes, got items of %zd", what, size,
                          view->itemsize);

@@ -297,7 +297,8 @@ static PyObject *op_result(core_op *self, PyObject *args, PyObject *kwargs)
 PyDoc_STRVAR(op_attach_doc,
              "attach($self, queue, future, /)\n--\n\n"
              "Let the event loop of the queue resolve the future when the operation ends.\n\n"
-             "False: it has ended already, and the future is left alone.");
+             "False: it has ended already, and the future is left alone.  Attaching again replaces "
+             "a future that was given up.");
 
 static PyObject *op_attach(core_op *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -315,20 +316,21 @@ static PyObject *op_attach(core_op *self, PyObject *const *args, Py_ssize_t narg
     Py_INCREF(queue);
     pthread_mutex_lock(&core_lock);
     bool done = self->done;
-    bool usable = queue->fd >= 0 && !self->queue;
+    bool usable = queue->fd >= 0;
     if (!done && usable) {
+        /* An earlier future was given up. */
+        core_queue *old_queue = self->queue;
+        PyObject *old_future = self->future;
         self->queue = queue;
-        PyObject *none = self->future; /* NULL: only an attached operation has one */
         self->future = future;
-        future = none;
-        queue = NULL;
+        queue = old_queue;
+        future = old_future;
     }
     pthread_mutex_unlock(&core_lock);
     Py_XDECREF(future);
     Py_XDECREF(queue);
     if (!done && !usable) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "the queue is closed, or the operation is attached already");
+        PyErr_SetString(PyExc_RuntimeError, "the queue is closed");
         return NULL;
     }
     return PyBool_FromLong(!done);
