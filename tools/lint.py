@@ -114,6 +114,7 @@ def clang_tidy() -> Result:
             str(BUILD),
             "--quiet",
             f"--header-filter={OUR_HEADERS}",
+            "--extra-arg=-Wno-unknown-warning-option",
             *options,
             source,
         )
@@ -191,7 +192,12 @@ def main() -> int:
             results[name] = good
             print(f"lint: {'ok  ' if good else 'FAIL'} {name} ({seconds:.1f} s)", flush=True)
             if not good:
-                print("\n".join(output.splitlines()[:MOST_LINES]), flush=True)
+                lines = output.splitlines()
+                print("\n".join(lines[:MOST_LINES]), flush=True)
+                if len(lines) > MOST_LINES:
+                    whole = ROOT / "build" / f"lint-{name.replace(' ', '-')}.log"
+                    whole.write_text(output, encoding="utf-8")
+                    print(f"... the whole output: {whole.relative_to(ROOT)}", flush=True)
     if args.json:
         args.json.write_text(json.dumps(results), encoding="utf-8")
     failed = sorted(name for name, good in results.items() if not good)
