@@ -67,8 +67,9 @@ static void daemon_stop(daemon_state *daemon)
         return;
     }
     daemon->stopping = true;
-    uv_close((uv_handle_t *)&daemon->sigterm, NULL);
-    uv_close((uv_handle_t *)&daemon->sigint, NULL);
+    /* The handlers stay until all is removed, for a second signal must not end us half way. */
+    uv_unref((uv_handle_t *)&daemon->sigterm);
+    uv_unref((uv_handle_t *)&daemon->sigint);
     if (daemon->owner_fd >= 0) {
         uv_close((uv_handle_t *)&daemon->owner, NULL);
     }
@@ -265,11 +266,14 @@ int main(int argc, char **argv)
         daemon_stop(&daemon);
     }
     uv_run(&daemon.loop, UV_RUN_DEFAULT);
+    tqd_rundir_fini(&daemon.rundir);
+    uv_close((uv_handle_t *)&daemon.sigterm, NULL);
+    uv_close((uv_handle_t *)&daemon.sigint, NULL);
+    uv_run(&daemon.loop, UV_RUN_DEFAULT);
     uv_loop_close(&daemon.loop);
     if (daemon.owner_fd >= 0) {
         close(daemon.owner_fd);
     }
-    tqd_rundir_fini(&daemon.rundir);
     free(daemon.config_json);
     free(daemon.backend_json);
     tqd_options_fini(&daemon.options);

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <tq/tq.h>
 #include <unistd.h>
 
 #define RUNDIR_TOKEN_BYTES 32
@@ -119,6 +120,19 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
     return rc;
 }
 
+/* The directory of all systems of this user goes with the last of them; any other parent is not ours. */
+static void rundir_remove_base(const tqd_rundir *dir)
+{
+    char parent[256];
+    char base[512];
+
+    snprintf(parent, sizeof(parent), "%s", dir->path);
+    if (tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && strcmp(dirname(parent), base) == 0 && rmdir(base)
+        && errno != ENOTEMPTY && errno != ENOENT && errno != EEXIST) {
+        tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", base, strerror(errno));
+    }
+}
+
 void tqd_rundir_fini(tqd_rundir *dir)
 {
     char path[768];
@@ -142,8 +156,6 @@ void tqd_rundir_fini(tqd_rundir *dir)
     if (rmdir(dir->path) && errno != ENOENT) {
         tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", dir->path, strerror(errno));
     }
-    /* The parent is shared by all systems of the user: the last one out removes it. */
-    snprintf(path, sizeof(path), "%s", dir->path);
-    rmdir(dirname(path));
+    rundir_remove_base(dir);
     dir->made = false;
 }

@@ -51,6 +51,15 @@ def test_sigterm_leaves_nothing(system: System) -> None:
     assert not system.runtime.exists()
 
 
+def test_second_signal_changes_nothing(system: System) -> None:
+    """An impatient second signal does not stop the daemon from cleaning up."""
+    daemon = system.start(settings=SMALL)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+        daemon.process.send_signal(number)
+    assert daemon.process.wait(30) == 0
+    assert not system.runtime.exists()
+
+
 def test_ends_with_its_owner(system: System, tmp_path: Path) -> None:
     """A daemon with an owner ends when that process is killed, and takes its files along."""
     owner = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])

@@ -34,10 +34,10 @@ typedef struct dir_job {
     dir_state *state;
     tq_put_job *put;
     tq_get_job *get;
-    tq_block block;   /* of the put: a batch is one block */
-    uint32_t *gone;   /* of the get */
+    tq_block block; /* of the put: a batch is one block */
+    uint32_t *gone; /* of the get */
     uint32_t n_gone;
-    uint64_t *ids;    /* of the remove */
+    uint64_t *ids; /* of the remove */
     size_t n_ids;
     void (*removed)(const tq_error *err, void *arg);
     void *arg;
@@ -47,7 +47,8 @@ typedef struct dir_job {
 static int dir_error(tq_error *err, int code, const char *what, const char *name)
 {
     err->code = code;
-    snprintf(err->message, sizeof(err->message), "DirStore: %s %s: %s", what, name, strerror(errno));
+    snprintf(err->message, sizeof(err->message), "DirStore: %s %s: %s", what, name,
+             strerror(errno));
     return code;
 }
 
@@ -55,7 +56,7 @@ static int dir_error(tq_error *err, int code, const char *what, const char *name
 static void dir_file(const dir_state *state, uint64_t epoch, uint64_t id, char *out, size_t size)
 {
     snprintf(out, size, "%s/%016llx-%016llx", state->path, (unsigned long long)epoch,
-        (unsigned long long)id);
+             (unsigned long long)id);
 }
 
 /* ---- put: lease on the loop, write on a thread of the pool, finish on the loop ---- */
@@ -73,7 +74,7 @@ static void dir_put_work(void *arg)
         for (size_t s = 0; s < column->n_slices; s++) {
             for (size_t done = 0; done < column->slices[s].size;) {
                 ssize_t n = pwrite(fd, (const char *)column->slices[s].data + done,
-                    column->slices[s].size - done, at);
+                                   column->slices[s].size - done, at);
                 if (n < 0 && errno == EINTR) {
                     continue;
                 }
@@ -103,7 +104,8 @@ static void dir_put_done(void *arg)
         job->err.code = TQ_ENOMEM;
     }
     if (job->err.code != TQ_OK) {
-        host->abandon(host, &job->block.id, 1); /* it will come back to us as dead, and be removed */
+        host->abandon(host, &job->block.id,
+                      1); /* it will come back to us as dead, and be removed */
         host->put_finish(host, job->put, &job->err, NULL, 0, NULL, 0);
     } else {
         for (uint32_t c = 0; c < job->put->n_columns; c++) {
@@ -180,7 +182,7 @@ static void dir_get_work(void *arg)
         }
         for (uint64_t done = 0; fd >= 0 && done < range->size;) {
             ssize_t n = pread(fd, (char *)range->dest + done, range->size - done,
-                (off_t)(range->offset + done));
+                              (off_t)(range->offset + done));
             if (n < 0 && errno == EINTR) {
                 continue;
             }
@@ -201,8 +203,8 @@ static void dir_get_done(void *arg)
     dir_job *job = arg;
     tq_manager_host *host = job->state->host;
 
-    host->get_finish(
-        host, job->get, job->err.code != TQ_OK ? &job->err : NULL, job->gone, job->n_gone);
+    host->get_finish(host, job->get, job->err.code != TQ_OK ? &job->err : NULL, job->gone,
+                     job->n_gone);
     free(job->gone);
     free(job);
 }
@@ -262,7 +264,7 @@ static void dir_remove_done(void *arg)
 }
 
 static void dir_remove(void *state, const uint64_t *ids, size_t n,
-    void (*done)(const tq_error *err, void *arg), void *arg)
+                       void (*done)(const tq_error *err, void *arg), void *arg)
 {
     dir_state *dir = state;
     dir_job *job = calloc(1, sizeof(*job));
@@ -299,7 +301,7 @@ static int dir_config(dir_state *dir, const char *config)
 }
 
 static void dir_open(void *state, tq_manager_host *host, const char *config,
-    void (*opened)(const tq_error *err, void *arg), void *arg)
+                     void (*opened)(const tq_error *err, void *arg), void *arg)
 {
     dir_state *dir = state;
     tq_error err = {0};
@@ -307,7 +309,8 @@ static void dir_open(void *state, tq_manager_host *host, const char *config,
     dir->host = host;
     if (dir_config(dir, config) != TQ_OK) {
         err.code = TQ_ECONFIG;
-        snprintf(err.message, sizeof(err.message), "DirStore: config has no \"path\": %.300s", config);
+        snprintf(err.message, sizeof(err.message), "DirStore: config has no \"path\": %.300s",
+                 config);
     } else if (mkdir(dir->path, 0700) != 0 && errno != EEXIST) {
         dir_error(&err, TQ_EIO, "making", dir->path);
     } else {

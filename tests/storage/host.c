@@ -22,8 +22,10 @@ static host *host_of(tq_manager_host *base)
 }
 
 /* Starts a request; one that cannot be started (the client is being closed) ends at once. */
-static void host_call_start(tq_manager_host *base, uint16_t kind, const void *message, uint64_t deadline,
-    void (*done)(tqi_call *call, tqi_answer *answer, void *arg), host_call made)
+static void host_call_start(tq_manager_host *base, uint16_t kind, const void *message,
+                            uint64_t deadline,
+                            void (*done)(tqi_call *call, tqi_answer *answer, void *arg),
+                            host_call made)
 {
     host *h = host_of(base);
     host_call *call = malloc(sizeof(*call));
@@ -51,10 +53,11 @@ static void host_leased(tqi_call *call, tqi_answer *answer, void *arg)
     free(arg);
     made.h->open--;
     made.leased(answer->status != TQ_OK ? answer->error : NULL, reply != NULL ? reply->first : 0,
-        reply != NULL ? reply->incarnation : 0, made.arg);
+                reply != NULL ? reply->incarnation : 0, made.arg);
 }
 
-static void host_lease(tq_manager_host *base, const char *owner, uint32_t count, uint64_t deadline_ns,
+static void host_lease(
+    tq_manager_host *base, const char *owner, uint32_t count, uint64_t deadline_ns,
     void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg), void *arg)
 {
     Tq__LeaseBlocks message;
@@ -64,7 +67,7 @@ static void host_lease(tq_manager_host *base, const char *owner, uint32_t count,
     message.count = count;
     host_of(base)->leases++;
     host_call_start(base, TQI_LEASE_BLOCKS, &message, deadline_ns, host_leased,
-        (host_call){.count = count, .leased = done, .arg = arg});
+                    (host_call){.count = count, .leased = done, .arg = arg});
 }
 
 static void host_abandoned(tqi_call *call, tqi_answer *answer, void *arg)
@@ -85,8 +88,8 @@ static void host_abandon(tq_manager_host *base, const uint64_t *ids, size_t n)
     message.id = (uint64_t *)(uintptr_t)ids;
     message.n_id = n;
     host_of(base)->abandoned += n;
-    host_call_start(
-        base, TQI_ABANDON_BLOCKS, &message, TQI_NEVER, host_abandoned, (host_call){.count = 0});
+    host_call_start(base, TQI_ABANDON_BLOCKS, &message, TQI_NEVER, host_abandoned,
+                    (host_call){.count = 0});
 }
 
 static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
@@ -106,10 +109,10 @@ static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
     for (size_t i = 0; i < reply->n_owner; i++) {
         const Tq__OwnerInfo *from = reply->owner[i];
         owners[i] = (tq_owner_info){.name = from->name,
-            .incarnation = from->incarnation,
-            .info = from->info.data,
-            .info_size = from->info.len,
-            .present = from->present};
+                                    .incarnation = from->incarnation,
+                                    .info = from->info.data,
+                                    .info_size = from->info.len,
+                                    .present = from->present};
         for (size_t c = 0; c < from->n_counter; c++) {
             if (strcmp(from->counter[c], "capacity_bytes") == 0) {
                 owners[i].capacity_bytes = from->value[c];
@@ -123,7 +126,9 @@ static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
 }
 
 static void host_owners(tq_manager_host *base, bool wait, uint64_t deadline_ns,
-    void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg), void *arg)
+                        void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n,
+                                     void *arg),
+                        void *arg)
 {
     Tq__ListOwners message;
 
@@ -131,7 +136,7 @@ static void host_owners(tq_manager_host *base, bool wait, uint64_t deadline_ns,
     message.manager = (char *)(uintptr_t)host_of(base)->manager->type;
     message.wait = wait;
     host_call_start(base, TQI_LIST_OWNERS, &message, deadline_ns, host_listed,
-        (host_call){.listed = done, .arg = arg});
+                    (host_call){.listed = done, .arg = arg});
 }
 
 typedef struct host_work {
@@ -159,7 +164,8 @@ static void host_work_done(uv_work_t *work, int status)
     made.done(made.arg);
 }
 
-static int host_work_start(tq_manager_host *base, void (*run)(void *arg), void (*done)(void *arg), void *arg)
+static int host_work_start(tq_manager_host *base, void (*run)(void *arg), void (*done)(void *arg),
+                           void *arg)
 {
     host *h = host_of(base);
     host_work *made = malloc(sizeof(*made));
@@ -172,8 +178,9 @@ static int host_work_start(tq_manager_host *base, void (*run)(void *arg), void (
     made->work.data = made;
     h->open++;
     h->works++;
-    return uv_queue_work(h->internal.loop, &made->work, host_work_run, host_work_done) == 0 ? TQ_OK
-                                                                                           : TQ_ENOMEM;
+    return uv_queue_work(h->internal.loop, &made->work, host_work_run, host_work_done) == 0
+               ? TQ_OK
+               : TQ_ENOMEM;
 }
 
 static void *host_copy(const void *from, size_t size)
@@ -187,8 +194,9 @@ static void *host_copy(const void *from, size_t size)
     return to;
 }
 
-static void host_put_finish(tq_manager_host *base, tq_put_job *job, const tq_error *err, const tq_block *blocks,
-    uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents)
+static void host_put_finish(tq_manager_host *base, tq_put_job *job, const tq_error *err,
+                            const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
+                            uint32_t n_extents)
 {
     host_end *end = job->user;
 
@@ -209,8 +217,8 @@ static void host_put_finish(tq_manager_host *base, tq_put_job *job, const tq_err
     end->n_extents = n_extents;
 }
 
-static void host_get_finish(
-    tq_manager_host *base, tq_get_job *job, const tq_error *err, const uint32_t *gone, uint32_t n_gone)
+static void host_get_finish(tq_manager_host *base, tq_get_job *job, const tq_error *err,
+                            const uint32_t *gone, uint32_t n_gone)
 {
     host_end *end = job->user;
 
@@ -260,7 +268,8 @@ void host_open(kit *k, host *h, const char *type, const char *config)
     kit_client_open(k, &h->client, -1);
     tqi_channel_on_open(h->client.controller, host_connected, h);
     tq__list_partitions__init(&message);
-    kit_start(&h->client, h->client.controller, TQI_LIST_PARTITIONS, &message, NULL, 0, NULL, 20, &call);
+    kit_start(&h->client, h->client.controller, TQI_LIST_PARTITIONS, &message, NULL, 0, NULL, 20,
+              &call);
     kit_end(&h->client, &call);
     assert_int_equal(call.status, TQ_OK);
     kit_call_free(&call);

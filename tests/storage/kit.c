@@ -129,8 +129,8 @@ void kit_client_open(kit *k, kit_client *client, int unit)
         tqi_channel_get(client->connector, k->controller_at, &client->controller, &err), TQ_OK);
     if (unit >= 0) {
         assert_int_equal(tqi_channel_get(client->connector, tqi_unit_endpoint(k->units[unit]),
-                             &client->unit, &err),
-            TQ_OK);
+                                         &client->unit, &err),
+                         TQ_OK);
     }
 }
 
@@ -170,8 +170,8 @@ static void kit_done(tqi_call *made, tqi_answer *answer, void *arg)
     }
 }
 
-static int kit_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count,
-    void *arg)
+static int kit_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max,
+                    int *count, void *arg)
 {
     kit_call *call = arg;
 
@@ -184,7 +184,8 @@ static int kit_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *
 }
 
 void kit_start(kit_client *client, tqi_channel *channel, uint16_t kind, const void *message,
-    const struct iovec *payload, int n_payload, void *into, double seconds, kit_call *call)
+               const struct iovec *payload, int n_payload, void *into, double seconds,
+               kit_call *call)
 {
     tqi_call_args args = {
         .kind = kind,
@@ -260,8 +261,8 @@ void kit_abandon(kit_client *client, const uint64_t *ids, size_t n)
     kit_call_free(&call);
 }
 
-void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait, uint64_t timeout_ms,
-    uint64_t incarnation, kit_call *call)
+void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait,
+                       uint64_t timeout_ms, uint64_t incarnation, kit_call *call)
 {
     Tq__UnitReserve message;
 
@@ -277,8 +278,8 @@ void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds
     kit_start(client, client->unit, TQI_UNIT_RESERVE, &message, NULL, 0, NULL, 50, call);
 }
 
-int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot, uint64_t *offset,
-    tq_error *err)
+int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot,
+                uint64_t *offset, tq_error *err)
 {
     kit_call call;
 
@@ -297,7 +298,8 @@ int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint3
     return call.status;
 }
 
-int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size, tq_error *err)
+int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size,
+              tq_error *err)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
     Tq__UnitWrite message;
@@ -319,8 +321,8 @@ int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, 
     return call.status;
 }
 
-int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size, void *into,
-    bool *gone, tq_error *err)
+int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size,
+             void *into, bool *gone, tq_error *err)
 {
     Tq__UnitRead message;
     kit_call call;

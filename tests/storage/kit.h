@@ -66,7 +66,8 @@ void kit_client_close(kit_client *client);
 
 /* Starts a call; kit_end waits for it. */
 void kit_start(kit_client *client, tqi_channel *channel, uint16_t kind, const void *message,
-    const struct iovec *payload, int n_payload, void *into, double seconds, kit_call *call);
+               const struct iovec *payload, int n_payload, void *into, double seconds,
+               kit_call *call);
 void kit_end(kit_client *client, kit_call *call);
 void kit_call_free(kit_call *call);
 
@@ -74,14 +75,15 @@ void kit_call_free(kit_call *call);
 uint64_t kit_lease(kit_client *client, int unit, uint32_t count, uint64_t *incarnation);
 void kit_abandon(kit_client *client, const uint64_t *ids, size_t n);
 /* Reserves one block: starts, or does it. */
-void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait, uint64_t timeout_ms,
-    uint64_t incarnation, kit_call *call);
-int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot, uint64_t *offset,
-    tq_error *err);
-int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size, tq_error *err);
+void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait,
+                       uint64_t timeout_ms, uint64_t incarnation, kit_call *call);
+int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot,
+                uint64_t *offset, tq_error *err);
+int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size,
+              tq_error *err);
 /* Reads one range; *gone says whether the block is not there. */
-int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size, void *into,
-    bool *gone, tq_error *err);
+int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size,
+             void *into, bool *gone, tq_error *err);
 void kit_stat(kit_client *client, uint64_t *used, uint64_t *blocks);
 
 #endif

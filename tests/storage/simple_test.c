@@ -23,7 +23,8 @@ typedef struct batch {
     tq_put_job job;
 } batch;
 
-static void batch_make(batch *b, uint32_t n, uint32_t rows, uint64_t row_size, size_t slice, uint8_t seed)
+static void batch_make(batch *b, uint32_t n, uint32_t rows, uint64_t row_size, size_t slice,
+                       uint8_t seed)
 {
     static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
 
@@ -42,17 +43,17 @@ static void batch_make(batch *b, uint32_t n, uint32_t rows, uint64_t row_size, s
             b->slices[c][s].size = s + 1 < count ? slice : size - s * slice;
         }
         b->columns[c] = (tq_put_column){.name = names[c],
-            .rows = rows,
-            .size = size,
-            .row_size = row_size + c,
-            .slices = b->slices[c],
-            .n_slices = count};
+                                        .rows = rows,
+                                        .size = size,
+                                        .row_size = row_size + c,
+                                        .slices = b->slices[c],
+                                        .n_slices = count};
     }
     b->job = (tq_put_job){.columns = b->columns,
-        .n_columns = n,
-        .adds_samples = true,
-        .wait_when_full = true,
-        .deadline_ns = tqi_deadline(50)};
+                          .n_columns = n,
+                          .adds_samples = true,
+                          .wait_when_full = true,
+                          .deadline_ns = tqi_deadline(50)};
 }
 
 static void batch_free(batch *b)
@@ -79,16 +80,16 @@ static void batch_check(host *h, const batch *b, const host_end *put, uint32_t s
         out[c] = calloc(1, b->columns[c].size + 1);
         for (uint32_t r = 0; r < rows; r += step) {
             ranges[n++] = (tq_get_range){.block = extent->block,
-                .offset = extent->offset + r * b->columns[c].row_size,
-                .size = b->columns[c].row_size,
-                .dest = out[c] + r * b->columns[c].row_size};
+                                         .offset = extent->offset + r * b->columns[c].row_size,
+                                         .size = b->columns[c].row_size,
+                                         .dest = out[c] + r * b->columns[c].row_size};
         }
     }
     tq_get_job job = {.blocks = put->blocks,
-        .n_blocks = put->n_blocks,
-        .ranges = ranges,
-        .n_ranges = n,
-        .deadline_ns = tqi_deadline(50)};
+                      .n_blocks = put->n_blocks,
+                      .ranges = ranges,
+                      .n_ranges = n,
+                      .deadline_ns = tqi_deadline(50)};
     host_get_start(h, &job, &end);
     host_wait(h, &end);
     if (end.err.code != TQ_OK) {
@@ -128,11 +129,11 @@ static void moves_batches(void **state)
         uint32_t blocks;
     } cases[] = {
         {1, 1, 1, 1, 100, 1},
-        {3, 10, 1, 8, 7, 1},       /* one block, columns aligned in it */
+        {3, 10, 1, 8, 7, 1}, /* one block, columns aligned in it */
         {3, 10, 3, 100, 64, 1},
-        {8, 64, 1, 1000, 999, 8},  /* a block per column */
+        {8, 64, 1, 1000, 999, 8},           /* a block per column */
         {2, 512, 5, 4096, 4096 * 3 + 1, 2}, /* on the pool */
-        {3, 1500, 2, 4096, 100000, 3},      /* on several threads; more ranges than one request takes */
+        {3, 1500, 2, 4096, 100000, 3}, /* on several threads; more ranges than one request takes */
     };
     kit k;
     host h, reader;
@@ -144,13 +145,14 @@ static void moves_batches(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         batch b;
         host_end end;
-        batch_make(&b, cases[i].columns, cases[i].rows, cases[i].row_size, cases[i].slice, (uint8_t)i);
+        batch_make(&b, cases[i].columns, cases[i].rows, cases[i].row_size, cases[i].slice,
+                   (uint8_t)i);
         put_ok(&h, &b, &end);
         assert_int_equal(end.n_blocks, cases[i].blocks);
         for (uint32_t c = 0; c < b.n; c++) {
             assert_string_equal(end.blocks[end.extents[c].block].owner, "unit-0");
-            assert_true(end.extents[c].offset + b.columns[c].size
-                        <= end.blocks[end.extents[c].block].size);
+            assert_true(end.extents[c].offset + b.columns[c].size <=
+                        end.blocks[end.extents[c].block].size);
             assert_int_equal(end.extents[c].offset % 64, 0);
         }
         batch_check(&h, &b, &end, 1);
@@ -288,15 +290,15 @@ static void get_all(host *h, const batch *b, const host_end *put, double seconds
 
     for (uint32_t c = 0; c < b->n; c++) {
         ranges[c] = (tq_get_range){.block = put->extents[c].block,
-            .offset = put->extents[c].offset,
-            .size = b->columns[c].size,
-            .dest = out + c * b->columns[b->n - 1].size};
+                                   .offset = put->extents[c].offset,
+                                   .size = b->columns[c].size,
+                                   .dest = out + c * b->columns[b->n - 1].size};
     }
     tq_get_job job = {.blocks = put->blocks,
-        .n_blocks = put->n_blocks,
-        .ranges = ranges,
-        .n_ranges = b->n,
-        .deadline_ns = tqi_deadline(seconds)};
+                      .n_blocks = put->n_blocks,
+                      .ranges = ranges,
+                      .n_ranges = b->n,
+                      .deadline_ns = tqi_deadline(seconds)};
     host_get_start(h, &job, end);
     host_wait(h, end);
     free(out);

@@ -83,7 +83,8 @@ static void many_ranges_in_one_read(void **state)
         uint8_t data[200];
         memset(data, (int)i, 100);
         memset(data + 100, (int)i + 100, 100);
-        assert_int_equal(kit_reserve(&client, first + i, 200, true, &slot[i], &offset, &err), TQ_OK);
+        assert_int_equal(kit_reserve(&client, first + i, 200, true, &slot[i], &offset, &err),
+                         TQ_OK);
         assert_int_equal(kit_write(&client, first + i, slot[i], data, 200, &err), TQ_OK);
     }
     for (uint64_t i = 0; i < 40; i++) {
@@ -138,7 +139,8 @@ static void map_unit(kit_client *client, tqi_store_map *map, uint64_t *incarnati
     const Tq__UnitMapReply *reply = (const Tq__UnitMapReply *)call.reply;
     assert_int_equal(call.n_fds, 2);
     assert_int_equal(
-        tqi_store_map_init(map, call.fds[0], call.fds[1], reply->arena_bytes, reply->slots, &err), TQ_OK);
+        tqi_store_map_init(map, call.fds[0], call.fds[1], reply->arena_bytes, reply->slots, &err),
+        TQ_OK);
     if (incarnation != NULL) {
         *incarnation = reply->incarnation;
     }
