@@ -24,12 +24,13 @@ typedef struct tqi_controller_options {
     const char *manager;        /* type of the system's storage manager */
     const char *manager_config; /* its config, a JSON object */
     const char *config;         /* whole configuration, a JSON object */
-    uint64_t first_counters;   /* tests: 0 = usual; else indexes, incarnations, ordinals and ids start this far below
+    uint64_t
+        first_counters; /* tests: 0 = usual; else indexes, incarnations, ordinals and ids start this far below
                                   their wrap */
 } tqi_controller_options;
 
-int tqi_controller_alloc(
-    uv_loop_t *loop, const tqi_controller_options *options, tqi_controller **out, tq_error *err);
+int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
+                         tqi_controller **out, tq_error *err);
 /* Bound endpoints, joined by commas (an endpoint of port 0 has its real port). */
 const char *tqi_controller_endpoint(const tqi_controller *controller);
 uint64_t tqi_controller_epoch(const tqi_controller *controller);
