@@ -30,6 +30,11 @@ static int plan_check_schema(const tqi_field *field, const tqi_batch_field *in, 
                              "field '%s': kind %u with dtype %u of %u bits is not known", in->name,
                              in->kind, in->dtype.code, in->dtype.bits);
     }
+    if (!in->ragged && in->ndim > TQ_NDIM_MAX) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "field '%s' has rows of %u dims, at most %d are possible", in->name,
+                             in->ndim, TQ_NDIM_MAX);
+    }
     if (in->kind == TQ_VALUE && (in->dtype.code != TQ_UINT || in->dtype.bits != 8)) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': values are bytes of uint8", in->name);
     }
