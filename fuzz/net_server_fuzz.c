@@ -98,7 +98,7 @@ static void fuzz_handle(tqi_request *request, const ProtobufCMessage *message, v
 }
 
 static int fuzz_sink(tqi_request *request, const ProtobufCMessage *message, uint64_t size,
-    struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
+                     struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
 {
     (void)message;
     (void)max;
@@ -166,7 +166,8 @@ static void fuzz_login(uv_loop_t *loop, int fd)
     uv_run(loop, UV_RUN_NOWAIT);
     fuzz_drain(fd, bytes, sizeof bytes);
     /* The nonce is the only field: 32 bytes behind a tag and a length. */
-    if (tqi_auth_proof(&fuzz_token, "tq-client", bytes + TQI_FRAME_HEADER + 2, nonce, session, proof) != TQ_OK) {
+    if (tqi_auth_proof(&fuzz_token, "tq-client", bytes + TQI_FRAME_HEADER + 2, nonce, session,
+                       proof) != TQ_OK) {
         abort();
     }
     Tq__Hello hello;
@@ -190,8 +191,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     tqi_log_set_level(TQI_ERROR);
-    if (uv_loop_init(&loop) != 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0
-        || tqi_server_alloc(&loop, &fuzz_service, NULL, &options, &server, NULL) != TQ_OK) {
+    if (uv_loop_init(&loop) != 0 ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0 ||
+        tqi_server_alloc(&loop, &fuzz_service, NULL, &options, &server, NULL) != TQ_OK) {
         abort();
     }
     tqi_server_adopt(server, fds[0], (data[0] & 2) != 0, "fuzz");

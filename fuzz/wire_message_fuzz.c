@@ -9,12 +9,13 @@
 
 #include "wire/methods.h"
 
-#define PAIR(number, NAME, name, Message, reply, Reply, mode)                                      \
+#define PAIR(number, NAME, name, Message, reply, Reply, mode) \
     &tq__##name##__descriptor, &tq__##reply##__descriptor,
 
-static const ProtobufCMessageDescriptor *const types[] = {&tq__challenge__descriptor,
-    &tq__hello__descriptor, &tq__welcome__descriptor, &tq__error__descriptor, &tq__cancel__descriptor,
-    TQI_CONTROLLER_METHODS(PAIR) TQI_UNIT_METHODS(PAIR)};
+static const ProtobufCMessageDescriptor *const types[] = {
+    &tq__challenge__descriptor, &tq__hello__descriptor,
+    &tq__welcome__descriptor,   &tq__error__descriptor,
+    &tq__cancel__descriptor,    TQI_CONTROLLER_METHODS(PAIR) TQI_UNIT_METHODS(PAIR)};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

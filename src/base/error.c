@@ -15,8 +15,8 @@ const char *tq_strerror(int code)
     switch (code) {
     case TQ_OK:
         return "success";
-#define ERROR_TEXT(name, value, py, pybase, text)                                                  \
-    case value:                                                                                    \
+#define ERROR_TEXT(name, value, py, pybase, text) \
+    case value:                                   \
         return text;
         TQ_ERRORS(ERROR_TEXT)
 #undef ERROR_TEXT
@@ -30,8 +30,8 @@ const char *tq_error_name(int code)
     switch (code) {
     case TQ_OK:
         return "TQ_OK";
-#define ERROR_NAME(name, value, py, pybase, text)                                                  \
-    case value:                                                                                    \
+#define ERROR_NAME(name, value, py, pybase, text) \
+    case value:                                   \
         return #name;
         TQ_ERRORS(ERROR_NAME)
 #undef ERROR_NAME
@@ -86,8 +86,7 @@ int tqi_error_nomem(tq_error *err, const char *what)
 int tqi_error_errno(tq_error *err, int errnum, const char *what)
 {
     char buffer[128];
-    return tqi_error_set(
-        err, TQ_EIO, "%s: %s", what, strerror_r(errnum, buffer, sizeof buffer));
+    return tqi_error_set(err, TQ_EIO, "%s: %s", what, strerror_r(errnum, buffer, sizeof buffer));
 }
 
 int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err)
@@ -97,8 +96,9 @@ int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err
     }
     size_t size = strlen(name);
     if (size > max) {
-        return tqi_error_set(err, TQ_ENAME, "%s name '%.40s...' has %zu bytes, at most %zu are allowed",
-            what, name, size, max);
+        return tqi_error_set(err, TQ_ENAME,
+                             "%s name '%.40s...' has %zu bytes, at most %zu are allowed", what,
+                             name, size, max);
     }
     return TQ_OK;
 }

@@ -8,7 +8,8 @@
 #include <tq/errors.h>
 
 /* Sets code and message and returns the code, so that `return tqi_error_set(...)` reads well.  err may be NULL. */
-int tqi_error_set(tq_error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int tqi_error_set(tq_error *err, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Out of memory, with what was wanted. */
 int tqi_error_nomem(tq_error *err, const char *what);

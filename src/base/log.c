@@ -66,8 +66,8 @@ static void log_stderr(tqi_log_level level, const char *component, const char *t
     struct tm tm;
     gmtime_r(&seconds, &tm);
     int n = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s %s: %s\n",
-        tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
-        (int)(us / 1000 % 1000), log_words[level], component, text);
+                     tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+                     (int)(us / 1000 % 1000), log_words[level], component, text);
     if (n >= (int)sizeof line) {
         n = sizeof line - 1;
         line[n - 1] = '\n';

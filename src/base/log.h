@@ -6,7 +6,12 @@
 #ifndef TQI_BASE_LOG_H
 #define TQI_BASE_LOG_H
 
-typedef enum tqi_log_level { TQI_ERROR = 0, TQI_WARN, TQI_INFO, TQI_DEBUG } tqi_log_level;
+typedef enum tqi_log_level {
+    TQI_ERROR = 0,
+    TQI_WARN,
+    TQI_INFO,
+    TQI_DEBUG
+} tqi_log_level;
 
 void tqi_log_set_level(tqi_log_level level);
 /* "error", "warn", "info", "debug"; -1 for another word. */

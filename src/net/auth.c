@@ -21,7 +21,7 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         return tqi_error_set(err, TQ_EAUTH, "token file '%s' cannot be opened: %s", path,
-            strerror_r(errno, reason, sizeof reason));
+                             strerror_r(errno, reason, sizeof reason));
     }
     /* Room for white space behind the longest token, which an editor may have left. */
     uint8_t bytes[TQI_TOKEN_MAX + 64];
@@ -35,7 +35,7 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
             int errnum = errno;
             close(fd);
             return tqi_error_set(err, TQ_EAUTH, "token file '%s' cannot be read: %s", path,
-                strerror_r(errnum, reason, sizeof reason));
+                                 strerror_r(errnum, reason, sizeof reason));
         }
         if (n == 0) {
             break;
@@ -49,7 +49,7 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
     if (size == 0 || size > TQI_TOKEN_MAX) {
         OPENSSL_cleanse(bytes, sizeof bytes);
         return tqi_error_set(err, TQ_EAUTH, "token file '%s' %s", path,
-            size == 0 ? "is empty" : "is longer than 256 bytes");
+                             size == 0 ? "is empty" : "is longer than 256 bytes");
     }
     memset(token, 0, sizeof *token);
     memcpy(token->bytes, bytes, size);
@@ -59,7 +59,8 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
 }
 
 int tqi_auth_proof(const tqi_token *token, const char *role, const uint8_t first[TQI_NONCE],
-    const uint8_t second[TQI_NONCE], const uint8_t session[TQI_SESSION_ID], uint8_t proof[TQI_PROOF])
+                   const uint8_t second[TQI_NONCE], const uint8_t session[TQI_SESSION_ID],
+                   uint8_t proof[TQI_PROOF])
 {
     uint8_t text[16 + 2 * TQI_NONCE + TQI_SESSION_ID];
     size_t size = strlen(role);
@@ -71,8 +72,8 @@ int tqi_auth_proof(const tqi_token *token, const char *role, const uint8_t first
     memcpy(text + size, session, TQI_SESSION_ID);
     size += TQI_SESSION_ID;
     unsigned int length = 0;
-    if (!HMAC(EVP_sha256(), token->bytes, (int)token->size, text, size, proof, &length)
-        || length != TQI_PROOF) {
+    if (!HMAC(EVP_sha256(), token->bytes, (int)token->size, text, size, proof, &length) ||
+        length != TQI_PROOF) {
         return TQ_EINTERNAL;
     }
     return TQ_OK;

@@ -356,7 +356,9 @@ static void test_unknown_kind(void **state)
     testing_raw_connect(&raw, server.endpoint);
     testing_raw_login(&raw);
     uint8_t payload[100] = {0};
-    testing_raw_frame(&raw, &(tqi_frame){.version = 1, .kind = 999, .request = 1, .payload = sizeof payload}, NULL);
+    testing_raw_frame(
+        &raw, &(tqi_frame){.version = 1, .kind = 999, .request = 1, .payload = sizeof payload},
+        NULL);
     testing_raw_send(&raw, payload, sizeof payload);
     testing_until(&raw.size, TQI_FRAME_HEADER + 4);
     tqi_frame reply;
@@ -364,7 +366,8 @@ static void test_unknown_kind(void **state)
     assert_int_equal(reply.kind, TQI_FAILED);
     assert_int_equal(reply.request, 1);
     raw.size = 0;
-    testing_raw_frame(&raw, &(tqi_frame){.version = 1, .kind = TQI_RESERVE, .request = 2, .ack = 2}, NULL);
+    testing_raw_frame(&raw, &(tqi_frame){.version = 1, .kind = TQI_RESERVE, .request = 2, .ack = 2},
+                      NULL);
     testing_until(&raw.size, TQI_FRAME_HEADER);
     assert_int_equal(tqi_frame_decode(raw.bytes, &reply, NULL), TQ_OK);
     assert_int_equal(reply.kind, TQI_RESERVE);

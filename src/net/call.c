@@ -79,7 +79,8 @@ static void call_fail(tqi_call *call, const tq_error *why)
 
 /* ---------------------------------------------------------------------------------------------------- start */
 
-static int call_check(const tqi_channel *channel, const tqi_call_args *args, const tqi_method *method, tq_error *err)
+static int call_check(const tqi_channel *channel, const tqi_call_args *args,
+                      const tqi_method *method, tq_error *err)
 {
     if (channel->state == TQI_CHANNEL_CLOSED) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
@@ -89,8 +90,9 @@ static int call_check(const tqi_channel *channel, const tqi_call_args *args, con
     }
     size_t size = protobuf_c_message_get_packed_size(args->message);
     if (size > TQI_FRAME_BODY_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "a %s of %zu bytes is too large, at most %u are allowed",
-            method->name, size, (unsigned)TQI_FRAME_BODY_MAX);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "a %s of %zu bytes is too large, at most %u are allowed", method->name,
+                             size, (unsigned)TQI_FRAME_BODY_MAX);
     }
     return TQ_OK;
 }
@@ -198,7 +200,8 @@ void tqi_call_end_cancelled(tqi_connector *connector)
         connector->flusher.called_out = true;
         DL_DELETE2(connector->ending, call, ending_prev, ending_next);
         tq_error err;
-        tqi_error_set(&err, TQ_ECANCELED, "%s was cancelled before it was sent", call->method->name);
+        tqi_error_set(&err, TQ_ECANCELED, "%s was cancelled before it was sent",
+                      call->method->name);
         call_fail(call, &err);
         tqi_channel_settle(channel);
     }
@@ -255,12 +258,13 @@ static void call_timeout(tqi_call *call)
     tqi_channel *channel = call->channel;
     tq_error err;
     if (channel->state == TQI_CHANNEL_OPEN) {
-        tqi_error_set(&err, TQ_ETIMEDOUT, "%s: the deadline passed before %s answered", call->method->name,
-            channel->endpoint);
+        tqi_error_set(&err, TQ_ETIMEDOUT, "%s: the deadline passed before %s answered",
+                      call->method->name, channel->endpoint);
     } else {
         tqi_error_set(&err, TQ_EUNREACHABLE, "%s: %s cannot be reached: %s", call->method->name,
-            channel->endpoint,
-            channel->reason.code != TQ_OK ? channel->reason.message : "no connection was made in time");
+                      channel->endpoint,
+                      channel->reason.code != TQ_OK ? channel->reason.message
+                                                    : "no connection was made in time");
     }
     if (call->tx->touched) {
         call_abandon(call, &err);
@@ -297,14 +301,16 @@ void tqi_call_stale(tqi_channel *channel)
 {
     uint64_t limit = channel->next_request;
     tq_error err;
-    tqi_error_set(&err, TQ_ESTALE, "%s does not know this client any more: it may have been restarted",
-        channel->endpoint);
+    tqi_error_set(&err, TQ_ESTALE,
+                  "%s does not know this client any more: it may have been restarted",
+                  channel->endpoint);
     bool found = true;
     while (found && channel->state != TQI_CHANNEL_CLOSED) {
         /* From the start again after each: its callback may end any other. */
         found = false;
         tqi_call *call;
-        for (call = channel->calls; call && call_before(call->number, limit); call = call->hh.next) {
+        for (call = channel->calls; call && call_before(call->number, limit);
+             call = call->hh.next) {
             if (call->method->keep && call->tx->touched) {
                 found = true;
                 call_fail(call, &err);

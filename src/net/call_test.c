@@ -146,7 +146,8 @@ static void test_orphan(void **state)
     call.release_on = channel;
     testing_claim(channel, &call, false, 0.05);
     testing_until(&server.n_waiting, 1);
-    tqi_request_on_cancel(server.waiting[0], NULL, NULL); /* this one takes no cancel: it ends at its own pace */
+    tqi_request_on_cancel(server.waiting[0], NULL,
+                          NULL); /* this one takes no cancel: it ends at its own pace */
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_ETIMEDOUT);
     testing_answer(&server);
@@ -191,7 +192,9 @@ static void expire(tqi_call *call)
 static void test_deadline_in_payload(void **state)
 {
     (void)state;
-    enum { SIZE = 8 << 20 };
+    enum {
+        SIZE = 8 << 20
+    };
     static const uint16_t kinds[] = {TQI_UNIT_WRITE, TQI_PUBLISH, TQI_UNIT_READ};
     testing_call first = {0};
     testing_reserve(channel, &first, 1, 10);
@@ -241,7 +244,9 @@ static void test_deadline_in_payload(void **state)
 static void test_close_in_payload(void **state)
 {
     (void)state;
-    enum { SIZE = 8 << 20 };
+    enum {
+        SIZE = 8 << 20
+    };
     tqi_connector *own = testing_connector(&testing_token, 0);
     tqi_channel *other = testing_channel(own, server.endpoint);
     uint8_t *data = calloc(2, SIZE);
@@ -285,7 +290,7 @@ static void test_second_endpoint(void **state)
     (void)state;
     char endpoint[700];
     snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:localhost:1,%s",
-        server.endpoint);
+             server.endpoint);
     tqi_connector *own = testing_connector(&testing_token, 0);
     tqi_channel *list = testing_channel(own, endpoint);
     testing_call call = {0};
@@ -301,7 +306,8 @@ static void test_closed_client(void **state)
     (void)state;
     for (int rounds = 0; rounds < 20; rounds++) {
         tqi_connector *own = testing_connector(&testing_token, 0);
-        tqi_channel *unreachable = testing_channel(own, rounds % 2 ? "tcp:localhost:1" : server.endpoint);
+        tqi_channel *unreachable =
+            testing_channel(own, rounds % 2 ? "tcp:localhost:1" : server.endpoint);
         testing_call call = {0};
         testing_claim(unreachable, &call, false, -1);
         for (int i = 0; i < rounds / 2; i++) {
@@ -318,7 +324,9 @@ static void test_closed_client(void **state)
 static void test_heap(void **state)
 {
     (void)state;
-    enum { N = 500 };
+    enum {
+        N = 500
+    };
     tqi_heap heap = {0};
     tqi_call *calls = calloc(N, sizeof *calls);
     assert_non_null(calls);
@@ -349,7 +357,9 @@ static void test_heap(void **state)
 static void test_many_deadlines(void **state)
 {
     (void)state;
-    enum { N = 3000 };
+    enum {
+        N = 3000
+    };
     testing_call *calls = calloc(N, sizeof *calls);
     assert_non_null(calls);
     tqi_channel *nowhere = testing_channel(connector, "unix:/nonexistent/tq.sock");

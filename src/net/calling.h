@@ -12,12 +12,12 @@
 
 #include "net/internal.h"
 
-#define TQI_ATTEMPT_MS 5000 /* to connect and greet */
-#define TQI_GOODBYE_MS 200  /* to send what is queued at the end */
-#define TQI_BACKOFF_MIN_MS 10
-#define TQI_BACKOFF_MAX_MS 1000
+#define TQI_ATTEMPT_MS      5000 /* to connect and greet */
+#define TQI_GOODBYE_MS      200  /* to send what is queued at the end */
+#define TQI_BACKOFF_MIN_MS  10
+#define TQI_BACKOFF_MAX_MS  1000
 #define TQI_BACKOFF_CALM_NS 1000000000u /* a connection that lived that long was a good one */
-#define TQI_PROTO_ERRORS 3              /* in a row until calls fail */
+#define TQI_PROTO_ERRORS    3           /* in a row until calls fail */
 
 typedef struct tqi_fd_chunk tqi_fd_chunk;
 typedef struct tqi_resolve tqi_resolve;
@@ -120,15 +120,15 @@ struct tqi_call {
     tqi_channel *channel;
     const tqi_method *method;
     tqi_tx *tx;
-    bool listed;    /* in channel->calls */
-    bool kept;      /* in channel->keeps */
-    bool ended;     /* done was called: only the orphan is waited for */
+    bool listed; /* in channel->calls */
+    bool kept;   /* in channel->keeps */
+    bool ended;  /* done was called: only the orphan is waited for */
     bool cancelled;
     bool ending;    /* in connector->ending */
     bool lost;      /* cannot be sent again */
     size_t heap_at; /* place in the heap + 1, 0 = in none */
     tqi_call_args args;
-    tqi_call *prev, *next;         /* keeps */
+    tqi_call *prev, *next; /* keeps */
     tqi_call *ending_prev, *ending_next;
 };
 
@@ -163,7 +163,8 @@ void tqi_dial_stop(tqi_channel *channel);
 
 /* greet.c */
 int tqi_greet_head(const tqi_frame *frame, tq_error *err);
-int tqi_greet_body(tqi_channel *channel, const tqi_frame *frame, const uint8_t *body, tq_error *err);
+int tqi_greet_body(tqi_channel *channel, const tqi_frame *frame, const uint8_t *body,
+                   tq_error *err);
 
 /* reply.c */
 extern const tqi_conn_ops tqi_channel_ops;

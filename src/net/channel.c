@@ -102,7 +102,8 @@ static void channel_pause(tqi_channel *channel)
     }
     channel->state = TQI_CHANNEL_WAIT;
     /* Half of it is chance, so that clients of a restarted server do not come all at once. */
-    unsigned delay = channel->backoff_ms / 2 + (unsigned)(tqi_random_id() % (channel->backoff_ms / 2 + 1));
+    unsigned delay =
+        channel->backoff_ms / 2 + (unsigned)(tqi_random_id() % (channel->backoff_ms / 2 + 1));
     uv_timer_start(&channel->retry_timer, channel_on_retry, delay, 0);
     channel->backoff_ms *= 2;
     if (channel->backoff_ms > TQI_BACKOFF_MAX_MS) {
@@ -254,7 +255,7 @@ void tqi_channel_arm_deadline(tqi_channel *channel)
     uint64_t now = tqi_now();
     uint64_t deadline = call->args.deadline;
     uv_timer_start(&channel->deadline_timer, channel_on_deadline,
-        deadline > now ? (deadline - now) / 1000000 + 1 : 0, 0);
+                   deadline > now ? (deadline - now) / 1000000 + 1 : 0, 0);
 }
 
 static void channel_on_deadline(uv_timer_t *timer)
@@ -288,8 +289,8 @@ static tqi_channel *channel_find(tqi_connector *connector, const char *endpoint)
     return NULL;
 }
 
-int tqi_channel_get(
-    tqi_connector *connector, const char *endpoint, tqi_channel **out, tq_error *err)
+int tqi_channel_get(tqi_connector *connector, const char *endpoint, tqi_channel **out,
+                    tq_error *err)
 {
     if (connector->closing) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
@@ -391,7 +392,8 @@ void tqi_channel_close(tqi_channel *channel)
 }
 
 void tqi_channel_on_open(tqi_channel *channel,
-    void (*fn)(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg)
+                         void (*fn)(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg),
+                         void *arg)
 {
     size_t i = 0;
     while (i < channel->n_on_open && channel->on_open[i].arg != arg) {
@@ -404,7 +406,8 @@ void tqi_channel_on_open(tqi_channel *channel,
         return;
     }
     if (i == channel->n_on_open) {
-        if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof *channel->on_open) != TQ_OK) {
+        if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof *channel->on_open) !=
+            TQ_OK) {
             tqi_log(TQI_ERROR, "client", "out of memory for a callback of %s", channel->endpoint);
             return;
         }

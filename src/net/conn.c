@@ -69,7 +69,7 @@ void tqi_conn_arm(tqi_conn *conn)
 }
 
 int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socket, bool connecting,
-    const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err)
+                  const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err)
 {
     tqi_conn *conn = calloc(1, sizeof *conn);
     uint8_t *input = malloc(TQI_CONN_INPUT);
@@ -82,8 +82,8 @@ int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socke
     if (rc != 0) {
         free(conn);
         free(input);
-        return tqi_error_set(
-            err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "cannot poll a socket: %s", uv_strerror(rc));
+        return tqi_error_set(err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "cannot poll a socket: %s",
+                             uv_strerror(rc));
     }
     conn->poll.data = conn;
     conn->ops = ops;

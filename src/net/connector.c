@@ -75,15 +75,16 @@ static void connector_tick(void *owner)
     }
 }
 
-int tqi_connector_alloc(
-    uv_loop_t *loop, const tqi_connector_options *options, tqi_connector **out, tq_error *err)
+int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, tqi_connector **out,
+                        tq_error *err)
 {
     if (!options->token || options->token->size == 0) {
         return tqi_error_set(err, TQ_EINVAL, "a client needs a token");
     }
     const char *name = options->name ? options->name : "";
     if (strlen(name) > 255) {
-        return tqi_error_set(err, TQ_ENAME, "session name has %zu bytes, at most 255 are allowed", strlen(name));
+        return tqi_error_set(err, TQ_ENAME, "session name has %zu bytes, at most 255 are allowed",
+                             strlen(name));
     }
     tqi_connector *connector = calloc(1, sizeof *connector);
     if (!connector) {

@@ -15,7 +15,11 @@
 #include "net/internal.h"
 #include "net/testing.h"
 
-enum { UP, DOWN, WAYS }; /* to the server, to the client */
+enum {
+    UP,
+    DOWN,
+    WAYS
+}; /* to the server, to the client */
 
 typedef struct relay relay;
 

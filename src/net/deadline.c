@@ -31,8 +31,8 @@ static void heap_down(tqi_heap *heap, size_t at, tqi_call *call)
         if (child >= heap->count) {
             break;
         }
-        if (child + 1 < heap->count
-            && heap->items[child + 1]->args.deadline < heap->items[child]->args.deadline) {
+        if (child + 1 < heap->count &&
+            heap->items[child + 1]->args.deadline < heap->items[child]->args.deadline) {
             child++;
         }
         if (call->args.deadline <= heap->items[child]->args.deadline) {

@@ -53,9 +53,8 @@ static void dial_connect(tqi_channel *channel, const struct sockaddr *addr, sock
         tqi_channel_failed(channel, &err);
         return;
     }
-    if (tqi_conn_open(connector->loop, &connector->flusher, fd, unix_socket, rc != 0, &tqi_channel_ops,
-            channel, &channel->conn, &err)
-        != TQ_OK) {
+    if (tqi_conn_open(connector->loop, &connector->flusher, fd, unix_socket, rc != 0,
+                      &tqi_channel_ops, channel, &channel->conn, &err) != TQ_OK) {
         atomic_store(slot, -1);
         close(fd);
         tqi_channel_failed(channel, &err);
@@ -105,8 +104,9 @@ static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo 
 
 static void dial_resolve(tqi_channel *channel, const tqi_endpoint *endpoint)
 {
-    struct addrinfo hints = {
-        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+    struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                             .ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
     struct addrinfo *list = NULL;
     if (getaddrinfo(endpoint->host, endpoint->port, &hints, &list) == 0) {
         channel->addresses = list;
@@ -117,12 +117,13 @@ static void dial_resolve(tqi_channel *channel, const tqi_endpoint *endpoint)
     hints.ai_flags = AI_NUMERICSERV;
     tqi_resolve *resolve = calloc(1, sizeof *resolve);
     int rc = resolve ? uv_getaddrinfo(channel->connector->loop, &resolve->req, dial_on_resolved,
-                           endpoint->host, endpoint->port, &hints)
+                                      endpoint->host, endpoint->port, &hints)
                      : UV_ENOMEM;
     if (rc != 0) {
         free(resolve);
         tq_error err;
-        tqi_error_set(&err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "look-up of the name: %s", uv_strerror(rc));
+        tqi_error_set(&err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "look-up of the name: %s",
+                      uv_strerror(rc));
         tqi_channel_failed(channel, &err);
         return;
     }

@@ -15,8 +15,7 @@
 
 #include "base/error.h"
 
-static int endpoint_parse_unix(
-    const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
+static int endpoint_parse_unix(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
 {
     const size_t prefix = strlen("unix:");
     if (size == prefix) {
@@ -24,9 +23,10 @@ static int endpoint_parse_unix(
     }
     size_t length = size - prefix;
     if (length >= sizeof endpoint->path) {
-        return tqi_error_set(err, TQ_EINVAL,
-            "path of endpoint '%.*s' has %zu bytes, a unix socket allows at most %zu", (int)size, text,
-            length, sizeof endpoint->path - 1);
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "path of endpoint '%.*s' has %zu bytes, a unix socket allows at most %zu", (int)size,
+            text, length, sizeof endpoint->path - 1);
     }
     endpoint->unix_socket = true;
     memcpy(endpoint->path, text + prefix, length);
@@ -47,17 +47,20 @@ static int endpoint_parse_tcp(const char *text, size_t size, tqi_endpoint *endpo
         host++;
         host_end--;
     } else if (colon > host && memchr(host, ':', (size_t)(colon - host))) {
-        return tqi_error_set(err, TQ_EINVAL,
-            "endpoint '%.*s': an IPv6 address is written in brackets, tcp:[address]:port", (int)size, text);
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "endpoint '%.*s': an IPv6 address is written in brackets, tcp:[address]:port",
+            (int)size, text);
     }
     if (colon <= host || host_end <= host || port >= end) {
-        return tqi_error_set(
-            err, TQ_EINVAL, "endpoint '%.*s' is not of the form tcp:host:port", (int)size, text);
+        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s' is not of the form tcp:host:port",
+                             (int)size, text);
     }
     size_t host_size = (size_t)(host_end - host);
     size_t port_size = (size_t)(end - port);
     if (host_size >= sizeof endpoint->host) {
-        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.40s...': the host name is too long", text);
+        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.40s...': the host name is too long",
+                             text);
     }
     unsigned long number = 0;
     for (size_t i = 0; i < port_size; i++) {
@@ -68,8 +71,9 @@ static int endpoint_parse_tcp(const char *text, size_t size, tqi_endpoint *endpo
         number = number * 10 + (unsigned long)(port[i] - '0');
     }
     if (number > 65535) {
-        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s': the port is not a number from 0 to 65535",
-            (int)size, text);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "endpoint '%.*s': the port is not a number from 0 to 65535", (int)size,
+                             text);
     }
     memcpy(endpoint->host, host, host_size);
     snprintf(endpoint->port, sizeof endpoint->port, "%lu", number);
@@ -86,7 +90,7 @@ int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq
         return endpoint_parse_tcp(text, size, endpoint, err);
     }
     return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s' begins with neither unix: nor tcp:",
-        (int)(size < 200 ? size : 200), text);
+                         (int)(size < 200 ? size : 200), text);
 }
 
 int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count, tq_error *err)
@@ -128,7 +132,8 @@ void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size)
     }
 }
 
-void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr, socklen_t *size)
+void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr,
+                              socklen_t *size)
 {
     memset(addr, 0, sizeof *addr);
     addr->sun_family = AF_UNIX;
@@ -216,7 +221,7 @@ static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_er
     if (rc != 0 || listen(fd, SOMAXCONN) != 0) {
         char reason[128];
         rc = tqi_error_set(err, TQ_EIO, "cannot listen on unix:%s: %s", endpoint->path,
-            strerror_r(errno, reason, sizeof reason));
+                           strerror_r(errno, reason, sizeof reason));
         goto fail;
     }
     *fd_out = fd;
@@ -226,12 +231,13 @@ fail:
     return rc;
 }
 
-static int endpoint_listen_tcp(
-    const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size, tq_error *err)
+static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *bound,
+                               size_t bound_size, tq_error *err)
 {
     char text[TQI_ENDPOINT_MAX];
     tqi_endpoint_format(endpoint, text, sizeof text);
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *list = NULL;
     int rc = getaddrinfo(endpoint->host, endpoint->port, &hints, &list);
     if (rc != 0) {
@@ -256,8 +262,9 @@ static int endpoint_listen_tcp(
     freeaddrinfo(list);
     if (fd < 0) {
         char reason[128];
-        return tqi_error_set(err, errnum == EADDRINUSE ? TQ_EEXIST : TQ_EIO, "cannot listen on %s: %s",
-            text, strerror_r(errnum, reason, sizeof reason));
+        return tqi_error_set(err, errnum == EADDRINUSE ? TQ_EEXIST : TQ_EIO,
+                             "cannot listen on %s: %s", text,
+                             strerror_r(errnum, reason, sizeof reason));
     }
     struct sockaddr_storage addr;
     socklen_t size = sizeof addr;
@@ -271,8 +278,8 @@ static int endpoint_listen_tcp(
     return TQ_OK;
 }
 
-int tqi_endpoint_listen(
-    const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size, tq_error *err)
+int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size,
+                        tq_error *err)
 {
     if (endpoint->unix_socket) {
         tqi_endpoint_format(endpoint, bound, bound_size);

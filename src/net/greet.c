@@ -13,9 +13,10 @@
 
 int tqi_greet_head(const tqi_frame *frame, tq_error *err)
 {
-    if (frame->body > GREET_BODY_MAX || frame->payload > 0
-        || (frame->kind != TQI_CHALLENGE && frame->kind != TQI_WELCOME && frame->kind != TQI_FAILED)) {
-        return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, in the handshake",
+    if (frame->body > GREET_BODY_MAX || frame->payload > 0 ||
+        (frame->kind != TQI_CHALLENGE && frame->kind != TQI_WELCOME && frame->kind != TQI_FAILED)) {
+        return tqi_error_set(
+            err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, in the handshake",
             (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
     }
     return TQ_OK;
@@ -32,8 +33,7 @@ static int greet_challenge(tqi_channel *channel, const Tq__Challenge *challenge,
     tqi_random(channel->client_nonce, TQI_NONCE);
     uint8_t proof[TQI_PROOF];
     if (tqi_auth_proof(&connector->token, "tq-client", channel->server_nonce, channel->client_nonce,
-            connector->session, proof)
-        != TQ_OK) {
+                       connector->session, proof) != TQ_OK) {
         return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
     }
     Tq__Hello hello;
@@ -57,12 +57,12 @@ static int greet_welcome(tqi_channel *channel, const Tq__Welcome *welcome, tq_er
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without a Challenge");
     }
     if (tqi_auth_proof(&connector->token, "tq-server", channel->client_nonce, channel->server_nonce,
-            connector->session, proof)
-        != TQ_OK) {
+                       connector->session, proof) != TQ_OK) {
         return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
     }
     if (welcome->proof.len != TQI_PROOF || !tqi_auth_equal(proof, welcome->proof.data, TQI_PROOF)) {
-        return tqi_error_set(err, TQ_EAUTH, "authentication failed: the server does not know the token");
+        return tqi_error_set(err, TQ_EAUTH,
+                             "authentication failed: the server does not know the token");
     }
     if (welcome->epoch == 0) {
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without an epoch");
@@ -73,8 +73,9 @@ static int greet_welcome(tqi_channel *channel, const Tq__Welcome *welcome, tq_er
 
 int tqi_greet_body(tqi_channel *channel, const tqi_frame *frame, const uint8_t *body, tq_error *err)
 {
-    const ProtobufCMessageDescriptor *type = frame->kind == TQI_CHALLENGE ? &tq__challenge__descriptor
-        : frame->kind == TQI_WELCOME                                      ? &tq__welcome__descriptor
+    const ProtobufCMessageDescriptor *type = frame->kind == TQI_CHALLENGE
+                                                 ? &tq__challenge__descriptor
+                                             : frame->kind == TQI_WELCOME ? &tq__welcome__descriptor
                                                                           : &tq__error__descriptor;
     ProtobufCMessage *message = tqi_message_decode(type, body, frame->body, err);
     if (!message) {

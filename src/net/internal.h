@@ -22,7 +22,7 @@
 /* ------------------------------------------------------------------------------------------------ endpoints */
 
 #define TQI_ENDPOINT_MAX 300 /* bytes of one endpoint's text with its closing 0 */
-#define TQI_PEER_MAX 80      /* likewise of a peer's address */
+#define TQI_PEER_MAX     80  /* likewise of a peer's address */
 
 typedef struct tqi_endpoint {
     bool unix_socket;
@@ -37,10 +37,11 @@ int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq
 int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count, tq_error *err);
 /* "unix:/path", "tcp:host:port" */
 void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size);
-void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr, socklen_t *size);
+void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr,
+                              socklen_t *size);
 /* A listening non-blocking socket; `bound` gets the endpoint with its real port. */
-int tqi_endpoint_listen(
-    const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size, tq_error *err);
+int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size,
+                        tq_error *err);
 /* Address of the other end: "unix" or "tcp:1.2.3.4:5". */
 void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size);
 /* Options of a connected tcp socket: no delay, dead peers are noticed. */
@@ -53,7 +54,8 @@ void tqi_socket_tune(int fd, bool unix_socket);
 
 /* HMAC-SHA256(token, role | first nonce | second nonce | session). */
 int tqi_auth_proof(const tqi_token *token, const char *role, const uint8_t first[TQI_NONCE],
-    const uint8_t second[TQI_NONCE], const uint8_t session[TQI_SESSION_ID], uint8_t proof[TQI_PROOF]);
+                   const uint8_t second[TQI_NONCE], const uint8_t session[TQI_SESSION_ID],
+                   uint8_t proof[TQI_PROOF]);
 /* Compares in constant time. */
 bool tqi_auth_equal(const uint8_t *a, const uint8_t *b, size_t size);
 
@@ -67,22 +69,22 @@ typedef struct tqi_tx {
     struct tqi_tx *prev, *next;
     unsigned refs;
     bool queued;
-    bool touched;   /* some of its bytes were sent, ever */
-    int segment;    /* first segment that is not sent whole */
-    size_t offset;  /* bytes of it that are sent */
+    bool touched;  /* some of its bytes were sent, ever */
+    int segment;   /* first segment that is not sent whole */
+    size_t offset; /* bytes of it that are sent */
     int n_fds;
-    int fds[TQI_FDS_MAX]; /* own */
+    int fds[TQI_FDS_MAX];    /* own */
     void (*sent)(void *arg); /* called once: sent, or connection lost */
     void *arg;
-    uint8_t *copy;  /* own copy of the payload, or NULL */
+    uint8_t *copy; /* own copy of the payload, or NULL */
     uint8_t header[TQI_FRAME_HEADER];
-    int n;               /* segments: header, body, payload */
-    struct iovec iov[];  /* then the body's bytes */
+    int n;              /* segments: header, body, payload */
+    struct iovec iov[]; /* then the body's bytes */
 } tqi_tx;
 
 /* A frame with its message packed (message may be NULL) and borrowed payload; refs is 1.  NULL: out of memory. */
-tqi_tx *tqi_tx_make(
-    const tqi_frame *frame, const ProtobufCMessage *message, const struct iovec *payload, int count);
+tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
+                    const struct iovec *payload, int count);
 /* Changes the ack of a frame that is not sent yet. */
 void tqi_tx_set_ack(tqi_tx *tx, uint64_t ack);
 /* Makes the payload the frame's own, so that its memory may go away; TQ_OK or TQ_ENOMEM. */
@@ -96,7 +98,7 @@ void tqi_tx_rele(tqi_tx *tx);
 /* ----------------------------------------------------------------------------------------------- connections */
 
 #define TQI_CONN_INPUT 65536 /* bytes read ahead */
-#define TQI_SINK_MAX 4096    /* pieces that a sink may give */
+#define TQI_SINK_MAX   4096  /* pieces that a sink may give */
 
 typedef struct tqi_conn tqi_conn;
 
@@ -108,8 +110,8 @@ typedef struct tqi_conn_ops {
     int (*head)(tqi_conn *conn, const tqi_frame *frame, tq_error *err);
     /* The body is there (valid during the call), the payload is not.  Called also for a frame without payload; with one,
      * fills iov (at most TQI_SINK_MAX) with places of together frame->payload bytes, or leaves *count at 0: dropped. */
-    int (*body)(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov, int *count,
-        tq_error *err);
+    int (*body)(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
+                int *count, tq_error *err);
     /* The frame is complete. */
     int (*done)(tqi_conn *conn, const tqi_frame *frame, tq_error *err);
     /* The connection ended or broke the protocol; the owner must close it.  err->code is TQ_EPROTO, TQ_EVERSION, TQ_EIO
@@ -121,13 +123,18 @@ typedef struct tqi_conn_ops {
     void (*freed)(tqi_conn *conn);
 } tqi_conn_ops;
 
-enum { TQI_RX_HEAD, TQI_RX_BODY, TQI_RX_PAYLOAD };
+enum {
+    TQI_RX_HEAD,
+    TQI_RX_BODY,
+    TQI_RX_PAYLOAD
+};
 
 /* Sends what was queued on its connections before the loop waits. */
 typedef struct tqi_flusher {
     uv_prepare_t prepare;
     uv_check_t check;
-    uv_idle_t wake; /* runs for one round after callbacks in prepare: somebody may wait for them with UV_RUN_ONCE */
+    uv_idle_t
+        wake; /* runs for one round after callbacks in prepare: somebody may wait for them with UV_RUN_ONCE */
     bool called_out;
     tqi_conn *dirty;
     void (*tick)(void *owner); /* before each round; may be NULL */
@@ -142,8 +149,9 @@ struct tqi_conn {
     void *owner;
     tqi_flusher *flusher;
     int fd;
-    atomic_int *fd_slot; /* where the owner noted fd for a forked child, or NULL; -1 again before fd is closed */
-    int armed;           /* events polled for */
+    atomic_int *
+        fd_slot; /* where the owner noted fd for a forked child, or NULL; -1 again before fd is closed */
+    int armed; /* events polled for */
     bool unix_socket;
     bool connecting;
     bool closed;
@@ -164,7 +172,8 @@ struct tqi_conn {
     uint64_t payload_left;
     int fds[2 * TQI_FDS_MAX]; /* received, not taken by a frame yet */
     int n_fds;
-    int frame_fds[TQI_FDS_MAX]; /* of the frame at hand; the owner takes some by setting them to -1 */
+    int frame_fds
+        [TQI_FDS_MAX]; /* of the frame at hand; the owner takes some by setting them to -1 */
     int n_frame_fds;
 
     /* out */
@@ -175,13 +184,14 @@ struct tqi_conn {
     tqi_conn *prev, *next; /* the owner's */
 };
 
-void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *owner), void *owner);
+void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *owner),
+                      void *owner);
 /* Closes the handles; `freed` is called from the loop. */
 void tqi_flusher_stop(tqi_flusher *flusher, void (*freed)(void *owner));
 
 /* Takes a connected socket, or one whose connect is in progress.  On failure the socket stays the caller's. */
 int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socket, bool connecting,
-    const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err);
+                  const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err);
 /* Queues; takes over one reference of tx. */
 void tqi_conn_send(tqi_conn *conn, tqi_tx *tx);
 /* Takes a frame that is queued and not touched out of the queue and drops the queue's reference. */

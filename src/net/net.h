@@ -15,6 +15,10 @@
  * to 1 s, with jitter) until their deadlines.  When the server does not know the session any more (it was restarted,
  * or the grace time is over), KEEP calls that had been sent fail with TQ_ESTALE, all others are sent.  A call whose
  * deadline passes with no connection fails with TQ_EUNREACHABLE and the last reason, else with TQ_ETIMEDOUT.
+ * TQ_EAUTH and TQ_EVERSION end the calls at once.  A held channel that was connected once connects again by itself.
+ *
+ * One client reaches one server through one channel only (one endpoint string): request numbers are the channel's, and
+ * a second connection of a session takes the place of the first.
  */
 #ifndef TQI_NET_H
 #define TQI_NET_H
@@ -31,8 +35,8 @@
 #include <tq/errors.h>
 
 #define TQI_SESSION_ID 16
-#define TQI_TOKEN_MAX 256
-#define TQI_FDS_MAX 4
+#define TQI_TOKEN_MAX  256
+#define TQI_FDS_MAX    4
 
 /* Secret shared by everybody of one system. */
 typedef struct tqi_token {
@@ -62,31 +66,34 @@ typedef struct tqi_service {
      * until then. */
     void (*handle)(tqi_request *request, const ProtobufCMessage *message, void *ctx);
     /* Where the payload of a request goes, asked when its body is there and its payload is not: fills iov (at most
-     * max) that add up to `size` bytes and stay valid until handle.  An error fails the request; its payload is read
+     * max = 4096) that add up to `size` bytes and stay valid until handle.  An error fails the request; its payload is read
      * and dropped.  NULL: requests with payload are refused. */
-    int (*sink)(tqi_request *request, const ProtobufCMessage *message, uint64_t size, struct iovec *iov, int max,
-        int *count, void *ctx, tq_error *err);
-    /* The connection broke between sink and handle: the places given are no longer written to.  May be NULL. */
+    int (*sink)(tqi_request *request, const ProtobufCMessage *message, uint64_t size,
+                struct iovec *iov, int max, int *count, void *ctx, tq_error *err);
+    /* After sink, instead of handle, when the payload did not arrive whole (the connection broke, no memory): the places
+     * given are no longer written to.  May be NULL. */
     void (*sink_failed)(tqi_request *request, void *ctx);
 } tqi_service;
 
 typedef struct tqi_server_options {
-    uint64_t epoch;          /* announced to clients; not 0 */
-    const tqi_token *token;  /* copied */
-    uint64_t grace_ms;       /* life of a session without connection */
-    uint64_t first_request;  /* unused by servers; 0 */
+    uint64_t epoch;         /* announced to clients; not 0 */
+    const tqi_token *token; /* copied */
+    uint64_t grace_ms;      /* life of a session without connection */
+    uint64_t first_request; /* unused by servers; 0 */
 } tqi_server_options;
 
-int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx, const tqi_server_options *options,
-    tqi_server **out, tq_error *err);
+int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
+                     const tqi_server_options *options, tqi_server **out, tq_error *err);
 /* Binds and listens; may be called for several endpoints.  "tcp:host:0" picks a port.  An existing unix socket path is
  * replaced only when nobody accepts on it.  The bound endpoint is written to `bound` (may be NULL). */
-int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, size_t bound_size, tq_error *err);
+int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, size_t bound_size,
+                      tq_error *err);
 /* Stops listening, ends all sessions (session_end is called), closes connections, removes unix sockets, and calls done
  * from the loop when the last handle is closed; the server is freed then. */
 void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg);
 /* Calls fn for every session. */
-void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session, void *arg), void *arg);
+void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session, void *arg),
+                             void *arg);
 uint64_t tqi_server_requests(const tqi_server *server);
 
 /* A session, valid from session_open to session_end (inclusive). */
@@ -94,7 +101,8 @@ const char *tqi_session_name(const tqi_session *session);
 const uint8_t *tqi_session_id(const tqi_session *session);
 uint64_t tqi_session_pid(const tqi_session *session);
 const char *tqi_session_host(const tqi_session *session);
-const char *tqi_session_endpoint(const tqi_session *session); /* of its last connection: "unix" or "tcp:1.2.3.4:5" */
+const char *tqi_session_endpoint(
+    const tqi_session *session); /* of its last connection: "unix" or "tcp:1.2.3.4:5" */
 bool tqi_session_connected(const tqi_session *session);
 uint64_t tqi_session_age_ms(const tqi_session *session);
 /* Same user over a unix socket, with a pidfd: descriptors may be passed, and its death is seen. */
@@ -112,24 +120,28 @@ int tqi_request_payload(const tqi_request *request, const struct iovec **iov);
 /* For a request that waits: called when the client cancels it or its session ends; the callee must then end the
  * request (reply, or fail with TQ_ECANCELED) before it returns.  A request without it finishes at its own pace and its
  * reply is dropped when the session is gone. */
-void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request, void *arg), void *arg);
+void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request, void *arg),
+                           void *arg);
 /* For a KEEP request: called once, after its successful reply was acknowledged (acked true) or when the session ended
- * before that (false); before session_end. */
+ * before that (false); before session_end.  Never called for a request that fails. */
 void tqi_request_on_settled(tqi_request *request, void (*fn)(bool acked, void *arg), void *arg);
 
 /* Sends the reply and ends the request.  The message is packed before the call returns.  The payload's memory must stay
  * until `sent` is called (sent, or connection lost); without payload it is called at once.  sent may be NULL. */
-void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply, const struct iovec *payload, int count,
-    void (*sent)(void *arg), void *arg);
-/* Reply with descriptors (unix only); they are dup'ed before the call returns. */
-void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds, int count);
+void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
+                       const struct iovec *payload, int count, void (*sent)(void *arg), void *arg);
+/* Reply with descriptors (unix sockets and READ requests only, else the request fails with TQ_EUNSUPPORTED); they are
+ * dup'ed before the call returns. */
+void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds,
+                           int count);
 void tqi_request_fail(tqi_request *request, const tq_error *err);
 
 /* ------------------------------------------------------------------------------------------------ client */
 
 typedef struct tqi_connector tqi_connector; /* identity of a client; makes channels */
-typedef struct tqi_channel tqi_channel;     /* requests to one endpoint, whatever happens to connections */
-typedef struct tqi_call tqi_call;           /* one request on its way */
+typedef struct tqi_channel
+    tqi_channel;                  /* requests to one endpoint, whatever happens to connections */
+typedef struct tqi_call tqi_call; /* one request on its way */
 
 typedef struct tqi_connector_options {
     const tqi_token *token; /* copied */
@@ -137,9 +149,9 @@ typedef struct tqi_connector_options {
     uint64_t first_request; /* 0 = 1; tests start near the wrap */
 } tqi_connector_options;
 
-int tqi_connector_alloc(
-    uv_loop_t *loop, const tqi_connector_options *options, tqi_connector **out, tq_error *err);
-/* Ends all calls with TQ_ECLOSED (callbacks run before this returns), says goodbye on open connections (a short time is
+int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, tqi_connector **out,
+                        tq_error *err);
+/* Ends all calls with TQ_ECLOSED (callbacks run before this returns), ends all channels whoever holds them, says goodbye on open connections (a short time is
  * given to send what is queued), closes, then calls done from the loop and frees. */
 void tqi_connector_close(tqi_connector *connector, void (*done)(void *arg), void *arg);
 /* In a forked child: closes the descriptors inherited from the parent, nothing else (async-signal-safe); the connector
@@ -148,11 +160,14 @@ void tqi_connector_forked(tqi_connector *connector);
 
 /* The channel to an endpoint list; the same one for the same string.  Connects when the first call is made.  hold/rele
  * count; at zero it is closed when its calls have ended. */
-int tqi_channel_get(tqi_connector *connector, const char *endpoint, tqi_channel **out, tq_error *err);
+int tqi_channel_get(tqi_connector *connector, const char *endpoint, tqi_channel **out,
+                    tq_error *err);
 void tqi_channel_rele(tqi_channel *channel);
-/* Called whenever a connection is established; `epoch` of the server, and whether the session there is a new one. */
-void tqi_channel_on_open(
-    tqi_channel *channel, void (*fn)(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg);
+/* Called whenever a connection is established; `epoch` of the server, and whether the session there is a new one.
+ * Several may listen, told apart by arg; fn NULL takes the one with that arg off. */
+void tqi_channel_on_open(tqi_channel *channel,
+                         void (*fn)(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg),
+                         void *arg);
 /* Epoch of the server when last connected, 0 before. */
 uint64_t tqi_channel_epoch(const tqi_channel *channel);
 /* Connected over a unix socket now. */
@@ -164,25 +179,27 @@ typedef struct tqi_answer {
     const tq_error *error;         /* set when status is not TQ_OK */
     const ProtobufCMessage *reply; /* set when status is TQ_OK; freed after the callback */
     uint64_t payload;              /* bytes that arrived in the sink's places */
-    int fds[TQI_FDS_MAX];          /* descriptors; the callee owns those it takes by setting them to -1 */
+    int fds[TQI_FDS_MAX]; /* descriptors; the callee owns those it takes by setting them to -1 */
     int n_fds;
-    uint64_t epoch;                /* of the server that answered */
+    uint64_t epoch; /* of the server that answered */
 } tqi_answer;
 
 typedef struct tqi_call_args {
     uint16_t kind;
-    const ProtobufCMessage *message;      /* packed before the call returns */
-    const struct iovec *payload;          /* copied array; the bytes must stay until done */
+    const ProtobufCMessage *message; /* packed before the call returns */
+    const struct iovec *payload;     /* copied array; the bytes must stay until done */
     int n_payload;
-    uint64_t deadline;                    /* monotonic ns (clock.h); TQI_NEVER */
+    uint64_t deadline; /* monotonic ns (clock.h); TQI_NEVER */
     /* Ends the call; exactly once, never from within tqi_call_start. */
     void (*done)(tqi_call *call, tqi_answer *answer, void *arg);
     /* Places for the reply's payload, like tqi_service.sink; NULL: a payload is an error. */
-    int (*sink)(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count, void *arg);
+    int (*sink)(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max,
+                int *count, void *arg);
     /* The call ended early (deadline), yet its successful answer came later: undo it (a late claim is released here).
      * Runs before the reply is acknowledged.  May be NULL. */
     void (*orphan)(tqi_channel *channel, const ProtobufCMessage *reply, void *arg);
-    void (*orphan_free)(void *arg);       /* the orphan's arg is not needed any more (called once if orphan is set) */
+    void (*orphan_free)(
+        void *arg); /* the orphan's arg is not needed any more (called once if orphan is set) */
     void *orphan_arg;
     void *arg;
 } tqi_call_args;

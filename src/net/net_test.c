@@ -44,7 +44,8 @@ static void test_round_trip_tcp(void **state)
 
 static void payloads(const char *endpoint)
 {
-    static const size_t sizes[] = {0, 1, 39, 40, 41, 1000, 65495, 65496, 65536, 70000, 1 << 20, 8 << 20};
+    static const size_t sizes[] = {0,     1,     39,    40,    41,      1000,
+                                   65495, 65496, 65536, 70000, 1 << 20, 8 << 20};
     testing_server server;
     testing_server_start(&server, endpoint, 1, 1000);
     tqi_connector *connector = testing_connector(&testing_token, 0);
@@ -100,7 +101,9 @@ static void test_payloads_tcp(void **state)
 static void test_pipelined(void **state)
 {
     (void)state;
-    enum { N = 1000 };
+    enum {
+        N = 1000
+    };
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
     tqi_connector *connector = testing_connector(&testing_token, 0);
@@ -127,7 +130,9 @@ static void test_pipelined(void **state)
 static void test_descriptors(void **state)
 {
     (void)state;
-    enum { N = 20 };
+    enum {
+        N = 20
+    };
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
     tqi_connector *connector = testing_connector(&testing_token, 0);
@@ -186,10 +191,12 @@ static void plain_done(tqi_call *handle, tqi_answer *answer, void *arg)
     }
 }
 
-static void start_plain(tqi_channel *channel, testing_call *call, uint16_t kind, ProtobufCMessage *message)
+static void start_plain(tqi_channel *channel, testing_call *call, uint16_t kind,
+                        ProtobufCMessage *message)
 {
     tq_error err = {0};
-    tqi_call_args args = {.kind = kind, .message = message, .deadline = UINT64_MAX, .done = plain_done, .arg = call};
+    tqi_call_args args = {
+        .kind = kind, .message = message, .deadline = UINT64_MAX, .done = plain_done, .arg = call};
     assert_int_equal(tqi_call_start(channel, &args, &call->call, &err), TQ_OK);
 }
 
@@ -201,7 +208,8 @@ static void test_failures(void **state)
     server.refuse_sink = 5000;
     tqi_connector *connector = testing_connector(&testing_token, 0);
     tqi_channel *channel = testing_channel(connector, server.endpoint);
-    testing_call failing = {0}, unserved = {0}, refused = {0}, narrow = {0}, without = {0}, after = {0};
+    testing_call failing = {0}, unserved = {0}, refused = {0}, narrow = {0}, without = {0},
+                 after = {0};
     Tq__Clear clear;
     tq__clear__init(&clear);
     start_plain(channel, &failing, TQI_CLEAR, &clear.base);
@@ -289,8 +297,11 @@ static void chain_next(tqi_call *handle, tqi_answer *answer, void *arg)
     }
     Tq__Reserve message;
     tq__reserve__init(&message);
-    tqi_call_args args = {
-        .kind = TQI_RESERVE, .message = &message.base, .deadline = UINT64_MAX, .done = chain_next, .arg = c};
+    tqi_call_args args = {.kind = TQI_RESERVE,
+                          .message = &message.base,
+                          .deadline = UINT64_MAX,
+                          .done = chain_next,
+                          .arg = c};
     assert_int_equal(tqi_call_start(c->channel, &args, NULL, NULL), TQ_OK);
 }
 

@@ -68,7 +68,8 @@ static void peer_refuse(tqi_peer *peer, int code, char *text)
     tq__error__init(&error);
     error.code = code;
     error.message = text;
-    tqi_log(TQI_WARN, peer->server->service->name, "connection from %s refused: %s", peer->conn->peer, text);
+    tqi_log(TQI_WARN, peer->server->service->name, "connection from %s refused: %s",
+            peer->conn->peer, text);
     peer_send(peer, TQI_FAILED, &error.base);
     tqi_conn_finish(peer->conn);
 }
@@ -77,12 +78,14 @@ static void peer_refuse(tqi_peer *peer, int code, char *text)
 
 static int peer_check_hello(const Tq__Hello *hello, tq_error *err)
 {
-    if (hello->nonce.len != TQI_NONCE || hello->proof.len != TQI_PROOF
-        || hello->session.len != TQI_SESSION_ID) {
-        return tqi_error_set(err, TQ_EPROTO, "malformed message: a Hello with parts of a wrong size");
+    if (hello->nonce.len != TQI_NONCE || hello->proof.len != TQI_PROOF ||
+        hello->session.len != TQI_SESSION_ID) {
+        return tqi_error_set(err, TQ_EPROTO,
+                             "malformed message: a Hello with parts of a wrong size");
     }
     if (strlen(hello->name) > 255 || strlen(hello->host) > 255) {
-        return tqi_error_set(err, TQ_EPROTO, "malformed message: a Hello with a name that is too long");
+        return tqi_error_set(err, TQ_EPROTO,
+                             "malformed message: a Hello with a name that is too long");
     }
     return TQ_OK;
 }
@@ -93,14 +96,15 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     tqi_server *server = peer->server;
     uint8_t proof[TQI_PROOF];
     Tq__Welcome welcome = TQ__WELCOME__INIT;
-    if (tqi_auth_proof(&server->token, "tq-server", hello->nonce.data, peer->nonce, hello->session.data, proof)
-        != TQ_OK) {
+    if (tqi_auth_proof(&server->token, "tq-server", hello->nonce.data, peer->nonce,
+                       hello->session.data, proof) != TQ_OK) {
         return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
     }
     tqi_session *session = tqi_session_find(server, hello->session.data);
     bool known = session != NULL;
     if (!known) {
-        session = tqi_session_make(server, hello->session.data, hello->name, hello->host, hello->pid);
+        session =
+            tqi_session_make(server, hello->session.data, hello->name, hello->host, hello->pid);
         if (!session) {
             return tqi_error_nomem(err, "a session");
         }
@@ -112,7 +116,7 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     welcome.resumed = known;
     peer_send(peer, TQI_WELCOME, &welcome.base);
     tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name,
-        known ? "resumed" : "opened", peer->conn->peer);
+            known ? "resumed" : "opened", peer->conn->peer);
     if (!known && server->service->session_open) {
         server->service->session_open(session, server->ctx);
     }
@@ -129,8 +133,8 @@ static int peer_hello(tqi_peer *peer, const uint8_t *body, size_t size, tq_error
     const Tq__Hello *hello = (const Tq__Hello *)message;
     int rc = peer_check_hello(hello, err);
     if (rc == TQ_OK) {
-        rc = tqi_auth_proof(
-            &peer->server->token, "tq-client", peer->nonce, hello->nonce.data, hello->session.data, proof);
+        rc = tqi_auth_proof(&peer->server->token, "tq-client", peer->nonce, hello->nonce.data,
+                            hello->session.data, proof);
         if (rc != TQ_OK) {
             tqi_error_set(err, rc, "no proof could be computed");
         } else if (!tqi_auth_equal(proof, hello->proof.data, sizeof proof)) {
@@ -164,43 +168,54 @@ static int peer_cancel(tqi_peer *peer, const uint8_t *body, size_t size, tq_erro
     return TQ_OK;
 }
 
-/* Asks the service where the payload goes.  When it cannot take it the request fails and *count is 0. */
-static int peer_sink(tqi_peer *peer, uint64_t size, struct iovec *iov, int *count)
+/* Asks the service where the payload goes, and keeps the places for the handler. */
+static int peer_places(const tqi_peer *peer, uint64_t size, struct iovec *iov, int *count,
+                       tq_error *err)
 {
-    tqi_server *server = peer->server;
+    const tqi_server *server = peer->server;
     tqi_request *request = peer->incoming;
-    tq_error refused = {0};
-    int rc = TQ_OK;
     if (!server->service->sink) {
-        rc = tqi_error_set(&refused, TQ_EUNSUPPORTED, "requests of kind %u take no payload",
-            (unsigned)request->kind);
-    } else {
-        rc = server->service->sink(
-            request, request->message, size, iov, TQI_SINK_MAX, count, server->ctx, &refused);
+        return tqi_error_set(err, TQ_EUNSUPPORTED, "requests of kind %u take no payload",
+                             (unsigned)request->kind);
+    }
+    int rc = server->service->sink(request, request->message, size, iov, TQI_SINK_MAX, count,
+                                   server->ctx, err);
+    if (rc != TQ_OK) {
+        return rc;
     }
     uint64_t sum = 0;
-    for (int i = 0; rc == TQ_OK && i < *count; i++) {
+    for (int i = 0; i < *count && i < TQI_SINK_MAX; i++) {
         sum += iov[i].iov_len;
     }
-    if (rc == TQ_OK && (sum != size || *count > TQI_SINK_MAX)) {
-        rc = tqi_error_set(&refused, TQ_EINTERNAL, "the places for a payload are not of its size");
-    }
-    if (rc == TQ_OK) {
+    if (sum != size || *count > TQI_SINK_MAX) {
+        rc = tqi_error_set(err, TQ_EINTERNAL, "the places for a payload are not of its size");
+    } else {
         request->iov = malloc((size_t)*count * sizeof *iov);
-        if (!request->iov) {
-            rc = tqi_error_nomem(&refused, "places of a payload");
-        } else {
-            memcpy(request->iov, iov, (size_t)*count * sizeof *iov);
-            request->n_iov = *count;
-        }
+        rc = request->iov ? TQ_OK : tqi_error_nomem(err, "places of a payload");
     }
     if (rc != TQ_OK) {
+        if (server->service->sink_failed) {
+            server->service->sink_failed(request, server->ctx);
+        }
+        return rc;
+    }
+    memcpy(request->iov, iov, (size_t)*count * sizeof *iov);
+    request->n_iov = *count;
+    return TQ_OK;
+}
+
+/* When the payload cannot be taken the request fails, *count is 0, and the payload is dropped. */
+static void peer_sink(tqi_peer *peer, uint64_t size, struct iovec *iov, int *count)
+{
+    tq_error refused = {0};
+    int rc = peer_places(peer, size, iov, count, &refused);
+    if (rc != TQ_OK) {
+        tqi_request *request = peer->incoming;
         refused.code = rc;
         *count = 0;
         peer->incoming = NULL;
         tqi_request_fail(request, &refused);
     }
-    return TQ_OK;
 }
 
 /* A request that is known already: it is running (its reply will go to this connection) or its reply is kept. */
@@ -208,7 +223,8 @@ static int peer_repeated(tqi_request *request, const tqi_frame *frame, tq_error 
 {
     if (request->kind != frame->kind) {
         return tqi_error_set(err, TQ_EPROTO, "malformed frame: request %llu is of kind %u, not %u",
-            (unsigned long long)frame->request, (unsigned)request->kind, (unsigned)frame->kind);
+                             (unsigned long long)frame->request, (unsigned)request->kind,
+                             (unsigned)frame->kind);
     }
     if (request->answered) {
         tqi_request_repeat(request);
@@ -216,8 +232,8 @@ static int peer_repeated(tqi_request *request, const tqi_frame *frame, tq_error 
     return TQ_OK;
 }
 
-static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
-    int *count, tq_error *err)
+static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *body,
+                        struct iovec *iov, int *count, tq_error *err)
 {
     tqi_server *server = peer->server;
     tqi_session *session = peer->session;
@@ -238,7 +254,8 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
     if (!method || !server->service->serves(frame->kind, server->ctx)) {
         tq_error refused;
         tqi_error_set(&refused, TQ_EUNSUPPORTED, "%s does not answer requests of kind %u (%s)",
-            server->service->name, (unsigned)frame->kind, method ? method->name : "unknown");
+                      server->service->name, (unsigned)frame->kind,
+                      method ? method->name : "unknown");
         tqi_request_fail(request, &refused);
         return TQ_OK;
     }
@@ -248,7 +265,10 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
         return TQ_EPROTO;
     }
     peer->incoming = request;
-    return frame->payload > 0 ? peer_sink(peer, frame->payload, iov, count) : TQ_OK;
+    if (frame->payload > 0) {
+        peer_sink(peer, frame->payload, iov, count);
+    }
+    return TQ_OK;
 }
 
 /* -------------------------------------------------------------------------------------------------- the ops */
@@ -258,23 +278,25 @@ static int peer_on_head(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     const tqi_peer *peer = conn->owner;
     if (!peer->session) {
         if (frame->kind != TQI_HELLO || frame->body > TQI_HELLO_MAX || frame->payload > 0) {
-            return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, before a Hello",
+            return tqi_error_set(
+                err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, before a Hello",
                 (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
         }
         return TQ_OK;
     }
     bool control = frame->kind == TQI_ACK || frame->kind == TQI_CANCEL || frame->kind == TQI_BYE;
-    if (frame->flags != 0 || (control && frame->payload > 0) || (!control && frame->kind < TQI_PUBLISH)
-        || (!control && frame->request == 0)) {
-        return tqi_error_set(err, TQ_EPROTO,
+    if (frame->flags != 0 || (control && frame->payload > 0) ||
+        (!control && frame->kind < TQI_PUBLISH) || (!control && frame->request == 0)) {
+        return tqi_error_set(
+            err, TQ_EPROTO,
             "malformed frame: kind %u, request %llu, flags 0x%x is no frame of a client",
             (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
     }
     return TQ_OK;
 }
 
-static int peer_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
-    int *count, tq_error *err)
+static int peer_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body,
+                        struct iovec *iov, int *count, tq_error *err)
 {
     tqi_peer *peer = conn->owner;
     if (!peer->session) {
@@ -322,8 +344,8 @@ static void peer_on_broken(tqi_conn *conn, const tq_error *err)
     if (err->code == TQ_EVERSION && !peer->session) {
         char text[160];
         snprintf(text, sizeof text,
-            "protocol versions differ: the client speaks version %u, the server version %u",
-            (unsigned)conn->frame.version, (unsigned)TQI_PROTOCOL_VERSION);
+                 "protocol versions differ: the client speaks version %u, the server version %u",
+                 (unsigned)conn->frame.version, (unsigned)TQI_PROTOCOL_VERSION);
         peer_refuse(peer, TQ_EVERSION, text);
         return;
     }
@@ -331,7 +353,8 @@ static void peer_on_broken(tqi_conn *conn, const tq_error *err)
         tqi_log(TQI_DEBUG, component, "%s: %s", conn->peer, err->message);
     } else {
         tqi_log(TQI_WARN, component, "connection of %s (%s) closed: %s",
-            peer->session ? tqi_session_name(peer->session) : "a stranger", conn->peer, err->message);
+                peer->session ? tqi_session_name(peer->session) : "a stranger", conn->peer,
+                err->message);
     }
     tqi_peer_close(peer);
 }
@@ -379,7 +402,8 @@ static void peer_credentials(tqi_peer *peer, int fd)
     }
 }
 
-int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name, tq_error *err)
+int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name,
+                  tq_error *err)
 {
     tqi_peer *peer = calloc(1, sizeof *peer);
     if (!peer) {
@@ -389,8 +413,8 @@ int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer
     if (unix_socket) {
         peer_credentials(peer, fd);
     }
-    int rc = tqi_conn_open(
-        server->loop, &server->flusher, fd, unix_socket, false, &peer_ops, peer, &peer->conn, err);
+    int rc = tqi_conn_open(server->loop, &server->flusher, fd, unix_socket, false, &peer_ops, peer,
+                           &peer->conn, err);
     if (rc != TQ_OK) {
         free(peer);
         return rc;

@@ -14,8 +14,8 @@
 
 #include "base/error.h"
 
-#define RECEIVE_PIECES 256
-#define RECEIVE_ROUNDS 8            /* reads per event, so that one peer does not starve the others */
+#define RECEIVE_PIECES    256
+#define RECEIVE_ROUNDS    8 /* reads per event, so that one peer does not starve the others */
 #define RECEIVE_BODY_STEP (1u << 20) /* a large body's buffer grows at least by that */
 
 static size_t receive_ahead(const tqi_conn *conn)
@@ -60,8 +60,9 @@ static int receive_take_fds(tqi_conn *conn, tq_error *err)
 {
     int want = (int)(conn->frame.flags >> TQI_FRAME_FDS_SHIFT & TQI_FRAME_FDS_MASK);
     if (want > conn->n_fds || want > TQI_FDS_MAX) {
-        return tqi_error_set(err, TQ_EPROTO, "malformed frame: it announces %d descriptors, %d came", want,
-            conn->n_fds);
+        return tqi_error_set(err, TQ_EPROTO,
+                             "malformed frame: it announces %d descriptors, %d came", want,
+                             conn->n_fds);
     }
     memcpy(conn->frame_fds, conn->fds, (size_t)want * sizeof(int));
     conn->n_frame_fds = want;
@@ -186,7 +187,8 @@ static void receive_make_room(tqi_conn *conn)
 }
 
 /* Where the next bytes go: places of the frame at hand, then the input buffer.  *direct is the size of the former. */
-static int receive_places(tqi_conn *conn, struct iovec *vec, int *count, size_t *direct, tq_error *err)
+static int receive_places(tqi_conn *conn, struct iovec *vec, int *count, size_t *direct,
+                          tq_error *err)
 {
     int n = 0;
     *direct = 0;
@@ -264,7 +266,8 @@ static int receive_control(tqi_conn *conn, struct msghdr *msg, tq_error *err)
             }
         }
     }
-    return overflow ? tqi_error_set(err, TQ_EPROTO, "too many descriptors came with a frame") : TQ_OK;
+    return overflow ? tqi_error_set(err, TQ_EPROTO, "too many descriptors came with a frame")
+                    : TQ_OK;
 }
 
 /* One recvmsg and what follows from it.  *drained: the socket had less than there was room for. */
@@ -275,8 +278,8 @@ static int receive_once(tqi_conn *conn, bool *drained, tq_error *err)
         char space[CMSG_SPACE(sizeof(int) * TQI_FDS_MAX)];
         struct cmsghdr align;
     } control;
-    size_t direct, room = 0;
-    int count;
+    size_t direct = 0, room = 0;
+    int count = 0;
     int rc = receive_places(conn, vec, &count, &direct, err);
     if (rc != TQ_OK) {
         return rc;
@@ -299,8 +302,8 @@ static int receive_once(tqi_conn *conn, bool *drained, tq_error *err)
     }
     if (n < 0) {
         char reason[128];
-        return tqi_error_set(
-            err, TQ_EIO, "connection lost: %s", strerror_r(errno, reason, sizeof reason));
+        return tqi_error_set(err, TQ_EIO, "connection lost: %s",
+                             strerror_r(errno, reason, sizeof reason));
     }
     if (n == 0) {
         return tqi_error_set(err, TQ_EIO, "connection closed by the peer");
@@ -330,7 +333,7 @@ void tqi_conn_receive(tqi_conn *conn, bool last)
             (void)getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &errnum, &size);
             char reason[128];
             rc = tqi_error_set(&err, TQ_EIO, "connection lost: %s",
-                errnum ? strerror_r(errnum, reason, sizeof reason) : "socket error");
+                               errnum ? strerror_r(errnum, reason, sizeof reason) : "socket error");
         }
     }
     if (rc != TQ_OK) {

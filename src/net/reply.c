@@ -28,7 +28,8 @@ static int reply_on_head(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
         return tqi_greet_head(frame, err);
     }
     if (!(frame->flags & TQI_FRAME_REPLY) || frame->request == 0) {
-        return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, request %llu, flags 0x%x is no reply",
+        return tqi_error_set(
+            err, TQ_EPROTO, "malformed frame: kind %u, request %llu, flags 0x%x is no reply",
             (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
     }
     return TQ_OK;
@@ -43,7 +44,8 @@ static int reply_failed(tqi_channel *channel, const uint8_t *body, size_t size, 
     const Tq__Error *error = (const Tq__Error *)message;
     int rc = TQ_OK;
     if (error->code >= 0) {
-        rc = tqi_error_set(err, TQ_EPROTO, "malformed message: an Error with code %d", (int)error->code);
+        rc = tqi_error_set(err, TQ_EPROTO, "malformed message: an Error with code %d",
+                           (int)error->code);
     } else {
         tqi_error_set(&channel->rx_error, error->code, "%s", error->message);
     }
@@ -52,16 +54,17 @@ static int reply_failed(tqi_channel *channel, const uint8_t *body, size_t size, 
 }
 
 /* Where the payload of a reply goes; *count 0: it is dropped. */
-static void reply_sink(
-    tqi_channel *channel, const tqi_call *call, uint64_t size, struct iovec *iov, int *count)
+static void reply_sink(tqi_channel *channel, const tqi_call *call, uint64_t size, struct iovec *iov,
+                       int *count)
 {
     int rc = TQ_OK;
     if (call->ended) {
         return;
     }
     if (!call->args.sink) {
-        tqi_error_set(&channel->rx_error, TQ_EPROTO, "the reply to %s came with a payload of %llu bytes",
-            call->method->name, (unsigned long long)size);
+        tqi_error_set(&channel->rx_error, TQ_EPROTO,
+                      "the reply to %s came with a payload of %llu bytes", call->method->name,
+                      (unsigned long long)size);
         return;
     }
     rc = call->args.sink(channel->rx_reply, size, iov, TQI_SINK_MAX, count, call->args.arg);
@@ -75,12 +78,12 @@ static void reply_sink(
     if (rc != TQ_OK) {
         *count = 0;
         tqi_error_set(&channel->rx_error, rc, "there is no place for the %llu bytes that answer %s",
-            (unsigned long long)size, call->method->name);
+                      (unsigned long long)size, call->method->name);
     }
 }
 
-static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
-    int *count, tq_error *err)
+static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body,
+                         struct iovec *iov, int *count, tq_error *err)
 {
     tqi_channel *channel = conn->owner;
     if (channel->state != TQI_CHANNEL_OPEN) {
@@ -98,8 +101,9 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
         return rc;
     }
     if (frame->kind != call->method->kind) {
-        return tqi_error_set(err, TQ_EPROTO, "malformed frame: a reply of kind %u to a request of kind %u",
-            (unsigned)frame->kind, (unsigned)call->method->kind);
+        return tqi_error_set(err, TQ_EPROTO,
+                             "malformed frame: a reply of kind %u to a request of kind %u",
+                             (unsigned)frame->kind, (unsigned)call->method->kind);
     }
     channel->rx_reply = tqi_message_decode(call->method->reply, body, frame->body, err);
     if (!channel->rx_reply) {
@@ -127,7 +131,8 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     channel->rx_reply = NULL;
     channel->proto_errors = 0;
     channel->backoff_ms = TQI_BACKOFF_MIN_MS;
-    tqi_answer answer = {.status = failed.code, .epoch = channel->epoch, .n_fds = conn->n_frame_fds};
+    tqi_answer answer = {
+        .status = failed.code, .epoch = channel->epoch, .n_fds = conn->n_frame_fds};
     if (failed.code == TQ_OK) {
         answer.reply = reply;
         answer.payload = frame->payload;

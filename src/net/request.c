@@ -143,7 +143,7 @@ static void request_end(tqi_request *request, tqi_tx *tx)
     }
     if (!tx) {
         tqi_log(TQI_ERROR, session->server->service->name, "out of memory for a reply to %s",
-            tqi_session_name(session));
+                tqi_session_name(session));
         tqi_request_settle(request, false);
         if (session->peer) {
             tqi_conn_finish(session->peer->conn);
@@ -153,12 +153,6 @@ static void request_end(tqi_request *request, tqi_tx *tx)
     if (keep && tqi_request_below(request->number, session->acked)) {
         /* The client gave it up without waiting for the reply: nobody will ask again. */
         keep = false;
-    }
-    if (keep && tx && (tx->n > 2) && tx->sent) {
-        /* A kept reply needs its payload longer than its maker has to provide it. */
-        if (tqi_tx_own(tx) == TQ_OK) {
-            tqi_tx_settle(tx);
-        }
     }
     if (!keep) {
         if (tx) {
@@ -195,8 +189,8 @@ static bool request_is_orphan(const tqi_request *request)
     return !request->session || request->session->ended;
 }
 
-void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply, const struct iovec *payload,
-    int count, void (*sent)(void *arg), void *arg)
+void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
+                       const struct iovec *payload, int count, void (*sent)(void *arg), void *arg)
 {
     if (request_is_orphan(request)) {
         request_drop(request, sent, arg);
@@ -204,7 +198,13 @@ void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply, cons
     }
     tqi_frame frame = {.kind = request->kind, .request = request->number, .flags = TQI_FRAME_REPLY};
     tqi_tx *tx = tqi_tx_make(&frame, reply, payload, count);
-    bool payload_out = tx && count > 0;
+    /* A kept reply needs its payload longer than its maker has to provide it. */
+    bool own = request->keep;
+    if (tx && own && tqi_tx_own(tx) != TQ_OK) {
+        tqi_tx_rele(tx);
+        tx = NULL;
+    }
+    bool payload_out = tx && count > 0 && !own;
     if (payload_out) {
         tx->sent = sent;
         tx->arg = arg;
@@ -219,7 +219,8 @@ void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply, cons
     }
 }
 
-void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds, int count)
+void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds,
+                           int count)
 {
     if (request_is_orphan(request)) {
         request_drop(request, NULL, NULL);
@@ -232,8 +233,9 @@ void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, 
         tqi_request_fail(request, &err);
         return;
     }
-    tqi_frame frame = {.kind = request->kind, .request = request->number,
-        .flags = TQI_FRAME_REPLY | (uint32_t)count << TQI_FRAME_FDS_SHIFT};
+    tqi_frame frame = {.kind = request->kind,
+                       .request = request->number,
+                       .flags = TQI_FRAME_REPLY | (uint32_t)count << TQI_FRAME_FDS_SHIFT};
     tqi_tx *tx = tqi_tx_make(&frame, reply, NULL, 0);
     for (int i = 0; tx && i < count; i++) {
         int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
@@ -292,7 +294,8 @@ int tqi_request_payload(const tqi_request *request, const struct iovec **iov)
     return request->n_iov;
 }
 
-void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request, void *arg), void *arg)
+void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request, void *arg),
+                           void *arg)
 {
     request->cancel = fn;
     request->cancel_arg = arg;

@@ -87,8 +87,8 @@ static void server_on_timer(uv_timer_t *timer)
     uint64_t now = tqi_now();
     while (server->greeting && server->greeting->deadline <= now) {
         tqi_peer *peer = server->greeting;
-        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: it did not authenticate in time",
-            peer->conn->peer);
+        tqi_log(TQI_WARN, server->service->name,
+                "connection from %s closed: it did not authenticate in time", peer->conn->peer);
         tqi_peer_close(peer);
     }
     while (server->lost && server->lost->deadline <= now) {
@@ -111,7 +111,8 @@ void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *
     tq_error err;
     tqi_socket_tune(fd, unix_socket);
     if (tqi_peer_open(server, fd, unix_socket, peer_name, &err) != TQ_OK) {
-        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: %s", peer_name, err.message);
+        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: %s", peer_name,
+                err.message);
         close(fd);
     }
 }
@@ -119,7 +120,8 @@ void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *
 /* Nothing is accepted for a short time: the connection that cannot be accepted stays ready, and would spin the loop. */
 static void server_pause(tqi_listener *listener, int errnum)
 {
-    tqi_log(TQI_WARN, listener->server->service->name, "cannot accept connections: %s", strerror(errnum));
+    tqi_log(TQI_WARN, listener->server->service->name, "cannot accept connections: %s",
+            strerror(errnum));
     uv_poll_stop(&listener->poll);
     listener->resume = tqi_now() + TQI_ACCEPT_PAUSE_NS;
     tqi_server_arm_timer(listener->server);
@@ -133,8 +135,8 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
     for (int i = 0; i < SERVER_ACCEPTS && listener->fd >= 0; i++) {
         struct sockaddr_storage addr = {.ss_family = AF_UNIX};
         socklen_t size = sizeof addr;
-        int fd = accept4(
-            listener->fd, (struct sockaddr *)&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(listener->fd, (struct sockaddr *)&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             char name[TQI_PEER_MAX];
             tqi_peer_format((const struct sockaddr *)&addr, name, sizeof name);
@@ -149,8 +151,8 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
     }
 }
 
-int tqi_server_listen(
-    tqi_server *server, const char *endpoint, char *bound, size_t bound_size, tq_error *err)
+int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, size_t bound_size,
+                      tq_error *err)
 {
     char text[TQI_ENDPOINT_MAX];
     tqi_listener *listener = calloc(1, sizeof *listener);
@@ -210,8 +212,8 @@ static void server_on_listener_closed(uv_handle_t *handle)
 static void server_close_listener(tqi_listener *listener)
 {
     struct stat st;
-    if (listener->endpoint.unix_socket && lstat(listener->endpoint.path, &st) == 0
-        && st.st_dev == listener->device && st.st_ino == listener->inode) {
+    if (listener->endpoint.unix_socket && lstat(listener->endpoint.path, &st) == 0 &&
+        st.st_dev == listener->device && st.st_ino == listener->inode) {
         unlink(listener->endpoint.path);
     }
     uv_close((uv_handle_t *)&listener->poll, server_on_listener_closed);
@@ -227,7 +229,7 @@ static void server_tick(void *owner)
 }
 
 int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
-    const tqi_server_options *options, tqi_server **out, tq_error *err)
+                     const tqi_server_options *options, tqi_server **out, tq_error *err)
 {
     if (options->epoch == 0 || !options->token || options->token->size == 0) {
         return tqi_error_set(err, TQ_EINVAL, "%s needs an epoch and a token", service->name);
@@ -240,7 +242,8 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     server->service = service;
     server->ctx = ctx;
     server->epoch = options->epoch;
-    server->grace_ns = options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
+    server->grace_ns =
+        options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
     server->handshake_ns = TQI_HANDSHAKE_NS;
     server->token = *options->token;
     uv_timer_init(loop, &server->timer);
@@ -282,8 +285,8 @@ void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg)
     tqi_flusher_stop(&server->flusher, server_on_flusher_freed);
 }
 
-void tqi_server_each_session(
-    tqi_server *server, void (*fn)(tqi_session *session, void *arg), void *arg)
+void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session, void *arg),
+                             void *arg)
 {
     tqi_session *session, *next;
     HASH_ITER (hh, server->sessions, session, next) {

@@ -11,8 +11,8 @@
 
 #include "net/internal.h"
 
-#define TQI_HANDSHAKE_NS 5000000000u /* for a connection to authenticate */
-#define TQI_HELLO_MAX 4096           /* bytes of a body before that */
+#define TQI_HANDSHAKE_NS    5000000000u /* for a connection to authenticate */
+#define TQI_HELLO_MAX       4096        /* bytes of a body before that */
 #define TQI_ACCEPT_PAUSE_NS 100000000u
 
 typedef struct tqi_listener tqi_listener;
@@ -46,11 +46,12 @@ struct tqi_server {
 struct tqi_peer {
     tqi_server *server;
     tqi_conn *conn;
-    tqi_session *session; /* NULL before it is authenticated, and after the session was taken over or ended */
+    tqi_session *
+        session; /* NULL before it is authenticated, and after the session was taken over or ended */
     uint8_t nonce[TQI_NONCE];
     uint64_t deadline;
-    bool greeted;          /* not in the list `greeting` */
-    uint64_t pid;          /* unix: of the process that connected, 0 = unknown */
+    bool greeted; /* not in the list `greeting` */
+    uint64_t pid; /* unix: of the process that connected, 0 = unknown */
     bool same_user;
     tqi_request *incoming; /* whose payload is arriving */
     tqi_peer *prev, *next;
@@ -78,9 +79,10 @@ struct tqi_session {
     uint64_t deadline; /* end of the grace, while in server->lost */
     tqi_peer *peer;    /* NULL while not connected */
     tqi_watch *watch;
-    uint64_t acked;         /* replies below it were received; 0 = none said yet */
-    tqi_request *requests;  /* running, and kept, by number */
-    tqi_request *keeps;     /* of these the KEEP ones, in order of arrival, which is that of their numbers */
+    uint64_t acked;        /* replies below it were received; 0 = none said yet */
+    tqi_request *requests; /* running, and kept, by number */
+    tqi_request
+        *keeps; /* of these the KEEP ones, in order of arrival, which is that of their numbers */
     size_t running;
     void *user;
     bool ended;
@@ -103,7 +105,7 @@ struct tqi_request {
     void *cancel_arg;
     void (*settled)(bool acked, void *arg);
     void *settled_arg;
-    tqi_tx *reply; /* kept; NULL when there was no memory for it */
+    tqi_tx *reply;            /* kept; NULL when there was no memory for it */
     tqi_request *prev, *next; /* keeps */
 };
 
@@ -114,14 +116,15 @@ void tqi_server_arm_timer(tqi_server *server);
 void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name);
 
 /* peer.c */
-int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name, tq_error *err);
+int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name,
+                  tq_error *err);
 void tqi_peer_close(tqi_peer *peer);
 
 /* session.c */
 tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id);
 /* NULL: out of memory. */
-tqi_session *tqi_session_make(
-    tqi_server *server, const uint8_t *id, const char *name, const char *host, uint64_t pid);
+tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char *name,
+                              const char *host, uint64_t pid);
 void tqi_session_attach(tqi_session *session, tqi_peer *peer);
 /* The connection is gone; the grace begins. */
 void tqi_session_detach(tqi_session *session);

@@ -43,7 +43,7 @@ static void watch_on_event(uv_poll_t *poll, int status, int events)
     tqi_session *session = watch->session;
     if (session) {
         tqi_log(TQI_DEBUG, session->server->service->name, "process %llu of session %s has ended",
-            (unsigned long long)watch->pid, tqi_session_name(session));
+                (unsigned long long)watch->pid, tqi_session_name(session));
         tqi_session_end(session, true);
     }
 }
@@ -76,7 +76,7 @@ static void session_watch(tqi_session *session, const tqi_peer *peer)
     int fd = watch_pidfd(peer);
     if (fd < 0) {
         tqi_log(TQI_DEBUG, session->server->service->name, "no pidfd for session %s: %s",
-            tqi_session_name(session), strerror(errno));
+                tqi_session_name(session), strerror(errno));
         return;
     }
     tqi_watch *watch = calloc(1, sizeof *watch);
@@ -123,8 +123,8 @@ static void session_free(tqi_session *session)
     free(session);
 }
 
-tqi_session *tqi_session_make(
-    tqi_server *server, const uint8_t *id, const char *name, const char *host, uint64_t pid)
+tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char *name,
+                              const char *host, uint64_t pid)
 {
     tqi_session *session = calloc(1, sizeof *session);
     if (!session) {
@@ -239,7 +239,7 @@ static void session_cancel_running(tqi_session *session)
         cancel(request, request->cancel_arg);
         if (session->running >= before) {
             tqi_log(TQI_ERROR, session->server->service->name,
-                "a cancelled request of kind %u was not ended", (unsigned)request->kind);
+                    "a cancelled request of kind %u was not ended", (unsigned)request->kind);
             abort();
         }
     }
@@ -326,8 +326,8 @@ uint64_t tqi_session_age_ms(const tqi_session *session)
 
 bool tqi_session_local(const tqi_session *session)
 {
-    return session->watch && session->peer && session->peer->same_user
-        && session->peer->pid == session->watch->pid;
+    return session->watch && session->peer && session->peer->same_user &&
+           session->peer->pid == session->watch->pid;
 }
 
 void tqi_session_set_user(tqi_session *session, void *user)

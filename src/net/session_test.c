@@ -370,7 +370,10 @@ typedef struct stream {
     testing_server *server;
 } stream;
 
-enum { STREAM_CALLS = 100000, STREAM_WINDOW = 64 };
+enum {
+    STREAM_CALLS = 100000,
+    STREAM_WINDOW = 64
+};
 
 static void stream_fill(stream *s);
 
@@ -393,8 +396,11 @@ static void stream_fill(stream *s)
         Tq__Reserve message;
         tq__reserve__init(&message);
         message.samples = 1;
-        tqi_call_args args = {.kind = TQI_RESERVE, .message = &message.base, .deadline = tqi_deadline(60),
-            .done = stream_done, .arg = s};
+        tqi_call_args args = {.kind = TQI_RESERVE,
+                              .message = &message.base,
+                              .deadline = tqi_deadline(60),
+                              .done = stream_done,
+                              .arg = s};
         assert_int_equal(tqi_call_start(s->channel, &args, NULL, NULL), TQ_OK);
         s->started++;
     }

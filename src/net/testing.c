@@ -7,12 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "net/internal.h"
 
 uv_loop_t testing_loop;
 tqi_token testing_token;
@@ -161,7 +159,7 @@ static void service_forget(testing_server *server, const tqi_request *request)
     for (int i = 0; i < server->n_waiting; i++) {
         if (server->waiting[i] == request) {
             memmove(&server->waiting[i], &server->waiting[i + 1],
-                sizeof server->waiting[0] * (size_t)(server->n_waiting - i - 1));
+                    sizeof server->waiting[0] * (size_t)(server->n_waiting - i - 1));
             server->n_waiting--;
             return;
         }
@@ -184,7 +182,8 @@ static void service_wait(testing_server *server, tqi_request *request)
     server->waiting[server->n_waiting++] = request;
 }
 
-static void service_reserve(testing_server *server, tqi_request *request, const ProtobufCMessage *message)
+static void service_reserve(testing_server *server, tqi_request *request,
+                            const ProtobufCMessage *message)
 {
     uint32_t number = ((const Tq__Reserve *)message)->samples;
     server->executed[number % TESTING_NUMBERS]++;
@@ -229,12 +228,20 @@ static void service_sent(void *arg)
     free(out);
 }
 
-static void service_read(testing_server *server, tqi_request *request, const ProtobufCMessage *message)
+/* Not through malloc, which a test may let fail. */
+static void *service_alloc(size_t size)
+{
+    void *memory = aligned_alloc(16, (size + 31) & ~(size_t)15);
+    assert_non_null(memory);
+    return memory;
+}
+
+static void service_read(testing_server *server, tqi_request *request,
+                         const ProtobufCMessage *message)
 {
     const Tq__UnitRead *read = (const Tq__UnitRead *)message;
     size_t size = read->n_size ? read->size[0] : 0;
-    service_out *out = malloc(sizeof *out + size + 1);
-    assert_non_null(out);
+    service_out *out = service_alloc(sizeof *out + size);
     out->server = server;
     for (size_t i = 0; i < size; i++) {
         out->bytes[i] = testing_byte(i);
@@ -242,7 +249,8 @@ static void service_read(testing_server *server, tqi_request *request, const Pro
     Tq__UnitReadReply reply;
     tq__unit_read_reply__init(&reply);
     /* In three pieces, one of them empty. */
-    struct iovec pieces[3] = {{out->bytes, size / 3}, {out->bytes, 0}, {out->bytes + size / 3, size - size / 3}};
+    struct iovec pieces[3] = {
+        {out->bytes, size / 3}, {out->bytes, 0}, {out->bytes + size / 3, size - size / 3}};
     tqi_request_reply(request, &reply.base, pieces, 3, service_sent, out);
 }
 
@@ -323,7 +331,7 @@ static void service_handle(tqi_request *request, const ProtobufCMessage *message
 }
 
 static int service_sink(tqi_request *request, const ProtobufCMessage *message, uint64_t size,
-    struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
+                        struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
 {
     testing_server *server = ctx;
     (void)message;
@@ -331,10 +339,7 @@ static int service_sink(tqi_request *request, const ProtobufCMessage *message, u
     if (size == server->refuse_sink) {
         return tqi_error_set(err, TQ_EFULL, "no room for %llu bytes", (unsigned long long)size);
     }
-    uint8_t *bytes = malloc(size);
-    if (!bytes) {
-        return tqi_error_nomem(err, "payload");
-    }
+    uint8_t *bytes = service_alloc(size);
     server->sinks++;
     tqi_request_set_user(request, bytes);
     iov[0] = (struct iovec){bytes, size / 2};
@@ -350,7 +355,7 @@ static void service_sink_failed(tqi_request *request, void *ctx)
     free(tqi_request_user(request));
 }
 
-static const tqi_service testing_service = {
+const tqi_service testing_service = {
     .name = "testing",
     .session_open = service_open,
     .session_end = service_end,
@@ -374,15 +379,18 @@ void testing_answer(testing_server *server)
     tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
 }
 
-void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch, uint64_t grace_ms)
+void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch,
+                          uint64_t grace_ms)
 {
     tq_error err = {0};
     memset(server, 0, sizeof *server);
     server->epoch = epoch;
     tqi_server_options options = {.epoch = epoch, .token = &testing_token, .grace_ms = grace_ms};
     assert_int_equal(
-        tqi_server_alloc(&testing_loop, &testing_service, server, &options, &server->server, &err), TQ_OK);
-    int rc = tqi_server_listen(server->server, endpoint, server->endpoint, sizeof server->endpoint, &err);
+        tqi_server_alloc(&testing_loop, &testing_service, server, &options, &server->server, &err),
+        TQ_OK);
+    int rc = tqi_server_listen(server->server, endpoint, server->endpoint, sizeof server->endpoint,
+                               &err);
     if (rc != TQ_OK) {
         fail_msg("%s", err.message);
     }
@@ -407,7 +415,8 @@ tqi_connector *testing_connector(const tqi_token *token, uint64_t first_request)
 {
     tqi_connector *connector = NULL;
     tq_error err = {0};
-    tqi_connector_options options = {.token = token, .name = "tester", .first_request = first_request};
+    tqi_connector_options options = {
+        .token = token, .name = "tester", .first_request = first_request};
     assert_int_equal(tqi_connector_alloc(&testing_loop, &options, &connector, &err), TQ_OK);
     return connector;
 }
@@ -452,8 +461,8 @@ static void testing_on_done(tqi_call *handle, tqi_answer *answer, void *arg)
     }
 }
 
-static int testing_sink(
-    const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count, void *arg)
+static int testing_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max,
+                        int *count, void *arg)
 {
     testing_call *call = arg;
     assert_non_null(reply);
@@ -479,12 +488,18 @@ static void testing_on_orphan_free(void *arg)
     ((testing_call *)arg)->orphans_freed++;
 }
 
-static void testing_start(tqi_channel *channel, testing_call *call, uint16_t kind, ProtobufCMessage *message,
-    const struct iovec *payload, int n_payload, double seconds)
+static void testing_start(tqi_channel *channel, testing_call *call, uint16_t kind,
+                          ProtobufCMessage *message, const struct iovec *payload, int n_payload,
+                          double seconds)
 {
     tq_error err = {0};
-    tqi_call_args args = {.kind = kind, .message = message, .payload = payload, .n_payload = n_payload,
-        .deadline = tqi_deadline(seconds), .done = testing_on_done, .arg = call};
+    tqi_call_args args = {.kind = kind,
+                          .message = message,
+                          .payload = payload,
+                          .n_payload = n_payload,
+                          .deadline = tqi_deadline(seconds),
+                          .done = testing_on_done,
+                          .arg = call};
     if (call->buffer) {
         args.sink = testing_sink;
     }
@@ -541,19 +556,21 @@ void testing_events(tqi_channel *channel, testing_call *call, double seconds)
     testing_start(channel, call, TQI_EVENTS, &message.base, NULL, 0, seconds);
 }
 
-void testing_write(tqi_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data, size_t size,
-    double seconds)
+void testing_write(tqi_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data,
+                   size_t size, double seconds)
 {
     union {
         const uint8_t *in;
         uint8_t *out;
     } bytes = {data};
-    struct iovec pieces[2] = {{bytes.out, size / 3}, {bytes.out ? bytes.out + size / 3 : NULL, size - size / 3}};
+    struct iovec pieces[2] = {{bytes.out, size / 3},
+                              {bytes.out ? bytes.out + size / 3 : NULL, size - size / 3}};
     Tq__UnitWrite write;
     tq__unit_write__init(&write);
     Tq__Publish publish;
     tq__publish__init(&publish);
-    testing_start(channel, call, kind, kind == TQI_PUBLISH ? &publish.base : &write.base, pieces, 2, seconds);
+    testing_start(channel, call, kind, kind == TQI_PUBLISH ? &publish.base : &write.base, pieces, 2,
+                  seconds);
 }
 
 void testing_read(tqi_channel *channel, testing_call *call, size_t size, double seconds)
@@ -571,115 +588,4 @@ void testing_map(tqi_channel *channel, testing_call *call)
     Tq__UnitMap message;
     tq__unit_map__init(&message);
     testing_start(channel, call, TQI_UNIT_MAP, &message.base, NULL, 0, 10);
-}
-
-/* ------------------------------------------------------------------------------------------------ bare sockets */
-
-static void raw_on_event(uv_poll_t *poll, int status, int events)
-{
-    testing_raw *raw = poll->data;
-    (void)status;
-    (void)events;
-    ssize_t n = recv(raw->fd, raw->bytes + raw->size, sizeof raw->bytes - (size_t)raw->size, MSG_DONTWAIT);
-    if (n > 0) {
-        raw->size += (int)n;
-    } else {
-        raw->eof = 1;
-        uv_poll_stop(poll);
-    }
-}
-
-void testing_raw_connect(testing_raw *raw, const char *endpoint)
-{
-    tqi_endpoint parsed;
-    struct sockaddr_un addr;
-    socklen_t size;
-    memset(raw, 0, sizeof *raw);
-    assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
-    tqi_endpoint_sockaddr_un(&parsed, &addr, &size);
-    raw->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_true(raw->fd >= 0);
-    assert_int_equal(connect(raw->fd, (const struct sockaddr *)&addr, size), 0);
-    assert_int_equal(uv_poll_init(&testing_loop, &raw->poll, raw->fd), 0);
-    raw->poll.data = raw;
-    uv_poll_start(&raw->poll, UV_READABLE, raw_on_event);
-}
-
-void testing_raw_send(testing_raw *raw, const void *data, size_t size)
-{
-    /* The server may have closed already: that is for the test to see from reading. */
-    ssize_t n = send(raw->fd, data, size, MSG_NOSIGNAL);
-    assert_true(n == (ssize_t)size || n < 0);
-}
-
-void testing_raw_frame(testing_raw *raw, const tqi_frame *frame, const void *body)
-{
-    uint8_t bytes[TQI_FRAME_HEADER + 512];
-    assert_true(frame->body <= 512 || !body);
-    tqi_frame_encode(frame, bytes);
-    if (body) {
-        memcpy(bytes + TQI_FRAME_HEADER, body, frame->body);
-    }
-    testing_raw_send(raw, bytes, TQI_FRAME_HEADER + (body ? frame->body : 0));
-}
-
-void testing_raw_login(testing_raw *raw)
-{
-    uint8_t nonce[TQI_NONCE] = {1}, session[TQI_SESSION_ID] = {2}, proof[TQI_PROOF], body[512];
-    tqi_random(session, sizeof session);
-    testing_until(&raw->size, TQI_FRAME_HEADER + 34);
-    Tq__Challenge *challenge = tq__challenge__unpack(NULL, 34, raw->bytes + TQI_FRAME_HEADER);
-    assert_non_null(challenge);
-    assert_int_equal(
-        tqi_auth_proof(&testing_token, "tq-client", challenge->nonce.data, nonce, session, proof), TQ_OK);
-    tq__challenge__free_unpacked(challenge, NULL);
-    Tq__Hello hello;
-    tq__hello__init(&hello);
-    hello.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
-    hello.session = (ProtobufCBinaryData){sizeof session, session};
-    hello.proof = (ProtobufCBinaryData){sizeof proof, proof};
-    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO};
-    frame.body = (uint32_t)tq__hello__pack(&hello, body);
-    raw->size = 0;
-    testing_raw_frame(raw, &frame, body);
-    testing_until(&raw->size, TQI_FRAME_HEADER + 34);
-    tqi_frame welcome;
-    assert_int_equal(tqi_frame_decode(raw->bytes, &welcome, NULL), TQ_OK);
-    assert_int_equal(welcome.kind, TQI_WELCOME);
-    raw->size = 0;
-}
-
-int testing_raw_refusal(testing_raw *raw, char *message, size_t size)
-{
-    testing_until(&raw->eof, 1);
-    const uint8_t *at = raw->bytes;
-    const uint8_t *end = raw->bytes + raw->size;
-    tqi_frame frame = {0};
-    while ((size_t)(end - at) >= TQI_FRAME_HEADER) {
-        assert_int_equal(tqi_frame_decode(at, &frame, NULL), TQ_OK);
-        at += TQI_FRAME_HEADER;
-        assert_true(frame.body <= (size_t)(end - at));
-        if (frame.kind == TQI_FAILED) {
-            Tq__Error *error = tq__error__unpack(NULL, frame.body, at);
-            assert_non_null(error);
-            int code = error->code;
-            snprintf(message, size, "%s", error->message);
-            tq__error__free_unpacked(error, NULL);
-            return code;
-        }
-        at += frame.body;
-    }
-    return TQ_OK;
-}
-
-static void raw_on_closed(uv_handle_t *handle)
-{
-    ((testing_raw *)handle->data)->closed = 1;
-}
-
-void testing_raw_close(testing_raw *raw)
-{
-    uv_close((uv_handle_t *)&raw->poll, raw_on_closed);
-    close(raw->fd);
-    testing_until(&raw->closed, 1);
 }

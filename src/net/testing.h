@@ -28,17 +28,17 @@ typedef struct testing_server {
     int executions;
     int settled_acked, settled_lost;
     int released;
-    int acked_at_release;           /* settled_acked when the last RELEASE came */
+    int acked_at_release; /* settled_acked when the last RELEASE came */
     int sinks, sinks_failed;
-    uint64_t refuse_sink;           /* payloads of that size are refused */
-    uint64_t received;              /* bytes of payloads, all as the pattern has them */
+    uint64_t refuse_sink; /* payloads of that size are refused */
+    uint64_t received;    /* bytes of payloads, all as the pattern has them */
     int bad_payloads;
-    int sent;                       /* calls of `sent` of payload replies */
-    tqi_request *waiting[64];       /* CLAIM and EVENTS */
+    int sent;                 /* calls of `sent` of payload replies */
+    tqi_request *waiting[64]; /* CLAIM and EVENTS */
     int n_waiting;
     int cancelled;
     int handled;
-    bool local;                     /* of the session that came last */
+    bool local; /* of the session that came last */
     tqi_session *session;
     bool closed;
 } testing_server;
@@ -49,19 +49,20 @@ typedef struct testing_call {
     int done;
     int status;
     tq_error error;
-    uint32_t index;  /* RESERVE's */
-    uint64_t claim;  /* CLAIM's */
+    uint32_t index; /* RESERVE's */
+    uint64_t claim; /* CLAIM's */
     uint64_t payload;
     uint8_t *buffer; /* where the payload went; free it */
     size_t buffer_size;
-    int pieces;      /* the sink gives that many places, 0 = one */
-    int fd;          /* UNIT_MAP's */
+    int pieces; /* the sink gives that many places, 0 = one */
+    int fd;     /* UNIT_MAP's */
     int orphans;
     uint64_t orphan_claim;
     int orphans_freed;
     tqi_channel *release_on; /* the orphan releases its claim there */
 } testing_call;
 
+extern const tqi_service testing_service; /* its ctx is a testing_server */
 extern uv_loop_t testing_loop;
 extern tqi_token testing_token;
 
@@ -74,7 +75,8 @@ void testing_until(const int *flag, int value);
 void testing_run_ms(unsigned ms);
 uint8_t testing_byte(uint64_t at);
 
-void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch, uint64_t grace_ms);
+void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch,
+                          uint64_t grace_ms);
 void testing_server_stop(testing_server *server);
 /* A path of its own under the temporary directory, as an endpoint. */
 const char *testing_unix_endpoint(void);
@@ -87,8 +89,8 @@ tqi_channel *testing_channel(tqi_connector *connector, const char *endpoint);
 void testing_reserve(tqi_channel *channel, testing_call *call, uint32_t number, double seconds);
 void testing_claim(tqi_channel *channel, testing_call *call, bool poll, double seconds);
 void testing_events(tqi_channel *channel, testing_call *call, double seconds);
-void testing_write(tqi_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data, size_t size,
-    double seconds);
+void testing_write(tqi_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data,
+                   size_t size, double seconds);
 void testing_read(tqi_channel *channel, testing_call *call, size_t size, double seconds);
 void testing_map(tqi_channel *channel, testing_call *call);
 /* Answers the first waiting request of the server. */

@@ -10,8 +10,8 @@
 
 #include <tq/errors.h>
 
-tqi_tx *tqi_tx_make(
-    const tqi_frame *frame, const ProtobufCMessage *message, const struct iovec *payload, int count)
+tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
+                    const struct iovec *payload, int count)
 {
     size_t body = message ? protobuf_c_message_get_packed_size(message) : 0;
     size_t segments = 2 + (size_t)count;

@@ -73,17 +73,20 @@ int tqi_frame_decode(const uint8_t in[TQI_FRAME_HEADER], tqi_frame *frame, tq_er
     frame->flags = get32(in + 28);
     frame->payload = get64(in + 32);
     if (magic != TQI_FRAME_MAGIC) {
-        return tqi_error_set(err, TQ_EPROTO, "malformed frame: it begins with 0x%08x, not with 0x%08x",
-            (unsigned)magic, (unsigned)TQI_FRAME_MAGIC);
+        return tqi_error_set(err, TQ_EPROTO,
+                             "malformed frame: it begins with 0x%08x, not with 0x%08x",
+                             (unsigned)magic, (unsigned)TQI_FRAME_MAGIC);
     }
     if (frame->version != TQI_PROTOCOL_VERSION) {
-        return tqi_error_set(err, TQ_EVERSION,
+        return tqi_error_set(
+            err, TQ_EVERSION,
             "protocol versions differ: the peer speaks version %u, this side version %u",
             (unsigned)frame->version, (unsigned)TQI_PROTOCOL_VERSION);
     }
     if (frame->body > TQI_FRAME_BODY_MAX) {
-        return tqi_error_set(err, TQ_EPROTO, "malformed frame: a body of %u bytes, at most %u are allowed",
-            (unsigned)frame->body, (unsigned)TQI_FRAME_BODY_MAX);
+        return tqi_error_set(err, TQ_EPROTO,
+                             "malformed frame: a body of %u bytes, at most %u are allowed",
+                             (unsigned)frame->body, (unsigned)TQI_FRAME_BODY_MAX);
     }
     return TQ_OK;
 }

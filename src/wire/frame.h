@@ -15,13 +15,13 @@
 #include <stdint.h>
 #include <tq/errors.h>
 
-#define TQI_FRAME_MAGIC 0x31515154u /* "TQQ1" */
+#define TQI_FRAME_MAGIC      0x31515154u /* "TQQ1" */
 #define TQI_PROTOCOL_VERSION 1
-#define TQI_FRAME_HEADER 40
-#define TQI_FRAME_REPLY 1u /* flags: this frame answers `request` */
+#define TQI_FRAME_HEADER     40
+#define TQI_FRAME_REPLY      1u /* flags: this frame answers `request` */
 /* flags, bits 8 to 11: number of descriptors that travel with the first byte of the frame (unix sockets only). */
 #define TQI_FRAME_FDS_SHIFT 8
-#define TQI_FRAME_FDS_MASK 0xfu
+#define TQI_FRAME_FDS_MASK  0xfu
 /* Largest body a peer accepts; payloads are bounded by who asked for them. */
 #define TQI_FRAME_BODY_MAX (256u << 20)
 

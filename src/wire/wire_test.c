@@ -17,11 +17,17 @@
 static void test_frame_layout(void **state)
 {
     (void)state;
-    const tqi_frame frame = {.version = 1, .kind = 0x1234, .request = 0x1122334455667788u, .ack = 2,
-        .body = 0x00ABCDEF, .flags = TQI_FRAME_REPLY, .payload = 0x0102030405060708u};
-    static const uint8_t bytes[TQI_FRAME_HEADER] = {'T', 'Q', 'Q', '1', 1, 0, 0x34, 0x12, 0x88, 0x77, 0x66,
-        0x55, 0x44, 0x33, 0x22, 0x11, 2, 0, 0, 0, 0, 0, 0, 0, 0xEF, 0xCD, 0xAB, 0, 1, 0, 0, 0, 8, 7, 6, 5, 4,
-        3, 2, 1};
+    const tqi_frame frame = {.version = 1,
+                             .kind = 0x1234,
+                             .request = 0x1122334455667788u,
+                             .ack = 2,
+                             .body = 0x00ABCDEF,
+                             .flags = TQI_FRAME_REPLY,
+                             .payload = 0x0102030405060708u};
+    static const uint8_t bytes[TQI_FRAME_HEADER] = {
+        'T',  'Q',  'Q', '1', 1, 0, 0x34, 0x12, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33,
+        0x22, 0x11, 2,   0,   0, 0, 0,    0,    0,    0,    0xEF, 0xCD, 0xAB, 0,
+        1,    0,    0,   0,   8, 7, 6,    5,    4,    3,    2,    1};
     uint8_t out[TQI_FRAME_HEADER];
     tqi_frame back = {0};
     tqi_frame_encode(&frame, out);
@@ -75,9 +81,9 @@ static void test_methods(void **state)
             keep += method->keep;
         }
     }
-#define KEEP 1
-#define READ 0
-#define COUNT(number, NAME, name, Message, reply, Reply, mode) +1
+#define KEEP                                                        1
+#define READ                                                        0
+#define COUNT(number, NAME, name, Message, reply, Reply, mode)      +1
 #define COUNT_KEEP(number, NAME, name, Message, reply, Reply, mode) +(mode)
     assert_int_equal(found, 0 TQI_CONTROLLER_METHODS(COUNT) TQI_UNIT_METHODS(COUNT));
     assert_int_equal(keep, 0 TQI_CONTROLLER_METHODS(COUNT_KEEP) TQI_UNIT_METHODS(COUNT_KEEP));

@@ -1,0 +1,219 @@
+/*
+ * oom_test.c - every allocation fails once: constructors report it and leave nothing behind, and an exchange between
+ * client and server ends in an answer or in an error.
+ *
+ * Linked with malloc, calloc and realloc wrapped.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "net/calling.h"
+#include "net/testing.h"
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+static long countdown; /* the allocation that fails: 1 is the next one, 0 none */
+static long failures;
+
+static bool fails(void)
+{
+    if (countdown > 0 && --countdown == 0) {
+        failures++;
+        return true;
+    }
+    return false;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return fails() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return fails() ? NULL : __real_realloc(old, size);
+}
+
+static void no_log(tqi_log_level level, const char *component, const char *text, void *arg)
+{
+    (void)level;
+    (void)component;
+    (void)text;
+    (void)arg;
+}
+
+static void on_closed(void *arg)
+{
+    *(int *)arg = 1;
+}
+
+static const tqi_service idle_service = {.name = "idle"};
+
+static void test_server_alloc(void **state)
+{
+    (void)state;
+    char endpoint[128];
+    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    tqi_server_options options = {.epoch = 1, .token = &testing_token};
+    bool failed = true;
+    long n = 0;
+    while (failed) {
+        tqi_server *server = NULL;
+        tq_error err = {0};
+        failures = 0;
+        countdown = ++n;
+        int rc = tqi_server_alloc(&testing_loop, &idle_service, NULL, &options, &server, &err);
+        if (rc == TQ_OK) {
+            rc = tqi_server_listen(server, endpoint, NULL, 0, &err);
+        }
+        failed = failures > 0;
+        countdown = 0;
+        assert_int_equal(rc, failed ? TQ_ENOMEM : TQ_OK);
+        if (server) {
+            int closed = 0;
+            tqi_server_close(server, on_closed, &closed);
+            testing_until(&closed, 1);
+        } else {
+            assert_int_equal(err.code, TQ_ENOMEM);
+        }
+    }
+    assert_true(n >= 3);
+}
+
+static void ignore_done(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    assert_int_equal(answer->status, TQ_ECLOSED);
+    *(int *)arg += 1;
+}
+
+static void test_client_alloc(void **state)
+{
+    (void)state;
+    tqi_connector_options options = {.token = &testing_token, .name = "oom"};
+    bool failed = true;
+    long n = 0;
+    while (failed) {
+        tqi_connector *connector = NULL;
+        tqi_channel *channel = NULL;
+        tq_error err = {0};
+        int done = 0;
+        Tq__Reserve message;
+        tq__reserve__init(&message);
+        tqi_call_args args = {.kind = TQI_RESERVE,
+                              .message = &message.base,
+                              .deadline = 1,
+                              .done = ignore_done,
+                              .arg = &done};
+        failures = 0;
+        countdown = ++n;
+        int rc = tqi_connector_alloc(&testing_loop, &options, &connector, &err);
+        if (rc == TQ_OK) {
+            rc = tqi_channel_get(connector, "unix:/nonexistent/x,tcp:127.0.0.1:1", &channel, &err);
+        }
+        if (rc == TQ_OK) {
+            rc = tqi_call_start(channel, &args, NULL, &err);
+            if (rc != TQ_OK) {
+                assert_null(channel->calls);
+                assert_null(channel->keeps);
+                assert_int_equal(channel->next_request, 1);
+            }
+        }
+        failed = failures > 0;
+        countdown = 0;
+        assert_int_equal(rc, failed ? TQ_ENOMEM : TQ_OK);
+        if (connector) {
+            testing_connector_stop(connector);
+        }
+        assert_int_equal(done, failed ? 0 : 1);
+    }
+    assert_true(n >= 6);
+}
+
+/* The n-th allocation of a whole exchange fails; whatever that breaks, every call ends once. */
+static void test_exchange(void **state)
+{
+    (void)state;
+    bool failed = true;
+    uint8_t data[100];
+    int ok = 0;
+    for (size_t i = 0; i < sizeof data; i++) {
+        data[i] = testing_byte(i);
+    }
+    long n = 0;
+    for (; failed; n++) {
+        testing_server server;
+        uint8_t back[100];
+        testing_server_start(&server, testing_unix_endpoint(), 1, 10000);
+        tqi_connector *connector = testing_connector(&testing_token, 0);
+        tqi_channel *channel = testing_channel(connector, server.endpoint);
+        testing_call reserve = {0}, publish = {0},
+                     read = {.buffer = back, .buffer_size = sizeof back}, map = {0};
+        testing_reserve(channel, &reserve, 1, 20);
+        testing_write(channel, &publish, TQI_PUBLISH, data, sizeof data, 20);
+        testing_read(channel, &read, sizeof back, 20);
+        testing_map(channel, &map);
+        failures = 0;
+        countdown = n + 1;
+        testing_until(&reserve.done, 1);
+        testing_until(&publish.done, 1);
+        testing_until(&read.done, 1);
+        testing_until(&map.done, 1);
+        failed = failures > 0;
+        countdown = 0;
+        const testing_call *calls[] = {&reserve, &publish, &read, &map};
+        for (int i = 0; i < 4; i++) {
+            assert_true(calls[i]->status == TQ_OK || calls[i]->status == TQ_ENOMEM ||
+                        calls[i]->status == TQ_ESTALE);
+            ok += calls[i]->status == TQ_OK;
+            assert_true(failed || calls[i]->status == TQ_OK);
+        }
+        assert_true(server.executed[1] <= 1);
+        if (read.status == TQ_OK) {
+            assert_memory_equal(back, data, sizeof data);
+        }
+        if (map.fd >= 0) {
+            close(map.fd);
+        }
+        testing_connector_stop(connector);
+        testing_server_stop(&server);
+    }
+    assert_true(n > 20);
+    assert_true(ok > 3 * n);
+}
+
+static int setup(void **state)
+{
+    tqi_log_set_sink(no_log, NULL);
+    return testing_setup(state);
+}
+
+static int teardown(void **state)
+{
+    countdown = 0;
+    tqi_log_set_sink(NULL, NULL);
+    return testing_teardown(state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_server_alloc, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_client_alloc, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_exchange, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("net_oom", tests, NULL, NULL);
+}
