@@ -102,7 +102,7 @@ int tqi_m_blocks_reserve(tqi_meta *meta, size_t n, tq_error *err)
             return tqi_error_set(err, TQ_EFULL, "too many blocks");
         }
         if (tqi_grow(&meta->block_pages, &meta->block_pages_capacity, meta->n_block_pages + 1,
-                     sizeof(*meta->block_pages)) != TQ_OK) {
+                     sizeof(tqi_block *)) != TQ_OK) {
             return tqi_error_nomem(err, "blocks");
         }
         page = calloc(TQI_M_BLOCK_PAGE, sizeof(*page));
@@ -247,7 +247,7 @@ void tqi_m_lose_stamped(tqi_partition *partition, uint64_t stamp, tqi_lost_fn lo
     block_loss loss = {stamp, lost != NULL ? roaring_bitmap_create() : NULL};
 
     tqi_m_partition_cells(partition, block_lose_cell, &loss);
-    if (loss.hit != NULL) {
+    if (lost != NULL && loss.hit != NULL) {
         if (!roaring_bitmap_is_empty(loss.hit)) {
             block_tell(partition->name, loss.hit, lost, arg);
         }
@@ -275,7 +275,8 @@ int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost
             scanned++;
         }
         if (scanned == n_partitions) {
-            if (tqi_grow(&partitions, &capacity, n_partitions + 1, sizeof(*partitions)) != TQ_OK) {
+            if (tqi_grow(&partitions, &capacity, n_partitions + 1, sizeof(tqi_partition *)) !=
+                TQ_OK) {
                 free(partitions);
                 return tqi_error_nomem(err, "lost blocks");
             }

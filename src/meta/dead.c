@@ -13,7 +13,7 @@ int tqi_m_dead_reserve(tqi_meta *meta, uint32_t n, tq_error *err)
         tqi_dead_node *page;
 
         if (tqi_grow(&meta->dead_pages, &meta->dead_pages_capacity, meta->n_dead_pages + 1,
-                     sizeof(*meta->dead_pages)) != TQ_OK) {
+                     sizeof(tqi_dead_node *)) != TQ_OK) {
             return tqi_error_nomem(err, "dead blocks");
         }
         page = calloc(TQI_M_DEAD_PAGE, sizeof(*page));

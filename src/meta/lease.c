@@ -88,7 +88,7 @@ void tqi_m_range_free(tqi_meta *meta, tqi_range *range)
 
     session->n_ranges--;
     memmove(&session->ranges[place], &session->ranges[place + 1],
-            (session->n_ranges - place) * sizeof(*session->ranges));
+            (session->n_ranges - place) * sizeof(tqi_range *));
     DL_DELETE(range->owner->ranges, range);
     meta->n_ranges--;
     meta->dead_reserved -= range->left;
@@ -118,7 +118,7 @@ int tqi_meta_lease(tqi_meta *meta, uint64_t session_id, tqi_owner *owner, uint32
         return rc;
     }
     if (tqi_grow(&session->ranges, &session->ranges_capacity, session->n_ranges + 1,
-                 sizeof(*session->ranges)) != TQ_OK) {
+                 sizeof(tqi_range *)) != TQ_OK) {
         return tqi_error_nomem(err, "lease");
     }
     range = calloc(1, sizeof(*range));

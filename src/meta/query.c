@@ -203,7 +203,7 @@ int tqi_meta_consumption(tqi_meta *meta, const char *partition_name, const char 
     int rc = query_indexes(meta, partition_name, known, index, n, &partition, err);
 
     *consumed = NULL;
-    if (rc != TQ_OK || *n == 0) {
+    if (rc != TQ_OK || *index == NULL) {
         return rc;
     }
     *consumed = calloc(*n, 1);
@@ -228,7 +228,7 @@ int tqi_meta_production(tqi_meta *meta, const char *partition_name, const char *
     int rc = query_indexes(meta, partition_name, known, index, n, &partition, err);
 
     *produced = NULL;
-    if (rc != TQ_OK || *n == 0 || n_fields == 0) {
+    if (rc != TQ_OK || *index == NULL || n_fields == 0) {
         return rc;
     }
     if (!__builtin_mul_overflow(*n, n_fields, &size)) {

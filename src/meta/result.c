@@ -313,7 +313,9 @@ static int result_field(result_scratch *scratch, const tqi_field *field, const t
     if (runs == NULL) {
         return TQ_ENOMEM;
     }
-    memcpy(runs, scratch->runs, scratch->n_runs * sizeof(*runs));
+    if (scratch->n_runs > 0) {
+        memcpy(runs, scratch->runs, scratch->n_runs * sizeof(*runs));
+    }
     out->runs = runs;
     out->n_runs = scratch->n_runs;
     for (size_t i = 0; i < out->n_runs; i++) {

@@ -22,7 +22,7 @@ static int sample_pages(tqi_meta *meta, uint64_t end, tq_error *err)
 {
     size_t need = (size_t)((end + TQI_M_PAGE - 1) >> TQI_M_PAGE_BITS);
 
-    if (tqi_grow(&meta->pages, &meta->pages_capacity, need, sizeof(*meta->pages)) != TQ_OK) {
+    if (tqi_grow(&meta->pages, &meta->pages_capacity, need, sizeof(tqi_sample *)) != TQ_OK) {
         return tqi_error_nomem(err, "samples");
     }
     while (meta->n_pages < need) {

@@ -36,7 +36,7 @@ static int shape_place(tqi_meta *meta, uint32_t *place)
     }
     if (meta->shape_places >= SHAPE_INLINE_MAX - TQI_SHAPE_FIRST ||
         tqi_grow(&meta->shape_table, &meta->shape_capacity, (size_t)meta->shape_places + 1,
-                 sizeof(*meta->shape_table)) != TQ_OK ||
+                 sizeof(tqi_shape *)) != TQ_OK ||
         tqi_grow(&meta->shape_free, &meta->shape_free_capacity, (size_t)meta->shape_places + 1,
                  sizeof(*meta->shape_free)) != TQ_OK) {
         return TQ_ENOMEM;

@@ -265,8 +265,8 @@ static int set_link(tqi_set *set, const char *const *names, tq_error *err)
         if (rc != TQ_OK) {
             return rc;
         }
-        if (tqi_grow(&field->sets, &field->sets_capacity, field->n_sets + 1,
-                     sizeof(*field->sets)) != TQ_OK) {
+        if (tqi_grow(&field->sets, &field->sets_capacity, field->n_sets + 1, sizeof(tqi_set *)) !=
+            TQ_OK) {
             tqi_m_field_gc(field);
             return tqi_error_nomem(err, "field set");
         }
@@ -295,7 +295,7 @@ static int set_make(tqi_partition *partition, const char *const *names, size_t n
         at += strlen(names[i]) + 1;
     }
     set->ready = roaring_bitmap_create();
-    set->fields = calloc(n, sizeof(tqi_field *));
+    set->fields = calloc(n + 1, sizeof(tqi_field *));
     if (set->ready == NULL || set->fields == NULL) {
         rc = tqi_error_nomem(err, "field set");
         goto fail;
