@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "manager/manager.h"
 
-int tqi_manager_make(
-    const char *type, const char *config, const tq_storage_manager **out, tq_error *err)
+int tqi_manager_make(const char *type, const char *config, const tq_storage_manager **out,
+                     tq_error *err)
 {
     json_error_t where;
     json_t *root = json_loads(config, 0, &where);
@@ -15,7 +15,8 @@ int tqi_manager_make(
 
     if (root == NULL || !json_is_object(root)) {
         json_decref(root);
-        return tqi_error_set(err, TQ_ECONFIG, "config of storage manager %s: a JSON object is expected", type);
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "config of storage manager %s: a JSON object is expected", type);
     }
     const char *library = json_string_value(json_object_get(root, "library"));
     if (library != NULL) {

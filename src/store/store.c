@@ -17,8 +17,8 @@
 
 /* Warm memory kept ahead of the high-water mark: a quarter of it, within these; less before the first block. */
 #define STORE_AHEAD_IDLE (UINT64_C(16) << 20)
-#define STORE_AHEAD_MIN (UINT64_C(64) << 20)
-#define STORE_AHEAD_MAX (UINT64_C(1) << 30)
+#define STORE_AHEAD_MIN  (UINT64_C(64) << 20)
+#define STORE_AHEAD_MAX  (UINT64_C(1) << 30)
 
 typedef struct store_block {
     uint64_t id; /* key */
@@ -53,7 +53,8 @@ int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error 
     int code;
 
     if (percent > 100) {
-        return tqi_error_set(err, TQ_EINVAL, "join_percent is %u, at most 100 is possible", percent);
+        return tqi_error_set(err, TQ_EINVAL, "join_percent is %u, at most 100 is possible",
+                             percent);
     }
     tqi_store *store = calloc(1, sizeof(*store));
     if (store == NULL) {
@@ -93,7 +94,7 @@ void tqi_store_free(tqi_store *store)
     if (store == NULL) {
         return;
     }
-    HASH_ITER(hh, store->blocks, block, next) {
+    HASH_ITER (hh, store->blocks, block, next) {
         HASH_DEL(store->blocks, block);
         free(block);
     }
@@ -181,8 +182,8 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "a block has id 0");
     }
     if (store_any(store, place->id) != NULL) {
-        return tqi_error_set(
-            err, TQ_EINVAL, "block %llu is there already", (unsigned long long)place->id);
+        return tqi_error_set(err, TQ_EINVAL, "block %llu is there already",
+                             (unsigned long long)place->id);
     }
     store_block *block = calloc(1, sizeof(*block));
     if (block == NULL) {
@@ -194,7 +195,7 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
     if (code != TQ_OK) {
         free(block);
         return code == TQ_EFULL ? tqi_error_set(err, code, "no %llu bytes in one piece",
-                                      (unsigned long long)place->size)
+                                                (unsigned long long)place->size)
                                 : tqi_error_nomem(err, "a chunk");
     }
     code = tqi_slots_take(&store->slots, block->id, &block->slot);
@@ -233,8 +234,8 @@ static bool store_possible(const tqi_store *store, uint64_t sum, size_t n, bool 
     return sum <= (adds_samples ? store->join_limit : store->arena.size) && n <= store->slots.count;
 }
 
-int tqi_store_reserve(
-    tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples, tq_error *err)
+int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples,
+                      tq_error *err)
 {
     uint64_t limit = adds_samples ? store->join_limit : store->arena.size;
     uint64_t sum = 0;
@@ -244,12 +245,15 @@ int tqi_store_reserve(
     }
     if (!store_possible(store, sum, n, adds_samples)) {
         return tqi_error_set(err, TQ_EINVAL,
-            "%zu blocks of %llu bytes together can never fit: %llu bytes and %u blocks are the most",
-            n, (unsigned long long)sum, (unsigned long long)limit, store->slots.count);
+                             "%zu blocks of %llu bytes together can never fit: %llu bytes and %u "
+                             "blocks are the most",
+                             n, (unsigned long long)sum, (unsigned long long)limit,
+                             store->slots.count);
     }
     if (sum > limit || store->used > limit - sum) {
         return tqi_error_set(err, TQ_EFULL, "%llu bytes wanted, %llu of %llu are used",
-            (unsigned long long)sum, (unsigned long long)store->used, (unsigned long long)limit);
+                             (unsigned long long)sum, (unsigned long long)store->used,
+                             (unsigned long long)limit);
     }
     for (size_t i = 0; i < n; i++) {
         int code = store_place(store, &places[i], err);
@@ -344,7 +348,7 @@ void tqi_store_drop_all(tqi_store *store)
 {
     store_block *block, *next;
 
-    HASH_ITER(hh, store->blocks, block, next) {
+    HASH_ITER (hh, store->blocks, block, next) {
         if (!block->dead) {
             store_drop(store, block);
         }
@@ -390,8 +394,8 @@ uint64_t tqi_store_trim(tqi_store *store)
         tqi_chunk *chunk = &store->tlsf.chunks[i];
         if (!chunk->used && !chunk->punched && chunk->size > 0) {
             /* The top is punched every time, for warming puts pages there. */
-            chunk->punched = tqi_arena_punch(&store->arena, chunk->offset, chunk->size) == TQ_OK
-                             && i != store->tlsf.top;
+            chunk->punched = tqi_arena_punch(&store->arena, chunk->offset, chunk->size) == TQ_OK &&
+                             i != store->tlsf.top;
         }
     }
     atomic_store_explicit(&store->high, top, memory_order_relaxed);
@@ -406,18 +410,19 @@ bool tqi_store_check(const tqi_store *store)
     uint64_t used, live = 0, taken = 0;
     store_block *block, *next;
 
-    HASH_ITER(hh, store->blocks, block, next) {
+    HASH_ITER (hh, store->blocks, block, next) {
         const tqi_chunk *chunk = &store->tlsf.chunks[block->chunk];
         taken += chunk->size;
         live += block->dead ? 0 : 1;
         if (!chunk->used || chunk->offset != block->offset || chunk->size < block->size) {
             return false;
         }
-        uint64_t word = atomic_load_explicit(&store->slots.words[block->slot], memory_order_relaxed);
+        uint64_t word =
+            atomic_load_explicit(&store->slots.words[block->slot], memory_order_relaxed);
         if (!block->dead && word != block->id) {
             return false;
         }
     }
-    return tqi_tlsf_check(&store->tlsf, &used) && used == store->used && taken == used
-           && live == store->n_blocks && live == store->slots.fresh - store->slots.n_spares;
+    return tqi_tlsf_check(&store->tlsf, &used) && used == store->used && taken == used &&
+           live == store->n_blocks && live == store->slots.fresh - store->slots.n_spares;
 }

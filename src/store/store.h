@@ -47,7 +47,8 @@ typedef struct tqi_store_place {
 /* Reserves room for all blocks or none.  TQ_EFULL when they do not fit now; TQ_EINVAL when they can never fit, or for a
  * duplicate id.  The memory is readable under its id from now on: a block's bytes are undefined until it is published,
  * and nobody has its locator before. */
-int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples, tq_error *err);
+int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples,
+                      tq_error *err);
 /* Whether these could fit if everything held now were freed. */
 bool tqi_store_fits(const tqi_store *store, const uint64_t *sizes, size_t n, bool adds_samples);
 /* Frees a block; false when it is not there (frees are idempotent).  A held one goes when its last hold is released. */
@@ -86,13 +87,17 @@ typedef struct tqi_store_map {
     uint64_t n_slots;
 } tqi_store_map;
 /* Maps both (arena read-write, slots read-only); MADV_DONTFORK on the arena.  Descriptors stay the caller's. */
-int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes, uint64_t slots,
-    tq_error *err);
+int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes,
+                       uint64_t slots, tq_error *err);
 void tqi_store_map_fini(tqi_store_map *map);
 /* In a forked child: lets go of what was inherited.  The arena was not: its addresses may belong to others by now. */
 void tqi_store_map_forked(tqi_store_map *map);
+/* Before many bytes are copied to `at` in the arena, which belong to the caller: makes large pages of the memory there, if
+ * the system can.  Only saves time.  Any thread. */
+void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size);
 /* Copies size bytes from `offset` (in the arena) if slot holds id before and after; false: the block is gone. Checks
  * bounds. */
-bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset, void *dest, size_t size);
+bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
+                        void *dest, size_t size);
 
 #endif

@@ -37,7 +37,8 @@ static int reserve(tqi_store *store, uint64_t id, uint64_t size, bool adds, tqi_
 static void keeps_bytes(void **state)
 {
     tqi_store *store = make(1 << 20, 0);
-    tqi_store_place places[3] = {{.id = 7, .size = 100}, {.id = 8, .size = 0}, {.id = 9, .size = 5000}};
+    tqi_store_place places[3] = {
+        {.id = 7, .size = 100}, {.id = 8, .size = 0}, {.id = 9, .size = 5000}};
     uint64_t size = 0;
     tq_error err;
 
@@ -270,12 +271,9 @@ static void refuses_bad_options(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keeps_bytes),
-        cmocka_unit_test(all_or_none),
-        cmocka_unit_test(quota_for_new_samples),
-        cmocka_unit_test(holds_keep_memory),
-        cmocka_unit_test(gives_memory_back),
-        cmocka_unit_test(long_run),
+        cmocka_unit_test(keeps_bytes),           cmocka_unit_test(all_or_none),
+        cmocka_unit_test(quota_for_new_samples), cmocka_unit_test(holds_keep_memory),
+        cmocka_unit_test(gives_memory_back),     cmocka_unit_test(long_run),
         cmocka_unit_test(refuses_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

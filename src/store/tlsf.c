@@ -334,7 +334,8 @@ bool tqi_tlsf_check(const tqi_tlsf *tlsf, uint64_t *used)
     *used = 0;
     for (uint32_t at = tlsf->first; at != TQI_TLSF_NONE; at = tlsf->chunks[at].after) {
         const tqi_chunk *chunk = &tlsf->chunks[at];
-        if (chunk->offset != offset || chunk->before != before || chunk->size % TQI_TLSF_UNIT != 0) {
+        if (chunk->offset != offset || chunk->before != before ||
+            chunk->size % TQI_TLSF_UNIT != 0) {
             return false;
         }
         if (chunk->used) {

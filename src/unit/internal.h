@@ -73,8 +73,8 @@ typedef struct tqi_writer {
     bool mapped;          /* has (or had) the arena writable in its memory */
     int pidfd;            /* with mapped */
     bool polling;
-    uv_poll_t poll;       /* of pidfd, when the session has ended */
-    uint64_t *deferred;   /* dead blocks it may be writing to */
+    uv_poll_t poll;     /* of pidfd, when the session has ended */
+    uint64_t *deferred; /* dead blocks it may be writing to */
     size_t n_deferred;
     size_t deferred_capacity;
     UT_hash_handle hh;
@@ -126,8 +126,8 @@ void tqi_unit_waits_timer(uv_timer_t *timer);
 struct tqi_unit {
     uv_loop_t *loop;
     char *name;
-    char *endpoint;   /* list, for people and peers */
-    char *info;       /* as registered: endpoint list, 0, machine */
+    char *endpoint; /* list, for people and peers */
+    char *info;     /* as registered: endpoint list, 0, machine */
     size_t info_size;
     tqi_store_options store_options;
     tqi_unit_store *held; /* the store of now */
@@ -144,15 +144,15 @@ struct tqi_unit {
     tqi_connector *connector;
     tqi_channel *controller;
     tqi_call *registering;
-    uint64_t registering_as;  /* incarnation in that call */
-    uint64_t registered_as;   /* incarnation the controller knows, 0 before */
+    uint64_t registering_as; /* incarnation in that call */
+    uint64_t registered_as;  /* incarnation the controller knows, 0 before */
     bool registered;
-    uint64_t epoch;           /* 0 before the first connection */
+    uint64_t epoch; /* 0 before the first connection */
     tqi_call *collecting;
-    uint64_t notice;          /* freed up to here */
-    uv_timer_t retry;         /* of registering or collecting after an error */
+    uint64_t notice;  /* freed up to here */
+    uv_timer_t retry; /* of registering or collecting after an error */
     uint64_t retry_ms;
-    int last_error;           /* of registering: logged once */
+    int last_error; /* of registering: logged once */
 
     /* counters */
     uv_timer_t report;

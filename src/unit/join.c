@@ -105,7 +105,7 @@ static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
     }
     if (answer->status != unit->last_error) {
         tqi_log(TQI_WARN, "unit", "%s: registering failed, will try again: %s", unit->name,
-            answer->error->message);
+                answer->error->message);
         unit->last_error = answer->status;
     }
     join_later(unit);
@@ -183,7 +183,7 @@ static int join_dead_all(tqi_unit *unit, const Tq__CollectReply *reply, tq_error
 {
     if (reply->n_first != reply->n_count || reply->n_first != reply->writer_done.len) {
         return tqi_error_set(err, TQ_EPROTO, "%zu first ids, %zu counts, %zu marks", reply->n_first,
-            reply->n_count, reply->writer_done.len);
+                             reply->n_count, reply->writer_done.len);
     }
     for (size_t i = 0; i < reply->n_first; i++) {
         for (uint64_t k = 0; k < reply->count[i]; k++) {

@@ -69,8 +69,9 @@ static void serve_map(tqi_unit *unit, tqi_request *request)
         tqi_error_nomem(&err, "a writer");
     } else if (!tqi_session_local(session)) {
         tqi_error_set(&err, TQ_EUNSUPPORTED,
-            "unit '%s' shares its memory only with processes of its user on its machine, over a unix socket",
-            unit->name);
+                      "unit '%s' shares its memory only with processes of its user on its machine, "
+                      "over a unix socket",
+                      unit->name);
     } else {
         tqi_writer_map(writer, &err);
     }
@@ -88,14 +89,15 @@ static void serve_map(tqi_unit *unit, tqi_request *request)
 /* ---------------------------------------------------------------------------------------- write */
 
 /* Checks the blocks of a write, which must be the session's own: only they are not yet published. */
-static int serve_write_check(
-    tqi_unit *unit, const tqi_request *request, const Tq__UnitWrite *message, tq_error *err)
+static int serve_write_check(tqi_unit *unit, const tqi_request *request,
+                             const Tq__UnitWrite *message, tq_error *err)
 {
     tqi_session *session = tqi_request_session(request);
 
-    if (message->n_id == 0 || message->n_id != message->n_slot || message->n_id != message->n_size) {
-        return tqi_error_set(err, TQ_EINVAL, "write of %zu ids, %zu slots, %zu sizes", message->n_id,
-            message->n_slot, message->n_size);
+    if (message->n_id == 0 || message->n_id != message->n_slot ||
+        message->n_id != message->n_size) {
+        return tqi_error_set(err, TQ_EINVAL, "write of %zu ids, %zu slots, %zu sizes",
+                             message->n_id, message->n_slot, message->n_size);
     }
     if (message->incarnation != 0 && message->incarnation != unit->incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "unit '%s' is another run of it now", unit->name);
@@ -104,17 +106,16 @@ static int serve_write_check(
         uint64_t size;
         unsigned long long id = message->id[i];
         if (tqi_store_find(unit->store, id, message->slot[i], &size) == NULL) {
-            return tqi_error_set(
-                err, TQ_ESTALE, "unit '%s' has no block %llu any more", unit->name, id);
+            return tqi_error_set(err, TQ_ESTALE, "unit '%s' has no block %llu any more", unit->name,
+                                 id);
         }
         tqi_writer *writer = tqi_writer_of(unit, id);
         if (writer == NULL || writer->session == NULL || writer->session != session) {
-            return tqi_error_set(
-                err, TQ_ESTALE, "block %llu was reserved by another session", id);
+            return tqi_error_set(err, TQ_ESTALE, "block %llu was reserved by another session", id);
         }
         if (size != message->size[i]) {
             return tqi_error_set(err, TQ_EINVAL, "block %llu has %llu bytes, %llu are written", id,
-                (unsigned long long)size, (unsigned long long)message->size[i]);
+                                 (unsigned long long)size, (unsigned long long)message->size[i]);
         }
     }
     return TQ_OK;
@@ -130,13 +131,13 @@ static int serve_write_size(const Tq__UnitWrite *message, uint64_t payload, tq_e
     }
     if (sum != payload) {
         return tqi_error_set(err, TQ_EINVAL, "write of %llu bytes with a payload of %llu",
-            (unsigned long long)sum, (unsigned long long)payload);
+                             (unsigned long long)sum, (unsigned long long)payload);
     }
     return TQ_OK;
 }
 
-static int serve_sink(tqi_request *request, const ProtobufCMessage *base, uint64_t size, struct iovec *iov,
-    int max, int *count, void *ctx, tq_error *err)
+static int serve_sink(tqi_request *request, const ProtobufCMessage *base, uint64_t size,
+                      struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
 {
     tqi_unit *unit = ctx;
     const Tq__UnitWrite *message = (const Tq__UnitWrite *)base;
@@ -145,8 +146,8 @@ static int serve_sink(tqi_request *request, const ProtobufCMessage *base, uint64
         return tqi_error_set(err, TQ_EINVAL, "a payload where none belongs");
     }
     if (message->n_id > (size_t)max) {
-        return tqi_error_set(
-            err, TQ_EINVAL, "write of %zu blocks, at most %d are possible", message->n_id, max);
+        return tqi_error_set(err, TQ_EINVAL, "write of %zu blocks, at most %d are possible",
+                             message->n_id, max);
     }
     int code = serve_write_check(unit, request, message, err);
     if (code == TQ_OK) {
@@ -209,17 +210,17 @@ static void serve_write(tqi_unit *unit, tqi_request *request, const Tq__UnitWrit
 
 static int serve_read_check(const Tq__UnitRead *message, tq_error *err)
 {
-    if (message->n_id == 0 || message->n_id != message->n_slot || message->n_id != message->n_offset
-        || message->n_id != message->n_size) {
+    if (message->n_id == 0 || message->n_id != message->n_slot ||
+        message->n_id != message->n_offset || message->n_id != message->n_size) {
         return tqi_error_set(err, TQ_EINVAL, "read of %zu ids, %zu slots, %zu offsets, %zu sizes",
-            message->n_id, message->n_slot, message->n_offset, message->n_size);
+                             message->n_id, message->n_slot, message->n_offset, message->n_size);
     }
     return TQ_OK;
 }
 
 /* One range: a piece of the arena, joined to the one before where they lie end to end; or gone. */
 static int serve_read_range(tqi_unit *unit, const Tq__UnitRead *message, size_t i, serve_held *hold,
-    struct iovec *iov, int *count, bool *gone, tq_error *err)
+                            struct iovec *iov, int *count, bool *gone, tq_error *err)
 {
     uint64_t size;
     uint8_t *at = NULL;
@@ -232,8 +233,8 @@ static int serve_read_range(tqi_unit *unit, const Tq__UnitRead *message, size_t 
         return TQ_OK;
     }
     if (message->offset[i] > size || message->size[i] > size - message->offset[i]) {
-        return tqi_error_set(err, TQ_EINVAL,
-            "read of %llu bytes from byte %llu of block %llu, which has %llu",
+        return tqi_error_set(
+            err, TQ_EINVAL, "read of %llu bytes from byte %llu of block %llu, which has %llu",
             (unsigned long long)message->size[i], (unsigned long long)message->offset[i],
             (unsigned long long)message->id[i], (unsigned long long)size);
     }
@@ -356,7 +357,7 @@ static void serve_session_open(tqi_session *session, void *ctx)
 
     if (tqi_writer_open(unit, session) != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: no memory for session '%s'; its requests will fail",
-            unit->name, tqi_session_name(session));
+                unit->name, tqi_session_name(session));
     }
 }
 

@@ -17,22 +17,22 @@
 
 /* ---------------------------------------------------------------------------------------- stores */
 
-static int unit_store_make(tqi_unit *unit, tqi_unit_store **out, tq_error *err)
+/* NULL with err filled when there is no memory for it. */
+static tqi_unit_store *unit_store_make(tqi_unit *unit, tq_error *err)
 {
     tqi_unit_store *held = calloc(1, sizeof(*held));
 
     if (held == NULL) {
-        return tqi_error_nomem(err, "a store");
+        tqi_error_nomem(err, "a store");
+        return NULL;
     }
-    int code = tqi_store_alloc(&unit->store_options, &held->store, err);
-    if (code != TQ_OK) {
+    if (tqi_store_alloc(&unit->store_options, &held->store, err) != TQ_OK) {
         free(held);
-        return code;
+        return NULL;
     }
     held->unit = unit;
     held->refs = 1;
-    *out = held;
-    return TQ_OK;
+    return held;
 }
 
 void tqi_unit_store_rele(tqi_unit_store *held)
@@ -50,11 +50,11 @@ void tqi_unit_store_rele(tqi_unit_store *held)
  */
 int tqi_unit_renew(tqi_unit *unit, tq_error *err)
 {
-    tqi_unit_store *fresh = NULL;
-    int code = unit_store_make(unit, &fresh, err);
+    tq_error why = {0};
+    tqi_unit_store *fresh = unit_store_make(unit, &why);
 
-    if (code != TQ_OK) {
-        return code;
+    if (fresh == NULL) {
+        return tqi_error_set(err, why.code, "%s", why.message);
     }
     tqi_unit_waits_fail(unit, TQ_ESTALE, "has started anew");
     tqi_writers_forget(unit);
@@ -122,7 +122,7 @@ static void unit_trim(uv_timer_t *timer)
     uint64_t bytes = tqi_store_trim(unit->store);
     if (bytes > 0) {
         tqi_log(TQI_INFO, "unit", "%s: idle, %llu bytes given back to the system", unit->name,
-            (unsigned long long)bytes);
+                (unsigned long long)bytes);
     }
 }
 
@@ -152,7 +152,7 @@ static void unit_report(uv_timer_t *timer)
     Tq__ReportOwner message;
     char *counters[3];
     uint64_t values[3] = {tqi_store_capacity(unit->store), tqi_store_used(unit->store),
-        tqi_store_blocks(unit->store)};
+                          tqi_store_blocks(unit->store)};
     tq_error err = {0};
 
     unit->dirty = false;
@@ -225,8 +225,8 @@ static int unit_advertise(tqi_buf *list, const char *bound, const char *host)
         return tqi_buf_printf(list, "%s%s", comma, bound);
     }
     bool bracket = strchr(host, ':') != NULL && host[0] != '[';
-    return tqi_buf_printf(
-        list, "%stcp:%s%s%s%s", comma, bracket ? "[" : "", host, bracket ? "]" : "", port);
+    return tqi_buf_printf(list, "%stcp:%s%s%s%s", comma, bracket ? "[" : "", host,
+                          bracket ? "]" : "", port);
 }
 
 static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error *err)
@@ -251,14 +251,14 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
             goto out;
         }
     }
-    if (list.size == 0) {
+    if (list.data == NULL || list.size == 0) {
         code = tqi_error_set(err, TQ_EINVAL, "unit '%s' has nothing to listen on", unit->name);
         goto out;
     }
     tqi_store_host(machine);
     unit->endpoint = strdup((const char *)list.data);
-    if (unit->endpoint == NULL || tqi_buf_append(&list, "", 1) != TQ_OK
-        || tqi_buf_append(&list, machine, strlen(machine)) != TQ_OK) {
+    if (unit->endpoint == NULL || tqi_buf_append(&list, "", 1) != TQ_OK ||
+        tqi_buf_append(&list, machine, strlen(machine)) != TQ_OK) {
         code = tqi_error_nomem(err, "an endpoint");
         goto out;
     }
@@ -291,7 +291,10 @@ static void unit_free(tqi_unit *unit)
 
 int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **out, tq_error *err)
 {
-    int code = tqi_check_name("unit", options->name == NULL ? "" : options->name, TQ_NAME_MAX, err);
+    if (options->name == NULL) {
+        return tqi_error_set(err, TQ_ENAME, "a storage unit needs a name");
+    }
+    int code = tqi_check_name("unit", options->name, TQ_NAME_MAX, err);
 
     if (code != TQ_OK) {
         return code;
@@ -305,11 +308,15 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit->incarnation = tqi_random_id();
     unit->active = tqi_now();
     unit->name = strdup(options->name);
-    code = unit->name == NULL ? tqi_error_nomem(err, "a storage unit")
-                              : unit_store_make(unit, &unit->held, err);
-    if (code != TQ_OK) {
+    if (unit->name == NULL) {
         unit_free(unit);
-        return code;
+        return tqi_error_nomem(err, "a storage unit");
+    }
+    tq_error why = {0};
+    unit->held = unit_store_make(unit, &why);
+    if (unit->held == NULL) {
+        unit_free(unit);
+        return tqi_error_set(err, why.code, "unit '%s': %s", options->name, why.message);
     }
     unit->store = unit->held->store;
     unit_timer_init(unit, &unit->retry);

@@ -12,11 +12,11 @@
 typedef struct tqi_unit tqi_unit;
 
 typedef struct tqi_unit_options {
-    const char *name;             /* owner name, unique in the system: "unit-0" */
-    const char *controller;       /* endpoint list to join */
-    const char *const *listen;    /* endpoints to listen on: unix and/or tcp */
+    const char *name;          /* owner name, unique in the system: "unit-0" */
+    const char *controller;    /* endpoint list to join */
+    const char *const *listen; /* endpoints to listen on: unix and/or tcp */
     size_t n_listen;
-    const char *advertise_host;   /* host others reach the tcp endpoint by; NULL: as bound */
+    const char *advertise_host; /* host others reach the tcp endpoint by; NULL: as bound */
     const tqi_token *token;
     tqi_store_options store;
     uint64_t grace_ms;

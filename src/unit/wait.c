@@ -9,8 +9,8 @@
 #include "unit/internal.h"
 
 /* Answers with the places. */
-static void wait_answer(
-    tqi_unit *unit, tqi_request *request, const tqi_store_place *places, size_t n)
+static void wait_answer(tqi_unit *unit, tqi_request *request, const tqi_store_place *places,
+                        size_t n)
 {
     Tq__UnitReserveReply reply = TQ__UNIT_RESERVE_REPLY__INIT;
     tq_error err = {0};
@@ -50,8 +50,8 @@ static int wait_check_ids(const tqi_unit *unit, const Tq__UnitReserve *message, 
 {
     for (size_t i = 0; i < message->n_id; i++) {
         if (tqi_tombs_has(&unit->tombs, message->id[i])) {
-            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu has ended already", unit->name,
-                (unsigned long long)message->id[i]);
+            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu has ended already",
+                                 unit->name, (unsigned long long)message->id[i]);
         }
     }
     return TQ_OK;
@@ -61,7 +61,7 @@ static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_e
 {
     if (message->n_id == 0 || message->n_id != message->n_size) {
         return tqi_error_set(err, TQ_EINVAL, "reserve of %zu ids with %zu sizes", message->n_id,
-            message->n_size);
+                             message->n_size);
     }
     if (message->incarnation != 0 && message->incarnation != unit->incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "unit '%s' is another run of it now", unit->name);
@@ -71,11 +71,13 @@ static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_e
         for (size_t i = 0; i < message->n_size; i++) {
             sum = sum > UINT64_MAX - message->size[i] ? UINT64_MAX : sum + message->size[i];
         }
-        return tqi_error_set(err, TQ_EFULL,
+        return tqi_error_set(
+            err, TQ_EFULL,
             "%zu blocks of %llu bytes together can never fit in unit '%s' of %llu bytes%s",
             message->n_id, (unsigned long long)sum, unit->name,
             (unsigned long long)tqi_store_capacity(unit->store),
-            message->adds_samples ? ", whose last tenth is kept for columns of existing samples" : "");
+            message->adds_samples ? ", whose last tenth is kept for columns of existing samples"
+                                  : "");
     }
     return wait_check_ids(unit, message, err);
 }
@@ -95,7 +97,7 @@ static void wait_arm(tqi_unit *unit)
     tqi_unit_wait *wait;
 
     for (int i = 0; i < 2; i++) {
-        DL_FOREACH(unit->waits.row[i], wait) {
+        DL_FOREACH (unit->waits.row[i], wait) {
             nearest = wait->deadline < nearest ? wait->deadline : nearest;
         }
     }
@@ -133,8 +135,8 @@ static void wait_cancel(tqi_request *request, void *arg)
     tqi_unit_wake(unit);
 }
 
-static void wait_park(
-    tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message, tqi_store_place *places)
+static void wait_park(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message,
+                      tqi_store_place *places)
 {
     tqi_unit_wait *wait = calloc(1, sizeof(*wait));
     tq_error err;
@@ -233,8 +235,8 @@ void tqi_unit_wake(tqi_unit *unit)
     while (unit->waits.row[0] != NULL && wait_try(unit, unit->waits.row[0])) {
         any = true;
     }
-    while (unit->waits.row[0] == NULL && unit->waits.row[1] != NULL
-           && wait_try(unit, unit->waits.row[1])) {
+    while (unit->waits.row[0] == NULL && unit->waits.row[1] != NULL &&
+           wait_try(unit, unit->waits.row[1])) {
         any = true;
     }
     if (any) {
@@ -249,7 +251,7 @@ void tqi_unit_waits_timer(uv_timer_t *timer)
     tqi_unit_wait *wait, *next;
 
     for (int i = 0; i < 2; i++) {
-        DL_FOREACH_SAFE(unit->waits.row[i], wait, next) {
+        DL_FOREACH_SAFE (unit->waits.row[i], wait, next) {
             if (wait->deadline <= now) {
                 tqi_request *request = wait->request;
                 uint64_t sum = 0;
@@ -258,10 +260,11 @@ void tqi_unit_waits_timer(uv_timer_t *timer)
                     sum += wait->message->size[k];
                 }
                 tqi_error_set(&err, TQ_EFULL,
-                    "unit '%s' stayed full until the deadline: %llu bytes wanted, %llu of %llu are used",
-                    unit->name, (unsigned long long)sum,
-                    (unsigned long long)tqi_store_used(unit->store),
-                    (unsigned long long)tqi_store_capacity(unit->store));
+                              "unit '%s' stayed full until the deadline: %llu bytes wanted, %llu "
+                              "of %llu are used",
+                              unit->name, (unsigned long long)sum,
+                              (unsigned long long)tqi_store_used(unit->store),
+                              (unsigned long long)tqi_store_capacity(unit->store));
                 wait_remove(wait);
                 tqi_request_fail(request, &err);
             }

@@ -98,7 +98,7 @@ void tqi_writer_free_block(tqi_unit *unit, uint64_t id)
 int tqi_writer_defer(tqi_writer *writer, uint64_t id)
 {
     int code = tqi_grow(&writer->deferred, &writer->deferred_capacity, writer->n_deferred + 1,
-        sizeof(*writer->deferred));
+                        sizeof(*writer->deferred));
 
     if (code == TQ_OK) {
         writer->deferred[writer->n_deferred++] = id;
@@ -121,7 +121,8 @@ static void writer_finished(tqi_writer *writer)
     }
     free(ids);
     if (n > 0) {
-        tqi_log(TQI_INFO, "unit", "%s: %zu blocks of a writer that is gone are free", unit->name, n);
+        tqi_log(TQI_INFO, "unit", "%s: %zu blocks of a writer that is gone are free", unit->name,
+                n);
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
     }
@@ -145,14 +146,16 @@ void tqi_writer_end(tqi_writer *writer, bool dead)
     }
     /* The session said goodbye or was lost, but its process may be there, in the middle of a copy. */
     if (uv_poll_init(unit->loop, &writer->poll, writer->pidfd) != 0) {
-        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay", unit->name);
+        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay",
+                unit->name);
         return;
     }
     writer->poll.data = writer;
     writer->polling = true;
     unit->open++;
     if (uv_poll_start(&writer->poll, UV_READABLE, writer_exited) != 0) {
-        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay", unit->name);
+        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay",
+                unit->name);
     }
 }
 
@@ -165,7 +168,7 @@ int tqi_writer_map(tqi_writer *writer, tq_error *err)
     writer->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0u);
     if (writer->pidfd < 0) {
         return tqi_error_set(err, TQ_EUNSUPPORTED, "no pidfd of process %llu (errno %d)",
-            (unsigned long long)pid, errno);
+                             (unsigned long long)pid, errno);
     }
     writer->mapped = true;
     return TQ_OK;
@@ -175,7 +178,7 @@ void tqi_writers_forget(tqi_unit *unit)
 {
     tqi_writer *writer, *next;
 
-    HASH_ITER(hh, unit->writers, writer, next) {
+    HASH_ITER (hh, unit->writers, writer, next) {
         writer->blocks = 0;
         writer->n_deferred = 0;
         if (writer->session == NULL) {
@@ -188,7 +191,7 @@ void tqi_writers_close(tqi_unit *unit)
 {
     tqi_writer *writer, *next;
 
-    HASH_ITER(hh, unit->writers, writer, next) {
+    HASH_ITER (hh, unit->writers, writer, next) {
         if (writer->session == NULL) {
             writer_forget(writer);
         }

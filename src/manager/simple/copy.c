@@ -11,6 +11,8 @@
 
 #define COPY_SPLIT     (UINT64_C(4) << 20)
 #define COPY_ITEMS_MAX 4u
+/* Pieces of this size are worth a look at the pages they go to. */
+#define COPY_WARM (UINT64_C(1) << 20)
 
 typedef struct copy_job copy_job;
 
@@ -24,6 +26,7 @@ typedef struct copy_item {
 
 struct copy_job {
     const tqi_store_map *map;
+    bool write;
     tqi_piece *pieces;
     void (*done)(void *arg);
     void *arg;
@@ -31,14 +34,18 @@ struct copy_job {
     copy_item items[COPY_ITEMS_MAX];
 };
 
-static void copy_piece(const tqi_store_map *map, tqi_piece *piece, uint64_t skip, uint64_t bytes)
+static void copy_piece(const tqi_store_map *map, bool write, tqi_piece *piece, uint64_t skip,
+                       uint64_t bytes)
 {
-    if (map == NULL) {
+    if (write) {
+        if (bytes >= COPY_WARM) {
+            tqi_store_map_warm(map, piece->dest + skip, bytes);
+        }
         memcpy(piece->dest + skip, piece->from + skip, bytes);
         return;
     }
-    if (!tqi_store_map_read(
-            map, piece->id, piece->slot, piece->offset + skip, piece->dest + skip, bytes)) {
+    if (!tqi_store_map_read(map, piece->id, piece->slot, piece->offset + skip, piece->dest + skip,
+                            bytes)) {
         /* Set by any thread that has a part of the piece, read on the loop when all are done. */
         atomic_store_explicit(&piece->gone, true, memory_order_relaxed);
     }
@@ -52,7 +59,7 @@ static void copy_run(void *arg)
     for (size_t i = item->first; left > 0; i++) {
         tqi_piece *piece = &item->job->pieces[i];
         uint64_t bytes = piece->size - skip < left ? piece->size - skip : left;
-        copy_piece(item->job->map, piece, skip, bytes);
+        copy_piece(item->job->map, item->job->write, piece, skip, bytes);
         left -= bytes;
         skip = 0;
     }
@@ -88,8 +95,8 @@ static void copy_split(copy_job *job, uint64_t total, unsigned n)
     }
 }
 
-void tqi_copy(tq_manager_host *host, const tqi_store_map *map, tqi_piece *pieces, size_t n,
-    void (*done)(void *arg), void *arg)
+void tqi_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_piece *pieces,
+              size_t n, void (*done)(void *arg), void *arg)
 {
     uint64_t total = 0;
     copy_job *job = NULL;
@@ -102,7 +109,7 @@ void tqi_copy(tq_manager_host *host, const tqi_store_map *map, tqi_piece *pieces
     }
     if (job == NULL) { /* small, or no memory */
         for (size_t i = 0; i < n; i++) {
-            copy_piece(map, &pieces[i], 0, pieces[i].size);
+            copy_piece(map, write, &pieces[i], 0, pieces[i].size);
         }
         done(arg);
         return;
@@ -110,6 +117,7 @@ void tqi_copy(tq_manager_host *host, const tqi_store_map *map, tqi_piece *pieces
     unsigned items = (unsigned)(total / COPY_SPLIT + 1 < COPY_ITEMS_MAX ? total / COPY_SPLIT + 1
                                                                         : COPY_ITEMS_MAX);
     job->map = map;
+    job->write = write;
     job->pieces = pieces;
     job->done = done;
     job->arg = arg;

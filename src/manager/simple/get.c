@@ -29,9 +29,9 @@ typedef struct get_part {
     uint64_t bytes;
     unsigned tries;
     unsigned remaps;
-    unsigned calls;  /* of the stream, under way */
-    bool looked;     /* in the list, since the last error */
-    tq_error why;    /* of this try */
+    unsigned calls; /* of the stream, under way */
+    bool looked;    /* in the list, since the last error */
+    tq_error why;   /* of this try */
 } get_part;
 
 struct get_op {
@@ -150,7 +150,7 @@ static void get_part_failed(get_part *part, const tq_error *err)
     }
     /* Whatever the reason, the unit could not be asked: that is what the reader is told. */
     tqi_error_set(&part->why, err->code == TQ_ETIMEDOUT ? TQ_ETIMEDOUT : TQ_EUNREACHABLE,
-        "storage unit '%s': %s", part->owner, err->message);
+                  "storage unit '%s': %s", part->owner, err->message);
     if (part->unit != NULL && err->code != TQ_ESTALE) {
         part->unit->silent = true;
     }
@@ -221,8 +221,8 @@ static void get_part_waited(tqi_wait *wait, const tq_error *err)
 
 /* ---------------------------------------------------------------------------------------- stream */
 
-static int get_sink(const ProtobufCMessage *base, uint64_t size, struct iovec *iov, int max, int *count,
-    void *arg)
+static int get_sink(const ProtobufCMessage *base, uint64_t size, struct iovec *iov, int max,
+                    int *count, void *arg)
 {
     const Tq__UnitReadReply *reply = (const Tq__UnitReadReply *)base;
     const get_call *made = arg;
@@ -270,9 +270,10 @@ static void get_read_done(tqi_call *call, tqi_answer *answer, void *arg)
             atomic_store_explicit(&piece->gone, true, memory_order_relaxed);
         }
         if (bytes != answer->payload && part->why.code == TQ_OK) {
-            tqi_error_set(&part->why, TQ_EPROTO, "storage unit '%s' sent %llu bytes, %llu are missing",
-                part->owner, (unsigned long long)answer->payload,
-                (unsigned long long)(bytes - answer->payload));
+            tqi_error_set(&part->why, TQ_EPROTO,
+                          "storage unit '%s' sent %llu bytes, %llu are missing", part->owner,
+                          (unsigned long long)answer->payload,
+                          (unsigned long long)(bytes - answer->payload));
         }
     }
     if (--part->calls > 0) {
@@ -289,8 +290,8 @@ static void get_read_done(tqi_call *call, tqi_answer *answer, void *arg)
 }
 
 /* Asks for pieces [first, first + n) of all. */
-static int get_read(
-    get_part *part, tqi_channel *channel, size_t first, size_t n, uint64_t deadline, tq_error *err)
+static int get_read(get_part *part, tqi_channel *channel, size_t first, size_t n, uint64_t deadline,
+                    tq_error *err)
 {
     const tqi_piece *pieces = part->op->pieces + first;
     const tq_block *blocks = part->op->job->blocks;
@@ -348,7 +349,7 @@ out:
 static void get_part_stream(get_part *part)
 {
     uint64_t deadline = get_part_deadline(part);
-    tqi_channel *channel;
+    tqi_channel *channel = NULL;
     tq_error err = {0};
 
     part->why.code = TQ_OK;
@@ -406,8 +407,8 @@ static void get_part_try(get_part *part)
     }
     part->mapping = unit->mapping;
     part->mapping->refs++;
-    tqi_copy(part->op->simple->host, &part->mapping->map, part->op->pieces + part->first, part->n,
-        get_part_copied, part);
+    tqi_copy(part->op->simple->host, &part->mapping->map, false, part->op->pieces + part->first,
+             part->n, get_part_copied, part);
 }
 
 /* ---------------------------------------------------------------------------------------- start */
@@ -418,8 +419,8 @@ static uint32_t get_part_of(get_op *op, const tq_block *block)
     uint32_t i;
 
     for (i = 0; i < op->n_parts; i++) {
-        if (op->parts[i].incarnation == block->owner_incarnation
-            && strcmp(op->parts[i].owner, block->owner) == 0) {
+        if (op->parts[i].incarnation == block->owner_incarnation &&
+            strcmp(op->parts[i].owner, block->owner) == 0) {
             return i;
         }
     }
@@ -453,8 +454,8 @@ static void get_add(get_op *op, const tq_get_range *range, size_t at)
 /* Whether a range goes on where the one before ended, in the block and in its place. */
 static bool get_joins(const tq_get_range *before, const tq_get_range *range)
 {
-    return before->block == range->block && before->offset + before->size == range->offset
-           && (uint8_t *)before->dest + before->size == range->dest;
+    return before->block == range->block && before->offset + before->size == range->offset &&
+           (uint8_t *)before->dest + before->size == range->dest;
 }
 
 static int get_check(const tq_get_job *job, tq_error *err)
@@ -462,16 +463,18 @@ static int get_check(const tq_get_job *job, tq_error *err)
     for (uint32_t i = 0; i < job->n_ranges; i++) {
         const tq_get_range *range = &job->ranges[i];
         if (range->block >= job->n_blocks) {
-            return tqi_error_set(err, TQ_EINVAL, "range %u of block %u, there are %u", i, range->block,
-                job->n_blocks);
+            return tqi_error_set(err, TQ_EINVAL, "range %u of block %u, there are %u", i,
+                                 range->block, job->n_blocks);
         }
         const tq_block *block = &job->blocks[range->block];
-        if (block->locator_size != TQI_SIMPLE_LOCATOR || range->offset > block->size
-            || range->size > block->size - range->offset) {
-            return tqi_error_set(err, TQ_EINVAL,
-                "bytes %llu to %llu of block %llu, which has %llu and a locator of %u bytes",
-                (unsigned long long)range->offset, (unsigned long long)(range->offset + range->size),
-                (unsigned long long)block->id, (unsigned long long)block->size, block->locator_size);
+        if (block->locator_size != TQI_SIMPLE_LOCATOR || range->offset > block->size ||
+            range->size > block->size - range->offset) {
+            return tqi_error_set(
+                err, TQ_EINVAL,
+                "%llu bytes from byte %llu of block %llu, which has %llu and a locator of %u bytes",
+                (unsigned long long)range->size, (unsigned long long)range->offset,
+                (unsigned long long)block->id, (unsigned long long)block->size,
+                block->locator_size);
         }
     }
     return TQ_OK;

@@ -38,16 +38,18 @@ static char *link_endpoints(const char *list, bool same_machine, bool *local)
 {
     char *out = calloc(1, strlen(list) + 1);
     const char *at = list;
+    size_t n = 0;
 
     *local = false;
     while (out != NULL && *at != 0) {
         size_t size = strcspn(at, ",");
         bool is_unix = strncmp(at, "unix:", 5) == 0;
         if (same_machine || !is_unix) {
-            if (out[0] != 0) {
-                strcat(out, ",");
+            if (n > 0) {
+                out[n++] = ',';
             }
-            strncat(out, at, size);
+            memcpy(out + n, at, size);
+            n += size;
             *local = *local || is_unix;
         }
         at += size;
@@ -70,8 +72,8 @@ static int link_set_info(tqi_link *link, const void *info, size_t size)
     }
     size_t list = strlen(copy);
     const char *machine = list < size ? copy + list + 1 : "";
-    bool same = machine[0] == 0 || link->simple->machine[0] == 0
-                || strcmp(machine, link->simple->machine) == 0;
+    bool same = machine[0] == 0 || link->simple->machine[0] == 0 ||
+                strcmp(machine, link->simple->machine) == 0;
     bool local = false;
     endpoint = link_endpoints(copy, same, &local);
     if (endpoint != NULL && endpoint[0] == 0) {
@@ -142,8 +144,8 @@ int tqi_link_update(tqi_link *link, const tq_owner_info *info)
         link->present = false;
         return TQ_OK;
     }
-    if (link->info == NULL || info->info_size != link->info_size
-        || memcmp(info->info, link->info, info->info_size) != 0) {
+    if (link->info == NULL || info->info_size != link->info_size ||
+        memcmp(info->info, link->info, info->info_size) != 0) {
         if (link_set_info(link, info->info, info->info_size) != TQ_OK) {
             return TQ_ENOMEM;
         }
@@ -219,8 +221,8 @@ static int link_map_take(tqi_link *link, tqi_answer *answer, tq_error *err)
     if (mapping == NULL) {
         return tqi_error_nomem(err, "a mapping");
     }
-    int code = tqi_store_map_init(
-        &mapping->map, answer->fds[0], answer->fds[1], reply->arena_bytes, reply->slots, err);
+    int code = tqi_store_map_init(&mapping->map, answer->fds[0], answer->fds[1], reply->arena_bytes,
+                                  reply->slots, err);
     if (code != TQ_OK) {
         free(mapping);
         return code;
@@ -239,8 +241,8 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
     tq_error err = {0};
 
     (void)call;
-    if (answer->status == TQ_EUNREACHABLE || answer->status == TQ_ETIMEDOUT
-        || answer->status == TQ_ECLOSED || answer->status == TQ_ECANCELED) {
+    if (answer->status == TQ_EUNREACHABLE || answer->status == TQ_ETIMEDOUT ||
+        answer->status == TQ_ECLOSED || answer->status == TQ_ECANCELED) {
         link->map_state = TQI_MAP_NONE;
         tqi_wait_end(&link->map_waits, answer->error);
         return;
@@ -252,8 +254,9 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
     }
     if (err.code != TQ_OK) {
         link->map_state = TQI_MAP_REFUSED;
-        tqi_log(TQI_WARN, "client", "storage unit '%s' is used over the stream, not by shared memory: %s",
-            link->name, err.message);
+        tqi_log(TQI_WARN, "client",
+                "storage unit '%s' is used over the stream, not by shared memory: %s", link->name,
+                err.message);
     } else {
         link->map_state = TQI_MAP_READY;
     }
@@ -263,7 +266,7 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
 int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *err)
 {
     Tq__UnitMap message;
-    tqi_channel *channel;
+    tqi_channel *channel = NULL;
 
     if (!link->local || link->map_state == TQI_MAP_READY || link->map_state == TQI_MAP_REFUSED) {
         return TQ_OK;
@@ -304,7 +307,8 @@ void tqi_link_drop_ids(tqi_link *link)
             ids[n++] = link->ids[i].first + k;
         }
     }
-    bool ours = link->ids_epoch == link->simple->host->epoch && link->ids_session == link->simple->session;
+    bool ours =
+        link->ids_epoch == link->simple->host->epoch && link->ids_session == link->simple->session;
     if (n > 0 && ours) {
         link->simple->host->abandon(link->simple->host, ids, n);
     }
@@ -320,7 +324,8 @@ static int link_add_ids(tqi_link *link, uint64_t first, uint32_t count)
     if (last != NULL && last->first + last->count == first) {
         last->count += count;
     } else {
-        if (tqi_grow(&link->ids, &link->ids_capacity, link->n_ids + 1, sizeof(*link->ids)) != TQ_OK) {
+        if (tqi_grow(&link->ids, &link->ids_capacity, link->n_ids + 1, sizeof(*link->ids)) !=
+            TQ_OK) {
             return TQ_ENOMEM;
         }
         link->ids[link->n_ids++] = (tqi_id_range){.first = first, .count = count};
@@ -341,7 +346,8 @@ void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n)
 
 static bool link_ids_void(const tqi_link *link)
 {
-    return link->ids_epoch != link->simple->host->epoch || link->ids_session != link->simple->session;
+    return link->ids_epoch != link->simple->host->epoch ||
+           link->ids_session != link->simple->session;
 }
 
 static void link_leased(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg)
@@ -385,12 +391,12 @@ static void link_lease(tqi_link *link, uint64_t deadline)
     query->link = link;
     query->count = TQ_LEASE_MAX;
     link->leasing = true;
-    link->simple->host->lease(
-        link->simple->host, link->name, TQ_LEASE_MAX, deadline, link_leased, query);
+    link->simple->host->lease(link->simple->host, link->name, TQ_LEASE_MAX, deadline, link_leased,
+                              query);
 }
 
 int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, uint64_t *incarnation, uint64_t deadline,
-    tqi_wait *wait, tq_error *err)
+                  tqi_wait *wait, tq_error *err)
 {
     if (link->ids_total > 0 && link_ids_void(link)) {
         tqi_link_drop_ids(link);

@@ -14,49 +14,17 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "manager/simple/simple.h"
+#include "manager/simple/put.h"
 
-#define PUT_RESTARTS    3u
-#define PUT_LIST_NS     UINT64_C(1000000000)
+#define PUT_RESTARTS 3u
+#define PUT_LIST_NS  UINT64_C(1000000000)
 /* The unit's own answer to a wait comes this much before the call gives up. */
-#define PUT_SLACK_MS    100u
-#define PUT_ALIGN       64u
+#define PUT_SLACK_MS 100u
 
-typedef struct put_op {
-    tqi_wait wait; /* first: waits are known by it */
-    tqi_simple *simple;
-    tq_put_job *job;
-    uint64_t total;
-    uint32_t n_blocks;
-    uint64_t *sizes; /* of blocks */
-    uint64_t *ids;
-    uint64_t *offsets;
-    uint32_t *slots;
-    uint64_t *starts; /* per column: byte in its block */
+static void put_choose(tqi_put *op);
+static void put_try(tqi_put *op);
 
-    tqi_link **units; /* in the order they are tried */
-    size_t n_units, at;
-    bool last;         /* waits at this one until the deadline */
-    tqi_link *fullest; /* of those that said that they are full, the one with the most room */
-    unsigned restarts;
-    unsigned remaps;
-    tq_error why; /* of the last unit that failed */
-
-    tqi_link *unit;
-    uint64_t incarnation; /* the ids were leased under */
-    tqi_mapping *mapping;
-    tqi_piece *pieces;
-    size_t n_pieces;
-    uint32_t written; /* blocks that are on their way over the stream */
-} put_op;
-
-static const uint8_t put_zeros[PUT_ALIGN];
-
-static void put_choose(put_op *op);
-static void put_try(put_op *op);
-static void put_write(put_op *op);
-
-static void put_free(put_op *op)
+void tqi_put_free(tqi_put *op)
 {
     if (op->mapping != NULL) {
         tqi_mapping_rele(op->mapping);
@@ -71,23 +39,27 @@ static void put_free(put_op *op)
     free(op);
 }
 
-static void put_fail(put_op *op, const tq_error *err)
+void tqi_put_fail(tqi_put *op, const tq_error *err)
 {
     tq_manager_host *host = op->simple->host;
     tq_put_job *job = op->job;
 
-    put_free(op);
+    tqi_put_free(op);
     host->put_finish(host, job, err, NULL, 0, NULL, 0);
 }
 
 /* ---------------------------------------------------------------------------------------- layout */
 
-static int put_layout(put_op *op, tq_error *err)
+static int put_layout(tqi_put *op, tq_error *err)
 {
     const tq_put_job *job = op->job;
 
+    if (job->n_columns == 0) {
+        return tqi_error_set(err, TQ_EINVAL, "a put without columns");
+    }
     for (uint32_t i = 0; i < job->n_columns; i++) {
-        op->total += (job->columns[i].size + PUT_ALIGN - 1) / PUT_ALIGN * PUT_ALIGN;
+        op->total +=
+            (job->columns[i].size + TQI_SIMPLE_ALIGN - 1) / TQI_SIMPLE_ALIGN * TQI_SIMPLE_ALIGN;
     }
     op->n_blocks = op->total <= TQI_SIMPLE_ONE_BLOCK ? 1 : job->n_columns;
     op->sizes = calloc(op->n_blocks, sizeof(*op->sizes));
@@ -95,14 +67,14 @@ static int put_layout(put_op *op, tq_error *err)
     op->offsets = calloc(op->n_blocks, sizeof(*op->offsets));
     op->slots = calloc(op->n_blocks, sizeof(*op->slots));
     op->starts = calloc(job->n_columns, sizeof(*op->starts));
-    if (op->sizes == NULL || op->ids == NULL || op->offsets == NULL || op->slots == NULL
-        || op->starts == NULL) {
+    if (op->sizes == NULL || op->ids == NULL || op->offsets == NULL || op->slots == NULL ||
+        op->starts == NULL) {
         return tqi_error_nomem(err, "a put");
     }
     uint64_t end = 0;
     for (uint32_t i = 0; i < job->n_columns; i++) {
         if (op->n_blocks == 1) {
-            op->starts[i] = (end + PUT_ALIGN - 1) / PUT_ALIGN * PUT_ALIGN;
+            op->starts[i] = (end + TQI_SIMPLE_ALIGN - 1) / TQI_SIMPLE_ALIGN * TQI_SIMPLE_ALIGN;
             end = op->starts[i] + job->columns[i].size;
             op->sizes[0] = end;
         } else {
@@ -110,11 +82,6 @@ static int put_layout(put_op *op, tq_error *err)
         }
     }
     return TQ_OK;
-}
-
-static uint32_t put_block_of(const put_op *op, uint32_t column)
-{
-    return op->n_blocks == 1 ? 0 : column;
 }
 
 /* ---------------------------------------------------------------------------------------- choosing */
@@ -129,7 +96,7 @@ static uint64_t put_free_bytes(const tqi_link *link)
 
 /* Whether the batch can ever fit in the unit, by its capacity and the usual share of it that new samples may fill; the
  * unit itself says it exactly. */
-static bool put_possible(const put_op *op, const tqi_link *link)
+static bool put_possible(const tqi_put *op, const tqi_link *link)
 {
     uint64_t limit = op->job->adds_samples ? link->capacity / 10 * 9 : link->capacity;
 
@@ -149,12 +116,12 @@ static bool put_before(const tqi_link *a, const tqi_link *b)
 }
 
 /* Fills op->units with the present ones, in order. */
-static int put_order(put_op *op, tq_error *err)
+static int put_order(tqi_put *op, tq_error *err)
 {
     tqi_link *link;
     size_t n = 0;
 
-    DL_FOREACH(op->simple->links, link) {
+    DL_FOREACH (op->simple->links, link) {
         n += link->present && link->incarnation != 0;
     }
     free(op->units);
@@ -185,18 +152,18 @@ static int put_order(put_op *op, tq_error *err)
     return TQ_OK;
 }
 
-static void put_begin(put_op *op)
+static void put_begin(tqi_put *op)
 {
     tq_error err = {0};
 
     op->fullest = NULL;
     if (put_order(op, &err) != TQ_OK) {
-        put_fail(op, &err);
+        tqi_put_fail(op, &err);
         return;
     }
     if (op->n_units == 0) {
         tqi_error_set(&err, TQ_EUNREACHABLE, "no storage unit is there");
-        put_fail(op, op->why.code != TQ_OK ? &op->why : &err);
+        tqi_put_fail(op, op->why.code != TQ_OK ? &op->why : &err);
         return;
     }
     op->last = op->n_units == 1 && op->job->wait_when_full;
@@ -205,22 +172,22 @@ static void put_begin(put_op *op)
 
 static void put_listed(void *arg, const tq_error *err)
 {
-    put_op *op = arg;
+    tqi_put *op = arg;
 
     if (err != NULL) {
         tq_error copy = *err;
-        put_fail(op, &copy);
+        tqi_put_fail(op, &copy);
         return;
     }
     put_begin(op);
 }
 
-static void put_choose(put_op *op)
+static void put_choose(tqi_put *op)
 {
     tqi_simple *simple = op->simple;
     tqi_link *link;
 
-    DL_FOREACH(simple->links, link) {
+    DL_FOREACH (simple->links, link) {
         if (link->present && link->incarnation != 0) {
             if (!simple->listing && tqi_now() - simple->listed_at > PUT_LIST_NS) {
                 tqi_simple_list(simple, false, tqi_simple_try(1, 0, TQI_NEVER), NULL, NULL);
@@ -235,13 +202,13 @@ static void put_choose(put_op *op)
 /* ---------------------------------------------------------------------------------------- trying */
 
 /* Begins anew with a list that is up to date. */
-static void put_restart(put_op *op, const tq_error *why)
+static void put_restart(tqi_put *op, const tq_error *why)
 {
     op->why = *why;
     tqi_link_drop_ids(op->unit);
     tqi_link_unmap(op->unit);
     if (op->restarts++ >= PUT_RESTARTS) {
-        put_fail(op, why);
+        tqi_put_fail(op, why);
         return;
     }
     tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
@@ -249,13 +216,13 @@ static void put_restart(put_op *op, const tq_error *why)
 
 /* Waits at the unit with the most room, or at the best one when none said anything; without `wait_when_full` a full store
  * ends the put. */
-static void put_last(put_op *op)
+static void put_last(tqi_put *op)
 {
     bool full = op->fullest != NULL;
 
     if (op->last || (full && !op->job->wait_when_full) || tqi_now() >= op->job->deadline_ns) {
         tq_error why = op->why;
-        put_fail(op, &why);
+        tqi_put_fail(op, &why);
         return;
     }
     op->last = true;
@@ -265,7 +232,7 @@ static void put_last(put_op *op)
     put_try(op);
 }
 
-static void put_next(put_op *op)
+static void put_next(tqi_put *op)
 {
     op->at++;
     if (op->at < op->n_units) {
@@ -276,15 +243,15 @@ static void put_next(put_op *op)
 }
 
 /* What a failed step at a unit means for the put. */
-static void put_failed_at(put_op *op, const tq_error *err)
+void tqi_put_failed_at(tqi_put *op, const tq_error *err)
 {
     tq_error why = *err;
 
     switch (err->code) {
     case TQ_EFULL:
         op->why = why;
-        if (put_possible(op, op->unit)
-            && (op->fullest == NULL || put_free_bytes(op->unit) > put_free_bytes(op->fullest))) {
+        if (put_possible(op, op->unit) &&
+            (op->fullest == NULL || put_free_bytes(op->unit) > put_free_bytes(op->fullest))) {
             op->fullest = op->unit;
         }
         put_next(op);
@@ -293,7 +260,8 @@ static void put_failed_at(put_op *op, const tq_error *err)
     case TQ_ETIMEDOUT:
         op->unit->silent = true;
         if (op->why.code != TQ_EFULL) {
-            tqi_error_set(&op->why, err->code, "storage unit '%s': %s", op->unit->name, err->message);
+            tqi_error_set(&op->why, err->code, "storage unit '%s': %s", op->unit->name,
+                          err->message);
         }
         op->simple->listed_at = 0; /* the list may say more */
         put_next(op);
@@ -302,29 +270,29 @@ static void put_failed_at(put_op *op, const tq_error *err)
         put_restart(op, &why);
         return;
     default:
-        put_fail(op, &why);
+        tqi_put_fail(op, &why);
     }
 }
 
 static void put_waited(tqi_wait *wait, const tq_error *err)
 {
-    put_op *op = (put_op *)wait;
+    tqi_put *op = (tqi_put *)wait;
 
     if (err != NULL) {
-        put_failed_at(op, err);
+        tqi_put_failed_at(op, err);
     } else {
         put_try(op);
     }
 }
 
-static uint64_t put_deadline(const put_op *op)
+static uint64_t put_deadline(const tqi_put *op)
 {
     return op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
 }
 
 static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
 {
-    put_op *op = arg;
+    tqi_put *op = arg;
     tq_manager_host *host = op->simple->host;
     const Tq__UnitReserveReply *reply = (const Tq__UnitReserveReply *)answer->reply;
     tq_error err = {0};
@@ -336,23 +304,23 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
         host->abandon(host, op->ids, op->n_blocks);
     }
     if (answer->status != TQ_OK) {
-        put_failed_at(op, answer->error);
+        tqi_put_failed_at(op, answer->error);
         return;
     }
     op->unit->silent = false;
     if (reply->n_offset != op->n_blocks || reply->n_slot != op->n_blocks) {
         host->abandon(host, op->ids, op->n_blocks);
         tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved %zu blocks, asked were %u",
-            op->unit->name, reply->n_offset, op->n_blocks);
-        put_fail(op, &err);
+                      op->unit->name, reply->n_offset, op->n_blocks);
+        tqi_put_fail(op, &err);
         return;
     }
     memcpy(op->offsets, reply->offset, op->n_blocks * sizeof(*op->offsets));
     memcpy(op->slots, reply->slot, op->n_blocks * sizeof(*op->slots));
-    put_write(op);
+    tqi_put_write(op);
 }
 
-static int put_reserve(put_op *op, tqi_channel *channel, tq_error *err)
+static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
 {
     Tq__UnitReserve message;
     uint64_t deadline = put_deadline(op);
@@ -383,10 +351,10 @@ static int put_reserve(put_op *op, tqi_channel *channel, tq_error *err)
 }
 
 /* One step at a unit: whatever is missing is asked for, and put_waited comes back here. */
-static void put_try(put_op *op)
+static void put_try(tqi_put *op)
 {
     tqi_link *unit = op->units[op->at];
-    tqi_channel *channel;
+    tqi_channel *channel = NULL;
     tq_error err = {0};
 
     op->unit = unit;
@@ -396,8 +364,8 @@ static void put_try(put_op *op)
         code = tqi_link_map(unit, put_deadline(op), &op->wait, &err);
     }
     if (code == TQ_OK) {
-        code = tqi_link_take(
-            unit, op->ids, op->n_blocks, &op->incarnation, put_deadline(op), &op->wait, &err);
+        code = tqi_link_take(unit, op->ids, op->n_blocks, &op->incarnation, put_deadline(op),
+                             &op->wait, &err);
     }
     if (code == TQ_EAGAIN) {
         return;
@@ -410,8 +378,8 @@ static void put_try(put_op *op)
             put_try(op);
             return;
         }
-        code = tqi_error_set(&err, TQ_ESTALE, "storage unit '%s' is another run of it now", unit->name);
-        put_failed_at(op, &err);
+        tqi_error_set(&err, TQ_ESTALE, "storage unit '%s' is another run of it now", unit->name);
+        tqi_put_failed_at(op, &err);
         return;
     }
     if (code == TQ_OK) {
@@ -421,220 +389,8 @@ static void put_try(put_op *op)
         }
     }
     if (code != TQ_OK) {
-        put_failed_at(op, &err);
+        tqi_put_failed_at(op, &err);
     }
-}
-
-/* ---------------------------------------------------------------------------------------- writing */
-
-static void put_done(put_op *op)
-{
-    tq_manager_host *host = op->simple->host;
-    tq_put_job *job = op->job;
-    tq_block *blocks = calloc(op->n_blocks, sizeof(*blocks));
-    tq_extent *extents = calloc(job->n_columns, sizeof(*extents));
-    tq_error err;
-
-    if (blocks == NULL || extents == NULL) {
-        host->abandon(host, op->ids, op->n_blocks);
-        free(blocks);
-        free(extents);
-        tqi_error_nomem(&err, "the blocks of a put");
-        put_fail(op, &err);
-        return;
-    }
-    for (uint32_t i = 0; i < op->n_blocks; i++) {
-        blocks[i].id = op->ids[i];
-        blocks[i].size = op->sizes[i];
-        blocks[i].owner = op->unit->name;
-        blocks[i].owner_incarnation = op->incarnation;
-        for (unsigned k = 0; k < 4; k++) {
-            blocks[i].locator[k] = (uint8_t)(op->slots[i] >> (8 * k));
-        }
-        for (unsigned k = 0; k < 8; k++) {
-            blocks[i].locator[4 + k] = (uint8_t)(op->offsets[i] >> (8 * k));
-        }
-        blocks[i].locator_size = TQI_SIMPLE_LOCATOR;
-    }
-    for (uint32_t i = 0; i < job->n_columns; i++) {
-        extents[i].column = i;
-        extents[i].rows = job->columns[i].rows;
-        extents[i].block = put_block_of(op, i);
-        extents[i].offset = op->starts[i];
-    }
-    op->unit->used += op->total; /* until the unit reports */
-    uint32_t n_blocks = op->n_blocks;
-    put_free(op);
-    host->put_finish(host, job, NULL, blocks, n_blocks, extents, job->n_columns);
-    free(blocks);
-    free(extents);
-}
-
-static void put_copied(void *arg)
-{
-    put_op *op = arg;
-
-    /* The bytes are ordered before the publish: that goes through a socket after this thread has seen the copies end. */
-    put_done(op);
-}
-
-static void put_copy(put_op *op)
-{
-    const tq_put_job *job = op->job;
-    size_t n = 0;
-    tq_error err;
-
-    for (uint32_t i = 0; i < op->n_blocks; i++) {
-        if (op->offsets[i] > op->mapping->map.arena_bytes
-            || op->sizes[i] > op->mapping->map.arena_bytes - op->offsets[i]) {
-            op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
-            tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved bytes outside of its memory",
-                op->unit->name);
-            put_fail(op, &err);
-            return;
-        }
-    }
-    for (uint32_t i = 0; i < job->n_columns; i++) {
-        const tq_put_column *column = &job->columns[i];
-        uint8_t *dest = op->mapping->map.arena + op->offsets[put_block_of(op, i)] + op->starts[i];
-        for (size_t k = 0; k < column->n_slices; k++) {
-            if (column->slices[k].size > 0) {
-                op->pieces[n].dest = dest;
-                op->pieces[n].from = column->slices[k].data;
-                op->pieces[n].size = column->slices[k].size;
-                dest += column->slices[k].size;
-                n++;
-            }
-        }
-    }
-    op->n_pieces = n;
-    tqi_copy(op->simple->host, NULL, op->pieces, n, put_copied, op);
-}
-
-static void put_stream(put_op *op);
-
-static void put_streamed(tqi_call *call, tqi_answer *answer, void *arg)
-{
-    put_op *op = arg;
-
-    (void)call;
-    if (answer->status != TQ_OK) {
-        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
-        put_failed_at(op, answer->error);
-    } else if (op->written < op->n_blocks) {
-        put_stream(op);
-    } else {
-        put_done(op);
-    }
-}
-
-/* The bytes of blocks [from, to) end to end, with what lies between the columns of a block. */
-static int put_gather(const put_op *op, uint32_t from, uint32_t to, struct iovec **out, int *count)
-{
-    const tq_put_job *job = op->job;
-    struct iovec *iov = NULL;
-    size_t n = 0;
-    uint64_t end = 0;
-
-    for (uint32_t i = 0; i < job->n_columns; i++) {
-        n += job->columns[i].n_slices + 1;
-    }
-    iov = malloc(n * sizeof(*iov));
-    if (iov == NULL) {
-        return TQ_ENOMEM;
-    }
-    n = 0;
-    for (uint32_t i = 0; i < job->n_columns; i++) {
-        const tq_put_column *column = &job->columns[i];
-        uint32_t block = put_block_of(op, i);
-        if (block < from || block >= to) {
-            continue;
-        }
-        if (op->n_blocks == 1 && op->starts[i] > end) {
-            iov[n].iov_base = (void *)(uintptr_t)put_zeros;
-            iov[n++].iov_len = op->starts[i] - end;
-        }
-        for (size_t k = 0; k < column->n_slices; k++) {
-            if (column->slices[k].size > 0) {
-                iov[n].iov_base = (void *)(uintptr_t)column->slices[k].data;
-                iov[n++].iov_len = column->slices[k].size;
-            }
-        }
-        end = op->starts[i] + column->size;
-    }
-    *out = iov;
-    *count = (int)n;
-    return TQ_OK;
-}
-
-static void put_stream(put_op *op)
-{
-    Tq__UnitWrite message;
-    uint32_t from = op->written;
-    uint32_t to = op->n_blocks - from > TQI_SIMPLE_PIECES ? from + TQI_SIMPLE_PIECES : op->n_blocks;
-    struct iovec *iov = NULL;
-    tqi_channel *channel;
-    int count = 0;
-    tq_error err = {0};
-
-    int code = put_gather(op, from, to, &iov, &count) == TQ_OK ? TQ_OK : tqi_error_nomem(&err, "a put");
-    if (code == TQ_OK) {
-        code = tqi_link_channel(op->unit, &channel, &err);
-    }
-    if (code == TQ_OK) {
-        tq__unit_write__init(&message);
-        message.id = op->ids + from;
-        message.n_id = to - from;
-        message.slot = op->slots + from;
-        message.n_slot = to - from;
-        message.size = op->sizes + from;
-        message.n_size = to - from;
-        message.incarnation = op->incarnation;
-        tqi_call_args args = {
-            .kind = TQI_UNIT_WRITE,
-            .message = &message.base,
-            .payload = iov,
-            .n_payload = count,
-            .deadline = op->job->deadline_ns,
-            .done = put_streamed,
-            .arg = op,
-        };
-        code = tqi_call_start(channel, &args, NULL, &err);
-    }
-    free(iov);
-    op->written = to;
-    if (code != TQ_OK) {
-        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
-        put_failed_at(op, &err);
-    }
-}
-
-static void put_write(put_op *op)
-{
-    const tq_put_job *job = op->job;
-    tqi_mapping *mapping = op->unit->mapping;
-    size_t n = 0;
-
-    op->written = 0;
-    if (mapping == NULL || mapping->incarnation != op->incarnation) {
-        put_stream(op);
-        return;
-    }
-    for (uint32_t i = 0; i < job->n_columns; i++) {
-        n += job->columns[i].n_slices;
-    }
-    free(op->pieces);
-    op->pieces = calloc(n + 1, sizeof(*op->pieces));
-    if (op->pieces == NULL) {
-        put_stream(op);
-        return;
-    }
-    if (op->mapping != NULL) {
-        tqi_mapping_rele(op->mapping);
-    }
-    op->mapping = mapping;
-    mapping->refs++;
-    put_copy(op);
 }
 
 /* ---------------------------------------------------------------------------------------- start */
@@ -642,7 +398,7 @@ static void put_write(put_op *op)
 void tqi_simple_put(void *state, tq_put_job *job)
 {
     tqi_simple *simple = state;
-    put_op *op = calloc(1, sizeof(*op));
+    tqi_put *op = calloc(1, sizeof(*op));
     tq_error err = {0};
 
     if (op == NULL) {
@@ -653,7 +409,7 @@ void tqi_simple_put(void *state, tq_put_job *job)
     op->simple = simple;
     op->job = job;
     if (put_layout(op, &err) != TQ_OK) {
-        put_fail(op, &err);
+        tqi_put_fail(op, &err);
         return;
     }
     put_choose(op);

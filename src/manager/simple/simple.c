@@ -40,7 +40,7 @@ tqi_link *tqi_simple_find(tqi_simple *simple, const char *name)
 {
     tqi_link *link;
 
-    DL_FOREACH(simple->links, link) {
+    DL_FOREACH (simple->links, link) {
         if (strcmp(link->name, name) == 0) {
             return link;
         }
@@ -63,7 +63,7 @@ static int simple_take(tqi_simple *simple, const tq_owner_info *owners, size_t n
     tqi_link *link, *next;
     int code = TQ_OK;
 
-    DL_FOREACH_SAFE(simple->links, link, next) {
+    DL_FOREACH_SAFE (simple->links, link, next) {
         bool listed = false;
         for (size_t i = 0; i < n && !listed; i++) {
             listed = strcmp(owners[i].name, link->name) == 0;
@@ -111,7 +111,7 @@ static void simple_listed(const tq_error *err, const tq_owner_info *owners, size
 }
 
 void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
-    void (*listed)(void *arg, const tq_error *err), void *arg)
+                     void (*listed)(void *arg, const tq_error *err), void *arg)
 {
     tqi_query *query = tqi_query_make(simple);
     tq_error err;
@@ -142,12 +142,14 @@ static int simple_config(const char *config, tq_error *err)
     int code = TQ_OK;
 
     if (root == NULL) {
-        return tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: line %d: %s", where.line, where.text);
+        return tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: line %d: %s", where.line,
+                             where.text);
     }
     if (!json_is_object(root)) {
         code = tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: a JSON object is expected");
     }
-    json_object_foreach(root, key, value) {
+    json_object_foreach(root, key, value)
+    {
         if (strcmp(key, "total_storage_size") == 0 || strcmp(key, "num_data_storage_units") == 0) {
             continue; /* of the daemon that runs the units */
         }
@@ -168,7 +170,7 @@ static void simple_session(tqi_channel *channel, uint64_t epoch, bool fresh, voi
 }
 
 static void simple_open(void *state, tq_manager_host *host, const char *config,
-    void (*opened)(const tq_error *err, void *arg), void *arg)
+                        void (*opened)(const tq_error *err, void *arg), void *arg)
 {
     tqi_simple *simple = state;
     const tqi_manager_internal *internal = host->internal;
@@ -176,10 +178,10 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
 
     if (internal == NULL) {
         tqi_error_set(&err, TQ_EUNSUPPORTED, "SimpleStorage works inside libtq only");
-    } else {
-        simple_config(config, &err);
+        opened(&err, arg);
+        return;
     }
-    if (err.code != TQ_OK) {
+    if (simple_config(config, &err) != TQ_OK) {
         opened(&err, arg);
         return;
     }
@@ -199,11 +201,11 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
     tqi_query *query, *next_query;
     tqi_link *link, *next_link;
 
-    DL_FOREACH_SAFE(simple->queries, query, next_query) {
+    DL_FOREACH_SAFE (simple->queries, query, next_query) {
         DL_DELETE(simple->queries, query);
         query->simple = NULL;
     }
-    DL_FOREACH_SAFE(simple->links, link, next_link) {
+    DL_FOREACH_SAFE (simple->links, link, next_link) {
         DL_DELETE(simple->links, link);
         tqi_link_free(link);
     }
@@ -216,7 +218,7 @@ static void simple_forked(void *state)
     tqi_simple *simple = state;
     tqi_mapping *mapping;
 
-    DL_FOREACH(simple->mappings, mapping) {
+    DL_FOREACH (simple->mappings, mapping) {
         tqi_store_map_forked(&mapping->map);
     }
 }

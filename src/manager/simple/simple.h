@@ -3,7 +3,8 @@
  *
  *   simple.c   the table: open, close, config, fork; the list of units
  *   link.c     what the manager has of one unit: its channel, its mapped memory, its leased block ids
- *   put.c      a batch on its way into a unit
+ *   put.c      a batch on its way into a unit: which unit, and room in it
+ *   put_write.c  its bytes
  *   get.c      ranges on their way out of units
  *   copy.c     copies of many pieces, on the loop or on the thread pool
  *
@@ -27,6 +28,8 @@
 /* Batches up to here are one block, and copies up to TQI_SIMPLE_INLINE are made on the loop. */
 #define TQI_SIMPLE_ONE_BLOCK (64u << 10)
 #define TQI_SIMPLE_INLINE    (256u << 10)
+/* Columns begin at a cache line. */
+#define TQI_SIMPLE_ALIGN 64u
 /* Pieces of one request; the peer's sinks take 4096. */
 #define TQI_SIMPLE_PIECES 1024u
 
@@ -56,10 +59,10 @@ typedef struct tqi_mapping {
     struct tqi_mapping *prev, *next; /* all, for fork */
 } tqi_mapping;
 
-/* Copies the pieces and calls done on the loop, possibly before it returns.  map NULL: writes (from -> dest), else
- * reads through the map.  The pieces must stay. */
-void tqi_copy(tq_manager_host *host, const tqi_store_map *map, tqi_piece *pieces, size_t n,
-    void (*done)(void *arg), void *arg);
+/* Copies the pieces, from -> dest in the map (write) or out of the map into dest, and calls done on the loop, possibly
+ * before it returns.  Map and pieces must stay. */
+void tqi_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_piece *pieces,
+              size_t n, void (*done)(void *arg), void *arg);
 
 /* ---------------------------------------------------------------------------------------- waiting for a link */
 
@@ -93,9 +96,9 @@ struct tqi_link {
     uint64_t incarnation; /* as listed; 0: not listed any more */
     uint64_t capacity, used;
     bool present;
-    bool local;         /* on this machine, with a unix socket */
-    bool silent;        /* did not answer lately */
-    char *endpoint;     /* what of its list can be reached from here */
+    bool local;     /* on this machine, with a unix socket */
+    bool silent;    /* did not answer lately */
+    char *endpoint; /* what of its list can be reached from here */
     tqi_channel *channel;
 
     tqi_map_state map_state;
@@ -127,7 +130,7 @@ void tqi_link_unmap(tqi_link *link);
 void tqi_mapping_rele(tqi_mapping *mapping);
 /* Takes n leased ids.  TQ_OK, or TQ_EAGAIN: try again when the wait ends. */
 int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, uint64_t *incarnation, uint64_t deadline,
-    tqi_wait *wait, tq_error *err);
+                  tqi_wait *wait, tq_error *err);
 /* Puts ids back that were not used. */
 void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n);
 /* Forgets all leased ids, and gives them back to the controller if that may still know them. */
@@ -165,7 +168,7 @@ struct tqi_simple {
 
 /* Brings the list of units up to date, then calls listed (which may be NULL). */
 void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
-    void (*listed)(void *arg, const tq_error *err), void *arg);
+                     void (*listed)(void *arg, const tq_error *err), void *arg);
 tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
 /* Deadline of the k-th try of something that moves `bytes`: a try must not use up the time in which another unit, or a
  * look at the list of units, could help. */

@@ -1,0 +1,45 @@
+/*
+ * put.h - a put as the two files that do it share it: put.c chooses a unit and reserves, put_write.c moves the bytes.
+ */
+#ifndef TQI_SIMPLE_PUT_H
+#define TQI_SIMPLE_PUT_H
+
+#include "manager/simple/simple.h"
+
+typedef struct tqi_put {
+    tqi_wait wait; /* first: waits are known by it */
+    tqi_simple *simple;
+    tq_put_job *job;
+    uint64_t total;
+    uint32_t n_blocks;
+    uint64_t *sizes; /* of blocks */
+    uint64_t *ids;
+    uint64_t *offsets;
+    uint32_t *slots;
+    uint64_t *starts; /* per column: byte in its block */
+
+    tqi_link **units; /* in the order they are tried */
+    size_t n_units, at;
+    bool last;         /* waits at this one until the deadline */
+    tqi_link *fullest; /* of those that said that they are full, the one with the most room */
+    unsigned restarts;
+    unsigned remaps;
+    tq_error why; /* of the last unit that failed */
+
+    tqi_link *unit;
+    uint64_t incarnation; /* the ids were leased under */
+    tqi_mapping *mapping;
+    tqi_piece *pieces;
+    size_t n_pieces;
+    uint32_t written; /* blocks that are on their way over the stream */
+} tqi_put;
+
+/* The room is reserved: copies or streams the batch there, then finishes the job, or calls one of the two below. */
+void tqi_put_write(tqi_put *op);
+/* A step at the unit failed; its ids are abandoned.  Goes on elsewhere or anew, or ends the job. */
+void tqi_put_failed_at(tqi_put *op, const tq_error *err);
+/* Ends the job with an error. */
+void tqi_put_fail(tqi_put *op, const tq_error *err);
+void tqi_put_free(tqi_put *op);
+
+#endif

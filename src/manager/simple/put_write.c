@@ -1,0 +1,224 @@
+/*
+ * put_write.c - the bytes of a batch on their way into reserved room: copied into mapped memory, or streamed.
+ */
+#include <stdlib.h>
+
+#include "manager/simple/put.h"
+
+static const uint8_t put_zeros[TQI_SIMPLE_ALIGN];
+
+static uint32_t put_block_of(const tqi_put *op, uint32_t column)
+{
+    return op->n_blocks == 1 ? 0 : column;
+}
+
+static void put_done(tqi_put *op)
+{
+    tq_manager_host *host = op->simple->host;
+    tq_put_job *job = op->job;
+    tq_block *blocks = calloc(op->n_blocks, sizeof(*blocks));
+    tq_extent *extents = calloc(job->n_columns, sizeof(*extents));
+    tq_error err;
+
+    if (blocks == NULL || extents == NULL) {
+        host->abandon(host, op->ids, op->n_blocks);
+        free(blocks);
+        free(extents);
+        tqi_error_nomem(&err, "the blocks of a put");
+        tqi_put_fail(op, &err);
+        return;
+    }
+    for (uint32_t i = 0; i < op->n_blocks; i++) {
+        blocks[i].id = op->ids[i];
+        blocks[i].size = op->sizes[i];
+        blocks[i].owner = op->unit->name;
+        blocks[i].owner_incarnation = op->incarnation;
+        for (unsigned k = 0; k < 4; k++) {
+            blocks[i].locator[k] = (uint8_t)(op->slots[i] >> (8 * k));
+        }
+        for (unsigned k = 0; k < 8; k++) {
+            blocks[i].locator[4 + k] = (uint8_t)(op->offsets[i] >> (8 * k));
+        }
+        blocks[i].locator_size = TQI_SIMPLE_LOCATOR;
+    }
+    for (uint32_t i = 0; i < job->n_columns; i++) {
+        extents[i].column = i;
+        extents[i].rows = job->columns[i].rows;
+        extents[i].block = put_block_of(op, i);
+        extents[i].offset = op->starts[i];
+    }
+    op->unit->used += op->total; /* until the unit reports */
+    uint32_t n_blocks = op->n_blocks;
+    tqi_put_free(op);
+    host->put_finish(host, job, NULL, blocks, n_blocks, extents, job->n_columns);
+    free(blocks);
+    free(extents);
+}
+
+static void put_copied(void *arg)
+{
+    tqi_put *op = arg;
+
+    /* The bytes are ordered before the publish: that goes through a socket after this thread has seen the copies end. */
+    put_done(op);
+}
+
+static void put_copy(tqi_put *op)
+{
+    const tq_put_job *job = op->job;
+    size_t n = 0;
+    tq_error err;
+
+    for (uint32_t i = 0; i < op->n_blocks; i++) {
+        if (op->offsets[i] > op->mapping->map.arena_bytes ||
+            op->sizes[i] > op->mapping->map.arena_bytes - op->offsets[i]) {
+            op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
+            tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved bytes outside of its memory",
+                          op->unit->name);
+            tqi_put_fail(op, &err);
+            return;
+        }
+    }
+    for (uint32_t i = 0; i < job->n_columns; i++) {
+        const tq_put_column *column = &job->columns[i];
+        uint8_t *dest = op->mapping->map.arena + op->offsets[put_block_of(op, i)] + op->starts[i];
+        for (size_t k = 0; k < column->n_slices; k++) {
+            if (column->slices[k].size > 0) {
+                op->pieces[n].dest = dest;
+                op->pieces[n].from = column->slices[k].data;
+                op->pieces[n].size = column->slices[k].size;
+                dest += column->slices[k].size;
+                n++;
+            }
+        }
+    }
+    op->n_pieces = n;
+    tqi_copy(op->simple->host, &op->mapping->map, true, op->pieces, n, put_copied, op);
+}
+
+static void put_stream(tqi_put *op);
+
+static void put_streamed(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_put *op = arg;
+
+    (void)call;
+    if (answer->status != TQ_OK) {
+        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
+        tqi_put_failed_at(op, answer->error);
+    } else if (op->written < op->n_blocks) {
+        put_stream(op);
+    } else {
+        put_done(op);
+    }
+}
+
+/* The bytes of blocks [from, to) end to end, with what lies between the columns of a block. */
+static int put_gather(const tqi_put *op, uint32_t from, uint32_t to, struct iovec **out, int *count)
+{
+    const tq_put_job *job = op->job;
+    struct iovec *iov = NULL;
+    size_t n = 0;
+    uint64_t end = 0;
+
+    for (uint32_t i = 0; i < job->n_columns; i++) {
+        n += job->columns[i].n_slices + 1;
+    }
+    iov = malloc((n + 1) * sizeof(*iov));
+    if (iov == NULL) {
+        return TQ_ENOMEM;
+    }
+    n = 0;
+    for (uint32_t i = 0; i < job->n_columns; i++) {
+        const tq_put_column *column = &job->columns[i];
+        uint32_t block = put_block_of(op, i);
+        if (block < from || block >= to) {
+            continue;
+        }
+        if (op->n_blocks == 1 && op->starts[i] > end) {
+            iov[n].iov_base = (void *)(uintptr_t)put_zeros;
+            iov[n++].iov_len = op->starts[i] - end;
+        }
+        for (size_t k = 0; k < column->n_slices; k++) {
+            if (column->slices[k].size > 0) {
+                iov[n].iov_base = (void *)(uintptr_t)column->slices[k].data;
+                iov[n++].iov_len = column->slices[k].size;
+            }
+        }
+        end = op->starts[i] + column->size;
+    }
+    *out = iov;
+    *count = (int)n;
+    return TQ_OK;
+}
+
+static void put_stream(tqi_put *op)
+{
+    Tq__UnitWrite message;
+    uint32_t from = op->written;
+    uint32_t to = op->n_blocks - from > TQI_SIMPLE_PIECES ? from + TQI_SIMPLE_PIECES : op->n_blocks;
+    struct iovec *iov = NULL;
+    tqi_channel *channel = NULL;
+    int count = 0;
+    tq_error err = {0};
+
+    int code =
+        put_gather(op, from, to, &iov, &count) == TQ_OK ? TQ_OK : tqi_error_nomem(&err, "a put");
+    if (code == TQ_OK) {
+        code = tqi_link_channel(op->unit, &channel, &err);
+    }
+    if (code == TQ_OK) {
+        tq__unit_write__init(&message);
+        message.id = op->ids + from;
+        message.n_id = to - from;
+        message.slot = op->slots + from;
+        message.n_slot = to - from;
+        message.size = op->sizes + from;
+        message.n_size = to - from;
+        message.incarnation = op->incarnation;
+        tqi_call_args args = {
+            .kind = TQI_UNIT_WRITE,
+            .message = &message.base,
+            .payload = iov,
+            .n_payload = count,
+            .deadline = op->job->deadline_ns,
+            .done = put_streamed,
+            .arg = op,
+        };
+        code = tqi_call_start(channel, &args, NULL, &err);
+    }
+    free(iov);
+    op->written = to;
+    if (code != TQ_OK) {
+        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
+        tqi_put_failed_at(op, &err);
+    }
+}
+
+void tqi_put_write(tqi_put *op)
+{
+    const tq_put_job *job = op->job;
+    tqi_mapping *mapping = op->unit->mapping;
+    size_t n = 0;
+
+    op->written = 0;
+    if (mapping == NULL || mapping->incarnation != op->incarnation) {
+        put_stream(op);
+        return;
+    }
+    for (uint32_t i = 0; i < job->n_columns; i++) {
+        n += job->columns[i].n_slices;
+    }
+    free(op->pieces);
+    op->pieces = calloc(n + 1, sizeof(*op->pieces));
+    if (op->pieces == NULL) {
+        put_stream(op);
+        return;
+    }
+    if (op->mapping != NULL) {
+        tqi_mapping_rele(op->mapping);
+    }
+    op->mapping = mapping;
+    mapping->refs++;
+    put_copy(op);
+}

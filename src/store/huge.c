@@ -1,0 +1,63 @@
+/*
+ * huge.c - shared memory in pages of 2 MiB (see huge.h).
+ */
+#include "store/huge.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+void *tqi_huge_map(size_t size, int prot, int fd)
+{
+    const int flags = MAP_SHARED | MAP_NORESERVE;
+
+    if (size < TQI_HUGE || size > SIZE_MAX - TQI_HUGE) {
+        return mmap(NULL, size, prot, flags, fd, 0);
+    }
+    /* Addresses enough for an aligned part of that size; the file is mapped over that part, the rest is given back. */
+    uint8_t *room =
+        mmap(NULL, size + TQI_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED) {
+        return mmap(NULL, size, prot, flags, fd, 0);
+    }
+    size_t before = (size_t)(-(uintptr_t)room & (TQI_HUGE - 1));
+    void *base = mmap(room + before, size, prot, flags | MAP_FIXED, fd, 0);
+    if (base == MAP_FAILED) {
+        int errnum = errno;
+        munmap(room, size + TQI_HUGE);
+        errno = errnum;
+        return MAP_FAILED;
+    }
+    size_t page = (size_t)sysconf(_SC_PAGESIZE); /* munmap wants whole ones */
+    size_t end = (before + size + page - 1) / page * page;
+    if (before > 0) {
+        munmap(room, before);
+    }
+    if (end < size + TQI_HUGE) {
+        munmap(room + end, size + TQI_HUGE - end);
+    }
+    return base;
+}
+
+bool tqi_huge_collapse(uint8_t *window)
+{
+    /* Failures in a row: after some the kernel is taken to be one that cannot.  A hint between threads. */
+    static _Atomic unsigned failures;
+    const unsigned enough = 32;
+
+    if (atomic_load_explicit(&failures, memory_order_relaxed) >= enough ||
+        (uintptr_t)window % TQI_HUGE != 0) {
+        return false;
+    }
+    if (madvise(window, TQI_HUGE, MADV_COLLAPSE) == 0) {
+        atomic_store_explicit(&failures, 0, memory_order_relaxed);
+        return true;
+    }
+    atomic_fetch_add_explicit(&failures, 1, memory_order_relaxed);
+    return false;
+}
