@@ -24,9 +24,8 @@ typedef struct tqi_controller_options {
     const char *manager;        /* type of the system's storage manager */
     const char *manager_config; /* its config, a JSON object */
     const char *config;         /* whole configuration, a JSON object */
-    uint64_t
-        first_counters; /* tests: 0 = usual; else indexes, incarnations, ordinals and ids start this far below
-                                  their wrap */
+    /* Tests: 0 = usual; else indexes, incarnations, ordinals and ids start this far below their wrap. */
+    uint64_t first_counters;
 } tqi_controller_options;
 
 int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
