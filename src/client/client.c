@@ -1,8 +1,8 @@
 /*
  * client.c - opening and closing clients, and their options.
  *
- * A client is counted: the user's reference, which tq_client_close gives back, and one per op, so that ops may be freed
- * after their client was closed.
+ * A client is counted: the user's reference, which tq_client_close gives back, and one per op, so
+ * that ops may be freed after their client was closed.
  */
 #include "client/client.h"
 

@@ -1,13 +1,16 @@
 /*
- * client.h - what the files of the client share: client, runtime (its loop thread), operations and their tasks.
+ * client.h - what the files of the client share: client, runtime (its loop thread), operations and
+ * their tasks.
  *
- * Threads.  A tq_client has at most one runtime: a thread that runs a libuv loop, and everything that speaks with the
- * system lives there.  Calls are prepared on the caller's thread as a task (checked, copied), then queued.  One lock per
- * client guards its queue, its cancel list and the pointer to its runtime; it is never held while anything is called
- * back, and no other lock is taken under it.
+ * Threads.  A tq_client has at most one runtime: a thread that runs a libuv loop, and everything
+ * that speaks with the system lives there.  Calls are prepared on the caller's thread as a task
+ * (checked, copied), then queued.  One lock per client guards its queue, its cancel list and the
+ * pointer to its runtime; it is never held while anything is called back, and no other lock is
+ * taken under it.
  *
- * A task is one started call.  It belongs to the loop thread from the moment it is queued, is linked in
- * runtime->tasks until it is freed, and may live longer than its op (a cancelled read whose manager still writes).
+ * A task is one started call.  It belongs to the loop thread from the moment it is queued, is
+ * linked in runtime->tasks until it is freed, and may live longer than its op (a cancelled read
+ * whose manager still writes).
  */
 #ifndef TQI_CLIENT_H
 #define TQI_CLIENT_H
@@ -27,7 +30,8 @@ typedef struct tqi_runtime tqi_runtime;
 typedef struct tqi_task tqi_task;
 typedef struct tqi_collector tqi_collector;
 
-/* ---------------------------------------------------------------------------------------- client */
+/* ---------------------------------------------------------------------------------------- client
+ * */
 
 /* Options of tq_client_open, copied; a forked child opens with them again. */
 typedef struct tqi_saved_options {
@@ -63,7 +67,8 @@ void tqi_client_rele(tq_client *client);
 /* Wakes the loop thread; with the lock held. */
 void tqi_client_wake(tq_client *client);
 
-/* ---------------------------------------------------------------------------------------- runtime */
+/* ---------------------------------------------------------------------------------------- runtime
+ * */
 
 typedef enum tqi_runtime_state {
     TQI_RUNTIME_OPENING = 0,
@@ -81,8 +86,7 @@ struct tqi_runtime {
     tqi_runtime_state state;
     bool quiet; /* the loop thread runs no code of ours: it is parked, or in a user's callback */
     bool deaf;  /* the async must not be sent any more */
-    bool
-        self_free; /* closed from its own callback: the thread frees runtime and client's reference */
+    bool self_free; /* closed in its own callback: the thread frees runtime and client */
     tq_error error; /* why it failed; written once, before state is FAILED */
 
     /* loop thread only */
@@ -124,7 +128,8 @@ void tqi_runtime_stop(tqi_runtime *rt, const tq_error *err);
 void tqi_runtime_ready(tqi_runtime *rt);
 /* A task with that deadline waits for the opening. */
 void tqi_runtime_expect(tqi_runtime *rt, uint64_t deadline);
-/* open.c: reaches the controller, asks how the system stores, opens the manager; ends in tqi_runtime_ready or _stop. */
+/* open.c: reaches the controller, asks how the system stores, opens the manager; ends in
+ * tqi_runtime_ready or _stop. */
 void tqi_runtime_open(tqi_runtime *rt);
 /* Whether the caller is the client's loop thread. */
 bool tqi_on_loop(tq_client *client);
@@ -147,7 +152,8 @@ void tqi_pool_lock(void);
 void tqi_pool_unlock(void);
 void tqi_pool_forked(void);
 
-/* ---------------------------------------------------------------------------------------- operations */
+/* ----------------------------------------------------------------------------------------
+ * operations */
 
 /* op->state */
 #define TQI_OP_DONE   0u /* or never started */
@@ -191,7 +197,8 @@ typedef struct tqi_task_type {
     size_t size;
     /* Begins; ends, now or later, with tqi_task_end and tqi_task_free. */
     void (*begin)(tqi_task *task);
-    /* The user cancelled: task->canceled is set, task->op is not ended.  NULL: the request in flight is cancelled. */
+    /* The user cancelled: task->canceled is set, task->op is not ended.  NULL: the request in
+     * flight is cancelled. */
     void (*cancel)(tqi_task *task);
     /* Frees what is not in the task's region; may be NULL. */
     void (*fini)(tqi_task *task);
@@ -210,17 +217,20 @@ struct tqi_task {
     tqi_region region;
 };
 
-/* Prepares a call on an op: checks that it is not in progress and forgets its results.  NULL with *code set. */
+/* Prepares a call on an op: checks that it is not in progress and forgets its results.  NULL with
+ * *code set. */
 tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code);
 /* Queues it, or frees it and gives the op the error.  Returns what the call returns. */
 int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err);
-/* Ends the op of a task (which lives on): its results are in place.  err NULL or code 0: success. */
+/* Ends the op of a task (which lives on): its results are in place.  err NULL or code 0: success.
+ * */
 void tqi_task_end(tqi_task *task, const tq_error *err);
 /* Frees a task that has ended its op. */
 void tqi_task_free(tqi_task *task);
 /* Both. */
 void tqi_task_finish(tqi_task *task, const tq_error *err);
-/* Sends a request to the controller; `answered` is called with its answer. On an error nothing was started. */
+/* Sends a request to the controller; `answered` is called with its answer. On an error nothing was
+ * started. */
 int tqi_task_call(tqi_task *task, uint16_t kind, const ProtobufCMessage *message,
                   void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err);
 /* Same, with all arguments; done and arg are set by it. */
@@ -236,7 +246,8 @@ uint64_t tqi_remaining_ms(uint64_t deadline);
 /* Sends ids back to the controller; nothing is told about it. */
 void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n);
 
-/* ---------------------------------------------------------------------------------------- plain requests */
+/* ---------------------------------------------------------------------------------------- plain
+ * requests */
 
 /* Reads a checked reply into the op; an error ends the op with it. */
 typedef int (*tqi_decode_fn)(tq_op *op, const tqi_task *task, const ProtobufCMessage *reply,

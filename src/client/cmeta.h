@@ -1,9 +1,9 @@
 /*
  * cmeta.h - inside of tq_meta: columns of arrays, one entry per sample.
  *
- * A cell's placement is a block (place in the meta's block table plus 1, or a mark) and a byte offset in it; its size is
- * that of its shape.  Block tables are shared between metas that were cut from one another, so that a small selection
- * costs by its own size.
+ * A cell's placement is a block (place in the meta's block table plus 1, or a mark) and a byte
+ * offset in it; its size is that of its shape.  Block tables are shared between metas that were cut
+ * from one another, so that a small selection costs by its own size.
  */
 #ifndef TQI_CLIENT_CMETA_H
 #define TQI_CLIENT_CMETA_H
@@ -76,9 +76,9 @@ bool tqi_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, uint64_t 
 bool tqi_dtype_known(tq_dtype dtype);
 
 /*
- * meta_wire.c: from a message, which is checked in full: TQ_EPROTO names what is wrong with it.  `packed` allows the
- * marks that only packed metas have.  fields_of: where fields, owners and blocks are taken from (a publish knows them,
- * its reply does not); NULL: the batch itself.
+ * meta_wire.c: from a message, which is checked in full: TQ_EPROTO names what is wrong with it.
+ * `packed` allows the marks that only packed metas have.  fields_of: where fields, owners and
+ * blocks are taken from (a publish knows them, its reply does not); NULL: the batch itself.
  */
 int tqi_cmeta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim,
                      bool packed, tq_meta **out, tq_error *err);

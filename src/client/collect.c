@@ -1,10 +1,11 @@
 /*
- * collect.c - serving a store that has no process of its own: registers the manager's shared owner at the controller and
- * removes the blocks that die.
+ * collect.c - serving a store that has no process of its own: registers the manager's shared owner
+ * at the controller and removes the blocks that die.
  *
- * One Collect request waits at the controller at a time; its answer names dead ids, which the manager removes, and the
- * next Collect says so.  Ids whose writer may still write (its session ended, its process was not seen to) are removed
- * at once and again when its writes must be over.  After an error the loop waits and registers again.
+ * One Collect request waits at the controller at a time; its answer names dead ids, which the
+ * manager removes, and the next Collect says so.  Ids whose writer may still write (its session
+ * ended, its process was not seen to) are removed at once and again when its writes must be over.
+ * After an error the loop waits and registers again.
  */
 #include "client/client.h"
 
@@ -76,7 +77,8 @@ static void collect_fail(tqi_collector *c, const tq_error *err)
     uv_timer_start(&c->retry, collect_on_retry, COLLECT_RETRY_MS, 0);
 }
 
-/* ---------------------------------------------------------------------------------------- late removal */
+/* ---------------------------------------------------------------------------------------- late
+ * removal */
 
 static void collect_late_step(tqi_collector *c);
 
@@ -144,7 +146,8 @@ static void collect_keep_late(tqi_collector *c, const uint64_t *ids, size_t n)
     collect_late_step(c);
 }
 
-/* ---------------------------------------------------------------------------------------- dead blocks */
+/* ---------------------------------------------------------------------------------------- dead
+ * blocks */
 
 static void collect_removed(const tq_error *err, void *arg)
 {
@@ -264,7 +267,8 @@ static void collect_next(tqi_collector *c)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- joining */
+/* ---------------------------------------------------------------------------------------- joining
+ * */
 
 static void collect_registered(tqi_call *call, tqi_answer *answer, void *arg)
 {

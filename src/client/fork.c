@@ -1,16 +1,18 @@
 /*
  * fork.c - clients in a process that forks.
  *
- * prepare: every loop thread is asked to stand still where no network code is on its stack (parked in its queue, or in
- *          a user's callback), and all locks of the client are taken: list of clients, each client, pool of buffers.
- * parent:  everything goes on.
- * child:   the loop threads do not exist.  Each runtime is abandoned: the descriptors of its connections are closed
- *          (which says nothing to their servers: the parent holds them too), its manager drops what it must not
- *          share, its memory stays as it was.  A new runtime, with a session of its own, is made at the first call.
+ * - prepare: every loop thread is asked to stand still where no network code is on its stack (parked
+ *   in its queue, or in a user's callback), and all locks of the client are taken: list of clients,
+ *   each client, pool of buffers.
+ * - parent: everything goes on.
+ * - child: the loop threads do not exist.  Each runtime is abandoned: the descriptors of its
+ *   connections are closed (which says nothing to their servers: the parent holds them too), its
+ *   manager drops what it must not share, its memory stays as it was.  A new runtime, with a session
+ *   of its own, is made at the first call.
  *
- * A loop thread that does not stand still within FORK_WAIT (its manager or a callback holds something up that the forking
- * thread holds) is not waited for any longer; its runtime's state may then be in change, so the child leaves it alone
- * and keeps the descriptors.
+ * A loop thread that does not stand still within FORK_WAIT (its manager or a callback holds
+ * something up that the forking thread holds) is not waited for any longer; its runtime's state may
+ * then be in change, so the child leaves it alone and keeps the descriptors.
  */
 #include "client/client.h"
 

@@ -1,12 +1,13 @@
 /*
  * get.c - reads: placements -> ranges -> manager -> columns.
  *
- * A meta's placements are hints.  Where one is missing, or the manager says that a block is gone, the controller is asked
- * where the samples are now, at most GET_RESOLVES times; then the read fails and names samples and fields.  A block that
- * is gone although the controller still has it is reported lost, unless its owner is away.
+ * A meta's placements are hints.  Where one is missing, or the manager says that a block is gone,
+ * the controller is asked where the samples are now, at most GET_RESOLVES times; then the read
+ * fails and names samples and fields.  A block that is gone although the controller still has it is
+ * reported lost, unless its owner is away.
  *
- * The destination belongs to the task.  A read that is cancelled while the manager writes ends at once, and its task
- * keeps the memory until the manager has finished.
+ * The destination belongs to the task.  A read that is cancelled while the manager writes ends at
+ * once, and its task keeps the memory until the manager has finished.
  */
 #include "client/get.h"
 
@@ -47,13 +48,15 @@ static void get_done(tqi_get *get)
     tqi_task_finish(&get->task, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------- resolve */
+/* ---------------------------------------------------------------------------------------- resolve
+ * */
 
 /* The answer is about the same samples and has all fields. */
 static int get_check(const tqi_get *get, const tq_meta *meta, tq_error *err)
 {
-    if (meta->n != get->meta->n || (meta->n > 0 && memcmp(meta->indexes, get->meta->indexes,
-                                                          meta->n * sizeof *meta->indexes))) {
+    if (!meta || meta->n != get->meta->n ||
+        (meta->n > 0 &&
+         memcmp(meta->indexes, get->meta->indexes, meta->n * sizeof *meta->indexes))) {
         return tqi_error_set(err, TQ_EPROTO,
                              "the controller resolved other samples than were asked for");
     }
@@ -116,7 +119,8 @@ static void get_resolve(tqi_get *get)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- blocks that are gone */
+/* ---------------------------------------------------------------------------------------- blocks
+ * that are gone */
 
 static bool get_present(const tq_block *block, const tq_owner_info *owners, size_t n)
 {

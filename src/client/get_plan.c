@@ -1,5 +1,6 @@
 /*
- * get_plan.c - from placements to byte ranges: destination columns, runs of neighbouring rows, order of the store.
+ * get_plan.c - from placements to byte ranges: destination columns, runs of neighbouring rows,
+ * order of the store.
  */
 #include "client/get.h"
 
@@ -20,7 +21,8 @@ static bool plan_placed(uint32_t block)
     return block != TQI_CELL_NONE && block < TQI_CELL_MARKS;
 }
 
-/* ---------------------------------------------------------------------------------------- naming what is missing */
+/* ---------------------------------------------------------------------------------------- naming
+ * what is missing */
 
 #define PLAN_NAMED 5 /* samples named per field, and fields named */
 
@@ -129,7 +131,8 @@ bool tqi_get_still_gone(const tqi_get *get, tq_error *err)
     return false;
 }
 
-/* ---------------------------------------------------------------------------------------- destination columns */
+/* ----------------------------------------------------------------------------------------
+ * destination columns */
 
 static int plan_dims(tq_data *data, const tqi_cells *cells, size_t rows, tq_data_column *column,
                      tq_error *err)
@@ -239,7 +242,8 @@ static int plan_column(tqi_get *get, size_t c, bool *opaque, tq_error *err)
     return column->data ? TQ_OK : tqi_error_nomem(err, "the rows that are read");
 }
 
-/* ---------------------------------------------------------------------------------------- ranges */
+/* ---------------------------------------------------------------------------------------- ranges
+ * */
 
 static int plan_ranges(tqi_get *get, size_t c, tq_error *err)
 {

@@ -1,8 +1,9 @@
 /*
- * host.c - what the client offers its storage manager (tq_manager_host): leases, owners, finished jobs, thread pool.
+ * host.c - what the client offers its storage manager (tq_manager_host): leases, owners, finished
+ * jobs, thread pool.
  *
- * All on the loop thread.  Requests of the manager are counted in rt->host_calls, work in rt->works: the runtime stops
- * only when none is left.  The ends of jobs belong to put.c and get.c.
+ * All on the loop thread.  Requests of the manager are counted in rt->host_calls, work in
+ * rt->works: the runtime stops only when none is left.  The ends of jobs belong to put.c and get.c.
  */
 #include "client/client.h"
 #include "client/jobs.h"
@@ -68,7 +69,8 @@ static host_call host_end(host_call *call)
     return made;
 }
 
-/* ---------------------------------------------------------------------------------------- lease, abandon */
+/* ---------------------------------------------------------------------------------------- lease,
+ * abandon */
 
 static void host_leased(tqi_call *call, tqi_answer *answer, void *arg)
 {
@@ -146,7 +148,8 @@ static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n)
     tqi_abandon(host_runtime(host), ids, n);
 }
 
-/* ---------------------------------------------------------------------------------------- owners */
+/* ---------------------------------------------------------------------------------------- owners
+ * */
 
 static uint64_t host_counter(const Tq__OwnerInfo *info, const char *name)
 {

@@ -1,5 +1,6 @@
 /*
- * meta.c - tq_meta: making, counting, reading.  Immutable once it is out, so only the count is shared between threads.
+ * meta.c - tq_meta: making, counting, reading.  Immutable once it is out, so only the count is
+ * shared between threads.
  */
 #include "client/cmeta.h"
 
@@ -8,7 +9,8 @@
 
 #include "base/error.h"
 
-/* ---------------------------------------------------------------------------------------- dtypes and shapes */
+/* ---------------------------------------------------------------------------------------- dtypes
+ * and shapes */
 
 bool tqi_dtype_known(tq_dtype dtype)
 {
@@ -73,7 +75,8 @@ uint64_t tqi_cells_size(const tqi_cells *cells, size_t row)
     return size;
 }
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* ---------------------------------------------------------------------------------------- blocks
+ * */
 
 tqi_blocks *tqi_blocks_alloc(size_t n)
 {

@@ -1,7 +1,8 @@
 /*
  * meta_select.c - metas cut from and put together of other metas: select, concat, union.
  *
- * All three gather rows of parts column by column; a selection of 100,000 samples is a few array copies.
+ * All three gather rows of parts column by column; a selection of 100,000 samples is a few array
+ * copies.
  */
 #include "client/cmeta.h"
 
@@ -23,7 +24,8 @@ static size_t sel_row(const sel_part *part, size_t i)
     return part->rows ? part->rows[i] : i;
 }
 
-/* ---------------------------------------------------------------------------------------- shapes */
+/* ---------------------------------------------------------------------------------------- shapes
+ * */
 
 static bool sel_same_shape(const tqi_cells *a, const tqi_cells *b)
 {
@@ -170,7 +172,8 @@ static int sel_field(tq_meta *out, tqi_cells *to, const sel_part *parts,
     return code ? code : sel_opaque(out, to, parts, from, n_parts);
 }
 
-/* ---------------------------------------------------------------------------------------- names and tags */
+/* ---------------------------------------------------------------------------------------- names
+ * and tags */
 
 static int sel_texts(tq_meta *out, const sel_part *parts, size_t n_parts, bool groups,
                      const char ***to)
@@ -277,7 +280,8 @@ static int sel_names(tq_meta *out, const sel_part *parts, size_t n_parts)
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------- select */
+/* ---------------------------------------------------------------------------------------- select
+ * */
 
 int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
                    const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
@@ -324,7 +328,8 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- concat */
+/* ---------------------------------------------------------------------------------------- concat
+ * */
 
 static int sel_blocks(tq_meta *out, sel_part *parts, size_t n_parts)
 {

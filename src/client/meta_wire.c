@@ -1,6 +1,6 @@
 /*
- * meta_wire.c - a tq_meta from a Batch message.  Nothing in the message is believed: counts, sizes, places and sums are
- * checked before they are used, here and nowhere else.
+ * meta_wire.c - a tq_meta from a Batch message.  Nothing in the message is believed: counts, sizes,
+ * places and sums are checked before they are used, here and nowhere else.
  */
 #include "client/cmeta.h"
 
@@ -29,7 +29,8 @@ static int wire_nomem(wire_in *in)
     return tqi_error_nomem(in->err, "metadata");
 }
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* ---------------------------------------------------------------------------------------- blocks
+ * */
 
 static int wire_block(wire_in *in, const Tq__Block *from, char **owners, tq_block *to)
 {
@@ -83,7 +84,8 @@ static int wire_blocks(wire_in *in)
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- shapes */
+/* ---------------------------------------------------------------------------------------- shapes
+ * */
 
 static int wire_uniform(wire_in *in, const Tq__Field *from, tqi_cells *to)
 {
@@ -126,7 +128,7 @@ static int wire_ragged(wire_in *in, const Tq__Field *from, tqi_cells *to)
         if (ndim > TQ_NDIM_MAX || ndim > from->n_dims - start) {
             return wire_bad(in, "dims of a row of field", from->name, ndim, from->n_dims - start);
         }
-        if (!tqi_row_size(to->pub.dtype, from->dims + start, ndim, &size)) {
+        if (!tqi_row_size(to->pub.dtype, to->pub.dims + start, ndim, &size)) {
             return wire_bad(in, "bytes of a row of field", from->name, UINT64_MAX, INT64_MAX);
         }
         ndims[i] = ndim;
@@ -285,7 +287,8 @@ static int wire_field(wire_in *in, const Tq__Field *from, tqi_cells *to)
     return code ? code : wire_runs(in, from, to);
 }
 
-/* ---------------------------------------------------------------------------------------- names and tags */
+/* ---------------------------------------------------------------------------------------- names
+ * and tags */
 
 static int wire_tag(wire_in *in, const Tq__Tag *from, tq_meta_tag *to, uint64_t **starts)
 {

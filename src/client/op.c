@@ -2,19 +2,24 @@
  * op.c - operations: how a call starts, is waited for, cancelled, and ends.
  *
  * Rules
- *   - A started op ends exactly once.  Only the loop thread ends ops; cancel and close only ask it to.
- *   - state goes DONE -> BUSY (caller's thread, when it is queued), BUSY -> DONE (no callback) or BUSY -> ENDING -> DONE
- *     (around the callback).  Results and error are written before state leaves BUSY (release) and read after it
- *     (acquire).  Sleepers set WAITED and sleep on the word itself; who makes it DONE wakes them, and does not touch
- *     the op after that, for its owner may free it at once.
- *   - Callbacks do not run where an op ends, but when the loop is between two events (tqi_op_flush), with no lock held
- *     and no network code below them on the stack: they may start, cancel and free ops, and may fork.
- *   - tq_op_free in the op's own callback frees it there; the loop thread learns it through op->freed and forgets the
- *     op.  On another thread it waits until the callback has returned.  In a callback of another op it cannot wait:
- *     the op is cancelled and freed when it has ended.
- *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread unlinks it under the lock
- *     and looks at the op only if it is BUSY then: nobody but itself can change that.  Free unlinks under the lock.
- *   - An op that was BUSY when the process forked has the child's generation against it: there it is never done.
+ *   - A started op ends exactly once.  Only the loop thread ends ops; cancel and close only ask it
+ *     to.
+ *   - state goes DONE -> BUSY (caller's thread, when it is queued), BUSY -> DONE (no callback) or
+ *     BUSY -> ENDING -> DONE (around the callback).  Results and error are written before state
+ *     leaves BUSY (release) and read after it (acquire).  Sleepers set WAITED and sleep on the word
+ *     itself; who makes it DONE wakes them, and does not touch the op after that, for its owner may
+ *     free it at once.
+ *   - Callbacks do not run where an op ends, but when the loop is between two events
+ *     (tqi_op_flush), with no lock held and no network code below them on the stack: they may
+ *     start, cancel and free ops, and may fork.
+ *   - tq_op_free in the op's own callback frees it there; the loop thread learns it through
+ *     op->freed and forgets the op.  On another thread it waits until the callback has returned.
+ *     In a callback of another op it cannot wait: the op is cancelled and freed when it has ended.
+ *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread
+ *     unlinks it under the lock and looks at the op only if it is BUSY then: nobody but itself can
+ *     change that.  Free unlinks under the lock.
+ *   - An op that was BUSY when the process forked has the child's generation against it: there it
+ *     is never done.
  */
 #include "client/client.h"
 
@@ -448,7 +453,8 @@ void tqi_op_flush(tqi_runtime *rt)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- requests and cancel */
+/* ---------------------------------------------------------------------------------------- requests
+ * and cancel */
 
 uint64_t tqi_remaining_ms(uint64_t deadline)
 {

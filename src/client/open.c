@@ -1,8 +1,8 @@
 /*
  * open.c - opening a runtime: connector, controller, how the system stores, storage manager.
  *
- * Runs on the loop thread, within the client's timeout.  The manager's type and config are the user's, or else what the
- * controller hands out (SYSTEM_CONFIG).
+ * Runs on the loop thread, within the client's timeout.  The manager's type and config are the
+ * user's, or else what the controller hands out (SYSTEM_CONFIG).
  */
 #include "client/client.h"
 

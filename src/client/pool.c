@@ -1,10 +1,10 @@
 /*
- * pool.c - buffers that were used before and whose pages are therefore there: copying into memory that was never touched
- * is several times slower than into warm memory.
+ * pool.c - buffers that were used before and whose pages are therefore there: copying into memory
+ * that was never touched is several times slower than into warm memory.
  *
- * Sizes are rounded up to classes of four steps per power of two, so that reads of about the same size meet again.  At
- * most POOL_BYTES in POOL_BUFFERS buffers are kept, the newest ones; small buffers are left to malloc.  One lock for the
- * process, taken around fork.
+ * Sizes are rounded up to classes of four steps per power of two, so that reads of about the same
+ * size meet again.  At most POOL_BYTES in POOL_BUFFERS buffers are kept, the newest ones; small
+ * buffers are left to malloc.  One lock for the process, taken around fork.
  */
 #include "client/data.h"
 

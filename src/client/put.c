@@ -1,12 +1,14 @@
 /*
  * put.c - put and notify: write first, publish second.
  *
- * caller: checked and copied (put_args.c) -> loop: manager->put -> tqi_put_finish -> PUBLISH -> metadata.
+ * caller: checked and copied (put_args.c) -> loop: manager->put -> tqi_put_finish -> PUBLISH ->
+ * metadata.
  *
- * The caller's bytes are read until the manager has finished, so a cancelled put ends no earlier; what was written is
- * then abandoned.  The controller queues the blocks of a publish that it refuses.  When the call ends without its
- * answer, the blocks are abandoned here: if the publish was executed after all, abandoning its blocks changes nothing,
- * for the controller handles the two requests in that order.
+ * The caller's bytes are read until the manager has finished, so a cancelled put ends no earlier;
+ * what was written is then abandoned.  The controller queues the blocks of a publish that it
+ * refuses.  When the call ends without its answer, the blocks are abandoned here: if the publish
+ * was executed after all, abandoning its blocks changes nothing, for the controller handles the two
+ * requests in that order.
  */
 #include "client/put.h"
 

@@ -1,5 +1,6 @@
 /*
- * put.h - a put as it is prepared on the caller's thread (put_args.c) and carried out on the loop (put.c).
+ * put.h - a put as it is prepared on the caller's thread (put_args.c) and carried out on the loop
+ * (put.c).
  */
 #ifndef TQI_CLIENT_PUT_H
 #define TQI_CLIENT_PUT_H
@@ -19,8 +20,8 @@ typedef struct tqi_put {
     Tq__Batch batch;
 } tqi_put;
 
-/* Checks the arguments and fills message and job; nothing is sent.  notify: cells without bytes, with the notes in
- * opaque (NULL: empty ones). */
+/* Checks the arguments and fills message and job; nothing is sent.  notify: cells without bytes,
+ * with the notes in opaque (NULL: empty ones). */
 int tqi_put_prepare(tqi_put *put, const tq_put_args *args, bool notify,
                     const tq_slice *const *opaque, tq_error *err);
 /* Places of the stored columns, from the manager's answer, into the message. */

@@ -1,5 +1,6 @@
 /*
- * put_args.c - checks what is put, on the caller's thread, and makes the publish message and the manager's job of it.
+ * put_args.c - checks what is put, on the caller's thread, and makes the publish message and the
+ * manager's job of it.
  *
  * Everything but the bytes of the columns is copied into the put's region.
  */
@@ -16,7 +17,8 @@ static int put_nomem(tq_error *err)
     return tqi_error_nomem(err, "a put");
 }
 
-/* ---------------------------------------------------------------------------------------- which samples */
+/* ---------------------------------------------------------------------------------------- which
+ * samples */
 
 static int put_by_meta(tqi_put *put, const tq_put_args *args, tq_error *err)
 {
@@ -78,7 +80,8 @@ static int put_samples(tqi_put *put, const tq_put_args *args, tq_error *err)
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------- columns */
+/* ---------------------------------------------------------------------------------------- columns
+ * */
 
 static int put_check_column(const tqi_put *put, const tq_column *column, tq_dtype *dtype,
                             tq_error *err)

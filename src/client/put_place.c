@@ -1,5 +1,6 @@
 /*
- * put_place.c - a manager's answer to a put, checked, as the owners, blocks and runs of the publish message.
+ * put_place.c - a manager's answer to a put, checked, as the owners, blocks and runs of the publish
+ * message.
  */
 #include "client/put.h"
 

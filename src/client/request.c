@@ -9,7 +9,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-/* A waiting request is answered by the server at its deadline; the client gives up this much later. */
+/* A waiting request is answered by the server at its deadline; the client gives up this much later.
+ * */
 #define REQUEST_SLACK_NS 100000000u
 
 static void request_released(tqi_call *call, tqi_answer *answer, void *arg)

@@ -1,12 +1,14 @@
 /*
  * runtime.c - the loop thread of a client: its queue, and how it stops.
  *
- * Callers link ops into the client's queue under the client's lock and send the async once per drain (`woken`); the loop
- * thread takes the whole queue at a time.  Between two events of the loop (prepare and check handlers) the callbacks of
- * ended ops run, and stopping goes on; so neither ever has network code below it on the stack.
+ * Callers link ops into the client's queue under the client's lock and send the async once per
+ * drain (`woken`); the loop thread takes the whole queue at a time.  Between two events of the loop
+ * (prepare and check handlers) the callbacks of ended ops run, and stopping goes on; so neither
+ * ever has network code below it on the stack.
  *
- * Stopping: the connector is closed first, which ends every request and with them the jobs of the manager; when no task,
- * no work in the thread pool and no request of the manager is left, the manager is closed; then the handles.
+ * Stopping: the connector is closed first, which ends every request and with them the jobs of the
+ * manager; when no task, no work in the thread pool and no request of the manager is left, the
+ * manager is closed; then the handles.
  */
 #include "client/client.h"
 
@@ -62,7 +64,8 @@ static void rt_park(tqi_runtime *rt)
     rt->quiet = false;
 }
 
-/* Takes one op off the cancel list; NULL when it is empty.  An op that is not BUSY any more is passed over. */
+/* Takes one op off the cancel list; NULL when it is empty.  An op that is not BUSY any more is
+ * passed over. */
 static tq_op *rt_next_cancel(tq_client *client)
 {
     tq_op *op;
@@ -120,7 +123,8 @@ static void rt_on_async(uv_async_t *async)
     rt_drain(async->data);
 }
 
-/* ---------------------------------------------------------------------------------------- waiting for the opening */
+/* ---------------------------------------------------------------------------------------- waiting
+ * for the opening */
 
 static void rt_on_wait(uv_timer_t *timer)
 {
@@ -303,7 +307,8 @@ static void rt_on_check(uv_check_t *check)
     rt_between(check->data);
 }
 
-/* ---------------------------------------------------------------------------------------- thread */
+/* ---------------------------------------------------------------------------------------- thread
+ * */
 
 static void *rt_main(void *arg)
 {

@@ -1,0 +1,359 @@
+/*
+ * op_test.c - the completion contract of operations under races: every started op ends exactly
+ * once, whoever cancels, frees or closes meanwhile.  Made to be run under ThreadSanitizer.
+ */
+#include "system.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define ROUNDS 200
+
+static test_system sys;
+static tq_client *client;
+
+static int setup(void **state)
+{
+    (void)state;
+    system_start(&sys, 1, 8u << 20);
+    client = system_open(&sys, 10);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tq_client_close(client);
+    system_stop(&sys);
+    return 0;
+}
+
+static const char *const field = "x";
+
+static int start_claim(tq_op *op)
+{
+    tq_claim_args claim = {
+        .partition = "p", .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
+    return tq_claim(op, &claim);
+}
+
+static int start_put(tq_op *op, const int64_t *value, const tq_slice *slice)
+{
+    tq_column column = {
+        .name = "x", .dtype = {TQ_INT, 64}, .rows = 1, .slices = slice, .n_slices = 1};
+    tq_put_args args = {.partition = "p", .n = 1, .columns = &column, .n_columns = 1};
+    (void)value;
+    return tq_put(op, &args);
+}
+
+/* Counts the calls of a callback, and wakes who waits for them. */
+typedef struct tally {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int calls;
+    int codes_ok;
+    int codes_canceled;
+    int codes_closed;
+    bool free_in_callback;
+} tally;
+
+static void tally_init(tally *t, bool free_in_callback)
+{
+    memset(t, 0, sizeof *t);
+    pthread_mutex_init(&t->lock, NULL);
+    pthread_cond_init(&t->changed, NULL);
+    t->free_in_callback = free_in_callback;
+}
+
+static void tally_done(tq_op *op, void *arg)
+{
+    tally *t = arg;
+    int code = tq_op_error(op)->code;
+    bool done = tq_op_done(op);
+    if (t->free_in_callback) {
+        tq_op_free(op);
+    }
+    pthread_mutex_lock(&t->lock);
+    t->calls += done ? 1 : 1000;
+    t->codes_ok += code == TQ_OK;
+    t->codes_canceled += code == TQ_ECANCELED;
+    t->codes_closed += code == TQ_ECLOSED;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void tally_wait(tally *t, int calls)
+{
+    pthread_mutex_lock(&t->lock);
+    while (t->calls < calls) {
+        pthread_cond_wait(&t->changed, &t->lock);
+    }
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void *cancel_thread(void *arg)
+{
+    tq_op_cancel(arg);
+    tq_op_cancel(arg);
+    return NULL;
+}
+
+/* A cancel races with the put that satisfies the claim. */
+static void test_cancel_or_complete(void **state)
+{
+    int64_t value = 7;
+    tq_slice slice = {&value, sizeof value};
+    tq_op *put = tq_op_alloc(client, NULL, NULL);
+    tally t;
+    (void)state;
+
+    tally_init(&t, false);
+    for (int i = 0; i < ROUNDS; i++) {
+        tq_op *claim = tq_op_alloc(client, i % 2 ? tally_done : NULL, &t);
+        pthread_t thread;
+        int code;
+        assert_int_equal(start_claim(claim), TQ_OK);
+        assert_int_equal(start_put(put, &value, &slice), TQ_OK);
+        assert_int_equal(pthread_create(&thread, NULL, cancel_thread, claim), 0);
+        code = tq_op_wait(claim);
+        assert_true(code == TQ_OK || code == TQ_ECANCELED);
+        assert_true((code == TQ_OK) == (tq_op_meta(claim) != NULL));
+        pthread_join(thread, NULL);
+        assert_int_equal(tq_op_wait(put), TQ_OK);
+        tq_op_free(claim);
+    }
+    assert_int_equal(t.calls, ROUNDS / 2);
+    tq_op_free(put);
+}
+
+/* Nothing is lost between a cancelled claim and the table: each sample is claimed once, or still
+ * there. */
+static void test_cancel_keeps_samples(void **state)
+{
+    int64_t value = 7;
+    tq_slice slice = {&value, sizeof value};
+    tq_op *put = tq_op_alloc(client, NULL, NULL);
+    tq_op *claim = tq_op_alloc(client, NULL, NULL);
+    int claimed = 0;
+    int left = 0;
+    (void)state;
+
+    for (int i = 0; i < ROUNDS; i++) {
+        assert_int_equal(start_claim(claim), TQ_OK);
+        assert_int_equal(start_put(put, &value, &slice), TQ_OK);
+        tq_op_cancel(claim);
+        claimed += tq_op_wait(claim) == TQ_OK;
+        assert_int_equal(tq_op_wait(put), TQ_OK);
+    }
+    expect_ok(put, tq_consumption(put, "p", "t"));
+    assert_int_equal(tq_op_progress(put)->n, ROUNDS);
+    for (size_t i = 0; i < ROUNDS; i++) {
+        left += !tq_op_progress(put)->flags[i];
+    }
+    assert_int_equal(claimed + left, ROUNDS);
+    tq_op_free(claim);
+    tq_op_free(put);
+}
+
+static void test_free_in_callback(void **state)
+{
+    tally t;
+    (void)state;
+    tally_init(&t, true);
+    for (int i = 0; i < ROUNDS; i++) {
+        tq_op *op = tq_op_alloc(client, tally_done, &t);
+        assert_int_equal(tq_list_partitions(op), TQ_OK);
+    }
+    tally_wait(&t, ROUNDS);
+    assert_int_equal(t.calls, ROUNDS);
+    assert_int_equal(t.codes_ok, ROUNDS);
+}
+
+/* Freeing an op that is not done cancels it, calls back once, and waits. */
+static void test_free_in_flight(void **state)
+{
+    tally t;
+    (void)state;
+    tally_init(&t, false);
+    for (int i = 0; i < ROUNDS; i++) {
+        tq_op *op = tq_op_alloc(client, tally_done, &t);
+        assert_int_equal(start_claim(op), TQ_OK);
+        tq_op_free(op);
+        assert_int_equal(t.calls, i + 1);
+    }
+    assert_int_equal(t.codes_canceled, ROUNDS);
+}
+
+/* A chain: each callback starts another op, and the last one frees an op that waits. */
+typedef struct chain {
+    tally t;
+    int left;
+    tq_op *other;
+} chain;
+
+static void chain_done(tq_op *op, void *arg)
+{
+    chain *c = arg;
+    if (c->left-- > 0) {
+        tq_op *next = tq_op_alloc(client, chain_done, c);
+        assert_int_equal(tq_list_partitions(next), TQ_OK);
+    } else {
+        tq_op_free(c->other);
+    }
+    tq_op_free(op);
+}
+
+static void test_start_in_callback(void **state)
+{
+    chain c;
+    tq_op *op;
+    (void)state;
+    tally_init(&c.t, false);
+    c.left = 50;
+    c.other = tq_op_alloc(client, tally_done, &c.t);
+    assert_int_equal(start_claim(c.other), TQ_OK);
+    op = tq_op_alloc(client, chain_done, &c);
+    assert_int_equal(tq_list_partitions(op), TQ_OK);
+    tally_wait(&c.t, 1);
+    assert_int_equal(c.t.codes_canceled, 1);
+}
+
+static void test_busy(void **state)
+{
+    tq_op *op = tq_op_alloc(client, NULL, NULL);
+    (void)state;
+    assert_true(tq_op_done(op));
+    assert_int_equal(start_claim(op), TQ_OK);
+    assert_false(tq_op_done(op));
+    assert_int_equal(tq_list_partitions(op), TQ_EINVAL);
+    assert_false(tq_op_done(op));
+    tq_op_cancel(op);
+    assert_int_equal(tq_op_wait(op), TQ_ECANCELED);
+    tq_op_cancel(op); /* nothing to end: changes nothing */
+    assert_int_equal(tq_op_wait(op), TQ_ECANCELED);
+    expect_ok(op, tq_list_partitions(op));
+    tq_op_free(op);
+}
+
+/* Closing ends what waits, once, with TQ_ECLOSED; ops may be freed after their client. */
+static void test_close_in_flight(void **state)
+{
+    enum {
+        N = 64
+    };
+    (void)state;
+    for (int round = 0; round < 10; round++) {
+        tq_client *other = system_open(&sys, 10);
+        tq_op *waiting[N];
+        tally t;
+        tally_init(&t, false);
+        for (int i = 0; i < N; i++) {
+            waiting[i] = tq_op_alloc(other, i % 2 ? tally_done : NULL, &t);
+            assert_int_equal(start_claim(waiting[i]), TQ_OK);
+        }
+        tq_client_close(other);
+        for (int i = 0; i < N; i++) {
+            assert_true(tq_op_done(waiting[i]));
+            assert_int_equal(tq_op_wait(waiting[i]), TQ_ECLOSED);
+            assert_int_equal(tq_list_partitions(waiting[i]), TQ_ECLOSED);
+            tq_op_free(waiting[i]);
+        }
+        assert_int_equal(t.calls, N / 2);
+        assert_int_equal(t.codes_closed, N / 2);
+    }
+}
+
+static void close_done(tq_op *op, void *arg)
+{
+    tally *t = arg;
+    tq_client *other = *(tq_client **)(t + 1);
+    tq_op_free(op);
+    tq_client_close(other);
+    pthread_mutex_lock(&t->lock);
+    t->calls++;
+    pthread_cond_broadcast(&t->changed);
+    pthread_mutex_unlock(&t->lock);
+}
+
+static void test_close_in_callback(void **state)
+{
+    struct {
+        tally t;
+        tq_client *other;
+    } c;
+    tq_op *op;
+    (void)state;
+    tally_init(&c.t, false);
+    c.other = system_open(&sys, 10);
+    op = tq_op_alloc(c.other, close_done, &c);
+    assert_int_equal(tq_list_partitions(op), TQ_OK);
+    tally_wait(&c.t, 1);
+}
+
+/* Many threads put, claim and cancel over one client. */
+static void *worker_thread(void *arg)
+{
+    int64_t value = (int64_t)(intptr_t)arg;
+    tq_slice slice = {&value, sizeof value};
+    tq_op *op = tq_op_alloc(client, NULL, NULL);
+    intptr_t claimed = 0;
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(start_put(op, &value, &slice), TQ_OK);
+        assert_int_equal(tq_op_wait(op), TQ_OK);
+        assert_int_equal(start_claim(op), TQ_OK);
+        if (i % 5 == 4) {
+            tq_op_cancel(op);
+        }
+        if (tq_op_wait(op) == TQ_OK) {
+            tq_meta *meta = tq_meta_hold(tq_op_meta(op));
+            expect_ok(op, tq_get(op, meta, NULL, 0));
+            tq_meta_rele(meta);
+            claimed++;
+        }
+    }
+    tq_op_free(op);
+    return (void *)claimed;
+}
+
+static void test_threads(void **state)
+{
+    enum {
+        N = 8
+    };
+    pthread_t threads[N];
+    intptr_t claimed = 0;
+    tq_op *op = tq_op_alloc(client, NULL, NULL);
+    (void)state;
+    for (intptr_t i = 0; i < N; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, worker_thread, (void *)i), 0);
+    }
+    for (int i = 0; i < N; i++) {
+        void *result;
+        pthread_join(threads[i], &result);
+        claimed += (intptr_t)result;
+    }
+    expect_ok(op, tq_consumption(op, "p", "t"));
+    for (size_t i = 0; i < tq_op_progress(op)->n; i++) {
+        claimed -= tq_op_progress(op)->flags[i];
+    }
+    assert_int_equal(claimed, 0);
+    tq_op_free(op);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_cancel_or_complete, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cancel_keeps_samples, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_free_in_callback, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_free_in_flight, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_start_in_callback, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_close_in_flight, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_close_in_callback, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("client_op", tests, NULL, NULL);
+}
