@@ -187,18 +187,19 @@ def compile_all(runner: Runner, build: Path) -> None:
 
 
 def meson_test(runner: Runner, build: Path, *options: str) -> Outcome:
-    """Build and run the C tests of a build directory."""
+    """Build and run the C tests of a build directory; with a choice of tests, build only those."""
     outcome = Outcome()
     base = f"tests-{runner.name}"
     for old in (build / "meson-logs").glob(f"{base}*.json"):
         old.unlink()
-    compile_all(runner, build)
+    if "--suite" not in options:
+        compile_all(runner, build)
+        options = ("--no-rebuild", *options)
     status = runner.command(
         "meson",
         "test",
         "-C",
         build,
-        "--no-rebuild",
         "--logbase",
         base,
         "--num-processes",
