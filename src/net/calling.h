@@ -78,6 +78,7 @@ struct tqi_channel {
     tqi_conn *conn;
     int conns; /* not freed yet, conn included */
     uint64_t epoch;
+    uint64_t instance; /* of the session at the server */
     uint64_t opened_at;
     uv_timer_t deadline_timer;
     uv_timer_t retry_timer;

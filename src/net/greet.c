@@ -42,6 +42,7 @@ static int greet_challenge(tqi_channel *channel, const Tq__Challenge *challenge,
     hello.proof = (ProtobufCBinaryData){sizeof proof, proof};
     hello.session = (ProtobufCBinaryData){TQI_SESSION_ID, connector->session};
     hello.epoch = channel->epoch;
+    hello.instance = channel->instance;
     hello.name = connector->name;
     hello.pid = (uint64_t)getpid();
     hello.host = connector->host;
@@ -67,6 +68,7 @@ static int greet_welcome(tqi_channel *channel, const Tq__Welcome *welcome, tq_er
     if (welcome->epoch == 0) {
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without an epoch");
     }
+    channel->instance = welcome->instance;
     tqi_channel_opened(channel, welcome->epoch, welcome->resumed);
     return TQ_OK;
 }

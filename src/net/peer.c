@@ -113,7 +113,8 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     tqi_session_attach(session, peer);
     welcome.proof = (ProtobufCBinaryData){sizeof proof, proof};
     welcome.epoch = server->epoch;
-    welcome.resumed = known;
+    welcome.resumed = known && hello->instance == session->instance;
+    welcome.instance = session->instance;
     peer_send(peer, TQI_WELCOME, &welcome.base);
     tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name,
             known ? "resumed" : "opened", peer->conn->peer);

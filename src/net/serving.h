@@ -74,6 +74,8 @@ struct tqi_session {
     char *name;
     char *host;
     char endpoint[TQI_PEER_MAX];
+    uint64_t
+        instance; /* told to the client: a Welcome that got lost must not make it take this for an older session */
     uint64_t pid;
     uint64_t opened;   /* monotonic */
     uint64_t deadline; /* end of the grace, while in server->lost */

@@ -139,6 +139,7 @@ tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char 
     memcpy(session->id, id, TQI_SESSION_ID);
     session->server = server;
     session->pid = pid;
+    session->instance = tqi_random_id();
     session->opened = tqi_now();
     HASH_ADD(hh, server->sessions, id, TQI_SESSION_ID, session);
     if (!session->hh.tbl) {

@@ -174,6 +174,39 @@ static void test_grace(void **state)
     testing_server_stop(&server);
 }
 
+/* A client whose session ended, and to whom the Welcome of the next one got lost, is told again that it is another. */
+static void test_lost_welcome(void **state)
+{
+    (void)state;
+    testing_server server;
+    uint8_t session[TQI_SESSION_ID] = {9};
+    testing_raw raws[6];
+    uint64_t instance = 0;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    testing_raw_connect(&raws[0], server.endpoint);
+    assert_false(testing_raw_hello(&raws[0], session, &instance));
+    assert_int_not_equal(instance, 0);
+    uint64_t first = instance;
+    testing_raw_connect(&raws[1], server.endpoint);
+    assert_true(testing_raw_hello(&raws[1], session, &instance));
+    assert_true(instance == first);
+    testing_raw_frame(&raws[1], &(tqi_frame){.version = 1, .kind = TQI_BYE}, NULL);
+    testing_until(&server.ended, 1);
+    for (int i = 2; i < 5; i++) {
+        instance = first;
+        testing_raw_connect(&raws[i], server.endpoint);
+        assert_false(testing_raw_hello(&raws[i], session, &instance));
+        assert_true(instance != first);
+    }
+    testing_raw_connect(&raws[5], server.endpoint);
+    assert_true(testing_raw_hello(&raws[5], session, &instance));
+    assert_int_equal(server.opened, 2);
+    for (int i = 0; i < 6; i++) {
+        testing_raw_close(&raws[i]);
+    }
+    testing_server_stop(&server);
+}
+
 static void test_bye(void **state)
 {
     (void)state;
@@ -442,6 +475,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_resume, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_idle_reconnects, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_grace, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_lost_welcome, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_bye, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_rele, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_death, testing_setup, testing_teardown),

@@ -110,8 +110,10 @@ void testing_raw_connect(testing_raw *raw, const char *endpoint);
 void testing_raw_send(testing_raw *raw, const void *data, size_t size);
 /* A frame with a body. */
 void testing_raw_frame(testing_raw *raw, const tqi_frame *frame, const void *body);
-/* Handshake by hand, as a client. */
+/* Handshake by hand, as a client of a new session. */
 void testing_raw_login(testing_raw *raw);
+/* The same for a session of that id (16 bytes) and instance; returns whether it was resumed, and its instance. */
+bool testing_raw_hello(testing_raw *raw, const uint8_t *session, uint64_t *instance);
 void testing_raw_close(testing_raw *raw);
 /* Waits for the answer FAILED; its code. */
 int testing_raw_refusal(testing_raw *raw, char *message, size_t size);

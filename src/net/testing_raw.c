@@ -59,31 +59,46 @@ void testing_raw_frame(testing_raw *raw, const tqi_frame *frame, const void *bod
     testing_raw_send(raw, bytes, TQI_FRAME_HEADER + (body ? frame->body : 0));
 }
 
-void testing_raw_login(testing_raw *raw)
+bool testing_raw_hello(testing_raw *raw, const uint8_t *session, uint64_t *instance)
 {
-    uint8_t nonce[TQI_NONCE] = {1}, session[TQI_SESSION_ID] = {2}, proof[TQI_PROOF], body[512];
-    tqi_random(session, sizeof session);
+    uint8_t nonce[TQI_NONCE] = {1}, proof[TQI_PROOF], id[TQI_SESSION_ID], body[512];
+    memcpy(id, session, sizeof id);
     testing_until(&raw->size, TQI_FRAME_HEADER + 34);
     Tq__Challenge *challenge = tq__challenge__unpack(NULL, 34, raw->bytes + TQI_FRAME_HEADER);
     assert_non_null(challenge);
     assert_int_equal(
-        tqi_auth_proof(&testing_token, "tq-client", challenge->nonce.data, nonce, session, proof),
+        tqi_auth_proof(&testing_token, "tq-client", challenge->nonce.data, nonce, id, proof),
         TQ_OK);
     tq__challenge__free_unpacked(challenge, NULL);
     Tq__Hello hello;
     tq__hello__init(&hello);
     hello.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
-    hello.session = (ProtobufCBinaryData){sizeof session, session};
+    hello.session = (ProtobufCBinaryData){sizeof id, id};
     hello.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    hello.instance = *instance;
     tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO};
     frame.body = (uint32_t)tq__hello__pack(&hello, body);
     raw->size = 0;
     testing_raw_frame(raw, &frame, body);
     testing_until(&raw->size, TQI_FRAME_HEADER + 34);
-    tqi_frame welcome;
-    assert_int_equal(tqi_frame_decode(raw->bytes, &welcome, NULL), TQ_OK);
-    assert_int_equal(welcome.kind, TQI_WELCOME);
+    assert_int_equal(tqi_frame_decode(raw->bytes, &frame, NULL), TQ_OK);
+    assert_int_equal(frame.kind, TQI_WELCOME);
+    assert_int_equal(raw->size, TQI_FRAME_HEADER + (int)frame.body);
+    Tq__Welcome *welcome = tq__welcome__unpack(NULL, frame.body, raw->bytes + TQI_FRAME_HEADER);
+    assert_non_null(welcome);
+    bool resumed = welcome->resumed;
+    *instance = welcome->instance;
+    tq__welcome__free_unpacked(welcome, NULL);
     raw->size = 0;
+    return resumed;
+}
+
+void testing_raw_login(testing_raw *raw)
+{
+    uint8_t session[TQI_SESSION_ID];
+    uint64_t instance = 0;
+    tqi_random(session, sizeof session);
+    assert_false(testing_raw_hello(raw, session, &instance));
 }
 
 int testing_raw_refusal(testing_raw *raw, char *message, size_t size)
