@@ -432,7 +432,10 @@ def nosimple(runner: Runner) -> Outcome:
         ".",
     )
     outcome = meson_test(runner, build)
-    more = pytest(runner, python, build, "-m", "out_of_tree", "tests")
+    try:
+        more = pytest(runner, python, build, "-m", "out_of_tree", "tests")
+    except PartError as error:
+        more = Outcome(failures=[f"pytest: {error}"])
     outcome.passed += more.passed
     outcome.failures += more.failures
     outcome.skips += more.skips
