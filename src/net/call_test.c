@@ -36,6 +36,15 @@ static void cut(void)
     tqi_peer_close(server.session->peer);
 }
 
+/* Its deadline is now. */
+static void expire(tqi_call *call)
+{
+    call->args.deadline = 0;
+    tqi_heap_remove(&channel->deadlines, call);
+    assert_int_equal(tqi_heap_push(&channel->deadlines, call), TQ_OK);
+    tqi_call_timeouts(channel);
+}
+
 static void test_cancel_before_sending(void **state)
 {
     (void)state;
@@ -105,7 +114,9 @@ static void test_cancel_disconnected(void **state)
     testing_claim(channel, &call, false, -1);
     testing_until(&server.n_waiting, 1);
     cut();
-    testing_run_ms(1);
+    while (channel->state == TQI_CHANNEL_OPEN) {
+        uv_run(&testing_loop, UV_RUN_ONCE);
+    }
     tqi_call_cancel(call.call);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_ECANCELED);
@@ -116,7 +127,9 @@ static void test_cancel_disconnected(void **state)
 static void test_deadline_waiting(void **state)
 {
     (void)state;
-    testing_call call = {0}, events = {0};
+    testing_call first = {0}, call = {0}, events = {0};
+    testing_reserve(channel, &first, 1, 20);
+    testing_until(&first.done, 1);
     uint64_t start = tqi_now();
     testing_claim(channel, &call, false, 0.1);
     testing_events(channel, &events, 0.05);
@@ -126,12 +139,26 @@ static void test_deadline_waiting(void **state)
     assert_int_equal(events.status, TQ_ETIMEDOUT);
     assert_non_null(strstr(call.error.message, "CLAIM"));
     assert_non_null(strstr(call.error.message, server.endpoint));
-    testing_until(&server.cancelled, 2);
-    /* The refusal of the claim comes back, and with it the acknowledgement moves on. */
     testing_until(&call.orphans_freed, 1);
     assert_int_equal(call.orphans, 0);
-    testing_call after = {0};
-    testing_reserve(channel, &after, 1, 10);
+}
+
+/* A request that was sent is cancelled at the server, and the acknowledgement moves on with its refusal. */
+static void test_deadline_cancels(void **state)
+{
+    (void)state;
+    testing_call call = {0}, events = {0}, after = {0};
+    testing_claim(channel, &call, false, 20);
+    testing_events(channel, &events, 20);
+    testing_until(&server.n_waiting, 2);
+    expire(call.call);
+    expire(events.call);
+    assert_int_equal(call.status, TQ_ETIMEDOUT);
+    assert_int_equal(events.status, TQ_ETIMEDOUT);
+    testing_until(&server.cancelled, 2);
+    testing_until(&call.orphans_freed, 1);
+    assert_int_equal(call.orphans, 0);
+    testing_reserve(channel, &after, 1, 20);
     testing_until(&after.done, 1);
     testing_until(&server.settled_acked, 1);
     assert_null(channel->calls);
@@ -144,11 +171,11 @@ static void test_orphan(void **state)
     (void)state;
     testing_call call = {0};
     call.release_on = channel;
-    testing_claim(channel, &call, false, 0.05);
+    testing_claim(channel, &call, false, 20);
     testing_until(&server.n_waiting, 1);
-    tqi_request_on_cancel(server.waiting[0], NULL,
-                          NULL); /* this one takes no cancel: it ends at its own pace */
-    testing_until(&call.done, 1);
+    /* This one takes no cancel: it ends at its own pace. */
+    tqi_request_on_cancel(server.waiting[0], NULL, NULL);
+    expire(call.call);
     assert_int_equal(call.status, TQ_ETIMEDOUT);
     testing_answer(&server);
     testing_until(&server.released, 1);
@@ -165,27 +192,20 @@ static void test_orphan_resumed(void **state)
     (void)state;
     testing_call call = {0};
     call.release_on = channel;
-    testing_claim(channel, &call, false, 0.05);
+    testing_claim(channel, &call, false, 20);
     testing_until(&server.n_waiting, 1);
     cut();
     testing_answer(&server);
-    channel->backoff_ms = 400; /* the deadline passes before the next attempt */
-    testing_until(&call.done, 1);
+    while (channel->state == TQI_CHANNEL_OPEN) {
+        uv_run(&testing_loop, UV_RUN_ONCE);
+    }
+    expire(call.call);
     assert_int_equal(call.status, TQ_EUNREACHABLE);
     testing_until(&server.released, 1);
     assert_int_equal(server.acked_at_release, 0);
     testing_until(&server.settled_acked, 1);
     assert_int_equal(call.orphans, 1);
     assert_int_equal(server.opened, 1);
-}
-
-/* Its deadline is now. */
-static void expire(tqi_call *call)
-{
-    call->args.deadline = 0;
-    tqi_heap_remove(&channel->deadlines, call);
-    assert_int_equal(tqi_heap_push(&channel->deadlines, call), TQ_OK);
-    tqi_call_timeouts(channel);
 }
 
 /* The owner's memory goes away with the end of the call, in the middle of sending and of receiving. */
@@ -383,6 +403,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_cancel_too_late, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel_disconnected, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deadline_waiting, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_deadline_cancels, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphan, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphan_resumed, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deadline_in_payload, setup, teardown),
