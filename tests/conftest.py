@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.daemons import System  # noqa: E402 - the path is set above
+from support.daemons import System
 
 SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 

@@ -32,9 +32,9 @@ extern "C" {
 
 /** A piece of storage, as its manager describes it. */
 typedef struct tq_block {
-    uint64_t id;                     /**< From host->lease. */
-    uint64_t size;                   /**< Bytes. */
-    const char *owner;               /**< Name of the owner it was leased under; copied by tq_put_finish. */
+    uint64_t id;       /**< From host->lease. */
+    uint64_t size;     /**< Bytes. */
+    const char *owner; /**< Name of the owner it was leased under; copied by tq_put_finish. */
     uint64_t owner_incarnation;      /**< From the lease. */
     uint8_t locator[TQ_LOCATOR_MAX]; /**< Opaque: whatever get needs to find it. */
     uint8_t locator_size;            /**< Bytes used of it. */
@@ -64,10 +64,11 @@ typedef struct tq_put_column {
 typedef struct tq_put_job {
     const tq_put_column *columns; /**< What to write. */
     uint32_t n_columns;           /**< At least 1. */
-    bool adds_samples;            /**< New samples: a full store may keep its last tenth for columns of old ones. */
-    bool wait_when_full;          /**< Wait for room until the deadline; else TQ_EFULL at once. */
-    uint64_t deadline_ns;         /**< CLOCK_MONOTONIC; UINT64_MAX = none. */
-    void *user;                   /**< For the manager. */
+    bool
+        adds_samples; /**< New samples: a full store may keep its last tenth for columns of old ones. */
+    bool wait_when_full;  /**< Wait for room until the deadline; else TQ_EFULL at once. */
+    uint64_t deadline_ns; /**< CLOCK_MONOTONIC; UINT64_MAX = none. */
+    void *user;           /**< For the manager. */
 } tq_put_job;
 
 /** A byte range of a block and where it shall go. */
@@ -90,13 +91,13 @@ typedef struct tq_get_job {
 
 /** An owner of blocks as the controller knows it. */
 typedef struct tq_owner_info {
-    const char *name;           /**< Name. */
-    uint64_t incarnation;       /**< Drawn when it started empty. */
-    const void *info;           /**< What its server registered (endpoints, say). */
-    size_t info_size;           /**< Bytes of it. */
-    bool present;               /**< A session serves it now. */
-    uint64_t capacity_bytes;    /**< As reported; 0 = unknown. */
-    uint64_t used_bytes;        /**< As reported. */
+    const char *name;        /**< Name. */
+    uint64_t incarnation;    /**< Drawn when it started empty. */
+    const void *info;        /**< What its server registered (endpoints, say). */
+    size_t info_size;        /**< Bytes of it. */
+    bool present;            /**< A session serves it now. */
+    uint64_t capacity_bytes; /**< As reported; 0 = unknown. */
+    uint64_t used_bytes;     /**< As reported. */
 } tq_owner_info;
 
 typedef struct tq_manager_host tq_manager_host; /**< The client, as a manager sees it. */
@@ -106,22 +107,28 @@ struct tq_manager_host {
     uint32_t abi; /**< TQ_MANAGER_ABI of the client. */
     /** Leases 1 to TQ_LEASE_MAX block ids [first, first + count) under an owner. The callback comes from the loop. */
     void (*lease)(tq_manager_host *host, const char *owner, uint32_t count, uint64_t deadline_ns,
-        void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg), void *arg);
+                  void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation,
+                               void *arg),
+                  void *arg);
     /** Leased ids that will not be published (their write failed), and to which nothing is written any more. */
     void (*abandon)(tq_manager_host *host, const uint64_t *ids, size_t n);
     /** Owners of this manager's type; `wait`: until there is at least one.  The array is valid in the callback only. */
     void (*owners)(tq_manager_host *host, bool wait, uint64_t deadline_ns,
-        void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg), void *arg);
+                   void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n,
+                                void *arg),
+                   void *arg);
     /** Ends a put.  err NULL: stored; blocks and extents are copied. */
-    void (*put_finish)(tq_manager_host *host, tq_put_job *job, const tq_error *err, const tq_block *blocks,
-        uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents);
+    void (*put_finish)(tq_manager_host *host, tq_put_job *job, const tq_error *err,
+                       const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
+                       uint32_t n_extents);
     /** Ends a get.  err NULL: all ranges are filled, but those of the `gone` blocks (places), which are not in the store
      * any more: the client asks the controller where they are now. */
-    void (*get_finish)(tq_manager_host *host, tq_get_job *job, const tq_error *err, const uint32_t *gone, uint32_t n_gone);
+    void (*get_finish)(tq_manager_host *host, tq_get_job *job, const tq_error *err,
+                       const uint32_t *gone, uint32_t n_gone);
     /** Runs `work` on a thread of a pool, then `done` on the loop thread.  TQ_OK, or TQ_ENOMEM. */
     int (*work)(tq_manager_host *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
-    uint64_t epoch;  /**< Of the controller. */
-    void *internal;  /**< For managers inside libtq. */
+    uint64_t epoch; /**< Of the controller. */
+    void *internal; /**< For managers inside libtq. */
 };
 
 /** The table of one storage manager. */
@@ -132,7 +139,7 @@ typedef struct tq_storage_manager {
     /** Opens with the JSON object of its config ("{}" when none).  `opened` is called once, possibly at once; on error
      * close is not called.  Required. */
     void (*open)(void *state, tq_manager_host *host, const char *config,
-        void (*opened)(const tq_error *err, void *arg), void *arg);
+                 void (*opened)(const tq_error *err, void *arg), void *arg);
     /** Closes; all jobs were finished before.  `closed` is called once, possibly at once.  Required. */
     void (*close)(void *state, void (*closed)(void *arg), void *arg);
     /** Stores a batch.  Required. */
@@ -143,7 +150,8 @@ typedef struct tq_storage_manager {
      * *incarnation: the same for all clients of the same store).  NULL slot: owners register themselves. */
     const char *(*owner)(void *state, uint64_t *incarnation);
     /** Removes dead blocks, idempotently; required with `owner`. */
-    void (*remove)(void *state, const uint64_t *ids, size_t n, void (*done)(const tq_error *err, void *arg), void *arg);
+    void (*remove)(void *state, const uint64_t *ids, size_t n,
+                   void (*done)(const tq_error *err, void *arg), void *arg);
     /** Called in the child after fork, before a new client is made: closes inherited descriptors.  May be NULL. */
     void (*forked)(void *state);
 } tq_storage_manager;

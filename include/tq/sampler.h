@@ -21,15 +21,17 @@ extern "C" {
 /** Version of this table; a plug-in made for another one is refused. */
 #define TQ_SAMPLER_ABI 1
 
-typedef struct tq_sampler_view tq_sampler_view; /**< Ready samples of one task; owned by the controller. */
-typedef struct tq_pick tq_pick;                 /**< What a sampler picks; owned by the controller. */
+typedef struct tq_sampler_view
+    tq_sampler_view;            /**< Ready samples of one task; owned by the controller. */
+typedef struct tq_pick tq_pick; /**< What a sampler picks; owned by the controller. */
 
 /** What a claim asks of its sampler. */
 typedef struct tq_pick_request {
     uint32_t batch_size;   /**< Samples wanted; at least 1. */
     const char *partition; /**< Name of the partition. */
     const char *task;      /**< Name of the task. */
-    const char *config;    /**< The claim's sampling_config as a JSON object, "{}" when none was given. */
+    const char
+        *config; /**< The claim's sampling_config as a JSON object, "{}" when none was given. */
 } tq_pick_request;
 
 /** Number of samples in the view; with `look` in the sampler's table at most as many as that says. */
@@ -44,7 +46,8 @@ TQ_API uint32_t tq_view_group_size(const tq_sampler_view *view, uint32_t i);
 /** Ordinal (order of joining the partition, from 0) of the i-th sample of the view. */
 TQ_API uint64_t tq_view_ordinal(const tq_sampler_view *view, uint32_t i);
 /** Reads the i-th sample's tag `name` as a number; false when it has none or it is not a number. */
-TQ_API bool tq_view_tag_number(const tq_sampler_view *view, uint32_t i, const char *name, double *out);
+TQ_API bool tq_view_tag_number(const tq_sampler_view *view, uint32_t i, const char *name,
+                               double *out);
 
 /** Adds the i-th sample of the view to the pick, in this order; `consume` marks it as handed to the task. */
 TQ_API int tq_pick_add(tq_pick *pick, uint32_t i, bool consume);
@@ -64,7 +67,8 @@ typedef struct tq_sampler {
     /** Fewest samples in the view that a pick can succeed with; the controller does not call pick before. */
     uint32_t (*need)(const tq_pick_request *request);
     /** Picks.  TQ_OK with a filled pick; TQ_EAGAIN when too few samples fit; any other code fails the claim. */
-    int (*pick)(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err);
+    int (*pick)(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick,
+                tq_error *err);
     /** Most samples that a pick looks at: it is shown the first ones in ascending order, and costs by that number, not by
      * what is ready.  NULL: it sees all. */
     uint32_t (*look)(const tq_pick_request *request);

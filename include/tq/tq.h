@@ -63,16 +63,18 @@ TQ_API int tq_discover(const char *name, tq_location *out, tq_error *err);
 
 /** How to reach a system.  Zero-initialise, set `size`, then what differs from the default. */
 typedef struct tq_client_options {
-    size_t size;                /**< sizeof(tq_client_options). */
-    const char *address;        /**< Controller: "unix:/path" or "tcp:host:port", alternatives joined by commas;
+    size_t size; /**< sizeof(tq_client_options). */
+    const char
+        *address; /**< Controller: "unix:/path" or "tcp:host:port", alternatives joined by commas;
                                      NULL: as tq_discover finds it. */
-    const char *token;          /**< The system's secret, or NULL to read token_file. */
-    const char *token_file;     /**< File that holds it. */
-    const char *name;           /**< Session name that people see; NULL: program and pid. */
-    const char *manager;        /**< Type of storage manager; NULL: what the system says; "": none (metadata only). */
+    const char *token;      /**< The system's secret, or NULL to read token_file. */
+    const char *token_file; /**< File that holds it. */
+    const char *name;       /**< Session name that people see; NULL: program and pid. */
+    const char *
+        manager; /**< Type of storage manager; NULL: what the system says; "": none (metadata only). */
     const char *manager_config; /**< Its config, a JSON object; NULL: what the system says. */
-    double timeout;             /**< Deadline of calls that set none, in seconds; 0: 60; negative: none. */
-    uint64_t first_request;     /**< For tests: number of the first request; 0: 1. */
+    double timeout; /**< Deadline of calls that set none, in seconds; 0: 60; negative: none. */
+    uint64_t first_request; /**< For tests: number of the first request; 0: 1. */
 } tq_client_options;
 
 /** Connects, authenticates and opens the storage manager, within the timeout.  On success *out is the caller's. */
@@ -113,22 +115,23 @@ typedef struct tq_meta tq_meta;
 
 /** A field of a meta. */
 typedef struct tq_meta_field {
-    const char *name;        /**< Name. */
-    tq_kind kind;            /**< Tensor or other value. */
-    tq_dtype dtype;          /**< Element type; {TQ_UINT, 8} for values. */
-    bool ragged;             /**< Rows differ in shape: see dims. */
-    uint32_t ndim;           /**< Dims of shape, when not ragged. */
-    const uint64_t *shape;   /**< Of every row, when not ragged. */
-    const uint32_t *ndims;   /**< Ragged: dims of each row (meta size of them); NULL when nothing is known yet. */
-    const uint64_t *dims;    /**< Ragged: dims of all rows end to end. */
-    const uint8_t *ready;    /**< One byte per sample: 1 produced, 0 not, 2 lost. */
+    const char *name;      /**< Name. */
+    tq_kind kind;          /**< Tensor or other value. */
+    tq_dtype dtype;        /**< Element type; {TQ_UINT, 8} for values. */
+    bool ragged;           /**< Rows differ in shape: see dims. */
+    uint32_t ndim;         /**< Dims of shape, when not ragged. */
+    const uint64_t *shape; /**< Of every row, when not ragged. */
+    const uint32_t *
+        ndims; /**< Ragged: dims of each row (meta size of them); NULL when nothing is known yet. */
+    const uint64_t *dims; /**< Ragged: dims of all rows end to end. */
+    const uint8_t *ready; /**< One byte per sample: 1 produced, 0 not, 2 lost. */
 } tq_meta_field;
 
 /** A tag of a meta's samples: msgpack-encoded values end to end. */
 typedef struct tq_meta_tag {
-    const char *name;         /**< Name. */
-    const uint8_t *values;    /**< Encoded values of all samples, end to end. */
-    const uint32_t *sizes;    /**< Bytes of each sample's value; 0 = not set. */
+    const char *name;      /**< Name. */
+    const uint8_t *values; /**< Encoded values of all samples, end to end. */
+    const uint32_t *sizes; /**< Bytes of each sample's value; 0 = not set. */
 } tq_meta_tag;
 
 /** Another reference. */
@@ -136,25 +139,28 @@ TQ_API tq_meta *tq_meta_hold(tq_meta *meta);
 /** Gives a reference back; NULL is allowed. */
 TQ_API void tq_meta_rele(tq_meta *meta);
 /** Makes one by hand, without placements: a read resolves them.  incarnations NULL: any. */
-TQ_API int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t *incarnations, size_t n,
-    const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err);
-TQ_API size_t tq_meta_size(const tq_meta *meta);                     /**< Samples. */
-TQ_API const char *tq_meta_partition(const tq_meta *meta);           /**< Name of the partition. */
-TQ_API uint64_t tq_meta_epoch(const tq_meta *meta);                  /**< Of the controller that made it; 0: by hand. */
-TQ_API uint64_t tq_meta_claim(const tq_meta *meta);                  /**< Id of the claim it answered, 0 without one. */
-TQ_API const uint32_t *tq_meta_indexes(const tq_meta *meta);         /**< Global index of each sample. */
-TQ_API const uint32_t *tq_meta_incarnations(const tq_meta *meta);    /**< Of each sample; 0 = any. */
-TQ_API const char *tq_meta_key(const tq_meta *meta, size_t i);       /**< Key of sample i, or NULL. */
-TQ_API const char *tq_meta_group(const tq_meta *meta, size_t i);     /**< Group of sample i, or NULL. */
-TQ_API size_t tq_meta_fields(const tq_meta *meta);                   /**< Number of fields. */
+TQ_API int tq_meta_make(const char *partition, const uint32_t *indexes,
+                        const uint32_t *incarnations, size_t n, const char *const *fields,
+                        size_t n_fields, tq_meta **out, tq_error *err);
+TQ_API size_t tq_meta_size(const tq_meta *meta);           /**< Samples. */
+TQ_API const char *tq_meta_partition(const tq_meta *meta); /**< Name of the partition. */
+TQ_API uint64_t
+tq_meta_epoch(const tq_meta *meta); /**< Of the controller that made it; 0: by hand. */
+TQ_API uint64_t
+tq_meta_claim(const tq_meta *meta); /**< Id of the claim it answered, 0 without one. */
+TQ_API const uint32_t *tq_meta_indexes(const tq_meta *meta); /**< Global index of each sample. */
+TQ_API const uint32_t *tq_meta_incarnations(const tq_meta *meta); /**< Of each sample; 0 = any. */
+TQ_API const char *tq_meta_key(const tq_meta *meta, size_t i);    /**< Key of sample i, or NULL. */
+TQ_API const char *tq_meta_group(const tq_meta *meta, size_t i); /**< Group of sample i, or NULL. */
+TQ_API size_t tq_meta_fields(const tq_meta *meta);               /**< Number of fields. */
 /** The f-th field; valid as long as the meta. */
 TQ_API const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f);
 TQ_API size_t tq_meta_tags(const tq_meta *meta); /**< Number of tags. */
 /** The t-th tag; valid as long as the meta. */
 TQ_API const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t);
 /** Rows (places, in any order, repeats allowed) and fields (NULL: all) of a meta.  TQ_EFIELD for an unknown field. */
-TQ_API int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows, const char *const *fields,
-    size_t n_fields, tq_meta **out, tq_error *err);
+TQ_API int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
+                          const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err);
 /** One after the other; partitions, fields and dtypes must agree (TQ_EINVAL, TQ_EFIELD, TQ_EDTYPE). */
 TQ_API int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err);
 /** Fields of both for the same samples; where both have a field, that of `other`. */
@@ -168,46 +174,49 @@ TQ_API int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_e
 
 /** One field of a batch to put. The bytes of its rows lie end to end in `slices`. */
 typedef struct tq_column {
-    const char *name;        /**< Field. */
-    tq_kind kind;            /**< Tensor or other value. */
-    tq_dtype dtype;          /**< Element type; {TQ_UINT, 8} for values. */
-    size_t rows;             /**< Rows. */
-    uint32_t ndim;           /**< Dims of shape; 0 with dims NULL: one element per row. */
-    const uint64_t *shape;   /**< Shape of each row, when all agree. */
-    const uint32_t *ndims;   /**< Ragged: dims of each row (`rows` of them). */
-    const uint64_t *dims;    /**< Ragged (not NULL): dims of all rows end to end; ndims NULL: ndim each. */
-    const tq_slice *slices;  /**< Their bytes; sizes must add up to what dtype and shapes say (TQ_EROWS). */
-    size_t n_slices;         /**< How many. */
+    const char *name;      /**< Field. */
+    tq_kind kind;          /**< Tensor or other value. */
+    tq_dtype dtype;        /**< Element type; {TQ_UINT, 8} for values. */
+    size_t rows;           /**< Rows. */
+    uint32_t ndim;         /**< Dims of shape; 0 with dims NULL: one element per row. */
+    const uint64_t *shape; /**< Shape of each row, when all agree. */
+    const uint32_t *ndims; /**< Ragged: dims of each row (`rows` of them). */
+    const uint64_t
+        *dims; /**< Ragged (not NULL): dims of all rows end to end; ndims NULL: ndim each. */
+    const tq_slice
+        *slices;     /**< Their bytes; sizes must add up to what dtype and shapes say (TQ_EROWS). */
+    size_t n_slices; /**< How many. */
 } tq_column;
 
 /** A tag to put: as in tq_meta_tag. */
 typedef struct tq_tag {
-    const char *name;       /**< Name. */
-    const uint8_t *values;  /**< msgpack-encoded values end to end. */
-    const uint32_t *sizes;  /**< Bytes of each sample's; 0 = leave as it is. */
+    const char *name;      /**< Name. */
+    const uint8_t *values; /**< msgpack-encoded values end to end. */
+    const uint32_t *sizes; /**< Bytes of each sample's; 0 = leave as it is. */
 } tq_tag;
 
 /** A put.  Samples are named by `meta`, or by `keys`, or are new. */
 typedef struct tq_put_args {
-    const char *partition;      /**< Partition; NULL with meta: the meta's. */
-    const tq_meta *meta;        /**< Existing samples, or NULL. */
-    const char *const *keys;    /**< n keys, or NULL. */
-    size_t n;                   /**< Samples. */
-    bool must_exist;            /**< With keys: an unknown key is an error (TQ_EKEY) instead of a new sample. */
-    const char *const *groups;  /**< n group ids of new samples, or NULL; NULL elements: none. */
-    const tq_column *columns;   /**< Fields; may be none (tags only). */
-    size_t n_columns;           /**< How many. */
-    const tq_tag *tags;         /**< Tags, merged by name. */
-    size_t n_tags;              /**< How many. */
-    bool fail_when_full;        /**< TQ_EFULL at once instead of waiting for room until the deadline. */
+    const char *partition;   /**< Partition; NULL with meta: the meta's. */
+    const tq_meta *meta;     /**< Existing samples, or NULL. */
+    const char *const *keys; /**< n keys, or NULL. */
+    size_t n;                /**< Samples. */
+    bool
+        must_exist; /**< With keys: an unknown key is an error (TQ_EKEY) instead of a new sample. */
+    const char *const *groups; /**< n group ids of new samples, or NULL; NULL elements: none. */
+    const tq_column *columns;  /**< Fields; may be none (tags only). */
+    size_t n_columns;          /**< How many. */
+    const tq_tag *tags;        /**< Tags, merged by name. */
+    size_t n_tags;             /**< How many. */
+    bool fail_when_full; /**< TQ_EFULL at once instead of waiting for room until the deadline. */
 } tq_put_args;
 
 /** Stores the columns and publishes them, all or nothing.  Result: tq_op_meta. */
 TQ_API int tq_put(tq_op *op, const tq_put_args *args);
 
 /** Reserves samples: n new ones, or those of the keys that do not exist.  Result: tq_op_meta of all. */
-TQ_API int tq_reserve(
-    tq_op *op, const char *partition, size_t n, const char *const *keys, const char *const *groups);
+TQ_API int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *keys,
+                      const char *const *groups);
 
 /** Says that cells are ready which a manager of one's own keeps by index (see StorageManager in Python): columns without
  * bytes (slices ignored), and per column and sample a small opaque note that readers get back.  Result: tq_op_meta. */
@@ -217,7 +226,8 @@ TQ_API int tq_notify(tq_op *op, const tq_put_args *args, const tq_slice *const *
 
 /** How a claim picks. */
 typedef enum tq_claim_mode {
-    TQ_FETCH = 0,      /**< Ready samples the task has not had, as its sampler picks; they count as consumed. */
+    TQ_FETCH =
+        0, /**< Ready samples the task has not had, as its sampler picks; they count as consumed. */
     TQ_FORCE_FETCH = 1 /**< All samples of the partition with what they have; nothing is marked. */
 } tq_claim_mode;
 
@@ -240,14 +250,14 @@ TQ_API int tq_claim(tq_op *op, const tq_claim_args *args);
 
 /** Looks samples up by keys, by indexes, or all of the partition. */
 typedef struct tq_resolve_args {
-    const char *partition;         /**< Partition; TQ_EPARTITION. */
-    const char *const *keys;       /**< n keys, or NULL. */
-    const uint32_t *indexes;       /**< n indexes, or NULL. */
-    size_t n;                      /**< How many; 0 with both NULL: all samples. */
-    const char *const *fields;     /**< Fields, or NULL: all. */
-    size_t n_fields;               /**< How many. */
-    bool lenient;                  /**< Leave out unknown keys and fields instead of TQ_EKEY, TQ_EFIELD. */
-    bool tags;                     /**< With keys, groups and tags. */
+    const char *partition;     /**< Partition; TQ_EPARTITION. */
+    const char *const *keys;   /**< n keys, or NULL. */
+    const uint32_t *indexes;   /**< n indexes, or NULL. */
+    size_t n;                  /**< How many; 0 with both NULL: all samples. */
+    const char *const *fields; /**< Fields, or NULL: all. */
+    size_t n_fields;           /**< How many. */
+    bool lenient; /**< Leave out unknown keys and fields instead of TQ_EKEY, TQ_EFIELD. */
+    bool tags;    /**< With keys, groups and tags. */
 } tq_resolve_args;
 
 /** Where samples lie now.  Result: tq_op_meta. */
@@ -260,27 +270,28 @@ typedef struct tq_data tq_data;
 
 /** One field that was read: rows end to end in one buffer. */
 typedef struct tq_data_column {
-    const char *name;         /**< Field. */
-    tq_kind kind;             /**< Tensor or other value. */
-    tq_dtype dtype;           /**< Element type. */
-    bool ragged;              /**< Rows (as read) differ in shape. */
-    uint32_t ndim;            /**< Dims of shape, when not ragged. */
-    const uint64_t *shape;    /**< Of every row, when not ragged. */
-    const uint32_t *ndims;    /**< Dims of each row, always set. */
-    const uint64_t *dims;     /**< Dims of all rows end to end, always set. */
-    const uint64_t *offsets;  /**< rows + 1 byte offsets into data. */
-    void *data;               /**< The bytes, 64-byte aligned, writable; they live as long as the tq_data. */
-    const tq_slice *opaque;   /**< Notes of a manager that keys by index, one per row; else NULL (and data is set). */
+    const char *name;        /**< Field. */
+    tq_kind kind;            /**< Tensor or other value. */
+    tq_dtype dtype;          /**< Element type. */
+    bool ragged;             /**< Rows (as read) differ in shape. */
+    uint32_t ndim;           /**< Dims of shape, when not ragged. */
+    const uint64_t *shape;   /**< Of every row, when not ragged. */
+    const uint32_t *ndims;   /**< Dims of each row, always set. */
+    const uint64_t *dims;    /**< Dims of all rows end to end, always set. */
+    const uint64_t *offsets; /**< rows + 1 byte offsets into data. */
+    void *data; /**< The bytes, 64-byte aligned, writable; they live as long as the tq_data. */
+    const tq_slice *
+        opaque; /**< Notes of a manager that keys by index, one per row; else NULL (and data is set). */
 } tq_data_column;
 
 /** Reads the given fields of a meta's samples (NULL: all of it).  TQ_ENOTREADY names samples and fields that are not
  * produced, TQ_ECLEARED those that were cleared, TQ_ELOST those that were lost.  Result: tq_op_data. */
 TQ_API int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields);
 
-TQ_API tq_data *tq_data_hold(tq_data *data);               /**< Another reference. */
-TQ_API void tq_data_rele(tq_data *data);                   /**< Gives one back; NULL is allowed. */
-TQ_API size_t tq_data_rows(const tq_data *data);           /**< Rows. */
-TQ_API size_t tq_data_columns(const tq_data *data);        /**< Columns. */
+TQ_API tq_data *tq_data_hold(tq_data *data);        /**< Another reference. */
+TQ_API void tq_data_rele(tq_data *data);            /**< Gives one back; NULL is allowed. */
+TQ_API size_t tq_data_rows(const tq_data *data);    /**< Rows. */
+TQ_API size_t tq_data_columns(const tq_data *data); /**< Columns. */
 /** The c-th column; valid as long as the data. */
 TQ_API const tq_data_column *tq_data_column_at(const tq_data *data, size_t c);
 
@@ -301,17 +312,18 @@ TQ_API int tq_reset_consumption(tq_op *op, const char *partition, const char *ta
 
 /** Consumption or production of a partition's samples.  Result of the two calls below, by tq_op_progress. */
 typedef struct tq_progress {
-    bool known;               /**< The partition exists. */
-    size_t n;                 /**< Samples. */
-    const uint32_t *indexes;  /**< Ascending. */
-    size_t columns;           /**< 1 for consumption, number of fields for production. */
-    const uint8_t *flags;     /**< n x columns, row-major: 1 consumed / produced. */
+    bool known;              /**< The partition exists. */
+    size_t n;                /**< Samples. */
+    const uint32_t *indexes; /**< Ascending. */
+    size_t columns;          /**< 1 for consumption, number of fields for production. */
+    const uint8_t *flags;    /**< n x columns, row-major: 1 consumed / produced. */
 } tq_progress;
 
 /** Which samples a task has consumed. */
 TQ_API int tq_consumption(tq_op *op, const char *partition, const char *task);
 /** Which samples have which fields. */
-TQ_API int tq_production(tq_op *op, const char *partition, const char *const *fields, size_t n_fields);
+TQ_API int tq_production(tq_op *op, const char *partition, const char *const *fields,
+                         size_t n_fields);
 /** Names of the partitions, in order of creation.  Result: tq_op_names. */
 TQ_API int tq_list_partitions(tq_op *op);
 /** Keys with tags of a partition, in order of joining.  Result: tq_op_meta (empty for an unknown partition). */
@@ -352,13 +364,13 @@ typedef struct tq_status_partition {
 
 /** A storage owner (unit or store) as the status shows it. */
 typedef struct tq_status_owner {
-    const char *name;            /**< Name. */
-    const char *manager;         /**< Type of storage manager. */
-    bool present;                /**< Served by a session now. */
-    uint64_t blocks;             /**< Live blocks. */
-    uint64_t bytes;              /**< In them. */
-    uint64_t used_bytes;         /**< As it reports. */
-    uint64_t capacity_bytes;     /**< As it reports. */
+    const char *name;        /**< Name. */
+    const char *manager;     /**< Type of storage manager. */
+    bool present;            /**< Served by a session now. */
+    uint64_t blocks;         /**< Live blocks. */
+    uint64_t bytes;          /**< In them. */
+    uint64_t used_bytes;     /**< As it reports. */
+    uint64_t capacity_bytes; /**< As it reports. */
 } tq_status_owner;
 
 /** A session as the status shows it. */
@@ -391,16 +403,16 @@ TQ_API int tq_status(tq_op *op);
 
 /** Something that happened. */
 typedef struct tq_event {
-    uint64_t seq;             /**< Number, ascending. */
-    double time;              /**< Unix time in seconds. */
-    const char *kind;         /**< put, claim, clear, reserve, reset, lost, join, leave, owner. */
-    const char *session;      /**< Name of the session that caused it. */
-    const char *partition;    /**< "" without one. */
-    const char *task;         /**< "" without one. */
-    uint32_t samples;         /**< Rows it was about. */
-    uint64_t bytes;           /**< Moved by it. */
-    const uint32_t *indexes;  /**< Kind lost: the samples, at most 1000. */
-    size_t n_indexes;         /**< How many are listed. */
+    uint64_t seq;            /**< Number, ascending. */
+    double time;             /**< Unix time in seconds. */
+    const char *kind;        /**< put, claim, clear, reserve, reset, lost, join, leave, owner. */
+    const char *session;     /**< Name of the session that caused it. */
+    const char *partition;   /**< "" without one. */
+    const char *task;        /**< "" without one. */
+    uint32_t samples;        /**< Rows it was about. */
+    uint64_t bytes;          /**< Moved by it. */
+    const uint32_t *indexes; /**< Kind lost: the samples, at most 1000. */
+    size_t n_indexes;        /**< How many are listed. */
 } tq_event;
 
 /** Events with numbers above `since`, at most `limit` (0: all that are kept); wait: until there is one or the deadline
@@ -411,9 +423,9 @@ TQ_API int tq_events(tq_op *op, uint64_t since, uint32_t limit, bool wait);
 
 /* Results belong to the op and are valid until it is used again or freed; those that are counted may be held. */
 
-TQ_API tq_meta *tq_op_meta(const tq_op *op);           /**< Meta, or NULL. */
-TQ_API tq_data *tq_op_data(const tq_op *op);           /**< Data, or NULL. */
-TQ_API uint64_t tq_op_count(const tq_op *op);          /**< Count. */
+TQ_API tq_meta *tq_op_meta(const tq_op *op);               /**< Meta, or NULL. */
+TQ_API tq_data *tq_op_data(const tq_op *op);               /**< Data, or NULL. */
+TQ_API uint64_t tq_op_count(const tq_op *op);              /**< Count. */
 TQ_API const tq_progress *tq_op_progress(const tq_op *op); /**< Progress, or NULL. */
 /** Names, n of them. */
 TQ_API const char *const *tq_op_names(const tq_op *op, size_t *n);

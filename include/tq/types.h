@@ -36,12 +36,12 @@ extern "C" {
 
 /** Type codes, with the values of DLPack's DLDataTypeCode. */
 enum tq_type_code {
-    TQ_INT = 0,           /**< Signed integer. */
-    TQ_UINT = 1,          /**< Unsigned integer. */
-    TQ_FLOAT = 2,         /**< IEEE float (16, 32, 64 bits). */
-    TQ_BFLOAT = 4,        /**< Brain float (16 bits). */
-    TQ_COMPLEX = 5,       /**< Complex (64, 128 bits). */
-    TQ_BOOL = 6,          /**< Boolean, one byte. */
+    TQ_INT = 0,              /**< Signed integer. */
+    TQ_UINT = 1,             /**< Unsigned integer. */
+    TQ_FLOAT = 2,            /**< IEEE float (16, 32, 64 bits). */
+    TQ_BFLOAT = 4,           /**< Brain float (16 bits). */
+    TQ_COMPLEX = 5,          /**< Complex (64, 128 bits). */
+    TQ_BOOL = 6,             /**< Boolean, one byte. */
     TQ_FLOAT8_E4M3FN = 10,   /**< 8-bit float. */
     TQ_FLOAT8_E4M3FNUZ = 11, /**< 8-bit float. */
     TQ_FLOAT8_E5M2 = 12,     /**< 8-bit float. */
@@ -58,7 +58,8 @@ typedef struct tq_dtype {
 /** What the cells of a field are. */
 typedef enum tq_kind {
     TQ_TENSOR = 0, /**< A tensor of the field's dtype. */
-    TQ_VALUE = 1   /**< Any other value, encoded by the user of the library: a row of `nbytes` of uint8. */
+    TQ_VALUE =
+        1 /**< Any other value, encoded by the user of the library: a row of `nbytes` of uint8. */
 } tq_kind;
 
 /** A piece of somebody's memory. */

@@ -15,9 +15,9 @@ typedef struct cli_options {
     const char *system;     /* NULL: TQ_SYSTEM or "default" */
     double timeout;         /* seconds */
     bool json;
-    bool all;               /* clear --all */
-    bool follow;            /* events --follow */
-    const char **fields;    /* get --field */
+    bool all;            /* clear --all */
+    bool follow;         /* events --follow */
+    const char **fields; /* get --field */
     size_t n_fields;
     char **args; /* after the command's name */
     int n_args;
@@ -59,7 +59,8 @@ typedef struct cli_table cli_table;
 cli_table *cli_table_new(const char *const *columns, size_t n);
 /* One cell of the current row, from the left; rows begin with cli_table_row. */
 void cli_table_row(cli_table *table);
-void cli_table_cell(cli_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cli_table_cell(cli_table *table, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 void cli_table_print(cli_table *table); /* and frees it */
 
 /* "1.5 GiB" into out. */

@@ -76,9 +76,11 @@ static json_t *get_json(const tq_meta *meta, const tq_data *data)
         json_t *fields = json_object();
         for (size_t c = 0; c < tq_data_columns(data); c++) {
             const tq_data_column *column = tq_data_column_at(data, c);
-            json_object_set_new(fields, column->name, column->data ? cli_row(column, i) : json_null());
+            json_object_set_new(fields, column->name,
+                                column->data ? cli_row(column, i) : json_null());
         }
-        json_array_append_new(list, json_pack("{s:s?, s:I, s:o}", "key", tq_meta_key(meta, i), "index",
+        json_array_append_new(list,
+                              json_pack("{s:s?, s:I, s:o}", "key", tq_meta_key(meta, i), "index",
                                         (json_int_t)tq_meta_indexes(meta)[i], "fields", fields));
     }
     return list;
@@ -106,7 +108,8 @@ static void get_table(const tq_meta *meta, const tq_data *data)
                 cli_table_cell(table, "%s", "");
             }
             cli_table_cell(table, "%s", column->name);
-            cli_table_cell(table, "%s", column->kind == TQ_VALUE ? "value" : cli_dtype(column->dtype, type));
+            cli_table_cell(table, "%s",
+                           column->kind == TQ_VALUE ? "value" : cli_dtype(column->dtype, type));
             cli_table_cell(table, "%.*s%s", GET_CELL_MAX, text ? text : "", cut ? "..." : "");
             free(text);
             json_decref(value);
@@ -127,7 +130,8 @@ static int get_read(const cli_session *session, const cli_options *options, tq_m
         free(ready);
         return cli_fail("no field is ready in all of these samples");
     }
-    status = cli_wait(session, tq_get(session->op, meta, options->n_fields ? options->fields : ready, n));
+    status = cli_wait(session,
+                      tq_get(session->op, meta, options->n_fields ? options->fields : ready, n));
     if (!status && options->json) {
         status = cli_print_json(get_json(meta, tq_op_data(session->op)));
     } else if (!status) {
@@ -148,12 +152,12 @@ int cli_get(cli_options *options)
     status = cli_connect(options, true, &session);
     if (!status) {
         tq_resolve_args args = {.partition = selection.partition,
-            .keys = selection.keys,
-            .indexes = selection.indexes,
-            .n = selection.n,
-            .fields = options->n_fields ? options->fields : NULL,
-            .n_fields = options->n_fields,
-            .tags = true};
+                                .keys = selection.keys,
+                                .indexes = selection.indexes,
+                                .n = selection.n,
+                                .fields = options->n_fields ? options->fields : NULL,
+                                .n_fields = options->n_fields,
+                                .tags = true};
         status = cli_wait(&session, tq_resolve(session.op, &args));
         if (!status) {
             tq_meta *meta = tq_meta_hold(tq_op_meta(session.op));
@@ -180,13 +184,15 @@ int cli_clear(cli_options *options)
     }
     status = cli_connect(options, false, &session);
     if (!status) {
-        int started = options->all ? tq_clear_partition(session.op, selection.partition)
-                      : selection.indexes
-                          ? tq_clear_indexes(session.op, selection.partition, selection.indexes, selection.n)
-                          : tq_clear_keys(session.op, selection.partition, selection.keys, selection.n);
+        int started =
+            options->all ? tq_clear_partition(session.op, selection.partition)
+            : selection.indexes
+                ? tq_clear_indexes(session.op, selection.partition, selection.indexes, selection.n)
+                : tq_clear_keys(session.op, selection.partition, selection.keys, selection.n);
         status = cli_wait(&session, started);
         if (!status && options->json) {
-            status = cli_print_json(json_pack("{s:I}", "cleared", (json_int_t)tq_op_count(session.op)));
+            status =
+                cli_print_json(json_pack("{s:I}", "cleared", (json_int_t)tq_op_count(session.op)));
         } else if (!status) {
             printf("cleared %" PRIu64 " samples\n", tq_op_count(session.op));
         }

@@ -73,8 +73,8 @@ static int ls_keys(const cli_session *session, const cli_options *options)
             free(text);
             json_decref(tags);
         } else {
-            json_array_append_new(list, json_pack("{s:s?, s:I, s:s?, s:o}", "key", key, "index", (json_int_t)index,
-                                            "group", group, "tags", tags));
+            json_array_append_new(list, json_pack("{s:s?, s:I, s:s?, s:o}", "key", key, "index",
+                                                  (json_int_t)index, "group", group, "tags", tags));
         }
     }
     if (table) {
@@ -108,8 +108,9 @@ static void events_print_line(const tq_event *event)
     char bytes[32];
     localtime_r(&seconds, &local);
     strftime(clock, sizeof(clock), "%H:%M:%S", &local);
-    printf("%s.%03d  %-8s %-20s %-16s %-16s %6" PRIu32 "  %s\n", clock, (int)((event->time - (double)seconds) * 1000),
-        event->kind, event->session, event->partition, event->task, event->samples, cli_bytes(event->bytes, bytes));
+    printf("%s.%03d  %-8s %-20s %-16s %-16s %6" PRIu32 "  %s\n", clock,
+           (int)((event->time - (double)seconds) * 1000), event->kind, event->session,
+           event->partition, event->task, event->samples, cli_bytes(event->bytes, bytes));
 }
 
 static json_t *events_json(const tq_event *event)
@@ -118,9 +119,10 @@ static json_t *events_json(const tq_event *event)
     for (size_t i = 0; i < event->n_indexes; i++) {
         json_array_append_new(indexes, json_integer(event->indexes[i]));
     }
-    return json_pack("{s:I, s:f, s:s, s:s, s:s, s:s, s:i, s:I, s:o}", "seq", (json_int_t)event->seq, "time",
-        event->time, "kind", event->kind, "session", event->session, "partition", event->partition, "task",
-        event->task, "samples", (int)event->samples, "bytes", (json_int_t)event->bytes, "indexes", indexes);
+    return json_pack("{s:I, s:f, s:s, s:s, s:s, s:s, s:i, s:I, s:o}", "seq", (json_int_t)event->seq,
+                     "time", event->time, "kind", event->kind, "session", event->session,
+                     "partition", event->partition, "task", event->task, "samples",
+                     (int)event->samples, "bytes", (json_int_t)event->bytes, "indexes", indexes);
 }
 
 /* One JSON object per line when following, else one array. */
@@ -151,7 +153,8 @@ int cli_events(cli_options *options)
 {
     cli_session session;
     uint64_t since = 0;
-    int status = options->n_args ? cli_fail("events takes no arguments") : cli_connect(options, false, &session);
+    int status = options->n_args ? cli_fail("events takes no arguments")
+                                 : cli_connect(options, false, &session);
     if (status) {
         return status;
     }

@@ -17,8 +17,10 @@ const char *argp_program_version = "tq " TQI_VERSION;
 static const cli_command cli_commands[] = {
     {"status", "", "partitions, storage and clients of a system", cli_status},
     {"ls", "[PARTITION]", "partitions, or the keys and tags of one", cli_ls},
-    {"get", "PARTITION [KEY | @INDEX]...", "fields of samples (all of the partition when none is named)", cli_get},
-    {"clear", "PARTITION [KEY | @INDEX]... | --all", "clear samples, or the whole partition", cli_clear},
+    {"get", "PARTITION [KEY | @INDEX]...",
+     "fields of samples (all of the partition when none is named)", cli_get},
+    {"clear", "PARTITION [KEY | @INDEX]... | --all", "clear samples, or the whole partition",
+     cli_clear},
     {"events", "[--follow]", "what happened lately", cli_events},
     {"serve", "[TQD OPTIONS]", "run a system here until interrupted (tqd all-in-one)", cli_serve},
 };
@@ -28,18 +30,25 @@ static const char cli_doc[] =
     "Commands:\n"
     "  status                                  partitions, storage and clients of a system\n"
     "  ls [PARTITION]                          partitions, or the keys and tags of one\n"
-    "  get PARTITION [KEY | @INDEX]...         fields of samples; all of the partition when none is named\n"
+    "  get PARTITION [KEY | @INDEX]...         fields of samples; all of the partition when none "
+    "is named\n"
     "  clear PARTITION [KEY | @INDEX]...       clear samples\n"
     "  clear PARTITION --all                   clear the whole partition\n"
     "  events                                  what happened lately\n"
-    "  serve                                   run a system here until interrupted; options as in tqd --help\n"
+    "  serve                                   run a system here until interrupted; options as in "
+    "tqd --help\n"
     "\n"
-    "The system is found by --address (or TQ_ADDRESS, with TQ_TOKEN_FILE), else by its name (--system, TQ_SYSTEM,\n"
+    "The system is found by --address (or TQ_ADDRESS, with TQ_TOKEN_FILE), else by its name "
+    "(--system, TQ_SYSTEM,\n"
     "'default') among those that run on this machine for this user.\n"
     "\n"
-    "Exit status: 0, or 1 when something failed (the reason is on stderr), or 2 for a wrong command line.";
+    "Exit status: 0, or 1 when something failed (the reason is on stderr), or 2 for a wrong "
+    "command line.";
 
-enum { CLI_OPT_ALL = 256, CLI_OPT_JSON };
+enum {
+    CLI_OPT_ALL = 256,
+    CLI_OPT_JSON
+};
 
 static const struct argp_option cli_argp_options[] = {
     {"address", 'a', "ENDPOINT", 0, "controller, unix:/path or tcp:host:port", 0},
@@ -138,8 +147,10 @@ int cli_fail(const char *format, ...)
 
 int main(int argc, char **argv)
 {
-    static const struct argp parser = {
-        .options = cli_argp_options, .parser = cli_parse_option, .args_doc = "COMMAND [ARG...]", .doc = cli_doc};
+    static const struct argp parser = {.options = cli_argp_options,
+                                       .parser = cli_parse_option,
+                                       .args_doc = "COMMAND [ARG...]",
+                                       .doc = cli_doc};
     cli_parse parse = {.options = {.timeout = 10}};
 
     argp_err_exit_status = 2;

@@ -16,10 +16,12 @@ static json_t *status_fields(const tq_status_partition *partition)
         for (uint32_t d = 0; !field->ragged && d < field->ndim; d++) {
             json_array_append_new(shape, json_integer((json_int_t)field->shape[d]));
         }
-        json_object_set_new(fields, field->name,
+        json_object_set_new(
+            fields, field->name,
             json_pack("{s:s, s:b, s:o, s:i, s:i}", "dtype",
-                field->kind == TQ_VALUE ? "value" : cli_dtype(field->dtype, text), "ragged", field->ragged, "shape",
-                shape, "produced", (int)field->produced, "lost", (int)field->lost));
+                      field->kind == TQ_VALUE ? "value" : cli_dtype(field->dtype, text), "ragged",
+                      field->ragged, "shape", shape, "produced", (int)field->produced, "lost",
+                      (int)field->lost));
     }
     return fields;
 }
@@ -29,13 +31,15 @@ static json_t *status_partition(const tq_status_partition *partition)
     json_t *tasks = json_object();
     json_t *lost = json_array();
     for (size_t i = 0; i < partition->n_tasks; i++) {
-        json_object_set_new(tasks, partition->tasks[i].name, json_integer(partition->tasks[i].consumed));
+        json_object_set_new(tasks, partition->tasks[i].name,
+                            json_integer(partition->tasks[i].consumed));
     }
     for (size_t i = 0; i < partition->n_lost; i++) {
         json_array_append_new(lost, json_integer(partition->lost[i]));
     }
-    return json_pack("{s:s, s:i, s:I, s:o, s:o, s:o}", "name", partition->name, "samples", (int)partition->samples,
-        "bytes", (json_int_t)partition->bytes, "produced", status_fields(partition), "consumed", tasks, "lost", lost);
+    return json_pack("{s:s, s:i, s:I, s:o, s:o, s:o}", "name", partition->name, "samples",
+                     (int)partition->samples, "bytes", (json_int_t)partition->bytes, "produced",
+                     status_fields(partition), "consumed", tasks, "lost", lost);
 }
 
 static json_t *status_json(const tq_system_status *status)
@@ -50,28 +54,32 @@ static json_t *status_json(const tq_system_status *status)
     }
     for (size_t i = 0; i < status->n_owners; i++) {
         const tq_status_owner *owner = &status->owners[i];
-        json_array_append_new(storage,
-            json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "name", owner->name, "manager", owner->manager, "present",
-                owner->present, "blocks", (json_int_t)owner->blocks, "bytes", (json_int_t)owner->bytes, "used_bytes",
-                (json_int_t)owner->used_bytes, "capacity_bytes", (json_int_t)owner->capacity_bytes));
+        json_array_append_new(
+            storage, json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "name", owner->name,
+                               "manager", owner->manager, "present", owner->present, "blocks",
+                               (json_int_t)owner->blocks, "bytes", (json_int_t)owner->bytes,
+                               "used_bytes", (json_int_t)owner->used_bytes, "capacity_bytes",
+                               (json_int_t)owner->capacity_bytes));
     }
     for (size_t i = 0; i < status->n_sessions; i++) {
         const tq_status_session *session = &status->sessions[i];
         json_array_append_new(sessions,
-            json_pack("{s:s, s:s, s:s, s:I, s:b, s:f}", "name", session->name, "host", session->host, "endpoint",
-                session->endpoint, "pid", (json_int_t)session->pid, "connected", session->connected, "age",
-                session->age));
+                              json_pack("{s:s, s:s, s:s, s:I, s:b, s:f}", "name", session->name,
+                                        "host", session->host, "endpoint", session->endpoint, "pid",
+                                        (json_int_t)session->pid, "connected", session->connected,
+                                        "age", session->age));
     }
-    return json_pack("{s:s, s:f, s:s, s:i, s:I, s:o, s:o, s:o}", "version", status->version, "uptime", status->uptime,
-        "epoch", epoch, "waiting", (int)status->waiting, "requests",
-        (json_int_t)status->requests, "partitions", partitions, "storage", storage, "clients", sessions);
+    return json_pack("{s:s, s:f, s:s, s:i, s:I, s:o, s:o, s:o}", "version", status->version,
+                     "uptime", status->uptime, "epoch", epoch, "waiting", (int)status->waiting,
+                     "requests", (json_int_t)status->requests, "partitions", partitions, "storage",
+                     storage, "clients", sessions);
 }
 
 /* One line per field and per task of a partition: what was produced, what was consumed. */
 static void status_print_partitions(const tq_system_status *status)
 {
-    static const char *const columns[] = {"PARTITION", ">SAMPLES", ">SIZE", "FIELD", "TYPE", ">PRODUCED", ">LOST",
-        "TASK", ">CONSUMED"};
+    static const char *const columns[] = {"PARTITION", ">SAMPLES", ">SIZE", "FIELD",    "TYPE",
+                                          ">PRODUCED", ">LOST",    "TASK",  ">CONSUMED"};
     cli_table *table = cli_table_new(columns, 9);
     char text[32];
     char type[32];
@@ -79,7 +87,8 @@ static void status_print_partitions(const tq_system_status *status)
 
     for (size_t p = 0; table && p < status->n_partitions; p++) {
         const tq_status_partition *partition = &status->partitions[p];
-        size_t lines = partition->n_fields > partition->n_tasks ? partition->n_fields : partition->n_tasks;
+        size_t lines =
+            partition->n_fields > partition->n_tasks ? partition->n_fields : partition->n_tasks;
         for (size_t i = 0; i < lines || i == 0; i++) {
             const tq_status_field *field = i < partition->n_fields ? &partition->fields[i] : NULL;
             const tq_status_task *task = i < partition->n_tasks ? &partition->tasks[i] : NULL;
@@ -99,7 +108,7 @@ static void status_print_partitions(const tq_system_status *status)
                     cli_table_cell(table, "%s", "value");
                 } else {
                     cli_table_cell(table, "%s %s", cli_dtype(field->dtype, type),
-                        cli_shape(field->ragged, field->ndim, field->shape, shape));
+                                   cli_shape(field->ragged, field->ndim, field->shape, shape));
                 }
                 cli_table_cell(table, "%" PRIu32, field->produced);
                 cli_table_cell(table, "%" PRIu32, field->lost);
@@ -121,7 +130,8 @@ static void status_print_partitions(const tq_system_status *status)
 
 static void status_print_owners(const tq_system_status *status)
 {
-    static const char *const columns[] = {"STORAGE", "MANAGER", "STATE", ">BLOCKS", ">USED", ">CAPACITY"};
+    static const char *const columns[] = {"STORAGE", "MANAGER", "STATE",
+                                          ">BLOCKS", ">USED",   ">CAPACITY"};
     cli_table *table = cli_table_new(columns, 6);
     char used[32];
     char capacity[32];
@@ -164,7 +174,8 @@ static void status_print_sessions(const tq_system_status *status)
 int cli_status(cli_options *options)
 {
     cli_session session;
-    int status = options->n_args ? cli_fail("status takes no arguments") : cli_connect(options, false, &session);
+    int status = options->n_args ? cli_fail("status takes no arguments")
+                                 : cli_connect(options, false, &session);
     if (status) {
         return status;
     }
@@ -174,8 +185,8 @@ int cli_status(cli_options *options)
         if (options->json) {
             status = cli_print_json(status_json(system));
         } else {
-            printf("up %.0f s, %" PRIu64 " requests, %" PRIu32 " claims waiting\n\n", system->uptime, system->requests,
-                system->waiting);
+            printf("up %.0f s, %" PRIu64 " requests, %" PRIu32 " claims waiting\n\n",
+                   system->uptime, system->requests, system->waiting);
             if (system->n_partitions) {
                 status_print_partitions(system);
             } else {

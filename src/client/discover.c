@@ -19,7 +19,8 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     if (runtime && *runtime) {
         written = snprintf(out, size, "%s/ctq", runtime);
     } else {
-        written = snprintf(out, size, "%s/ctq-%u", temporary && *temporary ? temporary : "/tmp", (unsigned)geteuid());
+        written = snprintf(out, size, "%s/ctq-%u", temporary && *temporary ? temporary : "/tmp",
+                           (unsigned)geteuid());
     }
     if (written < 0 || (size_t)written >= size) {
         return tqi_error_set(err, TQ_ENAME, "the runtime directory's path is too long");
@@ -27,7 +28,8 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     return TQ_OK;
 }
 
-static int discover_copy(char *out, size_t size, const json_t *handle, const char *key, const char *path, tq_error *err)
+static int discover_copy(char *out, size_t size, const json_t *handle, const char *key,
+                         const char *path, tq_error *err)
 {
     const char *value = json_string_value(json_object_get(handle, key));
     if (!value || strlen(value) >= size) {
@@ -51,11 +53,13 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
     snprintf(path, sizeof(path), "%s/%s/handle.json", base, name);
     if (stat(base, &status) || access(path, F_OK)) {
         return tqi_error_set(err, TQ_EUNREACHABLE,
-            "no system '%s': TQ_ADDRESS is not set and there is no handle %s", name, path);
+                             "no system '%s': TQ_ADDRESS is not set and there is no handle %s",
+                             name, path);
     }
     /* Somebody else's directory in a shared temporary directory could send us anywhere. */
     if (status.st_uid != geteuid()) {
-        return tqi_error_set(err, TQ_EAUTH, "%s belongs to another user (uid %u)", base, (unsigned)status.st_uid);
+        return tqi_error_set(err, TQ_EAUTH, "%s belongs to another user (uid %u)", base,
+                             (unsigned)status.st_uid);
     }
     json_t *handle = json_load_file(path, 0, &detail);
     if (!handle) {
@@ -63,7 +67,8 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
     }
     rc = discover_copy(out->address, sizeof(out->address), handle, "address", path, err);
     if (!rc) {
-        rc = discover_copy(out->token_file, sizeof(out->token_file), handle, "token_file", path, err);
+        rc = discover_copy(out->token_file, sizeof(out->token_file), handle, "token_file", path,
+                           err);
     }
     if (!rc) {
         rc = discover_copy(out->name, sizeof(out->name), handle, "name", path, err);
@@ -81,8 +86,8 @@ int tq_discover(const char *name, tq_location *out, tq_error *err)
 
     memset(out, 0, sizeof(*out));
     if (!name && address && *address) {
-        if (strlen(address) >= sizeof(out->address)
-            || strlen(token_file ? token_file : "") >= sizeof(out->token_file)) {
+        if (strlen(address) >= sizeof(out->address) ||
+            strlen(token_file ? token_file : "") >= sizeof(out->token_file)) {
             return tqi_error_set(err, TQ_ENAME, "TQ_ADDRESS or TQ_TOKEN_FILE is too long");
         }
         snprintf(out->address, sizeof(out->address), "%s", address);

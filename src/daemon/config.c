@@ -13,7 +13,7 @@
 #include <string.h>
 #include <yaml.h>
 
-#define CONFIG_PATH_MAX 256
+#define CONFIG_PATH_MAX  256
 #define CONFIG_DEPTH_MAX 32
 
 struct tqd_config {
@@ -61,7 +61,8 @@ static int config_put(json_t *tree, const char *path, json_t *value, tq_error *e
         size_t size = strcspn(path, ".");
         snprintf(part, sizeof(part), "%.*s", (int)size, path);
         if (!path[size]) {
-            return json_object_set_new(node, part, value) ? tqi_error_nomem(err, "configuration") : TQ_OK;
+            return json_object_set_new(node, part, value) ? tqi_error_nomem(err, "configuration")
+                                                          : TQ_OK;
         }
         json_t *next = json_object_get(node, part);
         if (!json_is_object(next)) {
@@ -87,8 +88,8 @@ static const tqd_key *config_key(const char *path)
         if (strcmp(key->path, path) == 0) {
             return key;
         }
-        if (key->path[size - 1] == '*' && strncmp(key->path, path, size - 1) == 0 && path[size - 1]
-            && (!any || size > strlen(any->path))) {
+        if (key->path[size - 1] == '*' && strncmp(key->path, path, size - 1) == 0 &&
+            path[size - 1] && (!any || size > strlen(any->path))) {
             any = key;
         }
     }
@@ -111,7 +112,8 @@ static bool config_is_section(const char *path)
 
 static int config_fail(config_source *source, const yaml_node_t *node, const char *text)
 {
-    return tqi_error_set(source->err, TQ_ECONFIG, "%s:%zu: %s", source->name, node->start_mark.line + 1, text);
+    return tqi_error_set(source->err, TQ_ECONFIG, "%s:%zu: %s", source->name,
+                         node->start_mark.line + 1, text);
 }
 
 static const char *config_scalar(const yaml_node_t *node)
@@ -136,7 +138,8 @@ static json_t *config_free_form(config_source *source, const yaml_node_t *node, 
     bool list = node->type == YAML_SEQUENCE_NODE;
     json_t *out = list ? json_array() : json_object();
     if (list) {
-        for (const yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
+        for (const yaml_node_item_t *i = node->data.sequence.items.start;
+             i < node->data.sequence.items.top; i++) {
             const yaml_node_t *item = yaml_document_get_node(&source->document, *i);
             if (json_array_append_new(out, config_free_form(source, item, depth + 1))) {
                 goto fail;
@@ -144,11 +147,13 @@ static json_t *config_free_form(config_source *source, const yaml_node_t *node, 
         }
         return out;
     }
-    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start; p < node->data.mapping.pairs.top; p++) {
+    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start;
+         p < node->data.mapping.pairs.top; p++) {
         const yaml_node_t *key = yaml_document_get_node(&source->document, p->key);
         const yaml_node_t *value = yaml_document_get_node(&source->document, p->value);
-        if (key->type != YAML_SCALAR_NODE
-            || json_object_set_new(out, config_scalar(key), config_free_form(source, value, depth + 1))) {
+        if (key->type != YAML_SCALAR_NODE ||
+            json_object_set_new(out, config_scalar(key),
+                                config_free_form(source, value, depth + 1))) {
             goto fail;
         }
     }
@@ -158,7 +163,8 @@ fail:
     return NULL;
 }
 
-static int config_list(config_source *source, const tqd_key *key, const yaml_node_t *node, json_t **out)
+static int config_list(config_source *source, const tqd_key *key, const yaml_node_t *node,
+                       json_t **out)
 {
     json_t *list = json_array();
     if (node->type == YAML_SCALAR_NODE) {
@@ -166,19 +172,22 @@ static int config_list(config_source *source, const tqd_key *key, const yaml_nod
         *out = list;
         return TQ_OK;
     }
-    for (const yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
+    for (const yaml_node_item_t *i = node->data.sequence.items.start;
+         i < node->data.sequence.items.top; i++) {
         const yaml_node_t *item = yaml_document_get_node(&source->document, *i);
-        if (item->type != YAML_SCALAR_NODE || json_array_append_new(list, json_string(config_scalar(item)))) {
+        if (item->type != YAML_SCALAR_NODE ||
+            json_array_append_new(list, json_string(config_scalar(item)))) {
             json_decref(list);
-            return tqi_error_set(source->err, TQ_ECONFIG, "%s:%zu: %s: expected a list of strings", source->name,
-                item->start_mark.line + 1, key->path);
+            return tqi_error_set(source->err, TQ_ECONFIG, "%s:%zu: %s: expected a list of strings",
+                                 source->name, item->start_mark.line + 1, key->path);
         }
     }
     *out = list;
     return TQ_OK;
 }
 
-static int config_apply(config_source *source, const char *path, const tqd_key *key, const yaml_node_t *node)
+static int config_apply(config_source *source, const char *path, const tqd_key *key,
+                        const yaml_node_t *node)
 {
     char text[TQ_ERROR_MESSAGE_MAX];
     json_t *value = NULL;
@@ -197,11 +206,12 @@ static int config_apply(config_source *source, const char *path, const tqd_key *
     }
     if (node->type != YAML_SCALAR_NODE) {
         snprintf(text, sizeof(text), "%s: expected a single value, got a %s", path,
-            node->type == YAML_SEQUENCE_NODE ? "list" : "mapping");
+                 node->type == YAML_SEQUENCE_NODE ? "list" : "mapping");
         return config_fail(source, node, text);
     }
     /* An empty value leaves the default. */
-    if (!config_quoted(node) && (!*config_scalar(node) || strcmp(config_scalar(node), "null") == 0)) {
+    if (!config_quoted(node) &&
+        (!*config_scalar(node) || strcmp(config_scalar(node), "null") == 0)) {
         return TQ_OK;
     }
     tq_error detail = {0};
@@ -231,14 +241,16 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
         snprintf(text, sizeof(text), "%s: expected a mapping", *path ? path : "the document");
         return config_fail(source, node, text);
     }
-    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start; p < node->data.mapping.pairs.top; p++) {
+    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start;
+         p < node->data.mapping.pairs.top; p++) {
         const yaml_node_t *name = yaml_document_get_node(&source->document, p->key);
         const yaml_node_t *value = yaml_document_get_node(&source->document, p->value);
         char below[CONFIG_PATH_MAX];
         if (name->type != YAML_SCALAR_NODE) {
             return config_fail(source, name, "expected a name as key");
         }
-        int size = snprintf(below, sizeof(below), "%s%s%s", path, *path ? "." : "", config_scalar(name));
+        int size =
+            snprintf(below, sizeof(below), "%s%s%s", path, *path ? "." : "", config_scalar(name));
         if (size < 0 || (size_t)size >= sizeof(below)) {
             return config_fail(source, name, "key is too long");
         }
@@ -257,7 +269,8 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
 }
 
 /* Applies a parsed text to a copy of the tree, which replaces it only when all of it is right. */
-static int config_parse(tqd_config *config, yaml_parser_t *parser, const char *name, const char *path, tq_error *err)
+static int config_parse(tqd_config *config, yaml_parser_t *parser, const char *name,
+                        const char *path, tq_error *err)
 {
     config_source source = {.name = name, .tree = json_deep_copy(config->tree), .err = err};
     int rc;
@@ -267,8 +280,8 @@ static int config_parse(tqd_config *config, yaml_parser_t *parser, const char *n
     }
     if (!yaml_parser_load(parser, &source.document)) {
         rc = tqi_error_set(err, TQ_ECONFIG, "%s:%zu: %s%s%s", name, parser->problem_mark.line + 1,
-            parser->context ? parser->context : "", parser->context ? ", " : "",
-            parser->problem ? parser->problem : "cannot be read");
+                           parser->context ? parser->context : "", parser->context ? ", " : "",
+                           parser->problem ? parser->problem : "cannot be read");
         goto out;
     }
     const yaml_node_t *root = yaml_document_get_root_node(&source.document);
@@ -336,8 +349,8 @@ int tqd_config_alloc(tqd_config **out, tq_error *err)
     for (size_t i = 0; i < tqd_n_keys; i++) {
         const tqd_key *key = &tqd_keys[i];
         json_t *value = NULL;
-        if (key->value
-            && (tqd_value_parse(key, key->value, false, &value, err) || config_put(config->tree, key->path, value, err))) {
+        if (key->value && (tqd_value_parse(key, key->value, false, &value, err) ||
+                           config_put(config->tree, key->path, value, err))) {
             tqd_config_free(config);
             return err ? err->code : TQ_ENOMEM;
         }
@@ -397,18 +410,20 @@ char *tqd_config_json(const tqd_config *config)
 char *tqd_config_backend_json(const tqd_config *config)
 {
     const char *backend = tqd_config_string(config, "backend.storage_backend");
-    const json_t *section = json_object_get(json_object_get(config->tree, "backend"), backend ? backend : "");
+    const json_t *section =
+        json_object_get(json_object_get(config->tree, "backend"), backend ? backend : "");
     return json_is_object(section) ? json_dumps(section, JSON_COMPACT) : strdup("{}");
 }
 
 char *tqd_config_help(void)
 {
-    static const char *const types[] = {"text", "true/false", "number", "time", "size", "list", "any"};
+    static const char *const types[] = {"text", "true/false", "number", "time",
+                                        "size", "list",       "any"};
     tqi_buf text = {0};
     for (size_t i = 0; i < tqd_n_keys; i++) {
         const tqd_key *key = &tqd_keys[i];
         if (tqi_buf_printf(&text, "%-46s %-10s %-14s %s\n", key->path, types[key->type],
-                key->value ? key->value : "-", key->help)) {
+                           key->value ? key->value : "-", key->help)) {
             tqi_buf_fini(&text);
             return NULL;
         }

@@ -27,7 +27,8 @@ typedef enum tqd_type {
 
 /* One key. */
 typedef struct tqd_key {
-    const char *path; /* "controller.sampler"; a last part of "*" stands for any key without an entry of its own */
+    const char *
+        path; /* "controller.sampler"; a last part of "*" stands for any key without an entry of its own */
     tqd_type type;
     const char *value; /* default, as YAML; NULL: none */
     double min, max;   /* of numbers, in seconds or bytes where they are such; max 0: no limit */

@@ -17,13 +17,19 @@ typedef struct value_unit {
     double factor;
 } value_unit;
 
-static const value_unit value_seconds_units[] = {
-    {"ms", 1e-3}, {"s", 1}, {"min", 60}, {"h", 3600}, {"", 1}, {NULL, 0}};
-static const value_unit value_bytes_units[] = {
-    {"", 1}, {"B", 1},
-    {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
-    {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
-    {NULL, 0}};
+static const value_unit value_seconds_units[] = {{"ms", 1e-3}, {"s", 1}, {"min", 60},
+                                                 {"h", 3600},  {"", 1},  {NULL, 0}};
+static const value_unit value_bytes_units[] = {{"", 1},
+                                               {"B", 1},
+                                               {"KiB", 1024.0},
+                                               {"MiB", 1048576.0},
+                                               {"GiB", 1073741824.0},
+                                               {"TiB", 1099511627776.0},
+                                               {"KB", 1e3},
+                                               {"MB", 1e6},
+                                               {"GB", 1e9},
+                                               {"TB", 1e12},
+                                               {NULL, 0}};
 
 /* "12 MiB" with one of the units.  False when it is not of that form. */
 static bool value_quantity(const char *text, const value_unit *units, double *out)
@@ -97,10 +103,11 @@ static int value_range(const tqd_key *key, double number, const char *text, tq_e
 {
     if (number < key->min || (key->max > 0 && number > key->max)) {
         if (key->max > 0) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (%g to %g)", key->path, text, key->min,
-                key->max);
+            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (%g to %g)", key->path,
+                                 text, key->min, key->max);
         }
-        return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (at least %g)", key->path, text, key->min);
+        return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (at least %g)", key->path,
+                             text, key->min);
     }
     return TQ_OK;
 }
@@ -123,7 +130,8 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
         break;
     case TQD_BOOL:
         if (!value_bool(text, &flag)) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: expected true or false, got '%s'", key->path, text);
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected true or false, got '%s'", key->path,
+                                 text);
         }
         value = json_boolean(flag);
         break;
@@ -131,23 +139,26 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
         errno = 0;
         number = (double)strtoll(text, &end, 10);
         if (end == text || *end || errno) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a whole number, got '%s'", key->path, text);
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a whole number, got '%s'",
+                                 key->path, text);
         }
         rc = value_range(key, number, text, err);
         value = rc ? NULL : json_integer((json_int_t)number);
         break;
     case TQD_SECONDS:
         if (!value_quantity(text, value_seconds_units, &number)) {
-            return tqi_error_set(
-                err, TQ_ECONFIG, "%s: expected a time such as 10s or 250ms, got '%s'", key->path, text);
+            return tqi_error_set(err, TQ_ECONFIG,
+                                 "%s: expected a time such as 10s or 250ms, got '%s'", key->path,
+                                 text);
         }
         rc = value_range(key, number, text, err);
         value = rc ? NULL : json_real(number);
         break;
     case TQD_BYTES:
         if (!value_quantity(text, value_bytes_units, &number)) {
-            return tqi_error_set(
-                err, TQ_ECONFIG, "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'", key->path, text);
+            return tqi_error_set(err, TQ_ECONFIG,
+                                 "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'",
+                                 key->path, text);
         }
         rc = value_range(key, number, text, err);
         value = rc ? NULL : json_integer((json_int_t)number);

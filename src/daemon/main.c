@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define DAEMON_LISTEN_MAX 8
+#define DAEMON_LISTEN_MAX   8
 #define DAEMON_ENDPOINT_MAX 512
 
 typedef struct daemon_state {
@@ -107,9 +107,9 @@ static void daemon_on_ready(void *arg)
     if (daemon->stopping) {
         return;
     }
-    if (daemon->rundir.made && daemon->controller
-        && tqd_rundir_publish(&daemon->rundir, tqi_controller_endpoint(daemon->controller),
-            (uint64_t)daemon->options.owner_pid, &err)) {
+    if (daemon->rundir.made && daemon->controller &&
+        tqd_rundir_publish(&daemon->rundir, tqi_controller_endpoint(daemon->controller),
+                           (uint64_t)daemon->options.owner_pid, &err)) {
         tqi_log(TQI_ERROR, "tqd", "%s", err.message);
         daemon->failed = 1;
         daemon_stop(daemon);
@@ -117,7 +117,7 @@ static void daemon_on_ready(void *arg)
     }
     if (daemon->controller) {
         tqi_log(TQI_INFO, "tqd", "system '%s' serves at %s", daemon->options.name,
-            tqi_controller_endpoint(daemon->controller));
+                tqi_controller_endpoint(daemon->controller));
     } else {
         tqi_log(TQI_INFO, "tqd", "storage units have joined %s", daemon->options.join);
     }
@@ -131,8 +131,8 @@ static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
     }
     daemon->owner_fd = (int)syscall(SYS_pidfd_open, daemon->options.owner_pid, 0);
     if (daemon->owner_fd < 0) {
-        return tqi_error_set(err, TQ_EIO, "cannot watch owner process %d: %s", (int)daemon->options.owner_pid,
-            strerror(errno));
+        return tqi_error_set(err, TQ_EIO, "cannot watch owner process %d: %s",
+                             (int)daemon->options.owner_pid, strerror(errno));
     }
     uv_poll_init(&daemon->loop, &daemon->owner, daemon->owner_fd);
     daemon->owner.data = daemon;
@@ -162,12 +162,14 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
     size_t n = 0;
 
     if (daemon->rundir.made) {
-        snprintf(daemon->own_socket, sizeof(daemon->own_socket), "unix:%s/controller.sock", daemon->rundir.path);
+        snprintf(daemon->own_socket, sizeof(daemon->own_socket), "unix:%s/controller.sock",
+                 daemon->rundir.path);
         listen[n++] = daemon->own_socket;
     }
     n += tqd_config_strings(config, "controller.listen", listen + n, DAEMON_LISTEN_MAX - n);
     if (n == 0) {
-        return tqi_error_set(err, TQ_ECONFIG, "the controller needs --runtime-dir or an endpoint to --listen on");
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "the controller needs --runtime-dir or an endpoint to --listen on");
     }
     daemon->config_json = tqd_config_json(config);
     daemon->backend_json = tqd_config_backend_json(config);
@@ -178,7 +180,8 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .sampler = tqd_config_string(config, "controller.sampler"),
         .polling = tqd_config_bool(config, "controller.polling_mode"),
         .grace_ms = (uint64_t)(tqd_config_seconds(config, "controller.session_grace") * 1000),
-        .owner_timeout_ms = (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),
+        .owner_timeout_ms =
+            (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),
         .events = (uint32_t)tqd_config_int(config, "controller.events"),
         .first_counters = (uint64_t)tqd_config_int(config, "controller.first_counters"),
         .manager = tqd_config_string(config, "backend.storage_backend"),
@@ -201,14 +204,16 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
     tqd_units_options options = {
         .config = daemon->options.config,
         .runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL,
-        .controller = daemon->controller ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
+        .controller =
+            daemon->controller ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
         .token = &daemon->token,
         .alone = daemon->controller == NULL,
     };
     return tqd_units_start(&daemon->loop, &options, daemon_on_ready, daemon, &daemon->units, err);
 #else
     return tqi_error_set(err, TQ_EUNSUPPORTED,
-        "this tqd was built without storage units (-Dsimple=false): choose another backend.storage_backend");
+                         "this tqd was built without storage units (-Dsimple=false): choose "
+                         "another backend.storage_backend");
 #endif
 }
 
@@ -218,7 +223,8 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
     int rc;
 
     if (tqi_log_parse_level(level) < 0) {
-        return tqi_error_set(err, TQ_ECONFIG, "log.level: expected error, warn, info or debug, got '%s'", level);
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "log.level: expected error, warn, info or debug, got '%s'", level);
     }
     if (!getenv("TQ_LOG")) {
         tqi_log_set_level((tqi_log_level)tqi_log_parse_level(level));

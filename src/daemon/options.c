@@ -19,10 +19,13 @@ static const char options_doc[] =
     "  controller   the controller only: samples, fields, claims\n"
     "  storage      storage units that join a controller (--join)\n"
     "\n"
-    "Endpoints are unix:/path or tcp:host:port (port 0 picks one); alternatives are joined by commas.\n"
+    "Endpoints are unix:/path or tcp:host:port (port 0 picks one); alternatives are joined by "
+    "commas.\n"
     "\n"
-    "Everybody of one system shares a secret, the token: --token-file names the file that holds it. With\n"
-    "--runtime-dir and no --token-file a random one is made there, next to handle.json, by which clients on this\n"
+    "Everybody of one system shares a secret, the token: --token-file names the file that holds "
+    "it. With\n"
+    "--runtime-dir and no --token-file a random one is made there, next to handle.json, by which "
+    "clients on this\n"
     "machine find the system.\n"
     "\n"
     "SIGTERM and SIGINT end the daemon cleanly: everything it made is removed.\n"
@@ -34,18 +37,26 @@ static const char options_doc[] =
     "\n"
     "tqd --help-config lists every key of the configuration.";
 
-enum { OPT_HELP_CONFIG = 256, OPT_NAME, OPT_OWNER, OPT_READY };
+enum {
+    OPT_HELP_CONFIG = 256,
+    OPT_NAME,
+    OPT_OWNER,
+    OPT_READY
+};
 
 static const struct argp_option options_table[] = {
     {"config", 'c', "FILE", 0, "YAML configuration; may be given more than once", 0},
-    {"set", 's', "KEY=VALUE", 0, "one value of the configuration, e.g. controller.sampler=grpo_group_n", 0},
+    {"set", 's', "KEY=VALUE", 0,
+     "one value of the configuration, e.g. controller.sampler=grpo_group_n", 0},
     {"listen", 'l', "ENDPOINT", 0, "where to listen; may be given more than once", 0},
     {"join", 'j', "ENDPOINT", 0, "controller that the storage units join", 0},
     {"token-file", 't', "FILE", 0, "file with the system's secret", 0},
-    {"runtime-dir", 'd', "DIR", 0, "directory for token, sockets and handle; removed at the end", 0},
+    {"runtime-dir", 'd', "DIR", 0, "directory for token, sockets and handle; removed at the end",
+     0},
     {"name", OPT_NAME, "NAME", 0, "name of the system (default)", 0},
     {"owner-pid", OPT_OWNER, "PID", 0, "end when this process ends", 0},
-    {"ready-fd", OPT_READY, "FD", 0, "write 'ready' (or 'error: ...') there when all parts serve", 0},
+    {"ready-fd", OPT_READY, "FD", 0, "write 'ready' (or 'error: ...') there when all parts serve",
+     0},
     {"help-config", OPT_HELP_CONFIG, NULL, 0, "list the keys of the configuration and exit", 0},
     {0},
 };
@@ -80,7 +91,8 @@ static int options_role(options_state *parse, struct argp_state *state, const ch
     static const struct {
         const char *word;
         tqd_role role;
-    } roles[] = {{"controller", TQD_CONTROLLER}, {"storage", TQD_STORAGE}, {"all-in-one", TQD_ALL_IN_ONE}};
+    } roles[] = {
+        {"controller", TQD_CONTROLLER}, {"storage", TQD_STORAGE}, {"all-in-one", TQD_ALL_IN_ONE}};
 
     for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++) {
         if (strcmp(word, roles[i].word) == 0 && !parse->options->role) {
@@ -88,7 +100,8 @@ static int options_role(options_state *parse, struct argp_state *state, const ch
             return 0;
         }
     }
-    argp_error(state, parse->options->role ? "unexpected argument '%s'" : "unknown role '%s'", word);
+    argp_error(state, parse->options->role ? "unexpected argument '%s'" : "unknown role '%s'",
+               word);
     return EINVAL;
 }
 
@@ -153,8 +166,9 @@ static int options_listen(tqd_options *options, json_t *listen, tq_error *err)
     if (!text) {
         return tqi_error_nomem(err, "--listen");
     }
-    int size = snprintf(assignment, sizeof(assignment), "%s=%s",
-        options->role & TQD_CONTROLLER ? "controller.listen" : "storage.listen", text);
+    int size =
+        snprintf(assignment, sizeof(assignment), "%s=%s",
+                 options->role & TQD_CONTROLLER ? "controller.listen" : "storage.listen", text);
     free(text);
     if (size < 0 || (size_t)size >= sizeof(assignment)) {
         return tqi_error_set(err, TQ_ENAME, "--listen: too many endpoints");
@@ -165,14 +179,18 @@ static int options_listen(tqd_options *options, json_t *listen, tq_error *err)
 static int options_check(const tqd_options *options, tq_error *err)
 {
     if (options->role == TQD_STORAGE && !options->join) {
-        return tqi_error_set(err, TQ_ECONFIG, "a storage daemon needs --join with the controller's endpoint");
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "a storage daemon needs --join with the controller's endpoint");
     }
     if (options->role != TQD_STORAGE && options->join) {
-        return tqi_error_set(err, TQ_ECONFIG, "--join is for the storage role: this daemon has a controller of its own");
+        return tqi_error_set(
+            err, TQ_ECONFIG,
+            "--join is for the storage role: this daemon has a controller of its own");
     }
     if (!options->token_file && (!options->runtime_dir || options->role == TQD_STORAGE)) {
         return tqi_error_set(err, TQ_ECONFIG, "--token-file is needed%s",
-            options->role == TQD_STORAGE ? ": the token of the system to join" : " without --runtime-dir");
+                             options->role == TQD_STORAGE ? ": the token of the system to join"
+                                                          : " without --runtime-dir");
     }
     return TQ_OK;
 }

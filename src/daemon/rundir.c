@@ -72,14 +72,16 @@ static bool rundir_in_use(const char *path)
     return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
 }
 
-int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token, tq_error *err)
+int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,
+                    tq_error *err)
 {
     char handle[512];
     struct stat status;
 
     memset(dir, 0, sizeof(*dir));
     if (strlen(path) >= sizeof(dir->path) - 1 || strlen(name) >= sizeof(dir->name)) {
-        return tqi_error_set(err, TQ_ENAME, "runtime directory %s: path or system name is too long", path);
+        return tqi_error_set(err, TQ_ENAME, "runtime directory %s: path or system name is too long",
+                             path);
     }
     snprintf(dir->path, sizeof(dir->path), "%s", path);
     snprintf(dir->name, sizeof(dir->name), "%s", name);
@@ -90,23 +92,29 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_tok
         return tqi_error_errno(err, errno, path);
     }
     if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 077)) {
-        return tqi_error_set(err, TQ_EAUTH, "runtime directory %s must be a directory of this user with mode 0700", path);
+        return tqi_error_set(err, TQ_EAUTH,
+                             "runtime directory %s must be a directory of this user with mode 0700",
+                             path);
     }
     snprintf(handle, sizeof(handle), "%s/handle.json", path);
     if (rundir_in_use(handle)) {
-        return tqi_error_set(err, TQ_EEXIST, "runtime directory %s belongs to a running system (handle.json)", path);
+        return tqi_error_set(
+            err, TQ_EEXIST, "runtime directory %s belongs to a running system (handle.json)", path);
     }
     dir->made = true;
     return rundir_make_token(dir, token, err);
 }
 
-int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid, tq_error *err)
+int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid,
+                       tq_error *err)
 {
     const struct passwd *user = getpwuid(geteuid());
     char path[512];
-    json_t *handle = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s}", "address", address, "token_file",
-        dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)owner_pid, "name", dir->name, "user",
-        user ? user->pw_name : "", "created", (double)tqi_wall_us() / 1e6, "version", TQI_VERSION);
+    json_t *handle =
+        json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s}", "address", address, "token_file",
+                  dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)owner_pid,
+                  "name", dir->name, "user", user ? user->pw_name : "", "created",
+                  (double)tqi_wall_us() / 1e6, "version", TQI_VERSION);
     char *text = handle ? json_dumps(handle, JSON_INDENT(2)) : NULL;
     int rc;
 
@@ -127,8 +135,8 @@ static void rundir_remove_base(const tqd_rundir *dir)
     char base[512];
 
     snprintf(parent, sizeof(parent), "%s", dir->path);
-    if (tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && strcmp(dirname(parent), base) == 0 && rmdir(base)
-        && errno != ENOTEMPTY && errno != ENOENT && errno != EEXIST) {
+    if (tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && strcmp(dirname(parent), base) == 0 &&
+        rmdir(base) && errno != ENOTEMPTY && errno != ENOENT && errno != EEXIST) {
         tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", base, strerror(errno));
     }
 }
@@ -146,7 +154,8 @@ void tqd_rundir_fini(tqd_rundir *dir)
     DIR *stream = opendir(dir->path);
     for (struct dirent *entry; stream && (entry = readdir(stream));) {
         snprintf(path, sizeof(path), "%s/%s", dir->path, entry->d_name);
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && unlink(path) && errno != ENOENT) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && unlink(path) &&
+            errno != ENOENT) {
             tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", path, strerror(errno));
         }
     }

@@ -20,9 +20,11 @@ typedef struct tqd_rundir {
 } tqd_rundir;
 
 /* Makes the directory (mode 0700) and a random token in it.  TQ_EEXIST when a handle is there already. */
-int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token, tq_error *err);
+int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,
+                    tq_error *err);
 /* Writes the handle: from now on others find the system. */
-int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid, tq_error *err);
+int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid,
+                       tq_error *err);
 /* Removes everything that was made, and the parent directory when it is empty.  A zeroed one is allowed. */
 void tqd_rundir_fini(tqd_rundir *dir);
 

@@ -17,7 +17,7 @@
 #include <tq/types.h>
 #include <unistd.h>
 
-#define UNITS_LISTEN_MAX 8
+#define UNITS_LISTEN_MAX   8
 #define UNITS_ENDPOINT_MAX 512
 
 typedef struct units_one {
@@ -94,24 +94,26 @@ static int units_endpoints(units_one *one, size_t i, tq_error *err)
 {
     const tqd_units *all = one->all;
     const char *configured[UNITS_LISTEN_MAX];
-    size_t n = tqd_config_strings(all->options.config, "storage.listen", configured, UNITS_LISTEN_MAX - 1);
+    size_t n =
+        tqd_config_strings(all->options.config, "storage.listen", configured, UNITS_LISTEN_MAX - 1);
 
     if (all->options.runtime_dir) {
         snprintf(one->endpoints[one->n_listen++], UNITS_ENDPOINT_MAX, "unix:%s/unit-%zu.sock",
-            all->options.runtime_dir, i);
+                 all->options.runtime_dir, i);
     }
     for (size_t k = 0; k < n; k++) {
         const char *number = strstr(configured[k], "%d");
         char *out = one->endpoints[one->n_listen++];
-        int size = number ? snprintf(out, UNITS_ENDPOINT_MAX, "%.*s%zu%s", (int)(number - configured[k]),
-                                configured[k], i, number + 2)
+        int size = number ? snprintf(out, UNITS_ENDPOINT_MAX, "%.*s%zu%s",
+                                     (int)(number - configured[k]), configured[k], i, number + 2)
                           : snprintf(out, UNITS_ENDPOINT_MAX, "%s", configured[k]);
         if (size < 0 || size >= UNITS_ENDPOINT_MAX) {
             return tqi_error_set(err, TQ_ENAME, "storage.listen: %s is too long", configured[k]);
         }
     }
     if (one->n_listen == 0) {
-        return tqi_error_set(err, TQ_ECONFIG, "a storage unit needs --runtime-dir or an endpoint to listen on");
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "a storage unit needs --runtime-dir or an endpoint to listen on");
     }
     for (size_t k = 0; k < one->n_listen; k++) {
         one->listen[k] = one->endpoints[k];
@@ -162,16 +164,18 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
     return TQ_OK;
 }
 
-int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(void *arg), void *arg,
-    tqd_units **out, tq_error *err)
+int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(void *arg),
+                    void *arg, tqd_units **out, tq_error *err)
 {
-    size_t n = (size_t)tqd_config_int(options->config, "backend.SimpleStorage.num_data_storage_units");
+    size_t n =
+        (size_t)tqd_config_int(options->config, "backend.SimpleStorage.num_data_storage_units");
     tqd_units *all = calloc(1, sizeof(*all));
     char host[64] = "host";
     char prefix[TQ_NAME_MAX - 16];
     int rc;
 
-    if (!all || !(all->units = calloc(n, sizeof(*all->units))) || !(all->ready_async = calloc(1, sizeof(uv_async_t)))) {
+    if (!all || !(all->units = calloc(n, sizeof(*all->units))) ||
+        !(all->ready_async = calloc(1, sizeof(uv_async_t)))) {
         free(all ? all->units : NULL);
         free(all);
         return tqi_error_nomem(err, "storage units");
@@ -180,8 +184,10 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*re
     all->n = n;
     all->ready = ready;
     all->ready_arg = arg;
-    all->store.capacity = tqd_config_bytes(options->config, "backend.SimpleStorage.total_storage_size") / n;
-    all->grace_ms = (uint64_t)(tqd_config_seconds(options->config, "controller.session_grace") * 1000);
+    all->store.capacity =
+        tqd_config_bytes(options->config, "backend.SimpleStorage.total_storage_size") / n;
+    all->grace_ms =
+        (uint64_t)(tqd_config_seconds(options->config, "controller.session_grace") * 1000);
     uv_async_init(loop, all->ready_async, units_on_all_ready);
     all->ready_async->data = all;
     uv_unref((uv_handle_t *)all->ready_async);

@@ -14,12 +14,12 @@ typedef struct tqd_units_options {
     const char *runtime_dir; /* sockets go here; NULL: only storage.listen */
     const char *controller;  /* endpoint list to join */
     const tqi_token *token;
-    bool alone;              /* names must be unique across daemons: host and pid are part of them */
+    bool alone; /* names must be unique across daemons: host and pid are part of them */
 } tqd_units_options;
 
 /* Starts all units.  `ready` is called once, on the given loop, when all of them serve. */
-int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(void *arg), void *arg,
-    tqd_units **out, tq_error *err);
+int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(void *arg),
+                    void *arg, tqd_units **out, tq_error *err);
 /* Stops them, joins the threads and frees; returns when all is gone.  NULL is allowed. */
 void tqd_units_stop(tqd_units *units);
 

@@ -13,36 +13,41 @@
 #include <tq/errors.h>
 
 /* X(number, NAME, name (as protobuf-c spells the functions), Message, reply name, ReplyMessage, KEEP or READ) */
-#define TQI_CONTROLLER_METHODS(X)                                                                        \
-    X(16, PUBLISH, publish, Publish, publish_reply, PublishReply, KEEP)                                  \
-    X(17, RESERVE, reserve, Reserve, reserve_reply, ReserveReply, KEEP)                                  \
-    X(18, CLAIM, claim, Claim, claim_reply, ClaimReply, KEEP)                                            \
-    X(19, RELEASE, release, Release, empty, Empty, KEEP)                                                 \
-    X(20, RESOLVE, resolve, Resolve, resolve_reply, ResolveReply, READ)                                  \
-    X(21, CLEAR, clear, Clear, clear_reply, ClearReply, KEEP)                                            \
-    X(22, RESET_CONSUMPTION, reset_consumption, ResetConsumption, empty, Empty, KEEP)                    \
-    X(23, CONSUMPTION, consumption_query, ConsumptionQuery, consumption_reply, ConsumptionReply, READ)   \
-    X(24, PRODUCTION, production_query, ProductionQuery, production_reply, ProductionReply, READ)        \
-    X(25, LIST_PARTITIONS, list_partitions, ListPartitions, list_partitions_reply, ListPartitionsReply, READ) \
-    X(26, LIST_KEYS, list_keys, ListKeys, list_keys_reply, ListKeysReply, READ)                          \
-    X(27, RETRIEVE_KEYS, retrieve_keys, RetrieveKeys, retrieve_keys_reply, RetrieveKeysReply, READ)      \
-    X(28, LEASE_BLOCKS, lease_blocks, LeaseBlocks, lease_blocks_reply, LeaseBlocksReply, KEEP)           \
-    X(29, ABANDON_BLOCKS, abandon_blocks, AbandonBlocks, empty, Empty, KEEP)                             \
-    X(30, REGISTER_OWNER, register_owner, RegisterOwner, register_owner_reply, RegisterOwnerReply, KEEP) \
-    X(31, REPORT_OWNER, report_owner, ReportOwner, empty, Empty, READ)                                   \
-    X(32, COLLECT, collect, Collect, collect_reply, CollectReply, READ)                                  \
-    X(33, LIST_OWNERS, list_owners, ListOwners, list_owners_reply, ListOwnersReply, READ)                \
-    X(34, REPORT_LOST, report_lost, ReportLost, empty, Empty, KEEP)                                      \
-    X(35, MOVE, move, Move, empty, Empty, KEEP)                                                          \
-    X(36, SYSTEM_STATUS, system_status, SystemStatus, system_status_reply, SystemStatusReply, READ)      \
-    X(37, EVENTS, events, Events, events_reply, EventsReply, READ)                                       \
+#define TQI_CONTROLLER_METHODS(X)                                                                  \
+    X(16, PUBLISH, publish, Publish, publish_reply, PublishReply, KEEP)                            \
+    X(17, RESERVE, reserve, Reserve, reserve_reply, ReserveReply, KEEP)                            \
+    X(18, CLAIM, claim, Claim, claim_reply, ClaimReply, KEEP)                                      \
+    X(19, RELEASE, release, Release, empty, Empty, KEEP)                                           \
+    X(20, RESOLVE, resolve, Resolve, resolve_reply, ResolveReply, READ)                            \
+    X(21, CLEAR, clear, Clear, clear_reply, ClearReply, KEEP)                                      \
+    X(22, RESET_CONSUMPTION, reset_consumption, ResetConsumption, empty, Empty, KEEP)              \
+    X(23, CONSUMPTION, consumption_query, ConsumptionQuery, consumption_reply, ConsumptionReply,   \
+      READ)                                                                                        \
+    X(24, PRODUCTION, production_query, ProductionQuery, production_reply, ProductionReply, READ)  \
+    X(25, LIST_PARTITIONS, list_partitions, ListPartitions, list_partitions_reply,                 \
+      ListPartitionsReply, READ)                                                                   \
+    X(26, LIST_KEYS, list_keys, ListKeys, list_keys_reply, ListKeysReply, READ)                    \
+    X(27, RETRIEVE_KEYS, retrieve_keys, RetrieveKeys, retrieve_keys_reply, RetrieveKeysReply,      \
+      READ)                                                                                        \
+    X(28, LEASE_BLOCKS, lease_blocks, LeaseBlocks, lease_blocks_reply, LeaseBlocksReply, KEEP)     \
+    X(29, ABANDON_BLOCKS, abandon_blocks, AbandonBlocks, empty, Empty, KEEP)                       \
+    X(30, REGISTER_OWNER, register_owner, RegisterOwner, register_owner_reply, RegisterOwnerReply, \
+      KEEP)                                                                                        \
+    X(31, REPORT_OWNER, report_owner, ReportOwner, empty, Empty, READ)                             \
+    X(32, COLLECT, collect, Collect, collect_reply, CollectReply, READ)                            \
+    X(33, LIST_OWNERS, list_owners, ListOwners, list_owners_reply, ListOwnersReply, READ)          \
+    X(34, REPORT_LOST, report_lost, ReportLost, empty, Empty, KEEP)                                \
+    X(35, MOVE, move, Move, empty, Empty, KEEP)                                                    \
+    X(36, SYSTEM_STATUS, system_status, SystemStatus, system_status_reply, SystemStatusReply,      \
+      READ)                                                                                        \
+    X(37, EVENTS, events, Events, events_reply, EventsReply, READ)                                 \
     X(38, SYSTEM_CONFIG, system_config, SystemConfig, system_config_reply, SystemConfigReply, READ)
 
-#define TQI_UNIT_METHODS(X)                                                                              \
-    X(64, UNIT_MAP, unit_map, UnitMap, unit_map_reply, UnitMapReply, READ)                               \
-    X(65, UNIT_RESERVE, unit_reserve, UnitReserve, unit_reserve_reply, UnitReserveReply, KEEP)           \
-    X(66, UNIT_WRITE, unit_write, UnitWrite, empty, Empty, READ)                                         \
-    X(67, UNIT_READ, unit_read, UnitRead, unit_read_reply, UnitReadReply, READ)                          \
+#define TQI_UNIT_METHODS(X)                                                                    \
+    X(64, UNIT_MAP, unit_map, UnitMap, unit_map_reply, UnitMapReply, READ)                     \
+    X(65, UNIT_RESERVE, unit_reserve, UnitReserve, unit_reserve_reply, UnitReserveReply, KEEP) \
+    X(66, UNIT_WRITE, unit_write, UnitWrite, empty, Empty, READ)                               \
+    X(67, UNIT_READ, unit_read, UnitRead, unit_read_reply, UnitReadReply, READ)                \
     X(68, UNIT_STAT, unit_stat, UnitStat, unit_stat_reply, UnitStatReply, READ)
 
 /* Kinds of frames. */
@@ -75,7 +80,7 @@ const tqi_method *tqi_method_find(uint16_t kind);
  * Decodes a body.  NULL and TQ_EPROTO when it is not a well-formed message of that type; free with
  * protobuf_c_message_free_unpacked(message, NULL).
  */
-ProtobufCMessage *tqi_message_decode(
-    const ProtobufCMessageDescriptor *type, const uint8_t *body, size_t size, tq_error *err);
+ProtobufCMessage *tqi_message_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
+                                     size_t size, tq_error *err);
 
 #endif

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.daemons import System
-from support.relay import Relay
 
 import ctq
+from support.daemons import System
+from support.relay import Relay
 
 NEVER = 1 << 60
 

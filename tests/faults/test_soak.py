@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from support.daemons import System
 
 PARTITIONS = 10_000

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.daemons import Daemon, System, executable, wait_exit
 
 import ctq
+from support.daemons import Daemon, System, executable, wait_exit
 
 SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
@@ -81,7 +81,9 @@ def test_directory_of_a_killed_daemon_is_taken_over(system: System) -> None:
 
 def test_two_daemons_in_one_directory(running: System, tmp_path: Path) -> None:
     """The second one is refused and names the directory; the first one goes on."""
-    second = Daemon("all-in-one", "--runtime-dir", str(running.runtime), log=tmp_path / "second.log")
+    second = Daemon(
+        "all-in-one", "--runtime-dir", str(running.runtime), log=tmp_path / "second.log"
+    )
     assert second.process.wait() == 1
     assert second.answer.startswith("error:")
     assert str(running.runtime) in second.answer
@@ -93,7 +95,11 @@ def test_two_daemons_in_one_directory(running: System, tmp_path: Path) -> None:
     [
         ("controller:\n  samplr: x\n", 2, "unknown key 'controller.samplr'"),
         ("controller:\n  polling_mode: maybe\n", 2, "expected true or false, got 'maybe'"),
-        ("log:\n  level: info\ncontroller:\n  events: 0\n", 4, "controller.events: 0 is out of range"),
+        (
+            "log:\n  level: info\ncontroller:\n  events: 0\n",
+            4,
+            "controller.events: 0 is out of range",
+        ),
         ("controller:\n  session_grace: soon\n", 2, "expected a time"),
         ("controller: [1\n", 2, "did not find expected"),
         ("backend:\n  SimpleStorage:\n    total_storage_size: 12 apples\n", 3, "expected a size"),
@@ -104,7 +110,14 @@ def test_bad_configuration(tmp_path: Path, text: str, line: int, expected: str) 
     """A bad key or value is refused with file and line; nothing is started."""
     path = tmp_path / "conf.yaml"
     path.write_text(text)
-    daemon = Daemon("all-in-one", "--runtime-dir", str(tmp_path / "run"), "--config", str(path), log=tmp_path / "log")
+    daemon = Daemon(
+        "all-in-one",
+        "--runtime-dir",
+        str(tmp_path / "run"),
+        "--config",
+        str(path),
+        log=tmp_path / "log",
+    )
     assert daemon.process.wait() == 2
     assert f"{path}:{line}:" in (tmp_path / "log").read_text()
     assert expected in (tmp_path / "log").read_text()
@@ -123,7 +136,9 @@ def test_bad_configuration(tmp_path: Path, text: str, line: int, expected: str) 
 )
 def test_bad_command_line(args: list[str], expected: str) -> None:
     """A command line that makes no sense is refused with the reason."""
-    done = subprocess.run([executable("tqd"), *args], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [executable("tqd"), *args], capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode != 0
     assert expected in done.stderr
 
@@ -144,7 +159,13 @@ GARBAGE = [
     b"\0" * 4096,
     b"\xff" * 40,
     b"TQQ1" + b"\x01\x00" + b"\x02\x00" + b"\0" * 16 + b"\xff\xff\xff\xff" + b"\0" * 12,
-    b"TQQ1" + b"\x01\x00" + b"\x10\x00" + b"\0" * 16 + b"\x04\0\0\0" + b"\0" * 12 + b"\xde\xad\xbe\xef",
+    b"TQQ1"
+    + b"\x01\x00"
+    + b"\x10\x00"
+    + b"\0" * 16
+    + b"\x04\0\0\0"
+    + b"\0" * 12
+    + b"\xde\xad\xbe\xef",
 ]
 
 
@@ -205,7 +226,10 @@ def test_server_of_another_version(tmp_path: Path, running: System) -> None:
 def test_command_line(running: System) -> None:
     """tq shows, reads and clears; --json everywhere; errors say what is wrong."""
     client = running.client("writer")
-    client.put({"x": np.arange(6).reshape(3, 2), "text": np.array(["a", "b", "c"], dtype=object)}, partition_id="p")
+    client.put(
+        {"x": np.arange(6).reshape(3, 2), "text": np.array(["a", "b", "c"], dtype=object)},
+        partition_id="p",
+    )
     client.get_meta(["x"], 2, "p", task_name="trainer")
     table = running.tq("status")
     for word in ("p", "x", "text", "int64", "trainer", "unit-0", "SimpleStorage", "writer"):
@@ -225,7 +249,12 @@ def test_command_line(running: System) -> None:
     assert json.loads(running.tq("clear", "p", "@0", "--json")) == {"cleared": 1}
     assert running.tq("clear", "p", "--all") == "cleared 2 samples\n"
     kinds = [event["kind"] for event in json.loads(running.tq("events", "--json"))]
-    assert [kind for kind in kinds if kind in ("put", "claim", "clear")] == ["put", "claim", "clear", "clear"]
+    assert [kind for kind in kinds if kind in ("put", "claim", "clear")] == [
+        "put",
+        "claim",
+        "clear",
+        "clear",
+    ]
     assert "unknown partition" in running.tq("get", "nowhere", status=1).lower()
     assert "unknown command" in running.tq("frobnicate", status=2)
     assert "which partition" in running.tq("get", status=1)

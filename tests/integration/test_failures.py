@@ -11,10 +11,10 @@ import time
 
 import numpy as np
 import pytest
-from support.daemons import System
-from support.waiting import wait_event
 
 import ctq
+from support.daemons import System
+from support.waiting import wait_event
 
 SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
@@ -133,7 +133,9 @@ def test_unit_killed_and_replaced(system: System) -> None:
     meta = client.put({"x": np.arange(6).reshape(3, 2)}, partition_id="p")
     unit.kill()
     start = time.monotonic()
-    with pytest.raises((ctq.errors.UnreachableError, ctq.errors.TimedOutError, ctq.errors.LostError)):
+    with pytest.raises(
+        (ctq.errors.UnreachableError, ctq.errors.TimedOutError, ctq.errors.LostError)
+    ):
         client.get_data(meta)
     assert time.monotonic() - start < 10
     system.join("--listen", "tcp:127.0.0.1:0", name="left", settings=SMALL)

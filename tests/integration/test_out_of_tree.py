@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.daemons import System
-from support.waiting import wait_event
 
 import ctq
+from support.daemons import System
+from support.waiting import wait_event
 
 pytestmark = pytest.mark.out_of_tree
 
@@ -71,7 +71,9 @@ def test_stages(stored: System) -> None:
 def test_rows_in_any_order(stored: System) -> None:
     """Some rows of some fields, in another order than they were written in."""
     client = stored.client()
-    meta = client.put({"x": np.arange(100), "y": [np.arange(i) for i in range(100)]}, partition_id="p")
+    meta = client.put(
+        {"x": np.arange(100), "y": [np.arange(i) for i in range(100)]}, partition_id="p"
+    )
     chosen = meta.select_samples([7, 3, 98]).select_fields(["y"])
     assert [len(row) for row in client.get_data(chosen)["y"]] == [7, 3, 98]
 
@@ -87,7 +89,12 @@ client = ctq.TransferQueueClient("victim", ctq.ControllerInfo(os.environ["TQ_ADD
 client.put({"x": np.arange(1000)}, partition_id="q")
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    assert subprocess.run([sys.executable, "-c", body], env=stored.environment(), check=False).returncode < 0
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", body], env=stored.environment(), check=False
+        ).returncode
+        < 0
+    )
     wait_event(client, lambda event: event["kind"] == "leave" and event["session"] == "victim")
     for number in range(20):
         client.put({"x": np.arange(number + 1)}, partition_id="p")
@@ -118,7 +125,10 @@ def test_missing_library(system: System, tmp_path: Path) -> None:
     """A plug-in that cannot be loaded is an error that names the file."""
     system.start(
         role="controller",
-        settings=["backend.storage_backend=DirStore", 'backend.DirStore={library: "/no/such/plugin.so"}'],
+        settings=[
+            "backend.storage_backend=DirStore",
+            'backend.DirStore={library: "/no/such/plugin.so"}',
+        ],
     )
     with pytest.raises(ctq.errors.TransferQueueError, match="/no/such/plugin.so"):
         system.client()

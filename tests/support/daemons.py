@@ -147,7 +147,9 @@ class System:
             timeout=60,
             check=False,
         )
-        assert done.returncode == status, f"tq {args}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == status, (
+            f"tq {args}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done.stdout if status == 0 else done.stderr
 
     def status(self) -> dict[str, Any]:

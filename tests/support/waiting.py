@@ -10,7 +10,10 @@ import ctq
 
 
 def wait_event(
-    client: ctq.TransferQueueClient, wanted: Callable[[dict[str, Any]], bool], since: int = 0, seconds: float = 30.0
+    client: ctq.TransferQueueClient,
+    wanted: Callable[[dict[str, Any]], bool],
+    since: int = 0,
+    seconds: float = 30.0,
 ) -> dict[str, Any]:
     """The first event after `since` that is wanted; each look waits at the controller until something happens."""
     deadline = time.monotonic() + seconds
