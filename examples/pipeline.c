@@ -46,8 +46,10 @@ static void *produce(void *client)
     tq_op *op = tq_op_alloc(client, NULL, NULL);
 
     for (int batch = 0; batch < BATCHES; batch++) {
-        for (int i = 0; i < ROWS * WIDTH; i++) {
-            rows[i / WIDTH][i % WIDTH] = (float)(batch * ROWS + i / WIDTH);
+        for (int row = 0; row < ROWS; row++) {
+            for (int i = 0; i < WIDTH; i++) {
+                rows[row][i] = (float)(batch * ROWS + row);
+            }
         }
         check(op, tq_put(op, &put), "put");
         printf("produced %d rows\n", ROWS);

@@ -143,8 +143,8 @@ static int get_read(const cli_session *session, const cli_options *options, tq_m
 
 int cli_get(cli_options *options)
 {
-    get_selection selection;
-    cli_session session;
+    get_selection selection = {0};
+    cli_session session = {0};
     int status = get_select(options, &selection);
     if (status) {
         return status;
@@ -172,8 +172,8 @@ int cli_get(cli_options *options)
 
 int cli_clear(cli_options *options)
 {
-    get_selection selection;
-    cli_session session;
+    get_selection selection = {0};
+    cli_session session = {0};
     int status = get_select(options, &selection);
     if (status) {
         return status;

@@ -87,7 +87,7 @@ static int ls_keys(const cli_session *session, const cli_options *options)
 
 int cli_ls(cli_options *options)
 {
-    cli_session session;
+    cli_session session = {0};
     int status = options->n_args > 1 ? cli_fail("ls takes one partition at most")
                                      : cli_connect(options, false, &session);
     if (status) {
@@ -151,7 +151,7 @@ static int events_page(const tq_event *events, size_t n, const cli_options *opti
 
 int cli_events(cli_options *options)
 {
-    cli_session session;
+    cli_session session = {0};
     uint64_t since = 0;
     int status = options->n_args ? cli_fail("events takes no arguments")
                                  : cli_connect(options, false, &session);

@@ -32,7 +32,7 @@ cli_table *cli_table_new(const char *const *columns, size_t n)
 
 void cli_table_row(cli_table *table)
 {
-    table->line = table && table->table ? scols_table_new_line(table->table, NULL) : NULL;
+    table->line = table->table ? scols_table_new_line(table->table, NULL) : NULL;
     table->next = 0;
 }
 
@@ -86,21 +86,21 @@ const char *cli_bytes(uint64_t bytes, char out[32])
 const char *cli_dtype(tq_dtype dtype, char out[32])
 {
     static const struct {
-        uint8_t code;
         const char *name;
+        uint8_t code;
         bool bits;
     } names[] = {
-        {TQ_INT, "int", true},
-        {TQ_UINT, "uint", true},
-        {TQ_FLOAT, "float", true},
-        {TQ_BFLOAT, "bfloat", true},
-        {TQ_COMPLEX, "complex", true},
-        {TQ_BOOL, "bool", false},
-        {TQ_FLOAT8_E4M3FN, "float8_e4m3fn", false},
-        {TQ_FLOAT8_E4M3FNUZ, "float8_e4m3fnuz", false},
-        {TQ_FLOAT8_E5M2, "float8_e5m2", false},
-        {TQ_FLOAT8_E5M2FNUZ, "float8_e5m2fnuz", false},
-        {TQ_FLOAT8_E8M0FNU, "float8_e8m0fnu", false},
+        {"int", TQ_INT, true},
+        {"uint", TQ_UINT, true},
+        {"float", TQ_FLOAT, true},
+        {"bfloat", TQ_BFLOAT, true},
+        {"complex", TQ_COMPLEX, true},
+        {"bool", TQ_BOOL, false},
+        {"float8_e4m3fn", TQ_FLOAT8_E4M3FN, false},
+        {"float8_e4m3fnuz", TQ_FLOAT8_E4M3FNUZ, false},
+        {"float8_e5m2", TQ_FLOAT8_E5M2, false},
+        {"float8_e5m2fnuz", TQ_FLOAT8_E5M2FNUZ, false},
+        {"float8_e8m0fnu", TQ_FLOAT8_E8M0FNU, false},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (names[i].code == dtype.code) {

@@ -173,7 +173,7 @@ static void status_print_sessions(const tq_system_status *status)
 
 int cli_status(cli_options *options)
 {
-    cli_session session;
+    cli_session session = {0};
     int status = options->n_args ? cli_fail("status takes no arguments")
                                  : cli_connect(options, false, &session);
     if (status) {

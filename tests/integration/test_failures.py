@@ -163,7 +163,7 @@ def test_controller_restarted(system: System) -> None:
     assert client.get_partition_list() == []
     reserved = client.get_meta(["x"], 2, "p", mode="insert")
     first.kill()
-    with pytest.raises((ctq.errors.UnreachableError, ctq.errors.TimedOutError), match="c.sock"):
+    with pytest.raises((ctq.errors.UnreachableError, ctq.errors.TimedOutError), match=r"c\.sock"):
         client.get_partition_list()
     system.start("--listen", address, "--token-file", str(kept), role="controller")
     assert client.get_partition_list() == []

@@ -130,5 +130,5 @@ def test_missing_library(system: System, tmp_path: Path) -> None:
             'backend.DirStore={library: "/no/such/plugin.so"}',
         ],
     )
-    with pytest.raises(ctq.errors.TransferQueueError, match="/no/such/plugin.so"):
+    with pytest.raises(ctq.errors.TransferQueueError, match=r"/no/such/plugin\.so"):
         system.client()
