@@ -99,7 +99,12 @@ uint64_t tqi_server_requests(const tqi_server *server);
 /* A session, valid from session_open to session_end (inclusive). */
 const char *tqi_session_name(const tqi_session *session);
 const uint8_t *tqi_session_id(const tqi_session *session);
+/* Of a session of a unix socket the number the kernel has for the process that connected (0: not visible from here), of
+ * others what the client said. */
 uint64_t tqi_session_pid(const tqi_session *session);
+/* A pidfd of that process, taken when it connected, so that it names no later process of the same number; -1 without
+ * one.  Borrowed: the session closes it when it ends. */
+int tqi_session_pidfd(const tqi_session *session);
 const char *tqi_session_host(const tqi_session *session);
 const char *tqi_session_endpoint(
     const tqi_session *session); /* of its last connection: "unix" or "tcp:1.2.3.4:5" */

@@ -37,10 +37,17 @@ static void watch_close(tqi_watch *watch)
 
 static void watch_on_event(uv_poll_t *poll, int status, int events)
 {
-    (void)status;
     (void)events;
     tqi_watch *watch = poll->data;
     tqi_session *session = watch->session;
+    if (session && status < 0) {
+        /* That says nothing about the process: its session ends as one without a watch does. */
+        tqi_log(TQI_WARN, session->server->service->name,
+                "the end of process %llu of session %s cannot be watched for any more: %s",
+                (unsigned long long)watch->pid, tqi_session_name(session), uv_strerror(status));
+        uv_poll_stop(poll);
+        return;
+    }
     if (session) {
         tqi_log(TQI_DEBUG, session->server->service->name, "process %llu of session %s has ended",
                 (unsigned long long)watch->pid, tqi_session_name(session));
@@ -70,7 +77,11 @@ static int watch_pidfd(const tqi_peer *peer)
 /* Watches the process behind a unix socket; a session without a watch simply is not local. */
 static void session_watch(tqi_session *session, const tqi_peer *peer)
 {
-    if (session->watch || peer->pid == 0) {
+    if (session->watch || !peer->conn->unix_socket) {
+        return;
+    }
+    session->pid = peer->pid;
+    if (peer->pid == 0) {
         return;
     }
     int fd = watch_pidfd(peer);
@@ -303,6 +314,11 @@ const uint8_t *tqi_session_id(const tqi_session *session)
 uint64_t tqi_session_pid(const tqi_session *session)
 {
     return session->pid;
+}
+
+int tqi_session_pidfd(const tqi_session *session)
+{
+    return session->watch ? session->watch->fd : -1;
 }
 
 const char *tqi_session_host(const tqi_session *session)

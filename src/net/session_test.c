@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -320,6 +321,10 @@ static void test_death(void **state)
     assert_int_equal(server.opened, 1);
     assert_true(server.local);
     assert_int_equal(tqi_session_pid(server.session), child);
+    /* The pidfd is that process: it is alive, and signals reach it. */
+    assert_true(tqi_session_pidfd(server.session) >= 0);
+    assert_int_equal(syscall(SYS_pidfd_send_signal, tqi_session_pidfd(server.session), 0, NULL, 0),
+                     0);
     pid_t grandchild = 0;
     assert_int_equal(read(out[0], &grandchild, sizeof grandchild), sizeof grandchild);
     assert_int_equal(server.ended, 0);
