@@ -284,6 +284,35 @@ void tqi_call_timeouts(tqi_channel *channel)
     tqi_channel_settle(channel);
 }
 
+/* Whether the server may have executed it and keep its reply. */
+static bool call_may_be_kept(const tqi_call *call)
+{
+    return call->method->keep && call->tx->touched && !call->garbled;
+}
+
+void tqi_call_give_up(tqi_channel *channel, const tq_error *why)
+{
+    uint64_t limit = channel->next_request;
+    bool found = true;
+    while (found && channel->state != TQI_CHANNEL_CLOSED) {
+        /* From the start again after each: its callback may end any other. */
+        found = false;
+        tqi_call *call;
+        for (call = channel->calls; call && call_before(call->number, limit);
+             call = call->hh.next) {
+            if (!call->ended || !call_may_be_kept(call)) {
+                found = true;
+                break;
+            }
+        }
+        if (found && call_may_be_kept(call)) {
+            call_abandon(call, why);
+        } else if (found) {
+            call_fail(call, why);
+        }
+    }
+}
+
 void tqi_call_end_all(tqi_channel *channel, const tq_error *why)
 {
     uint64_t limit = channel->next_request;
@@ -348,10 +377,17 @@ void tqi_call_answered(tqi_call *call, tqi_answer *answer)
         channel->connector->acks_due = true;
     }
     if (!call->ended) {
-        /* Nothing is sent before done returns, so what it starts may carry the acknowledgement. */
         call->ended = true;
-        call_unkeep(call);
+        if (!call->args.orphan) {
+            /* Nothing is sent before done returns, so what it starts may carry the acknowledgement. */
+            call_unkeep(call);
+        }
+        uint64_t next = channel->next_request;
         call->args.done(call, answer, call->args.arg);
+        if (call->args.orphan && channel->next_request != next) {
+            /* It may undo the answer, and what does that must reach the server before the acknowledgement. */
+            channel->ack_hold = true;
+        }
     } else if (call->args.orphan && answer->status == TQ_OK) {
         /* What undoes the answer must reach the server before the acknowledgement does. */
         channel->ack_hold = true;

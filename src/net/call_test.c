@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/error.h"
 #include "net/calling.h"
 #include "net/serving.h"
 #include "net/testing.h"
@@ -208,6 +209,71 @@ static void test_orphan_resumed(void **state)
     assert_int_equal(server.opened, 1);
 }
 
+/* The owner cannot use the answer and undoes it at once: that, too, comes before the acknowledgement. */
+static void test_undone(void **state)
+{
+    (void)state;
+    for (int poll = 0; poll < 2; poll++) {
+        testing_call call = {.release_on = channel, .undo = true};
+        testing_claim(channel, &call, poll, 20);
+        if (!poll) {
+            testing_until(&server.n_waiting, 1);
+            testing_answer(&server);
+        }
+        testing_until(&server.released, poll + 1);
+        /* Of the first round claim and release were acknowledged. */
+        assert_int_equal(server.acked_at_release, poll);
+        testing_until(&server.settled_acked, poll + 1);
+        assert_int_equal(call.status, TQ_OK);
+        assert_int_equal(call.orphans, 0);
+        assert_int_equal(call.orphans_freed, 1);
+    }
+    assert_null(channel->calls);
+    assert_null(channel->keeps);
+}
+
+/* A fatal error ends the calls, yet what the server did for them is fetched by the next connection, and undone. */
+static void test_fatal(void **state)
+{
+    (void)state;
+    testing_call call = {.release_on = channel}, events = {0}, unsent = {0}, after = {0};
+    tq_error err = {0};
+    testing_claim(channel, &call, false, -1);
+    testing_events(channel, &events, -1);
+    testing_until(&server.n_waiting, 2);
+    testing_claim(channel, &unsent, false, -1);
+    tqi_error_set(&err, TQ_EAUTH, "the token is not the server's");
+    tqi_channel_fatal(channel, &err);
+    assert_int_equal(call.status, TQ_EAUTH);
+    assert_int_equal(events.status, TQ_EAUTH);
+    assert_int_equal(unsent.status, TQ_EAUTH);
+    assert_int_equal(unsent.orphans_freed, 1);
+    assert_int_equal(call.orphans_freed, 0);
+    testing_answer(&server);
+    testing_reserve(channel, &after, 1, 20);
+    testing_until(&server.released, 1);
+    assert_int_equal(server.acked_at_release, 0);
+    testing_until(&after.done, 1);
+    assert_int_equal(after.status, TQ_OK);
+    testing_until(&server.settled_acked, 2);
+    assert_int_equal(call.done, 1);
+    assert_int_equal(call.orphans, 1);
+    assert_int_equal(call.orphans_freed, 1);
+    assert_int_equal(server.opened, 1);
+    assert_null(channel->calls);
+    /* The same with nobody holding the channel: it closes, and nothing is left. */
+    tqi_connector *own = testing_connector(&testing_token, 0);
+    tqi_channel *other = testing_channel(own, server.endpoint);
+    testing_call last = {0};
+    testing_claim(other, &last, false, -1);
+    testing_until(&server.n_waiting, 1);
+    tqi_channel_rele(other);
+    tqi_channel_fatal(other, &err);
+    assert_int_equal(last.status, TQ_EAUTH);
+    assert_int_equal(last.orphans_freed, 1);
+    testing_connector_stop(own);
+}
+
 /* The owner's memory goes away with the end of the call, in the middle of sending and of receiving. */
 static void test_deadline_in_payload(void **state)
 {
@@ -406,6 +472,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_deadline_cancels, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphan, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphan_resumed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_fatal, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deadline_in_payload, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_in_payload, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nobody_there, setup, teardown),

@@ -125,6 +125,7 @@ struct tqi_call {
     bool kept;   /* in channel->keeps */
     bool ended;  /* done was called: only the orphan is waited for */
     bool cancelled;
+    bool garbled;   /* a reply came that is none: to ask for it again would not help */
     bool ending;    /* in connector->ending */
     bool lost;      /* cannot be sent again */
     size_t heap_at; /* place in the heap + 1, 0 = in none */
@@ -140,7 +141,7 @@ void tqi_connector_part_closed(tqi_connector *connector);
 /* channel.c */
 /* The connection or the attempt failed: the next address or endpoint is tried, or there is a pause. */
 void tqi_channel_failed(tqi_channel *channel, const tq_error *why);
-/* Trying again would not help: all calls end with the error. */
+/* Trying again would not help: all calls end with the error.  The next call connects again. */
 void tqi_channel_fatal(tqi_channel *channel, const tq_error *why);
 /* The handshake is over. */
 void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed);
@@ -176,7 +177,10 @@ uint64_t tqi_call_ack(const tqi_channel *channel);
 void tqi_call_resend(tqi_channel *channel);
 /* KEEP calls that an earlier session had sent end with TQ_ESTALE. */
 void tqi_call_stale(tqi_channel *channel);
-/* Ends every call that was started before this. */
+/* The connection is gone and no other is tried: ends the calls that were started before this.  KEEP calls that had been
+ * sent stay as orphans: the acknowledgement must not pass an answer that nobody got. */
+void tqi_call_give_up(tqi_channel *channel, const tq_error *why);
+/* Ends every call that was started before this, orphans too. */
 void tqi_call_end_all(tqi_channel *channel, const tq_error *why);
 void tqi_call_timeouts(tqi_channel *channel);
 /* Hands over the answer of a call whose reply is complete, and frees it. */

@@ -147,7 +147,7 @@ void tqi_channel_fatal(tqi_channel *channel, const tq_error *why)
     channel->at = 0;
     channel->proto_errors = 0;
     tq_error err = channel->reason;
-    tqi_call_end_all(channel, &err);
+    tqi_call_give_up(channel, &err);
     tqi_channel_settle(channel);
 }
 

@@ -144,7 +144,7 @@ static void relay_stop(relay *r)
     }
 }
 
-/* One client: a KEEP request, a KEEP request with a payload, and a READ request with one back. */
+/* One client: a KEEP request, a KEEP request with a payload, and an AGAIN request with one back. */
 static void exchange(testing_server *server, const char *endpoint, uint32_t number)
 {
     static const size_t size = 30;

@@ -204,6 +204,7 @@ static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_er
         return tqi_error_errno(err, errno, "socket");
     }
     int rc = bind(fd, (const struct sockaddr *)&addr, size);
+    bool bound = rc == 0;
     if (rc != 0 && errno == EADDRINUSE) {
         struct stat st;
         if (lstat(endpoint->path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
@@ -217,6 +218,7 @@ static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_er
         }
         unlink(endpoint->path);
         rc = bind(fd, (const struct sockaddr *)&addr, size);
+        bound = rc == 0;
     }
     if (rc != 0 || listen(fd, SOMAXCONN) != 0) {
         char reason[128];
@@ -227,6 +229,9 @@ static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_er
     *fd_out = fd;
     return TQ_OK;
 fail:
+    if (bound) {
+        unlink(endpoint->path);
+    }
     close(fd);
     return rc;
 }

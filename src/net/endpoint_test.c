@@ -1,6 +1,7 @@
 /*
  * endpoint_test.c - endpoints as text, and what is in the way of listening.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,6 +83,20 @@ static void test_parse_list(void **state)
     }
 }
 
+int __real_listen(int fd, int backlog);
+int __wrap_listen(int fd, int backlog);
+
+static bool listen_fails;
+
+int __wrap_listen(int fd, int backlog)
+{
+    if (listen_fails) {
+        errno = EADDRINUSE;
+        return -1;
+    }
+    return __real_listen(fd, backlog);
+}
+
 /* A second server on the same loop. */
 static int listen_again(const char *endpoint, tq_error *err)
 {
@@ -116,6 +131,20 @@ static void test_in_use(void **state)
     assert_int_equal(listen_again(server.endpoint, &err), TQ_EEXIST);
     assert_non_null(strstr(err.message, server.endpoint));
     testing_server_stop(&server);
+}
+
+/* What was bound and cannot listen is not left lying there. */
+static void test_listen_fails(void **state)
+{
+    (void)state;
+    char endpoint[128];
+    tq_error err = {0};
+    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    listen_fails = true;
+    assert_int_equal(listen_again(endpoint, &err), TQ_EIO);
+    listen_fails = false;
+    assert_non_null(strstr(err.message, endpoint));
+    assert_int_not_equal(access(endpoint + strlen("unix:"), F_OK), 0);
 }
 
 static void test_leftovers(void **state)
@@ -207,6 +236,7 @@ int main(void)
         cmocka_unit_test(test_parse_bad),
         cmocka_unit_test(test_parse_list),
         cmocka_unit_test_setup_teardown(test_in_use, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_listen_fails, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_leftovers, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_listen_errors, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_no_descriptors, testing_setup, testing_teardown),

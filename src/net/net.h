@@ -79,7 +79,6 @@ typedef struct tqi_server_options {
     uint64_t epoch;         /* announced to clients; not 0 */
     const tqi_token *token; /* copied */
     uint64_t grace_ms;      /* life of a session without connection */
-    uint64_t first_request; /* unused by servers; 0 */
 } tqi_server_options;
 
 int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
@@ -135,7 +134,7 @@ void tqi_request_on_settled(tqi_request *request, void (*fn)(bool acked, void *a
  * until `sent` is called (sent, or connection lost); without payload it is called at once.  sent may be NULL. */
 void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
                        const struct iovec *payload, int count, void (*sent)(void *arg), void *arg);
-/* Reply with descriptors (unix sockets and READ requests only, else the request fails with TQ_EUNSUPPORTED); they are
+/* Reply with descriptors (unix sockets and AGAIN requests only, else the request fails with TQ_EUNSUPPORTED); they are
  * dup'ed before the call returns. */
 void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds,
                            int count);
@@ -201,7 +200,8 @@ typedef struct tqi_call_args {
     int (*sink)(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max,
                 int *count, void *arg);
     /* The call ended early (deadline), yet its successful answer came later: undo it (a late claim is released here).
-     * Runs before the reply is acknowledged.  May be NULL. */
+     * Runs before the reply is acknowledged; with it set so does done, which may undo an answer it cannot use.  May be
+     * NULL. */
     void (*orphan)(tqi_channel *channel, const ProtobufCMessage *reply, void *arg);
     void (*orphan_free)(
         void *arg); /* the orphan's arg is not needed any more (called once if orphan is set) */

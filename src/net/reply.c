@@ -97,16 +97,19 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
     }
     if (frame->kind == TQI_FAILED) {
         int rc = reply_failed(channel, body, frame->body, err);
+        call->garbled = rc == TQ_EPROTO;
         channel->rx_call = rc == TQ_OK ? call : NULL;
         return rc;
     }
     if (frame->kind != call->method->kind) {
+        call->garbled = true;
         return tqi_error_set(err, TQ_EPROTO,
                              "malformed frame: a reply of kind %u to a request of kind %u",
                              (unsigned)frame->kind, (unsigned)call->method->kind);
     }
     channel->rx_reply = tqi_message_decode(call->method->reply, body, frame->body, err);
     if (!channel->rx_reply) {
+        call->garbled = true;
         return TQ_EPROTO;
     }
     channel->rx_call = call;

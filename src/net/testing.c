@@ -436,6 +436,8 @@ tqi_channel *testing_channel(tqi_connector *connector, const char *endpoint)
     return channel;
 }
 
+static void testing_release(tqi_channel *channel, uint64_t claim);
+
 static void testing_on_done(tqi_call *handle, tqi_answer *answer, void *arg)
 {
     testing_call *call = arg;
@@ -454,6 +456,9 @@ static void testing_on_done(tqi_call *handle, tqi_answer *answer, void *arg)
         call->index = ((const Tq__ReserveReply *)answer->reply)->batch->index[0];
     } else if (answer->reply->descriptor == &tq__claim_reply__descriptor) {
         call->claim = ((const Tq__ClaimReply *)answer->reply)->claim;
+        if (call->undo) {
+            testing_release(call->release_on, call->claim);
+        }
     }
     if (answer->n_fds > 0) {
         call->fd = answer->fds[0];
@@ -518,6 +523,15 @@ static void testing_start(tqi_channel *channel, testing_call *call, uint16_t kin
 
 static testing_call testing_release_call;
 
+static void testing_release(tqi_channel *channel, uint64_t claim)
+{
+    Tq__Release release;
+    tq__release__init(&release);
+    release.claim = claim;
+    memset(&testing_release_call, 0, sizeof testing_release_call);
+    testing_start(channel, &testing_release_call, TQI_RELEASE, &release.base, NULL, 0, 10);
+}
+
 static void testing_on_orphan(tqi_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     testing_call *call = arg;
@@ -525,11 +539,7 @@ static void testing_on_orphan(tqi_channel *channel, const ProtobufCMessage *repl
     call->orphan_claim = ((const Tq__ClaimReply *)reply)->claim;
     if (call->release_on) {
         assert_ptr_equal(call->release_on, channel);
-        Tq__Release release;
-        tq__release__init(&release);
-        release.claim = call->orphan_claim;
-        memset(&testing_release_call, 0, sizeof testing_release_call);
-        testing_start(channel, &testing_release_call, TQI_RELEASE, &release.base, NULL, 0, 10);
+        testing_release(channel, call->orphan_claim);
     }
 }
 

@@ -60,6 +60,7 @@ typedef struct testing_call {
     uint64_t orphan_claim;
     int orphans_freed;
     tqi_channel *release_on; /* the orphan releases its claim there */
+    bool undo;               /* done does so */
 } testing_call;
 
 extern const tqi_service testing_service; /* its ctx is a testing_server */

@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 
-#define KEEP 1
-#define READ 0
+#define KEEP  1
+#define AGAIN 0
 #define METHOD_ROW(number, NAME, name, Message, reply, Reply, mode) \
     [number] = {number, #NAME, &tq__##name##__descriptor, &tq__##reply##__descriptor, mode},
 

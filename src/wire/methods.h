@@ -3,7 +3,7 @@
  *
  * Dispatch, codec, help and tests come from this table.
  *   KEEP  changes state: its reply is kept until the client acknowledges it, a repeat gets the kept reply.
- *   READ  changes nothing: a repeat is executed again.
+ *   AGAIN may be executed twice, for it reads, or sets what it sets in the same way: a repeat is executed again.
  */
 #ifndef TQI_WIRE_METHODS_H
 #define TQI_WIRE_METHODS_H
@@ -12,43 +12,43 @@
 
 #include <tq/errors.h>
 
-/* X(number, NAME, name (as protobuf-c spells the functions), Message, reply name, ReplyMessage, KEEP or READ) */
+/* X(number, NAME, name (as protobuf-c spells the functions), Message, reply name, ReplyMessage, KEEP or AGAIN) */
 #define TQI_CONTROLLER_METHODS(X)                                                                  \
     X(16, PUBLISH, publish, Publish, publish_reply, PublishReply, KEEP)                            \
     X(17, RESERVE, reserve, Reserve, reserve_reply, ReserveReply, KEEP)                            \
     X(18, CLAIM, claim, Claim, claim_reply, ClaimReply, KEEP)                                      \
     X(19, RELEASE, release, Release, empty, Empty, KEEP)                                           \
-    X(20, RESOLVE, resolve, Resolve, resolve_reply, ResolveReply, READ)                            \
+    X(20, RESOLVE, resolve, Resolve, resolve_reply, ResolveReply, AGAIN)                           \
     X(21, CLEAR, clear, Clear, clear_reply, ClearReply, KEEP)                                      \
     X(22, RESET_CONSUMPTION, reset_consumption, ResetConsumption, empty, Empty, KEEP)              \
     X(23, CONSUMPTION, consumption_query, ConsumptionQuery, consumption_reply, ConsumptionReply,   \
-      READ)                                                                                        \
-    X(24, PRODUCTION, production_query, ProductionQuery, production_reply, ProductionReply, READ)  \
+      AGAIN)                                                                                       \
+    X(24, PRODUCTION, production_query, ProductionQuery, production_reply, ProductionReply, AGAIN) \
     X(25, LIST_PARTITIONS, list_partitions, ListPartitions, list_partitions_reply,                 \
-      ListPartitionsReply, READ)                                                                   \
-    X(26, LIST_KEYS, list_keys, ListKeys, list_keys_reply, ListKeysReply, READ)                    \
+      ListPartitionsReply, AGAIN)                                                                  \
+    X(26, LIST_KEYS, list_keys, ListKeys, list_keys_reply, ListKeysReply, AGAIN)                   \
     X(27, RETRIEVE_KEYS, retrieve_keys, RetrieveKeys, retrieve_keys_reply, RetrieveKeysReply,      \
-      READ)                                                                                        \
+      AGAIN)                                                                                       \
     X(28, LEASE_BLOCKS, lease_blocks, LeaseBlocks, lease_blocks_reply, LeaseBlocksReply, KEEP)     \
     X(29, ABANDON_BLOCKS, abandon_blocks, AbandonBlocks, empty, Empty, KEEP)                       \
     X(30, REGISTER_OWNER, register_owner, RegisterOwner, register_owner_reply, RegisterOwnerReply, \
       KEEP)                                                                                        \
-    X(31, REPORT_OWNER, report_owner, ReportOwner, empty, Empty, READ)                             \
-    X(32, COLLECT, collect, Collect, collect_reply, CollectReply, READ)                            \
-    X(33, LIST_OWNERS, list_owners, ListOwners, list_owners_reply, ListOwnersReply, READ)          \
+    X(31, REPORT_OWNER, report_owner, ReportOwner, empty, Empty, AGAIN)                            \
+    X(32, COLLECT, collect, Collect, collect_reply, CollectReply, AGAIN)                           \
+    X(33, LIST_OWNERS, list_owners, ListOwners, list_owners_reply, ListOwnersReply, AGAIN)         \
     X(34, REPORT_LOST, report_lost, ReportLost, empty, Empty, KEEP)                                \
     X(35, MOVE, move, Move, empty, Empty, KEEP)                                                    \
     X(36, SYSTEM_STATUS, system_status, SystemStatus, system_status_reply, SystemStatusReply,      \
-      READ)                                                                                        \
-    X(37, EVENTS, events, Events, events_reply, EventsReply, READ)                                 \
-    X(38, SYSTEM_CONFIG, system_config, SystemConfig, system_config_reply, SystemConfigReply, READ)
+      AGAIN)                                                                                       \
+    X(37, EVENTS, events, Events, events_reply, EventsReply, AGAIN)                                \
+    X(38, SYSTEM_CONFIG, system_config, SystemConfig, system_config_reply, SystemConfigReply, AGAIN)
 
 #define TQI_UNIT_METHODS(X)                                                                    \
-    X(64, UNIT_MAP, unit_map, UnitMap, unit_map_reply, UnitMapReply, READ)                     \
+    X(64, UNIT_MAP, unit_map, UnitMap, unit_map_reply, UnitMapReply, AGAIN)                    \
     X(65, UNIT_RESERVE, unit_reserve, UnitReserve, unit_reserve_reply, UnitReserveReply, KEEP) \
-    X(66, UNIT_WRITE, unit_write, UnitWrite, empty, Empty, READ)                               \
-    X(67, UNIT_READ, unit_read, UnitRead, unit_read_reply, UnitReadReply, READ)                \
-    X(68, UNIT_STAT, unit_stat, UnitStat, unit_stat_reply, UnitStatReply, READ)
+    X(66, UNIT_WRITE, unit_write, UnitWrite, empty, Empty, AGAIN)                              \
+    X(67, UNIT_READ, unit_read, UnitRead, unit_read_reply, UnitReadReply, AGAIN)               \
+    X(68, UNIT_STAT, unit_stat, UnitStat, unit_stat_reply, UnitStatReply, AGAIN)
 
 /* Kinds of frames. */
 enum tqi_kind {

@@ -82,7 +82,7 @@ static void test_methods(void **state)
         }
     }
 #define KEEP                                                        1
-#define READ                                                        0
+#define AGAIN                                                       0
 #define COUNT(number, NAME, name, Message, reply, Reply, mode)      +1
 #define COUNT_KEEP(number, NAME, name, Message, reply, Reply, mode) +(mode)
     assert_int_equal(found, 0 TQI_CONTROLLER_METHODS(COUNT) TQI_UNIT_METHODS(COUNT));
