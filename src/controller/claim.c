@@ -13,6 +13,7 @@
 /* What has to happen when the client has, or will never have, the reply. */
 typedef struct claim_receipt {
     tqi_controller *ctl;
+    uint64_t session;
     uint64_t claim;
 } claim_receipt;
 
@@ -34,7 +35,7 @@ static void claim_settled(bool acked, void *arg)
     if (acked) {
         tqi_meta_claim_settle(ctl->meta, receipt->claim);
     } else {
-        tqi_meta_claim_release(ctl->meta, receipt->claim);
+        tqi_meta_claim_release(ctl->meta, receipt->session, receipt->claim);
     }
     free(receipt);
     tqi_ctl_wake(ctl);
@@ -51,8 +52,12 @@ static int claim_reply(tqi_controller *ctl, tqi_request *request, const tqi_resu
     if (rc == TQ_OK) {
         reply.batch = &batch;
         reply.claim = result->claim;
+        rc = tqi_ctl_check_reply(&reply.base, "claim", result->batch.n, err);
+    }
+    if (rc == TQ_OK) {
         if (receipt && result->claim) {
             (*receipt)->ctl = ctl;
+            (*receipt)->session = tqi_ctl_session_number(request);
             (*receipt)->claim = result->claim;
             tqi_request_on_settled(request, claim_settled, *receipt);
             *receipt = NULL;
@@ -114,7 +119,8 @@ static void claim_answer(tqi_ctl_wait *base)
     claim_wait *wait = (claim_wait *)base;
     tq_error err = {0};
     if (claim_reply(base->ctl, base->request, &wait->result, &wait->receipt, &err) != TQ_OK) {
-        tqi_meta_claim_release(base->ctl->meta, wait->result.claim);
+        tqi_meta_claim_release(base->ctl->meta, tqi_ctl_session_number(base->request),
+                               wait->result.claim);
         tqi_request_fail(base->request, &err);
     }
 }
@@ -300,7 +306,7 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_request *request, const Tq__Claim 
     if (rc == TQ_OK) {
         rc = claim_reply(ctl, request, &wait->result, &wait->receipt, err);
         if (rc) {
-            tqi_meta_claim_release(ctl->meta, wait->result.claim);
+            tqi_meta_claim_release(ctl->meta, tqi_ctl_session_number(request), wait->result.claim);
         }
     }
     claim_free(wait);
@@ -311,7 +317,7 @@ int tqi_ctl_on_release(tqi_controller *ctl, tqi_request *request, const Tq__Rele
                        tq_error *err)
 {
     (void)err;
-    tqi_meta_claim_release(ctl->meta, msg->claim);
+    tqi_meta_claim_release(ctl->meta, tqi_ctl_session_number(request), msg->claim);
     tqi_ctl_reply_empty(request);
     return TQ_OK;
 }

@@ -306,6 +306,9 @@ static void is_given_back_by_release(void **state)
     Tq__ClaimReply *reply = kit_raw_receive(&raw, &frame);
     release.claim = reply->claim;
     kit_free(reply);
+    /* Only its own session gives it back. */
+    kit_free(kit_ok(&consumer, TQI_RELEASE, &release));
+    assert_int_equal(kit_poll(&consumer, "p", "value", 2, "train"), 0);
     kit_raw_send(&raw, TQI_RELEASE, 0, &release);
     kit_free(kit_raw_receive(&raw, &frame));
     assert_int_equal(frame.kind, TQI_RELEASE);

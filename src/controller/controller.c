@@ -89,6 +89,18 @@ void tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply)
     tqi_request_reply(request, reply, NULL, 0, NULL, NULL);
 }
 
+int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err)
+{
+    size_t size = protobuf_c_message_get_packed_size(reply);
+    if (size > TQI_FRAME_BODY_MAX) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "%s of %zu samples: its reply of %zu bytes is too large, at most %u "
+                             "are possible: use smaller batches",
+                             what, n, size, TQI_FRAME_BODY_MAX);
+    }
+    return TQ_OK;
+}
+
 void tqi_ctl_reply_empty(tqi_request *request)
 {
     Tq__Empty empty = TQ__EMPTY__INIT;

@@ -74,18 +74,55 @@ static int publish_naming(const Tq__Publish *msg, tqi_naming *naming, size_t *n,
     return TQ_OK;
 }
 
+/* The reply to a publish or reserve, made before the table changes: what was done is never answered with an error. */
+typedef struct write_answer {
+    tqi_controller *ctl;
+    const char *what;
+    tqi_result result;
+    tqi_conv conv;
+    Tq__Batch batch;
+    Tq__PublishReply publish;
+    Tq__ReserveReply reserve;
+    ProtobufCMessage *message; /* one of these two */
+} write_answer;
+
+static void write_answer_init(write_answer *answer, tqi_controller *ctl, const char *what)
+{
+    *answer = (write_answer){.ctl = ctl, .what = what};
+    tq__publish_reply__init(&answer->publish);
+    tq__reserve_reply__init(&answer->reserve);
+}
+
+static void write_answer_fini(write_answer *answer)
+{
+    tqi_conv_fini(&answer->conv);
+    tqi_result_fini(&answer->result);
+}
+
+static int write_accept(const tqi_result *result, void *arg, tq_error *err)
+{
+    write_answer *answer = arg;
+    answer->publish.batch = answer->reserve.batch = &answer->batch;
+    int rc = tqi_conv_batch_out(&answer->conv, &result->batch, tqi_meta_epoch(answer->ctl->meta),
+                                &answer->batch, err);
+    return rc ? rc : tqi_ctl_check_reply(answer->message, answer->what, result->batch.n, err);
+}
+
 static int publish_apply(tqi_controller *ctl, tqi_request *request, const Tq__Publish *msg,
-                         tqi_result *result, tq_error *err)
+                         write_answer *answer, tq_error *err)
 {
     tqi_conv conv = {0};
     tqi_batch batch = {0};
-    tqi_publish publish = {
-        .batch = &batch, .create = msg->create, .session = tqi_ctl_session_number(request)};
+    tqi_publish publish = {.batch = &batch,
+                           .create = msg->create,
+                           .session = tqi_ctl_session_number(request),
+                           .accept = write_accept,
+                           .accept_arg = answer};
     size_t n = 0;
     int rc = tqi_check_name("partition", msg->batch->partition, TQ_NAME_MAX, err);
     rc = rc ? rc : publish_naming(msg, &publish.naming, &n, err);
     rc = rc ? rc : tqi_conv_batch_in(&conv, msg->batch, n, &batch, err);
-    rc = rc ? rc : tqi_meta_publish(ctl->meta, &publish, result, err);
+    rc = rc ? rc : tqi_meta_publish(ctl->meta, &publish, &answer->result, err);
     tqi_conv_fini(&conv);
     return rc;
 }
@@ -102,10 +139,7 @@ static uint64_t publish_bytes(const Tq__Batch *batch)
 int tqi_ctl_on_publish(tqi_controller *ctl, tqi_request *request, const Tq__Publish *msg,
                        tq_error *err)
 {
-    tqi_result result = {0};
-    tqi_conv conv = {0};
-    Tq__Batch batch;
-    Tq__PublishReply reply = TQ__PUBLISH_REPLY__INIT;
+    write_answer answer;
     if (!msg->batch) {
         return tqi_error_set(err, TQ_EINVAL, "publish without a batch");
     }
@@ -114,20 +148,17 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_request *request, const Tq__Publ
     if (rc) {
         return rc;
     }
-    rc = publish_apply(ctl, request, msg, &result, err);
+    write_answer_init(&answer, ctl, "publish");
+    answer.message = &answer.publish.base;
+    rc = publish_apply(ctl, request, msg, &answer, err);
     if (rc) {
         publish_abandon(ctl, request, msg->batch);
-        return rc;
+    } else {
+        write_event(ctl, request, "put", msg->batch->partition, NULL, answer.result.batch.n,
+                    publish_bytes(msg->batch));
+        tqi_ctl_reply(request, answer.message);
     }
-    write_event(ctl, request, "put", msg->batch->partition, NULL, result.batch.n,
-                publish_bytes(msg->batch));
-    rc = tqi_conv_batch_out(&conv, &result.batch, tqi_meta_epoch(ctl->meta), &batch, err);
-    if (rc == TQ_OK) {
-        reply.batch = &batch;
-        tqi_ctl_reply(request, &reply.base);
-    }
-    tqi_conv_fini(&conv);
-    tqi_result_fini(&result);
+    write_answer_fini(&answer);
     return rc;
 }
 
@@ -159,29 +190,29 @@ static int reserve_check(const Tq__Reserve *msg, size_t *n, tq_error *err)
 int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_request *request, const Tq__Reserve *msg,
                        tq_error *err)
 {
-    tqi_result result = {0};
-    tqi_conv conv = {0};
-    Tq__Batch batch;
-    Tq__ReserveReply reply = TQ__RESERVE_REPLY__INIT;
+    write_answer answer;
     size_t n = 0;
     int rc = reserve_check(msg, &n, err);
     if (rc) {
         return rc;
     }
-    rc = tqi_meta_reserve(ctl->meta, msg->partition, n,
-                          msg->n_key ? (const char *const *)msg->key : NULL,
-                          msg->n_group ? (const char *const *)msg->group : NULL, &result, err);
-    if (rc) {
-        return rc;
-    }
-    write_event(ctl, request, "reserve", msg->partition, NULL, result.batch.n, 0);
-    rc = tqi_conv_batch_out(&conv, &result.batch, tqi_meta_epoch(ctl->meta), &batch, err);
+    const tqi_batch batch = {.partition = msg->partition,
+                             .n = n,
+                             .keys = msg->n_key ? (const char *const *)msg->key : NULL,
+                             .groups = msg->n_group ? (const char *const *)msg->group : NULL};
+    const tqi_publish publish = {.batch = &batch,
+                                 .naming = msg->n_key ? TQI_BY_KEY : TQI_NEW,
+                                 .create = true,
+                                 .accept = write_accept,
+                                 .accept_arg = &answer};
+    write_answer_init(&answer, ctl, "reserve");
+    answer.message = &answer.reserve.base;
+    rc = tqi_meta_publish(ctl->meta, &publish, &answer.result, err);
     if (rc == TQ_OK) {
-        reply.batch = &batch;
-        tqi_ctl_reply(request, &reply.base);
+        write_event(ctl, request, "reserve", msg->partition, NULL, answer.result.batch.n, 0);
+        tqi_ctl_reply(request, answer.message);
     }
-    tqi_conv_fini(&conv);
-    tqi_result_fini(&result);
+    write_answer_fini(&answer);
     return rc;
 }
 

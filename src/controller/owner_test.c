@@ -219,6 +219,31 @@ static void one_session_of_a_shared_owner_collects(void **state)
     kit_disconnect(&other);
 }
 
+static void keeps_a_shared_owner_that_is_served(void **state)
+{
+    kit_client late;
+    Tq__RegisterOwner msg;
+    uint64_t block = 0;
+    (void)state;
+    kit_connect(&k, &late, "late");
+    kit_register(&unit, "store", 5, true);
+    put("p", 1, "store", &block);
+    tq__register_owner__init(&msg);
+    msg.name = (char *)(uintptr_t) "store";
+    msg.incarnation = 4;
+    msg.manager = (char *)(uintptr_t) "test";
+    msg.shared = true;
+    kit_fails(&late, TQI_REGISTER_OWNER, &msg, TQ_EEXIST, "'unit'");
+    assert_int_equal(kit_poll(&client, "p", "x", 1, "t"), 1); /* nothing was lost */
+    /* Once no other serves it, it may begin anew. */
+    kit_register(&late, "store", 5, true);
+    kit_disconnect(&unit);
+    kit_until_waiting(&late, 0);
+    kit_register(&late, "store", 6, true);
+    assert_int_equal(kit_poll(&client, "p", "x", 1, "again"), 0);
+    kit_disconnect(&late);
+}
+
 static void lost_after_its_time(void **state)
 {
     Tq__Event *event = NULL;
@@ -425,6 +450,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(collects_until_it_is_done, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(redelivers_to_the_next_session, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(one_session_of_a_shared_owner_collects, setup, teardown),
+        cmocka_unit_test_setup_teardown(keeps_a_shared_owner_that_is_served, setup, teardown),
         cmocka_unit_test_setup_teardown(lost_after_its_time, setup_impatient, teardown),
         cmocka_unit_test_setup_teardown(comes_back_in_time, setup, teardown),
         cmocka_unit_test_setup_teardown(another_incarnation_loses_what_was, setup, teardown_unit),

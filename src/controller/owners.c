@@ -138,11 +138,12 @@ static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
     return rc;
 }
 
-/* Whether the message may take over the owner of that name. */
+/* Whether the message may take over the owner of that name.  What a server holds that is there is not given up for
+ * another incarnation: one of a shared owner that comes with an old one asks its manager again and finds the new one. */
 static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *session,
                              const Tq__RegisterOwner *msg, bool same, tq_error *err)
 {
-    const tqi_ctl_server *server = owner->servers;
+    const tqi_ctl_server *server = NULL;
     if (same &&
         (owner->shared != (msg->shared != 0) || strcmp(owner->manager, msg->manager) != 0)) {
         return tqi_error_set(err, TQ_EINVAL,
@@ -150,10 +151,14 @@ static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *
                              owner->shared ? "shared" : "the storage", owner->manager,
                              msg->shared ? "shared" : "the storage", msg->manager);
     }
-    if (!same && !owner->shared && server && server->session != session &&
-        tqi_session_connected(server->session->net)) {
-        return tqi_error_set(err, TQ_EEXIST, "owner '%s' is served by '%s', which is connected",
-                             msg->name, tqi_session_name(server->session->net));
+    if (same) {
+        return TQ_OK;
+    }
+    DL_FOREACH (owner->servers, server) {
+        if (server->session != session && tqi_session_connected(server->session->net)) {
+            return tqi_error_set(err, TQ_EEXIST, "owner '%s' is served by '%s', which is connected",
+                                 msg->name, tqi_session_name(server->session->net));
+        }
     }
     return TQ_OK;
 }

@@ -3,6 +3,7 @@
  */
 #include <stdio.h>
 
+#include "controller/internal.h"
 #include "controller/test_kit.h"
 
 static kit k;
@@ -407,6 +408,30 @@ static void clears_by_key_and_checks_arguments(void **state)
     expect_partitions("p");
 }
 
+/* What does not fit into a frame is found before anything changes; its bytes need not be there to be counted. */
+static void a_reply_that_is_too_large_is_refused(void **state)
+{
+    Tq__Tag tag;
+    Tq__Tag *tags[] = {&tag};
+    Tq__Batch batch;
+    Tq__PublishReply reply = TQ__PUBLISH_REPLY__INIT;
+    uint8_t byte = 0;
+    tq_error err = {0};
+    (void)state;
+    tq__tag__init(&tag);
+    tq__batch__init(&batch);
+    tag.values.data = &byte;
+    batch.tag = tags;
+    batch.n_tag = 1;
+    reply.batch = &batch;
+    tag.values.len = TQI_FRAME_BODY_MAX - 64;
+    assert_int_equal(tqi_ctl_check_reply(&reply.base, "publish", 7, &err), TQ_OK);
+    tag.values.len = TQI_FRAME_BODY_MAX;
+    assert_int_equal(tqi_ctl_check_reply(&reply.base, "publish", 7, &err), TQ_EINVAL);
+    assert_non_null(strstr(err.message, "publish of 7 samples"));
+    assert_non_null(strstr(err.message, "at most 268435456"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -420,6 +445,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(refuses_blocks_of_others, setup, teardown),
         cmocka_unit_test_setup_teardown(resets_consumption, setup, teardown),
         cmocka_unit_test_setup_teardown(clears_by_key_and_checks_arguments, setup, teardown),
+        cmocka_unit_test(a_reply_that_is_too_large_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,11 +147,11 @@ static bool claim_cached(const tqi_task *task, uint32_t index, uint32_t incarnat
     return false;
 }
 
-void tqi_meta_claim_release(tqi_meta *meta, uint64_t id)
+void tqi_meta_claim_release(tqi_meta *meta, uint64_t session, uint64_t id)
 {
     tqi_claim *claim = claim_find(meta, id);
 
-    if (claim == NULL) {
+    if (claim == NULL || claim->session->id != session) {
         return;
     }
     if (claim->task != NULL && claim->generation == claim->task->generation) {

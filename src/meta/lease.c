@@ -186,7 +186,7 @@ void tqi_meta_session_end(tqi_meta *meta, uint64_t session_id, bool dead)
         return;
     }
     while (session->claims != NULL) {
-        tqi_meta_claim_release(meta, session->claims->id);
+        tqi_meta_claim_release(meta, session_id, session->claims->id);
     }
     while (session->n_ranges > 0) {
         tqi_range *range = session->ranges[session->n_ranges - 1];

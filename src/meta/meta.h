@@ -127,6 +127,10 @@ typedef struct tqi_publish {
     tqi_naming naming;
     bool create;      /* TQI_BY_KEY: make missing keys, else TQ_EKEY */
     uint64_t session; /* whose block ids they must be (number given by the controller) */
+    /* Called with the finished result when nothing else can fail any more and nothing has changed yet: an error of its
+     * refuses the publish.  May be NULL. */
+    int (*accept)(const tqi_result *result, void *arg, tq_error *err);
+    void *accept_arg;
 } tqi_publish;
 
 /* Publishes: links cells, merges tags, sets groups (only of new samples; another group on an old one: TQ_EINVAL),
@@ -203,9 +207,9 @@ int tqi_view_take(tqi_view *view, const uint32_t *chosen, uint32_t n_chosen,
                   tqi_result *result, tq_error *err);
 /* The claim's answer was acknowledged: the record goes, the samples stay consumed.  Unknown ids are ignored. */
 void tqi_meta_claim_settle(tqi_meta *meta, uint64_t claim);
-/* The claim goes back: its samples are free again unless cleared or reset since, or kept in a cached pick of the task
- * (which hands them out again).  Unknown ids are ignored. */
-void tqi_meta_claim_release(tqi_meta *meta, uint64_t claim);
+/* The session's claim goes back: its samples are free again unless cleared or reset since, or kept in a cached pick of
+ * the task (which hands them out again).  Unknown ids, and those of claims of other sessions, are ignored. */
+void tqi_meta_claim_release(tqi_meta *meta, uint64_t session, uint64_t claim);
 
 /* ---------------------------------------------------------------------------------------- reading */
 

@@ -108,7 +108,8 @@ static inline int table_put(table *t, put *p, tqi_result *result)
         .blocks = blocks,
         .n_blocks = p->n_fields,
     };
-    tqi_publish publish = {&batch, p->naming, p->create, SESSION};
+    tqi_publish publish = {
+        .batch = &batch, .naming = p->naming, .create = p->create, .session = SESSION};
     uint64_t first = 0;
     int rc;
 

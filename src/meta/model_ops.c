@@ -135,7 +135,9 @@ static void op_claim_end(run *r)
         tqi_meta_claim_settle(r->meta, claim->id);
         claim->id = 0;
     } else {
-        tqi_meta_claim_release(r->meta, claim->id);
+        /* Another session has no say. */
+        tqi_meta_claim_release(r->meta, (uint64_t)claim->session + M_SESSIONS, claim->id);
+        tqi_meta_claim_release(r->meta, (uint64_t)claim->session, claim->id);
         model_release(&r->m, claim);
     }
 }

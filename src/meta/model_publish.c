@@ -308,7 +308,8 @@ void op_publish(run *r)
         .blocks = p.blocks,
         .n_blocks = p.n_blocks,
     };
-    publish = (tqi_publish){&batch, p.naming, true, (uint64_t)p.session};
+    publish = (tqi_publish){
+        .batch = &batch, .naming = p.naming, .create = true, .session = (uint64_t)p.session};
     assert_int_equal(tqi_meta_publish(r->meta, &publish, &result, &r->err), want);
     if (want == TQ_OK) {
         pub_apply(r, &p, &result.batch);

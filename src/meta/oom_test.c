@@ -212,7 +212,7 @@ static int call_publish(scene *s, const char *partition, tqi_naming naming)
         .blocks = blocks,
         .n_blocks = 3,
     };
-    tqi_publish publish = {&batch, naming, true, SESSION};
+    tqi_publish publish = {.batch = &batch, .naming = naming, .create = true, .session = SESSION};
 
     for (size_t i = 0; i < 3; i++) {
         blocks[i] = (tqi_batch_block){

@@ -71,6 +71,9 @@ int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *res
     if (rc == TQ_OK) {
         rc = publish_describe(&plan, result, err);
     }
+    if (rc == TQ_OK && publish->accept != NULL) {
+        rc = publish->accept(result, publish->accept_arg, err);
+    }
     if (rc != TQ_OK) {
         tqi_result_fini(result);
     } else if (plan.n > 0 || plan.n_ranges > 0) {

@@ -1,6 +1,7 @@
 /*
  * publish_test.c - publish, claim, clear and resolve, as one follows the other.
  */
+#include "base/error.h"
 #include "meta/meta_test.h"
 
 static const char *const ab[] = {"a", "b"};
@@ -159,13 +160,13 @@ static void test_claim(void **state)
     free(index);
     free(consumed);
 
-    tqi_meta_claim_release(t.meta, claim);
-    tqi_meta_claim_release(t.meta, claim);
+    tqi_meta_claim_release(t.meta, SESSION, claim);
+    tqi_meta_claim_release(t.meta, SESSION, claim);
     assert_ptr_equal(tqi_meta_next_touched(t.meta), view);
     assert_int_equal(tqi_view_ready(view), 3);
     claim = table_take(&t, view, 3, taken);
     tqi_meta_claim_settle(t.meta, claim);
-    tqi_meta_claim_release(t.meta, claim);
+    tqi_meta_claim_release(t.meta, SESSION, claim);
     assert_int_equal(tqi_view_ready(view), 0);
 
     tqi_view_rele(view);
@@ -229,6 +230,45 @@ static void test_keys_and_clear(void **state)
     table_close(&t);
 }
 
+static int refuse(const tqi_result *result, void *arg, tq_error *err)
+{
+    *(size_t *)arg = result->batch.n;
+    assert_non_null(result->batch.indexes);
+    assert_non_null(result->batch.incarnations);
+    return tqi_error_set(err, TQ_EINVAL, "refused");
+}
+
+static void a_result_that_is_not_accepted_changes_nothing(void **state)
+{
+    static const char *const keys[] = {"a", "b", "c"};
+    table t;
+    size_t seen = 0;
+    tqi_result r = {0};
+    tqi_batch batch = {.partition = "p", .n = 3, .keys = keys};
+    tqi_publish publish = {.batch = &batch,
+                           .naming = TQI_BY_KEY,
+                           .create = true,
+                           .session = SESSION,
+                           .accept = refuse,
+                           .accept_arg = &seen};
+
+    (void)state;
+    table_open(&t);
+    assert_int_equal(tqi_meta_publish(t.meta, &publish, &r, &t.err), TQ_EINVAL);
+    assert_string_equal(t.err.message, "refused");
+    assert_int_equal(seen, 3);
+    assert_null(r.arena);
+    assert_null(tqi_meta_find_partition(t.meta, "p"));
+    table_assert_empty(&t);
+    publish.accept = NULL;
+    assert_int_equal(tqi_meta_publish(t.meta, &publish, &r, &t.err), TQ_OK);
+    assert_int_equal(r.batch.indexes[0], 0);
+    tqi_result_fini(&r);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -236,6 +276,7 @@ int main(void)
         cmocka_unit_test(test_by_index),
         cmocka_unit_test(test_claim),
         cmocka_unit_test(test_keys_and_clear),
+        cmocka_unit_test(a_result_that_is_not_accepted_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,7 +54,7 @@ static int publish(table *t, one *o, tqi_result *result)
         .blocks = &block,
         .n_blocks = 1,
     };
-    tqi_publish p = {&batch, o->naming, true, SESSION};
+    tqi_publish p = {.batch = &batch, .naming = o->naming, .create = true, .session = SESSION};
     int rc;
 
     assert_int_equal(tqi_meta_lease(t->meta, SESSION, t->owner, 1, &block.id, &t->err), TQ_OK);
@@ -268,7 +268,7 @@ static void a_field_may_not_be_there_twice_nor_an_unknown_block(void **state)
     tqi_run run = {1, 1, 0};
     tqi_batch batch = {
         .partition = "p", .n = 1, .fields = fields, .n_fields = 2, .blocks = blocks, .n_blocks = 2};
-    tqi_publish p = {&batch, TQI_NEW, false, SESSION};
+    tqi_publish p = {.batch = &batch, .naming = TQI_NEW, .session = SESSION};
     uint64_t first;
 
     (void)state;

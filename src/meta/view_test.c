@@ -78,7 +78,7 @@ static void a_held_view_survives_its_partition(void **state)
     assert_int_equal(consumed, 0);
     /* The old claim has nothing to give back. */
     (void)table_take(&t, view, 4, (uint32_t[4]){0});
-    tqi_meta_claim_release(t.meta, claim);
+    tqi_meta_claim_release(t.meta, SESSION, claim);
     assert_int_equal(tqi_view_ready(view), 0);
     tqi_view_rele(view);
     table_clear(&t, "p");
@@ -105,7 +105,9 @@ static void views_of_a_task_share_consumption(void **state)
     assert_int_equal(tqi_view_ready(other), 5);
     while (tqi_meta_next_touched(t.meta) != NULL) {
     }
-    tqi_meta_claim_release(t.meta, claim);
+    tqi_meta_claim_release(t.meta, SESSION + 1, claim);
+    assert_int_equal(tqi_view_ready(both), 2);
+    tqi_meta_claim_release(t.meta, SESSION, claim);
     assert_int_equal(tqi_view_ready(both), 5);
     assert_non_null(tqi_meta_next_touched(t.meta));
     assert_non_null(tqi_meta_next_touched(t.meta));
@@ -135,7 +137,7 @@ static void a_claim_gives_back_only_what_is_still_its_own(void **state)
                      TQ_OK);
     table_new(&t, "p", 1, ab, 2, NULL); /* the same index, not claimed */
     later = table_take(&t, view, 1, taken + 1);
-    tqi_meta_claim_release(t.meta, claim);
+    tqi_meta_claim_release(t.meta, SESSION, claim);
     assert_int_equal(tqi_view_ready(view), 3);
     tqi_meta_claim_settle(t.meta, later);
     /* After a reset and another claim, the first claim has no say. */
@@ -143,16 +145,16 @@ static void a_claim_gives_back_only_what_is_still_its_own(void **state)
     assert_int_equal(tqi_meta_reset_consumption(t.meta, "p", "", &t.err), TQ_OK);
     assert_int_equal(tqi_view_ready(view), 4);
     later = table_take(&t, view, 4, taken);
-    tqi_meta_claim_release(t.meta, claim);
+    tqi_meta_claim_release(t.meta, SESSION, claim);
     assert_int_equal(tqi_view_ready(view), 0);
-    tqi_meta_claim_release(t.meta, later);
+    tqi_meta_claim_release(t.meta, SESSION, later);
     assert_int_equal(tqi_view_ready(view), 4);
     /* The end of the session gives back what was not settled. */
     later = table_take(&t, view, 2, taken);
     tqi_meta_claim_settle(t.meta, table_take(&t, view, 1, taken));
     tqi_meta_session_end(t.meta, SESSION, true);
     assert_int_equal(tqi_view_ready(view), 3);
-    tqi_meta_claim_release(t.meta, later);
+    tqi_meta_claim_release(t.meta, SESSION, later);
     tqi_view_rele(view);
     table_clear(&t, "p");
     table_assert_empty(&t);

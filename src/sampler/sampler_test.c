@@ -192,7 +192,7 @@ static void grpo_keeps_the_pick_of_a_rank(void **state)
     assert_int_equal(c.r.claim, 0);
     assert_int_equal(tqi_view_ready(c.view), 2);
     /* Another rank may have them by now: they do not go back to free. */
-    tqi_meta_claim_release(c.t.meta, first);
+    tqi_meta_claim_release(c.t.meta, SESSION, first);
     assert_int_equal(tqi_view_ready(c.view), 2);
     clear_one(&c, 1);
     assert_int_equal(claim(&c, "grpo_group_n", 2, step), TQ_OK);
