@@ -10,3 +10,8 @@ Where to start reading:
 * ``launch``   starts the processes, kills one, lets another join, counts
 * ``report``   the picture and the numbers at the end
 """
+
+import logging
+
+# torch warns about a name of its own that tensordict still uses; nobody here can do anything about it.
+logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
