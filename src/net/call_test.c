@@ -264,12 +264,17 @@ static void test_fatal(void **state)
     /* The same with nobody holding the channel: it closes, and nothing is left. */
     tqi_connector *own = testing_connector(&testing_token, 0);
     tqi_channel *other = testing_channel(own, server.endpoint);
-    testing_call last = {0};
+    testing_call last = {0}, garbled = {0};
     testing_claim(other, &last, false, -1);
-    testing_until(&server.n_waiting, 1);
-    tqi_channel_rele(other);
+    testing_claim(other, &garbled, false, -1);
+    testing_until(&server.n_waiting, 2);
+    garbled.call->garbled = true; /* its answer could not be read: it is not asked for again */
     tqi_channel_fatal(other, &err);
+    assert_int_equal(garbled.status, TQ_EAUTH);
+    assert_int_equal(garbled.orphans_freed, 1);
     assert_int_equal(last.status, TQ_EAUTH);
+    assert_int_equal(last.orphans_freed, 0);
+    tqi_channel_rele(other);
     assert_int_equal(last.orphans_freed, 1);
     testing_connector_stop(own);
 }

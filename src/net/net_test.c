@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "net/serving.h"
 #include "net/testing.h"
 
 static void round_trip(const char *endpoint)
@@ -147,6 +148,12 @@ static void test_descriptors(void **state)
     assert_true(tqi_channel_local(channel));
     assert_true(server.local);
     assert_int_equal(tqi_session_pid(server.session), getpid());
+    /* That a process cannot be watched any more says nothing about its life. */
+    uv_poll_t *watch = &server.session->watch->poll;
+    watch->poll_cb(watch, UV_EBADF, 0);
+    assert_false(uv_is_active((uv_handle_t *)watch));
+    assert_int_equal(server.ended, 0);
+    assert_true(tqi_session_pidfd(server.session) >= 0);
     assert_string_equal(tqi_session_name(server.session), "tester");
     assert_string_equal(tqi_session_endpoint(server.session), "unix");
     for (uint32_t i = 0; i < N; i++) {
