@@ -13,8 +13,10 @@
  *   - The callback runs on the client's own thread, or on the thread that cancels or closes; it must not block, and may
  *     start other operations, but not on the op that it ends (free it, or start it again after the callback).
  *   - tq_op_cancel may be called at any time from any thread, and repeated.  The op still ends exactly once: with
- *     TQ_ECANCELED, or with its result when that was already on its way.  (A claim that ends so has its samples.)
- *   - tq_op_free on an op that is not done cancels it and waits for it; in its own callback it is allowed.
+ *     TQ_ECANCELED, or with its result when that was already on its way.  A claim that was cancelled before its answer
+ *     was there gives the samples back and ends with TQ_ECANCELED; one that ends with TQ_OK has its samples.
+ *   - tq_op_free on an op that is not done cancels it and waits for it; in its own callback it is allowed.  In the
+ *     callback of another op it does not wait: the op is freed once it has ended, and its callback is not called.
  *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything else
  *     (names, keys, shapes, meta) is copied before the call returns.
  *

@@ -17,7 +17,6 @@ from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
 from .config import Config, defaults, merge, of_map
 from .encoding import Decoder, Encoder
 from .errors import (
-    CanceledError,
     ClosedError,
     InvalidArgumentError,
     RowCountError,
@@ -63,7 +62,7 @@ class TransferQueueClient:
         self._info = controller_info
         self._given = of_map(dict(config or {}))
         self._python: ManagedStorage | None = None
-        self._orphans: dict[tuple[Any, ...], Op] = {}
+        self._given_up: dict[Op, tuple[Any, ...]] = {}
         self._core = self._connect()
         self.config: Config = self._final_config()
 
@@ -127,7 +126,7 @@ class TransferQueueClient:
 
     def close(self) -> None:
         """End all calls with ClosedError and leave the system.  May be repeated."""
-        self._orphans.clear()
+        self._given_up.clear()
         python, self._python = self._python, None
         if python is not None:
             python.manager.close()
@@ -187,34 +186,47 @@ class TransferQueueClient:
                 timeout=timeout or 0.0,
             )
 
-        key = (partition_id, tuple(fields), batch_size, task_name, mode, sampler)
         try:
-            meta = yield from self._claim(key, start)
+            if mode == "fetch":
+                key = (partition_id, tuple(fields), batch_size, task_name, sampler)
+                meta: Meta = yield from self._claim(key, start)
+            else:
+                meta = yield start()
         except TryAgainError:
             return BatchMeta.empty()
         return BatchMeta._wrap([meta])
 
     def _claim(self, key: tuple[Any, ...], start: Callable[[], Op]) -> Steps[Meta]:
-        """Claim; first take what an earlier claim of the same kind, cancelled too late, has got."""
-        earlier = self._orphans.pop(key, None)
-        if earlier is not None:
-            try:
-                return (yield from self._watched(key, earlier))
-            except (CanceledError, ClosedError):
-                logger.debug("claim %s: the earlier one was cancelled in time", key)
-        return (yield from self._watched(key, start()))
+        """Claim samples.
 
-    def _watched(self, key: tuple[Any, ...], op: Op) -> Steps[Meta]:
-        """Wait for a claim; one that the caller gives up waiting for is kept for the next one."""
+        A claim that its caller gives up gives them back, unless it has just ended: then what it got is left
+        for the next claim of the same kind.
+        """
+        left = self._left_over(key)
+        if left is not None:
+            return left
+        op = start()
         try:
             meta: Meta = yield op
         except TransferQueueError:
             raise
         except BaseException:
             op.cancel()
-            self._orphans[key] = op
+            for other in list(self._given_up):
+                if other.done() and _outcome(other) is None:
+                    self._given_up.pop(other, None)
+            self._given_up[op] = key
             raise
         return meta
+
+    def _left_over(self, key: tuple[Any, ...]) -> Meta | None:
+        """Take what a claim of the same kind got that was given up too late."""
+        for op, kind in list(self._given_up.items()):
+            if kind == key and op.done() and self._given_up.pop(op, None) is not None:
+                meta = _outcome(op)
+                if meta is not None:
+                    return meta
+        return None
 
     def _insert(
         self, data_fields: Sequence[str], batch_size: int, partition_id: str
@@ -555,6 +567,15 @@ class TransferQueueClient:
 
 
 AsyncTransferQueueClient = TransferQueueClient
+
+
+def _outcome(op: Op) -> Meta | None:
+    """Metadata that a claim ended with, None after an error."""
+    try:
+        meta: Meta = op.result()
+    except TransferQueueError:
+        return None
+    return meta
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -88,8 +88,7 @@ int tq_claim(tq_op *op, const tq_claim_args *args)
     return tqi_task_submit(op, &plain->task, code, &err);
 }
 
-/* ---------------------------------------------------------------------------------------- resolve
- * */
+/* -------------------------------------------------------------------------------------- resolve */
 
 static int claim_resolved(tq_op *op, const tqi_task *task, const ProtobufCMessage *message,
                           tq_error *err)
@@ -141,8 +140,7 @@ int tq_resolve(tq_op *op, const tq_resolve_args *args)
     return tqi_task_submit(op, &plain->task, code, &err);
 }
 
-/* ---------------------------------------------------------------------------------------- reserve
- * */
+/* -------------------------------------------------------------------------------------- reserve */
 
 static int claim_reserved(tq_op *op, const tqi_task *task, const ProtobufCMessage *message,
                           tq_error *err)

@@ -30,8 +30,7 @@ typedef struct tqi_runtime tqi_runtime;
 typedef struct tqi_task tqi_task;
 typedef struct tqi_collector tqi_collector;
 
-/* ---------------------------------------------------------------------------------------- client
- * */
+/* --------------------------------------------------------------------------------------- client */
 
 /* Options of tq_client_open, copied; a forked child opens with them again. */
 typedef struct tqi_saved_options {
@@ -67,8 +66,7 @@ void tqi_client_rele(tq_client *client);
 /* Wakes the loop thread; with the lock held. */
 void tqi_client_wake(tq_client *client);
 
-/* ---------------------------------------------------------------------------------------- runtime
- * */
+/* -------------------------------------------------------------------------------------- runtime */
 
 typedef enum tqi_runtime_state {
     TQI_RUNTIME_OPENING = 0,
@@ -152,8 +150,7 @@ void tqi_pool_lock(void);
 void tqi_pool_unlock(void);
 void tqi_pool_forked(void);
 
-/* ----------------------------------------------------------------------------------------
- * operations */
+/* ----------------------------------------------------------------------------------- operations */
 
 /* op->state */
 #define TQI_OP_DONE   0u /* or never started */
@@ -239,6 +236,9 @@ int tqi_task_call_args(tqi_task *task, tqi_call_args *args,
 /* Called by the loop thread for queued ops and cancels. */
 void tqi_task_begin(tqi_runtime *rt, tqi_task *task);
 void tqi_task_cancel(tqi_task *task);
+/* Whether a busy op was asked to end early, even if the loop has not come to that yet; loop thread.
+ */
+bool tqi_op_canceled(tq_op *op);
 /* Runs the callbacks that are due. */
 void tqi_op_flush(tqi_runtime *rt);
 /* Milliseconds from now to a deadline, for the wire: at least 1; 0 for none. */
@@ -246,8 +246,7 @@ uint64_t tqi_remaining_ms(uint64_t deadline);
 /* Sends ids back to the controller; nothing is told about it. */
 void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n);
 
-/* ---------------------------------------------------------------------------------------- plain
- * requests */
+/* ------------------------------------------------------------------------------- plain requests */
 
 /* Reads a checked reply into the op; an error ends the op with it. */
 typedef int (*tqi_decode_fn)(tq_op *op, const tqi_task *task, const ProtobufCMessage *reply,
@@ -264,7 +263,7 @@ typedef struct tqi_plain {
     const char *partition; /* for the decoder */
     size_t n;              /* for the decoder: rows or names asked for */
     bool quiet_timeout;    /* a deadline is no error: decode is called with NULL */
-    bool claim;            /* a late answer is released */
+    bool claim;            /* an answer that nobody wants any more is released */
 } tqi_plain;
 
 /* Makes one with an empty message; NULL with *code set, which is then what the call returns. */

@@ -47,7 +47,8 @@ static void fork_quiesce(tq_client *client)
     until.tv_nsec += FORK_WAIT_NS;
     until.tv_sec += until.tv_nsec / 1000000000L;
     until.tv_nsec %= 1000000000L;
-    while (!rt->quiet) {
+    /* The lock is given up while waiting: another thread may have freed it. */
+    while (client->runtime == rt && !rt->quiet) {
         if (pthread_cond_timedwait(&client->changed, &client->lock, &until) == ETIMEDOUT) {
             break;
         }

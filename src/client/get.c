@@ -48,8 +48,7 @@ static void get_done(tqi_get *get)
     tqi_task_finish(&get->task, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------- resolve
- * */
+/* -------------------------------------------------------------------------------------- resolve */
 
 /* The answer is about the same samples and has all fields. */
 static int get_check(const tqi_get *get, const tq_meta *meta, tq_error *err)
@@ -119,8 +118,7 @@ static void get_resolve(tqi_get *get)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- blocks
- * that are gone */
+/* ------------------------------------------------------------------------- blocks that are gone */
 
 static bool get_present(const tq_block *block, const tq_owner_info *owners, size_t n)
 {
@@ -175,7 +173,7 @@ static int get_keep_gone(tqi_get *get, const uint32_t *gone, uint32_t n, tq_erro
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- read */
+/* ----------------------------------------------------------------------------------------- read */
 
 void tqi_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
                     const uint32_t *gone, uint32_t n_gone)

@@ -21,8 +21,7 @@ static bool plan_placed(uint32_t block)
     return block != TQI_CELL_NONE && block < TQI_CELL_MARKS;
 }
 
-/* ---------------------------------------------------------------------------------------- naming
- * what is missing */
+/* ----------------------------------------------------------------------- naming what is missing */
 
 #define PLAN_NAMED 5 /* samples named per field, and fields named */
 
@@ -131,8 +130,7 @@ bool tqi_get_still_gone(const tqi_get *get, tq_error *err)
     return false;
 }
 
-/* ----------------------------------------------------------------------------------------
- * destination columns */
+/* -------------------------------------------------------------------------- destination columns */
 
 static int plan_dims(tq_data *data, const tqi_cells *cells, size_t rows, tq_data_column *column,
                      tq_error *err)
@@ -242,8 +240,7 @@ static int plan_column(tqi_get *get, size_t c, bool *opaque, tq_error *err)
     return column->data ? TQ_OK : tqi_error_nomem(err, "the rows that are read");
 }
 
-/* ---------------------------------------------------------------------------------------- ranges
- * */
+/* --------------------------------------------------------------------------------------- ranges */
 
 static int plan_ranges(tqi_get *get, size_t c, tq_error *err)
 {

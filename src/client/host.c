@@ -69,8 +69,7 @@ static host_call host_end(host_call *call)
     return made;
 }
 
-/* ---------------------------------------------------------------------------------------- lease,
- * abandon */
+/* ------------------------------------------------------------------------------- lease, abandon */
 
 static void host_leased(tqi_call *call, tqi_answer *answer, void *arg)
 {
@@ -148,8 +147,7 @@ static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n)
     tqi_abandon(host_runtime(host), ids, n);
 }
 
-/* ---------------------------------------------------------------------------------------- owners
- * */
+/* --------------------------------------------------------------------------------------- owners */
 
 static uint64_t host_counter(const Tq__OwnerInfo *info, const char *name)
 {
@@ -219,7 +217,7 @@ void tqi_owners(tqi_runtime *rt, uint64_t deadline, host_owners_fn done, void *a
     host_owners(&rt->host, false, deadline, done, arg);
 }
 
-/* ---------------------------------------------------------------------------------------- work */
+/* ----------------------------------------------------------------------------------------- work */
 
 typedef struct host_job {
     uv_work_t work;

@@ -9,8 +9,7 @@
 
 #include "base/error.h"
 
-/* ---------------------------------------------------------------------------------------- progress
- * */
+/* ------------------------------------------------------------------------------------- progress */
 
 static int lists_progress(tq_op *op, bool known, const uint32_t *indexes, size_t n,
                           const ProtobufCBinaryData *flags, size_t columns, tq_error *err)

@@ -24,8 +24,7 @@ static size_t sel_row(const sel_part *part, size_t i)
     return part->rows ? part->rows[i] : i;
 }
 
-/* ---------------------------------------------------------------------------------------- shapes
- * */
+/* --------------------------------------------------------------------------------------- shapes */
 
 static bool sel_same_shape(const tqi_cells *a, const tqi_cells *b)
 {
@@ -172,8 +171,7 @@ static int sel_field(tq_meta *out, tqi_cells *to, const sel_part *parts,
     return code ? code : sel_opaque(out, to, parts, from, n_parts);
 }
 
-/* ---------------------------------------------------------------------------------------- names
- * and tags */
+/* ------------------------------------------------------------------------------- names and tags */
 
 static int sel_texts(tq_meta *out, const sel_part *parts, size_t n_parts, bool groups,
                      const char ***to)
@@ -280,8 +278,7 @@ static int sel_names(tq_meta *out, const sel_part *parts, size_t n_parts)
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------- select
- * */
+/* --------------------------------------------------------------------------------------- select */
 
 int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
                    const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
@@ -328,8 +325,7 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- concat
- * */
+/* --------------------------------------------------------------------------------------- concat */
 
 static int sel_blocks(tq_meta *out, sel_part *parts, size_t n_parts)
 {

@@ -29,8 +29,7 @@ static int wire_nomem(wire_in *in)
     return tqi_error_nomem(in->err, "metadata");
 }
 
-/* ---------------------------------------------------------------------------------------- blocks
- * */
+/* --------------------------------------------------------------------------------------- blocks */
 
 static int wire_block(wire_in *in, const Tq__Block *from, char **owners, tq_block *to)
 {
@@ -84,8 +83,7 @@ static int wire_blocks(wire_in *in)
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- shapes
- * */
+/* --------------------------------------------------------------------------------------- shapes */
 
 static int wire_uniform(wire_in *in, const Tq__Field *from, tqi_cells *to)
 {
@@ -144,7 +142,7 @@ static int wire_ragged(wire_in *in, const Tq__Field *from, tqi_cells *to)
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- runs */
+/* ----------------------------------------------------------------------------------------- runs */
 
 static int wire_run_cells(wire_in *in, const Tq__Field *from, tqi_cells *to, size_t row, size_t run)
 {
@@ -287,8 +285,7 @@ static int wire_field(wire_in *in, const Tq__Field *from, tqi_cells *to)
     return code ? code : wire_runs(in, from, to);
 }
 
-/* ---------------------------------------------------------------------------------------- names
- * and tags */
+/* ------------------------------------------------------------------------------- names and tags */
 
 static int wire_tag(wire_in *in, const Tq__Tag *from, tq_meta_tag *to, uint64_t **starts)
 {

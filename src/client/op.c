@@ -14,7 +14,8 @@
  *     start, cancel and free ops, and may fork.
  *   - tq_op_free in the op's own callback frees it there; the loop thread learns it through
  *     op->freed and forgets the op.  On another thread it waits until the callback has returned.
- *     In a callback of another op it cannot wait: the op is cancelled and freed when it has ended.
+ *     In a callback of another op it cannot wait: the op is cancelled and freed when it has ended,
+ *     and its callback is not called any more.
  *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread
  *     unlinks it under the lock and looks at the op only if it is BUSY then: nobody but itself can
  *     change that.  Free unlinks under the lock.
@@ -182,6 +183,16 @@ void tq_op_cancel(tq_op *op)
         tqi_client_wake(client);
     }
     pthread_mutex_unlock(&client->lock);
+}
+
+bool tqi_op_canceled(tq_op *op)
+{
+    tq_client *client = op->client;
+    bool canceled;
+    pthread_mutex_lock(&client->lock);
+    canceled = op->cancel_queued || op->task->canceled;
+    pthread_mutex_unlock(&client->lock);
+    return canceled;
 }
 
 bool tq_op_done(const tq_op *op)
@@ -355,7 +366,7 @@ void tqi_task_begin(tqi_runtime *rt, tqi_task *task)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- end */
+/* ------------------------------------------------------------------------------------------ end */
 
 void tqi_task_end(tqi_task *task, const tq_error *err)
 {
@@ -421,7 +432,7 @@ static void op_call_back(tqi_runtime *rt, tq_op *op)
     op->ender = pthread_self();
     op->freed = &freed;
     atomic_fetch_xor_explicit(&op->state, TQI_OP_BUSY | TQI_OP_ENDING, memory_order_acq_rel);
-    if (op->done) {
+    if (op->done && !op->free_when_done) {
         op->done(op, op->arg);
     }
     if (!freed) {
@@ -453,8 +464,7 @@ void tqi_op_flush(tqi_runtime *rt)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- requests
- * and cancel */
+/* -------------------------------------------------------------------------- requests and cancel */
 
 uint64_t tqi_remaining_ms(uint64_t deadline)
 {

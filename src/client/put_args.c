@@ -17,8 +17,7 @@ static int put_nomem(tq_error *err)
     return tqi_error_nomem(err, "a put");
 }
 
-/* ---------------------------------------------------------------------------------------- which
- * samples */
+/* -------------------------------------------------------------------------------- which samples */
 
 static int put_by_meta(tqi_put *put, const tq_put_args *args, tq_error *err)
 {
@@ -80,8 +79,7 @@ static int put_samples(tqi_put *put, const tq_put_args *args, tq_error *err)
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------- columns
- * */
+/* -------------------------------------------------------------------------------------- columns */
 
 static int put_check_column(const tqi_put *put, const tq_column *column, tq_dtype *dtype,
                             tq_error *err)
@@ -336,7 +334,7 @@ static int put_columns(tqi_put *put, const tq_put_args *args, bool notify,
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- tags */
+/* ----------------------------------------------------------------------------------------- tags */
 
 static int put_tag(tqi_put *put, const tq_tag *from, Tq__Tag *to, tq_error *err)
 {

@@ -49,6 +49,7 @@ static void request_orphan_free(void *arg)
     (void)arg;
 }
 
+/* The reply is acknowledged after this returns: until then a release finds the claim. */
 static void request_answered(tqi_task *task, tqi_answer *answer)
 {
     tqi_plain *plain = (tqi_plain *)task;
@@ -59,7 +60,9 @@ static void request_answered(tqi_task *task, tqi_answer *answer)
         tqi_task_finish(task, answer->error);
         return;
     }
-    if (plain->decode) {
+    if (plain->claim && tqi_op_canceled(task->op)) {
+        code = tqi_error_set(&err, TQ_ECANCELED, "cancelled");
+    } else if (plain->decode) {
         code = plain->decode(task->op, task, answer->reply, &err);
     }
     if (code != TQ_OK) {

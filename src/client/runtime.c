@@ -123,8 +123,7 @@ static void rt_on_async(uv_async_t *async)
     rt_drain(async->data);
 }
 
-/* ---------------------------------------------------------------------------------------- waiting
- * for the opening */
+/* ---------------------------------------------------------------------- waiting for the opening */
 
 static void rt_on_wait(uv_timer_t *timer)
 {
@@ -193,7 +192,7 @@ void tqi_runtime_ready(tqi_runtime *rt)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- stop */
+/* ----------------------------------------------------------------------------------------- stop */
 
 void tqi_runtime_stop(tqi_runtime *rt, const tq_error *err)
 {
@@ -307,8 +306,7 @@ static void rt_on_check(uv_check_t *check)
     rt_between(check->data);
 }
 
-/* ---------------------------------------------------------------------------------------- thread
- * */
+/* --------------------------------------------------------------------------------------- thread */
 
 static void *rt_main(void *arg)
 {

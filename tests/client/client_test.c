@@ -33,8 +33,7 @@ static int teardown(void **state)
 static const tq_dtype f32 = {TQ_FLOAT, 32};
 static const tq_dtype i64 = {TQ_INT, 64};
 
-/* ---------------------------------------------------------------------------------------- round
- * trips */
+/* ---------------------------------------------------------------------------------- round trips */
 
 static void test_config(void **state)
 {
@@ -262,8 +261,7 @@ static void test_tags(void **state)
     assert_int_equal(tq_meta_size(tq_op_meta(op)), 0);
 }
 
-/* ---------------------------------------------------------------------------------------- claims
- * */
+/* --------------------------------------------------------------------------------------- claims */
 
 static void test_claim_waits(void **state)
 {
@@ -316,8 +314,7 @@ static void test_claim_ends(void **state)
     assert_int_equal(tq_op_status(op)->waiting, 0);
 }
 
-/* ---------------------------------------------------------------------------------------- opaque
- * cells, lists */
+/* -------------------------------------------------------------------------- opaque cells, lists */
 
 static void test_notify(void **state)
 {

@@ -5,6 +5,7 @@
 #include "system.h"
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -128,6 +129,101 @@ static void test_cancel_or_complete(void **state)
     tq_op_free(put);
 }
 
+/* A callback that holds the loop thread up until it is let go. */
+typedef struct gate {
+    sem_t entered;
+    sem_t open;
+} gate;
+
+static void gate_done(tq_op *op, void *arg)
+{
+    gate *g = arg;
+    (void)op;
+    sem_post(&g->entered);
+    sem_wait(&g->open);
+}
+
+/* Whether the only sample of the partition was consumed by the task. */
+static bool is_consumed(tq_op *op)
+{
+    expect_ok(op, tq_consumption(op, "p", "t"));
+    assert_int_equal(tq_op_progress(op)->n, 1);
+    return tq_op_progress(op)->flags[0];
+}
+
+/* A claim is cancelled when its answer is on its way, or was received: the samples go back. */
+static void test_cancel_gives_back(void **state)
+{
+    int64_t value = 7;
+    tq_slice slice = {&value, sizeof value};
+    tq_client *other = system_open(&sys, 10);
+    tq_op *theirs = tq_op_alloc(other, NULL, NULL);
+    tq_op *claim = tq_op_alloc(client, NULL, NULL);
+    tq_op *holder;
+    gate g;
+    (void)state;
+
+    sem_init(&g.entered, 0, 0);
+    sem_init(&g.open, 0, 0);
+    holder = tq_op_alloc(client, gate_done, &g);
+    assert_int_equal(start_claim(claim), TQ_OK);
+    assert_int_equal(tq_list_partitions(holder), TQ_OK);
+    sem_wait(&g.entered); /* the claim waits at the controller, and the loop thread here */
+    expect_ok(theirs, start_put(theirs, &value, &slice));
+    assert_true(is_consumed(theirs));
+    tq_op_cancel(claim);
+    sem_post(&g.open);
+    assert_int_equal(tq_op_wait(claim), TQ_ECANCELED);
+    assert_null(tq_op_meta(claim));
+    tq_op_free(holder);
+
+    /* In order after what gave it back. */
+    assert_false(is_consumed(claim));
+    expect_ok(theirs, start_claim(theirs));
+    assert_true(is_consumed(claim));
+    tq_op_free(claim);
+    tq_op_free(theirs);
+    tq_client_close(other);
+    sem_destroy(&g.entered);
+    sem_destroy(&g.open);
+}
+
+/* Claims are freed at any moment while samples are published: each sample is claimed once in the
+ * end. */
+static void test_free_keeps_samples(void **state)
+{
+    int64_t value = 7;
+    tq_slice slice = {&value, sizeof value};
+    tq_op *put = tq_op_alloc(client, NULL, NULL);
+    bool seen[ROUNDS] = {0};
+    tally t;
+    (void)state;
+
+    tally_init(&t, false);
+    for (int i = 0; i < ROUNDS; i++) {
+        tq_op *claim = tq_op_alloc(client, tally_done, &t);
+        assert_int_equal(start_put(put, &value, &slice), TQ_OK);
+        assert_int_equal(start_claim(claim), TQ_OK);
+        if (i % 3 == 0) {
+            tq_op_wait(put);
+        }
+        tq_op_free(claim);
+        assert_int_equal(tq_op_wait(put), TQ_OK);
+    }
+    assert_int_equal(t.calls, ROUNDS);
+    for (int left = ROUNDS - t.codes_ok; left > 0; left--) {
+        const uint32_t *indexes;
+        expect_ok(put, start_claim(put));
+        indexes = tq_meta_indexes(tq_op_meta(put));
+        assert_true(indexes[0] < ROUNDS);
+        assert_false(seen[indexes[0]]);
+        seen[indexes[0]] = true;
+    }
+    tq_op_set_timeout(put, 0.05);
+    expect_error(put, start_claim(put), TQ_ETIMEDOUT, "");
+    tq_op_free(put);
+}
+
 /* Nothing is lost between a cancelled claim and the table: each sample is claimed once, or still
  * there. */
 static void test_cancel_keeps_samples(void **state)
@@ -186,10 +282,12 @@ static void test_free_in_flight(void **state)
     assert_int_equal(t.codes_canceled, ROUNDS);
 }
 
-/* A chain: each callback starts another op, and the last one frees an op that waits. */
+/* A chain: each callback starts another op, and the last one frees an op that waits, whose own
+ * callback is then not called any more. */
 typedef struct chain {
     tally t;
     int left;
+    tq_client *client;
     tq_op *other;
 } chain;
 
@@ -197,12 +295,13 @@ static void chain_done(tq_op *op, void *arg)
 {
     chain *c = arg;
     if (c->left-- > 0) {
-        tq_op *next = tq_op_alloc(client, chain_done, c);
+        tq_op *next = tq_op_alloc(c->client, chain_done, c);
         assert_int_equal(tq_list_partitions(next), TQ_OK);
+        tq_op_free(op);
     } else {
         tq_op_free(c->other);
+        tally_done(op, &c->t);
     }
-    tq_op_free(op);
 }
 
 static void test_start_in_callback(void **state)
@@ -210,14 +309,17 @@ static void test_start_in_callback(void **state)
     chain c;
     tq_op *op;
     (void)state;
-    tally_init(&c.t, false);
+    tally_init(&c.t, true);
     c.left = 50;
-    c.other = tq_op_alloc(client, tally_done, &c.t);
+    c.client = system_open(&sys, 10);
+    c.other = tq_op_alloc(c.client, tally_done, &c.t);
     assert_int_equal(start_claim(c.other), TQ_OK);
-    op = tq_op_alloc(client, chain_done, &c);
+    op = tq_op_alloc(c.client, chain_done, &c);
     assert_int_equal(tq_list_partitions(op), TQ_OK);
     tally_wait(&c.t, 1);
-    assert_int_equal(c.t.codes_canceled, 1);
+    tq_client_close(c.client); /* ends all */
+    assert_int_equal(c.t.calls, 1);
+    assert_int_equal(c.t.codes_ok, 1);
 }
 
 static void test_busy(void **state)
@@ -346,7 +448,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_cancel_or_complete, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_cancel_gives_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_cancel_keeps_samples, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_free_keeps_samples, setup, teardown),
         cmocka_unit_test_setup_teardown(test_free_in_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_free_in_flight, setup, teardown),
         cmocka_unit_test_setup_teardown(test_start_in_callback, setup, teardown),

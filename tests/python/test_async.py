@@ -7,6 +7,8 @@ import gc
 import os
 import signal
 import threading
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
@@ -122,6 +124,50 @@ def test_timeouts_lose_no_samples(client: Any, pid: str) -> None:
         return set(seen)
 
     assert len(asyncio.run(asyncio.wait_for(main(), 60))) == 50
+
+
+def test_claims_cancelled_at_any_moment_lose_no_samples(client: Any, pid: str) -> None:
+    total, workers = 300, 12
+    random = Random(7)
+    seen: list[int] = []
+
+    async def consume(producing: asyncio.Future[None]) -> None:
+        while not producing.done():
+            claim = asyncio.ensure_future(client.async_get_meta(["x"], 1, pid, task_name="t"))
+            for _ in range(random.randrange(8)):
+                await asyncio.sleep(0)
+            claim.cancel()
+            with suppress(asyncio.CancelledError):
+                seen.extend((await claim).global_indexes)
+
+    async def produce() -> None:
+        for start in range(0, total, 3):
+            await client.async_put({"x": torch.arange(start, start + 3)}, partition_id=pid)
+
+    async def main() -> None:
+        producing = asyncio.ensure_future(produce())
+        await asyncio.gather(*(consume(producing) for _ in range(workers)))
+        await producing
+        # What cancelled claims gave back is claimed by one that nobody cancels.
+        while len(seen) < total:
+            seen.extend((await client.async_get_meta(["x"], 1, pid, task_name="t")).global_indexes)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert len(seen) == len(set(seen)) == total
+
+
+def test_cancelled_claims_of_different_kinds_keep_nothing(client: Any, pid: str) -> None:
+    async def main() -> None:
+        for task in range(50):
+            claim = client.async_get_meta(["x"], 1, pid, task_name=f"t{task}")
+            with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+                await asyncio.wait_for(claim, 0.001)
+            await client.async_get_partition_list()
+
+    live = _core.live()["op"]
+    asyncio.run(main())
+    gc.collect()
+    assert _core.live()["op"] <= live + 3
 
 
 def test_a_loop_that_ends_with_operations_in_flight(client: Any, pid: str) -> None:
