@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-/** Version of this interface. 1: open, close, put, get, owner, remove. */
+/** Version of this interface. 1: open, close, put, cancel, get, owner, remove, forked. */
 #define TQ_MANAGER_ABI 1
 /** Most block ids of one lease. */
 #define TQ_LEASE_MAX 256
@@ -144,13 +144,18 @@ typedef struct tq_storage_manager {
     void (*close)(void *state, void (*closed)(void *arg), void *arg);
     /** Stores a batch.  Required. */
     void (*put)(void *state, tq_put_job *job);
+    /** Asks to end a put early.  It still ends exactly once by put_finish, possibly before this returns: with
+     * TQ_ECANCELED when it stopped, else as if nobody had asked.  May be called again.  NULL: puts run to their end. */
+    void (*cancel)(void *state, tq_put_job *job);
     /** Reads ranges.  Required. */
     void (*get)(void *state, tq_get_job *job);
-    /** For a store without a process of its own: name of the shared owner that this client serves (its incarnation in
-     * *incarnation: the same for all clients of the same store).  NULL slot: owners register themselves. */
+    /** For a store without a process of its own: name of the shared owner that this client serves, with its incarnation
+     * in *incarnation: the same for all clients of the same store, not 0, and another one for every host->epoch, for
+     * block ids begin again with it.  Asked again whenever the client registers.  NULL slot: owners register
+     * themselves. */
     const char *(*owner)(void *state, uint64_t *incarnation);
-    /** Removes dead blocks, idempotently; required with `owner`. */
-    void (*remove)(void *state, const uint64_t *ids, size_t n,
+    /** Removes dead blocks that were leased under that incarnation, idempotently; required with `owner`. */
+    void (*remove)(void *state, uint64_t incarnation, const uint64_t *ids, size_t n,
                    void (*done)(const tq_error *err, void *arg), void *arg);
     /** Called in the child after fork, before a new client is made: closes inherited descriptors.  May be NULL. */
     void (*forked)(void *state);

@@ -6,6 +6,10 @@
  * manager removes, and the next Collect says so.  Ids whose writer may still write (its session
  * ended, its process was not seen to) are removed at once and again when its writes must be over.
  * After an error the loop waits and registers again.
+ *
+ * Block ids begin again with every epoch of the controller, and with it the store's incarnation: the
+ * manager is asked for it at every registration, and what is left to remove of an earlier epoch is
+ * forgotten, for it went with that epoch.
  */
 #include "client/client.h"
 
@@ -23,6 +27,8 @@
 typedef struct collect_late {
     struct collect_late *next;
     uint64_t due;
+    uint64_t epoch; /* of the ids */
+    uint64_t incarnation;
     size_t n;
     uint64_t ids[];
 } collect_late;
@@ -30,10 +36,11 @@ typedef struct collect_late {
 struct tqi_collector {
     tqi_runtime *rt;
     const char *owner;
-    uint64_t incarnation;
-    uint64_t done;   /* notice up to which everything was removed */
-    uint64_t notice; /* being removed */
-    bool calling;    /* a request is in flight */
+    uint64_t incarnation; /* registered, or being so */
+    uint64_t epoch;       /* in which it was asked for */
+    uint64_t done;        /* notice up to which everything was removed */
+    uint64_t notice;      /* being removed */
+    bool calling;         /* a request is in flight */
     bool removing;
     bool removing_late;
     uint64_t *ids; /* being removed */
@@ -108,10 +115,19 @@ static void collect_late_removed(const tq_error *err, void *arg)
 /* Removes the oldest late ids once they are due. */
 static void collect_late_step(tqi_collector *c)
 {
-    collect_late *late = c->late;
+    collect_late *late;
     uint64_t now = tqi_now();
 
-    if (!late || c->removing_late) {
+    if (c->removing_late) {
+        return;
+    }
+    while (c->late && c->late->epoch != c->rt->host.epoch) {
+        late = c->late;
+        c->late = late->next;
+        free(late);
+    }
+    late = c->late;
+    if (!late) {
         return;
     }
     if (late->due > now) {
@@ -119,7 +135,8 @@ static void collect_late_step(tqi_collector *c)
         return;
     }
     c->removing_late = true;
-    c->rt->manager->remove(c->rt->manager_state, late->ids, late->n, collect_late_removed, c);
+    c->rt->manager->remove(c->rt->manager_state, late->incarnation, late->ids, late->n,
+                           collect_late_removed, c);
 }
 
 static void collect_keep_late(tqi_collector *c, const uint64_t *ids, size_t n)
@@ -137,6 +154,8 @@ static void collect_keep_late(tqi_collector *c, const uint64_t *ids, size_t n)
     }
     late->next = NULL;
     late->due = tqi_now() + (uint64_t)COLLECT_LATE_MS * 1000000u;
+    late->epoch = c->epoch;
+    late->incarnation = c->incarnation;
     late->n = n;
     memcpy(late->ids, ids, n * sizeof *ids);
     while (*end) {
@@ -159,7 +178,7 @@ static void collect_removed(const tq_error *err, void *arg)
         collect_fail(c, err);
         return;
     }
-    c->done = c->notice;
+    c->done = c->notice; /* in another epoch: registering again begins anew */
     collect_next(c);
 }
 
@@ -219,6 +238,11 @@ static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
         collect_release(c);
         return;
     }
+    if (answer->epoch != c->epoch || c->epoch != c->rt->host.epoch) {
+        c->rejoin = true; /* ids of another epoch than the incarnation we have */
+        collect_next(c);
+        return;
+    }
     if (collect_ids(reply, c, &c->ids, &n, &err) != TQ_OK) {
         collect_fail(c, &err);
         return;
@@ -232,7 +256,7 @@ static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     c->removing = true;
-    c->rt->manager->remove(c->rt->manager_state, c->ids, n, collect_removed, c);
+    c->rt->manager->remove(c->rt->manager_state, c->incarnation, c->ids, n, collect_removed, c);
 }
 
 static void collect_next(tqi_collector *c)
@@ -279,8 +303,30 @@ static void collect_registered(tqi_call *call, tqi_answer *answer, void *arg)
         collect_fail(c, answer->error);
         return;
     }
+    if (answer->epoch != c->epoch) {
+        /* It was sent again to another controller than it was made for. */
+        c->rejoin = true;
+    }
     c->done = 0;
     collect_next(c);
+}
+
+/* The manager's owner, as it is in the epoch of now. */
+static int collect_ask(tqi_collector *c, tq_error *err)
+{
+    tqi_runtime *rt = c->rt;
+    uint64_t incarnation = 0;
+    const char *owner = rt->manager->owner(rt->manager_state, &incarnation);
+
+    if (!owner || !owner[0] || !rt->manager->remove) {
+        return tqi_error_set(err, TQ_EINTERNAL,
+                             "storage manager %s names no owner or cannot remove",
+                             rt->manager->type);
+    }
+    c->owner = owner;
+    c->incarnation = incarnation;
+    c->epoch = rt->host.epoch;
+    return TQ_OK;
 }
 
 static void collect_register(tqi_collector *c)
@@ -296,6 +342,10 @@ static void collect_register(tqi_collector *c)
 
     tq__register_owner__init(&message);
     if (c->stopping || c->calling || c->removing) {
+        return;
+    }
+    if (collect_ask(c, &err) != TQ_OK) {
+        collect_fail(c, &err);
         return;
     }
     c->rejoin = false;
@@ -317,12 +367,10 @@ int tqi_collector_start(tqi_runtime *rt, tq_error *err)
         return tqi_error_nomem(err, "the collector");
     }
     c->rt = rt;
-    c->owner = rt->manager->owner(rt->manager_state, &c->incarnation);
-    if (!c->owner || !c->owner[0] || !rt->manager->remove) {
+    int code = collect_ask(c, err);
+    if (code != TQ_OK) {
         free(c);
-        return tqi_error_set(err, TQ_EINTERNAL,
-                             "storage manager %s names no owner or cannot remove",
-                             rt->manager->type);
+        return code;
     }
     uv_timer_init(&rt->loop, &c->retry);
     uv_timer_init(&rt->loop, &c->late_timer);

@@ -32,7 +32,7 @@ static void wait_answer(tqi_unit *unit, tqi_request *request, const tqi_store_pl
         slots[i] = places[i].slot;
         tqi_store_set_user(unit->store, places[i].id, (void *)(uintptr_t)writer->number);
     }
-    writer->blocks += n;
+    writer->reserved += n;
     reply.offset = offsets;
     reply.n_offset = n;
     reply.slot = slots;

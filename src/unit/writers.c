@@ -10,16 +10,13 @@
  * Blocks of all others wait in their writer's list.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/buf.h"
 #include "unit/internal.h"
-
-#ifndef SYS_pidfd_open
-#define SYS_pidfd_open 434
-#endif
 
 int tqi_writer_open(tqi_unit *unit, tqi_session *session)
 {
@@ -89,8 +86,8 @@ void tqi_writer_free_block(tqi_unit *unit, uint64_t id)
     if (!tqi_store_free_block(unit->store, id) || writer == NULL) {
         return;
     }
-    writer->blocks--;
-    if (writer->session == NULL && writer->blocks == 0) {
+    writer->reserved--;
+    if (writer->session == NULL && writer->reserved == 0) {
         writer_forget(writer);
     }
 }
@@ -130,9 +127,17 @@ static void writer_finished(tqi_writer *writer)
 
 static void writer_exited(uv_poll_t *poll, int status, int events)
 {
-    (void)status;
+    tqi_writer *writer = poll->data;
+
     (void)events;
-    writer_finished(poll->data);
+    if (status < 0) {
+        /* The watch failed, which says nothing about the process. */
+        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay: %s",
+                writer->unit->name, uv_strerror(status));
+        uv_poll_stop(poll);
+        return;
+    }
+    writer_finished(writer);
 }
 
 void tqi_writer_end(tqi_writer *writer, bool dead)
@@ -140,7 +145,7 @@ void tqi_writer_end(tqi_writer *writer, bool dead)
     tqi_unit *unit = writer->unit;
 
     writer->session = NULL;
-    if (dead || !writer->mapped || writer->blocks == 0 || unit->closing) {
+    if (dead || !writer->mapped || writer->reserved == 0 || unit->closing) {
         writer_finished(writer);
         return;
     }
@@ -164,11 +169,18 @@ int tqi_writer_map(tqi_writer *writer, tq_error *err)
     if (writer->mapped) {
         return TQ_OK;
     }
-    uint64_t pid = tqi_session_pid(writer->session);
-    writer->pidfd = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0u);
+    int pidfd = tqi_session_pidfd(writer->session);
+    if (pidfd < 0) {
+        return tqi_error_set(err, TQ_EUNSUPPORTED,
+                             "unit '%s' cannot watch the process of session '%s'",
+                             writer->unit->name, tqi_session_name(writer->session));
+    }
+    /* A copy: the writer may outlive its session. */
+    writer->pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
     if (writer->pidfd < 0) {
-        return tqi_error_set(err, TQ_EUNSUPPORTED, "no pidfd of process %llu (errno %d)",
-                             (unsigned long long)pid, errno);
+        return tqi_error_set(err, TQ_EUNSUPPORTED,
+                             "no descriptor for the process of session '%s': %s",
+                             tqi_session_name(writer->session), strerror(errno));
     }
     writer->mapped = true;
     return TQ_OK;
@@ -179,7 +191,7 @@ void tqi_writers_forget(tqi_unit *unit)
     tqi_writer *writer, *next;
 
     HASH_ITER (hh, unit->writers, writer, next) {
-        writer->blocks = 0;
+        writer->reserved = 0;
         writer->n_deferred = 0;
         if (writer->session == NULL) {
             writer_forget(writer);

@@ -39,6 +39,7 @@ typedef struct dir_job {
     uint32_t n_gone;
     uint64_t *ids; /* of the remove */
     size_t n_ids;
+    uint64_t incarnation;
     void (*removed)(const tq_error *err, void *arg);
     void *arg;
     tq_error err;
@@ -247,7 +248,7 @@ static void dir_remove_work(void *arg)
     char file[1200];
 
     for (size_t i = 0; i < job->n_ids; i++) {
-        dir_file(job->state, job->state->host->epoch, job->ids[i], file, sizeof(file));
+        dir_file(job->state, job->incarnation, job->ids[i], file, sizeof(file));
         if (unlink(file) != 0 && errno != ENOENT) {
             dir_error(&job->err, TQ_EIO, "removing", file);
         }
@@ -263,7 +264,7 @@ static void dir_remove_done(void *arg)
     free(job);
 }
 
-static void dir_remove(void *state, const uint64_t *ids, size_t n,
+static void dir_remove(void *state, uint64_t incarnation, const uint64_t *ids, size_t n,
                        void (*done)(const tq_error *err, void *arg), void *arg)
 {
     dir_state *dir = state;
@@ -273,7 +274,12 @@ static void dir_remove(void *state, const uint64_t *ids, size_t n,
 
     if (job != NULL && copy != NULL) {
         memcpy(copy, ids, n * sizeof(*ids));
-        *job = (dir_job){.state = dir, .ids = copy, .n_ids = n, .removed = done, .arg = arg};
+        *job = (dir_job){.state = dir,
+                         .incarnation = incarnation,
+                         .ids = copy,
+                         .n_ids = n,
+                         .removed = done,
+                         .arg = arg};
         if (dir->host->work(dir->host, dir_remove_work, dir_remove_done, job) == TQ_OK) {
             return;
         }

@@ -268,8 +268,8 @@ void host_open(kit *k, host *h, const char *type, const char *config)
     kit_client_open(k, &h->client, -1);
     tqi_channel_on_open(h->client.controller, host_connected, h);
     tq__list_partitions__init(&message);
-    kit_start(&h->client, h->client.controller, TQI_LIST_PARTITIONS, &message, NULL, 0, NULL, 20,
-              &call);
+    kit_start(&h->client, h->client.controller, TQI_LIST_PARTITIONS, &message, NULL, 0, NULL,
+              KIT_LONG, &call);
     kit_end(&h->client, &call);
     assert_int_equal(call.status, TQ_OK);
     kit_call_free(&call);

@@ -232,7 +232,8 @@ uint64_t kit_lease(kit_client *client, int unit, uint32_t count, uint64_t *incar
     snprintf(name, sizeof(name), "unit-%d", unit);
     message.owner = name;
     message.count = count;
-    kit_start(client, client->controller, TQI_LEASE_BLOCKS, &message, NULL, 0, NULL, 20, &call);
+    kit_start(client, client->controller, TQI_LEASE_BLOCKS, &message, NULL, 0, NULL, KIT_LONG,
+              &call);
     kit_end(client, &call);
     if (call.status != TQ_OK) {
         print_error("lease: %s\n", call.error.message);
@@ -255,7 +256,8 @@ void kit_abandon(kit_client *client, const uint64_t *ids, size_t n)
     tq__abandon_blocks__init(&message);
     message.id = (uint64_t *)(uintptr_t)ids;
     message.n_id = n;
-    kit_start(client, client->controller, TQI_ABANDON_BLOCKS, &message, NULL, 0, NULL, 20, &call);
+    kit_start(client, client->controller, TQI_ABANDON_BLOCKS, &message, NULL, 0, NULL, KIT_LONG,
+              &call);
     kit_end(client, &call);
     assert_int_equal(call.status, TQ_OK);
     kit_call_free(&call);
@@ -275,7 +277,7 @@ void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds
     message.wait = wait;
     message.timeout_ms = timeout_ms;
     message.incarnation = incarnation;
-    kit_start(client, client->unit, TQI_UNIT_RESERVE, &message, NULL, 0, NULL, 50, call);
+    kit_start(client, client->unit, TQI_UNIT_RESERVE, &message, NULL, 0, NULL, KIT_LONG, call);
 }
 
 int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot,
@@ -312,7 +314,7 @@ int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, 
     message.n_slot = 1;
     message.size = &size;
     message.n_size = 1;
-    kit_start(client, client->unit, TQI_UNIT_WRITE, &message, &iov, 1, NULL, 20, &call);
+    kit_start(client, client->unit, TQI_UNIT_WRITE, &message, &iov, 1, NULL, KIT_LONG, &call);
     kit_end(client, &call);
     if (call.status != TQ_OK) {
         *err = call.error;
@@ -336,7 +338,7 @@ int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, ui
     message.n_offset = 1;
     message.size = &size;
     message.n_size = 1;
-    kit_start(client, client->unit, TQI_UNIT_READ, &message, NULL, 0, into, 20, &call);
+    kit_start(client, client->unit, TQI_UNIT_READ, &message, NULL, 0, into, KIT_LONG, &call);
     kit_end(client, &call);
     if (call.status == TQ_OK) {
         *gone = ((const Tq__UnitReadReply *)call.reply)->n_gone > 0;
@@ -354,7 +356,7 @@ void kit_stat(kit_client *client, uint64_t *used, uint64_t *blocks)
     kit_call call;
 
     tq__unit_stat__init(&message);
-    kit_start(client, client->unit, TQI_UNIT_STAT, &message, NULL, 0, NULL, 20, &call);
+    kit_start(client, client->unit, TQI_UNIT_STAT, &message, NULL, 0, NULL, KIT_LONG, &call);
     kit_end(client, &call);
     assert_int_equal(call.status, TQ_OK);
     *used = ((const Tq__UnitStatReply *)call.reply)->used;

@@ -31,6 +31,19 @@ void tqi_wait_end(tqi_wait **row, const tq_error *err)
     }
 }
 
+bool tqi_wait_leave(tqi_wait **row, tqi_wait *wait)
+{
+    tqi_wait *at;
+
+    DL_FOREACH (*row, at) {
+        if (at == wait) {
+            DL_DELETE(*row, wait);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---------------------------------------------------------------------------------------- endpoints */
 
 /* What of an endpoint list can be reached: sockets of the file system only on the same machine. */
@@ -296,6 +309,12 @@ int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *er
 
 /* ---------------------------------------------------------------------------------------- ids */
 
+/* Whether the controller may still know ids from there as ours. */
+static bool ids_known(const tqi_simple *simple, const tqi_ids_from *from)
+{
+    return from->epoch == simple->host->epoch && from->session == simple->session;
+}
+
 void tqi_link_drop_ids(tqi_link *link)
 {
     uint64_t *ids = malloc(link->ids_total * sizeof(*ids) + 1);
@@ -307,9 +326,7 @@ void tqi_link_drop_ids(tqi_link *link)
             ids[n++] = link->ids[i].first + k;
         }
     }
-    bool ours =
-        link->ids_epoch == link->simple->host->epoch && link->ids_session == link->simple->session;
-    if (n > 0 && ours) {
+    if (n > 0 && ids_known(link->simple, &link->ids_from)) {
         link->simple->host->abandon(link->simple->host, ids, n);
     }
     free(ids);
@@ -334,20 +351,24 @@ static int link_add_ids(tqi_link *link, uint64_t first, uint32_t count)
     return TQ_OK;
 }
 
-void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n)
+void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_ids_from *from)
 {
+    tq_manager_host *host = link->simple->host;
+
+    if (!ids_known(link->simple, from)) {
+        return;
+    }
+    if (!ids_known(link->simple, &link->ids_from) ||
+        from->incarnation != link->ids_from.incarnation) {
+        host->abandon(host, ids, n);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         if (link_add_ids(link, ids[i], 1) != TQ_OK) {
-            link->simple->host->abandon(link->simple->host, ids + i, n - i);
+            host->abandon(host, ids + i, n - i);
             return;
         }
     }
-}
-
-static bool link_ids_void(const tqi_link *link)
-{
-    return link->ids_epoch != link->simple->host->epoch ||
-           link->ids_session != link->simple->session;
 }
 
 static void link_leased(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg)
@@ -363,11 +384,11 @@ static void link_leased(const tq_error *err, uint64_t first, uint64_t incarnatio
     }
     link->leasing = false;
     if (err == NULL) {
-        if (link_ids_void(link) || link->ids_incarnation != incarnation) {
+        if (!ids_known(simple, &link->ids_from) || link->ids_from.incarnation != incarnation) {
             tqi_link_drop_ids(link);
-            link->ids_incarnation = incarnation;
-            link->ids_epoch = simple->host->epoch;
-            link->ids_session = simple->session;
+            link->ids_from = (tqi_ids_from){.incarnation = incarnation,
+                                            .epoch = simple->host->epoch,
+                                            .session = simple->session};
         }
         if (link_add_ids(link, first, query->count) != TQ_OK) {
             tqi_error_nomem(&failed, "block ids");
@@ -395,14 +416,13 @@ static void link_lease(tqi_link *link, uint64_t deadline)
                               query);
 }
 
-int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, uint64_t *incarnation, uint64_t deadline,
-                  tqi_wait *wait, tq_error *err)
+int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, uint64_t deadline,
+                  tqi_wait *wait)
 {
-    if (link->ids_total > 0 && link_ids_void(link)) {
+    if (link->ids_total > 0 && !ids_known(link->simple, &link->ids_from)) {
         tqi_link_drop_ids(link);
     }
     if (link->ids_total < n) {
-        (void)err;
         DL_APPEND(link->lease_waits, wait);
         if (!link->leasing) {
             link_lease(link, deadline);
@@ -411,17 +431,17 @@ int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, uint64_t *incarnation
     }
     size_t got = 0, range = 0;
     while (got < n) {
-        tqi_id_range *from = &link->ids[range];
-        while (got < n && from->count > 0) {
-            ids[got++] = from->first++;
-            from->count--;
+        tqi_id_range *first = &link->ids[range];
+        while (got < n && first->count > 0) {
+            ids[got++] = first->first++;
+            first->count--;
         }
-        range += from->count == 0;
+        range += first->count == 0;
     }
     link->n_ids -= range;
     memmove(link->ids, link->ids + range, link->n_ids * sizeof(*link->ids));
     link->ids_total -= n;
-    *incarnation = link->ids_incarnation;
+    *from = link->ids_from;
     if (link->ids_total < LINK_TOP_UP && !link->leasing) {
         link_lease(link, tqi_simple_try(2, 0, TQI_NEVER));
     }

@@ -8,6 +8,8 @@
  *
  * When the unit, or the controller, turns out to be another one than the ids were leased for (TQ_ESTALE), the list is
  * brought up to date and everything begins anew, a few times.
+ *
+ * A put that is cancelled stops where it waits; once its bytes are on their way it goes on to its end.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +28,7 @@ static void put_try(tqi_put *op);
 
 void tqi_put_free(tqi_put *op)
 {
+    DL_DELETE(op->simple->puts, op);
     if (op->mapping != NULL) {
         tqi_mapping_rele(op->mapping);
     }
@@ -46,6 +49,14 @@ void tqi_put_fail(tqi_put *op, const tq_error *err)
 
     tqi_put_free(op);
     host->put_finish(host, job, err, NULL, 0, NULL, 0);
+}
+
+static void put_end_cancelled(tqi_put *op)
+{
+    tq_error err = {0};
+
+    tqi_error_set(&err, TQ_ECANCELED, "the put was cancelled before its bytes were stored");
+    tqi_put_fail(op, &err);
 }
 
 /* ---------------------------------------------------------------------------------------- layout */
@@ -247,6 +258,10 @@ void tqi_put_failed_at(tqi_put *op, const tq_error *err)
 {
     tq_error why = *err;
 
+    if (op->cancelled) {
+        put_end_cancelled(op);
+        return;
+    }
     switch (err->code) {
     case TQ_EFULL:
         op->why = why;
@@ -280,6 +295,8 @@ static void put_waited(tqi_wait *wait, const tq_error *err)
 
     if (err != NULL) {
         tqi_put_failed_at(op, err);
+    } else if (op->cancelled) {
+        put_end_cancelled(op);
     } else {
         put_try(op);
     }
@@ -298,8 +315,9 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     tq_error err = {0};
 
     (void)call;
+    op->reserving = NULL;
     if (answer->status == TQ_EFULL) {
-        tqi_link_put_back(op->unit, op->ids, op->n_blocks); /* surely not used */
+        tqi_link_put_back(op->unit, op->ids, op->n_blocks, &op->from); /* surely not used */
     } else if (answer->status != TQ_OK) {
         host->abandon(host, op->ids, op->n_blocks);
     }
@@ -313,6 +331,11 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved %zu blocks, asked were %u",
                       op->unit->name, reply->n_offset, op->n_blocks);
         tqi_put_fail(op, &err);
+        return;
+    }
+    if (op->cancelled) {
+        host->abandon(host, op->ids, op->n_blocks);
+        put_end_cancelled(op);
         return;
     }
     memcpy(op->offsets, reply->offset, op->n_blocks * sizeof(*op->offsets));
@@ -331,7 +354,7 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
     message.size = op->sizes;
     message.n_size = op->n_blocks;
     message.adds_samples = op->job->adds_samples;
-    message.incarnation = op->incarnation;
+    message.incarnation = op->from.incarnation;
     message.wait = op->last && op->job->wait_when_full;
     if (message.wait && deadline != TQI_NEVER) {
         uint64_t now = tqi_now();
@@ -347,7 +370,7 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
         .done = put_reserved,
         .arg = op,
     };
-    return tqi_call_start(channel, &args, NULL, err);
+    return tqi_call_start(channel, &args, &op->reserving, err);
 }
 
 /* One step at a unit: whatever is missing is asked for, and put_waited comes back here. */
@@ -364,15 +387,15 @@ static void put_try(tqi_put *op)
         code = tqi_link_map(unit, put_deadline(op), &op->wait, &err);
     }
     if (code == TQ_OK) {
-        code = tqi_link_take(unit, op->ids, op->n_blocks, &op->incarnation, put_deadline(op),
-                             &op->wait, &err);
+        code = tqi_link_take(unit, op->ids, op->n_blocks, &op->from, put_deadline(op), &op->wait);
     }
     if (code == TQ_EAGAIN) {
         return;
     }
-    if (code == TQ_OK && unit->mapping != NULL && unit->mapping->incarnation != op->incarnation) {
+    if (code == TQ_OK && unit->mapping != NULL &&
+        unit->mapping->incarnation != op->from.incarnation) {
         /* Ids of another run of the unit than the memory we have: the newer one is asked for. */
-        tqi_link_put_back(unit, op->ids, op->n_blocks);
+        tqi_link_put_back(unit, op->ids, op->n_blocks, &op->from);
         tqi_link_unmap(unit);
         if (op->remaps++ < PUT_RESTARTS) {
             put_try(op);
@@ -385,7 +408,7 @@ static void put_try(tqi_put *op)
     if (code == TQ_OK) {
         code = put_reserve(op, channel, &err);
         if (code != TQ_OK) {
-            tqi_link_put_back(unit, op->ids, op->n_blocks);
+            tqi_link_put_back(unit, op->ids, op->n_blocks, &op->from);
         }
     }
     if (code != TQ_OK) {
@@ -408,9 +431,30 @@ void tqi_simple_put(void *state, tq_put_job *job)
     }
     op->simple = simple;
     op->job = job;
+    DL_APPEND(simple->puts, op);
     if (put_layout(op, &err) != TQ_OK) {
         tqi_put_fail(op, &err);
         return;
     }
     put_choose(op);
+}
+
+void tqi_simple_cancel(void *state, tq_put_job *job)
+{
+    tqi_simple *simple = state;
+    tqi_put *op = NULL;
+
+    DL_SEARCH_SCALAR(simple->puts, op, job, job);
+    if (op == NULL) {
+        return; /* it has ended */
+    }
+    op->cancelled =
+        true; /* where it cannot be stopped now, it is when the step it is at ends with an error */
+    if (op->reserving != NULL) {
+        tqi_call_cancel(op->reserving);
+    } else if (tqi_query_leave(simple, op) ||
+               (op->unit != NULL && (tqi_wait_leave(&op->unit->map_waits, &op->wait) ||
+                                     tqi_wait_leave(&op->unit->lease_waits, &op->wait)))) {
+        put_end_cancelled(op);
+    }
 }

@@ -27,11 +27,14 @@ typedef struct tqi_put {
     tq_error why; /* of the last unit that failed */
 
     tqi_link *unit;
-    uint64_t incarnation; /* the ids were leased under */
+    tqi_ids_from from;   /* the ids */
+    tqi_call *reserving; /* the request for room */
+    bool cancelled;
     tqi_mapping *mapping;
     tqi_piece *pieces;
     size_t n_pieces;
-    uint32_t written; /* blocks that are on their way over the stream */
+    uint32_t written;            /* blocks that are on their way over the stream */
+    struct tqi_put *prev, *next; /* all of the manager, for cancel */
 } tqi_put;
 
 /* The room is reserved: copies or streams the batch there, then finishes the job, or calls one of the two below. */

@@ -32,7 +32,7 @@ static void put_done(tqi_put *op)
         blocks[i].id = op->ids[i];
         blocks[i].size = op->sizes[i];
         blocks[i].owner = op->unit->name;
-        blocks[i].owner_incarnation = op->incarnation;
+        blocks[i].owner_incarnation = op->from.incarnation;
         for (unsigned k = 0; k < 4; k++) {
             blocks[i].locator[k] = (uint8_t)(op->slots[i] >> (8 * k));
         }
@@ -175,7 +175,7 @@ static void put_stream(tqi_put *op)
         message.n_slot = to - from;
         message.size = op->sizes + from;
         message.n_size = to - from;
-        message.incarnation = op->incarnation;
+        message.incarnation = op->from.incarnation;
         tqi_call_args args = {
             .kind = TQI_UNIT_WRITE,
             .message = &message.base,
@@ -202,7 +202,7 @@ void tqi_put_write(tqi_put *op)
     size_t n = 0;
 
     op->written = 0;
-    if (mapping == NULL || mapping->incarnation != op->incarnation) {
+    if (mapping == NULL || mapping->incarnation != op->from.incarnation) {
         put_stream(op);
         return;
     }

@@ -34,6 +34,26 @@ bool tqi_query_end(tqi_query *query)
     return true;
 }
 
+static void query_untold(void *arg, const tq_error *err)
+{
+    (void)arg;
+    (void)err;
+}
+
+bool tqi_query_leave(tqi_simple *simple, const void *arg)
+{
+    tqi_query *query;
+
+    DL_FOREACH (simple->queries, query) {
+        if (query->listed != NULL && query->arg == arg) {
+            query->listed = query_untold;
+            query->arg = NULL;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---------------------------------------------------------------------------------------- units */
 
 tqi_link *tqi_simple_find(tqi_simple *simple, const char *name)
@@ -230,6 +250,7 @@ const tq_storage_manager tqi_simple_manager = {
     .open = simple_open,
     .close = simple_close,
     .put = tqi_simple_put,
+    .cancel = tqi_simple_cancel,
     .get = tqi_simple_get,
     .forked = simple_forked,
 };

@@ -74,6 +74,8 @@ typedef struct tqi_wait {
 
 /* Ends all that wait in a row. */
 void tqi_wait_end(tqi_wait **row, const tq_error *err);
+/* Takes one out of a row; false when it is not in it. */
+bool tqi_wait_leave(tqi_wait **row, tqi_wait *wait);
 
 typedef enum tqi_map_state {
     TQI_MAP_NONE = 0,
@@ -86,6 +88,13 @@ typedef struct tqi_id_range {
     uint64_t first;
     uint32_t count;
 } tqi_id_range;
+
+/* Where leased ids come from; they are void when one of it is another one. */
+typedef struct tqi_ids_from {
+    uint64_t incarnation; /* of the unit */
+    uint64_t epoch;       /* of the controller */
+    uint64_t session;     /* ours there */
+} tqi_ids_from;
 
 /* One unit, as this client has it.  Lives until the manager is closed. */
 struct tqi_link {
@@ -108,9 +117,7 @@ struct tqi_link {
     tqi_id_range *ids; /* leased and not used */
     size_t n_ids, ids_capacity;
     uint64_t ids_total;
-    uint64_t ids_incarnation;
-    uint64_t ids_epoch;
-    uint64_t ids_session;
+    tqi_ids_from ids_from;
     bool leasing;
     tqi_wait *lease_waits;
 
@@ -129,10 +136,11 @@ int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *er
 void tqi_link_unmap(tqi_link *link);
 void tqi_mapping_rele(tqi_mapping *mapping);
 /* Takes n leased ids.  TQ_OK, or TQ_EAGAIN: try again when the wait ends. */
-int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, uint64_t *incarnation, uint64_t deadline,
-                  tqi_wait *wait, tq_error *err);
-/* Puts ids back that were not used. */
-void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n);
+int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, uint64_t deadline,
+                  tqi_wait *wait);
+/* Puts ids back that were not used.  Those that do not come from where the link's own do now are given back to the
+ * controller if that may still know them, else forgotten. */
+void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_ids_from *from);
 /* Forgets all leased ids, and gives them back to the controller if that may still know them. */
 void tqi_link_drop_ids(tqi_link *link);
 
@@ -151,6 +159,8 @@ typedef struct tqi_query {
 tqi_query *tqi_query_make(tqi_simple *simple);
 /* Ends it; false when the manager is closed. */
 bool tqi_query_end(tqi_query *query);
+/* Whoever waits for a list with that arg is not told any more; false when nobody does. */
+bool tqi_query_leave(tqi_simple *simple, const void *arg);
 
 struct tqi_simple {
     tq_manager_host *host;
@@ -160,9 +170,10 @@ struct tqi_simple {
     tqi_link *links;
     tqi_mapping *mappings;
     tqi_query *queries;
-    uint64_t session;   /* raised with every new session at the controller */
-    bool listing;       /* a refresh in the background */
-    uint64_t listed_at; /* when the list was last brought up to date; 0: never */
+    struct tqi_put *puts; /* under way */
+    uint64_t session;     /* raised with every new session at the controller */
+    bool listing;         /* a refresh in the background */
+    uint64_t listed_at;   /* when the list was last brought up to date; 0: never */
     uint32_t turn;
 };
 
@@ -175,6 +186,7 @@ tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
 
 void tqi_simple_put(void *state, tq_put_job *job);
+void tqi_simple_cancel(void *state, tq_put_job *job);
 void tqi_simple_get(void *state, tq_get_job *job);
 
 #endif
