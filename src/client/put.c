@@ -4,8 +4,8 @@
  * caller: checked and copied (put_args.c) -> loop: manager->put -> tqi_put_finish -> PUBLISH ->
  * metadata.
  *
- * The caller's bytes are read until the manager has finished, so a cancelled put ends no earlier;
- * what was written is then abandoned.  The controller queues the blocks of a publish that it
+ * The caller's bytes are read until the manager has finished, so a cancelled put ends no earlier
+ * (the manager is asked to hurry); what was written is then abandoned.  The controller queues the blocks of a publish that it
  * refuses.  When the call ends without its answer, the blocks are abandoned here: if the publish
  * was executed after all, abandoning its blocks changes nothing, for the controller handles the two
  * requests in that order.
@@ -134,7 +134,21 @@ static void put_begin(tqi_task *task)
     }
 }
 
-static const tqi_task_type put_type = {.size = sizeof(tqi_put), .begin = put_begin};
+/* Either the publish is on its way, or the manager is at work. */
+static void put_cancel(tqi_task *task)
+{
+    tqi_put *put = (tqi_put *)task;
+    tqi_runtime *rt = task->rt;
+
+    if (task->call) {
+        tqi_call_cancel(task->call);
+    } else if (rt->manager->cancel) {
+        rt->manager->cancel(rt->manager_state, &put->job);
+    }
+}
+
+static const tqi_task_type put_type = {
+    .size = sizeof(tqi_put), .begin = put_begin, .cancel = put_cancel};
 
 static int put_start(tq_op *op, const tq_put_args *args, bool notify, const tq_slice *const *opaque)
 {

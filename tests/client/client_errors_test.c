@@ -189,6 +189,19 @@ static void test_full(void **state)
     expect_error(op, tq_put(op, &args), TQ_EFULL, "");
     assert_int_equal(samples_of("full"), 2);
     args.fail_when_full = false;
+
+    /* One that waits for room ends when it is cancelled, whether it is asked early or late. */
+    tq_op_set_timeout(waiting, -1);
+    assert_int_equal(tq_put(waiting, &args), TQ_OK);
+    tq_op_cancel(waiting);
+    assert_int_equal(tq_op_wait(waiting), TQ_ECANCELED);
+    assert_int_equal(tq_put(waiting, &args), TQ_OK);
+    assert_int_equal(samples_of("full"), 2); /* meanwhile it may have come to a unit */
+    tq_op_cancel(waiting);
+    assert_int_equal(tq_op_wait(waiting), TQ_ECANCELED);
+    assert_int_equal(samples_of("full"), 2);
+
+    tq_op_set_timeout(waiting, 0);
     assert_int_equal(tq_put(waiting, &args), TQ_OK);
     expect_ok(op, tq_clear_partition(op, "full"));
     assert_int_equal(tq_op_count(op), 2);
