@@ -5,10 +5,10 @@
  * metadata.
  *
  * The caller's bytes are read until the manager has finished, so a cancelled put ends no earlier
- * (the manager is asked to hurry); what was written is then abandoned.  The controller queues the blocks of a publish that it
- * refuses.  When the call ends without its answer, the blocks are abandoned here: if the publish
- * was executed after all, abandoning its blocks changes nothing, for the controller handles the two
- * requests in that order.
+ * (the manager is asked to hurry); what was written is then abandoned.  The controller queues the
+ * blocks of a publish that it refuses.  When the call ends without its answer, the blocks are
+ * abandoned here: if the publish was executed after all, abandoning its blocks changes nothing, for
+ * the controller handles the two requests in that order.
  */
 #include "client/put.h"
 
