@@ -158,6 +158,8 @@ class TransferQueueClient:
         raises TimedOutError; in polling mode it returns an empty BatchMeta at once.
         `force_fetch`: all samples of the partition, ready or not; nothing is marked.
         `insert`: reserves new samples.
+
+        `sampling_config` is for the sampler; its entry `sampler` names another one than the controller's.
         """
         if mode == "insert":
             return (yield from self._insert(data_fields, batch_size, partition_id))
@@ -169,7 +171,8 @@ class TransferQueueClient:
             )
         controller = self.config["controller"]
         merged = {**(controller.get("sampling_config") or {}), **(sampling_config or {})}
-        sampler = json.dumps(merged) if merged else None
+        policy = merged.pop("sampler", None)
+        sampling = json.dumps(merged) if merged else None
         poll = bool(controller.get("polling_mode"))
         fields = _names("data_fields", data_fields)
 
@@ -180,7 +183,8 @@ class TransferQueueClient:
                 batch_size,
                 task=task_name,
                 mode=FETCH if mode == "fetch" else FORCE_FETCH,
-                sampler_config=sampler,
+                sampler=policy,
+                sampler_config=sampling,
                 poll=poll,
                 tags=True,
                 timeout=timeout or 0.0,
@@ -188,7 +192,7 @@ class TransferQueueClient:
 
         try:
             if mode == "fetch":
-                key = (partition_id, tuple(fields), batch_size, task_name, sampler)
+                key = (partition_id, tuple(fields), batch_size, task_name, policy, sampling)
                 meta: Meta = yield from self._claim(key, start)
             else:
                 meta = yield start()
