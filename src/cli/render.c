@@ -1,5 +1,5 @@
 /*
- * render.c - tables (libsmartcols), JSON (jansson), and how numbers look.
+ * render.c - what people see: tables (libsmartcols), JSON (jansson), errors, and how numbers look.
  */
 #include "cli/cli.h"
 
@@ -57,6 +57,17 @@ void cli_table_print(cli_table *table)
         scols_unref_table(table->table);
     }
     free(table);
+}
+
+int cli_fail(const char *format, ...)
+{
+    va_list args;
+    fputs("tq: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    return 1;
 }
 
 int cli_print_json(json_t *value)
