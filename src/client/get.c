@@ -88,7 +88,7 @@ static void get_resolved(tqi_task *task, tqi_answer *answer)
     code = reply->batch ? tqi_cmeta_decode(reply->batch, NULL, 0, false, &meta, &err)
                         : tqi_error_set(&err, TQ_EPROTO, "the controller's answer has no batch");
     code = code ? code : get_check(get, meta, &err);
-    if (code != TQ_OK) {
+    if (code != TQ_OK || !meta) {
         tq_meta_rele(meta);
         get_fail(get, &err);
         return;

@@ -26,13 +26,14 @@ int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char
         return TQ_OK;
     }
     for (size_t i = 0; i < n; i++) {
-        int code = tqi_check_name("field", names[i] ? names[i] : "", TQ_NAME_MAX, err);
+        const char *name = names[i] ? names[i] : "";
+        int code = tqi_check_name("field", name, TQ_NAME_MAX, err);
         if (code != TQ_OK) {
             return code;
         }
         for (size_t k = 0; k < i; k++) {
-            if (strcmp(names[i], names[k]) == 0) {
-                return tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", names[i]);
+            if (names[k] && strcmp(name, names[k]) == 0) {
+                return tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", name);
             }
         }
     }

@@ -190,7 +190,7 @@ static int put_ragged(tqi_put *put, const tq_column *column, Tq__Field *field, t
     const uint64_t *dims = column->dims;
     int code = sizes ? put_ragged_shapes(put, column, field, err) : put_nomem(err);
 
-    for (size_t i = 0; i < put->n && code == TQ_OK; i++) {
+    for (size_t i = 0; sizes && i < put->n && code == TQ_OK; i++) {
         if (!tqi_row_size(dtype, dims, put_ndim(column, i), &sizes[i]) ||
             __builtin_add_overflow(out->size, sizes[i], &out->size)) {
             code = put_too_large(column, err);

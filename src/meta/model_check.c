@@ -3,6 +3,8 @@
  */
 #include "meta/model_run.h"
 
+#include <string.h>
+
 void check_views(run *r)
 {
     tqi_view *view;
@@ -87,8 +89,7 @@ static void check_cell(const run *r, const tqi_batch *batch, const tqi_batch_fie
         break;
     case CELL_OPAQUE:
         assert_int_equal(at->block, TQI_RUN_OPAQUE);
-        assert_int_equal(opaque->size, 4);
-        assert_memory_equal(opaque->data, &cell->opaque, 4);
+        assert_true(opaque && opaque->size == 4 && memcmp(opaque->data, &cell->opaque, 4) == 0);
         assert_true(model_shape_equal(shape, &cell->shape));
         break;
     case CELL_STORED:

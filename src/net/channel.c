@@ -295,7 +295,10 @@ int tqi_channel_get(tqi_connector *connector, const char *endpoint, tqi_channel 
     if (connector->closing) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
     }
-    tqi_channel *channel = endpoint ? channel_find(connector, endpoint) : NULL;
+    if (!endpoint) {
+        return tqi_error_set(err, TQ_EINVAL, "no endpoint is given");
+    }
+    tqi_channel *channel = channel_find(connector, endpoint);
     if (channel) {
         channel->refs++;
         *out = channel;

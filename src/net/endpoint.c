@@ -271,7 +271,7 @@ static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *
                              "cannot listen on %s: %s", text,
                              strerror_r(errnum, reason, sizeof reason));
     }
-    struct sockaddr_storage addr;
+    struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof addr;
     if (getsockname(fd, (struct sockaddr *)&addr, &size) != 0) {
         errnum = errno;

@@ -194,7 +194,7 @@ static int peer_places(const tqi_peer *peer, uint64_t size, struct iovec *iov, i
         request->iov = malloc((size_t)*count * sizeof *iov);
         rc = request->iov ? TQ_OK : tqi_error_nomem(err, "places of a payload");
     }
-    if (rc != TQ_OK) {
+    if (rc != TQ_OK || !request->iov) {
         if (server->service->sink_failed) {
             server->service->sink_failed(request, server->ctx);
         }

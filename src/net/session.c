@@ -242,8 +242,11 @@ static void session_cancel_running(tqi_session *session)
     }
     while (session->running > 0) {
         request = session->requests;
-        while (request->answered) {
+        while (request && request->answered) {
             request = request->hh.next;
+        }
+        if (!request || !request->cancel) {
+            break; /* never: those without were taken out above */
         }
         size_t before = session->running;
         void (*cancel)(tqi_request *, void *) = request->cancel;

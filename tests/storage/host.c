@@ -100,7 +100,7 @@ static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
     (void)call;
     free(arg);
     made.h->open--;
-    if (answer->status != TQ_OK) {
+    if (answer->status != TQ_OK || !reply) {
         made.listed(answer->error, NULL, 0, made.arg);
         return;
     }
