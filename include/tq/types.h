@@ -25,6 +25,8 @@ extern "C" {
 #define TQ_NAME_MAX 255
 /** Longest key of a sample, in bytes. */
 #define TQ_KEY_MAX 1024
+/** Most tags of one sample, and most different tags in one put. */
+#define TQ_TAGS_MAX 1024
 /** Most dimensions of one row. */
 #define TQ_NDIM_MAX 16
 /** Longest locator of a block, in bytes. */

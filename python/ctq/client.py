@@ -171,7 +171,8 @@ class TransferQueueClient:
             )
         controller = self.config["controller"]
         merged = {**(controller.get("sampling_config") or {}), **(sampling_config or {})}
-        policy = merged.pop("sampler", None)
+        # A client that attached may want another sampler than the one the system was started with.
+        policy = merged.pop("sampler", None) or self._given.get("controller", {}).get("sampler")
         sampling = json.dumps(merged) if merged else None
         poll = bool(controller.get("polling_mode"))
         fields = _names("data_fields", data_fields)
@@ -187,7 +188,7 @@ class TransferQueueClient:
                 sampler_config=sampling,
                 poll=poll,
                 tags=True,
-                timeout=timeout or 0.0,
+                timeout=_seconds(timeout),
             )
 
         try:
@@ -270,6 +271,10 @@ class TransferQueueClient:
             if rows == 0:
                 raise RowCountError("put: the data has no rows")
             return (yield from self._put_new(data, partition_id, rows, groups))
+        if isinstance(metadata, str):
+            raise InvalidArgumentError(
+                f"put: metadata must be a BatchMeta, got {metadata!r}; did you mean partition_id={metadata!r}?"
+            )
         if metadata.size == 0:
             raise InvalidArgumentError("put: the metadata has no samples")
         if rows != metadata.size:
@@ -410,7 +415,7 @@ class TransferQueueClient:
         At most `limit` events (0: all that are kept).  With `wait` the call waits until there is one, or
         returns none when `timeout` seconds are over.
         """
-        events, _ = yield self._core.events(since, limit, wait, timeout or 0.0)
+        events, _ = yield self._core.events(since, limit, wait, _seconds(timeout))
         return list(events)
 
     def _status(self) -> Steps[dict[str, Any]]:
@@ -597,6 +602,17 @@ def check_keys(keys: Any) -> list[str]:
         if not isinstance(key, str):
             raise TypeError(f"keys: expected str, got {key!r}")
     return keys
+
+
+def _seconds(timeout: float | None) -> float:
+    """A timeout for the library, where 0 stands for the client's own."""
+    if timeout is None:
+        return 0.0
+    if not timeout > 0:
+        raise InvalidArgumentError(
+            f"timeout: expected a positive number of seconds, got {timeout!r}"
+        )
+    return -1.0 if timeout == float("inf") else float(timeout)
 
 
 def _names(what: str, names: Any) -> list[str]:

@@ -194,7 +194,8 @@ int cli_clear(cli_options *options)
             status =
                 cli_print_json(json_pack("{s:I}", "cleared", (json_int_t)tq_op_count(session.op)));
         } else if (!status) {
-            printf("cleared %" PRIu64 " samples\n", tq_op_count(session.op));
+            uint64_t n = tq_op_count(session.op);
+            printf("cleared %" PRIu64 " sample%s\n", n, n == 1 ? "" : "s");
         }
         cli_disconnect(&session);
     }

@@ -357,6 +357,10 @@ static int put_tag(tqi_put *put, const tq_tag *from, Tq__Tag *to, tq_error *err)
 static int put_tags(tqi_put *put, const tq_put_args *args, tq_error *err)
 {
     tqi_region *region = &put->task.region;
+    if (args->n_tags > TQ_TAGS_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "put with %zu different tags: at most %d",
+                             args->n_tags, TQ_TAGS_MAX);
+    }
     Tq__Tag *tags = tqi_region_array(region, args->n_tags, sizeof *tags);
     int code = TQ_OK;
 

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/stdio.h"
 
 void tqi_client_wake(tq_client *client)
 {
@@ -367,6 +368,7 @@ int tqi_runtime_start(tq_client *client, tq_error *err)
     }
     rt->client = client;
     rt->open_deadline = tqi_deadline(client->options.timeout);
+    tqi_stdio_guard();
     rc = uv_loop_init(&rt->loop);
     if (rc != 0) {
         free(rt);

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/stdio.h"
 #include "controller/controller.h"
 #include "daemon/options.h"
 #include "daemon/rundir.h"
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -238,12 +240,24 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
     return daemon_start_units(daemon, err);
 }
 
+/* A connection and a pidfd per client: as many descriptors as the system lets us have. */
+static void daemon_raise_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static daemon_state daemon;
     tq_error err = {0};
     int rc;
 
+    tqi_stdio_guard();
+    daemon_raise_limit();
     signal(SIGPIPE, SIG_IGN);
     daemon.owner_fd = -1;
     rc = tqd_options_parse(&daemon.options, argc, argv, &err);

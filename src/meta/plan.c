@@ -224,6 +224,15 @@ static int plan_tag(tqi_plan *plan, size_t i, const char *name, const uint8_t *v
         return tqi_error_nomem(err, "tag");
     }
     plan->tags[plan->n_tags++] = (tqi_plan_tag){extras, tag, tqi_m_tag_set(extras, tag)};
+    /* They are a list: fine for a few, and bounded. */
+    size_t n = 0;
+    for (const tqi_tag *one = extras->tags; one != NULL; one = one->next) {
+        n++;
+    }
+    if (n > TQ_TAGS_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "tag '%s': a sample has at most %d tags", name,
+                             TQ_TAGS_MAX);
+    }
     return TQ_OK;
 }
 

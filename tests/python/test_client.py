@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -382,3 +384,49 @@ def test_sampler_of_one_claim(client: Any, pid: str) -> None:
     assert {frozenset(values[:2]), frozenset(values[2:])} == {frozenset((0, 2)), frozenset((1, 3))}
     with pytest.raises(errors.UnknownSamplerError, match="nobody"):
         fetch(client, pid, 1, sampling_config={"sampler": "nobody"})
+
+
+def test_a_partition_in_the_place_of_metadata(client: Any) -> None:
+    """The commonest slip is told as what it is."""
+    with pytest.raises(errors.InvalidArgumentError, match="partition_id='p'"):
+        client.put({"x": torch.arange(2)}, "p")
+
+
+def test_sampler_of_a_client_that_attached(client: Any, pid: str) -> None:
+    """Its claims use the sampler that it was given, not the one the system was started with."""
+    config = {
+        "controller": {
+            "sampler": "GRPOGroupNSampler",
+            "sampling_config": {"n_samples_per_prompt": 2},
+        }
+    }
+    other = ctq.TransferQueueClient("other", client._info, config)
+    put(client, pid, 3, groups=["a", "b", "a"])
+    values = other.get_data(fetch(other, pid, 2))["x"].tolist()
+    assert sorted(values) == [0, 2]
+    with pytest.raises(ValueError, match="3"):
+        fetch(other, pid, 3)
+    other.close()
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_bad_timeout(client: Any, pid: str, timeout: float) -> None:
+    """What is no time to wait is refused, not waited for."""
+    with pytest.raises(errors.InvalidArgumentError, match="timeout"):
+        fetch(client, pid, 1, timeout=timeout)
+
+
+def test_too_many_tags(client: Any, pid: str) -> None:
+    """A sample has a bounded number of tags; the put that would exceed it changes nothing."""
+    ctq.kv_put("k", pid, tag={f"t{i}": i for i in range(1000)})
+    with pytest.raises(errors.InvalidArgumentError, match="1024"):
+        ctq.kv_put("k", pid, tag={f"u{i}": i for i in range(100)})
+    with pytest.raises(errors.InvalidArgumentError, match="1024"):
+        ctq.kv_put("k", pid, tag={f"v{i}": i for i in range(2000)})
+    assert len(ctq.kv_list(pid)[pid]["k"]) == 1000
+
+
+def test_closed_standard_descriptors(runtime_dir: Any, client: Any) -> None:
+    """A process without stdin, stdout and stderr works and ends well."""
+    body = "import os; [os.close(n) for n in (0, 1, 2)]; import ctq; ctq.init(attach=True); ctq.kv_list(); ctq.close()"
+    assert subprocess.run([sys.executable, "-c", body], check=False, timeout=60).returncode == 0
