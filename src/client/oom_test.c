@@ -1,0 +1,148 @@
+/*
+ * oom_test.c - every allocation of metadata and of a client that opens fails once: the call says so, and nothing leaks.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include <tq/tq.h>
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *old, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+
+/* Allocations of this thread that still succeed; negative: all do. */
+static _Thread_local long budget = -1;
+
+static int refuse(void)
+{
+    if (budget < 0) {
+        return 0;
+    }
+    return budget-- == 0 ? (budget = 0, 1) : 0;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return refuse() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    return refuse() ? NULL : __real_calloc(n, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return refuse() ? NULL : __real_realloc(old, size);
+}
+
+static const char *const fields[] = {"prompt", "answer"};
+static const uint32_t indexes[] = {3, 1, 4, 5};
+static const uint32_t rows[] = {2, 0, 2};
+
+static tq_meta *make(void)
+{
+    tq_meta *meta = NULL;
+    assert_int_equal(tq_meta_make("p", indexes, NULL, 4, fields, 2, &meta, NULL), TQ_OK);
+    return meta;
+}
+
+/* One of the calls that make a meta. */
+typedef int (*maker)(tq_meta *from, tq_meta **out, tq_error *err);
+
+static int by_hand(tq_meta *from, tq_meta **out, tq_error *err)
+{
+    (void)from;
+    return tq_meta_make("p", indexes, NULL, 4, fields, 2, out, err);
+}
+
+static int by_select(tq_meta *from, tq_meta **out, tq_error *err)
+{
+    return tq_meta_select(from, rows, 3, fields, 1, out, err);
+}
+
+static int by_concat(tq_meta *from, tq_meta **out, tq_error *err)
+{
+    tq_meta *both[] = {from, from};
+    return tq_meta_concat(both, 2, out, err);
+}
+
+static int by_union(tq_meta *from, tq_meta **out, tq_error *err)
+{
+    return tq_meta_union(from, from, out, err);
+}
+
+static int by_bytes(tq_meta *from, tq_meta **out, tq_error *err)
+{
+    uint8_t *bytes = NULL;
+    size_t size = 0;
+    int code = tq_meta_pack(from, &bytes, &size, err);
+    code = code ? code : tq_meta_unpack(bytes, size, out, err);
+    free(bytes);
+    return code;
+}
+
+static void metadata_fails_cleanly(void **state)
+{
+    static const maker makers[] = {by_hand, by_select, by_concat, by_union, by_bytes};
+    tq_meta *from = make();
+
+    (void)state;
+    for (size_t m = 0; m < sizeof(makers) / sizeof(makers[0]); m++) {
+        tq_meta *out = NULL;
+        long n = 0;
+        int code;
+        do {
+            tq_error err = {0};
+            budget = n++;
+            code = makers[m](from, &out, &err);
+            budget = -1;
+            assert_true(code == TQ_OK || (code == TQ_ENOMEM && err.code == TQ_ENOMEM && !out));
+        } while (code != TQ_OK);
+        assert_true(n > 1);
+        tq_meta_rele(out);
+    }
+    tq_meta_rele(from);
+}
+
+/* There is no system at that address: with all its memory a client says so, with less it says that. */
+static void open_fails_cleanly(void **state)
+{
+    tq_client_options options = {.size = sizeof(options),
+                                 .address = "unix:/nonexistent/tq.sock",
+                                 .token = "secret",
+                                 .manager = "",
+                                 .timeout = 0.01};
+    long n = 0;
+    int code;
+
+    (void)state;
+    do {
+        tq_client *client = NULL;
+        tq_error err = {0};
+        budget = n++;
+        code = tq_client_open(&options, &client, &err);
+        budget = -1;
+        assert_true(code == TQ_ENOMEM || code == TQ_EUNREACHABLE || code == TQ_ETIMEDOUT);
+        assert_int_equal(err.code, code);
+        assert_null(client);
+    } while (code == TQ_ENOMEM);
+    assert_true(n > 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(metadata_fails_cleanly),
+        cmocka_unit_test(open_fails_cleanly),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
