@@ -271,10 +271,7 @@ class TransferQueueClient:
             if rows == 0:
                 raise RowCountError("put: the data has no rows")
             return (yield from self._put_new(data, partition_id, rows, groups))
-        if isinstance(metadata, str):
-            raise InvalidArgumentError(
-                f"put: metadata must be a BatchMeta, got {metadata!r}; did you mean partition_id={metadata!r}?"
-            )
+        _check_metadata(metadata)
         if metadata.size == 0:
             raise InvalidArgumentError("put: the metadata has no samples")
         if rows != metadata.size:
@@ -602,6 +599,13 @@ def check_keys(keys: Any) -> list[str]:
         if not isinstance(key, str):
             raise TypeError(f"keys: expected str, got {key!r}")
     return keys
+
+
+def _check_metadata(given: object) -> None:
+    """Refuse what is no metadata; a partition in its place is the commonest slip."""
+    if not isinstance(given, BatchMeta):
+        hint = f"; did you mean partition_id={given!r}?" if isinstance(given, str) else ""
+        raise InvalidArgumentError(f"put: metadata must be a BatchMeta, got {given!r}{hint}")
 
 
 def _seconds(timeout: float | None) -> float:
