@@ -55,7 +55,7 @@ typedef struct tq_location {
     double created;        /**< Unix time of its start; 0 likewise. */
 } tq_location;
 
-/** Directory that holds the handles of this user's systems on this machine: $XDG_RUNTIME_DIR/ctq, else
+/** Directory that holds the handles of this user's systems on this machine: $XDG_RUNTIME_DIR/ctq if that exists, else
  * <tmp>/ctq-UID.  It need not exist.  TQ_ENAME when it does not fit. */
 TQ_API int tq_runtime_dir(char *out, size_t size, tq_error *err);
 

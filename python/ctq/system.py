@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ._core import runtime_dir
 from .config import settings
 from .errors import ConfigError, InternalError, NameLengthError, UnreachableError
 
@@ -83,13 +84,9 @@ def system_name() -> str:
 
 def base_directory() -> Path:
     """Where the directories of this user's systems are."""
-    import tempfile
     from pathlib import Path
 
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime and os.path.isdir(runtime):
-        return Path(runtime) / "ctq"
-    return Path(tempfile.gettempdir()) / f"ctq-{os.getuid()}"
+    return Path(runtime_dir())
 
 
 def find(name: str) -> Handle | None:

@@ -15,8 +15,9 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
     const char *temporary = getenv("TMPDIR");
+    struct stat status;
     int written;
-    if (runtime && *runtime) {
+    if (runtime && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode)) {
         written = snprintf(out, size, "%s/ctq", runtime);
     } else {
         written = snprintf(out, size, "%s/ctq-%u", temporary && *temporary ? temporary : "/tmp",

@@ -509,8 +509,8 @@ void tqi_m_dead_fini(tqi_meta *meta);
 tqi_tag *tqi_m_tag_alloc(tqi_partition *partition, const char *name, const uint8_t *value,
                          uint32_t size);
 void tqi_m_tag_free(tqi_partition *partition, tqi_tag *tag);
-/* Puts it on the sample; returns the one it replaced, or NULL. */
-tqi_tag *tqi_m_tag_set(tqi_extras *extras, tqi_tag *tag);
+/* Puts it on the sample; returns the one it replaced, or NULL.  *before: how many others lie in front of it. */
+tqi_tag *tqi_m_tag_set(tqi_extras *extras, tqi_tag *tag, size_t *before);
 /* Takes it back and puts `old` (may be NULL) in its place. */
 void tqi_m_tag_unset(tqi_extras *extras, const tqi_tag *tag, tqi_tag *old);
 

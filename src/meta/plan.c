@@ -214,6 +214,7 @@ static int plan_tag(tqi_plan *plan, size_t i, const char *name, const uint8_t *v
 {
     tqi_extras *extras = plan_extras(plan, i);
     tqi_tag *tag;
+    size_t before;
 
     if (extras == NULL || tqi_grow(&plan->tags, &plan->tags_capacity, plan->n_tags + 1,
                                    sizeof(*plan->tags)) != TQ_OK) {
@@ -223,13 +224,10 @@ static int plan_tag(tqi_plan *plan, size_t i, const char *name, const uint8_t *v
     if (tag == NULL) {
         return tqi_error_nomem(err, "tag");
     }
-    plan->tags[plan->n_tags++] = (tqi_plan_tag){extras, tag, tqi_m_tag_set(extras, tag)};
+    tqi_tag *old = tqi_m_tag_set(extras, tag, &before);
+    plan->tags[plan->n_tags++] = (tqi_plan_tag){extras, tag, old};
     /* They are a list: fine for a few, and bounded. */
-    size_t n = 0;
-    for (const tqi_tag *one = extras->tags; one != NULL; one = one->next) {
-        n++;
-    }
-    if (n > TQ_TAGS_MAX) {
+    if (before >= TQ_TAGS_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "tag '%s': a sample has at most %d tags", name,
                              TQ_TAGS_MAX);
     }

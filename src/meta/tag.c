@@ -45,13 +45,15 @@ void tqi_m_tag_free(tqi_partition *partition, tqi_tag *tag)
     free(tag);
 }
 
-tqi_tag *tqi_m_tag_set(tqi_extras *extras, tqi_tag *tag)
+tqi_tag *tqi_m_tag_set(tqi_extras *extras, tqi_tag *tag, size_t *before)
 {
     tqi_tag **place = &extras->tags;
     tqi_tag *old;
 
+    *before = 0;
     while (*place != NULL && (*place)->name != tag->name) {
         place = &(*place)->next;
+        (*before)++;
     }
     old = *place;
     tag->next = old != NULL ? old->next : NULL;

@@ -33,7 +33,23 @@ static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
     return dict;
 }
 
+PyDoc_STRVAR(core_runtime_dir_doc,
+             "runtime_dir() -> str: where the systems of this user have their directories.");
+
+static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
+{
+    char path[4096];
+    tq_error err = {0};
+
+    (void)unused;
+    if (tq_runtime_dir(path, sizeof(path), &err) != TQ_OK) {
+        return core_raise(PyModule_GetState(module), &err);
+    }
+    return PyUnicode_DecodeFSDefault(path);
+}
+
 static PyMethodDef core_functions[] = {
+    {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
     {0},
 };
