@@ -12,7 +12,8 @@ JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c requirements/constraints.txt
+PIP_IN := python -m pip install -qq --disable-pip-version-check -c requirements/constraints.txt
+PIP := $(BIN)/$(PIP_IN)
 MESON := $(BIN)/meson
 
 # meson finds ninja, and programs started by tests find tq and tqd, in the virtual environment.
@@ -21,10 +22,11 @@ unexport PYTHONPATH PYTHONHOME
 
 C_FILES := $(shell find include protocol src fuzz examples python -name '*.[ch]' -o -name '*.proto' \
 	-o -name meson.build 2>/dev/null)
-PY_FILES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
+PY_FILES := $(shell find python/ctq -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
+COMPAT_FILES := python/ctq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync test test-quick lint format clean distclean dev
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick lint format clean distclean dev
 
 all: build
 
@@ -81,6 +83,28 @@ demo-sync: build $(VENV)/.stamp-demo
 
 dev: deps-test build $(VENV)/.stamp-dev
 
+# PyPI's transferqueue with what it needs; nothing of it is seen by any other environment.
+.venv-peer/.stamp: requirements/peer.txt requirements/constraints.txt
+	@echo "pip: the environment of PyPI's transferqueue (torch is large, this takes minutes)"
+	@$(PYTHON) -m venv .venv-peer
+	@.venv-peer/bin/$(PIP_IN) -r requirements/peer.txt
+	@touch $@
+
+# The compat package and Ray; everything else is seen through .venv.
+.venv-compat/.stamp: requirements/compat.txt requirements/constraints.txt $(VENV)/.stamp-dev
+	@echo "pip: the environment of the compat package"
+	@$(PYTHON) -m venv .venv-compat
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		>"$$(.venv-compat/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth"
+	@.venv-compat/bin/$(PIP_IN) -r requirements/compat.txt
+	@touch $@
+
+.venv-compat/.stamp-compat: $(COMPAT_FILES) .venv-compat/.stamp
+	@.venv-compat/bin/$(PIP_IN) --no-build-isolation --no-deps --force-reinstall ./python/compat
+	@touch $@
+
+compat: build .venv-peer/.stamp .venv-compat/.stamp-compat
+
 # The build of the C unit tests; also what clang-tidy and the symbol check look at.
 build/test/build.ninja: meson_options.txt $(wildcard fuzz/*_fuzz.c) $(VENV)/.stamp-build
 	@mkdir -p build
@@ -103,7 +127,7 @@ format: dev
 	@$(BIN)/ruff format -q .
 
 clean:
-	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.stamp-ctq
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.stamp-ctq .venv-compat/.stamp-compat
 
 distclean: clean
-	@rm -rf $(VENV)
+	@rm -rf $(VENV) .venv-peer .venv-compat

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +37,7 @@ class _Session(NamedTuple):
 
     client: TransferQueueClient
     system: system.System | None
+    actor: Any = None
 
 
 class _Process:
@@ -71,17 +73,30 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
         given = read(conf)
         info = system.from_environment(given)
         started: system.System | None = None
+        client: TransferQueueClient | None = None
         if info is None:
             handle, started = system.attach_or_start(given, start=not attach)
             info = handle.info
         try:
             client = TransferQueueClient(name, info, given)
+            actor = _offer_actor(client.config, info)
         except BaseException:
+            if client is not None:
+                client.close()
             if started is not None:
                 started.stop()
             raise
-        _process.session = _Session(client, started)
+        _process.session = _Session(client, started, actor)
         return client.config
+
+
+def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:
+    """The actor for tools on Ray, where Ray is in use or the configuration asks for it."""
+    if "ray" not in sys.modules and not config.ray.actor:
+        return None
+    from . import ray_actor
+
+    return ray_actor.offer(config, info)
 
 
 def close() -> None:
@@ -90,6 +105,10 @@ def close() -> None:
         session, _process.session = _process.session, None
         if session is None:
             return
+        if session.actor is not None:
+            from . import ray_actor
+
+            ray_actor.withdraw(session.actor)
         session.client.close()
         if session.system is not None:
             session.system.stop()
@@ -151,8 +170,6 @@ def _kv_put(
 
 def _one_row(name: str, value: Any) -> Any:
     """A value of one sample as a column of one row."""
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         if value.is_nested:

@@ -129,6 +129,10 @@ def _bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _bool_or_none(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
 def _text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
 
@@ -194,10 +198,19 @@ _KEYS: dict[str, Check] = {
     "backend.*": (_map, "a map"),
     "client.timeout": (_seconds, "a number of seconds above 0"),
     "serialization.allow_pickle": (_bool, "true or false"),
+    "ray.actor": (_bool_or_none, "true, false or null"),
     "metrics.enabled": (_off, "false: the metrics exporter is not part of this version"),
     "metrics.port": (_any, ""),
 }
-_SECTIONS = {"controller", "backend", "backend.SimpleStorage", "client", "serialization", "metrics"}
+_SECTIONS = {
+    "controller",
+    "backend",
+    "backend.SimpleStorage",
+    "client",
+    "serialization",
+    "ray",
+    "metrics",
+}
 _PEER_ONLY = {
     "controller.zmq_info",
     "backend.SimpleStorage.zmq_info",
@@ -280,7 +293,7 @@ def _daemon_defaults() -> Config:
 def _collect(given: Mapping[str, Any], prefix: str, options: dict[str, Any]) -> None:
     for key, value in given.items():
         path = prefix + key
-        if path in ("address", "token_file") or path in _PEER_ONLY or value is None:
+        if path in ("address", "token_file", "ray") or path in _PEER_ONLY or value is None:
             continue
         if path in _SECTIONS:
             _collect(value, path + ".", options)

@@ -50,6 +50,7 @@ def test_map_file_and_omegaconf_are_the_same(tmp_path: Path) -> None:
             "SSD offload is not supported",
         ),
         ({"metrics": {"enabled": True}}, "metrics.enabled"),
+        ({"ray": {"actor": "yes"}}, "ray.actor: expected true, false or null"),
         ([1], "must be a map"),
     ],
 )

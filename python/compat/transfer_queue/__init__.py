@@ -1,0 +1,78 @@
+"""The package `transfer_queue` on top of ctq: its public modules with the objects of ctq.
+
+For programs that import it by this name; new code says `import ctq as tq`.
+"""
+
+from ._guard import refuse_mixed_files
+
+refuse_mixed_files()
+
+from ctq import (  # noqa: E402 - nothing is imported from an installation of two halves
+    AsyncSimpleStorageManager,
+    AsyncTransferQueueClient,
+    BaseSampler,
+    BatchMeta,
+    Config,
+    ControllerInfo,
+    GRPOGroupNSampler,
+    KVBatchMeta,
+    SequentialSampler,
+    StorageKeyNotFoundError,
+    StorageManager,
+    StorageManagerFactory,
+    TransferQueueClient,
+    TransferQueueError,
+    TransferQueueStorageManager,
+    TransferQueueStorageManagerFactory,
+    __version__,
+    async_kv_batch_get,
+    async_kv_batch_get_by_meta,
+    async_kv_batch_put,
+    async_kv_clear,
+    async_kv_list,
+    async_kv_put,
+    close,
+    get_client,
+    init,
+    kv_batch_get,
+    kv_batch_get_by_meta,
+    kv_batch_put,
+    kv_clear,
+    kv_list,
+    kv_put,
+)
+
+__all__ = [
+    "__version__",
+    "AsyncSimpleStorageManager",
+    "AsyncTransferQueueClient",
+    "BaseSampler",
+    "BatchMeta",
+    "Config",
+    "ControllerInfo",
+    "GRPOGroupNSampler",
+    "KVBatchMeta",
+    "SequentialSampler",
+    "StorageKeyNotFoundError",
+    "StorageManager",
+    "StorageManagerFactory",
+    "TransferQueueClient",
+    "TransferQueueError",
+    "TransferQueueStorageManager",
+    "TransferQueueStorageManagerFactory",
+    "async_kv_batch_get",
+    "async_kv_batch_get_by_meta",
+    "async_kv_batch_put",
+    "async_kv_clear",
+    "async_kv_list",
+    "async_kv_put",
+    "close",
+    "get_client",
+    "init",
+    "kv_batch_get",
+    "kv_batch_get_by_meta",
+    "kv_batch_put",
+    "kv_clear",
+    "kv_list",
+    "kv_put",
+]

@@ -1,0 +1,5 @@
+"""The client."""
+
+from ctq import AsyncTransferQueueClient, TransferQueueClient
+
+__all__ = ["AsyncTransferQueueClient", "TransferQueueClient"]

@@ -1,0 +1,5 @@
+"""Metadata of samples."""
+
+from ctq import BatchMeta, KVBatchMeta
+
+__all__ = ["BatchMeta", "KVBatchMeta"]

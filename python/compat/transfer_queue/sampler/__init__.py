@@ -1,0 +1,5 @@
+"""Samplers."""
+
+from ctq import BaseSampler, GRPOGroupNSampler, SequentialSampler
+
+__all__ = ["BaseSampler", "GRPOGroupNSampler", "SequentialSampler"]

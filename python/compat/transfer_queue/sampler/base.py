@@ -1,0 +1,5 @@
+"""The base of all samplers."""
+
+from ctq import BaseSampler
+
+__all__ = ["BaseSampler"]

@@ -1,0 +1,5 @@
+"""The sampler GRPOGroupNSampler."""
+
+from ctq import GRPOGroupNSampler
+
+__all__ = ["GRPOGroupNSampler"]

@@ -1,0 +1,5 @@
+"""The sampler SequentialSampler."""
+
+from ctq import SequentialSampler
+
+__all__ = ["SequentialSampler"]

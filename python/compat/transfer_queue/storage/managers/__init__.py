@@ -1,0 +1,5 @@
+"""Storage managers."""
+
+from ctq import AsyncSimpleStorageManager, StorageManager, StorageManagerFactory
+
+__all__ = ["AsyncSimpleStorageManager", "StorageManager", "StorageManagerFactory"]

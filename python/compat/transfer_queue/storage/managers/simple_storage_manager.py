@@ -1,0 +1,5 @@
+"""The manager over storage units."""
+
+from ctq import AsyncSimpleStorageManager
+
+__all__ = ["AsyncSimpleStorageManager"]

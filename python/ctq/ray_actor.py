@@ -1,0 +1,296 @@
+"""The named actor through which tools on Ray look into the system.
+
+In a process that uses Ray, `init()` makes the actor `TransferQueueController` in the namespace
+`transfer_queue`.  It is one more client of the system, takes no CPU of the cluster, and ends with `close()`:
+
+    actor = ray.get_actor("TransferQueueController", namespace="transfer_queue")
+    ray.get(actor.list_partitions.remote())
+    ray.get(actor.get_partition_snapshot.remote("train")).keys_mapping
+
+Nothing of the system depends on it.  ctq does not import Ray for it: `ray.actor: true` in the configuration
+asks for the actor, null (the default) makes it where Ray is in use already.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._core import Meta
+from .client import TransferQueueClient
+from .config import Config
+from .errors import ConfigError, UnknownPartitionError
+from .metadata import BatchMeta
+from .system import ControllerInfo
+
+logger = logging.getLogger("ctq")
+
+ACTOR_NAME = "TransferQueueController"
+NAMESPACE = "transfer_queue"
+
+CALLS_AT_ONCE = 4
+"""Calls that the actor serves side by side; further ones wait."""
+
+
+@dataclass
+class PartitionSnapshot:
+    """What is known of a partition at one moment; a copy, nothing changes with it.
+
+    Rows of `production_status` and of the columns in `consumption_status` are global indexes.
+    """
+
+    partition_id: str
+    global_indexes: set[int]
+    """Samples of the partition."""
+    production_status: Any
+    """1 where a sample (row) has a field (column)."""
+    consumption_status: dict[str, Any]
+    """Per task, 1 where it has had a sample."""
+    field_name_mapping: dict[str, int]
+    """Column of each field."""
+    field_schema: dict[str, dict[str, Any]]
+    """Per field: dtype, shape, is_nested, is_non_tensor."""
+    custom_meta: dict[int, dict[str, Any]]
+    """Tags of each sample that has some."""
+    keys_mapping: dict[str, int]
+    """Index of each key."""
+    revert_keys_mapping: dict[int, str] = field(default_factory=dict)
+    """Key of each index that has one."""
+    pre_allocated_global_indexes: set[int] = field(default_factory=set)
+    """Samples reserved ahead, of which nothing is known yet."""
+
+    @property
+    def total_samples_num(self) -> int:
+        """Number of samples, without those reserved ahead."""
+        return len(self.global_indexes)
+
+    @property
+    def total_fields_num(self) -> int:
+        """Number of fields."""
+        return len(self.field_name_mapping)
+
+    @property
+    def allocated_samples_num(self) -> int:
+        """Rows of the status arrays."""
+        return int(self.production_status.shape[0])
+
+    @property
+    def allocated_fields_num(self) -> int:
+        """Columns of the production status."""
+        return int(self.production_status.shape[1])
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Numbers of samples in all, produced per field and consumed per task."""
+        total = self.total_samples_num
+
+        def share(count: Any) -> float:
+            return int(count) / total if total else 0
+
+        produced = (self.production_status == 1).any(1).sum() if self.field_name_mapping else 0
+        fields = {
+            name: (self.production_status[:, column] == 1).sum()
+            for name, column in self.field_name_mapping.items()
+        }
+        tasks = {name: (status == 1).sum() for name, status in self.consumption_status.items()}
+        return {
+            "partition_id": self.partition_id,
+            "total_samples_num": total,
+            "total_fields_num": self.total_fields_num,
+            "allocated_samples_num": self.allocated_samples_num,
+            "allocated_fields_num": self.allocated_fields_num,
+            "registered_tasks": list(self.consumption_status),
+            "produced_samples": int(produced),
+            "production_progress": share(produced),
+            "field_statistics": {
+                name: {"produced_samples": int(count), "production_progress": share(count)}
+                for name, count in fields.items()
+            },
+            "consumption_statistics": {
+                name: {"consumed_samples": int(count), "consumption_progress": share(count)}
+                for name, count in tasks.items()
+            },
+        }
+
+
+class TransferQueueController:
+    """What the actor can be asked: a window on the controller, which is a daemon of its own."""
+
+    def __init__(self, info: ControllerInfo) -> None:
+        """Attach to the system at an address."""
+        self._info = info
+        self._client = TransferQueueClient(f"{ACTOR_NAME} (Ray)", info)
+
+    def address(self) -> str:
+        """Address of the system that it looks into."""
+        return self._info.address
+
+    def get_config(self) -> Config:
+        """The system's configuration."""
+        return self._client.config
+
+    def list_partitions(self) -> list[str]:
+        """Names of the partitions."""
+        names: list[str] = self._client.get_partition_list()
+        return names
+
+    def get_partition_snapshot(self, partition_id: str) -> PartitionSnapshot | None:
+        """What is known of a partition; None when there is none of that name."""
+        return snapshot(self._client, partition_id)
+
+    def get_partition_index_range(self, partition_id: str) -> list[int]:
+        """Indexes of a partition's samples, with those reserved ahead."""
+        found = snapshot(self._client, partition_id)
+        if found is None:
+            return []
+        return sorted(found.global_indexes | found.pre_allocated_global_indexes)
+
+    def clear_partition(self, partition_id: str, clear_consumption: bool = True) -> None:
+        """Remove a partition with everything in it; an unknown one is none to remove."""
+        if not clear_consumption:
+            raise ValueError("clear_consumption: what was consumed goes with the samples")
+        self._client.clear_partition(partition_id)
+
+    def get_consumption_status(self, partition_id: str, task_name: str) -> tuple[Any, Any]:
+        """Indexes and, for each, 1 if the task has had it; (None, None) without the partition."""
+        status: tuple[Any, Any] = self._client.get_consumption_status(task_name, partition_id)
+        return status
+
+    def get_production_status(self, partition_id: str, data_fields: list[str]) -> tuple[Any, Any]:
+        """Indexes and, for each, 1 per field that is ready; (None, None) without the partition."""
+        status: tuple[Any, Any] = self._client.get_production_status(data_fields, partition_id)
+        return status
+
+    def reset_consumption(self, partition_id: str, task_name: str | None = None) -> None:
+        """Make consumed samples claimable again, for a task or for all of them."""
+        self._client.reset_consumption(partition_id, task_name)
+
+
+# --- looking inside -------------------------------------------------------------------------------
+
+
+def snapshot(client: TransferQueueClient, partition_id: str) -> PartitionSnapshot | None:
+    """What a client can see of a partition; None when there is none of that name."""
+    listed = {each["name"]: each for each in client.status()["partitions"]}
+    if partition_id not in listed:
+        return None
+    tasks = [task["name"] for task in listed[partition_id]["tasks"]]
+    started = [(task, client._core.consumption(partition_id, task)) for task in tasks]
+    try:
+        meta: Meta = client._core.resolve(partition_id, lenient=True, tags=True).result()
+    except UnknownPartitionError:
+        return None
+    batch = BatchMeta._wrap([meta])
+    indexes = batch.global_indexes
+    columns = {name: column for column, name in enumerate(meta.field_names)}
+    consumed = {}
+    for task, op in started:
+        progress = op.result()
+        if progress is not None:
+            at, _, flags = progress
+            consumed[task] = dict(zip(memoryview(at).cast("I"), memoryview(flags), strict=True))
+    keys = {key: index for index, key in zip(indexes, meta.keys, strict=True) if key is not None}
+    rows = max([*indexes, *(index for each in consumed.values() for index in each), -1]) + 1
+    produced = _zeros(rows, len(columns))
+    for column in meta.fields:
+        for index, flag in zip(indexes, memoryview(column[8]), strict=True):
+            produced[index, columns[column[0]]] = flag
+    status = {}
+    for task, flags in consumed.items():
+        status[task] = _zeros(rows)
+        for index, flag in flags.items():
+            status[task][index] = flag
+    return PartitionSnapshot(
+        partition_id=partition_id,
+        global_indexes=set(indexes),
+        production_status=_array(produced),
+        consumption_status={task: _array(flags) for task, flags in status.items()},
+        field_name_mapping=columns,
+        field_schema=batch.field_schema,
+        custom_meta={
+            index: tags for index, tags in zip(indexes, batch.custom_meta, strict=True) if tags
+        },
+        keys_mapping=keys,
+        revert_keys_mapping={index: key for key, index in keys.items()},
+    )
+
+
+def _zeros(*shape: int) -> Any:
+    import numpy as np
+
+    return np.zeros(shape, np.int8)
+
+
+def _array(filled: Any) -> Any:
+    """The status as a tensor where there is torch."""
+    from .tensors import have_torch
+
+    if not have_torch():
+        return filled
+    import torch
+
+    return torch.from_numpy(filled)
+
+
+# --- the actor ------------------------------------------------------------------------------------
+
+
+def wanted(config: Mapping[str, Any]) -> Any:
+    """Ray's module if the actor is asked for, or Ray is in use in this process; else None."""
+    asked = (config.get("ray") or {}).get("actor")
+    ray: Any = sys.modules.get("ray")
+    if asked is None:
+        initialised = getattr(ray, "is_initialized", None)
+        return ray if initialised is not None and initialised() else None
+    if not asked:
+        return None
+    try:
+        import ray as imported
+    except ImportError as error:
+        raise ConfigError(f"ray.actor: true, but Ray cannot be imported: {error}") from None
+    if not imported.is_initialized():
+        raise ConfigError("ray.actor: true, but Ray is not initialised here: call ray.init() first")
+    return imported
+
+
+def offer(config: Mapping[str, Any], info: ControllerInfo) -> Any:
+    """Make the actor where it is wanted and there is none; returns its handle if this call made it."""
+    ray = wanted(config)
+    if ray is None:
+        return None
+    try:
+        existing = ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
+    except ValueError:
+        return _make(ray, info)
+    address = getattr(existing, "address", None)
+    if address is None or ray.get(address.remote()) != info.address:
+        logger.warning(
+            "Ray has an actor %r that belongs to another system; tools that look inside see that one",
+            ACTOR_NAME,
+        )
+    return None
+
+
+def _make(ray: Any, info: ControllerInfo) -> Any:
+    """Make the actor, on this node: the system's socket and token are reached from here."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    actor = ray.remote(TransferQueueController).options(
+        name=ACTOR_NAME,
+        namespace=NAMESPACE,
+        num_cpus=0,
+        max_concurrency=CALLS_AT_ONCE,
+        scheduling_strategy=here,
+        get_if_exists=True,
+    )
+    return actor.remote(info)
+
+
+def withdraw(handle: Any) -> None:
+    """End the actor that `offer` made."""
+    ray: Any = sys.modules.get("ray")
+    if handle is not None and ray is not None and ray.is_initialized():
+        ray.kill(handle)

@@ -1,0 +1,130 @@
+"""The actor by which tools on Ray look into the system."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+import ctq as tq
+from ctq.errors import ConfigError
+from ctq.ray_actor import ACTOR_NAME, NAMESPACE
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(namespace="tests", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def stop() -> Iterator[None]:
+    yield
+    tq.close()
+
+
+def actor() -> Any:
+    return ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
+
+
+def no_actor() -> bool:
+    try:
+        actor()
+    except ValueError:
+        return True
+    return False
+
+
+def fill() -> None:
+    tq.kv_batch_put(["a", "b"], "p", {"x": torch.ones(2, 3), "y": ["u", "v"]}, [{"v": 1}, {}])
+    tq.kv_put("c", "p", {"x": torch.ones(3)})
+    tq.get_client().get_meta(["x"], 2, "p", task_name="train")
+
+
+def test_a_snapshot_tells_everything_of_a_partition() -> None:
+    tq.init()
+    fill()
+    assert ray.get(actor().list_partitions.remote()) == ["p"]
+    seen = ray.get(actor().get_partition_snapshot.remote("p"))
+    a, b, c = (seen.keys_mapping[key] for key in "abc")
+    x, y = (seen.field_name_mapping[name] for name in "xy")
+    assert seen.global_indexes == {a, b, c}
+    assert seen.revert_keys_mapping == {a: "a", b: "b", c: "c"}
+    assert seen.custom_meta == {a: {"v": 1}}
+    assert [seen.production_status[index, x] for index in (a, b, c)] == [1, 1, 1]
+    assert [seen.production_status[index, y] for index in (a, b, c)] == [1, 1, 0]
+    assert [seen.consumption_status["train"][index] for index in (a, b, c)] == [1, 1, 0]
+    assert seen.field_schema["x"]["dtype"] == torch.float32
+    counted = seen.get_statistics()
+    assert counted["total_samples_num"] == 3
+    assert counted["field_statistics"]["y"]["produced_samples"] == 2
+    assert counted["consumption_statistics"]["train"]["consumption_progress"] == 2 / 3
+    assert ray.get(actor().get_partition_index_range.remote("p")) == sorted([a, b, c])
+    assert ray.get(actor().get_partition_snapshot.remote("nowhere")) is None
+
+
+def test_a_partition_is_cleared_and_reset_through_it() -> None:
+    tq.init()
+    fill()
+    indexes, consumed = ray.get(actor().get_consumption_status.remote("p", "train"))
+    assert consumed.tolist() == [1, 1, 0]
+    ray.get(actor().reset_consumption.remote("p", "train"))
+    assert ray.get(actor().get_consumption_status.remote("p", "train"))[1].tolist() == [0, 0, 0]
+    assert ray.get(actor().get_production_status.remote("p", ["y"]))[1].tolist() == [[1], [1], [0]]
+    assert len(indexes) == 3
+    ray.get(actor().clear_partition.remote("p"))
+    assert tq.get_client().get_partition_list() == ray.get(actor().list_partitions.remote())
+    assert tq.kv_list("p").get("p", {}) == {}
+    with pytest.raises(ValueError, match="clear_consumption"):
+        ray.get(actor().clear_partition.remote("p", clear_consumption=False))
+
+
+def test_it_comes_with_init_and_goes_with_close() -> None:
+    for _ in range(2):
+        config = tq.init()
+        assert ray.get(actor().get_config.remote()) == config
+        tq.close()
+        assert no_actor()
+
+
+def test_it_is_not_made_where_it_is_not_wanted() -> None:
+    tq.init({"ray": {"actor": False}})
+    assert no_actor()
+
+
+def test_one_of_another_system_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Other:
+        def address(self) -> str:
+            return "unix:/elsewhere"
+
+    other = ray.remote(num_cpus=0)(Other).options(name=ACTOR_NAME, namespace=NAMESPACE).remote()
+    try:
+        with caplog.at_level(logging.WARNING, "ctq"):
+            tq.init()
+        assert "belongs to another system" in caplog.text
+        tq.close()
+        assert ray.get(actor().address.remote()) == "unix:/elsewhere"
+    finally:
+        ray.kill(other)
+
+
+def test_asking_for_it_without_ray_is_an_error_and_leaves_nothing() -> None:
+    code = (
+        "import ctq\n"
+        "try: ctq.init({'ray': {'actor': True}})\n"
+        f"except {ConfigError.__name__} as error: print(error)\n"
+        "print(ctq.system.find('default'))"
+    )
+    code = "from ctq.errors import ConfigError\n" + code
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "Ray is not initialised here" in done.stdout
+    assert done.stdout.splitlines()[-1] == "None"
