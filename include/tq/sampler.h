@@ -18,8 +18,8 @@
 extern "C" {
 #endif
 
-/** Version of this table; a plug-in made for another one is refused. */
-#define TQ_SAMPLER_ABI 1
+/** Version of this table; a plug-in made for another one is refused.  Version 2 added user, kept and forget. */
+#define TQ_SAMPLER_ABI 2
 
 typedef struct tq_sampler_view
     tq_sampler_view;            /**< Ready samples of one task; owned by the controller. */
@@ -32,6 +32,7 @@ typedef struct tq_pick_request {
     const char *task;      /**< Name of the task. */
     const char
         *config; /**< The claim's sampling_config as a JSON object, "{}" when none was given. */
+    void *user;  /**< The sampler's own: tq_sampler.user. */
 } tq_pick_request;
 
 /** Number of samples in the view; with `look` in the sampler's table at most as many as that says. */
@@ -48,9 +49,20 @@ TQ_API uint64_t tq_view_ordinal(const tq_sampler_view *view, uint32_t i);
 /** Reads the i-th sample's tag `name` as a number; false when it has none or it is not a number. */
 TQ_API bool tq_view_tag_number(const tq_sampler_view *view, uint32_t i, const char *name,
                                double *out);
+/** The i-th sample's tag number `tag` (from 0) with its encoded (msgpack) value; false when it has no more tags. */
+TQ_API bool tq_view_tag(const tq_sampler_view *view, uint32_t i, uint32_t tag, const char **name,
+                        tq_slice *value);
+/** Whether the task has had this sample of the partition, and it is still there and ready: such a one is not in the view,
+ * but may be picked again (tq_pick_again). */
+TQ_API bool tq_view_had(const tq_sampler_view *view, uint32_t index);
 
 /** Adds the i-th sample of the view to the pick, in this order; `consume` marks it as handed to the task. */
 TQ_API int tq_pick_add(tq_pick *pick, uint32_t i, bool consume);
+/** Adds a sample to the pick, by its index, that the task has had (tq_view_had): for samplers with answers of their own
+ * that they give again.  Each index once. */
+TQ_API int tq_pick_again(tq_pick *pick, uint32_t index);
+/** Marks the i-th sample of the view as handed to the task, whether it is picked or not. */
+TQ_API int tq_pick_consume(tq_pick *pick, uint32_t i);
 /** Stores picks (positions in the view) for another asker under `slot`; they count as consumed. */
 TQ_API int tq_pick_cache(tq_pick *pick, const char *slot, const uint32_t *positions, uint32_t n);
 /** Says which cache slot this claim itself belongs to: kept so that a repeat by that asker gets the same answer. */
@@ -72,10 +84,22 @@ typedef struct tq_sampler {
     /** Most samples that a pick looks at: it is shown the first ones in ascending order, and costs by that number, not by
      * what is ready.  NULL: it sees all. */
     uint32_t (*look)(const tq_pick_request *request);
+    void *user; /**< Handed to the functions in each request.  May be NULL. */
+    /** Whether the sampler keeps an answer of its own for this request: pick is then called whatever is ready.  Asked when
+     * less than `need` is ready.  May be NULL: it keeps none. */
+    bool (*kept)(const tq_pick_request *request);
+    /** The partition was cleared: answers kept for it are void.  May be NULL. */
+    void (*forget)(const char *partition, void *user);
 } tq_sampler;
 
 /** Registers a sampler by name for controllers of this process.  The table must outlive the process. */
 TQ_API int tq_sampler_register(const tq_sampler *sampler, tq_error *err);
+
+/** Splits n things into k parts of nearly equal weight (Karmarkar-Karp): part[i], from 0, is that of thing i, and the
+ * heaviest part is number 0.  `equal`: every part gets n / k things.  TQ_EINVAL for fewer things than parts, for n that is
+ * no multiple of k where parts are to be equal, and for a weight that is not finite. */
+TQ_API int tq_balance(const double *weights, uint32_t n, uint32_t k, bool equal, uint32_t *part,
+                      tq_error *err);
 
 #ifdef __cplusplus
 }

@@ -35,7 +35,13 @@ from .client import AsyncTransferQueueClient, TransferQueueClient
 from .config import Config
 from .errors import StorageKeyNotFoundError, TransferQueueError
 from .metadata import BatchMeta, KVBatchMeta
-from .samplers import BaseSampler, GRPOGroupNSampler, SequentialSampler
+from .samplers import (
+    BaseSampler,
+    GRPOGroupNSampler,
+    RankAwareSampler,
+    SeqlenBalancedSampler,
+    SequentialSampler,
+)
 from .storage import (
     AsyncSimpleStorageManager,
     StorageManager,
@@ -54,6 +60,8 @@ __all__ = [
     "ControllerInfo",
     "GRPOGroupNSampler",
     "KVBatchMeta",
+    "RankAwareSampler",
+    "SeqlenBalancedSampler",
     "SequentialSampler",
     "StorageKeyNotFoundError",
     "StorageManager",

@@ -1,52 +1,287 @@
 """Samplers: which of the ready samples a claim gets.
 
-The sampling itself is done by the controller, in C.  These classes name a sampler and hold what it was
-made with; both go into the configuration, and each claim can override it by its `sampling_config`.
+A built-in sampler in the configuration, by name, class or instance, runs in the controller, in C, with what
+the instance was made with.  A sampler of your own is a subclass of `BaseSampler`.  All of them can also be
+called directly, with lists of indexes.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
-from .errors import ConfigError, UnsupportedError
+from . import _core
+from .errors import ConfigError, InvalidArgumentError, UnsupportedError
+
+Picked: TypeAlias = tuple[list[int], list[int]]
+"""What a sampler returns: the indexes that the claim gets, and those that count as consumed from now on."""
 
 
-class BaseSampler:
-    """Base of all samplers."""
+class BaseSampler(ABC):
+    """Base of all samplers; a subclass writes `sample`."""
 
-    name: ClassVar[str] = ""
-    """Name by which the controller knows it; empty: it is not one of the controller's."""
+    def __init__(self) -> None:
+        """Start without kept answers.
 
-    def sampling_config(self) -> dict[str, Any]:
-        """What it was made with, as entries of a claim's `sampling_config`."""
-        return {}
+        `_states[partition_id][task_name][dp_rank][batch_index]` is where samplers keep an answer that
+        several ranks ask for.
+        """
+        self._states: dict[Any, Any] = {}
+
+    @abstractmethod
+    def sample(
+        self, ready_indexes: list[int], batch_size: int, *args: Any, **kwargs: Any
+    ) -> Picked:
+        """Pick from the ready indexes; two empty lists when too few of them fit.
+
+        Keyword arguments are `task_name`, `partition_id`, the entries of the claim's `sampling_config`, and
+        in the controller `partition`, by which tags can be read: `partition.get_custom_meta(indexes)`.
+        """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Picked:
+        """The same as `sample`."""
+        return self.sample(*args, **kwargs)
+
+    def has_cached_result(
+        self, partition_id: str, task_name: str, sampling_config: dict[str, Any] | None = None
+    ) -> bool:
+        """Whether an answer is kept for the dp_rank and batch_index of the sampling_config."""
+        config = sampling_config or {}
+        rank = config.get("dp_rank")
+        kept = self._states.get(partition_id, {}).get(task_name, {})
+        return rank is not None and config.get("batch_index") in kept.get(rank, {})
+
+    def clear_cache(self, partition_id: str) -> None:
+        """Forget what is kept for a partition; called when it is cleared."""
+        self._states.pop(partition_id, None)
+
+    def save_checkpoint(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the sampler."""
+        return {"_states": self._states}
+
+    def load_checkpoint(self, state: dict[str, Any]) -> None:
+        """Go back to what `save_checkpoint` returned."""
+        self._states = state["_states"]
 
     def __repr__(self) -> str:
-        made_with = ", ".join(f"{key}={value!r}" for key, value in self.sampling_config().items())
+        """The class with what it was made with, as far as it is known."""
+        made_with = ", ".join(
+            f"{key}={getattr(self, key)!r}"
+            for key in ("n_samples_per_prompt", "dp_size")
+            if hasattr(self, key)
+        )
         return f"{type(self).__name__}({made_with})"
+
+    def _kept(self, partition_id: str, task_name: str, rank: Any) -> dict[Any, Any]:
+        """Where answers of a rank are kept, by batch_index."""
+        kept: dict[Any, Any] = (
+            self._states.setdefault(partition_id, {}).setdefault(task_name, {}).setdefault(rank, {})
+        )
+        return kept
 
 
 class SequentialSampler(BaseSampler):
-    """Ready samples in the order of their indexes; fewer than asked when there are not more."""
+    """Ready samples in the order of their indexes; called directly, fewer than asked when there are not more."""
 
-    name = "SequentialSampler"
+    def sample(
+        self, ready_indexes: list[int], batch_size: int, *args: Any, **kwargs: Any
+    ) -> Picked:
+        """The first `batch_size` indexes."""
+        picked = ready_indexes[:batch_size]
+        return picked, picked
+
+
+class RankAwareSampler(BaseSampler):
+    """Ready samples in order; all ranks that ask with one dp_rank and batch_index get the same ones."""
+
+    def sample(
+        self,
+        ready_indexes: list[int],
+        batch_size: int,
+        dp_rank: int,
+        batch_index: int,
+        task_name: str = "",
+        partition_id: str = "",
+        *args: Any,
+        **kwargs: Any,
+    ) -> Picked:
+        """The first `batch_size` indexes, or none when there are fewer; the same again for the same step."""
+        if dp_rank < 0:
+            raise InvalidArgumentError(f"dp_rank {dp_rank} must be greater than or equal to 0")
+        steps = self._kept(partition_id, task_name, dp_rank)
+        if batch_index not in steps:
+            if len(ready_indexes) < batch_size:
+                return [], []
+            steps[batch_index] = ready_indexes[:batch_size]
+        picked = steps[batch_index]
+        return list(picked), list(picked)
 
 
 class GRPOGroupNSampler(BaseSampler):
-    """Whole groups of samples, those of one prompt: by group id, else n consecutive ones."""
+    """Whole groups of samples, those of one prompt.
 
-    name = "GRPOGroupNSampler"
+    In the controller a group is what was given as such at the put, else n samples that joined the partition
+    one after the other; called directly, n consecutive indexes.
+    """
 
     def __init__(self, n_samples_per_prompt: int = 1) -> None:
-        if isinstance(n_samples_per_prompt, bool) or not isinstance(n_samples_per_prompt, int):
-            raise TypeError(f"n_samples_per_prompt must be an int, got {n_samples_per_prompt!r}")
-        if n_samples_per_prompt < 1:
-            raise ValueError(f"n_samples_per_prompt must be positive, got {n_samples_per_prompt}")
-        self.n_samples_per_prompt = n_samples_per_prompt
+        """Groups of that many samples."""
+        super().__init__()
+        self.n_samples_per_prompt = _count("n_samples_per_prompt", n_samples_per_prompt)
 
-    def sampling_config(self) -> dict[str, Any]:
-        """The size of a group."""
-        return {"n_samples_per_prompt": self.n_samples_per_prompt}
+    def sample(
+        self,
+        ready_indexes: list[int],
+        batch_size: int,
+        task_name: str = "",
+        partition_id: str = "",
+        *args: Any,
+        **kwargs: Any,
+    ) -> Picked:
+        """As many whole groups as make up `batch_size`, or none; kept for a dp_rank and batch_index."""
+        rank, step = kwargs.get("dp_rank"), kwargs.get("batch_index")
+        kept = self._states.get(partition_id, {}).get(task_name, {}).get(rank, {})
+        if step in kept:
+            picked: Picked = kept[step]
+            return picked
+        size = self.n_samples_per_prompt
+        if batch_size % size:
+            raise InvalidArgumentError(
+                f"batch_size ({batch_size}) must be a multiple of n_samples_per_prompt ({size})"
+            )
+        chosen = _groups(ready_indexes, size, batch_size // size)
+        picked = chosen, chosen.copy()
+        if chosen and rank is not None:
+            self._kept(partition_id, task_name, rank)[step] = picked
+        return picked
+
+
+class SeqlenBalancedSampler(GRPOGroupNSampler):
+    """Whole groups for all data-parallel ranks at once, with nearly the same sum of the tag `total_lengths`.
+
+    The batch size of a claim is that of one rank.
+    """
+
+    def __init__(self, n_samples_per_prompt: int = 1, dp_size: int = 1) -> None:
+        """Groups of that many samples, for that many ranks."""
+        super().__init__(n_samples_per_prompt)
+        self.dp_size = _count("dp_size", dp_size)
+        self._balanced_cache: dict[tuple[str, str, Any], list[list[int]]] = {}
+
+    def sample(
+        self,
+        ready_indexes: list[int],
+        batch_size: int,
+        task_name: str = "",
+        partition_id: str = "",
+        *args: Any,
+        **kwargs: Any,
+    ) -> Picked:
+        """The share of `dp_rank` of the step `batch_index`; the first asker of a step picks for all ranks.
+
+        Lengths come from `partition.get_custom_meta(indexes)`; without a `partition` shares are cut in order.
+        """
+        rank, step = kwargs.get("dp_rank", 0), kwargs.get("batch_index", 0)
+        key = (partition_id, task_name, step)
+        shares = self._balanced_cache.get(key)
+        if shares is None:
+            chosen, _ = super().sample(
+                ready_indexes, batch_size * self.dp_size, task_name, partition_id
+            )
+            if not chosen:
+                return [], []
+            shares = self._share(chosen, kwargs.get("partition"))
+            self._balanced_cache[key] = shares
+            for other, share in enumerate(shares):
+                self._kept(partition_id, task_name, other)[step] = (share, share.copy())
+        share = shares[rank] if rank < len(shares) else []
+        return share, share.copy()
+
+    def _share(self, chosen: list[int], partition: Any) -> list[list[int]]:
+        size = self.n_samples_per_prompt
+        if partition is None:
+            each = len(chosen) // self.dp_size
+            return [chosen[rank * each : (rank + 1) * each] for rank in range(self.dp_size)]
+        tags = partition.get_custom_meta(chosen)
+        lengths = [tags.get(index, {}).get("total_lengths", 1) for index in chosen]
+        weights = [sum(lengths[at : at + size]) for at in range(0, len(chosen), size)]
+        parts = get_seqlen_balanced_partitions(weights, self.dp_size, equal_size=True)
+        return [
+            [index for group in part for index in chosen[group * size : (group + 1) * size]]
+            for part in parts
+        ]
+
+    def clear_cache(self, partition_id: str) -> None:
+        """Forget what is kept for a partition."""
+        super().clear_cache(partition_id)
+        for key in [key for key in self._balanced_cache if key[0] == partition_id]:
+            del self._balanced_cache[key]
+
+    def save_checkpoint(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the sampler."""
+        return {**super().save_checkpoint(), "_balanced_cache": self._balanced_cache}
+
+    def load_checkpoint(self, state: dict[str, Any]) -> None:
+        """Go back to what `save_checkpoint` returned."""
+        super().load_checkpoint(state)
+        self._balanced_cache = state["_balanced_cache"]
+
+
+class UnevenPartsError(InvalidArgumentError, AssertionError):
+    """So many things cannot be split into that many parts."""
+
+
+def get_seqlen_balanced_partitions(
+    seqlen_list: Sequence[float], k_partitions: int, equal_size: bool
+) -> list[list[int]]:
+    """Split things, given by their lengths, into k parts of nearly equal sum (Karmarkar-Karp).
+
+    Each part lists the places of its things; with `equal_size` all parts have as many things.
+    """
+    try:
+        numbers = _core.balance([float(length) for length in seqlen_list], k_partitions, equal_size)
+    except InvalidArgumentError as error:
+        raise UnevenPartsError(str(error)) from None
+    parts: list[list[int]] = [[] for _ in range(k_partitions)]
+    for place, number in enumerate(numbers):
+        parts[number].append(place)
+    return parts
+
+
+def _count(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be positive, got {value}")
+    return value
+
+
+def _groups(ready_indexes: Sequence[int], size: int, wanted: int) -> list[int]:
+    """The first `wanted` runs of `size` consecutive indexes end to end, or nothing."""
+    ordered = sorted(set(ready_indexes))
+    chosen: list[int] = []
+    place = 0
+    while len(chosen) < wanted * size and place + size <= len(ordered):
+        if ordered[place + size - 1] - ordered[place] == size - 1:
+            chosen += ordered[place : place + size]
+            place += size
+        else:
+            place += 1
+    return chosen if len(chosen) == wanted * size else []
+
+
+# --- in a configuration ---------------------------------------------------------------------------
+
+_IN_C: dict[type[BaseSampler], tuple[str, ...]] = {
+    SequentialSampler: (),
+    GRPOGroupNSampler: ("n_samples_per_prompt",),
+    RankAwareSampler: (),
+    SeqlenBalancedSampler: ("n_samples_per_prompt", "dp_size"),
+}
+"""What the controller has in C, with what each was made with."""
+
+_BEHAVIOUR = ("sample", "__call__", "has_cached_result", "clear_cache")
 
 
 def describe(sampler: Any) -> tuple[str, dict[str, Any]]:
@@ -57,9 +292,21 @@ def describe(sampler: Any) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"controller.sampler: expected the name of a sampler, or a sampler, got {sampler!r}"
         )
-    if not sampler.name or "sample" in vars(type(sampler)):
+    known = _in_c(sampler)
+    if known is None:
         raise UnsupportedError(
             f"controller.sampler: {type(sampler).__name__} samples in Python, which this version cannot; "
             "use one of the controller's samplers, or write one in C (tq/sampler.h)"
         )
-    return sampler.name, sampler.sampling_config()
+    return known.__name__, {key: getattr(sampler, key) for key in _IN_C[known]}
+
+
+def _in_c(sampler: BaseSampler) -> type[BaseSampler] | None:
+    """The built-in class that the sampler is, when nothing of its behaviour was changed."""
+    known = next((base for base in type(sampler).__mro__ if base in _IN_C), None)
+    if known is None or any(
+        getattr(type(sampler), name) is not getattr(known, name) or name in vars(sampler)
+        for name in _BEHAVIOUR
+    ):
+        return None
+    return known

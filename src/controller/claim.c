@@ -261,6 +261,9 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
         .config = msg->config[0] ? msg->config : "{}",
     };
     int rc = tqi_sampler_find(msg->sampler[0] ? msg->sampler : ctl->sampler, &wait->sampler, err);
+    if (rc == TQ_OK) {
+        wait->pick.user = wait->sampler->user;
+    }
     if (rc == TQ_OK && wait->sampler->check) {
         rc = wait->sampler->check(&wait->pick, err);
     }

@@ -224,7 +224,11 @@ static int clear_apply(tqi_controller *ctl, const Tq__Clear *msg, uint32_t *clea
     uint32_t by_index = 0;
     int rc = TQ_OK;
     if (msg->all) {
-        return tqi_meta_clear_partition(ctl->meta, msg->partition, cleared, err);
+        rc = tqi_meta_clear_partition(ctl->meta, msg->partition, cleared, err);
+        if (rc == TQ_OK) {
+            tqi_sampler_forget(msg->partition);
+        }
+        return rc;
     }
     if (msg->n_key) {
         rc = tqi_meta_clear_keys(ctl->meta, msg->partition, (const char *const *)msg->key,

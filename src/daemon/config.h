@@ -45,7 +45,7 @@ int tqd_config_alloc(tqd_config **out, tq_error *err);
 void tqd_config_free(tqd_config *config);
 /* Reads a YAML file over what is there. On an error nothing of it is applied. */
 int tqd_config_load(tqd_config *config, const char *path, tq_error *err);
-/* "controller.sampler=grpo_group_n": the value is YAML. */
+/* "controller.sampler=GRPOGroupNSampler": the value is YAML. */
 int tqd_config_set(tqd_config *config, const char *assignment, tq_error *err);
 
 /* Values by path; the path must be in the table with that type.  Strings belong to the config; NULL: not set. */

@@ -6,7 +6,8 @@
 const tqd_key tqd_keys[] = {
     {"controller.listen", TQD_STRINGS, NULL, 0, 0,
      "endpoints of the controller: unix:/path, tcp:host:port"},
-    {"controller.sampler", TQD_STRING, "sequential", 0, 0, "sampler of claims that name none"},
+    {"controller.sampler", TQD_STRING, "SequentialSampler", 0, 0,
+     "sampler of claims that name none"},
     {"controller.polling_mode", TQD_BOOL, "false", 0, 0,
      "answer claims at once instead of letting them wait"},
     {"controller.session_grace", TQD_SECONDS, "10s", 0, 86400,

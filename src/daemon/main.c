@@ -8,6 +8,7 @@
 #include "controller/controller.h"
 #include "daemon/options.h"
 #include "daemon/rundir.h"
+#include "sampler/sampler.h"
 #ifdef TQI_WITH_SIMPLE
 #include "daemon/units.h"
 #endif
@@ -157,6 +158,17 @@ static int daemon_token(daemon_state *daemon, tq_error *err)
     return options->token_file ? tqi_token_load(options->token_file, &daemon->token, err) : TQ_OK;
 }
 
+/* The configured sampler, checked here so that the error names the key. */
+static int daemon_check_sampler(const char *name, tq_error *err)
+{
+    const tq_sampler *found;
+    tq_error detail = {0};
+
+    return tqi_sampler_find(name, &found, &detail) == TQ_OK
+               ? TQ_OK
+               : tqi_error_set(err, TQ_ECONFIG, "controller.sampler: %s", detail.message);
+}
+
 static int daemon_start_controller(daemon_state *daemon, tq_error *err)
 {
     const tqd_config *config = daemon->options.config;
@@ -172,6 +184,10 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
     if (n == 0) {
         return tqi_error_set(err, TQ_ECONFIG,
                              "the controller needs --runtime-dir or an endpoint to --listen on");
+    }
+    int rc = daemon_check_sampler(tqd_config_string(config, "controller.sampler"), err);
+    if (rc) {
+        return rc;
     }
     daemon->config_json = tqd_config_json(config);
     daemon->backend_json = tqd_config_backend_json(config);

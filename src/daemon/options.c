@@ -47,7 +47,7 @@ enum {
 static const struct argp_option options_table[] = {
     {"config", 'c', "FILE", 0, "YAML configuration; may be given more than once", 0},
     {"set", 's', "KEY=VALUE", 0,
-     "one value of the configuration, e.g. controller.sampler=grpo_group_n", 0},
+     "one value of the configuration, e.g. controller.sampler=GRPOGroupNSampler", 0},
     {"listen", 'l', "ENDPOINT", 0, "where to listen; may be given more than once", 0},
     {"join", 'j', "ENDPOINT", 0, "controller that the storage units join", 0},
     {"token-file", 't', "FILE", 0, "file with the system's secret", 0},

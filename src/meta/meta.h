@@ -191,6 +191,11 @@ uint32_t tqi_view_sample_group_size(const tqi_view *view, uint32_t index);
 uint64_t tqi_view_sample_ordinal(const tqi_view *view, uint32_t index);
 /* Encoded tag value, size 0 when it has none. */
 tq_slice tqi_view_sample_tag(const tqi_view *view, uint32_t index, const char *name);
+/* The sample's tag number `tag`, from 0; false when it has no more. */
+bool tqi_view_sample_tag_at(const tqi_view *view, uint32_t index, uint32_t tag, const char **name,
+                            tq_slice *value);
+/* Whether the sample is ready for the view's fields and consumed by its task. */
+bool tqi_view_had(const tqi_view *view, uint32_t index);
 
 /* Cached picks of a sampler for (partition, task): a slot holds indexes.  get returns NULL when empty or when one of its
  * samples was cleared since.  set replaces what the slot held; with n 0 it empties it, which cannot fail.  A reset of the

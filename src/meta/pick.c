@@ -71,3 +71,26 @@ tq_slice tqi_view_sample_tag(const tqi_view *view, uint32_t index, const char *n
     }
     return tag != NULL ? (tq_slice){tag->value, tag->size} : (tq_slice){NULL, 0};
 }
+
+bool tqi_view_sample_tag_at(const tqi_view *view, uint32_t index, uint32_t tag, const char **name,
+                            tq_slice *value)
+{
+    const tqi_sample *sample = pick_sample(view, index);
+    const tqi_tag *at = sample != NULL && sample->extras != NULL ? sample->extras->tags : NULL;
+
+    while (at != NULL && tag > 0) {
+        at = at->next;
+        tag--;
+    }
+    if (at != NULL) {
+        *name = at->name->name;
+        *value = (tq_slice){at->value, at->size};
+    }
+    return at != NULL;
+}
+
+bool tqi_view_had(const tqi_view *view, uint32_t index)
+{
+    return roaring_bitmap_contains(view->key.set->ready, index) &&
+           roaring_bitmap_contains(view->key.task->consumed, index);
+}

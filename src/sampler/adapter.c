@@ -35,6 +35,9 @@ struct tq_pick {
     uint32_t *consumed;
     size_t n_consumed;
     size_t consumed_capacity;
+    uint32_t *again; /* those of chosen that are not in the view */
+    size_t n_again;
+    size_t again_capacity;
     uint32_t *cached;
     size_t n_cached;
     size_t cached_capacity;
@@ -136,6 +139,18 @@ bool tq_view_tag_number(const tq_sampler_view *view, uint32_t i, const char *nam
            adapter_number(tqi_view_sample_tag(view->view, view->indexes[i], name), out);
 }
 
+bool tq_view_tag(const tq_sampler_view *view, uint32_t i, uint32_t tag, const char **name,
+                 tq_slice *value)
+{
+    return i < view->count &&
+           tqi_view_sample_tag_at(view->view, view->indexes[i], tag, name, value);
+}
+
+bool tq_view_had(const tq_sampler_view *view, uint32_t index)
+{
+    return tqi_view_had(view->view, index);
+}
+
 /* ---------------------------------------------------------------------------------------- what a sampler picks */
 
 static bool adapter_bit(uint8_t *bits, uint32_t i)
@@ -189,6 +204,30 @@ int tq_pick_add(tq_pick *pick, uint32_t i, bool consume)
     return consume ? adapter_consume(pick, i) : TQ_OK;
 }
 
+int tq_pick_consume(tq_pick *pick, uint32_t i)
+{
+    if (i >= pick->view->count) {
+        return TQ_EINVAL;
+    }
+    return adapter_bits(pick) == TQ_OK ? adapter_consume(pick, i) : TQ_ENOMEM;
+}
+
+int tq_pick_again(tq_pick *pick, uint32_t index)
+{
+    if (!tqi_view_had(pick->view->view, index)) {
+        return TQ_EINVAL;
+    }
+    if (tqi_grow(&pick->again, &pick->again_capacity, pick->n_again + 1, sizeof(*pick->again)) !=
+            TQ_OK ||
+        tqi_grow(&pick->chosen, &pick->chosen_capacity, pick->n_chosen + 1,
+                 sizeof(*pick->chosen)) != TQ_OK) {
+        return TQ_ENOMEM;
+    }
+    pick->again[pick->n_again++] = index;
+    pick->chosen[pick->n_chosen++] = index;
+    return TQ_OK;
+}
+
 int tq_pick_cache(tq_pick *pick, const char *slot, const uint32_t *positions, uint32_t n)
 {
     pick_slot *out;
@@ -233,6 +272,7 @@ static void adapter_pick_fini(tq_pick *pick)
     free(pick->chosen_bits);
     free(pick->chosen);
     free(pick->consumed);
+    free(pick->again);
     free(pick->cached);
     free(pick->slots);
 }
@@ -267,6 +307,29 @@ static int adapter_take(tqi_view *view, const tq_pick *pick, uint64_t session, b
         (void)tqi_view_cache_set(view, pick->slots[stored].name, NULL, 0, &ignored);
     }
     return rc;
+}
+
+static int adapter_compare(const void *a, const void *b)
+{
+    uint32_t one = *(const uint32_t *)a;
+    uint32_t other = *(const uint32_t *)b;
+
+    return one < other ? -1 : one > other;
+}
+
+/* Positions are checked as they are added; samples that are handed out again are checked here for coming twice. */
+static int adapter_check_again(tq_pick *pick, const char *sampler, tq_error *err)
+{
+    if (pick->n_again > 1) {
+        qsort(pick->again, pick->n_again, sizeof(*pick->again), adapter_compare);
+    }
+    for (size_t i = 1; i < pick->n_again; i++) {
+        if (pick->again[i] == pick->again[i - 1]) {
+            return tqi_error_set(err, TQ_EINVAL, "sampler '%s' picked sample %u twice", sampler,
+                                 pick->again[i]);
+        }
+    }
+    return TQ_OK;
 }
 
 /* TQ_OK with the result when the request's slot holds a pick, else TQ_EAGAIN. */
@@ -304,7 +367,8 @@ int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_r
     if (rc != TQ_EAGAIN) {
         return rc;
     }
-    if (tqi_view_ready(view) < need || tqi_view_ready(view) == 0) {
+    if ((tqi_view_ready(view) < need || tqi_view_ready(view) == 0) &&
+        (sampler->kept == NULL || !sampler->kept(request))) {
         return tqi_error_set(err, TQ_EAGAIN,
                              "%u samples are ready for task '%s' in partition '%s', %u are needed",
                              tqi_view_ready(view), request->task, request->partition, need);
@@ -319,6 +383,9 @@ int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_r
     rc = sampler->pick(&shown, request, &pick, err);
     if (rc == TQ_OK && pick.n_chosen == 0) {
         rc = TQ_EAGAIN;
+    }
+    if (rc == TQ_OK) {
+        rc = adapter_check_again(&pick, sampler->name, err);
     }
     if (rc == TQ_OK) {
         rc = adapter_take(view, &pick, session, with_tags, result, err);

@@ -8,6 +8,14 @@
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* Those that some sampler reads, and those that callers of the peer's hand over beside them. */
+static const char *const config_keys[] = {"batch_index",          "dp_rank",      "dp_size",
+                                          "n_samples_per_prompt", "partition_id", "task_name"};
+#define CONFIG_KEYS (sizeof(config_keys) / sizeof(config_keys[0]))
+#define CONFIG_KNOWN_KEYS \
+    "batch_index, dp_rank, dp_size, n_samples_per_prompt, partition_id, task_name"
 
 static int config_parse(const tq_pick_request *request, json_t **out, tq_error *err)
 {
@@ -30,65 +38,144 @@ static int config_parse(const tq_pick_request *request, json_t **out, tq_error *
     return TQ_OK;
 }
 
-int tqi_sampler_config_count(const tq_pick_request *request, const char *name, uint32_t absent,
-                             uint32_t *out, tq_error *err)
+static bool config_known(const char *key)
+{
+    for (size_t i = 0; i < CONFIG_KEYS; i++) {
+        if (strcmp(config_keys[i], key) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int config_check_keys(json_t *config, const char *sampler, tq_error *err)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(config, key, value)
+    {
+        if (!config_known(key)) {
+            return tqi_error_set(
+                err, TQ_EINVAL, "sampling_config: unknown key '%.64s'; %s knows " CONFIG_KNOWN_KEYS,
+                key, sampler);
+        }
+    }
+    return TQ_OK;
+}
+
+/* A whole number, at least 1; 1 when it is not there. */
+static int config_count(const json_t *config, const char *name, uint32_t *out, tq_error *err)
+{
+    const json_t *value = json_object_get(config, name);
+
+    *out = 1;
+    if (value == NULL || json_is_null(value)) {
+        return TQ_OK;
+    }
+    if (!json_is_integer(value) || json_integer_value(value) < 1 ||
+        json_integer_value(value) > UINT32_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "%s must be a positive whole number", name);
+    }
+    *out = (uint32_t)json_integer_value(value);
+    return TQ_OK;
+}
+
+/* Slot of a rank, given as JSON text, and the config's step. */
+static int config_slot(const json_t *config, const char *rank, char slot[TQ_NAME_MAX + 1],
+                       tq_error *err)
+{
+    const json_t *step = json_object_get(config, "batch_index");
+    char *step_text =
+        step != NULL ? json_dumps(step, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    int length;
+
+    slot[0] = '\0';
+    if (step != NULL && step_text == NULL) {
+        return tqi_error_nomem(err, "sampling_config");
+    }
+    length = snprintf(slot, TQ_NAME_MAX + 1, "dp_rank=%s batch_index=%s", rank,
+                      step_text != NULL ? step_text : "null");
+    free(step_text);
+    if (length < 0 || length > TQ_NAME_MAX) {
+        slot[0] = '\0';
+        return tqi_error_set(err, TQ_EINVAL, "dp_rank and batch_index are too long");
+    }
+    return TQ_OK;
+}
+
+static int config_read_rank(const json_t *config, tqi_sampler_config *out, tq_error *err)
+{
+    const json_t *rank = json_object_get(config, "dp_rank");
+    const json_t *step = json_object_get(config, "batch_index");
+    char *text;
+    int rc;
+
+    out->has_step = step != NULL;
+    out->has_rank = rank != NULL && !json_is_null(rank);
+    if (!out->has_rank) {
+        return TQ_OK;
+    }
+    if (json_is_integer(rank)) {
+        out->rank = json_integer_value(rank);
+    }
+    text = json_dumps(rank, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
+    if (text == NULL) {
+        return tqi_error_nomem(err, "sampling_config");
+    }
+    rc = config_slot(config, text, out->slot, err);
+    free(text);
+    return rc;
+}
+
+int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler,
+                            tqi_sampler_config *out, tq_error *err)
 {
     json_t *config;
-    const json_t *value;
     int rc = config_parse(request, &config, err);
 
+    *out = (tqi_sampler_config){.group = 1, .dp_size = 1, .rank = -1};
     if (rc != TQ_OK) {
         return rc;
     }
-    value = json_object_get(config, name);
-    *out = absent;
-    if (json_is_integer(value) && json_integer_value(value) >= 1 &&
-        json_integer_value(value) <= UINT32_MAX) {
-        *out = (uint32_t)json_integer_value(value);
-    } else if (value != NULL && !json_is_null(value)) {
-        rc = tqi_error_set(err, TQ_EINVAL, "%s must be a positive whole number", name);
+    rc = config_check_keys(config, sampler, err);
+    if (rc == TQ_OK) {
+        rc = config_count(config, "n_samples_per_prompt", &out->group, err);
+    }
+    if (rc == TQ_OK) {
+        rc = config_count(config, "dp_size", &out->dp_size, err);
+    }
+    if (rc == TQ_OK) {
+        rc = config_read_rank(config, out, err);
     }
     json_decref(config);
     return rc;
 }
 
-int tqi_sampler_config_slot(const tq_pick_request *request, char slot[TQ_NAME_MAX + 1],
-                            tq_error *err)
+int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sampler, tq_error *err)
 {
-    const size_t flags = JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS;
+    if (!config->has_rank) {
+        return tqi_error_set(err, TQ_EINVAL, "%s needs dp_rank in the sampling_config", sampler);
+    }
+    if (config->rank < 0) {
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "sampling_config: dp_rank must be a whole number greater than or equal to 0");
+    }
+    return TQ_OK;
+}
+
+int tqi_sampler_config_slot(const tq_pick_request *request, uint32_t rank,
+                            char slot[TQ_NAME_MAX + 1], tq_error *err)
+{
+    char text[16];
     json_t *config;
-    const json_t *rank;
-    const json_t *step;
-    char *rank_text = NULL;
-    char *step_text = NULL;
-    int length;
     int rc = config_parse(request, &config, err);
 
-    slot[0] = '\0';
-    if (rc != TQ_OK) {
-        return rc;
+    if (rc == TQ_OK) {
+        (void)snprintf(text, sizeof(text), "%u", rank);
+        rc = config_slot(config, text, slot, err);
+        json_decref(config);
     }
-    rank = json_object_get(config, "dp_rank");
-    step = json_object_get(config, "batch_index");
-    if (rank == NULL || json_is_null(rank)) {
-        goto done;
-    }
-    rank_text = json_dumps(rank, flags);
-    step_text = step != NULL ? json_dumps(step, flags) : NULL;
-    if (rank_text == NULL || (step != NULL && step_text == NULL)) {
-        rc = tqi_error_nomem(err, "sampling_config");
-        goto done;
-    }
-    length = snprintf(slot, TQ_NAME_MAX + 1, "dp_rank=%s batch_index=%s", rank_text,
-                      step != NULL ? step_text : "null");
-    if (length < 0 || length > TQ_NAME_MAX) {
-        slot[0] = '\0';
-        rc = tqi_error_set(err, TQ_EINVAL, "dp_rank and batch_index are too long");
-    }
-
-done:
-    free(rank_text);
-    free(step_text);
-    json_decref(config);
     return rc;
 }

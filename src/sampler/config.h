@@ -6,12 +6,26 @@
 
 #include <tq/sampler.h>
 
-/* The whole number of that name, at least 1; `absent` when it is not there.  TQ_EINVAL for anything else. */
-int tqi_sampler_config_count(const tq_pick_request *request, const char *name, uint32_t absent,
-                             uint32_t *out, tq_error *err);
+/* What the built-in samplers read.  All of them accept the keys of all, for callers hand one map to any sampler. */
+typedef struct tqi_sampler_config {
+    uint32_t group;   /* n_samples_per_prompt; 1 when absent */
+    uint32_t dp_size; /* 1 when absent */
+    bool has_rank;    /* dp_rank is there */
+    bool has_step;    /* batch_index is there */
+    int64_t rank;     /* dp_rank when it is a whole number, else -1 */
+    /* Cache slot of (dp_rank, batch_index): all askers of one step of one rank get the same samples.  "" without dp_rank. */
+    char slot[TQ_NAME_MAX + 1];
+} tqi_sampler_config;
 
-/* Cache slot of (dp_rank, batch_index): all askers of one step of one rank get the same samples.  "" without dp_rank. */
-int tqi_sampler_config_slot(const tq_pick_request *request, char slot[TQ_NAME_MAX + 1],
-                            tq_error *err);
+/* TQ_EINVAL names what is wrong: an unknown key (and the known ones), or a value of the wrong kind. */
+int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler,
+                            tqi_sampler_config *out, tq_error *err);
+
+/* Checks that dp_rank is a whole number from 0. */
+int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sampler, tq_error *err);
+
+/* The slot of another rank of the same step. */
+int tqi_sampler_config_slot(const tq_pick_request *request, uint32_t rank,
+                            char slot[TQ_NAME_MAX + 1], tq_error *err);
 
 #endif

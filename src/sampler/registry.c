@@ -12,15 +12,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Names of the peer's classes. */
+/* Named like the peer's classes; the short names are older ones of ours. */
 static const struct {
     const char *name;
     const tq_sampler *sampler;
 } registry_builtin[] = {
-    {"sequential", &tqi_sampler_sequential},
-    {"grpo_group_n", &tqi_sampler_grpo_group_n},
     {"SequentialSampler", &tqi_sampler_sequential},
     {"GRPOGroupNSampler", &tqi_sampler_grpo_group_n},
+    {"RankAwareSampler", &tqi_sampler_rank_aware},
+    {"SeqlenBalancedSampler", &tqi_sampler_seqlen_balanced},
+    {"sequential", &tqi_sampler_sequential},
+    {"grpo_group_n", &tqi_sampler_grpo_group_n},
 };
 #define REGISTRY_BUILTIN (sizeof(registry_builtin) / sizeof(registry_builtin[0]))
 
@@ -121,4 +123,20 @@ int tq_sampler_register(const tq_sampler *sampler, tq_error *err)
     }
     (void)pthread_mutex_unlock(&registry_lock);
     return rc;
+}
+
+void tqi_sampler_forget(const char *partition)
+{
+    const registry_entry *entry;
+
+    (void)pthread_mutex_lock(&registry_lock);
+    entry = registry_entries;
+    (void)pthread_mutex_unlock(&registry_lock);
+    /* Entries are only ever put in front and never change: they can be walked without the lock, which a sampler's own
+     * registering must be able to take. */
+    for (; entry != NULL; entry = entry->next) {
+        if (entry->sampler->forget != NULL) {
+            entry->sampler->forget(partition, entry->sampler->user);
+        }
+    }
 }

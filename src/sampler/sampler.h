@@ -8,9 +8,12 @@
 
 #include <tq/sampler.h>
 
-/* The sampler of that name ("" or NULL: "sequential").  TQ_ESAMPLER lists the known ones.  Names of the peer's classes
- * (SequentialSampler, GRPOGroupNSampler) are accepted too. */
+/* The sampler of that name ("" or NULL: SequentialSampler).  TQ_ESAMPLER lists the known ones.  The short names sequential
+ * and grpo_group_n are accepted too. */
 int tqi_sampler_find(const char *name, const tq_sampler **out, tq_error *err);
+
+/* The partition was cleared: tells every sampler of this process that keeps answers of its own. */
+void tqi_sampler_forget(const char *partition);
 
 /* One claim on a view: cached answer, else pick, else TQ_EAGAIN.  On success the samples are taken (tqi_view_take) and
  * described in result. */

@@ -31,7 +31,8 @@ static void close_claim(claim_test *c)
 static int claim(claim_test *c, const char *sampler, uint32_t batch, const char *config)
 {
     const tq_sampler *found;
-    tq_pick_request request = {batch, "p", "train", config};
+    tq_pick_request request = {
+        .batch_size = batch, .partition = "p", .task = "train", .config = config};
 
     tqi_result_fini(&c->r);
     assert_int_equal(tqi_sampler_find(sampler, &found, &c->t.err), TQ_OK);
@@ -219,7 +220,7 @@ static void bad_config_is_refused(void **state)
         "nonsense",
     };
     const tq_sampler *sampler;
-    tq_pick_request request = {3, "p", "train", N2};
+    tq_pick_request request = {.batch_size = 3, .partition = "p", .task = "train", .config = N2};
     tq_error err = {0};
 
     (void)state;
@@ -305,7 +306,9 @@ static void a_registered_sampler_caches_for_others(void **state)
     (void)state;
     open_claim(&c);
     assert_int_equal(tqi_sampler_find("odd", &found, &c.t.err), TQ_ESAMPLER);
-    assert_non_null(strstr(c.t.err.message, "sequential, grpo_group_n"));
+    assert_non_null(
+        strstr(c.t.err.message,
+               "SequentialSampler, GRPOGroupNSampler, RankAwareSampler, SeqlenBalancedSampler"));
     assert_int_equal(tq_sampler_register(&odd, &c.t.err), TQ_OK);
     assert_int_equal(tq_sampler_register(&odd, &c.t.err), TQ_EEXIST);
     assert_int_equal(tq_sampler_register(&old, &c.t.err), TQ_EVERSION);

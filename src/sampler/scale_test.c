@@ -82,7 +82,8 @@ static void claim_many(table *t, tqi_view *view, const char *sampler, const char
                        uint32_t times)
 {
     const tq_sampler *found;
-    tq_pick_request request = {64, "p", "train", config};
+    tq_pick_request request = {
+        .batch_size = 64, .partition = "p", .task = "train", .config = config};
     tqi_result r = {0};
     uint32_t before = tqi_view_ready(view);
     double start;
@@ -103,7 +104,7 @@ static void claim_many(table *t, tqi_view *view, const char *sampler, const char
 
 static void claims_cost_by_their_size(void **state)
 {
-    static const uint32_t sizes[] = {10000, 1000000};
+    static const uint32_t sizes[] = {10000, 50000, 1000000};
     table t;
 
     (void)state;
@@ -117,8 +118,9 @@ static void claims_cost_by_their_size(void **state)
         table_new(&t, "p", sizes[i], fields, 2, NULL);
         assert_int_equal(tqi_view_ready(view), sizes[i]);
         claim_many(&t, view, "sequential", "{}", 50);
-        if (sizes[i] <= 10000) {
+        if (sizes[i] <= 50000) {
             claim_many(&t, view, "grpo_group_n", "{\"n_samples_per_prompt\": 8}", 50);
+            claim_many(&t, view, "SeqlenBalancedSampler", "{\"n_samples_per_prompt\": 8}", 50);
         }
         start = seconds();
         for (uint32_t k = 0; k < 50; k++) {

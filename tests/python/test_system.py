@@ -216,7 +216,10 @@ def test_a_controller_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_does_not_start(base: Path) -> None:
-    with pytest.raises(errors.TransferQueueError, match="sampler"):
+    with pytest.raises(
+        errors.ConfigError,
+        match=r"controller\.sampler: no sampler 'no_such_sampler'; there are SequentialSampler, GRPO",
+    ):
         ctq.init({"controller": {"sampler": "no_such_sampler"}})
     assert not base.exists()
     with pytest.raises(errors.ConfigError, match="num_data_storage_units"):

@@ -188,6 +188,9 @@ PyTypeObject *core_buffer_type(PyObject *module);
 PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n,
                            char format, bool writable);
 
+/* sampler.c: balance(weights, k, equal) -> part of each. */
+PyObject *core_balance(PyObject *module, PyObject *args);
+
 /* report.c: results that become plain Python objects. */
 PyObject *core_progress(core_state *state, const tq_progress *progress);
 PyObject *core_names(const char *const *names, size_t n);

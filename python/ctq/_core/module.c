@@ -48,7 +48,13 @@ static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
     return PyUnicode_DecodeFSDefault(path);
 }
 
+PyDoc_STRVAR(
+    core_balance_doc,
+    "balance(weights, k, equal) -> list: the part of each thing, from 0; parts weigh nearly "
+    "the same.");
+
 static PyMethodDef core_functions[] = {
+    {"balance", core_balance, METH_VARARGS, core_balance_doc},
     {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
     {0},
