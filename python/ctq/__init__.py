@@ -13,6 +13,8 @@ them from where they lie:
 Every call has an async form with `async_` in front.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._api import (
     async_kv_batch_get,
     async_kv_batch_get_by_meta,
@@ -50,6 +52,10 @@ from .storage import (
     TransferQueueStorageManagerFactory,
 )
 from .system import ControllerInfo
+from .tensors import have_torch
+
+if TYPE_CHECKING:
+    from .streaming import StreamingDataLoader, StreamingDataset
 
 __all__ = [
     "AsyncSimpleStorageManager",
@@ -87,3 +93,17 @@ __all__ = [
     "kv_list",
     "kv_put",
 ]
+
+_STREAMING = ("StreamingDataLoader", "StreamingDataset")
+
+if have_torch():
+    __all__ += ["StreamingDataLoader", "StreamingDataset"]
+
+
+def __getattr__(name: str) -> Any:
+    """The classes that need torch, which is imported at their first use."""
+    if name not in _STREAMING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import streaming
+
+    return getattr(streaming, name)

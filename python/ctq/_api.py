@@ -78,7 +78,7 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
             handle, started = system.attach_or_start(given, start=not attach)
             info = handle.info
         try:
-            client = TransferQueueClient(name, info, given)
+            client = TransferQueueClient(name, info, config=given)
             actor = _offer_actor(client.config, info)
         except BaseException:
             if client is not None:

@@ -15,7 +15,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ._core import Op, Queue
@@ -114,6 +114,34 @@ def twins(
         form.__name__ = public
         form.__qualname__ = f"{owner}.{public}" if owner else public
     return sync, asynchronous
+
+
+def wait_any(ops: Sequence[Op], seconds: float | None) -> None:
+    """Wait until one of the operations has ended, or the time is over; none of them is cancelled."""
+    import select
+
+    queue = Queue()
+    try:
+        if all(op.attach(queue, _Unread()) for op in ops):
+            poller = select.poll()
+            poller.register(queue.fileno(), select.POLLIN)
+            poller.poll(None if seconds is None else seconds * 1000)
+        queue.drain()
+    finally:
+        queue.close()
+
+
+class _Unread:
+    """In the place of a future whose result nobody reads there."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: Any, /) -> None:
+        """Never called, for it says that it is done."""
+
+    def set_exception(self, exception: Any, /) -> None:
+        """Never called, for it says that it is done."""
 
 
 # --- event loops ----------------------------------------------------------------------------------

@@ -50,14 +50,18 @@ class TransferQueueClient:
     def __init__(
         self,
         client_id: str | None = None,
-        controller_info: ControllerInfo | str | None = None,
+        controller_info: ControllerInfo | Sequence[str | None] | str | None = None,
+        zmq_io_threads: int | None = None,
+        zmq_max_sockets: int | None = None,
+        *,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Connect to the system at an address; `client_id` is the name that people see."""
-        if controller_info is None:
-            raise InvalidArgumentError("controller_info: expected the address of a controller")
-        if isinstance(controller_info, str):
-            controller_info = ControllerInfo(controller_info, os.environ.get("TQ_TOKEN_FILE"))
+        """Connect to the system at an address; `client_id` is the name that people see.
+
+        `controller_info` is an address, or what `init()` returned as `controller.zmq_info`.  The two zmq_
+        arguments are for callers of TransferQueue; there are no such threads and sockets here.
+        """
+        controller_info = _as_info(controller_info)
         self.client_id = client_id or f"ctq-{os.getpid()}"
         self._info = controller_info
         self._given = of_map(dict(config or {}))
@@ -100,9 +104,13 @@ class TransferQueueClient:
             ) from None
 
     def _final_config(self) -> Config:
-        """Defaults, what the system runs with, and what this client was given."""
+        """Defaults, what the system runs with, what this client was given, and where the system is."""
         system = of_map(json.loads(self._core.config or "{}"))
-        return merge(merge(defaults(), system), self._given)
+        final = merge(merge(defaults(), system), self._given)
+        final["address"] = self._info.address
+        final["token_file"] = self._info.token_file
+        final["controller"]["zmq_info"] = self._info
+        return final
 
     def initialize_storage_manager(
         self, manager_type: str, config: Mapping[str, Any] | None = None
@@ -170,11 +178,7 @@ class TransferQueueClient:
                 "task_name: expected the name of the task that consumes the samples"
             )
         controller = self.config["controller"]
-        merged = {**(controller.get("sampling_config") or {}), **(sampling_config or {})}
-        # A client that attached may want another sampler than the one the system was started with.
-        policy = merged.pop("sampler", None) or self._given.get("controller", {}).get("sampler")
-        sampling = json.dumps(merged) if merged else None
-        poll = bool(controller.get("polling_mode"))
+        policy, sampling = self._sampling(sampling_config)
         fields = _names("data_fields", data_fields)
 
         def start() -> Op:
@@ -186,7 +190,7 @@ class TransferQueueClient:
                 mode=FETCH if mode == "fetch" else FORCE_FETCH,
                 sampler=policy,
                 sampler_config=sampling,
-                poll=poll,
+                poll=bool(controller.get("polling_mode")),
                 tags=True,
                 timeout=_seconds(timeout),
             )
@@ -200,6 +204,13 @@ class TransferQueueClient:
         except TryAgainError:
             return BatchMeta.empty()
         return BatchMeta._wrap([meta])
+
+    def _sampling(self, given: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
+        """Which sampler a claim asks for, if any, and its settings as JSON."""
+        settings = {**(self.config["controller"].get("sampling_config") or {}), **(given or {})}
+        # A client that attached may want another sampler than the one the system was started with.
+        policy = settings.pop("sampler", None) or self._given.get("controller", {}).get("sampler")
+        return policy, json.dumps(settings) if settings else None
 
     def _claim(self, key: tuple[Any, ...], start: Callable[[], Op]) -> Steps[Meta]:
         """Claim samples.
@@ -582,6 +593,20 @@ def _outcome(op: Op) -> Meta | None:
     except TransferQueueError:
         return None
     return meta
+
+
+def _as_info(given: ControllerInfo | Sequence[str | None] | str | None) -> ControllerInfo:
+    """How to reach a system, from what a user has of it."""
+    if isinstance(given, ControllerInfo):
+        return given
+    if isinstance(given, str):
+        return ControllerInfo(given, os.environ.get("TQ_TOKEN_FILE"))
+    # What a ControllerInfo has become in an OmegaConf or in JSON.
+    if isinstance(given, Sequence) and 1 <= len(given) <= 3 and isinstance(given[0], str):
+        return ControllerInfo(given[0], *given[1:])
+    raise InvalidArgumentError(
+        f"controller_info: expected the address of a controller, got {given!r}"
+    )
 
 
 # --- arguments ------------------------------------------------------------------------------------

@@ -153,6 +153,14 @@ def _seconds(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
+def _duration(value: Any) -> bool:
+    return isinstance(value, (int, float, str)) and not isinstance(value, bool)
+
+
+def _natural(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def _size(value: Any) -> bool:
     if isinstance(value, str):
         return _parse_size(value) is not None
@@ -180,6 +188,10 @@ _KEYS: dict[str, Check] = {
     "controller.sampling_config": (_map, "a map"),
     "controller.polling_mode": (_bool, "true or false"),
     "controller.zmq_info": (_any, ""),
+    "controller.session_grace": (_duration, "a number of seconds"),
+    "controller.owner_timeout": (_duration, "a number of seconds"),
+    "controller.events": (_natural, "a number above 0"),
+    "controller.first_counters": (_any, ""),
     "backend.storage_backend": (_text, "the name of a storage manager"),
     "backend.SimpleStorage.total_storage_size": (
         _size,
@@ -197,6 +209,7 @@ _KEYS: dict[str, Check] = {
     ),
     "backend.*": (_map, "a map"),
     "client.timeout": (_seconds, "a number of seconds above 0"),
+    "log.level": (_text, "error, warn, info or debug"),
     "serialization.allow_pickle": (_bool, "true or false"),
     "ray.actor": (_bool_or_none, "true, false or null"),
     "metrics.enabled": (_off, "false: the metrics exporter is not part of this version"),
@@ -207,6 +220,7 @@ _SECTIONS = {
     "backend",
     "backend.SimpleStorage",
     "client",
+    "log",
     "serialization",
     "ray",
     "metrics",

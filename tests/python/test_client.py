@@ -293,7 +293,7 @@ def test_a_full_store(runtime_dir: Any, client: Any, pid: str) -> None:
     block = torch.zeros(4, 1 << 20)
     first = client.put({"big": block}, partition_id=pid)
     started = time.monotonic()
-    other = ctq.TransferQueueClient("filler", client._info, {"client": {"timeout": 1}})
+    other = ctq.TransferQueueClient("filler", client._info, config={"client": {"timeout": 1}})
     try:
         with pytest.raises(errors.StorageFullError):
             for _ in range(8):
@@ -400,7 +400,7 @@ def test_sampler_of_a_client_that_attached(client: Any, pid: str) -> None:
             "sampling_config": {"n_samples_per_prompt": 2},
         }
     }
-    other = ctq.TransferQueueClient("other", client._info, config)
+    other = ctq.TransferQueueClient("other", client._info, config=config)
     put(client, pid, 3, groups=["a", "b", "a"])
     values = other.get_data(fetch(other, pid, 2))["x"].tolist()
     assert sorted(values) == [0, 2]

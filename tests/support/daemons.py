@@ -129,7 +129,7 @@ class System:
     ) -> ctq.TransferQueueClient:
         """A client of its own."""
         info = ctq.ControllerInfo(address or self.address, self.token_file)
-        client = ctq.TransferQueueClient(name, info, config)
+        client = ctq.TransferQueueClient(name, info, config=config)
         self.clients.append(client)
         return client
 

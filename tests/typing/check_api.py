@@ -50,6 +50,14 @@ async def async_client(client: ctq.AsyncTransferQueueClient, meta: BatchMeta) ->
     await client.async_clear_samples("p")  # type: ignore[arg-type]
 
 
+def streaming(loader: ctq.StreamingDataLoader) -> None:
+    ctq.StreamingDataset(ctq.init(), 4, 2, ["x"], "p", "t", dp_rank=0, prefetch=False)
+    ctq.StreamingDataset(ctq.init(), 4, 2, ["x"], "p", "t")  # type: ignore[call-arg]
+    assert_type(loader.reset(), None)
+    assert_type(loader.get_buffer()[0][1], BatchMeta)
+    loader.step(5)  # type: ignore[arg-type]
+
+
 def metadata(meta: BatchMeta, kv: KVBatchMeta) -> None:
     assert_type(meta.global_indexes, list[int])
     assert_type(meta.partition_ids, list[str])
