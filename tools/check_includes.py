@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "unit": {"store", "net"},
     "manager": {"net"},
     "manager/simple": {"manager", "store"},
+    "manager/kv": {"manager"},
     "client": {"manager", "net"},
     "daemon": {"controller", "unit"},
     "cli": {"include"},
@@ -31,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
 }
 
 # Allowed to that part alone, not to those that include it: the registry names the built-in managers.
-LOCAL: dict[str, set[str]] = {"manager": {"manager/simple"}}
+LOCAL: dict[str, set[str]] = {"manager": {"manager/simple", "manager/kv"}}
 
 # A fuzz target reaches into the decoder it feeds, wherever that is.
 UNCHECKED = {"fuzz"}

@@ -129,6 +129,8 @@ struct tq_manager_host {
     int (*work)(tq_manager_host *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
     uint64_t epoch; /**< Of the controller. */
     void *internal; /**< For managers inside libtq. */
+    /** The table that the client opened: how functions shared by several tables know for which they are called. */
+    const struct tq_storage_manager *manager;
 };
 
 /** The table of one storage manager. */

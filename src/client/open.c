@@ -84,6 +84,7 @@ static int open_manager(tqi_runtime *rt, const Tq__SystemConfigReply *reply, tq_
     if (!rt->manager_state || !rt->manager_config) {
         return tqi_error_nomem(err, "the storage manager");
     }
+    rt->host.manager = rt->manager;
     rt->manager_opening = true;
     if (rt->open_deadline != TQI_NEVER) {
         uv_timer_start(&rt->open_timer, open_on_timeout, tqi_remaining_ms(rt->open_deadline), 0);

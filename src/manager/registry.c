@@ -11,9 +11,22 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "manager/kv/kv.h"
 #include "manager/manager.h"
 
 typedef const tq_storage_manager *(*registry_plugin)(uint32_t abi);
+typedef const tq_kv_client *(*registry_kv_plugin)(uint32_t abi);
+
+/* Those that come with the library; ends with NULL. */
+static const tq_storage_manager *const registry_builtin[] = {
+#ifdef TQI_WITH_SIMPLE
+    &tqi_simple_manager,
+#endif
+#ifdef TQI_WITH_REDIS
+    &tqi_redis_type.manager,
+#endif
+    NULL,
+};
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static const tq_storage_manager **registry_list;
@@ -23,11 +36,11 @@ static size_t registry_count;
 /* With the lock held. */
 static const tq_storage_manager *registry_get(const char *type)
 {
-#ifdef TQI_WITH_SIMPLE
-    if (strcmp(type, tqi_simple_manager.type) == 0) {
-        return &tqi_simple_manager;
+    for (size_t i = 0; registry_builtin[i] != NULL; i++) {
+        if (strcmp(type, registry_builtin[i]->type) == 0) {
+            return registry_builtin[i];
+        }
     }
-#endif
     for (size_t i = 0; i < registry_count; i++) {
         if (strcmp(type, registry_list[i]->type) == 0) {
             return registry_list[i];
@@ -90,10 +103,46 @@ int tq_manager_register(const tq_storage_manager *manager, tq_error *err)
     return code;
 }
 
+/* A symbol of a library as a function: POSIX's way from an object pointer to a function pointer. */
+static bool registry_symbol(void *library, const char *name, void *function, size_t size)
+{
+    void *symbol = dlsym(library, name);
+
+    memcpy(function, &symbol, size);
+    return symbol != NULL;
+}
+
+/* Registers what a library exports: a storage manager, or a client of a KV store. */
+static int registry_plug(void *library, const char *path, tq_error *err)
+{
+    registry_plugin plugin;
+    registry_kv_plugin kv_plugin;
+
+    if (registry_symbol(library, "tq_storage_manager_plugin", &plugin, sizeof(plugin))) {
+        const tq_storage_manager *manager = plugin(TQ_MANAGER_ABI);
+        return manager != NULL
+                   ? tq_manager_register(manager, err)
+                   : tqi_error_set(
+                         err, TQ_EVERSION,
+                         "the storage manager in %s does not serve version %u of the interface",
+                         path, TQ_MANAGER_ABI);
+    }
+    if (registry_symbol(library, "tq_kv_client_plugin", &kv_plugin, sizeof(kv_plugin))) {
+        const tq_kv_client *client = kv_plugin(TQ_KV_ABI);
+        return client != NULL
+                   ? tq_kv_register(client, err)
+                   : tqi_error_set(err, TQ_EVERSION,
+                                   "the KV client in %s does not serve version %u of the interface",
+                                   path, TQ_KV_ABI);
+    }
+    return tqi_error_set(err, TQ_EMANAGER,
+                         "%s is no storage manager: it has neither tq_storage_manager_plugin nor "
+                         "tq_kv_client_plugin",
+                         path);
+}
+
 int tq_manager_load(const char *path, tq_error *err)
 {
-    registry_plugin plugin = NULL;
-
     if (path == NULL || path[0] == 0) {
         return tqi_error_set(err, TQ_EINVAL, "the path of a storage manager's library is missing");
     }
@@ -102,21 +151,7 @@ int tq_manager_load(const char *path, tq_error *err)
         const char *why = dlerror();
         return tqi_error_set(err, TQ_EMANAGER, "%s", why != NULL ? why : path);
     }
-    void *symbol = dlsym(library, "tq_storage_manager_plugin");
-    /* POSIX's way from an object pointer to a function pointer. */
-    memcpy(&plugin, &symbol, sizeof(plugin));
-    const tq_storage_manager *manager = plugin != NULL ? plugin(TQ_MANAGER_ABI) : NULL;
-    int code = TQ_OK;
-    if (plugin == NULL) {
-        code = tqi_error_set(err, TQ_EMANAGER,
-                             "%s is no storage manager: it has no tq_storage_manager_plugin", path);
-    } else if (manager == NULL) {
-        code = tqi_error_set(err, TQ_EVERSION,
-                             "the storage manager in %s does not serve version %u of the interface",
-                             path, TQ_MANAGER_ABI);
-    } else {
-        code = tq_manager_register(manager, err);
-    }
+    int code = registry_plug(library, path, err);
     if (code != TQ_OK) {
         dlclose(library);
     }
@@ -129,9 +164,9 @@ static int registry_names(tqi_buf *names)
 {
     int code = TQ_OK;
 
-#ifdef TQI_WITH_SIMPLE
-    code = tqi_buf_printf(names, "%s", tqi_simple_manager.type);
-#endif
+    for (size_t i = 0; registry_builtin[i] != NULL && code == TQ_OK; i++) {
+        code = tqi_buf_printf(names, "%s%s", i > 0 ? ", " : "", registry_builtin[i]->type);
+    }
     for (size_t i = 0; i < registry_count && code == TQ_OK; i++) {
         code = tqi_buf_printf(names, "%s%s", names->size > 0 ? ", " : "", registry_list[i]->type);
     }

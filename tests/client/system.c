@@ -13,8 +13,6 @@
 #include "controller/controller.h"
 #include "unit/unit.h"
 
-#define SYSTEM_TOKEN "correct-horse-battery-staple"
-
 struct system_thread {
     uv_thread_t thread;
     uv_loop_t loop;

@@ -15,6 +15,7 @@
 #include <tq/tq.h>
 
 #define SYSTEM_UNITS 4
+#define SYSTEM_TOKEN "correct-horse-battery-staple"
 
 typedef struct system_thread system_thread;
 

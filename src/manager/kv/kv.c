@@ -1,0 +1,224 @@
+/*
+ * kv.c - the table of the general KV storage manager: one per registered KV client (see kv.h).
+ */
+#include "manager/kv/kv.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const tqi_kv_type *kv_type_of(const tq_storage_manager *manager)
+{
+    return (const tqi_kv_type *)(const void *)((const char *)manager -
+                                               offsetof(tqi_kv_type, manager));
+}
+
+/* ------------------------------------------------------------------------------- keys and locators */
+
+void tqi_kv_le64(uint8_t out[8], uint64_t value)
+{
+    for (int i = 0; i < 8; i++) {
+        out[i] = (uint8_t)(value >> (8 * i));
+    }
+}
+
+uint64_t tqi_kv_from_le64(const uint8_t in[8])
+{
+    uint64_t value = 0;
+
+    for (int i = 7; i >= 0; i--) {
+        value = value << 8 | in[i];
+    }
+    return value;
+}
+
+void tqi_kv_key_of(tqi_kv_key_text *out, uint64_t epoch, uint64_t id, uint64_t part)
+{
+    int n = snprintf(out->text, sizeof(out->text), "tq/%016llx/%llx", (unsigned long long)epoch,
+                     (unsigned long long)id);
+
+    if (part == TQI_KV_HEAD) {
+        snprintf(out->text + n, sizeof(out->text) - (size_t)n, ".n");
+    } else if (part != TQI_KV_WHOLE) {
+        snprintf(out->text + n, sizeof(out->text) - (size_t)n, ".%llu", (unsigned long long)part);
+    }
+}
+
+int tqi_kv_part_size(const tq_block *block, uint64_t *out, tq_error *err)
+{
+    if (block->locator_size != TQI_KV_LOCATOR) {
+        return tqi_error_set(err, TQ_EPROTO,
+                             "block %llu has a locator of %u bytes, expected %u: it was stored by "
+                             "another storage manager",
+                             (unsigned long long)block->id, block->locator_size, TQI_KV_LOCATOR);
+    }
+    *out = tqi_kv_from_le64(block->locator);
+    return TQ_OK;
+}
+
+/* ------------------------------------------------------------------------------- open and close */
+
+typedef struct kv_opening {
+    tqi_kv *kv;
+    char *config;
+    tq_error err;
+    void (*opened)(const tq_error *err, void *arg);
+    void *arg;
+} kv_opening;
+
+static void kv_open_work(void *arg)
+{
+    kv_opening *opening = arg;
+    tqi_kv *kv = opening->kv;
+    int code = kv->client->open(kv->store, opening->config, &opening->err);
+
+    if (code != TQ_OK && opening->err.code == TQ_OK) {
+        tqi_error_set(&opening->err, code, "opening the store failed");
+    }
+    if (opening->err.code == TQ_OK) {
+        snprintf(kv->owner, sizeof(kv->owner), "%s:%.200s", kv->client->type,
+                 kv->client->name(kv->store));
+    }
+}
+
+static void kv_opened(void *arg)
+{
+    kv_opening opening = *(kv_opening *)arg;
+    bool failed = opening.err.code != TQ_OK;
+
+    free(opening.config);
+    free(arg);
+    if (!failed) {
+        uv_timer_init(((tqi_manager_internal *)opening.kv->host->internal)->loop,
+                      &opening.kv->retry);
+        opening.kv->retry.data = opening.kv;
+    }
+    opening.opened(failed ? &opening.err : NULL, opening.arg);
+}
+
+void tqi_kv_open(void *state, tq_manager_host *host, const char *config,
+                 void (*opened)(const tq_error *err, void *arg), void *arg)
+{
+    tqi_kv *kv = state;
+    kv_opening *opening = calloc(1, sizeof(*opening));
+    char *copy = strdup(config != NULL && config[0] != 0 ? config : "{}");
+    tq_error err = {0};
+
+    kv->host = host;
+    kv->client = kv_type_of(host->manager)->client;
+    kv->store = (char *)state + TQI_KV_STATE_AT;
+    if (opening != NULL && copy != NULL) {
+        *opening = (kv_opening){.kv = kv, .config = copy, .opened = opened, .arg = arg};
+        if (host->work(host, kv_open_work, kv_opened, opening) == TQ_OK) {
+            return;
+        }
+    }
+    free(opening);
+    free(copy);
+    tqi_error_nomem(&err, "opening a store");
+    opened(&err, arg);
+}
+
+static void kv_close_work(void *arg)
+{
+    tqi_kv *kv = arg;
+
+    kv->client->close(kv->store);
+}
+
+static void kv_close_done(void *arg)
+{
+    tqi_kv *kv = arg;
+
+    kv->closed(kv->closed_arg);
+}
+
+static void kv_timer_closed(uv_handle_t *handle)
+{
+    tqi_kv *kv = handle->data;
+
+    if (kv->host->work(kv->host, kv_close_work, kv_close_done, kv) != TQ_OK) {
+        kv_close_work(
+            kv); /* without memory for a thread it blocks the loop, which has no more jobs */
+        kv_close_done(kv);
+    }
+}
+
+void tqi_kv_close(void *state, void (*closed)(void *arg), void *arg)
+{
+    tqi_kv *kv = state;
+
+    kv->closed = closed;
+    kv->closed_arg = arg;
+    uv_close((uv_handle_t *)&kv->retry, kv_timer_closed);
+}
+
+const char *tqi_kv_owner(void *state, uint64_t *incarnation)
+{
+    tqi_kv *kv = state;
+
+    /* Ids begin again with every epoch of the controller: what an epoch stores is a store of its own. */
+    *incarnation = kv->host->epoch;
+    return kv->owner;
+}
+
+void tqi_kv_forked(void *state)
+{
+    tqi_kv *kv = state;
+
+    if (kv->client != NULL && kv->client->forked != NULL) {
+        kv->client->forked(kv->store);
+    }
+}
+
+/* ------------------------------------------------------------------------------- registry */
+
+static int kv_check(const tq_kv_client *client, tq_error *err)
+{
+    if (client == NULL) {
+        return tqi_error_set(err, TQ_EINVAL, "a KV client is missing");
+    }
+    const char *type = client->type != NULL ? client->type : "";
+    if (client->abi != TQ_KV_ABI) {
+        return tqi_error_set(
+            err, TQ_EVERSION,
+            "KV client '%s' was made for version %u of the interface, this is version %u", type,
+            client->abi, TQ_KV_ABI);
+    }
+    const char *missing = client->open == NULL     ? "open"
+                          : client->close == NULL  ? "close"
+                          : client->name == NULL   ? "name"
+                          : client->put == NULL    ? "put"
+                          : client->get == NULL    ? "get"
+                          : client->remove == NULL ? "remove"
+                                                   : NULL;
+    if (missing != NULL) {
+        return tqi_error_set(err, TQ_EINVAL, "KV client '%s' has no function '%s'", type, missing);
+    }
+    return TQ_OK;
+}
+
+int tq_kv_register(const tq_kv_client *client, tq_error *err)
+{
+    int code = kv_check(client, err);
+    const tq_storage_manager *known;
+
+    if (code != TQ_OK) {
+        return code;
+    }
+    if (client->type != NULL && tq_manager_find(client->type, &known, NULL) == TQ_OK &&
+        known->open == tqi_kv_open && kv_type_of(known)->client == client) {
+        return TQ_OK;
+    }
+    /* Never freed, as all tables. */
+    tqi_kv_type *made = calloc(1, sizeof(*made));
+    if (made == NULL) {
+        return tqi_error_nomem(err, "a KV client");
+    }
+    *made = (tqi_kv_type)TQI_KV_TYPE(client, client->type, client->state_size);
+    code = tq_manager_register(&made->manager, err);
+    if (code != TQ_OK) {
+        free(made);
+    }
+    return code;
+}

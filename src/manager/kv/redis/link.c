@@ -1,0 +1,301 @@
+/*
+ * link.c - one connection to a Redis server: commands out of the caller's memory, replies by hiredis.
+ *
+ * Commands are written by us, not through hiredis' output buffer, which would copy every value.  Replies are parsed
+ * by hiredis with functions of ours that make no objects: a value is copied from the read buffer to its destination.
+ */
+#include "manager/kv/redis/redis.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "base/clock.h"
+
+#define LINK_IOV 64
+
+/* ------------------------------------------------------------------------------- replies */
+
+static tqi_redis_link *link_of(const redisReadTask *task)
+{
+    return task->privdata;
+}
+
+static void *link_on_string(const redisReadTask *task, char *text, size_t size)
+{
+    tqi_redis_link *link = link_of(task);
+    tqi_redis_reply *reply = &link->reply;
+
+    reply->type = task->type;
+    reply->size = size;
+    if (task->type == REDIS_REPLY_STRING) {
+        if (link->expected != NULL && size == link->expected->size) {
+            memcpy(link->expected->dest, text, size);
+        }
+    } else {
+        snprintf(reply->text, sizeof(reply->text), "%.*s", (int)(size < 255 ? size : 255), text);
+    }
+    return reply;
+}
+
+static void *link_on_integer(const redisReadTask *task, long long value)
+{
+    tqi_redis_link *link = link_of(task);
+
+    link->reply.type = REDIS_REPLY_INTEGER;
+    link->reply.integer = value;
+    return &link->reply;
+}
+
+static void *link_on_nil(const redisReadTask *task)
+{
+    tqi_redis_link *link = link_of(task);
+
+    link->reply.type = REDIS_REPLY_NIL;
+    return &link->reply;
+}
+
+/* The reply is a part of the link. */
+static void link_on_free(void *reply)
+{
+    (void)reply;
+}
+
+static redisReplyObjectFunctions link_functions = {
+    .createString = link_on_string,
+    .createInteger = link_on_integer,
+    .createNil = link_on_nil,
+    .freeObject = link_on_free,
+};
+
+static int link_failed(const tqi_redis_link *link, int errnum, tq_error *err)
+{
+    const redisContext *context = link->context;
+    const char *text =
+        context->err != 0 && context->err != REDIS_ERR_IO ? context->errstr : strerror(errnum);
+
+    if (errnum == EAGAIN || errnum == EWOULDBLOCK || errnum == ETIMEDOUT) {
+        return tqi_error_set(err, TQ_ETIMEDOUT, "Redis did not answer in time");
+    }
+    return tqi_error_set(err, TQ_EUNREACHABLE, "the connection to Redis failed: %s", text);
+}
+
+int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error *err)
+{
+    void *reply = NULL;
+
+    link->expected = expected;
+    link->reply.type = 0;
+    link->reply.text[0] = 0;
+    errno = 0;
+    int failed = redisGetReply(link->context, &reply);
+    int errnum = errno;
+    link->expected = NULL;
+    if (failed != REDIS_OK || link->reply.type == 0) {
+        return link_failed(link, errnum, err);
+    }
+    return TQ_OK;
+}
+
+/* ------------------------------------------------------------------------------- commands */
+
+static int link_write(tqi_redis_link *link, struct iovec *iov, int n, tq_error *err)
+{
+    while (n > 0) {
+        /* Not writev: a closed connection must not raise SIGPIPE in the user's process. */
+        struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+        ssize_t done = sendmsg(link->context->fd, &message, MSG_NOSIGNAL);
+        if (done < 0 && errno == EINTR) {
+            continue;
+        }
+        if (done < 0) {
+            return link_failed(link, errno, err);
+        }
+        for (size_t left = (size_t)done; n > 0 && left >= iov->iov_len; iov++, n--) {
+            left -= iov->iov_len;
+            done = (ssize_t)left;
+        }
+        if (n > 0) {
+            iov->iov_base = (char *)iov->iov_base + done;
+            iov->iov_len -= (size_t)done;
+        }
+    }
+    return TQ_OK;
+}
+
+/* The command up to its value, if it has one. */
+static int link_head(const tqi_redis_command *command, char *out, size_t size)
+{
+    const char *asking = command->asking ? "*1\r\n$6\r\nASKING\r\n" : "";
+    size_t key = strlen(command->key);
+
+    switch (command->verb) {
+    case TQI_REDIS_SET:
+        return snprintf(out, size, "%s*3\r\n$3\r\nSET\r\n$%zu\r\n%s\r\n$%llu\r\n", asking, key,
+                        command->key, (unsigned long long)command->value->size);
+    case TQI_REDIS_UNLINK:
+        return snprintf(out, size, "%s*2\r\n$6\r\nUNLINK\r\n$%zu\r\n%s\r\n", asking, key,
+                        command->key);
+    case TQI_REDIS_GET:
+        break;
+    }
+    const tq_kv_read *read = command->read;
+    if (read->size == read->value_size) {
+        return snprintf(out, size, "%s*2\r\n$3\r\nGET\r\n$%zu\r\n%s\r\n", asking, key,
+                        command->key);
+    }
+    char from[24], to[24];
+    int n_from = snprintf(from, sizeof(from), "%llu", (unsigned long long)read->offset);
+    int n_to =
+        snprintf(to, sizeof(to), "%llu", (unsigned long long)(read->offset + read->size - 1));
+    return snprintf(out, size, "%s*4\r\n$8\r\nGETRANGE\r\n$%zu\r\n%s\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n",
+                    asking, key, command->key, n_from, from, n_to, to);
+}
+
+int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, tq_error *err)
+{
+    char head[256];
+    struct iovec iov[LINK_IOV];
+    int n = 0;
+    size_t slices = command->verb == TQI_REDIS_SET ? command->value->n_slices : 0;
+    int code = TQ_OK;
+
+    iov[n++] =
+        (struct iovec){.iov_base = head, .iov_len = (size_t)link_head(command, head, sizeof(head))};
+    for (size_t s = 0; s < slices && code == TQ_OK; s++) {
+        const tq_slice *slice = &command->value->slices[s];
+        iov[n++] =
+            (struct iovec){.iov_base = (void *)(uintptr_t)slice->data, .iov_len = slice->size};
+        if (n == LINK_IOV) {
+            code = link_write(link, iov, n, err);
+            n = 0;
+        }
+    }
+    if (code == TQ_OK && command->verb == TQI_REDIS_SET) {
+        static const char end[] = "\r\n";
+        iov[n++] = (struct iovec){.iov_base = (void *)(uintptr_t)end, .iov_len = 2};
+    }
+    return code == TQ_OK && n > 0 ? link_write(link, iov, n, err) : code;
+}
+
+/* ------------------------------------------------------------------------------- open and close */
+
+static struct timeval link_time(const tqi_redis_config *config, uint64_t deadline)
+{
+    uint64_t now = tqi_now(), us = (uint64_t)(config->timeout * 1e6);
+    uint64_t left = deadline > now ? (deadline - now) / 1000 : 0;
+
+    us = left < us ? left : us;
+    us = us < 1000 ? 1000 : us; /* 0 would be no limit */
+    return (struct timeval){.tv_sec = (time_t)(us / 1000000),
+                            .tv_usec = (suseconds_t)(us % 1000000)};
+}
+
+int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline,
+                         tq_error *err)
+{
+    if (redisSetTimeout(link->context, link_time(config, deadline)) != REDIS_OK) {
+        return link_failed(link, errno, err);
+    }
+    return TQ_OK;
+}
+
+int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_error *err)
+{
+    char *text = NULL;
+    int size = redisFormatCommandArgv(&text, n, words, NULL);
+
+    if (size < 0) {
+        return tqi_error_nomem(err, "a Redis command");
+    }
+    struct iovec iov = {.iov_base = text, .iov_len = (size_t)size};
+    int code = link_write(link, &iov, 1, err);
+    redisFreeCommand(text);
+    return code;
+}
+
+/* A command of plain words whose reply is OK. */
+static int link_say(tqi_redis_link *link, int n, const char **words, const char *what,
+                    int otherwise, tq_error *err)
+{
+    tq_error inner = {0};
+
+    if (tqi_redis_link_words(link, n, words, &inner) != TQ_OK ||
+        tqi_redis_link_receive(link, NULL, &inner) != TQ_OK) {
+        return tqi_error_set(err, inner.code, "%s: %.400s", what, inner.message);
+    }
+    if (link->reply.type == REDIS_REPLY_ERROR) {
+        return tqi_error_set(err, otherwise, "%s: %s", what, link->reply.text);
+    }
+    return TQ_OK;
+}
+
+static int link_greet(tqi_redis_link *link, const tqi_redis_config *config, tq_error *err)
+{
+    char db[16];
+    int code = TQ_OK;
+
+    if (config->password[0] != 0 || config->user[0] != 0) {
+        const char *words[] = {"AUTH", config->user, config->password};
+        if (config->user[0] == 0) {
+            words[1] = config->password;
+        }
+        code = link_say(link, config->user[0] == 0 ? 2 : 3, words,
+                        "Redis refused user and password", TQ_EAUTH, err);
+    }
+    if (code == TQ_OK && config->db != 0) {
+        snprintf(db, sizeof(db), "%d", config->db);
+        const char *words[] = {"SELECT", db};
+        code = link_say(link, 2, words, "Redis refused the database", TQ_ECONFIG, err);
+    }
+    if (code == TQ_OK) {
+        const char *words[] = {"PING"};
+        code = link_say(link, 1, words, "Redis refused a PING", TQ_EAUTH, err);
+    }
+    return code;
+}
+
+int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port,
+                        uint64_t deadline, tqi_redis_link **out, tq_error *err)
+{
+    struct timeval limit = link_time(config, deadline);
+    tqi_redis_link *link = calloc(1, sizeof(*link));
+    int code;
+
+    if (link == NULL) {
+        return tqi_error_nomem(err, "a connection to Redis");
+    }
+    link->context = host[0] != 0 ? redisConnectWithTimeout(host, port, limit)
+                                 : redisConnectUnixWithTimeout(config->path, limit);
+    if (link->context == NULL) {
+        code = tqi_error_nomem(err, "a connection to Redis");
+    } else if (link->context->err != 0) {
+        code = tqi_error_set(err, TQ_EUNREACHABLE, "Redis at %s%s%.0d cannot be reached: %s",
+                             host[0] != 0 ? host : config->path, host[0] != 0 ? ":" : "",
+                             host[0] != 0 ? port : 0, link->context->errstr);
+    } else {
+        fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
+        link->context->reader->fn = &link_functions;
+        link->context->reader->privdata = link;
+        code = tqi_redis_link_limit(link, config, deadline, err);
+        code = code == TQ_OK ? link_greet(link, config, err) : code;
+    }
+    if (code != TQ_OK) {
+        tqi_redis_link_close(link);
+        return code;
+    }
+    *out = link;
+    return TQ_OK;
+}
+
+void tqi_redis_link_close(tqi_redis_link *link)
+{
+    if (link != NULL) {
+        redisFree(link->context);
+        free(link);
+    }
+}

@@ -1,0 +1,133 @@
+/*
+ * redis.h - the parts of the Redis client of the KV storage manager.
+ *
+ *   redis.c    the table: config, put, get, remove
+ *   config.c   the config and the URL in it
+ *   link.c     one connection: commands out, replies in
+ *   cluster.c  nodes with their idle connections; which node serves which slot of a cluster
+ *   run.c      a row of commands: shared out among nodes, pipelined, moved and tried again
+ *
+ * Values travel without a copy of ours: out of the caller's slices, and from hiredis' read buffer to their destination.
+ * Everything may be called from several threads: a thread takes a connection of its own.
+ */
+#ifndef TQI_REDIS_H
+#define TQI_REDIS_H
+
+#include <pthread.h>
+
+#include <hiredis/hiredis.h>
+
+#include "base/error.h"
+
+#include <tq/kv.h>
+
+#define TQI_REDIS_SLOTS 16384u
+/* Largest value of a store that was not told to take larger ones (proto-max-bulk-len). */
+#define TQI_REDIS_VALUE_MAX (UINT64_C(512) << 20)
+/* Commands that one connection has under way. */
+#define TQI_REDIS_WINDOW 16u
+
+typedef struct tqi_redis tqi_redis;
+
+typedef struct tqi_redis_config {
+    char host[256]; /* "": a unix socket */
+    char path[256];
+    int port;
+    int db;
+    char user[256];
+    char password[256];
+    bool cluster;
+    double timeout; /* seconds that a connection may be silent */
+} tqi_redis_config;
+
+int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err);
+
+/* ---------------------------------------------------------------------------------------- commands */
+
+typedef enum tqi_redis_verb {
+    TQI_REDIS_SET,
+    TQI_REDIS_GET,
+    TQI_REDIS_UNLINK
+} tqi_redis_verb;
+
+/* A command on one key. */
+typedef struct tqi_redis_command {
+    tqi_redis_verb verb;
+    const char *key;
+    const tq_kv_value *value; /* SET */
+    tq_kv_read *read;         /* GET, of the whole or of a range */
+    tq_kv_key *removed;       /* UNLINK */
+    unsigned slot;
+    unsigned node;
+    bool asking; /* this once, and nobody else's commands for the slot */
+    bool done;
+} tqi_redis_command;
+
+/* Runs all commands, in any order.  On an error any of them may have run. */
+int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint64_t deadline,
+                  tq_error *err);
+
+/* ---------------------------------------------------------------------------------------- connections */
+
+/* A reply; a value that was asked for is not in it but in its destination. */
+typedef struct tqi_redis_reply {
+    int type; /* REDIS_REPLY_... */
+    long long integer;
+    size_t size;    /* of a string */
+    char text[256]; /* of a status or error */
+} tqi_redis_reply;
+
+typedef struct tqi_redis_link {
+    redisContext *context;
+    bool used; /* it was idle before: the server may have closed it */
+    tq_kv_read *expected;
+    tqi_redis_reply reply;
+    struct tqi_redis_link *next; /* idle ones of a node */
+} tqi_redis_link;
+
+/* Connects, says who we are and chooses the database. */
+int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port,
+                        uint64_t deadline, tqi_redis_link **out, tq_error *err);
+void tqi_redis_link_close(tqi_redis_link *link);
+/* How long it may take from now on. */
+int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline,
+                         tq_error *err);
+/* A command of plain words. */
+int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_error *err);
+int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, tq_error *err);
+/* The next reply, in link->reply; a value goes to `expected` if that is not NULL. */
+int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error *err);
+
+/* ---------------------------------------------------------------------------------------- nodes */
+
+typedef struct tqi_redis_node {
+    char host[256]; /* "": the unix socket of the config */
+    int port;
+    tqi_redis_link *idle;
+} tqi_redis_node;
+
+struct tqi_redis {
+    tqi_redis_config config;
+    char name[201];
+    pthread_mutex_t lock;   /* of what follows */
+    tqi_redis_node **nodes; /* the first one is the config's */
+    size_t n_nodes;
+    size_t nodes_capacity;
+    uint16_t slots[TQI_REDIS_SLOTS]; /* of a cluster: place in the nodes */
+};
+
+/* The slot of a key: CRC16 of its hash tag, or of all of it (Redis cluster specification). */
+unsigned tqi_redis_slot(const char *key);
+/* The place of a node, made if it is new. */
+int tqi_redis_node_get(tqi_redis *redis, const char *host, int port, unsigned *out, tq_error *err);
+unsigned tqi_redis_slot_node(tqi_redis *redis, unsigned slot);
+void tqi_redis_slot_moved(tqi_redis *redis, unsigned slot, unsigned node);
+/* Asks a node which node serves which slot. */
+int tqi_redis_slots_load(tqi_redis *redis, unsigned node, uint64_t deadline, tq_error *err);
+/* A connection to a node: an idle one, or with `fresh` always a new one. */
+int tqi_redis_take(tqi_redis *redis, unsigned node, bool fresh, uint64_t deadline,
+                   tqi_redis_link **out, tq_error *err);
+void tqi_redis_give(tqi_redis *redis, unsigned node, tqi_redis_link *link);
+void tqi_redis_nodes_fini(tqi_redis *redis);
+
+#endif
