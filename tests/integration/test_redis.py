@@ -1,0 +1,140 @@
+"""Data in Redis: a system whose config names a server, or a cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ctq
+from ctq.errors import AuthenticationError, ConfigError
+from support.daemons import System
+from support.redis_servers import RedisCluster, RedisServer, free_ports
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """One server."""
+    made = RedisServer(tmp_path / "redis", free_ports(1)[0])
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
+    """A cluster of three."""
+    made = RedisCluster(tmp_path)
+    yield made
+    made.stop()
+
+
+def start(system: System, section: str) -> None:
+    """Start a system on a Redis backend."""
+    system.start(
+        settings=["backend.storage_backend=Redis", f"backend.Redis={{{section}}}"],
+    )
+
+
+def numbers(rows: int, size: int, base: int) -> dict[str, np.ndarray]:
+    """Columns whose values tell where they belong."""
+    return {
+        "x": np.arange(rows * size, dtype=np.int64).reshape(rows, size) + base,
+        "y": np.arange(rows, dtype=np.float32) + base,
+    }
+
+
+def check(client: ctq.TransferQueueClient, meta: ctq.BatchMeta, rows: int, base: int) -> None:
+    """What is read is what `numbers` made."""
+    got = client.get_data(meta)
+    expected = numbers(rows, np.asarray(got["x"][0]).shape[0], base)
+    assert np.array_equal(np.stack([np.asarray(row) for row in got["x"]]), expected["x"])
+    assert np.array_equal(np.asarray(got["y"]), expected["y"])
+
+
+def test_one_server(system: System, server: RedisServer) -> None:
+    """Put, read by another client, claim, clear: nothing is left in the server."""
+    start(system, f'url: "{server.url}"')
+    writer, reader = system.client("writer"), system.client("reader")
+    meta = writer.put(numbers(64, 500, 7), partition_id="p")
+    check(reader, meta, 64, 7)
+    claimed = reader.get_meta(["x", "y"], 16, "p", task_name="t")
+    check(reader, claimed, 16, 7)
+    assert int(server.ask("DBSIZE")) > 0
+    writer.clear_partition("p")
+    while int(server.ask("DBSIZE")) > 0:  # the removal follows the clear; BLPOP waits at the server
+        server.ask("BLPOP", "tq-never", "0.01")
+
+
+def test_a_cluster_takes_all_nodes(system: System, cluster: RedisCluster) -> None:
+    """Values are spread over the nodes, read back, and removed from all of them."""
+    start(system, f'url: "{cluster.url}", cluster: true')
+    client = system.client()
+    metas = [client.put(numbers(8, 300, base), partition_id="p") for base in range(60)]
+    assert all(size > 5 for size in cluster.sizes())
+    for base, meta in enumerate(metas):
+        check(client, meta, 8, base)
+    client.clear_partition("p")
+    while sum(cluster.sizes()) > 0:
+        cluster.servers[0].ask("PING")
+
+
+def test_slots_move_under_traffic(system: System, cluster: RedisCluster) -> None:
+    """Slots move from one node to another while samples are put and read: none is lost."""
+    start(system, f'url: "{cluster.url}", cluster: true')
+    client, other = system.client("one"), system.client("two")
+    metas = [client.put(numbers(4, 200, base), partition_id="p") for base in range(40)]
+    moved = threading.Event()
+
+    def traffic(on: ctq.TransferQueueClient, first: int) -> int:
+        base = first
+        while not moved.is_set():
+            check(on, on.put(numbers(4, 200, base), partition_id=f"q{first}"), 4, base)
+            check(on, metas[base % len(metas)], 4, base % len(metas))
+            base += 1
+        return base - first
+
+    with ThreadPoolExecutor() as pool:
+        rounds = [pool.submit(traffic, client, 1000), pool.submit(traffic, other, 5000)]
+        try:
+            cluster.reshard(1000)
+        finally:
+            moved.set()
+        assert all(each.result() > 0 for each in rounds)
+    for base, meta in enumerate(metas):
+        check(client, meta, 4, base)
+
+
+def test_a_server_that_is_no_cluster(system: System, server: RedisServer) -> None:
+    """`cluster: true` on a single server is refused at init, with the reason."""
+    start(system, f'url: "{server.url}", cluster: true')
+    with pytest.raises(ConfigError, match=r"Redis\.cluster"):
+        system.client()
+
+
+def test_a_password_is_never_shown(system: System, server: RedisServer) -> None:
+    """A wrong password is an authentication error that does not repeat it."""
+    server.ask("CONFIG", "SET", "requirepass", "right")
+    start(system, f'url: "redis://:wr0ng@127.0.0.1:{server.port}"')
+    with pytest.raises(AuthenticationError) as failed:
+        system.client()
+    assert "wr0ng" not in str(failed.value)
+
+
+def test_init_by_config(server: RedisServer) -> None:
+    """`init` with the backend in its configuration, as users do it."""
+    config = ctq.init(
+        {"backend": {"storage_backend": "Redis", "Redis": {"url": server.url}}},
+    )
+    try:
+        assert config.backend.storage_backend == "Redis"
+        ctq.kv_put("k", "p", {"x": np.arange(5)}, {"step": 1})
+        assert int(server.ask("DBSIZE")) == 1
+        got = ctq.kv_batch_get(["k"], "p")
+        assert np.array_equal(np.asarray(got["x"][0]), np.arange(5))
+        ctq.kv_clear(["k"], "p")
+    finally:
+        ctq.close()

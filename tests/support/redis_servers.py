@@ -1,0 +1,106 @@
+"""Real Redis servers for tests: single ones and clusters, waited for by what they log."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from pathlib import Path
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; bound all at once, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+class RedisServer:
+    """One redis-server on 127.0.0.1 that keeps nothing on disk."""
+
+    def __init__(self, folder: Path, port: int, *args: str) -> None:
+        """Start it and wait until it serves."""
+        folder.mkdir(exist_ok=True)
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}"
+        self.process = subprocess.Popen(
+            [
+                *("redis-server", "--bind", "127.0.0.1", "--port", str(port)),
+                *("--save", "", "--appendonly", "no", "--dir", str(folder), *args),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.wait_log("Ready to accept connections")
+
+    def wait_log(self, text: str) -> None:
+        """Read its log up to a line that contains the text."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if text in line:
+                return
+        raise AssertionError(f"redis-server ended without logging {text!r}")
+
+    def ask(self, *words: str) -> str:
+        """The answer to a command, as redis-cli prints it."""
+        return redis_cli("-p", str(self.port), *words)
+
+    def stop(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def redis_cli(*words: str) -> str:
+    """What redis-cli prints; it must succeed."""
+    done = subprocess.run(["redis-cli", *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+class RedisCluster:
+    """Three masters without replicas."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start them, join them, and wait until each of them serves the cluster."""
+        ports = free_ports(6)
+        self.servers = [
+            RedisServer(
+                folder / f"redis-{port}",
+                port,
+                *("--cluster-enabled", "yes", "--cluster-port", str(bus)),
+                *("--cluster-config-file", "nodes.conf"),
+            )
+            for port, bus in zip(ports[:3], ports[3:], strict=True)
+        ]
+        self.url = self.servers[0].url
+        nodes = [f"127.0.0.1:{server.port}" for server in self.servers]
+        redis_cli("--cluster", "create", *nodes, "--cluster-replicas", "0", "--cluster-yes")
+        for server in self.servers:
+            server.wait_log("Cluster state changed: ok")
+
+    def sizes(self) -> list[int]:
+        """Number of keys at each node."""
+        return [int(server.ask("DBSIZE")) for server in self.servers]
+
+    def reshard(self, slots: int) -> None:
+        """Move that many slots, with their keys, from the first node to the last one."""
+        first, last = self.servers[0], self.servers[-1]
+        redis_cli(
+            *("--cluster", "reshard", f"127.0.0.1:{first.port}"),
+            *("--cluster-from", first.ask("CLUSTER", "MYID")),
+            *("--cluster-to", last.ask("CLUSTER", "MYID")),
+            *("--cluster-slots", str(slots), "--cluster-yes"),
+        )
+
+    def stop(self) -> None:
+        """End all of them."""
+        for server in self.servers:
+            server.stop()
