@@ -281,7 +281,11 @@ typedef struct tq_data_column {
     const uint32_t *ndims;   /**< Dims of each row, always set. */
     const uint64_t *dims;    /**< Dims of all rows end to end, always set. */
     const uint64_t *offsets; /**< rows + 1 byte offsets into data. */
-    void *data; /**< The bytes, 64-byte aligned, writable; they live as long as the tq_data. */
+    bool padded;     /**< Rows lie at equal distances, with gaps behind the shorter ones; their dims
+                        say what is theirs. */
+    uint64_t length; /**< Padded: the first dim that every row has room for. */
+    void *data; /**< The bytes, writable; 64-byte aligned, and they live as long as the tq_data,
+                        but for memory of the caller's own (tq_get_field). */
     const tq_slice *
         opaque; /**< Notes of a manager that keys by index, one per row; else NULL (and data is set). */
 } tq_data_column;
@@ -289,6 +293,36 @@ typedef struct tq_data_column {
 /** Reads the given fields of a meta's samples (NULL: all of it).  TQ_ENOTREADY names samples and fields that are not
  * produced, TQ_ECLEARED those that were cleared, TQ_ELOST those that were lost.  Result: tq_op_data. */
 TQ_API int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields);
+
+/** How one field of a read shall lie in memory, and where.  Zero-initialise. */
+typedef struct tq_get_field {
+    const char *name; /**< One of the fields that are read, or TQ_EFIELD. */
+    /** Place rows at equal distances, as a dense tensor with room for the longest row has them.  For tensors whose rows
+     * have a first dim and agree in all others; else this is not done, and the column says so (tq_data_column.padded). */
+    bool padded;
+    uint64_t length;   /**< Room for at least this first dim. */
+    uint64_t multiple; /**< Room for a multiple of this; 0: 1. */
+    tq_dtype
+        pad_dtype;    /**< Type of pad: that of the field, or TQ_EDTYPE; {0, 0}: fill with zeros. */
+    uint8_t pad[16];  /**< One element, to fill the gaps with. */
+    void *dest;       /**< Memory of the caller's to read into, or NULL: the library's. */
+    size_t dest_size; /**< Its bytes; TQ_EROWS when the rows need more. */
+} tq_get_field;
+
+/** Options of tq_get_as.  Zero-initialise, set `size`. */
+typedef struct tq_get_options {
+    size_t size;                /**< sizeof(tq_get_options). */
+    const tq_get_field *fields; /**< Fields that differ from the default; copied. */
+    size_t n_fields;            /**< How many. */
+    /** Called exactly once, on any thread, also when the call fails: the library has done with `dest` memory.  A read
+     * that was cancelled may write to it until then. May be NULL. */
+    void (*release)(void *arg);
+    void *release_arg; /**< Its argument. */
+} tq_get_options;
+
+/** As tq_get, with columns laid out and placed as asked: rows are read straight into their places. */
+TQ_API int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields,
+                     const tq_get_options *options);
 
 TQ_API tq_data *tq_data_hold(tq_data *data);        /**< Another reference. */
 TQ_API void tq_data_rele(tq_data *data);            /**< Gives one back; NULL is allowed. */

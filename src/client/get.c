@@ -6,7 +6,7 @@
  * fails and names samples and fields.  A block that is gone although the controller still has it is
  * reported lost, unless its owner is away.
  *
- * The destination belongs to the task.  A read that is cancelled while the manager writes ends at
+ * The destination belongs to the task, or to the caller, who is told when it is not written to any more.  A read that is cancelled while the manager writes ends at
  * once, and its task keeps the memory until the manager has finished.
  */
 #include "client/get.h"
@@ -20,6 +20,8 @@
 #include "client/names.h"
 
 #define GET_RESOLVES 3u
+/* Filling as many bytes holds up the loop for about as long as a hop to another thread and back. */
+#define GET_FILL_INLINE (UINT64_C(256) << 10)
 
 static void get_try(tqi_get *get);
 
@@ -32,6 +34,9 @@ static void get_fini(tqi_task *task)
     free(get->ranges);
     free(get->blocks);
     free(get->gone);
+    if (get->release) {
+        get->release(get->release_arg);
+    }
 }
 
 static void get_fail(tqi_get *get, const tq_error *err)
@@ -199,6 +204,51 @@ void tqi_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
     }
 }
 
+static void get_read(tqi_get *get)
+{
+    if (get->n_ranges == 0) {
+        get_done(get);
+        return;
+    }
+    get->in_manager = true;
+    get->task.rt->manager->get(get->task.rt->manager_state, &get->job);
+}
+
+static void get_fill(void *arg)
+{
+    tqi_get_fill(arg);
+}
+
+static void get_filled(void *arg)
+{
+    tqi_get *get = arg;
+
+    get->in_manager = false;
+    if (!get->task.op) {
+        tqi_task_free(&get->task); /* cancelled: nobody waits for it */
+    } else {
+        get_read(get);
+    }
+}
+
+/* Fills the gaps between padded rows, many of them not on the loop's thread; then reads. */
+static void get_fill_and_read(tqi_get *get)
+{
+    tq_manager_host *host = &get->task.rt->host;
+
+    if (get->gaps >= GET_FILL_INLINE) {
+        get->in_manager = true;
+        if (host->work(host, get_fill, get_filled, get) == TQ_OK) {
+            return;
+        }
+        get->in_manager = false;
+    }
+    if (get->gaps > 0) {
+        tqi_get_fill(get);
+    }
+    get_read(get);
+}
+
 /* Reads what the meta says, or finds out more. */
 static void get_try(tqi_get *get)
 {
@@ -221,11 +271,8 @@ static void get_try(tqi_get *get)
     if (tqi_get_plan(get, &err) != TQ_OK ||
         (get->n_ranges > 0 && tqi_runtime_check_manager(rt, "read", &err) != TQ_OK)) {
         get_fail(get, &err);
-    } else if (get->n_ranges == 0) {
-        get_done(get);
     } else {
-        get->in_manager = true;
-        rt->manager->get(rt->manager_state, &get->job);
+        get_fill_and_read(get);
     }
 }
 
@@ -284,12 +331,29 @@ static int get_prepare(tqi_get *get, const tq_meta *meta, const char *const *fie
 
 int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields)
 {
+    return tq_get_as(op, meta, fields, n_fields, NULL);
+}
+
+int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields,
+              const tq_get_options *options)
+{
+    bool known = options && options->size == sizeof *options;
     tq_error err = {0};
     int code;
     tqi_get *get = (tqi_get *)tqi_task_make(op, &get_type, &code);
     if (!get) {
+        if (known && options->release) {
+            options->release(options->release_arg);
+        }
         return code;
     }
+    if (known) {
+        get->release = options->release; /* from now on with the task */
+        get->release_arg = options->release_arg;
+    }
     code = get_prepare(get, meta, fields, n_fields, &err);
+    if (code == TQ_OK && options) {
+        code = tqi_get_layouts(get, options, &err);
+    }
     return tqi_task_submit(op, &get->task, code, &err);
 }

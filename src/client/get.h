@@ -1,5 +1,6 @@
 /*
- * get.h - a read: what get.c (steps) and get_plan.c (ranges and destination) share.
+ * get.h - a read: what get.c (steps), get_plan.c (ranges and destination) and get_layout.c (how rows
+ * lie there) share.
  */
 #ifndef TQI_CLIENT_GET_H
 #define TQI_CLIENT_GET_H
@@ -14,10 +15,14 @@ typedef struct tqi_get {
     tq_meta *meta;       /* as it is known now */
     const char **fields; /* asked for */
     size_t n_fields;
+    tq_get_field *layouts; /* of each field; NULL: nothing was asked for */
+    void (*release)(void *arg);
+    void *release_arg;
     unsigned resolves; /* times the controller was asked */
-    bool in_manager;   /* it may write to data's buffers */
+    bool in_manager;   /* it (or the fill before it) may write to data's buffers */
     bool in_owners;    /* the list of owners was asked for */
     tq_data *data;
+    uint64_t gaps;        /* bytes to fill between padded rows */
     tq_get_range *ranges; /* of the job */
     size_t n_ranges;
     size_t max_ranges;
@@ -33,5 +38,15 @@ bool tqi_get_missing(const tqi_get *get, tq_error *err);
 int tqi_get_plan(tqi_get *get, tq_error *err);
 /* Whether a cell to read lies in a block that was gone; with `err`, names them as lost. */
 bool tqi_get_still_gone(const tqi_get *get, tq_error *err);
+
+/* get_layout.c: copies what was asked for. */
+int tqi_get_layouts(tqi_get *get, const tq_get_options *options, tq_error *err);
+/* Places the rows of column `c`, whose shapes are set, at equal distances if that was asked for and
+ * they allow it. */
+int tqi_get_pad(tqi_get *get, size_t c, tq_error *err);
+/* Memory of the c-th column, for `size` bytes. */
+int tqi_get_memory(tqi_get *get, size_t c, uint64_t size, tq_error *err);
+/* Fills the gaps of all columns; any thread. */
+void tqi_get_fill(tqi_get *get);
 
 #endif

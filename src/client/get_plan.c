@@ -235,9 +235,8 @@ static int plan_column(tqi_get *get, size_t c, bool *opaque, tq_error *err)
     if (code != TQ_OK || *opaque) {
         return code;
     }
-    data->buffers[c] = tqi_pool_get(column->offsets[get->meta->n]);
-    column->data = data->buffers[c].data;
-    return column->data ? TQ_OK : tqi_error_nomem(err, "the rows that are read");
+    code = tqi_get_pad(get, c, err);
+    return code ? code : tqi_get_memory(get, c, column->offsets[get->meta->n], err);
 }
 
 /* --------------------------------------------------------------------------------------- ranges */
@@ -249,13 +248,15 @@ static int plan_ranges(tqi_get *get, size_t c, tq_error *err)
     tq_get_range *last = NULL;
 
     for (size_t i = 0; i < get->meta->n; i++) {
-        uint64_t size = column->offsets[i + 1] - column->offsets[i];
+        uint64_t size = tqi_cells_size(cells, i);
+        uint8_t *dest = (uint8_t *)column->data + column->offsets[i];
         uint32_t block = cells->block[i] - 1;
         if (size == 0) {
             continue;
         }
-        if (last && last->block == block && last->offset + last->size == cells->offset[i]) {
-            last->size += size; /* rows of a column are neighbours in its destination */
+        if (last && last->block == block && last->offset + last->size == cells->offset[i] &&
+            (uint8_t *)last->dest + last->size == dest) {
+            last->size += size;
             continue;
         }
         if (tqi_grow(&get->ranges, &get->max_ranges, get->n_ranges + 1, sizeof *get->ranges) !=
@@ -266,7 +267,7 @@ static int plan_ranges(tqi_get *get, size_t c, tq_error *err)
         last->block = block;
         last->offset = cells->offset[i];
         last->size = size;
-        last->dest = (uint8_t *)column->data + column->offsets[i];
+        last->dest = dest;
     }
     return TQ_OK;
 }
@@ -326,6 +327,7 @@ int tqi_get_plan(tqi_get *get, tq_error *err)
 {
     tq_data_rele(get->data);
     get->n_ranges = 0;
+    get->gaps = 0;
     get->data = tqi_data_alloc(get->meta->n, get->n_fields);
     if (!get->data) {
         return tqi_error_nomem(err, "a read");

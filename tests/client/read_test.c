@@ -1,0 +1,251 @@
+/*
+ * read_test.c - reads whose columns are laid out and placed as the caller asks, from a real system.
+ */
+#include "system.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static test_system sys;
+static tq_client *client;
+static tq_op *op;
+
+static const tq_dtype i32 = {TQ_INT, 32};
+
+static int setup(void **state)
+{
+    (void)state;
+    system_start(&sys, 2, 16u << 20);
+    client = system_open(&sys, 10);
+    op = tq_op_alloc(client, NULL, NULL);
+    return op ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    tq_op_free(op);
+    tq_client_close(client);
+    system_stop(&sys);
+    return 0;
+}
+
+static _Atomic int released;
+
+static void on_release(void *arg)
+{
+    atomic_fetch_add((_Atomic int *)arg, 1);
+}
+
+/* Rows of lengths[i] numbers: 1000 * i, 1000 * i + 1, ... */
+static tq_meta *put_rows(const char *partition, const uint64_t *lengths, size_t n)
+{
+    tq_column column = {
+        .name = "x", .dtype = i32, .rows = n, .ndim = 1, .dims = lengths, .n_slices = 1};
+    tq_put_args args = {.partition = partition, .n = n, .columns = &column, .n_columns = 1};
+    size_t total = 0, at = 0;
+    int32_t *numbers;
+    tq_slice slice;
+
+    for (size_t i = 0; i < n; i++) {
+        total += lengths[i];
+    }
+    numbers = malloc((total + 1) * sizeof *numbers);
+    assert_non_null(numbers);
+    for (size_t i = 0; i < n; i++) {
+        for (uint64_t k = 0; k < lengths[i]; k++) {
+            numbers[at++] = (int32_t)(1000 * i + k);
+        }
+    }
+    slice = (tq_slice){numbers, total * sizeof *numbers};
+    column.slices = &slice;
+    expect_ok(op, tq_put(op, &args));
+    free(numbers);
+    return tq_meta_hold(tq_op_meta(op));
+}
+
+static void check_row(const int32_t *at, size_t row, uint64_t used, uint64_t length, int32_t pad)
+{
+    for (uint64_t k = 0; k < length; k++) {
+        assert_int_equal(at[k], k < used ? (int32_t)(1000 * row + k) : pad);
+    }
+}
+
+static tq_get_field padded(int32_t pad, uint64_t multiple)
+{
+    tq_get_field field = {.name = "x", .padded = true, .multiple = multiple, .pad_dtype = i32};
+    memcpy(field.pad, &pad, sizeof pad);
+    return field;
+}
+
+static void test_padded(void **state)
+{
+    const uint64_t lengths[4] = {3, 0, 5, 1};
+    const uint32_t order[6] = {2, 2, 0, 1, 3, 2};
+    tq_get_field field = padded(-9, 4);
+    tq_get_options options = {.size = sizeof options, .fields = &field, .n_fields = 1};
+    tq_meta *meta = put_rows("padded", lengths, 4), *chosen;
+    const tq_data_column *read;
+    (void)state;
+
+    assert_int_equal(tq_meta_select(meta, order, 6, NULL, 0, &chosen, NULL), TQ_OK);
+    expect_ok(op, tq_get_as(op, chosen, NULL, 0, &options));
+    read = tq_data_column_at(tq_op_data(op), 0);
+    assert_true(read->padded && read->ragged);
+    assert_int_equal(read->length, 8);
+    for (size_t i = 0; i < 6; i++) {
+        assert_int_equal(read->offsets[i], i * 8 * sizeof(int32_t));
+        assert_int_equal(read->dims[i], lengths[order[i]]);
+        check_row((const int32_t *)read->data + 8 * i, order[i], lengths[order[i]], 8, -9);
+    }
+    tq_meta_rele(chosen);
+
+    /* No rows at all. */
+    assert_int_equal(tq_meta_select(meta, order, 0, NULL, 0, &chosen, NULL), TQ_OK);
+    expect_ok(op, tq_get_as(op, chosen, NULL, 0, &options));
+    assert_int_equal(tq_data_rows(tq_op_data(op)), 0);
+    assert_false(tq_data_column_at(tq_op_data(op), 0)->padded);
+    tq_meta_rele(chosen);
+    tq_meta_rele(meta);
+}
+
+/* Rows of one length lie end to end: they are still read as one range. */
+static void test_uniform(void **state)
+{
+    const uint64_t lengths[3] = {4, 4, 4};
+    tq_get_field field = padded(-1, 1);
+    tq_get_options options = {.size = sizeof options, .fields = &field, .n_fields = 1};
+    tq_meta *meta = put_rows("uniform", lengths, 3);
+    const tq_data_column *read;
+    (void)state;
+
+    expect_ok(op, tq_get_as(op, meta, NULL, 0, &options));
+    read = tq_data_column_at(tq_op_data(op), 0);
+    assert_true(read->padded && !read->ragged);
+    for (size_t i = 0; i < 3; i++) {
+        check_row((const int32_t *)read->data + 4 * i, i, 4, 4, -1);
+    }
+    tq_meta_rele(meta);
+}
+
+/* So many gaps that another thread fills them. */
+static void test_large_gaps(void **state)
+{
+    uint64_t lengths[64] = {0};
+    tq_get_field field = padded(77, 1);
+    tq_get_options options = {.size = sizeof options,
+                              .fields = &field,
+                              .n_fields = 1,
+                              .release = on_release,
+                              .release_arg = &released};
+    const tq_data_column *read;
+    tq_meta *meta;
+    (void)state;
+
+    lengths[3] = 20000;
+    lengths[63] = 1;
+    meta = put_rows("large", lengths, 64);
+    atomic_store(&released, 0);
+    expect_ok(op, tq_get_as(op, meta, NULL, 0, &options));
+    read = tq_data_column_at(tq_op_data(op), 0);
+    for (size_t i = 0; i < 64; i++) {
+        check_row((const int32_t *)read->data + 20000 * i, i, lengths[i], 20000, 77);
+    }
+    tq_meta_rele(meta);
+}
+
+static void test_own_memory(void **state)
+{
+    const uint64_t lengths[2] = {2, 3};
+    int32_t memory[6] = {0};
+    tq_get_field field = padded(5, 1);
+    tq_get_options options = {.size = sizeof options,
+                              .fields = &field,
+                              .n_fields = 1,
+                              .release = on_release,
+                              .release_arg = &released};
+    tq_meta *meta = put_rows("own", lengths, 2);
+    tq_op *other = tq_op_alloc(client, NULL, NULL);
+    (void)state;
+
+    field.dest = memory;
+    field.dest_size = sizeof memory;
+    atomic_store(&released, 0);
+    expect_ok(other, tq_get_as(other, meta, NULL, 0, &options));
+    assert_ptr_equal(tq_data_column_at(tq_op_data(other), 0)->data, memory);
+    check_row(memory, 0, 2, 3, 5);
+    check_row(memory + 3, 1, 3, 3, 5);
+    field.dest_size--;
+    expect_error(other, tq_get_as(other, meta, NULL, 0, &options), TQ_EROWS, "'x'");
+    field.name = "y";
+    expect_error(other, tq_get_as(other, meta, NULL, 0, &options), TQ_EFIELD, "'y'");
+    field.name = "x";
+    field.pad_dtype.bits = 16;
+    expect_error(other, tq_get_as(other, meta, NULL, 0, &options), TQ_EDTYPE, "'x'");
+    options.size = 3;
+    expect_error(other, tq_get_as(other, meta, NULL, 0, &options), TQ_EINVAL, "tq_get_options");
+    tq_op_free(other);
+    tq_meta_rele(meta);
+    tq_client_close(client); /* all its tasks are over */
+    assert_int_equal(atomic_load(&released), 4);
+    client = system_open(&sys, 10);
+    tq_op_free(op);
+    op = tq_op_alloc(client, NULL, NULL);
+    assert_non_null(op);
+}
+
+/* Cancelled reads: each ends once, and gives the memory back once. */
+static void test_cancel(void **state)
+{
+    enum {
+        READS = 50
+    };
+    uint64_t lengths[32];
+    tq_get_field field = padded(0, 1);
+    tq_get_options options = {.size = sizeof options,
+                              .fields = &field,
+                              .n_fields = 1,
+                              .release = on_release,
+                              .release_arg = &released};
+    tq_client *own = system_open(&sys, 10);
+    tq_meta *meta;
+    int32_t *memory;
+    (void)state;
+
+    for (size_t i = 0; i < 32; i++) {
+        lengths[i] = i == 31 ? 30000 : i;
+    }
+    meta = put_rows("cancel", lengths, 32);
+    field.dest_size = 32 * 30000 * sizeof(int32_t);
+    memory = malloc(field.dest_size);
+    assert_non_null(memory);
+    field.dest = memory;
+    atomic_store(&released, 0);
+    for (int i = 0; i < READS; i++) {
+        tq_op *reader = tq_op_alloc(own, NULL, NULL);
+        int code;
+        assert_non_null(reader);
+        assert_int_equal(tq_get_as(reader, meta, NULL, 0, &options), TQ_OK);
+        if (i % 2) {
+            tq_op_cancel(reader);
+        }
+        code = tq_op_wait(reader);
+        assert_true(code == TQ_OK || (i % 2 && code == TQ_ECANCELED));
+        tq_op_free(reader);
+    }
+    tq_client_close(own);
+    assert_int_equal(atomic_load(&released), READS);
+    free(memory);
+    tq_meta_rele(meta);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_padded),     cmocka_unit_test(test_uniform),
+        cmocka_unit_test(test_large_gaps), cmocka_unit_test(test_own_memory),
+        cmocka_unit_test(test_cancel),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
