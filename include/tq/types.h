@@ -48,7 +48,8 @@ enum tq_type_code {
     TQ_FLOAT8_E4M3FNUZ = 11, /**< 8-bit float. */
     TQ_FLOAT8_E5M2 = 12,     /**< 8-bit float. */
     TQ_FLOAT8_E5M2FNUZ = 13, /**< 8-bit float. */
-    TQ_FLOAT8_E8M0FNU = 14   /**< 8-bit exponent-only float. */
+    TQ_FLOAT8_E8M0FNU = 14,  /**< 8-bit exponent-only float. */
+    TQ_FLOAT4_E2M1FN = 17    /**< 4-bit floats, two to an element of 8 bits. */
 };
 
 /** Type of a tensor's elements, as DLPack writes it; lanes are always 1. */

@@ -22,6 +22,7 @@ from .errors import (
     UnknownKeyError,
 )
 from .metadata import KVBatchMeta
+from .reading import LayoutOption, PaddingOption
 from .tensors import Rows, is_tensordict
 
 if TYPE_CHECKING:
@@ -207,12 +208,19 @@ def _kv_batch_put(
 
 
 def _kv_batch_get(
-    keys: list[str] | str, partition_id: str, select_fields: list[str] | str | None = None
+    keys: list[str] | str,
+    partition_id: str,
+    select_fields: list[str] | str | None = None,
+    *,
+    layout: LayoutOption | None = None,
+    padding: PaddingOption | None = None,
+    pin_memory: bool | None = None,
 ) -> Steps[TensorDict]:
     """Read samples by key, in the order of the keys; unknown keys are left out.
 
     Fields are those that all of these samples have; of `select_fields` others are left out, too.  ValueError
-    when there is no such sample, or no field is ready in all of them.
+    when there is no such sample, or no field is ready in all of them.  `layout`, `padding` and `pin_memory`
+    are as in `TransferQueueClient.get_data`.
     """
     client = _client()
     wanted = check_keys(keys)
@@ -227,13 +235,23 @@ def _kv_batch_get(
         meta = meta.select_fields(
             [select_fields] if isinstance(select_fields, str) else select_fields
         )
-    return (yield from client._get_data(meta))
+    return (
+        yield from client._get_data(meta, layout=layout, padding=padding, pin_memory=pin_memory)
+    )
 
 
 def _kv_batch_get_by_meta(
-    meta: KVBatchMeta, select_fields: list[str] | str | None = None
+    meta: KVBatchMeta,
+    select_fields: list[str] | str | None = None,
+    *,
+    layout: LayoutOption | None = None,
+    padding: PaddingOption | None = None,
+    pin_memory: bool | None = None,
 ) -> Steps[TensorDict]:
-    """Read the samples of a KVBatchMeta: its fields, or some of them; ValueError for one that it lacks."""
+    """Read the samples of a KVBatchMeta: its fields, or some of them; ValueError for one that it lacks.
+
+    `layout`, `padding` and `pin_memory` are as in `TransferQueueClient.get_data`.
+    """
     if meta.partition_id is None:
         raise InvalidArgumentError("the KVBatchMeta has no partition_id")
     wanted = meta.fields
@@ -244,7 +262,16 @@ def _kv_batch_get_by_meta(
             raise UnknownFieldError(
                 f"fields {unknown} are not in the KVBatchMeta, which has {meta.fields}"
             )
-    return (yield from _kv_batch_get(meta.keys, meta.partition_id, wanted))
+    return (
+        yield from _kv_batch_get(
+            meta.keys,
+            meta.partition_id,
+            wanted,
+            layout=layout,
+            padding=padding,
+            pin_memory=pin_memory,
+        )
+    )
 
 
 def _kv_list(partition_id: str | None = None) -> Steps[dict[str, dict[str, Any]]]:

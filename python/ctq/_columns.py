@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import VALUE, Meta
-from .encoding import Decoder, Encoder
+from .encoding import MAX_TAG_DEPTH, Decoder, Encoder, check_depth
+from .errors import SerializationError
 from .tensors import dtype_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ Schema = dict[str, Any]
 
 # --- tags -----------------------------------------------------------------------------------------
 
+_FLAT = frozenset({type(None), bool, int, float, str, bytes})
+
 
 def tags_of(meta: Meta) -> list[dict[str, Any]]:
     """Tags of each sample of a piece."""
@@ -40,20 +43,24 @@ def tags_of(meta: Meta) -> list[dict[str, Any]]:
 
 
 def encode_tags(tags: Sequence[Mapping[str, Any]], encoder: Encoder) -> list[Tag]:
-    """Tags of samples as columns, one per name."""
+    """Tags of samples as columns, one per name; a tag that cannot be stored is named."""
     from array import array
 
-    columns: list[Tag] = []
-    for name in dict.fromkeys(name for sample in tags for name in sample):
-        if not isinstance(name, str):
-            raise TypeError(f"a tag's name must be a str, got {name!r}")
-        encoded = encoder.encode_rows(
-            f"tag {name}", (sample[name] for sample in tags if name in sample)
-        )
-        values = iter(encoded)
-        sizes = array("I", [len(next(values)) if name in sample else 0 for sample in tags])
-        columns.append((name, b"".join(encoded), sizes))
-    return columns
+    columns: dict[str, tuple[list[bytes], array[int]]] = {}
+    for place, sample in enumerate(tags):
+        for name, value in sample.items():
+            if name not in columns:
+                if not isinstance(name, str):
+                    raise TypeError(f"a tag's name must be a str, got {name!r}")
+                columns[name] = ([], array("I", bytes(4 * len(tags))))
+            encoded, sizes = columns[name]
+            if type(value) not in _FLAT and not check_depth(value, MAX_TAG_DEPTH):
+                raise SerializationError(
+                    f"tag {name!r}: nested more than {MAX_TAG_DEPTH} levels deep"
+                )
+            encoded += encoder.encode_rows(f"tag {name}", (value,))
+            sizes[place] = len(encoded[-1])
+    return [(name, b"".join(encoded), sizes) for name, (encoded, sizes) in columns.items()]
 
 
 # --- schemas --------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ Column = tuple[
     Sequence[Slice],
 ]
 Tag = tuple[str, BufferLike, BufferLike]
+Layout = tuple[str, bool, int, int, int, int, bytes, int, int]
 Integers = BufferLike | Sequence[int]
 Shape = tuple[int, ...]
 
@@ -114,6 +115,7 @@ class Data:
             Buffer,
             Buffer,
             list[bytes] | None,
+            int | None,
         ]
     ]: ...
 
@@ -196,7 +198,14 @@ class Client:
         tags: bool = False,
         timeout: float = 0.0,
     ) -> Op: ...
-    def get(self, meta: Meta, fields: Sequence[str] | None = None, timeout: float = 0.0) -> Op: ...
+    def get(
+        self,
+        meta: Meta,
+        fields: Sequence[str] | None = None,
+        layouts: Sequence[Layout] = (),
+        keep: object = None,
+        timeout: float = 0.0,
+    ) -> Op: ...
     def clear_meta(self, meta: Meta, timeout: float = 0.0) -> Op: ...
     def clear_indexes(self, partition: str, indexes: Integers, timeout: float = 0.0) -> Op: ...
     def clear_keys(self, partition: str, keys: Sequence[str], timeout: float = 0.0) -> Op: ...

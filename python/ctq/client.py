@@ -26,10 +26,10 @@ from .errors import (
     UnknownPartitionError,
 )
 from .metadata import BatchMeta, KVBatchMeta
+from .reading import LayoutOption, PaddingOption, lay_out, read, read_options
 from .storage import C_MANAGERS, ManagedStorage, StorageManager, StorageManagerFactory, manager_of
 from .system import ControllerInfo
-from .tensors import empty, integers, is_tensordict, row_count, to_batch, to_fields
-from .tensors import merge as merge_data
+from .tensors import empty, integers, is_tensordict, row_count, to_batch
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -332,23 +332,37 @@ class TransferQueueClient:
             done.append(meta)
         return done
 
-    def _get_data(self, metadata: BatchMeta) -> Steps[TensorDict]:
+    def _get_data(
+        self,
+        metadata: BatchMeta,
+        *,
+        layout: LayoutOption | None = None,
+        padding: PaddingOption | None = None,
+        pin_memory: bool | None = None,
+    ) -> Steps[TensorDict]:
         """The fields of the metadata's samples, in their order.
 
         A TensorDict, or without torch a dict of NumPy arrays (of a list of arrays where rows differ in
         shape, a list of values where they are no tensors).  Empty metadata reads as empty data.
+
+        `layout`: "jagged", "dense" (where all rows of a field have one shape; else jagged) or "padded"; or a
+        map of these by field, where "*" stands for all others.  `padding`: a pad value, or a map from fields to
+        a pad value or to a map of `value`, `multiple` and `length` (the padded length is at least that, and a
+        multiple of that), `lengths` and `mask` (names of fields to add to the result: the length of each row,
+        and where it is); fields named in it are padded if no layout is given.  `pin_memory`: into page-locked
+        memory, for copies to a GPU.  What is not given is as the configuration says (client.layout, padding,
+        pin_memory).
         """
         if metadata is None or metadata.size == 0 or not metadata.field_names:
             return empty()
+        options = read_options(self.config["client"], layout, padding, pin_memory)
         if self._python is not None:
-            return (yield from self._python.get(metadata))
-        names = metadata.field_names
-        started = [self._core.get(piece, names) for piece in metadata._pieces]
-        parts = []
-        for op in started:
-            parts.append((yield op))
-        decoder = self._decoder()
-        return to_fields(parts[0], decoder) if len(parts) == 1 else merge_data(parts, decoder)
+            return lay_out((yield from self._python.get(metadata)), options)
+        return (
+            yield from read(
+                self._core, metadata._pieces, metadata.field_names, options, self._decoder()
+            )
+        )
 
     def _set_custom_meta(self, metadata: BatchMeta) -> Steps[None]:
         """Store the tags of the metadata's samples that were changed; others stay as they are."""

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, InvalidArgumentError
 
 logger = logging.getLogger("ctq")
 
@@ -175,6 +175,26 @@ def _off_section(value: Any) -> bool:
     return not value or (_map(value) and not value.get("enabled"))
 
 
+def _layout(value: Any) -> bool:
+    from .reading import as_layouts
+
+    return value is None or _accepts(as_layouts, value)
+
+
+def _padding(value: Any) -> bool:
+    from .reading import as_paddings
+
+    return value is None or _accepts(as_paddings, value)
+
+
+def _accepts(check: Callable[[Any], Any], value: Any) -> bool:
+    try:
+        check(value)
+    except InvalidArgumentError:
+        return False
+    return True
+
+
 def _any(_: Any) -> bool:
     return True
 
@@ -210,6 +230,12 @@ _KEYS: dict[str, Check] = {
     "backend.*": (_map, "a map"),
     "client.timeout": (_seconds, "a number of seconds above 0"),
     "log.level": (_text, "error, warn, info or debug"),
+    "client.layout": (_layout, "jagged, dense or padded, or a map of these by field"),
+    "client.padding": (
+        _padding,
+        "a number, or a map from fields to a number or to value, multiple, length, lengths and mask",
+    ),
+    "client.pin_memory": (_bool, "true or false"),
     "serialization.allow_pickle": (_bool, "true or false"),
     "ray.actor": (_bool_or_none, "true, false or null"),
     "metrics.enabled": (_off, "false: the metrics exporter is not part of this version"),

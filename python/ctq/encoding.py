@@ -6,6 +6,8 @@ type of its own here is pickled by itself (functions with cloudpickle when it is
 
 Some types come back as simpler ones: tuples and sets as lists, named tuples and dataclasses as lists
 and maps, enum members as their values, dates without time zone, UUIDs and Decimals as strings.
+
+A tag is nested at most `MAX_TAG_DEPTH` levels deep; a value as deep as MessagePack's readers go.
 """
 
 from __future__ import annotations
@@ -24,6 +26,12 @@ TENSOR, NDARRAY, SCALAR, PICKLE, CLOUDPICKLE, TENSORDICT, INTEGER, COMPLEX, DATE
 )
 """Extension types."""
 
+MAX_TAG_DEPTH = 64
+"""Deepest nesting of lists and maps in a tag, which samplers and people read, too."""
+
+_NOT_CONVERTED = object()
+"""A value for which there is no simpler one."""
+
 
 class Encoder:
     """Turns values into bytes; one per batch and thread."""
@@ -41,6 +49,11 @@ class Encoder:
         try:
             packed: bytes = self._packer.pack(value)
             return packed
+        except (ValueError, RecursionError) as error:
+            self._packer.reset()
+            if isinstance(error, SerializationError) or "recursion" not in str(error):
+                raise
+            raise SerializationError("a value is nested too deep to be stored") from None
         except BaseException:
             self._packer.reset()
             raise
@@ -61,18 +74,18 @@ class Encoder:
 
         if isinstance(value, enum.Enum):
             return value.value
-        if isinstance(value, (tuple, set, frozenset)):
+        if isinstance(value, (list, tuple, set, frozenset)):
             return list(value)
         if isinstance(value, dict):
             return dict(value)
-        if isinstance(value, int):
+        if type(value) is int:
             return self._extension(INTEGER, str(int(value)).encode())
         if isinstance(value, complex) and type(value) is complex:
             return self._extension(COMPLEX, self._nested([value.real, value.imag]))
         for module, convert in (("torch", self._torch), ("numpy", self._numpy)):
             if sys.modules.get(module) is not None:
                 converted = convert(sys.modules[module], value)
-                if converted is not None:
+                if converted is not _NOT_CONVERTED:
                     return converted
         simple = _as_simple(value)
         if simple is not None:
@@ -86,7 +99,7 @@ class Encoder:
 
         return msgpack.ExtType(code, payload)
 
-    def _torch(self, torch: Any, value: Any) -> object | None:
+    def _torch(self, torch: Any, value: Any) -> object:
         if isinstance(value, torch.Tensor):
             if value.is_nested:
                 layout = "jagged" if value.layout == torch.jagged else "strided"
@@ -94,29 +107,31 @@ class Encoder:
             from .tensors import tensor_bytes
 
             described = tensor_bytes(value)
-            return None if described is None else self._extension(TENSOR, self._nested(described))
+            if described is None:
+                return _NOT_CONVERTED
+            return self._extension(TENSOR, self._nested(described))
         if sys.modules.get("tensordict") is None:
-            return None
+            return _NOT_CONVERTED
         from tensordict import NonTensorData, NonTensorStack, TensorDictBase
 
         if isinstance(value, NonTensorStack):
             return list(value.tolist())
         if isinstance(value, NonTensorData):
-            return [value.data]  # unwrapped below
+            return value.data
         if isinstance(value, TensorDictBase):
             items = {name: _plain(item) for name, item in value.items()}
             return self._extension(TENSORDICT, self._nested([list(value.batch_size), items]))
-        return None
+        return _NOT_CONVERTED
 
-    def _numpy(self, numpy: Any, value: Any) -> object | None:
+    def _numpy(self, numpy: Any, value: Any) -> object:
         if isinstance(value, numpy.ndarray):
             if value.dtype.hasobject or value.dtype.names or type(value) is not numpy.ndarray:
-                return None
+                return _NOT_CONVERTED
             described = [value.dtype.str, list(value.shape), value.tobytes()]
             return self._extension(NDARRAY, self._nested(described))
         if isinstance(value, numpy.generic) and not value.dtype.hasobject and not value.dtype.names:
             return self._extension(SCALAR, self._nested([value.dtype.str, value.tobytes()]))
-        return None
+        return _NOT_CONVERTED
 
     def _object(self, value: object) -> object:
         import pickle
@@ -221,8 +236,10 @@ def _as_simple(value: Any) -> object | None:
         return _duration(value)
     if isinstance(value, datetime.datetime):
         return value.isoformat() if value.tzinfo is None else None
-    if isinstance(value, (datetime.date, datetime.time)):
+    if isinstance(value, datetime.date):
         return value.isoformat()
+    if isinstance(value, datetime.time):
+        return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, (uuid.UUID, decimal.Decimal)):
         return str(value)
     return None
@@ -236,6 +253,8 @@ def _is_aware_datetime(value: Any) -> bool:
 
 def _duration(value: Any) -> str:
     """A time span as ISO 8601 writes it."""
+    if not value:
+        return "P0D"
     sign = "-" if value.total_seconds() < 0 else ""
     span = abs(value)
     seconds = f"{span.seconds}"
@@ -244,6 +263,21 @@ def _duration(value: Any) -> str:
     days = f"{span.days}D" if span.days else ""
     clock = f"T{seconds}S" if seconds != "0" or not days else ""
     return f"{sign}P{days}{clock}"
+
+
+def check_depth(value: object, limit: int) -> bool:
+    """Whether lists and maps in a value are nested at most `limit` levels deep."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            item
+            for holder in level
+            if isinstance(holder, (list, tuple, dict))
+            for item in (holder.values() if isinstance(holder, dict) else holder)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def _pairs(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -271,8 +305,9 @@ def _build_array(parts: list[Any]) -> Any:
 def _build_scalar(parts: list[Any]) -> Any:
     import numpy as np
 
-    dtype, payload = parts
-    return np.frombuffer(payload, dtype=np.dtype(dtype))[0]
+    described, payload = parts
+    dtype = np.dtype(described)
+    return np.frombuffer(payload, dtype=dtype)[0] if dtype.itemsize else dtype.type()
 
 
 def _build_tensordict(parts: list[Any]) -> Any:

@@ -1,12 +1,8 @@
-"""Tensors in and out: what users hand over becomes columns, columns that were read become tensors.
+"""Tensors on their way in: what users hand over becomes columns (for the way out see `reading`).
 
-Bytes are never copied here: a column names the memory of the caller's tensors, and a tensor that was
-read lies in memory of the library, which is given back when the last tensor over it is gone.
-
-With torch and tensordict installed a read gives a TensorDict; rows without dims make a dense column,
-other rows a jagged nested tensor (where torch allows it), values a NonTensorStack.  Without them it
-gives a dict: a NumPy array where all rows have one shape, a list of arrays where they have not (bfloat16
-and 8-bit floats, which NumPy lacks, as unsigned integers of their bits), a list of values.
+Bytes are not copied here, but for many small rows of one column, which cost less when they are put
+together: a column names the memory of the caller's tensors.  Tensors on a GPU are copied to the host
+once, into memory that torch keeps page-locked.
 """
 
 from __future__ import annotations
@@ -17,8 +13,8 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ._core import TENSOR, VALUE, Data
-from .encoding import Decoder, Encoder
+from ._core import TENSOR, VALUE
+from .encoding import Encoder
 from .errors import InvalidArgumentError, RowCountError
 
 if TYPE_CHECKING:
@@ -79,12 +75,14 @@ def _torch_dtypes() -> dict[Any, Dtype]:
         "float8_e5m2": (12, 8),
         "float8_e5m2fnuz": (13, 8),
         "float8_e8m0fnu": (14, 8),
+        "float4_e2m1fn_x2": (17, 8),
     }
     return {getattr(torch, name): dtype for name, dtype in names.items() if hasattr(torch, name)}
 
 
 @functools.cache
-def _torch_dtypes_back() -> dict[Dtype, Any]:
+def torch_dtypes_back() -> dict[Dtype, Any]:
+    """Torch's dtypes by element type."""
     return {dtype: of_torch for of_torch, dtype in _torch_dtypes().items()}
 
 
@@ -102,7 +100,7 @@ def _numpy_dtype(dtype: Any) -> Dtype | None:
     return code, bits or dtype.itemsize * 8
 
 
-def _numpy_dtype_back(dtype: Dtype) -> Any:
+def numpy_dtype_back(dtype: Dtype) -> Any:
     """NumPy's dtype; unsigned integers of the same size for types that it lacks."""
     import numpy as np
 
@@ -116,8 +114,8 @@ def _numpy_dtype_back(dtype: Dtype) -> Any:
 def dtype_of(dtype: Dtype) -> Any:
     """The element type for people: torch's, or NumPy's when torch is not installed."""
     if have_torch():
-        return _torch_dtypes_back().get(dtype)
-    return _numpy_dtype_back(dtype)
+        return torch_dtypes_back().get(dtype)
+    return numpy_dtype_back(dtype)
 
 
 def describe_dtype(dtype: Any) -> Dtype | None:
@@ -151,6 +149,11 @@ def _is_tensor(value: Any) -> bool:
 def _is_array(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
+
+
+def _is_plain_array(value: Any) -> bool:
+    """Whether it is an array with nothing but elements: a mask would be lost."""
+    return _is_array(value) and not isinstance(value, sys.modules["numpy"].ma.MaskedArray)
 
 
 def is_tensordict(value: Any) -> bool:
@@ -201,7 +204,10 @@ def to_batch(fields: Fields, encoder: Encoder) -> Batch:
     for name, column in fields.items():
         if not isinstance(name, str):
             raise InvalidArgumentError(f"a field's name must be a str, got {name!r}")
-        _add_column(batch, name, column, encoder, arrays)
+        try:
+            _add_column(batch, name, column, encoder, arrays)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(f"field {name!r}: {error}") from None
     return batch
 
 
@@ -215,7 +221,7 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
             tensor = _ready(column, batch.keep)
             shape = tuple(tensor.shape[1:])
             made = _dense(name, _torch_dtypes()[tensor.dtype], given, shape, [_slice(tensor)])
-    elif arrays and _is_array(column) and _numpy_dtype(column.dtype) is not None:
+    elif arrays and _is_plain_array(column) and _numpy_dtype(column.dtype) is not None:
         given = _rows_of(name, column)
         contiguous = _contiguous(column, batch.keep)
         dtype = _numpy_dtype(column.dtype)
@@ -227,7 +233,7 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
         made = None
         if items and all(_is_tensor(item) and _torch_ok(item) for item in items):
             made = _torch_rows(name, items, batch.keep)
-        elif arrays and items and not isinstance(column, Rows) and all(map(_is_array, items)):
+        elif arrays and items and not isinstance(column, Rows) and all(map(_is_plain_array, items)):
             made = _array_rows(name, items, batch.keep)
         if made is None:
             encoded = encoder.encode_rows(name, items)
@@ -246,22 +252,17 @@ def _row_list(name: str, column: Any, rows: int) -> list[Any]:
         if isinstance(column, NonTensorStack):
             return list(column.tolist())
         if isinstance(column, NonTensorData):
+            # As TransferQueue has it: what has as many items as there are rows is one for each.
             data = column.data
             if _is_array(data) and data.ndim and data.shape[0] == rows:
-                return _items(data)
-            return [data] * rows
+                return list(data)
+            return list(data) if type(data) is list and len(data) == rows else [data] * rows
         if isinstance(column, TensorDictBase):
             return [column[row] for row in range(int(column.batch_size[0]))]
     _rows_of(name, column)
     if _is_tensor(column):
         return list(column.unbind())
-    return _items(column) if _is_array(column) else list(column)
-
-
-def _items(values: Any) -> list[Any]:
-    """The rows of an array as Python objects where they are single elements."""
-    items: list[Any] = values.tolist() if values.ndim == 1 else list(values)
-    return items
+    return list(column)
 
 
 def _torch_ok(tensor: Any) -> bool:
@@ -275,11 +276,22 @@ def _ready(tensor: Any, keep: list[Any]) -> Any:
     """The tensor on the CPU and contiguous; kept."""
     tensor = tensor.detach()
     if tensor.device.type != "cpu":
-        tensor = tensor.cpu()
+        tensor = _to_host(tensor)
     tensor = tensor.resolve_conj().resolve_neg() if tensor.is_conj() or tensor.is_neg() else tensor
     tensor = tensor.contiguous()
     keep.append(tensor)
     return tensor
+
+
+def _to_host(tensor: Any) -> Any:
+    """A copy on the host; of a GPU's tensor in page-locked memory, which torch keeps for the next one."""
+    import torch
+
+    if tensor.device.type == "meta":
+        raise InvalidArgumentError("a tensor on the meta device has no data to store")
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
 
 
 def _slice(tensor: Any) -> tuple[int, int]:
@@ -350,23 +362,6 @@ def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
 # --- out ------------------------------------------------------------------------------------------
 
 
-def to_fields(data: Data, decoder: Decoder) -> Any:
-    """What was read, as a TensorDict or as a dict of arrays and lists."""
-    rows = len(data)
-    fields = {column[0]: _column(column, rows, decoder) for column in data.columns}
-    return tensordict_of(fields, [rows]) if have_torch() else fields
-
-
-def merge(parts: Sequence[Data], decoder: Decoder) -> Any:
-    """What was read in several parts, one after the other; all of them have the same fields."""
-    rows: dict[str, list[Any]] = {}
-    for data in parts:
-        for column in data.columns:
-            rows.setdefault(column[0], []).extend(_row_values(column, len(data), decoder))
-    fields = {name: pack_rows(values) for name, values in rows.items()}
-    return tensordict_of(fields, [sum(len(data) for data in parts)]) if have_torch() else fields
-
-
 def empty() -> Any:
     """What reading nothing gives."""
     return tensordict_of({}, [0]) if have_torch() else {}
@@ -379,62 +374,6 @@ def tensordict_of(fields: Mapping[str, Any], batch_size: Sequence[int]) -> Any:
     return TensorDict(dict(fields), batch_size=list(batch_size))
 
 
-def _column(column: Any, rows: int, decoder: Decoder) -> Any:
-    name, kind, code, bits, ragged, shape, ndims, dims, offsets, memory, _ = column
-    if kind == VALUE:
-        values = decoder.decode_rows(name, memoryview(memory), memoryview(offsets).tolist())
-        return pack_rows(values)
-    if have_torch():
-        return _torch_column(
-            (code, bits), rows, ragged, shape, ndims, dims, memory, column, decoder
-        )
-    if not ragged:
-        return _array(memory, (code, bits)).reshape(rows, *shape)
-    return _row_values(column, rows, decoder)
-
-
-def _torch_column(
-    dtype: Dtype,
-    rows: int,
-    ragged: bool,
-    shape: tuple[int, ...] | None,
-    ndims: Any,
-    dims: Any,
-    memory: Any,
-    column: Any,
-    decoder: Decoder,
-) -> Any:
-    import numpy as np
-    import torch
-
-    flat = _flat(memory, dtype)
-    if not ragged:
-        assert shape is not None
-        if not shape:
-            return flat
-        offsets = np.arange(rows + 1, dtype=np.int64) * shape[0]
-        inner, shortest, longest = shape[1:], shape[0], shape[0]
-    else:
-        depths = np.frombuffer(ndims, dtype=np.uint32)
-        depth = int(depths[0])
-        sizes = np.frombuffer(dims, dtype=np.uint64).astype(np.int64)
-        if depth == 0 or (depths != depth).any():
-            return pack_rows(_row_values(column, rows, decoder))
-        sizes = sizes.reshape(rows, depth)
-        if (sizes[:, 1:] != sizes[0, 1:]).any():
-            return pack_rows(_row_values(column, rows, decoder))
-        offsets = np.zeros(rows + 1, dtype=np.int64)
-        np.cumsum(sizes[:, 0], out=offsets[1:])
-        inner = tuple(int(dim) for dim in sizes[0, 1:])
-        shortest, longest = int(sizes[:, 0].min()), int(sizes[:, 0].max())
-    return torch.nested.nested_tensor_from_jagged(
-        flat.view(int(offsets[-1]), *inner),
-        torch.from_numpy(offsets),
-        min_seqlen=shortest,
-        max_seqlen=longest,
-    )
-
-
 def pack_rows(rows: list[Any]) -> Any:
     """Rows of any kind as one column, in the most regular form that they allow."""
     if not have_torch():
@@ -443,12 +382,20 @@ def pack_rows(rows: list[Any]) -> Any:
     from tensordict import NonTensorStack
 
     if not all(isinstance(row, torch.Tensor) for row in rows):
+        return _stack_of_objects(rows)
+    if any(row.is_nested for row in rows):
         return NonTensorStack(*rows)
-    if any(row.dtype != rows[0].dtype or row.is_nested for row in rows):
-        return NonTensorStack(*rows)
+    layouts: tuple[Any, ...] = (torch.jagged, torch.strided)
+    if any(row.dtype != rows[0].dtype for row in rows):
+        filled = [row for row in rows if row.numel()]
+        if not filled or any(row.dtype != filled[0].dtype for row in filled):
+            return NonTensorStack(*rows)
+        # An empty list among lists of numbers: its dtype says nothing.
+        rows = [row.to(filled[0].dtype) for row in rows]
+        layouts = (torch.strided,)
     if all(row.ndim == 0 for row in rows):
         return torch.stack(rows)
-    for layout in (torch.jagged, torch.strided):
+    for layout in layouts:
         try:
             return torch.nested.as_nested_tensor(rows, layout=layout)
         except (RuntimeError, TypeError):  # these rows cannot have this layout
@@ -456,41 +403,33 @@ def pack_rows(rows: list[Any]) -> Any:
     return NonTensorStack(*rows)
 
 
-def _row_values(column: Any, rows: int, decoder: Decoder) -> list[Any]:
-    """The rows of a column, one object each."""
-    name, kind, code, bits, _, _, ndims, dims, offsets, memory, _ = column
-    bounds = memoryview(offsets).tolist()
-    view = memoryview(memory)
-    if kind == VALUE:
-        return decoder.decode_rows(name, view, bounds)
-    sizes = memoryview(dims).tolist()
-    values: list[Any] = []
-    start = 0
-    for row, depth in enumerate(memoryview(ndims).tolist()):
-        shape = sizes[start : start + depth]
-        start += depth
-        part = view[bounds[row] : bounds[row + 1]]
-        dtype = (code, bits)
-        values.append(
-            _flat(part, dtype).view(shape) if have_torch() else _array(part, dtype).reshape(shape)
-        )
-    return values
+def _stack_of_objects(rows: list[Any]) -> Any:
+    """Rows that are not all tensors: a stack of TensorDicts where all are such, else of values."""
+    from tensordict import NonTensorData, NonTensorStack, TensorDict
+
+    maps = [is_tensordict(row) for row in rows]
+    if rows and all(maps):
+        return TensorDict.maybe_dense_stack(rows, 0)
+    if any(maps):
+        rows = [NonTensorData(data=row) for row in rows]
+    return NonTensorStack(*rows)
 
 
-def _flat(memory: Any, dtype: Dtype) -> Any:
+def flat_tensor(memory: Any, dtype: Dtype) -> Any:
     """One tensor over memory of the library."""
     import torch
 
-    of_torch = _torch_dtypes_back()[dtype]
+    of_torch = torch_dtypes_back()[dtype]
     if len(memory) == 0:
         return torch.empty(0, dtype=of_torch)
     return torch.frombuffer(memory, dtype=of_torch)
 
 
-def _array(memory: Any, dtype: Dtype) -> Any:
+def flat_array(memory: Any, dtype: Dtype) -> Any:
+    """One array over memory of the library."""
     import numpy as np
 
-    return np.frombuffer(memory, dtype=_numpy_dtype_back(dtype))
+    return np.frombuffer(memory, dtype=numpy_dtype_back(dtype))
 
 
 def tensor_bytes(tensor: Any) -> list[Any] | None:
@@ -509,8 +448,8 @@ def tensor_from_bytes(dtype: Dtype, shape: Sequence[int], payload: bytes) -> Any
     """The opposite of `tensor_bytes`; an array without torch."""
     memory = bytearray(payload)
     if have_torch():
-        return _flat(memory, dtype).view(list(shape))
-    return _array(memory, dtype).reshape(shape)
+        return flat_tensor(memory, dtype).view(list(shape))
+    return flat_array(memory, dtype).reshape(shape)
 
 
 def integers(memory: bytes, format: str) -> Any:

@@ -29,6 +29,7 @@ bool tqi_dtype_known(tq_dtype dtype)
     case TQ_FLOAT8_E5M2:
     case TQ_FLOAT8_E5M2FNUZ:
     case TQ_FLOAT8_E8M0FNU:
+    case TQ_FLOAT4_E2M1FN:
         return dtype.bits == 8;
     default:
         return false;

@@ -100,36 +100,6 @@ static PyObject *call_resolve(core_client *self, PyObject *args, PyObject *kwarg
     START(op, parsed, tq_resolve(op->op, &resolve));
 }
 
-/* The meta of an argument, held by the operation. */
-static tq_meta *call_meta(core_op *op, PyObject *object)
-{
-    if (!Py_IS_TYPE(object, core_state_of((PyObject *)op)->meta)) {
-        PyErr_Format(PyExc_TypeError, "expected a Meta, got %.100s", Py_TYPE(object)->tp_name);
-        return NULL;
-    }
-    return core_arena_hold(&op->args, object) ? NULL : ((core_meta *)object)->meta;
-}
-
-static PyObject *call_get(core_client *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"meta", "fields", "timeout", NULL};
-    PyObject *object, *fields = NULL;
-    const char *const *field = NULL;
-    size_t n_fields = 0;
-    double timeout = 0;
-
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|Od:get", names, &object, &fields, &timeout)) {
-        return NULL;
-    }
-    core_op *op = core_op_new(self, CORE_GIVES_DATA, timeout);
-    if (!op) {
-        return NULL;
-    }
-    tq_meta *meta = call_meta(op, object);
-    bool parsed = meta && !core_strings(&op->args, fields, "fields", false, &field, &n_fields);
-    START(op, parsed, tq_get(op->op, meta, field, n_fields));
-}
-
 static PyObject *call_clear_meta(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"meta", "timeout", NULL};
@@ -143,7 +113,7 @@ static PyObject *call_clear_meta(core_client *self, PyObject *args, PyObject *kw
     if (!op) {
         return NULL;
     }
-    tq_meta *meta = call_meta(op, object);
+    tq_meta *meta = core_call_meta(op, object);
     START(op, meta != NULL, tq_clear_meta(op->op, meta));
 }
 
@@ -372,8 +342,9 @@ PyMethodDef core_client_calls[] = {
     CALL("resolve", call_resolve,
          "partition, keys=None, indexes=None, fields=None, lenient=False, tags=False, timeout=0.0",
          "Look samples up.  Gives a Meta."),
-    CALL("get", call_get, "meta, fields=None, timeout=0.0",
-         "Read fields of a Meta's samples.  Gives Data."),
+    CALL("get", core_client_get, "meta, fields=None, layouts=(), keep=None, timeout=0.0",
+         "Read fields of a Meta's samples, laid out and placed as asked; `keep` is kept until the "
+         "library has done with the memory that layouts name.  Gives Data."),
     CALL("clear_meta", call_clear_meta, "meta, timeout=0.0",
          "Clear the samples of a Meta.  Gives their number."),
     CALL("clear_indexes", call_clear_indexes, "partition, indexes, timeout=0.0",

@@ -152,6 +152,12 @@ extern PyMethodDef core_client_calls[];
 /* put.c */
 PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs);
 PyObject *core_client_notify(core_client *self, PyObject *args, PyObject *kwargs);
+/* get.c */
+PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs);
+/* The meta of an argument, held by the operation; NULL with an exception set. */
+tq_meta *core_call_meta(core_op *op, PyObject *object);
+/* Gives up what was lent to reads that have done with it. */
+void core_get_reap(void);
 
 /* op.c */
 PyTypeObject *core_op_type(PyObject *module);

@@ -67,12 +67,15 @@ static PyObject *data_column(core_data *self, const tq_data_column *column)
         core_buffer_make(state, owner, column->offsets, column->offsets ? rows + 1 : 0, 'Q', false);
     PyObject *data = core_buffer_make(state, owner, column->data, size, 'B', true);
     PyObject *notes = column->opaque ? data_notes(column->opaque, rows) : Py_NewRef(Py_None);
+    PyObject *length =
+        column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None);
     PyObject *row = NULL;
-    if (name && shape && ndims && dims && offsets && data && notes) {
-        row = Py_BuildValue("(OiiiNOOOOOO)", name, (int)column->kind, column->dtype.code,
+    if (length && name && shape && ndims && dims && offsets && data && notes) {
+        row = Py_BuildValue("(OiiiNOOOOOOO)", name, (int)column->kind, column->dtype.code,
                             column->dtype.bits, PyBool_FromLong(column->ragged), shape, ndims, dims,
-                            offsets, data, notes);
+                            offsets, data, notes, length);
     }
+    Py_XDECREF(length);
     Py_XDECREF(name);
     Py_XDECREF(shape);
     Py_XDECREF(ndims);
@@ -101,8 +104,8 @@ static PyObject *data_columns(core_data *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef data_getset[] = {
     {"columns", (getter)data_columns, NULL,
-     "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, offsets, data, notes) of "
-     "each column.",
+     "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, offsets, data, notes, "
+     "padded length or None) of each column.",
      NULL},
     {0},
 };

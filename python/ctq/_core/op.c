@@ -76,6 +76,7 @@ void core_op_settle(core_op *op)
 
 void core_reap(void)
 {
+    core_get_reap();
     pthread_mutex_lock(&core_lock);
     core_op *op = op_finished;
     op_finished = NULL;

@@ -1,0 +1,599 @@
+"""Reads: what was read becomes tensors, laid out as the reader likes.
+
+With torch and tensordict installed a read gives a TensorDict, else a dict.  Rows without dims make a
+dense column and values a NonTensorStack (a list without torch), whatever the layout.  Other tensors:
+
+`jagged`: a nested tensor with jagged layout (where torch allows it, else a strided one, else a stack).
+`dense`: a tensor where all rows have one shape, else as jagged.
+`padded`: a tensor with room for the longest row, with gaps filled.
+
+Without torch a column is an array where all rows have one shape (or are padded) and else a list of
+arrays; types that NumPy lacks (bfloat16, 8-bit floats) are unsigned integers of their bits.
+
+None of it copies: tensors lie in memory of the library, which is given back when the last tensor over
+it is gone, and rows are read straight into their padded place.  Only these cost a second copy: padding
+rows that differ in more than their first dim, metadata of several partitions, and layouts of data that
+came from a storage manager written in Python.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+
+from ._core import VALUE, Data, Meta
+from .encoding import Decoder
+from .errors import DtypeError, InvalidArgumentError, RowCountError
+from .tensors import (
+    Dtype,
+    flat_array,
+    flat_tensor,
+    have_torch,
+    is_tensordict,
+    numpy_dtype_back,
+    pack_rows,
+    tensordict_of,
+    torch_dtypes_back,
+)
+
+if TYPE_CHECKING:
+    from ._calls import Steps
+    from ._core import Client
+    from ._core import Layout as CoreLayout
+
+LAYOUTS = ("jagged", "dense", "padded")
+ANY = "*"
+"""Stands for all fields that are not named."""
+
+LayoutOption: TypeAlias = "str | Mapping[str, str]"
+"""A layout, or one per field."""
+PaddingOption: TypeAlias = "float | Mapping[str, Any]"
+"""A pad value, or per field a pad value or a map of `value`, `multiple`, `length`, `lengths`, `mask`."""
+
+R = TypeVar("R")
+
+
+class Padding(NamedTuple):
+    """How one field is padded."""
+
+    value: Any = 0
+    """What the gaps are filled with."""
+    multiple: int = 1
+    """The padded length is a multiple of this."""
+    length: int = 0
+    """The padded length is at least this."""
+    lengths: str | None = None
+    """Field to add with the length of each row."""
+    mask: str | None = None
+    """Field to add that is true where the row is and false in the gaps."""
+
+
+class ReadOptions(NamedTuple):
+    """How the fields of a read are laid out, and whether in page-locked memory."""
+
+    layouts: Mapping[str, str]
+    paddings: Mapping[str, Padding]
+    pin_memory: bool
+
+    def layout(self, field: str) -> str:
+        """The layout of a field."""
+        return self.layouts.get(field) or self.layouts.get(ANY) or "jagged"
+
+    def padding(self, field: str) -> Padding:
+        """The padding of a field."""
+        return self.paddings.get(field) or self.paddings.get(ANY) or Padding()
+
+    def added(self, fields: Sequence[str]) -> set[str]:
+        """Names of the fields that padding adds; none of them may be one that is read."""
+        names: set[str] = set()
+        for field in fields:
+            if self.layout(field) == "padded":
+                for name in filter(None, self.padding(field)[3:]):
+                    if name in names or name in fields:
+                        raise InvalidArgumentError(
+                            f"padding of field {field!r}: there is a field {name!r} already"
+                        )
+                    names.add(name)
+        return names
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def read_options(
+    config: Mapping[str, Any],
+    layout: LayoutOption | None,
+    padding: PaddingOption | None,
+    pin_memory: bool | None,
+) -> ReadOptions | None:
+    """What a read and the `client` section of the configuration ask for; None: nothing special.
+
+    A field that a read gives a padding, and no layout, is padded.
+    """
+    layouts = as_layouts(config.get("layout") or "jagged")
+    paddings = as_paddings(config.get("padding") or {})
+    if layout is not None:
+        layouts = _over(layouts, as_layouts(layout), layout)
+    if padding is not None:
+        given = as_paddings(padding)
+        paddings = _over(paddings, given, padding)
+        if layout is None:
+            layouts = _over(layouts, dict.fromkeys(given, "padded"), padding)
+    pin = bool(config.get("pin_memory")) if pin_memory is None else bool(pin_memory)
+    pin = pin and _can_pin()
+    if not pin and all(name == "jagged" for name in layouts.values()):
+        return None
+    return ReadOptions(layouts, paddings, pin)
+
+
+def _over(configured: dict[str, R], given: dict[str, R], option: object) -> dict[str, R]:
+    """What a read gives for some fields goes over the configuration; for all fields, in its place."""
+    return {**configured, **given} if isinstance(option, Mapping) else given
+
+
+def as_layouts(layout: Any) -> dict[str, str]:
+    """The layout of each field; InvalidArgumentError for one that does not exist."""
+    layouts = dict(layout) if isinstance(layout, Mapping) else {ANY: layout}
+    for field, name in layouts.items():
+        if name not in LAYOUTS:
+            where = "" if field == ANY else f" of field {field!r}"
+            raise InvalidArgumentError(
+                f"layout{where}: expected {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}, got {name!r}"
+            )
+    return layouts
+
+
+def as_paddings(padding: Any) -> dict[str, Padding]:
+    """The padding of each field; InvalidArgumentError for anything else."""
+    paddings = padding if isinstance(padding, Mapping) else {ANY: padding}
+    return {field: _as_padding(field, given) for field, given in paddings.items()}
+
+
+def _as_padding(field: str, given: Any) -> Padding:
+    if isinstance(given, Padding):
+        return given
+    if isinstance(given, (bool, int, float, complex)):
+        return Padding(given)
+    wanted = (
+        f"padding of field {field!r}: expected a number or a map of {', '.join(Padding._fields)}"
+    )
+    if not isinstance(given, Mapping) or not set(given) <= set(Padding._fields):
+        raise InvalidArgumentError(f"{wanted}, got {given!r}")
+    made = Padding(**given)
+    if not isinstance(made.value, (bool, int, float, complex)):
+        raise InvalidArgumentError(f"{wanted}; value: got {made.value!r}")
+    for name, least in (("multiple", 1), ("length", 0)):
+        count = getattr(made, name)
+        if not isinstance(count, int) or isinstance(count, bool) or not least <= count < 1 << 63:
+            raise InvalidArgumentError(f"{wanted}; {name}: got {count!r}")
+    for added in (made.lengths, made.mask):
+        if added is not None and (not isinstance(added, str) or field == ANY):
+            raise InvalidArgumentError(
+                f"{wanted}; lengths and mask name a field to add, for one field each, got {added!r}"
+            )
+    return made
+
+
+@functools.cache
+def _can_pin() -> bool:
+    """Whether there is an accelerator that profits from page-locked memory; warns if there is none."""
+    if not have_torch():
+        raise InvalidArgumentError("pin_memory: expected torch to be installed")
+    import torch
+
+    if torch.cuda.is_available():
+        return True
+    warnings.warn(
+        "pin_memory is set but no CUDA device is found: reads land in ordinary memory",
+        UserWarning,
+        stacklevel=2,
+    )
+    return False
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def read(
+    core: Client,
+    pieces: Sequence[Meta],
+    names: Sequence[str],
+    options: ReadOptions | None,
+    decoder: Decoder,
+) -> Steps[Any]:
+    """Read fields of samples, laid out as asked."""
+    if options is not None:
+        options.added(names)
+    if len(pieces) == 1 and options is not None:
+        return (yield from _read_placed(core, pieces[0], names, options, decoder))
+    started = [core.get(piece, names) for piece in pieces]
+    parts: list[Data] = []
+    for op in started:
+        parts.append((yield op))
+    if len(parts) == 1:
+        return _result(_columns(parts[0], decoder), len(parts[0]))
+    return _merge(parts, decoder, options)
+
+
+def _read_placed(
+    core: Client, piece: Meta, names: Sequence[str], options: ReadOptions, decoder: Decoder
+) -> Steps[Any]:
+    """A read whose columns are laid out, and placed, by the library.
+
+    Pad values and page-locked memory need dtypes and shapes, which metadata may lack (when it was made by
+    hand) or have outdated (when samples were written again): then the controller is asked.
+    """
+    known = piece
+    for last in (False, False, True):
+        plan = _Plan.make(known, names, options)
+        if plan is not None:
+            try:
+                data: Data = yield core.get(piece, names, plan.layouts, plan.memory or None)
+            except (RowCountError, DtypeError):
+                if last or not plan.needs_schema:
+                    raise
+            else:
+                return _result(_columns(data, decoder, options, plan.memory), len(data))
+        known = yield core.resolve(
+            piece.partition, indexes=piece.indexes, fields=names, lenient=True
+        )
+    data = yield core.get(piece, names)
+    return _result(_columns(data, decoder, options), len(data))
+
+
+class _Plan(NamedTuple):
+    """What the library is asked to do with the columns of a read."""
+
+    layouts: list[CoreLayout]
+    memory: dict[str, Any]
+    """Page-locked memory by field."""
+    needs_schema: bool
+    """Whether what the metadata says about dtypes and shapes went into it."""
+
+    @classmethod
+    def make(cls, meta: Meta, names: Sequence[str], options: ReadOptions) -> _Plan | None:
+        """The plan; None when too little is known of the fields."""
+        fields = {column[0]: column for column in meta.fields}
+        plan = cls([], {}, options.pin_memory)
+        for name in names:
+            padded = options.layout(name) == "padded"
+            padding = options.padding(name) if padded else Padding()
+            if not padded and not options.pin_memory:
+                continue
+            column = fields.get(name)
+            if column is not None and column[1] == VALUE and column[3]:
+                continue
+            pad = b""
+            code = bits = address = size = 0
+            if padding.value != 0 or options.pin_memory:
+                if column is None or not column[3]:
+                    return None
+                code, bits = column[2:4]
+                pad = _element(name, padding.value, (code, bits)) if padding.value != 0 else b""
+                plan = plan._replace(needs_schema=True)
+            if options.pin_memory and column is not None:
+                shapes = _shapes_of(column, len(meta))
+                if shapes is None:
+                    return None
+                size = _bytes_of(shapes, bits // 8, padding if padded else None)
+                plan.memory[name] = _pinned(size)
+                address = plan.memory[name].data_ptr() if size else 0
+            plan.layouts.append(
+                (name, padded, padding.length, padding.multiple, code, bits, pad, address, size)
+            )
+        return plan
+
+
+def _element(field: str, value: Any, dtype: Dtype) -> bytes:
+    """One element of a dtype as bytes."""
+    try:
+        if not have_torch():
+            import numpy as np
+
+            return np.array([value], dtype=numpy_dtype_back(dtype)).tobytes()
+        import torch
+
+        made = torch.tensor([value], dtype=torch_dtypes_back()[dtype])
+        return bytes(made.view(torch.uint8).tolist())
+    except (RuntimeError, OverflowError, TypeError, ValueError, KeyError) as error:
+        raise InvalidArgumentError(
+            f"field {field!r} cannot be padded with {value!r}: {error}"
+        ) from None
+
+
+def _shapes_of(column: Any, rows: int) -> Any:
+    """Shapes of the rows as one array (rows x dims) or a list of tuples; None when they are not known."""
+    import numpy as np
+
+    shape, ndims, dims = column[5:8]
+    if shape is not None:
+        return np.tile(np.array(shape, dtype=np.int64), (rows, 1))
+    if ndims is None:
+        return None
+    depths = np.frombuffer(ndims, dtype=np.uint32)
+    sizes = np.frombuffer(dims, dtype=np.uint64).astype(np.int64)
+    if len(depths) and (depths == depths[0]).all():
+        return sizes.reshape(rows, int(depths[0]))
+    starts = np.concatenate(([0], np.cumsum(depths))).tolist()
+    return [tuple(sizes[starts[row] : starts[row + 1]].tolist()) for row in range(rows)]
+
+
+def _can_pad(shapes: Any) -> bool:
+    """Whether the library pads rows of these shapes: they differ in their first dim at most."""
+    return (
+        not isinstance(shapes, list)
+        and len(shapes) > 0
+        and shapes.shape[1] > 0
+        and bool((shapes[:, 1:] == shapes[0, 1:]).all())
+    )
+
+
+def _bytes_of(shapes: Any, itemsize: int, padding: Padding | None) -> int:
+    """Bytes of a column."""
+    import math
+
+    if isinstance(shapes, list):
+        return itemsize * sum(math.prod(shape) for shape in shapes)
+    if padding is not None and _can_pad(shapes):
+        length = _padded_length(int(shapes[:, 0].max()), padding)
+        return itemsize * len(shapes) * length * int(math.prod(shapes[0, 1:].tolist()))
+    return itemsize * int(shapes.prod(axis=1).sum())
+
+
+def _padded_length(longest: int, padding: Padding) -> int:
+    length: int = max(longest, padding.length)
+    return -(-length // padding.multiple) * padding.multiple
+
+
+def _pinned(size: int) -> Any:
+    """Page-locked memory; torch keeps and reuses it, and waits for copies from it to a GPU."""
+    import torch
+
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+# --- columns --------------------------------------------------------------------------------------
+
+
+def _result(columns: Iterator[tuple[str, Any]], rows: int) -> Any:
+    fields = dict(columns)
+    return tensordict_of(fields, [rows]) if have_torch() else fields
+
+
+def _columns(
+    data: Data,
+    decoder: Decoder,
+    options: ReadOptions | None = None,
+    memory: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """What was read, by field, with the fields that padding adds."""
+    rows = len(data)
+    for column in data.columns:
+        name = column[0]
+        layout = "jagged" if options is None else options.layout(name)
+        read = _Column(column, rows, (memory or {}).get(name))
+        if read.kind == VALUE or layout != "padded" or options is None:
+            yield name, read.packed(layout, decoder)
+            continue
+        padding = options.padding(name)
+        if read.length is None:
+            value, lengths = _pad(name, read.rows(decoder), padding)
+        else:
+            value, lengths = read.padded(), read.first_dims()
+        yield name, value
+        yield from _added(name, padding, lengths, value)
+
+
+def _added(field: str, padding: Padding, lengths: Any, value: Any) -> Iterator[tuple[str, Any]]:
+    """The fields that padding adds."""
+    import numpy as np
+
+    if padding.lengths is None and padding.mask is None:
+        return
+    if lengths is None:
+        raise InvalidArgumentError(
+            f"padding of field {field!r}: its rows have no dims, and so no lengths and no mask"
+        )
+    mask = np.arange(value.shape[1]) < lengths[:, None]
+    for name, column in ((padding.lengths, lengths), (padding.mask, mask)):
+        if name is not None:
+            yield name, _as_tensor(column)
+
+
+def _as_tensor(values: Any) -> Any:
+    if not have_torch():
+        return values
+    import torch
+
+    return torch.from_numpy(values)
+
+
+class _Column:
+    """One column that was read."""
+
+    def __init__(self, column: Any, count: int, memory: Any = None) -> None:
+        self.name, self.kind, code, bits, self._ragged, self._shape = column[:6]
+        self._ndims, self._dims, self._offsets, memory_of_library, _, self.length = column[6:]
+        self._dtype = (code, bits)
+        self._count = count
+        self._bytes = memoryview(memory_of_library)
+        self._tensor = memory  # the same bytes as a tensor, when they are the reader's own
+
+    def _flat(self, start: int = 0, end: int | None = None) -> Any:
+        """Elements as one flat tensor or array, given by their bytes."""
+        end = len(self._bytes) if end is None else end
+        if self._tensor is not None:
+            return self._tensor[start:end].view(torch_dtypes_back()[self._dtype])
+        made = flat_tensor if have_torch() else flat_array
+        return made(self._bytes[start:end], self._dtype)
+
+    def _sizes(self) -> Any:
+        """Dims of all rows as an array of rows x dims; None when they differ in number, or are none."""
+        import numpy as np
+
+        depths = np.frombuffer(self._ndims, dtype=np.uint32)
+        if not len(depths) or depths[0] == 0 or (depths != depths[0]).any():
+            return None
+        return np.frombuffer(self._dims, dtype=np.uint64).astype(np.int64).reshape(self._count, -1)
+
+    def first_dims(self) -> Any:
+        """The first dim of each row."""
+        return self._sizes()[:, 0].copy()
+
+    def padded(self) -> Any:
+        """The column, whose rows lie at equal distances."""
+        inner = [int(dim) for dim in self._sizes()[0, 1:]]
+        return self._flat().reshape(self._count, self.length, *inner)
+
+    def packed(self, layout: str, decoder: Decoder) -> Any:
+        """The column in jagged or dense layout."""
+        if self.kind == VALUE:
+            return pack_rows(self.rows(decoder))
+        if not self._ragged and (layout == "dense" or not self._shape or not have_torch()):
+            return self._flat().reshape(self._count, *self._shape)
+        return self._jagged(decoder) if have_torch() else self.rows(decoder)
+
+    def _jagged(self, decoder: Decoder) -> Any:
+        import numpy as np
+        import torch
+
+        if not self._ragged:
+            offsets = np.arange(self._count + 1, dtype=np.int64) * self._shape[0]
+            inner, shortest, longest = self._shape[1:], self._shape[0], self._shape[0]
+        else:
+            sizes = self._sizes()
+            if sizes is None or (sizes[:, 1:] != sizes[0, 1:]).any():
+                return pack_rows(self.rows(decoder))
+            offsets = np.zeros(self._count + 1, dtype=np.int64)
+            np.cumsum(sizes[:, 0], out=offsets[1:])
+            inner = tuple(int(dim) for dim in sizes[0, 1:])
+            shortest, longest = int(sizes[:, 0].min()), int(sizes[:, 0].max())
+        return torch.nested.nested_tensor_from_jagged(
+            self._flat().view(int(offsets[-1]), *inner),
+            torch.from_numpy(offsets),
+            min_seqlen=shortest,
+            max_seqlen=longest,
+        )
+
+    def rows(self, decoder: Decoder) -> list[Any]:
+        """The rows, one object each."""
+        bounds = memoryview(self._offsets).tolist()
+        if self.kind == VALUE:
+            return decoder.decode_rows(self.name, self._bytes, bounds)
+        sizes = memoryview(self._dims).tolist()
+        values: list[Any] = []
+        start = 0
+        for row, depth in enumerate(memoryview(self._ndims).tolist()):
+            shape = sizes[start : start + depth]
+            start += depth
+            values.append(self._flat(bounds[row], bounds[row + 1]).reshape(shape))
+        return values
+
+
+# --- layouts that cost a copy ---------------------------------------------------------------------
+
+
+def _merge(parts: Sequence[Data], decoder: Decoder, options: ReadOptions | None) -> Any:
+    """What was read in several parts, one after the other; all of them have the same fields."""
+    rows: dict[str, list[Any]] = {}
+    for data in parts:
+        for column in data.columns:
+            rows.setdefault(column[0], []).extend(_Column(column, len(data)).rows(decoder))
+    columns = (made for name, values in rows.items() for made in _lay_out(name, values, options))
+    return _result(columns, sum(len(data) for data in parts))
+
+
+def lay_out(fields: Any, options: ReadOptions | None) -> Any:
+    """A TensorDict (or dict) with its columns laid out as asked."""
+    if options is None:
+        return fields
+    names = list(fields.keys())
+    options.added(names)
+    columns: dict[str, Any] = {}
+    for name in names:
+        column = fields.get(name)
+        rows = (
+            list(column.unbind())
+            if hasattr(column, "unbind") and not is_tensordict(column)
+            else None
+        )
+        columns.update([(name, column)] if rows is None else _lay_out(name, rows, options))
+    return tensordict_of(columns, fields.batch_size) if is_tensordict(fields) else columns
+
+
+def _lay_out(name: str, rows: list[Any], options: ReadOptions | None) -> Iterator[tuple[str, Any]]:
+    """Rows of any kind as a column, with the fields that padding adds."""
+    layout = "jagged" if options is None else options.layout(name)
+    tensors = bool(rows) and all(_is_row(row) and row.dtype == rows[0].dtype for row in rows)
+    if options is None or layout == "jagged" or not tensors:
+        yield name, pack_rows(rows)
+    elif layout == "dense":
+        same = all(row.shape == rows[0].shape for row in rows)
+        yield name, _pinned_copy(_stack(rows) if same else pack_rows(rows), options)
+    else:
+        padding = options.padding(name)
+        value, lengths = _pad(name, rows, padding)
+        yield name, _pinned_copy(value, options)
+        yield from _added(name, padding, lengths, value)
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a row is a plain tensor, or an array without torch."""
+    if not have_torch():
+        import numpy as np
+
+        return isinstance(row, np.ndarray)
+    import torch
+
+    return isinstance(row, torch.Tensor) and not row.is_nested
+
+
+def _stack(rows: list[Any]) -> Any:
+    if not have_torch():
+        import numpy as np
+
+        return np.stack(rows)
+    import torch
+
+    return torch.stack(rows)
+
+
+def _pad(field: str, rows: list[Any], padding: Padding) -> tuple[Any, Any]:
+    """Rows padded in all of their dims, and their lengths (None when they have no dims)."""
+    import numpy as np
+
+    depths = {row.ndim for row in rows}
+    if len(depths) != 1:
+        raise InvalidArgumentError(
+            f"field {field!r}: rows of {' and '.join(map(str, sorted(depths)))} dims cannot be padded"
+        )
+    if depths == {0}:
+        return _stack(rows), None
+    sizes = np.array([tuple(row.shape) for row in rows], dtype=np.int64)
+    shape = sizes.max(axis=0).tolist()
+    shape[0] = _padded_length(shape[0], padding)
+    made = _full(field, rows[0], [len(rows), *shape], padding.value)
+    for place, row in enumerate(rows):
+        place_of_row: Any = (place, *map(slice, row.shape))
+        made[place_of_row] = row
+    return made, sizes[:, 0].copy()
+
+
+def _full(field: str, like: Any, shape: list[int], value: Any) -> Any:
+    """A tensor or array like another, filled with a value."""
+    try:
+        if have_torch():
+            return like.new_full(shape, value)
+        import numpy as np
+
+        return np.full(shape, value, dtype=like.dtype)
+    except (RuntimeError, OverflowError, TypeError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"field {field!r} cannot be padded with {value!r}: {error}"
+        ) from None
+
+
+def _pinned_copy(column: Any, options: ReadOptions) -> Any:
+    return column.pin_memory() if options.pin_memory else column
