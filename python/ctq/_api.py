@@ -153,9 +153,7 @@ def _kv_put(
         raise TypeError(f"key: expected str, got {type(key).__name__}")
     if fields is not None and not is_tensordict(fields):
         if not isinstance(fields, Mapping):
-            raise InvalidArgumentError(
-                f"fields: expected a TensorDict or a dict, got {type(fields).__name__}"
-            )
+            raise TypeError(f"fields: expected a TensorDict or a dict, got {type(fields).__name__}")
         fields = {name: _one_row(name, value) for name, value in fields.items()}
     return (
         yield from _client()._kv_batch_put(
@@ -218,15 +216,16 @@ def _kv_batch_get(
 ) -> Steps[TensorDict]:
     """Read samples by key, in the order of the keys; unknown keys are left out.
 
-    Fields are those that all of these samples have; of `select_fields` others are left out, too.  ValueError
-    when there is no such sample, or no field is ready in all of them.  `layout`, `padding` and `pin_memory`
-    are as in `TransferQueueClient.get_data`.
+    Fields are those that all of these samples have.  Names in `select_fields` that are not among them are left
+    out; when none is left the result is empty.  ValueError when none of the keys exists, or when there is
+    no field that all of them have.  `layout`, `padding` and
+    `pin_memory` are as in `TransferQueueClient.get_data`.
     """
     client = _client()
     wanted = check_keys(keys)
     meta = yield from client._lookup(wanted, partition_id)
     if meta is None:
-        raise UnknownKeyError(f"partition {partition_id!r} has none of the keys {wanted[:8]}")
+        raise UnknownKeyError(f"keys {wanted[:8]} not found in partition {partition_id!r}")
     if not meta.field_names:
         raise NotReadyError(
             f"partition {partition_id!r}: no field is ready in all of the keys {wanted[:8]}"
@@ -260,7 +259,7 @@ def _kv_batch_get_by_meta(
         unknown = [name for name in wanted if name not in (meta.fields or ())]
         if unknown:
             raise UnknownFieldError(
-                f"fields {unknown} are not in the KVBatchMeta, which has {meta.fields}"
+                f"select_fields: {unknown} not found in the KVBatchMeta, which has {meta.fields}"
             )
     return (
         yield from _kv_batch_get(

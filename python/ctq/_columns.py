@@ -181,9 +181,12 @@ def check_length(what: str, column: Any, size: int) -> None:
 
 def check_order(places: Sequence[int], size: int) -> None:
     if len(places) != size:
-        raise ValueError(f"expected {size} places, got {len(places)}")
-    if sorted(places) != list(range(size)):
-        raise ValueError(f"expected every place from 0 to {size - 1} once")
+        raise ValueError(f"reorder: {len(places)} places does not match the batch of {size}")
+    found = sorted(places)
+    if found != list(range(size)):
+        if size and (found[0] < 0 or found[-1] >= size):
+            raise ValueError(f"reorder: places must be in the range 0 to {size - 1}")
+        raise ValueError("Contain duplicate indexes: reorder expects every place once")
 
 
 def merge_extra_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -192,7 +195,9 @@ def merge_extra_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for info in infos:
         for key, value in info.items():
             if key in merged and not same(merged[key], value):
-                raise ValueError(f"concat: extra_info {key!r} is {merged[key]!r} and {value!r}")
+                raise ValueError(
+                    f"concat: conflicting values of extra_info {key!r}: {merged[key]!r} and {value!r}"
+                )
             merged.setdefault(key, value)
     return merged
 

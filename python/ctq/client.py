@@ -20,6 +20,7 @@ from .errors import (
     ClosedError,
     InvalidArgumentError,
     RowCountError,
+    TimedOutError,
     TransferQueueError,
     TryAgainError,
     UnknownManagerError,
@@ -164,7 +165,7 @@ class TransferQueueClient:
         `fetch`: samples whose fields are ready and that the task has not had, as the sampler picks; they
         count as consumed.  The call waits for them, `timeout` seconds (default `client.timeout`), then
         raises TimedOutError; in polling mode it returns an empty BatchMeta at once.
-        `force_fetch`: all samples of the partition, ready or not; nothing is marked.
+        `force_fetch`: all samples of the partition, ready or not; nothing is marked.  The partition must exist.
         `insert`: reserves new samples.
 
         `sampling_config` is for the sampler; its entry `sampler` names another one than the controller's.
@@ -201,9 +202,36 @@ class TransferQueueClient:
                 meta: Meta = yield from self._claim(key, start)
             else:
                 meta = yield start()
+                if not len(meta):
+                    yield from self._check_partition(partition_id)
         except TryAgainError:
             return BatchMeta.empty()
+        except TimedOutError as error:
+            hint = yield from self._why_none(partition_id, fields)
+            if not hint:
+                raise
+            raise TimedOutError(f"{error}; {hint}") from None
         return BatchMeta._wrap([meta])
+
+    def _check_partition(self, partition_id: str) -> Steps[None]:
+        """Refuse a partition that does not exist."""
+        names: list[str] = yield self._core.list_partitions()
+        if partition_id not in names:
+            raise UnknownPartitionError(f"unknown partition {partition_id!r}")
+
+    def _why_none(self, partition_id: str, fields: list[str]) -> Steps[str]:
+        """What a claim that waited in vain may have got wrong; empty when nothing is to be seen."""
+        try:
+            progress = yield self._core.production(partition_id, fields)
+        except TransferQueueError:
+            return ""
+        if progress is None:
+            return f"there is no partition {partition_id!r} (misspelt?)"
+        _, produced = _progress(progress, flat=False)
+        unknown = [
+            name for name, any_row in zip(fields, produced.any(axis=0), strict=True) if not any_row
+        ]
+        return f"no sample of the partition has the fields {unknown} (misspelt?)" if unknown else ""
 
     def _sampling(self, given: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
         """Which sampler a claim asks for, if any, and its settings as JSON."""
@@ -274,6 +302,7 @@ class TransferQueueClient:
         `data_parser` gets the columns as a dict (ragged and other columns as lists of rows) and changes them
         in place or returns the dict to store instead.
         """
+        _check_data("data", data)
         data = _parsed(data, data_parser)
         rows = row_count(data)
         if metadata is None:
@@ -334,7 +363,7 @@ class TransferQueueClient:
 
     def _get_data(
         self,
-        metadata: BatchMeta,
+        metadata: BatchMeta | None,
         *,
         layout: LayoutOption | None = None,
         padding: PaddingOption | None = None,
@@ -353,7 +382,10 @@ class TransferQueueClient:
         memory, for copies to a GPU.  What is not given is as the configuration says (client.layout, padding,
         pin_memory).
         """
-        if metadata is None or metadata.size == 0 or not metadata.field_names:
+        if metadata is None:
+            return empty()
+        _expect_metadata(metadata)
+        if metadata.size == 0 or not metadata.field_names:
             return empty()
         options = read_options(self.config["client"], layout, padding, pin_memory)
         if self._python is not None:
@@ -366,19 +398,28 @@ class TransferQueueClient:
 
     def _set_custom_meta(self, metadata: BatchMeta) -> Steps[None]:
         """Store the tags of the metadata's samples that were changed; others stay as they are."""
+        _expect_metadata(metadata)
         for piece, tags in metadata._changed_tags():
             yield self._core.put(meta=piece, tags=encode_tags(tags, self._encoder()))
 
     def _clear_samples(self, metadata: BatchMeta) -> Steps[None]:
-        """Remove samples with everything known about them; those cleared meanwhile are skipped."""
+        """Remove samples with everything known about them; those that are not there are skipped, with a warning."""
+        _expect_metadata(metadata)
         if metadata.size == 0:
             logger.debug("clear_samples: the metadata has no samples")
         elif self._python is not None:
             yield from self._python.clear(metadata)
         else:
-            started = [self._core.clear_meta(piece) for piece in metadata._pieces]
-            for op in started:  # noqa: UP028 - steps are sent results, which a list cannot take
-                yield op
+            started = [(piece, self._core.clear_meta(piece)) for piece in metadata._pieces]
+            for piece, op in started:
+                cleared: int = yield op
+                if cleared < len(piece):
+                    logger.warning(
+                        "clear_samples: %d of %d samples are not in partition %r (cleared before, or never there)",
+                        len(piece) - cleared,
+                        len(piece),
+                        piece.partition,
+                    )
 
     def _clear_partition(self, partition_id: str) -> Steps[None]:
         """Remove a partition with everything in it; an unknown one is none to remove."""
@@ -400,9 +441,19 @@ class TransferQueueClient:
     def _get_production_status(
         self, data_fields: Sequence[str], partition_id: str
     ) -> Steps[tuple[Any, Any]]:
-        """Indexes of a partition's samples and, for each, 1 per field that is ready; (None, None) without one."""
-        progress = yield self._core.production(partition_id, _names("data_fields", data_fields))
-        return _progress(progress, flat=False)
+        """Indexes of a partition's samples and, for each, 1 per field that is ready.
+
+        (None, None) without such a partition, and when no sample has one of the fields.
+        """
+        names = _names("data_fields", data_fields)
+        if not names:
+            return None, None
+        indexes, produced = _progress(
+            (yield self._core.production(partition_id, names)), flat=False
+        )
+        if produced is not None and len(produced) and not produced.any(axis=0).all():
+            return None, None
+        return indexes, produced
 
     def _check_consumption_status(self, task_name: str, partition_id: str) -> Steps[bool]:
         """Whether there are samples and the task has had all of them."""
@@ -470,23 +521,18 @@ class TransferQueueClient:
 
     def _kv_retrieve_keys(
         self, global_indexes: Sequence[int] | int, partition_id: str
-    ) -> Steps[list[str]]:
-        """Keys of samples by index; RuntimeError when one has none."""
+    ) -> Steps[list[str | None]]:
+        """Keys of samples by index, None for one without; RuntimeError when there is no such partition."""
         indexes = [global_indexes] if isinstance(global_indexes, int) else global_indexes
         if not isinstance(indexes, list) or not all(isinstance(index, int) for index in indexes):
             raise TypeError("global_indexes: expected an int or a list of int")
         if not indexes:
             raise ValueError("global_indexes: expected at least one")
         try:
-            keys: list[str] = yield self._core.retrieve_keys(partition_id, indexes)
+            keys: list[str | None] = yield self._core.retrieve_keys(partition_id, indexes)
         except UnknownPartitionError as error:
             raise RuntimeError(str(error)) from error
-        missing = [index for index, key in zip(indexes, keys, strict=False) if not key]
-        if missing or len(keys) != len(indexes):
-            raise RuntimeError(
-                f"partition {partition_id!r}: samples {missing[:8] or indexes} have no keys"
-            )
-        return keys
+        return [key or None for key in keys]
 
     def _kv_list(self, partition_id: str | None = None) -> Steps[dict[str, dict[str, Any]]]:
         """Keys with their tags, per partition: of one partition, or of all."""
@@ -523,6 +569,7 @@ class TransferQueueClient:
                 f"kv_batch_put: expected {len(names)} tags, one per key, got {len(tags)}"
             )
         if fields is not None:
+            _check_data("fields", fields)
             fields = _parsed(fields, data_parser)
             rows = row_count(fields)
             if rows != len(names):
@@ -638,6 +685,23 @@ def check_keys(keys: Any) -> list[str]:
         if not isinstance(key, str):
             raise TypeError(f"keys: expected str, got {key!r}")
     return keys
+
+
+def _check_data(what: str, given: object) -> None:
+    """Refuse what has no columns."""
+    if not is_tensordict(given) and not isinstance(given, Mapping):
+        raise TypeError(
+            f"{what}: expected a TensorDict, or a dict of columns by field, got {type(given).__name__}"
+        )
+
+
+def _expect_metadata(given: object) -> None:
+    """Refuse what is no metadata."""
+    if not isinstance(given, BatchMeta):
+        hint = ""
+        if isinstance(given, KVBatchMeta):
+            hint = "; read it with kv_batch_get_by_meta, or get one by kv_retrieve_meta"
+        raise TypeError(f"metadata: expected a BatchMeta, got {type(given).__name__}{hint}")
 
 
 def _check_metadata(given: object) -> None:

@@ -26,12 +26,12 @@ class KVBatchMeta:
         """One tag map per key; keys and fields must not repeat."""
         if len(keys) != len(tags):
             raise ValueError(
-                f"expected a tag map per key, got {len(keys)} keys and {len(tags)} maps"
+                f"keys and tags must have same length, got {len(keys)} keys and {len(tags)} tags"
             )
         if len(set(keys)) != len(keys):
-            raise ValueError("keys must not repeat")
+            raise ValueError(f"Got duplicated keys: {_repeated(keys)}")
         if fields is not None and len(set(fields)) != len(fields):
-            raise ValueError("fields must not repeat")
+            raise ValueError(f"Got duplicated fields: {_repeated(fields)}")
         self.keys: list[str] = list(keys)
         self.tags: list[dict[str, Any]] = [copy.deepcopy(dict(each)) for each in tags]
         self.partition_id = partition_id
@@ -75,11 +75,11 @@ class KVBatchMeta:
     def select_keys(self, keys_to_select: Sequence[str]) -> KVBatchMeta:
         """These samples, in the given order."""
         if len(set(keys_to_select)) != len(keys_to_select):
-            raise ValueError("keys to select must not repeat")
+            raise ValueError(f"Contain duplicate keys: {_repeated(keys_to_select)}")
         places = {key: place for place, key in enumerate(self.keys)}
         unknown = [key for key in keys_to_select if key not in places]
         if unknown:
-            raise RuntimeError(f"keys {unknown[:8]} are not in the batch")
+            raise RuntimeError(f"keys {unknown[:8]} not found in current batch")
         return self._at(places[key] for key in keys_to_select)
 
     def reorder(self, indexes: Sequence[int]) -> None:
@@ -105,10 +105,12 @@ class KVBatchMeta:
         for batch in batches:
             if batch.partition_id != first.partition_id:
                 raise ValueError(
-                    f"concat: partitions differ: {first.partition_id!r} and {batch.partition_id!r}"
+                    f"Partition do not match in concat: {first.partition_id!r} and {batch.partition_id!r}"
                 )
             if batch.fields is not None and set(batch.fields) != set(first.fields or ()):
-                raise ValueError(f"concat: fields differ: {first.fields} and {batch.fields}")
+                raise ValueError(
+                    f"Field names do not match in concat: {first.fields} and {batch.fields}"
+                )
         return cls(
             [key for batch in batches for key in batch.keys],
             [tags for batch in batches for tags in batch.tags],
@@ -116,3 +118,9 @@ class KVBatchMeta:
             first.fields,
             merge_extra_info([batch.extra_info or {} for batch in batches]) or None,
         )
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    """Some of the names that come more than once."""
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)][:8]  # type: ignore[func-returns-value]

@@ -119,10 +119,33 @@ class BatchMeta:
         """Index of each sample."""
         return [index for piece in self._pieces for index in memoryview(piece.indexes).tolist()]
 
+    @global_indexes.setter
+    def global_indexes(self, indexes: Sequence[int]) -> None:
+        check_length("global_indexes", indexes, self.size)
+        self._rename(list(indexes), self.partition_ids)
+
     @property
     def partition_ids(self) -> list[str]:
         """Partition of each sample."""
         return [name for piece in self._pieces for name in [piece.partition] * len(piece)]
+
+    @partition_ids.setter
+    def partition_ids(self, partitions: Sequence[str]) -> None:
+        check_length("partition_ids", partitions, self.size)
+        self._rename(self.global_indexes, list(partitions))
+
+    def _rename(self, indexes: list[int], partitions: list[str]) -> None:
+        """Be about other samples, of which nothing else is known than this metadata says."""
+        other = BatchMeta(
+            indexes,
+            partitions,
+            self.field_schema,
+            self.production_status,
+            None,
+            self.custom_meta,
+            self._custom_backend_meta,
+        )
+        self._become(other)
 
     @property
     def field_names(self) -> list[str]:
@@ -137,6 +160,17 @@ class BatchMeta:
         if self._schema is None:
             self._schema = schema_of(self._pieces)
         return self._schema
+
+    @field_schema.setter
+    def field_schema(self, schema: Mapping[str, Schema]) -> None:
+        made = BatchMeta(self.global_indexes, self.partition_ids, schema)
+        self._pieces = [
+            piece.select(None, [name for name in piece.field_names if name in schema]).union(named)
+            for piece, named in zip(
+                self._split([len(piece) for piece in made._pieces]), made._pieces, strict=True
+            )
+        ]
+        self._schema = made._schema
 
     @property
     def production_status(self) -> Status:
@@ -173,6 +207,11 @@ class BatchMeta:
         if self._notes is None:
             self._notes = [{} for _ in range(self.size)]
         return self._notes
+
+    @_custom_backend_meta.setter
+    def _custom_backend_meta(self, notes: Sequence[Mapping[str, Any]]) -> None:
+        check_length("_custom_backend_meta", notes, self.size)
+        self._notes = [dict(each) for each in notes]
 
     @property
     def samples(self) -> SampleList:
@@ -430,8 +469,11 @@ class BatchMeta:
             return self.copy()
         if self.size == 0:
             return other.copy()
-        if self.global_indexes != other.global_indexes or self.partition_ids != other.partition_ids:
-            raise ValueError("union: the batches must have the same samples in the same order")
+        for what in ("global_indexes", "partition_ids"):
+            if getattr(self, what) != getattr(other, what):
+                raise ValueError(
+                    f"union: {what} do not match; both need the same samples in the same order"
+                )
         aligned = other._split([len(piece) for piece in self._pieces])
         made = BatchMeta._wrap(
             (mine.union(theirs) for mine, theirs in zip(self._pieces, aligned, strict=True)),

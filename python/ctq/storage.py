@@ -41,8 +41,16 @@ class StorageManager(ABC):
     `notify_data_update` publishes.  The three methods below may be called from several event loops.
     """
 
-    def __init__(self, controller_info: ControllerInfo, config: Mapping[str, Any]) -> None:
-        """Connect to the controller; `config` is the manager's section of the configuration."""
+    def __init__(
+        self,
+        controller_info: ControllerInfo,
+        config: Mapping[str, Any],
+        zmq_context: object = None,
+    ) -> None:
+        """Connect to the controller; `config` is the manager's section of the configuration.
+
+        `zmq_context` is for managers written for TransferQueue; nothing here uses one.
+        """
         self.controller_info = controller_info
         self.config: Config = of_map(dict(config))
         self.storage_manager_id = f"{type(self).__name__}-{os.getpid()}"

@@ -165,9 +165,11 @@ def test_groups(client: Any, pid: str) -> None:
 def test_production_status(client: Any, pid: str) -> None:
     meta = put(client, pid, 3)
     client.put({"y": torch.ones(2)}, metadata=meta[:2])
-    indexes, produced = client.get_production_status(["x", "y", "none"], pid)
+    indexes, produced = client.get_production_status(["x", "y"], pid)
     assert indexes.tolist() == meta.global_indexes
-    assert produced.tolist() == [[1, 1, 0], [1, 1, 0], [1, 0, 0]]
+    assert produced.tolist() == [[1, 1], [1, 1], [1, 0]]
+    assert client.get_production_status(["x", "none"], pid) == (None, None)
+    assert client.get_production_status([], pid) == (None, None)
     assert client.check_production_status(["x"], pid)
     assert not client.check_production_status(["x", "y"], pid)
 
@@ -203,8 +205,10 @@ def test_keys_and_indexes(client: Any, pid: str) -> None:
     assert client.kv_retrieve_keys(made.global_indexes, pid) == ["a", "b"]
     assert client.kv_retrieve_keys(made.global_indexes[0], pid) == ["a"]
     plain = put(client, pid, 1)
-    with pytest.raises(RuntimeError, match="have no keys"):
-        client.kv_retrieve_keys(plain.global_indexes, pid)
+    wanted = [*plain.global_indexes, made.global_indexes[0], 1 << 20]
+    assert client.kv_retrieve_keys(wanted, pid) == [None, "a", None]
+    with pytest.raises(RuntimeError, match="unknown partition 'no such'"):
+        client.kv_retrieve_keys(wanted, "no such")
     with pytest.raises(TypeError):
         client.kv_retrieve_keys("a", pid)
     with pytest.raises(ValueError, match="at least one"):
@@ -251,7 +255,63 @@ def test_cleared_samples_cannot_be_read_or_written(client: Any, pid: str) -> Non
             call()
         assert isinstance(raised.value, KeyError)
     assert client.get_data(meta[1:])["x"].tolist() == [1]
-    assert client.get_production_status(["y"], pid)[1].tolist() == [[0]]
+    assert client.get_production_status(["x"], pid)[1].tolist() == [[1]]
+    assert client.get_production_status(["y"], pid) == (None, None)
+
+
+def test_clearing_what_is_not_there_is_told(
+    client: Any, pid: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(client, pid, 1)
+    client.clear_samples(ctq.BatchMeta([1 << 20], [pid]))
+    assert f"1 of 1 samples are not in partition {pid!r} (cleared before, or never" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.put(None, partition_id="p"), "data: .* got NoneType"),
+        (lambda client: client.put([1], partition_id="p"), "data: .* got list"),
+        (lambda client: client.get_data("x"), "metadata: expected a BatchMeta, got str"),
+        (lambda client: client.get_data(ctq.KVBatchMeta()), "read it with kv_batch_get_by_meta"),
+        (lambda client: client.clear_samples("x"), "metadata: expected a BatchMeta, got str"),
+        (lambda client: client.set_custom_meta([{}]), "metadata: expected a BatchMeta, got list"),
+        (lambda _: ctq.kv_batch_put(["k"], "p", [1]), "fields: .* got list"),
+        (lambda _: ctq.kv_put("k", "p", "text"), "fields: .* got str"),
+    ],
+)
+def test_arguments_of_a_wrong_type_say_what_was_expected(
+    client: Any, call: Any, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        call(client)
+
+
+def test_a_claim_in_vain_says_what_may_be_misspelt(client: Any, pid: str) -> None:
+    with pytest.raises(TimeoutError, match=rf"there is no partition {pid!r} \(misspelt\?\)"):
+        client.get_meta(["x"], 1, pid, task_name="t", timeout=0.05)
+    put(client, pid, 1)
+    with pytest.raises(TimeoutError, match=r"has the fields \['X'\] \(misspelt\?\)"):
+        client.get_meta(["x", "X"], 1, pid, task_name="t", timeout=0.05)
+    with pytest.raises(TimeoutError) as raised:
+        client.get_meta(["x"], 2, pid, task_name="t", timeout=0.05)
+    assert "misspelt?" not in str(raised.value)
+    with pytest.raises(errors.UnknownPartitionError, match="no such"):
+        client.get_meta(["x"], 2, "no such", mode="force_fetch")
+
+
+def test_the_returned_config_leads_other_clients_to_the_system(client: Any) -> None:
+    for info in (
+        client.config.controller.zmq_info,
+        list(client.config.controller.zmq_info),
+        ctq.ControllerInfo(client.config.address, client.config.token_file),
+    ):
+        other = ctq.TransferQueueClient("other", info, 1, 4096)
+        other.initialize_storage_manager("SimpleStorage", client.config.backend.SimpleStorage)
+        assert other.get_partition_list() == client.get_partition_list()
+        other.close()
+    with pytest.raises(ValueError, match="controller_info: expected the address"):
+        ctq.TransferQueueClient("other", 5)
 
 
 def test_bad_arguments_leave_everything_as_it_was(client: Any, pid: str) -> None:

@@ -116,7 +116,7 @@ def test_several_partitions() -> None:
 def test_reorder_checks() -> None:
     made = batch([1, 2])
     for bad in ([0], [0, 0], [0, 2]):
-        with pytest.raises(ValueError, match="expected"):
+        with pytest.raises(ValueError, match="reorder"):
             made.reorder(bad)
 
 
@@ -242,7 +242,7 @@ def test_kv_basics() -> None:
     assert made.select_keys(["c", "a"]).tags == [{"k": "c"}, {"k": "a"}]
     with pytest.raises(RuntimeError, match="'z'"):
         made.select_keys(["z"])
-    with pytest.raises(ValueError, match="repeat"):
+    with pytest.raises(ValueError, match="duplicate"):
         made.select_keys(["a", "a"])
     made.reorder([2, 0, 1])
     assert made.keys == ["c", "a", "b"]
@@ -251,11 +251,11 @@ def test_kv_basics() -> None:
 
 
 def test_kv_checks() -> None:
-    with pytest.raises(ValueError, match="2 keys and 1 maps"):
+    with pytest.raises(ValueError, match="2 keys and 1 tags"):
         KVBatchMeta(["a", "b"], [{}])
-    with pytest.raises(ValueError, match="keys must not repeat"):
+    with pytest.raises(ValueError, match="duplicated keys"):
         KVBatchMeta(["a", "a"], [{}, {}])
-    with pytest.raises(ValueError, match="fields must not repeat"):
+    with pytest.raises(ValueError, match="duplicated fields"):
         KVBatchMeta(fields=["a", "a"])
 
 
@@ -266,11 +266,11 @@ def test_kv_chunk_and_concat() -> None:
     joined = KVBatchMeta.concat([*chunks, KVBatchMeta()])
     assert joined.keys == made.keys
     assert joined.tags == made.tags
-    with pytest.raises(ValueError, match="repeat"):
+    with pytest.raises(ValueError, match="duplicated keys"):
         KVBatchMeta.concat([made, made])
-    with pytest.raises(ValueError, match="partitions differ"):
+    with pytest.raises(ValueError, match="Partition do not match"):
         KVBatchMeta.concat([made, kv(["d"], partition_id="q")])
-    with pytest.raises(ValueError, match="fields differ"):
+    with pytest.raises(ValueError, match="Field names do not match"):
         KVBatchMeta.concat([made, kv(["d"], fields=["g"])])
     with pytest.raises(ValueError, match="extra_info"):
         KVBatchMeta.concat([kv(["a"], extra_info={"x": 1}), kv(["b"], extra_info={"x": 2})])
@@ -278,3 +278,22 @@ def test_kv_chunk_and_concat() -> None:
     separate = KVBatchMeta(["a"], tags)
     tags[0]["x"].append(2)
     assert separate.tags == [{"x": [1]}]
+
+
+def test_columns_may_be_set() -> None:
+    made = batch([1, 2], custom_meta=[{"v": 1}, {"v": 2}])
+    made.global_indexes = [7, 8]
+    made.partition_ids = ["q", "r"]
+    made.field_schema = {"z": {"dtype": None, "shape": None}}
+    made._custom_backend_meta = [{"z": 1}, {}]
+    made.production_status = [1, 0]
+    assert (made.global_indexes, made.partition_ids, made.field_names) == (
+        [7, 8],
+        ["q", "r"],
+        ["z"],
+    )
+    assert [tags["v"] for tags in made.custom_meta] == [1, 2]
+    assert [part.global_indexes for part in made.chunk_by_partition()] == [[7], [8]]
+    assert made[1].production_status.tolist() == [0]
+    with pytest.raises(ValueError, match="global_indexes: expected 2 entries, got 1"):
+        made.global_indexes = [1]

@@ -36,7 +36,7 @@ def client(client: TransferQueueClient, meta: BatchMeta) -> None:
     assert_type(client.put({"x": [1]}, metadata=meta), BatchMeta)
     assert_type(client.check_consumption_status("t", "p"), bool)
     assert_type(client.get_partition_list(), list[str])
-    assert_type(client.kv_retrieve_keys([1], "p"), list[str])
+    assert_type(client.kv_retrieve_keys([1], "p"), list[str | None])
     assert_type(client.get_events(since=0), list[dict[str, Any]])
     assert_type(client.status(), dict[str, Any])
     client.get_meta("x", batch_size="4", partition_id="p")  # type: ignore[arg-type]
