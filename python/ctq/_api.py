@@ -20,6 +20,7 @@ from .errors import (
     NotReadyError,
     UnknownFieldError,
     UnknownKeyError,
+    UnreachableError,
 )
 from .metadata import KVBatchMeta
 from .reading import LayoutOption, PaddingOption
@@ -131,6 +132,19 @@ def _client() -> TransferQueueClient:
     if _process.session is None:
         init(attach=True)
     return get_client()
+
+
+def get_metrics_endpoint() -> str | None:
+    """Where the system serves its metrics for Prometheus: `host:port`; None when it does not, or there is no system.
+
+    They are served by systems that were started with `metrics.enabled`, at `/metrics`.
+    """
+    try:
+        client = _client()
+    except UnreachableError:
+        return None
+    endpoint = client.system_config.get("metrics", {}).get("endpoint")
+    return str(endpoint) if endpoint else None
 
 
 def _kv_put(

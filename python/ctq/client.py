@@ -104,10 +104,15 @@ class TransferQueueClient:
                 "(StorageManagerFactory.register) before init"
             ) from None
 
+    @property
+    def system_config(self) -> Config:
+        """What the system runs with, whatever this client was given."""
+        system: Config = of_map(json.loads(self._core.config or "{}"))
+        return system
+
     def _final_config(self) -> Config:
         """Defaults, what the system runs with, what this client was given, and where the system is."""
-        system = of_map(json.loads(self._core.config or "{}"))
-        final = merge(merge(defaults(), system), self._given)
+        final = merge(merge(defaults(), self.system_config), self._given)
         final["address"] = self._info.address
         final["token_file"] = self._info.token_file
         final["controller"]["zmq_info"] = self._info

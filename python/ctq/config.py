@@ -167,6 +167,14 @@ def _size(value: Any) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
 
 
+def _natural(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100000
+
+
+def _port(value: Any) -> bool:
+    return _natural(value) and value <= 65535
+
+
 def _off(value: Any) -> bool:
     return not value
 
@@ -238,8 +246,11 @@ _KEYS: dict[str, Check] = {
     "client.pin_memory": (_bool, "true or false"),
     "serialization.allow_pickle": (_bool, "true or false"),
     "ray.actor": (_bool_or_none, "true, false or null"),
-    "metrics.enabled": (_off, "false: the metrics exporter is not part of this version"),
-    "metrics.port": (_any, ""),
+    "metrics.enabled": (_bool, "true or false"),
+    "metrics.port": (_port, "a number from 0 to 65535"),
+    "metrics.listen": (_text_or_none, "the name or address of a network interface"),
+    "metrics.max_partitions": (_natural, "a number from 0 to 100000"),
+    "metrics.endpoint": (_any, ""),
 }
 _SECTIONS = {
     "controller",
@@ -251,11 +262,13 @@ _SECTIONS = {
     "ray",
     "metrics",
 }
-_PEER_ONLY = {
+_REPORTED = {
     "controller.zmq_info",
     "backend.SimpleStorage.zmq_info",
     "backend.SimpleStorage.ssd_offload",
+    "metrics.endpoint",
 }
+"""Accepted, for init() returns some of them and the Python peer knows the others, and not passed on."""
 _BACKENDS = {"MooncakeStore", "RayStore", "Yuanrong", "Redis"}
 _warned: set[str] = set()
 
@@ -333,7 +346,7 @@ def _daemon_defaults() -> Config:
 def _collect(given: Mapping[str, Any], prefix: str, options: dict[str, Any]) -> None:
     for key, value in given.items():
         path = prefix + key
-        if path in ("address", "token_file", "ray") or path in _PEER_ONLY or value is None:
+        if path in ("address", "token_file", "ray") or path in _REPORTED or value is None:
             continue
         if path in _SECTIONS:
             _collect(value, path + ".", options)

@@ -23,6 +23,8 @@ typedef struct claim_wait {
     const tq_sampler *sampler;
     tq_pick_request pick; /* strings are the message's */
     tqi_view *view;       /* held */
+    uint64_t since;       /* when it came, for the metrics */
+    tqi_meter_name *meter;
     tqi_result result;
     claim_receipt *receipt; /* made before anything is taken */
     struct claim_wait *prev, *next;
@@ -87,6 +89,7 @@ static int claim_take(tqi_controller *ctl, tqi_request *request, claim_wait *wai
                           wait->msg->tags, &wait->result, err);
     if (rc == TQ_OK) {
         claim_event(ctl, request, wait->msg, &wait->result);
+        tqi_meter_claimed(ctl->meter, wait->msg->task, wait->since);
     }
     return rc;
 }
@@ -112,6 +115,9 @@ static void claim_leave(tqi_ctl_wait *base)
     DL_DELETE(head, wait);
     tqi_view_set_user(wait->view, head);
     base->ctl->waiting--;
+    if (wait->meter) {
+        wait->meter->waiting--;
+    }
 }
 
 static void claim_answer(tqi_ctl_wait *base)
@@ -254,6 +260,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
         return TQ_ENOMEM;
     }
     wait->msg = msg;
+    wait->since = tqi_meter_now(ctl->meter);
     wait->pick = (tq_pick_request){
         .batch_size = (uint32_t)msg->batch_size,
         .partition = msg->partition,
@@ -303,6 +310,11 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_request *request, const Tq__Claim 
         DL_APPEND(head, wait);
         tqi_view_set_user(wait->view, head);
         ctl->waiting++;
+        wait->meter = tqi_meter_task(ctl->meter, msg->task);
+        if (wait->meter) {
+            wait->meter->waiting++;
+        }
+        wait->base.op = tqi_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
         tqi_ctl_wait_park(ctl, &wait->base, &claim_wait_type, request, msg->timeout_ms);
         return TQ_OK;
     }

@@ -50,6 +50,8 @@ static void ctl_handle(tqi_request *request, const ProtobufCMessage *message, vo
     tqi_controller *ctl = ctx;
     tq_error err = {0};
     int rc = TQ_OK;
+    uint64_t since = tqi_meter_now(ctl->meter);
+    tqi_meter_op *op = tqi_meter_op_of(ctl->meter, tqi_request_kind(request), message);
     ctl->held++;
     if (!tqi_ctl_session_of(request)) {
         rc = tqi_error_nomem(&err, "this session");
@@ -61,9 +63,11 @@ static void ctl_handle(tqi_request *request, const ProtobufCMessage *message, vo
             tqi_error_set(&err, rc, "request failed");
         }
         tqi_request_fail(request, &err);
+        tqi_meter_failed(op, rc);
     }
     ctl->held--;
     tqi_ctl_wake(ctl);
+    tqi_meter_handled(op, since);
 }
 
 tqi_ctl_session *tqi_ctl_session_of(const tqi_request *request)
@@ -166,6 +170,7 @@ static void ctl_free(tqi_controller *ctl)
     if (ctl->meta) {
         tqi_meta_free(ctl->meta);
     }
+    tqi_meter_free(ctl->meter);
     tqi_buf_fini(&ctl->endpoint);
     free(ctl->sampler);
     free(ctl->manager);
@@ -232,6 +237,9 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
     ctl->config = strdup(options->config ? options->config : "");
     if (!ctl->sampler || !ctl->manager || !ctl->manager_config || !ctl->config) {
         return tqi_error_nomem(err, "a controller");
+    }
+    if (options->metrics && !(ctl->meter = tqi_meter_alloc())) {
+        return tqi_error_nomem(err, "metrics");
     }
     ctl->polling = options->polling;
     ctl->owner_timeout_ms = options->owner_timeout_ms;

@@ -6,6 +6,7 @@
 #ifndef TQI_CONTROLLER_H
 #define TQI_CONTROLLER_H
 
+#include "metrics/metrics.h"
 #include "net/net.h"
 
 typedef struct tqi_controller tqi_controller;
@@ -24,6 +25,7 @@ typedef struct tqi_controller_options {
     const char *manager;        /* type of the system's storage manager */
     const char *manager_config; /* its config, a JSON object */
     const char *config;         /* whole configuration, a JSON object */
+    bool metrics;               /* counts what tqi_controller_metrics tells */
     /* Tests: 0 = usual; else indexes, incarnations, ordinals and ids start this far below their wrap. */
     uint64_t first_counters;
 } tqi_controller_options;
@@ -33,6 +35,10 @@ int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
 /* Bound endpoints, joined by commas (an endpoint of port 0 has its real port). */
 const char *tqi_controller_endpoint(const tqi_controller *controller);
 uint64_t tqi_controller_epoch(const tqi_controller *controller);
+/* The state of this instant as metrics, which any thread may render; on the loop thread only.  Of the partitions the
+ * `max_partitions` newest have series of their own.  TQ_EUNSUPPORTED without the option `metrics`. */
+int tqi_controller_metrics(tqi_controller *controller, uint32_t max_partitions,
+                           tqi_metric_set **out, tq_error *err);
 void tqi_controller_close(tqi_controller *controller, void (*done)(void *arg), void *arg);
 
 #endif

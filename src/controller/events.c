@@ -85,6 +85,7 @@ void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
 {
     tqi_ctl_events *events = &ctl->events;
     tqi_ctl_event *event = event_make(what);
+    tqi_meter_event(ctl->meter, what);
     tqi_ctl_event **slot = &events->slots[++events->last % events->capacity];
     free(*slot);
     *slot = event;

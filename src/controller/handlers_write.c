@@ -123,6 +123,9 @@ static int publish_apply(tqi_controller *ctl, tqi_request *request, const Tq__Pu
     rc = rc ? rc : publish_naming(msg, &publish.naming, &n, err);
     rc = rc ? rc : tqi_conv_batch_in(&conv, msg->batch, n, &batch, err);
     rc = rc ? rc : tqi_meta_publish(ctl->meta, &publish, &answer->result, err);
+    if (rc == TQ_OK) {
+        tqi_meter_published(ctl->meter, &batch);
+    }
     tqi_conv_fini(&conv);
     return rc;
 }

@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "controller/controller.h"
 #include "controller/convert.h"
+#include "controller/meter.h"
 #include "meta/meta.h"
 #include "sampler/sampler.h"
 
@@ -64,6 +65,7 @@ struct tqi_ctl_wait {
     const tqi_ctl_wait_type *type;
     tqi_controller *ctl;
     tqi_request *request;
+    tqi_meter_op *op; /* where its failure is counted; NULL: nowhere */
     tqi_ctl_timed timed;
     bool ready;                /* in ctl->ready */
     tq_error *failure;         /* ready with an error; owned */
@@ -153,7 +155,7 @@ typedef struct tqi_ctl_events {
 } tqi_ctl_events;
 
 /* What happened; strings may be NULL. */
-typedef struct tqi_ctl_happened {
+struct tqi_ctl_happened {
     const char *kind;
     const char *session;
     const char *partition;
@@ -162,7 +164,7 @@ typedef struct tqi_ctl_happened {
     uint64_t bytes;
     const uint32_t *indexes;
     size_t n_indexes;
-} tqi_ctl_happened;
+};
 
 int tqi_ctl_events_init(tqi_ctl_events *events, uint32_t capacity, tq_error *err);
 void tqi_ctl_events_fini(tqi_ctl_events *events);
@@ -180,6 +182,7 @@ struct tqi_controller {
     uv_timer_t timer; /* of `timed` */
     tqi_server *server;
     tqi_meta *meta;
+    tqi_meter *meter; /* NULL: metrics are off */
     char *sampler;
     char *manager; /* these three: for clients, never looked at */
     char *manager_config;

@@ -92,6 +92,7 @@ static void wait_end(tqi_ctl_wait *wait, const tq_error *err)
     type->leave(wait);
     tqi_request_on_cancel(wait->request, NULL, NULL);
     if (err) {
+        tqi_meter_failed(wait->op, err->code);
         tqi_request_fail(wait->request, err);
     } else {
         type->answer(wait);

@@ -402,6 +402,12 @@ size_t tqd_config_strings(const tqd_config *config, const char *path, const char
     return n;
 }
 
+int tqd_config_note(tqd_config *config, const char *path, const char *value, tq_error *err)
+{
+    json_t *text = json_string(value);
+    return text ? config_put(config->tree, path, text, err) : tqi_error_nomem(err, path);
+}
+
 char *tqd_config_json(const tqd_config *config)
 {
     return json_dumps(config->tree, JSON_COMPACT);

@@ -57,6 +57,9 @@ uint64_t tqd_config_bytes(const tqd_config *config, const char *path);
 /* n strings of a list; fills at most max. */
 size_t tqd_config_strings(const tqd_config *config, const char *path, const char **out, size_t max);
 
+/* Writes down what the daemon has found out, under a path that nobody may set, for those who read the whole. */
+int tqd_config_note(tqd_config *config, const char *path, const char *value, tq_error *err);
+
 /* The whole configuration, and the section of the chosen storage backend ("{}" without one), as JSON text; malloc'ed. */
 char *tqd_config_json(const tqd_config *config);
 char *tqd_config_backend_json(const tqd_config *config);

@@ -36,7 +36,13 @@ const tqd_key tqd_keys[] = {
     {"log.level", TQD_STRING, "info", 0, 0, "error, warn, info or debug"},
     {"client.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},
     {"serialization.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},
-    {"metrics.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},
+    {"metrics.enabled", TQD_BOOL, "false", 0, 0,
+     "serve GET /metrics in the text format of Prometheus"},
+    {"metrics.port", TQD_INT, "0", 0, 65535, "port of the metrics; 0: any free one"},
+    {"metrics.listen", TQD_STRING, NULL, 0, 0,
+     "address of the metrics; else that of controller.listen, else 127.0.0.1"},
+    {"metrics.max_partitions", TQD_INT, "256", 0, 100000,
+     "so many of the newest partitions have series of their own"},
     {"ray.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},
 };
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/stdio.h"
 #include "controller/controller.h"
+#include "daemon/exporter.h"
 #include "daemon/options.h"
 #include "daemon/rundir.h"
 #include "sampler/sampler.h"
@@ -34,6 +35,7 @@ typedef struct daemon_state {
     char *config_json;
     char *backend_json;
     tqi_controller *controller;
+    tqd_exporter *exporter; /* NULL: metrics are off */
 #ifdef TQI_WITH_SIMPLE
     tqd_units *units;
 #endif
@@ -80,6 +82,8 @@ static void daemon_stop(daemon_state *daemon)
     tqd_units_stop(daemon->units);
     daemon->units = NULL;
 #endif
+    tqd_exporter_stop(daemon->exporter);
+    daemon->exporter = NULL;
     if (daemon->controller) {
         tqi_controller_close(daemon->controller, daemon_on_controller_closed, NULL);
         daemon->controller = NULL;
@@ -171,7 +175,7 @@ static int daemon_check_sampler(const char *name, tq_error *err)
 
 static int daemon_start_controller(daemon_state *daemon, tq_error *err)
 {
-    const tqd_config *config = daemon->options.config;
+    tqd_config *config = daemon->options.config;
     const char *listen[DAEMON_LISTEN_MAX];
     size_t n = 0;
 
@@ -186,6 +190,7 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
                              "the controller needs --runtime-dir or an endpoint to --listen on");
     }
     int rc = daemon_check_sampler(tqd_config_string(config, "controller.sampler"), err);
+    rc = rc ? rc : tqd_exporter_open(&daemon->loop, config, &daemon->exporter, err);
     if (rc) {
         return rc;
     }
@@ -205,8 +210,11 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .manager = tqd_config_string(config, "backend.storage_backend"),
         .manager_config = daemon->backend_json,
         .config = daemon->config_json,
+        .metrics = daemon->exporter != NULL,
     };
-    return tqi_controller_alloc(&daemon->loop, &options, &daemon->controller, err);
+    rc = tqi_controller_alloc(&daemon->loop, &options, &daemon->controller, err);
+    return rc || !daemon->exporter ? rc
+                                   : tqd_exporter_start(daemon->exporter, daemon->controller, err);
 }
 
 static int daemon_start_units(daemon_state *daemon, tq_error *err)

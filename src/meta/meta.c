@@ -90,3 +90,8 @@ void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out)
         out->live_cells += partition->live_cells;
     }
 }
+
+uint32_t tqi_meta_free_indexes(const tqi_meta *meta)
+{
+    return meta->n_free;
+}

@@ -270,6 +270,15 @@ bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_inf
 bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name,
                         uint32_t *consumed);
 
+typedef struct tqi_task_info {
+    const char *name;
+    uint32_t consumed;
+    uint32_t ready; /* ready and not consumed, for the field set of which that are most */
+} tqi_task_info;
+/* Calls fn for every task, in order of their making. */
+void tqi_partition_each_task(const tqi_partition *partition,
+                             void (*fn)(const tqi_task_info *info, void *arg), void *arg);
+
 /* ---------------------------------------------------------------------------------------- blocks and owners */
 
 /* An owner (re)appears.  With another incarnation than before: everything it held is lost first (as owner_lost) and its
@@ -321,10 +330,12 @@ tqi_owner *tqi_meta_next_dead(tqi_meta *meta);
 int tqi_meta_move(tqi_meta *meta, uint64_t session, uint64_t from, const tqi_batch_block *to,
                   int64_t shift, tq_error *err);
 
-/* Sizes of the tables, for tests of leaks: samples, cells, blocks, ranges, keys, views, claims, shapes. */
+/* Sizes of the tables, for metrics and tests of leaks: samples, cells, blocks, ranges, keys, views, claims, shapes. */
 typedef struct tqi_meta_counts {
     uint64_t partitions, samples, live_cells, blocks, ranges, keys, views, claims, shapes, dead;
 } tqi_meta_counts;
 void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out);
+/* Indexes that were freed and not used again yet. */
+uint32_t tqi_meta_free_indexes(const tqi_meta *meta);
 
 #endif

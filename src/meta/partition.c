@@ -294,6 +294,21 @@ bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_inf
     return true;
 }
 
+void tqi_partition_each_task(const tqi_partition *partition,
+                             void (*fn)(const tqi_task_info *info, void *arg), void *arg)
+{
+    const tqi_task *task;
+
+    for (task = partition->tasks; task != NULL; task = task->hh.next) {
+        tqi_task_info info = {.name = task->name, .consumed = task->n_consumed};
+        const tqi_view *view;
+        for (view = task->views; view != NULL; view = view->task_next) {
+            info.ready = view->count > info.ready ? view->count : info.ready;
+        }
+        fn(&info, arg);
+    }
+}
+
 bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name,
                         uint32_t *consumed)
 {

@@ -292,3 +292,10 @@ int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, char *bound, 
     }
     return endpoint_listen_tcp(endpoint, fd_out, bound, bound_size, err);
 }
+
+int tqi_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq_error *err)
+{
+    tqi_endpoint parsed;
+    int rc = tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, err);
+    return rc ? rc : tqi_endpoint_listen(&parsed, fd, bound, bound_size, err);
+}

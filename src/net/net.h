@@ -87,6 +87,8 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
  * replaced only when nobody accepts on it.  The bound endpoint is written to `bound` (may be NULL). */
 int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, size_t bound_size,
                       tq_error *err);
+/* A listening non-blocking socket for a server of another protocol; the caller closes it. */
+int tqi_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq_error *err);
 /* Stops listening, ends all sessions (session_end is called), closes connections, removes unix sockets, and calls done
  * from the loop when the last handle is closed; the server is freed then. */
 void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg);

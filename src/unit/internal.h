@@ -1,7 +1,8 @@
 /*
  * internal.h - the storage unit's parts: its stores, the writers it knows, what waits, and its life at the controller.
  *
- *   unit.c      life of a unit; its store and its renewal; warming, trimming, reports of counters
+ *   unit.c      life of a unit; its store and its renewal; warming, trimming
+ *   report.c    counters, told to the controller
  *   join.c      the channel to the controller: register, collect dead blocks
  *   serve.c     requests of readers and writers
  *   wait.c      reserves that wait for room
@@ -19,6 +20,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "metrics/metrics.h"
 #include "unit/unit.h"
 
 #include <tq/types.h>
@@ -124,6 +126,22 @@ void tqi_unit_wake(tqi_unit *unit);
 void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why);
 void tqi_unit_waits_timer(uv_timer_t *timer);
 
+/* ---------------------------------------------------------------------------------------- counters */
+
+/* Operations as users know them: a put is a reserve, a clear is a notice of dead blocks. */
+typedef enum tqi_unit_op {
+    TQI_UNIT_PUT,
+    TQI_UNIT_GET,
+    TQI_UNIT_CLEAR,
+    TQI_UNIT_OPS
+} tqi_unit_op;
+
+/* An operation that was begun at `since` is done. */
+void tqi_unit_count(tqi_unit *unit, tqi_unit_op op, uint64_t since);
+/* Counters have changed: they are reported soon. */
+void tqi_unit_reportable(tqi_unit *unit);
+void tqi_unit_report(uv_timer_t *timer);
+
 /* ---------------------------------------------------------------------------------------- the unit */
 
 struct tqi_unit {
@@ -161,7 +179,7 @@ struct tqi_unit {
     uv_timer_t report;
     tqi_call *reporting;
     bool dirty;
-    uint64_t reported_used, reported_blocks;
+    tqi_histogram ops[TQI_UNIT_OPS];
 
     /* memory */
     uv_work_t warm;

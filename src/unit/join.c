@@ -213,8 +213,10 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     const Tq__CollectReply *reply = (const Tq__CollectReply *)answer->reply;
+    uint64_t since = tqi_now();
     int code = join_dead_all(unit, reply, &err);
     if (reply->n_first > 0) {
+        tqi_unit_count(unit, TQI_UNIT_CLEAR, since);
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
     }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "unit/internal.h"
 
 /* Blocks of one store that are held for a request. */
@@ -327,6 +328,7 @@ static bool serve_serves(uint16_t kind, void *ctx)
 static void serve_handle(tqi_request *request, const ProtobufCMessage *message, void *ctx)
 {
     tqi_unit *unit = ctx;
+    uint64_t since = tqi_now();
     tq_error err;
 
     switch (tqi_request_kind(request)) {
@@ -335,12 +337,14 @@ static void serve_handle(tqi_request *request, const ProtobufCMessage *message, 
         return;
     case TQI_UNIT_RESERVE:
         tqi_unit_reserve(unit, request, (const Tq__UnitReserve *)message);
+        tqi_unit_count(unit, TQI_UNIT_PUT, since);
         return;
     case TQI_UNIT_WRITE:
         serve_write(unit, request, (const Tq__UnitWrite *)message);
         return;
     case TQI_UNIT_READ:
         serve_read(unit, request, (const Tq__UnitRead *)message);
+        tqi_unit_count(unit, TQI_UNIT_GET, since);
         return;
     case TQI_UNIT_STAT:
         serve_stat(unit, request);

@@ -8,8 +8,6 @@
 #include "base/clock.h"
 #include "unit/internal.h"
 
-/* Counters are reported at most this often. */
-#define UNIT_REPORT_MS 200u
 /* Idle memory goes back to the system when nothing was reserved or freed for this long. */
 #define UNIT_IDLE_MS 60000u
 /* Bytes warmed in one piece of work. */
@@ -126,87 +124,13 @@ static void unit_trim(uv_timer_t *timer)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- counters */
-
-static void unit_report(uv_timer_t *timer);
-
-static void unit_reported(tqi_call *call, tqi_answer *answer, void *arg)
-{
-    tqi_unit *unit = arg;
-
-    (void)call;
-    unit->reporting = NULL;
-    if (answer->status != TQ_OK) {
-        unit->reported_used = UINT64_MAX; /* differs from any */
-        unit->dirty = true;
-    }
-    if (unit->dirty && unit->registered && !unit->closing) {
-        uv_timer_start(&unit->report, unit_report, UNIT_REPORT_MS, 0);
-    }
-}
-
-static void unit_report(uv_timer_t *timer)
-{
-    static const char *const names[] = {"capacity_bytes", "used_bytes", "blocks"};
-    tqi_unit *unit = timer->data;
-    Tq__ReportOwner message;
-    char *counters[3];
-    uint64_t values[3] = {tqi_store_capacity(unit->store), tqi_store_used(unit->store),
-                          tqi_store_blocks(unit->store)};
-    tq_error err = {0};
-
-    unit->dirty = false;
-    if (!unit->registered || unit->reporting != NULL) {
-        unit->dirty = true;
-        return;
-    }
-    if (values[1] == unit->reported_used && values[2] == unit->reported_blocks) {
-        return;
-    }
-    for (int i = 0; i < 3; i++) {
-        counters[i] = (char *)(uintptr_t)names[i];
-    }
-    tq__report_owner__init(&message);
-    message.name = unit->name;
-    message.counter = counters;
-    message.n_counter = 3;
-    message.value = values;
-    message.n_value = 3;
-    tqi_call_args args = {
-        .kind = TQI_REPORT_OWNER,
-        .message = &message.base,
-        .deadline = TQI_NEVER,
-        .done = unit_reported,
-        .arg = unit,
-    };
-    if (tqi_call_start(unit->controller, &args, &unit->reporting, &err) != TQ_OK) {
-        tqi_log(TQI_WARN, "unit", "%s: no report: %s", unit->name, err.message);
-        unit->reporting = NULL;
-        unit->dirty = true;
-        return;
-    }
-    unit->reported_used = values[1];
-    unit->reported_blocks = values[2];
-}
-
-void tqi_unit_counters_reset(tqi_unit *unit)
-{
-    unit->reported_used = UINT64_MAX; /* differs from any: reported at once */
-    unit_report(&unit->report);
-}
-
 void tqi_unit_changed(tqi_unit *unit)
 {
     unit->active = tqi_now();
     if (unit->closing) {
         return;
     }
-    if (!unit->dirty) {
-        unit->dirty = true;
-        if (unit->reporting == NULL) {
-            uv_timer_start(&unit->report, unit_report, UNIT_REPORT_MS, 0);
-        }
-    }
+    tqi_unit_reportable(unit);
     if (!uv_is_active((uv_handle_t *)&unit->trim)) {
         uv_timer_start(&unit->trim, unit_trim, UNIT_IDLE_MS, 0);
     }

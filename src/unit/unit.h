@@ -23,7 +23,7 @@ typedef struct tqi_unit_options {
 } tqi_unit_options;
 
 /* Listens, then joins: registers with the controller (again after every reconnect), collects dead blocks, reports its
- * counters ("capacity_bytes", "used_bytes", "blocks").  A controller of a new epoch makes it drop all blocks. */
+ * counters (report.c).  A controller of a new epoch makes it drop all blocks. */
 int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **out, tq_error *err);
 /* Called (on the loop) whenever the unit is registered and serves. */
 void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg);

@@ -231,6 +231,80 @@ static void frees_what_is_dead(void **state)
     kit_close(&k);
 }
 
+/* What the unit reported last. */
+static uint64_t reported(kit_client *client, const char *name)
+{
+    Tq__ListOwners message;
+    kit_call call;
+    uint64_t value = UINT64_MAX;
+
+    tq__list_owners__init(&message);
+    kit_start(client, client->controller, TQI_LIST_OWNERS, &message, NULL, 0, NULL, KIT_LONG,
+              &call);
+    kit_end(client, &call);
+    assert_int_equal(call.status, TQ_OK);
+    const Tq__ListOwnersReply *reply = (const Tq__ListOwnersReply *)call.reply;
+    assert_int_equal(reply->n_owner, 1);
+    for (size_t i = 0; i < reply->owner[0]->n_counter; i++) {
+        if (strcmp(reply->owner[0]->counter[i], name) == 0) {
+            value = reply->owner[0]->value[i];
+        }
+    }
+    kit_call_free(&call);
+    return value;
+}
+
+static void until_reported(kit_client *client, const char *name, uint64_t value)
+{
+    /* Asked twice: a report that is on its way may be handled right behind the first question. */
+    while (reported(client, name) != value && reported(client, name) != value) {
+        uv_run(&client->kit->loop, UV_RUN_ONCE);
+    }
+}
+
+static void reports_its_requests(void **state)
+{
+    kit k;
+    kit_client client;
+    uint64_t offset;
+    uint32_t slot;
+    uint8_t byte;
+    bool gone;
+    tq_error err = {0};
+    kit_call waiting;
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, MIB, false);
+    kit_client_open(&k, &client, 0);
+    until_reported(&client, "capacity_bytes", MIB);
+    assert_int_equal(reported(&client, "put_requests"), 0);
+    uint64_t id = kit_lease(&client, 0, 4, NULL);
+    assert_int_equal(kit_reserve(&client, id, MIB, false, &slot, &offset, &err), TQ_OK);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(kit_read(&client, id, slot, 0, 1, &byte, &gone, &err), TQ_OK);
+    }
+    until_reported(&client, "get_requests", 3);
+    assert_int_equal(reported(&client, "put_requests"), 1);
+    assert_int_equal(reported(&client, "used_bytes"), MIB);
+    assert_int_equal(reported(&client, "blocks"), 1);
+    assert_true(reported(&client, "put_p99_ns") > 0);
+    assert_true(reported(&client, "put_avg_ns") > 0);
+    assert_true(reported(&client, "rss_bytes") > 0);
+    assert_true(reported(&client, "arrived") >= 4);
+    /* One that waits for room, and the notice that makes it. */
+    kit_reserve_start(&client, id + 1, MIB, false, true, 0, 0, &waiting);
+    until_reported(&client, "waiting_puts", 1);
+    kit_abandon(&client, &id, 1);
+    kit_end(&client, &waiting);
+    assert_int_equal(waiting.status, TQ_OK);
+    kit_call_free(&waiting);
+    until_reported(&client, "clear_requests", 1);
+    assert_int_equal(reported(&client, "waiting_puts"), 0);
+    kit_client_close(&client);
+    kit_close(&k);
+}
+
 static void waits_when_full(void **state)
 {
     kit k;
@@ -587,6 +661,7 @@ int main(void)
         cmocka_unit_test(many_ranges_in_one_read),
         cmocka_unit_test(shares_its_memory),
         cmocka_unit_test(frees_what_is_dead),
+        cmocka_unit_test(reports_its_requests),
         cmocka_unit_test(waits_when_full),
         cmocka_unit_test(new_epoch_drops_all),
         cmocka_unit_test(waits_for_a_living_writer),

@@ -1,0 +1,310 @@
+/*
+ * exporter.c - GET /metrics (libmicrohttpd); see exporter.h.
+ *
+ * Threads: the HTTP thread raises `asked`, wakes the loop by `async` and waits for `answered` to reach it; the loop takes
+ * one set for all that were asked for until then.  `mutex` guards these two, `set` and `closing`; nothing else is shared.
+ */
+#include "daemon/exporter.h"
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/process.h"
+
+#include <microhttpd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Connections at a time, in all and from one address; others wait in the accept queue, or are closed. */
+#define EXPORTER_CONNECTIONS 64u
+#define EXPORTER_PER_ADDRESS 32u
+/* A connection on which nothing moves is closed after this. */
+#define EXPORTER_IDLE_SECONDS 10u
+#define EXPORTER_MEMORY       (32u << 10)
+/* How long a scrape waits for the controller's loop. */
+#define EXPORTER_WAIT_NS UINT64_C(5000000000)
+
+struct tqd_exporter {
+    tqi_controller *controller;
+    uint32_t max_partitions;
+    int fd; /* listening; libmicrohttpd's once it has started */
+    char endpoint[300];
+    struct MHD_Daemon *http;
+    uv_async_t async;
+    uv_mutex_t mutex;
+    uv_cond_t cond;
+    uint64_t asked;
+    uint64_t answered;
+    tqi_metric_set *set; /* answer to the last that asked, until it is taken */
+    bool closing;
+};
+
+/* ---------------------------------------------------------------------------------------- on the loop */
+
+static void exporter_on_asked(uv_async_t *async)
+{
+    tqd_exporter *exporter = async->data;
+    tqi_metric_set *set = NULL;
+    tq_error err = {0};
+    uint64_t asked;
+
+    uv_mutex_lock(&exporter->mutex);
+    asked = exporter->asked;
+    uv_mutex_unlock(&exporter->mutex);
+    if (tqi_controller_metrics(exporter->controller, exporter->max_partitions, &set, &err)) {
+        tqi_log(TQI_WARN, "tqd", "no metrics: %s", err.message);
+    }
+    uv_mutex_lock(&exporter->mutex);
+    tqi_metric_set_free(exporter->set);
+    exporter->set = set;
+    exporter->answered = asked;
+    uv_cond_broadcast(&exporter->cond);
+    uv_mutex_unlock(&exporter->mutex);
+}
+
+static void exporter_free(uv_handle_t *handle)
+{
+    tqd_exporter *exporter = handle->data;
+
+    tqi_metric_set_free(exporter->set);
+    uv_cond_destroy(&exporter->cond);
+    uv_mutex_destroy(&exporter->mutex);
+    free(exporter);
+}
+
+/* ---------------------------------------------------------------------------------------- on the HTTP thread */
+
+/* A set of now; NULL when the loop did not answer, or the daemon is ending. */
+static tqi_metric_set *exporter_ask(tqd_exporter *exporter)
+{
+    tqi_metric_set *set = NULL;
+    int timed_out = 0;
+
+    uv_mutex_lock(&exporter->mutex);
+    uint64_t mine = ++exporter->asked;
+    uv_async_send(&exporter->async);
+    while (exporter->answered < mine && !exporter->closing && !timed_out) {
+        timed_out = uv_cond_timedwait(&exporter->cond, &exporter->mutex, EXPORTER_WAIT_NS);
+    }
+    if (exporter->answered >= mine) {
+        set = exporter->set;
+        exporter->set = NULL;
+    }
+    uv_mutex_unlock(&exporter->mutex);
+    return set;
+}
+
+static enum MHD_Result exporter_respond(struct MHD_Connection *connection, unsigned status,
+                                        struct MHD_Response *response, const char *type)
+{
+    if (!response) {
+        return MHD_NO;
+    }
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+    if (status == MHD_HTTP_METHOD_NOT_ALLOWED) {
+        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+    }
+    enum MHD_Result result = MHD_queue_response(connection, status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+/* A short text that needs no memory of its own. */
+static enum MHD_Result exporter_text(struct MHD_Connection *connection, unsigned status,
+                                     const char *type, const char *text)
+{
+    return exporter_respond(connection, status,
+                            MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text,
+                                                            MHD_RESPMEM_PERSISTENT),
+                            type);
+}
+
+static enum MHD_Result exporter_metrics(tqd_exporter *exporter, struct MHD_Connection *connection)
+{
+    tqi_buf text = {0};
+    tqi_metric_set *set = exporter_ask(exporter);
+    int rc = set ? TQ_OK : TQ_ETIMEDOUT;
+
+    if (set) {
+        tqi_metric_add(set, TQI_M_MEMORY_RSS, NULL, NULL, (double)tqi_process_rss());
+        rc = tqi_metric_render(set, &text);
+        tqi_metric_set_free(set);
+    }
+    if (rc != TQ_OK) {
+        tqi_buf_fini(&text);
+        return exporter_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
+                             "the controller has no metrics at the moment\n");
+    }
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(text.size, text.data, MHD_RESPMEM_MUST_FREE);
+    if (!response) {
+        tqi_buf_fini(&text);
+    }
+    return exporter_respond(connection, MHD_HTTP_OK, response,
+                            "text/plain; version=0.0.4; charset=utf-8");
+}
+
+static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connection,
+                                       const char *url, const char *method, const char *version,
+                                       const char *upload, size_t *upload_size, void **state)
+{
+    static char seen;
+
+    (void)version;
+    (void)upload;
+    (void)upload_size;
+    if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
+        /* Answered before its body, which is not wanted. */
+        return exporter_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain",
+                             "only GET and HEAD are served\n");
+    }
+    if (!*state) {
+        *state = &seen; /* the headers are there; it is called again when all of the request is */
+        return MHD_YES;
+    }
+    if (strcmp(url, "/metrics") == 0) {
+        return exporter_metrics(cls, connection);
+    }
+    if (strcmp(url, "/") == 0) {
+        return exporter_text(connection, MHD_HTTP_OK, "text/html; charset=utf-8",
+                             "<html><head><title>transfer queue</title></head><body>"
+                             "<a href=\"/metrics\">metrics</a></body></html>\n");
+    }
+    return exporter_text(connection, MHD_HTTP_NOT_FOUND, "text/plain",
+                         "not found; metrics are at /metrics\n");
+}
+
+/* What libmicrohttpd says about single connections. */
+static void exporter_log(void *cls, const char *format, va_list args)
+{
+    char text[512];
+
+    (void)cls;
+    vsnprintf(text, sizeof(text), format, args);
+    text[strcspn(text, "\n")] = 0;
+    tqi_log(TQI_DEBUG, "tqd", "metrics: %s", text);
+}
+
+/* ---------------------------------------------------------------------------------------- start and end */
+
+/* Where to bind: what the configuration says, else the host of the controller's first TCP endpoint, so that the metrics
+ * are reached from where the controller is, else only this machine. */
+static int exporter_where(const tqd_config *config, char *out, size_t size, tq_error *err)
+{
+    const char *host = tqd_config_string(config, "metrics.listen");
+    const char *listen[16];
+    size_t n = tqd_config_strings(config, "controller.listen", listen, 16);
+    int host_size = host ? (int)strlen(host) : 0;
+    bool bracket = host && strchr(host, ':') && host[0] != '[';
+
+    for (size_t i = 0; !host && i < n; i++) {
+        const char *port = strrchr(listen[i], ':');
+        if (strncmp(listen[i], "tcp:", 4) == 0 && port > listen[i] + 4) {
+            host = listen[i] + 4;
+            host_size = (int)(port - host);
+        }
+    }
+    if (!host) {
+        host = "127.0.0.1";
+        host_size = (int)strlen(host);
+    }
+    int written = snprintf(out, size, "tcp:%s%.*s%s:%d", bracket ? "[" : "", host_size, host,
+                           bracket ? "]" : "", (int)tqd_config_int(config, "metrics.port"));
+    return written > 0 && (size_t)written < size
+               ? TQ_OK
+               : tqi_error_set(err, TQ_ECONFIG, "metrics.listen: %s is too long", host);
+}
+
+/* "host:port" as others reach it: not the address that stands for all of them. */
+static void exporter_advertise(const tqd_config *config, const char *bound, char *out, size_t size)
+{
+    const char *address = bound + strlen("tcp:");
+    const char *port = strrchr(address, ':');
+    const char *host = tqd_config_string(config, "storage.advertise_host");
+    char name[256] = "localhost";
+
+    if (strncmp(address, "0.0.0.0:", 8) != 0 && strncmp(address, "[::]:", 5) != 0) {
+        snprintf(out, size, "%s", address);
+        return;
+    }
+    if (!host && gethostname(name, sizeof(name) - 1) == 0) {
+        host = name;
+    }
+    snprintf(out, size, "%s%s", host ? host : name, port);
+}
+
+int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, tqd_exporter **out, tq_error *err)
+{
+    char endpoint[300];
+    char bound[300];
+
+    *out = NULL;
+    if (!tqd_config_bool(config, "metrics.enabled")) {
+        return TQ_OK;
+    }
+    tqd_exporter *exporter = calloc(1, sizeof(*exporter));
+    if (!exporter) {
+        return tqi_error_nomem(err, "metrics");
+    }
+    exporter->max_partitions = (uint32_t)tqd_config_int(config, "metrics.max_partitions");
+    int rc = exporter_where(config, endpoint, sizeof(endpoint), err);
+    tq_error why = {0};
+    if (rc == TQ_OK && tqi_listen(endpoint, &exporter->fd, bound, sizeof(bound), &why)) {
+        rc = tqi_error_set(err, why.code, "metrics.port: %s", why.message);
+    }
+    if (rc) {
+        free(exporter);
+        return rc;
+    }
+    exporter_advertise(config, bound, exporter->endpoint, sizeof(exporter->endpoint));
+    rc = tqd_config_note(config, "metrics.endpoint", exporter->endpoint, err);
+    if (rc || uv_mutex_init(&exporter->mutex)) {
+        close(exporter->fd);
+        free(exporter);
+        return rc ? rc : tqi_error_nomem(err, "metrics");
+    }
+    uv_cond_init(&exporter->cond);
+    uv_async_init(loop, &exporter->async, exporter_on_asked);
+    exporter->async.data = exporter;
+    uv_unref((uv_handle_t *)&exporter->async);
+    *out = exporter;
+    return TQ_OK;
+}
+
+int tqd_exporter_start(tqd_exporter *exporter, tqi_controller *controller, tq_error *err)
+{
+    exporter->controller = controller;
+    exporter->http = MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL,
+        NULL, exporter_handle, exporter, MHD_OPTION_EXTERNAL_LOGGER, exporter_log, NULL,
+        MHD_OPTION_LISTEN_SOCKET, exporter->fd, MHD_OPTION_CONNECTION_LIMIT, EXPORTER_CONNECTIONS,
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, EXPORTER_PER_ADDRESS, MHD_OPTION_CONNECTION_TIMEOUT,
+        EXPORTER_IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)EXPORTER_MEMORY,
+        MHD_OPTION_END);
+    if (!exporter->http) {
+        return tqi_error_set(err, TQ_EIO, "cannot serve metrics at %s", exporter->endpoint);
+    }
+    exporter->fd = -1;
+    tqi_log(TQI_INFO, "tqd", "metrics at http://%s/metrics", exporter->endpoint);
+    return TQ_OK;
+}
+
+void tqd_exporter_stop(tqd_exporter *exporter)
+{
+    if (!exporter) {
+        return;
+    }
+    uv_mutex_lock(&exporter->mutex);
+    exporter->closing = true;
+    uv_cond_broadcast(&exporter->cond);
+    uv_mutex_unlock(&exporter->mutex);
+    if (exporter->http) {
+        MHD_stop_daemon(exporter->http);
+    }
+    if (exporter->fd >= 0) {
+        close(exporter->fd);
+    }
+    uv_close((uv_handle_t *)&exporter->async, exporter_free);
+}

@@ -1,0 +1,23 @@
+/*
+ * exporter.h - the controller's metrics over HTTP: GET /metrics in the text format of Prometheus.
+ *
+ * A thread of libmicrohttpd's serves the connections.  It never looks at the controller: for each scrape it asks the
+ * controller's loop for a set of metrics and renders that, so a slow or broken HTTP client costs the controller nothing.
+ */
+#ifndef TQD_EXPORTER_H
+#define TQD_EXPORTER_H
+
+#include "controller/controller.h"
+#include "daemon/config.h"
+
+typedef struct tqd_exporter tqd_exporter;
+
+/* Binds as metrics.{listen,port} say and writes the address that others reach it by, "host:port", into the configuration
+ * as metrics.endpoint.  *out is NULL when metrics are off. */
+int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, tqd_exporter **out, tq_error *err);
+/* Serves, from now on. */
+int tqd_exporter_start(tqd_exporter *exporter, tqi_controller *controller, tq_error *err);
+/* Ends it; returns when its thread has ended.  Before the controller is closed; NULL is allowed. */
+void tqd_exporter_stop(tqd_exporter *exporter);
+
+#endif

@@ -1,0 +1,127 @@
+/*
+ * report.c - what a unit tells the controller of itself, for its status and metrics: bytes, and requests by operation.
+ *
+ * Counted is what comes as a request.  Reads on the same machine copy from the unit's memory and are not seen here.
+ */
+#include "base/clock.h"
+#include "base/process.h"
+#include "unit/internal.h"
+
+/* Counters are reported at most this often. */
+#define UNIT_REPORT_MS 200u
+
+#define REPORT_MAX     32
+#define REPORT_NAME    32
+
+static const char *const report_ops[TQI_UNIT_OPS] = {"put", "get", "clear"};
+
+void tqi_unit_count(tqi_unit *unit, tqi_unit_op op, uint64_t since)
+{
+    tqi_histogram_add(&unit->ops[op], tqi_now() - since);
+    tqi_unit_reportable(unit);
+}
+
+/* The counters as two columns. */
+typedef struct report_columns {
+    char names[REPORT_MAX][REPORT_NAME];
+    char *name[REPORT_MAX];
+    uint64_t value[REPORT_MAX];
+    size_t n;
+} report_columns;
+
+static void report_add(report_columns *columns, const char *prefix, const char *name,
+                       uint64_t value)
+{
+    char *text = columns->names[columns->n];
+
+    snprintf(text, REPORT_NAME, "%s%s", prefix, name);
+    columns->name[columns->n] = text;
+    columns->value[columns->n++] = value;
+}
+
+static void report_fill(const tqi_unit *unit, report_columns *columns)
+{
+    uint64_t waiting = 0;
+    const tqi_unit_wait *wait;
+
+    for (int i = 0; i < 2; i++) {
+        DL_FOREACH (unit->waits.row[i], wait) {
+            waiting++;
+        }
+    }
+    report_add(columns, "", "capacity_bytes", tqi_store_capacity(unit->store));
+    report_add(columns, "", "used_bytes", tqi_store_used(unit->store));
+    report_add(columns, "", "blocks", tqi_store_blocks(unit->store));
+    report_add(columns, "", "rss_bytes", tqi_process_rss());
+    report_add(columns, "", "arrived", tqi_server_requests(unit->server));
+    report_add(columns, "", "waiting_puts", waiting);
+    for (int op = 0; op < TQI_UNIT_OPS; op++) {
+        const tqi_histogram *times = &unit->ops[op];
+        char prefix[16];
+        snprintf(prefix, sizeof(prefix), "%s_", report_ops[op]);
+        report_add(columns, prefix, "arrived", times->count);
+        report_add(columns, prefix, "requests", times->count);
+        report_add(columns, prefix, "avg_ns", times->count ? times->sum_ns / times->count : 0);
+        report_add(columns, prefix, "p50_ns", tqi_histogram_quantile(times, 0.5));
+        report_add(columns, prefix, "p99_ns", tqi_histogram_quantile(times, 0.99));
+    }
+}
+
+static void report_done(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_unit *unit = arg;
+
+    (void)call;
+    unit->reporting = NULL;
+    unit->dirty |= answer->status != TQ_OK;
+    if (unit->dirty && unit->registered && !unit->closing) {
+        uv_timer_start(&unit->report, tqi_unit_report, UNIT_REPORT_MS, 0);
+    }
+}
+
+void tqi_unit_report(uv_timer_t *timer)
+{
+    tqi_unit *unit = timer->data;
+    Tq__ReportOwner message;
+    report_columns columns = {.n = 0};
+    tq_error err = {0};
+
+    unit->dirty = false;
+    if (!unit->registered || unit->reporting != NULL) {
+        unit->dirty = true;
+        return;
+    }
+    report_fill(unit, &columns);
+    tq__report_owner__init(&message);
+    message.name = unit->name;
+    message.counter = columns.name;
+    message.value = columns.value;
+    message.n_counter = message.n_value = columns.n;
+    tqi_call_args args = {
+        .kind = TQI_REPORT_OWNER,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = report_done,
+        .arg = unit,
+    };
+    if (tqi_call_start(unit->controller, &args, &unit->reporting, &err) != TQ_OK) {
+        tqi_log(TQI_WARN, "unit", "%s: no report: %s", unit->name, err.message);
+        unit->reporting = NULL;
+        unit->dirty = true;
+    }
+}
+
+void tqi_unit_counters_reset(tqi_unit *unit)
+{
+    tqi_unit_report(&unit->report);
+}
+
+void tqi_unit_reportable(tqi_unit *unit)
+{
+    if (!unit->dirty && !unit->closing) {
+        unit->dirty = true;
+        if (unit->reporting == NULL) {
+            uv_timer_start(&unit->report, tqi_unit_report, UNIT_REPORT_MS, 0);
+        }
+    }
+}
