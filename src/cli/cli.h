@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <tq/tq.h>
 
+/* Name of the sessions of this program. */
+#define CLI_NAME "tq"
+
 /* What the command line said. */
 typedef struct cli_options {
     const char *address;    /* NULL: discover */
@@ -15,7 +18,7 @@ typedef struct cli_options {
     const char *system;     /* NULL: TQ_SYSTEM or "default" */
     double timeout;         /* seconds */
     bool json;
-    bool all;            /* clear --all */
+    bool all;            /* clear --all, events --all */
     bool follow;         /* events --follow */
     const char **fields; /* get --field */
     size_t n_fields;
@@ -23,7 +26,7 @@ typedef struct cli_options {
     int n_args;
 } cli_options;
 
-/* One command.  Returns the exit status: 0; 1 with the reason printed. */
+/* One command.  Returns the exit status: 0; with the reason printed 1, or 2 when the command line is wrong. */
 typedef struct cli_command {
     const char *name;
     const char *args; /* for the help: "[PARTITION]" */
@@ -50,6 +53,8 @@ int cli_wait(const cli_session *session, int started);
 
 /* "tq: " and the message on stderr; returns 1. */
 int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same for a wrong command line, with a hint at the help; returns 2. */
+int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Prints a JSON value and frees it; returns the exit status. */
 int cli_print_json(json_t *value);

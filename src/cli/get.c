@@ -21,7 +21,7 @@ static int get_select(const cli_options *options, get_selection *out)
 {
     memset(out, 0, sizeof(*out));
     if (options->n_args < 1) {
-        return cli_fail("which partition?");
+        return cli_usage("which partition?");
     }
     out->partition = options->args[0];
     out->n = (size_t)options->n_args - 1;
@@ -34,7 +34,7 @@ static int get_select(const cli_options *options, get_selection *out)
         return 0;
     }
     if (at != out->n) {
-        return cli_fail("name the samples by keys or by @index, not both");
+        return cli_usage("name the samples by keys or by @index, not both");
     }
     out->indexes = calloc(out->n, sizeof(*out->indexes));
     for (size_t i = 0; out->indexes && i < out->n; i++) {
@@ -44,7 +44,7 @@ static int get_select(const cli_options *options, get_selection *out)
         unsigned long index = strtoul(text, &end, 10);
         if (!*text || *end || errno || index >= TQ_NO_INDEX) {
             free(out->indexes);
-            return cli_fail("'@%s' is not an index", text);
+            return cli_usage("'@%s' is not an index", text);
         }
         out->indexes[i] = (uint32_t)index;
     }
@@ -180,7 +180,7 @@ int cli_clear(cli_options *options)
     }
     if ((selection.n == 0) == !options->all) {
         free(selection.indexes);
-        return cli_fail("name samples to clear, or give --all for the whole partition");
+        return cli_usage("name samples to clear, or give --all for the whole partition");
     }
     status = cli_connect(options, false, &session);
     if (!status) {

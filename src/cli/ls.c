@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static json_t *ls_tags(const tq_meta *meta, size_t row)
@@ -88,7 +89,7 @@ static int ls_keys(const cli_session *session, const cli_options *options)
 int cli_ls(cli_options *options)
 {
     cli_session session = {0};
-    int status = options->n_args > 1 ? cli_fail("ls takes one partition at most")
+    int status = options->n_args > 1 ? cli_usage("ls takes one partition at most")
                                      : cli_connect(options, false, &session);
     if (status) {
         return status;
@@ -100,17 +101,34 @@ int cli_ls(cli_options *options)
 
 /* ---------------------------------------------------------------------------------------- events */
 
+#define EVENTS_FORMAT "%-12s  %-8s %-20s %-16s %-16s %7s  %s\n"
+
+static void events_print_head(void)
+{
+    printf(EVENTS_FORMAT, "TIME", "KIND", "CLIENT", "PARTITION", "TASK", "SAMPLES", "SIZE");
+}
+
+/* Commands of tq that came and went say nothing about the system. */
+static bool events_shown(const tq_event *event, const cli_options *options)
+{
+    return options->all || strcmp(event->session, CLI_NAME) != 0 ||
+           (strcmp(event->kind, "join") != 0 && strcmp(event->kind, "leave") != 0);
+}
+
 static void events_print_line(const tq_event *event)
 {
     time_t seconds = (time_t)event->time;
     struct tm local;
     char clock[16];
+    char exact[32];
+    char samples[16];
     char bytes[32];
     localtime_r(&seconds, &local);
     strftime(clock, sizeof(clock), "%H:%M:%S", &local);
-    printf("%s.%03d  %-8s %-20s %-16s %-16s %6" PRIu32 "  %s\n", clock,
-           (int)((event->time - (double)seconds) * 1000), event->kind, event->session,
-           event->partition, event->task, event->samples, cli_bytes(event->bytes, bytes));
+    snprintf(exact, sizeof(exact), "%s.%03d", clock, (int)((event->time - (double)seconds) * 1000));
+    snprintf(samples, sizeof(samples), "%" PRIu32, event->samples);
+    printf(EVENTS_FORMAT, exact, event->kind, event->session, event->partition, event->task,
+           samples, cli_bytes(event->bytes, bytes));
 }
 
 static json_t *events_json(const tq_event *event)
@@ -130,6 +148,9 @@ static int events_page(const tq_event *events, size_t n, const cli_options *opti
 {
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
+        if (!events_shown(&events[i], options)) {
+            continue;
+        }
         if (!options->json) {
             events_print_line(&events[i]);
         } else if (options->follow) {
@@ -153,10 +174,13 @@ int cli_events(cli_options *options)
 {
     cli_session session = {0};
     uint64_t since = 0;
-    int status = options->n_args ? cli_fail("events takes no arguments")
+    int status = options->n_args ? cli_usage("events takes no arguments")
                                  : cli_connect(options, false, &session);
     if (status) {
         return status;
+    }
+    if (!options->json) {
+        events_print_head();
     }
     do {
         size_t n = 0;

@@ -20,7 +20,7 @@ static const cli_command cli_commands[] = {
      "fields of samples (all of the partition when none is named)", cli_get},
     {"clear", "PARTITION [KEY | @INDEX]... | --all", "clear samples, or the whole partition",
      cli_clear},
-    {"events", "[--follow]", "what happened lately", cli_events},
+    {"events", "[--follow] [--all]", "what happened lately", cli_events},
     {"serve", "[TQD OPTIONS]", "run a system here until interrupted (tqd all-in-one)", cli_serve},
 };
 
@@ -55,7 +55,10 @@ static const struct argp_option cli_argp_options[] = {
     {"system", 's', "NAME", 0, "name of a system on this machine", 0},
     {"timeout", 'w', "SECONDS", 0, "deadline of the command (10)", 0},
     {"field", 'f', "FIELD", 0, "get: only this field; may be given more than once", 0},
-    {"all", CLI_OPT_ALL, NULL, 0, "clear: everything in the partition, and the partition", 0},
+    {"all", CLI_OPT_ALL, NULL, 0,
+     "clear: everything in the partition, and the partition; events: also commands of tq that "
+     "came and went",
+     0},
     {"follow", 'F', NULL, 0, "events: go on as they happen", 0},
     {"json", CLI_OPT_JSON, NULL, 0, "print JSON", 0},
     {0},

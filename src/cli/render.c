@@ -70,6 +70,17 @@ int cli_fail(const char *format, ...)
     return 1;
 }
 
+int cli_usage(const char *format, ...)
+{
+    va_list args;
+    fputs("tq: ", stderr);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputs("\nTry `tq --help' for more information.\n", stderr);
+    return 2;
+}
+
 int cli_print_json(json_t *value)
 {
     if (!value) {

@@ -47,7 +47,18 @@ int cli_serve(cli_options *options)
     char program[PATH_MAX];
     const char *system = getenv("TQ_SYSTEM");
     size_t n = 0;
+    int first = 0;
     bool placed = false;
+
+    /* A role may be named as for tqd, if it is one that makes a system. */
+    if (options->n_args > 0 && options->args[0][0] != '-') {
+        if (strcmp(options->args[0], "all-in-one") != 0) {
+            return cli_usage("serve runs a whole system (all-in-one), not '%s'; other roles are "
+                             "those of tqd",
+                             options->args[0]);
+        }
+        first = 1;
+    }
 
     const char **argv = calloc((size_t)options->n_args + 8, sizeof(*argv));
     if (!argv || serve_base(base, sizeof(base))) {
@@ -57,7 +68,7 @@ int cli_serve(cli_options *options)
     system = system && *system ? system : "default";
     argv[n++] = serve_daemon(program);
     argv[n++] = "all-in-one";
-    for (int i = 0; i < options->n_args; i++) {
+    for (int i = first; i < options->n_args; i++) {
         placed = placed || strncmp(options->args[i], "--runtime-dir", 13) == 0 ||
                  strncmp(options->args[i], "-d", 2) == 0 ||
                  strncmp(options->args[i], "--help", 6) == 0;

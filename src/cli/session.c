@@ -11,7 +11,7 @@ int cli_connect(const cli_options *options, bool with_storage, cli_session *out)
     tq_error err = {0};
     tq_client_options client = {
         .size = sizeof(client),
-        .name = "tq",
+        .name = CLI_NAME,
         .manager = with_storage ? NULL : "",
         .timeout = options->timeout,
     };

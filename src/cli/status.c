@@ -75,56 +75,69 @@ static json_t *status_json(const tq_system_status *status)
                      storage, "clients", sessions);
 }
 
-/* One line per field and per task of a partition: what was produced, what was consumed. */
+/* One line per field of a partition: what was produced. */
 static void status_print_partitions(const tq_system_status *status)
 {
-    static const char *const columns[] = {"PARTITION", ">SAMPLES", ">SIZE", "FIELD",    "TYPE",
-                                          ">PRODUCED", ">LOST",    "TASK",  ">CONSUMED"};
-    cli_table *table = cli_table_new(columns, 9);
+    static const char *const columns[] = {"PARTITION", ">SAMPLES",  ">SIZE", "FIELD",
+                                          "TYPE",      ">PRODUCED", ">LOST"};
+    cli_table *table = cli_table_new(columns, 7);
     char text[32];
     char type[32];
     char shape[128];
 
     for (size_t p = 0; table && p < status->n_partitions; p++) {
         const tq_status_partition *partition = &status->partitions[p];
-        size_t lines =
-            partition->n_fields > partition->n_tasks ? partition->n_fields : partition->n_tasks;
-        for (size_t i = 0; i < lines || i == 0; i++) {
-            const tq_status_field *field = i < partition->n_fields ? &partition->fields[i] : NULL;
-            const tq_status_task *task = i < partition->n_tasks ? &partition->tasks[i] : NULL;
+        for (size_t i = 0; i < partition->n_fields || i == 0; i++) {
             cli_table_row(table);
+            cli_table_cell(table, "%s", i ? "" : partition->name);
             if (i == 0) {
-                cli_table_cell(table, "%s", partition->name);
                 cli_table_cell(table, "%" PRIu32, partition->samples);
-                cli_table_cell(table, "%s", cli_bytes(partition->bytes, text));
             } else {
                 cli_table_cell(table, "%s", "");
-                cli_table_cell(table, "%s", "");
-                cli_table_cell(table, "%s", "");
             }
-            if (field) {
-                cli_table_cell(table, "%s", field->name);
-                if (field->kind == TQ_VALUE) {
-                    cli_table_cell(table, "%s", "value");
-                } else {
-                    cli_table_cell(table, "%s %s", cli_dtype(field->dtype, type),
-                                   cli_shape(field->ragged, field->ndim, field->shape, shape));
-                }
-                cli_table_cell(table, "%" PRIu32, field->produced);
-                cli_table_cell(table, "%" PRIu32, field->lost);
+            cli_table_cell(table, "%s", i ? "" : cli_bytes(partition->bytes, text));
+            if (i >= partition->n_fields) {
+                continue;
+            }
+            const tq_status_field *field = &partition->fields[i];
+            cli_table_cell(table, "%s", field->name);
+            if (field->kind == TQ_VALUE) {
+                cli_table_cell(table, "%s", "value");
             } else {
-                for (int blank = 0; blank < 4; blank++) {
-                    cli_table_cell(table, "%s", "");
-                }
+                cli_table_cell(table, "%s %s", cli_dtype(field->dtype, type),
+                               cli_shape(field->ragged, field->ndim, field->shape, shape));
             }
-            cli_table_cell(table, "%s", task ? task->name : "");
-            if (task) {
-                cli_table_cell(table, "%" PRIu32, task->consumed);
-            }
+            cli_table_cell(table, "%" PRIu32, field->produced);
+            cli_table_cell(table, "%" PRIu32, field->lost);
         }
     }
     if (table) {
         cli_table_print(table);
+    }
+}
+
+/* One line per task and partition: what was consumed.  Nothing when there are none. */
+static void status_print_tasks(const tq_system_status *status)
+{
+    static const char *const columns[] = {"TASK", "PARTITION", ">CONSUMED", ">SAMPLES"};
+    cli_table *table = NULL;
+
+    for (size_t p = 0; p < status->n_partitions; p++) {
+        const tq_status_partition *partition = &status->partitions[p];
+        for (size_t i = 0; i < partition->n_tasks; i++) {
+            if (!table && !(table = cli_table_new(columns, 4))) {
+                return;
+            }
+            cli_table_row(table);
+            cli_table_cell(table, "%s", partition->tasks[i].name);
+            cli_table_cell(table, "%s", partition->name);
+            cli_table_cell(table, "%" PRIu32, partition->tasks[i].consumed);
+            cli_table_cell(table, "%" PRIu32, partition->samples);
+        }
+    }
+    if (table) {
+        cli_table_print(table);
+        putchar('\n');
     }
 }
 
@@ -174,7 +187,7 @@ static void status_print_sessions(const tq_system_status *status)
 int cli_status(cli_options *options)
 {
     cli_session session = {0};
-    int status = options->n_args ? cli_fail("status takes no arguments")
+    int status = options->n_args ? cli_usage("status takes no arguments")
                                  : cli_connect(options, false, &session);
     if (status) {
         return status;
@@ -193,6 +206,7 @@ int cli_status(cli_options *options)
                 puts("no partitions");
             }
             putchar('\n');
+            status_print_tasks(system);
             status_print_owners(system);
             putchar('\n');
             status_print_sessions(system);

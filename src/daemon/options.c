@@ -202,6 +202,7 @@ int tqd_options_parse(tqd_options *options, int argc, char **argv, tq_error *err
     options_state state = {.options = options, .err = err, .listen = json_array()};
 
     *options = (tqd_options){.name = "default", .ready_fd = -1};
+    argp_err_exit_status = 2;
     state.rc = tqd_config_alloc(&options->config, err);
     if (!state.rc) {
         argp_parse(&parser, argc, argv, 0, NULL, &state);

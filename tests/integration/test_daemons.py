@@ -257,4 +257,72 @@ def test_command_line(running: System) -> None:
     ]
     assert "unknown partition" in running.tq("get", "nowhere", status=1).lower()
     assert "unknown command" in running.tq("frobnicate", status=2)
-    assert "which partition" in running.tq("get", status=1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ([], "no command given"),
+        (["frobnicate"], "unknown command"),
+        (["status", "now"], "status takes no arguments"),
+        (["ls", "p", "q"], "ls takes one partition at most"),
+        (["get"], "which partition"),
+        (["get", "p", "@x"], "'@x' is not an index"),
+        (["get", "p", "@1", "key"], "by keys or by @index, not both"),
+        (["clear", "p"], "name samples to clear"),
+        (["clear", "p", "key", "--all"], "name samples to clear"),
+        (["events", "p"], "events takes no arguments"),
+        (["status", "--timeout", "soon"], "expected seconds"),
+        (["status", "--colour"], "unrecognized option"),
+        (["serve", "storage"], "serve runs a whole system"),
+        (["serve", "all-in-one", "--colour"], "unrecognized option"),
+        (["serve", "--set", "nothing=1"], "unknown key 'nothing'"),
+    ],
+)
+def test_wrong_command_lines(system: System, line: list[str], message: str) -> None:
+    """Exit status 2 and what is wrong, without a system to talk to."""
+    done = subprocess.run(
+        [executable("tq"), *line], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2, done
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_status_shows_tasks_by_themselves(running: System) -> None:
+    """Fields and consumers have nothing to do with each other, so each has a table."""
+    client = running.client("writer")
+    assert "TASK" not in running.tq("status")
+    client.put({"x": np.arange(3), "y": np.arange(3)}, partition_id="p")
+    client.get_meta(["x"], 2, "p", task_name="trainer")
+    blocks = [block.split("\n") for block in running.tq("status").split("\n\n")]
+    (tasks,) = [block for block in blocks if block[0].startswith("TASK")]
+    assert [line.split() for line in tasks] == [
+        ["TASK", "PARTITION", "CONSUMED", "SAMPLES"],
+        ["trainer", "p", "2", "3"],
+    ]
+    (fields,) = [block for block in blocks if block[0].startswith("PARTITION")]
+    assert fields[0].split() == [
+        "PARTITION",
+        "SAMPLES",
+        "SIZE",
+        "FIELD",
+        "TYPE",
+        "PRODUCED",
+        "LOST",
+    ]
+    assert len(fields) == 3
+
+
+def test_events_are_headed_and_without_our_own(running: System) -> None:
+    """Each tq command joins and leaves; only --all shows that."""
+    running.client("writer").put({"x": np.arange(3)}, partition_id="p")
+    running.tq("status")
+    head, *lines = running.tq("events").splitlines()
+    assert head.split() == ["TIME", "KIND", "CLIENT", "PARTITION", "TASK", "SAMPLES", "SIZE"]
+    assert [line.split()[1:3] for line in lines][-2:] == [["join", "writer"], ["put", "writer"]]
+    assert all(head.index("KIND") == line.index(line.split()[1], 12) for line in lines)
+    own = [event["session"] for event in json.loads(running.tq("events", "--json"))]
+    assert "tq" not in own
+    own = [event["session"] for event in json.loads(running.tq("events", "--all", "--json"))]
+    assert own.count("tq") >= 2
