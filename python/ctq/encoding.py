@@ -13,13 +13,15 @@ A tag is nested at most `MAX_TAG_DEPTH` levels deep; a value as deep as MessageP
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ._core import pack_rows, unpack_rows
 from .errors import SerializationError
 
 if TYPE_CHECKING:
     import msgpack
+    from typing_extensions import Buffer
 
 TENSOR, NDARRAY, SCALAR, PICKLE, CLOUDPICKLE, TENSORDICT, INTEGER, COMPLEX, DATETIME, NESTED = (
     range(1, 11)
@@ -64,6 +66,14 @@ class Encoder:
             return [self.encode(row) for row in rows]
         except SerializationError as error:
             raise SerializationError(f"field {field!r}: {error}") from None
+
+    def encode_column(self, field: str, rows: list[Any]) -> tuple[bytes, memoryview]:
+        """The rows of a field end to end, and the size of each; an error names the field."""
+        try:
+            encoded, sizes = pack_rows(rows, self.encode)
+        except SerializationError as error:
+            raise SerializationError(f"field {field!r}: {error}") from None
+        return encoded, memoryview(sizes).cast("Q")
 
     # A nested value gets a packer of its own: one in use cannot be entered again.
     def _nested(self, value: object) -> bytes:
@@ -178,13 +188,10 @@ class Decoder:
                 object_pairs_hook=_pairs,
             )
 
-    def decode_rows(self, field: str, encoded: memoryview, offsets: Sequence[int]) -> list[Any]:
+    def decode_rows(self, field: str, encoded: Buffer, offsets: Buffer) -> list[Any]:
         """The rows of a field, given the offset of each and the end; an error names the field."""
         try:
-            return [
-                self.decode(encoded[offsets[row] : offsets[row + 1]])
-                for row in range(len(offsets) - 1)
-            ]
+            return unpack_rows(encoded, offsets, self.decode)
         except SerializationError as error:
             raise SerializationError(f"field {field!r}: {error}") from None
 

@@ -479,9 +479,9 @@ class _Column:
 
     def rows(self, decoder: Decoder) -> list[Any]:
         """The rows, one object each."""
-        bounds = memoryview(self._offsets).tolist()
         if self.kind == VALUE:
-            return decoder.decode_rows(self.name, self._bytes, bounds)
+            return decoder.decode_rows(self.name, self._bytes, self._offsets)
+        bounds = memoryview(self._offsets).tolist()
         sizes = memoryview(self._dims).tolist()
         values: list[Any] = []
         start = 0

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     Fields: TypeAlias = TensorDict | Mapping[str, Any]
 
+SMALL_ROW = 16384
+"""Bytes; smaller tensors of one column are put together before they are stored."""
+
 Dtype = tuple[int, int]
 """Element type as DLPack writes it: code and bits."""
 
@@ -146,6 +149,11 @@ def _is_tensor(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def _is_tensor_type(kind: type) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and issubclass(kind, torch.Tensor)
+
+
 def _is_array(value: Any) -> bool:
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
@@ -231,13 +239,13 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
         items = _row_list(name, column, batch.rows)
         given = len(items)
         made = None
-        if items and all(_is_tensor(item) and _torch_ok(item) for item in items):
+        if items and all(_is_tensor_type(kind) for kind in set(map(type, items))):
             made = _torch_rows(name, items, batch.keep)
         elif arrays and items and not isinstance(column, Rows) and all(map(_is_plain_array, items)):
             made = _array_rows(name, items, batch.keep)
         if made is None:
-            encoded = encoder.encode_rows(name, items)
-            made = (name, VALUE, UINT, 8, given, None, None, None, encoded)
+            encoded, sizes = encoder.encode_column(name, items)
+            made = (name, VALUE, UINT, 8, given, None, None, sizes, [encoded])
     if given != batch.rows:
         raise RowCountError(f"field {name!r}: expected {batch.rows} rows, got {given}")
     assert made is not None
@@ -315,20 +323,47 @@ def _ragged(
     name: str, dtype: Dtype, shapes: Sequence[tuple[int, ...]], slices: list[Any]
 ) -> Column:
     if all(shape == shapes[0] for shape in shapes):
-        return _dense(name, dtype, len(shapes), shapes[0], slices)
-    ndims = array("I", [len(shape) for shape in shapes])
+        return _dense(name, dtype, len(shapes), tuple(shapes[0]), slices)
+    ndims = array("I", map(len, shapes))
     dims = array("Q", [dim for shape in shapes for dim in shape])
     return (name, TENSOR, *dtype, len(shapes), None, ndims, dims, slices)
 
 
 def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
-    """A column of tensors, one per row; None when they differ in dtype."""
-    dtype = rows[0].dtype
-    if any(row.dtype != dtype or row.is_nested for row in rows):
+    """A column of tensors, one per row; None when they differ in dtype, or have no plain elements."""
+    import torch
+
+    kinds = {(row.dtype, row.layout, row.is_nested) for row in rows}
+    dtype, layout, is_nested = next(iter(kinds))
+    if len(kinds) > 1 or layout != torch.strided or is_nested or dtype not in _torch_dtypes():
         return None
-    ready = [_ready(row, keep) for row in rows]
-    shapes = [tuple(row.shape) for row in ready]
+    shapes = [row.shape for row in rows]
+    together = _together(rows, shapes)
+    ready = [_ready(row, keep) for row in (rows if together is None else [together])]
     return _ragged(name, _torch_dtypes()[dtype], shapes, [_slice(row) for row in ready])
+
+
+def _together(rows: list[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
+    """Small rows as one tensor with their elements end to end; None for others.
+
+    Copying a small row costs less than naming its memory.
+    """
+    import torch
+
+    depth = len(shapes[0])
+    sample = rows[:: max(1, len(rows) // 16)]
+    if (
+        len(rows) < 2
+        or sum(row.numel() * row.element_size() for row in sample) > SMALL_ROW * len(sample)
+        or any(len(shape) != depth or shape[1:] != shapes[0][1:] for shape in shapes)
+        or len({row.device for row in rows}) > 1
+    ):
+        return None
+    try:
+        with torch.no_grad():
+            return torch.cat(rows) if depth else torch.stack(rows)
+    except (RuntimeError, NotImplementedError):  # a dtype that torch cannot do this with
+        return None
 
 
 def _array_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
@@ -342,6 +377,7 @@ def _array_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
 
 def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
     """A jagged nested tensor whose rows lie end to end, without taking it apart; else None."""
+    import numpy as np
     import torch
 
     if tensor.layout != torch.jagged or tensor.lengths() is not None or tensor._ragged_idx != 1:
@@ -349,14 +385,16 @@ def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
     values, offsets = tensor.detach().values(), tensor.offsets().cpu()
     first, last = int(offsets[0]), int(offsets[-1])
     ready = _ready(values[first:last], keep)
-    inner = tuple(ready.shape[1:])
-    lengths = (offsets[1:] - offsets[:-1]).tolist()
-    return _ragged(
-        name,
-        _torch_dtypes()[tensor.dtype],
-        [(length, *inner) for length in lengths],
-        [_slice(ready)],
-    )
+    lengths = (offsets[1:] - offsets[:-1]).numpy()
+    dtype, rows, inner = _torch_dtypes()[tensor.dtype], len(lengths), tuple(ready.shape[1:])
+    if rows == 0 or (lengths == lengths[0]).all():
+        shape = (int(lengths[0]) if rows else 0, *inner)
+        return _dense(name, dtype, rows, shape, [_slice(ready)])
+    dims: Any = np.empty((rows, 1 + len(inner)), dtype=np.uint64)
+    dims[:, 0] = lengths
+    dims[:, 1:] = inner
+    ndims: Any = np.full(rows, 1 + len(inner), dtype=np.uint32)
+    return (name, TENSOR, *dtype, rows, None, ndims, dims.reshape(-1), [_slice(ready)])
 
 
 # --- out ------------------------------------------------------------------------------------------

@@ -7,12 +7,17 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import itertools
 import math
 import uuid
+from array import array
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ctq.encoding import Decoder, Encoder
 from ctq.errors import SerializationError
@@ -202,7 +207,7 @@ def test_pickle_can_be_forbidden() -> None:
     assert there_and_back({"a": [1, np.ones(2)]}, allow_pickle=False)["a"][0] == 1
     pickled = Encoder().encode(Thing(1))
     with pytest.raises(SerializationError, match=r"field 'f': .*allow_pickle"):
-        Decoder(allow_pickle=False).decode_rows("f", memoryview(pickled), [0, len(pickled)])
+        Decoder(allow_pickle=False).decode_rows("f", pickled, array("Q", [0, len(pickled)]))
 
 
 def test_an_encoder_survives_an_error() -> None:
@@ -210,3 +215,97 @@ def test_an_encoder_survives_an_error() -> None:
     with pytest.raises(SerializationError):
         encoder.encode([1, 2, Thing(1)])
     assert Decoder().decode(encoder.encode([3])) == [3]
+
+
+# --- whole columns --------------------------------------------------------------------------------
+
+PLAIN = [
+    None, True, False, 0, 1, -1, 31, 127, 128, -32, -33, -128, -129, 255, 256, 65535, 65536, -32768,
+    -32769, 2**31, -(2**31), -(2**31) - 1, 2**32 - 1, 2**32, 2**63 - 1, -(2**63), 0.0, -0.0, 1e300,
+    float("inf"), "", "é😀", "a" * 31, "b" * 32, "c" * 255, "d" * 256, "e" * 65536, b"", b"x" * 255,
+    b"y" * 256, b"z" * 65536, [], [1] * 15, [2] * 16, [None] * 65536, {}, {str(i): i for i in range(16)},
+    {i: [i] for i in range(65536)}, {None: 1, 1.5: 2, b"k": 3, True: 4}, [[{"a": [{}]}]],
+]  # fmt: skip
+OTHER = [
+    2**64 - 1,
+    2**64,
+    -(2**63) - 1,
+    "\ud800",
+    (1, 2),
+    {(1, 2): 3},
+    {1},
+    1 + 2j,
+    np.float32(1),
+    [[(1,)]],
+]
+
+
+def columns(values: list[Any]) -> tuple[bytes, Any]:
+    """Encoded in one go, and the offsets of the rows."""
+    encoded, sizes = Encoder().encode_column("f", values)
+    return encoded, array("Q", [0, *itertools.accumulate(sizes)])
+
+
+def test_columns_are_what_msgpack_makes() -> None:
+    encoded, offsets = columns([*PLAIN, *OTHER])
+    for place, value in enumerate([*PLAIN, *OTHER]):
+        row = encoded[offsets[place] : offsets[place + 1]]
+        assert row == Encoder().encode(value)
+        if place < len(PLAIN):
+            assert row == msgpack.packb(value)
+
+
+def test_columns_come_back() -> None:
+    encoded, offsets = columns([*PLAIN, *OTHER])
+    got = Decoder().decode_rows("f", encoded, offsets)
+    assert [type(value) for value in got[: len(PLAIN)]] == [type(value) for value in PLAIN]
+    assert got[: len(PLAIN)] == PLAIN
+    assert got[len(PLAIN) :] == [Decoder().decode(Encoder().encode(value)) for value in OTHER]
+    assert columns([]) == (b"", array("Q", [0]))
+
+
+def test_deep_and_malformed_rows_are_left_to_msgpack() -> None:
+    value: Any = 1
+    for _ in range(300):
+        value = [value]
+    encoded, offsets = columns([value])
+    assert Decoder().decode_rows("f", encoded, offsets) == [value]
+    for bad in (b"", b"\xc1", b"\xda", b"\xda\xff", b"\xdd\xff\xff\xff\xff", b"\x91", b"\x81\x01",
+                b"\x01\x01", b"\xc4\x05ab", b"\xcb\0", b"\xd3\0\0", b"\xdf\xff\xff\xff\xff\0"):  # fmt: skip
+        with pytest.raises((ValueError, TypeError)):
+            Decoder().decode_rows("f", bad, array("Q", [0, len(bad)]))
+    with pytest.raises(ValueError, match="offsets do not fit"):
+        Decoder().decode_rows("f", b"\1", array("Q", [0, 2]))
+    with pytest.raises(ValueError, match="offsets do not fit"):
+        Decoder().decode_rows("f", b"\1\1", array("Q", [1, 0]))
+    with pytest.raises(TypeError, match="64 bits"):
+        Decoder().decode_rows("f", b"\1", array("I", [0, 1]))
+
+
+@given(st.lists(st.binary(max_size=40)))
+def test_any_bytes_decode_as_msgpack_does(rows: list[bytes]) -> None:
+    for row in rows:
+        try:
+            expected = repr(Decoder(allow_pickle=False).decode(row))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must be the same
+            expected = type(error).__name__
+        try:
+            got = repr(
+                Decoder(allow_pickle=False).decode_rows("f", row, array("Q", [0, len(row)]))[0]
+            )
+        except Exception as error:  # noqa: BLE001
+            got = type(error).__name__
+        assert got == expected
+
+
+def test_rows_that_change_while_they_are_encoded() -> None:
+    rows: list[Any] = [None, 1]
+
+    class Shrinks:
+        def __reduce__(self) -> Any:
+            rows.clear()
+            return int, ()
+
+    rows[0] = Shrinks()
+    with pytest.raises(RuntimeError, match="changed"):
+        Encoder().encode_column("f", rows)

@@ -305,7 +305,7 @@ def test_numpy_and_configuration(runtime_dir: Any) -> None:
 
 def test_configuration(tq: Any, client: Any, stored: str) -> None:
     config = {"client": {"layout": {"ids": "padded"}, "padding": {"ids": -1, "uniform": 3}}}
-    own = tq.TransferQueueClient("own", client._info, config)
+    own = tq.TransferQueueClient("own", client._info, config=config)
     meta = own.kv_retrieve_meta(KEYS, stored)
     data = own.get_data(meta)
     assert torch.equal(data["ids"], expected(rows_of(), -1, 5))

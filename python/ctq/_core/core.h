@@ -197,6 +197,10 @@ PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memor
 /* sampler.c: balance(weights, k, equal) -> part of each. */
 PyObject *core_balance(PyObject *module, PyObject *args);
 
+/* values.c: pack_rows(rows, encode), unpack_rows(data, offsets, decode). */
+PyObject *core_pack_rows(PyObject *module, PyObject *args);
+PyObject *core_unpack_rows(PyObject *module, PyObject *args);
+
 /* report.c: results that become plain Python objects. */
 PyObject *core_progress(core_state *state, const tq_progress *progress);
 PyObject *core_names(const char *const *names, size_t n);

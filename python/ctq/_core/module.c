@@ -53,7 +53,20 @@ PyDoc_STRVAR(
     "balance(weights, k, equal) -> list: the part of each thing, from 0; parts weigh nearly "
     "the same.");
 
+PyDoc_STRVAR(
+    core_pack_rows_doc,
+    "pack_rows(rows, encode, /)\n--\n\n"
+    "A list of values as MessagePack: their bytes end to end, and the size of each as 64-bit "
+    "integers.  Values that are not plain are given to `encode`, which returns bytes.");
+PyDoc_STRVAR(
+    core_unpack_rows_doc,
+    "unpack_rows(data, offsets, decode, /)\n--\n\n"
+    "The opposite: a list of the values that lie between 64-bit offsets in the data.  Rows "
+    "that are not plain are given to `decode` as a memoryview.");
+
 static PyMethodDef core_functions[] = {
+    {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},
+    {"unpack_rows", core_unpack_rows, METH_VARARGS, core_unpack_rows_doc},
     {"balance", core_balance, METH_VARARGS, core_balance_doc},
     {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
