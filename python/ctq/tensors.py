@@ -1,8 +1,7 @@
 """Tensors on their way in: what users hand over becomes columns (for the way out see `reading`).
 
-Bytes are not copied here, but for many small rows of one column, which cost less when they are put
-together: a column names the memory of the caller's tensors.  Tensors on a GPU are copied to the host
-once, into memory that torch keeps page-locked.
+Bytes are not copied here: a column names the memory of the caller's tensors.  Tensors on a GPU are
+copied to the host once, into memory that torch keeps page-locked.
 """
 
 from __future__ import annotations
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from ._core import Column
 
     Fields: TypeAlias = TensorDict | Mapping[str, Any]
-
-SMALL_ROW = 16384
-"""Bytes; smaller tensors of one column are put together before they are stored."""
 
 Dtype = tuple[int, int]
 """Element type as DLPack writes it: code and bits."""
@@ -333,35 +329,46 @@ def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
     """A column of tensors, one per row; None when they differ in dtype, or have no plain elements."""
     import torch
 
-    kinds = {(row.dtype, row.layout, row.is_nested) for row in rows}
-    dtype, layout, is_nested = next(iter(kinds))
-    if len(kinds) > 1 or layout != torch.strided or is_nested or dtype not in _torch_dtypes():
+    kinds = {(row.dtype, row.layout, row.is_nested, row.is_cpu) for row in rows}
+    dtype, layout, is_nested, is_cpu = next(iter(kinds))
+    if len({kind[:3] for kind in kinds}) > 1 or layout != torch.strided or is_nested:
         return None
-    shapes = [row.shape for row in rows]
-    together = _together(rows, shapes)
-    ready = [_ready(row, keep) for row in (rows if together is None else [together])]
-    return _ragged(name, _torch_dtypes()[dtype], shapes, [_slice(row) for row in ready])
+    if dtype not in _torch_dtypes():
+        return None
+    shapes = [tuple(row.shape) for row in rows]
+    ready = rows
+    if len(kinds) > 1 or not (is_cpu and _all_plain(rows)):
+        together = None if is_cpu else _together(rows, shapes)
+        ready = [_ready(row, keep) for row in (rows if together is None else [together])]
+    keep.extend(ready)
+    sizes = [row.nbytes for row in ready]
+    slices = list(zip(map(torch.Tensor.data_ptr, ready), sizes, strict=True))
+    return _ragged(name, _torch_dtypes()[dtype], shapes, slices)
+
+
+def _all_plain(rows: list[Any]) -> bool:
+    """Whether the elements of all rows lie in memory as they are; they are on the CPU."""
+    from torch import Tensor
+
+    return (
+        all(map(Tensor.is_contiguous, rows))
+        and not any(map(Tensor.is_neg, rows))
+        and not (rows[0].is_complex() and any(map(Tensor.is_conj, rows)))
+    )
 
 
 def _together(rows: list[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
-    """Small rows as one tensor with their elements end to end; None for others.
-
-    Copying a small row costs less than naming its memory.
-    """
+    """Rows on a GPU as one tensor there, so that they come to the host at once; None for others."""
     import torch
 
-    depth = len(shapes[0])
-    sample = rows[:: max(1, len(rows) // 16)]
-    if (
-        len(rows) < 2
-        or sum(row.numel() * row.element_size() for row in sample) > SMALL_ROW * len(sample)
-        or any(len(shape) != depth or shape[1:] != shapes[0][1:] for shape in shapes)
-        or len({row.device for row in rows}) > 1
-    ):
+    inner = shapes[0][1:]
+    if any(len(shape) != len(shapes[0]) or shape[1:] != inner for shape in shapes):
+        return None
+    if len({row.device for row in rows}) > 1:
         return None
     try:
         with torch.no_grad():
-            return torch.cat(rows) if depth else torch.stack(rows)
+            return torch.cat(rows) if shapes[0] else torch.stack(rows)
     except (RuntimeError, NotImplementedError):  # a dtype that torch cannot do this with
         return None
 
@@ -382,7 +389,7 @@ def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
 
     if tensor.layout != torch.jagged or tensor.lengths() is not None or tensor._ragged_idx != 1:
         return None
-    values, offsets = tensor.detach().values(), tensor.offsets().cpu()
+    values, offsets = tensor.values().detach(), tensor.offsets().cpu()
     first, last = int(offsets[0]), int(offsets[-1])
     ready = _ready(values[first:last], keep)
     lengths = (offsets[1:] - offsets[:-1]).numpy()
@@ -443,10 +450,10 @@ def pack_rows(rows: list[Any]) -> Any:
 
 def _stack_of_objects(rows: list[Any]) -> Any:
     """Rows that are not all tensors: a stack of TensorDicts where all are such, else of values."""
-    from tensordict import NonTensorData, NonTensorStack, TensorDict
+    from tensordict import NonTensorData, NonTensorStack, TensorDict, TensorDictBase
 
-    maps = [is_tensordict(row) for row in rows]
-    if rows and all(maps):
+    maps = [issubclass(kind, TensorDictBase) for kind in set(map(type, rows))]
+    if maps and all(maps):
         return TensorDict.maybe_dense_stack(rows, 0)
     if any(maps):
         rows = [NonTensorData(data=row) for row in rows]
