@@ -167,12 +167,12 @@ def _size(value: Any) -> bool:
     return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
 
 
-def _natural(value: Any) -> bool:
+def _whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100000
 
 
 def _port(value: Any) -> bool:
-    return _natural(value) and value <= 65535
+    return _whole(value) and value <= 65535
 
 
 def _off(value: Any) -> bool:
@@ -249,7 +249,7 @@ _KEYS: dict[str, Check] = {
     "metrics.enabled": (_bool, "true or false"),
     "metrics.port": (_port, "a number from 0 to 65535"),
     "metrics.listen": (_text_or_none, "the name or address of a network interface"),
-    "metrics.max_partitions": (_natural, "a number from 0 to 100000"),
+    "metrics.max_partitions": (_whole, "a number from 0 to 100000"),
     "metrics.endpoint": (_any, ""),
 }
 _SECTIONS = {
