@@ -61,8 +61,9 @@ typedef struct tq_kv_client {
     size_t state_size;  /**< Bytes of private state, allocated and zeroed by the manager. */
     bool partial;       /**< get can read a part of a value. */
     uint64_t value_max; /**< Largest value of the store, in bytes; 0: no limit. */
-    /** Opens with the JSON object of its config and checks that the store is there.  Required. */
-    int (*open)(void *state, const char *config, tq_error *err);
+    /** Opens with the JSON object of its config and checks that the store is there.  `client` is the table itself, for
+     * functions that serve several.  Required. */
+    int (*open)(void *state, const struct tq_kv_client *client, const char *config, tq_error *err);
     /** Closes; no other function is running.  Required. */
     void (*close)(void *state);
     /** Name of the store, the same for all its clients and at most 200 bytes; valid until close.  Required. */

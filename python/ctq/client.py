@@ -28,7 +28,14 @@ from .errors import (
 )
 from .metadata import BatchMeta, KVBatchMeta
 from .reading import LayoutOption, PaddingOption, lay_out, read, read_options
-from .storage import C_MANAGERS, ManagedStorage, StorageManager, StorageManagerFactory, manager_of
+from .storage import (
+    C_MANAGERS,
+    ManagedStorage,
+    StorageManager,
+    StorageManagerFactory,
+    manager_in_python,
+    manager_of,
+)
 from .system import ControllerInfo
 from .tensors import empty, integers, is_tensordict, row_count, to_batch
 
@@ -75,15 +82,18 @@ class TransferQueueClient:
 
     def _connect(self) -> Client:
         """Connect with the storage manager that the system names."""
-        if not StorageManagerFactory.is_empty():
-            # It may be one written in Python: ask the system before opening one.
-            core = self._open("")
-            name, section = manager_of(core.config)
-            if StorageManagerFactory.knows(name):
-                manager = StorageManagerFactory.create(name, self._info, section)
-                self._python = ManagedStorage(core, manager)
-                return core
-            core.close()
+        if StorageManagerFactory.is_empty():
+            try:
+                return self._open(None)
+            except UnknownManagerError:
+                pass  # it may be one written in Python
+        core = self._open("")
+        name, section = manager_of(core.config)
+        manager = manager_in_python(name, self._info, section)
+        if manager is not None:
+            self._python = ManagedStorage(core, manager)
+            return core
+        core.close()
         return self._open(None)
 
     def _open(self, manager: str | None, manager_config: str | None = None) -> Client:

@@ -232,7 +232,7 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
         assert dtype is not None
         made = _dense(name, dtype, given, tuple(column.shape[1:]), [contiguous])
     else:
-        items = _row_list(name, column, batch.rows)
+        items = row_list(name, column, batch.rows)
         given = len(items)
         made = None
         if items and all(_is_tensor_type(kind) for kind in set(map(type, items))):
@@ -248,7 +248,7 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
     batch.columns.append(made)
 
 
-def _row_list(name: str, column: Any, rows: int) -> list[Any]:
+def row_list(name: str, column: Any, rows: int) -> list[Any]:
     """The rows of a column that is no tensor."""
     if sys.modules.get("tensordict") is not None:
         from tensordict import NonTensorData, NonTensorStack, TensorDictBase

@@ -29,9 +29,10 @@ static uint64_t map_bytes, map_capacity = UINT64_MAX;
 static unsigned map_fail_after;
 static bool map_was_full;
 
-static int map_open(void *state, const char *config, tq_error *err)
+static int map_open(void *state, const tq_kv_client *client, const char *config, tq_error *err)
 {
     (void)state;
+    (void)client;
     (void)config;
     (void)err;
     return TQ_OK;

@@ -63,11 +63,14 @@ PyDoc_STRVAR(
     "unpack_rows(data, offsets, decode, /)\n--\n\n"
     "The opposite: a list of the values that lie between 64-bit offsets in the data.  Rows "
     "that are not plain are given to `decode` as a memoryview.");
+PyDoc_STRVAR(core_kv_register_doc,
+             "kv_register(type, make, value_max): make(config) gives a client of a key-value store.");
 
 static PyMethodDef core_functions[] = {
     {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},
     {"unpack_rows", core_unpack_rows, METH_VARARGS, core_unpack_rows_doc},
     {"balance", core_balance, METH_VARARGS, core_balance_doc},
+    {"kv_register", core_kv_register, METH_VARARGS, core_kv_register_doc},
     {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
     {0},

@@ -70,7 +70,7 @@ static void kv_open_work(void *arg)
 {
     kv_opening *opening = arg;
     tqi_kv *kv = opening->kv;
-    int code = kv->client->open(kv->store, opening->config, &opening->err);
+    int code = kv->client->open(kv->store, kv->client, opening->config, &opening->err);
 
     if (code != TQ_OK && opening->err.code == TQ_OK) {
         tqi_error_set(&opening->err, code, "opening the store failed");

@@ -19,7 +19,7 @@ static void redis_close(void *state)
     pthread_mutex_destroy(&redis->lock);
 }
 
-static int redis_open(void *state, const char *config, tq_error *err)
+static int redis_open(void *state, const tq_kv_client *client, const char *config, tq_error *err)
 {
     tqi_redis *redis = state;
     const tqi_redis_config *made = &redis->config;
@@ -27,6 +27,7 @@ static int redis_open(void *state, const char *config, tq_error *err)
     unsigned first;
     int code = tqi_redis_config_read(&redis->config, config, err);
 
+    (void)client;
     if (code != TQ_OK) {
         return code;
     }

@@ -18,18 +18,18 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ._calls import Steps, wait
-from ._core import TENSOR, VALUE, Client, Meta
-from .config import Config, of_map
-from .encoding import Decoder, Encoder
-from .errors import InvalidArgumentError, UnknownManagerError
-from .system import ControllerInfo
-from .tensors import describe_dtype
+from .._calls import Steps, wait
+from .._core import TENSOR, VALUE, Client, Meta
+from ..config import Config, of_map
+from ..encoding import Decoder, Encoder
+from ..errors import InvalidArgumentError, UnknownManagerError
+from ..system import ControllerInfo
+from ..tensors import describe_dtype
 
 if TYPE_CHECKING:
-    from ._core import Column
-    from .metadata import BatchMeta
-    from .tensors import Fields
+    from .._core import Column
+    from ..metadata import BatchMeta
+    from ..tensors import Fields
 
 logger = logging.getLogger("ctq")
 

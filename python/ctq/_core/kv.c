@@ -1,0 +1,330 @@
+/*
+ * kv.c - clients of key-value stores that are written in Python, below the general KV storage manager of libtq.
+ *
+ * The manager calls a client on threads of libtq's pool; each call takes the GIL and calls one method of the Python object
+ * with lists of keys, addresses and sizes.  No byte of a value becomes a Python object: a client hands the addresses on to
+ * its store, or views them.
+ */
+#include "core.h"
+
+#include <string.h>
+#include <tq/kv.h>
+
+#define KV_NAME_MAX 200
+
+/* One registered type; never freed, as all tables. */
+typedef struct kv_type {
+    tq_kv_client table;
+    PyObject *make; /* from the config, a JSON text, to a client */
+    core_state *state;
+    char name[TQ_NAME_MAX + 1];
+} kv_type;
+
+/* What the manager allocates for one open client. */
+typedef struct kv_state {
+    const kv_type *type;
+    PyObject *client;
+    char name[KV_NAME_MAX + 1];
+} kv_state;
+
+/* ------------------------------------------------------------------------------- errors */
+
+/* The code of an exception: that of our own classes, else one that fits. */
+static int kv_code(const core_state *state, PyObject *exception)
+{
+    long code = TQ_EIO;
+
+    if (PyErr_GivenExceptionMatches(exception, state->error)) {
+        PyObject *number = PyObject_GetAttrString(exception, "code");
+        code = number ? PyLong_AsLong(number) : 0;
+        Py_XDECREF(number);
+        PyErr_Clear();
+        return code < 0 && code >= -CORE_N_ERRORS ? (int)code : TQ_EIO;
+    }
+    return PyErr_GivenExceptionMatches(exception, PyExc_MemoryError)       ? TQ_ENOMEM
+           : PyErr_GivenExceptionMatches(exception, PyExc_TimeoutError)    ? TQ_ETIMEDOUT
+           : PyErr_GivenExceptionMatches(exception, PyExc_PermissionError) ? TQ_EAUTH
+           : PyErr_GivenExceptionMatches(exception, PyExc_ConnectionError) ? TQ_EUNREACHABLE
+                                                                           : (int)code;
+}
+
+/* Moves the exception that is set into an error that names store, method and exception. */
+static int kv_failed(const kv_type *type, const char *method, tq_error *err)
+{
+    PyObject *kind, *exception, *trace;
+
+    PyErr_Fetch(&kind, &exception, &trace);
+    PyErr_NormalizeException(&kind, &exception, &trace);
+    PyObject *text = exception ? PyObject_Str(exception) : NULL;
+    const char *message = text ? PyUnicode_AsUTF8(text) : NULL;
+    err->code = exception ? kv_code(type->state, exception) : TQ_EINTERNAL;
+    snprintf(err->message, sizeof(err->message), "%s.%s: %s: %s", type->name, method,
+             exception ? Py_TYPE(exception)->tp_name : "no exception", message ? message : "");
+    Py_XDECREF(text);
+    Py_XDECREF(kind);
+    Py_XDECREF(exception);
+    Py_XDECREF(trace);
+    PyErr_Clear();
+    return err->code;
+}
+
+/* ------------------------------------------------------------------------------- calls */
+
+static PyObject *kv_number(uint64_t value)
+{
+    return PyLong_FromUnsignedLongLong(value);
+}
+
+/* A list of n items that `item` makes. */
+static PyObject *kv_list(size_t n, PyObject *(*item)(const void *from, size_t i), const void *from)
+{
+    PyObject *list = PyList_New((Py_ssize_t)n);
+
+    for (size_t i = 0; list && i < n; i++) {
+        PyObject *made = item(from, i);
+        if (!made) {
+            Py_CLEAR(list);
+        } else {
+            PyList_SET_ITEM(list, (Py_ssize_t)i, made);
+        }
+    }
+    return list;
+}
+
+/* Calls a method with lists, which it takes over; NULL for one that could not be made. */
+static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys, PyObject *pointers,
+                         PyObject *sizes, bool only_keys)
+{
+    PyObject *answer = NULL;
+
+    if (keys && only_keys) {
+        answer = PyObject_CallMethod(kv->client, method, "O", keys);
+    } else if (keys && pointers && sizes) {
+        answer = PyObject_CallMethod(kv->client, method, "OOO", keys, pointers, sizes);
+    }
+    Py_XDECREF(keys);
+    Py_XDECREF(pointers);
+    Py_XDECREF(sizes);
+    return answer;
+}
+
+/* Reads an answer of one truth per key: whether it was there. */
+static int kv_found(const kv_state *kv, const char *method, PyObject *answer, size_t n, bool *found,
+                    tq_error *err)
+{
+    PyObject *items =
+        answer ? PySequence_Fast(answer, "expected a sequence of one bool per key") : NULL;
+    int code = TQ_OK;
+
+    if (items && (size_t)PySequence_Fast_GET_SIZE(items) != n) {
+        PyErr_Format(PyExc_ValueError, "expected one bool for each of %zu keys, got %zd", n,
+                     PySequence_Fast_GET_SIZE(items));
+        Py_CLEAR(items);
+    }
+    for (size_t i = 0; items && i < n; i++) {
+        int truth = PyObject_IsTrue(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i));
+        if (truth < 0) {
+            Py_CLEAR(items);
+            break;
+        }
+        found[i] = truth != 0;
+    }
+    if (!items) {
+        code = kv_failed(kv->type, method, err);
+    }
+    Py_XDECREF(items);
+    Py_XDECREF(answer);
+    return code;
+}
+
+/* ------------------------------------------------------------------------------- put */
+
+static PyObject *kv_value_key(const void *from, size_t i)
+{
+    return PyUnicode_FromString(((const tq_kv_value *)from)[i].key);
+}
+
+static PyObject *kv_slice_pointer(const void *from, size_t i)
+{
+    return PyLong_FromVoidPtr((void *)(uintptr_t)((const tq_slice *)from)[i].data);
+}
+
+static PyObject *kv_slice_size(const void *from, size_t i)
+{
+    return kv_number(((const tq_slice *)from)[i].size);
+}
+
+static PyObject *kv_value_pointers(const void *from, size_t i)
+{
+    const tq_kv_value *value = &((const tq_kv_value *)from)[i];
+    return kv_list(value->n_slices, kv_slice_pointer, value->slices);
+}
+
+static PyObject *kv_value_sizes(const void *from, size_t i)
+{
+    const tq_kv_value *value = &((const tq_kv_value *)from)[i];
+    return kv_list(value->n_slices, kv_slice_size, value->slices);
+}
+
+static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns,
+                  tq_error *err)
+{
+    const kv_state *kv = state;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *answer =
+        kv_call(kv, "put_from", kv_list(n, kv_value_key, values),
+                kv_list(n, kv_value_pointers, values), kv_list(n, kv_value_sizes, values), false);
+    int code = answer ? TQ_OK : kv_failed(kv->type, "put_from", err);
+
+    (void)deadline_ns; /* a store's own time limits are its client's business */
+    Py_XDECREF(answer);
+    PyGILState_Release(gil);
+    return code;
+}
+
+/* ------------------------------------------------------------------------------- get */
+
+static PyObject *kv_read_key(const void *from, size_t i)
+{
+    return PyUnicode_FromString(((const tq_kv_read *)from)[i].key);
+}
+
+static PyObject *kv_read_pointer(const void *from, size_t i)
+{
+    return PyLong_FromVoidPtr(((const tq_kv_read *)from)[i].dest);
+}
+
+static PyObject *kv_read_size(const void *from, size_t i)
+{
+    return kv_number(((const tq_kv_read *)from)[i].size);
+}
+
+static int kv_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline_ns, tq_error *err)
+{
+    const kv_state *kv = state;
+    bool *found = calloc(n + 1, sizeof(*found));
+
+    (void)deadline_ns;
+    if (!found) {
+        err->code = TQ_ENOMEM;
+        return TQ_ENOMEM;
+    }
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *answer =
+        kv_call(kv, "get_into", kv_list(n, kv_read_key, reads), kv_list(n, kv_read_pointer, reads),
+                kv_list(n, kv_read_size, reads), false);
+    int code = kv_found(kv, "get_into", answer, n, found, err);
+    PyGILState_Release(gil);
+    for (size_t i = 0; code == TQ_OK && i < n; i++) {
+        reads[i].missing = !found[i];
+    }
+    free(found);
+    return code;
+}
+
+/* ------------------------------------------------------------------------------- remove */
+
+static PyObject *kv_key_text(const void *from, size_t i)
+{
+    return PyUnicode_FromString(((const tq_kv_key *)from)[i].key);
+}
+
+static int kv_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_ns, tq_error *err)
+{
+    const kv_state *kv = state;
+    bool *found = calloc(n + 1, sizeof(*found));
+
+    (void)deadline_ns;
+    if (!found) {
+        err->code = TQ_ENOMEM;
+        return TQ_ENOMEM;
+    }
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *answer = kv_call(kv, "remove", kv_list(n, kv_key_text, keys), NULL, NULL, true);
+    int code = kv_found(kv, "remove", answer, n, found, err);
+    PyGILState_Release(gil);
+    for (size_t i = 0; code == TQ_OK && i < n; i++) {
+        keys[i].missing = !found[i];
+    }
+    free(found);
+    return code;
+}
+
+/* ------------------------------------------------------------------------------- open and close */
+
+static int kv_open(void *state, const tq_kv_client *client, const char *config, tq_error *err)
+{
+    kv_state *kv = state;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *name = NULL;
+    const char *text = NULL;
+    int code = TQ_OK;
+
+    kv->type = (const kv_type *)(const void *)client;
+    kv->client = PyObject_CallFunction(kv->type->make, "s", config);
+    name = kv->client ? PyObject_GetAttrString(kv->client, "name") : NULL;
+    text = name ? PyUnicode_AsUTF8(name) : NULL;
+    if (!text) {
+        code = kv_failed(kv->type, "open", err);
+        Py_CLEAR(kv->client);
+    } else {
+        snprintf(kv->name, sizeof(kv->name), "%s", text);
+    }
+    Py_XDECREF(name);
+    PyGILState_Release(gil);
+    return code;
+}
+
+static void kv_close(void *state)
+{
+    kv_state *kv = state;
+    PyGILState_STATE gil = PyGILState_Ensure();
+    PyObject *answer = PyObject_CallMethod(kv->client, "close", NULL);
+
+    if (!answer) {
+        PyErr_WriteUnraisable(kv->client);
+    }
+    Py_XDECREF(answer);
+    Py_CLEAR(kv->client);
+    PyGILState_Release(gil);
+}
+
+static const char *kv_store_name(void *state)
+{
+    return ((const kv_state *)state)->name;
+}
+
+PyObject *core_kv_register(PyObject *module, PyObject *args)
+{
+    const char *name;
+    PyObject *make;
+    unsigned long long value_max;
+    tq_error err = {0};
+
+    if (!PyArg_ParseTuple(args, "sOK:kv_register", &name, &make, &value_max)) {
+        return NULL;
+    }
+    kv_type *type = PyMem_RawCalloc(1, sizeof(*type));
+    if (!type) {
+        return PyErr_NoMemory();
+    }
+    snprintf(type->name, sizeof(type->name), "%s", name);
+    type->state = PyModule_GetState(module);
+    type->make = Py_NewRef(make);
+    type->table = (tq_kv_client){.abi = TQ_KV_ABI,
+                                 .type = type->name,
+                                 .state_size = sizeof(kv_state),
+                                 .value_max = value_max,
+                                 .open = kv_open,
+                                 .close = kv_close,
+                                 .name = kv_store_name,
+                                 .put = kv_put,
+                                 .get = kv_get,
+                                 .remove = kv_remove};
+    if (tq_kv_register(&type->table, &err) != TQ_OK) {
+        Py_DECREF(type->make);
+        PyMem_RawFree(type);
+        return core_raise(PyModule_GetState(module), &err);
+    }
+    Py_RETURN_NONE;
+}

@@ -1,0 +1,35 @@
+"""Where data lies: storage managers, and clients of key-value stores.
+
+A storage manager keeps the data of samples; nothing else of the system knows how.  Those of the C library
+(SimpleStorage, Redis) are chosen by name in `backend.storage_backend`, and so are your own: subclass
+`StorageManager`, or, for a store that keeps values by key, the smaller `StorageKVClient`, and register it.
+`backend.NAME.module` names the module that does so; every client imports it before it connects.
+"""
+
+from .kv import KVStorageManager, StorageClientFactory, StorageKVClient, manager_in_python, memory
+from .manager import (
+    C_MANAGERS,
+    AsyncSimpleStorageManager,
+    ManagedStorage,
+    StorageManager,
+    StorageManagerFactory,
+    TransferQueueStorageManager,
+    TransferQueueStorageManagerFactory,
+    manager_of,
+)
+
+__all__ = [
+    "C_MANAGERS",
+    "AsyncSimpleStorageManager",
+    "KVStorageManager",
+    "ManagedStorage",
+    "StorageClientFactory",
+    "StorageKVClient",
+    "StorageManager",
+    "StorageManagerFactory",
+    "TransferQueueStorageManager",
+    "TransferQueueStorageManagerFactory",
+    "manager_in_python",
+    "manager_of",
+    "memory",
+]

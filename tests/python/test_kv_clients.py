@@ -1,0 +1,197 @@
+"""Clients of key-value stores that are not part of the library: in C, in Python, of both forms."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctq
+from ctq.errors import InputOutputError, LostError, StorageFullError, UnknownManagerError
+from ctq.storage import StorageClientFactory, StorageKVClient, memory
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the examples is where modules are looked for."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
+def started(name: str, **section: Any) -> None:
+    """Start a system on a backend."""
+    ctq.init({"backend": {"storage_backend": name, name: section}, "client": {"timeout": 2}})
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    """End the system of the test."""
+    yield
+    ctq.close()
+
+
+def check_traffic() -> None:
+    """Small, large, ragged, empty and other values; an overwrite; a second stage; a claim."""
+    client = ctq.get_client()
+    rows = {
+        "small": np.arange(24, dtype=np.int16).reshape(6, 2, 2),
+        "large": np.arange(6 * 90_000, dtype=np.float64).reshape(6, 90_000),
+        "ragged": [np.arange(n, dtype=np.int64) for n in (3, 0, 5, 1, 1, 70_000)],
+        "text": ["a", "", "ünïcode", None, {"k": [1, 2]}, b"bytes"],
+    }
+    meta = client.put(rows, partition_id="p")
+    got = client.get_data(meta)
+    for name in ("small", "large", "ragged"):
+        for mine, theirs in zip(rows[name], got[name].unbind(), strict=True):
+            assert np.array_equal(np.asarray(mine), np.asarray(theirs)), name
+    assert list(got["text"]) == rows["text"]
+    client.put({"small": rows["small"] * 3}, metadata=meta.select_fields(["small"]))
+    client.put({"reward": np.arange(6, dtype=np.float32)}, metadata=meta)
+    claimed = client.get_meta(["small", "reward"], 4, "p", task_name="t")
+    again = client.get_data(claimed)
+    assert np.array_equal(np.asarray(again["reward"]), np.arange(4, dtype=np.float32))
+    assert np.array_equal(
+        np.stack([np.asarray(row) for row in again["small"].unbind()]), rows["small"][:4] * 3
+    )
+    few = client.get_data(meta.select_samples([5, 0]).select_fields(["ragged"]))
+    assert [row.shape[0] for row in few["ragged"].unbind()] == [70_000, 3]
+    client.clear_partition("p")
+
+
+def wait_empty(path: Path) -> None:
+    """The values of dead blocks are removed by and by; each put makes the collector look again."""
+    for _ in range(1000):
+        if not list(path.iterdir()):
+            return
+        ctq.kv_put("k", "wake", {"x": np.zeros(1)})
+        ctq.kv_clear(["k"], "wake")
+    raise AssertionError(list(path.iterdir()))
+
+
+@pytest.mark.usefixtures("example")
+def test_example_in_python(tmp_path: Path) -> None:
+    """The Python example, named by its module only."""
+    sys.modules.pop("file_store", None)
+    started("PyFileStore", module="file_store", path=str(tmp_path))
+    check_traffic()
+    wait_empty(tmp_path)
+
+
+def test_example_in_c(tmp_path: Path) -> None:
+    """The C example, named by its library only."""
+    library = Path(os.environ["TQ_TEST_BUILD"]) / "examples" / "file_store.so"
+    started("FileStore", library=str(library), path=str(tmp_path))
+    check_traffic()
+    wait_empty(tmp_path)
+
+
+values: dict[str, Any] = {}
+"""What the clients below keep."""
+
+
+@StorageClientFactory.register("ValueStore")
+class ValueStore(StorageKVClient):
+    """Tensors and objects as they are; what put says of a value is wanted back."""
+
+    def put(self, keys: list[str], values_: list[Any]) -> list[Any]:
+        for key, value in zip(keys, values_, strict=True):
+            values[key] = value
+        return [{"length": len(key)} for key in keys]
+
+    def get(
+        self,
+        keys: list[str],
+        shapes: list[Any] | None = None,
+        dtypes: list[Any] | None = None,
+        custom_backend_meta: list[Any] | None = None,
+    ) -> list[Any]:
+        assert custom_backend_meta == [{"length": len(key)} for key in keys]
+        assert shapes is not None and dtypes is not None and len(shapes) == len(keys)
+        return [values.get(key) for key in keys]
+
+    def clear(self, keys: list[str], custom_backend_meta: list[Any] | None = None) -> None:
+        for key in keys:
+            values.pop(key, None)
+
+
+def test_value_form() -> None:
+    """A client as one writes it for TransferQueue."""
+    torch = pytest.importorskip("torch")
+    values.clear()
+    started("ValueStore")
+    client = ctq.get_client()
+    data = {"x": torch.arange(12).reshape(3, 4), "s": ["a", {"b": 1}, None]}
+    meta = client.put(data, partition_id="p")
+    assert len(values) == 6
+    got = client.get_data(meta)
+    assert torch.equal(torch.stack(list(got["x"].unbind())), data["x"])
+    assert list(got["s"]) == data["s"]
+    values.pop(next(key for key in values if key.endswith("/x")))
+    with pytest.raises(LostError, match=r"'x'.*samples"):
+        client.get_data(meta)
+    client.clear_samples(meta)
+    assert not values
+
+
+@StorageClientFactory.register("BrokenStore")
+class BrokenStore(StorageKVClient):
+    """Fails as it is told."""
+
+    failure: BaseException | None = None
+
+    def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        for key, pieces, lengths in zip(keys, pointers, sizes, strict=True):
+            values[key] = b"".join(map(bytes, map(memory, pieces, lengths)))
+
+    def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Any:
+        if self.failure is not None:
+            return [True]  # too few or too many answers
+        for key, pointer, size in zip(keys, pointers, sizes, strict=True):
+            memory(pointer, size)[:] = values[key]
+        return [True] * len(keys)
+
+    def remove(self, keys: list[str]) -> list[bool]:
+        return [values.pop(key, None) is not None for key in keys]
+
+
+def test_errors_have_their_class() -> None:
+    """What a client raises is what the caller sees, with the store's name; nothing is left behind."""
+    started("BrokenStore")
+    try:
+        BrokenStore.failure = OSError("disk on fire")
+        with pytest.raises(InputOutputError, match=r"BrokenStore\.put_from: OSError: disk on fire"):
+            ctq.kv_put("k", "p", {"x": np.zeros(3)})
+        BrokenStore.failure = StorageFullError("no room")
+        with pytest.raises(StorageFullError, match="no room"):
+            ctq.get_client().put({"x": np.zeros((2, 3))}, partition_id="p")
+        assert ctq.kv_list() == {}
+        BrokenStore.failure = None
+        many = {f"f{i}": np.zeros((2, 70_000)) for i in range(3)}
+        meta = ctq.get_client().put(many, partition_id="p")
+        BrokenStore.failure = OSError()
+        with pytest.raises(InputOutputError, match="expected one bool for each of"):
+            ctq.get_client().get_data(meta)
+    finally:
+        BrokenStore.failure = None
+
+
+def test_what_cannot_be_registered() -> None:
+    """A class without a whole form; an unknown client; a module that registers nothing."""
+    with pytest.raises(TypeError, match="put_from, get_into, remove"):
+
+        @StorageClientFactory.register("Half")
+        class _Half(StorageKVClient):
+            def put_from(self, keys: Any, pointers: Any, sizes: Any) -> None: ...
+
+    with pytest.raises(ValueError, match="'Nothing'"):
+        StorageClientFactory.create("Nothing", {})
+    with pytest.raises(UnknownManagerError, match="Nobody"):
+        started("Nobody", module="json")
