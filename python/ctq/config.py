@@ -157,7 +157,7 @@ def _duration(value: Any) -> bool:
     return isinstance(value, (int, float, str)) and not isinstance(value, bool)
 
 
-def _natural(value: Any) -> bool:
+def _positive(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -218,7 +218,7 @@ _KEYS: dict[str, Check] = {
     "controller.zmq_info": (_any, ""),
     "controller.session_grace": (_duration, "a number of seconds"),
     "controller.owner_timeout": (_duration, "a number of seconds"),
-    "controller.events": (_natural, "a number above 0"),
+    "controller.events": (_positive, "a number above 0"),
     "controller.first_counters": (_any, ""),
     "backend.storage_backend": (_text, "the name of a storage manager"),
     "backend.SimpleStorage.total_storage_size": (
