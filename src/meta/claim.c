@@ -201,52 +201,64 @@ const uint32_t *tqi_view_cache_get(const tqi_view *view, const char *name, uint3
     return slot->indexes;
 }
 
+int tqi_m_slot_make(tqi_task *task, const char *name, uint32_t n, tqi_slot **out, tq_error *err)
+{
+    bool hash_failed = false;
+    tqi_slot *old = claim_slot(task, name);
+    size_t size = strlen(name);
+    size_t at = (size + 1 + 3) & ~(size_t)3; /* the numbers are aligned */
+    tqi_slot *slot =
+        calloc(1, offsetof(tqi_slot, name) + at + 4 + 2 * (size_t)n * sizeof(uint32_t));
+
+    if (slot == NULL) {
+        return tqi_error_nomem(err, "cached pick");
+    }
+    memcpy(slot->name, name, size);
+    at = (offsetof(tqi_slot, name) + at + 3) & ~(size_t)3;
+    slot->indexes = (uint32_t *)(void *)((char *)slot + at);
+    slot->incarnations = slot->indexes + n;
+    slot->n = n;
+    HASH_ADD_KEYPTR(hh, task->slots, slot->name, size, slot);
+    if (hash_failed) {
+        free(slot);
+        return tqi_error_nomem(err, "cached pick");
+    }
+    if (old != NULL) {
+        claim_slot_free(task, old);
+    }
+    *out = slot;
+    return TQ_OK;
+}
+
 int tqi_view_cache_set(tqi_view *view, const char *name, const uint32_t *indexes, uint32_t n,
                        tq_error *err)
 {
-    bool hash_failed = false;
     tqi_task *task = view->key.task;
-    tqi_slot *old, *slot;
-    size_t size;
-    size_t at;
+    tqi_slot *slot;
     int rc = tqi_check_name("cache slot", name, TQ_NAME_MAX, err);
 
     if (rc != TQ_OK) {
         return rc;
     }
-    old = claim_slot(task, name);
-    if (n > 0) {
-        size = strlen(name);
-        at = (size + 1 + 3) & ~(size_t)3; /* the numbers are aligned */
-        slot = calloc(1, offsetof(tqi_slot, name) + at + 4 + 2 * (size_t)n * sizeof(uint32_t));
-        if (slot == NULL) {
-            return tqi_error_nomem(err, "cached pick");
+    if (n == 0) {
+        slot = claim_slot(task, name);
+        if (slot != NULL) {
+            claim_slot_free(task, slot);
         }
-        memcpy(slot->name, name, size);
-        at = (offsetof(tqi_slot, name) + at + 3) & ~(size_t)3;
-        slot->indexes = (uint32_t *)(void *)((char *)slot + at);
-        slot->incarnations = slot->indexes + n;
-        slot->n = n;
-        for (uint32_t i = 0; i < n; i++) {
-            const tqi_sample *sample = tqi_m_member(task->partition, indexes[i], 0);
-            if (sample == NULL) {
-                free(slot);
-                return tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'",
-                                     indexes[i], task->partition->name);
-            }
-            slot->indexes[i] = indexes[i];
-            slot->incarnations[i] = sample->incarnation;
-        }
-        HASH_ADD_KEYPTR(hh, task->slots, slot->name, size, slot);
-        if (hash_failed) {
-            free(slot);
-            return tqi_error_nomem(err, "cached pick");
+        return TQ_OK;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        if (tqi_m_member(task->partition, indexes[i], 0) == NULL) {
+            return tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'", indexes[i],
+                                 task->partition->name);
         }
     }
-    if (old != NULL) {
-        claim_slot_free(task, old);
+    rc = tqi_m_slot_make(task, name, n, &slot, err);
+    for (uint32_t i = 0; rc == TQ_OK && i < n; i++) {
+        slot->indexes[i] = indexes[i];
+        slot->incarnations[i] = tqi_m_sample(task->partition->meta, indexes[i])->incarnation;
     }
-    return TQ_OK;
+    return rc;
 }
 
 /* ---------------------------------------------------------------------------------------- reset */

@@ -37,13 +37,19 @@ static void dead_give_back(tqi_meta *meta, tqi_dead_node *node)
     meta->n_dead--;
 }
 
+/* Whether the newest hold was opened when the node was there: what dies now is held back, the node is not. */
+static bool dead_held(const tqi_meta *meta, const tqi_dead_node *node)
+{
+    return meta->holds != NULL && node->number <= meta->holds->prev->since;
+}
+
 /* Adds the id to the newest node if it is next to it. */
 static bool dead_merge(tqi_owner *owner, uint64_t id, bool writer_done)
 {
     tqi_dead_node *tail = owner->dead_tail;
 
     if (tail == NULL || tail->notice <= owner->delivered || tail->writer_done != writer_done ||
-        tail->count == UINT32_MAX) {
+        tail->count == UINT32_MAX || dead_held(owner->meta, tail)) {
         return false;
     }
     if (id == tail->first + tail->count && id != 0) {
@@ -72,7 +78,12 @@ void tqi_m_dead_push(tqi_owner *owner, uint64_t id, bool writer_done)
     meta->n_dead_free--;
     meta->n_dead++;
     *node = (tqi_dead_node){
-        .first = id, .count = 1, .writer_done = writer_done, .notice = ++owner->last_notice};
+        .first = id,
+        .count = 1,
+        .writer_done = writer_done,
+        .notice = ++owner->last_notice,
+        .number = ++meta->last_dead,
+    };
     if (owner->dead_tail != NULL) {
         owner->dead_tail->next = node;
     } else {
@@ -102,6 +113,12 @@ void tqi_m_dead_drop(tqi_owner *owner)
 
 void tqi_m_dead_fini(tqi_meta *meta)
 {
+    tqi_hold *hold;
+
+    while ((hold = meta->holds) != NULL) {
+        DL_DELETE(meta->holds, hold);
+        free(hold);
+    }
     for (size_t i = 0; i < meta->n_dead_pages; i++) {
         free(meta->dead_pages[i]);
     }
@@ -115,6 +132,9 @@ size_t tqi_owner_dead(tqi_owner *owner, tqi_dead *out, size_t max, uint64_t *not
 
     *notice = 0;
     for (node = owner->dead_head; node != NULL && n < max; node = node->next) {
+        if (owner->meta->holds != NULL && node->number > owner->meta->holds->since) {
+            break;
+        }
         out[n++] = (tqi_dead){node->first, node->count, node->writer_done};
         *notice = node->notice;
     }
@@ -136,6 +156,36 @@ void tqi_owner_done(tqi_owner *owner, uint64_t notice)
     }
     if (owner->dead_head == NULL) {
         owner->dead_tail = NULL;
+    }
+}
+
+int tqi_hold_open(tqi_meta *meta, tqi_hold **out, tq_error *err)
+{
+    tqi_hold *hold = calloc(1, sizeof(*hold));
+
+    if (hold == NULL) {
+        return tqi_error_nomem(err, "snapshot");
+    }
+    hold->since = meta->last_dead;
+    DL_APPEND(meta->holds, hold);
+    *out = hold;
+    return TQ_OK;
+}
+
+void tqi_hold_close(tqi_meta *meta, tqi_hold *hold)
+{
+    tqi_owner *owner;
+
+    if (hold == NULL) {
+        return;
+    }
+    DL_DELETE(meta->holds, hold);
+    free(hold);
+    for (owner = meta->owners; owner != NULL; owner = owner->hh.next) {
+        if (owner->dead_head != NULL && !owner->woken) {
+            owner->woken = true;
+            DL_APPEND2(meta->woken, owner, woken_prev, woken_next);
+        }
     }
 }
 

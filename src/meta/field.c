@@ -97,7 +97,7 @@ void tqi_m_field_make_ragged(tqi_field *field)
     field->ragged = true;
 }
 
-static void field_forget(tqi_field *field)
+void tqi_m_field_forget(tqi_field *field)
 {
     DL_DELETE(field->partition->known, field);
     tqi_m_shape_rele(field->partition->meta, field->shape, 1);
@@ -186,6 +186,6 @@ void tqi_m_cell_unlink(tqi_field *field, uint32_t index, uint32_t row, uint32_t 
         roaring_bitmap_add(field->partition->lost, index);
     }
     if (field->produced == 0 && field->lost == 0) {
-        field_forget(field);
+        tqi_m_field_forget(field);
     }
 }

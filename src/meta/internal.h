@@ -188,6 +188,7 @@ struct tqi_task {
     roaring_bitmap_t *consumed;
     uint32_t n_consumed;
     uint64_t generation; /* raised when consumption is reset: older claims give nothing back */
+    bool kept;           /* from a snapshot: lives without views, as long as its partition exists */
     char name[];
 };
 
@@ -270,10 +271,17 @@ struct tqi_dead_node {
     tqi_dead_node *next;
     uint64_t first;
     uint64_t notice;
+    uint64_t number; /* of the table, in the order in which nodes were made */
     uint32_t count;
     bool writer_done;
 };
 #define TQI_M_DEAD_PAGE 256u
+
+/* Blocks that die while it is open are not told to their owners. */
+struct tqi_hold {
+    tqi_hold *prev, *next;
+    uint64_t since; /* number of the newest node when it was opened */
+};
 
 /* Ids leased to a session; it goes when none of them is unpublished. */
 struct tqi_range {
@@ -370,6 +378,8 @@ struct tqi_meta {
     uint64_t
         dead_reserved; /* one per live block and per unpublished id; never more than n_dead_free */
     uint64_t n_dead;
+    uint64_t last_dead; /* number of the newest node */
+    tqi_hold *holds;    /* in order of opening */
 };
 
 /* ---------------------------------------------------------------------------------------- sample.c */
@@ -390,6 +400,8 @@ static inline tqi_sample *tqi_m_sample(const tqi_meta *meta, uint32_t index)
 tqi_sample *tqi_m_member(const tqi_partition *partition, uint32_t index, uint32_t incarnation);
 /* Says which indexes the next n samples will get, first freed first, and allocates room for them. */
 int tqi_m_samples_plan(tqi_meta *meta, uint32_t n, uint32_t *indexes, tq_error *err);
+/* Pages for places below `end`. */
+int tqi_m_samples_reserve(tqi_meta *meta, uint64_t end, tq_error *err);
 /* Takes the next of the planned ones.  Cannot fail after a plan. */
 tqi_sample *tqi_m_sample_take(tqi_meta *meta, uint32_t *index);
 /* Clears one sample: cells, extras, consumption, readiness, row; frees its index.  Cannot fail. */
@@ -409,6 +421,8 @@ int tqi_m_group_join(tqi_partition *partition, tqi_extras *extras, const char *n
 /* ---------------------------------------------------------------------------------------- partition.c */
 
 tqi_partition *tqi_m_partition_lookup(const tqi_meta *meta, const char *name); /* existing or not */
+/* Makes one more of that name, as not existing; finding by name is only done when the other one has gone. */
+int tqi_m_partition_make(tqi_meta *meta, const char *name, tqi_partition **out, tq_error *err);
 /* Also makes it, as not existing; the caller gives it a plan or a view, or calls gc. */
 int tqi_m_partition_get(tqi_meta *meta, const char *name, tqi_partition **out, tq_error *err);
 /* It is written to: from now on it exists.  Cannot fail. */
@@ -421,7 +435,7 @@ int tqi_m_rows_reserve(tqi_partition *partition, size_t n, tq_error *err);
 uint32_t tqi_m_row_peek(const tqi_partition *partition, uint32_t i);
 uint32_t tqi_m_row_take(tqi_partition *partition);
 void tqi_m_row_free(tqi_partition *partition, uint32_t row);
-/* Drops everything in it, whatever refers to it: for the end of the table. */
+/* Drops everything in it, whatever refers to it, and itself. */
 void tqi_m_partition_destroy(tqi_partition *partition);
 
 /* ---------------------------------------------------------------------------------------- field.c */
@@ -442,6 +456,8 @@ void tqi_m_cell_link(tqi_field *field, uint32_t index, uint32_t row, tqi_cell ce
  * but it is not freed: call gc.  Cannot fail. */
 void tqi_m_cell_unlink(tqi_field *field, uint32_t index, uint32_t row, uint32_t mark);
 uint64_t tqi_m_cell_bytes(const tqi_field *field, const tqi_cell *cell);
+/* The schema and the cells go; the field stays. */
+void tqi_m_field_forget(tqi_field *field);
 static inline tqi_cell tqi_m_cell(const tqi_field *field, uint32_t row)
 {
     return row < field->capacity ? field->cells[row] : (tqi_cell){0, 0, 0};
@@ -526,7 +542,12 @@ void tqi_m_ready_lose(tqi_field *field, uint32_t index, uint32_t row);
 void tqi_m_task_consume(tqi_task *task, uint32_t index);
 void tqi_m_task_free_sample(tqi_task *task, uint32_t index);
 tqi_task *tqi_m_task_find(const tqi_partition *partition, const char *name);
+int tqi_m_task_get(tqi_partition *partition, const char *name, tqi_task **out);
 int tqi_m_set_reserve(tqi_set *set, size_t rows, tq_error *err);
+/* The same view on another partition that has no members yet; not held. */
+int tqi_m_view_twin(const tqi_view *view, tqi_partition *partition, tqi_view **out, tq_error *err);
+/* All members came at once: counts what is ready anew.  Cannot fail. */
+void tqi_m_views_fill(tqi_partition *partition);
 /* After the partition was cleared: frees views that nobody holds, and tasks and sets without views. */
 void tqi_m_views_reset(tqi_partition *partition);
 /* Frees all views, held or not. */
@@ -537,6 +558,8 @@ void tqi_m_views_destroy(tqi_partition *partition);
 /* Forgets what the task consumed and picked; its claims give nothing back. */
 void tqi_m_task_reset(tqi_task *task);
 void tqi_m_claim_free(tqi_meta *meta, tqi_claim *claim);
+/* A cached pick of n samples for the task, all of them yet to be filled in; it replaces one of that name. */
+int tqi_m_slot_make(tqi_task *task, const char *name, uint32_t n, tqi_slot **out, tq_error *err);
 
 /* ---------------------------------------------------------------------------------------- result.c */
 

@@ -23,6 +23,7 @@ typedef struct tqi_meta tqi_meta;
 typedef struct tqi_partition tqi_partition;
 typedef struct tqi_view tqi_view;
 typedef struct tqi_owner tqi_owner;
+typedef struct tqi_hold tqi_hold;
 
 /* Counters of a new table; 0 picks the usual start.  Tests start them near their wrap. */
 typedef struct tqi_meta_options {
@@ -322,6 +323,10 @@ typedef struct tqi_dead {
 size_t tqi_owner_dead(tqi_owner *owner, tqi_dead *out, size_t max, uint64_t *notice);
 /* All ranges up to that notice were freed. */
 void tqi_owner_done(tqi_owner *owner, uint64_t notice);
+/* While a hold is open, blocks that die are kept from their owners: what was live when it was opened can be read until
+ * it is closed.  NULL may be closed. */
+int tqi_hold_open(tqi_meta *meta, tqi_hold **out, tq_error *err);
+void tqi_hold_close(tqi_meta *meta, tqi_hold *hold);
 /* Owners whose dead queue went from empty to not empty since the last call; NULL when there are none left. */
 tqi_owner *tqi_meta_next_dead(tqi_meta *meta);
 

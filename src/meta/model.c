@@ -112,6 +112,21 @@ void model_clear_partition(model *m, int partition)
     m->partitions[partition].exists = false;
 }
 
+void model_restore(model *m, int partition)
+{
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        model_sample *sample = &m->samples[i];
+        if (sample->partition >= 0 && (partition < 0 || sample->partition == partition)) {
+            sample->incarnation = sample->incarnation + 1 != 0 ? sample->incarnation + 1 : 1;
+        }
+    }
+    for (int p = 0; p < M_PARTITIONS; p++) {
+        for (int t = 0; t < M_TASKS && (partition < 0 || p == partition); t++) {
+            m->partitions[p].generation[t]++;
+        }
+    }
+}
+
 int model_find_key(const model *m, int partition, int key)
 {
     for (uint32_t i = 0; i < m->n_places; i++) {

@@ -116,6 +116,8 @@ uint32_t model_room(const model *m); /* samples that can still join */
 void model_clear(model *m, uint32_t place);
 void model_clear_partition(model *m, int partition);
 void model_reset(model *m, int partition, int task);
+/* A partition (-1: all) was put back as it was. */
+void model_restore(model *m, int partition);
 int model_find_key(const model *m, int partition, int key); /* place, -1: none */
 
 /* Sets a cell; learns the schema. `same`: all shapes that are given with it are equal. */

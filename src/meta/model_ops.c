@@ -2,6 +2,7 @@
  * model_ops.c - random operations other than publishing, on the table and on its model.
  */
 #include "meta/model_run.h"
+#include "meta/snapshot_kit.h"
 
 static void op_clear(run *r)
 {
@@ -342,9 +343,53 @@ static void op_collect(run *r)
     tqi_owner_done(r->owners[owner], notice);
 }
 
+/* What a view goes over to is looked up by what it was. */
+static void restored_view(tqi_view *from, tqi_view *to, void *arg)
+{
+    run *r = arg;
+
+    for (int v = 0; v < MODEL_VIEWS; v++) {
+        if (r->views[v].view == from) {
+            r->views[v].view = to;
+            r->views[v].touched = true;
+        }
+    }
+    tqi_view_set_user(to, tqi_view_user(from));
+}
+
+/* The whole table, or one partition, is put back into itself: nothing changes but incarnations, and claims and views that
+ * nobody holds end. */
+static void op_restore(run *r)
+{
+    int only = rnd(r, 2) ? (int)rnd(r, M_PARTITIONS) : -1;
+    table t = {.meta = r->meta};
+    tqi_restore ask = {.partial = only >= 0, .relink = true, .moved = restored_view, .arg = r};
+    tqi_restored done;
+    uint64_t lost = 0;
+    kit_snapshot *snap = calloc(1, sizeof(*snap));
+
+    assert_non_null(snap);
+    kit_take_pieces(&t, only >= 0 ? model_partitions[only] : NULL, 1 + rnd(r, 40), snap);
+    ask.partitions = snap->heads;
+    ask.n = snap->n;
+    assert_int_equal(tqi_meta_restore(r->meta, &ask, &done, &r->err), TQ_OK);
+    for (uint32_t i = 0; i < M_PLACES; i++) {
+        for (int f = 0; f < M_FIELDS; f++) {
+            lost += r->m.samples[i].cells[f].state == CELL_LOST &&
+                    (only < 0 || r->m.samples[i].partition == only);
+        }
+    }
+    assert_int_equal(done.lost, lost);
+    kit_free(snap);
+    free(snap);
+    model_restore(&r->m, only);
+}
+
 void op_other(run *r, uint32_t which)
 {
-    if (which < 18) {
+    if (rnd(r, 64) == 0) {
+        op_restore(r);
+    } else if (which < 18) {
         op_clear(r);
     } else if (which < 24) {
         op_view(r);

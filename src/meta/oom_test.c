@@ -4,6 +4,7 @@
  * Linked with wrapped malloc, calloc and realloc.  CRoaring is a library of its own and is not wrapped.
  */
 #include "meta/meta_test.h"
+#include "meta/snapshot.h"
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
@@ -355,6 +356,51 @@ static int call_owner_again(scene *s)
     return tqi_owner_register(s->t.meta, "unit", 8, &s->t.owner, &s->t.err);
 }
 
+static void call_restored(tqi_view *from, tqi_view *to, void *arg)
+{
+    (void)from;
+    ((scene *)arg)->view = to;
+}
+
+/* Everything is taken apart and put back, linked to the blocks that live. */
+static int call_restore(scene *s)
+{
+    tqi_restore ask = {.relink = true, .moved = call_restored, .arg = s};
+    tqi_snap_partition head = {0};
+    tqi_snap_rows rows[3];
+    tqi_result results[3];
+    tqi_restored done;
+    tqi_partition *partition = tqi_meta_next_partition(s->t.meta, NULL);
+    uint64_t next = 0;
+    int rc;
+
+    memset(results, 0, sizeof(results));
+    rc = tqi_snapshot_head(partition, &head, &results[2], &s->t.err);
+    for (size_t i = 0; rc == TQ_OK && i < 2; i++) {
+        rc = tqi_snapshot_rows(partition, &next, 3, &rows[i], &results[i], &s->t.err);
+    }
+    head.rows = rows;
+    head.n_rows = 2;
+    ask.partitions = &head;
+    ask.n = 1;
+    rc = rc == TQ_OK ? tqi_meta_restore(s->t.meta, &ask, &done, &s->t.err) : rc;
+    for (size_t i = 0; i < 3; i++) {
+        tqi_result_fini(&results[i]);
+    }
+    return rc;
+}
+
+static int call_hold(scene *s)
+{
+    tqi_hold *hold;
+    int rc = tqi_hold_open(s->t.meta, &hold, &s->t.err);
+
+    if (rc == TQ_OK) {
+        tqi_hold_close(s->t.meta, hold);
+    }
+    return rc;
+}
+
 static void each_failure_leaves_the_table_as_it_was(void **state)
 {
     static int (*const calls[])(scene *) = {
@@ -376,6 +422,8 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
         call_lease,
         call_owner,
         call_owner_again,
+        call_restore,
+        call_hold,
     };
 
     uint32_t failures = 0;

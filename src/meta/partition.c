@@ -14,7 +14,7 @@ tqi_partition *tqi_m_partition_lookup(const tqi_meta *meta, const char *name)
     return partition;
 }
 
-int tqi_m_partition_get(tqi_meta *meta, const char *name, tqi_partition **out, tq_error *err)
+int tqi_m_partition_make(tqi_meta *meta, const char *name, tqi_partition **out, tq_error *err)
 {
     bool hash_failed = false;
     tqi_partition *partition;
@@ -23,10 +23,6 @@ int tqi_m_partition_get(tqi_meta *meta, const char *name, tqi_partition **out, t
 
     if (rc != TQ_OK) {
         return rc;
-    }
-    *out = tqi_m_partition_lookup(meta, name);
-    if (*out != NULL) {
-        return TQ_OK;
     }
     size = strlen(name);
     partition = calloc(1, sizeof(*partition) + size + 1);
@@ -52,6 +48,17 @@ int tqi_m_partition_get(tqi_meta *meta, const char *name, tqi_partition **out, t
     }
     free(partition);
     return tqi_error_nomem(err, "partition");
+}
+
+int tqi_m_partition_get(tqi_meta *meta, const char *name, tqi_partition **out, tq_error *err)
+{
+    int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
+
+    if (rc != TQ_OK) {
+        return rc;
+    }
+    *out = tqi_m_partition_lookup(meta, name);
+    return *out != NULL ? TQ_OK : tqi_m_partition_make(meta, name, out, err);
 }
 
 void tqi_m_partition_born(tqi_partition *partition)

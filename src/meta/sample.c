@@ -17,8 +17,7 @@ tqi_sample *tqi_m_member(const tqi_partition *partition, uint32_t index, uint32_
     return sample;
 }
 
-/* Pages for places below `end`. */
-static int sample_pages(tqi_meta *meta, uint64_t end, tq_error *err)
+int tqi_m_samples_reserve(tqi_meta *meta, uint64_t end, tq_error *err)
 {
     size_t need = (size_t)((end + TQI_M_PAGE - 1) >> TQI_M_PAGE_BITS);
 
@@ -58,7 +57,7 @@ int tqi_m_samples_plan(tqi_meta *meta, uint32_t n, uint32_t *indexes, tq_error *
         }
         indexes[i] = meta->first_index + (uint32_t)end++;
     }
-    return sample_pages(meta, end, err);
+    return tqi_m_samples_reserve(meta, end, err);
 }
 
 tqi_sample *tqi_m_sample_take(tqi_meta *meta, uint32_t *index)

@@ -145,7 +145,7 @@ tqi_task *tqi_m_task_find(const tqi_partition *partition, const char *name)
     return task;
 }
 
-static int task_get(tqi_partition *partition, const char *name, tqi_task **out)
+int tqi_m_task_get(tqi_partition *partition, const char *name, tqi_task **out)
 {
     bool hash_failed = false;
     size_t size = strlen(name);
@@ -176,7 +176,7 @@ static int task_get(tqi_partition *partition, const char *name, tqi_task **out)
 
 static void task_gc(tqi_task *task)
 {
-    if (task->views != NULL) {
+    if (task->views != NULL || (task->kept && task->partition->exists)) {
         return;
     }
     tqi_m_task_reset(task);
@@ -445,7 +445,7 @@ int tqi_view_get(tqi_meta *meta, const char *partition_name, const char *const *
         return rc;
     }
     rc = set_get(partition, fields, n_fields, &key.set, err);
-    if (rc == TQ_OK && task_get(partition, task_name, &key.task) != TQ_OK) {
+    if (rc == TQ_OK && tqi_m_task_get(partition, task_name, &key.task) != TQ_OK) {
         rc = tqi_error_nomem(err, "task");
     }
     if (rc == TQ_OK) {
@@ -485,6 +485,16 @@ void tqi_view_rele(tqi_view *view)
     }
 }
 
+/* Frees the tasks without views of a partition that does not exist any more. */
+static void view_end_tasks(tqi_partition *partition)
+{
+    tqi_task *task, *next;
+
+    HASH_ITER (hh, partition->tasks, task, next) {
+        task_gc(task);
+    }
+}
+
 void tqi_m_views_reset(tqi_partition *partition)
 {
     tqi_view *view, *next_view;
@@ -501,6 +511,7 @@ void tqi_m_views_reset(tqi_partition *partition)
             view->list_valid = false;
         }
     }
+    view_end_tasks(partition);
     for (task = partition->tasks; task != NULL; task = task->hh.next) {
         tqi_m_task_reset(task);
     }
@@ -517,6 +528,55 @@ void tqi_m_views_destroy(tqi_partition *partition)
 
     HASH_ITER (hh, partition->views, view, next) {
         view_free(view);
+    }
+    view_end_tasks(partition);
+}
+
+int tqi_m_view_twin(const tqi_view *view, tqi_partition *partition, tqi_view **out, tq_error *err)
+{
+    const tqi_set *like = view->key.set;
+    const char **names = calloc(like->n_fields + (size_t)1, sizeof(*names));
+    tqi_view_key key = {NULL, NULL};
+    tqi_view *twin = NULL;
+    int rc;
+
+    if (names == NULL) {
+        return tqi_error_nomem(err, "view");
+    }
+    for (uint32_t i = 0; i < like->n_fields; i++) {
+        names[i] = like->fields[i]->name;
+    }
+    rc = set_get(partition, names, like->n_fields, &key.set, err);
+    free(names);
+    if (rc == TQ_OK && tqi_m_task_get(partition, view->key.task->name, &key.task) != TQ_OK) {
+        rc = tqi_error_nomem(err, "task");
+    }
+    if (rc == TQ_OK) {
+        rc = view_make(partition, key.set, key.task, &twin, err);
+    }
+    if (rc != TQ_OK && key.set != NULL) {
+        set_gc(key.set);
+    }
+    *out = twin;
+    return rc;
+}
+
+void tqi_m_views_fill(tqi_partition *partition)
+{
+    roaring_uint32_iterator_t it;
+    tqi_view *view;
+    tqi_set *set;
+
+    for (set = partition->sets; set != NULL; set = set->hh.next) {
+        set_fill(set);
+        DL_FOREACH2 (set->views, view, set_next) {
+            roaring_init_iterator(set->ready, &it);
+            for (; it.has_value; roaring_advance_uint32_iterator(&it)) {
+                if (!roaring_bitmap_contains(view->key.task->consumed, it.current_value)) {
+                    view_add(view, it.current_value);
+                }
+            }
+        }
     }
 }
 

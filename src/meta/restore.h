@@ -1,0 +1,62 @@
+/*
+ * restore.h - a restore in the making, shared by restore.c (samples and all of it), restore_cells.c (fields, cells and
+ * blocks) and restore_commit.c.  Only files of src/meta include it.
+ *
+ * The partitions are made beside those that they replace, under the same name, with everything but what the rest of the
+ * table would see: their samples have no records yet, their cells name blocks by their place in the part.  Making them
+ * may fail; then they are dropped again.  Committing only links, and cannot.
+ */
+#ifndef TQI_META_RESTORE_H
+#define TQI_META_RESTORE_H
+
+#include "meta/internal.h"
+#include "meta/snapshot.h"
+
+/* A block that cells of the part lie in; sorted by id. */
+typedef struct tqi_restore_block {
+    const tqi_batch_block *in;
+    tqi_range *range; /* of an unpublished id, marked */
+    uint32_t handle;  /* of a live one that is linked again; 0: it is lost, or unpublished */
+    uint32_t cells;
+} tqi_restore_block;
+
+typedef struct tqi_restore_view {
+    tqi_view *from;
+    tqi_view *to;
+} tqi_restore_view;
+
+typedef struct tqi_restore_part {
+    const tqi_snap_partition *in;
+    tqi_partition *old;  /* what it replaces; NULL: nothing */
+    tqi_partition *made; /* row i is sample i */
+    size_t n;            /* samples */
+    uint32_t *saved;     /* their indexes in the snapshot, ascending */
+    uint32_t *indexes;   /* and here */
+    uint64_t *ordinals;
+    tqi_extras **extras;
+    roaring_bitmap_t *members;
+    tqi_restore_block *blocks;
+    size_t n_blocks;
+    tqi_restore_view *views;
+    size_t n_views;
+} tqi_restore_part;
+
+typedef struct tqi_restoring {
+    tqi_meta *meta;
+    const tqi_restore *ask;
+    tqi_restore_part *parts;
+    uint64_t end; /* of the places that are needed */
+    tqi_restored out;
+} tqi_restoring;
+
+/* Place of a saved index in the part, -1: it has no such sample. */
+ptrdiff_t tqi_m_restore_find(const tqi_restore_part *part, uint32_t saved);
+/* Finds the blocks of a part, and what they are here. */
+int tqi_m_restore_blocks(const tqi_restoring *run, tqi_restore_part *part, tq_error *err);
+/* Fields and cells of a part. */
+int tqi_m_restore_fields(tqi_restoring *run, tqi_restore_part *part, tq_error *err);
+/* Drops what these two have made. */
+void tqi_m_restore_undo_fields(tqi_restore_part *part);
+void tqi_m_restore_commit(tqi_restoring *run);
+
+#endif

@@ -1,0 +1,161 @@
+/*
+ * restore_commit.c - the end of a restore: what was replaced goes, and what was made takes its place.  Nothing here can
+ * fail (but see internal.h about bitmaps).
+ */
+#include "meta/restore.h"
+
+/* Live blocks must not die with the cells that are replaced. */
+static void commit_hold(tqi_meta *meta, const tqi_restore_part *part)
+{
+    for (size_t i = 0; i < part->n_blocks; i++) {
+        if (part->blocks[i].handle != 0) {
+            tqi_m_block(meta, part->blocks[i].handle)->live++;
+        }
+    }
+}
+
+/* The old partition ends; its held views go over. */
+static void commit_replace(const tqi_restoring *run, const tqi_restore_part *part)
+{
+    for (size_t i = 0; i < part->n_views; i++) {
+        tqi_view *from = part->views[i].from;
+        tqi_view *to = part->views[i].to;
+        to->holds = from->holds;
+        run->ask->moved(from, to, run->ask->arg);
+        from->holds = 0;
+    }
+    if (part->old != NULL) {
+        tqi_m_partition_destroy(part->old);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- samples */
+
+static void commit_free_place(tqi_meta *meta, uint32_t place)
+{
+    if (meta->n_free == 0) {
+        meta->free_head = place;
+    } else {
+        tqi_m_place(meta, meta->free_tail)->row = place;
+    }
+    meta->free_tail = place;
+    meta->n_free++;
+}
+
+/* Takes the places of the new samples out of the queue of free ones, whose order stays; places between those that were
+ * ever used and the new ones join it. */
+static void commit_places(const tqi_restoring *run)
+{
+    tqi_meta *meta = run->meta;
+    uint32_t used = meta->places;
+    uint32_t place = meta->free_head;
+    uint32_t n = meta->n_free;
+
+    meta->places = run->end > used ? (uint32_t)run->end : used;
+    for (size_t p = 0; p < run->ask->n; p++) {
+        const tqi_restore_part *part = &run->parts[p];
+        for (size_t i = 0; i < part->n; i++) {
+            tqi_m_place(meta, part->indexes[i] - meta->first_index)->partition = part->made;
+        }
+    }
+    meta->n_free = 0;
+    while (n-- > 0) {
+        uint32_t next = tqi_m_place(meta, place)->row;
+        if (tqi_m_place(meta, place)->partition == NULL) {
+            commit_free_place(meta, place);
+        }
+        place = next;
+    }
+    for (place = used; place < meta->places; place++) {
+        if (tqi_m_place(meta, place)->partition == NULL &&
+            meta->first_index + place != TQ_NO_INDEX) {
+            commit_free_place(meta, place);
+        }
+    }
+}
+
+static void commit_samples(const tqi_restoring *run, tqi_restore_part *part)
+{
+    tqi_meta *meta = run->meta;
+    tqi_partition *made = part->made;
+    tqi_task *task;
+    tqi_slot *slot;
+
+    for (size_t i = 0; i < part->n; i++) {
+        tqi_sample *sample = tqi_m_place(meta, part->indexes[i] - meta->first_index);
+        sample->extras = part->extras[i];
+        sample->ordinal = part->ordinals[i];
+        sample->row = (uint32_t)i;
+    }
+    meta->n_samples += part->n;
+    roaring_bitmap_free(made->members);
+    made->members = part->members;
+    part->members = NULL;
+    for (task = made->tasks; task != NULL; task = task->hh.next) {
+        for (slot = task->slots; slot != NULL; slot = slot->hh.next) {
+            for (uint32_t i = 0; i < slot->n; i++) {
+                slot->incarnations[i] = tqi_m_sample(meta, slot->indexes[i])->incarnation;
+            }
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- blocks and cells */
+
+static void commit_blocks(tqi_meta *meta, tqi_restore_part *part)
+{
+    for (size_t i = 0; i < part->n_blocks; i++) {
+        tqi_restore_block *block = &part->blocks[i];
+        if (block->range != NULL) {
+            block->handle = tqi_m_block_add(meta, block->in, block->range->owner, part->made);
+            tqi_m_range_use(meta, block->range);
+        } else if (block->handle != 0) {
+            tqi_m_block(meta, block->handle)->partition = part->made;
+        }
+        if (block->handle != 0) {
+            tqi_m_block(meta, block->handle)->live += block->cells;
+            tqi_m_block_rele(meta, block->handle);
+        }
+    }
+}
+
+static void commit_cells(const tqi_restore_part *part)
+{
+    tqi_field *field;
+
+    for (field = part->made->known; field != NULL; field = field->next) {
+        for (size_t row = 0; row < part->n; row++) {
+            tqi_cell *cell = &field->cells[row];
+            if (tqi_m_produced(cell->block) && cell->block != TQI_CELL_OPAQUE) {
+                cell->block = part->blocks[cell->block - 1].handle;
+            }
+        }
+    }
+}
+
+void tqi_m_restore_commit(tqi_restoring *run)
+{
+    tqi_meta *meta = run->meta;
+    uint32_t cleared;
+
+    for (size_t p = 0; p < run->ask->n; p++) {
+        commit_hold(meta, &run->parts[p]);
+    }
+    for (size_t p = 0; p < run->ask->n; p++) {
+        commit_replace(run, &run->parts[p]);
+    }
+    while (!run->ask->partial && meta->existing != NULL) {
+        (void)tqi_meta_clear_partition(meta, meta->existing->name, &cleared, NULL);
+    }
+    for (size_t p = 0; p < run->ask->n; p++) {
+        tqi_m_partition_born(run->parts[p].made);
+        run->parts[p].made->next_ordinal = meta->first_ordinal + run->parts[p].in->next_ordinal;
+    }
+    commit_places(run);
+    for (size_t p = 0; p < run->ask->n; p++) {
+        commit_samples(run, &run->parts[p]);
+        commit_blocks(meta, &run->parts[p]);
+        commit_cells(&run->parts[p]);
+        tqi_m_views_fill(run->parts[p].made);
+    }
+}

@@ -1,0 +1,78 @@
+/*
+ * snapshot.h - the state of partitions as a value: taken from a table, and put back into one.
+ *
+ * A snapshot is made of parts, so that none of them is large: the head of a partition (schemas, tasks, cached picks), then
+ * its samples in pieces, by ascending index.  Numbers are those of the table it was taken from; ordinals count from 0.
+ * Consumption is what the tasks have been given, acknowledged or not.
+ */
+#ifndef TQI_META_SNAPSHOT_H
+#define TQI_META_SNAPSHOT_H
+
+#include "meta/meta.h"
+
+/* A cached pick of a sampler. */
+typedef struct tqi_snap_slot {
+    const char *name;
+    const uint32_t *indexes;
+    size_t n;
+} tqi_snap_slot;
+
+typedef struct tqi_snap_task {
+    const char *name;
+    const tqi_snap_slot *slots;
+    size_t n_slots;
+} tqi_snap_task;
+
+/* Samples with everything they have. */
+typedef struct tqi_snap_rows {
+    tqi_batch batch;
+    const uint8_t *consumed; /* a byte per task and sample, all samples of a task end to end */
+    size_t n_consumed;       /* bytes of it: tasks times samples, or 0: nothing is consumed */
+} tqi_snap_rows;
+
+typedef struct tqi_snap_partition {
+    const char *name;
+    uint64_t next_ordinal;
+    const tqi_field_info *fields; /* in order of creation; produced and lost are not looked at */
+    size_t n_fields;
+    const tqi_snap_task *tasks; /* in order of creation */
+    size_t n_tasks;
+    const tqi_snap_rows *rows;
+    size_t n_rows;
+} tqi_snap_partition;
+
+/* Everything of a partition but its samples (rows is empty); memory belongs to `result`, which holds nothing else. */
+int tqi_snapshot_head(tqi_partition *partition, tqi_snap_partition *out, tqi_result *result,
+                      tq_error *err);
+/* At most `max` samples with an index of at least *next; batch.n 0: there are none left.  *next is where to go on.  The
+ * memory belongs to `result`. */
+int tqi_snapshot_rows(tqi_partition *partition, uint64_t *next, size_t max, tqi_snap_rows *out,
+                      tqi_result *result, tq_error *err);
+
+/* What to put back, and how. */
+typedef struct tqi_restore {
+    const tqi_snap_partition *partitions; /* in order of creation */
+    size_t n;
+    bool partial; /* partitions that are not among them stay */
+    /* Cells in a block that lives in the same partition (same id, owner, size) are linked to it again, all others are
+     * lost.  Else every block is an unpublished one of `session`. */
+    bool relink;
+    uint64_t session;
+    /* A held view of a partition that is replaced goes over to the new one with all its holds; `to` takes the place of
+     * `from`, which ends with the call.  May be NULL when no view is held. */
+    void (*moved)(tqi_view *from, tqi_view *to, void *arg);
+    void *arg;
+} tqi_restore;
+
+typedef struct tqi_restored {
+    uint64_t samples;
+    uint64_t lost;   /* cells that are lost */
+    bool renumbered; /* an index was taken: all samples got others, in the same order */
+} tqi_restored;
+
+/* Replaces all partitions, or those that are named, by those of a snapshot: all or nothing.  Samples keep their indexes
+ * (but see renumbered) and get the next incarnation of them, so that metadata from before does not fit any more.  What
+ * the snapshot says is checked: TQ_EINVAL names what is wrong.  Blocks of the session that no cell needs are dead. */
+int tqi_meta_restore(tqi_meta *meta, const tqi_restore *restore, tqi_restored *out, tq_error *err);
+
+#endif
