@@ -200,6 +200,17 @@ void tqi_ctl_claims_gather(tqi_view *view)
     }
 }
 
+void tqi_ctl_claims_move(tqi_view *from, tqi_view *to, void *unused)
+{
+    claim_wait *head = tqi_view_user(from);
+    claim_wait *wait = NULL;
+    (void)unused;
+    DL_FOREACH (head, wait) {
+        wait->view = to;
+    }
+    tqi_view_set_user(to, head);
+}
+
 /* ------------------------------------------------------------------------------------------------ handlers */
 
 static int claim_check(const Tq__Claim *msg, tq_error *err)

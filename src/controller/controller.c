@@ -144,6 +144,8 @@ static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
     tqi_controller *ctl = ctx;
     tqi_ctl_session *session = tqi_session_user(net);
     if (session) {
+        tqi_ctl_snapshots_leave(ctl, session);
+        tqi_ctl_restores_leave(ctl, session);
         tqi_ctl_owners_leave(ctl, session);
         tqi_meta_session_end(ctl->meta, session->number, dead);
     }
@@ -165,6 +167,8 @@ static const tqi_service ctl_service = {
 
 static void ctl_free(tqi_controller *ctl)
 {
+    tqi_ctl_snapshots_free(ctl);
+    tqi_ctl_restores_free(ctl);
     tqi_ctl_owners_free(ctl);
     tqi_ctl_events_fini(&ctl->events);
     if (ctl->meta) {

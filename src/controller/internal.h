@@ -89,6 +89,13 @@ typedef struct tqi_ctl_session {
     tqi_session *net;
 } tqi_ctl_session;
 
+/* snapshot.c: the session ended, with what it had open. */
+void tqi_ctl_snapshots_leave(tqi_controller *ctl, const tqi_ctl_session *session);
+void tqi_ctl_snapshots_free(tqi_controller *ctl);
+/* restore.c: likewise. */
+void tqi_ctl_restores_leave(tqi_controller *ctl, const tqi_ctl_session *session);
+void tqi_ctl_restores_free(tqi_controller *ctl);
+
 /* A session that serves an owner. */
 typedef struct tqi_ctl_server {
     tqi_ctl_session *session;
@@ -142,6 +149,8 @@ void tqi_ctl_collect_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session);
 
 /* The view's ready set grew: serves its waiters, oldest first. */
 void tqi_ctl_claims_gather(tqi_view *view);
+/* The partition was restored: the waiters of a view go over to the new one. */
+void tqi_ctl_claims_move(tqi_view *from, tqi_view *to, void *unused);
 
 /* ------------------------------------------------------------------------------------------------ events */
 
@@ -176,6 +185,8 @@ void tqi_ctl_events_gather(tqi_controller *ctl);
 /* ------------------------------------------------------------------------------------------------ the controller */
 
 typedef struct tqi_ctl_owner_wait tqi_ctl_owner_wait;
+typedef struct tqi_ctl_snapshot tqi_ctl_snapshot;
+typedef struct tqi_ctl_restore tqi_ctl_restore;
 
 struct tqi_controller {
     uv_loop_t *loop;
@@ -199,6 +210,9 @@ struct tqi_controller {
     tqi_ctl_owner *owners; /* by name */
     tqi_ctl_owner_wait *owner_waits;
     tqi_ctl_events events;
+    tqi_ctl_snapshot *snapshots; /* open ones */
+    tqi_ctl_restore *restores;   /* in the making */
+    uint64_t last_snapshot;      /* number of a snapshot or restore */
     tqi_buf endpoint;
     void (*closed)(void *arg);
     void *closed_arg;

@@ -41,7 +41,16 @@
     X(36, SYSTEM_STATUS, system_status, SystemStatus, system_status_reply, SystemStatusReply,      \
       AGAIN)                                                                                       \
     X(37, EVENTS, events, Events, events_reply, EventsReply, AGAIN)                                \
-    X(38, SYSTEM_CONFIG, system_config, SystemConfig, system_config_reply, SystemConfigReply, AGAIN)
+    X(38, SYSTEM_CONFIG, system_config, SystemConfig, system_config_reply, SystemConfigReply,      \
+      AGAIN)                                                                                       \
+    X(39, SNAPSHOT, snapshot, Snapshot, snapshot_reply, SnapshotReply, KEEP)                       \
+    X(40, SNAPSHOT_READ, snapshot_read, SnapshotRead, snapshot_read_reply, SnapshotReadReply,      \
+      AGAIN)                                                                                       \
+    X(41, SNAPSHOT_CLOSE, snapshot_close, SnapshotClose, empty, Empty, KEEP)                       \
+    X(42, RESTORE_PART, restore_part, RestorePart, restore_part_reply, RestorePartReply, KEEP)     \
+    X(43, RESTORE_COMMIT, restore_commit, RestoreCommit, restore_commit_reply, RestoreCommitReply, \
+      KEEP)                                                                                        \
+    X(44, RESTORE_DROP, restore_drop, RestoreDrop, empty, Empty, KEEP)
 
 #define TQI_UNIT_METHODS(X)                                                                    \
     X(64, UNIT_MAP, unit_map, UnitMap, unit_map_reply, UnitMapReply, AGAIN)                    \

@@ -1,0 +1,41 @@
+/*
+ * parts.h - a snapshot as packed parts (SnapshotPart): what is kept between requests, and what is in the state file of a
+ * checkpoint.
+ */
+#ifndef TQI_CONTROLLER_PARTS_H
+#define TQI_CONTROLLER_PARTS_H
+
+#include "controller/convert.h"
+#include "meta/snapshot.h"
+
+/* Zero-initialise. */
+typedef struct tqi_ctl_parts {
+    ProtobufCBinaryData *parts;
+    size_t n;
+    size_t capacity;
+    uint64_t samples; /* taken */
+} tqi_ctl_parts;
+
+/* Appends a copy. */
+int tqi_ctl_parts_add(tqi_ctl_parts *parts, const uint8_t *bytes, size_t size, tq_error *err);
+/* Takes all partitions, or the one that `only` ("" = all) names. */
+int tqi_ctl_parts_take(tqi_meta *meta, const char *only, tqi_ctl_parts *parts, tq_error *err);
+void tqi_ctl_parts_fini(tqi_ctl_parts *parts);
+
+/* Parts as the table takes them.  Zero-initialise. */
+typedef struct tqi_ctl_reading {
+    bool strange; /* set before: blocks are of another epoch, none of them is here */
+    tqi_snap_partition *partitions;
+    size_t n_partitions;
+    tqi_conv conv;
+    Tq__SnapshotPart **messages;
+    size_t n_messages;
+    tqi_snap_rows *rows;
+    size_t n_rows;
+} tqi_ctl_reading;
+
+/* Decodes and checks; the parts must outlive it. */
+int tqi_ctl_parts_read(const tqi_ctl_parts *parts, tqi_ctl_reading *reading, tq_error *err);
+void tqi_ctl_reading_fini(tqi_ctl_reading *reading);
+
+#endif

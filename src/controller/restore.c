@@ -1,0 +1,133 @@
+/*
+ * restore.c - putting a snapshot back: its parts are kept as they come, checked and put into the table by the commit.
+ */
+#include <stdlib.h>
+
+#include "controller/internal.h"
+#include "controller/parts.h"
+
+struct tqi_ctl_restore {
+    uint64_t id;
+    const tqi_ctl_session *session;
+    tqi_ctl_parts parts;
+    tqi_ctl_restore *prev, *next;
+};
+
+static void restore_end(tqi_controller *ctl, tqi_ctl_restore *restore)
+{
+    DL_DELETE(ctl->restores, restore);
+    tqi_ctl_parts_fini(&restore->parts);
+    free(restore);
+}
+
+void tqi_ctl_restores_leave(tqi_controller *ctl, const tqi_ctl_session *session)
+{
+    tqi_ctl_restore *restore = NULL;
+    tqi_ctl_restore *next = NULL;
+    DL_FOREACH_SAFE (ctl->restores, restore, next) {
+        if (restore->session == session) {
+            restore_end(ctl, restore);
+        }
+    }
+}
+
+void tqi_ctl_restores_free(tqi_controller *ctl)
+{
+    while (ctl->restores) {
+        restore_end(ctl, ctl->restores);
+    }
+}
+
+static tqi_ctl_restore *restore_find(tqi_controller *ctl, const tqi_request *request, uint64_t id)
+{
+    tqi_ctl_restore *restore = NULL;
+    DL_SEARCH_SCALAR(ctl->restores, restore, id, id);
+    return restore && restore->session == tqi_ctl_session_of(request) ? restore : NULL;
+}
+
+static int restore_unknown(uint64_t id, tq_error *err)
+{
+    return tqi_error_set(err, TQ_EINVAL, "this session has no restore %llu",
+                         (unsigned long long)id);
+}
+
+int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_request *request, const Tq__RestorePart *msg,
+                            tq_error *err)
+{
+    Tq__RestorePartReply reply = TQ__RESTORE_PART_REPLY__INIT;
+    tqi_ctl_restore *restore = msg->id ? restore_find(ctl, request, msg->id) : NULL;
+    if (msg->id && !restore) {
+        return restore_unknown(msg->id, err);
+    }
+    if (!restore) {
+        restore = calloc(1, sizeof(*restore));
+        if (!restore) {
+            return tqi_error_nomem(err, "a restore");
+        }
+        restore->id = ++ctl->last_snapshot;
+        restore->session = tqi_ctl_session_of(request);
+        DL_APPEND(ctl->restores, restore);
+    }
+    int rc = msg->part.len ? tqi_ctl_parts_add(&restore->parts, msg->part.data, msg->part.len, err)
+                           : TQ_OK; /* of an empty table */
+    if (rc) {
+        if (!msg->id) {
+            restore_end(ctl, restore);
+        }
+        return rc;
+    }
+    reply.id = restore->id;
+    tqi_ctl_reply(request, &reply.base);
+    return TQ_OK;
+}
+
+int tqi_ctl_on_restore_drop(tqi_controller *ctl, tqi_request *request, const Tq__RestoreDrop *msg,
+                            tq_error *err)
+{
+    tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
+    (void)err;
+    if (restore) {
+        restore_end(ctl, restore);
+    }
+    tqi_ctl_reply_empty(request);
+    return TQ_OK;
+}
+
+/* ------------------------------------------------------------------------------------------------ commit */
+
+int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_request *request,
+                              const Tq__RestoreCommit *msg, tq_error *err)
+{
+    Tq__RestoreCommitReply reply = TQ__RESTORE_COMMIT_REPLY__INIT;
+    tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
+    tqi_ctl_reading reading = {.strange = msg->relink && msg->epoch != tqi_meta_epoch(ctl->meta)};
+    tqi_restored done = {0};
+    if (!restore) {
+        return restore_unknown(msg->id, err);
+    }
+    int rc = tqi_ctl_parts_read(&restore->parts, &reading, err);
+    if (rc == TQ_OK) {
+        tqi_restore ask = {.partitions = reading.partitions,
+                           .n = reading.n_partitions,
+                           .partial = msg->partial,
+                           .relink = msg->relink,
+                           .session = tqi_ctl_session_number(request),
+                           .moved = tqi_ctl_claims_move};
+        rc = tqi_meta_restore(ctl->meta, &ask, &done, err);
+    }
+    if (rc == TQ_OK) {
+        tqi_ctl_event_add(ctl,
+                          &(tqi_ctl_happened){.kind = "load",
+                                              .session = tqi_ctl_session_name(request),
+                                              .partition = msg->partial && reading.n_partitions == 1
+                                                               ? reading.partitions[0].name
+                                                               : NULL,
+                                              .samples = (uint32_t)done.samples});
+        reply.samples = done.samples;
+        reply.lost = done.lost;
+        tqi_ctl_reply(request, &reply.base);
+    }
+    tqi_ctl_reading_fini(&reading);
+    restore_end(ctl, restore);
+    return rc;
+}
