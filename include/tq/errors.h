@@ -43,7 +43,8 @@ extern "C" {
     X(TQ_ECLOSED, -26, ClosedError, RuntimeError, "client is closed")                      \
     X(TQ_EUNSUPPORTED, -27, UnsupportedError, RuntimeError, "not supported")               \
     X(TQ_EIO, -28, InputOutputError, OSError, "system call failed")                        \
-    X(TQ_EINTERNAL, -29, InternalError, RuntimeError, "internal error")
+    X(TQ_EINTERNAL, -29, InternalError, RuntimeError, "internal error")                    \
+    X(TQ_ECHECKPOINT, -30, CheckpointError, ValueError, "checkpoint is incomplete or was altered")
 
 /** The codes. */
 enum tq_code {

@@ -455,6 +455,38 @@ typedef struct tq_event {
  * passes (then none).  Result: tq_op_events. */
 TQ_API int tq_events(tq_op *op, uint64_t since, uint32_t limit, bool wait);
 
+/* ------------------------------------------------------------------------------------------------ checkpoints */
+
+/** What to save. */
+typedef struct tq_save_args {
+    const char *path;      /**< Directory; it is made, or replaces a former checkpoint. */
+    const char *partition; /**< Only this partition; NULL: all. TQ_EPARTITION. */
+    bool state_only; /**< Without the data: loaded cells are linked to blocks that still live. */
+    const char *metadata; /**< A JSON object for whoever loads it; NULL: {}. */
+} tq_save_args;
+
+/** What was saved or loaded.  Result of the two calls below, by tq_op_checkpoint. */
+typedef struct tq_checkpoint {
+    uint64_t samples;     /**< Rows. */
+    uint64_t partitions;  /**< How many. */
+    uint64_t blocks;      /**< Pieces of storage. */
+    uint64_t bytes;       /**< Of data, in the checkpoint. */
+    uint64_t lost;        /**< Loading: cells whose data is not there any more. */
+    bool storage_saved;   /**< The data is in it. */
+    const char *metadata; /**< The JSON object that was saved with it. */
+} tq_checkpoint;
+
+/** Saves the table as it is at one instant, with its data, while others go on.  The directory appears whole, or not at
+ * all: a former checkpoint stays until then.  It is complete and on disk when the op is done.  The op has no deadline
+ * unless one is set; its steps have the client's.  TQ_EEXIST for a directory that is no checkpoint, TQ_EIO.  Result:
+ * tq_op_checkpoint. */
+TQ_API int tq_save(tq_op *op, const tq_save_args *args);
+/** Replaces the table by that of a checkpoint (or, when it has one partition only, that partition), all or nothing; data
+ * is written into the storage there is now, however many units it has.  TQ_ECHECKPOINT tells what is missing or was
+ * altered, TQ_EFULL that there is no room; the table is as it was then.  Metadata from before is refused from then on
+ * (TQ_ECLEARED); claims that wait get the samples that are ready.  Deadline and result as of tq_save. */
+TQ_API int tq_load(tq_op *op, const char *path);
+
 /* ------------------------------------------------------------------------------------------------ results */
 
 /* Results belong to the op and are valid until it is used again or freed; those that are counted may be held. */
@@ -465,7 +497,10 @@ TQ_API uint64_t tq_op_count(const tq_op *op);              /**< Count. */
 TQ_API const tq_progress *tq_op_progress(const tq_op *op); /**< Progress, or NULL. */
 /** Names, n of them. */
 TQ_API const char *const *tq_op_names(const tq_op *op, size_t *n);
-TQ_API const tq_system_status *tq_op_status(const tq_op *op); /**< Status, or NULL. */
+TQ_API const tq_system_status *tq_op_status(const tq_op *op);  /**< Status, or NULL. */
+TQ_API const tq_checkpoint *tq_op_checkpoint(const tq_op *op); /**< Checkpoint, or NULL. */
+/** Bytes of data that a save or load has moved so far, of *total (may be NULL); at any time, from any thread. */
+TQ_API uint64_t tq_op_moved(const tq_op *op, uint64_t *total);
 /** Events, n of them; *next is the `since` of the next call. */
 TQ_API const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next);
 

@@ -22,6 +22,8 @@ from ._api import (
     async_kv_clear,
     async_kv_list,
     async_kv_put,
+    async_load_checkpoint,
+    async_save_checkpoint,
     close,
     get_client,
     get_metrics_endpoint,
@@ -32,6 +34,8 @@ from ._api import (
     kv_clear,
     kv_list,
     kv_put,
+    load_checkpoint,
+    save_checkpoint,
 )
 from ._core import version as __version__
 from .client import AsyncTransferQueueClient, TransferQueueClient
@@ -84,6 +88,8 @@ __all__ = [
     "async_kv_clear",
     "async_kv_list",
     "async_kv_put",
+    "async_load_checkpoint",
+    "async_save_checkpoint",
     "close",
     "get_client",
     "get_metrics_endpoint",
@@ -94,6 +100,8 @@ __all__ = [
     "kv_clear",
     "kv_list",
     "kv_put",
+    "load_checkpoint",
+    "save_checkpoint",
 ]
 
 _STREAMING = ("StreamingDataLoader", "StreamingDataset")

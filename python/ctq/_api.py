@@ -297,6 +297,41 @@ def _kv_clear(keys: list[str] | str, partition_id: str) -> Steps[None]:
     yield from _client()._kv_clear(keys, partition_id)
 
 
+def _save_checkpoint(
+    checkpoint_dir: str | os.PathLike[str],
+    *,
+    include_storage: bool = True,
+    metadata: Mapping[str, Any] | None = None,
+    partition_id: str | None = None,
+) -> Steps[None]:
+    """Save the system's state as a directory, which appears whole or not at all; a former one is replaced.
+
+    `metadata` is a map for whoever loads it, kept in metadata.json.  Only one partition is saved when
+    `partition_id` is given.  `include_storage=False` leaves out data that outlives the system by itself; what
+    is kept in the memory of storage units is always saved.
+    """
+    client = get_client()
+    if not include_storage and client.config["backend"]["storage_backend"] == "SimpleStorage":
+        logger.warning(
+            "include_storage=False: SimpleStorage keeps data in memory only, so it is saved all the same"
+        )
+        include_storage = True
+    yield from client._save_checkpoint(
+        checkpoint_dir, include_storage, metadata, partition_id=partition_id
+    )
+
+
+def _load_checkpoint(checkpoint_dir: str | os.PathLike[str]) -> Steps[None]:
+    """Replace the system's state by a checkpoint's (or, when it has one partition only, that partition).
+
+    All or nothing: FileNotFoundError without one, CheckpointError when it is incomplete or was altered,
+    StorageFullError when there is no room for its data.
+    """
+    yield from get_client()._load_checkpoint(checkpoint_dir)
+
+
+save_checkpoint, async_save_checkpoint = twins(_save_checkpoint)
+load_checkpoint, async_load_checkpoint = twins(_load_checkpoint)
 kv_put, async_kv_put = twins(_kv_put)
 kv_batch_put, async_kv_batch_put = twins(_kv_batch_put)
 kv_batch_get, async_kv_batch_get = twins(_kv_batch_get)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._calls import Steps, twins
 from ._columns import encode_tags, tags_of
 from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
+from .checkpoint import Checkpoints
 from .config import Config, defaults, merge, of_map
 from .encoding import Decoder, Encoder
 from .errors import (
@@ -49,7 +50,7 @@ logger = logging.getLogger("ctq")
 Parser = Callable[[Any], Any]
 
 
-class TransferQueueClient:
+class TransferQueueClient(Checkpoints):
     """A connection to a system; usable from any number of threads and event loops, and after a fork.
 
     `get_client()` gives the one that `init()` made.

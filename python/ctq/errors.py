@@ -10,6 +10,7 @@ from __future__ import annotations
 from ._core import (
     AuthenticationError,
     CanceledError,
+    CheckpointError,
     ClaimSizeError,
     ClearedError,
     ClosedError,
@@ -49,6 +50,7 @@ class SerializationError(TransferQueueError, TypeError):
 __all__ = [
     "AuthenticationError",
     "CanceledError",
+    "CheckpointError",
     "ClaimSizeError",
     "ClearedError",
     "ClosedError",

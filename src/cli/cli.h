@@ -39,6 +39,8 @@ int cli_ls(cli_options *options);
 int cli_get(cli_options *options);
 int cli_clear(cli_options *options);
 int cli_events(cli_options *options);
+int cli_save(cli_options *options);
+int cli_load(cli_options *options);
 int cli_serve(cli_options *options);
 
 /* A connection to the system and one op on it.  Exits with a message when there is none. */

@@ -21,6 +21,8 @@ static const cli_command cli_commands[] = {
     {"clear", "PARTITION [KEY | @INDEX]... | --all", "clear samples, or the whole partition",
      cli_clear},
     {"events", "[--follow] [--all]", "what happened lately", cli_events},
+    {"save", "DIR [PARTITION]", "save a checkpoint of the system, or of one partition", cli_save},
+    {"load", "DIR", "replace the state of the system by a checkpoint", cli_load},
     {"serve", "[TQD OPTIONS]", "run a system here until interrupted (tqd all-in-one)", cli_serve},
 };
 
@@ -34,6 +36,9 @@ static const char cli_doc[] =
     "  clear PARTITION [KEY | @INDEX]...       clear samples\n"
     "  clear PARTITION --all                   clear the whole partition\n"
     "  events                                  what happened lately\n"
+    "  save DIR [PARTITION]                    save a checkpoint of the system, or of one "
+    "partition\n"
+    "  load DIR                                replace the state of the system by a checkpoint\n"
     "  serve                                   run a system here until interrupted; options as in "
     "tqd --help\n"
     "\n"

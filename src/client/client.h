@@ -29,6 +29,7 @@
 typedef struct tqi_runtime tqi_runtime;
 typedef struct tqi_task tqi_task;
 typedef struct tqi_collector tqi_collector;
+typedef struct tqi_side_job tqi_side_job;
 
 /* --------------------------------------------------------------------------------------- client */
 
@@ -113,7 +114,8 @@ struct tqi_runtime {
     tq_manager_host host;
     tqi_manager_internal internal;
     tqi_collector *collector;
-    char *manager_config; /* what the manager was opened with */
+    tqi_side_job *side_jobs; /* checkpoint.h: at the manager */
+    char *manager_config;    /* what the manager was opened with */
 };
 
 /* Starts a runtime for the client; with the client's lock held. */
@@ -185,6 +187,9 @@ struct tq_op {
     const tq_event *events;
     size_t n_events;
     uint64_t next_event;
+    const tq_checkpoint *checkpoint;
+    _Atomic uint64_t moved; /* bytes; any thread */
+    _Atomic uint64_t to_move;
 };
 
 /* ---------------------------------------------------------------------------------------- tasks */

@@ -5,6 +5,7 @@
  * All on the loop thread.  Requests of the manager are counted in rt->host_calls, work in
  * rt->works: the runtime stops only when none is left.  The ends of jobs belong to put.c and get.c.
  */
+#include "client/checkpoint.h"
 #include "client/client.h"
 #include "client/jobs.h"
 
@@ -262,14 +263,39 @@ static int host_work(tq_manager_host *host, void (*work)(void *arg), void (*done
     return TQ_OK;
 }
 
+/* ---------------------------------------------------------------------------- the ends of jobs */
+
+static void host_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err,
+                            const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
+                            uint32_t n_extents)
+{
+    tqi_side_job *side = tqi_side_job_end(host_runtime(host), job);
+    if (side) {
+        side->put(side, err, blocks, n_blocks, extents, n_extents);
+    } else {
+        tqi_put_finish(host, job, err, blocks, n_blocks, extents, n_extents);
+    }
+}
+
+static void host_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
+                            const uint32_t *gone, uint32_t n_gone)
+{
+    tqi_side_job *side = tqi_side_job_end(host_runtime(host), job);
+    if (side) {
+        side->got(side, err, gone, n_gone);
+    } else {
+        tqi_get_finish(host, job, err, gone, n_gone);
+    }
+}
+
 void tqi_host_init(tqi_runtime *rt)
 {
     rt->host.abi = TQ_MANAGER_ABI;
     rt->host.lease = host_lease;
     rt->host.abandon = host_abandon;
     rt->host.owners = host_owners;
-    rt->host.put_finish = tqi_put_finish;
-    rt->host.get_finish = tqi_get_finish;
+    rt->host.put_finish = host_put_finish;
+    rt->host.get_finish = host_get_finish;
     rt->host.work = host_work;
     rt->host.internal = &rt->internal;
 }

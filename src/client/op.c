@@ -73,6 +73,7 @@ static void op_clear(tq_op *op)
     op->events = NULL;
     op->n_events = 0;
     op->next_event = 0;
+    op->checkpoint = NULL;
     op->error.code = TQ_OK;
     op->error.message[0] = 0;
 }

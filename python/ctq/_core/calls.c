@@ -317,6 +317,41 @@ static PyObject *call_events(core_client *self, PyObject *args, PyObject *kwargs
     START(op, true, tq_events(op->op, since, limit, wait));
 }
 
+static PyObject *call_save(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path", "partition", "state_only", "metadata", "timeout", NULL};
+    tq_save_args save = {0};
+    int state_only = 0;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zpzd:save", names, &save.path,
+                                     &save.partition, &state_only, &save.metadata, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_CHECKPOINT, timeout);
+    if (!op) {
+        return NULL;
+    }
+    save.state_only = state_only;
+    START(op, true, tq_save(op->op, &save));
+}
+
+static PyObject *call_load(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"path", "timeout", NULL};
+    const char *path;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|d:load", names, &path, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_CHECKPOINT, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_load(op->op, path));
+}
+
 #define CALL(name, function, signature, text)                                        \
     {                                                                                \
         name, (PyCFunction)(void (*)(void))(function), METH_VARARGS | METH_KEYWORDS, \
@@ -367,6 +402,9 @@ PyMethodDef core_client_calls[] = {
          "Samples with keys, with their tags.  Gives a Meta."),
     CALL("retrieve_keys", call_retrieve_keys, "partition, indexes, timeout=0.0",
          "Keys of samples.  Gives a list, '' for none."),
+    CALL("save", call_save, "path, partition=None, state_only=False, metadata=None, timeout=0.0",
+         "Save a checkpoint.  Gives a dict."),
+    CALL("load", call_load, "path, timeout=0.0", "Load a checkpoint.  Gives a dict."),
     CALL("status", call_status, "timeout=0.0", "State of the system.  Gives a dict."),
     CALL("events", call_events, "since=0, limit=0, wait=False, timeout=0.0",
          "What happened.  Gives (list of dicts, `since` of the next call)."),

@@ -112,7 +112,8 @@ typedef enum core_result {
     CORE_GIVES_PROGRESS,
     CORE_GIVES_NAMES,
     CORE_GIVES_STATUS,
-    CORE_GIVES_EVENTS
+    CORE_GIVES_EVENTS,
+    CORE_GIVES_CHECKPOINT
 } core_result;
 
 struct core_queue;
@@ -209,6 +210,7 @@ PyObject *core_progress(core_state *state, const tq_progress *progress);
 PyObject *core_names(const char *const *names, size_t n);
 PyObject *core_status(const tq_system_status *status);
 PyObject *core_events(const tq_event *events, size_t n, uint64_t next);
+PyObject *core_checkpoint(const tq_checkpoint *checkpoint);
 /* A tuple of integers. */
 PyObject *core_shape(const uint64_t *shape, uint32_t ndim);
 /* UTF-8 as str, whatever is in it; None for NULL. */

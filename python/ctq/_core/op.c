@@ -199,6 +199,8 @@ PyObject *core_op_result(core_op *op)
     }
     case CORE_GIVES_STATUS:
         return core_status(tq_op_status(op->op));
+    case CORE_GIVES_CHECKPOINT:
+        return core_checkpoint(tq_op_checkpoint(op->op));
     case CORE_GIVES_EVENTS: {
         uint64_t next;
         const tq_event *events = tq_op_events(op->op, &n, &next);

@@ -193,3 +193,13 @@ PyObject *core_events(const tq_event *events, size_t n, uint64_t next)
     }
     return result;
 }
+
+PyObject *core_checkpoint(const tq_checkpoint *checkpoint)
+{
+    return Py_BuildValue(
+        "{sK sK sK sK sK sN ss}", "samples", (unsigned long long)checkpoint->samples, "partitions",
+        (unsigned long long)checkpoint->partitions, "blocks",
+        (unsigned long long)checkpoint->blocks, "bytes", (unsigned long long)checkpoint->bytes,
+        "lost", (unsigned long long)checkpoint->lost, "storage_saved",
+        PyBool_FromLong(checkpoint->storage_saved), "metadata", checkpoint->metadata);
+}

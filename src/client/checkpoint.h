@@ -1,0 +1,65 @@
+/*
+ * checkpoint.h - what saving (save.c) and loading (load.c) share: steps, the blocks of a checkpoint, and jobs of the
+ * storage manager that are no put or get of a user.
+ *
+ * A step is a request, a job of the manager or work in the thread pool; a task has one at a time.  Cancelling takes
+ * effect between steps.  A step has the client's timeout; the operation as a whole has a deadline only if its user set
+ * one, for it takes as long as there is data.
+ */
+#ifndef TQI_CLIENT_CHECKPOINT_H
+#define TQI_CLIENT_CHECKPOINT_H
+
+#include "client/checkpoint_files.h"
+#include "client/client.h"
+
+/* A block is in a checkpoint once. */
+typedef struct tqi_ckpt_block tqi_ckpt_block;
+/* Zero-initialise. */
+typedef struct tqi_ckpt_blocks {
+    tqi_region region;
+    tqi_ckpt_block *by_id; /* hash */
+    tqi_ckpt_block *first, *last;
+    uint64_t n;
+    uint64_t bytes;
+} tqi_ckpt_blocks;
+
+struct tqi_ckpt_block {
+    tqi_ckpt_block *next;
+    tq_block from;      /* as saved; owner and locator matter to the saver only */
+    tq_block to;        /* where it is now; loading */
+    uint64_t shift;     /* of its bytes in `to` */
+    uint64_t partition; /* number of its partition */
+};
+
+/* Adds the blocks of a part that are not known yet. TQ_ECHECKPOINT for one that contradicts an earlier one. */
+int tqi_ckpt_collect(tqi_ckpt_blocks *blocks, const Tq__SnapshotPart *part, uint64_t partition,
+                     tq_error *err);
+tqi_ckpt_block *tqi_ckpt_find(const tqi_ckpt_blocks *blocks, uint64_t id);
+void tqi_ckpt_blocks_fini(tqi_ckpt_blocks *blocks);
+
+/* A job at the storage manager that is not of a put or get: host.c hands its end to `ended`. */
+struct tqi_side_job {
+    tqi_side_job *prev, *next; /* runtime->side_jobs */
+    const void *job;
+    void (*got)(tqi_side_job *side, const tq_error *err, const uint32_t *gone, uint32_t n_gone);
+    void (*put)(tqi_side_job *side, const tq_error *err, const tq_block *blocks, uint32_t n_blocks,
+                const tq_extent *extents, uint32_t n_extents);
+};
+
+void tqi_side_job_begin(tqi_runtime *rt, tqi_side_job *side);
+/* The side job of a job, taken off the list; NULL: it is a user's. */
+tqi_side_job *tqi_side_job_end(tqi_runtime *rt, const void *job);
+
+/* Deadline of a step that begins now. */
+uint64_t tqi_ckpt_step_deadline(const tqi_task *task);
+/* A request with the deadline of a step. */
+int tqi_ckpt_call(tqi_task *task, uint16_t kind, const ProtobufCMessage *message,
+                  void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err);
+/* The task's deadline, or its cancel: TQ_OK, or why it may not go on. */
+int tqi_ckpt_go_on(const tqi_task *task, tq_error *err);
+/* Makes the task of a checkpoint's operation; NULL with *code set. */
+tqi_task *tqi_ckpt_make(tq_op *op, const tqi_task_type *type, int *code);
+/* Its result. */
+int tqi_ckpt_result(tq_op *op, const tq_checkpoint *result, const char *metadata, tq_error *err);
+
+#endif

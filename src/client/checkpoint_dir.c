@@ -1,0 +1,302 @@
+/*
+ * checkpoint_dir.c - see checkpoint_dir.h.
+ */
+#include "client/checkpoint_dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+#define DIR_DEPTH 16 /* directories that are open at once while one is removed */
+
+static int dir_errno(tq_error *err, const char *what, const char *path)
+{
+    int code = errno;
+    return tqi_error_set(err, TQ_EIO, "checkpoint: %s %s: %s", what, path, strerror(code));
+}
+
+static int dir_remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path);
+}
+
+/* Removes a directory with all that is in it; what is left is said in the log. */
+static void dir_remove(const char *path)
+{
+    if (nftw(path, dir_remove_one, DIR_DEPTH, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT) {
+        tqi_log(TQI_WARN, "checkpoint", "%s could not be removed: %s", path, strerror(errno));
+    }
+}
+
+static char *dir_text(const char *path, const char *suffix)
+{
+    char *text = NULL;
+    return asprintf(&text, "%s%s", path, suffix) < 0 ? NULL : text;
+}
+
+/* The path without slashes at its end. */
+static char *dir_trim(const char *path)
+{
+    char *copy = strdup(path);
+    size_t size = copy ? strlen(copy) : 0;
+    while (size > 1 && copy[size - 1] == '/') {
+        copy[--size] = 0;
+    }
+    return copy;
+}
+
+/* The directory that the path lies in. */
+static char *dir_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash) {
+        return strdup(".");
+    }
+    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+}
+
+static int dir_make_parents(const char *parent, tq_error *err)
+{
+    char *copy = strdup(parent);
+    int code = copy ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
+    char *slash = copy;
+    while (code == TQ_OK && slash) {
+        slash = strchr(slash + 1, '/');
+        if (slash) {
+            *slash = 0;
+        }
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
+            code = dir_errno(err, "making", copy);
+        }
+        if (slash) {
+            *slash = '/';
+        }
+    }
+    free(copy);
+    return code;
+}
+
+/* Only a checkpoint, or an empty directory, may be replaced. */
+static int dir_check_place(const char *path, tq_error *err)
+{
+    struct stat st;
+    const struct dirent *entry;
+    bool empty = true;
+    bool known = false;
+    DIR *dir;
+
+    if (lstat(path, &st) != 0) {
+        return errno == ENOENT ? TQ_OK : dir_errno(err, "looking at", path);
+    }
+    dir = S_ISDIR(st.st_mode) ? opendir(path) : NULL;
+    if (!dir) {
+        return tqi_error_set(err, TQ_EEXIST, "checkpoint: %s is there and no directory", path);
+    }
+    while ((entry = readdir(dir))) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            empty = false;
+            known = known || strcmp(entry->d_name, "metadata.json") == 0;
+        }
+    }
+    closedir(dir);
+    return empty || known
+               ? TQ_OK
+               : tqi_error_set(err, TQ_EEXIST,
+                               "checkpoint: directory %s has files that are not a checkpoint's",
+                               path);
+}
+
+/* Puts back a former checkpoint whose successor did not come. */
+static void dir_recover(const char *path)
+{
+    char *old = dir_text(path, ".old");
+    if (old && access(path, F_OK) != 0 && access(old, F_OK) == 0 && rename(old, path) == 0) {
+        tqi_log(TQI_WARN, "checkpoint", "%s was being replaced: the former one is back", path);
+    }
+    free(old);
+}
+
+/* Removes what writers that died have left: nobody holds its lock. */
+static void dir_remove_stale(const char *path, const char *parent)
+{
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    size_t size = strlen(name);
+    DIR *dir = opendir(parent);
+    const struct dirent *entry;
+
+    while (dir && (entry = readdir(dir))) {
+        char *stale = NULL;
+        int fd = -1;
+        if (strncmp(entry->d_name, name, size) != 0 ||
+            strncmp(entry->d_name + size, ".tmp-", 5) != 0 ||
+            asprintf(&stale, "%s/%s", parent, entry->d_name) < 0) {
+            continue;
+        }
+        fd = open(stale, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            dir_remove(stale);
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+        free(stale);
+    }
+    if (dir) {
+        closedir(dir);
+    }
+}
+
+/* Makes a directory of its own and locks it; again when somebody took it for a left one before it was locked. */
+static int dir_make_temp(tqi_ckpt_out *out, tq_error *err)
+{
+    struct stat st = {0};
+    uint64_t number;
+    for (;;) {
+        free(out->temp);
+        out->temp = NULL;
+        if (getrandom(&number, sizeof number, 0) != sizeof number ||
+            asprintf(&out->temp, "%s.tmp-%016" PRIx64, out->path, number) < 0) {
+            out->temp = NULL;
+            return tqi_error_nomem(err, "a checkpoint");
+        }
+        if (mkdir(out->temp, 0777) != 0) {
+            int code = dir_errno(err, "making", out->temp);
+            free(out->temp);
+            out->temp = NULL;
+            return code;
+        }
+        out->dir = open(out->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (out->dir < 0) {
+            return dir_errno(err, "opening", out->temp);
+        }
+        if (flock(out->dir, LOCK_EX | LOCK_NB) == 0 && fstat(out->dir, &st) == 0 &&
+            st.st_nlink > 0) {
+            return TQ_OK;
+        }
+        close(out->dir);
+        out->dir = -1;
+    }
+}
+
+int tqi_ckpt_dir_make(tqi_ckpt_out *out, const char *path, tq_error *err)
+{
+    char *parent;
+    int code;
+
+    out->dir = -1;
+    out->path = dir_trim(path);
+    parent = out->path ? dir_parent(out->path) : NULL;
+    if (!parent) {
+        return tqi_error_nomem(err, "a checkpoint");
+    }
+    code = dir_make_parents(parent, err);
+    if (code == TQ_OK) {
+        dir_recover(out->path);
+        code = dir_check_place(out->path, err);
+    }
+    if (code == TQ_OK) {
+        dir_remove_stale(out->path, parent);
+        code = dir_make_temp(out, err);
+    }
+    free(parent);
+    return code;
+}
+
+static int dir_sync_parent(const char *path, tq_error *err)
+{
+    char *parent = dir_parent(path);
+    int fd = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int code = fd >= 0 && fsync(fd) == 0 ? TQ_OK : dir_errno(err, "syncing the directory of", path);
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(parent);
+    return code;
+}
+
+/* For file systems that cannot exchange two names. */
+static int dir_replace(const tqi_ckpt_out *out, tq_error *err)
+{
+    char *old = dir_text(out->path, ".old");
+    int code = old ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
+    if (code == TQ_OK) {
+        dir_remove(old);
+        if (rename(out->path, old) != 0) {
+            code = dir_errno(err, "moving", out->path);
+        } else if (rename(out->temp, out->path) != 0) {
+            code = dir_errno(err, "moving", out->temp);
+            dir_recover(out->path);
+        } else {
+            code = dir_sync_parent(out->path, err);
+            dir_remove(old);
+        }
+    }
+    free(old);
+    return code;
+}
+
+int tqi_ckpt_dir_place(tqi_ckpt_out *out, tq_error *err)
+{
+    int code = fsync(out->dir) == 0 ? TQ_OK : dir_errno(err, "syncing", out->temp);
+    code = code ? code : dir_check_place(out->path, err);
+    if (code) {
+        return code;
+    }
+    if (renameat2(AT_FDCWD, out->temp, AT_FDCWD, out->path, RENAME_EXCHANGE) == 0) {
+        code = dir_sync_parent(out->path, err);
+        dir_remove(out->temp); /* the former one */
+    } else if (errno == ENOENT) {
+        code = rename(out->temp, out->path) == 0 ? dir_sync_parent(out->path, err)
+                                                 : dir_errno(err, "moving", out->temp);
+    } else {
+        code = dir_replace(out, err);
+    }
+    if (code == TQ_OK) {
+        free(out->temp);
+        out->temp = NULL;
+    }
+    return code;
+}
+
+void tqi_ckpt_dir_drop(tqi_ckpt_out *out)
+{
+    if (out->temp) {
+        dir_remove(out->temp);
+    }
+    if (out->path && out->dir >= 0) {
+        close(out->dir);
+    }
+    free(out->temp);
+    free(out->path);
+    out->temp = NULL;
+    out->path = NULL;
+    out->dir = -1;
+}
+
+int tqi_ckpt_dir_open(const char *path, int *dir, tq_error *err)
+{
+    char *trimmed = dir_trim(path);
+    int code = trimmed ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
+    if (code == TQ_OK) {
+        dir_recover(trimmed);
+        *dir = open(trimmed, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        code = *dir >= 0 ? TQ_OK : dir_errno(err, "opening", trimmed);
+    }
+    free(trimmed);
+    return code;
+}

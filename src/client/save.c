@@ -1,0 +1,524 @@
+/*
+ * save.c - saving a checkpoint: a snapshot at the controller, its blocks through the storage manager, both into files.
+ *
+ *   files made -> SNAPSHOT -> [SNAPSHOT_READ, part written]* -> [blocks read, written]* -> SNAPSHOT_CLOSE -> files placed
+ *
+ * The blocks of the snapshot stay where they are until it is closed, whatever is cleared or overwritten meanwhile.  Two
+ * buffers: one is written while the other is read into.
+ */
+#include "client/checkpoint.h"
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "client/names.h"
+
+#define SAVE_BUFFER (UINT64_C(8) << 20)
+#define SAVE_RANGES 1024u
+
+/* Bytes on their way from the store into the file. */
+typedef struct save_buffer {
+    uint8_t *bytes;
+    size_t size;
+    bool full; /* read, not written yet */
+} save_buffer;
+
+typedef struct save_task {
+    tqi_task task;
+    tqi_side_job side;
+    tq_get_job job;
+    tq_block blocks[SAVE_RANGES];
+    tq_get_range ranges[SAVE_RANGES];
+    tqi_ckpt_blocks found;
+    const tqi_ckpt_block *at; /* the next block to read */
+    uint64_t at_byte;         /* of it */
+    save_buffer buffers[2];
+    unsigned reading; /* which buffer */
+    bool in_get;
+    bool in_work;
+    char *path;
+    char *partition;
+    char *metadata; /* the file */
+    const char *user_metadata;
+    bool state_only;
+    uint64_t snapshot; /* 0: none open */
+    uint32_t part;
+    uint64_t partitions;
+    Tq__SnapshotReadReply *reply; /* its part is being written */
+    tqi_ckpt_about about;
+    tqi_ckpt_out out;
+    tq_error work_error;
+    tq_error error; /* why it fails */
+} save_task;
+
+static void save_pump(save_task *save);
+static void save_fail(save_task *save, const tq_error *err);
+
+static void save_fini(tqi_task *task)
+{
+    save_task *save = (save_task *)task;
+    tqi_ckpt_blocks_fini(&save->found);
+    free(save->buffers[0].bytes);
+    free(save->buffers[1].bytes);
+    if (save->reply) {
+        tq__snapshot_read_reply__free_unpacked(save->reply, NULL);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- the end */
+
+static void save_finish(save_task *save)
+{
+    const tq_error *err = save->error.code ? &save->error : NULL;
+    tq_checkpoint result = {.samples = save->about.samples,
+                            .partitions = save->partitions,
+                            .blocks = save->found.n,
+                            .bytes = save->state_only ? 0 : save->found.bytes,
+                            .storage_saved = !save->state_only};
+    if (!err &&
+        tqi_ckpt_result(save->task.op, &result, save->user_metadata, &save->error) != TQ_OK) {
+        err = &save->error;
+    }
+    tqi_task_finish(&save->task, err);
+}
+
+static void save_closed(tqi_task *task, tqi_answer *answer)
+{
+    (void)answer; /* if it failed, the snapshot goes with the session */
+    save_finish((save_task *)task);
+}
+
+/* Files are placed or gone: what is left is the snapshot. */
+static void save_close(save_task *save)
+{
+    Tq__SnapshotClose message;
+    tq__snapshot_close__init(&message);
+    message.id = save->snapshot;
+    save->snapshot = 0;
+    if (message.id == 0 ||
+        tqi_ckpt_call(&save->task, TQI_SNAPSHOT_CLOSE, &message.base, save_closed, NULL) != TQ_OK) {
+        save_finish(save);
+    }
+}
+
+/* Runs something in the thread pool; `done` finds its error in work_error.  The last thing that its caller does. */
+static void save_work(save_task *save, void (*work)(void *arg), void (*done)(void *arg))
+{
+    tqi_runtime *rt = save->task.rt;
+    memset(&save->work_error, 0, sizeof save->work_error);
+    save->in_work = true;
+    if (rt->host.work(&rt->host, work, done, save) != TQ_OK) {
+        work(save); /* no memory for the detour */
+        done(save);
+    }
+}
+
+static void save_work_drop(void *arg)
+{
+    tqi_ckpt_out_fini(&((save_task *)arg)->out);
+}
+
+static void save_dropped(void *arg)
+{
+    save_task *save = arg;
+    save->in_work = false;
+    save_close(save);
+}
+
+/* Fails when nothing of it is under way any more. */
+static void save_fail(save_task *save, const tq_error *err)
+{
+    if (!save->error.code) {
+        save->error = *err;
+    }
+    if (!save->in_get && !save->in_work) {
+        save_work(save, save_work_drop, save_dropped);
+    }
+}
+
+/* Whether it may take its next step; else it fails. */
+static bool save_goes_on(save_task *save)
+{
+    tq_error err = {0};
+    if (save->error.code) {
+        save_fail(save, &save->error);
+        return false;
+    }
+    if (tqi_ckpt_go_on(&save->task, &err) != TQ_OK) {
+        save_fail(save, &err);
+        return false;
+    }
+    return true;
+}
+
+static bool save_worked(save_task *save)
+{
+    save->in_work = false;
+    if (save->work_error.code) {
+        save_fail(save, &save->work_error);
+        return false;
+    }
+    return save_goes_on(save);
+}
+
+static void save_work_commit(void *arg)
+{
+    save_task *save = arg;
+    tqi_ckpt_out_commit(&save->out, &save->about, save->metadata, &save->work_error);
+    tqi_ckpt_out_fini(&save->out);
+}
+
+static void save_committed(void *arg)
+{
+    save_task *save = arg;
+    save->in_work = false;
+    save->error = save->work_error;
+    save_close(save);
+}
+
+/* ---------------------------------------------------------------------------------------- blocks */
+
+static void save_work_write(void *arg)
+{
+    save_task *save = arg;
+    save_buffer *buffer = &save->buffers[!save->reading];
+    if (tqi_ckpt_write(&save->out.data, buffer->bytes, buffer->size, &save->work_error) == TQ_OK &&
+        save->task.op) {
+        atomic_fetch_add(&save->task.op->moved, buffer->size);
+    }
+}
+
+static void save_written(void *arg)
+{
+    save_task *save = arg;
+    save->buffers[!save->reading].full = false;
+    if (save_worked(save)) {
+        save_pump(save);
+    }
+}
+
+static void save_got(tqi_side_job *side, const tq_error *err, const uint32_t *gone, uint32_t n_gone)
+{
+    save_task *save = (save_task *)(void *)((char *)side - offsetof(save_task, side));
+    tq_error lost = {0};
+    save->in_get = false;
+    if (err && err->code) {
+        save_fail(save, err);
+    } else if (n_gone > 0) {
+        tqi_error_set(&lost, TQ_ELOST,
+                      "checkpoint: %u blocks of storage '%s' are not there any more", n_gone,
+                      save->blocks[gone[0]].owner);
+        save_fail(save, &lost);
+    } else {
+        save->buffers[save->reading].full = true;
+        if (save_goes_on(save)) {
+            save_pump(save);
+        }
+    }
+}
+
+/* Fills the job with as many bytes as fit into the buffer; false when there are none left. */
+static bool save_plan(save_task *save, save_buffer *buffer)
+{
+    uint32_t n_blocks = 0;
+    uint32_t n = 0;
+    buffer->size = 0;
+    while (save->at && n < SAVE_RANGES && buffer->size < SAVE_BUFFER) {
+        uint64_t left = save->at->from.size - save->at_byte;
+        uint64_t room = SAVE_BUFFER - buffer->size;
+        uint64_t size = left < room ? left : room;
+        if (size > 0) {
+            save->blocks[n_blocks] = save->at->from;
+            save->ranges[n++] = (tq_get_range){.block = n_blocks++,
+                                               .offset = save->at_byte,
+                                               .size = size,
+                                               .dest = buffer->bytes + buffer->size};
+        }
+        buffer->size += size;
+        save->at_byte += size;
+        if (save->at_byte == save->at->from.size) {
+            save->at = save->at->next;
+            save->at_byte = 0;
+        }
+    }
+    save->job = (tq_get_job){.blocks = save->blocks,
+                             .n_blocks = n_blocks,
+                             .ranges = save->ranges,
+                             .n_ranges = n,
+                             .deadline_ns = tqi_ckpt_step_deadline(&save->task)};
+    return n > 0;
+}
+
+static void save_read(save_task *save)
+{
+    tqi_runtime *rt = save->task.rt;
+    save->side.job = &save->job;
+    save->side.got = save_got;
+    save->in_get = true;
+    tqi_side_job_begin(rt, &save->side);
+    rt->manager->get(rt->manager_state, &save->job);
+}
+
+/* Keeps one buffer being written and the other being read into.  Whatever is started may have ended, and with it the
+ * task, when the starting call returns: it is the last thing here. */
+static void save_pump(save_task *save)
+{
+    bool write = !save->in_work && !save->in_get && save->buffers[save->reading].full;
+    if (write) {
+        save->reading = !save->reading;
+        save->in_work = true; /* from here on, so that an end of the read waits for it */
+    }
+    if (!save->in_get && !save->buffers[save->reading].full) {
+        if (save_plan(save, &save->buffers[save->reading])) {
+            save_read(save);
+        } else if (!save->in_work) {
+            save_work(save, save_work_commit, save_committed);
+        }
+    }
+    if (write) {
+        save_work(save, save_work_write, save_written);
+    }
+}
+
+static void save_begin_blocks(save_task *save)
+{
+    tq_error err = {0};
+    save->at = save->state_only ? NULL : save->found.first;
+    if (save->at && save->found.bytes > 0 &&
+        tqi_runtime_check_manager(save->task.rt, "save", &err) != TQ_OK) {
+        save_fail(save, &err);
+        return;
+    }
+    for (int i = 0; i < 2 && save->at; i++) {
+        save->buffers[i].bytes = malloc(SAVE_BUFFER);
+        if (!save->buffers[i].bytes) {
+            tqi_error_nomem(&err, "a checkpoint");
+            save_fail(save, &err);
+            return;
+        }
+    }
+    atomic_store(&save->task.op->to_move, save->state_only ? 0 : save->found.bytes);
+    save_pump(save);
+}
+
+/* ---------------------------------------------------------------------------------------- state */
+
+static void save_next_part(save_task *save);
+
+static void save_work_part(void *arg)
+{
+    save_task *save = arg;
+    tqi_ckpt_write_part(&save->out.state, save->reply->part.data, save->reply->part.len,
+                        &save->work_error);
+}
+
+static void save_part_written(void *arg)
+{
+    save_task *save = arg;
+    tq__snapshot_read_reply__free_unpacked(save->reply, NULL);
+    save->reply = NULL;
+    if (save_worked(save)) {
+        save->part++;
+        save_next_part(save);
+    }
+}
+
+/* Notes the blocks of a part. */
+static int save_look(save_task *save, const ProtobufCBinaryData *bytes, tq_error *err)
+{
+    Tq__SnapshotPart *part = (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor,
+                                                                    bytes->data, bytes->len, err);
+    int code;
+    if (!part) {
+        return TQ_EPROTO;
+    }
+    save->partitions += part->partition != NULL;
+    code = tqi_ckpt_collect(&save->found, part, save->partitions, err);
+    tq__snapshot_part__free_unpacked(part, NULL);
+    return code;
+}
+
+static void save_part_read(tqi_task *task, tqi_answer *answer)
+{
+    save_task *save = (save_task *)task;
+    const Tq__SnapshotReadReply *reply = (const Tq__SnapshotReadReply *)answer->reply;
+    tq_error err = {0};
+    if (answer->status != TQ_OK) {
+        save_fail(save, answer->error);
+        return;
+    }
+    if (save_look(save, &reply->part, &err) != TQ_OK) {
+        save_fail(save, &err);
+        return;
+    }
+    save->reply = malloc(sizeof *save->reply);
+    if (save->reply) {
+        tq__snapshot_read_reply__init(save->reply);
+        save->reply->part.data = malloc(reply->part.len ? reply->part.len : 1);
+    }
+    if (!save->reply || !save->reply->part.data) {
+        tqi_error_nomem(&err, "a checkpoint");
+        save_fail(save, &err);
+        return;
+    }
+    save->reply->part.len = reply->part.len;
+    memcpy(save->reply->part.data, reply->part.data, reply->part.len);
+    save_work(save, save_work_part, save_part_written);
+}
+
+static void save_next_part(save_task *save)
+{
+    Tq__SnapshotRead message;
+    tq_error err = {0};
+    if (save->part == save->about.parts) {
+        save_begin_blocks(save);
+        return;
+    }
+    tq__snapshot_read__init(&message);
+    message.id = save->snapshot;
+    message.part = save->part;
+    if (tqi_ckpt_call(&save->task, TQI_SNAPSHOT_READ, &message.base, save_part_read, &err)) {
+        save_fail(save, &err);
+    }
+}
+
+static void save_taken(tqi_task *task, tqi_answer *answer)
+{
+    save_task *save = (save_task *)task;
+    const Tq__SnapshotReply *reply = (const Tq__SnapshotReply *)answer->reply;
+    if (answer->status != TQ_OK) {
+        save_fail(save, answer->error);
+        return;
+    }
+    save->snapshot = reply->id;
+    save->about.parts = reply->parts;
+    save->about.samples = reply->samples;
+    save->about.epoch = reply->epoch;
+    if (save_goes_on(save)) {
+        save_next_part(save);
+    }
+}
+
+static void save_work_open(void *arg)
+{
+    save_task *save = arg;
+    tqi_ckpt_out_open(&save->out, save->path, !save->state_only, &save->work_error);
+}
+
+static void save_orphan_closed(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    (void)answer; /* if it failed, the session is gone, and the snapshot with it */
+    (void)arg;
+}
+
+/* The snapshot was taken after its call had ended: nobody will read it. */
+static void save_orphan(tqi_channel *channel, const ProtobufCMessage *reply, void *arg)
+{
+    Tq__SnapshotClose message;
+    tqi_call_args args = {.kind = TQI_SNAPSHOT_CLOSE,
+                          .message = &message.base,
+                          .deadline = TQI_NEVER,
+                          .done = save_orphan_closed};
+    tqi_call *call;
+    (void)arg;
+    tq__snapshot_close__init(&message);
+    message.id = ((const Tq__SnapshotReply *)reply)->id;
+    tqi_call_start(channel, &args, &call, NULL);
+}
+
+static void save_orphan_free(void *arg)
+{
+    (void)arg;
+}
+
+static void save_opened(void *arg)
+{
+    save_task *save = arg;
+    Tq__Snapshot message;
+    tq_error err = {0};
+    if (!save_worked(save)) {
+        return;
+    }
+    tq__snapshot__init(&message);
+    message.partition = save->partition ? save->partition : message.partition;
+    save->about.partial = save->partition != NULL;
+    save->about.data = !save->state_only;
+    tqi_call_args args = {.kind = TQI_SNAPSHOT,
+                          .message = &message.base,
+                          .deadline = tqi_ckpt_step_deadline(&save->task),
+                          .orphan = save_orphan,
+                          .orphan_free = save_orphan_free};
+    if (tqi_task_call_args(&save->task, &args, save_taken, &err) != TQ_OK) {
+        save_fail(save, &err);
+    }
+}
+
+static void save_begin(tqi_task *task)
+{
+    save_work((save_task *)task, save_work_open, save_opened);
+}
+
+static void save_cancel(tqi_task *task)
+{
+    if (task->call) {
+        tqi_call_cancel(task->call);
+    }
+}
+
+static const tqi_task_type save_type = {
+    .size = sizeof(save_task), .begin = save_begin, .cancel = save_cancel, .fini = save_fini};
+
+/* What the user gave must be a JSON object; it is written as it is. */
+static int save_prepare_metadata(save_task *save, const char *metadata, tq_error *err)
+{
+    tqi_region *region = &save->task.region;
+    const char *text = metadata ? metadata : "{}";
+    json_error_t bad;
+    json_t *parsed = json_loads(text, JSON_REJECT_DUPLICATES, &bad);
+    bool object = json_is_object(parsed);
+    size_t size = strlen(text) + 64;
+
+    json_decref(parsed);
+    if (!object) {
+        return tqi_error_set(err, TQ_EINVAL, "metadata of a checkpoint: expected a JSON object%s%s",
+                             parsed ? "" : ": ", parsed ? "" : bad.text);
+    }
+    save->user_metadata = tqi_region_string(region, text);
+    save->metadata = tqi_region_array(region, size, 1);
+    if (!save->user_metadata || !save->metadata) {
+        return tqi_error_nomem(err, "a checkpoint");
+    }
+    (void)snprintf(save->metadata, size, "{\"storage_saved\": %s, \"user_metadata\": %s}\n",
+                   save->state_only ? "false" : "true", text);
+    return TQ_OK;
+}
+
+int tq_save(tq_op *op, const tq_save_args *args)
+{
+    tq_error err = {0};
+    int code;
+    save_task *save = (save_task *)tqi_ckpt_make(op, &save_type, &code);
+    if (!save) {
+        return code;
+    }
+    save->out.dir = -1;
+    save->state_only = args->state_only;
+    if (!args->path || !args->path[0]) {
+        code = tqi_error_set(&err, TQ_EINVAL, "checkpoint: no directory given");
+    } else {
+        save->path = tqi_region_string(&save->task.region, args->path);
+        code = save->path ? TQ_OK : tqi_error_nomem(&err, "a checkpoint");
+    }
+    if (code == TQ_OK && args->partition) {
+        code =
+            tqi_copy_name(&save->task.region, "partition", args->partition, &save->partition, &err);
+    }
+    code = code ? code : save_prepare_metadata(save, args->metadata, &err);
+    return tqi_task_submit(op, &save->task, code, &err);
+}
