@@ -63,8 +63,9 @@ PyDoc_STRVAR(
     "unpack_rows(data, offsets, decode, /)\n--\n\n"
     "The opposite: a list of the values that lie between 64-bit offsets in the data.  Rows "
     "that are not plain are given to `decode` as a memoryview.");
-PyDoc_STRVAR(core_kv_register_doc,
-             "kv_register(type, make, value_max): make(config) gives a client of a key-value store.");
+PyDoc_STRVAR(
+    core_kv_register_doc,
+    "kv_register(type, make, value_max): make(config) gives a client of a key-value store.");
 
 static PyMethodDef core_functions[] = {
     {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},
