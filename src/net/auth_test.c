@@ -301,6 +301,56 @@ static void test_malformed_before_login(void **state)
     testing_server_stop(&server);
 }
 
+/* Whoever sends garbage without end fills no log. */
+static void test_warnings_are_limited(void **state)
+{
+    static const tqi_frame garbage = {.version = 1, .kind = TQI_BYE};
+    testing_server server;
+    (void)state;
+
+    testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
+    warnings = 0;
+    for (unsigned i = 0; i < 3 * TQI_WARN_MAX; i++) {
+        testing_raw raw;
+        testing_raw_connect(&raw, server.endpoint);
+        testing_raw_frame(&raw, &garbage, NULL);
+        testing_until(&raw.eof, 1);
+        testing_raw_close(&raw);
+    }
+    assert_true(warnings >= (int)TQI_WARN_MAX && warnings < 3 * (int)TQI_WARN_MAX);
+    assert_serves(&server);
+    testing_server_stop(&server);
+}
+
+/* When the server goes, a client says so once, however often it tries; and once when it is back. */
+static void test_outages_are_said_once(void **state)
+{
+    const char *endpoint = testing_unix_endpoint();
+    testing_server server;
+    (void)state;
+
+    testing_server_start(&server, endpoint, 1, 1000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, endpoint);
+    testing_call call = {0}, again = {0};
+    testing_reserve(channel, &call, 1, 10);
+    testing_until(&call.done, 1);
+    assert_int_equal(warnings, 0);
+    testing_server_stop(&server);
+    testing_until(&warnings, 1);
+    assert_non_null(strstr(warning, "lost"));
+    assert_non_null(strstr(warning, endpoint));
+    testing_reserve(channel, &again, 1, -1);
+    testing_run_ms(50);
+    assert_int_equal(warnings, 1);
+    testing_server_start(&server, endpoint, 2, 1000);
+    testing_until(&again.done, 1);
+    assert_int_equal(warnings, 2);
+    assert_non_null(strstr(warning, "is back after"));
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
 static void test_malformed_after_login(void **state)
 {
     (void)state;
@@ -388,6 +438,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_server_of_noise, setup, teardown),
         cmocka_unit_test_setup_teardown(test_false_server, setup, teardown),
         cmocka_unit_test_setup_teardown(test_malformed_before_login, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_warnings_are_limited, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_outages_are_said_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_malformed_after_login, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unknown_kind, setup, teardown),
     };

@@ -118,6 +118,10 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
     channel_drop_conn(channel);
     tqi_log(TQI_DEBUG, "client", "%s", channel->reason.message);
     if (was_open) {
+        /* Said once: attempts that fail meanwhile say it in the debug log only. */
+        tqi_log(TQI_WARN, "client", "connection to %s lost, trying again: %s", channel->endpoint,
+                channel->reason.message);
+        channel->lost_at = tqi_now();
         if (tqi_now() - channel->opened_at > TQI_BACKOFF_CALM_NS) {
             channel->backoff_ms = TQI_BACKOFF_MIN_MS;
         }
@@ -221,6 +225,12 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
     channel->at = 0;
     channel->reason.code = TQ_OK;
     channel->opened_at = tqi_now();
+    if (channel->lost_at != 0) {
+        tqi_log(TQI_WARN, "client", "connection to %s is back after %.1f s%s", channel->endpoint,
+                (double)(channel->opened_at - channel->lost_at) / 1e9,
+                lost_session ? ", with a new session" : "");
+        channel->lost_at = 0;
+    }
     if (lost_session) {
         tqi_call_stale(channel);
     }

@@ -68,8 +68,9 @@ static void peer_refuse(tqi_peer *peer, int code, char *text)
     tq__error__init(&error);
     error.code = code;
     error.message = text;
-    tqi_log(TQI_WARN, peer->server->service->name, "connection from %s refused: %s",
-            peer->conn->peer, text);
+    char what[TQ_ERROR_MESSAGE_MAX + 16];
+    snprintf(what, sizeof(what), "refused: %s", text);
+    tqi_server_warn(peer->server, peer->conn->peer, what);
     peer_send(peer, TQI_FAILED, &error.base);
     tqi_conn_finish(peer->conn);
 }
@@ -352,10 +353,13 @@ static void peer_on_broken(tqi_conn *conn, const tq_error *err)
     }
     if (err->code == TQ_EIO) {
         tqi_log(TQI_DEBUG, component, "%s: %s", conn->peer, err->message);
-    } else {
+    } else if (peer->session) {
         tqi_log(TQI_WARN, component, "connection of %s (%s) closed: %s",
-                peer->session ? tqi_session_name(peer->session) : "a stranger", conn->peer,
-                err->message);
+                tqi_session_name(peer->session), conn->peer, err->message);
+    } else {
+        char what[TQ_ERROR_MESSAGE_MAX + 16];
+        snprintf(what, sizeof(what), "closed: %s", err->message);
+        tqi_server_warn(peer->server, conn->peer, what);
     }
     tqi_peer_close(peer);
 }

@@ -49,6 +49,22 @@ void tqi_server_handle_closed(tqi_server *server)
     }
 }
 
+void tqi_server_warn(tqi_server *server, const char *peer, const char *what)
+{
+    const char *component = server->service->name;
+    uint64_t now = tqi_now();
+    if (server->warned_since == 0 || now - server->warned_since > TQI_WARN_NS) {
+        if (server->warned > TQI_WARN_MAX) {
+            tqi_log(TQI_WARN, component, "%u more connections like these were closed",
+                    server->warned - TQI_WARN_MAX);
+        }
+        server->warned_since = now;
+        server->warned = 0;
+    }
+    tqi_log(server->warned++ < TQI_WARN_MAX ? TQI_WARN : TQI_DEBUG, component,
+            "connection from %s %s", peer, what);
+}
+
 /* ------------------------------------------------------------------------------------------------------ time */
 
 static void server_on_timer(uv_timer_t *timer);
@@ -87,8 +103,7 @@ static void server_on_timer(uv_timer_t *timer)
     uint64_t now = tqi_now();
     while (server->greeting && server->greeting->deadline <= now) {
         tqi_peer *peer = server->greeting;
-        tqi_log(TQI_WARN, server->service->name,
-                "connection from %s closed: it did not authenticate in time", peer->conn->peer);
+        tqi_server_warn(server, peer->conn->peer, "closed: it did not authenticate in time");
         tqi_peer_close(peer);
     }
     while (server->lost && server->lost->deadline <= now) {

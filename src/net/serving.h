@@ -14,6 +14,9 @@
 #define TQI_HANDSHAKE_NS    5000000000u /* for a connection to authenticate */
 #define TQI_HELLO_MAX       4096        /* bytes of a body before that */
 #define TQI_ACCEPT_PAUSE_NS 100000000u
+/* Warnings about connections that are not authenticated: so many in so long. */
+#define TQI_WARN_MAX 10u
+#define TQI_WARN_NS  UINT64_C(10000000000)
 
 typedef struct tqi_listener tqi_listener;
 typedef struct tqi_peer tqi_peer;
@@ -36,6 +39,8 @@ struct tqi_server {
     tqi_session *lost;     /* without connection, by the end of their grace */
     tqi_session *ended;    /* memory to free when no callback of theirs is running */
     uint64_t requests;
+    uint64_t warned_since; /* window of tqi_server_warn */
+    unsigned warned;       /* in it */
     int handles; /* open handles of the loop; freed with the last */
     bool closing;
     void (*done)(void *arg);
@@ -116,6 +121,10 @@ void tqi_server_handle_closed(tqi_server *server);
 void tqi_server_arm_timer(tqi_server *server);
 /* Takes an accepted socket over, also on failure. */
 void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name);
+
+/* Warns of a connection of a stranger, whom nothing keeps from opening many: the first few of a time as warnings, with how
+ * many there were before that, the others in the debug log. */
+void tqi_server_warn(tqi_server *server, const char *peer, const char *what);
 
 /* peer.c */
 int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name,
