@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._core import VALUE, Meta
+from ._core import VALUE, Meta, copy_maps
 from .encoding import MAX_TAG_DEPTH, Decoder, Encoder, check_depth
 from .errors import SerializationError
 from .tensors import dtype_of
 
 if TYPE_CHECKING:
+    from array import array
+
     import numpy as np
     import numpy.typing as npt
 
-    from ._core import Tag
+    from ._core import Integers, Tag
     from .tensors import Fields
 
     Status = npt.NDArray[np.int8]
+    Places = array[int] | npt.NDArray[np.uint32] | None
 
 Schema = dict[str, Any]
 """What is known of one field: dtype, shape, is_nested, is_non_tensor, per_sample_shapes."""
@@ -31,15 +34,32 @@ _FLAT = frozenset({type(None), bool, int, float, str, bytes})
 def tags_of(meta: Meta) -> list[dict[str, Any]]:
     """Tags of each sample of a piece."""
     decoder = Decoder()
-    samples: list[dict[str, Any]] = [{} for _ in range(len(meta))]
+    samples: list[dict[str, Any]] = []
     for name, values, sizes in meta.tags:
+        lengths = memoryview(sizes).tolist()
+        every = decoder.decode_stream(memoryview(values)) if 0 not in lengths else None
+        if every is not None and len(every) == len(lengths):
+            if not samples:
+                samples = [{name: value} for value in every]
+            else:
+                for sample, value in zip(samples, every, strict=True):
+                    sample[name] = value
+            continue
+        samples = samples or [{} for _ in range(len(meta))]
         view = memoryview(values)
         start = 0
-        for sample, size in zip(samples, memoryview(sizes).tolist(), strict=True):
+        for sample, size in zip(samples, lengths, strict=True):
             if size:
                 sample[name] = decoder.decode(view[start : start + size])
                 start += size
-    return samples
+    return samples or [{} for _ in range(len(meta))]
+
+
+def copy_tags(maps: list[dict[str, Any]], places: Integers | None = None) -> list[dict[str, Any]]:
+    """Deep copies of the tags of all samples, or of those at some places."""
+    from copy import deepcopy
+
+    return copy_maps(maps, places, deepcopy)
 
 
 def encode_tags(tags: Sequence[Mapping[str, Any]], encoder: Encoder) -> list[Tag]:
@@ -91,6 +111,31 @@ def schema_of(pieces: Sequence[Meta]) -> dict[str, Schema]:
     return schema
 
 
+def copy_schema(schema: Mapping[str, Schema], places: Places) -> dict[str, Schema]:
+    """A deep copy for all samples, or for those at some places."""
+    from copy import deepcopy
+
+    copied: dict[str, Schema] = {}
+    for name, field in schema.items():
+        copied[name] = {
+            key: deepcopy(value) for key, value in field.items() if key != "per_sample_shapes"
+        }
+        each = field.get("per_sample_shapes")
+        if each is not None:
+            copied[name]["per_sample_shapes"] = (
+                list(each) if places is None else [each[place] for place in places.tolist()]
+            )
+    return copied
+
+
+def dtypes_of(pieces: Sequence[Meta]) -> dict[str, Any]:
+    """Element types of the fields of all pieces, without their shapes."""
+    return {
+        name: None if found[0][1] == VALUE or not found[0][3] else dtype_of(tuple(found[0][2:4]))
+        for name, found in _columns_by_name(pieces).items()
+    }
+
+
 def _columns_by_name(pieces: Sequence[Meta]) -> dict[str, list[Any]]:
     """Fields that all pieces have."""
     columns: dict[str, list[Any]] = {}
@@ -113,8 +158,12 @@ def _shapes(columns: Sequence[Any], sizes: Sequence[int]) -> _Shapes:
             return _Shapes(None, None)  # nothing is known yet
         else:
             flat = memoryview(dims).tolist()
+            depths = memoryview(ndims).tolist()
             start = 0
-            for depth in memoryview(ndims).tolist():
+            if depths and depths[0] and depths.count(depths[0]) == len(depths):
+                each.extend(zip(*[iter(flat)] * depths[0], strict=True))
+                continue
+            for depth in depths:
                 each.append(tuple(flat[start : start + depth]))
                 start += depth
     return _Shapes(None, each)
@@ -179,14 +228,19 @@ def check_length(what: str, column: Any, size: int) -> None:
         raise ValueError(f"{what}: expected {size} entries, got {len(column)}")
 
 
-def check_order(places: Sequence[int], size: int) -> None:
+def check_order(places: Sequence[int], size: int) -> npt.NDArray[np.uint32]:
+    """The places as an array, each of which must come once."""
+    import numpy as np
+
     if len(places) != size:
         raise ValueError(f"reorder: {len(places)} places does not match the batch of {size}")
-    found = sorted(places)
-    if found != list(range(size)):
-        if size and (found[0] < 0 or found[-1] >= size):
+    order = np.asarray(places, dtype=np.int64)
+    found = np.sort(order)
+    if not np.array_equal(found, np.arange(size)):
+        if found[0] < 0 or found[-1] >= size:
             raise ValueError(f"reorder: places must be in the range 0 to {size - 1}")
         raise ValueError("Contain duplicate indexes: reorder expects every place once")
+    return order.astype(np.uint32)
 
 
 def merge_extra_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

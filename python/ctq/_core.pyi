@@ -1,6 +1,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from typing_extensions import Buffer as BufferLike
 
 version: str
@@ -25,7 +26,7 @@ Column = tuple[
 ]
 Tag = tuple[str, BufferLike, BufferLike]
 Layout = tuple[str, bool, int, int, int, int, bytes, int, int]
-Integers = BufferLike | Sequence[int]
+Integers = BufferLike | Sequence[int] | np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
 class _Future(Protocol):
@@ -41,6 +42,9 @@ def pack_rows(rows: list[Any], encode: Callable[[Any], bytes], /) -> tuple[bytes
 def unpack_rows(
     data: BufferLike, offsets: BufferLike, decode: Callable[[memoryview], Any], /
 ) -> list[Any]: ...
+def copy_maps(
+    maps: list[dict[str, Any]], places: Integers | None, deepcopy: Any, /
+) -> list[dict[str, Any]]: ...
 
 class Buffer:
     def __buffer__(self, flags: int, /) -> memoryview: ...

@@ -188,6 +188,22 @@ class Decoder:
                 object_pairs_hook=_pairs,
             )
 
+    def decode_stream(self, encoded: memoryview) -> list[Any] | None:
+        """Values that lie end to end, in a few calls; None when that cannot be done."""
+        import msgpack
+
+        unpacker = msgpack.Unpacker(
+            ext_hook=self._extension,
+            strict_map_key=False,
+            unicode_errors="surrogatepass",
+            max_buffer_size=max(len(encoded), 1),
+        )
+        try:
+            unpacker.feed(encoded)
+            return list(unpacker)
+        except (TypeError, ValueError):
+            return None  # a map with lists as keys: each value is decoded by itself
+
     def decode_rows(self, field: str, encoded: Buffer, offsets: Buffer) -> list[Any]:
         """The rows of a field, given the offset of each and the end; an error names the field."""
         try:

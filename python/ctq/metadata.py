@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
@@ -18,6 +19,9 @@ from ._columns import (
     as_status,
     check_length,
     check_order,
+    copy_schema,
+    copy_tags,
+    dtypes_of,
     merge_extra_info,
     runs,
     same,
@@ -33,7 +37,7 @@ from .kv_metadata import KVBatchMeta
 from .tensors import row_count
 
 if TYPE_CHECKING:
-    from ._columns import Status
+    from ._columns import Places, Status
     from .tensors import Fields
 
 logger = logging.getLogger("ctq")
@@ -42,7 +46,16 @@ logger = logging.getLogger("ctq")
 class BatchMeta:
     """Metadata of a batch of samples, in an order of their own; what a claim returns and a read takes."""
 
-    __slots__ = ("_notes", "_pieces", "_schema", "_status", "_tags", "extra_info")
+    __slots__ = (
+        "_indexes",
+        "_notes",
+        "_partitions",
+        "_pieces",
+        "_schema",
+        "_status",
+        "_tags",
+        "extra_info",
+    )
 
     def __init__(
         self,
@@ -75,6 +88,8 @@ class BatchMeta:
             Meta.make(partition, [int(global_indexes[i]) for i in range(start, end)], fields)
             for partition, start, end in runs(partition_ids)
         ]
+        self._indexes: list[int] | None = None
+        self._partitions: list[str] | None = None
         self._schema: dict[str, Schema] | None = schema
         self._status: Status | None = as_status(production_status, size)
         self._tags: list[dict[str, Any]] | None = [
@@ -92,6 +107,8 @@ class BatchMeta:
         """Metadata as the C library gave it."""
         self = cls.__new__(cls)
         self._pieces = [piece for piece in pieces if len(piece)]
+        self._indexes = None
+        self._partitions = None
         self._schema = None
         self._status = None
         self._tags = None
@@ -117,7 +134,11 @@ class BatchMeta:
     @property
     def global_indexes(self) -> list[int]:
         """Index of each sample."""
-        return [index for piece in self._pieces for index in memoryview(piece.indexes).tolist()]
+        if self._indexes is None:
+            self._indexes = [
+                index for piece in self._pieces for index in memoryview(piece.indexes).tolist()
+            ]
+        return self._indexes
 
     @global_indexes.setter
     def global_indexes(self, indexes: Sequence[int]) -> None:
@@ -127,7 +148,11 @@ class BatchMeta:
     @property
     def partition_ids(self) -> list[str]:
         """Partition of each sample."""
-        return [name for piece in self._pieces for name in [piece.partition] * len(piece)]
+        if self._partitions is None:
+            self._partitions = [
+                name for piece in self._pieces for name in [piece.partition] * len(piece)
+            ]
+        return self._partitions
 
     @partition_ids.setter
     def partition_ids(self, partitions: Sequence[str]) -> None:
@@ -228,6 +253,20 @@ class BatchMeta:
         each = field.get("per_sample_shapes")
         return list(each) if each is not None else [field.get("shape")] * self.size
 
+    def _dtypes(self) -> dict[str, Any]:
+        """Element type of each field, as field_schema has it."""
+        if self._schema is None:
+            return dtypes_of(self._pieces)
+        return {name: field.get("dtype") for name, field in self._schema.items()}
+
+    def _find(self, place: int) -> tuple[Meta, int]:
+        """Piece of a sample, and its place in there."""
+        for piece in self._pieces:
+            if place < len(piece):
+                return piece, place
+            place -= len(piece)
+        raise IndexError("the batch has become smaller")
+
     def _field(self, name: str) -> Schema:
         if name not in self.field_schema:
             raise KeyError(f"no field {name!r} in the metadata; there are {self.field_names}")
@@ -245,11 +284,12 @@ class BatchMeta:
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        indexes = self.global_indexes
-        shown = ", ".join(map(str, indexes[:8])) + (", ..." if len(indexes) > 8 else "")
+        size = self.size
+        first = self[:8].global_indexes if size > 8 else self.global_indexes
+        shown = ", ".join(map(str, first)) + (", ..." if size > 8 else "")
         partitions = list(dict.fromkeys(piece.partition for piece in self._pieces))
         return (
-            f"BatchMeta(size={len(indexes)}, partitions={partitions}, global_indexes=[{shown}], "
+            f"BatchMeta(size={size}, partitions={partitions}, global_indexes=[{shown}], "
             f"field_names={self.field_names}, is_ready={self.is_ready}, extra_info={self.extra_info})"
         )
 
@@ -287,7 +327,7 @@ class BatchMeta:
 
     def get_all_custom_meta(self) -> list[dict[str, Any]]:
         """A deep copy of the tags of all samples."""
-        return copy.deepcopy(self.custom_meta)
+        return copy_tags(self.custom_meta)
 
     def update_custom_meta(self, custom_meta: Sequence[Mapping[str, Any]] | None) -> None:
         """Merge tags into those of each sample."""
@@ -326,42 +366,50 @@ class BatchMeta:
 
     def select_samples(self, sample_indices: Sequence[int]) -> BatchMeta:
         """Samples by their place in this batch, in the given order."""
-        places = [int(place) for place in sample_indices]
-        size = self.size
-        if any(place < 0 or place >= size for place in places):
-            raise ValueError(f"places must be in the range 0 to {size - 1}, got {places[:8]}")
+        try:
+            places = array("I", sample_indices)
+        except OverflowError:
+            places = array("I")
+        if len(places) != len(sample_indices) or (places and max(places) >= self.size):
+            raise ValueError(
+                f"places must be in the range 0 to {self.size - 1}, got {list(sample_indices[:8])}"
+            )
+        return self._pick(places)
+
+    def _pick(self, places: Places) -> BatchMeta:
+        """Samples by places that are known to exist; None: all."""
         selected = BatchMeta._wrap(self._select(places), self.extra_info)
         selected._take_columns(self, places)
         return selected
 
-    def _select(self, places: Sequence[int]) -> list[Meta]:
+    def _select(self, places: Places) -> list[Meta]:
+        if places is None:
+            return self._pieces
         if len(self._pieces) <= 1:
-            return [piece.select(places) for piece in self._pieces if places]
-        owners: list[tuple[int, int]] = []
-        for number, piece in enumerate(self._pieces):
-            owners.extend((number, place) for place in range(len(piece)))
-        wanted = [owners[place] for place in places]
+            return [piece.select(places) for piece in self._pieces if len(places)]
+        import numpy as np
+
+        ends = np.cumsum([len(piece) for piece in self._pieces])
+        wanted = np.asarray(places, dtype=np.int64)
+        owners = np.searchsorted(ends, wanted, side="right")
+        cuts = np.flatnonzero(np.diff(owners)) + 1
         pieces = []
-        for number, start, end in runs([number for number, _ in wanted]):
-            pieces.append(self._pieces[number].select([place for _, place in wanted[start:end]]))
+        for part in np.split(wanted, cuts) if len(wanted) else ():
+            number = int(np.searchsorted(ends, part[0], side="right"))
+            rows = part - (ends[number] - len(self._pieces[number]))
+            pieces.append(self._pieces[number].select(rows.astype(np.uint32)))
         return pieces
 
-    def _take_columns(self, source: BatchMeta, places: Sequence[int]) -> None:
+    def _take_columns(self, source: BatchMeta, places: Places) -> None:
         """Rows of the columns that were made or changed at the source."""
         if source._schema is not None:
-            self._schema = {}
-            for name, field in source._schema.items():
-                each = field.get("per_sample_shapes")
-                rows = (
-                    {} if each is None else {"per_sample_shapes": [each[place] for place in places]}
-                )
-                self._schema[name] = {**field, **rows}
+            self._schema = copy_schema(source._schema, places)
         if source._status is not None:
-            self._status = source._status[list(places)].copy()
+            self._status = source._status[slice(None) if places is None else places].copy()
         if source._tags is not None:
-            self._tags = [copy.deepcopy(source._tags[place]) for place in places]
+            self._tags = copy_tags(source._tags, places)
         if source._notes is not None:
-            self._notes = [copy.deepcopy(source._notes[place]) for place in places]
+            self._notes = copy_tags(source._notes, places)
 
     def select_fields(self, field_names: Sequence[str]) -> BatchMeta:
         """The same samples with some of the fields; unknown ones are left out."""
@@ -374,7 +422,7 @@ class BatchMeta:
             ),
             copy.deepcopy(self.extra_info),
         )
-        selected._take_columns(self, range(self.size))
+        selected._take_columns(self, None)
         if selected._schema is not None:
             selected._schema = {name: selected._schema[name] for name in wanted}
         elif wanted and selected._status is not None:
@@ -387,7 +435,7 @@ class BatchMeta:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BatchMeta:
         made = BatchMeta._wrap(self._pieces, copy.deepcopy(self.extra_info, memo))
-        made._take_columns(self, range(self.size))
+        made._take_columns(self, None)
         return made
 
     @overload
@@ -397,7 +445,15 @@ class BatchMeta:
     def __getitem__(self, item: int | slice) -> BatchMeta:
         size = self.size
         if isinstance(item, slice):
-            return self.select_samples(range(*item.indices(size)))
+            import numpy as np
+
+            bounds = range(*item.indices(size))
+            whole = bounds == range(size)
+            return self._pick(
+                None
+                if whole
+                else np.arange(bounds.start, bounds.stop, bounds.step).astype(np.uint32)
+            )
         try:
             place = item.__index__()
         except AttributeError:
@@ -405,7 +461,7 @@ class BatchMeta:
         place += size if place < 0 else 0
         if not 0 <= place < size:
             raise IndexError(f"place {item} is out of range: the batch has {size} samples")
-        return self.select_samples([place])
+        return self._pick(array("I", [place]))
 
     def chunk(self, chunks: int) -> list[BatchMeta]:
         """That many batches, as equal as can be; the first ones are larger, the last ones may be empty."""
@@ -413,18 +469,26 @@ class BatchMeta:
 
     def chunk_by_partition(self) -> list[BatchMeta]:
         """A batch per partition."""
-        places: dict[str, list[int]] = {}
-        for place, partition in enumerate(self.partition_ids):
-            places.setdefault(partition, []).append(place)
-        return [self.select_samples(each) for each in places.values()]
+        import numpy as np
+
+        places: dict[str, list[Any]] = {}
+        start = 0
+        for piece in self._pieces:
+            spans = places.setdefault(piece.partition, [])
+            spans.append(np.arange(start, start + len(piece), dtype=np.uint32))
+            start += len(piece)
+        if len(places) == 1:
+            return [self._pick(None)]
+        return [self._pick(np.concatenate(spans)) for spans in places.values()]
 
     def reorder(self, indices: Sequence[int]) -> None:
         """Put the samples into another order, in place."""
-        check_order(indices, self.size)
-        self._become(self.select_samples(indices))
+        self._become(self._pick(check_order(indices, self.size)))
 
     def _become(self, other: BatchMeta) -> None:
         self._pieces = other._pieces
+        self._indexes = None
+        self._partitions = None
         self._schema = other._schema
         self._status = other._status
         self._tags = other._tags
@@ -479,12 +543,13 @@ class BatchMeta:
             (mine.union(theirs) for mine, theirs in zip(self._pieces, aligned, strict=True)),
             {**self.extra_info, **other.extra_info},
         )
-        made._schema = copy.deepcopy({**self.field_schema, **other.field_schema})
+        if self._schema is not None or other._schema is not None:
+            made._schema = copy_schema({**self.field_schema, **other.field_schema}, None)
         made._status = self.production_status & other.production_status
-        made._tags = [
-            copy.deepcopy({**mine, **theirs})
-            for mine, theirs in zip(self.custom_meta, other.custom_meta, strict=True)
-        ]
+        if self._tags is not None or other._tags is not None:
+            made._tags = copy_tags(self.custom_meta)
+            for mine, theirs in zip(made._tags, copy_tags(other.custom_meta), strict=True):
+                mine.update(theirs)
         if self._notes is not None or other._notes is not None:
             made._notes = [
                 copy.deepcopy({**mine, **theirs})
@@ -501,7 +566,7 @@ class BatchMeta:
         pieces = []
         start = 0
         for size in sizes:
-            parts = self._select(range(start, start + size))
+            parts = self._select(array("I", range(start, start + size)))
             pieces.append(parts[0] if len(parts) == 1 else Meta.concat(parts))
             start += size
         return pieces
@@ -517,8 +582,9 @@ class BatchMeta:
             return cls.empty()
         first = batches[0]
         if validate:
+            known = first._dtypes()
             for number, batch in enumerate(batches):
-                _check_alike(first, batch, number)
+                _check_alike(first, known, batch, number)
         made = cls._wrap(
             _join([piece for batch in batches for piece in batch._pieces]),
             merge_extra_info([batch.extra_info for batch in batches]),
@@ -565,12 +631,14 @@ class SampleView:
     @property
     def global_index(self) -> int:
         """Index of the sample."""
-        return self._batch.global_indexes[self._place]
+        piece, row = self._batch._find(self._place)
+        index: int = memoryview(piece.indexes)[row]
+        return index
 
     @property
     def partition_id(self) -> str:
         """Partition of the sample."""
-        return self._batch.partition_ids[self._place]
+        return self._batch._find(self._place)[0].partition
 
     @property
     def production_status(self) -> int:
@@ -645,13 +713,14 @@ def _concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
     return merged
 
 
-def _check_alike(first: BatchMeta, batch: BatchMeta, number: int) -> None:
+def _check_alike(first: BatchMeta, known: Mapping[str, Any], batch: BatchMeta, number: int) -> None:
     if batch.field_names != first.field_names:
         raise ValueError(
             f"concat: fields differ: {first.field_names} in batch 0, {batch.field_names} in batch {number}"
         )
+    found = batch._dtypes()
     for name in first.field_names:
-        mine, theirs = first.field_schema[name].get("dtype"), batch.field_schema[name].get("dtype")
+        mine, theirs = known.get(name), found.get(name)
         if mine != theirs:
             raise ValueError(
                 f"concat: field {name!r} is {mine} in batch 0 and {theirs} in batch {number}"

@@ -250,6 +250,41 @@ static int sel_tag(tq_meta *out, size_t t, const char *name, const sel_part *par
     return out->tags[t].name ? TQ_OK : TQ_ENOMEM;
 }
 
+/* The tag of `other` (its place there) over that at place t of out, of the same samples: a sample without it keeps its own. */
+static int sel_merge_tag(tq_meta *out, size_t t, const tq_meta *other, size_t from)
+{
+    const tq_meta_tag mine = out->tags[t];
+    const tq_meta_tag *theirs = &other->tags[from];
+    const uint64_t *my_starts = out->tag_starts[t];
+    uint32_t *sizes = tqi_region_array(&out->region, out->n, sizeof *sizes);
+    uint64_t *starts = tqi_region_array(&out->region, out->n + 1, sizeof *starts);
+    uint64_t total = 0;
+    uint8_t *values;
+
+    if (!sizes || !starts) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < out->n; i++) {
+        sizes[i] = theirs->sizes[i] > 0 ? theirs->sizes[i] : mine.sizes[i];
+        starts[i] = total;
+        total += sizes[i];
+    }
+    starts[out->n] = total;
+    values = tqi_region_array(&out->region, total, 1);
+    if (!values) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < out->n; i++) {
+        const uint8_t *value = theirs->sizes[i] > 0 ? theirs->values + other->tag_starts[from][i]
+                                                    : mine.values + my_starts[i];
+        memcpy(values + starts[i], value, sizes[i]);
+    }
+    out->tags[t].sizes = sizes;
+    out->tags[t].values = values;
+    out->tag_starts[t] = starts;
+    return TQ_OK;
+}
+
 /* Indexes, keys, groups; tags of any part. out has room for the tags of all parts together. */
 static int sel_names(tq_meta *out, const sel_part *parts, size_t n_parts)
 {
@@ -539,7 +574,8 @@ static int sel_union(tq_meta *made, const tq_meta *meta, const tq_meta *other)
     n_tags = made->n_tags;
     for (size_t t = 0; t < other->n_tags && code == TQ_OK; t++) {
         ptrdiff_t at = sel_find_tag(made, other->tags[t].name);
-        code = sel_tag(made, at < 0 ? n_tags++ : (size_t)at, other->tags[t].name, parts + 1, 1);
+        code = at < 0 ? sel_tag(made, n_tags++, other->tags[t].name, parts + 1, 1)
+                      : sel_merge_tag(made, (size_t)at, other, t);
         made->n_tags = n_tags;
     }
     for (size_t f = 0; f < meta->n_fields && code == TQ_OK; f++) {

@@ -205,6 +205,9 @@ PyObject *core_unpack_rows(PyObject *module, PyObject *args);
 /* kv.c: kv_register(type, make, value_max): clients of a key-value store that are written in Python. */
 PyObject *core_kv_register(PyObject *module, PyObject *args);
 
+/* maps.c */
+PyObject *core_copy_maps(PyObject *module, PyObject *args);
+
 /* report.c: results that become plain Python objects. */
 PyObject *core_progress(core_state *state, const tq_progress *progress);
 PyObject *core_names(const char *const *names, size_t n);

@@ -74,6 +74,10 @@ static PyMethodDef core_functions[] = {
     {"kv_register", core_kv_register, METH_VARARGS, core_kv_register_doc},
     {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
+    {"copy_maps", core_copy_maps, METH_VARARGS,
+     "copy_maps(maps, places, deepcopy, /)\n--\n\n"
+     "Copies of the maps in the list at these places (None: all); deepcopy copies what is not "
+     "plain."},
     {0},
 };
 
