@@ -123,6 +123,7 @@ const char *cli_dtype(tq_dtype dtype, char out[32])
         {"float8_e5m2", TQ_FLOAT8_E5M2, false},
         {"float8_e5m2fnuz", TQ_FLOAT8_E5M2FNUZ, false},
         {"float8_e8m0fnu", TQ_FLOAT8_E8M0FNU, false},
+        {"float4_e2m1fn_x2", TQ_FLOAT4_E2M1FN, false},
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (names[i].code == dtype.code) {
