@@ -233,6 +233,19 @@ def test_own_functions_take_the_place_of_the_default_ones(
     assert asked == [0, 1, 2]
 
 
+def test_ranks_of_one_group_get_the_same_batches_others_get_the_rest(
+    client: Any, pid: str, dataset: Any
+) -> None:
+    put(client, pid, 0, 16)
+    config = {**client.config, "controller": {"sampler": "RankAwareSampler"}}
+    streams = [iter(dataset(config=config, dp_rank=rank)) for rank in (0, 0, 1)]
+    rounds = [[next(stream) for stream in streams] for _ in range(4)]
+    one, same, other = (values(each) for each in zip(*rounds, strict=True))
+    assert one == same
+    assert sorted(value for batch in one + other for value in batch) == list(range(16))
+    assert [list(stream) for stream in streams] == [[], [], []]
+
+
 # --- in worker processes --------------------------------------------------------------------------
 
 
