@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "daemon": {"controller", "unit"},
     "cli": {"include"},
     "python/ctq/_core": {"include"},
+    "python/ctq/_host": {"include"},
     "examples": {"include"},
 }
 

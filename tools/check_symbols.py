@@ -1,7 +1,7 @@
 """Check what the built binaries export, and that every public function is there.
 
 - libtq.so exports only names that begin with `tq_`, and every function marked TQ_API in include/tq/*.h.
-- The extension ctq._core exports its module init function and nothing else.
+- The extensions ctq._core and ctq._host export their module init function and nothing else.
 
 Usage: check_symbols.py BUILD_DIR
 """
@@ -60,9 +60,10 @@ def check_library(binary: Path) -> list[str]:
 def check_extension(binary: Path) -> list[str]:
     """Return a line for every name of the extension but its init function."""
     names = exported(binary)
-    problems = [f"{binary.name}: exports {name}" for name in sorted(names - {"PyInit__core"})]
-    if "PyInit__core" not in names:
-        problems.append(f"{binary.name}: has no PyInit__core")
+    init = f"PyInit_{binary.name.split('.')[0]}"
+    problems = [f"{binary.name}: exports {name}" for name in sorted(names - {init})]
+    if init not in names:
+        problems.append(f"{binary.name}: has no {init}")
     return problems
 
 
@@ -70,14 +71,18 @@ def main() -> int:
     """Check the binaries of a build; 1 if anything is wrong."""
     build = Path(sys.argv[1])
     library = build / "libtq.so"
-    extensions = list((build / "python").rglob("_core.*.so"))
+    extensions = [
+        binary
+        for module in ("_core", "_host")
+        for binary in (build / "python").rglob(f"{module}.*.so")
+    ]
     problems = []
     if library.exists():
         problems += check_library(library.resolve())
     else:
         problems.append(f"{library} is not built")
-    if not extensions:
-        problems.append("the extension ctq._core is not built")
+    if len(extensions) < 2:
+        problems.append("the extensions ctq._core and ctq._host are not built")
     for extension in extensions:
         problems += check_extension(extension)
     for problem in problems:

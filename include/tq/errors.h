@@ -13,38 +13,39 @@ extern "C" {
 #endif
 
 /* X(code, value, Python class, Python base class besides TransferQueueError, text) */
-#define TQ_ERRORS(X)                                                                       \
-    X(TQ_EINVAL, -1, InvalidArgumentError, ValueError, "invalid argument")                 \
-    X(TQ_ENOMEM, -2, OutOfMemoryError, MemoryError, "out of memory")                       \
-    X(TQ_EROWS, -3, RowCountError, ValueError, "columns disagree in their number of rows") \
-    X(TQ_EDTYPE, -4, DtypeError, TypeError, "dtype contradicts the field's schema")        \
-    X(TQ_EKEY, -5, UnknownKeyError, ValueError, "unknown key")                             \
-    X(TQ_EPARTITION, -6, UnknownPartitionError, ValueError, "unknown partition")           \
-    X(TQ_EFIELD, -7, UnknownFieldError, ValueError, "unknown field")                       \
-    X(TQ_ENOTREADY, -8, NotReadyError, ValueError, "fields are not ready")                 \
-    X(TQ_EMANAGER, -9, UnknownManagerError, ValueError, "unknown storage manager")         \
-    X(TQ_ESAMPLER, -10, UnknownSamplerError, ValueError, "unknown sampler")                \
-    X(TQ_ENAME, -11, NameLengthError, ValueError, "name is empty or too long")             \
-    X(TQ_ESIZE, -12, ClaimSizeError, ValueError, "claim size must be positive")            \
-    X(TQ_EFULL, -13, StorageFullError, RuntimeError, "storage is full")                    \
-    X(TQ_ETIMEDOUT, -14, TimedOutError, TimeoutError, "deadline passed")                   \
-    X(TQ_ECANCELED, -15, CanceledError, RuntimeError, "operation was cancelled")           \
-    X(TQ_EPROTO, -16, ProtocolError, ConnectionError, "malformed frame or message")        \
-    X(TQ_EAUTH, -17, AuthenticationError, PermissionError, "authentication failed")        \
-    X(TQ_EVERSION, -18, ProtocolVersionError, ConnectionError, "protocol versions differ") \
-    X(TQ_EUNREACHABLE, -19, UnreachableError, ConnectionError, "peer cannot be reached")   \
-    X(TQ_ESTALE, -20, StaleError, RuntimeError,                                            \
-      "belongs to an earlier run of the controller or unit")                               \
-    X(TQ_ECLEARED, -21, ClearedError, RuntimeError, "sample was cleared")                  \
-    X(TQ_ELOST, -22, LostError, RuntimeError, "data was lost with its storage")            \
-    X(TQ_EEXIST, -23, ExistsError, ValueError, "already exists")                           \
-    X(TQ_EAGAIN, -24, TryAgainError, RuntimeError, "not enough ready samples")             \
-    X(TQ_ECONFIG, -25, ConfigError, ValueError, "bad configuration")                       \
-    X(TQ_ECLOSED, -26, ClosedError, RuntimeError, "client is closed")                      \
-    X(TQ_EUNSUPPORTED, -27, UnsupportedError, RuntimeError, "not supported")               \
-    X(TQ_EIO, -28, InputOutputError, OSError, "system call failed")                        \
-    X(TQ_EINTERNAL, -29, InternalError, RuntimeError, "internal error")                    \
-    X(TQ_ECHECKPOINT, -30, CheckpointError, ValueError, "checkpoint is incomplete or was altered")
+#define TQ_ERRORS(X)                                                                               \
+    X(TQ_EINVAL, -1, InvalidArgumentError, ValueError, "invalid argument")                         \
+    X(TQ_ENOMEM, -2, OutOfMemoryError, MemoryError, "out of memory")                               \
+    X(TQ_EROWS, -3, RowCountError, ValueError, "columns disagree in their number of rows")         \
+    X(TQ_EDTYPE, -4, DtypeError, TypeError, "dtype contradicts the field's schema")                \
+    X(TQ_EKEY, -5, UnknownKeyError, ValueError, "unknown key")                                     \
+    X(TQ_EPARTITION, -6, UnknownPartitionError, ValueError, "unknown partition")                   \
+    X(TQ_EFIELD, -7, UnknownFieldError, ValueError, "unknown field")                               \
+    X(TQ_ENOTREADY, -8, NotReadyError, ValueError, "fields are not ready")                         \
+    X(TQ_EMANAGER, -9, UnknownManagerError, ValueError, "unknown storage manager")                 \
+    X(TQ_ESAMPLER, -10, UnknownSamplerError, ValueError, "unknown sampler")                        \
+    X(TQ_ENAME, -11, NameLengthError, ValueError, "name is empty or too long")                     \
+    X(TQ_ESIZE, -12, ClaimSizeError, ValueError, "claim size must be positive")                    \
+    X(TQ_EFULL, -13, StorageFullError, RuntimeError, "storage is full")                            \
+    X(TQ_ETIMEDOUT, -14, TimedOutError, TimeoutError, "deadline passed")                           \
+    X(TQ_ECANCELED, -15, CanceledError, RuntimeError, "operation was cancelled")                   \
+    X(TQ_EPROTO, -16, ProtocolError, ConnectionError, "malformed frame or message")                \
+    X(TQ_EAUTH, -17, AuthenticationError, PermissionError, "authentication failed")                \
+    X(TQ_EVERSION, -18, ProtocolVersionError, ConnectionError, "protocol versions differ")         \
+    X(TQ_EUNREACHABLE, -19, UnreachableError, ConnectionError, "peer cannot be reached")           \
+    X(TQ_ESTALE, -20, StaleError, RuntimeError,                                                    \
+      "belongs to an earlier run of the controller or unit")                                       \
+    X(TQ_ECLEARED, -21, ClearedError, RuntimeError, "sample was cleared")                          \
+    X(TQ_ELOST, -22, LostError, RuntimeError, "data was lost with its storage")                    \
+    X(TQ_EEXIST, -23, ExistsError, ValueError, "already exists")                                   \
+    X(TQ_EAGAIN, -24, TryAgainError, RuntimeError, "not enough ready samples")                     \
+    X(TQ_ECONFIG, -25, ConfigError, ValueError, "bad configuration")                               \
+    X(TQ_ECLOSED, -26, ClosedError, RuntimeError, "client is closed")                              \
+    X(TQ_EUNSUPPORTED, -27, UnsupportedError, RuntimeError, "not supported")                       \
+    X(TQ_EIO, -28, InputOutputError, OSError, "system call failed")                                \
+    X(TQ_EINTERNAL, -29, InternalError, RuntimeError, "internal error")                            \
+    X(TQ_ECHECKPOINT, -30, CheckpointError, ValueError, "checkpoint is incomplete or was altered") \
+    X(TQ_EPICK, -31, SamplerError, RuntimeError, "the sampler failed")
 
 /** The codes. */
 enum tq_code {

@@ -254,7 +254,7 @@ class TransferQueueClient(Checkpoints):
         settings = {**(self.config["controller"].get("sampling_config") or {}), **(given or {})}
         # A client that attached may want another sampler than the one the system was started with.
         policy = settings.pop("sampler", None) or self._given.get("controller", {}).get("sampler")
-        return policy, json.dumps(settings) if settings else None
+        return policy, _sampling_json(settings) if settings else None
 
     def _claim(self, key: tuple[Any, ...], start: Callable[[], Op]) -> Steps[Meta]:
         """Claim samples.
@@ -725,6 +725,14 @@ def _check_metadata(given: object) -> None:
     if not isinstance(given, BatchMeta):
         hint = f"; did you mean partition_id={given!r}?" if isinstance(given, str) else ""
         raise InvalidArgumentError(f"put: metadata must be a BatchMeta, got {given!r}{hint}")
+
+
+def _sampling_json(config: Mapping[str, Any]) -> str:
+    """The sampling_config as it travels."""
+    try:
+        return json.dumps(config)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"sampling_config: {error}; plain values are expected") from None
 
 
 def _seconds(timeout: float | None) -> float:

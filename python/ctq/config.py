@@ -311,12 +311,13 @@ def _warn_once(what: str, message: str) -> None:
 def _name_sampler(given: Config) -> None:
     """Put the name of a sampler, and what it was made with, in the place of the sampler."""
     controller = given.get("controller")
-    if not isinstance(controller, Mapping) or isinstance(
-        controller.get("sampler"), (str, type(None))
-    ):
+    if not isinstance(controller, Mapping) or controller.get("sampler") is None:
         return
-    from .samplers import describe
+    from .samplers import describe, to_import
 
+    if isinstance(controller["sampler"], str):
+        to_import(controller["sampler"])
+        return
     name, settings = describe(controller["sampler"])
     given["controller"] = Config(controller, sampler=name)
     if settings:

@@ -1,8 +1,9 @@
 """Samplers: which of the ready samples a claim gets.
 
 A built-in sampler in the configuration, by name, class or instance, runs in the controller, in C, with what
-the instance was made with.  A sampler of your own is a subclass of `BaseSampler`.  All of them can also be
-called directly, with lists of indexes.
+the instance was made with.  A sampler of your own is a subclass of `BaseSampler`; then the controller is
+started in a Python process (`ctq.host`), which calls it.  All of them can also be called directly, with lists
+of indexes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from . import _core
-from .errors import ConfigError, InvalidArgumentError, UnsupportedError
+from .errors import ConfigError, InvalidArgumentError
 
 Picked: TypeAlias = tuple[list[int], list[int]]
 """What a sampler returns: the indexes that the claim gets, and those that count as consumed from now on."""
@@ -284,21 +285,64 @@ _IN_C: dict[type[BaseSampler], tuple[str, ...]] = {
 _BEHAVIOUR = ("sample", "__call__", "has_cached_result", "clear_cache")
 
 
+_in_python: dict[str, BaseSampler] = {}
+"""Samplers written in Python that this process was given in configurations, by name."""
+
+
 def describe(sampler: Any) -> tuple[str, dict[str, Any]]:
     """Name and settings of a sampler given as an instance or class."""
     if isinstance(sampler, type) and issubclass(sampler, BaseSampler):
-        sampler = sampler()
+        try:
+            sampler = sampler()
+        except TypeError as error:
+            raise ConfigError(f"controller.sampler: {error}; hand over an instance") from error
     if not isinstance(sampler, BaseSampler):
         raise ConfigError(
             f"controller.sampler: expected the name of a sampler, or a sampler, got {sampler!r}"
         )
     known = _in_c(sampler)
-    if known is None:
-        raise UnsupportedError(
-            f"controller.sampler: {type(sampler).__name__} samples in Python, which this version cannot; "
-            "use one of the controller's samplers, or write one in C (tq/sampler.h)"
-        )
-    return known.__name__, {key: getattr(sampler, key) for key in _IN_C[known]}
+    if known is not None:
+        return known.__name__, {key: getattr(sampler, key) for key in _IN_C[known]}
+    name = f"{type(sampler).__module__}:{type(sampler).__qualname__}"
+    _in_python[name] = sampler
+    return name, {}
+
+
+def to_import(name: str) -> None:
+    """The sampler was given by name: not the one that was given as an object before."""
+    _in_python.pop(name, None)
+
+
+def is_in_python(name: str) -> bool:
+    """Whether a name is that of a sampler written in Python: `module:Class`."""
+    return ":" in name
+
+
+def pickled(name: str) -> bytes | None:
+    """The sampler of that name that this process was given; None when it is to be imported by its name."""
+    import pickle
+
+    sampler = _in_python.get(name)
+    if sampler is None:
+        return None
+    try:
+        import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+        dumps = cloudpickle.dumps
+    except ImportError:
+        if type(sampler).__module__ == "__main__":
+            raise ConfigError(
+                f"controller.sampler: {name!r} is defined in the main program; install cloudpickle, or move "
+                "the class into a module that can be imported"
+            ) from None
+        dumps = pickle.dumps
+    try:
+        payload: bytes = dumps(sampler)
+    except Exception as error:
+        raise ConfigError(
+            f"controller.sampler: {name!r} cannot be pickled: {type(error).__name__}: {error}"
+        ) from error
+    return payload
 
 
 def _in_c(sampler: BaseSampler) -> type[BaseSampler] | None:

@@ -213,9 +213,14 @@ def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle
     import subprocess
 
     _remove(directory, keep=True)  # what a system that was killed has left
+    program, payload = _program(given)
+    environment = dict(os.environ)
+    if len(program) > 1:
+        # A sampler's module is looked for where this process would find it.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     reading, writing = os.pipe()
     command = [
-        _executable(),
+        *program,
         "all-in-one",
         f"--runtime-dir={directory}",
         f"--name={name}",
@@ -228,10 +233,17 @@ def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle
     try:
         try:
             process = subprocess.Popen(
-                command, pass_fds=(writing,), stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                pass_fds=(writing,),
+                stdin=subprocess.PIPE if payload else subprocess.DEVNULL,
+                start_new_session=True,
+                env=environment,
             )
         finally:
             os.close(writing)
+        if payload and process.stdin is not None:
+            with suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(payload)
         with open(reading, "rb", closefd=False) as ready:
             answer = ready.read().decode("utf-8", "replace").strip()
     finally:
@@ -257,6 +269,25 @@ def _fail(answer: str, status: int) -> None:
     raise (ConfigError if "." in reason.split(":")[0] else InternalError)(
         f"the daemon tqd did not start: {reason}"
     )
+
+
+def _program(given: Mapping[str, Any]) -> tuple[list[str], bytes | None]:
+    """The daemon to start, and what it is to be told through its standard input.
+
+    It is tqd, unless the sampler is written in Python: then a Python process runs the daemon.
+    """
+    from .samplers import is_in_python, pickled
+
+    name = (given.get("controller") or {}).get("sampler") or ""
+    if not is_in_python(name):
+        return [_executable()], None
+    if not sys.executable:
+        raise ConfigError(
+            f"controller.sampler: {name!r} needs a Python to run in, and sys.executable names none"
+        )
+    payload = pickled(name)
+    host = [sys.executable, "-m", f"{__package__}.host"]
+    return (host, None) if payload is None else ([*host, "--pickled-sampler"], payload)
 
 
 def _executable() -> str:

@@ -10,8 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *argp_program_version = "tqd " TQI_VERSION;
-
 static const char options_doc[] =
     "tqd - daemon of the transfer queue\v"
     "ROLE is one of\n"
@@ -57,6 +55,7 @@ static const struct argp_option options_table[] = {
     {"owner-pid", OPT_OWNER, "PID", 0, "end when this process ends", 0},
     {"ready-fd", OPT_READY, "FD", 0, "write 'ready' (or 'error: ...') there when all parts serve",
      0},
+    {"version", 'V', NULL, 0, "print the version and exit", -1},
     {"help-config", OPT_HELP_CONFIG, NULL, 0, "list the keys of the configuration and exit", 0},
     {0},
 };
@@ -141,6 +140,10 @@ static error_t options_parse(int key, char *arg, struct argp_state *state)
     case OPT_READY:
         options->ready_fd = (int)options_number(state, "ready-fd", arg);
         break;
+    case 'V':
+        /* By hand: argp's own needs a global symbol of the program, and this is a library. */
+        puts("tqd " TQI_VERSION);
+        exit(0);
     case OPT_HELP_CONFIG:
         options_help_config();
         break;

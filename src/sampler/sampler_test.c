@@ -36,6 +36,7 @@ static int claim(claim_test *c, const char *sampler, uint32_t batch, const char 
 
     tqi_result_fini(&c->r);
     assert_int_equal(tqi_sampler_find(sampler, &found, &c->t.err), TQ_OK);
+    request.user = found->user;
     return tqi_sampler_claim(found, c->view, &request, SESSION, false, &c->r, &c->t.err);
 }
 
@@ -254,6 +255,8 @@ static int odd_pick(const tq_sampler_view *view, const tq_pick_request *request,
     uint32_t n = tq_view_count(view);
     uint32_t before[] = {n - 2, n - 3};
     double number = 0;
+    const char *name = NULL;
+    tq_slice value;
 
     (void)request;
     (void)err;
@@ -274,6 +277,12 @@ static int odd_pick(const tq_sampler_view *view, const tq_pick_request *request,
     assert_false(tq_view_tag_number(view, 5, "t", &number));
     assert_false(tq_view_tag_number(view, 6, "t", &number));
     assert_false(tq_view_tag_number(view, n, "t", &number));
+    assert_true(tq_view_tag(view, 4, 0, &name, &value));
+    assert_string_equal(name, "t");
+    assert_int_equal(value.size, 2);
+    assert_false(tq_view_tag(view, 4, 1, &name, &value));
+    assert_false(tq_view_tag(view, 6, 0, &name, &value));
+    assert_false(tq_view_tag(view, n, 0, &name, &value));
     assert_int_equal(tq_view_ordinal(view, 5), 5);
     assert_int_equal(tq_view_indexes(view)[3], 3);
     assert_null(tq_view_group(view, 0));
@@ -326,6 +335,89 @@ static void a_registered_sampler_caches_for_others(void **state)
     close_claim(&c);
 }
 
+/* A sampler that keeps its one answer itself: the first batch, which it gives again until the partition is cleared. */
+typedef struct keeper {
+    uint32_t kept[8];
+    uint32_t n;
+    bool twice;
+} keeper;
+
+static bool keeper_kept(const tq_pick_request *request)
+{
+    const keeper *own = request->user;
+
+    return own->n > 0;
+}
+
+static void keeper_forget(const char *partition, void *user)
+{
+    keeper *own = user;
+
+    assert_string_equal(partition, "p");
+    own->n = 0;
+}
+
+static int keeper_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick,
+                       tq_error *err)
+{
+    keeper *own = request->user;
+    int rc = TQ_OK;
+
+    (void)err;
+    if (own->n > 0) {
+        for (uint32_t i = 0; rc == TQ_OK && i < own->n; i++) {
+            rc = tq_pick_again(pick, own->kept[i]);
+        }
+        return rc == TQ_OK && own->twice ? tq_pick_again(pick, own->kept[0]) : rc;
+    }
+    for (uint32_t i = 0; i < request->batch_size; i++) {
+        own->kept[own->n++] = tq_view_indexes(view)[i];
+        assert_int_equal(tq_pick_add(pick, i, false), TQ_OK);
+        assert_int_equal(tq_pick_consume(pick, i), TQ_OK);
+    }
+    assert_false(tq_view_had(view, own->kept[0]));
+    assert_int_equal(tq_pick_again(pick, own->kept[0]), TQ_EINVAL);
+    assert_int_equal(tq_pick_consume(pick, tq_view_count(view)), TQ_EINVAL);
+    /* Consumed, but not handed out. */
+    return tq_pick_consume(pick, tq_view_count(view) - 1);
+}
+
+static void a_sampler_keeps_answers_of_its_own(void **state)
+{
+    static keeper own;
+    static const tq_sampler table_of = {.abi = TQ_SAMPLER_ABI,
+                                        .name = "keeper",
+                                        .need = odd_need,
+                                        .pick = keeper_pick,
+                                        .user = &own,
+                                        .kept = keeper_kept,
+                                        .forget = keeper_forget};
+    claim_test c;
+
+    (void)state;
+    open_claim(&c);
+    assert_int_equal(tq_sampler_register(&table_of, &c.t.err), TQ_OK);
+    table_new(&c.t, "p", 4, fields, 1, NULL);
+    assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_OK);
+    PICKED(&c, 0, 1);
+    assert_int_equal(tqi_view_ready(c.view), 1);
+    /* Fewer are ready than asked for, and none of those. */
+    assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_OK);
+    PICKED(&c, 0, 1);
+    assert_int_equal(c.r.claim, 0);
+    own.twice = true;
+    assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_EINVAL);
+    assert_non_null(strstr(c.t.err.message, "'keeper' picked sample 0 twice"));
+    own.twice = false;
+    /* Gone from the table: refused, and the sampler learns of the clear. */
+    clear_one(&c, 1);
+    assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_EINVAL);
+    tqi_sampler_forget("p");
+    assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_EAGAIN);
+    assert_int_equal(tqi_view_ready(c.view), 1);
+    close_claim(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,6 +428,7 @@ int main(void)
         cmocka_unit_test(grpo_keeps_the_pick_of_a_rank),
         cmocka_unit_test(bad_config_is_refused),
         cmocka_unit_test(a_registered_sampler_caches_for_others),
+        cmocka_unit_test(a_sampler_keeps_answers_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ctq import GRPOGroupNSampler, SequentialSampler, config
-from ctq.errors import ConfigError, UnsupportedError
-from ctq.samplers import BaseSampler
+from ctq.errors import ConfigError
+from ctq.samplers import BaseSampler, Picked
 
 
 def test_defaults_are_complete_and_separate() -> None:
@@ -95,10 +95,11 @@ def test_samplers_become_names() -> None:
         GRPOGroupNSampler(0)
 
     class Mine(BaseSampler):
-        def sample(self) -> None: ...
+        def sample(self, *args: object, **kwargs: object) -> Picked:
+            return [], []
 
-    with pytest.raises(UnsupportedError, match="Mine samples in Python"):
-        config.read({"controller": {"sampler": Mine()}})
+    name = config.read({"controller": {"sampler": Mine()}})["controller"]["sampler"]
+    assert name == f"{__name__}:{Mine.__qualname__}"
 
 
 def test_settings_for_the_daemon() -> None:

@@ -30,7 +30,7 @@ def balanced(client: Any) -> Iterator[Any]:
     """A client whose claims use the balancing sampler."""
     sampler = ctq.SeqlenBalancedSampler(n_samples_per_prompt=2, dp_size=2)
     other = ctq.TransferQueueClient(
-        "balanced", client._info, ctq.config.read({"controller": {"sampler": sampler}})
+        "balanced", client._info, config=ctq.config.read({"controller": {"sampler": sampler}})
     )
     yield other
     other.close()

@@ -1,0 +1,88 @@
+/*
+ * guard.c - see guard.h.  The thread sleeps in poll until the owner ends or the daemon does; it touches the runtime
+ * directory only when the loop, the other user of it, has not moved for the whole grace time.
+ */
+#include "daemon/guard.h"
+
+#include "base/error.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define GUARD_GRACE_MS 10000
+
+struct tqd_guard {
+    pthread_t thread;
+    int owner_fd;
+    int ended_fd; /* readable: the loop has ended */
+    tqd_rundir *rundir;
+};
+
+/* Whether the loop ended within the time (-1: for ever), or the owner did, when it is watched. */
+static bool guard_wait(const tqd_guard *guard, bool owner, int timeout_ms)
+{
+    struct pollfd fds[] = {{.fd = guard->ended_fd, .events = POLLIN},
+                           {.fd = owner ? guard->owner_fd : -1, .events = POLLIN}};
+    int n;
+
+    do {
+        n = poll(fds, 2, timeout_ms);
+    } while (n < 0 && errno == EINTR);
+    return fds[0].revents != 0;
+}
+
+static void *guard_run(void *arg)
+{
+    const tqd_guard *guard = arg;
+
+    if (!guard_wait(guard, true, -1) && !guard_wait(guard, false, GUARD_GRACE_MS)) {
+        tqi_log(TQI_ERROR, "tqd", "the owner has ended and a sampler does not return: ending");
+        tqd_rundir_fini(guard->rundir);
+        _exit(1);
+    }
+    return NULL;
+}
+
+int tqd_guard_start(int owner_fd, tqd_rundir *rundir, tqd_guard **out, tq_error *err)
+{
+    tqd_guard *guard = calloc(1, sizeof(*guard));
+    int failed;
+
+    if (!guard) {
+        return tqi_error_nomem(err, "watching the owner");
+    }
+    guard->owner_fd = owner_fd;
+    guard->rundir = rundir;
+    guard->ended_fd = eventfd(0, EFD_CLOEXEC);
+    failed = guard->ended_fd < 0 ? errno : pthread_create(&guard->thread, NULL, guard_run, guard);
+    if (failed) {
+        if (guard->ended_fd >= 0) {
+            close(guard->ended_fd);
+        }
+        free(guard);
+        return tqi_error_errno(err, failed, "watching the owner");
+    }
+    *out = guard;
+    return TQ_OK;
+}
+
+void tqd_guard_stop(tqd_guard *guard)
+{
+    uint64_t one = 1;
+
+    if (!guard) {
+        return;
+    }
+    /* A counter below its limit: the write cannot fail. */
+    if (write(guard->ended_fd, &one, sizeof(one)) == (ssize_t)sizeof(one)) {
+        pthread_join(guard->thread, NULL);
+    }
+    close(guard->ended_fd);
+    free(guard);
+}

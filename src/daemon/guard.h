@@ -1,0 +1,17 @@
+/*
+ * guard.h - the last resort of a daemon that runs other people's code: when its owner is gone and the loop is stuck in that
+ * code, a thread of its own removes what the daemon made and ends the process.
+ */
+#ifndef TQD_GUARD_H
+#define TQD_GUARD_H
+
+#include "daemon/rundir.h"
+
+typedef struct tqd_guard tqd_guard;
+
+/* Watches the owner (a pidfd, which must outlive the guard); `rundir` is what is removed. */
+int tqd_guard_start(int owner_fd, tqd_rundir *rundir, tqd_guard **out, tq_error *err);
+/* The loop has ended.  NULL is allowed. */
+void tqd_guard_stop(tqd_guard *guard);
+
+#endif

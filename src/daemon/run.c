@@ -1,0 +1,358 @@
+/*
+ * run.c - a daemon: a controller, storage units, or both, until a signal or the end of its owner.
+ */
+#include <tq/daemon.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/stdio.h"
+#include "controller/controller.h"
+#include "daemon/exporter.h"
+#include "daemon/guard.h"
+#include "daemon/options.h"
+#include "daemon/rundir.h"
+#include "sampler/sampler.h"
+#ifdef TQI_WITH_SIMPLE
+#include "daemon/units.h"
+#endif
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define DAEMON_LISTEN_MAX   8
+#define DAEMON_ENDPOINT_MAX 512
+
+typedef struct daemon_state {
+    tqd_options options;
+    const tq_daemon_hooks *hooks; /* or NULL */
+    uv_loop_t loop;
+    tqi_token token;
+    tqd_rundir rundir;
+    char own_socket[DAEMON_ENDPOINT_MAX];
+    char *config_json;
+    char *backend_json;
+    tqi_controller *controller;
+    tqd_exporter *exporter; /* NULL: metrics are off */
+#ifdef TQI_WITH_SIMPLE
+    tqd_units *units;
+#endif
+    uv_signal_t sigterm;
+    uv_signal_t sigint;
+    uv_poll_t owner;
+    int owner_fd;
+    tqd_guard *guard; /* or NULL */
+    bool stopping;
+    int failed;
+} daemon_state;
+
+/* Tells whoever started us, once. */
+static void daemon_tell(daemon_state *daemon, const char *text)
+{
+    int fd = daemon->options.ready_fd;
+    if (fd < 0) {
+        return;
+    }
+    daemon->options.ready_fd = -1;
+    if (dprintf(fd, "%s\n", text) < 0) {
+        tqi_log(TQI_WARN, "tqd", "cannot write to the ready descriptor: %s", strerror(errno));
+    }
+    close(fd);
+}
+
+static void daemon_on_controller_closed(void *arg)
+{
+    (void)arg;
+}
+
+static void daemon_stop(daemon_state *daemon)
+{
+    if (daemon->stopping) {
+        return;
+    }
+    daemon->stopping = true;
+    /* The handlers stay until all is removed, for a second signal must not end us half way. */
+    uv_unref((uv_handle_t *)&daemon->sigterm);
+    uv_unref((uv_handle_t *)&daemon->sigint);
+    if (daemon->owner_fd >= 0) {
+        uv_close((uv_handle_t *)&daemon->owner, NULL);
+    }
+#ifdef TQI_WITH_SIMPLE
+    tqd_units_stop(daemon->units);
+    daemon->units = NULL;
+#endif
+    tqd_exporter_stop(daemon->exporter);
+    daemon->exporter = NULL;
+    if (daemon->controller) {
+        tqi_controller_close(daemon->controller, daemon_on_controller_closed, NULL);
+        daemon->controller = NULL;
+    }
+}
+
+static void daemon_on_signal(uv_signal_t *handle, int number)
+{
+    tqi_log(TQI_INFO, "tqd", "%s: ending", number == SIGTERM ? "SIGTERM" : "SIGINT");
+    daemon_stop(handle->data);
+}
+
+static void daemon_on_owner(uv_poll_t *handle, int status, int events)
+{
+    daemon_state *daemon = handle->data;
+    (void)status;
+    (void)events;
+    tqi_log(TQI_INFO, "tqd", "owner process %d has ended: ending", (int)daemon->options.owner_pid);
+    daemon_stop(daemon);
+}
+
+/* All parts serve: let others find the system. */
+static void daemon_on_ready(void *arg)
+{
+    daemon_state *daemon = arg;
+    tq_error err = {0};
+
+    if (daemon->stopping) {
+        return;
+    }
+    if (daemon->rundir.made && daemon->controller &&
+        tqd_rundir_publish(&daemon->rundir, tqi_controller_endpoint(daemon->controller),
+                           (uint64_t)daemon->options.owner_pid, &err)) {
+        tqi_log(TQI_ERROR, "tqd", "%s", err.message);
+        daemon->failed = 1;
+        daemon_stop(daemon);
+        return;
+    }
+    if (daemon->controller) {
+        tqi_log(TQI_INFO, "tqd", "system '%s' serves at %s", daemon->options.name,
+                tqi_controller_endpoint(daemon->controller));
+    } else {
+        tqi_log(TQI_INFO, "tqd", "storage units have joined %s", daemon->options.join);
+    }
+    daemon_tell(daemon, "ready");
+}
+
+static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
+{
+    if (!daemon->options.owner_pid) {
+        return TQ_OK;
+    }
+    daemon->owner_fd = (int)syscall(SYS_pidfd_open, daemon->options.owner_pid, 0);
+    if (daemon->owner_fd < 0) {
+        return tqi_error_set(err, TQ_EIO, "cannot watch owner process %d: %s",
+                             (int)daemon->options.owner_pid, strerror(errno));
+    }
+    uv_poll_init(&daemon->loop, &daemon->owner, daemon->owner_fd);
+    daemon->owner.data = daemon;
+    uv_poll_start(&daemon->owner, UV_READABLE, daemon_on_owner);
+    return daemon->hooks ? tqd_guard_start(daemon->owner_fd, &daemon->rundir, &daemon->guard, err)
+                         : TQ_OK;
+}
+
+static int daemon_token(daemon_state *daemon, tq_error *err)
+{
+    const tqd_options *options = &daemon->options;
+    tqi_token made;
+
+    if (options->runtime_dir) {
+        int rc = tqd_rundir_init(&daemon->rundir, options->runtime_dir, options->name, &made, err);
+        if (rc) {
+            return rc;
+        }
+        daemon->token = made;
+    }
+    return options->token_file ? tqi_token_load(options->token_file, &daemon->token, err) : TQ_OK;
+}
+
+/* The configured sampler, looked for here so that the error names the key. */
+static int daemon_find_sampler(const daemon_state *daemon, tq_error *err)
+{
+    const char *name = tqd_config_string(daemon->options.config, "controller.sampler");
+    const tq_daemon_hooks *hooks = daemon->hooks;
+    const tq_sampler *found;
+    tq_error detail = {0};
+    int rc = tqi_sampler_find(name, &found, &detail);
+
+    if (rc && hooks && hooks->sampler) {
+        rc = hooks->sampler(name, hooks->user, &detail);
+        rc = rc ? rc : tqi_sampler_find(name, &found, &detail);
+    } else if (rc && strchr(name, ':')) {
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "controller.sampler: '%s' is written in Python: start it with python "
+                             "-m ctq.host in the place of tqd, with the same options",
+                             name);
+    }
+    return rc ? tqi_error_set(err, TQ_ECONFIG, "controller.sampler: %s", detail.message) : TQ_OK;
+}
+
+static int daemon_start_controller(daemon_state *daemon, tq_error *err)
+{
+    tqd_config *config = daemon->options.config;
+    const char *listen[DAEMON_LISTEN_MAX];
+    size_t n = 0;
+
+    if (daemon->rundir.made) {
+        snprintf(daemon->own_socket, sizeof(daemon->own_socket), "unix:%s/controller.sock",
+                 daemon->rundir.path);
+        listen[n++] = daemon->own_socket;
+    }
+    n += tqd_config_strings(config, "controller.listen", listen + n, DAEMON_LISTEN_MAX - n);
+    if (n == 0) {
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "the controller needs --runtime-dir or an endpoint to --listen on");
+    }
+    int rc = daemon_find_sampler(daemon, err);
+    rc = rc ? rc : tqd_exporter_open(&daemon->loop, config, &daemon->exporter, err);
+    if (rc) {
+        return rc;
+    }
+    daemon->config_json = tqd_config_json(config);
+    daemon->backend_json = tqd_config_backend_json(config);
+    tqi_controller_options options = {
+        .listen = listen,
+        .n_listen = n,
+        .token = &daemon->token,
+        .sampler = tqd_config_string(config, "controller.sampler"),
+        .polling = tqd_config_bool(config, "controller.polling_mode"),
+        .grace_ms = (uint64_t)(tqd_config_seconds(config, "controller.session_grace") * 1000),
+        .owner_timeout_ms =
+            (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),
+        .events = (uint32_t)tqd_config_int(config, "controller.events"),
+        .first_counters = (uint64_t)tqd_config_int(config, "controller.first_counters"),
+        .manager = tqd_config_string(config, "backend.storage_backend"),
+        .manager_config = daemon->backend_json,
+        .config = daemon->config_json,
+        .metrics = daemon->exporter != NULL,
+    };
+    rc = tqi_controller_alloc(&daemon->loop, &options, &daemon->controller, err);
+    return rc || !daemon->exporter ? rc
+                                   : tqd_exporter_start(daemon->exporter, daemon->controller, err);
+}
+
+static int daemon_start_units(daemon_state *daemon, tq_error *err)
+{
+    const char *backend = tqd_config_string(daemon->options.config, "backend.storage_backend");
+    bool simple = strcmp(backend, "SimpleStorage") == 0;
+
+    if (!(daemon->options.role & TQD_STORAGE) || (!simple && daemon->controller)) {
+        daemon_on_ready(daemon); /* the data lies elsewhere */
+        return TQ_OK;
+    }
+#ifdef TQI_WITH_SIMPLE
+    tqd_units_options options = {
+        .config = daemon->options.config,
+        .runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL,
+        .controller =
+            daemon->controller ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
+        .token = &daemon->token,
+        .alone = daemon->controller == NULL,
+    };
+    return tqd_units_start(&daemon->loop, &options, daemon_on_ready, daemon, &daemon->units, err);
+#else
+    return tqi_error_set(err, TQ_EUNSUPPORTED,
+                         "this tqd was built without storage units (-Dsimple=false): choose "
+                         "another backend.storage_backend");
+#endif
+}
+
+static int daemon_start(daemon_state *daemon, tq_error *err)
+{
+    const char *level = tqd_config_string(daemon->options.config, "log.level");
+    int rc;
+
+    if (tqi_log_parse_level(level) < 0) {
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "log.level: expected error, warn, info or debug, got '%s'", level);
+    }
+    if (!getenv("TQ_LOG")) {
+        tqi_log_set_level((tqi_log_level)tqi_log_parse_level(level));
+    }
+    if ((rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err))) {
+        return rc;
+    }
+    if ((daemon->options.role & TQD_CONTROLLER) && (rc = daemon_start_controller(daemon, err))) {
+        return rc;
+    }
+    return daemon_start_units(daemon, err);
+}
+
+/* A connection and a pidfd per client: as many descriptors as the system lets us have. */
+static void daemon_raise_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+/* Says why it does not start, to whoever started it and on standard error. */
+static void daemon_say(daemon_state *daemon, const tq_error *err)
+{
+    char text[TQ_ERROR_MESSAGE_MAX + 16];
+
+    snprintf(text, sizeof(text), "error: %s", err->message);
+    fprintf(stderr, "tqd: %s\n", err->message);
+    daemon_tell(daemon, text);
+}
+
+static void daemon_loop(daemon_state *daemon)
+{
+    tq_error err = {0};
+
+    uv_loop_init(&daemon->loop);
+    uv_signal_init(&daemon->loop, &daemon->sigterm);
+    uv_signal_init(&daemon->loop, &daemon->sigint);
+    daemon->sigterm.data = daemon->sigint.data = daemon;
+    uv_signal_start(&daemon->sigterm, daemon_on_signal, SIGTERM);
+    uv_signal_start(&daemon->sigint, daemon_on_signal, SIGINT);
+    if (daemon_start(daemon, &err)) {
+        daemon_say(daemon, &err);
+        daemon->failed = 1;
+        daemon_stop(daemon);
+    }
+    uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    tqd_guard_stop(daemon->guard);
+    tqd_rundir_fini(&daemon->rundir);
+    uv_close((uv_handle_t *)&daemon->sigterm, NULL);
+    uv_close((uv_handle_t *)&daemon->sigint, NULL);
+    uv_run(&daemon->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&daemon->loop);
+}
+
+int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
+{
+    /* Handles live in it: it stays where it is. */
+    daemon_state *daemon = calloc(1, sizeof(*daemon));
+    tq_error err = {0};
+    int status;
+
+    if (!daemon) {
+        fprintf(stderr, "tqd: out of memory\n");
+        return 2;
+    }
+    tqi_stdio_guard();
+    daemon_raise_limit();
+    signal(SIGPIPE, SIG_IGN);
+    daemon->hooks = hooks;
+    daemon->owner_fd = -1;
+    if (tqd_options_parse(&daemon->options, argc, argv, &err)) {
+        daemon_say(daemon, &err);
+        status = 2;
+    } else {
+        daemon_loop(daemon);
+        status = daemon->failed;
+    }
+    if (daemon->owner_fd >= 0) {
+        close(daemon->owner_fd);
+    }
+    free(daemon->config_json);
+    free(daemon->backend_json);
+    tqd_options_fini(&daemon->options);
+    free(daemon);
+    return status;
+}

@@ -1,0 +1,68 @@
+"""Samplers of a user's own; apart from the tests, so that the controller's process has little to import."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import ctq
+from ctq import samplers
+
+
+class Newest(ctq.BaseSampler):
+    """The newest samples first; misbehaves when it is told to."""
+
+    def sample(self, ready_indexes: list[int], batch_size: int, **kwargs: Any) -> Any:
+        """By the entry `mode` of the sampling_config."""
+        newest = sorted(ready_indexes, reverse=True)[:batch_size]
+        wrong: dict[str, Any] = {
+            "not ready": ([4711], [4711]),
+            "twice": (newest[:1] * 2, newest[:1]),
+            "no pair": newest[0],
+            "no list": ("ab", "ab"),
+            "no index": ([1.5], []),
+            "consumes others": (newest, [4711]),
+            "negative": ([-1], [-1]),
+            "nothing": ([], []),
+            "keeps": (newest, []),
+            "drops": (newest[:1], sorted(ready_indexes)),
+        }
+        mode = kwargs.get("mode")
+        if mode == "raises":
+            raise KeyError("boom")
+        if mode == "refuses":
+            raise ValueError("no such size")
+        if mode == "exits":
+            sys.exit(3)
+        if mode == "longest":
+            tags = kwargs["partition"].get_custom_meta(ready_indexes)
+            newest = sorted(ready_indexes, key=lambda index: -tags[index]["length"])[:batch_size]
+        if mode == "arguments":
+            assert (kwargs["task_name"], kwargs["partition_id"]) == ("train", "p")
+            assert kwargs["partition"].partition_id == "p"
+        return wrong.get(str(mode), (newest, newest))
+
+
+class Ranked(ctq.BaseSampler):
+    """As those written for TransferQueue are: keeps the answer of a rank, takes no more than it needs."""
+
+    def __init__(self, mark: str) -> None:
+        super().__init__()
+        self.mark = mark
+
+    def sample(  # type: ignore[override]
+        self,
+        ready_indexes: list[int],
+        batch_size: int,
+        dp_rank: int,
+        batch_index: int,
+        task_name: str,
+        partition_id: str,
+    ) -> samplers.Picked:
+        """The same for every asker of a rank and step."""
+        steps = self._kept(partition_id, task_name, dp_rank)
+        if batch_index not in steps:
+            picked = ready_indexes[-batch_size:]
+            steps[batch_index] = (picked, picked)
+        result: samplers.Picked = steps[batch_index]
+        return result
