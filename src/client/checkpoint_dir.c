@@ -233,18 +233,19 @@ static int dir_sync_parent(const char *path, tq_error *err)
 static int dir_replace(const tqi_ckpt_out *out, tq_error *err)
 {
     char *old = dir_text(out->path, ".old");
-    int code = old ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
-    if (code == TQ_OK) {
+    int code;
+    if (!old) {
+        return tqi_error_nomem(err, "a checkpoint");
+    }
+    dir_remove(old);
+    if (rename(out->path, old) != 0) {
+        code = dir_errno(err, "moving", out->path);
+    } else if (rename(out->temp, out->path) != 0) {
+        code = dir_errno(err, "moving", out->temp);
+        dir_recover(out->path);
+    } else {
+        code = dir_sync_parent(out->path, err);
         dir_remove(old);
-        if (rename(out->path, old) != 0) {
-            code = dir_errno(err, "moving", out->path);
-        } else if (rename(out->temp, out->path) != 0) {
-            code = dir_errno(err, "moving", out->temp);
-            dir_recover(out->path);
-        } else {
-            code = dir_sync_parent(out->path, err);
-            dir_remove(old);
-        }
     }
     free(old);
     return code;
@@ -291,12 +292,13 @@ void tqi_ckpt_dir_drop(tqi_ckpt_out *out)
 int tqi_ckpt_dir_open(const char *path, int *dir, tq_error *err)
 {
     char *trimmed = dir_trim(path);
-    int code = trimmed ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
-    if (code == TQ_OK) {
-        dir_recover(trimmed);
-        *dir = open(trimmed, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        code = *dir >= 0 ? TQ_OK : dir_errno(err, "opening", trimmed);
+    int code;
+    if (!trimmed) {
+        return tqi_error_nomem(err, "a checkpoint");
     }
+    dir_recover(trimmed);
+    *dir = open(trimmed, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    code = *dir >= 0 ? TQ_OK : dir_errno(err, "opening", trimmed);
     free(trimmed);
     return code;
 }

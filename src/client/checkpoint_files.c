@@ -270,6 +270,23 @@ static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, c
     return code;
 }
 
+/* The number after `word` at the place, which is moved behind it and the white space that follows. */
+static bool ckpt_number(const char **at, const char *word, uint64_t *out)
+{
+    size_t size = strlen(word);
+    char *end = NULL;
+    if (strncmp(*at, word, size) != 0 || (*at)[size] < '0' || (*at)[size] > '9') {
+        return false;
+    }
+    errno = 0;
+    *out = strtoull(*at + size, &end, 10);
+    if (errno != 0 || (*end != ' ' && *end != '\n')) {
+        return false;
+    }
+    *at = end + 1;
+    return true;
+}
+
 /* The wanted size and sum of a file, from its line. */
 static bool ckpt_line(const char *text, const char *name, tqi_ckpt_file *file)
 {
@@ -277,7 +294,53 @@ static bool ckpt_line(const char *text, const char *name, tqi_ckpt_file *file)
     const char *at;
     (void)snprintf(start, sizeof start, "\nfile %s ", name);
     at = strstr(text, start);
-    return at && sscanf(at + strlen(start), "%" SCNu64 " %32[0-9a-f]", &file->want, file->sum) == 2;
+    if (!at || !ckpt_number(&at, start, &file->want) || strlen(at) < sizeof file->sum ||
+        at[sizeof file->sum - 1] != '\n') {
+        return false;
+    }
+    memcpy(file->sum, at, sizeof file->sum - 1);
+    file->sum[sizeof file->sum - 1] = 0;
+    return true;
+}
+
+/* Whether the text ends with its own sum. */
+static bool ckpt_sealed(const char *text, size_t size)
+{
+    const size_t tail = strlen("end ") + 32 + 1;
+    char sum[33];
+    char end[64];
+    if (size <= tail || strlen(text) != size) {
+        return false;
+    }
+    ckpt_hex(XXH3_128bits(text, size - tail), sum);
+    (void)snprintf(end, sizeof end, "end %s\n", sum);
+    return strcmp(text + size - tail, end) == 0;
+}
+
+static int ckpt_parse_manifest(tqi_ckpt_in *in, const char *path, const char *text,
+                               tqi_ckpt_file *state, tqi_ckpt_file *metadata, tq_error *err)
+{
+    const char *at = text;
+    uint64_t version = 0;
+    uint64_t partial = 0;
+    if (!ckpt_number(&at, "tq-checkpoint ", &version)) {
+        return ckpt_bad(err, path, CKPT_MANIFEST, "it is not one");
+    }
+    if (version != CKPT_VERSION) {
+        return tqi_error_set(err, TQ_EVERSION,
+                             "checkpoint %s is of version %" PRIu64
+                             ", this library reads version %d",
+                             path, version, CKPT_VERSION);
+    }
+    if (!ckpt_number(&at, "epoch ", &in->about.epoch) || !ckpt_number(&at, "partial ", &partial) ||
+        !ckpt_number(&at, "parts ", &in->about.parts) ||
+        !ckpt_number(&at, "samples ", &in->about.samples) || !ckpt_line(text, CKPT_STATE, state) ||
+        !ckpt_line(text, CKPT_METADATA, metadata)) {
+        return ckpt_bad(err, path, CKPT_MANIFEST, "it does not name all files");
+    }
+    in->about.partial = partial != 0;
+    in->about.data = ckpt_line(text, CKPT_DATA, &in->data);
+    return TQ_OK;
 }
 
 static int ckpt_read_manifest(tqi_ckpt_in *in, const char *path, int dir, tqi_ckpt_file *state,
@@ -285,35 +348,11 @@ static int ckpt_read_manifest(tqi_ckpt_in *in, const char *path, int dir, tqi_ck
 {
     char *text = NULL;
     size_t size = 0;
-    char sum[33];
-    char end[64];
-    int version = 0;
-    int partial = 0;
     int code = ckpt_slurp(path, dir, CKPT_MANIFEST, CKPT_MANIFEST_MAX, &text, &size, err);
-    size_t tail = strlen("end ") + 32 + 1;
-
-    if (code) {
-        free(text);
-        return code;
+    if (code == TQ_OK && text) {
+        code = ckpt_sealed(text, size) ? ckpt_parse_manifest(in, path, text, state, metadata, err)
+                                       : ckpt_bad(err, path, CKPT_MANIFEST, "it was altered");
     }
-    if (strlen(text) == size && size > tail) {
-        ckpt_hex(XXH3_128bits(text, size - tail), sum);
-        (void)snprintf(end, sizeof end, "end %s\n", sum);
-    }
-    if (strlen(text) != size || size <= tail || strcmp(text + size - tail, end) != 0 ||
-        sscanf(text,
-               "tq-checkpoint %d epoch %" SCNu64 " partial %d parts %" SCNu64 " samples %" SCNu64,
-               &version, &in->about.epoch, &partial, &in->about.parts, &in->about.samples) != 5) {
-        code = ckpt_bad(err, path, CKPT_MANIFEST, "it was altered, or is not one");
-    } else if (version != CKPT_VERSION) {
-        code = tqi_error_set(err, TQ_EVERSION,
-                             "checkpoint %s is of version %d, this library reads version %d", path,
-                             version, CKPT_VERSION);
-    } else if (!ckpt_line(text, CKPT_STATE, state) || !ckpt_line(text, CKPT_METADATA, metadata)) {
-        code = ckpt_bad(err, path, CKPT_MANIFEST, "it does not name all files");
-    }
-    in->about.partial = partial != 0;
-    in->about.data = !code && ckpt_line(text, CKPT_DATA, &in->data);
     free(text);
     return code;
 }
@@ -323,15 +362,16 @@ static int ckpt_take(const char *path, int dir, const char *name, tqi_ckpt_file 
                      uint8_t **out, tq_error *err)
 {
     int code = ckpt_open_file(path, dir, name, file, err);
-    if (code == TQ_OK && !(*out = malloc(file->want + 1))) {
+    uint8_t *bytes = code ? NULL : malloc(file->want + 1);
+    if (bytes) {
+        bytes[file->want] = 0;
+        code = tqi_ckpt_read(file, bytes, file->want, err);
+        code = code ? code : tqi_ckpt_check(file, err);
+    } else if (!code) {
         code = tqi_error_nomem(err, "a checkpoint");
     }
-    code = code ? code : tqi_ckpt_read(file, *out, file->want, err);
-    code = code ? code : tqi_ckpt_check(file, err);
-    if (code == TQ_OK) {
-        (*out)[file->want] = 0;
-    }
     ckpt_file_fini(file);
+    *out = bytes; /* freed with the checkpoint, also after an error */
     return code;
 }
 

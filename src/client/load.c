@@ -218,8 +218,10 @@ static int load_swap_part(const load_task *load, const Tq__SnapshotPart *part, l
     swap->batch = *part->batch;
     swap->part.batch = &swap->batch;
     shifts = tqi_region_array(&swap->region, swap->batch.n_block, sizeof *shifts);
-    code =
-        shifts ? load_swap_blocks(load, swap, shifts, err) : tqi_error_nomem(err, "a checkpoint");
+    if (!shifts) {
+        return tqi_error_nomem(err, "a checkpoint");
+    }
+    code = load_swap_blocks(load, swap, shifts, err);
     for (size_t f = 0; f < swap->batch.n_field && code == TQ_OK; f++) {
         Tq__Field *field = swap->batch.field[f];
         for (size_t r = 0; r < field->n_run_block && r < field->n_run_offset; r++) {

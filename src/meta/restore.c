@@ -253,8 +253,11 @@ static int restore_joined_order(const void *left, const void *right)
 static int restore_keys(tqi_restore_part *part, tq_error *err)
 {
     restore_joined *order = calloc(part->n + 1, sizeof(*order));
-    int rc = order != NULL ? TQ_OK : tqi_error_nomem(err, "keys");
+    int rc = TQ_OK;
 
+    if (order == NULL) {
+        return tqi_error_nomem(err, "keys");
+    }
     for (size_t i = 0; rc == TQ_OK && i < part->n; i++) {
         order[i] = (restore_joined){part->ordinals[i], i};
         part->ordinals[i] += part->made->meta->first_ordinal;
@@ -377,8 +380,11 @@ static int restore_name_order(const void *left, const void *right)
 static int restore_check_names(const tqi_restoring *run, tq_error *err)
 {
     const tqi_restore_part **order = calloc(run->ask->n + 1, sizeof(tqi_restore_part *));
-    int rc = order != NULL ? TQ_OK : tqi_error_nomem(err, "partitions");
+    int rc = TQ_OK;
 
+    if (order == NULL) {
+        return tqi_error_nomem(err, "partitions");
+    }
     for (size_t p = 0; rc == TQ_OK && p < run->ask->n; p++) {
         rc = tqi_check_name("partition", run->parts[p].in->name, TQ_NAME_MAX, err);
         order[p] = &run->parts[p];

@@ -100,6 +100,9 @@ int tqi_m_restore_blocks(const tqi_restoring *run, tqi_restore_part *part, tq_er
     int rc = restore_collect(part, err);
 
     for (size_t i = 0; rc == TQ_OK && i < part->n_blocks; i++) {
+        if (part->blocks[i].in == NULL) {
+            continue; /* never: all are filled in */
+        }
         if (run->ask->relink) {
             restore_block_live(run, part, &part->blocks[i]);
         } else {

@@ -113,6 +113,23 @@ def test_put_claim_read_clear(managed: Any) -> None:
     assert managed.get_partition_list() == []
 
 
+def test_a_checkpoint_has_the_table_only(
+    managed: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ctq.kv_batch_put(["a", "b"], "ck", {"x": torch.arange(2)}, tags=[{"t": 1}, {}])
+    ctq.save_checkpoint(tmp_path / "ck")
+    assert "ShelfManager keeps its data itself" in caplog.text
+    assert '"storage_saved": false' in (tmp_path / "ck" / "metadata.json").read_text()
+    managed.get_meta(["x"], 2, "ck", task_name="t")
+    ctq.kv_batch_put(["c"], "ck", {"x": torch.arange(1)})
+    ctq.load_checkpoint(tmp_path / "ck")
+    assert ctq.kv_list("ck")["ck"] == {"a": {"t": 1}, "b": {}}
+    assert ctq.kv_batch_get(["b", "a"], "ck")["x"].tolist() == [1, 0]
+    assert managed.get_meta(["x"], 2, "ck", task_name="t").size == 2
+    managed.clear_partition("ck")
+    shelf.clear()
+
+
 def test_by_key_and_in_a_loop(managed: Any) -> None:
     async def main() -> None:
         meta = await ctq.async_kv_batch_put(

@@ -1,0 +1,245 @@
+/*
+ * snapshot_test.c - snapshots and restores over the real connection: whose they are, what they hold, when they end.
+ */
+#include "controller/test_kit.h"
+
+static kit k;
+static kit_client unit, client, other;
+
+static int setup(void **state)
+{
+    tqi_controller_options options = {.grace_ms = 60000, .owner_timeout_ms = 60000, .epoch = 4711};
+    (void)state;
+    kit_start(&k, &options);
+    kit_connect(&k, &unit, "unit");
+    kit_connect(&k, &client, "client");
+    kit_connect(&k, &other, "other");
+    kit_register(&unit, "unit", 77, false);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    kit_disconnect(&unit);
+    kit_disconnect(&client);
+    kit_disconnect(&other);
+    kit_stop(&k);
+    return 0;
+}
+
+static void put(const char *partition, uint32_t rows)
+{
+    kit_put what = {.partition = partition, .field = "x", .rows = rows};
+    kit_free(kit_publish(&client, &what));
+}
+
+static void clear(const char *partition)
+{
+    Tq__Clear ask;
+    tq__clear__init(&ask);
+    ask.partition = (char *)(uintptr_t)partition;
+    ask.all = true;
+    kit_free(kit_ok(&client, TQI_CLEAR, &ask));
+}
+
+static Tq__SnapshotReply *take(const char *partition)
+{
+    Tq__Snapshot ask;
+    tq__snapshot__init(&ask);
+    ask.partition = (char *)(uintptr_t)partition;
+    return kit_ok(&client, TQI_SNAPSHOT, &ask);
+}
+
+static void close_snapshot(uint64_t id)
+{
+    Tq__SnapshotClose ask = TQ__SNAPSHOT_CLOSE__INIT;
+    ask.id = id;
+    kit_free(kit_ok(&client, TQI_SNAPSHOT_CLOSE, &ask));
+}
+
+/* Sends all parts of a snapshot back; the restore's number. */
+static uint64_t send_back(const Tq__SnapshotReply *snapshot)
+{
+    uint64_t id = 0;
+    for (uint32_t i = 0; i < snapshot->parts; i++) {
+        Tq__SnapshotRead read = TQ__SNAPSHOT_READ__INIT;
+        Tq__RestorePart part = TQ__RESTORE_PART__INIT;
+        read.id = snapshot->id;
+        read.part = i;
+        Tq__SnapshotReadReply *bytes = kit_ok(&client, TQI_SNAPSHOT_READ, &read);
+        part.id = id;
+        part.part = bytes->part;
+        Tq__RestorePartReply *kept = kit_ok(&client, TQI_RESTORE_PART, &part);
+        id = kept->id;
+        assert_int_not_equal(id, 0);
+        kit_free(kept);
+        kit_free(bytes);
+    }
+    return id;
+}
+
+static uint32_t samples(const char *partition)
+{
+    Tq__ConsumptionQuery ask;
+    tq__consumption_query__init(&ask);
+    ask.partition = (char *)(uintptr_t)partition;
+    ask.task = (char *)(uintptr_t) "any";
+    Tq__ConsumptionReply *reply = kit_ok(&client, TQI_CONSUMPTION, &ask);
+    uint32_t n = (uint32_t)reply->n_index;
+    kit_free(reply);
+    return n;
+}
+
+static void what_was_taken_is_put_back(void **state)
+{
+    (void)state;
+    put("p", 3);
+    put("q", 2);
+    Tq__SnapshotReply *snapshot = take("");
+    assert_int_equal(snapshot->samples, 5);
+    assert_int_equal(snapshot->parts, 4);
+    assert_int_equal(snapshot->epoch, 4711);
+    put("p", 1);
+    Tq__RestoreCommit commit = TQ__RESTORE_COMMIT__INIT;
+    commit.id = send_back(snapshot);
+    commit.relink = true;
+    commit.epoch = 4711;
+    Tq__RestoreCommitReply *done = kit_ok(&client, TQI_RESTORE_COMMIT, &commit);
+    assert_int_equal(done->samples, 5);
+    assert_int_equal(done->lost, 0);
+    kit_free(done);
+    assert_int_equal(samples("p"), 3);
+    kit_fails(&client, TQI_RESTORE_COMMIT, &commit, TQ_EINVAL, "no restore");
+    /* Of another epoch no block is here. */
+    commit.id = send_back(snapshot);
+    commit.epoch = 4712;
+    done = kit_ok(&client, TQI_RESTORE_COMMIT, &commit);
+    assert_int_equal(done->lost, 5);
+    kit_free(done);
+    kit_free(snapshot);
+}
+
+static void one_partition_replaces_only_itself(void **state)
+{
+    (void)state;
+    put("p", 3);
+    put("q", 2);
+    Tq__SnapshotReply *snapshot = take("p");
+    assert_int_equal(snapshot->samples, 3);
+    Tq__RestoreCommit commit = TQ__RESTORE_COMMIT__INIT;
+    commit.id = send_back(snapshot);
+    commit.partial = true;
+    commit.relink = true;
+    commit.epoch = 4711;
+    clear("p");
+    put("q", 2);
+    kit_free(kit_ok(&client, TQI_RESTORE_COMMIT, &commit));
+    assert_int_equal(samples("p"), 3);
+    assert_int_equal(samples("q"), 4);
+    kit_free(snapshot);
+    Tq__Snapshot ask;
+    tq__snapshot__init(&ask);
+    ask.partition = (char *)(uintptr_t) "nowhere";
+    kit_fails(&client, TQI_SNAPSHOT, &ask, TQ_EPARTITION, "'nowhere'");
+}
+
+static void dead_blocks_wait_for_the_end_of_a_snapshot(void **state)
+{
+    Tq__Collect ask;
+    tq__collect__init(&ask);
+    kit_call collect;
+    (void)state;
+    ask.owner = (char *)(uintptr_t) "unit";
+    put("p", 3);
+    Tq__SnapshotReply *first = take("");
+    Tq__SnapshotReply *second = take("");
+    clear("p");
+    kit_send(&unit, TQI_COLLECT, &ask, &collect);
+    close_snapshot(second->id);
+    assert_int_equal(samples("p"), 0);
+    assert_false(collect.done);
+    close_snapshot(first->id);
+    assert_int_equal(kit_wait(&collect), TQ_OK);
+    assert_int_equal(((Tq__CollectReply *)collect.reply)->n_first, 1);
+    kit_end(&collect);
+    kit_free(first);
+    kit_free(second);
+}
+
+static void a_session_takes_its_snapshots_along(void **state)
+{
+    Tq__Collect ask;
+    tq__collect__init(&ask);
+    kit_call collect;
+    (void)state;
+    ask.owner = (char *)(uintptr_t) "unit";
+    put("p", 3);
+    Tq__Snapshot all;
+    tq__snapshot__init(&all);
+    Tq__SnapshotReply *snapshot = kit_ok(&other, TQI_SNAPSHOT, &all);
+    Tq__RestorePart part = TQ__RESTORE_PART__INIT;
+    kit_free(kit_ok(&other, TQI_RESTORE_PART, &part));
+    clear("p");
+    kit_send(&unit, TQI_COLLECT, &ask, &collect);
+    kit_disconnect(&other);
+    assert_int_equal(kit_wait(&collect), TQ_OK);
+    kit_end(&collect);
+    kit_free(snapshot);
+    kit_connect(&k, &other, "other");
+}
+
+static void they_belong_to_their_session(void **state)
+{
+    (void)state;
+    put("p", 1);
+    Tq__SnapshotReply *snapshot = take("");
+    Tq__SnapshotRead read = TQ__SNAPSHOT_READ__INIT;
+    read.id = snapshot->id;
+    kit_fails(&other, TQI_SNAPSHOT_READ, &read, TQ_EINVAL, "no such snapshot");
+    read.part = 99;
+    kit_fails(&client, TQI_SNAPSHOT_READ, &read, TQ_EINVAL, "fewer");
+    Tq__RestorePart part = TQ__RESTORE_PART__INIT;
+    Tq__RestoreCommit commit = TQ__RESTORE_COMMIT__INIT;
+    part.id = commit.id = send_back(snapshot);
+    kit_fails(&other, TQI_RESTORE_PART, &part, TQ_EINVAL, "no restore");
+    kit_fails(&other, TQI_RESTORE_COMMIT, &commit, TQ_EINVAL, "no restore");
+    Tq__RestoreDrop drop = TQ__RESTORE_DROP__INIT;
+    drop.id = commit.id;
+    kit_free(kit_ok(&other, TQI_RESTORE_DROP, &drop));
+    /* Blocks that were published long ago are no new ones: refused, and nothing changes. */
+    kit_fails(&client, TQI_RESTORE_COMMIT, &commit, TQ_EINVAL, "not an unpublished block");
+    assert_int_equal(samples("p"), 1);
+    kit_free(kit_ok(&client, TQI_RESTORE_DROP, &drop));
+    close_snapshot(snapshot->id);
+    kit_free(snapshot);
+}
+
+static void parts_that_make_no_sense_are_refused(void **state)
+{
+    static uint8_t garbage[] = {0x0a, 0xff, 0x01};
+    (void)state;
+    Tq__RestorePart part = TQ__RESTORE_PART__INIT;
+    part.part = (ProtobufCBinaryData){.data = garbage, .len = sizeof(garbage)};
+    Tq__RestorePartReply *kept = kit_ok(&client, TQI_RESTORE_PART, &part);
+    Tq__RestoreCommit commit = TQ__RESTORE_COMMIT__INIT;
+    commit.id = kept->id;
+    put("p", 2);
+    kit_fails(&client, TQI_RESTORE_COMMIT, &commit, TQ_EPROTO, "SnapshotPart");
+    assert_int_equal(samples("p"), 2);
+    kit_free(kept);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(what_was_taken_is_put_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_partition_replaces_only_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(dead_blocks_wait_for_the_end_of_a_snapshot, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_session_takes_its_snapshots_along, setup, teardown),
+        cmocka_unit_test_setup_teardown(they_belong_to_their_session, setup, teardown),
+        cmocka_unit_test_setup_teardown(parts_that_make_no_sense_are_refused, setup, teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
