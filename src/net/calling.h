@@ -79,7 +79,7 @@ struct tqi_channel {
     int conns; /* not freed yet, conn included */
     uint64_t epoch;
     uint64_t instance; /* of the session at the server */
-    uint64_t lost_at; /* when an established connection was lost; 0 = it is there, or never was */
+    uint64_t lost_at;  /* when an established connection was lost; 0 = it is there, or never was */
     uint64_t opened_at;
     uv_timer_t deadline_timer;
     uv_timer_t retry_timer;

@@ -41,7 +41,7 @@ struct tqi_server {
     uint64_t requests;
     uint64_t warned_since; /* window of tqi_server_warn */
     unsigned warned;       /* in it */
-    int handles; /* open handles of the loop; freed with the last */
+    int handles;           /* open handles of the loop; freed with the last */
     bool closing;
     void (*done)(void *arg);
     void *done_arg;
