@@ -51,6 +51,9 @@ from .samplers import (
 )
 from .storage import (
     AsyncSimpleStorageManager,
+    KVStorageManager,
+    StorageClientFactory,
+    StorageKVClient,
     StorageManager,
     StorageManagerFactory,
     TransferQueueStorageManager,
@@ -71,9 +74,12 @@ __all__ = [
     "ControllerInfo",
     "GRPOGroupNSampler",
     "KVBatchMeta",
+    "KVStorageManager",
     "RankAwareSampler",
     "SeqlenBalancedSampler",
     "SequentialSampler",
+    "StorageClientFactory",
+    "StorageKVClient",
     "StorageKeyNotFoundError",
     "StorageManager",
     "StorageManagerFactory",
