@@ -4,6 +4,7 @@
 #   make deps       only the system packages that the build needs (packages/build.txt)
 #   make demo       the asynchronous training loop; make demo-sync is the same in lock-step
 #   make test       every test; make test-quick is the fast part of it; make lint is a part of it
+#   make test-compat  only the comparison with PyPI's transferqueue (torch and ray in two more environments)
 #   make format     formats C and Python files
 #   make clean      removes build/; make distclean removes .venv/ as well
 
@@ -26,7 +27,7 @@ PY_FILES := $(shell find python/ctq -name '*.py' -o -name '*.pyi' -o -name py.ty
 COMPAT_FILES := python/ctq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync compat test test-quick lint format clean distclean dev
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-compat lint format clean distclean dev
 
 all: build
 
@@ -112,11 +113,18 @@ build/test/build.ninja: meson_options.txt $(wildcard fuzz/*_fuzz.c) $(VENV)/.sta
 		-Dtests=true -Dshared=true -Dexamples=true -Dpython=true -Dwerror=true >build/test-setup.log \
 		|| { cat build/test-setup.log; exit 1; }
 
-test: dev build/test/build.ninja
+test: dev compat build/test/build.ninja
 	@$(BIN)/python tools/run_tests.py
 
 test-quick: dev build/test/build.ninja
 	@$(BIN)/python tools/run_tests.py --quick
+
+test-compat: dev compat
+	@status=0; \
+	$(BIN)/python tests/compat/differential/compare.py || status=1; \
+	$(BIN)/python tests/compat/shipped.py || status=1; \
+	.venv-compat/bin/python -m pytest -q tests/compat || status=1; \
+	exit $$status
 
 lint: dev build/test/build.ninja
 	@$(BIN)/python tools/lint.py

@@ -2,7 +2,8 @@
 
 Two lanes run side by side, one part at a time each. A part prints a line when it starts and when it ends; its
 whole output is kept in build/test-logs/. What counts as one test: each cmocka test of a C program (per build it
-runs in), each fuzz target, each check of the lint, each pytest case. A part that cannot be built, crashes, times
+runs in), each fuzz target, each check of the lint, each pytest case; of the comparison with PyPI's transferqueue
+each name, case and random sequence, and each of its own tests. A part that cannot be built, crashes, times
 out or finds no tests counts as a failure. The last line of the output is `N passed, N failed`.
 
 Usage: run_tests.py [--quick] [--only PART]... [--list]
@@ -442,11 +443,41 @@ def nosimple(runner: Runner) -> Outcome:
     return outcome
 
 
+def compat(runner: Runner) -> Outcome:
+    """Compare with PyPI's transferqueue, run its own tests, and the tests of the compat package."""
+    python = ROOT / ".venv-compat" / "bin" / "python"
+    if not python.exists() or not (ROOT / ".venv-peer").is_dir():
+        raise PartError("the environments are missing: run `make compat`")
+    outcome = Outcome()
+    for script in ("tests/compat/differential/compare.py", "tests/compat/shipped.py"):
+        results = LOGS / f"compat-{Path(script).stem}.json"
+        results.unlink(missing_ok=True)
+        status = runner.command(sys.executable, script, "--json", results)
+        if not results.exists():
+            outcome.failures.append(f"{script}: exit status {status}")
+            continue
+        told = json.loads(results.read_text(encoding="utf-8"))
+        outcome.passed += told["passed"]
+        outcome.failures += [problem.splitlines()[0] for problem in told["failures"]]
+    try:
+        more = pytest(runner, python, BUILD / "test", "tests/compat")
+    except PartError as error:
+        more = Outcome(failures=[f"pytest: {error}"])
+    outcome.passed += more.passed
+    outcome.failures += more.failures
+    outcome.skips += more.skips
+    summary = runner.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in summary:
+        if line.startswith(("compat: names", "compat: the peer's own tests")):
+            print(f"[{runner.name}] {line}", flush=True)
+    return outcome
+
+
 # --- putting it together ----------------------------------------------------------------------------
 
 # Two lanes for two cores, of about the same length.
 LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
-    {"lint": lint, "asan": asan, "fuzz": fuzz},
+    {"lint": lint, "asan": asan, "fuzz": fuzz, "compat": compat},
     {
         "unit": unit,
         "python": pytest_folder("tests/python"),

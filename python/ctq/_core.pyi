@@ -241,7 +241,7 @@ class Client:
         self, since: int = 0, limit: int = 0, wait: bool = False, timeout: float = 0.0
     ) -> Op: ...
 
-class TransferQueueError(Exception):
+class TransferQueueError(RuntimeError):
     code: int
     symbol: str
 

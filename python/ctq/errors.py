@@ -1,8 +1,8 @@
 """The errors of the transfer queue.
 
-Every class derives from `TransferQueueError` and from a built-in class that fits (`ValueError`,
-`TimeoutError`, ...), and has a `code`: its number in the C library.  The classes are made from the
-library's own table.
+Every class derives from `TransferQueueError`, which is a `RuntimeError`, and from a built-in class that fits
+(`ValueError`, `TimeoutError`, ...), and has a `code`: its number in the C library.  The classes are made from
+the library's own table.
 """
 
 from __future__ import annotations

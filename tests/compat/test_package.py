@@ -30,10 +30,11 @@ OWN = {"ExplicitEnum", "ProductionStatus", "Role", "get_logger"}
 
 def origin(name: str) -> object:
     """The object of ctq that has the name."""
-    for module in (ctq, ctq.ray_actor):
+    streaming = importlib.import_module("ctq.streaming")
+    for module in (ctq, ctq.ray_actor, ctq.samplers, ctq.storage, streaming):
         if hasattr(module, name):
             return getattr(module, name)
-    return getattr(importlib.import_module("ctq.streaming"), name)
+    raise AssertionError(f"ctq has no {name}")
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -3,6 +3,8 @@
 For programs that import it by this name; new code says `import ctq as tq`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._guard import refuse_mixed_files
 
 refuse_mixed_files()
@@ -16,6 +18,8 @@ from ctq import (  # noqa: E402 - nothing is imported from an installation of tw
     ControllerInfo,
     GRPOGroupNSampler,
     KVBatchMeta,
+    RankAwareSampler,
+    SeqlenBalancedSampler,
     SequentialSampler,
     StorageKeyNotFoundError,
     StorageManager,
@@ -31,6 +35,8 @@ from ctq import (  # noqa: E402 - nothing is imported from an installation of tw
     async_kv_clear,
     async_kv_list,
     async_kv_put,
+    async_load_checkpoint,
+    async_save_checkpoint,
     close,
     get_client,
     get_metrics_endpoint,
@@ -41,9 +47,16 @@ from ctq import (  # noqa: E402 - nothing is imported from an installation of tw
     kv_clear,
     kv_list,
     kv_put,
+    load_checkpoint,
+    save_checkpoint,
 )
 
+if TYPE_CHECKING:
+    from ctq import StreamingDataLoader, StreamingDataset
+
 __all__ = [
+    "StreamingDataLoader",
+    "StreamingDataset",
     "__version__",
     "AsyncSimpleStorageManager",
     "AsyncTransferQueueClient",
@@ -53,6 +66,8 @@ __all__ = [
     "ControllerInfo",
     "GRPOGroupNSampler",
     "KVBatchMeta",
+    "RankAwareSampler",
+    "SeqlenBalancedSampler",
     "SequentialSampler",
     "StorageKeyNotFoundError",
     "StorageManager",
@@ -67,6 +82,8 @@ __all__ = [
     "async_kv_clear",
     "async_kv_list",
     "async_kv_put",
+    "async_load_checkpoint",
+    "async_save_checkpoint",
     "close",
     "get_client",
     "get_metrics_endpoint",
@@ -77,4 +94,15 @@ __all__ = [
     "kv_clear",
     "kv_list",
     "kv_put",
+    "load_checkpoint",
+    "save_checkpoint",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The classes that need torch, which is imported at their first use."""
+    if name not in ("StreamingDataLoader", "StreamingDataset"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import ctq
+
+    return getattr(ctq, name)

@@ -2,8 +2,9 @@
  * errors.c - the exception classes, made from the table of tq/errors.h, and the one place that raises them.
  *
  * Every class derives from TransferQueueError and from the built-in class that the table names, so that both
- * `except ctq.TransferQueueError` and `except ValueError` work.  What cannot be read any more (cleared, lost) is a
- * StorageKeyNotFoundError as well.
+ * `except ctq.TransferQueueError` and `except ValueError` work.  All are RuntimeErrors as well, for that is what
+ * programs written for the Python peer catch: its client raises it for whatever the controller refuses.  What
+ * cannot be read any more (cleared, lost) is a StorageKeyNotFoundError.
  */
 #include "core.h"
 
@@ -55,7 +56,7 @@ int core_errors_init(PyObject *module, core_state *state)
     state->error = errors_make(module, "ctq.errors.TransferQueueError",
                                "Base of all errors of the transfer queue; `code` is its number and "
                                "`symbol` its name in C.",
-                               PyExc_Exception, 0, "");
+                               PyExc_RuntimeError, 0, "");
     if (!state->error) {
         return -1;
     }

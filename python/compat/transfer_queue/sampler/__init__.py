@@ -1,5 +1,17 @@
 """Samplers."""
 
-from ctq import BaseSampler, GRPOGroupNSampler, SequentialSampler
+from ctq import (
+    BaseSampler,
+    GRPOGroupNSampler,
+    RankAwareSampler,
+    SeqlenBalancedSampler,
+    SequentialSampler,
+)
 
-__all__ = ["BaseSampler", "GRPOGroupNSampler", "SequentialSampler"]
+__all__ = [
+    "BaseSampler",
+    "GRPOGroupNSampler",
+    "RankAwareSampler",
+    "SeqlenBalancedSampler",
+    "SequentialSampler",
+]

@@ -6,9 +6,13 @@ from ctq import (
     StorageManager,
     StorageManagerFactory,
 )
+from ctq.storage import KVStorageManager, StorageClientFactory, StorageKVClient
 
 __all__ = [
     "AsyncSimpleStorageManager",
+    "KVStorageManager",
+    "StorageClientFactory",
+    "StorageKVClient",
     "StorageKeyNotFoundError",
     "StorageManager",
     "StorageManagerFactory",

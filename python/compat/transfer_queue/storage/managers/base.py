@@ -1,4 +1,4 @@
-"""The base of storage managers, and their factory."""
+"""The base of storage managers, their factory, and the manager of key-value stores."""
 
 from ctq import (
     StorageManager,
@@ -6,8 +6,10 @@ from ctq import (
     TransferQueueStorageManager,
     TransferQueueStorageManagerFactory,
 )
+from ctq.storage import KVStorageManager
 
 __all__ = [
+    "KVStorageManager",
     "StorageManager",
     "StorageManagerFactory",
     "TransferQueueStorageManager",

@@ -1,0 +1,5 @@
+"""The sampler RankAwareSampler."""
+
+from ctq import RankAwareSampler
+
+__all__ = ["RankAwareSampler"]

@@ -1,0 +1,5 @@
+"""The base of clients of key-value stores, and their factory."""
+
+from ctq.storage import StorageClientFactory, StorageKVClient
+
+__all__ = ["StorageClientFactory", "StorageKVClient"]
