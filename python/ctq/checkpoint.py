@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ctq")
 
 METADATA_FILE = "metadata.json"
+FORMER = ".tq-former"  # of the name of a checkpoint that is being replaced
 STORAGE_DIR = "storage"
 
 
@@ -71,7 +72,7 @@ class Checkpoints:
         All or nothing.  Metadata from before is refused afterwards; claims that wait get what is ready.
         """
         path = Path(os.path.abspath(os.fspath(checkpoint_dir)))
-        if not path.exists() and not path.with_name(f"{path.name}.old").exists():
+        if not path.exists() and not path.with_name(path.name + FORMER).exists():
             raise FileNotFoundError(errno.ENOENT, "there is no checkpoint directory", str(path))
         if path.exists() and not (path / METADATA_FILE).exists():
             raise FileNotFoundError(

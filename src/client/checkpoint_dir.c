@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 #include "base/log.h"
 
 #define DIR_DEPTH 16 /* directories that are open at once while one is removed */
+/* Where the former one is for a moment: no name that a user gives to a copy that is to be kept. */
+#define DIR_FORMER ".tq-former"
 
 static int dir_errno(tq_error *err, const char *what, const char *path)
 {
@@ -32,7 +35,7 @@ static int dir_remove_one(const char *path, const struct stat *st, int flag, str
     (void)st;
     (void)flag;
     (void)ftw;
-    return remove(path);
+    return remove(path) == 0 || errno == ENOENT ? 0 : -1; /* another writer removes it as well */
 }
 
 /* Removes a directory with all that is in it; what is left is said in the log. */
@@ -91,13 +94,33 @@ static int dir_make_parents(const char *parent, tq_error *err)
     return code;
 }
 
+/* Whether a directory is a checkpoint, also a damaged one, or one of the Python system that has the same metadata.json. */
+static bool dir_is_checkpoint(const char *path)
+{
+    static const char start[] = "tq-checkpoint ";
+    char found[sizeof start - 1];
+    char *manifest = dir_text(path, "/MANIFEST");
+    char *metadata = dir_text(path, "/metadata.json");
+    FILE *file = manifest ? fopen(manifest, "re") : NULL;
+    json_t *about = metadata ? json_load_file(metadata, 0, NULL) : NULL;
+    bool known = (file && fread(found, sizeof found, 1, file) == 1 &&
+                  memcmp(found, start, sizeof found) == 0) ||
+                 json_is_boolean(json_object_get(about, "storage_saved"));
+    if (file) {
+        (void)fclose(file);
+    }
+    json_decref(about);
+    free(manifest);
+    free(metadata);
+    return known;
+}
+
 /* Only a checkpoint, or an empty directory, may be replaced. */
 static int dir_check_place(const char *path, tq_error *err)
 {
     struct stat st;
     const struct dirent *entry;
     bool empty = true;
-    bool known = false;
     DIR *dir;
 
     if (lstat(path, &st) != 0) {
@@ -110,11 +133,10 @@ static int dir_check_place(const char *path, tq_error *err)
     while ((entry = readdir(dir))) {
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
             empty = false;
-            known = known || strcmp(entry->d_name, "metadata.json") == 0;
         }
     }
     closedir(dir);
-    return empty || known
+    return empty || dir_is_checkpoint(path)
                ? TQ_OK
                : tqi_error_set(err, TQ_EEXIST,
                                "checkpoint: directory %s has files that are not a checkpoint's",
@@ -124,7 +146,7 @@ static int dir_check_place(const char *path, tq_error *err)
 /* Puts back a former checkpoint whose successor did not come. */
 static void dir_recover(const char *path)
 {
-    char *old = dir_text(path, ".old");
+    char *old = dir_text(path, DIR_FORMER);
     if (old && access(path, F_OK) != 0 && access(old, F_OK) == 0 && rename(old, path) == 0) {
         tqi_log(TQI_WARN, "checkpoint", "%s was being replaced: the former one is back", path);
     }
@@ -181,15 +203,17 @@ static int dir_make_temp(tqi_ckpt_out *out, tq_error *err)
             return code;
         }
         out->dir = open(out->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (out->dir < 0) {
+        if (out->dir < 0 && errno != ENOENT) {
             return dir_errno(err, "opening", out->temp);
         }
-        if (flock(out->dir, LOCK_EX | LOCK_NB) == 0 && fstat(out->dir, &st) == 0 &&
+        if (out->dir >= 0 && flock(out->dir, LOCK_EX | LOCK_NB) == 0 && fstat(out->dir, &st) == 0 &&
             st.st_nlink > 0) {
             return TQ_OK;
         }
-        close(out->dir);
-        out->dir = -1;
+        if (out->dir >= 0) {
+            close(out->dir);
+            out->dir = -1;
+        }
     }
 }
 
@@ -232,7 +256,7 @@ static int dir_sync_parent(const char *path, tq_error *err)
 /* For file systems that cannot exchange two names. */
 static int dir_replace(const tqi_ckpt_out *out, tq_error *err)
 {
-    char *old = dir_text(out->path, ".old");
+    char *old = dir_text(out->path, DIR_FORMER);
     int code;
     if (!old) {
         return tqi_error_nomem(err, "a checkpoint");
@@ -254,18 +278,29 @@ static int dir_replace(const tqi_ckpt_out *out, tq_error *err)
 int tqi_ckpt_dir_place(tqi_ckpt_out *out, tq_error *err)
 {
     int code = fsync(out->dir) == 0 ? TQ_OK : dir_errno(err, "syncing", out->temp);
-    code = code ? code : dir_check_place(out->path, err);
-    if (code) {
-        return code;
+    bool exchanged = false;
+    bool moved = false;
+    while (code == TQ_OK && !exchanged && !moved) {
+        code = dir_check_place(out->path, err);
+        if (code) {
+            return code;
+        }
+        exchanged = renameat2(AT_FDCWD, out->temp, AT_FDCWD, out->path, RENAME_EXCHANGE) == 0;
+        if (!exchanged && errno != ENOENT) {
+            code = dir_replace(out, err);
+            break;
+        }
+        moved = !exchanged && rename(out->temp, out->path) == 0;
+        /* Again when another writer was first to have a checkpoint there. */
+        if (!exchanged && !moved && errno != ENOTEMPTY && errno != EEXIST) {
+            code = dir_errno(err, "moving", out->temp);
+        }
     }
-    if (renameat2(AT_FDCWD, out->temp, AT_FDCWD, out->path, RENAME_EXCHANGE) == 0) {
+    if (exchanged || moved) {
         code = dir_sync_parent(out->path, err);
+    }
+    if (exchanged) {
         dir_remove(out->temp); /* the former one */
-    } else if (errno == ENOENT) {
-        code = rename(out->temp, out->path) == 0 ? dir_sync_parent(out->path, err)
-                                                 : dir_errno(err, "moving", out->temp);
-    } else {
-        code = dir_replace(out, err);
     }
     if (code == TQ_OK) {
         free(out->temp);

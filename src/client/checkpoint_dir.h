@@ -3,7 +3,7 @@
  *
  * While it is written it is NAME.tmp-XXXXXX, locked by its writer; what a writer that died has left is removed by the next
  * one.  Putting it into its place exchanges it with the former one in one step.  File systems that cannot exchange move the
- * former one to NAME.old for a moment; whoever finds only that puts it back.
+ * former one to NAME.tq-former for a moment; whoever finds only that puts it back.
  */
 #ifndef TQI_CLIENT_CHECKPOINT_DIR_H
 #define TQI_CLIENT_CHECKPOINT_DIR_H

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -265,6 +266,44 @@ def test_what_is_no_checkpoint_is_not_replaced(tq: Any, ck: Path) -> None:
     assert (ck / "thesis.tex").read_text() == "years"
 
 
+def test_a_directory_with_other_metadata_is_not_replaced(tq: Any, ck: Path) -> None:
+    ck.mkdir(parents=True)
+    (ck / "metadata.json").write_text('{"total_size": 7}')
+    (ck / "model.safetensors").write_text("weights")
+    with pytest.raises(ExistsError, match="not a checkpoint"):
+        tq.save_checkpoint(ck)
+    assert (ck / "model.safetensors").read_text() == "weights"
+    # What is one, of whatever system, may be damaged and is replaced.
+    (ck / "metadata.json").write_text('{"storage_saved": true}')
+    tq.save_checkpoint(ck)
+    (ck / "metadata.json").write_text("")
+    tq.save_checkpoint(ck)
+    assert not (ck / "model.safetensors").exists()
+
+
+def test_a_copy_that_was_put_aside_stays(tq: Any, client: Any, ck: Path) -> None:
+    tq.kv_put("a", "p", {"x": torch.ones(1)})
+    tq.save_checkpoint(ck)
+    ck.rename(ck.with_name("ck.old"))
+    tq.kv_put("b", "p", {"x": torch.ones(1)})
+    tq.save_checkpoint(ck)
+    tq.save_checkpoint(ck)
+    client.clear_partition("p")
+    tq.load_checkpoint(ck.with_name("ck.old"))
+    assert list(tq.kv_list("p")["p"]) == ["a"]
+
+
+def test_many_save_to_one_place(tq: Any, ck: Path) -> None:
+    tq.kv_put("a", "p", {"x": torch.ones(1)})
+    with ThreadPoolExecutor(8) as pool:
+        for place in range(12):
+            path = ck / str(place % 6)  # twice each: a new one, and one that is there
+            for saved in [pool.submit(tq.save_checkpoint, path) for _ in range(8)]:
+                assert saved.result() is None
+    assert sorted(path.name for path in ck.iterdir()) == [str(place) for place in range(6)]
+    tq.load_checkpoint(ck / "0")
+
+
 def test_missing_ones_are_named(tq: Any, ck: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"deep/ck"):
         tq.load_checkpoint(ck)
@@ -284,7 +323,7 @@ def test_metadata_must_be_json(tq: Any, ck: Path) -> None:
 def test_an_interrupted_exchange_is_completed(tq: Any, client: Any, ck: Path) -> None:
     tq.kv_put("a", "p", {"x": torch.ones(1)})
     tq.save_checkpoint(ck)
-    ck.rename(ck.with_name("ck.old"))
+    ck.rename(ck.with_name("ck.tq-former"))
     client.clear_partition("p")
     tq.load_checkpoint(ck)
     assert list(tq.kv_list("p")["p"]) == ["a"]
