@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import system
 from ._calls import Steps, twins
 from .client import Parser, TransferQueueClient, check_keys
-from .config import Config, read
+from .config import Config, as_given, read
 from .errors import (
     ClosedError,
     InvalidArgumentError,
@@ -65,13 +65,13 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
     is looked for by `address` in it, then by TQ_ADDRESS (with TQ_TOKEN_FILE), then on this machine by the
     name in TQ_SYSTEM (`default`).  When there is none it is started on this machine, and ends with this
     process or with `close`.  With `attach=True` none is started: UnreachableError.  `name` is what others see
-    this process as.
+    this process as.  The configuration is returned in the form that was given: an OmegaConf for an OmegaConf.
 
     A second call returns the configuration of the system in use.
     """
     with _process.lock:
         if _process.session is not None:
-            return _process.session.client.config
+            return as_given(conf, _process.session.client.config)
         given = read(conf)
         info = system.from_environment(given)
         started: system.System | None = None
@@ -89,7 +89,7 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
                 started.stop()
             raise
         _process.session = _Session(client, started, actor)
-        return client.config
+        return as_given(conf, client.config)
 
 
 def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:

@@ -110,6 +110,24 @@ def _read_omegaconf(conf: Any) -> Any:
     )
 
 
+def as_given(conf: Any, config: Config) -> Config:
+    """The configuration in the form of what was given: an OmegaConf for an OmegaConf."""
+    if type(conf).__module__.partition(".")[0] != "omegaconf":
+        return config
+    from omegaconf import OmegaConf
+
+    # What is no plain value (where the controller is) stays as it is.
+    made: Config = OmegaConf.create(_plain(config), flags={"allow_objects": True})
+    return made
+
+
+def _plain(value: Any) -> Any:
+    """The opposite of `of_map`."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list) else value
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
     """Both; where both have an entry that is no map, that of `over`."""
     merged = Config(base)

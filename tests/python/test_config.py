@@ -133,3 +133,15 @@ def test_a_count_of_samples_limits_nothing(caplog: pytest.LogCaptureFixture) -> 
     assert limit(100000) == []
     assert limit(1 << 30) == [f"backend.SimpleStorage.total_storage_size={1 << 30}"]
     assert "count of samples" in caplog.text
+
+
+def test_an_omegaconf_comes_back_as_one() -> None:
+    """What init returns can be used as what it was given."""
+    omegaconf = pytest.importorskip("omegaconf")
+    final = config.merge(config.defaults(), {"controller": {"zmq_info": object()}})
+    assert config.as_given({"a": 1}, final) is final
+    made = config.as_given(omegaconf.OmegaConf.create({}), final)
+    assert isinstance(made, omegaconf.DictConfig)
+    assert made.backend.storage_backend == "SimpleStorage"
+    assert omegaconf.OmegaConf.select(made, "client.timeout") == final["client"]["timeout"]
+    assert made.controller.zmq_info is final["controller"]["zmq_info"]

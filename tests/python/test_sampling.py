@@ -36,9 +36,9 @@ def balanced(client: Any) -> Iterator[Any]:
     other.close()
 
 
-def claim(client: Any, pid: str, size: int, **config: Any) -> list[int]:
-    """Values of what a claim gets."""
-    meta = client.get_meta(["x"], size, pid, "fetch", "train", config, timeout=0.2)
+def claim(client: Any, pid: str, size: int, *, seconds: float = 30, **config: Any) -> list[int]:
+    """Values of what a claim gets; `seconds` is short where it gets nothing."""
+    meta = client.get_meta(["x"], size, pid, "fetch", "train", config, timeout=seconds)
     values: list[int] = client.get_data(meta)["x"].tolist()
     return values
 
@@ -51,7 +51,7 @@ def test_balanced_shares_of_all_ranks(balanced: Any, pid: str) -> None:
     assert sorted(claim(balanced, pid, 4, dp_rank=0, batch_index=0)) == [4, 5, 6, 7]
     assert claim(balanced, pid, 4, dp_rank=1, batch_index=0) == second
     with pytest.raises(TimeoutError):
-        claim(balanced, pid, 2, dp_rank=0, batch_index=1)
+        claim(balanced, pid, 2, seconds=0.2, dp_rank=0, batch_index=1)
     with pytest.raises(ValueError, match="dp_rank 2 must be below dp_size 2"):
         claim(balanced, pid, 2, dp_rank=2, batch_index=1)
     balanced.clear_partition(pid)
@@ -71,7 +71,7 @@ def test_rank_aware(client: Any, pid: str) -> None:
     assert len({*first, *second}) == 4
     assert claim(client, pid, 2, **rank, dp_rank=0, batch_index=0) == first
     with pytest.raises(TimeoutError):
-        claim(client, pid, 2, **rank, dp_rank=0, batch_index=1)
+        claim(client, pid, 2, seconds=0.2, **rank, dp_rank=0, batch_index=1)
     with pytest.raises(ValueError, match="RankAwareSampler needs dp_rank"):
         claim(client, pid, 2, sampler="RankAwareSampler")
 
