@@ -256,8 +256,11 @@ static uint64_t reported(kit_client *client, const char *name)
 
 static void until_reported(kit_client *client, const char *name, uint64_t value)
 {
-    /* Asked twice: a report that is on its way may be handled right behind the first question. */
-    while (reported(client, name) != value && reported(client, name) != value) {
+    while (reported(client, name) != value) {
+        /* A report that is on its way may be handled right behind the question. */
+        if (reported(client, name) == value) {
+            break;
+        }
         uv_run(&client->kit->loop, UV_RUN_ONCE);
     }
 }
