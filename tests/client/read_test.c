@@ -3,6 +3,7 @@
  */
 #include "system.h"
 
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,10 +33,12 @@ static int teardown(void **state)
 }
 
 static _Atomic int released;
+static sem_t release; /* posted with each */
 
 static void on_release(void *arg)
 {
     atomic_fetch_add((_Atomic int *)arg, 1);
+    sem_post(&release);
 }
 
 /* Rows of lengths[i] numbers: 1000 * i, 1000 * i + 1, ... */
@@ -222,6 +225,7 @@ static void test_cancel(void **state)
     assert_non_null(memory);
     field.dest = memory;
     atomic_store(&released, 0);
+    sem_init(&release, 0, 0);
     for (int i = 0; i < READS; i++) {
         tq_op *reader = tq_op_alloc(own, NULL, NULL);
         int code;
@@ -233,6 +237,7 @@ static void test_cancel(void **state)
         code = tq_op_wait(reader);
         assert_true(code == TQ_OK || (i % 2 && code == TQ_ECANCELED));
         tq_op_free(reader);
+        sem_wait(&release); /* before that the memory is still written to */
     }
     tq_client_close(own);
     assert_int_equal(atomic_load(&released), READS);
