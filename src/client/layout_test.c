@@ -11,33 +11,8 @@
 
 #include <cmocka.h>
 
+#include "base/oom.h"
 #include "client/get.h"
-
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-int __real_posix_memalign(void **out, size_t align, size_t size);
-int __wrap_posix_memalign(void **out, size_t align, size_t size);
-
-/* Allocations that still succeed; negative: all do. */
-static long budget = -1;
-
-static int refuse(void)
-{
-    if (budget < 0) {
-        return 0;
-    }
-    return budget-- == 0 ? (budget = 0, 1) : 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return refuse() ? NULL : __real_malloc(size);
-}
-
-int __wrap_posix_memalign(void **out, size_t align, size_t size)
-{
-    return refuse() ? 12 /* ENOMEM */ : __real_posix_memalign(out, align, size);
-}
 
 static const tq_dtype i16 = {TQ_INT, 16};
 static const char *names[] = {"x"};
@@ -239,10 +214,10 @@ static void memory_that_is_not_there(void **state)
 
     (void)state;
     begin(&r, 1, ndims, dims, i16);
-    budget = 0;
+    oom_all_after(0);
     assert_int_equal(ask(&r, &field, &err), TQ_ENOMEM);
     assert_int_equal(tqi_get_memory(&r.get, 0, 6, &err), TQ_ENOMEM);
-    budget = -1;
+    oom_end();
     assert_int_equal(ask(&r, &field, &err), TQ_OK);
     assert_int_equal(tqi_get_memory(&r.get, 0, 6, &err), TQ_OK);
     end(&r);

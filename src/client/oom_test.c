@@ -11,38 +11,7 @@
 
 #include <tq/tq.h>
 
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-/* Allocations of this thread that still succeed; negative: all do. */
-static _Thread_local long budget = -1;
-
-static int refuse(void)
-{
-    if (budget < 0) {
-        return 0;
-    }
-    return budget-- == 0 ? (budget = 0, 1) : 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return refuse() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return refuse() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return refuse() ? NULL : __real_realloc(old, size);
-}
+#include "base/oom.h"
 
 static const char *const fields[] = {"prompt", "answer"};
 static const uint32_t indexes[] = {3, 1, 4, 5};
@@ -102,9 +71,9 @@ static void metadata_fails_cleanly(void **state)
         int code;
         do {
             tq_error err = {0};
-            budget = n++;
+            oom_all_after(n++);
             code = makers[m](from, &out, &err);
-            budget = -1;
+            oom_end();
             assert_true(code == TQ_OK || (code == TQ_ENOMEM && err.code == TQ_ENOMEM && !out));
         } while (code != TQ_OK);
         assert_true(n > 1);
@@ -128,9 +97,9 @@ static void open_fails_cleanly(void **state)
     do {
         tq_client *client = NULL;
         tq_error err = {0};
-        budget = n++;
+        oom_all_after(n++);
         code = tq_client_open(&options, &client, &err);
-        budget = -1;
+        oom_end();
         assert_true(code == TQ_ENOMEM || code == TQ_EUNREACHABLE || code == TQ_ETIMEDOUT);
         assert_int_equal(err.code, code);
         assert_null(client);

@@ -4,44 +4,8 @@
  */
 #include "controller/test_kit.h"
 
+#include "base/oom.h"
 #include "controller/convert.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-/* Allocations that still succeed; negative: all do. */
-static long budget = -1;
-
-static bool refuse(void)
-{
-    if (budget < 0) {
-        return false;
-    }
-    if (budget == 0) {
-        return true;
-    }
-    budget--;
-    return false;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return refuse() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return refuse() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return refuse() ? NULL : __real_realloc(old, size);
-}
 
 static void closed(void *arg)
 {
@@ -63,9 +27,9 @@ static void a_controller_starts_or_says_why(void **state)
         tqi_controller *controller = NULL;
         tq_error err = {0};
         assert_true(n < 1000);
-        budget = n;
+        oom_all_after(n);
         rc = tqi_controller_alloc(&loop, &options, &controller, &err);
-        budget = -1;
+        oom_end();
         if (rc == TQ_OK) {
             assert_true(n > 4);
             tqi_controller_close(controller, closed, &done);
@@ -108,12 +72,12 @@ static void batches_convert_or_say_why(void **state)
         Tq__Batch message;
         tqi_batch back = {0};
         tq_error err = {0};
-        budget = n;
+        oom_all_after(n);
         rc = tqi_conv_batch_out(&conv, &batch, 9, &message, &err);
         if (rc == TQ_OK) {
             rc = tqi_conv_batch_in(&conv, &message, ROWS, &back, &err);
         }
-        budget = -1;
+        oom_end();
         assert_int_equal(rc, err.code);
         if (rc == TQ_OK) {
             assert_true(n > 2);

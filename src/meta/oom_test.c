@@ -1,46 +1,11 @@
 /*
  * oom_test.c - every allocation of every call fails once: the call says so, and the table is as it was.
  *
- * Linked with wrapped malloc, calloc and realloc.  CRoaring is a library of its own and is not wrapped.
+ * Memory of CRoaring, a library of its own, never fails here.
  */
+#include "base/oom.h"
 #include "meta/meta_test.h"
 #include "meta/snapshot.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-static bool armed;
-static uint32_t countdown;
-static bool hit;
-
-static bool fails(void)
-{
-    if (!armed || countdown-- > 0) {
-        return false;
-    }
-    armed = false;
-    hit = true;
-    return true;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return fails() ? NULL : __real_realloc(old, size);
-}
 
 /* ---------------------------------------------------------------------------------------- what can be seen */
 
@@ -431,6 +396,7 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
     (void)state;
     for (size_t c = 0; c < sizeof(calls) / sizeof(calls[0]); c++) {
         uint32_t steps = 0;
+        bool hit;
 
         do {
             scene s;
@@ -439,11 +405,9 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
 
             scene_open(&s);
             before = snapshot(&s.t);
-            hit = false;
-            countdown = steps++;
-            armed = true;
+            oom_one_after(steps++);
             rc = calls[c](&s);
-            armed = false;
+            hit = oom_end() > 0;
             assert_int_equal(rc, hit ? TQ_ENOMEM : TQ_OK);
             if (hit) {
                 after = snapshot(&s.t);
@@ -468,15 +432,14 @@ static void making_a_table_fails_cleanly(void **state)
     tqi_meta *meta = NULL;
     tq_error err = {0};
     uint32_t steps = 0;
+    bool hit;
     int rc;
 
     (void)state;
     do {
-        hit = false;
-        countdown = steps++;
-        armed = true;
+        oom_one_after(steps++);
         rc = tqi_meta_alloc(&options, &meta, &err);
-        armed = false;
+        hit = oom_end() > 0;
         assert_int_equal(rc, hit ? TQ_ENOMEM : TQ_OK);
     } while (hit);
     tqi_meta_free(meta);

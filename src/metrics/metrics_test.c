@@ -11,37 +11,8 @@
 
 #include <cmocka.h>
 
+#include "base/oom.h"
 #include "metrics/metrics.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-/* Allocations that still succeed; negative: all do. */
-static long budget = -1;
-
-static bool refuse(void)
-{
-    return budget >= 0 && (budget == 0 || budget-- == 0);
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return refuse() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return refuse() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return refuse() ? NULL : __real_realloc(old, size);
-}
 
 static void assert_line(const tqi_buf *text, const char *line)
 {
@@ -126,10 +97,10 @@ static void no_memory(void **state)
     (void)state;
     do {
         tqi_buf text = {0};
-        budget = n++;
+        oom_all_after(n++);
         tqi_metric_set *set = make();
         rc = set ? tqi_metric_render(set, &text) : TQ_ENOMEM;
-        budget = -1;
+        oom_end();
         assert_true(rc == TQ_OK || rc == TQ_ENOMEM);
         whole = text.size;
         tqi_buf_fini(&text);

@@ -1,8 +1,6 @@
 /*
  * oom_test.c - every allocation fails once: constructors report it and leave nothing behind, and an exchange between
  * client and server ends in an answer or in an error.
- *
- * Linked with malloc, calloc and realloc wrapped.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,42 +8,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/oom.h"
 #include "net/calling.h"
 #include "net/testing.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-static long countdown; /* the allocation that fails: 1 is the next one, 0 none */
-static long failures;
-
-static bool fails(void)
-{
-    if (countdown > 0 && --countdown == 0) {
-        failures++;
-        return true;
-    }
-    return false;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return fails() ? NULL : __real_realloc(old, size);
-}
 
 static void no_log(tqi_log_level level, const char *component, const char *text, void *arg)
 {
@@ -73,14 +38,12 @@ static void test_server_alloc(void **state)
     while (failed) {
         tqi_server *server = NULL;
         tq_error err = {0};
-        failures = 0;
-        countdown = ++n;
+        oom_one_after(n++);
         int rc = tqi_server_alloc(&testing_loop, &idle_service, NULL, &options, &server, &err);
         if (rc == TQ_OK) {
             rc = tqi_server_listen(server, endpoint, NULL, 0, &err);
         }
-        failed = failures > 0;
-        countdown = 0;
+        failed = oom_end() > 0;
         assert_int_equal(rc, failed ? TQ_ENOMEM : TQ_OK);
         if (server) {
             int closed = 0;
@@ -118,8 +81,7 @@ static void test_client_alloc(void **state)
                               .deadline = 1,
                               .done = ignore_done,
                               .arg = &done};
-        failures = 0;
-        countdown = ++n;
+        oom_one_after(n++);
         int rc = tqi_connector_alloc(&testing_loop, &options, &connector, &err);
         if (rc == TQ_OK) {
             rc = tqi_channel_get(connector, "unix:/nonexistent/x,tcp:127.0.0.1:1", &channel, &err);
@@ -132,8 +94,7 @@ static void test_client_alloc(void **state)
                 assert_int_equal(channel->next_request, 1);
             }
         }
-        failed = failures > 0;
-        countdown = 0;
+        failed = oom_end() > 0;
         assert_int_equal(rc, failed ? TQ_ENOMEM : TQ_OK);
         if (connector) {
             testing_connector_stop(connector);
@@ -166,14 +127,12 @@ static void test_exchange(void **state)
         testing_write(channel, &publish, TQI_PUBLISH, data, sizeof data, 20);
         testing_read(channel, &read, sizeof back, 20);
         testing_map(channel, &map);
-        failures = 0;
-        countdown = n + 1;
+        oom_one_after(n);
         testing_until(&reserve.done, 1);
         testing_until(&publish.done, 1);
         testing_until(&read.done, 1);
         testing_until(&map.done, 1);
-        failed = failures > 0;
-        countdown = 0;
+        failed = oom_end() > 0;
         const testing_call *calls[] = {&reserve, &publish, &read, &map};
         for (int i = 0; i < 4; i++) {
             assert_true(calls[i]->status == TQ_OK || calls[i]->status == TQ_ENOMEM ||
@@ -203,7 +162,7 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    countdown = 0;
+    oom_end();
     tqi_log_set_sink(NULL, NULL);
     return testing_teardown(state);
 }

@@ -9,40 +9,8 @@
 
 #include <cmocka.h>
 
+#include "base/oom.h"
 #include "store/store.h"
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__real_realloc(void *old, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__wrap_realloc(void *old, size_t size);
-
-/* Allocations that still succeed; negative: all do. */
-static long budget = -1;
-
-static int refuse(void)
-{
-    if (budget < 0) {
-        return 0;
-    }
-    return budget-- == 0 ? (budget = 0, 1) : 0;
-}
-
-void *__wrap_malloc(size_t size)
-{
-    return refuse() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-    return refuse() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *old, size_t size)
-{
-    return refuse() ? NULL : __real_realloc(old, size);
-}
 
 static void alloc_fails_cleanly(void **state)
 {
@@ -54,9 +22,9 @@ static void alloc_fails_cleanly(void **state)
 
     (void)state;
     do {
-        budget = n++;
+        oom_all_after(n++);
         code = tqi_store_alloc(&options, &store, &err);
-        budget = -1;
+        oom_end();
         assert_true(code == TQ_OK || (code == TQ_ENOMEM && err.code == TQ_ENOMEM && store == NULL));
     } while (code != TQ_OK);
     assert_true(n > 2);
@@ -81,9 +49,9 @@ static void reserve_fails_cleanly(void **state)
                 places[i] = (tqi_store_place){.id = first + i, .size = 100 * i};
             }
             uint64_t used = tqi_store_used(store), blocks = tqi_store_blocks(store);
-            budget = n++;
+            oom_all_after(n++);
             code = tqi_store_reserve(store, places, 10, false, &err);
-            budget = -1;
+            oom_end();
             assert_true(tqi_store_check(store));
             if (code != TQ_OK) {
                 failures++;
@@ -95,11 +63,11 @@ static void reserve_fails_cleanly(void **state)
     }
     assert_true(failures > 1000);
     /* Frees never fail. */
-    budget = 0;
+    oom_all_after(0);
     for (uint64_t id = 1; id < 1001; id++) {
         assert_true(tqi_store_free_block(store, id));
     }
-    budget = -1;
+    oom_end();
     assert_int_equal(tqi_store_used(store), 0);
     assert_true(tqi_store_check(store));
     tqi_store_free(store);
