@@ -157,7 +157,50 @@ static void collect_counters(collect_state *state)
 
 /* ------------------------------------------------------------------------------------------------ owners */
 
-/* A counter that the owner reported; false when it did not. */
+/* Counters that owners of any kind report under these names become metrics of their own; all others keep their names.  The
+ * names are a contract of ReportOwner (protocol/tq.proto): what kind of storage it is, is not looked at. */
+static const struct {
+    const char *counter;
+    tqi_metric metric;
+    const char *op; /* second label, or NULL */
+    double scale;
+} collect_reports[] = {
+    {"capacity_bytes", TQI_M_OWNER_CAPACITY, NULL, 1},
+    {"used_bytes", TQI_M_OWNER_USED, NULL, 1},
+    {"waiting_puts", TQI_M_OWNER_WAITING, NULL, 1},
+    {"rss_bytes", TQI_M_STORAGE_RSS, NULL, 1},
+    {"arrived", TQI_M_STORAGE_ARRIVED, NULL, 1},
+    {"put_arrived", TQI_M_STORAGE_ARRIVALS, "PUT_DATA", 1},
+    {"put_requests", TQI_M_STORAGE_OPS, "PUT_DATA", 1},
+    {"put_avg_ns", TQI_M_STORAGE_AVG, "PUT_DATA", 1e-9},
+    {"put_p50_ns", TQI_M_STORAGE_P50, "PUT_DATA", 1e-9},
+    {"put_p99_ns", TQI_M_STORAGE_P99, "PUT_DATA", 1e-9},
+    {"get_arrived", TQI_M_STORAGE_ARRIVALS, "GET_DATA", 1},
+    {"get_requests", TQI_M_STORAGE_OPS, "GET_DATA", 1},
+    {"get_avg_ns", TQI_M_STORAGE_AVG, "GET_DATA", 1e-9},
+    {"get_p50_ns", TQI_M_STORAGE_P50, "GET_DATA", 1e-9},
+    {"get_p99_ns", TQI_M_STORAGE_P99, "GET_DATA", 1e-9},
+    {"clear_arrived", TQI_M_STORAGE_ARRIVALS, "CLEAR_DATA", 1},
+    {"clear_requests", TQI_M_STORAGE_OPS, "CLEAR_DATA", 1},
+    {"clear_avg_ns", TQI_M_STORAGE_AVG, "CLEAR_DATA", 1e-9},
+    {"clear_p50_ns", TQI_M_STORAGE_P50, "CLEAR_DATA", 1e-9},
+    {"clear_p99_ns", TQI_M_STORAGE_P99, "CLEAR_DATA", 1e-9},
+};
+
+static void collect_report(collect_state *state, const tqi_ctl_owner *owner, const char *counter,
+                           double value)
+{
+    for (size_t i = 0; i < sizeof(collect_reports) / sizeof(*collect_reports); i++) {
+        if (strcmp(counter, collect_reports[i].counter) == 0) {
+            tqi_metric_add(state->set, collect_reports[i].metric, owner->name,
+                           collect_reports[i].op, value * collect_reports[i].scale);
+            return;
+        }
+    }
+    tqi_metric_add(state->set, TQI_M_OWNER_COUNTER, owner->name, counter, value);
+}
+
+/* False when the owner did not report it. */
 static bool collect_reported(const tqi_ctl_owner *owner, const char *name, double *out)
 {
     for (size_t i = 0; i < owner->n_counters; i++) {
@@ -169,76 +212,35 @@ static bool collect_reported(const tqi_ctl_owner *owner, const char *name, doubl
     return false;
 }
 
-static double collect_value(const tqi_ctl_owner *owner, const char *name)
-{
-    double value = 0;
-    collect_reported(owner, name, &value);
-    return value;
-}
-
-/* Requests of a storage unit by operation: "put_requests", "put_ns", "put_p50_ns", "put_p99_ns". */
-static void collect_unit_op(collect_state *state, const tqi_ctl_owner *owner, const char *counter,
-                            const char *op)
-{
-    static const struct {
-        const char *suffix;
-        tqi_metric metric;
-        double scale;
-    } series[] = {{"arrived", TQI_M_STORAGE_ARRIVALS, 1},
-                  {"requests", TQI_M_STORAGE_OPS, 1},
-                  {"avg_ns", TQI_M_STORAGE_AVG, 1e-9},
-                  {"p50_ns", TQI_M_STORAGE_P50, 1e-9},
-                  {"p99_ns", TQI_M_STORAGE_P99, 1e-9}};
-    for (size_t i = 0; i < sizeof(series) / sizeof(*series); i++) {
-        char name[64];
-        double value = 0;
-        snprintf(name, sizeof(name), "%s_%s", counter, series[i].suffix);
-        if (collect_reported(owner, name, &value)) {
-            tqi_metric_add(state->set, series[i].metric, owner->name, op, value * series[i].scale);
-        }
-    }
-}
-
-/* What a storage unit of the simple manager reports, under the names that the Python peer has for it. */
+/* What the Python peer tells of each of its storage units, of those owners that are processes with memory like them. */
 static void collect_unit(collect_state *state, const tqi_ctl_owner *owner)
 {
-    double capacity = collect_value(owner, "capacity_bytes");
-    double used = collect_value(owner, "used_bytes");
+    double rss = 0;
+    double capacity = 0;
+    double used = 0;
+    if (!collect_reported(owner, "rss_bytes", &rss) ||
+        !collect_reported(owner, "capacity_bytes", &capacity) ||
+        !collect_reported(owner, "used_bytes", &used)) {
+        return;
+    }
     collect_add(state, TQI_M_STORAGE_KEYS, owner->name, (double)tqi_owner_blocks(owner->meta));
     collect_add(state, TQI_M_STORAGE_UTILIZATION, owner->name, capacity > 0 ? used / capacity : 0);
-    collect_add(state, TQI_M_STORAGE_RSS, owner->name, collect_value(owner, "rss_bytes"));
     collect_add(state, TQI_M_SSD_ENABLED, owner->name, 0);
     collect_add(state, TQI_M_SSD_VALUES, owner->name, 0);
     collect_add(state, TQI_M_SSD_BYTES, owner->name, 0);
     collect_add(state, TQI_M_SSD_FALLBACK, owner->name, 0);
-    collect_add(state, TQI_M_STORAGE_ARRIVED, owner->name, collect_value(owner, "arrived"));
-    collect_add(state, TQI_M_OWNER_WAITING, owner->name, collect_value(owner, "waiting_puts"));
-    collect_unit_op(state, owner, "put", "PUT_DATA");
-    collect_unit_op(state, owner, "get", "GET_DATA");
-    collect_unit_op(state, owner, "clear", "CLEAR_DATA");
 }
 
 static void collect_owners(collect_state *state)
 {
     for (tqi_ctl_owner *owner = state->ctl->owners; owner; owner = owner->hh.next) {
-        double value = 0;
         collect_add(state, TQI_M_OWNER_UP, owner->name, owner->servers != NULL);
         collect_add(state, TQI_M_OWNER_LIVE, owner->name, (double)tqi_owner_bytes(owner->meta));
         collect_add(state, TQI_M_OWNER_BLOCKS, owner->name, (double)tqi_owner_blocks(owner->meta));
-        if (collect_reported(owner, "capacity_bytes", &value)) {
-            collect_add(state, TQI_M_OWNER_CAPACITY, owner->name, value);
-        }
-        if (collect_reported(owner, "used_bytes", &value)) {
-            collect_add(state, TQI_M_OWNER_USED, owner->name, value);
-        }
-        if (strcmp(owner->manager, "SimpleStorage") == 0) {
-            collect_unit(state, owner);
-            continue;
-        }
         for (size_t i = 0; i < owner->n_counters; i++) {
-            tqi_metric_add(state->set, TQI_M_OWNER_COUNTER, owner->name, owner->counters[i],
-                           (double)owner->values[i]);
+            collect_report(state, owner, owner->counters[i], (double)owner->values[i]);
         }
+        collect_unit(state, owner);
     }
 }
 

@@ -235,6 +235,35 @@ static void reports_of_owners_are_shown(void **state)
     tqi_buf_fini(&text);
 }
 
+/* Known counters have metrics of their own, whatever storage manager the owner is of. */
+static void known_counters_have_their_own_metrics(void **state)
+{
+    static const char *const names[] = {"capacity_bytes", "used_bytes", "rss_bytes", "put_p99_ns",
+                                        "blocks"};
+    uint64_t values[] = {100, 25, 4096, 2000000, 7};
+    char *counters[5];
+    Tq__ReportOwner report;
+    (void)state;
+    for (int i = 0; i < 5; i++) {
+        counters[i] = (char *)(uintptr_t)names[i];
+    }
+    tq__report_owner__init(&report);
+    report.name = (char *)(uintptr_t) "unit";
+    report.counter = counters;
+    report.value = values;
+    report.n_counter = report.n_value = 5;
+    kit_free(kit_ok(&unit, TQI_REPORT_OWNER, &report));
+    tqi_buf text = metrics(1);
+    has(&text, "tq_owner_capacity_bytes{owner=\"unit\"} 100");
+    has(&text, "tq_storage_memory_rss_bytes{storage_unit_id=\"unit\"} 4096");
+    has(&text, "tq_storage_utilization_ratio{storage_unit_id=\"unit\"} 0.25");
+    has(&text,
+        "tq_storage_request_latency_p99{storage_unit_id=\"unit\",op_type=\"PUT_DATA\"} 0.002");
+    has(&text, "tq_owner_counter{owner=\"unit\",counter=\"blocks\"} 7");
+    has_not(&text, "counter=\"put_p99_ns\"");
+    tqi_buf_fini(&text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -245,6 +274,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(lost_cells_are_shown, setup, teardown),
         cmocka_unit_test_setup_teardown(reports_of_owners_are_shown, setup, teardown),
+        cmocka_unit_test_setup_teardown(known_counters_have_their_own_metrics, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -91,7 +91,7 @@
     X(OWNER_WAITING, "tq_owner_waiting_puts", GAUGE, "owner", NULL,                                \
       "Puts that wait for room in a storage unit")                                                 \
     X(OWNER_COUNTER, "tq_owner_counter", GAUGE, "owner", "counter",                                \
-      "What an owner of another storage manager reported")                                         \
+      "What else an owner of blocks reported")                                                     \
     X(SAMPLES, "tq_samples", GAUGE, NULL, NULL, "Samples in all partitions")                       \
     X(BYTES, "tq_bytes", GAUGE, NULL, NULL, "Bytes of the cells of all partitions")                \
     X(PARTITION_BYTES, "tq_partition_bytes", GAUGE, "partition_id", NULL,                          \
