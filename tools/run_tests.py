@@ -477,7 +477,7 @@ def compat(runner: Runner) -> Outcome:
 
 # Two lanes for two cores, of about the same length.
 LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
-    {"lint": lint, "asan": asan, "fuzz": fuzz, "compat": compat},
+    {"lint": lint, "asan": asan, "compat": compat},
     {
         "unit": unit,
         "python": pytest_folder("tests/python"),
@@ -486,15 +486,17 @@ LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
         "valgrind": valgrind,
         "tsan": tsan,
         "nosimple": nosimple,
+        "fuzz": fuzz,
     },
 ]
 
 QUICK_LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
-    {"unit": unit, "faults": pytest_folder("tests/faults", "-m", "not slow")},
     {
-        "python": pytest_folder("tests/python", "-m", "not slow"),
+        "unit": unit,
+        "faults": pytest_folder("tests/faults", "-m", "not slow"),
         "integration": pytest_folder("tests/integration", "-m", "not slow"),
     },
+    {"python": pytest_folder("tests/python", "-m", "not slow")},
 ]
 
 

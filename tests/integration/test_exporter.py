@@ -131,6 +131,7 @@ def test_connections_of_one_host_are_bounded(measured: str) -> None:
         assert not select.select([many[0]], [], [], 0)[0]
 
 
+@pytest.mark.slow
 def test_ten_thousand_partitions(system: System, measured: str) -> None:
     """A scrape of many partitions stays small, and does not hold up the controller."""
     client = system.client()

@@ -69,6 +69,7 @@ def test_one_server(system: System, server: RedisServer) -> None:
         server.ask("BLPOP", "tq-never", "0.01")
 
 
+@pytest.mark.slow
 def test_a_cluster_takes_all_nodes(system: System, cluster: RedisCluster) -> None:
     """Values are spread over the nodes, read back, and removed from all of them."""
     start(system, f'url: "{cluster.url}", cluster: true')
@@ -82,6 +83,7 @@ def test_a_cluster_takes_all_nodes(system: System, cluster: RedisCluster) -> Non
         cluster.servers[0].ask("PING")
 
 
+@pytest.mark.slow
 def test_slots_move_under_traffic(system: System, cluster: RedisCluster) -> None:
     """Slots move from one node to another while samples are put and read: none is lost."""
     start(system, f'url: "{cluster.url}", cluster: true')

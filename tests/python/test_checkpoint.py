@@ -539,6 +539,7 @@ def test_a_full_store_refuses_it(tmp_path: Path) -> None:
         small.close()
 
 
+@pytest.mark.slow
 def test_a_killed_save_leaves_the_former_checkpoint(running: System, tmp_path: Path) -> None:
     client = running.client()
     ck = tmp_path / "ck"

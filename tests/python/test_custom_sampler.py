@@ -233,6 +233,7 @@ if "wait" in sys.argv:
 """
 
 
+@pytest.mark.slow
 def test_of_the_main_program(base: Path, tmp_path: Path) -> None:
     """Its class travels by value; without cloudpickle it cannot, and that is said."""
     program = tmp_path / "main.py"
