@@ -89,8 +89,12 @@ class TransferQueueClient(Checkpoints):
             except UnknownManagerError:
                 pass  # it may be one written in Python
         core = self._open("")
-        name, section = manager_of(core.config)
-        manager = manager_in_python(name, self._info, section)
+        try:
+            name, section = manager_of(core.config)
+            manager = manager_in_python(name, self._info, section)
+        except BaseException:
+            core.close()
+            raise
         if manager is not None:
             self._python = ManagedStorage(core, manager)
             return core

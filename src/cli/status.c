@@ -156,8 +156,10 @@ static void status_print_owners(const tq_system_status *status)
         cli_table_cell(table, "%s", owner->manager);
         cli_table_cell(table, "%s", owner->present ? "up" : "gone");
         cli_table_cell(table, "%" PRIu64, owner->blocks);
-        cli_table_cell(table, "%s", cli_bytes(owner->used_bytes, used));
-        cli_table_cell(table, "%s", cli_bytes(owner->capacity_bytes, capacity));
+        /* A store without a process of its own tells neither. */
+        bool told = owner->capacity_bytes > 0;
+        cli_table_cell(table, "%s", told ? cli_bytes(owner->used_bytes, used) : "-");
+        cli_table_cell(table, "%s", told ? cli_bytes(owner->capacity_bytes, capacity) : "-");
     }
     if (table) {
         cli_table_print(table);

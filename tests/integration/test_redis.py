@@ -117,6 +117,21 @@ def test_a_server_that_is_no_cluster(system: System, server: RedisServer) -> Non
         system.client()
 
 
+def test_a_missing_url_shows_what_it_looks_like(system: System) -> None:
+    """`Redis: {host: ...}` is what one tries first."""
+    start(system, "host: 127.0.0.1")
+    with pytest.raises(ConfigError, match=r"Redis\.url: .* redis://HOST:PORT or unix:/PATH"):
+        system.client()
+
+
+def test_status_claims_nothing_about_the_server(system: System, server: RedisServer) -> None:
+    """How full the server is is not known here, so it is not said to be empty."""
+    start(system, f'url: "{server.url}"')
+    system.client("writer").put(numbers(4, 8, 1), partition_id="p")
+    (line,) = [line for line in system.tq("status").splitlines() if line.startswith("Redis:")]
+    assert line.split()[1:] == ["Redis", "up", "1", "-", "-"]
+
+
 def test_a_password_is_never_shown(system: System, server: RedisServer) -> None:
     """A wrong password is an authentication error that does not repeat it."""
     server.ask("CONFIG", "SET", "requirepass", "right")

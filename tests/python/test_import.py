@@ -48,6 +48,7 @@ def test_error_classes_come_from_the_table() -> None:
     assert issubclass(errors.TimedOutError, TimeoutError)
     assert issubclass(errors.ClearedError, ctq.StorageKeyNotFoundError)
     assert issubclass(ctq.StorageKeyNotFoundError, KeyError)
+    assert str(errors.ClearedError("sample 0 was 'cleared'")) == "sample 0 was 'cleared'"
 
 
 def test_exiting_without_close_is_clean() -> None:

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 import ctq
-from ctq.errors import InputOutputError, LostError, StorageFullError, UnknownManagerError
+from ctq.errors import (
+    ConfigError,
+    InputOutputError,
+    LostError,
+    StorageFullError,
+    UnknownManagerError,
+)
 from ctq.storage import StorageClientFactory, StorageKVClient, memory
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
@@ -195,3 +201,10 @@ def test_what_cannot_be_registered() -> None:
         StorageClientFactory.create("Nothing", {})
     with pytest.raises(UnknownManagerError, match="Nobody"):
         started("Nobody", module="json")
+
+
+def test_a_module_that_cannot_be_imported(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is named with its place in the configuration, and the client leaves before its system ends."""
+    with pytest.raises(ConfigError, match=r"^backend\.Nobody\.module: 'no_such_store' cannot be"):
+        started("Nobody", module="no_such_store")
+    assert capfd.readouterr().err == ""

@@ -49,6 +49,16 @@ static PyObject *errors_bases(core_state *state, const error_row *row)
     return bases;
 }
 
+/* A KeyError shows its message in quotes, for it expects a key; these have a sentence. */
+static int errors_plain_text(PyObject *error)
+{
+    PyObject *text = PyObject_GetAttrString(PyExc_Exception, "__str__");
+    int failed = text ? PyObject_SetAttrString(error, "__str__", text) : -1;
+
+    Py_XDECREF(text);
+    return failed;
+}
+
 int core_errors_init(PyObject *module, core_state *state)
 {
     PyObject *bases = NULL;
@@ -68,7 +78,7 @@ int core_errors_init(PyObject *module, core_state *state)
                     bases, 0, "")
               : NULL;
     Py_XDECREF(bases);
-    if (!state->not_found) {
+    if (!state->not_found || errors_plain_text(state->not_found)) {
         return -1;
     }
     for (size_t i = 0; i < CORE_N_ERRORS; i++) {

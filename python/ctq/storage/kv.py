@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .. import _core
 from .._columns import schema_of_fields
-from ..errors import InvalidArgumentError, LostError
+from ..errors import ConfigError, InvalidArgumentError, LostError
 from ..system import ControllerInfo
 from ..tensors import have_torch, pack_rows, row_list, tensordict_of
 from .manager import StorageManager, StorageManagerFactory
@@ -284,7 +284,12 @@ def manager_in_python(
     """
     module = section.get("module")
     if module is not None:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"backend.{name}.module: {module!r} cannot be imported: {error}"
+            ) from error
     if StorageManagerFactory.knows(name):
         return StorageManagerFactory.create(name, controller_info, section)
     if StorageClientFactory.needs_manager(name):
