@@ -27,6 +27,7 @@ from .errors import (
     UnknownManagerError,
     UnknownPartitionError,
 )
+from .kv_metadata import repeated
 from .metadata import BatchMeta, KVBatchMeta
 from .reading import LayoutOption, PaddingOption, lay_out, read, read_options
 from .storage import (
@@ -582,6 +583,8 @@ class TransferQueueClient(Checkpoints):
     ) -> Steps[KVBatchMeta]:
         """Store columns, tags or both of samples by key; those that do not exist are made."""
         names = check_keys(keys)
+        if len(set(names)) != len(names):
+            raise InvalidArgumentError(f"kv_batch_put: Got duplicated keys: {repeated(names)}")
         if fields is None and tags is None:
             raise InvalidArgumentError("kv_batch_put: expected fields, tags or both")
         if tags is not None and len(tags) != len(names):

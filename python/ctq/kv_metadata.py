@@ -29,9 +29,9 @@ class KVBatchMeta:
                 f"keys and tags must have same length, got {len(keys)} keys and {len(tags)} tags"
             )
         if len(set(keys)) != len(keys):
-            raise ValueError(f"Got duplicated keys: {_repeated(keys)}")
+            raise ValueError(f"Got duplicated keys: {repeated(keys)}")
         if fields is not None and len(set(fields)) != len(fields):
-            raise ValueError(f"Got duplicated fields: {_repeated(fields)}")
+            raise ValueError(f"Got duplicated fields: {repeated(fields)}")
         self.keys: list[str] = list(keys)
         self.tags: list[dict[str, Any]] = [copy.deepcopy(dict(each)) for each in tags]
         self.partition_id = partition_id
@@ -75,7 +75,7 @@ class KVBatchMeta:
     def select_keys(self, keys_to_select: Sequence[str]) -> KVBatchMeta:
         """These samples, in the given order."""
         if len(set(keys_to_select)) != len(keys_to_select):
-            raise ValueError(f"Contain duplicate keys: {_repeated(keys_to_select)}")
+            raise ValueError(f"Contain duplicate keys: {repeated(keys_to_select)}")
         places = {key: place for place, key in enumerate(self.keys)}
         unknown = [key for key in keys_to_select if key not in places]
         if unknown:
@@ -120,7 +120,7 @@ class KVBatchMeta:
         )
 
 
-def _repeated(names: Sequence[str]) -> list[str]:
+def repeated(names: Sequence[str]) -> list[str]:
     """Some of the names that come more than once."""
     seen: set[str] = set()
     return [name for name in names if name in seen or seen.add(name)][:8]  # type: ignore[func-returns-value]

@@ -90,6 +90,8 @@ def test_bad_puts_leave_nothing(tq: Any, pid: str) -> None:
         tq.kv_batch_put(["a", "b"], pid, tags=[{}])
     with pytest.raises(errors.RowCountError, match="'y': expected 2 rows, got 1"):
         tq.kv_batch_put(["a", "b"], pid, {"x": torch.ones(2), "y": torch.ones(1)})
+    with pytest.raises(errors.InvalidArgumentError, match=r"duplicated keys: \['a'\]"):
+        tq.kv_batch_put(["a", "b", "a"], pid, {"x": torch.ones(3)})
     assert tq.kv_list(pid) == {}
 
 
