@@ -178,7 +178,7 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
     } else if (!json_is_string(url)) {
         code = tqi_error_set(err, TQ_ECONFIG,
                              "Redis.url: expected the URL of the server: "
-                             "redis://HOST:PORT or unix:/PATH");
+                             "redis://HOST:PORT or unix:///PATH");
     } else if (cluster != NULL && !json_is_boolean(cluster) && !json_is_null(cluster)) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: expected true or false");
     } else if (timeout != NULL && (!json_is_number(timeout) || !(json_number_value(timeout) > 0))) {
