@@ -65,14 +65,14 @@ class Encoder:
         try:
             return [self.encode(row) for row in rows]
         except SerializationError as error:
-            raise SerializationError(f"field {field!r}: {error}") from None
+            raise SerializationError(f"field {field!r}: {error}") from error.__cause__
 
     def encode_column(self, field: str, rows: list[Any]) -> tuple[bytes, memoryview]:
         """The rows of a field end to end, and the size of each; an error names the field."""
         try:
             encoded, sizes = pack_rows(rows, self.encode)
         except SerializationError as error:
-            raise SerializationError(f"field {field!r}: {error}") from None
+            raise SerializationError(f"field {field!r}: {error}") from error.__cause__
         return encoded, memoryview(sizes).cast("Q")
 
     # A nested value gets a packer of its own: one in use cannot be entered again.
@@ -146,19 +146,26 @@ class Encoder:
     def _object(self, value: object) -> object:
         import pickle
 
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
         if not self._allow_pickle:
-            kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise SerializationError(
                 f"a value of type {kind} can only be stored by pickling it, which serialization.allow_pickle forbids"
             )
-        if callable(value):
-            try:
-                import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
-            except ImportError:
-                pass
-            else:
-                return self._extension(CLOUDPICKLE, cloudpickle.dumps(value))
-        return self._extension(PICKLE, pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+        try:
+            if callable(value):
+                try:
+                    import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
+                except ImportError:
+                    pass
+                else:
+                    return self._extension(CLOUDPICKLE, cloudpickle.dumps(value))
+            return self._extension(PICKLE, pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
+        except (RecursionError, MemoryError):
+            raise
+        except Exception as error:  # whatever a class's own __reduce__ raises
+            raise SerializationError(
+                f"a value of type {kind} cannot be pickled: {error}"
+            ) from error
 
 
 class Decoder:

@@ -9,6 +9,7 @@ import decimal
 import enum
 import itertools
 import math
+import threading
 import uuid
 from array import array
 from typing import Any
@@ -208,6 +209,19 @@ def test_pickle_can_be_forbidden() -> None:
     pickled = Encoder().encode(Thing(1))
     with pytest.raises(SerializationError, match=r"field 'f': .*allow_pickle"):
         Decoder(allow_pickle=False).decode_rows("f", pickled, array("Q", [0, len(pickled)]))
+
+
+def test_what_cannot_be_pickled_is_named() -> None:
+    """With its field and its type, whatever pickle says; the cause stays."""
+
+    class Local:
+        """Pickle finds no class inside a function."""
+
+    for value, name in ((threading.Lock(), "_thread.lock"), (Local(), "Local")):
+        for call in (Encoder().encode_rows, Encoder().encode_column):
+            with pytest.raises(SerializationError, match=rf"'f': .*{name} cannot be pickled") as no:
+                call("f", [1, {"in": value}])
+            assert no.value.__cause__ is not None
 
 
 def test_an_encoder_survives_an_error() -> None:
