@@ -237,6 +237,41 @@ static void waits_for_room(void **state)
     batch_free(&second);
 }
 
+/* Starts a server that was killed. */
+static void server_again(server *s)
+{
+    char left[96];
+
+    snprintf(left, sizeof(left), "%s/redis.sock", s->dir);
+    unlink(left);
+    server_start(s, NULL);
+}
+
+/* Idle connections that the server has closed are no failure of what is asked next. */
+static void goes_on_after_a_restart(void **state)
+{
+    batch b;
+    uint32_t rows[3] = {2, 0, 1};
+
+    (void)state;
+    bench_open(&on, "Redis", redis.config, NULL);
+    batch_make(&b, "again", 2, 3, 500, 0);
+    for (int i = 0; i < 2; i++) {
+        tq_meta *meta = batch_put(&on, &b);
+        batch_check(&on, &b, meta, rows, 3);
+        server_stop(&redis, SIGKILL);
+        server_again(&redis);
+        if (i == 0) {
+            expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_ELOST, "again");
+            server_stop(&redis, SIGKILL);
+            server_again(&redis);
+        }
+        tq_meta_rele(meta);
+    }
+    tq_meta_rele(batch_put(&on, &b));
+    batch_free(&b);
+}
+
 static void outlives_the_server(void **state)
 {
     batch b;
@@ -250,10 +285,7 @@ static void outlives_the_server(void **state)
     server_stop(&redis, SIGKILL);
     tq_op_set_timeout(on.op, 5);
     expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_EUNREACHABLE, "Redis");
-    char left[96];
-    snprintf(left, sizeof(left), "%s/redis.sock", redis.dir);
-    unlink(left);
-    server_start(&redis, NULL);
+    server_again(&redis);
     tq_op_set_timeout(on.op, 60);
     /* It kept nothing: the reader is told which samples are lost, and they can be written again. */
     expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_ELOST, "kept");
@@ -327,6 +359,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(uses_user_and_database, setup, teardown),
         cmocka_unit_test_setup_teardown(needs_a_server, setup, teardown),
         cmocka_unit_test_setup_teardown(waits_for_room, setup, teardown),
+        cmocka_unit_test_setup_teardown(goes_on_after_a_restart, setup, teardown),
         cmocka_unit_test_setup_teardown(outlives_the_server, setup, teardown),
     };
 

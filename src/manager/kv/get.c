@@ -233,6 +233,8 @@ static void get_work(void *arg)
         tqi_error_nomem(&task->err, "reading values");
     } else if (code != TQ_OK && task->err.code == TQ_OK) {
         tqi_error_set(&task->err, code, "storage %s: reading failed", task->run->kv->owner);
+    } else if (code == TQ_OK) {
+        task->err.code = TQ_OK; /* a client may have noted what it has got over */
     }
     get_forget(task);
     free(merged);

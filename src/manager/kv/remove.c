@@ -131,6 +131,8 @@ static void remove_work(void *arg)
     }
     if (code != TQ_OK && job->err.code == TQ_OK) {
         tqi_error_set(&job->err, code, "storage %s: removing failed", job->kv->owner);
+    } else if (code == TQ_OK) {
+        job->err.code = TQ_OK; /* a client may have noted what it has got over */
     }
     free(keys);
 }

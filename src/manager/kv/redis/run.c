@@ -178,6 +178,9 @@ static int run_node(tqi_redis *redis, unsigned node, tqi_redis_command **command
             return code;
         }
         fresh = true; /* the server had closed an idle connection */
+        if (err != NULL) {
+            *err = (tq_error){0};
+        }
         size_t left = 0;
         for (size_t i = 0; i < n; i++) {
             if (!commands[i]->done) {
