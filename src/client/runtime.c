@@ -6,8 +6,8 @@
  * (prepare and check handlers) the callbacks of ended ops run, and stopping goes on; so neither
  * ever has network code below it on the stack.
  *
- * Stopping: the connector is closed first, which ends every request and with them the jobs of the
- * manager; when no task, no work in the thread pool and no request of the manager is left, the
+ * Stopping: the manager's jobs are cancelled and the connector is closed, which ends every request
+ * and with them the jobs that wait for one; when no task, no work in the thread pool and no request of the manager is left, the
  * manager is closed; then the handles.
  */
 #include "client/client.h"
@@ -236,6 +236,8 @@ static void rt_stop_now(tqi_runtime *rt)
         tqi_task *next = task->next;
         if (!task->begun) {
             tqi_task_finish(task, NULL);
+        } else if (!task->call) {
+            tqi_task_cancel(task); /* a put may wait for room without a request */
         }
         task = next;
     }

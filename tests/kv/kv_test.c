@@ -10,6 +10,8 @@
 #include <tq/kv.h>
 #include <tq/manager.h>
 
+#include "base/clock.h"
+
 static bench on;
 
 static int open_with(const char *type)
@@ -123,6 +125,29 @@ static void waits_for_room(void **state)
     batch_free(&second);
 }
 
+static void closes_while_a_put_waits(void **state)
+{
+    batch first, second;
+    tq_op *waiting = tq_op_alloc(on.client, NULL, NULL);
+
+    (void)state;
+    map_store_set_capacity(500000);
+    batch_make(&first, "first", 1, 4, 100000, 0);
+    batch_make(&second, "second", 1, 4, 100000, 0);
+    tq_meta_rele(batch_put(&on, &first));
+    map_store_reset_full();
+    assert_int_equal(tq_put(waiting, &second.args), TQ_OK); /* it has a minute */
+    map_store_wait_full();
+    uint64_t start = tqi_now();
+    tq_client_close(on.client);
+    on.client = NULL;
+    assert_true(tqi_now() - start < UINT64_C(20000000000));
+    assert_int_equal(tq_op_wait(waiting), TQ_ECLOSED);
+    tq_op_free(waiting);
+    batch_free(&first);
+    batch_free(&second);
+}
+
 static void removes_orphans(void **state)
 {
     batch b;
@@ -197,6 +222,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(clears_what_is_not_used, setup_small, teardown),
         cmocka_unit_test_setup_teardown(waits_for_room, setup_map, teardown),
         cmocka_unit_test_setup_teardown(waits_for_room, setup_small, teardown),
+        cmocka_unit_test_setup_teardown(closes_while_a_put_waits, setup_map, teardown),
         cmocka_unit_test_setup_teardown(removes_orphans, setup_map, teardown),
         cmocka_unit_test_setup_teardown(removes_orphans, setup_small, teardown),
         cmocka_unit_test_setup_teardown(names_what_the_store_forgot, setup_map, teardown),
