@@ -110,8 +110,9 @@ struct tq_manager_host {
                   void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation,
                                void *arg),
                   void *arg);
-    /** Leased ids that will not be published (their write failed), and to which nothing is written any more. */
-    void (*abandon)(tq_manager_host *host, const uint64_t *ids, size_t n);
+    /** Leased ids that will not be published (their write failed).  `done`: nothing is written to them any more; else what
+     * was sent may still arrive, and they are removed now and again later. */
+    void (*abandon)(tq_manager_host *host, const uint64_t *ids, size_t n, bool done);
     /** Owners of this manager's type; `wait`: until there is at least one.  The array is valid in the callback only. */
     void (*owners)(tq_manager_host *host, bool wait, uint64_t deadline_ns,
                    void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n,

@@ -249,7 +249,7 @@ void tqi_op_flush(tqi_runtime *rt);
 /* Milliseconds from now to a deadline, for the wire: at least 1; 0 for none. */
 uint64_t tqi_remaining_ms(uint64_t deadline);
 /* Sends ids back to the controller; nothing is told about it. */
-void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n);
+void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n, bool done);
 
 /* ------------------------------------------------------------------------------- plain requests */
 

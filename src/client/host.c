@@ -119,7 +119,7 @@ static void host_told(tqi_call *call, tqi_answer *answer, void *arg)
     host_end(arg);
 }
 
-void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n)
+void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n, bool done)
 {
     host_call made = {.rt = rt};
     Tq__AbandonBlocks message;
@@ -127,6 +127,7 @@ void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n)
     tq__abandon_blocks__init(&message);
     message.id = (uint64_t *)(uintptr_t)ids;
     message.n_id = n;
+    message.writing = !done;
     if (n > 0) {
         host_start(&made, TQI_ABANDON_BLOCKS, &message.base, TQI_NEVER, host_told, NULL);
     }
@@ -143,9 +144,9 @@ void tqi_report_lost(tqi_runtime *rt, const uint64_t *ids, size_t n)
     host_start(&made, TQI_REPORT_LOST, &message.base, TQI_NEVER, host_told, NULL);
 }
 
-static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n)
+static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n, bool done)
 {
-    tqi_abandon(host_runtime(host), ids, n);
+    tqi_abandon(host_runtime(host), ids, n, done);
 }
 
 /* --------------------------------------------------------------------------------------- owners */

@@ -78,7 +78,7 @@ static void load_fail(load_task *load, const tq_error *err)
 
     for (size_t i = 0; i < load->n_ids && !rt->stopping; i += LOAD_ABANDON) {
         size_t left = load->n_ids - i;
-        tqi_abandon(rt, load->ids + i, left < LOAD_ABANDON ? left : LOAD_ABANDON);
+        tqi_abandon(rt, load->ids + i, left < LOAD_ABANDON ? left : LOAD_ABANDON, true);
     }
     tq__restore_drop__init(&message);
     message.id = load->restore;

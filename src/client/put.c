@@ -23,7 +23,7 @@
 static void put_end(tqi_put *put, const tq_error *err, bool abandon)
 {
     if (abandon && put->n_ids > 0 && !put->task.rt->stopping) {
-        tqi_abandon(put->task.rt, put->ids, put->n_ids);
+        tqi_abandon(put->task.rt, put->ids, put->n_ids, true);
     }
     tqi_task_finish(&put->task, err);
 }

@@ -55,8 +55,8 @@ int tqi_ctl_on_lease_blocks(tqi_controller *ctl, tqi_request *request, const Tq_
 int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_request *request,
                               const Tq__AbandonBlocks *msg, tq_error *err)
 {
-    int rc =
-        tqi_meta_abandon(ctl->meta, tqi_ctl_session_number(request), msg->id, msg->n_id, true, err);
+    int rc = tqi_meta_abandon(ctl->meta, tqi_ctl_session_number(request), msg->id, msg->n_id,
+                              !msg->writing, err);
     if (rc) {
         return rc;
     }

@@ -219,6 +219,39 @@ static void one_session_of_a_shared_owner_collects(void **state)
     kit_disconnect(&other);
 }
 
+/* What a store that is not ours was sent may arrive after the first removal. */
+static void says_what_may_still_be_written(void **state)
+{
+    kit_call call;
+    Tq__AbandonBlocks msg;
+    (void)state;
+    kit_register(&unit, "store", 5, true);
+    uint64_t id = kit_lease(&client, "store", 1);
+    tq__abandon_blocks__init(&msg);
+    msg.id = &id;
+    msg.n_id = 1;
+    msg.writing = true;
+    kit_free(kit_ok(&client, TQI_ABANDON_BLOCKS, &msg));
+    collect(&unit, "store", 0, &call);
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    const Tq__CollectReply *reply = (const Tq__CollectReply *)call.reply;
+    assert_int_equal(reply->n_first, 1);
+    assert_true(reply->first[0] == id);
+    assert_int_equal(reply->writer_done.data[0], 0);
+    uint64_t done = reply->notice;
+    kit_end(&call);
+    /* The same of a writer that has gone. */
+    id = kit_lease(&client, "store", 1);
+    kit_disconnect(&client);
+    kit_connect(&k, &client, "client");
+    collect(&unit, "store", done, &call);
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    reply = (const Tq__CollectReply *)call.reply;
+    assert_true(reply->n_first == 1 && reply->first[0] == id);
+    assert_int_equal(reply->writer_done.data[0], 0);
+    kit_end(&call);
+}
+
 static void keeps_a_shared_owner_that_is_served(void **state)
 {
     kit_client late;
@@ -450,6 +483,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(collects_until_it_is_done, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(redelivers_to_the_next_session, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(one_session_of_a_shared_owner_collects, setup, teardown),
+        cmocka_unit_test_setup_teardown(says_what_may_still_be_written, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(keeps_a_shared_owner_that_is_served, setup, teardown),
         cmocka_unit_test_setup_teardown(lost_after_its_time, setup_impatient, teardown),
         cmocka_unit_test_setup_teardown(comes_back_in_time, setup, teardown),

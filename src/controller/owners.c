@@ -191,6 +191,9 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
         return tqi_error_nomem(err, "an owner");
     }
     tqi_owner_set_user(owner->meta, owner);
+    if (owner->shared) {
+        tqi_owner_set_outlives(owner->meta);
+    }
     *out = owner;
     return TQ_OK;
 }

@@ -312,6 +312,7 @@ struct tqi_owner {
     uint64_t bytes;
     void *user;
     bool dropping; /* being lost: its blocks need no dead notice */
+    bool outlives; /* what a writer sent may arrive after its end */
     tqi_range *ranges;
     tqi_dead_node *dead_head, *dead_tail;
     uint64_t last_notice; /* number of the newest node */

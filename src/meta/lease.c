@@ -192,7 +192,7 @@ void tqi_meta_session_end(tqi_meta *meta, uint64_t session_id, bool dead)
         tqi_range *range = session->ranges[session->n_ranges - 1];
         for (uint32_t i = 0; i < range->count; i++) {
             if ((range->used[i / 64] >> (i % 64) & 1) == 0) {
-                tqi_m_dead_push(range->owner, range->first + i, dead);
+                tqi_m_dead_push(range->owner, range->first + i, dead && !range->owner->outlives);
                 range->left--;
             }
         }

@@ -294,6 +294,8 @@ uint64_t tqi_owner_blocks(const tqi_owner *owner); /* live */
 uint64_t tqi_owner_bytes(const tqi_owner *owner);
 void tqi_owner_set_user(tqi_owner *owner, void *user);
 void *tqi_owner_user(const tqi_owner *owner);
+/* A store of its own processes: what a writer sent may arrive there after the writer's end. */
+void tqi_owner_set_outlives(tqi_owner *owner);
 /* Unlinks every block of the owner: cells become lost.  Calls `lost` per partition with the samples that lost cells
  * (may be NULL), then drops owner, ranges and dead queue.  Handles to the owner end here. */
 typedef void (*tqi_lost_fn)(const char *partition, const uint32_t *indexes, size_t n, void *arg);
@@ -309,7 +311,8 @@ int tqi_meta_lease(tqi_meta *meta, uint64_t session, tqi_owner *owner, uint32_t 
  * not the session's: TQ_EINVAL, nothing changes. */
 int tqi_meta_abandon(tqi_meta *meta, uint64_t session, const uint64_t *ids, size_t n,
                      bool writer_done, tq_error *err);
-/* Everything of a session that ended: never published ids are dead (writer_done = dead), and unsettled claims go back. */
+/* Everything of a session that ended: never published ids are dead (writer_done = dead, but for owners whose writes outlive
+ * their writers), and unsettled claims go back. */
 void tqi_meta_session_end(tqi_meta *meta, uint64_t session, bool dead);
 
 /* Dead blocks of an owner, oldest first, as ranges; they stay queued until done. */

@@ -50,6 +50,11 @@ int tqi_owner_register(tqi_meta *meta, const char *name, uint64_t incarnation, t
     return TQ_OK;
 }
 
+void tqi_owner_set_outlives(tqi_owner *owner)
+{
+    owner->outlives = true;
+}
+
 tqi_owner *tqi_owner_next(tqi_meta *meta, const tqi_owner *after)
 {
     return after == NULL ? meta->owners : after->hh.next;

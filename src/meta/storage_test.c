@@ -130,7 +130,13 @@ static void leases_are_checked(void **state)
     assert_int_equal(got[1].first, first + 8);
     assert_int_equal(got[1].count, 247);
     tqi_meta_session_end(t.meta, SESSION, true);
+    tqi_owner_done(t.owner, notice);
+    /* A writer that is gone writes no more, but to a store that still has to execute what it was sent. */
+    tqi_owner_set_outlives(t.owner);
     tqi_meta_session_end(t.meta, SESSION + 1, true);
+    assert_int_equal(dead(&t, got, 8, &notice), 1);
+    assert_int_equal(got[0].first, next);
+    assert_false(got[0].writer_done);
     table_assert_empty(&t);
     table_close(&t);
 }

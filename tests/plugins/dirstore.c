@@ -105,8 +105,8 @@ static void dir_put_done(void *arg)
         job->err.code = TQ_ENOMEM;
     }
     if (job->err.code != TQ_OK) {
-        host->abandon(host, &job->block.id,
-                      1); /* it will come back to us as dead, and be removed */
+        host->abandon(host, &job->block.id, 1,
+                      true); /* it will come back to us as dead, and be removed */
         host->put_finish(host, job->put, &job->err, NULL, 0, NULL, 0);
     } else {
         for (uint32_t c = 0; c < job->put->n_columns; c++) {

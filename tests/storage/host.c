@@ -80,13 +80,14 @@ static void host_abandoned(tqi_call *call, tqi_answer *answer, void *arg)
     made.h->open--;
 }
 
-static void host_abandon(tq_manager_host *base, const uint64_t *ids, size_t n)
+static void host_abandon(tq_manager_host *base, const uint64_t *ids, size_t n, bool done)
 {
     Tq__AbandonBlocks message;
 
     tq__abandon_blocks__init(&message);
     message.id = (uint64_t *)(uintptr_t)ids;
     message.n_id = n;
+    message.writing = !done;
     host_of(base)->abandoned += n;
     host_call_start(base, TQI_ABANDON_BLOCKS, &message, TQI_NEVER, host_abandoned,
                     (host_call){.count = 0});

@@ -270,7 +270,7 @@ static void waits_or_fails_when_full(void **state)
         uv_run(&k.loop, UV_RUN_NOWAIT);
     }
     assert_false(waiting.done);
-    h.base.abandon(&h.base, &end.blocks[0].id, 1);
+    h.base.abandon(&h.base, &end.blocks[0].id, 1, true);
     host_wait(&h, &waiting);
     assert_int_equal(waiting.err.code, TQ_OK);
     batch_check(&h, &second, &waiting, 1);
@@ -325,7 +325,7 @@ static void tells_what_is_gone(void **state)
     uint64_t id = kit_lease(&other, 0, 1, NULL);
     kit_reserve_start(&other, id, 8 * MIB - 310000, false, true, 0, 0, &call);
     uint64_t dead[2] = {put.blocks[1].id, put.blocks[3].id};
-    h.base.abandon(&h.base, dead, 2);
+    h.base.abandon(&h.base, dead, 2, true);
     kit_end(&other, &call);
     assert_int_equal(call.status, TQ_OK);
     kit_call_free(&call);

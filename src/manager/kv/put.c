@@ -4,7 +4,8 @@
  * A put leases a block id per value, and writes the values in a few tasks on the pool.  When the store has no room, what
  * was written is removed again, so that two puts cannot starve each other with halves, and the put waits: until this
  * client has removed something, or a timer says that somebody else may have.  A store that is not ours has no other way
- * to tell; the pauses grow to a second.  A put that fails abandons its ids: they come back as dead and are removed.
+ * to tell; the pauses grow to a second.  A put that fails abandons its ids: they come back as dead and are removed, twice
+ * when the store has not answered, for it may execute what it was sent after the first removal.
  */
 #include "manager/kv/kv.h"
 
@@ -34,6 +35,7 @@ struct tqi_kv_put {
     unsigned n_tasks;
     unsigned running;
     bool canceled;
+    bool unsure;  /* what was sent to the store may still arrive there */
     bool waiting; /* in kv->full */
     uint64_t pause_ms;
     tqi_kv_put *prev, *next;
@@ -55,7 +57,7 @@ static void put_end(tqi_kv_put *put, const tq_error *err)
             while (b < put->leased && n < TQ_LEASE_MAX) {
                 ids[n++] = put->cut.blocks[b++].id;
             }
-            host->abandon(host, ids, n);
+            host->abandon(host, ids, n, !put->unsure);
         }
         host->put_finish(host, put->job, err, NULL, 0, NULL, 0);
     } else {
@@ -193,6 +195,9 @@ static void put_work(void *arg)
         size_t heads = put_describe(task, keys, values, counts, counted);
         int code =
             put_store(kv, values + n, heads, values, n, task->put->job->deadline_ns, &task->err);
+        if (code == TQ_OK) {
+            task->err.code = TQ_OK; /* a client may have noted what it has got over */
+        }
         if (code != TQ_OK && task->err.code == TQ_OK) {
             tqi_error_set(&task->err, code, "storage %s: writing failed", kv->owner);
         }
@@ -226,6 +231,7 @@ static void put_written(void *arg)
         put_wait(put);
         return;
     }
+    put->unsure = failed != NULL; /* full is an answer */
     put_end(put, failed != NULL ? failed : full);
 }
 

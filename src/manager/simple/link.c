@@ -327,7 +327,7 @@ void tqi_link_drop_ids(tqi_link *link)
         }
     }
     if (n > 0 && ids_known(link->simple, &link->ids_from)) {
-        link->simple->host->abandon(link->simple->host, ids, n);
+        link->simple->host->abandon(link->simple->host, ids, n, true);
     }
     free(ids);
     link->n_ids = 0;
@@ -360,12 +360,12 @@ void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_
     }
     if (!ids_known(link->simple, &link->ids_from) ||
         from->incarnation != link->ids_from.incarnation) {
-        host->abandon(host, ids, n);
+        host->abandon(host, ids, n, true);
         return;
     }
     for (size_t i = 0; i < n; i++) {
         if (link_add_ids(link, ids[i], 1) != TQ_OK) {
-            host->abandon(host, ids + i, n - i);
+            host->abandon(host, ids + i, n - i, true);
             return;
         }
     }

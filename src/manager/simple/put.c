@@ -319,7 +319,7 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     if (answer->status == TQ_EFULL) {
         tqi_link_put_back(op->unit, op->ids, op->n_blocks, &op->from); /* surely not used */
     } else if (answer->status != TQ_OK) {
-        host->abandon(host, op->ids, op->n_blocks);
+        host->abandon(host, op->ids, op->n_blocks, true);
     }
     if (answer->status != TQ_OK) {
         tqi_put_failed_at(op, answer->error);
@@ -327,14 +327,14 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     }
     op->unit->silent = false;
     if (reply->n_offset != op->n_blocks || reply->n_slot != op->n_blocks) {
-        host->abandon(host, op->ids, op->n_blocks);
+        host->abandon(host, op->ids, op->n_blocks, true);
         tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved %zu blocks, asked were %u",
                       op->unit->name, reply->n_offset, op->n_blocks);
         tqi_put_fail(op, &err);
         return;
     }
     if (op->cancelled) {
-        host->abandon(host, op->ids, op->n_blocks);
+        host->abandon(host, op->ids, op->n_blocks, true);
         put_end_cancelled(op);
         return;
     }

@@ -21,7 +21,7 @@ static void put_done(tqi_put *op)
     tq_error err;
 
     if (blocks == NULL || extents == NULL) {
-        host->abandon(host, op->ids, op->n_blocks);
+        host->abandon(host, op->ids, op->n_blocks, true);
         free(blocks);
         free(extents);
         tqi_error_nomem(&err, "the blocks of a put");
@@ -72,7 +72,7 @@ static void put_copy(tqi_put *op)
     for (uint32_t i = 0; i < op->n_blocks; i++) {
         if (op->offsets[i] > op->mapping->map.arena_bytes ||
             op->sizes[i] > op->mapping->map.arena_bytes - op->offsets[i]) {
-            op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
+            op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks, true);
             tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved bytes outside of its memory",
                           op->unit->name);
             tqi_put_fail(op, &err);
@@ -104,7 +104,7 @@ static void put_streamed(tqi_call *call, tqi_answer *answer, void *arg)
 
     (void)call;
     if (answer->status != TQ_OK) {
-        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
+        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks, true);
         tqi_put_failed_at(op, answer->error);
     } else if (op->written < op->n_blocks) {
         put_stream(op);
@@ -190,7 +190,7 @@ static void put_stream(tqi_put *op)
     free(iov);
     op->written = to;
     if (code != TQ_OK) {
-        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks);
+        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks, true);
         tqi_put_failed_at(op, &err);
     }
 }
