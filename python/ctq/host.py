@@ -86,7 +86,11 @@ class _Adapter:
 
     def _failed(self, error: BaseException) -> Exception:
         logger.warning("sampler %s failed", self.name, exc_info=error)
-        text = f"sampler {self.name!r} raised {type(error).__name__}: {error}"
+        try:
+            message = str(error).encode("utf-8", "backslashreplace").decode()
+        except Exception:  # noqa: BLE001  # its own code
+            message = "(it cannot be printed)"
+        text = f"sampler {self.name!r} raised {type(error).__name__}: {message}"
         return ValueError(text) if isinstance(error, ValueError) else SamplerError(text)
 
     def _checked(self, returned: Any) -> tuple[list[int], list[int]]:
@@ -149,7 +153,10 @@ def _accepted(sample: Callable[..., Any]) -> set[str]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001  # its own code
+        text = f"a {type(value).__name__} that cannot be printed"
     return text if len(text) <= 80 else text[:77] + "..."
 
 

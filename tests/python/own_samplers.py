@@ -9,6 +9,15 @@ import ctq
 from ctq import samplers
 
 
+class Secret(Exception):
+    """Cannot be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
 class Newest(ctq.BaseSampler):
     """The newest samples first; misbehaves when it is told to."""
 
@@ -32,6 +41,13 @@ class Newest(ctq.BaseSampler):
             raise KeyError("boom")
         if mode == "refuses":
             raise ValueError("no such size")
+        if mode == "raises what cannot be sent":
+            raise ValueError("half a pair: \ud800")
+        if mode in ("raises secrets", "returns secrets"):
+            secret = Secret()
+            if mode == "returns secrets":
+                return secret
+            raise secret
         if mode == "exits":
             sys.exit(3)
         if mode == "longest":
