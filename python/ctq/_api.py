@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import system
+from ._arguments import Parser, check_keys
 from ._calls import Steps, twins
-from .client import Parser, TransferQueueClient, check_keys
+from .client import TransferQueueClient
 from .config import Config, as_given, read
 from .errors import (
     ClosedError,

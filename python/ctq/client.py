@@ -11,6 +11,20 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ._arguments import (
+    Parser,
+    check_data,
+    check_keys,
+    check_put_metadata,
+    common_fields,
+    expect_metadata,
+    field_list,
+    parsed,
+    progress_arrays,
+    rows_of,
+    sampling_json,
+    seconds,
+)
 from ._calls import Steps, twins
 from ._columns import encode_tags, tags_of
 from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
@@ -18,7 +32,6 @@ from .checkpoint import Checkpoints
 from .config import Config, defaults, merge, of_map
 from .encoding import Decoder, Encoder
 from .errors import (
-    ClosedError,
     InvalidArgumentError,
     RowCountError,
     TimedOutError,
@@ -39,7 +52,7 @@ from .storage import (
     manager_of,
 )
 from .system import ControllerInfo
-from .tensors import empty, integers, is_tensordict, row_count, to_batch
+from .tensors import empty, row_count, to_batch
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -47,8 +60,6 @@ if TYPE_CHECKING:
     from .tensors import Fields
 
 logger = logging.getLogger("ctq")
-
-Parser = Callable[[Any], Any]
 
 
 class TransferQueueClient(Checkpoints):
@@ -201,7 +212,7 @@ class TransferQueueClient(Checkpoints):
             )
         controller = self.config["controller"]
         policy, sampling = self._sampling(sampling_config)
-        fields = _names("data_fields", data_fields)
+        fields = field_list("data_fields", data_fields)
 
         def start() -> Op:
             return self._core.claim(
@@ -214,7 +225,7 @@ class TransferQueueClient(Checkpoints):
                 sampler_config=sampling,
                 poll=bool(controller.get("polling_mode")),
                 tags=True,
-                timeout=_seconds(timeout),
+                timeout=seconds(timeout),
             )
 
         try:
@@ -248,7 +259,7 @@ class TransferQueueClient(Checkpoints):
             return ""
         if progress is None:
             return f"there is no partition {partition_id!r} (misspelt?)"
-        _, produced = _progress(progress, flat=False)
+        _, produced = progress_arrays(progress, flat=False)
         unknown = [
             name for name, any_row in zip(fields, produced.any(axis=0), strict=True) if not any_row
         ]
@@ -259,7 +270,7 @@ class TransferQueueClient(Checkpoints):
         settings = {**(self.config["controller"].get("sampling_config") or {}), **(given or {})}
         # A client that attached may want another sampler than the one the system was started with.
         policy = settings.pop("sampler", None) or self._given.get("controller", {}).get("sampler")
-        return policy, _sampling_json(settings) if settings else None
+        return policy, sampling_json(settings) if settings else None
 
     def _claim(self, key: tuple[Any, ...], start: Callable[[], Op]) -> Steps[Meta]:
         """Claim samples.
@@ -298,7 +309,7 @@ class TransferQueueClient(Checkpoints):
     ) -> Steps[BatchMeta]:
         if batch_size < 1:
             raise InvalidArgumentError(f"batch_size must be positive, got {batch_size}")
-        fields = _names("data_fields", data_fields)
+        fields = field_list("data_fields", data_fields)
         meta: Meta = yield self._core.reserve(partition_id, batch_size)
         made = BatchMeta._wrap([meta])
         known = {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": False}
@@ -323,8 +334,8 @@ class TransferQueueClient(Checkpoints):
         `data_parser` gets the columns as a dict (ragged and other columns as lists of rows) and changes them
         in place or returns the dict to store instead.
         """
-        _check_data("data", data)
-        data = _parsed(data, data_parser)
+        check_data("data", data)
+        data = parsed(data, data_parser)
         rows = row_count(data)
         if metadata is None:
             if partition_id is None:
@@ -332,7 +343,7 @@ class TransferQueueClient(Checkpoints):
             if rows == 0:
                 raise RowCountError("put: the data has no rows")
             return (yield from self._put_new(data, partition_id, rows, groups))
-        _check_metadata(metadata)
+        check_put_metadata(metadata)
         if metadata.size == 0:
             raise InvalidArgumentError("put: the metadata has no samples")
         if rows != metadata.size:
@@ -368,7 +379,7 @@ class TransferQueueClient(Checkpoints):
         started: list[Op] = []
         start = 0
         for piece in pieces:
-            part = data if len(pieces) == 1 else _rows(data, start, start + len(piece))
+            part = data if len(pieces) == 1 else rows_of(data, start, start + len(piece))
             start += len(piece)
             encoder = self._encoder()
             batch = to_batch(part, encoder)
@@ -405,7 +416,7 @@ class TransferQueueClient(Checkpoints):
         """
         if metadata is None:
             return empty()
-        _expect_metadata(metadata)
+        expect_metadata(metadata)
         if metadata.size == 0 or not metadata.field_names:
             return empty()
         options = read_options(self.config["client"], layout, padding, pin_memory)
@@ -419,13 +430,13 @@ class TransferQueueClient(Checkpoints):
 
     def _set_custom_meta(self, metadata: BatchMeta) -> Steps[None]:
         """Store the tags of the metadata's samples that were changed; others stay as they are."""
-        _expect_metadata(metadata)
+        expect_metadata(metadata)
         for piece, tags in metadata._changed_tags():
             yield self._core.put(meta=piece, tags=encode_tags(tags, self._encoder()))
 
     def _clear_samples(self, metadata: BatchMeta) -> Steps[None]:
         """Remove samples with everything known about them; those that are not there are skipped, with a warning."""
-        _expect_metadata(metadata)
+        expect_metadata(metadata)
         if metadata.size == 0:
             logger.debug("clear_samples: the metadata has no samples")
         elif self._python is not None:
@@ -457,7 +468,7 @@ class TransferQueueClient(Checkpoints):
     def _get_consumption_status(self, task_name: str, partition_id: str) -> Steps[tuple[Any, Any]]:
         """Indexes of a partition's samples and, for each, 1 if the task has had it; (None, None) without one."""
         progress = yield self._core.consumption(partition_id, task_name)
-        return _progress(progress, flat=True)
+        return progress_arrays(progress, flat=True)
 
     def _get_production_status(
         self, data_fields: Sequence[str], partition_id: str
@@ -466,10 +477,10 @@ class TransferQueueClient(Checkpoints):
 
         (None, None) without such a partition, and when no sample has one of the fields.
         """
-        names = _names("data_fields", data_fields)
+        names = field_list("data_fields", data_fields)
         if not names:
             return None, None
-        indexes, produced = _progress(
+        indexes, produced = progress_arrays(
             (yield self._core.production(partition_id, names)), flat=False
         )
         if produced is not None and len(produced) and not produced.any(axis=0).all():
@@ -509,7 +520,7 @@ class TransferQueueClient(Checkpoints):
         At most `limit` events (0: all that are kept).  With `wait` the call waits until there is one, or
         returns none when `timeout` seconds are over.
         """
-        events, _ = yield self._core.events(since, limit, wait, _seconds(timeout))
+        events, _ = yield self._core.events(since, limit, wait, seconds(timeout))
         return list(events)
 
     def _status(self) -> Steps[dict[str, Any]]:
@@ -592,8 +603,8 @@ class TransferQueueClient(Checkpoints):
                 f"kv_batch_put: expected {len(names)} tags, one per key, got {len(tags)}"
             )
         if fields is not None:
-            _check_data("fields", fields)
-            fields = _parsed(fields, data_parser)
+            check_data("fields", fields)
+            fields = parsed(fields, data_parser)
             rows = row_count(fields)
             if rows != len(names):
                 raise RowCountError(
@@ -691,127 +702,3 @@ def _as_info(given: ControllerInfo | Sequence[str | None] | str | None) -> Contr
     raise InvalidArgumentError(
         f"controller_info: expected the address of a controller, got {given!r}"
     )
-
-
-# --- arguments ------------------------------------------------------------------------------------
-
-
-def check_keys(keys: Any) -> list[str]:
-    """The keys as a list: one string, or a list of them that is not empty."""
-    if isinstance(keys, str):
-        return [keys]
-    if not isinstance(keys, list):
-        raise TypeError(f"keys: expected a str or a list of str, got {type(keys).__name__}")
-    if not keys:
-        raise ValueError("keys: expected at least one, got an empty list")
-    for key in keys:
-        if not isinstance(key, str):
-            raise TypeError(f"keys: expected str, got {key!r}")
-    return keys
-
-
-def _check_data(what: str, given: object) -> None:
-    """Refuse what has no columns."""
-    if not is_tensordict(given) and not isinstance(given, Mapping):
-        raise TypeError(
-            f"{what}: expected a TensorDict, or a dict of columns by field, got {type(given).__name__}"
-        )
-
-
-def _expect_metadata(given: object) -> None:
-    """Refuse what is no metadata."""
-    if not isinstance(given, BatchMeta):
-        hint = ""
-        if isinstance(given, KVBatchMeta):
-            hint = "; read it with kv_batch_get_by_meta, or get one by kv_retrieve_meta"
-        raise TypeError(f"metadata: expected a BatchMeta, got {type(given).__name__}{hint}")
-
-
-def _check_metadata(given: object) -> None:
-    """Refuse what is no metadata; a partition in its place is the commonest slip."""
-    if not isinstance(given, BatchMeta):
-        hint = f"; did you mean partition_id={given!r}?" if isinstance(given, str) else ""
-        raise InvalidArgumentError(f"put: metadata must be a BatchMeta, got {given!r}{hint}")
-
-
-def _sampling_json(config: Mapping[str, Any]) -> str:
-    """The sampling_config as it travels."""
-    try:
-        return json.dumps(config)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"sampling_config: {error}; plain values are expected") from None
-
-
-def _seconds(timeout: float | None) -> float:
-    """A timeout for the library, where 0 stands for the client's own."""
-    if timeout is None:
-        return 0.0
-    if not timeout > 0:
-        raise InvalidArgumentError(
-            f"timeout: expected a positive number of seconds, got {timeout!r}"
-        )
-    return -1.0 if timeout == float("inf") else float(timeout)
-
-
-def _names(what: str, names: Any) -> list[str]:
-    if isinstance(names, str):
-        return [names]
-    if not isinstance(names, (list, tuple)):
-        raise TypeError(f"{what}: expected a list of str, got {type(names).__name__}")
-    return list(names)
-
-
-def common_fields(meta: Meta) -> list[str]:
-    """Fields that every sample has (or had, and lost: reading those tells)."""
-    return [column[0] for column in meta.fields if len(column[8]) and all(memoryview(column[8]))]
-
-
-def _progress(progress: tuple[bytes, int, bytes] | None, flat: bool) -> tuple[Any, Any]:
-    if progress is None:
-        return None, None
-    indexes, columns, flags = progress
-    status = integers(flags, "u1")
-    return integers(indexes, "u4"), status if flat else status.reshape(-1, columns)
-
-
-def _parsed(data: Fields, parser: Parser | None) -> Fields:
-    """What a parser made of the data."""
-    if parser is None:
-        return data
-    given = {name: _for_parser(data, name) for name in data.keys()}  # noqa: SIM118 - a TensorDict iterates over rows
-    returned = parser(given)
-    parsed = given if returned is None else returned
-    if not isinstance(parsed, Mapping) or set(parsed) != set(given):
-        raise InvalidArgumentError(
-            f"data_parser must keep the fields {sorted(given)}, got "
-            f"{sorted(parsed) if isinstance(parsed, Mapping) else parsed!r}"
-        )
-    for name, column in parsed.items():
-        if len(column) != len(given[name]):
-            raise RowCountError(
-                f"data_parser: field {name!r}: expected {len(given[name])} rows, got {len(column)}"
-            )
-    return parsed
-
-
-def _for_parser(data: Fields, name: str) -> Any:
-    """A column as a parser gets it: a dense tensor, or a list of rows."""
-    column: Any = data.get(name) if is_tensordict(data) else data[name]
-    if getattr(column, "is_nested", False):
-        return list(column.unbind())
-    return list(column.tolist()) if type(column).__name__ == "NonTensorStack" else column
-
-
-def _rows(data: Fields, start: int, end: int) -> Fields:
-    """Some rows of a batch of data."""
-    if is_tensordict(data):
-        part: Any = data
-        return part[start:end]
-    return {name: column[start:end] for name, column in data.items()}
-
-
-def check_open(client: TransferQueueClient | None) -> TransferQueueClient:
-    """The client, or ClosedError when there is none."""
-    if client is None:
-        raise ClosedError("call ctq.init() first")
-    return client

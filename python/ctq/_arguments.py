@@ -1,0 +1,133 @@
+"""Arguments of calls: what is refused, and the forms in which the library takes and gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from .errors import InvalidArgumentError, RowCountError
+from .metadata import BatchMeta, KVBatchMeta
+from .tensors import integers, is_tensordict
+
+if TYPE_CHECKING:
+    from ._core import Meta
+    from .tensors import Fields
+
+Parser = Callable[[Any], Any]
+
+
+def check_keys(keys: Any) -> list[str]:
+    """The keys as a list: one string, or a list of them that is not empty."""
+    if isinstance(keys, str):
+        return [keys]
+    if not isinstance(keys, list):
+        raise TypeError(f"keys: expected a str or a list of str, got {type(keys).__name__}")
+    if not keys:
+        raise ValueError("keys: expected at least one, got an empty list")
+    for key in keys:
+        if not isinstance(key, str):
+            raise TypeError(f"keys: expected str, got {key!r}")
+    return keys
+
+
+def check_data(what: str, given: object) -> None:
+    """Refuse what has no columns."""
+    if not is_tensordict(given) and not isinstance(given, Mapping):
+        raise TypeError(
+            f"{what}: expected a TensorDict, or a dict of columns by field, got {type(given).__name__}"
+        )
+
+
+def expect_metadata(given: object) -> None:
+    """Refuse what is no metadata."""
+    if not isinstance(given, BatchMeta):
+        hint = ""
+        if isinstance(given, KVBatchMeta):
+            hint = "; read it with kv_batch_get_by_meta, or get one by kv_retrieve_meta"
+        raise TypeError(f"metadata: expected a BatchMeta, got {type(given).__name__}{hint}")
+
+
+def check_put_metadata(given: object) -> None:
+    """Refuse what is no metadata; a partition in its place is the commonest slip."""
+    if not isinstance(given, BatchMeta):
+        hint = f"; did you mean partition_id={given!r}?" if isinstance(given, str) else ""
+        raise InvalidArgumentError(f"put: metadata must be a BatchMeta, got {given!r}{hint}")
+
+
+def sampling_json(config: Mapping[str, Any]) -> str:
+    """The sampling_config as it travels."""
+    try:
+        return json.dumps(config)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"sampling_config: {error}; plain values are expected") from None
+
+
+def seconds(timeout: float | None) -> float:
+    """A timeout for the library, where 0 stands for the client's own."""
+    if timeout is None:
+        return 0.0
+    if not timeout > 0:
+        raise InvalidArgumentError(
+            f"timeout: expected a positive number of seconds, got {timeout!r}"
+        )
+    return -1.0 if timeout == float("inf") else float(timeout)
+
+
+def field_list(what: str, names: Any) -> list[str]:
+    """Names of fields as a list: one string, or a list or tuple of them."""
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, (list, tuple)):
+        raise TypeError(f"{what}: expected a list of str, got {type(names).__name__}")
+    return list(names)
+
+
+def common_fields(meta: Meta) -> list[str]:
+    """Fields that every sample has (or had, and lost: reading those tells)."""
+    return [column[0] for column in meta.fields if len(column[8]) and all(memoryview(column[8]))]
+
+
+def progress_arrays(progress: tuple[bytes, int, bytes] | None, flat: bool) -> tuple[Any, Any]:
+    """Indexes and flags as arrays: a flag per sample, or (not flat) a row of them; (None, None) of no partition."""
+    if progress is None:
+        return None, None
+    indexes, columns, flags = progress
+    status = integers(flags, "u1")
+    return integers(indexes, "u4"), status if flat else status.reshape(-1, columns)
+
+
+def parsed(data: Fields, parser: Parser | None) -> Fields:
+    """What a parser made of the data."""
+    if parser is None:
+        return data
+    given = {name: _for_parser(data, name) for name in data.keys()}  # noqa: SIM118 - a TensorDict iterates over rows
+    returned = parser(given)
+    changed = given if returned is None else returned
+    if not isinstance(changed, Mapping) or set(changed) != set(given):
+        raise InvalidArgumentError(
+            f"data_parser must keep the fields {sorted(given)}, got "
+            f"{sorted(changed) if isinstance(changed, Mapping) else changed!r}"
+        )
+    for name, column in changed.items():
+        if len(column) != len(given[name]):
+            raise RowCountError(
+                f"data_parser: field {name!r}: expected {len(given[name])} rows, got {len(column)}"
+            )
+    return changed
+
+
+def _for_parser(data: Fields, name: str) -> Any:
+    """A column as a parser gets it: a dense tensor, or a list of rows."""
+    column: Any = data.get(name) if is_tensordict(data) else data[name]
+    if getattr(column, "is_nested", False):
+        return list(column.unbind())
+    return list(column.tolist()) if type(column).__name__ == "NonTensorStack" else column
+
+
+def rows_of(data: Fields, start: int, end: int) -> Fields:
+    """Some rows of a batch of data."""
+    if is_tensordict(data):
+        part: Any = data
+        return part[start:end]
+    return {name: column[start:end] for name, column in data.items()}
