@@ -30,7 +30,7 @@ from ._columns import encode_tags, tags_of
 from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
 from .checkpoint import Checkpoints
 from .config import Config, defaults, merge, of_map
-from .encoding import Decoder, Encoder
+from .encoding import Decoder, Encoder, refuse_pickles
 from .errors import (
     InvalidArgumentError,
     RowCountError,
@@ -90,6 +90,8 @@ class TransferQueueClient(Checkpoints):
         self._given_up: dict[Op, tuple[Any, ...]] = {}
         self._core = self._connect()
         self.config: Config = self._final_config()
+        if not self.config["serialization"]["allow_pickle"]:
+            refuse_pickles()
 
     # --- connecting -------------------------------------------------------------------------------
 

@@ -168,11 +168,22 @@ class Encoder:
             ) from error
 
 
+class _Refusal:
+    """Whether this process unpickles nothing: tags and notes are decoded when they are looked at, without a client."""
+
+    pickles = False
+
+
+def refuse_pickles() -> None:
+    """From now on no Decoder of this process unpickles anything."""
+    _Refusal.pickles = True
+
+
 class Decoder:
     """Turns bytes into values."""
 
     def __init__(self, allow_pickle: bool = True) -> None:
-        self._allow_pickle = allow_pickle
+        self._allow_pickle = allow_pickle and not _Refusal.pickles
 
     def decode(self, encoded: bytes | memoryview) -> Any:
         """One value."""

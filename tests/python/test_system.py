@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from elsewhere import python
 
@@ -233,3 +234,26 @@ def test_a_directory_of_somebody_else_is_refused(base: Path) -> None:
     with pytest.raises(errors.ConfigError, match="mode 0700"):
         ctq.init()
     base.rmdir()
+
+
+def test_pickles_are_refused_in_tags_too(base: Path) -> None:
+    """With allow_pickle: false nothing that others wrote is unpickled, whichever way it comes."""
+    ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "16MiB"}}})
+    ctq.kv_put("a", "p", fields={"x": np.arange(2)}, tag={"odd": Path("/odd")})
+    assert ctq.kv_list("p")["p"]["a"] == {"odd": Path("/odd")}
+    code = """
+import ctq
+ctq.init({"serialization": {"allow_pickle": False}}, attach=True)
+meta = ctq.get_client().get_meta(["x"], 1, "p", mode="force_fetch")
+for look in (lambda: ctq.kv_list("p"), lambda: meta.custom_meta):
+    try:
+        print("unpickled", look())
+    except ctq.errors.SerializationError as error:
+        print(error)
+ctq.close()
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all("allow_pickle forbids" in line for line in lines), lines
