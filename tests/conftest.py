@@ -12,7 +12,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support.daemons import System
 
-SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
+SMALL = [
+    "backend.SimpleStorage.total_storage_size=64MiB",
+    "backend.SimpleStorage.num_data_storage_units=1",
+]
 
 
 @pytest.fixture

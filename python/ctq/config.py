@@ -352,14 +352,8 @@ def settings(given: Mapping[str, Any]) -> list[str]:
     import json
 
     options: dict[str, Any] = {}
-    _collect(merge(_daemon_defaults(), given), "", options)
+    _collect(given, "", options)
     return [f"{path}={json.dumps(value)}" for path, value in options.items()]
-
-
-def _daemon_defaults() -> Config:
-    """Where the packaged defaults differ from the daemon's own."""
-    units = _defaults()["backend"]["SimpleStorage"]["num_data_storage_units"]
-    return Config(backend=Config(SimpleStorage=Config(num_data_storage_units=units)))
 
 
 def _collect(given: Mapping[str, Any], prefix: str, options: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ const tqd_key tqd_keys[] = {
      "storage manager that clients use"},
     {"backend.SimpleStorage.total_storage_size", TQD_BYTES, "25%", 1 << 20, 0,
      "memory of all storage units together"},
-    {"backend.SimpleStorage.num_data_storage_units", TQD_INT, "1", 1, 256,
+    {"backend.SimpleStorage.num_data_storage_units", TQD_INT, "2", 1, 256,
      "storage units of this daemon"},
     {"backend.*", TQD_FREE, NULL, 0, 0,
      "section of another storage backend, passed on to its manager"},

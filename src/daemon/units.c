@@ -104,6 +104,15 @@ static int units_endpoints(units_one *one, size_t i, tq_error *err)
     for (size_t k = 0; k < n; k++) {
         const char *number = strstr(configured[k], "%d");
         char *out = one->endpoints[one->n_listen++];
+        size_t length = strlen(configured[k]);
+        if (all->n > 1 && !number &&
+            (length < 2 || strcmp(configured[k] + length - 2, ":0") != 0)) {
+            return tqi_error_set(err, TQ_ECONFIG,
+                                 "storage.listen: %zu storage units cannot all listen at %s: put a "
+                                 "%%d for the number of the unit into it, or set "
+                                 "backend.SimpleStorage.num_data_storage_units=1",
+                                 all->n, configured[k]);
+        }
         int size = number ? snprintf(out, UNITS_ENDPOINT_MAX, "%.*s%zu%s",
                                      (int)(number - configured[k]), configured[k], i, number + 2)
                           : snprintf(out, UNITS_ENDPOINT_MAX, "%s", configured[k]);

@@ -30,7 +30,21 @@ def test_units_join_over_tcp(system: System) -> None:
     data = client.get_data(put)
     assert np.array_equal(np.stack(list(data["x"])), rows)
     names = {owner["name"] for owner in system.status()["storage"]}
-    assert names == {"left-0", "right-0"}
+    assert names == {"left-0", "left-1", "right-0", "right-1"}
+
+
+def test_units_cannot_share_an_endpoint(system: System) -> None:
+    """A fixed endpoint is one unit's: for several it is refused by name, unless each gets a number of its own."""
+    system.start("--listen", "tcp:127.0.0.1:0", role="controller")
+    join = ("--join", system.address, "--token-file", system.token_file, "--set", SMALL[0])
+    shared = f"unix:{system.folder}/unit.sock"
+    log = system.folder / "shared.log"
+    refused = Daemon("storage", *join, "--listen", shared, log=log)
+    assert refused.process.wait(30) == 1
+    assert "2 storage units cannot all listen at" in refused.answer
+    assert "%d" in refused.answer
+    system.join("--listen", f"unix:{system.folder}/unit-%d.sock", name="both", settings=SMALL)
+    assert {owner["name"] for owner in system.status()["storage"]} == {"both-0", "both-1"}
 
 
 def test_tcp_only_controller(system: System) -> None:
@@ -239,8 +253,8 @@ def test_command_line(running: System) -> None:
     assert partition["samples"] == 3
     assert partition["produced"]["x"]["produced"] == 3
     assert partition["consumed"] == {"trainer": 2}
-    assert status["storage"][0]["bytes"] > 0
-    assert status["storage"][0]["capacity_bytes"] == 64 << 20
+    assert sum(owner["bytes"] for owner in status["storage"]) > 0
+    assert sum(owner["capacity_bytes"] for owner in status["storage"]) == 64 << 20
     assert json.loads(running.tq("ls", "--json")) == ["p"]
     assert [row["index"] for row in json.loads(running.tq("ls", "p", "--json"))] == [0, 1, 2]
     rows = json.loads(running.tq("get", "p", "@1", "--json"))

@@ -19,7 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from support.daemons import System, executable
 
-SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
+SMALL = [
+    "backend.SimpleStorage.total_storage_size=64MiB",
+    "backend.SimpleStorage.num_data_storage_units=1",
+]
 METRICS = [*SMALL, "metrics.enabled=true"]
 
 

@@ -525,7 +525,12 @@ def test_a_full_store_refuses_it(tmp_path: Path) -> None:
         large.close()
     small = system_in(tmp_path / "small")
     try:
-        small.start(settings=["backend.SimpleStorage.total_storage_size=8MiB"])
+        small.start(
+            settings=[
+                "backend.SimpleStorage.total_storage_size=8MiB",
+                "backend.SimpleStorage.num_data_storage_units=1",
+            ]
+        )
         client = small.client()
         client.put({"y": np.arange(3)}, partition_id="mine")
         before = everything(client)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from ctq import GRPOGroupNSampler, SequentialSampler, config
 from ctq.errors import ConfigError
 from ctq.samplers import BaseSampler, Picked
+from support.daemons import executable
 
 
 def test_defaults_are_complete_and_separate() -> None:
@@ -123,6 +128,24 @@ def test_settings_for_the_daemon() -> None:
         'backend.storage_backend="Mine"',
         'controller.sampling_config={"n": 1}',
     ]
+
+
+def test_defaults_are_those_of_the_daemon() -> None:
+    """What `tqd` and `init()` start without a configuration is the same system."""
+    lines = subprocess.run(
+        [executable("tqd"), "--help-config"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    daemon = {line.split()[0]: line.split()[2] for line in lines}
+    mine = config.defaults()
+    compared = 0
+    for path in config._KEYS:
+        value: Any = mine
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if path in daemon and isinstance(value, (str, int)):
+            assert yaml.safe_load(daemon[path]) == value, path
+            compared += 1
+    assert compared >= 7
 
 
 def test_a_count_of_samples_limits_nothing(caplog: pytest.LogCaptureFixture) -> None:
