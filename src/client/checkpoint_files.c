@@ -42,14 +42,16 @@ static int ckpt_errno(tq_error *err, const char *what, const char *name)
     return tqi_error_set(err, TQ_EIO, "checkpoint: %s %s: %s", what, name, strerror(code));
 }
 
+/* Takes the descriptor over, also on failure. */
 static int ckpt_file_init(tqi_ckpt_file *file, const char *name, int fd, tq_error *err)
 {
     file->name = name;
-    file->fd = fd;
     file->hash = XXH3_createState();
     if (!file->hash) {
+        close(fd);
         return tqi_error_nomem(err, "a checkpoint");
     }
+    file->fd = fd;
     XXH3_128bits_reset(file->hash);
     return TQ_OK;
 }
@@ -229,7 +231,6 @@ static int ckpt_open_file(const char *path, int dir, const char *name, tqi_ckpt_
                                : ckpt_errno(err, "opening", name);
     }
     if (ckpt_file_init(file, name, fd, err) != TQ_OK) {
-        close(fd);
         return TQ_ENOMEM;
     }
     if (fstat(fd, &st) != 0) {

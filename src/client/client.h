@@ -137,6 +137,9 @@ bool tqi_on_loop(tq_client *client);
 /* Whether `rt` has a storage manager; TQ_EMANAGER tells what was asked for without one. */
 int tqi_runtime_check_manager(const tqi_runtime *rt, const char *what, tq_error *err);
 
+/* status.c: a counter that an owner reported; 0 when it did not. */
+uint64_t tqi_owner_counter(const Tq__OwnerInfo *info, const char *name);
+
 /* host.c: fills rt->host. */
 void tqi_host_init(tqi_runtime *rt);
 /* collect.c: registers the manager's shared owner and removes its dead blocks, until stopped. */

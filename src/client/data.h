@@ -30,7 +30,5 @@ tq_data *tqi_data_alloc(size_t rows, size_t n_columns);
 tqi_buffer tqi_pool_get(size_t size);
 /* Gives it back. */
 void tqi_pool_put(tqi_buffer buffer);
-/* For tests: bytes that are kept now. */
-size_t tqi_pool_kept(void);
 
 #endif

@@ -151,16 +151,6 @@ static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n, b
 
 /* --------------------------------------------------------------------------------------- owners */
 
-static uint64_t host_counter(const Tq__OwnerInfo *info, const char *name)
-{
-    for (size_t i = 0; i < info->n_counter && i < info->n_value; i++) {
-        if (strcmp(info->counter[i], name) == 0) {
-            return info->value[i];
-        }
-    }
-    return 0;
-}
-
 static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
 {
     host_call made = host_end(arg);
@@ -186,8 +176,8 @@ static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
         owners[i].info = from->info.data;
         owners[i].info_size = from->info.len;
         owners[i].present = from->present;
-        owners[i].capacity_bytes = host_counter(from, "capacity_bytes");
-        owners[i].used_bytes = host_counter(from, "used_bytes");
+        owners[i].capacity_bytes = tqi_owner_counter(from, "capacity_bytes");
+        owners[i].used_bytes = tqi_owner_counter(from, "used_bytes");
     }
     made.owners(NULL, owners, reply->n_owner, made.arg);
     free(owners);

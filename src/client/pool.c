@@ -95,15 +95,6 @@ void tqi_pool_put(tqi_buffer buffer)
     }
 }
 
-size_t tqi_pool_kept(void)
-{
-    size_t bytes;
-    pthread_mutex_lock(&pool_lock);
-    bytes = pool_bytes;
-    pthread_mutex_unlock(&pool_lock);
-    return bytes;
-}
-
 void tqi_pool_lock(void)
 {
     pthread_mutex_lock(&pool_lock);

@@ -81,7 +81,7 @@ static const tq_status_partition *status_partitions(status_out *out,
     return to;
 }
 
-static uint64_t status_counter(const Tq__OwnerInfo *info, const char *name)
+uint64_t tqi_owner_counter(const Tq__OwnerInfo *info, const char *name)
 {
     for (size_t i = 0; i < info->n_counter && i < info->n_value; i++) {
         if (strcmp(info->counter[i], name) == 0) {
@@ -101,8 +101,8 @@ static const tq_status_owner *status_owners(status_out *out, const Tq__SystemSta
         to[i].present = info->present;
         to[i].blocks = info->blocks;
         to[i].bytes = info->bytes;
-        to[i].used_bytes = status_counter(info, "used_bytes");
-        to[i].capacity_bytes = status_counter(info, "capacity_bytes");
+        to[i].used_bytes = tqi_owner_counter(info, "used_bytes");
+        to[i].capacity_bytes = tqi_owner_counter(info, "capacity_bytes");
     }
     return to;
 }

@@ -287,8 +287,6 @@ void tqi_partition_each_task(const tqi_partition *partition,
 int tqi_owner_register(tqi_meta *meta, const char *name, uint64_t incarnation, tqi_owner **out,
                        tq_error *err);
 tqi_owner *tqi_owner_find(tqi_meta *meta, const char *name);
-tqi_owner *tqi_owner_next(tqi_meta *meta, const tqi_owner *after);
-const char *tqi_owner_name(const tqi_owner *owner);
 uint64_t tqi_owner_incarnation(const tqi_owner *owner);
 uint64_t tqi_owner_blocks(const tqi_owner *owner); /* live */
 uint64_t tqi_owner_bytes(const tqi_owner *owner);

@@ -55,16 +55,6 @@ void tqi_owner_set_outlives(tqi_owner *owner)
     owner->outlives = true;
 }
 
-tqi_owner *tqi_owner_next(tqi_meta *meta, const tqi_owner *after)
-{
-    return after == NULL ? meta->owners : after->hh.next;
-}
-
-const char *tqi_owner_name(const tqi_owner *owner)
-{
-    return owner->name;
-}
-
 uint64_t tqi_owner_incarnation(const tqi_owner *owner)
 {
     return owner->incarnation;

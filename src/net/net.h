@@ -99,7 +99,6 @@ uint64_t tqi_server_requests(const tqi_server *server);
 
 /* A session, valid from session_open to session_end (inclusive). */
 const char *tqi_session_name(const tqi_session *session);
-const uint8_t *tqi_session_id(const tqi_session *session);
 /* Of a session of a unix socket the number the kernel has for the process that connected (0: not visible from here), of
  * others what the client said. */
 uint64_t tqi_session_pid(const tqi_session *session);

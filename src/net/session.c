@@ -309,11 +309,6 @@ const char *tqi_session_name(const tqi_session *session)
     return session->name;
 }
 
-const uint8_t *tqi_session_id(const tqi_session *session)
-{
-    return session->id;
-}
-
 uint64_t tqi_session_pid(const tqi_session *session)
 {
     return session->pid;
