@@ -112,6 +112,9 @@ def close() -> None:
             from . import ray_actor
 
             ray_actor.withdraw(session.actor)
+        streaming = sys.modules.get("ctq.streaming")
+        if streaming is not None:
+            streaming.leave(session.client._info)
         session.client.close()
         if session.system is not None:
             session.system.stop()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -34,6 +35,9 @@ logger = logging.getLogger("ctq")
 MicroBatch: TypeAlias = "tuple[TensorDict, BatchMeta]"
 
 _LAST_EVENT = 1 << 62
+
+_connected: weakref.WeakSet[StreamingDataset] = weakref.WeakSet()
+"""The datasets of this process that have a client."""
 
 
 def default_fetch_batch_fn(
@@ -238,6 +242,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
             self._client = TransferQueueClient(
                 f"StreamingDataset-{self._pid}", self._where(given), config=given
             )
+            _connected.add(self)
         return self._client
 
     def _where(self, given: Config) -> ControllerInfo:
@@ -384,6 +389,13 @@ def _last_event(client: TransferQueueClient) -> int:
     """Number of the last event."""
     _, last = client._core.events(_LAST_EVENT).result()
     return int(last)
+
+
+def leave(system: ControllerInfo) -> None:
+    """Close the datasets of this process that are connected to a system that it leaves."""
+    for dataset in list(_connected):
+        if dataset._client is not None and dataset._client._info == system:
+            dataset.close()
 
 
 def _session_info() -> ControllerInfo | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from elsewhere import python
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensordict")
@@ -268,3 +270,33 @@ def test_a_dataset_is_pickled_without_its_connections(client: Any, pid: str, dat
     other = pickle.loads(pickle.dumps(made))
     assert (other.partition_id, other._client, other._claim) == (pid, None, None)
     other.close()
+
+
+LEFT_WITH_ITS_SYSTEM = """
+import torch
+import ctq
+
+def put(first):
+    ctq.get_client().put({"x": torch.arange(first, first + 4)}, partition_id="p")
+
+dataset = ctq.StreamingDataset(ctq.init(), 4, 4, ["x"], "p", "t", 0)
+put(0)
+loop = iter(dataset)
+print(next(loop)[0]["x"].tolist())
+ctq.close()
+print(dataset._client)
+loop.close()
+ctq.init()
+put(4)
+dataset.step("p")
+print(next(iter(dataset))[0]["x"].tolist())
+"""
+
+
+def test_a_dataset_leaves_with_the_system(runtime_dir: Path) -> None:
+    """Its client does not go on to look for a system that has ended; it finds the next one."""
+    done = python(LEFT_WITH_ITS_SYSTEM, TQ_SYSTEM="left")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["[0, 1, 2, 3]", "None", "[4, 5, 6, 7]"]
+    assert " warn " not in done.stderr
+    assert not list(runtime_dir.glob("ctq/left"))
