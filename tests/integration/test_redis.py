@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,8 +142,17 @@ def test_a_password_is_never_shown(system: System, server: RedisServer) -> None:
     assert "wr0ng" not in str(failed.value)
 
 
-def test_init_by_config(server: RedisServer) -> None:
+def test_init_by_config(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """`init` with the backend in its configuration, as users do it."""
+    with tempfile.TemporaryDirectory(prefix="ctq-") as alone:
+        for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", alone)
+        check_init(server)
+
+
+def check_init(server: RedisServer) -> None:
+    """Start, put, read, clear, end."""
     config = ctq.init(
         {"backend": {"storage_backend": "Redis", "Redis": {"url": server.url}}},
     )

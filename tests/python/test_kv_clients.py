@@ -36,8 +36,8 @@ def started(name: str, **section: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
-    """End the system of the test."""
+def ended(runtime_dir: Path) -> Iterator[None]:
+    """End the system of the test, which nobody else sees."""
     yield
     ctq.close()
 
