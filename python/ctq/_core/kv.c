@@ -70,6 +70,29 @@ static int kv_failed(const kv_type *type, const char *method, tq_error *err)
 
 /* ------------------------------------------------------------------------------- calls */
 
+/* A call into Python from a thread of libtq's pool.  The cycle collector must not run there: it may free operations and
+ * clients, which waits for loops that wait for this thread, or races with the close of their client. */
+static int kv_calls; /* with the GIL held */
+static int kv_collected;
+
+static PyGILState_STATE kv_enter(void)
+{
+    PyGILState_STATE gil = PyGILState_Ensure();
+
+    if (kv_calls++ == 0) {
+        kv_collected = PyGC_Disable();
+    }
+    return gil;
+}
+
+static void kv_leave(PyGILState_STATE gil)
+{
+    if (--kv_calls == 0 && kv_collected) {
+        PyGC_Enable();
+    }
+    PyGILState_Release(gil);
+}
+
 static PyObject *kv_number(uint64_t value)
 {
     return PyLong_FromUnsignedLongLong(value);
@@ -170,7 +193,7 @@ static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t dea
                   tq_error *err)
 {
     const kv_state *kv = state;
-    PyGILState_STATE gil = PyGILState_Ensure();
+    PyGILState_STATE gil = kv_enter();
     PyObject *answer =
         kv_call(kv, "put_from", kv_list(n, kv_value_key, values),
                 kv_list(n, kv_value_pointers, values), kv_list(n, kv_value_sizes, values), false);
@@ -178,7 +201,7 @@ static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t dea
 
     (void)deadline_ns; /* a store's own time limits are its client's business */
     Py_XDECREF(answer);
-    PyGILState_Release(gil);
+    kv_leave(gil);
     return code;
 }
 
@@ -209,12 +232,12 @@ static int kv_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline_ns
         err->code = TQ_ENOMEM;
         return TQ_ENOMEM;
     }
-    PyGILState_STATE gil = PyGILState_Ensure();
+    PyGILState_STATE gil = kv_enter();
     PyObject *answer =
         kv_call(kv, "get_into", kv_list(n, kv_read_key, reads), kv_list(n, kv_read_pointer, reads),
                 kv_list(n, kv_read_size, reads), false);
     int code = kv_found(kv, "get_into", answer, n, found, err);
-    PyGILState_Release(gil);
+    kv_leave(gil);
     for (size_t i = 0; code == TQ_OK && i < n; i++) {
         reads[i].missing = !found[i];
     }
@@ -239,10 +262,10 @@ static int kv_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_n
         err->code = TQ_ENOMEM;
         return TQ_ENOMEM;
     }
-    PyGILState_STATE gil = PyGILState_Ensure();
+    PyGILState_STATE gil = kv_enter();
     PyObject *answer = kv_call(kv, "remove", kv_list(n, kv_key_text, keys), NULL, NULL, true);
     int code = kv_found(kv, "remove", answer, n, found, err);
-    PyGILState_Release(gil);
+    kv_leave(gil);
     for (size_t i = 0; code == TQ_OK && i < n; i++) {
         keys[i].missing = !found[i];
     }
@@ -255,7 +278,7 @@ static int kv_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_n
 static int kv_open(void *state, const tq_kv_client *client, const char *config, tq_error *err)
 {
     kv_state *kv = state;
-    PyGILState_STATE gil = PyGILState_Ensure();
+    PyGILState_STATE gil = kv_enter();
     PyObject *name = NULL;
     const char *text = NULL;
     int code = TQ_OK;
@@ -271,14 +294,14 @@ static int kv_open(void *state, const tq_kv_client *client, const char *config, 
         snprintf(kv->name, sizeof(kv->name), "%s", text);
     }
     Py_XDECREF(name);
-    PyGILState_Release(gil);
+    kv_leave(gil);
     return code;
 }
 
 static void kv_close(void *state)
 {
     kv_state *kv = state;
-    PyGILState_STATE gil = PyGILState_Ensure();
+    PyGILState_STATE gil = kv_enter();
     PyObject *answer = PyObject_CallMethod(kv->client, "close", NULL);
 
     if (!answer) {
@@ -286,7 +309,7 @@ static void kv_close(void *state)
     }
     Py_XDECREF(answer);
     Py_CLEAR(kv->client);
-    PyGILState_Release(gil);
+    kv_leave(gil);
 }
 
 static const char *kv_store_name(void *state)
