@@ -161,8 +161,9 @@ class BrokenStore(StorageKVClient):
         if self.failure is not None:
             return [True]  # too few or too many answers
         for key, pointer, size in zip(keys, pointers, sizes, strict=True):
-            memory(pointer, size)[:] = values[key]
-        return [True] * len(keys)
+            if key in values:
+                memory(pointer, size)[:] = values[key]
+        return [key in values for key in keys]
 
     def remove(self, keys: list[str]) -> list[bool]:
         return [values.pop(key, None) is not None for key in keys]
