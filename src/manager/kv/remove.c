@@ -13,6 +13,8 @@
 
 /* Keys of one request to the store. */
 #define REMOVE_KEYS 1024u
+/* Most values of one block: what a head says is checked, for it comes from a store. */
+#define REMOVE_PARTS_MAX (UINT64_C(1) << 24)
 /* Seconds that a request may take; the notice is delivered again after a failure. */
 #define REMOVE_SECONDS 30.0
 
@@ -80,6 +82,7 @@ static int remove_headed(remove_job *job, remove_keys *keys, const uint64_t *ids
     }
     for (size_t i = 0; i < n; i++) {
         tqi_kv_key_of(&keys->text[i], job->epoch, ids[i], TQI_KV_HEAD);
+        memset(keys->counts[i], 0, sizeof(keys->counts[i]));
         keys->heads[i] = (tq_kv_read){
             .key = keys->text[i].text, .value_size = 8, .size = 8, .dest = keys->counts[i]};
     }
@@ -91,6 +94,12 @@ static int remove_headed(remove_job *job, remove_keys *keys, const uint64_t *ids
         }
     }
     for (size_t i = 0; i < n_found && code == TQ_OK; i++) {
+        if (found[i].parts == 0 || found[i].parts > REMOVE_PARTS_MAX) {
+            code =
+                tqi_error_set(&job->err, TQ_EPROTO, "storage %s: the head of block %llu is damaged",
+                              kv->owner, (unsigned long long)found[i].id);
+            break;
+        }
         code = remove_parts(job, keys, found[i].id, found[i].parts);
     }
     free(found);
