@@ -57,9 +57,10 @@ $(VENV)/.stamp-demo: requirements/demo.txt $(VENV)/.stamp-build
 	@$(PIP) -r requirements/demo.txt
 	@touch $@
 
-$(VENV)/.stamp-dev: requirements/dev.txt $(VENV)/.stamp-demo
-	@echo "pip: development requirements"
+$(VENV)/.stamp-dev: requirements/dev.txt requirements/backends.txt requirements/nixl.txt $(VENV)/.stamp-demo
+	@echo "pip: development requirements, and the stores that tests run against"
 	@$(PIP) -r requirements/dev.txt
+	@$(PIP) --no-deps -r requirements/nixl.txt
 	@touch $@
 
 # --- the project, installed as its users get it -----------------------------------------------
@@ -91,7 +92,7 @@ dev: deps-test build $(VENV)/.stamp-dev
 	@.venv-peer/bin/$(PIP_IN) -r requirements/peer.txt
 	@touch $@
 
-# The compat package and Ray; everything else is seen through .venv.
+# The compat package; everything else is seen through .venv.
 .venv-compat/.stamp: requirements/compat.txt requirements/constraints.txt $(VENV)/.stamp-dev
 	@echo "pip: the environment of the compat package"
 	@$(PYTHON) -m venv .venv-compat
