@@ -114,15 +114,14 @@ static PyObject *kv_list(size_t n, PyObject *(*item)(const void *from, size_t i)
     return list;
 }
 
-/* Calls a method with lists, which it takes over; NULL for one that could not be made. */
+/* Calls a method with keys, addresses and sizes, which it takes over; NULL for one that could not be
+ * made. */
 static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys, PyObject *pointers,
-                         PyObject *sizes, bool only_keys)
+                         PyObject *sizes)
 {
     PyObject *answer = NULL;
 
-    if (keys && only_keys) {
-        answer = PyObject_CallMethod(kv->client, method, "O", keys);
-    } else if (keys && pointers && sizes) {
+    if (keys && pointers && sizes) {
         answer = PyObject_CallMethod(kv->client, method, "OOO", keys, pointers, sizes);
     }
     Py_XDECREF(keys);
@@ -131,9 +130,10 @@ static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys,
     return answer;
 }
 
-/* Reads an answer of one truth per key: whether it was there. */
-static int kv_found(const kv_state *kv, const char *method, PyObject *answer, size_t n, bool *found,
-                    tq_error *err)
+/* Reads an answer, which it takes over, of one truth per key: whether it was there.  Sets the keys' `missing`, the first
+ * of which is given; the others follow every `stride` bytes. */
+static int kv_found(const kv_state *kv, const char *method, PyObject *answer, size_t n,
+                    bool *missing, size_t stride, tq_error *err)
 {
     PyObject *items =
         answer ? PySequence_Fast(answer, "expected a sequence of one bool per key") : NULL;
@@ -145,12 +145,12 @@ static int kv_found(const kv_state *kv, const char *method, PyObject *answer, si
         Py_CLEAR(items);
     }
     for (size_t i = 0; items && i < n; i++) {
-        int truth = PyObject_IsTrue(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i));
-        if (truth < 0) {
+        int found = PyObject_IsTrue(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i));
+        if (found < 0) {
             Py_CLEAR(items);
             break;
         }
-        found[i] = truth != 0;
+        *(bool *)(void *)((char *)missing + i * stride) = !found;
     }
     if (!items) {
         code = kv_failed(kv->type, method, err);
@@ -196,7 +196,7 @@ static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t dea
     PyGILState_STATE gil = kv_enter();
     PyObject *answer =
         kv_call(kv, "put_from", kv_list(n, kv_value_key, values),
-                kv_list(n, kv_value_pointers, values), kv_list(n, kv_value_sizes, values), false);
+                kv_list(n, kv_value_pointers, values), kv_list(n, kv_value_sizes, values));
     int code = answer ? TQ_OK : kv_failed(kv->type, "put_from", err);
 
     (void)deadline_ns; /* a store's own time limits are its client's business */
@@ -225,23 +225,13 @@ static PyObject *kv_read_size(const void *from, size_t i)
 static int kv_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline_ns, tq_error *err)
 {
     const kv_state *kv = state;
-    bool *found = calloc(n + 1, sizeof(*found));
+    PyGILState_STATE gil = kv_enter();
+    PyObject *answer = kv_call(kv, "get_into", kv_list(n, kv_read_key, reads),
+                               kv_list(n, kv_read_pointer, reads), kv_list(n, kv_read_size, reads));
+    int code = kv_found(kv, "get_into", answer, n, &reads->missing, sizeof(*reads), err);
 
     (void)deadline_ns;
-    if (!found) {
-        err->code = TQ_ENOMEM;
-        return TQ_ENOMEM;
-    }
-    PyGILState_STATE gil = kv_enter();
-    PyObject *answer =
-        kv_call(kv, "get_into", kv_list(n, kv_read_key, reads), kv_list(n, kv_read_pointer, reads),
-                kv_list(n, kv_read_size, reads), false);
-    int code = kv_found(kv, "get_into", answer, n, found, err);
     kv_leave(gil);
-    for (size_t i = 0; code == TQ_OK && i < n; i++) {
-        reads[i].missing = !found[i];
-    }
-    free(found);
     return code;
 }
 
@@ -255,21 +245,14 @@ static PyObject *kv_key_text(const void *from, size_t i)
 static int kv_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_ns, tq_error *err)
 {
     const kv_state *kv = state;
-    bool *found = calloc(n + 1, sizeof(*found));
+    PyGILState_STATE gil = kv_enter();
+    PyObject *texts = kv_list(n, kv_key_text, keys);
+    PyObject *answer = texts ? PyObject_CallMethod(kv->client, "remove", "O", texts) : NULL;
+    int code = kv_found(kv, "remove", answer, n, &keys->missing, sizeof(*keys), err);
 
     (void)deadline_ns;
-    if (!found) {
-        err->code = TQ_ENOMEM;
-        return TQ_ENOMEM;
-    }
-    PyGILState_STATE gil = kv_enter();
-    PyObject *answer = kv_call(kv, "remove", kv_list(n, kv_key_text, keys), NULL, NULL, true);
-    int code = kv_found(kv, "remove", answer, n, found, err);
+    Py_XDECREF(texts);
     kv_leave(gil);
-    for (size_t i = 0; code == TQ_OK && i < n; i++) {
-        keys[i].missing = !found[i];
-    }
-    free(found);
     return code;
 }
 
