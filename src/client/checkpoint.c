@@ -139,6 +139,18 @@ int tqi_ckpt_go_on(const tqi_task *task, tq_error *err)
     return TQ_OK;
 }
 
+void tqi_ckpt_work(tqi_task *task, tq_error *work_error, void (*work)(void *arg),
+                   void (*done)(void *arg))
+{
+    tq_manager_host *host = &task->rt->host;
+
+    memset(work_error, 0, sizeof *work_error);
+    if (host->work(host, work, done, task) != TQ_OK) {
+        work(task); /* no memory for the detour */
+        done(task);
+    }
+}
+
 tqi_task *tqi_ckpt_make(tq_op *op, const tqi_task_type *type, int *code)
 {
     tqi_task *task = tqi_task_make(op, type, code);

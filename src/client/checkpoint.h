@@ -57,6 +57,10 @@ int tqi_ckpt_call(tqi_task *task, uint16_t kind, const ProtobufCMessage *message
                   void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err);
 /* The task's deadline, or its cancel: TQ_OK, or why it may not go on. */
 int tqi_ckpt_go_on(const tqi_task *task, tq_error *err);
+/* Runs something in the thread pool, then `done` on the loop; both are given the task, and what went wrong is in *work_error.
+ * The last thing that its caller does. */
+void tqi_ckpt_work(tqi_task *task, tq_error *work_error, void (*work)(void *arg),
+                   void (*done)(void *arg));
 /* Makes the task of a checkpoint's operation; NULL with *code set. */
 tqi_task *tqi_ckpt_make(tq_op *op, const tqi_task_type *type, int *code);
 /* Its result. */

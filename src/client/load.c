@@ -98,17 +98,6 @@ static bool load_goes_on(load_task *load)
     return true;
 }
 
-/* Runs something in the thread pool; `done` finds its error in work_error.  The last thing that its caller does. */
-static void load_work(load_task *load, void (*work)(void *arg), void (*done)(void *arg))
-{
-    tqi_runtime *rt = load->task.rt;
-    memset(&load->work_error, 0, sizeof load->work_error);
-    if (rt->host.work(&rt->host, work, done, load) != TQ_OK) {
-        work(load); /* no memory for the detour */
-        done(load);
-    }
-}
-
 static bool load_worked(load_task *load)
 {
     if (load->work_error.code) {
@@ -444,7 +433,7 @@ static void load_next_group(load_task *load)
     }
     if (load->at) {
         load_plan(load);
-        load_work(load, load_read, load_was_read);
+        tqi_ckpt_work(&load->task, &load->work_error, load_read, load_was_read);
         return;
     }
     if (tqi_ckpt_check(&load->in.data, &err) != TQ_OK) {
@@ -535,7 +524,7 @@ static void load_opened(void *arg)
 
 static void load_begin(tqi_task *task)
 {
-    load_work((load_task *)task, load_open, load_opened);
+    tqi_ckpt_work(task, &((load_task *)task)->work_error, load_open, load_opened);
 }
 
 /* A commit is short and its outcome must be known. */

@@ -106,16 +106,11 @@ static void save_close(save_task *save)
     }
 }
 
-/* Runs something in the thread pool; `done` finds its error in work_error.  The last thing that its caller does. */
+/* As tqi_ckpt_work; an end of the read waits for it. */
 static void save_work(save_task *save, void (*work)(void *arg), void (*done)(void *arg))
 {
-    tqi_runtime *rt = save->task.rt;
-    memset(&save->work_error, 0, sizeof save->work_error);
     save->in_work = true;
-    if (rt->host.work(&rt->host, work, done, save) != TQ_OK) {
-        work(save); /* no memory for the detour */
-        done(save);
-    }
+    tqi_ckpt_work(&save->task, &save->work_error, work, done);
 }
 
 static void save_work_drop(void *arg)
