@@ -10,8 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from ._columns import (
@@ -34,6 +33,7 @@ from ._columns import (
 from ._core import Meta
 from .errors import TransferQueueError, UnsupportedError
 from .kv_metadata import KVBatchMeta
+from .sample_view import SampleList, SampleView
 from .tensors import row_count
 
 if TYPE_CHECKING:
@@ -617,82 +617,6 @@ def _rebuild(
     # What comes through shared memory may be read-only.
     made._status = None if status is None else status.copy()
     return made
-
-
-class SampleView:
-    """One sample of a batch, to look at."""
-
-    __slots__ = ("_batch", "_place")
-
-    def __init__(self, batch: BatchMeta, place: int) -> None:
-        self._batch = batch
-        self._place = place
-
-    @property
-    def global_index(self) -> int:
-        """Index of the sample."""
-        piece, row = self._batch._find(self._place)
-        index: int = memoryview(piece.indexes)[row]
-        return index
-
-    @property
-    def partition_id(self) -> str:
-        """Partition of the sample."""
-        return self._batch._find(self._place)[0].partition
-
-    @property
-    def production_status(self) -> int:
-        """1 when all fields are ready."""
-        return int(self._batch.production_status[self._place])
-
-    @property
-    def custom_meta(self) -> Mapping[str, Any]:
-        """Tags of the sample; read-only."""
-        return MappingProxyType(self._batch.custom_meta[self._place])
-
-    @property
-    def fields(self) -> Mapping[str, Mapping[str, Any]]:
-        """What is known of the sample's fields; read-only."""
-        fields = {}
-        for name, field in self._batch.field_schema.items():
-            each = field.get("per_sample_shapes")
-            known = {key: value for key, value in field.items() if key != "per_sample_shapes"}
-            if each is not None:
-                known["shape"] = each[self._place]
-            fields[name] = MappingProxyType(known)
-        return MappingProxyType(fields)
-
-    def __repr__(self) -> str:
-        return (
-            f"SampleView(global_index={self.global_index}, partition_id={self.partition_id!r}, "
-            f"production_status={self.production_status}, fields={list(self.fields)})"
-        )
-
-
-class SampleList(Sequence[SampleView]):
-    """The samples of a batch, one by one."""
-
-    __slots__ = ("_batch",)
-
-    def __init__(self, batch: BatchMeta) -> None:
-        self._batch = batch
-
-    def __len__(self) -> int:
-        return self._batch.size
-
-    @overload
-    def __getitem__(self, place: int) -> SampleView: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[SampleView]: ...
-    def __getitem__(self, place: int | slice) -> SampleView | list[SampleView]:
-        if isinstance(place, slice):
-            return [SampleView(self._batch, each) for each in range(*place.indices(len(self)))]
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"place {place} is out of range: the batch has {len(self)} samples")
-        return SampleView(self._batch, place % len(self))
-
-    def __iter__(self) -> Iterator[SampleView]:
-        return (SampleView(self._batch, place) for place in range(len(self)))
 
 
 def _concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
