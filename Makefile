@@ -27,7 +27,7 @@ PY_FILES := $(shell find python/ctq -name '*.py' -o -name '*.pyi' -o -name py.ty
 COMPAT_FILES := python/ctq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-compat lint format clean distclean dev
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-compat bench bench-quick lint format clean distclean dev
 
 all: build
 
@@ -57,7 +57,7 @@ $(VENV)/.stamp-demo: requirements/demo.txt $(VENV)/.stamp-build
 	@$(PIP) -r requirements/demo.txt
 	@touch $@
 
-$(VENV)/.stamp-dev: requirements/dev.txt requirements/backends.txt requirements/nixl.txt $(VENV)/.stamp-demo
+$(VENV)/.stamp-dev: $(addprefix requirements/,dev.txt backends.txt bench.txt nixl.txt) $(VENV)/.stamp-demo
 	@echo "pip: development requirements, and the stores that tests run against"
 	@$(PIP) -r requirements/dev.txt
 	@$(PIP) --no-deps -r requirements/nixl.txt
@@ -126,6 +126,14 @@ test-compat: dev compat
 	$(BIN)/python tests/compat/shipped.py || status=1; \
 	.venv-compat/bin/python -m pytest -q tests/compat || status=1; \
 	exit $$status
+
+# --- measuring --------------------------------------------------------------------------------
+
+bench: dev .venv-peer/.stamp
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+bench-quick: dev .venv-peer/.stamp
+	@$(BIN)/python -m bench --quick $(BENCH_ARGS)
 
 lint: dev build/test/build.ninja
 	@$(BIN)/python tools/lint.py

@@ -1,0 +1,43 @@
+"""`python -m bench`: measure, print the tables, write JSON and charts."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import report
+from bench.run import OUT, QUICK, Plan, measure
+
+
+def main() -> None:
+    """Run what the options ask for."""
+    options = argparse.ArgumentParser(prog="bench", description=__doc__)
+    options.add_argument("--quick", action="store_true", help="fewer, smaller rounds: 2 minutes")
+    options.add_argument("--rounds", type=int, help="rounds of everything")
+    options.add_argument("--no-peer", action="store_true", help="leave out PyPI's transferqueue")
+    options.add_argument("--out", type=Path, default=OUT, help="folder of JSON and charts")
+    chosen = options.parse_args()
+    plan = QUICK if chosen.quick else Plan()
+    if chosen.rounds:
+        plan = replace(plan, rounds=chosen.rounds)
+    console = Console(width=None if Console().is_terminal else 110)
+    columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("start", total=plan.steps())
+        results = measure(
+            plan,
+            lambda done: progress.update(task, advance=1, description=done),
+            peer=not chosen.no_peer,
+        )
+    figures = report.evaluate(results)
+    report.show(figures, results, console)
+    for path in report.save(results, figures, chosen.out):
+        console.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

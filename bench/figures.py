@@ -1,0 +1,116 @@
+"""The figures that the benchmark reports, each with what it has to reach.
+
+A figure is a ratio where it can be: absolute times differ between machines and hours.  Every round measures both
+sides one right after the other; a figure is the median of the rounds' ratios, so that a slow minute hits both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Results = dict[str, Any]
+"""What the run has measured: see run.py for its keys."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table."""
+
+    name: str
+    target: float | None
+    """What it has to reach; None: only reported."""
+    value: Callable[[Results], float | None]
+    """None when it was not measured."""
+    unit: str = "x"
+    at_most: bool = False
+
+    def reached(self, value: float | None) -> bool | None:
+        """Whether the target is reached; None when there is none, or no value."""
+        if self.target is None or value is None:
+            return None
+        return value <= self.target if self.at_most else value >= self.target
+
+
+def ratio(over: Sequence[float], under: Sequence[float]) -> float | None:
+    """Median of the rounds' ratios."""
+    ratios = [one / other for one, other in zip(over, under, strict=True)]
+    return median(ratios) if ratios else None
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which that share of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _batches(workload: str, step: str, other: str = "peer") -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        rounds = results["batches"].get(workload, [])
+        rounds = [each for each in rounds if other in each]
+        return ratio([each[other][step] for each in rounds], [each["ctq"][step] for each in rounds])
+
+    return value
+
+
+def _small(operation: str) -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        rounds = [each for each in results["small"].get(operation, []) if "peer" in each]
+        return ratio(
+            [percentile(each["peer"], 0.5) for each in rounds],
+            [percentile(each["ctq"], 0.5) for each in rounds],
+        )
+
+    return value
+
+
+def _concurrent(results: Results) -> float | None:
+    rounds = [each for each in results["concurrent"].get("256", []) if "peer" in each]
+    return ratio([each["ctq"] for each in rounds], [each["peer"] for each in rounds])
+
+
+def _init(results: Results) -> float | None:
+    rounds = [each for each in results["init"] if "peer" in each]
+    return ratio([each["peer"] for each in rounds], [each["ctq"] for each in rounds])
+
+
+def _listing(results: Results) -> float | None:
+    rounds = [each for each in results["listing"] if "peer" in each]
+    return ratio([each["peer"] for each in rounds], [each["ctq"] for each in rounds])
+
+
+def _growth(results: Results) -> float | None:
+    rounds = results["growth"]
+    return ratio(
+        [percentile(each["many"], 0.5) for each in rounds],
+        [percentile(each["few"], 0.5) for each in rounds],
+    )
+
+
+FIGURES = (
+    Figure("simple: put against the peer", 3.5, _batches("simple", "put")),
+    Figure("simple: get against the peer", 6, _batches("simple", "get")),
+    Figure("complex: put against the peer", 5, _batches("complex", "put")),
+    Figure("complex: get against the peer", 5, _batches("complex", "get")),
+    Figure("grpo-longtail: put against the peer", 10, _batches("grpo-longtail", "put")),
+    Figure("grpo-longtail: get against the peer", 10, _batches("grpo-longtail", "get")),
+    Figure("multimodal: put against the peer", None, _batches("multimodal", "put")),
+    Figure("multimodal: get against the peer", None, _batches("multimodal", "get")),
+    Figure("simple: put against Ray objects", None, _batches("simple", "put", "Ray objects")),
+    Figure("simple: get against Ray objects", None, _batches("simple", "get", "Ray objects")),
+    Figure("simple: put against Redis", None, _batches("simple", "put", "Redis")),
+    Figure("simple: get against Redis", None, _batches("simple", "get", "Redis")),
+    Figure("simple: put against one warm copy", 0.7, _batches("simple", "put", "warm copy")),
+    Figure("simple: get against one warm copy", 0.7, _batches("simple", "get", "warm copy")),
+    Figure("kv_put of one sample: p50 against the peer", 20, _small("kv_put")),
+    Figure("put of a tag: p50 against the peer", 15, _small("tag_put")),
+    Figure("claim of 64: p50 against the peer", 12, _small("claim")),
+    Figure("kv_batch_get of one key, jagged: p50 against the peer", 10, _small("kv_get")),
+    Figure("kv_batch_get of one key, dense: p50 against the peer", 20, _small("kv_get_dense")),
+    Figure("256 concurrent small puts: rate against the peer", 40, _concurrent),
+    Figure("init against the peer", 20, _init),
+    Figure("kv_list of 100,000 keys with 7 tags against the peer", 3, _listing),
+    Figure("claim at 1,000,000 ready samples against 10,000", 1.5, _growth, at_most=True),
+)

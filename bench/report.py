@@ -1,0 +1,178 @@
+"""What comes out: a table for the terminal, JSON with every number, charts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.figures import FIGURES, percentile
+
+COLOURS = {"ctq": "#1b6ca8", "peer": "#c46a2b", "Ray objects": "#7a7a7a", "Redis": "#a83232"}
+
+
+def evaluate(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures with their values."""
+    return [
+        {
+            "figure": figure.name,
+            "value": (value := figure.value(results)),
+            "target": figure.target,
+            "at most": figure.at_most,
+            "reached": figure.reached(value),
+        }
+        for figure in FIGURES
+    ]
+
+
+def show(figures: list[dict[str, Any]], results: dict[str, Any], console: Console) -> None:
+    """Print the tables."""
+    console.print(_figures(figures))
+    console.print(_throughput(results))
+    console.print(_latencies(results))
+
+
+def _figures(figures: list[dict[str, Any]]) -> Table:
+    table = Table(title="figures (medians of the rounds' ratios)", title_justify="left")
+    table.add_column("figure")
+    table.add_column("measured", justify="right")
+    table.add_column("target", justify="right")
+    table.add_column("")
+    for each in figures:
+        if each["value"] is None:
+            continue
+        bound = (
+            ""
+            if each["target"] is None
+            else f"{'<=' if each['at most'] else '>='} {each['target']}"
+        )
+        verdict = {None: "", True: "reached", False: "[bold]missed[/bold]"}[each["reached"]]
+        table.add_row(each["figure"], f"{each['value']:.2f}", bound, verdict)
+    return table
+
+
+def _throughput(results: dict[str, Any]) -> Table:
+    table = Table(title="batches (GB/s, medians)", title_justify="left")
+    for name in ("workload", "MB", "side"):
+        table.add_column(name)
+    for name in ("put", "get"):
+        table.add_column(name, justify="right")
+    for name in ("list ms", "clear ms"):
+        table.add_column(name, justify="right")
+    for workload, rounds in results["batches"].items():
+        size = rounds[0]["ctq"]["bytes"]
+        for side in rounds[0]:
+            each = [found[side] for found in rounds]
+            table.add_row(
+                workload,
+                f"{size / 1e6:.0f}",
+                side,
+                *(
+                    f"{size / 1e9 / median(one[step] for one in each):.2f}"
+                    for step in ("put", "get")
+                ),
+                *(
+                    f"{1000 * median(one[step] for one in each):.2f}" if step in each[0] else ""
+                    for step in ("list", "clear")
+                ),
+            )
+    return table
+
+
+def _latencies(results: dict[str, Any]) -> Table:
+    table = Table(title="small operations (microseconds)", title_justify="left")
+    for name in ("operation", "side"):
+        table.add_column(name)
+    for name in ("p50", "p99"):
+        table.add_column(name, justify="right")
+    for operation, rounds in results["small"].items():
+        for side in rounds[0]:
+            seconds = [one for found in rounds for one in found[side]]
+            table.add_row(
+                operation,
+                side,
+                *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
+            )
+    for callers, rounds in results["concurrent"].items():
+        for side in rounds[0]:
+            rate = median(found[side] for found in rounds)
+            table.add_row(f"kv_put, {callers} callers", side, f"{rate:.0f}/s", "")
+    return table
+
+
+def save(results: dict[str, Any], figures: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write the numbers and the charts; what was written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = folder / "bench.json"
+    numbers.write_text(json.dumps({"figures": figures, **results}, indent=1) + "\n", "utf-8")
+    return [
+        numbers,
+        _draw_batches(results, folder / "batches.png"),
+        _draw_small(results, folder / "small.png"),
+    ]
+
+
+def _draw_batches(results: dict[str, Any], path: Path) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, both = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    workloads = list(results["batches"])
+    for axes, step in zip(both, ("put", "get"), strict=True):
+        for place, side in enumerate(COLOURS):
+            heights = [
+                rounds[0]["ctq"]["bytes"] / 1e9 / median(each[side][step] for each in rounds)
+                if side in rounds[0]
+                else 0
+                for rounds in results["batches"].values()
+            ]
+            axes.bar(
+                [at + place * 0.2 for at in range(len(workloads))],
+                heights,
+                0.2,
+                label=side,
+                color=COLOURS[side],
+            )
+        axes.set_xticks([at + 0.3 for at in range(len(workloads))], workloads)
+        axes.set_title(step)
+    both[0].set_ylabel("GB/s")
+    both[0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _draw_small(results: dict[str, Any], path: Path) -> Path:
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
+    for side in ("ctq", "peer"):
+        seconds = [
+            [1e6 * one for found in rounds for one in found.get(side, [])]
+            for rounds in results["small"].values()
+        ]
+        if all(seconds):
+            axes.plot(
+                list(results["small"]),
+                [median(each) for each in seconds],
+                "o-",
+                color=COLOURS[side],
+                label=f"{side}, p50",
+            )
+            axes.plot(
+                list(results["small"]),
+                [percentile(each, 0.99) for each in seconds],
+                "o:",
+                color=COLOURS[side],
+                label=f"{side}, p99",
+            )
+    axes.set_yscale("log")
+    axes.set_ylabel("microseconds")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,234 @@
+"""One side of the comparison: a process that has a package imported and times calls on it.
+
+    python bench/worker.py ctq|transfer_queue
+
+Reads one JSON object per line, {"do": NAME, ...}, and answers with one line.  Both packages have the same calls,
+so everything here is written once; each runs in an environment of its own.  The clock runs around the calls alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+
+from bench.workloads import WORKLOADS, Columns, size, table
+
+UNITS = 2
+PARTITION = "bench"
+
+
+class Worker:
+    """The calls, by the names that requests use."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self.tq: Any = importlib.import_module(package)
+        self._columns: dict[tuple[str, float], Columns] = {}
+        self._claimed = 0
+
+    # --- start and end ----------------------------------------------------------------------------
+
+    def init(self) -> dict[str, Any]:
+        """Seconds until a system of two storage units serves; nothing was running before."""
+        from omegaconf import OmegaConf
+
+        if self.package == "transfer_queue":
+            os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+        conf = OmegaConf.create({"backend": {"SimpleStorage": {"num_data_storage_units": UNITS}}})
+        started = time.perf_counter()
+        if self.package == "transfer_queue":
+            import ray
+
+            ray.init(num_cpus=4, object_store_memory=512 << 20, include_dashboard=False)
+        self.tq.init(conf)
+        return {"seconds": time.perf_counter() - started}
+
+    def close(self) -> dict[str, Any]:
+        """Leave the system and end it."""
+        started = time.perf_counter()
+        self.tq.close()
+        if self.package == "transfer_queue":
+            import ray
+
+            ray.shutdown()
+        return {"seconds": time.perf_counter() - started}
+
+    # --- batches ----------------------------------------------------------------------------------
+
+    def _made(self, name: str, scale: float) -> Columns:
+        key = (name, scale)
+        if key not in self._columns:
+            self._columns = {key: WORKLOADS[name].columns(scale)}  # one at a time in memory
+        return self._columns[key]
+
+    def batch(self, workload: str, scale: float, check: bool) -> dict[str, Any]:
+        """Put, list, read and clear a batch by keys; seconds of each."""
+        columns = self._made(workload, scale)
+        fields = table(columns)
+        keys = [f"k{row}" for row in range(fields.batch_size[0])]
+        times = [time.perf_counter()]
+        self.tq.kv_batch_put(keys, PARTITION, fields)
+        times.append(time.perf_counter())
+        listed = self.tq.kv_list(PARTITION)
+        times.append(time.perf_counter())
+        data = self.tq.kv_batch_get(keys, PARTITION)
+        times.append(time.perf_counter())
+        if check:
+            compare(columns, data)
+            assert list(listed[PARTITION]) == keys
+        del data
+        cleared = time.perf_counter()
+        self.tq.kv_clear(keys, PARTITION)
+        ended = time.perf_counter()
+        put, listing, get = (after - before for before, after in pairwise(times))
+        return {
+            "put": put,
+            "list": listing,
+            "get": get,
+            "clear": ended - cleared,
+            "bytes": size(columns),
+        }
+
+    # --- small operations -------------------------------------------------------------------------
+
+    def small(self, operation: str, count: int) -> dict[str, Any]:
+        """Seconds of each of `count` calls, one after the other."""
+        step: Callable[[int], Any] = getattr(self, f"_{operation}")(count)
+        seconds = []
+        for place in range(count):
+            started = time.perf_counter()
+            step(place)
+            seconds.append(time.perf_counter() - started)
+        self.tq.get_client().clear_partition(PARTITION)
+        return {"seconds": seconds}
+
+    def _fields(self) -> dict[str, torch.Tensor]:
+        return {name: column[0] for name, column in self._made("tiny", 1.0).items()}
+
+    def _kv_put(self, count: int) -> Callable[[int], Any]:
+        fields = self._fields()
+        return lambda place: self.tq.kv_put(f"k{place}", PARTITION, fields=fields)
+
+    def _tag_put(self, count: int) -> Callable[[int], Any]:
+        self.tq.kv_put("k", PARTITION, fields=self._fields())
+        return lambda place: self.tq.kv_put("k", PARTITION, tag={"version": place})
+
+    def _claim(self, count: int) -> Callable[[int], Any]:
+        self._fill(64 * count)
+        client = self.tq.get_client()
+        self._claimed += 1
+        task = f"task{self._claimed}"
+        return lambda place: client.get_meta(
+            data_fields=["reward"], batch_size=64, partition_id=PARTITION, task_name=task
+        )
+
+    def _kv_get(self, count: int) -> Callable[[int], Any]:
+        self.tq.kv_put("k", PARTITION, fields=self._fields())
+        return lambda place: self.tq.kv_batch_get("k", PARTITION)
+
+    def _kv_get_dense(self, count: int) -> Callable[[int], Any]:
+        """Rows as they are, where the package can: PyPI's knows jagged alone."""
+        self.tq.kv_put("k", PARTITION, fields=self._fields())
+        more = {"layout": "dense"} if self.package == "ctq" else {}
+        return lambda place: self.tq.kv_batch_get("k", PARTITION, **more)
+
+    def _fill(self, samples: int) -> None:
+        """Samples that have `reward`."""
+        client = self.tq.get_client()
+        for start in range(0, samples, 100_000):
+            count = min(100_000, samples - start)
+            client.put(table({"reward": torch.rand(count)}), partition_id=PARTITION)
+
+    def concurrent(self, callers: int, count: int) -> dict[str, Any]:
+        """Small puts by that many asyncio tasks at once."""
+        fields = self._fields()
+
+        async def run() -> float:
+            places = iter(range(count))
+
+            async def call() -> None:
+                for place in places:
+                    await self.tq.async_kv_put(f"k{place}", PARTITION, fields=fields)
+
+            started = time.perf_counter()
+            await asyncio.gather(*(call() for _ in range(callers)))
+            return time.perf_counter() - started
+
+        seconds = asyncio.run(run())
+        self.tq.get_client().clear_partition(PARTITION)
+        return {"per_second": count / seconds}
+
+    def growth(self, samples: int, count: int) -> dict[str, Any]:
+        """Seconds of claims of 64 from a partition of that many ready samples."""
+        self._fill(samples)
+        client = self.tq.get_client()
+        seconds = []
+        for _ in range(count):
+            started = time.perf_counter()
+            client.get_meta(
+                data_fields=["reward"], batch_size=64, partition_id=PARTITION, task_name="growth"
+            )
+            seconds.append(time.perf_counter() - started)
+        client.clear_partition(PARTITION)
+        return {"seconds": seconds}
+
+    def listing(self, keys: int, tags: int) -> dict[str, Any]:
+        """Seconds of `kv_list` over keys with tags."""
+        for start in range(0, keys, 10_000):
+            names = [f"k{place}" for place in range(start, min(keys, start + 10_000))]
+            each = [
+                {f"tag{tag}": place + tag for tag in range(tags)} for place in range(len(names))
+            ]
+            self.tq.kv_batch_put(names, PARTITION, tags=each)
+        started = time.perf_counter()
+        listed = self.tq.kv_list(PARTITION)
+        seconds = time.perf_counter() - started
+        assert len(listed[PARTITION]) == keys
+        self.tq.get_client().clear_partition(PARTITION)
+        return {"seconds": seconds}
+
+
+def compare(columns: Columns, data: Any) -> None:
+    """Raise unless every row that was read is what was put."""
+    for name, column in columns.items():
+        got = data.get(name)
+        rows = got.unbind() if isinstance(got, torch.Tensor) else got.tolist()
+        assert len(rows) == len(column), name
+        assert all(_same(one, other) for one, other in zip(column, rows, strict=True)), name
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return bool(one.dtype == other.dtype and torch.equal(one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return bool(one == other)
+
+
+def main() -> None:
+    """Answer requests until the input ends."""
+    # What the package prints must not be taken for an answer.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    worker = Worker(sys.argv[1])
+    answers.write("{}\n")
+    for line in sys.stdin:
+        request = json.loads(line)
+        answer = getattr(worker, request.pop("do"))(**request)
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()
