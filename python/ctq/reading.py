@@ -32,6 +32,7 @@ from .tensors import (
     flat_tensor,
     have_torch,
     is_tensordict,
+    jagged,
     numpy_dtype_back,
     pack_rows,
     tensordict_of,
@@ -461,7 +462,7 @@ class _Column:
 
         if not self._ragged:
             offsets = np.arange(self._count + 1, dtype=np.int64) * self._shape[0]
-            inner, shortest, longest = self._shape[1:], self._shape[0], self._shape[0]
+            inner = self._shape[1:]
         else:
             sizes = self._sizes()
             if sizes is None or (sizes[:, 1:] != sizes[0, 1:]).any():
@@ -469,13 +470,7 @@ class _Column:
             offsets = np.zeros(self._count + 1, dtype=np.int64)
             np.cumsum(sizes[:, 0], out=offsets[1:])
             inner = tuple(int(dim) for dim in sizes[0, 1:])
-            shortest, longest = int(sizes[:, 0].min()), int(sizes[:, 0].max())
-        return torch.nested.nested_tensor_from_jagged(
-            self._flat().view(int(offsets[-1]), *inner),
-            torch.from_numpy(offsets),
-            min_seqlen=shortest,
-            max_seqlen=longest,
-        )
+        return jagged(self._flat().view(int(offsets[-1]), *inner), torch.from_numpy(offsets))
 
     def rows(self, decoder: Decoder) -> list[Any]:
         """The rows, one object each."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._core import TENSOR, VALUE
@@ -446,6 +446,27 @@ def pack_rows(rows: list[Any]) -> Any:
         except (RuntimeError, TypeError):  # these rows cannot have this layout
             continue
     return NonTensorStack(*rows)
+
+
+def jagged(values: Any, offsets: Any) -> Any:
+    """A jagged nested tensor of rows that lie one after the other.
+
+    torch's own function makes it a view of `values` for autograd, at four times the cost of all the rest of a small
+    read; what was just read has no history, so it is made as torch makes one that it unpickles.
+    """
+    return _jagged_maker()(values, offsets)
+
+
+@functools.cache
+def _jagged_maker() -> Callable[[Any, Any], Any]:
+    import torch
+
+    try:
+        from torch.nested._internal.nested_tensor import NestedTensor
+    except ImportError:  # a torch that keeps it elsewhere
+        made: Callable[[Any, Any], Any] = torch.nested.nested_tensor_from_jagged
+        return made
+    return lambda values, offsets: NestedTensor(values=values, offsets=offsets)
 
 
 def _stack_of_objects(rows: list[Any]) -> Any:
