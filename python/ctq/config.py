@@ -159,6 +159,10 @@ def _text_or_none(value: Any) -> bool:
     return value is None or _text(value)
 
 
+def _texts_or_none(value: Any) -> bool:
+    return value is None or _text(value) or (isinstance(value, list) and all(map(_text, value)))
+
+
 def _map(value: Any) -> bool:
     return isinstance(value, Mapping)
 
@@ -234,6 +238,7 @@ _KEYS: dict[str, Check] = {
     "controller.sampling_config": (_map, "a map"),
     "controller.polling_mode": (_bool, "true or false"),
     "controller.zmq_info": (_any, ""),
+    "controller.listen": (_texts_or_none, "an endpoint such as tcp:host:port, or a list of them"),
     "controller.session_grace": (_duration, "a number of seconds"),
     "controller.owner_timeout": (_duration, "a number of seconds"),
     "controller.events": (_positive, "a number above 0"),
@@ -254,6 +259,12 @@ _KEYS: dict[str, Check] = {
         "enabled: false, for SSD offload is not supported",
     ),
     "backend.*": (_map, "a map"),
+    "net.interface": (_text_or_none, "the name of a network interface"),
+    "net.bind": (_text_or_none, "an address to listen at"),
+    "net.advertise_host": (_text_or_none, "a host's name or address"),
+    "net.port_range": (_text_or_none, 'ports such as "20000-20009"'),
+    "storage.listen": (_texts_or_none, "an endpoint such as tcp:host:0, or a list of them"),
+    "storage.advertise_host": (_text_or_none, "a host's name or address"),
     "client.timeout": (_seconds, "a number of seconds above 0"),
     "log.level": (_text, "error, warn, info or debug"),
     "client.layout": (_layout, "jagged, dense or padded, or a map of these by field"),
@@ -276,6 +287,8 @@ _SECTIONS = {
     "backend.SimpleStorage",
     "client",
     "log",
+    "net",
+    "storage",
     "serialization",
     "ray",
     "metrics",

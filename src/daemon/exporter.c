@@ -189,56 +189,12 @@ static void exporter_log(void *cls, const char *format, va_list args)
 
 /* ---------------------------------------------------------------------------------------- start and end */
 
-/* Where to bind: what the configuration says, else the host of the controller's first TCP endpoint, so that the metrics
- * are reached from where the controller is, else only this machine. */
-static int exporter_where(const tqd_config *config, char *out, size_t size, tq_error *err)
-{
-    const char *host = tqd_config_string(config, "metrics.listen");
-    const char *listen[16];
-    size_t n = tqd_config_strings(config, "controller.listen", listen, 16);
-    int host_size = host ? (int)strlen(host) : 0;
-    bool bracket = host && strchr(host, ':') && host[0] != '[';
-
-    for (size_t i = 0; !host && i < n; i++) {
-        const char *port = strrchr(listen[i], ':');
-        if (strncmp(listen[i], "tcp:", 4) == 0 && port > listen[i] + 4) {
-            host = listen[i] + 4;
-            host_size = (int)(port - host);
-        }
-    }
-    if (!host) {
-        host = "127.0.0.1";
-        host_size = (int)strlen(host);
-    }
-    int written = snprintf(out, size, "tcp:%s%.*s%s:%d", bracket ? "[" : "", host_size, host,
-                           bracket ? "]" : "", (int)tqd_config_int(config, "metrics.port"));
-    return written > 0 && (size_t)written < size
-               ? TQ_OK
-               : tqi_error_set(err, TQ_ECONFIG, "metrics.listen: %s is too long", host);
-}
-
-/* "host:port" as others reach it: not the address that stands for all of them. */
-static void exporter_advertise(const tqd_config *config, const char *bound, char *out, size_t size)
-{
-    const char *address = bound + strlen("tcp:");
-    const char *port = strrchr(address, ':');
-    const char *host = tqd_config_string(config, "storage.advertise_host");
-    char name[256] = "localhost";
-
-    if (strncmp(address, "0.0.0.0:", 8) != 0 && strncmp(address, "[::]:", 5) != 0) {
-        snprintf(out, size, "%s", address);
-        return;
-    }
-    if (!host && gethostname(name, sizeof(name) - 1) == 0) {
-        host = name;
-    }
-    snprintf(out, size, "%s%s", host ? host : name, port);
-}
-
-int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, tqd_exporter **out, tq_error *err)
+int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, tqd_exporter **out,
+                      tq_error *err)
 {
     char endpoint[300];
     char bound[300];
+    char reached[300] = "";
 
     *out = NULL;
     if (!tqd_config_bool(config, "metrics.enabled")) {
@@ -249,7 +205,7 @@ int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, tqd_exporter **out, t
         return tqi_error_nomem(err, "metrics");
     }
     exporter->max_partitions = (uint32_t)tqd_config_int(config, "metrics.max_partitions");
-    int rc = exporter_where(config, endpoint, sizeof(endpoint), err);
+    int rc = tqd_net_metrics(net, endpoint, sizeof(endpoint), err);
     tq_error why = {0};
     if (rc == TQ_OK && tqi_listen(endpoint, &exporter->fd, bound, sizeof(bound), &why)) {
         rc = tqi_error_set(err, why.code, "metrics.port: %s", why.message);
@@ -258,8 +214,10 @@ int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, tqd_exporter **out, t
         free(exporter);
         return rc;
     }
-    exporter_advertise(config, bound, exporter->endpoint, sizeof(exporter->endpoint));
-    rc = tqd_config_note(config, "metrics.endpoint", exporter->endpoint, err);
+    rc = tqi_endpoint_advertise(bound, net->advertise, &net->reach, reached, sizeof(reached), err);
+    snprintf(exporter->endpoint, sizeof(exporter->endpoint), "%s",
+             reached + (rc ? 0 : strlen("tcp:")));
+    rc = rc ? rc : tqd_config_note(config, "metrics.endpoint", exporter->endpoint, err);
     if (rc || uv_mutex_init(&exporter->mutex)) {
         close(exporter->fd);
         free(exporter);

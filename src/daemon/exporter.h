@@ -8,13 +8,15 @@
 #define TQD_EXPORTER_H
 
 #include "controller/controller.h"
-#include "daemon/config.h"
+#include "daemon/endpoints.h"
 
 typedef struct tqd_exporter tqd_exporter;
 
-/* Binds as metrics.{listen,port} say and writes the address that others reach it by, "host:port", into the configuration
- * as metrics.endpoint.  *out is NULL when metrics are off. */
-int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, tqd_exporter **out, tq_error *err);
+/* Binds as metrics.{listen,port} say, else where the controller is, so that the metrics are reached from where that is, and
+ * writes the address that others reach it by, "host:port", into the configuration as metrics.endpoint.  *out is NULL when
+ * metrics are off. */
+int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, tqd_exporter **out,
+                      tq_error *err);
 /* Serves, from now on. */
 int tqd_exporter_start(tqd_exporter *exporter, tqi_controller *controller, tq_error *err);
 /* Ends it; returns when its thread has ended.  Before the controller is closed; NULL is allowed. */

@@ -17,8 +17,11 @@ static const char options_doc[] =
     "  controller   the controller only: samples, fields, claims\n"
     "  storage      storage units that join a controller (--join)\n"
     "\n"
-    "Endpoints are unix:/path or tcp:host:port (port 0 picks one); alternatives are joined by "
-    "commas.\n"
+    "Endpoints are unix:/path, tcp:host:port or tcp:[v6]:port (port 0 picks one, first-last is a "
+    "range to pick from);\n"
+    "alternatives are joined by commas.  Without --listen net.interface or net.bind says where "
+    "(TQ_INTERFACE, TQ_BIND);\n"
+    "storage units listen where their controller does, or where they see the one they join.\n"
     "\n"
     "Everybody of one system shares a secret, the token: --token-file names the file that holds "
     "it. With\n"
@@ -31,7 +34,7 @@ static const char options_doc[] =
     "Examples:\n"
     "  tqd all-in-one --runtime-dir /run/user/1000/ctq/default\n"
     "  tqd controller --listen tcp:10.0.0.1:7000 --token-file token\n"
-    "  tqd storage --join tcp:10.0.0.1:7000 --token-file token --listen tcp:10.0.0.2:0\n"
+    "  tqd storage --join tcp:10.0.0.1:7000 --token-file token\n"
     "\n"
     "tqd --help-config lists every key of the configuration.";
 

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/stdio.h"
 #include "controller/controller.h"
+#include "daemon/endpoints.h"
 #include "daemon/exporter.h"
 #include "daemon/guard.h"
 #include "daemon/options.h"
@@ -26,16 +27,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define DAEMON_LISTEN_MAX   8
-#define DAEMON_ENDPOINT_MAX 512
-
 typedef struct daemon_state {
     tqd_options options;
     const tq_daemon_hooks *hooks; /* or NULL */
     uv_loop_t loop;
     tqi_token token;
     tqd_rundir rundir;
-    char own_socket[DAEMON_ENDPOINT_MAX];
+    tqd_net net;
+    tqd_listen listen; /* of the controller */
+    char *address;     /* of the controller, as others reach it */
     char *config_json;
     char *backend_json;
     tqi_controller *controller;
@@ -120,16 +120,15 @@ static void daemon_on_ready(void *arg)
         return;
     }
     if (daemon->rundir.made && daemon->controller &&
-        tqd_rundir_publish(&daemon->rundir, tqi_controller_endpoint(daemon->controller),
-                           (uint64_t)daemon->options.owner_pid, &err)) {
+        tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.owner_pid,
+                           &err)) {
         tqi_log(TQI_ERROR, "tqd", "%s", err.message);
         daemon->failed = 1;
         daemon_stop(daemon);
         return;
     }
     if (daemon->controller) {
-        tqi_log(TQI_INFO, "tqd", "system '%s' serves at %s", daemon->options.name,
-                tqi_controller_endpoint(daemon->controller));
+        tqi_log(TQI_INFO, "tqd", "system '%s' serves at %s", daemon->options.name, daemon->address);
     } else {
         tqi_log(TQI_INFO, "tqd", "storage units have joined %s", daemon->options.join);
     }
@@ -192,29 +191,18 @@ static int daemon_find_sampler(const daemon_state *daemon, tq_error *err)
 static int daemon_start_controller(daemon_state *daemon, tq_error *err)
 {
     tqd_config *config = daemon->options.config;
-    const char *listen[DAEMON_LISTEN_MAX];
-    size_t n = 0;
-
-    if (daemon->rundir.made) {
-        snprintf(daemon->own_socket, sizeof(daemon->own_socket), "unix:%s/controller.sock",
-                 daemon->rundir.path);
-        listen[n++] = daemon->own_socket;
-    }
-    n += tqd_config_strings(config, "controller.listen", listen + n, DAEMON_LISTEN_MAX - n);
-    if (n == 0) {
-        return tqi_error_set(err, TQ_ECONFIG,
-                             "the controller needs --runtime-dir or an endpoint to --listen on");
-    }
-    int rc = daemon_find_sampler(daemon, err);
-    rc = rc ? rc : tqd_exporter_open(&daemon->loop, config, &daemon->exporter, err);
+    int rc = tqd_net_controller(&daemon->net, daemon->rundir.made ? daemon->rundir.path : NULL,
+                                &daemon->listen, err);
+    rc = rc ? rc : daemon_find_sampler(daemon, err);
+    rc = rc ? rc : tqd_exporter_open(&daemon->loop, config, &daemon->net, &daemon->exporter, err);
     if (rc) {
         return rc;
     }
     daemon->config_json = tqd_config_json(config);
     daemon->backend_json = tqd_config_backend_json(config);
     tqi_controller_options options = {
-        .listen = listen,
-        .n_listen = n,
+        .listen = daemon->listen.list,
+        .n_listen = daemon->listen.n,
         .token = &daemon->token,
         .sampler = tqd_config_string(config, "controller.sampler"),
         .polling = tqd_config_bool(config, "controller.polling_mode"),
@@ -229,6 +217,11 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .metrics = daemon->exporter != NULL,
     };
     rc = tqi_controller_alloc(&daemon->loop, &options, &daemon->controller, err);
+    if (!rc) {
+        daemon->address =
+            tqd_net_advertised(&daemon->net, tqi_controller_endpoint(daemon->controller));
+        rc = daemon->address ? TQ_OK : tqi_error_nomem(err, "the controller's address");
+    }
     return rc || !daemon->exporter ? rc
                                    : tqd_exporter_start(daemon->exporter, daemon->controller, err);
 }
@@ -245,6 +238,7 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
 #ifdef TQI_WITH_SIMPLE
     tqd_units_options options = {
         .config = daemon->options.config,
+        .net = &daemon->net,
         .runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL,
         .controller =
             daemon->controller ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
@@ -271,7 +265,8 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
     if (!getenv("TQ_LOG")) {
         tqi_log_set_level((tqi_log_level)tqi_log_parse_level(level));
     }
-    if ((rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err))) {
+    if ((rc = tqd_net_init(&daemon->net, daemon->options.config, daemon->options.join, err)) ||
+        (rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err))) {
         return rc;
     }
     if ((daemon->options.role & TQD_CONTROLLER) && (rc = daemon_start_controller(daemon, err))) {
@@ -350,6 +345,7 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
     if (daemon->owner_fd >= 0) {
         close(daemon->owner_fd);
     }
+    free(daemon->address);
     free(daemon->config_json);
     free(daemon->backend_json);
     tqd_options_fini(&daemon->options);

@@ -17,15 +17,10 @@
 #include <tq/types.h>
 #include <unistd.h>
 
-#define UNITS_LISTEN_MAX   8
-#define UNITS_ENDPOINT_MAX 512
-
 typedef struct units_one {
     tqd_units *all;
     char name[TQ_NAME_MAX + 1];
-    char endpoints[UNITS_LISTEN_MAX][UNITS_ENDPOINT_MAX];
-    const char *listen[UNITS_LISTEN_MAX];
-    size_t n_listen;
+    tqd_listen listen;
     uv_thread_t thread;
     uv_loop_t loop;
     uv_async_t stop;
@@ -89,47 +84,6 @@ static void units_free_async(uv_handle_t *handle)
     free(handle);
 }
 
-/* Where unit i listens: its socket in the runtime directory, and what the configuration says. */
-static int units_endpoints(units_one *one, size_t i, tq_error *err)
-{
-    const tqd_units *all = one->all;
-    const char *configured[UNITS_LISTEN_MAX];
-    size_t n =
-        tqd_config_strings(all->options.config, "storage.listen", configured, UNITS_LISTEN_MAX - 1);
-
-    if (all->options.runtime_dir) {
-        snprintf(one->endpoints[one->n_listen++], UNITS_ENDPOINT_MAX, "unix:%s/unit-%zu.sock",
-                 all->options.runtime_dir, i);
-    }
-    for (size_t k = 0; k < n; k++) {
-        const char *number = strstr(configured[k], "%d");
-        char *out = one->endpoints[one->n_listen++];
-        size_t length = strlen(configured[k]);
-        if (all->n > 1 && !number &&
-            (length < 2 || strcmp(configured[k] + length - 2, ":0") != 0)) {
-            return tqi_error_set(err, TQ_ECONFIG,
-                                 "storage.listen: %zu storage units cannot all listen at %s: put a "
-                                 "%%d for the number of the unit into it, or set "
-                                 "backend.SimpleStorage.num_data_storage_units=1",
-                                 all->n, configured[k]);
-        }
-        int size = number ? snprintf(out, UNITS_ENDPOINT_MAX, "%.*s%zu%s",
-                                     (int)(number - configured[k]), configured[k], i, number + 2)
-                          : snprintf(out, UNITS_ENDPOINT_MAX, "%s", configured[k]);
-        if (size < 0 || size >= UNITS_ENDPOINT_MAX) {
-            return tqi_error_set(err, TQ_ENAME, "storage.listen: %s is too long", configured[k]);
-        }
-    }
-    if (one->n_listen == 0) {
-        return tqi_error_set(err, TQ_ECONFIG,
-                             "a storage unit needs --runtime-dir or an endpoint to listen on");
-    }
-    for (size_t k = 0; k < one->n_listen; k++) {
-        one->listen[k] = one->endpoints[k];
-    }
-    return TQ_OK;
-}
-
 static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_error *err)
 {
     units_one *one = &all->units[i];
@@ -137,19 +91,21 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
 
     one->all = all;
     snprintf(one->name, sizeof(one->name), "%s-%zu", prefix, i);
-    rc = units_endpoints(one, i, err);
+    rc = tqd_net_unit(all->options.net, all->options.runtime_dir, i, all->n, &one->listen, err);
     if (rc) {
         return rc;
     }
     if (uv_loop_init(&one->loop)) {
         return tqi_error_nomem(err, "storage unit");
     }
+    const char *host = tqd_config_string(all->options.config, "storage.advertise_host");
     tqi_unit_options options = {
         .name = one->name,
         .controller = all->options.controller,
-        .listen = one->listen,
-        .n_listen = one->n_listen,
-        .advertise_host = tqd_config_string(all->options.config, "storage.advertise_host"),
+        .listen = one->listen.list,
+        .n_listen = one->listen.n,
+        .advertise_host = host ? host : all->options.net->advertise,
+        .reach = &all->options.net->reach,
         .token = all->options.token,
         .store = all->store,
         .grace_ms = all->grace_ms,

@@ -4,14 +4,14 @@
 #ifndef TQD_UNITS_H
 #define TQD_UNITS_H
 
-#include "daemon/config.h"
-#include "net/net.h"
+#include "daemon/endpoints.h"
 
 typedef struct tqd_units tqd_units;
 
 typedef struct tqd_units_options {
     const tqd_config *config;
-    const char *runtime_dir; /* sockets go here; NULL: only storage.listen */
+    const tqd_net *net;
+    const char *runtime_dir; /* sockets go here; NULL: none */
     const char *controller;  /* endpoint list to join */
     const tqi_token *token;
     bool alone; /* names must be unique across daemons: host and pid are part of them */

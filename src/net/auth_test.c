@@ -82,6 +82,29 @@ static void test_wrong_token(void **state)
     testing_server_stop(&server);
 }
 
+/* A path that means another system here refuses us; the endpoint after it is the one that was meant. */
+static void test_refused_then_next(void **state)
+{
+    (void)state;
+    testing_server stranger, server;
+    char list[2 * TQI_ENDPOINT_MAX];
+    testing_server_start(&stranger, testing_unix_endpoint(), 1, 1000);
+    testing_server_start(&server, "tcp:127.0.0.1:0", 2, 1000);
+    stranger.server->token = (tqi_token){.bytes = "another", .size = 7};
+    snprintf(list, sizeof list, "%s,%s", stranger.endpoint, server.endpoint);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, list);
+    testing_call call = {0};
+    testing_reserve(channel, &call, 1, 10);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    assert_int_equal(tqi_channel_epoch(channel), 2);
+    assert_int_equal(stranger.opened, 0);
+    testing_connector_stop(connector);
+    testing_server_stop(&stranger);
+    testing_server_stop(&server);
+}
+
 static void test_token_file(void **state)
 {
     (void)state;
@@ -431,6 +454,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_wrong_token, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_refused_then_next, setup, teardown),
         cmocka_unit_test_setup_teardown(test_token_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_hello, setup, teardown),
         cmocka_unit_test_setup_teardown(test_version_of_client, setup, teardown),

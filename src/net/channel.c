@@ -163,8 +163,15 @@ void tqi_channel_broken(tqi_conn *conn, const tq_error *err)
         return;
     }
     if (err->code == TQ_EAUTH || err->code == TQ_EVERSION) {
-        tqi_channel_fatal(channel, err);
-        return;
+        /* A path or an address of another host's may be somebody else's here, who refuses: the next one is tried. */
+        if (channel->state == TQI_CHANNEL_OPEN || channel->at + 1 >= channel->n_endpoints) {
+            tqi_channel_fatal(channel, err);
+            return;
+        }
+        char name[TQI_ENDPOINT_MAX];
+        tqi_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
+        tqi_log(TQI_WARN, "client", "%s: %s; trying the next of %s", name, err->message,
+                channel->endpoint);
     }
     if (err->code == TQ_EPROTO) {
         tqi_log(TQI_WARN, "client", "connection to %s closed: %s", channel->endpoint, err->message);
@@ -319,6 +326,14 @@ int tqi_channel_get(tqi_connector *connector, const char *endpoint, tqi_channel 
         return tqi_error_nomem(err, "a channel");
     }
     int rc = tqi_endpoint_parse_list(endpoint, &channel->endpoints, &channel->n_endpoints, err);
+    for (size_t i = 0; rc == TQ_OK && i < channel->n_endpoints; i++) {
+        if (channel->endpoints[i].last_port != 0) {
+            rc = tqi_error_set(err, TQ_EINVAL,
+                               "endpoint '%s': a range of ports is there to listen in, not to "
+                               "connect to",
+                               endpoint);
+        }
+    }
     if (rc == TQ_OK) {
         channel->endpoint = strdup(endpoint);
         rc = channel->endpoint ? TQ_OK : tqi_error_nomem(err, "a channel");

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
@@ -33,6 +34,23 @@ static int endpoint_parse_unix(const char *text, size_t size, tqi_endpoint *endp
     return TQ_OK;
 }
 
+/* A port's number, or -1. */
+static long endpoint_port(const char *text, const char *end)
+{
+    long number = 0;
+
+    if (end <= text || end - text > 5) {
+        return -1;
+    }
+    for (; text < end; text++) {
+        if (*text < '0' || *text > '9') {
+            return -1;
+        }
+        number = number * 10 + (*text - '0');
+    }
+    return number <= 65535 ? number : -1;
+}
+
 static int endpoint_parse_tcp(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
 {
     const char *host = text + strlen("tcp:");
@@ -57,26 +75,26 @@ static int endpoint_parse_tcp(const char *text, size_t size, tqi_endpoint *endpo
                              (int)size, text);
     }
     size_t host_size = (size_t)(host_end - host);
-    size_t port_size = (size_t)(end - port);
     if (host_size >= sizeof endpoint->host) {
         return tqi_error_set(err, TQ_EINVAL, "endpoint '%.40s...': the host name is too long",
                              text);
     }
-    unsigned long number = 0;
-    for (size_t i = 0; i < port_size; i++) {
-        if (port[i] < '0' || port[i] > '9' || i >= 5) {
-            number = 65536;
-            break;
-        }
-        number = number * 10 + (unsigned long)(port[i] - '0');
-    }
-    if (number > 65535) {
+    const char *dash = memchr(port, '-', (size_t)(end - port));
+    long number = endpoint_port(port, dash ? dash : end);
+    long last = dash ? endpoint_port(dash + 1, end) : number;
+    if (number < 0 || last < 0) {
         return tqi_error_set(err, TQ_EINVAL,
                              "endpoint '%.*s': the port is not a number from 0 to 65535", (int)size,
                              text);
     }
+    if (dash && (number == 0 || last < number)) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "endpoint '%.*s': a range of ports is written first-last, from 1 on",
+                             (int)size, text);
+    }
     memcpy(endpoint->host, host, host_size);
-    snprintf(endpoint->port, sizeof endpoint->port, "%lu", number);
+    snprintf(endpoint->port, sizeof endpoint->port, "%ld", number);
+    endpoint->last_port = dash ? (unsigned)last : 0;
     return TQ_OK;
 }
 
@@ -125,10 +143,14 @@ void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size)
 {
     if (endpoint->unix_socket) {
         snprintf(out, size, "unix:%s", endpoint->path);
-    } else if (strchr(endpoint->host, ':')) {
-        snprintf(out, size, "tcp:[%s]:%s", endpoint->host, endpoint->port);
     } else {
-        snprintf(out, size, "tcp:%s:%s", endpoint->host, endpoint->port);
+        bool v6 = strchr(endpoint->host, ':') != NULL;
+        char last[16] = "";
+        if (endpoint->last_port != 0) {
+            snprintf(last, sizeof last, "-%u", endpoint->last_port);
+        }
+        snprintf(out, size, "tcp:%s%s%s:%s%s", v6 ? "[" : "", endpoint->host, v6 ? "]" : "",
+                 endpoint->port, last);
     }
 }
 
@@ -151,8 +173,13 @@ void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size)
         snprintf(out, size, "tcp:%s:%u", host, (unsigned)ntohs(in->sin_port));
     } else if (addr->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)addr;
+        char scope[IF_NAMESIZE + 1] = "%";
         inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
-        snprintf(out, size, "tcp:[%s]:%u", host, (unsigned)ntohs(in->sin6_port));
+        /* An address of one link is none without it. */
+        if (in->sin6_scope_id == 0 || !if_indextoname(in->sin6_scope_id, scope + 1)) {
+            scope[0] = 0;
+        }
+        snprintf(out, size, "tcp:[%s%s]:%u", host, scope, (unsigned)ntohs(in->sin6_port));
     } else {
         snprintf(out, size, "unix");
     }
@@ -236,6 +263,36 @@ fail:
     return rc;
 }
 
+/* A listening socket at one of the addresses, or -1 with *errnum. */
+static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum)
+{
+    for (const struct addrinfo *at = list; at; at = at->ai_next) {
+        struct sockaddr_storage addr = {0};
+        int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0) {
+            *errnum = errno;
+            continue;
+        }
+        memcpy(&addr, at->ai_addr, at->ai_addrlen);
+        int on = 1, off = 0;
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        if (at->ai_family == AF_INET6) {
+            /* [::] is every address, those of IPv4 too, whatever this system's default is. */
+            (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+            ((struct sockaddr_in6 *)&addr)->sin6_port = htons((uint16_t)port);
+        } else {
+            ((struct sockaddr_in *)&addr)->sin_port = htons((uint16_t)port);
+        }
+        if (bind(fd, (const struct sockaddr *)&addr, at->ai_addrlen) == 0 &&
+            listen(fd, SOMAXCONN) == 0) {
+            return fd;
+        }
+        *errnum = errno;
+        close(fd);
+    }
+    return -1;
+}
+
 static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *bound,
                                size_t bound_size, tq_error *err)
 {
@@ -248,28 +305,20 @@ static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *
     if (rc != 0) {
         return tqi_error_set(err, TQ_EIO, "cannot listen on %s: %s", text, gai_strerror(rc));
     }
-    int fd = -1;
-    int errnum = 0;
-    for (struct addrinfo *at = list; at && fd < 0; at = at->ai_next) {
-        fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0) {
-            errnum = errno;
-            continue;
-        }
-        int on = 1;
-        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (bind(fd, at->ai_addr, at->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0) {
-            errnum = errno;
-            close(fd);
-            fd = -1;
-        }
+    unsigned port = (unsigned)strtoul(endpoint->port, NULL, 10);
+    int errnum = EADDRNOTAVAIL;
+    int fd = endpoint_bind(list, port, &errnum);
+    while (fd < 0 && errnum == EADDRINUSE && port < endpoint->last_port) {
+        fd = endpoint_bind(list, ++port, &errnum);
     }
     freeaddrinfo(list);
     if (fd < 0) {
         char reason[128];
-        return tqi_error_set(err, errnum == EADDRINUSE ? TQ_EEXIST : TQ_EIO,
-                             "cannot listen on %s: %s", text,
-                             strerror_r(errnum, reason, sizeof reason));
+        bool in_use = errnum == EADDRINUSE;
+        return tqi_error_set(err, in_use ? TQ_EEXIST : TQ_EIO, "cannot listen on %s: %s", text,
+                             in_use && endpoint->last_port != 0
+                                 ? "every port of this range is in use"
+                                 : strerror_r(errnum, reason, sizeof reason));
     }
     struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof addr;
@@ -298,4 +347,18 @@ int tqi_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq
     tqi_endpoint parsed;
     int rc = tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, err);
     return rc ? rc : tqi_endpoint_listen(&parsed, fd, bound, bound_size, err);
+}
+
+bool tqi_endpoint_alive(const char *endpoint)
+{
+    tqi_endpoint parsed;
+    struct sockaddr_un addr;
+    socklen_t size;
+
+    if (tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL) != TQ_OK ||
+        !parsed.unix_socket) {
+        return false;
+    }
+    tqi_endpoint_sockaddr_un(&parsed, &addr, &size);
+    return endpoint_probe(&addr, size) == 1;
 }

@@ -27,11 +27,13 @@
 typedef struct tqi_endpoint {
     bool unix_socket;
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    char host[256];
+    char host[TQI_HOST_MAX];
     char port[16];
+    unsigned last_port; /* of a range to listen in, which begins at port; 0: no range */
 } tqi_endpoint;
 
-/* Parses one endpoint ("unix:/path", "tcp:host:port", "tcp:[v6]:port") of `size` bytes.  TQ_EINVAL names it. */
+/* Parses one endpoint ("unix:/path", "tcp:host:port", "tcp:[v6]:port", "tcp:host:first-last") of `size` bytes.  TQ_EINVAL
+ * names it. */
 int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err);
 /* Parses a list joined by commas; at least one.  The array is the caller's, to be freed. */
 int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count, tq_error *err);
@@ -39,7 +41,7 @@ int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count,
 void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size);
 void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr,
                               socklen_t *size);
-/* A listening non-blocking socket; `bound` gets the endpoint with its real port. */
+/* A listening non-blocking socket, of a range at its first free port; `bound` gets the endpoint with its real port. */
 int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size,
                         tq_error *err);
 /* Address of the other end: "unix" or "tcp:1.2.3.4:5". */

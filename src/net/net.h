@@ -2,7 +2,8 @@
  * net.h - authenticated request/reply connections on a libuv loop: the only code that opens sockets.
  *
  * Endpoints are strings: "unix:/path", "tcp:host:port", "tcp:[v6]:port".  Where one may be tried after the other they
- * are joined by commas ("unix:/run/x.sock,tcp:10.0.0.1:7000").
+ * are joined by commas ("unix:/run/x.sock,tcp:10.0.0.1:7000").  To listen on, "tcp:host:first-last" is the first free port
+ * of a range.
  *
  * Threads: everything here belongs to the thread that runs the loop.  Nothing is locked.
  *
@@ -37,6 +38,7 @@
 #define TQI_SESSION_ID 16
 #define TQI_TOKEN_MAX  256
 #define TQI_FDS_MAX    4
+#define TQI_HOST_MAX   256 /* bytes of a host's name or address with its closing 0 */
 
 /* Secret shared by everybody of one system. */
 typedef struct tqi_token {
@@ -46,6 +48,34 @@ typedef struct tqi_token {
 
 /* Reads a token from a file (trailing white space dropped); TQ_EAUTH names the file. */
 int tqi_token_load(const char *path, tqi_token *token, tq_error *err);
+
+/* --------------------------------------------------------------------------------------------- addresses */
+
+/* By which addresses other hosts reach this one. */
+typedef struct tqi_reach {
+    char host[TQI_HOST_MAX]; /* the address to give away */
+    char v4[TQI_HOST_MAX];   /* one of IPv4, for what listens on IPv4 only; "" without one */
+} tqi_reach;
+
+/* Those of a network interface; TQ_EINVAL names it and lists what there is. */
+int tqi_reach_interface(const char *interface, tqi_reach *out, tq_error *err);
+/* Those by which the first tcp endpoint of the list would see this host; that of the loopback when the endpoint is on
+ * this host.  *elsewhere: it is on another host.  A list without tcp is on this host.  Looks names up, which may take time;
+ * sends nothing. */
+int tqi_reach_towards(const char *endpoints, tqi_reach *out, bool *elsewhere, tq_error *err);
+/* Where nothing else is known: those that the routes to everywhere use, else of any interface, else the loopback's. */
+void tqi_reach_default(tqi_reach *out);
+/* The address that stands for all of a host, one that no other host can reach. */
+bool tqi_host_is_any(const char *host);
+bool tqi_host_is_loopback(const char *host);
+/* Host of a tcp endpoint, without brackets; false for others. */
+bool tqi_endpoint_host(const char *endpoint, char *out, size_t size);
+/* A bound endpoint as others reach it: with `host` in the place of its own when that is given, else with an address of
+ * `reach` in the place of the one that stands for all. */
+int tqi_endpoint_advertise(const char *bound, const char *host, const tqi_reach *reach, char *out,
+                           size_t size, tq_error *err);
+/* Whether somebody accepts connections on a unix endpoint. */
+bool tqi_endpoint_alive(const char *endpoint);
 
 /* ------------------------------------------------------------------------------------------------ server */
 

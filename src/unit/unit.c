@@ -140,17 +140,22 @@ void tqi_unit_changed(tqi_unit *unit)
 /* ---------------------------------------------------------------------------------------- open */
 
 /* Appends an endpoint as others reach it. */
-static int unit_advertise(tqi_buf *list, const char *bound, const char *host)
+static int unit_advertise(tqi_buf *list, const char *bound, const tqi_unit_options *options,
+                          tq_error *err)
 {
-    const char *comma = list->size > 0 ? "," : "";
-    const char *port = strrchr(bound, ':');
+    tqi_reach found;
+    char text[512];
 
-    if (host == NULL || strncmp(bound, "tcp:", 4) != 0 || port == NULL) {
-        return tqi_buf_printf(list, "%s%s", comma, bound);
+    if (options->reach == NULL) {
+        tqi_reach_default(&found);
     }
-    bool bracket = strchr(host, ':') != NULL && host[0] != '[';
-    return tqi_buf_printf(list, "%stcp:%s%s%s%s", comma, bracket ? "[" : "", host,
-                          bracket ? "]" : "", port);
+    int code = tqi_endpoint_advertise(bound, options->advertise_host,
+                                      options->reach != NULL ? options->reach : &found, text,
+                                      sizeof(text), err);
+    if (code == TQ_OK && tqi_buf_printf(list, "%s%s", list->size > 0 ? "," : "", text) != TQ_OK) {
+        code = tqi_error_nomem(err, "an endpoint");
+    }
+    return code;
 }
 
 static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error *err)
@@ -168,8 +173,8 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
     for (size_t i = 0; i < options->n_listen; i++) {
         char bound[512];
         code = tqi_server_listen(unit->server, options->listen[i], bound, sizeof(bound), err);
-        if (code == TQ_OK && unit_advertise(&list, bound, options->advertise_host) != TQ_OK) {
-            code = tqi_error_nomem(err, "an endpoint");
+        if (code == TQ_OK) {
+            code = unit_advertise(&list, bound, options, err);
         }
         if (code != TQ_OK) {
             goto out;

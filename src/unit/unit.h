@@ -16,7 +16,9 @@ typedef struct tqi_unit_options {
     const char *controller;    /* endpoint list to join */
     const char *const *listen; /* endpoints to listen on: unix and/or tcp */
     size_t n_listen;
-    const char *advertise_host; /* host others reach the tcp endpoint by; NULL: as bound */
+    const char *advertise_host; /* host others reach the tcp endpoints by; NULL: as bound */
+    /* Without that: by what others reach an endpoint that is bound to all addresses; NULL: found out. */
+    const tqi_reach *reach;
     const tqi_token *token;
     tqi_store_options store;
     uint64_t grace_ms;

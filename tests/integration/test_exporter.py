@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.addresses import own_address
 from support.daemons import System, executable
 
 SMALL = [
@@ -184,10 +185,10 @@ def free_port() -> int:
     ("listen", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("0.0.0.0", None)]
 )
 def test_where_it_listens(system: System, listen: str, shown: str | None) -> None:
-    """An address and a port of one's own; the address of all interfaces is told as this host's name."""
+    """An address and a port of one's own; for the address of all interfaces the one that others reach is told."""
     port = free_port()
     system.start(settings=[*METRICS, f"metrics.port={port}", f"metrics.listen='{listen}'"])
-    assert endpoint_of(system) == f"{shown or socket.gethostname()}:{port}"
+    assert endpoint_of(system) == f"{shown or own_address() or '127.0.0.1'}:{port}"
     reached = "127.0.0.1" if shown is None else shown
     assert "tq_partitions_total 0\n" in scrape(f"{reached}:{port}")
 

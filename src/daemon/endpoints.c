@@ -1,0 +1,310 @@
+/*
+ * endpoints.c - see endpoints.h.
+ */
+#include "daemon/endpoints.h"
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A value of the configuration, else of the environment, or NULL. */
+static const char *net_value(const tqd_config *config, const char *key, const char *variable)
+{
+    const char *value = tqd_config_string(config, key);
+
+    if (!value || !*value) {
+        value = getenv(variable);
+    }
+    return value && *value ? value : NULL;
+}
+
+static int net_range(tqd_net *net, tq_error *err)
+{
+    const char *text = net_value(net->config, "net.port_range", "TQ_PORT_RANGE");
+    unsigned first = 0, last = 0;
+    int used = 0;
+
+    if (!text) {
+        return TQ_OK;
+    }
+    if (sscanf(text, "%5u-%5u%n", &first, &last, &used) != 2 || text[used] || first < 1 ||
+        last < first || last > 65535) {
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "net.port_range (TQ_PORT_RANGE): expected first-last, such as "
+                             "20000-20009, got '%s'",
+                             text);
+    }
+    snprintf(net->range, sizeof(net->range), "%u-%u", first, last);
+    return TQ_OK;
+}
+
+static int net_bind(tqd_net *net, tqi_reach *interface, bool *has_interface, tq_error *err)
+{
+    const char *name = net_value(net->config, "net.interface", "TQ_INTERFACE");
+    const char *bind = net_value(net->config, "net.bind", "TQ_BIND");
+    tq_error detail = {0};
+
+    *has_interface = name != NULL;
+    if (name && tqi_reach_interface(name, interface, &detail)) {
+        return tqi_error_set(err, TQ_ECONFIG, "net.interface (TQ_INTERFACE): %s", detail.message);
+    }
+    bind = bind ? bind : name ? interface->host : "";
+    size_t size = strlen(bind);
+    bool bracket = size > 2 && bind[0] == '[' && bind[size - 1] == ']';
+    if (size >= sizeof(net->bind)) {
+        return tqi_error_set(err, TQ_ECONFIG, "net.bind (TQ_BIND): %.40s... is too long", bind);
+    }
+    snprintf(net->bind, sizeof(net->bind), "%.*s", (int)(bracket ? size - 2 : size),
+             bracket ? bind + 1 : bind);
+    return TQ_OK;
+}
+
+int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_error *err)
+{
+    tqi_reach interface = {0}, towards = {0};
+    bool has_interface = false, elsewhere = false;
+    tq_error detail = {0};
+
+    memset(net, 0, sizeof(*net));
+    net->config = config;
+    net->join = join;
+    net->advertise = net_value(config, "net.advertise_host", "TQ_ADVERTISE_HOST");
+    int rc = net_range(net, err);
+    rc = rc ? rc : net_bind(net, &interface, &has_interface, err);
+    if (rc) {
+        return rc;
+    }
+    if (join && tqi_reach_towards(join, &towards, &elsewhere, &detail)) {
+        /* Only who has said all of it needs no way to the controller yet. */
+        if (!has_interface && !(net->advertise && net->bind[0])) {
+            return tqi_error_set(err, detail.code,
+                                 "--join %s; to start before there is one, set net.interface, or "
+                                 "net.bind and net.advertise_host",
+                                 detail.message);
+        }
+    }
+    if (elsewhere) {
+        memcpy(net->towards, towards.host, sizeof(net->towards));
+    }
+    if (has_interface) {
+        net->reach = interface;
+    } else if (elsewhere) {
+        net->reach = towards;
+    } else {
+        tqi_reach_default(&net->reach);
+    }
+    return TQ_OK;
+}
+
+/* ---------------------------------------------------------------------------------------- lists */
+
+/* Adds an endpoint; port 0 of tcp becomes the range. */
+static int listen_add(const tqd_net *net, tqd_listen *out, const char *endpoint, tq_error *err)
+{
+    size_t size = strlen(endpoint);
+    bool any_port = strncmp(endpoint, "tcp:", 4) == 0 && strcmp(endpoint + size - 2, ":0") == 0;
+
+    if (out->n == TQD_LISTEN_MAX) {
+        return tqi_error_set(err, TQ_ECONFIG, "%s: more than %d endpoints to listen on", endpoint,
+                             TQD_LISTEN_MAX);
+    }
+    char *text = out->text[out->n];
+    int written = any_port && net->range[0] ? snprintf(text, TQD_ENDPOINT_MAX, "%.*s%s",
+                                                       (int)(size - 1), endpoint, net->range)
+                                            : snprintf(text, TQD_ENDPOINT_MAX, "%s", endpoint);
+    if (written < 0 || written >= TQD_ENDPOINT_MAX) {
+        return tqi_error_set(err, TQ_ENAME, "endpoint %.40s... is too long", endpoint);
+    }
+    out->list[out->n++] = text;
+    return TQ_OK;
+}
+
+static int listen_add_host(const tqd_net *net, tqd_listen *out, const char *host, tq_error *err)
+{
+    char endpoint[TQI_HOST_MAX + 16];
+    bool v6 = strchr(host, ':') != NULL;
+
+    snprintf(endpoint, sizeof(endpoint), "tcp:%s%s%s:0", v6 ? "[" : "", host, v6 ? "]" : "");
+    return listen_add(net, out, endpoint, err);
+}
+
+static int listen_add_socket(const tqd_net *net, tqd_listen *out, const char *runtime_dir,
+                             const char *name, tq_error *err)
+{
+    char endpoint[TQD_ENDPOINT_MAX];
+    int written = snprintf(endpoint, sizeof(endpoint), "unix:%s/%s.sock", runtime_dir, name);
+
+    if (written < 0 || (size_t)written >= sizeof(endpoint)) {
+        return tqi_error_set(err, TQ_ENAME, "--runtime-dir %.40s... is too long", runtime_dir);
+    }
+    return listen_add(net, out, endpoint, err);
+}
+
+int tqd_net_controller(const tqd_net *net, const char *runtime_dir, tqd_listen *out, tq_error *err)
+{
+    const char *configured[TQD_LISTEN_MAX];
+    size_t n = tqd_config_strings(net->config, "controller.listen", configured, TQD_LISTEN_MAX);
+    int rc = TQ_OK;
+
+    out->n = 0;
+    if (runtime_dir) {
+        rc = listen_add_socket(net, out, runtime_dir, "controller", err);
+    }
+    for (size_t i = 0; !rc && i < n; i++) {
+        rc = listen_add(net, out, configured[i], err);
+    }
+    if (!rc && n == 0 && net->bind[0]) {
+        rc = listen_add_host(net, out, net->bind, err);
+    }
+    return rc || out->n > 0
+               ? rc
+               : tqi_error_set(err, TQ_ECONFIG,
+                               "the controller needs --runtime-dir, an endpoint to --listen on, or "
+                               "net.bind or net.interface");
+}
+
+/* One that storage.listen names, with the number of the unit in the place of %d. */
+static int unit_add(const tqd_net *net, const char *configured, size_t i, size_t n, tqd_listen *out,
+                    tq_error *err)
+{
+    char endpoint[TQD_ENDPOINT_MAX];
+    const char *number = strstr(configured, "%d");
+    const char *port = strrchr(configured, ':');
+    bool many = port && (strcmp(port, ":0") == 0 || strchr(port, '-'));
+
+    if (n > 1 && !number && !(many && strncmp(configured, "tcp:", 4) == 0)) {
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "storage.listen: %zu storage units cannot all listen at %s: put a %%d "
+                             "for the number of the unit into it, or set "
+                             "backend.SimpleStorage.num_data_storage_units=1",
+                             n, configured);
+    }
+    int size = number ? snprintf(endpoint, sizeof(endpoint), "%.*s%zu%s",
+                                 (int)(number - configured), configured, i, number + 2)
+                      : snprintf(endpoint, sizeof(endpoint), "%s", configured);
+    if (size < 0 || (size_t)size >= sizeof(endpoint)) {
+        return tqi_error_set(err, TQ_ENAME, "storage.listen: %.40s... is too long", configured);
+    }
+    return listen_add(net, out, endpoint, err);
+}
+
+/* Where nothing is said: at net.bind, or where this daemon's controller is, or towards the one that is joined. */
+static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_listen *out,
+                            tq_error *err)
+{
+    const char *controller[TQD_LISTEN_MAX];
+    char host[TQI_HOST_MAX];
+    int rc = TQ_OK;
+
+    if (net->bind[0]) {
+        return listen_add_host(net, out, net->bind, err);
+    }
+    if (net->join && net->towards[0]) {
+        return listen_add_host(net, out, net->towards, err);
+    }
+    if (net->join) {
+        return runtime_dir || strncmp(net->join, "tcp:", 4) != 0
+                   ? TQ_OK
+                   : listen_add_host(net, out, "127.0.0.1", err);
+    }
+    size_t n = tqd_config_strings(net->config, "controller.listen", controller, TQD_LISTEN_MAX);
+    for (size_t i = 0; !rc && i < n; i++) {
+        if (tqi_endpoint_host(controller[i], host, sizeof(host))) {
+            rc = listen_add_host(net, out, host, err);
+        }
+    }
+    return rc;
+}
+
+/* A unit that only this host reaches is of no use to a controller elsewhere: its clients are there too. */
+static int unit_check(const tqd_net *net, const tqd_listen *out, tq_error *err)
+{
+    char host[TQI_HOST_MAX];
+
+    if (!net->towards[0]) {
+        return TQ_OK;
+    }
+    for (size_t i = 0; i < out->n; i++) {
+        if (tqi_endpoint_host(out->list[i], host, sizeof(host)) && !tqi_host_is_loopback(host)) {
+            return TQ_OK;
+        }
+    }
+    return tqi_error_set(err, TQ_ECONFIG,
+                         "storage.listen: %s is reached from this host only, but the controller %s "
+                         "is on another one: listen at tcp:%s:0, or leave storage.listen out",
+                         out->list[out->n - 1], net->join, net->towards);
+}
+
+int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n, tqd_listen *out,
+                 tq_error *err)
+{
+    const char *configured[TQD_LISTEN_MAX];
+    size_t n_configured =
+        tqd_config_strings(net->config, "storage.listen", configured, TQD_LISTEN_MAX);
+    char name[32];
+    int rc = TQ_OK;
+
+    out->n = 0;
+    if (runtime_dir) {
+        snprintf(name, sizeof(name), "unit-%zu", i);
+        rc = listen_add_socket(net, out, runtime_dir, name, err);
+    }
+    for (size_t k = 0; !rc && k < n_configured; k++) {
+        rc = unit_add(net, configured[k], i, n, out, err);
+    }
+    if (!rc && n_configured == 0) {
+        rc = unit_add_default(net, runtime_dir, out, err);
+    }
+    if (!rc && out->n == 0) {
+        rc = tqi_error_set(err, TQ_ECONFIG,
+                           "a storage unit needs --runtime-dir or an endpoint to --listen on");
+    }
+    return rc ? rc : unit_check(net, out, err);
+}
+
+int tqd_net_metrics(const tqd_net *net, char *out, size_t size, tq_error *err)
+{
+    const char *listen[TQD_LISTEN_MAX];
+    size_t n = tqd_config_strings(net->config, "controller.listen", listen, TQD_LISTEN_MAX);
+    const char *host = tqd_config_string(net->config, "metrics.listen");
+    int64_t port = tqd_config_int(net->config, "metrics.port");
+    char controller[TQI_HOST_MAX];
+    char number[32];
+
+    for (size_t i = 0; !host && i < n; i++) {
+        host = tqi_endpoint_host(listen[i], controller, sizeof(controller)) ? controller : NULL;
+    }
+    host = host ? host : net->bind[0] ? net->bind : "127.0.0.1";
+    bool bracket = strchr(host, ':') && host[0] != '[';
+    snprintf(number, sizeof(number), "%d", (int)port);
+    int written = snprintf(out, size, "tcp:%s%s%s:%s", bracket ? "[" : "", host, bracket ? "]" : "",
+                           port == 0 && net->range[0] ? net->range : number);
+    return written > 0 && (size_t)written < size
+               ? TQ_OK
+               : tqi_error_set(err, TQ_ECONFIG, "metrics.listen: %.40s... is too long", host);
+}
+
+char *tqd_net_advertised(const tqd_net *net, const char *bound)
+{
+    tqi_buf list = {0};
+    int rc = TQ_OK;
+
+    while (rc == TQ_OK && *bound) {
+        char one[TQD_ENDPOINT_MAX], text[TQD_ENDPOINT_MAX];
+        size_t size = strcspn(bound, ",");
+        snprintf(one, sizeof(one), "%.*s", (int)size, bound);
+        rc = tqi_endpoint_advertise(one, net->advertise, &net->reach, text, sizeof(text), NULL);
+        if (rc == TQ_OK) {
+            rc = tqi_buf_printf(&list, "%s%s", list.size > 0 ? "," : "", text);
+        }
+        bound += size + (bound[size] == ',');
+    }
+    if (rc != TQ_OK) {
+        tqi_buf_fini(&list);
+        return NULL;
+    }
+    return list.data ? (char *)list.data : strdup("");
+}

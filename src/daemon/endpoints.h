@@ -1,0 +1,56 @@
+/*
+ * endpoints.h - where a daemon listens and by what others reach it, from configuration and environment.
+ *
+ *   net.interface       TQ_INTERFACE        listen at its address, and give that away
+ *   net.bind            TQ_BIND             listen at this address
+ *   net.advertise_host  TQ_ADVERTISE_HOST   give this away, whatever is bound
+ *   net.port_range      TQ_PORT_RANGE       ports for every endpoint of port 0
+ *
+ * Endpoints that controller.listen and storage.listen name are used as they are.  Without them the controller listens at
+ * net.bind or the interface's address, if one is set.  Units listen there too, else where their controller does, else at
+ * the address by which this host reaches the controller that they join: whoever reaches the controller reaches its units.
+ * A daemon with a runtime directory has its unix sockets in any case.
+ *
+ * What is bound to all addresses is given away as the interface's address, or the one that this host would use towards
+ * the controller, and never as the loopback's.
+ */
+#ifndef TQD_ENDPOINTS_H
+#define TQD_ENDPOINTS_H
+
+#include "daemon/config.h"
+#include "net/net.h"
+
+#define TQD_LISTEN_MAX   8
+#define TQD_ENDPOINT_MAX 512
+
+typedef struct tqd_net {
+    const tqd_config *config;
+    const char *join;        /* of a storage daemon, else NULL */
+    const char *advertise;   /* net.advertise_host; NULL: none */
+    char bind[TQI_HOST_MAX]; /* from net.bind or net.interface; "": none */
+    char range[32];          /* "first-last"; "": none */
+    char towards
+        [TQI_HOST_MAX]; /* our address on the way to the controller to join; "": it is on this host */
+    tqi_reach reach;
+} tqd_net;
+
+/* The endpoints of one listener. */
+typedef struct tqd_listen {
+    char text[TQD_LISTEN_MAX][TQD_ENDPOINT_MAX];
+    const char *list[TQD_LISTEN_MAX]; /* text, as pointers */
+    size_t n;
+} tqd_listen;
+
+/* Reads configuration and environment; `join`: the controller of a storage daemon, else NULL.  Strings stay the config's. */
+int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_error *err);
+/* Endpoints of the controller, the one in the runtime directory (may be NULL) first. */
+int tqd_net_controller(const tqd_net *net, const char *runtime_dir, tqd_listen *out, tq_error *err);
+/* Endpoints of unit i of n.  TQ_ECONFIG when others could not reach them although the controller is elsewhere. */
+int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n, tqd_listen *out,
+                 tq_error *err);
+/* The endpoint of the metrics. */
+int tqd_net_metrics(const tqd_net *net, char *out, size_t size, tq_error *err);
+/* Bound endpoints, joined by commas, as others reach them; malloc'ed, NULL without memory. */
+char *tqd_net_advertised(const tqd_net *net, const char *bound);
+
+#endif

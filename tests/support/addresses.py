@@ -1,0 +1,31 @@
+"""Addresses and ports of the machine that the tests run on."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import ExitStack, closing
+
+
+def free_range(count: int) -> tuple[int, int]:
+    """First and last of ports in a row that nobody listens at now."""
+    for first in range(23000, 60000, count):
+        with ExitStack() as sockets:
+            try:
+                for port in range(first, first + count):
+                    one = sockets.enter_context(closing(socket.socket()))
+                    one.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return first, first + count - 1
+    raise AssertionError("no free ports in a row")
+
+
+def own_address() -> str | None:
+    """The IPv4 address that this machine sends from, unless it is alone."""
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.connect(("203.0.113.1", 9))
+        except OSError:
+            return None
+        address: str = probe.getsockname()[0]
+    return None if address.startswith("127.") else address
