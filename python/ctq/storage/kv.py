@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..metadata import BatchMeta
     from ..tensors import Fields
 
+BUILT_IN = {"MooncakeStore": "ctq.storage.mooncake"}
+"""Backends written in Python that come with the package: the module that registers each."""
+
 POINTER_FORM = ("put_from", "get_into", "remove")
 VALUE_FORM = ("put", "get", "clear")
 
@@ -282,7 +285,7 @@ def manager_in_python(
 
     The module that the backend's section names is imported first, and may be what registers it.
     """
-    module = section.get("module")
+    module = section.get("module") or BUILT_IN.get(name)
     if module is not None:
         try:
             importlib.import_module(module)

@@ -1,0 +1,246 @@
+"""MooncakeStore: samples in a Mooncake distributed store.
+
+Values go by address both ways, through the KV manager of the C library.  The config is the section
+`backend.MooncakeStore`, with TransferQueue's keys.  Needs mooncake, the extra `ctq[mooncake]`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Condition
+from typing import Any
+
+from ..errors import (
+    ConfigError,
+    InputOutputError,
+    StorageFullError,
+    UnreachableError,
+    UnsupportedError,
+)
+from .kv import StorageClientFactory, StorageKVClient
+
+_MISSING = -704
+_FULL = -200
+_UNREACHABLE = {
+    -800: "the process that holds the value does not answer",
+    -900: "the master does not answer",
+    -901: "the master does not answer in time",
+}
+
+_DEFAULTS: dict[str, Any] = {
+    "metadata_server": "P2PHANDSHAKE",
+    "master_server_address": "localhost:50051",
+    "local_hostname": "",
+    "protocol": "tcp",
+    "global_segment_size": 4 << 30,
+    # The store's own staging memory: values that go by address never touch it.
+    "local_buffer_size": 0,
+    "device_name": "",
+    "hard_pin": True,
+}
+
+
+@StorageClientFactory.register("MooncakeStore")
+class MooncakeClient(StorageKVClient):
+    """Values in the memory of the segments that one master knows."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Connect to the master, and mount this client's segment if it is to have one."""
+        super().__init__(config)
+        MooncakeDistributedStore, ReplicateConfig = _import()
+        given = {key: config[key] for key in _DEFAULTS if config.get(key) is not None}
+        chosen = {**_DEFAULTS, **given}
+        self._master = str(chosen["master_server_address"])
+        if chosen["protocol"] not in ("tcp", "rdma"):
+            raise ConfigError(
+                f"backend.MooncakeStore.protocol: expected tcp or rdma, got {chosen['protocol']!r}"
+            )
+        own_address = _connect(self._master)
+        # Mooncake evicts what it likes when it is full, unless it is told not to.
+        self._replicate = ReplicateConfig()
+        self._replicate.with_hard_pin = bool(chosen["hard_pin"])
+        self._store = MooncakeDistributedStore()
+        code = self._store.setup(
+            chosen["local_hostname"] or own_address,
+            _metadata_server(str(chosen["metadata_server"])),
+            # Data in a client's segment ends with that client, so where others hold it this one has none.
+            0 if config.get("auto_init") else int(chosen["global_segment_size"]),
+            int(chosen["local_buffer_size"]),
+            chosen["protocol"],
+            chosen["device_name"],
+            self._master,
+        )
+        if code != 0:
+            raise UnreachableError(f"Mooncake master {self._master}: setup failed with code {code}")
+        self._regions = Regions(self._store) if chosen["protocol"] == "rdma" else None
+
+    @property
+    def name(self) -> str:
+        """The master's address."""
+        return self._master
+
+    def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
+        """Put values, gathered by the store."""
+        pieces = (
+            piece
+            for value in zip(pointers, sizes, strict=True)
+            for piece in zip(*value, strict=True)
+        )
+        with self._registered(pieces):
+            codes = self._store.batch_put_from_multi_buffers(keys, pointers, sizes, self._replicate)
+        self._check("put", keys, codes)
+
+    def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Sequence[bool]:
+        """Get values."""
+        with self._registered(zip(pointers, sizes, strict=True)):
+            codes = self._store.batch_get_into(keys, pointers, sizes)
+        return self._found("get", keys, codes)
+
+    def remove(self, keys: list[str]) -> Sequence[bool]:
+        """Remove values, also those that are being read."""
+        return self._found("remove", keys, self._store.batch_remove(keys, force=True))
+
+    def _registered(self, pieces: Iterable[tuple[int, int]]) -> AbstractContextManager[None]:
+        """Registered memory, where the transport takes no other: TCP takes any."""
+        return nullcontext() if self._regions is None else self._regions.hold(pieces)
+
+    def _found(self, what: str, keys: list[str], codes: Sequence[int]) -> list[bool]:
+        self._check(what, keys, [0 if code == _MISSING else code for code in codes])
+        return [code != _MISSING for code in codes]
+
+    def _check(self, what: str, keys: list[str], codes: Sequence[int]) -> None:
+        failed = [(key, code) for key, code in zip(keys, codes, strict=True) if code < 0]
+        if not failed:
+            return
+        # Only where no value failed for another reason is waiting for room of any use.
+        key, code = next((each for each in failed if each[1] != _FULL), failed[0])
+        where = f"Mooncake at {self._master}: {what} of {key}"
+        if code == _FULL:
+            raise StorageFullError(f"{where}: no segment has room (code {code})")
+        if code in _UNREACHABLE:
+            raise UnreachableError(f"{where}: {_UNREACHABLE[code]} (code {code})")
+        raise InputOutputError(f"{where} failed with code {code}")
+
+    def close(self) -> None:
+        """Leave the store; what lies in this client's segment is gone with it."""
+        self._store.close()
+
+
+class Regions:
+    """Memory that is registered with a store while it is used.
+
+    A store refuses ranges that overlap, so a range within a registered one shares it, and one that sticks out of it
+    waits until that one is let go.
+    """
+
+    def __init__(self, store: Any) -> None:
+        """Nothing is registered."""
+        self._store = store
+        self._changed = Condition()
+        self._users: dict[tuple[int, int], int] = {}
+
+    @contextmanager
+    def hold(self, pieces: Iterable[tuple[int, int]]) -> Iterator[None]:
+        """Keep pieces, (address, size) each, registered for a while."""
+        wanted = merged(pieces)
+        with self._changed:
+            self._changed.wait_for(lambda: not any(map(self._sticks_out, wanted)))
+            held: list[tuple[int, int]] = []
+            try:
+                for region in wanted:
+                    held.append(self._take(region))
+            except BaseException:
+                self._drop(held)
+                raise
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._drop(held)
+
+    def _sticks_out(self, region: tuple[int, int]) -> bool:
+        start, end = region
+        return any(
+            first < end and start < last and not (first <= start and end <= last)
+            for first, last in self._users
+        )
+
+    def _take(self, region: tuple[int, int]) -> tuple[int, int]:
+        start, end = region
+        for known in self._users:
+            if known[0] <= start and end <= known[1]:
+                self._users[known] += 1
+                return known
+        code = self._store.register_buffer(start, end - start)
+        if code != 0:
+            raise InputOutputError(
+                f"Mooncake cannot register {end - start} bytes of memory: code {code}"
+            )
+        self._users[region] = 1
+        return region
+
+    def _drop(self, held: Iterable[tuple[int, int]]) -> None:
+        for region in held:
+            self._users[region] -= 1
+            if self._users[region] == 0:
+                del self._users[region]
+                self._store.unregister_buffer(region[0])
+        self._changed.notify_all()
+
+
+def merged(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The ranges, (start, end) each, of pieces, (address, size) each; those that touch are one."""
+    regions: list[tuple[int, int]] = []
+    for start, size in sorted(pieces):
+        if regions and start <= regions[-1][1]:
+            regions[-1] = (regions[-1][0], max(regions[-1][1], start + size))
+        elif size > 0:
+            regions.append((start, start + size))
+    return regions
+
+
+def _import() -> tuple[Any, Any]:
+    """The classes of Mooncake."""
+    quiet = {} if "MC_LOG_LEVEL" in os.environ else {"MC_LOG_LEVEL": "ERROR"}
+    # It tells every step on standard error otherwise.  Read at import; not for other processes that are started.
+    os.environ.update(quiet)
+    try:
+        from mooncake.store import MooncakeDistributedStore, ReplicateConfig
+    except ImportError as error:
+        raise UnsupportedError(
+            f"backend MooncakeStore needs mooncake ({error}): pip install 'ctq[mooncake]'"
+        ) from None
+    finally:
+        for name in quiet:
+            del os.environ[name]
+    return MooncakeDistributedStore, ReplicateConfig
+
+
+def _metadata_server(text: str) -> str:
+    """Where segments are looked up: at each other, or at an HTTP or etcd server."""
+    if text.strip().upper() == "P2PHANDSHAKE":
+        return "P2PHANDSHAKE"
+    if text.startswith("etcd://"):
+        return text
+    url = text if text.startswith(("http://", "https://")) else f"http://{text}"
+    return url if url.endswith("/metadata") else f"{url}/metadata"
+
+
+def _connect(master: str) -> str:
+    """The address of this host on the way to the master.
+
+    Fails at once where the store's own set-up would try for a minute.
+    """
+    host, _, port = master.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(
+            f"backend.MooncakeStore.master_server_address: expected HOST:PORT, got {master!r}"
+        )
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=10) as probe:
+            return str(probe.getsockname()[0])
+    except OSError as error:
+        raise UnreachableError(f"Mooncake master {master} cannot be reached: {error}") from None

@@ -1,0 +1,88 @@
+"""A real Mooncake master for tests, and processes that hold its data."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support.redis_servers import free_ports
+
+
+def program(name: str) -> str:
+    """A program of the package, beside this Python."""
+    return str(Path(sys.executable).parent / name)
+
+
+class MooncakeMaster:
+    """One mooncake_master on 127.0.0.1, and segments that hold the data of its clients."""
+
+    def __init__(self, segment: int = 0) -> None:
+        """Start it, with one segment of so many bytes, and wait until it serves."""
+        rpc, metrics = free_ports(2)
+        self.address = f"127.0.0.1:{rpc}"
+        self.processes = [
+            subprocess.Popen(
+                [
+                    program("mooncake_master"),
+                    "--rpc_address=127.0.0.1",
+                    f"--rpc_port={rpc}",
+                    "--metrics_host=127.0.0.1",
+                    f"--metrics_port={metrics}",
+                    "--enable_metric_reporting=false",
+                    "--logtostderr=true",
+                    "--minloglevel=2",
+                    "--rpc_thread_num=2",
+                    "--client_ttl=3",
+                ]
+            )
+        ]
+        _wait_for(self.processes[0], rpc)
+        if segment:
+            self.add_segment(segment)
+
+    def add_segment(self, size: int) -> None:
+        """Start a process that holds data, and wait until it serves: the master knows it then."""
+        (port,) = free_ports(1)
+        process = subprocess.Popen(
+            [
+                program("mooncake_client"),
+                "--host=127.0.0.1",
+                f"--port={port}",
+                f"--master_server_address={self.address}",
+                "--metadata_server=P2PHANDSHAKE",
+                f"--global_segment_size={size}",
+                "--protocol=tcp",
+                "--logtostderr=true",
+                "--minloglevel=2",
+            ]
+        )
+        self.processes.append(process)
+        _wait_for(process, port)
+
+    def kill(self) -> None:
+        """End the master only."""
+        self.processes[0].kill()
+        self.processes[0].wait()
+
+    def stop(self) -> None:
+        """End all."""
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 30
+    while not _accepts(port):
+        assert process.poll() is None, f"{process.args} has ended"
+        assert time.monotonic() < deadline, f"{process.args} does not serve"
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        # From another address: a socket that connects to a free port of its own address may meet itself.
+        probe.bind(("127.0.0.2", 0))
+        return probe.connect_ex(("127.0.0.1", port)) == 0
