@@ -48,6 +48,7 @@ from .storage import (
     ManagedStorage,
     StorageManager,
     StorageManagerFactory,
+    client_connected,
     manager_in_python,
     manager_of,
 )
@@ -89,6 +90,12 @@ class TransferQueueClient(Checkpoints):
         self._python: ManagedStorage | None = None
         self._given_up: dict[Op, tuple[Any, ...]] = {}
         self._core = self._connect()
+        try:
+            name, section = manager_of(self._core.config)
+            client_connected(self._info, self._core.epoch, name, section)
+        except BaseException:
+            self.close()
+            raise
         self.config: Config = self._final_config()
         if not self.config["serialization"]["allow_pickle"]:
             refuse_pickles()

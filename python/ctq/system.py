@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -124,19 +124,31 @@ def _is_alive(handle: Handle) -> bool:
 class System:
     """A system that this process has started."""
 
-    def __init__(self, handle: Handle, process: subprocess.Popen[bytes]) -> None:
+    def __init__(
+        self, handle: Handle, process: subprocess.Popen[bytes], ended: Callable[[], None]
+    ) -> None:
         self.handle = handle
         self._process = process
+        self._ended = ended
         self._owner = os.getpid()
 
     def stop(self) -> None:
         """End it and wait for its end; nothing of it is left.  In a forked child: does nothing."""
         import signal
 
-        if os.getpid() != self._owner or self._process.poll() is not None:
+        if os.getpid() != self._owner:
+            return
+        ended, self._ended = self._ended, lambda: None
+        try:
+            self._stop_process(signal.SIGTERM)
+        finally:
+            ended()
+
+    def _stop_process(self, with_signal: int) -> None:
+        if self._process.poll() is not None:
             return
         with suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGTERM)
+            self._process.send_signal(with_signal)
         if not _wait_for_end(self._process, STOP_SECONDS):
             logger.warning("%s did not end within %g s and is killed", self.handle, STOP_SECONDS)
             self._process.kill()
@@ -209,10 +221,24 @@ def _locked(base: Path, name: str) -> Iterator[Path]:
 
 
 def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle, System]:
-    """Start a daemon and wait until all its parts serve."""
-    import subprocess
+    """Start a daemon, and before it what its storage needs; wait until all its parts serve."""
+    from .storage.kv import starting
 
     _remove(directory, keep=True)  # what a system that was killed has left
+    given, ended = starting(given)
+    try:
+        handle, process = _start_daemon(directory, name, given)
+    except BaseException:
+        ended()
+        raise
+    return handle, System(handle, process, ended)
+
+
+def _start_daemon(
+    directory: Path, name: str, given: Mapping[str, Any]
+) -> tuple[Handle, subprocess.Popen[bytes]]:
+    import subprocess
+
     program, payload = _program(given)
     environment = dict(os.environ)
     if len(program) > 1:
@@ -256,7 +282,7 @@ def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle
         _fail(answer, status)
     assert handle is not None
     logger.info("started %s", handle)
-    return handle, System(handle, process)
+    return handle, process
 
 
 def _fail(answer: str, status: int) -> None:

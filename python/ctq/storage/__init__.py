@@ -6,7 +6,14 @@ A storage manager keeps the data of samples; nothing else of the system knows ho
 `backend.NAME.module` names the module that does so; every client imports it before it connects.
 """
 
-from .kv import KVStorageManager, StorageClientFactory, StorageKVClient, manager_in_python, memory
+from .kv import (
+    KVStorageManager,
+    StorageClientFactory,
+    StorageKVClient,
+    client_connected,
+    manager_in_python,
+    memory,
+)
 from .manager import (
     C_MANAGERS,
     AsyncSimpleStorageManager,
@@ -29,6 +36,7 @@ __all__ = [
     "StorageManagerFactory",
     "TransferQueueStorageManager",
     "TransferQueueStorageManagerFactory",
+    "client_connected",
     "manager_in_python",
     "manager_of",
     "memory",

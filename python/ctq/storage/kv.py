@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..metadata import BatchMeta
     from ..tensors import Fields
 
-BUILT_IN = {"MooncakeStore": "ctq.storage.mooncake"}
+BUILT_IN = {"MooncakeStore": "ctq.storage.mooncake", "RayStore": "ctq.storage.ray_store"}
 """Backends written in Python that come with the package: the module that registers each."""
 
 POINTER_FORM = ("put_from", "get_into", "remove")
@@ -60,6 +60,28 @@ class StorageKVClient:
 
     def close(self) -> None:
         """Disconnect."""
+
+    # --- with the system --------------------------------------------------------------------------
+
+    @classmethod
+    def manager_type(cls, section: Mapping[str, Any]) -> str | None:
+        """A registered storage manager that serves this configuration better than the general one."""
+        return None
+
+    @classmethod
+    def starting(
+        cls, section: Mapping[str, Any], detached: bool
+    ) -> tuple[Mapping[str, Any], Callable[[], None]]:
+        """Called in the process that starts a system, before: what the store needs beside its servers.
+
+        Returns the section that the system is to run with, and what to call after the system's end.  `detached`:
+        the system outlives the process.
+        """
+        return section, _nothing
+
+    @classmethod
+    def connected(cls, info: ControllerInfo, epoch: int, section: Mapping[str, Any]) -> None:
+        """Called when a client has connected to a system on this store."""
 
     # --- pointer form -----------------------------------------------------------------------------
 
@@ -94,6 +116,10 @@ class StorageKVClient:
     def clear(self, keys: list[str], custom_backend_meta: list[Any] | None = None) -> None:
         """Remove keys; those that are not there are no error."""
         raise NotImplementedError
+
+
+def _nothing() -> None:
+    """Nothing to do."""
 
 
 KVClient = TypeVar("KVClient", bound=type[Any])
@@ -143,6 +169,12 @@ class StorageClientFactory:
                 f"no client of a key-value store is registered as {client_type!r}; known: {known}"
             )
         return cls._registry[client_type](config)
+
+    @classmethod
+    def known(cls, client_type: str) -> type[StorageKVClient] | None:
+        """The class of a registered type, if it is one of ours."""
+        client = cls._registry.get(client_type)
+        return client if client is not None and issubclass(client, StorageKVClient) else None
 
     @classmethod
     def needs_manager(cls, client_type: str) -> bool:
@@ -278,6 +310,18 @@ def _check_there(name: str, values: Sequence[Any], metadata: BatchMeta) -> None:
         )
 
 
+def import_backend(name: str, section: Mapping[str, Any]) -> None:
+    """Import what registers a backend: its module here, and the one that its section names."""
+    for module in (BUILT_IN.get(name), section.get("module")):
+        if module is not None:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise ConfigError(
+                    f"backend.{name}.module: {module!r} cannot be imported: {error}"
+                ) from error
+
+
 def manager_in_python(
     name: str, controller_info: ControllerInfo, section: Mapping[str, Any]
 ) -> StorageManager | None:
@@ -285,16 +329,38 @@ def manager_in_python(
 
     The module that the backend's section names is imported first, and may be what registers it.
     """
-    module = section.get("module") or BUILT_IN.get(name)
-    if module is not None:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(
-                f"backend.{name}.module: {module!r} cannot be imported: {error}"
-            ) from error
-    if StorageManagerFactory.knows(name):
-        return StorageManagerFactory.create(name, controller_info, section)
+    import_backend(name, section)
+    client = StorageClientFactory.known(name)
+    manager_type = None if client is None else client.manager_type(section)
+    if manager_type is not None or StorageManagerFactory.knows(name):
+        return StorageManagerFactory.create(manager_type or name, controller_info, section)
     if StorageClientFactory.needs_manager(name):
         return KVStorageManager(controller_info, {**section, "client_name": name})
     return None
+
+
+def starting(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Callable[[], None]]:
+    """What the backend of a configuration needs before a system starts.
+
+    Returns the configuration to start it with, and what to call when it has ended.
+    """
+    backend = given.get("backend") or {}
+    name = str(backend.get("storage_backend") or "")
+    section = backend.get(name) or {}
+    if name in BUILT_IN or name in StorageClientFactory._registry:
+        import_backend(name, section)
+    client = StorageClientFactory.known(name)
+    if client is None:
+        return given, _nothing
+    detached = (given.get("ray") or {}).get("lifetime") == "detached"
+    changed, ended = client.starting(section, detached)
+    return {**given, "backend": {**backend, name: changed}}, ended
+
+
+def client_connected(
+    info: ControllerInfo, epoch: int, name: str, section: Mapping[str, Any]
+) -> None:
+    """Tell the class of the store's clients that one has connected."""
+    client = StorageClientFactory.known(name)
+    if client is not None:
+        client.connected(info, epoch, section)

@@ -1,0 +1,269 @@
+"""RayStore: samples in Ray's object store.
+
+Values lie in Ray's shared memory, several to an object, and are read by copying out of it; the references are
+held by a named actor (see `ray_holder`), which the process that starts the system makes, and which ends with
+it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import ConfigError, StorageFullError, UnreachableError
+from ..system import ControllerInfo
+from . import ray_holder
+from .kv import StorageClientFactory, StorageKVClient, memory
+from .ray_holder import NAMESPACE, SMALL
+
+logger = logging.getLogger("ctq")
+
+OBJECT_BYTES = 4 << 20
+"""Values of a put share objects up to here: large enough for Ray's cost per object, small enough to be freed."""
+JOIN_BYTES = 16 << 10
+"""Pieces of a value that are smaller on average are joined first."""
+
+_connecting = threading.Lock()
+
+
+def connected(section: Mapping[str, Any], start: bool = False) -> tuple[Any, bool]:
+    """Ray's module, connected to a cluster; and whether this call has started one, which `start` allows."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError(
+            f"backend.storage_backend: RayStore needs Ray: pip install 'ctq[ray]' ({error})"
+        ) from None
+    with _connecting:
+        if ray.is_initialized():
+            return ray, False
+        address = section.get("address")
+        start = start and address is None and bool(section.get("auto_init", True))
+        try:
+            ray.init(address=None if start else (address or "auto"))
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UnreachableError(
+                f"backend.RayStore: no Ray cluster at {address or 'any address on this machine'}: {error}; "
+                "call ray.init() first, or name one in backend.RayStore.address"
+            ) from error
+        started = start and _is_own(ray)
+    logger.info("RayStore: %s Ray at %s", "started" if started else "found", _address(ray))
+    return ray, started
+
+
+def _is_own(ray: Any) -> bool:
+    """Whether `ray.init()` has started a cluster instead of finding one: then it is the process's own node."""
+    return getattr(ray._private.worker, "_global_node", None) is not None
+
+
+def _address(ray: Any) -> str:
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def holder_name(section: Mapping[str, Any], epoch: int) -> str:
+    """Name of the actor with the references of a system."""
+    return str(section.get("holder") or f"ctq-store-{epoch:016x}")
+
+
+def find_holder(ray: Any, section: Mapping[str, Any], epoch: int) -> Any:
+    """The actor with the references of a system."""
+    name = holder_name(section, epoch)
+    try:
+        return ray.get_actor(name, namespace=NAMESPACE)
+    except ValueError:
+        place = section.get("address")
+        raise UnreachableError(
+            f"backend.RayStore: the actor {name!r}, which holds the samples of this system, is not in the Ray "
+            f"cluster at {_address(ray)}"
+            + (f"; it was made in the one at {place}" if place else "")
+        ) from None
+
+
+def offer_holder(
+    ray: Any, section: Mapping[str, Any], epoch: int, info: ControllerInfo | None
+) -> None:
+    """Make the actor where nobody has: for a system that no process with Ray has started.
+
+    It outlives this process, so it watches the system and ends with it.
+    """
+    name = holder_name(section, epoch)
+    if section.get("holder"):
+        find_holder(ray, section, epoch)
+        return
+    holder = ray_holder.start(
+        None, name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached"
+    )
+    ray.get(holder.watch.remote(info))
+
+
+@contextmanager
+def failures() -> Iterator[None]:
+    """Ray's errors as those of this package."""
+    import ray.exceptions as of_ray
+
+    try:
+        yield
+    except (of_ray.ObjectStoreFullError, of_ray.OutOfDiskError) as error:
+        raise StorageFullError(f"Ray's object store is full: {_first_line(error)}") from error
+    except of_ray.RayActorError as error:
+        raise UnreachableError(
+            f"the actor with the references of this system has died: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n", 1)[0]
+
+
+def holder_here(ray: Any, root: Any) -> Any:
+    """The holder on this node: the one with the references, or one beside it."""
+    here = str(ray.get_runtime_context().get_node_id())
+    return root if ray.get(root.node.remote()) == here else ray.get(root.on_node.remote(here))
+
+
+class _Started(NamedTuple):
+    """What a process has made for the system that it started."""
+
+    ray: Any
+    holder: Any
+    own_cluster: bool
+
+    def end(self) -> None:
+        """End it, unless Ray has been left meanwhile: then it has ended already."""
+        if self.ray.is_initialized():
+            self.ray.kill(self.holder)
+            if self.own_cluster:
+                self.ray.shutdown()
+
+
+def _epoch(key: str) -> int:
+    """The epoch in a key of the manager's, tq/EPOCH/ID."""
+    return int(key.split("/")[1], 16)
+
+
+def _groups(sizes: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
+    """Values that share an object."""
+    start, bytes_ = 0, 0
+    for end, pieces in enumerate(sizes):
+        if end > start and bytes_ + sum(pieces) > OBJECT_BYTES:
+            yield start, end
+            start, bytes_ = end, 0
+        bytes_ += sum(pieces)
+    yield start, len(sizes)
+
+
+def _pieces(pointers: Sequence[int], sizes: Sequence[int]) -> list[Any]:
+    """A value as arrays over its memory, which Ray copies once."""
+    views = list(map(memory, pointers, sizes))
+    if len(views) > 1 and sum(sizes) < JOIN_BYTES * len(views):
+        views = [memoryview(b"".join(views))]
+    return [np.frombuffer(view, np.uint8) for view in views]
+
+
+@StorageClientFactory.register("RayStore")
+class RayStore(StorageKVClient):
+    """A client of the holder, and of Ray's object store."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Connect to Ray."""
+        super().__init__(config)
+        self._ray, _ = connected(config)
+        self._roots: dict[int, Any] = {}
+        self._here: dict[int, Any] = {}
+
+    # --- with the system --------------------------------------------------------------------------
+
+    @classmethod
+    def manager_type(cls, section: Mapping[str, Any]) -> str | None:
+        """The general manager; but Ray is connected to already, which is best done in the caller's thread."""
+        connected(section)
+        return None
+
+    @classmethod
+    def starting(
+        cls, section: Mapping[str, Any], detached: bool
+    ) -> tuple[dict[str, Any], Callable[[], None]]:
+        """Make the holder; it ends with this process, with the system at the latest."""
+        ray, own_cluster = connected(section, start=True)
+        name = f"ctq-store-{secrets.token_hex(8)}"
+        lifetime = {"lifetime": "detached"} if detached else {}
+        holder = ray_holder.start(None, name=name, namespace=NAMESPACE, **lifetime)
+        made = _Started(ray, holder, own_cluster)
+        ray.get(holder.node.remote())
+        return {**section, "address": _address(ray), "holder": name}, made.end
+
+    @classmethod
+    def connected(cls, info: ControllerInfo, epoch: int, section: Mapping[str, Any]) -> None:
+        """Check that the holder is there."""
+        offer_holder(connected(section)[0], section, epoch, info)
+
+    # --- values by key ----------------------------------------------------------------------------
+
+    def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
+        """Small values go along with the call; others are put, and put again by the node's holder."""
+        epoch = _epoch(keys[0])
+        with failures():
+            if sum(map(sum, sizes)) <= SMALL:
+                values = [
+                    b"".join(map(memory, *each)) for each in zip(pointers, sizes, strict=True)
+                ]
+                self._ray.get(self._root(epoch).keep.remote(keys, values))
+                return
+            here = self._holder_here(epoch)
+            calls = []
+            for start, end in _groups(sizes):
+                group = [
+                    _pieces(*each)
+                    for each in zip(pointers[start:end], sizes[start:end], strict=True)
+                ]
+                calls.append(here.adopt.remote(keys[start:end], [self._ray.put(group)]))
+            self._ray.get(calls)
+
+    def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> list[bool]:
+        """Values are copied out of Ray's shared memory."""
+        with failures():
+            found, refs = self._ray.get(self._root(_epoch(keys[0])).find.remote(keys))
+            groups = ray_holder.fetch(refs)
+        return [
+            self._copy(value, groups, memory(pointer, size))
+            for value, pointer, size in zip(found, pointers, sizes, strict=True)
+        ]
+
+    @staticmethod
+    def _copy(value: Any, groups: list[Any], into: memoryview) -> bool:
+        if isinstance(value, tuple):
+            group = groups[value[0]]
+            pieces = None if group is None else group[value[1]]
+        else:
+            pieces = None if value is None else [np.frombuffer(value, np.uint8)]
+        if pieces is None or sum(piece.nbytes for piece in pieces) != len(into):
+            return False
+        start = 0
+        target = np.frombuffer(into, np.uint8)
+        for piece in pieces:
+            np.copyto(target[start : start + piece.nbytes], piece)
+            start += piece.nbytes
+        return True
+
+    def remove(self, keys: list[str]) -> Sequence[bool]:
+        """Forget references; Ray frees an object with its last one."""
+        with failures():
+            gone: list[bool] = self._ray.get(self._root(_epoch(keys[0])).remove.remote(keys))
+        return gone
+
+    def _root(self, epoch: int) -> Any:
+        if epoch not in self._roots:
+            self._roots[epoch] = find_holder(self._ray, self.config, epoch)
+        return self._roots[epoch]
+
+    def _holder_here(self, epoch: int) -> Any:
+        """The holder on this node."""
+        if epoch not in self._here:
+            self._here[epoch] = holder_here(self._ray, self._root(epoch))
+        return self._here[epoch]

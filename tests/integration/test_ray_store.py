@@ -1,0 +1,242 @@
+"""Data in Ray's object store: the holder of the references, who survives whom, and what is freed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctq
+from ctq.errors import LostError, StorageFullError, UnreachableError
+from ctq.storage import ray_holder, ray_store
+from support.daemons import System
+
+STORE_BYTES = 100 << 20
+CONFIG = {"backend": {"storage_backend": "RayStore"}, "client": {"timeout": 20}}
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """A small cluster of this process's own; a full store does not spill to disk."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        object_store_memory=STORE_BYTES,
+        include_dashboard=False,
+        log_to_driver=False,
+        _system_config={
+            "automatic_object_spilling_enabled": False,
+            "local_fs_capacity_threshold": 0.0,
+        },
+    )
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Systems are found in a directory of the test's own."""
+    for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
+        monkeypatch.delenv(name, raising=False)
+    # Paths of sockets are short, so the directory does not lie below pytest's own.
+    with tempfile.TemporaryDirectory(prefix="ctq-") as path:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
+        yield
+        ctq.close()
+
+
+@pytest.fixture
+def client(ray: Any) -> ctq.TransferQueueClient:
+    """The client of a system that this process has started."""
+    ctq.init(CONFIG)
+    return ctq.get_client()
+
+
+def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in another process."""
+    return subprocess.run(
+        [sys.executable, "-c", "import os, signal\nimport numpy as np\nimport ctq\n" + code],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def holder(ray: Any, client: ctq.TransferQueueClient) -> Any:
+    """The actor with the references."""
+    section = client.system_config["backend"]["RayStore"]
+    return ray_store.find_holder(ray, section, client._core.epoch)
+
+
+def wait_empty(ray: Any, client: ctq.TransferQueueClient) -> None:
+    """Dead values are removed by and by; each put makes the collector look again."""
+    held = holder(ray, client)
+    for _ in range(1000):
+        if ray.get(held.count.remote()) == 0:
+            return
+        ctq.kv_put("k", "wake", {"x": np.zeros(1)})
+        ctq.kv_clear(["k"], "wake")
+    raise AssertionError(ray.get(held.count.remote()))
+
+
+def gone(ray: Any, name: str) -> bool:
+    """Whether there is no actor of that name any more."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            actor = ray.get_actor(name, namespace=ray_holder.NAMESPACE)
+            ray.get(actor.node.remote())
+        except (ValueError, ray.exceptions.RayActorError):
+            return True
+    return False
+
+
+def arrays(column: Any) -> list[np.ndarray]:
+    """Rows as arrays."""
+    return [np.asarray(row) for row in column.unbind()]
+
+
+def test_all_kinds_of_values(client: ctq.TransferQueueClient) -> None:
+    """Small, large, ragged, empty and other values; an overwrite; a second stage; a claim; a part."""
+    rows = {
+        "small": np.arange(24, dtype=np.int16).reshape(6, 2, 2),
+        "large": np.arange(6 * 300_000, dtype=np.float64).reshape(6, 300_000),
+        "ragged": [np.arange(n, dtype=np.int64) for n in (3, 0, 5, 1, 1, 70_000)],
+        "text": ["a", "", "ünïcode", None, {"k": [1, 2]}, b"bytes"],
+    }
+    meta = client.put(rows, partition_id="p")
+    got = client.get_data(meta)
+    for name in ("small", "large", "ragged"):
+        for mine, theirs in zip(rows[name], arrays(got[name]), strict=True):
+            assert mine.dtype == theirs.dtype
+            assert np.array_equal(mine, theirs), name
+    assert list(got["text"]) == rows["text"]
+    client.put({"small": rows["small"] * 3}, metadata=meta.select_fields(["small"]))
+    client.put({"reward": np.arange(6, dtype=np.float32)}, metadata=meta)
+    again = client.get_data(client.get_meta(["small", "reward"], 4, "p", task_name="t"))
+    assert np.array_equal(np.asarray(again["reward"]), np.arange(4, dtype=np.float32))
+    assert np.array_equal(np.stack(arrays(again["small"])), rows["small"][:4] * 3)
+    few = client.get_data(meta.select_samples([5, 0]).select_fields(["ragged"]))
+    assert [row.shape[0] for row in few["ragged"].unbind()] == [70_000, 3]
+
+
+@pytest.mark.slow
+def test_a_killed_producer(client: ctq.TransferQueueClient) -> None:
+    """Samples, large and small, of a process that was killed after its put are read by another one."""
+    ctq.kv_put("from-here", "p", {"x": np.arange(3)})
+    ended = python(
+        """
+ctq.init()
+assert np.asarray(ctq.kv_batch_get(["from-here"], "p")["x"][0]).tolist() == [0, 1, 2]
+ctq.kv_batch_put(["a", "b"], "p", {"large": np.arange(1 << 20).reshape(2, 1 << 19)})
+ctq.kv_put("c", "p", {"small": np.arange(5)})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    large = arrays(ctq.kv_batch_get(["a", "b"], "p")["large"])
+    assert np.array_equal(np.stack(large), np.arange(1 << 20).reshape(2, 1 << 19))
+    assert np.asarray(ctq.kv_batch_get(["c"], "p")["small"][0]).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.slow
+def test_clear_frees_the_object_store(ray: Any, client: ctq.TransferQueueClient) -> None:
+    """Five times what the store can hold goes through it."""
+    for number in range(10):
+        meta = client.put({"x": np.full((8, 6 << 20), number, np.uint8)}, partition_id="p")
+        assert int(np.asarray(client.get_data(meta)["x"][7])[-1]) == number
+        client.clear_partition("p")
+    wait_empty(ray, client)
+
+
+@pytest.mark.slow
+def test_a_full_store(ray: Any) -> None:
+    """A put that does not fit fails as full, leaves nothing, and the next one fits."""
+    ctq.init({**CONFIG, "client": {"timeout": 3}})
+    client = ctq.get_client()
+    with pytest.raises(StorageFullError):
+        client.put({"x": np.zeros((40, 4 << 20), np.uint8)}, partition_id="p")
+    assert ctq.kv_list() == {}
+    meta = client.put({"x": np.ones((4, 4 << 20), np.uint8)}, partition_id="q")
+    assert int(np.asarray(client.get_data(meta)["x"][3]).sum()) == 4 << 20
+
+
+@pytest.mark.slow
+def test_lost_objects_are_named(ray: Any, client: ctq.TransferQueueClient) -> None:
+    """Of what was in a holder that was killed the samples are named; it is there again for what comes then."""
+    meta = client.put({"x": np.zeros((3, 1 << 20))}, partition_id="p")
+    held = holder(ray, client)
+    os.kill(ray.get(held.pid.remote()), signal.SIGKILL)
+    with pytest.raises(LostError, match="x"):
+        client.get_data(meta)
+    meta = client.put({"x": np.ones((3, 1 << 20))}, partition_id="q")
+    assert float(np.asarray(client.get_data(meta)["x"][2]).sum()) == 1 << 20
+
+
+@pytest.mark.slow
+def test_two_systems(client: ctq.TransferQueueClient) -> None:
+    """Two systems in one cluster have holders of their own, and see nothing of each other."""
+    ctq.kv_put("k", "p", {"x": np.arange(3)})
+    section = client.system_config["backend"]["RayStore"]
+    ended = python(
+        f"""
+config = ctq.init({{"backend": {{"storage_backend": "RayStore", "RayStore": {{"address": {section["address"]!r}}}}}}})
+assert config.backend.RayStore.holder != {section["holder"]!r}
+assert ctq.kv_list() == {{}}
+ctq.kv_put("k", "p", {{"x": np.arange(7)}})
+print(np.asarray(ctq.kv_batch_get(["k"], "p")["x"][0]).tolist())
+ctq.close()
+""",
+        TQ_SYSTEM="other",
+    )
+    assert ended.stdout.strip() == "[0, 1, 2, 3, 4, 5, 6]", ended.stderr
+    assert np.asarray(ctq.kv_batch_get(["k"], "p")["x"][0]).tolist() == [0, 1, 2]
+
+
+def test_the_holder_ends_with_its_system(ray: Any, client: ctq.TransferQueueClient) -> None:
+    """`close` where it was started ends the holder."""
+    name = client.system_config["backend"]["RayStore"]["holder"]
+    ctq.close()
+    assert gone(ray, name)
+
+
+@pytest.mark.slow
+def test_a_system_of_daemons(ray: Any, system: System) -> None:
+    """Without a process that starts it the first client makes a holder, which outlives it but not the system."""
+    address = ray.get_runtime_context().gcs_address
+    system.start(
+        settings=["backend.storage_backend=RayStore", f'backend.RayStore={{address: "{address}"}}']
+    )
+    writer = system.client("writer")
+    meta = writer.put({"x": np.arange(1 << 18).reshape(2, 1 << 17)}, partition_id="p")
+    name = ray_store.holder_name({}, writer._core.epoch)
+    writer.close()
+    reader = system.client("reader")
+    assert np.asarray(reader.get_data(meta)["x"][1])[-1] == (1 << 18) - 1
+    reader.close()
+    system.close()
+    assert gone(ray, name)
+
+
+def test_the_wrong_cluster(ray: Any, system: System) -> None:
+    """A client in another cluster than the system's data says where that is."""
+    system.start(
+        settings=[
+            "backend.storage_backend=RayStore",
+            'backend.RayStore={address: "192.0.2.1:1", holder: "elsewhere"}',
+        ]
+    )
+    with pytest.raises(UnreachableError, match=r"no.*'elsewhere'|'elsewhere'.*192\.0\.2\.1:1"):
+        system.client()
