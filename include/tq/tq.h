@@ -157,6 +157,9 @@ TQ_API const char *tq_meta_group(const tq_meta *meta, size_t i); /**< Group of s
 TQ_API size_t tq_meta_fields(const tq_meta *meta);               /**< Number of fields. */
 /** The f-th field; valid as long as the meta. */
 TQ_API const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f);
+/** Notes of the f-th field's cells, one per sample (size 0: none), if a manager of one's own keeps them and the meta knows
+ * where they are; else NULL.  Valid as long as the meta. */
+TQ_API const tq_slice *tq_meta_notes(const tq_meta *meta, size_t f);
 TQ_API size_t tq_meta_tags(const tq_meta *meta); /**< Number of tags. */
 /** The t-th tag; valid as long as the meta. */
 TQ_API const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t);
@@ -211,6 +214,8 @@ typedef struct tq_put_args {
     const tq_tag *tags;        /**< Tags, merged by name. */
     size_t n_tags;             /**< How many. */
     bool fail_when_full; /**< TQ_EFULL at once instead of waiting for room until the deadline. */
+    const char *remover; /**< tq_notify with meta: who removes what the cells were before (see
+                            tq_begin_clear); NULL: data is replaced in place. */
 } tq_put_args;
 
 /** Stores the columns and publishes them, all or nothing.  Result: tq_op_meta. */
@@ -221,7 +226,8 @@ TQ_API int tq_reserve(tq_op *op, const char *partition, size_t n, const char *co
                       const char *const *groups);
 
 /** Says that cells are ready which a manager of one's own keeps by index (see StorageManager in Python): columns without
- * bytes (slices ignored), and per column and sample a small opaque note that readers get back.  Result: tq_op_meta. */
+ * bytes (slices ignored), and per column and sample a small opaque note that readers get back.  Result: tq_op_meta, and with
+ * a remover tq_op_clearings: what was replaced. */
 TQ_API int tq_notify(tq_op *op, const tq_put_args *args, const tq_slice *const *opaque);
 
 /* ------------------------------------------------------------------------------------------------ claim */
@@ -341,6 +347,32 @@ TQ_API int tq_clear_indexes(tq_op *op, const char *partition, const uint32_t *in
 TQ_API int tq_clear_keys(tq_op *op, const char *partition, const char *const *keys, size_t n);
 /** Clears a partition with everything in it; an unknown one is no error.  Result: tq_op_count. */
 TQ_API int tq_clear_partition(tq_op *op, const char *partition);
+/** What to clear in two halves: one of meta, keys and a whole partition, or nothing. */
+typedef struct tq_begin_clear_args {
+    const char *remover;   /**< Who removes the data: the type of a storage manager of one's own. */
+    const char *partition; /**< Partition; NULL with meta: the meta's; NULL alone: nothing. */
+    const tq_meta *meta;   /**< Samples, or NULL. */
+    const char *const *keys; /**< n keys, or NULL; with neither the whole partition is cleared. */
+    size_t n;                /**< Keys. */
+} tq_begin_clear_args;
+
+/** A clear that has begun: data to be removed. */
+typedef struct tq_clearing {
+    uint64_t id; /**< For tq_end_clear. */
+    bool begun;  /**< By this call; else another one left it behind. */
+    const tq_meta
+        *meta; /**< The samples as they were, with all fields and notes; belongs to the op. */
+} tq_clearing;
+
+/** Clears samples whose data a manager of one's own keeps (see StorageManager in Python), in two halves.  It begins: they are
+ * gone, but nobody gets their indexes.  Then the caller removes the data of all clears that the call returns, those that it
+ * takes over from others included, which may be removed in part already, and ends each with tq_end_clear.  One that is not
+ * ended when the session ends is handed to the next caller with the same remover.  Result: tq_op_clearings, and tq_op_count
+ * (samples cleared by this call). */
+TQ_API int tq_begin_clear(tq_op *op, const tq_begin_clear_args *args);
+/** Ends a clear that this client has begun or taken over; not `removed`: it is left for the next caller. */
+TQ_API int tq_end_clear(tq_op *op, uint64_t id, bool removed);
+
 /** Makes consumed samples claimable again for a task (NULL: all tasks). */
 TQ_API int tq_reset_consumption(tq_op *op, const char *partition, const char *task);
 
@@ -495,6 +527,8 @@ TQ_API tq_meta *tq_op_meta(const tq_op *op);               /**< Meta, or NULL. *
 TQ_API tq_data *tq_op_data(const tq_op *op);               /**< Data, or NULL. */
 TQ_API uint64_t tq_op_count(const tq_op *op);              /**< Count. */
 TQ_API const tq_progress *tq_op_progress(const tq_op *op); /**< Progress, or NULL. */
+/** Clears to be ended, n of them. */
+TQ_API const tq_clearing *tq_op_clearings(const tq_op *op, size_t *n);
 /** Names, n of them. */
 TQ_API const char *const *tq_op_names(const tq_op *op, size_t *n);
 TQ_API const tq_system_status *tq_op_status(const tq_op *op);  /**< Status, or NULL. */

@@ -102,6 +102,99 @@ int tq_clear_partition(tq_op *op, const char *partition)
     return tqi_task_submit(op, &plain->task, code, &err);
 }
 
+/* ---------------------------------------------------------------------------------------- in two halves */
+
+int tqi_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, tq_error *err)
+{
+    op->clearings = tqi_region_array(&op->results, n, sizeof *op->clearings);
+    if (!op->clearings) {
+        return tqi_error_nomem(err, "clears");
+    }
+    for (size_t i = 0; i < n; i++) {
+        tq_meta *meta = NULL;
+        Tq__Batch *batch = (Tq__Batch *)tqi_message_decode(
+            &tq__batch__descriptor, from[i]->batch.data, from[i]->batch.len, err);
+        int code = batch ? tqi_cmeta_decode(batch, NULL, 0, false, &meta, err) : TQ_EPROTO;
+        if (batch) {
+            protobuf_c_message_free_unpacked(&batch->base, NULL);
+        }
+        if (code != TQ_OK) {
+            return code;
+        }
+        op->clearings[op->n_clearings++] =
+            (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
+    }
+    return TQ_OK;
+}
+
+static int clear_begun(tq_op *op, const tqi_task *task, const ProtobufCMessage *message,
+                       tq_error *err)
+{
+    const Tq__BeginClearReply *reply = (const Tq__BeginClearReply *)message;
+    (void)task;
+    op->count = reply->samples;
+    return tqi_clearings_decode(op, reply->clearing, reply->n_clearing, err);
+}
+
+/* What is cleared, into a message of its own. */
+static int clear_fill(tqi_region *region, const tq_begin_clear_args *args, Tq__Clear **out,
+                      tq_error *err)
+{
+    const tq_meta *meta = args->meta;
+    const char *partition = meta ? meta->partition : args->partition;
+    Tq__Clear *to = tqi_region_array(region, 1, sizeof *to);
+    if (!to) {
+        return tqi_error_nomem(err, "a clear");
+    }
+    tq__clear__init(to);
+    *out = to;
+    int code = tqi_copy_name(region, "partition", partition, &to->partition, err);
+    if (code == TQ_OK && meta) {
+        to->index = tqi_region_copy(region, meta->indexes, meta->n, sizeof *meta->indexes);
+        to->incarnation =
+            tqi_region_copy(region, meta->incarnations, meta->n, sizeof *meta->incarnations);
+        to->n_index = to->n_incarnation = meta->n;
+        to->epoch = meta->epoch;
+        code = to->index && to->incarnation ? TQ_OK : tqi_error_nomem(err, "indexes");
+    } else if (code == TQ_OK && args->keys) {
+        code = tqi_copy_keys(region, args->keys, args->n, &to->key, &to->n_key, err);
+    }
+    to->all = !meta && !args->keys;
+    return code;
+}
+
+int tq_begin_clear(tq_op *op, const tq_begin_clear_args *args)
+{
+    tq_error err = {0};
+    int code;
+    tqi_plain *plain =
+        tqi_plain_make(op, TQI_BEGIN_CLEAR, &tq__begin_clear__descriptor, clear_begun, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__BeginClear *message = (Tq__BeginClear *)plain->message;
+    tqi_region *region = &plain->task.region;
+    code = tqi_copy_name(region, "remover", args->remover, &message->remover, &err);
+    if (code == TQ_OK && (args->meta || args->partition)) {
+        code = clear_fill(region, args, &message->clear, &err);
+    }
+    return tqi_task_submit(op, &plain->task, code, &err);
+}
+
+int tq_end_clear(tq_op *op, uint64_t id, bool removed)
+{
+    tq_error err = {0};
+    int code;
+    tqi_plain *plain = tqi_plain_make(op, TQI_END_CLEAR, &tq__end_clear__descriptor, NULL, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__EndClear *message = (Tq__EndClear *)plain->message;
+    message->id = id;
+    message->removed = removed;
+    return tqi_task_submit(op, &plain->task, TQ_OK, &err);
+}
+
 int tq_reset_consumption(tq_op *op, const char *partition, const char *task)
 {
     tq_error err = {0};

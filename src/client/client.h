@@ -191,6 +191,8 @@ struct tq_op {
     size_t n_events;
     uint64_t next_event;
     const tq_checkpoint *checkpoint;
+    tq_clearing *clearings;
+    size_t n_clearings;
     _Atomic uint64_t moved; /* bytes; any thread */
     _Atomic uint64_t to_move;
 };
@@ -273,6 +275,9 @@ typedef struct tqi_plain {
     bool quiet_timeout;    /* a deadline is no error: decode is called with NULL */
     bool claim;            /* an answer that nobody wants any more is released */
 } tqi_plain;
+
+/* clear.c: clears that have begun, as the op's result. */
+int tqi_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, tq_error *err);
 
 /* Makes one with an empty message; NULL with *code set, which is then what the call returns. */
 tqi_plain *tqi_plain_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,

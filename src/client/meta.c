@@ -264,6 +264,11 @@ const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f)
     return f < meta->n_fields ? &meta->fields[f].pub : NULL;
 }
 
+const tq_slice *tq_meta_notes(const tq_meta *meta, size_t f)
+{
+    return f < meta->n_fields ? meta->fields[f].opaque : NULL;
+}
+
 size_t tq_meta_tags(const tq_meta *meta)
 {
     return meta->n_tags;

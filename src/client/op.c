@@ -62,7 +62,12 @@ static void op_clear(tq_op *op)
 {
     tq_meta_rele(op->meta);
     tq_data_rele(op->data);
+    for (size_t i = 0; i < op->n_clearings; i++) {
+        tq_meta_rele((tq_meta *)(uintptr_t)op->clearings[i].meta);
+    }
     tqi_region_fini(&op->results);
+    op->clearings = NULL;
+    op->n_clearings = 0;
     op->meta = NULL;
     op->data = NULL;
     op->count = 0;
@@ -225,6 +230,14 @@ uint64_t tq_op_count(const tq_op *op)
 const tq_progress *tq_op_progress(const tq_op *op)
 {
     return op->progress;
+}
+
+const tq_clearing *tq_op_clearings(const tq_op *op, size_t *n)
+{
+    if (n) {
+        *n = op->n_clearings;
+    }
+    return op->clearings;
 }
 
 const char *const *tq_op_names(const tq_op *op, size_t *n)

@@ -78,7 +78,9 @@ static void put_published(tqi_task *task, tqi_answer *answer)
         put_end(put, answer->error, unanswered);
         return;
     }
-    if (put_result(put, ((const Tq__PublishReply *)answer->reply)->batch, &err) != TQ_OK) {
+    const Tq__PublishReply *reply = (const Tq__PublishReply *)answer->reply;
+    if (put_result(put, reply->batch, &err) != TQ_OK ||
+        tqi_clearings_decode(task->op, &reply->replaced, reply->replaced ? 1 : 0, &err) != TQ_OK) {
         put_end(put, &err, false);
         return;
     }

@@ -396,6 +396,13 @@ int tqi_put_prepare(tqi_put *put, const tq_put_args *args, bool notify,
     if (code != TQ_OK) {
         return code;
     }
+    if (notify && args->remover) {
+        code =
+            tqi_copy_name(&put->task.region, "remover", args->remover, &put->publish.remover, err);
+        if (code != TQ_OK) {
+            return code;
+        }
+    }
     put->stores = args->n_columns > 0 && !notify;
     put->job.columns = put->columns;
     put->job.n_columns = (uint32_t)args->n_columns;

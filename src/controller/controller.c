@@ -146,6 +146,7 @@ static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
     if (session) {
         tqi_ctl_snapshots_leave(ctl, session);
         tqi_ctl_restores_leave(ctl, session);
+        tqi_ctl_clearings_leave(ctl, session);
         tqi_ctl_owners_leave(ctl, session);
         tqi_meta_session_end(ctl->meta, session->number, dead);
     }
@@ -169,6 +170,7 @@ static void ctl_free(tqi_controller *ctl)
 {
     tqi_ctl_snapshots_free(ctl);
     tqi_ctl_restores_free(ctl);
+    tqi_ctl_clearings_free(ctl);
     tqi_ctl_owners_free(ctl);
     tqi_ctl_events_fini(&ctl->events);
     if (ctl->meta) {

@@ -143,6 +143,8 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_request *request, const Tq__Publ
                        tq_error *err)
 {
     write_answer answer;
+    tqi_ctl_clearing *replaced = NULL;
+    Tq__Clearing clearing;
     if (!msg->batch) {
         return tqi_error_set(err, TQ_EINVAL, "publish without a batch");
     }
@@ -153,12 +155,18 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_request *request, const Tq__Publ
     }
     write_answer_init(&answer, ctl, "publish");
     answer.message = &answer.publish.base;
-    rc = publish_apply(ctl, request, msg, &answer, err);
+    rc = msg->remover[0] ? tqi_ctl_clearing_replaced(ctl, msg, &replaced, &clearing, err) : TQ_OK;
+    answer.publish.replaced = replaced ? &clearing : NULL;
+    rc = rc ? rc : publish_apply(ctl, request, msg, &answer, err);
     if (rc) {
+        tqi_ctl_clearing_drop(replaced);
         publish_abandon(ctl, request, msg->batch);
     } else {
         write_event(ctl, request, "put", msg->batch->partition, NULL, answer.result.batch.n,
                     publish_bytes(msg->batch));
+        if (replaced) {
+            clearing.id = tqi_ctl_clearing_begun(ctl, request, replaced);
+        }
         tqi_ctl_reply(request, answer.message);
     }
     write_answer_fini(&answer);
@@ -245,19 +253,25 @@ static int clear_apply(tqi_controller *ctl, const Tq__Clear *msg, uint32_t *clea
     return rc;
 }
 
+int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err)
+{
+    int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+    rc = rc ? rc : tqi_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
+    if (rc == TQ_OK && (msg->all ? 1 : 0) + (msg->n_key ? 1 : 0) + (msg->n_index ? 1 : 0) > 1) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "clear of partition '%s': name all, keys or indexes, one of them",
+                             msg->partition);
+    }
+    return rc;
+}
+
 int tqi_ctl_on_clear(tqi_controller *ctl, tqi_request *request, const Tq__Clear *msg, tq_error *err)
 {
     Tq__ClearReply reply = TQ__CLEAR_REPLY__INIT;
     uint32_t cleared = 0;
-    int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
-    rc = rc ? rc : tqi_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
+    int rc = tqi_ctl_check_clear(msg, err);
     if (rc) {
         return rc;
-    }
-    if ((msg->all ? 1 : 0) + (msg->n_key ? 1 : 0) + (msg->n_index ? 1 : 0) > 1) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "clear of partition '%s': name all, keys or indexes, one of them",
-                             msg->partition);
     }
     /* Metadata of another epoch names nothing that is here. */
     if (msg->epoch == 0 || msg->epoch == tqi_meta_epoch(ctl->meta)) {

@@ -96,6 +96,22 @@ void tqi_ctl_snapshots_free(tqi_controller *ctl);
 void tqi_ctl_restores_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_restores_free(tqi_controller *ctl);
 
+/* clearing.c: likewise, but what it leaves behind is for others. */
+typedef struct tqi_ctl_clearing tqi_ctl_clearing;
+void tqi_ctl_clearings_leave(tqi_controller *ctl, const tqi_ctl_session *session);
+void tqi_ctl_clearings_free(tqi_controller *ctl);
+/* What the cells of a publish with a remover are before it, to be removed after, and how the reply says so; *out NULL:
+ * nothing. */
+int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_ctl_clearing **out,
+                              Tq__Clearing *message, tq_error *err);
+/* The publish was refused.  NULL is allowed. */
+void tqi_ctl_clearing_drop(tqi_ctl_clearing *clearing);
+/* It was done: the session has begun a clear, of this number. */
+uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_request *request,
+                                tqi_ctl_clearing *clearing);
+/* handlers_write.c: whether what a clear names makes sense. */
+int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err);
+
 /* A session that serves an owner. */
 typedef struct tqi_ctl_server {
     tqi_ctl_session *session;
@@ -212,7 +228,9 @@ struct tqi_controller {
     tqi_ctl_events events;
     tqi_ctl_snapshot *snapshots; /* open ones */
     tqi_ctl_restore *restores;   /* in the making */
-    uint64_t last_snapshot;      /* number of a snapshot or restore */
+    tqi_ctl_clearing *clearings; /* that have begun */
+    uint64_t last_clearing;
+    uint64_t last_snapshot; /* number of a snapshot or restore */
     tqi_buf endpoint;
     void (*closed)(void *arg);
     void *closed_arg;

@@ -44,11 +44,11 @@ typedef struct tqi_dead_node tqi_dead_node;
 
 /* One sample, found by its global index.  While it is free, `row` is the place of the next free one. */
 struct tqi_sample {
-    tqi_partition *partition; /* NULL: free */
+    tqi_partition *partition; /* NULL: free, or held by a clear that has not ended */
     tqi_extras *extras;       /* NULL: no key, group, tags */
-    uint64_t ordinal;
-    uint32_t incarnation; /* of the next user while it is free */
-    uint32_t row;         /* in the partition */
+    uint64_t ordinal;         /* without a partition: 1 while its index is held, else 0 */
+    uint32_t incarnation;     /* of the next user while it is free */
+    uint32_t row;             /* in the partition */
 };
 
 #define TQI_M_PAGE_BITS 12
@@ -87,6 +87,13 @@ struct tqi_extras {
     uint32_t fresh; /* place among the new samples of the plan that made it */
     size_t key_size;
     char key[]; /* "": none */
+};
+
+/* A clear that has begun: indexes that nobody gets before it ends. */
+struct tqi_clearing {
+    tqi_clearing *prev, *next;
+    uint32_t n;
+    uint32_t indexes[];
 };
 
 /* ---------------------------------------------------------------------------------------- partitions */
@@ -336,6 +343,8 @@ struct tqi_meta {
     uint32_t places; /* used so far */
     uint32_t free_head, free_tail, n_free;
     uint64_t n_samples;
+    tqi_clearing *clearings; /* in order of beginning */
+    tqi_clearing *clearing;  /* the one that is being begun: takes the indexes that are freed */
 
     /* partitions */
     tqi_partition *partitions; /* hash, also of those that do not exist */
@@ -405,9 +414,19 @@ int tqi_m_samples_plan(tqi_meta *meta, uint32_t n, uint32_t *indexes, tq_error *
 int tqi_m_samples_reserve(tqi_meta *meta, uint64_t end, tq_error *err);
 /* Takes the next of the planned ones.  Cannot fail after a plan. */
 tqi_sample *tqi_m_sample_take(tqi_meta *meta, uint32_t *index);
-/* Clears one sample: cells, extras, consumption, readiness, row; frees its index.  Cannot fail. */
+/* Whether the next new sample may get the index. */
+static inline bool tqi_m_index_free(const tqi_sample *sample)
+{
+    return sample->partition == NULL && sample->ordinal == 0;
+}
+/* Puts a place at the end of the queue of free ones.  Cannot fail. */
+void tqi_m_place_free(tqi_meta *meta, uint32_t place);
+/* Clears one sample: cells, extras, consumption, readiness, row; frees its index (or the clear that is being begun gets
+ * it).  Cannot fail. */
 void tqi_m_sample_clear(tqi_partition *partition, uint32_t index);
 void tqi_m_samples_fini(tqi_meta *meta);
+/* clearing.c */
+void tqi_m_clearings_fini(tqi_meta *meta);
 
 /* Extras with a key ("" or NULL: none), not linked anywhere. */
 tqi_extras *tqi_m_extras_alloc(const char *key);

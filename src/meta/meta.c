@@ -48,6 +48,7 @@ void tqi_meta_free(tqi_meta *meta)
         free(session->ranges);
         free(session);
     }
+    tqi_m_clearings_fini(meta);
     tqi_m_samples_fini(meta);
     tqi_m_shapes_fini(meta);
     tqi_m_blocks_fini(meta);
@@ -74,6 +75,7 @@ tqi_view *tqi_meta_next_touched(tqi_meta *meta)
 void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out)
 {
     const tqi_partition *partition;
+    const tqi_clearing *clearing;
 
     *out = (tqi_meta_counts){
         .samples = meta->n_samples,
@@ -83,6 +85,9 @@ void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out)
         .shapes = HASH_COUNT(meta->shapes),
         .dead = meta->n_dead,
     };
+    DL_FOREACH (meta->clearings, clearing) {
+        out->held += clearing->n;
+    }
     for (partition = meta->partitions; partition != NULL; partition = partition->hh.next) {
         out->partitions += partition->exists;
         out->keys += HASH_COUNT(partition->keys);

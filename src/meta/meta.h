@@ -24,6 +24,7 @@ typedef struct tqi_partition tqi_partition;
 typedef struct tqi_view tqi_view;
 typedef struct tqi_owner tqi_owner;
 typedef struct tqi_hold tqi_hold;
+typedef struct tqi_clearing tqi_clearing;
 
 /* Counters of a new table; 0 picks the usual start.  Tests start them near their wrap. */
 typedef struct tqi_meta_options {
@@ -159,6 +160,20 @@ int tqi_meta_clear_keys(tqi_meta *meta, const char *partition, const char *const
 int tqi_meta_clear_partition(tqi_meta *meta, const char *partition, uint32_t *cleared,
                              tq_error *err);
 
+/* What to clear in two halves: samples by index, as tqi_meta_clear_indexes, or the whole partition. */
+typedef struct tqi_clear {
+    const char *partition;
+    const uint32_t *indexes;
+    const uint32_t *incarnations; /* NULL: any */
+    size_t n;
+    bool all;
+} tqi_clear;
+/* Clears, but holds the indexes: no new sample gets them before the clear ends.  The handle lives until then. */
+int tqi_clearing_begin(tqi_meta *meta, const tqi_clear *clear, tqi_clearing **out, tq_error *err);
+/* The indexes go to the free list, in the order in which the samples were cleared. */
+void tqi_clearing_end(tqi_meta *meta, tqi_clearing *clearing);
+uint32_t tqi_clearing_samples(const tqi_clearing *clearing); /* that it cleared */
+
 /* Frees the consumption of a task (NULL or "": of all) on a partition.  Unknown ones are no error. */
 int tqi_meta_reset_consumption(tqi_meta *meta, const char *partition, const char *task,
                                tq_error *err);
@@ -230,6 +245,7 @@ typedef struct tqi_resolve {
     bool
         lenient; /* leave out unknown keys and fields; else TQ_EKEY, TQ_EFIELD; cleared samples: TQ_ECLEARED */
     bool tags;
+    bool skip_cleared; /* leave out indexes whose samples are not there */
 } tqi_resolve;
 /* Unknown partition: TQ_EPARTITION (lenient: n = 0). */
 int tqi_meta_resolve(tqi_meta *meta, const tqi_resolve *resolve, tqi_result *result, tq_error *err);
@@ -336,9 +352,10 @@ tqi_owner *tqi_meta_next_dead(tqi_meta *meta);
 int tqi_meta_move(tqi_meta *meta, uint64_t session, uint64_t from, const tqi_batch_block *to,
                   int64_t shift, tq_error *err);
 
-/* Sizes of the tables, for metrics and tests of leaks: samples, cells, blocks, ranges, keys, views, claims, shapes. */
+/* Sizes of the tables, for metrics and tests of leaks. */
 typedef struct tqi_meta_counts {
     uint64_t partitions, samples, live_cells, blocks, ranges, keys, views, claims, shapes, dead;
+    uint64_t held; /* indexes of clears that have not ended */
 } tqi_meta_counts;
 void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out);
 /* Indexes that were freed and not used again yet. */

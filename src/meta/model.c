@@ -10,6 +10,7 @@ void model_init(model *m, const tqi_meta_options *options)
     memset(m, 0, sizeof(*m));
     m->options = *options;
     m->options.first_incarnation = options->first_incarnation != 0 ? options->first_incarnation : 1;
+    m->holding = -1;
     for (uint32_t i = 0; i < M_PLACES; i++) {
         m->samples[i].partition = -1;
         m->samples[i].incarnation = m->options.first_incarnation;
@@ -73,8 +74,20 @@ void model_clear(model *m, uint32_t place)
     memset(sample, 0, sizeof(*sample));
     sample->partition = -1;
     sample->incarnation = incarnation != 0 ? incarnation : 1;
-    m->free_queue[m->n_free++] = place;
+    if (m->holding >= 0) {
+        m->held[m->holding][m->n_held[m->holding]++] = place;
+    } else {
+        m->free_queue[m->n_free++] = place;
+    }
     model_settle(m);
+}
+
+void model_release_held(model *m, int clear)
+{
+    for (uint32_t i = 0; i < m->n_held[clear]; i++) {
+        m->free_queue[m->n_free++] = m->held[clear][i];
+    }
+    m->n_held[clear] = 0;
 }
 
 void model_reset(model *m, int partition, int task)

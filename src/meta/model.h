@@ -18,6 +18,7 @@
 #define M_BLOCKS     1024
 #define M_CLAIMS     24
 #define M_ROWS       8
+#define M_CLEARS     3
 
 typedef enum model_cell_state {
     CELL_NONE,
@@ -99,6 +100,9 @@ typedef struct model {
     uint32_t n_places; /* ever used */
     uint32_t free_queue[M_PLACES];
     uint32_t n_free;
+    uint32_t held[M_CLEARS][M_PLACES]; /* of clears that have begun */
+    uint32_t n_held[M_CLEARS];
+    int holding; /* clears hold for this one; -1: none */
     model_partition partitions[M_PARTITIONS];
     uint64_t field_order;
     model_block blocks[M_BLOCKS];
@@ -116,6 +120,8 @@ uint32_t model_room(const model *m); /* samples that can still join */
 void model_clear(model *m, uint32_t place);
 void model_clear_partition(model *m, int partition);
 void model_reset(model *m, int partition, int task);
+/* The indexes that a clear holds are free. */
+void model_release_held(model *m, int clear);
 /* A partition (-1: all) was put back as it was. */
 void model_restore(model *m, int partition);
 int model_find_key(const model *m, int partition, int key); /* place, -1: none */

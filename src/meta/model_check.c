@@ -45,7 +45,7 @@ void check_views(run *r)
 void check_counts(const run *r)
 {
     tqi_meta_counts counts;
-    uint64_t samples = 0, cells = 0, keys = 0, blocks = 0, claims = 0, partitions = 0;
+    uint64_t samples = 0, cells = 0, keys = 0, blocks = 0, claims = 0, partitions = 0, held = 0;
 
     for (uint32_t i = 0; i < M_PLACES; i++) {
         samples += r->m.samples[i].partition >= 0;
@@ -69,7 +69,11 @@ void check_counts(const run *r)
     assert_int_equal(counts.keys, keys);
     assert_int_equal(counts.blocks, blocks);
     assert_int_equal(counts.claims, claims);
+    for (int c = 0; c < M_CLEARS; c++) {
+        held += r->m.n_held[c];
+    }
     assert_int_equal(counts.partitions, partitions);
+    assert_int_equal(counts.held, held);
 }
 
 /* One cell of a resolved batch against the model; `offset` is where the run goes on. */

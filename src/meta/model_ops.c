@@ -56,6 +56,43 @@ static void op_clear(run *r)
     assert_int_equal(cleared, want);
 }
 
+/* Begins a clear in two halves, or ends one. */
+static void op_clearing(run *r)
+{
+    int clear = (int)rnd(r, M_CLEARS);
+    int partition = (int)rnd(r, M_PARTITIONS);
+    uint32_t indexes[6], incarnations[6];
+    tqi_clear ask = {.partition = model_partitions[partition],
+                     .indexes = indexes,
+                     .incarnations = incarnations,
+                     .n = 6,
+                     .all = rnd(r, 8) == 0};
+
+    if (r->clearings[clear] != NULL) {
+        tqi_clearing_end(r->meta, r->clearings[clear]);
+        r->clearings[clear] = NULL;
+        model_release_held(&r->m, clear);
+        return;
+    }
+    r->m.holding = clear;
+    for (int i = 0; i < 6; i++) {
+        uint32_t place = rnd(r, M_PLACES);
+        const model_sample *sample = &r->m.samples[place];
+        indexes[i] = model_index(&r->m, place);
+        incarnations[i] = rnd(r, 4) ? sample->incarnation : rnd(r, 3);
+        if (!ask.all && sample->partition == partition &&
+            (incarnations[i] == 0 || incarnations[i] == sample->incarnation)) {
+            model_clear(&r->m, place);
+        }
+    }
+    if (ask.all) {
+        model_clear_partition(&r->m, partition);
+    }
+    r->m.holding = -1;
+    assert_int_equal(tqi_clearing_begin(r->meta, &ask, &r->clearings[clear], &r->err), TQ_OK);
+    assert_int_equal(tqi_clearing_samples(r->clearings[clear]), r->m.n_held[clear]);
+}
+
 static void op_view(run *r)
 {
     held_view *held = &r->views[rnd(r, MODEL_VIEWS)];
@@ -389,6 +426,8 @@ void op_other(run *r, uint32_t which)
 {
     if (rnd(r, 64) == 0) {
         op_restore(r);
+    } else if (which < 6) {
+        op_clearing(r);
     } else if (which < 18) {
         op_clear(r);
     } else if (which < 24) {

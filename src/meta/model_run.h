@@ -31,7 +31,8 @@ typedef struct run {
     tqi_meta *meta;
     tqi_owner *owners[M_OWNERS];
     held_view views[MODEL_VIEWS];
-    uint64_t state; /* of the random numbers */
+    tqi_clearing *clearings[M_CLEARS]; /* NULL: has not begun */
+    uint64_t state;                    /* of the random numbers */
     tq_error err;
 } run;
 

@@ -66,6 +66,11 @@ static void end_run(run *r)
     for (int v = 0; v < MODEL_VIEWS; v++) {
         tqi_view_rele(r->views[v].view);
     }
+    for (int c = 0; c < M_CLEARS; c++) {
+        if (r->clearings[c] != NULL) {
+            tqi_clearing_end(r->meta, r->clearings[c]);
+        }
+    }
     for (int p = 0; p < M_PARTITIONS; p++) {
         assert_int_equal(tqi_meta_clear_partition(r->meta, model_partitions[p], &cleared, &r->err),
                          TQ_OK);

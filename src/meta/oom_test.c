@@ -366,6 +366,18 @@ static int call_hold(scene *s)
     return rc;
 }
 
+static int call_clearing(scene *s)
+{
+    const tqi_clear clear = {.partition = "p", .indexes = s->indexes, .n = 3};
+    tqi_clearing *clearing;
+    int rc = tqi_clearing_begin(s->t.meta, &clear, &clearing, &s->t.err);
+
+    if (rc == TQ_OK) {
+        tqi_clearing_end(s->t.meta, clearing);
+    }
+    return rc;
+}
+
 static void each_failure_leaves_the_table_as_it_was(void **state)
 {
     static int (*const calls[])(scene *) = {
@@ -389,6 +401,7 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
         call_owner_again,
         call_restore,
         call_hold,
+        call_clearing,
     };
 
     uint32_t failures = 0;

@@ -30,6 +30,9 @@ static int query_rows(const tqi_partition *partition, const tqi_resolve *ask, tq
             uint32_t incarnation = ask->incarnations != NULL ? ask->incarnations[i] : 0;
             index = ask->indexes[i];
             sample = tqi_m_member(partition, index, incarnation);
+            if (sample == NULL && ask->skip_cleared) {
+                continue;
+            }
             if (sample == NULL) {
                 return tqi_error_set(err, TQ_ECLEARED, "sample %u was cleared from partition '%s'",
                                      index, partition->name);

@@ -94,8 +94,8 @@ static int restore_may_keep(tqi_restoring *run, uint64_t total, bool *keep, tq_e
             const tqi_sample *sample = tqi_m_sample(meta, part->saved[i]);
             uint32_t place = part->saved[i] - meta->first_index;
             *keep = *keep && place < most &&
-                    (sample == NULL || sample->partition == NULL ||
-                     restore_replaces(run, sample->partition));
+                    (sample == NULL || tqi_m_index_free(sample) ||
+                     (sample->partition != NULL && restore_replaces(run, sample->partition)));
             run->end = place >= run->end ? (uint64_t)place + 1 : run->end;
             if (!roaring_bitmap_add_checked(all, part->saved[i])) {
                 rc =

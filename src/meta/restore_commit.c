@@ -31,17 +31,6 @@ static void commit_replace(const tqi_restoring *run, const tqi_restore_part *par
 
 /* ---------------------------------------------------------------------------------------- samples */
 
-static void commit_free_place(tqi_meta *meta, uint32_t place)
-{
-    if (meta->n_free == 0) {
-        meta->free_head = place;
-    } else {
-        tqi_m_place(meta, meta->free_tail)->row = place;
-    }
-    meta->free_tail = place;
-    meta->n_free++;
-}
-
 /* Takes the places of the new samples out of the queue of free ones, whose order stays; places between those that were
  * ever used and the new ones join it. */
 static void commit_places(const tqi_restoring *run)
@@ -62,14 +51,14 @@ static void commit_places(const tqi_restoring *run)
     while (n-- > 0) {
         uint32_t next = tqi_m_place(meta, place)->row;
         if (tqi_m_place(meta, place)->partition == NULL) {
-            commit_free_place(meta, place);
+            tqi_m_place_free(meta, place);
         }
         place = next;
     }
     for (place = used; place < meta->places; place++) {
         if (tqi_m_place(meta, place)->partition == NULL &&
             meta->first_index + place != TQ_NO_INDEX) {
-            commit_free_place(meta, place);
+            tqi_m_place_free(meta, place);
         }
     }
 }

@@ -82,10 +82,22 @@ tqi_sample *tqi_m_sample_take(tqi_meta *meta, uint32_t *index)
     return sample;
 }
 
+void tqi_m_place_free(tqi_meta *meta, uint32_t place)
+{
+    if (meta->n_free == 0) {
+        meta->free_head = place;
+    } else {
+        tqi_m_place(meta, meta->free_tail)->row = place;
+    }
+    meta->free_tail = place;
+    meta->n_free++;
+}
+
 static void sample_free(tqi_meta *meta, uint32_t index)
 {
     uint32_t place = index - meta->first_index;
     tqi_sample *sample = tqi_m_place(meta, place);
+    tqi_clearing *clearing = meta->clearing;
 
     sample->partition = NULL;
     sample->extras = NULL;
@@ -95,14 +107,13 @@ static void sample_free(tqi_meta *meta, uint32_t index)
     if (sample->incarnation == 0) {
         sample->incarnation = 1;
     }
-    if (meta->n_free == 0) {
-        meta->free_head = place;
-    } else {
-        tqi_m_place(meta, meta->free_tail)->row = place;
-    }
-    meta->free_tail = place;
-    meta->n_free++;
     meta->n_samples--;
+    if (clearing != NULL) {
+        sample->ordinal = 1;
+        clearing->indexes[clearing->n++] = index;
+    } else {
+        tqi_m_place_free(meta, place);
+    }
 }
 
 void tqi_m_sample_clear(tqi_partition *partition, uint32_t index)

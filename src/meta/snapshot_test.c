@@ -191,6 +191,34 @@ static void a_partial_restore_leaves_the_rest(void **state)
     table_close(&from);
 }
 
+/* A clear that has begun lasts through a restore, which gives nobody the indexes that it holds. */
+static void indexes_of_a_clear_stay_held(void **state)
+{
+    const tqi_clear clear = {.partition = "p", .all = true};
+    table t;
+    kit_snapshot snap;
+    tqi_restored out;
+    tqi_clearing *clearing;
+    tqi_meta_counts counts;
+
+    (void)state;
+    table_open(&t);
+    scene_fill(&t);
+    kit_take(&t, NULL, &snap);
+    assert_int_equal(tqi_clearing_begin(t.meta, &clear, &clearing, &t.err), TQ_OK);
+    assert_int_equal(kit_restore(&t, &snap, false, true, &out), TQ_OK);
+    assert_true(out.renumbered);
+    tqi_meta_count(t.meta, &counts);
+    assert_int_equal(counts.held, tqi_clearing_samples(clearing));
+    tqi_clearing_end(t.meta, clearing);
+    assert_int_equal(kit_restore(&t, &snap, false, true, &out), TQ_OK);
+    assert_false(out.renumbered);
+    tqi_meta_count(t.meta, &counts);
+    assert_int_equal(counts.held, 0);
+    kit_free(&snap);
+    table_close(&t);
+}
+
 static void held_views_go_over_and_are_touched(void **state)
 {
     table from, to;
@@ -410,6 +438,7 @@ int main(void)
         cmocka_unit_test(metadata_from_before_is_refused),
         cmocka_unit_test(blocks_that_live_are_linked_again_and_others_are_lost),
         cmocka_unit_test(a_partial_restore_leaves_the_rest),
+        cmocka_unit_test(indexes_of_a_clear_stay_held),
         cmocka_unit_test(held_views_go_over_and_are_touched),
         cmocka_unit_test(a_hold_keeps_dead_blocks_back),
         cmocka_unit_test(snapshots_that_lie_are_refused),

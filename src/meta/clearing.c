@@ -1,0 +1,59 @@
+/*
+ * clearing.c - clears in two halves, for storage whose data is found by index: the samples are gone when one begins, and
+ * nobody gets their indexes before it ends, which is when the data is gone too.
+ */
+#include "meta/internal.h"
+
+int tqi_clearing_begin(tqi_meta *meta, const tqi_clear *clear, tqi_clearing **out, tq_error *err)
+{
+    const tqi_partition *partition = tqi_meta_find_partition(meta, clear->partition);
+    size_t n = clear->all ? (partition != NULL ? partition->samples : 0) : clear->n;
+    tqi_clearing *clearing = calloc(1, sizeof(*clearing) + n * sizeof(clearing->indexes[0]));
+    uint32_t cleared;
+    int rc;
+
+    if (clearing == NULL) {
+        return tqi_error_nomem(err, "clear");
+    }
+    meta->clearing = clearing;
+    if (clear->all) {
+        rc = tqi_meta_clear_partition(meta, clear->partition, &cleared, err);
+    } else {
+        rc = tqi_meta_clear_indexes(meta, clear->partition, clear->indexes, clear->incarnations, n,
+                                    &cleared, err);
+    }
+    meta->clearing = NULL;
+    if (rc != TQ_OK) {
+        free(clearing);
+        return rc;
+    }
+    DL_APPEND(meta->clearings, clearing);
+    *out = clearing;
+    return TQ_OK;
+}
+
+void tqi_clearing_end(tqi_meta *meta, tqi_clearing *clearing)
+{
+    for (uint32_t i = 0; i < clearing->n; i++) {
+        uint32_t place = clearing->indexes[i] - meta->first_index;
+        tqi_m_place(meta, place)->ordinal = 0;
+        tqi_m_place_free(meta, place);
+    }
+    DL_DELETE(meta->clearings, clearing);
+    free(clearing);
+}
+
+uint32_t tqi_clearing_samples(const tqi_clearing *clearing)
+{
+    return clearing->n;
+}
+
+void tqi_m_clearings_fini(tqi_meta *meta)
+{
+    tqi_clearing *clearing;
+
+    while ((clearing = meta->clearings) != NULL) {
+        DL_DELETE(meta->clearings, clearing);
+        free(clearing);
+    }
+}
