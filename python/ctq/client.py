@@ -25,7 +25,7 @@ from ._arguments import (
     sampling_json,
     seconds,
 )
-from ._calls import Steps, twins
+from ._calls import Steps, run, twins
 from ._columns import encode_tags, tags_of
 from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
 from .checkpoint import Checkpoints
@@ -117,7 +117,8 @@ class TransferQueueClient(Checkpoints):
             core.close()
             raise
         if manager is not None:
-            self._python = ManagedStorage(core, manager)
+            self._python = ManagedStorage(core, manager, name)
+            _recover(self._python)
             return core
         core.close()
         return self._open(None)
@@ -161,7 +162,7 @@ class TransferQueueClient(Checkpoints):
         if StorageManagerFactory.knows(manager_type):
             manager = StorageManagerFactory.create(manager_type, self._info, config or {})
             core = self._open("")
-            python: ManagedStorage | None = ManagedStorage(core, manager)
+            python: ManagedStorage | None = ManagedStorage(core, manager, manager_type)
         else:
             name = C_MANAGERS.get(manager_type, manager_type)
             core = self._open(name, json.dumps(dict(config)) if config else None)
@@ -449,28 +450,19 @@ class TransferQueueClient(Checkpoints):
         if metadata.size == 0:
             logger.debug("clear_samples: the metadata has no samples")
         elif self._python is not None:
-            yield from self._python.clear(metadata)
+            for piece in metadata._pieces:
+                _warn_missing(piece, (yield from self._python.clear(meta=piece)))
         else:
             started = [(piece, self._core.clear_meta(piece)) for piece in metadata._pieces]
             for piece, op in started:
-                cleared: int = yield op
-                if cleared < len(piece):
-                    logger.warning(
-                        "clear_samples: %d of %d samples are not in partition %r (cleared before, or never there)",
-                        len(piece) - cleared,
-                        len(piece),
-                        piece.partition,
-                    )
+                _warn_missing(piece, (yield op))
 
     def _clear_partition(self, partition_id: str) -> Steps[None]:
         """Remove a partition with everything in it; an unknown one is none to remove."""
         if self._python is not None:
-            try:
-                meta: Meta = yield self._core.resolve(partition_id, lenient=True)
-            except UnknownPartitionError:
-                return
-            yield from self._clear_samples(BatchMeta._wrap([meta]))
-        yield self._core.clear_partition(partition_id)
+            yield from self._python.clear(partition_id)
+        else:
+            yield self._core.clear_partition(partition_id)
 
     # --- status -----------------------------------------------------------------------------------
 
@@ -658,9 +650,7 @@ class TransferQueueClient(Checkpoints):
         wanted = check_keys(keys)
         try:
             if self._python is not None:
-                found = yield from self._lookup(wanted, partition_id)
-                if found is not None:
-                    yield from self._python.clear(found)
+                yield from self._python.clear(partition_id, keys=wanted)
             else:
                 yield self._core.clear_keys(partition_id, wanted)
         except UnknownPartitionError:
@@ -688,6 +678,24 @@ class TransferQueueClient(Checkpoints):
 
 
 AsyncTransferQueueClient = TransferQueueClient
+
+
+def _recover(python: ManagedStorage) -> None:
+    """Remove what clients of the same storage began to clear, and left behind."""
+    try:
+        run(python.recover())
+    except TransferQueueError as error:
+        logger.warning("removing what others have cleared: %s", error)
+
+
+def _warn_missing(piece: Meta, cleared: int) -> None:
+    if cleared < len(piece):
+        logger.warning(
+            "clear_samples: %d of %d samples are not in partition %r (cleared before, or never there)",
+            len(piece) - cleared,
+            len(piece),
+            piece.partition,
+        )
 
 
 def _outcome(op: Op) -> Meta | None:

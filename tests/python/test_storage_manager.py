@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import multiprocessing
+import os
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -155,6 +159,152 @@ def test_a_failing_manager_publishes_nothing(managed: Any, monkeypatch: pytest.M
         managed.put({"x": np.ones(2)}, partition_id="q")
     assert managed.check_production_status(["x"], "q") is False
     managed.clear_partition("q")
+
+
+def rows_of(partition: str) -> set[int]:
+    """Indexes that the shelf has something of."""
+    return {index for name, index, _ in shelf if name == partition}
+
+
+def test_a_clear_in_the_middle(managed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While data is being removed its samples are cleared for everybody, and nobody gets their indexes."""
+    meta = managed.put({"x": torch.arange(3.0)}, partition_id="mid")
+    ctq.kv_batch_put(["k"], "mid", {"x": torch.ones(1)})
+    seen: list[str] = []
+    remove = ShelfManager.clear_data
+
+    async def slowly(self: Any, metadata: ctq.BatchMeta) -> None:
+        if set(metadata.global_indexes) != set(meta.global_indexes):
+            await remove(self, metadata)
+            return
+        assert metadata._custom_backend_meta == [{"x": {"kept as": "Tensor"}}] * 3
+        assert rows_of("mid") > set(meta.global_indexes)
+        with pytest.raises(errors.ClearedError):
+            await managed.async_get_data(meta)
+        with pytest.raises(errors.ClearedError):
+            await managed.async_put({"y": torch.ones(3)}, metadata=meta)
+        other = await managed.async_put({"x": torch.ones(4)}, partition_id="mid")
+        assert set(other.global_indexes).isdisjoint(meta.global_indexes)
+        await remove(self, metadata)
+        seen.append("removed")
+
+    monkeypatch.setattr(ShelfManager, "clear_data", slowly)
+    asyncio.run(managed.async_clear_samples(meta))
+    assert seen == ["removed"]
+    again = managed.put({"x": torch.ones(200)}, partition_id="mid")
+    assert set(again.global_indexes) > set(meta.global_indexes)
+    asyncio.run(managed.async_kv_clear("k", "mid"))
+    asyncio.run(managed.async_clear_partition("mid"))
+    assert rows_of("mid") == set()
+    assert "mid" not in managed.get_partition_list()
+
+
+def test_a_read_that_a_clear_overtakes(managed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read is not given out when its samples were cleared meanwhile."""
+    meta = managed.put({"x": torch.arange(3.0)}, partition_id="over")
+    read = ShelfManager.get_data
+
+    async def overtaken(self: Any, metadata: ctq.BatchMeta) -> Any:
+        data = await read(self, metadata)
+        await managed.async_clear_samples(metadata.select_samples([1]))
+        return data
+
+    monkeypatch.setattr(ShelfManager, "get_data", overtaken)
+    with pytest.raises(errors.ClearedError, match=str(meta.global_indexes[1])):
+        asyncio.run(managed.async_get_data(meta))
+    managed.clear_partition("over")
+
+
+def test_data_that_cannot_be_removed(
+    managed: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clear fails, its samples are gone, and the next clear removes the data again."""
+    meta = managed.put({"x": torch.arange(2.0)}, partition_id="stuck")
+    kept = managed.put({"x": torch.arange(1.0)}, partition_id="stuck")
+    calls: list[list[int]] = []
+    remove = ShelfManager.clear_data
+
+    async def fail(self: Any, metadata: ctq.BatchMeta) -> None:
+        calls.append(metadata.global_indexes)
+        if len(calls) < 3:
+            raise OSError("the shelf is locked")
+        await remove(self, metadata)
+
+    monkeypatch.setattr(ShelfManager, "clear_data", fail)
+    with pytest.raises(OSError, match="locked"):
+        managed.clear_samples(meta)
+    assert rows_of("stuck") == {*meta.global_indexes, *kept.global_indexes}
+    with pytest.raises(errors.ClearedError):
+        managed.get_data(meta)
+    # Its own clear fails, the one that was left behind does not.
+    with pytest.raises(OSError, match="locked"):
+        managed.clear_samples(kept)
+    assert calls[1:] == [kept.global_indexes, meta.global_indexes]
+    with caplog.at_level(logging.WARNING, "ctq"):
+        managed.clear_partition("stuck")
+    assert calls[3:] == [kept.global_indexes]
+    assert rows_of("stuck") == set()
+
+
+def clear_and_stop(meta: ctq.BatchMeta, said: int) -> None:
+    """In a child: stop for good while data is being removed."""
+
+    async def stop(_: Any, metadata: ctq.BatchMeta) -> None:
+        os.write(said, b"x")
+        signal.pause()
+
+    ShelfManager.clear_data = stop  # type: ignore[method-assign]
+    ctq.get_client().clear_samples(meta)
+
+
+def test_a_client_that_dies_in_the_middle_of_a_clear(managed: Any) -> None:
+    """The next client of that storage removes the data again; until then nobody gets the indexes."""
+    meta = managed.put({"x": torch.arange(3.0)}, partition_id="crash")
+    last = max((event["seq"] for event in managed.get_events()), default=0)
+    hear, said = os.pipe()
+    child = multiprocessing.get_context("fork").Process(target=clear_and_stop, args=(meta, said))
+    child.start()
+    assert os.read(hear, 1) == b"x"
+    os.close(hear)
+    os.close(said)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join(60)
+    left = False
+    while not left:
+        events = managed.get_events(last, wait=True, timeout=20)
+        left = any(event["kind"] == "leave" for event in events)
+        last = events[-1]["seq"]
+    held = managed.put({"x": torch.ones(3)}, partition_id="crash")
+    assert set(held.global_indexes).isdisjoint(meta.global_indexes)
+    assert rows_of("crash") == {*meta.global_indexes, *held.global_indexes}
+    info = managed.config["controller"]["zmq_info"]
+    ctq.TransferQueueClient("next", info).close()
+    assert rows_of("crash") == set(held.global_indexes)
+    free = managed.put({"x": torch.ones(400)}, partition_id="crash")
+    assert set(free.global_indexes) > set(meta.global_indexes)
+    managed.clear_partition("crash")
+
+
+def test_a_load_while_a_clear_is_left_behind(
+    managed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint has no samples that are being cleared, and loading one leaves the clear to be ended."""
+    meta = managed.put({"x": torch.arange(2.0)}, partition_id="load")
+
+    async def fail(*_: Any) -> None:
+        raise OSError("the shelf is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ShelfManager, "clear_data", fail)
+        with pytest.raises(OSError, match="locked"):
+            managed.clear_samples(meta)
+        ctq.save_checkpoint(tmp_path / "ck")
+        ctq.load_checkpoint(tmp_path / "ck")
+    assert managed.get_meta(["x"], 1, "load", mode="force_fetch").size == 0
+    assert rows_of("load") == set(meta.global_indexes)
+    managed.clear_partition("load")
+    assert rows_of("load") == set()
 
 
 def test_registration_is_checked() -> None:

@@ -176,6 +176,47 @@ static PyObject *call_clear_partition(core_client *self, PyObject *args, PyObjec
     START(op, true, tq_clear_partition(op->op, partition));
 }
 
+static PyObject *call_begin_clear(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"remover", "partition", "meta", "keys", "timeout", NULL};
+    tq_begin_clear_args clear = {0};
+    PyObject *meta = Py_None, *keys = NULL;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zOOd:begin_clear", names, &clear.remover,
+                                     &clear.partition, &meta, &keys, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_CLEARINGS, timeout);
+    if (!op) {
+        return NULL;
+    }
+    bool parsed = !core_strings(&op->args, keys, "keys", false, &clear.keys, &clear.n);
+    if (parsed && meta != Py_None) {
+        clear.meta = core_call_meta(op, meta);
+        parsed = clear.meta != NULL;
+    }
+    START(op, parsed, tq_begin_clear(op->op, &clear));
+}
+
+static PyObject *call_end_clear(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"id", "removed", "timeout", NULL};
+    unsigned long long id;
+    int removed;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Kp|d:end_clear", names, &id, &removed,
+                                     &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_NOTHING, timeout);
+    if (!op) {
+        return NULL;
+    }
+    START(op, true, tq_end_clear(op->op, id, removed));
+}
+
 static PyObject *call_reset_consumption(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"partition", "task", "timeout", NULL};
@@ -364,9 +405,10 @@ static PyObject *call_load(core_client *self, PyObject *args, PyObject *kwargs)
 PyMethodDef core_client_calls[] = {
     CALL("put", core_client_put, PUT_SIGNATURE ", fail_when_full=False, keep=None, timeout=0.0",
          "Store columns and tags of samples and publish them.  Gives a Meta."),
-    CALL("notify", core_client_notify, PUT_SIGNATURE ", notes=(), keep=None, timeout=0.0",
+    CALL("notify", core_client_notify,
+         PUT_SIGNATURE ", notes=(), keep=None, remover=None, timeout=0.0",
          "Say that cells are ready that a manager of one's own keeps, with a note each.  Gives a "
-         "Meta."),
+         "Meta, or with a remover what was replaced, as begin_clear."),
     CALL("reserve", call_reserve, "partition, n=0, keys=None, groups=None, timeout=0.0",
          "Reserve n samples, or those of keys that do not exist.  Gives a Meta of all."),
     CALL("claim", call_claim,
@@ -388,6 +430,13 @@ PyMethodDef core_client_calls[] = {
          "Clear samples by key.  Gives their number."),
     CALL("clear_partition", call_clear_partition, "partition, timeout=0.0",
          "Clear a partition with everything in it.  Gives the number of samples."),
+    CALL(
+        "begin_clear", call_begin_clear,
+        "remover, partition=None, meta=None, keys=None, timeout=0.0",
+        "Clear samples whose data the caller removes.  Gives the clears to be ended: number, begun "
+        "here or taken over, Meta."),
+    CALL("end_clear", call_end_clear, "id, removed, timeout=0.0",
+         "End a clear: its data is removed, or it is left for another client."),
     CALL("reset_consumption", call_reset_consumption, "partition, task=None, timeout=0.0",
          "Make consumed samples claimable again.  Gives None."),
     CALL("consumption", call_consumption, "partition, task, timeout=0.0",

@@ -113,7 +113,8 @@ typedef enum core_result {
     CORE_GIVES_NAMES,
     CORE_GIVES_STATUS,
     CORE_GIVES_EVENTS,
-    CORE_GIVES_CHECKPOINT
+    CORE_GIVES_CHECKPOINT,
+    CORE_GIVES_CLEARINGS
 } core_result;
 
 struct core_queue;
@@ -189,6 +190,8 @@ PyObject *core_meta_wrap(core_state *state, tq_meta *meta); /* holds its own ref
 /* data.c */
 PyTypeObject *core_data_type(PyObject *module);
 PyObject *core_data_wrap(core_state *state, tq_data *data);
+/* A list of bytes. */
+PyObject *core_notes(const tq_slice *notes, size_t rows);
 
 /* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which lives as long as `owner`. */
 PyTypeObject *core_buffer_type(PyObject *module);
@@ -214,6 +217,7 @@ PyObject *core_names(const char *const *names, size_t n);
 PyObject *core_status(const tq_system_status *status);
 PyObject *core_events(const tq_event *events, size_t n, uint64_t next);
 PyObject *core_checkpoint(const tq_checkpoint *checkpoint);
+PyObject *core_clearings(core_state *state, const tq_clearing *clearings, size_t n);
 /* A tuple of integers. */
 PyObject *core_shape(const uint64_t *shape, uint32_t ndim);
 /* UTF-8 as str, whatever is in it; None for NULL. */

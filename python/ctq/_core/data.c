@@ -34,7 +34,7 @@ static Py_ssize_t data_length(core_data *self)
 }
 
 /* The notes of a manager that keys by index, as a list of bytes. */
-static PyObject *data_notes(const tq_slice *notes, size_t n)
+PyObject *core_notes(const tq_slice *notes, size_t n)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
@@ -66,7 +66,7 @@ static PyObject *data_column(core_data *self, const tq_data_column *column)
     PyObject *offsets =
         core_buffer_make(state, owner, column->offsets, column->offsets ? rows + 1 : 0, 'Q', false);
     PyObject *data = core_buffer_make(state, owner, column->data, size, 'B', true);
-    PyObject *notes = column->opaque ? data_notes(column->opaque, rows) : Py_NewRef(Py_None);
+    PyObject *notes = column->opaque ? core_notes(column->opaque, rows) : Py_NewRef(Py_None);
     PyObject *length =
         column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None);
     PyObject *row = NULL;

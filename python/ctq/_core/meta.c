@@ -362,6 +362,29 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
     return list;
 }
 
+PyDoc_STRVAR(
+    meta_notes_doc,
+    "notes($self, field, /)\n--\n\n"
+    "Notes of a field's cells, one per sample (empty: none); None where no manager of one's "
+    "own keeps it.");
+
+static PyObject *meta_notes(core_meta *self, PyObject *name)
+{
+    const char *wanted;
+    size_t n = tq_meta_fields(self->meta);
+
+    if (core_string(name, "field", &wanted)) {
+        return NULL;
+    }
+    for (size_t f = 0; wanted && f < n; f++) {
+        const tq_slice *notes = tq_meta_notes(self->meta, f);
+        if (notes && strcmp(tq_meta_field_at(self->meta, f)->name, wanted) == 0) {
+            return core_notes(notes, tq_meta_size(self->meta));
+        }
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef meta_methods[] = {
     {"make", (PyCFunction)(void (*)(void))meta_make, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
      meta_make_doc},
@@ -369,6 +392,7 @@ static PyMethodDef meta_methods[] = {
      meta_select_doc},
     {"concat", (PyCFunction)(void (*)(void))meta_concat, METH_O | METH_CLASS, meta_concat_doc},
     {"union", (PyCFunction)meta_union, METH_O, meta_union_doc},
+    {"notes", (PyCFunction)meta_notes, METH_O, meta_notes_doc},
     {"pack", (PyCFunction)meta_pack, METH_NOARGS, meta_pack_doc},
     {"unpack", (PyCFunction)(void (*)(void))meta_unpack, METH_O | METH_CLASS, meta_unpack_doc},
     {0},

@@ -201,6 +201,10 @@ PyObject *core_op_result(core_op *op)
         return core_status(tq_op_status(op->op));
     case CORE_GIVES_CHECKPOINT:
         return core_checkpoint(tq_op_checkpoint(op->op));
+    case CORE_GIVES_CLEARINGS: {
+        const tq_clearing *clearings = tq_op_clearings(op->op, &n);
+        return core_clearings(state, clearings, n);
+    }
     case CORE_GIVES_EVENTS: {
         uint64_t next;
         const tq_event *events = tq_op_events(op->op, &n, &next);

@@ -277,18 +277,20 @@ static const tq_slice *const *put_notes(core_arena *arena, PyObject *object,
 
 PyObject *core_client_notify(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"partition", "meta", "keys",  "n",    "must_exist", "groups",
-                            "columns",   "tags", "notes", "keep", "timeout",    NULL};
+    static char *names[] = {"partition", "meta",    "keys", "n",     "must_exist",
+                            "groups",    "columns", "tags", "notes", "keep",
+                            "remover",   "timeout", NULL};
     put_call call = {0};
     PyObject *lists = NULL;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOOOd:notify", names,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOOOzd:notify", names,
                                      &call.args.partition, &call.meta, &call.keys, &call.n,
                                      &call.must_exist, &call.groups, &call.columns, &call.tags,
-                                     &lists, &call.keep, &call.timeout)) {
+                                     &lists, &call.keep, &call.args.remover, &call.timeout)) {
         return NULL;
     }
-    core_op *op = core_op_new(self, CORE_GIVES_META, call.timeout);
+    core_op *op =
+        core_op_new(self, call.args.remover ? CORE_GIVES_CLEARINGS : CORE_GIVES_META, call.timeout);
     if (!op) {
         return NULL;
     }

@@ -203,3 +203,21 @@ PyObject *core_checkpoint(const tq_checkpoint *checkpoint)
         "lost", (unsigned long long)checkpoint->lost, "storage_saved",
         PyBool_FromLong(checkpoint->storage_saved), "metadata", checkpoint->metadata);
 }
+
+PyObject *core_clearings(core_state *state, const tq_clearing *clearings, size_t n)
+{
+    PyObject *list = PyList_New((Py_ssize_t)n);
+
+    for (size_t i = 0; list && i < n; i++) {
+        /* The N takes over the reference, also when it is NULL. */
+        PyObject *item = Py_BuildValue(
+            "(KNN)", (unsigned long long)clearings[i].id, PyBool_FromLong(clearings[i].begun),
+            core_meta_wrap(state, (tq_meta *)(uintptr_t)clearings[i].meta));
+        if (!item) {
+            Py_CLEAR(list);
+            break;
+        }
+        PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+    }
+    return list;
+}

@@ -16,13 +16,13 @@ import os
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from .._calls import Steps, wait
 from .._core import TENSOR, VALUE, Client, Meta
 from ..config import Config, of_map
 from ..encoding import Decoder, Encoder
-from ..errors import InvalidArgumentError, UnknownManagerError
+from ..errors import ClearedError, InvalidArgumentError, UnknownManagerError
 from ..system import ControllerInfo
 from ..tensors import describe_dtype
 
@@ -54,6 +54,7 @@ class StorageManager(ABC):
         self.controller_info = controller_info
         self.config: Config = of_map(dict(config))
         self.storage_manager_id = f"{type(self).__name__}-{os.getpid()}"
+        self.remover = type(self).__name__
         self._core: Client | None = Client(
             controller_info.address,
             token=controller_info.token,
@@ -78,7 +79,11 @@ class StorageManager(ABC):
 
     @abstractmethod
     async def clear_data(self, metadata: BatchMeta) -> None:
-        """Forget the samples; their indexes are used again only afterwards.  May be repeated."""
+        """Remove what is stored of the samples, which are cleared: nobody finds them any more.
+
+        Their indexes are used again only afterwards.  It may be repeated, also by another process, when it
+        was not seen to end.  The notes of their cells are in `metadata._custom_backend_meta`.
+        """
 
     async def notify_data_update(
         self,
@@ -93,22 +98,33 @@ class StorageManager(ABC):
         ones.  `custom_backend_meta` notes, per index and field, what a reader will need; it comes back as
         `metadata._custom_backend_meta`.
         """
+        indexes = [int(index) for index in global_indexes]
+        noted = custom_backend_meta or {}
+        await self._notify(
+            Meta.make(partition_id, indexes),
+            field_schema,
+            {name: [noted.get(index, {}).get(name) for index in indexes] for name in field_schema},
+        )
+
+    async def _notify(
+        self,
+        meta: Meta,
+        schema: Mapping[str, Mapping[str, Any]],
+        notes: Mapping[str, Sequence[Any]],
+        remover: str | None = None,
+    ) -> Any:
+        """Publish fields of samples, with a note per cell; gives what the cells were to the remover."""
         if self._core is None:
             raise InvalidArgumentError(f"storage manager {self.storage_manager_id} is closed")
-        indexes = [int(index) for index in global_indexes]
-        columns = [_column(name, schema, len(indexes)) for name, schema in field_schema.items()]
         encoder = Encoder()
-        noted = custom_backend_meta or {}
-        notes = [
-            encoder.encode_rows(name, (noted.get(index, {}).get(name) for index in indexes))
-            for name in field_schema
-        ]
-        await wait(
+        columns = [_column(name, field, len(meta)) for name, field in schema.items()]
+        return await wait(
             self._core.notify(
-                partition=partition_id,
-                meta=Meta.make(partition_id, indexes),
+                partition=meta.partition,
+                meta=meta,
                 columns=columns,
-                notes=notes,
+                notes=[encoder.encode_rows(name, notes[name]) for name in schema],
+                remover=remover,
             )
         )
 
@@ -201,13 +217,25 @@ def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
 
 # --- how the client uses one ----------------------------------------------------------------------
 
+READS = 3
+"""How often a read is tried whose samples are moved meanwhile."""
+
+Clearing: TypeAlias = "tuple[int, bool, Meta]"
+"""Data to be removed: number of the clear, whether it was begun here, and what the samples were."""
+
 
 class ManagedStorage:
-    """Puts, reads and clears through a storage manager written in Python."""
+    """Puts, reads and clears through a storage manager written in Python.
 
-    def __init__(self, core: Client, manager: StorageManager) -> None:
+    A clear has two halves at the controller: it begins, and the samples are gone; their data is removed; it
+    ends, and only now their indexes are used again.  What a client leaves behind in between goes to the next
+    one whose storage has the same name.
+    """
+
+    def __init__(self, core: Client, manager: StorageManager, name: str) -> None:
         self._core = core
         self.manager = manager
+        manager.remover = name
 
     def put(
         self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None
@@ -224,7 +252,27 @@ class ManagedStorage:
         return pieces
 
     def get(self, metadata: BatchMeta) -> Steps[Any]:
-        """Read; the notes that go with the fields are put into the metadata first."""
+        """Read; the notes that go with the fields are put into the metadata first.
+
+        Samples that are cleared before all is read are an error; fields that are written again meanwhile are
+        read again, if the manager does not find them any more where they were.
+        """
+        for again in reversed(range(READS)):
+            yield from self._note(metadata)
+            before = list(metadata._pieces)  # a put with the same metadata changes it
+            try:
+                data = yield self.manager.get_data(metadata)
+            except Exception:
+                newer = yield from self._resolve_again(metadata, metadata.field_names)
+                if not again or not _moved(before, newer, metadata.field_names):
+                    raise
+                metadata = type(metadata)._wrap(newer)
+            else:
+                yield from self._resolve_again(metadata, metadata.field_names[:1])
+                return data
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _note(self, metadata: BatchMeta) -> Steps[None]:
         decoder = Decoder()
         names = metadata.field_names
         start = 0
@@ -234,15 +282,101 @@ class ManagedStorage:
                 for row, note in enumerate(column[10] or ()):
                     metadata._custom_backend_meta[start + row][column[0]] = decoder.decode(note)
             start += len(piece)
-        return (yield self.manager.get_data(metadata))
 
-    def clear(self, metadata: BatchMeta) -> Steps[int]:
-        """Clear: first where the data is, then at the controller, which reuses the indexes."""
-        yield self.manager.clear_data(metadata)
-        count = 0
+    def _resolve_again(self, metadata: BatchMeta, fields: list[str]) -> Steps[list[Meta]]:
+        """Where the samples are now; ClearedError names those that are not there any more."""
+        pieces: list[Meta] = []
         for piece in metadata._pieces:
-            count += yield self._core.clear_meta(piece)
-        return count
+            found: Meta = yield self._core.resolve(
+                piece.partition, indexes=piece.indexes, fields=fields, lenient=True
+            )
+            known = dict(
+                zip(memoryview(found.indexes), memoryview(found.incarnations), strict=True)
+            )
+            cleared = [
+                index
+                for index, incarnation in zip(
+                    memoryview(piece.indexes), memoryview(piece.incarnations), strict=True
+                )
+                if known.get(index) != (incarnation or known.get(index, -1))
+            ]
+            if cleared:
+                raise ClearedError(
+                    f"samples {cleared[:8]} were cleared from partition {piece.partition!r}"
+                )
+            pieces.append(found)
+        return pieces
+
+    def clear(
+        self,
+        partition: str | None = None,
+        *,
+        meta: Meta | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> Steps[int]:
+        """Clear samples by metadata or keys, or a whole partition, and remove their data; returns how many."""
+        begun: list[Clearing] = yield self._core.begin_clear(
+            self.manager.remover, partition, meta=meta, keys=keys
+        )
+        yield from self._remove(begun)
+        return sum(len(cleared) for _, own, cleared in begun if own)
+
+    def recover(self) -> Steps[None]:
+        """Remove the data of clears that others have begun and not ended."""
+        begun: list[Clearing] = yield self._core.begin_clear(self.manager.remover)
+        yield from self._remove(begun)
+
+    def _remove(self, clearings: Sequence[Clearing]) -> Steps[None]:
+        """Remove the data of clears and end them; the first error of one that was begun here is raised."""
+        left = [number for number, _, _ in clearings]
+        failed: Exception | None = None
+        try:
+            for number, own, meta in clearings:
+                try:
+                    yield self.manager.clear_data(noted(meta))
+                except Exception as error:  # noqa: BLE001 - another clear has still to be ended
+                    if not own:
+                        logger.warning(
+                            "removing the data of %d samples of partition %r: %s: %s; it is left for later",
+                            len(meta),
+                            meta.partition,
+                            type(error).__name__,
+                            error,
+                        )
+                    elif failed is None:
+                        failed = error
+                else:
+                    yield self._core.end_clear(number, True)
+                    left.remove(number)
+        finally:
+            # Not waited for: this may be the end of a call that was given up.
+            for number in left:
+                if not self._core.closed:
+                    self._core.end_clear(number, False)
+        if failed is not None:
+            raise failed
+
+
+def noted(meta: Meta) -> BatchMeta:
+    """Metadata with the notes that a manager gave when it told the controller of the cells."""
+    from ..metadata import BatchMeta
+
+    decoder = Decoder()
+    made = BatchMeta._wrap([meta])
+    for name in meta.field_names:
+        for row, note in enumerate(meta.notes(name) or ()):
+            if note:
+                made._custom_backend_meta[row][name] = decoder.decode(note)
+    return made
+
+
+def _moved(before: Sequence[Meta], now: Sequence[Meta], fields: Sequence[str]) -> bool:
+    """Whether cells lie elsewhere than they did."""
+    return any(
+        old.notes(name) != new.notes(name)
+        for old, new in zip(before, now, strict=True)
+        for name in fields
+    )
 
 
 def manager_of(config: str) -> tuple[str, dict[str, Any]]:
