@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import ctq
 from ctq.errors import (
+    ClearedError,
     ConfigError,
     InputOutputError,
     LostError,
@@ -143,6 +145,169 @@ def test_value_form() -> None:
         client.get_data(meta)
     client.clear_samples(meta)
     assert not values
+
+
+class Hook:
+    """Something to be done in the middle of a call of the store below."""
+
+    before_put: Callable[[list[str]], None] | None = None
+    after_put: Callable[[], None] | None = None
+    before_get: Callable[[], None] | None = None
+
+
+@StorageClientFactory.register("PeerStore")
+class PeerStore(StorageKVClient):
+    """A client in the style of those for TransferQueue: tensors as bytes of which shape and dtype are told."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.prefix = config["prefix"]
+
+    def put(self, keys: list[str], values_: list[Any]) -> list[Any] | None:
+        if Hook.before_put is not None:
+            Hook.before_put(keys)
+        for key, value in zip(keys, values_, strict=True):
+            raw = hasattr(value, "numpy")
+            values[self.prefix + key] = value.numpy().tobytes() if raw else value
+        if Hook.after_put is not None:
+            Hook.after_put()
+        return None
+
+    def get(
+        self,
+        keys: list[str],
+        shapes: Any = None,
+        dtypes: Any = None,
+        custom_backend_meta: Any = None,
+    ) -> list[Any]:
+        torch = pytest.importorskip("torch")
+        if Hook.before_get is not None:
+            hook, Hook.before_get = Hook.before_get, None
+            hook()
+        found: list[Any] = []
+        for key, shape, dtype in zip(keys, shapes, dtypes, strict=True):
+            value = values.get(self.prefix + key)
+            raw = isinstance(value, bytes)
+            found.append(
+                torch.frombuffer(bytearray(value), dtype=dtype).reshape(shape) if raw else value
+            )
+        return found
+
+    def clear(self, keys: list[str], custom_backend_meta: Any = None) -> None:
+        for key in keys:
+            values.pop(self.prefix + key, None)
+
+
+@pytest.fixture
+def peer_store(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The client of a system on the store above."""
+    for name in ("before_put", "after_put", "before_get"):
+        monkeypatch.setattr(Hook, name, None)
+    values.clear()
+    started("PeerStore", prefix="mine:")
+    return ctq.get_client()
+
+
+def column(data: Any, name: str) -> list[list[int]]:
+    """Rows of a field as lists."""
+    return [row.tolist() for row in data[name].unbind()]
+
+
+def test_an_overwrite_is_seen_as_a_whole(peer_store: Any) -> None:
+    """What is written again lies elsewhere until all of it is there; then what it replaces is removed."""
+    torch = pytest.importorskip("torch")
+    meta = peer_store.put(
+        {"x": torch.arange(4).reshape(2, 2), "y": torch.ones(2)}, partition_id="p"
+    )
+    assert len(values) == 4
+    seen: list[Any] = []
+
+    def look() -> None:
+        assert len(values) == 6
+        seen.append(column(peer_store.get_data(meta.select_fields(["x"])), "x"))
+
+    Hook.after_put = look
+    peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, metadata=meta.select_fields(["x"]))
+    assert seen == [[[0, 1], [2, 3]]]
+    assert len(values) == 4
+    # Metadata from before the overwrite finds what is there now.
+    Hook.after_put = None
+    assert column(peer_store.get_data(meta.select_fields(["x"])), "x") == [[4, 5], [6, 7]]
+    peer_store.clear_samples(meta)
+    assert not values
+
+
+def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
+    """Neither a first one nor an overwrite; what was there before stays."""
+    torch = pytest.importorskip("torch")
+    meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+    before = dict(values)
+
+    def half(keys: list[str]) -> None:
+        values["mine:" + keys[0]] = b"torn"
+        raise OSError("disk on fire")
+
+    Hook.before_put = half
+    with pytest.raises(OSError, match="on fire"):
+        peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, metadata=meta)
+    with pytest.raises(OSError, match="on fire"):
+        peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, partition_id="p")
+    Hook.before_put = None
+    assert values == before
+    assert column(peer_store.get_data(meta), "x") == [[0, 1], [2, 3]]
+
+    # Refused by the controller: the samples are cleared while their values are being put.
+    def clear() -> None:
+        Hook.after_put = None
+        peer_store.clear_samples(meta)
+
+    Hook.after_put = clear
+    with pytest.raises(ClearedError):
+        peer_store.put({"y": torch.ones(2)}, metadata=meta)
+    assert not values
+
+
+def test_a_read_that_an_overwrite_overtakes(peer_store: Any) -> None:
+    """Values that go away under a reader are looked for again where they are now."""
+    torch = pytest.importorskip("torch")
+    meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+
+    def again() -> None:
+        peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, metadata=meta)
+
+    Hook.before_get = again
+    assert column(peer_store.get_data(meta), "x") == [[4, 5], [6, 7]]
+    Hook.before_get = lambda: peer_store.clear_samples(meta)
+    with pytest.raises(ClearedError):
+        peer_store.get_data(meta)
+
+
+def test_objects_that_are_lost(peer_store: Any) -> None:
+    """None is a value; an object that the store does not have any more is lost."""
+    meta = peer_store.put({"s": ["a", None, {"b": 1}]}, partition_id="p")
+    assert list(peer_store.get_data(meta)["s"]) == ["a", None, {"b": 1}]
+    for key in [key for key, value in values.items() if value == {"b": 1}]:
+        del values[key]
+    with pytest.raises(LostError, match=rf"'s'.*samples \[{meta.global_indexes[2]}\]"):
+        peer_store.get_data(meta)
+
+
+def test_two_writers_of_one_cell(peer_store: Any) -> None:
+    """However often a cell is written at once, one value is left."""
+    torch = pytest.importorskip("torch")
+    meta = peer_store.put({"x": torch.zeros(2, 2)}, partition_id="p")
+
+    async def both() -> None:
+        await asyncio.gather(
+            *(
+                peer_store.async_put({"x": torch.full((2, 2), float(n))}, metadata=meta)
+                for n in range(20)
+            )
+        )
+
+    asyncio.run(both())
+    assert len(values) == 2
+    rows = column(peer_store.get_data(meta), "x")
+    assert rows[0] == rows[1] and rows[0][0] == rows[0][1]
 
 
 @StorageClientFactory.register("BrokenStore")

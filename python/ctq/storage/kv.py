@@ -13,19 +13,34 @@ import asyncio
 import ctypes
 import importlib
 import json
+import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .. import _core
 from .._columns import schema_of_fields
-from ..errors import ConfigError, InvalidArgumentError, LostError
+from ..errors import (
+    CanceledError,
+    ClosedError,
+    ConfigError,
+    InvalidArgumentError,
+    LostError,
+    NotReadyError,
+    TimedOutError,
+    UnreachableError,
+)
 from ..system import ControllerInfo
 from ..tensors import have_torch, pack_rows, row_list, tensordict_of
-from .manager import StorageManager, StorageManagerFactory
+from .manager import StorageManager, StorageManagerFactory, noted
 
 if TYPE_CHECKING:
+    from .._core import Meta
     from ..metadata import BatchMeta
     from ..tensors import Fields
+    from .manager import Clearing
+
+logger = logging.getLogger("ctq")
 
 BUILT_IN = {"MooncakeStore": "ctq.storage.mooncake", "RayStore": "ctq.storage.ray_store"}
 """Backends written in Python that come with the package: the module that registers each."""
@@ -183,11 +198,17 @@ class StorageClientFactory:
         return client is not None and not _has_form(client, POINTER_FORM)
 
 
+UNKNOWN_OUTCOME = (TimedOutError, UnreachableError, CanceledError, ClosedError)
+"""Errors of a publish that may have been done nevertheless."""
+
+
 class KVStorageManager(StorageManager):
     """Samples in a store of which `config["client_name"]` names the client, of the value form.
 
-    A cell is one value under the key EPOCH/INDEX.INCARNATION/FIELD: no key of one sample is used by another,
-    whatever is reused.
+    A cell is one value under the key tq/EPOCH/INDEX.INCARNATION.PUT/FIELD.  PUT is new with every put, so no key
+    is ever put with two values: what is written again lies elsewhere, becomes visible as a whole, and what it
+    replaces is removed then.  The note of a cell is its key without the field, what the client said of the
+    value, and whether the value is None.
     """
 
     def __init__(self, controller_info: ControllerInfo, config: Mapping[str, Any]) -> None:
@@ -197,94 +218,130 @@ class KVStorageManager(StorageManager):
             raise InvalidArgumentError("client_name: expected the name of a registered client")
         self.storage_client = StorageClientFactory.create(name, config)
         super().__init__(controller_info, config)
-
-    @staticmethod
-    def _keys(metadata: BatchMeta, names: Sequence[str]) -> list[str]:
-        """Keys of all cells, field by field."""
-        samples = [
-            f"{piece.epoch:x}/{index}.{incarnation}"
-            for piece in metadata._pieces
-            for index, incarnation in zip(
-                memoryview(piece.indexes), memoryview(piece.incarnations), strict=True
-            )
-        ]
-        return [f"{sample}/{name}" for name in names for sample in samples]
+        self.remover = str(name)
 
     async def put_data(
         self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None = None
     ) -> None:
-        """Put every cell, then tell the controller; after an error new cells are removed again."""
-        names = list(data.keys())
-        keys = self._keys(metadata, names)
-        values = [row for name in names for row in row_list(name, data[name], metadata.size)]
-        overwrites = not set(names).isdisjoint(metadata.field_names)
-        try:
-            notes = await asyncio.to_thread(self.storage_client.put, keys, values)
-            await self._notify(metadata, schema_of_fields(data), names, notes)
-        except BaseException:
-            if not overwrites:
-                await asyncio.to_thread(self.storage_client.clear, keys)
-            raise
-
-    async def _notify(
-        self,
-        metadata: BatchMeta,
-        schema: Mapping[str, Mapping[str, Any]],
-        names: Sequence[str],
-        notes: Sequence[Any] | None,
-    ) -> None:
+        """Put the cells of each partition, then publish them: all of them or none."""
+        rows = {name: row_list(name, data[name], metadata.size) for name in data.keys()}  # noqa: SIM118
+        schema = schema_of_fields(data)
         start = 0
-        for part in metadata.chunk_by_partition():
-            indexes = part.global_indexes
-            each = {
-                name: _rows_of_schema(field, start, start + part.size)
-                for name, field in schema.items()
-            }
-            noted = {
-                index: {
-                    name: notes[place * metadata.size + start + row]
-                    for place, name in enumerate(names)
-                }
-                for row, index in enumerate(indexes)
-                if notes is not None
-            }
-            await self.notify_data_update(part.partition_ids[0], indexes, each, noted)
-            start += part.size
+        for piece in metadata._pieces:
+            end = start + len(piece)
+            await self._put_piece(
+                piece,
+                {name: column[start:end] for name, column in rows.items()},
+                {name: _rows_of_schema(field, start, end) for name, field in schema.items()},
+            )
+            start = end
+
+    async def _put_piece(
+        self,
+        piece: Meta,
+        rows: Mapping[str, Sequence[Any]],
+        schema: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        """Put samples of one partition.  After an error what was put is removed, unless it may be published."""
+        core = self._core
+        epoch = core.epoch if core is not None else piece.epoch
+        put = os.urandom(8).hex()
+        stems = [
+            f"tq/{epoch:016x}/{index}.{incarnation}.{put}"
+            for index, incarnation in zip(
+                memoryview(piece.indexes), memoryview(piece.incarnations), strict=True
+            )
+        ]
+        keys = [f"{stem}/{name}" for name in rows for stem in stems]
+        values = [value for column in rows.values() for value in column]
+        said: Sequence[Any] | None = None
+        try:
+            said = await _in_thread(self.storage_client.put, keys, values)
+            if said is not None and len(said) != len(keys):
+                raise InvalidArgumentError(
+                    f"{type(self.storage_client).__name__}.put: expected {len(keys)} answers, got {len(said)}"
+                )
+            notes = [
+                [stems[place % len(stems)], None if said is None else said[place], value is None]
+                for place, value in enumerate(values)
+            ]
+            replaced = await self._notify(
+                piece,
+                schema,
+                {
+                    name: notes[at * len(stems) : (at + 1) * len(stems)]
+                    for at, name in enumerate(rows)
+                },
+                self.remover,
+            )
+        except BaseException as error:
+            if isinstance(error, UNKNOWN_OUTCOME):
+                logger.warning("a put of %d values may be published: they stay", len(keys))
+            else:
+                await self._undo(keys, said)
+            raise
+        await self._remove_replaced(replaced)
+
+    async def _undo(self, keys: list[str], said: Sequence[Any] | None) -> None:
+        try:
+            await _in_thread(self.storage_client.clear, keys, custom_backend_meta=said)
+        except Exception as error:  # noqa: BLE001 - the error of the put is the one to be raised
+            logger.warning(
+                "removing %d values of a failed put: %s: %s", len(keys), type(error).__name__, error
+            )
+
+    async def _remove_replaced(self, replaced: Sequence[Clearing]) -> None:
+        """Remove what a put has replaced; the put is done, so an error only leaves it for later."""
+        for number, _, meta in replaced:
+            removed = False
+            try:
+                await self.clear_data(noted(meta))
+                removed = True
+            except Exception as error:  # noqa: BLE001
+                logger.warning(
+                    "removing values that were replaced: %s: %s", type(error).__name__, error
+                )
+            finally:
+                if self._core is not None:
+                    self._core.end_clear(number, removed)
 
     async def get_data(self, metadata: BatchMeta) -> Any:
-        """Get the cells; LostError names a key that the store does not have any more."""
+        """Get the cells; LostError names samples whose values the store does not have any more."""
         names = metadata.field_names
-        keys = self._keys(metadata, names)
         schema = metadata.field_schema
+        notes = [_note_of(metadata, row, name) for name in names for row in range(metadata.size)]
+        keys = [f"{note[0]}/{names[place // metadata.size]}" for place, note in enumerate(notes)]
         shapes: list[Any] = []
         dtypes: list[Any] = []
         for name in names:
             shapes += metadata.get_shapes(name)
             dtypes += [schema[name].get("dtype")] * metadata.size
-        noted = metadata._custom_backend_meta
-        notes = [noted[row].get(name) for name in names for row in range(metadata.size)]
-        values = await asyncio.to_thread(self.storage_client.get, keys, shapes, dtypes, notes)
+        values = await _in_thread(
+            self.storage_client.get, keys, shapes, dtypes, [note[1] for note in notes]
+        )
         if len(values) != len(keys):
             raise InvalidArgumentError(
                 f"{type(self.storage_client).__name__}.get: expected {len(keys)} values, got {len(values)}"
             )
-        rows = {
-            name: values[place * metadata.size : (place + 1) * metadata.size]
-            for place, name in enumerate(names)
-        }
-        for name in names:
-            if not schema[name].get("is_non_tensor"):
-                _check_there(name, rows[name], metadata)
-        fields = {name: pack_rows(list(column)) for name, column in rows.items()}
+        columns: dict[str, list[Any]] = {}
+        for place, name in enumerate(names):
+            cells = slice(place * metadata.size, (place + 1) * metadata.size)
+            columns[name] = list(values[cells])
+            _check_there(name, columns[name], notes[cells], metadata)
+        fields = {name: pack_rows(column) for name, column in columns.items()}
         return tensordict_of(fields, [metadata.size]) if have_torch() else fields
 
     async def clear_data(self, metadata: BatchMeta) -> None:
-        """Remove the cells."""
-        names = metadata.field_names
-        noted = metadata._custom_backend_meta
-        notes = [noted[row].get(name) for name in names for row in range(metadata.size)]
-        keys = self._keys(metadata, names)
-        await asyncio.to_thread(self.storage_client.clear, keys, custom_backend_meta=notes)
+        """Remove the cells, where the notes say that they are."""
+        cells = [
+            (f"{note[0]}/{name}", note[1])
+            for notes in metadata._custom_backend_meta
+            for name, note in notes.items()
+        ]
+        if cells:
+            keys = [key for key, _ in cells]
+            said = [answer for _, answer in cells]
+            await _in_thread(self.storage_client.clear, keys, custom_backend_meta=said)
 
     def close(self) -> None:
         """Leave the store and the controller.  May be repeated."""
@@ -294,14 +351,37 @@ class KVStorageManager(StorageManager):
         super().close()
 
 
+async def _in_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a blocking call of a client; who is cancelled waits for its end, for it cannot be stopped."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if not running.cancelled():
+            running.exception()  # looked at: the cancellation is what is raised
+        raise
+
+
+def _note_of(metadata: BatchMeta, row: int, name: str) -> Any:
+    note = metadata._custom_backend_meta[row].get(name)
+    if note is None:
+        raise NotReadyError(f"field {name!r}: sample {metadata.global_indexes[row]} is not there")
+    return note
+
+
 def _rows_of_schema(field: Mapping[str, Any], start: int, end: int) -> dict[str, Any]:
     each = field.get("per_sample_shapes")
     return {**field, **({} if each is None else {"per_sample_shapes": each[start:end]})}
 
 
-def _check_there(name: str, values: Sequence[Any], metadata: BatchMeta) -> None:
+def _check_there(
+    name: str, values: Sequence[Any], notes: Sequence[Any], metadata: BatchMeta
+) -> None:
     lost = [
-        index for index, value in zip(metadata.global_indexes, values, strict=True) if value is None
+        index
+        for index, value, note in zip(metadata.global_indexes, values, notes, strict=True)
+        if value is None and not note[2]
     ]
     if lost:
         raise LostError(
