@@ -104,20 +104,21 @@ def find(name: str) -> Handle | None:
 def _is_alive(handle: Handle) -> bool:
     import socket
 
-    try:
-        os.kill(handle.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
     path = handle.address.split(",")[0].removeprefix("unix:")
     if not path.startswith("/"):
+        try:
+            os.kill(handle.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
         return True
+    # The number of a process says nothing: it may be that of another container, or of another process by now.
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
         except OSError:
-            return False  # the number belongs to another process by now
+            return False
     return True
 
 

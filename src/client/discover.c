@@ -17,7 +17,9 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     const char *temporary = getenv("TMPDIR");
     struct stat status;
     int written;
-    if (runtime && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode)) {
+    /* In a container it may be named and not be there, or be somebody else's. */
+    if (runtime && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode) &&
+        access(runtime, W_OK | X_OK) == 0) {
         written = snprintf(out, size, "%s/ctq", runtime);
     } else {
         written = snprintf(out, size, "%s/ctq-%u", temporary && *temporary ? temporary : "/tmp",

@@ -19,17 +19,25 @@
 
 struct tqd_guard {
     pthread_t thread;
-    int owner_fd;
+    const tqd_owner *owner;
     int ended_fd; /* readable: the loop has ended */
     tqd_rundir *rundir;
 };
 
-/* Whether the loop ended within the time (-1: for ever), or the owner did, when it is watched. */
+/* Whether the loop ended within the time (-1: for ever), or before its owner did, when that is watched. */
 static bool guard_wait(const tqd_guard *guard, bool owner, int timeout_ms)
 {
     struct pollfd fds[] = {{.fd = guard->ended_fd, .events = POLLIN},
-                           {.fd = owner ? guard->owner_fd : -1, .events = POLLIN}};
+                           {.fd = owner ? guard->owner->fd : -1, .events = POLLIN}};
+    bool look = owner && guard->owner->fd < 0;
     int n;
+
+    if (look) {
+        do {
+            n = poll(fds, 1, TQD_OWNER_LOOK_MS);
+        } while ((n == 0 && !tqd_owner_ended(guard->owner)) || (n < 0 && errno == EINTR));
+        return fds[0].revents != 0;
+    }
 
     do {
         n = poll(fds, 2, timeout_ms);
@@ -49,7 +57,7 @@ static void *guard_run(void *arg)
     return NULL;
 }
 
-int tqd_guard_start(int owner_fd, tqd_rundir *rundir, tqd_guard **out, tq_error *err)
+int tqd_guard_start(const tqd_owner *owner, tqd_rundir *rundir, tqd_guard **out, tq_error *err)
 {
     tqd_guard *guard = calloc(1, sizeof(*guard));
     int failed;
@@ -57,7 +65,7 @@ int tqd_guard_start(int owner_fd, tqd_rundir *rundir, tqd_guard **out, tq_error 
     if (!guard) {
         return tqi_error_nomem(err, "watching the owner");
     }
-    guard->owner_fd = owner_fd;
+    guard->owner = owner;
     guard->rundir = rundir;
     guard->ended_fd = eventfd(0, EFD_CLOEXEC);
     failed = guard->ended_fd < 0 ? errno : pthread_create(&guard->thread, NULL, guard_run, guard);

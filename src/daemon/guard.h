@@ -5,12 +5,13 @@
 #ifndef TQD_GUARD_H
 #define TQD_GUARD_H
 
+#include "daemon/owner.h"
 #include "daemon/rundir.h"
 
 typedef struct tqd_guard tqd_guard;
 
-/* Watches the owner (a pidfd, which must outlive the guard); `rundir` is what is removed. */
-int tqd_guard_start(int owner_fd, tqd_rundir *rundir, tqd_guard **out, tq_error *err);
+/* Watches the owner (which must outlive the guard); `rundir` is what is removed. */
+int tqd_guard_start(const tqd_owner *owner, tqd_rundir *rundir, tqd_guard **out, tq_error *err);
 /* The loop has ended.  NULL is allowed. */
 void tqd_guard_stop(tqd_guard *guard);
 

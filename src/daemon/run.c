@@ -12,6 +12,7 @@
 #include "daemon/exporter.h"
 #include "daemon/guard.h"
 #include "daemon/options.h"
+#include "daemon/owner.h"
 #include "daemon/rundir.h"
 #include "sampler/sampler.h"
 #ifdef TQI_WITH_SIMPLE
@@ -24,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 typedef struct daemon_state {
@@ -45,9 +45,11 @@ typedef struct daemon_state {
 #endif
     uv_signal_t sigterm;
     uv_signal_t sigint;
-    uv_poll_t owner;
-    int owner_fd;
-    tqd_guard *guard; /* or NULL */
+    tqd_owner owner;
+    bool owner_watched;
+    uv_poll_t owner_poll;   /* of its pidfd */
+    uv_timer_t owner_timer; /* else */
+    tqd_guard *guard;       /* or NULL */
     bool stopping;
     int failed;
 } daemon_state;
@@ -80,8 +82,10 @@ static void daemon_stop(daemon_state *daemon)
     /* The handlers stay until all is removed, for a second signal must not end us half way. */
     uv_unref((uv_handle_t *)&daemon->sigterm);
     uv_unref((uv_handle_t *)&daemon->sigint);
-    if (daemon->owner_fd >= 0) {
-        uv_close((uv_handle_t *)&daemon->owner, NULL);
+    if (daemon->owner_watched) {
+        uv_close(daemon->owner.fd >= 0 ? (uv_handle_t *)&daemon->owner_poll
+                                       : (uv_handle_t *)&daemon->owner_timer,
+                 NULL);
     }
 #ifdef TQI_WITH_SIMPLE
     tqd_units_stop(daemon->units);
@@ -101,13 +105,25 @@ static void daemon_on_signal(uv_signal_t *handle, int number)
     daemon_stop(handle->data);
 }
 
-static void daemon_on_owner(uv_poll_t *handle, int status, int events)
+static void daemon_owner_ended(daemon_state *daemon)
 {
-    daemon_state *daemon = handle->data;
-    (void)status;
-    (void)events;
     tqi_log(TQI_INFO, "tqd", "owner process %d has ended: ending", (int)daemon->options.owner_pid);
     daemon_stop(daemon);
+}
+
+static void daemon_on_owner(uv_poll_t *handle, int status, int events)
+{
+    (void)status;
+    (void)events;
+    daemon_owner_ended(handle->data);
+}
+
+static void daemon_on_look(uv_timer_t *timer)
+{
+    daemon_state *daemon = timer->data;
+    if (tqd_owner_ended(&daemon->owner)) {
+        daemon_owner_ended(daemon);
+    }
 }
 
 /* All parts serve: let others find the system. */
@@ -140,31 +156,33 @@ static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
     if (!daemon->options.owner_pid) {
         return TQ_OK;
     }
-    daemon->owner_fd = (int)syscall(SYS_pidfd_open, daemon->options.owner_pid, 0);
-    if (daemon->owner_fd < 0) {
-        return tqi_error_set(err, TQ_EIO, "cannot watch owner process %d: %s",
-                             (int)daemon->options.owner_pid, strerror(errno));
+    int rc = tqd_owner_init(&daemon->owner, daemon->options.owner_pid, err);
+    if (rc) {
+        return rc;
     }
-    uv_poll_init(&daemon->loop, &daemon->owner, daemon->owner_fd);
-    daemon->owner.data = daemon;
-    uv_poll_start(&daemon->owner, UV_READABLE, daemon_on_owner);
-    return daemon->hooks ? tqd_guard_start(daemon->owner_fd, &daemon->rundir, &daemon->guard, err)
+    daemon->owner_watched = true;
+    if (daemon->owner.fd >= 0) {
+        uv_poll_init(&daemon->loop, &daemon->owner_poll, daemon->owner.fd);
+        daemon->owner_poll.data = daemon;
+        uv_poll_start(&daemon->owner_poll, UV_READABLE, daemon_on_owner);
+    } else {
+        uv_timer_init(&daemon->loop, &daemon->owner_timer);
+        daemon->owner_timer.data = daemon;
+        uv_timer_start(&daemon->owner_timer, daemon_on_look, TQD_OWNER_LOOK_MS, TQD_OWNER_LOOK_MS);
+    }
+    return daemon->hooks ? tqd_guard_start(&daemon->owner, &daemon->rundir, &daemon->guard, err)
                          : TQ_OK;
 }
 
+/* The token that is given goes into the runtime directory, too: who finds the handle there attaches with it. */
 static int daemon_token(daemon_state *daemon, tq_error *err)
 {
     const tqd_options *options = &daemon->options;
-    tqi_token made;
+    int rc = options->token_file ? tqi_token_load(options->token_file, &daemon->token, err) : TQ_OK;
 
-    if (options->runtime_dir) {
-        int rc = tqd_rundir_init(&daemon->rundir, options->runtime_dir, options->name, &made, err);
-        if (rc) {
-            return rc;
-        }
-        daemon->token = made;
-    }
-    return options->token_file ? tqi_token_load(options->token_file, &daemon->token, err) : TQ_OK;
+    return rc || !options->runtime_dir ? rc
+                                       : tqd_rundir_init(&daemon->rundir, options->runtime_dir,
+                                                         options->name, &daemon->token, err);
 }
 
 /* The configured sampler, looked for here so that the error names the key. */
@@ -334,7 +352,7 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
     daemon_raise_limit();
     signal(SIGPIPE, SIG_IGN);
     daemon->hooks = hooks;
-    daemon->owner_fd = -1;
+    daemon->owner.fd = -1;
     if (tqd_options_parse(&daemon->options, argc, argv, &err)) {
         daemon_say(daemon, &err);
         status = 2;
@@ -342,9 +360,7 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
         daemon_loop(daemon);
         status = daemon->failed;
     }
-    if (daemon->owner_fd >= 0) {
-        close(daemon->owner_fd);
-    }
+    tqd_owner_fini(&daemon->owner);
     free(daemon->address);
     free(daemon->config_json);
     free(daemon->backend_json);

@@ -50,26 +50,42 @@ static int rundir_write(const char *path, const char *text, size_t size, tq_erro
 static int rundir_make_token(tqd_rundir *dir, tqi_token *token, tq_error *err)
 {
     uint8_t secret[RUNDIR_TOKEN_BYTES];
-    char text[2 * RUNDIR_TOKEN_BYTES + 2];
+    char text[TQI_TOKEN_MAX + 1];
 
-    tqi_random(secret, sizeof(secret));
-    for (size_t i = 0; i < sizeof(secret); i++) {
-        snprintf(text + 2 * i, 3, "%02x", secret[i]);
+    if (token->size == 0) {
+        tqi_random(secret, sizeof(secret));
+        for (size_t i = 0; i < sizeof(secret); i++) {
+            snprintf((char *)token->bytes + 2 * i, 3, "%02x", secret[i]);
+        }
+        token->size = 2 * sizeof(secret);
     }
-    token->size = 2 * sizeof(secret);
-    memcpy(token->bytes, text, token->size);
+    memcpy(text, token->bytes, token->size);
     text[token->size] = '\n';
     snprintf(dir->token_file, sizeof(dir->token_file), "%s/token", dir->path);
     return rundir_write(dir->token_file, text, token->size + 1, err);
 }
 
-/* Whether a handle is there whose daemon lives.  One that was killed leaves its files behind; the next one clears them. */
+/*
+ * Whether a handle is there whose daemon lives.  One that was killed leaves its files behind; the next one clears them.
+ * Its socket tells: a number of a process says nothing, for the handle may be of another container, or of the one that
+ * this daemon was restarted in, where it has the same number as its predecessor.
+ */
 static bool rundir_in_use(const char *path)
 {
     json_t *handle = json_load_file(path, 0, NULL);
     json_int_t pid = json_integer_value(json_object_get(handle, "pid"));
+    const char *address = json_string_value(json_object_get(handle, "address"));
+    bool in_use = false;
+
+    if (address && strncmp(address, "unix:", 5) == 0) {
+        char first[512];
+        snprintf(first, sizeof(first), "%.*s", (int)strcspn(address, ","), address);
+        in_use = tqi_endpoint_alive(first);
+    } else if (address) {
+        in_use = pid > 0 && pid != getpid() && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+    }
     json_decref(handle);
-    return pid > 0 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
+    return in_use;
 }
 
 int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,

@@ -19,7 +19,8 @@ typedef struct tqd_rundir {
     bool made; /* the directory is ours to remove */
 } tqd_rundir;
 
-/* Makes the directory (mode 0700) and a random token in it.  TQ_EEXIST when a handle is there already. */
+/* Makes the directory (mode 0700) and the token in it: the given one, or a random one where that is empty.  TQ_EEXIST when
+ * a running system has it. */
 int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,
                     tq_error *err);
 /* Writes the handle: from now on others find the system. */

@@ -105,6 +105,43 @@ static void test_refused_then_next(void **state)
     testing_server_stop(&server);
 }
 
+/* An address that means another server of the same system is passed over; alone it ends calls as stale. */
+static void test_only_that_server(void **state)
+{
+    (void)state;
+    testing_server other, server;
+    char list[2 * TQI_ENDPOINT_MAX];
+    testing_server_start(&other, testing_unix_endpoint(), 1, 1000);
+    testing_server_start(&server, "tcp:127.0.0.1:0", 2, 1000);
+    uint64_t id = tqi_server_id(server.server);
+    assert_true(id != 0 && id != tqi_server_id(other.server));
+    snprintf(list, sizeof list, "%s,%s", other.endpoint, server.endpoint);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = NULL, *same = NULL, *wrong = NULL;
+    assert_int_equal(tqi_channel_get_server(connector, list, id, &channel, NULL), TQ_OK);
+    assert_int_equal(tqi_channel_get_server(connector, list, id, &same, NULL), TQ_OK);
+    assert_ptr_equal(channel, same);
+    testing_call call = {0}, lost = {0};
+    testing_reserve(channel, &call, 1, 10);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    assert_int_equal(tqi_channel_epoch(channel), 2);
+    assert_false(tqi_channel_local(channel));
+    assert_non_null(strstr(tqi_channel_unix_failure(channel), other.endpoint));
+    assert_non_null(strstr(tqi_channel_unix_failure(channel), "another server"));
+    assert_int_equal(other.executions, 0);
+    assert_int_equal(tqi_channel_get_server(connector, other.endpoint, id, &wrong, NULL), TQ_OK);
+    uint64_t start = tqi_now();
+    testing_reserve(wrong, &lost, 1, -1);
+    testing_until(&lost.done, 1);
+    assert_int_equal(lost.status, TQ_ESTALE);
+    assert_non_null(strstr(lost.error.message, other.endpoint));
+    assert_true(tqi_now() - start < 2000000000u);
+    testing_connector_stop(connector);
+    testing_server_stop(&other);
+    testing_server_stop(&server);
+}
+
 static void test_token_file(void **state)
 {
     (void)state;
@@ -455,6 +492,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_wrong_token, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused_then_next, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_only_that_server, setup, teardown),
         cmocka_unit_test_setup_teardown(test_token_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_hello, setup, teardown),
         cmocka_unit_test_setup_teardown(test_version_of_client, setup, teardown),

@@ -73,6 +73,8 @@ struct tqi_channel {
     char *endpoint; /* as given: the list */
     tqi_endpoint *endpoints;
     size_t n_endpoints, at; /* the one tried now */
+    uint64_t server;        /* the only one it is for, 0 = any */
+    bool other;             /* in this round of the list, an endpoint was that of another server */
     int refs;
     int state;
     tqi_conn *conn;
@@ -86,7 +88,8 @@ struct tqi_channel {
     int timers;
     unsigned backoff_ms;
     int proto_errors;
-    tq_error reason; /* why there is no connection */
+    tq_error reason;        /* why there is no connection */
+    char unix_failure[256]; /* why there is none over a unix socket */
     tqi_open_fn *on_open;
     size_t n_on_open, cap_on_open;
 

@@ -6,6 +6,7 @@
  */
 #include "net/calling.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,6 +83,10 @@ static void channel_remember(tqi_channel *channel, const tq_error *why)
     char name[TQI_ENDPOINT_MAX];
     tqi_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
     tqi_error_set(&channel->reason, why->code, "%s: %s", name, why->message);
+    if (channel->endpoints[channel->at].unix_socket) {
+        snprintf(channel->unix_failure, sizeof channel->unix_failure, "%.*s",
+                 (int)sizeof channel->unix_failure - 1, channel->reason.message);
+    }
 }
 
 static void channel_attempt(tqi_channel *channel)
@@ -133,9 +138,18 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
         return;
     }
     tqi_dial_stop(channel);
+    channel->other = channel->other || why->code == TQ_ESTALE;
     if (channel->at + 1 < channel->n_endpoints) {
         channel->at++;
         channel_attempt(channel);
+        return;
+    }
+    if (channel->other) {
+        /* The one that is meant may have been started anew, at these endpoints or at others: its user finds out. */
+        tq_error gone;
+        tqi_error_set(&gone, TQ_ESTALE, "another server of this system is at %s",
+                      channel->endpoint);
+        tqi_channel_fatal(channel, &gone);
         return;
     }
     channel_pause(channel);
@@ -149,6 +163,7 @@ void tqi_channel_fatal(tqi_channel *channel, const tq_error *why)
     uv_timer_stop(&channel->retry_timer);
     channel->state = TQI_CHANNEL_IDLE;
     channel->at = 0;
+    channel->other = false;
     channel->proto_errors = 0;
     tq_error err = channel->reason;
     tqi_call_give_up(channel, &err);
@@ -230,6 +245,7 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
     uv_timer_stop(&channel->retry_timer);
     channel->epoch = epoch;
     channel->at = 0;
+    channel->other = false;
     channel->reason.code = TQ_OK;
     channel->opened_at = tqi_now();
     if (channel->lost_at != 0) {
@@ -295,11 +311,12 @@ static void channel_free(tqi_channel *channel)
     free(channel);
 }
 
-static tqi_channel *channel_find(tqi_connector *connector, const char *endpoint)
+static tqi_channel *channel_find(tqi_connector *connector, const char *endpoint, uint64_t server)
 {
     tqi_channel *channel;
     DL_FOREACH (connector->channels, channel) {
-        if (channel->state != TQI_CHANNEL_CLOSED && strcmp(channel->endpoint, endpoint) == 0) {
+        if (channel->state != TQI_CHANNEL_CLOSED && channel->server == server &&
+            strcmp(channel->endpoint, endpoint) == 0) {
             return channel;
         }
     }
@@ -309,13 +326,19 @@ static tqi_channel *channel_find(tqi_connector *connector, const char *endpoint)
 int tqi_channel_get(tqi_connector *connector, const char *endpoint, tqi_channel **out,
                     tq_error *err)
 {
+    return tqi_channel_get_server(connector, endpoint, 0, out, err);
+}
+
+int tqi_channel_get_server(tqi_connector *connector, const char *endpoint, uint64_t server,
+                           tqi_channel **out, tq_error *err)
+{
     if (connector->closing) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
     }
     if (!endpoint) {
         return tqi_error_set(err, TQ_EINVAL, "no endpoint is given");
     }
-    tqi_channel *channel = channel_find(connector, endpoint);
+    tqi_channel *channel = channel_find(connector, endpoint, server);
     if (channel) {
         channel->refs++;
         *out = channel;
@@ -343,6 +366,7 @@ int tqi_channel_get(tqi_connector *connector, const char *endpoint, tqi_channel 
         return rc;
     }
     channel->connector = connector;
+    channel->server = server;
     channel->refs = 1;
     channel->next_request = connector->first_request;
     channel->backoff_ms = TQI_BACKOFF_MIN_MS;
@@ -447,6 +471,11 @@ void tqi_channel_on_open(tqi_channel *channel,
 uint64_t tqi_channel_epoch(const tqi_channel *channel)
 {
     return channel->epoch;
+}
+
+const char *tqi_channel_unix_failure(const tqi_channel *channel)
+{
+    return channel->unix_failure;
 }
 
 bool tqi_channel_local(const tqi_channel *channel)

@@ -68,6 +68,10 @@ static int greet_welcome(tqi_channel *channel, const Tq__Welcome *welcome, tq_er
     if (welcome->epoch == 0) {
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without an epoch");
     }
+    if (channel->server != 0 && welcome->server != channel->server) {
+        /* Not a lie, for it knows the token: the same address means somebody else here. */
+        return tqi_error_set(err, TQ_ESTALE, "another server of this system answers there");
+    }
     channel->instance = welcome->instance;
     tqi_channel_opened(channel, welcome->epoch, welcome->resumed);
     return TQ_OK;

@@ -126,6 +126,11 @@ void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg);
 void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session, void *arg),
                              void *arg);
 uint64_t tqi_server_requests(const tqi_server *server);
+/* A random number by which clients know this server from others; not 0. */
+uint64_t tqi_server_id(const tqi_server *server);
+/* File of the first unix socket that it listens on, by which another process can tell whether a path means the same for
+ * it; false without one. */
+bool tqi_server_socket(const tqi_server *server, uint64_t *device, uint64_t *inode);
 
 /* A session, valid from session_open to session_end (inclusive). */
 const char *tqi_session_name(const tqi_session *session);
@@ -142,6 +147,8 @@ bool tqi_session_connected(const tqi_session *session);
 uint64_t tqi_session_age_ms(const tqi_session *session);
 /* Same user over a unix socket, with a pidfd: descriptors may be passed, and its death is seen. */
 bool tqi_session_local(const tqi_session *session);
+/* Why it is not, as text. */
+const char *tqi_session_remote(const tqi_session *session);
 void tqi_session_set_user(tqi_session *session, void *user);
 void *tqi_session_user(const tqi_session *session);
 
@@ -205,8 +212,15 @@ void tqi_channel_on_open(tqi_channel *channel,
                          void *arg);
 /* Epoch of the server when last connected, 0 before. */
 uint64_t tqi_channel_epoch(const tqi_channel *channel);
+/* The channel to that server alone (tqi_server_id; 0: any): an endpoint behind which there is another one, as a path or a
+ * loopback's address may mean in another container, is passed over.  When no other endpoint works, calls end with
+ * TQ_ESTALE. */
+int tqi_channel_get_server(tqi_connector *connector, const char *endpoint, uint64_t server,
+                           tqi_channel **out, tq_error *err);
 /* Connected over a unix socket now. */
 bool tqi_channel_local(const tqi_channel *channel);
+/* Why the last attempt over a unix socket failed; "" without one. */
+const char *tqi_channel_unix_failure(const tqi_channel *channel);
 
 /* How a call ended. */
 typedef struct tqi_answer {

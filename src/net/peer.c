@@ -116,6 +116,7 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     welcome.epoch = server->epoch;
     welcome.resumed = known && hello->instance == session->instance;
     welcome.instance = session->instance;
+    welcome.server = server->id;
     peer_send(peer, TQI_WELCOME, &welcome.base);
     tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name,
             known ? "resumed" : "opened", peer->conn->peer);

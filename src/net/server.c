@@ -257,6 +257,7 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     server->service = service;
     server->ctx = ctx;
     server->epoch = options->epoch;
+    server->id = tqi_random_id();
     server->grace_ns =
         options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
     server->handshake_ns = TQI_HANDSHAKE_NS;
@@ -307,6 +308,24 @@ void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session
     HASH_ITER (hh, server->sessions, session, next) {
         fn(session, arg);
     }
+}
+
+uint64_t tqi_server_id(const tqi_server *server)
+{
+    return server->id;
+}
+
+bool tqi_server_socket(const tqi_server *server, uint64_t *device, uint64_t *inode)
+{
+    const tqi_listener *listener;
+    DL_FOREACH (server->listeners, listener) {
+        if (listener->endpoint.unix_socket && listener->inode != 0) {
+            *device = listener->device;
+            *inode = listener->inode;
+            return true;
+        }
+    }
+    return false;
 }
 
 uint64_t tqi_server_requests(const tqi_server *server)

@@ -27,6 +27,7 @@ struct tqi_server {
     const tqi_service *service;
     void *ctx;
     uint64_t epoch;
+    uint64_t id;
     uint64_t grace_ns;
     uint64_t handshake_ns; /* TQI_HANDSHAKE_NS; tests set less */
     tqi_token token;
@@ -86,6 +87,7 @@ struct tqi_session {
     uint64_t deadline; /* end of the grace, while in server->lost */
     tqi_peer *peer;    /* NULL while not connected */
     tqi_watch *watch;
+    char remote[96];       /* why there is no watch */
     uint64_t acked;        /* replies below it were received; 0 = none said yet */
     tqi_request *requests; /* running, and kept, by number */
     tqi_request

@@ -4,6 +4,7 @@
 #include "net/serving.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -63,7 +64,7 @@ static int watch_pidfd(const tqi_peer *peer)
     if (getsockopt(peer->conn->fd, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0) {
         return fd;
     }
-    if (errno != ENOPROTOOPT && errno != EINVAL) {
+    if (errno == ESRCH || errno == EMFILE || errno == ENFILE) {
         return -1;
     }
 #ifdef SYS_pidfd_open
@@ -82,12 +83,18 @@ static void session_watch(tqi_session *session, const tqi_peer *peer)
     }
     session->pid = peer->pid;
     if (peer->pid == 0) {
+        snprintf(session->remote, sizeof session->remote,
+                 "it runs in another pid namespace, where its end is not seen");
         return;
     }
     int fd = watch_pidfd(peer);
     if (fd < 0) {
-        tqi_log(TQI_DEBUG, session->server->service->name, "no pidfd for session %s: %s",
-                tqi_session_name(session), strerror(errno));
+        char reason[64];
+        snprintf(session->remote, sizeof session->remote,
+                 "its end cannot be watched, for there is no pidfd: %s",
+                 strerror_r(errno, reason, sizeof reason));
+        tqi_log(TQI_DEBUG, session->server->service->name, "session %s: %s",
+                tqi_session_name(session), session->remote);
         return;
     }
     tqi_watch *watch = calloc(1, sizeof *watch);
@@ -343,6 +350,17 @@ bool tqi_session_local(const tqi_session *session)
 {
     return session->watch && session->peer && session->peer->same_user &&
            session->peer->pid == session->watch->pid;
+}
+
+const char *tqi_session_remote(const tqi_session *session)
+{
+    if (!session->peer || !session->peer->conn->unix_socket) {
+        return "it did not come over a unix socket";
+    }
+    if (!session->peer->same_user) {
+        return "it is of another user";
+    }
+    return session->remote[0] ? session->remote : "its end cannot be watched";
 }
 
 void tqi_session_set_user(tqi_session *session, void *user)

@@ -2,12 +2,14 @@
  * arena.c - the arena's memfd: sealed, sparse, mapped once (see arena.h).
  *
  * Relies on Linux memfds: sealing against shrinking is what lets clients map the arena without fear of SIGBUS, and
- * sealing against growing is what keeps a client that got the descriptor from enlarging it.
+ * sealing against growing is what keeps a client that got the descriptor from enlarging it.  Where there are none the
+ * memory is anonymous and not shared.
  */
 #include "store/arena.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -16,15 +18,59 @@
 #include "base/error.h"
 #include "store/huge.h"
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3 */
+#endif
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
+/* Whether the system refuses such a call at all, rather than to make this one. */
+static bool arena_refused(int errnum)
+{
+    return errnum == ENOSYS || errnum == EPERM || errnum == EACCES || errnum == EINVAL ||
+           errnum == EOPNOTSUPP;
+}
+
+static void arena_why(char why[TQI_STORE_WHY], const char *what)
+{
+    char reason[96];
+    snprintf(why, TQI_STORE_WHY, "%s: %s", what, strerror_r(errno, reason, sizeof(reason)));
+}
+
+int tqi_arena_memfd(const char *name, uint64_t size, char why[TQI_STORE_WHY], tq_error *err)
+{
+    /* Kernels that know MFD_NOEXEC_SEAL may be set to refuse memfds without it, older ones do not know it. */
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+
+    if (fd < 0 && errno == EINVAL) {
+        fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    }
+    if (fd < 0 && arena_refused(errno)) {
+        arena_why(why, "memfd_create");
+        return -1;
+    }
+    if (fd < 0) {
+        tqi_error_errno(err, errno, "memfd_create of a store");
+        return -2;
+    }
+    if (ftruncate(fd, (off_t)size) != 0) {
+        tqi_error_errno(err, errno, "sizing the memory of a store");
+        close(fd);
+        return -2;
+    }
+    /* F_SEAL_SEAL comes last: it is the caller's. */
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
+        arena_why(why, "sealing a memfd");
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
 int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    void *base = MAP_FAILED;
-    int code;
 
     memset(arena, 0, sizeof(*arena));
     arena->fd = -1;
@@ -33,47 +79,47 @@ int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
                              (unsigned long long)size);
     }
     size = (size + page - 1) / page * page;
-    int fd = memfd_create("tq-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) {
-        return tqi_error_errno(err, errno, "memfd_create of a store's arena");
+    int fd = tqi_arena_memfd("tq-arena", size, arena->why, err);
+    if (fd < -1) {
+        return TQ_EIO;
     }
-    if (ftruncate(fd, (off_t)size) != 0) {
-        code = tqi_error_errno(err, errno, "sizing a store's arena");
-        goto fail;
+    if (fd >= 0 && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL) != 0) {
+        arena_why(arena->why, "sealing a memfd");
+        close(fd);
+        fd = -1;
     }
-    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
-        code = tqi_error_errno(err, errno, "sealing a store's arena");
-        goto fail;
-    }
-    base = tqi_huge_map(size, PROT_READ | PROT_WRITE, fd);
+    void *base = tqi_huge_map(size, PROT_READ | PROT_WRITE, fd);
     if (base == MAP_FAILED) {
-        code = tqi_error_errno(err, errno, "mapping a store's arena");
-        goto fail;
+        int code = tqi_error_errno(err, errno, "mapping a store's arena");
+        if (fd >= 0) {
+            close(fd);
+        }
+        return code;
     }
-    /* No writable mapping in a forked child: a writer must be gone when its process is. */
-    if (madvise(base, size, MADV_DONTFORK) != 0) {
-        code = tqi_error_errno(err, errno, "MADV_DONTFORK of a store's arena");
-        goto fail;
+    /* No writable mapping in a forked child.  A daemon's children write nothing, so it may be refused here; a client that
+     * is refused it does not map. */
+    if (madvise(base, size, MADV_DONTFORK) != 0 && !arena_refused(errno)) {
+        int code = tqi_error_errno(err, errno, "MADV_DONTFORK of a store's arena");
+        munmap(base, size);
+        if (fd >= 0) {
+            close(fd);
+        }
+        return code;
     }
     arena->fd = fd;
     arena->base = base;
     arena->size = size;
     arena->page = page;
     return TQ_OK;
-
-fail:
-    if (base != MAP_FAILED) {
-        munmap(base, size);
-    }
-    close(fd);
-    return code;
 }
 
 void tqi_arena_fini(tqi_arena *arena)
 {
     if (arena->base != NULL) {
         munmap(arena->base, arena->size);
-        close(arena->fd);
+        if (arena->fd >= 0) {
+            close(arena->fd);
+        }
     }
     memset(arena, 0, sizeof(*arena));
     arena->fd = -1;
@@ -93,8 +139,11 @@ static int arena_populate_pages(tqi_arena *arena, uint64_t offset, uint64_t end)
     if (errno == ENOMEM || errno == EFAULT || errno == EHWPOISON) {
         return TQ_ENOMEM;
     }
-    /* An older kernel.  Writing into the pages could undo a writer's byte; fallocate adds the missing pages to the file
-     * and leaves the others alone, so that a first touch only has to map them. */
+    /* An older kernel, or a sandbox.  Writing into the pages could undo a writer's byte; fallocate adds the missing pages
+     * to the file and leaves the others alone, so that a first touch only has to map them. */
+    if (arena->fd < 0) {
+        return TQ_ENOMEM; /* nothing is warm then, and each first touch makes its page */
+    }
     do {
         rc = fallocate(arena->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)(end - offset));
     } while (rc != 0 && errno == EINTR);
@@ -135,16 +184,44 @@ int tqi_arena_punch(tqi_arena *arena, uint64_t offset, uint64_t size)
     if (end <= begin) {
         return TQ_OK;
     }
+    if (arena->fd < 0) {
+        return madvise(arena->base + begin, end - begin, MADV_DONTNEED) == 0 ? TQ_OK : TQ_EIO;
+    }
     do {
         rc = fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin,
                        (off_t)(end - begin));
     } while (rc != 0 && errno == EINTR);
+    if (rc != 0) {
+        /* The same by another name, for who is not allowed fallocate. */
+        rc = madvise(arena->base + begin, end - begin, MADV_REMOVE);
+    }
     return rc == 0 ? TQ_OK : TQ_EIO;
+}
+
+/* Of memory without a file: pages that are there, window by window. */
+static uint64_t arena_resident_pages(const tqi_arena *arena)
+{
+    unsigned char there[TQI_HUGE / 4096];
+    uint64_t pages = 0;
+
+    for (uint64_t at = 0; at < arena->size; at += TQI_HUGE) {
+        uint64_t size = arena->size - at < TQI_HUGE ? arena->size - at : TQI_HUGE;
+        if (mincore(arena->base + at, size, there) != 0) {
+            return 0;
+        }
+        for (uint64_t i = 0; i < size / arena->page; i++) {
+            pages += there[i] & 1;
+        }
+    }
+    return pages * arena->page;
 }
 
 uint64_t tqi_arena_resident(const tqi_arena *arena)
 {
     struct stat st;
 
+    if (arena->fd < 0) {
+        return arena_resident_pages(arena);
+    }
     return fstat(arena->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }

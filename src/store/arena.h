@@ -11,16 +11,27 @@
 
 #include <tq/errors.h>
 
-/* A sparse memfd, sealed against resizing and mapped once.  Not inherited by a forked child. */
+/* Why memory cannot be shared, as text; "" when it can. */
+#define TQI_STORE_WHY 160
+
+/*
+ * A sparse memfd, sealed against resizing and mapped once.  Not inherited by a forked child.  Where the system refuses
+ * such (a sandbox, an old kernel) the memory is this process's own and fd is -1: everything goes over the stream then.  A
+ * file in /dev/shm would not do: it cannot be sealed, so whoever has it could cut it short under its readers, and where
+ * /dev/shm is small the first touch of a page ends the process.
+ */
 typedef struct tqi_arena {
     int fd;
     uint8_t *base;
     uint64_t size;
     uint64_t page;
+    char why[TQI_STORE_WHY];
 } tqi_arena;
 
 /* `size` is rounded up to a page. */
 int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err);
+/* A memfd that can be sealed: its descriptor, -1 with `why` where the system has none, -2 with err on failure. */
+int tqi_arena_memfd(const char *name, uint64_t size, char why[TQI_STORE_WHY], tq_error *err);
 void tqi_arena_fini(tqi_arena *arena);
 /* Makes the pages of [offset, offset + size) be there without changing a byte of them: safe while others write.
  * TQ_OK, or TQ_ENOMEM when the system has none left. */
@@ -32,7 +43,7 @@ uint64_t tqi_arena_resident(const tqi_arena *arena);
 
 /* Slot -> block id; only the owner can write it. */
 typedef struct tqi_slots {
-    int fd; /* read-only, to hand out */
+    int fd; /* to hand out: nobody can write by it; -1: memory of this process's own */
     _Atomic uint64_t *words;
     uint32_t count;
     uint32_t fresh;   /* slots from here on were never used */
@@ -41,7 +52,8 @@ typedef struct tqi_slots {
     uint32_t n_spares;
 } tqi_slots;
 
-int tqi_slots_init(tqi_slots *slots, uint32_t count, tq_error *err);
+/* `why`: as tqi_arena.why; when it says something already the table is not to be shared. */
+int tqi_slots_init(tqi_slots *slots, uint32_t count, char why[TQI_STORE_WHY], tq_error *err);
 void tqi_slots_fini(tqi_slots *slots);
 /* A free slot, set to id.  TQ_OK, TQ_EFULL or TQ_ENOMEM. */
 int tqi_slots_take(tqi_slots *slots, uint64_t id, uint32_t *slot);

@@ -14,7 +14,7 @@
 
 void *tqi_huge_map(size_t size, int prot, int fd)
 {
-    const int flags = MAP_SHARED | MAP_NORESERVE;
+    const int flags = (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE;
 
     if (size < TQI_HUGE || size > SIZE_MAX - TQI_HUGE) {
         return mmap(NULL, size, prot, flags, fd, 0);

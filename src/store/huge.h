@@ -15,7 +15,8 @@
 
 #define TQI_HUGE (UINT64_C(2) << 20)
 
-/* mmap of a shared file, aligned when it is large enough; MAP_FAILED with errno.  Unmapped with munmap. */
+/* mmap of a shared file (fd -1: of memory of this process's own), aligned when it is large enough; MAP_FAILED with errno.
+ * Unmapped with munmap. */
 void *tqi_huge_map(size_t size, int prot, int fd);
 /* Makes the aligned 2 MiB at `window`, one page of which is there, one page.  False when that is not possible now. */
 bool tqi_huge_collapse(uint8_t *window);

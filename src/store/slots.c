@@ -5,7 +5,7 @@
  * see to that: the descriptor handed out is a second, read-only opening of the memfd (a mapping made from it cannot be
  * made writable), and F_SEAL_FUTURE_WRITE, set after the owner's own mapping was made, refuses every later write or
  * writable mapping even to who opens the memfd again through /proc.  A kernel before 5.1 lacks the seal and leaves the
- * first protection.
+ * first protection; without /proc there is the second.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,62 +24,66 @@
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-int tqi_slots_init(tqi_slots *slots, uint32_t count, tq_error *err)
+/*
+ * A descriptor by which nobody can write: a second, read-only opening, else the first one where the seal forbids writing
+ * (there may be no /proc to open it through again).  -1 with `why` when neither is possible.
+ */
+static int slots_read_only(int fd, bool sealed, char why[TQI_STORE_WHY])
+{
+    char path[64], reason[96];
+
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int reader = open(path, O_RDONLY | O_CLOEXEC);
+    if (reader >= 0) {
+        close(fd);
+        return reader;
+    }
+    if (sealed) {
+        return fd;
+    }
+    snprintf(why, TQI_STORE_WHY, "opening a slot table read-only: %s",
+             strerror_r(errno, reason, sizeof(reason)));
+    close(fd);
+    return -1;
+}
+
+int tqi_slots_init(tqi_slots *slots, uint32_t count, char why[TQI_STORE_WHY], tq_error *err)
 {
     size_t bytes = (size_t)count * sizeof(uint64_t);
-    void *words = MAP_FAILED;
-    char path[64];
-    int code;
+    int fd = why[0] ? -1 : tqi_arena_memfd("tq-slots", bytes, why, err);
 
     memset(slots, 0, sizeof(*slots));
     slots->fd = -1;
-    int fd = memfd_create("tq-slots", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0) {
-        return tqi_error_errno(err, errno, "memfd_create of a slot table");
+    if (fd < -1) {
+        return TQ_EIO;
     }
-    if (ftruncate(fd, (off_t)bytes) != 0) {
-        code = tqi_error_errno(err, errno, "sizing a slot table");
-        goto fail;
-    }
-    words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+    void *words = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                       (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE, fd, 0);
     if (words == MAP_FAILED) {
-        code = tqi_error_errno(err, errno, "mapping a slot table");
-        goto fail;
+        int code = tqi_error_errno(err, errno, "mapping a slot table");
+        if (fd >= 0) {
+            close(fd);
+        }
+        return code;
     }
-    if (madvise(words, bytes, MADV_DONTFORK) != 0) {
-        code = tqi_error_errno(err, errno, "MADV_DONTFORK of a slot table");
-        goto fail;
+    /* Refused it is no harm: a daemon's children write nothing. */
+    madvise(words, bytes, MADV_DONTFORK);
+    if (fd >= 0) {
+        bool sealed = fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0;
+        slots->fd = slots_read_only(fd, sealed, why);
     }
-    int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
-    if (fcntl(fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) != 0 &&
-        fcntl(fd, F_ADD_SEALS, seals) != 0) {
-        code = tqi_error_errno(err, errno, "sealing a slot table");
-        goto fail;
-    }
-    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-    slots->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (slots->fd < 0) {
-        code = tqi_error_errno(err, errno, "opening a slot table read-only");
-        goto fail;
-    }
-    close(fd);
     slots->words = words;
     slots->count = count;
     return TQ_OK;
-
-fail:
-    if (words != MAP_FAILED) {
-        munmap(words, bytes);
-    }
-    close(fd);
-    return code;
 }
 
 void tqi_slots_fini(tqi_slots *slots)
 {
     if (slots->words != NULL) {
         munmap((void *)(uintptr_t)slots->words, (size_t)slots->count * sizeof(uint64_t));
-        close(slots->fd);
+        if (slots->fd >= 0) {
+            close(slots->fd);
+        }
     }
     free(slots->spares);
     memset(slots, 0, sizeof(*slots));

@@ -69,7 +69,7 @@ int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error 
         uint64_t many = store->arena.size / 4096;
         slots = many < 4096 ? 4096 : many > (1u << 22) ? 1u << 22 : (uint32_t)many;
     }
-    code = tqi_slots_init(&store->slots, slots, err);
+    code = tqi_slots_init(&store->slots, slots, store->arena.why, err);
     if (code != TQ_OK) {
         goto fail;
     }
@@ -102,6 +102,11 @@ void tqi_store_free(tqi_store *store)
     tqi_slots_fini(&store->slots);
     tqi_arena_fini(&store->arena);
     free(store);
+}
+
+const char *tqi_store_unshared(const tqi_store *store)
+{
+    return store->arena.why[0] ? store->arena.why : NULL;
 }
 
 int tqi_store_arena_fd(const tqi_store *store)

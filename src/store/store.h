@@ -31,8 +31,11 @@ typedef struct tqi_store_options {
 int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error *err);
 void tqi_store_free(tqi_store *store);
 
-int tqi_store_arena_fd(const tqi_store *store);
-int tqi_store_slots_fd(const tqi_store *store); /* read-only descriptor, to hand out */
+/* Why this system does not let the store share its memory with other processes, as text; NULL when it does. */
+const char *tqi_store_unshared(const tqi_store *store);
+int tqi_store_arena_fd(const tqi_store *store); /* -1 when it is not shared */
+int tqi_store_slots_fd(
+    const tqi_store *store); /* to hand out: nobody can write by it; -1 likewise */
 uint64_t tqi_store_capacity(const tqi_store *store);
 uint64_t tqi_store_used(const tqi_store *store); /* bytes of blocks, rounding included */
 uint64_t tqi_store_blocks(const tqi_store *store);

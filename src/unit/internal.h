@@ -148,7 +148,7 @@ struct tqi_unit {
     uv_loop_t *loop;
     char *name;
     char *endpoint; /* list, for people and peers */
-    char *info;     /* as registered: endpoint list, 0, machine */
+    char *info;     /* as registered: endpoint list, 0, machine, 0, "SERVER DEVICE INODE" in hex */
     size_t info_size;
     tqi_store_options store_options;
     tqi_unit_store *held; /* the store of now */

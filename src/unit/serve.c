@@ -68,11 +68,13 @@ static void serve_map(tqi_unit *unit, tqi_request *request)
 
     if (writer == NULL) {
         tqi_error_nomem(&err, "a writer");
+    } else if (tqi_store_unshared(unit->store) != NULL) {
+        tqi_error_set(&err, TQ_EUNSUPPORTED, "its system does not let unit '%s' share memory: %s",
+                      unit->name, tqi_store_unshared(unit->store));
     } else if (!tqi_session_local(session)) {
         tqi_error_set(&err, TQ_EUNSUPPORTED,
-                      "unit '%s' shares its memory only with processes of its user on its machine, "
-                      "over a unix socket",
-                      unit->name);
+                      "unit '%s' does not share memory with this process: %s", unit->name,
+                      tqi_session_remote(session));
     } else {
         tqi_writer_map(writer, &err);
     }

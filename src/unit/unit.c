@@ -1,6 +1,7 @@
 /*
  * unit.c - life of a storage unit: its store, its server, its memory (see internal.h for the parts).
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +31,11 @@ static tqi_unit_store *unit_store_make(tqi_unit *unit, tq_error *err)
     }
     held->unit = unit;
     held->refs = 1;
+    if (tqi_store_unshared(held->store) != NULL) {
+        tqi_log(TQI_WARN, "unit",
+                "%s: memory cannot be shared here, all data goes over the stream: %s", unit->name,
+                tqi_store_unshared(held->store));
+    }
     return held;
 }
 
@@ -162,7 +168,8 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
 {
     tqi_server_options server = {
         .epoch = unit->incarnation, .token = options->token, .grace_ms = options->grace_ms};
-    char machine[TQI_STORE_HOST];
+    char machine[TQI_STORE_HOST], marks[64];
+    uint64_t device = 0, inode = 0;
     tqi_buf list = {0};
     int code = tqi_server_alloc(unit->loop, &tqi_unit_service, unit, &server, &unit->server, err);
 
@@ -184,10 +191,16 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
         code = tqi_error_set(err, TQ_EINVAL, "unit '%s' has nothing to listen on", unit->name);
         goto out;
     }
+    /* By these a client knows whether a path or an address that it finds means this unit. */
+    tqi_server_socket(unit->server, &device, &inode);
+    snprintf(marks, sizeof(marks), "%llx %llx %llx",
+             (unsigned long long)tqi_server_id(unit->server), (unsigned long long)device,
+             (unsigned long long)inode);
     tqi_store_host(machine);
     unit->endpoint = strdup((const char *)list.data);
     if (unit->endpoint == NULL || tqi_buf_append(&list, "", 1) != TQ_OK ||
-        tqi_buf_append(&list, machine, strlen(machine)) != TQ_OK) {
+        tqi_buf_append(&list, machine, strlen(machine) + 1) != TQ_OK ||
+        tqi_buf_append(&list, marks, strlen(marks)) != TQ_OK) {
         code = tqi_error_nomem(err, "an endpoint");
         goto out;
     }

@@ -42,13 +42,13 @@ def wait_exit(pid: int, seconds: float = READY_SECONDS) -> None:
 class Daemon:
     """One tqd process."""
 
-    def __init__(self, role: str, *args: str, log: Path) -> None:
-        """Starts it and waits until it serves; `args` as on its command line."""
+    def __init__(self, role: str, *args: str, log: Path, before: Sequence[str] = ()) -> None:
+        """Starts it and waits until it serves; `args` as on its command line, `before` a program that starts it."""
         self.log = log
         read, write = os.pipe()
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [executable("tqd"), role, "--ready-fd", str(write), *args],
+                [*before, executable("tqd"), role, "--ready-fd", str(write), *args],
                 pass_fds=[write],
                 stdout=output,
                 stderr=output,
@@ -94,11 +94,23 @@ class System:
         self.address = ""
         self.token_file = str(self.runtime / "token")
 
-    def start(self, *args: str, role: str = "all-in-one", settings: Sequence[str] = ()) -> Daemon:
+    def start(
+        self,
+        *args: str,
+        role: str = "all-in-one",
+        settings: Sequence[str] = (),
+        before: Sequence[str] = (),
+    ) -> Daemon:
         """Starts the daemon with the controller."""
         options = [word for setting in settings for word in ("--set", setting)]
         daemon = Daemon(
-            role, "--runtime-dir", str(self.runtime), *options, *args, log=self.folder / "tqd.log"
+            role,
+            "--runtime-dir",
+            str(self.runtime),
+            *options,
+            *args,
+            log=self.folder / "tqd.log",
+            before=before,
         )
         self.daemons.append(daemon)
         assert daemon.answer == "ready", f"{daemon}: {daemon.log.read_text()}"

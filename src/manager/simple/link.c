@@ -3,7 +3,7 @@
  *
  * Mapping.  A unit on this machine is asked for its memory once per session there: a new session is a new writer to the
  * unit, which gives memory back only when it knows that its writers cannot write.  A unit that refuses, or that is
- * elsewhere, is written and read over the stream; the reason is logged.
+ * elsewhere (where.c), is written and read over the stream; the reason is logged.
  *
  * Ids.  They are leased 256 at a time and topped up before they run out, so that a put seldom waits for a lease.  They are
  * void when the unit, the controller or our session there is another one.
@@ -44,69 +44,7 @@ bool tqi_wait_leave(tqi_wait **row, tqi_wait *wait)
     return false;
 }
 
-/* ---------------------------------------------------------------------------------------- endpoints */
-
-/* What of an endpoint list can be reached: sockets of the file system only on the same machine. */
-static char *link_endpoints(const char *list, bool same_machine, bool *local)
-{
-    char *out = calloc(1, strlen(list) + 1);
-    const char *at = list;
-    size_t n = 0;
-
-    *local = false;
-    while (out != NULL && *at != 0) {
-        size_t size = strcspn(at, ",");
-        bool is_unix = strncmp(at, "unix:", 5) == 0;
-        if (same_machine || !is_unix) {
-            if (n > 0) {
-                out[n++] = ',';
-            }
-            memcpy(out + n, at, size);
-            n += size;
-            *local = *local || is_unix;
-        }
-        at += size;
-        at += *at == ',';
-    }
-    return out;
-}
-
-/* Takes a unit's registered info apart: endpoint list, 0, machine. */
-static int link_set_info(tqi_link *link, const void *info, size_t size)
-{
-    char *copy = calloc(1, size + 2);
-    char *endpoint = NULL;
-
-    if (copy == NULL) {
-        return TQ_ENOMEM;
-    }
-    if (size > 0) {
-        memcpy(copy, info, size);
-    }
-    size_t list = strlen(copy);
-    const char *machine = list < size ? copy + list + 1 : "";
-    bool same = machine[0] == 0 || link->simple->machine[0] == 0 ||
-                strcmp(machine, link->simple->machine) == 0;
-    bool local = false;
-    endpoint = link_endpoints(copy, same, &local);
-    if (endpoint != NULL && endpoint[0] == 0) {
-        /* Only sockets of another machine: kept, so that the error says where it should be. */
-        free(endpoint);
-        endpoint = strdup(copy);
-        local = false;
-    }
-    if (endpoint == NULL) {
-        free(copy);
-        return TQ_ENOMEM;
-    }
-    free(link->info);
-    free(link->endpoint);
-    link->info = copy;
-    link->info_size = size;
-    link->endpoint = endpoint;
-    link->local = local;
-    return TQ_OK;
-}
+/* ---------------------------------------------------------------------------------------- channel */
 
 static void link_opened(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
@@ -124,7 +62,8 @@ int tqi_link_channel(tqi_link *link, tqi_channel **out, tq_error *err)
 {
     if (link->channel == NULL) {
         tq_error why = {0};
-        int code = tqi_channel_get(link->simple->connector, link->endpoint, &link->channel, &why);
+        int code = tqi_channel_get_server(link->simple->connector, link->endpoint, link->server,
+                                          &link->channel, &why);
         if (code != TQ_OK) {
             link->channel = NULL;
             return tqi_error_set(err, code, "storage unit '%s': %s", link->name, why.message);
@@ -159,7 +98,7 @@ int tqi_link_update(tqi_link *link, const tq_owner_info *info)
     }
     if (link->info == NULL || info->info_size != link->info_size ||
         memcmp(info->info, link->info, info->info_size) != 0) {
-        if (link_set_info(link, info->info, info->info_size) != TQ_OK) {
+        if (tqi_link_set_info(link, info->info, info->info_size) != TQ_OK) {
             return TQ_ENOMEM;
         }
         tqi_link_unmap(link);
@@ -255,24 +194,21 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
 
     (void)call;
     if (answer->status == TQ_EUNREACHABLE || answer->status == TQ_ETIMEDOUT ||
-        answer->status == TQ_ECLOSED || answer->status == TQ_ECANCELED) {
+        answer->status == TQ_ECLOSED || answer->status == TQ_ECANCELED ||
+        answer->status == TQ_ESTALE) {
         link->map_state = TQI_MAP_NONE;
         tqi_wait_end(&link->map_waits, answer->error);
         return;
     }
     if (answer->status != TQ_OK) {
-        err = *answer->error;
+        const char *failure =
+            tqi_channel_local(link->channel) ? "" : tqi_channel_unix_failure(link->channel);
+        tqi_error_set(&err, answer->status, "%s", failure[0] ? failure : answer->error->message);
     } else {
         link_map_take(link, answer, &err);
     }
-    if (err.code != TQ_OK) {
-        link->map_state = TQI_MAP_REFUSED;
-        tqi_log(TQI_WARN, "client",
-                "storage unit '%s' is used over the stream, not by shared memory: %s", link->name,
-                err.message);
-    } else {
-        link->map_state = TQI_MAP_READY;
-    }
+    link->map_state = err.code != TQ_OK ? TQI_MAP_REFUSED : TQI_MAP_READY;
+    tqi_link_say(link, err.code != TQ_OK ? err.message : NULL);
     tqi_wait_end(&link->map_waits, NULL);
 }
 
@@ -281,6 +217,9 @@ int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *er
     Tq__UnitMap message;
     tqi_channel *channel = NULL;
 
+    if (!link->local) {
+        tqi_link_say(link, NULL);
+    }
     if (!link->local || link->map_state == TQI_MAP_READY || link->map_state == TQI_MAP_REFUSED) {
         return TQ_OK;
     }

@@ -120,8 +120,8 @@ static bool put_before(const tqi_link *a, const tqi_link *b)
     if (a->silent != b->silent) {
         return b->silent;
     }
-    if (a->local != b->local) {
-        return a->local;
+    if (tqi_link_near(a) != tqi_link_near(b)) {
+        return tqi_link_near(a);
     }
     return put_free_bytes(a) > put_free_bytes(b);
 }

@@ -105,9 +105,12 @@ struct tqi_link {
     uint64_t incarnation; /* as listed; 0: not listed any more */
     uint64_t capacity, used;
     bool present;
-    bool local;     /* on this machine, with a unix socket */
-    bool silent;    /* did not answer lately */
-    char *endpoint; /* what of its list can be reached from here */
+    bool local;       /* on this machine, with a unix socket that is in sight */
+    bool said;        /* how it is used, since its info was set */
+    const char *away; /* why it is not local */
+    uint64_t server;  /* number of its server, 0: unknown */
+    bool silent;      /* did not answer lately */
+    char *endpoint;   /* what of its list can be reached from here */
     tqi_channel *channel;
 
     tqi_map_state map_state;
@@ -124,6 +127,13 @@ struct tqi_link {
     tqi_link *prev, *next;
 };
 
+/* Takes a unit's registered info apart: what of its endpoints can be reached from here, and whether it is local. */
+int tqi_link_set_info(tqi_link *link, const void *info, size_t size);
+/* Logs, once, how the unit is used: by shared memory, or over the stream and why (`failure` where it is local and failed,
+ * else NULL). */
+void tqi_link_say(tqi_link *link, const char *failure);
+/* Whether its memory is shared with this process, as far as is known. */
+bool tqi_link_near(const tqi_link *link);
 int tqi_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_link **out);
 int tqi_link_update(tqi_link *link, const tq_owner_info *info);
 void tqi_link_free(tqi_link *link);

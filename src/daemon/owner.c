@@ -1,0 +1,83 @@
+/*
+ * owner.c - see owner.h.
+ */
+#include "daemon/owner.h"
+
+#include "base/error.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* State and start of a process as /proc has them; false when it has not. */
+static bool owner_stat(pid_t pid, char *state, unsigned long long *start)
+{
+    char path[64], text[1024];
+
+    snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (size <= 0) {
+        return false;
+    }
+    text[size] = 0;
+    /* The name, in parentheses, may hold anything; after it the state is the third field, the start the 22nd. */
+    const char *after = strrchr(text, ')');
+    return after && sscanf(after + 1,
+                           " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                           "%*s %*s %llu",
+                           state, start) == 2;
+}
+
+bool tqd_owner_ended(const tqd_owner *owner)
+{
+    unsigned long long start = 0;
+    char state = 0;
+
+    if (kill(owner->pid, 0) != 0 && errno != EPERM) {
+        return true;
+    }
+    if (!owner_stat(owner->pid, &state, &start)) {
+        return owner->start !=
+               0; /* it was there before, so it is gone; without /proc its number has to do */
+    }
+    return state == 'Z' || state == 'X' || (owner->start != 0 && start != owner->start);
+}
+
+int tqd_owner_init(tqd_owner *owner, pid_t pid, tq_error *err)
+{
+    char state = 0;
+
+    *owner = (tqd_owner){.pid = pid, .fd = (int)syscall(SYS_pidfd_open, pid, 0)};
+    if (owner->fd >= 0) {
+        return TQ_OK;
+    }
+    int refused = errno;
+    bool there = kill(pid, 0) == 0 || errno == EPERM;
+    if (!there || (refused != ENOSYS && refused != EPERM && refused != EACCES)) {
+        return tqi_error_set(err, TQ_EIO, "cannot watch owner process %d: %s", (int)pid,
+                             strerror(there ? refused : ESRCH));
+    }
+    if (!owner_stat(pid, &state, &owner->start)) {
+        owner->start = 0;
+    }
+    tqi_log(TQI_INFO, "tqd", "no pidfd (%s): owner process %d is looked at every %d ms",
+            strerror(refused), (int)pid, TQD_OWNER_LOOK_MS);
+    return TQ_OK;
+}
+
+void tqd_owner_fini(tqd_owner *owner)
+{
+    if (owner->fd >= 0) {
+        close(owner->fd);
+    }
+    owner->fd = -1;
+}

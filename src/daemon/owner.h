@@ -1,0 +1,29 @@
+/*
+ * owner.h - the process that a daemon ends with.
+ *
+ * Its end is told by a pidfd.  Where the system refuses such it is looked at now and then; its number alone says
+ * nothing, for another process may have it by then, so the time of its start is kept as well.
+ */
+#ifndef TQD_OWNER_H
+#define TQD_OWNER_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+#include <tq/errors.h>
+
+/* How often it is looked at without a pidfd. */
+#define TQD_OWNER_LOOK_MS 250
+
+typedef struct tqd_owner {
+    pid_t pid;
+    int fd;                   /* its pidfd; -1 without one */
+    unsigned long long start; /* when it started, in the kernel's ticks; 0: unknown */
+} tqd_owner;
+
+/* Finds the process; an error when it is not there. */
+int tqd_owner_init(tqd_owner *owner, pid_t pid, tq_error *err);
+void tqd_owner_fini(tqd_owner *owner);
+/* Whether it has ended; for an owner without a pidfd. */
+bool tqd_owner_ended(const tqd_owner *owner);
+
+#endif

@@ -1,0 +1,192 @@
+"""Pods on one machine, as a container runtime makes them, of namespaces alone: nothing is left when they end.
+
+A `Cluster` is a user namespace with a bridge in a network namespace of its own.  Each `Pod` in it has mount, pid, ipc,
+network and uts namespaces, an address on the bridge, a firewall that lets a range of ports in, 64 KiB of /dev/shm, a
+read-only root and a folder of its own for temporary files, at the same path in all of them.  Programs in a pod run
+without capabilities, as a user without a passwd entry, and know no HOME.
+
+All of it hangs on two or more processes that wait for the end of their standard input, so it also ends with the one who
+made it, however that ends.  It needs a kernel that lets this user make user namespaces, which root always may.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+USER = 54321
+SECONDS = 30.0
+
+_WAIT = "echo ready; exec cat >/dev/null"
+
+
+def read_line(stream: IO[str], what: str, seconds: float = SECONDS) -> str:
+    """The next line, or an assertion that says who did not answer."""
+    readable, _, _ = select.select([stream], [], [], seconds)
+    assert readable, f"{what}: no answer in {seconds} s"
+    return stream.readline().strip()
+
+
+class _Held:
+    """A process that holds namespaces until `close`."""
+
+    def __init__(self, command: Sequence[str], what: str) -> None:
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        answer = read_line(self.process.stdout, what)
+        if answer != "ready":
+            _, error = self.process.communicate()
+            raise AssertionError(
+                f"{what}: this machine does not permit it, and the test needs it: {answer} {error}"
+            )
+
+    @property
+    def pid(self) -> int:
+        """A process in the namespaces (but that of pids, which its children are in)."""
+        return self.process.pid
+
+    def close(self) -> None:
+        """Ends the process, and with it the namespaces."""
+        self.process.communicate()
+
+
+def _run(command: Sequence[str], text: str | None = None) -> None:
+    done = subprocess.run(
+        command, input=text, capture_output=True, text=True, check=False, timeout=SECONDS
+    )
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+
+
+class Cluster:
+    """A bridge and what is on it."""
+
+    def __init__(self) -> None:
+        """Nothing is on it yet."""
+        self.pods: list[Pod] = []
+        self.held = _Held(
+            [
+                *("unshare", "--user", "--map-root-user", "--net", "--mount"),
+                *("sh", "-c", "ip link add tq0 type bridge && ip link set tq0 up && " + _WAIT),
+            ],
+            "user and network namespaces with a bridge",
+        )
+
+    def enter(self, *names: str) -> list[str]:
+        """What to put before a command that shall run in namespaces of the cluster."""
+        return [
+            *("nsenter", "-t", str(self.held.pid), "--user", "--preserve-credentials"),
+            *(f"--{name}" for name in names),
+        ]
+
+    def close(self) -> None:
+        """Ends all pods, then the cluster."""
+        for pod in self.pods:
+            pod.close()
+        self.held.close()
+
+
+class Pod:
+    """One pod: `10.77.0.NUMBER` on the bridge, with `ports` open."""
+
+    def __init__(self, cluster: Cluster, number: int, ports: tuple[int, int], folder: Path) -> None:
+        """Makes it; `folder` must exist, and is its own from now on, empty."""
+        self.name = f"pod-{number}"
+        self.address = f"10.77.0.{number}"
+        self.folder = folder
+        self.processes: list[subprocess.Popen[str]] = []
+        set_up = " && ".join(
+            [
+                f"hostname {self.name}",
+                "mount -t tmpfs -o size=64k tmpfs /dev/shm",
+                f"mount -t tmpfs -o mode=1777 tmpfs '{folder}'",
+                "mount -o remount,bind,ro /",
+                _WAIT,
+            ]
+        )
+        self.held = _Held(
+            [
+                *cluster.enter("net", "mount"),
+                *("unshare", "--mount", "--pid", "--ipc", "--net", "--uts"),
+                *("--fork", "--kill-child", "--mount-proc", "sh", "-c", set_up),
+            ],
+            f"namespaces of {self.name}",
+        )
+        cluster.pods.append(self)
+        link, pid = f"tq{number}", str(self.held.pid)
+        _run(
+            [
+                *cluster.enter("net"),
+                *("ip", "link", "add", link, "type", "veth", "peer", "eth0", "netns", pid),
+            ]
+        )
+        _run([*cluster.enter("net"), "ip", "link", "set", link, "master", "tq0", "up"])
+        self._inside("ip", "link", "set", "lo", "up")
+        self._inside("ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
+        self._inside("ip", "link", "set", "eth0", "up")
+        self._inside(
+            "nft",
+            "-f",
+            "-",
+            text=f"""
+table inet pod {{
+    chain input {{
+        type filter hook input priority 0; policy drop;
+        iif lo accept
+        ct state established,related accept
+        meta l4proto ipv6-icmp accept
+        tcp dport {ports[0]}-{ports[1]} accept
+    }}
+}}
+""",
+        )
+
+    def _enter(self) -> list[str]:
+        pid = self.held.pid
+        return [
+            *("nsenter", "-t", str(pid), "--user", "--preserve-credentials"),
+            *("--mount", "--ipc", "--net", "--uts", f"--pid=/proc/{pid}/ns/pid_for_children"),
+        ]
+
+    def _inside(self, *command: str, text: str | None = None) -> None:
+        _run([*self._enter(), *command], text)
+
+    def start(self, *command: str, log: Path, **environment: str) -> subprocess.Popen[str]:
+        """A program in the pod; its standard output is read by the caller, its errors go to the log."""
+        variables = {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.defpath]),
+            "TMPDIR": str(self.folder),
+            "TQ_LOG": "info",
+            **environment,
+        }
+        with log.open("ab") as errors:
+            process = subprocess.Popen(
+                [
+                    *self._enter(),
+                    *("unshare", "--user", f"--map-user={USER}", f"--map-group={USER}"),
+                    *("env", "-i", *(f"{name}={value}" for name, value in variables.items())),
+                    *command,
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """Ends the pod: its first process, and with that all others."""
+        self.held.close()
+        for process in self.processes:
+            process.communicate()
