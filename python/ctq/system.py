@@ -241,7 +241,9 @@ def _start_daemon(
     import subprocess
 
     program, payload = _program(given)
-    environment = dict(os.environ)
+    # Programs of this environment, such as the servers of storage backends, are found without it being active.
+    paths = [os.path.dirname(sys.executable), os.environ.get("PATH") or os.defpath]
+    environment = {**os.environ, "PATH": os.pathsep.join(filter(None, paths))}
     if len(program) > 1:
         # A sampler's module is looked for where this process would find it.
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))

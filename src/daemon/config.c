@@ -367,6 +367,11 @@ void tqd_config_free(tqd_config *config)
     }
 }
 
+bool tqd_config_is_set(const tqd_config *config, const char *path)
+{
+    return config_peek(config->tree, path) != NULL;
+}
+
 const char *tqd_config_string(const tqd_config *config, const char *path)
 {
     return json_string_value(config_peek(config->tree, path));

@@ -48,6 +48,8 @@ int tqd_config_load(tqd_config *config, const char *path, tq_error *err);
 /* "controller.sampler=GRPOGroupNSampler": the value is YAML. */
 int tqd_config_set(tqd_config *config, const char *assignment, tq_error *err);
 
+/* Whether a value was given, or is a default. */
+bool tqd_config_is_set(const tqd_config *config, const char *path);
 /* Values by path; the path must be in the table with that type.  Strings belong to the config; NULL: not set. */
 const char *tqd_config_string(const tqd_config *config, const char *path);
 bool tqd_config_bool(const tqd_config *config, const char *path);

@@ -14,6 +14,7 @@
 #include "daemon/options.h"
 #include "daemon/owner.h"
 #include "daemon/rundir.h"
+#include "daemon/servers.h"
 #include "sampler/sampler.h"
 #ifdef TQI_WITH_SIMPLE
 #include "daemon/units.h"
@@ -38,6 +39,7 @@ typedef struct daemon_state {
     char *address;     /* of the controller, as others reach it */
     char *config_json;
     char *backend_json;
+    tqd_servers *servers; /* NULL: none were started */
     tqi_controller *controller;
     tqd_exporter *exporter; /* NULL: metrics are off */
 #ifdef TQI_WITH_SIMPLE
@@ -66,6 +68,16 @@ static void daemon_tell(daemon_state *daemon, const char *text)
         tqi_log(TQI_WARN, "tqd", "cannot write to the ready descriptor: %s", strerror(errno));
     }
     close(fd);
+}
+
+/* Says why it does not start, to whoever started it and on standard error. */
+static void daemon_say(daemon_state *daemon, const tq_error *err)
+{
+    char text[TQ_ERROR_MESSAGE_MAX + 16];
+
+    snprintf(text, sizeof(text), "error: %s", err->message);
+    fprintf(stderr, "tqd: %s\n", err->message);
+    daemon_tell(daemon, text);
 }
 
 static void daemon_on_controller_closed(void *arg)
@@ -97,6 +109,8 @@ static void daemon_stop(daemon_state *daemon)
         tqi_controller_close(daemon->controller, daemon_on_controller_closed, NULL);
         daemon->controller = NULL;
     }
+    tqd_servers_stop(daemon->servers);
+    daemon->servers = NULL;
 }
 
 static void daemon_on_signal(uv_signal_t *handle, int number)
@@ -209,9 +223,8 @@ static int daemon_find_sampler(const daemon_state *daemon, tq_error *err)
 static int daemon_start_controller(daemon_state *daemon, tq_error *err)
 {
     tqd_config *config = daemon->options.config;
-    int rc = tqd_net_controller(&daemon->net, daemon->rundir.made ? daemon->rundir.path : NULL,
-                                &daemon->listen, err);
-    rc = rc ? rc : daemon_find_sampler(daemon, err);
+    int rc = daemon_find_sampler(daemon, err);
+
     rc = rc ? rc : tqd_exporter_open(&daemon->loop, config, &daemon->net, &daemon->exporter, err);
     if (rc) {
         return rc;
@@ -271,6 +284,43 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
 #endif
 }
 
+/* All but what the storage backend needs, which serves. */
+static int daemon_start_parts(daemon_state *daemon, tq_error *err)
+{
+    int rc = daemon->options.role & TQD_CONTROLLER ? daemon_start_controller(daemon, err) : TQ_OK;
+
+    return rc ? rc : daemon_start_units(daemon, err);
+}
+
+static void daemon_on_servers(const tq_error *err, void *arg)
+{
+    daemon_state *daemon = arg;
+    tq_error failed = err ? *err : (tq_error){0};
+
+    if (daemon->stopping || (!err && !daemon_start_parts(daemon, &failed))) {
+        return;
+    }
+    daemon_say(daemon, &failed);
+    daemon->failed = 1;
+    daemon_stop(daemon);
+}
+
+static int daemon_start_servers(daemon_state *daemon, tq_error *err)
+{
+    const char *runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL;
+    int rc = tqd_net_controller(&daemon->net, runtime_dir, &daemon->listen, err);
+    tqd_servers_options options = {
+        .config = daemon->options.config,
+        .net = &daemon->net,
+        .listen = &daemon->listen,
+        .runtime_dir = runtime_dir,
+    };
+
+    return rc ? rc
+              : tqd_servers_start(&daemon->loop, &options, daemon_on_servers, daemon,
+                                  &daemon->servers, err);
+}
+
 static int daemon_start(daemon_state *daemon, tq_error *err)
 {
     const char *level = tqd_config_string(daemon->options.config, "log.level");
@@ -287,10 +337,10 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
         (rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err))) {
         return rc;
     }
-    if ((daemon->options.role & TQD_CONTROLLER) && (rc = daemon_start_controller(daemon, err))) {
+    if ((daemon->options.role & TQD_CONTROLLER) && (rc = daemon_start_servers(daemon, err))) {
         return rc;
     }
-    return daemon_start_units(daemon, err);
+    return daemon->servers ? TQ_OK : daemon_start_parts(daemon, err);
 }
 
 /* A connection and a pidfd per client: as many descriptors as the system lets us have. */
@@ -301,16 +351,6 @@ static void daemon_raise_limit(void)
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
-}
-
-/* Says why it does not start, to whoever started it and on standard error. */
-static void daemon_say(daemon_state *daemon, const tq_error *err)
-{
-    char text[TQ_ERROR_MESSAGE_MAX + 16];
-
-    snprintf(text, sizeof(text), "error: %s", err->message);
-    fprintf(stderr, "tqd: %s\n", err->message);
-    daemon_tell(daemon, text);
 }
 
 static void daemon_loop(daemon_state *daemon)

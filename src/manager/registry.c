@@ -28,6 +28,21 @@ static const tq_storage_manager *const registry_builtin[] = {
     NULL,
 };
 
+/* Those that come with the project but not with this library, and why. */
+static const struct {
+    const char *type, *why;
+} registry_elsewhere[] = {
+#ifndef TQI_WITH_SIMPLE
+    {"SimpleStorage", "this library was built without it (-Dsimple=false)"},
+#endif
+#ifndef TQI_WITH_REDIS
+    {"Redis",
+     "this library was built without it (-Dredis=false): build it with hiredis and uriparser"},
+#endif
+    {"MooncakeStore", "it is for processes in Python: the package ctq brings it"},
+    {"RayStore", "it is for processes in Python: the package ctq brings it"},
+};
+
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static const tq_storage_manager **registry_list;
 static size_t registry_capacity;
@@ -173,6 +188,18 @@ static int registry_names(tqi_buf *names)
     return code;
 }
 
+/* The error for a type that nobody has registered. */
+static int registry_unknown(const char *type, const tqi_buf *names, tq_error *err)
+{
+    for (size_t i = 0; i < sizeof(registry_elsewhere) / sizeof(registry_elsewhere[0]); i++) {
+        if (strcmp(type, registry_elsewhere[i].type) == 0) {
+            return tqi_error_set(err, TQ_EMANAGER, "'%s': %s", type, registry_elsewhere[i].why);
+        }
+    }
+    return tqi_error_set(err, TQ_EMANAGER, "'%s' is unknown; known are: %s", type,
+                         names->size > 0 ? (const char *)names->data : "none");
+}
+
 int tq_manager_find(const char *type, const tq_storage_manager **out, tq_error *err)
 {
     tqi_buf names = {0};
@@ -190,8 +217,7 @@ int tq_manager_find(const char *type, const tq_storage_manager **out, tq_error *
     if (manager != NULL) {
         *out = manager;
     } else if (code == TQ_OK) {
-        code = tqi_error_set(err, TQ_EMANAGER, "'%s' is unknown; known are: %s", type,
-                             names.size > 0 ? (const char *)names.data : "none");
+        code = registry_unknown(type, &names, err);
     } else {
         tqi_error_nomem(err, "the list of storage managers");
     }

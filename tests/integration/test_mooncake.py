@@ -134,6 +134,9 @@ def test_what_cannot_be(master: MooncakeMaster) -> None:
     with pytest.raises(ConfigError, match=r"MooncakeStore\.protocol"):
         started(master.address, protocol="pigeon")
     ctq.close()
+    with pytest.raises(ConfigError, match=r"MooncakeStore\.offload\.enabled: expected false"):
+        started(master.address, offload={"enabled": True})
+    ctq.close()
     with pytest.raises(ConfigError, match=r"expected HOST:PORT, got 'nowhere'"):
         started("nowhere")
     ctq.close()

@@ -50,6 +50,7 @@ class MooncakeClient(StorageKVClient):
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Connect to the master, and mount this client's segment if it is to have one."""
         super().__init__(config)
+        _check_supported(config)
         MooncakeDistributedStore, ReplicateConfig = _import()
         given = {key: config[key] for key in _DEFAULTS if config.get(key) is not None}
         chosen = {**_DEFAULTS, **given}
@@ -200,6 +201,18 @@ def merged(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         elif size > 0:
             regions.append((start, start + size))
     return regions
+
+
+def _check_supported(config: Mapping[str, Any]) -> None:
+    """Refuse what TransferQueue's section can ask for and this client does not do."""
+    offload = config.get("offload")
+    wanted = {
+        "offload.enabled": isinstance(offload, Mapping) and offload.get("enabled"),
+        "use_gdr": config.get("use_gdr"),
+    }
+    for key, value in wanted.items():
+        if value:
+            raise ConfigError(f"backend.MooncakeStore.{key}: expected false: it is not supported")
 
 
 def _import() -> tuple[Any, Any]:

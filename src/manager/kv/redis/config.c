@@ -12,8 +12,8 @@
 #define CONFIG_TIMEOUT 30.0
 
 /* Keys that are read here, and those that others read. */
-static const char *const config_keys[] = {"url",       "cluster", "timeout",
-                                          "auto_init", "library", "module"};
+static const char *const config_keys[] = {"url",    "cluster", "timeout", "auto_init",
+                                          "memory", "library", "module"};
 
 /* Copies a piece of the URL, decoded. */
 static int config_text(const UriTextRangeA *range, const char *what, char *out, size_t size,
@@ -157,7 +157,7 @@ static int config_check_keys(json_t *root, tq_error *err)
         if (!known) {
             return tqi_error_set(
                 err, TQ_ECONFIG,
-                "Redis.%s: unknown key; known are url, cluster, timeout, auto_init", key);
+                "Redis.%s: unknown key; known are url, cluster, timeout, auto_init, memory", key);
         }
     }
     return TQ_OK;
@@ -178,7 +178,8 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
     } else if (!json_is_string(url)) {
         code = tqi_error_set(err, TQ_ECONFIG,
                              "Redis.url: expected the URL of the server: "
-                             "redis://HOST:PORT or unix:///PATH");
+                             "redis://HOST:PORT or unix:///PATH, or auto_init: true for a "
+                             "server that is started with the system");
     } else if (cluster != NULL && !json_is_boolean(cluster) && !json_is_null(cluster)) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: expected true or false");
     } else if (timeout != NULL && (!json_is_number(timeout) || !(json_number_value(timeout) > 0))) {

@@ -1,0 +1,45 @@
+/*
+ * server.h - a program that the daemon starts as its child: waited for until it serves, ended with the daemon.
+ *
+ * The child gets SIGKILL when the daemon dies, whatever of.  What it writes is read all the time, so that it never waits
+ * for us; the end of it is kept for messages.  It is ended by SIGTERM, and by SIGKILL when it takes too long.
+ */
+#ifndef TQD_SERVER_H
+#define TQD_SERVER_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <tq/errors.h>
+#include <uv.h>
+
+#define TQD_SERVER_ARGS 24
+
+typedef struct tqd_server tqd_server;
+
+typedef struct tqd_server_options {
+    const char *what;                        /* in messages: "the Redis server" */
+    const char *program;                     /* its path */
+    const char *const *argv;                 /* ends with NULL */
+    const char *input;                       /* its standard input, short; NULL: none */
+    const char *ready_line;                  /* it serves when it writes this; or NULL, and: */
+    const struct sockaddr_storage *ready_at; /* it serves when it accepts connections here */
+    uint64_t timeout_ms;                     /* until it must serve */
+    /* Called once from the loop: it serves (err is NULL), or it never will. */
+    void (*ready)(const tq_error *err, void *arg);
+    /* Called once when it has ended: after a stop, or by itself, then with a text that says how.  Frees the server. */
+    void (*ended)(const char *how, void *arg);
+    void *arg;
+} tqd_server_options;
+
+/* Finds a program beside this one, else on the PATH.  False when it is in neither. */
+bool tqd_server_find(const char *name, char out[PATH_MAX]);
+/* Starts it.  Strings are used during the call only, but `what` and `ready_line` until it has ended. */
+int tqd_server_start(uv_loop_t *loop, const tqd_server_options *options, tqd_server **out,
+                     tq_error *err);
+/* Ends it; `ended` follows, and `ready` does not any more. */
+void tqd_server_stop(tqd_server *server);
+int tqd_server_pid(const tqd_server *server);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * server_kinds.h - the table of servers that the daemon can start for a storage backend, and how each is started.
+ */
+#ifndef TQD_SERVER_KINDS_H
+#define TQD_SERVER_KINDS_H
+
+#include "daemon/endpoints.h"
+#include "daemon/server.h"
+
+/* Where the servers of a system are; what is in it from the start, then what a kind adds to it. */
+typedef struct tqd_place {
+    tqd_config *config;
+    const tqd_net *net;
+    const char *runtime_dir; /* NULL: none */
+    char host[TQI_HOST_MAX]; /* where the controller listens, of tcp; else the loopback's address */
+    bool local;              /* the controller listens on this machine's unix sockets only */
+    int next_port;           /* of net.port_range, to be tried next */
+
+    bool picked; /* the port was picked here: another one may be free when it is not */
+    int port;
+    char address[2 * TQI_HOST_MAX]; /* as clients are told */
+} tqd_place;
+
+/* One program to start. */
+typedef struct tqd_plan {
+    const char *what;
+    const char *name;    /* of the program */
+    const char *install; /* where it comes from, for a message */
+    const char *argv[TQD_SERVER_ARGS];
+    size_t n_args;
+    char input[2048]; /* "": none */
+    const char *ready_line;
+    struct sockaddr_storage ready_at; /* ss_family 0: by the line */
+    char text[8192];                  /* of the arguments */
+    size_t text_size;
+} tqd_plan;
+
+typedef struct tqd_server_kind {
+    const char *backend;
+    size_t n_programs;
+    /* Whether the configuration asks for it; an error when it asks for what cannot be. */
+    int (*wanted)(const tqd_config *config, bool *out, tq_error *err);
+    /* Plans program i of n; those before it serve. */
+    int (*plan)(tqd_place *place, size_t i, tqd_plan *plan, tq_error *err);
+    /* All serve: writes down for clients where. */
+    int (*note)(const tqd_place *place, tq_error *err);
+} tqd_server_kind;
+
+extern const tqd_server_kind tqd_server_kinds[];
+extern const size_t tqd_n_server_kinds;
+
+#endif

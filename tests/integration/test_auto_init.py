@@ -1,0 +1,275 @@
+"""auto_init: the daemon brings the server of its storage backend up, and takes it down again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctq
+from ctq.errors import ConfigError, StorageFullError, TransferQueueError
+from support.daemons import Daemon, System, executable, wait_exit
+from support.redis_servers import free_ports, redis_cli
+
+BOTH = ["Redis", pytest.param("MooncakeStore", marks=pytest.mark.slow)]
+
+READER = """
+import ctq, numpy as np
+ctq.init(attach=True)
+got = ctq.kv_batch_get(["k"], "p")
+assert np.array_equal(np.asarray(got["x"][0]), np.arange(5000))
+ctq.close()
+"""
+
+
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A runtime directory of the test's own, in which nothing is left."""
+    with tempfile.TemporaryDirectory(prefix="ctq-") as alone:
+        for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", alone)
+        yield Path(alone)
+        ctq.close()
+        assert list(Path(alone).iterdir()) == []
+
+
+def section(backend: str, **more: object) -> dict[str, Any]:
+    """The configuration that chooses a backend with a server of its own."""
+    size = {"global_segment_size": "64MiB"} if backend == "MooncakeStore" else {}
+    return {"storage_backend": backend, backend: {"auto_init": True, **size, **more}}
+
+
+def children(pid: int) -> dict[str, int]:
+    """Processes that a process has started, by name."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {Path(f"/proc/{child}/comm").read_text().strip(): int(child) for child in listed}
+
+
+def servers_of(backend: str, pid: int) -> list[int]:
+    """The processes of the backend, children of the daemon."""
+    names = {"Redis": ["redis-server"], "MooncakeStore": ["mooncake_client", "mooncake_master"]}
+    found = children(pid)
+    assert sorted(found) == names[backend]
+    return list(found.values())
+
+
+def put_and_get() -> None:
+    """Data goes in here and comes out in another process."""
+    ctq.kv_put("k", "p", {"x": np.arange(5000)}, {"step": 1})
+    subprocess.run([sys.executable, "-c", READER], check=True, timeout=120)
+    ctq.kv_clear(["k"], "p")
+
+
+@pytest.mark.parametrize("backend", BOTH)
+def test_init_and_close(runtime: Path, backend: str) -> None:
+    """Two processes share data; after close() there is no process and no file of it."""
+    config = ctq.init({"backend": section(backend)})
+    assert config.backend[backend].auto_init is True
+    handle = ctq.system.find("default")
+    assert handle is not None
+    servers = servers_of(backend, handle.pid)
+    put_and_get()
+    ctq.close()
+    for server in servers:
+        wait_exit(server, 0)
+    assert list(runtime.iterdir()) == []
+
+
+@pytest.mark.parametrize("backend", BOTH)
+def test_the_daemon_is_killed(system: System, backend: str) -> None:
+    """SIGKILL of the daemon ends the servers too; a new one starts in the same directory."""
+    settings = [f"backend.storage_backend={backend}", f"backend.{backend}.auto_init=true"]
+    daemon = system.start(settings=settings)
+    servers = servers_of(backend, daemon.pid)
+    daemon.kill()
+    for server in servers:
+        wait_exit(server)
+    again = system.start(settings=settings)
+    servers = servers_of(backend, again.pid)
+    assert again.terminate() == 0
+    for server in servers:
+        wait_exit(server, 0)
+    assert not system.runtime.exists()
+
+
+def test_the_server_is_killed(system: System) -> None:
+    """Calls say what cannot be reached, and the daemon says that its server has ended."""
+    daemon = system.start(
+        settings=["backend.storage_backend=Redis", "backend.Redis.auto_init=true"]
+    )
+    client = system.client(client={"timeout": 5})
+    client.put({"x": np.arange(4)}, partition_id="p")
+    (server,) = servers_of("Redis", daemon.pid)
+    os.kill(server, signal.SIGKILL)
+    wait_exit(server)
+    with pytest.raises(TransferQueueError, match=r"redis\.sock"):
+        client.put({"x": np.arange(4)}, partition_id="p")
+    log = daemon.log.read_text()
+    assert f"(process {server}) has ended: signal 9" in log
+    assert "what was stored in Redis is lost" in log
+    assert daemon.terminate() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", BOTH)
+def test_serve(runtime: Path, tmp_path: Path, backend: str) -> None:
+    """`tq serve -c` does the same as init()."""
+    config = tmp_path / "conf.yaml"
+    config.write_text(
+        f"backend:\n  storage_backend: {backend}\n  {backend}:\n    auto_init: true\n"
+    )
+    read, write = os.pipe()
+    serving = subprocess.Popen(
+        [executable("tq"), "serve", "-c", str(config), "--ready-fd", str(write)], pass_fds=[write]
+    )
+    os.close(write)
+    with os.fdopen(read) as ready:
+        assert ready.read() == "ready\n"
+    ctq.init(attach=True)
+    put_and_get()
+    ctq.close()
+    servers = servers_of(backend, serving.pid)
+    serving.terminate()
+    assert serving.wait(20) == 0
+    for server in servers:
+        wait_exit(server, 0)
+    os.rmdir(runtime / "ctq") if (runtime / "ctq").exists() else None
+
+
+def test_a_server_that_others_reach_has_a_password(system: System) -> None:
+    """Where the controller listens on TCP, so does Redis, with a password that clients are told."""
+    port, redis_port = free_ports(2)
+    system.start(
+        "--listen",
+        f"tcp:127.0.0.1:{port}",
+        role="controller",
+        settings=[
+            "backend.storage_backend=Redis",
+            "backend.Redis.auto_init=true",
+            f"net.port_range={redis_port}-{redis_port}",
+        ],
+    )
+    client = system.client(address=f"tcp:127.0.0.1:{port}")
+    meta = client.put({"x": np.arange(4)}, partition_id="p")
+    assert np.array_equal(np.asarray(client.get_data(meta)["x"]), np.arange(4))
+    assert redis_cli("-p", str(redis_port), "DBSIZE").startswith("NOAUTH")
+    for path in system.runtime.iterdir():
+        assert path.name in ("controller.sock", "handle.json", "token")
+
+
+def test_a_full_server(system: System) -> None:
+    """`memory` is what it may take; a put beyond it waits, and fails."""
+    system.start(
+        settings=["backend.storage_backend=Redis", "backend.Redis={auto_init: true, memory: 8MiB}"]
+    )
+    client = system.client(client={"timeout": 1})
+    with pytest.raises(StorageFullError):
+        client.put({"x": np.zeros((16, 1 << 20), dtype=np.uint8)}, partition_id="p")
+    client.put({"x": np.zeros((1, 1 << 20), dtype=np.uint8)}, partition_id="p")
+
+
+def refused(tmp_path: Path, *settings: str) -> str:
+    """What a daemon says that does not start."""
+    options = [word for setting in settings for word in ("--set", setting)]
+    daemon = Daemon(
+        "all-in-one", "--runtime-dir", str(tmp_path / "run"), *options, log=tmp_path / "tqd.log"
+    )
+    assert daemon.process.wait(20) == 1
+    assert not (tmp_path / "run").exists()
+    return daemon.answer
+
+
+def test_what_excludes_each_other(tmp_path: Path) -> None:
+    """A server of one's own and one that is to be started."""
+    answer = refused(
+        tmp_path,
+        "backend.storage_backend=Redis",
+        'backend.Redis={auto_init: true, url: "redis://localhost"}',
+    )
+    assert "give one of the two" in answer
+    answer = refused(
+        tmp_path, "backend.storage_backend=Redis", "backend.Redis={auto_init: true, cluster: true}"
+    )
+    assert "backend.Redis.cluster: auto_init starts a single server" in answer
+
+
+def test_what_mooncake_cannot_be(tmp_path: Path) -> None:
+    """Addresses that are none or are taken, and a protocol that is none."""
+    answer = refused(
+        tmp_path,
+        "backend.storage_backend=MooncakeStore",
+        "backend.MooncakeStore={auto_init: true, master_server_address: nowhere}",
+    )
+    assert "expected HOST:PORT, got 'nowhere'" in answer
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = refused(
+            tmp_path,
+            "backend.storage_backend=MooncakeStore",
+            f'backend.MooncakeStore={{auto_init: true, master_server_address: "localhost:{port}"}}',
+        )
+    assert f"localhost:{port} is not free for the master" in answer
+    answer = refused(
+        tmp_path, "backend.storage_backend=MooncakeStore", "backend.MooncakeStore.protocol=pigeon"
+    )
+    assert "backend.MooncakeStore.protocol: expected tcp or rdma, got 'pigeon'" in answer
+
+
+def test_a_server_that_does_not_start(tmp_path: Path) -> None:
+    """What it said last is in the error."""
+    (tmp_path / ("long" * 30)).mkdir()  # no path of a socket may be so long
+    answer = refused(
+        tmp_path / ("long" * 30), "backend.storage_backend=Redis", "backend.Redis.auto_init=true"
+    )
+    assert "the Redis server of backend.Redis.auto_init did not start (exit status 1)" in answer
+    assert "Failed opening Unix socket" in answer
+
+
+def test_redis_is_not_installed(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """init() names the package to install."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ConfigError, match=r"redis-server is neither .* install the system package"):
+        ctq.init({"backend": section("Redis")})
+
+
+def test_programs_without_python_say_where_a_backend_is(system: System) -> None:
+    """`tq` cannot read what only the Python package can."""
+    system.start(
+        settings=[
+            "backend.storage_backend=MooncakeStore",
+            "backend.MooncakeStore={auto_init: false}",
+        ]
+    )
+    said = system.tq("get", "p", "k", status=1)
+    assert "'MooncakeStore': it is for processes in Python: the package ctq brings it" in said
+
+
+def test_mooncake_is_not_installed(tmp_path: Path) -> None:
+    """The daemon names the extra to install."""
+    alone = shutil.copy(executable("tqd"), tmp_path / "tqd")
+    done = subprocess.run(
+        [
+            *(alone, "all-in-one", "--runtime-dir", str(tmp_path / "run")),
+            *("--set", "backend.storage_backend=MooncakeStore"),
+        ],
+        env={**os.environ, "PATH": "/nowhere"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "mooncake_master is neither beside tqd nor on PATH: pip install 'ctq[mooncake]'" in (
+        done.stderr
+    )
