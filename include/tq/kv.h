@@ -25,8 +25,8 @@
 extern "C" {
 #endif
 
-/** Version of this interface. */
-#define TQ_KV_ABI 1
+/** Version of this interface. 1: all up to forked; 2: lease, list. */
+#define TQ_KV_ABI 2
 /** Longest key, in bytes, without its closing 0. */
 #define TQ_KV_KEY_MAX 63
 
@@ -77,6 +77,13 @@ typedef struct tq_kv_client {
     int (*remove)(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_ns, tq_error *err);
     /** Called in the child after fork: closes inherited descriptors.  May be NULL. */
     void (*forked)(void *state);
+    /** Puts a key with a value of one byte that the store forgets by itself after so many seconds, or renews it.  With
+     * this and `list`, values that a system left behind are removed by a later one.  May be NULL. */
+    int (*lease)(void *state, const char *key, double seconds, uint64_t deadline_ns, tq_error *err);
+    /** Calls `each` for the keys that begin with a prefix, until it returns false: in any order, some perhaps twice; those
+     * that come or go meanwhile may be missed.  `each` may call other functions of the client.  May be NULL. */
+    int (*list)(void *state, const char *prefix, bool (*each)(const char *key, void *arg),
+                void *arg, uint64_t deadline_ns, tq_error *err);
 } tq_kv_client;
 
 /** Registers a KV client by its type, as a storage manager of that type; TQ_EEXIST for a type that is taken. */

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -64,9 +67,9 @@ def test_one_server(system: System, server: RedisServer) -> None:
     check(reader, meta, 64, 7)
     claimed = reader.get_meta(["x", "y"], 16, "p", task_name="t")
     check(reader, claimed, 16, 7)
-    assert int(server.ask("DBSIZE")) > 0
+    assert server.values() > 0
     writer.clear_partition("p")
-    while int(server.ask("DBSIZE")) > 0:  # the removal follows the clear; BLPOP waits at the server
+    while server.values() > 0:  # the removal follows the clear; BLPOP waits at the server
         server.ask("BLPOP", "tq-never", "0.01")
 
 
@@ -159,9 +162,90 @@ def check_init(server: RedisServer) -> None:
     try:
         assert config.backend.storage_backend == "Redis"
         ctq.kv_put("k", "p", {"x": np.arange(5)}, {"step": 1})
-        assert int(server.ask("DBSIZE")) == 1
+        assert server.values() == 1
         got = ctq.kv_batch_get(["k"], "p")
         assert np.array_equal(np.asarray(got["x"][0]), np.arange(5))
         ctq.kv_clear(["k"], "p")
     finally:
         ctq.close()
+
+
+OTHER = """
+import sys
+import numpy as np
+import ctq
+ctq.init({"backend": {"storage_backend": "Redis",
+                      "Redis": {"url": sys.argv[1], "sweep_after": float(sys.argv[2])}}})
+client = ctq.get_client()
+meta = client.put({"x": np.arange(8).reshape(4, 2)}, partition_id="p")
+print(f"{client._core.epoch:016x}", flush=True)
+for line in sys.stdin:
+    print(np.stack([np.asarray(row) for row in client.get_data(meta)["x"].unbind()]).sum(), flush=True)
+"""
+
+
+class Other:
+    """A system of a process of its own."""
+
+    def __init__(self, folder: Path, url: str, sweep_after: float) -> None:
+        """Start it and put a batch."""
+        folder.mkdir()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OTHER, url, str(sweep_after)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
+        )
+        self.epoch = self.line()
+
+    def line(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def sum(self) -> int:
+        """What it reads of its batch."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("read\n")
+        self.process.stdin.flush()
+        return int(self.line())
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.mark.slow
+def test_values_of_dead_systems_are_removed(
+    system: System, server: RedisServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A system that was killed leaves its values to the next one, which leaves those of systems that live."""
+    with tempfile.TemporaryDirectory(prefix="ctq-") as short:
+        dead, alive = (Other(Path(short) / name, server.url, 1.5) for name in ("dead", "alive"))
+        try:
+            foreign = f"tq/{1:016x}/1"
+            server.ask("SET", foreign, "of a system that keeps no leases")
+            dead.kill()
+            start(system, f'url: "{server.url}", sweep_after: 1.5')
+            client = system.client()
+            meta = client.put(numbers(8, 300, 3), partition_id="p")
+            while server.ask("KEYS", f"tq/{dead.epoch}/*"):
+                server.ask("BLPOP", "tq-never", "0.05")
+            assert alive.sum() == 28
+            check(client, meta, 8, 3)
+            assert server.ask("EXISTS", foreign) == "1"
+            assert f"of system {dead.epoch}" in capfd.readouterr().err
+        finally:
+            alive.kill()
+
+
+def test_when_to_sweep_is_checked(system: System, server: RedisServer) -> None:
+    """A time that is none is refused at init."""
+    start(system, f'url: "{server.url}", sweep_after: 0')
+    with pytest.raises(ConfigError, match=r"Redis\.sweep_after"):
+        system.client()

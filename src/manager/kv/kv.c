@@ -78,6 +78,11 @@ static void kv_open_work(void *arg)
     if (opening->err.code == TQ_OK) {
         snprintf(kv->owner, sizeof(kv->owner), "%s:%.200s", kv->client->type,
                  kv->client->name(kv->store));
+        if (tqi_kv_sweep_open(kv, opening->config, &opening->err) != TQ_OK) {
+            kv->client->close(kv->store);
+        } else {
+            opening->err.code = TQ_OK; /* a client may have noted what it has got over */
+        }
     }
 }
 
@@ -123,6 +128,7 @@ static void kv_close_work(void *arg)
 {
     tqi_kv *kv = arg;
 
+    tqi_kv_sweep_close(kv);
     kv->client->close(kv->store);
 }
 
@@ -159,6 +165,7 @@ const char *tqi_kv_owner(void *state, uint64_t *incarnation)
 
     /* Ids begin again with every epoch of the controller: what an epoch stores is a store of its own. */
     *incarnation = kv->host->epoch;
+    tqi_kv_sweep_epoch(kv, kv->host->epoch);
     return kv->owner;
 }
 

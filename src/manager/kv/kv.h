@@ -6,6 +6,7 @@
  *   put.c     values on their way into the store, and waiting for room
  *   get.c     ranges of rows out of values
  *   remove.c  dead blocks
+ *   sweep.c   values of systems that have ended
  *
  * A block is one value, under the key tq/EPOCH/ID.  Where it is larger than the store's largest value it is several,
  * ID.0, ID.1, ..., with a head ID.n that holds their number (8 bytes, little-endian): the head is written first and
@@ -17,6 +18,7 @@
 #ifndef TQI_KV_H
 #define TQI_KV_H
 
+#include <pthread.h>
 #include <stddef.h>
 
 #include "base/error.h"
@@ -35,6 +37,27 @@
 
 typedef struct tqi_kv_put tqi_kv_put;
 
+/* The lease of the epoch, and the search for epochs without one; see sweep.c. */
+typedef struct tqi_kv_sweep {
+    bool runs; /* the store has leases and lists its keys */
+    double after;
+    double renewal;
+    pthread_t thread;
+    /* of the thread */
+    bool looks;      /* for epochs that have ended */
+    unsigned next;   /* renewals until the next look */
+    unsigned second; /* renewals until the second one, at what was found; 0: there is nothing */
+    uint64_t first;  /* epoch when it was opened */
+    uint64_t leased; /* epoch of the lease; 0: none yet */
+    uint64_t *suspects;
+    size_t n_suspects;
+    /* under the lock */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool closing;
+    uint64_t epoch; /* of the controller */
+} tqi_kv_sweep;
+
 typedef struct tqi_kv {
     tq_manager_host *host;
     const tq_kv_client *client;
@@ -42,6 +65,7 @@ typedef struct tqi_kv {
     char owner[TQ_NAME_MAX + 1];
     uv_timer_t retry;
     tqi_kv_put *full; /* puts that wait for room */
+    tqi_kv_sweep sweep;
     void (*closed)(void *arg);
     void *closed_arg;
 } tqi_kv;
@@ -138,6 +162,11 @@ void tqi_kv_put_cancel(void *state, tq_put_job *job);
 /* There may be room now: tries the puts that wait. */
 void tqi_kv_put_retry(tqi_kv *kv);
 void tqi_kv_get_start(void *state, tq_get_job *job);
+/* On the thread that opens: the epoch has a lease when it returns. */
+int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err);
+/* The controller's epoch is another one. */
+void tqi_kv_sweep_epoch(tqi_kv *kv, uint64_t epoch);
+void tqi_kv_sweep_close(tqi_kv *kv);
 void tqi_kv_remove_start(void *state, uint64_t incarnation, const uint64_t *ids, size_t n,
                          void (*done)(const tq_error *err, void *arg), void *arg);
 

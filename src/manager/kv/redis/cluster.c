@@ -115,27 +115,11 @@ int tqi_redis_slots_load(tqi_redis *redis, unsigned node, uint64_t deadline, tq_
     if (code != TQ_OK) {
         return code;
     }
-    /* The one command with a nested reply: a connection with hiredis' own objects, for this once. */
-    redisReader *plain = redisReaderCreate();
-    if (plain == NULL) {
-        tqi_redis_link_close(link);
-        return tqi_error_nomem(err, "reading CLUSTER SLOTS");
-    }
-    redisReaderFree(link->context->reader);
-    link->context->reader = plain;
     const char *words[] = {"CLUSTER", "SLOTS"};
-    void *got = NULL;
-    code = tqi_redis_link_words(link, 2, words, err);
-    if (code == TQ_OK) {
-        redisGetReply(link->context, &got);
-    }
-    redisReply *reply = got;
-    if (code != TQ_OK) {
-        /* said already */
-    } else if (reply == NULL) {
-        code = tqi_error_set(err, TQ_EUNREACHABLE, "Redis: CLUSTER SLOTS failed: %s",
-                             link->context->errstr);
-    } else if (reply->type != REDIS_REPLY_ARRAY) {
+    redisReply *reply = NULL;
+    code = tqi_redis_link_plain(link, err);
+    code = code ? code : tqi_redis_link_ask(link, 2, words, &reply, err);
+    if (code == TQ_OK && reply->type != REDIS_REPLY_ARRAY) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: the server is no cluster: %s",
                              reply->str != NULL ? reply->str : "");
     }

@@ -12,8 +12,8 @@
 #define CONFIG_TIMEOUT 30.0
 
 /* Keys that are read here, and those that others read. */
-static const char *const config_keys[] = {"url",    "cluster", "timeout", "auto_init",
-                                          "memory", "library", "module"};
+static const char *const config_keys[] = {"url",       "cluster", "timeout", "sweep_after",
+                                          "auto_init", "memory",  "library", "module"};
 
 /* Copies a piece of the URL, decoded. */
 static int config_text(const UriTextRangeA *range, const char *what, char *out, size_t size,
@@ -157,7 +157,9 @@ static int config_check_keys(json_t *root, tq_error *err)
         if (!known) {
             return tqi_error_set(
                 err, TQ_ECONFIG,
-                "Redis.%s: unknown key; known are url, cluster, timeout, auto_init, memory", key);
+                "Redis.%s: unknown key; known are url, cluster, timeout, sweep_after, auto_init, "
+                "memory",
+                key);
         }
     }
     return TQ_OK;

@@ -127,6 +127,22 @@ static int link_write(tqi_redis_link *link, struct iovec *iov, int n, tq_error *
     return TQ_OK;
 }
 
+static int link_lease_head(const tqi_redis_command *command, const char *asking, char *out,
+                           size_t size)
+{
+    char ms[24];
+    int n = snprintf(ms, sizeof(ms), "%llu", (unsigned long long)command->lease_ms);
+    size_t key = strlen(command->key);
+
+    if (command->verb == TQI_REDIS_RENEW) {
+        return snprintf(out, size, "%s*3\r\n$7\r\nPEXPIRE\r\n$%zu\r\n%s\r\n$%d\r\n%s\r\n", asking,
+                        key, command->key, n, ms);
+    }
+    return snprintf(out, size,
+                    "%s*5\r\n$3\r\nSET\r\n$%zu\r\n%s\r\n$1\r\n1\r\n$2\r\nPX\r\n$%d\r\n%s\r\n",
+                    asking, key, command->key, n, ms);
+}
+
 /* The command up to its value, if it has one. */
 static int link_head(const tqi_redis_command *command, char *out, size_t size)
 {
@@ -140,6 +156,9 @@ static int link_head(const tqi_redis_command *command, char *out, size_t size)
     case TQI_REDIS_UNLINK:
         return snprintf(out, size, "%s*2\r\n$6\r\nUNLINK\r\n$%zu\r\n%s\r\n", asking, key,
                         command->key);
+    case TQI_REDIS_LEASE:
+    case TQI_REDIS_RENEW:
+        return link_lease_head(command, asking, out, size);
     case TQI_REDIS_GET:
         break;
     }
@@ -216,6 +235,36 @@ int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_err
     int code = link_write(link, &iov, 1, err);
     redisFreeCommand(text);
     return code;
+}
+
+int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err)
+{
+    redisReader *plain = redisReaderCreate();
+
+    if (plain == NULL) {
+        return tqi_error_nomem(err, "reading a reply of Redis");
+    }
+    redisReaderFree(link->context->reader);
+    link->context->reader = plain;
+    return TQ_OK;
+}
+
+int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out,
+                       tq_error *err)
+{
+    void *got = NULL;
+    int code = tqi_redis_link_words(link, n, words, err);
+
+    *out = NULL;
+    if (code != TQ_OK) {
+        return code;
+    }
+    errno = 0;
+    if (redisGetReply(link->context, &got) != REDIS_OK || got == NULL) {
+        return link_failed(link, errno, err);
+    }
+    *out = got;
+    return TQ_OK;
 }
 
 /* A command of plain words whose reply is OK. */

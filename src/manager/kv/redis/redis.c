@@ -106,6 +106,25 @@ static int redis_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadlin
     return redis_run(state, commands, n, deadline_ns, err);
 }
 
+static int redis_lease(void *state, const char *key, double seconds, uint64_t deadline_ns,
+                       tq_error *err)
+{
+    tq_kv_key known = {.key = key};
+    uint64_t ms = (uint64_t)(seconds * 1000) + 1;
+    tqi_redis_command renew = {
+        .verb = TQI_REDIS_RENEW, .key = key, .removed = &known, .lease_ms = ms};
+    tqi_redis_command make = {.verb = TQI_REDIS_LEASE, .key = key, .lease_ms = ms};
+    int code = tqi_redis_run(state, &renew, 1, deadline_ns, err);
+
+    return code == TQ_OK && known.missing ? tqi_redis_run(state, &make, 1, deadline_ns, err) : code;
+}
+
+static int redis_list(void *state, const char *prefix, bool (*each)(const char *key, void *arg),
+                      void *arg, uint64_t deadline_ns, tq_error *err)
+{
+    return tqi_redis_list(state, prefix, each, arg, deadline_ns, err);
+}
+
 /* Only the descriptors go; the memory is the parent's copy, and its locks may have been held. */
 static void redis_forked(void *state)
 {
@@ -131,6 +150,8 @@ static const tq_kv_client redis_client = {
     .get = redis_get,
     .remove = redis_remove,
     .forked = redis_forked,
+    .lease = redis_lease,
+    .list = redis_list,
 };
 
 const tqi_kv_type tqi_redis_type = TQI_KV_TYPE(&redis_client, "Redis", sizeof(tqi_redis));

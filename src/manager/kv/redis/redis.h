@@ -5,6 +5,7 @@
  *   config.c   the config and the URL in it
  *   link.c     one connection: commands out, replies in
  *   cluster.c  nodes with their idle connections; which node serves which slot of a cluster
+ *   list.c     the keys there are
  *   run.c      a row of commands: shared out among nodes, pipelined, moved and tried again
  *
  * Values travel without a copy of ours: out of the caller's slices, and from hiredis' read buffer to their destination.
@@ -47,7 +48,9 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
 typedef enum tqi_redis_verb {
     TQI_REDIS_SET,
     TQI_REDIS_GET,
-    TQI_REDIS_UNLINK
+    TQI_REDIS_UNLINK,
+    TQI_REDIS_LEASE,
+    TQI_REDIS_RENEW
 } tqi_redis_verb;
 
 /* A command on one key. */
@@ -56,7 +59,8 @@ typedef struct tqi_redis_command {
     const char *key;
     const tq_kv_value *value; /* SET */
     tq_kv_read *read;         /* GET, of the whole or of a range */
-    tq_kv_key *removed;       /* UNLINK */
+    tq_kv_key *removed;       /* UNLINK, RENEW */
+    uint64_t lease_ms; /* LEASE: a SET that expires; RENEW: PEXPIRE, possible in a full store too */
     unsigned slot;
     unsigned node;
     bool asking; /* this once, and nobody else's commands for the slot */
@@ -94,6 +98,11 @@ int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, u
                          tq_error *err);
 /* A command of plain words. */
 int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_error *err);
+/* From now on replies are hiredis' own objects, for nested ones; the link is closed after it, not used again. */
+int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err);
+/* A command of plain words on such a link; *out is freed by freeReplyObject. */
+int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out,
+                       tq_error *err);
 int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, tq_error *err);
 /* The next reply, in link->reply; a value goes to `expected` if that is not NULL. */
 int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error *err);
@@ -124,6 +133,9 @@ unsigned tqi_redis_slot_node(tqi_redis *redis, unsigned slot);
 void tqi_redis_slot_moved(tqi_redis *redis, unsigned slot, unsigned node);
 /* Asks a node which node serves which slot. */
 int tqi_redis_slots_load(tqi_redis *redis, unsigned node, uint64_t deadline, tq_error *err);
+/* list.c: as the table's function. */
+int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char *key, void *arg),
+                   void *arg, uint64_t deadline, tq_error *err);
 /* A connection to a node: an idle one, or with `fresh` always a new one. */
 int tqi_redis_take(tqi_redis *redis, unsigned node, bool fresh, uint64_t deadline,
                    tqi_redis_link **out, tq_error *err);

@@ -88,8 +88,10 @@ static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_
     command->done = true;
     switch (command->verb) {
     case TQI_REDIS_SET:
+    case TQI_REDIS_LEASE:
         break;
     case TQI_REDIS_UNLINK:
+    case TQI_REDIS_RENEW:
         command->removed->missing = reply->integer == 0;
         break;
     case TQI_REDIS_GET:

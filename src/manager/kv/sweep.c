@@ -1,0 +1,438 @@
+/*
+ * sweep.c - values of systems that have ended.
+ *
+ * A system that was killed leaves its values in the store, under keys with its epoch.  Nobody can ask whether an epoch's
+ * controller lives, so each client keeps a lease for the epoch of its own: a key that the store forgets by itself when
+ * nobody renews it for `sweep_after` seconds.  An epoch with values and without a lease has ended: its values are removed.
+ *
+ * Two things keep the values of systems that live from being taken.  The lease is there before the first value, and lasts
+ * long: a system may be without any client for that time.  And an epoch must be without a lease twice, several renewals
+ * apart: leases are the first thing that a store which is short of memory may evict, and clients bring them back.
+ *
+ * All but the first lease is done by one thread per client, for it may take long: listing a store reads all of its keys.  The client
+ * that makes the lease of an epoch is the one that looks for others, at once and again each time that a lease could have run
+ * out; the rest only renew.
+ */
+#include "manager/kv/kv.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+/* Seconds without a client until a system is taken for ended. */
+#define SWEEP_AFTER 86400.0
+/* Seconds between renewals, at most, and how many of them lie between the two looks. */
+#define SWEEP_RENEWAL 60.0
+#define SWEEP_TURNS   3u
+/* Seconds that one request, and that one listing, may take. */
+#define SWEEP_SECONDS      30.0
+#define SWEEP_LIST_SECONDS 600.0
+/* Epochs of one look; others are left for the next system. */
+#define SWEEP_EPOCHS 1024u
+#define SWEEP_KEYS   1024u
+#define SWEEP_PREFIX "tq/"
+#define SWEEP_LEASE  "lease"
+#define SWEEP_MARK   "kept"
+
+/* Removing the values of an epoch while they are listed. */
+typedef struct sweep_batch {
+    tqi_kv *kv;
+    size_t n;
+    uint64_t removed;
+    int code;
+    tq_error err;
+    tqi_kv_key_text keys[SWEEP_KEYS];
+} sweep_batch;
+
+/* A key of an epoch that is no block's. */
+static void sweep_key(tqi_kv_key_text *out, uint64_t epoch, const char *what)
+{
+    snprintf(out->text, sizeof(out->text), SWEEP_PREFIX "%016" PRIx64 "/%s", epoch, what);
+}
+
+static bool sweep_closing(tqi_kv_sweep *sweep)
+{
+    pthread_mutex_lock(&sweep->lock);
+    bool closing = sweep->closing;
+    pthread_mutex_unlock(&sweep->lock);
+    return closing;
+}
+
+/* ------------------------------------------------------------------------------- leases */
+
+static int sweep_has_lease(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
+{
+    tqi_kv_key_text key;
+    char value;
+    tq_kv_read read = {.key = key.text, .value_size = 1, .size = 1, .dest = &value};
+
+    sweep_key(&key, epoch, SWEEP_LEASE);
+    int code = kv->client->get(kv->store, &read, 1, tqi_deadline(SWEEP_SECONDS), err);
+    *out = code == TQ_OK && !read.missing;
+    return code;
+}
+
+/* *fresh: nobody had a lease of that epoch. */
+static int sweep_renew(tqi_kv *kv, uint64_t epoch, bool *fresh, tq_error *err)
+{
+    tqi_kv_key_text key, mark;
+    const tq_slice one = {.data = "1", .size = 1};
+    const tq_kv_value value = {.key = mark.text, .slices = &one, .n_slices = 1, .size = 1};
+    bool had = false;
+    int code = sweep_has_lease(kv, epoch, &had, err);
+
+    *fresh = !had;
+    if (code == TQ_OK) {
+        sweep_key(&key, epoch, SWEEP_LEASE);
+        code = kv->client->lease(kv->store, key.text, kv->sweep.after, tqi_deadline(SWEEP_SECONDS),
+                                 err);
+    }
+    if (code == TQ_OK && !had) {
+        sweep_key(&mark, epoch, SWEEP_MARK);
+        code = kv->client->put(kv->store, &value, 1, tqi_deadline(SWEEP_SECONDS), err);
+    }
+    return code;
+}
+
+/* ------------------------------------------------------------------------------- looking */
+
+/* The epoch of a mark: tq/EPOCH/kept. */
+static bool sweep_epoch_of(const char *key, uint64_t *out)
+{
+    size_t prefix = strlen(SWEEP_PREFIX);
+    char *end;
+
+    if (strncmp(key, SWEEP_PREFIX, prefix) != 0 || strspn(key + prefix, "0123456789abcdef") != 16) {
+        return false;
+    }
+    *out = strtoull(key + prefix, &end, 16);
+    return strcmp(end, "/" SWEEP_MARK) == 0;
+}
+
+static bool sweep_note(const char *key, void *arg)
+{
+    tqi_kv_sweep *sweep = &((tqi_kv *)arg)->sweep;
+    uint64_t epoch;
+    size_t i = 0;
+
+    if (sweep_epoch_of(key, &epoch) && epoch != sweep->leased) {
+        while (i < sweep->n_suspects && sweep->suspects[i] != epoch) {
+            i++;
+        }
+        if (i == sweep->n_suspects && i < SWEEP_EPOCHS) {
+            sweep->suspects[sweep->n_suspects++] = epoch;
+        }
+    }
+    return !sweep_closing(sweep);
+}
+
+/* Drops those that have a lease. */
+static int sweep_check(tqi_kv *kv, tq_error *err)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+    size_t left = 0;
+    int code = TQ_OK;
+
+    for (size_t i = 0; i < sweep->n_suspects && code == TQ_OK; i++) {
+        bool leased;
+        code = sweep_has_lease(kv, sweep->suspects[i], &leased, err);
+        if (code == TQ_OK && !leased) {
+            sweep->suspects[left++] = sweep->suspects[i];
+        }
+    }
+    sweep->n_suspects = code == TQ_OK ? left : 0;
+    return code;
+}
+
+/* Which epochs have a mark and no lease. */
+static int sweep_look(tqi_kv *kv, tq_error *err)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+
+    sweep->n_suspects = 0;
+    if (sweep->suspects == NULL) {
+        sweep->suspects = calloc(SWEEP_EPOCHS, sizeof(*sweep->suspects));
+    }
+    if (sweep->suspects == NULL) {
+        return tqi_error_nomem(err, "a sweep");
+    }
+    int code = kv->client->list(kv->store, SWEEP_PREFIX, sweep_note, kv,
+                                tqi_deadline(SWEEP_LIST_SECONDS), err);
+    return code == TQ_OK ? sweep_check(kv, err) : code;
+}
+
+/* ------------------------------------------------------------------------------- removing */
+
+static void sweep_flush(sweep_batch *batch)
+{
+    tq_kv_key gone[SWEEP_KEYS];
+
+    for (size_t i = 0; i < batch->n; i++) {
+        gone[i] = (tq_kv_key){.key = batch->keys[i].text};
+    }
+    if (batch->n > 0 && batch->code == TQ_OK) {
+        const tqi_kv *kv = batch->kv;
+        batch->code =
+            kv->client->remove(kv->store, gone, batch->n, tqi_deadline(SWEEP_SECONDS), &batch->err);
+    }
+    for (size_t i = 0; i < batch->n && batch->code == TQ_OK; i++) {
+        batch->removed += !gone[i].missing;
+    }
+    batch->n = 0;
+}
+
+static bool sweep_take(const char *key, void *arg)
+{
+    sweep_batch *batch = arg;
+    uint64_t marked;
+
+    if (strlen(key) <= TQ_KV_KEY_MAX && !sweep_epoch_of(key, &marked)) {
+        snprintf(batch->keys[batch->n].text, sizeof(batch->keys[0].text), "%s", key);
+        batch->n++;
+    }
+    if (batch->n == SWEEP_KEYS) {
+        sweep_flush(batch);
+    }
+    return batch->code == TQ_OK && !sweep_closing(&batch->kv->sweep);
+}
+
+/* All values of an epoch, then its mark. */
+static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
+{
+    tqi_kv *kv = batch->kv;
+    tqi_kv_key_text prefix;
+
+    batch->removed = 0;
+    sweep_key(&prefix, epoch, "");
+    int code = kv->client->list(kv->store, prefix.text, sweep_take, batch,
+                                tqi_deadline(SWEEP_LIST_SECONDS), err);
+    sweep_flush(batch);
+    if (batch->removed > 0) {
+        tqi_log(TQI_WARN, "kv",
+                "storage %s: removed %" PRIu64 " values of system %016" PRIx64
+                ", which had no client for %g s or longer",
+                kv->owner, batch->removed, epoch, kv->sweep.after);
+    }
+    if (code == TQ_OK && batch->code == TQ_OK && !sweep_closing(&kv->sweep)) {
+        sweep_key(&batch->keys[0], epoch, SWEEP_MARK);
+        batch->n = 1;
+        sweep_flush(batch);
+    }
+    if (code == TQ_OK && batch->code != TQ_OK) {
+        code = tqi_error_set(err, batch->code, "%s", batch->err.message);
+    }
+    return code;
+}
+
+/* Removes the values of what has no lease at the second look either. */
+static int sweep_remove(tqi_kv *kv, tq_error *err)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+    int code = sweep_check(kv, err);
+    sweep_batch *batch = calloc(1, sizeof(*batch));
+
+    if (batch == NULL) {
+        return tqi_error_nomem(err, "a sweep");
+    }
+    batch->kv = kv;
+    for (size_t i = 0; i < sweep->n_suspects && code == TQ_OK && !sweep_closing(sweep); i++) {
+        code = sweep_remove_epoch(batch, sweep->suspects[i], err);
+    }
+    free(batch);
+    return code;
+}
+
+/* ------------------------------------------------------------------------------- the thread */
+
+/* Waits for the next renewal, or until the epoch is another one.  False: it is over. */
+static bool sweep_wait(tqi_kv_sweep *sweep, uint64_t *epoch)
+{
+    uint64_t due = tqi_now() + (uint64_t)(sweep->renewal * 1e9);
+    struct timespec until = {.tv_sec = (time_t)(due / 1000000000u),
+                             .tv_nsec = (long)(due % 1000000000u)};
+    int rc = 0;
+
+    pthread_mutex_lock(&sweep->lock);
+    while (!sweep->closing && sweep->epoch == *epoch && rc != ETIMEDOUT) {
+        rc = pthread_cond_timedwait(&sweep->changed, &sweep->lock, &until);
+    }
+    *epoch = sweep->epoch;
+    bool goes_on = !sweep->closing;
+    pthread_mutex_unlock(&sweep->lock);
+    return goes_on;
+}
+
+/* What is due at this renewal: a look, or the second one at what the last look has found. */
+static int sweep_turn(tqi_kv *kv, tq_error *err)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+    int code = TQ_OK;
+
+    if (!sweep->looks) {
+        return TQ_OK;
+    }
+    if (sweep->second > 0) {
+        return --sweep->second == 0 ? sweep_remove(kv, err) : TQ_OK;
+    }
+    if (sweep->next > 0) {
+        sweep->next--;
+        return TQ_OK;
+    }
+    sweep->next = (unsigned)(sweep->after / sweep->renewal);
+    code = sweep_look(kv, err);
+    sweep->second = code == TQ_OK && sweep->n_suspects > 0 ? SWEEP_TURNS : 0;
+    return code;
+}
+
+/* The epoch has a lease; who made it looks for others. */
+static void sweep_leased(tqi_kv_sweep *sweep, uint64_t epoch, bool fresh)
+{
+    sweep->leased = epoch;
+    sweep->looks = fresh;
+    sweep->second = 0;
+    sweep->next = 0;
+}
+
+static void sweep_failed(tqi_kv *kv, const tq_error *err, const char *what, bool *said)
+{
+    if (!*said && !sweep_closing(&kv->sweep)) {
+        tqi_log(TQI_WARN, "kv", "storage %s: %s: %s", kv->owner, what, err->message);
+    }
+    *said = true;
+}
+
+static void *sweep_main(void *arg)
+{
+    tqi_kv *kv = arg;
+    tqi_kv_sweep *sweep = &kv->sweep;
+    uint64_t epoch = sweep->first;
+    bool fresh = false, said = sweep->leased == 0;
+    tq_error err = {0};
+
+    if (sweep_turn(kv, &err) != TQ_OK) {
+        sweep_failed(kv, &err, "looking for systems that have ended", &said);
+    }
+    while (sweep_wait(sweep, &epoch)) {
+        if (sweep_renew(kv, epoch, &fresh, &err) != TQ_OK) {
+            sweep_failed(kv, &err, "renewing the lease", &said);
+            continue;
+        }
+        said = false;
+        if (epoch != sweep->leased) {
+            sweep_leased(sweep, epoch, fresh);
+        }
+        if (sweep_turn(kv, &err) != TQ_OK) {
+            sweep_failed(kv, &err, "looking for systems that have ended", &said);
+        }
+    }
+    return NULL;
+}
+
+/* ------------------------------------------------------------------------------- open and close */
+
+static int sweep_config(tqi_kv_sweep *sweep, const char *config, const char *type, tq_error *err)
+{
+    json_t *root = json_loads(config, 0, NULL);
+    const json_t *after = json_object_get(root, "sweep_after");
+    int code = TQ_OK;
+
+    sweep->after = after != NULL && !json_is_null(after) ? json_number_value(after) : SWEEP_AFTER;
+    if (!(sweep->after > 0)) {
+        code = tqi_error_set(err, TQ_ECONFIG, "%s.sweep_after: expected seconds above 0", type);
+    }
+    sweep->renewal = sweep->after / 3 < SWEEP_RENEWAL ? sweep->after / 3 : SWEEP_RENEWAL;
+    json_decref(root);
+    return code;
+}
+
+/* A thread that gets no signals: they are the program's. */
+static int sweep_thread(tqi_kv *kv)
+{
+    sigset_t all, before;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&kv->sweep.thread, NULL, sweep_main, kv);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return rc;
+}
+
+/* The first lease, before the first value.  A store that refuses it (it is full, say) is used all the same: what has no
+ * lease yet has no mark either, so nobody sweeps it. */
+static void sweep_first(tqi_kv *kv)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+    tq_error err = {0};
+    bool fresh = false;
+
+    sweep->first = sweep->epoch = kv->host->epoch;
+    if (sweep_renew(kv, sweep->first, &fresh, &err) == TQ_OK) {
+        sweep_leased(sweep, sweep->first, fresh);
+    } else {
+        tqi_log(TQI_WARN, "kv", "storage %s: making the lease: %s", kv->owner, err.message);
+    }
+}
+
+int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+    pthread_condattr_t clock;
+
+    if (kv->client->lease == NULL || kv->client->list == NULL) {
+        return TQ_OK;
+    }
+    int code = sweep_config(sweep, config, kv->client->type, err);
+    if (code != TQ_OK) {
+        return code;
+    }
+    sweep_first(kv);
+    pthread_mutex_init(&sweep->lock, NULL);
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&sweep->changed, &clock);
+    pthread_condattr_destroy(&clock);
+    if (sweep_thread(kv) != 0) {
+        pthread_mutex_destroy(&sweep->lock);
+        pthread_cond_destroy(&sweep->changed);
+        return tqi_error_nomem(err, "a thread");
+    }
+    sweep->runs = true;
+    return TQ_OK;
+}
+
+void tqi_kv_sweep_epoch(tqi_kv *kv, uint64_t epoch)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+
+    if (sweep->runs) {
+        pthread_mutex_lock(&sweep->lock);
+        sweep->epoch = epoch;
+        pthread_cond_signal(&sweep->changed);
+        pthread_mutex_unlock(&sweep->lock);
+    }
+}
+
+void tqi_kv_sweep_close(tqi_kv *kv)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+
+    if (sweep->runs) {
+        pthread_mutex_lock(&sweep->lock);
+        sweep->closing = true;
+        pthread_cond_signal(&sweep->changed);
+        pthread_mutex_unlock(&sweep->lock);
+        pthread_join(sweep->thread, NULL);
+        pthread_mutex_destroy(&sweep->lock);
+        pthread_cond_destroy(&sweep->changed);
+        free(sweep->suspects);
+        sweep->runs = false;
+    }
+}
