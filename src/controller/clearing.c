@@ -69,8 +69,10 @@ static int clearing_pack(tqi_controller *ctl, const tqi_batch *batch, const char
     tqi_ctl_clearing *clearing = calloc(1, sizeof(*clearing));
     tqi_conv conv = {0};
     Tq__Batch message;
-    int rc = clearing ? tqi_conv_batch_out(&conv, batch, tqi_meta_epoch(ctl->meta), &message, err)
-                      : tqi_error_nomem(err, "a clear");
+    if (!clearing) {
+        return tqi_error_nomem(err, "a clear");
+    }
+    int rc = tqi_conv_batch_out(&conv, batch, tqi_meta_epoch(ctl->meta), &message, err);
     if (rc == TQ_OK) {
         clearing->size = tq__batch__get_packed_size(&message);
         if (clearing->size > TQI_FRAME_BODY_MAX - CLEARING_OVERHEAD) {
