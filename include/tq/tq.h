@@ -77,6 +77,9 @@ typedef struct tq_client_options {
     const char *manager_config; /**< Its config, a JSON object; NULL: what the system says. */
     double timeout; /**< Deadline of calls that set none, in seconds; 0: 60; negative: none. */
     uint64_t first_request; /**< For tests: number of the first request; 0: 1. */
+    const char *
+        node; /**< Node that this process is on, as units name theirs (storage.node); NULL: TQ_NODE,
+                                     else the machine. */
 } tq_client_options;
 
 /** Connects, authenticates and opens the storage manager, within the timeout.  On success *out is the caller's. */

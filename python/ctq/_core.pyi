@@ -139,6 +139,7 @@ class Client:
         manager: str | None = None,
         manager_config: str | None = None,
         timeout: float = 0.0,
+        node: str | None = None,
     ) -> None: ...
     @property
     def closed(self) -> bool: ...

@@ -40,6 +40,7 @@ typedef struct tqi_saved_options {
     const char *name;           /* NULL: program and pid */
     const char *manager;        /* NULL: the system's */
     const char *manager_config; /* NULL: the system's */
+    const char *node;           /* NULL: the machine */
     double timeout;             /* not 0 */
     uint64_t first_request;
     tqi_token token;

@@ -157,6 +157,7 @@ static int open_begin(tqi_runtime *rt, tq_error *err)
         rt->internal.loop = &rt->loop;
         rt->internal.connector = rt->connector;
         rt->internal.controller = rt->controller;
+        rt->internal.node = options->node;
         tqi_host_init(rt);
         code = tqi_call_start(rt->controller, &args, &call, err);
     }

@@ -49,6 +49,8 @@ const tqd_key tqd_keys[] = {
     {"storage.advertise_host", TQD_STRING, NULL, 0, 0, "as net.advertise_host, for storage units"},
     {"storage.name", TQD_STRING, NULL, 0, 0,
      "units are called NAME-0, NAME-1, ...; unique in the system"},
+    {"storage.node", TQD_STRING, NULL, 0, 0,
+     "node of these units: clients of that node put there first, by shared memory"},
     {"log.level", TQD_STRING, "info", 0, 0, "error, warn, info or debug"},
     {"client.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},
     {"serialization.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},

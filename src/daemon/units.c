@@ -106,6 +106,7 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
         .n_listen = one->listen.n,
         .advertise_host = host ? host : all->options.net->advertise,
         .reach = &all->options.net->reach,
+        .node = tqd_config_string(all->options.config, "storage.node"),
         .token = all->options.token,
         .store = all->store,
         .grace_ms = all->grace_ms,

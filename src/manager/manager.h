@@ -15,6 +15,7 @@ typedef struct tqi_manager_internal {
     tqi_connector *connector;
     tqi_channel *
         controller; /* to see when the session there is a new one (leases are void then); may be NULL */
+    const char *node; /* that this process is on; NULL: the machine */
 } tqi_manager_internal;
 
 /* The manager of a type.  A "library" in its config (a JSON object) names the plug-in to load it from. */

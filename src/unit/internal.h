@@ -148,7 +148,8 @@ struct tqi_unit {
     uv_loop_t *loop;
     char *name;
     char *endpoint; /* list, for people and peers */
-    char *info;     /* as registered: endpoint list, 0, machine, 0, "SERVER DEVICE INODE" in hex */
+    /* As registered: endpoint list, 0, machine, 0, "SERVER DEVICE INODE" in hex, 0, node (may be empty). */
+    char *info;
     size_t info_size;
     tqi_store_options store_options;
     tqi_unit_store *held; /* the store of now */

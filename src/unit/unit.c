@@ -169,6 +169,7 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
     tqi_server_options server = {
         .epoch = unit->incarnation, .token = options->token, .grace_ms = options->grace_ms};
     char machine[TQI_STORE_HOST], marks[64];
+    const char *node = options->node != NULL ? options->node : "";
     uint64_t device = 0, inode = 0;
     tqi_buf list = {0};
     int code = tqi_server_alloc(unit->loop, &tqi_unit_service, unit, &server, &unit->server, err);
@@ -200,7 +201,8 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
     unit->endpoint = strdup((const char *)list.data);
     if (unit->endpoint == NULL || tqi_buf_append(&list, "", 1) != TQ_OK ||
         tqi_buf_append(&list, machine, strlen(machine) + 1) != TQ_OK ||
-        tqi_buf_append(&list, marks, strlen(marks)) != TQ_OK) {
+        tqi_buf_append(&list, marks, strlen(marks) + 1) != TQ_OK ||
+        tqi_buf_append(&list, node, strlen(node)) != TQ_OK) {
         code = tqi_error_nomem(err, "an endpoint");
         goto out;
     }

@@ -19,6 +19,7 @@ typedef struct tqi_unit_options {
     const char *advertise_host; /* host others reach the tcp endpoints by; NULL: as bound */
     /* Without that: by what others reach an endpoint that is bound to all addresses; NULL: found out. */
     const tqi_reach *reach;
+    const char *node; /* which clients of the same node know it by; NULL: by the machine only */
     const tqi_token *token;
     tqi_store_options store;
     uint64_t grace_ms;

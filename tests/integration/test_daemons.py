@@ -47,6 +47,31 @@ def test_units_cannot_share_an_endpoint(system: System) -> None:
     assert {owner["name"] for owner in system.status()["storage"]} == {"both-0", "both-1"}
 
 
+def test_a_put_goes_to_the_node_that_it_is_made_on(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes that share a machine are told apart by the names that they are given, on both sides."""
+    system.start(role="controller")
+    for name in ("left", "right"):
+        system.join(
+            *("--listen", f"unix:{system.folder}/{name}-%d.sock", "--listen", "tcp:127.0.0.1:0"),
+            name=name,
+            settings=[*SMALL, f"storage.node={name}-node"],
+        )
+    for name in ("right", "left"):
+        monkeypatch.setenv("TQ_NODE", f"{name}-node")
+        client = system.client(name)
+        batches = [client.put({"x": np.arange(3000)}, partition_id=f"{name}-{i}") for i in range(4)]
+        blocks = {owner["name"]: owner["blocks"] for owner in client.status()["owners"]}
+        assert {unit.split("-")[0] for unit in blocks if blocks[unit]} == {name}
+        monkeypatch.setenv("TQ_NODE", "another")
+        elsewhere = system.client("elsewhere")
+        for batch in batches:
+            assert list(elsewhere.get_data(batch)["x"]) == list(range(3000))
+            elsewhere.clear_samples(batch)
+        monkeypatch.delenv("TQ_NODE")
+
+
 def test_tcp_only_controller(system: System) -> None:
     """A client may reach the controller over TCP alone."""
     system.start("--listen", "tcp:127.0.0.1:0", settings=SMALL)

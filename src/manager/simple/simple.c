@@ -205,6 +205,11 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
         opened(&err, arg);
         return;
     }
+    if (internal->node != NULL && (simple->node = strdup(internal->node)) == NULL) {
+        tqi_error_nomem(&err, "the storage manager");
+        opened(&err, arg);
+        return;
+    }
     simple->host = host;
     simple->connector = internal->connector;
     simple->controller = internal->controller;
@@ -229,6 +234,7 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
         DL_DELETE(simple->links, link);
         tqi_link_free(link);
     }
+    free(simple->node);
     closed(arg);
 }
 

@@ -177,6 +177,7 @@ struct tqi_simple {
     tqi_connector *connector;
     tqi_channel *controller;
     char machine[TQI_STORE_HOST];
+    char *node; /* NULL: none is named */
     tqi_link *links;
     tqi_mapping *mappings;
     tqi_query *queries;

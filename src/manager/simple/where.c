@@ -1,7 +1,9 @@
 /*
  * where.c - where a unit is, seen from this process, and what is said about it.
  *
- * A unit registers its endpoints, its machine, the number of its server and the file of its unix socket.  Containers on
+ * A unit registers its endpoints, its machine, the number of its server, the file of its unix socket and, where it is
+ * given one, its node.  Two nodes may be on one machine (those of one Ray cluster, containers), and then who is near is
+ * a matter of the node: where both sides name theirs it counts, and not the machine.  Containers on
  * one machine may have the same paths for different files and the same addresses for different hosts: a path is taken
  * for the unit's only when it is the same file, and a server that answers must have the number (tqi_channel_get_server).
  */
@@ -62,9 +64,15 @@ static char *where_without_unix(const char *list)
 
 /* Why a unit is not local; NULL when it is. */
 static const char *where_away(const tqi_simple *simple, const char *list, const char *machine,
-                              const where_marks *marks)
+                              const where_marks *marks, const char *node)
 {
-    if (machine[0] != 0 && simple->machine[0] != 0 && strcmp(machine, simple->machine) != 0) {
+    bool by_node = node[0] != 0 && simple->node != NULL;
+
+    if (by_node && strcmp(node, simple->node) != 0) {
+        return "it is on another node";
+    }
+    if (!by_node && machine[0] != 0 && simple->machine[0] != 0 &&
+        strcmp(machine, simple->machine) != 0) {
         return "it is on another machine";
     }
     if (strstr(list, "unix:") == NULL) {
@@ -77,7 +85,7 @@ static const char *where_away(const tqi_simple *simple, const char *list, const 
 
 int tqi_link_set_info(tqi_link *link, const void *info, size_t size)
 {
-    char *copy = calloc(1, size + 3);
+    char *copy = calloc(1, size + 4);
     where_marks marks = {0};
     char *endpoint;
 
@@ -94,7 +102,8 @@ int tqi_link_set_info(tqi_link *link, const void *info, size_t size)
         sscanf(text, "%llx %llx %llx", &marks.server, &marks.device, &marks.inode) != 3) {
         marks = (where_marks){0};
     }
-    const char *away = where_away(link->simple, copy, machine, &marks);
+    const char *node = text < copy + size ? text + strlen(text) + 1 : "";
+    const char *away = where_away(link->simple, copy, machine, &marks, node);
     endpoint = away == NULL ? strdup(copy) : where_without_unix(copy);
     if (endpoint != NULL && endpoint[0] == 0) {
         /* Only sockets that are elsewhere: kept, so that the error says where it should be. */
