@@ -30,6 +30,7 @@ from .tensors import Rows, is_tensordict
 if TYPE_CHECKING:
     from tensordict import TensorDict
 
+    from .ray_cluster import RaySystem
     from .tensors import Fields
 
 logger = logging.getLogger("ctq")
@@ -39,8 +40,19 @@ class _Session(NamedTuple):
     """What init made."""
 
     client: TransferQueueClient
-    system: system.System | None
+    system: system.System | RaySystem | None
     actor: Any = None
+    job: Any = None
+    """The job of Ray whose system it is."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was of a job of Ray that this process has left."""
+        if self.job is None:
+            return False
+        from . import ray_cluster
+
+        return bool(ray_cluster.job() != self.job)
 
 
 class _Process:
@@ -63,34 +75,61 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
     """Find a running system, or start one, and connect to it; returns the final configuration.
 
     `conf` is a map, the path of a YAML file or an OmegaConf (see config.yaml for what it may hold).  A system
-    is looked for by `address` in it, then by TQ_ADDRESS (with TQ_TOKEN_FILE), then on this machine by the
-    name in TQ_SYSTEM (`default`).  When there is none it is started on this machine, and ends with this
-    process or with `close`.  With `attach=True` none is started: UnreachableError.  `name` is what others see
-    this process as.  The configuration is returned in the form that was given: an OmegaConf for an OmegaConf.
+    is looked for by `address` in it, then by TQ_ADDRESS (with TQ_TOKEN_FILE), then by the name in TQ_SYSTEM
+    (`default`): in the Ray cluster, where Ray is initialised, and on this machine.  When there is none it is
+    started, on this machine or with storage on every node of the Ray cluster, and ends with this process or
+    with `close`.  With `attach=True` none is started: UnreachableError.  That is the default in a Ray worker
+    that gives no configuration.  `name` is what others see this process as.  The configuration is returned in
+    the form that was given: an OmegaConf for an OmegaConf.
 
     A second call returns the configuration of the system in use.
     """
     with _process.lock:
         if _process.session is not None:
-            return as_given(conf, _process.session.client.config)
+            if not _process.session.is_over:
+                return as_given(conf, _process.session.client.config)
+            _leave()
         given = read(conf)
-        info = system.from_environment(given)
-        started: system.System | None = None
         client: TransferQueueClient | None = None
-        if info is None:
-            handle, started = system.attach_or_start(given, start=not attach)
-            info = handle.info
+        info, started, job = _find_or_start(given, (attach, conf is not None))
         try:
             client = TransferQueueClient(name, info, config=given)
-            actor = _offer_actor(client.config, info)
+            actor = _offer_actor(client.config, info) if started or job is None else None
         except BaseException:
             if client is not None:
                 client.close()
             if started is not None:
                 started.stop()
             raise
-        _process.session = _Session(client, started, actor)
+        _process.session = _Session(client, started, actor, job)
         return as_given(conf, client.config)
+
+
+def _find_or_start(
+    given: Config, asked: tuple[bool | None, bool]
+) -> tuple[system.ControllerInfo, system.System | RaySystem | None, Any]:
+    """Where the system is, what was started of it, and the job of Ray whose it is."""
+    attach, configured = asked
+    info = system.from_environment(given)
+    if info is not None:
+        return info, None, None
+    ray = system.ray_in_use()
+    if ray is not None or given.get("ray"):
+        from . import ray_cluster
+
+        ray = ray_cluster.wanted(given)
+    if ray is None:
+        handle, started = system.attach_or_start(given, start=not attach)
+        return handle.info, started, None
+    found = ray_cluster.attach(ray)
+    if found is not None:
+        return found, None, ray_cluster.job()
+    if attach is None:
+        attach = ray_cluster.in_worker(ray) and not configured
+    if attach or system.find(system.system_name()) is not None:
+        handle, _ = system.attach_or_start(given, start=False)
+        return handle.info, None, None
+    return *ray_cluster.start(ray, given), ray_cluster.job()
 
 
 def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:
@@ -105,22 +144,36 @@ def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:
 def close() -> None:
     """Leave the system; in the process that started it, end it.  May be repeated."""
     with _process.lock:
-        session, _process.session = _process.session, None
-        if session is None:
-            return
-        if session.actor is not None:
-            from . import ray_actor
-
-            ray_actor.withdraw(session.actor)
-        streaming = sys.modules.get("ctq.streaming")
-        if streaming is not None:
-            streaming.leave(session.client._info)
-        session.client.close()
-        if session.system is not None:
-            session.system.stop()
+        left = _leave()
+        if left is not None:
+            left.stop()
 
 
-atexit.register(close)
+def _leave() -> system.System | RaySystem | None:
+    """Leave the system; returns it when this process started it."""
+    session, _process.session = _process.session, None
+    if session is None:
+        return None
+    if session.actor is not None and not session.is_over:
+        from . import ray_actor
+
+        ray_actor.withdraw(session.actor)
+    streaming = sys.modules.get("ctq.streaming")
+    if streaming is not None:
+        streaming.leave(session.client._info)
+    session.client.close()
+    return session.system
+
+
+def _end() -> None:
+    """Close at the end of the process; a detached system stays."""
+    with _process.lock:
+        left = _leave()
+        if left is not None and not left.detached:
+            left.stop()
+
+
+atexit.register(_end)
 
 
 def get_client() -> TransferQueueClient:

@@ -52,7 +52,7 @@ from .storage import (
     manager_in_python,
     manager_of,
 )
-from .system import ControllerInfo
+from .system import ControllerInfo, node
 from .tensors import empty, row_count, to_batch
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class TransferQueueClient(Checkpoints):
                 manager=manager,
                 manager_config=manager_config,
                 timeout=timeout,
+                node=node(),
             )
         except UnknownManagerError as error:
             raise UnknownManagerError(

@@ -205,6 +205,10 @@ def _off_section(value: Any) -> bool:
     return not value or (_map(value) and not value.get("enabled"))
 
 
+def _lifetime(value: Any) -> bool:
+    return value in ("job", "detached")
+
+
 def _layout(value: Any) -> bool:
     from .reading import as_layouts
 
@@ -275,6 +279,8 @@ _KEYS: dict[str, Check] = {
     "client.pin_memory": (_bool, "true or false"),
     "serialization.allow_pickle": (_bool, "true or false"),
     "ray.actor": (_bool_or_none, "true, false or null"),
+    "ray.cluster": (_bool_or_none, "true, false or null"),
+    "ray.lifetime": (_lifetime, "job or detached"),
     "metrics.enabled": (_bool, "true or false"),
     "metrics.port": (_port, "a number from 0 to 65535"),
     "metrics.listen": (_text_or_none, "the name or address of a network interface"),

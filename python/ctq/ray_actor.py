@@ -14,7 +14,6 @@ asks for the actor, null (the default) makes it where Ray is in use already.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ from .client import TransferQueueClient
 from .config import Config
 from .errors import ConfigError, UnknownPartitionError
 from .metadata import BatchMeta
-from .system import ControllerInfo
+from .system import ControllerInfo, ray_in_use
 
 logger = logging.getLogger("ctq")
 
@@ -240,10 +239,8 @@ def _array(filled: Any) -> Any:
 def wanted(config: Mapping[str, Any]) -> Any:
     """Ray's module if the actor is asked for, or Ray is in use in this process; else None."""
     asked = (config.get("ray") or {}).get("actor")
-    ray: Any = sys.modules.get("ray")
     if asked is None:
-        initialised = getattr(ray, "is_initialized", None)
-        return ray if initialised is not None and initialised() else None
+        return ray_in_use()
     if not asked:
         return None
     try:
@@ -275,22 +272,31 @@ def offer(config: Mapping[str, Any], info: ControllerInfo) -> Any:
 
 def _make(ray: Any, info: ControllerInfo) -> Any:
     """Make the actor, on this node: the system's socket and token are reached from here."""
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(TransferQueueController).options(
+    actor = on_node(
+        ray,
+        TransferQueueController,
+        ray.get_runtime_context().get_node_id(),
         name=ACTOR_NAME,
         namespace=NAMESPACE,
-        num_cpus=0,
         max_concurrency=CALLS_AT_ONCE,
-        scheduling_strategy=here,
         get_if_exists=True,
     )
     return actor.remote(info)
 
 
+def on_node(ray: Any, kind: type, node: str, **options: Any) -> Any:
+    """An actor class bound to a node, which takes no CPU of it."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return ray.remote(kind).options(
+        num_cpus=0,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+        **options,
+    )
+
+
 def withdraw(handle: Any) -> None:
     """End the actor that `offer` made."""
-    ray: Any = sys.modules.get("ray")
-    if handle is not None and ray is not None and ray.is_initialized():
+    ray = ray_in_use()
+    if handle is not None and ray is not None:
         ray.kill(handle)

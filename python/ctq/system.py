@@ -40,6 +40,10 @@ class ControllerInfo(NamedTuple):
     token_file: str | None = None
     token: str | None = None
 
+    def __repr__(self) -> str:
+        """What identifies it; the secret is not for logs."""
+        return f"ControllerInfo(address={self.address!r}, token_file={self.token_file!r})"
+
 
 class Handle(NamedTuple):
     """A system of this machine, as its `handle.json` describes it."""
@@ -70,6 +74,19 @@ def from_environment(given: Mapping[str, Any]) -> ControllerInfo | None:
     address = given.get("address") or os.environ.get("TQ_ADDRESS")
     token_file = given.get("token_file") or os.environ.get("TQ_TOKEN_FILE")
     return ControllerInfo(address, token_file) if address else None
+
+
+def ray_in_use() -> Any:
+    """Ray's module where Ray is initialised in this process, else None."""
+    ray: Any = sys.modules.get("ray")
+    initialised = getattr(ray, "is_initialized", None)  # it may be half imported
+    return ray if initialised is not None and initialised() else None
+
+
+def node() -> str | None:
+    """Name of the node of a cluster that this process is on; None when it is in none."""
+    ray = ray_in_use()
+    return ray.get_runtime_context().get_node_id() if ray is not None else None
 
 
 def system_name() -> str:
@@ -125,6 +142,9 @@ def _is_alive(handle: Handle) -> bool:
 class System:
     """A system that this process has started."""
 
+    detached = False
+    """It ends with this process."""
+
     def __init__(
         self, handle: Handle, process: subprocess.Popen[bytes], ended: Callable[[], None]
     ) -> None:
@@ -154,7 +174,7 @@ class System:
             logger.warning("%s did not end within %g s and is killed", self.handle, STOP_SECONDS)
             self._process.kill()
             self._process.wait()
-            _remove(base_directory() / self.handle.name)
+            remove(base_directory() / self.handle.name)
         with suppress(OSError):
             base_directory().rmdir()  # when it was the last one
 
@@ -164,14 +184,15 @@ def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, Syst
     name = system_name()
     handle = find(name)
     if handle is None and not start:
+        cluster = "the Ray cluster and in " if ray_in_use() is not None else ""
         raise UnreachableError(
             f"no transfer queue is running: looked for an address in the configuration and in TQ_ADDRESS, and for "
-            f"the system {name!r} (TQ_SYSTEM) in {base_directory()}"
+            f"the system {name!r} (TQ_SYSTEM) in {cluster}{base_directory()}"
         )
     if handle is not None:
         logger.info("attached to %s", handle)
         return handle, None
-    with _locked(base_directory(), name) as directory:
+    with locked(base_directory(), name) as directory:
         handle = find(name)  # somebody may have been faster
         if handle is not None:
             logger.info("attached to %s", handle)
@@ -180,7 +201,7 @@ def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, Syst
 
 
 @contextmanager
-def _locked(base: Path, name: str) -> Iterator[Path]:
+def locked(base: Path, name: str) -> Iterator[Path]:
     """Hold the lock of the base directory; gives the (existing) directory of the system."""
     import fcntl
     import stat
@@ -225,7 +246,7 @@ def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle
     """Start a daemon, and before it what its storage needs; wait until all its parts serve."""
     from .storage.kv import starting
 
-    _remove(directory, keep=True)  # what a system that was killed has left
+    remove(directory, keep=True)  # what a system that was killed has left
     given, ended = starting(given)
     try:
         handle, process = _start_daemon(directory, name, given)
@@ -241,12 +262,6 @@ def _start_daemon(
     import subprocess
 
     program, payload = _program(given)
-    # Programs of this environment, such as the servers of storage backends, are found without it being active.
-    paths = [os.path.dirname(sys.executable), os.environ.get("PATH") or os.defpath]
-    environment = {**os.environ, "PATH": os.pathsep.join(filter(None, paths))}
-    if len(program) > 1:
-        # A sampler's module is looked for where this process would find it.
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     reading, writing = os.pipe()
     command = [
         *program,
@@ -266,7 +281,7 @@ def _start_daemon(
                 pass_fds=(writing,),
                 stdin=subprocess.PIPE if payload else subprocess.DEVNULL,
                 start_new_session=True,
-                env=environment,
+                env=environment(program),
             )
         finally:
             os.close(writing)
@@ -281,19 +296,30 @@ def _start_daemon(
     if handle is None:
         process.kill()
         status = process.wait()
-        _remove(directory, keep=True)
-        _fail(answer, status)
+        remove(directory, keep=True)
+        fail_to_start(answer, status)
     assert handle is not None
     logger.info("started %s", handle)
     return handle, process
 
 
-def _fail(answer: str, status: int) -> None:
+def environment(program: list[str]) -> dict[str, str]:
+    """What a daemon's process has for an environment."""
+    # Programs of this environment, such as the servers of storage backends, are found without it being active.
+    paths = [os.path.dirname(sys.executable), os.environ.get("PATH") or os.defpath]
+    made = {**os.environ, "PATH": os.pathsep.join(filter(None, paths))}
+    if len(program) > 1:
+        # A sampler's module is looked for where this process would find it.
+        made["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    return made
+
+
+def fail_to_start(answer: str, status: int | None = None) -> None:
+    """Raise what a daemon that does not serve has answered."""
     reason = answer.removeprefix("error:").strip()
     if not reason or reason == "ready":
-        raise InternalError(
-            f"the daemon tqd did not start: exit status {status}, see its messages above"
-        )
+        ended = "it ended" if status is None else f"exit status {status}"
+        raise InternalError(f"the daemon tqd did not start: {ended}, see its messages above")
     # What it says first is usually about the configuration that it was given.
     raise (ConfigError if "." in reason.split(":")[0] else InternalError)(
         f"the daemon tqd did not start: {reason}"
@@ -305,22 +331,30 @@ def _program(given: Mapping[str, Any]) -> tuple[list[str], bytes | None]:
 
     It is tqd, unless the sampler is written in Python: then a Python process runs the daemon.
     """
+    in_python, payload = python_sampler(given)
+    return (host_program(payload), payload) if in_python else (tqd_program(), None)
+
+
+def python_sampler(given: Mapping[str, Any]) -> tuple[bool, bytes | None]:
+    """Whether the sampler is written in Python, and pickled when it is not to be imported by its name."""
     from .samplers import is_in_python, pickled
 
     name = (given.get("controller") or {}).get("sampler") or ""
-    if not is_in_python(name):
-        return [_executable()], None
+    return (True, pickled(name)) if is_in_python(name) else (False, None)
+
+
+def host_program(payload: bytes | None) -> list[str]:
+    """The command of a daemon with a sampler in Python, which comes through its standard input or by name."""
     if not sys.executable:
         raise ConfigError(
-            f"controller.sampler: {name!r} needs a Python to run in, and sys.executable names none"
+            "controller.sampler: one written in Python needs a Python to run in, and sys.executable names none"
         )
-    payload = pickled(name)
     host = [sys.executable, "-m", f"{__package__}.host"]
-    return (host, None) if payload is None else ([*host, "--pickled-sampler"], payload)
+    return host if payload is None else [*host, "--pickled-sampler"]
 
 
-def _executable() -> str:
-    """The daemon of this environment."""
+def tqd_program() -> list[str]:
+    """The command of the daemon of this environment."""
     import shutil
     from pathlib import Path
 
@@ -328,7 +362,7 @@ def _executable() -> str:
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("tqd")
     if found is None:
         raise InternalError(f"the daemon tqd is neither in {beside.parent} nor on PATH")
-    return found
+    return [found]
 
 
 def _wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -352,7 +386,7 @@ def _wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return ended
 
 
-def _remove(directory: Path, keep: bool = False) -> None:
+def remove(directory: Path, keep: bool = False) -> None:
     """Remove a system's directory, or only what is in it."""
     if directory.is_dir() and not directory.is_symlink():
         for path in list(directory.iterdir()):

@@ -1,0 +1,243 @@
+"""Finding, starting and ending a system in the Ray cluster that this process is in.
+
+Such a system is an actor, found by the name `TransferQueueSystem:NAME` in the namespace `transfer_queue`, NAME as
+in TQ_SYSTEM; see ray_daemons for what it runs.  Ray lets one actor have a name, which decides a race of two
+inits.  It ends with the process that started it, and with its job; with `ray.lifetime: detached` it stays until
+that process calls `close()`, or any other `stop()`.
+
+In a Ray worker `init()` without a configuration attaches only; with one it may start a system.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .config import settings
+from .errors import ConfigError, TransferQueueError, UnreachableError
+from .ray_actor import NAMESPACE, on_node
+from .ray_daemons import START_SECONDS, Head, Plan, RayHandle
+from .system import STOP_SECONDS, ControllerInfo, node, python_sampler, ray_in_use, system_name
+
+logger = logging.getLogger("ctq")
+
+ENDING_SECONDS = 30.0
+"""How long a system may take to end before another one of its name is started."""
+
+CALLS_AT_ONCE = 10_000
+"""Workers that the head serves side by side; they only wait there."""
+
+
+def actor_name(name: str) -> str:
+    """Name of the actor that is the system of that name."""
+    return f"TransferQueueSystem:{name}"
+
+
+def wanted(given: Mapping[str, Any]) -> Any:
+    """Ray's module when systems are looked for and started in its cluster; else None."""
+    asked = (given.get("ray") or {}).get("cluster")
+    ray = ray_in_use() if asked is not False else None
+    if asked and ray is None:
+        raise ConfigError(
+            "ray.cluster: true, but Ray is not initialised here: call ray.init() first"
+        )
+    return ray
+
+
+def in_worker(ray: Any) -> bool:
+    """Whether this process runs Ray tasks or actors, and is no driver."""
+    return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
+
+
+class Job(NamedTuple):
+    """The job of a Ray cluster that this process belongs to."""
+
+    node: str
+    job: str
+
+
+def job() -> Job | None:
+    """The job that this process belongs to now; None outside of Ray."""
+    ray = ray_in_use()
+    return Job(str(node()), ray.get_runtime_context().get_job_id()) if ray is not None else None
+
+
+class RaySystem:
+    """A system that this process has started in a Ray cluster."""
+
+    def __init__(self, handle: RayHandle, head: Any, ended: Callable[[], None]) -> None:
+        """The system, its actor, and what to call after its end."""
+        self.handle = handle
+        self._head = head
+        self._ended = ended
+        self._owner = os.getpid()
+        self._job = job()
+
+    @property
+    def detached(self) -> bool:
+        """Whether it stays when this process ends."""
+        return self.handle.detached
+
+    def stop(self) -> None:
+        """End it and wait for its end.  In a forked child, and when the job is over already: does nothing."""
+        ray = ray_in_use()
+        if ray is not None and os.getpid() == self._owner and job() == self._job:
+            _end(ray, self._head)
+            self._ended()
+
+
+def _end(ray: Any, head: Any) -> None:
+    from ray.exceptions import GetTimeoutError, RayError
+
+    try:
+        ray.get(head.stop.remote(), timeout=3 * STOP_SECONDS)
+    except GetTimeoutError:
+        logger.warning("the system's daemons did not end in time; they end with their actors")
+    except RayError:
+        pass  # it has died
+    ray.kill(head)
+
+
+def stop(name: str | None = None) -> bool:
+    """End the system of a name in this process's Ray cluster, whoever started it; whether there was one.
+
+    The name is by default that of TQ_SYSTEM (`default`).  For detached systems whose starter is gone.
+    """
+    ray = ray_in_use()
+    if ray is None:
+        raise UnreachableError("Ray is not initialised here: call ray.init() first")
+    head = _find(ray, name or system_name())
+    if head is not None:
+        _end(ray, head)
+    return head is not None
+
+
+def attach(ray: Any) -> ControllerInfo | None:
+    """The system of this environment's name in the Ray cluster, or None."""
+    found = _attach_or_start(ray, None)
+    return found[0].info if found is not None else None
+
+
+def start(ray: Any, given: Mapping[str, Any]) -> tuple[ControllerInfo, RaySystem | None]:
+    """Start a system on this node; when somebody is faster, attach to theirs."""
+    found = _attach_or_start(ray, given)
+    assert found is not None
+    return found[0].info, found[1]
+
+
+def _attach_or_start(
+    ray: Any, given: Mapping[str, Any] | None
+) -> tuple[RayHandle, RaySystem | None] | None:
+    name = system_name()
+    deadline = time.monotonic() + ENDING_SECONDS
+    pause = 0.01
+    while True:
+        head = _find(ray, name)
+        if head is None and given is None:
+            return None
+        started = _start(ray, name, given) if head is None and given is not None else None
+        if started is not None:
+            return started.handle, started
+        handle = _join(ray, head) if head is not None else None
+        if handle is not None:
+            logger.info("attached to %s", handle)
+            return handle, None
+        # Somebody was faster, or it is ending: nothing tells when Ray gives its name free.
+        if time.monotonic() > deadline:
+            raise UnreachableError(
+                f"the system {name!r} of this Ray cluster has been ending for {ENDING_SECONDS:g} s"
+            )
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+
+
+def _find(ray: Any, name: str) -> Any:
+    try:
+        return ray.get_actor(actor_name(name), namespace=NAMESPACE)
+    except ValueError:
+        return None
+
+
+def _start(ray: Any, name: str, given: Mapping[str, Any]) -> RaySystem | None:
+    """Start a system, and before it what its storage needs; None when there is an actor of its name by now."""
+    from .storage.kv import starting
+
+    given, ended = starting(given)
+    started = None
+    try:
+        started = _start_head(ray, name, given, ended)
+    finally:
+        if started is None:
+            ended()
+    return started
+
+
+def _start_head(
+    ray: Any, name: str, given: Mapping[str, Any], ended: Callable[[], None]
+) -> RaySystem | None:
+    detached = (given.get("ray") or {}).get("lifetime") == "detached"
+    backend = (given.get("backend") or {}).get("storage_backend") or "SimpleStorage"
+    plan = Plan(
+        name=name,
+        id=uuid.uuid4().hex[:8],
+        settings=tuple(settings(given)),
+        sampler=python_sampler(given),
+        units=backend == "SimpleStorage",
+        detached=detached,
+        user=_user(),
+    )
+    head = on_node(
+        ray,
+        Head,
+        str(node()),
+        name=actor_name(name),
+        namespace=NAMESPACE,
+        lifetime="detached" if detached else None,
+        max_concurrency=CALLS_AT_ONCE,
+    )
+    try:
+        made = head.remote(plan)
+    except ValueError:  # the name is taken
+        return None
+    try:
+        handle = _join(ray, made)
+        if handle is None:
+            raise UnreachableError(f"the actor of system {name!r} has died while it started")
+    except BaseException:
+        ray.kill(made)
+        raise
+    logger.info("started %s", handle)
+    return RaySystem(handle, made, ended)
+
+
+def _join(ray: Any, head: Any) -> RayHandle | None:
+    """How to reach a system, when it serves on this node; None when it is ending."""
+    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+    seconds = 3 * START_SECONDS
+    try:
+        handle: RayHandle | None = ray.get(head.join.remote(node()), timeout=seconds)
+    except RayTaskError as error:
+        if isinstance(error.cause, TransferQueueError):
+            raise error.cause from None
+        raise
+    except RayActorError:
+        return None
+    except GetTimeoutError:
+        raise UnreachableError(
+            f"the system {system_name()!r} of this Ray cluster does not serve on node {node()} after {seconds:g} s"
+        ) from None
+    return handle
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""

@@ -1,0 +1,507 @@
+"""The actors that run the daemons of a system in a Ray cluster.
+
+The head is one actor on the node of the first `init()`; it runs the controller and that node's storage units, and
+has an actor on every other node that runs that node's units.  The actors of the nodes are owned by the head, so
+Ray ends them with it, and starts one again whose process has died.  A daemon that dies is started again by its
+actor; what its units held is lost, which the controller tells by sample.  The controller's death ends the system:
+its table is nowhere else.
+
+No daemon is a child of its actor, for Ray kills the children of a worker with it and they could not clean up.
+They watch their actor's process instead, and end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import InternalError, TransferQueueError, UnreachableError
+from .ray_actor import on_node
+from .system import (
+    STOP_SECONDS,
+    ControllerInfo,
+    base_directory,
+    environment,
+    fail_to_start,
+    find,
+    host_program,
+    locked,
+    remove,
+    tqd_program,
+)
+
+logger = logging.getLogger("ctq")
+
+START_SECONDS = 60.0
+"""How long a daemon may take until all its parts serve."""
+
+PAUSES = (0.1, 10.0)
+"""Seconds before a daemon that does not start is tried again: at first, and at most."""
+
+LOOK_SECONDS = 0.2
+"""Where nothing tells of a process's end it is looked for this often."""
+
+SECRET = "secret"
+"""File in a daemon's directory with what it is told and others shall not see."""
+
+_DETACH = '"$@" <"$0" >&2 & echo $!'
+"""Run by a shell: the daemon goes on without it, reading from the file $0."""
+
+
+class Plan(NamedTuple):
+    """What a system shall be, as the process that starts it was told."""
+
+    name: str
+    id: str
+    settings: tuple[str, ...]
+    """The daemons' --set options."""
+    sampler: tuple[bool, bytes | None]
+    """Whether it is written in Python, and how it comes when it is not imported by name."""
+    units: bool
+    """Whether it keeps its data in storage units."""
+    detached: bool
+    user: str
+
+
+class RayHandle(NamedTuple):
+    """A system of a Ray cluster, as its head describes it."""
+
+    name: str
+    id: str
+    address: str
+    token: str
+    node: str
+    job: str
+    user: str
+    detached: bool
+    created: float
+
+    @property
+    def info(self) -> ControllerInfo:
+        """How to reach it."""
+        return ControllerInfo(self.address, token=self.token)
+
+    def __repr__(self) -> str:
+        return f"RayHandle({self})"
+
+    def __str__(self) -> str:
+        age = max(0, round(time.time() - self.created))
+        life = "detached" if self.detached else f"of job {self.job}"
+        return (
+            f"system {self.name!r} of {self.user or 'this user'}, in the Ray cluster, {life}, with its controller on "
+            f"node {self.node}, {age} s old"
+        )
+
+
+# --- daemons --------------------------------------------------------------------------------------
+
+
+class Daemon:
+    """A tqd that ends with this process, and can be ended before."""
+
+    def __init__(
+        self, directory: Path, program: list[str], options: list[str], secret: bytes | None = None
+    ) -> None:
+        """Start it in its directory, and wait until all its parts serve; it reads `secret` from its standard input."""
+        self.directory = directory
+        self._process: int | None = None
+        with locked(base_directory(), directory.name):
+            remove(directory, keep=True)  # what one that was killed has left
+        reading, writing = os.pipe()
+        try:
+            try:
+                self.pid = self._launch(program, options, secret, writing)
+            finally:
+                os.close(writing)
+            with suppress(OSError):  # it has ended already, or this sandbox has no such call
+                self._process = os.pidfd_open(self.pid)
+            answer = _read_answer(reading)
+        except BaseException:
+            self.clean()
+            raise
+        finally:
+            os.close(reading)
+        if answer != "ready":
+            self.stop()
+            fail_to_start(answer)
+
+    def _launch(
+        self, program: list[str], options: list[str], secret: bytes | None, ready: int
+    ) -> int:
+        stdin = Path(os.devnull)
+        if secret is not None:
+            stdin = self.directory / SECRET
+            with open(os.open(stdin, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secret)
+        command = [
+            *program,
+            f"--runtime-dir={self.directory}",
+            f"--owner-pid={os.getpid()}",
+            f"--ready-fd={ready}",
+            "--set=log.level=warn",
+            *options,
+        ]
+        shell = subprocess.run(
+            ["/bin/sh", "-c", _DETACH, str(stdin), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            pass_fds=(ready,),
+            start_new_session=True,
+            env=environment(program),
+            check=True,
+        )
+        return int(shell.stdout)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for its end; whether it has ended."""
+        if self._process is None:
+            return self._look(seconds)
+        poller = select.poll()
+        poller.register(self._process, select.POLLIN)
+        return bool(poller.poll(None if seconds is None else seconds * 1000))
+
+    def _look(self, seconds: float | None) -> bool:
+        """As `wait`, where nothing tells of its end."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                os.kill(self.pid, 0)
+            except ProcessLookupError:
+                return True
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(LOOK_SECONDS)
+
+    def stop(self) -> None:
+        """End it; nothing of it is left."""
+        if not self.wait(0):
+            self._signal(signal.SIGTERM)
+        if not self.wait(STOP_SECONDS):
+            logger.warning("tqd %d did not end within %g s and is killed", self.pid, STOP_SECONDS)
+            self._signal(signal.SIGKILL)
+            self.wait()
+        self.clean()
+
+    def clean(self) -> None:
+        """Remove what it has left, once it has ended."""
+        with suppress(OSError):
+            remove(self.directory)
+        with suppress(OSError):
+            base_directory().rmdir()  # when it was the last one
+
+    def _signal(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            if self._process is not None:
+                signal.pidfd_send_signal(self._process, number)
+            else:
+                os.kill(self.pid, number)
+
+    def __del__(self) -> None:
+        process = getattr(self, "_process", None)
+        if process is not None:
+            os.close(process)
+
+
+def _read_answer(descriptor: int) -> str:
+    """What a daemon says when it serves, or does not start."""
+    answer = b""
+    deadline = time.monotonic() + START_SECONDS
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poller.poll(left * 1000):
+            return f"error: it was not ready within {START_SECONDS:g} s"
+        chunk = os.read(descriptor, 4096)
+        if not chunk:
+            return answer.decode("utf-8", "replace").strip()
+        answer += chunk
+
+
+class Kept:
+    """A daemon that is started again when it has died; by a thread of its own."""
+
+    def __init__(self, what: str, start: Callable[[], Daemon]) -> None:
+        """Begin to start it."""
+        self._what = what
+        self._start = start
+        self._state = threading.Condition()
+        self._ending = threading.Event()
+        self._daemon: Daemon | None = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=f"ctq-{what}", daemon=True)
+        self._thread.start()
+
+    def ready(self) -> int:
+        """Wait until it serves; its process.  Raises what keeps it from starting."""
+        with self._state:
+            self._state.wait_for(lambda: self._daemon or self._error or self._ending.is_set())
+            if self._error is not None:
+                raise self._error
+            if self._daemon is None:
+                raise UnreachableError(f"{self._what}: is ending")
+            return self._daemon.pid
+
+    def stop(self) -> None:
+        """End it."""
+        self._set(None, None, ending=True)
+        self._thread.join()
+
+    def _set(self, daemon: Daemon | None, error: Exception | None, ending: bool = False) -> None:
+        with self._state:
+            if ending:
+                self._ending.set()
+                if self._daemon is not None:
+                    self._daemon.stop()
+            self._daemon, self._error = daemon, error
+            self._state.notify_all()
+
+    def _run(self) -> None:
+        pause = PAUSES[0]
+        while not self._ending.wait(0):
+            try:
+                daemon = self._start()
+            except Exception as error:  # noqa: BLE001  # who waits gets it
+                self._set(None, error)
+                logger.warning("%s: %s; tried again in %g s", self._what, error, pause)
+                self._ending.wait(pause)
+                pause = min(2 * pause, PAUSES[1])
+                continue
+            self._set(daemon, None)
+            begin = time.monotonic()
+            if self._ending.is_set():
+                daemon.stop()
+            daemon.wait()
+            daemon.clean()
+            if not self._ending.is_set():
+                self._set(None, None)
+                logger.error(
+                    "%s: tqd %d has died and is started again; what it stored is lost",
+                    self._what,
+                    daemon.pid,
+                )
+                # One that dies as soon as it serves is not started again at full speed.
+                pause = min(2 * pause, PAUSES[1]) if begin > time.monotonic() - 10 else PAUSES[0]
+                self._ending.wait(pause)
+
+
+def _node_id() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _options(plan: Plan) -> list[str]:
+    """What all daemons are told: to listen where Ray reaches this node, unless something else is said."""
+    import ray
+
+    options = [f"--set={setting}" for setting in plan.settings]
+    said = any(setting.startswith(("net.bind=", "net.interface=")) for setting in plan.settings)
+    if said or os.environ.get("TQ_BIND") or os.environ.get("TQ_INTERFACE"):
+        return options
+    return [f"--set=net.bind={json.dumps(ray.util.get_node_ip_address())}", *options]
+
+
+def start_controller(plan: Plan) -> Daemon:
+    """The system's controller, reached through this node's address."""
+    in_python, payload = plan.sampler
+    program = host_program(payload) if in_python else tqd_program()
+    options = [f"--name={plan.name}", *_options(plan)]
+    directory = base_directory() / directory_name(plan)
+    return Daemon(directory, [*program, "controller"], options, payload)
+
+
+def start_units(plan: Plan, handle: RayHandle) -> Daemon:
+    """The storage units of this node."""
+    node = _node_id()
+    directory = base_directory() / f"{directory_name(plan)}-{node[:12]}"
+    options = [
+        f"--join={handle.address}",
+        f"--token-file={directory / SECRET}",
+        f"--set=storage.node={node}",
+        f"--set=storage.name=node-{node[:12]}",
+        *_options(plan),
+    ]
+    return Daemon(directory, [*tqd_program(), "storage"], options, handle.token.encode())
+
+
+def directory_name(plan: Plan) -> str:
+    """Name of the controller's directory; as TQ_SYSTEM it names the system to the tools on that machine."""
+    return f"ray-{plan.id}"
+
+
+# --- actors ---------------------------------------------------------------------------------------
+
+
+class NodeUnits:
+    """The actor of a node: keeps its storage units running."""
+
+    def __init__(self, plan: Plan, handle: RayHandle) -> None:
+        """Begin to start them."""
+        self._kept = Kept(f"storage units of node {_node_id()}", lambda: start_units(plan, handle))
+
+    def ready(self) -> int:
+        """Wait until they serve; the process of their daemon."""
+        return self._kept.ready()
+
+    def stop(self) -> None:
+        """End them."""
+        self._kept.stop()
+
+
+class Head:
+    """The actor that is the system: runs the controller, and has storage units run on every node."""
+
+    def __init__(self, plan: Plan) -> None:
+        """Nothing runs before the first `join`."""
+        import ray
+
+        self._plan = plan
+        self._node = _node_id()
+        self._job = str(ray.get_runtime_context().get_job_id())
+        self._self = ray.get_runtime_context().current_actor
+        self._controller: Daemon | None = None
+        self._started: asyncio.Task[RayHandle] | None = None
+        self._own: Kept | None = None
+        self._actors: dict[str, Any] = {}
+        self._units: dict[str, asyncio.Task[int]] = {}
+        self._ending = False
+
+    async def join(self, node: str) -> RayHandle | None:
+        """How to reach the system, once it serves on that node; None when it is ending."""
+        if self._ending:
+            return None
+        if self._started is None:
+            self._started = asyncio.create_task(self._start())
+        handle = await asyncio.shield(self._started)
+        if self._plan.units:
+            await self._units_of(node)
+        return handle
+
+    async def units(self) -> dict[str, int]:
+        """Processes of the daemons with storage units, by node; those that start are waited for."""
+        found = {node: self._ready(node) for node in list(self._units)}
+        return dict(zip(found, await asyncio.gather(*found.values()), strict=True))
+
+    async def stop(self) -> None:
+        """End everything that was started."""
+        self._ending = True
+        await asyncio.gather(*(self._stop_units(node) for node in list(self._actors)))
+        for part in (self._own, self._controller):
+            if part is not None:
+                await asyncio.to_thread(part.stop)
+
+    # --- the controller ---------------------------------------------------------------------------
+
+    async def _start(self) -> RayHandle:
+        plan = self._plan
+        self._controller = await asyncio.to_thread(start_controller, plan)
+        threading.Thread(target=self._watch, args=(self._controller,), daemon=True).start()
+        found = find(directory_name(plan))
+        if found is None:
+            raise InternalError(f"the controller of system {plan.name!r} has died at once")
+        handle = RayHandle(
+            name=plan.name,
+            id=plan.id,
+            address=found.address,
+            token=Path(found.token_file).read_text("ascii").strip(),
+            node=self._node,
+            job=self._job,
+            user=plan.user,
+            detached=plan.detached,
+            created=time.time(),
+        )
+        if plan.units:
+            self._everywhere = asyncio.create_task(self._start_everywhere())
+        return handle
+
+    def _watch(self, controller: Daemon) -> None:
+        """When the controller dies the system is over."""
+        import ray
+
+        controller.wait()
+        if self._ending:
+            return
+        controller.clean()
+        logger.error(
+            "the controller of system %r (tqd %d) has died: its samples are lost and the system ends; close() and "
+            "init() make a new one",
+            self._plan.name,
+            controller.pid,
+        )
+        ray.kill(self._self)
+
+    # --- storage units ----------------------------------------------------------------------------
+
+    async def _start_everywhere(self) -> None:
+        import ray
+
+        nodes = await asyncio.to_thread(ray.nodes)
+        others = [str(node["NodeID"]) for node in nodes if node["Alive"]]
+        results = await asyncio.gather(
+            *(self._units_of(node) for node in others), return_exceptions=True
+        )
+        for node, result in zip(others, results, strict=True):
+            if isinstance(result, BaseException) and not self._ending:
+                logger.warning("node %s has no storage units: %s", node, result)
+
+    async def _units_of(self, node: str) -> int:
+        """Wait until a node's units serve; they are started when they are not yet."""
+        task = self._units.get(node)
+        if task is None:
+            task = self._units[node] = asyncio.create_task(self._start_units(node))
+        try:
+            return await asyncio.shield(task)
+        except BaseException:
+            if task.done() and self._units.get(node) is task:
+                del self._units[node]  # the next one tries again
+            raise
+
+    async def _start_units(self, node: str) -> int:
+        import ray
+
+        started = self._started
+        assert started is not None
+        handle = await asyncio.shield(started)
+        if self._ending:
+            raise UnreachableError(f"system {self._plan.name!r} is ending")
+        if node == self._node:
+            what = f"storage units of node {node}"
+            self._own = self._own or Kept(what, lambda: start_units(self._plan, handle))
+            return await self._ready(node)
+        units = on_node(ray, NodeUnits, node, max_restarts=-1, max_concurrency=4)
+        self._actors[node] = units.remote(self._plan, handle)
+        try:
+            return await asyncio.wait_for(self._ready(node), 1.5 * START_SECONDS)
+        except Exception as error:  # noqa: BLE001  # Ray raises what it likes
+            await self._stop_units(node)
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, TransferQueueError):
+                raise type(cause)(f"node {node}: {cause}") from None
+            raise UnreachableError(f"node {node}: storage units did not start: {error!r}") from None
+
+    async def _ready(self, node: str) -> int:
+        """The process of the daemon on a node, when it serves."""
+        if node == self._node and self._own is not None:
+            return await asyncio.to_thread(self._own.ready)
+        pid: int = await self._actors[node].ready.remote()
+        return pid
+
+    async def _stop_units(self, node: str) -> None:
+        import ray
+
+        actor = self._actors.pop(node)
+        with suppress(Exception):  # it may not run yet, or not any more; its daemon ends with it
+            await asyncio.wait_for(actor.stop.remote(), STOP_SECONDS)
+        ray.kill(actor)
