@@ -2,7 +2,8 @@
 #
 #   make            packages, virtual environment, build and installation into .venv
 #   make deps       only the system packages that the build needs (packages/build.txt)
-#   make demo       the asynchronous training loop; make demo-sync is the same in lock-step
+#   make demo       the asynchronous training loop; make demo-sync is the same in lock-step;
+#                   BACKEND=redis, mooncake or ray stores the samples there
 #   make test       every test; make test-quick is the fast part of it; make lint is a part of it
 #   make test-compat  only the comparison with PyPI's transferqueue (torch and ray in two more environments)
 #   make format     formats C and Python files
@@ -35,7 +36,7 @@ deps:
 	@sh tools/deps.sh packages/build.txt
 
 deps-test: deps
-	@sh tools/deps.sh packages/test.txt
+	@sh tools/deps.sh packages/test.txt packages/redis.txt packages/mooncake.txt
 
 # --- the virtual environment: a stamp per set of requirements ---------------------------------
 
@@ -57,7 +58,13 @@ $(VENV)/.stamp-demo: requirements/demo.txt $(VENV)/.stamp-build
 	@$(PIP) -r requirements/demo.txt
 	@touch $@
 
-$(VENV)/.stamp-dev: $(addprefix requirements/,dev.txt backends.txt bench.txt nixl.txt) $(VENV)/.stamp-demo
+# What a storage backend of the demo needs on top.
+$(VENV)/.stamp-demo-%: $(VENV)/.stamp-demo
+	@if [ -f packages/$*.txt ]; then sh tools/deps.sh packages/$*.txt; fi
+	@if [ -f requirements/$*.txt ]; then echo "pip: $* requirements"; $(PIP) -r requirements/$*.txt; fi
+	@touch $@
+
+$(VENV)/.stamp-dev: $(addprefix requirements/,dev.txt backends.txt ray.txt mooncake.txt bench.txt nixl.txt) $(VENV)/.stamp-demo
 	@echo "pip: development requirements, and the stores that tests run against"
 	@$(PIP) -r requirements/dev.txt
 	@$(PIP) --no-deps -r requirements/nixl.txt
@@ -75,11 +82,11 @@ build: deps $(VENV)/.stamp-ctq
 
 # --- running it -------------------------------------------------------------------------------
 
-demo: build $(VENV)/.stamp-demo
-	@$(BIN)/python examples/async_demo.py $(DEMO_ARGS)
+demo: build $(VENV)/.stamp-demo $(BACKEND:%=$(VENV)/.stamp-demo-%)
+	@$(BIN)/python examples/async_demo.py $(BACKEND:%=--backend %) $(DEMO_ARGS)
 
-demo-sync: build $(VENV)/.stamp-demo
-	@$(BIN)/python examples/sync_demo.py $(DEMO_ARGS)
+demo-sync: build $(VENV)/.stamp-demo $(BACKEND:%=$(VENV)/.stamp-demo-%)
+	@$(BIN)/python examples/sync_demo.py $(BACKEND:%=--backend %) $(DEMO_ARGS)
 
 # --- tests ------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ A policy learns to name handwritten digits.  Every stage is a process of its own
 the queue.  While it trains, one rollout worker is killed and another joins.
 
     python examples/async_demo.py                         # on this project's queue
+    python examples/async_demo.py --backend redis         # with the samples in Redis
     python examples/async_demo.py --queue transfer_queue  # the same on the Python package
 
 With TQ_ADDRESS set it runs on a system of your own, and leaves the held-out answers and their labels
@@ -36,7 +37,11 @@ def main() -> int:
     launch.prepare()
     settings, queue = launch.start_queue(
         Settings(
-            queue=chosen.queue, seed=chosen.seed, updates=chosen.updates, seconds=chosen.seconds
+            queue=chosen.queue,
+            backend=chosen.backend,
+            seed=chosen.seed,
+            updates=chosen.updates,
+            seconds=chosen.seconds,
         )
     )
     try:

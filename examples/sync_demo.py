@@ -25,6 +25,7 @@ def main() -> int:
     settings, queue = launch.start_queue(
         Settings(
             queue=chosen.queue,
+            backend=chosen.backend,
             seed=chosen.seed,
             updates=chosen.updates,
             seconds=chosen.seconds,

@@ -11,7 +11,7 @@ from . import launch, report
 from .launch import Outcome
 from .progress import Progress
 from .queues import Queue
-from .settings import Settings
+from .settings import BACKENDS, Settings
 
 
 def parser(description: str) -> argparse.ArgumentParser:
@@ -22,6 +22,12 @@ def parser(description: str) -> argparse.ArgumentParser:
         choices=["ctq", "transfer_queue"],
         default="ctq",
         help="package that provides the queue (default: %(default)s)",
+    )
+    options.add_argument(
+        "--backend",
+        choices=list(BACKENDS),
+        default=Settings.backend,
+        help="where ctq stores the samples (default: %(default)s)",
     )
     options.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     options.add_argument(

@@ -25,7 +25,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from .settings import PROMPTS, RECORDS, TRAIN, WEIGHTS, Settings
+from .settings import BACKENDS, PROMPTS, RECORDS, TRAIN, WEIGHTS, Settings
 
 Fields = Mapping[str, "Tensor | list[Tensor]"]
 """Columns to write: a tensor with one row per sample, or a list of tensors of any length."""
@@ -214,7 +214,8 @@ class CtqQueue(Queue):
         if "TQ_ADDRESS" not in os.environ:
             os.environ.setdefault("TQ_SYSTEM", f"demo-{os.getpid()}")
         sampler = self.tq.GRPOGroupNSampler(n_samples_per_prompt=self.settings.group)
-        self.tq.init({"controller": {"sampler": sampler}}, name="demo")
+        backend = BACKENDS[self.settings.backend]
+        self.tq.init({"controller": {"sampler": sampler}, "backend": backend}, name="demo")
         return self.settings
 
     def attach(self, name: str) -> None:

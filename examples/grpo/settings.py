@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+# What the configuration says of each storage backend. auto_init brings its servers up with the queue.
+BACKENDS: dict[str, dict[str, Any]] = {
+    "simple": {"storage_backend": "SimpleStorage"},
+    "redis": {"storage_backend": "Redis", "Redis": {"auto_init": True}},
+    "mooncake": {"storage_backend": "MooncakeStore", "MooncakeStore": {"auto_init": True}},
+    "ray": {"storage_backend": "RayStore", "RayStore": {"auto_init": True}},
+}
 
 
 @dataclass(frozen=True)
@@ -11,6 +20,8 @@ class Settings:
 
     queue: str = "ctq"
     """Package that provides the queue: ``ctq`` or ``transfer_queue``."""
+    backend: str = "simple"
+    """Where the samples lie, a name of `BACKENDS`."""
     lockstep: bool = False
     """Ask for the next prompts only when the last ones are trained on."""
     address: str = ""

@@ -94,17 +94,18 @@ static int place_try_port(struct sockaddr_storage *at, int port)
 /* A port that is free at the host now, of the range if there is one. */
 static int place_port(tqd_place *place, const char *host, int *out, tq_error *err)
 {
+    const char *dash = strchr(place->net->range, '-'); /* it was checked when it was read */
     struct sockaddr_storage at;
-    unsigned first = 0, last = 0;
     int rc = place_resolve(host, 0, &at, err);
 
     *out = 0;
     if (rc) {
         return rc;
     }
-    if (sscanf(place->net->range, "%u-%u", &first, &last) == 2) {
-        int port = place->next_port > (int)first ? place->next_port : (int)first;
-        while (!*out && port <= (int)last) {
+    if (dash) {
+        int port = (int)strtol(place->net->range, NULL, 10), last = (int)strtol(dash + 1, NULL, 10);
+        port = place->next_port > port ? place->next_port : port;
+        while (!*out && port <= last) {
             *out = place_try_port(&at, port++);
         }
         place->next_port = port;
