@@ -78,6 +78,15 @@ static bool restore_replaces(const tqi_restoring *run, const tqi_partition *part
     return false;
 }
 
+/* Whether the index of a sample (NULL: never used) is free, or will be when what is replaced has gone. */
+static bool restore_may_take(const tqi_restoring *run, const tqi_sample *sample)
+{
+    if (sample == NULL || sample->partition == NULL) {
+        return sample == NULL || tqi_m_index_free(sample);
+    }
+    return restore_replaces(run, sample->partition);
+}
+
 /* Whether all samples can have the indexes that they had; TQ_EINVAL when two have one. */
 static int restore_may_keep(tqi_restoring *run, uint64_t total, bool *keep, tq_error *err)
 {
@@ -93,9 +102,7 @@ static int restore_may_keep(tqi_restoring *run, uint64_t total, bool *keep, tq_e
         for (size_t i = 0; rc == TQ_OK && i < part->n; i++) {
             const tqi_sample *sample = tqi_m_sample(meta, part->saved[i]);
             uint32_t place = part->saved[i] - meta->first_index;
-            *keep = *keep && place < most &&
-                    (sample == NULL || tqi_m_index_free(sample) ||
-                     (sample->partition != NULL && restore_replaces(run, sample->partition)));
+            *keep = *keep && place < most && restore_may_take(run, sample);
             run->end = place >= run->end ? (uint64_t)place + 1 : run->end;
             if (!roaring_bitmap_add_checked(all, part->saved[i])) {
                 rc =
