@@ -207,8 +207,15 @@ def locked(base: Path, name: str) -> Iterator[Path]:
     import stat
 
     while True:
-        with suppress(FileExistsError):
+        try:
             base.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make {base}: {error.strerror}; set XDG_RUNTIME_DIR or TMPDIR to a directory that this user "
+                "can write to"
+            ) from error
         try:
             descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:

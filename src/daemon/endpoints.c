@@ -21,17 +21,29 @@ static const char *net_value(const tqd_config *config, const char *key, const ch
     return value && *value ? value : NULL;
 }
 
+/* Takes a port from the text; 0 when there is none. */
+static unsigned net_port(const char **text)
+{
+    char *end = NULL;
+    unsigned long port = **text >= '0' && **text <= '9' ? strtoul(*text, &end, 10) : 0;
+
+    *text = end ? end : *text;
+    return port <= 65535 ? (unsigned)port : 0;
+}
+
 static int net_range(tqd_net *net, tq_error *err)
 {
     const char *text = net_value(net->config, "net.port_range", "TQ_PORT_RANGE");
-    unsigned first = 0, last = 0;
-    int used = 0;
+    const char *at = text;
 
     if (!text) {
         return TQ_OK;
     }
-    if (sscanf(text, "%5u-%5u%n", &first, &last, &used) != 2 || text[used] || first < 1 ||
-        last < first || last > 65535) {
+    unsigned first = net_port(&at);
+    bool dash = *at == '-';
+    at += dash;
+    unsigned last = net_port(&at);
+    if (!dash || *at || first < 1 || last < first) {
         return tqi_error_set(err, TQ_ECONFIG,
                              "net.port_range (TQ_PORT_RANGE): expected first-last, such as "
                              "20000-20009, got '%s'",

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -29,12 +30,16 @@ static bool owner_stat(pid_t pid, char *state, unsigned long long *start)
         return false;
     }
     text[size] = 0;
-    /* The name, in parentheses, may hold anything; after it the state is the third field, the start the 22nd. */
-    const char *after = strrchr(text, ')');
-    return after && sscanf(after + 1,
-                           " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                           "%*s %*s %llu",
-                           state, start) == 2;
+    /* The name, in parentheses, may hold anything; behind it the state is the third field, the start the 22nd. */
+    const char *at = strrchr(text, ')');
+    for (int field = 2; at && field < 22; field++) {
+        at = strchr(at + 1, ' ');
+        if (at && field == 2) {
+            *state = at[1];
+        }
+    }
+    *start = at ? strtoull(at + 1, NULL, 10) : 0;
+    return *start != 0;
 }
 
 bool tqd_owner_ended(const tqd_owner *owner)

@@ -131,12 +131,11 @@ static void test_only_that_server(void **state)
     assert_non_null(strstr(tqi_channel_unix_failure(channel), "another server"));
     assert_int_equal(other.executions, 0);
     assert_int_equal(tqi_channel_get_server(connector, other.endpoint, id, &wrong, NULL), TQ_OK);
-    uint64_t start = tqi_now();
+    /* No deadline: the answer of the other server ends it. */
     testing_reserve(wrong, &lost, 1, -1);
     testing_until(&lost.done, 1);
     assert_int_equal(lost.status, TQ_ESTALE);
     assert_non_null(strstr(lost.error.message, other.endpoint));
-    assert_true(tqi_now() - start < 2000000000u);
     testing_connector_stop(connector);
     testing_server_stop(&other);
     testing_server_stop(&server);

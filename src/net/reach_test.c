@@ -105,7 +105,8 @@ static void test_both_kinds(void **state)
     int fd = -1, second = -1;
     assert_int_equal(tqi_listen("tcp:[::]:0", &fd, bound, sizeof bound, &err), TQ_OK);
     struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port = htons((uint16_t)atoi(strrchr(bound, ':') + 1)),
+                             .sin_port =
+                                 htons((uint16_t)strtoul(strrchr(bound, ':') + 1, NULL, 10)),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(client, (const struct sockaddr *)&to, sizeof to), 0);

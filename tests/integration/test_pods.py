@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -119,18 +120,23 @@ class Job:
         self.folder = folder
         self.token = folder / "token"
         self.token.write_text("a secret for three pods\n")
-        own = folder / "tmp"
-        own.mkdir()
+        # A short name, for the path of a unix socket has a limit.
+        self.own = tempfile.TemporaryDirectory(prefix="tq-")
         self.cluster = Cluster()
         try:
-            self.pods = [Pod(self.cluster, number, PORTS, own) for number in (1, 2, 3)]
+            self.pods = [Pod(self.cluster, n, PORTS, Path(self.own.name)) for n in (1, 2, 3)]
         except BaseException:
-            self.cluster.close()
+            self.close()
             raise
         self.environment = {
             "TQ_INTERFACE": "eth0",
             "TQ_PORT_RANGE": f"{PORTS[0]}-{PORTS[1]}",
         }
+
+    def close(self) -> None:
+        """Ends the pods and what runs in them."""
+        self.cluster.close()
+        self.own.cleanup()
 
     def daemon(self, pod: Pod, *command: str) -> str:
         """Starts a daemon and gives its answer: `ready`, or an error."""
@@ -180,7 +186,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
     """Three pods; they end with the test."""
     made = Job(tmp_path)
     yield made
-    made.cluster.close()
+    made.close()
 
 
 @pytest.mark.slow
@@ -245,7 +251,7 @@ def test_nothing_is_left(tmp_path: Path) -> None:
     """When the pods are gone no process of theirs is there, nor anything on this machine's network."""
     made = Job(tmp_path)
     running = [pod.start("sleep", "1000", log=tmp_path / "log") for pod in made.pods]
-    made.cluster.close()
+    made.close()
     assert all(process.poll() is not None for process in running)
     links = subprocess.run(["ip", "link"], capture_output=True, text=True, check=True).stdout
     assert "tq0" not in links

@@ -24,6 +24,8 @@ PEER_PIDFD = 77
 POPULATE_WRITE = 23
 """Advice for madvise."""
 
+pytestmark = pytest.mark.slow
+
 BOTH = pytest.mark.parametrize("number", ["ENOSYS", "EPERM"])
 
 WORKER = """

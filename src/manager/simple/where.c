@@ -7,7 +7,6 @@
  * one machine may have the same paths for different files and the same addresses for different hosts: a path is taken
  * for the unit's only when it is the same file, and a server that answers must have the number (tqi_channel_get_server).
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -98,9 +97,11 @@ int tqi_link_set_info(tqi_link *link, const void *info, size_t size)
     size_t list = strlen(copy);
     const char *machine = copy + list + 1;
     const char *text = list < size ? machine + strlen(machine) + 1 : machine;
-    if (text < copy + size &&
-        sscanf(text, "%llx %llx %llx", &marks.server, &marks.device, &marks.inode) != 3) {
-        marks = (where_marks){0};
+    if (text < copy + size) {
+        char *at = NULL;
+        marks.server = strtoull(text, &at, 16);
+        marks.device = strtoull(at, &at, 16);
+        marks.inode = strtoull(at, &at, 16);
     }
     const char *node = text < copy + size ? text + strlen(text) + 1 : "";
     const char *away = where_away(link->simple, copy, machine, &marks, node);
