@@ -126,9 +126,11 @@ def _find_or_start(
         return found, None, ray_cluster.job()
     if attach is None:
         attach = ray_cluster.in_worker(ray) and not configured
-    if attach or system.find(system.system_name()) is not None:
-        handle, _ = system.attach_or_start(given, start=False)
-        return handle.info, None, None
+    local = ray_cluster.find_outside()
+    if local is not None:
+        return local.info, None, None
+    if attach:
+        raise system.not_running(system.system_name())
     return *ray_cluster.start(ray, given), ray_cluster.job()
 
 

@@ -20,8 +20,17 @@ from typing import Any, NamedTuple
 from .config import settings
 from .errors import ConfigError, TransferQueueError, UnreachableError
 from .ray_actor import NAMESPACE, on_node
-from .ray_daemons import START_SECONDS, Head, Plan, RayHandle
-from .system import STOP_SECONDS, ControllerInfo, node, python_sampler, ray_in_use, system_name
+from .ray_daemons import PLACES, START_SECONDS, Head, Plan, RayHandle, local_name
+from .system import (
+    STOP_SECONDS,
+    ControllerInfo,
+    Handle,
+    find,
+    node,
+    python_sampler,
+    ray_in_use,
+    system_name,
+)
 
 logger = logging.getLogger("ctq")
 
@@ -122,6 +131,16 @@ def attach(ray: Any) -> ControllerInfo | None:
     return found[0].info if found is not None else None
 
 
+def find_outside() -> Handle | None:
+    """The system of this environment's name on this machine that is in no Ray cluster."""
+    name = system_name()
+    handle = find(name)
+    if handle is None or handle.name == local_name(name):
+        return None  # one of a cluster that is not ours, or that is ending
+    logger.info("attached to %s", handle)
+    return handle
+
+
 def start(ray: Any, given: Mapping[str, Any]) -> tuple[ControllerInfo, RaySystem | None]:
     """Start a system on this node; when somebody is faster, attach to theirs."""
     found = _attach_or_start(ray, given)
@@ -189,6 +208,7 @@ def _start_head(
         units=backend == "SimpleStorage",
         detached=detached,
         user=_user(),
+        places={name: os.environ[name] for name in PLACES if os.environ.get(name)},
     )
     head = on_node(
         ray,

@@ -49,6 +49,9 @@ START_SECONDS = 60.0
 PAUSES = (0.1, 10.0)
 """Seconds before a daemon that does not start is tried again: at first, and at most."""
 
+PLACES = ("XDG_RUNTIME_DIR", "TMPDIR")
+"""Environment variables that say where the directories of systems are."""
+
 LOOK_SECONDS = 0.2
 """Where nothing tells of a process's end it is looked for this often."""
 
@@ -72,6 +75,8 @@ class Plan(NamedTuple):
     """Whether it keeps its data in storage units."""
     detached: bool
     user: str
+    places: dict[str, str]
+    """The environment variables by which its starter finds the directories of systems."""
 
 
 class RayHandle(NamedTuple):
@@ -113,11 +118,13 @@ class Daemon:
     def __init__(
         self, directory: Path, program: list[str], options: list[str], secret: bytes | None = None
     ) -> None:
-        """Start it in its directory, and wait until all its parts serve; it reads `secret` from its standard input."""
+        """Start it in its directory, which exists, and wait until all its parts serve.
+
+        It reads `secret` from its standard input.
+        """
         self.directory = directory
         self._process: int | None = None
-        with locked(base_directory(), directory.name):
-            remove(directory, keep=True)  # what one that was killed has left
+        remove(directory, keep=True)  # what one that was killed has left
         reading, writing = os.pipe()
         try:
             try:
@@ -314,18 +321,26 @@ def _options(plan: Plan) -> list[str]:
 
 
 def start_controller(plan: Plan) -> Daemon:
-    """The system's controller, reached through this node's address."""
+    """The system's controller, reached through this node's address.
+
+    Processes of this machine that do not use Ray find it by its name, too, when no other system has it.
+    """
     in_python, payload = plan.sampler
-    program = host_program(payload) if in_python else tqd_program()
-    options = [f"--name={plan.name}", *_options(plan)]
-    directory = base_directory() / directory_name(plan)
-    return Daemon(directory, [*program, "controller"], options, payload)
+    program = [*(host_program(payload) if in_python else tqd_program()), "controller"]
+    options = [f"--name={local_name(plan.name)}", *_options(plan)]
+    with locked(base_directory(), plan.name) as directory:
+        if find(plan.name) is None:
+            return Daemon(directory, program, options, payload)
+    with locked(base_directory(), f"ray-{plan.id}") as directory:
+        pass
+    return Daemon(directory, program, options, payload)
 
 
 def start_units(plan: Plan, handle: RayHandle) -> Daemon:
     """The storage units of this node."""
     node = _node_id()
-    directory = base_directory() / f"{directory_name(plan)}-{node[:12]}"
+    with locked(base_directory(), f"ray-{plan.id}-{node[:12]}") as directory:
+        pass
     options = [
         f"--join={handle.address}",
         f"--token-file={directory / SECRET}",
@@ -336,9 +351,9 @@ def start_units(plan: Plan, handle: RayHandle) -> Daemon:
     return Daemon(directory, [*tqd_program(), "storage"], options, handle.token.encode())
 
 
-def directory_name(plan: Plan) -> str:
-    """Name of the controller's directory; as TQ_SYSTEM it names the system to the tools on that machine."""
-    return f"ray-{plan.id}"
+def local_name(name: str) -> str:
+    """What the handle of a system in a Ray cluster says on the machine of its controller."""
+    return f"{name} (Ray)"
 
 
 # --- actors ---------------------------------------------------------------------------------------
@@ -367,6 +382,10 @@ class Head:
         """Nothing runs before the first `join`."""
         import ray
 
+        # The starter is on this node, and others find what it starts where it looks for it.
+        for name in PLACES:
+            os.environ.pop(name, None)
+        os.environ.update({name: at for name, at in plan.places.items() if os.path.isdir(at)})
         self._plan = plan
         self._node = _node_id()
         self._job = str(ray.get_runtime_context().get_job_id())
@@ -408,7 +427,7 @@ class Head:
         plan = self._plan
         self._controller = await asyncio.to_thread(start_controller, plan)
         threading.Thread(target=self._watch, args=(self._controller,), daemon=True).start()
-        found = find(directory_name(plan))
+        found = find(self._controller.directory.name)
         if found is None:
             raise InternalError(f"the controller of system {plan.name!r} has died at once")
         handle = RayHandle(

@@ -179,16 +179,21 @@ class System:
             base_directory().rmdir()  # when it was the last one
 
 
+def not_running(name: str) -> UnreachableError:
+    """The error when there is no system to attach to."""
+    cluster = "the Ray cluster and in " if ray_in_use() is not None else ""
+    return UnreachableError(
+        f"no transfer queue is running: looked for an address in the configuration and in TQ_ADDRESS, and for "
+        f"the system {name!r} (TQ_SYSTEM) in {cluster}{base_directory()}"
+    )
+
+
 def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, System | None]:
     """The system of this environment's name; started when there is none and `start` allows it."""
     name = system_name()
     handle = find(name)
     if handle is None and not start:
-        cluster = "the Ray cluster and in " if ray_in_use() is not None else ""
-        raise UnreachableError(
-            f"no transfer queue is running: looked for an address in the configuration and in TQ_ADDRESS, and for "
-            f"the system {name!r} (TQ_SYSTEM) in {cluster}{base_directory()}"
-        )
+        raise not_running(name)
     if handle is not None:
         logger.info("attached to %s", handle)
         return handle, None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -230,6 +232,16 @@ def test_the_death_of_the_controller_ends_the_system(base: Path) -> None:
     ctq.close()
     ctq.init(SMALL)
     assert ctq.get_client().get_partition_list() == []
+
+
+def test_processes_without_ray_find_it_on_its_machine(cluster: Cluster) -> None:
+    """By its name, as they find a system that is not in a cluster."""
+    address = ctq.init(SMALL).address
+    code = "import ctq; print(ctq.init(attach=True).address)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == address
 
 
 def test_what_keeps_it_from_starting_is_told() -> None:
