@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import ctq
-from ctq.errors import LostError, StorageFullError, UnreachableError
+from ctq.errors import ConfigError, LostError, StorageFullError, UnreachableError
 from ctq.storage import ray_holder, ray_store
 from support.daemons import System
 
 STORE_BYTES = 100 << 20
-CONFIG = {"backend": {"storage_backend": "RayStore"}, "client": {"timeout": 20}}
+CONFIG = {
+    "backend": {"storage_backend": "RayStore"},
+    "client": {"timeout": 20},
+    "ray": {
+        "cluster": False
+    },  # the system is one of this machine, which processes without Ray find too
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +68,18 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def client(ray: Any) -> ctq.TransferQueueClient:
     """The client of a system that this process has started."""
     ctq.init(CONFIG)
+    return ctq.get_client()
+
+
+@pytest.fixture
+def direct(ray: Any) -> ctq.TransferQueueClient:
+    """The client of a system whose tensors go by Ray Direct Transport."""
+    ctq.init(
+        {
+            **CONFIG,
+            "backend": {"storage_backend": "RayStore", "RayStore": {"tensor_transport": "nixl"}},
+        }
+    )
     return ctq.get_client()
 
 
@@ -109,6 +130,11 @@ def arrays(column: Any) -> list[np.ndarray]:
 
 
 def test_all_kinds_of_values(client: ctq.TransferQueueClient) -> None:
+    """As they are read from the object store."""
+    check_kinds(client)
+
+
+def check_kinds(client: ctq.TransferQueueClient) -> None:
     """Small, large, ragged, empty and other values; an overwrite; a second stage; a claim; a part."""
     rows = {
         "small": np.arange(24, dtype=np.int16).reshape(6, 2, 2),
@@ -240,3 +266,106 @@ def test_the_wrong_cluster(ray: Any, system: System) -> None:
     )
     with pytest.raises(UnreachableError, match=r"no.*'elsewhere'|'elsewhere'.*192\.0\.2\.1:1"):
         system.client()
+
+
+# --- Ray Direct Transport -------------------------------------------------------------------------
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.slow
+def test_the_transport_carries_the_tensors() -> None:
+    """The example: 256 MiB go from an actor to a process, none of it through an object store of 80 MiB."""
+    ended = subprocess.run(
+        [sys.executable, str(EXAMPLES / "ray_direct.py")],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    reads = re.findall(r"transport: process (\d+) reads (\d+) bytes", ended.stdout)
+    offers = re.findall(r"transport: process (\d+) offers (\d+) bytes", ended.stdout)
+    assert sum(int(size) for _, size in reads) == 4 * 64 * ((1 << 20) + 4)
+    assert not {process for process, _ in reads} & {process for process, _ in offers}
+    assert re.search(r"in Ray's object store: +0\.0 MiB more", ended.stdout)
+
+
+@pytest.mark.slow
+def test_all_kinds_by_transport(direct: ctq.TransferQueueClient) -> None:
+    """Tensors of all kinds, and other values beside them."""
+    check_kinds(direct)
+
+
+@pytest.mark.slow
+def test_tensors_by_transport(direct: ctq.TransferQueueClient) -> None:
+    """Element types, views, rows without elements; what is put and what is read are copies."""
+    dtypes = (torch.bool, torch.int8, torch.float16, torch.bfloat16, torch.complex64, torch.float64)
+    columns = {str(dtype): torch.arange(12).reshape(4, 3).to(dtype) for dtype in dtypes}
+    columns["view"] = torch.arange(24).reshape(6, 4).t()[:, ::2]
+    columns["empty"] = torch.empty(4, 0, 2)
+    columns["scalar"] = torch.arange(4.0, requires_grad=True)
+    wanted = {name: column.detach().clone() for name, column in columns.items()}
+    meta = direct.put(columns, partition_id="p")
+    for column in columns.values():
+        column.detach().zero_()
+    for _ in range(2):
+        got = direct.get_data(meta, layout="dense")
+        for name, column in wanted.items():
+            assert got[name].dtype == column.dtype
+            assert torch.equal(got[name], column), name
+            got[name].zero_()
+
+
+@pytest.mark.slow
+def test_tensors_end_with_their_process(direct: ctq.TransferQueueClient) -> None:
+    """Tensors of a killed process are lost, and named; other values of it are still there."""
+    ended = python(
+        """
+import torch
+ctq.init()
+ctq.kv_batch_put(["a", "b"], "p", {"x": torch.ones(2, 1000), "text": ["one", "two"]})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    )
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert list(ctq.kv_batch_get(["a", "b"], "p", ["text"])["text"]) == ["one", "two"]
+    with pytest.raises(LostError, match=r"\['x'\].* samples \[0, 1\]"):
+        ctq.kv_batch_get(["a", "b"], "p")
+    ctq.kv_batch_put(["a", "b"], "p", {"x": torch.zeros(2, 1000)})
+    assert float(ctq.kv_batch_get(["a", "b"], "p")["x"][1].sum()) == 0
+
+
+@pytest.mark.slow
+def test_cleared_tensors_are_freed(ray: Any, direct: ctq.TransferQueueClient) -> None:
+    """Overwritten and cleared tensors leave the process that has put them."""
+    stored = ray._private.worker.global_worker.rdt_manager.rdt_store
+    held = holder(ray, direct)
+    meta = direct.put({"x": torch.zeros(4, 5)}, partition_id="p")
+    direct.put({"x": torch.ones(4, 5)}, metadata=meta)
+    assert float(direct.get_data(meta)["x"][3].sum()) == 5
+    direct.clear_partition("p")
+    deadline = time.monotonic() + 30
+    while stored.get_num_objects() and time.monotonic() < deadline:
+        assert ray.get(held.count.remote()) == 0
+    assert stored.get_num_objects() == 0
+
+
+@pytest.mark.slow
+def test_a_refused_put_leaves_nothing(ray: Any, direct: ctq.TransferQueueClient) -> None:
+    """The controller refuses another element type; the tensors that were offered are withdrawn."""
+    meta = direct.put({"x": torch.zeros(4, 5)}, partition_id="p")
+    with pytest.raises(TypeError, match="'x'"):
+        direct.put({"x": torch.zeros(4, 5, dtype=torch.int64)}, metadata=meta)
+    assert ray.get(holder(ray, direct).count.remote()) == 1
+    assert torch.equal(direct.get_data(meta, layout="dense")["x"], torch.zeros(4, 5))
+
+
+@pytest.mark.parametrize(
+    ("transport", "message"), [("telepathy", "no transport that Ray knows"), ("gloo", "one-sided")]
+)
+def test_no_such_transport(ray: Any, transport: str, message: str) -> None:
+    """It is refused at init, by its place in the configuration."""
+    section = {"tensor_transport": transport}
+    with pytest.raises(ConfigError, match=rf"RayStore\.tensor_transport: '{transport}'.*{message}"):
+        ctq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})

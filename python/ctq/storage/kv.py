@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ctq")
 
-BUILT_IN = {"MooncakeStore": "ctq.storage.mooncake", "RayStore": "ctq.storage.ray_store"}
+BUILT_IN = {"MooncakeStore": "ctq.storage.mooncake", "RayStore": "ctq.storage.ray_tensors"}
 """Backends written in Python that come with the package: the module that registers each."""
 
 POINTER_FORM = ("put_from", "get_into", "remove")

@@ -1,6 +1,7 @@
 """The Ray actors that hold what samples refer to in Ray's object store.
 
-One actor holds all references of a system, by key.  An object of Ray's ends with the process that put it, so what a client puts is put again by an
+One actor holds all references of a system: by key those of values, and by record those of tensors (see
+`ray_tensors`).  An object of Ray's ends with the process that put it, so what a client puts is put again by an
 actor on the client's node, and outlives the client; the actor of the references does that on its own node,
 and starts one on each other node.
 
@@ -9,12 +10,17 @@ Values up to SMALL bytes go to the actor with the call, and lie in its memory.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .ray_records import Records
 
 if TYPE_CHECKING:
     from ..system import ControllerInfo
@@ -26,6 +32,8 @@ SMALL = 64 << 10
 CALLS_AT_ONCE = 16
 WATCH_SECONDS = 5.0
 """How often a holder that watches its system looks whether that is there."""
+UNUSED_SECONDS = 60.0
+"""How long a reference may be on its way."""
 GONE_SECONDS = 10.0
 """A system that has not answered for so long has ended."""
 
@@ -37,10 +45,85 @@ class Place(NamedTuple):
     row: int
 
 
-class Holder:
+class Borrowed:
+    """What Ray notes in this process of tensors that lie in another one.
+
+    Ray keeps these notes for ever (its issue 57962), so they are removed here, some time after their last use: a
+    reference may still be on its way.  They are internal to Ray: where they are not found, nothing is done.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._in_use: dict[str, int] = {}
+        self._unused: dict[str, float] = {}
+        """When each was used last, oldest first."""
+
+    @contextmanager
+    def used(self, refs: Sequence[Any]) -> Iterator[None]:
+        """Use references."""
+        names = [ref.hex() for ref in refs]
+        with self._lock:
+            for name in names:
+                self._in_use[name] = self._in_use.get(name, 0) + 1
+                self._unused.pop(name, None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                for name in names:
+                    self._in_use[name] -= 1
+                    if not self._in_use[name]:
+                        del self._in_use[name]
+                        self._unused[name] = time.monotonic()
+                self._remove_old()
+
+    def forget(self, groups: Sequence[Any]) -> None:
+        """References are given up."""
+        with self._lock:
+            for group in groups:
+                if hasattr(group, "hex") and not isinstance(group, bytes):
+                    self._unused[group.hex()] = time.monotonic()
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        manager = _transport_manager()
+        known = getattr(manager, "_managed_rdt_metadata", None)
+        while self._unused:
+            name, since = next(iter(self._unused.items()))
+            if since + UNUSED_SECONDS > time.monotonic():
+                return
+            del self._unused[name]
+            if known is not None and not manager.rdt_store.is_primary_copy(name):
+                with manager._lock:
+                    known.pop(name, None)
+
+    @staticmethod
+    def free_here(ref: Any) -> None:
+        """Let Ray free a tensor of this process at once.
+
+        Of an actor's tensors it asks the actor, by a call to it that may have to wait for the one that runs.
+        """
+        manager = _transport_manager()
+        known = getattr(manager, "_managed_rdt_metadata", {})
+        try:
+            from ray.experimental.rdt.rdt_manager import RDTSource
+
+            with manager._lock:
+                known[ref.hex()] = known[ref.hex()]._replace(src_actor=RDTSource.DRIVER)
+        except (ImportError, AttributeError, KeyError, ValueError):
+            logger.debug("this version of Ray frees tensors of an actor when the actor is idle")
+
+
+def _transport_manager() -> Any:
+    return getattr(_ray()._private.worker.global_worker, "rdt_manager", None)
+
+
+class Holder(Records):
     """The actor: `root` is the one with the references, None in that one itself."""
 
     def __init__(self, root: Any = None) -> None:
+        self._borrowed = Borrowed()
+        super().__init__(self._borrowed.forget)
         self._root = root
         self._values: dict[str, bytes | Place] = {}
         self._others: dict[str, Any] = {}
@@ -53,6 +136,10 @@ class Holder:
     def pid(self) -> int:
         """Its process."""
         return os.getpid()
+
+    def prepare(self) -> None:
+        """Import torch, which references to tensors need, and which takes seconds, before the first comes."""
+        importlib.import_module("torch")
 
     # --- owning -----------------------------------------------------------------------------------
 
@@ -112,9 +199,9 @@ class Holder:
             return [self._values.pop(key, None) is not None for key in keys]
 
     def count(self) -> int:
-        """How many values there are."""
+        """How many values and records there are."""
         with self._lock:
-            return len(self._values)
+            return len(self._values) + self.records()
 
     # --- the end ----------------------------------------------------------------------------------
 

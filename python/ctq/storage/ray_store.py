@@ -2,7 +2,7 @@
 
 Values lie in Ray's shared memory, several to an object, and are read by copying out of it; the references are
 held by a named actor (see `ray_holder`), which the process that starts the system makes, and which ends with
-it.
+it.  With `tensor_transport` tensors go by Ray Direct Transport instead (see `ray_tensors`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ JOIN_BYTES = 16 << 10
 """Pieces of a value that are smaller on average are joined first."""
 
 _connecting = threading.Lock()
+_detached: set[str] = set()
+"""Holders that this process has made to outlive it, and that do not watch their system yet."""
 
 
 def connected(section: Mapping[str, Any], start: bool = False) -> tuple[Any, bool]:
@@ -94,7 +96,10 @@ def offer_holder(
     """
     name = holder_name(section, epoch)
     if section.get("holder"):
-        find_holder(ray, section, epoch)
+        holder = find_holder(ray, section, epoch)
+        if name in _detached:
+            _detached.discard(name)
+            ray.get(holder.watch.remote(info))
         return
     holder = ray_holder.start(
         None, name=name, namespace=NAMESPACE, get_if_exists=True, lifetime="detached"
@@ -181,9 +186,12 @@ class RayStore(StorageKVClient):
 
     @classmethod
     def manager_type(cls, section: Mapping[str, Any]) -> str | None:
-        """The general manager; but Ray is connected to already, which is best done in the caller's thread."""
+        """With a transport of tensors a manager of its own.
+
+        Ray is connected to already, which is best done in the caller's thread.
+        """
         connected(section)
-        return None
+        return "RayTensors" if section.get("tensor_transport") else None
 
     @classmethod
     def starting(
@@ -194,6 +202,8 @@ class RayStore(StorageKVClient):
         name = f"ctq-store-{secrets.token_hex(8)}"
         lifetime = {"lifetime": "detached"} if detached else {}
         holder = ray_holder.start(None, name=name, namespace=NAMESPACE, **lifetime)
+        if detached:
+            _detached.add(name)
         made = _Started(ray, holder, own_cluster)
         ray.get(holder.node.remote())
         return {**section, "address": _address(ray), "holder": name}, made.end
