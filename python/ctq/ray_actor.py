@@ -262,7 +262,11 @@ def offer(config: Mapping[str, Any], info: ControllerInfo) -> Any:
     except ValueError:
         return _make(ray, info)
     address = getattr(existing, "address", None)
-    if address is None or ray.get(address.remote()) != info.address:
+    try:
+        same = address is not None and ray.get(address.remote()) == info.address
+    except ray.exceptions.RayActorError:  # that of a job that has just ended
+        return _make(ray, info)
+    if not same:
         logger.warning(
             "Ray has an actor %r that belongs to another system; tools that look inside see that one",
             ACTOR_NAME,
