@@ -35,8 +35,9 @@ struct tqi_kv_put {
     unsigned n_tasks;
     unsigned running;
     bool canceled;
-    bool unsure;  /* what was sent to the store may still arrive there */
-    bool waiting; /* in kv->full */
+    bool unsure;   /* what was sent to the store may still arrive there */
+    bool waiting;  /* in kv->full */
+    tq_error full; /* why it waits, or has waited */
     uint64_t pause_ms;
     tqi_kv_put *prev, *next;
 };
@@ -98,10 +99,17 @@ void tqi_kv_put_retry(tqi_kv *kv)
 
     kv->full = NULL;
     uv_timer_stop(&kv->retry);
+    DL_FOREACH (waiting, put) {
+        put->waiting =
+            false; /* the end of one may cancel another, which is not in kv->full any more */
+    }
     DL_FOREACH_SAFE (waiting, put, next) {
         DL_DELETE(waiting, put);
-        put->waiting = false;
-        put_write(put);
+        if (tqi_now() >= put->job->deadline_ns) {
+            put_end(put, &put->full);
+        } else {
+            put_write(put);
+        }
     }
 }
 
@@ -228,10 +236,14 @@ static void put_written(void *arg)
     }
     bool late = tqi_now() >= put->job->deadline_ns;
     if (failed == NULL && full != NULL && put->job->wait_when_full && !late && !put->canceled) {
+        put->full = *full;
         put_wait(put);
         return;
     }
     put->unsure = failed != NULL; /* full is an answer */
+    if (failed != NULL && failed->code == TQ_ETIMEDOUT && put->full.code != TQ_OK) {
+        failed = &put->full; /* what the time went by with */
+    }
     put_end(put, failed != NULL ? failed : full);
 }
 

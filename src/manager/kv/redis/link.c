@@ -3,11 +3,16 @@
  *
  * Commands are written by us, not through hiredis' output buffer, which would copy every value.  Replies are parsed
  * by hiredis with functions of ours that make no objects: a value is copied from the read buffer to its destination.
+ *
+ * A server may be silent for the time that is configured, and all of it ends at the deadline, also when something trickles
+ * in: writes wait in poll(); reads, which are hiredis', by a time limit of the socket that shrinks with what is left.
  */
 #include "manager/kv/redis/redis.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,15 +89,55 @@ static int link_failed(const tqi_redis_link *link, int errnum, tq_error *err)
     return tqi_error_set(err, TQ_EUNREACHABLE, "the connection to Redis failed: %s", text);
 }
 
-int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error *err)
+/* How long one wait may take now; 0 when the deadline has passed. */
+static uint64_t link_left(const tqi_redis_link *link)
+{
+    uint64_t now = tqi_now();
+    uint64_t left = link->deadline > now ? link->deadline - now : 0;
+
+    return left < link->silence ? left : link->silence;
+}
+
+/* Lets reads give up after the time that one wait may take.  Not said again while that has not shrunk to its half. */
+static int link_arm(tqi_redis_link *link)
+{
+    uint64_t left = link_left(link);
+
+    if (left == 0) {
+        errno = ETIMEDOUT;
+        return REDIS_ERR;
+    }
+    if (left > link->armed / 2 && left <= link->armed) {
+        return REDIS_OK;
+    }
+    uint64_t us = left < 1000000 ? 1000 : left / 1000; /* 0 would be no limit */
+    struct timeval limit = {.tv_sec = (time_t)(us / 1000000),
+                            .tv_usec = (suseconds_t)(us % 1000000)};
+    link->armed = left;
+    return redisSetTimeout(link->context, limit);
+}
+
+/* As redisGetReply, by the deadline. */
+static int link_reply(tqi_redis_link *link)
 {
     void *reply = NULL;
+    int failed = redisGetReplyFromReader(link->context, &reply);
 
+    while (failed == REDIS_OK && reply == NULL) {
+        failed = link_arm(link);
+        failed = failed == REDIS_OK ? redisBufferRead(link->context) : failed;
+        failed = failed == REDIS_OK ? redisGetReplyFromReader(link->context, &reply) : failed;
+    }
+    return failed;
+}
+
+int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error *err)
+{
     link->expected = expected;
     link->reply.type = 0;
     link->reply.text[0] = 0;
     errno = 0;
-    int failed = redisGetReply(link->context, &reply);
+    int failed = link_reply(link);
     int errnum = errno;
     link->expected = NULL;
     if (failed != REDIS_OK || link->reply.type == 0) {
@@ -103,13 +148,33 @@ int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error 
 
 /* ------------------------------------------------------------------------------- commands */
 
-static int link_write(tqi_redis_link *link, struct iovec *iov, int n, tq_error *err)
+/* Waits until something can be sent. */
+static int link_wait(const tqi_redis_link *link, tq_error *err)
+{
+    struct pollfd wait = {.fd = link->context->fd, .events = POLLOUT};
+    uint64_t ms = link_left(link) / 1000000;
+    int n = poll(&wait, 1, ms > INT_MAX ? INT_MAX : (int)ms);
+
+    if (n == 0) {
+        return link_failed(link, ETIMEDOUT, err);
+    }
+    return n > 0 || errno == EINTR ? TQ_OK : link_failed(link, errno, err);
+}
+
+static int link_write(const tqi_redis_link *link, struct iovec *iov, int n, tq_error *err)
 {
     while (n > 0) {
         /* Not writev: a closed connection must not raise SIGPIPE in the user's process. */
         struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)n};
-        ssize_t done = sendmsg(link->context->fd, &message, MSG_NOSIGNAL);
+        ssize_t done = sendmsg(link->context->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (done < 0 && errno == EINTR) {
+            continue;
+        }
+        if (done < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            int code = link_wait(link, err);
+            if (code != TQ_OK) {
+                return code;
+            }
             continue;
         }
         if (done < 0) {
@@ -217,10 +282,10 @@ static struct timeval link_time(const tqi_redis_config *config, uint64_t deadlin
 int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline,
                          tq_error *err)
 {
-    if (redisSetTimeout(link->context, link_time(config, deadline)) != REDIS_OK) {
-        return link_failed(link, errno, err);
-    }
-    return TQ_OK;
+    link->deadline = deadline;
+    link->silence = (uint64_t)(config->timeout * 1e9);
+    link->armed = 0;
+    return link_left(link) > 0 ? TQ_OK : link_failed(link, ETIMEDOUT, err);
 }
 
 int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_error *err)

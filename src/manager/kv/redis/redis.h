@@ -84,6 +84,9 @@ typedef struct tqi_redis_reply {
 typedef struct tqi_redis_link {
     redisContext *context;
     bool used; /* it was idle before: the server may have closed it */
+    uint64_t deadline;
+    uint64_t silence; /* nanoseconds that the server may say nothing */
+    uint64_t armed;   /* nanoseconds after which a read gives up */
     tq_kv_read *expected;
     tqi_redis_reply reply;
     struct tqi_redis_link *next; /* idle ones of a node */
@@ -93,7 +96,7 @@ typedef struct tqi_redis_link {
 int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port,
                         uint64_t deadline, tqi_redis_link **out, tq_error *err);
 void tqi_redis_link_close(tqi_redis_link *link);
-/* How long it may take from now on. */
+/* How long all that is sent and received from now on may take. */
 int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline,
                          tq_error *err);
 /* A command of plain words. */
