@@ -10,6 +10,7 @@ import functools
 import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._core import TENSOR, VALUE
@@ -264,9 +265,19 @@ def row_list(name: str, column: Any, rows: int) -> list[Any]:
         if isinstance(column, TensorDictBase):
             return [column[row] for row in range(int(column.batch_size[0]))]
     _rows_of(name, column)
-    if _is_tensor(column):
-        return list(column.unbind())
-    return list(column)
+    return _unbound(column) if _is_tensor(column) else list(column)
+
+
+def _unbound(tensor: Any) -> list[Any]:
+    """The rows of a tensor, as data: without gradients."""
+    import torch
+
+    tensor = tensor.detach()
+    if tensor.layout == torch.jagged and tensor._ragged_idx == 1 and tensor.lengths() is None:
+        # torch's own unbind expects the first offset to be 0.
+        ends = tensor.offsets().tolist()
+        return [tensor.values()[start:end] for start, end in pairwise(ends)]
+    return list(tensor.unbind())
 
 
 def _torch_ok(tensor: Any) -> bool:

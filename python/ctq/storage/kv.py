@@ -224,7 +224,7 @@ class KVStorageManager(StorageManager):
         self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None = None
     ) -> None:
         """Put the cells of each partition, then publish them: all of them or none."""
-        rows = {name: row_list(name, data[name], metadata.size) for name in data.keys()}  # noqa: SIM118
+        rows = {name: row_list(name, data.get(name), metadata.size) for name in data.keys()}  # noqa: SIM118
         schema = schema_of_fields(data)
         start = 0
         for piece in metadata._pieces:
