@@ -482,6 +482,7 @@ LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
         "unit": unit,
         "python": pytest_folder("tests/python"),
         "integration": pytest_folder("tests/integration"),
+        "conformance": pytest_folder("tests/conformance"),
         "faults": pytest_folder("tests/faults"),
         "valgrind": valgrind,
         "tsan": tsan,

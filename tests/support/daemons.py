@@ -117,8 +117,10 @@ class System:
         self.address = json.loads((self.runtime / "handle.json").read_text())["address"]
         return daemon
 
-    def join(self, *args: str, name: str, settings: Sequence[str] = ()) -> Daemon:
-        """Starts a storage daemon that joins the controller."""
+    def join(
+        self, *args: str, name: str, settings: Sequence[str] = (), before: Sequence[str] = ()
+    ) -> Daemon:
+        """Starts a storage daemon that joins the controller; `before` as for a Daemon."""
         options = [word for setting in settings for word in ("--set", setting)]
         daemon = Daemon(
             "storage",
@@ -131,6 +133,7 @@ class System:
             *options,
             *args,
             log=self.folder / f"{name}.log",
+            before=before,
         )
         self.daemons.append(daemon)
         assert daemon.answer == "ready", f"{daemon}: {daemon.log.read_text()}"

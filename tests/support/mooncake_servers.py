@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 from support.redis_servers import free_ports
@@ -21,8 +22,14 @@ class MooncakeMaster:
 
     def __init__(self, segment: int = 0) -> None:
         """Start it, with one segment of so many bytes, and wait until it serves."""
-        rpc, metrics = free_ports(2)
-        self.address = f"127.0.0.1:{rpc}"
+        self.ports = free_ports(2)
+        self.address = f"127.0.0.1:{self.ports[0]}"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.start(segment)
+
+    def start(self, segment: int) -> None:
+        """Start it, again after `stop`."""
+        rpc, metrics = self.ports
         self.processes = [
             subprocess.Popen(
                 [
@@ -36,6 +43,9 @@ class MooncakeMaster:
                     "--minloglevel=2",
                     "--rpc_thread_num=2",
                     "--client_ttl=3",
+                    # What a killed writer has begun can be removed after so many seconds.
+                    "--put_start_discard_timeout_sec=2",
+                    "--put_start_release_timeout_sec=3",
                 ]
             )
         ]
@@ -61,6 +71,13 @@ class MooncakeMaster:
         )
         self.processes.append(process)
         _wait_for(process, port)
+
+    def keys(self) -> int:
+        """How many values it knows."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[1]}/metrics") as page:
+            lines = page.read().decode().splitlines()
+        (count,) = [line.split()[-1] for line in lines if line.startswith("master_key_count")]
+        return int(float(count))
 
     def kill(self) -> None:
         """End the master only."""

@@ -25,18 +25,28 @@ class RedisServer:
     def __init__(self, folder: Path, port: int, *args: str) -> None:
         """Start it and wait until it serves."""
         folder.mkdir(exist_ok=True)
+        self.folder = folder
         self.port = port
+        self.args = args
         self.url = f"redis://127.0.0.1:{port}"
+        self.process = self._run()
+
+    def _run(self) -> subprocess.Popen[str]:
         self.process = subprocess.Popen(
             [
-                *("redis-server", "--bind", "127.0.0.1", "--port", str(port)),
-                *("--save", "", "--appendonly", "no", "--dir", str(folder), *args),
+                *("redis-server", "--bind", "127.0.0.1", "--port", str(self.port)),
+                *("--save", "", "--appendonly", "no", "--dir", str(self.folder), *self.args),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
         self.wait_log("Ready to accept connections")
+        return self.process
+
+    def restart(self) -> None:
+        """Start it again, empty, after `stop`."""
+        self._run()
 
     def wait_log(self, text: str) -> None:
         """Read its log up to a line that contains the text."""

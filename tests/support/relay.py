@@ -1,35 +1,51 @@
-"""A relay in front of a unix socket that cuts a connection after an exact number of bytes.
+"""A relay in front of a socket that cuts a connection after an exact number of bytes, or delays what it carries.
 
 It runs in a thread of the test. One cut can be armed at a time: the next connection that has carried that many bytes
 in that direction (counted from the moment of arming) is closed on both sides, in the middle of whatever it carried.
-Connections made after the cut pass untouched.
+Connections made after the cut pass untouched. While `delay` is set, each piece of data waits for so many seconds, and
+the connection carries nothing else in that direction meanwhile. Passed descriptors stay behind.
 """
 
 from __future__ import annotations
 
+import heapq
 import selectors
 import socket
 import threading
+import time
 from pathlib import Path
 
 CHUNK = 1 << 16
 
+Place = Path | tuple[str, int]
+"""A unix socket, or host and port."""
+
+
+def _socket(place: Place) -> tuple[socket.socket, str | tuple[str, int]]:
+    """An unconnected socket for a place, and its address."""
+    if isinstance(place, Path):
+        return socket.socket(socket.AF_UNIX), str(place)
+    return socket.socket(), place
+
 
 class Relay:
-    """Listens on `path` and passes everything to the socket at `target`, and back."""
+    """Listens on `path` and passes everything to the socket at `target`, and back; `port` 0 is any free one."""
 
-    def __init__(self, path: Path, target: Path) -> None:
+    def __init__(self, path: Place, target: Place) -> None:
         self.path = path
         self.target = target
+        self.delay = 0.0
         self.cuts = 0
         self.connections = 0
         self._lock = threading.Lock()
         self._left: dict[str, int | None] = {"up": None, "down": None}
         self._passed = {"up": 0, "down": 0}
         self._selector = selectors.DefaultSelector()
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        self._late: list[tuple[float, int, socket.socket, socket.socket, str, bytes]] = []
+        self._listener, address = _socket(path)
+        self._listener.bind(address)
         self._listener.listen()
+        self.address = self._listener.getsockname()
         self._wake_out, self._wake_in = socket.socketpair()
         self._pairs: set[frozenset[socket.socket]] = set()
         self._selector.register(self._listener, selectors.EVENT_READ, ("accept", None, None))
@@ -60,7 +76,9 @@ class Relay:
 
     def _run(self) -> None:
         while True:
-            for key, _ in self._selector.select():
+            self._pass_late()
+            wait = max(0.0, self._late[0][0] - time.monotonic()) if self._late else None
+            for key, _ in self._selector.select(wait):
                 what, other, direction = key.data
                 if what == "stop":
                     self._shutdown()
@@ -72,9 +90,9 @@ class Relay:
 
     def _accept(self) -> None:
         client, _ = self._listener.accept()
-        server = socket.socket(socket.AF_UNIX)
+        server, address = _socket(self.target)
         try:
-            server.connect(str(self.target))
+            server.connect(address)
         except OSError:
             client.close()
             server.close()
@@ -89,6 +107,24 @@ class Relay:
             data = source.recv(CHUNK)
         except OSError:
             data = b""
+        if self.delay > 0 and data:
+            # Nothing more is read from there until this went on, so the order stays as it is.
+            self._selector.unregister(source)
+            due = time.monotonic() + self.delay
+            heapq.heappush(self._late, (due, id(source), source, target, direction, data))
+        else:
+            self._carry(source, target, direction, data)
+
+    def _pass_late(self) -> None:
+        while self._late and self._late[0][0] <= time.monotonic():
+            _, _, source, target, direction, data = heapq.heappop(self._late)
+            if source.fileno() >= 0:  # not closed with its other side
+                self._selector.register(source, selectors.EVENT_READ, ("pass", target, direction))
+                self._carry(source, target, direction, data)
+
+    def _carry(
+        self, source: socket.socket, target: socket.socket, direction: str, data: bytes
+    ) -> None:
         cut = False
         with self._lock:
             left = self._left[direction]
@@ -109,7 +145,8 @@ class Relay:
 
     def _drop(self, *pair: socket.socket) -> None:
         for one in pair:
-            self._selector.unregister(one)
+            if one in self._selector.get_map():
+                self._selector.unregister(one)
             one.close()
         self._pairs.discard(frozenset(pair))
 
@@ -120,4 +157,5 @@ class Relay:
         self._wake_in.close()
         self._wake_out.close()
         self._selector.close()
-        self.path.unlink(missing_ok=True)
+        if isinstance(self.path, Path):
+            self.path.unlink(missing_ok=True)

@@ -1,0 +1,538 @@
+"""The implementations that the suite runs on: each starts the real thing and says what can be done to it.
+
+A backend has a system of its own (controller and storage in processes of their own) in a folder. `can` names what the
+suite may do to it:
+
+    restart   its store can be killed, and comes back without its data
+    pause     its store can be stopped and goes on later
+    fill      its store has as much room as it is told
+    delay     a relay lies in front of its store
+    share     clients in other processes see its data
+    collect   what a killed writer left behind is removed
+    atomic    a put of several fields is seen whole or not at all
+    transport it stands for a transport of the same storage
+    kv        its store is used through a client of the KV seam: one
+              "in c", one in Python "by pointer" or one "by value"
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import ctq
+from support.daemons import Daemon, System
+from support.mooncake_servers import MooncakeMaster
+from support.redis_servers import RedisCluster, RedisServer, free_ports
+from support.relay import Relay
+
+from .patterns import row
+
+TESTS = Path(__file__).parents[1]
+EXAMPLES = TESTS.parent / "examples" / "storage"
+
+
+def built(*path: str) -> str:
+    """A file of the build directory."""
+    return str(Path(os.environ["TQ_TEST_BUILD"]).joinpath(*path))
+
+
+class Reach(NamedTuple):
+    """How another process gets at a system."""
+
+    address: str
+    token_file: str
+    environment: dict[str, str]
+
+    def client(self, name: str, timeout: float) -> ctq.TransferQueueClient:
+        """A client in this process."""
+        os.environ.update(self.environment)
+        info = ctq.ControllerInfo(self.address, self.token_file)
+        return ctq.TransferQueueClient(name, info, config={"client": {"timeout": timeout}})
+
+
+class Backend:
+    """A system whose data lies in one kind of store."""
+
+    title: ClassVar[str]
+    type: ClassVar[str]
+    can: ClassVar[frozenset[str]]
+    is_process: ClassVar[bool] = True
+    """Whether the store is a process, that can be killed and started again."""
+    encodes: ClassVar[bool] = True
+    """Whether objects are encoded by the library: a store of objects has an encoding of its own."""
+
+    def __init__(self, folder: Path, room: int = 0) -> None:
+        """Nothing runs yet; `room`: bytes that its store shall have, 0 for enough."""
+        self.folder = folder
+        self.room = room
+        self.system = System(folder)
+
+    def __str__(self) -> str:
+        return self.title
+
+    # --- what a backend says ----------------------------------------------------------------------
+
+    def open_store(self) -> None:
+        """Start the store."""
+
+    def close_store(self) -> None:
+        """End the store, in whatever state it is."""
+
+    def section(self) -> dict[str, Any]:
+        """Its section of the configuration."""
+        return {}
+
+    def register(self) -> None:
+        """Import the module that the section names, as clients do."""
+        importlib.import_module(self.section()["module"])
+
+    def stored(self) -> int:
+        """How much is in the store, in a unit of its own; 0 for nothing."""
+        raise NotImplementedError
+
+    def kill(self) -> None:
+        """Kill the store, as `restart`."""
+        raise NotImplementedError
+
+    def restart(self) -> None:
+        """Start it again."""
+        raise NotImplementedError
+
+    def processes(self) -> list[int]:
+        """Processes of the store, as `pause`."""
+        return []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What other processes need in their environment."""
+        return {}
+
+    # --- what is the same for all -----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start store and system."""
+        try:
+            self.open_store()
+            self.open_system()
+        except BaseException:
+            self.close()
+            raise
+
+    def open_system(self) -> None:
+        """Start the controller, and whatever of the store joins it."""
+        self.system.start(role="controller", settings=self.settings())
+
+    def settings(self) -> list[str]:
+        """Settings of the controller's daemon."""
+        section = json.dumps(self.section())
+        return [
+            "controller.session_grace=1s",
+            f"backend.storage_backend={self.type}",
+            f"backend.{self.type}={section}",
+        ]
+
+    def close(self) -> None:
+        """End everything."""
+        self.resume()
+        try:
+            self.system.close()
+        finally:
+            self.close_store()
+
+    @property
+    def reach(self) -> Reach:
+        """How to get at it."""
+        return Reach(self.system.address, self.system.token_file, self.environment)
+
+    def client(self, name: str = "test", timeout: float = 30) -> ctq.TransferQueueClient:
+        """A client in this process, closed with the backend."""
+        made = self.reach.client(name, timeout)
+        self.system.clients.append(made)
+        return made
+
+    def pause(self) -> None:
+        """Stop the processes of the store."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGCONT)
+
+    def wait_empty(self, client: ctq.TransferQueueClient) -> None:
+        """Wait until nothing is in the store; each put makes the collector look again."""
+        for _ in range(2000):
+            if self.stored() == 0:
+                return
+            client.clear_samples(client.put({"x": row(0, 1)[None]}, partition_id="wake"))
+            client.clear_partition("wake")
+        raise AssertionError(f"{self}: {self.stored()} left in the store")
+
+
+# --- storage units, over each transport -------------------------------------------------------------
+
+
+class Units(Backend):
+    """Storage units of a daemon of its own."""
+
+    type = "SimpleStorage"
+    can = frozenset({"restart", "pause", "fill", "share", "collect", "atomic", "transport"})
+    tcp: ClassVar[str] = ""
+    family: ClassVar[str] = "unix"
+    """Of the sockets that clients have."""
+    shares: ClassVar[bool] = False
+    """Whether clients map the units' memory."""
+    before: ClassVar[tuple[str, ...]] = ()
+    """What the daemon of the units is started by."""
+    units: ClassVar[int] = 2
+    daemon: Daemon | None = None
+
+    def settings(self) -> list[str]:
+        return ["controller.owner_timeout=2s", "controller.session_grace=1s"]
+
+    def open_system(self) -> None:
+        listen = ["--listen", f"tcp:{self.tcp}:0"] if self.tcp else []
+        self.system.start(*listen, role="controller", settings=self.settings())
+        if self.tcp:
+            addresses = self.system.address.split(",")
+            self.system.address = next(one for one in addresses if one.startswith("tcp:"))
+        self.restart()
+
+    def listen(self) -> str:
+        """Where the units listen."""
+        return f"tcp:{self.tcp}:0" if self.tcp else f"unix:{self.folder}/unit-%d.sock"
+
+    def restart(self) -> None:
+        size = self.room or 4 << 30
+        self.daemon = self.system.join(
+            "--listen",
+            self.listen(),
+            name="unit",
+            before=self.before,
+            settings=[
+                f"backend.SimpleStorage.total_storage_size={size}",
+                f"backend.SimpleStorage.num_data_storage_units={1 if self.room else self.units}",
+            ],
+        )
+
+    def kill(self) -> None:
+        assert self.daemon is not None
+        self.daemon.kill()
+        for left in self.folder.glob("*.sock"):
+            left.unlink()
+
+    def processes(self) -> list[int]:
+        running = self.daemon is not None and self.daemon.process.poll() is None
+        return [self.daemon.pid] if self.daemon is not None and running else []
+
+    def stored(self) -> int:
+        return sum(int(owner["used_bytes"]) for owner in self.system.status()["storage"])
+
+
+class SharedMemory(Units):
+    """Clients map the units' memory."""
+
+    title = "SimpleStorage, shared memory"
+    shares = True
+
+
+class UnixStream(Units):
+    """The units have no memory that could be handed over: all goes over their unix socket."""
+
+    title = "SimpleStorage, unix socket"
+    before = (sys.executable, str(TESTS / "support" / "refuse.py"), "memfd_create=ENOSYS", "--")
+
+
+class Tcp(Units):
+    """Clients reach controller and units over TCP only."""
+
+    title = "SimpleStorage, TCP"
+    tcp = "127.0.0.1"
+    family = "tcp"
+
+
+class Tcp6(Units):
+    """As TCP, on IPv6."""
+
+    title = "SimpleStorage, TCP on IPv6"
+    tcp = "[::1]"
+    family = "tcp6"
+
+
+# --- Redis ------------------------------------------------------------------------------------------
+
+
+def values_of(listed: str) -> int:
+    """How many of the keys are values, not what says which systems live."""
+    return sum(not key.endswith(("/lease", "/kept")) for key in listed.split())
+
+
+class Redis(Backend):
+    """One redis-server."""
+
+    type = "Redis"
+    can = frozenset(
+        {"restart", "pause", "fill", "delay", "share", "collect", "atomic", "kv", "in c"}
+    )
+    server: RedisServer | None = None
+    relay: Relay | None = None
+
+    def arguments(self) -> list[str]:
+        """Arguments of the server."""
+        return []
+
+    def open_store(self) -> None:
+        limits = ["--maxmemory", str(self.room), "--maxmemory-policy", "noeviction"]
+        self.server = RedisServer(
+            self.folder / "redis",
+            free_ports(1)[0],
+            *self.arguments(),
+            *(limits if self.room else []),
+        )
+
+    def close_store(self) -> None:
+        if self.relay is not None:
+            self.relay.close()
+        if self.server is not None:
+            self.server.stop()
+
+    def asked(self, *words: str) -> str:
+        """What the server answers."""
+        assert self.server is not None
+        return self.server.ask(*words)
+
+    def stored(self) -> int:
+        return values_of(self.asked("KEYS", "tq/*"))
+
+    def kill(self) -> None:
+        assert self.server is not None
+        self.server.stop()
+
+    def restart(self) -> None:
+        assert self.server is not None
+        self.server.restart()
+
+    def processes(self) -> list[int]:
+        running = self.server is not None and self.server.process.poll() is None
+        return [self.server.process.pid] if self.server is not None and running else []
+
+
+class RedisUnix(Redis):
+    """Over its unix socket."""
+
+    title = "Redis, unix socket"
+
+    def arguments(self) -> list[str]:
+        return ["--unixsocket", str(self.folder / "redis.sock")]
+
+    def delayed(self) -> Relay:
+        """Put a relay in front of it."""
+        self.relay = Relay(self.folder / "relay.sock", self.folder / "redis.sock")
+        return self.relay
+
+    def section(self) -> dict[str, Any]:
+        path = self.folder / ("relay.sock" if self.relay else "redis.sock")
+        return {"url": f"unix://{path}", "timeout": 10}
+
+
+class RedisTcp(Redis):
+    """Over TCP, with a password."""
+
+    title = "Redis, TCP and password"
+
+    def arguments(self) -> list[str]:
+        return ["--requirepass", "open sesame"]
+
+    def delayed(self) -> Relay:
+        """Put a relay in front of it."""
+        assert self.server is not None
+        self.relay = Relay(("127.0.0.1", 0), ("127.0.0.1", self.server.port))
+        return self.relay
+
+    def section(self) -> dict[str, Any]:
+        assert self.server is not None
+        port = self.relay.address[1] if self.relay else self.server.port
+        return {"url": f"redis://:open%20sesame@127.0.0.1:{port}", "timeout": 10}
+
+    def asked(self, *words: str) -> str:
+        return super().asked("--no-auth-warning", "-a", "open sesame", *words)
+
+
+class RedisNodes(Backend):
+    """A cluster of three."""
+
+    title = "Redis cluster"
+    type = "Redis"
+    can = frozenset({"pause", "share", "collect", "atomic", "kv", "in c"})
+    cluster: RedisCluster | None = None
+
+    def open_store(self) -> None:
+        self.cluster = RedisCluster(self.folder)
+
+    def close_store(self) -> None:
+        if self.cluster is not None:
+            self.cluster.stop()
+
+    def section(self) -> dict[str, Any]:
+        assert self.cluster is not None
+        return {"url": self.cluster.url, "cluster": True, "timeout": 10}
+
+    def stored(self) -> int:
+        assert self.cluster is not None
+        return sum(values_of(server.ask("KEYS", "tq/*")) for server in self.cluster.servers)
+
+    def processes(self) -> list[int]:
+        return [one.process.pid for one in self.cluster.servers] if self.cluster else []
+
+
+# --- files, through each form of client and manager -------------------------------------------------
+
+
+class Files(Backend):
+    """A folder; killed and restarted it is a volume that comes back empty."""
+
+    can = frozenset({"restart", "share", "collect", "atomic"})
+    is_process = False
+
+    @property
+    def store(self) -> Path:
+        """Where the files lie."""
+        return self.folder / "store"
+
+    def open_store(self) -> None:
+        self.store.mkdir()
+
+    def stored(self) -> int:
+        return len(list(self.store.iterdir()))
+
+    def kill(self) -> None:
+        gone = self.folder / "gone"
+        self.store.rename(gone)
+        shutil.rmtree(gone)
+
+    def restart(self) -> None:
+        self.store.mkdir()
+
+
+class FilesInC(Files):
+    """The example of a KV client in C."""
+
+    title = "FileStore, the example in C"
+    type = "FileStore"
+    can = Files.can | {"kv", "in c"}
+
+    def section(self) -> dict[str, Any]:
+        return {"library": built("examples", "file_store.so"), "path": str(self.store)}
+
+
+class FilesInPython(Files):
+    """The example of a KV client in Python."""
+
+    title = "PyFileStore, the example in Python"
+    type = "PyFileStore"
+    can = Files.can | {"kv", "by pointer"}
+
+    def section(self) -> dict[str, Any]:
+        return {"module": "file_store", "path": str(self.store)}
+
+
+class DirStore(Files):
+    """A storage manager in C from outside the tree."""
+
+    title = "DirStore, a manager in C"
+    type = "DirStore"
+
+    def section(self) -> dict[str, Any]:
+        return {"library": built("src", "manager", "dirstore.so"), "path": str(self.store)}
+
+
+class ValueFiles(Files):
+    """A KV client with a value per cell, as for TransferQueue."""
+
+    title = "ValueFiles, a client of values"
+    type = "ValueFiles"
+    can = Files.can - {"collect", "atomic"} | {"kv", "by value"}
+    encodes = False
+
+    def section(self) -> dict[str, Any]:
+        return {"module": "conformance.stores", "path": str(self.store)}
+
+
+class FileManager(Files):
+    """A storage manager in Python, as for TransferQueue."""
+
+    title = "FileManager, a manager in Python"
+    type = "FileManager"
+    can = Files.can - {"collect", "atomic"}
+    encodes = False
+
+    def section(self) -> dict[str, Any]:
+        return {"module": "conformance.stores", "path": str(self.store)}
+
+
+# --- Mooncake ---------------------------------------------------------------------------------------
+
+
+class Mooncake(Backend):
+    """A master and one process that holds the data; the clients hold none."""
+
+    title = "MooncakeStore, TCP"
+    type = "MooncakeStore"
+    can = frozenset({"restart", "fill", "share", "collect", "atomic", "kv", "by pointer"})
+    master: MooncakeMaster | None = None
+
+    def open_store(self) -> None:
+        self.master = MooncakeMaster(self.room or 4 << 30)
+
+    def close_store(self) -> None:
+        if self.master is not None:
+            self.master.stop()
+
+    def section(self) -> dict[str, Any]:
+        assert self.master is not None
+        return {"master_server_address": self.master.address, "global_segment_size": 0}
+
+    def register(self) -> None:
+        importlib.import_module("ctq.storage.mooncake")
+
+    def stored(self) -> int:
+        assert self.master is not None
+        return self.master.keys()
+
+    def kill(self) -> None:
+        assert self.master is not None
+        self.master.stop()
+
+    def restart(self) -> None:
+        assert self.master is not None
+        self.master.start(self.room or 4 << 30)
+
+    def processes(self) -> list[int]:
+        running = self.master.processes if self.master is not None else []
+        return [one.pid for one in running if one.poll() is None]
+
+
+BACKENDS: dict[str, Callable[..., Backend]] = {
+    "simple-shm": SharedMemory,
+    "simple-unix": UnixStream,
+    "simple-tcp": Tcp,
+    "simple-tcp6": Tcp6,
+    "redis-unix": RedisUnix,
+    "redis-tcp": RedisTcp,
+    "redis-cluster": RedisNodes,
+    "mooncake": Mooncake,
+    "files-c": FilesInC,
+    "files-python": FilesInPython,
+    "dirstore": DirStore,
+    "values": ValueFiles,
+    "manager-python": FileManager,
+}

@@ -1,0 +1,237 @@
+"""What goes wrong with a store, and with those who use it: killed, full, slow, stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctq
+from ctq import errors
+from support.waiting import wait_event
+
+from .backends import Backend
+from .patterns import number_of, numbers_of, rows, unbound
+from .worker import Worker, put_and_stay, put_for_ever
+
+MiB = 1 << 20
+UNREACHED = (
+    errors.UnreachableError,
+    errors.TimedOutError,
+    errors.LostError,
+    OSError,
+)
+"""What a call may be told while the store is away."""
+
+Launch = Callable[..., Any]
+
+
+def check_whole(client: ctq.TransferQueueClient, partition: str, count: int) -> None:
+    """All of a partition is there."""
+    meta = client.get_meta(["x", "y"], count, partition, mode="force_fetch")
+    assert meta.size == count
+    data = client.get_data(meta)
+    assert numbers_of(data["x"]) == numbers_of(data["y"]) == list(range(count))
+
+
+@pytest.mark.needs("share")
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.full)])
+def test_killed_in_a_put(fresh: Launch, times: int) -> None:
+    """Of a writer that is killed in the middle of a put either all is visible or nothing, and nothing else stays."""
+    backend: Backend = fresh()
+    client = backend.client("watcher")
+    for turn in range(times):
+        victim = Worker(put_for_ever, backend, f"p{turn}", 50_000)
+        assert victim.receive() == "starts"
+        deadline = time.monotonic() + 60
+        while backend.stored() == 0:  # it is in its first put, or further
+            assert time.monotonic() < deadline
+        victim.kill()
+        wait_event(
+            client, lambda event: event["kind"] == "leave" and event["session"] == "put_for_ever"
+        )
+        for partition in client.get_partition_list():
+            if client.check_production_status(["x", "y"], partition) or "collect" in backend.can:
+                check_whole(client, partition, 16)
+            client.clear_partition(partition)
+        if "collect" in backend.can:
+            backend.wait_empty(client)
+
+
+@pytest.mark.needs("restart")
+def test_killed_and_restarted(fresh: Launch) -> None:
+    """While the store is away calls fail in time; when it is back, what it lost is reported by sample, and all goes on."""
+    backend: Backend = fresh()
+    client = backend.client(timeout=2)
+    meta = client.put({"x": rows(range(6), 30_000), "y": rows(range(6), 10)}, partition_id="p")
+    backend.kill()
+    start = time.monotonic()
+    try:  # memory that is shared outlives its owner
+        assert numbers_of(client.get_data(meta)["x"]) == list(range(6))
+    except UNREACHED as error:
+        assert str(error)
+    with pytest.raises(UNREACHED):
+        client.put({"x": rows(range(2), 30_000)}, partition_id="q")
+    assert time.monotonic() - start < 20
+    assert client.check_production_status(["x"], "q") is False
+    backend.restart()
+    client = backend.client(timeout=30)
+    with pytest.raises(errors.LostError, match=r"'[xy]'.* samples \[?0, 1, 2, 3, 4"):
+        client.get_data(meta)
+    client.put({"x": rows(range(6), 20), "y": rows(range(6), 10)}, metadata=meta)
+    check_whole(client, "p", 6)
+    other = client.put({"x": rows(range(4), 20_000), "y": rows(range(4), 3)}, partition_id="r")
+    assert numbers_of(client.get_data(other)["x"]) == [0, 1, 2, 3]
+    client.clear_partition("p")
+    client.clear_partition("q")
+    client.clear_partition("r")
+
+
+@pytest.mark.needs("restart", "atomic")
+def test_restarted_under_traffic(fresh: Launch) -> None:
+    """Puts go on while the store is killed and comes back: each one is whole, lost by name, or failed and not there."""
+    backend: Backend = fresh()
+    client = backend.client(timeout=2)
+    ends = threading.Event()
+    done: list[ctq.BatchMeta] = []
+    failed: list[Exception] = []
+
+    def traffic() -> None:
+        while not ends.is_set() or not done:
+            numbers = range(4 * len(done), 4 * len(done) + 4)
+            try:
+                done.append(
+                    client.put({"x": rows(numbers, 9000), "y": rows(numbers, 5)}, partition_id="p")
+                )
+            except UNREACHED as error:
+                failed.append(error)
+
+    def wait_for(puts: int) -> None:
+        deadline = time.monotonic() + 60
+        while len(done) < puts:
+            assert thread.is_alive()
+            assert time.monotonic() < deadline
+            client.get_partition_list()
+
+    thread = threading.Thread(target=traffic)
+    thread.start()
+    try:
+        wait_for(5)
+        backend.kill()
+        backend.restart()
+        wait_for(len(done) + 5)
+    finally:
+        ends.set()
+        thread.join(60)
+    assert not thread.is_alive()
+    lost = 0
+    for meta in done:
+        try:
+            data = client.get_data(meta)
+        except errors.LostError:
+            lost += 1
+            continue
+        assert numbers_of(data["x"]) == numbers_of(data["y"])
+    assert lost < len(done)
+    status = backend.system.status()["partitions"]
+    (partition,) = [one for one in status if one["name"] == "p"]
+    assert partition["samples"] == 4 * len(done)
+
+
+@pytest.mark.needs("fill")
+def test_full(fresh: Launch) -> None:
+    """A put waits for room until its deadline; then it fails and leaves nothing; a clear makes room."""
+    backend: Backend = fresh(room=24 * MiB)
+    client = backend.client(timeout=4)
+    large = {"x": rows(range(4), 75_000), "y": rows(range(4), 75_000)}  # 4.6 MiB
+    kept: list[ctq.BatchMeta] = []
+    with pytest.raises(errors.StorageFullError):
+        for _ in range(12):
+            kept.append(client.put(large, partition_id="p"))
+    assert len(kept) >= 2
+    check = client.get_meta(["x", "y"], 4, "p", mode="force_fetch")
+    assert check.size == 4 * len(kept)
+    for meta in kept:
+        assert numbers_of(client.get_data(meta)["x"]) == [0, 1, 2, 3]
+    second: list[ctq.BatchMeta] = []
+    patient = backend.client("patient", timeout=60)
+    thread = threading.Thread(target=lambda: second.append(patient.put(large, partition_id="q")))
+    thread.start()
+    client.get_partition_list()
+    client.clear_samples(kept[0])
+    client.clear_samples(kept[1])
+    thread.join(60)
+    assert not thread.is_alive()
+    assert numbers_of(client.get_data(second[0])["y"]) == [0, 1, 2, 3]
+    client.clear_partition("p")
+    client.clear_partition("q")
+    backend.wait_empty(client)
+
+
+@pytest.mark.needs("pause")
+def test_stopped(fresh: Launch) -> None:
+    """While the store's processes are stopped calls end at their deadline; nothing is half there afterwards."""
+    backend: Backend = fresh()
+    client = backend.client(timeout=2)
+    meta = client.put({"x": rows(range(4), 9000), "y": rows(range(4), 5)}, partition_id="p")
+    backend.pause()
+    start = time.monotonic()
+    try:
+        client.put({"x": rows(range(64), 30_000), "y": rows(range(64), 5)}, partition_id="q")
+    except UNREACHED:
+        put = False
+    else:
+        put = True  # it is in shared memory, and nobody else is needed for that
+    took = time.monotonic() - start
+    backend.resume()
+    assert took < 8
+    other = backend.client("other", timeout=30)
+    if put:
+        check_whole(other, "q", 64)
+    else:
+        assert other.check_production_status(["x"], "q") is False
+    check_whole(other, "p", 4)
+    assert numbers_of(client.get_data(meta)["x"]) == [0, 1, 2, 3]
+    for partition in ("p", "q"):
+        other.clear_partition(partition)
+    backend.wait_empty(other)
+
+
+@pytest.mark.needs("delay")
+def test_slow(fresh: Launch) -> None:
+    """A store that takes its time is waited for, up to the deadline; then nothing is half there."""
+    backend, relay = fresh(delayed=True)
+    client = backend.client(timeout=30)
+    relay.delay = 0.01
+    meta = client.put({"x": rows(range(4), 20_000), "y": rows(range(4), 5)}, partition_id="p")
+    check_whole(client, "p", 4)
+    hasty = backend.client("hasty", timeout=1)
+    relay.delay = 0.4
+    start = time.monotonic()
+    with pytest.raises((errors.TimedOutError, errors.UnreachableError)):
+        hasty.put({"x": rows(range(16), 60_000), "y": rows(range(16), 5)}, partition_id="q")
+    assert time.monotonic() - start < 6
+    relay.delay = 0.0
+    assert client.check_production_status(["x"], "q") is False
+    assert numbers_of(client.get_data(meta)["x"]) == [0, 1, 2, 3]
+    client.clear_partition("p")
+    backend.wait_empty(client)
+
+
+@pytest.mark.needs("share")
+def test_data_outlives_its_writer(fresh: Launch) -> None:
+    """What a process that was killed has put is read, or reported as lost; never anything else."""
+    backend: Backend = fresh()
+    client = backend.client()
+    victim = Worker(put_and_stay, backend, "p")
+    assert victim.receive() == "done"
+    victim.kill()
+    meta = client.get_meta(["x"], 8, "p", mode="force_fetch")
+    assert meta.size == 8
+    data = client.get_data(meta)
+    assert [number_of(value) for value in unbound(data["x"])] == list(range(8))
+    assert np.asarray(unbound(data["x"])[7]).shape == (20_000,)

@@ -1,0 +1,20 @@
+"""The transports are what the suite takes them for: each backend that stands for one really uses it.
+
+The suite itself is the same for all of them: `simple-*` in backends.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .backends import Backend, Units
+from .worker import Worker, how_it_moves
+
+
+@pytest.mark.needs("transport")
+def test_it_is_that_transport(backend: Backend, pid: str) -> None:
+    """Sockets and mappings of a client that has put and read."""
+    assert isinstance(backend, Units)
+    seen = Worker(how_it_moves, backend, pid).end()
+    assert seen["shared"] == backend.shares
+    assert seen["families"] == [backend.family]

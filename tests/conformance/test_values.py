@@ -1,0 +1,134 @@
+"""Every type of value comes back as it does from any other backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import PIL.Image as image
+import pytest
+import torch
+from tensordict import NonTensorStack, TensorDict
+
+import ctq
+from support.typed_values import (
+    COLUMNS,
+    DTYPES,
+    JAGGED,
+    SIMPLER,
+    TENSORS,
+    VALUES,
+    filled,
+    row,
+    same,
+)
+
+from .backends import Backend
+
+
+class Rounds:
+    """Columns put and read under keys of their own; what differs is noted."""
+
+    def __init__(self, pid: str) -> None:
+        self.pid = pid
+        self.problems: list[str] = []
+        self.rounds = 0
+
+    def trip(self, column: Any, n: int) -> Any:
+        """The column after a round trip, as a field of its own."""
+        self.rounds += 1
+        keys = [f"{self.rounds}-{i}" for i in range(n)]
+        field = f"f{self.rounds}"
+        ctq.kv_batch_put(keys, self.pid, TensorDict({field: column}, batch_size=[n]))
+        data = ctq.kv_batch_get(keys, self.pid, select_fields=[field])
+        assert data.batch_size == (n,)
+        return data.get(field)
+
+    def check(self, name: str, column: Any, layout: Any, expected: list[Any]) -> None:
+        """A round trip, and what comes back."""
+        try:
+            got = self.trip(column, len(expected))
+            if layout == "stack":
+                assert type(got) is NonTensorStack
+                same(got.tolist(), expected)
+            elif layout is None:
+                assert not got.is_nested
+                same(list(got), expected)
+            else:
+                assert got.is_nested
+                assert got.layout == layout
+                same(list(got.unbind()), expected)
+        except Exception as error:  # noqa: BLE001 - all of the table is tried
+            self.problems.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
+
+
+@pytest.fixture
+def rounds(pid: str) -> Any:
+    """Fails with all that differed."""
+    made = Rounds(pid)
+    yield made
+    assert made.rounds > 0
+    assert not made.problems, "\n".join(made.problems)
+
+
+def test_dtypes(backend: Backend, rounds: Rounds) -> None:
+    """Uniform rows, scalars and ragged rows of every dtype of torch."""
+    for name in DTYPES:
+        dtype = getattr(torch, name, None)
+        if dtype is None:
+            continue  # only newer versions of torch have it
+        uniform, values = filled(dtype, (4, 3)), filled(dtype, (6,))
+        ragged = torch.nested.nested_tensor_from_jagged(values, torch.tensor([0, 2, 2, 6]))
+        rounds.check(name, uniform, JAGGED, list(uniform.unbind()))
+        rounds.check(f"{name}, scalars", filled(dtype, (4,)), None, list(filled(dtype, (4,))))
+        rounds.check(f"{name}, ragged", ragged, JAGGED, [values[:2], values[2:2], values[2:]])
+
+
+def test_tensors(backend: Backend, rounds: Rounds) -> None:
+    """Every layout of columns of tensors."""
+    for name, (make, layout, expected) in TENSORS.items():
+        rounds.check(name, make(), layout, expected)
+
+
+def test_values(backend: Backend, rounds: Rounds) -> None:
+    """Values that are no tensors; whoever keeps objects as they are may also keep their types."""
+    for name, (value, expected) in VALUES.items():
+        if name in SIMPLER and not backend.encodes:
+            continue
+        rounds.check(name, NonTensorStack(value), "stack", [expected])
+
+
+def test_columns(backend: Backend, rounds: Rounds) -> None:
+    """Columns of values: arrays, tuples, stacks."""
+    for number, (column, expected) in enumerate(COLUMNS):
+        rounds.check(f"column {number}", column, "stack", expected)
+
+
+def test_tensordicts(backend: Backend, pid: str) -> None:
+    """Columns of TensorDicts, and maps with tensors inside."""
+    column = TensorDict({"a": row(2, 3), "deep": TensorDict({"b": row(2)}, [2])}, [2])
+    ctq.kv_batch_put(["a", "b"], pid, TensorDict({"x": column}, [2]))
+    got = ctq.kv_batch_get(["a", "b"], pid).get("x")
+    same(got["a"], row(2, 3))
+    same(got["deep", "b"], row(2))
+    inside = {"t": row(2), "n": np.arange(3)}
+    ctq.kv_put("c", pid, fields={"y": inside})
+    same(ctq.kv_batch_get("c", pid).get("y").tolist(), [inside])
+
+
+def test_pictures(backend: Backend, pid: str) -> None:
+    """Objects of a library that knows nothing of the queue."""
+    picture = image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    ctq.kv_batch_put(["a", "b"], pid, TensorDict({"x": NonTensorStack(picture, picture)}, [2]))
+    got = ctq.kv_batch_get(["a", "b"], pid).get("x").tolist()
+    assert [type(one) for one in got] == [type(picture)] * 2
+    assert got[1].tobytes() == picture.tobytes()
+
+
+def test_layouts(backend: Backend, pid: str) -> None:
+    """A read says how columns shall lie."""
+    ragged = torch.nested.as_nested_tensor([row(2), row(0), row(3)], layout=JAGGED)
+    meta = ctq.get_client().put({"x": ragged, "y": row(3, 2)}, partition_id=pid)
+    data = ctq.get_client().get_data(meta, layout={"x": "padded", "y": "dense"})
+    same(data["x"], torch.tensor([[0.0, 1, 0], [0, 0, 0], [0, 1, 2]]))
+    same(data["y"], row(3, 2))
