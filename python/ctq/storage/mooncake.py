@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Condition
 from typing import Any
 
+import numpy as np
+
 from ..errors import (
     ConfigError,
     InputOutputError,
@@ -20,7 +22,7 @@ from ..errors import (
     UnreachableError,
     UnsupportedError,
 )
-from .kv import StorageClientFactory, StorageKVClient
+from .kv import StorageClientFactory, StorageKVClient, memory
 
 _MISSING = -704
 _FULL = -200
@@ -29,6 +31,9 @@ _UNREACHABLE = {
     -900: "the master does not answer",
     -901: "the master does not answer in time",
 }
+
+_JOIN_BYTES = 16 << 10
+"""Pieces of a value that are smaller on average are joined first: each costs a request, and thousands fail."""
 
 _DEFAULTS: dict[str, Any] = {
     "metadata_server": "P2PHANDSHAKE",
@@ -84,7 +89,8 @@ class MooncakeClient(StorageKVClient):
         return self._master
 
     def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
-        """Put values, gathered by the store."""
+        """Put values, gathered by the store; of small pieces, before."""
+        pointers, sizes, joined = _joined(pointers, sizes)
         pieces = (
             piece
             for value in zip(pointers, sizes, strict=True)
@@ -92,6 +98,7 @@ class MooncakeClient(StorageKVClient):
         )
         with self._registered(pieces):
             codes = self._store.batch_put_from_multi_buffers(keys, pointers, sizes, self._replicate)
+        joined.clear()  # not before: the store reads from there
         self._check("put", keys, codes)
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Sequence[bool]:
@@ -128,6 +135,19 @@ class MooncakeClient(StorageKVClient):
     def close(self) -> None:
         """Leave the store; what lies in this client's segment is gone with it."""
         self._store.close()
+
+
+def _joined(
+    pointers: list[list[int]], sizes: list[list[int]]
+) -> tuple[list[list[int]], list[list[int]], list[Any]]:
+    """Values whose pieces are small as one piece each, and the memory of those."""
+    pointers, sizes = list(pointers), list(sizes)
+    kept: list[Any] = []
+    for place, (pieces, lengths) in enumerate(zip(pointers, sizes, strict=True)):
+        if len(pieces) > 1 and sum(lengths) < _JOIN_BYTES * len(pieces):
+            kept.append(np.frombuffer(b"".join(map(memory, pieces, lengths)), np.uint8))
+            pointers[place], sizes[place] = [kept[-1].ctypes.data], [sum(lengths)]
+    return pointers, sizes, kept
 
 
 class Regions:
