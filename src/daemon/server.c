@@ -369,7 +369,8 @@ int tqd_server_start(uv_loop_t *loop, const tqd_server_options *options, tqd_ser
         server_end(server);
         return tqi_error_set(err, TQ_EIO, "%s: %s", options->what, uv_strerror(rc));
     }
-    server_on_timer(&server->timer);
+    /* Not called at once: whoever starts it has to know it before it is told that it serves. */
+    uv_timer_start(&server->timer, server_on_timer, 0, 0);
     *out = server;
     return TQ_OK;
 }

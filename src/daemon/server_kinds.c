@@ -357,12 +357,15 @@ static int mooncake_plan_holder(tqd_place *place, tqd_plan *plan, tq_error *err)
 
     if (!host) {
         rc = place_advertise(place, place->host, 0, reached, sizeof(reached), err);
+        if (rc) {
+            return rc;
+        }
         *strrchr(reached, ':') = 0;
         bool bracket = reached[0] == '[';
         reached[strlen(reached) - bracket] = 0;
         host = reached + bracket;
     }
-    if (rc || (rc = place_port(place, host, &port, err)) ||
+    if ((rc = place_port(place, host, &port, err)) ||
         (rc = place_resolve(host, port, &plan->ready_at, err))) {
         return rc;
     }

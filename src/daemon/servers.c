@@ -56,7 +56,6 @@ static void servers_on_ended(const char *how, void *arg)
     tqd_servers *servers = one->all;
     tq_error err = servers->failed;
 
-    (void)how; /* it is in the log */
     one->server = NULL;
     if (servers->stopping) {
         servers_stop_next(servers);
@@ -65,6 +64,14 @@ static void servers_on_ended(const char *how, void *arg)
     if (servers->serve) {
         tqi_log(TQI_ERROR, "tqd", "what was stored in %s is lost; nothing can be stored any more",
                 servers->kind->backend);
+        return;
+    }
+    if (one != &servers->ones[servers->n - 1]) {
+        tqi_error_set(
+            &err, TQ_EIO,
+            "a server of backend.%s.auto_init has ended (%s) while another one was started",
+            servers->kind->backend, how);
+        servers->ready(&err, servers->arg);
         return;
     }
     servers->n--;

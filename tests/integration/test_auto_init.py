@@ -144,7 +144,6 @@ def test_serve(runtime: Path, tmp_path: Path, backend: str) -> None:
     assert serving.wait(20) == 0
     for server in servers:
         wait_exit(server, 0)
-    os.rmdir(runtime / "ctq") if (runtime / "ctq").exists() else None
 
 
 def test_a_server_that_others_reach_has_a_password(system: System) -> None:
@@ -188,6 +187,20 @@ def refused(tmp_path: Path, *settings: str) -> str:
     assert daemon.process.wait(20) == 1
     assert not (tmp_path / "run").exists()
     return daemon.answer
+
+
+def refused_by(program: str, tmp_path: Path, setting: str, path: str) -> str:
+    """What a daemon at another place says that does not start."""
+    done = subprocess.run(
+        [program, "all-in-one", "--runtime-dir", str(tmp_path / "run"), "--set", setting],
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    return done.stderr
 
 
 def test_what_excludes_each_other(tmp_path: Path) -> None:
@@ -236,6 +249,26 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
     assert "Failed opening Unix socket" in answer
 
 
+@pytest.mark.slow
+def test_one_of_two_servers_ends_early(tmp_path: Path) -> None:
+    """When the first one dies while the second one starts, neither is left, and the error says so."""
+    alone = shutil.copy(executable("tqd"), tmp_path / "tqd")
+    impatient = tmp_path / "mooncake_client"  # the one beside tqd is taken
+    impatient.write_text(
+        "#!/bin/sh\n"
+        "for child in $(cat /proc/$PPID/task/$PPID/children); do\n"
+        '    test "$child" = $$ || kill -9 "$child"\n'
+        "done\n"
+        f"echo $$ >{tmp_path}/pid\n"
+        "exec sleep 100\n"
+    )
+    impatient.chmod(0o755)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
+    done = refused_by(alone, tmp_path, "backend.storage_backend=MooncakeStore", path=path)
+    assert "a server of backend.MooncakeStore.auto_init has ended (signal 9) while" in done
+    wait_exit(int((tmp_path / "pid").read_text()), 0)
+
+
 def test_redis_is_not_installed(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """init() names the package to install."""
     monkeypatch.setenv("PATH", "/nowhere")
@@ -258,18 +291,5 @@ def test_programs_without_python_say_where_a_backend_is(system: System) -> None:
 def test_mooncake_is_not_installed(tmp_path: Path) -> None:
     """The daemon names the extra to install."""
     alone = shutil.copy(executable("tqd"), tmp_path / "tqd")
-    done = subprocess.run(
-        [
-            *(alone, "all-in-one", "--runtime-dir", str(tmp_path / "run")),
-            *("--set", "backend.storage_backend=MooncakeStore"),
-        ],
-        env={**os.environ, "PATH": "/nowhere"},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "mooncake_master is neither beside tqd nor on PATH: pip install 'ctq[mooncake]'" in (
-        done.stderr
-    )
+    done = refused_by(alone, tmp_path, "backend.storage_backend=MooncakeStore", path="/nowhere")
+    assert "mooncake_master is neither beside tqd nor on PATH: pip install 'ctq[mooncake]'" in done
