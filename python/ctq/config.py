@@ -269,8 +269,10 @@ _KEYS: dict[str, Check] = {
     "net.port_range": (_text_or_none, 'ports such as "20000-20009"'),
     "storage.listen": (_texts_or_none, "an endpoint such as tcp:host:0, or a list of them"),
     "storage.advertise_host": (_text_or_none, "a host's name or address"),
+    "storage.name": (_text_or_none, "a name"),
+    "storage.node": (_text_or_none, "the name of a node"),
     "client.timeout": (_seconds, "a number of seconds above 0"),
-    "log.level": (_text, "error, warn, info or debug"),
+    "log.level": (_text_or_none, "error, warn, info or debug"),
     "client.layout": (_layout, "jagged, dense or padded, or a map of these by field"),
     "client.padding": (
         _padding,
