@@ -201,6 +201,12 @@ def schema_of_fields(fields: Fields) -> dict[str, Schema]:
     return schema
 
 
+def rows_of_schema(field: Mapping[str, Any], start: int, end: int) -> Schema:
+    """The schema of a field for some of its rows."""
+    each = field.get("per_sample_shapes")
+    return {**field, **({} if each is None else {"per_sample_shapes": each[start:end]})}
+
+
 def status_of(pieces: Sequence[Meta]) -> Status:
     import numpy as np
 

@@ -50,7 +50,8 @@ def have_torch() -> bool:
 
 
 @functools.cache
-def _torch_dtypes() -> dict[Any, Dtype]:
+def torch_dtypes() -> dict[Any, Dtype]:
+    """Element types by torch's dtypes: those that this version of torch has."""
     import torch
 
     names: dict[str, Dtype] = {
@@ -83,7 +84,7 @@ def _torch_dtypes() -> dict[Any, Dtype]:
 @functools.cache
 def torch_dtypes_back() -> dict[Dtype, Any]:
     """Torch's dtypes by element type."""
-    return {dtype: of_torch for of_torch, dtype in _torch_dtypes().items()}
+    return {dtype: of_torch for of_torch, dtype in torch_dtypes().items()}
 
 
 _NUMPY_KINDS = {"b": (BOOL, 8), "i": (INT, 0), "u": (UINT, 0), "f": (FLOAT, 0), "c": (COMPLEX, 0)}
@@ -123,7 +124,7 @@ def describe_dtype(dtype: Any) -> Dtype | None:
     if dtype is None:
         return None
     if sys.modules.get("torch") is not None:
-        found = _torch_dtypes().get(dtype)
+        found = torch_dtypes().get(dtype)
         if found is not None:
             return found
     import numpy as np
@@ -156,7 +157,7 @@ def _is_array(value: Any) -> bool:
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
-def _is_plain_array(value: Any) -> bool:
+def is_plain_array(value: Any) -> bool:
     """Whether it is an array with nothing but elements: a mask would be lost."""
     return _is_array(value) and not isinstance(value, sys.modules["numpy"].ma.MaskedArray)
 
@@ -225,8 +226,8 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
         elif made is None:
             tensor = _ready(column, batch.keep)
             shape = tuple(tensor.shape[1:])
-            made = _dense(name, _torch_dtypes()[tensor.dtype], given, shape, [_slice(tensor)])
-    elif arrays and _is_plain_array(column) and _numpy_dtype(column.dtype) is not None:
+            made = _dense(name, torch_dtypes()[tensor.dtype], given, shape, [_slice(tensor)])
+    elif arrays and is_plain_array(column) and _numpy_dtype(column.dtype) is not None:
         given = _rows_of(name, column)
         contiguous = _contiguous(column, batch.keep)
         dtype = _numpy_dtype(column.dtype)
@@ -238,7 +239,7 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
         made = None
         if items and all(_is_tensor_type(kind) for kind in set(map(type, items))):
             made = _torch_rows(name, items, batch.keep)
-        elif arrays and items and not isinstance(column, Rows) and all(map(_is_plain_array, items)):
+        elif arrays and items and not isinstance(column, Rows) and all(map(is_plain_array, items)):
             made = _array_rows(name, items, batch.keep)
         if made is None:
             encoded, sizes = encoder.encode_column(name, items)
@@ -284,7 +285,7 @@ def _torch_ok(tensor: Any) -> bool:
     """Whether it is a tensor of plain elements in rows."""
     import torch
 
-    return tensor.layout in (torch.strided, torch.jagged) and tensor.dtype in _torch_dtypes()
+    return tensor.layout in (torch.strided, torch.jagged) and tensor.dtype in torch_dtypes()
 
 
 def _ready(tensor: Any, keep: list[Any]) -> Any:
@@ -344,7 +345,7 @@ def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
     dtype, layout, is_nested, is_cpu = next(iter(kinds))
     if len({kind[:3] for kind in kinds}) > 1 or layout != torch.strided or is_nested:
         return None
-    if dtype not in _torch_dtypes():
+    if dtype not in torch_dtypes():
         return None
     shapes = [tuple(row.shape) for row in rows]
     ready = rows
@@ -354,7 +355,7 @@ def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
     keep.extend(ready)
     sizes = [row.nbytes for row in ready]
     slices = list(zip(map(torch.Tensor.data_ptr, ready), sizes, strict=True))
-    return _ragged(name, _torch_dtypes()[dtype], shapes, slices)
+    return _ragged(name, torch_dtypes()[dtype], shapes, slices)
 
 
 def _all_plain(rows: list[Any]) -> bool:
@@ -404,7 +405,7 @@ def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
     first, last = int(offsets[0]), int(offsets[-1])
     ready = _ready(values[first:last], keep)
     lengths = (offsets[1:] - offsets[:-1]).numpy()
-    dtype, rows, inner = _torch_dtypes()[tensor.dtype], len(lengths), tuple(ready.shape[1:])
+    dtype, rows, inner = torch_dtypes()[tensor.dtype], len(lengths), tuple(ready.shape[1:])
     if rows == 0 or (lengths == lengths[0]).all():
         shape = (int(lengths[0]) if rows else 0, *inner)
         return _dense(name, dtype, rows, shape, [_slice(ready)])
@@ -513,12 +514,12 @@ def tensor_bytes(tensor: Any) -> list[Any] | None:
     """A tensor inside a value: dtype, shape and bytes; None for one that is no plain tensor."""
     import torch
 
-    if tensor.layout != torch.strided or tensor.dtype not in _torch_dtypes():
+    if tensor.layout != torch.strided or tensor.dtype not in torch_dtypes():
         return None
     keep: list[Any] = []
     ready = _ready(tensor, keep)
     flat = ready.reshape(-1).view(torch.uint8).numpy().tobytes() if ready.numel() else b""
-    return [*_torch_dtypes()[ready.dtype], list(ready.shape), flat]
+    return [*torch_dtypes()[ready.dtype], list(ready.shape), flat]
 
 
 def tensor_from_bytes(dtype: Dtype, shape: Sequence[int], payload: bytes) -> Any:

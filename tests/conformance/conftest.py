@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 
 @pytest.fixture
-def fresh(request: pytest.FixtureRequest) -> Iterator[type[Backend]]:
+def fresh(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """A backend for one test, which starts it by `launch` and may do anything to it."""
     made: list[Backend] = []
     with tempfile.TemporaryDirectory(prefix="tqc-") as path:

@@ -16,17 +16,11 @@ from typing import Any
 import torch
 
 import ctq
-from ctq._columns import schema_of_fields
+from ctq._columns import rows_of_schema, schema_of_fields
 from ctq.storage import StorageClientFactory, StorageKVClient, StorageManagerFactory
 from ctq.tensors import pack_rows, row_list, tensordict_of
 
 MISSING = object()
-
-
-def of_rows(field: Mapping[str, Any], start: int, count: int) -> dict[str, Any]:
-    """The schema of a field for some rows only."""
-    each = field.get("per_sample_shapes")
-    return {**field, **({} if each is None else {"per_sample_shapes": each[start : start + count]})}
 
 
 class Folder:
@@ -117,7 +111,10 @@ class FileManager(ctq.StorageManager):
                 self.folder.put(key, row)
         start = 0
         for part in metadata.chunk_by_partition():
-            of_part = {name: of_rows(field, start, part.size) for name, field in schema.items()}
+            of_part = {
+                name: rows_of_schema(field, start, start + part.size)
+                for name, field in schema.items()
+            }
             await self.notify_data_update(part.partition_ids[0], part.global_indexes, of_part)
             start += part.size
 

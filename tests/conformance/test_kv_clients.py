@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ctq.storage import StorageClientFactory
-from ctq.storage.kv import POINTER_FORM, VALUE_FORM, _has_form
+from ctq.storage.kv import POINTER_FORM, VALUE_FORM, has_form
 
 from .backends import BACKENDS, Backend, built
 
@@ -89,7 +89,7 @@ def moves(client: Any, first: int, sizes: list[int]) -> None:
 def test_pointer_form(opened: Backend, store: Store) -> None:
     """put_from, get_into and remove, of small and large values, of none, and from several threads."""
     client, other = store(), store()
-    assert _has_form(type(client), POINTER_FORM)
+    assert has_form(type(client), POINTER_FORM)
     assert client.name == other.name
     assert 0 < len(client.name) <= 200
     limit = client.value_max or 5_000_000
@@ -124,7 +124,7 @@ def test_pointer_form(opened: Backend, store: Store) -> None:
 def test_value_form(opened: Backend, store: Store) -> None:
     """put, get and clear, of tensors and of objects, overwritten and from several threads."""
     client, other = store(), store()
-    assert _has_form(type(client), VALUE_FORM)
+    assert has_form(type(client), VALUE_FORM)
     values = {
         "t": torch.arange(10.0),
         "empty": torch.zeros(0),

@@ -19,7 +19,8 @@ import torch
 
 import ctq
 from ctq.errors import ConfigError, LostError, StorageFullError, UnreachableError
-from ctq.storage import ray_holder, ray_store
+from ctq.ray_actor import NAMESPACE
+from ctq.storage import ray_store
 from support.daemons import System
 
 STORE_BYTES = 100 << 20
@@ -117,7 +118,7 @@ def gone(ray: Any, name: str) -> bool:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            actor = ray.get_actor(name, namespace=ray_holder.NAMESPACE)
+            actor = ray.get_actor(name, namespace=NAMESPACE)
             ray.get(actor.node.remote())
         except (ValueError, ray.exceptions.RayActorError):
             return True

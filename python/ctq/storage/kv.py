@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .. import _core
-from .._columns import schema_of_fields
+from .._columns import rows_of_schema, schema_of_fields
 from ..errors import (
     CanceledError,
     ClosedError,
@@ -140,7 +140,8 @@ def _nothing() -> None:
 KVClient = TypeVar("KVClient", bound=type[Any])
 
 
-def _has_form(client: type[Any], form: Sequence[str]) -> bool:
+def has_form(client: type[Any], form: Sequence[str]) -> bool:
+    """Whether a class defines all methods of a form."""
     return all(
         getattr(client, method, None) not in (None, getattr(StorageKVClient, method))
         for method in form
@@ -157,11 +158,11 @@ class StorageClientFactory:
         """Register the decorated class; `backend.storage_backend` may then name it."""
 
         def decorator(client: KVClient) -> KVClient:
-            if _has_form(client, POINTER_FORM):
+            if has_form(client, POINTER_FORM):
                 known = cls._registry.get(client_type)
-                if known is None or not _has_form(known, POINTER_FORM):
+                if known is None or not has_form(known, POINTER_FORM):
                     _core.kv_register(client_type, cls._maker(client_type), client.value_max)
-            elif not _has_form(client, VALUE_FORM):
+            elif not has_form(client, VALUE_FORM):
                 raise TypeError(
                     f"{client!r} must define {', '.join(POINTER_FORM)}, or {', '.join(VALUE_FORM)}"
                 )
@@ -195,7 +196,7 @@ class StorageClientFactory:
     def needs_manager(cls, client_type: str) -> bool:
         """Whether it is a client of the value form, which `KVStorageManager` serves."""
         client = cls._registry.get(client_type)
-        return client is not None and not _has_form(client, POINTER_FORM)
+        return client is not None and not has_form(client, POINTER_FORM)
 
 
 UNKNOWN_OUTCOME = (TimedOutError, UnreachableError, CanceledError, ClosedError)
@@ -232,7 +233,7 @@ class KVStorageManager(StorageManager):
             await self._put_piece(
                 piece,
                 {name: column[start:end] for name, column in rows.items()},
-                {name: _rows_of_schema(field, start, end) for name, field in schema.items()},
+                {name: rows_of_schema(field, start, end) for name, field in schema.items()},
             )
             start = end
 
@@ -368,11 +369,6 @@ def _note_of(metadata: BatchMeta, row: int, name: str) -> Any:
     if note is None:
         raise NotReadyError(f"field {name!r}: sample {metadata.global_indexes[row]} is not there")
     return note
-
-
-def _rows_of_schema(field: Mapping[str, Any], start: int, end: int) -> dict[str, Any]:
-    each = field.get("per_sample_shapes")
-    return {**field, **({} if each is None else {"per_sample_shapes": each[start:end]})}
 
 
 def _check_there(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..encoding import Decoder, Encoder
 from ..errors import InvalidArgumentError, RowCountError
-from ..tensors import _is_plain_array, _torch_dtypes, is_tensordict, row_list
+from ..tensors import is_plain_array, is_tensordict, row_list, torch_dtypes
 
 if TYPE_CHECKING:
     from ..tensors import Fields
@@ -64,10 +64,10 @@ def _tensors(name: str, column: Any, rows: int, arrays: bool) -> Flat | None:
     """A column of tensors; None for one of other values."""
     import torch
 
-    if arrays and _is_plain_array(column):
+    if arrays and is_plain_array(column):
         column = _of_array(column)
     if isinstance(column, torch.Tensor) and not column.is_nested:
-        if column.layout != torch.strided or column.dtype not in _torch_dtypes():
+        if column.layout != torch.strided or column.dtype not in torch_dtypes():
             return None
         if column.ndim == 0:
             raise RowCountError(f"field {name!r}: a value without dims has no rows")
@@ -81,13 +81,13 @@ def _tensors(name: str, column: Any, rows: int, arrays: bool) -> Flat | None:
             return _flat([whole], [tuple(row.shape) for row in items])
     else:
         items = row_list(name, column, rows)
-        if arrays and items and all(map(_is_plain_array, items)):
+        if arrays and items and all(map(is_plain_array, items)):
             items = [_of_array(item) for item in items]
     if not items or not all(isinstance(item, torch.Tensor) for item in items):
         return None
     kinds = {(item.dtype, item.layout, item.is_nested, item.device) for item in items}
     dtype, layout, is_nested, _ = next(iter(kinds))
-    if len(kinds) > 1 or layout != torch.strided or is_nested or dtype not in _torch_dtypes():
+    if len(kinds) > 1 or layout != torch.strided or is_nested or dtype not in torch_dtypes():
         return None
     return _flat(items, [tuple(item.shape) for item in items])
 

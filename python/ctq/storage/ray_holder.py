@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ctq")
 
-NAMESPACE = "transfer_queue"
 SMALL = 64 << 10
 CALLS_AT_ONCE = 16
 WATCH_SECONDS = 5.0

@@ -17,10 +17,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, StorageFullError, UnreachableError
+from ..ray_actor import NAMESPACE
 from ..system import ControllerInfo
 from . import ray_holder
 from .kv import StorageClientFactory, StorageKVClient, memory
-from .ray_holder import NAMESPACE, SMALL
+from .ray_holder import SMALL
 
 logger = logging.getLogger("ctq")
 

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._columns import rows_of_schema
 from ..encoding import Decoder, Encoder
 from ..errors import ConfigError, InvalidArgumentError, LostError
 from ..system import ControllerInfo
 from ..tensors import have_torch, pack_rows, tensordict_of
-from .kv import _rows_of_schema
 from .manager import StorageManager, StorageManagerFactory
 from .ray_columns import Flat, flat_columns, rows_of_group
 from .ray_holder import SMALL, Borrowed, fetch
@@ -126,7 +126,7 @@ class RayTensors(StorageManager):
         for part in metadata.chunk_by_partition():
             indexes = part.global_indexes
             each = {
-                field: _rows_of_schema(known, start, start + part.size)
+                field: rows_of_schema(known, start, start + part.size)
                 for field, known in schema.items()
             }
             notes = {index: dict.fromkeys(schema, name) for index in indexes}
