@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -360,6 +361,26 @@ def test_a_refused_put_leaves_nothing(ray: Any, direct: ctq.TransferQueueClient)
         direct.put({"x": torch.zeros(4, 5, dtype=torch.int64)}, metadata=meta)
     assert ray.get(holder(ray, direct).count.remote()) == 1
     assert torch.equal(direct.get_data(meta, layout="dense")["x"], torch.zeros(4, 5))
+
+
+@pytest.mark.slow
+def test_a_put_that_is_given_up_may_be_published(
+    ray: Any, direct: ctq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who stops waiting for the controller does not know, so what it may have published stays."""
+    assert direct._python is not None
+    manager = direct._python.manager
+    publish = manager.notify_data_update
+
+    async def too_late(*args: Any) -> None:
+        await publish(*args)
+        raise asyncio.CancelledError
+
+    with monkeypatch.context() as patch, pytest.raises(asyncio.CancelledError):
+        patch.setattr(manager, "notify_data_update", too_late)
+        asyncio.run(direct.async_put({"x": torch.ones(4, 5)}, partition_id="p"))
+    meta = direct.get_meta(["x"], 4, "p", mode="force_fetch")
+    assert torch.equal(direct.get_data(meta, layout="dense")["x"], torch.ones(4, 5))
 
 
 @pytest.mark.parametrize(

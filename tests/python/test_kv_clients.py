@@ -19,6 +19,7 @@ from ctq.errors import (
     InputOutputError,
     LostError,
     StorageFullError,
+    TimedOutError,
     UnknownManagerError,
 )
 from ctq.storage import StorageClientFactory, StorageKVClient, memory
@@ -244,13 +245,16 @@ def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
 
     def half(keys: list[str]) -> None:
         values["mine:" + keys[0]] = b"torn"
-        raise OSError("disk on fire")
+        raise error
 
     Hook.before_put = half
-    with pytest.raises(OSError, match="on fire"):
-        peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, metadata=meta)
-    with pytest.raises(OSError, match="on fire"):
-        peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, partition_id="p")
+    # The second one would say that it may have been done, if the controller were the one to raise it.
+    for error in (OSError("disk on fire"), TimedOutError("still on fire")):
+        with pytest.raises(type(error), match="on fire"):
+            peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, metadata=meta)
+        with pytest.raises(type(error), match="on fire"):
+            peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, partition_id="p")
+        assert values == before
     Hook.before_put = None
     assert values == before
     assert column(peer_store.get_data(meta), "x") == [[0, 1], [2, 3]]
@@ -263,6 +267,30 @@ def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
     Hook.after_put = clear
     with pytest.raises(ClearedError):
         peer_store.put({"y": torch.ones(2)}, metadata=meta)
+    assert not values
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, TimedOutError])
+def test_a_put_that_is_given_up_may_be_published(
+    peer_store: Any, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """Who stops waiting for the controller does not know, so what it may have published stays."""
+    torch = pytest.importorskip("torch")
+    manager = peer_store._python.manager
+    publish = manager._notify
+
+    async def too_late(*args: Any) -> None:
+        await publish(*args)
+        raise error
+
+    with monkeypatch.context() as patch, pytest.raises(error):
+        patch.setattr(manager, "_notify", too_late)
+        asyncio.run(
+            peer_store.async_put({"x": torch.arange(4).reshape(2, 2)}, partition_id="given up")
+        )
+    meta = peer_store.get_meta(["x"], 2, "given up", mode="force_fetch")
+    assert column(peer_store.get_data(meta), "x") == [[0, 1], [2, 3]]
+    peer_store.clear_samples(meta)
     assert not values
 
 

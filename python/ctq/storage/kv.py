@@ -199,8 +199,14 @@ class StorageClientFactory:
         return client is not None and not has_form(client, POINTER_FORM)
 
 
-UNKNOWN_OUTCOME = (TimedOutError, UnreachableError, CanceledError, ClosedError)
-"""Errors of a publish that may have been done nevertheless."""
+UNKNOWN_OUTCOME = (
+    TimedOutError,
+    UnreachableError,
+    CanceledError,
+    ClosedError,
+    asyncio.CancelledError,
+)
+"""How a publish ends that may have been done nevertheless."""
 
 
 class KVStorageManager(StorageManager):
@@ -256,6 +262,7 @@ class KVStorageManager(StorageManager):
         keys = [f"{stem}/{name}" for name in rows for stem in stems]
         values = [value for column in rows.values() for value in column]
         said: Sequence[Any] | None = None
+        publishes = False
         try:
             said = await _in_thread(self.storage_client.put, keys, values)
             if said is not None and len(said) != len(keys):
@@ -266,6 +273,7 @@ class KVStorageManager(StorageManager):
                 [stems[place % len(stems)], None if said is None else said[place], value is None]
                 for place, value in enumerate(values)
             ]
+            publishes = True
             replaced = await self._notify(
                 piece,
                 schema,
@@ -276,7 +284,7 @@ class KVStorageManager(StorageManager):
                 self.remover,
             )
         except BaseException as error:
-            if isinstance(error, UNKNOWN_OUTCOME):
+            if publishes and isinstance(error, UNKNOWN_OUTCOME):
                 logger.warning("a put of %d values may be published: they stay", len(keys))
             else:
                 await self._undo(keys, said)

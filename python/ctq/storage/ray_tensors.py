@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from ..encoding import Decoder, Encoder
 from ..errors import ConfigError, InvalidArgumentError, LostError
 from ..system import ControllerInfo
 from ..tensors import have_torch, pack_rows, tensordict_of
+from .kv import UNKNOWN_OUTCOME
 from .manager import StorageManager, StorageManagerFactory
 from .ray_columns import Flat, flat_columns, rows_of_group
 from .ray_holder import SMALL, Borrowed, fetch
@@ -32,6 +34,8 @@ from .ray_store import connected, failures, find_holder, holder_here, offer_hold
 if TYPE_CHECKING:
     from ..metadata import BatchMeta
     from ..tensors import Fields
+
+logger = logging.getLogger("ctq")
 
 GROUP_BYTES = 16 << 20
 """Rows of a column that are fetched together: a read of one row brings no more than this, or the row."""
@@ -100,7 +104,7 @@ class RayTensors(StorageManager):
     async def put_data(
         self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None = None
     ) -> None:
-        """Offer the tensors, note where they are, tell the controller; all or nothing."""
+        """Offer the tensors, note where they are, tell the controller; all or nothing of a partition."""
         if data_parser is not None:
             raise InvalidArgumentError("data_parser: the client parses, not the storage manager")
         name = secrets.token_hex(8)
@@ -111,27 +115,34 @@ class RayTensors(StorageManager):
             )
             await self._ask("add_record", name, _samples(metadata), columns)
             del columns
-            await self._tell(
-                metadata, {field: flat.schema() for field, flat in flats.items()}, name
-            )
-            await self._ask("publish_record", name)
         except BaseException:
             await self._ask("drop_record", name)
             raise
+        schema = {field: flat.schema() for field, flat in flats.items()}
+        await self._tell(metadata, schema, name)
+        await self._ask("publish_record", name)
 
     async def _tell(
         self, metadata: BatchMeta, schema: Mapping[str, Mapping[str, Any]], name: str
     ) -> None:
+        """Publish; after an error the record is dropped, unless some of it is, or may be, published."""
         start = 0
-        for part in metadata.chunk_by_partition():
-            indexes = part.global_indexes
-            each = {
-                field: rows_of_schema(known, start, start + part.size)
-                for field, known in schema.items()
-            }
-            notes = {index: dict.fromkeys(schema, name) for index in indexes}
-            await self.notify_data_update(part.partition_ids[0], indexes, each, notes)
-            start += part.size
+        try:
+            for part in metadata.chunk_by_partition():
+                indexes = part.global_indexes
+                each = {
+                    field: rows_of_schema(known, start, start + part.size)
+                    for field, known in schema.items()
+                }
+                notes = {index: dict.fromkeys(schema, name) for index in indexes}
+                await self.notify_data_update(part.partition_ids[0], indexes, each, notes)
+                start += part.size
+        except BaseException as error:
+            if start == 0 and not isinstance(error, UNKNOWN_OUTCOME):
+                await self._ask("drop_record", name)
+            else:
+                logger.warning("a put of %d samples may be published: it stays", metadata.size)
+            raise
 
     def _offer(self, flat: Flat) -> Column:
         """Put a column: by the transport, or into the object store what it does not carry."""
