@@ -332,8 +332,9 @@ def fail_to_start(answer: str, status: int | None = None) -> None:
     if not reason or reason == "ready":
         ended = "it ended" if status is None else f"exit status {status}"
         raise InternalError(f"the daemon tqd did not start: {ended}, see its messages above")
-    # What it says first is usually about the configuration that it was given.
-    raise (ConfigError if "." in reason.split(":")[0] else InternalError)(
+    # What it says first is usually about the configuration that it was given, perhaps after the option that it came by.
+    about = reason.split(":")[0 if not reason.startswith("--set:") else 2].strip()
+    raise (ConfigError if "." in about else InternalError)(
         f"the daemon tqd did not start: {reason}"
     )
 

@@ -293,3 +293,9 @@ def test_mooncake_is_not_installed(tmp_path: Path) -> None:
     alone = shutil.copy(executable("tqd"), tmp_path / "tqd")
     done = refused_by(alone, tmp_path, "backend.storage_backend=MooncakeStore", path="/nowhere")
     assert "mooncake_master is neither beside tqd nor on PATH: pip install 'ctq[mooncake]'" in done
+
+
+def test_a_value_that_is_none_is_an_error_of_the_configuration(runtime: Path) -> None:
+    """The daemon names the key after the option that it came by."""
+    with pytest.raises(ConfigError, match=r"backend\.Redis\.auto_init: expected true or false"):
+        ctq.init({"backend": section("Redis", auto_init="maybe")})
