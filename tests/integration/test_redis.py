@@ -244,8 +244,26 @@ def test_values_of_dead_systems_are_removed(
             alive.kill()
 
 
-def test_when_to_sweep_is_checked(system: System, server: RedisServer) -> None:
-    """A time that is none is refused at init."""
-    start(system, f'url: "{server.url}", sweep_after: 0')
+@pytest.mark.slow
+def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServer) -> None:
+    """Removing what dead systems have left may take longer than a lease, which is renewed meanwhile."""
+    fill = "for i = 1, ARGV[1] do redis.call('SET', ARGV[2] .. string.format('%016x', i) .. ARGV[3], '1') end"
+    server.ask("EVAL", fill, "0", "400000", "others/", "")
+    server.ask("EVAL", fill, "0", "60", "tq/", "/kept")
+    start(system, f'url: "{server.url}", sweep_after: 1')
+    client = system.client()
+    client.put(numbers(8, 300, 3), partition_id="p")
+    own = f"tq/{client._core.epoch:016x}"
+    missed = 0
+    while server.ask("EXISTS", f"tq/{60:016x}/kept") == "1":
+        missed += server.ask("EXISTS", f"{own}/lease") == "0"
+        server.ask("BLPOP", "tq-never", "0.02")
+    assert missed == 0
+
+
+@pytest.mark.parametrize("seconds", ["0", "0.001", "1e300", ".nan"])
+def test_when_to_sweep_is_checked(system: System, server: RedisServer, seconds: str) -> None:
+    """A time that is none, and one that no lease can last, is refused at init."""
+    start(system, f'url: "{server.url}", sweep_after: {seconds}')
     with pytest.raises(ConfigError, match=r"Redis\.sweep_after"):
         system.client()

@@ -49,6 +49,7 @@ typedef struct tqi_kv_sweep {
     unsigned second; /* renewals until the second one, at what was found; 0: there is nothing */
     uint64_t first;  /* epoch when it was opened */
     uint64_t leased; /* epoch of the lease; 0: none yet */
+    uint64_t due;    /* when the lease is to be renewed, also amid long work */
     uint64_t *suspects;
     size_t n_suspects;
     /* under the lock */

@@ -27,8 +27,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-/* Seconds without a client until a system is taken for ended. */
-#define SWEEP_AFTER 86400.0
+/* Seconds without a client until a system is taken for ended, and what may be said instead: shorter leases run out
+ * between renewals, and longer ones are no numbers for a store. */
+#define SWEEP_AFTER     86400.0
+#define SWEEP_AFTER_MIN 1.0
+#define SWEEP_AFTER_MAX 1e9
 /* Seconds between renewals, at most, and how many of them lie between the two looks. */
 #define SWEEP_RENEWAL 60.0
 #define SWEEP_TURNS   3u
@@ -89,6 +92,7 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, bool *fresh, tq_error *err)
     bool had = false;
     int code = sweep_has_lease(kv, epoch, &had, err);
 
+    kv->sweep.due = tqi_now() + (uint64_t)(kv->sweep.renewal * 1e9);
     *fresh = !had;
     if (code == TQ_OK) {
         sweep_key(&key, epoch, SWEEP_LEASE);
@@ -100,6 +104,18 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, bool *fresh, tq_error *err)
         code = kv->client->put(kv->store, &value, 1, tqi_deadline(SWEEP_SECONDS), err);
     }
     return code;
+}
+
+/* Called all along what takes long: a lease that runs out meanwhile would make others take us for ended.  What fails here
+ * is said at the next renewal. */
+static void sweep_keep(tqi_kv *kv)
+{
+    tq_error err = {0};
+    bool fresh;
+
+    if (kv->sweep.leased != 0 && tqi_now() >= kv->sweep.due) {
+        sweep_renew(kv, kv->sweep.leased, &fresh, &err);
+    }
 }
 
 /* ------------------------------------------------------------------------------- looking */
@@ -119,10 +135,12 @@ static bool sweep_epoch_of(const char *key, uint64_t *out)
 
 static bool sweep_note(const char *key, void *arg)
 {
-    tqi_kv_sweep *sweep = &((tqi_kv *)arg)->sweep;
+    tqi_kv *kv = arg;
+    tqi_kv_sweep *sweep = &kv->sweep;
     uint64_t epoch;
     size_t i = 0;
 
+    sweep_keep(kv);
     if (sweep_epoch_of(key, &epoch) && epoch != sweep->leased) {
         while (i < sweep->n_suspects && sweep->suspects[i] != epoch) {
             i++;
@@ -143,6 +161,7 @@ static int sweep_check(tqi_kv *kv, tq_error *err)
 
     for (size_t i = 0; i < sweep->n_suspects && code == TQ_OK; i++) {
         bool leased;
+        sweep_keep(kv);
         code = sweep_has_lease(kv, sweep->suspects[i], &leased, err);
         if (code == TQ_OK && !leased) {
             sweep->suspects[left++] = sweep->suspects[i];
@@ -194,6 +213,7 @@ static bool sweep_take(const char *key, void *arg)
     sweep_batch *batch = arg;
     uint64_t marked;
 
+    sweep_keep(batch->kv);
     if (strlen(key) <= TQ_KV_KEY_MAX && !sweep_epoch_of(key, &marked)) {
         snprintf(batch->keys[batch->n].text, sizeof(batch->keys[0].text), "%s", key);
         batch->n++;
@@ -244,6 +264,7 @@ static int sweep_remove(tqi_kv *kv, tq_error *err)
     }
     batch->kv = kv;
     for (size_t i = 0; i < sweep->n_suspects && code == TQ_OK && !sweep_closing(sweep); i++) {
+        sweep_keep(kv);
         code = sweep_remove_epoch(batch, sweep->suspects[i], err);
     }
     free(batch);
@@ -345,8 +366,9 @@ static int sweep_config(tqi_kv_sweep *sweep, const char *config, const char *typ
     int code = TQ_OK;
 
     sweep->after = after != NULL && !json_is_null(after) ? json_number_value(after) : SWEEP_AFTER;
-    if (!(sweep->after > 0)) {
-        code = tqi_error_set(err, TQ_ECONFIG, "%s.sweep_after: expected seconds above 0", type);
+    if (!(sweep->after >= SWEEP_AFTER_MIN && sweep->after <= SWEEP_AFTER_MAX)) {
+        code = tqi_error_set(err, TQ_ECONFIG, "%s.sweep_after: expected seconds, %g to %g", type,
+                             SWEEP_AFTER_MIN, SWEEP_AFTER_MAX);
     }
     sweep->renewal = sweep->after / 3 < SWEEP_RENEWAL ? sweep->after / 3 : SWEEP_RENEWAL;
     json_decref(root);
