@@ -11,6 +11,7 @@ all of them at once.  Cancelling the await cancels the operation.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -200,8 +201,17 @@ class _Background:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="ctq", daemon=True).start()
+                threading.Thread(
+                    target=self._serve, args=(self._loop,), name="ctq", daemon=True
+                ).start()
             return self._loop
+
+    @staticmethod
+    def _serve(loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            # These two end an event loop, after the one that waits has got them; others still wait.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                loop.run_forever()
 
     def forked(self) -> None:
         """Threads do not come along."""

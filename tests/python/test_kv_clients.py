@@ -270,6 +270,22 @@ def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
     assert not values
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_a_client_that_wants_to_end_the_process(peer_store: Any, error: BaseException) -> None:
+    """The call raises what the client raised, and the next one works: they share a thread."""
+    torch = pytest.importorskip("torch")
+
+    def end(keys: list[str]) -> None:
+        raise error
+
+    Hook.before_put = end
+    with pytest.raises(type(error)):
+        peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+    Hook.before_put = None
+    meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+    assert column(peer_store.get_data(meta), "x") == [[0, 1], [2, 3]]
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, TimedOutError])
 def test_a_put_that_is_given_up_may_be_published(
     peer_store: Any, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
