@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import ctq
+from support.addresses import free_ports
 from support.daemons import Daemon, System
 from support.mooncake_servers import MooncakeMaster
-from support.redis_servers import RedisCluster, RedisServer, free_ports
+from support.redis_servers import RedisCluster, RedisServer, values_of
 from support.relay import Relay
 
 from .patterns import row
@@ -269,11 +270,6 @@ class Tcp6(Units):
 
 
 # --- Redis ------------------------------------------------------------------------------------------
-
-
-def values_of(listed: str) -> int:
-    """How many of the keys are values, not what says which systems live."""
-    return sum(not key.endswith(("/lease", "/kept")) for key in listed.split())
 
 
 class Redis(Backend):

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ import pytest
 
 import ctq
 from ctq.errors import ConfigError, StorageFullError, TransferQueueError
+from support.addresses import free_ports
 from support.daemons import Daemon, System, executable, wait_exit
-from support.redis_servers import free_ports, redis_cli
+from support.redis_servers import redis_cli
+from support.runtime import own_runtime
 
 BOTH = ["Redis", pytest.param("MooncakeStore", marks=pytest.mark.slow)]
 
@@ -33,15 +34,12 @@ ctq.close()
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def runtime() -> Iterator[Path]:
     """A runtime directory of the test's own, in which nothing is left."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as alone:
-        for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("XDG_RUNTIME_DIR", alone)
-        yield Path(alone)
+    with own_runtime() as alone:
+        yield alone
         ctq.close()
-        assert list(Path(alone).iterdir()) == []
+        assert list(alone.iterdir()) == []
 
 
 def section(backend: str, **more: object) -> dict[str, Any]:

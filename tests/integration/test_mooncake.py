@@ -6,7 +6,6 @@ import builtins
 import mmap
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,17 +19,15 @@ import ctq
 from ctq.errors import ConfigError, StorageFullError, UnreachableError, UnsupportedError
 from ctq.storage.mooncake import Regions, merged
 from support.mooncake_servers import MooncakeMaster
+from support.runtime import own_runtime
 
 SEGMENT = 64 << 20
 
 
 @pytest.fixture
-def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def runtime() -> Iterator[None]:
     """A runtime directory of the test's own."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as alone:
-        for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("XDG_RUNTIME_DIR", alone)
+    with own_runtime():
         yield
         ctq.close()
 

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from ctq.errors import ConfigError, LostError, StorageFullError, UnreachableErro
 from ctq.ray_actor import NAMESPACE
 from ctq.storage import ray_store
 from support.daemons import System
+from support.runtime import own_runtime
 
 STORE_BYTES = 100 << 20
 CONFIG = {
@@ -55,13 +55,9 @@ def ray() -> Iterator[Any]:
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Systems are found in a directory of the test's own."""
-    for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
-        monkeypatch.delenv(name, raising=False)
-    # Paths of sockets are short, so the directory does not lie below pytest's own.
-    with tempfile.TemporaryDirectory(prefix="ctq-") as path:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
+    with own_runtime():
         yield
         ctq.close()
 

@@ -16,8 +16,9 @@ import pytest
 
 import ctq
 from ctq.errors import AuthenticationError, ConfigError
+from support.addresses import free_ports
 from support.daemons import System
-from support.redis_servers import RedisCluster, RedisServer, free_ports
+from support.redis_servers import RedisCluster, RedisServer
 
 
 @pytest.fixture

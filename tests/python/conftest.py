@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.runtime import own_runtime
 
 SMALL = {
     "backend": {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_units": 2}},
@@ -19,12 +20,8 @@ SMALL = {
 @pytest.fixture(scope="module")
 def runtime_dir() -> Iterator[Path]:
     """An empty runtime directory that this process and its children look for systems in."""
-    # Paths of sockets are short, so the directory does not lie below pytest's own.
-    with tempfile.TemporaryDirectory(prefix="ctq-") as path, pytest.MonkeyPatch.context() as patch:
-        for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
-            patch.delenv(name, raising=False)
-        patch.setenv("XDG_RUNTIME_DIR", path)
-        yield Path(path)
+    with own_runtime() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,18 @@ import socket
 from contextlib import ExitStack, closing
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; bound all at once, so that they differ."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
 def free_range(count: int) -> tuple[int, int]:
     """First and last of ports in a row that nobody listens at now."""
     for first in range(23000, 60000, count):

@@ -9,7 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from support.redis_servers import free_ports
+from support.addresses import free_ports
 
 
 def program(name: str) -> str:

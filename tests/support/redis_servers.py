@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from pathlib import Path
 
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; bound all at once, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+from support.addresses import free_ports
 
 
 class RedisServer:
@@ -62,8 +51,7 @@ class RedisServer:
 
     def values(self) -> int:
         """Number of values: keys without those that say which systems live."""
-        keys = self.ask("KEYS", "*").split()
-        return sum(not key.endswith(("/lease", "/kept")) for key in keys)
+        return values_of(self.ask("KEYS", "*"))
 
     def stop(self) -> None:
         """End it."""
@@ -71,6 +59,11 @@ class RedisServer:
         self.process.wait()
         assert self.process.stdout is not None
         self.process.stdout.close()
+
+
+def values_of(keys: str) -> int:
+    """How many of the keys are values, not what says which systems live."""
+    return sum(not key.endswith(("/lease", "/kept")) for key in keys.split())
 
 
 def redis_cli(*words: str) -> str:
