@@ -74,6 +74,29 @@ static int net_bind(tqd_net *net, tqi_reach *interface, bool *has_interface, tq_
     return TQ_OK;
 }
 
+/* What is given away goes into lists of endpoints: a name, or an address, and nothing else. */
+static int net_advertise(tqd_net *net, tq_error *err)
+{
+    const char *host = net_value(net->config, "net.advertise_host", "TQ_ADVERTISE_HOST");
+    char endpoint[TQI_HOST_MAX + 16], parsed[TQI_HOST_MAX];
+
+    net->advertise = host;
+    if (!host) {
+        return TQ_OK;
+    }
+    bool v6 = host[0] != '[' && strchr(host, ':');
+    snprintf(endpoint, sizeof(endpoint), "tcp:%s%s%s:1", v6 ? "[" : "", host, v6 ? "]" : "");
+    bool valid = strlen(host) < TQI_HOST_MAX && !host[strcspn(host, ", \t\r\n/")] &&
+                 tqi_endpoint_host(endpoint, parsed, sizeof(parsed)) &&
+                 (!strchr(parsed, ':') ||
+                  strspn(parsed, "0123456789abcdefABCDEF:.") == strcspn(parsed, "%"));
+    return valid ? TQ_OK
+                 : tqi_error_set(err, TQ_ECONFIG,
+                                 "net.advertise_host (TQ_ADVERTISE_HOST): expected a name or an "
+                                 "address of this host without a port, got '%.200s'",
+                                 host);
+}
+
 int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_error *err)
 {
     tqi_reach interface = {0}, towards = {0};
@@ -83,8 +106,8 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
     memset(net, 0, sizeof(*net));
     net->config = config;
     net->join = join;
-    net->advertise = net_value(config, "net.advertise_host", "TQ_ADVERTISE_HOST");
-    int rc = net_range(net, err);
+    int rc = net_advertise(net, err);
+    rc = rc ? rc : net_range(net, err);
     rc = rc ? rc : net_bind(net, &interface, &has_interface, err);
     if (rc) {
         return rc;

@@ -119,6 +119,10 @@ def test_the_environment_says_what_the_configuration_does_not(
         (["net.port_range=20009-20000"], "net.port_range (TQ_PORT_RANGE): expected first-last"),
         (["net.port_range=many"], "net.port_range (TQ_PORT_RANGE): expected first-last"),
         (["net.bind=192.0.2.77"], "cannot listen on tcp:192.0.2.77:0"),
+        *(
+            ([f'net.advertise_host="{host}"'], "net.advertise_host (TQ_ADVERTISE_HOST): expected a")
+            for host in ("other:7", "one,two", " ", "x" * 300)
+        ),
     ],
 )
 def test_bad_settings(tmp_path: Path, settings: list[str], expected: str) -> None:
