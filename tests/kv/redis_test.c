@@ -319,6 +319,7 @@ static void reads_its_config(void **state)
         {"{\"url\": \"redis://h\", \"cluster\": 1}", "cluster"},
         {"{\"url\": \"redis://h\", \"timeout\": 0}", "timeout"},
         {"{\"url\": \"redis://h\", \"ulr\": 0}", "ulr"},
+        {"{\"ulr\": \"redis://h\"}", "Redis.ulr: unknown key"},
         {"{\"url\": \"redis://h/1\", \"cluster\": true}", "cluster"},
     };
     tqi_redis_config config;

@@ -177,6 +177,8 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
     *out = (tqi_redis_config){.port = CONFIG_PORT, .timeout = CONFIG_TIMEOUT};
     if (root == NULL || !json_is_object(root)) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis: a JSON object is expected");
+    } else if (config_check_keys(root, err) != TQ_OK) {
+        code = TQ_ECONFIG; /* first, for a misspelt key is also a missing one */
     } else if (!json_is_string(url)) {
         code = tqi_error_set(err, TQ_ECONFIG,
                              "Redis.url: expected the URL of the server: "
@@ -186,8 +188,6 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
         code = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: expected true or false");
     } else if (timeout != NULL && (!json_is_number(timeout) || !(json_number_value(timeout) > 0))) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis.timeout: expected seconds above 0");
-    } else {
-        code = config_check_keys(root, err);
     }
     if (code == TQ_OK) {
         out->cluster = json_is_true(cluster);
