@@ -44,6 +44,7 @@ from .kv_metadata import repeated
 from .metadata import BatchMeta, KVBatchMeta
 from .reading import LayoutOption, PaddingOption, lay_out, read, read_options
 from .storage import (
+    BUILT_IN,
     C_MANAGERS,
     ManagedStorage,
     StorageManager,
@@ -137,10 +138,7 @@ class TransferQueueClient(Checkpoints):
                 node=node(),
             )
         except UnknownManagerError as error:
-            raise UnknownManagerError(
-                f"{error}; a storage manager written in Python must be registered in this process "
-                "(StorageManagerFactory.register) before init"
-            ) from None
+            raise UnknownManagerError(_unknown_backend(str(error), manager is None)) from None
 
     @property
     def system_config(self) -> Config:
@@ -362,7 +360,7 @@ class TransferQueueClient(Checkpoints):
                 f"put: expected {metadata.size} rows, one per sample of the metadata, got {rows}"
             )
         if self._python is not None:
-            pieces = yield from self._python.put(data, metadata, None)
+            pieces = yield from self._python.put(data, metadata)
             yield from self._set_custom_meta(metadata)
         else:
             pieces = yield from self._put_pieces(data, metadata)
@@ -375,7 +373,7 @@ class TransferQueueClient(Checkpoints):
         if self._python is not None:
             reserved: Meta = yield self._core.reserve(partition, rows, groups=groups)
             made = BatchMeta._wrap([reserved])
-            made._published((yield from self._python.put(data, made, None)))
+            made._published((yield from self._python.put(data, made)))
             return made
         batch = to_batch(data, self._encoder())
         meta: Meta = yield self._core.put(
@@ -620,7 +618,7 @@ class TransferQueueClient(Checkpoints):
             reserved: Meta = yield self._core.put(
                 partition=partition_id, keys=names, tags=columns, groups=groups
             )
-            yield from self._python.put(fields, BatchMeta._wrap([reserved]), None)
+            yield from self._python.put(fields, BatchMeta._wrap([reserved]))
             meta = reserved
             stored = list(fields.keys())
         else:
@@ -687,6 +685,17 @@ def _recover(python: ManagedStorage) -> None:
         run(python.recover())
     except TransferQueueError as error:
         logger.warning("removing what others have cleared: %s", error)
+
+
+def _unknown_backend(why: str, configured: bool) -> str:
+    """What to say of a storage manager that the C library does not know."""
+    missing = [name for name in BUILT_IN if name not in why]
+    if "known are" in why and missing:
+        why = ", ".join((why, *missing))
+    return (
+        f"{'backend.storage_backend: ' if configured else ''}{why}; one written in Python must be registered "
+        "before init, or by the module that backend.NAME.module names"
+    )
 
 
 def _warn_missing(piece: Meta, cleared: int) -> None:

@@ -309,6 +309,23 @@ _REPORTED = {
 }
 """Accepted, for init() returns some of them and the Python peer knows the others, and not passed on."""
 _BACKENDS = {"MooncakeStore", "RayStore", "Yuanrong", "Redis"}
+_BACKEND_KEYS = {
+    "MooncakeStore": {
+        "auto_init",
+        "device_name",
+        "global_segment_size",
+        "hard_pin",
+        "local_buffer_size",
+        "local_hostname",
+        "master_server_address",
+        "metadata_server",
+        "offload",
+        "protocol",
+        "use_gdr",
+    },
+    "RayStore": {"address", "auto_init", "device", "holder", "tensor_transport"},
+}
+"""Keys of the backends in Python; Redis refuses those that it does not know."""
 _warned: set[str] = set()
 
 
@@ -324,10 +341,19 @@ def _check(given: Mapping[str, Any], prefix: str = "") -> None:
         if check is None and prefix == "backend.":
             check = _KEYS["backend.*"]
             _warn_unknown_backend(key, given)
+            _warn_unknown_keys(key, value)
         if check is None:
             _warn_once(path, f"configuration: unknown key {path!r} is ignored")
         elif not check[0](value):
             raise ConfigError(f"{path}: expected {check[1]}, got {value!r}")
+
+
+def _warn_unknown_keys(name: str, section: Any) -> None:
+    for key in section if name in _BACKEND_KEYS and isinstance(section, Mapping) else ():
+        if key not in _BACKEND_KEYS[name] and key != "module":
+            known = ", ".join(sorted(_BACKEND_KEYS[name]))
+            path = f"backend.{name}.{key}"
+            _warn_once(path, f"configuration: unknown key {path!r} is ignored; known are {known}")
 
 
 def _warn_unknown_backend(name: str, backend: Mapping[str, Any]) -> None:

@@ -87,6 +87,18 @@ def test_unknown_key_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> N
     ]
 
 
+def test_misspelt_keys_of_backends_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "ctq")
+    config.read({"backend": {"MooncakeStore": {"protocl": "rdma", "hard_pin": True}}})
+    config.read({"backend": {"RayStore": {"tensor_transprot": "nixl", "device": "cpu"}}})
+    config.read({"backend": {"RayStore": {"module": "mine"}, "MooncakeStore": {}}})
+    mooncake, ray = (record.message for record in caplog.records)
+    assert "unknown key 'backend.MooncakeStore.protocl' is ignored" in mooncake
+    assert "protocol" in mooncake
+    assert "unknown key 'backend.RayStore.tensor_transprot' is ignored" in ray
+    assert "tensor_transport" in ray
+
+
 def test_samplers_become_names() -> None:
     read = config.read({"controller": {"sampler": GRPOGroupNSampler(n_samples_per_prompt=4)}})
     assert read["controller"] == {

@@ -7,6 +7,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -30,7 +32,7 @@ shelf: dict[tuple[str, int, str], Any] = {}
 class ShelfManager(ctq.StorageManager):
     """Keeps rows in a dict of this process."""
 
-    async def put_data(self, data: Any, metadata: ctq.BatchMeta, data_parser: Any = None) -> None:
+    async def put_data(self, data: Any, metadata: ctq.BatchMeta) -> None:
         schema: dict[str, Mapping[str, Any]] = {}
         notes: dict[int, dict[str, Any]] = {index: {} for index in metadata.global_indexes}
         for name in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
@@ -313,6 +315,23 @@ def test_registration_is_checked() -> None:
     with pytest.raises(errors.UnknownManagerError, match=r"'nothing'.*Shelf"):
         ctq.StorageManagerFactory.create("nothing", ctq.ControllerInfo(""), {})
     assert ctq.TransferQueueStorageManager is ctq.StorageManager
+
+
+def test_a_misspelt_backend_is_named_with_those_there_are(tmp_path: Path) -> None:
+    program = 'import ctq; ctq.init({"backend": {"storage_backend": "Redsi"}})'
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TMPDIR": str(tmp_path), "TQ_SYSTEM": f"misspelt-{os.getpid()}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    said = ended.stderr.splitlines()[-1]
+    assert "backend.storage_backend: 'Redsi' is unknown" in said
+    assert "SimpleStorage, Redis, MooncakeStore, RayStore" in said
+    assert "backend.NAME.module" in said
 
 
 def test_an_unknown_manager_is_refused(managed: Any) -> None:

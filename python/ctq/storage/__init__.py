@@ -7,6 +7,7 @@ A storage manager keeps the data of samples; nothing else of the system knows ho
 """
 
 from .kv import (
+    BUILT_IN,
     KVStorageManager,
     StorageClientFactory,
     StorageKVClient,
@@ -26,6 +27,7 @@ from .manager import (
 )
 
 __all__ = [
+    "BUILT_IN",
     "C_MANAGERS",
     "AsyncSimpleStorageManager",
     "KVStorageManager",

@@ -64,13 +64,12 @@ class StorageManager(ABC):
         )
 
     @abstractmethod
-    async def put_data(
-        self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None = None
-    ) -> None:
+    async def put_data(self, data: Fields, metadata: BatchMeta) -> None:
         """Store the columns of the samples, then call `notify_data_update`.
 
         Rows of `data` belong to the samples of `metadata` in order.  Nothing is visible to others before
-        the controller was notified.
+        the controller was notified.  A `data_parser`, which TransferQueue's managers take as well, is never
+        given: the client has parsed the data.
         """
 
     @abstractmethod
@@ -237,11 +236,9 @@ class ManagedStorage:
         self.manager = manager
         manager.remover = name
 
-    def put(
-        self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None
-    ) -> Steps[list[Meta]]:
+    def put(self, data: Fields, metadata: BatchMeta) -> Steps[list[Meta]]:
         """Store the data of samples that exist; returns what the controller then knows of them."""
-        yield self.manager.put_data(data, metadata, data_parser)
+        yield self.manager.put_data(data, metadata)  # the client has parsed the data
         names = list(data.keys())
         pieces: list[Meta] = []
         for piece in metadata._pieces:
