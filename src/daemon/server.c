@@ -320,6 +320,16 @@ static void server_keep(tqd_server *server, const char *text, size_t size)
     server->tail[server->tail_size] = 0;
 }
 
+/* Whether the end of the output says that it serves. */
+static void server_look(tqd_server *server)
+{
+    const char *line = server->options.ready_line;
+
+    if (!server->serves && line && memmem(server->tail, server->tail_size, line, strlen(line))) {
+        server_serves(server);
+    }
+}
+
 static void server_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
 {
     tqd_server *server = stream->data;
@@ -328,11 +338,11 @@ static void server_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *bu
         server_end(server);
         return;
     }
-    server_keep(server, buf->base, (size_t)size);
-    if (!server->serves && server->options.ready_line &&
-        memmem(server->tail, server->tail_size, server->options.ready_line,
-               strlen(server->options.ready_line))) {
-        server_serves(server);
+    /* In steps, so that every line is whole in the tail at one of them, however much comes at once. */
+    for (size_t at = 0; at < (size_t)size; at += SERVER_TAIL / 2) {
+        size_t left = (size_t)size - at;
+        server_keep(server, buf->base + at, left < SERVER_TAIL / 2 ? left : SERVER_TAIL / 2);
+        server_look(server);
     }
 }
 
