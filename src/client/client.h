@@ -151,6 +151,8 @@ void tqi_collector_stop(tqi_runtime *rt);
 /* fork.c */
 int tqi_fork_register(tq_client *client, tq_error *err);
 void tqi_fork_unregister(tq_client *client);
+/* Before libuv's pool of threads is used: a child that ends must not wait for threads that it does not have. */
+void tqi_fork_uses_threads(void);
 /* pool.c: taken around a fork. */
 void tqi_pool_lock(void);
 void tqi_pool_unlock(void);

@@ -17,11 +17,13 @@
 #include "client/client.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/log.h"
 
 #define FORK_WAIT_NS 500000000L
 
@@ -116,6 +118,47 @@ static void fork_child(void)
     }
     pthread_mutex_init(&fork_lock, NULL);
 }
+
+/* ---------------------------------------------------------------------------------------- libuv's pool of threads */
+
+static pthread_once_t fork_threads_once = PTHREAD_ONCE_INIT;
+static pid_t fork_threads_pid;
+
+static void fork_no_work(uv_work_t *work)
+{
+    (void)work;
+}
+
+/* libuv's destructor joins the threads of its pool.  In a child they do not exist, and joining them ends in a crash; the next
+ * work after a fork starts new ones, so a child that exits does some: none. */
+static void fork_at_exit(void)
+{
+    uv_loop_t loop;
+    uv_work_t work;
+
+    if (getpid() == fork_threads_pid || uv_loop_init(&loop) != 0) {
+        return;
+    }
+    if (uv_queue_work(&loop, &work, fork_no_work, NULL) == 0) {
+        uv_run(&loop, UV_RUN_DEFAULT);
+    }
+    uv_loop_close(&loop);
+}
+
+static void fork_threads_install(void)
+{
+    fork_threads_pid = getpid();
+    if (atexit(fork_at_exit) != 0) {
+        tqi_log(TQI_WARN, "client", "no memory to prepare for the exit of forked children");
+    }
+}
+
+void tqi_fork_uses_threads(void)
+{
+    pthread_once(&fork_threads_once, fork_threads_install);
+}
+
+/* ---------------------------------------------------------------------------------------- clients */
 
 static void fork_install(void)
 {

@@ -241,6 +241,7 @@ static int host_work(tq_manager_host *host, void (*work)(void *arg), void (*done
     if (!job) {
         return TQ_ENOMEM;
     }
+    tqi_fork_uses_threads();
     job->rt = host_runtime(host);
     job->run = work;
     job->done = done;

@@ -95,7 +95,7 @@ static int place_try_port(struct sockaddr_storage *at, int port)
 static int place_port(tqd_place *place, const char *host, int *out, tq_error *err)
 {
     const char *dash = strchr(place->net->range, '-'); /* it was checked when it was read */
-    struct sockaddr_storage at;
+    struct sockaddr_storage at = {0};
     int rc = place_resolve(host, 0, &at, err);
 
     *out = 0;
@@ -289,7 +289,7 @@ static int mooncake_master_at(tqd_place *place, char *host, size_t size, tq_erro
 {
     const char *given = mooncake_string(place, "backend.MooncakeStore.master_server_address", NULL);
     const char *colon = given ? strrchr(given, ':') : NULL;
-    struct sockaddr_storage at;
+    struct sockaddr_storage at = {0};
     char *end = NULL;
     int rc;
 
@@ -352,7 +352,7 @@ static int mooncake_plan_holder(tqd_place *place, tqd_plan *plan, tq_error *err)
 {
     uint64_t size = tqd_config_bytes(place->config, "backend.MooncakeStore.global_segment_size");
     const char *host = mooncake_string(place, "backend.MooncakeStore.local_hostname", NULL);
-    char reached[TQI_HOST_MAX + 16];
+    char reached[TQI_HOST_MAX + 16] = "";
     int port, rc = TQ_OK;
 
     if (!host) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -81,6 +82,21 @@ def wait_empty(path: Path) -> None:
         ctq.kv_put("k", "wake", {"x": np.zeros(1)})
         ctq.kv_clear(["k"], "wake")
     raise AssertionError(list(path.iterdir()))
+
+
+@pytest.mark.usefixtures("example")
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_forked_child_exits(tmp_path: Path, closes: bool) -> None:
+    """A child has no threads of its parent's; it exits by itself all the same, whether it uses the queue or not."""
+    started("PyFileStore", module="file_store", path=str(tmp_path))
+    ctq.kv_put("k", "p", {"x": np.arange(3)})
+    child = os.fork()
+    if child == 0:
+        if closes:
+            ctq.close()
+        ctypes.CDLL(None).exit(7)  # with what libraries do at the end; nothing of the test's
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert ctq.kv_batch_get("k", "p")["x"][0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("example")
