@@ -477,7 +477,7 @@ def compat(runner: Runner) -> Outcome:
 
 # Two lanes for two cores, of about the same length.
 LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
-    {"lint": lint, "asan": asan, "compat": compat},
+    {"lint": lint, "asan": asan, "compat": compat, "nosimple": nosimple, "fuzz": fuzz},
     {
         "unit": unit,
         "python": pytest_folder("tests/python"),
@@ -486,8 +486,6 @@ LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
         "faults": pytest_folder("tests/faults"),
         "valgrind": valgrind,
         "tsan": tsan,
-        "nosimple": nosimple,
-        "fuzz": fuzz,
     },
 ]
 
