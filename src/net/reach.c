@@ -75,7 +75,7 @@ bool tqi_host_is_loopback(const char *host)
 /* The address that packets to there would be sent from. */
 static int reach_source(const struct sockaddr *to, socklen_t size, char *out)
 {
-    struct sockaddr_storage from;
+    struct sockaddr_storage from = {0};
     socklen_t from_size = sizeof from;
     int fd = socket(to->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     int errnum = 0;
