@@ -105,7 +105,11 @@ class MooncakeClient(StorageKVClient):
         """Get values."""
         with self._registered(zip(pointers, sizes, strict=True)):
             codes = self._store.batch_get_into(keys, pointers, sizes)
-        return self._found("get", keys, codes)
+        found = self._found("get", keys, codes)
+        # What is removed while it is read may have become another value's memory: only what is there still was read.
+        there = self._store.batch_is_exist(keys)
+        self._check("look for", keys, there)
+        return [one and bool(still) for one, still in zip(found, there, strict=True)]
 
     def remove(self, keys: list[str]) -> Sequence[bool]:
         """Remove values, also those that are being read."""
