@@ -17,17 +17,20 @@ suite may do to it:
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import json
 import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import ctq
+from ctq.storage import ray_holder, ray_store
 from support.addresses import free_ports
 from support.daemons import Daemon, System
 from support.mooncake_servers import MooncakeMaster
@@ -171,7 +174,8 @@ class Backend:
 
     def wait_empty(self, client: ctq.TransferQueueClient) -> None:
         """Wait until nothing is in the store; each put makes the collector look again."""
-        for _ in range(2000):
+        deadline = time.monotonic() + 90  # a dead writer's are removed again after its deadline
+        while time.monotonic() < deadline:
             if self.stored() == 0:
                 return
             client.clear_samples(client.put({"x": row(0, 1)[None]}, partition_id="wake"))
@@ -517,6 +521,60 @@ class Mooncake(Backend):
         return [one.pid for one in running if one.poll() is None]
 
 
+# --- Ray --------------------------------------------------------------------------------------------
+
+
+class RayObjects(Backend):
+    """Ray's object store. All systems of the suite use one cluster, in which each has a holder of its own."""
+
+    title = "RayStore"
+    type = "RayStore"
+    can = frozenset({"share", "collect", "atomic", "kv", "by pointer"})
+    HOLDER = "conformance"
+    actor: Any = None
+
+    @staticmethod
+    def ray() -> Any:
+        """Ray, connected to the cluster of this process, which is started when there is none."""
+        import ray
+
+        if not ray.is_initialized():
+            ray.init(
+                address="local",
+                num_cpus=2,
+                object_store_memory=3 << 30,
+                include_dashboard=False,
+                log_to_driver=False,
+            )
+            atexit.register(ray.shutdown)
+        return ray
+
+    def open_store(self) -> None:
+        ray = self.ray()
+        self.address = str(ray.get_runtime_context().gcs_address)
+        self.holder = f"{self.HOLDER}-{self.folder.name}"
+        self.actor = ray_holder.start(None, name=self.holder, namespace=ray_store.NAMESPACE)
+        ray.get(self.actor.node.remote())
+
+    def close_store(self) -> None:
+        if self.actor is not None:
+            self.ray().kill(self.actor)
+
+    def section(self) -> dict[str, Any]:
+        return {"address": self.address, "holder": self.holder}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The secret of the cluster is in Ray's environment, which workers do not have by themselves."""
+        return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
+
+    def register(self) -> None:
+        importlib.import_module("ctq.storage.ray_store")
+
+    def stored(self) -> int:
+        return int(self.ray().get(self.actor.count.remote()))
+
+
 BACKENDS: dict[str, Callable[..., Backend]] = {
     "simple-shm": SharedMemory,
     "simple-unix": UnixStream,
@@ -526,6 +584,7 @@ BACKENDS: dict[str, Callable[..., Backend]] = {
     "redis-tcp": RedisTcp,
     "redis-cluster": RedisNodes,
     "mooncake": Mooncake,
+    "ray": RayObjects,
     "files-c": FilesInC,
     "files-python": FilesInPython,
     "dirstore": DirStore,

@@ -24,7 +24,7 @@ def arrays(column: Any) -> list[np.ndarray]:
 def test_rows(backend: Backend, pid: str, count: int) -> None:
     """Dense, ragged, scalar and other columns of so many rows; some of them in another order, some twice."""
     if not backend.encodes:
-        count = min(count, 500 if count < 10_000 else 10_000)  # a file per cell
+        count = min(count, 500 if count < 10_000 else 2000)  # a file per cell
     client = ctq.get_client()
     ragged = [row(i, 1 + i % 7) for i in range(count)]
     meta = client.put(
