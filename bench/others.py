@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from bench.workloads import Columns
-from tests.support.redis_servers import RedisServer, free_ports
+from tests.support.addresses import free_ports
+from tests.support.redis_servers import RedisServer
 
 WINDOW = 16
 VALUE = 256 << 10

@@ -111,9 +111,12 @@ def _find_or_start(
     """Where the system is, what was started of it, and the job of Ray whose it is."""
     attach, configured = asked
     info = system.from_environment(given)
-    if info is not None:
-        return info, None, None
     ray = system.ray_in_use()
+    if info is not None:
+        # The secret of a system in a Ray cluster lies in no file: what init() returned there names its address only.
+        found = _in_ray(ray) if ray is not None and info.token_file is None else None
+        same = found is not None and not _ends(found).isdisjoint(_ends(info))
+        return (found if found is not None and same else info), None, None
     if ray is not None or given.get("ray"):
         from . import ray_cluster
 
@@ -132,6 +135,17 @@ def _find_or_start(
     if attach:
         raise system.not_running(system.system_name())
     return *ray_cluster.start(ray, given), ray_cluster.job()
+
+
+def _in_ray(ray: Any) -> system.ControllerInfo | None:
+    """The system of the Ray cluster that this process is in."""
+    from . import ray_cluster
+
+    return ray_cluster.attach(ray)
+
+
+def _ends(info: system.ControllerInfo) -> set[str]:
+    return set(info.address.split(","))
 
 
 def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:

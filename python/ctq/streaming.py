@@ -247,8 +247,10 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
 
     def _where(self, given: Config) -> ControllerInfo:
         """The system: by the configuration, the environment, or as this dataset's maker had it."""
-        known = from_environment(given) or self._reach
-        return known if known is not None else attach_or_start(given, start=False)[0].info
+        named, reach = from_environment(given), self._reach
+        if reach is not None and (named is None or named.address == reach.address):
+            return reach  # which also knows a secret that lies in no file, as in a Ray cluster
+        return named if named is not None else attach_or_start(given, start=False)[0].info
 
     # --- claiming ---------------------------------------------------------------------------------
 

@@ -123,9 +123,15 @@ def test_a_server_that_is_no_cluster(system: System, server: RedisServer) -> Non
 
 
 def test_a_missing_url_shows_what_it_looks_like(system: System) -> None:
+    start(system, "timeout: 5")
+    with pytest.raises(ConfigError, match=r"Redis\.url: .* redis://HOST:PORT or unix:///PATH"):
+        system.client()
+
+
+def test_an_unknown_key_is_named(system: System) -> None:
     """`Redis: {host: ...}` is what one tries first."""
     start(system, "host: 127.0.0.1")
-    with pytest.raises(ConfigError, match=r"Redis\.url: .* redis://HOST:PORT or unix:///PATH"):
+    with pytest.raises(ConfigError, match=r"Redis\.host: unknown key; known are url, "):
         system.client()
 
 
