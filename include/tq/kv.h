@@ -81,7 +81,8 @@ typedef struct tq_kv_client {
      * this and `list`, values that a system left behind are removed by a later one.  May be NULL. */
     int (*lease)(void *state, const char *key, double seconds, uint64_t deadline_ns, tq_error *err);
     /** Calls `each` for the keys that begin with a prefix, until it returns false: in any order, some perhaps twice; those
-     * that come or go meanwhile may be missed.  `each` may call other functions of the client.  May be NULL. */
+     * that come or go meanwhile may be missed.  `each` may call other functions of the client.  Where finding the next
+     * key may take long, `each` is called with NULL in between, several times a second.  May be NULL. */
     int (*list)(void *state, const char *prefix, bool (*each)(const char *key, void *arg),
                 void *arg, uint64_t deadline_ns, tq_error *err);
 } tq_kv_client;

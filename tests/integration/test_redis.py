@@ -255,14 +255,14 @@ def test_values_of_dead_systems_are_removed(
 def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServer) -> None:
     """Removing what dead systems have left may take longer than a lease, which is renewed meanwhile."""
     fill = "for i = 1, ARGV[1] do redis.call('SET', ARGV[2] .. string.format('%016x', i) .. ARGV[3], '1') end"
-    server.ask("EVAL", fill, "0", "400000", "others/", "")
-    server.ask("EVAL", fill, "0", "60", "tq/", "/kept")
-    start(system, f'url: "{server.url}", sweep_after: 1')
+    server.ask("EVAL", fill, "0", "300000", "others/", "")
+    server.ask("EVAL", fill, "0", "24", "tq/", "/kept")
+    start(system, f'url: "{server.url}", sweep_after: 4')
     client = system.client()
     client.put(numbers(8, 300, 3), partition_id="p")
     own = f"tq/{client._core.epoch:016x}"
     missed = 0
-    while server.ask("EXISTS", f"tq/{60:016x}/kept") == "1":
+    while server.ask("EXISTS", f"tq/{24:016x}/kept") == "1":
         missed += server.ask("EXISTS", f"{own}/lease") == "0"
         server.ask("BLPOP", "tq-never", "0.02")
     assert missed == 0

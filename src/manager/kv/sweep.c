@@ -141,7 +141,7 @@ static bool sweep_note(const char *key, void *arg)
     size_t i = 0;
 
     sweep_keep(kv);
-    if (sweep_epoch_of(key, &epoch) && epoch != sweep->leased) {
+    if (key != NULL && sweep_epoch_of(key, &epoch) && epoch != sweep->leased) {
         while (i < sweep->n_suspects && sweep->suspects[i] != epoch) {
             i++;
         }
@@ -214,7 +214,7 @@ static bool sweep_take(const char *key, void *arg)
     uint64_t marked;
 
     sweep_keep(batch->kv);
-    if (strlen(key) <= TQ_KV_KEY_MAX && !sweep_epoch_of(key, &marked)) {
+    if (key != NULL && strlen(key) <= TQ_KV_KEY_MAX && !sweep_epoch_of(key, &marked)) {
         snprintf(batch->keys[batch->n].text, sizeof(batch->keys[0].text), "%s", key);
         batch->n++;
     }

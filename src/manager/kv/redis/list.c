@@ -30,6 +30,8 @@ static int list_step(tqi_redis *redis, tqi_redis_link *link, const char *pattern
     } else {
         const redisReply *keys = reply->element[1];
         snprintf(cursor, 32, "%s", reply->element[0]->str);
+        /* Most steps find none of the keys that are asked for. */
+        *goes_on = each(NULL, arg);
         for (size_t i = 0; *goes_on && i < keys->elements; i++) {
             *goes_on =
                 keys->element[i]->type != REDIS_REPLY_STRING || each(keys->element[i]->str, arg);
