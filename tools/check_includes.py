@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "manager/simple": {"manager", "store"},
     "manager/kv": {"manager"},
     "client": {"manager", "net"},
-    "daemon": {"controller", "unit"},
+    "daemon": {"controller", "unit", "manager"},
     "cli": {"include"},
     "python/ctq/_core": {"include"},
     "python/ctq/_host": {"include"},

@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import runtime_dir
 from .config import settings
-from .errors import ConfigError, InternalError, NameLengthError, UnreachableError
+from .errors import (
+    AuthenticationError,
+    ConfigError,
+    InternalError,
+    NameLengthError,
+    TimedOutError,
+    UnreachableError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     import subprocess
@@ -31,6 +39,12 @@ logger = logging.getLogger("ctq")
 
 STOP_SECONDS = 10.0
 """How long a daemon may take to end before it is killed."""
+
+OTHER_CAUSES = {
+    str(kind.code): kind
+    for kind in (AuthenticationError, TimedOutError, UnreachableError, UnsupportedError)
+}
+"""What keeps a daemon from starting and is no mistake in its configuration, by the code that it tells."""
 
 
 class ControllerInfo(NamedTuple):
@@ -328,15 +342,15 @@ def environment(program: list[str]) -> dict[str, str]:
 
 def fail_to_start(answer: str, status: int | None = None) -> None:
     """Raise what a daemon that does not serve has answered."""
-    reason = answer.removeprefix("error:").strip()
+    said, _, code = answer.partition("\ncode: ")
+    reason = said.removeprefix("error:").strip()
     if not reason or reason == "ready":
         ended = "it ended" if status is None else f"exit status {status}"
         raise InternalError(f"the daemon tqd did not start: {ended}, see its messages above")
     # What it says first is usually about the configuration that it was given, perhaps after the option that it came by.
     about = reason.split(":")[0 if not reason.startswith("--set:") else 2].strip()
-    raise (ConfigError if "." in about else InternalError)(
-        f"the daemon tqd did not start: {reason}"
-    )
+    kind = OTHER_CAUSES.get(code) or (ConfigError if "." in about else InternalError)
+    raise kind(f"the daemon tqd did not start: {reason}")
 
 
 def _program(given: Mapping[str, Any]) -> tuple[list[str], bytes | None]:

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/stdio.h"
 #include "controller/controller.h"
+#include "daemon/backend.h"
 #include "daemon/endpoints.h"
 #include "daemon/exporter.h"
 #include "daemon/guard.h"
@@ -73,9 +74,9 @@ static void daemon_tell(daemon_state *daemon, const char *text)
 /* Says why it does not start, to whoever started it and on standard error. */
 static void daemon_say(daemon_state *daemon, const tq_error *err)
 {
-    char text[TQ_ERROR_MESSAGE_MAX + 16];
+    char text[TQ_ERROR_MESSAGE_MAX + 32];
 
-    snprintf(text, sizeof(text), "error: %s", err->message);
+    snprintf(text, sizeof(text), "error: %s\ncode: %d", err->message, err->code);
     fprintf(stderr, "tqd: %s\n", err->message);
     daemon_tell(daemon, text);
 }
@@ -337,10 +338,16 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
         (rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err))) {
         return rc;
     }
-    if ((daemon->options.role & TQD_CONTROLLER) && (rc = daemon_start_servers(daemon, err))) {
-        return rc;
+    bool waits = false;
+    if (daemon->options.role & TQD_CONTROLLER) {
+        rc = daemon_start_servers(daemon, err);
+        waits = daemon->servers != NULL;
+        /* What is not ours to start is looked for. */
+        rc = rc || waits ? rc
+                         : tqd_backend_check(&daemon->loop, daemon->options.config,
+                                             daemon_on_servers, daemon, &waits, err);
     }
-    return daemon->servers ? TQ_OK : daemon_start_parts(daemon, err);
+    return rc || waits ? rc : daemon_start_parts(daemon, err);
 }
 
 /* A connection and a pidfd per client: as many descriptors as the system lets us have. */

@@ -1,9 +1,10 @@
 /*
- * factory.c - the storage manager of a type, from a plug-in library when its config names one.
+ * factory.c - the storage manager of a type, from a plug-in library when its config names one; and whether its store is there.
  */
 #include <jansson.h>
 
 #include "base/error.h"
+#include "manager/kv/kv.h"
 #include "manager/manager.h"
 
 int tqi_manager_make(const char *type, const char *config, const tq_storage_manager **out,
@@ -24,4 +25,11 @@ int tqi_manager_make(const char *type, const char *config, const tq_storage_mana
     }
     json_decref(root);
     return code != TQ_OK ? code : tq_manager_find(type, out, err);
+}
+
+int tqi_manager_try(const char *type, const char *config, tq_error *err)
+{
+    const tq_storage_manager *found;
+
+    return tq_manager_find(type, &found, NULL) == TQ_OK ? tqi_kv_try(found, config, err) : TQ_OK;
 }

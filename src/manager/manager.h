@@ -22,6 +22,10 @@ typedef struct tqi_manager_internal {
 int tqi_manager_make(const char *type, const char *config, const tq_storage_manager **out,
                      tq_error *err);
 
+/* Whether the store that the config names can be used from here, where that is known without a client: a key-value store
+ * that comes with the library is opened and closed.  TQ_OK for all others.  May block for as long as opening may. */
+int tqi_manager_try(const char *type, const char *config, tq_error *err);
+
 #ifdef TQI_WITH_SIMPLE
 extern const tq_storage_manager tqi_simple_manager; /* "SimpleStorage" */
 #endif

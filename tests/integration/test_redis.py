@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,10 +17,11 @@ import numpy as np
 import pytest
 
 import ctq
-from ctq.errors import AuthenticationError, ConfigError
+from ctq.errors import AuthenticationError, UnreachableError
 from support.addresses import free_ports
-from support.daemons import System
+from support.daemons import Daemon, System
 from support.redis_servers import RedisCluster, RedisServer
+from support.runtime import own_runtime
 
 
 @pytest.fixture
@@ -115,24 +118,61 @@ def test_slots_move_under_traffic(system: System, cluster: RedisCluster) -> None
         check(client, meta, 4, base)
 
 
-def test_a_server_that_is_no_cluster(system: System, server: RedisServer) -> None:
-    """`cluster: true` on a single server is refused at init, with the reason."""
-    start(system, f'url: "{server.url}", cluster: true')
-    with pytest.raises(ConfigError, match=r"Redis\.cluster"):
-        system.client()
+def refused(folder: Path, section: str) -> str:
+    """What a daemon says that does not start on a Redis backend."""
+    daemon = Daemon(
+        "all-in-one",
+        *("--runtime-dir", str(folder / "run"), "--set", "backend.storage_backend=Redis"),
+        *("--set", f"backend.Redis={{{section}}}"),
+        log=folder / "tqd.log",
+    )
+    assert daemon.process.wait(60) == 1
+    assert not (folder / "run").exists()
+    return daemon.answer
 
 
-def test_a_missing_url_shows_what_it_looks_like(system: System) -> None:
-    start(system, "timeout: 5")
-    with pytest.raises(ConfigError, match=r"Redis\.url: .* redis://HOST:PORT or unix:///PATH"):
-        system.client()
+def test_a_server_that_is_no_cluster(tmp_path: Path, server: RedisServer) -> None:
+    """`cluster: true` on a single server is refused at once, with the reason."""
+    answer = refused(tmp_path, f'url: "{server.url}", cluster: true')
+    assert "error: backend.Redis.cluster: the server is no cluster" in answer
 
 
-def test_an_unknown_key_is_named(system: System) -> None:
+def test_nobody_answers(tmp_path: Path) -> None:
+    """A system on a store that is not there does not start, and names backend and address."""
+    port = free_ports(1)[0]
+    answer = refused(tmp_path, f'url: "redis://127.0.0.1:{port}"')
+    expected = f"backend.Redis: Redis at 127.0.0.1:{port} cannot be reached: Connection refused"
+    assert answer == f"error: {expected}"
+    answer = refused(tmp_path, f'url: "unix://{tmp_path}/none"')
+    assert f"backend.Redis: Redis at {tmp_path}/none cannot be reached" in answer
+    with own_runtime(), pytest.raises(UnreachableError, match=re.escape(expected)):
+        ctq.init(
+            {
+                "backend": {
+                    "storage_backend": "Redis",
+                    "Redis": {"url": f"redis://127.0.0.1:{port}"},
+                }
+            }
+        )
+
+
+def test_a_server_that_says_nothing(tmp_path: Path) -> None:
+    """It is waited for as long as the configuration says."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"127.0.0.1:{silent.getsockname()[1]}"
+        answer = refused(tmp_path, f'url: "redis://{place}", timeout: 0.5')
+    assert f"backend.Redis: Redis at {place}: Redis did not answer in time" in answer
+
+
+def test_a_missing_url_shows_what_it_looks_like(tmp_path: Path) -> None:
+    answer = refused(tmp_path, "timeout: 5")
+    assert re.search(r"backend\.Redis\.url: .* redis://HOST:PORT or unix:///PATH", answer)
+
+
+def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     """`Redis: {host: ...}` is what one tries first."""
-    start(system, "host: 127.0.0.1")
-    with pytest.raises(ConfigError, match=r"Redis\.host: unknown key; known are url, "):
-        system.client()
+    answer = refused(tmp_path, "host: 127.0.0.1")
+    assert "backend.Redis.host: unknown key; known are url, " in answer
 
 
 def test_status_claims_nothing_about_the_server(system: System, server: RedisServer) -> None:
@@ -143,13 +183,17 @@ def test_status_claims_nothing_about_the_server(system: System, server: RedisSer
     assert line.split()[1:] == ["Redis", "up", "1", "-", "-"]
 
 
-def test_a_password_is_never_shown(system: System, server: RedisServer) -> None:
+def test_a_password_is_never_shown(system: System, server: RedisServer, tmp_path: Path) -> None:
     """A wrong password is an authentication error that does not repeat it."""
+    wrong = f"redis://:wr0ng@127.0.0.1:{server.port}"
+    start(system, f'url: "redis://127.0.0.1:{server.port}"')
     server.ask("CONFIG", "SET", "requirepass", "right")
-    start(system, f'url: "redis://:wr0ng@127.0.0.1:{server.port}"')
-    with pytest.raises(AuthenticationError) as failed:
+    with pytest.raises(AuthenticationError, match=f"Redis at 127.0.0.1:{server.port}: it refused"):
         system.client()
+    with own_runtime(), pytest.raises(AuthenticationError, match="user and password") as failed:
+        ctq.init({"backend": {"storage_backend": "Redis", "Redis": {"url": wrong}}})
     assert "wr0ng" not in str(failed.value)
+    assert "wr0ng" not in (tmp_path / "tqd.log").read_text()
 
 
 def test_init_by_config(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,8 +313,7 @@ def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServe
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.001", "1e300", ".nan"])
-def test_when_to_sweep_is_checked(system: System, server: RedisServer, seconds: str) -> None:
-    """A time that is none, and one that no lease can last, is refused at init."""
-    start(system, f'url: "{server.url}", sweep_after: {seconds}')
-    with pytest.raises(ConfigError, match=r"Redis\.sweep_after"):
-        system.client()
+def test_when_to_sweep_is_checked(tmp_path: Path, server: RedisServer, seconds: str) -> None:
+    """A time that is none, and one that no lease can last, is refused at once."""
+    answer = refused(tmp_path, f'url: "{server.url}", sweep_after: {seconds}')
+    assert "error: backend.Redis.sweep_after" in answer

@@ -124,6 +124,30 @@ void tqi_kv_open(void *state, tq_manager_host *host, const char *config,
     opened(&err, arg);
 }
 
+int tqi_kv_try(const tq_storage_manager *manager, const char *config, tq_error *err)
+{
+    if (manager->open != tqi_kv_open) {
+        return TQ_OK;
+    }
+    const tq_kv_client *client = kv_type_of(manager)->client;
+    void *store = calloc(1, client->state_size + 1);
+    tq_error failed = {0};
+    if (store == NULL) {
+        return tqi_error_nomem(err, "opening a store");
+    }
+    int code = client->open(store, client, config, &failed);
+    if (code == TQ_OK) {
+        client->close(store);
+        failed = (tq_error){0}; /* a client may have noted what it has got over */
+        code = tqi_kv_sweep_check(client, config, &failed);
+    }
+    free(store);
+    return code == TQ_OK
+               ? TQ_OK
+               : tqi_error_set(err, code, "%s",
+                               failed.message[0] ? failed.message : "opening the store failed");
+}
+
 static void kv_close_work(void *arg)
 {
     tqi_kv *kv = arg;

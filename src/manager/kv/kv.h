@@ -88,6 +88,8 @@ void tqi_kv_open(void *state, tq_manager_host *host, const char *config,
 void tqi_kv_close(void *state, void (*closed)(void *arg), void *arg);
 const char *tqi_kv_owner(void *state, uint64_t *incarnation);
 void tqi_kv_forked(void *state);
+/* Opens the store of a KV manager, without a system, and closes it; TQ_OK for other managers. */
+int tqi_kv_try(const tq_storage_manager *manager, const char *config, tq_error *err);
 
 /* Initialises a tqi_kv_type. */
 #define TQI_KV_TYPE(client_, type_, state_size_)                   \
@@ -163,6 +165,8 @@ void tqi_kv_put_cancel(void *state, tq_put_job *job);
 /* There may be room now: tries the puts that wait. */
 void tqi_kv_put_retry(tqi_kv *kv);
 void tqi_kv_get_start(void *state, tq_get_job *job);
+/* Whether what the config says of it can be. */
+int tqi_kv_sweep_check(const tq_kv_client *client, const char *config, tq_error *err);
 /* On the thread that opens: the epoch has a lease when it returns. */
 int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err);
 /* The controller's epoch is another one. */

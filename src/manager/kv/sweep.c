@@ -403,6 +403,15 @@ static void sweep_first(tqi_kv *kv)
     }
 }
 
+int tqi_kv_sweep_check(const tq_kv_client *client, const char *config, tq_error *err)
+{
+    tqi_kv_sweep sweep;
+
+    return client->lease == NULL || client->list == NULL
+               ? TQ_OK
+               : sweep_config(&sweep, config, client->type, err);
+}
+
 int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;

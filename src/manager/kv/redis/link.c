@@ -332,20 +332,28 @@ int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisRep
     return TQ_OK;
 }
 
+/* "HOST:PORT", or the path of a socket: what messages call a server. */
+static const char *link_place(const tqi_redis_config *config, const char *host, int port, char *out,
+                              size_t size)
+{
+    if (host[0] == 0) {
+        return config->path;
+    }
+    snprintf(out, size, "%s:%d", host, port);
+    return out;
+}
+
 /* A command of plain words whose reply is OK. */
 static int link_say(tqi_redis_link *link, int n, const char **words, const char *what,
                     int otherwise, tq_error *err)
 {
-    tq_error inner = {0};
+    int code = tqi_redis_link_words(link, n, words, err);
 
-    if (tqi_redis_link_words(link, n, words, &inner) != TQ_OK ||
-        tqi_redis_link_receive(link, NULL, &inner) != TQ_OK) {
-        return tqi_error_set(err, inner.code, "%s: %.400s", what, inner.message);
+    code = code == TQ_OK ? tqi_redis_link_receive(link, NULL, err) : code;
+    if (code == TQ_OK && link->reply.type == REDIS_REPLY_ERROR) {
+        code = tqi_error_set(err, otherwise, "it refused %s: %s", what, link->reply.text);
     }
-    if (link->reply.type == REDIS_REPLY_ERROR) {
-        return tqi_error_set(err, otherwise, "%s: %s", what, link->reply.text);
-    }
-    return TQ_OK;
+    return code;
 }
 
 static int link_greet(tqi_redis_link *link, const tqi_redis_config *config, tq_error *err)
@@ -358,17 +366,17 @@ static int link_greet(tqi_redis_link *link, const tqi_redis_config *config, tq_e
         if (config->user[0] == 0) {
             words[1] = config->password;
         }
-        code = link_say(link, config->user[0] == 0 ? 2 : 3, words,
-                        "Redis refused user and password", TQ_EAUTH, err);
+        code =
+            link_say(link, config->user[0] == 0 ? 2 : 3, words, "user and password", TQ_EAUTH, err);
     }
     if (code == TQ_OK && config->db != 0) {
         snprintf(db, sizeof(db), "%d", config->db);
         const char *words[] = {"SELECT", db};
-        code = link_say(link, 2, words, "Redis refused the database", TQ_ECONFIG, err);
+        code = link_say(link, 2, words, "the database", TQ_ECONFIG, err);
     }
     if (code == TQ_OK) {
         const char *words[] = {"PING"};
-        code = link_say(link, 1, words, "Redis refused a PING", TQ_EAUTH, err);
+        code = link_say(link, 1, words, "a PING", TQ_EAUTH, err);
     }
     return code;
 }
@@ -378,6 +386,8 @@ int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int po
 {
     struct timeval limit = link_time(config, deadline);
     tqi_redis_link *link = calloc(1, sizeof(*link));
+    tq_error inner = {0};
+    char place[320];
     int code;
 
     if (link == NULL) {
@@ -388,15 +398,19 @@ int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int po
     if (link->context == NULL) {
         code = tqi_error_nomem(err, "a connection to Redis");
     } else if (link->context->err != 0) {
-        code = tqi_error_set(err, TQ_EUNREACHABLE, "Redis at %s%s%.0d cannot be reached: %s",
-                             host[0] != 0 ? host : config->path, host[0] != 0 ? ":" : "",
-                             host[0] != 0 ? port : 0, link->context->errstr);
+        code = tqi_error_set(err, TQ_EUNREACHABLE, "Redis at %s cannot be reached: %s",
+                             link_place(config, host, port, place, sizeof(place)),
+                             link->context->errstr);
     } else {
         fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
         link->context->reader->fn = &link_functions;
         link->context->reader->privdata = link;
-        code = tqi_redis_link_limit(link, config, deadline, err);
-        code = code == TQ_OK ? link_greet(link, config, err) : code;
+        code = tqi_redis_link_limit(link, config, deadline, &inner);
+        code = code == TQ_OK ? link_greet(link, config, &inner) : code;
+        if (code != TQ_OK) {
+            tqi_error_set(err, code, "Redis at %s: %s",
+                          link_place(config, host, port, place, sizeof(place)), inner.message);
+        }
     }
     if (code != TQ_OK) {
         tqi_redis_link_close(link);
