@@ -55,6 +55,14 @@ def _batches(workload: str, step: str, other: str = "peer") -> Callable[[Results
     return value
 
 
+def _hosts(step: str) -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        rounds = results["hosts"]["rounds"]
+        return ratio([each["raw"][step] for each in rounds], [each["ctq"][step] for each in rounds])
+
+    return value
+
+
 def _small(operation: str) -> Callable[[Results], float | None]:
     def value(results: Results) -> float | None:
         rounds = [each for each in results["small"].get(operation, []) if "peer" in each]
@@ -104,6 +112,8 @@ FIGURES = (
     Figure("simple: get against Redis", None, _batches("simple", "get", "Redis")),
     Figure("simple: put against one warm copy", 0.7, _batches("simple", "put", "warm copy")),
     Figure("simple: get against one warm copy", 0.7, _batches("simple", "get", "warm copy")),
+    Figure("simple, across hosts: put against a raw stream", 0.85, _hosts("put")),
+    Figure("simple, across hosts: get against a raw stream", 0.85, _hosts("get")),
     Figure("kv_put of one sample: p50 against the peer", 20, _small("kv_put")),
     Figure("put of a tag: p50 against the peer", 15, _small("tag_put")),
     Figure("claim of 64: p50 against the peer", 12, _small("claim")),

@@ -34,6 +34,10 @@ def show(figures: list[dict[str, Any]], results: dict[str, Any], console: Consol
     console.print(_figures(figures))
     console.print(_throughput(results))
     console.print(_latencies(results))
+    if results["hosts"]["rounds"]:
+        console.print(_hosts(results["hosts"]["rounds"]))
+    else:
+        console.print(f"across hosts: left out. {results['hosts']['skipped']}")
 
 
 def _figures(figures: list[dict[str, Any]]) -> Table:
@@ -101,6 +105,18 @@ def _latencies(results: dict[str, Any]) -> Table:
         for side in rounds[0]:
             rate = median(found[side] for found in rounds)
             table.add_row(f"kv_put, {callers} callers", side, f"{rate:.0f}/s", "")
+    return table
+
+
+def _hosts(rounds: list[dict[str, Any]]) -> Table:
+    table = Table(title="across hosts, simple (GB/s, medians)", title_justify="left")
+    table.add_column("side")
+    for name in ("put", "get"):
+        table.add_column(name, justify="right")
+    size = rounds[0]["ctq"]["bytes"]
+    for side, title in (("ctq", "ctq"), ("raw", "raw stream")):
+        seconds = [median(each[side][step] for each in rounds) for step in ("put", "get")]
+        table.add_row(title, *(f"{size / 1e9 / one:.2f}" for one in seconds))
     return table
 
 

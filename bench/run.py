@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench import limits
+from bench import hosts, limits
 from bench.others import RayObjects, Redis
 from bench.subjects import ROOT, Subject
 from bench.workloads import WORKLOADS, size
@@ -36,7 +36,7 @@ class Plan:
 
     def steps(self) -> int:
         """Number of ticks of a run."""
-        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 4
+        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 5
         return self.rounds * each
 
 
@@ -76,6 +76,7 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
         results["batches"] = {name: [] for name in plan.workloads}
         for name in plan.workloads:
             _batches(plan, name, subjects, results["batches"][name], tick)
+    results["hosts"] = hosts.measure(plan.rounds, plan.scale, tick)
     results["limits"] = []
     for _ in range(plan.rounds):
         results["limits"].append(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,12 +21,21 @@ class SubjectError(Exception):
 class Subject:
     """A worker process (worker.py) with a package imported."""
 
-    def __init__(self, name: str, environment: str, package: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        environment: str,
+        package: str,
+        before: Sequence[str] = (),
+        **variables: str,
+    ) -> None:
+        """`before`: a program that starts it; `variables` of its environment."""
         self.name = name
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the subject
         self._home = tempfile.TemporaryDirectory(prefix="tq-bench-")
         self._process = subprocess.Popen(
             [
+                *before,
                 str(ROOT / environment / "bin" / "python"),
                 str(ROOT / "bench" / "worker.py"),
                 package,
@@ -40,6 +50,7 @@ class Subject:
                 **{key: value for key, value in os.environ.items() if not key.startswith("TQ_")},
                 "XDG_RUNTIME_DIR": self._home.name,
                 "PATH": f"{ROOT / environment / 'bin'}:{os.environ['PATH']}",
+                **variables,
             },
         )
         self._answer()

@@ -55,6 +55,11 @@ class Worker:
         self.tq.init(conf)
         return {"seconds": time.perf_counter() - started}
 
+    def attach(self) -> dict[str, Any]:
+        """Attach to the system that the environment names."""
+        self.tq.init(attach=True)
+        return {}
+
     def close(self) -> dict[str, Any]:
         """Leave the system and end it."""
         started = time.perf_counter()

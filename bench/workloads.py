@@ -28,10 +28,13 @@ class Workload:
     about: str
     make: Callable[[int, torch.Generator], Columns]
 
+    def rows(self, scale: float = 1.0) -> int:
+        """`scale` of its samples, at least one group of 8 unless it has fewer."""
+        return max(min(8, self.samples), round(self.samples * scale) // 8 * 8)
+
     def columns(self, scale: float = 1.0, seed: int = 0) -> Columns:
-        """The columns of a batch; `scale` of its samples, at least one group of 8 unless it has fewer."""
-        samples = max(min(8, self.samples), round(self.samples * scale) // 8 * 8)
-        return self.make(samples, torch.Generator().manual_seed(seed))
+        """The columns of a batch of that scale."""
+        return self.make(self.rows(scale), torch.Generator().manual_seed(seed))
 
 
 def table(columns: Columns) -> TensorDict:

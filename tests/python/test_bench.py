@@ -39,7 +39,11 @@ def test_a_run_without_the_peer(tmp_path: Path) -> None:
     assert all(each["ctq"] > 0 for each in results["init"])
     figures = report.evaluate(results)
     known = {each["figure"] for each in figures if each["value"] is not None}
-    assert known == {"claim at 1,000,000 ready samples against 10,000"}
+    assert known == {
+        "claim at 1,000,000 ready samples against 10,000",
+        "simple, across hosts: put against a raw stream",
+        "simple, across hosts: get against a raw stream",
+    }, results["hosts"]
     written = report.save(results, figures, tmp_path)
     assert all(path.stat().st_size > 0 for path in written)
     assert json.loads(written[0].read_text())["about"]["cores"] > 0

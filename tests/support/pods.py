@@ -5,6 +5,8 @@ network and uts namespaces, an address on the bridge, a firewall that lets a ran
 read-only root and a folder of its own for temporary files, at the same path in all of them.  Programs in a pod run
 without capabilities, as a user without a passwd entry, and know no HOME.
 
+`Hosts` are two hosts with a link between them, and no more: for what needs another host, not a pod.
+
 All of it hangs on two or more processes that wait for the end of their standard input, so it also ends with the one who
 made it, however that ends.  It needs a kernel that lets this user make user namespaces, which root always may.
 """
@@ -94,6 +96,57 @@ class Cluster:
         for pod in self.pods:
             pod.close()
         self.held.close()
+
+
+class Host:
+    """One of two hosts: programs in it see its network and, at `folder`, files that the other does not see."""
+
+    def __init__(self, address: str, before: Sequence[str], folder: Path) -> None:
+        """Makes it, with the namespaces in which the command `before` starts a program around its own."""
+        self.address = address
+        self.held = _Held(
+            [
+                *before,
+                *("sh", "-c", f"mount -t tmpfs tmpfs '{folder}' && ip link set lo up && {_WAIT}"),
+            ],
+            "user and network namespaces",
+        )
+
+    def enter(self) -> list[str]:
+        """What to put before a command that shall run on it."""
+        return [
+            *("nsenter", "-t", str(self.held.pid), "--user", "--preserve-credentials"),
+            *("--net", "--mount"),
+        ]
+
+
+class Hosts:
+    """Two hosts, joined by a link (a veth) and by nothing else: `10.78.0.1` and `10.78.0.2`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Makes them; each has a folder of its own in the place of `folder`, which must exist."""
+        space = ("--net", "--mount")
+        self.first = Host("10.78.0.1", ["unshare", "--user", "--map-root-user", *space], folder)
+        try:
+            inside = ["nsenter", "-t", str(self.first.held.pid), "--user", "--preserve-credentials"]
+            self.second = Host("10.78.0.2", [*inside, "unshare", *space], folder)
+        except BaseException:
+            self.first.held.close()
+            raise
+        try:
+            link = ("ip", "link", "add", "tq0", "type", "veth", "peer", "tq0")
+            _run([*self.first.enter(), *link, "netns", str(self.second.held.pid)])
+            for host in (self.first, self.second):
+                _run([*host.enter(), "ip", "addr", "add", f"{host.address}/24", "dev", "tq0"])
+                _run([*host.enter(), "ip", "link", "set", "tq0", "up"])
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends both; what still runs on them goes on without a network that others see."""
+        self.second.held.close()
+        self.first.held.close()
 
 
 class Pod:
