@@ -5,6 +5,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 static json_t *status_fields(const tq_status_partition *partition)
 {
@@ -141,6 +142,14 @@ static void status_print_tasks(const tq_system_status *status)
     }
 }
 
+/* A store without a process of its own is known by its clients: without one nothing is known of it. */
+static const char *status_owner(const tq_status_owner *owner)
+{
+    bool has_process = owner->capacity_bytes > 0 || strcmp(owner->manager, "SimpleStorage") == 0;
+
+    return owner->present ? "up" : has_process ? "gone" : "no client";
+}
+
 static void status_print_owners(const tq_system_status *status)
 {
     static const char *const columns[] = {"STORAGE", "MANAGER", "STATE",
@@ -154,7 +163,7 @@ static void status_print_owners(const tq_system_status *status)
         cli_table_row(table);
         cli_table_cell(table, "%s", owner->name);
         cli_table_cell(table, "%s", owner->manager);
-        cli_table_cell(table, "%s", owner->present ? "up" : "gone");
+        cli_table_cell(table, "%s", status_owner(owner));
         cli_table_cell(table, "%" PRIu64, owner->blocks);
         /* A store without a process of its own tells neither. */
         bool told = owner->capacity_bytes > 0;

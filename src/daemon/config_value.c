@@ -160,6 +160,10 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
                                  "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'",
                                  key->path, text);
         }
+        if (strchr(text, '%') && strtod(text, NULL) > 100) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is more than the machine's memory",
+                                 key->path, text);
+        }
         rc = value_range(key, number, text, err);
         value = rc ? NULL : json_integer((json_int_t)number);
         break;

@@ -47,7 +47,8 @@ static int plan_end(tqd_plan *plan, tq_error *err)
     plan->argv[plan->n_args] = NULL;
     return plan->text_size < sizeof(plan->text)
                ? TQ_OK
-               : tqi_error_set(err, TQ_ECONFIG, "%s: its command line is too long", plan->what);
+               : tqi_error_set(err, TQ_ECONFIG,
+                               "%s: its command line or its configuration is too long", plan->what);
 }
 
 /* The first address of a host. */
@@ -172,20 +173,32 @@ static void redis_url_path(const char *path, char *out, size_t size)
     }
 }
 
-/* A word of its configuration file. */
+/* Adds to the input.  What does not fit makes the plan too long, which plan_end finds. */
+static void redis_add(tqd_plan *plan, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+static void redis_add(tqd_plan *plan, const char *format, ...)
+{
+    size_t used = strlen(plan->input), left = sizeof(plan->input) - used;
+    va_list args;
+
+    va_start(args, format);
+    int size = vsnprintf(plan->input + used, left, format, args);
+    va_end(args);
+    if (size < 0 || (size_t)size >= left) {
+        plan->text_size = sizeof(plan->text);
+    }
+}
+
+/* A line of its configuration file: a key and a value of any bytes. */
 static void redis_word(tqd_plan *plan, const char *key, const char *value)
 {
-    size_t used = strlen(plan->input);
-    char *at = plan->input + used, *end = plan->input + sizeof(plan->input) - 4;
-
-    at += snprintf(at, (size_t)(end - at), "%s \"", key);
-    for (; *value && at < end; value++) {
-        if (*value == '"' || *value == '\\') {
-            *at++ = '\\';
-        }
-        *at++ = *value;
+    redis_add(plan, "%s \"", key);
+    for (; *value; value++) {
+        bool plain = isprint((unsigned char)*value) && *value != '"' && *value != '\\';
+        redis_add(plan, plain ? "%c" : "\\x%02x", (unsigned char)*value);
     }
-    memcpy(at, "\"\n", 3);
+    redis_add(plan, "\"\n");
 }
 
 static int redis_at_socket(tqd_place *place, tqd_plan *plan)

@@ -28,7 +28,7 @@ typedef struct tqd_plan {
     const char *install; /* where it comes from, for a message */
     const char *argv[TQD_SERVER_ARGS];
     size_t n_args;
-    char input[2048]; /* "": none */
+    char input[8192]; /* "": none */
     const char *ready_line;
     struct sockaddr_storage ready_at; /* ss_family 0: by the line */
     char text[8192];                  /* of the arguments */

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,28 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
     )
     assert "the Redis server of backend.Redis.auto_init did not start (exit status 1)" in answer
     assert "Failed opening Unix socket" in answer
+
+
+def test_any_name_of_a_directory_is_only_a_name() -> None:
+    """What is in it does not become a part of the server's configuration."""
+    with tempfile.TemporaryDirectory(prefix="ctq-") as short:
+        folder = Path(short) / 'a "b\nport 6379\nunknown \\x'
+        folder.mkdir()
+        system = System(folder)
+        try:
+            system.start(settings=["backend.storage_backend=Redis", "backend.Redis.auto_init=true"])
+            client = system.client()
+            client.put({"x": np.arange(4)}, partition_id="p")
+            assert redis_cli("-s", str(system.runtime / "redis.sock"), "PING") == "PONG"
+        finally:
+            system.close()
+
+
+def test_more_memory_than_there_is(tmp_path: Path) -> None:
+    """A percentage is of the machine's memory."""
+    for key in ("Redis.memory", "SimpleStorage.total_storage_size"):
+        answer = refused(tmp_path, f"backend.{key}=999%")
+        assert f"backend.{key}: 999% is more than the machine's memory" in answer
 
 
 @pytest.mark.slow

@@ -175,12 +175,20 @@ def test_an_unknown_key_is_named(tmp_path: Path) -> None:
     assert "backend.Redis.host: unknown key; known are url, " in answer
 
 
-def test_status_claims_nothing_about_the_server(system: System, server: RedisServer) -> None:
-    """How full the server is is not known here, so it is not said to be empty."""
-    start(system, f'url: "{server.url}"')
-    system.client("writer").put(numbers(4, 8, 1), partition_id="p")
+def redis_line(system: System) -> list[str]:
+    """What `tq status` says of the store."""
     (line,) = [line for line in system.tq("status").splitlines() if line.startswith("Redis:")]
-    assert line.split()[1:] == ["Redis", "up", "1", "-", "-"]
+    return line.split()
+
+
+def test_status_claims_nothing_about_the_server(system: System, server: RedisServer) -> None:
+    """How full the server is is not known here, nor, without a client, whether it is there."""
+    start(system, f'url: "{server.url}"')
+    client = system.client("writer")
+    client.put(numbers(4, 8, 1), partition_id="p")
+    assert redis_line(system)[1:] == ["Redis", "up", "1", "-", "-"]
+    client.close()
+    assert redis_line(system)[1:] == ["Redis", "no", "client", "1", "-", "-"]
 
 
 def test_a_password_is_never_shown(system: System, server: RedisServer, tmp_path: Path) -> None:
