@@ -166,6 +166,20 @@ static void daemon_on_ready(void *arg)
     daemon_tell(daemon, "ready");
 }
 
+/* The storage units serve, or never will. */
+static void daemon_on_units(const tq_error *err, void *arg)
+{
+    daemon_state *daemon = arg;
+
+    if (!err) {
+        daemon_on_ready(daemon);
+    } else if (!daemon->stopping) {
+        daemon_say(daemon, err);
+        daemon->failed = 1;
+        daemon_stop(daemon);
+    }
+}
+
 static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
 {
     if (!daemon->options.owner_pid) {
@@ -277,7 +291,7 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
         .token = &daemon->token,
         .alone = daemon->controller == NULL,
     };
-    return tqd_units_start(&daemon->loop, &options, daemon_on_ready, daemon, &daemon->units, err);
+    return tqd_units_start(&daemon->loop, &options, daemon_on_units, daemon, &daemon->units, err);
 #else
     return tqi_error_set(err, TQ_EUNSUPPORTED,
                          "this tqd was built without storage units (-Dsimple=false): choose "

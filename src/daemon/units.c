@@ -2,7 +2,7 @@
  * units.c - see units.h.
  *
  * The starting thread and a unit's thread share only: the unit's options (read-only while it runs), `stop` (an async
- * handle of the unit's loop) and the counter of units that are ready.
+ * handle of the unit's loop) the counter of units that are ready, and, under a lock, why one was refused.
  */
 #include "daemon/units.h"
 
@@ -37,7 +37,10 @@ struct tqd_units {
     units_one *units;
     atomic_size_t n_ready;
     uv_async_t *ready_async; /* on the daemon's loop; freed by its own close callback */
-    void (*ready)(void *arg);
+    uv_mutex_t lock;
+    tq_error refused; /* under the lock: the first one's */
+    bool told;
+    void (*ready)(const tq_error *err, void *arg);
     void *ready_arg;
 };
 
@@ -73,10 +76,30 @@ static void units_on_unit_ready(void *arg)
     }
 }
 
+static void units_on_refused(const tq_error *err, void *arg)
+{
+    units_one *one = arg;
+    tqd_units *all = one->all;
+
+    uv_mutex_lock(&all->lock);
+    if (!all->refused.code) {
+        tqi_error_set(&all->refused, err->code, "storage unit %s: %s", one->name, err->message);
+    }
+    uv_mutex_unlock(&all->lock);
+    uv_async_send(all->ready_async);
+}
+
 static void units_on_all_ready(uv_async_t *async)
 {
     tqd_units *all = async->data;
-    all->ready(all->ready_arg);
+
+    uv_mutex_lock(&all->lock);
+    tq_error err = all->refused;
+    uv_mutex_unlock(&all->lock);
+    if (!all->told) {
+        all->told = true;
+        all->ready(err.code ? &err : NULL, all->ready_arg);
+    }
 }
 
 static void units_free_async(uv_handle_t *handle)
@@ -118,6 +141,7 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
         return rc;
     }
     tqi_unit_on_ready(one->unit, units_on_unit_ready, one);
+    tqi_unit_on_refused(one->unit, units_on_refused, one);
     uv_async_init(&one->loop, &one->stop, units_on_stop);
     one->stop.data = one;
     if (uv_thread_create(&one->thread, units_run, one)) {
@@ -130,8 +154,9 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
     return TQ_OK;
 }
 
-int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(void *arg),
-                    void *arg, tqd_units **out, tq_error *err)
+int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
+                    void (*ready)(const tq_error *err, void *arg), void *arg, tqd_units **out,
+                    tq_error *err)
 {
     size_t n =
         (size_t)tqd_config_int(options->config, "backend.SimpleStorage.num_data_storage_units");
@@ -141,8 +166,9 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*re
     int rc;
 
     if (!all || !(all->units = calloc(n, sizeof(*all->units))) ||
-        !(all->ready_async = calloc(1, sizeof(uv_async_t)))) {
+        !(all->ready_async = calloc(1, sizeof(uv_async_t))) || uv_mutex_init(&all->lock)) {
         free(all ? all->units : NULL);
+        free(all ? all->ready_async : NULL);
         free(all);
         return tqi_error_nomem(err, "storage units");
     }
@@ -199,6 +225,7 @@ void tqd_units_stop(tqd_units *all)
         }
     }
     uv_close((uv_handle_t *)all->ready_async, units_free_async);
+    uv_mutex_destroy(&all->lock);
     free(all->units);
     free(all);
 }

@@ -17,9 +17,11 @@ typedef struct tqd_units_options {
     bool alone; /* names must be unique across daemons: host and pid are part of them */
 } tqd_units_options;
 
-/* Starts all units.  `ready` is called once, on the given loop, when all of them serve. */
-int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(void *arg),
-                    void *arg, tqd_units **out, tq_error *err);
+/* Starts all units.  `ready` is called once, on the given loop: all of them serve (err is NULL), or the controller has
+ * refused one, and they are to be stopped. */
+int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
+                    void (*ready)(const tq_error *err, void *arg), void *arg, tqd_units **out,
+                    tq_error *err);
 /* Stops them, joins the threads and frees; returns when all is gone.  NULL is allowed. */
 void tqd_units_stop(tqd_units *units);
 

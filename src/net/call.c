@@ -258,11 +258,10 @@ static void call_timeout(tqi_call *call)
     tqi_channel *channel = call->channel;
     tq_error err;
     if (channel->state == TQI_CHANNEL_OPEN) {
-        tqi_error_set(&err, TQ_ETIMEDOUT, "%s: the deadline passed before %s answered",
-                      call->method->name, channel->endpoint);
+        tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before %s answered (%s)",
+                      channel->endpoint, call->method->name);
     } else {
-        tqi_error_set(&err, TQ_EUNREACHABLE, "%s: %s cannot be reached: %s", call->method->name,
-                      channel->endpoint,
+        tqi_error_set(&err, TQ_EUNREACHABLE, "%s cannot be reached: %s", channel->endpoint,
                       channel->reason.code != TQ_OK ? channel->reason.message
                                                     : "no connection was made in time");
     }

@@ -12,8 +12,9 @@
 
 #include "net/internal.h"
 
-#define TQI_ATTEMPT_MS      5000 /* to connect and greet */
-#define TQI_GOODBYE_MS      200  /* to send what is queued at the end */
+#define TQI_ATTEMPT_MS      5000        /* to connect and greet */
+#define TQI_GOODBYE_MS      200         /* to send what is queued at the end */
+#define TQI_PATIENCE_NS     2000000000u /* without any connection; then it is said whom it waits for */
 #define TQI_BACKOFF_MIN_MS  10
 #define TQI_BACKOFF_MAX_MS  1000
 #define TQI_BACKOFF_CALM_NS 1000000000u /* a connection that lived that long was a good one */
@@ -82,6 +83,7 @@ struct tqi_channel {
     uint64_t epoch;
     uint64_t instance; /* of the session at the server */
     uint64_t lost_at;  /* when an established connection was lost; 0 = it is there, or never was */
+    uint64_t since;    /* of the first attempt; 0: none yet, or it is known whom it waits for */
     uint64_t opened_at;
     uv_timer_t deadline_timer;
     uv_timer_t retry_timer;

@@ -89,6 +89,17 @@ static void channel_remember(tqi_channel *channel, const tq_error *why)
     }
 }
 
+/* Nobody has answered for a while, since it began: says whom it waits for, once. */
+static void channel_tell(tqi_channel *channel)
+{
+    uint64_t waited = channel->since != 0 ? tqi_now() - channel->since : 0;
+    if (waited >= TQI_PATIENCE_NS) {
+        tqi_log(TQI_WARN, "client", "still waiting for %s, for %.0f s now: %s", channel->endpoint,
+                (double)waited / 1e9, channel->reason.message);
+        channel->since = 0;
+    }
+}
+
 static void channel_attempt(tqi_channel *channel)
 {
     uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_ATTEMPT_MS, 0);
@@ -144,6 +155,7 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
         channel_attempt(channel);
         return;
     }
+    channel_tell(channel);
     if (channel->other) {
         /* The one that is meant may have been started anew, at these endpoints or at others: its user finds out. */
         tq_error gone;
@@ -248,6 +260,7 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
     channel->other = false;
     channel->reason.code = TQ_OK;
     channel->opened_at = tqi_now();
+    channel->since = 0;
     if (channel->lost_at != 0) {
         tqi_log(TQI_WARN, "client", "connection to %s is back after %.1f s%s", channel->endpoint,
                 (double)(channel->opened_at - channel->lost_at) / 1e9,
@@ -370,6 +383,7 @@ int tqi_channel_get_server(tqi_connector *connector, const char *endpoint, uint6
     channel->refs = 1;
     channel->next_request = connector->first_request;
     channel->backoff_ms = TQI_BACKOFF_MIN_MS;
+    channel->since = tqi_now();
     uv_timer_init(connector->loop, &channel->deadline_timer);
     uv_timer_init(connector->loop, &channel->retry_timer);
     channel->deadline_timer.data = channel;

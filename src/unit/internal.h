@@ -191,6 +191,8 @@ struct tqi_unit {
 
     void (*ready)(void *arg);
     void *ready_arg;
+    void (*refused)(const tq_error *err, void *arg);
+    void *refused_arg;
 
     /* closing */
     bool closing;

@@ -2,7 +2,8 @@
  * join.c - the unit's life at the controller: it registers as an owner of blocks and collects the dead ones.
  *
  * Two requests: REGISTER_OWNER, again after every connection with a fresh session or another epoch, and COLLECT, which
- * waits at the controller until blocks are dead.  An error of either is followed by another try after a growing pause.
+ * waits at the controller until blocks are dead.  An error of either is followed by another try after a growing pause;
+ * only who is refused before it was ever registered may be told to give up.
  *
  * What makes the unit drop everything and begin a new incarnation:
  *   - another epoch: no block of the old one can be named any more, and ids start again;
@@ -101,6 +102,11 @@ static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
     }
     if (answer->status == TQ_OK) {
         join_registered(unit, (const Tq__RegisterOwnerReply *)answer->reply);
+        return;
+    }
+    bool refused = answer->status == TQ_EAUTH || answer->status == TQ_EVERSION;
+    if (refused && unit->registered_as == 0 && unit->refused != NULL) {
+        unit->refused(answer->error, unit->refused_arg);
         return;
     }
     if (answer->status != unit->last_error) {

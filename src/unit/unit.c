@@ -286,6 +286,12 @@ void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg)
     unit->ready_arg = arg;
 }
 
+void tqi_unit_on_refused(tqi_unit *unit, void (*fn)(const tq_error *err, void *arg), void *arg)
+{
+    unit->refused = fn;
+    unit->refused_arg = arg;
+}
+
 const char *tqi_unit_endpoint(const tqi_unit *unit)
 {
     return unit->endpoint;

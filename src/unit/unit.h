@@ -30,6 +30,9 @@ typedef struct tqi_unit_options {
 int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **out, tq_error *err);
 /* Called (on the loop) whenever the unit is registered and serves. */
 void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg);
+/* Called (on the loop) when the controller refuses it before it was ever registered: another token, or another version.  It
+ * does not try again then; without this it does. */
+void tqi_unit_on_refused(tqi_unit *unit, void (*fn)(const tq_error *err, void *arg), void *arg);
 /* Its endpoint list, as registered with the controller. */
 const char *tqi_unit_endpoint(const tqi_unit *unit);
 void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg);

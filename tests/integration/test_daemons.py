@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 import ctq
+from ctq.errors import UnreachableError
+from support.addresses import free_ports
 from support.daemons import Daemon, System, executable, wait_exit
 
 SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
@@ -191,6 +194,71 @@ def test_wrong_token(running: System, tmp_path: Path) -> None:
     with pytest.raises(ctq.errors.AuthenticationError, match="missing"):
         ctq.TransferQueueClient("x", ctq.ControllerInfo(running.address, str(tmp_path / "missing")))
     assert running.client().get_partition_list() == []
+
+
+def test_a_unit_with_a_wrong_token_ends(system: System, tmp_path: Path) -> None:
+    """It does not try for ever: it says who refused it."""
+    system.start("--listen", "tcp:127.0.0.1:0", role="controller")
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the token\n")
+    wrong.chmod(0o600)
+    unit = Daemon(
+        "storage",
+        *("--join", system.address, "--token-file", str(wrong), "--set", "storage.name=late"),
+        *("--listen", "tcp:127.0.0.1:0"),
+        log=tmp_path / "unit.log",
+    )
+    assert unit.process.wait(30) == 1
+    assert re.fullmatch(
+        rf"error: storage unit late-\d: {re.escape(system.address.split(',')[-1])}: authentication failed: .*",
+        unit.answer,
+    )
+
+
+@pytest.mark.slow
+def test_whom_a_unit_waits_for(tmp_path: Path) -> None:
+    """One that nobody answers says so after a moment, with the reason, and joins who comes late."""
+    address = f"tcp:127.0.0.1:{free_ports(1)[0]}"
+    token = tmp_path / "token"
+    token.write_text("a secret of some length\n")
+    token.chmod(0o600)
+    unit = subprocess.Popen(
+        [
+            *(executable("tqd"), "storage", "--join", address, "--token-file", str(token)),
+            *("--set", "backend.SimpleStorage.num_data_storage_units=1", "--set", SMALL[0]),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert unit.stderr is not None
+    said = next(line for line in unit.stderr if " warn " in line)
+    assert f"still waiting for {address}, for 2 s now: " in said
+    assert "Connection refused" in said
+    controller = Daemon(
+        "controller",
+        *("--listen", address, "--token-file", str(token)),
+        log=tmp_path / "controller.log",
+    )
+    try:
+        assert controller.answer == "ready"
+        assert any("storage units have joined" in line for line in unit.stderr)
+    finally:
+        unit.terminate()
+        unit.communicate(timeout=30)
+        controller.stop()
+
+
+@pytest.mark.slow
+def test_a_client_names_whom_it_could_not_reach(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The error has the address and the last reason; before it, who is waiting is told for whom."""
+    address = f"tcp:127.0.0.1:{free_ports(1)[0]}"
+    info = ctq.ControllerInfo(address, token="a secret of some length")
+    expected = f"^{address} cannot be reached: {address}: connect: Connection refused"
+    with pytest.raises(UnreachableError, match=expected):
+        ctq.TransferQueueClient("x", info, config={"client": {"timeout": 8}})
+    assert capfd.readouterr().err.count(f"still waiting for {address}") == 1
 
 
 GARBAGE = [
