@@ -3,8 +3,10 @@
  * that was never touched is several times slower than into warm memory.
  *
  * Sizes are rounded up to classes of four steps per power of two, so that reads of about the same
- * size meet again.  At most POOL_BYTES in POOL_BUFFERS buffers are kept, the newest ones; small
- * buffers are left to malloc.  One lock for the process, taken around fork.
+ * size meet again.  Kept are the newest buffers: as many bytes as were in use at once, so that the
+ * next read of the same batch finds all it needs, but at least POOL_LEAST and at most an eighth of
+ * the machine's memory.  What nobody wanted for POOL_OLD_NS is given back when another buffer comes.
+ * Small buffers are left to malloc.  One lock for the process, taken around fork.
  */
 #include "client/data.h"
 
@@ -13,19 +15,25 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include "base/clock.h"
 #include "client/client.h"
 
 #define POOL_SMALL   4096u
 #define POOL_ALIGN   64u
 #define POOL_HUGE    ((size_t)2 << 20)
-#define POOL_BYTES   ((size_t)256 << 20)
-#define POOL_BUFFERS 64
+#define POOL_LEAST   ((size_t)256 << 20)
+#define POOL_BUFFERS 256
+#define POOL_OLD_NS  UINT64_C(60000000000)
 
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
 static tqi_buffer pool_kept[POOL_BUFFERS]; /* oldest first */
+static uint64_t pool_since[POOL_BUFFERS];  /* when each was put here */
 static int pool_count;
 static size_t pool_bytes;
+static size_t pool_lent;  /* bytes of buffers in use */
+static size_t pool_limit; /* bytes that are kept; grows with what is in use at once */
 
 /* The class of a size; 0 when it is too large for any. */
 static size_t pool_class(size_t size)
@@ -41,6 +49,41 @@ static size_t pool_class(size_t size)
     return (size + step - 1) & ~(step - 1);
 }
 
+/* Takes the i-th kept buffer out; with the lock held. */
+static tqi_buffer pool_take(int i)
+{
+    tqi_buffer buffer = pool_kept[i];
+    size_t after = (size_t)(pool_count - i - 1);
+
+    memmove(pool_kept + i, pool_kept + i + 1, after * sizeof *pool_kept);
+    memmove(pool_since + i, pool_since + i + 1, after * sizeof *pool_since);
+    pool_count--;
+    pool_bytes -= buffer.capacity;
+    return buffer;
+}
+
+static size_t pool_most(void)
+{
+    static size_t most; /* with the lock held */
+
+    if (most == 0) {
+        long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+        most = pages > 0 && page > 0 ? (size_t)pages / 8 * (size_t)page : POOL_LEAST;
+        most = most > POOL_LEAST ? most : POOL_LEAST;
+    }
+    return most;
+}
+
+/* A buffer was handed out; with the lock held. */
+static void pool_lend(size_t capacity)
+{
+    pool_lent += capacity;
+    if (pool_limit < pool_lent) {
+        pool_limit = pool_lent < pool_most() ? pool_lent : pool_most();
+    }
+    pool_limit = pool_limit > POOL_LEAST ? pool_limit : POOL_LEAST;
+}
+
 tqi_buffer tqi_pool_get(size_t size)
 {
     tqi_buffer buffer = {NULL, pool_class(size)};
@@ -49,22 +92,27 @@ tqi_buffer tqi_pool_get(size_t size)
     if (buffer.capacity == 0) {
         return buffer;
     }
-    if (size > POOL_SMALL) {
+    if (buffer.capacity > POOL_SMALL) {
         pthread_mutex_lock(&pool_lock);
         for (int i = pool_count - 1; i >= 0; i--) {
             if (pool_kept[i].capacity == buffer.capacity) {
-                buffer = pool_kept[i];
-                memmove(pool_kept + i, pool_kept + i + 1,
-                        (size_t)(pool_count - i - 1) * sizeof *pool_kept);
-                pool_count--;
-                pool_bytes -= buffer.capacity;
+                buffer = pool_take(i);
                 break;
             }
         }
+        pool_lend(buffer.capacity);
         pthread_mutex_unlock(&pool_lock);
     }
-    if (!buffer.data && posix_memalign(&buffer.data, align, buffer.capacity) != 0) {
+    if (buffer.data) {
+        return buffer;
+    }
+    if (posix_memalign(&buffer.data, align, buffer.capacity) != 0) {
         buffer.data = NULL;
+        if (buffer.capacity > POOL_SMALL) {
+            pthread_mutex_lock(&pool_lock);
+            pool_lent -= buffer.capacity;
+            pthread_mutex_unlock(&pool_lock);
+        }
     } else if (align == POOL_HUGE) {
         madvise(buffer.data, buffer.capacity, MADV_HUGEPAGE); /* only helps */
     }
@@ -76,19 +124,26 @@ void tqi_pool_put(tqi_buffer buffer)
     void *drop[POOL_BUFFERS + 1];
     int dropped = 0;
 
-    if (buffer.capacity <= POOL_SMALL || buffer.capacity > POOL_BYTES) {
+    if (buffer.capacity <= POOL_SMALL) {
         free(buffer.data);
         return;
     }
+    uint64_t now = tqi_now();
     pthread_mutex_lock(&pool_lock);
-    while (pool_count == POOL_BUFFERS || pool_bytes + buffer.capacity > POOL_BYTES) {
-        drop[dropped++] = pool_kept[0].data;
-        pool_bytes -= pool_kept[0].capacity;
-        pool_count--;
-        memmove(pool_kept, pool_kept + 1, (size_t)pool_count * sizeof *pool_kept);
+    pool_lent -= buffer.capacity;
+    bool keep = buffer.capacity <= pool_limit;
+    while (pool_count > 0 &&
+           (now - pool_since[0] > POOL_OLD_NS ||
+            (keep && (pool_count == POOL_BUFFERS || pool_bytes + buffer.capacity > pool_limit)))) {
+        drop[dropped++] = pool_take(0).data;
     }
-    pool_kept[pool_count++] = buffer;
-    pool_bytes += buffer.capacity;
+    if (keep) {
+        pool_since[pool_count] = now;
+        pool_kept[pool_count++] = buffer;
+        pool_bytes += buffer.capacity;
+    } else {
+        drop[dropped++] = buffer.data;
+    }
     pthread_mutex_unlock(&pool_lock);
     while (dropped > 0) {
         free(drop[--dropped]);

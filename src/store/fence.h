@@ -14,7 +14,10 @@
 #define TQI_STORE_FENCE_H
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
+
+#include "store/stream.h"
 
 #if defined(__SANITIZE_THREAD__)
 #define TQI_TSAN 1
@@ -32,15 +35,24 @@ void AnnotateIgnoreReadsEnd(const char *file, int line);
 #define TQI_FENCE(order) atomic_thread_fence(order)
 #endif
 
+static inline void tqi_copy_bytes(void *dest, const void *from, size_t size, bool streaming)
+{
+    if (streaming) {
+        tqi_stream_copy(dest, from, size);
+    } else {
+        memcpy(dest, from, size);
+    }
+}
+
 /* Copies bytes that their owner may be changing. */
-static inline void tqi_racy_copy(void *dest, const void *from, size_t size)
+static inline void tqi_racy_copy(void *dest, const void *from, size_t size, bool streaming)
 {
 #ifdef TQI_TSAN
     AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
-    memcpy(dest, from, size);
+    tqi_copy_bytes(dest, from, size, streaming);
     AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
 #else
-    memcpy(dest, from, size);
+    tqi_copy_bytes(dest, from, size, streaming);
 #endif
 }
 

@@ -119,7 +119,7 @@ void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size
 }
 
 bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
-                        void *dest, size_t size)
+                        void *dest, size_t size, bool streaming)
 {
     if (slot >= map->n_slots || offset > map->arena_bytes || size > map->arena_bytes - offset) {
         return false;
@@ -128,7 +128,7 @@ bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, ui
     if (id == 0 || atomic_load_explicit(&map->slots[slot], memory_order_acquire) != id) {
         return false;
     }
-    tqi_racy_copy(dest, map->arena + offset, size);
+    tqi_racy_copy(dest, map->arena + offset, size, streaming);
     /* Acquire fence: if the copy saw a byte written after the block was freed, the load below sees the slot emptied
      * before (tqi_slots_give has the release fence).  Ids are never reused, so an equal id means the same block. */
     TQI_FENCE(memory_order_acquire);

@@ -51,16 +51,16 @@ static void reads_and_checks(void **state)
     assert_int_equal(tqi_store_reserve(store, &place, 1, false, &err), TQ_OK);
     map_it(store, &map);
     memset(map.arena + place.offset, 0x42, 1000); /* a client writes */
-    assert_true(tqi_store_map_read(&map, 5, place.slot, place.offset, out, 1000));
+    assert_true(tqi_store_map_read(&map, 5, place.slot, place.offset, out, 1000, false));
     assert_int_equal(out[999], 0x42);
-    assert_false(tqi_store_map_read(&map, 6, place.slot, place.offset, out, 1000));
-    assert_false(tqi_store_map_read(&map, 5, place.slot + 1, place.offset, out, 1000));
-    assert_false(tqi_store_map_read(&map, 0, place.slot + 1, place.offset, out, 1000));
-    assert_false(tqi_store_map_read(&map, 5, 64, place.offset, out, 1000));
-    assert_false(tqi_store_map_read(&map, 5, place.slot, (1 << 20) - 10, out, 1000));
-    assert_false(tqi_store_map_read(&map, 5, place.slot, UINT64_MAX, out, 1000));
+    assert_false(tqi_store_map_read(&map, 6, place.slot, place.offset, out, 1000, false));
+    assert_false(tqi_store_map_read(&map, 5, place.slot + 1, place.offset, out, 1000, false));
+    assert_false(tqi_store_map_read(&map, 0, place.slot + 1, place.offset, out, 1000, false));
+    assert_false(tqi_store_map_read(&map, 5, 64, place.offset, out, 1000, false));
+    assert_false(tqi_store_map_read(&map, 5, place.slot, (1 << 20) - 10, out, 1000, false));
+    assert_false(tqi_store_map_read(&map, 5, place.slot, UINT64_MAX, out, 1000, false));
     tqi_store_free_block(store, 5);
-    assert_false(tqi_store_map_read(&map, 5, place.slot, place.offset, out, 1000));
+    assert_false(tqi_store_map_read(&map, 5, place.slot, place.offset, out, 1000, false));
     tqi_store_map_fini(&map);
     tqi_store_free(store);
 }
@@ -151,7 +151,8 @@ static void *race_read(void *arg)
             sem_post(&race->begun);
         }
         uint64_t id = word >> 8;
-        if (!tqi_store_map_read(&race->map, id, (uint32_t)(word & 0xff), offset, out, BLOCK)) {
+        if (!tqi_store_map_read(&race->map, id, (uint32_t)(word & 0xff), offset, out, BLOCK,
+                                id % 2 == 0)) {
             race->gone++;
             continue;
         }
@@ -198,7 +199,8 @@ static void never_torn(void **state)
     assert_int_equal(sem_wait(&race.begun), 0);
     atomic_store(&race.stop, true);
     pthread_join(thread, NULL);
-    assert_true(tqi_store_map_read(&race.map, ROUNDS + 1, last.slot, last.offset, out, BLOCK));
+    assert_true(
+        tqi_store_map_read(&race.map, ROUNDS + 1, last.slot, last.offset, out, BLOCK, false));
     assert_int_equal(race.torn, 0);
     print_message("reads: %llu good, %llu gone\n", (unsigned long long)race.good,
                   (unsigned long long)race.gone);

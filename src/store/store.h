@@ -99,8 +99,8 @@ void tqi_store_map_forked(tqi_store_map *map);
  * the system can.  Only saves time.  Any thread. */
 void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size);
 /* Copies size bytes from `offset` (in the arena) if slot holds id before and after; false: the block is gone. Checks
- * bounds. */
+ * bounds.  `streaming`: past the caches (stream.h). */
 bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
-                        void *dest, size_t size);
+                        void *dest, size_t size, bool streaming);
 
 #endif

@@ -174,7 +174,7 @@ static void shares_its_memory(void **state)
     assert_false(gone);
     assert_int_equal(out[0], 0x77);
     assert_int_equal(out[4999], 0x77);
-    assert_true(tqi_store_map_read(&map, id, slot, offset, out, 5000));
+    assert_true(tqi_store_map_read(&map, id, slot, offset, out, 5000, false));
     tqi_store_map_fini(&map);
     kit_client_close(&client);
     /* Over tcp nothing is shared. */
@@ -393,7 +393,7 @@ static void new_epoch_drops_all(void **state)
     uint64_t id = kit_lease(&client, 0, 2, &incarnation);
     assert_int_equal(kit_reserve(&client, id, MIB, false, &slot, &offset, &err), TQ_OK);
     old.arena[offset] = 1;
-    assert_true(tqi_store_map_read(&old, id, slot, offset, &byte, 1));
+    assert_true(tqi_store_map_read(&old, id, slot, offset, &byte, 1, false));
     kit_reserve_start(&client, id + 1, 1, false, true, 0, incarnation, &waiting);
     k.ready[0] = false;
     kit_controller_stop(&k);
@@ -404,7 +404,7 @@ static void new_epoch_drops_all(void **state)
     kit_stat(&client, &used, &blocks);
     assert_int_equal(blocks, 0);
     /* Old memory and old slots are nobody's: a late writer and a late reader do no harm. */
-    assert_false(tqi_store_map_read(&old, id, slot, offset, &byte, 1));
+    assert_false(tqi_store_map_read(&old, id, slot, offset, &byte, 1, false));
     map_unit(&client, &now, &later);
     assert_true(later != incarnation);
     uint64_t again = kit_lease(&client, 0, 2, &incarnation);
@@ -413,9 +413,9 @@ static void new_epoch_drops_all(void **state)
     assert_int_equal(kit_reserve(&client, again, MIB, false, &slot, &offset, &err), TQ_OK);
     now.arena[offset] = 2;
     old.arena[offset] = 3;
-    assert_true(tqi_store_map_read(&now, again, slot, offset, &byte, 1));
+    assert_true(tqi_store_map_read(&now, again, slot, offset, &byte, 1, false));
     assert_int_equal(byte, 2);
-    assert_false(tqi_store_map_read(&old, again, slot, offset, &byte, 1));
+    assert_false(tqi_store_map_read(&old, again, slot, offset, &byte, 1, false));
     /* Requests that name the old incarnation are refused, reads of it are gone. */
     kit_reserve_start(&client, again + 1, 1, false, false, 0, later + 1, &call);
     kit_end(&client, &call);

@@ -8,11 +8,14 @@
 #include <string.h>
 
 #include "manager/simple/simple.h"
+#include "store/stream.h"
 
 #define COPY_SPLIT     (UINT64_C(4) << 20)
 #define COPY_ITEMS_MAX 4u
 /* Pieces of this size are worth a look at the pages they go to. */
 #define COPY_WARM (UINT64_C(1) << 20)
+/* Copies of this many bytes leave the caches alone: nobody finds the first bytes there when the last ones are copied. */
+#define COPY_STREAM (UINT64_C(8) << 20)
 
 typedef struct copy_job copy_job;
 
@@ -27,6 +30,7 @@ typedef struct copy_item {
 struct copy_job {
     const tqi_store_map *map;
     bool write;
+    bool streaming;
     tqi_piece *pieces;
     void (*done)(void *arg);
     void *arg;
@@ -34,18 +38,22 @@ struct copy_job {
     copy_item items[COPY_ITEMS_MAX];
 };
 
-static void copy_piece(const tqi_store_map *map, bool write, tqi_piece *piece, uint64_t skip,
-                       uint64_t bytes)
+static void copy_piece(const tqi_store_map *map, bool write, bool streaming, tqi_piece *piece,
+                       uint64_t skip, uint64_t bytes)
 {
     if (write) {
         if (bytes >= COPY_WARM) {
             tqi_store_map_warm(map, piece->dest + skip, bytes);
         }
-        memcpy(piece->dest + skip, piece->from + skip, bytes);
+        if (streaming) {
+            tqi_stream_copy(piece->dest + skip, piece->from + skip, bytes);
+        } else {
+            memcpy(piece->dest + skip, piece->from + skip, bytes);
+        }
         return;
     }
     if (!tqi_store_map_read(map, piece->id, piece->slot, piece->offset + skip, piece->dest + skip,
-                            bytes)) {
+                            bytes, streaming)) {
         /* Set by any thread that has a part of the piece, read on the loop when all are done. */
         atomic_store_explicit(&piece->gone, true, memory_order_relaxed);
     }
@@ -59,7 +67,7 @@ static void copy_run(void *arg)
     for (size_t i = item->first; left > 0; i++) {
         tqi_piece *piece = &item->job->pieces[i];
         uint64_t bytes = piece->size - skip < left ? piece->size - skip : left;
-        copy_piece(item->job->map, item->job->write, piece, skip, bytes);
+        copy_piece(item->job->map, item->job->write, item->job->streaming, piece, skip, bytes);
         left -= bytes;
         skip = 0;
     }
@@ -109,7 +117,7 @@ void tqi_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_p
     }
     if (job == NULL) { /* small, or no memory */
         for (size_t i = 0; i < n; i++) {
-            copy_piece(map, write, &pieces[i], 0, pieces[i].size);
+            copy_piece(map, write, false, &pieces[i], 0, pieces[i].size);
         }
         done(arg);
         return;
@@ -118,6 +126,7 @@ void tqi_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_p
                                                                         : COPY_ITEMS_MAX);
     job->map = map;
     job->write = write;
+    job->streaming = total >= COPY_STREAM;
     job->pieces = pieces;
     job->done = done;
     job->arg = arg;
