@@ -209,8 +209,9 @@ def test_a_unit_with_a_wrong_token_ends(system: System, tmp_path: Path) -> None:
         log=tmp_path / "unit.log",
     )
     assert unit.process.wait(30) == 1
+    tcp = system.address.split(",")[-1]
     assert re.fullmatch(
-        rf"error: storage unit late-\d: {re.escape(system.address.split(',')[-1])}: authentication failed: .*",
+        rf"error: storage unit late-\d: {re.escape(tcp)}: authentication failed: .*",
         unit.answer,
     )
 
