@@ -113,10 +113,7 @@ def _find_or_start(
     info = system.from_environment(given)
     ray = system.ray_in_use()
     if info is not None:
-        # The secret of a system in a Ray cluster lies in no file: what init() returned there names its address only.
-        found = _in_ray(ray) if ray is not None and info.token_file is None else None
-        same = found is not None and not _ends(found).isdisjoint(_ends(info))
-        return (found if found is not None and same else info), None, None
+        return (_with_secret(info, ray) if ray is not None else info), None, None
     if ray is not None or given.get("ray"):
         from . import ray_cluster
 
@@ -137,15 +134,16 @@ def _find_or_start(
     return *ray_cluster.start(ray, given), ray_cluster.job()
 
 
-def _in_ray(ray: Any) -> system.ControllerInfo | None:
-    """The system of the Ray cluster that this process is in."""
+def _with_secret(info: system.ControllerInfo, ray: Any) -> system.ControllerInfo:
+    """A system by its address, with the secret that it has if it is the one of the Ray cluster.
+
+    There it lies in no file: what init() returned names the address only.
+    """
     from . import ray_cluster
 
-    return ray_cluster.attach(ray)
-
-
-def _ends(info: system.ControllerInfo) -> set[str]:
-    return set(info.address.split(","))
+    found = ray_cluster.attach(ray) if info.token_file is None else None
+    here = set(info.address.split(","))
+    return info if found is None or here.isdisjoint(found.address.split(",")) else found
 
 
 def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:

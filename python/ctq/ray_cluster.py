@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from .config import settings
 from .errors import ConfigError, TransferQueueError, UnreachableError
 from .ray_actor import NAMESPACE, on_node
-from .ray_daemons import PLACES, START_SECONDS, Head, Plan, RayHandle, local_name
+from .ray_daemons import PLACES, Head, Plan, RayHandle, local_name
 from .system import (
+    START_SECONDS,
     STOP_SECONDS,
     ControllerInfo,
     Handle,

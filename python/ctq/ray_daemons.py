@@ -29,22 +29,22 @@ from typing import Any, NamedTuple
 from .errors import InternalError, TransferQueueError, UnreachableError
 from .ray_actor import on_node
 from .system import (
+    START_SECONDS,
     STOP_SECONDS,
     ControllerInfo,
     base_directory,
+    daemon_options,
     environment,
     fail_to_start,
     find,
     host_program,
     locked,
+    read_ready,
     remove,
     tqd_program,
 )
 
 logger = logging.getLogger("ctq")
-
-START_SECONDS = 60.0
-"""How long a daemon may take until all its parts serve."""
 
 PAUSES = (0.1, 10.0)
 """Seconds before a daemon that does not start is tried again: at first, and at most."""
@@ -133,7 +133,7 @@ class Daemon:
                 os.close(writing)
             with suppress(OSError):  # it has ended already, or this sandbox has no such call
                 self._process = os.pidfd_open(self.pid)
-            answer = _read_answer(reading)
+            answer = read_ready(reading)
         except BaseException:
             self.clean()
             raise
@@ -153,10 +153,7 @@ class Daemon:
                 file.write(secret)
         command = [
             *program,
-            f"--runtime-dir={self.directory}",
-            f"--owner-pid={os.getpid()}",
-            f"--ready-fd={ready}",
-            "--set=log.level=warn",
+            *daemon_options(self.directory, ready),
             *options,
         ]
         shell = subprocess.run(
@@ -218,22 +215,6 @@ class Daemon:
         process = getattr(self, "_process", None)
         if process is not None:
             os.close(process)
-
-
-def _read_answer(descriptor: int) -> str:
-    """What a daemon says when it serves, or does not start."""
-    answer = b""
-    deadline = time.monotonic() + START_SECONDS
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0 or not poller.poll(left * 1000):
-            return f"error: it was not ready within {START_SECONDS:g} s"
-        chunk = os.read(descriptor, 4096)
-        if not chunk:
-            return answer.decode("utf-8", "replace").strip()
-        answer += chunk
 
 
 class Kept:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
 
 # Modules that take long to import are imported where they are used.
 logger = logging.getLogger("ctq")
+
+START_SECONDS = 60.0
+"""How long a daemon may take until all its parts serve."""
 
 STOP_SECONDS = 10.0
 """How long a daemon may take to end before it is killed."""
@@ -292,12 +296,8 @@ def _start_daemon(
     command = [
         *program,
         "all-in-one",
-        f"--runtime-dir={directory}",
         f"--name={name}",
-        f"--owner-pid={os.getpid()}",
-        f"--ready-fd={writing}",
-        # Quieter than by hand: its messages go to this process's standard error.
-        "--set=log.level=warn",
+        *daemon_options(directory, writing),
         *(f"--set={setting}" for setting in settings(given)),
     ]
     try:
@@ -314,8 +314,7 @@ def _start_daemon(
         if payload and process.stdin is not None:
             with suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(payload)
-        with open(reading, "rb", closefd=False) as ready:
-            answer = ready.read().decode("utf-8", "replace").strip()
+        answer = read_ready(reading)
     finally:
         os.close(reading)
     handle = find(name) if answer == "ready" else None
@@ -327,6 +326,33 @@ def _start_daemon(
     assert handle is not None
     logger.info("started %s", handle)
     return handle, process
+
+
+def daemon_options(directory: Path, ready: int) -> list[str]:
+    """Options of a tqd that ends with this process, and says on a descriptor when it serves."""
+    return [
+        f"--runtime-dir={directory}",
+        f"--owner-pid={os.getpid()}",
+        f"--ready-fd={ready}",
+        # Quieter than by hand: its messages go to this process's standard error.
+        "--set=log.level=warn",
+    ]
+
+
+def read_ready(descriptor: int) -> str:
+    """What a tqd says when it serves ("ready"), or why it does not start."""
+    answer = b""
+    deadline = time.monotonic() + START_SECONDS
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0 or not poller.poll(left * 1000):
+            return f"error: it was not ready within {START_SECONDS:g} s"
+        chunk = os.read(descriptor, 4096)
+        if not chunk:
+            return answer.decode("utf-8", "replace").strip()
+        answer += chunk
 
 
 def environment(program: list[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from support.typed_values import (
     filled,
     row,
     same,
+    same_column,
 )
 
 from .backends import Backend
@@ -47,17 +48,7 @@ class Rounds:
     def check(self, name: str, column: Any, layout: Any, expected: list[Any]) -> None:
         """A round trip, and what comes back."""
         try:
-            got = self.trip(column, len(expected))
-            if layout == "stack":
-                assert type(got) is NonTensorStack
-                same(got.tolist(), expected)
-            elif layout is None:
-                assert not got.is_nested
-                same(list(got), expected)
-            else:
-                assert got.is_nested
-                assert got.layout == layout
-                same(list(got.unbind()), expected)
+            same_column(self.trip(column, len(expected)), layout, expected)
         except Exception as error:  # noqa: BLE001 - all of the table is tried
             self.problems.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
 

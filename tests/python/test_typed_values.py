@@ -9,7 +9,17 @@ import pytest
 import torch
 from tensordict import NonTensorStack, TensorDict
 
-from support.typed_values import COLUMNS, DTYPES, JAGGED, TENSORS, VALUES, filled, row, same
+from support.typed_values import (
+    COLUMNS,
+    DTYPES,
+    JAGGED,
+    TENSORS,
+    VALUES,
+    filled,
+    row,
+    same,
+    same_column,
+)
 
 
 def column_of(tq: Any, pid: str, column: Any, n: int) -> Any:
@@ -52,17 +62,7 @@ def test_every_dtype(tq: Any, pid: str, name: str) -> None:
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors(tq: Any, pid: str, name: str) -> None:
     make, layout, expected = TENSORS[name]
-    got = column_of(tq, pid, make(), len(expected))
-    if layout == "stack":
-        assert type(got) is NonTensorStack
-        same(got.tolist(), expected)
-    elif layout is None:
-        assert not got.is_nested
-        same(list(got), expected)
-    else:
-        assert got.is_nested
-        assert got.layout == layout
-        same(list(got.unbind()), expected)
+    same_column(column_of(tq, pid, make(), len(expected)), layout, expected)
 
 
 def test_tensors_of_other_layouts_are_objects(tq: Any, pid: str) -> None:

@@ -107,6 +107,20 @@ def same(got: Any, expected: Any) -> None:
         assert got == expected
 
 
+def same_column(got: Any, layout: Any, expected: list[Any]) -> None:
+    """A column that was read has a layout ("stack", None for a tensor, or of nested tensors) and these rows."""
+    if layout == "stack":
+        assert type(got) is NonTensorStack
+        same(got.tolist(), expected)
+    elif layout is None:
+        assert not got.is_nested
+        same(list(got), expected)
+    else:
+        assert got.is_nested
+        assert got.layout == layout
+        same(list(got.unbind()), expected)
+
+
 # --- tensors --------------------------------------------------------------------------------------
 
 
