@@ -75,6 +75,7 @@ struct tqi_channel {
     tqi_endpoint *endpoints;
     size_t n_endpoints, at; /* the one tried now */
     uint64_t server;        /* the only one it is for, 0 = any */
+    bool parkable;          /* its server may ask for the connection */
     bool other;             /* in this round of the list, an endpoint was that of another server */
     int refs;
     int state;
@@ -156,6 +157,8 @@ void tqi_channel_kick(tqi_channel *channel);
 /* Closes when nobody holds it and no call is left. */
 void tqi_channel_settle(tqi_channel *channel);
 void tqi_channel_close(tqi_channel *channel);
+/* The server needs room: closes the connection, not the session, when nothing needs it. */
+void tqi_channel_park(tqi_channel *channel);
 void tqi_channel_arm_deadline(tqi_channel *channel);
 void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message);
 void tqi_channel_send_ack(tqi_channel *channel);

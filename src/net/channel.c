@@ -239,6 +239,18 @@ static void channel_on_retry(uv_timer_t *timer)
     }
 }
 
+void tqi_channel_park(tqi_channel *channel)
+{
+    tqi_conn *conn = channel->conn;
+    if (!channel->parkable || channel->calls || channel->state != TQI_CHANNEL_OPEN) {
+        return;
+    }
+    tqi_channel_send_ack(channel);
+    channel->conn = NULL;
+    channel->state = TQI_CHANNEL_IDLE;
+    tqi_conn_finish(conn);
+}
+
 void tqi_channel_kick(tqi_channel *channel)
 {
     if (channel->state == TQI_CHANNEL_IDLE) {
@@ -480,6 +492,11 @@ void tqi_channel_on_open(tqi_channel *channel,
         channel->n_on_open++;
     }
     channel->on_open[i] = (tqi_open_fn){fn, arg};
+}
+
+void tqi_channel_set_parkable(tqi_channel *channel)
+{
+    channel->parkable = true;
 }
 
 uint64_t tqi_channel_epoch(const tqi_channel *channel)

@@ -103,6 +103,9 @@ typedef struct tqi_service {
     /* After sink, instead of handle, when the payload did not arrive whole (the connection broke, no memory): the places
      * given are no longer written to.  May be NULL. */
     void (*sink_failed)(tqi_request *request, void *ctx);
+    /* Whether an idle session may do without its connection, and end with its grace time.  Asked when descriptors run
+     * short.  NULL: none may. */
+    bool (*parkable)(const tqi_session *session, void *ctx);
 } tqi_service;
 
 typedef struct tqi_server_options {
@@ -140,6 +143,24 @@ uint64_t tqi_session_pid(const tqi_session *session);
 /* A pidfd of that process, taken when it connected, so that it names no later process of the same number; -1 without
  * one.  Borrowed: the session closes it when it ends. */
 int tqi_session_pidfd(const tqi_session *session);
+
+/* That process itself, shared by all its sessions at a server and watched once; NULL without one.  Borrowed. */
+typedef struct tqi_process tqi_process;
+tqi_process *tqi_session_process(const tqi_session *session);
+/* Who wants to know of its end; embedded in who does.  fn: it has ended (`failed` is NULL, and the record is out of the list
+ * before), or cannot be watched any more, which says nothing about it. */
+typedef struct tqi_exit {
+    void (*fn)(struct tqi_exit *exit, const char *failed);
+    struct tqi_exit *prev, *next;
+    bool listed;
+} tqi_exit;
+/* Holds it beyond its sessions, at most until the server is closed. */
+tqi_process *tqi_process_hold(tqi_process *process);
+void tqi_process_rele(tqi_process *process);
+void tqi_process_on_exit(tqi_process *process, tqi_exit *exit);
+/* May be repeated. */
+void tqi_process_off_exit(tqi_process *process, tqi_exit *exit);
+
 const char *tqi_session_host(const tqi_session *session);
 const char *tqi_session_endpoint(
     const tqi_session *session); /* of its last connection: "unix" or "tcp:1.2.3.4:5" */
@@ -217,6 +238,9 @@ uint64_t tqi_channel_epoch(const tqi_channel *channel);
  * TQ_ESTALE. */
 int tqi_channel_get_server(tqi_connector *connector, const char *endpoint, uint64_t server,
                            tqi_channel **out, tq_error *err);
+/* A server that runs short of descriptors may ask for the connection while there are no calls; the next call connects again.
+ * What its session there holds must be dispensable then. */
+void tqi_channel_set_parkable(tqi_channel *channel);
 /* Connected over a unix socket now. */
 bool tqi_channel_local(const tqi_channel *channel);
 /* Why the last attempt over a unix socket failed; "" without one. */

@@ -149,7 +149,7 @@ static void test_descriptors(void **state)
     assert_true(server.local);
     assert_int_equal(tqi_session_pid(server.session), getpid());
     /* That a process cannot be watched any more says nothing about its life. */
-    uv_poll_t *watch = &server.session->watch->poll;
+    uv_poll_t *watch = &server.session->process->poll;
     watch->poll_cb(watch, UV_EBADF, 0);
     assert_false(uv_is_active((uv_handle_t *)watch));
     assert_int_equal(server.ended, 0);

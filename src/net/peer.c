@@ -49,7 +49,7 @@ void tqi_peer_close(tqi_peer *peer)
     }
 }
 
-/* Queues a frame of the handshake. */
+/* Queues a frame that is no reply. */
 static void peer_send(tqi_peer *peer, uint16_t kind, const ProtobufCMessage *message)
 {
     tqi_frame frame = {.kind = kind};
@@ -149,6 +149,49 @@ static int peer_hello(tqi_peer *peer, const uint8_t *body, size_t size, tq_error
     }
     protobuf_c_message_free_unpacked(message, NULL);
     return rc;
+}
+
+/* ----------------------------------------------------------------------------------------------------- room */
+
+static bool peer_is_idle(const tqi_peer *peer)
+{
+    const tqi_session *session = peer->session;
+
+    return session && !peer->parked && !peer->conn->closed && !peer->conn->finishing &&
+           !peer->conn->queue && !peer->incoming && session->running == 0;
+}
+
+/* A client that has a call on its way, or more to say, stays. */
+void tqi_peer_make_room(tqi_server *server)
+{
+    unsigned asked = 0, looked = 0;
+    tqi_peer *peer, *next;
+
+    if (!server->service->parkable) {
+        return;
+    }
+    for (peer = server->peers; peer && asked < TQI_PARK_EACH && looked < TQI_PARK_LOOK;
+         peer = next, looked++) {
+        next = peer->next;
+        if (peer_is_idle(peer) && server->service->parkable(peer->session, server->ctx)) {
+            peer->parked = true;
+            peer_send(peer, TQI_PARK, NULL);
+            DL_DELETE(server->peers, peer);
+            DL_APPEND(server->peers, peer);
+            asked++;
+        }
+    }
+}
+
+static void peer_not_idle(tqi_peer *peer)
+{
+    tqi_server *server = peer->server;
+
+    if (server->service->parkable) {
+        peer->parked = false;
+        DL_DELETE(server->peers, peer);
+        DL_APPEND(server->peers, peer);
+    }
 }
 
 /* ------------------------------------------------------------------------------------------------- requests */
@@ -306,6 +349,7 @@ static int peer_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *b
         return peer_hello(peer, body, frame->body, err);
     }
     tqi_session_ack(peer->session, frame->ack);
+    peer_not_idle(peer);
     if (conn->closed) {
         return TQ_OK;
     }

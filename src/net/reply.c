@@ -27,7 +27,8 @@ static int reply_on_head(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     if (channel->state != TQI_CHANNEL_OPEN) {
         return tqi_greet_head(frame, err);
     }
-    if (!(frame->flags & TQI_FRAME_REPLY) || frame->request == 0) {
+    bool park = frame->kind == TQI_PARK && frame->body == 0 && frame->payload == 0;
+    if (!park && (!(frame->flags & TQI_FRAME_REPLY) || frame->request == 0)) {
         return tqi_error_set(
             err, TQ_EPROTO, "malformed frame: kind %u, request %llu, flags 0x%x is no reply",
             (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
@@ -90,6 +91,9 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
         return tqi_greet_body(channel, frame, body, err);
     }
     tqi_channel_reset_rx(channel);
+    if (frame->kind == TQI_PARK) {
+        return TQ_OK;
+    }
     tqi_call *call;
     HASH_FIND(hh, channel->calls, &frame->request, sizeof frame->request, call);
     if (!call) {
@@ -124,6 +128,10 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     tqi_channel *channel = conn->owner;
     tqi_call *call = channel->rx_call;
     (void)err;
+    if (frame->kind == TQI_PARK && channel->conn == conn) {
+        tqi_channel_park(channel);
+        return TQ_OK;
+    }
     if (!call) {
         return TQ_OK;
     }

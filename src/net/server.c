@@ -4,9 +4,11 @@
 #include "net/serving.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -17,7 +19,8 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define SERVER_ACCEPTS 64 /* connections accepted per event */
+#define SERVER_ACCEPTS 64                    /* connections accepted per event */
+#define SERVER_SAY_NS  UINT64_C(10000000000) /* between two words about a lack of descriptors */
 
 struct tqi_listener {
     uv_poll_t poll;
@@ -132,11 +135,38 @@ void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *
     }
 }
 
+static unsigned long long server_descriptors(void)
+{
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
+}
+
+static void server_say_short(tqi_server *server, int errnum)
+{
+    uint64_t now = tqi_now();
+    char reason[64];
+
+    if (server->short_since != 0 && now - server->short_since < SERVER_SAY_NS) {
+        return;
+    }
+    server->short_since = now;
+    if (errnum == EMFILE) {
+        tqi_log(TQI_WARN, server->service->name,
+                "descriptors run out, of %llu that this process may have: connections wait until "
+                "others end; its hard limit of open files (ulimit -Hn, LimitNOFILE) can be raised",
+                server_descriptors());
+    } else {
+        tqi_log(TQI_WARN, server->service->name, "cannot accept connections: %s",
+                strerror_r(errnum, reason, sizeof reason));
+    }
+}
+
 /* Nothing is accepted for a short time: the connection that cannot be accepted stays ready, and would spin the loop. */
 static void server_pause(tqi_listener *listener, int errnum)
 {
-    tqi_log(TQI_WARN, listener->server->service->name, "cannot accept connections: %s",
-            strerror(errnum));
+    server_say_short(listener->server, errnum);
+    tqi_peer_make_room(listener->server);
     uv_poll_stop(&listener->poll);
     listener->resume = tqi_now() + TQI_ACCEPT_PAUSE_NS;
     tqi_server_arm_timer(listener->server);
@@ -156,6 +186,13 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
             char name[TQI_PEER_MAX];
             tqi_peer_format((const struct sockaddr *)&addr, name, sizeof name);
             tqi_server_adopt(listener->server, fd, listener->endpoint.unix_socket, name);
+            if (fd >= listener->server->full) {
+                server_pause(listener, EMFILE);
+                return;
+            }
+            if (fd >= listener->server->crowded) {
+                tqi_peer_make_room(listener->server);
+            }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             server_pause(listener, errno);
             return;
@@ -262,6 +299,10 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
         options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
     server->handshake_ns = TQI_HANDSHAKE_NS;
     server->token = *options->token;
+    unsigned long long descriptors = server_descriptors();
+    descriptors = descriptors < INT_MAX ? descriptors : INT_MAX;
+    server->crowded = (int)(descriptors / 4 * 3);
+    server->full = (int)(descriptors - descriptors / 16);
     uv_timer_init(loop, &server->timer);
     server->timer.data = server;
     tqi_flusher_init(&server->flusher, loop, server_tick, server);

@@ -1,6 +1,6 @@
 /*
  * serving.h - what the server's files share: server.c (sockets, time), peer.c (one connection: handshake and frames),
- * session.c (sessions and kept replies), request.c (requests).
+ * session.c (sessions and kept replies), process.c (the processes behind them), request.c (requests).
  */
 #ifndef TQI_NET_SERVING_H
 #define TQI_NET_SERVING_H
@@ -14,13 +14,16 @@
 #define TQI_HANDSHAKE_NS    5000000000u /* for a connection to authenticate */
 #define TQI_HELLO_MAX       4096        /* bytes of a body before that */
 #define TQI_ACCEPT_PAUSE_NS 100000000u
+/* Idle peers asked to leave for each one that comes when descriptors run short, and how many are looked at for that. */
+#define TQI_PARK_EACH 2u
+#define TQI_PARK_LOOK 64u
 /* Warnings about connections that are not authenticated: so many in so long. */
 #define TQI_WARN_MAX 10u
 #define TQI_WARN_NS  UINT64_C(10000000000)
 
 typedef struct tqi_listener tqi_listener;
 typedef struct tqi_peer tqi_peer;
-typedef struct tqi_watch tqi_watch;
+typedef struct tqi_pidfd tqi_pidfd;
 
 struct tqi_server {
     uv_loop_t *loop;
@@ -34,12 +37,16 @@ struct tqi_server {
     tqi_flusher flusher;
     uv_timer_t timer;
     tqi_listener *listeners;
-    tqi_peer *peers;
-    tqi_peer *greeting;    /* not authenticated, by deadline */
-    tqi_session *sessions; /* by id */
-    tqi_session *lost;     /* without connection, by the end of their grace */
-    tqi_session *ended;    /* memory to free when no callback of theirs is running */
+    tqi_peer *peers;    /* of a service with `parkable` those that were silent longest come first */
+    tqi_peer *greeting; /* not authenticated, by deadline */
+    tqi_session *sessions;  /* by id */
+    tqi_session *lost;      /* without connection, by the end of their grace */
+    tqi_session *ended;     /* memory to free when no callback of theirs is running */
+    tqi_process *processes; /* behind sessions, by number */
     uint64_t requests;
+    int full; /* and those from this one on are kept for what connections need: pidfds, memory passed */
+    int crowded;           /* descriptors from this number on are the last quarter */
+    uint64_t short_since;  /* when it was last said that there are no more, 0 = never */
     uint64_t warned_since; /* window of tqi_server_warn */
     unsigned warned;       /* in it */
     int handles;           /* open handles of the loop; freed with the last */
@@ -57,6 +64,7 @@ struct tqi_peer {
     uint8_t nonce[TQI_NONCE];
     uint64_t deadline;
     bool greeted; /* not in the list `greeting` */
+    bool parked;  /* was asked to leave, and did not say anything since */
     uint64_t pid; /* unix: of the process that connected, 0 = unknown */
     bool same_user;
     tqi_request *incoming; /* whose payload is arriving */
@@ -64,13 +72,16 @@ struct tqi_peer {
     tqi_peer *greet_prev, *greet_next;
 };
 
-/* A pidfd in the loop. */
-struct tqi_watch {
+/* A process, counted: by its sessions, and by who holds it beyond them. */
+struct tqi_process {
     uv_poll_t poll;
-    int fd;
-    uint64_t pid;
     tqi_server *server;
-    tqi_session *session; /* NULL once it has ended */
+    tqi_pidfd *pidfd;
+    uint64_t pid;
+    unsigned refs;
+    bool listed;     /* in server->processes */
+    tqi_exit *exits; /* to be told of its end */
+    UT_hash_handle hh;
 };
 
 struct tqi_session {
@@ -83,11 +94,12 @@ struct tqi_session {
     uint64_t
         instance; /* told to the client: a Welcome that got lost must not make it take this for an older session */
     uint64_t pid;
-    uint64_t opened;   /* monotonic */
-    uint64_t deadline; /* end of the grace, while in server->lost */
-    tqi_peer *peer;    /* NULL while not connected */
-    tqi_watch *watch;
-    char remote[96];       /* why there is no watch */
+    uint64_t opened;      /* monotonic */
+    uint64_t deadline;    /* end of the grace, while in server->lost */
+    tqi_peer *peer;       /* NULL while not connected */
+    tqi_process *process; /* NULL: its end cannot be watched */
+    tqi_exit exit;
+    char remote[96];       /* why there is no process */
     uint64_t acked;        /* replies below it were received; 0 = none said yet */
     tqi_request *requests; /* running, and kept, by number */
     tqi_request
@@ -132,6 +144,8 @@ void tqi_server_warn(tqi_server *server, const char *peer, const char *what);
 int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name,
                   tq_error *err);
 void tqi_peer_close(tqi_peer *peer);
+/* Asks some that are idle to close their connections, those that were silent longest first. */
+void tqi_peer_make_room(tqi_server *server);
 
 /* session.c */
 tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id);
@@ -145,6 +159,11 @@ void tqi_session_ack(tqi_session *session, uint64_t ack);
 void tqi_session_end(tqi_session *session, bool dead);
 /* Frees what tqi_session_end left. */
 void tqi_session_reap(tqi_server *server);
+
+/* process.c */
+/* The process that connected to a unix socket and has that number; NULL with *errnum when it cannot be watched. */
+tqi_process *tqi_process_get(tqi_server *server, int socket, uint64_t pid, int *errnum);
+int tqi_process_fd(const tqi_process *process);
 
 /* request.c */
 tqi_request *tqi_request_make(tqi_session *session, uint16_t kind, bool keep, uint64_t number);

@@ -3,82 +3,39 @@
  */
 #include "net/serving.h"
 
-#include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <utlist.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 
-#ifndef SO_PEERPIDFD
-#define SO_PEERPIDFD 77
-#endif
-
 /* --------------------------------------------------------------------------------- the process of a session */
 
-static void watch_on_closed(uv_handle_t *handle)
+static void session_on_exit(tqi_exit *exit, const char *failed)
 {
-    tqi_watch *watch = handle->data;
-    tqi_server *server = watch->server;
-    free(watch);
-    tqi_server_handle_closed(server);
-}
-
-static void watch_close(tqi_watch *watch)
-{
-    watch->session = NULL;
-    uv_close((uv_handle_t *)&watch->poll, watch_on_closed);
-    close(watch->fd);
-}
-
-static void watch_on_event(uv_poll_t *poll, int status, int events)
-{
-    (void)events;
-    tqi_watch *watch = poll->data;
-    tqi_session *session = watch->session;
-    if (session && status < 0) {
-        /* That says nothing about the process: its session ends as one without a watch does. */
-        tqi_log(TQI_WARN, session->server->service->name,
-                "the end of process %llu of session %s cannot be watched for any more: %s",
-                (unsigned long long)watch->pid, tqi_session_name(session), uv_strerror(status));
-        uv_poll_stop(poll);
+    tqi_session *session = (tqi_session *)((char *)exit - offsetof(tqi_session, exit));
+    const char *component = session->server->service->name;
+    unsigned long long pid = session->process->pid;
+    if (failed) {
+        /* Its session ends as one without a process does. */
+        tqi_log(TQI_WARN, component,
+                "the end of process %llu of session %s cannot be watched for any more: %s", pid,
+                tqi_session_name(session), failed);
         return;
     }
-    if (session) {
-        tqi_log(TQI_DEBUG, session->server->service->name, "process %llu of session %s has ended",
-                (unsigned long long)watch->pid, tqi_session_name(session));
-        tqi_session_end(session, true);
-    }
+    tqi_log(TQI_DEBUG, component, "process %llu of session %s has ended", pid,
+            tqi_session_name(session));
+    tqi_session_end(session, true);
 }
 
-/* A pidfd of the process that connected, or -1. */
-static int watch_pidfd(const tqi_peer *peer)
-{
-    int fd = -1;
-    socklen_t size = sizeof fd;
-    if (getsockopt(peer->conn->fd, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0) {
-        return fd;
-    }
-    if (errno == ESRCH || errno == EMFILE || errno == ENFILE) {
-        return -1;
-    }
-#ifdef SYS_pidfd_open
-    /* An older kernel: by number, which is that of another process only if this one is gone already. */
-    return (int)syscall(SYS_pidfd_open, (pid_t)peer->pid, 0);
-#else
-    return -1;
-#endif
-}
-
-/* Watches the process behind a unix socket; a session without a watch simply is not local. */
+/* Watches the process behind a unix socket; a session that has none simply is not local. */
 static void session_watch(tqi_session *session, const tqi_peer *peer)
 {
-    if (session->watch || !peer->conn->unix_socket) {
+    if (session->process || !peer->conn->unix_socket) {
         return;
     }
     session->pid = peer->pid;
@@ -87,30 +44,19 @@ static void session_watch(tqi_session *session, const tqi_peer *peer)
                  "it runs in another pid namespace, where its end is not seen");
         return;
     }
-    int fd = watch_pidfd(peer);
-    if (fd < 0) {
+    int errnum = 0;
+    session->process = tqi_process_get(session->server, peer->conn->fd, peer->pid, &errnum);
+    if (!session->process) {
         char reason[64];
         snprintf(session->remote, sizeof session->remote,
                  "its end cannot be watched, for there is no pidfd: %s",
-                 strerror_r(errno, reason, sizeof reason));
+                 strerror_r(errnum, reason, sizeof reason));
         tqi_log(TQI_DEBUG, session->server->service->name, "session %s: %s",
                 tqi_session_name(session), session->remote);
         return;
     }
-    tqi_watch *watch = calloc(1, sizeof *watch);
-    if (!watch || uv_poll_init(session->server->loop, &watch->poll, fd) != 0) {
-        free(watch);
-        close(fd);
-        return;
-    }
-    watch->poll.data = watch;
-    watch->fd = fd;
-    watch->pid = peer->pid;
-    watch->server = session->server;
-    watch->session = session;
-    session->server->handles++;
-    session->watch = watch;
-    uv_poll_start(&watch->poll, UV_READABLE, watch_on_event);
+    session->exit.fn = session_on_exit;
+    tqi_process_on_exit(session->process, &session->exit);
 }
 
 /* ------------------------------------------------------------------------------------------------ the table */
@@ -279,9 +225,10 @@ void tqi_session_end(tqi_session *session, bool dead)
         DL_DELETE(server->lost, session);
         session->deadline = 0;
     }
-    if (session->watch) {
-        watch_close(session->watch);
-        session->watch = NULL;
+    if (session->process) {
+        tqi_process_off_exit(session->process, &session->exit);
+        tqi_process_rele(session->process);
+        session->process = NULL;
     }
     if (session->peer) {
         tqi_peer *peer = session->peer;
@@ -323,7 +270,12 @@ uint64_t tqi_session_pid(const tqi_session *session)
 
 int tqi_session_pidfd(const tqi_session *session)
 {
-    return session->watch ? session->watch->fd : -1;
+    return session->process ? tqi_process_fd(session->process) : -1;
+}
+
+tqi_process *tqi_session_process(const tqi_session *session)
+{
+    return session->process;
 }
 
 const char *tqi_session_host(const tqi_session *session)
@@ -348,8 +300,8 @@ uint64_t tqi_session_age_ms(const tqi_session *session)
 
 bool tqi_session_local(const tqi_session *session)
 {
-    return session->watch && session->peer && session->peer->same_user &&
-           session->peer->pid == session->watch->pid;
+    return session->process && session->peer && session->peer->same_user &&
+           session->peer->pid == session->process->pid;
 }
 
 const char *tqi_session_remote(const tqi_session *session)

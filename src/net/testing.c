@@ -355,6 +355,14 @@ static void service_sink_failed(tqi_request *request, void *ctx)
     free(tqi_request_user(request));
 }
 
+static bool service_parkable(const tqi_session *session, void *ctx)
+{
+    const testing_server *server = ctx;
+
+    (void)session;
+    return !server->stay;
+}
+
 const tqi_service testing_service = {
     .name = "testing",
     .session_open = service_open,
@@ -363,6 +371,7 @@ const tqi_service testing_service = {
     .handle = service_handle,
     .sink = service_sink,
     .sink_failed = service_sink_failed,
+    .parkable = service_parkable,
 };
 
 void testing_answer(testing_server *server)

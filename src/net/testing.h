@@ -38,6 +38,7 @@ typedef struct testing_server {
     int n_waiting;
     int cancelled;
     int handled;
+    bool stay;  /* no session may be asked for its connection */
     bool local; /* of the session that came last */
     tqi_session *session;
     bool closed;

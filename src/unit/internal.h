@@ -73,13 +73,12 @@ typedef struct tqi_writer {
     tqi_session *session; /* NULL: ended */
     /* Blocks that it reserved and that are still here.  Published ones count too: the unit is not told of a publish, and
      * one that was not published must find its writer when its dead notice comes, however late.  So a process that said
-     * goodbye stays watched, which costs a descriptor, until it has exited or the last of its blocks is freed. */
+     * goodbye stays watched, until it has exited or the last of its blocks is freed. */
     uint64_t reserved;
-    bool mapped;        /* has (or had) the arena writable in its memory */
-    int pidfd;          /* with mapped */
-    bool polling;       /* the handle is open */
-    uv_poll_t poll;     /* of pidfd, when the session has ended */
-    uint64_t *deferred; /* dead blocks it may be writing to */
+    bool mapped;          /* has (or had) the arena writable in its memory */
+    tqi_process *process; /* with mapped */
+    tqi_exit exit;        /* when the session has ended */
+    uint64_t *deferred;   /* dead blocks it may be writing to */
     size_t n_deferred;
     size_t deferred_capacity;
     UT_hash_handle hh;

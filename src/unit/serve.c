@@ -378,6 +378,14 @@ static void serve_session_end(tqi_session *session, bool dead, void *ctx)
     }
 }
 
+/* A writer outlives its session while its process may write, and readers hold nothing between their requests. */
+static bool serve_parkable(const tqi_session *session, void *ctx)
+{
+    (void)session;
+    (void)ctx;
+    return true;
+}
+
 const tqi_service tqi_unit_service = {
     .name = "unit",
     .session_open = serve_session_open,
@@ -386,4 +394,5 @@ const tqi_service tqi_unit_service = {
     .handle = serve_handle,
     .sink = serve_sink,
     .sink_failed = serve_sink_failed,
+    .parkable = serve_parkable,
 };

@@ -9,11 +9,8 @@
  *     child may keep the socket) writes no more.
  * Blocks of all others wait in their writer's list.
  */
-#include <errno.h>
-#include <fcntl.h>
+#include <stddef.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "base/buf.h"
 #include "unit/internal.h"
@@ -28,7 +25,6 @@ int tqi_writer_open(tqi_unit *unit, tqi_session *session)
     writer->number = ++unit->next_writer;
     writer->unit = unit;
     writer->session = session;
-    writer->pidfd = -1;
     HASH_ADD(hh, unit->writers, number, sizeof(writer->number), writer);
     if (writer->hh.tbl == NULL) {
         free(writer);
@@ -40,32 +36,19 @@ int tqi_writer_open(tqi_unit *unit, tqi_session *session)
 
 static void writer_free(tqi_writer *writer)
 {
-    if (writer->pidfd >= 0) {
-        close(writer->pidfd);
+    if (writer->process != NULL) {
+        tqi_process_off_exit(writer->process, &writer->exit);
+        tqi_process_rele(writer->process);
     }
     free(writer->deferred);
     free(writer);
-}
-
-static void writer_poll_closed(uv_handle_t *handle)
-{
-    tqi_writer *writer = handle->data;
-    tqi_unit *unit = writer->unit;
-
-    writer_free(writer);
-    tqi_unit_close_step(unit);
 }
 
 /* Forgets a writer whose session has ended; its deferred blocks are freed before. */
 static void writer_forget(tqi_writer *writer)
 {
     HASH_DEL(writer->unit->writers, writer);
-    if (writer->polling) {
-        writer->polling = false;
-        uv_close((uv_handle_t *)&writer->poll, writer_poll_closed);
-    } else {
-        writer_free(writer);
-    }
+    writer_free(writer);
 }
 
 tqi_writer *tqi_writer_of(tqi_unit *unit, uint64_t id)
@@ -125,16 +108,14 @@ static void writer_finished(tqi_writer *writer)
     }
 }
 
-static void writer_exited(uv_poll_t *poll, int status, int events)
+static void writer_exited(tqi_exit *exit, const char *failed)
 {
-    tqi_writer *writer = poll->data;
+    tqi_writer *writer = (tqi_writer *)((char *)exit - offsetof(tqi_writer, exit));
 
-    (void)events;
-    if (status < 0) {
+    if (failed != NULL) {
         /* The watch failed, which says nothing about the process. */
         tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay: %s",
-                writer->unit->name, uv_strerror(status));
-        uv_poll_stop(poll);
+                writer->unit->name, failed);
         return;
     }
     writer_finished(writer);
@@ -142,26 +123,14 @@ static void writer_exited(uv_poll_t *poll, int status, int events)
 
 void tqi_writer_end(tqi_writer *writer, bool dead)
 {
-    tqi_unit *unit = writer->unit;
-
     writer->session = NULL;
-    if (dead || !writer->mapped || writer->reserved == 0 || unit->closing) {
+    if (dead || !writer->mapped || writer->reserved == 0 || writer->unit->closing) {
         writer_finished(writer);
         return;
     }
     /* The session said goodbye or was lost, but its process may be there, in the middle of a copy. */
-    if (uv_poll_init(unit->loop, &writer->poll, writer->pidfd) != 0) {
-        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay",
-                unit->name);
-        return;
-    }
-    writer->poll.data = writer;
-    writer->polling = true;
-    unit->open++;
-    if (uv_poll_start(&writer->poll, UV_READABLE, writer_exited) != 0) {
-        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay",
-                unit->name);
-    }
+    writer->exit.fn = writer_exited;
+    tqi_process_on_exit(writer->process, &writer->exit);
 }
 
 int tqi_writer_map(tqi_writer *writer, tq_error *err)
@@ -169,19 +138,14 @@ int tqi_writer_map(tqi_writer *writer, tq_error *err)
     if (writer->mapped) {
         return TQ_OK;
     }
-    int pidfd = tqi_session_pidfd(writer->session);
-    if (pidfd < 0) {
+    tqi_process *process = tqi_session_process(writer->session);
+    if (process == NULL) {
         return tqi_error_set(err, TQ_EUNSUPPORTED,
                              "unit '%s' cannot watch the process of session '%s'",
                              writer->unit->name, tqi_session_name(writer->session));
     }
-    /* A copy: the writer may outlive its session. */
-    writer->pidfd = fcntl(pidfd, F_DUPFD_CLOEXEC, 0);
-    if (writer->pidfd < 0) {
-        return tqi_error_set(err, TQ_EUNSUPPORTED,
-                             "no descriptor for the process of session '%s': %s",
-                             tqi_session_name(writer->session), strerror(errno));
-    }
+    /* The writer may outlive its session. */
+    writer->process = tqi_process_hold(process);
     writer->mapped = true;
     return TQ_OK;
 }

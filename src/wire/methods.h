@@ -70,6 +70,8 @@ enum tqi_kind {
     TQI_ACK = 5,    /* no body: carries only `ack` */
     TQI_CANCEL = 6,
     TQI_BYE = 7, /* no body: the client ends its session */
+    TQI_PARK =
+        8, /* no body, from the server: closing this connection while it is idle would make room */
 #define TQI_KIND(number, NAME, name, Message, reply, Reply, mode) TQI_##NAME = (number),
     TQI_CONTROLLER_METHODS(TQI_KIND) TQI_UNIT_METHODS(TQI_KIND)
 #undef TQI_KIND

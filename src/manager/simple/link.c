@@ -68,6 +68,7 @@ int tqi_link_channel(tqi_link *link, tqi_channel **out, tq_error *err)
             link->channel = NULL;
             return tqi_error_set(err, code, "storage unit '%s': %s", link->name, why.message);
         }
+        tqi_channel_set_parkable(link->channel);
         tqi_channel_on_open(link->channel, link_opened, link);
     }
     *out = link->channel;

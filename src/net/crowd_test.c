@@ -1,0 +1,357 @@
+/*
+ * crowd_test.c - many sessions at one server: what they cost in descriptors, and what happens when those run out.
+ */
+#include "net/serving.h"
+#include "net/testing.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Descriptors of this process; of them those of processes. */
+static int crowd_count(int *processes)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    int n = -1; /* that of the folder */
+
+    *processes = 0;
+    assert_non_null(dir);
+    for (const struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+        char target[256] = "";
+        if (entry->d_name[0] != '.') {
+            n++;
+            if (readlinkat(dirfd(dir), entry->d_name, target, sizeof target - 1) > 0) {
+                *processes += strstr(target, "pidfd") != NULL;
+            }
+        }
+    }
+    closedir(dir);
+    return n;
+}
+
+/* ---------------------------------------------------------------------------------------- one process, many sessions */
+
+enum {
+    SESSIONS = 12
+};
+
+/* In a process of its own: clients of all endpoints; says so and ends when it is told to. */
+static int child_main(int argc, char **endpoints)
+{
+    uv_loop_init(&testing_loop);
+    testing_token.size = 32;
+    memset(testing_token.bytes, 'k', testing_token.size);
+    for (uint32_t i = 0; i < SESSIONS; i++) {
+        tqi_connector *connector = testing_connector(&testing_token, 0);
+        testing_call call = {0};
+        testing_reserve(testing_channel(connector, endpoints[i % (uint32_t)argc]), &call, i, -1);
+        testing_until(&call.done, 1);
+    }
+    char go;
+    _exit(write(STDOUT_FILENO, "r", 1) == 1 && read(STDIN_FILENO, &go, 1) == 1 ? 0 : 1);
+}
+
+/* A process with sessions at two servers has one pidfd, and one more for two servers that share a loop. */
+static void test_one_process(void **state)
+{
+    (void)state;
+    testing_server servers[2];
+    char second[300];
+    memset(testing_token.bytes, 'k', testing_token.size);
+    testing_server_start(&servers[0], testing_unix_endpoint(), 100, 60000);
+    snprintf(second, sizeof second, "%s-b", testing_unix_endpoint());
+    testing_server_start(&servers[1], second, 200, 60000);
+    int in[2], out[2], before = 0, after = 0;
+    assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    crowd_count(&before);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(in[0], STDIN_FILENO);
+        dup2(out[1], STDOUT_FILENO);
+        char name[] = "crowd_test", verb[] = "child";
+        char *args[] = {name, verb, servers[0].endpoint, servers[1].endpoint, NULL};
+        execv("/proc/self/exe", args);
+        _exit(3);
+    }
+    testing_until(&servers[1].executions, SESSIONS / 2);
+    assert_int_equal(servers[0].executions, SESSIONS / 2);
+    assert_int_equal(servers[0].opened + servers[1].opened, SESSIONS);
+    assert_true(servers[0].local && servers[1].local);
+    crowd_count(&after);
+    assert_int_equal(after - before, 2);
+    char ready;
+    assert_int_equal(read(out[0], &ready, 1), 1);
+
+    /* One session of it ends: the others go on. */
+    tqi_session *session = servers[0].server->sessions;
+    assert_true(tqi_session_process(session) ==
+                tqi_session_process((tqi_session *)session->hh.next));
+    tqi_session_end(session, false);
+    testing_run_ms(10);
+    assert_int_equal(servers[0].ended, 1);
+    assert_int_equal(servers[0].ended_dead, 0);
+    assert_int_equal(servers[1].ended, 0);
+
+    /* Its end is seen by all that are left. */
+    assert_int_equal(write(in[1], "g", 1), 1);
+    testing_until(&servers[0].ended, SESSIONS / 2);
+    testing_until(&servers[1].ended, SESSIONS / 2);
+    assert_int_equal(servers[0].ended_dead + servers[1].ended_dead, SESSIONS - 1);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    testing_run_ms(10);
+    crowd_count(&after);
+    assert_int_equal(after, before);
+    for (int i = 0; i < 2; i++) {
+        close(in[i]);
+        close(out[i]);
+        testing_server_stop(&servers[i]);
+    }
+}
+
+typedef struct told {
+    tqi_exit exit;
+    int times;
+} told;
+
+static void told_of(tqi_exit *exit, const char *failed)
+{
+    assert_null(failed);
+    ((told *)exit)->times++;
+}
+
+/* Who holds a process is told of its end after the session that it came from; who does not care any more is not. */
+static void test_held_process(void **state)
+{
+    (void)state;
+    testing_server server;
+    memset(testing_token.bytes, 'k', testing_token.size);
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    int in[2], out[2];
+    assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(in[0], STDIN_FILENO);
+        dup2(out[1], STDOUT_FILENO);
+        char name[] = "crowd_test", verb[] = "child";
+        char *args[] = {name, verb, server.endpoint, NULL};
+        execv("/proc/self/exe", args);
+        _exit(3);
+    }
+    testing_until(&server.executions, SESSIONS);
+    told one = {.exit = {.fn = told_of}}, other = {.exit = {.fn = told_of}};
+    tqi_process *process = tqi_process_hold(tqi_session_process(server.session));
+    tqi_process_on_exit(process, &one.exit);
+    tqi_process_on_exit(process, &other.exit);
+    tqi_process_off_exit(process, &other.exit);
+    tqi_process_off_exit(process, &other.exit);
+    while (server.server->sessions) {
+        tqi_session_end(server.server->sessions, false);
+    }
+    assert_int_equal(server.ended, SESSIONS);
+    assert_int_equal(one.times, 0);
+    char ready;
+    assert_int_equal(read(out[0], &ready, 1), 1);
+    assert_int_equal(write(in[1], "g", 1), 1);
+    testing_until(&one.times, 1);
+    assert_int_equal(other.times, 0);
+    assert_int_equal(server.ended_dead, 0);
+    tqi_process_rele(process);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    for (int i = 0; i < 2; i++) {
+        close(in[i]);
+        close(out[i]);
+    }
+    testing_server_stop(&server);
+}
+
+/* ---------------------------------------------------------------------------------------- few descriptors */
+
+/* A client whose connection may be asked for, and one call. */
+static tqi_channel *crowd_client(const testing_server *server, tqi_connector **connector,
+                                 uint32_t number)
+{
+    *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(*connector, server->endpoint);
+    tqi_channel_set_parkable(channel);
+    testing_call call = {0};
+    testing_reserve(channel, &call, number, -1);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    return channel;
+}
+
+static int crowd_connected(const testing_server *server)
+{
+    int n = 0;
+    for (tqi_session *session = server->server->sessions; session; session = session->hh.next) {
+        n += tqi_session_connected(session);
+    }
+    return n;
+}
+
+static void crowd_connected_is(const testing_server *server, int n)
+{
+    for (int i = 0; i < 2000 && crowd_connected(server) != n; i++) {
+        testing_run_ms(5);
+    }
+    assert_int_equal(crowd_connected(server), n);
+}
+
+static void test_parked(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
+    tqi_connector *a, *b, *c, *d;
+    tqi_channel *idle = crowd_client(&server, &a, 1);
+    tqi_channel *busy = crowd_client(&server, &b, 2);
+    testing_call claim = {0};
+    testing_claim(busy, &claim, false, -1);
+    testing_until(&server.n_waiting, 1);
+    c = testing_connector(&testing_token, 0);
+    tqi_channel *firm = testing_channel(c, server.endpoint); /* would connect again at once */
+    testing_call call = {0};
+    testing_reserve(firm, &call, 3, -1);
+    testing_until(&call.done, 1);
+    assert_int_equal(crowd_connected(&server), 3);
+
+    /* The next one that comes makes the server ask: the idle one leaves, the others stay. */
+    server.server->crowded = 0;
+    crowd_client(&server, &d, 4);
+    crowd_connected_is(&server, 3);
+    assert_false(tqi_channel_local(idle));
+    assert_true(tqi_channel_local(busy));
+    assert_true(tqi_channel_local(firm));
+    assert_int_equal(server.ended, 0);
+
+    /* It comes back when it has something to say, to its old session. */
+    server.server->crowded = INT_MAX;
+    call.done = 0;
+    testing_reserve(idle, &call, 5, -1);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    assert_int_equal(server.opened, 4);
+    assert_int_equal(crowd_connected(&server), 4);
+    testing_answer(&server);
+    testing_until(&claim.done, 1);
+    assert_int_equal(claim.status, TQ_OK);
+
+    /* A session that must not lose it is not asked. */
+    server.stay = true;
+    server.server->crowded = 0;
+    tqi_connector *e;
+    crowd_client(&server, &e, 6);
+    testing_run_ms(20);
+    assert_int_equal(crowd_connected(&server), 5);
+    tqi_connector *all[] = {a, b, c, d, e};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        testing_connector_stop(all[i]);
+    }
+    testing_server_stop(&server);
+}
+
+/* A session that was parked ends with its grace, and the next call finds a new one. */
+static void test_parked_for_long(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 30);
+    tqi_connector *a, *b;
+    tqi_channel *idle = crowd_client(&server, &a, 1);
+    server.server->crowded = 0;
+    crowd_client(&server, &b, 2);
+    testing_until(&server.ended, 1);
+    assert_int_equal(server.ended_dead, 0);
+    server.server->crowded = INT_MAX;
+    testing_call call = {0};
+    testing_reserve(idle, &call, 3, -1);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    assert_int_equal(server.opened, 3);
+    testing_connector_stop(a);
+    testing_connector_stop(b);
+    testing_server_stop(&server);
+}
+
+enum {
+    CLIENTS = 24,
+    FIT = 6
+};
+
+/* In a process of its own: more clients than the server has descriptors for, all at once. */
+static int crowd_main(const char *endpoint)
+{
+    static testing_call calls[CLIENTS];
+    uv_loop_init(&testing_loop);
+    testing_token.size = 32;
+    memset(testing_token.bytes, 'k', testing_token.size);
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        tqi_channel *channel = testing_channel(testing_connector(&testing_token, 0), endpoint);
+        tqi_channel_set_parkable(channel);
+        testing_reserve(channel, &calls[i], i, -1);
+    }
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        testing_until(&calls[i].done, 1);
+        if (calls[i].status != TQ_OK) {
+            _exit(1);
+        }
+    }
+    _exit(0);
+}
+
+/* All are served, with a watch on the process of each, and the server has said what is short. */
+static void test_more_than_fit(void **state)
+{
+    (void)state;
+    testing_server server;
+    memset(testing_token.bytes, 'k', testing_token.size);
+    testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
+    pid_t child = fork();
+    if (child == 0) {
+        char name[] = "crowd_test", verb[] = "crowd";
+        char *args[] = {name, verb, server.endpoint, NULL};
+        execv("/proc/self/exe", args);
+        _exit(3);
+    }
+    int highest = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_true(highest >= 0);
+    close(highest);
+    server.server->full = highest + FIT;
+    testing_until(&server.executions, CLIENTS);
+    assert_int_equal(server.opened, CLIENTS);
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        assert_int_equal(server.executed[i], 1);
+    }
+    assert_true(server.server->short_since != 0);
+    testing_until(&server.ended_dead, CLIENTS);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    testing_server_stop(&server);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 2 && strcmp(argv[1], "child") == 0) {
+        return child_main(argc - 2, argv + 2);
+    }
+    if (argc > 2 && strcmp(argv[1], "crowd") == 0) {
+        return crowd_main(argv[2]);
+    }
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_one_process, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_held_process, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_parked, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_parked_for_long, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_more_than_fit, testing_setup, testing_teardown),
+    };
+    return cmocka_run_group_tests_name("net_crowd", tests, NULL, NULL);
+}
