@@ -116,14 +116,17 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             core.close()
             raise
         if manager is not None:
-            self._python = ManagedStorage(core, manager, name)
+            self._python = ManagedStorage(core, manager, name, self._timeout())
             _recover(self._python)
             return core
         core.close()
         return self._open(None)
 
+    def _timeout(self) -> float:
+        """How long opening may take, and then calls that say nothing else."""
+        return float(merge(defaults(), self._given)["client"]["timeout"])
+
     def _open(self, manager: str | None, manager_config: str | None = None) -> Client:
-        timeout = merge(defaults(), self._given)["client"]["timeout"]
         try:
             return Client(
                 self._info.address,
@@ -132,7 +135,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                 name=self.client_id,
                 manager=manager,
                 manager_config=manager_config,
-                timeout=timeout,
+                timeout=self._timeout(),
                 node=node(),
             )
         except UnknownManagerError as error:
@@ -159,7 +162,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         if StorageManagerFactory.knows(manager_type):
             manager = StorageManagerFactory.create(manager_type, self._info, config or {})
             core = self._open("")
-            python: ManagedStorage | None = ManagedStorage(core, manager, manager_type)
+            python: ManagedStorage | None = ManagedStorage(
+                core, manager, manager_type, self._timeout()
+            )
         else:
             name = C_MANAGERS.get(manager_type, manager_type)
             core = self._open(name, json.dumps(dict(config)) if config else None)

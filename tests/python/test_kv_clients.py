@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import queue
+import re
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -229,6 +232,153 @@ def column(data: Any, name: str) -> list[list[int]]:
     return [row.tolist() for row in data[name].unbind()]
 
 
+WRONG: list[tuple[Any, str]] = [
+    (None, "a list with one value for each of 2 keys, got NoneType None"),
+    (7, "a list with one value for each of 2 keys, got int 7"),
+    ("ab", "a list with one value for each of 2 keys, got str 'ab'"),
+    ([1], "a list with one value for each of 2 keys, got 1"),
+    ([1, 2], r"for key 'tq/.*/x' a tensor of shape \(2,\) and torch.int64, got int 1"),
+    ([np.zeros(2)] * 2, r".* of shape \(2,\) and torch.int64, got one of shape \(2,\) and float64"),
+    ([np.zeros(3, np.int64)] * 2, r".* of shape \(2,\) and torch.int64, got one of shape \(3,\)"),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), WRONG)
+def test_answers_that_are_none(
+    peer_store: Any, monkeypatch: pytest.MonkeyPatch, answer: Any, expected: str
+) -> None:
+    """What a client gives back is looked at: client, key and what was expected are named."""
+    torch = pytest.importorskip("torch")
+    meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+    monkeypatch.setattr(PeerStore, "get", lambda *args: answer)
+    with pytest.raises(ValueError, match=f"^PeerStore.get: expected {expected}"):
+        peer_store.get_data(meta)
+    monkeypatch.undo()
+    monkeypatch.setattr(PeerStore, "put", lambda *args: answer)
+    if answer is None or (isinstance(answer, list) and len(answer) == 2):
+        return  # what put says of values is its own business
+    with pytest.raises(ValueError, match=r"^PeerStore.put: expected a list with one answer"):
+        peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+
+
+def blocked(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> tuple[threading.Event, queue.Queue[Any]]:
+    """Let a method of the store begin by waiting for an event; and what is cleared from now on."""
+    goes_on, cleared = threading.Event(), queue.Queue[Any]()
+    original, clear = getattr(PeerStore, method), PeerStore.clear
+
+    def waits(self: Any, *args: Any, **kwargs: Any) -> Any:
+        assert goes_on.wait(60)
+        return original(self, *args, **kwargs)
+
+    def tells(self: Any, keys: list[str], custom_backend_meta: Any = None) -> None:
+        clear(self, keys, custom_backend_meta)
+        cleared.put(keys)
+
+    monkeypatch.setattr(PeerStore, "clear", tells)
+    monkeypatch.setattr(PeerStore, method, waits)
+    return goes_on, cleared
+
+
+def test_a_client_that_blocks(peer_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for as long as `client.timeout` says; what it does afterwards is undone."""
+    torch = pytest.importorskip("torch")
+    meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+    before = dict(values)
+    with monkeypatch.context() as patch:
+        goes_on, cleared = blocked(patch, "put")
+        with pytest.raises(TimedOutError, match=r"^PeerStore\.put did not end within 2 s"):
+            peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+        goes_on.set()
+        assert len(cleared.get(timeout=60)) == 2
+    assert values == before
+    with monkeypatch.context() as patch:
+        goes_on, _ = blocked(patch, "get")
+        with pytest.raises(TimedOutError, match=r"^PeerStore\.get did not end within 2 s"):
+            peer_store.get_data(meta)
+        goes_on.set()
+    assert column(peer_store.get_data(meta), "x") == [[0, 1], [2, 3]]
+
+
+def test_a_put_that_is_cancelled_while_the_client_blocks(
+    peer_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that gives up does not wait, and its values are removed when the client has put them."""
+    torch = pytest.importorskip("torch")
+    goes_on, cleared = blocked(monkeypatch, "put")
+
+    async def give_up() -> None:
+        put = peer_store.async_put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(put, 0.2)
+        assert not goes_on.is_set()
+
+    asyncio.run(give_up())
+    goes_on.set()
+    assert len(cleared.get(timeout=60)) == 2
+    assert not values
+
+
+def test_a_full_store_of_values(peer_store: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A put waits for room, holding none, and fails when there is none in time."""
+    torch = pytest.importorskip("torch")
+    tries: list[int] = []
+
+    def full(keys: list[str]) -> None:
+        assert not values
+        tries.append(len(keys))
+        values["mine:" + keys[0]] = b"half"
+        if len(tries) < 4:
+            raise StorageFullError("no room")
+
+    Hook.before_put = full
+    meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+    assert tries == [2, 2, 2, 2]
+    assert column(peer_store.get_data(meta), "x") == [[0, 1], [2, 3]]
+    peer_store.clear_samples(meta)
+    tries.clear()
+
+    def always_full(keys: list[str]) -> None:
+        tries.append(len(keys))
+        raise StorageFullError("no room")
+
+    Hook.before_put = always_full
+    with pytest.raises(StorageFullError, match="no room"):
+        peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+    assert len(tries) > 1
+    assert not values
+    assert not caplog.records
+
+
+def test_what_cannot_be_undone_is_told(
+    peer_store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the first key that may be left; not when the error of the put says it already."""
+    torch = pytest.importorskip("torch")
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionError("no store")
+
+    def puts(error: Exception) -> None:
+        def put(keys: list[str]) -> None:
+            raise error
+
+        Hook.before_put = put
+        with pytest.raises(type(error)):
+            peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+
+    monkeypatch.setattr(PeerStore, "clear", fails)
+    puts(ConnectionError("no store"))
+    assert not caplog.records
+    puts(OSError("disk on fire"))
+    (record,) = caplog.records
+    assert re.search(
+        r"PeerStore: 2 values of a failed put may be left, the first one is tq/.*: no store",
+        record.getMessage(),
+    )
+
+
 def test_an_overwrite_is_seen_as_a_whole(peer_store: Any) -> None:
     """What is written again lies elsewhere until all of it is there; then what it replaces is removed."""
     torch = pytest.importorskip("torch")
@@ -375,6 +525,7 @@ class BrokenStore(StorageKVClient):
     """Fails as it is told."""
 
     failure: BaseException | None = None
+    answer: ClassVar[Any] = [True]  # too few or too many answers
 
     def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
         if self.failure is not None:
@@ -384,7 +535,7 @@ class BrokenStore(StorageKVClient):
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Any:
         if self.failure is not None:
-            return [True]  # too few or too many answers
+            return self.answer
         for key, pointer, size in zip(keys, pointers, sizes, strict=True):
             if key in values:
                 memory(pointer, size)[:] = values[key]
@@ -411,8 +562,16 @@ def test_errors_have_their_class() -> None:
         BrokenStore.failure = OSError()
         with pytest.raises(InputOutputError, match="expected one bool for each of"):
             ctq.get_client().get_data(meta)
+        some = meta.select_samples([0]).select_fields(["f0"])
+        for answer, expected in ((7, "one bool for each of 1 keys, got 7"), ("y", "True or False")):
+            BrokenStore.answer = answer
+            with pytest.raises(InputOutputError, match=rf"BrokenStore\.get_into: .*{expected}"):
+                ctq.get_client().get_data(some)
+        with pytest.raises(InputOutputError, match=r"for key 'tq/.*', got 'y'"):
+            ctq.get_client().get_data(some)
     finally:
         BrokenStore.failure = None
+        BrokenStore.answer = [True]
 
 
 def test_what_cannot_be_registered() -> None:

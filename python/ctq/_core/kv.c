@@ -130,22 +130,40 @@ static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys,
     return answer;
 }
 
-/* Reads an answer, which it takes over, of one truth per key: whether it was there.  Sets the keys' `missing`, the first
- * of which is given; the others follow every `stride` bytes. */
+/* Whether an answer for a key is True, or anything that equals it; with an exception set -1 for what is neither that nor
+ * False. */
+static int kv_truth(PyObject *item, const char *key)
+{
+    int found = PyObject_RichCompareBool(item, Py_True, Py_EQ);
+    int missing = found == 0 ? PyObject_RichCompareBool(item, Py_False, Py_EQ) : 0;
+
+    if (found == 0 && missing == 0) {
+        PyErr_Format(PyExc_TypeError, "expected True or False for key '%s', got %R", key, item);
+        return -1;
+    }
+    return found < 0 || missing < 0 ? -1 : found;
+}
+
+/* Reads an answer, which it takes over, of one truth per key: whether it was there.  `keys` and `missing` are those of the
+ * first one; the others follow every `stride` bytes. */
 static int kv_found(const kv_state *kv, const char *method, PyObject *answer, size_t n,
-                    bool *missing, size_t stride, tq_error *err)
+                    const char *const *keys, bool *missing, size_t stride, tq_error *err)
 {
     PyObject *items =
         answer ? PySequence_Fast(answer, "expected a sequence of one bool per key") : NULL;
     int code = TQ_OK;
 
+    if (answer && !items && PyErr_ExceptionMatches(PyExc_TypeError)) {
+        PyErr_Format(PyExc_TypeError, "expected one bool for each of %zu keys, got %R", n, answer);
+    }
     if (items && (size_t)PySequence_Fast_GET_SIZE(items) != n) {
         PyErr_Format(PyExc_ValueError, "expected one bool for each of %zu keys, got %zd", n,
                      PySequence_Fast_GET_SIZE(items));
         Py_CLEAR(items);
     }
     for (size_t i = 0; items && i < n; i++) {
-        int found = PyObject_IsTrue(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i));
+        int found = kv_truth(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i),
+                             *(const char *const *)(const void *)((const char *)keys + i * stride));
         if (found < 0) {
             Py_CLEAR(items);
             break;
@@ -228,7 +246,8 @@ static int kv_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline_ns
     PyGILState_STATE gil = kv_enter();
     PyObject *answer = kv_call(kv, "get_into", kv_list(n, kv_read_key, reads),
                                kv_list(n, kv_read_pointer, reads), kv_list(n, kv_read_size, reads));
-    int code = kv_found(kv, "get_into", answer, n, &reads->missing, sizeof(*reads), err);
+    int code =
+        kv_found(kv, "get_into", answer, n, &reads->key, &reads->missing, sizeof(*reads), err);
 
     (void)deadline_ns;
     kv_leave(gil);
@@ -248,7 +267,7 @@ static int kv_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_n
     PyGILState_STATE gil = kv_enter();
     PyObject *texts = kv_list(n, kv_key_text, keys);
     PyObject *answer = texts ? PyObject_CallMethod(kv->client, "remove", "O", texts) : NULL;
-    int code = kv_found(kv, "remove", answer, n, &keys->missing, sizeof(*keys), err);
+    int code = kv_found(kv, "remove", answer, n, &keys->key, &keys->missing, sizeof(*keys), err);
 
     (void)deadline_ns;
     Py_XDECREF(texts);

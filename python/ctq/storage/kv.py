@@ -15,6 +15,7 @@ import importlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -27,11 +28,13 @@ from ..errors import (
     InvalidArgumentError,
     LostError,
     NotReadyError,
+    StorageFullError,
     TimedOutError,
     UnreachableError,
 )
 from ..system import ControllerInfo
 from ..tensors import have_torch, pack_rows, row_list, tensordict_of
+from .kv_calls import CallLeftError, Calls
 from .manager import StorageManager, StorageManagerFactory, noted
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class StorageKVClient:
 
     Methods are called from several threads at once, and may be called again after an error, which may be any
     exception; `StorageFullError` makes puts wait.  In the pointer form no key is ever put with other content.
+    A method that blocks for longer than `client.timeout` is not waited for in the value form; its thread goes on.
     """
 
     value_max: ClassVar[int] = 0
@@ -209,6 +213,10 @@ UNKNOWN_OUTCOME = (
 """How a publish ends that may have been done nevertheless."""
 
 
+FULL_SECONDS = (0.01, 1.0)
+"""Pauses between tries to put into a store that has no room: the first, and the longest."""
+
+
 class KVStorageManager(StorageManager):
     """Samples in a store of which `config["client_name"]` names the client, of the value form.
 
@@ -226,6 +234,7 @@ class KVStorageManager(StorageManager):
         self.storage_client = StorageClientFactory.create(name, config)
         super().__init__(controller_info, config)
         self.remover = str(name)
+        self._calls = Calls(self.storage_client)
 
     async def put_data(
         self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None = None
@@ -264,11 +273,7 @@ class KVStorageManager(StorageManager):
         said: Sequence[Any] | None = None
         publishes = False
         try:
-            said = await _in_thread(self.storage_client.put, keys, values)
-            if said is not None and len(said) != len(keys):
-                raise InvalidArgumentError(
-                    f"{type(self.storage_client).__name__}.put: expected {len(keys)} answers, got {len(said)}"
-                )
+            said = await self._put(keys, values)
             notes = [
                 [stems[place % len(stems)], None if said is None else said[place], value is None]
                 for place, value in enumerate(values)
@@ -286,18 +291,73 @@ class KVStorageManager(StorageManager):
         except BaseException as error:
             if publishes and isinstance(error, UNKNOWN_OUTCOME):
                 logger.warning("a put of %d values may be published: they stay", len(keys))
-            else:
-                await self._undo(keys, said)
+            elif publishes:
+                await self._undo(keys, said, error)
             raise
         await self._remove_replaced(replaced)
 
-    async def _undo(self, keys: list[str], said: Sequence[Any] | None) -> None:
+    async def _put(self, keys: list[str], values: list[Any]) -> Sequence[Any] | None:
+        """Put values, all or none; waits for room in a store that is full."""
+        deadline = time.monotonic() + self.client_timeout
+        pause, longest = FULL_SECONDS
+        while True:
+            said: Any = None
+            try:
+                said = await self._calls.run(
+                    "put",
+                    (keys, values),
+                    deadline,
+                    late=lambda said: self._undo_late(keys, said),
+                )
+                return said if said is None else self._calls.check_row("put", "answer", said, keys)
+            except CallLeftError as left:
+                raise left.reason from None
+            except BaseException as error:
+                usable = self._calls.is_row(said, keys)
+                await self._undo(keys, said if usable else None, error)
+                left_seconds = deadline - time.monotonic()
+                if not isinstance(error, StorageFullError) or left_seconds <= 0:
+                    raise
+            await asyncio.sleep(min(pause, left_seconds))
+            pause = min(2 * pause, longest)
+
+    async def _undo(
+        self, keys: list[str], said: Sequence[Any] | None, failed: BaseException
+    ) -> None:
+        """Remove what a put that failed may have put; its error is the one to be raised."""
         try:
-            await _in_thread(self.storage_client.clear, keys, custom_backend_meta=said)
-        except Exception as error:  # noqa: BLE001 - the error of the put is the one to be raised
-            logger.warning(
-                "removing %d values of a failed put: %s: %s", len(keys), type(error).__name__, error
-            )
+            await self._call("clear", keys, custom_backend_meta=said)
+        except Exception as error:  # noqa: BLE001
+            self._not_undone(keys, error, failed)
+
+    def _undo_late(self, keys: list[str], said: Sequence[Any] | None) -> None:
+        """Remove what was put after nobody waited for it any more; in the thread of that put."""
+        try:
+            self.storage_client.clear(keys, custom_backend_meta=said)
+        except Exception as error:  # noqa: BLE001 - nobody is there to be told
+            self._not_undone(keys, error, None)
+
+    def _not_undone(
+        self, keys: list[str], error: BaseException, failed: BaseException | None
+    ) -> None:
+        # A store that is not there fails both: that is in the error of the put.
+        known = failed is not None and type(error) is type(failed)
+        logger.log(
+            logging.DEBUG if known else logging.WARNING,
+            "%s: %d values of a failed put may be left, the first one is %s: %s: %s",
+            self._calls.name,
+            len(keys),
+            keys[0],
+            type(error).__name__,
+            error,
+        )
+
+    async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        deadline = time.monotonic() + self.client_timeout
+        try:
+            return await self._calls.run(method, args, deadline, kwargs)
+        except CallLeftError as left:
+            raise left.reason from None
 
     async def _remove_replaced(self, replaced: Sequence[Clearing]) -> None:
         """Remove what a put has replaced; the put is done, so an error only leaves it for later."""
@@ -325,13 +385,11 @@ class KVStorageManager(StorageManager):
         for name in names:
             shapes += metadata.get_shapes(name)
             dtypes += [schema[name].get("dtype")] * metadata.size
-        values = await _in_thread(
-            self.storage_client.get, keys, shapes, dtypes, [note[1] for note in notes]
-        )
-        if len(values) != len(keys):
-            raise InvalidArgumentError(
-                f"{type(self.storage_client).__name__}.get: expected {len(keys)} values, got {len(values)}"
-            )
+        values = await self._call("get", keys, shapes, dtypes, [note[1] for note in notes])
+        self._calls.check_row("get", "value", values, keys)
+        for key, value, shape, dtype in zip(keys, values, shapes, dtypes, strict=True):
+            if value is not None and dtype is not None:
+                self._calls.check_tensor(key, value, shape, dtype)
         columns: dict[str, list[Any]] = {}
         for place, name in enumerate(names):
             cells = slice(place * metadata.size, (place + 1) * metadata.size)
@@ -350,26 +408,15 @@ class KVStorageManager(StorageManager):
         if cells:
             keys = [key for key, _ in cells]
             said = [answer for _, answer in cells]
-            await _in_thread(self.storage_client.clear, keys, custom_backend_meta=said)
+            await self._call("clear", keys, custom_backend_meta=said)
 
     def close(self) -> None:
         """Leave the store and the controller.  May be repeated."""
+        self._calls.close()
         close = getattr(self.storage_client, "close", None)
         if close is not None:
             close()
         super().close()
-
-
-async def _in_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Run a blocking call of a client; who is cancelled waits for its end, for it cannot be stopped."""
-    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        if not running.cancelled():
-            running.exception()  # looked at: the cancellation is what is raised
-        raise
 
 
 def _note_of(metadata: BatchMeta, row: int, name: str) -> Any:

@@ -33,9 +33,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ctq")
 
+CLIENT_SECONDS = 60.0
+"""How long a call may take where nobody has said it: as `client.timeout`."""
+
 
 class StorageManager(ABC):
     """Base of storage managers.
+
+    `client_timeout` is set by the client that uses it: `client.timeout` of its configuration.
 
     It keeps a session of its own at the controller (the handshake is done when it is made), through which
     `notify_data_update` publishes.  The three methods below may be called from several event loops.
@@ -55,6 +60,7 @@ class StorageManager(ABC):
         self.config: Config = of_map(dict(config))
         self.storage_manager_id = f"{type(self).__name__}-{os.getpid()}"
         self.remover = type(self).__name__
+        self.client_timeout = CLIENT_SECONDS
         self._core: Client | None = Client(
             controller_info.address,
             token=controller_info.token,
@@ -231,10 +237,11 @@ class ManagedStorage:
     one whose storage has the same name.
     """
 
-    def __init__(self, core: Client, manager: StorageManager, name: str) -> None:
+    def __init__(self, core: Client, manager: StorageManager, name: str, timeout: float) -> None:
         self._core = core
         self.manager = manager
         manager.remover = name
+        manager.client_timeout = timeout
 
     def put(self, data: Fields, metadata: BatchMeta) -> Steps[list[Meta]]:
         """Store the data of samples that exist; returns what the controller then knows of them."""
