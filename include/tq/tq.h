@@ -219,9 +219,11 @@ typedef struct tq_put_args {
     bool fail_when_full; /**< TQ_EFULL at once instead of waiting for room until the deadline. */
     const char *remover; /**< tq_notify with meta: who removes what the cells were before (see
                             tq_begin_clear); NULL: data is replaced in place. */
+    bool
+        other_fields; /**< tq_put: tq_op_names tells the fields that all of these samples have besides the columns. */
 } tq_put_args;
 
-/** Stores the columns and publishes them, all or nothing.  Result: tq_op_meta. */
+/** Stores the columns and publishes them, all or nothing.  Result: tq_op_meta, and tq_op_names if asked for. */
 TQ_API int tq_put(tq_op *op, const tq_put_args *args);
 
 /** Reserves samples: n new ones, or those of the keys that do not exist.  Result: tq_op_meta of all. */
@@ -332,6 +334,20 @@ typedef struct tq_get_options {
 /** As tq_get, with columns laid out and placed as asked: rows are read straight into their places. */
 TQ_API int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields,
                      const tq_get_options *options);
+
+/** Which samples and fields tq_get_keys reads. */
+typedef struct tq_get_keys_args {
+    const char *partition;   /**< Partition; an unknown one has no samples. */
+    const char *const *keys; /**< n keys; unknown ones are left out. */
+    size_t n;                /**< How many. */
+    const char *const *
+        fields; /**< Fields, in this order; those that not all of the samples have are left out.  NULL: all. */
+    size_t n_fields; /**< How many. */
+} tq_get_keys_args;
+
+/** Looks samples up by key and reads them, in one call.  Result: tq_op_meta of the samples that were found, with all fields
+ * that some of them have, and tq_op_data: NULL when no field is left to read. */
+TQ_API int tq_get_keys(tq_op *op, const tq_get_keys_args *args);
 
 TQ_API tq_data *tq_data_hold(tq_data *data);        /**< Another reference. */
 TQ_API void tq_data_rele(tq_data *data);            /**< Gives one back; NULL is allowed. */

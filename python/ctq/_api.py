@@ -11,21 +11,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import system
-from ._arguments import Parser, check_keys
+from ._arguments import Parser
 from ._calls import Steps, twins
 from .client import TransferQueueClient
 from .config import Config, as_given, read
 from .errors import (
     ClosedError,
     InvalidArgumentError,
-    NotReadyError,
     UnknownFieldError,
-    UnknownKeyError,
     UnreachableError,
 )
 from .metadata import KVBatchMeta
 from .reading import LayoutOption, PaddingOption
-from .tensors import Rows, is_tensordict
+from .tensors import is_tensordict
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -236,38 +234,9 @@ def _kv_put(
         raise InvalidArgumentError("kv_put: expected fields, a tag or both")
     if not isinstance(key, str):
         raise TypeError(f"key: expected str, got {type(key).__name__}")
-    if fields is not None and not is_tensordict(fields):
-        if not isinstance(fields, Mapping):
-            raise TypeError(f"fields: expected a TensorDict or a dict, got {type(fields).__name__}")
-        fields = {name: _one_row(name, value) for name, value in fields.items()}
-    return (
-        yield from _client()._kv_batch_put(
-            [key],
-            partition_id,
-            fields,
-            None if tag is None else [tag],
-            data_parser,
-            groups=None if group is None else [group],
-        )
-    )
-
-
-def _one_row(name: str, value: Any) -> Any:
-    """A value of one sample as a column of one row."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
-        if value.is_nested:
-            raise InvalidArgumentError(
-                f"field {name!r}: a nested tensor has several rows; use kv_batch_put"
-            )
-        return value.unsqueeze(0)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray):
-        from .tensors import have_torch
-
-        # Arrays are the tensors of those who have no others; else they are values.
-        return Rows([value]) if have_torch() else value[None]
-    return Rows([value])
+    if fields is not None and not is_tensordict(fields) and not isinstance(fields, Mapping):
+        raise TypeError(f"fields: expected a TensorDict or a dict, got {type(fields).__name__}")
+    return (yield from _client()._kv_put(key, partition_id, fields, tag, data_parser, group=group))
 
 
 def _kv_batch_put(
@@ -306,21 +275,15 @@ def _kv_batch_get(
     no field that all of them have.  `layout`, `padding` and
     `pin_memory` are as in `TransferQueueClient.get_data`.
     """
-    client = _client()
-    wanted = check_keys(keys)
-    meta = yield from client._lookup(wanted, partition_id)
-    if meta is None:
-        raise UnknownKeyError(f"keys {wanted[:8]} not found in partition {partition_id!r}")
-    if not meta.field_names:
-        raise NotReadyError(
-            f"partition {partition_id!r}: no field is ready in all of the keys {wanted[:8]}"
-        )
-    if select_fields is not None:
-        meta = meta.select_fields(
-            [select_fields] if isinstance(select_fields, str) else select_fields
-        )
     return (
-        yield from client._get_data(meta, layout=layout, padding=padding, pin_memory=pin_memory)
+        yield from _client()._kv_batch_get(
+            keys,
+            partition_id,
+            select_fields,
+            layout=layout,
+            padding=padding,
+            pin_memory=pin_memory,
+        )
     )
 
 

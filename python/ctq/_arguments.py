@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._core import NAME_MAX
 from .errors import InvalidArgumentError, RowCountError
 from .metadata import BatchMeta, KVBatchMeta
 from .tensors import integers, is_tensordict
@@ -81,6 +82,21 @@ def field_list(what: str, names: Any) -> list[str]:
     if not isinstance(names, (list, tuple)):
         raise TypeError(f"{what}: expected a list of str, got {type(names).__name__}")
     return list(names)
+
+
+def plain_names(names: Any) -> bool:
+    """Whether these can be names of fields, or are None (all): others name none, and are not worth an error."""
+    return names is None or (
+        isinstance(names, (list, tuple))
+        and len(names) > 0
+        and all(
+            isinstance(name, str)
+            and name.isascii()
+            and name.isprintable()
+            and 0 < len(name) <= NAME_MAX
+            for name in names
+        )
+    )
 
 
 def common_fields(meta: Meta) -> list[str]:

@@ -33,26 +33,7 @@ _FLAT = frozenset({type(None), bool, int, float, str, bytes})
 
 def tags_of(meta: Meta) -> list[dict[str, Any]]:
     """Tags of each sample of a piece."""
-    decoder = Decoder()
-    samples: list[dict[str, Any]] = []
-    for name, values, sizes in meta.tags:
-        lengths = memoryview(sizes).tolist()
-        every = decoder.decode_stream(memoryview(values)) if 0 not in lengths else None
-        if every is not None and len(every) == len(lengths):
-            if not samples:
-                samples = [{name: value} for value in every]
-            else:
-                for sample, value in zip(samples, every, strict=True):
-                    sample[name] = value
-            continue
-        samples = samples or [{} for _ in range(len(meta))]
-        view = memoryview(values)
-        start = 0
-        for sample, size in zip(samples, lengths, strict=True):
-            if size:
-                sample[name] = decoder.decode(view[start : start + size])
-                start += size
-    return samples or [{} for _ in range(len(meta))]
+    return meta.tag_maps(Decoder().decode)
 
 
 def copy_tags(maps: list[dict[str, Any]], places: Integers | None = None) -> list[dict[str, Any]]:
@@ -66,21 +47,28 @@ def encode_tags(tags: Sequence[Mapping[str, Any]], encoder: Encoder) -> list[Tag
     """Tags of samples as columns, one per name; a tag that cannot be stored is named."""
     from array import array
 
-    columns: dict[str, tuple[list[bytes], array[int]]] = {}
+    columns: dict[str, tuple[list[int], list[Any]]] = {}
     for place, sample in enumerate(tags):
         for name, value in sample.items():
             if name not in columns:
                 if not isinstance(name, str):
                     raise TypeError(f"a tag's name must be a str, got {name!r}")
-                columns[name] = ([], array("I", bytes(4 * len(tags))))
-            encoded, sizes = columns[name]
+                columns[name] = ([], [])
             if type(value) not in _FLAT and not check_depth(value, MAX_TAG_DEPTH):
                 raise SerializationError(
                     f"tag {name!r}: nested more than {MAX_TAG_DEPTH} levels deep"
                 )
-            encoded += encoder.encode_rows(f"tag {name}", (value,))
-            sizes[place] = len(encoded[-1])
-    return [(name, b"".join(encoded), sizes) for name, (encoded, sizes) in columns.items()]
+            places, values = columns[name]
+            places.append(place)
+            values.append(value)
+    made: list[Tag] = []
+    for name, (places, values) in columns.items():
+        encoded, each = encoder.encode_column(f"tag {name}", values)
+        sizes = array("I", bytes(4 * len(tags)))
+        for place, size in zip(places, each.tolist(), strict=True):
+            sizes[place] = size
+        made.append((name, encoded, sizes))
+    return made
 
 
 # --- schemas --------------------------------------------------------------------------------------

@@ -6,20 +6,30 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import Parser, check_data, check_keys, common_fields, parsed
+from ._arguments import Parser, check_data, check_keys, common_fields, parsed, plain_names
 from ._calls import Steps, twins
 from ._columns import encode_tags, tags_of
-from .encoding import Encoder
-from .errors import InvalidArgumentError, RowCountError, UnknownPartitionError
+from .encoding import Decoder, Encoder
+from .errors import (
+    InvalidArgumentError,
+    NotReadyError,
+    RowCountError,
+    UnknownKeyError,
+    UnknownPartitionError,
+)
 from .kv_metadata import repeated
 from .metadata import BatchMeta, KVBatchMeta
-from .tensors import row_count, to_batch
+from .one_sample import one_row, row_batch
+from .reading import LayoutOption, PaddingOption, lay_out, packed, read, read_options
+from .tensors import empty, is_tensordict, row_count, to_batch
 
 if TYPE_CHECKING:
-    from ._core import Client, Meta
+    from tensordict import TensorDict
+
+    from ._core import Client, Meta, Tag
     from .config import Config
     from .storage import ManagedStorage
-    from .tensors import Fields
+    from .tensors import Batch, Fields
 
 logger = logging.getLogger("ctq")
 
@@ -76,12 +86,61 @@ class SamplesByKey:
         listed: dict[str, dict[str, Any]] = {}
         for name, op in started:
             meta: Meta = yield op
-            listed[name] = {
-                key: tags
-                for key, tags in zip(meta.keys, tags_of(meta), strict=True)
-                if key is not None
-            }
+            listed[name] = dict(zip(meta.keys, tags_of(meta), strict=True))  # type: ignore[arg-type]
         return listed
+
+    def _kv_put(
+        self,
+        key: str,
+        partition_id: str,
+        fields: Fields | None,
+        tag: Mapping[str, Any] | None,
+        data_parser: Parser | None,
+        *,
+        group: str | None,
+    ) -> Steps[KVBatchMeta]:
+        """Store fields, a tag map or both of one sample by key."""
+        simple = fields is None or (bool(fields) and not is_tensordict(fields))
+        if self._python is not None or data_parser is not None or not simple:
+            if fields is not None and not is_tensordict(fields):
+                fields = one_row(fields)
+            return (
+                yield from self._kv_batch_put(
+                    [key],
+                    partition_id,
+                    fields,
+                    None if tag is None else [tag],
+                    data_parser,
+                    groups=None if group is None else [group],
+                )
+            )
+        encoder = Encoder(self.config["serialization"]["allow_pickle"])
+        batch = None if fields is None else row_batch(fields, encoder)
+        tags = encode_tags([tag], encoder) if tag else []
+        groups = None if group is None else [group]
+        return (yield from self._kv_store([key], partition_id, batch, tags, groups))
+
+    def _kv_store(
+        self,
+        keys: list[str],
+        partition: str,
+        batch: Batch | None,
+        tags: list[Tag],
+        groups: Sequence[str | None] | None,
+    ) -> Steps[KVBatchMeta]:
+        meta: Meta
+        meta, others = yield self._core.put(
+            partition=partition,
+            keys=keys,
+            groups=groups,
+            columns=batch.columns if batch else (),
+            tags=tags,
+            keep=batch.keep if batch else None,
+            other_fields=True,
+        )
+        return KVBatchMeta._made(
+            list(keys), tags_of(meta), partition, sorted((*others, *meta.field_names))
+        )
 
     def _kv_batch_put(
         self,
@@ -113,37 +172,56 @@ class SamplesByKey:
                 )
         encoder = Encoder(self.config["serialization"]["allow_pickle"])
         columns = encode_tags(tags, encoder) if tags else []
-        # What the samples have before is asked for at the same time.
-        before = self._core.resolve(partition_id, keys=list(dict.fromkeys(names)), lenient=True)
-        if fields is not None and self._python is not None:
-            reserved: Meta = yield self._core.put(
-                partition=partition_id, keys=names, tags=columns, groups=groups
-            )
-            yield from self._python.put(fields, BatchMeta._wrap([reserved]))
-            meta = reserved
-            stored = list(fields.keys())
-        else:
-            batch = to_batch(fields, encoder) if fields is not None else None
-            meta = yield self._core.put(
-                partition=partition_id,
-                keys=names,
-                groups=groups,
-                columns=batch.columns if batch else (),
-                tags=columns,
-                keep=batch.keep if batch else None,
-            )
-            stored = meta.field_names
-        try:
-            known: Meta = yield before
-            kept = common_fields(known) if len(known) == len(set(names)) else []
-        except UnknownPartitionError:
-            kept = []
-        return KVBatchMeta(
-            keys=names,
-            tags=tags_of(meta),
-            partition_id=partition_id,
-            fields=sorted({*kept, *stored}),
+        if fields is None or self._python is None:
+            batch = None if fields is None else to_batch(fields, encoder)
+            return (yield from self._kv_store(names, partition_id, batch, columns, groups))
+        reserved: Meta
+        reserved, others = yield self._core.put(
+            partition=partition_id, keys=names, tags=columns, groups=groups, other_fields=True
         )
+        yield from self._python.put(fields, BatchMeta._wrap([reserved]))
+        return KVBatchMeta._made(
+            list(names), tags_of(reserved), partition_id, sorted({*others, *fields.keys()})
+        )
+
+    def _kv_batch_get(
+        self,
+        keys: Sequence[str] | str,
+        partition_id: str,
+        select_fields: Sequence[str] | str | None = None,
+        *,
+        layout: LayoutOption | None = None,
+        padding: PaddingOption | None = None,
+        pin_memory: bool | None = None,
+    ) -> Steps[TensorDict]:
+        """Read samples by key; unknown keys, and fields that not all of the samples have, are left out."""
+        wanted = check_keys(keys)
+        chosen = [select_fields] if isinstance(select_fields, str) else select_fields
+        options = read_options(self.config["client"], layout, padding, pin_memory)
+        decoder = Decoder(self.config["serialization"]["allow_pickle"])
+        if self._python is None and (options is None or options.is_packed) and plain_names(chosen):
+            # One call, in which the library looks the samples up and reads them.
+            names = None if chosen is None else list(dict.fromkeys(chosen))
+            found: Meta
+            found, data = yield self._core.get_keys(partition_id, wanted, names)
+            if data is not None:
+                return packed(data, options, decoder)
+            meta = BatchMeta._wrap([found.select(None, common_fields(found))])
+        else:
+            meta = (yield from self._lookup(wanted, partition_id)) or BatchMeta.empty()
+        if meta.size == 0:
+            raise UnknownKeyError(f"keys {wanted[:8]} not found in partition {partition_id!r}")
+        if not meta.field_names:
+            raise NotReadyError(
+                f"partition {partition_id!r}: no field is ready in all of the keys {wanted[:8]}"
+            )
+        if chosen is not None:
+            meta = meta.select_fields(chosen)
+        if not meta.field_names:
+            return empty()
+        if self._python is not None:
+            return lay_out((yield from self._python.get(meta)), options)
+        return (yield from read(self._core, meta._pieces, meta.field_names, options, decoder))
 
     def _kv_clear(self, keys: Sequence[str] | str, partition_id: str) -> Steps[None]:
         """Remove samples by key; unknown ones are skipped."""

@@ -39,25 +39,31 @@ class Encoder:
     """Turns values into bytes; one per batch and thread."""
 
     def __init__(self, allow_pickle: bool = True) -> None:
+        self._allow_pickle = allow_pickle
+        self._packer: msgpack.Packer | None = None
+
+    def _make_packer(self) -> msgpack.Packer:
+        """Made when the first value needs it: its buffer of a MiB costs more than all else of a small put."""
         import msgpack
 
-        self._allow_pickle = allow_pickle
-        self._packer: msgpack.Packer = msgpack.Packer(
+        self._packer = msgpack.Packer(
             default=self._default, strict_types=True, unicode_errors="surrogatepass"
         )
+        return self._packer
 
     def encode(self, value: object) -> bytes:
         """One value."""
+        packer = self._packer or self._make_packer()
         try:
-            packed: bytes = self._packer.pack(value)
+            packed: bytes = packer.pack(value)
             return packed
         except (ValueError, RecursionError) as error:
-            self._packer.reset()
+            packer.reset()
             if isinstance(error, SerializationError) or "recursion" not in str(error):
                 raise
             raise SerializationError("a value is nested too deep to be stored") from None
         except BaseException:
-            self._packer.reset()
+            packer.reset()
             raise
 
     def encode_rows(self, field: str, rows: Iterable[object]) -> list[bytes]:
@@ -205,22 +211,6 @@ class Decoder:
                 unicode_errors="surrogatepass",
                 object_pairs_hook=_pairs,
             )
-
-    def decode_stream(self, encoded: memoryview) -> list[Any] | None:
-        """Values that lie end to end, in a few calls; None when that cannot be done."""
-        import msgpack
-
-        unpacker = msgpack.Unpacker(
-            ext_hook=self._extension,
-            strict_map_key=False,
-            unicode_errors="surrogatepass",
-            max_buffer_size=max(len(encoded), 1),
-        )
-        try:
-            unpacker.feed(encoded)
-            return list(unpacker)
-        except (TypeError, ValueError):
-            return None  # a map with lists as keys: each value is decoded by itself
 
     def decode_rows(self, field: str, encoded: Buffer, offsets: Buffer) -> list[Any]:
         """The rows of a field, given the offset of each and the end; an error names the field."""

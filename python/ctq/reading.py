@@ -36,6 +36,7 @@ from .tensors import (
     numpy_dtype_back,
     pack_rows,
     tensordict_of,
+    tensordict_of_tensors,
     torch_dtypes_back,
 )
 
@@ -85,6 +86,11 @@ class ReadOptions(NamedTuple):
     def padding(self, field: str) -> Padding:
         """The padding of a field."""
         return self.paddings.get(field) or self.paddings.get(ANY) or Padding()
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether no column is padded, nor in page-locked memory: all lie as the library gives them."""
+        return not self.pin_memory and "padded" not in self.layouts.values()
 
     def added(self, fields: Sequence[str]) -> set[str]:
         """Names of the fields that padding adds; none of them may be one that is read."""
@@ -216,6 +222,11 @@ def read(
     if len(parts) == 1:
         return _result(_columns(parts[0], decoder), len(parts[0]))
     return _merge(parts, decoder, options)
+
+
+def packed(data: Data, options: ReadOptions | None, decoder: Decoder) -> Any:
+    """What was read without anything special, in the order of the names of the fields."""
+    return _result(_columns(data, decoder, options, columns=sorted(data.columns)), len(data))
 
 
 def _read_placed(
@@ -360,7 +371,14 @@ def _pinned(size: int) -> Any:
 
 def _result(columns: Iterator[tuple[str, Any]], rows: int) -> Any:
     fields = dict(columns)
-    return tensordict_of(fields, [rows]) if have_torch() else fields
+    if not have_torch():
+        return fields
+    import torch
+
+    for column in fields.values():
+        if not isinstance(column, torch.Tensor):
+            return tensordict_of(fields, [rows])
+    return tensordict_of_tensors(fields, rows)
 
 
 def _columns(
@@ -368,10 +386,11 @@ def _columns(
     decoder: Decoder,
     options: ReadOptions | None = None,
     memory: Mapping[str, Any] | None = None,
+    columns: Sequence[Any] | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """What was read, by field, with the fields that padding adds."""
     rows = len(data)
-    for column in data.columns:
+    for column in data.columns if columns is None else columns:
         name = column[0]
         layout = "jagged" if options is None else options.layout(name)
         read = _Column(column, rows, (memory or {}).get(name))

@@ -142,7 +142,8 @@ class Rows(list[Any]):
 # --- in -------------------------------------------------------------------------------------------
 
 
-def _is_tensor(value: Any) -> bool:
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor of torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -152,23 +153,30 @@ def _is_tensor_type(kind: type) -> bool:
     return torch is not None and issubclass(kind, torch.Tensor)
 
 
-def _is_array(value: Any) -> bool:
+def is_array(value: Any) -> bool:
+    """Whether it is an array of NumPy."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def is_plain_array(value: Any) -> bool:
     """Whether it is an array with nothing but elements: a mask would be lost."""
-    return _is_array(value) and not isinstance(value, sys.modules["numpy"].ma.MaskedArray)
+    return is_array(value) and not isinstance(value, sys.modules["numpy"].ma.MaskedArray)
 
 
 def is_tensordict(value: Any) -> bool:
     """Whether it is a TensorDict (of any class)."""
-    if sys.modules.get("tensordict") is None:
+    if type(value) is dict or sys.modules.get("tensordict") is None:
         return False
+    return isinstance(value, _tensordict_base())
+
+
+@functools.cache
+def _tensordict_base() -> type[Any]:
     from tensordict import TensorDictBase
 
-    return isinstance(value, TensorDictBase)
+    base: type[Any] = TensorDictBase
+    return base
 
 
 def row_count(fields: Fields) -> int:
@@ -184,9 +192,9 @@ def row_count(fields: Fields) -> int:
 
 
 def _rows_of(name: str, column: Any) -> int:
-    if _is_tensor(column) and column.is_nested:
+    if is_tensor(column) and column.is_nested:
         return int(column.size(0))
-    if _is_tensor(column) or _is_array(column):
+    if is_tensor(column) or is_array(column):
         if column.ndim == 0:
             raise RowCountError(
                 f"field {name!r}: a value without dims has no rows; expected one row per sample"
@@ -211,14 +219,29 @@ def to_batch(fields: Fields, encoder: Encoder) -> Batch:
         if not isinstance(name, str):
             raise InvalidArgumentError(f"a field's name must be a str, got {name!r}")
         try:
-            _add_column(batch, name, column, encoder, arrays)
+            add_column(batch, name, column, encoder, arrays)
         except InvalidArgumentError as error:
             raise InvalidArgumentError(f"field {name!r}: {error}") from None
     return batch
 
 
-def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: bool) -> None:
-    if _is_tensor(column) and _torch_ok(column):
+def is_plain(tensor: Any) -> bool:
+    """Whether a tensor's elements lie on the CPU one after the other, as they are; of torch's own class only."""
+    import torch
+
+    return bool(
+        tensor.is_cpu
+        and tensor.layout is torch.strided
+        and not tensor.is_nested
+        and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and not tensor.is_conj()
+    )
+
+
+def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: bool) -> None:
+    """Add a column to a batch; `arrays`: whether arrays are tensors, not values."""
+    if is_tensor(column) and _torch_ok(column):
         given = _rows_of(name, column)
         made = _jagged_column(name, column, batch.keep) if column.is_nested else None
         if made is None and column.is_nested:
@@ -226,13 +249,15 @@ def _add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: 
         elif made is None:
             tensor = _ready(column, batch.keep)
             shape = tuple(tensor.shape[1:])
-            made = _dense(name, torch_dtypes()[tensor.dtype], given, shape, [_slice(tensor)])
+            made = dense_column(
+                name, torch_dtypes()[tensor.dtype], given, shape, [slice_of(tensor)]
+            )
     elif arrays and is_plain_array(column) and _numpy_dtype(column.dtype) is not None:
         given = _rows_of(name, column)
         contiguous = _contiguous(column, batch.keep)
         dtype = _numpy_dtype(column.dtype)
         assert dtype is not None
-        made = _dense(name, dtype, given, tuple(column.shape[1:]), [contiguous])
+        made = dense_column(name, dtype, given, tuple(column.shape[1:]), [contiguous])
     else:
         items = row_list(name, column, batch.rows)
         given = len(items)
@@ -260,13 +285,13 @@ def row_list(name: str, column: Any, rows: int) -> list[Any]:
         if isinstance(column, NonTensorData):
             # As TransferQueue has it: what has as many items as there are rows is one for each.
             data = column.data
-            if _is_array(data) and data.ndim and data.shape[0] == rows:
+            if is_array(data) and data.ndim and data.shape[0] == rows:
                 return list(data)
             return list(data) if type(data) is list and len(data) == rows else [data] * rows
         if isinstance(column, TensorDictBase):
             return [column[row] for row in range(int(column.batch_size[0]))]
     _rows_of(name, column)
-    return _unbound(column) if _is_tensor(column) else list(column)
+    return _unbound(column) if is_tensor(column) else list(column)
 
 
 def _unbound(tensor: Any) -> list[Any]:
@@ -290,6 +315,11 @@ def _torch_ok(tensor: Any) -> bool:
 
 def _ready(tensor: Any, keep: list[Any]) -> Any:
     """The tensor on the CPU and contiguous; kept."""
+    import torch
+
+    if type(tensor) is torch.Tensor and is_plain(tensor):
+        keep.append(tensor)
+        return tensor
     tensor = tensor.detach()
     if tensor.device.type != "cpu":
         tensor = _to_host(tensor)
@@ -310,7 +340,8 @@ def _to_host(tensor: Any) -> Any:
     return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
 
 
-def _slice(tensor: Any) -> tuple[int, int]:
+def slice_of(tensor: Any) -> tuple[int, int]:
+    """Where the bytes of a contiguous tensor lie."""
     return tensor.data_ptr(), tensor.numel() * tensor.element_size()
 
 
@@ -323,7 +354,10 @@ def _contiguous(values: Any, keep: list[Any]) -> Any:
     return values.reshape(-1).view(np.uint8) if values.size else b""
 
 
-def _dense(name: str, dtype: Dtype, rows: int, shape: tuple[int, ...], slices: list[Any]) -> Column:
+def dense_column(
+    name: str, dtype: Dtype, rows: int, shape: tuple[int, ...], slices: list[Any]
+) -> Column:
+    """A column of rows of one shape."""
     return (name, TENSOR, *dtype, rows, shape, None, None, slices)
 
 
@@ -331,7 +365,7 @@ def _ragged(
     name: str, dtype: Dtype, shapes: Sequence[tuple[int, ...]], slices: list[Any]
 ) -> Column:
     if all(shape == shapes[0] for shape in shapes):
-        return _dense(name, dtype, len(shapes), tuple(shapes[0]), slices)
+        return dense_column(name, dtype, len(shapes), tuple(shapes[0]), slices)
     ndims = array("I", map(len, shapes))
     dims = array("Q", [dim for shape in shapes for dim in shape])
     return (name, TENSOR, *dtype, len(shapes), None, ndims, dims, slices)
@@ -408,12 +442,12 @@ def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
     dtype, rows, inner = torch_dtypes()[tensor.dtype], len(lengths), tuple(ready.shape[1:])
     if rows == 0 or (lengths == lengths[0]).all():
         shape = (int(lengths[0]) if rows else 0, *inner)
-        return _dense(name, dtype, rows, shape, [_slice(ready)])
+        return dense_column(name, dtype, rows, shape, [slice_of(ready)])
     dims: Any = np.empty((rows, 1 + len(inner)), dtype=np.uint64)
     dims[:, 0] = lengths
     dims[:, 1:] = inner
     ndims: Any = np.full(rows, 1 + len(inner), dtype=np.uint32)
-    return (name, TENSOR, *dtype, rows, None, ndims, dims.reshape(-1), [_slice(ready)])
+    return (name, TENSOR, *dtype, rows, None, ndims, dims.reshape(-1), [slice_of(ready)])
 
 
 # --- out ------------------------------------------------------------------------------------------
@@ -429,6 +463,21 @@ def tensordict_of(fields: Mapping[str, Any], batch_size: Sequence[int]) -> Any:
     from tensordict import TensorDict
 
     return TensorDict(dict(fields), batch_size=list(batch_size))
+
+
+def tensordict_of_tensors(fields: dict[str, Any], rows: int) -> Any:
+    """A TensorDict of columns that are known to be tensors, jagged or not, with that many rows.
+
+    The checks of its constructor cost more than the rest of a small read, where a column is jagged.
+    """
+    from tensordict import TensorDict
+
+    unchecked = getattr(TensorDict, "_new_unsafe", None)
+    if unchecked is None:  # a tensordict that has it no more
+        return tensordict_of(fields, [rows])
+    import torch
+
+    return unchecked(fields, batch_size=torch.Size([rows]))
 
 
 def pack_rows(rows: list[Any]) -> Any:

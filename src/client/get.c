@@ -29,6 +29,7 @@ static void get_fini(tqi_task *task)
 {
     tqi_get *get = (tqi_get *)task;
     tq_meta_rele(get->meta);
+    tq_meta_rele(get->found);
     tq_data_rele(get->data);
     tqi_region_fini(&get->gone_names);
     free(get->ranges);
@@ -48,7 +49,9 @@ static void get_done(tqi_get *get)
 {
     if (get->task.op) {
         get->task.op->data = get->data;
+        get->task.op->meta = get->found;
         get->data = NULL;
+        get->found = NULL;
     }
     tqi_task_finish(&get->task, NULL);
 }
@@ -276,9 +279,111 @@ static void get_try(tqi_get *get)
     }
 }
 
+/* -------------------------------------------------------------------------------------- by keys */
+
+static bool get_is_common(const tqi_cells *cells, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!cells->ready[i]) {
+            return false;
+        }
+    }
+    return n > 0;
+}
+
+/* From now on the fields are those that all samples have, of the ones that were asked for. */
+static int get_choose(tqi_get *get, tq_error *err)
+{
+    tqi_region *region = &get->task.region;
+    const tq_meta *meta = get->meta;
+    size_t most = get->fields ? get->n_fields : meta->n_fields;
+    const char **chosen = tqi_region_array(region, most, sizeof *chosen);
+    size_t n = 0;
+
+    for (size_t f = 0; chosen && f < most; f++) {
+        ptrdiff_t place = get->fields ? tqi_cmeta_find(meta, get->fields[f]) : (ptrdiff_t)f;
+        if (place < 0 || !get_is_common(&meta->fields[place], meta->n)) {
+            continue;
+        }
+        chosen[n] = tqi_region_string(region, meta->fields[place].pub.name);
+        if (!chosen[n++]) {
+            return tqi_error_nomem(err, "a read");
+        }
+    }
+    get->fields = chosen;
+    get->n_fields = n;
+    return chosen ? TQ_OK : tqi_error_nomem(err, "a read");
+}
+
+static void get_found(tqi_task *task, tqi_answer *answer)
+{
+    tqi_get *get = (tqi_get *)task;
+    const Tq__ResolveReply *reply = (const Tq__ResolveReply *)answer->reply;
+    tq_error err = {0};
+    int code;
+
+    if (answer->status != TQ_OK) {
+        get_fail(get, answer->error);
+        return;
+    }
+    if (task->canceled) {
+        tqi_error_set(&err, TQ_ECANCELED, "cancelled");
+        get_fail(get, &err);
+        return;
+    }
+    code = reply->batch ? tqi_cmeta_decode(reply->batch, NULL, 0, false, &get->meta, &err)
+                        : tqi_error_set(&err, TQ_EPROTO, "the controller's answer has no batch");
+    if (code == TQ_OK) {
+        get->found = tq_meta_hold(get->meta);
+        code = get_choose(get, &err);
+    }
+    if (code != TQ_OK) {
+        get_fail(get, &err);
+    } else if (get->n_fields == 0) {
+        get_done(get);
+    } else {
+        get_try(get);
+    }
+}
+
+static int get_prepare_keys(tqi_get *get, const tq_get_keys_args *args, tq_error *err)
+{
+    tqi_region *region = &get->task.region;
+    char **fields = NULL;
+    int code;
+
+    get->keys = tqi_region_array(region, 1, sizeof *get->keys);
+    if (!get->keys) {
+        return tqi_error_nomem(err, "a read");
+    }
+    tq__resolve__init(get->keys);
+    get->keys->lenient = true;
+    code = tqi_copy_name(region, "partition", args->partition, &get->keys->partition, err);
+    code =
+        code ? code
+             : tqi_copy_keys(region, args->keys, args->n, &get->keys->key, &get->keys->n_key, err);
+    if (code == TQ_OK && args->fields) {
+        code = tqi_copy_fields(region, args->fields, args->n_fields, &fields, &get->n_fields, err);
+        get->fields = (const char **)(uintptr_t)fields;
+    }
+    if (code == TQ_OK && args->n == 0) {
+        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': no keys to read", args->partition);
+    }
+    return code;
+}
+
+/* ---------------------------------------------------------------------------------------- start */
+
 static void get_begin(tqi_task *task)
 {
-    get_try((tqi_get *)task);
+    tqi_get *get = (tqi_get *)task;
+    tq_error err = {0};
+
+    if (!get->keys) {
+        get_try(get);
+    } else if (tqi_task_call(task, TQI_RESOLVE, &get->keys->base, get_found, &err) != TQ_OK) {
+        get_fail(get, &err);
+    }
 }
 
 static void get_cancel(tqi_task *task)
@@ -327,6 +432,18 @@ static int get_prepare(tqi_get *get, const tq_meta *meta, const char *const *fie
         }
     }
     return code;
+}
+
+int tq_get_keys(tq_op *op, const tq_get_keys_args *args)
+{
+    tq_error err = {0};
+    int code;
+    tqi_get *get = (tqi_get *)tqi_task_make(op, &get_type, &code);
+    if (!get) {
+        return code;
+    }
+    code = get_prepare_keys(get, args, &err);
+    return tqi_task_submit(op, &get->task, code, &err);
 }
 
 int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields)

@@ -12,6 +12,8 @@
 typedef struct tqi_get {
     tqi_task task;
     tq_get_job job;
+    Tq__Resolve *keys;   /* samples named by keys: how to find them; else NULL */
+    tq_meta *found;      /* what that gave */
     tq_meta *meta;       /* as it is known now */
     const char **fields; /* asked for */
     size_t n_fields;

@@ -66,6 +66,20 @@ static int put_result(tqi_put *put, const Tq__Batch *reply, tq_error *err)
                             &put->task.op->meta, err);
 }
 
+static int put_others(tq_op *op, const Tq__PublishReply *reply, tq_error *err)
+{
+    static char none[1];
+    char **copies =
+        tqi_region_strings(&op->results, (const char *const *)(uintptr_t)reply->other_field,
+                           reply->n_other_field, none);
+    if (!copies) {
+        return tqi_error_nomem(err, "names of fields");
+    }
+    op->names = (const char *const *)copies;
+    op->n_names = reply->n_other_field;
+    return TQ_OK;
+}
+
 static void put_published(tqi_task *task, tqi_answer *answer)
 {
     tqi_put *put = (tqi_put *)task;
@@ -80,6 +94,7 @@ static void put_published(tqi_task *task, tqi_answer *answer)
     }
     const Tq__PublishReply *reply = (const Tq__PublishReply *)answer->reply;
     if (put_result(put, reply->batch, &err) != TQ_OK ||
+        (put->publish.other_fields && put_others(task->op, reply, &err) != TQ_OK) ||
         tqi_clearings_decode(task->op, &reply->replaced, reply->replaced ? 1 : 0, &err) != TQ_OK) {
         put_end(put, &err, false);
         return;

@@ -403,6 +403,7 @@ int tqi_put_prepare(tqi_put *put, const tq_put_args *args, bool notify,
             return code;
         }
     }
+    put->publish.other_fields = args->other_fields && !notify;
     put->stores = args->n_columns > 0 && !notify;
     put->job.columns = put->columns;
     put->job.n_columns = (uint32_t)args->n_columns;

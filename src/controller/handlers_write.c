@@ -105,6 +105,8 @@ static int write_accept(const tqi_result *result, void *arg, tq_error *err)
     answer->publish.batch = answer->reserve.batch = &answer->batch;
     int rc = tqi_conv_batch_out(&answer->conv, &result->batch, tqi_meta_epoch(answer->ctl->meta),
                                 &answer->batch, err);
+    answer->publish.other_field = (char **)(uintptr_t)result->other_fields;
+    answer->publish.n_other_field = result->n_other_fields;
     return rc ? rc : tqi_ctl_check_reply(answer->message, answer->what, result->batch.n, err);
 }
 
@@ -115,6 +117,7 @@ static int publish_apply(tqi_controller *ctl, tqi_request *request, const Tq__Pu
     tqi_batch batch = {0};
     tqi_publish publish = {.batch = &batch,
                            .create = msg->create,
+                           .other_fields = msg->other_fields,
                            .session = tqi_ctl_session_number(request),
                            .accept = write_accept,
                            .accept_arg = answer};

@@ -110,7 +110,9 @@ typedef struct tqi_result {
     tqi_batch batch;
     uint64_t claim; /* id of the claim, 0 without one */
     uint64_t
-        bytes;   /* of the cells, as far as they are known: sum over cells of itemsize * elements */
+        bytes; /* of the cells, as far as they are known: sum over cells of itemsize * elements */
+    const char **other_fields; /* of a publish: what all of its samples have besides its fields */
+    size_t n_other_fields;
     void *arena; /* private */
 } tqi_result;
 void tqi_result_fini(tqi_result *result);
@@ -127,8 +129,9 @@ typedef enum tqi_naming {
 typedef struct tqi_publish {
     const tqi_batch *batch;
     tqi_naming naming;
-    bool create;      /* TQI_BY_KEY: make missing keys, else TQ_EKEY */
-    uint64_t session; /* whose block ids they must be (number given by the controller) */
+    bool create;       /* TQI_BY_KEY: make missing keys, else TQ_EKEY */
+    bool other_fields; /* the result names them */
+    uint64_t session;  /* whose block ids they must be (number given by the controller) */
     /* Called with the finished result when nothing else can fail any more and nothing has changed yet: an error of its
      * refuses the publish.  May be NULL. */
     int (*accept)(const tqi_result *result, void *arg, tq_error *err);

@@ -51,6 +51,51 @@ static int publish_describe(tqi_plan *plan, tqi_result *result, tq_error *err)
     return rc == TQ_OK ? tqi_m_plan_describe(plan, result, err) : rc;
 }
 
+/* Whether all samples have (or had, and lost) the field, which is not published now. */
+static bool publish_is_other(const tqi_plan *plan, const tqi_field *field)
+{
+    for (size_t i = 0; i < plan->n_fields; i++) {
+        if (plan->fields[i].field == field) {
+            return false;
+        }
+    }
+    for (size_t i = 0; i < plan->n; i++) {
+        if (tqi_m_cell(field, plan->rows[i].row).block == TQI_CELL_NONE) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* New samples have no other fields. */
+static int publish_others(const tqi_plan *plan, tqi_result *result, tq_error *err)
+{
+    const tqi_field *field;
+    size_t n = 0;
+
+    if (plan->n_fresh > 0) {
+        return TQ_OK;
+    }
+    DL_FOREACH (plan->partition->known, field) {
+        n += publish_is_other(plan, field);
+    }
+    result->other_fields = tqi_m_result_alloc(result, n, sizeof(*result->other_fields));
+    if (result->other_fields == NULL) {
+        return tqi_error_nomem(err, "reply");
+    }
+    DL_FOREACH (plan->partition->known, field) {
+        if (result->n_other_fields == n || !publish_is_other(plan, field)) {
+            continue;
+        }
+        const char *name = tqi_m_result_strdup(result, field->name);
+        if (name == NULL) {
+            return tqi_error_nomem(err, "reply");
+        }
+        result->other_fields[result->n_other_fields++] = name;
+    }
+    return TQ_OK;
+}
+
 int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *result, tq_error *err)
 {
     tqi_plan plan;
@@ -70,6 +115,9 @@ int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *res
     }
     if (rc == TQ_OK) {
         rc = publish_describe(&plan, result, err);
+    }
+    if (rc == TQ_OK && publish->other_fields) {
+        rc = publish_others(&plan, result, err);
     }
     if (rc == TQ_OK && publish->accept != NULL) {
         rc = publish->accept(result, publish->accept_arg, err);

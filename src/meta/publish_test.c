@@ -269,6 +269,66 @@ static void a_result_that_is_not_accepted_changes_nothing(void **state)
     table_close(&t);
 }
 
+/* Tags of key `key` in partition p; returns the names of its fields as the publish tells them. */
+static void tag_key(table *t, const char *key, bool wanted, tqi_result *r)
+{
+    const char *const keys[] = {key};
+    const uint32_t size = 1;
+    const tqi_batch_tag tag = {
+        .name = "t", .values = (const uint8_t *)"\x07", .values_size = 1, .sizes = &size};
+    const tqi_batch batch = {.partition = "p", .n = 1, .keys = keys, .tags = &tag, .n_tags = 1};
+    const tqi_publish publish = {
+        .batch = &batch, .naming = TQI_BY_KEY, .create = true, .other_fields = wanted};
+
+    assert_int_equal(tqi_meta_publish(t->meta, &publish, r, &t->err), TQ_OK);
+}
+
+static void a_publish_names_the_other_fields(void **state)
+{
+    static const char *const both[] = {"x", "y"};
+    static const char *const one[] = {"x"};
+    static const char *const keys[] = {"a", "b"};
+    table t;
+    tqi_result r = {0};
+    put p = {.partition = "p",
+             .n = 1,
+             .naming = TQI_BY_KEY,
+             .create = true,
+             .keys = keys,
+             .fields = both,
+             .n_fields = 2};
+
+    (void)state;
+    table_open(&t);
+    assert_int_equal(table_put(&t, &p, &r), TQ_OK);
+    assert_int_equal(r.n_other_fields, 0); /* nobody asked */
+    tqi_result_fini(&r);
+    p.keys = &keys[1];
+    p.fields = one;
+    p.n_fields = 1;
+    assert_int_equal(table_put(&t, &p, &r), TQ_OK);
+    tqi_result_fini(&r);
+
+    tag_key(&t, "a", true, &r);
+    assert_int_equal(r.n_other_fields, 2);
+    assert_string_equal(r.other_fields[0], "x");
+    assert_string_equal(r.other_fields[1], "y");
+    tqi_result_fini(&r);
+    tag_key(&t, "b", true, &r);
+    assert_int_equal(r.n_other_fields, 1);
+    assert_string_equal(r.other_fields[0], "x");
+    tqi_result_fini(&r);
+    tag_key(&t, "b", false, &r);
+    assert_int_equal(r.n_other_fields, 0);
+    tqi_result_fini(&r);
+    tag_key(&t, "new", true, &r);
+    assert_int_equal(r.n_other_fields, 0);
+    tqi_result_fini(&r);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_claim),
         cmocka_unit_test(test_keys_and_clear),
         cmocka_unit_test(a_result_that_is_not_accepted_changes_nothing),
+        cmocka_unit_test(a_publish_names_the_other_fields),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -245,12 +245,72 @@ static void test_cancel(void **state)
     tq_meta_rele(meta);
 }
 
+/* A sample with key and one number per name. */
+static void put_key(const char *key, const char *const *names, size_t n, int32_t number)
+{
+    const tq_slice slice = {&number, sizeof number};
+    tq_column columns[2];
+    const tq_put_args args = {
+        .partition = "keyed", .keys = &key, .n = 1, .columns = columns, .n_columns = n};
+
+    for (size_t c = 0; c < n; c++) {
+        columns[c] =
+            (tq_column){.name = names[c], .dtype = i32, .rows = 1, .slices = &slice, .n_slices = 1};
+    }
+    expect_ok(op, tq_put(op, &args));
+}
+
+static void read_keys(const char *const *keys, size_t n, const char *const *fields, size_t n_fields)
+{
+    const tq_get_keys_args args = {
+        .partition = "keyed", .keys = keys, .n = n, .fields = fields, .n_fields = n_fields};
+    expect_ok(op, tq_get_keys(op, &args));
+}
+
+static void test_by_keys(void **state)
+{
+    const char *const both[] = {"x", "y"};
+    const char *const asked[] = {"no", "y", "x"};
+    const char *const keys[] = {"b", "nobody", "a"};
+    const tq_data *data;
+    (void)state;
+
+    read_keys(keys, 3, NULL, 0); /* there is no such partition */
+    assert_int_equal(tq_meta_size(tq_op_meta(op)), 0);
+    assert_null(tq_op_data(op));
+    put_key("a", both, 2, 1);
+    put_key("b", both, 1, 2);
+
+    read_keys(keys, 3, NULL, 0);
+    assert_int_equal(tq_meta_size(tq_op_meta(op)), 2);
+    assert_int_equal(tq_meta_fields(tq_op_meta(op)), 2);
+    data = tq_op_data(op);
+    assert_int_equal(tq_data_columns(data), 1); /* b has no y */
+    assert_string_equal(tq_data_column_at(data, 0)->name, "x");
+    assert_int_equal(((const int32_t *)tq_data_column_at(data, 0)->data)[0], 2);
+    assert_int_equal(((const int32_t *)tq_data_column_at(data, 0)->data)[1], 1);
+
+    read_keys(&keys[2], 1, asked, 3);
+    data = tq_op_data(op);
+    assert_int_equal(tq_data_columns(data), 2);
+    assert_string_equal(tq_data_column_at(data, 0)->name, "y");
+    read_keys(keys, 1, &asked[1], 1);
+    assert_int_equal(tq_meta_size(tq_op_meta(op)), 1);
+    assert_null(tq_op_data(op));
+
+    const tq_get_keys_args none = {.partition = "keyed"};
+    assert_int_equal(tq_get_keys(op, &none), TQ_EINVAL);
+    const tq_get_keys_args empty = {
+        .partition = "keyed", .keys = (const char *const[]){""}, .n = 1};
+    assert_int_equal(tq_get_keys(op, &empty), TQ_ENAME);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_padded),     cmocka_unit_test(test_uniform),
         cmocka_unit_test(test_large_gaps), cmocka_unit_test(test_own_memory),
-        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_cancel),     cmocka_unit_test(test_by_keys),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

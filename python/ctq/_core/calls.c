@@ -403,8 +403,10 @@ static PyObject *call_load(core_client *self, PyObject *args, PyObject *kwargs)
     "tags=()"
 
 PyMethodDef core_client_calls[] = {
-    CALL("put", core_client_put, PUT_SIGNATURE ", fail_when_full=False, keep=None, timeout=0.0",
-         "Store columns and tags of samples and publish them.  Gives a Meta."),
+    CALL("put", core_client_put,
+         PUT_SIGNATURE ", fail_when_full=False, keep=None, timeout=0.0, other_fields=False",
+         "Store columns and tags of samples and publish them.  Gives a Meta, or with other_fields "
+         "(Meta, names of the fields that all of these samples have besides the columns)."),
     CALL("notify", core_client_notify,
          PUT_SIGNATURE ", notes=(), keep=None, remover=None, timeout=0.0",
          "Say that cells are ready that a manager of one's own keeps, with a note each.  Gives a "
@@ -422,6 +424,9 @@ PyMethodDef core_client_calls[] = {
     CALL("get", core_client_get, "meta, fields=None, layouts=(), keep=None, timeout=0.0",
          "Read fields of a Meta's samples, laid out and placed as asked; `keep` is kept until the "
          "library has done with the memory that layouts name.  Gives Data."),
+    CALL("get_keys", core_client_get_keys, "partition, keys, fields=None, timeout=0.0",
+         "Look samples up by key and read them: fields (None: all) that all of those found have.  "
+         "Gives (Meta of those found, Data or None when no field is left)."),
     CALL("clear_meta", call_clear_meta, "meta, timeout=0.0",
          "Clear the samples of a Meta.  Gives their number."),
     CALL("clear_indexes", call_clear_indexes, "partition, indexes, timeout=0.0",

@@ -107,6 +107,8 @@ typedef struct core_data {
 typedef enum core_result {
     CORE_NOTHING,
     CORE_GIVES_META,
+    CORE_GIVES_META_NAMES, /* (Meta, list of names) */
+    CORE_GIVES_META_DATA,  /* (Meta, Data or None) */
     CORE_GIVES_DATA,
     CORE_GIVES_COUNT,
     CORE_GIVES_PROGRESS,
@@ -156,6 +158,7 @@ PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs);
 PyObject *core_client_notify(core_client *self, PyObject *args, PyObject *kwargs);
 /* get.c */
 PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs);
+PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwargs);
 /* The meta of an argument, held by the operation; NULL with an exception set. */
 tq_meta *core_call_meta(core_op *op, PyObject *object);
 /* Gives up what was lent to reads that have done with it. */
@@ -204,6 +207,8 @@ PyObject *core_balance(PyObject *module, PyObject *args);
 /* values.c: pack_rows(rows, encode), unpack_rows(data, offsets, decode). */
 PyObject *core_pack_rows(PyObject *module, PyObject *args);
 PyObject *core_unpack_rows(PyObject *module, PyObject *args);
+/* One value of `size` bytes; what is not understood is handed to `decode` as a memoryview. */
+PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *decode);
 
 /* kv.c: kv_register(type, make, value_max): clients of a key-value store that are written in Python. */
 PyObject *core_kv_register(PyObject *module, PyObject *args);

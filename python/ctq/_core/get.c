@@ -114,6 +114,30 @@ static int get_layouts(core_op *op, PyObject *object, tq_get_options *options)
     return rc;
 }
 
+PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"partition", "keys", "fields", "timeout", NULL};
+    tq_get_keys_args get = {0};
+    PyObject *keys, *fields = NULL;
+    double timeout = 0;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|Od:get_keys", names, &get.partition, &keys,
+                                     &fields, &timeout)) {
+        return NULL;
+    }
+    core_op *op = core_op_new(self, CORE_GIVES_META_DATA, timeout);
+    if (!op) {
+        return NULL;
+    }
+    if (core_strings(&op->args, keys, "keys", false, &get.keys, &get.n) ||
+        core_strings(&op->args, fields, "fields", false, &get.fields, &get.n_fields)) {
+        Py_DECREF(op);
+        return NULL;
+    }
+    core_op_begin(op);
+    return core_op_finish(op, tq_get_keys(op->op, &get));
+}
+
 PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"meta", "fields", "layouts", "keep", "timeout", NULL};

@@ -362,6 +362,56 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
     return list;
 }
 
+PyDoc_STRVAR(meta_tag_maps_doc,
+             "tag_maps($self, decode, /)\n--\n\n"
+             "The tags of each sample as a dict; decode is called for values that are not plain.");
+
+static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decode)
+{
+    PyObject *name = PyUnicode_InternFromString(tag->name);
+    const uint8_t *at = tag->values;
+    Py_ssize_t n = PyList_GET_SIZE(maps);
+    int rc = name ? 0 : -1;
+
+    for (Py_ssize_t i = 0; !rc && i < n; i++) {
+        size_t size = tag->sizes[i];
+        if (size == 0) {
+            continue;
+        }
+        PyObject *value = core_unpack(at, size, decode);
+        rc = value ? PyDict_SetItem(PyList_GET_ITEM(maps, i), name, value) : -1;
+        Py_XDECREF(value);
+        at += size;
+    }
+    Py_XDECREF(name);
+    return rc;
+}
+
+static PyObject *meta_tag_maps(core_meta *self, PyObject *decode)
+{
+    size_t n = tq_meta_size(self->meta);
+    PyObject *maps = PyList_New((Py_ssize_t)n);
+    int collects = PyGC_Disable(); /* so many new objects would only make it look at all others */
+
+    for (size_t i = 0; maps && i < n; i++) {
+        PyObject *map = PyDict_New();
+        if (!map) {
+            Py_CLEAR(maps);
+            break;
+        }
+        PyList_SET_ITEM(maps, (Py_ssize_t)i, map);
+    }
+    for (size_t t = 0; maps && t < tq_meta_tags(self->meta); t++) {
+        if (meta_tag_into(tq_meta_tag_at(self->meta, t), maps, decode)) {
+            Py_CLEAR(maps);
+        }
+    }
+    if (collects) {
+        PyGC_Enable();
+    }
+    return maps;
+}
+
 PyDoc_STRVAR(
     meta_notes_doc,
     "notes($self, field, /)\n--\n\n"
@@ -393,6 +443,7 @@ static PyMethodDef meta_methods[] = {
     {"concat", (PyCFunction)(void (*)(void))meta_concat, METH_O | METH_CLASS, meta_concat_doc},
     {"union", (PyCFunction)meta_union, METH_O, meta_union_doc},
     {"notes", (PyCFunction)meta_notes, METH_O, meta_notes_doc},
+    {"tag_maps", (PyCFunction)meta_tag_maps, METH_O, meta_tag_maps_doc},
     {"pack", (PyCFunction)meta_pack, METH_NOARGS, meta_pack_doc},
     {"unpack", (PyCFunction)(void (*)(void))meta_unpack, METH_O | METH_CLASS, meta_unpack_doc},
     {0},

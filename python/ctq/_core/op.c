@@ -173,6 +173,17 @@ static void op_dealloc(core_op *self)
     Py_DECREF(type);
 }
 
+/* Metadata together with what else the operation gives; takes over the reference. */
+static PyObject *op_with_meta(core_state *state, core_op *op, PyObject *other)
+{
+    PyObject *meta = other ? core_meta_wrap(state, tq_op_meta(op->op)) : NULL;
+    PyObject *both = meta ? PyTuple_Pack(2, meta, other) : NULL;
+
+    Py_XDECREF(meta);
+    Py_XDECREF(other);
+    return both;
+}
+
 PyObject *core_op_result(core_op *op)
 {
     core_state *state = core_state_of((PyObject *)op);
@@ -187,6 +198,14 @@ PyObject *core_op_result(core_op *op)
         break;
     case CORE_GIVES_META:
         return core_meta_wrap(state, tq_op_meta(op->op));
+    case CORE_GIVES_META_NAMES: {
+        const char *const *names = tq_op_names(op->op, &n);
+        return op_with_meta(state, op, core_names(names, n));
+    }
+    case CORE_GIVES_META_DATA: {
+        tq_data *data = tq_op_data(op->op);
+        return op_with_meta(state, op, data ? core_data_wrap(state, data) : Py_NewRef(Py_None));
+    }
     case CORE_GIVES_DATA:
         return core_data_wrap(state, tq_op_data(op->op));
     case CORE_GIVES_COUNT:

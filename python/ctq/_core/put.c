@@ -224,22 +224,25 @@ static int put_parse(core_op *op, put_call *call)
 
 PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"partition", "meta", "keys",           "n",    "must_exist", "groups",
-                            "columns",   "tags", "fail_when_full", "keep", "timeout",    NULL};
+    static char *names[] = {
+        "partition", "meta",           "keys", "n",       "must_exist",   "groups", "columns",
+        "tags",      "fail_when_full", "keep", "timeout", "other_fields", NULL};
     put_call call = {0};
-    int fail_when_full = 0;
+    int fail_when_full = 0, other_fields = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOpOd:put", names, &call.args.partition,
-                                     &call.meta, &call.keys, &call.n, &call.must_exist,
-                                     &call.groups, &call.columns, &call.tags, &fail_when_full,
-                                     &call.keep, &call.timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOpOdp:put", names,
+                                     &call.args.partition, &call.meta, &call.keys, &call.n,
+                                     &call.must_exist, &call.groups, &call.columns, &call.tags,
+                                     &fail_when_full, &call.keep, &call.timeout, &other_fields)) {
         return NULL;
     }
-    core_op *op = core_op_new(self, CORE_GIVES_META, call.timeout);
+    core_op *op =
+        core_op_new(self, other_fields ? CORE_GIVES_META_NAMES : CORE_GIVES_META, call.timeout);
     if (!op) {
         return NULL;
     }
     call.args.fail_when_full = fail_when_full;
+    call.args.other_fields = other_fields;
     if (put_parse(op, &call)) {
         Py_DECREF(op);
         return NULL;

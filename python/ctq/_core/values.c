@@ -422,6 +422,27 @@ static PyObject *unpack_value(values_in *in, unsigned depth)
     }
 }
 
+PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *decode)
+{
+    values_in in = {data, data + size};
+    PyObject *value = unpack_value(&in, 0);
+
+    if (value && in.at == in.end) {
+        return value;
+    }
+    Py_XDECREF(value);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    /* A copy, for a decoder may keep what it was given. */
+    PyObject *bytes = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+    PyObject *view = bytes ? PyMemoryView_FromObject(bytes) : NULL;
+    value = view ? PyObject_CallOneArg(decode, view) : NULL;
+    Py_XDECREF(view);
+    Py_XDECREF(bytes);
+    return value;
+}
+
 static PyObject *unpack_row(const Py_buffer *data, uint64_t start, uint64_t end, PyObject *object,
                             PyObject *decode)
 {
