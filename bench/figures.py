@@ -89,6 +89,14 @@ def _listing(results: Results) -> float | None:
     return ratio([each["peer"] for each in rounds], [each["ctq"] for each in rounds])
 
 
+def _meanwhile(results: Results) -> float | None:
+    rounds = results["claims while listing"]
+    return ratio(
+        [percentile(each["meanwhile"], 0.99) for each in rounds],
+        [percentile(each["alone"], 0.99) for each in rounds],
+    )
+
+
 def _growth(results: Results) -> float | None:
     rounds = results["growth"]
     return ratio(
@@ -122,5 +130,6 @@ FIGURES = (
     Figure("256 concurrent small puts: rate against the peer", 40, _concurrent),
     Figure("init against the peer", 20, _init),
     Figure("kv_list of 100,000 keys with 7 tags against the peer", 3, _listing),
+    Figure("claim while another process lists: p99 against alone", None, _meanwhile),
     Figure("claim at 1,000,000 ready samples against 10,000", 1.5, _growth, at_most=True),
 )

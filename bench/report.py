@@ -101,6 +101,13 @@ def _latencies(results: dict[str, Any]) -> Table:
                 side,
                 *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
             )
+    for when in ("alone", "meanwhile"):
+        seconds = [one for found in results["claims while listing"] for one in found[when]]
+        table.add_row(
+            f"claim of 1, {'another lists' if when == 'meanwhile' else when}",
+            "ctq",
+            *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
+        )
     for callers, rounds in results["concurrent"].items():
         for side in rounds[0]:
             rate = median(found[side] for found in rounds)

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench import hosts, limits
+from bench import hosts, limits, listing
 from bench.others import RayObjects, Redis
 from bench.subjects import ROOT, Subject
 from bench.workloads import WORKLOADS, size
@@ -36,7 +36,7 @@ class Plan:
 
     def steps(self) -> int:
         """Number of ticks of a run."""
-        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 5
+        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 6
         return self.rounds * each
 
 
@@ -67,6 +67,11 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
                 _each(subjects, "seconds", "listing", keys=plan.listed, tags=7)
             )
             tick("kv_list")
+        results["claims while listing"] = []
+        for _ in range(plan.rounds):
+            found = listing.measure(subjects["ctq"], sides["ctq"][0], plan.listed)
+            results["claims while listing"].append(found)
+            tick("claims, kv_list")
         results["growth"] = []
         for _ in range(plan.rounds):
             few = subjects["ctq"].ask("growth", samples=plan.few, count=plan.claims)

@@ -55,6 +55,11 @@ class Subject:
         )
         self._answer()
 
+    @property
+    def home(self) -> str:
+        """Where others find the system that it has started: their XDG_RUNTIME_DIR."""
+        return self._home.name
+
     def ask(self, do: str, **args: Any) -> dict[str, Any]:
         """Have something done; what was measured."""
         assert self._process.stdin is not None

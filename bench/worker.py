@@ -27,6 +27,7 @@ from bench.workloads import WORKLOADS, Columns, size, table
 
 UNITS = 2
 PARTITION = "bench"
+LISTED = "bench-listed"
 
 
 class Worker:
@@ -191,17 +192,53 @@ class Worker:
 
     def listing(self, keys: int, tags: int) -> dict[str, Any]:
         """Seconds of `kv_list` over keys with tags."""
-        for start in range(0, keys, 10_000):
-            names = [f"k{place}" for place in range(start, min(keys, start + 10_000))]
-            each = [
-                {f"tag{tag}": place + tag for tag in range(tags)} for place in range(len(names))
-            ]
-            self.tq.kv_batch_put(names, PARTITION, tags=each)
+        self.fill_keys(keys, tags, PARTITION)
         started = time.perf_counter()
         listed = self.tq.kv_list(PARTITION)
         seconds = time.perf_counter() - started
         assert len(listed[PARTITION]) == keys
         self.tq.get_client().clear_partition(PARTITION)
+        return {"seconds": seconds}
+
+    # --- claims while another process lists: see listing.py ---------------------------------------
+
+    def fill_keys(self, keys: int, tags: int, partition: str = LISTED) -> dict[str, Any]:
+        """Put keys with tags."""
+        for start in range(0, keys, 10_000):
+            names = [f"k{place}" for place in range(start, min(keys, start + 10_000))]
+            each = [
+                {f"tag{tag}": place + tag for tag in range(tags)} for place in range(len(names))
+            ]
+            self.tq.kv_batch_put(names, partition, tags=each)
+        return {}
+
+    def clear_keys(self) -> dict[str, Any]:
+        """Remove them."""
+        self.tq.get_client().clear_partition(LISTED)
+        return {}
+
+    def listings(self, keys: int, count: int) -> dict[str, Any]:
+        """Seconds of each of `count` lists of those keys."""
+        seconds = []
+        for _ in range(count):
+            started = time.perf_counter()
+            listed = self.tq.kv_list(LISTED)
+            seconds.append(time.perf_counter() - started)
+            assert len(listed[LISTED]) == keys
+        return {"seconds": seconds}
+
+    def small_claims(self, count: int) -> dict[str, Any]:
+        """Seconds of each of `count` claims of one sample."""
+        self._fill(count)
+        client = self.tq.get_client()
+        seconds = []
+        for _ in range(count):
+            started = time.perf_counter()
+            client.get_meta(
+                data_fields=["reward"], batch_size=1, partition_id=PARTITION, task_name="meanwhile"
+            )
+            seconds.append(time.perf_counter() - started)
+        client.clear_partition(PARTITION)
         return {"seconds": seconds}
 
 
