@@ -72,16 +72,12 @@ int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socke
                   const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err)
 {
     tqi_conn *conn = calloc(1, sizeof *conn);
-    uint8_t *input = malloc(TQI_CONN_INPUT);
-    if (!conn || !input) {
-        free(conn);
-        free(input);
+    if (!conn) {
         return tqi_error_nomem(err, "a connection");
     }
     int rc = uv_poll_init(loop, &conn->poll, fd);
     if (rc != 0) {
         free(conn);
-        free(input);
         return tqi_error_set(err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "cannot poll a socket: %s",
                              uv_strerror(rc));
     }
@@ -92,7 +88,6 @@ int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socke
     conn->fd = fd;
     conn->unix_socket = unix_socket;
     conn->connecting = connecting;
-    conn->input = input;
     tqi_conn_arm(conn);
     *out = conn;
     return TQ_OK;

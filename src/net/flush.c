@@ -7,6 +7,7 @@
 #include "net/internal.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <utlist.h>
@@ -189,6 +190,8 @@ static void flusher_on_closed(uv_handle_t *handle)
 {
     tqi_flusher *flusher = handle->data;
     if (--flusher->open == 0) {
+        free(flusher->input);
+        free(flusher->sink);
         flusher->freed(flusher->owner);
     }
 }

@@ -139,6 +139,9 @@ typedef struct tqi_flusher {
         wake; /* runs for one round after callbacks in prepare: somebody may wait for them with UV_RUN_ONCE */
     bool called_out;
     tqi_conn *dirty;
+    uint8_t *
+        input; /* lent to the connection that receives, as are the places of payloads; NULL while it is lent */
+    struct iovec *sink;
     void (*tick)(void *owner); /* before each round; may be NULL */
     void *owner;
     void (*freed)(void *owner); /* after stop, when the handles are closed */
@@ -165,10 +168,10 @@ struct tqi_conn {
     /* in */
     int state;
     tqi_frame frame;
-    uint8_t *input;
+    uint8_t *input; /* NULL while nothing is read ahead */
     size_t head, tail;
-    tqi_buf big; /* a body that does not fit in input */
-    struct iovec *sink;
+    tqi_buf big;        /* a body that does not fit in input */
+    struct iovec *sink; /* NULL between payloads */
     int sink_at, sink_count;
     bool drop;
     uint64_t payload_left;

@@ -162,16 +162,16 @@ static bool peer_is_idle(const tqi_peer *peer)
 }
 
 /* A client that has a call on its way, or more to say, stays. */
-void tqi_peer_make_room(tqi_server *server)
+unsigned tqi_peer_make_room(tqi_server *server, unsigned n)
 {
     unsigned asked = 0, looked = 0;
     tqi_peer *peer, *next;
 
     if (!server->service->parkable) {
-        return;
+        return 0;
     }
-    for (peer = server->peers; peer && asked < TQI_PARK_EACH && looked < TQI_PARK_LOOK;
-         peer = next, looked++) {
+    /* Those that were silent longest are busy in rare cases only: a few more are looked at, not all. */
+    for (peer = server->peers; peer && asked < n && looked < 4 * n + 32; peer = next, looked++) {
         next = peer->next;
         if (peer_is_idle(peer) && server->service->parkable(peer->session, server->ctx)) {
             peer->parked = true;
@@ -181,6 +181,7 @@ void tqi_peer_make_room(tqi_server *server)
             asked++;
         }
     }
+    return asked;
 }
 
 static void peer_not_idle(tqi_peer *peer)

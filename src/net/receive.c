@@ -1,7 +1,8 @@
 /*
  * receive.c - the receiving half of connections: bytes to frames.
  *
- * Small frames are read ahead into one input buffer.  A payload is read by the same recvmsg straight into the places
+ * Small frames are read ahead into an input buffer, which a connection has only while it needs it: one buffer serves all
+ * connections of a loop, and thousands that are idle cost nothing for it.  A payload is read by the same recvmsg straight into the places
  * the owner gave, with the input buffer behind them for what follows.  A body too large for the buffer grows as its
  * bytes arrive, so that a length alone reserves nothing.
  */
@@ -100,7 +101,9 @@ static int receive_body(tqi_conn *conn, const uint8_t *body, tq_error *err)
 {
     int count = 0;
     if (conn->frame.payload > 0 && !conn->sink) {
-        conn->sink = malloc(TQI_SINK_MAX * sizeof *conn->sink);
+        tqi_flusher *flusher = conn->flusher;
+        conn->sink = flusher->sink ? flusher->sink : malloc(TQI_SINK_MAX * sizeof *conn->sink);
+        flusher->sink = NULL;
         if (!conn->sink) {
             return tqi_error_nomem(err, "places of a payload");
         }
@@ -316,14 +319,46 @@ static int receive_once(tqi_conn *conn, bool *drained, tq_error *err)
     return receive_parse(conn, err);
 }
 
-void tqi_conn_receive(tqi_conn *conn, bool last)
+static int receive_borrow(tqi_conn *conn, tq_error *err)
 {
-    tq_error err = {0};
+    tqi_flusher *flusher = conn->flusher;
+    if (!conn->input) {
+        conn->input = flusher->input ? flusher->input : malloc(TQI_CONN_INPUT);
+        flusher->input = NULL;
+    }
+    return conn->input ? TQ_OK : tqi_error_nomem(err, "what a connection reads ahead");
+}
+
+/* Gives back what nothing lies in, in whatever state the connection is. */
+static void receive_return(tqi_conn *conn)
+{
+    tqi_flusher *flusher = conn->flusher;
+    if (conn->input && (receive_ahead(conn) == 0 || conn->closed)) {
+        conn->head = conn->tail = 0;
+        if (flusher->input) {
+            free(conn->input);
+        } else {
+            flusher->input = conn->input;
+        }
+        conn->input = NULL;
+    }
+    if (conn->sink && (conn->state == TQI_RX_HEAD || conn->closed)) {
+        if (flusher->sink) {
+            free(conn->sink);
+        } else {
+            flusher->sink = conn->sink;
+        }
+        conn->sink = NULL;
+    }
+}
+
+static void receive_all(tqi_conn *conn, bool last, tq_error *err)
+{
     bool drained = false;
-    int rc = TQ_OK;
+    int rc = receive_borrow(conn, err);
     for (int i = 0; (last || (i < RECEIVE_ROUNDS && !drained)) && rc == TQ_OK; i++) {
         drained = false;
-        rc = receive_once(conn, &drained, &err);
+        rc = receive_once(conn, &drained, err);
         if (conn->closed || conn->finishing) {
             return;
         }
@@ -332,11 +367,18 @@ void tqi_conn_receive(tqi_conn *conn, bool last)
             socklen_t size = sizeof errnum;
             (void)getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &errnum, &size);
             char reason[128];
-            rc = tqi_error_set(&err, TQ_EIO, "connection lost: %s",
+            rc = tqi_error_set(err, TQ_EIO, "connection lost: %s",
                                errnum ? strerror_r(errnum, reason, sizeof reason) : "socket error");
         }
     }
     if (rc != TQ_OK) {
-        conn->ops->broken(conn, &err);
+        conn->ops->broken(conn, err);
     }
+}
+
+void tqi_conn_receive(tqi_conn *conn, bool last)
+{
+    tq_error err = {0};
+    receive_all(conn, last, &err);
+    receive_return(conn);
 }

@@ -166,9 +166,9 @@ static void server_say_short(tqi_server *server, int errnum)
 static void server_pause(tqi_listener *listener, int errnum)
 {
     server_say_short(listener->server, errnum);
-    tqi_peer_make_room(listener->server);
+    bool room = tqi_peer_make_room(listener->server, TQI_PARK_FULL) > 0;
     uv_poll_stop(&listener->poll);
-    listener->resume = tqi_now() + TQI_ACCEPT_PAUSE_NS;
+    listener->resume = tqi_now() + (room ? TQI_ACCEPT_SOON_NS : TQI_ACCEPT_PAUSE_NS);
     tqi_server_arm_timer(listener->server);
 }
 
@@ -191,7 +191,7 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
                 return;
             }
             if (fd >= listener->server->crowded) {
-                tqi_peer_make_room(listener->server);
+                tqi_peer_make_room(listener->server, TQI_PARK_EACH);
             }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             server_pause(listener, errno);

@@ -14,9 +14,10 @@
 #define TQI_HANDSHAKE_NS    5000000000u /* for a connection to authenticate */
 #define TQI_HELLO_MAX       4096        /* bytes of a body before that */
 #define TQI_ACCEPT_PAUSE_NS 100000000u
-/* Idle peers asked to leave for each one that comes when descriptors run short, and how many are looked at for that. */
+#define TQI_ACCEPT_SOON_NS  10000000u /* with idle peers on their way out */
+/* Idle peers asked to leave for each one that comes when descriptors run short, and when there are none left. */
 #define TQI_PARK_EACH 2u
-#define TQI_PARK_LOOK 64u
+#define TQI_PARK_FULL 64u
 /* Warnings about connections that are not authenticated: so many in so long. */
 #define TQI_WARN_MAX 10u
 #define TQI_WARN_NS  UINT64_C(10000000000)
@@ -144,8 +145,8 @@ void tqi_server_warn(tqi_server *server, const char *peer, const char *what);
 int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name,
                   tq_error *err);
 void tqi_peer_close(tqi_peer *peer);
-/* Asks some that are idle to close their connections, those that were silent longest first. */
-void tqi_peer_make_room(tqi_server *server);
+/* Asks up to n that are idle to close their connections, those that were silent longest first; returns how many. */
+unsigned tqi_peer_make_room(tqi_server *server, unsigned n);
 
 /* session.c */
 tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id);

@@ -162,7 +162,7 @@ static void moves_batches(void **state)
     }
     assert_true(tcp || h.works > 3); /* large copies were not made on the loop */
     assert_int_equal(tcp ? h.works : 0, 0);
-    assert_int_equal(h.leases, 1); /* one lease served all */
+    assert_in_range(h.leases, 1, 2); /* one lease served all; the next may be on its way */
     host_close(&h);
     host_close(&reader);
     kit_close(&k);
@@ -188,7 +188,8 @@ static void leases_in_ranges(void **state)
         host_end_free(&end);
         batch_free(&b);
     }
-    assert_true(h.leases == 3 || h.leases == 4);
+    /* 16, 32, 64, 128, 256, 256: each is asked for when a quarter of the one before is left. */
+    assert_int_equal(h.leases, 6);
     host_close(&h);
     kit_close(&k);
 }

@@ -5,8 +5,9 @@
  * unit, which gives memory back only when it knows that its writers cannot write.  A unit that refuses, or that is
  * elsewhere (where.c), is written and read over the stream; the reason is logged.
  *
- * Ids.  They are leased 256 at a time and topped up before they run out, so that a put seldom waits for a lease.  They are
- * void when the unit, the controller or our session there is another one.
+ * Ids.  They are topped up before they run out, so that a put seldom waits for a lease.  The first lease is a small one,
+ * for the controller keeps room for the end of every id and most of many thousand clients put little; each one after it is
+ * twice the size of the one before, up to 256.  They are void when the unit, the controller or our session there is another one.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +17,8 @@
 #include "base/clock.h"
 #include "manager/simple/simple.h"
 
-/* A lease is topped up when fewer are left. */
-#define LINK_TOP_UP 64u
+/* Ids of the first lease. */
+#define LINK_FIRST_LEASE 16u
 
 void tqi_wait_end(tqi_wait **row, const tq_error *err)
 {
@@ -339,7 +340,8 @@ static void link_leased(const tq_error *err, uint64_t first, uint64_t incarnatio
     tqi_wait_end(&link->lease_waits, err);
 }
 
-static void link_lease(tqi_link *link, uint64_t deadline)
+/* Leases ids, `want` at least. */
+static void link_lease(tqi_link *link, size_t want, uint64_t deadline)
 {
     tqi_query *query = tqi_query_make(link->simple);
     tq_error err;
@@ -350,9 +352,15 @@ static void link_lease(tqi_link *link, uint64_t deadline)
         return;
     }
     query->link = link;
-    query->count = TQ_LEASE_MAX;
+    query->count = link->last_lease == 0                 ? LINK_FIRST_LEASE
+                   : link->last_lease < TQ_LEASE_MAX / 2 ? 2 * link->last_lease
+                                                         : TQ_LEASE_MAX;
+    if (query->count < want) {
+        query->count = want < TQ_LEASE_MAX ? (uint32_t)want : TQ_LEASE_MAX;
+    }
+    link->last_lease = query->count;
     link->leasing = true;
-    link->simple->host->lease(link->simple->host, link->name, TQ_LEASE_MAX, deadline, link_leased,
+    link->simple->host->lease(link->simple->host, link->name, query->count, deadline, link_leased,
                               query);
 }
 
@@ -365,7 +373,7 @@ int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, u
     if (link->ids_total < n) {
         DL_APPEND(link->lease_waits, wait);
         if (!link->leasing) {
-            link_lease(link, deadline);
+            link_lease(link, n - link->ids_total, deadline);
         }
         return TQ_EAGAIN;
     }
@@ -382,8 +390,8 @@ int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, u
     memmove(link->ids, link->ids + range, link->n_ids * sizeof(*link->ids));
     link->ids_total -= n;
     *from = link->ids_from;
-    if (link->ids_total < LINK_TOP_UP && !link->leasing) {
-        link_lease(link, tqi_simple_try(2, 0, TQI_NEVER));
+    if (link->ids_total < link->last_lease / 4 && !link->leasing) {
+        link_lease(link, 0, tqi_simple_try(2, 0, TQI_NEVER));
     }
     return TQ_OK;
 }

@@ -121,6 +121,7 @@ struct tqi_link {
     size_t n_ids, ids_capacity;
     uint64_t ids_total;
     tqi_ids_from ids_from;
+    uint32_t last_lease; /* ids of it; 0 before the first */
     bool leasing;
     tqi_wait *lease_waits;
 
