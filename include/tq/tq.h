@@ -84,7 +84,9 @@ typedef struct tq_client_options {
 
 /** Connects, authenticates and opens the storage manager, within the timeout.  On success *out is the caller's. */
 TQ_API int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *err);
-/** Ends all operations with TQ_ECLOSED, says goodbye and frees.  Calls on other threads must have returned. */
+/** Ends all operations with TQ_ECLOSED, says goodbye and frees.  Calls on other threads must have returned.  Work of the
+ * storage that cannot be stopped is waited for a few seconds; then closing goes on by itself, and what is freed last is
+ * freed when that work ends. */
 TQ_API void tq_client_close(tq_client *client);
 /** Epoch of the controller: another number means that it was restarted. */
 TQ_API uint64_t tq_client_epoch(const tq_client *client);

@@ -6,12 +6,17 @@
  */
 #include "client/client.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/error.h"
+#include "base/log.h"
 
 #define CLIENT_TIMEOUT 60.0
+/* How long closing waits for work of the storage, which cannot be stopped. */
+#define CLIENT_CLOSE_S 5
 
 static void client_free(tq_client *client)
 {
@@ -158,10 +163,31 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
     return TQ_OK;
 }
 
+/* Waits for the end of the loop thread, with the lock held.  False when it has to wait for work of the storage for too long:
+ * then it cleans up behind itself. */
+static bool client_ended(tq_client *client, tqi_runtime *rt)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += CLIENT_CLOSE_S;
+    while (rt->state != TQI_RUNTIME_DEAD) {
+        if (pthread_cond_timedwait(&client->changed, &client->lock, &until) != ETIMEDOUT) {
+            continue;
+        }
+        rt->self_free = rt->state != TQI_RUNTIME_DEAD && atomic_load(&rt->works) > 0;
+        if (rt->self_free) {
+            return false;
+        }
+        until.tv_sec++; /* a callback: nobody calls back after a close */
+    }
+    return true;
+}
+
 void tq_client_close(tq_client *client)
 {
     tqi_runtime *rt;
-    bool on_loop;
+    bool on_loop, ended = true;
 
     if (!client) {
         return;
@@ -174,8 +200,20 @@ void tq_client_close(tq_client *client)
         rt->self_free = true; /* in a callback: the thread cleans up behind itself */
     }
     tqi_client_wake(client);
+    if (rt && !on_loop) {
+        ended = client_ended(client, rt);
+    }
+    if (!ended) {
+        /* Under the lock, for the client may be gone after it. */
+        tqi_log(
+            TQI_WARN, "client",
+            "client of %s: its storage has not ended its work %d s after close, which goes on "
+            "without being waited for; what it does not remove is left for other clients of the "
+            "system, or, after its end, for the next one",
+            client->options.address, CLIENT_CLOSE_S);
+    }
     pthread_mutex_unlock(&client->lock);
-    if (rt && on_loop) {
+    if (rt && (on_loop || !ended)) {
         return;
     }
     if (rt) {

@@ -86,7 +86,8 @@ struct tqi_runtime {
     tqi_runtime_state state;
     bool quiet; /* the loop thread runs no code of ours: it is parked, or in a user's callback */
     bool deaf;  /* the async must not be sent any more */
-    bool self_free; /* closed in its own callback: the thread frees runtime and client */
+    bool
+        self_free; /* closed in its own callback, or not waited for: the thread frees runtime and client */
     tq_error error; /* why it failed; written once, before state is FAILED */
 
     /* loop thread only */
@@ -103,7 +104,7 @@ struct tqi_runtime {
     bool manager_closing;
     bool handles_closing;
     tqi_task *tasks;                 /* all that were begun or wait for the opening */
-    unsigned works;                  /* in the thread pool */
+    _Atomic unsigned works;          /* in the thread pool; who closes reads it */
     unsigned host_calls;             /* lease, owners, abandon */
     tq_op *ended_first, *ended_last; /* ops whose callback is due */
     uint64_t open_deadline;

@@ -44,7 +44,8 @@ struct tqi_collector {
     bool removing;
     bool removing_late;
     uint64_t *ids; /* being removed */
-    bool rejoin;   /* the session is new: register again before the next Collect */
+    size_t n_ids;
+    bool rejoin; /* the session is new: register again before the next Collect */
     bool stopping;
     int handles;
     uv_timer_t retry;
@@ -175,6 +176,13 @@ static void collect_removed(const tq_error *err, void *arg)
     free(c->ids);
     c->ids = NULL;
     if (err && err->code != TQ_OK) {
+        if (c->stopping) {
+            tqi_log(
+                TQI_WARN, "client",
+                "closing: %zu dead blocks may be left in %s, for other clients of the system, or, "
+                "after its end, for the next one to remove: %s",
+                c->n_ids, c->owner, err->message);
+        }
         collect_fail(c, err);
         return;
     }
@@ -256,6 +264,7 @@ static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     c->removing = true;
+    c->n_ids = n;
     c->rt->manager->remove(c->rt->manager_state, c->incarnation, c->ids, n, collect_removed, c);
 }
 

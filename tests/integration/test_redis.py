@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -318,6 +320,32 @@ def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServe
         missed += server.ask("EXISTS", f"{own}/lease") == "0"
         server.ask("BLPOP", "tq-never", "0.02")
     assert missed == 0
+
+
+@pytest.mark.slow
+def test_closing_while_the_server_stands_still(
+    system: System, server: RedisServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It takes seconds, not half a minute, and says what may be left."""
+    start(system, f'url: "{server.url}"')
+    client = system.client("one")
+    client.put(numbers(8, 300, 1), partition_id="p")
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        begun = time.monotonic()
+        client.clear_partition("p")
+        client.get_partition_list()  # the word of the dead blocks has come before the answer to this
+        client.close()
+        assert time.monotonic() - begun < 15
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+    # It waits no longer for the removal, which ends before if the machine lets it.
+    said = capfd.readouterr().err
+    assert re.search(r"closing: [1-9] dead blocks may be left in Redis|its storage has not", said)
+    # A client of the system removes them.
+    system.client("two").put(numbers(1, 1, 1), partition_id="q")
+    while server.values() > 1:
+        server.ask("BLPOP", "tq-never", "0.01")
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.001", "1e300", ".nan"])

@@ -574,6 +574,34 @@ def test_errors_have_their_class() -> None:
         BrokenStore.answer = [True]
 
 
+@pytest.mark.slow
+def test_closing_while_a_client_blocks(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be stopped is not waited for for long; when it ends the client is closed after all."""
+    begun, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
+    remove = BrokenStore.remove
+
+    def blocks(self: BrokenStore, keys: list[str]) -> list[bool]:
+        begun.set()
+        assert goes_on.wait(60)
+        return remove(self, keys)
+
+    monkeypatch.setattr(BrokenStore, "remove", blocks)
+    monkeypatch.setattr(BrokenStore, "close", lambda self: closed.set())
+    values.clear()
+    started("BrokenStore")
+    ctq.kv_put("k", "p", {"x": np.zeros(3)})
+    ctq.kv_clear(["k"], "p")
+    assert begun.wait(60)
+    ctq.close()
+    assert not goes_on.is_set() and not closed.is_set()
+    assert "its storage has not ended its work 5 s after close" in capfd.readouterr().err
+    goes_on.set()
+    assert closed.wait(60)
+    assert not values
+
+
 def test_what_cannot_be_registered() -> None:
     """A class without a whole form; an unknown client; a module that registers nothing."""
     with pytest.raises(TypeError, match="put_from, get_into, remove"):

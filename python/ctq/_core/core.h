@@ -212,6 +212,7 @@ PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *decode);
 
 /* kv.c: kv_register(type, make, value_max): clients of a key-value store that are written in Python. */
 PyObject *core_kv_register(PyObject *module, PyObject *args);
+PyObject *core_kv_wait(PyObject *module, PyObject *ignored);
 
 /* maps.c */
 PyObject *core_copy_maps(PyObject *module, PyObject *args);

@@ -7,8 +7,11 @@
  */
 #include "core.h"
 
+#include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #include <tq/kv.h>
+#include <unistd.h>
 
 #define KV_NAME_MAX 200
 
@@ -74,6 +77,20 @@ static int kv_failed(const kv_type *type, const char *method, tq_error *err)
  * clients, which waits for loops that wait for this thread, or races with the close of their client. */
 static int kv_calls; /* with the GIL held */
 static int kv_collected;
+/* Where the end of the last one is waited for. */
+static pthread_mutex_t kv_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t kv_changed = PTHREAD_COND_INITIALIZER;
+static bool kv_idle = true;
+static pid_t kv_pid; /* whose calls they are: threads do not come along to a child */
+
+static void kv_set_idle(bool idle)
+{
+    pthread_mutex_lock(&kv_lock);
+    kv_idle = idle;
+    kv_pid = getpid();
+    pthread_cond_broadcast(&kv_changed);
+    pthread_mutex_unlock(&kv_lock);
+}
 
 static PyGILState_STATE kv_enter(void)
 {
@@ -81,16 +98,31 @@ static PyGILState_STATE kv_enter(void)
 
     if (kv_calls++ == 0) {
         kv_collected = PyGC_Disable();
+        kv_set_idle(false);
     }
     return gil;
 }
 
 static void kv_leave(PyGILState_STATE gil)
 {
-    if (--kv_calls == 0 && kv_collected) {
-        PyGC_Enable();
+    if (--kv_calls == 0) {
+        if (kv_collected) {
+            PyGC_Enable();
+        }
+        kv_set_idle(true);
     }
     PyGILState_Release(gil);
+}
+
+/* A thread that comes back from a store's library when there is no interpreter any more would end the process. */
+PyObject *core_kv_wait(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&kv_lock);
+    while (!kv_idle && kv_pid == getpid()) {
+        pthread_cond_wait(&kv_changed, &kv_lock);
+    }
+    pthread_mutex_unlock(&kv_lock);
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 static PyObject *kv_number(uint64_t value)

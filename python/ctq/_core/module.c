@@ -72,6 +72,8 @@ static PyMethodDef core_functions[] = {
     {"unpack_rows", core_unpack_rows, METH_VARARGS, core_unpack_rows_doc},
     {"balance", core_balance, METH_VARARGS, core_balance_doc},
     {"kv_register", core_kv_register, METH_VARARGS, core_kv_register_doc},
+    {"kv_wait", core_kv_wait, METH_NOARGS,
+     "kv_wait()\n--\n\nWait until no method of a client of a key-value store runs."},
     {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
     {"copy_maps", core_copy_maps, METH_VARARGS,

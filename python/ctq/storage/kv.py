@@ -10,6 +10,7 @@ says of it is kept at the controller.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import importlib
 import json
@@ -439,6 +440,10 @@ def _check_there(
             f"field {name!r}: the store has lost the values of samples {lost[:8]}"
             + ("" if len(lost) <= 8 else f" and {len(lost) - 8} more")
         )
+
+
+# After close(), which does not wait for long: a thread that came back to no interpreter would crash.
+atexit.register(_core.kv_wait)
 
 
 def import_backend(name: str, section: Mapping[str, Any]) -> None:

@@ -15,8 +15,8 @@
 #define REMOVE_KEYS 1024u
 /* Most values of one block: what a head says is checked, for it comes from a store. */
 #define REMOVE_PARTS_MAX (UINT64_C(1) << 24)
-/* Seconds that a request may take; the notice is delivered again after a failure. */
-#define REMOVE_SECONDS 30.0
+/* Seconds that a request may take: who closes waits for it.  The notice is delivered again after a failure. */
+#define REMOVE_SECONDS 4.0
 
 typedef struct remove_job {
     tqi_kv *kv;

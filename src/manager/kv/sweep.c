@@ -35,8 +35,8 @@
 /* Seconds between renewals, at most, and how many of them lie between the two looks. */
 #define SWEEP_RENEWAL 60.0
 #define SWEEP_TURNS   3u
-/* Seconds that one request, and that one listing, may take. */
-#define SWEEP_SECONDS      30.0
+/* Seconds that one request, and that one listing, may take.  Who closes waits for a request. */
+#define SWEEP_SECONDS      4.0
 #define SWEEP_LIST_SECONDS 600.0
 /* Epochs of one look; others are left for the next system. */
 #define SWEEP_EPOCHS 1024u
