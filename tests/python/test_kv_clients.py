@@ -286,18 +286,20 @@ def test_a_client_that_blocks(peer_store: Any, monkeypatch: pytest.MonkeyPatch) 
     torch = pytest.importorskip("torch")
     meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
     before = dict(values)
+    peer_store.storage_manager.client_timeout = 1
     with monkeypatch.context() as patch:
         goes_on, cleared = blocked(patch, "put")
-        with pytest.raises(TimedOutError, match=r"^PeerStore\.put did not end within 2 s"):
+        with pytest.raises(TimedOutError, match=r"^PeerStore\.put did not end within 1 s"):
             peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
         goes_on.set()
         assert len(cleared.get(timeout=60)) == 2
     assert values == before
     with monkeypatch.context() as patch:
         goes_on, _ = blocked(patch, "get")
-        with pytest.raises(TimedOutError, match=r"^PeerStore\.get did not end within 2 s"):
+        with pytest.raises(TimedOutError, match=r"^PeerStore\.get did not end within 1 s"):
             peer_store.get_data(meta)
         goes_on.set()
+    peer_store.storage_manager.client_timeout = 60
     assert column(peer_store.get_data(meta), "x") == [[0, 1], [2, 3]]
 
 
@@ -324,6 +326,7 @@ def test_a_full_store_of_values(peer_store: Any, caplog: pytest.LogCaptureFixtur
     """A put waits for room, holding none, and fails when there is none in time."""
     torch = pytest.importorskip("torch")
     tries: list[int] = []
+    peer_store.storage_manager.client_timeout = 60
 
     def full(keys: list[str]) -> None:
         assert not values
@@ -344,6 +347,7 @@ def test_a_full_store_of_values(peer_store: Any, caplog: pytest.LogCaptureFixtur
         raise StorageFullError("no room")
 
     Hook.before_put = always_full
+    peer_store.storage_manager.client_timeout = 1
     with pytest.raises(StorageFullError, match="no room"):
         peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
     assert len(tries) > 1

@@ -301,7 +301,8 @@ class KVStorageManager(StorageManager):
         """Put values, all or none; waits for room in a store that is full."""
         deadline = time.monotonic() + self.client_timeout
         pause, longest = FULL_SECONDS
-        while True:
+        full: StorageFullError | None = None
+        while full is None or time.monotonic() < deadline:
             said: Any = None
             try:
                 said = await self._calls.run(
@@ -312,15 +313,17 @@ class KVStorageManager(StorageManager):
                 )
                 return said if said is None else self._calls.check_row("put", "answer", said, keys)
             except CallLeftError as left:
-                raise left.reason from None
+                timed_out = isinstance(left.reason, TimedOutError)
+                raise (full if full is not None and timed_out else left.reason) from None
             except BaseException as error:
                 usable = self._calls.is_row(said, keys)
                 await self._undo(keys, said if usable else None, error)
-                left_seconds = deadline - time.monotonic()
-                if not isinstance(error, StorageFullError) or left_seconds <= 0:
+                if not isinstance(error, StorageFullError):
                     raise
-            await asyncio.sleep(min(pause, left_seconds))
+                full = error
+            await asyncio.sleep(max(0.0, min(pause, deadline - time.monotonic())))
             pause = min(2 * pause, longest)
+        raise full
 
     async def _undo(
         self, keys: list[str], said: Sequence[Any] | None, failed: BaseException
