@@ -8,7 +8,7 @@ from typing import Any
 from bench.subjects import Subject
 
 TAGS = 7
-LISTS = 10
+LISTS = 3
 CHUNK = 50
 
 
@@ -18,7 +18,7 @@ def measure(subject: Subject, environment: str, keys: int) -> dict[str, Any]:
         lister.ask("attach")
         subject.ask("fill_keys", keys=keys, tags=TAGS)
         alone: list[float] = []
-        while len(alone) < 10 * CHUNK:
+        while len(alone) < 4 * CHUNK:
             alone += subject.ask("small_claims", count=CHUNK)["seconds"]
         found: dict[str, Any] = {}
         listing = threading.Thread(

@@ -417,6 +417,17 @@ TQ_API int tq_production(tq_op *op, const char *partition, const char *const *fi
 TQ_API int tq_list_partitions(tq_op *op);
 /** Keys with tags of a partition, in order of joining.  Result: tq_op_meta (empty for an unknown partition). */
 TQ_API int tq_list_keys(tq_op *op, const char *partition);
+
+/** A page of a list of keys.  Zero-initialise for the first one. */
+typedef struct tq_keys_page {
+    uint32_t limit;    /**< Most keys of the page; 0: all. */
+    const char *after; /**< Last key of the page before. */
+    uint64_t mark;     /**< tq_op_count of the page before; 0: the first page. */
+} tq_keys_page;
+
+/** As tq_list_keys, a page at a time, between which the controller serves others: what changes meanwhile may be in it or
+ * not (a key that is cleared and put again may come twice), but none that is there all the time is left out.  tq_op_count: not 0 when there is another page. */
+TQ_API int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page);
 /** Keys of samples given by index.  Result: tq_op_names ("" = none). */
 TQ_API int tq_retrieve_keys(tq_op *op, const char *partition, const uint32_t *indexes, size_t n);
 

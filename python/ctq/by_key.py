@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ctq")
 
+LIST_PAGE = 2000
+"""Keys that are listed at a time: with a few tags each they hold the controller up for about a millisecond."""
+
 
 class SamplesByKey:
     """The calls of a client on samples by key."""
@@ -82,11 +85,23 @@ class SamplesByKey:
         names: list[str] = yield self._core.list_partitions()
         if partition_id is not None:
             names = [partition_id] if partition_id in names else []
-        started = [(name, self._core.list_keys(name)) for name in names]
         listed: dict[str, dict[str, Any]] = {}
-        for name, op in started:
-            meta: Meta = yield op
-            listed[name] = dict(zip(meta.keys, tags_of(meta), strict=True))  # type: ignore[arg-type]
+        for name in names:
+            listed[name] = yield from self._list(name)
+        return listed
+
+    def _list(self, partition: str) -> Steps[dict[str, Any]]:
+        """Keys of a partition with their tags, a page at a time: the controller serves others in between."""
+        listed: dict[str, Any] = {}
+        meta: Meta
+        meta, mark = yield self._core.list_keys(partition, LIST_PAGE)
+        while mark:
+            keys = meta.keys
+            # The next page comes while this one is taken apart.
+            following = self._core.list_keys(partition, LIST_PAGE, keys[-1], mark)
+            listed.update(zip(keys, tags_of(meta), strict=True))  # type: ignore[arg-type]
+            meta, mark = yield following
+        listed.update(zip(meta.keys, tags_of(meta), strict=True))  # type: ignore[arg-type]
         return listed
 
     def _kv_put(

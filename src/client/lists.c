@@ -129,6 +129,7 @@ static int lists_keys(tq_op *op, const tqi_task *task, const ProtobufCMessage *m
     const Tq__ListKeysReply *reply = (const Tq__ListKeysReply *)message;
     const char *partition = ((const tqi_plain *)task)->partition;
 
+    op->count = reply->mark;
     for (size_t i = 0; i < reply->n_batch; i++) {
         if (strcmp(reply->batch[i]->partition, partition) == 0) {
             return tqi_cmeta_decode(reply->batch[i], NULL, 0, false, &op->meta, err);
@@ -139,6 +140,14 @@ static int lists_keys(tq_op *op, const tqi_task *task, const ProtobufCMessage *m
 
 int tq_list_keys(tq_op *op, const char *partition)
 {
+    const tq_keys_page all = {.limit = 0};
+    return tq_list_keys_page(op, partition, &all);
+}
+
+int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page)
+{
+    char **after = NULL;
+    size_t n_after = 0;
     tq_error err = {0};
     int code;
     tqi_plain *plain =
@@ -149,6 +158,12 @@ int tq_list_keys(tq_op *op, const char *partition)
     Tq__ListKeys *message = (Tq__ListKeys *)plain->message;
     code = tqi_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
     plain->partition = message->partition;
+    message->limit = page->limit;
+    if (code == TQ_OK && page->mark != 0) {
+        code = tqi_copy_keys(&plain->task.region, &page->after, 1, &after, &n_after, &err);
+        message->after = code == TQ_OK ? after[0] : message->after;
+        message->mark = page->mark;
+    }
     return tqi_task_submit(op, &plain->task, code, &err);
 }
 

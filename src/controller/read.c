@@ -134,13 +134,14 @@ int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_request *request,
 
 /* Adds the keys of one partition to the reply. */
 static int list_keys_add(tqi_controller *ctl, tqi_conv *conv, tqi_partition *partition,
-                         tqi_result *result, Tq__ListKeysReply *reply, tq_error *err)
+                         tqi_keys_page *page, tqi_result *result, Tq__ListKeysReply *reply,
+                         tq_error *err)
 {
     Tq__Batch *batch = tqi_conv_alloc(conv, 1, sizeof(*batch), err);
     if (!batch) {
         return TQ_ENOMEM;
     }
-    int rc = tqi_partition_keys(ctl->meta, partition, result, err);
+    int rc = tqi_partition_keys_page(ctl->meta, partition, page, result, err);
     rc = rc ? rc : tqi_conv_batch_out(conv, &result->batch, tqi_meta_epoch(ctl->meta), batch, err);
     if (rc == TQ_OK) {
         batch->partition = tqi_conv_text(tqi_partition_name(partition));
@@ -156,6 +157,10 @@ int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_request *request, const Tq__Li
     tqi_conv conv = {0};
     bool all = msg->partition[0] == 0;
     tqi_partition *partition = NULL;
+    tqi_keys_page page = {.after = ""};
+    if (!all) {
+        page = (tqi_keys_page){.after = msg->after, .mark = msg->mark, .limit = msg->limit};
+    }
     size_t n = all ? read_count_partitions(ctl) : 1;
     tqi_result *results = tqi_conv_alloc(&conv, n, sizeof(*results), err);
     reply.batch = tqi_conv_pointers(&conv, n, err);
@@ -163,12 +168,13 @@ int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_request *request, const Tq__Li
     if (!all && rc == TQ_OK) {
         partition = tqi_meta_find_partition(ctl->meta, msg->partition);
         if (partition) {
-            rc = list_keys_add(ctl, &conv, partition, &results[0], &reply, err);
+            rc = list_keys_add(ctl, &conv, partition, &page, &results[0], &reply, err);
+            reply.mark = page.next;
         }
     }
     while (all && rc == TQ_OK &&
            (partition = tqi_meta_next_partition(ctl->meta, partition)) != NULL) {
-        rc = list_keys_add(ctl, &conv, partition, &results[reply.n_batch], &reply, err);
+        rc = list_keys_add(ctl, &conv, partition, &page, &results[reply.n_batch], &reply, err);
     }
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);

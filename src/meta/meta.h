@@ -271,6 +271,16 @@ uint64_t tqi_partition_bytes(const tqi_partition *partition); /* of live cells *
 uint32_t tqi_partition_lost(const tqi_partition *partition, uint32_t *out, uint32_t max);
 /* Samples that have keys, in order of joining, with tags and groups: no fields. */
 int tqi_partition_keys(tqi_meta *meta, tqi_partition *partition, tqi_result *result, tq_error *err);
+
+/* A page of them.  It begins behind the key `after`, or where that was before it was cleared. */
+typedef struct tqi_keys_page {
+    const char *after; /* last key of the page before; "": the first page */
+    uint64_t mark;     /* of the page before */
+    size_t limit;      /* 0: all */
+    uint64_t next;     /* out: mark of this page; 0: nothing is left */
+} tqi_keys_page;
+int tqi_partition_keys_page(tqi_meta *meta, tqi_partition *partition, tqi_keys_page *page,
+                            tqi_result *result, tq_error *err);
 /* Key of an index in the partition, or NULL. */
 const char *tqi_partition_key(const tqi_partition *partition, uint32_t index);
 

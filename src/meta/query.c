@@ -142,27 +142,54 @@ int tqi_meta_resolve(tqi_meta *meta, const tqi_resolve *ask, tqi_result *result,
     return rc;
 }
 
-int tqi_partition_keys(tqi_meta *meta, tqi_partition *partition, tqi_result *result, tq_error *err)
+/* Where a page begins. */
+static const tqi_extras *query_page_start(const tqi_meta *meta, const tqi_partition *partition,
+                                          const tqi_keys_page *page)
 {
-    size_t n = HASH_COUNT(partition->keys);
-    tqi_row *rows = calloc(n > 0 ? n : 1, sizeof(*rows));
-    const tqi_extras *extras;
+    const tqi_extras *extras = page->mark ? tqi_m_key_find(partition, page->after) : NULL;
+
+    /* The hash table keeps the order of insertion, which is the order of joining. */
+    if (extras != NULL && tqi_m_sample(meta, extras->index)->ordinal + 1 == page->mark) {
+        return extras->hh.next;
+    }
+    extras = partition->keys;
+    while (extras != NULL && tqi_m_sample(meta, extras->index)->ordinal < page->mark) {
+        extras = extras->hh.next;
+    }
+    return extras;
+}
+
+int tqi_partition_keys_page(tqi_meta *meta, tqi_partition *partition, tqi_keys_page *page,
+                            tqi_result *result, tq_error *err)
+{
+    size_t most = HASH_COUNT(partition->keys);
+    const tqi_extras *extras = query_page_start(meta, partition, page);
+    size_t n = 0;
+    tqi_row *rows;
     int rc;
 
+    most = page->limit > 0 && page->limit < most ? page->limit : most;
+    rows = calloc(most > 0 ? most : 1, sizeof(*rows));
     if (rows == NULL) {
         return tqi_error_nomem(err, "keys");
     }
-    n = 0;
-    /* The hash table keeps the order of insertion, which is the order of joining. */
-    for (extras = partition->keys; extras != NULL; extras = extras->hh.next) {
+    for (; extras != NULL && n < most; extras = extras->hh.next) {
         rows[n++] = tqi_m_row_of(extras->index, tqi_m_sample(meta, extras->index));
     }
+    page->next = extras != NULL && n > 0 ? rows[n - 1].ordinal + 1 : 0;
     rc = tqi_m_describe_samples(partition, rows, n, true, true, result, err);
     if (rc != TQ_OK) {
         tqi_result_fini(result);
     }
     free(rows);
     return rc;
+}
+
+int tqi_partition_keys(tqi_meta *meta, tqi_partition *partition, tqi_result *result, tq_error *err)
+{
+    tqi_keys_page all = {.after = ""};
+
+    return tqi_partition_keys_page(meta, partition, &all, result, err);
 }
 
 /* ---------------------------------------------------------------------------------------- status */

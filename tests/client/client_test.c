@@ -276,6 +276,47 @@ static void test_tags(void **state)
     assert_int_equal(tq_meta_size(tq_op_meta(op)), 0);
 }
 
+/* Expects a page: its keys, and whether there is another one. */
+static void check_page(const tq_keys_page *page, const char *const *keys, size_t n, bool more)
+{
+    expect_ok(op, tq_list_keys_page(op, "pages", page));
+    assert_int_equal(tq_meta_size(tq_op_meta(op)), n);
+    for (size_t i = 0; i < n; i++) {
+        assert_string_equal(tq_meta_key(tq_op_meta(op), i), keys[i]);
+    }
+    assert_int_equal(tq_op_count(op) != 0, more);
+}
+
+static void test_pages_of_keys(void **state)
+{
+    const char *keys[5] = {"a", "b", "c", "d", "e"};
+    const tq_put_args args = {.partition = "pages", .keys = keys, .n = 5};
+    const char *again = "b";
+    const tq_put_args back = {.partition = "pages", .keys = &again, .n = 1};
+    tq_keys_page page = {.limit = 2};
+    (void)state;
+
+    expect_ok(op, tq_put(op, &args));
+    check_page(&page, keys, 2, true);
+    page.after = "b";
+    page.mark = tq_op_count(op);
+    check_page(&page, &keys[2], 2, true);
+    /* The key that the page was to begin behind is gone, and then there again, at the end. */
+    expect_ok(op, tq_clear_keys(op, "pages", &again, 1));
+    check_page(&page, &keys[2], 2, true);
+    expect_ok(op, tq_put(op, &back));
+    check_page(&page, &keys[2], 2, true);
+    page.after = "d";
+    page.mark = tq_op_count(op);
+    check_page(&page, (const char *const[]){"e", "b"}, 2, false);
+    page.limit = 0;
+    check_page(&page, (const char *const[]){"e", "b"}, 2, false);
+    expect_ok(op, tq_clear_partition(op, "pages"));
+    check_page(&page, NULL, 0, false);
+    page.after = "";
+    assert_int_equal(tq_list_keys_page(op, "pages", &page), TQ_ENAME);
+}
+
 /* --------------------------------------------------------------------------------------- claims */
 
 static void test_claim_waits(void **state)
@@ -401,6 +442,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_large, setup, teardown),
         cmocka_unit_test_setup_teardown(test_overwrite, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tags, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pages_of_keys, setup, teardown),
         cmocka_unit_test_setup_teardown(test_claim_waits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_claim_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_notify, setup, teardown),

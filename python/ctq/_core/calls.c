@@ -289,18 +289,24 @@ static PyObject *call_list_partitions(core_client *self, PyObject *args, PyObjec
 
 static PyObject *call_list_keys(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"partition", "timeout", NULL};
+    static char *names[] = {"partition", "limit", "after", "mark", "timeout", NULL};
     const char *partition;
+    tq_keys_page page = {0};
+    unsigned int limit = 0;
+    unsigned long long mark = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|d:list_keys", names, &partition, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|IzKd:list_keys", names, &partition, &limit,
+                                     &page.after, &mark, &timeout)) {
         return NULL;
     }
-    core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
+    core_op *op = core_op_new(self, CORE_GIVES_META_COUNT, timeout);
     if (!op) {
         return NULL;
     }
-    START(op, true, tq_list_keys(op->op, partition));
+    page.limit = limit;
+    page.mark = mark;
+    START(op, true, tq_list_keys_page(op->op, partition, &page));
 }
 
 static PyObject *call_retrieve_keys(core_client *self, PyObject *args, PyObject *kwargs)
@@ -452,8 +458,9 @@ PyMethodDef core_client_calls[] = {
          "unknown partition."),
     CALL("list_partitions", call_list_partitions, "timeout=0.0",
          "Names of the partitions.  Gives a list."),
-    CALL("list_keys", call_list_keys, "partition, timeout=0.0",
-         "Samples with keys, with their tags.  Gives a Meta."),
+    CALL("list_keys", call_list_keys, "partition, limit=0, after=None, mark=0, timeout=0.0",
+         "Samples with keys, with their tags: all, or a page behind the last key of another, whose "
+         "mark is given.  Gives (Meta, mark; 0: there are no more)."),
     CALL("retrieve_keys", call_retrieve_keys, "partition, indexes, timeout=0.0",
          "Keys of samples.  Gives a list, '' for none."),
     CALL("save", call_save, "path, partition=None, state_only=False, metadata=None, timeout=0.0",

@@ -108,6 +108,7 @@ typedef enum core_result {
     CORE_NOTHING,
     CORE_GIVES_META,
     CORE_GIVES_META_NAMES, /* (Meta, list of names) */
+    CORE_GIVES_META_COUNT, /* (Meta, int) */
     CORE_GIVES_META_DATA,  /* (Meta, Data or None) */
     CORE_GIVES_DATA,
     CORE_GIVES_COUNT,

@@ -202,6 +202,8 @@ PyObject *core_op_result(core_op *op)
         const char *const *names = tq_op_names(op->op, &n);
         return op_with_meta(state, op, core_names(names, n));
     }
+    case CORE_GIVES_META_COUNT:
+        return op_with_meta(state, op, PyLong_FromUnsignedLongLong(tq_op_count(op->op)));
     case CORE_GIVES_META_DATA: {
         tq_data *data = tq_op_data(op->op);
         return op_with_meta(state, op, data ? core_data_wrap(state, data) : Py_NewRef(Py_None));
