@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ def used() -> int:
     mark = ray.put(bytes(8 * MIB))
     in_use = 0
     while in_use < 8 * MIB:
+        time.sleep(0.05)  # the nodes tell it every so often, and nothing says when
         in_use = int(total - ray.available_resources().get("object_store_memory", 0))
     del mark
     return max(0, in_use - 8 * MIB)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .config import settings
-from .errors import ConfigError, TransferQueueError, UnreachableError
+from .errors import ConfigError, InternalError, TransferQueueError, UnreachableError
 from .ray_actor import NAMESPACE, on_node
 from .ray_daemons import PLACES, Head, Plan, RayHandle, local_name
 from .system import (
@@ -199,8 +199,12 @@ def _start(ray: Any, name: str, given: Mapping[str, Any]) -> RaySystem | None:
 def _start_head(
     ray: Any, name: str, given: Mapping[str, Any], ended: Callable[[], None]
 ) -> RaySystem | None:
+    from ray.exceptions import RayActorError
+
     detached = (given.get("ray") or {}).get("lifetime") == "detached"
-    backend = (given.get("backend") or {}).get("storage_backend") or "SimpleStorage"
+    backends = given.get("backend") or {}
+    backend = backends.get("storage_backend") or "SimpleStorage"
+    holder = (backends.get(backend) or {}).get("holder")
     plan = Plan(
         name=name,
         id=uuid.uuid4().hex[:8],
@@ -210,6 +214,7 @@ def _start_head(
         detached=detached,
         user=_user(),
         places={name: os.environ[name] for name in PLACES if os.environ.get(name)},
+        actors=(str(holder),) if holder else (),
     )
     head = on_node(
         ray,
@@ -225,9 +230,13 @@ def _start_head(
     except ValueError:  # the name is taken
         return None
     try:
-        handle = _join(ray, made)
+        handle = _ask(ray, made)
         if handle is None:
-            raise UnreachableError(f"the actor of system {name!r} has died while it started")
+            raise UnreachableError(f"system {name!r} was ended while it started")
+    except RayActorError as error:
+        raise UnreachableError(
+            f"the actor of system {name!r} has died while it started: {_first_line(error)}"
+        ) from error
     except BaseException:
         ray.kill(made)
         raise
@@ -236,23 +245,41 @@ def _start_head(
 
 
 def _join(ray: Any, head: Any) -> RayHandle | None:
-    """How to reach a system, when it serves on this node; None when it is ending."""
-    from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+    """How to reach a system, when it serves on this node; None when it is ending, or has ended."""
+    from ray.exceptions import RayActorError
+
+    try:
+        return _ask(ray, head)
+    except RayActorError:
+        return None
+
+
+def _ask(ray: Any, head: Any) -> RayHandle | None:
+    """As `_join`, but RayActorError when it has ended; other errors of Ray's become our own."""
+    from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
     seconds = 3 * START_SECONDS
+    what = f"the system {system_name()!r} of this Ray cluster"
     try:
         handle: RayHandle | None = ray.get(head.join.remote(node()), timeout=seconds)
     except RayTaskError as error:
-        if isinstance(error.cause, TransferQueueError):
-            raise error.cause from None
-        raise
+        cause = error.cause
+        if isinstance(cause, TransferQueueError):
+            raise cause from None
+        raise InternalError(f"{what} did not start: {type(cause).__name__}: {cause}") from error
     except RayActorError:
-        return None
+        raise
     except GetTimeoutError:
         raise UnreachableError(
-            f"the system {system_name()!r} of this Ray cluster does not serve on node {node()} after {seconds:g} s"
+            f"{what} does not serve on node {node()} after {seconds:g} s"
         ) from None
+    except RayError as error:
+        raise UnreachableError(f"{what} cannot be reached: {_first_line(error)}") from error
     return handle
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n", 1)[0]
 
 
 def _user() -> str:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import InternalError, TransferQueueError, UnreachableError
-from .ray_actor import on_node
+from .ray_actor import NAMESPACE, on_node
 from .system import (
     START_SECONDS,
     STOP_SECONDS,
@@ -77,6 +77,8 @@ class Plan(NamedTuple):
     user: str
     places: dict[str, str]
     """The environment variables by which its starter finds the directories of systems."""
+    actors: tuple[str, ...] = ()
+    """Names of actors that its storage has made, and that end with it."""
 
 
 class RayHandle(NamedTuple):
@@ -401,6 +403,8 @@ class Head:
         for part in (self._own, self._controller):
             if part is not None:
                 await asyncio.to_thread(part.stop)
+        for name in self._plan.actors:
+            await asyncio.to_thread(_kill_named, name)
 
     # --- the controller ---------------------------------------------------------------------------
 
@@ -505,3 +509,11 @@ class Head:
         with suppress(Exception):  # it may not run yet, or not any more; its daemon ends with it
             await asyncio.wait_for(actor.stop.remote(), STOP_SECONDS)
         ray.kill(actor)
+
+
+def _kill_named(name: str) -> None:
+    """End an actor, if it is there."""
+    import ray
+
+    with suppress(ValueError):
+        ray.kill(ray.get_actor(name, namespace=NAMESPACE))

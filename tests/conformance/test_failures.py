@@ -55,6 +55,7 @@ def test_killed_in_a_put(fresh: Launch, times: int) -> None:
         deadline = time.monotonic() + 60
         while backend.stored() == 0:  # it is in its first put, or further
             assert time.monotonic() < deadline
+            assert not victim.pipe.poll(0.005), victim.receive()
         victim.kill()
         wait_event(
             client, lambda event: event["kind"] == "leave" and event["session"] == "put_for_ever"

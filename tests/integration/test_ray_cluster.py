@@ -18,7 +18,7 @@ from ray.cluster_utils import Cluster
 
 import ctq
 from ctq import ray_cluster
-from ctq.errors import ConfigError, LostError, UnreachableError
+from ctq.errors import ConfigError, InternalError, LostError, UnreachableError
 from ctq.ray_actor import NAMESPACE
 from support.ray_jobs import (
     QUIET,
@@ -218,6 +218,23 @@ def test_a_detached_system_outlives_its_job(cluster: Cluster, base: Path) -> Non
     ctq.init({**SMALL, "ray": {"lifetime": "detached"}})
 
 
+def test_a_detached_system_on_ray_ends_as_a_whole(cluster: Cluster) -> None:
+    """Whoever stops it ends the actor that holds its samples, too."""
+    job = Job(
+        cluster.address,
+        {**SMALL, "backend": {"storage_backend": "RayStore"}, "ray": {"lifetime": "detached"}},
+    )
+    job.said()
+    job.end()
+    ctq.init()
+    name = ctq.get_client().system_config["backend"]["RayStore"]["holder"]
+    pid = ray.get(ray.get_actor(name, namespace=NAMESPACE).pid.remote())
+    ctq.close()
+    os.kill(pid, 0)
+    assert ray_cluster.stop()
+    wait_for_ends([pid], 20)
+
+
 def test_the_death_of_the_controller_ends_the_system(base: Path) -> None:
     """Its table is nowhere else: calls fail with the address, nothing of it stays, and init makes a new one."""
     ctq.init({**SMALL, "client": {"timeout": 2}})
@@ -249,6 +266,16 @@ def test_what_keeps_it_from_starting_is_told() -> None:
     with pytest.raises(ConfigError, match=r"controller\.sampler: .*'Nonesuch'"):
         ctq.init({**SMALL, "controller": {"sampler": "Nonesuch"}})
     ctq.init(SMALL)
+
+
+def test_what_goes_wrong_in_its_actor_is_told(base: Path) -> None:
+    """By its kind and words, as an error of ours and not of Ray's."""
+    base.write_text("no directory")
+    try:
+        with pytest.raises(InternalError, match=r"'default'.* did not start: NotADirectoryError"):
+            ctq.init(SMALL)
+    finally:
+        base.unlink()
 
 
 def test_a_system_on_this_machine_only(base: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ import ctq
 from ctq.errors import ConfigError, LostError, StorageFullError, UnreachableError
 from ctq.ray_actor import NAMESPACE
 from ctq.storage import ray_store
-from support.daemons import System
+from support.daemons import System, wait_exit
 from support.runtime import own_runtime
 
 STORE_BYTES = 100 << 20
@@ -116,9 +117,10 @@ def gone(ray: Any, name: str) -> bool:
     while time.monotonic() < deadline:
         try:
             actor = ray.get_actor(name, namespace=NAMESPACE)
-            ray.get(actor.node.remote())
+            pid = ray.get(actor.pid.remote())
         except (ValueError, ray.exceptions.RayActorError):
             return True
+        wait_exit(pid, deadline - time.monotonic())
     return False
 
 
@@ -377,6 +379,19 @@ def test_a_put_that_is_given_up_may_be_published(
         asyncio.run(direct.async_put({"x": torch.ones(4, 5)}, partition_id="p"))
     meta = direct.get_meta(["x"], 4, "p", mode="force_fetch")
     assert torch.equal(direct.get_data(meta, layout="dense")["x"], torch.ones(4, 5))
+
+
+def test_nixl_is_not_installed(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """init() names the extra."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "nixl" else find(name, *rest),
+    )
+    section = {"tensor_transport": "nixl"}
+    with pytest.raises(ConfigError, match=r"'nixl' needs NIXL: pip install 'ctq\[nixl\]'"):
+        ctq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})
 
 
 @pytest.mark.parametrize(

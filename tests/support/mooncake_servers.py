@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import subprocess
 import sys
@@ -93,9 +95,14 @@ class MooncakeMaster:
 
 def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + 30
-    while not _accepts(port):
-        assert process.poll() is None, f"{process.args} has ended"
-        assert time.monotonic() < deadline, f"{process.args} does not serve"
+    ended = os.pidfd_open(process.pid)
+    try:
+        while not _accepts(port):
+            # Nothing tells that it serves; that it has ended is waited for meanwhile.
+            assert not select.select([ended], [], [], 0.02)[0], f"{process.args} has ended"
+            assert time.monotonic() < deadline, f"{process.args} does not serve"
+    finally:
+        os.close(ended)
 
 
 def _accepts(port: int) -> bool:

@@ -57,7 +57,7 @@ def check_transport(name: Any) -> str:
             f"{what} is not one-sided: the process that has a tensor would have to take part in each read"
         )
     if transport == "NIXL" and importlib.util.find_spec("nixl") is None:
-        raise ConfigError(f"{what} needs NIXL: pip install nixl")
+        raise ConfigError(f"{what} needs NIXL: pip install 'ctq[nixl]'")
     return transport
 
 
