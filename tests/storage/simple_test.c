@@ -194,6 +194,43 @@ static void leases_in_ranges(void **state)
     kit_close(&k);
 }
 
+/* Small puts one soon after the other reserve room ahead, which is given back when no more of them come. */
+static void reserves_ahead(void **state)
+{
+    kit k;
+    host h;
+    kit_client stat;
+    uint64_t used = 0, blocks = 0;
+    batch b;
+    host_end end;
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, 64 * MIB, false);
+    host_open(&k, &h, "SimpleStorage", "{}");
+    kit_client_open(&k, &stat, 0);
+    for (int i = 0; i < 40; i++) {
+        batch_make(&b, 1, 1, 8, 100, (uint8_t)i);
+        put_ok(&h, &b, &end);
+        batch_check(&h, &b, &end, 1);
+        host_end_free(&end);
+        batch_free(&b);
+    }
+    kit_stat(&stat, &used, &blocks);
+    assert_true(blocks >= 40);
+    while (blocks != 40) {
+        kit_stat(&stat, &used, &blocks);
+    }
+    batch_make(&b, 1, 1, 8, 100, 77);
+    put_ok(&h, &b, &end);
+    batch_check(&h, &b, &end, 1);
+    host_end_free(&end);
+    batch_free(&b);
+    kit_client_close(&stat);
+    host_close(&h);
+    kit_close(&k);
+}
+
 static void chooses_a_unit(void **state)
 {
     kit k;
@@ -620,6 +657,7 @@ int main(void)
         cmocka_unit_test_prestate(moves_batches, &shared),
         cmocka_unit_test_prestate(moves_batches, &stream),
         cmocka_unit_test(leases_in_ranges),
+        cmocka_unit_test(reserves_ahead),
         cmocka_unit_test(chooses_a_unit),
         cmocka_unit_test(waits_or_fails_when_full),
         cmocka_unit_test_prestate(tells_what_is_gone, &shared),

@@ -250,8 +250,7 @@ int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *er
 
 /* ---------------------------------------------------------------------------------------- ids */
 
-/* Whether the controller may still know ids from there as ours. */
-static bool ids_known(const tqi_simple *simple, const tqi_ids_from *from)
+bool tqi_ids_known(const tqi_simple *simple, const tqi_ids_from *from)
 {
     return from->epoch == simple->host->epoch && from->session == simple->session;
 }
@@ -267,7 +266,7 @@ void tqi_link_drop_ids(tqi_link *link)
             ids[n++] = link->ids[i].first + k;
         }
     }
-    if (n > 0 && ids_known(link->simple, &link->ids_from)) {
+    if (n > 0 && tqi_ids_known(link->simple, &link->ids_from)) {
         link->simple->host->abandon(link->simple->host, ids, n, true);
     }
     free(ids);
@@ -296,10 +295,10 @@ void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_
 {
     tq_manager_host *host = link->simple->host;
 
-    if (!ids_known(link->simple, from)) {
+    if (!tqi_ids_known(link->simple, from)) {
         return;
     }
-    if (!ids_known(link->simple, &link->ids_from) ||
+    if (!tqi_ids_known(link->simple, &link->ids_from) ||
         from->incarnation != link->ids_from.incarnation) {
         host->abandon(host, ids, n, true);
         return;
@@ -325,7 +324,7 @@ static void link_leased(const tq_error *err, uint64_t first, uint64_t incarnatio
     }
     link->leasing = false;
     if (err == NULL) {
-        if (!ids_known(simple, &link->ids_from) || link->ids_from.incarnation != incarnation) {
+        if (!tqi_ids_known(simple, &link->ids_from) || link->ids_from.incarnation != incarnation) {
             tqi_link_drop_ids(link);
             link->ids_from = (tqi_ids_from){.incarnation = incarnation,
                                             .epoch = simple->host->epoch,
@@ -367,7 +366,7 @@ static void link_lease(tqi_link *link, size_t want, uint64_t deadline)
 int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, uint64_t deadline,
                   tqi_wait *wait)
 {
-    if (link->ids_total > 0 && !ids_known(link->simple, &link->ids_from)) {
+    if (link->ids_total > 0 && !tqi_ids_known(link->simple, &link->ids_from)) {
         tqi_link_drop_ids(link);
     }
     if (link->ids_total < n) {

@@ -73,10 +73,11 @@ static int put_layout(tqi_put *op, tq_error *err)
             (job->columns[i].size + TQI_SIMPLE_ALIGN - 1) / TQI_SIMPLE_ALIGN * TQI_SIMPLE_ALIGN;
     }
     op->n_blocks = op->total <= TQI_SIMPLE_ONE_BLOCK ? 1 : job->n_columns;
-    op->sizes = calloc(op->n_blocks, sizeof(*op->sizes));
-    op->ids = calloc(op->n_blocks, sizeof(*op->ids));
-    op->offsets = calloc(op->n_blocks, sizeof(*op->offsets));
-    op->slots = calloc(op->n_blocks, sizeof(*op->slots));
+    size_t room = op->n_blocks + (tqi_stock_suits(op) ? TQI_STOCK_MAX : 0);
+    op->sizes = calloc(room, sizeof(*op->sizes));
+    op->ids = calloc(room, sizeof(*op->ids));
+    op->offsets = calloc(room, sizeof(*op->offsets));
+    op->slots = calloc(room, sizeof(*op->slots));
     op->starts = calloc(job->n_columns, sizeof(*op->starts));
     if (op->sizes == NULL || op->ids == NULL || op->offsets == NULL || op->slots == NULL ||
         op->starts == NULL) {
@@ -216,6 +217,7 @@ static void put_choose(tqi_put *op)
 static void put_restart(tqi_put *op, const tq_error *why)
 {
     op->why = *why;
+    tqi_stock_drop(op->unit);
     tqi_link_drop_ids(op->unit);
     tqi_link_unmap(op->unit);
     if (op->restarts++ >= PUT_RESTARTS) {
@@ -307,39 +309,57 @@ static uint64_t put_deadline(const tqi_put *op)
     return op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
 }
 
+/* There is no room for more than the put itself: once more at the same unit, for that alone. */
+static void put_without_stock(tqi_put *op)
+{
+    op->extra = 0;
+    op->no_stock = true;
+    put_try(op);
+}
+
 static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
 {
     tqi_put *op = arg;
     tq_manager_host *host = op->simple->host;
     const Tq__UnitReserveReply *reply = (const Tq__UnitReserveReply *)answer->reply;
+    uint32_t n = op->n_blocks + op->extra;
     tq_error err = {0};
 
     (void)call;
     op->reserving = NULL;
+    op->unit->stocking = op->unit->stocking && op->extra == 0;
     if (answer->status == TQ_EFULL) {
-        tqi_link_put_back(op->unit, op->ids, op->n_blocks, &op->from); /* surely not used */
+        tqi_link_put_back(op->unit, op->ids, n, &op->from); /* surely not used */
     } else if (answer->status != TQ_OK) {
-        host->abandon(host, op->ids, op->n_blocks, true);
+        host->abandon(host, op->ids, n, true);
+    }
+    if (answer->status == TQ_EFULL && op->extra > 0 && !op->cancelled) {
+        put_without_stock(op);
+        return;
     }
     if (answer->status != TQ_OK) {
+        op->extra = 0;
         tqi_put_failed_at(op, answer->error);
         return;
     }
     op->unit->silent = false;
-    if (reply->n_offset != op->n_blocks || reply->n_slot != op->n_blocks) {
-        host->abandon(host, op->ids, op->n_blocks, true);
+    if (reply->n_offset != n || reply->n_slot != n) {
+        host->abandon(host, op->ids, n, true);
         tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved %zu blocks, asked were %u",
-                      op->unit->name, reply->n_offset, op->n_blocks);
+                      op->unit->name, reply->n_offset, n);
         tqi_put_fail(op, &err);
         return;
+    }
+    memcpy(op->offsets, reply->offset, n * sizeof(*op->offsets));
+    memcpy(op->slots, reply->slot, n * sizeof(*op->slots));
+    if (op->extra > 0) {
+        tqi_stock_fill(op);
     }
     if (op->cancelled) {
         host->abandon(host, op->ids, op->n_blocks, true);
         put_end_cancelled(op);
         return;
     }
-    memcpy(op->offsets, reply->offset, op->n_blocks * sizeof(*op->offsets));
-    memcpy(op->slots, reply->slot, op->n_blocks * sizeof(*op->slots));
     tqi_put_write(op);
 }
 
@@ -350,12 +370,13 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
 
     tq__unit_reserve__init(&message);
     message.id = op->ids;
-    message.n_id = op->n_blocks;
+    message.n_id = op->n_blocks + op->extra;
     message.size = op->sizes;
-    message.n_size = op->n_blocks;
-    message.adds_samples = op->job->adds_samples;
+    message.n_size = op->n_blocks + op->extra;
+    /* What is reserved ahead may be for new samples, and is not worth waiting for. */
+    message.adds_samples = op->job->adds_samples || op->extra > 0;
     message.incarnation = op->from.incarnation;
-    message.wait = op->last && op->job->wait_when_full;
+    message.wait = op->last && op->job->wait_when_full && op->extra == 0;
     if (message.wait && deadline != TQI_NEVER) {
         uint64_t now = tqi_now();
         uint64_t ms = deadline > now ? (deadline - now) / 1000000 : 0;
@@ -373,6 +394,29 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
     return tqi_call_start(channel, &args, &op->reserving, err);
 }
 
+/* Ids for the put, and for what it reserves ahead. */
+static int put_take(tqi_put *op)
+{
+    tqi_link *unit = op->unit;
+
+    op->extra = tqi_stock_want(op);
+    int code = tqi_link_take(unit, op->ids, op->n_blocks + op->extra, &op->from, put_deadline(op),
+                             &op->wait);
+    if (code != TQ_OK && op->extra > 0) {
+        unit->stocking = false;
+        op->extra = 0;
+    }
+    return code;
+}
+
+/* What put_take took was not used. */
+static void put_give_back(tqi_put *op)
+{
+    tqi_link_put_back(op->unit, op->ids, op->n_blocks + op->extra, &op->from);
+    op->unit->stocking = op->unit->stocking && op->extra == 0;
+    op->extra = 0;
+}
+
 /* One step at a unit: whatever is missing is asked for, and put_waited comes back here. */
 static void put_try(tqi_put *op)
 {
@@ -386,8 +430,12 @@ static void put_try(tqi_put *op)
     if (code == TQ_OK) {
         code = tqi_link_map(unit, put_deadline(op), &op->wait, &err);
     }
+    if (code == TQ_OK && tqi_stock_take(op)) {
+        tqi_put_write(op);
+        return;
+    }
     if (code == TQ_OK) {
-        code = tqi_link_take(unit, op->ids, op->n_blocks, &op->from, put_deadline(op), &op->wait);
+        code = put_take(op);
     }
     if (code == TQ_EAGAIN) {
         return;
@@ -395,7 +443,7 @@ static void put_try(tqi_put *op)
     if (code == TQ_OK && unit->mapping != NULL &&
         unit->mapping->incarnation != op->from.incarnation) {
         /* Ids of another run of the unit than the memory we have: the newer one is asked for. */
-        tqi_link_put_back(unit, op->ids, op->n_blocks, &op->from);
+        put_give_back(op);
         tqi_link_unmap(unit);
         if (op->remaps++ < PUT_RESTARTS) {
             put_try(op);
@@ -408,7 +456,7 @@ static void put_try(tqi_put *op)
     if (code == TQ_OK) {
         code = put_reserve(op, channel, &err);
         if (code != TQ_OK) {
-            tqi_link_put_back(unit, op->ids, op->n_blocks, &op->from);
+            put_give_back(op);
         }
     }
     if (code != TQ_OK) {

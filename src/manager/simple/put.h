@@ -27,6 +27,8 @@ typedef struct tqi_put {
     tq_error why; /* of the last unit that failed */
 
     tqi_link *unit;
+    uint32_t extra;      /* blocks behind the put's own that are reserved ahead */
+    bool no_stock;       /* there was no room for them */
     tqi_ids_from from;   /* the ids */
     tqi_call *reserving; /* the request for room */
     bool cancelled;
@@ -36,6 +38,15 @@ typedef struct tqi_put {
     uint32_t written;            /* blocks that are on their way over the stream */
     struct tqi_put *prev, *next; /* all of the manager, for cancel */
 } tqi_put;
+
+/* stock.c: whether a put is small enough for room that was reserved ahead. */
+bool tqi_stock_suits(const tqi_put *op);
+/* Takes such room at the put's unit, if there is some. */
+bool tqi_stock_take(tqi_put *op);
+/* How many blocks more the put shall reserve; their sizes are set behind its own. */
+uint32_t tqi_stock_want(tqi_put *op);
+/* They are reserved. */
+void tqi_stock_fill(tqi_put *op);
 
 /* The room is reserved: copies or streams the batch there, then finishes the job, or calls one of the two below. */
 void tqi_put_write(tqi_put *op);

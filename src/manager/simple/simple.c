@@ -217,7 +217,15 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
         tqi_channel_on_open(simple->controller, simple_session, simple);
     }
     tqi_store_host(simple->machine);
+    uv_timer_init(internal->loop, &simple->stock_timer);
+    simple->stock_timer.data = simple;
     opened(NULL, arg);
+}
+
+static void simple_timer_closed(uv_handle_t *handle)
+{
+    tqi_simple *simple = handle->data;
+    simple->closed(simple->closed_arg);
 }
 
 static void simple_close(void *state, void (*closed)(void *arg), void *arg)
@@ -235,7 +243,9 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
         tqi_link_free(link);
     }
     free(simple->node);
-    closed(arg);
+    simple->closed = closed;
+    simple->closed_arg = arg;
+    uv_close((uv_handle_t *)&simple->stock_timer, simple_timer_closed);
 }
 
 /* The arenas were not inherited and the descriptors of mappings are closed as soon as they are mapped. */

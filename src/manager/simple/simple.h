@@ -96,6 +96,14 @@ typedef struct tqi_ids_from {
     uint64_t session;     /* ours there */
 } tqi_ids_from;
 
+#define TQI_STOCK_MAX 15u
+
+/* Room for a small block, reserved and not written yet: see stock.c. */
+typedef struct tqi_stocked {
+    uint64_t id, offset;
+    uint32_t slot;
+} tqi_stocked;
+
 /* One unit, as this client has it.  Lives until the manager is closed. */
 struct tqi_link {
     tqi_simple *simple;
@@ -125,6 +133,14 @@ struct tqi_link {
     bool leasing;
     tqi_wait *lease_waits;
 
+    tqi_stocked stock[TQI_STOCK_MAX];
+    uint32_t stock_first, n_stock; /* those that are left */
+    uint32_t stock_next;           /* how many were asked for last */
+    uint64_t stock_size;           /* of each */
+    uint64_t stock_at;             /* when it was last used, or asked for */
+    tqi_ids_from stock_from;
+    bool stocking; /* more is asked for */
+
     tqi_link *prev, *next;
 };
 
@@ -146,6 +162,8 @@ int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *er
 /* Forgets the mapping; copies under way keep it. */
 void tqi_link_unmap(tqi_link *link);
 void tqi_mapping_rele(tqi_mapping *mapping);
+/* Whether the controller may still know ids from there as ours. */
+bool tqi_ids_known(const tqi_simple *simple, const tqi_ids_from *from);
 /* Takes n leased ids.  TQ_OK, or TQ_EAGAIN: try again when the wait ends. */
 int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, uint64_t deadline,
                   tqi_wait *wait);
@@ -187,6 +205,9 @@ struct tqi_simple {
     bool listing;         /* a refresh in the background */
     uint64_t listed_at;   /* when the list was last brought up to date; 0: never */
     uint32_t turn;
+    uv_timer_t stock_timer;
+    void (*closed)(void *arg); /* told at the end of close */
+    void *closed_arg;
 };
 
 /* Brings the list of units up to date, then calls listed (which may be NULL). */
@@ -196,6 +217,10 @@ tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
 /* Deadline of the k-th try of something that moves `bytes`: a try must not use up the time in which another unit, or a
  * look at the list of units, could help. */
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
+
+/* stock.c: gives back what a unit has reserved ahead; for all units that were not written to lately. */
+void tqi_stock_drop(tqi_link *link);
+void tqi_stock_idle(uv_timer_t *timer);
 
 void tqi_simple_put(void *state, tq_put_job *job);
 void tqi_simple_cancel(void *state, tq_put_job *job);

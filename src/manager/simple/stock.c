@@ -1,0 +1,135 @@
+/*
+ * stock.c - room for small blocks that is reserved ahead, so that a small put needs no request to its unit.
+ *
+ * A put of a few hundred bytes spends more time on asking for room than on all else.  Where such puts come one soon after
+ * the other, the request of one asks for room for the next ones, too: 1, then 3, 7, at most TQI_STOCK_MAX blocks of one
+ * size per unit.  They are blocks like any other that is reserved and not yet published: when the session ends, or the
+ * unit, they are gone with it.  What was not used for a second is given back, for others may need the room.
+ */
+#include "manager/simple/put.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+
+#define STOCK_LEAST   UINT64_C(256)
+#define STOCK_MOST    UINT64_C(1024)
+#define STOCK_SOON_NS UINT64_C(50000000)
+#define STOCK_IDLE_NS UINT64_C(1000000000)
+#define STOCK_IDLE_MS 1000u
+
+static uint64_t stock_size(uint64_t total)
+{
+    uint64_t size = STOCK_LEAST;
+
+    while (size < total) {
+        size *= 2;
+    }
+    return size;
+}
+
+/* Whether room from there can be written to and published: unit, controller and session are still the same. */
+static bool stock_valid(const tqi_link *link, const tqi_ids_from *from)
+{
+    return tqi_ids_known(link->simple, from) && link->mapping != NULL &&
+           link->mapping->incarnation == from->incarnation &&
+           link->incarnation == from->incarnation && tqi_channel_local(link->channel);
+}
+
+void tqi_stock_drop(tqi_link *link)
+{
+    uint64_t ids[TQI_STOCK_MAX];
+
+    for (uint32_t i = 0; i < link->n_stock; i++) {
+        ids[i] = link->stock[link->stock_first + i].id;
+    }
+    if (link->n_stock > 0 && tqi_ids_known(link->simple, &link->stock_from)) {
+        link->simple->host->abandon(link->simple->host, ids, link->n_stock, true);
+    }
+    link->n_stock = 0;
+}
+
+bool tqi_stock_take(tqi_put *op)
+{
+    tqi_link *link = op->unit;
+
+    if (!tqi_stock_suits(op) || link->n_stock == 0) {
+        return false;
+    }
+    if (!stock_valid(link, &link->stock_from) || op->total > link->stock_size) {
+        tqi_stock_drop(link);
+        return false;
+    }
+    const tqi_stocked *room = &link->stock[link->stock_first++];
+    link->n_stock--;
+    op->ids[0] = room->id;
+    op->offsets[0] = room->offset;
+    op->slots[0] = room->slot;
+    op->from = link->stock_from;
+    link->stock_at = tqi_now();
+    return true;
+}
+
+bool tqi_stock_suits(const tqi_put *op)
+{
+    return op->n_blocks == 1 && op->total <= STOCK_MOST;
+}
+
+uint32_t tqi_stock_want(tqi_put *op)
+{
+    tqi_link *link = op->unit;
+    uint64_t now = tqi_now();
+    bool soon = now - link->stock_at < STOCK_SOON_NS;
+
+    if (!tqi_stock_suits(op) || link->stocking || link->n_stock > 0 || link->mapping == NULL ||
+        op->no_stock) {
+        return 0;
+    }
+    link->stock_at = now;
+    link->stock_next = soon ? link->stock_next * 2 + 1 : 0;
+    if (link->stock_next > TQI_STOCK_MAX) {
+        link->stock_next = TQI_STOCK_MAX;
+    }
+    for (uint32_t i = 0; i < link->stock_next; i++) {
+        op->sizes[1 + i] = stock_size(op->total);
+    }
+    link->stocking = link->stock_next > 0;
+    return link->stock_next;
+}
+
+void tqi_stock_fill(tqi_put *op)
+{
+    tqi_link *link = op->unit;
+    tqi_simple *simple = op->simple;
+
+    link->stock_from = op->from;
+    link->stock_size = op->sizes[1];
+    for (uint32_t i = 0; i < op->extra; i++) {
+        link->stock[i] = (tqi_stocked){
+            .id = op->ids[1 + i], .offset = op->offsets[1 + i], .slot = op->slots[1 + i]};
+    }
+    link->stock_first = 0;
+    link->n_stock = op->extra;
+    op->extra = 0;
+    if (!uv_is_active((uv_handle_t *)&simple->stock_timer)) {
+        uv_timer_start(&simple->stock_timer, tqi_stock_idle, STOCK_IDLE_MS, 0);
+    }
+}
+
+void tqi_stock_idle(uv_timer_t *timer)
+{
+    tqi_simple *simple = timer->data;
+    uint64_t now = tqi_now();
+    bool left = false;
+    tqi_link *link;
+
+    DL_FOREACH (simple->links, link) {
+        if (now - link->stock_at >= STOCK_IDLE_NS) {
+            tqi_stock_drop(link);
+        }
+        left = left || link->n_stock > 0;
+    }
+    if (left) {
+        uv_timer_start(timer, tqi_stock_idle, STOCK_IDLE_MS, 0);
+    }
+}
