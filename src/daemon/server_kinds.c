@@ -356,6 +356,8 @@ static int mooncake_plan_master(tqd_place *place, tqd_plan *plan, tq_error *err)
     /* A full store makes puts wait; it throws nothing away. */
     plan_arg(plan, "--eviction_high_watermark_ratio=1.0");
     plan_arg(plan, "--eviction_ratio=0.0");
+    /* A read that takes longer fails; the lease keeps nobody waiting, for values are removed by force. */
+    plan_arg(plan, "--default_kv_lease_ttl=60000");
     plan_arg(plan, "--logtostderr=true");
     plan_arg(plan, "--minloglevel=2");
     return TQ_OK;

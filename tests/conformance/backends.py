@@ -73,10 +73,14 @@ class Backend:
     encodes: ClassVar[bool] = True
     """Whether objects are encoded by the library: a store of objects has an encoding of its own."""
 
-    def __init__(self, folder: Path, room: int = 0) -> None:
-        """Nothing runs yet; `room`: bytes that its store shall have, 0 for enough."""
+    def __init__(self, folder: Path, room: int = 0, patience: int = 60) -> None:
+        """Nothing runs yet; `room`: bytes that its store shall have, 0 for enough.
+
+        `patience`: seconds until a store that waits for writers gives one up.
+        """
         self.folder = folder
         self.room = room
+        self.patience = patience
         self.system = System(folder)
 
     def __str__(self) -> str:
@@ -491,7 +495,7 @@ class Mooncake(Backend):
     master: MooncakeMaster | None = None
 
     def open_store(self) -> None:
-        self.master = MooncakeMaster(self.room or 4 << 30)
+        self.master = MooncakeMaster(self.room or 4 << 30, self.patience)
 
     def close_store(self) -> None:
         if self.master is not None:

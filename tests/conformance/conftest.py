@@ -111,8 +111,8 @@ def fresh(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     made: list[Backend] = []
     with tempfile.TemporaryDirectory(prefix="tqc-") as path:
 
-        def launch(room: int = 0, delayed: bool = False) -> Any:
-            made.append(BACKENDS[request.param](Path(path), room))
+        def launch(room: int = 0, delayed: bool = False, patience: int = 60) -> Any:
+            made.append(BACKENDS[request.param](Path(path), room, patience))
             if delayed:
                 made[0].open_store()
                 relay = made[0].delayed()

@@ -76,7 +76,7 @@ def test_sizes(backend: Backend, pid: str) -> None:
 @pytest.mark.parametrize("size", [64 * MiB, 1 << 30], ids=["64MiB", "1GiB"])
 def test_large_values(backend: Backend, pid: str, size: int) -> None:
     """One value of that size, beside small ones."""
-    client = ctq.get_client()
+    client = backend.client(timeout=300)
     large = row(3, size // 8)
     meta = client.put({"x": large[None], "n": np.array([3])}, partition_id=pid)
     data = client.get_data(meta)
@@ -88,7 +88,7 @@ def test_large_values(backend: Backend, pid: str, size: int) -> None:
 @pytest.mark.timeout(600)
 def test_large_batches(backend: Backend, pid: str) -> None:
     """Half a gigabyte of rows of a megabyte each, in three fields."""
-    client = ctq.get_client()
+    client = backend.client(timeout=300)
     each = rows(range(170), MiB // 8)
     meta = client.put({"a": each, "b": each, "c": each}, partition_id=pid)
     data = client.get_data(meta)

@@ -47,7 +47,7 @@ def check_whole(client: ctq.TransferQueueClient, partition: str, count: int) -> 
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.full)])
 def test_killed_in_a_put(fresh: Launch, times: int) -> None:
     """Of a writer that is killed in the middle of a put either all is visible or nothing, and nothing else stays."""
-    backend: Backend = fresh()
+    backend: Backend = fresh(patience=2)
     client = backend.client("watcher")
     for turn in range(times):
         victim = Worker(put_for_ever, backend, f"p{turn}", 50_000)

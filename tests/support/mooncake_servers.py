@@ -22,8 +22,12 @@ def program(name: str) -> str:
 class MooncakeMaster:
     """One mooncake_master on 127.0.0.1, and segments that hold the data of its clients."""
 
-    def __init__(self, segment: int = 0) -> None:
-        """Start it, with one segment of so many bytes, and wait until it serves."""
+    def __init__(self, segment: int = 0, patience: int = 60) -> None:
+        """Start it, with one segment of so many bytes, and wait until it serves.
+
+        `patience`: seconds after which a put or get that was begun is taken for given up.
+        """
+        self.patience = patience
         self.ports = free_ports(2)
         self.address = f"127.0.0.1:{self.ports[0]}"
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -45,9 +49,9 @@ class MooncakeMaster:
                     "--minloglevel=2",
                     "--rpc_thread_num=2",
                     "--client_ttl=3",
-                    # What a killed writer has begun can be removed after so many seconds.
-                    "--put_start_discard_timeout_sec=2",
-                    "--put_start_release_timeout_sec=3",
+                    f"--put_start_discard_timeout_sec={self.patience}",
+                    f"--put_start_release_timeout_sec={self.patience + 1}",
+                    f"--default_kv_lease_ttl={self.patience * 1000}",
                 ]
             )
         ]

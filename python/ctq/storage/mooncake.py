@@ -26,6 +26,7 @@ from .kv import StorageClientFactory, StorageKVClient, memory
 
 _MISSING = -704
 _FULL = -200
+_EXPIRED = -707
 _UNREACHABLE = {
     -800: "the process that holds the value does not answer",
     -900: "the master does not answer",
@@ -104,7 +105,10 @@ class MooncakeClient(StorageKVClient):
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Sequence[bool]:
         """Get values."""
         with self._registered(zip(pointers, sizes, strict=True)):
-            codes = self._store.batch_get_into(keys, pointers, sizes)
+            codes = list(self._store.batch_get_into(keys, pointers, sizes))
+            # A lease on all of them, seconds long, did not last: each by itself takes less time.
+            for i in (i for i, code in enumerate(codes) if code == _EXPIRED):
+                (codes[i],) = self._store.batch_get_into([keys[i]], [pointers[i]], [sizes[i]])
         found = self._found("get", keys, codes)
         # What is removed while it is read may have become another value's memory: only what is there still was read.
         there = self._store.batch_is_exist(keys)
@@ -134,6 +138,10 @@ class MooncakeClient(StorageKVClient):
             raise StorageFullError(f"{where}: no segment has room (code {code})")
         if code in _UNREACHABLE:
             raise UnreachableError(f"{where}: {_UNREACHABLE[code]} (code {code})")
+        if code == _EXPIRED:
+            raise InputOutputError(
+                f"{where}: it took longer than the master's default_kv_lease_ttl (code {code})"
+            )
         raise InputOutputError(f"{where} failed with code {code}")
 
     def close(self) -> None:
