@@ -62,9 +62,9 @@ void tqi_ctl_clearings_free(tqi_controller *ctl)
 
 /* ------------------------------------------------------------------------------------------------ describing */
 
-/* Keeps what a clear is about, packed. */
+/* Keeps what a clear is about, packed; *large says whether it failed because that has more than `max` bytes. */
 static int clearing_pack(tqi_controller *ctl, const tqi_batch *batch, const char *remover,
-                         tqi_ctl_clearing **out, tq_error *err)
+                         size_t max, bool *large, tqi_ctl_clearing **out, tq_error *err)
 {
     tqi_ctl_clearing *clearing = calloc(1, sizeof(*clearing));
     tqi_conv conv = {0};
@@ -75,7 +75,8 @@ static int clearing_pack(tqi_controller *ctl, const tqi_batch *batch, const char
     int rc = tqi_conv_batch_out(&conv, batch, tqi_meta_epoch(ctl->meta), &message, err);
     if (rc == TQ_OK) {
         clearing->size = tq__batch__get_packed_size(&message);
-        if (clearing->size > TQI_FRAME_BODY_MAX - CLEARING_OVERHEAD) {
+        *large = clearing->size > max;
+        if (*large) {
             rc = tqi_error_set(err, TQ_EINVAL,
                                "clear of %zu samples of partition '%s': too many at once", batch->n,
                                batch->partition);
@@ -88,6 +89,7 @@ static int clearing_pack(tqi_controller *ctl, const tqi_batch *batch, const char
     }
     if (rc == TQ_OK) {
         tq__batch__pack(&message, clearing->batch);
+        clearing->prev = clearing; /* a list of one */
         *out = clearing;
     } else {
         clearing_free(clearing);
@@ -117,11 +119,43 @@ static bool clearing_has_cells(const tqi_batch *batch)
     return false;
 }
 
+/* Describes the cells of samples, in several pieces where one would be too large. */
+static int replaced_describe(tqi_controller *ctl, const tqi_resolve *all, const char *remover,
+                             tqi_ctl_clearing **out, tq_error *err)
+{
+    size_t count = all->n;
+    int rc = TQ_OK;
+
+    for (size_t start = 0; start < all->n && rc == TQ_OK;) {
+        tqi_result result = {0};
+        tqi_ctl_clearing *piece = NULL;
+        tqi_resolve some = *all;
+        bool large = false;
+        some.indexes += start;
+        some.n = count < all->n - start ? count : all->n - start;
+        size_t max = some.n > 1 ? ctl->replaced_max : TQI_FRAME_BODY_MAX - CLEARING_OVERHEAD;
+        rc = tqi_meta_resolve(ctl->meta, &some, &result, err);
+        if (rc == TQ_OK && clearing_has_cells(&result.batch)) {
+            rc = clearing_pack(ctl, &result.batch, remover, max, &large, &piece, err);
+        }
+        tqi_result_fini(&result);
+        if (large && some.n > 1) {
+            count = (some.n + 1) / 2;
+            rc = TQ_OK;
+            continue;
+        }
+        if (piece) {
+            DL_APPEND(*out, piece);
+        }
+        start += some.n;
+    }
+    return rc;
+}
+
 int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_ctl_clearing **out,
                               Tq__Clearing *message, tq_error *err)
 {
     const Tq__Batch *batch = msg->batch;
-    tqi_result result = {0};
     *out = NULL;
     int rc = tqi_check_name("remover", msg->remover, TQ_NAME_MAX, err);
     if (rc == TQ_OK && batch->n_index == 0) {
@@ -142,14 +176,13 @@ int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_c
                                  .lenient = true,
                                  .skip_cleared = true};
     if (batch->n_field) { /* none would be all of them */
-        rc = tqi_meta_resolve(ctl->meta, &resolve, &result, err);
-        if (rc == TQ_OK && clearing_has_cells(&result.batch)) {
-            rc = clearing_pack(ctl, &result.batch, msg->remover, out, err);
-        }
-        if (*out) {
-            clearing_out(*out, true, message);
-        }
-        tqi_result_fini(&result);
+        rc = replaced_describe(ctl, &resolve, msg->remover, out, err);
+    }
+    if (rc) {
+        tqi_ctl_clearing_drop(*out);
+        *out = NULL;
+    } else if (*out) {
+        clearing_out(*out, true, message);
     }
     free(fields);
     return rc;
@@ -157,16 +190,28 @@ int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_c
 
 void tqi_ctl_clearing_drop(tqi_ctl_clearing *clearing)
 {
-    clearing_free(clearing);
+    while (clearing) {
+        tqi_ctl_clearing *first = clearing;
+        DL_DELETE(clearing, first);
+        clearing_free(first);
+    }
 }
 
 uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_request *request,
                                 tqi_ctl_clearing *clearing)
 {
-    clearing->id = ++ctl->last_clearing;
-    clearing->session = tqi_ctl_session_of(request);
-    DL_APPEND(ctl->clearings, clearing);
-    return clearing->id;
+    const tqi_ctl_session *session = tqi_ctl_session_of(request);
+    uint64_t first = ctl->last_clearing + 1;
+
+    while (clearing) {
+        tqi_ctl_clearing *piece = clearing;
+        DL_DELETE(clearing, piece);
+        piece->id = ++ctl->last_clearing;
+        piece->session = session; /* NULL for those that are to be asked for */
+        session = NULL;
+        DL_APPEND(ctl->clearings, piece);
+    }
+    return first;
 }
 
 /* ------------------------------------------------------------------------------------------------ begin */
@@ -184,12 +229,14 @@ static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char 
         .lenient = true,
         .skip_cleared = true,
     };
+    bool large = false;
     if (!msg->all && !msg->n_key && !msg->n_index) {
         return TQ_OK;
     }
     int rc = tqi_meta_resolve(ctl->meta, &resolve, result, err);
     if (rc == TQ_OK && result->batch.n) {
-        rc = clearing_pack(ctl, &result->batch, remover, out, err);
+        rc = clearing_pack(ctl, &result->batch, remover, TQI_FRAME_BODY_MAX - CLEARING_OVERHEAD,
+                           &large, out, err);
     }
     return rc;
 }

@@ -272,6 +272,37 @@ static void what_a_publish_replaces_is_to_be_removed(void **state)
     kit_free(reply);
 }
 
+static void much_that_a_publish_replaces_comes_in_pieces(void **state)
+{
+    uint32_t indexes[] = {0, 1, 2, 3, 4};
+    const notice what = {.n = 5, .note = "first"};
+    const notice again = {.indexes = indexes, .n = 5, .note = "second", .remover = "shelf"};
+    size_t seen = 0;
+    (void)state;
+    k.controller->replaced_max = 1; /* a piece for each sample */
+    kit_free(publish(&client, &what));
+    Tq__PublishReply *reply = publish(&client, &again);
+    expect_notes(reply->replaced, 1, "first");
+    assert_true(reply->replaced->begun);
+    uint64_t first = reply->replaced->id;
+    kit_free(reply);
+    /* The others are nobody's: who asks gets them all. */
+    Tq__BeginClearReply *begun = begin(&other, "shelf", NULL, 0);
+    assert_int_equal(begun->n_clearing, 4);
+    for (size_t i = 0; i < begun->n_clearing; i++) {
+        expect_notes(begun->clearing[i], 1, "first");
+        assert_int_equal(begun->clearing[i]->id, first + 1 + i);
+        end(&other, begun->clearing[i]->id, true);
+        seen++;
+    }
+    kit_free(begun);
+    assert_int_equal(seen, 4);
+    end(&client, first, true);
+    begun = begin(&other, "shelf", NULL, 0);
+    assert_int_equal(begun->n_clearing, 0);
+    kit_free(begun);
+}
+
 static void bad_requests_change_nothing(void **state)
 {
     const notice what = {.keys = keys, .n = 2, .note = "kept"};
@@ -306,6 +337,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_left_goes_to_the_next, setup, teardown),
         cmocka_unit_test_setup_teardown(a_whole_partition, setup, teardown),
         cmocka_unit_test_setup_teardown(what_a_publish_replaces_is_to_be_removed, setup, teardown),
+        cmocka_unit_test_setup_teardown(much_that_a_publish_replaces_comes_in_pieces, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(bad_requests_change_nothing, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -237,6 +237,7 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
     if (rc) {
         return rc;
     }
+    ctl->replaced_max = TQI_FRAME_BODY_MAX / 4;
     ctl->sampler = strdup(sampler->name);
     ctl->manager = strdup(options->manager ? options->manager : "");
     ctl->manager_config = strdup(options->manager_config ? options->manager_config : "");

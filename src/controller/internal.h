@@ -101,7 +101,7 @@ typedef struct tqi_ctl_clearing tqi_ctl_clearing;
 void tqi_ctl_clearings_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_clearings_free(tqi_controller *ctl);
 /* What the cells of a publish with a remover are before it, to be removed after, and how the reply says so; *out NULL:
- * nothing. */
+ * nothing.  Of more than fits into a reply beside the rest it says the first piece; the others go to who asks next. */
 int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_ctl_clearing **out,
                               Tq__Clearing *message, tq_error *err);
 /* The publish was refused.  NULL is allowed. */
@@ -230,6 +230,8 @@ struct tqi_controller {
     tqi_ctl_restore *restores;   /* in the making */
     tqi_ctl_clearing *clearings; /* that have begun */
     uint64_t last_clearing;
+    size_t
+        replaced_max; /* bytes of one description of what a publish replaces, of several samples */
     uint64_t last_snapshot; /* number of a snapshot or restore */
     tqi_buf endpoint;
     void (*closed)(void *arg);

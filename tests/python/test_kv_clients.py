@@ -37,9 +37,10 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
-def started(name: str, **section: Any) -> None:
+def started(name: str, client_timeout: float = 30, **section: Any) -> None:
     """Start a system on a backend."""
-    ctq.init({"backend": {"storage_backend": name, name: section}, "client": {"timeout": 2}})
+    backend = {"storage_backend": name, name: section}
+    ctq.init({"backend": backend, "client": {"timeout": client_timeout}})
 
 
 @pytest.fixture(autouse=True)
@@ -407,6 +408,25 @@ def test_an_overwrite_is_seen_as_a_whole(peer_store: Any) -> None:
     assert not values
 
 
+def test_what_an_overwrite_could_not_remove_is_asked_for(
+    peer_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has left, or was not told of in one answer, the next look removes."""
+    torch = pytest.importorskip("torch")
+    meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise OSError("disk on fire")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PeerStore, "clear", fails)
+        peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, metadata=meta)
+    assert len(values) == 4
+    asyncio.run(peer_store.storage_manager._remove_rest())
+    assert len(values) == 2
+    assert column(peer_store.get_data(meta), "x") == [[4, 5], [6, 7]]
+
+
 def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
     """Neither a first one nor an overwrite; what was there before stays."""
     torch = pytest.importorskip("torch")
@@ -551,7 +571,7 @@ class BrokenStore(StorageKVClient):
 
 def test_errors_have_their_class() -> None:
     """What a client raises is what the caller sees, with the store's name; nothing is left behind."""
-    started("BrokenStore")
+    started("BrokenStore", client_timeout=2)
     try:
         BrokenStore.failure = OSError("disk on fire")
         with pytest.raises(InputOutputError, match=r"BrokenStore\.put_from: OSError: disk on fire"):

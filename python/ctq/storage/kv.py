@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .. import _core
+from .._calls import wait
 from .._columns import rows_of_schema, schema_of_fields
 from ..errors import (
     CanceledError,
@@ -31,6 +32,7 @@ from ..errors import (
     NotReadyError,
     StorageFullError,
     TimedOutError,
+    TransferQueueError,
     UnreachableError,
 )
 from ..system import ControllerInfo
@@ -296,6 +298,8 @@ class KVStorageManager(StorageManager):
                 await self._undo(keys, said, error)
             raise
         await self._remove_replaced(replaced)
+        if replaced and len(replaced[0][2]) < len(piece):
+            await self._remove_rest()
 
     async def _put(self, keys: list[str], values: list[Any]) -> Sequence[Any] | None:
         """Put values, all or none; waits for room in a store that is full."""
@@ -377,6 +381,14 @@ class KVStorageManager(StorageManager):
             finally:
                 if self._core is not None:
                     self._core.end_clear(number, removed)
+
+    async def _remove_rest(self) -> None:
+        """Remove what a put has replaced and one answer could not tell of: that is asked for."""
+        try:
+            if self._core is not None:
+                await self._remove_replaced(await wait(self._core.begin_clear(self.remover)))
+        except TransferQueueError as error:
+            logger.warning("values that were replaced are left for later: %s", error)
 
     async def get_data(self, metadata: BatchMeta) -> Any:
         """Get the cells; LostError names samples whose values the store does not have any more."""
