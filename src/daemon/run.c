@@ -166,6 +166,7 @@ static void daemon_on_ready(void *arg)
     daemon_tell(daemon, "ready");
 }
 
+#ifdef TQI_WITH_SIMPLE
 /* The storage units serve, or never will. */
 static void daemon_on_units(const tq_error *err, void *arg)
 {
@@ -179,6 +180,7 @@ static void daemon_on_units(const tq_error *err, void *arg)
         daemon_stop(daemon);
     }
 }
+#endif
 
 static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
 {
