@@ -13,12 +13,12 @@
 
 #include "base/error.h"
 #include "store/arena.h"
+#include "store/huge.h"
 #include "store/tlsf.h"
 
-/* Warm memory kept ahead of the high-water mark: a quarter of it, within these; less before the first block. */
-#define STORE_AHEAD_IDLE (UINT64_C(16) << 20)
-#define STORE_AHEAD_MIN  (UINT64_C(64) << 20)
-#define STORE_AHEAD_MAX  (UINT64_C(1) << 30)
+/* Warm memory kept ahead of the high-water mark: a sixteenth of it, within these. */
+#define STORE_AHEAD_MIN (UINT64_C(8) << 20)
+#define STORE_AHEAD_MAX (UINT64_C(256) << 20)
 
 typedef struct store_block {
     uint64_t id; /* key */
@@ -360,19 +360,29 @@ void tqi_store_drop_all(tqi_store *store)
     }
 }
 
+static uint64_t store_ahead(uint64_t high)
+{
+    uint64_t ahead = high / 16;
+
+    return ahead < STORE_AHEAD_MIN   ? STORE_AHEAD_MIN
+           : ahead > STORE_AHEAD_MAX ? STORE_AHEAD_MAX
+                                     : ahead;
+}
+
+uint64_t tqi_store_keeps(uint64_t used)
+{
+    return used + store_ahead(used);
+}
+
 uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes)
 {
     uint64_t high = atomic_load_explicit(&store->high, memory_order_relaxed);
     uint64_t warm = atomic_load_explicit(&store->warm, memory_order_relaxed);
-    uint64_t ahead = high / 4;
+    uint64_t ahead = store_ahead(high);
 
     if (atomic_load_explicit(&store->cold, memory_order_relaxed)) {
         return 0;
     }
-    ahead = high == 0                 ? STORE_AHEAD_IDLE
-            : ahead < STORE_AHEAD_MIN ? STORE_AHEAD_MIN
-            : ahead > STORE_AHEAD_MAX ? STORE_AHEAD_MAX
-                                      : ahead;
     uint64_t goal = ahead < store->arena.size - high ? high + ahead : store->arena.size;
     if (warm < high) {
         warm = high; /* what is below was touched by its users, or is about to be */
@@ -389,20 +399,71 @@ uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes)
     return goal - warm - bytes;
 }
 
+/* Gives back up to `want` bytes of the free end, from behind; returns how many. */
+static uint64_t store_give_end(tqi_store *store, uint64_t want)
+{
+    uint64_t top = tqi_tlsf_top(&store->tlsf);
+    uint64_t high = atomic_load_explicit(&store->high, memory_order_relaxed);
+    uint64_t warm = atomic_load_explicit(&store->warm, memory_order_relaxed);
+    uint64_t end = warm > high ? warm : high;
+
+    end = end < store->arena.size ? end : store->arena.size;
+    if (end <= top) {
+        return 0;
+    }
+    uint64_t from = end - top > want ? (end - want) / TQI_HUGE * TQI_HUGE : top;
+    from = from < top ? top : from;
+    if (tqi_arena_punch(&store->arena, from, end - from) != TQ_OK) {
+        return 0;
+    }
+    atomic_store_explicit(&store->high, top, memory_order_relaxed);
+    atomic_store_explicit(&store->warm, from, memory_order_relaxed);
+    atomic_store_explicit(&store->cold, false, memory_order_relaxed);
+    return end - from;
+}
+
+/* The same of a free chunk: whoever reads punched memory had a block there once; its slot was emptied, with the fence,
+ * when it was freed. */
+static uint64_t store_give_chunk(tqi_store *store, tqi_chunk *chunk, uint64_t want)
+{
+    uint64_t end = chunk->offset + chunk->warm;
+    uint64_t from = chunk->warm > want ? (end - want) / TQI_HUGE * TQI_HUGE : chunk->offset;
+
+    from = from < chunk->offset ? chunk->offset : from;
+    if (tqi_arena_punch(&store->arena, from, end - from) != TQ_OK) {
+        return 0;
+    }
+    chunk->warm = from - chunk->offset;
+    return end - from;
+}
+
+uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes)
+{
+    uint64_t resident = tqi_arena_resident(&store->arena);
+
+    if (resident <= keep) {
+        return 0;
+    }
+    uint64_t want = resident - keep < max_bytes ? resident - keep : max_bytes;
+    uint64_t given = store_give_end(store, want);
+    for (uint32_t i = store->tlsf.chunks[store->tlsf.top].before;
+         i != TQI_TLSF_NONE && given < want; i = store->tlsf.chunks[i].before) {
+        tqi_chunk *chunk = &store->tlsf.chunks[i];
+        if (!chunk->used && chunk->warm > 0) {
+            given += store_give_chunk(store, chunk, want - given);
+        }
+    }
+    return given;
+}
+
 uint64_t tqi_store_trim(tqi_store *store)
 {
     uint64_t before = tqi_arena_resident(&store->arena);
     uint64_t top = tqi_tlsf_top(&store->tlsf);
 
-    /* Whoever reads punched memory had a block there once; its slot was emptied, with the fence, when it was freed. */
-    for (uint32_t i = store->tlsf.first; i != TQI_TLSF_NONE; i = store->tlsf.chunks[i].after) {
-        tqi_chunk *chunk = &store->tlsf.chunks[i];
-        if (!chunk->used && !chunk->punched && chunk->size > 0) {
-            /* The top is punched every time, for warming puts pages there. */
-            chunk->punched = tqi_arena_punch(&store->arena, chunk->offset, chunk->size) == TQ_OK &&
-                             i != store->tlsf.top;
-        }
-    }
+    tqi_store_give_back(store, 0, UINT64_MAX);
+    /* Warming may put pages behind what it has told of. */
+    tqi_arena_punch(&store->arena, top, store->arena.size - top);
     atomic_store_explicit(&store->high, top, memory_order_relaxed);
     atomic_store_explicit(&store->warm, top, memory_order_relaxed);
     atomic_store_explicit(&store->cold, false, memory_order_relaxed);

@@ -69,10 +69,16 @@ void tqi_store_rele(tqi_store *store, uint64_t id);
 /* Frees everything (a new epoch); held blocks when they are released. */
 void tqi_store_drop_all(tqi_store *store);
 /* Off the hot path: populates the next bytes ahead of the high-water mark; returns bytes to do next time (0 = enough is
- * warm).  Safe to call from one helper thread at a time while the owner works: it touches only page tables. */
+ * warm; with max_bytes 0 nothing is done).  Safe to call from one helper thread at a time while the owner works: it touches only page tables. */
 uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes);
-/* Gives idle pages back to the system (hole punching); returns bytes given back. */
+/* Gives all idle pages back to the system (hole punching); returns bytes given back. */
 uint64_t tqi_store_trim(tqi_store *store);
+/* Gives idle pages back, highest addresses first, until at most `keep` bytes are resident, but not more than about
+ * max_bytes at once.  Returns the bytes that it went over; 0: there is nothing to give back.  Not while another thread
+ * warms. */
+uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes);
+/* Bytes that a store shall keep resident when so many are in use: some more are warm ahead. */
+uint64_t tqi_store_keeps(uint64_t used);
 /* Bytes of memory that the arena takes from the system. */
 uint64_t tqi_store_resident(const tqi_store *store);
 /* Checks the allocator's and the store's books against each other, for tests. */

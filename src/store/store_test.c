@@ -188,16 +188,17 @@ static void gives_memory_back(void **state)
     assert_int_equal(tqi_store_resident(store), 0);
     /* Warming brings pages without a touch: a little before the first block, then the whole of this small arena. */
     assert_int_equal(tqi_store_warm(store, 64 << 20), 0);
-    assert_int_equal(tqi_store_resident(store), 16 << 20);
-    assert_int_equal(reserve(store, 9, 1, false, &place[0]), TQ_OK);
+    assert_int_equal(tqi_store_resident(store), 8 << 20);
+    assert_int_equal(reserve(store, 9, 56 << 20, false, &place[0]), TQ_OK);
+    assert_int_equal(tqi_store_warm(store, 0), 8 << 20);
     uint64_t left = tqi_store_warm(store, 4 << 20);
-    assert_int_equal(left, 44 << 20);
+    assert_int_equal(left, 4 << 20);
     while (left > 0) {
         uint64_t next = tqi_store_warm(store, 16 << 20);
         assert_true(next < left);
         left = next;
     }
-    assert_true(tqi_store_resident(store) >= 64 << 20);
+    assert_true(tqi_store_resident(store) >= 16 << 20);
     assert_int_equal(tqi_store_warm(store, 1 << 20), 0);
     assert_true(tqi_store_check(store));
     tqi_store_free(store);
@@ -268,12 +269,67 @@ static void refuses_bad_options(void **state)
     tqi_store_free(NULL);
 }
 
+/* Only as much as is beyond what shall stay, from behind, a step at a time; never a byte of a block. */
+static void gives_back_in_steps(void **state)
+{
+    enum {
+        BLOCKS = 12
+    };
+    const uint64_t size = (4 << 20) + 64;
+    tqi_store *store = make(64 << 20, 0);
+    tqi_store_place place[BLOCKS];
+
+    (void)state;
+    for (uint64_t i = 0; i < BLOCKS; i++) {
+        assert_int_equal(reserve(store, i + 1, size, false, &place[i]), TQ_OK);
+        memset(tqi_store_find(store, i + 1, place[i].slot, NULL), (int)i + 1, size);
+    }
+    uint64_t full = tqi_store_resident(store);
+    assert_true(full >= BLOCKS * size);
+    assert_true(tqi_store_keeps(full) >= full + full / 16);
+    for (uint64_t i = 1; i < BLOCKS; i += 2) {
+        tqi_store_free_block(store, i + 1);
+    }
+    assert_int_equal(tqi_store_give_back(store, full, UINT64_MAX), 0);
+    assert_true(tqi_store_give_back(store, 0, 2 << 20) > 0);
+    uint64_t less = tqi_store_resident(store);
+    assert_in_range(less, full - (5 << 20), full - (1 << 20));
+    const uint64_t keep = 36 << 20;
+    while (tqi_store_give_back(store, keep, 2 << 20) > 0) {
+        assert_true(tqi_store_resident(store) >= keep - (4 << 20));
+    }
+    assert_in_range(tqi_store_resident(store), keep - (4 << 20), keep);
+    while (tqi_store_give_back(store, 0, 2 << 20) > 0) {
+    }
+    /* What is left are the blocks and the pages that they share with free bytes. */
+    assert_true(tqi_store_resident(store) <= BLOCKS / 2 * (size + 2 * 4096));
+    for (uint64_t i = 0; i < BLOCKS; i += 2) {
+        const uint8_t *at = tqi_store_find(store, i + 1, place[i].slot, NULL);
+        for (uint64_t byte = 0; byte < size; byte++) {
+            assert_int_equal(at[byte], i + 1);
+        }
+    }
+    assert_true(tqi_store_check(store));
+    /* A hole that is used again, in part, gives its rest back once more and no more than that. */
+    assert_int_equal(reserve(store, 100, 1 << 20, false, &place[1]), TQ_OK);
+    memset(tqi_store_find(store, 100, place[1].slot, NULL), 7, 1 << 20);
+    tqi_store_free_block(store, 100);
+    assert_true(tqi_store_give_back(store, 0, UINT64_MAX) > 0);
+    assert_true(tqi_store_resident(store) <= BLOCKS / 2 * (size + 2 * 4096));
+    assert_int_equal(tqi_store_give_back(store, 0, UINT64_MAX), 0);
+    tqi_store_free(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keeps_bytes),           cmocka_unit_test(all_or_none),
-        cmocka_unit_test(quota_for_new_samples), cmocka_unit_test(holds_keep_memory),
-        cmocka_unit_test(gives_memory_back),     cmocka_unit_test(long_run),
+        cmocka_unit_test(keeps_bytes),
+        cmocka_unit_test(all_or_none),
+        cmocka_unit_test(quota_for_new_samples),
+        cmocka_unit_test(holds_keep_memory),
+        cmocka_unit_test(gives_memory_back),
+        cmocka_unit_test(gives_back_in_steps),
+        cmocka_unit_test(long_run),
         cmocka_unit_test(refuses_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

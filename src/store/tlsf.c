@@ -214,6 +214,7 @@ static uint32_t tlsf_cut(tqi_tlsf *tlsf, uint32_t at, uint64_t size)
     chunk->before = low;
     chunk->offset += size;
     chunk->size -= size;
+    chunk->warm -= chunk->warm < size ? chunk->warm : size;
     return low;
 }
 
@@ -251,7 +252,6 @@ int tqi_tlsf_take(tqi_tlsf *tlsf, uint64_t size, uint32_t *chunk)
         }
     }
     tlsf->chunks[at].used = true;
-    tlsf->chunks[at].punched = false;
     *chunk = at;
     return TQ_OK;
 }
@@ -262,6 +262,9 @@ static void tlsf_join(tqi_tlsf *tlsf, uint32_t at)
     uint32_t behind = tlsf->chunks[at].after;
     uint32_t after = tlsf->chunks[behind].after;
 
+    if (tlsf->chunks[behind].warm > 0) {
+        tlsf->chunks[at].warm = tlsf->chunks[at].size + tlsf->chunks[behind].warm;
+    }
     tlsf->chunks[at].size += tlsf->chunks[behind].size;
     tlsf->chunks[at].after = after;
     if (after != TQI_TLSF_NONE) {
@@ -278,7 +281,7 @@ void tqi_tlsf_give(tqi_tlsf *tlsf, uint32_t chunk)
     uint32_t at = chunk;
 
     tlsf->chunks[at].used = false;
-    tlsf->chunks[at].punched = false;
+    tlsf->chunks[at].warm = tlsf->chunks[at].size;
     uint32_t after = tlsf->chunks[at].after;
     if (after != TQI_TLSF_NONE && !tlsf->chunks[after].used) {
         if (after != tlsf->top) {
@@ -290,7 +293,6 @@ void tqi_tlsf_give(tqi_tlsf *tlsf, uint32_t chunk)
     if (before != TQI_TLSF_NONE && !tlsf->chunks[before].used) {
         tlsf_unlink(tlsf, before);
         tlsf_join(tlsf, before);
-        tlsf->chunks[before].punched = false;
         at = before;
     }
     if (at != tlsf->top) {

@@ -36,8 +36,9 @@ typedef struct tqi_chunk {
     uint32_t after;
     uint32_t prev; /* in its free list */
     uint32_t next;
+    uint64_t
+        warm; /* while free: behind so many of its bytes no page is left; not kept for the top */
     bool used;
-    bool punched; /* free, and its whole pages were given back */
 } tqi_chunk;
 
 typedef struct tqi_tlsf {

@@ -186,7 +186,9 @@ struct tqi_unit {
     tqi_unit_store *warming; /* while the work is in the pool */
     uint64_t warm_left;
     uv_timer_t trim;
-    uint64_t active; /* when something was reserved or freed last */
+    uint64_t keep_ms;
+    uint64_t peak, peak_before; /* bytes in use at most, in this span and in the one before */
+    uint64_t peak_since;        /* when this span began */
 
     void (*ready)(void *arg);
     void *ready_arg;

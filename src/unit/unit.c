@@ -9,8 +9,11 @@
 #include "base/clock.h"
 #include "unit/internal.h"
 
-/* Idle memory goes back to the system when nothing was reserved or freed for this long. */
-#define UNIT_IDLE_MS 60000u
+/* Memory stays warm for what was in use lately: in this span or the one before it.  What is beyond goes back to the system,
+ * in steps that hold up nobody for long. */
+#define UNIT_KEEP_MS   5000u
+#define UNIT_GIVE_STEP (UINT64_C(8) << 20)
+#define UNIT_GIVE_MS   5u
 /* Bytes warmed in one piece of work. */
 #define UNIT_WARM_STEP (UINT64_C(16) << 20)
 
@@ -98,7 +101,7 @@ static void unit_warm_done(uv_work_t *work, int status)
 
 static void unit_warm_start(tqi_unit *unit)
 {
-    if (unit->warming != NULL || unit->closing) {
+    if (unit->warming != NULL || unit->closing || tqi_store_warm(unit->store, 0) == 0) {
         return;
     }
     unit->warm.data = unit;
@@ -117,28 +120,39 @@ static void unit_warm_start(tqi_unit *unit)
 static void unit_trim(uv_timer_t *timer)
 {
     tqi_unit *unit = timer->data;
-    uint64_t idle = (tqi_now() - unit->active) / 1000000;
+    uint64_t used = tqi_store_used(unit->store);
+    uint64_t age = (tqi_now() - unit->peak_since) / 1000000;
 
-    if (idle < UNIT_IDLE_MS) {
-        uv_timer_start(&unit->trim, unit_trim, UNIT_IDLE_MS - idle, 0);
-        return;
+    if (age >= unit->keep_ms) {
+        unit->peak_before = unit->peak;
+        unit->peak = used;
+        unit->peak_since = tqi_now();
+        age = 0;
     }
-    uint64_t bytes = tqi_store_trim(unit->store);
-    if (bytes > 0) {
-        tqi_log(TQI_INFO, "unit", "%s: idle, %llu bytes given back to the system", unit->name,
-                (unsigned long long)bytes);
+    uint64_t peak = unit->peak > unit->peak_before ? unit->peak : unit->peak_before;
+    uint64_t given = 0;
+    if (unit->warming == NULL) {
+        given = tqi_store_give_back(unit->store, tqi_store_keeps(peak), UNIT_GIVE_STEP);
+    }
+    if (given > 0 || unit->warming != NULL) {
+        uv_timer_start(timer, unit_trim, UNIT_GIVE_MS, 0);
+    } else if (peak > used) {
+        uv_timer_start(timer, unit_trim, unit->keep_ms - age, 0);
     }
 }
 
 void tqi_unit_changed(tqi_unit *unit)
 {
-    unit->active = tqi_now();
+    uint64_t used = tqi_store_used(unit->store);
+
     if (unit->closing) {
         return;
     }
     tqi_unit_reportable(unit);
+    unit->peak = used > unit->peak ? used : unit->peak;
     if (!uv_is_active((uv_handle_t *)&unit->trim)) {
-        uv_timer_start(&unit->trim, unit_trim, UNIT_IDLE_MS, 0);
+        unit->peak_since = tqi_now();
+        uv_timer_start(&unit->trim, unit_trim, unit->keep_ms, 0);
     }
     unit_warm_start(unit);
 }
@@ -250,7 +264,7 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit->loop = loop;
     unit->store_options = options->store;
     unit->incarnation = tqi_random_id();
-    unit->active = tqi_now();
+    unit->keep_ms = options->keep_ms != 0 ? options->keep_ms : UNIT_KEEP_MS;
     unit->name = strdup(options->name);
     if (unit->name == NULL) {
         unit_free(unit);

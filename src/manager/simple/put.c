@@ -20,6 +20,7 @@
 
 #define PUT_RESTARTS 3u
 #define PUT_LIST_NS  UINT64_C(1000000000)
+#define PUT_TRY_NS   UINT64_C(400000000)
 /* The unit's own answer to a wait comes this much before the call gives up. */
 #define PUT_SLACK_MS 100u
 
@@ -304,9 +305,13 @@ static void put_waited(tqi_wait *wait, const tq_error *err)
     }
 }
 
+/* Another unit is tried soon, for a put shall go on within a second of the death of a unit: to ask for its memory and for
+ * room there are two requests.  A unit that is only slow loses nothing but this put. */
 static uint64_t put_deadline(const tqi_put *op)
 {
-    return op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
+    uint64_t end = tqi_now() + PUT_TRY_NS;
+
+    return op->last || end > op->job->deadline_ns ? op->job->deadline_ns : end;
 }
 
 /* There is no room for more than the put itself: once more at the same unit, for that alone. */
@@ -400,8 +405,10 @@ static int put_take(tqi_put *op)
     tqi_link *unit = op->unit;
 
     op->extra = tqi_stock_want(op);
-    int code = tqi_link_take(unit, op->ids, op->n_blocks + op->extra, &op->from, put_deadline(op),
-                             &op->wait);
+    uint64_t deadline = /* the controller's */
+        op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
+    int code =
+        tqi_link_take(unit, op->ids, op->n_blocks + op->extra, &op->from, deadline, &op->wait);
     if (code != TQ_OK && op->extra > 0) {
         unit->stocking = false;
         op->extra = 0;
