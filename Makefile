@@ -142,10 +142,12 @@ test-compat: dev compat
 
 # --- measuring --------------------------------------------------------------------------------
 
-bench: dev .venv-peer/.stamp
+bench: dev .venv-peer/.stamp build/test/build.ninja
+	@$(BIN)/ninja -C build/test --quiet bench/many_clients
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
-bench-quick: dev .venv-peer/.stamp
+bench-quick: dev .venv-peer/.stamp build/test/build.ninja
+	@$(BIN)/ninja -C build/test --quiet bench/many_clients
 	@$(BIN)/python -m bench --quick $(BENCH_ARGS)
 
 lint: dev build/test/build.ninja

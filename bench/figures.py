@@ -105,6 +105,19 @@ def _growth(results: Results) -> float | None:
     )
 
 
+def _scale(step: str, key: str, unit: float = 1.0) -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        rounds = results["scale"][step]
+        values = [each[key] for each in rounds if key in each]
+        return median(values) / unit if values else None
+
+    return value
+
+
+def _crowd(results: Results) -> float | None:
+    return median(percentile(each["seconds"], 0.99) for each in results["scale"]["many clients"])
+
+
 FIGURES = (
     Figure("simple: put against the peer", 3.5, _batches("simple", "put")),
     Figure("simple: get against the peer", 6, _batches("simple", "get")),
@@ -132,4 +145,40 @@ FIGURES = (
     Figure("kv_list of 100,000 keys with 7 tags against the peer", 3, _listing),
     Figure("claim while another process lists: p99 against alone", None, _meanwhile),
     Figure("claim at 1,000,000 ready samples against 10,000", 1.5, _growth, at_most=True),
+    Figure("many clients, each put + claim + get + clear: p99", None, _crowd, "s"),
+    Figure(
+        "daemon's memory per idle client",
+        32,
+        _scale("many clients", "bytes", 1024),
+        "KiB",
+        at_most=True,
+    ),
+    Figure("controller's memory per cell", 32, _scale("cells", "bytes"), "bytes", at_most=True),
+    Figure(
+        "store's memory against the bytes put, simple",
+        1.1,
+        _scale("memory", "simple"),
+        at_most=True,
+    ),
+    Figure(
+        "store's memory after steps that clear whole batches, against live bytes",
+        1.3,
+        _scale("memory", "after"),
+        at_most=True,
+    ),
+    Figure(
+        "store's memory after steps that clear single samples, against live bytes",
+        1.3,
+        _scale("memory by rows", "after"),
+        at_most=True,
+    ),
+    Figure(
+        "all cleared: store under 64 MiB after", 60, _scale("memory", "cleared"), "s", at_most=True
+    ),
+    Figure(
+        "unit killed: slowest of the next puts", 1, _scale("recovery", "put"), "s", at_most=True
+    ),
+    Figure("unit back: serves after", 2, _scale("recovery", "back"), "s", at_most=True),
+    Figure("idle system: share of a core", 0.1, _scale("idle", "share", 0.01), "%", at_most=True),
+    Figure("first read of a process", None, _scale("first read", "first", 1e-3), "ms"),
 )

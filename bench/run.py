@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import hosts, limits, listing
+from bench import scale as crowds
 from bench.others import RayObjects, Redis
 from bench.subjects import ROOT, Subject
 from bench.workloads import WORKLOADS, size
@@ -33,14 +34,17 @@ class Plan:
     few: int = 10_000
     workloads: tuple[str, ...] = ("simple", "complex", "grpo-longtail", "multimodal")
     others: bool = True
+    crowd: crowds.Scale = crowds.FULL
 
     def steps(self) -> int:
         """Number of ticks of a run."""
         each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 6
-        return self.rounds * each
+        return self.rounds * each + len(crowds.STEPS)
 
 
-QUICK = Plan(rounds=3, scale=0.125, calls=100, claims=50, listed=10_000, many=100_000)
+QUICK = Plan(
+    rounds=3, scale=0.125, calls=100, claims=50, listed=10_000, many=100_000, crowd=crowds.QUICK
+)
 
 OPERATIONS = ("kv_put", "tag_put", "claim", "kv_get", "kv_get_dense")
 CALLERS = (1, 16, 256)
@@ -82,6 +86,7 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
         for name in plan.workloads:
             _batches(plan, name, subjects, results["batches"][name], tick)
     results["hosts"] = hosts.measure(plan.rounds, plan.scale, tick)
+    results["scale"] = crowds.measure(plan.crowd, plan.rounds, tick)
     results["limits"] = []
     for _ in range(plan.rounds):
         results["limits"].append(

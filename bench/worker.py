@@ -107,6 +107,64 @@ class Worker:
             "bytes": size(columns),
         }
 
+    # --- what stays in the store ------------------------------------------------------------------
+
+    def hold(self, workload: str, scale: float) -> dict[str, Any]:
+        """Put a batch and leave it there."""
+        columns = self._made(workload, scale)
+        fields = table(columns)
+        keys = [f"k{row}" for row in range(fields.batch_size[0])]
+        self.tq.kv_batch_put(keys, PARTITION, fields)
+        return {"bytes": size(columns)}
+
+    def release(self) -> dict[str, Any]:
+        """Clear everything."""
+        self.tq.get_client().clear_partition(PARTITION)
+        return {}
+
+    def steps(self, count: int, rows: bool) -> dict[str, Any]:
+        """Steps that put a batch of a log-normal size and clear some of what is there; bytes that are left.
+
+        `rows`: single samples are cleared, else whole batches.
+        """
+        random = torch.Generator().manual_seed(0)
+        live: dict[str, tuple[int, list[str]]] = {}
+        for step in range(count):
+            width = int(torch.empty(1).log_normal_(10.0, 1.0, generator=random)) + 16
+            keys = [f"s{step}-{row}" for row in range(8)]
+            fields = table({"tokens": torch.zeros(len(keys), width, dtype=torch.int32)})
+            self.tq.kv_batch_put(keys, PARTITION, fields)
+            for each in [[key] for key in keys] if rows else [keys]:
+                live[each[0]] = (4 * width * len(each), each)
+            chances = torch.rand(len(live), generator=random).tolist()
+            gone = [name for name, chance in zip(live, chances, strict=True) if chance < 0.02]
+            cleared = [key for name in gone for key in live.pop(name)[1]]
+            if cleared:
+                self.tq.kv_clear(cleared, PARTITION)
+        return {"bytes": sum(held for held, _ in live.values())}
+
+    def cells(self, samples: int) -> dict[str, Any]:
+        """Put samples of nine scalar fields."""
+        client = self.tq.get_client()
+        for start in range(0, samples, 100_000):
+            count = min(100_000, samples - start)
+            columns = {f"field_{place}": torch.rand(count) for place in range(9)}
+            client.put(table(columns), partition_id=PARTITION)
+        return {"cells": 9 * samples}
+
+    def put_once(self) -> dict[str, Any]:
+        """Seconds of one put by key."""
+        fields = self._fields()
+        started = time.perf_counter()
+        self.tq.kv_put("once", PARTITION, fields=fields)
+        return {"seconds": time.perf_counter() - started}
+
+    def read_once(self) -> dict[str, Any]:
+        """Seconds of one read by key."""
+        started = time.perf_counter()
+        self.tq.kv_batch_get("once", PARTITION)
+        return {"seconds": time.perf_counter() - started}
+
     # --- small operations -------------------------------------------------------------------------
 
     def small(self, operation: str, count: int) -> dict[str, Any]:
