@@ -331,6 +331,12 @@ typedef struct tq_get_options {
      * that was cancelled may write to it until then. May be NULL. */
     void (*release)(void *arg);
     void *release_arg; /**< Its argument. */
+    /** Do not copy what can be seen where it lies, in memory that a storage unit of this machine shares: tensors of 64 KiB
+     * or more whose rows lie end to end in one block, in order, and that are neither padded nor read into `dest`.  The
+     * rest is copied as always.  What is shown is a private view: it keeps its bytes whatever becomes of the samples, and
+     * what is written to it stays in it.  The unit cannot use that memory anew before the data is released, so it is not
+     * to be kept for long.  A fork, and closing the client, turn views that are in use into copies. */
+    bool zero_copy;
 } tq_get_options;
 
 /** As tq_get, with columns laid out and placed as asked: rows are read straight into their places. */
@@ -345,6 +351,7 @@ typedef struct tq_get_keys_args {
     const char *const *
         fields; /**< Fields, in this order; those that not all of the samples have are left out.  NULL: all. */
     size_t n_fields; /**< How many. */
+    bool zero_copy;  /**< As in tq_get_options. */
 } tq_get_keys_args;
 
 /** Looks samples up by key and reads them, in one call.  Result: tq_op_meta of the samples that were found, with all fields
@@ -471,6 +478,8 @@ typedef struct tq_status_owner {
     uint64_t bytes;          /**< In them. */
     uint64_t used_bytes;     /**< As it reports. */
     uint64_t capacity_bytes; /**< As it reports. */
+    uint64_t pins;           /**< Reads that show its memory (tq_get_options.zero_copy). */
+    uint64_t pinned_bytes;   /**< Of the blocks that they pin, each counted as often as it is. */
 } tq_status_owner;
 
 /** A session as the status shows it. */

@@ -267,13 +267,14 @@ def _kv_batch_get(
     layout: LayoutOption | None = None,
     padding: PaddingOption | None = None,
     pin_memory: bool | None = None,
+    zero_copy: bool = False,
 ) -> Steps[TensorDict]:
     """Read samples by key, in the order of the keys; unknown keys are left out.
 
     Fields are those that all of these samples have.  Names in `select_fields` that are not among them are left
     out; when none is left the result is empty.  ValueError when none of the keys exists, or when there is
-    no field that all of them have.  `layout`, `padding` and
-    `pin_memory` are as in `TransferQueueClient.get_data`.
+    no field that all of them have.  `layout`, `padding`,
+    `pin_memory` and `zero_copy` are as in `TransferQueueClient.get_data`.
     """
     return (
         yield from _client()._kv_batch_get(
@@ -283,6 +284,7 @@ def _kv_batch_get(
             layout=layout,
             padding=padding,
             pin_memory=pin_memory,
+            zero_copy=zero_copy,
         )
     )
 
@@ -294,10 +296,11 @@ def _kv_batch_get_by_meta(
     layout: LayoutOption | None = None,
     padding: PaddingOption | None = None,
     pin_memory: bool | None = None,
+    zero_copy: bool = False,
 ) -> Steps[TensorDict]:
     """Read the samples of a KVBatchMeta: its fields, or some of them; ValueError for one that it lacks.
 
-    `layout`, `padding` and `pin_memory` are as in `TransferQueueClient.get_data`.
+    `layout`, `padding`, `pin_memory` and `zero_copy` are as in `TransferQueueClient.get_data`.
     """
     if meta.partition_id is None:
         raise InvalidArgumentError("the KVBatchMeta has no partition_id")
@@ -317,6 +320,7 @@ def _kv_batch_get_by_meta(
             layout=layout,
             padding=padding,
             pin_memory=pin_memory,
+            zero_copy=zero_copy,
         )
     )
 

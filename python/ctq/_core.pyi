@@ -220,6 +220,7 @@ class Client:
         layouts: Sequence[Layout] = (),
         keep: object = None,
         timeout: float = 0.0,
+        zero_copy: bool = False,
     ) -> Op: ...
     def get_keys(
         self,
@@ -227,6 +228,7 @@ class Client:
         keys: Sequence[str],
         fields: Sequence[str] | None = None,
         timeout: float = 0.0,
+        zero_copy: bool = False,
     ) -> Op: ...
     def clear_meta(self, meta: Meta, timeout: float = 0.0) -> Op: ...
     def clear_indexes(self, partition: str, indexes: Integers, timeout: float = 0.0) -> Op: ...

@@ -208,6 +208,7 @@ class SamplesByKey:
         layout: LayoutOption | None = None,
         padding: PaddingOption | None = None,
         pin_memory: bool | None = None,
+        zero_copy: bool = False,
     ) -> Steps[TensorDict]:
         """Read samples by key; unknown keys, and fields that not all of the samples have, are left out."""
         wanted = check_keys(keys)
@@ -218,7 +219,9 @@ class SamplesByKey:
             # One call, in which the library looks the samples up and reads them.
             names = None if chosen is None else list(dict.fromkeys(chosen))
             found: Meta
-            found, data = yield self._core.get_keys(partition_id, wanted, names)
+            found, data = yield self._core.get_keys(
+                partition_id, wanted, names, zero_copy=zero_copy
+            )
             if data is not None:
                 return packed(data, options, decoder)
             meta = BatchMeta._wrap([found.select(None, common_fields(found))])
@@ -236,7 +239,12 @@ class SamplesByKey:
             return empty()
         if self._python is not None:
             return lay_out((yield from self._python.get(meta)), options)
-        return (yield from read(self._core, meta._pieces, meta.field_names, options, decoder))
+        pieces = meta._pieces
+        return (
+            yield from read(
+                self._core, pieces, meta.field_names, options, decoder, zero_copy=zero_copy
+            )
+        )
 
     def _kv_clear(self, keys: Sequence[str] | str, partition_id: str) -> Steps[None]:
         """Remove samples by key; unknown ones are skipped."""

@@ -412,6 +412,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         layout: LayoutOption | None = None,
         padding: PaddingOption | None = None,
         pin_memory: bool | None = None,
+        zero_copy: bool = False,
     ) -> Steps[TensorDict]:
         """The fields of the metadata's samples, in their order.
 
@@ -425,6 +426,11 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         and where it is); fields named in it are padded if no layout is given.  `pin_memory`: into page-locked
         memory, for copies to a GPU.  What is not given is as the configuration says (client.layout, padding,
         pin_memory).
+
+        `zero_copy`: tensors of 64 KiB or more are private views of a storage unit's memory where they can be: on
+        its machine, with rows that were put together, in their order, and neither padded nor page-locked.
+        Others are copied.  A view keeps its values whatever becomes of the samples, and what is written to it
+        stays in it; but its unit cannot use that memory anew before all tensors of the read are gone.
         """
         if metadata is None:
             return empty()
@@ -436,7 +442,12 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             return lay_out((yield from self._python.get(metadata)), options)
         return (
             yield from read(
-                self._core, metadata._pieces, metadata.field_names, options, self._decoder()
+                self._core,
+                metadata._pieces,
+                metadata.field_names,
+                options,
+                self._decoder(),
+                zero_copy=zero_copy,
             )
         )
 

@@ -209,13 +209,17 @@ def read(
     names: Sequence[str],
     options: ReadOptions | None,
     decoder: Decoder,
+    *,
+    zero_copy: bool = False,
 ) -> Steps[Any]:
     """Read fields of samples, laid out as asked."""
     if options is not None:
         options.added(names)
     if len(pieces) == 1 and options is not None:
-        return (yield from _read_placed(core, pieces[0], names, options, decoder))
-    started = [core.get(piece, names) for piece in pieces]
+        return (yield from _read_placed(core, pieces[0], names, options, decoder, zero_copy))
+    # Parts are copied together below.
+    zero_copy = zero_copy and len(pieces) == 1
+    started = [core.get(piece, names, zero_copy=zero_copy) for piece in pieces]
     parts: list[Data] = []
     for op in started:
         parts.append((yield op))
@@ -230,7 +234,12 @@ def packed(data: Data, options: ReadOptions | None, decoder: Decoder) -> Any:
 
 
 def _read_placed(
-    core: Client, piece: Meta, names: Sequence[str], options: ReadOptions, decoder: Decoder
+    core: Client,
+    piece: Meta,
+    names: Sequence[str],
+    options: ReadOptions,
+    decoder: Decoder,
+    zero_copy: bool,
 ) -> Steps[Any]:
     """A read whose columns are laid out, and placed, by the library.
 
@@ -242,7 +251,9 @@ def _read_placed(
         plan = _Plan.make(known, names, options)
         if plan is not None:
             try:
-                data: Data = yield core.get(piece, names, plan.layouts, plan.memory or None)
+                data: Data = yield core.get(
+                    piece, names, plan.layouts, plan.memory or None, zero_copy=zero_copy
+                )
             except (RowCountError, DtypeError):
                 if last or not plan.needs_schema:
                     raise

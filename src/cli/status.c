@@ -56,11 +56,12 @@ static json_t *status_json(const tq_system_status *status)
     for (size_t i = 0; i < status->n_owners; i++) {
         const tq_status_owner *owner = &status->owners[i];
         json_array_append_new(
-            storage, json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I}", "name", owner->name,
+            storage, json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "name", owner->name,
                                "manager", owner->manager, "present", owner->present, "blocks",
                                (json_int_t)owner->blocks, "bytes", (json_int_t)owner->bytes,
                                "used_bytes", (json_int_t)owner->used_bytes, "capacity_bytes",
-                               (json_int_t)owner->capacity_bytes));
+                               (json_int_t)owner->capacity_bytes, "pins", (json_int_t)owner->pins,
+                               "pinned_bytes", (json_int_t)owner->pinned_bytes));
     }
     for (size_t i = 0; i < status->n_sessions; i++) {
         const tq_status_session *session = &status->sessions[i];

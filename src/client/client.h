@@ -30,6 +30,7 @@ typedef struct tqi_runtime tqi_runtime;
 typedef struct tqi_task tqi_task;
 typedef struct tqi_collector tqi_collector;
 typedef struct tqi_side_job tqi_side_job;
+typedef struct tqi_views tqi_views;
 
 /* --------------------------------------------------------------------------------------- client */
 
@@ -62,6 +63,8 @@ struct tq_client {
     bool pause; /* a fork waits for the loop thread to stand still */
     tq_op *submit_first, *submit_last;
     tq_op *cancel_first;
+    tqi_views *views;       /* views.h: in use, with pins of the runtime */
+    tqi_views *views_ended; /* whose pins the loop thread is to end */
 };
 
 void tqi_client_rele(tq_client *client);

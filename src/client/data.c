@@ -40,6 +40,9 @@ void tq_data_rele(tq_data *data)
             tqi_pool_put(data->buffers[c]);
         }
     }
+    if (data->views) {
+        tqi_views_release(data->views);
+    }
     tqi_region_fini(&data->region);
     free(data);
 }

@@ -15,6 +15,7 @@
  * then be in change, so the child leaves it alone and keeps the descriptors.
  */
 #include "client/client.h"
+#include "client/views.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -64,6 +65,9 @@ static void fork_prepare(void)
         pthread_mutex_lock(&client->lock);
         fork_quiesce(client);
     }
+    for (tq_client *client = fork_clients; client; client = client->next) {
+        tqi_views_own(client); /* a child cannot keep a unit from using their memory anew */
+    }
     tqi_pool_lock();
 }
 
@@ -104,6 +108,7 @@ static void fork_child(void)
             fork_abandon(client->runtime);
             client->runtime = NULL;
         }
+        tqi_views_forked(client);
         client->woken = false;
         client->pause = false;
         client->submit_first = NULL;

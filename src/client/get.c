@@ -252,6 +252,36 @@ static void get_fill_and_read(tqi_get *get)
     get_read(get);
 }
 
+/* What is to be copied is planned. */
+static void get_copy(tqi_get *get)
+{
+    tq_error err = {0};
+
+    if (tqi_get_plan_end(get, &err) != TQ_OK ||
+        (get->n_ranges > 0 && tqi_runtime_check_manager(get->task.rt, "read", &err) != TQ_OK)) {
+        get_fail(get, &err);
+    } else {
+        get_fill_and_read(get);
+    }
+}
+
+/* The manager has shown what it can. */
+static void get_shown(tqi_get *get)
+{
+    tq_error err = {0};
+
+    get->in_manager = false;
+    if (!get->task.op) {
+        tqi_task_free(&get->task); /* cancelled: nobody waits for it */
+    } else if (get->task.rt->stopping) {
+        get_fail(get, &get->task.rt->error);
+    } else if (tqi_get_copy_instead(get, &err) != TQ_OK) {
+        get_fail(get, &err);
+    } else {
+        get_copy(get);
+    }
+}
+
 /* Reads what the meta says, or finds out more. */
 static void get_try(tqi_get *get)
 {
@@ -271,11 +301,14 @@ static void get_try(tqi_get *get)
         tqi_owners(rt, get->task.deadline, get_owners, get);
         return;
     }
-    if (tqi_get_plan(get, &err) != TQ_OK ||
-        (get->n_ranges > 0 && tqi_runtime_check_manager(rt, "read", &err) != TQ_OK)) {
+    if (tqi_get_plan(get, &err) != TQ_OK) {
         get_fail(get, &err);
-    } else {
-        get_fill_and_read(get);
+        return;
+    }
+    get->in_manager = true;
+    if (!tqi_get_show(get, get_shown)) {
+        get->in_manager = false;
+        get_copy(get);
     }
 }
 
@@ -442,6 +475,7 @@ int tq_get_keys(tq_op *op, const tq_get_keys_args *args)
     if (!get) {
         return code;
     }
+    get->zero_copy = args->zero_copy;
     code = get_prepare_keys(get, args, &err);
     return tqi_task_submit(op, &get->task, code, &err);
 }
@@ -471,6 +505,7 @@ int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t 
     code = get_prepare(get, meta, fields, n_fields, &err);
     if (code == TQ_OK && options) {
         code = tqi_get_layouts(get, options, &err);
+        get->zero_copy = known && options->zero_copy;
     }
     return tqi_task_submit(op, &get->task, code, &err);
 }

@@ -23,6 +23,10 @@ typedef struct tqi_get {
     unsigned resolves; /* times the controller was asked */
     bool in_manager;   /* it (or the fill before it) may write to data's buffers */
     bool in_owners;    /* the list of owners was asked for */
+    bool zero_copy;
+    tqi_view_job shows;  /* columns that are to be seen where they lie */
+    size_t *show_column; /* of each of them */
+    void (*shown)(struct tqi_get *get);
     tq_data *data;
     uint64_t gaps;        /* bytes to fill between padded rows */
     tq_get_range *ranges; /* of the job */
@@ -40,6 +44,20 @@ bool tqi_get_missing(const tqi_get *get, tq_error *err);
 int tqi_get_plan(tqi_get *get, tq_error *err);
 /* Whether a cell to read lies in a block that was gone; with `err`, names them as lost. */
 bool tqi_get_still_gone(const tqi_get *get, tq_error *err);
+
+/* Ranges of the c-th column, which has memory; once for each, then tqi_get_plan_end. */
+int tqi_get_plan_ranges(tqi_get *get, size_t c, tq_error *err);
+int tqi_get_plan_end(tqi_get *get, tq_error *err);
+/* The cells of the c-th column. */
+const tqi_cells *tqi_get_cells(const tqi_get *get, size_t c);
+
+/* get_show.c: whether the c-th column, which has been laid out, is one to see where it lies; it is noted then. */
+bool tqi_get_shows(tqi_get *get, size_t c);
+/* Asks the manager to show the columns that were noted; `shown` is called when it has, with what it could not show
+ * planned to be copied.  False when there is nothing to ask. */
+bool tqi_get_show(tqi_get *get, void (*shown)(tqi_get *get));
+/* The same columns are to be copied. */
+int tqi_get_copy_instead(tqi_get *get, tq_error *err);
 
 /* get_layout.c: copies what was asked for. */
 int tqi_get_layouts(tqi_get *get, const tq_get_options *options, tq_error *err);

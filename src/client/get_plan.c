@@ -11,7 +11,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-static const tqi_cells *plan_cells(const tqi_get *get, size_t column)
+const tqi_cells *tqi_get_cells(const tqi_get *get, size_t column)
 {
     return &get->meta->fields[tqi_cmeta_find(get->meta, get->fields[column])];
 }
@@ -61,7 +61,7 @@ static int plan_name(const tqi_get *get, plan_match match, int code, const char 
     size_t named = 0;
     for (size_t c = 0; c < get->n_fields && named < PLAN_NAMED; c++) {
         size_t before = text.size;
-        plan_name_field(get, plan_cells(get, c), match, &text);
+        plan_name_field(get, tqi_get_cells(get, c), match, &text);
         named += text.size > before;
     }
     tqi_error_set(err, code, "partition '%s': %s: %.*s", get->meta->partition, what, (int)text.size,
@@ -87,7 +87,7 @@ bool tqi_get_missing(const tqi_get *get, tq_error *err)
     bool lost = false;
     bool missing = false;
     for (size_t c = 0; c < get->n_fields; c++) {
-        const tqi_cells *cells = plan_cells(get, c);
+        const tqi_cells *cells = tqi_get_cells(get, c);
         for (size_t i = 0; i < get->meta->n; i++) {
             lost = lost || plan_is_lost(get, cells, i);
             missing = missing || plan_is_not_ready(get, cells, i);
@@ -119,7 +119,7 @@ static bool plan_is_gone(const tqi_get *get, const tqi_cells *cells, size_t row)
 bool tqi_get_still_gone(const tqi_get *get, tq_error *err)
 {
     for (size_t c = 0; c < get->n_fields; c++) {
-        const tqi_cells *cells = plan_cells(get, c);
+        const tqi_cells *cells = tqi_get_cells(get, c);
         for (size_t i = 0; i < get->meta->n; i++) {
             if (plan_is_gone(get, cells, i)) {
                 plan_name(get, plan_is_gone, TQ_ELOST, "not in their storage any more", err);
@@ -217,7 +217,7 @@ static int plan_column(tqi_get *get, size_t c, bool *opaque, tq_error *err)
 {
     tq_data *data = get->data;
     tq_data_column *column = &data->columns[c];
-    const tqi_cells *cells = plan_cells(get, c);
+    const tqi_cells *cells = tqi_get_cells(get, c);
     int code;
 
     column->kind = cells->pub.kind;
@@ -235,15 +235,14 @@ static int plan_column(tqi_get *get, size_t c, bool *opaque, tq_error *err)
     if (code != TQ_OK || *opaque) {
         return code;
     }
-    code = tqi_get_pad(get, c, err);
-    return code ? code : tqi_get_memory(get, c, column->offsets[get->meta->n], err);
+    return tqi_get_pad(get, c, err);
 }
 
 /* --------------------------------------------------------------------------------------- ranges */
 
-static int plan_ranges(tqi_get *get, size_t c, tq_error *err)
+int tqi_get_plan_ranges(tqi_get *get, size_t c, tq_error *err)
 {
-    const tqi_cells *cells = plan_cells(get, c);
+    const tqi_cells *cells = tqi_get_cells(get, c);
     const tq_data_column *column = &get->data->columns[c];
     tq_get_range *last = NULL;
 
@@ -327,6 +326,7 @@ int tqi_get_plan(tqi_get *get, tq_error *err)
 {
     tq_data_rele(get->data);
     get->n_ranges = 0;
+    get->shows.n = 0;
     get->gaps = 0;
     get->data = tqi_data_alloc(get->meta->n, get->n_fields);
     if (!get->data) {
@@ -335,13 +335,19 @@ int tqi_get_plan(tqi_get *get, tq_error *err)
     for (size_t c = 0; c < get->n_fields; c++) {
         bool opaque = false;
         int code = plan_column(get, c, &opaque, err);
-        if (code == TQ_OK && !opaque) {
-            code = plan_ranges(get, c, err);
+        if (code == TQ_OK && !opaque && !tqi_get_shows(get, c)) {
+            code = tqi_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
+            code = code ? code : tqi_get_plan_ranges(get, c, err);
         }
         if (code != TQ_OK) {
             return code;
         }
     }
+    return TQ_OK;
+}
+
+int tqi_get_plan_end(tqi_get *get, tq_error *err)
+{
     plan_sort(get);
     return plan_blocks(get, err);
 }

@@ -11,6 +11,7 @@
  * manager is closed; then the handles.
  */
 #include "client/client.h"
+#include "client/views.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -98,8 +99,11 @@ static void rt_drain(tqi_runtime *rt)
     if (client->closing) {
         tqi_runtime_stop(rt, NULL);
     }
+    tqi_views *ended = client->views_ended;
+    client->views_ended = NULL;
     pthread_mutex_unlock(&client->lock);
 
+    tqi_views_unpin(rt, ended);
     while (op) {
         tq_op *next = op->next;
         op->next = NULL;
@@ -243,6 +247,7 @@ static void rt_stop_now(tqi_runtime *rt)
     }
     uv_timer_stop(&rt->open_timer);
     uv_timer_stop(&rt->wait_timer);
+    tqi_views_stop(rt);
     tqi_collector_stop(rt);
     if (rt->connector) {
         tqi_connector_close(rt->connector, rt_connector_closed, rt);

@@ -103,6 +103,8 @@ static const tq_status_owner *status_owners(status_out *out, const Tq__SystemSta
         to[i].bytes = info->bytes;
         to[i].used_bytes = tqi_owner_counter(info, "used_bytes");
         to[i].capacity_bytes = tqi_owner_counter(info, "capacity_bytes");
+        to[i].pins = tqi_owner_counter(info, "pins");
+        to[i].pinned_bytes = tqi_owner_counter(info, "pinned_bytes");
     }
     return to;
 }

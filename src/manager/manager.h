@@ -8,6 +8,28 @@
 
 #include <tq/manager.h>
 
+/* A range of a block that a reader wants to see where it lies, instead of having it copied. */
+typedef struct tqi_view_range {
+    const tq_block *block;
+    uint64_t offset; /* in the block */
+    uint64_t size;   /* at least 1 */
+    uint8_t *data;   /* out: the bytes; NULL: not to be seen from here, or gone */
+    void *map;       /* out, with data: what the reader unmaps when it has done with them */
+    size_t map_size;
+} tqi_view_range;
+
+/* Ranges to see.  Valid until done. */
+typedef struct tqi_view_job {
+    tqi_view_range *ranges;
+    size_t n;
+    uint64_t deadline_ns;
+    void **pins; /* out: n_pins, each to be given to unview once, after the unmapping; room for n */
+    size_t n_pins;
+    /* Called once, from the loop, possibly before view returns.  Nothing fails: what cannot be seen is copied. */
+    void (*done)(struct tqi_view_job *job);
+    void *arg;
+} tqi_view_job;
+
 /* tq_manager_host.internal.  At close the client closes the connector first (that ends every call and so every job), then
  * the manager: its close must not touch channels. */
 typedef struct tqi_manager_internal {
@@ -16,6 +38,11 @@ typedef struct tqi_manager_internal {
     tqi_channel *
         controller; /* to see when the session there is a new one (leases are void then); may be NULL */
     const char *node; /* that this process is on; NULL: the machine */
+
+    /* Set by a manager, when it opens, that can show blocks: private mappings, which show the blocks' bytes, whatever
+     * becomes of the blocks, until they are given back, or the connector says goodbye. */
+    void (*view)(void *state, tqi_view_job *job);
+    void (*unview)(void *state, void *pin);
 } tqi_manager_internal;
 
 /* The manager of a type.  A "library" in its config (a JSON object) names the plug-in to load it from. */

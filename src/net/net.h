@@ -140,6 +140,8 @@ const char *tqi_session_name(const tqi_session *session);
 /* Of a session of a unix socket the number the kernel has for the process that connected (0: not visible from here), of
  * others what the client said. */
 uint64_t tqi_session_pid(const tqi_session *session);
+/* Whether the client has said goodbye, as it does when it is closed. */
+bool tqi_session_left(const tqi_session *session);
 /* A pidfd of that process, taken when it connected, so that it names no later process of the same number; -1 without
  * one.  Borrowed: the session closes it when it ends. */
 int tqi_session_pidfd(const tqi_session *session);

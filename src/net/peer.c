@@ -360,6 +360,7 @@ static int peer_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *b
     case TQI_CANCEL:
         return peer_cancel(peer, body, frame->body, err);
     case TQI_BYE:
+        peer->session->left = true;
         tqi_session_end(peer->session, false);
         return TQ_OK;
     default:

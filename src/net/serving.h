@@ -107,6 +107,7 @@ struct tqi_session {
         *keeps; /* of these the KEEP ones, in order of arrival, which is that of their numbers */
     size_t running;
     void *user;
+    bool left; /* said goodbye */
     bool ended;
     tqi_session *prev, *next; /* lost or ended */
 };

@@ -268,6 +268,11 @@ uint64_t tqi_session_pid(const tqi_session *session)
     return session->pid;
 }
 
+bool tqi_session_left(const tqi_session *session)
+{
+    return session->left;
+}
+
 int tqi_session_pidfd(const tqi_session *session)
 {
     return session->process ? tqi_process_fd(session->process) : -1;

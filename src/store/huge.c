@@ -12,21 +12,21 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-void *tqi_huge_map(size_t size, int prot, int fd)
+/* A mapping of [offset, offset + size) of the file at an address that lies in its large page as the bytes lie in the file's:
+ * only then can the one stand for the other. */
+static void *huge_place(size_t size, int prot, int flags, int fd, uint64_t offset)
 {
-    const int flags = (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE;
-
     if (size < TQI_HUGE || size > SIZE_MAX - TQI_HUGE) {
-        return mmap(NULL, size, prot, flags, fd, 0);
+        return mmap(NULL, size, prot, flags, fd, (off_t)offset);
     }
-    /* Addresses enough for an aligned part of that size; the file is mapped over that part, the rest is given back. */
+    /* Addresses enough for such a part of that size; the file is mapped over that part, the rest is given back. */
     uint8_t *room =
         mmap(NULL, size + TQI_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) {
-        return mmap(NULL, size, prot, flags, fd, 0);
+        return mmap(NULL, size, prot, flags, fd, (off_t)offset);
     }
-    size_t before = (size_t)(-(uintptr_t)room & (TQI_HUGE - 1));
-    void *base = mmap(room + before, size, prot, flags | MAP_FIXED, fd, 0);
+    size_t before = (size_t)((offset - (uintptr_t)room) & (TQI_HUGE - 1));
+    void *base = mmap(room + before, size, prot, flags | MAP_FIXED, fd, (off_t)offset);
     if (base == MAP_FAILED) {
         int errnum = errno;
         munmap(room, size + TQI_HUGE);
@@ -42,6 +42,18 @@ void *tqi_huge_map(size_t size, int prot, int fd)
         munmap(room + end, size + TQI_HUGE - end);
     }
     return base;
+}
+
+void *tqi_huge_map(size_t size, int prot, int fd)
+{
+    const int flags = (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE;
+
+    return huge_place(size, prot, flags, fd, 0);
+}
+
+void *tqi_huge_view(size_t size, int fd, uint64_t offset)
+{
+    return huge_place(size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, offset);
 }
 
 bool tqi_huge_collapse(uint8_t *window)

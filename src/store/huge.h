@@ -18,6 +18,8 @@
 /* mmap of a shared file (fd -1: of memory of this process's own), aligned when it is large enough; MAP_FAILED with errno.
  * Unmapped with munmap. */
 void *tqi_huge_map(size_t size, int prot, int fd);
+/* A private mapping of [offset, offset + size) of a file, which large pages of it can be seen through; as above. */
+void *tqi_huge_view(size_t size, int fd, uint64_t offset);
 /* Makes the aligned 2 MiB at `window`, one page of which is there, one page.  False when that is not possible now. */
 bool tqi_huge_collapse(uint8_t *window);
 

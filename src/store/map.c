@@ -5,9 +5,11 @@
  * a client read outside of it.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "store/fence.h"
@@ -39,6 +41,7 @@ int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t 
     int code;
 
     memset(map, 0, sizeof(*map));
+    map->arena_fd = -1;
     if (slots > UINT32_MAX) {
         return tqi_error_set(err, TQ_EPROTO, "a slot table of %llu slots",
                              (unsigned long long)slots);
@@ -69,6 +72,8 @@ int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t 
     map->arena_bytes = arena_bytes;
     map->slots = words;
     map->n_slots = slots;
+    /* Without it blocks are copied, not shown. */
+    map->arena_fd = fcntl(arena_fd, F_DUPFD_CLOEXEC, 0);
     return TQ_OK;
 
 fail:
@@ -78,8 +83,12 @@ fail:
     return code;
 }
 
-static void map_drop_slots(tqi_store_map *map)
+/* What a child inherits, too. */
+static void map_drop_rest(tqi_store_map *map)
 {
+    if (map->arena_fd >= 0) {
+        close(map->arena_fd);
+    }
     if (map->slots != NULL) {
         munmap((void *)(uintptr_t)map->slots, map->n_slots * sizeof(uint64_t));
     }
@@ -90,14 +99,16 @@ void tqi_store_map_fini(tqi_store_map *map)
     if (map->arena != NULL) {
         munmap(map->arena, map->arena_bytes);
     }
-    map_drop_slots(map);
+    map_drop_rest(map);
     memset(map, 0, sizeof(*map));
+    map->arena_fd = -1;
 }
 
 void tqi_store_map_forked(tqi_store_map *map)
 {
-    map_drop_slots(map);
+    map_drop_rest(map);
     memset(map, 0, sizeof(*map));
+    map->arena_fd = -1;
 }
 
 void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size)
@@ -116,6 +127,26 @@ void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size
         }
         at = map->arena + window + TQI_HUGE;
     }
+}
+
+uint8_t *tqi_store_map_view(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base,
+                            size_t *bytes)
+{
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+
+    if (map->arena_fd < 0 || size == 0 || offset > map->arena_bytes ||
+        size > map->arena_bytes - offset) {
+        return NULL;
+    }
+    uint64_t begin = offset / page * page;
+    uint64_t length = (offset + size + page - 1) / page * page - begin;
+    uint8_t *view = tqi_huge_view(length, map->arena_fd, begin);
+    if (view == MAP_FAILED) {
+        return NULL;
+    }
+    *base = view;
+    *bytes = length;
+    return view + (offset - begin);
 }
 
 bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,

@@ -94,11 +94,17 @@ typedef struct tqi_store_map {
     uint64_t arena_bytes;
     const _Atomic uint64_t *slots;
     uint64_t n_slots;
+    int arena_fd; /* for views; -1: there are none */
 } tqi_store_map;
 /* Maps both (arena read-write, slots read-only); MADV_DONTFORK on the arena.  Descriptors stay the caller's. */
 int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes,
                        uint64_t slots, tq_error *err);
 void tqi_store_map_fini(tqi_store_map *map);
+/* A private view of [offset, offset + size) of the arena: it shows what is there, and what is written to it stays in it and
+ * is seen by nobody else.  The caller sees to it that the owner does not reuse the bytes, and unmaps [*base, *base +
+ * *bytes).  NULL: out of bounds, or the system refuses. */
+uint8_t *tqi_store_map_view(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base,
+                            size_t *bytes);
 /* In a forked child: lets go of what was inherited.  The arena was not: its addresses may belong to others by now. */
 void tqi_store_map_forked(tqi_store_map *map);
 /* Before many bytes are copied to `at` in the arena, which belong to the caller: makes large pages of the memory there, if

@@ -6,6 +6,7 @@
  *   join.c      the channel to the controller: register, collect dead blocks
  *   serve.c     requests of readers and writers
  *   wait.c      reserves that wait for room
+ *   pins.c      blocks that readers look at in place
  *   writers.c   who may still be writing into a block whose end was announced
  *   tombs.c     ids that ended before they came
  *
@@ -60,12 +61,24 @@ typedef struct tqi_unit_store {
 
 void tqi_unit_store_rele(tqi_unit_store *held);
 
+/* ---------------------------------------------------------------------------------------- pins */
+
+/* Blocks of a store that a session looks at in place: held until it ends the pin, or its process has exited. */
+typedef struct tqi_pin {
+    uint64_t number;
+    tqi_unit_store *held;
+    uint64_t bytes;
+    UT_hash_handle hh;
+    size_t n;
+    uint64_t ids[];
+} tqi_pin;
+
 /* ---------------------------------------------------------------------------------------- writers */
 
 /*
  * A session that reserves blocks.  It lives as long as its session, and longer when the session ended while its process
  * may still write through a mapping: then until the process has exited, which a pidfd tells, or until no block of it
- * is left.  Blocks name their writer by number.
+ * or pin of it is left.  Blocks name their writer by number.
  */
 typedef struct tqi_writer {
     uint64_t number;
@@ -76,6 +89,7 @@ typedef struct tqi_writer {
      * goodbye stays watched, until it has exited or the last of its blocks is freed. */
     uint64_t reserved;
     bool mapped;          /* has (or had) the arena writable in its memory */
+    tqi_pin *pins;        /* by number */
     tqi_process *process; /* with mapped */
     tqi_exit exit;        /* when the session has ended */
     uint64_t *deferred;   /* dead blocks it may be writing to */
@@ -98,6 +112,12 @@ int tqi_writer_defer(tqi_writer *writer, uint64_t id);
 void tqi_writers_forget(tqi_unit *unit);
 /* Ends those whose sessions are over, at the unit's close. */
 void tqi_writers_close(tqi_unit *unit);
+
+/* Answers requests of readers that look at blocks in place. */
+void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message);
+void tqi_unit_unpin(tqi_unit *unit, tqi_request *request, const Tq__UnitUnpin *message);
+/* Ends all pins of a writer; whether there were any. */
+bool tqi_writer_unpin(tqi_writer *writer);
 
 /* ---------------------------------------------------------------------------------------- waiting reserves */
 
@@ -160,6 +180,7 @@ struct tqi_unit {
     uint64_t next_writer;
     tqi_writer *writers; /* by number */
     tqi_unit_waits waits;
+    uint64_t pins, pinned_bytes; /* of all writers */
 
     /* controller */
     tqi_connector *connector;

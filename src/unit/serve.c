@@ -351,6 +351,12 @@ static void serve_handle(tqi_request *request, const ProtobufCMessage *message, 
     case TQI_UNIT_STAT:
         serve_stat(unit, request);
         return;
+    case TQI_UNIT_PIN:
+        tqi_unit_pin(unit, request, (const Tq__UnitPin *)message);
+        return;
+    case TQI_UNIT_UNPIN:
+        tqi_unit_unpin(unit, request, (const Tq__UnitUnpin *)message);
+        return;
     default:
         tqi_error_set(&err, TQ_EUNSUPPORTED, "request %u", tqi_request_kind(request));
         tqi_request_fail(request, &err);
@@ -374,16 +380,23 @@ static void serve_session_end(tqi_session *session, bool dead, void *ctx)
     (void)ctx;
     if (writer != NULL) {
         tqi_session_set_user(session, NULL);
+        bool unpinned = tqi_session_left(session) && tqi_writer_unpin(writer);
+        tqi_unit *unit = writer->unit;
         tqi_writer_end(writer, dead);
+        if (unpinned) {
+            tqi_unit_changed(unit);
+            tqi_unit_wake(unit);
+        }
     }
 }
 
-/* A writer outlives its session while its process may write, and readers hold nothing between their requests. */
+/* A writer outlives its session while its process may write, and readers hold nothing between their requests but pins. */
 static bool serve_parkable(const tqi_session *session, void *ctx)
 {
-    (void)session;
+    const tqi_writer *writer = tqi_session_user(session);
+
     (void)ctx;
-    return true;
+    return writer == NULL || writer->pins == NULL;
 }
 
 const tqi_service tqi_unit_service = {

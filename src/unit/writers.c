@@ -7,7 +7,7 @@
  *   - a writer without a mapping writes through this unit, which refuses it once the block is freed;
  *   - a writer with a mapping that is gone with its process (a pidfd tells; an end-of-file proves nothing, for a forked
  *     child may keep the socket) writes no more.
- * Blocks of all others wait in their writer's list.
+ * Blocks of all others wait in their writer's list.  Pins of a session are kept as long, for who may write may read.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -47,6 +47,7 @@ static void writer_free(tqi_writer *writer)
 /* Forgets a writer whose session has ended; its deferred blocks are freed before. */
 static void writer_forget(tqi_writer *writer)
 {
+    tqi_writer_unpin(writer);
     HASH_DEL(writer->unit->writers, writer);
     writer_free(writer);
 }
@@ -70,7 +71,7 @@ void tqi_writer_free_block(tqi_unit *unit, uint64_t id)
         return;
     }
     writer->reserved--;
-    if (writer->session == NULL && writer->reserved == 0) {
+    if (writer->session == NULL && writer->reserved == 0 && writer->pins == NULL) {
         writer_forget(writer);
     }
 }
@@ -95,6 +96,7 @@ static void writer_finished(tqi_writer *writer)
 
     writer->deferred = NULL;
     writer->n_deferred = 0;
+    bool unpinned = tqi_writer_unpin(writer);
     writer_forget(writer);
     for (size_t i = 0; i < n; i++) {
         tqi_writer_free_block(unit, ids[i]);
@@ -103,6 +105,8 @@ static void writer_finished(tqi_writer *writer)
     if (n > 0) {
         tqi_log(TQI_INFO, "unit", "%s: %zu blocks of a writer that is gone are free", unit->name,
                 n);
+    }
+    if (n > 0 || unpinned) {
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
     }
@@ -124,7 +128,8 @@ static void writer_exited(tqi_exit *exit, const char *failed)
 void tqi_writer_end(tqi_writer *writer, bool dead)
 {
     writer->session = NULL;
-    if (dead || !writer->mapped || writer->reserved == 0 || writer->unit->closing) {
+    bool idle = writer->reserved == 0 && writer->pins == NULL;
+    if (dead || !writer->mapped || idle || writer->unit->closing) {
         writer_finished(writer);
         return;
     }
@@ -157,7 +162,8 @@ void tqi_writers_forget(tqi_unit *unit)
     HASH_ITER (hh, unit->writers, writer, next) {
         writer->reserved = 0;
         writer->n_deferred = 0;
-        if (writer->session == NULL) {
+        /* Pins hold the memory of the store that they were made in. */
+        if (writer->session == NULL && writer->pins == NULL) {
             writer_forget(writer);
         }
     }

@@ -59,7 +59,9 @@
     X(65, UNIT_RESERVE, unit_reserve, UnitReserve, unit_reserve_reply, UnitReserveReply, KEEP) \
     X(66, UNIT_WRITE, unit_write, UnitWrite, empty, Empty, AGAIN)                              \
     X(67, UNIT_READ, unit_read, UnitRead, unit_read_reply, UnitReadReply, AGAIN)               \
-    X(68, UNIT_STAT, unit_stat, UnitStat, unit_stat_reply, UnitStatReply, AGAIN)
+    X(68, UNIT_STAT, unit_stat, UnitStat, unit_stat_reply, UnitStatReply, AGAIN)               \
+    X(69, UNIT_PIN, unit_pin, UnitPin, unit_pin_reply, UnitPinReply, KEEP)                     \
+    X(70, UNIT_UNPIN, unit_unpin, UnitUnpin, empty, Empty, KEEP)
 
 /* Kinds of frames. */
 enum tqi_kind {

@@ -305,12 +305,62 @@ static void test_by_keys(void **state)
     assert_int_equal(tq_get_keys(op, &empty), TQ_ENAME);
 }
 
+/* What is shown outlives the samples and the client, and is written to by nobody else. */
+static void test_zero_copy(void **state)
+{
+    uint64_t lengths[8], small = 10;
+    tq_get_options options = {.size = sizeof options, .zero_copy = true};
+    tq_client *own = system_open(&sys, 10);
+    tq_op *reader = tq_op_alloc(own, NULL, NULL);
+    tq_data *data, *copied;
+    tq_meta *meta, *tiny;
+    int32_t *x;
+    (void)state;
+
+    for (size_t i = 0; i < 8; i++) {
+        lengths[i] = 10000 + i;
+    }
+    meta = put_rows("shown", lengths, 8);
+    tiny = put_rows("tiny", &small, 1);
+    expect_ok(reader, tq_get_as(reader, meta, NULL, 0, &options));
+    data = tq_data_hold(tq_op_data(reader));
+    x = tq_data_column_at(data, 0)->data;
+    expect_ok(op, tq_get(op, meta, NULL, 0));
+    copied = tq_data_hold(tq_op_data(op));
+    assert_memory_equal(x, tq_data_column_at(copied, 0)->data, 8 * 10000 * sizeof *x);
+    x[5] = -1; /* the view's own */
+    expect_ok(op, tq_get(op, meta, NULL, 0));
+    assert_int_equal(((int32_t *)tq_data_column_at(tq_op_data(op), 0)->data)[5], 5);
+    expect_ok(op, tq_clear_meta(op, meta));
+    for (int i = 0; i < 40; i++) {
+        tq_meta *other = put_rows("others", lengths, 8);
+        expect_ok(op, tq_clear_meta(op, other));
+        tq_meta_rele(other);
+    }
+    assert_int_equal(x[4], 4);
+    assert_int_equal(x[5], -1);
+    assert_int_equal(x[10000], 1000);
+    /* Too small to be worth a mapping: copied. */
+    expect_ok(reader, tq_get_as(reader, tiny, NULL, 0, &options));
+    assert_int_equal(*(int32_t *)tq_data_column_at(tq_op_data(reader), 0)->data, 0);
+    tq_op_free(reader);
+    tq_client_close(own);
+    assert_int_equal(x[5], -1);
+    x[5] = 5;
+    assert_memory_equal(x, tq_data_column_at(copied, 0)->data, 8 * 10000 * sizeof *x);
+    tq_data_rele(data);
+    tq_data_rele(copied);
+    tq_meta_rele(meta);
+    tq_meta_rele(tiny);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_padded),     cmocka_unit_test(test_uniform),
         cmocka_unit_test(test_large_gaps), cmocka_unit_test(test_own_memory),
         cmocka_unit_test(test_cancel),     cmocka_unit_test(test_by_keys),
+        cmocka_unit_test(test_zero_copy),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -532,6 +533,102 @@ static void waits_for_a_living_writer(void **state)
     kit_close(&k);
 }
 
+/* ---- readers that look at blocks in place ---- */
+
+static int pin(kit_client *client, uint64_t number, const uint64_t *ids, uint32_t *slots, size_t n,
+               size_t *gone)
+{
+    Tq__UnitPin message;
+    kit_call call;
+
+    tq__unit_pin__init(&message);
+    message.pin = number;
+    message.id = (uint64_t *)(uintptr_t)ids;
+    message.slot = slots;
+    message.n_id = message.n_slot = n;
+    kit_start(client, client->unit, TQI_UNIT_PIN, &message, NULL, 0, NULL, 20, &call);
+    kit_end(client, &call);
+    int status = call.status;
+    *gone = status == TQ_OK ? ((const Tq__UnitPinReply *)call.reply)->n_gone : 0;
+    kit_call_free(&call);
+    return status;
+}
+
+static void unpin(kit_client *client, uint64_t number)
+{
+    Tq__UnitUnpin message;
+    kit_call call;
+
+    tq__unit_unpin__init(&message);
+    message.pin = &number;
+    message.n_pin = 1;
+    kit_start(client, client->unit, TQI_UNIT_UNPIN, &message, NULL, 0, NULL, 20, &call);
+    kit_end(client, &call);
+    assert_int_equal(call.status, TQ_OK);
+    kit_call_free(&call);
+}
+
+static void pinned_memory_is_not_reused(void **state)
+{
+    kit k;
+    kit_client client;
+    tqi_store_map map;
+    uint64_t offsets[2], used, blocks, ids[2], incarnation;
+    uint32_t slots[2];
+    size_t gone, size = 0;
+    void *base = NULL;
+    tq_error err = {0};
+    kit_call waiting;
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, MIB, false);
+    kit_client_open(&k, &client, 0);
+    ids[0] = kit_lease(&client, 0, 3, &incarnation);
+    ids[1] = ids[0] + 1;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(kit_reserve(&client, ids[i], MIB / 2, false, &slots[i], &offsets[i], &err),
+                         TQ_OK);
+    }
+    /* Only for who has the memory. */
+    assert_int_equal(pin(&client, 1, ids, slots, 2, &gone), TQ_EUNSUPPORTED);
+    map_unit(&client, &map, NULL);
+    memset(map.arena + offsets[0], 0x11, MIB / 2);
+    memset(map.arena + offsets[1], 0x22, MIB / 2);
+    assert_int_equal(pin(&client, 1, ids, slots, 2, &gone), TQ_OK);
+    assert_int_equal(gone, 0);
+    assert_int_equal(pin(&client, 1, ids, slots, 1, &gone), TQ_EINVAL); /* that number is taken */
+    assert_int_equal(pin(&client, 2, ids, slots, 1, &gone), TQ_OK);     /* twice is possible */
+    until_reported(&client, "pins", 2);
+    assert_int_equal(reported(&client, "pinned_bytes"), 3 * (MIB / 2));
+    const uint8_t *view = tqi_store_map_view(&map, offsets[0], MIB / 2, &base, &size);
+    assert_non_null(view);
+    assert_null(tqi_store_map_view(&map, MIB - 1, 2, &base, &size));
+    kit_abandon(&client, ids, 2);
+    kit_reserve_start(&client, ids[0] + 2, MIB / 2, false, true, 0, incarnation, &waiting);
+    do {
+        kit_stat(&client, &used, &blocks);
+    } while (blocks > 0);
+    assert_int_equal(used, MIB); /* dead, and still there */
+    assert_int_equal(pin(&client, 3, ids, slots, 2, &gone), TQ_OK);
+    assert_int_equal(gone, 2);
+    unpin(&client, 77); /* none to end */
+    unpin(&client, 2);
+    assert_false(waiting.done);
+    assert_int_equal(view[0], 0x11);
+    assert_int_equal(view[MIB / 2 - 1], 0x11);
+    unpin(&client, 1);
+    kit_end(&client, &waiting);
+    assert_int_equal(waiting.status, TQ_OK);
+    kit_call_free(&waiting);
+    until_reported(&client, "pins", 0);
+    assert_int_equal(reported(&client, "pinned_bytes"), 0);
+    munmap(base, size);
+    tqi_store_map_fini(&map);
+    kit_client_close(&client);
+    kit_close(&k);
+}
+
 /* ---- published and cleared ---- */
 
 static void published_blocks_are_freed_when_cleared(void **state)
@@ -668,6 +765,7 @@ int main(void)
         cmocka_unit_test(waits_when_full),
         cmocka_unit_test(new_epoch_drops_all),
         cmocka_unit_test(waits_for_a_living_writer),
+        cmocka_unit_test(pinned_memory_is_not_reused),
         cmocka_unit_test(published_blocks_are_freed_when_cleared),
         cmocka_unit_test(refuses_bad_options),
     };

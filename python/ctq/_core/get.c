@@ -116,13 +116,14 @@ static int get_layouts(core_op *op, PyObject *object, tq_get_options *options)
 
 PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"partition", "keys", "fields", "timeout", NULL};
+    static char *names[] = {"partition", "keys", "fields", "timeout", "zero_copy", NULL};
     tq_get_keys_args get = {0};
     PyObject *keys, *fields = NULL;
     double timeout = 0;
+    int zero_copy = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|Od:get_keys", names, &get.partition, &keys,
-                                     &fields, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|Odp:get_keys", names, &get.partition, &keys,
+                                     &fields, &timeout, &zero_copy)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META_DATA, timeout);
@@ -134,21 +135,23 @@ PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwar
         Py_DECREF(op);
         return NULL;
     }
+    get.zero_copy = zero_copy;
     core_op_begin(op);
     return core_op_finish(op, tq_get_keys(op->op, &get));
 }
 
 PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"meta", "fields", "layouts", "keep", "timeout", NULL};
+    static char *names[] = {"meta", "fields", "layouts", "keep", "timeout", "zero_copy", NULL};
     tq_get_options options = {.size = sizeof(options)};
     PyObject *object, *fields = NULL, *layouts = NULL, *keep = NULL;
     const char *const *field = NULL;
     size_t n_fields = 0;
     double timeout = 0;
+    int zero_copy = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOd:get", names, &object, &fields, &layouts,
-                                     &keep, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOdp:get", names, &object, &fields, &layouts,
+                                     &keep, &timeout, &zero_copy)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_DATA, timeout);
@@ -161,6 +164,7 @@ PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
         Py_DECREF(op);
         return NULL;
     }
+    options.zero_copy = zero_copy;
     if (keep && keep != Py_None) {
         options.release_arg = get_lend(keep);
         if (!options.release_arg) {

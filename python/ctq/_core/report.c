@@ -138,12 +138,14 @@ PyObject *core_status(const tq_system_status *status)
     for (size_t i = 0; owners && i < status->n_owners; i++) {
         const tq_status_owner *owner = &status->owners[i];
         owners = report_add(
-            owners, Py_BuildValue("{s:s,s:s,s:N,s:K,s:K,s:K,s:K}", "name", owner->name, "manager",
-                                  owner->manager, "present", PyBool_FromLong(owner->present),
-                                  "blocks", (unsigned long long)owner->blocks, "bytes",
-                                  (unsigned long long)owner->bytes, "used_bytes",
-                                  (unsigned long long)owner->used_bytes, "capacity_bytes",
-                                  (unsigned long long)owner->capacity_bytes));
+            owners,
+            Py_BuildValue(
+                "{s:s,s:s,s:N,s:K,s:K,s:K,s:K,s:K,s:K}", "name", owner->name, "manager",
+                owner->manager, "present", PyBool_FromLong(owner->present), "blocks",
+                (unsigned long long)owner->blocks, "bytes", (unsigned long long)owner->bytes,
+                "used_bytes", (unsigned long long)owner->used_bytes, "capacity_bytes",
+                (unsigned long long)owner->capacity_bytes, "pins", (unsigned long long)owner->pins,
+                "pinned_bytes", (unsigned long long)owner->pinned_bytes));
     }
     sessions = PyList_New(0);
     for (size_t i = 0; sessions && i < status->n_sessions; i++) {

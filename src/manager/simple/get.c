@@ -307,10 +307,8 @@ static int get_read(get_part *part, tqi_channel *channel, size_t first, size_t n
     }
     *made = (get_call){.part = part, .first = first, .n = n};
     for (size_t i = 0; i < n; i++) {
-        uint64_t begin = 0;
-        for (unsigned k = 0; k < 8; k++) {
-            begin |= (uint64_t)blocks[pieces[i].block].locator[4 + k] << (8 * k);
-        }
+        uint64_t begin;
+        tqi_simple_locate(&blocks[pieces[i].block], &begin);
         numbers[i] = pieces[i].id;
         numbers[n + i] = pieces[i].offset - begin;
         numbers[2 * n + i] = pieces[i].size;
@@ -431,19 +429,28 @@ static uint32_t get_part_of(get_op *op, const tq_block *block)
     return i;
 }
 
+uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin)
+{
+    uint32_t slot = 0;
+
+    *begin = 0;
+    for (unsigned k = 0; k < 4; k++) {
+        slot |= (uint32_t)block->locator[k] << (8 * k);
+    }
+    for (unsigned k = 0; k < 8; k++) {
+        *begin |= (uint64_t)block->locator[4 + k] << (8 * k);
+    }
+    return slot;
+}
+
 /* Fills a piece from a range, or adds the range to the piece before; the locator is what put made. */
 static void get_add(get_op *op, const tq_get_range *range, size_t at)
 {
     const tq_block *block = &op->job->blocks[range->block];
     tqi_piece *piece = &op->pieces[at];
-    uint64_t begin = 0;
+    uint64_t begin;
 
-    for (unsigned k = 0; k < 4; k++) {
-        piece->slot |= (uint32_t)block->locator[k] << (8 * k);
-    }
-    for (unsigned k = 0; k < 8; k++) {
-        begin |= (uint64_t)block->locator[4 + k] << (8 * k);
-    }
+    piece->slot = tqi_simple_locate(block, &begin);
     piece->id = block->id;
     piece->block = range->block;
     piece->offset = begin + range->offset;

@@ -193,7 +193,7 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
                         void (*opened)(const tq_error *err, void *arg), void *arg)
 {
     tqi_simple *simple = state;
-    const tqi_manager_internal *internal = host->internal;
+    tqi_manager_internal *internal = host->internal;
     tq_error err = {0};
 
     if (internal == NULL) {
@@ -219,6 +219,8 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     tqi_store_host(simple->machine);
     uv_timer_init(internal->loop, &simple->stock_timer);
     simple->stock_timer.data = simple;
+    internal->view = tqi_simple_view;
+    internal->unview = tqi_simple_unview;
     opened(NULL, arg);
 }
 
@@ -238,6 +240,7 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
         DL_DELETE(simple->queries, query);
         query->simple = NULL;
     }
+    tqi_simple_view_fini(simple);
     DL_FOREACH_SAFE (simple->links, link, next_link) {
         DL_DELETE(simple->links, link);
         tqi_link_free(link);
@@ -248,7 +251,7 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
     uv_close((uv_handle_t *)&simple->stock_timer, simple_timer_closed);
 }
 
-/* The arenas were not inherited and the descriptors of mappings are closed as soon as they are mapped. */
+/* The arenas were not inherited; their descriptors were. */
 static void simple_forked(void *state)
 {
     tqi_simple *simple = state;

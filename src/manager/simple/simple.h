@@ -6,6 +6,7 @@
  *   put.c      a batch on its way into a unit: which unit, and room in it
  *   put_write.c  its bytes
  *   get.c      ranges on their way out of units
+ *   view.c     blocks seen where they lie
  *   copy.c     copies of many pieces, on the loop or on the thread pool
  *
  * A batch goes whole into one unit.  A locator is the slot (u32) and the offset in the arena (u64), little-endian; the
@@ -200,10 +201,12 @@ struct tqi_simple {
     tqi_link *links;
     tqi_mapping *mappings;
     tqi_query *queries;
-    struct tqi_put *puts; /* under way */
-    uint64_t session;     /* raised with every new session at the controller */
-    bool listing;         /* a refresh in the background */
-    uint64_t listed_at;   /* when the list was last brought up to date; 0: never */
+    struct tqi_put *puts;    /* under way */
+    uint64_t session;        /* raised with every new session at the controller */
+    struct tqi_shown *shown; /* pins at units */
+    uint64_t last_pin;       /* number of the last one */
+    bool listing;            /* a refresh in the background */
+    uint64_t listed_at;      /* when the list was last brought up to date; 0: never */
     uint32_t turn;
     uv_timer_t stock_timer;
     void (*closed)(void *arg); /* told at the end of close */
@@ -225,5 +228,12 @@ void tqi_stock_idle(uv_timer_t *timer);
 void tqi_simple_put(void *state, tq_put_job *job);
 void tqi_simple_cancel(void *state, tq_put_job *job);
 void tqi_simple_get(void *state, tq_get_job *job);
+
+void tqi_simple_view(void *state, tqi_view_job *job);
+void tqi_simple_unview(void *state, void *pin);
+/* Forgets all pins; at close. */
+void tqi_simple_view_fini(tqi_simple *simple);
+/* The slot (return value) and the place in the arena that a block's locator names. */
+uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin);
 
 #endif

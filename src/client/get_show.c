@@ -1,0 +1,118 @@
+/*
+ * get_show.c - reads that do not copy: which columns can be seen where they lie, and asking for them.
+ *
+ * Only tensors: other values are decoded anyway, and then thrown away.  Only large ones: a mapping costs as much as copying
+ * SHOW_MIN bytes, and a process may have some ten thousand mappings.
+ */
+#include "client/get.h"
+
+#include "base/error.h"
+
+#define SHOW_MIN (UINT64_C(64) << 10)
+
+/* Whether the rows lie end to end in one block; *first is one that has bytes. */
+static bool show_together(const tqi_get *get, const tqi_cells *cells, size_t *first)
+{
+    bool found = false;
+    uint64_t end = 0;
+
+    for (size_t i = 0; i < get->meta->n; i++) {
+        uint64_t size = tqi_cells_size(cells, i);
+        if (size == 0) {
+            continue;
+        }
+        if (!found) {
+            *first = i;
+            found = true;
+        } else if (cells->block[i] != cells->block[*first] || cells->offset[i] != end) {
+            return false;
+        }
+        end = cells->offset[i] + size;
+    }
+    return found;
+}
+
+bool tqi_get_shows(tqi_get *get, size_t c)
+{
+    const tq_data_column *column = &get->data->columns[c];
+    const tqi_cells *cells = tqi_get_cells(get, c);
+    uint64_t size = column->offsets[get->meta->n];
+    tqi_view_job *job = &get->shows;
+    size_t first = 0;
+
+    if (!get->zero_copy || !get->task.rt->internal.view || column->kind != TQ_TENSOR ||
+        column->padded || size < SHOW_MIN || (get->layouts && get->layouts[c].dest) ||
+        !show_together(get, cells, &first)) {
+        return false;
+    }
+    if (!job->ranges) {
+        job->ranges = tqi_region_zero(&get->task.region, get->n_fields, sizeof *job->ranges);
+        job->pins = tqi_region_zero(&get->task.region, get->n_fields, sizeof *job->pins);
+        get->show_column =
+            tqi_region_zero(&get->task.region, get->n_fields, sizeof *get->show_column);
+        if (!job->ranges || !job->pins || !get->show_column) {
+            job->ranges = NULL;
+            return false;
+        }
+    }
+    if (!get->data->views && !(get->data->views = tqi_views_make(get->n_fields))) {
+        return false;
+    }
+    get->show_column[job->n] = c;
+    job->ranges[job->n++] = (tqi_view_range){
+        .block = &get->meta->blocks->blocks[cells->block[first] - 1],
+        .offset = cells->offset[first],
+        .size = size,
+    };
+    return true;
+}
+
+int tqi_get_copy_instead(tqi_get *get, tq_error *err)
+{
+    int code = TQ_OK;
+
+    for (size_t i = 0; i < get->shows.n && code == TQ_OK; i++) {
+        size_t c = get->show_column[i];
+        if (!get->shows.ranges[i].data) {
+            code = tqi_get_memory(get, c, get->shows.ranges[i].size, err);
+            code = code ? code : tqi_get_plan_ranges(get, c, err);
+        }
+    }
+    return code;
+}
+
+/* Takes over what the manager shows, also for an op that is gone: it is to be given back. */
+static void show_done(tqi_view_job *job)
+{
+    tqi_get *get = job->arg;
+    tqi_views *views = get->data->views;
+
+    for (size_t i = 0; i < job->n; i++) {
+        const tqi_view_range *range = &job->ranges[i];
+        if (range->data) {
+            get->data->columns[get->show_column[i]].data = range->data;
+            views->maps[views->n_maps++] = (tqi_view_map){range->map, range->map_size};
+        }
+    }
+    for (size_t i = 0; i < job->n_pins; i++) {
+        views->pins[views->n_pins++] = job->pins[i];
+    }
+    if (views->n_maps > 0) {
+        tqi_views_attach(views, get->task.rt);
+    }
+    get->shown(get);
+}
+
+bool tqi_get_show(tqi_get *get, void (*shown)(tqi_get *get))
+{
+    if (get->shows.n == 0) {
+        return false;
+    }
+    get->shown = shown;
+    get->shows.n_pins = 0;
+    get->shows.deadline_ns = get->task.deadline;
+    get->shows.done = show_done;
+    get->shows.arg = get;
+    get->task.rt->internal.view(get->task.rt->manager_state, &get->shows);
+    return true;
+}

@@ -1,0 +1,159 @@
+/*
+ * views.c - memory of a store that the data of a read shows where it lies.
+ *
+ * A view is a private mapping; the manager has pinned what it shows, so that it stays as it is.  The client's lock guards
+ * the list of those in use, and the list of those whose pins the loop thread is to end.  When pins cannot be kept (the
+ * client is closed, or the process forks: a child is not who pinned) the views are made copies first: writing to every page
+ * of a private mapping gives it pages of its own, at the same addresses and with the same bytes.
+ */
+#include "client/views.h"
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <utlist.h>
+
+#include "base/log.h"
+#include "client/client.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+tqi_views *tqi_views_make(size_t n)
+{
+    tqi_views *views = calloc(1, sizeof *views + n * (sizeof *views->maps + sizeof *views->pins));
+
+    if (views) {
+        views->maps = (tqi_view_map *)(void *)(views + 1);
+        views->pins = (void **)(void *)(views->maps + n);
+    }
+    return views;
+}
+
+void tqi_views_attach(tqi_views *views, tqi_runtime *rt)
+{
+    views->client = rt->client;
+    atomic_fetch_add_explicit(&rt->client->refs, 1, memory_order_relaxed);
+    pthread_mutex_lock(&rt->client->lock);
+    DL_APPEND(rt->client->views, views);
+    atomic_store(&views->attached, true);
+    pthread_mutex_unlock(&rt->client->lock);
+}
+
+void tqi_views_release(tqi_views *views)
+{
+    tq_client *client = views->client;
+    bool ends = false;
+
+    /* Unlinked first: who makes copies of views must not find one that is being unmapped. */
+    if (atomic_load(&views->attached)) {
+        pthread_mutex_lock(&client->lock);
+        ends = atomic_load(&views->attached);
+        if (ends) {
+            DL_DELETE(client->views, views);
+        }
+        pthread_mutex_unlock(&client->lock);
+    }
+    for (size_t i = 0; i < views->n_maps; i++) {
+        munmap(views->maps[i].base, views->maps[i].size);
+    }
+    if (ends) {
+        pthread_mutex_lock(&client->lock);
+        /* Without a runtime that is open the pins have been ended, or are another process's. */
+        ends = client->runtime && client->runtime->state == TQI_RUNTIME_OPEN;
+        if (ends) {
+            DL_APPEND(client->views_ended, views);
+            tqi_client_wake(client);
+        }
+        pthread_mutex_unlock(&client->lock);
+    }
+    if (!ends) {
+        free(views);
+    }
+    if (client) {
+        tqi_client_rele(client);
+    }
+}
+
+void tqi_views_unpin(tqi_runtime *rt, tqi_views *ended)
+{
+    tqi_views *views, *next;
+
+    DL_FOREACH_SAFE (ended, views, next) {
+        for (size_t i = 0; i < views->n_pins && rt->manager_open && !rt->stopping; i++) {
+            rt->internal.unview(rt->manager_state, views->pins[i]);
+        }
+        free(views);
+    }
+}
+
+/* A byte of every page is written, by a system that cannot do it for us; nobody's write is undone by that. */
+static void views_touch(const tqi_view_map *map)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    for (size_t at = 0; at < map->size; at += page) {
+        __atomic_fetch_or((uint8_t *)map->base + at, 0, __ATOMIC_RELAXED);
+    }
+}
+
+static void views_copy(const tqi_view_map *map)
+{
+    int rc;
+
+    do {
+        rc = madvise(map->base, map->size, MADV_POPULATE_WRITE);
+    } while (rc != 0 && (errno == EINTR || errno == EAGAIN));
+    if (rc != 0 && errno != EINVAL && errno != EPERM && errno != ENOSYS) {
+        tqi_log(TQI_ERROR, "client",
+                "no memory for a copy of %zu bytes that a read with zero_copy shows: they may "
+                "change now",
+                map->size);
+    } else if (rc != 0) {
+        views_touch(map);
+    }
+}
+
+void tqi_views_own(tq_client *client)
+{
+    tqi_views *views;
+
+    DL_FOREACH (client->views, views) {
+        for (size_t i = 0; i < views->n_maps; i++) {
+            views_copy(&views->maps[i]);
+        }
+    }
+}
+
+static void views_detach(tq_client *client)
+{
+    while (client->views) {
+        tqi_views *views = client->views;
+        DL_DELETE(client->views, views);
+        atomic_store(&views->attached, false);
+    }
+    while (client->views_ended) {
+        tqi_views *views = client->views_ended;
+        DL_DELETE(client->views_ended, views);
+        free(views);
+    }
+}
+
+void tqi_views_forked(tq_client *client)
+{
+    views_detach(client);
+}
+
+void tqi_views_stop(tqi_runtime *rt)
+{
+    tq_client *client = rt->client;
+
+    pthread_mutex_lock(&client->lock);
+    tqi_views_own(client);
+    views_detach(client);
+    pthread_mutex_unlock(&client->lock);
+}

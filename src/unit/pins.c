@@ -1,0 +1,159 @@
+/*
+ * pins.c - blocks that readers look at in place, through private mappings of the unit's memory.
+ *
+ * A pinned block may end (be cleared, overwritten) like any other and is not found any more then, but its memory is not
+ * given to others before the pin has ended.  A pin belongs to a session.  A client that says goodbye has made copies of
+ * what it still shows.  A session that ends although its process lives on (it
+ * was out of touch for too long) leaves its pins to its writer's record, until the process has exited: whoever looks at
+ * memory must not find other bytes there.
+ *
+ * A reader gives its pins numbers, so that it can end one of which it does not know whether it was ever made.
+ */
+#include <stdlib.h>
+
+#include "unit/internal.h"
+
+static void pin_end(tqi_writer *writer, tqi_pin *pin)
+{
+    tqi_unit *unit = writer->unit;
+
+    HASH_DEL(writer->pins, pin);
+    unit->pins--;
+    unit->pinned_bytes -= pin->bytes;
+    for (size_t i = 0; i < pin->n; i++) {
+        tqi_store_rele(pin->held->store, pin->ids[i]);
+    }
+    tqi_unit_store_rele(pin->held);
+    free(pin);
+}
+
+bool tqi_writer_unpin(tqi_writer *writer)
+{
+    tqi_pin *pin, *next;
+    bool any = writer->pins != NULL;
+
+    HASH_ITER (hh, writer->pins, pin, next) {
+        pin_end(writer, pin);
+    }
+    return any;
+}
+
+static tqi_pin *pin_find(tqi_writer *writer, uint64_t number)
+{
+    tqi_pin *pin;
+
+    HASH_FIND(hh, writer->pins, &number, sizeof(number), pin);
+    return pin;
+}
+
+/* Whether the request makes sense; the writer is then set. */
+static int pin_check(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message,
+                     tqi_writer **out, tq_error *err)
+{
+    tqi_session *session = tqi_request_session(request);
+    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
+
+    if (writer == NULL) {
+        return tqi_error_nomem(err, "a reader");
+    }
+    if (!writer->mapped) {
+        return tqi_error_set(err, TQ_EUNSUPPORTED,
+                             "unit '%s' does not share memory with session '%s', which cannot see "
+                             "a block in place",
+                             unit->name, tqi_session_name(session));
+    }
+    if (message->n_id == 0 || message->n_id != message->n_slot) {
+        return tqi_error_set(err, TQ_EINVAL, "pin of %zu ids with %zu slots", message->n_id,
+                             message->n_slot);
+    }
+    if (pin_find(writer, message->pin) != NULL) {
+        return tqi_error_set(err, TQ_EINVAL, "there is a pin %llu already",
+                             (unsigned long long)message->pin);
+    }
+    *out = writer;
+    return TQ_OK;
+}
+
+/* Holds the blocks that are there; `gone` gets the places of the others. */
+static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_pin *pin, uint32_t *gone,
+                     size_t *n_gone)
+{
+    bool same = message->incarnation == 0 || message->incarnation == unit->incarnation;
+
+    for (size_t i = 0; i < message->n_id; i++) {
+        uint64_t size = 0;
+        if (!same || tqi_store_find(unit->store, message->id[i], message->slot[i], &size) == NULL) {
+            gone[(*n_gone)++] = (uint32_t)i;
+            continue;
+        }
+        tqi_store_hold(unit->store, message->id[i]);
+        pin->ids[pin->n++] = message->id[i];
+        pin->bytes += size;
+    }
+}
+
+void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message)
+{
+    Tq__UnitPinReply reply = TQ__UNIT_PIN_REPLY__INIT;
+    tqi_writer *writer = NULL;
+    tqi_pin *pin = NULL;
+    uint32_t *gone = NULL;
+    size_t n_gone = 0;
+    tq_error err = {0};
+
+    if (pin_check(unit, request, message, &writer, &err) != TQ_OK) {
+        goto fail;
+    }
+    pin = calloc(1, sizeof(*pin) + message->n_id * sizeof(pin->ids[0]));
+    gone = malloc(message->n_id * sizeof(*gone));
+    if (pin == NULL || gone == NULL) {
+        tqi_error_nomem(&err, "a pin");
+        goto fail;
+    }
+    pin->number = message->pin;
+    HASH_ADD(hh, writer->pins, number, sizeof(pin->number), pin);
+    if (pin->hh.tbl == NULL) {
+        tqi_error_nomem(&err, "a pin");
+        goto fail;
+    }
+    pin->held = unit->held;
+    pin->held->refs++;
+    pin_hold(unit, message, pin, gone, &n_gone);
+    unit->pins++;
+    unit->pinned_bytes += pin->bytes;
+    if (pin->n == 0) {
+        pin_end(writer, pin);
+    }
+    reply.gone = gone;
+    reply.n_gone = n_gone;
+    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+    tqi_unit_reportable(unit);
+    free(gone);
+    return;
+
+fail:
+    free(pin);
+    free(gone);
+    tqi_request_fail(request, &err);
+}
+
+void tqi_unit_unpin(tqi_unit *unit, tqi_request *request, const Tq__UnitUnpin *message)
+{
+    Tq__Empty reply = TQ__EMPTY__INIT;
+    tqi_session *session = tqi_request_session(request);
+    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
+    bool any = false;
+
+    for (size_t i = 0; writer != NULL && i < message->n_pin; i++) {
+        tqi_pin *pin = pin_find(writer, message->pin[i]);
+        if (pin != NULL) {
+            pin_end(writer, pin);
+            any = true;
+        }
+    }
+    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+    if (any) {
+        tqi_unit_changed(unit);
+        tqi_unit_wake(unit);
+    }
+}
