@@ -97,6 +97,10 @@ def _meanwhile(results: Results) -> float | None:
     )
 
 
+def _zero_copy(results: Results) -> float | None:
+    return median(percentile(each, 0.5) for each in results["zero-copy"]) * 1e3
+
+
 def _growth(results: Results) -> float | None:
     rounds = results["growth"]
     return ratio(
@@ -135,6 +139,7 @@ FIGURES = (
     Figure("simple: get against one warm copy", 0.7, _batches("simple", "get", "warm copy")),
     Figure("simple, across hosts: put against a raw stream", 0.85, _hosts("put")),
     Figure("simple, across hosts: get against a raw stream", 0.85, _hosts("get")),
+    Figure("simple: zero-copy get by metadata, dense", 1, _zero_copy, unit=" ms", at_most=True),
     Figure("kv_put of one sample: p50 against the peer", 20, _small("kv_put")),
     Figure("put of a tag: p50 against the peer", 15, _small("tag_put")),
     Figure("claim of 64: p50 against the peer", 12, _small("claim")),

@@ -38,7 +38,7 @@ class Plan:
 
     def steps(self) -> int:
         """Number of ticks of a run."""
-        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 6
+        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 7
         return self.rounds * each + len(crowds.STEPS)
 
 
@@ -85,6 +85,11 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
         results["batches"] = {name: [] for name in plan.workloads}
         for name in plan.workloads:
             _batches(plan, name, subjects, results["batches"][name], tick)
+        results["zero-copy"] = []
+        for _ in range(plan.rounds):
+            shown = subjects["ctq"].ask("zero_copy", scale=plan.scale, count=20)
+            results["zero-copy"].append(shown["seconds"])
+            tick("zero-copy")
     results["hosts"] = hosts.measure(plan.rounds, plan.scale, tick)
     results["scale"] = crowds.measure(plan.crowd, plan.rounds, tick)
     results["limits"] = []

@@ -234,6 +234,21 @@ class Worker:
         self.tq.get_client().clear_partition(PARTITION)
         return {"per_second": count / seconds}
 
+    def zero_copy(self, scale: float, count: int) -> dict[str, Any]:
+        """Seconds of reads of the simple case that show it where it lies; of ctq alone."""
+        fields = table(self._made("simple", scale))
+        keys = [f"k{row}" for row in range(fields.batch_size[0])]
+        self.tq.kv_batch_put(keys, PARTITION, fields)
+        meta = self.tq.get_client().kv_retrieve_meta(keys, PARTITION)
+        seconds = []
+        for _ in range(count):
+            started = time.perf_counter()
+            data = self.tq.get_client().get_data(meta, layout="dense", zero_copy=True)
+            seconds.append(time.perf_counter() - started)
+            del data
+        self.tq.kv_clear(keys, PARTITION)
+        return {"seconds": seconds}
+
     def growth(self, samples: int, count: int) -> dict[str, Any]:
         """Seconds of claims of 64 from a partition of that many ready samples."""
         self._fill(samples)

@@ -41,6 +41,7 @@ def test_a_run_without_the_peer(tmp_path: Path) -> None:
     known = {each["figure"] for each in figures if each["value"] is not None}
     assert known == {
         "claim while another process lists: p99 against alone",
+        "simple: zero-copy get by metadata, dense",
         "claim at 1,000,000 ready samples against 10,000",
         "simple, across hosts: put against a raw stream",
         "simple, across hosts: get against a raw stream",
