@@ -184,7 +184,7 @@ def _find(ray: Any, name: str) -> Any:
 
 def _start(ray: Any, name: str, given: Mapping[str, Any]) -> RaySystem | None:
     """Start a system, and before it what its storage needs; None when there is an actor of its name by now."""
-    from .storage.kv import starting
+    from .storage.backends import starting
 
     given, ended = starting(given)
     started = None

@@ -274,7 +274,7 @@ def locked(base: Path, name: str) -> Iterator[Path]:
 
 def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle, System]:
     """Start a daemon, and before it what its storage needs; wait until all its parts serve."""
-    from .storage.kv import starting
+    from .storage.backends import starting
 
     remove(directory, keep=True)  # what a system that was killed has left
     given, ended = starting(given)

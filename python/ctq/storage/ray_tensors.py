@@ -24,7 +24,7 @@ from ..encoding import Decoder, Encoder
 from ..errors import ConfigError, InvalidArgumentError, LostError
 from ..system import ControllerInfo
 from ..tensors import have_torch, pack_rows, tensordict_of
-from .kv import UNKNOWN_OUTCOME
+from .kv_manager import UNKNOWN_OUTCOME
 from .manager import StorageManager, StorageManagerFactory
 from .ray_columns import Flat, flat_columns, rows_of_group
 from .ray_holder import SMALL, Borrowed, fetch
