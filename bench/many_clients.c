@@ -157,8 +157,8 @@ static void next_line(const char *said)
 
 int main(int argc, char **argv)
 {
-    int count = argc == 3 ? atoi(argv[1]) : 0;
-    int rounds = argc == 3 ? atoi(argv[2]) : 0;
+    int count = argc == 3 ? (int)strtol(argv[1], NULL, 10) : 0;
+    int rounds = argc == 3 ? (int)strtol(argv[2], NULL, 10) : 0;
     struct rlimit files;
 
     if (count < 1 || rounds < 1) {

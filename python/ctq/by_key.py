@@ -115,7 +115,7 @@ class SamplesByKey:
         group: str | None,
     ) -> Steps[KVBatchMeta]:
         """Store fields, a tag map or both of one sample by key."""
-        simple = fields is None or (bool(fields) and not is_tensordict(fields))
+        simple = fields is None or (not is_tensordict(fields) and len(fields) > 0)
         if self._python is not None or data_parser is not None or not simple:
             if fields is not None and not is_tensordict(fields):
                 fields = one_row(fields)

@@ -46,32 +46,30 @@ static tqi_pin *pin_find(tqi_writer *writer, uint64_t number)
     return pin;
 }
 
-/* Whether the request makes sense; the writer is then set. */
-static int pin_check(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message,
-                     tqi_writer **out, tq_error *err)
+/* Who pins; NULL when the request makes no sense. */
+static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message,
+                              tq_error *err)
 {
     tqi_session *session = tqi_request_session(request);
     tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
 
     if (writer == NULL) {
-        return tqi_error_nomem(err, "a reader");
+        tqi_error_nomem(err, "a reader");
+    } else if (!writer->mapped) {
+        tqi_error_set(err, TQ_EUNSUPPORTED,
+                      "unit '%s' does not share memory with session '%s', which cannot see "
+                      "a block in place",
+                      unit->name, tqi_session_name(session));
+    } else if (message->n_id == 0 || message->n_id != message->n_slot) {
+        tqi_error_set(err, TQ_EINVAL, "pin of %zu ids with %zu slots", message->n_id,
+                      message->n_slot);
+    } else if (pin_find(writer, message->pin) != NULL) {
+        tqi_error_set(err, TQ_EINVAL, "there is a pin %llu already",
+                      (unsigned long long)message->pin);
+    } else {
+        return writer;
     }
-    if (!writer->mapped) {
-        return tqi_error_set(err, TQ_EUNSUPPORTED,
-                             "unit '%s' does not share memory with session '%s', which cannot see "
-                             "a block in place",
-                             unit->name, tqi_session_name(session));
-    }
-    if (message->n_id == 0 || message->n_id != message->n_slot) {
-        return tqi_error_set(err, TQ_EINVAL, "pin of %zu ids with %zu slots", message->n_id,
-                             message->n_slot);
-    }
-    if (pin_find(writer, message->pin) != NULL) {
-        return tqi_error_set(err, TQ_EINVAL, "there is a pin %llu already",
-                             (unsigned long long)message->pin);
-    }
-    *out = writer;
-    return TQ_OK;
+    return NULL;
 }
 
 /* Holds the blocks that are there; `gone` gets the places of the others. */
@@ -95,13 +93,13 @@ static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_pin *pin, u
 void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message)
 {
     Tq__UnitPinReply reply = TQ__UNIT_PIN_REPLY__INIT;
-    tqi_writer *writer = NULL;
+    tq_error err = {0};
+    tqi_writer *writer = pin_writer(unit, request, message, &err);
     tqi_pin *pin = NULL;
     uint32_t *gone = NULL;
     size_t n_gone = 0;
-    tq_error err = {0};
 
-    if (pin_check(unit, request, message, &writer, &err) != TQ_OK) {
+    if (writer == NULL) {
         goto fail;
     }
     pin = calloc(1, sizeof(*pin) + message->n_id * sizeof(pin->ids[0]));

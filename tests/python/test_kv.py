@@ -11,6 +11,7 @@ import pytest
 from ctq import errors
 
 torch = pytest.importorskip("torch")
+tensordict = pytest.importorskip("tensordict")
 
 
 def one(value: float) -> dict[str, Any]:
@@ -25,6 +26,17 @@ def test_puts_merge_fields_by_key(tq: Any, pid: str) -> None:
     assert sorted(tq.kv_batch_get("k", pid).keys()) == ["a", "b"]
     other = tq.kv_batch_put(["k", "new"], pid, {"a": np.zeros((2, 1), dtype=np.float32)})
     assert other.fields == ["a"]
+
+
+def test_a_tensordict_of_one_sample(tq: Any, pid: str) -> None:
+    """Fields of one sample with their batch dimension, and a map of none."""
+    fields = tensordict.TensorDict({"a": torch.arange(3)[None], "b": torch.ones(1)}, batch_size=[1])
+    assert tq.kv_put("k", pid, fields=fields, tag={"t": 1}).fields == ["a", "b"]
+    read = tq.kv_batch_get("k", pid)
+    assert read["a"][0].tolist() == [0, 1, 2]
+    assert read["b"].tolist() == [1]
+    with pytest.raises(tq.TransferQueueError):
+        tq.kv_put("k", pid, fields={})
 
 
 def test_a_put_replaces_a_value(tq: Any, pid: str) -> None:

@@ -348,8 +348,9 @@ static PyObject *unpack_int(values_in *in, uint8_t type)
     if (type < 0xd0) {
         return PyLong_FromUnsignedLongLong(bits);
     }
-    /* The sign is that of the first of its n bytes. */
-    return PyLong_FromLongLong((long long)(bits << (64 - 8 * n)) >> (64 - 8 * n));
+    /* The sign is that of the first of its bytes. */
+    unsigned spare = 64 - (8u << (type & 3));
+    return PyLong_FromLongLong((long long)(bits << spare) >> spare);
 }
 
 /* Types with a length of 1 << `power` bytes in front. */
