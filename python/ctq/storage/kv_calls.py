@@ -69,7 +69,9 @@ class Calls:
             await asyncio.wait([waiting], timeout=max(0.0, seconds))
             if waiting.done():
                 return waiting.result()
-            reason = TimedOutError(f"{self.name}.{method} did not end within {round(seconds, 1):g} s")
+            reason = TimedOutError(
+                f"{self.name}.{method} did not end within {round(seconds, 1):g} s"
+            )
         except asyncio.CancelledError as error:
             if waiting.done():
                 if not waiting.cancelled():
