@@ -74,6 +74,35 @@ def _small(operation: str) -> Callable[[Results], float | None]:
     return value
 
 
+def _noisy(operation: str) -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        rounds = [each for each in results["noisy"] if "peer" in each]
+        return ratio(
+            [percentile(each["peer"][operation], 0.99) for each in rounds],
+            [percentile(each["ctq"][operation], 0.99) for each in rounds],
+        )
+
+    return value
+
+
+def _demo(value: str, over: str | None) -> Callable[[Results], float | None]:
+    def found(results: Results) -> float | None:
+        rounds = results["demo"]
+        if over is None:
+            return median([each["ctq"][value] for each in rounds]) if rounds else None
+        rounds = [each for each in rounds if over in each]
+        return ratio(
+            [each["ctq"][value] for each in rounds], [each[over][value] for each in rounds]
+        )
+
+    return found
+
+
+def _daemon(results: Results) -> float | None:
+    rounds = results["hosts"]["rounds"]
+    return median([each["daemon"] for each in rounds]) if rounds else None
+
+
 def _concurrent(results: Results) -> float | None:
     rounds = [each for each in results["concurrent"].get("256", []) if "peer" in each]
     return ratio([each["ctq"] for each in rounds], [each["peer"] for each in rounds])
@@ -145,7 +174,14 @@ FIGURES = (
     Figure("claim of 64: p50 against the peer", 12, _small("claim")),
     Figure("kv_batch_get of one key, jagged: p50 against the peer", 10, _small("kv_get")),
     Figure("kv_batch_get of one key, dense: p50 against the peer", 20, _small("kv_get_dense")),
+    Figure("kv_put beside large batches: p99 against the peer", 10, _noisy("kv_put")),
+    Figure("claim beside large batches: p99 against the peer", 10, _noisy("claim")),
     Figure("256 concurrent small puts: rate against the peer", 40, _concurrent),
+    Figure("async demo: seconds of a step", None, _demo("step", None)),
+    Figure("async demo: seconds of a step against the peer's", None, _demo("step", "peer")),
+    Figure("async demo: the queue's share of the time", None, _demo("share", None)),
+    Figure("async demo: share against the peer's", 0.5, _demo("share", "peer"), at_most=True),
+    Figure("across hosts: daemon CPU seconds per GB", None, _daemon),
     Figure("init against the peer", 20, _init),
     Figure("kv_list of 100,000 keys with 7 tags against the peer", 3, _listing),
     Figure("claim while another process lists: p99 against alone", None, _meanwhile),

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import noisy
 from bench.figures import FIGURES, percentile
 
 COLOURS = {"ctq": "#1b6ca8", "peer": "#c46a2b", "Ray objects": "#7a7a7a", "Redis": "#a83232"}
@@ -34,6 +35,8 @@ def show(figures: list[dict[str, Any]], results: dict[str, Any], console: Consol
     console.print(_figures(figures))
     console.print(_throughput(results))
     console.print(_latencies(results))
+    if results["noisy"]:
+        console.print(_noisy(results))
     if results["hosts"]["rounds"]:
         console.print(_hosts(results["hosts"]["rounds"]))
     else:
@@ -112,6 +115,28 @@ def _latencies(results: dict[str, Any]) -> Table:
         for side in rounds[0]:
             rate = median(found[side] for found in rounds)
             table.add_row(f"kv_put, {callers} callers", side, f"{rate:.0f}/s", "")
+    return table
+
+
+def _noisy(results: dict[str, Any]) -> Table:
+    table = Table(title="beside large batches (microseconds)", title_justify="left")
+    for name in ("operation", "side"):
+        table.add_column(name)
+    for name in ("p50", "p99", "written GB/s", "read GB/s"):
+        table.add_column(name, justify="right")
+    for operation in noisy.OPERATIONS:
+        for side in results["noisy"][0]:
+            each = [found[side] for found in results["noisy"]]
+            seconds = [one for found in each for one in found[operation]]
+            table.add_row(
+                operation,
+                side,
+                *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
+                *(
+                    f"{median(one['moved'][way] for one in each):.2f}"
+                    for way in ("written", "read")
+                ),
+            )
     return table
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bench import hosts, limits, listing
+from bench import demo, hosts, limits, listing, noisy
 from bench import scale as crowds
 from bench.others import RayObjects, Redis
 from bench.subjects import ROOT, Subject
@@ -35,15 +35,27 @@ class Plan:
     workloads: tuple[str, ...] = ("simple", "complex", "grpo-longtail", "multimodal")
     others: bool = True
     crowd: crowds.Scale = crowds.FULL
+    noisy: bool = True
+    hosts: bool = True
+    updates: int = 60
+    """Optimizer steps of the demo; 0 leaves it out."""
 
     def steps(self) -> int:
         """Number of ticks of a run."""
-        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 7
+        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 6
+        each += self.noisy + self.hosts + bool(self.updates)
         return self.rounds * each + len(crowds.STEPS)
 
 
 QUICK = Plan(
-    rounds=3, scale=0.125, calls=100, claims=50, listed=10_000, many=100_000, crowd=crowds.QUICK
+    rounds=3,
+    scale=0.125,
+    calls=100,
+    claims=50,
+    listed=10_000,
+    many=100_000,
+    crowd=crowds.QUICK,
+    updates=0,
 )
 
 OPERATIONS = ("kv_put", "tag_put", "claim", "kv_get", "kv_get_dense")
@@ -65,6 +77,9 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
         }
         results["small"] = _small(plan, subjects, tick)
         results["concurrent"] = _concurrent(plan, subjects, tick)
+        results["noisy"] = noisy.measure(
+            plan.rounds if plan.noisy else 0, plan.scale, plan.claims, subjects, tick
+        )
         results["listing"] = []
         for _ in range(plan.rounds):
             results["listing"].append(
@@ -90,7 +105,13 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
             shown = subjects["ctq"].ask("zero_copy", scale=plan.scale, count=20)
             results["zero-copy"].append(shown["seconds"])
             tick("zero-copy")
-    results["hosts"] = hosts.measure(plan.rounds, plan.scale, tick)
+    results["demo"] = []
+    for _ in range(plan.rounds if plan.updates else 0):
+        results["demo"].append(
+            {name: demo.run(*side, plan.updates) for name, side in sides.items()}
+        )
+        tick("demo")
+    results["hosts"] = hosts.measure(plan.rounds if plan.hosts else 0, plan.scale, tick)
     results["scale"] = crowds.measure(plan.crowd, plan.rounds, tick)
     results["limits"] = []
     for _ in range(plan.rounds):

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
+from bench.noise import Noise
 from bench.workloads import WORKLOADS, Columns, size, table
 
 UNITS = 2
@@ -38,6 +39,8 @@ class Worker:
         self.tq: Any = importlib.import_module(package)
         self._columns: dict[tuple[str, float], Columns] = {}
         self._claimed = 0
+        self._noise: Noise | None = None
+        self._address = ""
 
     # --- start and end ----------------------------------------------------------------------------
 
@@ -53,6 +56,7 @@ class Worker:
             import ray
 
             ray.init(num_cpus=4, object_store_memory=512 << 20, include_dashboard=False)
+            self._address = ray.get_runtime_context().gcs_address
         self.tq.init(conf)
         return {"seconds": time.perf_counter() - started}
 
@@ -70,6 +74,30 @@ class Worker:
 
             ray.shutdown()
         return {"seconds": time.perf_counter() - started}
+
+    # --- other users ------------------------------------------------------------------------------
+
+    def noise_open(self, put: int, read: int) -> dict[str, Any]:
+        """Start processes that stream large batches; they wait."""
+        self._noise = Noise(self.package, self._address, put, read)
+        return {}
+
+    def noise_go(self) -> dict[str, Any]:
+        """Let them stream."""
+        assert self._noise is not None
+        self._noise.go()
+        return {}
+
+    def noise_stop(self) -> dict[str, Any]:
+        """Let them pause; what they have moved."""
+        assert self._noise is not None
+        return self._noise.stop()
+
+    def noise_close(self) -> dict[str, Any]:
+        """End them."""
+        assert self._noise is not None
+        self._noise.close()
+        return {}
 
     # --- batches ----------------------------------------------------------------------------------
 

@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-from bench import report
+from bench import demo, hosts, noisy, report
 from bench.figures import FIGURES, Figure, percentile, ratio
 from bench.run import CALLERS, OPERATIONS, Plan, measure
 from bench.scale import Scale
+from bench.subjects import Subject
 from bench.workloads import WORKLOADS, size, table
 
 FEW = Scale(clients=8, steps=0, samples=2000, quiet=0.1)
@@ -27,6 +28,9 @@ TINY = Plan(
     few=1000,
     others=False,
     crowd=FEW,
+    noisy=False,
+    hosts=False,
+    updates=0,
 )
 
 
@@ -52,12 +56,55 @@ def test_a_run_without_the_peer(tmp_path: Path) -> None:
     assert all(each["ctq"] > 0 for each in results["init"])
     figures = report.evaluate(results)
     known = {each["figure"] for each in figures if each["value"] is not None}
-    others = ("the peer", "Ray objects", "Redis", "warm copy", "that clear", "all cleared")
+    others = (
+        "across hosts",
+        "beside large",
+        "async demo",
+        "the peer",
+        "Ray objects",
+        "Redis",
+        "warm copy",
+        "that clear",
+        "all cleared",
+    )
     expected = {each.name for each in FIGURES if not any(other in each.name for other in others)}
-    assert known == expected, results["hosts"]
+    assert known == expected
     written = report.save(results, figures, tmp_path)
     assert all(path.stat().st_size > 0 for path in written)
     assert json.loads(written[0].read_text())["about"]["cores"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_across_hosts() -> None:
+    ticks: list[str] = []
+    found = hosts.measure(2, 0.01, ticks.append)
+    assert len(ticks) == 2
+    assert len(found["rounds"]) == 2, found
+    for each in found["rounds"]:
+        assert all(each[side][step] > 0 for side in ("raw", "ctq") for step in ("put", "get"))
+        assert each["daemon"] >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_beside_noisy_clients() -> None:
+    ticks: list[str] = []
+    with Subject("ctq", ".venv", "ctq") as subject:
+        subject.ask("init")
+        (found,) = noisy.measure(1, 0.01, 5, {"ctq": subject}, ticks.append)
+        subject.ask("close")
+    assert len(ticks) == 1
+    assert all(len(found["ctq"][operation]) == 5 for operation in noisy.OPERATIONS)
+    assert all(found["ctq"]["moved"][way] > 0 for way in ("written", "read"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_demo() -> None:
+    found = demo.run(".venv", "ctq", 2)
+    assert found["step"] > 0
+    assert 0 < found["share"] < 1
 
 
 def test_figures_are_medians_of_ratios() -> None:
