@@ -175,6 +175,7 @@ struct tqi_conn {
     int sink_at, sink_count;
     bool drop;
     uint64_t payload_left;
+    bool much;                /* the socket is readable only when much is there (SO_RCVLOWAT) */
     int fds[2 * TQI_FDS_MAX]; /* received, not taken by a frame yet */
     int n_fds;
     int frame_fds

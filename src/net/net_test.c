@@ -45,8 +45,8 @@ static void test_round_trip_tcp(void **state)
 
 static void payloads(const char *endpoint)
 {
-    static const size_t sizes[] = {0,     1,     39,    40,    41,      1000,
-                                   65495, 65496, 65536, 70000, 1 << 20, 8 << 20};
+    static const size_t sizes[] = {0,     1,     39,     40,     41,     1000,   65495,   65496,
+                                   65536, 70000, 262143, 262144, 262145, 524327, 1 << 20, 8 << 20};
     testing_server server;
     testing_server_start(&server, endpoint, 1, 1000);
     tqi_connector *connector = testing_connector(&testing_token, 0);

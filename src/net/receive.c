@@ -15,6 +15,9 @@
 
 #include "base/error.h"
 
+/* While more than this is missing of a payload, the socket is not read for less: the reader would be woken, and a core
+ * taken from the sender, for every few segments. */
+#define RECEIVE_AT_ONCE   (256 << 10)
 #define RECEIVE_PIECES    256
 #define RECEIVE_ROUNDS    8 /* reads per event, so that one peer does not starve the others */
 #define RECEIVE_BODY_STEP (1u << 20) /* a large body's buffer grows at least by that */
@@ -376,9 +379,25 @@ static void receive_all(tqi_conn *conn, bool last, tq_error *err)
     }
 }
 
+/* Sets from how many bytes on the socket is readable: never more than what the payload still needs, for the peer may send
+ * nothing after it.  The end of the connection is seen in any case. */
+static void receive_set_least(tqi_conn *conn)
+{
+    bool much = !conn->unix_socket && conn->state == TQI_RX_PAYLOAD &&
+                conn->payload_left >= RECEIVE_AT_ONCE;
+    int least = much ? RECEIVE_AT_ONCE : 1;
+    if (much != conn->much &&
+        setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least) == 0) {
+        conn->much = much;
+    }
+}
+
 void tqi_conn_receive(tqi_conn *conn, bool last)
 {
     tq_error err = {0};
     receive_all(conn, last, &err);
+    if (!conn->closed) {
+        receive_set_least(conn);
+    }
     receive_return(conn);
 }
