@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from bench import demo, hosts, noisy, report
 from bench.figures import FIGURES, Figure, percentile, ratio
 from bench.run import CALLERS, OPERATIONS, Plan, measure
 from bench.scale import Scale
-from bench.subjects import Subject
+from bench.subjects import ROOT, Subject
 from bench.workloads import WORKLOADS, size, table
 
 FEW = Scale(clients=8, steps=0, samples=2000, quiet=0.1)
@@ -105,6 +107,15 @@ def test_the_demo() -> None:
     found = demo.run(".venv", "ctq", 2)
     assert found["step"] > 0
     assert 0 < found["share"] < 1
+
+
+def test_it_starts_by_itself() -> None:
+    """As `make bench` starts it, without the paths that pytest adds."""
+    said = subprocess.run(
+        [sys.executable, "-m", "bench", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert said.returncode == 0, said.stderr
+    assert "--quick" in said.stdout
 
 
 def test_figures_are_medians_of_ratios() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from support.addresses import free_ports
+from .addresses import free_ports
 
 
 class RedisServer:
