@@ -73,7 +73,7 @@ class Encoder:
         except SerializationError as error:
             raise SerializationError(f"field {field!r}: {error}") from error.__cause__
 
-    def encode_column(self, field: str, rows: list[Any]) -> tuple[bytes, memoryview]:
+    def encode_column(self, field: str, rows: list[Any]) -> tuple[Buffer, memoryview]:
         """The rows of a field end to end, and the size of each; an error names the field."""
         try:
             encoded, sizes = pack_rows(rows, self.encode)

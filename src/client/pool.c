@@ -150,6 +150,18 @@ void tqi_pool_put(tqi_buffer buffer)
     }
 }
 
+void *tq_buffer_take(size_t size)
+{
+    return tqi_pool_get(size).data;
+}
+
+void tq_buffer_give(void *buffer, size_t size)
+{
+    if (buffer) {
+        tqi_pool_put((tqi_buffer){buffer, pool_class(size)});
+    }
+}
+
 void tqi_pool_lock(void)
 {
     pthread_mutex_lock(&pool_lock);

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctq._core import Buffer
 from ctq.encoding import Decoder, Encoder
 from ctq.errors import SerializationError
 
@@ -257,7 +258,7 @@ OTHER = [
 def columns(values: list[Any]) -> tuple[bytes, Any]:
     """Encoded in one go, and the offsets of the rows."""
     encoded, sizes = Encoder().encode_column("f", values)
-    return encoded, array("Q", [0, *itertools.accumulate(sizes)])
+    return bytes(encoded), array("Q", [0, *itertools.accumulate(sizes)])
 
 
 def test_columns_are_what_msgpack_makes() -> None:
@@ -267,6 +268,34 @@ def test_columns_are_what_msgpack_makes() -> None:
         assert row == Encoder().encode(value)
         if place < len(PLAIN):
             assert row == msgpack.packb(value)
+
+
+def test_long_columns_lie_in_warm_memory() -> None:
+    """Text of a known length, text that is not ASCII, and values whose size nobody knows before."""
+    for values in (
+        ["a" * 1000] * 200,
+        ["é" * 1000] * 200,
+        [["b" * 1000, 1]] * 200,
+        [b"c" * 200_000],
+    ):
+        encoded, sizes = Encoder().encode_column("f", values)
+        assert isinstance(encoded, Buffer)
+        assert bytes(encoded) == b"".join(map(msgpack.packb, values))
+        assert sum(sizes) == len(encoded)
+        view = memoryview(encoded)
+        del encoded
+        again, _ = Encoder().encode_column("f", [b"other" * 100_000])
+        assert bytes(view) == b"".join(map(msgpack.packb, values))
+        assert len(again) > 500_000
+        with pytest.raises(TypeError, match="read-only"):
+            view[0] = 0
+    short, _ = Encoder().encode_column("f", ["a"])
+    assert short == b"\xa1a"
+
+
+def test_a_long_column_that_cannot_be_encoded() -> None:
+    with pytest.raises(SerializationError, match="cannot be pickled"):
+        Encoder().encode_column("f", ["a" * 100_000, threading.Lock()])
 
 
 def test_columns_come_back() -> None:

@@ -56,8 +56,9 @@ PyDoc_STRVAR(
 PyDoc_STRVAR(
     core_pack_rows_doc,
     "pack_rows(rows, encode, /)\n--\n\n"
-    "A list of values as MessagePack: their bytes end to end, and the size of each as 64-bit "
-    "integers.  Values that are not plain are given to `encode`, which returns bytes.");
+    "A list of values as MessagePack: their bytes end to end (bytes, or a Buffer when there are "
+    "many), and the size of each as 64-bit integers.  Values that are not plain are given to "
+    "`encode`, which returns bytes.");
 PyDoc_STRVAR(
     core_unpack_rows_doc,
     "unpack_rows(data, offsets, decode, /)\n--\n\n"

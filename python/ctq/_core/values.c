@@ -15,25 +15,82 @@
 
 /* ---------------------------------------------------------------------------------------- packing */
 
+/* Columns of more bytes than this are packed into the library's warm memory, and put from there. */
+#define VALUES_WARM ((size_t)64 << 10)
+
 typedef struct values_out {
-    char *bytes;
+    char *bytes; /* warm memory when `room` is more than VALUES_WARM */
     size_t size, room;
 } values_out;
+
+static void out_free(values_out *out)
+{
+    if (out->room > VALUES_WARM) {
+        tq_buffer_give(out->bytes, out->room);
+    } else {
+        PyMem_Free(out->bytes);
+    }
+    *out = (values_out){0};
+}
+
+/* Makes the room larger; an exception and false when there is no memory. */
+static bool out_grow(values_out *out, size_t room)
+{
+    values_out next = {NULL, out->size, room};
+
+    next.bytes = room > VALUES_WARM ? tq_buffer_take(room) : PyMem_Malloc(room);
+    if (!next.bytes) {
+        PyErr_NoMemory();
+        return false;
+    }
+    if (out->size > 0) {
+        memcpy(next.bytes, out->bytes, out->size);
+    }
+    out_free(out);
+    *out = next;
+    return true;
+}
 
 static char *out_more(values_out *out, size_t n)
 {
     if (out->room - out->size < n) {
         size_t room = out->room * 2 > out->size + n ? out->room * 2 : out->size + n;
-        char *bytes = PyMem_Realloc(out->bytes, room);
-        if (!bytes) {
-            PyErr_NoMemory();
+        if (!out_grow(out, room)) {
             return NULL;
         }
-        out->bytes = bytes;
-        out->room = room;
     }
     out->size += n;
     return out->bytes + out->size - n;
+}
+
+static void out_capsule_free(PyObject *capsule)
+{
+    size_t room = (size_t)(uintptr_t)PyCapsule_GetContext(capsule);
+
+    tq_buffer_give(PyCapsule_GetPointer(capsule, NULL), room);
+}
+
+/* What was packed, as bytes, or as a Buffer on the warm memory that it lies in; `out` is empty then. */
+static PyObject *out_object(values_out *out, core_state *state)
+{
+    PyObject *made = NULL;
+
+    if (out->room <= VALUES_WARM) {
+        made = PyBytes_FromStringAndSize(out->bytes, (Py_ssize_t)out->size);
+        out_free(out);
+        return made;
+    }
+    PyObject *memory = PyCapsule_New(out->bytes, NULL, NULL);
+    if (!memory) {
+        return NULL;
+    }
+    if (!PyCapsule_SetContext(memory, (void *)(uintptr_t)out->room) &&
+        !PyCapsule_SetDestructor(memory, out_capsule_free)) {
+        made = core_buffer_make(state, memory, out->bytes, out->size, 'B', false);
+        *out = (values_out){0}; /* the capsule's, whether there is a view of it or not */
+    }
+    Py_DECREF(memory);
+    return made;
 }
 
 /* A type byte with a big-endian number of `n` bytes behind it. */
@@ -200,9 +257,47 @@ static int pack_other(values_out *out, PyObject *value, PyObject *encode)
     return rc;
 }
 
-PyObject *core_pack_rows(PyObject *Py_UNUSED(module), PyObject *args)
+/* What rows of plain text will take; other rows count nothing, for they are known when they are packed. */
+static size_t text_room(PyObject *rows)
 {
-    PyObject *rows, *encode, *result = NULL;
+    size_t room = 0;
+
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(rows); i++) {
+        PyObject *row = PyList_GET_ITEM(rows, i);
+        if (PyUnicode_CheckExact(row) && PyUnicode_IS_COMPACT_ASCII(row)) {
+            room += 5 + (size_t)PyUnicode_GET_LENGTH(row);
+        }
+    }
+    return room;
+}
+
+/* The rows end to end, and the size of each. */
+static int pack_each(values_out *out, PyObject *rows, PyObject *encode, uint64_t *sizes, size_t n)
+{
+    size_t room = text_room(rows);
+    int rc = room > VALUES_WARM && !out_grow(out, room) ? -1 : 0;
+
+    for (size_t i = 0; !rc && i < n; i++) {
+        size_t before = out->size;
+        if ((size_t)PyList_GET_SIZE(rows) != n) {
+            PyErr_SetString(PyExc_RuntimeError, "the rows changed while they were encoded");
+            return -1;
+        }
+        PyObject *row = Py_NewRef(PyList_GET_ITEM(rows, (Py_ssize_t)i));
+        rc = pack_value(out, row, 0);
+        if (rc == VALUES_OTHER) {
+            out->size = before;
+            rc = pack_other(out, row, encode);
+        }
+        Py_DECREF(row);
+        sizes[i] = out->size - before;
+    }
+    return rc;
+}
+
+PyObject *core_pack_rows(PyObject *module, PyObject *args)
+{
+    PyObject *rows, *encode, *packed = NULL, *result = NULL;
     values_out out = {0};
 
     if (!PyArg_ParseTuple(args, "O!O:pack_rows", &PyList_Type, &rows, &encode)) {
@@ -210,31 +305,17 @@ PyObject *core_pack_rows(PyObject *Py_UNUSED(module), PyObject *args)
     }
     size_t n = (size_t)PyList_GET_SIZE(rows);
     uint64_t *sizes = PyMem_Calloc(n + 1, sizeof(*sizes));
-    int rc = sizes ? 0 : -1;
-    if (rc) {
-        PyErr_NoMemory();
+    if (!sizes) {
+        return PyErr_NoMemory();
     }
-    for (size_t i = 0; !rc && i < n; i++) {
-        size_t before = out.size;
-        if ((size_t)PyList_GET_SIZE(rows) != n) {
-            PyErr_SetString(PyExc_RuntimeError, "the rows changed while they were encoded");
-            rc = -1;
-            break;
-        }
-        PyObject *row = Py_NewRef(PyList_GET_ITEM(rows, (Py_ssize_t)i));
-        rc = pack_value(&out, row, 0);
-        if (rc == VALUES_OTHER) {
-            out.size = before;
-            rc = pack_other(&out, row, encode);
-        }
-        Py_DECREF(row);
-        sizes[i] = out.size - before;
+    if (!pack_each(&out, rows, encode, sizes, n)) {
+        packed = out_object(&out, PyModule_GetState(module));
     }
-    if (!rc) {
-        result = Py_BuildValue("(y#y#)", out.bytes ? out.bytes : "", (Py_ssize_t)out.size,
-                               (const char *)sizes, (Py_ssize_t)(n * sizeof(*sizes)));
+    if (packed) {
+        result =
+            Py_BuildValue("(Ny#)", packed, (const char *)sizes, (Py_ssize_t)(n * sizeof(*sizes)));
     }
-    PyMem_Free(out.bytes);
+    out_free(&out);
     PyMem_Free(sizes);
     return result;
 }

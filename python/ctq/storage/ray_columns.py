@@ -54,7 +54,7 @@ def flat_columns(fields: Fields, rows: int, encoder: Encoder) -> Iterator[tuple[
             items = row_list(name, column, rows)
             encoded, ends = encoder.encode_column(name, items)
             sizes = [int(size) for size in ends]
-            flat = Flat(np.frombuffer(encoded, np.uint8), {"sizes": sizes}, sizes)
+            flat = Flat(np.frombuffer(memoryview(encoded), np.uint8), {"sizes": sizes}, sizes)
         if len(flat.sizes) != rows:
             raise RowCountError(f"field {name!r}: expected {rows} rows, got {len(flat.sizes)}")
         yield name, flat
