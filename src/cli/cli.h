@@ -22,7 +22,8 @@ typedef struct cli_options {
     bool follow;         /* events --follow */
     const char **fields; /* get --field */
     size_t n_fields;
-    char **args; /* after the command's name */
+    struct cli_bench_options *bench; /* see bench.h */
+    char **args;                     /* after the command's name */
     int n_args;
 } cli_options;
 
@@ -41,6 +42,7 @@ int cli_clear(cli_options *options);
 int cli_events(cli_options *options);
 int cli_save(cli_options *options);
 int cli_load(cli_options *options);
+int cli_bench(cli_options *options);
 int cli_serve(cli_options *options);
 
 /* A connection to the system and one op on it.  Exits with a message when there is none. */

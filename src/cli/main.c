@@ -1,6 +1,7 @@
 /*
  * main.c - tq, the command line: options, and one table of commands.
  */
+#include "cli/bench.h"
 #include "cli/cli.h"
 
 #include <argp.h>
@@ -23,6 +24,7 @@ static const cli_command cli_commands[] = {
     {"events", "[--follow] [--all]", "what happened lately", cli_events},
     {"save", "DIR [PARTITION]", "save a checkpoint of the system, or of one partition", cli_save},
     {"load", "DIR", "replace the state of the system by a checkpoint", cli_load},
+    {"bench", "[BENCH OPTIONS]", "how fast a running system is from here", cli_bench},
     {"serve", "[TQD OPTIONS]", "run a system here until interrupted (tqd all-in-one)", cli_serve},
 };
 
@@ -39,6 +41,7 @@ static const char cli_doc[] =
     "  save DIR [PARTITION]                    save a checkpoint of the system, or of one "
     "partition\n"
     "  load DIR                                replace the state of the system by a checkpoint\n"
+    "  bench                                   how fast a running system is from here\n"
     "  serve                                   run a system here until interrupted; options as in "
     "tqd --help\n"
     "\n"
@@ -71,6 +74,7 @@ static const struct argp_option cli_argp_options[] = {
 
 typedef struct cli_parse {
     cli_options options;
+    cli_bench_options bench;
     const cli_command *command;
     const char *fields[CLI_FIELDS_MAX];
 } cli_parse;
@@ -92,6 +96,9 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
     char *end = NULL;
 
     switch (key) {
+    case ARGP_KEY_INIT:
+        state->child_inputs[0] = &parse->bench;
+        break;
     case 'a':
         options->address = arg;
         break;
@@ -143,11 +150,14 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
 
 int main(int argc, char **argv)
 {
+    static const struct argp_child children[] = {{&cli_bench_argp, 0, "Options of bench:", 1}, {0}};
     static const struct argp parser = {.options = cli_argp_options,
                                        .parser = cli_parse_option,
                                        .args_doc = "COMMAND [ARG...]",
-                                       .doc = cli_doc};
-    cli_parse parse = {.options = {.timeout = 10}};
+                                       .doc = cli_doc,
+                                       .children = children};
+    cli_parse parse = {.options = {.timeout = 10},
+                       .bench = {.scale = 1, .rounds = 5, .calls = 1000}};
 
     argp_err_exit_status = 2;
     /* serve hands its options on, unread. */
@@ -158,6 +168,7 @@ int main(int argc, char **argv)
     }
     parse.options.args = calloc((size_t)argc + 1, sizeof(char *));
     parse.options.fields = parse.fields;
+    parse.options.bench = &parse.bench;
     if (!parse.options.args) {
         return cli_fail("out of memory");
     }
