@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,15 +29,28 @@ def main() -> None:
     columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         task = progress.add_task("start", total=plan.steps())
-        results = measure(
-            plan,
-            lambda done: progress.update(task, advance=1, description=done),
-            peer=not chosen.no_peer,
-        )
+        took: dict[str, float] = {}
+        begun = last = time.monotonic()
+
+        def tick(done: str) -> None:
+            nonlocal last
+            last, before = time.monotonic(), last
+            took[done] = took.get(done, 0.0) + last - before
+            progress.update(task, advance=1, description=done)
+
+        results = measure(plan, tick, peer=not chosen.no_peer)
+    results["took"] = took
     figures = report.evaluate(results)
     report.show(figures, results, console)
+    if plan.scale < 1:
+        console.print(
+            f"A smaller run: {plan.scale:g} of the samples, lists of {plan.listed:,} keys, claims from"
+            f" {plan.many:,}, {plan.crowd.clients:,} clients. Figures are named as in the whole one."
+        )
     for path in report.save(results, figures, chosen.out):
         console.print(f"wrote {path}")
+    minutes, seconds = divmod(round(time.monotonic() - begun), 60)
+    console.print(f"took {minutes} min {seconds} s")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+STREAM = 256 << 20
 CHUNK = 1 << 20
 ROUND_TRIPS = 2000
 
@@ -74,7 +75,7 @@ def _other_end(
         with socket.create_server(("127.0.0.1", 0)) as server:
             ours = socket.create_connection(server.getsockname())
             theirs, _ = server.accept()
-    child = multiprocessing.get_context("spawn").Process(target=run, args=(theirs,))
+    child = multiprocessing.get_context("forkserver").Process(target=run, args=(theirs,))
     with ours:
         with theirs:
             child.start()

@@ -1,9 +1,9 @@
 """Other users of a system, who keep its storage busy: writers that stream large puts, a reader of large batches.
 
-    python bench/noise.py ctq|transfer_queue ADDRESS ROLE NUMBER PUT READ
+    python bench/noise.py ctq|transfer_queue ADDRESS PUT READ DESCRIPTOR...
 
-A process each.  They attach, do what they do once, and say so; from a line `go` on they do it again and again until the
-next line, and answer that with how often they did.
+A process each, forked once the package is imported, for that takes seconds.  They attach, do what they do once, and say
+so; from a line `go` on they do it again and again until the next line, and answer that with how often they did.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -30,31 +30,29 @@ ROWS = 16
 """Samples of one put."""
 
 
+ROLES = ("write",) * WRITERS + ("read",)
+
+
 class Noise:
     """The other users, of the side that this process is."""
 
     def __init__(self, package: str, address: str, put: int, read: int) -> None:
         """Starts them; `put` and `read` are the bytes of one put and of one read."""
-        roles = [("write", number) for number in range(WRITERS)] + [("read", WRITERS)]
-        self._processes = [
-            subprocess.Popen(
-                [
-                    sys.executable,
-                    __file__,
-                    package,
-                    address,
-                    role,
-                    str(number),
-                    str(put),
-                    str(read),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for role, number in roles
-        ]
-        self._answers()
+        told = [os.pipe() for _ in ROLES]
+        said = [os.pipe() for _ in ROLES]
+        theirs = [*(pipe[0] for pipe in told), *(pipe[1] for pipe in said)]
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, package, address, *map(str, (put, read, *theirs))],
+            pass_fds=theirs,
+        )
+        for descriptor in theirs:
+            os.close(descriptor)
+        self._told = [os.fdopen(pipe[1], "w") for pipe in told]
+        self._said = [os.fdopen(pipe[0]) for pipe in said]
+        # One after the other: several programs that join a Ray cluster at once may fail.
+        for place in range(len(ROLES)):
+            self._tell("attach", place)
+            self._answer(place)
 
     def go(self) -> None:
         """Let them begin; returns when all are at it."""
@@ -65,45 +63,43 @@ class Noise:
         """Let them pause; how many GB they have written and read in a second."""
         self._tell("stop")
         written, read = 0.0, 0.0
-        for answer in self._answers():
+        for role, answer in zip(ROLES, self._answers(), strict=True):
             rate = answer["bytes"] / answer["seconds"] / 1e9
-            written += rate if answer["role"] == "write" else 0.0
-            read += rate if answer["role"] == "read" else 0.0
+            written += rate if role == "write" else 0.0
+            read += rate if role == "read" else 0.0
         return {"written": written, "read": read}
 
     def close(self) -> None:
         """End them."""
-        for process in self._processes:
-            process.communicate()
+        for pipe in (*self._told, *self._said):
+            pipe.close()
+        self._process.wait()
 
-    def _tell(self, what: str) -> None:
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{what}\n")
-            process.stdin.flush()
+    def _tell(self, what: str, *places: int) -> None:
+        for place in places or range(len(ROLES)):
+            self._told[place].write(f"{what}\n")
+            self._told[place].flush()
 
     def _answers(self) -> list[dict[str, Any]]:
-        answers = []
-        for process in self._processes:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"a noisy client ended with {process.wait()}")
-            answers.append(json.loads(line))
-        return answers
+        return [self._answer(place) for place in range(len(ROLES))]
+
+    def _answer(self, place: int) -> dict[str, Any]:
+        line = self._said[place].readline()
+        if not line:
+            raise RuntimeError(f"a noisy client ended: {ROLES[place]} {place}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
-def attach(package: str, address: str) -> Any:
-    """The package, attached to the system that the parent process has started."""
-    tq: Any = importlib.import_module(package)
-    if package == "transfer_queue":
+def attach(tq: Any, address: str) -> None:
+    """Attach to the system that the worker has started."""
+    if tq.__name__ == "transfer_queue":
         import ray
 
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         tq.init()
     else:
         tq.init(attach=True)
-    return tq
 
 
 def writer(tq: Any, number: int, put: int) -> Callable[[], int]:
@@ -138,14 +134,11 @@ def reader(tq: Any, number: int, put: int, read: int) -> Callable[[], int]:
     return step
 
 
-def main() -> None:
+def serve(tq: Any, address: str, number: int, put: int, read: int, answers: TextIO) -> None:
     """Do what the lines of the standard input say."""
-    package, address, role = sys.argv[1:4]
-    number, put, read = map(int, sys.argv[4:])
-    # What the package prints must not be taken for an answer.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    tq = attach(package, address)
+    role = ROLES[number]
+    assert sys.stdin.readline().strip() == "attach"
+    attach(tq, address)
     step = writer(tq, number, put) if role == "write" else reader(tq, number, put, read)
     step()
     answers.write("{}\n")
@@ -157,11 +150,38 @@ def main() -> None:
             moved += step()
         seconds = time.perf_counter() - started
         assert sys.stdin.readline().strip() == "stop"
-        answers.write(json.dumps({"role": role, "bytes": moved, "seconds": seconds}) + "\n")
+        answers.write(json.dumps({"bytes": moved, "seconds": seconds}) + "\n")
     if role == "read":
         tq.get_client().clear_partition(f"noise-{number}")
-    if package == "ctq":
+    if tq.__name__ == "ctq":
         tq.close()
+    else:
+        os._exit(0)  # Ray's goodbye takes seconds
+
+
+def main() -> None:
+    """Import the package, then be a process per role; ends when they have ended."""
+    package, address = sys.argv[1:3]
+    put, read, *descriptors = map(int, sys.argv[3:])
+    told, said = descriptors[: len(ROLES)], descriptors[len(ROLES) :]
+    tq: Any = importlib.import_module(package)
+    if package == "transfer_queue":
+        importlib.import_module("ray")
+    children = []
+    for number in range(len(ROLES)):
+        child = os.fork()
+        if child == 0:
+            os.dup2(told[number], 0)
+            answers = os.fdopen(os.dup(said[number]), "w", buffering=1)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            serve(tq, address, number, put, read, answers)
+            return
+        children.append(child)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    for child in children:
+        os.waitpid(child, 0)
 
 
 if __name__ == "__main__":

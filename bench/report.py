@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import noisy
+from bench import limits, noisy
 from bench.figures import FIGURES, percentile
 
 COLOURS = {"ctq": "#1b6ca8", "peer": "#c46a2b", "Ray objects": "#7a7a7a", "Redis": "#a83232"}
@@ -33,8 +33,13 @@ def evaluate(results: dict[str, Any]) -> list[dict[str, Any]]:
 def show(figures: list[dict[str, Any]], results: dict[str, Any], console: Console) -> None:
     """Print the tables."""
     console.print(_figures(figures))
+    missing = [each["figure"] for each in figures if each["value"] is None]
+    if missing:
+        console.print("not measured:", "; ".join(missing))
     console.print(_throughput(results))
     console.print(_latencies(results))
+    console.print(_concurrent(results))
+    console.print(_limits(results))
     if results["noisy"]:
         console.print(_noisy(results))
     if results["hosts"]["rounds"]:
@@ -79,7 +84,7 @@ def _throughput(results: dict[str, Any]) -> Table:
                 f"{size / 1e6:.0f}",
                 side,
                 *(
-                    f"{size / 1e9 / median(one[step] for one in each):.2f}"
+                    f"{size / 1e9 / median(one[step] for one in each):.{2 if size > 1e6 else 6}f}"
                     for step in ("put", "get")
                 ),
                 *(
@@ -104,17 +109,51 @@ def _latencies(results: dict[str, Any]) -> Table:
                 side,
                 *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
             )
-    for when in ("alone", "meanwhile"):
+    for when in ("alone", "computing", "listing"):
         seconds = [one for found in results["claims while listing"] for one in found[when]]
         table.add_row(
-            f"claim of 1, {'another lists' if when == 'meanwhile' else when}",
+            "claim of 1, alone" if when == "alone" else f"claim of 1, another is {when}",
             "ctq",
             *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
         )
-    for callers, rounds in results["concurrent"].items():
-        for side in rounds[0]:
-            rate = median(found[side] for found in rounds)
-            table.add_row(f"kv_put, {callers} callers", side, f"{rate:.0f}/s", "")
+    return table
+
+
+def _concurrent(results: dict[str, Any]) -> Table:
+    table = Table(
+        title="small operations by number of callers (microseconds)", title_justify="left"
+    )
+    for name in ("operation", "side"):
+        table.add_column(name)
+    for name in ("callers", "p50", "p99", "a second"):
+        table.add_column(name, justify="right")
+    for operation, by_callers in results["concurrent"].items():
+        for callers, rounds in by_callers.items():
+            for side in rounds[0]:
+                seconds = [one for found in rounds for one in found[side]["seconds"]]
+                table.add_row(
+                    operation,
+                    side,
+                    callers,
+                    *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
+                    f"{median(found[side]['per_second'] for found in rounds):.0f}",
+                )
+    return table
+
+
+def _limits(results: dict[str, Any]) -> Table:
+    """What nothing that moves bytes is faster than, and how long systems take to start."""
+    table = Table(title="limits of the machine, and start-up (medians)", title_justify="left")
+    table.add_column("what")
+    table.add_column("measured", justify="right")
+    for name in ("unix stream", "tcp stream"):
+        seconds = median(found[name] for found in results["limits"])
+        table.add_row(f"{name}, GB/s", f"{limits.STREAM / 1e9 / seconds:.2f}")
+    trip = median(found["round trip"] for found in results["limits"])
+    table.add_row("round trip between processes, microseconds", f"{1e6 * trip:.0f}")
+    for side in results["init"][0]:
+        started = median(found[side] for found in results["init"])
+        table.add_row(f"init of {side}, seconds", f"{started:.2f}")
     return table
 
 
@@ -161,6 +200,7 @@ def save(results: dict[str, Any], figures: list[dict[str, Any]], folder: Path) -
         numbers,
         _draw_batches(results, folder / "batches.png"),
         _draw_small(results, folder / "small.png"),
+        _draw_callers(results, folder / "callers.png"),
     ]
 
 
@@ -171,14 +211,18 @@ def _draw_batches(results: dict[str, Any], path: Path) -> Path:
     from matplotlib import pyplot
 
     figure, both = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    workloads = list(results["batches"])
+    # One sample moves next to nothing.
+    batches = {
+        name: each for name, each in results["batches"].items() if each[0]["ctq"]["bytes"] > 1e6
+    }
+    workloads = list(batches)
     for axes, step in zip(both, ("put", "get"), strict=True):
         for place, side in enumerate(COLOURS):
             heights = [
                 rounds[0]["ctq"]["bytes"] / 1e9 / median(each[side][step] for each in rounds)
                 if side in rounds[0]
                 else 0
-                for rounds in results["batches"].values()
+                for rounds in batches.values()
             ]
             axes.bar(
                 [at + place * 0.2 for at in range(len(workloads))],
@@ -222,5 +266,29 @@ def _draw_small(results: dict[str, Any], path: Path) -> Path:
     axes.set_yscale("log")
     axes.set_ylabel("microseconds")
     axes.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _draw_callers(results: dict[str, Any], path: Path) -> Path:
+    """Calls a second by number of callers, an operation each."""
+    from matplotlib import pyplot
+
+    operations = results["concurrent"]
+    figure, every = pyplot.subplots(
+        1, len(operations), figsize=(3 * len(operations), 4), sharey=True, layout="constrained"
+    )
+    for axes, (operation, by_callers) in zip(every, operations.items(), strict=True):
+        for side in next(iter(by_callers.values()))[0]:
+            rates = [
+                median(found[side]["per_second"] for found in rounds)
+                for rounds in by_callers.values()
+            ]
+            axes.plot(list(by_callers), rates, "o-", color=COLOURS[side], label=side)
+        axes.set_title(operation)
+        axes.set_xlabel("callers")
+        axes.set_yscale("log")
+    every[0].set_ylabel("calls a second")
+    every[0].legend(frameon=False)
     figure.savefig(path, dpi=120)
     return path

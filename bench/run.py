@@ -6,9 +6,11 @@ import importlib.metadata
 import os
 import platform
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench import demo, hosts, limits, listing, noisy
@@ -26,13 +28,15 @@ class Plan:
     """How much is measured."""
 
     rounds: int = 5
+    long_rounds: int = 5
+    """Rounds of what takes long: starts, noisy neighbours, many callers of what has no target, fresh processes."""
     scale: float = 1.0
     calls: int = 500
     claims: int = 200
     listed: int = 100_000
     many: int = 1_000_000
     few: int = 10_000
-    workloads: tuple[str, ...] = ("simple", "complex", "grpo-longtail", "multimodal")
+    workloads: tuple[str, ...] = tuple(WORKLOADS)
     others: bool = True
     crowd: crowds.Scale = crowds.FULL
     noisy: bool = True
@@ -42,13 +46,15 @@ class Plan:
 
     def steps(self) -> int:
         """Number of ticks of a run."""
-        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 6
-        each += self.noisy + self.hosts + bool(self.updates)
-        return self.rounds * each + len(crowds.STEPS)
+        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 5
+        each += self.hosts + bool(self.updates)
+        rarely = 1 + self.noisy + (len(ASYNC) - 1) * len(CALLERS)
+        return self.rounds * each + self.long_rounds * rarely + len(crowds.STEPS)
 
 
 QUICK = Plan(
     rounds=3,
+    long_rounds=1,
     scale=0.125,
     calls=100,
     claims=50,
@@ -59,6 +65,8 @@ QUICK = Plan(
 )
 
 OPERATIONS = ("kv_put", "tag_put", "claim", "kv_get", "kv_get_dense")
+ASYNC = ("kv_put", "tag_put", "claim", "kv_get")
+"""Those that many callers make at once."""
 CALLERS = (1, 16, 256)
 
 
@@ -67,45 +75,23 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
     sides = {"ctq": (".venv", "ctq")}
     if peer:
         sides["peer"] = (".venv-peer", "transfer_queue")
-    results: dict[str, Any] = {"about": about(), "init": []}
-    for _ in range(plan.rounds):
+    results: dict[str, Any] = {"about": about(peer), "init": []}
+    for _ in range(plan.long_rounds - 1):
         results["init"].append({name: _start_up(name, *side) for name, side in sides.items()})
         tick("init")
     with ExitStack() as stack:
-        subjects = {
-            name: stack.enter_context(_running(name, *side)) for name, side in sides.items()
-        }
-        results["small"] = _small(plan, subjects, tick)
-        results["concurrent"] = _concurrent(plan, subjects, tick)
-        results["noisy"] = noisy.measure(
-            plan.rounds if plan.noisy else 0, plan.scale, plan.claims, subjects, tick
-        )
-        results["listing"] = []
-        for _ in range(plan.rounds):
-            results["listing"].append(
-                _each(subjects, "seconds", "listing", keys=plan.listed, tags=7)
+        # Imports take seconds: all at once, before anything is measured.
+        workers = {name: stack.enter_context(Subject(name, *side)) for name, side in sides.items()}
+        other = stack.enter_context(Subject("other", *sides["ctq"]))
+        for each in (*workers.values(), other):
+            each.ready()
+        with ExitStack() as systems:
+            results["init"].append(
+                {name: systems.enter_context(_system(each)) for name, each in workers.items()}
             )
-            tick("kv_list")
-        results["claims while listing"] = []
-        for _ in range(plan.rounds):
-            found = listing.measure(subjects["ctq"], sides["ctq"][0], plan.listed)
-            results["claims while listing"].append(found)
-            tick("claims, kv_list")
-        results["growth"] = []
-        for _ in range(plan.rounds):
-            count = min(plan.claims, plan.few // 64)
-            few = subjects["ctq"].ask("growth", samples=plan.few, count=count)
-            many = subjects["ctq"].ask("growth", samples=plan.many, count=count)
-            results["growth"].append({"few": few["seconds"], "many": many["seconds"]})
-            tick("growth")
-        results["batches"] = {name: [] for name in plan.workloads}
-        for name in plan.workloads:
-            _batches(plan, name, subjects, results["batches"][name], tick)
-        results["zero-copy"] = []
-        for _ in range(plan.rounds):
-            shown = subjects["ctq"].ask("zero_copy", scale=plan.scale, count=20)
-            results["zero-copy"].append(shown["seconds"])
-            tick("zero-copy")
+            tick("init")
+            _measure(plan, workers, other, results, tick)
+        results["scale"] = crowds.measure(plan.crowd, plan.rounds, plan.long_rounds, other, tick)
     results["demo"] = []
     for _ in range(plan.rounds if plan.updates else 0):
         results["demo"].append(
@@ -113,13 +99,12 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
         )
         tick("demo")
     results["hosts"] = hosts.measure(plan.rounds if plan.hosts else 0, plan.scale, tick)
-    results["scale"] = crowds.measure(plan.crowd, plan.rounds, tick)
     results["limits"] = []
     for _ in range(plan.rounds):
         results["limits"].append(
             {
-                "unix stream": limits.stream(256 << 20, socket.AF_UNIX),
-                "tcp stream": limits.stream(256 << 20, socket.AF_INET),
+                "unix stream": limits.stream(limits.STREAM, socket.AF_UNIX),
+                "tcp stream": limits.stream(limits.STREAM, socket.AF_INET),
                 "round trip": limits.round_trip(),
             }
         )
@@ -127,32 +112,79 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
     return results
 
 
-def about() -> dict[str, Any]:
+def _measure(
+    plan: Plan, subjects: dict[str, Subject], lister: Subject, results: dict[str, Any], tick: Tick
+) -> None:
+    """What is measured on one system of each side."""
+    results["small"] = _small(plan, subjects, tick)
+    results["concurrent"] = _concurrent(plan, subjects, tick)
+    results["noisy"] = noisy.measure(
+        plan.long_rounds if plan.noisy else 0, plan.scale, plan.claims, subjects, tick
+    )
+    results |= listing.measure(plan.rounds, subjects, lister, plan.listed, tick)
+    results["growth"] = []
+    for _ in range(plan.rounds):
+        count = min(plan.claims, plan.few // 64)
+        few = subjects["ctq"].ask("growth", samples=plan.few, count=count)
+        many = subjects["ctq"].ask("growth", samples=plan.many, count=count)
+        results["growth"].append({"few": few["seconds"], "many": many["seconds"]})
+        tick("growth")
+    results["batches"] = {name: [] for name in plan.workloads}
+    for name in plan.workloads:
+        _batches(plan, name, subjects, results["batches"][name], tick)
+    results["zero-copy"] = []
+    for _ in range(plan.rounds):
+        results["zero-copy"].append(
+            {
+                name: subjects["ctq"].ask("zero_copy", scale=scale, count=20)["seconds"]
+                for name, scale in (("eighth", plan.scale / 8), ("whole", plan.scale))
+            }
+        )
+        tick("zero-copy")
+
+
+def about(peer: bool) -> dict[str, Any]:
     """The machine and the versions."""
-    packages = ("ctq", "torch", "tensordict", "ray", "numpy")
+    packages = ("ctq", "torch", "tensordict", "ray", "redis", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    server = subprocess.run(
+        ["redis-server", "--version"], capture_output=True, text=True, check=True
+    )
+    versions["redis-server"] = server.stdout.split("v=")[1].split()[0]
+    if peer:
+        (found,) = importlib.metadata.distributions(
+            name="transferqueue",
+            path=[str(path) for path in (ROOT / ".venv-peer").glob("lib/python3*/site-packages")],
+        )
+        versions["transferqueue"] = found.version
     return {
-        "machine": platform.processor() or platform.machine(),
+        "machine": _processor(),
+        "architecture": platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in packages},
-        "transferqueue": "0.1.11",
+        **versions,
     }
 
 
+def _processor() -> str:
+    """Its name, as the kernel gives it."""
+    for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
 @contextmanager
-def _running(name: str, environment: str, package: str) -> Iterator[Subject]:
-    """A worker with a system."""
-    with Subject(name, environment, package) as subject:
-        subject.ask("init")
-        yield subject
-        subject.ask("close")
+def _system(subject: Subject) -> Iterator[float]:
+    """A system of that worker, and the seconds that it took to start."""
+    yield float(subject.ask("init")["seconds"])
+    subject.ask("close")
 
 
 def _start_up(name: str, environment: str, package: str) -> float:
-    with Subject(name, environment, package) as subject:
-        seconds = float(subject.ask("init")["seconds"])
-        subject.ask("close")
+    with Subject(name, environment, package) as subject, _system(subject) as seconds:
         return seconds
 
 
@@ -176,14 +208,18 @@ def _small(plan: Plan, subjects: dict[str, Subject], tick: Tick) -> dict[str, An
 
 
 def _concurrent(plan: Plan, subjects: dict[str, Subject], tick: Tick) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for callers in CALLERS:
-        found[str(callers)] = []
-        for _ in range(plan.rounds):
-            found[str(callers)].append(
-                _each(subjects, "per_second", "concurrent", callers=callers, count=plan.calls)
-            )
-            tick(f"{callers} callers")
+    """By operation and number of callers; each of them has at least one call."""
+    found: dict[str, Any] = {operation: {} for operation in ASYNC}
+    for operation in ASYNC:
+        count = plan.calls if operation == "kv_put" else plan.claims
+        for callers in CALLERS:
+            args = {"operation": operation, "callers": callers, "count": max(count, callers)}
+            rounds = found[operation][str(callers)] = []
+            for _ in range(plan.rounds if operation == "kv_put" else plan.long_rounds):
+                rounds.append(
+                    {name: one.ask("concurrent", **args) for name, one in subjects.items()}
+                )
+                tick(f"{operation}, {callers} callers")
     return found
 
 
@@ -200,7 +236,7 @@ def _batches(
             subject.ask("batch", workload=name, scale=plan.scale, check=True)  # warm, and right
         for _ in range(plan.rounds):
             found = {
-                side: subject.ask("batch", workload=name, scale=plan.scale, check=False)
+                side: subject.ask("batch", workload=name, scale=plan.scale, check=False, warm=True)
                 for side, subject in subjects.items()
             }
             if columns is not None:

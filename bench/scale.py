@@ -46,17 +46,17 @@ FULL = Scale()
 QUICK = Scale(clients=256, steps=0, samples=100_000, quiet=2.0)
 
 
-def measure(plan: Scale, rounds: int, tick: Tick) -> dict[str, Any]:
-    """All of it, by name; each is a list of rounds."""
+def measure(plan: Scale, rounds: int, long_rounds: int, one: Subject, tick: Tick) -> dict[str, Any]:
+    """All of it, by name; each is a list of rounds.  `one` is the client of one system after the other."""
     found: dict[str, Any] = {}
     steps: tuple[Callable[[], list[Any]], ...] = (
         lambda: [_many(plan.clients)],
-        lambda: [_memory(plan.steps, rows=False)],
-        lambda: [_memory(plan.steps, rows=True)] if plan.steps else [],
-        lambda: [_cells(plan.samples)],
-        lambda: [_idle(plan.quiet)],
-        lambda: [_recovery() for _ in range(rounds)],
-        lambda: [_first_read() for _ in range(rounds)],
+        lambda: [_memory(one, plan.steps, rows=False)],
+        lambda: [_memory(one, plan.steps, rows=True)] if plan.steps else [],
+        lambda: [_cells(one, plan.samples)],
+        lambda: [_idle(one, plan.quiet)],
+        lambda: [_recovery(one) for _ in range(rounds)],
+        lambda: [_first_read(one) for _ in range(long_rounds)],
     )
     for name, step in zip(STEPS, steps, strict=True):
         found[name] = step()
@@ -108,12 +108,11 @@ def _system(units: int = 2) -> Iterator[tuple[System, Daemon]]:
 
 
 @contextmanager
-def _client(system: System) -> Iterator[Subject]:
-    variables = {"TQ_ADDRESS": system.address, "TQ_TOKEN_FILE": system.token_file}
-    with Subject("ctq", ".venv", "ctq", **variables) as client:
-        client.ask("attach")
-        yield client
-        client.ask("close")
+def _client(system: System, one: Subject) -> Iterator[Subject]:
+    """A process as a client of that system."""
+    one.ask("attach", TQ_ADDRESS=system.address, TQ_TOKEN_FILE=system.token_file)
+    yield one
+    one.ask("close")
 
 
 # --- what is measured -----------------------------------------------------------------------------
@@ -167,9 +166,9 @@ def _next(pipes: list[tuple[Any, Any]]) -> None:
         told.flush()
 
 
-def _memory(steps: int, rows: bool) -> dict[str, Any]:
+def _memory(one: Subject, steps: int, rows: bool) -> dict[str, Any]:
     """Memory of the store: with one batch in it, after many steps, and when all is cleared."""
-    with _system() as (system, daemon), _client(system) as client:
+    with _system() as (system, daemon), _client(system, one) as client:
         size = client.ask("hold", workload="simple", scale=1.0)["bytes"]
         held = stored(daemon.pid)
         if not steps:
@@ -192,9 +191,9 @@ def _memory(steps: int, rows: bool) -> dict[str, Any]:
         }
 
 
-def _cells(samples: int) -> dict[str, Any]:
+def _cells(one: Subject, samples: int) -> dict[str, Any]:
     """Memory of the controller per cell."""
-    with _system() as (system, daemon), _client(system) as client:
+    with _system() as (system, daemon), _client(system, one) as client:
         client.ask("cells", samples=1000)
         client.ask("release")
         before = private(daemon.pid)
@@ -202,9 +201,9 @@ def _cells(samples: int) -> dict[str, Any]:
         return {"bytes": (private(daemon.pid) - before) / cells, "cells": cells}
 
 
-def _idle(seconds: float) -> dict[str, Any]:
+def _idle(one: Subject, seconds: float) -> dict[str, Any]:
     """Share of a core that a system takes while a client is attached and nothing is asked."""
-    with _system() as (system, daemon), _client(system) as client:
+    with _system() as (system, daemon), _client(system, one) as client:
         client.ask("hold", workload="tiny", scale=1.0)
         time.sleep(1.0)  # what follows a put by the clock: reports, warming
         before, started = processor(daemon.pid), time.perf_counter()
@@ -212,14 +211,14 @@ def _idle(seconds: float) -> dict[str, Any]:
         return {"share": (processor(daemon.pid) - before) / (time.perf_counter() - started)}
 
 
-def _recovery() -> dict[str, Any]:
+def _recovery(one: Subject) -> dict[str, Any]:
     """Seconds of the first put after one of two units was killed, and until it serves again."""
     with tempfile.TemporaryDirectory(prefix="tq-bench-") as folder:
         system = System(Path(folder))
         try:
             system.start(role="controller")
             units = [_unit(system, place) for place in range(2)]
-            with _client(system) as client:
+            with _client(system, one) as client:
                 for _ in range(4):
                     client.ask("hold", workload="tiny", scale=1.0)
                     client.ask("release")
@@ -237,18 +236,19 @@ def _unit(system: System, place: int) -> Daemon:
     return system.join("--runtime-dir", str(folder), name=f"unit-{place}")
 
 
-def _first_read() -> dict[str, Any]:
+def _first_read(one: Subject) -> dict[str, Any]:
     """Seconds of the first read of a process, and of its second one."""
-    with _system() as (system, _), _client(system) as writer:
+    with _system() as (system, _), _client(system, one) as writer:
         writer.ask("put_once")
-        with _client(system) as reader:
+        with Subject("reader", ".venv", "ctq") as fresh, _client(system, fresh) as reader:
             return {name: reader.ask("read_once")["seconds"] for name in ("first", "second")}
 
 
 def main() -> None:
     """This part alone, without figures."""
     plan = QUICK if "--quick" in sys.argv else FULL
-    found = measure(plan, 3, print)
+    with Subject("one", ".venv", "ctq") as one:
+        found = measure(plan, 3, 3, one, print)
     for rounds in found.values():
         for each in rounds:
             each.pop("seconds", None)

@@ -29,7 +29,7 @@ class Subject:
         before: Sequence[str] = (),
         **variables: str,
     ) -> None:
-        """`before`: a program that starts it; `variables` of its environment."""
+        """Starts it, and does not wait; `before`: a program that starts it; `variables` of its environment."""
         self.name = name
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the subject
         self._home = tempfile.TemporaryDirectory(prefix="tq-bench-")
@@ -53,15 +53,22 @@ class Subject:
                 **variables,
             },
         )
-        self._answer()
+        self._ready = False
 
     @property
     def home(self) -> str:
         """Where others find the system that it has started: their XDG_RUNTIME_DIR."""
         return self._home.name
 
+    def ready(self) -> None:
+        """Wait until it has imported what it needs."""
+        if not self._ready:
+            self._answer()
+        self._ready = True
+
     def ask(self, do: str, **args: Any) -> dict[str, Any]:
         """Have something done; what was measured."""
+        self.ready()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **args}) + "\n")
         self._process.stdin.flush()
@@ -73,7 +80,7 @@ class Subject:
         if not line:
             self._process.wait()
             self._said.seek(0)
-            end = "".join(self._said.readlines()[-15:])
+            end = "".join(self._said.readlines()[-60:])
             raise SubjectError(f"{self.name} ended with {self._process.returncode}:\n{end}")
         answer: dict[str, Any] = json.loads(line)
         return answer

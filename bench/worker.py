@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,9 @@ class Worker:
         self.tq.init(conf)
         return {"seconds": time.perf_counter() - started}
 
-    def attach(self) -> dict[str, Any]:
-        """Attach to the system that the environment names."""
+    def attach(self, **variables: str) -> dict[str, Any]:
+        """Attach to the system that the environment names, with these variables in it."""
+        os.environ.update(variables)
         self.tq.init(attach=True)
         return {}
 
@@ -107,11 +108,18 @@ class Worker:
             self._columns = {key: WORKLOADS[name].columns(scale)}  # one at a time in memory
         return self._columns[key]
 
-    def batch(self, workload: str, scale: float, check: bool) -> dict[str, Any]:
-        """Put, list, read and clear a batch by keys; seconds of each."""
+    def batch(self, workload: str, scale: float, check: bool, warm: bool = False) -> dict[str, Any]:
+        """Put, list, read and clear a batch by keys; seconds of each.
+
+        `warm`: it is put into every unit once before.  They take turns, and give memory back that was not used for some
+        seconds, as it is while the other side is measured.
+        """
         columns = self._made(workload, scale)
         fields = table(columns)
         keys = [f"k{row}" for row in range(fields.batch_size[0])]
+        for _ in range(UNITS if warm else 0):
+            self.tq.kv_batch_put(keys, PARTITION, fields)
+            self.tq.kv_clear(keys, PARTITION)
         times = [time.perf_counter()]
         self.tq.kv_batch_put(keys, PARTITION, fields)
         times.append(time.perf_counter())
@@ -217,14 +225,20 @@ class Worker:
         self.tq.kv_put("k", PARTITION, fields=self._fields())
         return lambda place: self.tq.kv_put("k", PARTITION, tag={"version": place})
 
-    def _claim(self, count: int) -> Callable[[int], Any]:
+    def _claims(self, count: int) -> dict[str, Any]:
+        """Samples for that many claims of 64; what the claims say."""
         self._fill(64 * count)
-        client = self.tq.get_client()
         self._claimed += 1
-        task = f"task{self._claimed}"
-        return lambda place: client.get_meta(
-            data_fields=["reward"], batch_size=64, partition_id=PARTITION, task_name=task
-        )
+        return {
+            "data_fields": ["reward"],
+            "batch_size": 64,
+            "partition_id": PARTITION,
+            "task_name": f"task{self._claimed}",
+        }
+
+    def _claim(self, count: int) -> Callable[[int], Any]:
+        claim, client = self._claims(count), self.tq.get_client()
+        return lambda place: client.get_meta(**claim)
 
     def _kv_get(self, count: int) -> Callable[[int], Any]:
         self.tq.kv_put("k", PARTITION, fields=self._fields())
@@ -243,16 +257,19 @@ class Worker:
             count = min(100_000, samples - start)
             client.put(table({"reward": torch.rand(count)}), partition_id=PARTITION)
 
-    def concurrent(self, callers: int, count: int) -> dict[str, Any]:
-        """Small puts by that many asyncio tasks at once."""
-        fields = self._fields()
+    def concurrent(self, operation: str, callers: int, count: int) -> dict[str, Any]:
+        """Small calls by that many asyncio tasks at once: how many a second, and the seconds of each."""
+        step: Callable[[int], Awaitable[Any]] = getattr(self, f"_async_{operation}")(count)
+        each: list[float] = []
 
         async def run() -> float:
             places = iter(range(count))
 
             async def call() -> None:
                 for place in places:
-                    await self.tq.async_kv_put(f"k{place}", PARTITION, fields=fields)
+                    begun = time.perf_counter()
+                    await step(place)
+                    each.append(time.perf_counter() - begun)
 
             started = time.perf_counter()
             await asyncio.gather(*(call() for _ in range(callers)))
@@ -260,7 +277,23 @@ class Worker:
 
         seconds = asyncio.run(run())
         self.tq.get_client().clear_partition(PARTITION)
-        return {"per_second": count / seconds}
+        return {"per_second": count / seconds, "seconds": each}
+
+    def _async_kv_put(self, count: int) -> Callable[[int], Awaitable[Any]]:
+        fields = self._fields()
+        return lambda place: self.tq.async_kv_put(f"k{place}", PARTITION, fields=fields)
+
+    def _async_tag_put(self, count: int) -> Callable[[int], Awaitable[Any]]:
+        self.tq.kv_put("k", PARTITION, fields=self._fields())
+        return lambda place: self.tq.async_kv_put("k", PARTITION, tag={"version": place})
+
+    def _async_claim(self, count: int) -> Callable[[int], Awaitable[Any]]:
+        claim, client = self._claims(count), self.tq.get_client()
+        return lambda place: client.async_get_meta(**claim)
+
+    def _async_kv_get(self, count: int) -> Callable[[int], Awaitable[Any]]:
+        self.tq.kv_put("k", PARTITION, fields=self._fields())
+        return lambda place: self.tq.async_kv_batch_get("k", PARTITION)
 
     def zero_copy(self, scale: float, count: int) -> dict[str, Any]:
         """Seconds of reads of the simple case that show it where it lies; of ctq alone."""
@@ -291,26 +324,16 @@ class Worker:
         client.clear_partition(PARTITION)
         return {"seconds": seconds}
 
-    def listing(self, keys: int, tags: int) -> dict[str, Any]:
-        """Seconds of `kv_list` over keys with tags."""
-        self.fill_keys(keys, tags, PARTITION)
-        started = time.perf_counter()
-        listed = self.tq.kv_list(PARTITION)
-        seconds = time.perf_counter() - started
-        assert len(listed[PARTITION]) == keys
-        self.tq.get_client().clear_partition(PARTITION)
-        return {"seconds": seconds}
+    # --- lists of keys, and claims meanwhile: see listing.py --------------------------------------
 
-    # --- claims while another process lists: see listing.py ---------------------------------------
-
-    def fill_keys(self, keys: int, tags: int, partition: str = LISTED) -> dict[str, Any]:
+    def fill_keys(self, keys: int, tags: int) -> dict[str, Any]:
         """Put keys with tags."""
         for start in range(0, keys, 10_000):
             names = [f"k{place}" for place in range(start, min(keys, start + 10_000))]
             each = [
                 {f"tag{tag}": place + tag for tag in range(tags)} for place in range(len(names))
             ]
-            self.tq.kv_batch_put(names, partition, tags=each)
+            self.tq.kv_batch_put(names, LISTED, tags=each)
         return {}
 
     def clear_keys(self) -> dict[str, Any]:
@@ -327,6 +350,14 @@ class Worker:
             seconds.append(time.perf_counter() - started)
             assert len(listed[LISTED]) == keys
         return {"seconds": seconds}
+
+    def compute(self, total: float) -> dict[str, Any]:
+        """Be busy for that many seconds, without the queue."""
+        end = time.perf_counter() + total
+        found = 0
+        while time.perf_counter() < end:
+            found ^= sum(range(1000))
+        return {"computed": found}
 
     def small_claims(self, count: int) -> dict[str, Any]:
         """Seconds of each of `count` claims of one sample."""

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from bench import demo, hosts, noisy, report
 from bench.figures import FIGURES, Figure, percentile, ratio
-from bench.run import CALLERS, OPERATIONS, Plan, measure
+from bench.run import ASYNC, CALLERS, OPERATIONS, Plan, measure
 from bench.scale import Scale
 from bench.subjects import ROOT, Subject
 from bench.workloads import WORKLOADS, size, table
@@ -22,6 +22,7 @@ from bench.workloads import WORKLOADS, size, table
 FEW = Scale(clients=8, steps=0, samples=2000, quiet=0.1)
 TINY = Plan(
     rounds=1,
+    long_rounds=1,
     scale=0.01,
     calls=5,
     claims=5,
@@ -52,9 +53,15 @@ def test_a_run_without_the_peer(tmp_path: Path) -> None:
     ticks: list[str] = []
     results = measure(TINY, ticks.append, peer=False)
     assert len(ticks) == TINY.steps()
-    assert [len(rounds) for rounds in results["batches"].values()] == [1, 1, 1, 1]
+    assert {name: len(rounds) for name, rounds in results["batches"].items()} == dict.fromkeys(
+        WORKLOADS, 1
+    )
     assert set(results["small"]) == set(OPERATIONS)
-    assert set(results["concurrent"]) == {str(callers) for callers in CALLERS}
+    assert set(results["concurrent"]) == set(ASYNC)
+    for by_callers in results["concurrent"].values():
+        assert set(by_callers) == {str(callers) for callers in CALLERS}
+        for callers, rounds in by_callers.items():
+            assert len(rounds[0]["ctq"]["seconds"]) == max(5, int(callers))
     assert all(each["ctq"] > 0 for each in results["init"])
     figures = report.evaluate(results)
     known = {each["figure"] for each in figures if each["value"] is not None}
