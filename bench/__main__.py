@@ -17,7 +17,9 @@ from bench.run import OUT, QUICK, Plan, measure
 def main() -> None:
     """Run what the options ask for."""
     options = argparse.ArgumentParser(prog="bench", description=__doc__)
-    options.add_argument("--quick", action="store_true", help="fewer, smaller rounds: 2 minutes")
+    options.add_argument(
+        "--quick", action="store_true", help="fewer, smaller rounds: about 2 minutes"
+    )
     options.add_argument("--rounds", type=int, help="rounds of everything")
     options.add_argument("--no-peer", action="store_true", help="leave out PyPI's transferqueue")
     options.add_argument("--out", type=Path, default=OUT, help="folder of JSON and charts")
