@@ -251,9 +251,10 @@ int bench_batch_make(const bench_workload *workload, double scale, bench_batch *
     out->slices = calloc(workload->n_fields, sizeof(*out->slices));
     out->dims = calloc(workload->n_fields, sizeof(*out->dims));
     if (!out->keys || !out->names || !out->columns || !out->slices || !out->dims) {
-        failed = cli_fail("out of memory");
+        bench_batch_free(out);
+        return cli_fail("out of memory");
     }
-    for (size_t row = 0; row < rows && !failed; row++) {
+    for (size_t row = 0; row < rows; row++) {
         char *key = out->names + row * KEY_SIZE;
         snprintf(key, KEY_SIZE, "k%zu", row);
         out->keys[row] = key;
