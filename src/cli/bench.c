@@ -204,13 +204,17 @@ static int bench_list(const cli_options *options)
 {
     static const char *const columns[] = {"WORKLOAD", ">SAMPLES", ">SIZE", "WHAT"};
     json_t *list = bench_describe(options->bench);
-    cli_table *table = options->json ? NULL : cli_table_new(columns, 4);
     json_t *each;
     size_t i;
     char bytes[32];
 
     if (options->json) {
         return cli_print_json(list);
+    }
+    cli_table *table = cli_table_new(columns, 4);
+    if (!table) {
+        json_decref(list);
+        return cli_fail("out of memory");
     }
     json_array_foreach(list, i, each)
     {

@@ -152,7 +152,9 @@ bool bench_stopped(bench *run);
 /* One step of the run begins. */
 void bench_progress(bench *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void bench_progress_end(bench *run);
-/* Clears the partition. */
+/* Clears the partition, for what comes next in the run. */
+int bench_empty(bench *run);
+/* Clears it when the run ends, however that comes. */
 int bench_clean(bench *run);
 
 double bench_now(void);

@@ -173,8 +173,7 @@ int bench_move(bench *run, const bench_workload *workload, bench_moved *out)
     }
     /* The next workload may have the same fields with other types. */
     if (!failed) {
-        failed =
-            bench_begin(run) || bench_end(run, tq_clear_partition(run->session.op, run->partition));
+        failed = bench_empty(run);
     }
     free(memory);
     bench_batch_free(&batch);

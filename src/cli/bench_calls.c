@@ -253,8 +253,7 @@ static int call_round(call_run *calls, size_t round, size_t callers, double *rat
     }
     *rate = (double)calls->count / (bench_now() - started);
     if (!failed && calls->kind != CALL_TRIP) {
-        failed =
-            bench_begin(run) || bench_end(run, tq_clear_partition(run->session.op, run->partition));
+        failed = bench_empty(run);
     }
     return failed;
 }

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define PROGRESS_WIDTH 24
+#define LEFT_BEHIND    "tq: the partition %s may be left behind; `tq clear %s --all' removes it"
 
 double bench_now(void)
 {
@@ -57,9 +58,7 @@ static void guard_set(sigset_t *out)
 static void guard_leave(const bench *run, int number)
 {
     if (run->holding) {
-        fprintf(stderr,
-                "\ntq: the partition %s may be left behind; `tq clear %s --all' removes it\n",
-                run->partition, run->partition);
+        fprintf(stderr, "\n" LEFT_BEHIND "\n", run->partition, run->partition);
     }
     _exit(128 + number);
 }
@@ -156,6 +155,11 @@ int bench_renew(bench *run)
     return run->session.op ? 0 : cli_fail("out of memory");
 }
 
+int bench_empty(bench *run)
+{
+    return bench_begin(run) || bench_end(run, tq_clear_partition(run->session.op, run->partition));
+}
+
 /* Also after a signal, and after an error: what the op was used for is done. */
 int bench_clean(bench *run)
 {
@@ -166,8 +170,8 @@ int bench_clean(bench *run)
     int code = op ? tq_clear_partition(op, run->partition) : TQ_ENOMEM;
     code = code ? code : tq_op_wait(op);
     if (code) {
-        cli_fail("%s\ntq: the partition %s may be left behind; `tq clear %s --all' removes it",
-                 op ? tq_op_error(op)->message : "out of memory", run->partition, run->partition);
+        cli_fail("%s\n" LEFT_BEHIND, op ? tq_op_error(op)->message : "out of memory",
+                 run->partition, run->partition);
     }
     tq_op_free(op);
     return code ? 1 : 0;
