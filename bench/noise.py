@@ -3,7 +3,8 @@
     python bench/noise.py ctq|transfer_queue ADDRESS PUT READ DESCRIPTOR...
 
 A process each, forked once the package is imported, for that takes seconds.  They attach, do what they do once, and say
-so; from a line `go` on they do it again and again until the next line, and answer that with how often they did.
+so; from a line `go SECONDS` on they do it again and again, say so after these seconds, and go on until the next line, which they
+answer with how much they have moved.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class Noise:
             self._tell("attach", place)
             self._answer(place)
 
-    def go(self) -> None:
-        """Let them begin; returns when all are at it."""
-        self._tell("go")
+    def go(self, seconds: float) -> None:
+        """Let them begin; returns when all have been at it for so long."""
+        self._tell(f"go {seconds}")
         self._answers()
 
     def stop(self) -> dict[str, float]:
@@ -143,8 +144,11 @@ def serve(tq: Any, address: str, number: int, put: int, read: int, answers: Text
     step()
     answers.write("{}\n")
     for line in sys.stdin:
-        assert line.strip() == "go"
+        go, warm = line.split()
+        assert go == "go"
         started, moved = time.perf_counter(), step()
+        while time.perf_counter() - started < float(warm):
+            moved += step()
         answers.write("{}\n")
         while not select.select([0], [], [], 0)[0]:
             moved += step()

@@ -83,10 +83,10 @@ class Worker:
         self._noise = Noise(self.package, self._address, put, read)
         return {}
 
-    def noise_go(self) -> dict[str, Any]:
-        """Let them stream."""
+    def noise_go(self, seconds: float) -> dict[str, Any]:
+        """Let them stream, for so long before this returns."""
         assert self._noise is not None
-        self._noise.go()
+        self._noise.go(seconds)
         return {}
 
     def noise_stop(self) -> dict[str, Any]:

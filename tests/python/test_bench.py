@@ -104,7 +104,7 @@ def test_beside_noisy_clients() -> None:
         (found,) = noisy.measure(1, 0.01, 5, {"ctq": subject}, ticks.append)
         subject.ask("close")
     assert len(ticks) == 1
-    assert all(len(found["ctq"][operation]) == 5 for operation in noisy.OPERATIONS)
+    assert all(len(found["ctq"][operation]) >= 5 for operation in noisy.OPERATIONS)
     assert all(found["ctq"]["moved"][way] > 0 for way in ("written", "read"))
 
 
