@@ -1,7 +1,7 @@
 """Lists of many keys, and claims of one process while another one lists them again and again: the controller serves both.
 
 Where there are few cores a neighbour takes some of them, whatever it does.  So the claims are timed beside one that only
-computes, too: what they lose beyond that they lose to the controller.
+computes on one of them, too.
 """
 
 from __future__ import annotations
