@@ -1,5 +1,5 @@
 /*
- * blocks.c - requests about blocks: lease, abandon, collect, report of lost ones, move.
+ * blocks.c - requests about blocks: lease, abandon, collect, report of lost ones, what is live of them, move.
  *
  * Dead blocks of an owner go to its collector: the one session that serves it, or, for a shared owner, the first
  * session that asked, until it ends.  A notice is sent again until it is done, so an answer that nobody got does no
@@ -9,13 +9,15 @@
 
 #include "controller/internal.h"
 
-/* Most ranges in one notice. */
-#define COLLECT_MAX 4096u
+/* Most ranges in one notice, and thin blocks. */
+#define COLLECT_MAX      4096u
+#define COLLECT_THIN_MAX 256u
 
 struct tqi_ctl_collect {
     tqi_ctl_wait base; /* first: waits are known by it */
     tqi_ctl_owner *owner;
     tqi_ctl_session *session;
+    bool thin; /* wants to know of blocks to move, too */
     tqi_ctl_collect *prev, *next;
 };
 
@@ -66,15 +68,16 @@ int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_request *request,
 
 /* ------------------------------------------------------------------------------------------------ collect */
 
-static bool collect_pending(tqi_ctl_owner *owner)
+static bool collect_pending(tqi_ctl_owner *owner, bool thin)
 {
     tqi_dead dead;
     uint64_t notice = 0;
-    return tqi_owner_dead(owner->meta, &dead, 1, &notice) > 0;
+    return tqi_owner_dead(owner->meta, &dead, 1, &notice) > 0 ||
+           (thin && tqi_owner_has_thin(owner->meta));
 }
 
-/* Answers with what is dead; on an error nothing was sent. */
-static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, tq_error *err)
+/* Answers with what is dead, and thin; on an error nothing was sent. */
+static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, bool thin, tq_error *err)
 {
     Tq__CollectReply reply = TQ__COLLECT_REPLY__INIT;
     tqi_conv conv = {0};
@@ -83,8 +86,11 @@ static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, tq_error *e
     uint8_t *done = tqi_conv_alloc(&conv, n, 1, err);
     reply.first = tqi_conv_alloc(&conv, n, sizeof(*reply.first), err);
     reply.count = tqi_conv_alloc(&conv, n, sizeof(*reply.count), err);
-    int rc = dead && done && reply.first && reply.count ? TQ_OK : TQ_ENOMEM;
+    size_t n_thin = thin ? COLLECT_THIN_MAX : 0;
+    reply.thin = tqi_conv_alloc(&conv, n_thin, sizeof(*reply.thin), err);
+    int rc = dead && done && reply.first && reply.count && reply.thin ? TQ_OK : TQ_ENOMEM;
     if (rc == TQ_OK) {
+        reply.n_thin = tqi_owner_thin(owner->meta, reply.thin, n_thin);
         for (size_t i = 0; i < n; i++) {
             reply.first[i] = dead[i].first;
             reply.count[i] = dead[i].count;
@@ -106,8 +112,9 @@ static void collect_leave(tqi_ctl_wait *base)
 
 static void collect_answer(tqi_ctl_wait *base)
 {
+    const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
     tq_error err = {0};
-    if (collect_reply(base->request, ((tqi_ctl_collect *)base)->owner, &err) != TQ_OK) {
+    if (collect_reply(base->request, collect->owner, collect->thin, &err) != TQ_OK) {
         tqi_request_fail(base->request, &err);
     }
 }
@@ -127,11 +134,8 @@ void tqi_ctl_collect_gather(tqi_ctl_owner *owner)
     if (!owner->collector && owner->collects) {
         owner->collector = owner->collects->session;
     }
-    if (!owner->collects || !collect_pending(owner)) {
-        return;
-    }
     DL_FOREACH (owner->collects, collect) {
-        if (collect->session == owner->collector) {
+        if (collect->session == owner->collector && collect_pending(owner, collect->thin)) {
             tqi_ctl_wait_ready(&collect->base);
         }
     }
@@ -167,8 +171,8 @@ int tqi_ctl_on_collect(tqi_controller *ctl, tqi_request *request, const Tq__Coll
         if (msg->done) {
             tqi_owner_done(owner->meta, msg->done);
         }
-        if (collect_pending(owner)) {
-            return collect_reply(request, owner, err);
+        if (collect_pending(owner, msg->thin)) {
+            return collect_reply(request, owner, msg->thin, err);
         }
     }
     tqi_ctl_collect *collect = calloc(1, sizeof(*collect));
@@ -177,12 +181,13 @@ int tqi_ctl_on_collect(tqi_controller *ctl, tqi_request *request, const Tq__Coll
     }
     collect->owner = owner;
     collect->session = session;
+    collect->thin = msg->thin;
     DL_APPEND(owner->collects, collect);
     tqi_ctl_wait_park(ctl, &collect->base, &collect_wait_type, request, 0);
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ lost, move */
+/* ------------------------------------------------------------------------------------------------ lost */
 
 void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void *loser)
 {
@@ -207,20 +212,90 @@ int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_request *request, const Tq__
     return TQ_OK;
 }
 
+/* ------------------------------------------------------------------------------------------------ moves */
+
+/* The answer's stretches as columns. */
+static int live_out(tqi_conv *conv, const tqi_live *live, Tq__LiveReply *reply, tq_error *err)
+{
+    size_t n = live->n_stretches;
+    reply->begin = tqi_conv_alloc(conv, n, sizeof(*reply->begin), err);
+    reply->bytes = tqi_conv_alloc(conv, n, sizeof(*reply->bytes), err);
+    reply->place = tqi_conv_alloc(conv, n, sizeof(*reply->place), err);
+    if (!reply->begin || !reply->bytes || !reply->place) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        reply->begin[i] = live->stretches[i].begin;
+        reply->bytes[i] = live->stretches[i].bytes;
+        reply->place[i] = live->stretches[i].place;
+    }
+    reply->size = live->sizes;
+    reply->pieces = live->counts;
+    reply->n_size = reply->n_pieces = live->n;
+    reply->n_begin = reply->n_bytes = reply->n_place = n;
+    return TQ_OK;
+}
+
+int tqi_ctl_on_live(tqi_controller *ctl, tqi_request *request, const Tq__Live *msg, tq_error *err)
+{
+    Tq__LiveReply reply = TQ__LIVE_REPLY__INIT;
+    tqi_conv conv = {0};
+    tqi_live live = {0};
+    int rc = tqi_meta_live(ctl->meta, msg->id, msg->n_id, &live, err);
+    rc = rc ? rc : live_out(&conv, &live, &reply, err);
+    if (rc == TQ_OK) {
+        tqi_ctl_reply(request, &reply.base);
+    }
+    tqi_live_fini(&live);
+    tqi_conv_fini(&conv);
+    return rc;
+}
+
+/* The moves of a request. */
+static int moves_in(tqi_conv *conv, const Tq__Move *msg, tqi_move **out, tq_error *err)
+{
+    size_t n = msg->n_from, at = 0;
+    int rc = tqi_conv_check_count("new block", msg->n_to, n, err);
+    rc = rc ? rc : tqi_conv_check_count("number of pieces", msg->n_pieces, n, err);
+    rc = rc ? rc : tqi_conv_check_count("size of a piece", msg->n_bytes, msg->n_begin, err);
+    rc = rc ? rc : tqi_conv_check_count("place of a piece", msg->n_place, msg->n_begin, err);
+    if (rc == TQ_OK && (!msg->owner || n != msg->n_to || n != msg->n_pieces ||
+                        msg->n_begin != msg->n_bytes || msg->n_begin != msg->n_place)) {
+        rc =
+            tqi_error_set(err, TQ_EINVAL, "move of %zu blocks: %s", n,
+                          msg->owner ? "new blocks or pieces are missing" : "the owner is missing");
+    }
+    tqi_move *moves = rc ? NULL : tqi_conv_alloc(conv, n, sizeof(*moves), err);
+    tqi_stretch *all = rc ? NULL : tqi_conv_alloc(conv, msg->n_begin, sizeof(*all), err);
+    if (!moves || !all) {
+        return rc ? rc : TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < msg->n_begin; i++) {
+        all[i] = (tqi_stretch){msg->begin[i], msg->bytes[i], msg->place[i]};
+    }
+    for (size_t i = 0; i < n && rc == TQ_OK; i++) {
+        if (msg->pieces[i] > msg->n_begin - at) {
+            return tqi_error_set(err, TQ_EINVAL, "move of block %llu: pieces are missing",
+                                 (unsigned long long)msg->from[i]);
+        }
+        moves[i] = (tqi_move){.from = msg->from[i], .stretches = all + at, .n = msg->pieces[i]};
+        at += msg->pieces[i];
+        rc = tqi_conv_block_in(msg->to[i], msg->owner, &moves[i].to, err);
+    }
+    *out = moves;
+    return rc;
+}
+
 int tqi_ctl_on_move(tqi_controller *ctl, tqi_request *request, const Tq__Move *msg, tq_error *err)
 {
-    tqi_batch_block to = {0};
-    if (!msg->owner || !msg->to) {
-        return tqi_error_set(err, TQ_EINVAL, "move of block %llu: its %s is missing",
-                             (unsigned long long)msg->from, msg->to ? "owner" : "new block");
-    }
-    int rc = tqi_conv_block_in(msg->to, msg->owner, &to, err);
+    tqi_conv conv = {0};
+    tqi_move *moves = NULL;
+    int rc = moves_in(&conv, msg, &moves, err);
     rc = rc ? rc
-            : tqi_meta_move(ctl->meta, tqi_ctl_session_number(request), msg->from, &to, msg->shift,
-                            err);
-    if (rc) {
-        return rc;
+            : tqi_meta_move(ctl->meta, tqi_ctl_session_number(request), moves, msg->n_from, err);
+    if (rc == TQ_OK) {
+        tqi_ctl_reply_empty(request);
     }
-    tqi_ctl_reply_empty(request);
-    return TQ_OK;
+    tqi_conv_fini(&conv);
+    return rc;
 }

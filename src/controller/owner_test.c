@@ -443,25 +443,48 @@ static void moves_blocks(void **state)
 {
     Tq__Move move = TQ__MOVE__INIT;
     Tq__Owner owner;
-    Tq__Block block;
+    Tq__Block block, *blocks = &block;
     Tq__Resolve resolve;
+    Tq__Live live = TQ__LIVE__INIT;
     kit_call call;
-    uint64_t from = 0;
+    uint64_t from = 0, begin = 0, bytes = 0, place = 100;
+    uint32_t pieces = 1;
     (void)state;
     put("p", 2, NULL, &from);
-    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "missing");
+    live.id = &from;
+    live.n_id = 1;
+    Tq__LiveReply *told = kit_ok(&unit, TQI_LIVE, &live);
+    assert_int_equal(told->n_size, 1);
+    assert_int_equal(told->n_begin, 1);
+    assert_int_equal(told->begin[0], 0);
+    assert_int_equal(told->place[0], 0);
+    assert_int_equal(told->bytes[0], told->size[0]);
+    bytes = told->bytes[0];
+    kit_free(told);
+    move.from = &from;
+    move.n_from = 1;
+    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "owner is missing");
     tq__owner__init(&owner);
     tq__block__init(&block);
     owner.name = text("unit");
     owner.incarnation = 77;
+    move.owner = &owner;
+    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "missing");
     block.id = kit_lease(&unit, "unit", 1);
-    block.size = 116;
+    block.size = 100 + bytes;
     uint8_t locator[TQ_LOCATOR_MAX + 1] = {0};
     block.locator = (ProtobufCBinaryData){sizeof(locator), locator};
-    move.from = from;
-    move.owner = &owner;
-    move.to = &block;
-    move.shift = 100;
+    move.to = &blocks;
+    move.n_to = 1;
+    move.pieces = &pieces;
+    move.n_pieces = 1;
+    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "pieces are missing");
+    move.begin = &begin;
+    move.n_begin = 1;
+    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "missing");
+    move.bytes = &bytes;
+    move.place = &place;
+    move.n_bytes = move.n_place = 1;
     kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "locator");
     block.locator.len = 1;
     kit_free(kit_ok(&unit, TQI_MOVE, &move));
@@ -473,6 +496,40 @@ static void moves_blocks(void **state)
     assert_int_equal(reply->batch->field[0]->run_offset[0], 100);
     kit_free(reply);
     collect(&unit, "unit", 0, &call);
+    expect_notice(&call, from);
+}
+
+/* Who asks for it hears of blocks of which much is dead; who does not, does not. */
+static void tells_of_thin_blocks(void **state)
+{
+    Tq__Collect ask;
+    Tq__Clear some;
+    kit_call call;
+    uint64_t from = 0;
+    uint32_t indexes[1024];
+    (void)state;
+    put("p", 2048, NULL, &from);
+    tq__collect__init(&ask);
+    tq__clear__init(&some);
+    ask.owner = text("unit");
+    ask.thin = true;
+    kit_send(&unit, TQI_COLLECT, &ask, &call);
+    for (uint32_t i = 0; i < 1024; i++) {
+        indexes[i] = i;
+    }
+    some.partition = text("p");
+    some.index = indexes;
+    some.n_index = 1024;
+    kit_free(kit_ok(&client, TQI_CLEAR, &some));
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    Tq__CollectReply *reply = (Tq__CollectReply *)call.reply;
+    assert_int_equal(reply->n_first, 0);
+    assert_int_equal(reply->n_thin, 1);
+    assert_true(reply->thin[0] == from);
+    kit_end(&call);
+    /* It is told of the dead as before. */
+    kit_send(&unit, TQI_COLLECT, &ask, &call);
+    clear("p");
     expect_notice(&call, from);
 }
 
@@ -492,6 +549,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(reports_show_in_the_list, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(readers_report_lost_blocks, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(moves_blocks, setup, teardown_unit),
+        cmocka_unit_test_setup_teardown(tells_of_thin_blocks, setup, teardown_unit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -133,8 +133,10 @@ uint32_t tqi_m_block_add(tqi_meta *meta, const tqi_batch_block *from, tqi_owner 
         .owner = owner,
         .partition = partition,
         .live = 1,
+        .row_first = UINT32_MAX,
         .locator_size = (uint8_t)from->locator_size,
     };
+    block->thin_from = tqi_m_thin_from(block);
     if (from->locator_size > 0) {
         memcpy(block->locator, from->locator, from->locator_size);
     }
@@ -145,13 +147,12 @@ uint32_t tqi_m_block_add(tqi_meta *meta, const tqi_batch_block *from, tqi_owner 
     return handle;
 }
 
-void tqi_m_block_rele(tqi_meta *meta, uint32_t handle)
+static void block_die(tqi_meta *meta, tqi_block *block, uint32_t handle)
 {
-    tqi_block *block = tqi_m_block(meta, handle);
     tqi_owner *owner = block->owner;
 
-    if (--block->live > 0) {
-        return;
+    if (block->listed) {
+        tqi_m_thin_drop(meta, block);
     }
     block_map_remove(meta, block->id);
     meta->n_blocks--;
@@ -165,6 +166,27 @@ void tqi_m_block_rele(tqi_meta *meta, uint32_t handle)
     meta->n_block_free++;
 }
 
+void tqi_m_block_rele(tqi_meta *meta, uint32_t handle)
+{
+    tqi_block *block = tqi_m_block(meta, handle);
+
+    if (--block->live == 0) {
+        block_die(meta, block, handle);
+    }
+}
+
+void tqi_m_block_unlink(tqi_meta *meta, uint32_t handle, uint64_t bytes)
+{
+    tqi_block *block = tqi_m_block(meta, handle);
+
+    block->live_bytes -= bytes;
+    if (--block->live == 0) {
+        block_die(meta, block, handle);
+    } else if (block->live_bytes <= block->thin_from) {
+        tqi_m_thin_check(meta, block, handle);
+    }
+}
+
 void tqi_m_blocks_fini(tqi_meta *meta)
 {
     for (size_t i = 0; i < meta->n_block_pages; i++) {
@@ -174,7 +196,7 @@ void tqi_m_blocks_fini(tqi_meta *meta)
     free(meta->block_map);
 }
 
-/* ---------------------------------------------------------------------------------------- lost and moved */
+/* ---------------------------------------------------------------------------------------- lost */
 
 void tqi_m_partition_cells(tqi_partition *partition, tqi_m_cell_fn fn, void *arg)
 {
@@ -201,17 +223,12 @@ typedef struct block_loss {
     roaring_bitmap_t *hit;
 } block_loss;
 
-static bool block_real(const tqi_cell *cell)
-{
-    return tqi_m_produced(cell->block) && cell->block != TQI_CELL_OPAQUE;
-}
-
 static void block_lose_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell,
                             void *arg)
 {
     block_loss *loss = arg;
 
-    if (block_real(cell) &&
+    if (tqi_m_stored(cell) &&
         tqi_m_block(field->partition->meta, cell->block)->stamp == loss->stamp) {
         tqi_m_cell_unlink(field, index, row, TQI_CELL_LOST);
         if (loss->hit != NULL) {
@@ -293,81 +310,5 @@ int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost
         tqi_m_lose_stamped(partitions[i], stamp, lost, arg);
     }
     free(partitions);
-    return TQ_OK;
-}
-
-typedef struct block_shift {
-    uint32_t from;
-    uint32_t to; /* 0: only check that the cells fit into `size` */
-    uint64_t size;
-    int64_t shift;
-    bool fits;
-} block_shift;
-
-static void block_shift_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell,
-                             void *arg)
-{
-    block_shift *move = arg;
-    uint64_t offset;
-    tqi_cell moved;
-
-    if (cell->block != move->from) {
-        return;
-    }
-    /* Two's complement: a negative shift that stays above 0 wraps to the right place. */
-    offset = cell->offset + (uint64_t)move->shift;
-    if (move->to == 0) {
-        bool inside = move->shift < 0 ? offset < cell->offset : offset >= cell->offset;
-        uint64_t bytes = tqi_m_cell_bytes(field, cell);
-        move->fits = move->fits && inside && offset <= move->size && bytes <= move->size - offset;
-        return;
-    }
-    moved = (tqi_cell){move->to, cell->shape, offset};
-    tqi_m_shape_hold(field->partition->meta, moved.shape, 1);
-    tqi_m_cell_link(field, index, row, moved);
-}
-
-int tqi_meta_move(tqi_meta *meta, uint64_t session_id, uint64_t from, const tqi_batch_block *to,
-                  int64_t shift, tq_error *err)
-{
-    const tqi_session *session = tqi_m_session_find(meta, session_id);
-    tqi_range *range = session != NULL ? tqi_m_range_find(session, to->id) : NULL;
-    block_shift move = {
-        .from = tqi_m_block_find(meta, from), .size = to->size, .shift = shift, .fits = true};
-    tqi_partition *partition;
-    int rc;
-
-    if (range == NULL || to->owner == NULL || strcmp(range->owner->name, to->owner) != 0 ||
-        range->owner->incarnation != to->owner_incarnation) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "block %llu is not an unpublished block of this session and owner",
-                             (unsigned long long)to->id);
-    }
-    if (to->locator_size > TQ_LOCATOR_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "locator of block %llu has %zu bytes, at most %d are possible",
-                             (unsigned long long)to->id, to->locator_size, TQ_LOCATOR_MAX);
-    }
-    partition = move.from != 0 ? tqi_m_block(meta, move.from)->partition : NULL;
-    if (partition != NULL) {
-        tqi_m_partition_cells(partition, block_shift_cell, &move);
-        if (!move.fits) {
-            return tqi_error_set(err, TQ_EINVAL, "rows of block %llu do not fit into block %llu",
-                                 (unsigned long long)from, (unsigned long long)to->id);
-        }
-        rc = tqi_m_blocks_reserve(meta, 1, err);
-        if (rc != TQ_OK) {
-            return rc;
-        }
-        move.to = tqi_m_block_add(meta, to, range->owner, partition);
-        tqi_m_range_mark(range, to->id, true);
-        tqi_m_range_use(meta, range);
-        tqi_m_partition_cells(partition, block_shift_cell, &move);
-        tqi_m_block_rele(meta, move.to);
-        return TQ_OK;
-    }
-    tqi_m_dead_push(range->owner, to->id, true);
-    tqi_m_range_mark(range, to->id, true);
-    tqi_m_range_use(meta, range);
     return TQ_OK;
 }

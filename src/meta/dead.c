@@ -88,12 +88,17 @@ void tqi_m_dead_push(tqi_owner *owner, uint64_t id, bool writer_done)
         owner->dead_tail->next = node;
     } else {
         owner->dead_head = node;
-        if (!owner->woken) {
-            owner->woken = true;
-            DL_APPEND2(meta->woken, owner, woken_prev, woken_next);
-        }
+        tqi_m_owner_wake(owner);
     }
     owner->dead_tail = node;
+}
+
+void tqi_m_owner_wake(tqi_owner *owner)
+{
+    if (!owner->woken) {
+        owner->woken = true;
+        DL_APPEND2(owner->meta->woken, owner, woken_prev, woken_next);
+    }
 }
 
 void tqi_m_dead_drop(tqi_owner *owner)
@@ -182,9 +187,8 @@ void tqi_hold_close(tqi_meta *meta, tqi_hold *hold)
     DL_DELETE(meta->holds, hold);
     free(hold);
     for (owner = meta->owners; owner != NULL; owner = owner->hh.next) {
-        if (owner->dead_head != NULL && !owner->woken) {
-            owner->woken = true;
-            DL_APPEND2(meta->woken, owner, woken_prev, woken_next);
+        if (owner->dead_head != NULL || tqi_owner_has_thin(owner)) {
+            tqi_m_owner_wake(owner);
         }
     }
 }

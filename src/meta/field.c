@@ -131,24 +131,26 @@ static void field_found(tqi_field *field, uint32_t index, uint32_t row)
 static void field_release(tqi_field *field, const tqi_cell *cell)
 {
     tqi_meta *meta = field->partition->meta;
+    uint64_t bytes = tqi_m_cell_bytes(field, cell);
 
-    field->partition->bytes -= tqi_m_cell_bytes(field, cell);
+    field->partition->bytes -= bytes;
     tqi_m_shape_rele(meta, cell->shape, 1);
     if (cell->block == TQI_CELL_OPAQUE) {
         free((void *)(uintptr_t)cell->offset);
     } else {
-        tqi_m_block_rele(meta, cell->block);
+        tqi_m_block_unlink(meta, cell->block, bytes);
     }
 }
 
 void tqi_m_cell_link(tqi_field *field, uint32_t index, uint32_t row, tqi_cell cell)
 {
     tqi_cell old = field->cells[row];
+    uint64_t bytes = tqi_m_cell_bytes(field, &cell);
 
     if (cell.block != TQI_CELL_OPAQUE) {
-        tqi_m_block(field->partition->meta, cell.block)->live++;
+        tqi_m_block_link(tqi_m_block(field->partition->meta, cell.block), row, bytes);
     }
-    field->partition->bytes += tqi_m_cell_bytes(field, &cell);
+    field->partition->bytes += bytes;
     field->cells[row] = cell;
     if (tqi_m_produced(old.block)) {
         field_release(field, &old);

@@ -266,8 +266,14 @@ struct tqi_block {
     tqi_owner *owner;         /* NULL: free */
     tqi_partition *partition; /* all its cells are in one */
     uint64_t stamp;
-    uint32_t place; /* in the batch with that stamp */
+    uint64_t live_bytes;
+    uint64_t thin_from; /* with so many or less live it may be thin */
+    uint32_t place;     /* in the batch with that stamp */
     uint32_t live;
+    uint32_t row_first, row_last; /* its cells are in these rows */
+    uint32_t thin_prev, thin_next;
+    bool listed;  /* among its owner's thin blocks */
+    uint8_t told; /* how often it was named as one */
     uint8_t locator_size;
     uint8_t locator[TQ_LOCATOR_MAX];
 };
@@ -324,6 +330,7 @@ struct tqi_owner {
     tqi_dead_node *dead_head, *dead_tail;
     uint64_t last_notice; /* number of the newest node */
     uint64_t delivered;   /* up to this notice they were handed out: not merged any more */
+    uint32_t thin_first, thin_last; /* handles of blocks of which much is dead, as a list */
     bool woken;
     tqi_owner *woken_prev, *woken_next;
     char name[];
@@ -507,8 +514,23 @@ int tqi_m_blocks_reserve(tqi_meta *meta, size_t n, tq_error *err);
 /* Makes a block with one hold (live 1), so that it does not die while it is being linked.  Cannot fail after reserve. */
 uint32_t tqi_m_block_add(tqi_meta *meta, const tqi_batch_block *from, tqi_owner *owner,
                          tqi_partition *partition);
-/* Counts one cell (or hold) less; the block is dead with the last one.  Cannot fail. */
+/* Counts one cell more, in that row. */
+static inline void tqi_m_block_link(tqi_block *block, uint32_t row, uint64_t bytes)
+{
+    block->live++;
+    block->live_bytes += bytes;
+    block->row_first = row < block->row_first ? row : block->row_first;
+    block->row_last = row > block->row_last ? row : block->row_last;
+}
+/* Counts one cell less; the block is dead with the last one.  Cannot fail. */
+void tqi_m_block_unlink(tqi_meta *meta, uint32_t handle, uint64_t bytes);
+/* Ends a hold; the block is dead with the last one.  Cannot fail. */
 void tqi_m_block_rele(tqi_meta *meta, uint32_t handle);
+/* Whether the cell lies in a block. */
+static inline bool tqi_m_stored(const tqi_cell *cell)
+{
+    return tqi_m_produced(cell->block) && cell->block != TQI_CELL_OPAQUE;
+}
 uint32_t tqi_m_block_find(const tqi_meta *meta, uint64_t id); /* 0: none */
 /* Calls fn for each cell that is not TQI_CELL_NONE. */
 typedef void (*tqi_m_cell_fn)(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell,
@@ -517,6 +539,25 @@ void tqi_m_partition_cells(tqi_partition *partition, tqi_m_cell_fn fn, void *arg
 /* Makes the cells of blocks with the stamp lost, and calls `lost`. */
 void tqi_m_lose_stamped(tqi_partition *partition, uint64_t stamp, tqi_lost_fn lost, void *arg);
 void tqi_m_blocks_fini(tqi_meta *meta);
+
+/* ---------------------------------------------------------------------------------------- move.c */
+
+/* Less dead than this is not worth a move. */
+#define TQI_M_THIN_MIN 1024u
+/* A block with more cells is not thin: their moves would take long, and are worth little. */
+#define TQI_M_THIN_CELLS 65536u
+/* The most live bytes of a block of which much is dead. */
+static inline uint64_t tqi_m_thin_from(const tqi_block *block)
+{
+    uint64_t most = (block->size - block->size / 4) >> block->told;
+    uint64_t worth = block->size > TQI_M_THIN_MIN ? block->size - TQI_M_THIN_MIN : 0;
+
+    return most < worth ? most : worth;
+}
+/* Names the block to its owner, if much of it is dead and it is not named yet. */
+void tqi_m_thin_check(tqi_meta *meta, tqi_block *block, uint32_t handle);
+/* Takes a listed block from the list. */
+void tqi_m_thin_drop(tqi_meta *meta, tqi_block *block);
 
 /* ---------------------------------------------------------------------------------------- lease.c */
 
@@ -535,6 +576,8 @@ void tqi_m_range_free(tqi_meta *meta, tqi_range *range);
 /* One dead id (with its reservation) for the owner's queue.  Cannot fail. */
 void tqi_m_dead_push(tqi_owner *owner, uint64_t id, bool writer_done);
 int tqi_m_dead_reserve(tqi_meta *meta, uint32_t n, tq_error *err);
+/* The owner has something to be told. */
+void tqi_m_owner_wake(tqi_owner *owner);
 /* The owner's queue goes. */
 void tqi_m_dead_drop(tqi_owner *owner);
 void tqi_m_dead_fini(tqi_meta *meta);

@@ -357,13 +357,43 @@ void tqi_owner_done(tqi_owner *owner, uint64_t notice);
  * it is closed.  NULL may be closed. */
 int tqi_hold_open(tqi_meta *meta, tqi_hold **out, tq_error *err);
 void tqi_hold_close(tqi_meta *meta, tqi_hold *hold);
-/* Owners whose dead queue went from empty to not empty since the last call; NULL when there are none left. */
+/* Owners whose dead queue went from empty to not empty, or that have another thin block, since the last call; NULL when
+ * there are none left. */
 tqi_owner *tqi_meta_next_dead(tqi_meta *meta);
 
-/* Relinks all live cells of block `from` to the new block `to` (an unpublished id of `session`), offsets shifted; `from` is
- * dead then.  If `from` has no live cell, `to` is dead at once. */
-int tqi_meta_move(tqi_meta *meta, uint64_t session, uint64_t from, const tqi_batch_block *to,
-                  int64_t shift, tq_error *err);
+/* Takes blocks of which at least a quarter, and a kilobyte, is dead from the owner's list of such; at most max ids.  A
+ * block is told again when it has lost half of what it had.  None while a hold is open. */
+size_t tqi_owner_thin(tqi_owner *owner, uint64_t *ids, size_t max);
+bool tqi_owner_has_thin(const tqi_owner *owner);
+
+/* Bytes that lie end to end in a block, and where they lie in a block of nothing but what is live. */
+typedef struct tqi_stretch {
+    uint64_t begin;
+    uint64_t bytes;
+    uint64_t place;
+} tqi_stretch;
+typedef struct tqi_live {
+    size_t n; /* blocks that are answered: the first so many of the ids, at least one */
+    uint64_t *sizes;
+    uint32_t *counts; /* stretches of each, 0: nothing of it is live, or it is unknown */
+    tqi_stretch *stretches;
+    size_t n_stretches;
+    size_t capacity;
+} tqi_live;
+/* Where what is live of blocks lies.  End with fini, also after an error. */
+int tqi_meta_live(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_live *out, tq_error *err);
+void tqi_live_fini(tqi_live *live);
+
+/* What is live of a block goes to a new one, an unpublished id of the session. */
+typedef struct tqi_move {
+    uint64_t from;
+    tqi_batch_block to;
+    const tqi_stretch *stretches; /* ascending, apart from each other: what `to` has of it */
+    size_t n;
+} tqi_move;
+/* Relinks the cells of the old blocks that lie in a stretch.  Cells outside of all stretches stay where they are; a new block
+ * that no cell goes to is dead at once.  All or none of the moves. */
+int tqi_meta_move(tqi_meta *meta, uint64_t session, const tqi_move *moves, size_t n, tq_error *err);
 
 /* Sizes of the tables, for metrics and tests of leaks. */
 typedef struct tqi_meta_counts {

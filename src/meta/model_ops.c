@@ -277,39 +277,87 @@ static model_block *rnd_block(run *r, model_block_state state)
     return NULL;
 }
 
+/* What the table says of a block's live cells: ascending, apart from each other, and just what is needed. */
+static void live_check(const run *r, const model_block *from, const tqi_live *live)
+{
+    uint64_t end = 0, bytes = 0;
+
+    assert_int_equal(live->n, 1);
+    assert_int_equal(live->counts[0], live->n_stretches);
+    for (size_t i = 0; i < live->n_stretches; i++) {
+        const tqi_stretch *stretch = &live->stretches[i];
+        assert_true(i == 0 || stretch->begin >= end);
+        assert_true(stretch->bytes <= live->sizes[0] &&
+                    stretch->place <= live->sizes[0] - stretch->bytes);
+        end = stretch->begin + stretch->bytes;
+        bytes += stretch->bytes;
+    }
+    assert_true(end <= from->size && bytes <= live->sizes[0]);
+    assert_true(live->n_stretches > 0 || live->sizes[0] == 0);
+    (void)r;
+}
+
+/* Where a cell at the offset is after the move; false: where it was. */
+static bool move_place(const tqi_live *live, uint64_t *offset)
+{
+    for (size_t i = live->n_stretches; i-- > 0;) {
+        const tqi_stretch *stretch = &live->stretches[i];
+        if (stretch->begin <= *offset) {
+            if (*offset > stretch->begin + stretch->bytes) {
+                return false;
+            }
+            *offset = *offset - stretch->begin + stretch->place;
+            return true;
+        }
+    }
+    return false;
+}
+
 static void op_move(run *r)
 {
     model_block *from = rnd_block(r, BLOCK_LIVE);
     model_block *to = rnd_block(r, BLOCK_LEASED);
-    tqi_batch_block block;
-    uint64_t shift = rnd(r, 64);
+    tqi_live live;
 
     if (from == NULL || to == NULL) {
         return;
     }
-    block = (tqi_batch_block){
-        .id = to->id,
-        .size = from->size + shift - (shift > 0 && rnd(r, 4) == 0 ? shift + from->size : 0),
-        .owner = model_owners[to->owner],
-        .owner_incarnation = r->m.owner_incarnation[to->owner],
-    };
-    if (tqi_meta_move(r->meta, (uint64_t)to->session, from->id, &block, (int64_t)shift, &r->err) !=
-        TQ_OK) {
-        assert_true(block.size < from->size + shift);
-        return;
+    assert_int_equal(tqi_meta_live(r->meta, &from->id, 1, &live, &r->err), TQ_OK);
+    live_check(r, from, &live);
+    /* Now and then the whole block as it is, or into one that is too small. */
+    uint64_t shift = rnd(r, 64);
+    uint64_t short_of = rnd(r, 8) == 0 && live.sizes[0] > 0 ? 1 : 0;
+    if (rnd(r, 2)) {
+        live.n_stretches = 1;
+        live.stretches[0] = (tqi_stretch){0, from->size, shift};
+        live.sizes[0] = from->size + shift;
     }
-    to->state = BLOCK_LIVE;
-    to->size = block.size;
-    for (uint32_t i = 0; i < M_PLACES; i++) {
+    tqi_move move = {
+        .from = from->id,
+        .to = {.id = to->id,
+               .size = live.sizes[0] - short_of,
+               .owner = model_owners[to->owner],
+               .owner_incarnation = r->m.owner_incarnation[to->owner]},
+        .stretches = live.stretches,
+        .n = live.n_stretches,
+    };
+    int rc = tqi_meta_move(r->meta, (uint64_t)to->session, &move, 1, &r->err);
+    assert_int_equal(rc, short_of ? TQ_EINVAL : TQ_OK);
+    if (rc == TQ_OK) {
+        to->state = BLOCK_LIVE;
+        to->size = move.to.size;
+    }
+    for (uint32_t i = 0; i < M_PLACES && rc == TQ_OK; i++) {
         for (int f = 0; f < M_FIELDS; f++) {
             model_cell *cell = &r->m.samples[i].cells[f];
             if (cell->state == CELL_STORED && cell->block == from->id) {
+                assert_true(move_place(&live, &cell->offset));
                 cell->block = to->id;
                 cell->slot = (uint32_t)(to - r->m.blocks);
-                cell->offset += shift;
             }
         }
     }
+    tqi_live_fini(&live);
     model_settle(&r->m);
 }
 

@@ -291,8 +291,20 @@ static int call_production(scene *s)
 static int call_move(scene *s)
 {
     tqi_batch_block to = {.id = s->first, .size = 200, .owner = "unit", .owner_incarnation = 7};
+    tqi_stretch all = {0, 100, 4};
+    tqi_move move = {.from = 1, .to = to, .stretches = &all, .n = 1};
 
-    return tqi_meta_move(s->t.meta, SESSION, 1, &to, 4, &s->t.err);
+    return tqi_meta_move(s->t.meta, SESSION, &move, 1, &s->t.err);
+}
+
+static int call_live(scene *s)
+{
+    uint64_t ids[] = {1, 2};
+    tqi_live live;
+    int rc = tqi_meta_live(s->t.meta, ids, 2, &live, &s->t.err);
+
+    tqi_live_fini(&live);
+    return rc;
 }
 
 static int call_blocks_lost(scene *s)
@@ -394,6 +406,7 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
         call_keys,
         call_consumption,
         call_production,
+        call_live,
         call_move,
         call_blocks_lost,
         call_lease,

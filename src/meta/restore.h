@@ -18,6 +18,7 @@ typedef struct tqi_restore_block {
     tqi_range *range; /* of an unpublished id, marked */
     uint32_t handle;  /* of a live one that is linked again; 0: it is lost, or unpublished */
     uint32_t cells;
+    uint64_t bytes; /* of them */
 } tqi_restore_block;
 
 typedef struct tqi_restore_view {

@@ -271,6 +271,7 @@ static int restore_cell(restore_walk *walk, size_t i, const tqi_run *run, tqi_re
         restore_lose(walk, walk->base + i);
     } else {
         block->cells++;
+        block->bytes += bytes;
         restore_link(walk, walk->base + i,
                      (tqi_cell){(uint32_t)(block - walk->part->blocks) + 1, shape, *offset});
     }

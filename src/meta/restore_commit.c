@@ -102,7 +102,12 @@ static void commit_blocks(tqi_meta *meta, tqi_restore_part *part)
             tqi_m_block(meta, block->handle)->partition = part->made;
         }
         if (block->handle != 0) {
-            tqi_m_block(meta, block->handle)->live += block->cells;
+            tqi_block *live = tqi_m_block(meta, block->handle);
+            live->live += block->cells;
+            live->live_bytes += block->bytes;
+            live->row_first = 0;
+            live->row_last = UINT32_MAX;
+            tqi_m_thin_check(meta, live, block->handle);
             tqi_m_block_rele(meta, block->handle);
         }
     }

@@ -264,11 +264,28 @@ static void an_owner_that_returns_empty_loses_all(void **state)
     table_close(&t);
 }
 
+/* One move of one stretch. */
+static int move_one(table *t, uint64_t session, uint64_t from, const tqi_batch_block *to,
+                    tqi_stretch stretch)
+{
+    tqi_move move = {.from = from, .to = *to, .stretches = &stretch, .n = 1};
+
+    return tqi_meta_move(t->meta, session, &move, 1, &t->err);
+}
+
+static void clear_one(table *t, uint32_t index)
+{
+    uint32_t cleared;
+
+    assert_int_equal(tqi_meta_clear_indexes(t->meta, "p", &index, NULL, 1, &cleared, &t->err),
+                     TQ_OK);
+    assert_int_equal(cleared, 1);
+}
+
 static void a_move_relinks_what_is_still_there(void **state)
 {
     table t;
     uint64_t first;
-    uint32_t cleared;
     tqi_result r = {0};
     tqi_dead got[4];
     uint64_t notice;
@@ -277,18 +294,20 @@ static void a_move_relinks_what_is_still_there(void **state)
     table_open(&t);
     table_new(&t, "p", 3, ab, 1, NULL); /* block 1 */
     assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 3, &first, &t.err), TQ_OK);
-    assert_int_equal(
-        tqi_meta_clear_indexes(t.meta, "p", (const uint32_t[]){0}, NULL, 1, &cleared, &t.err),
-        TQ_OK);
+    clear_one(&t, 0);
     tqi_batch_block to = {
         .id = first, .size = 2 * ROW * 4, .owner = "unit", .owner_incarnation = 7};
-    assert_int_equal(tqi_meta_move(t.meta, SESSION, 1, &to, -(int64_t)(ROW * 4) - 1, &t.err),
-                     TQ_EINVAL);
-    assert_int_equal(tqi_meta_move(t.meta, SESSION, 1, &to, 0, &t.err),
-                     TQ_EINVAL); /* ends behind it */
-    assert_int_equal(tqi_meta_move(t.meta, SESSION + 1, 1, &to, -(int64_t)(ROW * 4), &t.err),
-                     TQ_EINVAL);
-    assert_int_equal(tqi_meta_move(t.meta, SESSION, 1, &to, -(int64_t)(ROW * 4), &t.err), TQ_OK);
+    tqi_stretch rest = {ROW * 4, 2 * ROW * 4, 0};
+    tqi_stretch behind = {ROW * 4, 2 * ROW * 4, 1};
+    assert_int_equal(move_one(&t, SESSION, 1, &to, behind), TQ_EINVAL);
+    assert_int_equal(move_one(&t, SESSION + 1, 1, &to, rest), TQ_EINVAL);
+    /* The same new block twice, and stretches out of order. */
+    tqi_stretch both[] = {{ROW * 4, 4, 0}, {ROW * 4 + 3, 4, 4}};
+    tqi_move moves[] = {{1, to, &rest, 1}, {1, to, &rest, 1}};
+    assert_int_equal(tqi_meta_move(t.meta, SESSION, moves, 2, &t.err), TQ_EINVAL);
+    moves[0] = (tqi_move){1, to, both, 2};
+    assert_int_equal(tqi_meta_move(t.meta, SESSION, moves, 1, &t.err), TQ_EINVAL);
+    assert_int_equal(move_one(&t, SESSION, 1, &to, rest), TQ_OK);
     tqi_resolve ask = {.partition = "p"};
     assert_int_equal(tqi_meta_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.n_blocks, 1);
@@ -299,10 +318,96 @@ static void a_move_relinks_what_is_still_there(void **state)
     assert_int_equal(got[0].first, 1);
     /* Nothing left of it: the copy is dead at once. */
     to.id = first + 1;
-    assert_int_equal(tqi_meta_move(t.meta, SESSION, 1, &to, 0, &t.err), TQ_OK);
+    assert_int_equal(move_one(&t, SESSION, 1, &to, rest), TQ_OK);
     assert_int_equal(dead(&t, got, 4, &notice), 2);
     assert_int_equal(got[1].first, first + 1);
+    /* Nor does a move take what lies outside of its stretches. */
+    to.id = first + 2;
+    assert_int_equal(move_one(&t, SESSION, first, &to, (tqi_stretch){0, ROW * 4 + 1, 0}), TQ_OK);
+    assert_int_equal(tqi_meta_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(r.batch.n_blocks, 2);
+    tqi_result_fini(&r);
     table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void what_is_live_is_told_end_to_end(void **state)
+{
+    table t;
+    uint64_t ids[] = {1, 99, 2};
+    tqi_live live;
+
+    (void)state;
+    table_open(&t);
+    table_new(&t, "p", 6, ab, 2, NULL); /* blocks 1 and 2 */
+    clear_one(&t, 0);
+    clear_one(&t, 3);
+    assert_int_equal(tqi_meta_live(t.meta, ids, 3, &live, &t.err), TQ_OK);
+    assert_int_equal(live.n, 3);
+    assert_int_equal(live.counts[0], 2);
+    assert_int_equal(live.counts[1], 0);
+    assert_int_equal(live.counts[2], 2);
+    assert_int_equal(live.n_stretches, 4);
+    for (int i = 0; i < 4; i += 2) {
+        const tqi_stretch *two = &live.stretches[i];
+        assert_int_equal(two[0].begin, ROW * 4);
+        assert_int_equal(two[0].bytes, 2 * ROW * 4);
+        assert_int_equal(two[0].place, 0);
+        assert_int_equal(two[1].begin, 4 * ROW * 4);
+        assert_int_equal(two[1].bytes, 2 * ROW * 4);
+        assert_int_equal(two[1].place, 2 * ROW * 4);
+        assert_int_equal(live.sizes[i], 4 * ROW * 4);
+    }
+    tqi_live_fini(&live);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
+static void thin_blocks_are_told_once(void **state)
+{
+    enum {
+        ROWS = 1024
+    };
+    table t;
+    uint32_t indexes[ROWS];
+    uint64_t ids[4];
+    tqi_hold *hold;
+
+    (void)state;
+    table_open(&t);
+    table_new(&t, "p", ROWS, ab, 2, indexes); /* blocks 1 and 2 */
+    for (uint32_t i = 0; i < ROWS / 4 - 1; i++) {
+        clear_one(&t, indexes[i]);
+    }
+    assert_false(tqi_owner_has_thin(t.owner));
+    assert_null(tqi_meta_next_dead(t.meta));
+    clear_one(&t, indexes[ROWS / 4]);
+    assert_ptr_equal(tqi_meta_next_dead(t.meta), t.owner);
+    assert_true(tqi_owner_has_thin(t.owner));
+    assert_int_equal(tqi_owner_thin(t.owner, ids, 1), 1);
+    assert_int_equal(ids[0], 1);
+    /* Not while what is moved from would be kept. */
+    assert_int_equal(tqi_hold_open(t.meta, &hold, &t.err), TQ_OK);
+    assert_int_equal(tqi_owner_thin(t.owner, ids, 4), 0);
+    while (tqi_meta_next_dead(t.meta) != NULL) {
+    }
+    tqi_hold_close(t.meta, hold);
+    assert_ptr_equal(tqi_meta_next_dead(t.meta), t.owner);
+    assert_int_equal(tqi_owner_thin(t.owner, ids, 4), 1);
+    assert_int_equal(ids[0], 2);
+    /* Again when another half is dead. */
+    for (uint32_t i = ROWS / 4 + 1; i < ROWS - ROWS * 3 / 8; i++) {
+        assert_false(tqi_owner_has_thin(t.owner));
+        clear_one(&t, indexes[i]);
+    }
+    assert_false(tqi_owner_has_thin(t.owner));
+    clear_one(&t, indexes[ROWS - 1]);
+    assert_true(tqi_owner_has_thin(t.owner));
+    /* What died since is none. */
+    table_clear(&t, "p");
+    assert_false(tqi_owner_has_thin(t.owner));
     table_assert_empty(&t);
     table_close(&t);
 }
@@ -317,6 +422,8 @@ int main(void)
         cmocka_unit_test(lost_cells_are_listed_and_healed),
         cmocka_unit_test(an_owner_that_returns_empty_loses_all),
         cmocka_unit_test(a_move_relinks_what_is_still_there),
+        cmocka_unit_test(what_is_live_is_told_end_to_end),
+        cmocka_unit_test(thin_blocks_are_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

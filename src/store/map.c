@@ -16,6 +16,30 @@
 #include "store/huge.h"
 #include "store/store.h"
 
+void tqi_store_locator_make(uint8_t locator[TQI_STORE_LOCATOR], uint32_t slot, uint64_t offset)
+{
+    for (unsigned k = 0; k < 4; k++) {
+        locator[k] = (uint8_t)(slot >> (8 * k));
+    }
+    for (unsigned k = 0; k < 8; k++) {
+        locator[4 + k] = (uint8_t)(offset >> (8 * k));
+    }
+}
+
+uint32_t tqi_store_locator_read(const uint8_t locator[TQI_STORE_LOCATOR], uint64_t *offset)
+{
+    uint32_t slot = 0;
+
+    *offset = 0;
+    for (unsigned k = 0; k < 4; k++) {
+        slot |= (uint32_t)locator[k] << (8 * k);
+    }
+    for (unsigned k = 0; k < 8; k++) {
+        *offset |= (uint64_t)locator[4 + k] << (8 * k);
+    }
+    return slot;
+}
+
 /* The file must be as large as it is said to be: reading behind its end would be a SIGBUS. */
 static int map_check(int fd, uint64_t bytes, const char *what, tq_error *err)
 {

@@ -17,7 +17,7 @@
 #include "store/tlsf.h"
 
 /* Warm memory kept ahead of the high-water mark: a sixteenth of it, within these. */
-#define STORE_AHEAD_MIN (UINT64_C(8) << 20)
+#define STORE_AHEAD_MIN (UINT64_C(4) << 20)
 #define STORE_AHEAD_MAX (UINT64_C(256) << 20)
 
 typedef struct store_block {
@@ -295,6 +295,17 @@ bool tqi_store_free_block(tqi_store *store, uint64_t id)
     }
     store_drop(store, block);
     return true;
+}
+
+uint8_t *tqi_store_block(tqi_store *store, uint64_t id, uint64_t *size)
+{
+    const store_block *block = store_live(store, id);
+
+    if (block == NULL) {
+        return NULL;
+    }
+    *size = block->size;
+    return store->arena.base + block->offset;
 }
 
 uint8_t *tqi_store_find(tqi_store *store, uint64_t id, uint32_t slot, uint64_t *size)

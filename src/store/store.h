@@ -47,6 +47,11 @@ typedef struct tqi_store_place {
     uint64_t offset; /* out: in the arena, 64-byte aligned */
     uint32_t slot;   /* out */
 } tqi_store_place;
+/* How others name a place: the slot and the offset, little-endian. */
+#define TQI_STORE_LOCATOR 12
+void tqi_store_locator_make(uint8_t locator[TQI_STORE_LOCATOR], uint32_t slot, uint64_t offset);
+/* The slot. */
+uint32_t tqi_store_locator_read(const uint8_t locator[TQI_STORE_LOCATOR], uint64_t *offset);
 /* Reserves room for all blocks or none.  TQ_EFULL when they do not fit now; TQ_EINVAL when they can never fit, or for a
  * duplicate id.  The memory is readable under its id from now on: a block's bytes are undefined until it is published,
  * and nobody has its locator before. */
@@ -58,6 +63,8 @@ bool tqi_store_fits(const tqi_store *store, const uint64_t *sizes, size_t n, boo
 bool tqi_store_free_block(tqi_store *store, uint64_t id);
 /* Address of a block and its size (may be NULL), or NULL when it is not there or has another slot. */
 uint8_t *tqi_store_find(tqi_store *store, uint64_t id, uint32_t slot, uint64_t *size);
+/* The same of a block in whatever slot. */
+uint8_t *tqi_store_block(tqi_store *store, uint64_t id, uint64_t *size);
 /* A word of the owner's for a block; NULL at first, and when the block is not there. */
 void tqi_store_set_user(tqi_store *store, uint64_t id, void *user);
 void *tqi_store_user(const tqi_store *store, uint64_t id);

@@ -6,6 +6,7 @@
  *   join.c      the channel to the controller: register, collect dead blocks
  *   serve.c     requests of readers and writers
  *   wait.c      reserves that wait for room
+ *   compact.c   moves what is live of blocks of which much is dead
  *   pins.c      blocks that readers look at in place
  *   writers.c   who may still be writing into a block whose end was announced
  *   tombs.c     ids that ended before they came
@@ -145,6 +146,34 @@ void tqi_unit_wake(tqi_unit *unit);
 void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why);
 void tqi_unit_waits_timer(uv_timer_t *timer);
 
+/* ---------------------------------------------------------------------------------------- compaction */
+
+typedef struct tqi_compacting tqi_compacting;
+
+/* Blocks of which much is dead, in the order in which they were named. */
+typedef struct tqi_compact {
+    uint64_t *queue;
+    size_t n, capacity;
+    size_t full;       /* so many of them, one after the other, found no room */
+    uint64_t first_id; /* leased ids */
+    uint32_t n_ids;
+    uv_timer_t timer;    /* the pause before the next batch */
+    tqi_compacting *now; /* the batch under way */
+    uint64_t moved, moved_bytes;
+} tqi_compact;
+
+/* The controller has named them. */
+void tqi_compact_add(tqi_unit *unit, const uint64_t *ids, size_t n);
+/* Goes on with what is in the queue. */
+void tqi_compact_go(tqi_unit *unit);
+/* Room was made. */
+void tqi_compact_room(tqi_unit *unit);
+/* The session that leased the ids has ended. */
+void tqi_compact_forget_ids(tqi_unit *unit);
+/* The store was replaced. */
+void tqi_compact_forget(tqi_unit *unit);
+void tqi_compact_fini(tqi_unit *unit);
+
 /* ---------------------------------------------------------------------------------------- counters */
 
 /* Operations as users know them: a put is a reserve, a clear is a notice of dead blocks. */
@@ -180,6 +209,7 @@ struct tqi_unit {
     uint64_t next_writer;
     tqi_writer *writers; /* by number */
     tqi_unit_waits waits;
+    tqi_compact compact;
     uint64_t pins, pinned_bytes; /* of all writers */
 
     /* controller */

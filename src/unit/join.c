@@ -85,6 +85,7 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
     unit->last_error = TQ_OK;
     tqi_log(TQI_INFO, "unit", "%s: registered, serving %s", unit->name, unit->endpoint);
     join_collect(unit);
+    tqi_compact_go(unit);
     tqi_unit_counters_reset(unit);
     if (unit->ready != NULL) {
         unit->ready(unit->ready_arg);
@@ -164,6 +165,7 @@ static void join_opened(tqi_channel *channel, uint64_t epoch, bool fresh, void *
     } else if (!fresh) {
         return;
     }
+    tqi_compact_forget_ids(unit);
     unit->registered = false;
     join_register(unit);
 }
@@ -226,6 +228,7 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
     }
+    tqi_compact_add(unit, reply->thin, reply->n_thin);
     if (code != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: collecting: %s", unit->name, err.message);
         join_later(unit);
@@ -246,6 +249,7 @@ static void join_collect(tqi_unit *unit)
     tq__collect__init(&message);
     message.owner = unit->name;
     message.done = unit->notice;
+    message.thin = true;
     tqi_call_args args = {
         .kind = TQI_COLLECT,
         .message = &message.base,

@@ -72,6 +72,7 @@ int tqi_unit_renew(tqi_unit *unit, tq_error *err)
     unit->store = fresh->store;
     unit->incarnation = tqi_random_id();
     tqi_tombs_clear(&unit->tombs);
+    tqi_compact_forget(unit);
     return TQ_OK;
 }
 
@@ -241,6 +242,7 @@ static void unit_free(tqi_unit *unit)
     if (unit->held != NULL) {
         tqi_unit_store_rele(unit->held);
     }
+    tqi_compact_fini(unit);
     free(unit->name);
     free(unit->endpoint);
     free(unit->info);
@@ -281,6 +283,7 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit_timer_init(unit, &unit->report);
     unit_timer_init(unit, &unit->trim);
     unit_timer_init(unit, &unit->waits.timer);
+    unit_timer_init(unit, &unit->compact.timer);
     code = unit_listen(unit, options, err);
     if (code == TQ_OK) {
         code = tqi_unit_join(unit, options->controller, options->token, err);
@@ -359,4 +362,5 @@ void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg)
     uv_close((uv_handle_t *)&unit->report, tqi_unit_handle_closed);
     uv_close((uv_handle_t *)&unit->trim, tqi_unit_handle_closed);
     uv_close((uv_handle_t *)&unit->waits.timer, tqi_unit_handle_closed);
+    uv_close((uv_handle_t *)&unit->compact.timer, tqi_unit_handle_closed);
 }

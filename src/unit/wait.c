@@ -242,6 +242,7 @@ void tqi_unit_wake(tqi_unit *unit)
     if (any) {
         wait_arm(unit);
     }
+    tqi_compact_room(unit);
 }
 
 void tqi_unit_waits_timer(uv_timer_t *timer)

@@ -431,16 +431,7 @@ static uint32_t get_part_of(get_op *op, const tq_block *block)
 
 uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin)
 {
-    uint32_t slot = 0;
-
-    *begin = 0;
-    for (unsigned k = 0; k < 4; k++) {
-        slot |= (uint32_t)block->locator[k] << (8 * k);
-    }
-    for (unsigned k = 0; k < 8; k++) {
-        *begin |= (uint64_t)block->locator[4 + k] << (8 * k);
-    }
-    return slot;
+    return tqi_store_locator_read(block->locator, begin);
 }
 
 /* Fills a piece from a range, or adds the range to the piece before; the locator is what put made. */

@@ -33,12 +33,7 @@ static void put_done(tqi_put *op)
         blocks[i].size = op->sizes[i];
         blocks[i].owner = op->unit->name;
         blocks[i].owner_incarnation = op->from.incarnation;
-        for (unsigned k = 0; k < 4; k++) {
-            blocks[i].locator[k] = (uint8_t)(op->slots[i] >> (8 * k));
-        }
-        for (unsigned k = 0; k < 8; k++) {
-            blocks[i].locator[4 + k] = (uint8_t)(op->offsets[i] >> (8 * k));
-        }
+        tqi_store_locator_make(blocks[i].locator, op->slots[i], op->offsets[i]);
         blocks[i].locator_size = TQI_SIMPLE_LOCATOR;
     }
     for (uint32_t i = 0; i < job->n_columns; i++) {

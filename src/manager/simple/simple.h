@@ -25,7 +25,7 @@
 #include "manager/manager.h"
 #include "store/store.h"
 
-#define TQI_SIMPLE_LOCATOR 12
+#define TQI_SIMPLE_LOCATOR TQI_STORE_LOCATOR
 /* Batches up to here are one block, and copies up to TQI_SIMPLE_INLINE are made on the loop. */
 #define TQI_SIMPLE_ONE_BLOCK (64u << 10)
 #define TQI_SIMPLE_INLINE    (256u << 10)

@@ -1,0 +1,446 @@
+/*
+ * move.c - blocks of which much is dead: which they are, what is live of them, and its move to new blocks.
+ *
+ * An owner is told once of a block that has become thin, and again when half of the rest is gone, so a block that
+ * its owner cannot move costs nothing.  A table has no list of the cells of a block; they are found by a walk over the
+ * rows in which it had some, one for all blocks of a request: they are mostly columns of the same samples.
+ */
+#include "meta/internal.h"
+
+/* Where rows of another column begin in a block: the alignment of any value. */
+#define MOVE_ALIGN 16u
+
+/* ---------------------------------------------------------------------------------------- thin blocks */
+
+static bool thin_is(const tqi_block *block)
+{
+    return block->live_bytes <= block->thin_from && block->size > TQI_M_THIN_MIN &&
+           block->live <= TQI_M_THIN_CELLS;
+}
+
+void tqi_m_thin_check(tqi_meta *meta, tqi_block *block, uint32_t handle)
+{
+    tqi_owner *owner = block->owner;
+
+    if (block->listed || owner->dropping || !thin_is(block)) {
+        return;
+    }
+    block->thin_prev = owner->thin_last;
+    block->thin_next = 0;
+    if (owner->thin_last != 0) {
+        tqi_m_block(meta, owner->thin_last)->thin_next = handle;
+    } else {
+        owner->thin_first = handle;
+    }
+    owner->thin_last = handle;
+    block->listed = true;
+    tqi_m_owner_wake(owner);
+}
+
+void tqi_m_thin_drop(tqi_meta *meta, tqi_block *block)
+{
+    tqi_owner *owner = block->owner;
+
+    if (block->thin_prev != 0) {
+        tqi_m_block(meta, block->thin_prev)->thin_next = block->thin_next;
+    } else {
+        owner->thin_first = block->thin_next;
+    }
+    if (block->thin_next != 0) {
+        tqi_m_block(meta, block->thin_next)->thin_prev = block->thin_prev;
+    } else {
+        owner->thin_last = block->thin_prev;
+    }
+    block->listed = false;
+}
+
+bool tqi_owner_has_thin(const tqi_owner *owner)
+{
+    /* While a hold is open what is moved from is kept, so a move would only take room. */
+    return owner->meta->holds == NULL && owner->thin_first != 0;
+}
+
+size_t tqi_owner_thin(tqi_owner *owner, uint64_t *ids, size_t max)
+{
+    size_t n = 0;
+
+    while (n < max && tqi_owner_has_thin(owner)) {
+        tqi_block *block = tqi_m_block(owner->meta, owner->thin_first);
+        tqi_m_thin_drop(owner->meta, block);
+        /* It may have got cells again since, by a restore. */
+        if (thin_is(block)) {
+            block->told += block->told < 63;
+            block->thin_from = tqi_m_thin_from(block);
+            ids[n++] = block->id;
+        }
+    }
+    return n;
+}
+
+/* ---------------------------------------------------------------------------------------- walks */
+
+/* Rows of a partition in which blocks of a walk have cells. */
+typedef struct move_rows {
+    tqi_partition *partition;
+    uint32_t first, last;
+} move_rows;
+
+typedef void (*move_fn)(tqi_field *field, tqi_cell *cell, tqi_block *block, void *arg);
+
+/* Stamps the blocks, with their places, and says where their cells are; 0 is for blocks that are not there. */
+static size_t move_stamp(tqi_meta *meta, const uint32_t *handles, size_t n, move_rows *rows)
+{
+    size_t n_rows = 0;
+
+    meta->stamp++;
+    for (size_t i = 0; i < n; i++) {
+        tqi_block *block = handles[i] != 0 ? tqi_m_block(meta, handles[i]) : NULL;
+        size_t at = 0;
+        if (block == NULL) {
+            continue;
+        }
+        block->stamp = meta->stamp;
+        block->place = (uint32_t)i;
+        while (at < n_rows && rows[at].partition != block->partition) {
+            at++;
+        }
+        if (at == n_rows) {
+            rows[n_rows++] = (move_rows){block->partition, block->row_first, block->row_last};
+        }
+        rows[at].first = block->row_first < rows[at].first ? block->row_first : rows[at].first;
+        rows[at].last = block->row_last > rows[at].last ? block->row_last : rows[at].last;
+    }
+    return n_rows;
+}
+
+/* Calls fn for the cells of stamped blocks; fn may move a cell to a block without the stamp. */
+static void move_walk(tqi_meta *meta, const move_rows *rows, move_fn fn, void *arg)
+{
+    uint64_t stamp = meta->stamp;
+
+    for (tqi_field *field = rows->partition->known; field != NULL; field = field->next) {
+        uint64_t end =
+            (uint64_t)rows->last + 1 < field->capacity ? (uint64_t)rows->last + 1 : field->capacity;
+        uint32_t other = TQI_CELL_NONE; /* the last block seen that has no stamp */
+        for (uint64_t row = rows->first; row < end; row++) {
+            tqi_cell *cell = &field->cells[row];
+            if (cell->block == other || !tqi_m_stored(cell)) {
+                continue;
+            }
+            tqi_block *block = tqi_m_block(meta, cell->block);
+            if (block->stamp == stamp) {
+                fn(field, cell, block, arg);
+            } else {
+                other = cell->block;
+            }
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- what is live */
+
+typedef struct live_cell {
+    const tqi_field *field;
+    uint64_t begin;
+    uint64_t bytes;
+    uint32_t place;
+} live_cell;
+
+typedef struct live_cells {
+    live_cell *cells;
+    size_t n;
+    size_t capacity;
+    bool failed;
+} live_cells;
+
+static void live_add(tqi_field *field, tqi_cell *cell, tqi_block *block, void *arg)
+{
+    live_cells *found = arg;
+
+    if (found->failed ||
+        tqi_grow(&found->cells, &found->capacity, found->n + 1, sizeof(*found->cells)) != TQ_OK) {
+        found->failed = true;
+        return;
+    }
+    found->cells[found->n++] =
+        (live_cell){field, cell->offset, tqi_m_cell_bytes(field, cell), block->place};
+}
+
+static int live_order(const void *left, const void *right)
+{
+    const live_cell *a = left;
+    const live_cell *b = right;
+
+    if (a->place != b->place) {
+        return a->place < b->place ? -1 : 1;
+    }
+    return a->begin < b->begin ? -1 : a->begin > b->begin;
+}
+
+/* Cells are found column by column, and mostly lie in that order. */
+static void live_sort(live_cells *found)
+{
+    for (size_t i = 1; i < found->n; i++) {
+        if (live_order(&found->cells[i - 1], &found->cells[i]) > 0) {
+            qsort(found->cells, found->n, sizeof(*found->cells), live_order);
+            return;
+        }
+    }
+}
+
+/* Joins cells to stretches; the n-th block's are from *at on. */
+static int live_join(const live_cells *found, size_t *at, uint32_t block, tqi_live *out)
+{
+    uint64_t *size = &out->sizes[block];
+
+    for (const tqi_field *field = NULL; *at < found->n && found->cells[*at].place == block; ++*at) {
+        const live_cell *cell = &found->cells[*at];
+        tqi_stretch *last = out->counts[block] > 0 ? &out->stretches[out->n_stretches - 1] : NULL;
+        uint64_t end = last != NULL ? last->begin + last->bytes : 0;
+        if (last != NULL && (cell->begin < end || (cell->begin == end && cell->field == field))) {
+            uint64_t more = cell->begin + cell->bytes > end ? cell->begin + cell->bytes - end : 0;
+            last->bytes += more;
+            *size += more;
+        } else {
+            if (tqi_grow(&out->stretches, &out->capacity, out->n_stretches + 1,
+                         sizeof(*out->stretches)) != TQ_OK) {
+                return TQ_ENOMEM;
+            }
+            /* Rows of a column lie end to end. */
+            *size = cell->field == field ? *size : (*size + MOVE_ALIGN - 1) & ~(MOVE_ALIGN - 1ull);
+            out->stretches[out->n_stretches++] = (tqi_stretch){cell->begin, cell->bytes, *size};
+            out->counts[block]++;
+            *size += cell->bytes;
+        }
+        field = cell->field;
+    }
+    return TQ_OK;
+}
+
+int tqi_meta_live(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_live *out, tq_error *err)
+{
+    uint32_t *handles = calloc(n + 1, sizeof(*handles));
+    move_rows *rows = calloc(n + 1, sizeof(*rows));
+    live_cells found = {0};
+    uint64_t cells = 0;
+    size_t at = 0;
+    int rc = TQ_OK;
+
+    *out = (tqi_live){.sizes = calloc(n + 1, sizeof(*out->sizes)),
+                      .counts = calloc(n + 1, sizeof(*out->counts))};
+    if (handles == NULL || rows == NULL || out->sizes == NULL || out->counts == NULL) {
+        rc = tqi_error_nomem(err, "live cells");
+        goto out;
+    }
+    for (; out->n < n; out->n++) {
+        uint32_t handle = tqi_m_block_find(meta, ids[out->n]);
+        cells += handle != 0 ? tqi_m_block(meta, handle)->live : 0;
+        if (out->n > 0 && cells > TQI_M_THIN_CELLS) {
+            break;
+        }
+        handles[out->n] = handle;
+    }
+    size_t n_rows = move_stamp(meta, handles, out->n, rows);
+    for (size_t i = 0; i < n_rows; i++) {
+        move_walk(meta, &rows[i], live_add, &found);
+    }
+    live_sort(&found);
+    for (uint32_t i = 0; i < out->n && !found.failed; i++) {
+        found.failed = live_join(&found, &at, i, out) != TQ_OK;
+    }
+    if (found.failed) {
+        rc = tqi_error_nomem(err, "live cells");
+    }
+
+out:
+    free(found.cells);
+    free(rows);
+    free(handles);
+    return rc;
+}
+
+void tqi_live_fini(tqi_live *live)
+{
+    free(live->sizes);
+    free(live->counts);
+    free(live->stretches);
+    *live = (tqi_live){0};
+}
+
+/* ---------------------------------------------------------------------------------------- moves */
+
+typedef struct move_plan {
+    tqi_meta *meta;
+    const tqi_move *moves;
+    size_t n;
+    const tqi_session *session;
+    uint32_t *from; /* handles */
+    uint32_t *to;
+    tqi_range **ranges;
+    move_rows *rows;
+} move_plan;
+
+static void move_plan_fini(move_plan *plan)
+{
+    free(plan->from);
+    free(plan->to);
+    free(plan->ranges);
+    free(plan->rows);
+}
+
+/* The range of the new block; NULL with err (TQ_EINVAL) when it cannot be one. */
+static tqi_range *move_range(const tqi_session *session, const tqi_batch_block *to, tq_error *err)
+{
+    tqi_range *range = session != NULL ? tqi_m_range_find(session, to->id) : NULL;
+
+    if (range == NULL || to->owner == NULL || strcmp(range->owner->name, to->owner) != 0 ||
+        range->owner->incarnation != to->owner_incarnation) {
+        tqi_error_set(err, TQ_EINVAL,
+                      "block %llu is not an unpublished block of this session and owner",
+                      (unsigned long long)to->id);
+        return NULL;
+    }
+    if (to->locator_size > TQ_LOCATOR_MAX) {
+        tqi_error_set(err, TQ_EINVAL,
+                      "locator of block %llu has %zu bytes, at most %d are possible",
+                      (unsigned long long)to->id, to->locator_size, TQ_LOCATOR_MAX);
+        return NULL;
+    }
+    return range;
+}
+
+static int move_check_stretches(const tqi_move *move, tq_error *err)
+{
+    uint64_t end = 0;
+
+    for (size_t i = 0; i < move->n; i++) {
+        const tqi_stretch *stretch = &move->stretches[i];
+        if (stretch->begin < end || stretch->bytes > UINT64_MAX - stretch->begin ||
+            stretch->place > move->to.size || stretch->bytes > move->to.size - stretch->place) {
+            return tqi_error_set(err, TQ_EINVAL,
+                                 "what is moved of block %llu is out of order, or does not fit "
+                                 "into block %llu",
+                                 (unsigned long long)move->from, (unsigned long long)move->to.id);
+        }
+        end = stretch->begin + stretch->bytes;
+    }
+    return TQ_OK;
+}
+
+/* Marks the new blocks as used, which also finds those that are named twice; nothing is marked after an error. */
+static int move_check(move_plan *plan, tq_error *err)
+{
+    int rc = TQ_OK;
+    size_t i = 0;
+
+    for (; i < plan->n && rc == TQ_OK; i++) {
+        plan->ranges[i] = move_range(plan->session, &plan->moves[i].to, err);
+        if (plan->ranges[i] == NULL) {
+            rc = TQ_EINVAL;
+            break;
+        }
+        tqi_m_range_mark(plan->ranges[i], plan->moves[i].to.id, true);
+        rc = move_check_stretches(&plan->moves[i], err);
+    }
+    if (rc == TQ_OK) {
+        rc = tqi_m_blocks_reserve(plan->meta, plan->n, err);
+    }
+    while (rc != TQ_OK && i-- > 0) {
+        tqi_m_range_mark(plan->ranges[i], plan->moves[i].to.id, false);
+    }
+    return rc;
+}
+
+/* The stretch that has all bytes of the cell, or NULL. */
+static const tqi_stretch *move_find(const tqi_move *move, uint64_t offset, uint64_t bytes)
+{
+    size_t low = 0, high = move->n;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (move->stretches[middle].begin <= offset) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if (low == 0) {
+        return NULL;
+    }
+    const tqi_stretch *stretch = &move->stretches[low - 1];
+    uint64_t into = offset - stretch->begin;
+    return into <= stretch->bytes && bytes <= stretch->bytes - into ? stretch : NULL;
+}
+
+static void move_cell(tqi_field *field, tqi_cell *cell, tqi_block *block, void *arg)
+{
+    const move_plan *plan = arg;
+    uint32_t from = cell->block, to = plan->to[block->place];
+    uint64_t bytes = tqi_m_cell_bytes(field, cell);
+    const tqi_stretch *stretch = move_find(&plan->moves[block->place], cell->offset, bytes);
+
+    if (stretch == NULL) {
+        return;
+    }
+    cell->block = to;
+    cell->offset = cell->offset - stretch->begin + stretch->place;
+    tqi_m_block_link(tqi_m_block(plan->meta, to), (uint32_t)(cell - field->cells), bytes);
+    tqi_m_block_unlink(plan->meta, from, bytes);
+}
+
+/* Cannot fail. */
+static void move_commit(move_plan *plan)
+{
+    tqi_meta *meta = plan->meta;
+    size_t n_rows = move_stamp(meta, plan->from, plan->n, plan->rows);
+
+    for (size_t i = 0; i < plan->n; i++) {
+        const tqi_batch_block *to = &plan->moves[i].to;
+        if (plan->from[i] == 0) {
+            tqi_m_dead_push(plan->ranges[i]->owner, to->id, true);
+        } else {
+            tqi_partition *partition = tqi_m_block(meta, plan->from[i])->partition;
+            plan->to[i] = tqi_m_block_add(meta, to, plan->ranges[i]->owner, partition);
+        }
+    }
+    for (size_t i = 0; i < n_rows; i++) {
+        move_walk(meta, &plan->rows[i], move_cell, plan);
+    }
+    for (size_t i = 0; i < plan->n; i++) {
+        if (plan->to[i] != 0) {
+            tqi_m_block_rele(meta, plan->to[i]);
+        }
+        tqi_m_range_use(meta, plan->ranges[i]);
+    }
+}
+
+int tqi_meta_move(tqi_meta *meta, uint64_t session, const tqi_move *moves, size_t n, tq_error *err)
+{
+    move_plan plan = {
+        .meta = meta,
+        .moves = moves,
+        .n = n,
+        .session = tqi_m_session_find(meta, session),
+        .from = calloc(n + 1, sizeof(*plan.from)),
+        .to = calloc(n + 1, sizeof(*plan.to)),
+        .ranges = calloc(n + 1, sizeof(tqi_range *)),
+        .rows = calloc(n + 1, sizeof(*plan.rows)),
+    };
+    int rc;
+
+    if (plan.from == NULL || plan.to == NULL || plan.ranges == NULL || plan.rows == NULL) {
+        rc = tqi_error_nomem(err, "moves");
+        goto out;
+    }
+    for (size_t i = 0; i < n; i++) {
+        plan.from[i] = tqi_m_block_find(meta, moves[i].from);
+    }
+    rc = move_check(&plan, err);
+    if (rc == TQ_OK) {
+        move_commit(&plan);
+    }
+
+out:
+    move_plan_fini(&plan);
+    return rc;
+}

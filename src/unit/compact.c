@@ -1,0 +1,545 @@
+/*
+ * compact.c - moves what is live of blocks of which much is dead to new blocks, so that the old ones can be freed.
+ *
+ * The controller names such blocks (join.c puts them into the queue).  For a few of them at a time the unit
+ *
+ *   1. asks what of them is live, and where it shall lie;
+ *   2. reserves the new blocks, under ids that are leased to it like to any writer, and copies, on the thread pool;
+ *   3. tells the controller, which links the cells that are still there to the new blocks, all at once.
+ *
+ * The old block is dead then, like one that was cleared: it is freed on its notice, pins and readers keep it as long as
+ * they do any other, and who has old placements asks the controller for new ones.  Cells that are cleared or overwritten
+ * meanwhile stay so, for only what still points to the old block is linked again.  If anything fails the old blocks stay
+ * as they are.  A new block is never freed here once it was offered to the controller, which alone knows whether it took
+ * it; the ids are abandoned, and a notice comes if it did not.
+ *
+ * A batch is followed by a pause in proportion to it, and more so to the time of the controller that it took.  Copies take at most half of the room that is left, except when puts
+ * wait for room: then there is no pause either.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "unit/internal.h"
+
+/* Blocks of a batch, and bytes of them if that is not one block. */
+#define COMPACT_BLOCKS 64u
+#define COMPACT_BYTES  (UINT64_C(16) << 20)
+#define COMPACT_LEASE  256u
+/* Pause before a batch, and by how much it is longer than the last batch took, and than the controller took for it, whose
+ * one loop serves everybody. */
+#define COMPACT_PAUSE_MS  20u
+#define COMPACT_PAUSE     3u
+#define COMPACT_PAUSE_ASK 20u
+/* Pause after an error. */
+#define COMPACT_RETRY_MS 1000u
+/* A block that becomes smaller by less stays. */
+#define COMPACT_GAIN 1024u
+
+typedef struct compact_copy {
+    const uint8_t *from;
+    uint8_t *to;
+    uint64_t size;
+} compact_copy;
+
+struct tqi_compacting {
+    tqi_unit *unit;
+    tqi_unit_store *held;
+    uint64_t since;
+    uint64_t sent,
+        asked; /* when the controller was asked last, and how long it took for its answers */
+    uv_work_t work;
+    size_t n;
+    uint64_t from[COMPACT_BLOCKS];
+    tqi_store_place to[COMPACT_BLOCKS];
+    uint32_t pieces[COMPACT_BLOCKS];
+    /* The pieces of all blocks. */
+    size_t n_pieces;
+    uint64_t *begin, *bytes, *place;
+    compact_copy *copies;
+};
+
+static void compact_timer(uv_timer_t *timer);
+
+/* ---------------------------------------------------------------------------------------- the queue */
+
+static void compact_later(tqi_unit *unit, uint64_t ms)
+{
+    tqi_compact *compact = &unit->compact;
+
+    if (compact->n > 0 && compact->now == NULL && !unit->closing && unit->registered) {
+        uv_timer_start(&compact->timer, compact_timer, ms, 0);
+    }
+}
+
+static int compact_push(tqi_compact *compact, uint64_t id)
+{
+    int code = tqi_grow(&compact->queue, &compact->capacity, compact->n + 1, sizeof(uint64_t));
+
+    if (code == TQ_OK) {
+        compact->queue[compact->n++] = id;
+    }
+    return code;
+}
+
+void tqi_compact_add(tqi_unit *unit, const uint64_t *ids, size_t n)
+{
+    tqi_compact *compact = &unit->compact;
+
+    for (size_t i = 0; i < n; i++) {
+        if (compact_push(compact, ids[i]) != TQ_OK) {
+            break; /* told again when more of them is dead */
+        }
+    }
+    if (n > 0) {
+        tqi_compact_go(unit);
+    }
+}
+
+void tqi_compact_go(tqi_unit *unit)
+{
+    unit->compact.full = 0;
+    if (!uv_is_active((uv_handle_t *)&unit->compact.timer)) {
+        compact_later(unit, COMPACT_PAUSE_MS);
+    }
+}
+
+void tqi_compact_room(tqi_unit *unit)
+{
+    if (unit->compact.full > 0) {
+        tqi_compact_go(unit);
+    }
+}
+
+void tqi_compact_forget_ids(tqi_unit *unit)
+{
+    unit->compact.n_ids = 0;
+}
+
+void tqi_compact_forget(tqi_unit *unit)
+{
+    unit->compact.n = 0;
+    unit->compact.full = 0;
+    tqi_compact_forget_ids(unit);
+}
+
+void tqi_compact_fini(tqi_unit *unit)
+{
+    free(unit->compact.queue);
+}
+
+static bool compact_waited_for(const tqi_unit *unit)
+{
+    return unit->waits.row[0] != NULL || unit->waits.row[1] != NULL;
+}
+
+/* ---------------------------------------------------------------------------------------- batches */
+
+static void compact_free(tqi_compacting *batch)
+{
+    tqi_unit_store_rele(batch->held);
+    free(batch->begin);
+    free(batch->copies);
+    free(batch);
+}
+
+/* Ends a batch; what it has not moved stays as it is. */
+static void compact_end(tqi_compacting *batch, bool failed)
+{
+    tqi_unit *unit = batch->unit;
+    tqi_compact *compact = &unit->compact;
+    uint64_t took = (tqi_now() - batch->since) * COMPACT_PAUSE + batch->asked * COMPACT_PAUSE_ASK;
+    uint64_t ms = took / 1000000 + COMPACT_PAUSE_MS;
+
+    compact->now = NULL;
+    compact_free(batch);
+    if (compact->full > 0 && compact->full >= compact->n) {
+        return; /* until there is room */
+    }
+    compact_later(unit, failed ? COMPACT_RETRY_MS : compact_waited_for(unit) ? 0 : ms);
+}
+
+/* Whether the batch is about blocks that are still held. */
+static bool compact_valid(const tqi_compacting *batch)
+{
+    return batch->held == batch->unit->held && !batch->unit->closing;
+}
+
+/* Back into the queue, for another time. */
+static void compact_put_back(tqi_compacting *batch, size_t first)
+{
+    for (size_t i = first; i < batch->n && compact_valid(batch); i++) {
+        if (compact_push(&batch->unit->compact, batch->from[i]) != TQ_OK) {
+            return;
+        }
+    }
+}
+
+static bool compact_call(tqi_compacting *batch, uint16_t kind, const ProtobufCMessage *message,
+                         void (*done)(tqi_call *call, tqi_answer *answer, void *arg))
+{
+    tqi_unit *unit = batch->unit;
+    tqi_call *call = NULL;
+    tq_error err = {0};
+    tqi_call_args args = {
+        .kind = kind, .message = message, .deadline = TQI_NEVER, .done = done, .arg = batch};
+
+    batch->sent = tqi_now();
+    if (tqi_call_start(unit->controller, &args, &call, &err) != TQ_OK) {
+        tqi_log(TQI_WARN, "unit", "%s: cannot move blocks: %s", unit->name, err.message);
+        return false;
+    }
+    return true;
+}
+
+static void compact_heard(tqi_compacting *batch)
+{
+    batch->asked += tqi_now() - batch->sent;
+}
+
+/* ---------------------------------------------------------------------------------------- 3: moved */
+
+static void compact_abandoned(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    (void)answer;
+    compact_end(arg, true);
+}
+
+/* What the controller did not take it tells of in a notice; so it does when the session has ended. */
+static void compact_abandon(tqi_compacting *batch)
+{
+    Tq__AbandonBlocks message;
+    uint64_t ids[COMPACT_BLOCKS];
+
+    tq__abandon_blocks__init(&message);
+    for (size_t i = 0; i < batch->n; i++) {
+        ids[i] = batch->to[i].id;
+    }
+    message.id = ids;
+    message.n_id = batch->n;
+    if (batch->n == 0 || !compact_valid(batch) ||
+        !compact_call(batch, TQI_ABANDON_BLOCKS, &message.base, compact_abandoned)) {
+        compact_end(batch, true);
+    }
+}
+
+static void compact_moved(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_compacting *batch = arg;
+    tqi_unit *unit = batch->unit;
+
+    (void)call;
+    compact_heard(batch);
+    if (answer->status == TQ_OK) {
+        for (size_t i = 0; i < batch->n; i++) {
+            unit->compact.moved_bytes += batch->to[i].size;
+        }
+        unit->compact.moved += batch->n;
+        tqi_unit_reportable(unit);
+        compact_end(batch, false);
+        return;
+    }
+    if (compact_valid(batch)) {
+        tqi_log(TQI_WARN, "unit", "%s: moving blocks failed: %s", unit->name,
+                answer->error->message);
+    }
+    compact_abandon(batch);
+}
+
+static void compact_tell(tqi_compacting *batch)
+{
+    uint8_t locators[COMPACT_BLOCKS][TQI_STORE_LOCATOR];
+    Tq__Block blocks[COMPACT_BLOCKS], *list[COMPACT_BLOCKS];
+    Tq__Owner owner;
+    Tq__Move message;
+
+    tq__move__init(&message);
+    tq__owner__init(&owner);
+    owner.name = batch->unit->name;
+    owner.incarnation = batch->unit->incarnation;
+    for (size_t i = 0; i < batch->n; i++) {
+        tqi_store_locator_make(locators[i], batch->to[i].slot, batch->to[i].offset);
+        tq__block__init(&blocks[i]);
+        blocks[i].id = batch->to[i].id;
+        blocks[i].size = batch->to[i].size;
+        blocks[i].locator.data = locators[i];
+        blocks[i].locator.len = TQI_STORE_LOCATOR;
+        list[i] = &blocks[i];
+    }
+    message.owner = &owner;
+    message.from = batch->from;
+    message.to = list;
+    message.pieces = batch->pieces;
+    message.begin = batch->begin;
+    message.bytes = batch->bytes;
+    message.place = batch->place;
+    message.n_from = message.n_to = message.n_pieces = batch->n;
+    message.n_begin = message.n_bytes = message.n_place = batch->n_pieces;
+    if (!compact_call(batch, TQI_MOVE, &message.base, compact_moved)) {
+        compact_abandon(batch);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- 2: copies */
+
+static void compact_work(uv_work_t *work)
+{
+    const tqi_compacting *batch = work->data;
+
+    for (size_t i = 0; i < batch->n_pieces; i++) {
+        memcpy(batch->copies[i].to, batch->copies[i].from, batch->copies[i].size);
+    }
+}
+
+static void compact_hold(const tqi_compacting *batch, void (*hold)(tqi_store *store, uint64_t id))
+{
+    for (size_t i = 0; i < batch->n; i++) {
+        hold(batch->held->store, batch->from[i]);
+        hold(batch->held->store, batch->to[i].id);
+    }
+}
+
+static void compact_copied(uv_work_t *work, int status)
+{
+    tqi_compacting *batch = work->data;
+    tqi_unit *unit = batch->unit;
+
+    (void)status;
+    compact_hold(batch, tqi_store_rele);
+    if (compact_valid(batch)) {
+        tqi_unit_wake(unit); /* old blocks may have died meanwhile */
+        compact_tell(batch);
+    } else {
+        compact_end(batch, false);
+    }
+    tqi_unit_close_step(unit);
+}
+
+/* Nothing was told to the controller yet. */
+static void compact_drop(tqi_compacting *batch)
+{
+    for (size_t i = 0; i < batch->n; i++) {
+        tqi_store_free_block(batch->held->store, batch->to[i].id);
+    }
+    compact_abandon(batch);
+}
+
+static void compact_start_copy(tqi_compacting *batch)
+{
+    tqi_unit *unit = batch->unit;
+
+    tqi_unit_changed(unit);
+    compact_hold(batch, tqi_store_hold);
+    batch->work.data = batch;
+    unit->open++;
+    if (uv_queue_work(unit->loop, &batch->work, compact_work, compact_copied) != 0) {
+        unit->open--;
+        compact_hold(batch, tqi_store_rele);
+        compact_drop(batch);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- 1: what is live */
+
+/* Room for a new block.  TQ_EFULL: there is none now. */
+static int compact_reserve(tqi_unit *unit, uint64_t size, tqi_store_place *place)
+{
+    tqi_compact *compact = &unit->compact;
+    uint64_t left = tqi_store_capacity(unit->store) - tqi_store_used(unit->store);
+    tq_error err;
+
+    if (!compact_waited_for(unit) && size > left / 2) {
+        return TQ_EFULL;
+    }
+    *place = (tqi_store_place){.id = compact->first_id, .size = size};
+    int code = tqi_store_reserve(unit->store, place, 1, false, &err);
+    if (code == TQ_OK) {
+        compact->first_id++;
+        compact->n_ids--;
+    }
+    return code;
+}
+
+/* The pieces of one block as copies; false when they are not inside of it. */
+static bool compact_pieces(tqi_compacting *batch, const Tq__LiveReply *reply, size_t at, uint32_t n,
+                           const uint8_t *from, uint64_t size, uint64_t fresh)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint64_t begin = reply->begin[at + i], bytes = reply->bytes[at + i];
+        uint64_t place = reply->place[at + i];
+        size_t to = batch->n_pieces + i;
+        if (begin > size || bytes > size - begin || place > fresh || bytes > fresh - place) {
+            return false;
+        }
+        batch->begin[to] = begin;
+        batch->bytes[to] = bytes;
+        batch->place[to] = place;
+        batch->copies[to] = (compact_copy){.from = from + begin, .size = bytes};
+    }
+    return true;
+}
+
+/* One block of the answer, whose pieces are from `at` on. */
+static void compact_plan_block(tqi_compacting *batch, const Tq__LiveReply *reply, size_t i,
+                               size_t at)
+{
+    tqi_unit *unit = batch->unit;
+    uint64_t id = batch->from[i], fresh = reply->size[i], size;
+    uint32_t n = reply->pieces[i];
+    const uint8_t *from = tqi_store_block(unit->store, id, &size);
+    tqi_store_place *to = &batch->to[batch->n];
+
+    if (from == NULL || n == 0 || fresh > size || size - fresh < COMPACT_GAIN ||
+        !compact_pieces(batch, reply, at, n, from, size, fresh)) {
+        return;
+    }
+    int code = compact_reserve(unit, fresh, to);
+    if (code == TQ_EFULL && compact_push(&unit->compact, id) == TQ_OK) {
+        unit->compact.full++;
+    }
+    if (code != TQ_OK) {
+        return;
+    }
+    uint8_t *base = tqi_store_find(unit->store, to->id, to->slot, NULL);
+    for (size_t k = 0; k < n; k++) {
+        compact_copy *copy = &batch->copies[batch->n_pieces + k];
+        copy->to = base + batch->place[batch->n_pieces + k];
+    }
+    batch->from[batch->n] = id;
+    batch->pieces[batch->n++] = n;
+    batch->n_pieces += n;
+    unit->compact.full = 0;
+}
+
+/* Reserves new blocks and plans the copies; TQ_EPROTO for an answer that makes no sense. */
+static int compact_plan(tqi_compacting *batch, const Tq__LiveReply *reply)
+{
+    size_t asked = batch->n, at = 0, n = reply->n_begin;
+
+    if (reply->n_size != reply->n_pieces || reply->n_size > asked || reply->n_size == 0 ||
+        reply->n_bytes != n || reply->n_place != n) {
+        return TQ_EPROTO;
+    }
+    batch->begin = calloc(3 * n + 1, sizeof(uint64_t));
+    batch->copies = calloc(n + 1, sizeof(*batch->copies));
+    if (batch->begin == NULL || batch->copies == NULL) {
+        return TQ_ENOMEM;
+    }
+    batch->bytes = batch->begin + n;
+    batch->place = batch->bytes + n;
+    compact_put_back(batch, reply->n_size);
+    batch->n = 0;
+    for (size_t i = 0; i < reply->n_size && reply->pieces[i] <= n - at; i++) {
+        compact_plan_block(batch, reply, i, at);
+        at += reply->pieces[i];
+    }
+    return TQ_OK;
+}
+
+static void compact_answered(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_compacting *batch = arg;
+    int code = answer->status;
+
+    (void)call;
+    compact_heard(batch);
+    if (!compact_valid(batch)) {
+        compact_end(batch, false);
+        return;
+    }
+    if (code == TQ_OK) {
+        code = compact_plan(batch, (const Tq__LiveReply *)answer->reply);
+    }
+    if (code != TQ_OK) {
+        compact_put_back(batch, 0);
+        compact_end(batch, true);
+    } else if (batch->n == 0) {
+        compact_end(batch, false);
+    } else {
+        compact_start_copy(batch);
+    }
+}
+
+static void compact_ask(tqi_compacting *batch)
+{
+    tqi_unit *unit = batch->unit;
+    tqi_compact *compact = &unit->compact;
+    size_t most = compact->n_ids < COMPACT_BLOCKS ? compact->n_ids : COMPACT_BLOCKS;
+    uint64_t sum = 0, size;
+    size_t taken = 0;
+    Tq__Live message;
+
+    while (taken < compact->n && batch->n < most) {
+        if (tqi_store_block(unit->store, compact->queue[taken], &size) != NULL) {
+            sum += size;
+            if (batch->n > 0 && sum > COMPACT_BYTES) {
+                break;
+            }
+            batch->from[batch->n++] = compact->queue[taken];
+        }
+        taken++;
+    }
+    compact->n -= taken;
+    if (compact->n > 0) {
+        memmove(compact->queue, compact->queue + taken, compact->n * sizeof(uint64_t));
+    }
+    if (batch->n == 0) {
+        compact_end(batch, false);
+        return;
+    }
+    tq__live__init(&message);
+    message.id = batch->from;
+    message.n_id = batch->n;
+    if (!compact_call(batch, TQI_LIVE, &message.base, compact_answered)) {
+        compact_put_back(batch, 0);
+        compact_end(batch, true);
+    }
+}
+
+static void compact_leased(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_compacting *batch = arg;
+    tqi_unit *unit = batch->unit;
+
+    (void)call;
+    if (!compact_valid(batch) || answer->status != TQ_OK) {
+        compact_end(batch, true);
+        return;
+    }
+    const Tq__LeaseBlocksReply *reply = (const Tq__LeaseBlocksReply *)answer->reply;
+    unit->compact.first_id = reply->first;
+    unit->compact.n_ids = reply->count;
+    compact_ask(batch);
+}
+
+static void compact_timer(uv_timer_t *timer)
+{
+    tqi_unit *unit = timer->data;
+    Tq__LeaseBlocks message;
+    tqi_compacting *batch = NULL;
+
+    if (unit->compact.now == NULL && unit->registered && unit->compact.n > 0) {
+        batch = calloc(1, sizeof(*batch));
+    }
+    if (batch == NULL) {
+        return;
+    }
+    batch->unit = unit;
+    batch->held = unit->held;
+    batch->held->refs++;
+    batch->since = tqi_now();
+    unit->compact.now = batch;
+    if (unit->compact.n_ids > 0) {
+        compact_ask(batch);
+        return;
+    }
+    tq__lease_blocks__init(&message);
+    message.owner = unit->name;
+    message.incarnation = unit->incarnation;
+    message.count = COMPACT_LEASE;
+    if (!compact_call(batch, TQI_LEASE_BLOCKS, &message.base, compact_leased)) {
+        compact_end(batch, true);
+    }
+}

@@ -1,0 +1,286 @@
+"""Samples that are cleared one by one: what is left of their batches moves together, and nobody reads anything else."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ctq
+from support.daemons import System
+
+torch = pytest.importorskip("torch")
+from tensordict import TensorDict  # noqa: E402
+
+ROWS = 8
+AT_MOST = 1.3
+"""Bytes in use, as a multiple of the live ones."""
+Sample = dict[str, Any]
+
+
+def batch(rng: random.Random, number: int) -> list[Sample]:
+    """Samples of log-normal lengths: two ragged columns, one of rows of a kilobyte, and a scalar."""
+    made = []
+    for row in range(ROWS):
+        length = int(rng.lognormvariate(8.0, 1.0)) + 16
+        tokens = torch.arange(length, dtype=torch.int64) * (number + 1) + row
+        made.append(
+            {
+                "tokens": tokens,
+                "mask": tokens % 3 == 0,
+                "dense": torch.full((256,), number * ROWS + row, dtype=torch.float32),
+                "number": torch.tensor(number * ROWS + row),
+            }
+        )
+    return made
+
+
+def put(client: Any, keys: list[str], samples: list[Sample]) -> None:
+    columns: dict[str, Any] = {}
+    for name in samples[0]:
+        rows = [sample[name] for sample in samples]
+        if name in ("tokens", "mask"):
+            columns[name] = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+        else:
+            columns[name] = torch.stack(rows)
+    client.kv_batch_put(keys, "p", TensorDict(columns, batch_size=[len(keys)]))
+
+
+def size(samples: list[Sample]) -> int:
+    return sum(value.numel() * value.element_size() for each in samples for value in each.values())
+
+
+def same(data: Any, samples: list[Sample]) -> None:
+    """Every value that was read is the one that was put."""
+    for name in samples[0]:
+        rows = list(data[name].unbind())
+        assert len(rows) == len(samples)
+        for row, sample in zip(rows, samples, strict=True):
+            assert row.dtype == sample[name].dtype and torch.equal(row, sample[name]), name
+
+
+def read(client: Any, keys: list[str], fields: list[str] | None = None, **more: Any) -> Any:
+    """Samples by key."""
+    meta = client.kv_retrieve_meta(keys, "p")
+    return client.get_data(meta.select_fields(fields) if fields else meta, **more)
+
+
+def check(client: Any, live: dict[str, Sample]) -> None:
+    keys = list(live)
+    for start in range(0, len(keys), 50):
+        some = keys[start : start + 50]
+        same(read(client, some), [live[key] for key in some])
+
+
+def owners(client: Any, name: str) -> int:
+    """Sum of what the units have told of themselves."""
+    return sum(owner[name] for owner in client.status()["owners"])
+
+
+def until(reached: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Units tell of themselves some time later."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+
+
+def until_compact(client: Any, live: dict[str, Sample]) -> None:
+    """Bytes in use follow the live ones."""
+    most = AT_MOST * size(list(live.values()))
+    until(lambda: 0 < owners(client, "used_bytes") <= most)
+
+
+def fill(client: Any, rng: random.Random, batches: int) -> dict[str, Sample]:
+    live: dict[str, Sample] = {}
+    for number in range(batches):
+        samples = batch(rng, number)
+        keys = [f"{number}-{row}" for row in range(ROWS)]
+        put(client, keys, samples)
+        live.update(zip(keys, samples, strict=True))
+    return live
+
+
+def drop(client: Any, live: dict[str, Sample], gone: list[str]) -> None:
+    client.kv_clear(gone, "p")
+    for key in gone:
+        del live[key]
+
+
+def test_memory_follows_what_is_live(running: System) -> None:
+    """Random single samples go; the rest is read by keys and by metadata from before, and seen in place."""
+    client, rng = running.client(), random.Random(1)
+    live = fill(client, rng, 40)
+    before = client.kv_retrieve_meta(list(live), "p")
+    places = {key: place for place, key in enumerate(live)}
+    seen = read(client, list(live)[:ROWS], ["tokens"], zero_copy=True)
+    first = [live[key]["tokens"] for key in list(live)[:ROWS]]
+    while len(live) > 60:
+        drop(client, live, rng.sample(list(live), 20))
+    until(lambda: owners(client, "used_bytes") > 0)
+    until_compact(client, live)
+    check(client, live)
+    old = before.select_samples([places[key] for key in live])
+    same(client.get_data(old), list(live.values()))
+    assert all(torch.equal(*pair) for pair in zip(seen["tokens"].unbind(), first, strict=True))
+    with pytest.raises(ctq.TransferQueueError, match="cleared"):
+        client.get_data(before)
+    # Nothing is left when nothing is live.
+    del seen
+    client.kv_clear(list(live), "p")
+    until(lambda: owners(client, "used_bytes") == 0 and owners(client, "blocks") == 0)
+
+
+def test_all_at_once(running: System) -> None:
+    """Reads by old metadata, overwrites and clears go on while blocks move."""
+    client, rng = running.client(), random.Random(2)
+    live = fill(client, rng, 30)
+    lasting = {key: live[key] for key in list(live)[:: ROWS // 2]}
+    meta = client.kv_retrieve_meta(list(lasting), "p")
+    ended = threading.Event()
+    failed: list[Exception] = []
+
+    def read_on() -> None:
+        reader = running.client("reader")
+        try:
+            while not ended.is_set():
+                same(reader.get_data(meta), list(lasting.values()))
+                same(read(reader, list(lasting)), list(lasting.values()))
+                view = reader.get_data(meta.select_fields(["tokens"]), zero_copy=True)
+                same(view, [{"tokens": sample["tokens"]} for sample in lasting.values()])
+        except (AssertionError, ctq.TransferQueueError) as error:
+            failed.append(error)
+
+    readers = [threading.Thread(target=read_on) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    try:
+        for number in range(100, 140):
+            rest = [key for key in live if key not in lasting]
+            changed = rng.sample(rest, ROWS)
+            samples = batch(rng, number)
+            put(client, changed, samples)  # overwrites
+            live.update(zip(changed, samples, strict=True))
+            drop(client, live, rng.sample(rest, 4))
+            check(client, {key: live[key] for key in changed if key in live})
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+    assert not failed, failed
+    check(client, live)
+    until_compact(client, live)
+    check(client, live)
+    assert owners(client, "used_bytes") > 0
+
+
+def test_makes_room_for_puts_that_wait(system: System) -> None:
+    """A unit that is full of what is mostly dead takes what fits beside the rest."""
+    system.start(
+        settings=[
+            "backend.SimpleStorage.total_storage_size=8MiB",
+            "backend.SimpleStorage.num_data_storage_units=1",
+        ]
+    )
+    client = system.client(timeout=60)
+    rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
+    for number in range(2):  # 3.2 MB each
+        client.kv_batch_put([f"{number}-{row}" for row in range(8)], "p", rows)
+    client.kv_clear([f"{number}-{row}" for number in range(2) for row in range(7)], "p")
+    for number in range(2, 4):
+        client.kv_batch_put([f"{number}-{row}" for row in range(8)], "p", rows)
+    kept = read(client, ["0-7", "1-7"], layout="dense")["x"]
+    assert torch.equal(kept, rows["x"][[7, 7]])
+    last = read(client, [f"3-{row}" for row in range(8)], layout="dense")["x"]
+    assert torch.equal(last, rows["x"])
+
+
+@pytest.mark.slow
+def test_a_killed_reader_keeps_nothing(running: System) -> None:
+    """What a process looked at in place when it was killed moves and is freed like all else."""
+    client, rng = running.client(), random.Random(3)
+    live = fill(client, rng, 10)
+    body = """
+        import os, signal
+        import ctq
+        client = ctq.TransferQueueClient(
+            "victim", ctq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
+        keys = [f"{number}-{row}" for number in range(10) for row in range(8)]
+        meta = client.kv_retrieve_meta(keys, "p").select_fields(["dense"])
+        seen = client.get_data(meta, zero_copy=True)
+        print("ready", flush=True)
+        signal.pause()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(body)],
+        env=running.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as victim:
+        assert victim.stdout is not None and victim.stdout.readline() == "ready\n"
+        drop(client, live, rng.sample(list(live), 60))
+        victim.kill()
+    until_compact(client, live)
+    check(client, live)
+
+
+def test_a_killed_unit_loses_what_it_had(system: System) -> None:
+    """A unit that is killed while it moves blocks takes its samples along, and the system goes on."""
+    system.start(role="controller", settings=["controller.owner_timeout=500ms"])
+    runtime = ("--runtime-dir", str(system.folder / "one"))
+    unit = system.join(*runtime, name="one")
+    client, rng = system.client(timeout=60), random.Random(4)
+    live = fill(client, rng, 30)
+    full = size(list(live.values()))
+    drop(client, live, rng.sample(list(live), 150))
+    until(lambda: 0 < owners(client, "used_bytes") < 0.9 * full)
+    drop(client, live, rng.sample(list(live), 20))
+    unit.kill()
+    system.join(*runtime, name="one")
+    until(lambda: owners(client, "used_bytes") == 0)
+    with pytest.raises(ctq.TransferQueueError, match="lost"):
+        read(client, list(live)[:1])
+    client.clear_partition("p")
+    live = fill(client, rng, 10)
+    drop(client, live, rng.sample(list(live), 60))
+    until_compact(client, live)
+    check(client, live)
+
+
+def test_checkpoints_meanwhile(running: System, tmp_path: Path) -> None:
+    """A checkpoint has all of its instant, whatever moves while it is written and after it."""
+    client, rng = running.client(), random.Random(5)
+    live = fill(client, rng, 30)
+    ended = threading.Event()
+    saved: list[int] = []
+
+    def save() -> None:
+        saver = running.client("saver")
+        while not ended.is_set():
+            saver.save_checkpoint(str(tmp_path / "checkpoint"))
+            saved.append(1)
+
+    saver = threading.Thread(target=save)
+    saver.start()
+    try:
+        while len(live) > 60:
+            drop(client, live, rng.sample(list(live), 10))
+        until(lambda: len(saved) > 0)
+    finally:
+        ended.set()
+        saver.join()
+    client.save_checkpoint(str(tmp_path / "last"))
+    until_compact(client, live)
+    check(client, live)
+    client.load_checkpoint(str(tmp_path / "last"))
+    check(client, live)
+    until_compact(client, live)
+    check(client, live)
