@@ -2,9 +2,10 @@
  * get.c - reads: placements -> ranges -> manager -> columns.
  *
  * A meta's placements are hints.  Where one is missing, or the manager says that a block is gone,
- * the controller is asked where the samples are now, at most GET_RESOLVES times; then the read
- * fails and names samples and fields.  A block that is gone although the controller still has it is
- * reported lost, unless its owner is away.
+ * the controller is asked where the samples are now.  If it names the same block again, the data is
+ * lost: the read fails and names samples and fields, and the block is reported, unless its owner is
+ * away.  If it does not, the samples were moved or overwritten meanwhile, and are read where they are
+ * now; that may happen any number of times before the deadline.
  *
  * The destination belongs to the task, or to the caller, who is told when it is not written to any more.  A read that is cancelled while the manager writes ends at
  * once, and its task keeps the memory until the manager has finished.
@@ -15,11 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "client/jobs.h"
 #include "client/names.h"
 
-#define GET_RESOLVES 3u
 /* Filling as many bytes holds up the loop for about as long as a hop to another thread and back. */
 #define GET_FILL_INLINE (UINT64_C(256) << 10)
 
@@ -112,7 +113,7 @@ static void get_resolve(tqi_get *get)
     tq_error err = {0};
 
     tq__resolve__init(&message);
-    get->resolves++;
+    get->resolved = true;
     message.partition = (char *)(uintptr_t)get->meta->partition;
     message.index = get->meta->indexes;
     message.n_index = get->meta->n;
@@ -199,8 +200,9 @@ void tqi_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
         get_done(get);
     } else if (get_keep_gone(get, gone, n_gone, &bad) != TQ_OK) {
         get_fail(get, &bad);
-    } else if (get->resolves >= GET_RESOLVES) {
-        tqi_get_still_gone(get, &bad);
+    } else if (tqi_now() >= get->task.deadline) {
+        tqi_error_set(&bad, TQ_ETIMEDOUT,
+                      "the deadline passed while what is read was moved or overwritten");
         get_fail(get, &bad);
     } else {
         get_resolve(get);
@@ -288,11 +290,11 @@ static void get_try(tqi_get *get)
     tqi_runtime *rt = get->task.rt;
     tq_error err = {0};
 
-    if (tqi_get_missing(get, get->resolves > 0 ? &err : NULL)) {
-        if (get->resolves == 0) {
-            get_resolve(get);
-        } else {
+    if (tqi_get_missing(get, get->resolved ? &err : NULL)) {
+        if (get->resolved) {
             get_fail(get, &err);
+        } else {
+            get_resolve(get);
         }
         return;
     }

@@ -20,9 +20,9 @@ typedef struct tqi_get {
     tq_get_field *layouts; /* of each field; NULL: nothing was asked for */
     void (*release)(void *arg);
     void *release_arg;
-    unsigned resolves; /* times the controller was asked */
-    bool in_manager;   /* it (or the fill before it) may write to data's buffers */
-    bool in_owners;    /* the list of owners was asked for */
+    bool resolved;   /* the controller was asked */
+    bool in_manager; /* it (or the fill before it) may write to data's buffers */
+    bool in_owners;  /* the list of owners was asked for */
     bool zero_copy;
     tqi_view_job shows;  /* columns that are to be seen where they lie */
     size_t *show_column; /* of each of them */
