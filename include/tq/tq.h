@@ -540,7 +540,10 @@ TQ_API int tq_events(tq_op *op, uint64_t since, uint32_t limit, bool wait);
 typedef struct tq_save_args {
     const char *path;      /**< Directory; it is made, or replaces a former checkpoint. */
     const char *partition; /**< Only this partition; NULL: all. TQ_EPARTITION. */
-    bool state_only; /**< Without the data: loaded cells are linked to blocks that still live. */
+    bool
+        state_only; /**< Without the data: loaded cells are linked to blocks that still live.  Storage units move
+                      * what is left of blocks of which much was cleared, or overwritten: the rest of such a block is
+                      * lost on loading, too. */
     const char *metadata; /**< A JSON object for whoever loads it; NULL: {}. */
 } tq_save_args;
 

@@ -46,7 +46,8 @@ class Checkpoints:
         """Save all partitions, or one of them; returns what is in the checkpoint.
 
         With `include_storage=False` only the table is saved: loading links it to data that is still where it
-        was, and the rest is lost.  Data of a storage manager written in Python stays with that manager.
+        was, and the rest is lost.  Storage units move samples whose neighbours of the same put were cleared, or
+        overwritten, so such samples may be among the lost.  Data of a storage manager written in Python stays with that manager.
         """
         if include_storage and self._python is not None:
             logger.warning(

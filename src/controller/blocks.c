@@ -90,7 +90,9 @@ static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, bool thin, 
     reply.thin = tqi_conv_alloc(&conv, n_thin, sizeof(*reply.thin), err);
     int rc = dead && done && reply.first && reply.count && reply.thin ? TQ_OK : TQ_ENOMEM;
     if (rc == TQ_OK) {
-        reply.n_thin = tqi_owner_thin(owner->meta, reply.thin, n_thin);
+        if (thin) {
+            reply.n_thin = tqi_owner_thin(owner->meta, reply.thin, n_thin, &reply.named);
+        }
         for (size_t i = 0; i < n; i++) {
             reply.first[i] = dead[i].first;
             reply.count[i] = dead[i].count;
@@ -170,6 +172,9 @@ int tqi_ctl_on_collect(tqi_controller *ctl, tqi_request *request, const Tq__Coll
     if (owner->collector == session) {
         if (msg->done) {
             tqi_owner_done(owner->meta, msg->done);
+        }
+        if (msg->thin) {
+            tqi_owner_thin_done(owner->meta, msg->named);
         }
         if (collect_pending(owner, msg->thin)) {
             return collect_reply(request, owner, msg->thin, err);

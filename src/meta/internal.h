@@ -273,7 +273,8 @@ struct tqi_block {
     uint32_t row_first, row_last; /* its cells are in these rows */
     uint32_t thin_prev, thin_next;
     bool listed;  /* among its owner's thin blocks */
-    uint8_t told; /* how often it was named as one */
+    bool named;   /* as one, but its owner has not said that it knows */
+    uint8_t told; /* how often its owner knew */
     uint8_t locator_size;
     uint8_t locator[TQ_LOCATOR_MAX];
 };
@@ -330,7 +331,8 @@ struct tqi_owner {
     tqi_dead_node *dead_head, *dead_tail;
     uint64_t last_notice; /* number of the newest node */
     uint64_t delivered;   /* up to this notice they were handed out: not merged any more */
-    uint32_t thin_first, thin_last; /* handles of blocks of which much is dead, as a list */
+    uint32_t thin_first, thin_last; /* handles of blocks of which much is dead; named ones first */
+    uint64_t named;                 /* how often some were named */
     bool woken;
     tqi_owner *woken_prev, *woken_next;
     char name[];

@@ -361,9 +361,11 @@ void tqi_hold_close(tqi_meta *meta, tqi_hold *hold);
  * there are none left. */
 tqi_owner *tqi_meta_next_dead(tqi_meta *meta);
 
-/* Takes blocks of which at least a quarter, and a kilobyte, is dead from the owner's list of such; at most max ids.  A
- * block is told again when it has lost half of what it had.  None while a hold is open. */
-size_t tqi_owner_thin(tqi_owner *owner, uint64_t *ids, size_t max);
+/* Names blocks of which at least a quarter, and a kilobyte, is dead; at most max ids.  *number is to be said done with (0
+ * when there are none); asking again before that names the same ones, and maybe more.  After it a block is named again
+ * when it has lost half of what it had.  None while a hold is open. */
+size_t tqi_owner_thin(tqi_owner *owner, uint64_t *ids, size_t max, uint64_t *number);
+void tqi_owner_thin_done(tqi_owner *owner, uint64_t number);
 bool tqi_owner_has_thin(const tqi_owner *owner);
 
 /* Bytes that lie end to end in a block, and where they lie in a block of nothing but what is live. */
@@ -380,7 +382,8 @@ typedef struct tqi_live {
     size_t n_stretches;
     size_t capacity;
 } tqi_live;
-/* Where what is live of blocks lies.  End with fini, also after an error. */
+/* Where what is live of blocks lies.  TQ_EAGAIN while a hold is open: what is moved from would be kept.  End with fini, also
+ * after an error. */
 int tqi_meta_live(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_live *out, tq_error *err);
 void tqi_live_fini(tqi_live *live);
 

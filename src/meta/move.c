@@ -3,12 +3,15 @@
  *
  * An owner is told once of a block that has become thin, and again when half of the rest is gone, so a block that
  * its owner cannot move costs nothing.  A table has no list of the cells of a block; they are found by a walk over the
- * rows in which it had some, one for all blocks of a request: they are mostly columns of the same samples.
+ * rows in which it had some, one for all blocks of a request that share rows: they are mostly columns of the same samples.
  */
 #include "meta/internal.h"
 
 /* Where rows of another column begin in a block: the alignment of any value. */
 #define MOVE_ALIGN 16u
+/* Blocks that are answered at once, and cells that are looked at for them if that is not one block: about a millisecond. */
+#define MOVE_LIVE_BLOCKS 256u
+#define MOVE_LIVE_WALK   (UINT64_C(1) << 18)
 
 /* ---------------------------------------------------------------------------------------- thin blocks */
 
@@ -52,6 +55,7 @@ void tqi_m_thin_drop(tqi_meta *meta, tqi_block *block)
         owner->thin_last = block->thin_prev;
     }
     block->listed = false;
+    block->named = false;
 }
 
 bool tqi_owner_has_thin(const tqi_owner *owner)
@@ -60,32 +64,84 @@ bool tqi_owner_has_thin(const tqi_owner *owner)
     return owner->meta->holds == NULL && owner->thin_first != 0;
 }
 
-size_t tqi_owner_thin(tqi_owner *owner, uint64_t *ids, size_t max)
+size_t tqi_owner_thin(tqi_owner *owner, uint64_t *ids, size_t max, uint64_t *number)
 {
+    uint32_t handle = tqi_owner_has_thin(owner) ? owner->thin_first : 0;
     size_t n = 0;
 
-    while (n < max && tqi_owner_has_thin(owner)) {
-        tqi_block *block = tqi_m_block(owner->meta, owner->thin_first);
-        tqi_m_thin_drop(owner->meta, block);
-        /* It may have got cells again since, by a restore. */
+    while (n < max && handle != 0) {
+        tqi_block *block = tqi_m_block(owner->meta, handle);
+        handle = block->thin_next;
         if (thin_is(block)) {
-            block->told += block->told < 63;
-            block->thin_from = tqi_m_thin_from(block);
+            block->named = true;
             ids[n++] = block->id;
+        } else {
+            /* It has got cells again, by a restore. */
+            tqi_m_thin_drop(owner->meta, block);
         }
     }
+    *number = n > 0 ? ++owner->named : 0;
     return n;
+}
+
+void tqi_owner_thin_done(tqi_owner *owner, uint64_t number)
+{
+    if (number != owner->named) {
+        return; /* the answer got lost */
+    }
+    while (owner->thin_first != 0) {
+        tqi_block *block = tqi_m_block(owner->meta, owner->thin_first);
+        if (!block->named) {
+            break;
+        }
+        tqi_m_thin_drop(owner->meta, block);
+        block->told += block->told < 63;
+        block->thin_from = tqi_m_thin_from(block);
+    }
 }
 
 /* ---------------------------------------------------------------------------------------- walks */
 
-/* Rows of a partition in which blocks of a walk have cells. */
+/* Rows of a partition in which blocks of a walk have cells, and how many. */
 typedef struct move_rows {
     tqi_partition *partition;
     uint32_t first, last;
+    uint64_t cells;
 } move_rows;
 
 typedef void (*move_fn)(tqi_field *field, tqi_cell *cell, tqi_block *block, void *arg);
+
+static int rows_order(const void *left, const void *right)
+{
+    const move_rows *a = left;
+    const move_rows *b = right;
+
+    if (a->partition != b->partition) {
+        return (uintptr_t)a->partition < (uintptr_t)b->partition ? -1 : 1;
+    }
+    return a->first < b->first ? -1 : a->first > b->first;
+}
+
+/* Makes one of those that overlap or touch; returns how many are left. */
+static size_t rows_join(move_rows *rows, size_t n)
+{
+    size_t last = 0;
+
+    if (n < 2) {
+        return n;
+    }
+    qsort(rows, n, sizeof(*rows), rows_order);
+    for (size_t i = 1; i < n; i++) {
+        move_rows *to = &rows[last];
+        if (to->partition == rows[i].partition && rows[i].first <= (uint64_t)to->last + 1) {
+            to->last = rows[i].last > to->last ? rows[i].last : to->last;
+            to->cells += rows[i].cells;
+        } else {
+            rows[++last] = rows[i];
+        }
+    }
+    return last + 1;
+}
 
 /* Stamps the blocks, with their places, and says where their cells are; 0 is for blocks that are not there. */
 static size_t move_stamp(tqi_meta *meta, const uint32_t *handles, size_t n, move_rows *rows)
@@ -95,40 +151,51 @@ static size_t move_stamp(tqi_meta *meta, const uint32_t *handles, size_t n, move
     meta->stamp++;
     for (size_t i = 0; i < n; i++) {
         tqi_block *block = handles[i] != 0 ? tqi_m_block(meta, handles[i]) : NULL;
-        size_t at = 0;
-        if (block == NULL) {
-            continue;
+        if (block != NULL) {
+            block->place = (uint32_t)i;
         }
-        block->stamp = meta->stamp;
-        block->place = (uint32_t)i;
-        while (at < n_rows && rows[at].partition != block->partition) {
-            at++;
+        if (block != NULL && block->stamp != meta->stamp) {
+            block->stamp = meta->stamp;
+            rows[n_rows++] =
+                (move_rows){block->partition, block->row_first, block->row_last, block->live};
         }
-        if (at == n_rows) {
-            rows[n_rows++] = (move_rows){block->partition, block->row_first, block->row_last};
-        }
-        rows[at].first = block->row_first < rows[at].first ? block->row_first : rows[at].first;
-        rows[at].last = block->row_last > rows[at].last ? block->row_last : rows[at].last;
     }
-    return n_rows;
+    return rows_join(rows, n_rows);
+}
+
+/* Cells that a walk looks at, at most. */
+static uint64_t rows_walk(const move_rows *rows, size_t n)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        for (const tqi_field *field = rows[i].partition->known; field != NULL;
+             field = field->next) {
+            sum += (uint64_t)rows[i].last - rows[i].first + 1;
+        }
+    }
+    return sum;
 }
 
 /* Calls fn for the cells of stamped blocks; fn may move a cell to a block without the stamp. */
 static void move_walk(tqi_meta *meta, const move_rows *rows, move_fn fn, void *arg)
 {
     uint64_t stamp = meta->stamp;
+    uint64_t left = rows->cells;
 
-    for (tqi_field *field = rows->partition->known; field != NULL; field = field->next) {
+    for (tqi_field *field = rows->partition->known; field != NULL && left > 0;
+         field = field->next) {
         uint64_t end =
             (uint64_t)rows->last + 1 < field->capacity ? (uint64_t)rows->last + 1 : field->capacity;
         uint32_t other = TQI_CELL_NONE; /* the last block seen that has no stamp */
-        for (uint64_t row = rows->first; row < end; row++) {
+        for (uint64_t row = rows->first; row < end && left > 0; row++) {
             tqi_cell *cell = &field->cells[row];
             if (cell->block == other || !tqi_m_stored(cell)) {
                 continue;
             }
             tqi_block *block = tqi_m_block(meta, cell->block);
             if (block->stamp == stamp) {
+                left--;
                 fn(field, cell, block, arg);
             } else {
                 other = cell->block;
@@ -219,6 +286,7 @@ static int live_join(const live_cells *found, size_t *at, uint32_t block, tqi_li
 
 int tqi_meta_live(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_live *out, tq_error *err)
 {
+    n = n < MOVE_LIVE_BLOCKS ? n : MOVE_LIVE_BLOCKS;
     uint32_t *handles = calloc(n + 1, sizeof(*handles));
     move_rows *rows = calloc(n + 1, sizeof(*rows));
     live_cells found = {0};
@@ -232,6 +300,10 @@ int tqi_meta_live(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_live *out, 
         rc = tqi_error_nomem(err, "live cells");
         goto out;
     }
+    if (meta->holds != NULL) {
+        rc = tqi_error_set(err, TQ_EAGAIN, "no block can be moved while a checkpoint is read");
+        goto out;
+    }
     for (; out->n < n; out->n++) {
         uint32_t handle = tqi_m_block_find(meta, ids[out->n]);
         cells += handle != 0 ? tqi_m_block(meta, handle)->live : 0;
@@ -241,6 +313,10 @@ int tqi_meta_live(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_live *out, 
         handles[out->n] = handle;
     }
     size_t n_rows = move_stamp(meta, handles, out->n, rows);
+    while (out->n > 1 && rows_walk(rows, n_rows) > MOVE_LIVE_WALK) {
+        out->n /= 2;
+        n_rows = move_stamp(meta, handles, out->n, rows);
+    }
     for (size_t i = 0; i < n_rows; i++) {
         move_walk(meta, &rows[i], live_add, &found);
     }

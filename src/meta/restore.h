@@ -19,6 +19,7 @@ typedef struct tqi_restore_block {
     uint32_t handle;  /* of a live one that is linked again; 0: it is lost, or unpublished */
     uint32_t cells;
     uint64_t bytes; /* of them */
+    uint32_t row_first, row_last;
 } tqi_restore_block;
 
 typedef struct tqi_restore_view {

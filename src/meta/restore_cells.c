@@ -270,6 +270,9 @@ static int restore_cell(restore_walk *walk, size_t i, const tqi_run *run, tqi_re
         tqi_m_shape_rele(walk->run->meta, shape, 1);
         restore_lose(walk, walk->base + i);
     } else {
+        uint32_t row = (uint32_t)(walk->base + i);
+        block->row_first = block->cells == 0 || row < block->row_first ? row : block->row_first;
+        block->row_last = row > block->row_last ? row : block->row_last;
         block->cells++;
         block->bytes += bytes;
         restore_link(walk, walk->base + i,

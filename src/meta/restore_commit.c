@@ -105,8 +105,8 @@ static void commit_blocks(tqi_meta *meta, tqi_restore_part *part)
             tqi_block *live = tqi_m_block(meta, block->handle);
             live->live += block->cells;
             live->live_bytes += block->bytes;
-            live->row_first = 0;
-            live->row_last = UINT32_MAX;
+            live->row_first = block->row_first;
+            live->row_last = block->row_last;
             tqi_m_thin_check(meta, live, block->handle);
             tqi_m_block_rele(meta, block->handle);
         }

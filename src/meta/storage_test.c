@@ -365,6 +365,61 @@ static void what_is_live_is_told_end_to_end(void **state)
     table_close(&t);
 }
 
+/* Blocks of other rows are answered another time when that takes long; a move finds the cells of all of them. */
+static void a_walk_is_bounded(void **state)
+{
+    enum {
+        ROWS = 5000,
+        BLOCKS = 32 /* 320,000 cells in all */
+    };
+    static uint32_t indexes[BLOCKS][ROWS];
+    table t;
+    uint64_t ids[2 * BLOCKS], ends[2] = {1, 2 * BLOCKS - 1}, first;
+    tqi_live live;
+
+    (void)state;
+    table_open(&t);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        table_new(&t, "p", ROWS, ab, 2, indexes[i]); /* two blocks each */
+        ids[2 * i] = 2 * i + 1;
+        ids[2 * i + 1] = 2 * i + 2;
+    }
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        for (uint32_t k = 0; k < ROWS - 1; k++) {
+            clear_one(&t, indexes[i][k]);
+        }
+    }
+    assert_int_equal(tqi_meta_live(t.meta, ids, 2 * BLOCKS, &live, &t.err), TQ_OK);
+    assert_true(live.n >= 1 && live.n < 2 * BLOCKS);
+    for (size_t i = 0; i < live.n; i++) {
+        assert_int_equal(live.counts[i], 1);
+        assert_int_equal(live.stretches[i].begin, (ROWS - 1) * ROW * 4);
+        assert_int_equal(live.sizes[i], ROW * 4);
+    }
+    tqi_live_fini(&live);
+    /* The first and the last: the rows between them are none of theirs. */
+    assert_int_equal(tqi_meta_live(t.meta, ends, 2, &live, &t.err), TQ_OK);
+    assert_int_equal(live.n, 2);
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    tqi_move moves[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(live.counts[i], 1);
+        moves[i] = (tqi_move){
+            .from = ends[i],
+            .to = {.id = first + i, .size = live.sizes[i], .owner = "unit", .owner_incarnation = 7},
+            .stretches = &live.stretches[i],
+            .n = 1};
+    }
+    assert_int_equal(tqi_meta_move(t.meta, SESSION, moves, 2, &t.err), TQ_OK);
+    tqi_live_fini(&live);
+    assert_int_equal(tqi_meta_live(t.meta, ends, 2, &live, &t.err), TQ_OK);
+    assert_int_equal(live.n_stretches, 0);
+    tqi_live_fini(&live);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
 static void thin_blocks_are_told_once(void **state)
 {
     enum {
@@ -372,7 +427,7 @@ static void thin_blocks_are_told_once(void **state)
     };
     table t;
     uint32_t indexes[ROWS];
-    uint64_t ids[4];
+    uint64_t ids[4], number, last;
     tqi_hold *hold;
 
     (void)state;
@@ -386,17 +441,31 @@ static void thin_blocks_are_told_once(void **state)
     clear_one(&t, indexes[ROWS / 4]);
     assert_ptr_equal(tqi_meta_next_dead(t.meta), t.owner);
     assert_true(tqi_owner_has_thin(t.owner));
-    assert_int_equal(tqi_owner_thin(t.owner, ids, 1), 1);
+    assert_int_equal(tqi_owner_thin(t.owner, ids, 1, &number), 1);
     assert_int_equal(ids[0], 1);
     /* Not while what is moved from would be kept. */
     assert_int_equal(tqi_hold_open(t.meta, &hold, &t.err), TQ_OK);
-    assert_int_equal(tqi_owner_thin(t.owner, ids, 4), 0);
+    assert_int_equal(tqi_owner_thin(t.owner, ids, 4, &last), 0);
+    tqi_live live;
+    assert_int_equal(tqi_meta_live(t.meta, ids, 1, &live, &t.err), TQ_EAGAIN);
+    tqi_live_fini(&live);
     while (tqi_meta_next_dead(t.meta) != NULL) {
     }
     tqi_hold_close(t.meta, hold);
     assert_ptr_equal(tqi_meta_next_dead(t.meta), t.owner);
-    assert_int_equal(tqi_owner_thin(t.owner, ids, 4), 1);
-    assert_int_equal(ids[0], 2);
+    assert_int_equal(tqi_meta_live(t.meta, ids, 1, &live, &t.err), TQ_OK);
+    tqi_live_fini(&live);
+    /* Again, and with more, until its owner has taken note. */
+    assert_int_equal(tqi_owner_thin(t.owner, ids, 4, &last), 2);
+    assert_int_equal(ids[0], 1);
+    assert_int_equal(ids[1], 2);
+    assert_true(last > number);
+    tqi_owner_thin_done(t.owner, number);
+    assert_true(tqi_owner_has_thin(t.owner));
+    tqi_owner_thin_done(t.owner, last);
+    assert_false(tqi_owner_has_thin(t.owner));
+    assert_int_equal(tqi_owner_thin(t.owner, ids, 4, &number), 0);
+    assert_int_equal(number, 0);
     /* Again when another half is dead. */
     for (uint32_t i = ROWS / 4 + 1; i < ROWS - ROWS * 3 / 8; i++) {
         assert_false(tqi_owner_has_thin(t.owner));
@@ -423,6 +492,7 @@ int main(void)
         cmocka_unit_test(an_owner_that_returns_empty_loses_all),
         cmocka_unit_test(a_move_relinks_what_is_still_there),
         cmocka_unit_test(what_is_live_is_told_end_to_end),
+        cmocka_unit_test(a_walk_is_bounded),
         cmocka_unit_test(thin_blocks_are_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,8 @@ typedef struct store_block {
     uint64_t offset;
     uint32_t chunk;
     uint32_t slot;
-    uint32_t holds;
+    uint32_t holds; /* pins included */
+    uint32_t pins;
     bool dead; /* freed while held: not found any more, memory still taken */
     void *user;
     UT_hash_handle hh;
@@ -358,6 +359,33 @@ void tqi_store_rele(tqi_store *store, uint64_t id)
     if (block != NULL && block->holds > 0 && --block->holds == 0 && block->dead) {
         store_forget(store, block);
     }
+}
+
+void tqi_store_pin(tqi_store *store, uint64_t id)
+{
+    store_block *block = store_live(store, id);
+
+    if (block != NULL) {
+        block->holds++;
+        block->pins++;
+    }
+}
+
+void tqi_store_unpin(tqi_store *store, uint64_t id)
+{
+    store_block *block = store_any(store, id);
+
+    if (block != NULL && block->pins > 0) {
+        block->pins--;
+        tqi_store_rele(store, id);
+    }
+}
+
+bool tqi_store_pinned(const tqi_store *store, uint64_t id)
+{
+    const store_block *block = store_live(store, id);
+
+    return block != NULL && block->pins > 0;
 }
 
 void tqi_store_drop_all(tqi_store *store)

@@ -73,6 +73,10 @@ bool tqi_store_has(const tqi_store *store, uint64_t id);
 /* Keeps the memory of a block that is being sent from being reused. */
 void tqi_store_hold(tqi_store *store, uint64_t id);
 void tqi_store_rele(tqi_store *store, uint64_t id);
+/* A hold that may last: somebody looks at the block in place. */
+void tqi_store_pin(tqi_store *store, uint64_t id);
+void tqi_store_unpin(tqi_store *store, uint64_t id);
+bool tqi_store_pinned(const tqi_store *store, uint64_t id);
 /* Frees everything (a new epoch); held blocks when they are released. */
 void tqi_store_drop_all(tqi_store *store);
 /* Off the hot path: populates the next bytes ahead of the high-water mark; returns bytes to do next time (0 = enough is

@@ -153,12 +153,20 @@ static void holds_keep_memory(void **state)
     assert_int_equal(tqi_store_used(store), 0);
     tqi_store_rele(store, 1); /* nothing to release: no harm */
     assert_int_equal(reserve(store, 2, 4096, false, &other), TQ_OK);
-    /* Everything is dropped but what is held. */
+    /* Pins are holds of their own. */
     tqi_store_hold(store, 2);
+    assert_false(tqi_store_pinned(store, 2));
+    tqi_store_unpin(store, 2); /* none */
+    tqi_store_pin(store, 2);
+    assert_true(tqi_store_pinned(store, 2));
+    tqi_store_rele(store, 2);
+    assert_true(tqi_store_pinned(store, 2));
+    /* Everything is dropped but what is held. */
     assert_int_equal(reserve(store, 3, 4096, false, &other), TQ_OK);
     tqi_store_drop_all(store);
     assert_int_equal(tqi_store_used(store), 4096);
-    tqi_store_rele(store, 2);
+    assert_false(tqi_store_pinned(store, 2)); /* nothing that could be moved */
+    tqi_store_unpin(store, 2);
     assert_int_equal(tqi_store_used(store), 0);
     assert_true(tqi_store_check(store));
     tqi_store_free(store);

@@ -10,11 +10,15 @@
  * The old block is dead then, like one that was cleared: it is freed on its notice, pins and readers keep it as long as
  * they do any other, and who has old placements asks the controller for new ones.  Cells that are cleared or overwritten
  * meanwhile stay so, for only what still points to the old block is linked again.  If anything fails the old blocks stay
- * as they are.  A new block is never freed here once it was offered to the controller, which alone knows whether it took
- * it; the ids are abandoned, and a notice comes if it did not.
+ * as they are, and are tried again later.  A new block is never freed here once it was offered to the controller, which
+ * alone knows whether it took it; the ids are abandoned, and a notice comes if it did not.  Ids die with the session that
+ * leased them: what was begun before that begins anew.
  *
- * A batch is followed by a pause in proportion to it, and more so to the time of the controller that it took.  Copies take at most half of the room that is left, except when puts
- * wait for room: then there is no pause either.
+ * A batch is followed by a pause in proportion to it, and more so to the time of the controller that it took.  Copies take
+ * at most half of the room that is left, except when puts wait for room: then there is no pause either, but after a batch
+ * that moved nothing.  Blocks that readers look at in place stay where they are, for their memory would not be free after
+ * a move; so the last tenth, which is for columns, is only lent.  Blocks for which there is no room, and those, wait until
+ * there is more room or fewer are looked at.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -27,11 +31,12 @@
 #define COMPACT_BLOCKS 64u
 #define COMPACT_BYTES  (UINT64_C(16) << 20)
 #define COMPACT_LEASE  256u
-/* Pause before a batch, and by how much it is longer than the last batch took, and than the controller took for it, whose
- * one loop serves everybody. */
-#define COMPACT_PAUSE_MS  20u
+/* By how much the pause before a batch is longer than the last one took, and than the controller took for it, whose one loop
+ * serves everybody. */
 #define COMPACT_PAUSE     3u
 #define COMPACT_PAUSE_ASK 20u
+/* The longest pause; the controller may have been away. */
+#define COMPACT_PAUSE_MAX_MS 2000u
 /* Pause after an error. */
 #define COMPACT_RETRY_MS 1000u
 /* A block that becomes smaller by less stays. */
@@ -46,9 +51,11 @@ typedef struct compact_copy {
 struct tqi_compacting {
     tqi_unit *unit;
     tqi_unit_store *held;
+    uint64_t lease; /* which its ids are from */
     uint64_t since;
-    uint64_t sent,
-        asked; /* when the controller was asked last, and how long it took for its answers */
+    uint64_t sent;  /* when the controller was asked last */
+    uint64_t asked; /* how long it took for its answers */
+    bool moved;
     uv_work_t work;
     size_t n;
     uint64_t from[COMPACT_BLOCKS];
@@ -59,80 +66,6 @@ struct tqi_compacting {
     uint64_t *begin, *bytes, *place;
     compact_copy *copies;
 };
-
-static void compact_timer(uv_timer_t *timer);
-
-/* ---------------------------------------------------------------------------------------- the queue */
-
-static void compact_later(tqi_unit *unit, uint64_t ms)
-{
-    tqi_compact *compact = &unit->compact;
-
-    if (compact->n > 0 && compact->now == NULL && !unit->closing && unit->registered) {
-        uv_timer_start(&compact->timer, compact_timer, ms, 0);
-    }
-}
-
-static int compact_push(tqi_compact *compact, uint64_t id)
-{
-    int code = tqi_grow(&compact->queue, &compact->capacity, compact->n + 1, sizeof(uint64_t));
-
-    if (code == TQ_OK) {
-        compact->queue[compact->n++] = id;
-    }
-    return code;
-}
-
-void tqi_compact_add(tqi_unit *unit, const uint64_t *ids, size_t n)
-{
-    tqi_compact *compact = &unit->compact;
-
-    for (size_t i = 0; i < n; i++) {
-        if (compact_push(compact, ids[i]) != TQ_OK) {
-            break; /* told again when more of them is dead */
-        }
-    }
-    if (n > 0) {
-        tqi_compact_go(unit);
-    }
-}
-
-void tqi_compact_go(tqi_unit *unit)
-{
-    unit->compact.full = 0;
-    if (!uv_is_active((uv_handle_t *)&unit->compact.timer)) {
-        compact_later(unit, COMPACT_PAUSE_MS);
-    }
-}
-
-void tqi_compact_room(tqi_unit *unit)
-{
-    if (unit->compact.full > 0) {
-        tqi_compact_go(unit);
-    }
-}
-
-void tqi_compact_forget_ids(tqi_unit *unit)
-{
-    unit->compact.n_ids = 0;
-}
-
-void tqi_compact_forget(tqi_unit *unit)
-{
-    unit->compact.n = 0;
-    unit->compact.full = 0;
-    tqi_compact_forget_ids(unit);
-}
-
-void tqi_compact_fini(tqi_unit *unit)
-{
-    free(unit->compact.queue);
-}
-
-static bool compact_waited_for(const tqi_unit *unit)
-{
-    return unit->waits.row[0] != NULL || unit->waits.row[1] != NULL;
-}
 
 /* ---------------------------------------------------------------------------------------- batches */
 
@@ -149,15 +82,16 @@ static void compact_end(tqi_compacting *batch, bool failed)
 {
     tqi_unit *unit = batch->unit;
     tqi_compact *compact = &unit->compact;
-    uint64_t took = (tqi_now() - batch->since) * COMPACT_PAUSE + batch->asked * COMPACT_PAUSE_ASK;
-    uint64_t ms = took / 1000000 + COMPACT_PAUSE_MS;
+    uint64_t now = tqi_now();
+    uint64_t took = (now - batch->since) * COMPACT_PAUSE + batch->asked * COMPACT_PAUSE_ASK;
+    uint64_t ms = took / 1000000 + TQI_COMPACT_PAUSE_MS;
 
+    ms = ms < COMPACT_PAUSE_MAX_MS ? ms : COMPACT_PAUSE_MAX_MS;
+    compact->not_before = now + (failed ? COMPACT_RETRY_MS : ms) * 1000000;
+    compact->strict = !batch->moved;
     compact->now = NULL;
     compact_free(batch);
-    if (compact->full > 0 && compact->full >= compact->n) {
-        return; /* until there is room */
-    }
-    compact_later(unit, failed ? COMPACT_RETRY_MS : compact_waited_for(unit) ? 0 : ms);
+    tqi_compact_arm(unit);
 }
 
 /* Whether the batch is about blocks that are still held. */
@@ -166,13 +100,18 @@ static bool compact_valid(const tqi_compacting *batch)
     return batch->held == batch->unit->held && !batch->unit->closing;
 }
 
-/* Back into the queue, for another time. */
-static void compact_put_back(tqi_compacting *batch, size_t first)
+/* Whether its ids are still the unit's. */
+static bool compact_leases(const tqi_compacting *batch)
 {
-    for (size_t i = first; i < batch->n && compact_valid(batch); i++) {
-        if (compact_push(&batch->unit->compact, batch->from[i]) != TQ_OK) {
-            return;
-        }
+    return batch->lease == batch->unit->compact.lease;
+}
+
+/* All back into the queue, for another time. */
+static void compact_put_back(tqi_compacting *batch)
+{
+    if (compact_valid(batch)) {
+        batch->unit->compact.full = 0;
+        tqi_compact_append(batch->unit, batch->from, batch->n);
     }
 }
 
@@ -237,6 +176,7 @@ static void compact_moved(tqi_call *call, tqi_answer *answer, void *arg)
             unit->compact.moved_bytes += batch->to[i].size;
         }
         unit->compact.moved += batch->n;
+        batch->moved = true;
         tqi_unit_reportable(unit);
         compact_end(batch, false);
         return;
@@ -245,7 +185,22 @@ static void compact_moved(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_log(TQI_WARN, "unit", "%s: moving blocks failed: %s", unit->name,
                 answer->error->message);
     }
+    /* If they were moved after all they are not there the next time. */
+    compact_put_back(batch);
     compact_abandon(batch);
+}
+
+/* Nothing was told to the controller yet. */
+static void compact_undo(tqi_compacting *batch)
+{
+    tqi_unit *unit = batch->unit;
+
+    for (size_t i = 0; i < batch->n; i++) {
+        tqi_store_free_block(batch->held->store, batch->to[i].id);
+    }
+    compact_put_back(batch);
+    tqi_unit_changed(unit);
+    tqi_unit_wake(unit);
 }
 
 static void compact_tell(tqi_compacting *batch)
@@ -278,6 +233,7 @@ static void compact_tell(tqi_compacting *batch)
     message.n_from = message.n_to = message.n_pieces = batch->n;
     message.n_begin = message.n_bytes = message.n_place = batch->n_pieces;
     if (!compact_call(batch, TQI_MOVE, &message.base, compact_moved)) {
+        compact_undo(batch);
         compact_abandon(batch);
     }
 }
@@ -308,22 +264,16 @@ static void compact_copied(uv_work_t *work, int status)
 
     (void)status;
     compact_hold(batch, tqi_store_rele);
-    if (compact_valid(batch)) {
+    if (!compact_valid(batch)) {
+        compact_end(batch, false);
+    } else if (!compact_leases(batch)) {
+        compact_undo(batch);
+        compact_end(batch, false);
+    } else {
         tqi_unit_wake(unit); /* old blocks may have died meanwhile */
         compact_tell(batch);
-    } else {
-        compact_end(batch, false);
     }
     tqi_unit_close_step(unit);
-}
-
-/* Nothing was told to the controller yet. */
-static void compact_drop(tqi_compacting *batch)
-{
-    for (size_t i = 0; i < batch->n; i++) {
-        tqi_store_free_block(batch->held->store, batch->to[i].id);
-    }
-    compact_abandon(batch);
 }
 
 static void compact_start_copy(tqi_compacting *batch)
@@ -337,26 +287,27 @@ static void compact_start_copy(tqi_compacting *batch)
     if (uv_queue_work(unit->loop, &batch->work, compact_work, compact_copied) != 0) {
         unit->open--;
         compact_hold(batch, tqi_store_rele);
-        compact_drop(batch);
+        compact_undo(batch);
+        compact_abandon(batch);
     }
 }
 
 /* ---------------------------------------------------------------------------------------- 1: what is live */
 
-/* Room for a new block.  TQ_EFULL: there is none now. */
+/* Room for a new block, under a leased id.  TQ_EFULL: there is none now. */
 static int compact_reserve(tqi_unit *unit, uint64_t size, tqi_store_place *place)
 {
     tqi_compact *compact = &unit->compact;
     uint64_t left = tqi_store_capacity(unit->store) - tqi_store_used(unit->store);
     tq_error err;
 
-    if (!compact_waited_for(unit) && size > left / 2) {
+    if (compact->n_ids == 0 || (!tqi_unit_waited_for(unit) && size > left / 2)) {
         return TQ_EFULL;
     }
     *place = (tqi_store_place){.id = compact->first_id, .size = size};
     int code = tqi_store_reserve(unit->store, place, 1, false, &err);
-    if (code == TQ_OK) {
-        compact->first_id++;
+    if (code != TQ_EFULL) {
+        compact->first_id++; /* nor is one that was refused tried again */
         compact->n_ids--;
     }
     return code;
@@ -395,11 +346,8 @@ static void compact_plan_block(tqi_compacting *batch, const Tq__LiveReply *reply
         !compact_pieces(batch, reply, at, n, from, size, fresh)) {
         return;
     }
-    int code = compact_reserve(unit, fresh, to);
-    if (code == TQ_EFULL && compact_push(&unit->compact, id) == TQ_OK) {
-        unit->compact.full++;
-    }
-    if (code != TQ_OK) {
+    if (tqi_store_pinned(unit->store, id) || compact_reserve(unit, fresh, to) != TQ_OK) {
+        tqi_compact_refuse(unit, id);
         return;
     }
     uint8_t *base = tqi_store_find(unit->store, to->id, to->slot, NULL);
@@ -429,7 +377,7 @@ static int compact_plan(tqi_compacting *batch, const Tq__LiveReply *reply)
     }
     batch->bytes = batch->begin + n;
     batch->place = batch->bytes + n;
-    compact_put_back(batch, reply->n_size);
+    tqi_compact_prepend(batch->unit, batch->from + reply->n_size, asked - reply->n_size);
     batch->n = 0;
     for (size_t i = 0; i < reply->n_size && reply->pieces[i] <= n - at; i++) {
         compact_plan_block(batch, reply, i, at);
@@ -449,11 +397,18 @@ static void compact_answered(tqi_call *call, tqi_answer *answer, void *arg)
         compact_end(batch, false);
         return;
     }
+    if (code == TQ_OK && !compact_leases(batch)) {
+        batch->since = tqi_now(); /* before there was no connection */
+        batch->asked = 0;
+        compact_put_back(batch);
+        compact_end(batch, false);
+        return;
+    }
     if (code == TQ_OK) {
         code = compact_plan(batch, (const Tq__LiveReply *)answer->reply);
     }
     if (code != TQ_OK) {
-        compact_put_back(batch, 0);
+        compact_put_back(batch);
         compact_end(batch, true);
     } else if (batch->n == 0) {
         compact_end(batch, false);
@@ -468,18 +423,24 @@ static void compact_ask(tqi_compacting *batch)
     tqi_compact *compact = &unit->compact;
     size_t most = compact->n_ids < COMPACT_BLOCKS ? compact->n_ids : COMPACT_BLOCKS;
     uint64_t sum = 0, size;
-    size_t taken = 0;
+    size_t taken = 0, n = compact->n; /* not those that are refused here */
     Tq__Live message;
 
-    while (taken < compact->n && batch->n < most) {
-        if (tqi_store_block(unit->store, compact->queue[taken], &size) != NULL) {
-            sum += size;
-            if (batch->n > 0 && sum > COMPACT_BYTES) {
-                break;
-            }
-            batch->from[batch->n++] = compact->queue[taken];
+    batch->lease = compact->lease;
+    for (; taken < n && batch->n < most; taken++) {
+        uint64_t id = compact->queue[taken];
+        if (tqi_store_block(unit->store, id, &size) == NULL) {
+            continue;
         }
-        taken++;
+        if (tqi_store_pinned(unit->store, id)) {
+            tqi_compact_refuse(unit, id);
+            continue;
+        }
+        sum += size;
+        if (batch->n > 0 && sum > COMPACT_BYTES) {
+            break;
+        }
+        batch->from[batch->n++] = id;
     }
     compact->n -= taken;
     if (compact->n > 0) {
@@ -493,7 +454,7 @@ static void compact_ask(tqi_compacting *batch)
     message.id = batch->from;
     message.n_id = batch->n;
     if (!compact_call(batch, TQI_LIVE, &message.base, compact_answered)) {
-        compact_put_back(batch, 0);
+        compact_put_back(batch);
         compact_end(batch, true);
     }
 }
@@ -514,16 +475,17 @@ static void compact_leased(tqi_call *call, tqi_answer *answer, void *arg)
     compact_ask(batch);
 }
 
-static void compact_timer(uv_timer_t *timer)
+void tqi_compact_timer(uv_timer_t *timer)
 {
     tqi_unit *unit = timer->data;
     Tq__LeaseBlocks message;
-    tqi_compacting *batch = NULL;
 
-    if (unit->compact.now == NULL && unit->registered && unit->compact.n > 0) {
-        batch = calloc(1, sizeof(*batch));
+    if (unit->compact.now != NULL || !unit->registered || unit->compact.n == 0) {
+        return;
     }
+    tqi_compacting *batch = calloc(1, sizeof(*batch));
     if (batch == NULL) {
+        uv_timer_start(timer, tqi_compact_timer, COMPACT_RETRY_MS, 0);
         return;
     }
     batch->unit = unit;

@@ -6,7 +6,7 @@
  *   join.c      the channel to the controller: register, collect dead blocks
  *   serve.c     requests of readers and writers
  *   wait.c      reserves that wait for room
- *   compact.c   moves what is live of blocks of which much is dead
+ *   compact.c   moves what is live of blocks of which much is dead; compact_queue.c has these blocks
  *   pins.c      blocks that readers look at in place
  *   writers.c   who may still be writing into a block whose end was announced
  *   tombs.c     ids that ended before they came
@@ -142,6 +142,8 @@ typedef struct tqi_unit_waits {
 void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message);
 /* Room was made. */
 void tqi_unit_wake(tqi_unit *unit);
+/* Whether anybody waits. */
+bool tqi_unit_waited_for(const tqi_unit *unit);
 /* Fails all that wait. */
 void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why);
 void tqi_unit_waits_timer(uv_timer_t *timer);
@@ -154,10 +156,15 @@ typedef struct tqi_compacting tqi_compacting;
 typedef struct tqi_compact {
     uint64_t *queue;
     size_t n, capacity;
-    size_t full;       /* so many of them, one after the other, found no room */
-    uint64_t first_id; /* leased ids */
+    size_t full; /* so many of them, one after the other, found no room, or were looked at */
+    uint64_t full_used, full_pinned; /* bytes in use, and looked at, when that was */
+    bool full_urged;                 /* puts waited then */
+    uint64_t first_id;               /* leased ids */
     uint32_t n_ids;
+    uint64_t lease;      /* raised when a session has ended with its ids */
     uv_timer_t timer;    /* the pause before the next batch */
+    uint64_t not_before; /* when it ends */
+    bool strict;         /* also when puts wait */
     tqi_compacting *now; /* the batch under way */
     uint64_t moved, moved_bytes;
 } tqi_compact;
@@ -166,8 +173,21 @@ typedef struct tqi_compact {
 void tqi_compact_add(tqi_unit *unit, const uint64_t *ids, size_t n);
 /* Goes on with what is in the queue. */
 void tqi_compact_go(tqi_unit *unit);
-/* Room was made. */
+/* Room was made, or fewer blocks are looked at. */
 void tqi_compact_room(tqi_unit *unit);
+/* A put waits for room. */
+void tqi_compact_urge(tqi_unit *unit);
+/* How long names are gathered, and the shortest pause after a batch. */
+#define TQI_COMPACT_PAUSE_MS 20u
+/* compact.c: begins a batch. */
+void tqi_compact_timer(uv_timer_t *timer);
+/* Starts the timer of the next batch, or makes it earlier, if there is one to be made. */
+void tqi_compact_arm(tqi_unit *unit);
+/* Behind, or in front of what is in the queue. */
+void tqi_compact_append(tqi_unit *unit, const uint64_t *ids, size_t n);
+void tqi_compact_prepend(tqi_unit *unit, const uint64_t *ids, size_t n);
+/* It cannot be moved now: behind, until something has changed. */
+void tqi_compact_refuse(tqi_unit *unit, uint64_t id);
 /* The session that leased the ids has ended. */
 void tqi_compact_forget_ids(tqi_unit *unit);
 /* The store was replaced. */
@@ -222,6 +242,7 @@ struct tqi_unit {
     uint64_t epoch; /* 0 before the first connection */
     tqi_call *collecting;
     uint64_t notice;  /* freed up to here */
+    uint64_t named;   /* thin blocks that were taken note of */
     uv_timer_t retry; /* of registering or collecting after an error */
     uint64_t retry_ms;
     int last_error; /* of registering: logged once */

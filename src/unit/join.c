@@ -55,6 +55,7 @@ static bool join_renew(tqi_unit *unit, const char *why)
     tqi_log(TQI_INFO, "unit", "%s: %s; everything stored is dropped", unit->name, why);
     unit->registered = false;
     unit->notice = 0;
+    unit->named = 0;
     return true;
 }
 
@@ -228,7 +229,10 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
     }
-    tqi_compact_add(unit, reply->thin, reply->n_thin);
+    if (reply->n_thin > 0) {
+        tqi_compact_add(unit, reply->thin, reply->n_thin);
+        unit->named = reply->named;
+    }
     if (code != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: collecting: %s", unit->name, err.message);
         join_later(unit);
@@ -250,6 +254,7 @@ static void join_collect(tqi_unit *unit)
     message.owner = unit->name;
     message.done = unit->notice;
     message.thin = true;
+    message.named = unit->named;
     tqi_call_args args = {
         .kind = TQI_COLLECT,
         .message = &message.base,

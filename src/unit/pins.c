@@ -21,7 +21,7 @@ static void pin_end(tqi_writer *writer, tqi_pin *pin)
     unit->pins--;
     unit->pinned_bytes -= pin->bytes;
     for (size_t i = 0; i < pin->n; i++) {
-        tqi_store_rele(pin->held->store, pin->ids[i]);
+        tqi_store_unpin(pin->held->store, pin->ids[i]);
     }
     tqi_unit_store_rele(pin->held);
     free(pin);
@@ -84,7 +84,7 @@ static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_pin *pin, u
             gone[(*n_gone)++] = (uint32_t)i;
             continue;
         }
-        tqi_store_hold(unit->store, message->id[i]);
+        tqi_store_pin(unit->store, message->id[i]);
         pin->ids[pin->n++] = message->id[i];
         pin->bytes += size;
     }

@@ -157,6 +157,7 @@ static void wait_park(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
     DL_APPEND(unit->waits.row[message->adds_samples ? 1 : 0], wait);
     tqi_request_on_cancel(request, wait_cancel, wait);
     wait_arm(unit);
+    tqi_compact_urge(unit);
 }
 
 /* Whether others have the right of way: those who came before in the same row, and, for new samples, those who add
@@ -223,6 +224,11 @@ static bool wait_try(tqi_unit *unit, tqi_unit_wait *wait)
     }
     free(places);
     return true;
+}
+
+bool tqi_unit_waited_for(const tqi_unit *unit)
+{
+    return unit->waits.row[0] != NULL || unit->waits.row[1] != NULL;
 }
 
 void tqi_unit_wake(tqi_unit *unit)

@@ -16,6 +16,7 @@ import pytest
 
 import ctq
 from support.daemons import System
+from support.relay import Relay
 
 torch = pytest.importorskip("torch")
 from tensordict import TensorDict  # noqa: E402
@@ -201,6 +202,110 @@ def test_makes_room_for_puts_that_wait(system: System) -> None:
     assert torch.equal(kept, rows["x"][[7, 7]])
     last = read(client, [f"3-{row}" for row in range(8)], layout="dense")["x"]
     assert torch.equal(last, rows["x"])
+
+
+def test_a_put_that_waits_gets_all_the_room(system: System) -> None:
+    """Copies take half of what is left, until somebody waits: then what did not fit before moves."""
+    system.start(
+        settings=[
+            "backend.SimpleStorage.total_storage_size=8MiB",
+            "backend.SimpleStorage.num_data_storage_units=1",
+        ]
+    )
+    client = system.client(timeout=60)
+
+    def rows(n: int, size: int) -> Any:
+        """Rows of so many 128ths of the unit."""
+        return torch.arange(n * size << 14, dtype=torch.int32).view(n, -1)
+
+    client.kv_batch_put([str(row) for row in range(16)], "p", {"x": rows(16, 1)})
+    large = client.put({"x": rows(1, 98)}, partition_id="q")
+    client.put({"y": rows(1, 11)}, metadata=large)
+    client.kv_clear([str(row) for row in range(14)], "p")
+    kept = client.kv_retrieve_meta(["14", "15"], "p")
+    for _ in range(100):  # two of three parts are left, so it is not moved meanwhile
+        assert torch.equal(client.get_data(kept, layout="dense")["x"], rows(16, 1)[14:])
+    client.put({"z": rows(1, 12)}, metadata=large)
+    assert torch.equal(client.get_data(kept, layout="dense")["x"], rows(16, 1)[14:])
+
+
+def test_what_is_seen_in_place_stays(running: System) -> None:
+    """A copy of a block would only take room while its memory is looked at."""
+    client = running.client()
+    rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
+    keys = [[f"{number}-{row}" for row in range(8)] for number in range(2)]
+    for some in keys:
+        client.kv_batch_put(some, "p", rows)
+    seen = read(client, keys[0], ["x"], zero_copy=True)["x"]
+    client.kv_clear([key for some in keys for key in some[:7]], "p")
+    until(lambda: owners(client, "used_bytes") == 9 * 400_000)  # one of them has moved
+    check(client, {some[7]: {"x": rows["x"][7]} for some in keys})
+    assert torch.equal(torch.stack(list(seen.unbind())), rows["x"])
+    assert owners(client, "used_bytes") == 9 * 400_000
+    del seen
+    until(lambda: owners(client, "used_bytes") == 2 * 400_000)
+    check(client, {some[7]: {"x": rows["x"][7]} for some in keys})
+
+
+def test_a_read_goes_on(running: System) -> None:
+    """What is overwritten or moved while it is read, again and again, is read where it is then."""
+    client = running.client()
+    large = torch.arange(4_000_000, dtype=torch.int64).view(8, -1)
+    client.kv_batch_put([str(row) for row in range(8)], "p", {"x": large})
+    client.kv_batch_put(["small"], "p", {"x": torch.zeros(1, 1000, dtype=torch.int64)})
+    keys = [*(str(row) for row in range(8)), "small"]
+    meta = client.kv_retrieve_meta(keys, "p")
+    ended = threading.Event()
+
+    def overwrite() -> None:
+        writer = running.client("writer")
+        try:
+            for value in range(1, 300):
+                writer.kv_batch_put(["small"], "p", {"x": torch.full((1, 1000), value)})
+        finally:
+            ended.set()
+
+    writer = threading.Thread(target=overwrite)
+    writer.start()
+    try:
+        while not ended.is_set():
+            *most, last = client.get_data(meta)["x"].unbind()
+            assert torch.equal(torch.stack(most), large)
+            assert len(last) == 1000 and bool((last == last[0]).all())
+    finally:
+        writer.join()
+
+
+def test_a_session_that_ends(system: System, tmp_path: Path) -> None:
+    """A unit that was out of touch while it moved blocks goes on under ids of its next session."""
+    system.start(role="controller", settings=["controller.session_grace=600ms"])
+    path = tmp_path / "relay.sock"
+    relay = Relay(path, system.runtime / "controller.sock")
+    relay.delay = 0.002  # a unit pauses for longer than the controller takes
+    system.address = f"unix:{path}"
+    system.join("--runtime-dir", str(system.folder / "one"), name="one")
+    system.address = f"unix:{system.runtime / 'controller.sock'}"
+    client, rng = system.client(timeout=60), random.Random(6)
+    wide = torch.arange(8 * 256, dtype=torch.int64).view(8, -1)
+    live: dict[str, Sample] = {}
+    for number in range(100):  # 800 blocks
+        keys = [f"{number}-{row}" for row in range(8)]
+        client.kv_batch_put(keys, "p", dict.fromkeys("abcdefgh", wide + number))
+        for row, key in enumerate(keys):
+            live[key] = dict.fromkeys("abcdefgh", wide[row] + number)
+    full = size(list(live.values()))
+    drop(client, live, [key for key in live if int(key[-1]) < 6])
+    until(lambda: 0 < owners(client, "used_bytes") < full)
+    relay.close()
+    until(lambda: not any(owner["present"] for owner in client.status()["owners"]))
+    path.unlink(missing_ok=True)
+    relay = Relay(path, system.runtime / "controller.sock")
+    try:
+        until_compact(client, live)
+        check(client, live)
+        check(client, fill(client, rng, 2))
+    finally:
+        relay.close()
 
 
 @pytest.mark.slow
