@@ -420,6 +420,45 @@ static void a_walk_is_bounded(void **state)
     table_close(&t);
 }
 
+/* Blocks of rows that were used again lie all over the table: one walk finds the cells of all. */
+static void a_walk_is_for_all_that_share_its_rows(void **state)
+{
+    enum {
+        ROWS = 5000,
+        BATCHES = 32, /* 320,000 cells in all */
+        AGAIN = 4
+    };
+    static uint32_t indexes[BATCHES][ROWS];
+    table t;
+    uint64_t ids[2 * AGAIN];
+    uint32_t again[BATCHES];
+    tqi_live live;
+
+    (void)state;
+    table_open(&t);
+    for (uint32_t i = 0; i < BATCHES; i++) {
+        table_new(&t, "p", ROWS, ab, 2, indexes[i]); /* two blocks each */
+    }
+    for (uint32_t k = 0; k < AGAIN; k++) {
+        for (uint32_t i = 0; i < BATCHES; i++) {
+            clear_one(&t, indexes[i][ROWS - 1 - k]);
+        }
+        table_new(&t, "p", BATCHES, ab, 2, again);
+        ids[2 * k] = 2 * (BATCHES + k) + 1;
+        ids[2 * k + 1] = 2 * (BATCHES + k) + 2;
+    }
+    assert_int_equal(tqi_meta_live(t.meta, ids, 2 * AGAIN, &live, &t.err), TQ_OK);
+    assert_int_equal(live.n, 2 * AGAIN);
+    for (size_t i = 0; i < live.n; i++) {
+        assert_int_equal(live.counts[i], 1);
+        assert_int_equal(live.sizes[i], BATCHES * ROW * 4);
+    }
+    tqi_live_fini(&live);
+    table_clear(&t, "p");
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
 static void thin_blocks_are_told_once(void **state)
 {
     enum {
@@ -493,6 +532,7 @@ int main(void)
         cmocka_unit_test(a_move_relinks_what_is_still_there),
         cmocka_unit_test(what_is_live_is_told_end_to_end),
         cmocka_unit_test(a_walk_is_bounded),
+        cmocka_unit_test(a_walk_is_for_all_that_share_its_rows),
         cmocka_unit_test(thin_blocks_are_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -371,14 +371,16 @@ void tqi_store_pin(tqi_store *store, uint64_t id)
     }
 }
 
-void tqi_store_unpin(tqi_store *store, uint64_t id)
+bool tqi_store_unpin(tqi_store *store, uint64_t id)
 {
     store_block *block = store_any(store, id);
 
-    if (block != NULL && block->pins > 0) {
-        block->pins--;
-        tqi_store_rele(store, id);
+    if (block == NULL || block->pins == 0) {
+        return false;
     }
+    bool last = --block->pins == 0 && !block->dead;
+    tqi_store_rele(store, id);
+    return last;
 }
 
 bool tqi_store_pinned(const tqi_store *store, uint64_t id)

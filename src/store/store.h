@@ -75,7 +75,8 @@ void tqi_store_hold(tqi_store *store, uint64_t id);
 void tqi_store_rele(tqi_store *store, uint64_t id);
 /* A hold that may last: somebody looks at the block in place. */
 void tqi_store_pin(tqi_store *store, uint64_t id);
-void tqi_store_unpin(tqi_store *store, uint64_t id);
+/* Whether that was the last of a block that is still there. */
+bool tqi_store_unpin(tqi_store *store, uint64_t id);
 bool tqi_store_pinned(const tqi_store *store, uint64_t id);
 /* Frees everything (a new epoch); held blocks when they are released. */
 void tqi_store_drop_all(tqi_store *store);

@@ -156,7 +156,11 @@ static void holds_keep_memory(void **state)
     /* Pins are holds of their own. */
     tqi_store_hold(store, 2);
     assert_false(tqi_store_pinned(store, 2));
-    tqi_store_unpin(store, 2); /* none */
+    assert_false(tqi_store_unpin(store, 2)); /* none */
+    tqi_store_pin(store, 2);
+    tqi_store_pin(store, 2);
+    assert_false(tqi_store_unpin(store, 2)); /* one is left */
+    assert_true(tqi_store_unpin(store, 2));
     tqi_store_pin(store, 2);
     assert_true(tqi_store_pinned(store, 2));
     tqi_store_rele(store, 2);
@@ -166,7 +170,7 @@ static void holds_keep_memory(void **state)
     tqi_store_drop_all(store);
     assert_int_equal(tqi_store_used(store), 4096);
     assert_false(tqi_store_pinned(store, 2)); /* nothing that could be moved */
-    tqi_store_unpin(store, 2);
+    assert_false(tqi_store_unpin(store, 2));
     assert_int_equal(tqi_store_used(store), 0);
     assert_true(tqi_store_check(store));
     tqi_store_free(store);

@@ -32,7 +32,7 @@
 #define COMPACT_BYTES  (UINT64_C(16) << 20)
 #define COMPACT_LEASE  256u
 /* By how much the pause before a batch is longer than the last one took, and than the controller took for it, whose one loop
- * serves everybody. */
+ * serves everybody.  While puts wait it is as long as the controller took, if anything was moved. */
 #define COMPACT_PAUSE     3u
 #define COMPACT_PAUSE_ASK 20u
 /* The longest pause; the controller may have been away. */
@@ -56,6 +56,7 @@ struct tqi_compacting {
     uint64_t sent;  /* when the controller was asked last */
     uint64_t asked; /* how long it took for its answers */
     bool moved;
+    uint64_t room; /* bytes that new blocks may still take */
     uv_work_t work;
     size_t n;
     uint64_t from[COMPACT_BLOCKS];
@@ -88,7 +89,7 @@ static void compact_end(tqi_compacting *batch, bool failed)
 
     ms = ms < COMPACT_PAUSE_MAX_MS ? ms : COMPACT_PAUSE_MAX_MS;
     compact->not_before = now + (failed ? COMPACT_RETRY_MS : ms) * 1000000;
-    compact->strict = !batch->moved;
+    compact->urged_before = batch->moved ? now + batch->asked : compact->not_before;
     compact->now = NULL;
     compact_free(batch);
     tqi_compact_arm(unit);
@@ -294,14 +295,22 @@ static void compact_start_copy(tqi_compacting *batch)
 
 /* ---------------------------------------------------------------------------------------- 1: what is live */
 
-/* Room for a new block, under a leased id.  TQ_EFULL: there is none now. */
-static int compact_reserve(tqi_unit *unit, uint64_t size, tqi_store_place *place)
+/* All the room there is while puts wait, else half of it. */
+static uint64_t compact_room(const tqi_unit *unit)
 {
-    tqi_compact *compact = &unit->compact;
     uint64_t left = tqi_store_capacity(unit->store) - tqi_store_used(unit->store);
+
+    return tqi_unit_waited_for(unit) ? left : left / 2;
+}
+
+/* Room for a new block, under a leased id.  TQ_EFULL: there is none now. */
+static int compact_reserve(tqi_compacting *batch, uint64_t size, tqi_store_place *place)
+{
+    tqi_unit *unit = batch->unit;
+    tqi_compact *compact = &unit->compact;
     tq_error err;
 
-    if (compact->n_ids == 0 || (!tqi_unit_waited_for(unit) && size > left / 2)) {
+    if (compact->n_ids == 0 || size > batch->room) {
         return TQ_EFULL;
     }
     *place = (tqi_store_place){.id = compact->first_id, .size = size};
@@ -309,6 +318,9 @@ static int compact_reserve(tqi_unit *unit, uint64_t size, tqi_store_place *place
     if (code != TQ_EFULL) {
         compact->first_id++; /* nor is one that was refused tried again */
         compact->n_ids--;
+    }
+    if (code == TQ_OK) {
+        batch->room -= size;
     }
     return code;
 }
@@ -346,7 +358,7 @@ static void compact_plan_block(tqi_compacting *batch, const Tq__LiveReply *reply
         !compact_pieces(batch, reply, at, n, from, size, fresh)) {
         return;
     }
-    if (tqi_store_pinned(unit->store, id) || compact_reserve(unit, fresh, to) != TQ_OK) {
+    if (tqi_store_pinned(unit->store, id) || compact_reserve(batch, fresh, to) != TQ_OK) {
         tqi_compact_refuse(unit, id);
         return;
     }
@@ -378,6 +390,7 @@ static int compact_plan(tqi_compacting *batch, const Tq__LiveReply *reply)
     batch->bytes = batch->begin + n;
     batch->place = batch->bytes + n;
     tqi_compact_prepend(batch->unit, batch->from + reply->n_size, asked - reply->n_size);
+    batch->room = compact_room(batch->unit);
     batch->n = 0;
     for (size_t i = 0; i < reply->n_size && reply->pieces[i] <= n - at; i++) {
         compact_plan_block(batch, reply, i, at);

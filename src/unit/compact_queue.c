@@ -14,14 +14,12 @@
 void tqi_compact_arm(tqi_unit *unit)
 {
     tqi_compact *compact = &unit->compact;
-    uint64_t now = tqi_now(), at = compact->not_before;
+    uint64_t now = tqi_now(), at;
 
     if (compact->full >= compact->n || compact->now != NULL || unit->closing || !unit->registered) {
         return;
     }
-    if (!compact->strict && tqi_unit_waited_for(unit)) {
-        at = now;
-    }
+    at = tqi_unit_waited_for(unit) ? compact->urged_before : compact->not_before;
     uv_update_time(unit->loop);
     uv_timer_start(&compact->timer, tqi_compact_timer, at > now ? (at - now + 999999) / 1000000 : 0,
                    0);
@@ -63,7 +61,7 @@ void tqi_compact_refuse(tqi_unit *unit, uint64_t id)
         compact->queue[compact->n++] = id;
         compact->full++;
         compact->full_used = tqi_store_used(unit->store);
-        compact->full_pinned = unit->pinned_bytes;
+        compact->full_unpins = unit->unpins;
         compact->full_urged = tqi_unit_waited_for(unit);
     }
 }
@@ -92,7 +90,7 @@ void tqi_compact_room(tqi_unit *unit)
     const tqi_compact *compact = &unit->compact;
 
     if (compact->full > 0 && (tqi_store_used(unit->store) < compact->full_used ||
-                              unit->pinned_bytes < compact->full_pinned)) {
+                              unit->unpins != compact->full_unpins)) {
         tqi_compact_go(unit);
     }
 }

@@ -156,16 +156,17 @@ typedef struct tqi_compacting tqi_compacting;
 typedef struct tqi_compact {
     uint64_t *queue;
     size_t n, capacity;
-    size_t full; /* so many of them, one after the other, found no room, or were looked at */
-    uint64_t full_used, full_pinned; /* bytes in use, and looked at, when that was */
-    bool full_urged;                 /* puts waited then */
-    uint64_t first_id;               /* leased ids */
+    size_t full;        /* so many of them, one after the other, found no room, or were looked at */
+    uint64_t full_used; /* bytes in use when that was */
+    uint64_t full_unpins; /* tqi_unit.unpins then */
+    bool full_urged;      /* puts waited then */
+    uint64_t first_id;    /* leased ids */
     uint32_t n_ids;
-    uint64_t lease;      /* raised when a session has ended with its ids */
-    uv_timer_t timer;    /* the pause before the next batch */
-    uint64_t not_before; /* when it ends */
-    bool strict;         /* also when puts wait */
-    tqi_compacting *now; /* the batch under way */
+    uint64_t lease;        /* raised when a session has ended with its ids */
+    uv_timer_t timer;      /* the pause before the next batch */
+    uint64_t not_before;   /* when it ends */
+    uint64_t urged_before; /* when it ends while puts wait */
+    tqi_compacting *now;   /* the batch under way */
     uint64_t moved, moved_bytes;
 } tqi_compact;
 
@@ -231,6 +232,7 @@ struct tqi_unit {
     tqi_unit_waits waits;
     tqi_compact compact;
     uint64_t pins, pinned_bytes; /* of all writers */
+    uint64_t unpins; /* blocks that were looked at and are not any more, though they are there */
 
     /* controller */
     tqi_connector *connector;

@@ -21,7 +21,7 @@ static void pin_end(tqi_writer *writer, tqi_pin *pin)
     unit->pins--;
     unit->pinned_bytes -= pin->bytes;
     for (size_t i = 0; i < pin->n; i++) {
-        tqi_store_unpin(pin->held->store, pin->ids[i]);
+        unit->unpins += tqi_store_unpin(pin->held->store, pin->ids[i]);
     }
     tqi_unit_store_rele(pin->held);
     free(pin);

@@ -223,8 +223,10 @@ def test_a_put_that_waits_gets_all_the_room(system: System) -> None:
     client.put({"y": rows(1, 11)}, metadata=large)
     client.kv_clear([str(row) for row in range(14)], "p")
     kept = client.kv_retrieve_meta(["14", "15"], "p")
+    until(lambda: owners(client, "used_bytes") == (16 + 98 + 11) << 16)
     for _ in range(100):  # two of three parts are left, so it is not moved meanwhile
         assert torch.equal(client.get_data(kept, layout="dense")["x"], rows(16, 1)[14:])
+    assert owners(client, "used_bytes") == (16 + 98 + 11) << 16
     client.put({"z": rows(1, 12)}, metadata=large)
     assert torch.equal(client.get_data(kept, layout="dense")["x"], rows(16, 1)[14:])
 
@@ -245,6 +247,26 @@ def test_what_is_seen_in_place_stays(running: System) -> None:
     del seen
     until(lambda: owners(client, "used_bytes") == 2 * 400_000)
     check(client, {some[7]: {"x": rows["x"][7]} for some in keys})
+
+
+def test_the_next_batch_is_seen_before_the_last_is_let_go(system: System) -> None:
+    """What was seen in place is moved when that has ended, also when as much or more is seen by then."""
+    system.start(settings=["backend.SimpleStorage.num_data_storage_units=1"])
+    client = system.client(timeout=60)
+    rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
+    keys = [[f"{number}-{row}" for row in range(8)] for number in range(2)]
+    for some in keys:
+        client.kv_batch_put(some, "p", rows)
+    first = read(client, keys[0], ["x"], zero_copy=True)["x"]
+    client.kv_clear(keys[0][:7], "p")
+    second = read(client, keys[1], ["x"], zero_copy=True)["x"]
+    check(client, {keys[0][7]: {"x": rows["x"][7]}})
+    until(lambda: owners(client, "used_bytes") == 16 * 400_000)
+    assert torch.equal(torch.stack(list(first.unbind())), rows["x"])
+    del first
+    until(lambda: owners(client, "used_bytes") == 9 * 400_000)
+    assert torch.equal(torch.stack(list(second.unbind())), rows["x"])
+    check(client, {keys[0][7]: {"x": rows["x"][7]}})
 
 
 def test_a_read_goes_on(running: System) -> None:
