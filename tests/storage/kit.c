@@ -363,3 +363,57 @@ void kit_stat(kit_client *client, uint64_t *used, uint64_t *blocks)
     *blocks = ((const Tq__UnitStatReply *)call.reply)->blocks;
     kit_call_free(&call);
 }
+
+void kit_map(kit_client *client, tqi_store_map *map, uint64_t *incarnation)
+{
+    Tq__UnitMap message;
+    kit_call call;
+    tq_error err = {0};
+
+    tq__unit_map__init(&message);
+    kit_start(client, client->unit, TQI_UNIT_MAP, &message, NULL, 0, NULL, 20, &call);
+    kit_end(client, &call);
+    assert_int_equal(call.status, TQ_OK);
+    const Tq__UnitMapReply *reply = (const Tq__UnitMapReply *)call.reply;
+    assert_int_equal(call.n_fds, 2);
+    assert_int_equal(
+        tqi_store_map_init(map, call.fds[0], call.fds[1], reply->arena_bytes, reply->slots, &err),
+        TQ_OK);
+    if (incarnation != NULL) {
+        *incarnation = reply->incarnation;
+    }
+    kit_call_free(&call);
+}
+
+uint64_t kit_reported(kit_client *client, const char *name)
+{
+    Tq__ListOwners message;
+    kit_call call;
+    uint64_t value = UINT64_MAX;
+
+    tq__list_owners__init(&message);
+    kit_start(client, client->controller, TQI_LIST_OWNERS, &message, NULL, 0, NULL, KIT_LONG,
+              &call);
+    kit_end(client, &call);
+    assert_int_equal(call.status, TQ_OK);
+    const Tq__ListOwnersReply *reply = (const Tq__ListOwnersReply *)call.reply;
+    assert_int_equal(reply->n_owner, 1);
+    for (size_t i = 0; i < reply->owner[0]->n_counter; i++) {
+        if (strcmp(reply->owner[0]->counter[i], name) == 0) {
+            value = reply->owner[0]->value[i];
+        }
+    }
+    kit_call_free(&call);
+    return value;
+}
+
+void kit_until_reported(kit_client *client, const char *name, uint64_t value)
+{
+    while (kit_reported(client, name) != value) {
+        /* A report that is on its way may be handled right behind the question. */
+        if (kit_reported(client, name) == value) {
+            break;
+        }
+        uv_run(&client->kit->loop, UV_RUN_ONCE);
+    }
+}

@@ -87,5 +87,10 @@ int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, 
 int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size,
              void *into, bool *gone, tq_error *err);
 void kit_stat(kit_client *client, uint64_t *used, uint64_t *blocks);
+/* Maps the unit's memory; `incarnation` may be NULL. */
+void kit_map(kit_client *client, tqi_store_map *map, uint64_t *incarnation);
+/* A counter as the one unit told it last, and waiting until it is told like that. */
+uint64_t kit_reported(kit_client *client, const char *name);
+void kit_until_reported(kit_client *client, const char *name, uint64_t value);
 
 #endif

@@ -1,18 +1,10 @@
 /*
- * unit_test.c - a storage unit with a real controller: reserve, write, read, map, waiting, collecting, epochs.
+ * unit_test.c - a storage unit with a real controller: reserve, write, read, map, report.
  */
 #include "kit.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include "base/clock.h"
-
-#include <tq/types.h>
 
 #define MIB (UINT64_C(1) << 20)
 
@@ -127,27 +119,6 @@ static void many_ranges_in_one_read(void **state)
     kit_close(&k);
 }
 
-static void map_unit(kit_client *client, tqi_store_map *map, uint64_t *incarnation)
-{
-    Tq__UnitMap message;
-    kit_call call;
-    tq_error err = {0};
-
-    tq__unit_map__init(&message);
-    kit_start(client, client->unit, TQI_UNIT_MAP, &message, NULL, 0, NULL, 20, &call);
-    kit_end(client, &call);
-    assert_int_equal(call.status, TQ_OK);
-    const Tq__UnitMapReply *reply = (const Tq__UnitMapReply *)call.reply;
-    assert_int_equal(call.n_fds, 2);
-    assert_int_equal(
-        tqi_store_map_init(map, call.fds[0], call.fds[1], reply->arena_bytes, reply->slots, &err),
-        TQ_OK);
-    if (incarnation != NULL) {
-        *incarnation = reply->incarnation;
-    }
-    kit_call_free(&call);
-}
-
 static void shares_its_memory(void **state)
 {
     kit k;
@@ -166,7 +137,7 @@ static void shares_its_memory(void **state)
     kit_unit_start(&k, 0, 8 * MIB, false);
     kit_unit_start(&k, 1, 8 * MIB, true);
     kit_client_open(&k, &client, 0);
-    map_unit(&client, &map, &incarnation);
+    kit_map(&client, &map, &incarnation);
     uint64_t id = kit_lease(&client, 0, 1, &leased);
     assert_true(incarnation == leased);
     assert_int_equal(kit_reserve(&client, id, 5000, true, &slot, &offset, &err), TQ_OK);
@@ -189,83 +160,6 @@ static void shares_its_memory(void **state)
     kit_close(&k);
 }
 
-static void frees_what_is_dead(void **state)
-{
-    kit k;
-    kit_client client;
-    uint64_t offset, used, blocks, incarnation;
-    uint32_t slot;
-    uint8_t byte = 1;
-    bool gone;
-    tq_error err = {0};
-    kit_call call;
-
-    (void)state;
-    kit_open(&k);
-    kit_unit_start(&k, 0, MIB, false);
-    kit_client_open(&k, &client, 0);
-    uint64_t id = kit_lease(&client, 0, 4, &incarnation);
-    assert_int_equal(kit_reserve(&client, id, MIB, false, &slot, &offset, &err), TQ_OK);
-    /* A reserve that waits is woken by the free; id + 2 dies before it comes. */
-    kit_reserve_start(&client, id + 1, MIB, false, true, 0, incarnation, &call);
-    uint64_t dead[2] = {id, id + 2};
-    kit_abandon(&client, dead, 2);
-    kit_end(&client, &call);
-    assert_int_equal(call.status, TQ_OK);
-    kit_call_free(&call);
-    assert_int_equal(kit_read(&client, id, slot, 0, 1, &byte, &gone, &err), TQ_OK);
-    assert_true(gone);
-    assert_int_equal(kit_reserve(&client, id + 2, 1, false, &slot, &offset, &err), TQ_ESTALE);
-    assert_non_null(strstr(err.message, "has ended"));
-    /* So does one that waited: its id dies while it waits. */
-    kit_reserve_start(&client, id + 3, 1, false, true, 0, 0, &call);
-    dead[0] = id + 1;
-    dead[1] = id + 3;
-    kit_abandon(&client, dead, 2);
-    kit_end(&client, &call);
-    assert_int_equal(call.status, TQ_ESTALE);
-    kit_call_free(&call);
-    kit_stat(&client, &used, &blocks);
-    assert_int_equal(used, 0);
-    assert_int_equal(blocks, 0);
-    kit_client_close(&client);
-    kit_close(&k);
-}
-
-/* What the unit reported last. */
-static uint64_t reported(kit_client *client, const char *name)
-{
-    Tq__ListOwners message;
-    kit_call call;
-    uint64_t value = UINT64_MAX;
-
-    tq__list_owners__init(&message);
-    kit_start(client, client->controller, TQI_LIST_OWNERS, &message, NULL, 0, NULL, KIT_LONG,
-              &call);
-    kit_end(client, &call);
-    assert_int_equal(call.status, TQ_OK);
-    const Tq__ListOwnersReply *reply = (const Tq__ListOwnersReply *)call.reply;
-    assert_int_equal(reply->n_owner, 1);
-    for (size_t i = 0; i < reply->owner[0]->n_counter; i++) {
-        if (strcmp(reply->owner[0]->counter[i], name) == 0) {
-            value = reply->owner[0]->value[i];
-        }
-    }
-    kit_call_free(&call);
-    return value;
-}
-
-static void until_reported(kit_client *client, const char *name, uint64_t value)
-{
-    while (reported(client, name) != value) {
-        /* A report that is on its way may be handled right behind the question. */
-        if (reported(client, name) == value) {
-            break;
-        }
-        uv_run(&client->kit->loop, UV_RUN_ONCE);
-    }
-}
-
 static void reports_its_requests(void **state)
 {
     kit k;
@@ -281,430 +175,33 @@ static void reports_its_requests(void **state)
     kit_open(&k);
     kit_unit_start(&k, 0, MIB, false);
     kit_client_open(&k, &client, 0);
-    until_reported(&client, "capacity_bytes", MIB);
-    assert_int_equal(reported(&client, "put_requests"), 0);
+    kit_until_reported(&client, "capacity_bytes", MIB);
+    assert_int_equal(kit_reported(&client, "put_requests"), 0);
     uint64_t id = kit_lease(&client, 0, 4, NULL);
     assert_int_equal(kit_reserve(&client, id, MIB, false, &slot, &offset, &err), TQ_OK);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(kit_read(&client, id, slot, 0, 1, &byte, &gone, &err), TQ_OK);
     }
-    until_reported(&client, "get_requests", 3);
-    assert_int_equal(reported(&client, "put_requests"), 1);
-    assert_int_equal(reported(&client, "used_bytes"), MIB);
-    assert_int_equal(reported(&client, "blocks"), 1);
-    assert_true(reported(&client, "put_p99_ns") > 0);
-    assert_true(reported(&client, "put_avg_ns") > 0);
-    assert_true(reported(&client, "rss_bytes") > 0);
-    assert_true(reported(&client, "arrived") >= 4);
+    kit_until_reported(&client, "get_requests", 3);
+    assert_int_equal(kit_reported(&client, "put_requests"), 1);
+    assert_int_equal(kit_reported(&client, "used_bytes"), MIB);
+    assert_int_equal(kit_reported(&client, "blocks"), 1);
+    assert_true(kit_reported(&client, "put_p99_ns") > 0);
+    assert_true(kit_reported(&client, "put_avg_ns") > 0);
+    assert_true(kit_reported(&client, "rss_bytes") > 0);
+    assert_true(kit_reported(&client, "arrived") >= 4);
     /* One that waits for room, and the notice that makes it. */
     kit_reserve_start(&client, id + 1, MIB, false, true, 0, 0, &waiting);
-    until_reported(&client, "waiting_puts", 1);
+    kit_until_reported(&client, "waiting_puts", 1);
     kit_abandon(&client, &id, 1);
     kit_end(&client, &waiting);
     assert_int_equal(waiting.status, TQ_OK);
     kit_call_free(&waiting);
-    until_reported(&client, "clear_requests", 1);
-    assert_int_equal(reported(&client, "waiting_puts"), 0);
+    kit_until_reported(&client, "clear_requests", 1);
+    assert_int_equal(kit_reported(&client, "waiting_puts"), 0);
     kit_client_close(&client);
     kit_close(&k);
 }
-
-static void waits_when_full(void **state)
-{
-    kit k;
-    kit_client client;
-    uint64_t offset, incarnation, used, blocks;
-    uint32_t slot;
-    tq_error err = {0};
-    kit_call joins[3], column, never, timed;
-
-    (void)state;
-    kit_open(&k);
-    kit_unit_start(&k, 0, 100 * 4096, false);
-    kit_client_open(&k, &client, 0);
-    uint64_t id = kit_lease(&client, 0, 20, &incarnation);
-    /* What can never fit is refused at once, with sizes. */
-    kit_reserve_start(&client, id, 91 * 4096, true, true, 0, 0, &never);
-    kit_end(&client, &never);
-    assert_int_equal(never.status, TQ_EFULL);
-    assert_non_null(strstr(never.error.message, "372736"));
-    assert_non_null(strstr(never.error.message, "409600"));
-    kit_call_free(&never);
-    assert_int_equal(kit_reserve(&client, id, 90 * 4096, true, &slot, &offset, &err), TQ_OK);
-    assert_int_equal(kit_reserve(&client, id + 1, 1, true, &slot, &offset, &err), TQ_EFULL);
-    /* The deadline of a wait is the unit's to keep. */
-    uint64_t before = tqi_now();
-    kit_reserve_start(&client, id + 1, 64, true, true, 30, 0, &timed);
-    kit_end(&client, &timed);
-    assert_int_equal(timed.status, TQ_EFULL);
-    assert_true(tqi_now() - before >= 30000000u);
-    kit_call_free(&timed);
-    /* New samples wait in order; a column of old ones goes before them, into the last tenth. */
-    kit_reserve_start(&client, id + 2, 50 * 4096, true, true, 0, 0, &joins[0]);
-    kit_reserve_start(&client, id + 3, 10, true, true, 0, 0, &joins[1]);
-    kit_reserve_start(&client, id + 4, 40 * 4096, true, true, 0, 0, &joins[2]);
-    assert_int_equal(kit_reserve(&client, id + 5, 10 * 4096, false, &slot, &offset, &err), TQ_OK);
-    assert_int_equal(kit_reserve(&client, id + 6, 1, true, &slot, &offset, &err), TQ_EFULL);
-    assert_false(joins[0].done || joins[1].done || joins[2].done);
-    kit_reserve_start(&client, id + 7, 20 * 4096, false, true, 0, 0, &column);
-    kit_abandon(&client, &id, 1);
-    kit_end(&client, &joins[0]);
-    assert_int_equal(joins[0].status, TQ_OK);
-    assert_true(column.done); /* before the first of those that join */
-    assert_int_equal(column.status, TQ_OK);
-    kit_end(&client, &joins[1]);
-    assert_int_equal(joins[1].status, TQ_OK);
-    assert_false(joins[2].done); /* 10 + 20 + 50 pages and a bit are used */
-    /* A wait ends when it is cancelled. */
-    tqi_call_cancel(joins[2].call);
-    kit_end(&client, &joins[2]);
-    assert_int_equal(joins[2].status, TQ_ECANCELED);
-    kit_stat(&client, &used, &blocks);
-    assert_int_equal(used, 80 * 4096 + 64);
-    assert_int_equal(blocks, 4);
-    /* And when its session ends. */
-    kit_call_free(&joins[0]);
-    kit_call_free(&joins[1]);
-    kit_call_free(&column);
-    kit_reserve_start(&client, id + 8, 100 * 4096, false, true, 0, 0, &never);
-    kit_client_close(&client);
-    assert_true(never.done);
-    assert_int_equal(never.status, TQ_ECLOSED);
-    kit_close(&k);
-}
-
-static void new_epoch_drops_all(void **state)
-{
-    kit k;
-    kit_client client;
-    tqi_store_map old, now;
-    uint64_t offset, incarnation, later, used, blocks;
-    uint32_t slot;
-    uint8_t byte = 9;
-    bool gone = false;
-    tq_error err = {0};
-    kit_call waiting, call;
-    Tq__UnitRead message;
-
-    (void)state;
-    kit_open(&k);
-    kit_unit_start(&k, 0, MIB, false);
-    kit_client_open(&k, &client, 0);
-    map_unit(&client, &old, NULL);
-    uint64_t id = kit_lease(&client, 0, 2, &incarnation);
-    assert_int_equal(kit_reserve(&client, id, MIB, false, &slot, &offset, &err), TQ_OK);
-    old.arena[offset] = 1;
-    assert_true(tqi_store_map_read(&old, id, slot, offset, &byte, 1, false));
-    kit_reserve_start(&client, id + 1, 1, false, true, 0, incarnation, &waiting);
-    k.ready[0] = false;
-    kit_controller_stop(&k);
-    kit_controller_start(&k);
-    kit_until(&k, &k.ready[0]);
-    kit_end(&client, &waiting);
-    assert_int_equal(waiting.status, TQ_ESTALE);
-    kit_stat(&client, &used, &blocks);
-    assert_int_equal(blocks, 0);
-    /* Old memory and old slots are nobody's: a late writer and a late reader do no harm. */
-    assert_false(tqi_store_map_read(&old, id, slot, offset, &byte, 1, false));
-    map_unit(&client, &now, &later);
-    assert_true(later != incarnation);
-    uint64_t again = kit_lease(&client, 0, 2, &incarnation);
-    assert_true(incarnation == later);
-    assert_int_equal(again, id); /* numbers begin again */
-    assert_int_equal(kit_reserve(&client, again, MIB, false, &slot, &offset, &err), TQ_OK);
-    now.arena[offset] = 2;
-    old.arena[offset] = 3;
-    assert_true(tqi_store_map_read(&now, again, slot, offset, &byte, 1, false));
-    assert_int_equal(byte, 2);
-    assert_false(tqi_store_map_read(&old, again, slot, offset, &byte, 1, false));
-    /* Requests that name the old incarnation are refused, reads of it are gone. */
-    kit_reserve_start(&client, again + 1, 1, false, false, 0, later + 1, &call);
-    kit_end(&client, &call);
-    assert_int_equal(call.status, TQ_ESTALE);
-    kit_call_free(&call);
-    uint64_t zero = 0, one = 1;
-    tq__unit_read__init(&message);
-    message.id = &again;
-    message.slot = &slot;
-    message.offset = &zero;
-    message.size = &one;
-    message.n_id = message.n_slot = message.n_offset = message.n_size = 1;
-    message.incarnation = later + 1;
-    kit_start(&client, client.unit, TQI_UNIT_READ, &message, NULL, 0, &byte, 20, &call);
-    kit_end(&client, &call);
-    assert_int_equal(call.status, TQ_OK);
-    assert_int_equal(((const Tq__UnitReadReply *)call.reply)->n_gone, 1);
-    kit_call_free(&call);
-    assert_int_equal(kit_read(&client, again, slot, 0, 1, &byte, &gone, &err), TQ_OK);
-    assert_false(gone);
-    tqi_store_map_fini(&old);
-    tqi_store_map_fini(&now);
-    kit_client_close(&client);
-    kit_close(&k);
-}
-
-/* ---- a writer that the controller lost sight of, but that still lives ---- */
-
-/* The child: reserves half of the unit in its own session, maps it, says so, and lives until told. */
-static void writer_child(kit *parent, const char *endpoint, uint64_t id, int say, int hear)
-{
-    static kit k;
-    kit_client client;
-    tqi_store_map map;
-    uint64_t offset;
-    uint32_t slot;
-    tq_error err = {0};
-    char byte = 'x';
-
-    memset(&k, 0, sizeof(k));
-    uv_loop_init(&k.loop);
-    k.token = parent->token;
-    memcpy(k.controller_at, parent->controller_at, sizeof(k.controller_at));
-    kit_client_open(&k, &client, -1);
-    if (tqi_channel_get(client.connector, endpoint, &client.unit, &err) != TQ_OK) {
-        _exit(2);
-    }
-    map_unit(&client, &map, NULL);
-    if (kit_reserve(&client, id, 50 * 4096, false, &slot, &offset, &err) != TQ_OK) {
-        _exit(3);
-    }
-    if (write(say, &byte, 1) != 1 || read(hear, &byte, 1) < 0) {
-        _exit(4);
-    }
-    _exit(0);
-}
-
-static void waits_for_a_living_writer(void **state)
-{
-    kit k;
-    kit_client gone, other;
-    uint64_t offset, incarnation;
-    uint32_t slot;
-    tq_error err = {0};
-    kit_call first, second;
-    int says[2], hears[2], status;
-    char byte;
-
-    (void)state;
-    kit_open(&k);
-    kit_unit_start(&k, 0, 100 * 4096, false);
-    kit_client_open(&k, &gone, 0);
-    kit_client_open(&k, &other, 0);
-    uint64_t id = kit_lease(&gone, 0, 2, NULL);
-    assert_int_equal(pipe(says), 0);
-    assert_int_equal(pipe(hears), 0);
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        close(says[0]);
-        close(hears[1]);
-        writer_child(&k, tqi_unit_endpoint(k.units[0]), id, says[1], hears[0]);
-    }
-    close(says[1]);
-    close(hears[0]);
-    /* The loop serves the child until its word comes. */
-    int flags = 0;
-    while (flags == 0) {
-        uint64_t used, blocks;
-        kit_stat(&other, &used, &blocks);
-        flags = blocks == 1;
-    }
-    assert_int_equal(read(says[0], &byte, 1), 1);
-    /* The other half by a writer without a mapping, whose session ends at the controller and at the unit. */
-    assert_int_equal(kit_reserve(&gone, id + 1, 50 * 4096, false, &slot, &offset, &err), TQ_OK);
-    uint64_t next = kit_lease(&other, 0, 2, &incarnation);
-    kit_reserve_start(&other, next, 50 * 4096, false, true, 0, incarnation, &first);
-    kit_reserve_start(&other, next + 1, 50 * 4096, false, true, 0, incarnation, &second);
-    kit_client_close(&gone);
-    kit_end(&other, &first);
-    assert_int_equal(first.status, TQ_OK);
-    /* Both were dead in one notice, but the child can still write into its block. */
-    assert_false(second.done);
-    close(hears[1]);
-    kit_end(&other, &second);
-    assert_int_equal(second.status, TQ_OK);
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
-    close(says[0]);
-    kit_call_free(&first);
-    kit_call_free(&second);
-    kit_client_close(&other);
-    kit_close(&k);
-}
-
-/* ---- readers that look at blocks in place ---- */
-
-static int pin(kit_client *client, uint64_t number, const uint64_t *ids, uint32_t *slots, size_t n,
-               size_t *gone)
-{
-    Tq__UnitPin message;
-    kit_call call;
-
-    tq__unit_pin__init(&message);
-    message.pin = number;
-    message.id = (uint64_t *)(uintptr_t)ids;
-    message.slot = slots;
-    message.n_id = message.n_slot = n;
-    kit_start(client, client->unit, TQI_UNIT_PIN, &message, NULL, 0, NULL, 20, &call);
-    kit_end(client, &call);
-    int status = call.status;
-    *gone = status == TQ_OK ? ((const Tq__UnitPinReply *)call.reply)->n_gone : 0;
-    kit_call_free(&call);
-    return status;
-}
-
-static void unpin(kit_client *client, uint64_t number)
-{
-    Tq__UnitUnpin message;
-    kit_call call;
-
-    tq__unit_unpin__init(&message);
-    message.pin = &number;
-    message.n_pin = 1;
-    kit_start(client, client->unit, TQI_UNIT_UNPIN, &message, NULL, 0, NULL, 20, &call);
-    kit_end(client, &call);
-    assert_int_equal(call.status, TQ_OK);
-    kit_call_free(&call);
-}
-
-static void pinned_memory_is_not_reused(void **state)
-{
-    kit k;
-    kit_client client;
-    tqi_store_map map;
-    uint64_t offsets[2], used, blocks, ids[2], incarnation;
-    uint32_t slots[2];
-    size_t gone, size = 0;
-    void *base = NULL;
-    tq_error err = {0};
-    kit_call waiting;
-
-    (void)state;
-    kit_open(&k);
-    kit_unit_start(&k, 0, MIB, false);
-    kit_client_open(&k, &client, 0);
-    ids[0] = kit_lease(&client, 0, 3, &incarnation);
-    ids[1] = ids[0] + 1;
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(kit_reserve(&client, ids[i], MIB / 2, false, &slots[i], &offsets[i], &err),
-                         TQ_OK);
-    }
-    /* Only for who has the memory. */
-    assert_int_equal(pin(&client, 1, ids, slots, 2, &gone), TQ_EUNSUPPORTED);
-    map_unit(&client, &map, NULL);
-    memset(map.arena + offsets[0], 0x11, MIB / 2);
-    memset(map.arena + offsets[1], 0x22, MIB / 2);
-    assert_int_equal(pin(&client, 1, ids, slots, 2, &gone), TQ_OK);
-    assert_int_equal(gone, 0);
-    assert_int_equal(pin(&client, 1, ids, slots, 1, &gone), TQ_EINVAL); /* that number is taken */
-    assert_int_equal(pin(&client, 2, ids, slots, 1, &gone), TQ_OK);     /* twice is possible */
-    until_reported(&client, "pins", 2);
-    assert_int_equal(reported(&client, "pinned_bytes"), 3 * (MIB / 2));
-    const uint8_t *view = tqi_store_map_view(&map, offsets[0], MIB / 2, &base, &size);
-    assert_non_null(view);
-    assert_null(tqi_store_map_view(&map, MIB - 1, 2, &base, &size));
-    kit_abandon(&client, ids, 2);
-    kit_reserve_start(&client, ids[0] + 2, MIB / 2, false, true, 0, incarnation, &waiting);
-    do {
-        kit_stat(&client, &used, &blocks);
-    } while (blocks > 0);
-    assert_int_equal(used, MIB); /* dead, and still there */
-    assert_int_equal(pin(&client, 3, ids, slots, 2, &gone), TQ_OK);
-    assert_int_equal(gone, 2);
-    unpin(&client, 77); /* none to end */
-    unpin(&client, 2);
-    assert_false(waiting.done);
-    assert_int_equal(view[0], 0x11);
-    assert_int_equal(view[MIB / 2 - 1], 0x11);
-    unpin(&client, 1);
-    kit_end(&client, &waiting);
-    assert_int_equal(waiting.status, TQ_OK);
-    kit_call_free(&waiting);
-    until_reported(&client, "pins", 0);
-    assert_int_equal(reported(&client, "pinned_bytes"), 0);
-    munmap(base, size);
-    tqi_store_map_fini(&map);
-    kit_client_close(&client);
-    kit_close(&k);
-}
-
-/* ---- published and cleared ---- */
-
-static void published_blocks_are_freed_when_cleared(void **state)
-{
-    kit k;
-    kit_client client;
-    uint64_t offset, incarnation, run_offset = 0, used, blocks, shape = 4;
-    uint32_t slot, run_block = 1, run_rows = 10;
-    tq_error err = {0};
-    kit_call call, waiting;
-    Tq__Publish publish;
-    Tq__Batch batch;
-    Tq__Field field, *fields[1] = {&field};
-    Tq__Owner owner, *owners[1] = {&owner};
-    Tq__Block block, *list[1] = {&block};
-    Tq__Clear clear;
-    char name[] = "unit-0", partition[] = "p", column[] = "c";
-    uint8_t locator[12] = {0};
-
-    (void)state;
-    kit_open(&k);
-    kit_unit_start(&k, 0, MIB, false);
-    kit_client_open(&k, &client, 0);
-    uint64_t id = kit_lease(&client, 0, 2, &incarnation);
-    assert_int_equal(kit_reserve(&client, id, MIB / 2, true, &slot, &offset, &err), TQ_OK);
-    tq__publish__init(&publish);
-    tq__batch__init(&batch);
-    tq__field__init(&field);
-    tq__owner__init(&owner);
-    tq__block__init(&block);
-    owner.name = name;
-    owner.incarnation = incarnation;
-    block.id = id;
-    block.size = MIB / 2;
-    block.locator.data = locator;
-    block.locator.len = sizeof(locator);
-    field.name = column;
-    field.dtype = TQ_UINT | 8 << 8;
-    field.shape = &shape;
-    field.n_shape = 1;
-    field.run_block = &run_block;
-    field.run_offset = &run_offset;
-    field.run_rows = &run_rows;
-    field.n_run_block = field.n_run_offset = field.n_run_rows = 1;
-    batch.partition = partition;
-    batch.field = fields;
-    batch.owner = owners;
-    batch.block = list;
-    batch.n_field = batch.n_owner = batch.n_block = 1;
-    publish.batch = &batch;
-    publish.samples = 10;
-    kit_start(&client, client.controller, TQI_PUBLISH, &publish, NULL, 0, NULL, 20, &call);
-    kit_end(&client, &call);
-    if (call.status != TQ_OK) {
-        print_error("publish: %s\n", call.error.message);
-    }
-    assert_int_equal(call.status, TQ_OK);
-    kit_call_free(&call);
-    kit_reserve_start(&client, id + 1, MIB, false, true, 0, incarnation, &waiting);
-    tq__clear__init(&clear);
-    clear.partition = partition;
-    clear.all = 1;
-    kit_start(&client, client.controller, TQI_CLEAR, &clear, NULL, 0, NULL, 20, &call);
-    kit_end(&client, &call);
-    assert_int_equal(call.status, TQ_OK);
-    kit_call_free(&call);
-    kit_end(&client, &waiting);
-    assert_int_equal(waiting.status, TQ_OK);
-    kit_call_free(&waiting);
-    kit_stat(&client, &used, &blocks);
-    assert_int_equal(blocks, 1);
-    kit_client_close(&client);
-    kit_close(&k);
-}
-
-/* ---- bad options ---- */
 
 static void closed_flag(void *arg)
 {
@@ -760,13 +257,7 @@ int main(void)
         cmocka_unit_test_prestate(writes_and_reads, &over_tcp),
         cmocka_unit_test(many_ranges_in_one_read),
         cmocka_unit_test(shares_its_memory),
-        cmocka_unit_test(frees_what_is_dead),
         cmocka_unit_test(reports_its_requests),
-        cmocka_unit_test(waits_when_full),
-        cmocka_unit_test(new_epoch_drops_all),
-        cmocka_unit_test(waits_for_a_living_writer),
-        cmocka_unit_test(pinned_memory_is_not_reused),
-        cmocka_unit_test(published_blocks_are_freed_when_cleared),
         cmocka_unit_test(refuses_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
