@@ -17,12 +17,11 @@ from typing import Any
 
 from bench.processes import cpu_seconds
 from bench.subjects import ROOT, Subject
-from bench.workloads import FIELDS, WIDTH, WORKLOADS
+from bench.workloads import FIELDS, UNITS, WIDTH, WORKLOADS
 from tests.support.daemons import Daemon
 from tests.support.pods import Host, Hosts, read_line
 
 PORT = 7000
-UNITS = 2
 
 
 def measure(rounds: int, scale: float, tick: Callable[[str], None]) -> dict[str, Any]:

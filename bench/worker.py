@@ -24,9 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import torch
 
 from bench.noise import Noise
-from bench.workloads import WORKLOADS, Columns, size, table
+from bench.workloads import UNITS, WORKLOADS, Columns, size, table
 
-UNITS = 2
 PARTITION = "bench"
 LISTED = "bench-listed"
 

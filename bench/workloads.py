@@ -16,6 +16,8 @@ from tensordict import NonTensorStack, TensorDict
 Columns = dict[str, Any]
 """By field: a tensor with a row per sample, a list of tensors (ragged), or a list of other values."""
 
+UNITS = 2
+"""Storage units of a system, on either side."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,;"
 
 

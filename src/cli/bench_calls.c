@@ -52,6 +52,16 @@ typedef struct call_caller {
     double started;
 } call_caller;
 
+static int call_put(const call_run *calls, tq_op *op, const char *key)
+{
+    tq_put_args put = {.partition = calls->run->partition,
+                       .keys = &key,
+                       .n = 1,
+                       .columns = calls->tiny->columns,
+                       .n_columns = calls->tiny->workload->n_fields};
+    return tq_put(op, &put);
+}
+
 static int call_start(const call_run *calls, tq_op *op, size_t place)
 {
     const char *partition = calls->run->partition;
@@ -62,7 +72,7 @@ static int call_start(const call_run *calls, tq_op *op, size_t place)
                           (uint8_t)(place >> 8), (uint8_t)place};
     uint32_t size = sizeof(version);
     tq_tag tag = {.name = "version", .values = version, .sizes = &size};
-    tq_put_args put = {.partition = partition, .keys = keys, .n = 1};
+    tq_put_args put = {.partition = partition, .keys = keys, .n = 1, .tags = &tag, .n_tags = 1};
     tq_get_keys_args get = {.partition = partition, .keys = keys, .n = 1};
     tq_claim_args claim = {.partition = partition,
                            .fields = call_claimed,
@@ -74,12 +84,8 @@ static int call_start(const call_run *calls, tq_op *op, size_t place)
     switch (calls->kind) {
     case CALL_PUT:
         snprintf(key, sizeof(key), "k%zu", place);
-        put.columns = calls->tiny->columns;
-        put.n_columns = calls->tiny->workload->n_fields;
-        return tq_put(op, &put);
+        return call_put(calls, op, key);
     case CALL_TAG:
-        put.tags = &tag;
-        put.n_tags = 1;
         return tq_put(op, &put);
     case CALL_CLAIM:
         return tq_claim(op, &claim);
@@ -95,13 +101,8 @@ static int call_start(const call_run *calls, tq_op *op, size_t place)
 /* The sample of tags and reads. */
 static int call_put_one(const call_run *calls)
 {
-    static const char *const keys[] = {"k"};
-    tq_put_args put = {.partition = calls->run->partition,
-                       .keys = keys,
-                       .n = 1,
-                       .columns = calls->tiny->columns,
-                       .n_columns = calls->tiny->workload->n_fields};
-    return bench_begin(calls->run) || bench_end(calls->run, tq_put(calls->run->session.op, &put));
+    return bench_begin(calls->run) ||
+           bench_end(calls->run, call_put(calls, calls->run->session.op, "k"));
 }
 
 /* Samples that are ready for that many claims. */
