@@ -253,6 +253,7 @@ _KEYS: dict[str, Check] = {
         'a size such as "8GiB", "25%" or a number of bytes',
     ),
     "backend.SimpleStorage.num_data_storage_units": (_count, "a number from 1 to 256"),
+    "backend.SimpleStorage.keep_warm": (_duration, "a number of seconds"),
     "backend.SimpleStorage.zmq_info": (_any, ""),
     "backend.SimpleStorage.required_node_resource": (
         _off,

@@ -25,6 +25,8 @@ const tqd_key tqd_keys[] = {
      "memory of all storage units together"},
     {"backend.SimpleStorage.num_data_storage_units", TQD_INT, "2", 1, 256,
      "storage units of this daemon"},
+    {"backend.SimpleStorage.keep_warm", TQD_SECONDS, "5s", 0, 86400,
+     "memory that was in use within this time, or twice of it, is kept though it is free"},
     {"backend.Redis.auto_init", TQD_BOOL, NULL, 0, 0, "start a Redis server, and end it with this"},
     {"backend.Redis.memory", TQD_BYTES, NULL, 1 << 20, 0,
      "memory of the server that auto_init starts; else no limit"},

@@ -33,6 +33,7 @@ struct tqd_units {
     tqd_units_options options;
     tqi_store_options store;
     uint64_t grace_ms;
+    uint64_t keep_ms;
     size_t n;
     units_one *units;
     atomic_size_t n_ready;
@@ -133,6 +134,7 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
         .token = all->options.token,
         .store = all->store,
         .grace_ms = all->grace_ms,
+        .keep_ms = all->keep_ms,
     };
     rc = tqi_unit_alloc(&one->loop, &options, &one->unit, err);
     if (rc) {
@@ -180,6 +182,8 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
         tqd_config_bytes(options->config, "backend.SimpleStorage.total_storage_size") / n;
     all->grace_ms =
         (uint64_t)(tqd_config_seconds(options->config, "controller.session_grace") * 1000);
+    all->keep_ms =
+        (uint64_t)(tqd_config_seconds(options->config, "backend.SimpleStorage.keep_warm") * 1000);
     uv_async_init(loop, all->ready_async, units_on_all_ready);
     all->ready_async->data = all;
     uv_unref((uv_handle_t *)all->ready_async);

@@ -11,7 +11,6 @@
 
 /* Memory stays warm for what was in use lately: in this span or the one before it.  What is beyond goes back to the system,
  * in steps that hold up nobody for long. */
-#define UNIT_KEEP_MS   5000u
 #define UNIT_GIVE_STEP (UINT64_C(8) << 20)
 #define UNIT_GIVE_MS   5u
 /* Bytes warmed in one piece of work. */
@@ -266,7 +265,7 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit->loop = loop;
     unit->store_options = options->store;
     unit->incarnation = tqi_random_id();
-    unit->keep_ms = options->keep_ms != 0 ? options->keep_ms : UNIT_KEEP_MS;
+    unit->keep_ms = options->keep_ms;
     unit->name = strdup(options->name);
     if (unit->name == NULL) {
         unit_free(unit);

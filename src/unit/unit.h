@@ -23,8 +23,7 @@ typedef struct tqi_unit_options {
     const tqi_token *token;
     tqi_store_options store;
     uint64_t grace_ms;
-    uint64_t
-        keep_ms; /* memory stays warm for what was in use that long ago, or twice that; 0: 5 s */
+    uint64_t keep_ms; /* memory stays warm for what was in use within this time, or twice of it */
 } tqi_unit_options;
 
 /* Listens, then joins: registers with the controller (again after every reconnect), collects dead blocks, reports its

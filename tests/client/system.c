@@ -98,7 +98,8 @@ static void system_add_unit(test_system *sys, uint64_t capacity)
                                 .n_listen = 1,
                                 .token = &token,
                                 .store = {.capacity = capacity},
-                                .grace_ms = 1000};
+                                .grace_ms = 1000,
+                                .keep_ms = 5000};
     system_thread *t = system_thread_make();
 
     system_token(&token);

@@ -60,6 +60,7 @@ void kit_unit_start(kit *k, int i, uint64_t capacity, bool tcp)
         .token = &k->token,
         .store = {.capacity = capacity},
         .grace_ms = 5000,
+        .keep_ms = 5000,
     };
     tq_error err = {0};
 

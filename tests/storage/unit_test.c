@@ -226,6 +226,7 @@ static void refuses_bad_options(void **state)
         .token = &k.token,
         .store = {.capacity = MIB},
         .grace_ms = 1000,
+        .keep_ms = 5000,
     };
     assert_int_equal(tqi_unit_alloc(&k.loop, &options, &unit, &err), TQ_ENAME);
     options.name = "u";

@@ -153,6 +153,20 @@ void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
 
 /* ---------------------------------------------------------------------------------------- open, close */
 
+/* Keys of the daemon that runs the units. */
+static const char *const simple_keys[] = {"total_storage_size", "num_data_storage_units",
+                                          "keep_warm"};
+
+static bool simple_knows(const char *key)
+{
+    for (size_t i = 0; i < sizeof(simple_keys) / sizeof(simple_keys[0]); i++) {
+        if (strcmp(key, simple_keys[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int simple_config(const char *config, tq_error *err)
 {
     json_error_t where;
@@ -170,10 +184,10 @@ static int simple_config(const char *config, tq_error *err)
     }
     json_object_foreach(root, key, value)
     {
-        if (strcmp(key, "total_storage_size") == 0 || strcmp(key, "num_data_storage_units") == 0) {
-            continue; /* of the daemon that runs the units */
+        if (!simple_knows(key)) {
+            tqi_log(TQI_WARN, "client", "config of SimpleStorage: unknown key '%s' is ignored",
+                    key);
         }
-        tqi_log(TQI_WARN, "client", "config of SimpleStorage: unknown key '%s' is ignored", key);
     }
     json_decref(root);
     return code;

@@ -1,0 +1,57 @@
+"""How long a storage unit keeps memory that is free."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from support.daemons import Daemon, System
+
+torch = pytest.importorskip("torch")
+
+BATCH = 64 << 20
+
+
+def stored(daemon: Daemon) -> int:
+    """Bytes that the memory of a daemon's units takes."""
+    seen = {}
+    for entry in Path(f"/proc/{daemon.pid}/fd").iterdir():
+        if "memfd:tq-" in os.readlink(entry):
+            about = entry.stat()
+            seen[about.st_ino] = about.st_blocks * 512
+    return sum(seen.values())
+
+
+def cleared(system: System, keep: str) -> Daemon:
+    """A daemon that has held a batch, which is cleared."""
+    system.folder.mkdir()
+    daemon = system.start(
+        settings=[
+            "backend.SimpleStorage.num_data_storage_units=1",
+            f"backend.SimpleStorage.keep_warm={keep}",
+        ]
+    )
+    client = system.client(timeout=60)
+    client.kv_batch_put(["a", "b"], "p", {"x": torch.ones(2, BATCH // 8)})
+    assert stored(daemon) >= BATCH
+    client.kv_clear(["a", "b"], "p")
+    return daemon
+
+
+def test_memory_is_kept_for_as_long_as_one_says(tmp_path: Path) -> None:
+    """One that keeps nothing gives it back; another, that was there before, has it still."""
+    with (
+        closing(System(tmp_path / "keeps")) as keeps,
+        closing(System(tmp_path / "gives")) as gives,
+    ):
+        kept, given = cleared(keeps, "1h"), cleared(gives, "0s")
+        deadline = time.monotonic() + 60
+        while stored(given) > BATCH // 4:
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.01)
+        assert stored(kept) >= BATCH
