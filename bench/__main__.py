@@ -11,18 +11,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import report
-from bench.run import OUT, QUICK, Plan, measure
+from bench.run import OUT, OUT_QUICK, QUICK, Plan, measure
 
 
 def main() -> None:
     """Run what the options ask for."""
     options = argparse.ArgumentParser(prog="bench", description=__doc__)
     options.add_argument(
-        "--quick", action="store_true", help="fewer, smaller rounds: about 2 minutes"
+        "--quick", action="store_true", help="fewer, smaller rounds: less than 2 minutes"
     )
     options.add_argument("--rounds", type=int, help="rounds of everything")
     options.add_argument("--no-peer", action="store_true", help="leave out PyPI's transferqueue")
-    options.add_argument("--out", type=Path, default=OUT, help="folder of JSON and charts")
+    options.add_argument(
+        "--out", type=Path, help="folder of JSON and charts; else out/bench, or out/bench-quick"
+    )
     chosen = options.parse_args()
     plan = QUICK if chosen.quick else Plan()
     if chosen.rounds:
@@ -49,7 +51,7 @@ def main() -> None:
             f"A smaller run: {plan.scale:g} of the samples, lists of {plan.listed:,} keys, claims from"
             f" {plan.many:,}, {plan.crowd.clients:,} clients. Figures are named as in the whole one."
         )
-    for path in report.save(results, figures, chosen.out):
+    for path in report.save(results, figures, chosen.out or (OUT_QUICK if chosen.quick else OUT)):
         console.print(f"wrote {path}")
     minutes, seconds = divmod(round(time.monotonic() - begun), 60)
     console.print(f"took {minutes} min {seconds} s")

@@ -53,7 +53,7 @@ class Plan:
 
 
 QUICK = Plan(
-    rounds=3,
+    rounds=2,
     long_rounds=1,
     scale=0.125,
     calls=100,
@@ -61,6 +61,7 @@ QUICK = Plan(
     listed=5_000,
     many=100_000,
     crowd=crowds.QUICK,
+    noisy=False,
     updates=0,
 )
 
@@ -251,3 +252,4 @@ def _batches(
 
 
 OUT = ROOT / "out" / "bench"
+OUT_QUICK = ROOT / "out" / "bench-quick"
