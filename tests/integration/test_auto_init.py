@@ -70,6 +70,7 @@ def put_and_get() -> None:
     ctq.kv_clear(["k"], "p")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BOTH)
 def test_init_and_close(runtime: Path, backend: str) -> None:
     """Two processes share data; after close() there is no process and no file of it."""

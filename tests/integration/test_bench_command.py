@@ -158,6 +158,7 @@ def test_an_interrupted_run_leaves_nothing(running: System, number: signal.Signa
     assert json.loads(running.tq("ls", "--json")) == []
 
 
+@pytest.mark.slow
 def test_a_system_that_is_gone(running: System) -> None:
     """The run ends with the reason, and says what it could not clear."""
     with under_way(running, "--timeout", "1") as process:

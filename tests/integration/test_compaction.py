@@ -140,6 +140,7 @@ def test_memory_follows_what_is_live(running: System) -> None:
     until(lambda: owners(client, "used_bytes") == 0 and owners(client, "blocks") == 0)
 
 
+@pytest.mark.slow
 def test_all_at_once(running: System) -> None:
     """Reads by old metadata, overwrites and clears go on while blocks move."""
     client, rng = running.client(), random.Random(2)
@@ -298,6 +299,7 @@ def test_a_read_goes_on(running: System) -> None:
         writer.join()
 
 
+@pytest.mark.slow
 def test_a_session_that_ends(system: System, tmp_path: Path) -> None:
     """A unit that was out of touch while it moved blocks goes on under ids of its next session."""
     system.start(role="controller", settings=["controller.session_grace=600ms"])
@@ -382,6 +384,7 @@ def test_a_killed_unit_loses_what_it_had(system: System) -> None:
     check(client, live)
 
 
+@pytest.mark.slow
 def test_checkpoints_meanwhile(running: System, tmp_path: Path) -> None:
     """A checkpoint has all of its instant, whatever moves while it is written and after it."""
     client, rng = running.client(), random.Random(5)

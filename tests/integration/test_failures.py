@@ -124,6 +124,7 @@ def test_full_store_fails_at_the_deadline(running: System) -> None:
         client.put({"x": np.zeros((1, 100 << 20), dtype=np.float32)}, partition_id="q")
 
 
+@pytest.mark.slow
 def test_unit_killed_and_replaced(system: System) -> None:
     """Reads of a unit that is gone fail within their deadline; when it comes back empty, its cells are lost, by name;
     written again they are whole."""
@@ -151,6 +152,7 @@ def test_unit_killed_and_replaced(system: System) -> None:
     assert system.status()["partitions"][0]["lost"] == []
 
 
+@pytest.mark.slow
 def test_controller_restarted(system: System) -> None:
     """Calls fail within their deadline while it is gone, and work again when it is back; old metadata is stale."""
     first = system.start("--listen", f"unix:{system.folder}/c.sock", role="controller")

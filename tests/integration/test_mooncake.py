@@ -65,6 +65,7 @@ ctq.close()
 """
 
 
+@pytest.mark.slow
 def test_two_processes(master: MooncakeMaster) -> None:
     """Put here, claim and read in another process, clear: the store has room for it again."""
     started(master.address)
@@ -95,6 +96,7 @@ def fill(client: ctq.TransferQueueClient) -> int:
     raise AssertionError("the store took more than it has")
 
 
+@pytest.mark.slow
 def test_full(master: MooncakeMaster) -> None:
     """A put that does not fit waits until its deadline, or until there is room after a clear."""
     started(master.address, timeout=2)
@@ -163,6 +165,7 @@ def test_merged_regions() -> None:
     assert merged([(30, 10), (0, 10), (10, 5), (12, 6), (50, 0)]) == [(0, 18), (30, 40)]
 
 
+@pytest.mark.slow
 def test_regions_are_shared_and_let_go(master: MooncakeMaster) -> None:
     """Overlapping memory is registered with the store by several threads at once; nothing stays."""
     from mooncake.store import MooncakeDistributedStore

@@ -129,6 +129,7 @@ def arrays(column: Any) -> list[np.ndarray]:
     return [np.asarray(row) for row in column.unbind()]
 
 
+@pytest.mark.slow
 def test_all_kinds_of_values(client: ctq.TransferQueueClient) -> None:
     """As they are read from the object store."""
     check_kinds(client)
@@ -381,6 +382,7 @@ def test_a_put_that_is_given_up_may_be_published(
     assert torch.equal(direct.get_data(meta, layout="dense")["x"], torch.ones(4, 5))
 
 
+@pytest.mark.slow
 def test_nixl_is_not_installed(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """init() names the extra."""
     find = importlib.util.find_spec
@@ -394,6 +396,7 @@ def test_nixl_is_not_installed(ray: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         ctq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("transport", "message"), [("telepathy", "no transport that Ray knows"), ("gloo", "one-sided")]
 )

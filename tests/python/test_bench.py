@@ -116,6 +116,7 @@ def test_the_demo() -> None:
     assert 0 < found["share"] < 1
 
 
+@pytest.mark.slow
 def test_it_starts_by_itself() -> None:
     """As `make bench` starts it, without the paths that pytest adds."""
     said = subprocess.run(

@@ -282,6 +282,7 @@ def blocked(
     return goes_on, cleared
 
 
+@pytest.mark.slow
 def test_a_client_that_blocks(peer_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for as long as `client.timeout` says; what it does afterwards is undone."""
     torch = pytest.importorskip("torch")
@@ -569,6 +570,7 @@ class BrokenStore(StorageKVClient):
         return [values.pop(key, None) is not None for key in keys]
 
 
+@pytest.mark.slow
 def test_errors_have_their_class() -> None:
     """What a client raises is what the caller sees, with the store's name; nothing is left behind."""
     started("BrokenStore", client_timeout=2)

@@ -294,6 +294,7 @@ print(next(iter(dataset))[0]["x"].tolist())
 """
 
 
+@pytest.mark.slow
 def test_a_dataset_leaves_with_the_system(runtime_dir: Path) -> None:
     """Its client does not go on to look for a system that has ended; it finds the next one."""
     done = python(LEFT_WITH_ITS_SYSTEM, TQ_SYSTEM="left")
