@@ -491,11 +491,10 @@ LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
 
 QUICK_LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
     {
-        "unit": unit,
         "faults": pytest_folder("tests/faults", "-m", "not slow"),
         "integration": pytest_folder("tests/integration", "-m", "not slow"),
     },
-    {"python": pytest_folder("tests/python", "-m", "not slow")},
+    {"unit": unit, "python": pytest_folder("tests/python", "-m", "not slow")},
 ]
 
 
