@@ -8,7 +8,6 @@ neither shared nor a file.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -72,16 +71,6 @@ def private(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
     return sizes["Pss"] - sizes["Pss_Shmem"]
-
-
-def stored(pid: int) -> int:
-    """Bytes that the memfds of a daemon's stores take."""
-    seen = {}
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        if "memfd:tq-" in os.readlink(entry):
-            about = entry.stat()
-            seen[about.st_ino] = about.st_blocks * 512
-    return sum(seen.values())
 
 
 def descriptors(pid: int) -> int:
@@ -170,17 +159,17 @@ def _memory(one: Subject, steps: int, rows: bool) -> dict[str, Any]:
     """Memory of the store: with one batch in it, after many steps, and when all is cleared."""
     with _system() as (system, daemon), _client(system, one) as client:
         size = client.ask("hold", workload="simple", scale=1.0)["bytes"]
-        held = stored(daemon.pid)
+        held = daemon.stored()
         if not steps:
             return {"simple": held / size}
         client.ask("release")
         live = client.ask("steps", count=steps, rows=rows)["bytes"]
-        at_once = stored(daemon.pid)
+        at_once = daemon.stored()
         time.sleep(SETTLED)  # the store does this by the clock
-        after = stored(daemon.pid)
+        after = daemon.stored()
         client.ask("release")
         cleared = time.perf_counter()
-        while stored(daemon.pid) > 64 << 20 and time.perf_counter() - cleared < 120:
+        while daemon.stored() > 64 << 20 and time.perf_counter() - cleared < 120:
             time.sleep(0.25)
         return {
             "simple": held / size,

@@ -24,6 +24,10 @@ from tensordict import TensorDict  # noqa: E402
 ROWS = 8
 AT_MOST = 1.3
 """Bytes in use, as a multiple of the live ones."""
+ONE_OF_8_MIB = [
+    "backend.SimpleStorage.total_storage_size=8MiB",
+    "backend.SimpleStorage.num_data_storage_units=1",
+]
 Sample = dict[str, Any]
 
 
@@ -186,12 +190,7 @@ def test_all_at_once(running: System) -> None:
 
 def test_makes_room_for_puts_that_wait(system: System) -> None:
     """A unit that is full of what is mostly dead takes what fits beside the rest."""
-    system.start(
-        settings=[
-            "backend.SimpleStorage.total_storage_size=8MiB",
-            "backend.SimpleStorage.num_data_storage_units=1",
-        ]
-    )
+    system.start(settings=ONE_OF_8_MIB)
     client = system.client(timeout=60)
     rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
     for number in range(2):  # 3.2 MB each
@@ -207,12 +206,7 @@ def test_makes_room_for_puts_that_wait(system: System) -> None:
 
 def test_a_put_that_waits_gets_all_the_room(system: System) -> None:
     """Copies take half of what is left, until somebody waits: then what did not fit before moves."""
-    system.start(
-        settings=[
-            "backend.SimpleStorage.total_storage_size=8MiB",
-            "backend.SimpleStorage.num_data_storage_units=1",
-        ]
-    )
+    system.start(settings=ONE_OF_8_MIB)
     client = system.client(timeout=60)
 
     def rows(n: int, size: int) -> Any:

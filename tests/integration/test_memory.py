@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from contextlib import closing
@@ -17,16 +16,6 @@ torch = pytest.importorskip("torch")
 BATCH = 64 << 20
 
 
-def stored(daemon: Daemon) -> int:
-    """Bytes that the memory of a daemon's units takes."""
-    seen = {}
-    for entry in Path(f"/proc/{daemon.pid}/fd").iterdir():
-        if "memfd:tq-" in os.readlink(entry):
-            about = entry.stat()
-            seen[about.st_ino] = about.st_blocks * 512
-    return sum(seen.values())
-
-
 def cleared(system: System, keep: str) -> Daemon:
     """A daemon that has held a batch, which is cleared."""
     system.folder.mkdir()
@@ -38,7 +27,7 @@ def cleared(system: System, keep: str) -> Daemon:
     )
     client = system.client(timeout=60)
     client.kv_batch_put(["a", "b"], "p", {"x": torch.ones(2, BATCH // 8)})
-    assert stored(daemon) >= BATCH
+    assert daemon.stored() >= BATCH
     client.kv_clear(["a", "b"], "p")
     return daemon
 
@@ -51,7 +40,7 @@ def test_memory_is_kept_for_as_long_as_one_says(tmp_path: Path) -> None:
     ):
         kept, given = cleared(keeps, "1h"), cleared(gives, "0s")
         deadline = time.monotonic() + 60
-        while stored(given) > BATCH // 4:
+        while given.stored() > BATCH // 4:
             assert time.monotonic() < deadline
             threading.Event().wait(0.01)
-        assert stored(kept) >= BATCH
+        assert kept.stored() >= BATCH
