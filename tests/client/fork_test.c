@@ -21,18 +21,14 @@ static tq_op *op;
 static int setup(void **state)
 {
     (void)state;
-    system_start(&sys, 1, 8u << 20);
-    client = system_open(&sys, 10);
-    op = tq_op_alloc(client, NULL, NULL);
-    return op ? 0 : -1;
+    system_begin(&sys, 1, 8u << 20, 10, &client, &op);
+    return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    tq_op_free(op);
-    tq_client_close(client);
-    system_stop(&sys);
+    system_end(&sys, client, op);
     return 0;
 }
 

@@ -174,6 +174,22 @@ tq_client *system_open(const test_system *sys, double timeout)
     return client;
 }
 
+void system_begin(test_system *sys, unsigned units, uint64_t capacity, double timeout,
+                  tq_client **client, tq_op **op)
+{
+    system_start(sys, units, capacity);
+    *client = system_open(sys, timeout);
+    *op = tq_op_alloc(*client, NULL, NULL);
+    assert_non_null(*op);
+}
+
+void system_end(test_system *sys, tq_client *client, tq_op *op)
+{
+    tq_op_free(op);
+    tq_client_close(client);
+    system_stop(sys);
+}
+
 void expect_ok(tq_op *op, int started)
 {
     if (started != TQ_OK || tq_op_wait(op) != TQ_OK) {
