@@ -488,6 +488,8 @@ static void move_commit(move_plan *plan)
     }
     for (size_t i = 0; i < plan->n; i++) {
         if (plan->to[i] != 0) {
+            /* What ended during the copy left dead bytes in it, and no later end tells of them. */
+            tqi_m_thin_check(meta, tqi_m_block(meta, plan->to[i]), plan->to[i]);
             tqi_m_block_rele(meta, plan->to[i]);
         }
         tqi_m_range_use(meta, plan->ranges[i]);

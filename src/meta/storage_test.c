@@ -520,6 +520,45 @@ static void thin_blocks_are_told_once(void **state)
     table_close(&t);
 }
 
+static void what_died_during_a_move_is_told(void **state)
+{
+    enum {
+        ROWS = 1024
+    };
+    table t;
+    uint32_t indexes[ROWS];
+    uint64_t ids[2], number, first;
+
+    (void)state;
+    table_open(&t);
+    table_new(&t, "p", ROWS, ab, 1, indexes); /* block 1 */
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    tqi_batch_block to = {
+        .id = first, .size = ROWS * ROW * 4, .owner = "unit", .owner_incarnation = 7};
+    tqi_stretch all = {0, ROWS * ROW * 4, 0};
+    /* All was live when it was copied; half was when the copy came. */
+    for (uint32_t i = 0; i < ROWS / 2; i++) {
+        clear_one(&t, indexes[i]);
+    }
+    assert_int_equal(move_one(&t, SESSION, 1, &to, all), TQ_OK);
+    assert_true(tqi_owner_has_thin(t.owner));
+    assert_int_equal(tqi_owner_thin(t.owner, ids, 2, &number), 1);
+    assert_int_equal(ids[0], first);
+    tqi_owner_thin_done(t.owner, number);
+    /* A copy without dead bytes is none, nor is one of which nothing is left. */
+    to.id = first + 1;
+    to.size /= 2;
+    assert_int_equal(move_one(&t, SESSION, first, &to, (tqi_stretch){to.size, to.size, 0}), TQ_OK);
+    assert_false(tqi_owner_has_thin(t.owner));
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 1, &first, &t.err), TQ_OK);
+    table_clear(&t, "p");
+    to.id = first;
+    assert_int_equal(move_one(&t, SESSION, first - 1, &to, (tqi_stretch){0, to.size, 0}), TQ_OK);
+    assert_false(tqi_owner_has_thin(t.owner));
+    table_assert_empty(&t);
+    table_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -534,6 +573,7 @@ int main(void)
         cmocka_unit_test(a_walk_is_bounded),
         cmocka_unit_test(a_walk_is_for_all_that_share_its_rows),
         cmocka_unit_test(thin_blocks_are_told_once),
+        cmocka_unit_test(what_died_during_a_move_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
