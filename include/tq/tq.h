@@ -108,6 +108,9 @@ TQ_API void tq_op_free(tq_op *op);
 TQ_API void tq_op_set_timeout(tq_op *op, double seconds);
 /** Waits for the end; returns the op's code.  Not from a callback. */
 TQ_API int tq_op_wait(tq_op *op);
+/** Waits for the end, for `seconds` at most (negative: without limit), or until a signal handler has run (one without
+ *  SA_RESTART); whether it has ended.  Never so for an op that was in progress when the process forked.  Not from a callback. */
+TQ_API bool tq_op_wait_for(tq_op *op, double seconds);
 /** Asks for an early end. */
 TQ_API void tq_op_cancel(tq_op *op);
 /** Whether it has ended (or was never started). */

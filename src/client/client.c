@@ -145,6 +145,7 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
     atomic_init(&client->refs, 1);
     pthread_mutex_init(&client->lock, NULL);
     pthread_cond_init(&client->changed, NULL);
+    tqi_waits_init(&client->waits);
     code = client_options(&client->options, options, err);
     if (code == TQ_OK) {
         code = tqi_fork_register(client, err);

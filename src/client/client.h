@@ -47,6 +47,19 @@ typedef struct tqi_saved_options {
     tqi_token token;
 } tqi_saved_options;
 
+/* wait.c: about the medians of what waits for ops have taken lately. */
+typedef struct tqi_waits {
+    _Atomic uint32_t looked_ns; /* of those that looked for the end first */
+    _Atomic uint32_t slept_ns;  /* of those that slept at once */
+    _Atomic uint32_t turn;
+} tqi_waits;
+
+void tqi_waits_init(tqi_waits *waits);
+/* Whether the next one is to look first: where that is faster by more than an eighth, for it costs processor time. */
+bool tqi_waits_look(tqi_waits *waits);
+/* One has taken so long. */
+void tqi_waits_learn(tqi_waits *waits, bool looked, uint64_t ns);
+
 struct tq_client {
     tq_client *prev, *next; /* all clients of the process, for fork; under the lock of fork.c */
     _Atomic uint32_t refs;  /* the user's, and one per op */
@@ -65,6 +78,8 @@ struct tq_client {
     tq_op *cancel_first;
     tqi_views *views;       /* views.h: in use, with pins of the runtime */
     tqi_views *views_ended; /* whose pins the loop thread is to end */
+
+    tqi_waits waits;
 };
 
 void tqi_client_rele(tq_client *client);
@@ -256,6 +271,10 @@ void tqi_task_cancel(tqi_task *task);
 /* Whether a busy op was asked to end early, even if the loop has not come to that yet; loop thread.
  */
 bool tqi_op_canceled(tq_op *op);
+/* Whether it was started before a fork, in the parent. */
+bool tqi_op_foreign(const tq_op *op);
+/* Whether the caller is its callback; state as just read. */
+bool tqi_op_in_own_callback(const tq_op *op, uint32_t state);
 /* Runs the callbacks that are due. */
 void tqi_op_flush(tqi_runtime *rt);
 /* Milliseconds from now to a deadline, for the wire: at least 1; 0 for none. */

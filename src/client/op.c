@@ -1,5 +1,5 @@
 /*
- * op.c - operations: how a call starts, is waited for, cancelled, and ends.
+ * op.c - operations: how a call starts, is cancelled, and ends; wait.c has how it is waited for.
  *
  * Rules
  *   - A started op ends exactly once.  Only the loop thread ends ops; cancel and close only ask it
@@ -24,7 +24,6 @@
  */
 #include "client/client.h"
 
-#include <errno.h>
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,11 +32,6 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-
-static void op_sleep(tq_op *op, uint32_t seen)
-{
-    syscall(SYS_futex, &op->state, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
-}
 
 /* Makes it DONE; op is not ours any more afterwards. */
 static void op_release(tq_op *op)
@@ -48,12 +42,12 @@ static void op_release(tq_op *op)
     }
 }
 
-static bool op_foreign(const tq_op *op)
+bool tqi_op_foreign(const tq_op *op)
 {
     return op->generation != atomic_load_explicit(&op->client->generation, memory_order_relaxed);
 }
 
-static bool op_in_own_callback(const tq_op *op, uint32_t state)
+bool tqi_op_in_own_callback(const tq_op *op, uint32_t state)
 {
     return (state & ~TQI_OP_WAITED) == TQI_OP_ENDING && pthread_equal(op->ender, pthread_self());
 }
@@ -133,9 +127,9 @@ void tq_op_free(tq_op *op)
         return;
     }
     state = atomic_load_explicit(&op->state, memory_order_acquire);
-    if (op_in_own_callback(op, state)) {
+    if (tqi_op_in_own_callback(op, state)) {
         *op->freed = true;
-    } else if (state != TQI_OP_DONE && !op_foreign(op)) {
+    } else if (state != TQI_OP_DONE && !tqi_op_foreign(op)) {
         tq_op_cancel(op);
         if (tqi_on_loop(op->client)) {
             op->free_when_done = true;
@@ -151,33 +145,11 @@ void tq_op_set_timeout(tq_op *op, double seconds)
     op->timeout = seconds;
 }
 
-int tq_op_wait(tq_op *op)
-{
-    for (;;) {
-        uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
-        if (state == TQI_OP_DONE || op_in_own_callback(op, state)) {
-            return op->error.code;
-        }
-        if (op_foreign(op)) {
-            return TQ_ECLOSED;
-        }
-        if (!(state & TQI_OP_WAITED)) {
-            if (!atomic_compare_exchange_strong_explicit(&op->state, &state, state | TQI_OP_WAITED,
-                                                         memory_order_acq_rel,
-                                                         memory_order_acquire)) {
-                continue;
-            }
-            state |= TQI_OP_WAITED;
-        }
-        op_sleep(op, state);
-    }
-}
-
 void tq_op_cancel(tq_op *op)
 {
     tq_client *client = op->client;
     pthread_mutex_lock(&client->lock);
-    if ((atomic_load(&op->state) & ~TQI_OP_WAITED) == TQI_OP_BUSY && !op_foreign(op) &&
+    if ((atomic_load(&op->state) & ~TQI_OP_WAITED) == TQI_OP_BUSY && !tqi_op_foreign(op) &&
         client->runtime && !op->cancel_queued) {
         op->cancel_queued = true;
         op->cancel_prev = NULL;
@@ -271,7 +243,7 @@ tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
     uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
     tqi_task *task;
 
-    if (op_in_own_callback(op, state) || (state & ~TQI_OP_WAITED) == TQI_OP_BUSY) {
+    if (tqi_op_in_own_callback(op, state) || (state & ~TQI_OP_WAITED) == TQI_OP_BUSY) {
         *code = TQ_EINVAL; /* in progress: its error is not ours to set */
         return NULL;
     }

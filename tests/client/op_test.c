@@ -6,9 +6,11 @@
 
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 
 #define ROUNDS 200
 
@@ -340,6 +342,53 @@ static void test_busy(void **state)
 }
 
 /* Closing ends what waits, once, with TQ_ECLOSED; ops may be freed after their client. */
+static void *wait_thread(void *arg)
+{
+    return (void *)(intptr_t)tq_op_wait(arg);
+}
+
+static void on_signal(int number)
+{
+    (void)number;
+}
+
+static void test_wait_for(void **state)
+{
+    struct sigaction ours = {.sa_handler = on_signal}, old;
+    struct itimerval soon = {.it_interval.tv_usec = 20000, .it_value.tv_usec = 20000}, none = {0};
+    int64_t value = 7;
+    tq_slice slice = {&value, sizeof value};
+    tq_op *claim = tq_op_alloc(client, NULL, NULL), *put = tq_op_alloc(client, NULL, NULL);
+    pthread_t threads[4];
+    void *code;
+
+    (void)state;
+    assert_true(tq_op_wait_for(claim, -1)); /* not started */
+    assert_int_equal(start_claim(claim), TQ_OK);
+    assert_false(tq_op_wait_for(claim, 0));
+    assert_false(tq_op_wait_for(claim, 0.01));
+    assert_false(tq_op_done(claim));
+    /* A signal ends this wait, and not the other kind. */
+    assert_int_equal(sigaction(SIGALRM, &ours, &old), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(pthread_create(&threads[i], NULL, wait_thread, claim), 0);
+    }
+    assert_int_equal(setitimer(ITIMER_REAL, &soon, NULL), 0);
+    assert_false(tq_op_wait_for(claim, -1));
+    assert_int_equal(setitimer(ITIMER_REAL, &none, NULL), 0);
+    assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
+    assert_false(tq_op_done(claim));
+    assert_int_equal(start_put(put, &value, &slice), TQ_OK);
+    assert_true(tq_op_wait_for(claim, 1000));
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(pthread_join(threads[i], &code), 0);
+        assert_int_equal((intptr_t)code, TQ_OK);
+    }
+    expect_ok(put, TQ_OK);
+    tq_op_free(claim);
+    tq_op_free(put);
+}
+
 static void test_close_in_flight(void **state)
 {
     enum {
@@ -455,6 +504,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_free_in_flight, setup, teardown),
         cmocka_unit_test_setup_teardown(test_start_in_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wait_for, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_in_flight, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_in_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_threads, setup, teardown),

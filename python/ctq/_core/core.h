@@ -14,7 +14,6 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <tq/tq.h>
@@ -134,8 +133,6 @@ typedef struct core_op {
     struct core_queue *queue; /* a reference; NULL: nobody is told */
     struct core_op *next;
     bool done;
-    sem_t
-        ended; /* posted once by the callback; a waiter that was woken posts it again for the next one */
 } core_op;
 
 /* Finished operations of one event loop. */

@@ -5,16 +5,19 @@
  *   - From its start to its end an operation owns a reference to itself, and what was given to the call (names, buffers,
  *     tensors).  Both are given back with the GIL held: by the event loop that drains its queue, or by core_reap, which runs
  *     whenever something is started, waited for or closed.
- *   - The callback runs on a thread of libtq without the GIL.  It marks the end, wakes who waits, and hands the reference
- *     over to a queue or to the list of finished operations; then it does not touch the operation any more.
+ *   - The callback runs on a thread of libtq without the GIL.  It marks the end and hands the reference over to
+ *     a queue or to the list of finished operations; then it does not touch the operation any more.
  *   - core_lock guards the mark, the list and the queues.  It is never held while Python code runs.
  *   - After a fork the child has no thread that could end an operation of the parent: waiting for one is an error there.
  */
 #include "core.h"
 
-#include <errno.h>
+#include <math.h>
 #include <time.h>
 #include <unistd.h>
+
+/* Seconds after which who waits looks for signals: one that came just before it fell asleep has not woken it. */
+#define OP_NAP 1.0
 
 pthread_mutex_t core_lock = PTHREAD_MUTEX_INITIALIZER;
 static core_op *op_finished; /* under core_lock */
@@ -53,7 +56,6 @@ static void op_on_done(tq_op *tqop, void *arg)
     (void)tqop;
     pthread_mutex_lock(&core_lock);
     self->done = true;
-    sem_post(&self->ended);
     if (!self->queue || !core_queue_push(self->queue, self)) {
         core_leave(self);
     }
@@ -108,7 +110,6 @@ core_op *core_op_new(core_client *client, core_result gives, double timeout)
     self->gives = gives;
     self->pid = getpid();
     self->done = true; /* until it is started */
-    sem_init(&self->ended, 0, 0);
     self->op = tq_op_alloc(client->client, op_on_done, self);
     PyObject_GC_Track(self);
     if (!self->op) {
@@ -167,7 +168,6 @@ static void op_dealloc(core_op *self)
     Py_XDECREF(self->future);
     Py_XDECREF(self->queue);
     Py_XDECREF(self->client);
-    sem_destroy(&self->ended);
     core_count(CORE_OP, -1);
     PyObject_GC_Del(self);
     Py_DECREF(type);
@@ -255,37 +255,37 @@ static int op_check_process(core_op *self)
     return -1;
 }
 
-/* Sleeps until it has ended, without the GIL.  A signal handler that raises ends the wait: the operation is then
- * cancelled.  1: ended; 0: the time is over; -1: an exception is set. */
-static int op_sleep(core_op *self, double timeout)
+/* Monotonic, in seconds. */
+static double op_now(void)
 {
-    struct timespec until = {0};
-    int failed;
+    struct timespec now;
 
-    if (timeout >= 0) {
-        clock_gettime(CLOCK_MONOTONIC, &until);
-        double whole = timeout > 1e9 ? 1e9 : timeout;
-        until.tv_sec += (time_t)whole;
-        until.tv_nsec += (long)((whole - (double)(time_t)whole) * 1e9);
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Waits until it has ended, without the GIL.  A signal handler that raises ends the wait: the operation is then
+ * cancelled.  1: ended; 0: the time is over; -1: an exception is set. */
+static int op_await(core_op *self, double timeout)
+{
+    double until = timeout < 0 ? HUGE_VAL : op_now() + timeout;
+    bool ended;
+
     for (;;) {
-        Py_BEGIN_ALLOW_THREADS failed = timeout < 0
-                                            ? sem_wait(&self->ended)
-                                            : sem_clockwait(&self->ended, CLOCK_MONOTONIC, &until);
-        failed = failed ? errno : 0;
-        Py_END_ALLOW_THREADS if (!failed)
+        double left = until - op_now();
+        Py_BEGIN_ALLOW_THREADS ended = tq_op_wait_for(self->op, left > OP_NAP ? OP_NAP
+                                                                : left > 0    ? left
+                                                                              : 0);
+        Py_END_ALLOW_THREADS if (ended)
         {
-            sem_post(&self->ended);
             return 1;
-        }
-        if (failed == ETIMEDOUT) {
-            return 0;
         }
         if (PyErr_CheckSignals()) {
             tq_op_cancel(self->op);
             return -1;
+        }
+        if (op_now() >= until) {
+            return 0;
         }
     }
 }
@@ -309,7 +309,7 @@ static PyObject *op_result(core_op *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     if (!op_is_done(self)) {
-        int ended = op_sleep(self, timeout < 0 && limit != Py_None ? 0 : timeout);
+        int ended = op_await(self, timeout < 0 && limit != Py_None ? 0 : timeout);
         if (ended < 0) {
             return NULL;
         }
