@@ -188,15 +188,33 @@ static void fuzz_cancel(fuzz *f, fuzz_client *client, const uint8_t *data, size_
     }
 }
 
+/* Without data: of all.  Else of those before the last so many, but some of them. */
+static void fuzz_ack(fuzz *f, fuzz_client *client, const uint8_t *data, size_t size)
+{
+    Tq__Ack ack = TQ__ACK__INIT;
+    uint64_t waiting[8];
+    uint8_t body[128];
+    size_t n = 0;
+    if (size > 0) {
+        ack.below = client->requests + 1 - data[0];
+        ack.waiting = waiting;
+        for (; ack.n_waiting < 8 && ack.n_waiting + 1 < size; ack.n_waiting++) {
+            waiting[ack.n_waiting] = client->requests - data[ack.n_waiting + 1];
+        }
+        n = tq__ack__pack(&ack, body);
+    }
+    if (!fuzz_frame(client, TQI_ACK, 0, size > 0 ? 1 : client->requests + 1, body, n) ||
+        !fuzz_turn(f, client)) {
+        fuzz_reconnect(f, client);
+    }
+}
+
 static void fuzz_step(fuzz *f, uint8_t op, const uint8_t *data, size_t size)
 {
     fuzz_client *client = &f->clients[f->active];
     switch (op) {
     case FUZZ_ACK:
-        if (!fuzz_frame(client, TQI_ACK, 0, client->requests + 1, NULL, 0) ||
-            !fuzz_turn(f, client)) {
-            fuzz_reconnect(f, client);
-        }
+        fuzz_ack(f, client, data, size);
         break;
     case FUZZ_CANCEL:
         fuzz_cancel(f, client, data, size);

@@ -49,6 +49,7 @@ static void call_unkeep(tqi_call *call)
     if (call->kept) {
         call->kept = false;
         DL_DELETE(call->channel->keeps, call);
+        call->channel->n_keeps--;
     }
 }
 
@@ -152,6 +153,7 @@ int tqi_call_start(tqi_channel *channel, const tqi_call_args *args, tqi_call **o
     channel->next_request = call_next_number(call->number);
     if (method->keep) {
         DL_APPEND(channel->keeps, call);
+        channel->n_keeps++;
         call->kept = true;
     }
     if (tqi_heap_top(&channel->deadlines) == call) {
@@ -372,6 +374,7 @@ void tqi_call_answered(tqi_call *call, tqi_answer *answer)
     tqi_channel *channel = call->channel;
     call_unlist(call);
     if (call->kept) {
+        channel->arrived++;
         channel->ack_due = true;
         channel->connector->acks_due = true;
     }

@@ -109,8 +109,11 @@ struct tqi_channel {
     uint64_t next_request;
     tqi_call *calls; /* by number; in order of number */
     tqi_call *keeps; /* of these the KEEP ones, until their answer was handed over */
+    size_t n_keeps;
     tqi_heap deadlines;
     uint64_t ack_sent;
+    uint64_t
+        arrived; /* answers of KEEP ones since the server was last told which are still waited for */
     bool ack_due;
     bool ack_hold; /* what was queued in this round must not carry the new ack */
 

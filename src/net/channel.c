@@ -33,13 +33,45 @@ void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const Protobu
     tqi_conn_finish(channel->conn);
 }
 
+/* So many replies the server may keep beyond what `ack` passes, and two more for each call that waits, which the frame that
+ * ends that has to name. */
+#define CHANNEL_KEPT 1024u
+
+/* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies of all that came
+ * after it: from time to time it is told which calls wait. */
+static void channel_send_waiting(tqi_channel *channel)
+{
+    uint64_t enough = CHANNEL_KEPT + 2 * (uint64_t)channel->n_keeps;
+    if (channel->arrived < enough || channel->next_request - tqi_call_ack(channel) < enough) {
+        return;
+    }
+    Tq__Ack ack;
+    tq__ack__init(&ack);
+    ack.below = channel->next_request;
+    ack.waiting = malloc(channel->n_keeps * sizeof *ack.waiting);
+    if (!ack.waiting) {
+        return; /* another time */
+    }
+    const tqi_call *call;
+    DL_FOREACH (channel->keeps, call) {
+        ack.waiting[ack.n_waiting++] = call->number;
+    }
+    tqi_channel_send_control(channel, TQI_ACK, &ack.base);
+    free(ack.waiting);
+    channel->arrived = 0;
+}
+
 void tqi_channel_send_ack(tqi_channel *channel)
 {
     uint64_t ack = tqi_call_ack(channel);
     bool hold = channel->ack_hold;
     channel->ack_due = false;
     channel->ack_hold = false;
-    if (channel->state != TQI_CHANNEL_OPEN || ack == channel->ack_sent || channel->conn->closed) {
+    if (channel->state != TQI_CHANNEL_OPEN || channel->conn->closed) {
+        return;
+    }
+    if (ack == channel->ack_sent) {
+        channel_send_waiting(channel);
         return;
     }
     tqi_tx *last = channel->conn->queue ? channel->conn->queue->prev : NULL;

@@ -215,6 +215,31 @@ static int peer_cancel(tqi_peer *peer, const uint8_t *body, size_t size, tq_erro
     return TQ_OK;
 }
 
+static int peer_ack(tqi_peer *peer, const uint8_t *body, size_t size, tq_error *err)
+{
+    if (size == 0) {
+        return TQ_OK;
+    }
+    ProtobufCMessage *message = tqi_message_decode(&tq__ack__descriptor, body, size, err);
+    if (!message) {
+        return TQ_EPROTO;
+    }
+    const Tq__Ack *ack = (const Tq__Ack *)message;
+    int rc = TQ_OK;
+    for (size_t i = 1; i < ack->n_waiting && rc == TQ_OK; i++) {
+        if (!tqi_request_below(ack->waiting[i - 1], ack->waiting[i])) {
+            rc = tqi_error_set(err, TQ_EPROTO, "malformed Ack: request %llu is before %llu",
+                               (unsigned long long)ack->waiting[i - 1],
+                               (unsigned long long)ack->waiting[i]);
+        }
+    }
+    if (rc == TQ_OK) {
+        tqi_session_ack_but(peer->session, ack->below, ack->waiting, ack->n_waiting);
+    }
+    protobuf_c_message_free_unpacked(message, NULL);
+    return rc;
+}
+
 /* Asks the service where the payload goes, and keeps the places for the handler. */
 static int peer_places(const tqi_peer *peer, uint64_t size, struct iovec *iov, int *count,
                        tq_error *err)
@@ -356,7 +381,7 @@ static int peer_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *b
     }
     switch (frame->kind) {
     case TQI_ACK:
-        return TQ_OK;
+        return peer_ack(peer, body, frame->body, err);
     case TQI_CANCEL:
         return peer_cancel(peer, body, frame->body, err);
     case TQI_BYE:

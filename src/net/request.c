@@ -47,7 +47,7 @@ int tqi_request_list(tqi_request *request)
     return TQ_OK;
 }
 
-static void request_unlist(tqi_request *request)
+void tqi_request_unlist(tqi_request *request)
 {
     if (request->listed) {
         request->listed = false;
@@ -73,7 +73,7 @@ static void request_strip(tqi_request *request)
 
 void tqi_request_free(tqi_request *request)
 {
-    request_unlist(request);
+    tqi_request_unlist(request);
     request_strip(request);
     if (request->reply) {
         tqi_tx_rele(request->reply);

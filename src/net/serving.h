@@ -157,7 +157,10 @@ tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char 
 void tqi_session_attach(tqi_session *session, tqi_peer *peer);
 /* The connection is gone; the grace begins. */
 void tqi_session_detach(tqi_session *session);
+/* All replies below have arrived. */
 void tqi_session_ack(tqi_session *session, uint64_t ack);
+/* All below have but those of `waiting`, which are in ascending order. */
+void tqi_session_ack_but(tqi_session *session, uint64_t below, const uint64_t *waiting, size_t n);
 void tqi_session_end(tqi_session *session, bool dead);
 /* Frees what tqi_session_end left. */
 void tqi_session_reap(tqi_server *server);
@@ -171,6 +174,8 @@ int tqi_process_fd(const tqi_process *process);
 tqi_request *tqi_request_make(tqi_session *session, uint16_t kind, bool keep, uint64_t number);
 /* Puts it into the session: from now on repeats find it.  TQ_OK or TQ_ENOMEM. */
 int tqi_request_list(tqi_request *request);
+/* Takes it out of the session, if it is in there. */
+void tqi_request_unlist(tqi_request *request);
 /* Takes an answered or never listed request out of the session and frees it. */
 void tqi_request_free(tqi_request *request);
 /* Sends the kept reply again. */

@@ -144,19 +144,28 @@ void tqi_session_detach(tqi_session *session)
     tqi_server_arm_timer(server);
 }
 
-/* First kept reply below the ack; running requests are passed over. */
-static tqi_request *session_acked(tqi_session *session)
+void tqi_session_ack_but(tqi_session *session, uint64_t below, const uint64_t *waiting, size_t n)
 {
-    tqi_request *request;
-    DL_FOREACH (session->keeps, request) {
-        if (!tqi_request_below(request->number, session->acked)) {
-            return NULL;
+    tqi_request *request, *next, *arrived = NULL;
+    size_t at = 0;
+    for (request = session->keeps; request && tqi_request_below(request->number, below);
+         request = next) {
+        next = request->next;
+        while (at < n && tqi_request_below(waiting[at], request->number)) {
+            at++;
         }
-        if (request->answered) {
-            return request;
+        /* Running ones are passed over. */
+        if (request->answered && (at == n || waiting[at] != request->number)) {
+            tqi_request_unlist(request);
+            DL_APPEND(arrived, request);
         }
     }
-    return NULL;
+    while (arrived) {
+        request = arrived;
+        DL_DELETE(arrived, request);
+        tqi_request_settle(request, true);
+        tqi_request_free(request);
+    }
 }
 
 void tqi_session_ack(tqi_session *session, uint64_t ack)
@@ -165,15 +174,7 @@ void tqi_session_ack(tqi_session *session, uint64_t ack)
         return;
     }
     session->acked = ack;
-    tqi_request *request;
-    while ((request = session_acked(session))) {
-        void (*settled)(bool, void *) = request->settled;
-        void *arg = request->settled_arg;
-        tqi_request_free(request);
-        if (settled) {
-            settled(true, arg);
-        }
-    }
+    tqi_session_ack_but(session, ack, NULL, 0);
 }
 
 static void session_cancel_running(tqi_session *session)

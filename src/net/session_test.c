@@ -400,6 +400,61 @@ static void test_acks(void **state)
     testing_server_stop(&server);
 }
 
+/* What was received beyond a request that waits. */
+static void test_acks_beyond_what_waits(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    testing_raw raw;
+    testing_raw_connect(&raw, server.endpoint);
+    testing_raw_login(&raw);
+    /* Numbers from UINT64_MAX - 2 to 4, without 0; the second and the last wait. */
+    static const uint16_t kinds[] = {TQI_RESERVE, TQI_CLAIM,   TQI_RESERVE,
+                                     TQI_RESERVE, TQI_RESERVE, TQI_CLAIM};
+    uint64_t number = UINT64_MAX - 2, numbers[6];
+    for (int i = 0; i < 6; i++) {
+        numbers[i] = number;
+        testing_raw_frame(
+            &raw,
+            &(tqi_frame){.version = 1, .kind = kinds[i], .request = number, .ack = numbers[0]},
+            NULL);
+        number = number + 1 != 0 ? number + 1 : 1;
+    }
+    testing_until(&server.n_waiting, 2);
+    uint64_t waiting[] = {numbers[1], numbers[3], numbers[5]};
+    Tq__Ack ack;
+    tq__ack__init(&ack);
+    ack.below = number;
+    ack.waiting = waiting;
+    ack.n_waiting = 3;
+    uint8_t body[64];
+    tqi_frame frame = {.version = 1,
+                       .kind = TQI_ACK,
+                       .ack = numbers[0],
+                       .body = (uint32_t)tq__ack__pack(&ack, body)};
+    testing_raw_frame(&raw, &frame, body);
+    testing_until(&server.settled_acked, 3);
+    /* Two that run, and the one whose answer was not received. */
+    assert_int_equal(HASH_COUNT(server.session->requests), 3);
+    testing_raw_frame(&raw, &frame, body);
+    testing_answer(&server);
+    testing_answer(&server);
+    testing_run_ms(10);
+    assert_int_equal(server.settled_acked, 3);
+    /* Out of order. */
+    waiting[0] = numbers[5];
+    waiting[2] = numbers[1];
+    frame.body = (uint32_t)tq__ack__pack(&ack, body);
+    testing_raw_frame(&raw, &frame, body);
+    testing_until(&raw.eof, 1);
+    testing_raw_close(&raw);
+    assert_int_equal(HASH_COUNT(server.session->requests), 3);
+    testing_server_stop(&server);
+    assert_int_equal(server.settled_acked, 3);
+    assert_int_equal(server.settled_lost, 3);
+}
+
 typedef struct stream {
     tqi_channel *channel;
     uint64_t started, ended;
@@ -470,6 +525,35 @@ static void test_memory_stays_flat(void **state)
     testing_server_stop(&server);
 }
 
+/* A claim that waits is not answered for as long as no sample is ready; others of its client go on meanwhile. */
+static void test_memory_stays_flat_while_one_waits(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    tqi_connector *connector = testing_connector(&testing_token, UINT64_MAX - STREAM_CALLS / 2);
+    stream s = {.server = &server, .channel = testing_channel(connector, server.endpoint)};
+    testing_call claim = {0};
+    testing_claim(s.channel, &claim, false, -1);
+    testing_until(&server.n_waiting, 1);
+    stream_fill(&s);
+    testing_until(&s.over, 1);
+    assert_int_equal(claim.done, 0);
+    assert_int_equal(server.executions, STREAM_CALLS);
+    assert_true(s.kept <= 1024 + 6 * STREAM_WINDOW);
+    /* It is known still, on another connection, too. */
+    cut(&server);
+    testing_run_ms(50);
+    testing_answer(&server);
+    testing_until(&claim.done, 1);
+    assert_int_equal(claim.status, TQ_OK);
+    testing_until(&server.settled_acked, STREAM_CALLS + 1);
+    assert_int_equal(server.executions, STREAM_CALLS);
+    assert_int_equal(HASH_COUNT(server.session->requests), 0);
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 3 && strcmp(argv[1], "child") == 0) {
@@ -486,7 +570,11 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_death, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_forked, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_acks, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_acks_beyond_what_waits, testing_setup,
+                                        testing_teardown),
         cmocka_unit_test_setup_teardown(test_memory_stays_flat, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_memory_stays_flat_while_one_waits, testing_setup,
+                                        testing_teardown),
     };
     return cmocka_run_group_tests_name("net_session", tests, NULL, NULL);
 }

@@ -6,7 +6,7 @@
  *   magic u32 | version u16 | kind u16 | request u64 | ack u64 | body u32 | flags u32 | payload u64      = 40 bytes
  *
  * `request` numbers the requests of a session, from 1; a reply carries the number of its request.  `ack` (in frames of
- * a client) says that every reply below it was received: the server drops those it keeps.
+ * a client) says that every reply below it was received: the server drops those it keeps.  An Ack's body may say more.
  */
 #ifndef TQI_WIRE_FRAME_H
 #define TQI_WIRE_FRAME_H

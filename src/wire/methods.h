@@ -70,7 +70,7 @@ enum tqi_kind {
     TQI_HELLO = 2,
     TQI_WELCOME = 3,
     TQI_FAILED = 4, /* reply: body is an Error */
-    TQI_ACK = 5,    /* no body: carries only `ack` */
+    TQI_ACK = 5,    /* body is an Ack, or there is none: `ack` says all */
     TQI_CANCEL = 6,
     TQI_BYE = 7, /* no body: the client ends its session */
     TQI_PARK =
