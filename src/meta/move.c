@@ -468,6 +468,20 @@ static void move_cell(tqi_field *field, tqi_cell *cell, tqi_block *block, void *
     tqi_m_block_unlink(plan->meta, from, bytes);
 }
 
+/* What ended during the copy left dead bytes in the new block, and no later end tells of them. */
+static void move_check_new(tqi_meta *meta, const tqi_move *move, uint32_t handle)
+{
+    tqi_block *block = tqi_m_block(meta, handle);
+    uint64_t copied = 0;
+
+    for (size_t i = 0; i < move->n; i++) {
+        copied += move->stretches[i].bytes;
+    }
+    if (block->live_bytes < copied) {
+        tqi_m_thin_check(meta, block, handle);
+    }
+}
+
 /* Cannot fail. */
 static void move_commit(move_plan *plan)
 {
@@ -488,8 +502,7 @@ static void move_commit(move_plan *plan)
     }
     for (size_t i = 0; i < plan->n; i++) {
         if (plan->to[i] != 0) {
-            /* What ended during the copy left dead bytes in it, and no later end tells of them. */
-            tqi_m_thin_check(meta, tqi_m_block(meta, plan->to[i]), plan->to[i]);
+            move_check_new(meta, &plan->moves[i], plan->to[i]);
             tqi_m_block_rele(meta, plan->to[i]);
         }
         tqi_m_range_use(meta, plan->ranges[i]);
