@@ -25,6 +25,8 @@ from ctq.storage import ray_store
 from support.daemons import System, wait_exit
 from support.runtime import own_runtime
 
+pytestmark = pytest.mark.timeout(300)  # processes that import torch and Ray, several in a test
+
 STORE_BYTES = 100 << 20
 CONFIG = {
     "backend": {"storage_backend": "RayStore"},
@@ -89,7 +91,7 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=280,
         check=False,
     )
 
