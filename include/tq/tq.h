@@ -20,7 +20,8 @@
  *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything else
  *     (names, keys, shapes, meta) is copied before the call returns.
  *
- * Threads: clients and metas are safe to use from any thread; one op is used by one thread at a time (but for cancel).
+ * Threads: clients and metas are safe to use from any thread; one op is used by one thread at a time (but for cancel and
+ * waiting).
  * Fork: in a child a client inherited from the parent works as a new one (a session of its own), made at the first
  * call; operations that were in flight stay the parent's: in the child they are never done and may only be freed.
  */
@@ -108,8 +109,9 @@ TQ_API void tq_op_free(tq_op *op);
 TQ_API void tq_op_set_timeout(tq_op *op, double seconds);
 /** Waits for the end; returns the op's code.  Not from a callback. */
 TQ_API int tq_op_wait(tq_op *op);
-/** Waits for the end, for `seconds` at most (negative: without limit), or until a signal handler has run (one without
- *  SA_RESTART); whether it has ended.  Never so for an op that was in progress when the process forked.  Not from a callback. */
+/** Waits for the end, for `seconds` at most (negative: without limit), or until a signal handler has run (without limit: one
+ *  without SA_RESTART) while it slept; whether the op has ended.  Never so for one that was in progress when the process
+ *  forked.  Not from a callback. */
 TQ_API bool tq_op_wait_for(tq_op *op, double seconds);
 /** Asks for an early end. */
 TQ_API void tq_op_cancel(tq_op *op);

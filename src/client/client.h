@@ -51,14 +51,15 @@ typedef struct tqi_saved_options {
 typedef struct tqi_waits {
     _Atomic uint32_t looked_ns; /* of those that looked for the end first */
     _Atomic uint32_t slept_ns;  /* of those that slept at once */
-    _Atomic uint32_t turn;
+    _Atomic uint32_t interval;  /* waits between two that try the other kind */
+    _Atomic uint32_t left;      /* until the next of these */
 } tqi_waits;
 
 void tqi_waits_init(tqi_waits *waits);
-/* Whether the next one is to look first: where that is faster by more than an eighth, for it costs processor time. */
+/* Whether the next one is to look first. */
 bool tqi_waits_look(tqi_waits *waits);
-/* One has taken so long. */
-void tqi_waits_learn(tqi_waits *waits, bool looked, uint64_t ns);
+/* One has taken so long; crowded: somebody else had the core while it looked. */
+void tqi_waits_learn(tqi_waits *waits, bool looked, bool crowded, uint64_t ns);
 
 struct tq_client {
     tq_client *prev, *next; /* all clients of the process, for fork; under the lock of fork.c */
@@ -271,6 +272,8 @@ void tqi_task_cancel(tqi_task *task);
 /* Whether a busy op was asked to end early, even if the loop has not come to that yet; loop thread.
  */
 bool tqi_op_canceled(tq_op *op);
+/* wait.c: sleeps until it is DONE, when that is near. */
+void tqi_op_settle(tq_op *op);
 /* Whether it was started before a fork, in the parent. */
 bool tqi_op_foreign(const tq_op *op);
 /* Whether the caller is its callback; state as just read. */

@@ -135,7 +135,7 @@ void tq_op_free(tq_op *op)
             op->free_when_done = true;
             return;
         }
-        tq_op_wait(op);
+        tqi_op_settle(op);
     }
     op_dispose(op);
 }
@@ -248,7 +248,7 @@ tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
         return NULL;
     }
     if (state != TQI_OP_DONE) {
-        tq_op_wait(op); /* its callback is just returning on the loop thread */
+        tqi_op_settle(op); /* its callback is just returning on the loop thread */
     }
     op_clear(op);
     task = calloc(1, type->size);

@@ -10,20 +10,29 @@
 
 #include "client/client.h"
 
-#define WAITS 1600
+#define WAITS 4000
 
-/* How many of so many waits look, where looking makes them take `looked` and sleeping `slept` nanoseconds. */
-static int looks(tqi_waits *waits, int n, uint64_t looked, uint64_t slept)
+/* How long looking and sleeping take, in nanoseconds; of `of` looks one meets others who want the core. */
+typedef struct machine {
+    uint64_t looked, slept;
+    int of;
+} machine;
+
+/* How many of so many waits look. */
+static int looks(tqi_waits *waits, int n, machine m)
 {
     int sum = 0;
 
     for (int i = 0; i < n; i++) {
         bool look = tqi_waits_look(waits);
-        tqi_waits_learn(waits, look, look ? looked : slept);
         sum += look;
+        bool crowded = look && m.of > 0 && sum % m.of == 0;
+        tqi_waits_learn(waits, look, crowded, crowded ? 3500000 : look ? m.looked : m.slept);
     }
     return sum;
 }
+
+static const machine quiet = {.looked = 60000, .slept = 120000};
 
 static void what_is_faster_is_done(void **state)
 {
@@ -31,31 +40,70 @@ static void what_is_faster_is_done(void **state)
 
     (void)state;
     tqi_waits_init(&waits);
-    /* From the first one on; some sleep, to see what that takes. */
-    assert_in_range(looks(&waits, 64, 60000, 120000), 56, 63);
-    assert_in_range(looks(&waits, WAITS, 60000, 120000), WAITS * 14 / 16, WAITS - WAITS / 32);
-    /* Others came, who want the core; and went. */
-    looks(&waits, WAITS, 250000, 120000);
-    assert_in_range(looks(&waits, WAITS, 250000, 120000), WAITS / 32, WAITS * 2 / 16);
-    looks(&waits, WAITS, 60000, 120000);
-    assert_in_range(looks(&waits, WAITS, 60000, 120000), WAITS * 14 / 16, WAITS - WAITS / 32);
+    /* From the first one on; a few sleep, to see what that takes. */
+    assert_in_range(looks(&waits, 100, quiet), 90, 99);
+    assert_in_range(looks(&waits, 4 * WAITS, quiet), 4 * WAITS - 40, 4 * WAITS - 1);
+    /* Looking is in the way of others now, and then not any more. */
+    looks(&waits, WAITS, (machine){.looked = 250000, .slept = 120000});
+    assert_in_range(looks(&waits, 4 * WAITS, (machine){.looked = 250000, .slept = 120000}), 1, 40);
+    looks(&waits, 4 * WAITS, quiet);
+    assert_in_range(looks(&waits, WAITS, quiet), WAITS - 40, WAITS);
 }
 
 static void what_does_not_help_is_rare(void **state)
 {
+    /* No difference; too little of one; long waits, of which looking is a small part; as quick as no wait is. */
+    static const machine machines[] = {{.looked = 100000, .slept = 100000},
+                                       {.looked = 114000, .slept = 120000},
+                                       {.looked = 5000000000, .slept = 5000000000},
+                                       {.looked = 0, .slept = 0}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(machines) / sizeof(machines[0]); i++) {
+        tqi_waits waits;
+        tqi_waits_init(&waits);
+        looks(&waits, WAITS, machines[i]);
+        assert_in_range(looks(&waits, WAITS, machines[i]), 1, WAITS / 3);
+        looks(&waits, 4 * WAITS, quiet);
+        assert_in_range(looks(&waits, WAITS, quiet), WAITS - 40, WAITS);
+    }
+}
+
+static void others_are_hardly_met(void **state)
+{
+    /* Of all looks, of every second, every tenth. */
+    static const machine machines[] = {{.looked = 40000, .slept = 80000, .of = 1},
+                                       {.looked = 40000, .slept = 80000, .of = 2},
+                                       {.looked = 40000, .slept = 80000, .of = 10}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(machines) / sizeof(machines[0]); i++) {
+        const machine *m = &machines[i];
+        tqi_waits waits;
+        tqi_waits_init(&waits);
+        /* Each costs 3.5 ms: not a hundredth of all waits meet others. */
+        assert_in_range(looks(&waits, 100 * WAITS, *m) / m->of, 1, WAITS);
+        /* And they are found out to be gone. */
+        looks(&waits, 10 * WAITS, quiet);
+        assert_in_range(looks(&waits, WAITS, quiet), WAITS - 40, WAITS);
+    }
+}
+
+/* One that tries the other kind, and ends without a result, is made up for. */
+static void a_lost_try_is_made_again(void **state)
+{
     tqi_waits waits;
+    int n = 0;
 
     (void)state;
     tqi_waits_init(&waits);
-    looks(&waits, WAITS, 100000, 100000);
-    assert_in_range(looks(&waits, WAITS, 100000, 100000), WAITS / 32, WAITS / 2);
-    /* Of what takes much longer than looking can help. */
-    looks(&waits, WAITS, UINT64_C(5000000000), UINT64_C(5000000000));
-    assert_in_range(looks(&waits, WAITS, UINT64_C(5000000000), UINT64_C(5000000000)), WAITS / 32,
-                    WAITS * 2 / 16);
-    /* As quick as no wait is. */
-    looks(&waits, WAITS, 0, 0);
-    assert_in_range(looks(&waits, WAITS, 0, 0), WAITS / 32, WAITS / 2);
+    while (tqi_waits_look(&waits)) {
+        assert_true(++n < 64);
+    }
+    assert_false(tqi_waits_look(&waits));
+    assert_false(tqi_waits_look(&waits));
+    tqi_waits_learn(&waits, false, false, quiet.slept);
+    assert_true(tqi_waits_look(&waits));
 }
 
 int main(void)
@@ -63,6 +111,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_faster_is_done),
         cmocka_unit_test(what_does_not_help_is_rare),
+        cmocka_unit_test(others_are_hardly_met),
+        cmocka_unit_test(a_lost_try_is_made_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

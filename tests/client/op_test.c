@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/time.h>
 
+#include "client/client.h"
+
 #define ROUNDS 200
 
 static test_system sys;
@@ -341,7 +343,6 @@ static void test_busy(void **state)
     tq_op_free(op);
 }
 
-/* Closing ends what waits, once, with TQ_ECLOSED; ops may be freed after their client. */
 static void *wait_thread(void *arg)
 {
     return (void *)(intptr_t)tq_op_wait(arg);
@@ -352,6 +353,7 @@ static void on_signal(int number)
     (void)number;
 }
 
+/* A signal ends a wait of the one kind, and not of the other; time ends it; several threads wait for one op. */
 static void test_wait_for(void **state)
 {
     struct sigaction ours = {.sa_handler = on_signal}, old;
@@ -366,15 +368,20 @@ static void test_wait_for(void **state)
     assert_true(tq_op_wait_for(claim, -1)); /* not started */
     assert_int_equal(start_claim(claim), TQ_OK);
     assert_false(tq_op_wait_for(claim, 0));
-    assert_false(tq_op_wait_for(claim, 0.01));
-    assert_false(tq_op_done(claim));
-    /* A signal ends this wait, and not the other kind. */
+    assert_false(tq_op_wait_for(claim, 0.0001));
     assert_int_equal(sigaction(SIGALRM, &ours, &old), 0);
     for (int i = 0; i < 4; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, wait_thread, claim), 0);
     }
-    assert_int_equal(setitimer(ITIMER_REAL, &soon, NULL), 0);
+    for (int round = 0; round < 20; round++) {
+        assert_false(tq_op_wait_for(claim, 0.002));
+        for (int i = 0; i < 4; i++) {
+            assert_int_equal(pthread_kill(threads[i], SIGALRM), 0);
+        }
+    }
+    assert_int_equal(setitimer(ITIMER_REAL, &soon, NULL), 0); /* for this thread */
     assert_false(tq_op_wait_for(claim, -1));
+    assert_false(tq_op_wait_for(claim, 1000));
     assert_int_equal(setitimer(ITIMER_REAL, &none, NULL), 0);
     assert_int_equal(sigaction(SIGALRM, &old, NULL), 0);
     assert_false(tq_op_done(claim));
@@ -389,6 +396,27 @@ static void test_wait_for(void **state)
     tq_op_free(put);
 }
 
+/* Both kinds of waits are made, and learned from. */
+static void test_waits_are_measured(void **state)
+{
+    tq_client *other = system_open(&sys, 10);
+    tq_op *op = tq_op_alloc(other, NULL, NULL);
+    tqi_waits first;
+
+    (void)state;
+    tqi_waits_init(&first);
+    for (int i = 0; i < 10000 && (other->waits.looked_ns == first.looked_ns ||
+                                  other->waits.slept_ns == first.slept_ns);
+         i++) {
+        expect_ok(op, tq_list_partitions(op));
+    }
+    assert_int_not_equal(other->waits.looked_ns, first.looked_ns);
+    assert_int_not_equal(other->waits.slept_ns, first.slept_ns);
+    tq_op_free(op);
+    tq_client_close(other);
+}
+
+/* Closing ends what waits, once, with TQ_ECLOSED; ops may be freed after their client. */
 static void test_close_in_flight(void **state)
 {
     enum {
@@ -505,6 +533,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_start_in_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
         cmocka_unit_test_setup_teardown(test_wait_for, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_waits_are_measured, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_in_flight, setup, teardown),
         cmocka_unit_test_setup_teardown(test_close_in_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(test_threads, setup, teardown),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import os
 import signal
 import threading
+import time
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -231,6 +233,37 @@ def test_an_interrupt_ends_a_waiting_call(client: Any, pid: str) -> None:
         signal.signal(signal.SIGUSR1, previous)
     client.put({"x": torch.arange(1)}, partition_id=pid)
     assert client.get_meta(["x"], 1, pid, task_name="t").size == 1
+
+
+def test_an_interrupt_is_never_late(client: Any, pid: str) -> None:
+    """Nor when it comes just before the call falls asleep."""
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        raise InterruptedError
+
+    previous = signal.signal(signal.SIGALRM, interrupt)
+    waited = []
+    try:
+        for place in range(40):
+            begun = time.monotonic()
+            with pytest.raises(InterruptedError):
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + 0.00005 * place)
+                client.get_meta(["x"], 1, pid, task_name="t")
+            waited.append(time.monotonic() - begun)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert sum(seconds > 0.5 for seconds in waited) <= 1, waited
+
+
+@pytest.mark.parametrize("timeout", [0.0, -1.0, 1e-9, 0.0001, math.nan])
+def test_a_result_that_is_not_there_yet(client: Any, timeout: float) -> None:
+    op = client._core.events(1 << 62, 0, True, 20.0)
+    with pytest.raises(errors.TimedOutError):
+        op.result(timeout=timeout)
+    op.cancel()
+    with pytest.raises(errors.CanceledError):
+        op.result()
 
 
 def test_operations_of_the_extension(client: Any) -> None:

@@ -16,8 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Seconds after which who waits looks for signals: one that came just before it fell asleep has not woken it. */
-#define OP_NAP 1.0
+/* Seconds after which who waits looks for signals, at first and at last: one that came just before it fell asleep has not
+ * woken it. */
+#define OP_NAP_MIN 0.01
+#define OP_NAP_MAX 1.0
 
 pthread_mutex_t core_lock = PTHREAD_MUTEX_INITIALIZER;
 static core_op *op_finished; /* under core_lock */
@@ -268,14 +270,14 @@ static double op_now(void)
  * cancelled.  1: ended; 0: the time is over; -1: an exception is set. */
 static int op_await(core_op *self, double timeout)
 {
-    double until = timeout < 0 ? HUGE_VAL : op_now() + timeout;
+    double until = timeout < 0 ? HUGE_VAL : op_now() + timeout, nap = OP_NAP_MIN;
     bool ended;
 
     for (;;) {
         double left = until - op_now();
-        Py_BEGIN_ALLOW_THREADS ended = tq_op_wait_for(self->op, left > OP_NAP ? OP_NAP
-                                                                : left > 0    ? left
-                                                                              : 0);
+        Py_BEGIN_ALLOW_THREADS ended = tq_op_wait_for(self->op, left > nap ? nap
+                                                                : left > 0 ? left
+                                                                           : 0);
         Py_END_ALLOW_THREADS if (ended)
         {
             return 1;
@@ -284,9 +286,13 @@ static int op_await(core_op *self, double timeout)
             tq_op_cancel(self->op);
             return -1;
         }
-        if (op_now() >= until) {
+        if (op_check_process(self)) { /* a handler that forked */
+            return -1;
+        }
+        if (!(op_now() < until)) {
             return 0;
         }
+        nap = nap * 2 < OP_NAP_MAX ? nap * 2 : OP_NAP_MAX;
     }
 }
 
