@@ -198,8 +198,10 @@ static void fuzz_ack(fuzz *f, fuzz_client *client, const uint8_t *data, size_t s
     if (size > 0) {
         ack.below = client->requests + 1 - data[0];
         ack.waiting = waiting;
+        uint64_t number = ack.below - 16;
         for (; ack.n_waiting < 8 && ack.n_waiting + 1 < size; ack.n_waiting++) {
-            waiting[ack.n_waiting] = client->requests - data[ack.n_waiting + 1];
+            number += data[ack.n_waiting + 1] % 8;
+            waiting[ack.n_waiting] = number;
         }
         n = tq__ack__pack(&ack, body);
     }

@@ -209,6 +209,100 @@ static void test_orphan_resumed(void **state)
     assert_int_equal(server.opened, 1);
 }
 
+/* One that nobody wants any more is answered while another waits in front of it, so that the acknowledgement does not
+ * move. */
+static void begin_orphan_behind(testing_call *waits, testing_call *late)
+{
+    testing_call first = {0};
+    testing_reserve(channel, &first, 1, 20);
+    testing_until(&first.done, 1);
+    testing_until(&server.settled_acked, 1);
+    late->release_on = channel;
+    testing_claim(channel, waits, false, -1);
+    testing_claim(channel, late, false, 20);
+    testing_until(&server.n_waiting, 2);
+    tqi_request_on_cancel(server.waiting[1], NULL, NULL);
+    expire(late->call);
+    testing_run_ms(10);
+}
+
+/* The undoing waits in a full socket when the acknowledgement moves on: it must not carry that. */
+static void test_orphan_behind(void **state)
+{
+    (void)state;
+    const size_t size = 16u << 20;
+    uint8_t *data = malloc(size);
+    testing_call waits = {0}, late = {0}, large = {0};
+    assert_non_null(data);
+    for (size_t i = 0; i < size; i++) {
+        data[i] = testing_byte(i);
+    }
+    begin_orphan_behind(&waits, &late);
+    tqi_conn *conn = server.session->peer->conn;
+    uv_poll_stop(&conn->poll);
+    testing_write(channel, &large, TQI_PUBLISH, data, size, 20);
+    testing_run_ms(10);
+    testing_answer_at(&server, 1);
+    testing_until(&late.orphans, 1);
+    testing_run_ms(5);
+    testing_answer(&server);
+    testing_until(&waits.done, 1);
+    testing_run_ms(5);
+    conn->armed = 0;
+    tqi_conn_arm(conn);
+    testing_until(&server.released, 1);
+    assert_int_equal(server.acked_at_release, 1);
+    testing_until(&large.done, 1);
+    testing_until(&server.settled_acked, 4);
+    free(data);
+}
+
+/* The frame that names what waits comes in the same round. */
+static void test_orphan_behind_many(void **state)
+{
+    (void)state;
+    testing_call waits = {0}, late = {0};
+    begin_orphan_behind(&waits, &late);
+    channel->arrived = 5000;
+    channel->next_request += 5000;
+    testing_answer_at(&server, 1);
+    testing_until(&server.released, 1);
+    assert_int_equal(server.acked_at_release, 1);
+    testing_until(&server.settled_acked, 2);
+    assert_true(channel->arrived < 5000);
+    testing_answer(&server);
+    testing_until(&waits.done, 1);
+    testing_until(&server.settled_acked, 3);
+    assert_int_equal(channel->n_keeps, 0);
+}
+
+/* Each round of puts ends with the oldest of the claims that wait: the acknowledgement moves on each time, but never passes
+ * the puts. */
+static void test_many_wait(void **state)
+{
+    (void)state;
+    enum {
+        CLAIMS = 60,
+        PUTS = 100
+    };
+    static testing_call claims[CLAIMS], puts[CLAIMS][PUTS];
+    memset(claims, 0, sizeof claims);
+    memset(puts, 0, sizeof puts);
+    for (int i = 0; i < CLAIMS; i++) {
+        testing_claim(channel, &claims[i], false, -1);
+    }
+    testing_until(&server.n_waiting, CLAIMS);
+    for (int i = 0; i < CLAIMS; i++) {
+        for (int j = 0; j < PUTS; j++) {
+            testing_reserve(channel, &puts[i][j], j == 0 ? TESTING_MATCH : (uint32_t)j, 20);
+        }
+        testing_until(&puts[i][PUTS - 1].done, 1);
+        assert_true(HASH_COUNT(server.session->requests) <= 1024 + 4 * (CLAIMS + PUTS));
+    }
+    testing_until(&server.settled_acked, CLAIMS * (PUTS + 1));
+    assert_int_equal(channel->n_keeps, 0);
+}
+
 /* The owner cannot use the answer and undoes it at once: that, too, comes before the acknowledgement. */
 static void test_undone(void **state)
 {
@@ -482,6 +576,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_deadline_cancels, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphan, setup, teardown),
         cmocka_unit_test_setup_teardown(test_orphan_resumed, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_orphan_behind, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_orphan_behind_many, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many_wait, setup, teardown),
         cmocka_unit_test_setup_teardown(test_undone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_fatal, setup, teardown),
         cmocka_unit_test_setup_teardown(test_deadline_in_payload, setup, teardown),

@@ -21,9 +21,10 @@ static void channel_on_deadline(uv_timer_t *timer);
 
 /* -------------------------------------------------------------------------------------------------- frames */
 
-void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message)
+static void channel_send(tqi_channel *channel, uint16_t kind, uint64_t ack,
+                         const ProtobufCMessage *message)
 {
-    tqi_frame frame = {.kind = kind, .ack = kind == TQI_HELLO ? 0 : tqi_call_ack(channel)};
+    tqi_frame frame = {.kind = kind, .ack = ack};
     tqi_tx *tx = tqi_tx_make(&frame, message, NULL, 0);
     if (tx) {
         tqi_conn_send(channel->conn, tx);
@@ -33,16 +34,22 @@ void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const Protobu
     tqi_conn_finish(channel->conn);
 }
 
+void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message)
+{
+    channel_send(channel, kind, kind == TQI_HELLO ? 0 : tqi_call_ack(channel), message);
+}
+
 /* So many replies the server may keep beyond what `ack` passes, and two more for each call that waits, which the frame that
  * ends that has to name. */
 #define CHANNEL_KEPT 1024u
 
 /* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies of all that came
- * after it: from time to time it is told which calls wait. */
-static void channel_send_waiting(tqi_channel *channel)
+ * after it: when there are many it is told which calls wait, and at the end, so that it knows what was received. */
+static void channel_send_waiting(tqi_channel *channel, bool last)
 {
-    uint64_t enough = CHANNEL_KEPT + 2 * (uint64_t)channel->n_keeps;
-    if (channel->arrived < enough || channel->next_request - tqi_call_ack(channel) < enough) {
+    uint64_t beyond = channel->next_request - tqi_call_ack(channel);
+    uint64_t enough = last ? 1 : CHANNEL_KEPT + 2 * (uint64_t)channel->n_keeps;
+    if (channel->arrived < enough || beyond < enough) {
         return;
     }
     Tq__Ack ack;
@@ -64,23 +71,22 @@ static void channel_send_waiting(tqi_channel *channel)
 void tqi_channel_send_ack(tqi_channel *channel)
 {
     uint64_t ack = tqi_call_ack(channel);
-    bool hold = channel->ack_hold;
     channel->ack_due = false;
-    channel->ack_hold = false;
     if (channel->state != TQI_CHANNEL_OPEN || channel->conn->closed) {
         return;
     }
-    if (ack == channel->ack_sent) {
-        channel_send_waiting(channel);
-        return;
+    if (ack != channel->ack_sent) {
+        tqi_tx *last = channel->conn->queue ? channel->conn->queue->prev : NULL;
+        if (last && !last->touched && !channel->ack_hold) {
+            tqi_tx_set_ack(last, ack);
+        } else {
+            tqi_channel_send_control(channel, TQI_ACK, NULL);
+        }
+        channel->ack_sent = ack;
+        channel->ack_hold =
+            false; /* not before: what it is about is still in front of the next one */
     }
-    tqi_tx *last = channel->conn->queue ? channel->conn->queue->prev : NULL;
-    if (last && !last->touched && !hold) {
-        tqi_tx_set_ack(last, ack);
-    } else {
-        tqi_channel_send_control(channel, TQI_ACK, NULL);
-    }
-    channel->ack_sent = ack;
+    channel_send_waiting(channel, false);
 }
 
 void tqi_channel_reset_rx(tqi_channel *channel)
@@ -324,6 +330,7 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
         /* The last one may have been lost.  It goes behind the requests: one of them may be to undo an answer. */
         channel->ack_sent = 0;
         channel->ack_hold = true;
+        channel->arrived = channel->next_request - tqi_call_ack(channel);
         tqi_channel_send_ack(channel);
     }
     for (size_t i = 0; i < channel->n_on_open && channel->conn == conn; i++) {
@@ -481,6 +488,11 @@ void tqi_channel_close(tqi_channel *channel)
         if (open) {
             tqi_channel_send_ack(channel);
         }
+        if (open && !channel->conn->closed) {
+            channel_send_waiting(channel, true);
+        }
+        /* Answers that are still on their way were not received: what they gave goes back. */
+        uint64_t ack = tqi_call_ack(channel);
         channel->state = TQI_CHANNEL_CLOSED;
         tqi_channel_reset_rx(channel);
         tqi_dial_stop(channel);
@@ -488,7 +500,7 @@ void tqi_channel_close(tqi_channel *channel)
         uv_timer_stop(&channel->deadline_timer);
         uv_timer_stop(&channel->retry_timer);
         if (channel->conn && open && !channel->conn->closed) {
-            tqi_channel_send_control(channel, TQI_BYE, NULL);
+            channel_send(channel, TQI_BYE, ack, NULL);
             tqi_conn_finish(channel->conn);
             uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_GOODBYE_MS, 0);
         } else if (channel->conn) {

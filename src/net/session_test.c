@@ -460,6 +460,7 @@ typedef struct stream {
     uint64_t started, ended;
     int over;
     size_t kept; /* most at any time */
+    uint64_t cut_each;
     testing_server *server;
 } stream;
 
@@ -478,6 +479,9 @@ static void stream_done(tqi_call *call, tqi_answer *answer, void *arg)
     s->ended++;
     if (HASH_COUNT(s->server->session->requests) > s->kept) {
         s->kept = HASH_COUNT(s->server->session->requests);
+    }
+    if (s->cut_each > 0 && s->ended % s->cut_each == 0 && s->server->session->peer) {
+        cut(s->server);
     }
     stream_fill(s);
     s->over = s->ended == STREAM_CALLS;
@@ -541,16 +545,65 @@ static void test_memory_stays_flat_while_one_waits(void **state)
     assert_int_equal(claim.done, 0);
     assert_int_equal(server.executions, STREAM_CALLS);
     assert_true(s.kept <= 1024 + 6 * STREAM_WINDOW);
-    /* It is known still, on another connection, too. */
-    cut(&server);
-    testing_run_ms(50);
     testing_answer(&server);
     testing_until(&claim.done, 1);
     assert_int_equal(claim.status, TQ_OK);
     testing_until(&server.settled_acked, STREAM_CALLS + 1);
-    assert_int_equal(server.executions, STREAM_CALLS);
     assert_int_equal(HASH_COUNT(server.session->requests), 0);
+    assert_int_equal(s.channel->n_keeps, 0);
     testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
+/* The same on connections that break: nothing is executed twice, and what was told on the last one is told again. */
+static void test_one_waits_on_connections_that_break(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    stream s = {.server = &server,
+                .channel = testing_channel(connector, server.endpoint),
+                .cut_each = STREAM_CALLS / 40 - 3};
+    testing_call claim = {0};
+    testing_claim(s.channel, &claim, false, -1);
+    testing_until(&server.n_waiting, 1);
+    stream_fill(&s);
+    testing_until(&s.over, 1);
+    assert_int_equal(server.executions, STREAM_CALLS);
+    assert_true(s.kept <= 1024 + 6 * STREAM_WINDOW);
+    testing_answer(&server);
+    testing_until(&claim.done, 1);
+    assert_int_equal(claim.status, TQ_OK);
+    testing_until(&server.settled_acked, STREAM_CALLS + 1);
+    assert_int_equal(HASH_COUNT(server.session->requests), 0);
+    assert_int_equal(s.channel->n_keeps, 0);
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
+/* A client that goes has received what was handed over, also behind a claim that waits; what was on its way goes back. */
+static void test_goodbye(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    testing_call waits = {0}, late = {0}, got = {0};
+    testing_claim(channel, &waits, false, -1);
+    testing_claim(channel, &late, false, -1);
+    testing_claim(channel, &got, true, 20);
+    testing_until(&got.done, 1);
+    assert_int_equal(server.n_waiting, 2);
+    testing_run_ms(5);
+    assert_int_equal(server.settled_acked, 0);
+    testing_answer_at(&server, 1);
+    testing_connector_stop(connector);
+    testing_until(&server.ended, 1);
+    assert_int_equal(late.status, TQ_ECLOSED);
+    assert_int_equal(server.settled_acked, 1);
+    assert_int_equal(server.settled_lost, 1);
     testing_server_stop(&server);
 }
 
@@ -575,6 +628,9 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_memory_stays_flat, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_memory_stays_flat_while_one_waits, testing_setup,
                                         testing_teardown),
+        cmocka_unit_test_setup_teardown(test_one_waits_on_connections_that_break, testing_setup,
+                                        testing_teardown),
+        cmocka_unit_test_setup_teardown(test_goodbye, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_session", tests, NULL, NULL);
 }

@@ -1,7 +1,8 @@
 /*
  * testing.h - a small service and a client for the tests of this folder, on one loop.
  *
- * The service: RESERVE counts how often each `samples` number was executed and answers it as a sample's index; CLAIM
+ * The service: RESERVE counts how often each `samples` number was executed and answers it as a sample's index, after the
+ * first CLAIM that waits if it is TESTING_MATCH; CLAIM
  * waits until the test answers it (poll: answers at once); RELEASE counts; EVENTS waits; UNIT_WRITE and PUBLISH take
  * payloads; UNIT_READ answers size[0] bytes of a pattern; UNIT_MAP passes a memfd.
  */
@@ -18,6 +19,7 @@
 #include "net/net.h"
 
 #define TESTING_NUMBERS 4096
+#define TESTING_MATCH   4095u
 
 typedef struct testing_server {
     tqi_server *server;
@@ -97,6 +99,8 @@ void testing_read(tqi_channel *channel, testing_call *call, size_t size, double 
 void testing_map(tqi_channel *channel, testing_call *call);
 /* Answers the first waiting request of the server. */
 void testing_answer(testing_server *server);
+/* Answers one, by its place. */
+void testing_answer_at(testing_server *server, int at);
 
 /* A bare socket: what it receives is collected. */
 typedef struct testing_raw {
