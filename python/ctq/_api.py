@@ -100,6 +100,10 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
                 started.stop()
             raise
         _process.session = _Session(client, started, actor, job)
+        if job is not None:
+            # Ray's own end, which is registered when it is imported, must come after ours.
+            atexit.unregister(_end)
+            atexit.register(_end)
         return as_given(conf, client.config)
 
 
