@@ -112,8 +112,7 @@ struct tqi_channel {
     size_t n_keeps;
     tqi_heap deadlines;
     uint64_t ack_sent;
-    uint64_t
-        arrived; /* answers of KEEP ones since the server was last told which are still waited for */
+    uint64_t arrived; /* answers of KEEP ones since the server was told which are waited for */
     bool ack_due;
     bool ack_hold; /* what was queued in this round must not carry the new ack */
 

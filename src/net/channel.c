@@ -45,10 +45,10 @@ void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const Protobu
 
 /* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies of all that came
  * after it: when there are many it is told which calls wait, and at the end, so that it knows what was received. */
-static void channel_send_waiting(tqi_channel *channel, bool last)
+static void channel_send_waiting(tqi_channel *channel, bool last_time)
 {
     uint64_t beyond = channel->next_request - tqi_call_ack(channel);
-    uint64_t enough = last ? 1 : CHANNEL_KEPT + 2 * (uint64_t)channel->n_keeps;
+    uint64_t enough = last_time ? 1 : CHANNEL_KEPT + 2 * (uint64_t)channel->n_keeps;
     if (channel->arrived < enough || beyond < enough) {
         return;
     }
@@ -68,7 +68,7 @@ static void channel_send_waiting(tqi_channel *channel, bool last)
     channel->arrived = 0;
 }
 
-void tqi_channel_send_ack(tqi_channel *channel)
+static void channel_acknowledge(tqi_channel *channel, bool last_time)
 {
     uint64_t ack = tqi_call_ack(channel);
     channel->ack_due = false;
@@ -83,10 +83,15 @@ void tqi_channel_send_ack(tqi_channel *channel)
             tqi_channel_send_control(channel, TQI_ACK, NULL);
         }
         channel->ack_sent = ack;
-        channel->ack_hold =
-            false; /* not before: what it is about is still in front of the next one */
+        /* Not before: what it is about is still in front of the next one. */
+        channel->ack_hold = false;
     }
-    channel_send_waiting(channel, false);
+    channel_send_waiting(channel, last_time);
+}
+
+void tqi_channel_send_ack(tqi_channel *channel)
+{
+    channel_acknowledge(channel, false);
 }
 
 void tqi_channel_reset_rx(tqi_channel *channel)
@@ -486,10 +491,7 @@ void tqi_channel_close(tqi_channel *channel)
         tq_error closed;
         tqi_error_set(&closed, TQ_ECLOSED, "the client is closed");
         if (open) {
-            tqi_channel_send_ack(channel);
-        }
-        if (open && !channel->conn->closed) {
-            channel_send_waiting(channel, true);
+            channel_acknowledge(channel, true);
         }
         /* Answers that are still on their way were not received: what they gave goes back. */
         uint64_t ack = tqi_call_ack(channel);

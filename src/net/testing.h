@@ -2,9 +2,9 @@
  * testing.h - a small service and a client for the tests of this folder, on one loop.
  *
  * The service: RESERVE counts how often each `samples` number was executed and answers it as a sample's index, after the
- * first CLAIM that waits if it is TESTING_MATCH; CLAIM
- * waits until the test answers it (poll: answers at once); RELEASE counts; EVENTS waits; UNIT_WRITE and PUBLISH take
- * payloads; UNIT_READ answers size[0] bytes of a pattern; UNIT_MAP passes a memfd.
+ * first CLAIM that waits if it is TESTING_MATCH; CLAIM waits until the test answers it (poll: answers at once); RELEASE
+ * counts; EVENTS waits; UNIT_WRITE and PUBLISH take payloads; UNIT_READ answers size[0] bytes of a pattern; UNIT_MAP
+ * passes a memfd.
  */
 #ifndef TQI_NET_TESTING_H
 #define TQI_NET_TESTING_H

@@ -275,9 +275,9 @@ static int op_await(core_op *self, double timeout)
 
     for (;;) {
         double left = until - op_now();
-        Py_BEGIN_ALLOW_THREADS ended = tq_op_wait_for(self->op, left > nap ? nap
-                                                                : left > 0 ? left
-                                                                           : 0);
+        double seconds = left > 0 ? left : 0;
+        seconds = seconds < nap ? seconds : nap;
+        Py_BEGIN_ALLOW_THREADS ended = tq_op_wait_for(self->op, seconds);
         Py_END_ALLOW_THREADS if (ended)
         {
             return 1;
