@@ -481,6 +481,7 @@ LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
     {
         "unit": unit,
         "python": pytest_folder("tests/python"),
+        "field": pytest_folder("tests/field"),
         "integration": pytest_folder("tests/integration"),
         "conformance": pytest_folder("tests/conformance"),
         "faults": pytest_folder("tests/faults"),
@@ -494,7 +495,11 @@ QUICK_LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
         "faults": pytest_folder("tests/faults", "-m", "not slow"),
         "integration": pytest_folder("tests/integration", "-m", "not slow"),
     },
-    {"unit": unit, "python": pytest_folder("tests/python", "-m", "not slow")},
+    {
+        "unit": unit,
+        "python": pytest_folder("tests/python", "-m", "not slow"),
+        "field": pytest_folder("tests/field", "-m", "not slow"),
+    },
 ]
 
 

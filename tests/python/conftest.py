@@ -1,49 +1,5 @@
-"""Fixtures: a system of its own per test module, in a runtime directory of its own."""
+"""Fixtures of the tests of the package."""
 
-from __future__ import annotations
+from support.package import client, pid, runtime_dir, tq
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
-
-import pytest
-
-from support.runtime import own_runtime
-
-SMALL = {
-    "backend": {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_units": 2}},
-    "client": {"timeout": 20},
-}
-"""Configuration of the systems that tests start."""
-
-
-@pytest.fixture(scope="module")
-def runtime_dir() -> Iterator[Path]:
-    """An empty runtime directory that this process and its children look for systems in."""
-    with own_runtime() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def tq(runtime_dir: Path) -> Iterator[Any]:
-    """The package, with a system that runs; nothing of it is left afterwards."""
-    import ctq
-
-    ctq.init(SMALL)
-    yield ctq
-    ctq.close()
-    assert list(runtime_dir.iterdir()) == []
-
-
-@pytest.fixture
-def client(tq: Any) -> Any:
-    """The client of the running system."""
-    return tq.get_client()
-
-
-@pytest.fixture
-def pid(request: pytest.FixtureRequest, tq: Any) -> Iterator[str]:
-    """A partition of the test's own, cleared afterwards."""
-    name = request.node.name[:200]
-    yield name
-    tq.get_client().clear_partition(name)
+__all__ = ["client", "pid", "runtime_dir", "tq"]
