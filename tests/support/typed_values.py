@@ -81,6 +81,10 @@ def same(got: Any, expected: Any) -> None:
     """Same type, dtype, shape and value, all the way down."""
     if isinstance(expected, torch.Tensor):
         assert isinstance(got, torch.Tensor)
+        if expected.is_nested:  # each has a size of its own kind for the ragged dim
+            assert (got.is_nested, got.layout) == (True, expected.layout)
+            same(list(got.unbind()), list(expected.unbind()))
+            return
         assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
         assert not got.requires_grad
         raw = [
@@ -92,6 +96,10 @@ def same(got: Any, expected: Any) -> None:
         assert type(got) is type(expected)
         assert got.dtype == expected.dtype
         assert got.tolist() == expected.tolist()
+    elif isinstance(expected, tensordict.TensorDictBase):
+        assert type(got) is type(expected)
+        assert got.batch_size == expected.batch_size
+        same(dict(got.items()), dict(expected.items()))
     elif isinstance(expected, dict):
         assert type(got) is dict
         assert list(got) == list(expected)
