@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,6 +159,25 @@ struct lines {
     char last[64];
 };
 
+/* On the wall clock this deadline, counted from the start of the machine, would have passed years ago. */
+static void test_condition(void **state)
+{
+    (void)state;
+    pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t cond;
+    tqi_cond_init(&cond);
+    uint64_t deadline = tqi_deadline(0.02);
+    int rc = 0;
+    pthread_mutex_lock(&lock);
+    while (rc == 0) {
+        rc = tqi_cond_wait_until(&cond, &lock, deadline);
+    }
+    pthread_mutex_unlock(&lock);
+    assert_int_equal(rc, ETIMEDOUT);
+    assert_true(tqi_now() >= deadline);
+    pthread_cond_destroy(&cond);
+}
+
 static void log_keep(tqi_log_level level, const char *component, const char *text, void *arg)
 {
     struct lines *lines = arg;
@@ -207,7 +227,8 @@ int main(void)
         cmocka_unit_test(test_error_table), cmocka_unit_test(test_error_set),
         cmocka_unit_test(test_error_cut),   cmocka_unit_test(test_check_name),
         cmocka_unit_test(test_buf),         cmocka_unit_test(test_grow),
-        cmocka_unit_test(test_clock),       cmocka_unit_test(test_log),
+        cmocka_unit_test(test_clock),       cmocka_unit_test(test_condition),
+        cmocka_unit_test(test_log),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

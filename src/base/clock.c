@@ -36,6 +36,22 @@ uint64_t tqi_deadline(double seconds)
     return now + (uint64_t)ns;
 }
 
+void tqi_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t clock;
+    pthread_condattr_init(&clock);
+    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &clock);
+    pthread_condattr_destroy(&clock);
+}
+
+int tqi_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline)
+{
+    struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u),
+                             .tv_nsec = (long)(deadline % 1000000000u)};
+    return pthread_cond_timedwait(cond, lock, &until);
+}
+
 void tqi_random(void *out, size_t size)
 {
     unsigned char *at = out;

@@ -4,6 +4,7 @@
 #ifndef TQI_BASE_CLOCK_H
 #define TQI_BASE_CLOCK_H
 
+#include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,11 @@ int64_t tqi_wall_us(void);
 #define TQI_NEVER UINT64_MAX
 /* now + seconds as a monotonic time; negative seconds: TQI_NEVER.  Saturates. */
 uint64_t tqi_deadline(double seconds);
+/* A condition whose timed waits follow the monotonic clock: a step of the wall clock must not lengthen a wait.  Every
+ * condition that is waited for with a time limit is made by this. */
+void tqi_cond_init(pthread_cond_t *cond);
+/* Waits until it is signalled or the deadline has passed (ETIMEDOUT); returns what pthread_cond_timedwait does. */
+int tqi_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline);
 /* Cryptographically random bytes (getrandom); aborts only if the kernel has none. */
 void tqi_random(void *out, size_t size);
 /* A random number that is not 0: epochs and incarnations. */

@@ -9,8 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -144,7 +144,7 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
     }
     atomic_init(&client->refs, 1);
     pthread_mutex_init(&client->lock, NULL);
-    pthread_cond_init(&client->changed, NULL);
+    tqi_cond_init(&client->changed);
     tqi_waits_init(&client->waits);
     code = client_options(&client->options, options, err);
     if (code == TQ_OK) {
@@ -168,19 +168,17 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
  * then it cleans up behind itself. */
 static bool client_ended(tq_client *client, tqi_runtime *rt)
 {
-    struct timespec until;
+    uint64_t until = tqi_deadline(CLIENT_CLOSE_S);
 
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_sec += CLIENT_CLOSE_S;
     while (rt->state != TQI_RUNTIME_DEAD) {
-        if (pthread_cond_timedwait(&client->changed, &client->lock, &until) != ETIMEDOUT) {
+        if (tqi_cond_wait_until(&client->changed, &client->lock, until) != ETIMEDOUT) {
             continue;
         }
         rt->self_free = rt->state != TQI_RUNTIME_DEAD && atomic_load(&rt->works) > 0;
         if (rt->self_free) {
             return false;
         }
-        until.tv_sec++; /* a callback: nobody calls back after a close */
+        until = tqi_deadline(1); /* a callback: nobody calls back after a close */
     }
     return true;
 }

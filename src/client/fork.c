@@ -10,7 +10,7 @@
  *   manager drops what it must not share, its memory stays as it was.  A new runtime, with a session
  *   of its own, is made at the first call.
  *
- * A loop thread that does not stand still within FORK_WAIT (its manager or a callback holds
+ * A loop thread that does not stand still within FORK_WAIT_S (its manager or a callback holds
  * something up that the forking thread holds) is not waited for any longer; its runtime's state may
  * then be in change, so the child leaves it alone and keeps the descriptors.
  */
@@ -20,13 +20,18 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
-#define FORK_WAIT_NS 500000000L
+#define FORK_WAIT_S 0.5
+
+/* A child closes the descriptor that wakes a loop, which libuv has in a private field of uv_loop_t and no function gives
+ * away.  The loop is embedded in its user's structures, so its layout cannot change while the major version stays. */
+_Static_assert(UV_VERSION_MAJOR == 1,
+               "look where this libuv keeps the descriptor of uv_async_send");
 
 static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -36,7 +41,7 @@ static int fork_rc;
 static void fork_quiesce(tq_client *client)
 {
     tqi_runtime *rt = client->runtime;
-    struct timespec until;
+    uint64_t until;
 
     if (!rt || rt->state == TQI_RUNTIME_DEAD) {
         return;
@@ -46,13 +51,10 @@ static void fork_quiesce(tq_client *client)
         return; /* forking in a callback: quiet already */
     }
     tqi_client_wake(client);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += FORK_WAIT_NS;
-    until.tv_sec += until.tv_nsec / 1000000000L;
-    until.tv_nsec %= 1000000000L;
+    until = tqi_deadline(FORK_WAIT_S);
     /* The lock is given up while waiting: another thread may have freed it. */
     while (client->runtime == rt && !rt->quiet) {
-        if (pthread_cond_timedwait(&client->changed, &client->lock, &until) == ETIMEDOUT) {
+        if (tqi_cond_wait_until(&client->changed, &client->lock, until) == ETIMEDOUT) {
             break;
         }
     }
@@ -102,7 +104,7 @@ static void fork_child(void)
     tqi_pool_forked();
     for (tq_client *client = fork_clients; client; client = client->next) {
         pthread_mutex_init(&client->lock, NULL);
-        pthread_cond_init(&client->changed, NULL);
+        tqi_cond_init(&client->changed);
         atomic_fetch_add(&client->generation, 1);
         if (client->runtime) {
             fork_abandon(client->runtime);

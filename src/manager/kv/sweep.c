@@ -276,14 +276,12 @@ static int sweep_remove(tqi_kv *kv, tq_error *err)
 /* Waits for the next renewal, or until the epoch is another one.  False: it is over. */
 static bool sweep_wait(tqi_kv_sweep *sweep, uint64_t *epoch)
 {
-    uint64_t due = tqi_now() + (uint64_t)(sweep->renewal * 1e9);
-    struct timespec until = {.tv_sec = (time_t)(due / 1000000000u),
-                             .tv_nsec = (long)(due % 1000000000u)};
+    uint64_t due = tqi_deadline(sweep->renewal);
     int rc = 0;
 
     pthread_mutex_lock(&sweep->lock);
     while (!sweep->closing && sweep->epoch == *epoch && rc != ETIMEDOUT) {
-        rc = pthread_cond_timedwait(&sweep->changed, &sweep->lock, &until);
+        rc = tqi_cond_wait_until(&sweep->changed, &sweep->lock, due);
     }
     *epoch = sweep->epoch;
     bool goes_on = !sweep->closing;
@@ -415,7 +413,6 @@ int tqi_kv_sweep_check(const tq_kv_client *client, const char *config, tq_error 
 int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
-    pthread_condattr_t clock;
 
     if (kv->client->lease == NULL || kv->client->list == NULL) {
         return TQ_OK;
@@ -426,10 +423,7 @@ int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err)
     }
     sweep_first(kv);
     pthread_mutex_init(&sweep->lock, NULL);
-    pthread_condattr_init(&clock);
-    pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
-    pthread_cond_init(&sweep->changed, &clock);
-    pthread_condattr_destroy(&clock);
+    tqi_cond_init(&sweep->changed);
     if (sweep_thread(kv) != 0) {
         pthread_mutex_destroy(&sweep->lock);
         pthread_cond_destroy(&sweep->changed);
