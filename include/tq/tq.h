@@ -525,7 +525,9 @@ TQ_API int tq_status(tq_op *op);
 typedef struct tq_event {
     uint64_t seq;            /**< Number, ascending. */
     double time;             /**< Unix time in seconds. */
-    const char *kind;        /**< put, claim, clear, reserve, reset, lost, join, leave, owner. */
+    const char *kind;        /**< put, claim, clear, reserve, reset, lost, owner, join; and how a
+                                  session ended: leave (the client said goodbye), died (its process
+                                  ended without one), silent (not heard of for the grace time). */
     const char *session;     /**< Name of the session that caused it. */
     const char *partition;   /**< "" without one. */
     const char *task;        /**< "" without one. */

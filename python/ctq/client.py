@@ -531,6 +531,8 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     ) -> Steps[list[dict[str, Any]]]:
         """What happened after event number `since`: puts, claims, clears, clients coming and going.
 
+        A client that goes is of the kind `leave` when it said goodbye, `died` when its process ended without
+        one, `silent` when nothing was heard of it for `controller.session_grace`.
         At most `limit` events (0: all that are kept).  With `wait` the call waits until there is one, or
         returns none when `timeout` seconds are over.
         """

@@ -112,7 +112,8 @@ static void events_print_head(void)
 static bool events_shown(const tq_event *event, const cli_options *options)
 {
     return options->all || strcmp(event->session, CLI_NAME) != 0 ||
-           (strcmp(event->kind, "join") != 0 && strcmp(event->kind, "leave") != 0);
+           (strcmp(event->kind, "join") != 0 && strcmp(event->kind, "leave") != 0 &&
+            strcmp(event->kind, "died") != 0 && strcmp(event->kind, "silent") != 0);
 }
 
 static void events_print_line(const tq_event *event)

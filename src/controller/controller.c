@@ -150,7 +150,9 @@ static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
         tqi_ctl_owners_leave(ctl, session);
         tqi_meta_session_end(ctl->meta, session->number, dead);
     }
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "leave", .session = tqi_session_name(net)});
+    /* What is known of how it went: it said goodbye, its process has ended without one, or it was not heard of any more. */
+    const char *kind = tqi_session_left(net) ? "leave" : dead ? "died" : "silent";
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = kind, .session = tqi_session_name(net)});
     tqi_session_set_user(net, NULL);
     free(session);
     tqi_ctl_wake(ctl);

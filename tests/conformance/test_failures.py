@@ -58,7 +58,7 @@ def test_killed_in_a_put(fresh: Launch, times: int) -> None:
             assert not victim.pipe.poll(0.005), victim.receive()
         victim.kill()
         wait_event(
-            client, lambda event: event["kind"] == "leave" and event["session"] == "put_for_ever"
+            client, lambda event: event["kind"] == "died" and event["session"] == "put_for_ever"
         )
         for partition in client.get_partition_list():
             if client.check_production_status(["x", "y"], partition) or "collect" in backend.can:

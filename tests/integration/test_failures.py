@@ -61,7 +61,7 @@ def test_killed_claimer_blocks_nobody(running: System) -> None:
         """,
     )
     kill_when_ready(victim)
-    wait_event(client, lambda event: event["kind"] == "leave" and event["session"] == "victim")
+    wait_event(client, lambda event: event["kind"] == "died" and event["session"] == "victim")
     client.put({"x": np.arange(2)}, partition_id="p")
     assert client.get_meta(["x"], 2, "p", task_name="t", timeout=10).size == 2
 

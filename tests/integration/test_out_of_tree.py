@@ -95,7 +95,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         ).returncode
         < 0
     )
-    wait_event(client, lambda event: event["kind"] == "leave" and event["session"] == "victim")
+    wait_event(client, lambda event: event["kind"] == "died" and event["session"] == "victim")
     for number in range(20):
         client.put({"x": np.arange(number + 1)}, partition_id="p")
     client.clear_partition("p")

@@ -275,7 +275,7 @@ def test_a_client_that_dies_in_the_middle_of_a_clear(managed: Any) -> None:
     left = False
     while not left:
         events = managed.get_events(last, wait=True, timeout=20)
-        left = any(event["kind"] == "leave" for event in events)
+        left = any(event["kind"] == "died" for event in events)
         last = events[-1]["seq"]
     held = managed.put({"x": torch.ones(3)}, partition_id="crash")
     assert set(held.global_indexes).isdisjoint(meta.global_indexes)
