@@ -195,6 +195,7 @@ static void test_version_of_client(void **state)
     assert_int_equal(testing_raw_refusal(&raw, message, sizeof message), TQ_EVERSION);
     assert_non_null(strstr(message, "version 9"));
     assert_non_null(strstr(message, "version 1"));
+    assert_non_null(strstr(message, "this server is older"));
     assert_int_equal(warnings, 1);
     testing_raw_close(&raw);
     assert_serves(&server);
@@ -270,7 +271,21 @@ static void test_version_of_server(void **state)
     assert_non_null(strstr(call.error.message, endpoint));
     assert_non_null(strstr(call.error.message, "version 2"));
     assert_non_null(strstr(call.error.message, "version 1"));
+    assert_non_null(strstr(call.error.message, "this client is older"));
     assert_int_equal(later.n, 1);
+    assert_int_equal(warnings, 1);
+    /* The server hears of it as well. */
+    tqi_frame told;
+    uint8_t answer[TQI_FRAME_HEADER];
+    assert_int_equal(recv(later.accepted[0], answer, sizeof answer, MSG_WAITALL), sizeof answer);
+    assert_int_equal(tqi_frame_decode(answer, &told, NULL), TQ_OK);
+    assert_int_equal(told.kind, TQI_HELLO);
+    /* The log says it once, not with each call. */
+    testing_call again = {0};
+    testing_reserve(channel, &again, 2, -1);
+    testing_until(&again.done, 1);
+    assert_int_equal(again.status, TQ_EVERSION);
+    assert_int_equal(warnings, 1);
     testing_connector_stop(connector);
     later_stop(&later);
 }

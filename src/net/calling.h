@@ -91,6 +91,7 @@ struct tqi_channel {
     int timers;
     unsigned backoff_ms;
     int proto_errors;
+    int told_version;       /* one more than the other protocol version that the log has named */
     tq_error reason;        /* why there is no connection */
     char unix_failure[256]; /* why there is none over a unix socket */
     tqi_open_fn *on_open;

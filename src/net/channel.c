@@ -225,6 +225,18 @@ void tqi_channel_fatal(tqi_channel *channel, const tq_error *why)
     tqi_channel_settle(channel);
 }
 
+/* The server is of another version.  A header of this one goes back, so that its log names both, too. */
+static void channel_tell_version(tqi_channel *channel)
+{
+    tqi_conn *conn = channel->conn;
+    tqi_channel_send_control(channel, TQI_HELLO, NULL);
+    channel->conn = NULL;
+    tqi_channel_reset_rx(channel);
+    tqi_conn_finish(conn);
+}
+
+static void channel_broken(tqi_channel *channel, const tq_error *err);
+
 void tqi_channel_broken(tqi_conn *conn, const tq_error *err)
 {
     tqi_channel *channel = conn->owner;
@@ -232,6 +244,22 @@ void tqi_channel_broken(tqi_conn *conn, const tq_error *err)
         tqi_conn_close(conn);
         return;
     }
+    if (err->code == TQ_EVERSION && channel->state == TQI_CHANNEL_GREET) {
+        tq_error why = {0};
+        tqi_frame_version_error(&why, "the server", conn->frame.version, "this client");
+        if (channel->told_version != conn->frame.version + 1) {
+            tqi_log(TQI_WARN, "client", "%s: %s", channel->endpoint, why.message);
+            channel->told_version = conn->frame.version + 1;
+        }
+        channel_tell_version(channel);
+        channel_broken(channel, &why);
+    } else {
+        channel_broken(channel, err);
+    }
+}
+
+static void channel_broken(tqi_channel *channel, const tq_error *err)
+{
     if (err->code == TQ_EAUTH || err->code == TQ_EVERSION) {
         /* A path or an address of another host's may be somebody else's here, who refuses: the next one is tried. */
         if (channel->state == TQI_CHANNEL_OPEN || channel->at + 1 >= channel->n_endpoints) {

@@ -416,11 +416,9 @@ static void peer_on_broken(tqi_conn *conn, const tq_error *err)
     tqi_peer *peer = conn->owner;
     const char *component = peer->server->service->name;
     if (err->code == TQ_EVERSION && !peer->session) {
-        char text[160];
-        snprintf(text, sizeof text,
-                 "protocol versions differ: the client speaks version %u, the server version %u",
-                 (unsigned)conn->frame.version, (unsigned)TQI_PROTOCOL_VERSION);
-        peer_refuse(peer, TQ_EVERSION, text);
+        tq_error why = {0};
+        tqi_frame_version_error(&why, "the client", conn->frame.version, "this server");
+        peer_refuse(peer, TQ_EVERSION, why.message);
         return;
     }
     if (err->code == TQ_EIO) {

@@ -4,6 +4,7 @@
 #include "wire/frame.h"
 
 #include <endian.h>
+#include <stdbool.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -62,6 +63,16 @@ void tqi_frame_encode(const tqi_frame *frame, uint8_t out[TQI_FRAME_HEADER])
     put64(at, frame->payload);
 }
 
+int tqi_frame_version_error(tq_error *err, const char *them, uint16_t theirs, const char *us)
+{
+    bool we = theirs > TQI_PROTOCOL_VERSION;
+    return tqi_error_set(
+        err, TQ_EVERSION,
+        "protocol versions differ: %s speaks version %u, %s version %u; %s is older "
+        "and has to be updated",
+        them, (unsigned)theirs, us, (unsigned)TQI_PROTOCOL_VERSION, we ? us : them);
+}
+
 int tqi_frame_decode(const uint8_t in[TQI_FRAME_HEADER], tqi_frame *frame, tq_error *err)
 {
     uint32_t magic = get32(in);
@@ -78,10 +89,7 @@ int tqi_frame_decode(const uint8_t in[TQI_FRAME_HEADER], tqi_frame *frame, tq_er
                              (unsigned)magic, (unsigned)TQI_FRAME_MAGIC);
     }
     if (frame->version != TQI_PROTOCOL_VERSION) {
-        return tqi_error_set(
-            err, TQ_EVERSION,
-            "protocol versions differ: the peer speaks version %u, this side version %u",
-            (unsigned)frame->version, (unsigned)TQI_PROTOCOL_VERSION);
+        return tqi_frame_version_error(err, "the peer", frame->version, "this side");
     }
     if (frame->body > TQI_FRAME_BODY_MAX) {
         return tqi_error_set(err, TQ_EPROTO,

@@ -5,6 +5,9 @@
  *
  *   magic u32 | version u16 | kind u16 | request u64 | ack u64 | body u32 | flags u32 | payload u64      = 40 bytes
  *
+ * Peers of different versions read no more of each other than `magic` and `version`: these stay where they are, and the
+ * header keeps its size, in every version.  docs/design.md, "Versions", says what raises the version.
+ *
  * `request` numbers the requests of a session, from 1; a reply carries the number of its request.  `ack` (in frames of
  * a client) says that every reply below it was received: the server drops those it keeps.  An Ack's body may say more.
  */
@@ -36,6 +39,8 @@ typedef struct tqi_frame {
 } tqi_frame;
 
 void tqi_frame_encode(const tqi_frame *frame, uint8_t out[TQI_FRAME_HEADER]);
+/* Fills *err for two sides that speak different versions: names both, and the older one.  Returns TQ_EVERSION. */
+int tqi_frame_version_error(tq_error *err, const char *them, uint16_t theirs, const char *us);
 /* TQ_OK; TQ_EPROTO for another magic or a body above the limit; TQ_EVERSION for another version (frame is filled). */
 int tqi_frame_decode(const uint8_t in[TQI_FRAME_HEADER], tqi_frame *frame, tq_error *err);
 

@@ -66,6 +66,11 @@ static void test_frame_refused(void **state)
     assert_int_equal(back.request, 9);
     assert_non_null(strstr(err.message, "version 7"));
     assert_non_null(strstr(err.message, "version 1"));
+    assert_non_null(strstr(err.message, "this side is older"));
+    frame.version = TQI_PROTOCOL_VERSION - 1;
+    tqi_frame_encode(&frame, bytes);
+    assert_int_equal(tqi_frame_decode(bytes, &back, &err), TQ_EVERSION);
+    assert_non_null(strstr(err.message, "the peer is older"));
 }
 
 static void test_methods(void **state)

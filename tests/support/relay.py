@@ -3,7 +3,8 @@
 It runs in a thread of the test. One cut can be armed at a time: the next connection that has carried that many bytes
 in that direction (counted from the moment of arming) is closed on both sides, in the middle of whatever it carried.
 Connections made after the cut pass untouched. While `delay` is set, each piece of data waits for so many seconds, and
-the connection carries nothing else in that direction meanwhile. Passed descriptors stay behind.
+the connection carries nothing else in that direction meanwhile. Passed descriptors stay behind. With `version` set, the
+first frame of each direction of a connection says that it is of that protocol version.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Relay:
         self.path = path
         self.target = target
         self.delay = 0.0
+        self.version: int | None = None
         self.cuts = 0
         self.connections = 0
         self._lock = threading.Lock()
@@ -47,6 +49,7 @@ class Relay:
         self._listener.listen()
         self.address = self._listener.getsockname()
         self._wake_out, self._wake_in = socket.socketpair()
+        self._fresh: set[socket.socket] = set()
         self._pairs: set[frozenset[socket.socket]] = set()
         self._selector.register(self._listener, selectors.EVENT_READ, ("accept", None, None))
         self._selector.register(self._wake_in, selectors.EVENT_READ, ("stop", None, None))
@@ -99,6 +102,7 @@ class Relay:
             return
         self.connections += 1
         self._pairs.add(frozenset((client, server)))
+        self._fresh |= {client, server}
         self._selector.register(client, selectors.EVENT_READ, ("pass", server, "up"))
         self._selector.register(server, selectors.EVENT_READ, ("pass", client, "down"))
 
@@ -126,6 +130,11 @@ class Relay:
         self, source: socket.socket, target: socket.socket, direction: str, data: bytes
     ) -> None:
         cut = False
+        if source in self._fresh and data:
+            self._fresh.discard(source)
+            if self.version is not None:
+                assert data[:4] == b"TQQ1"
+                data = data[:4] + self.version.to_bytes(2, "little") + data[6:]
         with self._lock:
             left = self._left[direction]
             if left is not None and len(data) >= left:
@@ -145,6 +154,7 @@ class Relay:
 
     def _drop(self, *pair: socket.socket) -> None:
         for one in pair:
+            self._fresh.discard(one)
             if one in self._selector.get_map():
                 self._selector.unregister(one)
             one.close()
