@@ -45,6 +45,9 @@ def pack_rows(
 def unpack_rows(
     data: BufferLike, offsets: BufferLike, decode: Callable[[memoryview], Any], /
 ) -> list[Any]: ...
+def jagged_rows(
+    ndims: BufferLike, dims: BufferLike, ragged: int, /
+) -> tuple[bytes, int, int, tuple[int, ...]] | None: ...
 def copy_maps(
     maps: list[dict[str, Any]], places: Integers | None, deepcopy: Any, /
 ) -> list[dict[str, Any]]: ...

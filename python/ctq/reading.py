@@ -23,18 +23,21 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
-from ._core import VALUE, Data, Meta
+from ._core import VALUE, Data, Meta, jagged_rows
 from .encoding import Decoder
 from .errors import DtypeError, InvalidArgumentError, RowCountError
 from .tensors import (
     Dtype,
-    flat_array,
-    flat_tensor,
+    RowOffsets,
+    array_over,
     have_torch,
     is_tensordict,
     jagged,
     numpy_dtype_back,
     pack_rows,
+    row_offsets,
+    shaped,
+    tensor_over,
     tensordict_of,
     tensordict_of_tensors,
     torch_dtypes_back,
@@ -318,7 +321,7 @@ def _element(field: str, value: Any, dtype: Dtype) -> bytes:
             return np.array([value], dtype=numpy_dtype_back(dtype)).tobytes()
         import torch
 
-        made = torch.tensor([value], dtype=torch_dtypes_back()[dtype])
+        made = torch.tensor([value], dtype=torch_dtypes_back()[dtype], device="cpu")
         return bytes(made.view(torch.uint8).tolist())
     except (RuntimeError, OverflowError, TypeError, ValueError, KeyError) as error:
         raise InvalidArgumentError(
@@ -374,7 +377,7 @@ def _pinned(size: int) -> Any:
     """Page-locked memory; torch keeps and reuses it, and waits for copies from it to a GPU."""
     import torch
 
-    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+    return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -401,10 +404,11 @@ def _columns(
 ) -> Iterator[tuple[str, Any]]:
     """What was read, by field, with the fields that padding adds."""
     rows = len(data)
+    offsets: dict[bytes, RowOffsets] = {}
     for column in data.columns if columns is None else columns:
         name = column[0]
         layout = "jagged" if options is None else options.layout(name)
-        read = _Column(column, rows, (memory or {}).get(name))
+        read = _Column(column, rows, offsets, (memory or {}).get(name))
         if read.kind == VALUE or layout != "padded" or options is None:
             yield name, read.packed(layout, decoder)
             continue
@@ -444,21 +448,29 @@ def _as_tensor(values: Any) -> Any:
 class _Column:
     """One column that was read."""
 
-    def __init__(self, column: Any, count: int, memory: Any = None) -> None:
+    def __init__(
+        self,
+        column: Any,
+        count: int,
+        offsets: dict[bytes, RowOffsets] | None = None,
+        memory: Any = None,
+    ) -> None:
+        """`offsets` are those of the columns read with it so far: equal ones are one, as torch wants it."""
         self.name, self.kind, code, bits, self._ragged, self._shape = column[:6]
         self._ndims, self._dims, self._offsets, memory_of_library, _, self.length = column[6:]
         self._dtype = (code, bits)
         self._count = count
+        self._known = {} if offsets is None else offsets
         self._bytes = memoryview(memory_of_library)
         self._tensor = memory  # the same bytes as a tensor, when they are the reader's own
 
-    def _flat(self, start: int = 0, end: int | None = None) -> Any:
-        """Elements as one flat tensor or array, given by their bytes."""
+    def _over(self, shape: Sequence[int], start: int = 0, end: int | None = None) -> Any:
+        """A tensor or array of that shape over the column's bytes, or over some of them."""
         end = len(self._bytes) if end is None else end
         if self._tensor is not None:
-            return self._tensor[start:end].view(torch_dtypes_back()[self._dtype])
-        made = flat_tensor if have_torch() else flat_array
-        return made(self._bytes[start:end], self._dtype)
+            return shaped(self._tensor[start:end].view(torch_dtypes_back()[self._dtype]), shape)
+        made = tensor_over if have_torch() else array_over
+        return made(self._bytes[start:end], self._dtype, shape)
 
     def _sizes(self) -> Any:
         """Dims of all rows as an array of rows x dims; None when they differ in number, or are none."""
@@ -476,31 +488,25 @@ class _Column:
     def padded(self) -> Any:
         """The column, whose rows lie at equal distances."""
         inner = [int(dim) for dim in self._sizes()[0, 1:]]
-        return self._flat().reshape(self._count, self.length, *inner)
+        return self._over((self._count, self.length, *inner))
 
     def packed(self, layout: str, decoder: Decoder) -> Any:
         """The column in jagged or dense layout."""
         if self.kind == VALUE:
             return pack_rows(self.rows(decoder))
         if not self._ragged and (layout == "dense" or not self._shape or not have_torch()):
-            return self._flat().reshape(self._count, *self._shape)
+            return self._over((self._count, *self._shape))
         return self._jagged(decoder) if have_torch() else self.rows(decoder)
 
     def _jagged(self, decoder: Decoder) -> Any:
-        import numpy as np
-        import torch
-
-        if not self._ragged:
-            offsets = np.arange(self._count + 1, dtype=np.int64) * self._shape[0]
-            inner = self._shape[1:]
-        else:
-            sizes = self._sizes()
-            if sizes is None or (sizes[:, 1:] != sizes[0, 1:]).any():
-                return pack_rows(self.rows(decoder))
-            offsets = np.zeros(self._count + 1, dtype=np.int64)
-            np.cumsum(sizes[:, 0], out=offsets[1:])
-            inner = tuple(int(dim) for dim in sizes[0, 1:])
-        return jagged(self._flat().view(int(offsets[-1]), *inner), torch.from_numpy(offsets))
+        found = jagged_rows(self._ndims, self._dims, 0)
+        if found is None:
+            return pack_rows(self.rows(decoder))
+        offsets, least, most, shape = found
+        rows = self._known.get(offsets)
+        if rows is None:
+            rows = self._known[offsets] = row_offsets(offsets, least, most)
+        return jagged(self._over(shape), rows)
 
     def rows(self, decoder: Decoder) -> list[Any]:
         """The rows, one object each."""
@@ -513,7 +519,7 @@ class _Column:
         for row, depth in enumerate(memoryview(self._ndims).tolist()):
             shape = sizes[start : start + depth]
             start += depth
-            values.append(self._flat(bounds[row], bounds[row + 1]).reshape(shape))
+            values.append(self._over(shape, bounds[row], bounds[row + 1]))
         return values
 
 

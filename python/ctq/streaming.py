@@ -13,6 +13,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -26,9 +27,11 @@ from .config import read
 from .errors import TransferQueueError, TryAgainError
 from .metadata import BatchMeta
 from .system import ControllerInfo, attach_or_start, from_environment
+from .tensors import jagged_by_torch, offsets_of_lengths
 
 if TYPE_CHECKING:
     from .config import Config
+    from .tensors import RowOffsets
 
 logger = logging.getLogger("ctq")
 
@@ -94,21 +97,32 @@ def chunk_batch_fn(
     for start in range(0, rows, micro_batch_size):
         end = min(start + micro_batch_size, rows)
         part = others[start:end]
+        shared: dict[int, RowOffsets] = {}
         for name, column in nested.items():
-            part.set(name, _cut(column, start, end))
+            part.set(name, _cut(column, start, end, shared))
         parts.append((part, batch_meta[start:end]))
     return parts
 
 
-def _cut(column: Any, start: int, end: int) -> Any:
-    """Rows of a nested tensor; of a plain jagged one without a copy."""
-    if column.layout == torch.jagged and column.lengths() is None and column._ragged_idx == 1:
-        offsets = column.offsets()
-        first, last = int(offsets[start]), int(offsets[end])
-        return torch.nested.nested_tensor_from_jagged(
-            column.values()[first:last], offsets[start : end + 1] - first
-        )
-    return torch.nested.as_nested_tensor(list(column.unbind())[start:end], layout=column.layout)
+def _cut(column: Any, start: int, end: int, shared: dict[int, RowOffsets]) -> Any:
+    """Rows of a nested tensor; of a jagged one without gaps without a copy.
+
+    Columns that have their offsets in common keep that: `shared` has those that were cut already.
+    """
+    if column.layout != torch.jagged:
+        return torch.nested.as_nested_tensor(list(column.unbind())[start:end], layout=column.layout)
+    whole, ragged = column.offsets(), column._ragged_idx
+    if column.lengths() is not None:
+        rows = column.unbind()[start:end]
+        offsets = offsets_of_lengths([row.size(ragged - 1) for row in rows])
+        return jagged_by_torch(torch.cat(rows, ragged - 1), offsets, ragged)
+    bounds = whole[start : end + 1].tolist()
+    cut = shared.get(id(whole))
+    if cut is None:
+        lengths = [right - left for left, right in pairwise(bounds)]
+        cut = shared[id(whole)] = offsets_of_lengths(lengths, whole.device)
+    values = column.values().narrow(ragged - 1, bounds[0], bounds[-1] - bounds[0])
+    return jagged_by_torch(values, cut, ragged)
 
 
 class StreamingDataset(IterableDataset):  # type: ignore[misc]

@@ -10,7 +10,7 @@ import functools
 import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._core import TENSOR, VALUE
@@ -337,7 +337,9 @@ def _to_host(tensor: Any) -> Any:
         raise InvalidArgumentError("a tensor on the meta device has no data to store")
     if tensor.device.type != "cuda":
         return tensor.cpu()
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True).copy_(
+        tensor
+    )
 
 
 def slice_of(tensor: Any) -> tuple[int, int]:
@@ -509,25 +511,76 @@ def pack_rows(rows: list[Any]) -> Any:
     return NonTensorStack(*rows)
 
 
-def jagged(values: Any, offsets: Any) -> Any:
-    """A jagged nested tensor of rows that lie one after the other.
+class RowOffsets(NamedTuple):
+    """Where the rows of a jagged column begin and end, in the form that torch keeps.
+
+    Nested tensors that have it in common have one ragged size, so torch computes with them together.
+    """
+
+    offsets: Any
+    least: Any
+    """Length of the shortest row: the size of the first dim of a tensor without elements."""
+    most: Any
+    """Length of the longest row, likewise."""
+
+
+def row_offsets(offsets: bytes, least: int, most: int) -> RowOffsets:
+    """Offsets given as 64-bit integers, with the lengths of the shortest and the longest row."""
+    import torch
+
+    return RowOffsets(
+        torch.frombuffer(bytearray(offsets), dtype=torch.int64),
+        torch.zeros(least, 0, device="cpu"),
+        torch.zeros(most, 0, device="cpu"),
+    )
+
+
+def offsets_of_lengths(lengths: Sequence[int], device: Any = "cpu") -> RowOffsets:
+    """Offsets of rows of those lengths."""
+    import torch
+
+    return RowOffsets(
+        torch.tensor([0, *accumulate(lengths)], dtype=torch.int64, device=device),
+        torch.zeros(min(lengths), 0, device="cpu"),
+        torch.zeros(max(lengths), 0, device="cpu"),
+    )
+
+
+def jagged(values: Any, rows: RowOffsets, ragged: int = 1) -> Any:
+    """A jagged nested tensor of values that lie end to end along the dim `ragged`, counted with that of the rows.
 
     torch's own function makes it a view of `values` for autograd, at four times the cost of all the rest of a small
-    read; what was just read has no history, so it is made as torch makes one that it unpickles.
+    read; what was just read has no history, so it is made as torch makes one that it unpickles.  The shortest and the
+    longest length go with it: where torch does not know them it pads to the sum of all lengths.
     """
-    return _jagged_maker()(values, offsets)
+    return _jagged_maker()(values, rows, ragged)
 
 
 @functools.cache
-def _jagged_maker() -> Callable[[Any, Any], Any]:
-    import torch
-
+def _jagged_maker() -> Callable[[Any, RowOffsets, int], Any]:
     try:
         from torch.nested._internal.nested_tensor import NestedTensor
     except ImportError:  # a torch that keeps it elsewhere
-        made: Callable[[Any, Any], Any] = torch.nested.nested_tensor_from_jagged
-        return made
-    return lambda values, offsets: NestedTensor(values=values, offsets=offsets)
+        return jagged_by_torch
+    return lambda values, rows, ragged: NestedTensor(
+        values=values,
+        offsets=rows.offsets,
+        _ragged_idx=ragged,
+        _metadata_cache={"min_seqlen": rows.least, "max_seqlen": rows.most},
+    )
+
+
+def jagged_by_torch(values: Any, rows: RowOffsets, ragged: int) -> Any:
+    """What `jagged` makes, by torch's public function."""
+    import torch
+
+    return torch.nested.nested_tensor_from_jagged(
+        values,
+        rows.offsets,
+        jagged_dim=ragged,
+        min_seqlen=len(rows.least),
+        max_seqlen=len(rows.most),
+    )
 
 
 def _stack_of_objects(rows: list[Any]) -> Any:
@@ -542,21 +595,27 @@ def _stack_of_objects(rows: list[Any]) -> Any:
     return NonTensorStack(*rows)
 
 
-def flat_tensor(memory: Any, dtype: Dtype) -> Any:
-    """One tensor over memory of the library."""
+def tensor_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:
+    """A tensor of that shape over memory of the library."""
     import torch
 
     of_torch = torch_dtypes_back()[dtype]
     if len(memory) == 0:
-        return torch.empty(0, dtype=of_torch)
-    return torch.frombuffer(memory, dtype=of_torch)
+        # Reads are on the CPU, whatever the user's default device is.
+        return torch.empty(tuple(shape), dtype=of_torch, device="cpu")
+    return shaped(torch.frombuffer(memory, dtype=of_torch), shape)
 
 
-def flat_array(memory: Any, dtype: Dtype) -> Any:
-    """One array over memory of the library."""
+def shaped(flat: Any, shape: Sequence[int]) -> Any:
+    """A flat tensor as one of another shape that is nobody's view, so that torch lets users change it in place."""
+    return flat if len(shape) == 1 else flat.view(tuple(shape)).detach()
+
+
+def array_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:
+    """An array of that shape over memory of the library."""
     import numpy as np
 
-    return np.frombuffer(memory, dtype=numpy_dtype_back(dtype))
+    return np.frombuffer(memory, dtype=numpy_dtype_back(dtype)).reshape(shape)
 
 
 def tensor_bytes(tensor: Any) -> list[Any] | None:
@@ -574,9 +633,7 @@ def tensor_bytes(tensor: Any) -> list[Any] | None:
 def tensor_from_bytes(dtype: Dtype, shape: Sequence[int], payload: bytes) -> Any:
     """The opposite of `tensor_bytes`; an array without torch."""
     memory = bytearray(payload)
-    if have_torch():
-        return flat_tensor(memory, dtype).view(list(shape))
-    return flat_array(memory, dtype).reshape(shape)
+    return (tensor_over if have_torch() else array_over)(memory, dtype, shape)
 
 
 def integers(memory: bytes, format: str) -> Any:

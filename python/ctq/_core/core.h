@@ -199,6 +199,9 @@ PyTypeObject *core_buffer_type(PyObject *module);
 PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n,
                            char format, bool writable);
 
+/* jagged.c: jagged_rows(ndims, dims, ragged dim) -> offsets, least, greatest, shape; or None. */
+PyObject *core_jagged_rows(PyObject *module, PyObject *args);
+
 /* sampler.c: balance(weights, k, equal) -> part of each. */
 PyObject *core_balance(PyObject *module, PyObject *args);
 

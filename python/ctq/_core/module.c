@@ -65,12 +65,19 @@ PyDoc_STRVAR(
     "The opposite: a list of the values that lie between 64-bit offsets in the data.  Rows "
     "that are not plain are given to `decode` as a memoryview.");
 PyDoc_STRVAR(
+    core_jagged_rows_doc,
+    "jagged_rows(ndims, dims, ragged, /)\n--\n\n"
+    "Rows that agree in all dims but `ragged`, counted from 0: their offsets along it as 64-bit "
+    "integers in bytes, the least and the greatest length, and the shape of all rows end "
+    "to end.  None for rows that differ in more.");
+PyDoc_STRVAR(
     core_kv_register_doc,
     "kv_register(type, make, value_max): make(config) gives a client of a key-value store.");
 
 static PyMethodDef core_functions[] = {
     {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},
     {"unpack_rows", core_unpack_rows, METH_VARARGS, core_unpack_rows_doc},
+    {"jagged_rows", core_jagged_rows, METH_VARARGS, core_jagged_rows_doc},
     {"balance", core_balance, METH_VARARGS, core_balance_doc},
     {"kv_register", core_kv_register, METH_VARARGS, core_kv_register_doc},
     {"kv_wait", core_kv_wait, METH_NOARGS,
