@@ -480,6 +480,16 @@ typedef struct tq_status_partition {
     size_t n_lost;                 /**< How many are listed. */
 } tq_status_partition;
 
+/** A client that looks at blocks in place (tq_get_options.zero_copy), as the status shows it: their memory cannot be used
+ * anew, also when they are cleared, before it has let go of them. */
+typedef struct tq_status_pin {
+    const char *client; /**< Name of the session; "" when it has ended though its process lives. */
+    const char *host;   /**< Its host. */
+    uint64_t pid;       /**< Its process. */
+    uint64_t pins;      /**< Reads that it holds. */
+    uint64_t bytes;     /**< Of the blocks. */
+} tq_status_pin;
+
 /** A storage owner (unit or store) as the status shows it. */
 typedef struct tq_status_owner {
     const char *name;        /**< Name. */
@@ -491,6 +501,9 @@ typedef struct tq_status_owner {
     uint64_t capacity_bytes; /**< As it reports. */
     uint64_t pins;           /**< Reads that show its memory (tq_get_options.zero_copy). */
     uint64_t pinned_bytes;   /**< Of the blocks that they pin, each counted as often as it is. */
+    uint64_t waiting_puts;   /**< Puts that wait for room in it. */
+    const tq_status_pin *holders; /**< Who holds them, those with the most bytes. */
+    size_t n_holders;             /**< How many are listed. */
 } tq_status_owner;
 
 /** A session as the status shows it. */
@@ -502,6 +515,24 @@ typedef struct tq_status_session {
     bool connected;       /**< Now. */
     double age;           /**< Seconds. */
 } tq_status_session;
+
+/** A call that waits: a claim for samples, or a put for room. */
+typedef struct tq_status_wait {
+    const char *kind;          /**< "claim" or "put". */
+    const char *client;        /**< Name of the session. */
+    const char *host;          /**< Its host. */
+    uint64_t pid;              /**< Its process. */
+    const char *task;          /**< Of a claim; else "". */
+    const char *partition;     /**< Of a claim; else "". */
+    const char *const *fields; /**< Of a claim. */
+    size_t n_fields;           /**< How many. */
+    const char *owner;         /**< Of a put: the storage unit that is full; else "". */
+    uint64_t wanted;           /**< Samples; of a put bytes. */
+    uint64_t ready;            /**< Samples that are; of a put bytes that it could have. */
+    double age;                /**< Seconds that it has waited. */
+    const char *missing;       /**< What it waits for, in words. */
+    bool suspect;              /**< It looks as if it waits in vain: see missing. */
+} tq_status_wait;
 
 /** The state of a system.  Result of tq_status, by tq_op_status. */
 typedef struct tq_system_status {
@@ -516,6 +547,8 @@ typedef struct tq_system_status {
     size_t n_owners;                       /**< How many. */
     const tq_status_session *sessions;     /**< Clients and units. */
     size_t n_sessions;                     /**< How many. */
+    const tq_status_wait *waits;           /**< What waits, at most 1000 calls. */
+    size_t n_waits;                        /**< How many are listed. */
 } tq_system_status;
 
 /** State of the system, for people and tools. */
@@ -525,11 +558,11 @@ TQ_API int tq_status(tq_op *op);
 typedef struct tq_event {
     uint64_t seq;            /**< Number, ascending. */
     double time;             /**< Unix time in seconds. */
-    const char *kind;        /**< put, claim, clear, reserve, reset, lost, owner, join; and how a
-                                  session ended: leave (the client said goodbye), died (its process
+    const char *kind;        /**< put, claim, clear, reserve, reset, lost, owner, join; wait (a
+                                  call waits for long); and how a session ended: leave (the client said goodbye), died (its process
                                   ended without one), silent (not heard of for the grace time). */
     const char *session;     /**< Name of the session that caused it. */
-    const char *partition;   /**< "" without one. */
+    const char *partition;   /**< "" without one; of a put that waits: the storage unit. */
     const char *task;        /**< "" without one. */
     uint32_t samples;        /**< Rows it was about. */
     uint64_t bytes;          /**< Moved by it. */

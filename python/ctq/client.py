@@ -33,7 +33,6 @@ from .encoding import Decoder, Encoder, refuse_pickles
 from .errors import (
     InvalidArgumentError,
     RowCountError,
-    TimedOutError,
     TransferQueueError,
     TryAgainError,
     UnknownManagerError,
@@ -250,11 +249,6 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                     yield from self._check_partition(partition_id)
         except TryAgainError:
             return BatchMeta.empty()
-        except TimedOutError as error:
-            hint = yield from self._why_none(partition_id, fields)
-            if not hint:
-                raise
-            raise TimedOutError(f"{error}; {hint}") from None
         return BatchMeta._wrap([meta])
 
     def _check_partition(self, partition_id: str) -> Steps[None]:
@@ -262,20 +256,6 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         names: list[str] = yield self._core.list_partitions()
         if partition_id not in names:
             raise UnknownPartitionError(f"unknown partition {partition_id!r}")
-
-    def _why_none(self, partition_id: str, fields: list[str]) -> Steps[str]:
-        """What a claim that waited in vain may have got wrong; empty when nothing is to be seen."""
-        try:
-            progress = yield self._core.production(partition_id, fields)
-        except TransferQueueError:
-            return ""
-        if progress is None:
-            return f"there is no partition {partition_id!r} (misspelt?)"
-        _, produced = progress_arrays(progress, flat=False)
-        unknown = [
-            name for name, any_row in zip(fields, produced.any(axis=0), strict=True) if not any_row
-        ]
-        return f"no sample of the partition has the fields {unknown} (misspelt?)" if unknown else ""
 
     def _sampling(self, given: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
         """Which sampler a claim asks for, if any, and its settings as JSON."""
@@ -540,7 +520,12 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         return list(events)
 
     def _status(self) -> Steps[dict[str, Any]]:
-        """State of the whole system: partitions, storage, sessions."""
+        """State of the whole system, by the names of `tq status --json`.
+
+        `partitions`; `storage`, each with the `holders` that pin its blocks; `clients`; `waits`: every claim that
+        waits for samples, and every put that waits for room, with what it lacks.  `owners` and `sessions` are
+        deprecated names of `storage` and `clients`.
+        """
         status: dict[str, Any] = yield self._core.status()
         return status
 

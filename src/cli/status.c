@@ -1,5 +1,5 @@
 /*
- * status.c - tq status: partitions with what was produced and consumed, storage, clients.
+ * status.c - tq status: what waits, partitions with what was produced and consumed, storage, clients.
  */
 #include "cli/cli.h"
 
@@ -7,40 +7,79 @@
 #include <stdio.h>
 #include <string.h>
 
-static json_t *status_fields(const tq_status_partition *partition)
+/* The names in this JSON are those of status() in Python. */
+static json_t *status_field(const tq_status_field *field)
 {
-    json_t *fields = json_object();
     char text[128];
-    for (size_t i = 0; i < partition->n_fields; i++) {
-        const tq_status_field *field = &partition->fields[i];
-        json_t *shape = field->ragged ? json_null() : json_array();
-        for (uint32_t d = 0; !field->ragged && d < field->ndim; d++) {
-            json_array_append_new(shape, json_integer((json_int_t)field->shape[d]));
-        }
-        json_object_set_new(
-            fields, field->name,
-            json_pack("{s:s, s:b, s:o, s:i, s:i}", "dtype",
-                      field->kind == TQ_VALUE ? "value" : cli_dtype(field->dtype, text), "ragged",
-                      field->ragged, "shape", shape, "produced", (int)field->produced, "lost",
-                      (int)field->lost));
+    json_t *shape = field->ragged ? json_null() : json_array();
+    for (uint32_t d = 0; !field->ragged && d < field->ndim; d++) {
+        json_array_append_new(shape, json_integer((json_int_t)field->shape[d]));
     }
-    return fields;
+    return json_pack("{s:s, s:b, s:s, s:b, s:o, s:i, s:i}", "name", field->name, "is_tensor",
+                     field->kind == TQ_TENSOR, "dtype",
+                     field->kind == TQ_VALUE ? "value" : cli_dtype(field->dtype, text), "ragged",
+                     field->ragged, "shape", shape, "produced", (int)field->produced, "lost",
+                     (int)field->lost);
 }
 
 static json_t *status_partition(const tq_status_partition *partition)
 {
-    json_t *tasks = json_object();
+    json_t *fields = json_array();
+    json_t *tasks = json_array();
+    json_t *produced = json_object(); /* these two: the same by name */
+    json_t *consumed = json_object();
     json_t *lost = json_array();
+    for (size_t i = 0; i < partition->n_fields; i++) {
+        json_t *field = status_field(&partition->fields[i]);
+        json_object_set(produced, partition->fields[i].name, field);
+        json_array_append_new(fields, field);
+    }
     for (size_t i = 0; i < partition->n_tasks; i++) {
-        json_object_set_new(tasks, partition->tasks[i].name,
-                            json_integer(partition->tasks[i].consumed));
+        const tq_status_task *task = &partition->tasks[i];
+        json_object_set_new(consumed, task->name, json_integer(task->consumed));
+        json_array_append_new(
+            tasks, json_pack("{s:s, s:i}", "name", task->name, "consumed", (int)task->consumed));
     }
     for (size_t i = 0; i < partition->n_lost; i++) {
         json_array_append_new(lost, json_integer(partition->lost[i]));
     }
-    return json_pack("{s:s, s:i, s:I, s:o, s:o, s:o}", "name", partition->name, "samples",
-                     (int)partition->samples, "bytes", (json_int_t)partition->bytes, "produced",
-                     status_fields(partition), "consumed", tasks, "lost", lost);
+    return json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o}", "name", partition->name, "samples",
+                     (int)partition->samples, "bytes", (json_int_t)partition->bytes, "fields",
+                     fields, "tasks", tasks, "produced", produced, "consumed", consumed, "lost",
+                     lost);
+}
+
+static json_t *status_owner_json(const tq_status_owner *owner)
+{
+    json_t *holders = json_array();
+    for (size_t i = 0; i < owner->n_holders; i++) {
+        const tq_status_pin *pin = &owner->holders[i];
+        json_array_append_new(holders,
+                              json_pack("{s:s, s:s, s:I, s:I, s:I}", "client", pin->client, "host",
+                                        pin->host, "pid", (json_int_t)pin->pid, "pins",
+                                        (json_int_t)pin->pins, "bytes", (json_int_t)pin->bytes));
+    }
+    return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name", owner->name,
+                     "manager", owner->manager, "present", owner->present, "blocks",
+                     (json_int_t)owner->blocks, "bytes", (json_int_t)owner->bytes, "used_bytes",
+                     (json_int_t)owner->used_bytes, "capacity_bytes",
+                     (json_int_t)owner->capacity_bytes, "pins", (json_int_t)owner->pins,
+                     "pinned_bytes", (json_int_t)owner->pinned_bytes, "waiting_puts",
+                     (json_int_t)owner->waiting_puts, "holders", holders);
+}
+
+static json_t *status_wait_json(const tq_status_wait *wait)
+{
+    json_t *fields = json_array();
+    for (size_t i = 0; i < wait->n_fields; i++) {
+        json_array_append_new(fields, json_string(wait->fields[i]));
+    }
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:s, s:I, s:I, s:f, s:s, s:b}", "kind",
+                     wait->kind, "client", wait->client, "host", wait->host, "pid",
+                     (json_int_t)wait->pid, "task", wait->task, "partition", wait->partition,
+                     "fields", fields, "unit", wait->owner, "wanted", (json_int_t)wait->wanted,
+                     "ready", (json_int_t)wait->ready, "age", wait->age, "missing", wait->missing,
+                     "suspect", wait->suspect);
 }
 
 static json_t *status_json(const tq_system_status *status)
@@ -48,20 +87,14 @@ static json_t *status_json(const tq_system_status *status)
     json_t *partitions = json_array();
     json_t *storage = json_array();
     json_t *sessions = json_array();
+    json_t *waits = json_array();
     char epoch[17]; /* as text: JSON numbers lose what is above 2^53 */
     snprintf(epoch, sizeof(epoch), "%016" PRIx64, status->epoch);
     for (size_t i = 0; i < status->n_partitions; i++) {
         json_array_append_new(partitions, status_partition(&status->partitions[i]));
     }
     for (size_t i = 0; i < status->n_owners; i++) {
-        const tq_status_owner *owner = &status->owners[i];
-        json_array_append_new(
-            storage, json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "name", owner->name,
-                               "manager", owner->manager, "present", owner->present, "blocks",
-                               (json_int_t)owner->blocks, "bytes", (json_int_t)owner->bytes,
-                               "used_bytes", (json_int_t)owner->used_bytes, "capacity_bytes",
-                               (json_int_t)owner->capacity_bytes, "pins", (json_int_t)owner->pins,
-                               "pinned_bytes", (json_int_t)owner->pinned_bytes));
+        json_array_append_new(storage, status_owner_json(&status->owners[i]));
     }
     for (size_t i = 0; i < status->n_sessions; i++) {
         const tq_status_session *session = &status->sessions[i];
@@ -71,10 +104,84 @@ static json_t *status_json(const tq_system_status *status)
                                         (json_int_t)session->pid, "connected", session->connected,
                                         "age", session->age));
     }
-    return json_pack("{s:s, s:f, s:s, s:i, s:I, s:o, s:o, s:o}", "version", status->version,
+    for (size_t i = 0; i < status->n_waits; i++) {
+        json_array_append_new(waits, status_wait_json(&status->waits[i]));
+    }
+    return json_pack("{s:s, s:f, s:s, s:i, s:I, s:o, s:o, s:o, s:o}", "version", status->version,
                      "uptime", status->uptime, "epoch", epoch, "waiting", (int)status->waiting,
                      "requests", (json_int_t)status->requests, "partitions", partitions, "storage",
-                     storage, "clients", sessions);
+                     storage, "clients", sessions, "waits", waits);
+}
+
+/* One line per call that waits, and why.  Nothing when there are none. */
+static void status_print_waits(const tq_system_status *status)
+{
+    static const char *const columns[] = {"WAITING", "CLIENT", "TASK",   "WHERE",  "FIELDS",
+                                          ">WANTED", ">READY", ">SINCE", "MISSING"};
+    cli_table *table = status->n_waits ? cli_table_new(columns, 9) : NULL;
+    char fields[96];
+    char wanted[32];
+    char ready[32];
+
+    for (size_t i = 0; table && i < status->n_waits; i++) {
+        const tq_status_wait *wait = &status->waits[i];
+        bool put = strcmp(wait->kind, "put") == 0;
+        size_t used = 0;
+        fields[0] = 0;
+        for (size_t f = 0; f < wait->n_fields && used < sizeof(fields); f++) {
+            int n = snprintf(fields + used, sizeof(fields) - used, "%s%s", f ? ", " : "",
+                             wait->fields[f]);
+            used += n > 0 ? (size_t)n : 0;
+        }
+        cli_table_row(table);
+        cli_table_cell(table, "%s", wait->kind);
+        cli_table_cell(table, "%s", wait->client);
+        cli_table_cell(table, "%s", wait->task);
+        cli_table_cell(table, "%s", put ? wait->owner : wait->partition);
+        cli_table_cell(table, "%s", fields);
+        if (put) {
+            cli_table_cell(table, "%s", cli_bytes(wait->wanted, wanted));
+            cli_table_cell(table, "%s", cli_bytes(wait->ready, ready));
+        } else {
+            cli_table_cell(table, "%" PRIu64, wait->wanted);
+            cli_table_cell(table, "%" PRIu64, wait->ready);
+        }
+        cli_table_cell(table, "%.0f s", wait->age);
+        cli_table_cell(table, "%s", wait->missing);
+    }
+    if (table) {
+        cli_table_print(table);
+        putchar('\n');
+    }
+}
+
+/* One line per client that looks at blocks in place.  Nothing when there are none. */
+static void status_print_pins(const tq_system_status *status)
+{
+    static const char *const columns[] = {"PINNED BY", "HOST", ">PID", "STORAGE", ">PINS", ">SIZE"};
+    cli_table *table = NULL;
+    char size[32];
+
+    for (size_t i = 0; i < status->n_owners; i++) {
+        const tq_status_owner *owner = &status->owners[i];
+        for (size_t h = 0; h < owner->n_holders; h++) {
+            const tq_status_pin *pin = &owner->holders[h];
+            if (!table && !(table = cli_table_new(columns, 6))) {
+                return;
+            }
+            cli_table_row(table);
+            cli_table_cell(table, "%s", pin->client[0] ? pin->client : "(session over)");
+            cli_table_cell(table, "%s", pin->host);
+            cli_table_cell(table, "%" PRIu64, pin->pid);
+            cli_table_cell(table, "%s", owner->name);
+            cli_table_cell(table, "%" PRIu64, pin->pins);
+            cli_table_cell(table, "%s", cli_bytes(pin->bytes, size));
+        }
+    }
+    if (table) {
+        putchar('\n');
+        cli_table_print(table);
+    }
 }
 
 /* One line per field of a partition: what was produced. */
@@ -153,10 +260,11 @@ static const char *status_owner(const tq_status_owner *owner)
 
 static void status_print_owners(const tq_system_status *status)
 {
-    static const char *const columns[] = {"STORAGE", "MANAGER", "STATE",
-                                          ">BLOCKS", ">USED",   ">CAPACITY"};
-    cli_table *table = cli_table_new(columns, 6);
+    static const char *const columns[] = {"STORAGE", "MANAGER", "STATE",    ">BLOCKS",
+                                          ">USED",   ">PINNED", ">CAPACITY"};
+    cli_table *table = cli_table_new(columns, 7);
     char used[32];
+    char pinned[32];
     char capacity[32];
 
     for (size_t i = 0; table && i < status->n_owners; i++) {
@@ -169,6 +277,7 @@ static void status_print_owners(const tq_system_status *status)
         /* A store without a process of its own tells neither. */
         bool told = owner->capacity_bytes > 0;
         cli_table_cell(table, "%s", told ? cli_bytes(owner->used_bytes, used) : "-");
+        cli_table_cell(table, "%s", told ? cli_bytes(owner->pinned_bytes, pinned) : "-");
         cli_table_cell(table, "%s", told ? cli_bytes(owner->capacity_bytes, capacity) : "-");
     }
     if (table) {
@@ -196,6 +305,15 @@ static void status_print_sessions(const tq_system_status *status)
     }
 }
 
+static uint64_t status_puts(const tq_system_status *status)
+{
+    uint64_t puts = 0;
+    for (size_t i = 0; i < status->n_owners; i++) {
+        puts += status->owners[i].waiting_puts;
+    }
+    return puts;
+}
+
 int cli_status(cli_options *options)
 {
     cli_session session = {0};
@@ -210,8 +328,10 @@ int cli_status(cli_options *options)
         if (options->json) {
             status = cli_print_json(status_json(system));
         } else {
-            printf("up %.0f s, %" PRIu64 " requests, %" PRIu32 " claims waiting\n\n",
-                   system->uptime, system->requests, system->waiting);
+            printf("up %.0f s, %" PRIu64 " requests, %" PRIu32 " claims waiting, %" PRIu64
+                   " puts waiting for room\n\n",
+                   system->uptime, system->requests, system->waiting, status_puts(system));
+            status_print_waits(system);
             if (system->n_partitions) {
                 status_print_partitions(system);
             } else {
@@ -220,6 +340,7 @@ int cli_status(cli_options *options)
             putchar('\n');
             status_print_tasks(system);
             status_print_owners(system);
+            status_print_pins(system);
             putchar('\n');
             status_print_sessions(system);
         }

@@ -91,6 +91,19 @@ uint64_t tqi_owner_counter(const Tq__OwnerInfo *info, const char *name)
     return 0;
 }
 
+static const tq_status_pin *status_pins(status_out *out, const Tq__OwnerInfo *info)
+{
+    tq_status_pin *to = status_array(out, info->n_pin, sizeof *to);
+    for (size_t i = 0; to && i < info->n_pin; i++) {
+        to[i].client = status_text(out, info->pin[i]->client);
+        to[i].host = status_text(out, info->pin[i]->host);
+        to[i].pid = info->pin[i]->pid;
+        to[i].pins = info->pin[i]->pins;
+        to[i].bytes = info->pin[i]->bytes;
+    }
+    return to;
+}
+
 static const tq_status_owner *status_owners(status_out *out, const Tq__SystemStatusReply *reply)
 {
     tq_status_owner *to = status_array(out, reply->n_owner, sizeof *to);
@@ -105,6 +118,35 @@ static const tq_status_owner *status_owners(status_out *out, const Tq__SystemSta
         to[i].capacity_bytes = tqi_owner_counter(info, "capacity_bytes");
         to[i].pins = tqi_owner_counter(info, "pins");
         to[i].pinned_bytes = tqi_owner_counter(info, "pinned_bytes");
+        to[i].waiting_puts = tqi_owner_counter(info, "waiting_puts");
+        to[i].holders = status_pins(out, info);
+        to[i].n_holders = info->n_pin;
+    }
+    return to;
+}
+
+static const tq_status_wait *status_waits(status_out *out, const Tq__SystemStatusReply *reply)
+{
+    static char none[1];
+    tq_status_wait *to = status_array(out, reply->n_wait, sizeof *to);
+    for (size_t i = 0; to && i < reply->n_wait; i++) {
+        const Tq__WaitInfo *info = reply->wait[i];
+        to[i].kind = status_text(out, info->kind);
+        to[i].client = status_text(out, info->client);
+        to[i].host = status_text(out, info->host);
+        to[i].pid = info->pid;
+        to[i].task = status_text(out, info->task);
+        to[i].partition = status_text(out, info->partition);
+        to[i].fields = (const char *const *)tqi_region_strings(
+            out->region, (const char *const *)(uintptr_t)info->field, info->n_field, none);
+        out->failed = out->failed || !to[i].fields;
+        to[i].n_fields = info->n_field;
+        to[i].owner = status_text(out, info->owner);
+        to[i].wanted = info->wanted;
+        to[i].ready = info->ready;
+        to[i].age = (double)info->age_ms / 1000.0;
+        to[i].missing = status_text(out, info->missing);
+        to[i].suspect = info->suspect;
     }
     return to;
 }
@@ -144,6 +186,8 @@ static int status_decode(tq_op *op, const tqi_task *task, const ProtobufCMessage
         to->n_owners = reply->n_owner;
         to->sessions = status_sessions(&out, reply);
         to->n_sessions = reply->n_session;
+        to->waits = status_waits(&out, reply);
+        to->n_waits = reply->n_wait;
     }
     if (out.failed) {
         return tqi_error_nomem(err, "the system's status");

@@ -28,6 +28,8 @@ typedef struct claim_wait {
     tqi_result result;
     claim_receipt *receipt; /* made before anything is taken */
     struct claim_wait *prev, *next;
+    tqi_ctl_session *session;
+    tqi_ctl_parked parked; /* in the list of the session */
 } claim_wait;
 
 static void claim_settled(bool acked, void *arg)
@@ -114,6 +116,7 @@ static void claim_leave(tqi_ctl_wait *base)
     claim_wait *head = tqi_view_user(wait->view);
     DL_DELETE(head, wait);
     tqi_view_set_user(wait->view, head);
+    DL_DELETE(wait->session->parked, &wait->parked);
     base->ctl->waiting--;
     if (wait->meter) {
         wait->meter->waiting--;
@@ -144,13 +147,41 @@ static void claim_list_fields(const Tq__Claim *msg, char *text, size_t size)
 static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
 {
     const claim_wait *wait = (const claim_wait *)base;
-    char fields[160] = "";
+    char fields[128] = "";
+    char missing[TQI_CTL_SHORTAGE];
+    char up[32];
     claim_list_fields(wait->msg, fields, sizeof(fields));
+    tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, sizeof(missing));
     tqi_error_set(
         err, TQ_ETIMEDOUT,
-        "claim of %u samples of partition '%s' by task '%s' with fields %s: %u ready after %llu ms",
+        "claim of %u samples of partition '%.128s' by task '%.64s' with fields %s: %u ready after "
+        "%llu ms; %s; asked the system at %s, which has been up for %s",
         (unsigned)wait->pick.batch_size, wait->msg->partition, wait->msg->task, fields,
-        (unsigned)tqi_view_ready(wait->view), (unsigned long long)wait->msg->timeout_ms);
+        (unsigned)tqi_view_ready(wait->view), (unsigned long long)wait->msg->timeout_ms, missing,
+        tqi_controller_endpoint(base->ctl), tqi_ctl_uptime(base->ctl, up));
+}
+
+int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_conv *conv, Tq__WaitInfo *out,
+                       tq_error *err)
+{
+    const claim_wait *wait =
+        (const claim_wait *)(const void *)((const char *)parked - offsetof(claim_wait, parked));
+    char *missing = tqi_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);
+    if (!missing) {
+        return TQ_ENOMEM;
+    }
+    out->suspect =
+        tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, TQI_CTL_SHORTAGE);
+    out->missing = missing;
+    out->task = wait->msg->task;
+    out->partition = wait->msg->partition;
+    out->field = wait->msg->field;
+    out->n_field = wait->msg->n_field;
+    out->wanted = wait->pick.batch_size;
+    out->ready = tqi_view_ready(wait->view);
+    out->age_ms = (tqi_now() - parked->since) / 1000000u;
+    out->number = parked->number;
+    return TQ_OK;
 }
 
 static void claim_dispose(tqi_ctl_wait *base)
@@ -320,6 +351,9 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_request *request, const Tq__Claim 
         claim_wait *head = tqi_view_user(wait->view);
         DL_APPEND(head, wait);
         tqi_view_set_user(wait->view, head);
+        wait->session = tqi_ctl_session_of(request);
+        wait->parked = (tqi_ctl_parked){.number = ++ctl->last_wait, .since = tqi_now()};
+        DL_APPEND(wait->session->parked, &wait->parked);
         ctl->waiting++;
         wait->meter = tqi_meter_task(ctl->meter, msg->task);
         if (wait->meter) {

@@ -169,9 +169,115 @@ static void times_out_with_the_reason(void **state)
     assert_non_null(strstr(call.error.message, "'train'"));
     assert_non_null(strstr(call.error.message, "value"));
     assert_non_null(strstr(call.error.message, "2 ready"));
+    assert_non_null(strstr(call.error.message, "the partition has 2 samples"));
+    assert_non_null(strstr(call.error.message, "asked the system at unix:"));
+    assert_non_null(strstr(call.error.message, "has been up for 0 s"));
     kit_end(&call);
     kit_until_waiting(&producer, 0);
     assert_int_equal(kit_poll(&consumer, "p", "value", 2, "train"), 2);
+}
+
+/* A claim that times out at once; whether its message has the text. */
+static void times_out_saying(char **fields, size_t n, const char *config, const char *text)
+{
+    Tq__Claim claim;
+    kit_call call;
+    kit_claim(&claim, "p", fields, 4, "train");
+    claim.n_field = n;
+    claim.timeout_ms = 1;
+    if (config) {
+        claim.sampler = (char *)(uintptr_t) "GRPOGroupNSampler";
+        claim.config = (char *)(uintptr_t)config;
+    }
+    kit_send(&consumer, TQI_CLAIM, &claim, &call);
+    assert_int_equal(kit_wait(&call), TQ_ETIMEDOUT);
+    if (!strstr(call.error.message, text)) {
+        fail_msg("'%s' is not in: %s", text, call.error.message);
+    }
+    kit_end(&call);
+}
+
+static void says_what_a_claim_lacks(void **state)
+{
+    char *fields[] = {(char *)(uintptr_t) "extra", (char *)(uintptr_t) "value",
+                      (char *)(uintptr_t) "xtra"};
+    kit_put what = {.partition = "p", .field = "extra", .rows = 1};
+    (void)state;
+    times_out_saying(value, 1, NULL, "there is no partition 'p' (misspelt?)");
+    put("p", 3);
+    kit_free(kit_publish(&producer, &what));
+    times_out_saying(fields, 3, NULL,
+                     "no sample of the partition has the fields ['xtra'] (misspelt?); the "
+                     "partition has 4 samples; 'extra': 1 have it, 3 lack it; 'value': 3 have it, "
+                     "1 lack it; asked");
+    assert_int_equal(kit_poll(&consumer, "p", "value", 2, "train"), 2);
+    times_out_saying(value, 1, NULL, "the partition has 4 samples, 2 of them consumed by the task");
+    times_out_saying(value, 1, "{\"n_samples_per_prompt\": 2}",
+                     "1 of the ready ones are in 1 incomplete groups of 2: that of put number 2 to "
+                     "3 has 1 ready");
+}
+
+static void lists_the_claims_that_wait(void **state)
+{
+    Tq__SystemStatus ask = TQ__SYSTEM_STATUS__INIT;
+    Tq__Events events = TQ__EVENTS__INIT;
+    Tq__Claim claim;
+    kit_call mine, other;
+    (void)state;
+    put("p", 2);
+    kit_claim(&claim, "p", value, 5, "train");
+    kit_send(&consumer, TQI_CLAIM, &claim, &mine);
+    kit_until_waiting(&producer, 1);
+    kit_claim(&claim, "q", value, 1, "eval");
+    kit_send(&producer, TQI_CLAIM, &claim, &other);
+    kit_until_waiting(&producer, 2);
+    Tq__SystemStatusReply *all = kit_ok(&producer, TQI_SYSTEM_STATUS, &ask);
+    assert_int_equal(all->n_wait, 2);
+    const Tq__WaitInfo *wait = all->wait[strcmp(all->wait[0]->client, "consumer") != 0];
+    assert_string_equal(wait->kind, "claim");
+    assert_string_equal(wait->client, "consumer");
+    assert_string_equal(wait->task, "train");
+    assert_string_equal(wait->partition, "p");
+    assert_int_equal(wait->n_field, 1);
+    assert_string_equal(wait->field[0], "value");
+    assert_int_equal(wait->wanted, 5);
+    assert_int_equal(wait->ready, 2);
+    assert_string_equal(wait->missing, "the partition has 2 samples");
+    assert_false(wait->suspect);
+    assert_int_equal(wait->session.len, 0);
+    kit_free(all);
+    /* A session that asks for its own gets these, and an event for each, once. */
+    ask.mine = true;
+    for (int i = 0; i < 2; i++) {
+        all = kit_ok(&producer, TQI_SYSTEM_STATUS, &ask);
+        assert_int_equal(all->n_wait, 1);
+        assert_string_equal(all->wait[0]->task, "eval");
+        assert_true(all->wait[0]->suspect);
+        assert_int_equal(all->n_partition, 0);
+        kit_free(all);
+    }
+    Tq__EventsReply *happened = kit_ok(&producer, TQI_EVENTS, &events);
+    size_t waits = 0;
+    for (size_t i = 0; i < happened->n_event; i++) {
+        if (strcmp(happened->event[i]->kind, "wait") == 0) {
+            waits++;
+            assert_string_equal(happened->event[i]->session, "producer");
+            assert_string_equal(happened->event[i]->task, "eval");
+            assert_int_equal(happened->event[i]->samples, 1);
+        }
+    }
+    assert_int_equal(waits, 1);
+    kit_free(happened);
+    tqi_call_cancel(mine.call);
+    tqi_call_cancel(other.call);
+    assert_int_equal(kit_wait(&mine), TQ_ECANCELED);
+    assert_int_equal(kit_wait(&other), TQ_ECANCELED);
+    kit_end(&mine);
+    kit_end(&other);
+    ask.mine = false;
+    all = kit_ok(&producer, TQI_SYSTEM_STATUS, &ask);
+    assert_int_equal(all->n_wait, 0);
+    kit_free(all);
 }
 
 static void keeps_deadlines_in_order(void **state)
@@ -402,6 +508,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(serves_the_oldest_first, setup, teardown),
         cmocka_unit_test_setup_teardown(waits_on_when_its_partition_is_cleared, setup, teardown),
         cmocka_unit_test_setup_teardown(times_out_with_the_reason, setup, teardown),
+        cmocka_unit_test_setup_teardown(says_what_a_claim_lacks, setup, teardown),
+        cmocka_unit_test_setup_teardown(lists_the_claims_that_wait, setup, teardown),
         cmocka_unit_test_setup_teardown(keeps_deadlines_in_order, setup, teardown),
         cmocka_unit_test_setup_teardown(can_be_cancelled, setup, teardown),
         cmocka_unit_test_setup_teardown(goes_back_when_never_acknowledged, setup, teardown),

@@ -84,9 +84,18 @@ void tqi_ctl_wake(tqi_controller *ctl);
 
 /* ------------------------------------------------------------------------------------------------ sessions, owners */
 
+/* A waiting claim, as the list of its session has it; embedded in the claim's wait. */
+typedef struct tqi_ctl_parked {
+    uint64_t number; /* ascending */
+    uint64_t since;  /* monotonic ns */
+    struct tqi_ctl_parked *prev, *next;
+} tqi_ctl_parked;
+
 typedef struct tqi_ctl_session {
     uint64_t number; /* for the table */
     tqi_session *net;
+    tqi_ctl_parked *parked; /* in order of arrival */
+    uint64_t last_wait;     /* up to this number there is an event of each */
 } tqi_ctl_session;
 
 /* snapshot.c: the session ended, with what it had open. */
@@ -134,6 +143,9 @@ typedef struct tqi_ctl_owner {
     char **counters;            /* names as reported last */
     uint64_t *values;
     size_t n_counters;
+    Tq__ReportOwner *told; /* waits and pins as reported last; NULL: there are none */
+    uint64_t told_at;      /* monotonic ns */
+    uint64_t last_wait;    /* up to this number of told waits there is an event of each */
     UT_hash_handle hh;
 } tqi_ctl_owner;
 
@@ -167,6 +179,22 @@ void tqi_ctl_collect_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session);
 void tqi_ctl_claims_gather(tqi_view *view);
 /* The partition was restored: the waiters of a view go over to the new one. */
 void tqi_ctl_claims_move(tqi_view *from, tqi_view *to, void *unused);
+
+/* Describes a waiting claim, all but its client. */
+int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_conv *conv, Tq__WaitInfo *out,
+                       tq_error *err);
+/* shortage.c: why the claim waits, in words, into out; whether it looks as if it waited in vain. */
+bool tqi_ctl_shortage(const tqi_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
+                      char *out, size_t size);
+#define TQI_CTL_SHORTAGE 300u /* bytes for it, so that an error has room for the rest */
+/* "63 s" */
+const char *tqi_ctl_uptime(const tqi_controller *ctl, char out[32]);
+
+/* waiting.c: what waits, at most 1000 of it; of one session only when it is given. */
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, tqi_session *only, Tq__WaitInfo ***out,
+                    size_t *n, tq_error *err);
+/* Answers a session that asks what it waits for. */
+int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, tq_error *err);
 
 /* ------------------------------------------------------------------------------------------------ events */
 
@@ -221,6 +249,7 @@ struct tqi_controller {
     uint64_t started; /* monotonic ns */
     uint64_t last_session;
     uint32_t waiting; /* claims */
+    uint64_t last_wait;
     tqi_ctl_timed *timed;
     tqi_ctl_wait *ready;
     tqi_ctl_owner *owners; /* by name */

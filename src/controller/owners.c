@@ -12,6 +12,8 @@
 
 /* Most counters in a report. */
 #define OWNER_COUNTERS_MAX 64u
+/* Waits, and pins, in one report. */
+#define OWNER_TOLD_MAX 64u
 
 struct tqi_ctl_owner_wait {
     tqi_ctl_wait base; /* first: waits are known by it */
@@ -52,6 +54,38 @@ static void owner_drop_counters(tqi_ctl_owner *owner)
     owner->n_counters = 0;
 }
 
+static void owner_drop_told(tqi_ctl_owner *owner)
+{
+    if (owner->told) {
+        tq__report_owner__free_unpacked(owner->told, NULL);
+        owner->told = NULL;
+    }
+}
+
+/* A copy of what the owner says of waits and pins; *out NULL: it says nothing. */
+static int owner_copy_told(const Tq__ReportOwner *msg, Tq__ReportOwner **out, tq_error *err)
+{
+    Tq__ReportOwner part;
+    uint8_t *bytes = NULL;
+    tq__report_owner__init(&part);
+    *out = NULL;
+    if (!msg->n_wait && !msg->n_pin) {
+        return TQ_OK;
+    }
+    part.wait = msg->wait;
+    part.n_wait = msg->n_wait;
+    part.pin = msg->pin;
+    part.n_pin = msg->n_pin;
+    size_t size = tq__report_owner__get_packed_size(&part);
+    bytes = malloc(size);
+    if (bytes) {
+        tq__report_owner__pack(&part, bytes);
+        *out = tq__report_owner__unpack(NULL, size, bytes);
+        free(bytes);
+    }
+    return *out ? TQ_OK : tqi_error_nomem(err, "a report");
+}
+
 /* Ends an owner that nobody waits for any more; its part in the table is dropped before. */
 static void owner_free(tqi_ctl_owner *owner)
 {
@@ -62,6 +96,7 @@ static void owner_free(tqi_ctl_owner *owner)
         free(server);
     }
     owner_drop_counters(owner);
+    owner_drop_told(owner);
     free(owner->name);
     free(owner->manager);
     free(owner->info);
@@ -283,6 +318,11 @@ int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_request *request, const Tq_
                              "report of owner '%s': %zu counters, %zu values, at most %u",
                              msg->name, msg->n_counter, msg->n_value, OWNER_COUNTERS_MAX);
     }
+    if (msg->n_wait > OWNER_TOLD_MAX || msg->n_pin > OWNER_TOLD_MAX) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "report of owner '%s': %zu waits and %zu pins, at most %u of each",
+                             msg->name, msg->n_wait, msg->n_pin, OWNER_TOLD_MAX);
+    }
     tqi_ctl_owner fresh = {0};
     fresh.counters = calloc(msg->n_counter + 1, sizeof(*fresh.counters));
     fresh.values = calloc(msg->n_counter + 1, sizeof(*fresh.values));
@@ -298,7 +338,14 @@ int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_request *request, const Tq_
         owner_drop_counters(&fresh);
         return tqi_error_nomem(err, "counters");
     }
+    if (owner_copy_told(msg, &fresh.told, err) != TQ_OK) {
+        owner_drop_counters(&fresh);
+        return TQ_ENOMEM;
+    }
     owner_drop_counters(owner);
+    owner_drop_told(owner);
+    owner->told = fresh.told;
+    owner->told_at = tqi_now();
     owner->counters = fresh.counters;
     owner->values = fresh.values;
     owner->n_counters = fresh.n_counters;
@@ -341,6 +388,10 @@ int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_conv *conv, const char *man
         item->counter = owner->counters;
         item->value = owner->values;
         item->n_counter = item->n_value = owner->n_counters;
+        if (owner->told && owner->servers) {
+            item->pin = owner->told->pin;
+            item->n_pin = owner->told->n_pin;
+        }
         list[(*n)++] = item;
     }
     return TQ_OK;

@@ -75,6 +75,7 @@ struct tqi_tag {
 struct tqi_group {
     UT_hash_handle hh;
     uint32_t samples;
+    uint32_t cleared; /* samples that it has lost */
     char name[];
 };
 

@@ -216,6 +216,36 @@ bool tqi_view_sample_tag_at(const tqi_view *view, uint32_t index, uint32_t tag, 
 /* Whether the sample is ready for the view's fields and consumed by its task. */
 bool tqi_view_had(const tqi_view *view, uint32_t index);
 
+/* Why a view has no more to give, for people: see tqi_view_ready for what it has. */
+typedef struct tqi_shortage {
+    bool exists;       /* the partition */
+    uint32_t samples;  /* of the partition */
+    uint32_t consumed; /* of these by the task */
+} tqi_shortage;
+void tqi_view_shortage(const tqi_view *view, tqi_shortage *out);
+/* The i-th of the view's fields, by name: how many samples of the partition have it, and how many had it; false at the
+ * end. */
+bool tqi_view_field(const tqi_view *view, size_t i, const char **name, uint32_t *produced,
+                    uint32_t *lost);
+
+/* A group that lacks samples. */
+typedef struct tqi_short_group {
+    const char *name; /* NULL: the samples of n consecutive ordinals from `ordinal` on */
+    uint64_t ordinal; /* from 0 */
+    uint32_t ready;   /* of its samples */
+    uint32_t left;    /* of its samples are there and not consumed, ready or not */
+    bool broken;      /* samples of it were cleared, or consumed: what is left is too few */
+} tqi_short_group;
+/* The groups of n that have ready samples, but fewer than n. */
+typedef struct tqi_short_groups {
+    uint32_t groups;
+    uint32_t samples;        /* ready ones in them */
+    uint32_t broken;         /* groups */
+    tqi_short_group example; /* a broken one if there is one; without groups nothing */
+} tqi_short_groups;
+/* Looks at every sample of the partition, and at no more than a million: for people, not for every claim. */
+int tqi_view_short_groups(const tqi_view *view, uint32_t n, tqi_short_groups *out, tq_error *err);
+
 /* Cached picks of a sampler for (partition, task): a slot holds indexes.  get returns NULL when empty or when one of its
  * samples was cleared since.  set replaces what the slot held; with n 0 it empties it, which cannot fail.  A reset of the
  * task's consumption and the end of the partition empty all slots. */

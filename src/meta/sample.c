@@ -128,6 +128,9 @@ void tqi_m_sample_clear(tqi_partition *partition, uint32_t index)
         tqi_m_field_gc(field);
     }
     if (sample->extras != NULL) {
+        if (sample->extras->group != NULL) {
+            sample->extras->group->cleared++;
+        }
         tqi_m_extras_free(partition, sample->extras);
     }
     roaring_bitmap_remove(partition->members, index);

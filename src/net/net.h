@@ -137,6 +137,8 @@ bool tqi_server_socket(const tqi_server *server, uint64_t *device, uint64_t *ino
 
 /* A session, valid from session_open to session_end (inclusive). */
 const char *tqi_session_name(const tqi_session *session);
+/* Its TQI_SESSION_ID bytes, the same at every server. */
+const uint8_t *tqi_session_id(const tqi_session *session);
 /* Of a session of a unix socket the number the kernel has for the process that connected (0: not visible from here), of
  * others what the client said. */
 uint64_t tqi_session_pid(const tqi_session *session);

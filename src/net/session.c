@@ -259,6 +259,11 @@ void tqi_session_reap(tqi_server *server)
 
 /* ------------------------------------------------------------------------------------------- what others ask */
 
+const uint8_t *tqi_session_id(const tqi_session *session)
+{
+    return session->id;
+}
+
 const char *tqi_session_name(const tqi_session *session)
 {
     return session->name;

@@ -2,6 +2,8 @@
  * config.c - reading the sampling_config of a claim; relies on jansson.
  */
 #include "sampler/config.h"
+#include "sampler/builtin.h"
+#include "sampler/sampler.h"
 
 #include "base/error.h"
 
@@ -150,6 +152,18 @@ int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler,
     }
     json_decref(config);
     return rc;
+}
+
+uint32_t tqi_sampler_group(const tq_sampler *sampler, const tq_pick_request *request)
+{
+    tqi_sampler_config config = {.group = 1};
+    tq_error err = {0};
+
+    if (sampler != &tqi_sampler_grpo_group_n && sampler != &tqi_sampler_seqlen_balanced) {
+        return 1;
+    }
+    return tqi_sampler_config_read(request, sampler->name, &config, &err) == TQ_OK ? config.group
+                                                                                   : 1;
 }
 
 int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sampler, tq_error *err)

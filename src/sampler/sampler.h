@@ -12,6 +12,9 @@
  * and grpo_group_n are accepted too. */
 int tqi_sampler_find(const char *name, const tq_sampler **out, tq_error *err);
 
+/* Samples of a group, for a built-in sampler that hands out whole ones; 1 for all others. */
+uint32_t tqi_sampler_group(const tq_sampler *sampler, const tq_pick_request *request);
+
 /* The partition was cleared: tells every sampler of this process that keeps answers of its own. */
 void tqi_sampler_forget(const char *partition);
 

@@ -24,3 +24,17 @@ def wait_event(
             if wanted(event):
                 return event
     raise AssertionError(f"no such event within {seconds} s")
+
+
+def wait_status(
+    client: ctq.TransferQueueClient,
+    wanted: Callable[[dict[str, Any]], bool],
+    seconds: float = 30.0,
+) -> dict[str, Any]:
+    """The first status that is wanted, for what has no event of its own: asked for again and again."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        status: dict[str, Any] = client.status()
+        if wanted(status):
+            return status
+    raise AssertionError(f"no such status within {seconds} s")

@@ -123,9 +123,52 @@ static PyObject *report_partition(const tq_status_partition *partition)
     return result;
 }
 
+static PyObject *report_pin(const tq_status_pin *pin)
+{
+    return Py_BuildValue("{s:s,s:s,s:K,s:K,s:K}", "client", pin->client, "host", pin->host, "pid",
+                         (unsigned long long)pin->pid, "pins", (unsigned long long)pin->pins,
+                         "bytes", (unsigned long long)pin->bytes);
+}
+
+static PyObject *report_owner(const tq_status_owner *owner)
+{
+    PyObject *holders = PyList_New(0);
+
+    for (size_t i = 0; holders && i < owner->n_holders; i++) {
+        holders = report_add(holders, report_pin(&owner->holders[i]));
+    }
+    /* The N takes over the reference, also when it is NULL. */
+    return Py_BuildValue(
+        "{s:s,s:s,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N}", "name", owner->name, "manager",
+        owner->manager, "present", PyBool_FromLong(owner->present), "blocks",
+        (unsigned long long)owner->blocks, "bytes", (unsigned long long)owner->bytes, "used_bytes",
+        (unsigned long long)owner->used_bytes, "capacity_bytes",
+        (unsigned long long)owner->capacity_bytes, "pins", (unsigned long long)owner->pins,
+        "pinned_bytes", (unsigned long long)owner->pinned_bytes, "waiting_puts",
+        (unsigned long long)owner->waiting_puts, "holders", holders);
+}
+
+static PyObject *report_session(const tq_status_session *session)
+{
+    return Py_BuildValue("{s:s,s:s,s:s,s:K,s:N,s:d}", "name", session->name, "host", session->host,
+                         "endpoint", session->endpoint, "pid", (unsigned long long)session->pid,
+                         "connected", PyBool_FromLong(session->connected), "age", session->age);
+}
+
+static PyObject *report_wait(const tq_status_wait *wait)
+{
+    return Py_BuildValue("{s:s,s:s,s:s,s:K,s:s,s:s,s:N,s:s,s:K,s:K,s:d,s:s,s:N}", "kind",
+                         wait->kind, "client", wait->client, "host", wait->host, "pid",
+                         (unsigned long long)wait->pid, "task", wait->task, "partition",
+                         wait->partition, "fields", core_names(wait->fields, wait->n_fields),
+                         "unit", wait->owner, "wanted", (unsigned long long)wait->wanted, "ready",
+                         (unsigned long long)wait->ready, "age", wait->age, "missing",
+                         wait->missing, "suspect", PyBool_FromLong(wait->suspect));
+}
+
 PyObject *core_status(const tq_system_status *status)
 {
-    PyObject *partitions, *owners, *sessions, *result = NULL;
+    PyObject *partitions, *owners, *sessions, *waits, *result = NULL;
 
     if (!status) {
         Py_RETURN_NONE;
@@ -136,36 +179,29 @@ PyObject *core_status(const tq_system_status *status)
     }
     owners = PyList_New(0);
     for (size_t i = 0; owners && i < status->n_owners; i++) {
-        const tq_status_owner *owner = &status->owners[i];
-        owners = report_add(
-            owners,
-            Py_BuildValue(
-                "{s:s,s:s,s:N,s:K,s:K,s:K,s:K,s:K,s:K}", "name", owner->name, "manager",
-                owner->manager, "present", PyBool_FromLong(owner->present), "blocks",
-                (unsigned long long)owner->blocks, "bytes", (unsigned long long)owner->bytes,
-                "used_bytes", (unsigned long long)owner->used_bytes, "capacity_bytes",
-                (unsigned long long)owner->capacity_bytes, "pins", (unsigned long long)owner->pins,
-                "pinned_bytes", (unsigned long long)owner->pinned_bytes));
+        owners = report_add(owners, report_owner(&status->owners[i]));
     }
     sessions = PyList_New(0);
     for (size_t i = 0; sessions && i < status->n_sessions; i++) {
-        const tq_status_session *session = &status->sessions[i];
-        sessions = report_add(
-            sessions,
-            Py_BuildValue("{s:s,s:s,s:s,s:K,s:N,s:d}", "name", session->name, "host", session->host,
-                          "endpoint", session->endpoint, "pid", (unsigned long long)session->pid,
-                          "connected", PyBool_FromLong(session->connected), "age", session->age));
+        sessions = report_add(sessions, report_session(&status->sessions[i]));
     }
-    if (partitions && owners && sessions) {
-        result = Py_BuildValue("{s:K,s:d,s:s,s:I,s:K,s:O,s:O,s:O}", "epoch",
+    waits = PyList_New(0);
+    for (size_t i = 0; waits && i < status->n_waits; i++) {
+        waits = report_add(waits, report_wait(&status->waits[i]));
+    }
+    if (partitions && owners && sessions && waits) {
+        /* owners and sessions: older names of the two before them. */
+        result = Py_BuildValue("{s:K,s:d,s:s,s:I,s:K,s:O,s:O,s:O,s:O,s:O,s:O}", "epoch",
                                (unsigned long long)status->epoch, "uptime", status->uptime,
                                "version", status->version, "waiting", status->waiting, "requests",
                                (unsigned long long)status->requests, "partitions", partitions,
-                               "owners", owners, "sessions", sessions);
+                               "storage", owners, "clients", sessions, "waits", waits, "owners",
+                               owners, "sessions", sessions);
     }
     Py_XDECREF(partitions);
     Py_XDECREF(owners);
     Py_XDECREF(sessions);
+    Py_XDECREF(waits);
     return result;
 }
 

@@ -1,0 +1,196 @@
+"""What waits is visible while it waits, and says what it lacks when it has waited in vain."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctq
+from support.daemons import System
+from support.waiting import wait_status
+
+
+@contextmanager
+def in_vain(call: Callable[[], Any]) -> Iterator[list[BaseException]]:
+    """Makes a call on another thread that shall fail in the end; its error is there when the block is left."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except ctq.errors.TransferQueueError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield errors
+    finally:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert len(errors) == 1
+
+
+def test_a_claim_is_visible_while_it_waits(running: System) -> None:
+    trainer = running.client("trainer-0")
+    trainer.put({"response": np.arange(3)}, partition_id="train")
+    claim = asyncio.new_event_loop()
+
+    async def wait() -> dict[str, Any]:
+        task = asyncio.ensure_future(
+            trainer.async_get_meta(["response", "rewrad"], 4, "train", task_name="update")
+        )
+        watcher = running.client("watcher")
+        try:
+            return await asyncio.to_thread(
+                wait_status, watcher, lambda status: status["waiting"] == 1
+            )
+        finally:
+            lines = await asyncio.to_thread(running.tq, "status")
+            as_json = await asyncio.to_thread(running.status)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            seen.append((lines, as_json))
+
+    seen: list[tuple[str, dict[str, Any]]] = []
+    status = claim.run_until_complete(wait())
+    claim.close()
+    (row,) = status["waits"]
+    assert row["age"] >= 0
+    assert {name: row[name] for name in row if name not in ("age", "host", "pid")} == {
+        "kind": "claim",
+        "client": "trainer-0",
+        "task": "update",
+        "partition": "train",
+        "fields": ["response", "rewrad"],
+        "unit": "",
+        "wanted": 4,
+        "ready": 0,
+        "missing": "no sample of the partition has the fields ['rewrad'] (misspelt?); the partition has 3 samples",
+        "suspect": True,
+    }
+    lines, as_json = seen[0]
+    (line,) = [line for line in lines.splitlines() if line.startswith("claim ")]
+    for word in ("trainer-0", "update", "train", "response, rewrad", "['rewrad'] (misspelt?)"):
+        assert word in line
+    (same,) = as_json["waits"]
+    assert {**same, "age": 0} == {**row, "age": 0}
+
+
+def test_a_claim_that_times_out_says_which_fields_how_many_samples_lack(running: System) -> None:
+    client = running.client()
+    meta = client.put({"prompt": np.arange(8)}, partition_id="train")
+    client.put({"response": np.arange(5)}, metadata=meta[:5])
+    client.get_meta(["prompt"], 2, "train", task_name="update")
+    with pytest.raises(ctq.errors.TimedOutError) as raised:
+        client.get_meta(["prompt", "response"], 4, "train", task_name="update", timeout=0.2)
+    text = str(raised.value)
+    assert "4 samples of partition 'train' by task 'update'" in text
+    assert "with fields prompt, response: 3 ready" in text
+    assert "the partition has 8 samples, 2 of them consumed by the task" in text
+    assert "'response': 5 have it, 3 lack it" in text
+    assert "'prompt'" not in text
+    assert f"asked the system at {running.address}, which has been up for " in text
+
+
+def test_a_claim_says_which_group_never_completes(running: System) -> None:
+    client = running.client()
+    meta = client.put({"x": np.arange(4)}, partition_id="p", groups=["a", "a", "b", "b"])
+    client.clear_samples(meta[1:2])
+    with pytest.raises(ctq.errors.TimedOutError) as raised:
+        client.get_meta(
+            ["x"],
+            4,
+            "p",
+            task_name="t",
+            sampling_config={"sampler": "GRPOGroupNSampler", "n_samples_per_prompt": 2},
+            timeout=0.2,
+        )
+    text = str(raised.value)
+    assert "1 of the ready ones are in 1 incomplete groups of 2" in text
+    assert "group 'a' has 1 of 2 left, for samples of it were cleared" in text
+
+
+def test_status_has_one_set_of_names(running: System) -> None:
+    client = running.client("one")
+    client.put({"x": np.arange(4)}, partition_id="p")
+    client.get_meta(["x"], 1, "p", task_name="t")
+    python, shown = client.status(), running.status()
+    assert python["owners"] is python["storage"]  # deprecated names
+    assert python["sessions"] is python["clients"]
+    assert set(python) - {"owners", "sessions"} == set(shown)
+    for name in ("storage", "clients"):
+        assert set(python[name][0]) == set(shown[name][0])
+    (partition,), (same,) = python["partitions"], shown["partitions"]
+    assert set(same) - set(partition) == {"produced", "consumed"}  # the fields and tasks by name
+    assert set(partition["fields"][0]) == set(same["fields"][0])
+    assert partition["tasks"] == same["tasks"] == [{"name": "t", "consumed": 1}]
+
+
+def test_a_put_that_waits_for_room_is_visible(running: System) -> None:
+    """64 MiB in all, of which the last tenth is for columns of existing samples."""
+    producer = running.client("producer")
+    watcher = running.client("watcher")
+    big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
+    first = producer.put(big, partition_id="p")
+    done: list[ctq.BatchMeta] = []
+    thread = threading.Thread(target=lambda: done.append(producer.put(big, partition_id="p")))
+    thread.start()
+    status = wait_status(watcher, lambda status: status["waits"] != [])
+    (row,) = status["waits"]
+    assert (row["kind"], row["client"], row["unit"]) == ("put", "producer", "unit-0")
+    assert row["wanted"] == 40 << 20
+    assert row["ready"] == (64 << 20) * 9 // 10 - (40 << 20)
+    assert (
+        "41943040 of 67108864 are used, and the last 6710887 are kept for columns" in row["missing"]
+    )
+    assert status["storage"][0]["waiting_puts"] == 1
+    table = running.tq("status")
+    assert "1 puts waiting for room" in table
+    (line,) = [line for line in table.splitlines() if line.startswith("put ")]
+    assert "40.0 MiB" in line and "unit-0" in line
+    watcher.clear_samples(first)
+    thread.join(30)
+    assert done
+    wait_status(watcher, lambda status: status["waits"] == [])
+
+
+def test_a_full_store_names_who_pins_what_was_cleared(running: System) -> None:
+    reader = running.client("reader")
+    producer = running.client("producer", client={"timeout": 1.0})
+    big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
+    meta = producer.put(big, partition_id="p")
+    shown = reader.get_data(meta, zero_copy=True)
+    producer.clear_samples(meta)
+    with pytest.raises(ctq.errors.StorageFullError) as raised:
+        producer.put(big, partition_id="p")
+    text = str(raised.value)
+    assert "41943040 bytes wanted, 18454937 are free for it: 41943040 of 67108864 are used" in text
+    assert "41943040 of the used bytes were cleared, but zero-copy reads still show them" in text
+    assert f"'reader' (process {os.getpid()}) pins 41943040" in text
+    status = wait_status(producer, lambda status: status["storage"][0]["holders"] != [])
+    (holder,) = status["storage"][0]["holders"]
+    assert {**holder, "host": ""} == {
+        "client": "reader",
+        "host": "",
+        "pid": os.getpid(),
+        "pins": 1,
+        "bytes": 40 << 20,
+    }
+    table = running.tq("status")
+    (line,) = [
+        line for line in table.splitlines() if line.startswith("reader ") and "unit-0" in line
+    ]
+    assert "40.0 MiB" in line
+    assert running.status()["storage"][0]["holders"] == [holder]
+    del shown
+    gc.collect()
+    producer.put(big, partition_id="p")
