@@ -40,6 +40,7 @@ struct tqi_store {
     store_block *blocks; /* by id */
     uint64_t n_blocks;   /* not dead */
     uint64_t used;
+    uint64_t held_dead;  /* bytes of dead blocks */
     uint64_t join_limit; /* bytes that blocks which add samples may fill */
     /* Shared with the one thread that warms; everything else belongs to the owner.  They are hints: relaxed. */
     _Atomic uint64_t high; /* end of the memory ever given out */
@@ -130,6 +131,29 @@ uint64_t tqi_store_used(const tqi_store *store)
     return store->used;
 }
 
+uint64_t tqi_store_limit(const tqi_store *store, bool adds_samples)
+{
+    return adds_samples ? store->join_limit : store->arena.size;
+}
+
+uint64_t tqi_store_held_dead(const tqi_store *store)
+{
+    return store->held_dead;
+}
+
+uint64_t tqi_store_longest(const tqi_store *store)
+{
+    uint64_t longest = 0;
+
+    for (uint32_t i = store->tlsf.first; i != TQI_TLSF_NONE; i = store->tlsf.chunks[i].after) {
+        const tqi_chunk *chunk = &store->tlsf.chunks[i];
+        if (!chunk->used && chunk->size > longest) {
+            longest = chunk->size;
+        }
+    }
+    return longest;
+}
+
 uint64_t tqi_store_blocks(const tqi_store *store)
 {
     return store->n_blocks;
@@ -178,6 +202,8 @@ static void store_drop(tqi_store *store, store_block *block)
     block->dead = true;
     if (block->holds == 0) {
         store_forget(store, block);
+    } else {
+        store->held_dead += store->tlsf.chunks[block->chunk].size;
     }
 }
 
@@ -357,6 +383,7 @@ void tqi_store_rele(tqi_store *store, uint64_t id)
     store_block *block = store_any(store, id);
 
     if (block != NULL && block->holds > 0 && --block->holds == 0 && block->dead) {
+        store->held_dead -= store->tlsf.chunks[block->chunk].size;
         store_forget(store, block);
     }
 }
@@ -514,13 +541,14 @@ uint64_t tqi_store_trim(tqi_store *store)
 
 bool tqi_store_check(const tqi_store *store)
 {
-    uint64_t used, live = 0, taken = 0;
+    uint64_t used, live = 0, taken = 0, held_dead = 0;
     store_block *block, *next;
 
     HASH_ITER (hh, store->blocks, block, next) {
         const tqi_chunk *chunk = &store->tlsf.chunks[block->chunk];
         taken += chunk->size;
         live += block->dead ? 0 : 1;
+        held_dead += block->dead ? chunk->size : 0;
         if (!chunk->used || chunk->offset != block->offset || chunk->size < block->size) {
             return false;
         }
@@ -531,5 +559,6 @@ bool tqi_store_check(const tqi_store *store)
         }
     }
     return tqi_tlsf_check(&store->tlsf, &used) && used == store->used && taken == used &&
-           live == store->n_blocks && live == store->slots.fresh - store->slots.n_spares;
+           held_dead == store->held_dead && live == store->n_blocks &&
+           live == store->slots.fresh - store->slots.n_spares;
 }

@@ -38,6 +38,12 @@ int tqi_store_slots_fd(
     const tqi_store *store); /* to hand out: nobody can write by it; -1 likewise */
 uint64_t tqi_store_capacity(const tqi_store *store);
 uint64_t tqi_store_used(const tqi_store *store); /* bytes of blocks, rounding included */
+/* Bytes that blocks of a kind may fill: all, or less when they add samples. */
+uint64_t tqi_store_limit(const tqi_store *store, bool adds_samples);
+/* Of the used bytes: of blocks that were freed while they are held. */
+uint64_t tqi_store_held_dead(const tqi_store *store);
+/* Bytes of the longest free piece.  Goes over all pieces. */
+uint64_t tqi_store_longest(const tqi_store *store);
 uint64_t tqi_store_blocks(const tqi_store *store);
 uint32_t tqi_store_slots(const tqi_store *store);
 

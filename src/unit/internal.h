@@ -6,6 +6,7 @@
  *   join.c      the channel to the controller: register, collect dead blocks
  *   serve.c     requests of readers and writers
  *   wait.c      reserves that wait for room
+ *   room.c      why there is none, in words
  *   compact.c   moves what is live of blocks of which much is dead; compact_queue.c has these blocks
  *   pins.c      blocks that readers look at in place
  *   writers.c   who may still be writing into a block whose end was announced
@@ -89,8 +90,10 @@ typedef struct tqi_writer {
      * one that was not published must find its writer when its dead notice comes, however late.  So a process that said
      * goodbye stays watched, until it has exited or the last of its blocks is freed. */
     uint64_t reserved;
-    bool mapped;          /* has (or had) the arena writable in its memory */
-    tqi_pin *pins;        /* by number */
+    bool mapped;   /* has (or had) the arena writable in its memory */
+    tqi_pin *pins; /* by number */
+    uint64_t pinned_bytes;
+    uint64_t pid;         /* with mapped: of the process */
     tqi_process *process; /* with mapped */
     tqi_exit exit;        /* when the session has ended */
     uint64_t *deferred;   /* dead blocks it may be writing to */
@@ -128,6 +131,8 @@ typedef struct tqi_unit_wait {
     const Tq__UnitReserve *message; /* lives as long as the request */
     tqi_store_place *places;
     uint64_t deadline;
+    uint64_t since;
+    uint64_t number; /* ascending */
     struct tqi_unit_wait *prev, *next;
 } tqi_unit_wait;
 
@@ -136,6 +141,7 @@ typedef struct tqi_unit_wait {
 typedef struct tqi_unit_waits {
     tqi_unit_wait *row[2]; /* [adds_samples] */
     uv_timer_t timer;      /* nearest deadline */
+    uint64_t last;         /* number */
 } tqi_unit_waits;
 
 /* Reserves now, parks the request, or fails it. */
@@ -147,6 +153,18 @@ bool tqi_unit_waited_for(const tqi_unit *unit);
 /* Fails all that wait. */
 void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why);
 void tqi_unit_waits_timer(uv_timer_t *timer);
+
+/* Bytes that a parked reserve wants. */
+uint64_t tqi_unit_wanted(const Tq__UnitReserve *message);
+
+/* room.c: bytes that blocks of a kind could still have. */
+uint64_t tqi_unit_room(const tqi_unit *unit, bool adds_samples);
+/* Writers that pin blocks, at most max, those with the most bytes first; returns how many. */
+size_t tqi_unit_holders(const tqi_unit *unit, const tqi_writer **out, size_t max);
+/* Why so many bytes find no room, in words.  behind: others have the right of way. */
+void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind,
+                            char *out, size_t size);
+#define TQI_UNIT_ROOM_TEXT 440u /* bytes for it, so that an error has room for the rest */
 
 /* ---------------------------------------------------------------------------------------- compaction */
 

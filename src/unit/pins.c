@@ -20,6 +20,7 @@ static void pin_end(tqi_writer *writer, tqi_pin *pin)
     HASH_DEL(writer->pins, pin);
     unit->pins--;
     unit->pinned_bytes -= pin->bytes;
+    writer->pinned_bytes -= pin->bytes;
     for (size_t i = 0; i < pin->n; i++) {
         unit->unpins += tqi_store_unpin(pin->held->store, pin->ids[i]);
     }
@@ -119,6 +120,7 @@ void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *messa
     pin_hold(unit, message, pin, gone, &n_gone);
     unit->pins++;
     unit->pinned_bytes += pin->bytes;
+    writer->pinned_bytes += pin->bytes;
     if (pin->n == 0) {
         pin_end(writer, pin);
     }

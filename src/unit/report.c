@@ -1,8 +1,11 @@
 /*
- * report.c - what a unit tells the controller of itself, for its status and metrics: bytes, and requests by operation.
+ * report.c - what a unit tells the controller of itself, for its status and metrics: bytes, requests by operation, what
+ * waits for room, and who pins blocks.
  *
  * Counted is what comes as a request.  Reads on the same machine copy from the unit's memory and are not seen here.
  */
+#include <stdlib.h>
+
 #include "base/clock.h"
 #include "base/process.h"
 #include "unit/internal.h"
@@ -12,6 +15,9 @@
 
 #define REPORT_MAX     32
 #define REPORT_NAME    32
+/* Of puts that wait, and of clients with pins, so many are told. */
+#define REPORT_WAITS 32u
+#define REPORT_PINS  16u
 
 static const char *const report_ops[TQI_UNIT_OPS] = {"put", "get", "clear"};
 
@@ -71,6 +77,91 @@ static void report_fill(const tqi_unit *unit, report_columns *columns)
     }
 }
 
+/* Waits and pins of a report. */
+typedef struct report_told {
+    Tq__WaitInfo waits[REPORT_WAITS];
+    Tq__WaitInfo *wait[REPORT_WAITS];
+    char missing[REPORT_WAITS][TQI_UNIT_ROOM_TEXT];
+    size_t n_waits;
+    Tq__PinInfo pins[REPORT_PINS];
+    Tq__PinInfo *pin[REPORT_PINS];
+    size_t n_pins;
+} report_told;
+
+/* protobuf-c's structs have no const; it does not write to what it packs. */
+static char *report_text(const char *text)
+{
+    return (char *)(uintptr_t)text;
+}
+
+static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool behind,
+                        report_told *told)
+{
+    const tqi_session *session = tqi_request_session(wait->request);
+    Tq__WaitInfo *info = &told->waits[told->n_waits];
+    char *missing = told->missing[told->n_waits];
+
+    tq__wait_info__init(info);
+    info->kind = report_text("put");
+    if (session != NULL) {
+        info->client = report_text(tqi_session_name(session));
+        info->pid = tqi_session_pid(session);
+        info->host = report_text(tqi_session_host(session));
+        info->session.data = (uint8_t *)(uintptr_t)tqi_session_id(session);
+        info->session.len = TQI_SESSION_ID;
+    }
+    info->wanted = tqi_unit_wanted(wait->message);
+    info->ready = tqi_unit_room(unit, wait->message->adds_samples);
+    info->age_ms = (tqi_now() - wait->since) / 1000000u;
+    info->number = wait->number;
+    tqi_unit_describe_room(unit, info->wanted, wait->message->adds_samples, behind, missing,
+                           TQI_UNIT_ROOM_TEXT);
+    info->missing = missing;
+    told->wait[told->n_waits++] = info;
+}
+
+static void report_pins(const tqi_unit *unit, report_told *told)
+{
+    const tqi_writer *holders[REPORT_PINS];
+
+    told->n_pins = tqi_unit_holders(unit, holders, REPORT_PINS);
+    for (size_t i = 0; i < told->n_pins; i++) {
+        const tqi_session *session = holders[i]->session;
+        Tq__PinInfo *info = &told->pins[i];
+        tq__pin_info__init(info);
+        if (session != NULL) {
+            info->client = report_text(tqi_session_name(session));
+            info->host = report_text(tqi_session_host(session));
+        }
+        info->pid = holders[i]->pid;
+        info->pins = HASH_COUNT(holders[i]->pins);
+        info->bytes = holders[i]->pinned_bytes;
+        told->pin[i] = info;
+    }
+}
+
+/* NULL: there is nothing to tell, or no memory to tell it, which only people miss. */
+static report_told *report_tell(const tqi_unit *unit)
+{
+    const tqi_unit_wait *wait;
+    report_told *told = NULL;
+
+    if (tqi_unit_waited_for(unit) || unit->pins > 0) {
+        told = calloc(1, sizeof(*told));
+    }
+    for (int i = 0; told != NULL && i < 2; i++) {
+        DL_FOREACH (unit->waits.row[i], wait) {
+            if (told->n_waits < REPORT_WAITS) {
+                report_wait(unit, wait, told->n_waits > 0, told);
+            }
+        }
+    }
+    if (told != NULL) {
+        report_pins(unit, told);
+    }
+    return told;
+}
+
 static void report_done(tqi_call *call, tqi_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
@@ -101,6 +192,13 @@ void tqi_unit_report(uv_timer_t *timer)
     message.counter = columns.name;
     message.value = columns.value;
     message.n_counter = message.n_value = columns.n;
+    report_told *told = report_tell(unit);
+    if (told != NULL) {
+        message.wait = told->wait;
+        message.n_wait = told->n_waits;
+        message.pin = told->pin;
+        message.n_pin = told->n_pins;
+    }
     tqi_call_args args = {
         .kind = TQI_REPORT_OWNER,
         .message = &message.base,
@@ -113,6 +211,7 @@ void tqi_unit_report(uv_timer_t *timer)
         unit->reporting = NULL;
         unit->dirty = true;
     }
+    free(told);
 }
 
 void tqi_unit_counters_reset(tqi_unit *unit)

@@ -57,6 +57,16 @@ static int wait_check_ids(const tqi_unit *unit, const Tq__UnitReserve *message, 
     return TQ_OK;
 }
 
+uint64_t tqi_unit_wanted(const Tq__UnitReserve *message)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < message->n_size; i++) {
+        sum = sum > UINT64_MAX - message->size[i] ? UINT64_MAX : sum + message->size[i];
+    }
+    return sum;
+}
+
 static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
 {
     if (message->n_id == 0 || message->n_id != message->n_size) {
@@ -67,14 +77,11 @@ static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_e
         return tqi_error_set(err, TQ_ESTALE, "unit '%s' is another run of it now", unit->name);
     }
     if (!tqi_store_fits(unit->store, message->size, message->n_size, message->adds_samples)) {
-        uint64_t sum = 0;
-        for (size_t i = 0; i < message->n_size; i++) {
-            sum = sum > UINT64_MAX - message->size[i] ? UINT64_MAX : sum + message->size[i];
-        }
         return tqi_error_set(
             err, TQ_EFULL,
-            "%zu blocks of %llu bytes together can never fit in unit '%s' of %llu bytes%s",
-            message->n_id, (unsigned long long)sum, unit->name,
+            "%zu blocks of %llu bytes together can never fit in unit '%s' of %llu bytes%s: put "
+            "fewer samples at once, or start the system with a larger total_storage_size",
+            message->n_id, (unsigned long long)tqi_unit_wanted(message), unit->name,
             (unsigned long long)tqi_store_capacity(unit->store),
             message->adds_samples ? ", whose last tenth is kept for columns of existing samples"
                                   : "");
@@ -82,12 +89,27 @@ static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_e
     return wait_check_ids(unit, message, err);
 }
 
-/* Names the unit in the store's message. */
-static void wait_fail(tqi_unit *unit, tqi_request *request, const tq_error *why, const char *what)
+/* Whether others have the right of way: those who came before in the same row, and, for new samples, those who add
+ * columns to existing ones (they let samples be consumed, and so make room). */
+static bool wait_behind(const tqi_unit *unit, bool adds_samples)
 {
+    return unit->waits.row[0] != NULL || (adds_samples && unit->waits.row[1] != NULL);
+}
+
+/* Says why in words when the unit is full; else names it in the store's message. */
+static void wait_fail(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message,
+                      const tq_error *why, const char *what)
+{
+    char room[TQI_UNIT_ROOM_TEXT];
     tq_error err;
 
-    tqi_error_set(&err, why->code, "unit '%s'%s: %s", unit->name, what, why->message);
+    if (why->code == TQ_EFULL) {
+        tqi_unit_describe_room(unit, tqi_unit_wanted(message), message->adds_samples,
+                               wait_behind(unit, message->adds_samples), room, sizeof(room));
+        tqi_error_set(&err, TQ_EFULL, "unit '%s' %s: %s", unit->name, what, room);
+    } else {
+        tqi_error_set(&err, why->code, "unit '%s': %s", unit->name, why->message);
+    }
     tqi_request_fail(request, &err);
 }
 
@@ -117,6 +139,7 @@ static void wait_remove(tqi_unit_wait *wait)
 
     DL_DELETE(*row, wait);
     tqi_request_on_cancel(wait->request, NULL, NULL);
+    tqi_unit_reportable(wait->unit);
     free(wait->places);
     free(wait);
 }
@@ -151,20 +174,15 @@ static void wait_park(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
     wait->request = request;
     wait->message = message;
     wait->places = places;
+    wait->since = tqi_now();
+    wait->number = ++unit->waits.last;
     wait->deadline = message->timeout_ms == 0 || message->timeout_ms > UINT64_MAX / 2000000
                          ? TQI_NEVER
-                         : tqi_now() + message->timeout_ms * 1000000;
+                         : wait->since + message->timeout_ms * 1000000;
     DL_APPEND(unit->waits.row[message->adds_samples ? 1 : 0], wait);
     tqi_request_on_cancel(request, wait_cancel, wait);
     wait_arm(unit);
     tqi_compact_urge(unit);
-}
-
-/* Whether others have the right of way: those who came before in the same row, and, for new samples, those who add
- * columns to existing ones (they let samples be consumed, and so make room). */
-static bool wait_behind(const tqi_unit *unit, bool adds_samples)
-{
-    return unit->waits.row[0] != NULL || (adds_samples && unit->waits.row[1] != NULL);
 }
 
 void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message)
@@ -196,7 +214,7 @@ void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
         wait_park(unit, request, message, places);
         return;
     } else {
-        wait_fail(unit, request, &err, "");
+        wait_fail(unit, request, message, &err, "is full");
     }
     free(places);
 }
@@ -220,7 +238,7 @@ static bool wait_try(tqi_unit *unit, tqi_unit_wait *wait)
     if (err.code == TQ_OK) {
         wait_answer(unit, request, places, message->n_id);
     } else {
-        wait_fail(unit, request, &err, "");
+        wait_fail(unit, request, message, &err, "is full");
     }
     free(places);
     return true;
@@ -256,24 +274,15 @@ void tqi_unit_waits_timer(uv_timer_t *timer)
     tqi_unit *unit = timer->data;
     uint64_t now = tqi_now();
     tqi_unit_wait *wait, *next;
+    const tq_error full = {.code = TQ_EFULL};
 
     for (int i = 0; i < 2; i++) {
         DL_FOREACH_SAFE (unit->waits.row[i], wait, next) {
             if (wait->deadline <= now) {
                 tqi_request *request = wait->request;
-                uint64_t sum = 0;
-                tq_error err;
-                for (size_t k = 0; k < wait->message->n_size; k++) {
-                    sum += wait->message->size[k];
-                }
-                tqi_error_set(&err, TQ_EFULL,
-                              "unit '%s' stayed full until the deadline: %llu bytes wanted, %llu "
-                              "of %llu are used",
-                              unit->name, (unsigned long long)sum,
-                              (unsigned long long)tqi_store_used(unit->store),
-                              (unsigned long long)tqi_store_capacity(unit->store));
+                const Tq__UnitReserve *message = wait->message;
                 wait_remove(wait);
-                tqi_request_fail(request, &err);
+                wait_fail(unit, request, message, &full, "stayed full until the deadline");
             }
         }
     }

@@ -151,6 +151,7 @@ int tqi_writer_map(tqi_writer *writer, tq_error *err)
     }
     /* The writer may outlive its session. */
     writer->process = tqi_process_hold(process);
+    writer->pid = tqi_session_pid(writer->session);
     writer->mapped = true;
     return TQ_OK;
 }

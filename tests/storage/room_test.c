@@ -86,6 +86,11 @@ static void waits_when_full(void **state)
     kit_end(&client, &timed);
     assert_int_equal(timed.status, TQ_EFULL);
     assert_true(tqi_now() - before >= 30000000u);
+    assert_string_equal(timed.error.message,
+                        "unit 'unit-0' stayed full until the deadline: 64 bytes wanted, 0 are free "
+                        "for it: 368640 of 409600 are used, and the last 40960 are kept for "
+                        "columns of existing samples; clear samples, or start the system with a "
+                        "larger total_storage_size");
     kit_call_free(&timed);
     /* New samples wait in order; a column of old ones goes before them, into the last tenth. */
     kit_reserve_start(&client, id + 2, 50 * 4096, true, true, 0, 0, &joins[0]);
@@ -332,7 +337,7 @@ static void pinned_memory_is_not_reused(void **state)
     kit_open(&k);
     kit_unit_start(&k, 0, MIB, false);
     kit_client_open(&k, &client, 0);
-    ids[0] = kit_lease(&client, 0, 3, &incarnation);
+    ids[0] = kit_lease(&client, 0, 4, &incarnation);
     ids[1] = ids[0] + 1;
     for (int i = 0; i < 2; i++) {
         assert_int_equal(kit_reserve(&client, ids[i], MIB / 2, false, &slots[i], &offsets[i], &err),
@@ -358,6 +363,21 @@ static void pinned_memory_is_not_reused(void **state)
         kit_stat(&client, &used, &blocks);
     } while (blocks > 0);
     assert_int_equal(used, MIB); /* dead, and still there */
+    /* Who holds it is told. */
+    kit_call full;
+    kit_reserve_start(&client, ids[0] + 3, MIB / 4, false, false, 0, incarnation, &full);
+    kit_end(&client, &full);
+    assert_int_equal(full.status, TQ_EFULL);
+    char text[256];
+    snprintf(text, sizeof(text),
+             "; 1048576 of the used bytes were cleared, but zero-copy reads still show them: 'test' "
+             "(process %d) pins 1572864; that room comes back when those tensors are deleted; "
+             "clear samples, or",
+             (int)getpid());
+    if (!strstr(full.error.message, text)) {
+        fail_msg("'%s' is not in: %s", text, full.error.message);
+    }
+    kit_call_free(&full);
     assert_int_equal(pin(&client, 3, ids, slots, 2, &gone), TQ_OK);
     assert_int_equal(gone, 2);
     unpin(&client, 77); /* none to end */
