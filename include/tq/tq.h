@@ -137,6 +137,8 @@ typedef struct tq_meta_field {
         ndims; /**< Ragged: dims of each row (meta size of them); NULL when nothing is known yet. */
     const uint64_t *dims; /**< Ragged: dims of all rows end to end. */
     const uint8_t *ready; /**< One byte per sample: 1 produced, 0 not, 2 lost. */
+    uint8_t ragged_dim;   /**< Where rows of the field differ, as known when the meta was made: 1 is
+                               their first dim; 0: nowhere; TQ_RAGGED_MANY: in several dims. */
 } tq_meta_field;
 
 /** A tag of a meta's samples: msgpack-encoded values end to end. */
@@ -201,6 +203,9 @@ typedef struct tq_column {
     const tq_slice
         *slices;     /**< Their bytes; sizes must add up to what dtype and shapes say (TQ_EROWS). */
     size_t n_slices; /**< How many. */
+    /** The dim of its rows that is ragged by the caller's own account, from 2: also rows that agree in it are then read as
+     * ragged there.  0 and 1: what rows differ in decides. */
+    uint8_t ragged_dim;
 } tq_column;
 
 /** A tag to put: as in tq_meta_tag. */
@@ -306,6 +311,7 @@ typedef struct tq_data_column {
                         but for memory of the caller's own (tq_get_field). */
     const tq_slice *
         opaque; /**< Notes of a manager that keys by index, one per row; else NULL (and data is set). */
+    uint8_t ragged_dim; /**< As in tq_meta_field: the same for any rows of the field. */
 } tq_data_column;
 
 /** Reads the given fields of a meta's samples (NULL: all of it).  TQ_ENOTREADY names samples and fields that are not
@@ -459,6 +465,7 @@ typedef struct tq_status_field {
     const uint64_t *shape; /**< When not ragged. */
     uint32_t produced;     /**< Samples that have it. */
     uint32_t lost;         /**< Samples that lost it. */
+    uint8_t ragged_dim;    /**< As in tq_meta_field. */
 } tq_status_field;
 
 /** A task as the status shows it. */

@@ -29,6 +29,8 @@ extern "C" {
 #define TQ_TAGS_MAX 1024
 /** Most dimensions of one row. */
 #define TQ_NDIM_MAX 16
+/** Rows differ in several dims: what a ragged dim says then. */
+#define TQ_RAGGED_MANY 255
 /** Longest locator of a block, in bytes. */
 #define TQ_LOCATOR_MAX 48
 /** No index: a sample that is not there. */

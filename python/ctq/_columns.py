@@ -173,7 +173,8 @@ def schema_of_fields(fields: Fields) -> dict[str, Schema]:
     from .tensors import to_batch
 
     schema: dict[str, Schema] = {}
-    for name, kind, code, bits, _, shape, ndims, dims, _ in to_batch(fields, Encoder()).columns:
+    for column in to_batch(fields, Encoder()).columns:
+        name, kind, code, bits, _, shape, ndims, dims = column[:8]
         if kind == VALUE:
             schema[name] = {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": True}
             continue
@@ -186,6 +187,8 @@ def schema_of_fields(fields: Fields) -> dict[str, Schema]:
         }
         if found.each is not None:
             schema[name]["per_sample_shapes"] = found.each
+        for dim in column[9:]:
+            schema[name]["ragged_dim"] = dim
     return schema
 
 

@@ -13,17 +13,31 @@ NAME_MAX: int
 KEY_MAX: int
 
 Slice = BufferLike | tuple[int, int]
-Column = tuple[
-    str,
-    int,
-    int,
-    int,
-    int,
-    tuple[int, ...] | None,
-    BufferLike | None,
-    BufferLike | None,
-    Sequence[Slice],
-]
+Column = (
+    tuple[
+        str,
+        int,
+        int,
+        int,
+        int,
+        tuple[int, ...] | None,
+        BufferLike | None,
+        BufferLike | None,
+        Sequence[Slice],
+    ]
+    | tuple[
+        str,
+        int,
+        int,
+        int,
+        int,
+        tuple[int, ...] | None,
+        BufferLike | None,
+        BufferLike | None,
+        Sequence[Slice],
+        int,
+    ]
+)
 Tag = tuple[str, BufferLike, BufferLike]
 Layout = tuple[str, bool, int, int, int, int, bytes, int, int]
 Integers = BufferLike | Sequence[int] | np.ndarray[Any, Any]
@@ -102,7 +116,7 @@ class Meta:
     def fields(
         self,
     ) -> list[
-        tuple[str, int, int, int, bool, Shape | None, Buffer | None, Buffer | None, Buffer]
+        tuple[str, int, int, int, bool, Shape | None, Buffer | None, Buffer | None, Buffer, int]
     ]: ...
     @property
     def field_names(self) -> list[str]: ...
@@ -133,6 +147,7 @@ class Data:
             Buffer,
             list[bytes] | None,
             int | None,
+            int,
         ]
     ]: ...
 

@@ -27,6 +27,7 @@ from ._core import VALUE, Data, Meta, jagged_rows
 from .encoding import Decoder
 from .errors import DtypeError, InvalidArgumentError, RowCountError
 from .tensors import (
+    RAGGED_MANY,
     Dtype,
     RowOffsets,
     array_over,
@@ -457,7 +458,8 @@ class _Column:
     ) -> None:
         """`offsets` are those of the columns read with it so far: equal ones are one, as torch wants it."""
         self.name, self.kind, code, bits, self._ragged, self._shape = column[:6]
-        self._ndims, self._dims, self._offsets, memory_of_library, _, self.length = column[6:]
+        self._ndims, self._dims, self._offsets, memory_of_library, _, self.length = column[6:12]
+        self.ragged_dim = column[12]
         self._dtype = (code, bits)
         self._count = count
         self._known = {} if offsets is None else offsets
@@ -499,14 +501,29 @@ class _Column:
         return self._jagged(decoder) if have_torch() else self.rows(decoder)
 
     def _jagged(self, decoder: Decoder) -> Any:
-        found = jagged_rows(self._ndims, self._dims, 0)
-        if found is None:
-            return pack_rows(self.rows(decoder))
+        known = self.ragged_dim
+        found = jagged_rows(self._ndims, self._dims, known - 1 if 1 < known < RAGGED_MANY else 0)
+        if found is None or (known == RAGGED_MANY and len(found[3]) > 1):
+            return pack_rows(self.rows(decoder), known)
         offsets, least, most, shape = found
         rows = self._known.get(offsets)
         if rows is None:
             rows = self._known[offsets] = row_offsets(offsets, least, most)
+        if 1 < known < RAGGED_MANY:
+            return jagged(self._side_by_side(shape, known, decoder), rows, known)
         return jagged(self._over(shape), rows)
+
+    def _side_by_side(self, shape: Sequence[int], ragged_dim: int, decoder: Decoder) -> Any:
+        """The values of a field that is ragged behind the first dim of its rows, which lie end to end: one copy."""
+        import torch
+
+        axis = ragged_dim - 1
+        if self._count == 1:
+            return self._over(shape)
+        if self._ragged:
+            return torch.cat(self.rows(decoder), axis)
+        # Rows that agree are moved by one call.
+        return self._over((self._count, *self._shape)).movedim(0, axis).reshape(shape)
 
     def rows(self, decoder: Decoder) -> list[Any]:
         """The rows, one object each."""
@@ -529,11 +546,37 @@ class _Column:
 def _merge(parts: Sequence[Data], decoder: Decoder, options: ReadOptions | None) -> Any:
     """What was read in several parts, one after the other; all of them have the same fields."""
     rows: dict[str, list[Any]] = {}
+    dims: dict[str, int] = {}
     for data in parts:
         for column in data.columns:
-            rows.setdefault(column[0], []).extend(_Column(column, len(data)).rows(decoder))
-    columns = (made for name, values in rows.items() for made in _lay_out(name, values, options))
+            read = _Column(column, len(data))
+            rows.setdefault(read.name, []).extend(read.rows(decoder))
+            dims[read.name] = merged_dim(dims.get(read.name, 0), read.ragged_dim)
+    columns = (
+        made
+        for name, values in rows.items()
+        for made in _lay_out(name, values, options, dims[name])
+    )
     return _result(columns, sum(len(data) for data in parts))
+
+
+def merged_dim(one: int, other: int) -> int:
+    """What is known of the ragged dim when both are true."""
+    return one or other if not one or not other or one == other else RAGGED_MANY
+
+
+def with_ragged_dims(fields: Any, dims: Mapping[str, int]) -> Any:
+    """A TensorDict whose nested columns are ragged where their fields are; others stay as they are."""
+    for name, dim in dims.items():
+        column = fields.get(name)
+        if dim <= 1 or not getattr(column, "is_nested", False):
+            continue
+        import torch
+
+        is_jagged = column.layout == torch.jagged
+        if is_jagged == (dim == RAGGED_MANY) or (is_jagged and column._ragged_idx != dim):
+            fields[name] = pack_rows(list(column.unbind()), dim)
+    return fields
 
 
 def lay_out(fields: Any, options: ReadOptions | None) -> Any:
@@ -554,15 +597,17 @@ def lay_out(fields: Any, options: ReadOptions | None) -> Any:
     return tensordict_of(columns, fields.batch_size) if is_tensordict(fields) else columns
 
 
-def _lay_out(name: str, rows: list[Any], options: ReadOptions | None) -> Iterator[tuple[str, Any]]:
+def _lay_out(
+    name: str, rows: list[Any], options: ReadOptions | None, ragged_dim: int = 0
+) -> Iterator[tuple[str, Any]]:
     """Rows of any kind as a column, with the fields that padding adds."""
     layout = "jagged" if options is None else options.layout(name)
     tensors = bool(rows) and all(_is_row(row) and row.dtype == rows[0].dtype for row in rows)
     if options is None or layout == "jagged" or not tensors:
-        yield name, pack_rows(rows)
+        yield name, pack_rows(rows, ragged_dim)
     elif layout == "dense":
         same = all(row.shape == rows[0].shape for row in rows)
-        yield name, _pinned_copy(_stack(rows) if same else pack_rows(rows), options)
+        yield name, _pinned_copy(_stack(rows) if same else pack_rows(rows, ragged_dim), options)
     else:
         padding = options.padding(name)
         value, lengths = _pad(name, rows, padding)

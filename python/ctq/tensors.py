@@ -29,6 +29,9 @@ Dtype = tuple[int, int]
 
 INT, UINT, FLOAT, BFLOAT, COMPLEX, BOOL = 0, 1, 2, 4, 5, 6
 
+RAGGED_MANY = 255
+"""Ragged dim of a field whose rows differ in several dims."""
+
 
 class Batch(NamedTuple):
     """Columns of one put, with the objects whose memory they name."""
@@ -246,6 +249,7 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
         made = _jagged_column(name, column, batch.keep) if column.is_nested else None
         if made is None and column.is_nested:
             made = _torch_rows(name, list(column.unbind()), batch.keep)
+            made = _named_ragged(made, ragged_dim_of(column))
         elif made is None:
             tensor = _ready(column, batch.keep)
             shape = tuple(tensor.shape[1:])
@@ -273,6 +277,21 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
         raise RowCountError(f"field {name!r}: expected {batch.rows} rows, got {given}")
     assert made is not None
     batch.columns.append(made)
+
+
+def ragged_dim_of(tensor: Any) -> int:
+    """The dim of the batch that a nested tensor names as its ragged one; 0: none, or just the first of its rows.
+
+    torch names the first also where the rows that it was given agreed in all dims.
+    """
+    import torch
+
+    named = int(tensor._ragged_idx) if tensor.layout == torch.jagged else 0
+    return named if named > 1 else 0
+
+
+def _named_ragged(column: Column | None, dim: int) -> Column | None:
+    return column if column is None or dim == 0 else (*column[:9], dim)
 
 
 def row_list(name: str, column: Any, rows: int) -> list[Any]:
@@ -482,8 +501,11 @@ def tensordict_of_tensors(fields: dict[str, Any], rows: int) -> Any:
     return unchecked(fields, batch_size=torch.Size([rows]))
 
 
-def pack_rows(rows: list[Any]) -> Any:
-    """Rows of any kind as one column, in the most regular form that they allow."""
+def pack_rows(rows: list[Any], ragged_dim: int = 0) -> Any:
+    """Rows of any kind as one column, in the most regular form that they allow.
+
+    `ragged_dim` is what is known of their field; 0: what these rows differ in decides.
+    """
     if not have_torch():
         return rows
     import torch
@@ -503,12 +525,39 @@ def pack_rows(rows: list[Any]) -> Any:
         layouts = (torch.strided,)
     if all(row.ndim == 0 for row in rows):
         return torch.stack(rows)
+    if ragged_dim > 1 and len(layouts) > 1:
+        if ragged_dim == RAGGED_MANY:
+            layouts = (torch.strided,)
+        else:
+            made = side_by_side(rows, ragged_dim)
+            if made is not None:
+                return made
     for layout in layouts:
         try:
             return torch.nested.as_nested_tensor(rows, layout=layout)
         except (RuntimeError, TypeError):  # these rows cannot have this layout
             continue
     return NonTensorStack(*rows)
+
+
+def side_by_side(rows: Sequence[Any], ragged_dim: int) -> Any:
+    """A jagged nested tensor that is ragged in that dim of the batch, at the cost of one copy.
+
+    None when the rows lack that dim, or differ in another one.
+    """
+    import torch
+
+    axis, first = ragged_dim - 1, rows[0].shape
+    if any(
+        row.ndim != len(first)
+        or row.ndim <= axis
+        or row.shape[:axis] != first[:axis]
+        or row.shape[axis + 1 :] != first[axis + 1 :]
+        for row in rows
+    ):
+        return None
+    values = rows[0] if len(rows) == 1 else torch.cat(list(rows), axis)
+    return jagged(values, offsets_of_lengths([row.shape[axis] for row in rows]), ragged_dim)
 
 
 class RowOffsets(NamedTuple):

@@ -222,6 +222,7 @@ static int plan_column(tqi_get *get, size_t c, bool *opaque, tq_error *err)
 
     column->kind = cells->pub.kind;
     column->dtype = cells->pub.dtype;
+    column->ragged_dim = cells->pub.ragged_dim;
     column->name = tqi_region_string(&data->region, cells->pub.name);
     if (!column->name) {
         return tqi_error_nomem(err, "a read");

@@ -146,6 +146,7 @@ static int pack_field(pack_out *out, const tqi_cells *cells, Tq__Field *to)
     to->kind = cells->pub.kind;
     to->dtype = cells->pub.dtype.code | (uint32_t)cells->pub.dtype.bits << 8;
     to->ragged = cells->pub.ragged;
+    to->ragged_dim = cells->pub.ragged_dim;
     if (!cells->pub.ragged) {
         to->shape = pack_const(cells->pub.shape);
         to->n_shape = cells->pub.ndim;

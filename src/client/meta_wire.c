@@ -252,7 +252,7 @@ static int wire_opaque(wire_in *in, const Tq__Field *from, tqi_cells *to)
     return TQ_OK;
 }
 
-static int wire_field(wire_in *in, const Tq__Field *from, tqi_cells *to)
+static int wire_field(wire_in *in, const Tq__Field *from, uint32_t ragged_dim, tqi_cells *to)
 {
     tqi_region *region = &in->meta->region;
     size_t n = in->meta->n;
@@ -264,6 +264,10 @@ static int wire_field(wire_in *in, const Tq__Field *from, tqi_cells *to)
     to->pub.kind = (tq_kind)from->kind;
     to->pub.dtype = (tq_dtype){(uint8_t)(from->dtype & 0xffu), (uint8_t)(from->dtype >> 8)};
     to->pub.ragged = from->ragged;
+    if (ragged_dim > TQ_NDIM_MAX && ragged_dim != TQ_RAGGED_MANY) {
+        return wire_bad(in, "ragged dim of field", from->name, ragged_dim, TQ_NDIM_MAX);
+    }
+    to->pub.ragged_dim = (uint8_t)ragged_dim;
     if (!tqi_dtype_known(to->pub.dtype)) {
         return wire_bad(in, "dtype of field", from->name, from->dtype, 0);
     }
@@ -370,7 +374,11 @@ int tqi_cmeta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_
     code = wire_names(&in);
     code = code ? code : wire_blocks(&in);
     for (size_t f = 0; f < in.fields->n_field && code == TQ_OK; f++) {
-        code = wire_field(&in, in.fields->field[f], &in.meta->fields[f]);
+        /* The reply to a publish knows more of the field than what was published. */
+        const Tq__Field *known = batch->n_field == in.fields->n_field ? batch->field[f] : NULL;
+        code = wire_field(&in, in.fields->field[f],
+                          known ? known->ragged_dim : in.fields->field[f]->ragged_dim,
+                          &in.meta->fields[f]);
     }
     if (code != TQ_OK) {
         tq_meta_rele(in.meta);

@@ -113,6 +113,11 @@ static int put_check_column(const tqi_put *put, const tq_column *column, tq_dtyp
         return tqi_error_set(err, TQ_EINVAL, "field '%s': %u dimensions, at most %d are possible",
                              column->name, column->ndim, TQ_NDIM_MAX);
     }
+    if (column->ragged_dim > TQ_NDIM_MAX && column->ragged_dim != TQ_RAGGED_MANY) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "field '%s': dim %u cannot be ragged, rows have %d at most",
+                             column->name, column->ragged_dim, TQ_NDIM_MAX);
+    }
     if ((column->ndims && !column->dims) || (column->ndim > 0 && !column->dims && !column->shape)) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': dimensions without their sizes",
                              column->name);
@@ -319,6 +324,7 @@ static int put_columns(tqi_put *put, const tq_put_args *args, bool notify,
         if (code == TQ_OK) {
             field->kind = column->kind;
             field->dtype = dtype.code | (uint32_t)dtype.bits << 8;
+            field->ragged_dim = column->ragged_dim;
             out->name = field->name;
             out->rows = (uint32_t)put->n;
             code = put_shape(put, column, field, out, err);

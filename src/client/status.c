@@ -53,6 +53,7 @@ static const tq_status_field *status_fields(status_out *out, const Tq__Partition
         to[i].shape = status_copy(out, info->shape, info->n_shape, sizeof *info->shape);
         to[i].produced = info->produced;
         to[i].lost = info->lost;
+        to[i].ragged_dim = (uint8_t)info->ragged_dim;
     }
     return to;
 }

@@ -112,6 +112,10 @@ static int conv_shape_in(const Tq__Field *in, size_t n, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "field '%s': malformed dtype 0x%x", in->name,
                              (unsigned)in->dtype);
     }
+    if (!tqi_conv_ragged_dim_ok(in->ragged_dim)) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': dim %u cannot be the ragged one",
+                             in->name, (unsigned)in->ragged_dim);
+    }
     if (in->ragged) {
         return conv_ragged_in(in, n, err);
     }
@@ -188,6 +192,7 @@ static int conv_field_in(tqi_conv *conv, const Tq__Field *in, size_t n, size_t n
         .kind = (uint8_t)in->kind,
         .dtype = {.code = (uint8_t)(in->dtype & 0xff), .bits = (uint8_t)(in->dtype >> 8)},
         .ragged = in->ragged,
+        .ragged_dim = (uint8_t)in->ragged_dim,
         .ndim = (uint32_t)in->n_shape,
         .shape = in->shape,
         .ndims = in->ndims,
@@ -378,6 +383,7 @@ static int conv_fields_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, 
         to->kind = from->kind;
         to->dtype = from->dtype.code | (uint32_t)from->dtype.bits << 8;
         to->ragged = from->ragged;
+        to->ragged_dim = from->ragged_dim;
         to->shape = tqi_conv_u64(from->shape);
         to->n_shape = from->ragged ? 0 : from->ndim;
         to->ndims = tqi_conv_u32(from->ndims);

@@ -58,6 +58,11 @@ int tqi_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_batch_blo
 /* A batch to send; `out` is initialised here. */
 int tqi_conv_batch_out(tqi_conv *conv, const tqi_batch *in, uint64_t epoch, Tq__Batch *out,
                        tq_error *err);
+/* Whether the number names a dim of rows, none of them, or several. */
+static inline bool tqi_conv_ragged_dim_ok(uint32_t dim)
+{
+    return dim <= TQ_NDIM_MAX || dim == TQ_RAGGED_MANY;
+}
 /* TQ_EINVAL when an array that may be absent has neither 0 nor n items. */
 int tqi_conv_check_count(const char *what, size_t given, size_t n, tq_error *err);
 

@@ -14,7 +14,8 @@ static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartiti
     }
     for (size_t i = 0; i < in->n_field; i++) {
         const Tq__FieldInfo *from = in->field[i];
-        if (from->kind > UINT8_MAX || from->dtype > UINT16_MAX || from->n_shape > TQ_NDIM_MAX) {
+        if (from->kind > UINT8_MAX || from->dtype > UINT16_MAX || from->n_shape > TQ_NDIM_MAX ||
+            !tqi_conv_ragged_dim_ok(from->ragged_dim)) {
             return tqi_error_set(err, TQ_EINVAL,
                                  "partition '%s': the schema of field '%s' is malformed", in->name,
                                  from->name);
@@ -24,6 +25,7 @@ static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartiti
             .kind = (uint8_t)from->kind,
             .dtype = {.code = (uint8_t)(from->dtype & 0xff), .bits = (uint8_t)(from->dtype >> 8)},
             .ragged = from->ragged,
+            .ragged_dim = (uint8_t)from->ragged_dim,
             .ndim = (uint32_t)from->n_shape,
             .shape = from->shape,
         };

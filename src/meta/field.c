@@ -84,10 +84,22 @@ void tqi_m_field_learn(tqi_field *field, uint8_t kind, tq_dtype dtype, uint32_t 
     field->ragged = shape == TQI_SHAPE_NONE;
     field->shape = shape;
     field->dim = 0;
+    field->like = TQI_SHAPE_NONE;
+    field->ragged_dim = 0;
     if (!field->ragged) {
         (void)tqi_m_shape_dims(field->partition->meta, shape, &field->dim, &ndim);
     }
     DL_APPEND(field->partition->known, field);
+}
+
+void tqi_m_field_set_ragged_dim(tqi_field *field, uint8_t dim, uint32_t like)
+{
+    field->ragged_dim = dim;
+    if (like != field->like) {
+        tqi_m_shape_hold(field->partition->meta, like, 1);
+        tqi_m_shape_rele(field->partition->meta, field->like, 1);
+        field->like = like;
+    }
 }
 
 void tqi_m_field_make_ragged(tqi_field *field)
@@ -101,7 +113,9 @@ void tqi_m_field_forget(tqi_field *field)
 {
     DL_DELETE(field->partition->known, field);
     tqi_m_shape_rele(field->partition->meta, field->shape, 1);
+    tqi_m_shape_rele(field->partition->meta, field->like, 1);
     field->shape = TQI_SHAPE_NONE;
+    field->like = TQI_SHAPE_NONE;
     field->known = false;
     free(field->cells);
     field->cells = NULL;

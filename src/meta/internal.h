@@ -131,6 +131,8 @@ struct tqi_field {
     bool ragged;
     uint32_t shape; /* uniform: counted handle; ragged: none */
     uint64_t dim;   /* the one dim of a shape without a record */
+    uint32_t like;  /* counted handle: rows are compared with this one; none: no row has two dims */
+    uint8_t ragged_dim; /* 1: the rows' first dim differs, ...; 0: none is known to */
     uint32_t produced;
     uint32_t lost;
     uint32_t capacity; /* rows of cells */
@@ -477,6 +479,8 @@ void tqi_m_field_gc(tqi_field *field);
 int tqi_m_field_reserve(tqi_field *field, size_t rows, tq_error *err);
 /* The field gets a schema; takes over the counted shape (none: ragged).  Cannot fail. */
 void tqi_m_field_learn(tqi_field *field, uint8_t kind, tq_dtype dtype, uint32_t shape);
+/* Notes which dim of its rows is ragged, and the shape that they are compared with. */
+void tqi_m_field_set_ragged_dim(tqi_field *field, uint8_t dim, uint32_t like);
 /* From now on its rows have shapes of their own. */
 void tqi_m_field_make_ragged(tqi_field *field);
 /* Sets the cell of a row to a block or opaque bytes.  Takes over the counted shape (and the bytes); counts the block;
@@ -504,6 +508,14 @@ uint64_t tqi_m_shape_elements(const tqi_meta *meta, uint32_t handle);
 /* Dims of a handle; `room` holds the one dim of those without a record. */
 const uint64_t *tqi_m_shape_dims(const tqi_meta *meta, uint32_t handle, uint64_t *room,
                                  uint32_t *ndim);
+/* Compares a row's shape with *like (which it becomes if there is none) and notes in *dim where they differ.  Rows of one
+ * dim or none, and those of another number of dims, say nothing. */
+void tqi_m_shape_vary(const tqi_meta *meta, uint32_t handle, uint32_t *like, uint8_t *dim);
+/* What is known of the ragged dim when both are true. */
+static inline uint8_t tqi_m_ragged_dim(uint8_t one, uint8_t other)
+{
+    return one == 0 || one == other ? other : other == 0 ? one : TQ_RAGGED_MANY;
+}
 void tqi_m_shapes_fini(tqi_meta *meta);
 
 /* ---------------------------------------------------------------------------------------- block.c */

@@ -68,6 +68,7 @@ typedef struct tqi_batch_field {
     const tqi_run *runs; /* cover all samples of the batch in order */
     size_t n_runs;
     const tq_slice *opaque; /* per sample, for TQI_RUN_OPAQUE; else NULL */
+    uint8_t ragged_dim;     /* in: what the rows say of themselves; out: what the schema knows */
 } tqi_batch_field;
 
 /* One tag of a batch: msgpack-encoded values end to end; size 0 = not set for that sample. */
@@ -323,6 +324,7 @@ typedef struct tqi_field_info {
     const uint64_t *shape;
     uint32_t produced;
     uint32_t lost;
+    uint8_t ragged_dim;
 } tqi_field_info;
 /* i-th field with a schema; false at the end. */
 bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_info *out);

@@ -125,8 +125,29 @@ void model_clear_partition(model *m, int partition)
     m->partitions[partition].exists = false;
 }
 
+/* Rows are compared with the first of two dims that was restored, in order of indexes. */
+static void model_find_like(const model *m, int partition, int field, model_shape *like)
+{
+    uint32_t lowest = 0;
+
+    like->ndim = 0;
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        const model_cell *cell = &m->samples[i].cells[field];
+        if (m->samples[i].partition == partition && cell->state >= CELL_STORED &&
+            cell->shape.ndim == 2 && (like->ndim == 0 || model_index(m, i) < lowest)) {
+            *like = cell->shape;
+            lowest = model_index(m, i);
+        }
+    }
+}
+
 void model_restore(model *m, int partition)
 {
+    for (int p = 0; p < M_PARTITIONS; p++) {
+        for (int f = 0; f < M_FIELDS && (partition < 0 || p == partition); f++) {
+            model_find_like(m, p, f, &m->partitions[p].fields[f].like);
+        }
+    }
     for (uint32_t i = 0; i < m->n_places; i++) {
         model_sample *sample = &m->samples[i];
         if (sample->partition >= 0 && (partition < 0 || sample->partition == partition)) {
@@ -165,7 +186,20 @@ void model_learn(model *m, int partition, int field, bool wide, const model_shap
     }
     for (size_t i = 0; i < n; i++) {
         f->ragged = f->ragged || !model_shape_equal(&f->shape, &shapes[i]);
+        if (shapes[i].ndim == 2) {
+            f->like = f->like.ndim == 0 ? shapes[i] : f->like;
+            f->varies[0] = f->varies[0] || shapes[i].dims[0] != f->like.dims[0];
+            f->varies[1] = f->varies[1] || shapes[i].dims[1] != f->like.dims[1];
+        }
     }
+}
+
+uint8_t model_ragged_dim(const model_field *field)
+{
+    if (field->varies[0] && field->varies[1]) {
+        return TQ_RAGGED_MANY;
+    }
+    return field->varies[0] ? 1 : field->varies[1] ? 2 : 0;
 }
 
 void model_link(model *m, uint32_t place, int field, const model_cell *cell)

@@ -57,6 +57,8 @@ typedef struct model_field {
     bool wide; /* int64, else float32 */
     bool ragged;
     model_shape shape;
+    bool varies[2];   /* which dims of rows of two are ragged */
+    model_shape like; /* ndim 0: no row has two dims yet */
     uint64_t order;
 } model_field;
 
@@ -129,6 +131,8 @@ int model_find_key(const model *m, int partition, int key); /* place, -1: none *
 /* Sets a cell; learns the schema. `same`: all shapes that are given with it are equal. */
 void model_learn(model *m, int partition, int field, bool wide, const model_shape *shapes,
                  size_t n);
+/* The ragged dim of a field. */
+uint8_t model_ragged_dim(const model_field *field);
 void model_link(model *m, uint32_t place, int field, const model_cell *cell);
 /* Blocks without cells die, fields without cells are forgotten. */
 void model_settle(model *m);

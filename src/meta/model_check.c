@@ -212,6 +212,7 @@ static void check_status(run *r, int p, const tqi_partition *partition)
         assert_int_equal(info.produced, produced);
         assert_int_equal(info.ragged, field->ragged);
         assert_int_equal(info.dtype.bits, field->wide ? 64 : 32);
+        assert_int_equal(info.ragged_dim, model_ragged_dim(field));
         if (!info.ragged) {
             assert_int_equal(info.ndim, field->shape.ndim);
             assert_memory_equal(info.shape, field->shape.dims, info.ndim * sizeof(uint64_t));

@@ -4,7 +4,8 @@
 #include "meta/model_run.h"
 
 static const model_shape shapes[] = {
-    {0, {0}}, {1, {0}}, {1, {3}}, {1, {UINT64_C(5)}}, {2, {2, 2}}, {2, {2, 3}},
+    {0, {0}},    {1, {0}},    {1, {3}},    {1, {UINT64_C(5)}},
+    {2, {2, 2}}, {2, {2, 3}}, {2, {2, 3}}, {2, {3, 3}},
 };
 #define N_SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 
@@ -34,6 +35,7 @@ typedef struct pub {
     uint64_t dims[M_FIELDS][M_ROWS * 2];
     tq_slice opaque[M_FIELDS][M_ROWS];
     model_shape same[M_FIELDS];
+    uint8_t named[M_FIELDS]; /* ragged dims */
     uint32_t n_blocks;
     uint32_t slots[2];
     tqi_batch_block blocks[2];
@@ -113,6 +115,7 @@ static void pub_field(run *r, pub *p, size_t at)
     size_t n_dims = 0;
 
     p->same[at] = same;
+    p->named[at] = rnd(r, 8) == 0 ? (uint8_t)(1 + rnd(r, 2)) : 0;
     p->wide[at] = known->known ? known->wide : rnd(r, 2) != 0;
     for (size_t i = 0; i < p->n; i++) {
         model_cell *cell = &p->cells[at][i];
@@ -157,6 +160,7 @@ static void pub_field(run *r, pub *p, size_t at)
         .runs = p->runs[at],
         .n_runs = n_runs,
         .opaque = p->opaque[at],
+        .ragged_dim = p->named[at],
     };
 }
 
@@ -218,7 +222,9 @@ static void pub_apply(run *r, pub *p, const tqi_batch *reply)
             }
         }
         if (n > 0) {
+            model_field *field = &m->partitions[p->partition].fields[p->fields[at]];
             model_learn(m, p->partition, p->fields[at], p->wide[at], given, n);
+            field->varies[1] = field->varies[1] || p->named[at] == 2;
         }
         for (size_t i = 0; i < p->n; i++) {
             if (p->cells[at][i].state != CELL_NONE) {

@@ -291,6 +291,7 @@ bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_inf
         .kind = field->kind,
         .dtype = field->dtype,
         .ragged = field->ragged,
+        .ragged_dim = field->ragged_dim,
         .produced = field->produced,
         .lost = field->lost,
     };

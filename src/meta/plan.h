@@ -28,6 +28,8 @@ typedef struct tqi_plan_field {
         schema;  /* shape of the field after the commit, none = ragged; counted once if it is new */
     bool learns; /* it has no schema yet */
     bool turns_ragged;
+    uint8_t ragged_dim; /* of the field after the commit */
+    uint32_t like;      /* likewise; not counted for it */
 } tqi_plan_field;
 
 typedef struct tqi_plan {

@@ -180,6 +180,23 @@ static void plan_schema(tqi_plan *plan, tqi_plan_field *out)
     }
 }
 
+/* Which dim is ragged: what the column says of itself (the first says nothing: torch names it where all lengths agree),
+ * and where its rows differ from those that are there. */
+static void plan_ragged_dim(const tqi_plan *plan, tqi_plan_field *out)
+{
+    const tqi_field *field = out->field;
+    uint8_t given = out->in->ragged_dim > 1 ? out->in->ragged_dim : 0;
+
+    out->like = field->known ? field->like : TQI_SHAPE_NONE;
+    out->ragged_dim = tqi_m_ragged_dim(field->known ? field->ragged_dim : 0, given);
+    if (out->in->kind == TQ_VALUE) {
+        return;
+    }
+    for (size_t i = 0; i < (out->shapes != NULL ? plan->n : 1); i++) {
+        tqi_m_shape_vary(plan->meta, plan_shape(out, i), &out->like, &out->ragged_dim);
+    }
+}
+
 /* ---------------------------------------------------------------------------------------- bytes */
 
 static int plan_check_bytes(const tqi_plan *plan, const tqi_plan_field *field, tq_error *err)
@@ -273,6 +290,7 @@ static int plan_field(tqi_plan *plan, tqi_plan_field *out, uint64_t stamp, tq_er
     }
     if (rc == TQ_OK) {
         plan_schema(plan, out);
+        plan_ragged_dim(plan, out);
     }
     return rc;
 }
@@ -316,6 +334,7 @@ int tqi_m_plan_describe(const tqi_plan *plan, tqi_result *result, tq_error *err)
         fields[i].name = tqi_m_result_strdup(result, from->in->name);
         fields[i].kind = from->in->kind;
         fields[i].dtype = from->in->dtype;
+        fields[i].ragged_dim = old ? from->field->ragged_dim : from->ragged_dim;
         fields[i].ragged = from->produced > 0 || old ? schema == TQI_SHAPE_NONE : from->in->ragged;
         if (schema != TQI_SHAPE_NONE) {
             dims = tqi_m_shape_dims(plan->meta, schema, &room, &ndim);
@@ -378,6 +397,7 @@ void tqi_m_plan_link(tqi_plan *plan)
         } else if (from->turns_ragged) {
             tqi_m_field_make_ragged(from->field);
         }
+        tqi_m_field_set_ragged_dim(from->field, from->ragged_dim, from->like);
         plan_link_field(plan, from);
     }
 }

@@ -139,6 +139,7 @@ static int restore_schema(tqi_restore_part *part, const tqi_field_info *in, tq_e
         return rc;
     }
     tqi_m_field_learn(field, in->kind, in->dtype, shape);
+    tqi_m_field_set_ragged_dim(field, in->ragged_dim, TQI_SHAPE_NONE);
     return part->n > 0 ? tqi_m_field_reserve(field, part->n, err) : TQ_OK;
 }
 
@@ -208,6 +209,12 @@ static void restore_link(const restore_walk *walk, size_t row, tqi_cell cell)
 
     walk->field->cells[row] = cell;
     walk->field->produced++;
+    if (walk->field->kind == TQ_TENSOR) {
+        uint32_t like = walk->field->like;
+        uint8_t dim = walk->field->ragged_dim; /* checkpoints of old versions do not have it */
+        tqi_m_shape_vary(made->meta, cell.shape, &like, &dim);
+        tqi_m_field_set_ragged_dim(walk->field, dim, like);
+    }
     made->live_cells++;
     made->bytes += tqi_m_cell_bytes(walk->field, &cell);
 }

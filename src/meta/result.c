@@ -301,6 +301,7 @@ static int result_field(result_scratch *scratch, const tqi_field *field, const t
     out->kind = field->kind;
     out->dtype = field->dtype;
     out->ragged = field->known && field->ragged;
+    out->ragged_dim = field->known ? field->ragged_dim : 0;
     rc = out->ragged ? result_dims(scratch, field, rows, n, out)
                      : result_uniform(scratch, field, out);
     if (rc == TQ_OK) {

@@ -95,6 +95,58 @@ static void close_empty(table *t)
     table_close(t);
 }
 
+static void check_ragged_dim(table *t, uint8_t dim)
+{
+    const char *const fields[] = {"a"};
+    tqi_resolve ask = {.partition = "p", .fields = fields, .n_fields = 1};
+    tqi_result r = {0};
+
+    assert_int_equal(field_info(t, 0).ragged_dim, dim);
+    assert_int_equal(tqi_meta_resolve(t->meta, &ask, &r, &t->err), TQ_OK);
+    assert_int_equal(r.batch.fields[0].ragged_dim, dim);
+    tqi_result_fini(&r);
+}
+
+static void the_ragged_dim_is_where_rows_differ_or_what_a_put_names(void **state)
+{
+    static const uint64_t behind[] = {2, 4};
+    static const uint64_t in_front[] = {3, 3};
+    static const uint64_t flat[] = {5};
+    table t;
+    tqi_result r = {0};
+    one o = make(2);
+
+    (void)state;
+    table_open(&t);
+    o.field.ragged_dim = 1; /* says nothing */
+    assert_int_equal(publish_only(&t, o), TQ_OK);
+    check_ragged_dim(&t, 0);
+    o = make(1);
+    o.field.shape = flat;
+    o.field.ndim = 1;
+    assert_int_equal(publish_only(&t, o), TQ_OK);
+    check_ragged_dim(&t, 0);
+    o = make(1);
+    o.field.shape = behind;
+    o.size = 32;
+    assert_int_equal(publish(&t, &o, &r), TQ_OK);
+    assert_int_equal(r.batch.fields[0].ragged_dim, 2);
+    tqi_result_fini(&r);
+    check_ragged_dim(&t, 2);
+    o = make(1);
+    o.field.shape = in_front;
+    o.size = 36;
+    assert_int_equal(publish_only(&t, o), TQ_OK);
+    check_ragged_dim(&t, TQ_RAGGED_MANY);
+    table_clear(&t, "p");
+
+    o = make(1);
+    o.field.ragged_dim = 2;
+    assert_int_equal(publish_only(&t, o), TQ_OK);
+    check_ragged_dim(&t, 2);
+    close_empty(&t);
+}
+
 static void a_schema_turns_ragged_and_is_forgotten(void **state)
 {
     static const uint64_t other[] = {2, 4};
@@ -464,6 +516,7 @@ static void resolving_names_what_is_missing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_ragged_dim_is_where_rows_differ_or_what_a_put_names),
         cmocka_unit_test(a_schema_turns_ragged_and_is_forgotten),
         cmocka_unit_test(values_are_ragged_bytes),
         cmocka_unit_test(malformed_batches_are_refused),

@@ -163,6 +163,26 @@ const uint64_t *tqi_m_shape_dims(const tqi_meta *meta, uint32_t handle, uint64_t
     return room;
 }
 
+void tqi_m_shape_vary(const tqi_meta *meta, uint32_t handle, uint32_t *like, uint8_t *dim)
+{
+    const tqi_shape *shape = shape_record(meta, handle);
+    const tqi_shape *other;
+
+    if (shape == NULL || shape->ndim < 2 || *like == handle || *dim == TQ_RAGGED_MANY) {
+        return;
+    }
+    other = shape_record(meta, *like);
+    if (other == NULL) {
+        *like = handle;
+        return;
+    }
+    for (uint32_t d = 0; shape->ndim == other->ndim && d < shape->ndim; d++) {
+        if (shape->dims[d] != other->dims[d]) {
+            *dim = tqi_m_ragged_dim(*dim, (uint8_t)(d + 1));
+        }
+    }
+}
+
 void tqi_m_shapes_fini(tqi_meta *meta)
 {
     tqi_shape *shape, *next;

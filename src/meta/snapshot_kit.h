@@ -187,8 +187,9 @@ static inline void kit_print_tasks(FILE *out, table *t, const char *partition)
 
 static inline void kit_print_field(FILE *out, const tqi_batch *batch, const tqi_batch_field *field)
 {
-    (void)fprintf(out, "field %s kind=%u dtype=%u/%u ragged=%d ndim=%u:", field->name, field->kind,
-                  field->dtype.code, field->dtype.bits, field->ragged, field->ndim);
+    (void)fprintf(out, "field %s kind=%u dtype=%u/%u ragged=%d/%u ndim=%u:", field->name,
+                  field->kind, field->dtype.code, field->dtype.bits, field->ragged,
+                  field->ragged_dim, field->ndim);
     for (size_t i = 0; i < field->n_dims; i++) {
         (void)fprintf(out, " %llu", (unsigned long long)field->dims[i]);
     }

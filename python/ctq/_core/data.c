@@ -71,9 +71,9 @@ static PyObject *data_column(core_data *self, const tq_data_column *column)
         column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None);
     PyObject *row = NULL;
     if (length && name && shape && ndims && dims && offsets && data && notes) {
-        row = Py_BuildValue("(OiiiNOOOOOOO)", name, (int)column->kind, column->dtype.code,
+        row = Py_BuildValue("(OiiiNOOOOOOOi)", name, (int)column->kind, column->dtype.code,
                             column->dtype.bits, PyBool_FromLong(column->ragged), shape, ndims, dims,
-                            offsets, data, notes, length);
+                            offsets, data, notes, length, (int)column->ragged_dim);
     }
     Py_XDECREF(length);
     Py_XDECREF(name);
@@ -105,7 +105,7 @@ static PyObject *data_columns(core_data *self, void *Py_UNUSED(closure))
 static PyGetSetDef data_getset[] = {
     {"columns", (getter)data_columns, NULL,
      "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, offsets, data, notes, "
-     "padded length or None) of each column.",
+     "padded length or None, ragged dim) of each column.",
      NULL},
     {0},
 };

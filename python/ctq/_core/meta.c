@@ -289,9 +289,9 @@ static PyObject *meta_field(core_meta *self, const tq_meta_field *field)
     PyObject *name = core_text(field->name);
     PyObject *row = NULL;
     if (shape && ndims && dims && ready && name) {
-        row = Py_BuildValue("(OiiiNOOOO)", name, (int)field->kind, field->dtype.code,
+        row = Py_BuildValue("(OiiiNOOOOi)", name, (int)field->kind, field->dtype.code,
                             field->dtype.bits, PyBool_FromLong(field->ragged), shape, ndims, dims,
-                            ready);
+                            ready, (int)field->ragged_dim);
     }
     Py_XDECREF(name);
     Py_XDECREF(shape);
@@ -459,7 +459,8 @@ static PyGetSetDef meta_getset[] = {
     {"keys", (getter)meta_keys, NULL, "Key of each sample, or None.", NULL},
     {"groups", (getter)meta_groups, NULL, "Group of each sample, or None.", NULL},
     {"fields", (getter)meta_fields, NULL,
-     "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, ready) of each field.",
+     "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, ready, ragged dim) "
+     "of each field.",
      NULL},
     {"field_names", (getter)meta_field_names, NULL, "Names of the fields.", NULL},
     {"tags", (getter)meta_tags, NULL, "(name, msgpack-encoded values, their sizes) of each tag.",

@@ -1,8 +1,8 @@
 /*
  * put.c - Client.put and Client.notify: columns of Python buffers into tq_column, without copying their bytes.
  *
- * A column is a tuple (name, kind, dtype code, dtype bits, rows, shape, ndims, dims, slices).  A slice is an object with the
- * buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).  Rows of other values give one
+ * A column is a tuple (name, kind, dtype code, dtype bits, rows, shape, ndims, dims, slices), and behind that, if it has one,
+ * its ragged dim.  A slice is an object with the buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).  Rows of other values give one
  * slice each and neither shape nor dims: their sizes are the dims.
  */
 #include "core.h"
@@ -81,7 +81,7 @@ static int put_value_shapes(core_arena *arena, tq_column *column)
 static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
 {
     PyObject *name, *shape, *ndims, *dims, *slices;
-    int kind, code, bits;
+    int kind, code, bits, ragged_dim = 0;
     Py_ssize_t rows;
     size_t n_shape, n_ndims, n_dims;
 
@@ -91,13 +91,15 @@ static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
     }
     if (!PyArg_ParseTuple(
             tuple,
-            "OiiinOOOO;a column is (name, kind, code, bits, rows, shape, ndims, dims, slices)",
-            &name, &kind, &code, &bits, &rows, &shape, &ndims, &dims, &slices)) {
+            "OiiinOOOO|i;a column is (name, kind, code, bits, rows, shape, ndims, dims, slices, "
+            "ragged dim)",
+            &name, &kind, &code, &bits, &rows, &shape, &ndims, &dims, &slices, &ragged_dim)) {
         return -1;
     }
     column->kind = kind == TQ_VALUE ? TQ_VALUE : TQ_TENSOR;
     column->dtype = (tq_dtype){(uint8_t)code, (uint8_t)bits};
     column->rows = rows < 0 ? 0 : (size_t)rows;
+    column->ragged_dim = (uint8_t)ragged_dim;
     if (core_string(name, "column name", &column->name) ||
         core_u64s(arena, shape, "shape", &column->shape, &n_shape) ||
         core_u32s(arena, ndims, "ndims", &column->ndims, &n_ndims) ||

@@ -23,6 +23,7 @@ from .._core import TENSOR, VALUE, Client, Meta
 from ..config import Config, of_map
 from ..encoding import Decoder, Encoder
 from ..errors import ClearedError, InvalidArgumentError, UnknownManagerError
+from ..reading import merged_dim, with_ragged_dims
 from ..system import ControllerInfo
 from ..tensors import describe_dtype
 
@@ -211,13 +212,14 @@ def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
             f"field {name!r}: {schema.get('dtype')!r} is no dtype of a tensor"
         )
     each = schema.get("per_sample_shapes")
+    dim = int(schema.get("ragged_dim") or 0)
     if each is None:
-        return (name, TENSOR, *dtype, rows, tuple(schema.get("shape") or ()), None, None, ())
+        return (name, TENSOR, *dtype, rows, tuple(schema.get("shape") or ()), None, None, (), dim)
     if len(each) != rows:
         raise InvalidArgumentError(f"field {name!r}: expected {rows} shapes, got {len(each)}")
     ndims = array("I", [len(shape) for shape in each])
     dims = array("Q", [dim for shape in each for dim in shape])
-    return (name, TENSOR, *dtype, rows, None, ndims, dims, ())
+    return (name, TENSOR, *dtype, rows, None, ndims, dims, (), dim)
 
 
 # --- how the client uses one ----------------------------------------------------------------------
@@ -262,7 +264,7 @@ class ManagedStorage:
         read again, if the manager does not find them any more where they were.
         """
         for again in reversed(range(READS)):
-            yield from self._note(metadata)
+            dims = yield from self._note(metadata)
             before = list(metadata._pieces)  # a put with the same metadata changes it
             try:
                 data = yield self.manager.get_data(metadata)
@@ -273,19 +275,23 @@ class ManagedStorage:
                 metadata = type(metadata)._wrap(newer)
             else:
                 yield from self._resolve_again(metadata, metadata.field_names[:1])
-                return data
+                return with_ragged_dims(data, dims)
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def _note(self, metadata: BatchMeta) -> Steps[None]:
+    def _note(self, metadata: BatchMeta) -> Steps[dict[str, int]]:
+        """Put the notes of the cells into the metadata; returns the ragged dims of the fields."""
         decoder = Decoder()
         names = metadata.field_names
+        dims: dict[str, int] = {}
         start = 0
         for piece in metadata._pieces:
             data = yield self._core.get(piece, names)
             for column in data.columns:
                 for row, note in enumerate(column[10] or ()):
                     metadata._custom_backend_meta[start + row][column[0]] = decoder.decode(note)
+                dims[column[0]] = merged_dim(dims.get(column[0], 0), column[12])
             start += len(piece)
+        return dims
 
     def _resolve_again(self, metadata: BatchMeta, fields: list[str]) -> Steps[list[Meta]]:
         """Where the samples are now; ClearedError names those that are not there any more."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..encoding import Decoder, Encoder
 from ..errors import InvalidArgumentError, RowCountError
-from ..tensors import is_plain_array, is_tensordict, row_list, torch_dtypes
+from ..tensors import is_plain_array, is_tensordict, ragged_dim_of, row_list, torch_dtypes
 
 if TYPE_CHECKING:
     from ..tensors import Fields
@@ -40,6 +40,8 @@ class Flat(NamedTuple):
             "is_nested": shapes is not None,
             "is_non_tensor": False,
         }
+        if "ragged_dim" in self.meta:
+            known["ragged_dim"] = self.meta["ragged_dim"]
         return known if shapes is None else {**known, "per_sample_shapes": shapes}
 
 
@@ -85,11 +87,13 @@ def _tensors(name: str, column: Any, rows: int, arrays: bool) -> Flat | None:
             items = [_of_array(item) for item in items]
     if not items or not all(isinstance(item, torch.Tensor) for item in items):
         return None
+    dim = ragged_dim_of(column) if isinstance(column, torch.Tensor) else 0
     kinds = {(item.dtype, item.layout, item.is_nested, item.device) for item in items}
     dtype, layout, is_nested, _ = next(iter(kinds))
     if len(kinds) > 1 or layout != torch.strided or is_nested or dtype not in torch_dtypes():
         return None
-    return _flat(items, [tuple(item.shape) for item in items])
+    made = _flat(items, [tuple(item.shape) for item in items])
+    return made._replace(meta={**made.meta, "ragged_dim": dim}) if dim else made
 
 
 def _of_array(array: Any) -> Any:

@@ -120,6 +120,7 @@ def of_tensor(tensor: torch.Tensor, base: int) -> Answer:
         told["rows"] = [_values(row) for row in tensor.unbind()]
         if tensor.layout == torch.jagged:
             told["offsets"] = tensor.offsets().tolist()
+            told["ragged dim"] = tensor._ragged_idx
     else:
         told |= _values(tensor)
     return told

@@ -111,6 +111,16 @@ def rows_put_one_by_one(c: Script) -> None:
     c.call(tq.kv_batch_get, ["b"], pid)
 
 
+@case(10)
+def rows_that_are_ragged_behind(c: Script) -> None:
+    tq, pid = c.tq, c.pid()
+    for key, length in (("a", 3), ("b", 5), ("c", 3)):
+        tq.kv_put(key, pid, {"positions": torch.arange(2 * length).reshape(2, length)})
+    c.call(tq.kv_batch_get, ["a", "b"], pid)
+    c.call(tq.kv_batch_get, ["a"], pid, listed="D11")
+    c.call(tq.kv_batch_get, ["a", "c"], pid, listed="D11")
+
+
 @case(11)
 def objects_are_stacks(c: Script) -> None:
     written(
