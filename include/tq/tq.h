@@ -19,6 +19,12 @@
  *     callback of another op it does not wait: the op is freed once it has ended, and its callback is not called.
  *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything else
  *     (names, keys, shapes, meta) is copied before the call returns.
+ *   - What an op has returned may be given to its next call: tq_get(op, tq_op_meta(op), NULL, 0), or bytes of tq_op_data(op)
+ *     as slices of a tq_put.  The library keeps it as long as the call needs it; to the caller it ends with that call, also
+ *     when the call fails to start.  Only memory to read into (tq_get_field.dest) must not be a result of the op.
+ *
+ * NULL.  An argument that must be given and is NULL is TQ_EINVAL, with a message that names it; a NULL op has no place for
+ * the message.  What only looks at an op, a meta or data takes NULL and returns 0, NULL or nothing.  `err` may be NULL.
  *
  * Threads: clients and metas are safe to use from any thread; one op is used by one thread at a time (but for cancel and
  * waiting).

@@ -11,6 +11,8 @@
 int tqi_error_set(tq_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* TQ_EINVAL: an argument is NULL that must be given. */
+int tqi_error_null(tq_error *err, const char *what);
 /* Out of memory, with what was wanted. */
 int tqi_error_nomem(tq_error *err, const char *what);
 

@@ -176,13 +176,13 @@ int tqi_ckpt_result(tq_op *op, const tq_checkpoint *result, const char *metadata
 
 const tq_checkpoint *tq_op_checkpoint(const tq_op *op)
 {
-    return op->checkpoint;
+    return op ? op->checkpoint : NULL;
 }
 
 uint64_t tq_op_moved(const tq_op *op, uint64_t *total)
 {
     if (total) {
-        *total = atomic_load(&op->to_move);
+        *total = op ? atomic_load(&op->to_move) : 0;
     }
-    return atomic_load(&op->moved);
+    return op ? atomic_load(&op->moved) : 0;
 }

@@ -40,7 +40,8 @@ static int claim_check(const tq_claim_args *args, tq_error *err)
         return tqi_error_set(err, TQ_ESIZE, "batch size must be at least 1, given %lld",
                              (long long)args->batch_size);
     }
-    code = tqi_check_name("task", args->task ? args->task : "", TQ_NAME_MAX, err);
+    code = args->task ? tqi_check_name("task", args->task, TQ_NAME_MAX, err)
+                      : tqi_error_null(err, "task");
     if (code == TQ_OK && (!args->fields || args->n_fields == 0)) {
         code = tqi_error_set(err, TQ_EINVAL, "claim of task '%s': no fields given", args->task);
     }
@@ -52,7 +53,10 @@ static int claim_check(const tq_claim_args *args, tq_error *err)
 
 static int claim_fill(tqi_region *region, const tq_claim_args *args, Tq__Claim *to, tq_error *err)
 {
-    int code = claim_check(args, err);
+    int code = args ? claim_check(args, err) : tqi_error_null(err, "tq_claim: args");
+    if (code != TQ_OK) {
+        return code;
+    }
     code = code ? code : tqi_copy_name(region, "partition", args->partition, &to->partition, err);
     code =
         code ? code
@@ -101,8 +105,15 @@ static int claim_resolved(tq_op *op, const tqi_task *task, const ProtobufCMessag
 static int claim_fill_resolve(tqi_region *region, const tq_resolve_args *args, Tq__Resolve *to,
                               tq_error *err)
 {
+    if (!args) {
+        return tqi_error_null(err, "tq_resolve: args");
+    }
     int code = tqi_copy_name(region, "partition", args->partition, &to->partition, err);
     code = code ? code : tqi_check_samples(args->n, err);
+    if (code == TQ_OK && !args->keys && !args->indexes && args->n > 0) {
+        code = tqi_error_set(err, TQ_EINVAL, "keys and indexes are NULL, expected %zu of either",
+                             args->n);
+    }
     code =
         code ? code
              : tqi_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);

@@ -34,6 +34,7 @@ static int clear_indexes(tqi_plain *plain, Tq__Clear *message, const uint32_t *i
                          tq_error *err)
 {
     int code = tqi_check_samples(n, err);
+    code = code ? code : tqi_check_array("indexes", indexes, n, err);
     if (code == TQ_OK) {
         message->index = tqi_region_copy(&plain->task.region, indexes, n, sizeof *indexes);
         message->n_index = n;
@@ -47,10 +48,11 @@ int tq_clear_meta(tq_op *op, const tq_meta *meta)
     Tq__Clear *message;
     tq_error err = {0};
     int code;
-    tqi_plain *plain = clear_make(op, meta->partition, &message, &code, &err);
+    tqi_plain *plain = clear_make(op, meta ? meta->partition : "", &message, &code, &err);
     if (!plain) {
         return code;
     }
+    code = meta ? code : tqi_error_null(&err, "tq_clear_meta: meta");
     code = code ? code : clear_indexes(plain, message, meta->indexes, meta->n, &err);
     if (code == TQ_OK) {
         message->incarnation = tqi_region_copy(&plain->task.region, meta->incarnations, meta->n,
@@ -174,7 +176,8 @@ int tq_begin_clear(tq_op *op, const tq_begin_clear_args *args)
     }
     Tq__BeginClear *message = (Tq__BeginClear *)plain->message;
     tqi_region *region = &plain->task.region;
-    code = tqi_copy_name(region, "remover", args->remover, &message->remover, &err);
+    code = args ? tqi_copy_name(region, "remover", args->remover, &message->remover, &err)
+                : tqi_error_null(&err, "tq_begin_clear: args");
     if (code == TQ_OK && (args->meta || args->partition)) {
         code = clear_fill(region, args, &message->clear, &err);
     }

@@ -133,12 +133,16 @@ static int client_start(tq_client *client, tq_error *err)
 
 int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *err)
 {
-    tq_client *client = calloc(1, sizeof *client);
+    tq_client *client;
     tq_error local = {0};
     int code;
 
     err = err ? err : &local;
+    if (!options || !out) {
+        return tqi_error_null(err, !out ? "tq_client_open: out" : "tq_client_open: options");
+    }
     *out = NULL;
+    client = calloc(1, sizeof *client);
     if (!client) {
         return tqi_error_nomem(err, "a client");
     }
@@ -229,10 +233,10 @@ void tq_client_close(tq_client *client)
 
 uint64_t tq_client_epoch(const tq_client *client)
 {
-    return atomic_load(&client->epoch);
+    return client ? atomic_load(&client->epoch) : 0;
 }
 
 const char *tq_client_config(const tq_client *client)
 {
-    return client->config ? client->config : "";
+    return client && client->config ? client->config : "";
 }

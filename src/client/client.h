@@ -232,7 +232,18 @@ typedef struct tqi_task_type {
     void (*cancel)(tqi_task *task);
     /* Frees what is not in the task's region; may be NULL. */
     void (*fini)(tqi_task *task);
+    /* Its arguments point to bytes that are not copied.  They may be results of the op, which the task then keeps. */
+    bool takes_slices;
 } tqi_task_type;
+
+/* What the results of a call are made of. */
+typedef struct tqi_results {
+    tq_meta *meta;
+    tq_data *data;
+    tq_clearing *clearings;
+    size_t n_clearings;
+    tqi_region region;
+} tqi_results;
 
 struct tqi_task {
     const tqi_task_type *type;
@@ -244,13 +255,14 @@ struct tqi_task {
     void (*answered)(tqi_task *task, tqi_answer *answer);
     bool begun;
     bool canceled;
+    tqi_results former; /* see takes_slices */
     tqi_region region;
 };
 
-/* Prepares a call on an op: checks that it is not in progress and forgets its results.  NULL with
- * *code set. */
+/* Prepares a call on an op: checks that it is not in progress.  Its results are there until the call
+ * is submitted, for they may be arguments of it.  NULL with *code set. */
 tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code);
-/* Queues it, or frees it and gives the op the error.  Returns what the call returns. */
+/* Forgets the op's results, then queues the task, or frees it and gives the op the error.  Returns what the call returns. */
 int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err);
 /* Ends the op of a task (which lives on): its results are in place.  err NULL or code 0: success.
  * */

@@ -26,6 +26,9 @@ tq_data *tqi_data_alloc(size_t rows, size_t n_columns)
 
 tq_data *tq_data_hold(tq_data *data)
 {
+    if (!data) {
+        return NULL;
+    }
     atomic_fetch_add_explicit(&data->refs, 1, memory_order_relaxed);
     return data;
 }
@@ -49,15 +52,15 @@ void tq_data_rele(tq_data *data)
 
 size_t tq_data_rows(const tq_data *data)
 {
-    return data->rows;
+    return data ? data->rows : 0;
 }
 
 size_t tq_data_columns(const tq_data *data)
 {
-    return data->n_columns;
+    return data ? data->n_columns : 0;
 }
 
 const tq_data_column *tq_data_column_at(const tq_data *data, size_t c)
 {
-    return c < data->n_columns ? &data->columns[c] : NULL;
+    return data && c < data->n_columns ? &data->columns[c] : NULL;
 }

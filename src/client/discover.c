@@ -17,6 +17,9 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     const char *temporary = getenv("TMPDIR");
     struct stat status;
     int written;
+    if (!out) {
+        return tqi_error_null(err, "tq_runtime_dir: out");
+    }
     /* In a container it may be named and not be there, or be somebody else's. */
     if (runtime && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode) &&
         access(runtime, W_OK | X_OK) == 0) {
@@ -87,6 +90,9 @@ int tq_discover(const char *name, tq_location *out, tq_error *err)
     const char *address = getenv("TQ_ADDRESS");
     const char *token_file = getenv("TQ_TOKEN_FILE");
 
+    if (!out) {
+        return tqi_error_null(err, "tq_discover: out");
+    }
     memset(out, 0, sizeof(*out));
     if (!name && address && *address) {
         if (strlen(address) >= sizeof(out->address) ||

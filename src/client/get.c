@@ -387,6 +387,10 @@ static int get_prepare_keys(tqi_get *get, const tq_get_keys_args *args, tq_error
     char **fields = NULL;
     int code;
 
+    if (!args) {
+        return tqi_error_null(err, "tq_get_keys: args");
+    }
+    get->zero_copy = args->zero_copy;
     get->keys = tqi_region_array(region, 1, sizeof *get->keys);
     if (!get->keys) {
         return tqi_error_nomem(err, "a read");
@@ -444,6 +448,9 @@ static int get_prepare(tqi_get *get, const tq_meta *meta, const char *const *fie
     char **names;
     int code;
 
+    if (!meta) {
+        return tqi_error_null(err, "meta to read");
+    }
     /* Counted, not changed. */
     get->meta = tq_meta_hold((tq_meta *)(uintptr_t)meta);
     if (!fields) {
@@ -477,7 +484,6 @@ int tq_get_keys(tq_op *op, const tq_get_keys_args *args)
     if (!get) {
         return code;
     }
-    get->zero_copy = args->zero_copy;
     code = get_prepare_keys(get, args, &err);
     return tqi_task_submit(op, &get->task, code, &err);
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "client/names.h"
 
 static int layout_find(const tqi_get *get, const char *name)
 {
@@ -27,6 +28,10 @@ int tqi_get_layouts(tqi_get *get, const tq_get_options *options, tq_error *err)
     if (options->size != sizeof *options) {
         return tqi_error_set(err, TQ_EINVAL, "tq_get_options.size is %zu, this library expects %zu",
                              options->size, sizeof *options);
+    }
+    int code = tqi_check_array("tq_get_options.fields", options->fields, options->n_fields, err);
+    if (code != TQ_OK) {
+        return code;
     }
     get->layouts = tqi_region_zero(&get->task.region, get->n_fields, sizeof *get->layouts);
     if (!get->layouts) {

@@ -158,7 +158,8 @@ int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page
     Tq__ListKeys *message = (Tq__ListKeys *)plain->message;
     code = tqi_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
     plain->partition = message->partition;
-    message->limit = page->limit;
+    code = code || page ? code : tqi_error_null(&err, "tq_list_keys_page: page");
+    message->limit = page ? page->limit : 0;
     if (code == TQ_OK && page->mark != 0) {
         code = tqi_copy_keys(&plain->task.region, &page->after, 1, &after, &n_after, &err);
         message->after = code == TQ_OK ? after[0] : message->after;
@@ -192,6 +193,7 @@ int tq_retrieve_keys(tq_op *op, const char *partition, const uint32_t *indexes, 
     plain->n = n;
     code = tqi_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
     code = code ? code : tqi_check_samples(n, &err);
+    code = code ? code : tqi_check_array("indexes", indexes, n, &err);
     if (code == TQ_OK) {
         message->index = tqi_region_copy(&plain->task.region, indexes, n, sizeof *indexes);
         message->n_index = n;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "client/names.h"
 
 /* ---------------------------------------------------------------------------- dtypes and shapes */
 
@@ -133,7 +134,9 @@ tq_meta *tqi_cmeta_alloc(const char *partition, size_t n, size_t n_fields, size_
 
 tq_meta *tq_meta_hold(tq_meta *meta)
 {
-    atomic_fetch_add_explicit(&meta->refs, 1, memory_order_relaxed);
+    if (meta) {
+        atomic_fetch_add_explicit(&meta->refs, 1, memory_order_relaxed);
+    }
     return meta;
 }
 
@@ -180,11 +183,21 @@ int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t 
                  size_t n, const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
 {
     tq_meta *meta;
-    int code = tqi_check_name("partition", partition, TQ_NAME_MAX, err);
+    int code;
 
+    if (!out) {
+        return tqi_error_null(err, "tq_meta_make: out");
+    }
     *out = NULL;
+    if (!partition) {
+        return tqi_error_null(err, "partition");
+    }
+    code = tqi_check_name("partition", partition, TQ_NAME_MAX, err);
+    code = code ? code : tqi_check_array("indexes", indexes, n, err);
+    code = code ? code : tqi_check_array("fields", fields, n_fields, err);
     for (size_t f = 0; f < n_fields && code == TQ_OK; f++) {
-        code = tqi_check_name("field", fields[f], TQ_NAME_MAX, err);
+        code = fields[f] ? tqi_check_name("field", fields[f], TQ_NAME_MAX, err)
+                         : tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", f);
         for (size_t g = 0; g < f && code == TQ_OK; g++) {
             if (strcmp(fields[f], fields[g]) == 0) {
                 code = tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", fields[f]);
@@ -216,65 +229,65 @@ int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t 
 
 size_t tq_meta_size(const tq_meta *meta)
 {
-    return meta->n;
+    return meta ? meta->n : 0;
 }
 
 const char *tq_meta_partition(const tq_meta *meta)
 {
-    return meta->partition;
+    return meta ? meta->partition : NULL;
 }
 
 uint64_t tq_meta_epoch(const tq_meta *meta)
 {
-    return meta->epoch;
+    return meta ? meta->epoch : 0;
 }
 
 uint64_t tq_meta_claim(const tq_meta *meta)
 {
-    return meta->claim;
+    return meta ? meta->claim : 0;
 }
 
 const uint32_t *tq_meta_indexes(const tq_meta *meta)
 {
-    return meta->indexes;
+    return meta ? meta->indexes : NULL;
 }
 
 const uint32_t *tq_meta_incarnations(const tq_meta *meta)
 {
-    return meta->incarnations;
+    return meta ? meta->incarnations : NULL;
 }
 
 const char *tq_meta_key(const tq_meta *meta, size_t i)
 {
-    return meta->keys && i < meta->n ? meta->keys[i] : NULL;
+    return meta && meta->keys && i < meta->n ? meta->keys[i] : NULL;
 }
 
 const char *tq_meta_group(const tq_meta *meta, size_t i)
 {
-    return meta->groups && i < meta->n ? meta->groups[i] : NULL;
+    return meta && meta->groups && i < meta->n ? meta->groups[i] : NULL;
 }
 
 size_t tq_meta_fields(const tq_meta *meta)
 {
-    return meta->n_fields;
+    return meta ? meta->n_fields : 0;
 }
 
 const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f)
 {
-    return f < meta->n_fields ? &meta->fields[f].pub : NULL;
+    return meta && f < meta->n_fields ? &meta->fields[f].pub : NULL;
 }
 
 const tq_slice *tq_meta_notes(const tq_meta *meta, size_t f)
 {
-    return f < meta->n_fields ? meta->fields[f].opaque : NULL;
+    return meta && f < meta->n_fields ? meta->fields[f].opaque : NULL;
 }
 
 size_t tq_meta_tags(const tq_meta *meta)
 {
-    return meta->n_tags;
+    return meta ? meta->n_tags : 0;
 }
 
 const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t)
 {
-    return t < meta->n_tags ? &meta->tags[t] : NULL;
+    return meta && t < meta->n_tags ? &meta->tags[t] : NULL;
 }

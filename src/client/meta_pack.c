@@ -243,6 +243,11 @@ int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err
     uint8_t *bytes = NULL;
     size_t body;
 
+    if (!meta || !out || !size) {
+        return tqi_error_null(err, !meta  ? "tq_meta_pack: meta"
+                                   : !out ? "tq_meta_pack: out"
+                                          : "tq_meta_pack: size");
+    }
     tq__claim_reply__init(&message);
     tq__batch__init(&batch);
     *out = NULL;
@@ -269,6 +274,9 @@ int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *e
     Tq__ClaimReply *message;
     int code;
 
+    if (!bytes || !out) {
+        return tqi_error_null(err, !bytes ? "tq_meta_unpack: bytes" : "tq_meta_unpack: out");
+    }
     *out = NULL;
     if (size < PACK_HEADER || memcmp(bytes, pack_magic, PACK_HEADER) != 0) {
         return tqi_error_set(err, TQ_EPROTO, "packed metadata: not of this format or version");

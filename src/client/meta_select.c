@@ -327,10 +327,13 @@ static int sel_names(tq_meta *out, const sel_part *parts, size_t n_parts)
 int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
                    const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
 {
-    sel_part part = {.meta = meta, .rows = rows, .n = rows ? n_rows : meta->n};
     tq_meta *made;
     int code = TQ_OK;
 
+    if (!meta || !out) {
+        return tqi_error_null(err, !meta ? "tq_meta_select: meta" : "tq_meta_select: out");
+    }
+    sel_part part = {.meta = meta, .rows = rows, .n = rows ? n_rows : meta->n};
     *out = NULL;
     for (size_t i = 0; rows && i < n_rows; i++) {
         if (rows[i] >= meta->n) {
@@ -339,10 +342,13 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
         }
     }
     for (size_t f = 0; fields && f < n_fields; f++) {
-        if (!fields[f] || tqi_cmeta_find(meta, fields[f]) < 0) {
+        if (!fields[f]) {
+            return tqi_error_set(err, TQ_EINVAL, "tq_meta_select: fields[%zu] is NULL", f);
+        }
+        if (tqi_cmeta_find(meta, fields[f]) < 0) {
             return tqi_error_set(err, TQ_EFIELD,
-                                 "field '%s' is not in the metadata of partition '%s'",
-                                 fields[f] ? fields[f] : "", meta->partition);
+                                 "field '%s' is not in the metadata of partition '%s'", fields[f],
+                                 meta->partition);
         }
     }
     made =
@@ -537,9 +543,17 @@ int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err
     size_t used = 0;
     int code = TQ_OK;
 
+    if (!out) {
+        return tqi_error_null(err, "tq_meta_concat: out");
+    }
     *out = NULL;
     if (n == 0) {
         return tqi_error_set(err, TQ_EINVAL, "no metadata to join");
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!metas || !metas[i]) {
+            return tqi_error_set(err, TQ_EINVAL, "tq_meta_concat: metas[%zu] is NULL", i);
+        }
     }
     parts = calloc(n, sizeof *parts);
     if (!parts) {
@@ -606,6 +620,11 @@ int tq_meta_union(const tq_meta *meta, const tq_meta *other, tq_meta **out, tq_e
     tq_meta *made;
     int code;
 
+    if (!meta || !other || !out) {
+        return tqi_error_null(err, !meta    ? "tq_meta_union: meta"
+                                   : !other ? "tq_meta_union: other"
+                                            : "tq_meta_union: out");
+    }
     *out = NULL;
     code = sel_agree(meta, other, err);
     if (code != TQ_OK) {

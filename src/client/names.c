@@ -9,12 +9,19 @@
 
 int tqi_copy_name(tqi_region *region, const char *what, const char *name, char **out, tq_error *err)
 {
-    int code = tqi_check_name(what, name ? name : "", TQ_NAME_MAX, err);
+    int code = name ? tqi_check_name(what, name, TQ_NAME_MAX, err) : tqi_error_null(err, what);
     if (code != TQ_OK) {
         return code;
     }
     *out = tqi_region_string(region, name);
     return *out ? TQ_OK : tqi_error_nomem(err, what);
+}
+
+int tqi_check_array(const char *what, const void *array, size_t n, tq_error *err)
+{
+    return array || n == 0
+               ? TQ_OK
+               : tqi_error_set(err, TQ_EINVAL, "%s is NULL, expected %zu of them", what, n);
 }
 
 int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char ***out,
@@ -23,16 +30,17 @@ int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char
     *out = NULL;
     *n_out = 0;
     if (!names || n == 0) {
-        return TQ_OK;
+        return tqi_check_array("fields", names, n, err);
     }
     for (size_t i = 0; i < n; i++) {
-        const char *name = names[i] ? names[i] : "";
-        int code = tqi_check_name("field", name, TQ_NAME_MAX, err);
+        const char *name = names[i];
+        int code = name ? tqi_check_name("field", name, TQ_NAME_MAX, err)
+                        : tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", i);
         if (code != TQ_OK) {
             return code;
         }
         for (size_t k = 0; k < i; k++) {
-            if (names[k] && strcmp(name, names[k]) == 0) {
+            if (strcmp(name, names[k]) == 0) {
                 return tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", name);
             }
         }
@@ -45,8 +53,15 @@ int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char
 int tqi_copy_keys(tqi_region *region, const char *const *keys, size_t n, char ***out, size_t *n_out,
                   tq_error *err)
 {
+    int code = tqi_check_array("keys", keys, n, err);
+    if (code != TQ_OK) {
+        return code;
+    }
     for (size_t i = 0; i < n; i++) {
-        size_t size = keys[i] ? strlen(keys[i]) : 0;
+        if (!keys[i]) {
+            return tqi_error_set(err, TQ_EINVAL, "keys[%zu] is NULL", i);
+        }
+        size_t size = strlen(keys[i]);
         if (size == 0 || size > TQ_KEY_MAX) {
             return tqi_error_set(err, TQ_ENAME, "key %zu has %zu bytes, expected 1 to %d", i, size,
                                  TQ_KEY_MAX);

@@ -11,7 +11,9 @@
 /* A partition, field, ... name: checked (TQ_ENAME) and copied. */
 int tqi_copy_name(tqi_region *region, const char *what, const char *name, char **out,
                   tq_error *err);
-/* Field names: checked, none twice (TQ_EINVAL), copied.  names NULL: none. */
+/* TQ_EINVAL for NULL in place of n things. */
+int tqi_check_array(const char *what, const void *array, size_t n, tq_error *err);
+/* Field names: checked, none twice (TQ_EINVAL), copied.  names NULL with n 0: none. */
 int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char ***out,
                     size_t *n_out, tq_error *err);
 /* Keys, all of them set: TQ_ENAME tells which. */

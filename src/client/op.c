@@ -52,14 +52,25 @@ bool tqi_op_in_own_callback(const tq_op *op, uint32_t state)
     return (state & ~TQI_OP_WAITED) == TQI_OP_ENDING && pthread_equal(op->ender, pthread_self());
 }
 
-static void op_clear(tq_op *op)
+static void op_free_results(tqi_results *results)
 {
-    tq_meta_rele(op->meta);
-    tq_data_rele(op->data);
-    for (size_t i = 0; i < op->n_clearings; i++) {
-        tq_meta_rele((tq_meta *)(uintptr_t)op->clearings[i].meta);
+    tq_meta_rele(results->meta);
+    tq_data_rele(results->data);
+    for (size_t i = 0; i < results->n_clearings; i++) {
+        tq_meta_rele((tq_meta *)(uintptr_t)results->clearings[i].meta);
     }
-    tqi_region_fini(&op->results);
+    tqi_region_fini(&results->region);
+}
+
+/* Forgets the results of the call before, and hands over what they are made of. */
+static tqi_results op_take_results(tq_op *op)
+{
+    tqi_results taken = {.meta = op->meta,
+                         .data = op->data,
+                         .clearings = op->clearings,
+                         .n_clearings = op->n_clearings,
+                         .region = op->results};
+    memset(&op->results, 0, sizeof op->results);
     op->clearings = NULL;
     op->n_clearings = 0;
     op->meta = NULL;
@@ -75,11 +86,18 @@ static void op_clear(tq_op *op)
     op->checkpoint = NULL;
     op->error.code = TQ_OK;
     op->error.message[0] = 0;
+    return taken;
+}
+
+static void op_clear(tq_op *op)
+{
+    tqi_results results = op_take_results(op);
+    op_free_results(&results);
 }
 
 tq_op *tq_op_alloc(tq_client *client, tq_done_fn done, void *arg)
 {
-    tq_op *op = calloc(1, sizeof *op);
+    tq_op *op = client ? calloc(1, sizeof *op) : NULL;
     if (!op) {
         return NULL;
     }
@@ -142,12 +160,17 @@ void tq_op_free(tq_op *op)
 
 void tq_op_set_timeout(tq_op *op, double seconds)
 {
-    op->timeout = seconds;
+    if (op) {
+        op->timeout = seconds;
+    }
 }
 
 void tq_op_cancel(tq_op *op)
 {
-    tq_client *client = op->client;
+    tq_client *client = op ? op->client : NULL;
+    if (!client) {
+        return;
+    }
     pthread_mutex_lock(&client->lock);
     if ((atomic_load(&op->state) & ~TQI_OP_WAITED) == TQI_OP_BUSY && !tqi_op_foreign(op) &&
         client->runtime && !op->cancel_queued) {
@@ -175,71 +198,80 @@ bool tqi_op_canceled(tq_op *op)
 
 bool tq_op_done(const tq_op *op)
 {
+    if (!op) {
+        return true;
+    }
     uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire) & ~TQI_OP_WAITED;
     return state != TQI_OP_BUSY;
 }
 
 const tq_error *tq_op_error(const tq_op *op)
 {
-    return &op->error;
+    static const tq_error none = {TQ_EINVAL, "op is NULL"};
+    return op ? &op->error : &none;
 }
 
 tq_meta *tq_op_meta(const tq_op *op)
 {
-    return op->meta;
+    return op ? op->meta : NULL;
 }
 
 tq_data *tq_op_data(const tq_op *op)
 {
-    return op->data;
+    return op ? op->data : NULL;
 }
 
 uint64_t tq_op_count(const tq_op *op)
 {
-    return op->count;
+    return op ? op->count : 0;
 }
 
 const tq_progress *tq_op_progress(const tq_op *op)
 {
-    return op->progress;
+    return op ? op->progress : NULL;
 }
 
 const tq_clearing *tq_op_clearings(const tq_op *op, size_t *n)
 {
     if (n) {
-        *n = op->n_clearings;
+        *n = op ? op->n_clearings : 0;
     }
-    return op->clearings;
+    return op ? op->clearings : NULL;
 }
 
 const char *const *tq_op_names(const tq_op *op, size_t *n)
 {
     if (n) {
-        *n = op->n_names;
+        *n = op ? op->n_names : 0;
     }
-    return op->names;
+    return op ? op->names : NULL;
 }
 
 const tq_system_status *tq_op_status(const tq_op *op)
 {
-    return op->status;
+    return op ? op->status : NULL;
 }
 
 const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next)
 {
     if (n) {
-        *n = op->n_events;
+        *n = op ? op->n_events : 0;
     }
     if (next) {
-        *next = op->next_event;
+        *next = op ? op->next_event : 0;
     }
-    return op->events;
+    return op ? op->events : NULL;
 }
 
 /* ---------------------------------------------------------------------------------------- start */
 
+/* The results stay until the call is submitted: its arguments may lie in them. */
 tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
 {
+    if (!op) {
+        *code = TQ_EINVAL; /* and there is no op that could say so */
+        return NULL;
+    }
     uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
     tqi_task *task;
 
@@ -250,9 +282,9 @@ tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
     if (state != TQI_OP_DONE) {
         tqi_op_settle(op); /* its callback is just returning on the loop thread */
     }
-    op_clear(op);
     task = calloc(1, type->size);
     if (!task) {
+        op_clear(op);
         *code = tqi_error_nomem(&op->error, "a call");
         return NULL;
     }
@@ -267,6 +299,7 @@ static void task_destroy(tqi_task *task)
     if (task->type->fini) {
         task->type->fini(task);
     }
+    op_free_results(&task->former);
     tqi_region_fini(&task->region);
     free(task);
 }
@@ -316,12 +349,16 @@ done:
 
 int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err)
 {
+    if (task->type->takes_slices && code == TQ_OK) {
+        task->former = op_take_results(op);
+    } else {
+        op_clear(op);
+    }
     if (code == TQ_OK) {
         code = op_enqueue(op, task, err);
     }
     if (code != TQ_OK) {
         task_destroy(task);
-        op_clear(op);
         op->error = *err;
         op->error.code = code;
     }

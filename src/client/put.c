@@ -165,7 +165,7 @@ static void put_cancel(tqi_task *task)
 }
 
 static const tqi_task_type put_type = {
-    .size = sizeof(tqi_put), .begin = put_begin, .cancel = put_cancel};
+    .size = sizeof(tqi_put), .begin = put_begin, .cancel = put_cancel, .takes_slices = true};
 
 static int put_start(tq_op *op, const tq_put_args *args, bool notify, const tq_slice *const *opaque)
 {

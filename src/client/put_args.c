@@ -56,6 +56,11 @@ static int put_samples(tqi_put *put, const tq_put_args *args, tq_error *err)
     int code;
 
     put->n = args->n;
+    code = tqi_check_array("columns", args->columns, args->n_columns, err);
+    code = code ? code : tqi_check_array("tags", args->tags, args->n_tags, err);
+    if (code != TQ_OK) {
+        return code;
+    }
     if (args->meta) {
         partition = args->meta->partition;
         code = put_by_meta(put, args, err);
@@ -84,7 +89,8 @@ static int put_samples(tqi_put *put, const tq_put_args *args, tq_error *err)
 static int put_check_column(const tqi_put *put, const tq_column *column, tq_dtype *dtype,
                             tq_error *err)
 {
-    int code = tqi_check_name("field", column->name ? column->name : "", TQ_NAME_MAX, err);
+    int code = column->name ? tqi_check_name("field", column->name, TQ_NAME_MAX, err)
+                            : tqi_error_null(err, "name of a column");
     if (code != TQ_OK) {
         return code;
     }
@@ -249,6 +255,10 @@ static int put_shape(tqi_put *put, const tq_column *column, Tq__Field *field, tq
 static int put_bytes(const tq_column *column, tq_put_column *out, tq_error *err)
 {
     uint64_t given = 0;
+    if (!column->slices && column->n_slices > 0) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': slices is NULL, expected %zu of them",
+                             column->name, column->n_slices);
+    }
     for (size_t i = 0; i < column->n_slices; i++) {
         if (!column->slices[i].data && column->slices[i].size > 0) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': slice %zu has no address",
@@ -278,6 +288,10 @@ static int put_opaque(tqi_put *put, const tq_slice *notes, Tq__Field *field, tq_
         return put_nomem(err);
     }
     for (size_t i = 0; i < put->n; i++) {
+        if (notes && !notes[i].data && notes[i].size > 0) {
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': note %zu has no address", field->name,
+                                 i);
+        }
         field->opaque[i].len = notes ? notes[i].size : 0;
         field->opaque[i].data =
             tqi_region_copy(region, notes ? notes[i].data : "", field->opaque[i].len, 1);
@@ -350,8 +364,15 @@ static int put_tag(tqi_put *put, const tq_tag *from, Tq__Tag *to, tq_error *err)
     if (code != TQ_OK) {
         return code;
     }
+    if (!from->sizes) {
+        return tqi_error_set(err, TQ_EINVAL, "tag '%s': sizes is NULL", from->name);
+    }
     for (size_t i = 0; i < put->n; i++) {
         size += from->sizes[i];
+    }
+    if (!from->values && size > 0) {
+        return tqi_error_set(err, TQ_EINVAL, "tag '%s': values is NULL, expected %zu bytes",
+                             from->name, size);
     }
     to->size = tqi_region_copy(region, from->sizes, put->n, sizeof *from->sizes);
     to->n_size = put->n;
@@ -393,6 +414,9 @@ int tqi_put_prepare(tqi_put *put, const tq_put_args *args, bool notify,
 {
     int code;
 
+    if (!args) {
+        return tqi_error_null(err, notify ? "tq_notify: args" : "tq_put: args");
+    }
     tq__publish__init(&put->publish);
     tq__batch__init(&put->batch);
     put->publish.batch = &put->batch;

@@ -503,6 +503,9 @@ int tq_save(tq_op *op, const tq_save_args *args)
         return code;
     }
     save->out.dir = -1;
+    if (!args) {
+        return tqi_task_submit(op, &save->task, tqi_error_null(&err, "tq_save: args"), &err);
+    }
     save->state_only = args->state_only;
     if (!args->path || !args->path[0]) {
         code = tqi_error_set(&err, TQ_EINVAL, "checkpoint: no directory given");

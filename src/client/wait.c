@@ -146,8 +146,10 @@ static bool wait_sleep(tq_op *op, uint64_t deadline)
 
 bool tq_op_wait_for(tq_op *op, double seconds)
 {
+    if (!op) {
+        return true;
+    }
     tqi_waits *waits = &op->client->waits;
-
     if (wait_over(op)) {
         return true;
     }
@@ -169,6 +171,9 @@ bool tq_op_wait_for(tq_op *op, double seconds)
 
 int tq_op_wait(tq_op *op)
 {
+    if (!op) {
+        return TQ_EINVAL;
+    }
     while (!tq_op_wait_for(op, -1)) {
         if (tqi_op_foreign(op)) {
             return TQ_ECLOSED;

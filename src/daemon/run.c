@@ -407,8 +407,9 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
     tq_error err = {0};
     int status;
 
-    if (!daemon) {
-        fprintf(stderr, "tqd: out of memory\n");
+    if (!daemon || (argc > 0 && !argv)) {
+        fprintf(stderr, daemon ? "tqd: argv is NULL\n" : "tqd: out of memory\n");
+        free(daemon);
         return 2;
     }
     tqi_stdio_guard();

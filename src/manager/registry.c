@@ -68,7 +68,7 @@ static const tq_storage_manager *registry_get(const char *type)
 static int registry_check(const tq_storage_manager *manager, tq_error *err)
 {
     if (manager == NULL) {
-        return tqi_error_set(err, TQ_EINVAL, "a storage manager is missing");
+        return tqi_error_null(err, "tq_manager_register: manager");
     }
     if (manager->abi != TQ_MANAGER_ABI) {
         return tqi_error_set(
@@ -159,7 +159,8 @@ static int registry_plug(void *library, const char *path, tq_error *err)
 int tq_manager_load(const char *path, tq_error *err)
 {
     if (path == NULL || path[0] == 0) {
-        return tqi_error_set(err, TQ_EINVAL, "the path of a storage manager's library is missing");
+        return tqi_error_set(err, TQ_EINVAL, "tq_manager_load: path is %s",
+                             path == NULL ? "NULL" : "empty");
     }
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {
@@ -205,7 +206,10 @@ int tq_manager_find(const char *type, const tq_storage_manager **out, tq_error *
     tqi_buf names = {0};
     int code = TQ_OK;
 
-    if (type == NULL || type[0] == 0) {
+    if (type == NULL || out == NULL) {
+        return tqi_error_null(err, type == NULL ? "tq_manager_find: type" : "tq_manager_find: out");
+    }
+    if (type[0] == 0) {
         return tqi_error_set(err, TQ_EMANAGER, "the type of the storage manager is missing");
     }
     pthread_mutex_lock(&registry_lock);

@@ -51,27 +51,31 @@ struct tq_pick {
 
 uint32_t tq_view_count(const tq_sampler_view *view)
 {
-    return view->count;
+    return view != NULL ? view->count : 0;
 }
 
 const uint32_t *tq_view_indexes(const tq_sampler_view *view)
 {
-    return view->indexes;
+    return view != NULL ? view->indexes : NULL;
 }
 
 const char *tq_view_group(const tq_sampler_view *view, uint32_t i)
 {
-    return i < view->count ? tqi_view_sample_group(view->view, view->indexes[i]) : NULL;
+    return view != NULL && i < view->count ? tqi_view_sample_group(view->view, view->indexes[i])
+                                           : NULL;
 }
 
 uint32_t tq_view_group_size(const tq_sampler_view *view, uint32_t i)
 {
-    return i < view->count ? tqi_view_sample_group_size(view->view, view->indexes[i]) : 0;
+    return view != NULL && i < view->count
+               ? tqi_view_sample_group_size(view->view, view->indexes[i])
+               : 0;
 }
 
 uint64_t tq_view_ordinal(const tq_sampler_view *view, uint32_t i)
 {
-    return i < view->count ? tqi_view_sample_ordinal(view->view, view->indexes[i]) : 0;
+    return view != NULL && i < view->count ? tqi_view_sample_ordinal(view->view, view->indexes[i])
+                                           : 0;
 }
 
 /* Big-endian number of 1, 2, 4 or 8 bytes. */
@@ -135,20 +139,20 @@ static bool adapter_number(tq_slice value, double *out)
 
 bool tq_view_tag_number(const tq_sampler_view *view, uint32_t i, const char *name, double *out)
 {
-    return i < view->count &&
+    return view != NULL && name != NULL && out != NULL && i < view->count &&
            adapter_number(tqi_view_sample_tag(view->view, view->indexes[i], name), out);
 }
 
 bool tq_view_tag(const tq_sampler_view *view, uint32_t i, uint32_t tag, const char **name,
                  tq_slice *value)
 {
-    return i < view->count &&
+    return view != NULL && name != NULL && value != NULL && i < view->count &&
            tqi_view_sample_tag_at(view->view, view->indexes[i], tag, name, value);
 }
 
 bool tq_view_had(const tq_sampler_view *view, uint32_t index)
 {
-    return tqi_view_had(view->view, index);
+    return view != NULL && tqi_view_had(view->view, index);
 }
 
 /* ---------------------------------------------------------------------------------------- what a sampler picks */
@@ -189,7 +193,7 @@ static int adapter_consume(tq_pick *pick, uint32_t i)
 
 int tq_pick_add(tq_pick *pick, uint32_t i, bool consume)
 {
-    if (i >= pick->view->count) {
+    if (pick == NULL || i >= pick->view->count) {
         return TQ_EINVAL;
     }
     if (adapter_bits(pick) != TQ_OK ||
@@ -206,7 +210,7 @@ int tq_pick_add(tq_pick *pick, uint32_t i, bool consume)
 
 int tq_pick_consume(tq_pick *pick, uint32_t i)
 {
-    if (i >= pick->view->count) {
+    if (pick == NULL || i >= pick->view->count) {
         return TQ_EINVAL;
     }
     return adapter_bits(pick) == TQ_OK ? adapter_consume(pick, i) : TQ_ENOMEM;
@@ -214,7 +218,7 @@ int tq_pick_consume(tq_pick *pick, uint32_t i)
 
 int tq_pick_again(tq_pick *pick, uint32_t index)
 {
-    if (!tqi_view_had(pick->view->view, index)) {
+    if (pick == NULL || !tqi_view_had(pick->view->view, index)) {
         return TQ_EINVAL;
     }
     if (tqi_grow(&pick->again, &pick->again_capacity, pick->n_again + 1, sizeof(*pick->again)) !=
@@ -232,7 +236,8 @@ int tq_pick_cache(tq_pick *pick, const char *slot, const uint32_t *positions, ui
 {
     pick_slot *out;
 
-    if (slot == NULL || slot[0] == '\0' || strlen(slot) > TQ_NAME_MAX || n == 0) {
+    if (pick == NULL || slot == NULL || positions == NULL || slot[0] == '\0' ||
+        strlen(slot) > TQ_NAME_MAX || n == 0) {
         return TQ_EINVAL;
     }
     if (adapter_bits(pick) != TQ_OK ||
@@ -259,7 +264,7 @@ int tq_pick_cache(tq_pick *pick, const char *slot, const uint32_t *positions, ui
 
 int tq_pick_slot(tq_pick *pick, const char *slot)
 {
-    if (slot == NULL || strlen(slot) > TQ_NAME_MAX) {
+    if (pick == NULL || slot == NULL || strlen(slot) > TQ_NAME_MAX) {
         return TQ_EINVAL;
     }
     memset(pick->own_slot, 0, sizeof(pick->own_slot));

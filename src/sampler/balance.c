@@ -165,6 +165,9 @@ int tq_balance(const double *weights, uint32_t n, uint32_t k, bool equal, uint32
 {
     uint32_t each = equal ? k : 1;
     balance work = {.k = k};
+    if (weights == NULL || part == NULL) {
+        return tqi_error_null(err, weights == NULL ? "tq_balance: weights" : "tq_balance: part");
+    }
     int rc = balance_check(weights, n, k, equal, err);
 
     if (rc != TQ_OK) {

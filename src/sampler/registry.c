@@ -95,11 +95,13 @@ int tq_sampler_register(const tq_sampler *sampler, tq_error *err)
     registry_entry *entry;
     int rc;
 
-    if (sampler == NULL || sampler->abi != TQ_SAMPLER_ABI) {
-        return tqi_error_set(err, TQ_EVERSION,
-                             "sampler '%s' was made for another interface (%u, not %u)",
-                             sampler != NULL && sampler->name != NULL ? sampler->name : "",
-                             sampler != NULL ? sampler->abi : 0, TQ_SAMPLER_ABI);
+    if (sampler == NULL) {
+        return tqi_error_null(err, "tq_sampler_register: sampler");
+    }
+    if (sampler->abi != TQ_SAMPLER_ABI) {
+        return tqi_error_set(
+            err, TQ_EVERSION, "sampler '%s' was made for another interface (%u, not %u)",
+            sampler->name != NULL ? sampler->name : "", sampler->abi, TQ_SAMPLER_ABI);
     }
     rc = tqi_check_name("sampler", sampler->name, TQ_NAME_MAX, err);
     if (rc != TQ_OK) {

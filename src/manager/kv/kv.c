@@ -207,7 +207,7 @@ void tqi_kv_forked(void *state)
 static int kv_check(const tq_kv_client *client, tq_error *err)
 {
     if (client == NULL) {
-        return tqi_error_set(err, TQ_EINVAL, "a KV client is missing");
+        return tqi_error_null(err, "tq_kv_register: client");
     }
     const char *type = client->type != NULL ? client->type : "";
     if (client->abi != TQ_KV_ABI) {
