@@ -1,7 +1,7 @@
 """How a call runs: written once as steps, offered in a sync and an async form.
 
-A call is a generator that yields what it waits for, an operation of the C library (`Op`) or a
-coroutine of a storage manager written in Python, and is sent the result.  `twins` makes the two
+A call is a generator that yields what it waits for, an operation of the C library (`Op`), a coroutine of
+a storage manager written in Python, or something to be computed (`Work`), and is sent the result.  `twins` makes the two
 public forms of it.
 
 The sync form waits without holding the GIL.  The async form waits in the running event loop: the
@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ._core import Op, Queue
+from ._work import Work
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     P = ParamSpec("P")
 
 R = TypeVar("R")
-Step: TypeAlias = "Op | Coroutine[Any, Any, Any]"
+Step: TypeAlias = "Op | Work[Any] | Coroutine[Any, Any, Any]"
 Steps: TypeAlias = Generator[Step, Any, R]
 """A call in the making: yields what to wait for, returns the call's result."""
 
@@ -45,7 +46,10 @@ def run(steps: Steps[R]) -> R:
                 result: R = end.value
                 return result
             try:
-                value = step.result() if isinstance(step, Op) else _background.run(step)
+                if isinstance(step, Op):
+                    value = step.result()
+                else:
+                    value = step() if isinstance(step, Work) else _background.run(step)
                 send = steps.send
             except BaseException as error:  # noqa: BLE001 - the steps decide what becomes of it
                 value = error
@@ -67,7 +71,12 @@ async def run_async(steps: Steps[R]) -> R:
                 result: R = end.value
                 return result
             try:
-                value = await (wait(step) if isinstance(step, Op) else step)
+                if isinstance(step, Op):
+                    value = await wait(step)
+                elif isinstance(step, Work):
+                    value = await step.beside_the_loop() if step.heavy else step()
+                else:
+                    value = await step
                 send = steps.send
             except BaseException as error:  # noqa: BLE001 - the steps decide what becomes of it
                 value = error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._arguments import Parser, check_data, check_keys, common_fields, parsed, plain_names
 from ._calls import Steps, twins
 from ._columns import encode_tags, tags_of
+from ._work import Work, is_heavy, is_heavy_row
 from .encoding import Decoder, Encoder
 from .errors import (
     InvalidArgumentError,
@@ -35,6 +36,8 @@ logger = logging.getLogger("ctq")
 
 LIST_PAGE = 2000
 """Keys that are listed at a time: with a few tags each they hold the controller up for about a millisecond."""
+MANY = 1000
+"""Samples whose tags are encoded or decoded in an event loop."""
 
 
 class SamplesByKey:
@@ -130,7 +133,9 @@ class SamplesByKey:
                 )
             )
         encoder = Encoder(self.config["serialization"]["allow_pickle"])
-        batch = None if fields is None else row_batch(fields, encoder)
+        batch: Batch | None = None
+        if fields is not None:
+            batch = yield Work(is_heavy_row(fields), row_batch, fields, encoder)
         tags = encode_tags([tag], encoder) if tag else []
         groups = None if group is None else [group]
         return (yield from self._kv_store([key], partition_id, batch, tags, groups))
@@ -153,9 +158,8 @@ class SamplesByKey:
             keep=batch.keep if batch else None,
             other_fields=True,
         )
-        return KVBatchMeta._made(
-            list(keys), tags_of(meta), partition, sorted((*others, *meta.field_names))
-        )
+        each: list[dict[str, Any]] = yield Work(len(meta) > MANY, tags_of, meta)
+        return KVBatchMeta._made(list(keys), each, partition, sorted((*others, *meta.field_names)))
 
     def _kv_batch_put(
         self,
@@ -186,9 +190,13 @@ class SamplesByKey:
                     f"kv_batch_put: expected {len(names)} rows, one per key, got {rows}"
                 )
         encoder = Encoder(self.config["serialization"]["allow_pickle"])
-        columns = encode_tags(tags, encoder) if tags else []
+        columns: list[Tag] = []
+        if tags:
+            columns = yield Work(len(tags) > MANY, encode_tags, tags, encoder)
         if fields is None or self._python is None:
-            batch = None if fields is None else to_batch(fields, encoder)
+            batch: Batch | None = None
+            if fields is not None:
+                batch = yield Work(is_heavy(fields), to_batch, fields, encoder)
             return (yield from self._kv_store(names, partition_id, batch, columns, groups))
         reserved: Meta
         reserved, others = yield self._core.put(
@@ -223,7 +231,7 @@ class SamplesByKey:
                 partition_id, wanted, names, zero_copy=zero_copy
             )
             if data is not None:
-                return packed(data, options, decoder)
+                return (yield from packed(data, options, decoder))
             meta = BatchMeta._wrap([found.select(None, common_fields(found))])
         else:
             meta = (yield from self._lookup(wanted, partition_id)) or BatchMeta.empty()

@@ -26,6 +26,7 @@ from ._arguments import (
 from ._calls import Steps, run, twins
 from ._columns import encode_tags
 from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
+from ._work import Work, is_heavy
 from .by_key import SamplesByKey
 from .checkpoint import Checkpoints
 from .config import Config, defaults, merge, of_map
@@ -51,7 +52,7 @@ from .storage import (
     manager_of,
 )
 from .system import ControllerInfo, node
-from .tensors import empty, row_count, to_batch
+from .tensors import Batch, empty, row_count, to_batch
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -358,7 +359,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             made = BatchMeta._wrap([reserved])
             made._published((yield from self._python.put(data, made)))
             return made
-        batch = to_batch(data, self._encoder())
+        batch: Batch = yield Work(is_heavy(data), to_batch, data, self._encoder())
         meta: Meta = yield self._core.put(
             partition=partition, n=rows, groups=groups, columns=batch.columns, keep=batch.keep
         )
@@ -374,7 +375,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             part = data if len(pieces) == 1 else rows_of(data, start, start + len(piece))
             start += len(piece)
             encoder = self._encoder()
-            batch = to_batch(part, encoder)
+            batch: Batch = yield Work(is_heavy(part), to_batch, part, encoder)
             tags = encode_tags(changed[id(piece)], encoder) if id(piece) in changed else []
             started.append(
                 self._core.put(meta=piece, columns=batch.columns, tags=tags, keep=batch.keep)

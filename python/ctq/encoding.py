@@ -1,32 +1,46 @@
 """Values that are no tensors, as bytes: strings, numbers, lists, maps, arrays, objects.
 
-A value is MessagePack.  Arrays, tensors and a few Python types travel as extension types; what has no
-type of its own here is pickled by itself (functions with cloudpickle when it is installed) unless
+A value is MessagePack.  Arrays, tensors, images and a few Python types travel as extension types; what has
+no type of its own here is pickled by itself (functions with cloudpickle when it is installed) unless
 `serialization.allow_pickle` is off.  Daemons never look inside.
 
-Some types come back as simpler ones: tuples and sets as lists, named tuples and dataclasses as lists
-and maps, enum members as their values, dates without time zone, UUIDs and Decimals as strings.
+Large memory inside values (tensors, arrays, bytes, texts, images, buffers of pickled objects) is put from where
+it lies: a column is a list of slices, and what was encoded is only what lies between them.  On the way out tensors and arrays
+are made over the memory that was read into.  docs/values.md has the layout.
 
-A tag is nested at most `MAX_TAG_DEPTH` levels deep; a value as deep as MessagePack's readers go.
+Some types come back as simpler ones: tuples and sets as lists, named tuples and dataclasses as lists
+and maps, enum members as their values, dates without time zone, UUIDs and Decimals as strings,
+bytearrays and memoryviews as bytes.
+
+A tag is nested at most `MAX_TAG_DEPTH` levels deep; a value 500 levels.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ._core import pack_rows, unpack_rows
 from .errors import SerializationError
 
 if TYPE_CHECKING:
-    import msgpack
     from typing_extensions import Buffer
+
+    from ._core import Slice
 
 TENSOR, NDARRAY, SCALAR, PICKLE, CLOUDPICKLE, TENSORDICT, INTEGER, COMPLEX, DATETIME, NESTED = (
     range(1, 11)
 )
 """Extension types."""
+
+BUFFER, OUT_OF_BAND, IMAGE, RAW = range(11, 15)
+"""More of them, since 0.3: large memory with its description; what its parts are; images; memory of a pickled object."""
+
+OUT_OF_BAND_LEAST = 4096
+"""Bytes from which on a buffer of a pickled object travels beside the pickle."""
 
 MAX_TAG_DEPTH = 64
 """Deepest nesting of lists and maps in a tag, which samplers and people read, too."""
@@ -36,35 +50,17 @@ _NOT_CONVERTED = object()
 
 
 class Encoder:
-    """Turns values into bytes; one per batch and thread."""
+    """Turns values into bytes."""
 
     def __init__(self, allow_pickle: bool = True) -> None:
         self._allow_pickle = allow_pickle
-        self._packer: msgpack.Packer | None = None
-
-    def _make_packer(self) -> msgpack.Packer:
-        """Made when the first value needs it: its buffer of a MiB costs more than all else of a small put."""
-        import msgpack
-
-        self._packer = msgpack.Packer(
-            default=self._default, strict_types=True, unicode_errors="surrogatepass"
-        )
-        return self._packer
 
     def encode(self, value: object) -> bytes:
         """One value."""
-        packer = self._packer or self._make_packer()
         try:
-            packed: bytes = packer.pack(value)
-            return packed
-        except (ValueError, RecursionError) as error:
-            packer.reset()
-            if isinstance(error, SerializationError) or "recursion" not in str(error):
-                raise
-            raise SerializationError("a value is nested too deep to be stored") from None
-        except BaseException:
-            packer.reset()
-            raise
+            return bytes(pack_rows([value], self._convert)[0])
+        except (RecursionError, OverflowError) as error:
+            raise _refused(error) from None
 
     def encode_rows(self, field: str, rows: Iterable[object]) -> list[bytes]:
         """The rows of a field; an error names the field."""
@@ -76,102 +72,161 @@ class Encoder:
     def encode_column(self, field: str, rows: list[Any]) -> tuple[Buffer, memoryview]:
         """The rows of a field end to end, and the size of each; an error names the field."""
         try:
-            encoded, sizes = pack_rows(rows, self.encode)
-        except SerializationError as error:
-            raise SerializationError(f"field {field!r}: {error}") from error.__cause__
+            encoded, sizes = pack_rows(rows, self._convert)
+        except (RecursionError, OverflowError, SerializationError) as error:
+            raise _refused(error, field) from error.__cause__
         return encoded, memoryview(sizes).cast("Q")
 
-    # A nested value gets a packer of its own: one in use cannot be entered again.
-    def _nested(self, value: object) -> bytes:
-        return Encoder(self._allow_pickle).encode(value)
+    def encode_slices(
+        self, field: str, rows: list[Any], keep: list[Any]
+    ) -> tuple[list[Slice], memoryview]:
+        """The same as slices, in which large memory is that of the rows; `keep` gets what has to live as long."""
+        try:
+            slices, sizes = pack_rows(rows, self._convert, keep)
+        except (RecursionError, OverflowError, SerializationError) as error:
+            raise _refused(error, field) from error.__cause__
+        return slices, memoryview(sizes).cast("Q")
 
-    def _default(self, value: Any) -> object:
+    def _convert(self, value: Any) -> object:
+        """Something simpler, or a tuple that pack.c makes an extension type of; so nothing else may be a tuple."""
+        torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+        if torch is not None and isinstance(value, torch.Tensor):
+            return self._tensor(torch, value)
+        if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)):
+            return self._array(numpy, value)
         import enum
 
         if isinstance(value, enum.Enum):
-            return value.value
+            return _no_tuple(value.value)
         if isinstance(value, (list, tuple, set, frozenset)):
             return list(value)
         if isinstance(value, dict):
             return dict(value)
         if type(value) is int:
-            return self._extension(INTEGER, str(int(value)).encode())
-        if isinstance(value, complex) and type(value) is complex:
-            return self._extension(COMPLEX, self._nested([value.real, value.imag]))
-        for module, convert in (("torch", self._torch), ("numpy", self._numpy)):
-            if sys.modules.get(module) is not None:
-                converted = convert(sys.modules[module], value)
-                if converted is not _NOT_CONVERTED:
-                    return converted
+            return INTEGER, str(value).encode()
+        if type(value) is complex:
+            return COMPLEX, [value.real, value.imag]
+        if type(value) is _Raw:
+            return RAW, [], value.memory, value
+        if sys.modules.get("tensordict") is not None:
+            from tensordict import NonTensorData, NonTensorStack, TensorDictBase
+
+            if isinstance(value, NonTensorStack):
+                return list(value.tolist())
+            if isinstance(value, NonTensorData):
+                return _no_tuple(value.data)
+            if isinstance(value, TensorDictBase):
+                items = {name: _plain(item) for name, item in value.items()}
+                return TENSORDICT, [list(value.batch_size), items]
         simple = _as_simple(value)
         if simple is not None:
             return simple
         if _is_aware_datetime(value):
-            return self._extension(DATETIME, value.isoformat().encode())
+            return DATETIME, value.isoformat().encode()
         return self._object(value)
 
-    def _extension(self, code: int, payload: bytes) -> object:
-        import msgpack
+    def _tensor(self, torch: Any, value: Any) -> object:
+        if value.is_nested:
+            layout = "jagged" if value.layout == torch.jagged else "strided"
+            return NESTED, [layout, list(value.unbind())]
+        from .tensors import tensor_memory
 
-        return msgpack.ExtType(code, payload)
+        described = tensor_memory(value)
+        return self._object(value) if described is None else (TENSOR, *described)
 
-    def _torch(self, torch: Any, value: Any) -> object:
-        if isinstance(value, torch.Tensor):
-            if value.is_nested:
-                layout = "jagged" if value.layout == torch.jagged else "strided"
-                return self._extension(NESTED, self._nested([layout, list(value.unbind())]))
-            from .tensors import tensor_bytes
-
-            described = tensor_bytes(value)
-            if described is None:
-                return _NOT_CONVERTED
-            return self._extension(TENSOR, self._nested(described))
-        if sys.modules.get("tensordict") is None:
-            return _NOT_CONVERTED
-        from tensordict import NonTensorData, NonTensorStack, TensorDictBase
-
-        if isinstance(value, NonTensorStack):
-            return list(value.tolist())
-        if isinstance(value, NonTensorData):
-            return value.data
-        if isinstance(value, TensorDictBase):
-            items = {name: _plain(item) for name, item in value.items()}
-            return self._extension(TENSORDICT, self._nested([list(value.batch_size), items]))
-        return _NOT_CONVERTED
-
-    def _numpy(self, numpy: Any, value: Any) -> object:
-        if isinstance(value, numpy.ndarray):
-            if value.dtype.hasobject or value.dtype.names or type(value) is not numpy.ndarray:
-                return _NOT_CONVERTED
-            described = [value.dtype.str, list(value.shape), value.tobytes()]
-            return self._extension(NDARRAY, self._nested(described))
-        if isinstance(value, numpy.generic) and not value.dtype.hasobject and not value.dtype.names:
-            return self._extension(SCALAR, self._nested([value.dtype.str, value.tobytes()]))
-        return _NOT_CONVERTED
+    def _array(self, numpy: Any, value: Any) -> object:
+        if value.dtype.hasobject or value.dtype.names:
+            return self._object(value)
+        if isinstance(value, numpy.generic):
+            return SCALAR, [value.dtype.str, value.tobytes()]
+        if type(value) is not numpy.ndarray:
+            return self._object(value)
+        ready = numpy.ascontiguousarray(value)
+        address = ready.__array_interface__["data"][0]
+        return NDARRAY, [value.dtype.str, list(value.shape)], (address, ready.nbytes), ready
 
     def _object(self, value: object) -> object:
         import pickle
 
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        if sys.modules.get("PIL.Image") is not None:
+            from .images import image_memory
+
+            image = image_memory(value, self._pickled)
+            if image is not None:
+                return IMAGE, *image
+        self._check_pickle(value)
+        if callable(value):
+            try:
+                import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
+            except ImportError:
+                pass
+            else:
+                with _naming(value):
+                    return CLOUDPICKLE, cloudpickle.dumps(value)
+        buffers: list[_Raw] = []
+
+        def stays(buffer: pickle.PickleBuffer) -> bool:
+            try:
+                memory = buffer.raw()
+            except BufferError:  # not in one piece
+                return True
+            if memory.nbytes < OUT_OF_BAND_LEAST:
+                return True
+            buffers.append(_Raw(memory))
+            return False
+
+        with _naming(value):
+            pickled = pickle.dumps(value, protocol=5, buffer_callback=stays)
+        return (OUT_OF_BAND, [pickled, buffers]) if buffers else (PICKLE, pickled)
+
+    def _pickled(self, value: object) -> bytes:
+        import pickle
+
+        self._check_pickle(value)
+        with _naming(value):
+            return pickle.dumps(value, protocol=5)
+
+    def _check_pickle(self, value: object) -> None:
         if not self._allow_pickle:
             raise SerializationError(
-                f"a value of type {kind} can only be stored by pickling it, which serialization.allow_pickle forbids"
+                f"a value of type {_kind(value)} can only be stored by pickling it, which serialization.allow_pickle forbids"
             )
-        try:
-            if callable(value):
-                try:
-                    import cloudpickle  # type: ignore[import-untyped,import-not-found,unused-ignore]
-                except ImportError:
-                    pass
-                else:
-                    return self._extension(CLOUDPICKLE, cloudpickle.dumps(value))
-            return self._extension(PICKLE, pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
-        except (RecursionError, MemoryError):
-            raise
-        except Exception as error:  # whatever a class's own __reduce__ raises
-            raise SerializationError(
-                f"a value of type {kind} cannot be pickled: {error}"
-            ) from error
+
+
+class _Raw:
+    """Memory of a pickled object."""
+
+    def __init__(self, memory: memoryview) -> None:
+        self.memory = memory
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+@contextlib.contextmanager
+def _naming(value: object) -> Iterator[None]:
+    """What a class's own __reduce__ raises becomes an error that names the class."""
+    try:
+        yield
+    except (RecursionError, MemoryError):
+        raise
+    except Exception as error:
+        raise SerializationError(
+            f"a value of type {_kind(value)} cannot be pickled: {error}"
+        ) from error
+
+
+def _refused(error: Exception, field: str | None = None) -> SerializationError:
+    """The error of a value that cannot be encoded, with the name of its field."""
+    where = "" if field is None else f"field {field!r}: "
+    if isinstance(error, RecursionError):
+        return SerializationError(f"{where}a value is nested too deep to be stored")
+    return SerializationError(f"{where}{error}")
+
+
+def _no_tuple(value: Any) -> Any:
+    return list(value) if type(value) is tuple else value
 
 
 class _Refusal:
@@ -191,8 +246,20 @@ class Decoder:
     def __init__(self, allow_pickle: bool = True) -> None:
         self._allow_pickle = allow_pickle and not _Refusal.pickles
 
-    def decode(self, encoded: bytes | memoryview) -> Any:
-        """One value."""
+    def decode(self, encoded: Buffer) -> Any:
+        """One value; tensors and arrays in it may lie in `encoded`, if that is writable."""
+        size = memoryview(encoded).nbytes
+        return unpack_rows(encoded, array("Q", (0, size)), self._build, self._decode_other)[0]
+
+    def decode_rows(self, field: str, encoded: Buffer, offsets: Buffer) -> list[Any]:
+        """The rows of a field, given the offset of each and the end; an error names the field."""
+        try:
+            return unpack_rows(encoded, offsets, self._build, self._decode_other)
+        except SerializationError as error:
+            raise SerializationError(f"field {field!r}: {error}") from error.__cause__
+
+    def _decode_other(self, encoded: memoryview) -> Any:
+        """What unpack.c does not understand: what is nested deeper, and errors."""
         import msgpack
 
         try:
@@ -202,37 +269,60 @@ class Decoder:
                 strict_map_key=False,
                 unicode_errors="surrogatepass",
             )
-        except TypeError:
-            # A map with lists, once tuples, as keys.
-            return msgpack.unpackb(
-                encoded,
-                ext_hook=self._extension,
-                strict_map_key=False,
-                unicode_errors="surrogatepass",
-                object_pairs_hook=_pairs,
-            )
-
-    def decode_rows(self, field: str, encoded: Buffer, offsets: Buffer) -> list[Any]:
-        """The rows of a field, given the offset of each and the end; an error names the field."""
-        try:
-            return unpack_rows(encoded, offsets, self.decode)
-        except SerializationError as error:
-            raise SerializationError(f"field {field!r}: {error}") from None
+        except SerializationError:
+            raise
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise SerializationError(f"a value is malformed: {error}") from error
 
     def _extension(self, code: int, payload: bytes) -> Any:
-        if code in (PICKLE, CLOUDPICKLE):
-            return self._unpickle(payload)
-        if code == INTEGER:
-            return int(payload)
-        if code == DATETIME:
-            import datetime
+        """An extension type in a row that is nested deep."""
+        if code == BUFFER:
+            import msgpack
 
-            return datetime.datetime.fromisoformat(payload.decode())
-        if code not in _BUILDERS:
+            head = msgpack.Unpacker(strict_map_key=False, ext_hook=self._extension)
+            head.feed(payload)
+            inner, parts, size, lead = head.unpack()
+            start = head.tell() + lead
+            return self._build(inner, parts, bytearray(payload[start : start + size]))
+        raw = code in (PICKLE, CLOUDPICKLE, INTEGER, DATETIME)
+        return self._build(code, payload if raw else self.decode(payload))
+
+    def _build(self, code: int, value: Any, memory: Any = None) -> Any:
+        """What an extension type stands for; `memory` is the reader's own, writable."""
+        if code in (PICKLE, CLOUDPICKLE) and memory is None:
+            return self._unpickle(value)
+        if code not in _BUILDERS and code not in (PICKLE, CLOUDPICKLE, OUT_OF_BAND, IMAGE):
             raise SerializationError(f"values of extension type {code} are of a newer version")
-        return _BUILDERS[code](self.decode(payload))
+        try:
+            if memory is None and code in _WITH_MEMORY:
+                *value, payload = value
+                memory = bytearray(payload)
+            elif memory is not None and code not in _WITH_MEMORY:
+                raise ValueError("it has no memory of its own")
+            if code == OUT_OF_BAND:
+                pickled, buffers = value
+            elif code == IMAGE:
+                from .images import image_of
 
-    def _unpickle(self, payload: bytes) -> Any:
+                return image_of(value, memory, self._unpickle)
+            else:
+                return _BUILDERS[code](value, memory)
+        except SerializationError:
+            raise
+        except (
+            ValueError,
+            TypeError,
+            LookupError,
+            ArithmeticError,
+            RuntimeError,
+            AttributeError,
+        ) as error:
+            raise SerializationError(
+                f"a value of extension type {code} is malformed: {error}"
+            ) from error
+        return self._unpickle(pickled, buffers)
+
+    def _unpickle(self, payload: bytes, buffers: Iterable[Any] = ()) -> Any:
         import pickle
 
         if not self._allow_pickle:
@@ -240,7 +330,7 @@ class Decoder:
                 "the value is pickled, and serialization.allow_pickle forbids to unpickle it"
             )
         # Only clients that know the system's secret can have written it.
-        return pickle.loads(payload)  # noqa: S301
+        return pickle.loads(payload, buffers=buffers)  # noqa: S301
 
 
 # --- kinds of values ------------------------------------------------------------------------------
@@ -311,29 +401,24 @@ def check_depth(value: object, limit: int) -> bool:
     return False
 
 
-def _pairs(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    return {_hashable(key): value for key, value in pairs}
-
-
-def _hashable(key: Any) -> Any:
-    return tuple(_hashable(item) for item in key) if isinstance(key, list) else key
-
-
-def _build_tensor(parts: list[Any]) -> Any:
+def _build_tensor(parts: list[Any], memory: Any) -> Any:
     from .tensors import tensor_from_bytes
 
-    code, bits, shape, payload = parts
-    return tensor_from_bytes((code, bits), shape, payload)
+    code, bits, shape = parts
+    return tensor_from_bytes((code, bits), shape, memory)
 
 
-def _build_array(parts: list[Any]) -> Any:
+def _build_array(parts: list[Any], memory: Any) -> Any:
     import numpy as np
 
-    dtype, shape, payload = parts
-    return np.frombuffer(bytearray(payload), dtype=np.dtype(dtype)).reshape(shape)
+    described, shape = parts
+    dtype = np.dtype(described)
+    if not dtype.itemsize:
+        return np.empty(shape, dtype)
+    return np.frombuffer(memory, dtype=dtype).reshape(shape)
 
 
-def _build_scalar(parts: list[Any]) -> Any:
+def _build_scalar(parts: list[Any], _: Any) -> Any:
     import numpy as np
 
     described, payload = parts
@@ -341,14 +426,14 @@ def _build_scalar(parts: list[Any]) -> Any:
     return np.frombuffer(payload, dtype=dtype)[0] if dtype.itemsize else dtype.type()
 
 
-def _build_tensordict(parts: list[Any]) -> Any:
+def _build_tensordict(parts: list[Any], _: Any) -> Any:
     from .tensors import have_torch, tensordict_of
 
     batch_size, items = parts
     return tensordict_of(items, batch_size) if have_torch() else items
 
 
-def _build_nested(parts: list[Any]) -> Any:
+def _build_nested(parts: list[Any], _: Any) -> Any:
     from .tensors import have_torch
 
     layout, rows = parts
@@ -356,14 +441,27 @@ def _build_nested(parts: list[Any]) -> Any:
         return rows
     import torch
 
+    if layout not in ("jagged", "strided"):
+        raise ValueError(f"unknown layout {layout!r}")
     return torch.nested.as_nested_tensor(rows, layout=getattr(torch, layout))
 
 
-_BUILDERS: dict[int, Callable[[list[Any]], Any]] = {
+def _build_datetime(payload: bytes, _: Any) -> Any:
+    import datetime
+
+    return datetime.datetime.fromisoformat(payload.decode())
+
+
+_BUILDERS: dict[int, Callable[[Any, Any], Any]] = {
     TENSOR: _build_tensor,
     NDARRAY: _build_array,
     SCALAR: _build_scalar,
-    COMPLEX: lambda parts: complex(*parts),
+    INTEGER: lambda payload, _: int(payload),
+    COMPLEX: lambda parts, _: complex(*parts),
+    DATETIME: _build_datetime,
     TENSORDICT: _build_tensordict,
     NESTED: _build_nested,
+    RAW: lambda parts, memory: memory,
 }
+_WITH_MEMORY = frozenset((TENSOR, NDARRAY, IMAGE, RAW))
+"""Those whose bytes are the last of their parts, where they are few."""

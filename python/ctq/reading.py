@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from ._core import VALUE, Data, Meta, jagged_rows
+from ._work import ROWS, Work, are_heavy
 from .encoding import Decoder
 from .errors import DtypeError, InvalidArgumentError, RowCountError
 from .tensors import (
@@ -228,13 +229,34 @@ def read(
     for op in started:
         parts.append((yield op))
     if len(parts) == 1:
-        return _result(_columns(parts[0], decoder), len(parts[0]))
-    return _merge(parts, decoder, options)
+        return (yield from _laid_out(parts[0], decoder))
+    rows = sum(map(len, parts))
+    heavy = rows > ROWS or any(are_heavy(data.columns, rows) for data in parts)
+    return (yield Work(heavy, _merge, parts, decoder, options))
 
 
-def packed(data: Data, options: ReadOptions | None, decoder: Decoder) -> Any:
+def packed(data: Data, options: ReadOptions | None, decoder: Decoder) -> Steps[Any]:
     """What was read without anything special, in the order of the names of the fields."""
-    return _result(_columns(data, decoder, options, columns=sorted(data.columns)), len(data))
+    return (yield from _laid_out(data, decoder, options, columns=sorted(data.columns)))
+
+
+def _laid_out(
+    data: Data,
+    decoder: Decoder,
+    options: ReadOptions | None = None,
+    memory: Mapping[str, Any] | None = None,
+    columns: Sequence[Any] | None = None,
+) -> Steps[Any]:
+    """What was read as the result of the call."""
+    columns = data.columns if columns is None else columns
+    rows = len(data)
+
+    def make() -> Any:
+        return _result(_columns(columns, rows, decoder, options, memory), rows)
+
+    if are_heavy(columns, rows):
+        return (yield Work(True, make))
+    return make()
 
 
 def _read_placed(
@@ -262,12 +284,12 @@ def _read_placed(
                 if last or not plan.needs_schema:
                     raise
             else:
-                return _result(_columns(data, decoder, options, plan.memory), len(data))
+                return (yield from _laid_out(data, decoder, options, plan.memory))
         known = yield core.resolve(
             piece.partition, indexes=piece.indexes, fields=names, lenient=True
         )
     data = yield core.get(piece, names)
-    return _result(_columns(data, decoder, options), len(data))
+    return (yield from _laid_out(data, decoder, options))
 
 
 class _Plan(NamedTuple):
@@ -397,16 +419,15 @@ def _result(columns: Iterator[tuple[str, Any]], rows: int) -> Any:
 
 
 def _columns(
-    data: Data,
+    columns: Sequence[Any],
+    rows: int,
     decoder: Decoder,
-    options: ReadOptions | None = None,
-    memory: Mapping[str, Any] | None = None,
-    columns: Sequence[Any] | None = None,
+    options: ReadOptions | None,
+    memory: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, Any]]:
     """What was read, by field, with the fields that padding adds."""
-    rows = len(data)
     offsets: dict[bytes, RowOffsets] = {}
-    for column in data.columns if columns is None else columns:
+    for column in columns:
         name = column[0]
         layout = "jagged" if options is None else options.layout(name)
         read = _Column(column, rows, offsets, (memory or {}).get(name))

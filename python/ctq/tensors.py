@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ._core import TENSOR, VALUE
+from ._core import TENSOR, VALUE, pause, untrack
 from .encoding import Encoder
 from .errors import InvalidArgumentError, RowCountError
 
@@ -271,8 +271,8 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
         elif arrays and items and not isinstance(column, Rows) and all(map(is_plain_array, items)):
             made = _array_rows(name, items, batch.keep)
         if made is None:
-            encoded, sizes = encoder.encode_column(name, items)
-            made = (name, VALUE, UINT, 8, given, None, None, sizes, [encoded])
+            slices, sizes = encoder.encode_slices(name, items, batch.keep)
+            made = (name, VALUE, UINT, 8, given, None, None, sizes, slices)
     if given != batch.rows:
         raise RowCountError(f"field {name!r}: expected {batch.rows} rows, got {given}")
     assert made is not None
@@ -300,7 +300,7 @@ def row_list(name: str, column: Any, rows: int) -> list[Any]:
         from tensordict import NonTensorData, NonTensorStack, TensorDictBase
 
         if isinstance(column, NonTensorStack):
-            return list(column.tolist())
+            return _stacked_values(column)
         if isinstance(column, NonTensorData):
             # As TransferQueue has it: what has as many items as there are rows is one for each.
             data = column.data
@@ -311,6 +311,17 @@ def row_list(name: str, column: Any, rows: int) -> list[Any]:
             return [column[row] for row in range(int(column.batch_size[0]))]
     _rows_of(name, column)
     return _unbound(column) if is_tensor(column) else list(column)
+
+
+def _stacked_values(column: Any) -> list[Any]:
+    if len(column) <= _STACKED_AT_ONCE or column.stack_dim:
+        return list(column.tolist())
+    values: list[Any] = []
+    members = column.tensordicts
+    for start in range(0, len(members), _STACKED_AT_ONCE):
+        values += [each.tolist() for each in members[start : start + _STACKED_AT_ONCE]]
+        pause()
+    return values
 
 
 def _unbound(tensor: Any) -> list[Any]:
@@ -641,7 +652,21 @@ def _stack_of_objects(rows: list[Any]) -> Any:
         return TensorDict.maybe_dense_stack(rows, 0)
     if any(maps):
         rows = [NonTensorData(data=row) for row in rows]
-    return NonTensorStack(*rows)
+    if len(rows) <= _STACKED_AT_ONCE:
+        return NonTensorStack(*rows)
+    members: list[Any] = []
+    for start in range(0, len(rows), _STACKED_AT_ONCE):
+        made = NonTensorStack(*rows[start : start + _STACKED_AT_ONCE]).tensordicts
+        # Four objects per row in no cycle: the collector would stop all threads for tens of milliseconds to see that.
+        inner = [getattr(member, "_tensordict", None) for member in made]
+        untrack([*made, *inner, *(getattr(each, "_batch_size", None) for each in inner)])
+        members += made
+        pause()
+    return NonTensorStack(*members)
+
+
+_STACKED_AT_ONCE = 256
+"""Rows that become values of a stack before other threads have their turn."""
 
 
 def tensor_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:
@@ -667,21 +692,19 @@ def array_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:
     return np.frombuffer(memory, dtype=numpy_dtype_back(dtype)).reshape(shape)
 
 
-def tensor_bytes(tensor: Any) -> list[Any] | None:
-    """A tensor inside a value: dtype, shape and bytes; None for one that is no plain tensor."""
+def tensor_memory(tensor: Any) -> tuple[list[Any], tuple[int, int], Any] | None:
+    """A tensor inside a value: dtype and shape, where its bytes lie, and what owns them; None for one that is no plain tensor."""
     import torch
 
-    if tensor.layout != torch.strided or tensor.dtype not in torch_dtypes():
+    dtype = torch_dtypes().get(tensor.dtype)
+    if dtype is None or tensor.layout is not torch.strided:
         return None
-    keep: list[Any] = []
-    ready = _ready(tensor, keep)
-    flat = ready.reshape(-1).view(torch.uint8).numpy().tobytes() if ready.numel() else b""
-    return [*torch_dtypes()[ready.dtype], list(ready.shape), flat]
+    ready = _ready(tensor, [])
+    return [*dtype, list(ready.shape)], slice_of(ready), ready
 
 
-def tensor_from_bytes(dtype: Dtype, shape: Sequence[int], payload: bytes) -> Any:
-    """The opposite of `tensor_bytes`; an array without torch."""
-    memory = bytearray(payload)
+def tensor_from_bytes(dtype: Dtype, shape: Sequence[int], memory: Any) -> Any:
+    """The tensor over memory that is its own; an array without torch."""
     return (tensor_over if have_torch() else array_over)(memory, dtype, shape)
 
 

@@ -216,7 +216,8 @@ def test_memory_of_the_reader(client: Any, stored: str) -> None:
     assert [column[0] for column in data.columns] == ["ids", "text"]
     assert torch.equal(memory.view(torch.int64).view(4, 5), expected(rows_of(), 1, 5))
     options = reading.read_options({}, "padded", None, None)
-    column = dict(reading._columns(data, client._decoder(), options, {"ids": memory}))["ids"]
+    columns = reading._columns(data.columns, len(data), client._decoder(), options, {"ids": memory})
+    column = dict(columns)["ids"]
     assert column.data_ptr() == memory.data_ptr()
     assert torch.equal(column, expected(rows_of(), 1, 5))
     del data

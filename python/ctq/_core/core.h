@@ -205,8 +205,30 @@ PyObject *core_jagged_rows(PyObject *module, PyObject *args);
 /* sampler.c: balance(weights, k, equal) -> part of each. */
 PyObject *core_balance(PyObject *module, PyObject *args);
 
-/* values.c: pack_rows(rows, encode), unpack_rows(data, offsets, decode). */
+/* Memory inside a value of so many bytes is put from where it lies, and lies aligned. */
+#define CORE_LARGE 4096u
+#define CORE_ALIGN 64u
+/* Of so many bytes it is shown to who reads it where it was read into; smaller memory is copied out. */
+#define CORE_VIEW 16384u
+/* The extension type of such memory (encoding.py: BUFFER). */
+#define CORE_BUFFER 11
+
+/* pack.c: pack_rows(rows, convert, keep), weigh(value, limit). */
 PyObject *core_pack_rows(PyObject *module, PyObject *args);
+PyObject *core_weigh(PyObject *module, PyObject *args);
+
+/* pace.c: pace() makes the calling thread one that hands the GIL over. */
+PyObject *core_pace(PyObject *module, PyObject *ignored);
+/* pause() hands it over in such a thread; untrack(objects) tells the garbage collector to forget objects. */
+PyObject *core_pause(PyObject *module, PyObject *ignored);
+PyObject *core_untrack(PyObject *module, PyObject *list);
+/* To be called with the GIL held for every few values, and may give it away for an instant. */
+void core_pace_step(size_t steps);
+/* memcpy; of CORE_COPY_ALONE bytes or more without the GIL. */
+#define CORE_COPY_ALONE ((size_t)64 << 10)
+void core_copy(void *to, const void *from, size_t size);
+
+/* unpack.c: unpack_rows(data, offsets, build, decode). */
 PyObject *core_unpack_rows(PyObject *module, PyObject *args);
 /* One value of `size` bytes; what is not understood is handed to `decode` as a memoryview. */
 PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *decode);

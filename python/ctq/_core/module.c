@@ -55,15 +55,25 @@ PyDoc_STRVAR(
 
 PyDoc_STRVAR(
     core_pack_rows_doc,
-    "pack_rows(rows, encode, /)\n--\n\n"
+    "pack_rows(rows, convert, keep=None, /)\n--\n\n"
     "A list of values as MessagePack: their bytes end to end (bytes, or a Buffer when there are "
     "many), and the size of each as 64-bit integers.  Values that are not plain are given to "
-    "`encode`, which returns bytes.");
+    "`convert`.  With a list `keep` the bytes are a list of slices, in which large memory is not "
+    "copied, and what they point into is appended to `keep`.");
 PyDoc_STRVAR(
     core_unpack_rows_doc,
-    "unpack_rows(data, offsets, decode, /)\n--\n\n"
-    "The opposite: a list of the values that lie between 64-bit offsets in the data.  Rows "
-    "that are not plain are given to `decode` as a memoryview.");
+    "unpack_rows(data, offsets, build, decode, /)\n--\n\n"
+    "The opposite: a list of the values that lie between 64-bit offsets in the data.  `build` "
+    "makes what extension types stand for.  Rows that are malformed or nested deep are given to "
+    "`decode` as a memoryview.");
+PyDoc_STRVAR(
+    core_weigh_doc,
+    "weigh(value, limit, /)\n--\n\n"
+    "Whether encoding it costs more than `limit` small values; looks no further than that.");
+PyDoc_STRVAR(core_pace_doc,
+             "pace()\n--\n\n"
+             "From now on pack_rows and unpack_rows hand the GIL over about once a millisecond in "
+             "this thread.");
 PyDoc_STRVAR(
     core_jagged_rows_doc,
     "jagged_rows(ndims, dims, ragged, /)\n--\n\n"
@@ -78,6 +88,13 @@ static PyMethodDef core_functions[] = {
     {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},
     {"unpack_rows", core_unpack_rows, METH_VARARGS, core_unpack_rows_doc},
     {"jagged_rows", core_jagged_rows, METH_VARARGS, core_jagged_rows_doc},
+    {"weigh", core_weigh, METH_VARARGS, core_weigh_doc},
+    {"pace", core_pace, METH_NOARGS, core_pace_doc},
+    {"pause", core_pause, METH_NOARGS,
+     "pause()\n--\n\nHand the GIL over, in a thread that does so."},
+    {"untrack", core_untrack, METH_O,
+     "untrack(objects, /)\n--\n\n"
+     "Let the garbage collector forget objects that are in no cycle: it does not look at them."},
     {"balance", core_balance, METH_VARARGS, core_balance_doc},
     {"kv_register", core_kv_register, METH_VARARGS, core_kv_register_doc},
     {"kv_wait", core_kv_wait, METH_NOARGS,

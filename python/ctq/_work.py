@@ -1,0 +1,210 @@
+"""Work of a call that takes the CPU for long: encoding and decoding.
+
+A call yields it as a step (see `_calls`).  The sync form does it where it is; the async form does heavy work in a
+thread beside the event loop, so that no call holds the loop for long.  Those threads hand the GIL over
+about once a millisecond (pace.c), and copy memory without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from ._core import VALUE, pace, weigh
+
+if TYPE_CHECKING:
+    from .tensors import Fields
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WEIGHT = 2000
+"""Small values that are encoded or decoded in the loop: about half a millisecond."""
+ROWS = 128
+"""Rows that become, or come as, an object each in the loop."""
+BYTES = 1 << 20
+"""Bytes that are copied in the loop."""
+
+
+class Work(Generic[R]):
+    """A step of a call: something to be computed; `heavy`: not in an event loop."""
+
+    __slots__ = ("_call", "heavy")
+
+    def __init__(
+        self, heavy: bool, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        self.heavy = heavy
+        self._call: Callable[[], R] = lambda: call(*args, **kwargs)
+
+    def __call__(self) -> R:
+        """Do it."""
+        if not self.heavy:
+            return self._call()
+        with _collector_off():
+            return self._call()
+
+    async def beside_the_loop(self) -> R:
+        """Do it in another thread."""
+        import asyncio
+
+        context = contextvars.copy_context()
+        streams = _cuda_streams()
+
+        def run() -> R:
+            _use_streams(streams)
+            return context.run(self)
+
+        # Not the loop's own threads: a program may have filled them with what waits for this.
+        return await asyncio.get_running_loop().run_in_executor(_threads.get(), run)
+
+
+class _Threads:
+    """The threads, made when they are first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def get(self) -> ThreadPoolExecutor:
+        """The executor of this process."""
+        with self._lock:
+            if self._executor is None:
+                count = min(4, len(os.sched_getaffinity(0)))
+                self._executor = ThreadPoolExecutor(count, "ctq-work", initializer=pace)
+            return self._executor
+
+    def forked(self) -> None:
+        """Threads do not come along."""
+        self._lock = threading.Lock()
+        self._executor = None
+
+
+class _Collector:
+    """Python's garbage collector is off while many objects are made that all stay.
+
+    It would look at all objects of the process several times meanwhile, with the GIL held for tens of milliseconds each time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._was_on = False
+
+    @contextlib.contextmanager
+    def off(self) -> Iterator[None]:
+        """Keep it off; it comes on again with the last who wanted this, if it was on."""
+        with self._lock:
+            if not self._users:
+                self._was_on = gc.isenabled()
+                gc.disable()
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users and self._was_on:
+                    gc.enable()
+
+    def forked(self) -> None:
+        """A thread that wanted it off is not there any more."""
+        if self._users and self._was_on:
+            gc.enable()
+        self._lock = threading.Lock()
+        self._users = 0
+
+
+_threads = _Threads()
+_collector = _Collector()
+_collector_off = _collector.off
+os.register_at_fork(after_in_child=_threads.forked)
+os.register_at_fork(after_in_child=_collector.forked)
+
+
+def _cuda_streams() -> tuple[int, list[Any]] | None:
+    """The current device and streams of this thread: copies to the host are ordered behind what made the tensors."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    devices = range(torch.cuda.device_count())
+    return torch.cuda.current_device(), [torch.cuda.current_stream(each) for each in devices]
+
+
+def _use_streams(streams: tuple[int, list[Any]] | None) -> None:
+    if streams is None:
+        return
+    import torch
+
+    for stream in streams[1]:
+        torch.cuda.set_stream(stream)
+    torch.cuda.set_device(streams[0])
+
+
+# --- what is heavy --------------------------------------------------------------------------------
+
+
+def is_heavy(fields: Fields) -> bool:
+    """Whether a batch takes long to encode; says so within microseconds."""
+    torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
+    columns = (
+        fields.values() if isinstance(fields, Mapping) else (each for _, each in fields.items())
+    )
+    for column in columns:
+        if torch is not None and isinstance(column, torch.Tensor):
+            if column.is_nested:
+                if column.layout is not torch.jagged and column.size(0) > ROWS:
+                    return True
+            elif _is_copied(torch, column):
+                return True
+        elif numpy is not None and isinstance(column, numpy.ndarray):
+            if column.dtype.hasobject or (column.nbytes > BYTES and not column.flags.c_contiguous):
+                return True
+        elif isinstance(column, list):
+            if len(column) > ROWS or weigh(column, WEIGHT):
+                return True
+        elif type(column).__name__ == "NonTensorStack":
+            if len(column) > ROWS or weigh(column.tolist(), WEIGHT):
+                return True
+        elif hasattr(column, "__len__") and len(column) > ROWS:
+            return True
+    return False
+
+
+def _is_copied(torch: Any, tensor: Any) -> bool:
+    """Whether a tensor is large and not put from where it lies."""
+    if tensor.numel() * tensor.element_size() <= BYTES:
+        return False
+    return bool(
+        tensor.layout is not torch.strided or not (tensor.is_cpu and tensor.is_contiguous())
+    )
+
+
+def is_heavy_row(values: Mapping[str, Any]) -> bool:
+    """The same of one sample."""
+    torch = sys.modules.get("torch")
+    for value in values.values():
+        if torch is not None and isinstance(value, torch.Tensor):
+            if _is_copied(torch, value):
+                return True
+        elif weigh(value, WEIGHT):
+            return True
+    return False
+
+
+def are_heavy(columns: Sequence[Any], rows: int) -> bool:
+    """Whether columns that were read take long to decode."""
+    for column in columns:
+        if column[1] == VALUE:
+            if rows > ROWS or len(column[9]) > BYTES // 4:
+                return True
+        elif column[4] and rows > ROWS:
+            return True
+    return False

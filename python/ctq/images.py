@@ -1,0 +1,202 @@
+"""Images of Pillow inside values: pixels as they lie in memory, and what else makes an image.
+
+An image's own memory is put, without a copy, where Pillow shows it (Arrow, since 11.2) and a mode's pixels lie there as one of
+Pillow's raw modes says; else `tobytes` copies it.  An image that is read owns its pixels, as every image of Pillow
+that can be written to: one copy more than a tensor.
+
+Images of Pillow's own classes are no pickles.  Those of other classes are objects like all others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from .errors import SerializationError
+
+_RAW_MODES = {
+    "L": ("L", 1),
+    "P": ("P", 1),
+    "RGB": ("RGBX", 4),
+    "RGBX": ("RGBX", 4),
+    "RGBA": ("RGBA", 4),
+    "CMYK": ("CMYK", 4),
+    "F": ("F", 4),
+    "I": ("I", 4),
+}
+"""Modes whose pixels lie in memory as a raw mode writes them, and bytes of a pixel."""
+
+_PLAIN = frozenset((type(None), bool, int, float, str, bytes))
+
+PLAIN, TUPLE, LIST, PICKLED = range(4)
+"""How something beside the pixels is stored: as [one of these, the thing, or a list of such for its items]."""
+
+Described = tuple[list[Any], "tuple[int, int] | bytes", Any]
+
+
+def image_memory(value: Any, pickled: Callable[[object], bytes]) -> Described | None:
+    """What describes an image, where its pixels lie, and what owns them; None for what is none of Pillow's."""
+    image = sys.modules["PIL.Image"].Image
+    kind = type(value)
+    if not isinstance(value, image) or not kind.__module__.startswith("PIL."):
+        return None
+    value.load()
+    memory = _pixels(value)
+    raw = "" if memory is None else _RAW_MODES[value.mode][0]
+    palette = value.palette
+    parts = [
+        f"{kind.__module__}:{kind.__qualname__}",
+        value.mode,
+        list(value.size),
+        raw,
+        None if palette is None else [value.im.getpalettemode(), _palette(value)],
+        [[name, _kept(item, pickled)] for name, item in value.info.items()],
+        [_kept(item, pickled) for item in _more_state(value)],
+    ]
+    if memory is None:
+        data = value.tobytes()
+        return parts, data, data
+    address, size, owner = memory
+    return parts, (address, size), owner
+
+
+def _palette(value: Any) -> bytes:
+    mode = value.im.getpalettemode()
+    return bytes(value.im.getpalette(mode, mode))
+
+
+def _more_state(value: Any) -> list[Any]:
+    """What a class of Pillow keeps beside pixels and info when it is pickled: the name of a file, layers of a JPEG."""
+    # Its own method would copy the pixels.
+    kind: Any = type(value)
+    same = kind.__new__(kind)
+    same.__dict__.update(value.__dict__, tobytes=bytes)
+    state: list[Any] = same.__getstate__()
+    return state[5:]
+
+
+def _kept(item: Any, pickled: Callable[[object], bytes]) -> list[Any]:
+    if type(item) in _PLAIN:
+        return [PLAIN, item]
+    if type(item) in (tuple, list):
+        return [
+            TUPLE if type(item) is tuple else LIST,
+            [_kept(each, pickled) for each in item],
+        ]
+    return [PICKLED, pickled(item)]
+
+
+def _back(kept: list[Any], unpickle: Callable[[bytes], Any]) -> Any:
+    how, item = kept
+    if how == PICKLED:
+        return unpickle(item)
+    if how in (TUPLE, LIST):
+        items = [_back(each, unpickle) for each in item]
+        return tuple(items) if how == TUPLE else items
+    return item
+
+
+def image_of(parts: list[Any], memory: Any, unpickle: Callable[[bytes], Any]) -> Any:
+    """The opposite of `image_memory`."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise SerializationError("the value is an image, and Pillow is not installed") from None
+    kind, mode, (width, height), raw, palette, info, more = parts
+    made: Any = _class_of(kind, Image.Image)
+    result = made.__new__(made)
+    more = [_back(each, unpickle) for each in more]
+    if raw:
+        result.__setstate__([{}, mode, (0, 0), None, b"", *more])
+        result._size = (width, height)
+        result.im = Image.new(mode, (width, height), None).im  # type: ignore[arg-type,unused-ignore]
+        _fill(result, memory, raw)
+    else:
+        result.__setstate__([{}, mode, (width, height), None, bytes(memory), *more])
+    if palette is not None:
+        result.im.putpalette(palette[0], palette[0], palette[1])
+        result.palette = _palette_of(palette)
+    result.info = {name: _back(each, unpickle) for name, each in info}
+    return result
+
+
+def _fill(image: Any, memory: Any, raw: str) -> None:
+    """Pixels that lie as a raw mode has them, into an image that nobody else has seen."""
+    width, height = image.size
+    if len(memory) != width * height * _RAW_MODES[image.mode][1]:
+        raise ValueError(f"{len(memory)} bytes of pixels for a size of {width} x {height}")
+    place = _pixels(image)
+    if place is None:
+        image.frombytes(bytes(memory), "raw", raw)
+        return
+    address, size, _owner = place
+    ctypes.memmove(address, (ctypes.c_char * size).from_buffer(memory), size)  # without the GIL
+
+
+def _palette_of(palette: list[Any]) -> Any:
+    from PIL import ImagePalette
+
+    made = ImagePalette.ImagePalette(palette[0], palette[1])
+    made.rawmode = None
+    made.dirty = 0
+    return made
+
+
+def _class_of(name: str, base: type) -> type:
+    """A class of Pillow by its name; nothing else is looked at."""
+    import importlib
+
+    module, _, kind = name.partition(":")
+    if module.startswith("PIL."):
+        with contextlib.suppress(ImportError):
+            found = getattr(importlib.import_module(module), kind, None)
+            if isinstance(found, type) and issubclass(found, base):
+                return found
+    raise SerializationError(f"the value is an image of the unknown class {name!r}")
+
+
+# --- Pillow's memory, as Arrow shows it ------------------------------------------------------------
+
+
+class _Array(ctypes.Structure):
+    """ArrowArray of Arrow's C data interface."""
+
+
+_Array._fields_ = [
+    ("length", ctypes.c_int64),
+    ("null_count", ctypes.c_int64),
+    ("offset", ctypes.c_int64),
+    ("n_buffers", ctypes.c_int64),
+    ("n_children", ctypes.c_int64),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_Array))),
+    ("dictionary", ctypes.c_void_p),
+    ("release", ctypes.c_void_p),
+    ("private_data", ctypes.c_void_p),
+]
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype = ctypes.c_void_p
+_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+
+def _pixels(image: Any) -> tuple[int, int, Any] | None:
+    """Where an image's pixels lie in one piece, how many bytes, and what keeps them there; None where that is not shown."""
+    known = _RAW_MODES.get(image.mode)
+    if known is None or not hasattr(image, "__arrow_c_array__") or not all(image.size):
+        return None
+    try:
+        capsules = image.__arrow_c_array__()
+    except ValueError:  # a large image in several pieces
+        return None
+    array = _Array.from_address(_pointer(capsules[1], b"arrow_array"))
+    flat = array.children[0].contents if array.n_children else array
+    width, height = image.size
+    pixels = width * height
+    # Bands lie in a list of their own; what has one number per pixel does not.
+    if flat.length != (4 * pixels if array.n_children else pixels) or flat.offset:
+        return None
+    return int(flat.buffers[1]), pixels * known[1], capsules

@@ -1,0 +1,530 @@
+"""Large memory inside values: put from where it lies, read into memory that then backs what is read."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import itertools
+import multiprocessing
+import threading
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import ctq
+from ctq import _core
+from ctq._work import Work, is_heavy
+from ctq.encoding import Decoder, Encoder
+from ctq.errors import SerializationError
+
+torch = pytest.importorskip("torch")
+tensordict = pytest.importorskip("tensordict")
+Image = pytest.importorskip("PIL.Image")
+
+LARGE = 4096
+ALIGN = 64
+VIEW = 16384
+
+
+class Holder:
+    """A user's class, whose buffers pickle takes out of band."""
+
+    def __init__(self) -> None:
+        self.values = np.arange(5000.0)
+        self.bytes = bytearray(b"x" * 9000)
+        self.few = np.arange(3)
+
+
+def columns_of(rows: list[Any], **kwargs: Any) -> tuple[list[Any], bytes, list[int], list[Any]]:
+    """Slices of the rows, what they hold, the sizes of the rows, and what is kept."""
+    import ctypes
+
+    keep: list[Any] = []
+    slices, sizes = Encoder(**kwargs).encode_slices("f", rows, keep)
+    held = b"".join(
+        ctypes.string_at(*one) if isinstance(one, tuple) else bytes(memoryview(one))
+        for one in slices
+    )
+    return slices, held, list(sizes), keep
+
+
+def memory(held: bytes) -> memoryview:
+    """A writable copy that lies as what is read does."""
+    room = np.empty(len(held) + ALIGN, np.uint8)
+    start = -room.ctypes.data % ALIGN
+    room[start : start + len(held)] = np.frombuffer(held, np.uint8)
+    return memoryview(room)[start : start + len(held)]
+
+
+def decoded(held: Any, sizes: list[int], **kwargs: Any) -> list[Any]:
+    offsets = array("Q", [0, *itertools.accumulate(sizes)])
+    return Decoder(**kwargs).decode_rows("f", held, offsets)
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        if one.is_nested:
+            return all(map(same, one.unbind(), other.unbind()))
+        one = one.detach().resolve_conj().resolve_neg()
+        return bool(
+            one.dtype == other.dtype
+            and one.shape == other.shape
+            and one.contiguous().view(torch.uint8).equal(other.contiguous().view(torch.uint8))
+        )
+    if isinstance(one, np.ndarray):
+        return bool(one.dtype == other.dtype and np.array_equal(one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Holder):
+        return same(vars(one), vars(other))
+    if isinstance(one, Image.Image):
+        return bool(one.mode == other.mode and one.tobytes() == other.tobytes())
+    if isinstance(one, (bytearray, memoryview)):
+        return bytes(one) == bytes(other)
+    return bool(one == other)
+
+
+def picture(mode: str = "RGB", size: tuple[int, int] = (70, 90)) -> Any:
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    made = Image.fromarray(pixels)
+    return made.convert("P").convert("PA") if mode == "PA" else made.convert(mode)
+
+
+LARGE_VALUES: dict[str, Callable[[], Any]] = {
+    "tensor": lambda: torch.randn(200, 1176),
+    "bfloat16": lambda: torch.randn(100, 100).to(torch.bfloat16),
+    "float8": lambda: torch.randn(100, 100).to(torch.float8_e4m3fn),
+    "bool": lambda: torch.rand(10_000) > 0.5,
+    "not contiguous": lambda: torch.randn(100, 200).t(),
+    "grad": lambda: torch.randn(5000, requires_grad=True),
+    "parameter": lambda: torch.nn.Parameter(torch.randn(5000)),
+    "conj": lambda: torch.randn(3000, dtype=torch.complex64).conj(),
+    "neg": lambda: torch.randn(3000, dtype=torch.complex64).conj().imag,
+    "nested": lambda: torch.nested.as_nested_tensor(
+        [torch.randn(5000), torch.randn(7000)], layout=torch.jagged
+    ),
+    "array": lambda: np.arange(30_000.0).reshape(3, -1),
+    "fortran": lambda: np.asfortranarray(np.arange(30_000).reshape(3, -1)),
+    "big-endian": lambda: np.arange(5000, dtype=">i4"),
+    "datetimes": lambda: np.arange(5000).astype("datetime64[s]"),
+    "bytes": lambda: b"b" * 40_000,
+    "bytearray": lambda: bytearray(b"c" * 40_000),
+    "memoryview": lambda: memoryview(b"d" * 40_000),
+    "text": lambda: "e" * 40_000,
+    "text that is not ASCII": lambda: "é😀" * 20_000,
+    "surrogates": lambda: "\ud800" * 20_000,
+    "image": picture,
+    "object": Holder,
+    "structured": lambda: np.zeros(5000, dtype=[("a", "i4"), ("b", "f8")]),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_VALUES)
+@pytest.mark.parametrize("depth", [0, 1, 2, 7, 80, 300])
+def test_every_kind_at_every_depth(name: str, depth: int) -> None:
+    value = LARGE_VALUES[name]()
+    for level in range(depth):
+        value = {"in": value, "small": torch.zeros(1, 3)} if level % 2 else [level, value, "end"]
+    rows = [value, value]
+    slices, held, sizes, keep = columns_of(rows)
+    assert sum(sizes) == len(held)
+    assert len(slices) > 2, "large memory is cut out"
+    assert keep
+    whole, again = Encoder().encode_column("f", rows)
+    assert bytes(whole) == held, "the same bytes, copied"
+    assert list(again) == sizes
+    assert all(same(value, got) for got in decoded(memory(held), sizes))
+    # Also where nothing is aligned, and where what was read cannot be written to.
+    assert all(same(value, got) for got in decoded(memory(b"x" + held)[1:], sizes))
+    assert all(same(value, got) for got in decoded(held, sizes))
+
+
+@pytest.mark.parametrize("kind", [torch.arange, np.arange])
+def test_what_is_put_is_the_callers_own_memory(kind: Any) -> None:
+    values = kind(50_000)
+    address = values.data_ptr() if kind is torch.arange else values.ctypes.data
+    slices, _, _, _ = columns_of([{"a": [values]}])
+    assert (address, 400_000) in slices
+
+
+def test_what_is_read_lies_in_what_was_read() -> None:
+    """Aligned, writable, and each on its own; small ones are copied out, for they would hold all the rest."""
+    rows = [
+        {"a": torch.arange(5000 + row), "small": torch.arange(1000), "b": np.arange(7001)}
+        for row in range(5)
+    ]
+    _, held, sizes, _ = columns_of(rows)
+    assert all(size % ALIGN == 0 for size in sizes)
+    lies = memory(held)
+    start = np.frombuffer(lies, np.uint8).ctypes.data
+    inside = range(start, start + len(held))
+    got = decoded(lies, sizes)
+    for row, value in zip(rows, got, strict=True):
+        assert same(row, value)
+        assert value["a"].data_ptr() in inside
+        assert value["b"].ctypes.data in inside
+        assert value["a"].data_ptr() % ALIGN == value["b"].ctypes.data % ALIGN == 0
+        assert value["small"].data_ptr() not in inside
+        assert value["b"].flags.writeable
+        assert value["a"].untyped_storage().nbytes() == value["a"].nbytes
+    got[0]["a"].zero_()
+    got[0]["b"][:] = 0
+    assert same(rows[1:], got[1:])
+    assert same(rows[0]["small"], got[0]["small"])
+
+
+def test_text_and_bytes_behind_a_tensor() -> None:
+    """Cut out, too, behind the zeros that fill the row up."""
+    row = [torch.arange(5000), "t" * 5000, b"b" * 5001, {"end": 1}]
+    _, held, sizes, _ = columns_of([row, row])
+    assert sizes[0] % ALIGN == 0
+    assert same([row, row], decoded(memory(held), sizes))
+
+
+def test_values_of_version_0_2_0_are_read() -> None:
+    """As msgpack made them: the bytes of a tensor or array inside its extension type, whatever their size."""
+    import msgpack
+
+    def extension(code: int, value: Any) -> msgpack.ExtType:
+        return msgpack.ExtType(code, msgpack.packb(value))
+
+    values = torch.arange(9000)
+    old = {
+        "tensor": extension(1, [0, 64, [3, 3000], values.numpy().tobytes()]),
+        "array": extension(2, ["<i8", [9000], values.numpy().tobytes()]),
+        "nested": extension(
+            10, ["jagged", [extension(1, [0, 64, [9000], values.numpy().tobytes()])]]
+        ),
+    }
+    packed = bytearray(msgpack.packb(old))
+    (got,) = decoded(packed, [len(packed)])
+    assert torch.equal(got["tensor"], values.view(3, 3000))
+    assert np.array_equal(got["array"], values.numpy())
+    assert torch.equal(got["nested"].unbind()[0], values)
+    got["tensor"].zero_()
+    assert torch.equal(Decoder().decode(packed)["tensor"], values.view(3, 3000))
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "L",
+        "P",
+        "RGB",
+        "RGBX",
+        "RGBA",
+        "CMYK",
+        "F",
+        "I",
+        "LA",
+        "1",
+        "I;16",
+        "YCbCr",
+        "HSV",
+        "LAB",
+        "PA",
+    ],
+)
+@pytest.mark.parametrize("size", [(70, 90), (1, 1), (3, 5)])
+def test_images_come_back_as_they_were(mode: str, size: tuple[int, int]) -> None:
+    image = picture(mode if mode != "I;16" else "L", size)
+    image = image.convert("I;16") if mode == "I;16" else image
+    image.info = {"dpi": (72, 72), "comment": b"x", "list": [1, (2, "y")], "n": None}
+    _, held, sizes, _ = columns_of([[image]], allow_pickle=False)
+    got = decoded(memory(held), sizes, allow_pickle=False)[0][0]
+    assert type(got) is Image.Image
+    assert (got.mode, got.size, got.info) == (image.mode, image.size, image.info)
+    assert got.tobytes() == image.tobytes()
+    assert got.getpalette() == image.getpalette()
+    if mode == "P":
+        assert got.convert("RGB").tobytes() == image.convert("RGB").tobytes()
+    pixels = got.load()
+    pixels[0, 0] = before = got.getpixel((0, 0))
+    got.putpixel((0, 0), before)
+    assert got.tobytes() == image.tobytes()
+
+
+def test_images_of_files_keep_their_class(tmp_path: Any) -> None:
+    for name, form in (("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.gif", "GIF"), ("a.bmp", "BMP")):
+        path = tmp_path / name
+        picture().save(path)
+        image = Image.open(path)
+        _, held, sizes, _ = columns_of([image], allow_pickle=False)
+        (got,) = decoded(memory(held), sizes, allow_pickle=False)
+        assert type(got) is type(image)
+        assert (got.format, got.filename, got.info) == (form, image.filename, image.info)
+        assert got.tobytes() == image.tobytes()
+    buffer = io.BytesIO()
+    picture("RGBA").quantize(16).save(buffer, "PNG", transparency=3)
+    (got,) = decoded(*columns_of([Image.open(buffer)])[1:3])
+    assert got.convert("RGBA").tobytes() == Image.open(buffer).convert("RGBA").tobytes()
+
+
+def test_images_with_what_only_pickle_stores() -> None:
+    image = picture()
+    image.info["thing"] = {1, 2}
+    (got,) = decoded(*columns_of([image])[1:3])
+    assert got.info == {"thing": {1, 2}}
+    with pytest.raises(SerializationError, match=r"field 'f': .*set .*allow_pickle"):
+        columns_of([image], allow_pickle=False)
+
+
+def test_an_image_of_an_unknown_class_is_refused() -> None:
+    _, held, sizes, _ = columns_of([picture(size=(2, 2))])
+    for kind in (b"os_.path.x:Aaaaa", b"PIL.Image:Aaaaa", b"PIL.Image:core?"):
+        bad = held.replace(b"PIL.Image:Image", kind.ljust(15)[:15])
+        with pytest.raises(SerializationError, match=r"field 'f': .*unknown class"):
+            decoded(bad, sizes)
+
+
+# --- malformed ------------------------------------------------------------------------------------
+
+
+def test_malformed_payloads_are_refused_with_the_name_of_the_field() -> None:
+    """Whatever byte of the description is changed, and wherever it ends."""
+    _, held, sizes, _ = columns_of([{"a": torch.arange(600), "b": np.arange(700), "i": picture()}])
+    good = decoded(memory(held), sizes)[0]
+    refused = 0
+    for place in [*range(90), *range(4860, 4980), *range(10_500, 10_700)]:
+        for change in (0x00, 0x01, 0x7F, 0x94, 0xC1, 0xFF):
+            bad = memory(held)
+            bad[place] = change
+            try:
+                decoded(bad, sizes, allow_pickle=False)
+            except SerializationError as error:
+                assert "field 'f'" in str(error)
+                refused += 1
+    assert refused > 300
+    for end in range(0, len(held) - ALIGN, 97):
+        with pytest.raises(SerializationError, match="field 'f'"):
+            decoded(memory(held[:end]), [end])
+    assert same(good["a"], torch.arange(600))
+
+
+def test_parts_of_4_gib_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    huge = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (1 << 32,), (0,))
+    view = memoryview(np.broadcast_to(np.zeros(1, np.uint8), (1,)))
+    assert view.nbytes == 1
+    encoder = Encoder()
+    monkeypatch.setattr(
+        encoder,
+        "_convert",
+        lambda value: (2, ["|u1", [1 << 32]], (value.ctypes.data, 1 << 32), value),
+    )
+    with pytest.raises(SerializationError, match=r"field 'big': .*4 GiB"):
+        encoder.encode_slices("big", [huge], [])
+
+
+def test_too_deep_and_cyclic_values_are_refused() -> None:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    for call in (Encoder().encode_column, lambda f, rows: Encoder().encode_slices(f, rows, [])):
+        with pytest.raises(SerializationError, match=r"field 'f': .*too deep"):
+            call("f", [cycle])
+
+
+# --- with a system --------------------------------------------------------------------------------
+
+
+def rows_of(count: int, size: int = 20_000) -> list[Any]:
+    return [
+        {"a": torch.full((size,), row), "b": {"c": [np.full(size, row)]}} for row in range(count)
+    ]
+
+
+def stack(rows: list[Any]) -> Any:
+    return tensordict.TensorDict({"v": tensordict.NonTensorStack(*rows)}, batch_size=[len(rows)])
+
+
+def test_values_are_independent_of_the_store_and_of_the_caller(client: Any, pid: str) -> None:
+    """What is changed after the put, in what was read, or by a later put, is seen nowhere else."""
+    keys = [f"k{row}" for row in range(20)]
+    rows = rows_of(20)
+    ctq.kv_batch_put(keys, pid, stack(rows))
+    for row in rows:
+        row["a"].fill_(-1)
+        row["b"]["c"][0][:] = -1
+    wanted = rows_of(20)
+    first = ctq.kv_batch_get(keys, pid)["v"]
+    second = ctq.kv_batch_get(keys, pid, zero_copy=True)["v"]
+    for row in first:
+        row["a"].fill_(-2)
+        row["b"]["c"][0][:] = -2
+    assert same(wanted, list(second))
+    assert same(wanted, list(ctq.kv_batch_get(keys, pid)["v"]))
+    kept = ctq.kv_batch_get(keys[3:5], pid)["v"][1]
+    ctq.kv_clear(keys, pid)
+    ctq.kv_batch_put(keys, pid, stack(rows))
+    gc.collect()
+    assert same(wanted[4], kept)
+
+
+def test_each_kind_through_a_system(client: Any, pid: str) -> None:
+    for name, make in LARGE_VALUES.items():
+        value = {"in": make()}
+        ctq.kv_put(name, pid, fields={name.replace(" ", "_"): value})
+        got = ctq.kv_batch_get(name, pid)[name.replace(" ", "_")]
+        assert same(value, got[0] if isinstance(got, list) else got.tolist()[0]), name
+
+
+def test_memory_is_given_back(client: Any, pid: str) -> None:
+    """Also after errors; a value that is kept holds what was read, a small one does not."""
+    keys = [f"k{row}" for row in range(10)]
+    ctq.kv_batch_put(keys, pid, stack([{**row, "s": torch.zeros(9)} for row in rows_of(10)]))
+    gc.collect()
+    before = _core.live()
+    data = ctq.kv_batch_get(keys, pid)
+    large, small = data["v"][0]["a"], data["v"][1]["s"]
+    del data
+    gc.collect()
+    assert _core.live()["data"] == before["data"] + 1
+    assert same(large, torch.full((20_000,), 0))
+    del large
+    gc.collect()
+    assert _core.live()["data"] == before["data"]
+    assert same(small, torch.zeros(9))
+    source = torch.zeros(50_000)
+    references = source._use_count() if hasattr(source, "_use_count") else 0
+    with pytest.raises(SerializationError, match="cannot be pickled"):
+        ctq.kv_put("bad", pid, fields={"v": [source, threading.Lock()]})
+    gc.collect()
+    assert _core.live() == before
+    assert not references or source._use_count() == references
+
+
+def test_a_cancelled_put_keeps_the_memory_as_long_as_it_is_read(client: Any, pid: str) -> None:
+    """Cancelled at any point: all of it is there, or nothing; what is put next is right."""
+
+    async def main() -> None:
+        for attempt in range(12):
+            keys = [f"{attempt}-{row}" for row in range(8)]
+            put = asyncio.create_task(ctq.async_kv_batch_put(keys, pid, stack(rows_of(8, 40_000))))
+            for _ in range(attempt):
+                await asyncio.sleep(0)
+            put.cancel()
+            await asyncio.gather(put, return_exceptions=True)
+            gc.collect()
+            listed = (await ctq.async_kv_list(pid)).get(pid, {})
+            assert {key in listed for key in keys} in ({True}, {False})
+            if keys[0] in listed:
+                got = await ctq.async_kv_batch_get(keys, pid)
+                assert same(rows_of(8, 40_000), list(got["v"]))
+            await ctq.async_kv_batch_put(keys, pid, stack(rows_of(8)))
+            got = await ctq.async_kv_batch_get(keys, pid)
+            assert same(rows_of(8), list(got["v"]))
+            await ctq.async_kv_clear(keys, pid)
+
+    asyncio.run(main())
+
+
+def test_many_threads_and_loops(client: Any, pid: str) -> None:
+    problems: list[BaseException] = []
+
+    def work(number: int) -> None:
+        keys = [f"{number}-{row}" for row in range(5)]
+        wanted = [{**row, "n": number} for row in rows_of(5)]
+
+        async def in_loop() -> None:
+            for _ in range(5):
+                await ctq.async_kv_batch_put(keys, pid, stack(wanted))
+                assert same(wanted, list((await ctq.async_kv_batch_get(keys, pid))["v"]))
+
+        try:
+            if number % 2:
+                asyncio.run(in_loop())
+            else:
+                for _ in range(5):
+                    ctq.kv_batch_put(keys, pid, stack(wanted))
+                    assert same(wanted, list(ctq.kv_batch_get(keys, pid)["v"]))
+        except BaseException as error:  # noqa: BLE001 - shown below
+            problems.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert problems == []
+
+
+def in_child(pid: str) -> None:
+    async def main() -> None:
+        keys = [f"child{row}" for row in range(200)]
+        await ctq.async_kv_batch_put(keys, pid, stack(rows_of(200, 600)))
+        got = await ctq.async_kv_batch_get(keys, pid)
+        assert same(rows_of(200, 600), list(got["v"]))
+
+    asyncio.run(main())
+    ctq.close()
+
+
+def test_a_forked_child_has_threads_of_its_own(client: Any, pid: str) -> None:
+    async def main() -> None:
+        keys = [f"k{row}" for row in range(200)]
+        await ctq.async_kv_batch_put(keys, pid, stack(rows_of(200, 600)))
+
+    asyncio.run(main())
+    kept = ctq.kv_batch_get([f"k{row}" for row in range(200)], pid)["v"]
+    child = multiprocessing.get_context("fork").Process(target=in_child, args=(pid,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert same(rows_of(200, 600), list(kept))
+
+
+def test_a_storage_manager_in_python_gets_ordinary_values(client: Any, pid: str) -> None:
+    """And so does a parser: encoding comes after them."""
+    seen: list[Any] = []
+
+    def parser(data: Any) -> Any:
+        seen.extend(data["v"])
+        return data
+
+    client.put(stack(rows_of(2)), partition_id=pid, data_parser=parser)
+    assert same(rows_of(2), seen)
+
+
+def test_values_that_change_while_they_are_encoded_are_an_error() -> None:
+    """By code of their own, or by another thread while the GIL is away."""
+    value: dict[str, Any] = {"a": None, "b": 1}
+
+    class Changes:
+        def __reduce__(self) -> Any:
+            value["c"] = 3
+            return int, ()
+
+    value["a"] = Changes()
+    with pytest.raises(RuntimeError, match="changed"):
+        Encoder().encode_column("f", [value])
+
+
+def test_only_heavy_work_leaves_the_loop() -> None:
+    small = {"x": torch.zeros(4, 1000), "v": ["a", {"b": torch.zeros(3)}, 1, None]}
+    assert not is_heavy(small)
+    assert not is_heavy(tensordict.TensorDict({"x": torch.zeros(4, 1000)}, batch_size=[4]))
+    assert not is_heavy({"x": torch.zeros(1000, 1000)})
+    assert is_heavy({"x": torch.zeros(1000, 1000).t()})
+    assert is_heavy({"x": ["a"] * 1000})
+    assert is_heavy({"x": [["a"] * 5000]})
+    assert is_heavy({"x": ["a" * 5_000_000]})
+    here = threading.get_ident()
+
+    async def main() -> tuple[int, bool]:
+        def where() -> tuple[int, bool]:
+            return threading.get_ident(), gc.isenabled()
+
+        return await Work(True, where).beside_the_loop()
+
+    there, collects = asyncio.run(main())
+    assert there != here
+    assert not collects
+    assert gc.isenabled()
