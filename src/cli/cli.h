@@ -20,6 +20,7 @@ typedef struct cli_options {
     bool json;
     bool all;            /* clear --all, events --all */
     bool follow;         /* events --follow */
+    bool if_exists;      /* clear --if-exists */
     const char **fields; /* get --field */
     size_t n_fields;
     struct cli_bench_options *bench; /* see bench.h */
@@ -63,7 +64,7 @@ int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Prints a JSON value and frees it; returns the exit status. */
 int cli_print_json(json_t *value);
 
-/* A table for people: columns are "NAME" or ">NAME" (aligned right). */
+/* A table for people: columns are "NAME" or ">NAME" (aligned right), and outlive it.  Cells may be any text. */
 typedef struct cli_table cli_table;
 cli_table *cli_table_new(const char *const *columns, size_t n);
 /* One cell of the current row, from the left; rows begin with cli_table_row. */
@@ -72,13 +73,30 @@ void cli_table_cell(cli_table *table, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void cli_table_print(cli_table *table); /* and frees it */
 
+/* Takes the locale that the environment names, or UTF-8 when it names none. */
+void cli_text_init(void);
+/* A copy of a text in which control characters, and what is no text of the locale, are "\xNN"; `lines`: line ends and tabs
+ * stay. */
+char *cli_text(const char *text, bool lines);
+/* Cells of the display that a text takes. */
+size_t cli_cells(const char *text);
+/* Cuts a text to so many cells, with an ellipsis. */
+void cli_shorten(char *text, size_t cells);
+/* Prints a text and blanks, so many cells at least. */
+void cli_pad(const char *text, size_t cells, bool right);
+/* Columns of the terminal that is printed to; 0: it is none. */
+size_t cli_terminal(void);
+/* A text as JSON, which is UTF-8: other bytes are "\xNN".  NULL: null. */
+json_t *cli_json_text(const char *text);
+
 /* "1.5 GiB" into out. */
 const char *cli_bytes(uint64_t bytes, char out[32]);
 /* "float32", "bfloat16", ... into out. */
 const char *cli_dtype(tq_dtype dtype, char out[32]);
 /* "[3, 4]" into out; "ragged" for ragged ones. */
 const char *cli_shape(bool ragged, uint32_t ndim, const uint64_t *shape, char out[128]);
-/* msgpack bytes as JSON; extension types as {"$ext": type, "bytes": n}. */
+/* msgpack bytes as JSON; extension types as {"$ext": type, "bytes": n}, and what is not one encoded value as {"$error": "not
+ * encoded (104 101 ...)", "bytes": n}. */
 json_t *cli_msgpack(const uint8_t *bytes, size_t size);
 /* A row of a column as JSON: nested lists of numbers, or the value.  max_items: longer tensors are cut (0: never). */
 json_t *cli_row(const tq_data_column *column, size_t row);

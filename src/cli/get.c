@@ -79,9 +79,9 @@ static json_t *get_json(const tq_meta *meta, const tq_data *data)
             json_object_set_new(fields, column->name,
                                 column->data ? cli_row(column, i) : json_null());
         }
-        json_array_append_new(list,
-                              json_pack("{s:s?, s:I, s:o}", "key", tq_meta_key(meta, i), "index",
-                                        (json_int_t)tq_meta_indexes(meta)[i], "fields", fields));
+        json_array_append_new(
+            list, json_pack("{s:o, s:I, s:o}", "key", cli_json_text(tq_meta_key(meta, i)), "index",
+                            (json_int_t)tq_meta_indexes(meta)[i], "fields", fields));
     }
     return list;
 }
@@ -99,7 +99,10 @@ static void get_table(const tq_meta *meta, const tq_data *data)
             const char *key = tq_meta_key(meta, i);
             json_t *value = column->data ? cli_row(column, i) : json_null();
             char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-            bool cut = text && strlen(text) > GET_CELL_MAX;
+            char *shown = cli_text(text ? text : "", false);
+            if (shown) {
+                cli_shorten(shown, GET_CELL_MAX);
+            }
             cli_table_row(table);
             cli_table_cell(table, "%s", c == 0 && key ? key : "");
             if (c == 0) {
@@ -110,7 +113,8 @@ static void get_table(const tq_meta *meta, const tq_data *data)
             cli_table_cell(table, "%s", column->name);
             cli_table_cell(table, "%s",
                            column->kind == TQ_VALUE ? "value" : cli_dtype(column->dtype, type));
-            cli_table_cell(table, "%.*s%s", GET_CELL_MAX, text ? text : "", cut ? "..." : "");
+            cli_table_cell(table, "%s", shown ? shown : "");
+            free(shown);
             free(text);
             json_decref(value);
         }
@@ -170,6 +174,22 @@ int cli_get(cli_options *options)
     return status;
 }
 
+/* Whether the partition is there; says so when it is not, unless that is allowed. */
+static int get_known(const cli_session *session, const cli_options *options, const char *partition)
+{
+    size_t n = 0;
+    int status = options->if_exists ? 0 : cli_wait(session, tq_list_partitions(session->op));
+    const char *const *names = tq_op_names(session->op, &n);
+    bool known = status || options->if_exists;
+
+    for (size_t i = 0; i < n && !known; i++) {
+        known = strcmp(names[i], partition) == 0;
+    }
+    return known ? status
+                 : cli_fail("there is no partition '%s' (with --if-exists that is no error)",
+                            partition);
+}
+
 int cli_clear(cli_options *options)
 {
     get_selection selection = {0};
@@ -183,6 +203,12 @@ int cli_clear(cli_options *options)
         return cli_usage("name samples to clear, or give --all for the whole partition");
     }
     status = cli_connect(options, false, &session);
+    if (!status) {
+        status = get_known(&session, options, selection.partition);
+        if (status) {
+            cli_disconnect(&session);
+        }
+    }
     if (!status) {
         int started =
             options->all ? tq_clear_partition(session.op, selection.partition)

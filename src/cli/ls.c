@@ -36,9 +36,11 @@ static int ls_partitions(const cli_session *session, const cli_options *options)
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
         if (options->json) {
-            json_array_append_new(list, json_string(names[i]));
+            json_array_append_new(list, cli_json_text(names[i]));
         } else {
-            puts(names[i]);
+            char *text = cli_text(names[i], false);
+            puts(text ? text : "out of memory");
+            free(text);
         }
     }
     if (options->json) {
@@ -74,8 +76,9 @@ static int ls_keys(const cli_session *session, const cli_options *options)
             free(text);
             json_decref(tags);
         } else {
-            json_array_append_new(list, json_pack("{s:s?, s:I, s:s?, s:o}", "key", key, "index",
-                                                  (json_int_t)index, "group", group, "tags", tags));
+            json_array_append_new(list, json_pack("{s:o, s:I, s:o, s:o}", "key", cli_json_text(key),
+                                                  "index", (json_int_t)index, "group",
+                                                  cli_json_text(group), "tags", tags));
         }
     }
     if (table) {
@@ -101,11 +104,28 @@ int cli_ls(cli_options *options)
 
 /* ---------------------------------------------------------------------------------------- events */
 
-#define EVENTS_FORMAT "%-12s  %-8s %-20s %-16s %-16s %7s  %s\n"
+/* Lines are printed as events happen, so the columns have fixed widths; longer names are cut on a terminal only. */
+static void events_print_row(const char *const cells[7])
+{
+    static const size_t widths[7] = {13, 8, 20, 16, 16, 7, 0};
+    bool cut = cli_terminal() > 0;
+
+    for (size_t c = 0; c < 7; c++) {
+        char *text = cli_text(cells[c], false);
+        if (text && cut && widths[c] > 0) {
+            cli_shorten(text, widths[c]);
+        }
+        cli_pad(text ? text : "", widths[c], c == 5);
+        fputs(c == 5 ? "  " : c == 6 ? "\n" : " ", stdout);
+        free(text);
+    }
+}
 
 static void events_print_head(void)
 {
-    printf(EVENTS_FORMAT, "TIME", "KIND", "CLIENT", "PARTITION", "TASK", "SAMPLES", "SIZE");
+    static const char *const heads[7] = {"TIME", "KIND",    "CLIENT", "PARTITION",
+                                         "TASK", "SAMPLES", "SIZE"};
+    events_print_row(heads);
 }
 
 /* Commands of tq that came and went say nothing about the system. */
@@ -128,8 +148,14 @@ static void events_print_line(const tq_event *event)
     strftime(clock, sizeof(clock), "%H:%M:%S", &local);
     snprintf(exact, sizeof(exact), "%s.%03d", clock, (int)((event->time - (double)seconds) * 1000));
     snprintf(samples, sizeof(samples), "%" PRIu32, event->samples);
-    printf(EVENTS_FORMAT, exact, event->kind, event->session, event->partition, event->task,
-           samples, cli_bytes(event->bytes, bytes));
+    const char *const cells[7] = {exact,
+                                  event->kind,
+                                  event->session,
+                                  event->partition,
+                                  event->task,
+                                  samples,
+                                  cli_bytes(event->bytes, bytes)};
+    events_print_row(cells);
 }
 
 static json_t *events_json(const tq_event *event)
@@ -138,10 +164,11 @@ static json_t *events_json(const tq_event *event)
     for (size_t i = 0; i < event->n_indexes; i++) {
         json_array_append_new(indexes, json_integer(event->indexes[i]));
     }
-    return json_pack("{s:I, s:f, s:s, s:s, s:s, s:s, s:i, s:I, s:o}", "seq", (json_int_t)event->seq,
-                     "time", event->time, "kind", event->kind, "session", event->session,
-                     "partition", event->partition, "task", event->task, "samples",
-                     (int)event->samples, "bytes", (json_int_t)event->bytes, "indexes", indexes);
+    return json_pack("{s:I, s:f, s:s, s:o, s:o, s:o, s:i, s:I, s:o}", "seq", (json_int_t)event->seq,
+                     "time", event->time, "kind", event->kind, "session",
+                     cli_json_text(event->session), "partition", cli_json_text(event->partition),
+                     "task", cli_json_text(event->task), "samples", (int)event->samples, "bytes",
+                     (json_int_t)event->bytes, "indexes", indexes);
 }
 
 /* One JSON object per line when following, else one array. */

@@ -54,6 +54,7 @@ static const char cli_doc[] =
 
 enum {
     CLI_OPT_ALL = 256,
+    CLI_OPT_IF_EXISTS,
     CLI_OPT_JSON
 };
 
@@ -67,6 +68,7 @@ static const struct argp_option cli_argp_options[] = {
      "clear: everything in the partition, and the partition; events: also commands of tq that "
      "came and went",
      0},
+    {"if-exists", CLI_OPT_IF_EXISTS, NULL, 0, "clear: no error when there is no such partition", 0},
     {"follow", 'F', NULL, 0, "events: go on as they happen", 0},
     {"json", CLI_OPT_JSON, NULL, 0, "print JSON", 0},
     {0},
@@ -126,6 +128,9 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
     case CLI_OPT_ALL:
         options->all = true;
         break;
+    case CLI_OPT_IF_EXISTS:
+        options->if_exists = true;
+        break;
     case CLI_OPT_JSON:
         options->json = true;
         break;
@@ -160,6 +165,7 @@ int main(int argc, char **argv)
                        .bench = {.scale = 1, .rounds = 5, .calls = 1000}};
 
     argp_err_exit_status = 2;
+    cli_text_init();
     /* serve hands its options on, unread. */
     if (argc > 1 && strcmp(argv[1], "serve") == 0) {
         parse.options.args = argv + 2;

@@ -1,70 +1,29 @@
 /*
- * render.c - what people see: tables (libsmartcols), JSON (jansson), errors, and how numbers look.
+ * render.c - what people see: JSON (jansson), errors, and how numbers look.
  */
 #include "cli/cli.h"
 
 #include <inttypes.h>
-#include <libsmartcols.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-struct cli_table {
-    struct libscols_table *table;
-    struct libscols_line *line;
-    size_t next;
-};
-
-cli_table *cli_table_new(const char *const *columns, size_t n)
+/* "tq: " and the text, which may name anything and have several lines. */
+static void render_error(const char *format, va_list args)
 {
-    cli_table *table = calloc(1, sizeof(*table));
-    if (!table) {
-        return NULL;
-    }
-    scols_init_debug(0);
-    table->table = scols_new_table();
-    for (size_t i = 0; table->table && i < n; i++) {
-        bool right = columns[i][0] == '>';
-        scols_table_new_column(table->table, columns[i] + right, 0, right ? SCOLS_FL_RIGHT : 0);
-    }
-    return table;
-}
-
-void cli_table_row(cli_table *table)
-{
-    table->line = table->table ? scols_table_new_line(table->table, NULL) : NULL;
-    table->next = 0;
-}
-
-void cli_table_cell(cli_table *table, const char *format, ...)
-{
-    va_list args;
     char *text = NULL;
-    va_start(args, format);
-    if (vasprintf(&text, format, args) < 0) {
-        text = NULL;
-    }
-    va_end(args);
-    if (!text || !table->line || scols_line_refer_data(table->line, table->next++, text)) {
-        free(text);
-    }
-}
+    char *shown = vasprintf(&text, format, args) < 0 ? NULL : cli_text(text, true);
 
-void cli_table_print(cli_table *table)
-{
-    if (table->table) {
-        scols_print_table(table->table);
-        scols_unref_table(table->table);
-    }
-    free(table);
+    fprintf(stderr, "tq: %s", shown ? shown : "out of memory");
+    free(shown);
+    free(text);
 }
 
 int cli_fail(const char *format, ...)
 {
     va_list args;
-    fputs("tq: ", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    render_error(format, args);
     va_end(args);
     fputc('\n', stderr);
     return 1;
@@ -73,9 +32,8 @@ int cli_fail(const char *format, ...)
 int cli_usage(const char *format, ...)
 {
     va_list args;
-    fputs("tq: ", stderr);
     va_start(args, format);
-    vfprintf(stderr, format, args);
+    render_error(format, args);
     va_end(args);
     fputs("\nTry `tq --help' for more information.\n", stderr);
     return 2;

@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <msgpack.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,6 +109,18 @@ static json_t *value_tensor(tq_dtype dtype, uint32_t ndim, const uint64_t *dims,
     return list;
 }
 
+static json_t *value_text(const char *bytes, size_t size)
+{
+    json_t *out = json_stringn(bytes, size);
+    char *text = out ? NULL : strndup(bytes, size); /* lone surrogates are no UTF-8 */
+
+    if (text) {
+        out = cli_json_text(text);
+        free(text);
+    }
+    return out;
+}
+
 static json_t *value_object(const msgpack_object *object)
 {
     json_t *out = NULL;
@@ -125,7 +138,7 @@ static json_t *value_object(const msgpack_object *object)
     case MSGPACK_OBJECT_FLOAT64:
         return value_real(object->via.f64);
     case MSGPACK_OBJECT_STR:
-        return json_stringn(object->via.str.ptr, object->via.str.size);
+        return value_text(object->via.str.ptr, object->via.str.size);
     case MSGPACK_OBJECT_BIN:
         return json_pack("{s:I}", "$bytes", (json_int_t)object->via.bin.size);
     case MSGPACK_OBJECT_EXT:
@@ -157,6 +170,19 @@ static json_t *value_object(const msgpack_object *object)
     }
 }
 
+/* Bytes that are not one encoded value: how many, and how they begin. */
+static json_t *value_not_encoded(const uint8_t *bytes, size_t size)
+{
+    char text[64] = "not encoded (";
+    size_t used = strlen(text);
+
+    for (size_t i = 0; i < size && i < 8; i++) {
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%u", i ? " " : "", bytes[i]);
+    }
+    snprintf(text + used, sizeof(text) - used, "%s)", size > 8 ? " ..." : "");
+    return json_pack("{s:s, s:I}", "$error", text, "bytes", (json_int_t)size);
+}
+
 json_t *cli_msgpack(const uint8_t *bytes, size_t size)
 {
     msgpack_unpacked unpacked;
@@ -165,10 +191,11 @@ json_t *cli_msgpack(const uint8_t *bytes, size_t size)
 
     msgpack_unpacked_init(&unpacked);
     if (msgpack_unpack_next(&unpacked, (const char *)bytes, size, &offset) ==
-        MSGPACK_UNPACK_SUCCESS) {
+            MSGPACK_UNPACK_SUCCESS &&
+        offset == size) {
         out = value_object(&unpacked.data);
     } else {
-        out = json_pack("{s:I}", "$bytes", (json_int_t)size);
+        out = value_not_encoded(bytes, size);
     }
     msgpack_unpacked_destroy(&unpacked);
     return out ? out : json_null();

@@ -47,8 +47,10 @@ enum {
 
 static const struct argp_option options_table[] = {
     {"config", 'c', "FILE", 0, "YAML configuration; may be given more than once", 0},
-    {"set", 's', "KEY=VALUE", 0,
+    {"set", 'o', "KEY=VALUE", 0,
      "one value of the configuration, e.g. controller.sampler=GRPOGroupNSampler", 0},
+    /* Once the letter of --set: with tq it names the system, so here it must mean neither. */
+    {NULL, 's', "", OPTION_HIDDEN, NULL, 0},
     {"listen", 'l', "ENDPOINT", 0, "where to listen; may be given more than once", 0},
     {"join", 'j', "ENDPOINT", 0, "controller that the storage units join", 0},
     {"token-file", 't', "FILE", 0, "file with the system's secret", 0},
@@ -120,6 +122,12 @@ static error_t options_parse(int key, char *arg, struct argp_state *state)
         parse->rc = tqd_config_load(options->config, arg, parse->err);
         break;
     case 's':
+        argp_error(state,
+                   "-s is the name of a system, for tq: use --name NAME for that, or -o %s to set "
+                   "a value of the configuration",
+                   arg);
+        break;
+    case 'o':
         parse->rc = tqd_config_set(options->config, arg, parse->err);
         break;
     case 'l':

@@ -1,0 +1,191 @@
+"""What users met with the programs tq and tqd: text, option letters, partitions that are not there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from ctq._calls import run
+from support.daemons import System, executable
+
+UTF8 = {"LC_ALL": "C.UTF-8"}
+PLAIN = {"LC_ALL": "C"}
+UNNAMED = {"LC_ALL": "", "LC_CTYPE": "", "LANG": ""}
+
+
+def on_terminal(system: System, args: Sequence[str], columns: int = 80) -> list[str]:
+    """The lines that tq prints on a terminal of so many columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = subprocess.Popen(
+        [executable("tq"), *args],
+        env={**system.environment(), **UTF8},
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.STDOUT,
+    )
+    os.close(theirs)
+    printed = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            printed += chunk
+    except OSError:  # a terminal whose other side is closed
+        pass
+    os.close(ours)
+    assert process.wait(30) == 0, printed
+    return printed.decode().splitlines()
+
+
+def piped(system: System, args: Sequence[str], env: dict[str, str]) -> str:
+    """What tq prints into a pipe."""
+    done = subprocess.run(
+        [executable("tq"), *args],
+        env={**system.environment(), **env},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode()
+
+
+KEYS = ["é", "日本語", "k" * 1024, "es\x1b[31mc", "c1\x9bx"]
+
+
+@pytest.fixture
+def filled(running: System) -> System:
+    """A system with keys, tags and values that are not plain ASCII, and one key of 1,024 characters."""
+    client = running.client("schreiber-é")
+    for key in KEYS:
+        tag = {"note": "grün", "bell": "\x07"}
+        fields = {"text": f"{key[:9]}: " + "日" * 100, "n": np.arange(2)}
+        run(client._kv_put(key, "pé", fields, tag, None, group=None))
+    return running
+
+
+def test_text_is_shown_as_text(filled: System) -> None:
+    for env in (UTF8, UNNAMED):
+        listed = piped(filled, ["ls", "pé"], env)
+        assert re.search(r"^é +\d", listed, re.MULTILINE), listed
+        assert "日本語" in listed
+        assert '"note":"grün"' in listed
+    assert "schreiber-é" in piped(filled, ["status"], UTF8)
+    assert "pé" in piped(filled, ["status"], UTF8)
+    assert re.search(r" schreiber-é +pé ", piped(filled, ["events"], UTF8))
+    assert piped(filled, ["ls"], UTF8) == "pé\n"
+    assert "é: 日日" in piped(filled, ["get", "pé"], UTF8)
+    # A locale without these characters gets their bytes.
+    assert r"\xc3\xa9" in piped(filled, ["ls", "pé"], PLAIN)
+
+
+def test_control_characters_are_escaped(filled: System) -> None:
+    for args in (["ls", "pé"], ["get", "pé"], ["status"], ["events"], ["ls"]):
+        printed = piped(filled, args, UTF8)
+        assert not [c for c in printed if c != "\n" and not c.isprintable()], printed
+    listed = piped(filled, ["ls", "pé"], UTF8)
+    assert r"es\x1b[31mc" in listed
+    assert r"c1\xc2\x9bx" in listed
+    wrong = filled.tq("ls", "no\x1b[31m", status=1)
+    assert "\x1b" not in wrong
+    assert r"no\x1b[31m" in wrong
+
+
+def test_columns_line_up_by_what_is_seen(filled: System) -> None:
+    """A wide character takes two cells, and what follows stands below what follows others."""
+    lines = piped(filled, ["ls", "pé"], UTF8).splitlines()
+    places = set()
+    for line in lines:
+        found = re.match(r"(é|日本語) +\d+", line)
+        if found:
+            wide = sum(ord(c) > 0x2E80 for c in found[0])
+            places.add(len(found[0]) + wide)
+    assert len(places) == 1, lines
+
+
+def test_one_long_key_does_not_widen_every_line(filled: System) -> None:
+    lines = piped(filled, ["ls", "pé"], UTF8).splitlines()
+    assert sorted(len(line) > 1024 for line in lines) == [False] * 5 + [True]
+    assert max(len(line) for line in lines if "k" * 99 not in line) < 100
+    assert any("k" * 1024 in line for line in lines)  # a pipe gets all of it
+
+
+def test_a_terminal_gets_lines_that_fit(filled: System) -> None:
+    for args in (["ls", "pé"], ["get", "pé"]):
+        for columns in (60, 120):
+            lines = on_terminal(filled, args, columns)
+            assert len(lines) > 5
+            for line in lines:
+                assert len(line) + sum(ord(c) > 0x2E80 for c in line) <= columns, line
+    assert any(re.match(r"k+…", line) for line in on_terminal(filled, ["ls", "pé"]))
+
+
+def test_json_has_the_whole_text(filled: System) -> None:
+    listed = json.loads(piped(filled, ["ls", "pé", "--json"], UTF8))
+    assert [one["key"] for one in listed] == KEYS
+
+
+def test_clearing_an_unknown_partition_says_so(running: System) -> None:
+    for args in (["--all"], ["key"], ["@0"]):
+        assert "there is no partition 'nope'" in running.tq("clear", "nope", *args, status=1)
+        # For scripts that clear what may be there.
+        told = running.tq("clear", "nope", *args, "--if-exists")
+        assert told == "cleared 0 samples\n"
+    running.client().put({"x": np.arange(3)}, partition_id="p")
+    assert running.tq("clear", "p", "--all") == "cleared 3 samples\n"
+    assert "there is no partition 'p'" in running.tq("clear", "p", "--all", status=1)
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+def options_of(*command: str) -> dict[str, str]:
+    """The letters of a program with the long option that each stands for, by its --help."""
+    done = subprocess.run(
+        [*command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **PLAIN},
+    )
+    return dict(re.findall(r"^ +-(\w), --([\w-]+)", done.stdout, re.MULTILINE))
+
+
+def test_one_letter_means_one_thing() -> None:
+    ours, theirs = options_of(executable("tq")), options_of(executable("tqd"))
+    assert ours["s"] == "system"
+    assert theirs["o"] == "set"
+    for letter in ours.keys() & theirs.keys():
+        assert ours[letter] == theirs[letter], letter
+    # It hands its options on.
+    assert options_of(executable("tq"), "serve") == theirs
+
+
+@pytest.mark.parametrize("command", [["tqd", "all-in-one"], ["tq", "serve"]])
+def test_the_former_letter_does_nothing_else(command: list[str]) -> None:
+    done = subprocess.run(
+        [executable(command[0]), *command[1:], "-s", "controller.events=7"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "-o controller.events=7" in done.stderr
+    assert "--name" in done.stderr
+
+
+def test_the_new_letter_sets_a_value(system: System) -> None:
+    system.start(
+        "-o", "storage.name=mine", settings=["backend.SimpleStorage.num_data_storage_units=1"]
+    )
+    assert [one["name"] for one in system.status()["storage"]] == ["mine-0"]
