@@ -22,9 +22,9 @@ extern "C" {
 #endif
 
 /** Longest partition, field, task, group, tag, sampler and session name in bytes; none of them may be empty. */
-#define TQ_NAME_MAX 255
-/** Longest key of a sample, in bytes. */
-#define TQ_KEY_MAX 1024
+#define TQ_NAME_MAX 1023
+/** Longest key of a sample, in bytes; an empty string is no key. */
+#define TQ_KEY_MAX 16384
 /** Most tags of one sample, and most different tags in one put. */
 #define TQ_TAGS_MAX 1024
 /** Most dimensions of one row. */

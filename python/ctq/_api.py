@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import system
-from ._arguments import Parser
+from ._arguments import Parser, expect_text
 from ._calls import Steps, twins
+from ._named import named
 from .client import TransferQueueClient
 from .config import Config, as_given, read
 from .errors import (
+    ArgumentTypeError,
     ClosedError,
     InvalidArgumentError,
     UnknownFieldError,
@@ -69,6 +71,7 @@ _process = _Process()
 os.register_at_fork(after_in_child=_process.forked)
 
 
+@named
 def init(conf: Any = None, *, attach: bool | None = None, name: str | None = None) -> Config:
     """Find a running system, or start one, and connect to it; returns the final configuration.
 
@@ -236,10 +239,11 @@ def _kv_put(
     """
     if fields is None and tag is None:
         raise InvalidArgumentError("kv_put: expected fields, a tag or both")
-    if not isinstance(key, str):
-        raise TypeError(f"key: expected str, got {type(key).__name__}")
+    expect_text("key", key)
     if fields is not None and not is_tensordict(fields) and not isinstance(fields, Mapping):
-        raise TypeError(f"fields: expected a TensorDict or a dict, got {type(fields).__name__}")
+        raise ArgumentTypeError(
+            f"fields: expected a TensorDict or a dict, got {type(fields).__name__}"
+        )
     return (yield from _client()._kv_put(key, partition_id, fields, tag, data_parser, group=group))
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._core import NAME_MAX
-from .errors import InvalidArgumentError, RowCountError
+from .errors import ArgumentTypeError, InvalidArgumentError, RowCountError
 from .metadata import BatchMeta, KVBatchMeta
 from .tensors import integers, is_tensordict
 
 if TYPE_CHECKING:
     from ._core import Meta
     from .tensors import Fields
+
+logger = logging.getLogger("ctq")
 
 Parser = Callable[[Any], Any]
 
@@ -23,19 +26,38 @@ def check_keys(keys: Any) -> list[str]:
     if isinstance(keys, str):
         return [keys]
     if not isinstance(keys, list):
-        raise TypeError(f"keys: expected a str or a list of str, got {type(keys).__name__}")
+        raise ArgumentTypeError(f"keys: expected a str or a list of str, got {type(keys).__name__}")
     if not keys:
-        raise ValueError("keys: expected at least one, got an empty list")
+        raise InvalidArgumentError("keys: expected at least one, got an empty list")
     for key in keys:
         if not isinstance(key, str):
-            raise TypeError(f"keys: expected str, got {key!r}")
+            raise ArgumentTypeError(f"keys: expected str, got {key!r}")
     return keys
+
+
+def expect_text(what: str, given: object) -> None:
+    """Refuse what is no text."""
+    if not isinstance(given, str):
+        raise ArgumentTypeError(
+            f"{what}: expected a str, got {type(given).__name__} ({given!r:.40})"
+        )
+
+
+def warn_nothing_selected(asked: Any, readable: list[str]) -> None:
+    """Say that a read has no fields left of those that were asked for."""
+    if asked:
+        logger.warning(
+            "select_fields: none of the fields %s is ready in all of these samples (misspelt?); the result is "
+            "empty. Fields that can be read: %s",
+            list(asked)[:8],
+            readable,
+        )
 
 
 def check_data(what: str, given: object) -> None:
     """Refuse what has no columns."""
     if not is_tensordict(given) and not isinstance(given, Mapping):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"{what}: expected a TensorDict, or a dict of columns by field, got {type(given).__name__}"
         )
 
@@ -46,14 +68,14 @@ def expect_metadata(given: object) -> None:
         hint = ""
         if isinstance(given, KVBatchMeta):
             hint = "; read it with kv_batch_get_by_meta, or get one by kv_retrieve_meta"
-        raise TypeError(f"metadata: expected a BatchMeta, got {type(given).__name__}{hint}")
+        raise ArgumentTypeError(f"metadata: expected a BatchMeta, got {type(given).__name__}{hint}")
 
 
 def check_put_metadata(given: object) -> None:
     """Refuse what is no metadata; a partition in its place is the commonest slip."""
     if not isinstance(given, BatchMeta):
         hint = f"; did you mean partition_id={given!r}?" if isinstance(given, str) else ""
-        raise InvalidArgumentError(f"put: metadata must be a BatchMeta, got {given!r}{hint}")
+        raise ArgumentTypeError(f"put: metadata must be a BatchMeta, got {given!r}{hint}")
 
 
 def sampling_json(config: Mapping[str, Any]) -> str:
@@ -80,8 +102,10 @@ def field_list(what: str, names: Any) -> list[str]:
     if isinstance(names, str):
         return [names]
     if not isinstance(names, (list, tuple)):
-        raise TypeError(f"{what}: expected a list of str, got {type(names).__name__}")
-    return list(names)
+        raise ArgumentTypeError(f"{what}: expected a list of str, got {type(names).__name__}")
+    for name in names:
+        expect_text(what, name)
+    return list(dict.fromkeys(names))
 
 
 def plain_names(names: Any) -> bool:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ._core import Op, Queue
+from ._named import RAW, explain
 from ._work import Work
 
 if TYPE_CHECKING:
@@ -108,11 +109,19 @@ def twins(
 
     @functools.wraps(steps)
     def sync(*args: P.args, **kwargs: P.kwargs) -> R:
-        return run(steps(*args, **kwargs))
+        try:
+            return run(steps(*args, **kwargs))
+        except RAW as error:
+            explain(steps, args, kwargs, error)
+            raise
 
     @functools.wraps(steps)
     async def asynchronous(*args: P.args, **kwargs: P.kwargs) -> R:
-        return await run_async(steps(*args, **kwargs))
+        try:
+            return await run_async(steps(*args, **kwargs))
+        except RAW as error:
+            explain(steps, args, kwargs, error)
+            raise
 
     # What the steps return is what both forms give in the end.
     result = str(steps.__annotations__.get("return", ""))

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import VALUE, Meta, copy_maps
+from ._tag_names import tag_key, tag_name
 from .encoding import MAX_TAG_DEPTH, Decoder, Encoder, check_depth
-from .errors import SerializationError
+from .errors import ArgumentTypeError, SerializationError
 from .tensors import dtype_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _FLAT = frozenset({type(None), bool, int, float, str, bytes})
 
 def tags_of(meta: Meta) -> list[dict[str, Any]]:
     """Tags of each sample of a piece."""
-    return meta.tag_maps(Decoder().decode)
+    return meta.tag_maps(Decoder().decode, tag_key)
 
 
 def copy_tags(maps: list[dict[str, Any]], places: Integers | None = None) -> list[dict[str, Any]]:
@@ -43,16 +44,23 @@ def copy_tags(maps: list[dict[str, Any]], places: Integers | None = None) -> lis
     return copy_maps(maps, places, deepcopy)
 
 
-def encode_tags(tags: Sequence[Mapping[str, Any]], encoder: Encoder) -> list[Tag]:
+def encode_tags(
+    tags: Sequence[Mapping[str, Any]], encoder: Encoder, what: str = "tags"
+) -> list[Tag]:
     """Tags of samples as columns, one per name; a tag that cannot be stored is named."""
     from array import array
 
     columns: dict[str, tuple[list[int], list[Any]]] = {}
     for place, sample in enumerate(tags):
-        for name, value in sample.items():
+        try:
+            pairs = sample.items()
+        except AttributeError:
+            where = what if what == "tag" else f"{what}[{place}]"
+            raise ArgumentTypeError(
+                f"{where}: expected a map of tags, got {type(sample).__name__}"
+            ) from None
+        for name, value in pairs:
             if name not in columns:
-                if not isinstance(name, str):
-                    raise TypeError(f"a tag's name must be a str, got {name!r}")
                 columns[name] = ([], [])
             if type(value) not in _FLAT and not check_depth(value, MAX_TAG_DEPTH):
                 raise SerializationError(
@@ -67,7 +75,7 @@ def encode_tags(tags: Sequence[Mapping[str, Any]], encoder: Encoder) -> list[Tag
         sizes = array("I", bytes(4 * len(tags)))
         for place, size in zip(places, each.tolist(), strict=True):
             sizes[place] = size
-        made.append((name, encoded, sizes))
+        made.append((tag_name(name), encoded, sizes))
     return made
 
 

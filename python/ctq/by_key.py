@@ -6,12 +6,22 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._arguments import Parser, check_data, check_keys, common_fields, parsed, plain_names
+from ._arguments import (
+    Parser,
+    check_data,
+    check_keys,
+    common_fields,
+    expect_text,
+    parsed,
+    plain_names,
+    warn_nothing_selected,
+)
 from ._calls import Steps, twins
 from ._columns import encode_tags, tags_of
 from ._work import Work, is_heavy, is_heavy_row
 from .encoding import Decoder, Encoder
 from .errors import (
+    ArgumentTypeError,
     InvalidArgumentError,
     NotReadyError,
     RowCountError,
@@ -33,6 +43,9 @@ if TYPE_CHECKING:
     from .tensors import Batch, Fields
 
 logger = logging.getLogger("ctq")
+
+NO_INDEX = 2**32 - 1
+"""The index that no sample has (TQ_NO_INDEX)."""
 
 LIST_PAGE = 2000
 """Keys that are listed at a time: with a few tags each they hold the controller up for about a millisecond."""
@@ -74,11 +87,13 @@ class SamplesByKey:
         """Keys of samples by index, None for one without; RuntimeError when there is no such partition."""
         indexes = [global_indexes] if isinstance(global_indexes, int) else global_indexes
         if not isinstance(indexes, list) or not all(isinstance(index, int) for index in indexes):
-            raise TypeError("global_indexes: expected an int or a list of int")
+            raise ArgumentTypeError("global_indexes: expected an int or a list of int")
         if not indexes:
-            raise ValueError("global_indexes: expected at least one")
+            raise InvalidArgumentError("global_indexes: expected at least one, got an empty list")
+        # Numbers that no sample can have are asked for as the one that none has.
+        possible = [index if 0 <= index < NO_INDEX else NO_INDEX for index in indexes]
         try:
-            keys: list[str | None] = yield self._core.retrieve_keys(partition_id, indexes)
+            keys: list[str | None] = yield self._core.retrieve_keys(partition_id, possible)
         except UnknownPartitionError as error:
             raise RuntimeError(str(error)) from error
         return [key or None for key in keys]
@@ -87,6 +102,7 @@ class SamplesByKey:
         """Keys with their tags, per partition: of one partition, or of all."""
         names: list[str] = yield self._core.list_partitions()
         if partition_id is not None:
+            expect_text("partition_id", partition_id)
             names = [partition_id] if partition_id in names else []
         listed: dict[str, dict[str, Any]] = {}
         for name in names:
@@ -118,7 +134,10 @@ class SamplesByKey:
         group: str | None,
     ) -> Steps[KVBatchMeta]:
         """Store fields, a tag map or both of one sample by key."""
-        simple = fields is None or (not is_tensordict(fields) and len(fields) > 0)
+        if fields is not None and not list(fields.keys()):
+            # No fields: the key alone is made, or brings its tag.
+            fields, tag = None, tag or {}
+        simple = fields is None or not is_tensordict(fields)
         if self._python is not None or data_parser is not None or not simple:
             if fields is not None and not is_tensordict(fields):
                 fields = one_row(fields)
@@ -136,7 +155,7 @@ class SamplesByKey:
         batch: Batch | None = None
         if fields is not None:
             batch = yield Work(is_heavy_row(fields), row_batch, fields, encoder)
-        tags = encode_tags([tag], encoder) if tag else []
+        tags = [] if tag is None else encode_tags([tag], encoder, "tag")
         groups = None if group is None else [group]
         return (yield from self._kv_store([key], partition_id, batch, tags, groups))
 
@@ -177,6 +196,10 @@ class SamplesByKey:
             raise InvalidArgumentError(f"kv_batch_put: Got duplicated keys: {repeated(names)}")
         if fields is None and tags is None:
             raise InvalidArgumentError("kv_batch_put: expected fields, tags or both")
+        if isinstance(tags, Mapping):
+            raise ArgumentTypeError(
+                f"tags: expected a list of maps, one per key, got one map; did you mean [{tags!r:.40}]?"
+            )
         if tags is not None and len(tags) != len(names):
             raise RowCountError(
                 f"kv_batch_put: expected {len(names)} tags, one per key, got {len(tags)}"
@@ -191,7 +214,7 @@ class SamplesByKey:
                 )
         encoder = Encoder(self.config["serialization"]["allow_pickle"])
         columns: list[Tag] = []
-        if tags:
+        if tags is not None:
             columns = yield Work(len(tags) > MANY, encode_tags, tags, encoder)
         if fields is None or self._python is None:
             batch: Batch | None = None
@@ -242,7 +265,10 @@ class SamplesByKey:
                 f"partition {partition_id!r}: no field is ready in all of the keys {wanted[:8]}"
             )
         if chosen is not None:
-            meta = meta.select_fields(chosen)
+            asked, readable = chosen, meta.field_names
+            meta = meta.select_fields(asked)
+            if not meta.field_names:
+                warn_nothing_selected(asked, readable)
         if not meta.field_names:
             return empty()
         if self._python is not None:

@@ -26,6 +26,7 @@ from ._arguments import (
 from ._calls import Steps, run, twins
 from ._columns import encode_tags
 from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
+from ._named import named
 from ._work import Work, is_heavy
 from .by_key import SamplesByKey
 from .checkpoint import Checkpoints
@@ -68,6 +69,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     `get_client()` gives the one that `init()` made.
     """
 
+    @named
     def __init__(
         self,
         client_id: str | None = None,
@@ -155,6 +157,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         final["controller"]["zmq_info"] = self._info
         return final
 
+    @named
     def initialize_storage_manager(
         self, manager_type: str, config: Mapping[str, Any] | None = None
     ) -> None:
@@ -214,6 +217,8 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
 
         `sampling_config` is for the sampler; its entry `sampler` names another one than the controller's.
         """
+        if batch_size == 0:
+            return BatchMeta.empty()
         if mode == "insert":
             return (yield from self._insert(data_fields, batch_size, partition_id))
         if mode not in ("fetch", "force_fetch"):
@@ -417,6 +422,12 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             return empty()
         expect_metadata(metadata)
         if metadata.size == 0 or not metadata.field_names:
+            if metadata.size > 0:
+                logger.warning(
+                    "get_data: the metadata has %d samples and no fields (misspelt in select_fields?); the result "
+                    "is empty",
+                    metadata.size,
+                )
             return empty()
         options = read_options(self.config["client"], layout, padding, pin_memory)
         if self._python is not None:

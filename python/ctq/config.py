@@ -1,8 +1,10 @@
 """The configuration: packaged defaults (config.yaml), what the system runs with, what init() was given.
 
-A map, a path of a YAML file and an OmegaConf are accepted.  An unknown key is warned about once; a value
-of the wrong kind, or a key that asks for something this system does not do, is a ConfigError that names
-the key.
+A map, a path of a YAML file and an OmegaConf are accepted.  An unknown key, a value of the wrong kind, or a
+key that asks for something this system does not do is a ConfigError that names the key, and the file with the
+line.  Programs that import the package by the name transfer_queue have keys of their own in their
+configurations: there an unknown key is warned about once, and what a stock configuration of such a program
+says is taken without a word.
 """
 
 from __future__ import annotations
@@ -73,13 +75,17 @@ def read(conf: Any) -> Config:
     """What init() was given, checked; samplers are replaced by their names."""
     if conf is None:
         return Config()
+    file = None
     if isinstance(conf, (str, os.PathLike)):
-        conf = _read_file(os.fspath(conf))
+        file = os.fspath(conf)
+        conf = _read_file(file)
     elif not isinstance(conf, Mapping):
         conf = _read_omegaconf(conf)
     given: Config = of_map(conf)
     _name_sampler(given)
-    _check(given)
+    unknown: list[str] = []
+    _check(given, "", unknown)
+    _refuse_unknown(unknown, file)
     return given
 
 
@@ -165,6 +171,10 @@ def _texts_or_none(value: Any) -> bool:
 
 def _map(value: Any) -> bool:
     return isinstance(value, Mapping)
+
+
+def _map_or_none(value: Any) -> bool:
+    return value is None or _map(value)
 
 
 def _count(value: Any) -> bool:
@@ -263,7 +273,7 @@ _KEYS: dict[str, Check] = {
         _off_section,
         "enabled: false, for SSD offload is not supported",
     ),
-    "backend.*": (_map, "a map"),
+    "backend.*": (_map_or_none, "a map"),
     "net.interface": (_text_or_none, "the name of a network interface"),
     "net.bind": (_text_or_none, "an address to listen at"),
     "net.advertise_host": (_text_or_none, "a host's name or address"),
@@ -314,6 +324,7 @@ _BACKEND_KEYS = {
     "MooncakeStore": {
         "auto_init",
         "device_name",
+        "gdr_staging_buffer_mb",
         "global_segment_size",
         "hard_pin",
         "local_buffer_size",
@@ -327,45 +338,120 @@ _BACKEND_KEYS = {
     "RayStore": {"address", "auto_init", "device", "holder", "tensor_transport"},
 }
 """Keys of the backends in Python; Redis refuses those that it does not know."""
+_HOSTS = {"enable"}
+"""Keys of programs that hand their own configuration over: verl's says with `enable` whether it uses the queue."""
 _warned: set[str] = set()
 
 
-def _check(given: Mapping[str, Any], prefix: str = "") -> None:
+class _Host:
+    """Whether the program was written for the package transfer_queue of PyPI."""
+
+    keys_of_its_own = False
+
+
+def allow_other_keys() -> None:
+    """From now on unknown keys are warned about in this process, and not refused."""
+    _Host.keys_of_its_own = True
+
+
+def _refuse_unknown(unknown: list[str], file: str | None) -> None:
+    """Refuse unknown keys, with what may have been meant."""
+    if _Host.keys_of_its_own:
+        for path in unknown:
+            if path not in _HOSTS:
+                _warn_once(path, f"configuration: unknown key {path!r} is ignored{_hint(path)}")
+    elif unknown:
+        where = "" if file is None else f"{file}{_line_of(file, unknown[0])}: "
+        told = "; ".join(f"unknown key {path!r}{_hint(path)}" for path in unknown)
+        raise ConfigError(f"{where}{told}")
+
+
+def _hint(path: str) -> str:
+    """What may have been meant by an unknown key."""
+    import difflib
+
+    if path in _HOSTS:
+        return ", which is for the program that hands it over: leave it out"
+    section, _, name = path.rpartition(".")
+    beside = _known_in(section)
+    close = difflib.get_close_matches(name, beside, 1)
+    if close:
+        return f", did you mean {close[0]!r}?"
+    elsewhere = [known for known in (*_KEYS, *_SECTIONS) if known.rpartition(".")[2] == name]
+    if elsewhere:
+        return f", did you mean {elsewhere[0]!r}?"
+    return f"; {section or 'the configuration'} may have {', '.join(sorted(beside))}"
+
+
+def _known_in(section: str) -> set[str]:
+    """Keys that a section may have."""
+    if section.startswith("backend.") and section.partition(".")[2] in _BACKEND_KEYS:
+        return _BACKEND_KEYS[section.partition(".")[2]]
+    prefix = f"{section}." if section else ""
+    names = {known[len(prefix) :] for known in (*_KEYS, *_SECTIONS) if known.startswith(prefix)}
+    found = {name.partition(".")[0] for name in names} - {
+        "*",
+        "zmq_info",
+        "first_counters",
+        "endpoint",
+    }
+    return found | _BACKENDS if section == "backend" else found
+
+
+def _line_of(file: str, path: str) -> str:
+    """The line of a file where a key is, with a colon; empty when it is not found."""
+    import yaml
+
+    with open(file, encoding="utf-8") as text:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = None
+    for name in path.split("."):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        found = [(key, value) for key, value in pairs if str(key.value) == name]
+        if not found:
+            return ""
+        line, node = found[0][0].start_mark.line + 1, found[0][1]
+    return "" if line is None else f":{line}"
+
+
+def _check(given: Mapping[str, Any], prefix: str, unknown: list[str]) -> None:
     for key, value in given.items():
         path = prefix + key
         if path in _SECTIONS:
             if value is not None and not isinstance(value, Mapping):
                 raise ConfigError(f"{path}: expected a map, got {value!r}")
-            _check(value or {}, path + ".")
+            _check(value or {}, path + ".", unknown)
             continue
         check = _KEYS.get(path)
         if check is None and prefix == "backend.":
             check = _KEYS["backend.*"]
-            _warn_unknown_backend(key, given)
-            _warn_unknown_keys(key, value)
+            if _is_unknown_backend(key, given):
+                unknown.append(path)
+                continue
+            unknown += _unknown_in_backend(key, value)
         if check is None:
-            _warn_once(path, f"configuration: unknown key {path!r} is ignored")
+            unknown.append(path)
         elif not check[0](value):
             raise ConfigError(f"{path}: expected {check[1]}, got {value!r}")
 
 
-def _warn_unknown_keys(name: str, section: Any) -> None:
-    for key in section if name in _BACKEND_KEYS and isinstance(section, Mapping) else ():
-        if key not in _BACKEND_KEYS[name] and key != "module":
-            known = ", ".join(sorted(_BACKEND_KEYS[name]))
-            path = f"backend.{name}.{key}"
-            _warn_once(path, f"configuration: unknown key {path!r} is ignored; known are {known}")
+def _unknown_in_backend(name: str, section: Any) -> list[str]:
+    if name not in _BACKEND_KEYS or not isinstance(section, Mapping):
+        return []
+    known = _BACKEND_KEYS[name]
+    return [f"backend.{name}.{key}" for key in section if key not in known and key != "module"]
 
 
-def _warn_unknown_backend(name: str, backend: Mapping[str, Any]) -> None:
+def _is_unknown_backend(name: str, backend: Mapping[str, Any]) -> bool:
     from .storage import StorageManagerFactory
 
-    if (
+    section = backend[name]
+    return (
         name not in _BACKENDS
         and name != backend.get("storage_backend")
         and not StorageManagerFactory.knows(name)
-    ):
-        _warn_once(f"backend.{name}", f"configuration: unknown key 'backend.{name}' is ignored")
+        and not (isinstance(section, Mapping) and "module" in section)
+    )
 
 
 def _warn_once(what: str, message: str) -> None:
@@ -383,12 +469,27 @@ def _name_sampler(given: Config) -> None:
 
     if isinstance(controller["sampler"], str):
         to_import(controller["sampler"])
+        _warn_of_groups(controller)
         return
     name, settings = describe(controller["sampler"])
     given["controller"] = Config(controller, sampler=name)
     if settings:
         given["controller"]["sampling_config"] = Config(
             {**settings, **(controller.get("sampling_config") or {})}
+        )
+
+
+def _warn_of_groups(controller: Mapping[str, Any]) -> None:
+    """Say that a sampler of whole groups, given by its name alone, takes each sample for a group."""
+    name = controller["sampler"]
+    if name in ("GRPOGroupNSampler", "SeqlenBalancedSampler") and "n_samples_per_prompt" not in (
+        controller.get("sampling_config") or {}
+    ):
+        _warn_once(
+            f"controller.sampler: {name}",
+            f"configuration: controller.sampler: {name} by its name makes groups of 1 sample, unless puts name groups "
+            "(groups=) or claims say n_samples_per_prompt in their sampling_config; say it for all of them with "
+            "controller.sampling_config: {n_samples_per_prompt: N}",
         )
 
 
@@ -423,6 +524,8 @@ def _storage_size(value: Any) -> str | int | None:
     if isinstance(value, str):
         return value
     if value < SAMPLE_COUNT_LIMIT:
+        if _Host.keys_of_its_own:
+            return None  # what the number means there, and what stock configurations have
         _warn_once(
             "total_storage_size",
             f"configuration: backend.SimpleStorage.total_storage_size: {value} is taken as a count of samples, "

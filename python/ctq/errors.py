@@ -48,7 +48,12 @@ class SerializationError(TransferQueueError, TypeError):
     """A value that is neither a tensor nor of a plain type, while pickle is switched off."""
 
 
+class ArgumentTypeError(InvalidArgumentError, TypeError):
+    """An argument of the wrong type; the message begins with the argument's name."""
+
+
 __all__ = [
+    "ArgumentTypeError",
     "AuthenticationError",
     "CanceledError",
     "CheckpointError",

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._host import run_daemon, view_sample
+from ._tag_names import MARK, tag_key
 from .encoding import Decoder
 from .errors import ConfigError, SamplerError
 from .samplers import BaseSampler
@@ -46,7 +47,10 @@ class PartitionView:
             place = self._places.get(index)
             if place is not None:
                 _, _, tags = view_sample(self._view, place)
-                found[index] = {name: decoder.decode(value) for name, value in tags}
+                found[index] = {
+                    tag_key(name) if name[0] == MARK else name: decoder.decode(value)
+                    for name, value in tags
+                }
         return found
 
     def get_groups(self, global_indices: Sequence[int]) -> dict[int, tuple[str | None, int]]:

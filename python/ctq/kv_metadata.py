@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ._columns import check_order, merge_extra_info, shares
+from ._named import named
+from .errors import ArgumentTypeError
 
 
 class KVBatchMeta:
@@ -15,6 +17,7 @@ class KVBatchMeta:
 
     __slots__ = ("extra_info", "fields", "keys", "partition_id", "tags")
 
+    @named
     def __init__(
         self,
         keys: Sequence[str] = (),
@@ -27,6 +30,10 @@ class KVBatchMeta:
         if len(keys) != len(tags):
             raise ValueError(
                 f"keys and tags must have same length, got {len(keys)} keys and {len(tags)} tags"
+            )
+        if partition_id is not None and not isinstance(partition_id, str):
+            raise ArgumentTypeError(
+                f"partition_id: expected a str, got {type(partition_id).__name__}"
             )
         if len(set(keys)) != len(keys):
             raise ValueError(f"Got duplicated keys: {repeated(keys)}")
@@ -85,6 +92,7 @@ class KVBatchMeta:
             self.extra_info,
         )
 
+    @named
     def select_keys(self, keys_to_select: Sequence[str]) -> KVBatchMeta:
         """These samples, in the given order."""
         if len(set(keys_to_select)) != len(keys_to_select):
@@ -95,23 +103,26 @@ class KVBatchMeta:
             raise RuntimeError(f"keys {unknown[:8]} not found in current batch")
         return self._at(places[key] for key in keys_to_select)
 
+    @named
     def reorder(self, indexes: Sequence[int]) -> None:
         """Put the samples into another order, in place."""
         check_order(indexes, self.size)
         self.keys = [self.keys[place] for place in indexes]
         self.tags = [self.tags[place] for place in indexes]
 
+    @named
     def chunk(self, chunks: int) -> list[KVBatchMeta]:
         """That many batches, as equal as can be; the first ones are larger, the last ones may be empty."""
         return [self._at(range(start, end)) for start, end in shares(self.size, chunks)]
 
     @classmethod
-    def concat(cls, data: Sequence[KVBatchMeta]) -> KVBatchMeta:
+    @named
+    def concat(cls, data: Sequence[KVBatchMeta] | None) -> KVBatchMeta:
         """One batch after the other; empty ones are skipped.
 
         ValueError when keys repeat, or fields, partitions or entries of extra_info contradict each other.
         """
-        batches = [batch for batch in data if batch is not None and batch.size > 0]
+        batches = [batch for batch in data or () if batch is not None and batch.size > 0]
         if not batches:
             return cls()
         first = batches[0]

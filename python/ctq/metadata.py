@@ -31,6 +31,7 @@ from ._columns import (
     tags_of,
 )
 from ._core import Meta
+from ._named import named
 from .errors import TransferQueueError, UnsupportedError
 from .kv_metadata import KVBatchMeta
 from .sample_view import SampleList, SampleView
@@ -57,6 +58,7 @@ class BatchMeta:
         "extra_info",
     )
 
+    @named
     def __init__(
         self,
         global_indexes: Sequence[int] = (),
@@ -243,10 +245,12 @@ class BatchMeta:
         """The samples one by one, for looking at them."""
         return SampleList(self)
 
+    @named
     def get_dtypes(self, field_name: str) -> list[Any]:
         """Element type of a field, once per sample."""
         return [self._field(field_name).get("dtype")] * self.size
 
+    @named
     def get_shapes(self, field_name: str) -> list[Any]:
         """Shape of each sample's row of a field."""
         field = self._field(field_name)
@@ -311,6 +315,7 @@ class BatchMeta:
         """Take one entry out of extra_info and return it; None when it is not there."""
         return self.extra_info.pop(key, None)
 
+    @named
     def update_extra_info(self, info_dict: Mapping[str, Any]) -> None:
         """Set entries of extra_info."""
         self.extra_info.update(info_dict)
@@ -329,6 +334,7 @@ class BatchMeta:
         """A deep copy of the tags of all samples."""
         return copy_tags(self.custom_meta)
 
+    @named
     def update_custom_meta(self, custom_meta: Sequence[Mapping[str, Any]] | None) -> None:
         """Merge tags into those of each sample."""
         if custom_meta is None:
@@ -364,6 +370,7 @@ class BatchMeta:
 
     # --- other batches from this one --------------------------------------------------------------
 
+    @named
     def select_samples(self, sample_indices: Sequence[int]) -> BatchMeta:
         """Samples by their place in this batch, in the given order."""
         try:
@@ -411,6 +418,7 @@ class BatchMeta:
         if source._notes is not None:
             self._notes = copy_tags(source._notes, places)
 
+    @named
     def select_fields(self, field_names: Sequence[str]) -> BatchMeta:
         """The same samples with some of the fields; unknown ones are left out."""
         mine = set(self.field_names)
@@ -463,6 +471,7 @@ class BatchMeta:
             raise IndexError(f"place {item} is out of range: the batch has {size} samples")
         return self._pick(array("I", [place]))
 
+    @named
     def chunk(self, chunks: int) -> list[BatchMeta]:
         """That many batches, as equal as can be; the first ones are larger, the last ones may be empty."""
         return [self[start:end] for start, end in shares(self.size, chunks)]
@@ -481,6 +490,7 @@ class BatchMeta:
             return [self._pick(None)]
         return [self._pick(np.concatenate(spans)) for spans in places.values()]
 
+    @named
     def reorder(self, indices: Sequence[int]) -> None:
         """Put the samples into another order, in place."""
         self._become(self._pick(check_order(indices, self.size)))
@@ -494,6 +504,7 @@ class BatchMeta:
         self._tags = other._tags
         self._notes = other._notes
 
+    @named
     def add_fields(self, tensor_dict: Fields, set_all_ready: bool = True) -> BatchMeta:
         """Add the fields of a batch of data, in place; nothing is stored by it."""
         rows = row_count(tensor_dict)
@@ -527,6 +538,7 @@ class BatchMeta:
         self._status = as_status([1] * self.size, self.size) if names else self._status
         self._tags = None
 
+    @named
     def union(self, other: BatchMeta) -> BatchMeta:
         """Fields of both for the same samples; where both have a field, that of the other."""
         if other is None or other.size == 0:
@@ -572,12 +584,13 @@ class BatchMeta:
         return pieces
 
     @classmethod
-    def concat(cls, data: Sequence[BatchMeta], validate: bool = True) -> BatchMeta:
+    @named
+    def concat(cls, data: Sequence[BatchMeta] | None, validate: bool = True) -> BatchMeta:
         """One batch after the other; empty ones are skipped.
 
         ValueError when the fields, their dtypes or entries of extra_info contradict each other.
         """
-        batches = [batch for batch in data if batch is not None and batch.size > 0]
+        batches = [batch for batch in data or () if batch is not None and batch.size > 0]
         if not batches:
             return cls.empty()
         first = batches[0]

@@ -21,7 +21,7 @@ from typing import Any
 from ._core import Meta
 from .client import TransferQueueClient
 from .config import Config
-from .errors import ConfigError, UnknownPartitionError
+from .errors import ConfigError, UnknownPartitionError, UnsupportedError
 from .metadata import BatchMeta
 from .system import ControllerInfo, ray_in_use
 
@@ -114,7 +114,7 @@ class PartitionSnapshot:
         }
 
 
-class TransferQueueController:
+class ControllerWindow:
     """What the actor can be asked: a window on the controller, which is a daemon of its own."""
 
     def __init__(self, info: ControllerInfo) -> None:
@@ -165,6 +165,117 @@ class TransferQueueController:
     def reset_consumption(self, partition_id: str, task_name: str | None = None) -> None:
         """Make consumed samples claimable again, for a task or for all of them."""
         self._client.reset_consumption(partition_id, task_name)
+
+
+# --- options that a program wants its actors made with ---------------------------------------------
+
+
+class ActorOptions:
+    """What `options` of one of the two classes below returns: what an actor is to be made with."""
+
+    def __init__(self, kind: type, options: Mapping[str, Any]) -> None:
+        """Options as Ray takes them."""
+        self.kind = kind
+        self.given = dict(options)
+
+    def remote(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the actor, where one can be made by hand."""
+        return self.kind.make(self.given, *args, **kwargs)  # type: ignore[attr-defined]
+
+
+class TransferQueueController(ControllerWindow):
+    """The actor's class as programs on Ray know it.
+
+    Such programs replace `options` by a function of their own that adds to what it is given (a runtime_env,
+    resources): every actor that `init()` makes for the controller gets what that adds.
+    """
+
+    @classmethod
+    def options(cls, **options: Any) -> ActorOptions:
+        """Options for actors of this class, as Ray takes them."""
+        return ActorOptions(cls, options)
+
+    @classmethod
+    def remote(cls, *args: Any, **kwargs: Any) -> Any:
+        """Make an actor that looks into the system at an address (a ControllerInfo)."""
+        return cls.options().remote(*args, **kwargs)
+
+    @staticmethod
+    def make(options: Mapping[str, Any], info: ControllerInfo | None = None, *_: Any) -> Any:
+        """Make the actor."""
+        if not isinstance(info, ControllerInfo):
+            raise UnsupportedError(
+                "TransferQueueController.remote: the controller is a daemon that init() starts; call init(), "
+                "and hand over its controller.zmq_info for an actor that looks into it"
+            )
+        import ray
+
+        return ray.remote(ControllerWindow).options(**usable(options)).remote(info)
+
+
+class SimpleStorageUnit:
+    """The storage units as programs on Ray know them: here processes that `init()` starts on every node.
+
+    What a replaced `options` adds goes to the actors that look after these processes.
+    """
+
+    @classmethod
+    def options(cls, **options: Any) -> ActorOptions:
+        """Options for the actors that run storage units, as Ray takes them."""
+        return ActorOptions(cls, options)
+
+    @classmethod
+    def remote(cls, *args: Any, **kwargs: Any) -> Any:
+        """Storage units are not made by hand: UnsupportedError."""
+        return cls.options().remote(*args, **kwargs)
+
+    @staticmethod
+    def make(options: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Refuse."""
+        raise UnsupportedError(
+            "SimpleStorageUnit.remote: storage units are started by init(), on every node of the cluster; say how many "
+            "with backend.SimpleStorage.num_data_storage_units"
+        )
+
+
+def wanted_options(kind: type[TransferQueueController | SimpleStorageUnit]) -> dict[str, Any]:
+    """What a program that has replaced `options` adds to it."""
+    made = kind.options()
+    return usable(made.given) if isinstance(made, ActorOptions) else {}
+
+
+def usable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without a requirement on TransferQueue in their runtime_env.
+
+    Ray would install PyPI's package of that name there, in the place of this one.
+    """
+    kept = dict(options)
+    env = dict(kept.pop("runtime_env", None) or {})
+    for tool in ("pip", "uv"):
+        asked = env.get(tool)
+        packages = asked.get("packages") if isinstance(asked, Mapping) else asked
+        if not isinstance(packages, list):
+            continue
+        others = [each for each in packages if not _is_transfer_queue(each)]
+        if len(others) == len(packages):
+            continue
+        logger.info(
+            "runtime_env: %s installs nothing for transfer_queue, which is ctq's here", tool
+        )
+        if others:
+            env[tool] = {**asked, "packages": others} if isinstance(asked, Mapping) else others
+        else:
+            env.pop(tool)
+    if env:
+        kept["runtime_env"] = env
+    return kept
+
+
+def _is_transfer_queue(requirement: object) -> bool:
+    import re
+
+    name = re.match(r"[A-Za-z0-9._-]+", str(requirement).strip())
+    return name is not None and re.sub(r"[-_.]+", "", name.group()).lower() == "transferqueue"
 
 
 # --- looking inside -------------------------------------------------------------------------------
@@ -278,8 +389,9 @@ def _make(ray: Any, info: ControllerInfo) -> Any:
     """Make the actor, on this node: the system's socket and token are reached from here."""
     actor = on_node(
         ray,
-        TransferQueueController,
+        ControllerWindow,
         ray.get_runtime_context().get_node_id(),
+        wanted_options(TransferQueueController),
         name=ACTOR_NAME,
         namespace=NAMESPACE,
         max_concurrency=CALLS_AT_ONCE,
@@ -288,15 +400,12 @@ def _make(ray: Any, info: ControllerInfo) -> Any:
     return actor.remote(info)
 
 
-def on_node(ray: Any, kind: type, node: str, **options: Any) -> Any:
-    """An actor class bound to a node, which takes no CPU of it."""
+def on_node(ray: Any, kind: type, node: str, wanted: Mapping[str, Any], /, **options: Any) -> Any:
+    """An actor class bound to a node, which takes no CPU of it; `wanted` is what else a program wants for it."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return ray.remote(kind).options(
-        num_cpus=0,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        **options,
-    )
+    ours = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False), **options}
+    return ray.remote(kind).options(**{"num_cpus": 0, **wanted, **ours})
 
 
 def withdraw(handle: Any) -> None:

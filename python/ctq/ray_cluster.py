@@ -19,7 +19,13 @@ from typing import Any, NamedTuple
 
 from .config import settings
 from .errors import ConfigError, InternalError, TransferQueueError, UnreachableError
-from .ray_actor import NAMESPACE, on_node
+from .ray_actor import (
+    NAMESPACE,
+    SimpleStorageUnit,
+    TransferQueueController,
+    on_node,
+    wanted_options,
+)
 from .ray_daemons import PLACES, Head, Plan, RayHandle, local_name
 from .system import (
     START_SECONDS,
@@ -215,11 +221,13 @@ def _start_head(
         user=_user(),
         places={name: os.environ[name] for name in PLACES if os.environ.get(name)},
         actors=(str(holder),) if holder else (),
+        options=wanted_options(SimpleStorageUnit),
     )
     head = on_node(
         ray,
         Head,
         str(node()),
+        wanted_options(TransferQueueController),
         name=actor_name(name),
         namespace=NAMESPACE,
         lifetime="detached" if detached else None,

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +79,8 @@ class Plan(NamedTuple):
     """The environment variables by which its starter finds the directories of systems."""
     actors: tuple[str, ...] = ()
     """Names of actors that its storage has made, and that end with it."""
+    options: Mapping[str, Any] | None = None
+    """What its starter wants the actors of other nodes made with."""
 
 
 class RayHandle(NamedTuple):
@@ -484,7 +486,9 @@ class Head:
             what = f"storage units of node {node}"
             self._own = self._own or Kept(what, lambda: start_units(self._plan, handle))
             return await self._ready(node)
-        units = on_node(ray, NodeUnits, node, max_restarts=-1, max_concurrency=4)
+        units = on_node(
+            ray, NodeUnits, node, self._plan.options or {}, max_restarts=-1, max_concurrency=4
+        )
         self._actors[node] = units.remote(self._plan, handle)
         try:
             return await asyncio.wait_for(self._ready(node), 1.5 * START_SECONDS)

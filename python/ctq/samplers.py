@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from . import _core
-from .errors import ConfigError, InvalidArgumentError
+from .errors import ArgumentTypeError, ConfigError, InvalidArgumentError
 
 Picked: TypeAlias = tuple[list[int], list[int]]
 """What a sampler returns: the indexes that the claim gets, and those that count as consumed from now on."""
@@ -252,9 +252,9 @@ def get_seqlen_balanced_partitions(
 
 def _count(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {value!r}")
+        raise ArgumentTypeError(f"{name} must be an int, got {value!r}")
     if value < 1:
-        raise ValueError(f"{name} must be positive, got {value}")
+        raise InvalidArgumentError(f"{name} must be positive, got {value}")
     return value
 
 

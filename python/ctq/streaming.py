@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ._calls import wait_any
 from ._core import FETCH, Op
+from ._named import named
 from .client import TransferQueueClient
 from .config import read
 from .errors import TransferQueueError, TryAgainError
@@ -145,6 +146,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
     Batches are kept in `buffer`: after `reset()` they come again, until `step()` goes to another partition.
     """
 
+    @named
     def __init__(
         self,
         config: Any,

@@ -101,9 +101,11 @@ int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err
     }
     size_t size = strlen(name);
     if (size > max) {
-        return tqi_error_set(err, TQ_ENAME,
-                             "%s name '%.40s...' has %zu bytes, at most %zu are allowed", what,
-                             name, size, max);
+        return tqi_error_set(
+            err, TQ_ENAME,
+            "%s name '%.40s...' has %zu bytes, at most %zu are allowed: use a shorter "
+            "one, such as a hash of it",
+            what, name, size, max);
     }
     return TQ_OK;
 }

@@ -63,8 +63,10 @@ int tqi_copy_keys(tqi_region *region, const char *const *keys, size_t n, char **
         }
         size_t size = strlen(keys[i]);
         if (size == 0 || size > TQ_KEY_MAX) {
-            return tqi_error_set(err, TQ_ENAME, "key %zu has %zu bytes, expected 1 to %d", i, size,
-                                 TQ_KEY_MAX);
+            return tqi_error_set(err, TQ_ENAME, "key %zu has %zu bytes, expected 1 to %d: use %s",
+                                 i, size, TQ_KEY_MAX,
+                                 size == 0 ? "a key that is not empty, or no key"
+                                           : "a shorter one, such as a hash of it");
         }
     }
     *out = tqi_region_strings(region, keys, n, NULL);
@@ -84,9 +86,11 @@ int tqi_copy_groups(tqi_region *region, const char *const *groups, size_t n, cha
     for (size_t i = 0; i < n; i++) {
         size_t size = groups[i] ? strlen(groups[i]) : 0;
         if (size > TQ_NAME_MAX) {
-            return tqi_error_set(err, TQ_ENAME,
-                                 "group of sample %zu has %zu bytes, at most %d are possible", i,
-                                 size, TQ_NAME_MAX);
+            return tqi_error_set(
+                err, TQ_ENAME,
+                "group of sample %zu has %zu bytes, at most %d are possible: use a "
+                "shorter one, such as a hash of it",
+                i, size, TQ_NAME_MAX);
         }
     }
     *out = tqi_region_strings(region, groups, n, none);

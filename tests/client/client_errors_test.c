@@ -44,7 +44,7 @@ static void test_bad_puts(void **state)
     float data[6] = {0};
     tq_slice slice = {data, sizeof data};
     uint64_t shape = 2;
-    char name[300];
+    char name[TQ_NAME_MAX + 2];
     const char *keys[3] = {"a", "", "c"};
     tq_column columns[2] = {
         {.name = "x",

@@ -11,6 +11,10 @@ refuse_mixed_files()
 
 import ctq  # noqa: E402 - nothing is imported from an installation of two halves
 from ctq import __all__, __version__  # noqa: E402, F401
+from ctq.config import allow_other_keys  # noqa: E402
+
+# Programs written for PyPI's package hand over configurations with keys of their own.
+allow_other_keys()
 
 if TYPE_CHECKING:
     from ctq import *  # noqa: F403

@@ -362,13 +362,19 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
     return list;
 }
 
-PyDoc_STRVAR(meta_tag_maps_doc,
-             "tag_maps($self, decode, /)\n--\n\n"
-             "The tags of each sample as a dict; decode is called for values that are not plain.");
+/* First byte of the name of a tag whose key is no ordinary text; see ctq.encoding.tag_name. */
+#define NAME_MARK 0x1f
 
-static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decode)
+PyDoc_STRVAR(meta_tag_maps_doc,
+             "tag_maps($self, decode, decode_name, /)\n--\n\n"
+             "The tags of each sample as a dict; decode is called for values that are not plain,\n"
+             "decode_name for names that begin with the byte 0x1f: those stand for other keys.");
+
+static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decode,
+                         PyObject *decode_name)
 {
-    PyObject *name = PyUnicode_InternFromString(tag->name);
+    PyObject *name = tag->name[0] == NAME_MARK ? PyObject_CallFunction(decode_name, "s", tag->name)
+                                               : PyUnicode_InternFromString(tag->name);
     const uint8_t *at = tag->values;
     Py_ssize_t n = PyList_GET_SIZE(maps);
     int rc = name ? 0 : -1;
@@ -387,8 +393,12 @@ static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decod
     return rc;
 }
 
-static PyObject *meta_tag_maps(core_meta *self, PyObject *decode)
+static PyObject *meta_tag_maps(core_meta *self, PyObject *args)
 {
+    PyObject *decode, *decode_name;
+    if (!PyArg_ParseTuple(args, "OO:tag_maps", &decode, &decode_name)) {
+        return NULL;
+    }
     size_t n = tq_meta_size(self->meta);
     PyObject *maps = PyList_New((Py_ssize_t)n);
     int collects = PyGC_Disable(); /* so many new objects would only make it look at all others */
@@ -402,7 +412,7 @@ static PyObject *meta_tag_maps(core_meta *self, PyObject *decode)
         PyList_SET_ITEM(maps, (Py_ssize_t)i, map);
     }
     for (size_t t = 0; maps && t < tq_meta_tags(self->meta); t++) {
-        if (meta_tag_into(tq_meta_tag_at(self->meta, t), maps, decode)) {
+        if (meta_tag_into(tq_meta_tag_at(self->meta, t), maps, decode, decode_name)) {
             Py_CLEAR(maps);
         }
     }
@@ -443,7 +453,7 @@ static PyMethodDef meta_methods[] = {
     {"concat", (PyCFunction)(void (*)(void))meta_concat, METH_O | METH_CLASS, meta_concat_doc},
     {"union", (PyCFunction)meta_union, METH_O, meta_union_doc},
     {"notes", (PyCFunction)meta_notes, METH_O, meta_notes_doc},
-    {"tag_maps", (PyCFunction)meta_tag_maps, METH_O, meta_tag_maps_doc},
+    {"tag_maps", (PyCFunction)meta_tag_maps, METH_VARARGS, meta_tag_maps_doc},
     {"pack", (PyCFunction)meta_pack, METH_NOARGS, meta_pack_doc},
     {"unpack", (PyCFunction)(void (*)(void))meta_unpack, METH_O | METH_CLASS, meta_unpack_doc},
     {0},

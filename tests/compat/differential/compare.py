@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from differential import (  # noqa: F401 - they register their cases
     points_checkpoint,
+    points_inputs,
     points_kv,
     points_meta,
     points_samplers,

@@ -190,6 +190,12 @@ def _all() -> list[Name]:
         "storage.clients:StorageClientFactory",
         "client:AsyncTransferQueueClient",
         "controller:TransferQueueController",
+        "controller:TransferQueueController.options",
+        "controller:TransferQueueController.remote",
+        "storage:SimpleStorageUnit",
+        "storage.simple_storage:SimpleStorageUnit",
+        "storage.simple_storage:SimpleStorageUnit.options",
+        "storage.simple_storage:SimpleStorageUnit.remote",
         "utils.enum_utils:Role",
         "utils.enum_utils:ProductionStatus",
     ):

@@ -26,6 +26,7 @@ import transfer_queue as tq
 from differential import names as all_names
 from differential import (  # noqa: F401 - they register their cases
     points_checkpoint,
+    points_inputs,
     points_kv,
     points_meta,
     points_samplers,

@@ -6,11 +6,13 @@ from ctq import (
     StorageManager,
     StorageManagerFactory,
 )
+from ctq.ray_actor import SimpleStorageUnit
 from ctq.storage import KVStorageManager, StorageClientFactory, StorageKVClient
 
 __all__ = [
     "AsyncSimpleStorageManager",
     "KVStorageManager",
+    "SimpleStorageUnit",
     "StorageClientFactory",
     "StorageKVClient",
     "StorageKeyNotFoundError",
