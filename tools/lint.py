@@ -149,6 +149,7 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "ruff format": lambda: command("ruff", "format", "--check", "--quiet", "."),
     "includes": lambda: python_script("check_includes"),
     "symbols": lambda: python_script("check_symbols", str(BUILD)),
+    "error page": lambda: python_script("error_page", "--check"),
     "protocol": lambda: python_script("check_protocol"),
     "docs": lambda: python_script("check_docs"),
 }

@@ -1,9 +1,9 @@
 /*
  * errors.h - every error of the transfer queue, in one table.
  *
- * The table makes the enum, the text (tq_strerror), the Python exception classes and the error page of the
- * documentation.  A function that can fail returns TQ_OK (0) or one of these negative codes, and fills a tq_error
- * with a message that names the thing at fault.
+ * The table makes the enum, the text (tq_strerror), the Python exception classes and docs/errors.md (tools/error_page.py,
+ * where a new code needs its cause and remedy).  A function that can fail returns TQ_OK (0) or one of these negative codes,
+ * and fills a tq_error with a message that names the thing at fault.
  */
 #ifndef TQ_ERRORS_H
 #define TQ_ERRORS_H

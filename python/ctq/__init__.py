@@ -15,6 +15,7 @@ Every call has an async form with `async_` in front.
 
 from typing import TYPE_CHECKING, Any
 
+from . import errors
 from ._api import (
     async_kv_batch_get,
     async_kv_batch_get_by_meta,
@@ -40,7 +41,7 @@ from ._api import (
 from ._core import version as __version__
 from .client import AsyncTransferQueueClient, TransferQueueClient
 from .config import Config
-from .errors import StorageKeyNotFoundError, TransferQueueError
+from .errors import *  # noqa: F403 - the classes in errors.__all__: users catch them by these names
 from .metadata import BatchMeta, KVBatchMeta
 from .samplers import (
     BaseSampler,
@@ -80,11 +81,9 @@ __all__ = [
     "SequentialSampler",
     "StorageClientFactory",
     "StorageKVClient",
-    "StorageKeyNotFoundError",
     "StorageManager",
     "StorageManagerFactory",
     "TransferQueueClient",
-    "TransferQueueError",
     "TransferQueueStorageManager",
     "TransferQueueStorageManagerFactory",
     "__version__",
@@ -110,16 +109,20 @@ __all__ = [
     "save_checkpoint",
 ]
 
+__all__ += errors.__all__
+
 _STREAMING = ("StreamingDataLoader", "StreamingDataset")
 
 if have_torch():
     __all__ += ["StreamingDataLoader", "StreamingDataset"]
 
 
-def __getattr__(name: str) -> Any:
-    """The classes that need torch, which is imported at their first use."""
-    if name not in _STREAMING:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import streaming
+if not TYPE_CHECKING:  # type checkers take a module with this function to have every name
 
-    return getattr(streaming, name)
+    def __getattr__(name: str) -> Any:
+        """The classes that need torch, which is imported at their first use."""
+        if name not in _STREAMING:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from . import streaming
+
+        return getattr(streaming, name)

@@ -461,6 +461,11 @@ class StreamingDataLoader(DataLoader):  # type: ignore[misc]
             pin_memory_device=pin_memory_device,
         )
 
+    def __iter__(self) -> Iterator[MicroBatch]:
+        """The batches, as the dataset makes them; a `collate_fn` may make something else of them."""
+        batches: Iterator[MicroBatch] = super().__iter__()
+        return batches
+
     def reset(self) -> None:
         """Start over with the first batch of the buffer."""
         self._end_workers()

@@ -50,7 +50,24 @@ async def async_client(client: ctq.AsyncTransferQueueClient, meta: BatchMeta) ->
     await client.async_clear_samples("p")  # type: ignore[arg-type]
 
 
+def module() -> None:
+    """A name that the module does not have is an error, also in an `except`."""
+    ctq.kv_batch_putt(["k"], "p")  # type: ignore[attr-defined]
+    try:
+        ctq.close()
+    except ctq.TimedOutErorr:  # type: ignore[attr-defined]
+        pass
+    except (ctq.TimedOutError, ctq.StorageFullError) as error:
+        assert_type(error.code, int)
+    except ctq.TransferQueueError as error:
+        assert_type(error.code, int)
+    assert_type(ctq.UnreachableError("x"), ctq.errors.UnreachableError)
+
+
 def streaming(loader: ctq.StreamingDataLoader) -> None:
+    for data, meta in loader:
+        assert_type(meta, BatchMeta)
+        ctq.get_client().put(data, metadata=meta)
     ctq.StreamingDataset(ctq.init(), 4, 2, ["x"], "p", "t", dp_rank=0, prefetch=False)
     ctq.StreamingDataset(ctq.init(), 4, 2, ["x"], "p", "t")  # type: ignore[call-arg]
     assert_type(loader.reset(), None)
