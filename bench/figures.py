@@ -136,6 +136,30 @@ def _zero_copy(size: str) -> Callable[[Results], float | None]:
     return value
 
 
+def _stall(workload: str, step: str) -> Callable[[Results], float | None]:
+    """Milliseconds that the event loop stood still for longer than an idle one, medians of all calls."""
+
+    def value(results: Results) -> float | None:
+        rounds = results["stalls"].get(workload, [])
+        calls = [one["ctq"] for one in rounds]
+        if not calls:
+            return None
+        busy, idle = (
+            median(gap for each in calls for gap in each[name]) for name in (step, "idle")
+        )
+        return float(max(0.0, busy - idle) * 1e3)
+
+    return value
+
+
+def _texts(results: Results) -> float | None:
+    rounds = results["texts"]
+    return ratio(
+        [percentile(each["read"], 0.5) for each in rounds],
+        [percentile(each["decoded"], 0.5) for each in rounds],
+    )
+
+
 def _growth(results: Results) -> float | None:
     rounds = results["growth"]
     return ratio(
@@ -166,6 +190,26 @@ FIGURES = (
     Figure("grpo-longtail: get against the peer", 10, _batches("grpo-longtail", "get")),
     Figure("multimodal: put against the peer", None, _batches("multimodal", "put")),
     Figure("multimodal: get against the peer", None, _batches("multimodal", "get")),
+    Figure("maps: put against the peer", 4, _batches("maps", "put")),
+    Figure("maps: get against the peer", 4, _batches("maps", "get")),
+    Figure("images: put against the peer", 2, _batches("images", "put")),
+    Figure("images: get against the peer", 2, _batches("images", "get")),
+    Figure("strings: put against the peer", None, _batches("strings", "put")),
+    Figure("strings: get against the peer", None, _batches("strings", "get")),
+    Figure("long texts: put against the peer", None, _batches("long texts", "put")),
+    Figure("long texts: get against the peer", None, _batches("long texts", "get")),
+    Figure("long texts: get against decoding them", 1.3, _texts, at_most=True),
+    *(
+        Figure(
+            f"{name}: the loop stands still in an async {step}, beyond an idle one",
+            10,
+            _stall(name, step),
+            unit=" ms",
+            at_most=True,
+        )
+        for name in ("maps", "strings")
+        for step in ("put", "get")
+    ),
     Figure("simple: put against Ray objects", None, _batches("simple", "put", "Ray objects")),
     Figure("simple: get against Ray objects", None, _batches("simple", "get", "Ray objects")),
     Figure("simple: put against Redis", None, _batches("simple", "put", "Redis")),

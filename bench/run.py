@@ -46,9 +46,9 @@ class Plan:
 
     def steps(self) -> int:
         """Number of ticks of a run."""
-        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 5
+        each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 6
         each += self.hosts + bool(self.updates)
-        rarely = 1 + self.noisy + (len(ASYNC) - 1) * len(CALLERS)
+        rarely = 1 + len(STALLS) + self.noisy + (len(ASYNC) - 1) * len(CALLERS)
         return self.rounds * each + self.long_rounds * rarely + len(crowds.STEPS)
 
 
@@ -69,6 +69,8 @@ OPERATIONS = ("kv_put", "tag_put", "claim", "kv_get", "kv_get_dense")
 ASYNC = ("kv_put", "tag_put", "claim", "kv_get")
 """Those that many callers make at once."""
 CALLERS = (1, 16, 256)
+STALLS = ("maps", "strings")
+"""Batches whose async calls must not hold the event loop."""
 
 
 def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
@@ -133,6 +135,20 @@ def _measure(
     results["batches"] = {name: [] for name in plan.workloads}
     for name in plan.workloads:
         _batches(plan, name, subjects, results["batches"][name], tick)
+    results["stalls"] = {name: [] for name in STALLS}
+    for name, rounds in results["stalls"].items():
+        for _ in range(plan.long_rounds):
+            rounds.append(
+                {
+                    side: subject.ask("stalls", workload=name, scale=plan.scale, count=4)
+                    for side, subject in subjects.items()
+                }
+            )
+            tick(f"stalls of the loop, {name}")
+    results["texts"] = []
+    for _ in range(plan.rounds):
+        results["texts"].append(subjects["ctq"].ask("texts", scale=plan.scale, count=20))
+        tick("texts")
     results["zero-copy"] = []
     for _ in range(plan.rounds):
         results["zero-copy"].append(

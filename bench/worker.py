@@ -200,6 +200,47 @@ class Worker:
         self.tq.kv_batch_get("once", PARTITION)
         return {"seconds": time.perf_counter() - started}
 
+    # --- the event loop ---------------------------------------------------------------------------
+
+    def stalls(self, workload: str, scale: float, count: int) -> dict[str, Any]:
+        """The longest time that the event loop stood still in async puts and gets of a batch, and while idle."""
+        fields = table(self._made(workload, scale))
+        keys = [f"k{row}" for row in range(fields.batch_size[0])]
+        found: dict[str, list[float]] = {"put": [], "get": [], "idle": []}
+
+        async def run() -> None:
+            for _ in range(count):
+                put = self.tq.async_kv_batch_put(keys, PARTITION, fields)
+                found["put"].append((await _longest_gap(put))[0])
+                gap, data = await _longest_gap(self.tq.async_kv_batch_get(keys, PARTITION))
+                found["get"].append(gap)
+                del data
+                self.tq.kv_clear(keys, PARTITION)
+                found["idle"].append((await _longest_gap(asyncio.sleep(0.1)))[0])
+
+        asyncio.run(run())
+        return found
+
+    def texts(self, scale: float, count: int) -> dict[str, Any]:
+        """Seconds of reads of long texts, and of decoding them from memory of this process."""
+        columns = self._made("long texts", scale)
+        keys = [f"k{row}" for row in range(len(columns["text"]))]
+        self.tq.kv_batch_put(keys, PARTITION, table(columns))
+        encoded = [text.encode() for text in columns["text"]]
+        read, decoded = [], []
+        for _ in range(count):
+            times = [time.perf_counter()]
+            data = self.tq.kv_batch_get(keys, PARTITION)
+            times.append(time.perf_counter())
+            del data
+            started = time.perf_counter()
+            texts = [bytes.decode(each) for each in encoded]
+            decoded.append(time.perf_counter() - started)
+            del texts
+            read.append(times[1] - times[0])
+        self.tq.kv_clear(keys, PARTITION)
+        return {"read": read, "decoded": decoded}
+
     # --- small operations -------------------------------------------------------------------------
 
     def small(self, operation: str, count: int) -> dict[str, Any]:
@@ -373,6 +414,28 @@ class Worker:
         return {"seconds": seconds}
 
 
+async def _longest_gap(call: Awaitable[Any]) -> tuple[float, Any]:
+    """The longest time between two turns of something that is due every millisecond while a call runs, and its result."""
+    longest = 0.0
+    ended = False
+
+    async def beat() -> None:
+        nonlocal longest
+        last = time.perf_counter()
+        while not ended:
+            await asyncio.sleep(0.001)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+
+    beating = asyncio.create_task(beat())
+    await asyncio.sleep(0.002)
+    longest = 0.0
+    result = await call
+    ended = True
+    await beating
+    return longest, result
+
+
 def compare(columns: Columns, data: Any) -> None:
     """Raise unless every row that was read is what was put."""
     for name, column in columns.items():
@@ -385,6 +448,8 @@ def compare(columns: Columns, data: Any) -> None:
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         return bool(one.dtype == other.dtype and torch.equal(one, other))
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     return bool(one == other)

@@ -65,6 +65,10 @@ def _size(value: Any) -> int:
         return len(value)
     if isinstance(value, dict):
         return sum(_size(each) for each in value.values())
+    if isinstance(value, list):
+        return sum(map(_size, value))
+    if hasattr(value, "getbands"):  # an image
+        return int(value.width * value.height * len(value.getbands()))
     return 8
 
 
@@ -157,6 +161,43 @@ def _tiny(samples: int, random: torch.Generator) -> Columns:
     }
 
 
+def _maps(samples: int, random: torch.Generator) -> Columns:
+    return {
+        "multi_modal": [
+            {"pixel_values": torch.randn(200, 1176, generator=random), "grid": torch.zeros(1, 3)}
+            for _ in range(samples)
+        ]
+    }
+
+
+IMAGES = 8
+"""Images of a sample."""
+
+
+def _images(samples: int, random: torch.Generator) -> Columns:
+    from PIL import Image
+
+    pixels = torch.randint(0, 256, (512, 512, 3), dtype=torch.uint8, generator=random).numpy()
+    return {
+        "images": [
+            [
+                Image.fromarray(pixels + pixels.dtype.type((row + place) % 256))
+                for place in range(IMAGES)
+            ]
+            for row in range(samples)
+        ]
+    }
+
+
+def _strings(samples: int, random: torch.Generator) -> Columns:
+    return {"text": _texts(samples, 200, random)}
+
+
+def _long_texts(samples: int, random: torch.Generator) -> Columns:
+    page = _texts(1, 2, random)[0] * (32 << 10)
+    return {"text": [f"{row:06d}{page[6:]}" for row in range(samples)]}
+
+
 WORKLOADS = {
     each.name: each
     for each in (
@@ -166,6 +207,10 @@ WORKLOADS = {
             "grpo-longtail", 512, f"responses log-normal up to {LONGEST}, groups of 8", _longtail
         ),
         Workload("multimodal", 128, "bfloat16 pixel blocks, maps with tensors", _multimodal),
+        Workload("maps", 200, "maps with a tensor of 200 x 1176 float32", _maps),
+        Workload("images", 64, f"{IMAGES} images of 512 x 512 RGB", _images),
+        Workload("strings", 50_000, "short texts", _strings),
+        Workload("long texts", 512, "texts of 32 KiB", _long_texts),
         Workload("tiny", 1, "three small fields", _tiny),
     )
 }

@@ -29,6 +29,8 @@ def check_keys(keys: Any) -> list[str]:
         raise ArgumentTypeError(f"keys: expected a str or a list of str, got {type(keys).__name__}")
     if not keys:
         raise InvalidArgumentError("keys: expected at least one, got an empty list")
+    if set(map(type, keys)) == {str}:
+        return keys
     for key in keys:
         if not isinstance(key, str):
             raise ArgumentTypeError(f"keys: expected str, got {key!r}")

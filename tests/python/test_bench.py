@@ -44,7 +44,7 @@ def test_a_workload_is_the_same_in_every_process(name: str) -> None:
     assert size(one) == size(other) > 0
     fields = table(one)
     assert sorted(fields.keys()) == sorted(one)
-    assert fields.batch_size[0] in (1, 8, 16)
+    assert fields.batch_size[0] == WORKLOADS[name].rows(0.01)
 
 
 @pytest.mark.slow
