@@ -6,6 +6,7 @@
 #                   BACKEND=redis, mooncake or ray stores the samples there
 #   make test       every test; make test-quick is the fast part of it; make lint is a part of it
 #   make test-backends  every storage backend against the real thing, with the slow and the large cases
+#   make test-full  long runs of what make test does a few times, such as 200 ends of a driver of Ray
 #   make test-compat  only the comparison with PyPI's transferqueue (torch and ray in two more environments)
 #   make format     formats C and Python files
 #   make clean      removes build/; make distclean removes .venv/ as well
@@ -29,7 +30,7 @@ PY_FILES := $(shell find python/ctq -name '*.py' -o -name '*.pyi' -o -name py.ty
 COMPAT_FILES := python/ctq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat bench bench-quick lint format clean distclean dev
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-full test-compat bench bench-quick lint format clean distclean dev
 
 all: build
 
@@ -132,6 +133,11 @@ test-quick: dev build/test/build.ninja
 test-backends: dev build/test/build.ninja
 	@ninja -C build/test -j$(JOBS) --quiet
 	@TQ_TEST_BUILD=$(CURDIR)/build/test $(BIN)/python -m pytest -q tests/conformance --backends-full $(BACKENDS_ARGS)
+
+# What takes many minutes and repeats what `make test` does a few times.
+test-full: dev build/test/build.ninja
+	@ninja -C build/test -j$(JOBS) --quiet
+	@TQ_TEST_BUILD=$(CURDIR)/build/test $(BIN)/python -m pytest -q -rP --full -m full --ignore=tests/conformance tests $(FULL_ARGS)
 
 test-compat: dev compat
 	@status=0; \

@@ -18,6 +18,23 @@ SMALL = [
 ]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `make test-full` adds."""
+    parser.addoption("--full", action="store_true", help="also the tests that take many minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes many minutes; tests/conformance has an option of its own for that."""
+    if config.getoption("full"):
+        return
+    own = Path(__file__).parent / "conformance"
+    long = [
+        item for item in items if item.get_closest_marker("full") and own not in item.path.parents
+    ]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
     """A system that the test starts as it likes; everything of it ends with the test."""

@@ -14,6 +14,7 @@ asks for the actor, null (the default) makes it where Ray is in use already.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,15 +24,12 @@ from .client import TransferQueueClient
 from .config import Config
 from .errors import ConfigError, UnknownPartitionError, UnsupportedError
 from .metadata import BatchMeta
-from .system import ControllerInfo, ray_in_use
+from .system import STOP_SECONDS, ControllerInfo, ray_in_use
 
 logger = logging.getLogger("ctq")
 
 ACTOR_NAME = "TransferQueueController"
 NAMESPACE = "transfer_queue"
-
-CALLS_AT_ONCE = 4
-"""Calls that the actor serves side by side; further ones wait."""
 
 
 @dataclass
@@ -386,7 +384,10 @@ def offer(config: Mapping[str, Any], info: ControllerInfo) -> Any:
 
 
 def _make(ray: Any, info: ControllerInfo) -> Any:
-    """Make the actor, on this node: the system's socket and token are reached from here."""
+    """Make the actor, on this node: the system's socket and token are reached from here.
+
+    It serves one call at a time, and so has no pool of threads; see `kill` for why that matters.
+    """
     actor = on_node(
         ray,
         ControllerWindow,
@@ -394,7 +395,6 @@ def _make(ray: Any, info: ControllerInfo) -> Any:
         wanted_options(TransferQueueController),
         name=ACTOR_NAME,
         namespace=NAMESPACE,
-        max_concurrency=CALLS_AT_ONCE,
         get_if_exists=True,
     )
     return actor.remote(info)
@@ -408,8 +408,32 @@ def on_node(ray: Any, kind: type, node: str, wanted: Mapping[str, Any], /, **opt
     return ray.remote(kind).options(**{"num_cpus": 0, **wanted, **ours})
 
 
+def kill(ray: Any, actor: Any, seconds: float = STOP_SECONDS) -> bool:
+    """Kill an actor and wait until Ray knows that it is dead; whether it is.
+
+    `ray.kill` only sends a message.  If the last reference to the actor is dropped before that message has arrived,
+    Ray ends the actor gently instead.  In Ray 2.60 a gentle end aborts (SIGABRT, with a C++ trace on the driver's
+    console) if the actor serves its calls with threads (max_concurrency > 1) and has had no call yet: the
+    destructor of the core worker finds a thread of the pool that nobody has joined.  So the reference is kept
+    here until the actor is dead.
+    """
+    deadline = time.monotonic() + seconds
+    ray.kill(actor)
+    while (left := deadline - time.monotonic()) > 0:
+        try:
+            # Served if it gets in before the message; else it fails as soon as the actor is dead.
+            ray.get(actor.__ray_ready__.remote(), timeout=left)
+        except ray.exceptions.ActorUnavailableError:
+            continue  # it is dying
+        except ray.exceptions.RayActorError:
+            return True
+        except ray.exceptions.GetTimeoutError:
+            break
+    return False
+
+
 def withdraw(handle: Any) -> None:
     """End the actor that `offer` made."""
     ray = ray_in_use()
     if handle is not None and ray is not None:
-        ray.kill(handle)
+        kill(ray, handle)

@@ -23,6 +23,7 @@ from .ray_actor import (
     NAMESPACE,
     SimpleStorageUnit,
     TransferQueueController,
+    kill,
     on_node,
     wanted_options,
 )
@@ -115,7 +116,7 @@ def _end(ray: Any, head: Any) -> None:
         logger.warning("the system's daemons did not end in time; they end with their actors")
     except RayError:
         pass  # it has died
-    ray.kill(head)
+    kill(ray, head)
 
 
 def stop(name: str | None = None) -> bool:
@@ -246,7 +247,7 @@ def _start_head(
             f"the actor of system {name!r} has died while it started: {_first_line(error)}"
         ) from error
     except BaseException:
-        ray.kill(made)
+        kill(ray, made)
         raise
     logger.info("started %s", handle)
     return RaySystem(handle, made, ended)

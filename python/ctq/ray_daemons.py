@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import InternalError, TransferQueueError, UnreachableError
-from .ray_actor import NAMESPACE, on_node
+from .ray_actor import NAMESPACE, kill, on_node
 from .system import (
     START_SECONDS,
     STOP_SECONDS,
@@ -54,6 +54,9 @@ PLACES = ("XDG_RUNTIME_DIR", "TMPDIR")
 
 LOOK_SECONDS = 0.2
 """Where nothing tells of a process's end it is looked for this often."""
+
+NODE_UNITS = {"max_restarts": -1, "max_concurrency": 4}
+"""How Ray runs the actor of a node."""
 
 SECRET = "secret"
 """File in a daemon's directory with what it is told and others shall not see."""
@@ -345,19 +348,22 @@ def local_name(name: str) -> str:
 
 
 class NodeUnits:
-    """The actor of a node: keeps its storage units running."""
+    """The actor of a node: keeps its storage units running.
+
+    Its methods are asynchronous, so it has an event loop and no pool of threads; see `ray_actor.kill`.
+    """
 
     def __init__(self, plan: Plan, handle: RayHandle) -> None:
         """Begin to start them."""
         self._kept = Kept(f"storage units of node {_node_id()}", lambda: start_units(plan, handle))
 
-    def ready(self) -> int:
+    async def ready(self) -> int:
         """Wait until they serve; the process of their daemon."""
-        return self._kept.ready()
+        return await asyncio.to_thread(self._kept.ready)
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End them."""
-        self._kept.stop()
+        await asyncio.to_thread(self._kept.stop)
 
 
 class Head:
@@ -486,9 +492,7 @@ class Head:
             what = f"storage units of node {node}"
             self._own = self._own or Kept(what, lambda: start_units(self._plan, handle))
             return await self._ready(node)
-        units = on_node(
-            ray, NodeUnits, node, self._plan.options or {}, max_restarts=-1, max_concurrency=4
-        )
+        units = on_node(ray, NodeUnits, node, self._plan.options or {}, **NODE_UNITS)
         self._actors[node] = units.remote(self._plan, handle)
         try:
             return await asyncio.wait_for(self._ready(node), 1.5 * START_SECONDS)
@@ -512,7 +516,7 @@ class Head:
         actor = self._actors.pop(node)
         with suppress(Exception):  # it may not run yet, or not any more; its daemon ends with it
             await asyncio.wait_for(actor.stop.remote(), STOP_SECONDS)
-        ray.kill(actor)
+        await asyncio.to_thread(kill, ray, actor)
 
 
 def _kill_named(name: str) -> None:
@@ -520,4 +524,4 @@ def _kill_named(name: str) -> None:
     import ray
 
     with suppress(ValueError):
-        ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+        kill(ray, ray.get_actor(name, namespace=NAMESPACE))

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import ConfigError, StorageFullError, UnreachableError
-from ..ray_actor import NAMESPACE
+from ..ray_actor import NAMESPACE, kill
 from ..system import ControllerInfo
 from . import ray_holder
 from .kv import StorageClientFactory, StorageKVClient, memory
@@ -143,7 +143,7 @@ class _Started(NamedTuple):
     def end(self) -> None:
         """End it, unless Ray has been left meanwhile: then it has ended already."""
         if self.ray.is_initialized():
-            self.ray.kill(self.holder)
+            kill(self.ray, self.holder)
             if self.own_cluster:
                 self.ray.shutdown()
 

@@ -1,0 +1,135 @@
+"""What the end of a driver of Ray leaves on the console: nothing of ours, and no actor that is aborted."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+import ctq
+from ctq import ray_actor, ray_daemons
+from ctq.ray_actor import ACTOR_NAME, NAMESPACE
+from ctq.ray_daemons import NodeUnits
+from support import ray_ends
+from support.ray_jobs import wait_for_ends
+from support.runtime import own_runtime
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+
+
+def check(ends: ray_ends.Ends) -> None:
+    """All of them were clean."""
+    print(ends)
+    assert ends.failed == []
+    assert ends.aborts == []
+    # A client whose system ends still says that it has lost its connections.
+    assert [line for line in ends.console + ends.workers if "lost, trying again" not in line] == []
+
+
+def test_the_end_of_a_driver_leaves_nothing_on_its_console() -> None:
+    """With live workers, in each way to end, beside two processes that compute."""
+    check(ray_ends.run(3, busy=2))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_two_hundred_ends_of_drivers_leave_nothing_on_their_consoles() -> None:
+    """As the one above; an abort came once in 15 to 20 ends."""
+    check(ray_ends.run(200, busy=2, clusters=2))
+
+
+# --- each actor ends well in whatever way Ray ends it ---------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def logs() -> Iterator[Path]:
+    """A cluster of this process; the directory with what its workers write."""
+    with own_runtime("RAY_ADDRESS"):
+        ray.init(
+            num_cpus=1,
+            object_store_memory=80 << 20,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+        yield Path(ray._private.worker._global_node.get_logs_dir_path())
+        ctq.close()
+        ray.shutdown()
+
+
+def process_of(actor: Any) -> int:
+    """The process of an actor, which is not called for it; waits until it runs."""
+    from ray._private.state import actors
+
+    nothing = ray.remote(num_cpus=0)(lambda: None)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        found = actors(actor._actor_id.hex())
+        if found.get("State") == "ALIVE":
+            return int(found["Pid"])
+        ray.get(nothing.remote(), timeout=60)  # Ray goes on; nothing tells when an actor runs
+    raise AssertionError(f"the actor does not run: {found}")
+
+
+def written(logs: Path, pid: int) -> str:
+    """What a worker has written."""
+    return "".join(path.read_text("utf-8") for path in logs.glob(f"worker-*-{pid}.err"))
+
+
+def of_tools() -> Any:
+    """The actor for tools that look inside, of a system that runs."""
+    config = ctq.init({**ray_ends.SMALL, "ray": {"actor": False}})
+    return ray_actor._make(ray, config.controller.zmq_info)
+
+
+def of_node() -> Any:
+    """The actor of a node, without anything that it would run."""
+    idle = type("IdleUnits", (NodeUnits,), {"__init__": lambda self: None})
+    return ray_actor.on_node(
+        ray, idle, ray.get_runtime_context().get_node_id(), **ray_daemons.NODE_UNITS
+    ).remote()
+
+
+@pytest.mark.parametrize("make", [of_tools, of_node])
+def test_an_actor_that_nobody_has_called_ends_gently(logs: Path, make: Callable[[], Any]) -> None:
+    """Ray ends an actor so when the last reference to it is dropped; one with a pool of threads aborts."""
+    actor = make()
+    pid = process_of(actor)
+    del actor
+    wait_for_ends([pid], 30)
+    assert not ray_ends.ABORT.search(written(logs, pid))
+    ctq.close()
+
+
+def test_an_actor_that_is_killed_is_dead_when_kill_returns(logs: Path) -> None:
+    """So its name is free, and dropping the last reference to it does nothing any more."""
+    for _ in range(5):
+        actor = (
+            ray.remote(num_cpus=0)(ray_ends.Worker)
+            .options(name="killed", namespace=NAMESPACE, max_concurrency=4)
+            .remote()
+        )
+        pid = process_of(actor)
+        assert ray_actor.kill(ray, actor)
+        del actor
+        with pytest.raises(ValueError, match="killed"):
+            ray.get_actor("killed", namespace=NAMESPACE)
+        wait_for_ends([pid], 30)
+        assert not ray_ends.ABORT.search(written(logs, pid))
+
+
+def test_close_frees_the_names_of_its_actors(logs: Path) -> None:
+    """Nothing of a system is in the cluster any more when close has returned."""
+    for _ in range(3):
+        ctq.init(ray_ends.SMALL)
+        assert ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
+        ctq.close()
+        for name in (ACTOR_NAME, f"TransferQueueSystem:{os.environ.get('TQ_SYSTEM', 'default')}"):
+            with pytest.raises(ValueError, match=name):
+                ray.get_actor(name, namespace=NAMESPACE)

@@ -1,0 +1,231 @@
+"""Drivers of Ray that start a system, have live workers attached to it, and end; and what that leaves on the console.
+
+`run(count)` ends so many drivers, one after the other in each of some clusters, beside busy processes.  A driver does
+what a training job does: its workers put and claim samples, then it closes the system, leaves Ray, or simply ends.
+As a program it prints one line for all ends: `python -m support.ray_ends 200`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from support.ray_jobs import SMALL, daemons, wait_for_ends
+
+WAYS = ("close", "shutdown", "exit")
+"""How a driver ends its system: by close(), by leaving Ray, by ending."""
+
+WORKERS = 2
+READY_SECONDS = 120.0
+SETTLED = "every worker has said what it had to say"
+
+ABORT = re.compile(r"SIGABRT|Fatal Python error|terminate called")
+RAYS_OWN = re.compile(r"^:(job_id|actor_name|task_name):")
+"""Lines by which Ray marks a worker's output; it does not print them."""
+
+
+@dataclass
+class Ends:
+    """What the ends of some drivers have left."""
+
+    count: int = 0
+    seconds: float = 0.0
+    aborts: list[str] = field(default_factory=list)
+    """Files of workers that were aborted."""
+    console: list[str] = field(default_factory=list)
+    """What was printed on the consoles of the drivers."""
+    workers: list[str] = field(default_factory=list)
+    """What workers have written, also when their driver had gone before Ray would have printed it."""
+    failed: list[str] = field(default_factory=list)
+    """Drivers that did not end well."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} ends of a driver with live Ray workers in {self.seconds:.0f} s: {len(self.aborts)} aborts, "
+            f"{len(self.console)} lines on the console, {len(self.workers)} lines in the workers' files, "
+            f"{len(self.failed)} drivers failed"
+        )
+
+
+def run(count: int, busy: int = 0, clusters: int = 1) -> Ends:
+    """End so many drivers; `busy` processes compute all the while."""
+    ends = Ends(count)
+    begin = time.monotonic()
+    with ExitStack() as stack:
+        made = [stack.enter_context(_cluster()) for _ in range(clusters)]
+        stack.enter_context(_busy(busy))
+        pool = stack.enter_context(ThreadPoolExecutor(clusters))
+        # One after the other in each cluster, where there is only one actor of the name that ours has.
+        shares = [range(first, count, clusters) for first in range(clusters)]
+        list(
+            pool.map(lambda at, share: [_drive(at, number, ends) for number in share], made, shares)
+        )
+        for at in made:
+            wait_for_ends(list(daemons(at.base)), READY_SECONDS)
+    for at in made:
+        _read_logs(at.logs, ends)
+    ends.seconds = time.monotonic() - begin
+    return ends
+
+
+class _Place(NamedTuple):
+    """A Ray cluster."""
+
+    address: str
+    base: Path
+    """Where its processes put the directories of systems."""
+    logs: Path
+
+
+@contextmanager
+def _cluster() -> Iterator[_Place]:
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
+    with tempfile.TemporaryDirectory(prefix="ctq-") as base, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", base)  # the workers have it from the node
+        # Ray's workers are nice, and would get next to nothing beside the busy processes.
+        patch.setenv("RAY_worker_niceness", "0")
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        try:
+            yield _Place(cluster.address, Path(base), Path(cluster.head_node.get_logs_dir_path()))
+        finally:
+            cluster.shutdown()
+
+
+@contextmanager
+def _busy(count: int) -> Iterator[None]:
+    """Processes that compute; they end with this one, which holds the other end of their standard input."""
+    code = "import sys, threading; threading.Thread(target=lambda: [1 for _ in iter(int, 1)], daemon=True).start(); sys.stdin.read()"
+    made = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) for _ in range(count)
+    ]
+    try:
+        yield
+    finally:
+        for process in made:
+            process.communicate()
+
+
+def _drive(at: _Place, number: int, ends: Ends) -> None:
+    """Run a driver to its end; notes what it has printed, and what went wrong."""
+    process = subprocess.Popen(
+        [sys.executable, __file__, "driver", at.address, WAYS[number % len(WAYS)]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={
+            **os.environ,
+            "XDG_RUNTIME_DIR": str(at.base),
+            "RAY_DEDUP_LOGS": "0",
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+        },
+        text=True,
+    )
+    try:
+        lines = _until_settled(process)
+        rest, _ = process.communicate("", timeout=READY_SECONDS)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        process.kill()
+        rest, _ = process.communicate()
+        ends.failed.append(f"driver {number}: {error}: {rest}")
+        return
+    if process.returncode != 0:
+        ends.failed.append(f"driver {number}: exit status {process.returncode}")
+    said = [line for line in [*lines, *rest.splitlines()] if line.strip() and SETTLED not in line]
+    ends.console += [f"driver {number}: {line}" for line in said]
+
+
+def _until_settled(process: subprocess.Popen[str]) -> list[str]:
+    """What a driver prints until what its workers say last has come."""
+    assert process.stdout is not None
+    lines: list[str] = []
+    deadline = time.monotonic() + READY_SECONDS
+    seen = 0
+    while seen < WORKERS:
+        left = max(0.0, deadline - time.monotonic())
+        readable, _, _ = select.select([process.stdout], [], [], left)
+        line = process.stdout.readline() if readable else ""
+        assert line, f"it did not come to its end: {lines}"
+        lines.append(line.rstrip())
+        seen += SETTLED in line
+    return lines
+
+
+def _read_logs(logs: Path, ends: Ends) -> None:
+    for path in sorted([*logs.glob("worker-*.err"), *logs.glob("worker-*.out")]):
+        text = path.read_text("utf-8", "replace")
+        if ABORT.search(text):
+            ends.aborts.append(path.name)
+        ends.workers += [
+            f"{path.name}: {line}"
+            for line in text.splitlines()
+            if line.strip() and SETTLED not in line and not RAYS_OWN.match(line)
+        ]
+
+
+# --- in the driver, and in its workers ------------------------------------------------------------
+
+
+class Worker:
+    """A worker of the driver."""
+
+    def work(self, partition: str) -> int:
+        """Attach, put samples and claim them; reading them would import torch, which takes seconds."""
+        import numpy as np
+
+        import ctq
+
+        ctq.init()
+        client = ctq.get_client()
+        client.put({"x": np.arange(20).reshape(10, 2)}, partition_id=partition)
+        return client.get_meta(["x"], 10, partition, task_name="t").size
+
+    def settle(self) -> None:
+        """Say that there is nothing more to say."""
+        print(SETTLED, flush=True)
+
+
+def drive(address: str, way: str) -> None:
+    """The driver: `settle` is last before the end of the system when that ends with the driver or with Ray."""
+    import ray
+
+    import ctq
+
+    ray.init(address, logging_level=logging.ERROR)
+    ctq.init(SMALL)
+    workers: list[Any] = [ray.remote(num_cpus=0)(Worker).remote() for _ in range(WORKERS)]
+    rows = ray.get([worker.work.remote(f"p{i}") for i, worker in enumerate(workers)])
+    assert rows == [10] * WORKERS
+    if way == "close":
+        ctq.close()
+    ray.get([worker.settle.remote() for worker in workers])
+    sys.stdin.read()
+    if way == "shutdown":
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "driver":
+        drive(*sys.argv[2:])
+    else:
+        done = run(int(sys.argv[1]), *map(int, sys.argv[2:]))
+        print(done)
+        for found in (done.failed, done.aborts, done.console, done.workers):
+            print("\n".join(found[:20]))
+        print(json.dumps({"count": done.count, "aborts": len(done.aborts)}))
