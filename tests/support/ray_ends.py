@@ -101,6 +101,8 @@ def _cluster() -> Iterator[_Place]:
         patch.setenv("XDG_RUNTIME_DIR", base)  # the workers have it from the node
         # Ray's workers are nice, and would get next to nothing beside the busy processes.
         patch.setenv("RAY_worker_niceness", "0")
+        # Nor does it kill them because something else on this machine takes its memory.
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")
         cluster = Cluster(initialize_head=True, head_node_args=node)
         try:
             yield _Place(cluster.address, Path(base), Path(cluster.head_node.get_logs_dir_path()))
