@@ -113,7 +113,7 @@ def _cluster() -> Iterator[_Place]:
 @contextmanager
 def _busy(count: int) -> Iterator[None]:
     """Processes that compute; they end with this one, which holds the other end of their standard input."""
-    code = "import sys, threading; threading.Thread(target=lambda: [1 for _ in iter(int, 1)], daemon=True).start(); sys.stdin.read()"
+    code = "import threading, sys\ndef turn():\n    while True: pass\nthreading.Thread(target=turn, daemon=True).start()\nsys.stdin.read()"
     made = [
         subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) for _ in range(count)
     ]
