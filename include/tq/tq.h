@@ -66,6 +66,10 @@ typedef struct tq_location {
  * <tmp>/ctq-UID.  It need not exist.  TQ_ENAME when it does not fit. */
 TQ_API int tq_runtime_dir(char *out, size_t size, tq_error *err);
 
+/** Memory that this process may use, in bytes: the machine's, or less where its control groups (version 1 or 2) say so;
+ * then *of_cgroup, unless that is NULL, is true.  What sizes such as "25%" in the configuration refer to. */
+TQ_API uint64_t tq_memory_limit(bool *of_cgroup);
+
 /** Finds a system: TQ_ADDRESS (+ TQ_TOKEN_FILE), else the handle of a local one by name (NULL: TQ_SYSTEM, else
  * "default") in tq_runtime_dir.  TQ_EUNREACHABLE says where it looked. */
 TQ_API int tq_discover(const char *name, tq_location *out, tq_error *err);
@@ -82,7 +86,9 @@ typedef struct tq_client_options {
     const char *
         manager; /**< Type of storage manager; NULL: what the system says; "": none (metadata only). */
     const char *manager_config; /**< Its config, a JSON object; NULL: what the system says. */
-    double timeout; /**< Deadline of calls that set none, in seconds; 0: 60; negative: none. */
+    double
+        timeout; /**< Deadline of opening and of calls that set none, in seconds; negative: none; 0: 60 for
+                                     opening, and for calls the system's client.timeout, else 60. */
     uint64_t first_request; /**< For tests: number of the first request; 0: 1. */
     const char *
         node; /**< Node that this process is on, as units name theirs (storage.node); NULL: TQ_NODE,

@@ -99,7 +99,8 @@ static int client_options(tqi_saved_options *to, const tq_client_options *from, 
     code = code ? code
                 : client_copy(&to->region, from->node ? from->node : getenv("TQ_NODE"), &to->node,
                               err);
-    to->timeout = from->timeout != 0 ? from->timeout : CLIENT_TIMEOUT;
+    to->own_timeout = from->timeout != 0;
+    to->timeout = to->own_timeout ? from->timeout : CLIENT_TIMEOUT;
     to->first_request = from->first_request;
     return code ? code : client_token(from, token_file, &to->token, err);
 }

@@ -43,6 +43,7 @@ typedef struct tqi_saved_options {
     const char *manager_config; /* NULL: the system's */
     const char *node;           /* NULL: the machine */
     double timeout;             /* not 0 */
+    bool own_timeout;           /* else the system's client.timeout, once it is known */
     uint64_t first_request;
     tqi_token token;
 } tqi_saved_options;

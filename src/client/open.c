@@ -7,6 +7,7 @@
 #include "client/client.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,6 +94,19 @@ static int open_manager(tqi_runtime *rt, const Tq__SystemConfigReply *reply, tq_
     return TQ_OK;
 }
 
+/* The system's configuration came for the first time.  Calls use the deadline that it names, unless the user gave one. */
+static void open_keep_config(tq_client *client, const char *text)
+{
+    json_t *config = json_loads(text, 0, NULL);
+    const json_t *timeout = json_object_get(json_object_get(config, "client"), "timeout");
+
+    if (!client->options.own_timeout && json_number_value(timeout) > 0) {
+        client->options.timeout = json_number_value(timeout);
+    }
+    json_decref(config);
+    client->config = strdup(text);
+}
+
 static void open_on_config(tqi_call *call, tqi_answer *answer, void *arg)
 {
     tqi_runtime *rt = arg;
@@ -110,7 +124,7 @@ static void open_on_config(tqi_call *call, tqi_answer *answer, void *arg)
     }
     pthread_mutex_lock(&client->lock);
     if (!client->config) {
-        client->config = strdup(reply->config);
+        open_keep_config(client, reply->config);
     }
     pthread_mutex_unlock(&client->lock);
     if (!client->config) {

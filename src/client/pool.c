@@ -5,7 +5,7 @@
  * Sizes are rounded up to classes of four steps per power of two, so that reads of about the same
  * size meet again.  Kept are the newest buffers: as many bytes as were in use at once, so that the
  * next read of the same batch finds all it needs, but at least POOL_LEAST and at most an eighth of
- * the machine's memory.  What nobody wanted for POOL_OLD_NS is given back when another buffer comes.
+ * the memory that this process may use.  What nobody wanted for POOL_OLD_NS is given back when another buffer comes.
  * Small buffers are left to malloc.  One lock for the process, taken around fork.
  */
 #include "client/data.h"
@@ -15,9 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "client/client.h"
 
 #define POOL_SMALL   4096u
@@ -67,8 +67,7 @@ static size_t pool_most(void)
     static size_t most; /* with the lock held */
 
     if (most == 0) {
-        long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
-        most = pages > 0 && page > 0 ? (size_t)pages / 8 * (size_t)page : POOL_LEAST;
+        most = (size_t)(tqi_memory_limit().bytes / 8);
         most = most > POOL_LEAST ? most : POOL_LEAST;
     }
     return most;

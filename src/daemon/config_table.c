@@ -54,6 +54,8 @@ const tqd_key tqd_keys[] = {
     {"storage.node", TQD_STRING, NULL, 0, 0,
      "node of these units: clients of that node put there first, by shared memory"},
     {"log.level", TQD_STRING, "info", 0, 0, "error, warn, info or debug"},
+    {"client.timeout", TQD_SECONDS, NULL, 0.001, 0,
+     "deadline of the calls of clients that set none; else 60s"},
     {"client.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},
     {"serialization.*", TQD_FREE, NULL, 0, 0, "passed on to clients"},
     {"metrics.enabled", TQD_BOOL, "false", 0, 0,

@@ -4,13 +4,13 @@
 #include "daemon/config_value.h"
 
 #include "base/error.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 typedef struct value_unit {
     const char *suffix;
@@ -44,7 +44,7 @@ static bool value_quantity(const char *text, const value_unit *units, double *ou
         end++;
     }
     if (units == value_bytes_units && strcmp(end, "%") == 0) {
-        *out = number / 100.0 * (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+        *out = number / 100.0 * (double)tqi_memory_limit().bytes;
         return true;
     }
     for (const value_unit *unit = units; unit->suffix; unit++) {

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/memory.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -385,7 +386,7 @@ static int mooncake_plan_holder(tqd_place *place, tqd_plan *plan, tq_error *err)
         return rc;
     }
     if (!size) {
-        size = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE) / 4;
+        size = tqi_memory_limit().bytes / 4;
     }
     place->picked = true;
     plan->what = "the Mooncake client that holds the data, of backend.MooncakeStore.auto_init";

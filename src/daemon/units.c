@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "unit/unit.h"
 
 #include <stdatomic.h>
@@ -156,6 +157,39 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
     return TQ_OK;
 }
 
+/* "2.9 GiB" */
+static const char *units_size(uint64_t bytes, char out[32])
+{
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+    double size = (double)bytes;
+    size_t unit = 0;
+
+    while (size >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+        size /= 1024;
+        unit++;
+    }
+    snprintf(out, 32, "%.*f %s", unit > 0, size, units[unit]);
+    return out;
+}
+
+/* What the storage takes at most, and of what: a pod's limit may be far below its host's memory. */
+static void units_log_size(const tqd_units *all)
+{
+    tqi_memory memory = tqi_memory_limit();
+    double share = 100.0 * (double)all->store.capacity * (double)all->n / (double)memory.bytes;
+    char each[32], of[32];
+
+    tqi_log(TQI_INFO, "tqd", "storage: %zu x %s (%.3g %% of %s, the %s)", all->n,
+            units_size(all->store.capacity, each), share, units_size(memory.bytes, of),
+            memory.of_cgroup ? "cgroup's limit" : "machine's memory");
+    if (share > 100) {
+        tqi_log(TQI_WARN, "tqd",
+                "storage: %zu x %s are more than the %s of %s: backend.SimpleStorage."
+                "total_storage_size should be less, or the kernel ends processes when it fills up",
+                all->n, each, memory.of_cgroup ? "cgroup's limit" : "machine's memory", of);
+    }
+}
+
 int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
                     void (*ready)(const tq_error *err, void *arg), void *arg, tqd_units **out,
                     tq_error *err)
@@ -184,6 +218,7 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
         (uint64_t)(tqd_config_seconds(options->config, "controller.session_grace") * 1000);
     all->keep_ms =
         (uint64_t)(tqd_config_seconds(options->config, "backend.SimpleStorage.keep_warm") * 1000);
+    units_log_size(all);
     uv_async_init(loop, all->ready_async, units_on_all_ready);
     all->ready_async->data = all;
     uv_unref((uv_handle_t *)all->ready_async);

@@ -33,6 +33,21 @@ static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
     return dict;
 }
 
+PyDoc_STRVAR(
+    core_memory_limit_doc,
+    "memory_limit() -> (int, bool): bytes that this process may use, and whether its control "
+    "group says so.");
+
+static PyObject *core_memory_limit(PyObject *module, PyObject *unused)
+{
+    bool of_cgroup = false;
+    uint64_t bytes = tq_memory_limit(&of_cgroup);
+
+    (void)module;
+    (void)unused;
+    return Py_BuildValue("KO", (unsigned long long)bytes, of_cgroup ? Py_True : Py_False);
+}
+
 PyDoc_STRVAR(core_runtime_dir_doc,
              "runtime_dir() -> str: where the systems of this user have their directories.");
 
@@ -99,6 +114,7 @@ static PyMethodDef core_functions[] = {
     {"kv_register", core_kv_register, METH_VARARGS, core_kv_register_doc},
     {"kv_wait", core_kv_wait, METH_NOARGS,
      "kv_wait()\n--\n\nWait until no method of a client of a key-value store runs."},
+    {"memory_limit", core_memory_limit, METH_NOARGS, core_memory_limit_doc},
     {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
     {"copy_maps", core_copy_maps, METH_VARARGS,

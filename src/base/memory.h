@@ -1,0 +1,19 @@
+/*
+ * memory.h - how much memory this process may use: that of the machine, or less where its control group says so.
+ */
+#ifndef TQI_BASE_MEMORY_H
+#define TQI_BASE_MEMORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct tqi_memory {
+    uint64_t bytes;
+    bool of_cgroup; /* a limit of the control group; else the machine's memory */
+} tqi_memory;
+
+tqi_memory tqi_memory_limit(void);
+/* The same with the files below `root` in the place of /, and with a machine of so many bytes. */
+tqi_memory tqi_memory_limit_at(const char *root, uint64_t machine);
+
+#endif
