@@ -23,6 +23,7 @@ from .errors import (
     UnknownFieldError,
     UnreachableError,
 )
+from .in_force import differences, warn, without_effect
 from .metadata import KVBatchMeta
 from .reading import LayoutOption, PaddingOption
 from .tensors import is_tensordict
@@ -81,20 +82,26 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
     started, on this machine or with storage on every node of the Ray cluster, and ends with this process or
     with `close`.  With `attach=True` none is started: UnreachableError.  That is the default in a Ray worker
     that gives no configuration.  `name` is what others see this process as.  The configuration is returned in
-    the form that was given: an OmegaConf for an OmegaConf.
+    the form that was given: an OmegaConf for an OmegaConf.  It says what is in force: what was asked of a system that
+    runs already has no effect, which is warned about by name of key.
 
     A second call returns the configuration of the system in use.
     """
     with _process.lock:
+        given = read(conf)
         if _process.session is not None:
             if not _process.session.is_over:
-                return as_given(conf, _process.session.client.config)
+                used = _process.session.client.config
+                warn(differences(given, used), "this process has called init() before")
+                return as_given(conf, used)
             _leave()
-        given = read(conf)
         client: TransferQueueClient | None = None
         info, started, job = _find_or_start(given, (attach, conf is not None))
         try:
             client = TransferQueueClient(name, info, config=given)
+            if started is None:
+                ignored = without_effect(given, client.system_config)
+                warn(ignored, f"they are of {system.describe(info)}, which runs already")
             actor = _offer_actor(client.config, info) if started or job is None else None
         except BaseException:
             if client is not None:

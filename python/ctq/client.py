@@ -30,16 +30,18 @@ from ._named import named
 from ._work import Work, is_heavy
 from .by_key import SamplesByKey
 from .checkpoint import Checkpoints
-from .config import Config, defaults, merge, of_map
+from .config import Config, of_map
 from .encoding import Decoder, Encoder, refuse_pickles
 from .errors import (
     InvalidArgumentError,
     RowCountError,
+    TimedOutError,
     TransferQueueError,
     TryAgainError,
     UnknownManagerError,
     UnknownPartitionError,
 )
+from .in_force import in_force
 from .metadata import BatchMeta
 from .reading import LayoutOption, PaddingOption, lay_out, read, read_options
 from .storage import (
@@ -52,7 +54,7 @@ from .storage import (
     manager_in_python,
     manager_of,
 )
-from .system import ControllerInfo, node
+from .system import ControllerInfo, describe, node
 from .tensors import Batch, empty, row_count, to_batch
 
 if TYPE_CHECKING:
@@ -118,15 +120,19 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             core.close()
             raise
         if manager is not None:
-            self._python = ManagedStorage(core, manager, name, self._timeout())
+            self._python = ManagedStorage(core, manager, name, self._timeout(core))
             _recover(self._python)
             return core
         core.close()
         return self._open(None)
 
-    def _timeout(self) -> float:
-        """How long opening may take, and then calls that say nothing else."""
-        return float(merge(defaults(), self._given)["client"]["timeout"])
+    def _own_timeout(self) -> float:
+        """What this client was given as `client.timeout`; 0 when that is the system's."""
+        return float((self._given.get("client") or {}).get("timeout") or 0.0)
+
+    def _timeout(self, core: Client) -> float:
+        """How long calls that say nothing else may take."""
+        return float(self._in_force(core)["client"]["timeout"])
 
     def _open(self, manager: str | None, manager_config: str | None = None) -> Client:
         try:
@@ -137,7 +143,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                 name=self.client_id,
                 manager=manager,
                 manager_config=manager_config,
-                timeout=self._timeout(),
+                timeout=self._own_timeout(),
                 node=node(),
             )
         except UnknownManagerError as error:
@@ -146,12 +152,14 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     @property
     def system_config(self) -> Config:
         """What the system runs with, whatever this client was given."""
-        system: Config = of_map(json.loads(self._core.config or "{}"))
-        return system
+        return _of_system(self._core)
+
+    def _in_force(self, core: Client) -> Config:
+        return in_force(_of_system(core), self._given)
 
     def _final_config(self) -> Config:
-        """Defaults, what the system runs with, what this client was given, and where the system is."""
-        final = merge(merge(defaults(), self.system_config), self._given)
+        """What is in force for this client, and where the system is."""
+        final = self._in_force(self._core)
         final["address"] = self._info.address
         final["token_file"] = self._info.token_file
         final["controller"]["zmq_info"] = self._info
@@ -166,7 +174,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             manager = StorageManagerFactory.create(manager_type, self._info, config or {})
             core = self._open("")
             python: ManagedStorage | None = ManagedStorage(
-                core, manager, manager_type, self._timeout()
+                core, manager, manager_type, self._timeout(core)
             )
         else:
             name = C_MANAGERS.get(manager_type, manager_type)
@@ -255,6 +263,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                     yield from self._check_partition(partition_id)
         except TryAgainError:
             return BatchMeta.empty()
+        except TimedOutError as error:
+            # A process that has found another system than the others waits for samples that never come.
+            raise TimedOutError(f"{error}; asked {describe(self._info)}") from None
         return BatchMeta._wrap([meta])
 
     def _check_partition(self, partition_id: str) -> Steps[None]:
@@ -596,6 +607,12 @@ def _outcome(op: Op) -> Meta | None:
     except TransferQueueError:
         return None
     return meta
+
+
+def _of_system(core: Client) -> Config:
+    """What a system runs with."""
+    system: Config = of_map(json.loads(core.config or "{}"))
+    return system
 
 
 def _as_info(given: ControllerInfo | Sequence[str | None] | str | None) -> ControllerInfo:

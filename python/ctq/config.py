@@ -414,6 +414,11 @@ def _line_of(file: str, path: str) -> str:
     return "" if line is None else f":{line}"
 
 
+def knows(path: str) -> bool:
+    """Whether a path (`section.key`) is that of a key with a value of its own."""
+    return path in _KEYS and path not in _REPORTED
+
+
 def _check(given: Mapping[str, Any], prefix: str, unknown: list[str]) -> None:
     for key, value in given.items():
         path = prefix + key
@@ -465,9 +470,10 @@ def _name_sampler(given: Config) -> None:
     controller = given.get("controller")
     if not isinstance(controller, Mapping) or controller.get("sampler") is None:
         return
-    from .samplers import describe, to_import
+    from .samplers import check_name, describe, to_import
 
     if isinstance(controller["sampler"], str):
+        check_name(controller["sampler"])
         to_import(controller["sampler"])
         _warn_of_groups(controller)
         return

@@ -395,6 +395,7 @@ def _make(ray: Any, info: ControllerInfo) -> Any:
         wanted_options(TransferQueueController),
         name=ACTOR_NAME,
         namespace=NAMESPACE,
+        max_concurrency=1,
         get_if_exists=True,
     )
     return actor.remote(info)

@@ -280,6 +280,9 @@ _IN_C: dict[type[BaseSampler], tuple[str, ...]] = {
     RankAwareSampler: (),
     SeqlenBalancedSampler: ("n_samples_per_prompt", "dp_size"),
 }
+
+_OLD_NAMES = ("sequential", "grpo_group_n")
+"""Other names by which the controller knows samplers."""
 """What the controller has in C, with what each was made with."""
 
 _BEHAVIOUR = ("sample", "__call__", "has_cached_result", "clear_cache")
@@ -306,6 +309,15 @@ def describe(sampler: Any) -> tuple[str, dict[str, Any]]:
     name = f"{type(sampler).__module__}:{type(sampler).__qualname__}"
     _in_python[name] = sampler
     return name, {}
+
+
+def check_name(name: str) -> None:
+    """Refuse the name of a sampler that is none; one written in Python is looked for where it is needed."""
+    known = [kind.__name__ for kind in _IN_C]
+    if name and not is_in_python(name) and name not in (*known, *_OLD_NAMES):
+        raise ConfigError(
+            f"controller.sampler: no sampler {name!r}; there are {', '.join(known)}, and your own as module:Class"
+        )
 
 
 def to_import(name: str) -> None:

@@ -157,6 +157,23 @@ def _is_alive(handle: Handle) -> bool:
     return True
 
 
+def describe(info: ControllerInfo) -> str:
+    """Which system is at an address, and for how long, as far as can be seen from here."""
+    import json
+    from pathlib import Path
+
+    for endpoint in info.address.split(","):
+        path = endpoint.removeprefix("unix:")
+        if path.startswith("/"):
+            try:
+                fields = json.loads((Path(path).parent / "handle.json").read_text("utf-8"))
+                age = max(0, round(time.time() - float(fields["created"])))
+                return f"the system {str(fields['name'])!r} at {endpoint}, started {age} s ago"
+            except (OSError, ValueError, KeyError, TypeError):
+                break  # it serves elsewhere, or has ended
+    return f"the system at {info.address}"
+
+
 class System:
     """A system that this process has started."""
 
@@ -325,7 +342,20 @@ def _start_daemon(
         fail_to_start(answer, status)
     assert handle is not None
     logger.info("started %s", handle)
+    if own_temporary_directory():
+        logger.warning(
+            "started %s below %s, for TMPDIR says so: a process with another TMPDIR does not find it and starts a "
+            "system of its own; set XDG_RUNTIME_DIR or TQ_ADDRESS to the same in all of them",
+            handle,
+            base_directory(),
+        )
     return handle, process
+
+
+def own_temporary_directory() -> bool:
+    """Whether systems are looked for in a temporary directory that other processes need not have."""
+    base = base_directory()  # XDG_RUNTIME_DIR/ctq, or ctq-UID in the temporary directory
+    return base.name != "ctq" and str(base.parent) != "/tmp"  # noqa: S108
 
 
 def daemon_options(directory: Path, ready: int) -> list[str]:

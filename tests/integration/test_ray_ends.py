@@ -92,7 +92,7 @@ def of_node() -> Any:
     """The actor of a node, without anything that it would run."""
     idle = type("IdleUnits", (NodeUnits,), {"__init__": lambda self: None})
     return ray_actor.on_node(
-        ray, idle, ray.get_runtime_context().get_node_id(), **ray_daemons.NODE_UNITS
+        ray, idle, ray.get_runtime_context().get_node_id(), {}, **ray_daemons.NODE_UNITS
     ).remote()
 
 

@@ -1,0 +1,175 @@
+"""What of a configuration is in force, and what of it has no effect because the system runs already.
+
+Who attaches to a system gets that system's configuration.  Its own wishes count only for what each process does for
+itself: all of `client` and `serialization`, how it looks for a system (`ray`, `address`), and what its claims carry
+(`controller.sampler`, `controller.sampling_config`, `controller.polling_mode`).  Everything else belongs to the
+daemons, which were started with something of their own.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ._core import memory_limit
+from .config import SAMPLE_COUNT_LIMIT, Config, defaults, knows, merge
+
+logger = logging.getLogger("ctq")
+
+PLACE = ("address", "token_file", "ray")
+"""Where a system is looked for: a matter of its own."""
+
+LOCAL = ("client.", "serialization.", "controller.sampler", "controller.sampling_config")
+"""What each process decides for itself."""
+
+SIZES = (
+    "backend.SimpleStorage.total_storage_size",
+    "backend.Redis.memory",
+    "backend.MooncakeStore.global_segment_size",
+)
+
+_BYTES = {
+    "": 1,
+    "b": 1,
+    **{f"{prefix}ib": 1 << 10 * power for power, prefix in enumerate("kmgt", 1)},
+    **{f"{prefix}b": 10 ** (3 * power) for power, prefix in enumerate("kmgt", 1)},
+}
+_SECONDS = {"": 1, "ms": 1e-3, "s": 1, "min": 60, "h": 3600}
+_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
+
+
+class Ignored(NamedTuple):
+    """A wish that has no effect."""
+
+    key: str
+    wished: Any
+    actual: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {_shown(self.wished)} was asked for, {_shown(self.actual)} is in force"
+
+
+def in_force(system: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
+    """The configuration of a process: the system's, with its own wishes where they have an effect.
+
+    A value that was given in other words ("64MiB") stays as it was given.
+    """
+    final = merge(merge(defaults(), system), given)
+    for ignored in without_effect(given, system):
+        *sections, name = ignored.key.split(".")
+        section: dict[str, Any] = final
+        for each in sections:
+            section = section[each]
+        section[name] = copy.deepcopy(ignored.actual)
+    _fill(final, system)
+    return final
+
+
+def without_effect(given: Mapping[str, Any], system: Mapping[str, Any]) -> list[Ignored]:
+    """The wishes that differ from what a system runs with, in the order of the configuration."""
+    return [
+        each
+        for each in differences(given, merge(defaults(), system))
+        # A claim may ask for an answer at once; it cannot ask a controller that polls to let it wait.
+        if not each.key.startswith(LOCAL)
+        and (each.key != "controller.polling_mode" or not each.wished)
+    ]
+
+
+def differences(given: Mapping[str, Any], used: Mapping[str, Any]) -> list[Ignored]:
+    """The wishes that differ from the configuration that is used already."""
+    backend = _at(used, "backend.storage_backend")
+    found = []
+    for key, wished in _leaves({name: part for name, part in given.items() if name not in PLACE}):
+        if key.startswith("backend.") and key.count(".") > 1 and key.split(".")[1] != backend:
+            continue  # of another backend: storage_backend tells
+        actual = _at(used, key)
+        if not _same(key, wished, actual):
+            found.append(Ignored(key, wished, actual))
+    return found
+
+
+def warn(ignored: list[Ignored], why: str) -> None:
+    """Say once and by name what has no effect, and why."""
+    if ignored:
+        logger.warning(
+            "configuration: %s no effect, for %s: %s",
+            "1 key has" if len(ignored) == 1 else f"{len(ignored)} keys have",
+            why,
+            "; ".join(map(str, ignored)),
+        )
+
+
+def _leaves(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys that mean something, and their values; null is no wish."""
+    for name, value in given.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and not knows(key):
+            yield from _leaves(value, f"{key}.")
+        elif value is not None and (knows(key) or key.count(".") > 1):
+            yield key, value
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _fill(final: dict[str, Any], system: Mapping[str, Any]) -> None:
+    """Where null was given, what the system runs with."""
+    for name, value in system.items():
+        if isinstance(value, Mapping) and isinstance(final.get(name), dict):
+            _fill(final[name], value)
+        elif final.get(name) is None:
+            final[name] = copy.deepcopy(value)
+
+
+def _same(key: str, wished: Any, actual: Any) -> bool:
+    if wished in ({}, []):
+        return True
+    if key in SIZES:
+        if isinstance(wished, int) and wished < SAMPLE_COUNT_LIMIT and key == SIZES[0]:
+            return False  # a count of samples, which limits nothing
+        return _close(_number(wished, _BYTES), _number(actual, _BYTES))
+    if isinstance(actual, list) != isinstance(wished, list):
+        return _list(wished) == _list(actual)
+    if (
+        isinstance(wished, str)
+        and isinstance(actual, (int, float))
+        and not isinstance(actual, bool)
+    ):
+        return _number(wished, _SECONDS) == actual
+    return bool(wished == actual)
+
+
+def _close(wished: float | None, actual: float | None) -> bool:
+    """The daemon cuts off parts of a byte."""
+    return wished is not None and actual is not None and abs(wished - actual) < 1
+
+
+def _number(value: Any, units: Mapping[str, float]) -> float | None:
+    if not isinstance(value, str):
+        return value if isinstance(value, (int, float)) else None
+    match = _QUANTITY.fullmatch(value)
+    if match is None:
+        return None
+    number, unit = float(match.group(1)), match.group(2).lower()
+    if unit == "%":
+        return number / 100 * memory_limit()[0]
+    return number * units[unit] if unit in units else None
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _shown(value: Any) -> str:
+    """A value for people; a password in a URL is not for logs."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "nothing" if value is None else re.sub(r"//[^@/]*@", "//***@", str(value))

@@ -1,0 +1,157 @@
+"""What is in force in a system that runs already, and what of a wish is not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ctq
+from ctq import system
+from ctq.errors import ConfigError, TimedOutError
+from support.runtime import own_runtime
+
+Starter = Callable[[dict[str, Any]], AbstractContextManager[None]]
+
+CODE = """
+import json, sys, ctq
+ctq.init(json.loads(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.read()
+"""
+SMALL = {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_units": 1}}
+
+
+@pytest.fixture(autouse=True)
+def base() -> Iterator[Path]:
+    """Nothing but the test's own systems is found."""
+    with own_runtime() as path:
+        yield path
+        ctq.close()
+
+
+@contextmanager
+def running(conf: dict[str, Any]) -> Iterator[None]:
+    """A system that another process has started."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CODE, json.dumps({"backend": SMALL, **conf})],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield
+        finally:
+            ctq.close()
+            process.communicate(timeout=30)
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What ctq has warned of."""
+    return [record.getMessage() for record in caplog.records if record.name == "ctq"]
+
+
+def test_who_attaches_waits_as_long_as_the_system_says() -> None:
+    """`client.timeout` of the system is that of every process that gives none of its own."""
+    with running({"client": {"timeout": 0.5}}):
+        assert ctq.init().client.timeout == 0.5
+        begin = time.monotonic()
+        with pytest.raises(TimedOutError):
+            ctq.get_client().get_meta(["x"], 1, "p", task_name="t")
+        assert 0.4 < time.monotonic() - begin < 20
+        ctq.close()
+        assert ctq.init({"client": {"timeout": 0.1}}).client.timeout == 0.1
+        begin = time.monotonic()
+        with pytest.raises(TimedOutError):
+            ctq.get_client().get_meta(["x"], 1, "p", task_name="t")
+        assert time.monotonic() - begin < 0.4
+
+
+def test_init_returns_what_is_in_force_and_names_the_wishes_that_are_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One warning, with the key, what was asked for and what the system has."""
+    with running({}):
+        config = ctq.init(
+            {
+                "metrics": {"enabled": True},
+                "backend": {"SimpleStorage": {"total_storage_size": "1GiB"}},
+                "client": {"timeout": 7},
+            },
+            attach=True,
+        )
+        assert config.metrics.enabled is False
+        assert ctq.get_metrics_endpoint() is None
+        assert config.backend.SimpleStorage.total_storage_size == 64 << 20
+        assert config.client.timeout == 7
+        (said,) = warnings(caplog)
+        assert "metrics.enabled: true was asked for, false is in force" in said
+        assert "total_storage_size: 1GiB was asked for, 67108864 is in force" in said
+        assert "2 keys have no effect" in said
+        assert "the system 'default' at unix:" in said
+        assert "timeout" not in said
+
+
+def test_a_second_init_says_what_it_does_not_change_and_checks_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Differing keys are named; a value that no system could have is an error."""
+    first = ctq.init({"backend": SMALL})
+    assert ctq.init({"backend": SMALL}) is first
+    assert ctq.init() is first
+    assert warnings(caplog) == []
+    assert ctq.init({"controller": {"sampler": "GRPOGroupNSampler"}, "metrics": {"enabled": True}})
+    (said,) = warnings(caplog)
+    assert "this process has called init() before" in said
+    assert "sampler: GRPOGroupNSampler was asked for, SequentialSampler is in force" in said
+    assert "metrics.enabled: true was asked for, false is in force" in said
+    for wrong, key in (
+        (
+            {"controller": {"sampler": "GRPOSampler"}},
+            "controller.sampler: no sampler 'GRPOSampler'",
+        ),
+        ({"backend": {"SimpleStorage": {"total_storage_size": "8 gigs"}}}, "total_storage_size"),
+    ):
+        with pytest.raises(ConfigError, match=key):
+            ctq.init(wrong)
+    assert ctq.init() is first
+
+
+def test_a_claim_that_times_out_says_which_system_was_asked() -> None:
+    """With its address and since when it lives, for there may be two of a name."""
+    ctq.init({"backend": SMALL})
+    handle = system.find("default")
+    assert handle is not None
+    with pytest.raises(
+        TimedOutError, match=r"asked the system 'default' at unix:.*started . s ago"
+    ):
+        ctq.get_client().get_meta(["x"], 1, "p", task_name="t", timeout=0.05)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_system_that_others_may_not_find_is_started_with_a_warning(
+    own: bool, base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a TMPDIR of the process's own says where it is, for others may have another one."""
+    if own:
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+        monkeypatch.setenv("TMPDIR", str(base))
+    ctq.init({"backend": SMALL})
+    if not own:
+        assert warnings(caplog) == []
+        return
+    (said,) = warnings(caplog)
+    assert f"below {base}/ctq-{os.geteuid()}, for TMPDIR says so" in said
+    assert caplog.records[0].levelno == logging.WARNING
