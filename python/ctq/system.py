@@ -355,7 +355,7 @@ def _start_daemon(
 def own_temporary_directory() -> bool:
     """Whether systems are looked for in a temporary directory that other processes need not have."""
     base = base_directory()  # XDG_RUNTIME_DIR/ctq, or ctq-UID in the temporary directory
-    return base.name != "ctq" and str(base.parent) != "/tmp"  # noqa: S108
+    return base.name != "ctq" and str(base.parent) != "/tmp"
 
 
 def daemon_options(directory: Path, ready: int) -> list[str]:

@@ -52,6 +52,7 @@ def logs() -> Iterator[Path]:
     """A cluster of this process; the directory with what its workers write."""
     with own_runtime("RAY_ADDRESS"):
         ray.init(
+            address="local",
             num_cpus=1,
             object_store_memory=80 << 20,
             include_dashboard=False,
@@ -111,7 +112,7 @@ def test_an_actor_that_is_killed_is_dead_when_kill_returns(logs: Path) -> None:
     """So its name is free, and dropping the last reference to it does nothing any more."""
     for _ in range(5):
         actor = (
-            ray.remote(num_cpus=0)(ray_ends.Worker)
+            ray.remote(num_cpus=0)(type("Idle", (), {}))
             .options(name="killed", namespace=NAMESPACE, max_concurrency=4)
             .remote()
         )
