@@ -112,10 +112,10 @@ def test_a_second_init_says_what_it_does_not_change_and_checks_it(
     assert ctq.init({"backend": SMALL}) is first
     assert ctq.init() is first
     assert warnings(caplog) == []
-    assert ctq.init({"controller": {"sampler": "GRPOGroupNSampler"}, "metrics": {"enabled": True}})
+    assert ctq.init({"controller": {"sampler": "RankAwareSampler"}, "metrics": {"enabled": True}})
     (said,) = warnings(caplog)
     assert "this process has called init() before" in said
-    assert "sampler: GRPOGroupNSampler was asked for, SequentialSampler is in force" in said
+    assert "sampler: RankAwareSampler was asked for, SequentialSampler is in force" in said
     assert "metrics.enabled: true was asked for, false is in force" in said
     for wrong, key in (
         (

@@ -40,6 +40,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
             "backend.SimpleStorage.total_storage_size",
             f"{(1 << 30) / memory_limit()[0] * 100:.15f}%",
         ),
+        ("backend.SimpleStorage.total_storage_size", 100_000),  # a count of samples limits nothing
         ("controller.session_grace", "10s"),
         ("controller.session_grace", "10000ms"),
         ("controller.session_grace", 10),
@@ -71,7 +72,6 @@ def test_wishes_with_an_effect(key: str, value: Any) -> None:
     ("key", "value", "actual"),
     [
         ("backend.SimpleStorage.total_storage_size", "2GiB", 1 << 30),
-        ("backend.SimpleStorage.total_storage_size", 100_000, 1 << 30),  # a count of samples
         ("backend.SimpleStorage.num_data_storage_units", 3, 2),
         ("backend.storage_backend", "Redis", "SimpleStorage"),
         ("controller.session_grace", "11s", 10.0),
