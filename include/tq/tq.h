@@ -93,6 +93,9 @@ typedef struct tq_client_options {
     const char *
         node; /**< Node that this process is on, as units name theirs (storage.node); NULL: TQ_NODE,
                                      else the machine. */
+    /** Seconds after which a claim or put that waits says in the log what it waits for; 0: as the system's
+     * client.wait_notice says, usually 5; negative: never. */
+    double notice;
 } tq_client_options;
 
 /** Connects, authenticates and opens the storage manager, within the timeout.  On success *out is the caller's. */

@@ -178,6 +178,7 @@ class Client:
         manager_config: str | None = None,
         timeout: float = 0.0,
         node: str | None = None,
+        notice: float = 0.0,
     ) -> None: ...
     @property
     def closed(self) -> bool: ...

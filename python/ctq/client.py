@@ -134,6 +134,11 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         """How long calls that say nothing else may take."""
         return float(self._in_force(core)["client"]["timeout"])
 
+    def _notice(self) -> float:
+        """After how long a call that waits says so; as the core takes it: 0 for what the system says."""
+        given = self._given.get("client", {}).get("wait_notice")
+        return 0.0 if given is None else float(given) or -1.0
+
     def _open(self, manager: str | None, manager_config: str | None = None) -> Client:
         try:
             return Client(
@@ -145,6 +150,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                 manager_config=manager_config,
                 timeout=self._own_timeout(),
                 node=node(),
+                notice=self._notice(),
             )
         except UnknownManagerError as error:
             raise UnknownManagerError(_unknown_backend(str(error), manager is None)) from None

@@ -185,6 +185,10 @@ def _seconds(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
+def _seconds_or_none(value: Any) -> bool:
+    return _seconds(value) or value == 0
+
+
 def _duration(value: Any) -> bool:
     return isinstance(value, (int, float, str)) and not isinstance(value, bool)
 
@@ -283,6 +287,7 @@ _KEYS: dict[str, Check] = {
     "storage.name": (_text_or_none, "a name"),
     "storage.node": (_text_or_none, "the name of a node"),
     "client.timeout": (_seconds, "a number of seconds above 0"),
+    "client.wait_notice": (_seconds_or_none, "a number of seconds, or 0 for none"),
     "log.level": (_text_or_none, "error, warn, info or debug"),
     "client.layout": (_layout, "jagged, dense or padded, or a map of these by field"),
     "client.padding": (

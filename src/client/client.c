@@ -101,6 +101,7 @@ static int client_options(tqi_saved_options *to, const tq_client_options *from, 
                               err);
     to->own_timeout = from->timeout != 0;
     to->timeout = to->own_timeout ? from->timeout : CLIENT_TIMEOUT;
+    to->notice = from->notice;
     to->first_request = from->first_request;
     return code ? code : client_token(from, token_file, &to->token, err);
 }

@@ -44,6 +44,7 @@ typedef struct tqi_saved_options {
     const char *node;           /* NULL: the machine */
     double timeout;             /* not 0 */
     bool own_timeout;           /* else the system's client.timeout, once it is known */
+    double notice;              /* 0: the system's */
     uint64_t first_request;
     tqi_token token;
 } tqi_saved_options;
@@ -116,7 +117,11 @@ struct tqi_runtime {
     uv_check_t check;
     uv_timer_t open_timer;
     uv_timer_t wait_timer; /* nearest deadline of tasks that wait for the opening */
-    bool stop_due;         /* stop when no network code is on the stack */
+    uv_timer_t notice_timer;
+    uint64_t notice_ms;                          /* 0: no notices */
+    bool noticing;                               /* the timer runs */
+    uint64_t next_claim_notice, next_put_notice; /* not before, when nothing looks wrong */
+    bool stop_due;                               /* stop when no network code is on the stack */
     bool stopping;
     bool connector_closed;
     bool manager_opening;
@@ -256,9 +261,25 @@ struct tqi_task {
     void (*answered)(tqi_task *task, tqi_answer *answer);
     bool begun;
     bool canceled;
-    tqi_results former; /* see takes_slices */
+    tqi_results former;   /* see takes_slices */
+    uint64_t waits_since; /* notice.c: ms of the loop; 0: it does not wait, or that was said */
     tqi_region region;
 };
+
+/* notice.c: how long a call may wait before that is said; `config` is the system's. */
+void tqi_notice_init(tqi_runtime *rt, const char *config);
+void tqi_notice_start(tqi_runtime *rt);
+/* A task has begun that may wait for long. */
+static inline void tqi_notice_watch(tqi_task *task)
+{
+    tqi_runtime *rt = task->rt;
+    if (rt->notice_ms) {
+        task->waits_since = uv_now(&rt->loop);
+        if (!rt->noticing) {
+            tqi_notice_start(rt);
+        }
+    }
+}
 
 /* Prepares a call on an op: checks that it is not in progress.  Its results are there until the call
  * is submitted, for they may be arguments of it.  NULL with *code set. */

@@ -122,6 +122,7 @@ static void open_on_config(tqi_call *call, tqi_answer *answer, void *arg)
     if (rt->stop_due) {
         return;
     }
+    tqi_notice_init(rt, reply->config);
     pthread_mutex_lock(&client->lock);
     if (!client->config) {
         open_keep_config(client, reply->config);

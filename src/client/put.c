@@ -147,6 +147,7 @@ static void put_begin(tqi_task *task)
     } else if (tqi_runtime_check_manager(rt, "put", &err) != TQ_OK) {
         put_end(put, &err, false);
     } else {
+        tqi_notice_watch(task);
         rt->manager->put(rt->manager_state, &put->job);
     }
 }

@@ -90,6 +90,7 @@ static void request_begin(tqi_task *task)
     if (plain->claim) {
         args.orphan = request_orphan;
         args.orphan_free = request_orphan_free;
+        tqi_notice_watch(task);
     }
     if (tqi_task_call_args(task, &args, request_answered, &err) != TQ_OK) {
         tqi_task_finish(task, &err);

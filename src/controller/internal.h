@@ -95,7 +95,7 @@ typedef struct tqi_ctl_session {
     uint64_t number; /* for the table */
     tqi_session *net;
     tqi_ctl_parked *parked; /* in order of arrival */
-    uint64_t last_wait;     /* up to this number there is an event of each */
+    uint64_t last_wait;     /* up to this number it was told of them */
 } tqi_ctl_session;
 
 /* snapshot.c: the session ended, with what it had open. */
@@ -145,7 +145,7 @@ typedef struct tqi_ctl_owner {
     size_t n_counters;
     Tq__ReportOwner *told; /* waits and pins as reported last; NULL: there are none */
     uint64_t told_at;      /* monotonic ns */
-    uint64_t last_wait;    /* up to this number of told waits there is an event of each */
+    uint64_t passed_on;    /* bit per told wait: its client was told of it */
     UT_hash_handle hh;
 } tqi_ctl_owner;
 
@@ -190,11 +190,12 @@ bool tqi_ctl_shortage(const tqi_view *view, const tq_sampler *sampler, const tq_
 /* "63 s" */
 const char *tqi_ctl_uptime(const tqi_controller *ctl, char out[32]);
 
-/* waiting.c: what waits, at most 1000 of it; of one session only when it is given. */
-int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, tqi_session *only, Tq__WaitInfo ***out,
-                    size_t *n, tq_error *err);
-/* Answers a session that asks what it waits for. */
-int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, tq_error *err);
+/* waiting.c: what waits, at most 1000 of it. */
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, size_t *n,
+                    tq_error *err);
+/* Answers a session that asks what it waits for: what it was not told before. */
+int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__SystemStatus *msg,
+                         tq_error *err);
 
 /* ------------------------------------------------------------------------------------------------ events */
 

@@ -12,7 +12,7 @@
 
 /* Most counters in a report. */
 #define OWNER_COUNTERS_MAX 64u
-/* Waits, and pins, in one report. */
+/* Waits, and pins, in one report: one bit each. */
 #define OWNER_TOLD_MAX 64u
 
 struct tqi_ctl_owner_wait {
@@ -59,6 +59,7 @@ static void owner_drop_told(tqi_ctl_owner *owner)
     if (owner->told) {
         tq__report_owner__free_unpacked(owner->told, NULL);
         owner->told = NULL;
+        owner->passed_on = 0;
     }
 }
 
@@ -84,6 +85,24 @@ static int owner_copy_told(const Tq__ReportOwner *msg, Tq__ReportOwner **out, tq
         free(bytes);
     }
     return *out ? TQ_OK : tqi_error_nomem(err, "a report");
+}
+
+/* Takes over what the owner says, and which of its waits were there before. */
+static void owner_tell(tqi_ctl_owner *owner, Tq__ReportOwner *told)
+{
+    uint64_t passed_on = 0;
+    for (size_t i = 0; told && owner->passed_on && i < told->n_wait; i++) {
+        for (size_t old = 0; old < owner->told->n_wait; old++) {
+            if ((owner->passed_on >> old & 1) &&
+                owner->told->wait[old]->number == told->wait[i]->number) {
+                passed_on |= UINT64_C(1) << i;
+            }
+        }
+    }
+    owner_drop_told(owner);
+    owner->told = told;
+    owner->told_at = tqi_now();
+    owner->passed_on = passed_on;
 }
 
 /* Ends an owner that nobody waits for any more; its part in the table is dropped before. */
@@ -343,9 +362,7 @@ int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_request *request, const Tq_
         return TQ_ENOMEM;
     }
     owner_drop_counters(owner);
-    owner_drop_told(owner);
-    owner->told = fresh.told;
-    owner->told_at = tqi_now();
+    owner_tell(owner, fresh.told);
     owner->counters = fresh.counters;
     owner->values = fresh.values;
     owner->n_counters = fresh.n_counters;

@@ -143,7 +143,7 @@ int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_request *request, const Tq
     Tq__SystemStatusReply reply;
     tqi_conv conv = {0};
     if (msg->mine) {
-        return tqi_ctl_waiting_mine(ctl, request, err);
+        return tqi_ctl_waiting_mine(ctl, request, msg, err);
     }
     tq__system_status_reply__init(&reply);
     reply.epoch = tqi_meta_epoch(ctl->meta);
@@ -154,7 +154,7 @@ int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_request *request, const Tq
     int rc = status_partitions(ctl, &conv, &reply, err);
     rc = rc ? rc : tqi_ctl_owners_describe(ctl, &conv, "", &reply.owner, &reply.n_owner, err);
     rc = rc ? rc : status_sessions(ctl, &conv, &reply, err);
-    rc = rc ? rc : tqi_ctl_waiting(ctl, &conv, NULL, &reply.wait, &reply.n_wait, err);
+    rc = rc ? rc : tqi_ctl_waiting(ctl, &conv, &reply.wait, &reply.n_wait, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
     }

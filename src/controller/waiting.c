@@ -13,6 +13,8 @@ typedef struct waiting_list {
     tqi_conv *conv;
     Tq__WaitInfo **waits;
     size_t n, max;
+    tqi_session *only; /* NULL: of all sessions */
+    uint64_t older_ms; /* of one: those that have waited that long and that it was not told of */
     int rc;
     tq_error *err;
 } waiting_list;
@@ -40,12 +42,22 @@ static void waiting_claims(tqi_session *net, void *arg)
     waiting_list *list = arg;
     tqi_ctl_session *session = tqi_session_user(net);
     tqi_ctl_parked *parked = NULL;
+    uint64_t now = tqi_now();
     if (!session) {
         return;
     }
     DL_FOREACH (session->parked, parked) {
         if (list->n == list->max || list->rc) {
             return;
+        }
+        if (list->only) {
+            if (parked->number <= session->last_wait) {
+                continue;
+            }
+            if ((now - parked->since) / 1000000u < list->older_ms) {
+                return; /* those behind it are younger */
+            }
+            session->last_wait = parked->number;
         }
         Tq__WaitInfo *info = waiting_next(list, "claim", tqi_session_name(net),
                                           tqi_session_pid(net), tqi_session_host(net));
@@ -55,24 +67,40 @@ static void waiting_claims(tqi_session *net, void *arg)
     }
 }
 
-/* Puts that wait at the units; of one session only when it is given. */
-static void waiting_puts(waiting_list *list, const tqi_session *only)
+/* Whether a put is one that the list is about. */
+static bool waiting_wants(const waiting_list *list, tqi_ctl_owner *owner, size_t i, uint64_t age_ms)
+{
+    const Tq__WaitInfo *info = owner->told->wait[i];
+    if (!list->only) {
+        return true;
+    }
+    if (info->session.len != TQI_SESSION_ID ||
+        memcmp(info->session.data, tqi_session_id(list->only), TQI_SESSION_ID) != 0 ||
+        age_ms < list->older_ms || (owner->passed_on >> i & 1)) {
+        return false;
+    }
+    owner->passed_on |= UINT64_C(1) << i;
+    return true;
+}
+
+/* Puts that wait at the units. */
+static void waiting_puts(waiting_list *list)
 {
     uint64_t now = tqi_now();
-    for (const tqi_ctl_owner *owner = list->ctl->owners; owner; owner = owner->hh.next) {
+    for (tqi_ctl_owner *owner = list->ctl->owners; owner; owner = owner->hh.next) {
         const Tq__ReportOwner *told = owner->servers ? owner->told : NULL;
         for (size_t i = 0; told && i < told->n_wait && list->n < list->max && !list->rc; i++) {
             const Tq__WaitInfo *from = told->wait[i];
-            if (only && (from->session.len != TQI_SESSION_ID ||
-                         memcmp(from->session.data, tqi_session_id(only), TQI_SESSION_ID) != 0)) {
-                continue;
+            uint64_t age_ms = from->age_ms + (now - owner->told_at) / 1000000u;
+            Tq__WaitInfo *info = NULL;
+            if (waiting_wants(list, owner, i, age_ms)) {
+                info = waiting_next(list, "put", from->client, from->pid, from->host);
             }
-            Tq__WaitInfo *info = waiting_next(list, "put", from->client, from->pid, from->host);
             if (info) {
                 info->owner = owner->name;
                 info->wanted = from->wanted;
                 info->ready = from->ready;
-                info->age_ms = from->age_ms + (now - owner->told_at) / 1000000u;
+                info->age_ms = age_ms;
                 info->missing = from->missing;
                 info->suspect = from->suspect;
                 info->number = from->number;
@@ -90,36 +118,36 @@ static size_t waiting_count_puts(const tqi_controller *ctl)
     return n;
 }
 
-int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, tqi_session *only, Tq__WaitInfo ***out,
-                    size_t *n, tq_error *err)
+static int waiting_fill(waiting_list *list)
 {
-    waiting_list list = {.ctl = ctl, .conv = conv, .err = err};
-    list.max = ctl->waiting + waiting_count_puts(ctl);
-    list.max = list.max < WAITING_MAX ? list.max : WAITING_MAX;
-    list.waits = tqi_conv_pointers(conv, list.max, err);
-    if (!list.waits) {
+    list->max = list->ctl->waiting + waiting_count_puts(list->ctl);
+    list->max = list->max < WAITING_MAX ? list->max : WAITING_MAX;
+    list->waits = tqi_conv_pointers(list->conv, list->max, list->err);
+    if (!list->waits) {
         return TQ_ENOMEM;
     }
-    if (only) {
-        waiting_claims(only, &list);
+    if (list->only) {
+        waiting_claims(list->only, list);
     } else {
-        tqi_server_each_session(ctl->server, waiting_claims, &list);
+        tqi_server_each_session(list->ctl->server, waiting_claims, list);
     }
-    waiting_puts(&list, only);
-    *out = list.waits;
-    *n = list.n;
-    return list.rc;
+    waiting_puts(list);
+    return list->rc;
 }
 
-/* The client has asked what it waits for, as it does when that takes long: an event for each, once. */
-static void waiting_event(tqi_controller *ctl, tqi_ctl_session *session, const Tq__WaitInfo *info)
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, size_t *n,
+                    tq_error *err)
+{
+    waiting_list list = {.ctl = ctl, .conv = conv, .err = err};
+    int rc = waiting_fill(&list);
+    *out = list.waits;
+    *n = list.n;
+    return rc;
+}
+
+static void waiting_event(tqi_controller *ctl, const Tq__WaitInfo *info)
 {
     bool put = info->kind[0] == 'p';
-    uint64_t *last = put ? &tqi_ctl_owner_find(ctl, info->owner)->last_wait : &session->last_wait;
-    if (info->number <= *last) {
-        return;
-    }
-    *last = info->number;
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "wait",
                                                .session = info->client,
                                                .partition = put ? info->owner : info->partition,
@@ -128,19 +156,25 @@ static void waiting_event(tqi_controller *ctl, tqi_ctl_session *session, const T
                                                .bytes = put ? info->wanted : 0});
 }
 
-int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, tq_error *err)
+int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__SystemStatus *msg,
+                         tq_error *err)
 {
     Tq__SystemStatusReply reply;
-    tqi_ctl_session *session = tqi_ctl_session_of(request);
     tqi_conv conv = {0};
-    tq__system_status_reply__init(&reply);
-    int rc =
-        tqi_ctl_waiting(ctl, &conv, tqi_request_session(request), &reply.wait, &reply.n_wait, err);
+    waiting_list list = {.ctl = ctl,
+                         .conv = &conv,
+                         .only = tqi_request_session(request),
+                         .older_ms = msg->older_ms,
+                         .err = err};
+    int rc = waiting_fill(&list);
     if (rc == TQ_OK) {
+        tq__system_status_reply__init(&reply);
         reply.epoch = tqi_meta_epoch(ctl->meta);
-        reply.waiting = (uint32_t)reply.n_wait;
-        for (size_t i = 0; i < reply.n_wait; i++) {
-            waiting_event(ctl, session, reply.wait[i]);
+        reply.wait = list.waits;
+        reply.n_wait = list.n;
+        /* A client asks for this when it has waited for long. */
+        for (size_t i = 0; i < list.n; i++) {
+            waiting_event(ctl, list.waits[i]);
         }
         tqi_ctl_reply(request, &reply.base);
     }

@@ -6,8 +6,6 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,28 +13,7 @@ import pytest
 
 import ctq
 from support.daemons import System
-from support.waiting import wait_status
-
-
-@contextmanager
-def in_vain(call: Callable[[], Any]) -> Iterator[list[BaseException]]:
-    """Makes a call on another thread that shall fail in the end; its error is there when the block is left."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            call()
-        except ctq.errors.TransferQueueError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield errors
-    finally:
-        thread.join(30)
-        assert not thread.is_alive()
-    assert len(errors) == 1
+from support.waiting import wait_event, wait_status
 
 
 def test_a_claim_is_visible_while_it_waits(running: System) -> None:
@@ -194,3 +171,58 @@ def test_a_full_store_names_who_pins_what_was_cleared(running: System) -> None:
     del shown
     gc.collect()
     producer.put(big, partition_id="p")
+
+
+def test_a_claim_that_waits_for_long_says_so_in_the_log(
+    running: System, capfd: pytest.CaptureFixture[str]
+) -> None:
+    client = running.client("trainer-0", client={"wait_notice": 0.3})
+    client.put({"response": np.arange(3)}, partition_id="train")
+    with pytest.raises(ctq.errors.TimedOutError):
+        client.get_meta(["response", "rewrad"], 4, "train", task_name="update", timeout=1.5)
+    lines = [line for line in capfd.readouterr().err.splitlines() if "has waited" in line]
+    assert len(lines) == 1
+    assert (
+        "a claim of 4 samples of partition 'train' by task 'update' with fields response, rewrad has waited"
+        in lines[0]
+    )
+    assert "0 ready; no sample of the partition has the fields ['rewrad'] (misspelt?)" in lines[0]
+    event = wait_event(client, lambda event: event["kind"] == "wait")
+    assert (event["session"], event["partition"], event["task"]) == ("trainer-0", "train", "update")
+    assert event["samples"] == 4
+
+
+def test_what_waits_and_looks_right_is_said_once_a_minute(
+    running: System, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A trainer waits for its rollouts in every step."""
+    client = running.client("trainer-0", client={"wait_notice": 0.2})
+    client.put({"response": np.arange(3)}, partition_id="train")
+    for _ in range(2):
+        with pytest.raises(ctq.errors.TimedOutError):
+            client.get_meta(["response"], 4, "train", task_name="update", timeout=0.6)
+    assert capfd.readouterr().err.count("has waited") == 1
+    silent = running.client("trainer-1", client={"wait_notice": 0})
+    with pytest.raises(ctq.errors.TimedOutError):
+        silent.get_meta(["no"], 4, "train", task_name="update", timeout=0.6)
+    assert "has waited" not in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_put_that_waits_for_long_says_so_in_the_log(
+    running: System, capfd: pytest.CaptureFixture[str]
+) -> None:
+    producer = running.client("producer", client={"timeout": 3, "wait_notice": 1})
+    big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
+    producer.put(big, partition_id="p")
+    with pytest.raises(ctq.errors.StorageFullError):
+        producer.put(big, partition_id="p")
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "has waited" in line]
+    assert "a put has waited" in line
+    assert "for room in storage unit 'unit-0': 41943040 bytes wanted, 18454937 are free" in line
+    event = wait_event(producer, lambda event: event["kind"] == "wait")
+    assert (event["session"], event["partition"], event["bytes"]) == (
+        "producer",
+        "unit-0",
+        40 << 20,
+    )

@@ -369,11 +369,12 @@ static void pinned_memory_is_not_reused(void **state)
     kit_end(&client, &full);
     assert_int_equal(full.status, TQ_EFULL);
     char text[256];
-    snprintf(text, sizeof(text),
-             "; 1048576 of the used bytes were cleared, but zero-copy reads still show them: 'test' "
-             "(process %d) pins 1572864; that room comes back when those tensors are deleted; "
-             "clear samples, or",
-             (int)getpid());
+    snprintf(
+        text, sizeof(text),
+        "; 1048576 of the used bytes were cleared, but zero-copy reads still show them: 'test' "
+        "(process %d) pins 1572864; that room comes back when those tensors are deleted; "
+        "clear samples, or",
+        (int)getpid());
     if (!strstr(full.error.message, text)) {
         fail_msg("'%s' is not in: %s", text, full.error.message);
     }

@@ -1,0 +1,128 @@
+/*
+ * notice.c - a call that waits for long is named in the log, with what it waits for, while it waits.
+ *
+ * Calls that may wait only note when they began.  One timer per client looks at them; what is older than the notice's time
+ * makes it ask the controller once what this session waits for.  The controller answers with what it has not told this
+ * session before, so nothing of it is kept here.
+ *
+ * A training loop may well wait in each step: what waits without anything looking wrong is named once a minute.
+ */
+#include "client/client.h"
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define NOTICE_SECONDS  5.0
+#define NOTICE_AGAIN_MS 60000u
+/* The controller's answer is worth waiting for so long. */
+#define NOTICE_CALL_NS UINT64_C(5000000000)
+
+static void notice_due(uv_timer_t *timer);
+
+void tqi_notice_init(tqi_runtime *rt, const char *config)
+{
+    double seconds = rt->client->options.notice;
+    json_t *root = seconds != 0 ? NULL : json_loads(config, 0, NULL);
+    const json_t *value = json_object_get(json_object_get(root, "client"), "wait_notice");
+
+    if (seconds == 0) {
+        seconds = json_is_number(value) ? json_number_value(value) : NOTICE_SECONDS;
+    }
+    json_decref(root);
+    rt->notice_ms = seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) : 0;
+}
+
+void tqi_notice_start(tqi_runtime *rt)
+{
+    rt->noticing = true;
+    uv_timer_start(&rt->notice_timer, notice_due, rt->notice_ms, 0);
+}
+
+static void notice_log(tqi_runtime *rt, const Tq__WaitInfo *info)
+{
+    bool put = info->kind[0] == 'p';
+    uint64_t now = uv_now(&rt->loop);
+    uint64_t *next = put ? &rt->next_put_notice : &rt->next_claim_notice;
+    double age = (double)info->age_ms / 1000.0;
+    char fields[128] = "";
+    size_t used = 0;
+
+    if (!info->suspect && now < *next) {
+        return;
+    }
+    *next = now + NOTICE_AGAIN_MS;
+    if (put) {
+        tqi_log(TQI_WARN, "client", "a put has waited %.1f s for room in storage unit '%s': %s",
+                age, info->owner, info->missing);
+        return;
+    }
+    for (size_t i = 0; i < info->n_field && used < sizeof fields; i++) {
+        int n =
+            snprintf(fields + used, sizeof fields - used, "%s%s", i ? ", " : "", info->field[i]);
+        used += n > 0 ? (size_t)n : 0;
+    }
+    tqi_log(TQI_WARN, "client",
+            "a claim of %llu samples of partition '%s' by task '%s' with fields %s has waited "
+            "%.1f s: %llu ready; %s",
+            (unsigned long long)info->wanted, info->partition, info->task, fields, age,
+            (unsigned long long)info->ready, info->missing);
+}
+
+static void notice_answered(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_runtime *rt = arg;
+    const Tq__SystemStatusReply *reply = (const Tq__SystemStatusReply *)answer->reply;
+
+    (void)call;
+    if (answer->status != TQ_OK) {
+        return; /* without the controller there is another line that says so */
+    }
+    for (size_t i = 0; i < reply->n_wait; i++) {
+        notice_log(rt, reply->wait[i]);
+    }
+}
+
+static void notice_ask(tqi_runtime *rt)
+{
+    Tq__SystemStatus message = TQ__SYSTEM_STATUS__INIT;
+    tqi_call_args args = {.kind = TQI_SYSTEM_STATUS,
+                          .message = &message.base,
+                          .deadline = tqi_now() + NOTICE_CALL_NS,
+                          .done = notice_answered,
+                          .arg = rt};
+    tqi_call *call;
+
+    message.mine = true;
+    /* Begun here and parked there are not the same instant. */
+    message.older_ms = rt->notice_ms / 2;
+    if (!rt->stopping && rt->controller) {
+        tqi_call_start(rt->controller, &args, &call, NULL);
+    }
+}
+
+static void notice_due(uv_timer_t *timer)
+{
+    tqi_runtime *rt = timer->data;
+    uint64_t now = uv_now(&rt->loop);
+    uint64_t next = UINT64_MAX;
+    bool due = false;
+
+    for (tqi_task *task = rt->tasks; task; task = task->next) {
+        if (task->waits_since && now - task->waits_since >= rt->notice_ms) {
+            task->waits_since = 0;
+            due = true;
+        } else if (task->waits_since && task->waits_since < next) {
+            next = task->waits_since;
+        }
+    }
+    if (due) {
+        notice_ask(rt);
+    }
+    rt->noticing = next != UINT64_MAX;
+    if (rt->noticing) {
+        uv_timer_start(timer, notice_due, next + rt->notice_ms - now, 0);
+    }
+}
