@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import errors
 from ._core import runtime_dir
 from .config import settings
 from .errors import (
@@ -27,6 +28,7 @@ from .errors import (
     InternalError,
     NameLengthError,
     TimedOutError,
+    TransferQueueError,
     UnreachableError,
     UnsupportedError,
 )
@@ -405,8 +407,14 @@ def fail_to_start(answer: str, status: int | None = None) -> None:
         raise InternalError(f"the daemon tqd did not start: {ended}, see its messages above")
     # What it says first is usually about the configuration that it was given, perhaps after the option that it came by.
     about = reason.split(":")[0 if not reason.startswith("--set:") else 2].strip()
-    kind = OTHER_CAUSES.get(code) or (ConfigError if "." in about else InternalError)
+    kind = OTHER_CAUSES.get(code) or (ConfigError if "." in about else _class_of(code))
     raise kind(f"the daemon tqd did not start: {reason}")
+
+
+def _class_of(code: str) -> type[TransferQueueError]:
+    """The class of errors with a code that a daemon tells."""
+    classes = (getattr(errors, name) for name in errors.__all__)
+    return next((kind for kind in classes if str(kind.code) == code), InternalError)
 
 
 def _program(given: Mapping[str, Any]) -> tuple[list[str], bytes | None]:

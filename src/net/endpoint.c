@@ -240,7 +240,10 @@ static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_er
         }
         int alive = endpoint_probe(&addr, size);
         if (alive != 0) {
-            rc = tqi_error_set(err, TQ_EEXIST, "endpoint unix:%s is in use", endpoint->path);
+            rc = tqi_error_set(
+                err, TQ_EEXIST,
+                "endpoint unix:%s is in use: another process accepts connections there",
+                endpoint->path);
             goto fail;
         }
         unlink(endpoint->path);
@@ -293,6 +296,30 @@ static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum
     return -1;
 }
 
+/* Says what a TCP endpoint cannot be had for, and what to do about it. */
+static int endpoint_listen_failed(const tqi_endpoint *endpoint, const char *text, int errnum,
+                                  tq_error *err)
+{
+    char reason[128];
+    const char *remedy = "";
+
+    if (errnum == EADDRINUSE && endpoint->last_port != 0) {
+        return tqi_error_set(err, TQ_EIO,
+                             "cannot listen on %s: every port of this range is in use: give a "
+                             "longer range, or end what uses these",
+                             text);
+    }
+    if (errnum == EADDRINUSE) {
+        remedy = ": another program uses this port; take another one, or port 0 for a free one";
+    } else if (errnum == EADDRNOTAVAIL) {
+        remedy = ": no network interface of this machine has this address";
+    } else if (errnum == EACCES) {
+        remedy = ": this user may not listen on this port; take one above 1023";
+    }
+    return tqi_error_set(err, TQ_EIO, "cannot listen on %s: %s%s", text,
+                         strerror_r(errnum, reason, sizeof reason), remedy);
+}
+
 static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *bound,
                                size_t bound_size, tq_error *err)
 {
@@ -303,7 +330,8 @@ static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *
     struct addrinfo *list = NULL;
     int rc = getaddrinfo(endpoint->host, endpoint->port, &hints, &list);
     if (rc != 0) {
-        return tqi_error_set(err, TQ_EIO, "cannot listen on %s: %s", text, gai_strerror(rc));
+        return tqi_error_set(err, TQ_EIO, "cannot listen on %s: host '%s' is not known here: %s",
+                             text, endpoint->host, gai_strerror(rc));
     }
     unsigned port = (unsigned)strtoul(endpoint->port, NULL, 10);
     int errnum = EADDRNOTAVAIL;
@@ -313,12 +341,7 @@ static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *
     }
     freeaddrinfo(list);
     if (fd < 0) {
-        char reason[128];
-        bool in_use = errnum == EADDRINUSE;
-        return tqi_error_set(err, in_use ? TQ_EEXIST : TQ_EIO, "cannot listen on %s: %s", text,
-                             in_use && endpoint->last_port != 0
-                                 ? "every port of this range is in use"
-                                 : strerror_r(errnum, reason, sizeof reason));
+        return endpoint_listen_failed(endpoint, text, errnum, err);
     }
     struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
     socklen_t size = sizeof addr;

@@ -128,8 +128,9 @@ static void test_in_use(void **state)
     testing_server_stop(&server);
     assert_int_not_equal(access(server.endpoint + strlen("unix:"), F_OK), 0);
     testing_server_start(&server, "tcp:127.0.0.1:0", 1, 0);
-    assert_int_equal(listen_again(server.endpoint, &err), TQ_EEXIST);
+    assert_int_equal(listen_again(server.endpoint, &err), TQ_EIO);
     assert_non_null(strstr(err.message, server.endpoint));
+    assert_non_null(strstr(err.message, "another program uses this port"));
     testing_server_stop(&server);
 }
 
