@@ -283,13 +283,15 @@ def _kv_batch_get(
     padding: PaddingOption | None = None,
     pin_memory: bool | None = None,
     zero_copy: bool = False,
+    strict: bool = False,
 ) -> Steps[TensorDict]:
     """Read samples by key, in the order of the keys; unknown keys are left out.
 
     Fields are those that all of these samples have.  Names in `select_fields` that are not among them are left
     out; when none is left the result is empty.  ValueError when none of the keys exists, or when there is
-    no field that all of them have.  `layout`, `padding`,
-    `pin_memory` and `zero_copy` are as in `TransferQueueClient.get_data`.
+    no field that all of them have.  With `strict` every unknown key, and every name in `select_fields` that is
+    not a field of all of the samples, is an error that names it.  `layout`, `padding`, `pin_memory` and `zero_copy`
+    are as in `TransferQueueClient.get_data`.
     """
     return (
         yield from _client()._kv_batch_get(
@@ -300,6 +302,7 @@ def _kv_batch_get(
             padding=padding,
             pin_memory=pin_memory,
             zero_copy=zero_copy,
+            strict=strict,
         )
     )
 
@@ -312,9 +315,11 @@ def _kv_batch_get_by_meta(
     padding: PaddingOption | None = None,
     pin_memory: bool | None = None,
     zero_copy: bool = False,
+    strict: bool = False,
 ) -> Steps[TensorDict]:
     """Read the samples of a KVBatchMeta: its fields, or some of them; ValueError for one that it lacks.
 
+    With `strict` keys that are not there any more are an UnknownKeyError; else they are left out.
     `layout`, `padding`, `pin_memory` and `zero_copy` are as in `TransferQueueClient.get_data`.
     """
     if meta.partition_id is None:
@@ -336,6 +341,7 @@ def _kv_batch_get_by_meta(
             padding=padding,
             pin_memory=pin_memory,
             zero_copy=zero_copy,
+            strict=strict,
         )
     )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import VALUE, Meta, copy_maps
 from ._tag_names import tag_key, tag_name
 from .encoding import MAX_TAG_DEPTH, Decoder, Encoder, check_depth
-from .errors import ArgumentTypeError, SerializationError
+from .errors import ArgumentTypeError, SerializationError, UnknownFieldError
 from .tensors import dtype_of
 
 if TYPE_CHECKING:
@@ -291,3 +291,12 @@ def shares(size: int, chunks: int) -> list[tuple[int, int]]:
     for number in range(chunks):
         bounds.append(bounds[-1] + whole + (number < rest))
     return [(bounds[number], bounds[number + 1]) for number in range(chunks)]
+
+
+def refuse_unknown_fields(where: str, wanted: Iterable[str], there: Sequence[str]) -> None:
+    """Raise UnknownFieldError for what is wanted and is not there."""
+    unknown = [name for name in dict.fromkeys(wanted) if name not in set(there)]
+    if unknown:
+        raise UnknownFieldError(
+            f"{where}: unknown fields {unknown[:8]}, there are {list(there)[:16]}"
+        )

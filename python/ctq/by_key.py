@@ -17,7 +17,7 @@ from ._arguments import (
     warn_nothing_selected,
 )
 from ._calls import Steps, twins
-from ._columns import encode_tags, tags_of
+from ._columns import encode_tags, refuse_unknown_fields, tags_of
 from ._work import Work, is_heavy, is_heavy_row
 from .encoding import Decoder, Encoder
 from .errors import (
@@ -240,8 +240,13 @@ class SamplesByKey:
         padding: PaddingOption | None = None,
         pin_memory: bool | None = None,
         zero_copy: bool = False,
+        strict: bool = False,
     ) -> Steps[TensorDict]:
-        """Read samples by key; unknown keys, and fields that not all of the samples have, are left out."""
+        """Read samples by key; unknown keys, and fields that not all of the samples have, are left out.
+
+        With `strict` they are errors, which name them: UnknownKeyError, and UnknownFieldError for one of
+        `select_fields`.
+        """
         wanted = check_keys(keys)
         chosen = [select_fields] if isinstance(select_fields, str) else select_fields
         options = read_options(self.config["client"], layout, padding, pin_memory)
@@ -253,11 +258,21 @@ class SamplesByKey:
             found, data = yield self._core.get_keys(
                 partition_id, wanted, names, zero_copy=zero_copy
             )
+            if strict:
+                _refuse_missing(partition_id, wanted, found.keys)
+                refuse_unknown_fields(
+                    _those(wanted, partition_id), chosen or [], common_fields(found)
+                )
             if data is not None:
                 return (yield from packed(data, options, decoder))
             meta = BatchMeta._wrap([found.select(None, common_fields(found))])
         else:
             meta = (yield from self._lookup(wanted, partition_id)) or BatchMeta.empty()
+            if strict:
+                _refuse_missing(
+                    partition_id, wanted, [key for piece in meta._pieces for key in piece.keys]
+                )
+                refuse_unknown_fields(_those(wanted, partition_id), chosen or [], meta.field_names)
         if meta.size == 0:
             raise UnknownKeyError(f"keys {wanted[:8]} not found in partition {partition_id!r}")
         if not meta.field_names:
@@ -296,3 +311,19 @@ class SamplesByKey:
     kv_list, async_kv_list = twins(_kv_list)
     kv_batch_put, async_kv_batch_put = twins(_kv_batch_put)
     kv_clear, async_kv_clear = twins(_kv_clear)
+
+
+def _those(keys: list[str], partition: str) -> str:
+    more = ", ..." if len(keys) > 4 else ""
+    return f"fields of all of the keys {keys[:4]}{more} of partition {partition!r}"
+
+
+def _refuse_missing(partition: str, wanted: list[str], found: Sequence[str | None]) -> None:
+    """Raise UnknownKeyError for keys that were not found."""
+    there = set(found)
+    missing = [key for key in dict.fromkeys(wanted) if key not in there]
+    if missing:
+        more = f" and {len(missing) - 8} others" if len(missing) > 8 else ""
+        raise UnknownKeyError(
+            f"keys {missing[:8]}{more} not found in partition {partition!r}, of {len(wanted)} asked for"
+        )

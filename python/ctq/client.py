@@ -341,11 +341,13 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         data_parser: Parser | None = None,
         *,
         groups: Sequence[str | None] | None = None,
+        strict: bool = False,
     ) -> Steps[BatchMeta]:
         """Store columns: of the samples of `metadata`, or of new samples in a partition.
 
         Returns the metadata of the samples; one that was given is brought up to date in place.  All of it
         becomes visible at once, or nothing.  `groups` names the group (the prompt) of each new sample.
+        With `metadata` a `partition_id` is ignored; with `strict` another one than its samples' is an error.
         `data_parser` gets the columns as a dict (ragged and other columns as lists of rows) and changes them
         in place or returns the dict to store instead.
         """
@@ -361,6 +363,11 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         check_put_metadata(metadata)
         if metadata.size == 0:
             raise InvalidArgumentError("put: the metadata has no samples")
+        if strict and partition_id is not None and {partition_id} != set(metadata.partition_ids):
+            raise InvalidArgumentError(
+                f"put: partition_id is {partition_id!r}, but the samples of the metadata are in "
+                f"{sorted(set(metadata.partition_ids))}"
+            )
         if rows != metadata.size:
             raise RowCountError(
                 f"put: expected {metadata.size} rows, one per sample of the metadata, got {rows}"

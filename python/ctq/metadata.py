@@ -22,6 +22,7 @@ from ._columns import (
     copy_tags,
     dtypes_of,
     merge_extra_info,
+    refuse_unknown_fields,
     runs,
     same,
     schema_of,
@@ -173,6 +174,15 @@ class BatchMeta:
             self._custom_backend_meta,
         )
         self._become(other)
+
+    @property
+    def groups(self) -> list[str | None]:
+        """Group (the prompt) that each sample was put with, None for one without.
+
+        Samplers of groups hand out whole ones.  When one sample of a group is cleared, the others are not handed
+        out any more, unless another one is put into the group: clear them, too.
+        """
+        return [group for piece in self._pieces for group in piece.groups]
 
     @property
     def field_names(self) -> list[str]:
@@ -419,9 +429,14 @@ class BatchMeta:
             self._notes = copy_tags(source._notes, places)
 
     @named
-    def select_fields(self, field_names: Sequence[str]) -> BatchMeta:
-        """The same samples with some of the fields; unknown ones are left out."""
+    def select_fields(self, field_names: Sequence[str], *, strict: bool = False) -> BatchMeta:
+        """The same samples with some of the fields; unknown ones are left out.
+
+        With `strict` they are an UnknownFieldError.
+        """
         mine = set(self.field_names)
+        if strict:
+            refuse_unknown_fields("fields of the metadata", field_names, self.field_names)
         wanted = [name for name in dict.fromkeys(field_names) if name in mine]
         selected = BatchMeta._wrap(
             (
