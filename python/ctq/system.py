@@ -413,8 +413,10 @@ def fail_to_start(answer: str, status: int | None = None) -> None:
 
 def _class_of(code: str) -> type[TransferQueueError]:
     """The class of errors with a code that a daemon tells."""
+    # Classes of Python's own have the code of the one that they derive from.
     classes = (getattr(errors, name) for name in errors.__all__)
-    return next((kind for kind in classes if str(kind.code) == code), InternalError)
+    direct = (kind for kind in classes if TransferQueueError in kind.__bases__)
+    return next((kind for kind in direct if str(kind.code) == code), InternalError)
 
 
 def _program(given: Mapping[str, Any]) -> tuple[list[str], bytes | None]:
