@@ -256,7 +256,18 @@ class Decoder:
         try:
             return unpack_rows(encoded, offsets, self._build, self._decode_other)
         except SerializationError as error:
-            raise SerializationError(f"field {field!r}: {error}") from error.__cause__
+            where = f"field {field!r}{self._which(encoded, offsets)}"
+            raise SerializationError(f"{where}: {error}") from error.__cause__
+
+    def _which(self, encoded: Buffer, offsets: Buffer) -> str:
+        """The first row that cannot be decoded, for a message."""
+        rows, bounds = memoryview(encoded).cast("B"), memoryview(offsets).cast("B").cast("Q")
+        for row in range(len(bounds) - 1):
+            try:
+                self.decode(bytes(rows[bounds[row] : bounds[row + 1]]))
+            except SerializationError:
+                return f", row {row}"
+        return ""
 
     def _decode_other(self, encoded: memoryview) -> Any:
         """What unpack.c does not understand: what is nested deeper, and errors."""
@@ -272,7 +283,11 @@ class Decoder:
         except SerializationError:
             raise
         except (ValueError, TypeError, msgpack.UnpackException) as error:
-            raise SerializationError(f"a value is malformed: {error}") from error
+            start = " ".join(str(byte) for byte in bytes(encoded[:8]))
+            raise SerializationError(
+                f"not an encoded value ({encoded.nbytes} bytes: {start}{' ...' * (encoded.nbytes > 8)}): expected"
+                f" one MessagePack value, as docs/values.md says; who writes TQ_VALUE in C uses tq/value.h ({error})"
+            ) from error
 
     def _extension(self, code: int, payload: bytes) -> Any:
         """An extension type in a row that is nested deep."""

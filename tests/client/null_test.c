@@ -10,6 +10,7 @@
 #include <tq/kv.h>
 #include <tq/manager.h>
 #include <tq/sampler.h>
+#include <tq/value.h>
 
 static test_system sys;
 static tq_client *client;
@@ -335,6 +336,7 @@ static void test_clients(void **state)
     REFUSED_ERR(tq_runtime_dir(NULL, 10, err), "out is NULL");
     REFUSED_ERR(tq_discover("nobody", NULL, err), "out is NULL");
     assert_int_equal(tq_discover("nobody", &found, NULL), TQ_EUNREACHABLE);
+    assert_true(tq_memory_limit(NULL) > 0);
     REFUSED_ERR(tq_client_open(NULL, &none, err), "options is NULL");
     REFUSED_ERR(tq_client_open(&options, NULL, err), "out is NULL");
     tq_client_close(NULL);
@@ -381,6 +383,39 @@ static void test_plugins(void **state)
     assert_int_equal(tq_daemon_run(2, NULL, NULL), 2);
 }
 
+static void test_values(void **state)
+{
+    tq_values *values = tq_values_alloc();
+    tq_column column;
+    tq_tag tag;
+    tq_value value;
+    (void)state;
+
+    tq_values_free(NULL);
+    assert_int_equal(tq_values_null(NULL), TQ_EINVAL);
+    assert_int_equal(tq_values_bool(NULL, true), TQ_EINVAL);
+    assert_int_equal(tq_values_int(NULL, -1), TQ_EINVAL);
+    assert_int_equal(tq_values_uint(NULL, 1), TQ_EINVAL);
+    assert_int_equal(tq_values_float(NULL, 1), TQ_EINVAL);
+    assert_int_equal(tq_values_str(NULL, "a", 1), TQ_EINVAL);
+    assert_int_equal(tq_values_str(values, NULL, 1), TQ_EINVAL);
+    assert_int_equal(tq_values_bytes(NULL, "a", 1), TQ_EINVAL);
+    assert_int_equal(tq_values_bytes(values, NULL, 1), TQ_EINVAL);
+    assert_int_equal(tq_values_list(NULL, 1), TQ_EINVAL);
+    assert_int_equal(tq_values_map(NULL, 1), TQ_EINVAL);
+    assert_int_equal(tq_values_count(NULL) + tq_values_count(values), 0);
+    REFUSED_ERR(tq_values_column(NULL, "x", &column, err), "values is NULL");
+    REFUSED_ERR(tq_values_column(values, NULL, &column, err), "name is NULL");
+    REFUSED_ERR(tq_values_column(values, "x", NULL, err), "out is NULL");
+    REFUSED_ERR(tq_values_tag(NULL, "x", &tag, err), "values is NULL");
+    REFUSED_ERR(tq_values_tag(values, NULL, &tag, err), "name is NULL");
+    REFUSED_ERR(tq_values_tag(values, "x", NULL, err), "out is NULL");
+    REFUSED_ERR(tq_value_read(NULL, 1, &value, NULL, err), "bytes is NULL");
+    REFUSED_ERR(tq_value_read("a", 1, NULL, NULL, err), "out is NULL");
+    REFUSED_ERR(tq_value_check(NULL, 1, err), "bytes is NULL");
+    tq_values_free(values);
+}
+
 /* After all of that the client works, and nothing was changed. */
 static void test_nothing_happened(void **state)
 {
@@ -395,15 +430,11 @@ static void test_nothing_happened(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_puts),
-        cmocka_unit_test(test_claims_and_reads),
-        cmocka_unit_test(test_clears),
-        cmocka_unit_test(test_queries),
-        cmocka_unit_test(test_metadata),
-        cmocka_unit_test(test_results_of_nothing),
-        cmocka_unit_test(test_clients),
-        cmocka_unit_test(test_plugins),
-        cmocka_unit_test(test_nothing_happened),
+        cmocka_unit_test(test_puts),     cmocka_unit_test(test_claims_and_reads),
+        cmocka_unit_test(test_clears),   cmocka_unit_test(test_queries),
+        cmocka_unit_test(test_metadata), cmocka_unit_test(test_results_of_nothing),
+        cmocka_unit_test(test_clients),  cmocka_unit_test(test_plugins),
+        cmocka_unit_test(test_values),   cmocka_unit_test(test_nothing_happened),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

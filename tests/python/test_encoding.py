@@ -208,7 +208,7 @@ def test_pickle_can_be_forbidden() -> None:
         Encoder(allow_pickle=False).encode_rows("f", [1, Thing(1)])
     assert there_and_back({"a": [1, np.ones(2)]}, allow_pickle=False)["a"][0] == 1
     pickled = Encoder().encode(Thing(1))
-    with pytest.raises(SerializationError, match=r"field 'f': .*allow_pickle"):
+    with pytest.raises(SerializationError, match=r"field 'f', row 0: .*allow_pickle"):
         Decoder(allow_pickle=False).decode_rows("f", pickled, array("Q", [0, len(pickled)]))
 
 

@@ -1,0 +1,91 @@
+/*
+ * value.h - making and reading encoded values: rows of a TQ_VALUE column, and tags.
+ *
+ * A value is one MessagePack value, a row or tag each; docs/values.md says all.  The library stores the bytes and never looks
+ * at them, but other readers do: the Python package, samplers, `tq ls` and `tq get`.
+ *
+ *   tq_values *texts = tq_values_alloc();
+ *   tq_values_str(texts, "hello", 5);
+ *   tq_values_str(texts, "world", 5);
+ *   tq_column column;
+ *   tq_values_column(texts, "text", &column, &err);     two rows, for tq_put_args.columns
+ */
+#ifndef TQ_VALUE_H
+#define TQ_VALUE_H
+
+#include <tq/tq.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Values that are being made, one after the other.  Not for several threads at once. */
+typedef struct tq_values tq_values;
+
+/** An empty list; NULL when out of memory. */
+TQ_API tq_values *tq_values_alloc(void);
+/** Frees it; columns and tags made of it must not be in use any more.  NULL is allowed. */
+TQ_API void tq_values_free(tq_values *values);
+/** Adds null (None). */
+TQ_API int tq_values_null(tq_values *values);
+/** Adds a truth value. */
+TQ_API int tq_values_bool(tq_values *values, bool value);
+/** Adds an integer. */
+TQ_API int tq_values_int(tq_values *values, int64_t value);
+/** Adds an integer that may be above INT64_MAX. */
+TQ_API int tq_values_uint(tq_values *values, uint64_t value);
+/** Adds a number. */
+TQ_API int tq_values_float(tq_values *values, double value);
+/** Adds text, which has to be UTF-8 (TQ_EINVAL); it is copied. */
+TQ_API int tq_values_str(tq_values *values, const char *text, size_t size);
+/** Adds bytes; they are copied. */
+TQ_API int tq_values_bytes(tq_values *values, const void *bytes, size_t size);
+/** Begins a list: the next n values are its items, and together one value. */
+TQ_API int tq_values_list(tq_values *values, uint32_t n);
+/** Begins a map: the next 2 n values are its keys and values in turn, and together one value. */
+TQ_API int tq_values_map(tq_values *values, uint32_t n);
+/** Values that are complete. */
+TQ_API size_t tq_values_count(const tq_values *values);
+/** A column of these values; valid until more are added or they are freed.  TQ_EINVAL while a list or map lacks items. */
+TQ_API int tq_values_column(tq_values *values, const char *name, tq_column *out, tq_error *err);
+/** A tag with these values, likewise. */
+TQ_API int tq_values_tag(tq_values *values, const char *name, tq_tag *out, tq_error *err);
+
+/** What a value is. */
+typedef enum tq_value_type {
+    TQ_VALUE_NULL = 0,  /**< None. */
+    TQ_VALUE_BOOL = 1,  /**< In `boolean`. */
+    TQ_VALUE_INT = 2,   /**< In `integer`. */
+    TQ_VALUE_UINT = 3,  /**< In `natural`: one above INT64_MAX. */
+    TQ_VALUE_FLOAT = 4, /**< In `number`. */
+    TQ_VALUE_STR = 5,   /**< In `bytes` and `size`: UTF-8, without a closing 0. */
+    TQ_VALUE_BYTES = 6, /**< In `bytes` and `size`. */
+    TQ_VALUE_LIST = 7,  /**< `items` values follow. */
+    TQ_VALUE_MAP = 8,   /**< `items` keys follow, each with its value behind it. */
+    TQ_VALUE_EXT = 9    /**< An extension type, `ext`, with its payload in `bytes` and `size`. */
+} tq_value_type;
+
+/** A value that was read. */
+typedef struct tq_value {
+    tq_value_type type;   /**< Which of the following it has. */
+    bool boolean;         /**< A truth value. */
+    int64_t integer;      /**< An integer. */
+    uint64_t natural;     /**< An integer that is not negative. */
+    double number;        /**< A number; of integers as well. */
+    const uint8_t *bytes; /**< In what was read from. */
+    size_t size;          /**< Bytes. */
+    size_t items;         /**< Of a list or map. */
+    int ext;              /**< Extension type. */
+} tq_value;
+
+/** Reads the value that `bytes` begin with; *used (may be NULL) is its size, of a list or map that of its head: its items
+ * follow.  TQ_EINVAL for bytes that are no encoded value, with how they begin. */
+TQ_API int tq_value_read(const void *bytes, size_t size, tq_value *out, size_t *used,
+                         tq_error *err);
+/** Whether `bytes` are exactly one value with all its items; TQ_EINVAL tells what is wrong. */
+TQ_API int tq_value_check(const void *bytes, size_t size, tq_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
