@@ -72,9 +72,9 @@ static void registers_and_finds(void **state)
     assert_non_null(strstr(err.message, "'Three'"));
     assert_non_null(strstr(err.message, "One, Two"));
     assert_int_equal(tq_manager_find("", &found, &err), TQ_EMANAGER);
-    assert_int_equal(tq_manager_find(NULL, &found, &err), TQ_EMANAGER);
-#ifdef TQI_WITH_SIMPLE
     assert_non_null(strstr(err.message, "missing"));
+    assert_int_equal(tq_manager_find(NULL, &found, &err), TQ_EINVAL);
+#ifdef TQI_WITH_SIMPLE
     assert_int_equal(tq_manager_find("SimpleStorage", &found, &err), TQ_OK);
     assert_ptr_equal(found, &tqi_simple_manager);
     static const tq_storage_manager simple = FAKE("SimpleStorage");

@@ -226,6 +226,9 @@ static void waits_for_room(void **state)
     long long values = server_ask(&redis, "DBSIZE");
     second.args.fail_when_full = true;
     expect_error(on.op, tq_put(on.op, &second.args), TQ_EFULL, "OOM");
+    assert_non_null(strstr(tq_op_error(on.op)->message, " is full and refused "));
+    assert_non_null(
+        strstr(tq_op_error(on.op)->message, "; clear samples, or raise the server's maxmemory"));
     while (server_ask(&redis, "DBSIZE") > values) {
         server_ask(&redis, "BLPOP tq-never 0.01");
     }

@@ -135,7 +135,10 @@ class MooncakeClient(StorageKVClient):
         key, code = next((each for each in failed if each[1] != _FULL), failed[0])
         where = f"Mooncake at {self._master}: {what} of {key}"
         if code == _FULL:
-            raise StorageFullError(f"{where}: no segment has room (code {code})")
+            raise StorageFullError(
+                f"{where}: no segment has room (code {code}); clear samples, or add segments "
+                "(backend.MooncakeStore.global_segment_size of this client, or another one's)"
+            )
         if code in _UNREACHABLE:
             raise UnreachableError(f"{where}: {_UNREACHABLE[code]} (code {code})")
         if code == _EXPIRED:

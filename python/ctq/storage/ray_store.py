@@ -116,7 +116,10 @@ def failures() -> Iterator[None]:
     try:
         yield
     except (of_ray.ObjectStoreFullError, of_ray.OutOfDiskError) as error:
-        raise StorageFullError(f"Ray's object store is full: {_first_line(error)}") from error
+        raise StorageFullError(
+            f"Ray's object store is full: {_first_line(error)}; clear samples, or start Ray with a larger "
+            "object_store_memory"
+        ) from error
     except of_ray.RayActorError as error:
         raise UnreachableError(
             f"the actor with the references of this system has died: {_first_line(error)}"

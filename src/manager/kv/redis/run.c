@@ -70,8 +70,11 @@ static int run_refused(tqi_redis *redis, tqi_redis_command *command, const char 
     }
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strncmp(text, known[i].begin, strlen(known[i].begin)) == 0) {
-            return tqi_error_set(err, known[i].code, "Redis at %s refused %s: %s", redis->name,
-                                 command->key, text);
+            return tqi_error_set(
+                err, known[i].code, "Redis at %s %s %s: %s%s", redis->name,
+                known[i].code == TQ_EFULL ? "is full and refused" : "refused", command->key, text,
+                known[i].code == TQ_EFULL ? "; clear samples, or raise the server's maxmemory"
+                                          : "");
         }
     }
     return tqi_error_set(err, TQ_EIO, "Redis at %s refused %s: %s", redis->name, command->key,
