@@ -6,8 +6,10 @@
 #                   BACKEND=redis, mooncake or ray stores the samples there
 #   make test       every test; make test-quick is the fast part of it; make lint is a part of it
 #   make test-backends  every storage backend against the real thing, with the slow and the large cases
-#   make test-full  long runs of what make test does a few times, such as 200 ends of a driver of Ray
 #   make test-compat  only the comparison with PyPI's transferqueue (torch and ray in two more environments)
+#   make test-verl  only verl on the package transfer_queue, and the Python tests with the tensordict that verl allows
+#   make test-matrix  the Python tests on every Python there is, and all of them with the tensordict that verl allows
+#   make test-full  what make test leaves out: long runs, such as 200 ends of a driver of Ray, backends and matrix
 #   make format     formats C and Python files
 #   make clean      removes build/; make distclean removes .venv/ as well
 
@@ -30,7 +32,7 @@ PY_FILES := $(shell find python/ctq -name '*.py' -o -name '*.pyi' -o -name py.ty
 COMPAT_FILES := python/ctq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-full test-compat bench bench-quick lint format clean distclean dev
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full verl bench bench-quick lint format clean distclean dev
 
 all: build
 
@@ -116,6 +118,21 @@ dev: deps-test build $(VENV)/.stamp-dev
 
 compat: build .venv-peer/.stamp .venv-compat/.stamp-compat
 
+# verl with an older tensordict; the compat package and everything else are seen through the other environments. Its
+# wheel holds a top-level package `tests`, which is in the way of ours.
+.venv-verl/.stamp: requirements/verl.txt .venv-compat/.stamp
+	@echo "pip: the environment of verl"
+	@$(PYTHON) -m venv .venv-verl
+	@purelib="$$(.venv-verl/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"; \
+	for outer in .venv-compat $(VENV); do \
+		"$$outer/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	done >"$$purelib/outer.pth"; \
+	.venv-verl/bin/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements/verl.txt && \
+	rm -rf "$$purelib/tests"
+	@touch $@
+
+verl: compat .venv-verl/.stamp
+
 # The build of the C unit tests; also what clang-tidy and the symbol check look at.
 build/test/build.ninja: meson_options.txt $(wildcard fuzz/*_fuzz.c) $(VENV)/.stamp-build
 	@mkdir -p build
@@ -123,7 +140,7 @@ build/test/build.ninja: meson_options.txt $(wildcard fuzz/*_fuzz.c) $(VENV)/.sta
 		-Dtests=true -Dshared=true -Dexamples=true -Dpython=true -Dwerror=true >build/test-setup.log \
 		|| { cat build/test-setup.log; exit 1; }
 
-test: dev compat build/test/build.ninja
+test: dev compat verl build/test/build.ninja
 	@$(BIN)/python tools/run_tests.py
 
 test-quick: dev build/test/build.ninja
@@ -135,9 +152,14 @@ test-backends: dev build/test/build.ninja
 	@TQ_TEST_BUILD=$(CURDIR)/build/test $(BIN)/python -m pytest -q tests/conformance --backends-full $(BACKENDS_ARGS)
 
 # What takes many minutes and repeats what `make test` does a few times.
-test-full: dev build/test/build.ninja
+test-full: dev verl build/test/build.ninja
 	@ninja -C build/test -j$(JOBS) --quiet
-	@TQ_TEST_BUILD=$(CURDIR)/build/test $(BIN)/python -m pytest -q -rP --full -m full --ignore=tests/conformance tests $(FULL_ARGS)
+	@status=0; \
+	TQ_TEST_BUILD=$(CURDIR)/build/test $(BIN)/python -m pytest -q -rP --full -m full \
+		--ignore=tests/conformance tests $(FULL_ARGS) || status=1; \
+	$(MAKE) --no-print-directory test-backends || status=1; \
+	$(MAKE) --no-print-directory test-matrix || status=1; \
+	exit $$status
 
 test-compat: dev compat
 	@status=0; \
@@ -145,6 +167,14 @@ test-compat: dev compat
 	$(BIN)/python tests/compat/shipped.py || status=1; \
 	.venv-compat/bin/python -m pytest -q tests/compat || status=1; \
 	exit $$status
+
+test-verl: dev verl build/test/build.ninja
+	@$(BIN)/python tools/run_tests.py --only verl
+
+# MATRIX_ARGS="--only 3.12" runs one of them; --list names them.
+test-matrix: dev verl build/test/build.ninja
+	@ninja -C build/test -j$(JOBS) --quiet
+	@$(BIN)/python tools/test_matrix.py $(MATRIX_ARGS)
 
 # --- measuring --------------------------------------------------------------------------------
 
@@ -168,4 +198,4 @@ clean:
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.stamp-ctq .venv-compat/.stamp-compat
 
 distclean: clean
-	@rm -rf $(VENV) .venv-peer .venv-compat
+	@rm -rf $(VENV) .venv-peer .venv-compat .venv-verl

@@ -466,10 +466,47 @@ def compat(runner: Runner) -> Outcome:
     outcome.passed += more.passed
     outcome.failures += more.failures
     outcome.skips += more.skips
-    summary = runner.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in summary:
-        if line.startswith(("compat: names", "compat: the peer's own tests")):
+    say(runner, "compat: names", "compat: the peer's own tests")
+    return outcome
+
+
+def say(runner: Runner, *beginnings: str) -> None:
+    """Print the lines of a part's log that begin so."""
+    log = runner.log_path.read_text(encoding="utf-8", errors="replace")
+    for line in log.splitlines():
+        if line.startswith(beginnings):
             print(f"[{runner.name}] {line}", flush=True)
+
+
+# Of the Python tests, those about what tensordict makes and takes; `make test-matrix` runs all of them with it.
+WITH_OLD_TENSORDICT = [
+    f"tests/python/test_{name}.py" for name in ("kv", "layouts", "values", "streaming")
+]
+
+
+def verl(runner: Runner) -> Outcome:
+    """Run verl on the compat package, and some Python tests with the older tensordict that verl allows."""
+    python = ROOT / ".venv-verl" / "bin" / "python"
+    if not python.exists():
+        raise PartError("the environment is missing: run `make verl`")
+    outcome = Outcome()
+    results = LOGS / "verl-names.json"
+    results.unlink(missing_ok=True)
+    status = runner.command(python, "tests/compat/verl/names.py", "--json", results)
+    if not results.exists():
+        raise PartError(f"tests/compat/verl/names.py: exit status {status}")
+    told = json.loads(results.read_text(encoding="utf-8"))
+    outcome.passed += told["passed"]
+    outcome.failures += told["failures"]
+    for options in (["tests/compat/verl"], ["-m", "not slow", *WITH_OLD_TENSORDICT]):
+        try:
+            more = pytest(runner, python, BUILD / "test", *options)
+        except PartError as error:
+            more = Outcome(failures=[f"pytest: {error}"])
+        outcome.passed += more.passed
+        outcome.failures += more.failures
+        outcome.skips += more.skips
+    say(runner, "verl ")
     return outcome
 
 
@@ -477,7 +514,14 @@ def compat(runner: Runner) -> Outcome:
 
 # Two lanes for two cores, of about the same length.
 LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
-    {"lint": lint, "asan": asan, "compat": compat, "nosimple": nosimple, "fuzz": fuzz},
+    {
+        "lint": lint,
+        "asan": asan,
+        "compat": compat,
+        "verl": verl,
+        "nosimple": nosimple,
+        "fuzz": fuzz,
+    },
     {
         "unit": unit,
         "python": pytest_folder("tests/python"),
