@@ -134,7 +134,7 @@ class SamplesByKey:
         group: str | None,
     ) -> Steps[KVBatchMeta]:
         """Store fields, a tag map or both of one sample by key."""
-        if fields is not None and not list(fields.keys()):
+        if fields is not None and not (fields if isinstance(fields, dict) else list(fields.keys())):
             # No fields: the key alone is made, or brings its tag.
             fields, tag = None, tag or {}
         simple = fields is None or not is_tensordict(fields)

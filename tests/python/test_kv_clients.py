@@ -52,6 +52,7 @@ def ended(runtime_dir: Path) -> Iterator[None]:
 
 def check_traffic() -> None:
     """Small, large, ragged, empty and other values; an overwrite; a second stage; a claim."""
+    pytest.importorskip("torch")  # what is read is looked at as tensors
     client = ctq.get_client()
     rows = {
         "small": np.arange(24, dtype=np.int16).reshape(6, 2, 2),

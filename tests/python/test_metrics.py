@@ -106,7 +106,7 @@ def fill(partition: str) -> None:
     cleared = client.get_meta(["prompt"], 1, partition, mode="force_fetch", task_name="any")
     client.clear_samples(cleared.select_samples([0]))
     with pytest.raises(ValueError):
-        client.get_meta(["prompt"], 0, partition, task_name=f"{partition}-train")
+        client.get_meta(["prompt"], -1, partition, task_name=f"{partition}-train")
 
 
 def test_the_peers_names_types_and_labels(endpoint: str) -> None:
