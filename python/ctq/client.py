@@ -356,7 +356,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         rows = row_count(data)
         if metadata is None:
             if partition_id is None:
-                raise InvalidArgumentError("put needs metadata or a partition_id")
+                raise InvalidArgumentError(
+                    "put: expected metadata, of samples that exist, or a partition_id, for new ones; got neither"
+                )
             if rows == 0:
                 raise RowCountError("put: the data has no rows")
             return (yield from self._put_new(data, partition_id, rows, groups))

@@ -454,7 +454,9 @@ def tqd_program() -> list[str]:
     beside = Path(sys.executable).parent / "tqd"
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which("tqd")
     if found is None:
-        raise InternalError(f"the daemon tqd is neither in {beside.parent} nor on PATH")
+        raise InternalError(
+            f"the daemon tqd is neither in {beside.parent} nor on PATH: install the package ctq into this environment"
+        )
     return [found]
 
 

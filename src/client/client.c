@@ -52,7 +52,10 @@ static int client_token(const tq_client_options *from, const char *token_file, t
     size_t size;
     if (!from->token) {
         if (!token_file || !token_file[0]) {
-            return tqi_error_set(err, TQ_EAUTH, "neither a token nor a token file is given");
+            return tqi_error_set(
+                err, TQ_EAUTH,
+                "neither a token nor a token file is given: set token_file or TQ_TOKEN_FILE to "
+                "the file with the system's secret");
         }
         return tqi_token_load(token_file, out, err);
     }

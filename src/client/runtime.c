@@ -43,8 +43,11 @@ bool tqi_on_loop(tq_client *client)
 int tqi_runtime_check_manager(const tqi_runtime *rt, const char *what, tq_error *err)
 {
     if (!rt->manager) {
-        return tqi_error_set(err, TQ_EMANAGER,
-                             "%s: the client was opened without a storage manager", what);
+        return tqi_error_set(
+            err, TQ_EMANAGER,
+            "%s: the client was opened without a storage manager (manager \"\"), so it only "
+            "reads metadata",
+            what);
     }
     return TQ_OK;
 }

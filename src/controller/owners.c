@@ -455,8 +455,12 @@ static void owners_answer(tqi_ctl_wait *base)
 static void owners_describe(const tqi_ctl_wait *base, tq_error *err)
 {
     const tqi_ctl_owner_wait *wait = (const tqi_ctl_owner_wait *)base;
-    tqi_error_set(err, TQ_ETIMEDOUT, "no storage of manager '%s' has registered",
-                  wait->msg->manager);
+    char up[32];
+    tqi_error_set(
+        err, TQ_ETIMEDOUT,
+        "no storage of manager '%s' has joined the system at %s, which has been up for %s: "
+        "start a storage unit (tqd storage --join)",
+        wait->msg->manager, tqi_controller_endpoint(base->ctl), tqi_ctl_uptime(base->ctl, up));
 }
 
 static const tqi_ctl_wait_type owners_wait_type = {

@@ -175,7 +175,9 @@ static void put_begin(tqi_put *op)
         return;
     }
     if (op->n_units == 0) {
-        tqi_error_set(&err, TQ_EUNREACHABLE, "no storage unit is there");
+        tqi_error_set(&err, TQ_EUNREACHABLE,
+                      "no storage unit serves this system now: start one (tqd storage --join), or "
+                      "see tq status for those that are gone");
         tqi_put_fail(op, op->why.code != TQ_OK ? &op->why : &err);
         return;
     }
