@@ -544,7 +544,8 @@ class _Column:
         if self._ragged:
             return torch.cat(self.rows(decoder), axis)
         # Rows that agree are moved by one call.
-        return self._over((self._count, *self._shape)).movedim(0, axis).reshape(shape)
+        moved = self._over((self._count, *self._shape)).movedim(0, axis)
+        return moved.reshape(shape).detach()  # where nothing had to be moved it is a view
 
     def rows(self, decoder: Decoder) -> list[Any]:
         """The rows, one object each."""
