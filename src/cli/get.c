@@ -183,7 +183,7 @@ static int get_known(const cli_session *session, const cli_options *options, con
     bool known = status || options->if_exists;
 
     for (size_t i = 0; i < n && !known; i++) {
-        known = strcmp(names[i], partition) == 0;
+        known = names[i] && partition && strcmp(names[i], partition) == 0;
     }
     return known ? status
                  : cli_fail("there is no partition '%s' (with --if-exists that is no error)",

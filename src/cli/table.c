@@ -141,7 +141,7 @@ static void table_line(const cli_table *table, const char *const *cells)
 void cli_table_print(cli_table *table)
 {
     size_t terminal = cli_terminal();
-    const char *heads[TABLE_COLS_MAX];
+    const char *heads[TABLE_COLS_MAX] = {0};
 
     for (size_t c = 0; c < table->columns; c++) {
         heads[c] = table->names[c] + table_is_right(table, c);

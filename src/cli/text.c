@@ -143,7 +143,7 @@ size_t cli_terminal(void)
 json_t *cli_json_text(const char *text)
 {
     json_t *out = text ? json_string(text) : json_null();
-    char *escaped = out ? NULL : cli_text(text, true);
+    char *escaped = out || !text ? NULL : cli_text(text, true);
 
     if (escaped) {
         out = json_string(escaped);

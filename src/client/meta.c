@@ -195,12 +195,13 @@ int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t 
     code = tqi_check_name("partition", partition, TQ_NAME_MAX, err);
     code = code ? code : tqi_check_array("indexes", indexes, n, err);
     code = code ? code : tqi_check_array("fields", fields, n_fields, err);
-    for (size_t f = 0; f < n_fields && code == TQ_OK; f++) {
+    for (size_t f = 0; fields && f < n_fields && code == TQ_OK; f++) {
         code = fields[f] ? tqi_check_name("field", fields[f], TQ_NAME_MAX, err)
                          : tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", f);
         for (size_t g = 0; g < f && code == TQ_OK; g++) {
-            if (strcmp(fields[f], fields[g]) == 0) {
-                code = tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", fields[f]);
+            const char *a = fields[f], *b = fields[g];
+            if (a && b && strcmp(a, b) == 0) {
+                code = tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", a);
             }
         }
     }
@@ -211,13 +212,13 @@ int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t 
     if (!meta) {
         return tqi_error_nomem(err, "metadata");
     }
-    if (n > 0) {
+    if (n > 0 && indexes) {
         memcpy(meta->indexes, indexes, n * sizeof *indexes);
         if (incarnations) {
             memcpy(meta->incarnations, incarnations, n * sizeof *incarnations);
         }
     }
-    for (size_t f = 0; f < n_fields; f++) {
+    for (size_t f = 0; fields && f < n_fields; f++) {
         if (meta_unknown_field(meta, f, fields[f]) != TQ_OK) {
             tq_meta_rele(meta);
             return tqi_error_nomem(err, "metadata");

@@ -419,8 +419,8 @@ int tq_value_check(const void *bytes, size_t size, tq_error *err)
     uint64_t wanted = 1;
 
     while (wanted > 0) {
-        tq_value value;
-        size_t used;
+        tq_value value = {0};
+        size_t used = 0;
         if (!bytes || left == 0) {
             return bytes ? value_malformed(bytes, size, "it is cut off", err)
                          : tqi_error_null(err, "tq_value_check: bytes");
