@@ -45,7 +45,8 @@ extern "C" {
     X(TQ_EIO, -28, InputOutputError, OSError, "system call failed")                                \
     X(TQ_EINTERNAL, -29, InternalError, RuntimeError, "internal error")                            \
     X(TQ_ECHECKPOINT, -30, CheckpointError, ValueError, "checkpoint is incomplete or was altered") \
-    X(TQ_EPICK, -31, SamplerError, RuntimeError, "the sampler failed")
+    X(TQ_EPICK, -31, SamplerError, RuntimeError, "the sampler failed")                             \
+    X(TQ_EENDED, -32, SystemEndedError, ConnectionError, "the system has ended")
 
 /** The codes. */
 enum tq_code {

@@ -18,8 +18,10 @@ from .client import TransferQueueClient
 from .config import Config, as_given, read
 from .errors import (
     ArgumentTypeError,
+    AuthenticationError,
     ClosedError,
     InvalidArgumentError,
+    TransferQueueError,
     UnknownFieldError,
     UnreachableError,
 )
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from .tensors import Fields
 
 logger = logging.getLogger("ctq")
+
+
+PROBE_SECONDS = 1.0
+"""How long `init` waits for an answer of the system in use before it looks for another one."""
 
 
 class _Session(NamedTuple):
@@ -54,6 +60,16 @@ class _Session(NamedTuple):
         from . import ray_cluster
 
         return bool(ray_cluster.job() != self.job)
+
+    def lost(self) -> TransferQueueError | None:
+        """Why the system cannot be used any more; None while it answers, and while it is only slow."""
+        try:
+            self.client.get_events(since=2**63 - 1, limit=1, timeout=PROBE_SECONDS)
+        except (UnreachableError, AuthenticationError, ClosedError) as error:
+            return error
+        except TransferQueueError:
+            pass  # somebody is there
+        return None
 
 
 class _Process:
@@ -85,16 +101,23 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
     the form that was given: an OmegaConf for an OmegaConf.  It says what is in force: what was asked of a system that
     runs already has no effect, which is warned about by name of key.
 
-    A second call returns the configuration of the system in use.
+    A second call returns the configuration of the system in use.  When that has ended, the call says so in a
+    warning and does what a first one does: it attaches to the system that runs now, or starts one.
     """
     with _process.lock:
         given = read(conf)
         if _process.session is not None:
-            if not _process.session.is_over:
+            over = _process.session.is_over
+            lost = None if over else _process.session.lost()
+            if not over and lost is None:
                 used = _process.session.client.config
                 warn(differences(given, used), "this process has called init() before")
                 return as_given(conf, used)
-            _leave()
+            left = _leave()
+            if lost is not None:
+                logger.warning("%s", lost)
+            if lost is not None and left is not None:
+                left.stop()
         client: TransferQueueClient | None = None
         info, started, job = _find_or_start(given, (attach, conf is not None))
         try:

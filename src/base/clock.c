@@ -22,6 +22,17 @@ int64_t tqi_wall_us(void)
     return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
 }
 
+const char *tqi_text_time(int64_t us, char *out, size_t size)
+{
+    time_t seconds = (time_t)(us / 1000000);
+    struct tm local;
+    if (us <= 0 || !localtime_r(&seconds, &local) ||
+        strftime(out, size, "%Y-%m-%d %H:%M:%S", &local) == 0) {
+        out[0] = 0;
+    }
+    return out;
+}
+
 uint64_t tqi_deadline(double seconds)
 {
     if (!(seconds >= 0)) {

@@ -12,6 +12,8 @@
 uint64_t tqi_now(void);
 /* Unix time in microseconds. */
 int64_t tqi_wall_us(void);
+/* "2026-11-30 22:10:05", in local time, of a Unix time in microseconds; "" of 0.  Returns out. */
+const char *tqi_text_time(int64_t us, char *out, size_t size);
 /* A deadline never reached. */
 #define TQI_NEVER UINT64_MAX
 /* now + seconds as a monotonic time; negative seconds: TQI_NEVER.  Saturates. */

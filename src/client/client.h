@@ -74,6 +74,7 @@ struct tq_client {
     pthread_cond_t changed;      /* runtime's state, pause and quiet */
     tqi_runtime *runtime;        /* NULL after fork until the first call */
     _Atomic uint32_t generation; /* raised in every forked child */
+    tq_error ended; /* code 0, or why its system has ended: a forked child is to know it at once */
     bool closing;
     bool woken; /* the async was sent and the queue not drained since */
     bool pause; /* a fork waits for the loop thread to stand still */
@@ -263,6 +264,7 @@ struct tqi_task {
     bool canceled;
     tqi_results former;   /* see takes_slices */
     uint64_t waits_since; /* notice.c: ms of the loop; 0: it does not wait, or that was said */
+    bool over;            /* cancelled because the system has ended: that is its error */
     tqi_region region;
 };
 

@@ -402,6 +402,8 @@ void tqi_task_end(tqi_task *task, const tq_error *err)
     task->op = NULL;
     if (rt->stopping && (err || !task->begun)) {
         err = &rt->error;
+    } else if (task->over && err && rt->client->ended.code != TQ_OK) {
+        err = &rt->client->ended;
     }
     if (err && err->code != TQ_OK) {
         op_clear(op);

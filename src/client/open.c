@@ -27,6 +27,26 @@ static void open_on_connection(tqi_channel *channel, uint64_t epoch, bool fresh,
     }
 }
 
+/* The system has ended (why), or is there again (NULL).  Calls that wait at a server end with their requests; what waits
+ * without one, as a put for room in a key-value store, ends here. */
+static void open_on_ended(const tq_error *why, void *arg)
+{
+    tqi_runtime *rt = arg;
+    tq_client *client = rt->client;
+    tqi_task *task, *next;
+
+    pthread_mutex_lock(&client->lock);
+    client->ended = why ? *why : (tq_error){0};
+    pthread_mutex_unlock(&client->lock);
+    for (task = why ? rt->tasks : NULL; task; task = next) {
+        next = task->next;
+        if (task->begun && task->op && !task->call && task->type->cancel && !task->canceled) {
+            task->over = true;
+            tqi_task_cancel(task);
+        }
+    }
+}
+
 static void open_manager_opened(const tq_error *err, void *arg)
 {
     tqi_runtime *rt = arg;
@@ -165,6 +185,10 @@ static int open_begin(tqi_runtime *rt, tq_error *err)
     open_name(options, name, sizeof name);
     code = tqi_connector_alloc(&rt->loop, &connector, &rt->connector, err);
     if (code == TQ_OK) {
+        tqi_connector_on_ended(rt->connector, open_on_ended, rt);
+        if (rt->client->ended.code != TQ_OK) {
+            tqi_connector_set_ended(rt->connector, &rt->client->ended);
+        }
         code = tqi_channel_get(rt->connector, options->address, &rt->controller, err);
     }
     if (code == TQ_OK) {

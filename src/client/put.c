@@ -88,7 +88,7 @@ static void put_published(tqi_task *task, tqi_answer *answer)
     if (answer->status != TQ_OK) {
         /* These end a call without an answer; all others come from the controller. */
         bool unanswered = answer->status == TQ_ETIMEDOUT || answer->status == TQ_EUNREACHABLE ||
-                          answer->status == TQ_ECANCELED;
+                          answer->status == TQ_EENDED || answer->status == TQ_ECANCELED;
         put_end(put, answer->error, unanswered);
         return;
     }

@@ -115,8 +115,15 @@ int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, t
 {
     uint64_t ours = tqi_meta_epoch(ctl->meta);
     if (epoch && epoch != ours) {
-        return tqi_error_set(err, TQ_ESTALE, "%s is of epoch %016llx, this controller's is %016llx",
-                             what, (unsigned long long)epoch, (unsigned long long)ours);
+        char clock[32];
+        const char *since = tqi_text_time(ctl->server ? tqi_server_started_us(ctl->server) : 0,
+                                          clock, sizeof clock);
+        return tqi_error_set(err, TQ_ESTALE,
+                             "%s is of an earlier run of the controller (epoch %016llx, now "
+                             "%016llx): the controller was restarted%s%s, and what was stored "
+                             "before that is gone",
+                             what, (unsigned long long)epoch, (unsigned long long)ours,
+                             since[0] ? " at " : "", since);
     }
     return TQ_OK;
 }
@@ -147,7 +154,7 @@ static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
         tqi_ctl_snapshots_leave(ctl, session);
         tqi_ctl_restores_leave(ctl, session);
         tqi_ctl_clearings_leave(ctl, session);
-        tqi_ctl_owners_leave(ctl, session);
+        tqi_ctl_owners_leave(ctl, session, dead || tqi_session_left(net));
         tqi_meta_session_end(ctl->meta, session->number, dead);
     }
     /* What is known of how it went: it said goodbye, its process has ended without one, or it was not heard of any more. */
@@ -216,6 +223,11 @@ void tqi_controller_close(tqi_controller *ctl, void (*done)(void *arg), void *ar
     }
 }
 
+void tqi_controller_set_goodbye(tqi_controller *ctl, tqi_ending ending, const char *reason)
+{
+    tqi_server_set_goodbye(ctl->server, ending, "the controller", reason);
+}
+
 /* The table, with its counters near their wrap when a test wants that. */
 static int ctl_make_meta(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
@@ -259,8 +271,10 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
 
 static int ctl_listen(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
-    tqi_server_options server = {
-        .epoch = tqi_meta_epoch(ctl->meta), .token = options->token, .grace_ms = options->grace_ms};
+    tqi_server_options server = {.epoch = tqi_meta_epoch(ctl->meta),
+                                 .token = options->token,
+                                 .grace_ms = options->grace_ms,
+                                 .system = options->system};
     int rc = tqi_server_alloc(ctl->loop, &ctl_service, ctl, &server, &ctl->server, err);
     for (size_t i = 0; i < options->n_listen && rc == TQ_OK; i++) {
         char bound[512] = "";

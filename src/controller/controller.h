@@ -21,6 +21,7 @@ typedef struct tqi_controller_options {
     uint64_t owner_timeout_ms; /* an owner gone for longer has lost its blocks */
     uint32_t events;           /* events kept; 0: 65536 */
     uint64_t epoch;            /* 0: random */
+    const char *system;        /* name of the system; NULL = "" */
     /* Handed to clients that ask (SYSTEM_CONFIG), never looked at; copied; NULL = "". */
     const char *manager;        /* type of the system's storage manager */
     const char *manager_config; /* its config, a JSON object */
@@ -39,6 +40,8 @@ uint64_t tqi_controller_epoch(const tqi_controller *controller);
  * `max_partitions` newest have series of their own.  TQ_EUNSUPPORTED without the option `metrics`. */
 int tqi_controller_metrics(tqi_controller *controller, uint32_t max_partitions,
                            tqi_metric_set **out, tq_error *err);
+/* What its clients are told when it is closed: the system ends, or only this run of it (TQI_ENDS_RUN), and why. */
+void tqi_controller_set_goodbye(tqi_controller *controller, tqi_ending ending, const char *reason);
 void tqi_controller_close(tqi_controller *controller, void (*done)(void *arg), void *arg);
 
 #endif

@@ -136,6 +136,7 @@ typedef struct tqi_ctl_owner {
     uint8_t *info;
     size_t info_size;
     bool shared;
+    bool mortal;                /* what it holds ends with its session, or with its process */
     tqi_ctl_server *servers;    /* present when there is one; more than one only when shared */
     tqi_ctl_session *collector; /* the session that gets the dead notices; one of servers or NULL */
     tqi_ctl_collect *collects;  /* waiting, in order of arrival */
@@ -152,8 +153,8 @@ typedef struct tqi_ctl_owner {
 /* NULL when there is none. */
 tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name);
 bool tqi_ctl_owner_serves(const tqi_ctl_owner *owner, const tqi_ctl_session *session);
-/* The session ended: its owners lose a server. */
-void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session);
+/* The session ended: its owners lose a server.  gone: it said goodbye, or its process is dead. */
+void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone);
 void tqi_ctl_owners_free(tqi_controller *ctl);
 /* Marks ready who waits for an owner. */
 void tqi_ctl_owners_gather(tqi_controller *ctl);

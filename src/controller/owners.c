@@ -2,7 +2,8 @@
  * owners.c - owners of blocks and the sessions that serve them.
  *
  * An owner is registered by the session that serves it and stays when that session ends, for owner_timeout: registered
- * again with the same incarnation it goes on as if nothing had happened, else all its blocks are lost.  A shared
+ * again with the same incarnation it goes on as if nothing had happened, else all its blocks are lost.  A mortal one, whose
+ * storage is memory of its process, is lost at once when its session said goodbye or its process is dead.  A shared
  * owner has any number of serving sessions and is never lost by time.
  */
 #include <stdlib.h>
@@ -150,7 +151,7 @@ static void owner_remove_server(tqi_ctl_owner *owner, tqi_ctl_server *server)
     free(server);
 }
 
-void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session)
+void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone)
 {
     tqi_ctl_owner *owner = NULL;
     tqi_ctl_owner *next = NULL;
@@ -163,6 +164,9 @@ void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session)
         owner_remove_server(owner, server);
         if (owner->servers) {
             tqi_ctl_collect_gather(owner);
+        } else if (owner->mortal && gone && !ctl->closing) {
+            owner_lost(ctl, owner,
+                       owner->name); /* it does not come back: nobody has to wait for it */
         } else if (!owner->shared && !ctl->closing) {
             tqi_ctl_timed_add(ctl, &owner->gone, tqi_ctl_after_ms(ctl->owner_timeout_ms));
         }
@@ -229,6 +233,7 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
     owner->name = strdup(msg->name);
     owner->manager = strdup(msg->manager);
     owner->shared = msg->shared != 0;
+    owner->mortal = msg->mortal != 0 && !owner->shared;
     if (!owner->name || !owner->manager) {
         owner_free(owner);
         return tqi_error_nomem(err, "an owner");

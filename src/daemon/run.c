@@ -29,6 +29,19 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+/* What each of them ends; a hang-up is an end unless who started us ignores it (nohup). */
+static const struct {
+    int number;
+    const char *name;
+    tqi_ending ending;
+} daemon_signals[] = {
+    {SIGTERM, "SIGTERM", TQI_ENDS_SYSTEM},
+    {SIGINT, "SIGINT", TQI_ENDS_SYSTEM},
+    {SIGHUP, "SIGHUP", TQI_ENDS_SYSTEM},
+    {SIGUSR1, "SIGUSR1", TQI_ENDS_RUN},
+};
+#define DAEMON_N_SIGNALS (sizeof(daemon_signals) / sizeof(daemon_signals[0]))
+
 typedef struct daemon_state {
     tqd_options options;
     const tq_daemon_hooks *hooks; /* or NULL */
@@ -46,8 +59,7 @@ typedef struct daemon_state {
 #ifdef TQI_WITH_SIMPLE
     tqd_units *units;
 #endif
-    uv_signal_t sigterm;
-    uv_signal_t sigint;
+    uv_signal_t signals[DAEMON_N_SIGNALS];
     tqd_owner owner;
     bool owner_watched;
     uv_poll_t owner_poll;   /* of its pidfd */
@@ -81,49 +93,89 @@ static void daemon_say(daemon_state *daemon, const tq_error *err)
     daemon_tell(daemon, text);
 }
 
-static void daemon_on_controller_closed(void *arg)
+/* The controller has told its clients that the system ends, and is closed: nobody asks for the rest any more. */
+static void daemon_stop_rest(void *arg)
 {
-    (void)arg;
+    daemon_state *daemon = arg;
+#ifdef TQI_WITH_SIMPLE
+    tqd_units_stop(daemon->units);
+    daemon->units = NULL;
+#endif
+    tqd_servers_stop(daemon->servers);
+    daemon->servers = NULL;
 }
 
-static void daemon_stop(daemon_state *daemon)
+static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *reason)
 {
     if (daemon->stopping) {
         return;
     }
     daemon->stopping = true;
     /* The handlers stay until all is removed, for a second signal must not end us half way. */
-    uv_unref((uv_handle_t *)&daemon->sigterm);
-    uv_unref((uv_handle_t *)&daemon->sigint);
+    for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
+        uv_unref((uv_handle_t *)&daemon->signals[i]);
+    }
     if (daemon->owner_watched) {
         uv_close(daemon->owner.fd >= 0 ? (uv_handle_t *)&daemon->owner_poll
                                        : (uv_handle_t *)&daemon->owner_timer,
                  NULL);
     }
-#ifdef TQI_WITH_SIMPLE
-    tqd_units_stop(daemon->units);
-    daemon->units = NULL;
-#endif
+    tqd_rundir_withdraw(&daemon->rundir);
     tqd_exporter_stop(daemon->exporter);
     daemon->exporter = NULL;
-    if (daemon->controller) {
-        tqi_controller_close(daemon->controller, daemon_on_controller_closed, NULL);
-        daemon->controller = NULL;
+#ifdef TQI_WITH_SIMPLE
+    if (daemon->units) {
+        tqd_units_set_goodbye(daemon->units,
+                              ending == TQI_ENDS_RUN ? TQI_ENDS_RUN : TQI_ENDS_SERVER, reason);
     }
-    tqd_servers_stop(daemon->servers);
-    daemon->servers = NULL;
+#endif
+    if (daemon->controller) {
+        tqi_controller_set_goodbye(daemon->controller, ending, reason);
+        tqi_controller_close(daemon->controller, daemon_stop_rest, daemon);
+        daemon->controller = NULL;
+    } else {
+        daemon_stop_rest(daemon);
+    }
+}
+
+/* It could not start. */
+static void daemon_fail(daemon_state *daemon, const char *reason)
+{
+    daemon->failed = 1;
+    daemon_stop(daemon, TQI_ENDS_SYSTEM, reason);
 }
 
 static void daemon_on_signal(uv_signal_t *handle, int number)
 {
-    tqi_log(TQI_INFO, "tqd", "%s: ending", number == SIGTERM ? "SIGTERM" : "SIGINT");
-    daemon_stop(handle->data);
+    size_t i = 0;
+    while (daemon_signals[i].number != number) {
+        i++;
+    }
+    tqi_log(TQI_INFO, "tqd", "%s: ending", daemon_signals[i].name);
+    daemon_stop(handle->data, daemon_signals[i].ending, daemon_signals[i].name);
+}
+
+static void daemon_watch_signals(daemon_state *daemon)
+{
+    struct sigaction before;
+    for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
+        uv_signal_init(&daemon->loop, &daemon->signals[i]);
+        daemon->signals[i].data = daemon;
+        bool ignored =
+            sigaction(daemon_signals[i].number, NULL, &before) == 0 && before.sa_handler == SIG_IGN;
+        if (!ignored || daemon_signals[i].number == SIGTERM) {
+            uv_signal_start(&daemon->signals[i], daemon_on_signal, daemon_signals[i].number);
+        }
+    }
 }
 
 static void daemon_owner_ended(daemon_state *daemon)
 {
-    tqi_log(TQI_INFO, "tqd", "owner process %d has ended: ending", (int)daemon->options.owner_pid);
-    daemon_stop(daemon);
+    char reason[80];
+    snprintf(reason, sizeof(reason), "its owner, process %d, has ended",
+             (int)daemon->options.owner_pid);
+    tqi_log(TQI_INFO, "tqd", "%s: ending", reason);
+    daemon_stop(daemon, TQI_ENDS_SYSTEM, reason);
 }
 
 static void daemon_on_owner(uv_poll_t *handle, int status, int events)
@@ -154,8 +206,7 @@ static void daemon_on_ready(void *arg)
         tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.owner_pid,
                            &err)) {
         tqi_log(TQI_ERROR, "tqd", "%s", err.message);
-        daemon->failed = 1;
-        daemon_stop(daemon);
+        daemon_fail(daemon, err.message);
         return;
     }
     if (daemon->controller) {
@@ -176,8 +227,7 @@ static void daemon_on_units(const tq_error *err, void *arg)
         daemon_on_ready(daemon);
     } else if (!daemon->stopping) {
         daemon_say(daemon, err);
-        daemon->failed = 1;
-        daemon_stop(daemon);
+        daemon_fail(daemon, err->message);
     }
 }
 #endif
@@ -263,6 +313,7 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .manager_config = daemon->backend_json,
         .config = daemon->config_json,
         .metrics = daemon->exporter != NULL,
+        .system = daemon->options.name,
     };
     rc = tqi_controller_alloc(&daemon->loop, &options, &daemon->controller, err);
     if (!rc) {
@@ -318,8 +369,7 @@ static void daemon_on_servers(const tq_error *err, void *arg)
         return;
     }
     daemon_say(daemon, &failed);
-    daemon->failed = 1;
-    daemon_stop(daemon);
+    daemon_fail(daemon, failed.message);
 }
 
 static int daemon_start_servers(daemon_state *daemon, tq_error *err)
@@ -381,21 +431,17 @@ static void daemon_loop(daemon_state *daemon)
     tq_error err = {0};
 
     uv_loop_init(&daemon->loop);
-    uv_signal_init(&daemon->loop, &daemon->sigterm);
-    uv_signal_init(&daemon->loop, &daemon->sigint);
-    daemon->sigterm.data = daemon->sigint.data = daemon;
-    uv_signal_start(&daemon->sigterm, daemon_on_signal, SIGTERM);
-    uv_signal_start(&daemon->sigint, daemon_on_signal, SIGINT);
+    daemon_watch_signals(daemon);
     if (daemon_start(daemon, &err)) {
         daemon_say(daemon, &err);
-        daemon->failed = 1;
-        daemon_stop(daemon);
+        daemon_fail(daemon, err.message);
     }
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
     tqd_guard_stop(daemon->guard);
     tqd_rundir_fini(&daemon->rundir);
-    uv_close((uv_handle_t *)&daemon->sigterm, NULL);
-    uv_close((uv_handle_t *)&daemon->sigint, NULL);
+    for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
+        uv_close((uv_handle_t *)&daemon->signals[i], NULL);
+    }
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
     uv_loop_close(&daemon->loop);
 }

@@ -47,6 +47,11 @@ static int rundir_write(const char *path, const char *text, size_t size, tq_erro
     return TQ_OK;
 }
 
+static int64_t rundir_changed(const struct stat *status)
+{
+    return (int64_t)status->st_ctim.tv_sec * 1000000000 + status->st_ctim.tv_nsec;
+}
+
 static int rundir_make_token(tqd_rundir *dir, tqi_token *token, tq_error *err)
 {
     uint8_t secret[RUNDIR_TOKEN_BYTES];
@@ -62,7 +67,17 @@ static int rundir_make_token(tqd_rundir *dir, tqi_token *token, tq_error *err)
     memcpy(text, token->bytes, token->size);
     text[token->size] = '\n';
     snprintf(dir->token_file, sizeof(dir->token_file), "%s/token", dir->path);
-    return rundir_write(dir->token_file, text, token->size + 1, err);
+    int rc = rundir_write(dir->token_file, text, token->size + 1, err);
+    struct stat status;
+    if (rc == TQ_OK && stat(dir->token_file, &status)) {
+        rc = tqi_error_errno(err, errno, dir->token_file);
+    }
+    if (rc == TQ_OK) {
+        dir->device = status.st_dev;
+        dir->inode = status.st_ino;
+        dir->changed_ns = rundir_changed(&status);
+    }
+    return rc;
 }
 
 /*
@@ -157,6 +172,24 @@ static void rundir_remove_base(const tqd_rundir *dir)
     }
 }
 
+/* Whether the token in the directory is the one that we wrote. */
+static bool rundir_is_ours(const tqd_rundir *dir)
+{
+    struct stat status;
+    return stat(dir->token_file, &status) == 0 && status.st_dev == dir->device &&
+           status.st_ino == dir->inode && rundir_changed(&status) == dir->changed_ns;
+}
+
+void tqd_rundir_withdraw(const tqd_rundir *dir)
+{
+    char path[512];
+
+    if (dir->made && rundir_is_ours(dir)) {
+        snprintf(path, sizeof(path), "%s/handle.json", dir->path);
+        unlink(path);
+    }
+}
+
 void tqd_rundir_fini(tqd_rundir *dir)
 {
     char path[768];
@@ -164,9 +197,13 @@ void tqd_rundir_fini(tqd_rundir *dir)
     if (!dir->made) {
         return;
     }
+    /* A client that was told of our end may have started the next system of the name already: it cleared the directory. */
+    if (!rundir_is_ours(dir)) {
+        dir->made = false;
+        return;
+    }
     /* The handle goes first, so that nobody finds a system that is half gone. */
-    snprintf(path, sizeof(path), "%s/handle.json", dir->path);
-    unlink(path);
+    tqd_rundir_withdraw(dir);
     DIR *stream = opendir(dir->path);
     for (struct dirent *entry; stream && (entry = readdir(stream));) {
         snprintf(path, sizeof(path), "%s/%s", dir->path, entry->d_name);

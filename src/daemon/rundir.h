@@ -16,7 +16,9 @@ typedef struct tqd_rundir {
     char path[256];
     char name[256];
     char token_file[300];
-    bool made; /* the directory is ours to remove */
+    bool made;              /* the directory is ours to remove */
+    uint64_t device, inode; /* of our token, by which we know whether it still is */
+    int64_t changed_ns;
 } tqd_rundir;
 
 /* Makes the directory (mode 0700) and the token in it: the given one, or a random one where that is empty.  TQ_EEXIST when
@@ -26,7 +28,10 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_tok
 /* Writes the handle: from now on others find the system. */
 int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid,
                        tq_error *err);
-/* Removes everything that was made, and the parent directory when it is empty.  A zeroed one is allowed. */
+/* Removes the handle: nobody finds the system any more. */
+void tqd_rundir_withdraw(const tqd_rundir *dir);
+/* Removes everything that was made, and the parent directory when it is empty.  A zeroed one is allowed.
+ * When another system of that name has begun to use the directory meanwhile, all of it is left alone. */
 void tqd_rundir_fini(tqd_rundir *dir);
 
 #endif

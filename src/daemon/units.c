@@ -2,7 +2,8 @@
  * units.c - see units.h.
  *
  * The starting thread and a unit's thread share only: the unit's options (read-only while it runs), `stop` (an async
- * handle of the unit's loop) the counter of units that are ready, and, under a lock, why one was refused.
+ * handle of the unit's loop) the counter of units that are ready, and, under a lock, why one was refused.  What they say
+ * at the end is written before `stop` is sent.
  */
 #include "daemon/units.h"
 
@@ -35,6 +36,9 @@ struct tqd_units {
     tqi_store_options store;
     uint64_t grace_ms;
     uint64_t keep_ms;
+    bool says_goodbye;
+    tqi_ending ending;
+    char reason[256];
     size_t n;
     units_one *units;
     atomic_size_t n_ready;
@@ -62,6 +66,9 @@ static void units_on_stop(uv_async_t *stop)
     units_one *one = stop->data;
     uv_close((uv_handle_t *)stop, NULL);
     if (one->unit) {
+        if (one->all->says_goodbye) {
+            tqi_unit_set_goodbye(one->unit, one->all->ending, one->all->reason);
+        }
         tqi_unit_close(one->unit, units_closed, NULL);
         one->unit = NULL;
     }
@@ -241,6 +248,13 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
     }
     *out = all;
     return TQ_OK;
+}
+
+void tqd_units_set_goodbye(tqd_units *all, tqi_ending ending, const char *reason)
+{
+    all->says_goodbye = true;
+    all->ending = ending;
+    snprintf(all->reason, sizeof(all->reason), "%s", reason);
 }
 
 void tqd_units_stop(tqd_units *all)

@@ -22,6 +22,8 @@ typedef struct tqd_units_options {
 int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
                     void (*ready)(const tq_error *err, void *arg), void *arg, tqd_units **out,
                     tq_error *err);
+/* What their clients are told then: they end, or only this run of them (TQI_ENDS_RUN), and why. */
+void tqd_units_set_goodbye(tqd_units *units, tqi_ending ending, const char *reason);
 /* Stops them, joins the threads and frees; returns when all is gone.  NULL is allowed. */
 void tqd_units_stop(tqd_units *units);
 

@@ -263,9 +263,13 @@ static void call_timeout(tqi_call *call)
         tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before %s answered (%s)",
                       channel->endpoint, call->method->name);
     } else {
-        tqi_error_set(&err, TQ_EUNREACHABLE, "%s cannot be reached: %s", channel->endpoint,
+        double seconds =
+            channel->failing_since ? (double)(tqi_now() - channel->failing_since) / 1e9 : 0;
+        tqi_error_set(&err, TQ_EUNREACHABLE, "%s cannot be reached: %s (for %.1f s now)",
+                      channel->endpoint,
                       channel->reason.code != TQ_OK ? channel->reason.message
-                                                    : "no connection was made in time");
+                                                    : "no connection was made in time",
+                      seconds);
     }
     if (call->tx->touched) {
         call_abandon(call, &err);
@@ -327,13 +331,23 @@ void tqi_call_end_all(tqi_channel *channel, const tq_error *why)
     }
 }
 
-void tqi_call_stale(tqi_channel *channel)
+void tqi_call_stale(tqi_channel *channel, bool another)
 {
     uint64_t limit = channel->next_request;
+    char clock[32];
     tq_error err;
-    tqi_error_set(&err, TQ_ESTALE,
-                  "%s does not know this client any more: it may have been restarted",
-                  channel->endpoint);
+    if (another) {
+        const char *at = tqi_text_time(channel->started_us, clock, sizeof clock);
+        tqi_error_set(&err, TQ_ESTALE,
+                      "%s at %s was restarted%s%s: what was stored before that is gone",
+                      channel->primary ? "the controller" : "the server", channel->endpoint,
+                      at[0] ? " at " : "", at);
+    } else {
+        tqi_error_set(&err, TQ_ESTALE,
+                      "%s does not know this client any more: it did not hear of it for its grace "
+                      "time, and what was asked for meanwhile may or may not have been done",
+                      channel->endpoint);
+    }
     bool found = true;
     while (found && channel->state != TQI_CHANNEL_CLOSED) {
         /* From the start again after each: its callback may end any other. */

@@ -1,7 +1,7 @@
 /*
  * calling.h - what the client's files share: connector.c (identity, start and end, fork), channel.c (its life and its
- * connections), dial.c (resolve and connect), greet.c (handshake), call.c (requests), reply.c (their answers),
- * deadline.c (a heap of calls by deadline).
+ * connections), ends.c (servers that are gone, and how that is known), dial.c (resolve and connect), greet.c (handshake),
+ * call.c (requests), reply.c (their answers), deadline.c (a heap of calls by deadline).
  */
 #ifndef TQI_NET_CALLING_H
 #define TQI_NET_CALLING_H
@@ -12,9 +12,15 @@
 
 #include "net/internal.h"
 
-#define TQI_ATTEMPT_MS      5000        /* to connect and greet */
-#define TQI_GOODBYE_MS      200         /* to send what is queued at the end */
-#define TQI_PATIENCE_NS     2000000000u /* without any connection; then it is said whom it waits for */
+#define TQI_ATTEMPT_MS  5000         /* to connect and greet */
+#define TQI_GOODBYE_MS  200          /* to send what is queued at the end */
+#define TQI_PATIENCE_NS 2000000000u  /* without any connection; then it is said whom it waits for */
+#define TQI_SAY_NS      30000000000u /* and again, while that goes on */
+/* Nobody listens at an address of this machine: then it is given up.  A controller may be started again; what a storage unit
+ * held is gone in any case, and the controller knows the others. */
+#define TQI_REFUSED_NS      UINT64_C(5000000000)
+#define TQI_REFUSED_UNIT_NS UINT64_C(500000000)
+#define TQI_GONE_ATTEMPT_MS 1000 /* to connect to a server that has ended */
 #define TQI_BACKOFF_MIN_MS  10
 #define TQI_BACKOFF_MAX_MS  1000
 #define TQI_BACKOFF_CALM_NS 1000000000u /* a connection that lived that long was a good one */
@@ -43,6 +49,10 @@ struct tqi_connector {
     bool acks_due;    /* a channel may have ack_due */
     tqi_fd_chunk fds;
     size_t open; /* channels and name look-ups that are not over */
+    bool had_channel;
+    tq_error ended;                                   /* code 0, or why the system has ended */
+    void (*on_ended)(const tq_error *why, void *arg); /* or NULL */
+    void *on_ended_arg;
     bool closing;
     void (*done)(void *arg);
     void *done_arg;
@@ -64,6 +74,13 @@ enum {
     TQI_CHANNEL_CLOSED
 };
 
+/* Why an attempt to connect failed, as far as that says something about the next one. */
+typedef enum tqi_failure {
+    TQI_FAILURE_OTHER,
+    TQI_FAILURE_REFUSED, /* nobody listens at an address of this machine */
+    TQI_FAILURE_UNKNOWN  /* there is no such name */
+} tqi_failure;
+
 struct tqi_open_fn {
     void (*fn)(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg);
     void *arg;
@@ -75,6 +92,7 @@ struct tqi_channel {
     tqi_endpoint *endpoints;
     size_t n_endpoints, at; /* the one tried now */
     uint64_t server;        /* the only one it is for, 0 = any */
+    bool primary;           /* the connector's first one: what ends there is the system */
     bool parkable;          /* its server may ask for the connection */
     bool other;             /* in this round of the list, an endpoint was that of another server */
     int refs;
@@ -84,8 +102,26 @@ struct tqi_channel {
     uint64_t epoch;
     uint64_t instance; /* of the session at the server */
     uint64_t lost_at;  /* when an established connection was lost; 0 = it is there, or never was */
-    uint64_t since;    /* of the first attempt; 0: none yet, or it is known whom it waits for */
     uint64_t opened_at;
+    uint64_t
+        failing_since; /* of the first round of attempts that failed; 0: none has since it was open */
+    uint64_t refused_since; /* since when all of them found that nobody listens; 0: they do not */
+    uint64_t told_at;       /* when it was said last whom it waits for; 0: not yet */
+    bool all_refused, all_unknown; /* in this round of the list, so far */
+    tqi_failure failure;           /* of the attempt at hand */
+    struct sockaddr_storage dialed;
+    bool told_other;     /* it was said that an endpoint is somebody else's */
+    size_t connected_at; /* endpoint of the last connection, counted from 1; 0: none yet */
+
+    /* the server, as it says */
+    char system[TQI_SYSTEM_MAX];
+    int64_t started_us;
+    char challenge_system[TQI_SYSTEM_MAX]; /* of who answers now, before either is trusted */
+    int64_t challenge_started_us;
+    Tq__Goodbye *goodbye; /* that is being received */
+    bool restarting;      /* it said that it begins anew */
+    tq_error gone;        /* code 0, or why it alone has ended */
+
     uv_timer_t deadline_timer;
     uv_timer_t retry_timer;
     int timers;
@@ -151,8 +187,12 @@ void tqi_connector_part_closed(tqi_connector *connector);
 /* channel.c */
 /* The connection or the attempt failed: the next address or endpoint is tried, or there is a pause. */
 void tqi_channel_failed(tqi_channel *channel, const tq_error *why);
+/* Drops the connection, or the attempt. */
+void tqi_channel_drop(tqi_channel *channel);
 /* Trying again would not help: all calls end with the error.  The next call connects again. */
 void tqi_channel_fatal(tqi_channel *channel, const tq_error *why);
+/* The same, with an error that says all. */
+void tqi_channel_fatal_as(tqi_channel *channel, const tq_error *why);
 /* The handshake is over. */
 void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed);
 /* There is something to connect for. */
@@ -168,6 +208,20 @@ void tqi_channel_send_ack(tqi_channel *channel);
 void tqi_channel_reset_rx(tqi_channel *channel);
 /* What breaks on a connection, in any state. */
 void tqi_channel_broken(tqi_conn *conn, const tq_error *err);
+
+/* ends.c */
+/* The server has said goodbye; the frame is in channel->goodbye. */
+void tqi_channel_goodbye(tqi_channel *channel);
+/* Who answers where this channel was connected has another token: its system has ended.  False: it was never connected. */
+bool tqi_channel_replaced(tqi_channel *channel);
+/* An attempt has failed: what that says is noted.  Before the next one of the round begins. */
+void tqi_channel_note_failure(tqi_channel *channel);
+/* connect() has failed with that number. */
+void tqi_channel_refused(tqi_channel *channel, int errnum);
+/* All endpoints of the list have failed.  True: it is over, and all calls have ended. */
+bool tqi_channel_give_up(tqi_channel *channel);
+/* It is open again. */
+void tqi_channel_back(tqi_channel *channel);
 
 /* dial.c */
 void tqi_dial_start(tqi_channel *channel);
@@ -187,8 +241,8 @@ extern const tqi_conn_ops tqi_channel_ops;
 uint64_t tqi_call_ack(const tqi_channel *channel);
 /* Sends every call again that has no answer. */
 void tqi_call_resend(tqi_channel *channel);
-/* KEEP calls that an earlier session had sent end with TQ_ESTALE. */
-void tqi_call_stale(tqi_channel *channel);
+/* KEEP calls that an earlier session had sent end with TQ_ESTALE; another: the server is another run of it, too. */
+void tqi_call_stale(tqi_channel *channel, bool another);
 /* The connection is gone and no other is tried: ends the calls that were started before this.  KEEP calls that had been
  * sent stay as orphans: the acknowledgement must not pass an answer that nobody got. */
 void tqi_call_give_up(tqi_channel *channel, const tq_error *why);

@@ -100,18 +100,34 @@ void tqi_channel_reset_rx(tqi_channel *channel)
         protobuf_c_message_free_unpacked(channel->rx_reply, NULL);
         channel->rx_reply = NULL;
     }
+    if (channel->goodbye) {
+        protobuf_c_message_free_unpacked(&channel->goodbye->base, NULL);
+        channel->goodbye = NULL;
+    }
     channel->rx_call = NULL;
     channel->rx_error.code = TQ_OK;
 }
 
 /* ---------------------------------------------------------------------------------------------- connecting */
 
-static bool channel_wants_connection(const tqi_channel *channel)
+static bool channel_is_over(const tqi_channel *channel)
 {
-    return channel->calls || (channel->refs > 0 && channel->epoch != 0);
+    return channel->gone.code != TQ_OK || channel->connector->ended.code != TQ_OK;
 }
 
-static void channel_drop_conn(tqi_channel *channel)
+static bool channel_wants_connection(const tqi_channel *channel)
+{
+    return channel->calls ||
+           (channel->refs > 0 && channel->epoch != 0 && !channel_is_over(channel));
+}
+
+/* For one attempt, in milliseconds. */
+static unsigned channel_patience(const tqi_channel *channel)
+{
+    return channel_is_over(channel) ? TQI_GONE_ATTEMPT_MS : TQI_ATTEMPT_MS;
+}
+
+void tqi_channel_drop(tqi_channel *channel)
 {
     tqi_conn *conn = channel->conn;
     channel->conn = NULL;
@@ -132,20 +148,13 @@ static void channel_remember(tqi_channel *channel, const tq_error *why)
     }
 }
 
-/* Nobody has answered for a while, since it began: says whom it waits for, once. */
-static void channel_tell(tqi_channel *channel)
-{
-    uint64_t waited = channel->since != 0 ? tqi_now() - channel->since : 0;
-    if (waited >= TQI_PATIENCE_NS) {
-        tqi_log(TQI_WARN, "client", "still waiting for %s, for %.0f s now: %s", channel->endpoint,
-                (double)waited / 1e9, channel->reason.message);
-        channel->since = 0;
-    }
-}
-
 static void channel_attempt(tqi_channel *channel)
 {
-    uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_ATTEMPT_MS, 0);
+    uv_timer_start(&channel->retry_timer, channel_on_retry, channel_patience(channel), 0);
+    if (channel->at == 0) {
+        channel->all_refused = channel->all_unknown = true;
+    }
+    channel->failure = TQI_FAILURE_OTHER;
     /* Replaced as soon as the attempt gets somewhere. */
     channel->state = TQI_CHANNEL_CONNECT;
     tqi_dial_start(channel);
@@ -174,12 +183,13 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
 {
     bool was_open = channel->state == TQI_CHANNEL_OPEN;
     channel_remember(channel, why);
-    channel_drop_conn(channel);
+    tqi_channel_drop(channel);
     tqi_log(TQI_DEBUG, "client", "%s", channel->reason.message);
     if (was_open) {
-        /* Said once: attempts that fail meanwhile say it in the debug log only. */
-        tqi_log(TQI_WARN, "client", "connection to %s lost, trying again: %s", channel->endpoint,
-                channel->reason.message);
+        /* Said once: attempts that fail meanwhile say it in the debug log only.  Nor is it said of what has ended in order. */
+        bool known = channel->restarting || channel->connector->ended.code != TQ_OK;
+        tqi_log(known ? TQI_INFO : TQI_WARN, "client", "connection to %s lost, trying again: %s",
+                channel->endpoint, channel->reason.message);
         channel->lost_at = tqi_now();
         if (tqi_now() - channel->opened_at > TQI_BACKOFF_CALM_NS) {
             channel->backoff_ms = TQI_BACKOFF_MIN_MS;
@@ -188,6 +198,7 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
         channel_pause(channel);
         return;
     }
+    tqi_channel_note_failure(channel);
     if (tqi_dial_next_address(channel)) {
         return;
     }
@@ -198,7 +209,9 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
         channel_attempt(channel);
         return;
     }
-    channel_tell(channel);
+    if (!channel->other && tqi_channel_give_up(channel)) {
+        return;
+    }
     if (channel->other) {
         /* The one that is meant may have been started anew, at these endpoints or at others: its user finds out. */
         tq_error gone;
@@ -213,14 +226,19 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
 void tqi_channel_fatal(tqi_channel *channel, const tq_error *why)
 {
     channel_remember(channel, why);
-    channel_drop_conn(channel);
+    tqi_channel_fatal_as(channel, &channel->reason);
+}
+
+void tqi_channel_fatal_as(tqi_channel *channel, const tq_error *why)
+{
+    tq_error err = *why;
+    tqi_channel_drop(channel);
     tqi_dial_stop(channel);
     uv_timer_stop(&channel->retry_timer);
     channel->state = TQI_CHANNEL_IDLE;
     channel->at = 0;
     channel->other = false;
     channel->proto_errors = 0;
-    tq_error err = channel->reason;
     tqi_call_give_up(channel, &err);
     tqi_channel_settle(channel);
 }
@@ -261,6 +279,10 @@ void tqi_channel_broken(tqi_conn *conn, const tq_error *err)
 static void channel_broken(tqi_channel *channel, const tq_error *err)
 {
     if (err->code == TQ_EAUTH || err->code == TQ_EVERSION) {
+        if (err->code == TQ_EAUTH && channel->connected_at == channel->at + 1 &&
+            tqi_channel_replaced(channel)) {
+            return;
+        }
         /* A path or an address of another host's may be somebody else's here, who refuses: the next one is tried. */
         if (channel->state == TQI_CHANNEL_OPEN || channel->at + 1 >= channel->n_endpoints) {
             tqi_channel_fatal(channel, err);
@@ -268,8 +290,9 @@ static void channel_broken(tqi_channel *channel, const tq_error *err)
         }
         char name[TQI_ENDPOINT_MAX];
         tqi_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
-        tqi_log(TQI_WARN, "client", "%s: %s; trying the next of %s", name, err->message,
-                channel->endpoint);
+        tqi_log(channel->told_other ? TQI_DEBUG : TQI_WARN, "client",
+                "%s: %s; trying the next of %s", name, err->message, channel->endpoint);
+        channel->told_other = true;
     }
     if (err->code == TQ_EPROTO) {
         tqi_log(TQI_WARN, "client", "connection to %s closed: %s", channel->endpoint, err->message);
@@ -292,11 +315,12 @@ static void channel_on_retry(uv_timer_t *timer)
     case TQI_CHANNEL_CONNECT:
     case TQI_CHANNEL_GREET: {
         tq_error err;
-        tqi_error_set(&err, TQ_EIO, "no answer in %d s", TQI_ATTEMPT_MS / 1000);
+        channel->failure = TQI_FAILURE_OTHER;
+        tqi_error_set(&err, TQ_EIO, "no answer in %u s", channel_patience(channel) / 1000);
         tqi_channel_failed(channel, &err);
         if (channel->state != TQI_CHANNEL_WAIT && channel->state != TQI_CHANNEL_IDLE) {
             /* The next address has its own time. */
-            uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_ATTEMPT_MS, 0);
+            uv_timer_start(&channel->retry_timer, channel_on_retry, channel_patience(channel), 0);
         }
         break;
     }
@@ -335,23 +359,18 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
 {
     bool fresh = !resumed || channel->epoch == 0;
     bool lost_session = !resumed && channel->epoch != 0;
+    bool another = channel->epoch != 0 && channel->epoch != epoch;
     tqi_conn *conn = channel->conn;
     tqi_dial_stop(channel);
     uv_timer_stop(&channel->retry_timer);
+    tqi_channel_back(channel);
     channel->epoch = epoch;
     channel->at = 0;
     channel->other = false;
     channel->reason.code = TQ_OK;
     channel->opened_at = tqi_now();
-    channel->since = 0;
-    if (channel->lost_at != 0) {
-        tqi_log(TQI_WARN, "client", "connection to %s is back after %.1f s%s", channel->endpoint,
-                (double)(channel->opened_at - channel->lost_at) / 1e9,
-                lost_session ? ", with a new session" : "");
-        channel->lost_at = 0;
-    }
     if (lost_session) {
-        tqi_call_stale(channel);
+        tqi_call_stale(channel, another);
     }
     if (channel->conn != conn || channel->state != TQI_CHANNEL_GREET) {
         return; /* closed by a callback */
@@ -467,12 +486,13 @@ int tqi_channel_get_server(tqi_connector *connector, const char *endpoint, uint6
     channel->refs = 1;
     channel->next_request = connector->first_request;
     channel->backoff_ms = TQI_BACKOFF_MIN_MS;
-    channel->since = tqi_now();
     uv_timer_init(connector->loop, &channel->deadline_timer);
     uv_timer_init(connector->loop, &channel->retry_timer);
     channel->deadline_timer.data = channel;
     channel->retry_timer.data = channel;
     channel->timers = 2;
+    channel->primary = !connector->had_channel;
+    connector->had_channel = true;
     DL_APPEND(connector->channels, channel);
     connector->open++;
     *out = channel;

@@ -24,6 +24,7 @@ struct tqi_resolve {
 static void dial_failed(tqi_channel *channel, const char *what, int errnum)
 {
     tq_error err;
+    tqi_channel_refused(channel, errnum);
     tqi_error_errno(&err, errnum, what);
     tqi_channel_failed(channel, &err);
 }
@@ -36,6 +37,7 @@ static void dial_connect(tqi_channel *channel, const struct sockaddr *addr, sock
         dial_failed(channel, "socket", errno);
         return;
     }
+    memcpy(&channel->dialed, addr, size);
     tqi_socket_tune(fd, unix_socket);
     int rc = connect(fd, addr, size);
     if (rc != 0 && errno != EINPROGRESS) {
@@ -91,6 +93,10 @@ static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo 
         channel->resolve = NULL;
         if (status != 0) {
             tq_error err;
+            /* Others, such as a name server that does not answer, may pass. */
+            if (status == UV_EAI_NONAME || status == UV_EAI_NODATA || status == UV_EAI_ADDRFAMILY) {
+                channel->failure = TQI_FAILURE_UNKNOWN;
+            }
             tqi_error_set(&err, TQ_EIO, "look-up of the name: %s", uv_strerror(status));
             tqi_channel_failed(channel, &err);
         } else {

@@ -3,6 +3,7 @@
  */
 #include "net/calling.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -29,6 +30,8 @@ static int greet_challenge(tqi_channel *channel, const Tq__Challenge *challenge,
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a second or wrong Challenge");
     }
     channel->challenged = true;
+    snprintf(channel->challenge_system, sizeof channel->challenge_system, "%s", challenge->system);
+    channel->challenge_started_us = challenge->started_us;
     memcpy(channel->server_nonce, challenge->nonce.data, TQI_NONCE);
     tqi_random(channel->client_nonce, TQI_NONCE);
     uint8_t proof[TQI_PROOF];
@@ -46,6 +49,7 @@ static int greet_challenge(tqi_channel *channel, const Tq__Challenge *challenge,
     hello.name = connector->name;
     hello.pid = (uint64_t)getpid();
     hello.host = connector->host;
+    hello.goodbyes = true;
     tqi_channel_send_control(channel, TQI_HELLO, &hello.base);
     return TQ_OK;
 }
@@ -73,6 +77,8 @@ static int greet_welcome(tqi_channel *channel, const Tq__Welcome *welcome, tq_er
         return tqi_error_set(err, TQ_ESTALE, "another server of this system answers there");
     }
     channel->instance = welcome->instance;
+    snprintf(channel->system, sizeof channel->system, "%s", welcome->system);
+    channel->started_us = welcome->started_us;
     tqi_channel_opened(channel, welcome->epoch, welcome->resumed);
     return TQ_OK;
 }

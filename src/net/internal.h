@@ -23,6 +23,8 @@
 
 #define TQI_ENDPOINT_MAX 300 /* bytes of one endpoint's text with its closing 0 */
 #define TQI_PEER_MAX     80  /* likewise of a peer's address */
+#define TQI_REASON_MAX   200 /* of a reason to end */
+#define TQI_SYSTEM_MAX   256 /* of a system's name */
 
 typedef struct tqi_endpoint {
     bool unix_socket;

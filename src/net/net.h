@@ -18,6 +18,14 @@
  * deadline passes with no connection fails with TQ_EUNREACHABLE and the last reason, else with TQ_ETIMEDOUT.
  * TQ_EAUTH and TQ_EVERSION end the calls at once.  A held channel that was connected once connects again by itself.
  *
+ * Ends in order.  A server that was told to (tqi_server_set_goodbye) says goodbye to its clients.  What that ends is over at
+ * once: of a server alone its own calls (TQ_EUNREACHABLE), of a system those at all of its servers (TQ_EENDED).  Later calls
+ * try the address once, and fail with the same reason when nobody serves there; when somebody does all is well again.  Who
+ * finds another token at an address where it was connected takes its system for ended, too.
+ *
+ * No call waits for what is known not to come: a name that does not exist fails the first connection at once, and an address
+ * of this machine where nobody has listened for some seconds is not tried any longer (both TQ_EUNREACHABLE).
+ *
  * One client reaches one server through one channel only (one endpoint string): request numbers are the channel's, and
  * a second connection of a session takes the place of the first.
  */
@@ -30,6 +38,7 @@
 #include <sys/uio.h>
 #include <uv.h>
 
+#include "tq.pb-c.h"
 #include "wire/frame.h"
 #include "wire/methods.h"
 
@@ -112,7 +121,16 @@ typedef struct tqi_server_options {
     uint64_t epoch;         /* announced to clients; not 0 */
     const tqi_token *token; /* copied */
     uint64_t grace_ms;      /* life of a session without connection */
+    const char *system;     /* name of the system; copied; NULL = "" */
 } tqi_server_options;
+
+/* What a server ends with: itself alone (a storage unit), its system, or only this run of it, which begins anew soon at the
+ * same address. */
+typedef enum tqi_ending {
+    TQI_ENDS_SERVER = TQ__ENDING__ENDS_SERVER,
+    TQI_ENDS_SYSTEM = TQ__ENDING__ENDS_SYSTEM,
+    TQI_ENDS_RUN = TQ__ENDING__ENDS_RUN
+} tqi_ending;
 
 int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
                      const tqi_server_options *options, tqi_server **out, tq_error *err);
@@ -122,8 +140,15 @@ int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, siz
                       tq_error *err);
 /* A listening non-blocking socket for a server of another protocol; the caller closes it. */
 int tqi_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq_error *err);
+/* What tqi_server_close tells the clients that are connected then: what ends, who says so, and why, for people.  Without it they are told nothing, and
+ * take the end for a lost connection. */
+void tqi_server_set_goodbye(tqi_server *server, tqi_ending ending, const char *who,
+                            const char *reason);
+/* Unix time in microseconds of its start. */
+int64_t tqi_server_started_us(const tqi_server *server);
 /* Stops listening, ends all sessions (session_end is called), closes connections, removes unix sockets, and calls done
- * from the loop when the last handle is closed; the server is freed then. */
+ * from the loop when the last handle is closed; the server is freed then.  A client that does not take its goodbye is waited
+ * for TQI_LINGER_MS at most. */
 void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg);
 /* Calls fn for every session. */
 void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session, void *arg),
@@ -221,6 +246,11 @@ int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, t
 /* Ends all calls with TQ_ECLOSED (callbacks run before this returns), ends all channels whoever holds them, says goodbye on open connections (a short time is
  * given to send what is queued), closes, then calls done from the loop and frees. */
 void tqi_connector_close(tqi_connector *connector, void (*done)(void *arg), void *arg);
+/* Called when the system has ended, with the reason, and with NULL when it is there again. */
+void tqi_connector_on_ended(tqi_connector *connector, void (*fn)(const tq_error *why, void *arg),
+                            void *arg);
+/* The caller knows that its system has ended: what fails from now on fails at once. */
+void tqi_connector_set_ended(tqi_connector *connector, const tq_error *why);
 /* In a forked child: closes the descriptors inherited from the parent, nothing else (async-signal-safe); the connector
  * is never used again in this process. */
 void tqi_connector_forked(tqi_connector *connector);

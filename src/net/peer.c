@@ -61,16 +61,45 @@ static void peer_send(tqi_peer *peer, uint16_t kind, const ProtobufCMessage *mes
     }
 }
 
-/* Tells the client why, then closes. */
-static void peer_refuse(tqi_peer *peer, int code, char *text)
+void tqi_peer_goodbye(tqi_peer *peer, const Tq__Goodbye *goodbye)
+{
+    peer_discard_incoming(peer);
+    if (peer->session) {
+        peer->session->peer = NULL;
+        peer->session = NULL;
+    }
+    peer_send(peer, TQI_GOODBYE, &goodbye->base);
+    tqi_conn_finish(peer->conn);
+}
+
+/* Whether a client that has another token was warned of before: it may try again and again. */
+static bool peer_refused_before(tqi_server *server, const uint8_t *session)
+{
+    unsigned n = server->n_refused < TQI_REFUSED_MAX ? server->n_refused : TQI_REFUSED_MAX;
+    for (unsigned i = 0; i < n; i++) {
+        if (memcmp(server->refused[i], session, TQI_SESSION_ID) == 0) {
+            return true;
+        }
+    }
+    memcpy(server->refused[server->n_refused++ % TQI_REFUSED_MAX], session, TQI_SESSION_ID);
+    return false;
+}
+
+/* Tells the client why, then closes.  Said aloud only when `aloud`. */
+static void peer_refuse(tqi_peer *peer, int code, char *text, bool aloud)
 {
     Tq__Error error;
     tq__error__init(&error);
     error.code = code;
     error.message = text;
-    char what[TQ_ERROR_MESSAGE_MAX + 16];
-    snprintf(what, sizeof(what), "refused: %s", text);
-    tqi_server_warn(peer->server, peer->conn->peer, what);
+    if (aloud) {
+        char what[TQ_ERROR_MESSAGE_MAX + 16];
+        snprintf(what, sizeof(what), "refused: %s", text);
+        tqi_server_warn(peer->server, peer->conn->peer, what);
+    } else {
+        tqi_log(TQI_DEBUG, peer->server->service->name, "connection from %s refused again: %s",
+                peer->conn->peer, text);
+    }
     peer_send(peer, TQI_FAILED, &error.base);
     tqi_conn_finish(peer->conn);
 }
@@ -96,7 +125,8 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
 {
     tqi_server *server = peer->server;
     uint8_t proof[TQI_PROOF];
-    Tq__Welcome welcome = TQ__WELCOME__INIT;
+    Tq__Welcome welcome;
+    tq__welcome__init(&welcome);
     if (tqi_auth_proof(&server->token, "tq-server", hello->nonce.data, peer->nonce,
                        hello->session.data, proof) != TQ_OK) {
         return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
@@ -117,6 +147,9 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     welcome.resumed = known && hello->instance == session->instance;
     welcome.instance = session->instance;
     welcome.server = server->id;
+    welcome.system = server->system;
+    welcome.started_us = server->started_us;
+    peer->goodbyes = hello->goodbyes;
     peer_send(peer, TQI_WELCOME, &welcome.base);
     tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name,
             known ? "resumed" : "opened", peer->conn->peer);
@@ -142,7 +175,8 @@ static int peer_hello(tqi_peer *peer, const uint8_t *body, size_t size, tq_error
             tqi_error_set(err, rc, "no proof could be computed");
         } else if (!tqi_auth_equal(proof, hello->proof.data, sizeof proof)) {
             char text[] = "authentication failed: the token is not the server's";
-            peer_refuse(peer, TQ_EAUTH, text);
+            peer_refuse(peer, TQ_EAUTH, text,
+                        !peer_refused_before(peer->server, hello->session.data));
         } else {
             rc = peer_welcome(peer, hello, err);
         }
@@ -418,7 +452,7 @@ static void peer_on_broken(tqi_conn *conn, const tq_error *err)
     if (err->code == TQ_EVERSION && !peer->session) {
         tq_error why = {0};
         tqi_frame_version_error(&why, "the client", conn->frame.version, "this server");
-        peer_refuse(peer, TQ_EVERSION, why.message);
+        peer_refuse(peer, TQ_EVERSION, why.message, true);
         return;
     }
     if (err->code == TQ_EIO) {
@@ -500,8 +534,14 @@ int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer
     peer->deadline = tqi_now() + server->handshake_ns;
     DL_APPEND2(server->greeting, peer, greet_prev, greet_next);
     tqi_random(peer->nonce, sizeof peer->nonce);
-    Tq__Challenge challenge = TQ__CHALLENGE__INIT;
+    Tq__Challenge challenge;
+    tq__challenge__init(&challenge);
     challenge.nonce = (ProtobufCBinaryData){sizeof peer->nonce, peer->nonce};
+    if (unix_socket) {
+        /* Who had the token of a former system of that name is told by this that it is another one now. */
+        challenge.system = server->system;
+        challenge.started_us = server->started_us;
+    }
     peer_send(peer, TQI_CHALLENGE, &challenge.base);
     tqi_server_arm_timer(server);
     return TQ_OK;

@@ -9,11 +9,14 @@
 
 #include "base/error.h"
 
+#define REPLY_GOODBYE_MAX 4096 /* bytes of its body */
+
 static void reply_on_opened(tqi_conn *conn, int errnum)
 {
     tqi_channel *channel = conn->owner;
     if (errnum != 0) {
         tq_error err;
+        tqi_channel_refused(channel, errnum);
         tqi_error_errno(&err, errnum, "connect");
         tqi_channel_failed(channel, &err);
         return;
@@ -28,7 +31,9 @@ static int reply_on_head(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
         return tqi_greet_head(frame, err);
     }
     bool park = frame->kind == TQI_PARK && frame->body == 0 && frame->payload == 0;
-    if (!park && (!(frame->flags & TQI_FRAME_REPLY) || frame->request == 0)) {
+    bool goodbye = frame->kind == TQI_GOODBYE && frame->body <= REPLY_GOODBYE_MAX &&
+                   frame->payload == 0 && frame->flags == 0;
+    if (!park && !goodbye && (!(frame->flags & TQI_FRAME_REPLY) || frame->request == 0)) {
         return tqi_error_set(
             err, TQ_EPROTO, "malformed frame: kind %u, request %llu, flags 0x%x is no reply",
             (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
@@ -94,6 +99,11 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
     if (frame->kind == TQI_PARK) {
         return TQ_OK;
     }
+    if (frame->kind == TQI_GOODBYE) {
+        channel->goodbye =
+            (Tq__Goodbye *)tqi_message_decode(&tq__goodbye__descriptor, body, frame->body, err);
+        return channel->goodbye ? TQ_OK : TQ_EPROTO;
+    }
     tqi_call *call;
     HASH_FIND(hh, channel->calls, &frame->request, sizeof frame->request, call);
     if (!call) {
@@ -130,6 +140,10 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     (void)err;
     if (frame->kind == TQI_PARK && channel->conn == conn) {
         tqi_channel_park(channel);
+        return TQ_OK;
+    }
+    if (channel->goodbye && channel->conn == conn) {
+        tqi_channel_goodbye(channel);
         return TQ_OK;
     }
     if (!call) {

@@ -19,8 +19,10 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define SERVER_ACCEPTS 64                    /* connections accepted per event */
-#define SERVER_SAY_NS  UINT64_C(10000000000) /* between two words about a lack of descriptors */
+#define SERVER_ACCEPTS     64                    /* connections accepted per event */
+#define SERVER_SAY_NS      UINT64_C(10000000000) /* between two words about a lack of descriptors */
+
+#define SERVER_OWN_HANDLES 2 /* the timer and the flusher */
 
 struct tqi_listener {
     uv_poll_t poll;
@@ -39,9 +41,30 @@ static void server_free(tqi_server *server)
     void (*done)(void *) = server->done;
     void *arg = server->done_arg;
     OPENSSL_cleanse(&server->token, sizeof server->token);
+    free(server->system);
     free(server);
     if (done) {
         done(arg);
+    }
+}
+
+static void server_on_timer_closed(uv_handle_t *handle)
+{
+    tqi_server_handle_closed(handle->data);
+}
+
+static void server_on_flusher_freed(void *owner)
+{
+    tqi_server_handle_closed(owner);
+}
+
+/* Closes the timer and the flusher, once nothing else is left: they see the last connections off. */
+static void server_close_rest(tqi_server *server)
+{
+    if (server->closing && !server->closed && server->handles == SERVER_OWN_HANDLES) {
+        server->closed = true;
+        uv_close((uv_handle_t *)&server->timer, server_on_timer_closed);
+        tqi_flusher_stop(&server->flusher, server_on_flusher_freed);
     }
 }
 
@@ -49,7 +72,9 @@ void tqi_server_handle_closed(tqi_server *server)
 {
     if (--server->handles == 0) {
         server_free(server);
+        return;
     }
+    server_close_rest(server);
 }
 
 void tqi_server_warn(tqi_server *server, const char *peer, const char *what)
@@ -292,7 +317,13 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     }
     server->loop = loop;
     server->service = service;
+    server->system = strdup(options->system ? options->system : "");
+    if (!server->system) {
+        free(server);
+        return tqi_error_nomem(err, "a server");
+    }
     server->ctx = ctx;
+    server->started_us = tqi_wall_us();
     server->epoch = options->epoch;
     server->id = tqi_random_id();
     server->grace_ns =
@@ -306,19 +337,51 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     uv_timer_init(loop, &server->timer);
     server->timer.data = server;
     tqi_flusher_init(&server->flusher, loop, server_tick, server);
-    server->handles = 2; /* the timer and the flusher */
+    server->handles = SERVER_OWN_HANDLES;
     *out = server;
     return TQ_OK;
 }
 
-static void server_on_timer_closed(uv_handle_t *handle)
+void tqi_server_set_goodbye(tqi_server *server, tqi_ending ending, const char *who,
+                            const char *reason)
 {
-    tqi_server_handle_closed(handle->data);
+    server->says_goodbye = true;
+    server->ending = ending;
+    snprintf(server->who, sizeof server->who, "%s", who);
+    snprintf(server->reason, sizeof server->reason, "%s", reason);
 }
 
-static void server_on_flusher_freed(void *owner)
+int64_t tqi_server_started_us(const tqi_server *server)
 {
-    tqi_server_handle_closed(owner);
+    return server->started_us;
+}
+
+/* Those that did not take their goodbye: they may be stopped, and must not hold up the end. */
+static void server_on_linger(uv_timer_t *timer)
+{
+    tqi_server *server = timer->data;
+    tqi_peer *peer;
+    DL_FOREACH (server->peers, peer) {
+        tqi_peer_close(peer);
+    }
+}
+
+static void server_say_goodbye(tqi_server *server)
+{
+    Tq__Goodbye goodbye;
+    tqi_peer *peer;
+
+    tq__goodbye__init(&goodbye);
+    goodbye.ending = (Tq__Ending)server->ending;
+    goodbye.system = server->system;
+    goodbye.server = server->who;
+    goodbye.reason = server->reason;
+    DL_FOREACH (server->peers, peer) {
+        if (peer->session && peer->goodbyes && !peer->conn->closed && !peer->conn->finishing) {
+            tqi_peer_goodbye(peer, &goodbye);
+        }
+    }
+    uv_timer_start(&server->timer, server_on_linger, TQI_LINGER_MS, 0);
 }
 
 void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg)
@@ -331,15 +394,20 @@ void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg)
         DL_DELETE(server->listeners, listener);
         server_close_listener(listener);
     }
+    uv_timer_stop(&server->timer);
+    if (server->says_goodbye) {
+        server_say_goodbye(server);
+    }
     while (server->sessions) {
         tqi_session_end(server->sessions, false);
     }
     tqi_peer *peer;
     DL_FOREACH (server->peers, peer) {
-        tqi_peer_close(peer);
+        if (!peer->conn->finishing) {
+            tqi_peer_close(peer);
+        }
     }
-    uv_close((uv_handle_t *)&server->timer, server_on_timer_closed);
-    tqi_flusher_stop(&server->flusher, server_on_flusher_freed);
+    server_close_rest(server);
 }
 
 void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session, void *arg),

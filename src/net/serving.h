@@ -21,6 +21,10 @@
 /* Warnings about connections that are not authenticated: so many in so long. */
 #define TQI_WARN_MAX 10u
 #define TQI_WARN_NS  UINT64_C(10000000000)
+/* Clients with another token that were warned of: each is warned of once, as long as it is among so many. */
+#define TQI_REFUSED_MAX 64u
+/* For clients to take their goodbye, at the end. */
+#define TQI_LINGER_MS 500u
 
 typedef struct tqi_listener tqi_listener;
 typedef struct tqi_peer tqi_peer;
@@ -50,8 +54,17 @@ struct tqi_server {
     uint64_t short_since;  /* when it was last said that there are no more, 0 = never */
     uint64_t warned_since; /* window of tqi_server_warn */
     unsigned warned;       /* in it */
-    int handles;           /* open handles of the loop; freed with the last */
+    uint8_t refused[TQI_REFUSED_MAX][TQI_SESSION_ID]; /* a ring of those that were warned of */
+    unsigned n_refused;                               /* ever */
+    char *system;                                     /* "" of a unit */
+    int64_t started_us;                               /* unix time */
+    bool says_goodbye;
+    tqi_ending ending;
+    char who[TQI_REASON_MAX];
+    char reason[TQI_REASON_MAX];
+    int handles; /* open handles of the loop; freed with the last */
     bool closing;
+    bool closed; /* its last handles are being closed */
     void (*done)(void *arg);
     void *done_arg;
 };
@@ -64,9 +77,10 @@ struct tqi_peer {
         session; /* NULL before it is authenticated, and after the session was taken over or ended */
     uint8_t nonce[TQI_NONCE];
     uint64_t deadline;
-    bool greeted; /* not in the list `greeting` */
-    bool parked;  /* was asked to leave, and did not say anything since */
-    uint64_t pid; /* unix: of the process that connected, 0 = unknown */
+    bool greeted;  /* not in the list `greeting` */
+    bool parked;   /* was asked to leave, and did not say anything since */
+    bool goodbyes; /* understands a Goodbye */
+    uint64_t pid;  /* unix: of the process that connected, 0 = unknown */
     bool same_user;
     tqi_request *incoming; /* whose payload is arriving */
     tqi_peer *prev, *next;
@@ -146,6 +160,8 @@ void tqi_server_warn(tqi_server *server, const char *peer, const char *what);
 int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name,
                   tq_error *err);
 void tqi_peer_close(tqi_peer *peer);
+/* Sends the last frame and closes when that is sent; its session, if there is one, is without connection then. */
+void tqi_peer_goodbye(tqi_peer *peer, const Tq__Goodbye *goodbye);
 /* Asks up to n that are idle to close their connections, those that were silent longest first; returns how many. */
 unsigned tqi_peer_make_room(tqi_server *server, unsigned n);
 

@@ -110,6 +110,7 @@ typedef struct testing_raw {
     int size;
     int eof;
     int closed;
+    bool goodbyes; /* its Hello says that it understands them */
 } testing_raw;
 
 void testing_raw_connect(testing_raw *raw, const char *endpoint);

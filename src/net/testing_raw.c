@@ -76,6 +76,7 @@ bool testing_raw_hello(testing_raw *raw, const uint8_t *session, uint64_t *insta
     hello.session = (ProtobufCBinaryData){sizeof id, id};
     hello.proof = (ProtobufCBinaryData){sizeof proof, proof};
     hello.instance = *instance;
+    hello.goodbyes = raw->goodbyes;
     tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO};
     frame.body = (uint32_t)tq__hello__pack(&hello, body);
     raw->size = 0;

@@ -265,7 +265,8 @@ struct tqi_unit {
     uint64_t named;   /* thin blocks that were taken note of */
     uv_timer_t retry; /* of registering or collecting after an error */
     uint64_t retry_ms;
-    int last_error; /* of registering: logged once */
+    int last_error;   /* of registering: logged once */
+    uint64_t said_at; /* when it was logged */
 
     /* counters */
     uv_timer_t report;

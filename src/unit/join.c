@@ -15,7 +15,8 @@
 #include "unit/internal.h"
 
 #define JOIN_RETRY_MIN 50u
-#define JOIN_RETRY_MAX 2000u
+#define JOIN_RETRY_MAX 1000u
+#define JOIN_SAY_NS    30000000000u
 
 static void join_register(tqi_unit *unit);
 static void join_collect(tqi_unit *unit);
@@ -111,10 +112,16 @@ static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
         unit->refused(answer->error, unit->refused_arg);
         return;
     }
-    if (answer->status != unit->last_error) {
-        tqi_log(TQI_WARN, "unit", "%s: registering failed, will try again: %s", unit->name,
+    uint64_t now = tqi_now();
+    bool ended = answer->status == TQ_EENDED;
+    if (answer->status != unit->last_error || (ended && now - unit->said_at >= JOIN_SAY_NS)) {
+        /* An end in order is no failure: it waits for the next run. */
+        tqi_log(ended ? TQI_INFO : TQI_WARN, "unit", "%s: %s: %s", unit->name,
+                ended ? "waits for the next run of the system"
+                      : "registering failed, will try again",
                 answer->error->message);
         unit->last_error = answer->status;
+        unit->said_at = now;
     }
     join_later(unit);
 }
@@ -133,6 +140,7 @@ static void join_register(tqi_unit *unit)
     message.manager = (char *)(uintptr_t) "SimpleStorage";
     message.info.data = (uint8_t *)unit->info;
     message.info.len = unit->info_size;
+    message.mortal = true;
     tqi_call_args args = {
         .kind = TQI_REGISTER_OWNER,
         .message = &message.base,

@@ -338,6 +338,14 @@ static void unit_part_closed(void *arg)
     tqi_unit_close_step(arg);
 }
 
+void tqi_unit_set_goodbye(tqi_unit *unit, tqi_ending ending, const char *reason)
+{
+    char who[TQ_NAME_MAX + 32];
+
+    snprintf(who, sizeof(who), "storage unit '%s'", unit->name);
+    tqi_server_set_goodbye(unit->server, ending, who, reason);
+}
+
 void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg)
 {
     unit->closing = true;

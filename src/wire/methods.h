@@ -75,6 +75,7 @@ enum tqi_kind {
     TQI_BYE = 7, /* no body: the client ends its session */
     TQI_PARK =
         8, /* no body, from the server: closing this connection while it is idle would make room */
+    TQI_GOODBYE = 9, /* body is a Goodbye, the server's last frame: it ends */
 #define TQI_KIND(number, NAME, name, Message, reply, Reply, mode) TQI_##NAME = (number),
     TQI_CONTROLLER_METHODS(TQI_KIND) TQI_UNIT_METHODS(TQI_KIND)
 #undef TQI_KIND

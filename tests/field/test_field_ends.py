@@ -4,16 +4,30 @@ system that is started again under its name.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import signal
+import socket
 import subprocess
 import sys
-import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
-from support.daemons import System
+import ctq
+from support.daemons import System, wait_exit
+from support.runtime import own_runtime
 from support.waiting import wait_event
+
+SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
 HEAD = """
 import os, signal, sys, threading, time
@@ -27,7 +41,7 @@ def say(*words):
 def other_process(system: System, name: str, body: str, **options: Any) -> subprocess.Popen[str]:
     """Another process with a client of that name."""
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(HEAD) + textwrap.dedent(body), name],
+        [sys.executable, "-c", HEAD + body, name],
         env=system.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -69,3 +83,437 @@ def test_events_tell_who_has_gone_silent(system: System) -> None:
         watcher, lambda event: event["session"] == "worker" and event["kind"] != "join"
     )
     assert ended["kind"] == "silent"
+
+
+# --- systems that end in order --------------------------------------------------------------------
+
+
+def ended_within(seconds: float, call: Callable[[], Any]) -> ctq.SystemEndedError:
+    """The error of a call that a system's end ends, which has to come that soon."""
+    begin = time.monotonic()
+    with pytest.raises(ctq.SystemEndedError) as caught:
+        call()
+    assert time.monotonic() - begin < seconds
+    return caught.value
+
+
+def in_thread(call: Callable[[], Any]) -> Future[Any]:
+    """The result of a call in a thread of its own, which ends with the test at the latest."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:  # noqa: BLE001
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+WAITING = """
+def wait(client):
+    client.get_meta(["never"], 1, "p", task_name="t", timeout=60)
+thread = threading.Thread(target=lambda: say(caught(lambda: wait(client))))
+def caught(call):
+    begin = time.monotonic()
+    try:
+        call()
+    except ctq.TransferQueueError as error:
+        return f"{type(error).__name__} {time.monotonic() - begin:.1f} {error}"
+    return "no error"
+"""
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_daemon_that_ends_says_goodbye_and_calls_end_at_once(
+    running: System, signal_number: signal.Signals
+) -> None:
+    """A claim that waits ends at once with the reason; later calls fail at once; nothing is printed."""
+    process = other_process(
+        running,
+        "worker",
+        WAITING
+        + """
+thread.start()
+while client.status()["waiting"] == 0: pass
+say("waits")
+thread.join()
+say(caught(lambda: client.get_partition_list()))
+say(caught(lambda: client.put({"x": [1, 2]}, partition_id="p")))
+""",
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    begin = time.monotonic()
+    running.daemons[0].process.send_signal(signal_number)
+    output, printed = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 5
+    assert printed == ""
+    lines = output.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert line.startswith("SystemEndedError ")
+        assert signal_number.name in line
+        assert "system 'default'" in line
+        assert "init()" in line
+    assert all(float(line.split()[1]) < 1 for line in lines[1:])
+    assert running.daemons[0].process.wait(30) == 0
+
+
+def test_an_end_in_order_ends_all_kinds_of_waiting_calls(running: System) -> None:
+    """A claim, a put that waits for room and an asyncio claim end at once, as an UnreachableError too."""
+    client = running.client()
+    big = {"x": np.zeros((1, 13 << 20), dtype=np.float32)}
+    meta = client.put(big, partition_id="p")
+    calls = [
+        in_thread(lambda: client.get_meta(["y"], 1, "p", task_name="t")),
+        in_thread(lambda: client.put(big, partition_id="q")),
+        in_thread(
+            lambda: asyncio.run(client.async_get_meta(["y"], 1, "p", task_name="u"))  # type: ignore[arg-type]
+        ),
+    ]
+    while client.status()["waiting"] < 2:
+        assert not any(call.done() for call in calls)
+    # The put is behind these on its way to the unit, so it waits there by now.
+    assert client.get_data(meta)["x"].numel() == 13 << 20
+    begin = time.monotonic()
+    running.daemons[0].terminate()
+    for call in calls:
+        assert isinstance(call.exception(timeout=5), ctq.SystemEndedError), call
+        assert isinstance(call.exception(), ctq.errors.UnreachableError)
+    assert time.monotonic() - begin < 5
+    ended_within(1, client.get_partition_list)
+
+
+def test_a_forked_child_hears_of_the_end_that_its_parent_heard_of(running: System) -> None:
+    client = running.client()
+    running.daemons[0].terminate()
+    ended_within(1, client.get_partition_list)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            ended_within(1, client.get_partition_list)
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_client_that_is_stopped_does_not_hold_up_the_end(running: System) -> None:
+    """SIGSTOP keeps it from taking its goodbye; the daemon ends all the same, and it hears of it when it goes on."""
+    process = other_process(
+        running,
+        "worker",
+        WAITING
+        + """
+thread.start()
+while client.status()["waiting"] == 0: pass
+say("waits")
+thread.join()
+""",
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    process.send_signal(signal.SIGSTOP)
+    begin = time.monotonic()
+    assert running.daemons[0].terminate() == 0
+    assert time.monotonic() - begin < 5
+    process.send_signal(signal.SIGCONT)
+    output, _ = process.communicate(timeout=60)
+    assert output.startswith("SystemEndedError ")
+
+
+# --- restarts by a supervisor -----------------------------------------------------------------------
+
+
+def test_calls_wait_while_a_daemon_is_started_again(system: System) -> None:
+    """SIGUSR1 says that it comes back: nothing fails, and units and clients are there again by themselves."""
+    token = system.folder / "secret"
+    token.write_text("0123456789abcdef")
+    system.start(f"--token-file={token}", role="controller")
+    system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
+    client = system.client()
+    client.put({"x": np.arange(4)}, partition_id="p")
+    waiting = in_thread(lambda: client.get_events(since=2**63 - 1, wait=True, timeout=60))
+    system.daemons[0].process.send_signal(signal.SIGUSR1)
+    assert system.daemons[0].process.wait(30) == 0
+    assert not waiting.done()
+    system.start(f"--token-file={token}", role="controller")
+    assert waiting.result(timeout=30)
+    put = in_thread(lambda: client.put({"x": np.arange(4)}, partition_id="p"))
+    assert put.result(timeout=30).size == 4
+
+
+def test_clients_and_units_find_the_next_run_after_an_end(system: System) -> None:
+    """After SIGTERM calls fail; once another run serves at the address, with the same token, they work again."""
+    token = system.folder / "secret"
+    token.write_text("0123456789abcdef")
+    system.start(f"--token-file={token}", role="controller")
+    system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
+    client = system.client()
+    client.put({"x": np.arange(4)}, partition_id="p")
+    system.daemons[0].terminate()
+    ended_within(1, client.get_partition_list)
+    system.start(f"--token-file={token}", role="controller")
+    assert client.get_partition_list() == []
+    assert client.put({"x": np.arange(4)}, partition_id="p").size == 4
+
+
+def test_stale_metadata_says_that_the_controller_was_restarted(system: System) -> None:
+    token = system.folder / "secret"
+    token.write_text("0123456789abcdef")
+    system.start(f"--token-file={token}", settings=SMALL)
+    client = system.client()
+    meta = client.put({"x": np.arange(4)}, partition_id="p")
+    system.daemons[0].terminate()
+    system.start(f"--token-file={token}", settings=SMALL)
+    year = time.strftime("%Y-")
+    said = (
+        rf"the controller was restarted at {year}[-0-9: ]+, and what was stored before that is gone"
+    )
+    for call in (
+        lambda: client.put({"y": np.arange(4)}, metadata=meta),
+        lambda: client.get_data(meta),
+    ):
+        with pytest.raises(ctq.errors.StaleError, match=said):
+            call()
+
+
+# --- another system of the same name ------------------------------------------------------------------
+
+OWNER = """
+import os, sys
+import ctq
+ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_units": 1}},
+          "controller": {"listen": os.environ.get("LISTEN") or None}})
+print(ctq.get_client()._info.address, ctq.get_client()._info.token_file, flush=True)
+sys.stdin.read()
+ctq.close()
+"""
+
+
+class Owner:
+    """A process that starts the system `default` of this runtime directory."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OWNER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.address, self.token_file = self.process.stdout.readline().split()
+        handle = ctq.system.find("default")
+        assert handle is not None
+        self.daemon = handle.pid
+
+    def close(self) -> str:
+        """It closes its system; what it and its daemon have printed."""
+        printed = self.process.communicate(timeout=60)[1]
+        assert self.process.returncode == 0
+        return printed
+
+    def kill(self) -> None:
+        """It and its daemon are killed, by kill -9."""
+        for pid in (self.daemon, self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate(timeout=60)
+        wait_exit(self.daemon)
+
+
+@pytest.fixture
+def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Leaves the system at the end; called with the environment by which this process finds it."""
+    with own_runtime():
+
+        def attach(**variables: str) -> None:
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            ctq.init(attach=True)
+
+        yield attach
+        ctq.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["close", "kill"])
+def test_init_attaches_to_the_next_system_of_the_name(
+    attached: Callable[..., None], end: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A worker whose system was closed, or killed, hears that it ended; init() attaches to the next one."""
+    first = Owner()
+    attached()
+    worker = ctq.get_client()
+    ctq.kv_put("a", "p", {"x": torch.ones(2)})
+    getattr(first, end)()
+    if end == "close":
+        said = ended_within(1, lambda: ctq.kv_put("b", "p", {"x": torch.ones(2)}))
+        assert "system 'default'" in str(said)
+        assert capfd.readouterr().err == ""
+    second = Owner()
+    for _ in range(5):
+        said = ended_within(2, lambda: ctq.kv_put("b", "p", {"x": torch.ones(2)}))
+        assert "another one of that name" in str(said)
+        assert time.strftime(" since %Y-") in str(said)
+        assert "init()" in str(said)
+    ctq.init(attach=True)
+    assert ctq.get_client() is not worker
+    ctq.kv_put("b", "p", {"x": torch.ones(2)})
+    assert ctq.kv_batch_get(["b"], "p")["x"][0].tolist() == [1.0, 1.0]
+    assert ctq.init(attach=True)["address"] == second.address
+    # Its controller and its unit have said it once each, not for each call.
+    assert second.close().count("refused") <= 2
+    err = capfd.readouterr().err
+    assert err.count("\n") <= (6 if end == "kill" else 1), err
+
+
+@pytest.mark.slow
+def test_init_attaches_to_the_next_system_at_an_address(attached: Callable[..., None]) -> None:
+    """The same for TQ_ADDRESS over TCP: the next system has the address, and another token."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        listen = f"tcp:127.0.0.1:{free.getsockname()[1]}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LISTEN", listen)
+        first = Owner()
+        copy = Path(os.environ["XDG_RUNTIME_DIR"], "copied-token")
+        copy.write_text(Path(first.token_file).read_text("ascii"), "ascii")
+        attached(TQ_ADDRESS=listen, TQ_TOKEN_FILE=str(copy))
+        ctq.kv_put("a", "p", {"x": torch.ones(2)})
+        first.kill()
+        patch.delenv("TQ_ADDRESS")
+        second = Owner()
+    said = ended_within(5, lambda: ctq.kv_put("b", "p", {"x": torch.ones(2)}))
+    assert f"another one, with another token, answers at {listen}" in str(said)
+    copy.write_text(Path(second.token_file).read_text("ascii"), "ascii")
+    ctq.init(attach=True)
+    ctq.kv_put("b", "p", {"x": torch.ones(2)})
+    second.close()
+
+
+@pytest.mark.slow
+def test_init_starts_a_system_when_its_own_was_killed() -> None:
+    """An owner whose daemon was killed has another one after init()."""
+    with own_runtime():
+        conf = {"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}}
+        ctq.init(conf)
+        try:
+            handle = ctq.system.find("default")
+            assert handle is not None
+            os.kill(handle.pid, signal.SIGKILL)
+            ctq.init(conf)
+            ctq.kv_put("a", "p", {"x": torch.ones(2)})
+            again = ctq.system.find("default")
+            assert again is not None
+            assert again.pid != handle.pid
+        finally:
+            ctq.close()
+
+
+@pytest.mark.slow
+def test_a_dataset_ends_with_its_system(attached: Callable[..., None]) -> None:
+    """An iterator that waits for a batch ends at once."""
+    owner = Owner()
+    attached()
+    dataset = ctq.StreamingDataset(
+        config=ctq.get_client().config,
+        batch_size=4,
+        micro_batch_size=4,
+        data_fields=["x"],
+        partition_id="p",
+        task_name="t",
+        dp_rank=0,
+    )
+    waiting = in_thread(lambda: next(iter(dataset)))
+    while ctq.get_client().status()["waiting"] < 1:
+        assert not waiting.done()
+    owner.close()
+    assert isinstance(waiting.exception(timeout=5), ctq.SystemEndedError)
+
+
+# --- nobody is there ------------------------------------------------------------------------------
+
+
+def test_init_fails_at_once_for_a_host_that_does_not_exist(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef")
+    begin = time.monotonic()
+    with pytest.raises(ctq.errors.UnreachableError, match=r"no-such-host\.invalid.*look-up"):
+        ctq.TransferQueueClient("c", ctq.ControllerInfo("tcp:no-such-host.invalid:1", str(token)))
+    assert time.monotonic() - begin < 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_init_gives_up_soon_where_nobody_listens_on_this_machine(
+    tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp:127.0.0.1:{port}" if kind == "tcp" else f"unix:{tmp_path}/nobody"
+    begin = time.monotonic()
+    with pytest.raises(
+        ctq.errors.UnreachableError, match=r"nobody has listened there for [56]\.\d s"
+    ):
+        ctq.TransferQueueClient("c", ctq.ControllerInfo(address, str(token)))
+    assert 4 < time.monotonic() - begin < 10
+    assert capfd.readouterr().err.count("still waiting") == 1
+
+
+def test_a_shorter_timeout_of_the_client_is_kept(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef")
+    begin = time.monotonic()
+    with pytest.raises(ctq.errors.UnreachableError, match=r"for [0-9.]+ s now"):
+        ctq.TransferQueueClient(
+            "c",
+            ctq.ControllerInfo(f"unix:{tmp_path}/nobody", str(token)),
+            config={"client": {"timeout": 0.3}},
+        )
+    assert time.monotonic() - begin < 3
+
+
+@pytest.mark.slow
+def test_calls_give_up_soon_after_the_daemon_was_killed(running: System) -> None:
+    """kill -9 says nothing: a call waits a short time for a next run, the ones after it do not wait again."""
+    client = running.client()
+    waiting = in_thread(lambda: client.get_meta(["never"], 1, "p", task_name="t", timeout=60))
+    while client.status()["waiting"] < 1:
+        pass
+    running.daemons[0].kill()
+    begin = time.monotonic()
+    assert isinstance(waiting.exception(timeout=30), ctq.errors.UnreachableError)
+    assert time.monotonic() - begin < 10
+    begin = time.monotonic()
+    with pytest.raises(ctq.errors.UnreachableError, match="nobody has listened there"):
+        client.put({"x": np.arange(2)}, partition_id="p")
+    assert time.monotonic() - begin < 1
+
+
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+def test_a_unit_that_is_gone_holds_nobody_up(system: System, end: str) -> None:
+    """What it held is lost at once, and puts go to another unit; one that ends in order says so without a warning."""
+    system.start(role="controller")
+    one = [*SMALL, "backend.SimpleStorage.num_data_storage_units=1"]
+    unit = system.join("--listen", f"unix:{system.folder}/a.sock", name="first", settings=one)
+    client = system.client()
+    meta = client.put({"x": np.arange(4)}, partition_id="p")
+    system.join("--listen", f"unix:{system.folder}/b.sock", name="second", settings=one)
+    getattr(unit, end)()
+    begin = time.monotonic()
+    wait_event(client, lambda event: event["kind"] == "lost")
+    with pytest.raises(ctq.errors.LostError):
+        client.get_data(client.get_meta(["x"], 4, "p", mode="force_fetch"))
+    kept = client.put({"x": np.arange(4)}, partition_id="p")
+    assert client.get_data(kept)["x"].tolist() == [0, 1, 2, 3]
+    assert time.monotonic() - begin < 5
+    assert meta.size == 4

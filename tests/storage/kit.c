@@ -84,6 +84,7 @@ void kit_unit_stop(kit *k, int i)
 {
     bool closed = false;
 
+    tqi_unit_set_goodbye(k->units[i], TQI_ENDS_SERVER, "the test ends it");
     tqi_unit_close(k->units[i], kit_set, &closed);
     kit_until(k, &closed);
     k->units[i] = NULL;

@@ -4,7 +4,8 @@
  * Every class derives from TransferQueueError and from the built-in class that the table names, so that both
  * `except ctq.TransferQueueError` and `except ValueError` work.  All are RuntimeErrors as well, for that is what
  * programs written for the Python peer catch: its client raises it for whatever the controller refuses.  What
- * cannot be read any more (cleared, lost) is a StorageKeyNotFoundError.
+ * cannot be read any more (cleared, lost) is a StorageKeyNotFoundError.  A system that has ended is one that cannot be
+ * reached: who catches UnreachableError catches that, too.
  */
 #include "core.h"
 
@@ -42,6 +43,8 @@ static PyObject *errors_bases(core_state *state, const error_row *row)
 
     if (base && (row->code == TQ_ECLEARED || row->code == TQ_ELOST)) {
         bases = PyTuple_Pack(2, state->not_found, base);
+    } else if (base && row->code == TQ_EENDED) {
+        bases = PyTuple_Pack(1, state->errors[-TQ_EUNREACHABLE - 1]);
     } else if (base) {
         bases = PyTuple_Pack(2, state->error, base);
     }

@@ -196,8 +196,8 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
 
     (void)call;
     if (answer->status == TQ_EUNREACHABLE || answer->status == TQ_ETIMEDOUT ||
-        answer->status == TQ_ECLOSED || answer->status == TQ_ECANCELED ||
-        answer->status == TQ_ESTALE) {
+        answer->status == TQ_ECLOSED || answer->status == TQ_EENDED ||
+        answer->status == TQ_ECANCELED || answer->status == TQ_ESTALE) {
         link->map_state = TQI_MAP_NONE;
         tqi_wait_end(&link->map_waits, answer->error);
         return;

@@ -236,6 +236,13 @@ static void put_last(tqi_put *op)
 {
     bool full = op->fullest != NULL;
 
+    if (!full && op->why.code == TQ_EUNREACHABLE && op->restarts < PUT_RESTARTS &&
+        tqi_now() < op->job->deadline_ns) {
+        /* None of them is there.  After a restart of the controller they come back one by one, so the list waits for one. */
+        op->restarts++;
+        tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
+        return;
+    }
     if (op->last || (full && !op->job->wait_when_full) || tqi_now() >= op->job->deadline_ns) {
         tq_error why = op->why;
         tqi_put_fail(op, &why);
