@@ -154,6 +154,9 @@ typedef struct tq_meta_field {
     const uint8_t *ready; /**< One byte per sample: 1 produced, 0 not, 2 lost. */
     uint8_t ragged_dim;   /**< Where rows of the field differ, as known when the meta was made: 1 is
                                their first dim; 0: nowhere; TQ_RAGGED_MANY: in several dims. */
+    const tq_type
+        *types; /**< What each row is, when they differ: then the field is ragged, and kind and
+                               dtype are those of the first row; else NULL. */
 } tq_meta_field;
 
 /** A tag of a meta's samples: msgpack-encoded values end to end. */
@@ -193,7 +196,7 @@ TQ_API const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t);
 /** Rows (places, in any order, repeats allowed) and fields (NULL: all) of a meta.  TQ_EFIELD for an unknown field. */
 TQ_API int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
                           const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err);
-/** One after the other; partitions, fields and dtypes must agree (TQ_EINVAL, TQ_EFIELD, TQ_EDTYPE). */
+/** One after the other; partitions and fields must agree (TQ_EINVAL, TQ_EFIELD). */
 TQ_API int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err);
 /** Fields of both for the same samples; where both have a field, that of `other`. */
 TQ_API int tq_meta_union(const tq_meta *meta, const tq_meta *other, tq_meta **out, tq_error *err);
@@ -221,6 +224,10 @@ typedef struct tq_column {
     /** The dim of its rows that is ragged by the caller's own account, from 2: also rows that agree in it are then read as
      * ragged there.  0 and 1: what rows differ in decides. */
     uint8_t ragged_dim;
+    /** What each row is, when they differ (`rows` of them); kind and dtype are ignored then, and shapes are given by dims: of a
+     * value it is one, its encoded size.  NULL: all rows are of `kind` and `dtype`.  Rows are kept as what they are; only a
+     * tensor without elements takes the dtype of its field. */
+    const tq_type *types;
 } tq_column;
 
 /** A tag to put: as in tq_meta_tag. */
@@ -327,6 +334,10 @@ typedef struct tq_data_column {
     const tq_slice *
         opaque; /**< Notes of a manager that keys by index, one per row; else NULL (and data is set). */
     uint8_t ragged_dim; /**< As in tq_meta_field: the same for any rows of the field. */
+    /** What each row is, when those that were read differ in kind or dtype; else NULL.  Then kind and dtype are those of the
+     * first row, the column is neither padded nor shown without a copy, whatever was asked for, and each row begins at a
+     * multiple of 16 bytes: its dims and its type say how many bytes are its own. */
+    const tq_type *types;
 } tq_data_column;
 
 /** Reads the given fields of a meta's samples (NULL: all of it).  TQ_ENOTREADY names samples and fields that are not
@@ -481,6 +492,7 @@ typedef struct tq_status_field {
     uint32_t produced;     /**< Samples that have it. */
     uint32_t lost;         /**< Samples that lost it. */
     uint8_t ragged_dim;    /**< As in tq_meta_field. */
+    bool mixed;            /**< Rows differ in kind or dtype: those above are of the first ones. */
 } tq_status_field;
 
 /** A task as the status shows it. */

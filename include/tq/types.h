@@ -67,6 +67,12 @@ typedef enum tq_kind {
         1 /**< Any other value, encoded by the user of the library: a row of `nbytes` of uint8. */
 } tq_kind;
 
+/** What one row is: rows of a field may differ in it. */
+typedef struct tq_type {
+    uint8_t kind;   /**< enum tq_kind. */
+    tq_dtype dtype; /**< Element type; {TQ_UINT, 8} for values. */
+} tq_type;
+
 /** A piece of somebody's memory. */
 typedef struct tq_slice {
     const void *data; /**< May be NULL when size is 0. */

@@ -9,7 +9,7 @@ from ._core import VALUE, Meta, copy_maps
 from ._tag_names import tag_key, tag_name
 from .encoding import MAX_TAG_DEPTH, Decoder, Encoder, check_depth
 from .errors import ArgumentTypeError, SerializationError, UnknownFieldError
-from .tensors import dtype_of
+from .tensors import dtype_of, unpacked_type
 
 if TYPE_CHECKING:
     from array import array
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ._core import Integers, Tag
-    from .tensors import Fields
+    from .tensors import Dtype, Fields
 
     Status = npt.NDArray[np.int8]
     Places = array[int] | npt.NDArray[np.uint32] | None
 
 Schema = dict[str, Any]
-"""What is known of one field: dtype, shape, is_nested, is_non_tensor, per_sample_shapes."""
+"""What is known of one field: dtype, shape, is_nested, is_non_tensor, per_sample_shapes, per_sample_dtypes."""
+
+PER_SAMPLE = ("per_sample_shapes", "per_sample_dtypes")
+"""Entries of a schema with one item per sample, where samples differ.  The dtypes are those of a field whose samples
+differ in them, or of which some are tensors and others not: those have the dtype None, and the shape None."""
 
 
 # --- tags -----------------------------------------------------------------------------------------
@@ -92,10 +96,14 @@ def schema_of(pieces: Sequence[Meta]) -> dict[str, Schema]:
     schema: dict[str, Schema] = {}
     for name, columns in _columns_by_name(pieces).items():
         _, kind, code, bits, *_ = columns[0]
+        sizes = [len(piece) for piece in pieces]
+        if _is_mixed(columns):
+            schema[name] = _mixed_schema(columns, sizes)
+            continue
         if kind == VALUE:
             schema[name] = {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": True}
             continue
-        found = _shapes(columns, [len(piece) for piece in pieces])
+        found = _shapes(columns, sizes)
         schema[name] = {
             "dtype": dtype_of((code, bits)) if bits else None,
             "shape": found.shape,
@@ -107,6 +115,63 @@ def schema_of(pieces: Sequence[Meta]) -> dict[str, Schema]:
     return schema
 
 
+def _is_mixed(columns: Sequence[Any]) -> bool:
+    """Whether rows of a field differ in dtype or kind; of a part of which nothing is known they do not."""
+    known = {column[1:4] for column in columns if column[5] is not None or column[6] is not None}
+    return len(known) > 1 or any(column[10] is not None for column in columns)
+
+
+def types_of(column: Any, size: int) -> list[Dtype | None]:
+    """The element type of each row; None of other values."""
+    if column[10] is None:
+        return [None if column[1] == VALUE else tuple(column[2:4])] * size
+    return [unpacked_type(packed) for packed in memoryview(column[10]).cast("I")]
+
+
+def _mixed_schema(columns: Sequence[Any], sizes: Sequence[int]) -> Schema:
+    types = [
+        each for column, size in zip(columns, sizes, strict=True) for each in types_of(column, size)
+    ]
+    shapes = _shapes(columns, sizes)
+    each: Sequence[Any] = shapes.each or [shapes.shape] * len(types)
+    return {
+        "dtype": None,
+        "shape": None,
+        "is_nested": False,
+        "is_non_tensor": True,
+        "per_sample_shapes": [
+            None if dtype is None else shape for dtype, shape in zip(types, each, strict=True)
+        ],
+        "per_sample_dtypes": [None if dtype is None else dtype_of(dtype) for dtype in types],
+    }
+
+
+def _settled(field: Schema) -> Schema:
+    """The schema of some samples of a field whose samples differ: that of one dtype, if these do not."""
+    dtypes = field.get("per_sample_dtypes")
+    if dtypes is None:
+        return field
+    shapes = field.get("per_sample_shapes") or [None] * len(dtypes)
+    filled = {
+        dtype
+        for dtype, shape in zip(dtypes, shapes, strict=True)
+        if dtype is None or shape is None or 0 not in shape
+    } or set(dtypes)
+    if len(filled) != 1 or (None in filled) != (None in dtypes):
+        return field
+    dtype = filled.pop()
+    if dtype is None:
+        return {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": True}
+    nested = len(set(shapes)) > 1
+    made: Schema = {
+        "dtype": dtype,
+        "shape": None if nested else shapes[0],
+        "is_nested": nested,
+        "is_non_tensor": False,
+    }
+    return {**made, "per_sample_shapes": shapes} if nested else made
+
+
 def copy_schema(schema: Mapping[str, Schema], places: Places) -> dict[str, Schema]:
     """A deep copy for all samples, or for those at some places."""
     from copy import deepcopy
@@ -114,20 +179,24 @@ def copy_schema(schema: Mapping[str, Schema], places: Places) -> dict[str, Schem
     copied: dict[str, Schema] = {}
     for name, field in schema.items():
         copied[name] = {
-            key: deepcopy(value) for key, value in field.items() if key != "per_sample_shapes"
+            key: deepcopy(value) for key, value in field.items() if key not in PER_SAMPLE
         }
-        each = field.get("per_sample_shapes")
-        if each is not None:
-            copied[name]["per_sample_shapes"] = (
-                list(each) if places is None else [each[place] for place in places.tolist()]
-            )
+        for key in PER_SAMPLE:
+            each = field.get(key)
+            if each is not None:
+                copied[name][key] = (
+                    list(each) if places is None else [each[place] for place in places.tolist()]
+                )
+        copied[name] = _settled(copied[name])
     return copied
 
 
 def dtypes_of(pieces: Sequence[Meta]) -> dict[str, Any]:
     """Element types of the fields of all pieces, without their shapes."""
     return {
-        name: None if found[0][1] == VALUE or not found[0][3] else dtype_of(tuple(found[0][2:4]))
+        name: None
+        if found[0][1] == VALUE or not found[0][3] or _is_mixed(found)
+        else dtype_of(tuple(found[0][2:4]))
         for name, found in _columns_by_name(pieces).items()
     }
 
@@ -182,7 +251,13 @@ def schema_of_fields(fields: Fields) -> dict[str, Schema]:
 
     schema: dict[str, Schema] = {}
     for column in to_batch(fields, Encoder()).columns:
-        name, kind, code, bits, _, shape, ndims, dims = column[:8]
+        name, kind, code, bits, rows, shape, ndims, dims = column[:8]
+        extra: tuple[Any, ...] = column[9:]
+        if len(extra) == 2:
+            schema[name] = _mixed_schema(
+                [(*column[:4], True, shape, ndims, dims, None, 0, extra[1])], [rows]
+            )
+            continue
         if kind == VALUE:
             schema[name] = {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": True}
             continue
@@ -195,15 +270,19 @@ def schema_of_fields(fields: Fields) -> dict[str, Schema]:
         }
         if found.each is not None:
             schema[name]["per_sample_shapes"] = found.each
-        for dim in column[9:]:
-            schema[name]["ragged_dim"] = dim
+        if extra and extra[0]:
+            schema[name]["ragged_dim"] = extra[0]
     return schema
 
 
 def rows_of_schema(field: Mapping[str, Any], start: int, end: int) -> Schema:
     """The schema of a field for some of its rows."""
-    each = field.get("per_sample_shapes")
-    return {**field, **({} if each is None else {"per_sample_shapes": each[start:end]})}
+    return _settled(
+        {
+            key: value[start:end] if key in PER_SAMPLE and value is not None else value
+            for key, value in field.items()
+        }
+    )
 
 
 def status_of(pieces: Sequence[Meta]) -> Status:

@@ -37,6 +37,19 @@ Column = (
         Sequence[Slice],
         int,
     ]
+    | tuple[
+        str,
+        int,
+        int,
+        int,
+        int,
+        tuple[int, ...] | None,
+        BufferLike | None,
+        BufferLike | None,
+        Sequence[Slice],
+        int,
+        BufferLike,
+    ]
 )
 Tag = tuple[str, BufferLike, BufferLike]
 Layout = tuple[str, bool, int, int, int, int, bytes, int, int]
@@ -130,7 +143,19 @@ class Meta:
     def fields(
         self,
     ) -> list[
-        tuple[str, int, int, int, bool, Shape | None, Buffer | None, Buffer | None, Buffer, int]
+        tuple[
+            str,
+            int,
+            int,
+            int,
+            bool,
+            Shape | None,
+            Buffer | None,
+            Buffer | None,
+            Buffer,
+            int,
+            bytes | None,
+        ]
     ]: ...
     @property
     def field_names(self) -> list[str]: ...
@@ -164,6 +189,7 @@ class Data:
             list[bytes] | None,
             int | None,
             int,
+            bytes | None,
         ]
     ]: ...
 

@@ -255,6 +255,7 @@ _KEYS: dict[str, Check] = {
     "controller.sampler": (_text, "the name of a sampler, or a sampler"),
     "controller.sampling_config": (_map, "a map"),
     "controller.polling_mode": (_bool, "true or false"),
+    "controller.strict_schema": (_bool, "true or false"),
     "controller.zmq_info": (_any, ""),
     "controller.listen": (_texts_or_none, "an endpoint such as tcp:host:port, or a list of them"),
     "controller.session_grace": (_duration, "a number of seconds"),

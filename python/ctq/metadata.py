@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from ._columns import (
+    PER_SAMPLE,
     Schema,
     as_status,
     check_length,
@@ -79,9 +80,8 @@ class BatchMeta:
         size = len(global_indexes)
         schema = {name: dict(field) for name, field in (field_schema or {}).items()}
         for name, field in schema.items():
-            check_length(
-                f"per_sample_shapes of field {name!r}", field.get("per_sample_shapes"), size
-            )
+            for key in PER_SAMPLE:
+                check_length(f"{key} of field {name!r}", field.get(key), size)
         check_length("production_status", production_status, size)
         check_length("custom_meta", custom_meta or None, size)
         check_length("_custom_backend_meta", _custom_backend_meta or None, size)
@@ -193,7 +193,7 @@ class BatchMeta:
 
     @property
     def field_schema(self) -> dict[str, Schema]:
-        """Per field: dtype, shape, is_nested, is_non_tensor, and per_sample_shapes when rows differ."""
+        """Per field: dtype, shape, is_nested, is_non_tensor, and per_sample_shapes when rows differ; per_sample_dtypes when they do in that."""
         if self._schema is None:
             self._schema = schema_of(self._pieces)
         return self._schema
@@ -258,7 +258,9 @@ class BatchMeta:
     @named
     def get_dtypes(self, field_name: str) -> list[Any]:
         """Element type of a field, once per sample."""
-        return [self._field(field_name).get("dtype")] * self.size
+        field = self._field(field_name)
+        each = field.get("per_sample_dtypes")
+        return list(each) if each is not None else [field.get("dtype")] * self.size
 
     @named
     def get_shapes(self, field_name: str) -> list[Any]:
@@ -654,6 +656,22 @@ def _concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
         nested = any(field.get("is_nested") for field in fields)
         shapes = {tuple(field["shape"]) for field in fields if field.get("shape") is not None}
         nested = nested or len(shapes) > 1
+        if any("per_sample_dtypes" in field for field in fields) or (
+            len({field.get("dtype") for field in fields}) > 1
+        ):
+            merged[name] = {
+                "dtype": None,
+                "shape": None,
+                "is_nested": False,
+                "is_non_tensor": True,
+                "per_sample_shapes": [
+                    shape for batch in batches for shape in batch.get_shapes(name)
+                ],
+                "per_sample_dtypes": [
+                    dtype for batch in batches for dtype in batch.get_dtypes(name)
+                ],
+            }
+            continue
         merged[name] = {**base, "is_nested": nested, "shape": None if nested else base.get("shape")}
         if nested:
             merged[name]["per_sample_shapes"] = [
@@ -671,12 +689,20 @@ def _check_alike(first: BatchMeta, known: Mapping[str, Any], batch: BatchMeta, n
             f"concat: fields differ: {first.field_names} in batch 0, {batch.field_names} in batch {number}"
         )
     found = batch._dtypes()
+    if _is_one_field(first, batch):
+        return
     for name in first.field_names:
         mine, theirs = known.get(name), found.get(name)
         if mine != theirs:
             raise ValueError(
                 f"concat: field {name!r} is {mine} in batch 0 and {theirs} in batch {number}"
             )
+
+
+def _is_one_field(first: BatchMeta, batch: BatchMeta) -> bool:
+    """Whether both are metadata that one system gave of one partition: rows of a field may differ there."""
+    pieces = [*first._pieces, *batch._pieces]
+    return all(piece.epoch for piece in pieces) and len({piece.partition for piece in pieces}) == 1
 
 
 def _join(pieces: Sequence[Meta]) -> list[Meta]:

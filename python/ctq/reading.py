@@ -19,7 +19,9 @@ came from a storage manager written in Python.
 from __future__ import annotations
 
 import functools
+import math
 import warnings
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
@@ -39,10 +41,12 @@ from .tensors import (
     pack_rows,
     row_offsets,
     shaped,
+    stack_of_rows,
     tensor_over,
     tensordict_of,
     tensordict_of_tensors,
     torch_dtypes_back,
+    unpacked_type,
 )
 
 if TYPE_CHECKING:
@@ -312,7 +316,7 @@ class _Plan(NamedTuple):
             if not padded and not options.pin_memory:
                 continue
             column = fields.get(name)
-            if column is not None and column[1] == VALUE and column[3]:
+            if column is not None and column[3] and (column[1] == VALUE or column[10] is not None):
                 continue
             pad = b""
             code = bits = address = size = 0
@@ -431,7 +435,7 @@ def _columns(
         name = column[0]
         layout = "jagged" if options is None else options.layout(name)
         read = _Column(column, rows, offsets, (memory or {}).get(name))
-        if read.kind == VALUE or layout != "padded" or options is None:
+        if read.kind == VALUE or read.types is not None or layout != "padded" or options is None:
             yield name, read.packed(layout, decoder)
             continue
         padding = options.padding(name)
@@ -481,6 +485,7 @@ class _Column:
         self.name, self.kind, code, bits, self._ragged, self._shape = column[:6]
         self._ndims, self._dims, self._offsets, memory_of_library, _, self.length = column[6:12]
         self.ragged_dim = column[12]
+        self.types = column[13]
         self._dtype = (code, bits)
         self._count = count
         self._known = {} if offsets is None else offsets
@@ -515,6 +520,8 @@ class _Column:
 
     def packed(self, layout: str, decoder: Decoder) -> Any:
         """The column in jagged or dense layout."""
+        if self.types is not None:
+            return stack_of_rows(self.rows(decoder))
         if self.kind == VALUE:
             return pack_rows(self.rows(decoder))
         if not self._ragged and (layout == "dense" or not self._shape or not have_torch()):
@@ -549,6 +556,8 @@ class _Column:
 
     def rows(self, decoder: Decoder) -> list[Any]:
         """The rows, one object each."""
+        if self.types is not None:
+            return self._mixed_rows(decoder)
         if self.kind == VALUE:
             return decoder.decode_rows(self.name, self._bytes, self._offsets)
         bounds = memoryview(self._offsets).tolist()
@@ -559,6 +568,27 @@ class _Column:
             shape = sizes[start : start + depth]
             start += depth
             values.append(self._over(shape, bounds[row], bounds[row + 1]))
+        return values
+
+    def _mixed_rows(self, decoder: Decoder) -> list[Any]:
+        """Rows that differ in dtype or kind, each of which begins where its offset says."""
+        sizes = memoryview(self._dims).tolist()
+        starts = memoryview(self._offsets).tolist()
+        values: list[Any] = []
+        at = 0
+        for row, depth in enumerate(memoryview(self._ndims).tolist()):
+            shape = sizes[at : at + depth]
+            at += depth
+            dtype = unpacked_type(memoryview(self.types).cast("I")[row])
+            start = starts[row]
+            if dtype is None:
+                ends = array("Q", [0, shape[0]])
+                part = self._bytes[start : start + shape[0]]
+                values += decoder.decode_rows(self.name, part, ends)
+            else:
+                end = start + math.prod(shape) * dtype[1] // 8
+                made = tensor_over if have_torch() else array_over
+                values.append(made(self._bytes[start:end], dtype, shape))
         return values
 
 

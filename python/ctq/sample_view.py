@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
+from ._columns import PER_SAMPLE
+
 if TYPE_CHECKING:
     from .metadata import BatchMeta
 
@@ -47,9 +49,13 @@ class SampleView:
         fields = {}
         for name, field in self._batch.field_schema.items():
             each = field.get("per_sample_shapes")
-            known = {key: value for key, value in field.items() if key != "per_sample_shapes"}
+            known = {key: value for key, value in field.items() if key not in PER_SAMPLE}
             if each is not None:
                 known["shape"] = each[self._place]
+            dtypes = field.get("per_sample_dtypes")
+            if dtypes is not None:
+                known["dtype"] = dtypes[self._place]
+                known["is_non_tensor"] = known["dtype"] is None
             fields[name] = MappingProxyType(known)
         return MappingProxyType(fields)
 

@@ -138,6 +138,17 @@ def describe_dtype(dtype: Any) -> Dtype | None:
         return None
 
 
+def packed_type(dtype: Dtype | None) -> int:
+    """What a row is as one number: of that element type, or (None) a value."""
+    code, bits = dtype or (UINT, 8)
+    return (VALUE if dtype is None else TENSOR) << 16 | bits << 8 | code
+
+
+def unpacked_type(packed: int) -> Dtype | None:
+    """The opposite of `packed_type`."""
+    return None if packed >> 16 == VALUE else (packed & 0xFF, packed >> 8 & 0xFF)
+
+
 class Rows(list[Any]):
     """Rows of a column that are values, also when they are arrays."""
 
@@ -270,6 +281,8 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
             made = _torch_rows(name, items, batch.keep)
         elif arrays and items and not isinstance(column, Rows) and all(map(is_plain_array, items)):
             made = _array_rows(name, items, batch.keep)
+        if made is None:
+            made = _mixed_rows(name, items, batch.keep, encoder)
         if made is None:
             slices, sizes = encoder.encode_slices(name, items, batch.keep)
             made = (name, VALUE, UINT, 8, given, None, None, sizes, slices)
@@ -424,6 +437,32 @@ def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
     return _ragged(name, torch_dtypes()[dtype], shapes, slices)
 
 
+def _mixed_rows(name: str, rows: list[Any], keep: list[Any], encoder: Encoder) -> Column | None:
+    """A column of tensors of several dtypes, or of tensors beside other values; None when no row is a tensor."""
+    plain = [is_tensor(row) and not row.is_nested and _torch_ok(row) for row in rows]
+    if not any(plain):
+        return None
+    types = array("I")
+    ndims, dims = array("I"), array("Q")
+    slices: list[Any] = []
+    for row, is_row in zip(rows, plain, strict=True):
+        if is_row:
+            ready = _ready(row, keep)
+            types.append(packed_type(torch_dtypes()[ready.dtype]))
+            ndims.append(ready.ndim)
+            dims.extend(ready.shape)
+            slices.append(slice_of(ready))
+        else:
+            parts, sizes = encoder.encode_slices(name, [row], keep)
+            types.append(packed_type(None))
+            ndims.append(1)
+            dims.append(sizes[0])
+            slices.extend(parts)
+    first = unpacked_type(types[0])
+    kind, dtype = (VALUE, (UINT, 8)) if first is None else (TENSOR, first)
+    return (name, kind, *dtype, len(rows), None, ndims, dims, slices, 0, types)
+
+
 def _all_plain(rows: list[Any]) -> bool:
     """Whether the elements of all rows lie in memory as they are; they are on the CPU."""
     from torch import Tensor
@@ -531,12 +570,11 @@ def pack_rows(rows: list[Any], ragged_dim: int = 0) -> Any:
         filled = [row for row in rows if row.numel()]
         if not filled or any(row.dtype != filled[0].dtype for row in filled):
             return NonTensorStack(*rows)
-        # An empty list among lists of numbers: its dtype says nothing.
+        # A tensor without elements says nothing of the dtype of its field.
         rows = [row.to(filled[0].dtype) for row in rows]
-        layouts = (torch.strided,)
     if all(row.ndim == 0 for row in rows):
         return torch.stack(rows)
-    if ragged_dim > 1 and len(layouts) > 1:
+    if ragged_dim > 1:
         if ragged_dim == RAGGED_MANY:
             layouts = (torch.strided,)
         else:
@@ -549,6 +587,17 @@ def pack_rows(rows: list[Any], ragged_dim: int = 0) -> Any:
         except (RuntimeError, TypeError):  # these rows cannot have this layout
             continue
     return NonTensorStack(*rows)
+
+
+def stack_of_rows(rows: list[Any]) -> Any:
+    """Rows that differ in dtype or kind as a stack of what they are."""
+    if not have_torch():
+        return rows
+    if all(is_tensor(row) for row in rows):
+        from tensordict import NonTensorStack
+
+        return NonTensorStack(*rows)
+    return _stack_of_objects(rows)
 
 
 def side_by_side(rows: Sequence[Any], ragged_dim: int) -> Any:

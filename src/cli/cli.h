@@ -98,6 +98,8 @@ const char *cli_shape(bool ragged, uint32_t ndim, const uint64_t *shape, char ou
 /* msgpack bytes as JSON; extension types as {"$ext": type, "bytes": n}, and what is not one encoded value as {"$error": "not
  * encoded (104 101 ...)", "bytes": n}. */
 json_t *cli_msgpack(const uint8_t *bytes, size_t size);
+/* What a row is. */
+tq_type cli_row_type(const tq_data_column *column, size_t row);
 /* A row of a column as JSON: nested lists of numbers, or the value.  max_items: longer tensors are cut (0: never). */
 json_t *cli_row(const tq_data_column *column, size_t row);
 

@@ -97,6 +97,7 @@ static void get_table(const tq_meta *meta, const tq_data *data)
         for (size_t c = 0; c < tq_data_columns(data); c++) {
             const tq_data_column *column = tq_data_column_at(data, c);
             const char *key = tq_meta_key(meta, i);
+            tq_type is = cli_row_type(column, i);
             json_t *value = column->data ? cli_row(column, i) : json_null();
             char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
             char *shown = cli_text(text ? text : "", false);
@@ -111,8 +112,7 @@ static void get_table(const tq_meta *meta, const tq_data *data)
                 cli_table_cell(table, "%s", "");
             }
             cli_table_cell(table, "%s", column->name);
-            cli_table_cell(table, "%s",
-                           column->kind == TQ_VALUE ? "value" : cli_dtype(column->dtype, type));
+            cli_table_cell(table, "%s", is.kind == TQ_VALUE ? "value" : cli_dtype(is.dtype, type));
             cli_table_cell(table, "%s", shown ? shown : "");
             free(shown);
             free(text);

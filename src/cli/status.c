@@ -15,11 +15,13 @@ static json_t *status_field(const tq_status_field *field)
     for (uint32_t d = 0; !field->ragged && d < field->ndim; d++) {
         json_array_append_new(shape, json_integer((json_int_t)field->shape[d]));
     }
-    return json_pack("{s:s, s:b, s:s, s:b, s:o, s:i, s:i}", "name", field->name, "is_tensor",
-                     field->kind == TQ_TENSOR, "dtype",
-                     field->kind == TQ_VALUE ? "value" : cli_dtype(field->dtype, text), "ragged",
-                     field->ragged, "shape", shape, "produced", (int)field->produced, "lost",
-                     (int)field->lost);
+    return json_pack("{s:s, s:b, s:s, s:b, s:o, s:i, s:i, s:b}", "name", field->name, "is_tensor",
+                     field->kind == TQ_TENSOR && !field->mixed, "dtype",
+                     field->mixed              ? "mixed"
+                     : field->kind == TQ_VALUE ? "value"
+                                               : cli_dtype(field->dtype, text),
+                     "ragged", field->ragged, "shape", shape, "produced", (int)field->produced,
+                     "lost", (int)field->lost, "mixed", field->mixed);
 }
 
 static json_t *status_partition(const tq_status_partition *partition)
@@ -210,8 +212,8 @@ static void status_print_partitions(const tq_system_status *status)
             }
             const tq_status_field *field = &partition->fields[i];
             cli_table_cell(table, "%s", field->name);
-            if (field->kind == TQ_VALUE) {
-                cli_table_cell(table, "%s", "value");
+            if (field->mixed || field->kind == TQ_VALUE) {
+                cli_table_cell(table, "%s", field->mixed ? "mixed" : "value");
             } else {
                 cli_table_cell(table, "%s %s", cli_dtype(field->dtype, type),
                                cli_shape(field->ragged, field->ndim, field->shape, shape));

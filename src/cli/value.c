@@ -201,16 +201,22 @@ json_t *cli_msgpack(const uint8_t *bytes, size_t size)
     return out ? out : json_null();
 }
 
+tq_type cli_row_type(const tq_data_column *column, size_t row)
+{
+    return column->types ? column->types[row] : (tq_type){(uint8_t)column->kind, column->dtype};
+}
+
 json_t *cli_row(const tq_data_column *column, size_t row)
 {
     const uint8_t *data = (const uint8_t *)column->data + column->offsets[row];
     const uint64_t *dims = column->dims;
+    tq_type type = cli_row_type(column, row);
 
-    if (column->kind == TQ_VALUE) {
-        return cli_msgpack(data, column->offsets[row + 1] - column->offsets[row]);
-    }
     for (size_t i = 0; i < row; i++) {
         dims += column->ndims[i];
     }
-    return value_tensor(column->dtype, column->ndims[row], dims, &data);
+    if (type.kind == TQ_VALUE) {
+        return cli_msgpack(data, dims[0]);
+    }
+    return value_tensor(type.dtype, column->ndims[row], dims, &data);
 }

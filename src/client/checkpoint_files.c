@@ -17,7 +17,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 
-#define CKPT_VERSION      1
+#define CKPT_VERSION      2 /* 2: rows of a field may differ in kind and dtype */
 #define CKPT_MANIFEST     "MANIFEST"
 #define CKPT_MANIFEST_MAX 4096u
 #define CKPT_METADATA     "metadata.json"
@@ -327,7 +327,7 @@ static int ckpt_parse_manifest(tqi_ckpt_in *in, const char *path, const char *te
     if (!ckpt_number(&at, "tq-checkpoint ", &version)) {
         return ckpt_bad(err, path, CKPT_MANIFEST, "it is not one");
     }
-    if (version != CKPT_VERSION) {
+    if (version < 1 || version > CKPT_VERSION) {
         return tqi_error_set(err, TQ_EVERSION,
                              "checkpoint %s is of version %" PRIu64
                              ", this library reads version %d",

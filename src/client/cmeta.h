@@ -34,6 +34,7 @@ typedef struct tqi_blocks {
 typedef struct tqi_cells {
     tq_meta_field pub;
     uint64_t *starts; /* n + 1 places in dims; ragged with shapes only */
+    tq_type *types;   /* n, or NULL; pub.types */
     uint32_t *block;  /* n */
     uint64_t *offset; /* n; 0 for marks */
     tq_slice *opaque; /* n, or NULL */
@@ -70,6 +71,17 @@ bool tqi_cells_shaped(const tqi_cells *cells);
 /* Dims and bytes of a row of a shaped field. */
 const uint64_t *tqi_cells_dims(const tqi_cells *cells, size_t row, uint32_t *ndim);
 uint64_t tqi_cells_size(const tqi_cells *cells, size_t row);
+static inline tq_type tqi_cells_type(const tqi_cells *cells, size_t row)
+{
+    return cells->types ? cells->types[row] : (tq_type){(uint8_t)cells->pub.kind, cells->pub.dtype};
+}
+static inline bool tqi_type_same(tq_type a, tq_type b)
+{
+    return a.kind == b.kind && a.dtype.code == b.dtype.code && a.dtype.bits == b.dtype.bits;
+}
+/* Of n rows of which `types` says what they are: if those that say so agree (tensors without elements do not), the field is of
+ * that one type, and its types go. */
+void tqi_cells_agree(tqi_cells *cells, size_t n);
 /* Bytes of one row of that shape; false when they do not fit. */
 bool tqi_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, uint64_t *out);
 /* Whether it is a type code with a number of bits that it can have. */

@@ -69,7 +69,7 @@ static bool layout_can_pad(const tq_data_column *column, size_t rows, uint64_t *
     uint32_t ndim = rows > 0 ? column->ndims[0] : 0;
 
     *longest = 0;
-    if (column->kind != TQ_TENSOR || ndim == 0) {
+    if (column->kind != TQ_TENSOR || column->types || ndim == 0) {
         return false;
     }
     for (size_t i = 0; i < rows; i++) {

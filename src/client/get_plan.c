@@ -132,6 +132,8 @@ bool tqi_get_still_gone(const tqi_get *get, tq_error *err)
 
 /* -------------------------------------------------------------------------- destination columns */
 
+#define PLAN_ALIGN 16u
+
 static int plan_dims(tq_data *data, const tqi_cells *cells, size_t rows, tq_data_column *column,
                      tq_error *err)
 {
@@ -151,14 +153,24 @@ static int plan_dims(tq_data *data, const tqi_cells *cells, size_t rows, tq_data
         ndims[i] = ndim;
         total += ndim;
         if (__builtin_add_overflow(offsets[i], tqi_cells_size(cells, i), &offsets[i + 1]) ||
-            offsets[i + 1] > INT64_MAX) {
+            offsets[i + 1] > INT64_MAX - PLAN_ALIGN) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': more bytes than can be read at once",
                                  column->name);
+        }
+        if (cells->types) {
+            /* Elements of all sizes are to lie where they may be looked at. */
+            offsets[i + 1] = (offsets[i + 1] + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
         }
     }
     dims = tqi_region_array(region, total, sizeof *dims);
     if (!dims) {
         return tqi_error_nomem(err, "a read");
+    }
+    if (cells->types) {
+        column->types = tqi_region_copy(region, cells->types, rows, sizeof *cells->types);
+        if (!column->types) {
+            return tqi_error_nomem(err, "a read");
+        }
     }
     column->ragged = false;
     column->ndim = rows > 0 ? ndims[0] : cells->pub.ndim;

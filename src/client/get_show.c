@@ -41,8 +41,8 @@ bool tqi_get_shows(tqi_get *get, size_t c)
     size_t first = 0;
 
     if (!get->zero_copy || !get->task.rt->internal.view || column->kind != TQ_TENSOR ||
-        column->padded || size < SHOW_MIN || (get->layouts && get->layouts[c].dest) ||
-        !show_together(get, cells, &first)) {
+        column->types || column->padded || size < SHOW_MIN ||
+        (get->layouts && get->layouts[c].dest) || !show_together(get, cells, &first)) {
         return false;
     }
     if (!job->ranges) {

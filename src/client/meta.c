@@ -72,8 +72,35 @@ uint64_t tqi_cells_size(const tqi_cells *cells, size_t row)
     uint32_t ndim;
     const uint64_t *dims = tqi_cells_dims(cells, row, &ndim);
     uint64_t size = 0;
-    tqi_row_size(cells->pub.dtype, dims, ndim, &size);
+    tqi_row_size(tqi_cells_type(cells, row).dtype, dims, ndim, &size);
     return size;
+}
+
+void tqi_cells_agree(tqi_cells *cells, size_t n)
+{
+    ptrdiff_t filled = -1, empty = -1;
+    bool agree = true;
+
+    for (size_t i = 0; cells->types && i < n; i++) {
+        tq_type type = cells->types[i];
+        if (!cells->ready[i]) {
+            continue;
+        }
+        if (type.kind == TQ_TENSOR && tqi_cells_size(cells, i) == 0) {
+            empty = empty < 0 ? (ptrdiff_t)i : empty;
+            continue;
+        }
+        filled = filled < 0 ? (ptrdiff_t)i : filled;
+        agree = agree && tqi_type_same(type, cells->types[filled]);
+    }
+    agree = agree && (filled < 0 || empty < 0 || cells->types[filled].kind == TQ_TENSOR);
+    if (cells->types && n > 0) {
+        tq_type type = cells->types[!agree ? 0 : filled >= 0 ? filled : empty >= 0 ? empty : 0];
+        cells->pub.kind = (tq_kind)type.kind;
+        cells->pub.dtype = type.dtype;
+    }
+    cells->types = agree ? NULL : cells->types;
+    cells->pub.types = cells->types;
 }
 
 /* --------------------------------------------------------------------------------------- blocks */

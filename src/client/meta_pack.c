@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/type.h"
 
 #define PACK_HEADER 4u
 static const uint8_t pack_magic[PACK_HEADER] = {'T', 'Q', 'M', 1};
@@ -137,6 +138,32 @@ static int pack_runs(pack_out *out, const tqi_cells *cells, Tq__Field *to)
     return TQ_OK;
 }
 
+static int pack_types(pack_out *out, const tqi_cells *cells, Tq__Field *to)
+{
+    size_t n = out->meta->n;
+
+    if (!cells->types || n == 0) {
+        return TQ_OK;
+    }
+    to->type = tqi_region_array(&out->region, n, sizeof *to->type);
+    to->row_type = tqi_region_array(&out->region, n, sizeof *to->row_type);
+    if (!to->type || !to->row_type) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint32_t type = tqi_type_pack(cells->types[i].kind, cells->types[i].dtype);
+        size_t t = 0;
+        while (t < to->n_type && to->type[t] != type) {
+            t++;
+        }
+        to->type[t] = type;
+        to->n_type = t == to->n_type ? t + 1 : to->n_type;
+        to->row_type[i] = (uint32_t)t;
+    }
+    to->n_row_type = n;
+    return TQ_OK;
+}
+
 static int pack_field(pack_out *out, const tqi_cells *cells, Tq__Field *to)
 {
     size_t n = out->meta->n;
@@ -167,7 +194,7 @@ static int pack_field(pack_out *out, const tqi_cells *cells, Tq__Field *to)
             to->opaque[i].len = cells->opaque[i].size;
         }
     }
-    return pack_runs(out, cells, to);
+    return pack_types(out, cells, to) ? TQ_ENOMEM : pack_runs(out, cells, to);
 }
 
 static int pack_texts(pack_out *out, const char **texts, char ***to, size_t *n)

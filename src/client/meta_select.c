@@ -83,10 +83,48 @@ static int sel_ragged(tq_meta *out, tqi_cells *to, const sel_part *parts,
     return TQ_OK;
 }
 
+/* What the rows are, when they may differ: in one of the parts, or between two of them. */
+static int sel_types(tq_meta *out, tqi_cells *to, const sel_part *parts,
+                     const tqi_cells *const *from, size_t n_parts)
+{
+    const tqi_cells *first = NULL;
+    bool differ = false;
+    size_t row = 0;
+
+    for (size_t p = 0; p < n_parts; p++) {
+        if (!tqi_cells_shaped(from[p])) {
+            continue; /* nothing is known of it */
+        }
+        first = first ? first : from[p];
+        differ = differ || from[p]->types || from[p]->pub.kind != first->pub.kind ||
+                 from[p]->pub.dtype.code != first->pub.dtype.code ||
+                 from[p]->pub.dtype.bits != first->pub.dtype.bits;
+    }
+    if (first) {
+        to->pub.kind = first->pub.kind;
+        to->pub.dtype = first->pub.dtype;
+    }
+    if (!differ || out->n == 0) {
+        return TQ_OK;
+    }
+    to->types = tqi_region_array(&out->region, out->n, sizeof *to->types);
+    if (!to->types) {
+        return TQ_ENOMEM;
+    }
+    for (size_t p = 0; p < n_parts; p++) {
+        for (size_t i = 0; i < parts[p].n; i++, row++) {
+            to->types[row] = tqi_cells_shaped(from[p])
+                                 ? tqi_cells_type(from[p], sel_row(&parts[p], i))
+                                 : (tq_type){(uint8_t)to->pub.kind, to->pub.dtype};
+        }
+    }
+    return TQ_OK;
+}
+
 static int sel_shape(tq_meta *out, tqi_cells *to, const sel_part *parts,
                      const tqi_cells *const *from, size_t n_parts)
 {
-    bool uniform = true;
+    bool uniform = !to->types;
     bool shaped = false;
     for (size_t p = 0; p < n_parts; p++) {
         uniform = uniform && sel_same_shape(from[0], from[p]);
@@ -176,7 +214,11 @@ static int sel_field(tq_meta *out, tqi_cells *to, const sel_part *parts,
             to->ready[row] = from[p]->ready[source];
         }
     }
-    code = sel_shape(out, to, parts, from, n_parts);
+    code = sel_types(out, to, parts, from, n_parts);
+    code = code ? code : sel_shape(out, to, parts, from, n_parts);
+    if (code == TQ_OK) {
+        tqi_cells_agree(to, out->n);
+    }
     return code ? code : sel_opaque(out, to, parts, from, n_parts);
 }
 
@@ -457,20 +499,10 @@ static int sel_agree_fields(const tq_meta *a, const tq_meta *b, tq_error *err)
                              b->n_fields);
     }
     for (size_t f = 0; f < a->n_fields; f++) {
-        const tq_meta_field *x = &a->fields[f].pub;
-        ptrdiff_t at = tqi_cmeta_find(b, x->name);
-        const tq_meta_field *y;
-        if (at < 0) {
+        const char *name = a->fields[f].pub.name;
+        if (tqi_cmeta_find(b, name) < 0) {
             return tqi_error_set(err, TQ_EFIELD, "field '%s' is only in some of the metadata",
-                                 x->name);
-        }
-        y = &b->fields[at].pub;
-        if (tqi_cells_shaped(&a->fields[f]) && tqi_cells_shaped(&b->fields[at]) &&
-            (x->kind != y->kind || x->dtype.code != y->dtype.code ||
-             x->dtype.bits != y->dtype.bits)) {
-            return tqi_error_set(
-                err, TQ_EDTYPE, "field '%s': dtypes %u/%u and %u/%u (code/bits) cannot be joined",
-                x->name, x->dtype.code, x->dtype.bits, y->dtype.code, y->dtype.bits);
+                                 name);
         }
     }
     return TQ_OK;
@@ -489,13 +521,6 @@ static int sel_concat_fields(tq_meta *out, const sel_part *parts, size_t n_parts
                                                             parts[0].meta->fields[f].pub.name)];
         }
         code = sel_field(out, to, parts, from, n_parts);
-        for (size_t p = 0; p < n_parts && code == TQ_OK; p++) {
-            if (tqi_cells_shaped(from[p])) {
-                to->pub.kind = from[p]->pub.kind;
-                to->pub.dtype = from[p]->pub.dtype;
-                break;
-            }
-        }
     }
     free(from);
     return code;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/type.h"
 
 /* What is decoded, for messages and checks. */
 typedef struct wire_in {
@@ -126,7 +127,7 @@ static int wire_ragged(wire_in *in, const Tq__Field *from, tqi_cells *to)
         if (ndim > TQ_NDIM_MAX || ndim > from->n_dims - start) {
             return wire_bad(in, "dims of a row of field", from->name, ndim, from->n_dims - start);
         }
-        if (!tqi_row_size(to->pub.dtype, to->pub.dims + start, ndim, &size)) {
+        if (!tqi_row_size(tqi_cells_type(to, i).dtype, to->pub.dims + start, ndim, &size)) {
             return wire_bad(in, "bytes of a row of field", from->name, UINT64_MAX, INT64_MAX);
         }
         ndims[i] = ndim;
@@ -252,17 +253,51 @@ static int wire_opaque(wire_in *in, const Tq__Field *from, tqi_cells *to)
     return TQ_OK;
 }
 
-static int wire_field(wire_in *in, const Tq__Field *from, uint32_t ragged_dim, tqi_cells *to)
+/* What each row is, when they differ; `from` may be the reply to a publish, which says what rows are kept as. */
+static int wire_types(wire_in *in, const Tq__Field *from, tqi_cells *to)
 {
+    size_t n = in->meta->n;
+
+    if (from->n_type == 0 && from->n_row_type == 0) {
+        return TQ_OK;
+    }
+    if (from->n_row_type != n) {
+        return wire_bad(in, "types of rows of field", from->name, from->n_row_type, n);
+    }
+    for (size_t t = 0; t < from->n_type; t++) {
+        if (from->type[t] >> 16 > TQ_VALUE || !tqi_dtype_known(tqi_type_dtype(from->type[t]))) {
+            return wire_bad(in, "type of rows of field", from->name, from->type[t], 0);
+        }
+    }
+    to->types = tqi_region_array(&in->meta->region, n, sizeof *to->types);
+    if (!to->types) {
+        return wire_nomem(in);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (from->row_type[i] >= from->n_type) {
+            return wire_bad(in, "type of a row of field", from->name, from->row_type[i],
+                            from->n_type);
+        }
+        uint32_t type = from->type[from->row_type[i]];
+        to->types[i] = (tq_type){tqi_type_kind(type), tqi_type_dtype(type)};
+    }
+    to->pub.types = to->types;
+    return TQ_OK;
+}
+
+static int wire_field(wire_in *in, const Tq__Field *from, const Tq__Field *known, tqi_cells *to)
+{
+    uint32_t ragged_dim = known->ragged_dim;
     tqi_region *region = &in->meta->region;
     size_t n = in->meta->n;
     int code;
 
-    if (from->kind > TQ_VALUE || from->dtype > UINT16_MAX) {
-        return wire_bad(in, "kind or dtype of field", from->name, from->kind, TQ_VALUE);
+    if (known->kind > TQ_VALUE || known->dtype > UINT16_MAX ||
+        (known->n_type > 0 && !from->ragged)) {
+        return wire_bad(in, "kind or dtype of field", from->name, known->kind, TQ_VALUE);
     }
-    to->pub.kind = (tq_kind)from->kind;
-    to->pub.dtype = (tq_dtype){(uint8_t)(from->dtype & 0xffu), (uint8_t)(from->dtype >> 8)};
+    to->pub.kind = (tq_kind)known->kind;
+    to->pub.dtype = (tq_dtype){(uint8_t)(known->dtype & 0xffu), (uint8_t)(known->dtype >> 8)};
     to->pub.ragged = from->ragged;
     if (ragged_dim > TQ_NDIM_MAX && ragged_dim != TQ_RAGGED_MANY) {
         return wire_bad(in, "ragged dim of field", from->name, ragged_dim, TQ_NDIM_MAX);
@@ -284,6 +319,10 @@ static int wire_field(wire_in *in, const Tq__Field *from, uint32_t ragged_dim, t
         return wire_nomem(in);
     }
     to->pub.ready = to->ready;
+    code = wire_types(in, known, to);
+    if (code != TQ_OK) {
+        return code;
+    }
     code = from->ragged ? wire_ragged(in, from, to) : wire_uniform(in, from, to);
     code = code ? code : wire_opaque(in, from, to);
     return code ? code : wire_runs(in, from, to);
@@ -375,10 +414,9 @@ int tqi_cmeta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_
     code = code ? code : wire_blocks(&in);
     for (size_t f = 0; f < in.fields->n_field && code == TQ_OK; f++) {
         /* The reply to a publish knows more of the field than what was published. */
-        const Tq__Field *known = batch->n_field == in.fields->n_field ? batch->field[f] : NULL;
-        code = wire_field(&in, in.fields->field[f],
-                          known ? known->ragged_dim : in.fields->field[f]->ragged_dim,
-                          &in.meta->fields[f]);
+        const Tq__Field *from = in.fields->field[f];
+        bool told = fields_of && batch->n_field == in.fields->n_field;
+        code = wire_field(&in, from, told ? batch->field[f] : from, &in.meta->fields[f]);
     }
     if (code != TQ_OK) {
         tq_meta_rele(in.meta);

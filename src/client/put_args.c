@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/type.h"
 
 static int put_nomem(tq_error *err)
 {
@@ -86,27 +87,17 @@ static int put_samples(tqi_put *put, const tq_put_args *args, tq_error *err)
 
 /* -------------------------------------------------------------------------------------- columns */
 
-static int put_check_column(const tqi_put *put, const tq_column *column, tq_dtype *dtype,
-                            tq_error *err)
+/* Kind and dtype of one row, or of all; *dtype is what is stored of a value. */
+static int put_check_type(const tq_column *column, uint32_t kind, tq_dtype *dtype, tq_error *err)
 {
-    int code = column->name ? tqi_check_name("field", column->name, TQ_NAME_MAX, err)
-                            : tqi_error_null(err, "name of a column");
-    if (code != TQ_OK) {
-        return code;
-    }
-    *dtype = column->dtype;
-    if (column->rows != put->n) {
-        return tqi_error_set(err, TQ_EROWS, "field '%s': expected %zu rows, given %zu",
-                             column->name, put->n, column->rows);
-    }
-    if (column->kind != TQ_TENSOR && column->kind != TQ_VALUE) {
+    if (kind != TQ_TENSOR && kind != TQ_VALUE) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': unknown kind %d", column->name,
-                             (int)column->kind);
+                             (int)kind);
     }
-    if (column->kind == TQ_VALUE && dtype->bits == 0) {
+    if (kind == TQ_VALUE && dtype->bits == 0) {
         *dtype = (tq_dtype){TQ_UINT, 8};
     }
-    if (column->kind == TQ_VALUE && (dtype->code != TQ_UINT || dtype->bits != 8)) {
+    if (kind == TQ_VALUE && (dtype->code != TQ_UINT || dtype->bits != 8)) {
         return tqi_error_set(err, TQ_EDTYPE,
                              "field '%s': values have dtype code %d of 8 bits, given %u of %u",
                              column->name, TQ_UINT, dtype->code, dtype->bits);
@@ -115,9 +106,28 @@ static int put_check_column(const tqi_put *put, const tq_column *column, tq_dtyp
         return tqi_error_set(err, TQ_EDTYPE, "field '%s': unknown dtype, code %u of %u bits",
                              column->name, dtype->code, dtype->bits);
     }
+    return TQ_OK;
+}
+
+static int put_check_column(const tqi_put *put, const tq_column *column, tq_error *err)
+{
+    int code = column->name ? tqi_check_name("field", column->name, TQ_NAME_MAX, err)
+                            : tqi_error_null(err, "name of a column");
+    if (code != TQ_OK) {
+        return code;
+    }
+    if (column->rows != put->n) {
+        return tqi_error_set(err, TQ_EROWS, "field '%s': expected %zu rows, given %zu",
+                             column->name, put->n, column->rows);
+    }
     if (column->ndim > TQ_NDIM_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': %u dimensions, at most %d are possible",
                              column->name, column->ndim, TQ_NDIM_MAX);
+    }
+    if (column->types && !column->dims) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "field '%s': rows with types of their own, without dims of their own",
+                             column->name);
     }
     if (column->ragged_dim > TQ_NDIM_MAX && column->ragged_dim != TQ_RAGGED_MANY) {
         return tqi_error_set(err, TQ_EINVAL,
@@ -193,17 +203,26 @@ static int put_ragged_shapes(tqi_put *put, const tq_column *column, Tq__Field *f
     return field->ndims && field->dims ? TQ_OK : put_nomem(err);
 }
 
+static uint32_t put_type(const Tq__Field *field, size_t row)
+{
+    return field->n_type > 0 ? field->type[field->row_type[row]] : field->kind << 16 | field->dtype;
+}
+
 static int put_ragged(tqi_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
                       tq_error *err)
 {
-    tq_dtype dtype = {(uint8_t)(field->dtype & 0xffu), (uint8_t)(field->dtype >> 8)};
     uint64_t *sizes = tqi_region_array(&put->task.region, put->n, sizeof *sizes);
     const uint64_t *dims = column->dims;
     int code = sizes ? put_ragged_shapes(put, column, field, err) : put_nomem(err);
 
     for (size_t i = 0; sizes && i < put->n && code == TQ_OK; i++) {
-        if (!tqi_row_size(dtype, dims, put_ndim(column, i), &sizes[i]) ||
-            __builtin_add_overflow(out->size, sizes[i], &out->size)) {
+        uint32_t type = put_type(field, i);
+        if (tqi_type_kind(type) == TQ_VALUE && put_ndim(column, i) != 1) {
+            code =
+                tqi_error_set(err, TQ_EINVAL, "field '%s': row %zu is a value, which has one dim",
+                              column->name, i);
+        } else if (!tqi_row_size(tqi_type_dtype(type), dims, put_ndim(column, i), &sizes[i]) ||
+                   __builtin_add_overflow(out->size, sizes[i], &out->size)) {
             code = put_too_large(column, err);
         }
         dims += put_ndim(column, i);
@@ -219,6 +238,9 @@ static int put_value(tqi_put *put, const tq_column *column, Tq__Field *field, tq
     tq_column rows = *column;
     uint64_t *dims;
 
+    if (column->types) { /* all of them values */
+        return put_ragged(put, column, field, out, err);
+    }
     if (column->ndims || column->ndim != 1) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': values have one dimension, given %s %u",
                              column->name, column->ndims ? "several, first" : "",
@@ -240,7 +262,10 @@ static int put_value(tqi_put *put, const tq_column *column, Tq__Field *field, tq
 static int put_shape(tqi_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
                      tq_error *err)
 {
-    if (column->kind == TQ_VALUE) {
+    if (field->n_type > 0) {
+        return put_ragged(put, column, field, out, err);
+    }
+    if (field->kind == TQ_VALUE) {
         return put_value(put, column, field, out, err);
     }
     if (!column->dims) {
@@ -308,6 +333,48 @@ static int put_opaque(tqi_put *put, const tq_slice *notes, Tq__Field *field, tq_
     return TQ_OK;
 }
 
+/* Kind and dtype of the column, or of each of its rows when they differ. */
+static int put_types(tqi_put *put, const tq_column *column, Tq__Field *field, tq_error *err)
+{
+    tqi_region *region = &put->task.region;
+    tq_dtype dtype = column->types && put->n > 0 ? column->types[0].dtype : column->dtype;
+    uint32_t kind = column->types && put->n > 0 ? column->types[0].kind : (uint32_t)column->kind;
+    int code = put_check_type(column, kind, &dtype, err);
+
+    field->kind = kind;
+    field->dtype = dtype.code | (uint32_t)dtype.bits << 8;
+    if (code != TQ_OK || !column->types) {
+        return code;
+    }
+    field->type = tqi_region_array(region, put->n, sizeof *field->type);
+    field->row_type = tqi_region_array(region, put->n, sizeof *field->row_type);
+    if (!field->type || !field->row_type) {
+        return put_nomem(err);
+    }
+    for (size_t i = 0; i < put->n; i++) {
+        size_t t = 0;
+        uint32_t type;
+        dtype = column->types[i].dtype;
+        code = put_check_type(column, column->types[i].kind, &dtype, err);
+        if (code != TQ_OK) {
+            return code;
+        }
+        type = tqi_type_pack(column->types[i].kind, dtype);
+        while (t < field->n_type && field->type[t] != type) {
+            t++;
+        }
+        field->type[t] = type;
+        field->n_type = t == field->n_type ? t + 1 : field->n_type;
+        field->row_type[i] = (uint32_t)t;
+    }
+    field->n_row_type = put->n;
+    if (field->n_type == 1) {
+        field->n_type = 0;
+        field->n_row_type = 0;
+    }
+    return TQ_OK;
+}
+
 static int put_columns(tqi_put *put, const tq_put_args *args, bool notify,
                        const tq_slice *const *opaque, tq_error *err)
 {
@@ -324,8 +391,7 @@ static int put_columns(tqi_put *put, const tq_put_args *args, bool notify,
         const tq_column *column = &args->columns[c];
         tq_put_column *out = &put->columns[c];
         Tq__Field *field = &fields[c];
-        tq_dtype dtype;
-        int code = put_check_column(put, column, &dtype, err);
+        int code = put_check_column(put, column, err);
 
         for (size_t k = 0; k < c && code == TQ_OK; k++) {
             if (strcmp(args->columns[k].name, column->name) == 0) {
@@ -336,12 +402,11 @@ static int put_columns(tqi_put *put, const tq_put_args *args, bool notify,
         put->batch.field[c] = field;
         code = code ? code : tqi_copy_name(region, "field", column->name, &field->name, err);
         if (code == TQ_OK) {
-            field->kind = column->kind;
-            field->dtype = dtype.code | (uint32_t)dtype.bits << 8;
             field->ragged_dim = column->ragged_dim;
             out->name = field->name;
             out->rows = (uint32_t)put->n;
-            code = put_shape(put, column, field, out, err);
+            code = put_types(put, column, field, err);
+            code = code ? code : put_shape(put, column, field, out, err);
         }
         if (code == TQ_OK) {
             code = notify ? put_opaque(put, opaque ? opaque[c] : NULL, field, err)

@@ -54,6 +54,7 @@ static const tq_status_field *status_fields(status_out *out, const Tq__Partition
         to[i].produced = info->produced;
         to[i].lost = info->lost;
         to[i].ragged_dim = (uint8_t)info->ragged_dim;
+        to[i].mixed = info->mixed;
     }
     return to;
 }

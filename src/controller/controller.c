@@ -232,7 +232,8 @@ void tqi_controller_set_goodbye(tqi_controller *ctl, tqi_ending ending, const ch
 static int ctl_make_meta(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
     uint64_t below = options->first_counters;
-    tqi_meta_options meta = {.epoch = options->epoch ? options->epoch : tqi_random_id()};
+    tqi_meta_options meta = {.epoch = options->epoch ? options->epoch : tqi_random_id(),
+                             .strict_schema = options->strict_schema};
     if (below) {
         meta.first_index = (uint32_t)(0u - below);
         meta.first_incarnation = (uint32_t)(0u - below);

@@ -17,6 +17,7 @@ typedef struct tqi_controller_options {
     const tqi_token *token;
     const char *sampler;       /* default for claims without one; NULL or "": sequential */
     bool polling;              /* claims answer at once by default */
+    bool strict_schema;        /* a field has one kind and dtype */
     uint64_t grace_ms;         /* of sessions */
     uint64_t owner_timeout_ms; /* an owner gone for longer has lost its blocks */
     uint32_t events;           /* events kept; 0: 65536 */

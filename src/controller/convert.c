@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/type.h"
 
 #define CONV_CHUNK 16384u
 
@@ -99,6 +100,33 @@ static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dims given, its ndims say %llu",
                              in->name, in->n_dims, (unsigned long long)dims);
     }
+    return TQ_OK;
+}
+
+/* What each row is, when they differ. */
+static int conv_types_in(tqi_conv *conv, const Tq__Field *in, size_t n, tqi_batch_field *out,
+                         tq_error *err)
+{
+    uint32_t *types;
+    if (in->n_type == 0 && in->n_row_type == 0) {
+        return TQ_OK;
+    }
+    if (in->n_row_type != n || !in->ragged) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': types of %zu rows given for %zu samples",
+                             in->name, in->n_row_type, n);
+    }
+    types = tqi_conv_alloc(conv, n, sizeof(*types), err);
+    if (!types) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (in->row_type[i] >= in->n_type || in->type[in->row_type[i]] >> 16 > TQ_VALUE) {
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': the type of row %zu is malformed",
+                                 in->name, i);
+        }
+        types[i] = in->type[in->row_type[i]];
+    }
+    out->types = types;
     return TQ_OK;
 }
 
@@ -212,7 +240,7 @@ static int conv_field_in(tqi_conv *conv, const Tq__Field *in, size_t n, size_t n
         }
         out->opaque = slices;
     }
-    return TQ_OK;
+    return conv_types_in(conv, in, n, out, err);
 }
 
 static int conv_tag_in(const Tq__Tag *in, size_t n, tqi_batch_tag *out, tq_error *err)
@@ -367,6 +395,32 @@ static int conv_runs_out(tqi_conv *conv, const tqi_batch_field *in, const tqi_ba
     return TQ_OK;
 }
 
+/* A table of the types that there are, and each row's place in it. */
+static int conv_types_out(tqi_conv *conv, const tqi_batch_field *in, size_t n, Tq__Field *out,
+                          tq_error *err)
+{
+    if (!in->types || n == 0) {
+        return TQ_OK;
+    }
+    out->type = tqi_conv_alloc(conv, n, sizeof(*out->type), err);
+    out->row_type = tqi_conv_alloc(conv, n, sizeof(*out->row_type), err);
+    if (!out->type || !out->row_type) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        size_t t = 0;
+        while (t < out->n_type && out->type[t] != in->types[i]) {
+            t++;
+        }
+        if (t == out->n_type) {
+            out->type[out->n_type++] = in->types[i];
+        }
+        out->row_type[i] = (uint32_t)t;
+    }
+    out->n_row_type = n;
+    return TQ_OK;
+}
+
 static int conv_fields_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, tq_error *err)
 {
     Tq__Field *fields = tqi_conv_alloc(conv, in->n_fields, sizeof(*fields), err);
@@ -392,6 +446,7 @@ static int conv_fields_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, 
         to->n_dims = from->n_dims;
         out->field[i] = to;
         int rc = conv_runs_out(conv, from, in, to, err);
+        rc = rc ? rc : conv_types_out(conv, from, in->n, to, err);
         if (rc) {
             return rc;
         }

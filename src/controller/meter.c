@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/type.h"
+
 #include "controller/internal.h"
 
 /* Kinds as users of the Python peer know them, where it has such a request; others have the names of our own table. */
@@ -186,9 +188,10 @@ static uint64_t meter_elements(const uint64_t *dims, uint32_t ndim)
 /* Adds the produced cells of a field that the table has accepted, so that its counts are known to agree. */
 static void meter_field(tqi_meter_name *name, const tqi_batch_field *field)
 {
-    uint64_t elements = 0;
+    uint64_t bytes = 0;
     uint64_t cells = 0;
     size_t row = 0;
+    uint64_t size = (field->dtype.bits + 7u) / 8u;
     const uint64_t *dims = field->dims;
     uint64_t each = field->ragged ? 0 : meter_elements(field->shape, field->ndim);
     for (size_t r = 0; r < field->n_runs; r++) {
@@ -196,17 +199,18 @@ static void meter_field(tqi_meter_name *name, const tqi_batch_field *field)
         bool there = run->block != TQI_RUN_NONE && run->block != TQI_RUN_LOST;
         cells += there ? run->rows : 0;
         if (!field->ragged) {
-            elements += there ? each * run->rows : 0;
+            bytes += there ? each * run->rows * size : 0;
             continue;
         }
         for (uint32_t i = 0; i < run->rows; i++, row++) {
             uint32_t ndim = field->ndims[field->n_ndims == 1 ? 0 : row];
-            elements += there ? meter_elements(dims, ndim) : 0;
+            size = field->types ? tqi_type_size(field->types[row]) : size;
+            bytes += there ? meter_elements(dims, ndim) * size : 0;
             dims += ndim;
         }
     }
     name->items += cells;
-    name->bytes += elements * ((field->dtype.bits + 7u) / 8u);
+    name->bytes += bytes;
 }
 
 void tqi_meter_published(tqi_meter *meter, const tqi_batch *batch)

@@ -30,6 +30,7 @@ static int parts_fields(tqi_conv *conv, const tqi_snap_partition *in, Tq__Snapsh
         items[i].dtype = field->dtype.code | (uint32_t)field->dtype.bits << 8;
         items[i].ragged = field->ragged;
         items[i].ragged_dim = field->ragged_dim;
+        items[i].mixed = field->mixed;
         items[i].shape = tqi_conv_u64(field->shape);
         items[i].n_shape = field->ragged ? 0 : field->ndim;
         out->field[out->n_field++] = &items[i];

@@ -10,6 +10,8 @@ const tqd_key tqd_keys[] = {
      "sampler of claims that name none"},
     {"controller.polling_mode", TQD_BOOL, "false", 0, 0,
      "answer claims at once instead of letting them wait"},
+    {"controller.strict_schema", TQD_BOOL, "false", 0, 0,
+     "refuse rows of another dtype, or another kind, than their field has"},
     {"controller.session_grace", TQD_SECONDS, "10s", 0, 86400,
      "life of a session without a connection"},
     {"controller.owner_timeout", TQD_SECONDS, "30s", 0, 86400,

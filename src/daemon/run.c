@@ -304,6 +304,7 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .token = &daemon->token,
         .sampler = tqd_config_string(config, "controller.sampler"),
         .polling = tqd_config_bool(config, "controller.polling_mode"),
+        .strict_schema = tqd_config_bool(config, "controller.strict_schema"),
         .grace_ms = (uint64_t)(tqd_config_seconds(config, "controller.session_grace") * 1000),
         .owner_timeout_ms =
             (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),

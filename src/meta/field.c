@@ -86,6 +86,8 @@ void tqi_m_field_learn(tqi_field *field, uint8_t kind, tq_dtype dtype, uint32_t 
     field->dim = 0;
     field->like = TQI_SHAPE_NONE;
     field->ragged_dim = 0;
+    field->foreign = 0;
+    field->filled = 0;
     if (!field->ragged) {
         (void)tqi_m_shape_dims(field->partition->meta, shape, &field->dim, &ndim);
     }
@@ -122,9 +124,55 @@ void tqi_m_field_forget(tqi_field *field)
     field->capacity = 0;
 }
 
+void tqi_m_field_set_type(tqi_field *field, uint32_t type)
+{
+    field->kind = tqi_type_kind(type);
+    field->dtype = tqi_type_dtype(type);
+}
+
 uint64_t tqi_m_cell_bytes(const tqi_field *field, const tqi_cell *cell)
 {
-    return tqi_m_shape_elements(field->partition->meta, cell->shape) * (field->dtype.bits / 8u);
+    uint64_t elements = tqi_m_shape_elements(field->partition->meta, cell->shape);
+
+    return field->foreign == 0 ? elements * (field->dtype.bits / 8u)
+                               : elements * tqi_type_size(tqi_m_cell_type(field, cell));
+}
+
+/* Whether nothing is there: see tqi_m_cell_blank. */
+static bool field_is_blank(const tqi_cell *cell)
+{
+    return cell->block == TQI_CELL_OPAQUE && cell->offset == 0;
+}
+
+bool tqi_m_cell_filled(const tqi_field *field, const tqi_cell *cell)
+{
+    return tqi_type_kind(tqi_m_cell_type(field, cell)) == TQ_VALUE ||
+           tqi_m_shape_elements(field->partition->meta, cell->shape) > 0;
+}
+
+/* Counts or uncounts a produced cell by its type; returns its bytes. */
+static uint64_t field_count(tqi_field *field, const tqi_cell *cell, uint32_t by)
+{
+    const tqi_shape *shape;
+    uint64_t elements = cell->shape & ~TQI_SHAPE_INLINE;
+
+    if ((cell->shape & TQI_SHAPE_INLINE) == 0 && cell->shape >= TQI_SHAPE_FIRST) {
+        shape = field->partition->meta->shape_table[cell->shape - TQI_SHAPE_FIRST];
+        elements = shape->elements;
+        if (shape->type != 0) {
+            field->foreign += by;
+            return elements * tqi_type_size((uint32_t)shape->type);
+        }
+    }
+    if ((elements > 0 || field->kind == TQ_VALUE) && !field_is_blank(cell)) {
+        field->filled += by;
+    }
+    return elements * (field->dtype.bits / 8u);
+}
+
+void tqi_m_cell_count(tqi_field *field, const tqi_cell *cell)
+{
+    (void)field_count(field, cell, 1);
 }
 
 /* One lost cell less in the row. */
@@ -145,7 +193,7 @@ static void field_found(tqi_field *field, uint32_t index, uint32_t row)
 static void field_release(tqi_field *field, const tqi_cell *cell)
 {
     tqi_meta *meta = field->partition->meta;
-    uint64_t bytes = tqi_m_cell_bytes(field, cell);
+    uint64_t bytes = field_count(field, cell, UINT32_MAX);
 
     field->partition->bytes -= bytes;
     tqi_m_shape_rele(meta, cell->shape, 1);
@@ -159,7 +207,7 @@ static void field_release(tqi_field *field, const tqi_cell *cell)
 void tqi_m_cell_link(tqi_field *field, uint32_t index, uint32_t row, tqi_cell cell)
 {
     tqi_cell old = field->cells[row];
-    uint64_t bytes = tqi_m_cell_bytes(field, &cell);
+    uint64_t bytes = field_count(field, &cell, 1);
 
     if (cell.block != TQI_CELL_OPAQUE) {
         tqi_m_block_link(tqi_m_block(field->partition->meta, cell.block), row, bytes);
@@ -176,6 +224,16 @@ void tqi_m_cell_link(tqi_field *field, uint32_t index, uint32_t row, tqi_cell ce
         field_found(field, index, row);
     }
     tqi_m_ready_gain(field, index, row);
+}
+
+void tqi_m_cell_blank(tqi_field *field, uint32_t row)
+{
+    tqi_cell old = tqi_m_cell(field, row);
+
+    if (tqi_m_produced(old.block)) {
+        field_release(field, &old);
+        field->cells[row] = (tqi_cell){TQI_CELL_OPAQUE, TQI_SHAPE_INLINE, 0};
+    }
 }
 
 void tqi_m_cell_unlink(tqi_field *field, uint32_t index, uint32_t row, uint32_t mark)

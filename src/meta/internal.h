@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/type.h"
 #include "meta/meta.h"
 
 #include <roaring/roaring.h>
@@ -133,6 +134,9 @@ struct tqi_field {
     uint64_t dim;   /* the one dim of a shape without a record */
     uint32_t like;  /* counted handle: rows are compared with this one; none: no row has two dims */
     uint8_t ragged_dim; /* 1: the rows' first dim differs, ...; 0: none is known to */
+    uint32_t
+        foreign; /* produced cells that are not of this kind and dtype: their shapes say what they are */
+    uint32_t filled; /* of the others, those that are no tensors without elements */
     uint32_t produced;
     uint32_t lost;
     uint32_t capacity; /* rows of cells */
@@ -255,7 +259,8 @@ struct tqi_shape {
     uint64_t elements;
     uint32_t handle;
     uint32_t ndim;
-    uint64_t dims[];
+    uint64_t type;   /* of the row; 0: that of its field */
+    uint64_t dims[]; /* right behind it: both are the key of those with a type */
 };
 #define TQI_SHAPE_NONE   0u
 #define TQI_SHAPE_SCALAR 1u
@@ -368,8 +373,11 @@ struct tqi_meta {
     uint64_t next_claim;
     tqi_session *sessions;
 
+    bool strict_schema;
+
     /* shapes */
     tqi_shape *shapes; /* hash */
+    tqi_shape *typed;  /* likewise, those with a type */
     tqi_shape **shape_table;
     uint32_t shape_places;
     size_t shape_capacity;
@@ -481,6 +489,20 @@ int tqi_m_field_reserve(tqi_field *field, size_t rows, tq_error *err);
 void tqi_m_field_learn(tqi_field *field, uint8_t kind, tq_dtype dtype, uint32_t shape);
 /* Notes which dim of its rows is ragged, and the shape that they are compared with. */
 void tqi_m_field_set_ragged_dim(tqi_field *field, uint8_t dim, uint32_t like);
+/* What its rows are from now on, but for those with types of their own.  No row of the old type is left that has bytes. */
+void tqi_m_field_set_type(tqi_field *field, uint32_t type);
+static inline uint32_t tqi_m_field_type(const tqi_field *field)
+{
+    return tqi_type_pack(field->kind, field->dtype);
+}
+static inline uint32_t tqi_m_cell_type(const tqi_field *field, const tqi_cell *cell);
+/* Whether the row says something of its field's type: a tensor without elements does not. */
+bool tqi_m_cell_filled(const tqi_field *field, const tqi_cell *cell);
+/* Counts a produced cell by its type. */
+void tqi_m_cell_count(tqi_field *field, const tqi_cell *cell);
+/* Takes away what the row has, before the type of its field changes; a cell that counts as produced stays in its place
+ * until another one is linked. */
+void tqi_m_cell_blank(tqi_field *field, uint32_t row);
 /* From now on its rows have shapes of their own. */
 void tqi_m_field_make_ragged(tqi_field *field);
 /* Sets the cell of a row to a block or opaque bytes.  Takes over the counted shape (and the bytes); counts the block;
@@ -502,6 +524,14 @@ static inline tqi_cell tqi_m_cell(const tqi_field *field, uint32_t row)
 /* Handle of a shape, counted once.  TQ_EINVAL when the number of elements overflows. */
 int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
                     tq_error *err);
+/* The same for a row that is not of its field's type; type 0: it is. */
+int tqi_m_shape_get_typed(tqi_meta *meta, uint32_t type, uint32_t ndim, const uint64_t *dims,
+                          uint32_t *handle, tq_error *err);
+/* The type that a row's shape has to say when its field is of the type `own`: 0 if it is of that one, or a tensor without
+ * elements, which takes the dtype of its field. */
+uint32_t tqi_m_relative_type(uint32_t own, uint32_t type, uint32_t ndim, const uint64_t *dims);
+/* Type of a row with a type of its own, else 0. */
+uint32_t tqi_m_shape_type(const tqi_meta *meta, uint32_t handle);
 void tqi_m_shape_hold(tqi_meta *meta, uint32_t handle, uint64_t n);
 void tqi_m_shape_rele(tqi_meta *meta, uint32_t handle, uint64_t n);
 uint64_t tqi_m_shape_elements(const tqi_meta *meta, uint32_t handle);
@@ -517,6 +547,12 @@ static inline uint8_t tqi_m_ragged_dim(uint8_t one, uint8_t other)
     return one == 0 || one == other ? other : other == 0 ? one : TQ_RAGGED_MANY;
 }
 void tqi_m_shapes_fini(tqi_meta *meta);
+static inline uint32_t tqi_m_cell_type(const tqi_field *field, const tqi_cell *cell)
+{
+    uint32_t type = field->foreign > 0 ? tqi_m_shape_type(field->partition->meta, cell->shape) : 0;
+
+    return type != 0 ? type : tqi_m_field_type(field);
+}
 
 /* ---------------------------------------------------------------------------------------- block.c */
 

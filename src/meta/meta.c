@@ -16,6 +16,7 @@ int tqi_meta_alloc(const tqi_meta_options *options, tqi_meta **out, tq_error *er
     }
     meta->epoch = options->epoch;
     meta->first_index = options->first_index;
+    meta->strict_schema = options->strict_schema;
     meta->first_incarnation = options->first_incarnation != 0 ? options->first_incarnation : 1;
     meta->first_ordinal = options->first_ordinal;
     meta->next_block = options->first_block != 0 ? options->first_block : 1;
@@ -82,7 +83,7 @@ void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out)
         .blocks = meta->n_blocks,
         .ranges = meta->n_ranges,
         .claims = HASH_COUNT(meta->claims),
-        .shapes = HASH_COUNT(meta->shapes),
+        .shapes = HASH_COUNT(meta->shapes) + HASH_COUNT(meta->typed),
         .dead = meta->n_dead,
     };
     DL_FOREACH (meta->clearings, clearing) {

@@ -34,6 +34,7 @@ typedef struct tqi_meta_options {
     uint64_t first_block;       /* usual: 1 */
     uint64_t first_ordinal;
     uint64_t first_claim; /* usual: 1 */
+    bool strict_schema;   /* all rows of a field have the kind and dtype of the first: TQ_EDTYPE */
 } tqi_meta_options;
 
 int tqi_meta_alloc(const tqi_meta_options *options, tqi_meta **out, tq_error *err);
@@ -69,6 +70,9 @@ typedef struct tqi_batch_field {
     size_t n_runs;
     const tq_slice *opaque; /* per sample, for TQI_RUN_OPAQUE; else NULL */
     uint8_t ragged_dim;     /* in: what the rows say of themselves; out: what the schema knows */
+    const uint32_t
+        *types; /* per row (see base/type.h), when they differ: then it is ragged, and kind
+                             * and dtype are those of the first row; else NULL */
 } tqi_batch_field;
 
 /* One tag of a batch: msgpack-encoded values end to end; size 0 = not set for that sample. */
@@ -142,8 +146,9 @@ typedef struct tqi_publish {
 /* Publishes: links cells, merges tags, sets groups (only of new samples; another group on an old one: TQ_EINVAL),
  * learns schemas, counts blocks.  Blocks whose ids are not unpublished ids of the session: TQ_EINVAL, and nothing
  * changes; a refused publish's own blocks are queued as dead by the caller with tqi_meta_abandon.  Runs must cover all
- * rows, stay inside the block (offset + bytes <= size), and shapes must agree with the schema's dtype and kind
- * (TQ_EDTYPE names field, expected, given).  A field with uniform shape turns ragged when another shape arrives.
+ * rows and stay inside the block (offset + bytes <= size).  Rows keep the kind and dtype that they are put with; with
+ * strict_schema those must be the field's (TQ_EDTYPE names field, expected, given).  Tensors without elements take the dtype
+ * of their field.  A field with uniform shape turns ragged when another shape, or another kind or dtype, arrives.
  * Blocks no cell of which is linked are dead at once.  `result`: indexes, incarnations, keys, groups, tags, ordinals
  * of the samples, and for fields only name, kind, dtype, schema shape (no runs, no dims). */
 int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *result, tq_error *err);
@@ -325,6 +330,7 @@ typedef struct tqi_field_info {
     uint32_t produced;
     uint32_t lost;
     uint8_t ragged_dim;
+    bool mixed; /* rows differ in kind or dtype */
 } tqi_field_info;
 /* i-th field with a schema; false at the end. */
 bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_info *out);

@@ -141,11 +141,34 @@ static void model_find_like(const model *m, int partition, int field, model_shap
     }
 }
 
+/* A field whose rows are all of one type is restored as one of that type. */
+static void model_retype(model *m, int partition, int field)
+{
+    model_field *f = &m->partitions[partition].fields[field];
+    bool seen[2] = {false, false};
+
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        if (m->samples[i].partition == partition && model_filled(&m->samples[i].cells[field])) {
+            seen[m->samples[i].cells[field].wide] = true;
+        }
+    }
+    if (seen[0] != seen[1]) {
+        f->wide = seen[1];
+    }
+    for (uint32_t i = 0; i < m->n_places; i++) {
+        model_cell *cell = &m->samples[i].cells[field];
+        if (m->samples[i].partition == partition) {
+            cell->typed = model_filled(cell) && cell->wide != f->wide;
+        }
+    }
+}
+
 void model_restore(model *m, int partition)
 {
     for (int p = 0; p < M_PARTITIONS; p++) {
         for (int f = 0; f < M_FIELDS && (partition < 0 || p == partition); f++) {
             model_find_like(m, p, f, &m->partitions[p].fields[f].like);
+            model_retype(m, p, f);
         }
     }
     for (uint32_t i = 0; i < m->n_places; i++) {
@@ -176,21 +199,69 @@ bool model_shape_equal(const model_shape *a, const model_shape *b)
     return a->ndim == b->ndim && memcmp(a->dims, b->dims, a->ndim * sizeof(a->dims[0])) == 0;
 }
 
-void model_learn(model *m, int partition, int field, bool wide, const model_shape *shapes, size_t n)
+bool model_filled(const model_cell *cell)
+{
+    return cell->state >= CELL_STORED && model_bytes(cell) > 0;
+}
+
+/* Whether the field may take the other type: no row of its own is left, and none is given twice. */
+static bool model_may_switch(const model *m, int partition, int field, const model_cell *cells,
+                             const int *places, size_t n)
+{
+    bool wide = m->partitions[partition].fields[field].wide;
+    bool other = false;
+
+    for (size_t i = 0; i < n; i++) {
+        other = other || (model_filled(&cells[i]) && cells[i].wide != wide);
+        if (model_filled(&cells[i]) && cells[i].wide == wide) {
+            return false;
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (places[i] == places[j]) {
+                return false;
+            }
+        }
+    }
+    for (uint32_t p = 0; p < m->n_places; p++) {
+        const model_cell *cell = &m->samples[p].cells[field];
+        bool given = false;
+        for (size_t i = 0; i < n; i++) {
+            given = given || places[i] == (int)p;
+        }
+        if (m->samples[p].partition == partition && !given && model_filled(cell) && !cell->typed) {
+            return false;
+        }
+    }
+    return other;
+}
+
+static void model_learn_shape(model_field *f, const model_cell *cell)
+{
+    f->ragged = f->ragged || cell->typed || !model_shape_equal(&f->shape, &cell->shape);
+    if (cell->shape.ndim == 2) {
+        f->like = f->like.ndim == 0 ? cell->shape : f->like;
+        f->varies[0] = f->varies[0] || cell->shape.dims[0] != f->like.dims[0];
+        f->varies[1] = f->varies[1] || cell->shape.dims[1] != f->like.dims[1];
+    }
+}
+
+void model_learn(model *m, int partition, int field, model_cell *cells, const int *places, size_t n)
 {
     model_field *f = &m->partitions[partition].fields[field];
 
     if (!f->known) {
+        bool wide = cells[0].wide;
+        for (size_t i = n; i > 0; i--) {
+            wide = model_filled(&cells[i - 1]) ? cells[i - 1].wide : wide;
+        }
         *f = (model_field){
-            .known = true, .wide = wide, .shape = shapes[0], .order = ++m->field_order};
+            .known = true, .wide = wide, .shape = cells[0].shape, .order = ++m->field_order};
+    } else if (model_may_switch(m, partition, field, cells, places, n)) {
+        f->wide = !f->wide;
     }
     for (size_t i = 0; i < n; i++) {
-        f->ragged = f->ragged || !model_shape_equal(&f->shape, &shapes[i]);
-        if (shapes[i].ndim == 2) {
-            f->like = f->like.ndim == 0 ? shapes[i] : f->like;
-            f->varies[0] = f->varies[0] || shapes[i].dims[0] != f->like.dims[0];
-            f->varies[1] = f->varies[1] || shapes[i].dims[1] != f->like.dims[1];
-        }
+        cells[i].typed = model_filled(&cells[i]) && cells[i].wide != f->wide;
+        model_learn_shape(f, &cells[i]);
     }
 }
 
@@ -236,12 +307,12 @@ void model_settle(model *m)
     }
 }
 
-uint64_t model_bytes(const model_field *field, const model_shape *shape)
+uint64_t model_bytes(const model_cell *cell)
 {
-    uint64_t bytes = field->wide ? 8 : 4;
+    uint64_t bytes = cell->wide ? 8 : 4;
 
-    for (uint32_t i = 0; i < shape->ndim; i++) {
-        bytes *= shape->dims[i];
+    for (uint32_t i = 0; i < cell->shape.ndim; i++) {
+        bytes *= cell->shape.dims[i];
     }
     return bytes;
 }

@@ -39,6 +39,8 @@ typedef struct model_cell {
     uint64_t offset;
     uint32_t opaque;
     model_shape shape;
+    bool wide;  /* int64, else float32 */
+    bool typed; /* its shape says so, for its field was of the other type */
 } model_cell;
 
 typedef struct model_sample {
@@ -54,7 +56,7 @@ typedef struct model_sample {
 
 typedef struct model_field {
     bool known;
-    bool wide; /* int64, else float32 */
+    bool wide; /* what its rows are that are not typed */
     bool ragged;
     model_shape shape;
     bool varies[2];   /* which dims of rows of two are ragged */
@@ -128,16 +130,18 @@ void model_release_held(model *m, int clear);
 void model_restore(model *m, int partition);
 int model_find_key(const model *m, int partition, int key); /* place, -1: none */
 
-/* Sets a cell; learns the schema. `same`: all shapes that are given with it are equal. */
-void model_learn(model *m, int partition, int field, bool wide, const model_shape *shapes,
+/* Learns the schema from cells that are to be set, and says which of them are typed. */
+void model_learn(model *m, int partition, int field, model_cell *cells, const int *places,
                  size_t n);
+/* Whether the row says something of its field's type. */
+bool model_filled(const model_cell *cell);
 /* The ragged dim of a field. */
 uint8_t model_ragged_dim(const model_field *field);
 void model_link(model *m, uint32_t place, int field, const model_cell *cell);
 /* Blocks without cells die, fields without cells are forgotten. */
 void model_settle(model *m);
 
-uint64_t model_bytes(const model_field *field, const model_shape *shape);
+uint64_t model_bytes(const model_cell *cell);
 model_block *model_block_find(model *m, uint64_t id);
 model_block *model_block_new(model *m);
 void model_lose_block(model *m, uint64_t id);

@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "base/type.h"
+
 void check_views(run *r)
 {
     tqi_view *view;
@@ -79,11 +81,16 @@ void check_counts(const run *r)
 /* One cell of a resolved batch against the model; `offset` is where the run goes on. */
 static void check_cell(const run *r, const tqi_batch *batch, const tqi_batch_field *field,
                        const tqi_run *at, uint64_t *offset, const model_cell *cell,
-                       const model_shape *shape, const tq_slice *opaque)
+                       const model_shape *shape, size_t row, const tq_slice *opaque)
 {
-    model_field wide = {.wide = field->dtype.bits == 64};
+    uint32_t bits =
+        field->types != NULL ? tqi_type_dtype(field->types[row]).bits : field->dtype.bits;
+    const tq_slice *note = opaque != NULL ? &opaque[row] : NULL;
 
     (void)r;
+    if (model_filled(cell)) {
+        assert_int_equal(bits, cell->wide ? 64 : 32);
+    }
     switch (cell->state) {
     case CELL_NONE:
         assert_int_equal(at->block, TQI_RUN_NONE);
@@ -93,7 +100,7 @@ static void check_cell(const run *r, const tqi_batch *batch, const tqi_batch_fie
         break;
     case CELL_OPAQUE:
         assert_int_equal(at->block, TQI_RUN_OPAQUE);
-        assert_true(opaque && opaque->size == 4 && memcmp(opaque->data, &cell->opaque, 4) == 0);
+        assert_true(note && note->size == 4 && memcmp(note->data, &cell->opaque, 4) == 0);
         assert_true(model_shape_equal(shape, &cell->shape));
         break;
     case CELL_STORED:
@@ -101,7 +108,7 @@ static void check_cell(const run *r, const tqi_batch *batch, const tqi_batch_fie
         assert_true(batch->blocks[at->block - 1].id == cell->block);
         assert_true(*offset == cell->offset);
         assert_true(model_shape_equal(shape, &cell->shape));
-        *offset += model_bytes(&wide, shape);
+        *offset += model_bytes(cell);
     }
 }
 
@@ -127,8 +134,8 @@ static void check_field(const run *r, const tqi_batch *batch, const tqi_batch_fi
         } else {
             memcpy(shape.dims, field->shape, shape.ndim * sizeof(uint64_t));
         }
-        check_cell(r, batch, field, &field->runs[at_run - 1], &offset, cell, &shape,
-                   field->opaque != NULL ? &field->opaque[i] : NULL);
+        check_cell(r, batch, field, &field->runs[at_run - 1], &offset, cell, &shape, i,
+                   field->opaque);
         left--;
     }
     assert_int_equal(left, 0);
@@ -191,9 +198,7 @@ static void check_status(run *r, int p, const tqi_partition *partition)
         for (int f = 0; f < M_FIELDS && r->m.samples[i].partition == p; f++) {
             const model_cell *cell = &r->m.samples[i].cells[f];
             any = any || cell->state == CELL_LOST;
-            bytes += cell->state >= CELL_STORED
-                         ? model_bytes(&r->m.partitions[p].fields[f], &cell->shape)
-                         : 0;
+            bytes += cell->state >= CELL_STORED ? model_bytes(cell) : 0;
         }
         n_lost += any;
     }
@@ -201,17 +206,23 @@ static void check_status(run *r, int p, const tqi_partition *partition)
     assert_true(tqi_partition_bytes(partition) == bytes);
     for (; tqi_partition_field(partition, n_fields, &info); n_fields++) {
         const model_field *field = &r->m.partitions[p].fields[info.name[1] - '0'];
+        bool seen[2] = {false, false};
         uint32_t produced = 0;
         for (uint32_t i = 0; i < M_PLACES; i++) {
             produced += r->m.samples[i].partition == p &&
                         r->m.samples[i].cells[info.name[1] - '0'].state >= CELL_STORED;
+            if (r->m.samples[i].partition == p &&
+                model_filled(&r->m.samples[i].cells[info.name[1] - '0'])) {
+                seen[r->m.samples[i].cells[info.name[1] - '0'].wide] = true;
+            }
         }
         assert_true(field->known);
         assert_true(field->order > order);
         order = field->order;
         assert_int_equal(info.produced, produced);
         assert_int_equal(info.ragged, field->ragged);
-        assert_int_equal(info.dtype.bits, field->wide ? 64 : 32);
+        assert_int_equal(info.mixed, seen[0] && seen[1]);
+        assert_int_equal(info.dtype.bits, (seen[0] != seen[1] ? seen[1] : field->wide) ? 64 : 32);
         assert_int_equal(info.ragged_dim, model_ragged_dim(field));
         if (!info.ragged) {
             assert_int_equal(info.ndim, field->shape.ndim);

@@ -3,6 +3,8 @@
  */
 #include "meta/model_run.h"
 
+#include "base/type.h"
+
 static const model_shape shapes[] = {
     {0, {0}},    {1, {0}},    {1, {3}},    {1, {UINT64_C(5)}},
     {2, {2, 2}}, {2, {2, 3}}, {2, {2, 3}}, {2, {3, 3}},
@@ -27,7 +29,7 @@ typedef struct pub {
     uint32_t tag_sizes[M_TAGS][M_ROWS];
     int fields[M_FIELDS];
     size_t n_fields;
-    bool wide[M_FIELDS];
+    uint32_t types[M_FIELDS][M_ROWS];
     model_cell cells[M_FIELDS][M_ROWS];
     tqi_batch_field batch_fields[M_FIELDS];
     tqi_run runs[M_FIELDS][M_ROWS];
@@ -101,13 +103,20 @@ static void pub_tags(run *r, pub *p)
     }
 }
 
+static tq_dtype pub_dtype(bool wide)
+{
+    return wide ? (tq_dtype){TQ_INT, 64} : (tq_dtype){TQ_FLOAT, 32};
+}
+
 /* Rows of one field: cells, runs, shapes. */
 static void pub_field(run *r, pub *p, size_t at)
 {
     int f = p->fields[at];
     const model_field *known = &r->m.partitions[p->partition].fields[f];
     tqi_batch_field *out = &p->batch_fields[at];
-    bool ragged = rnd(r, 3) == 0;
+    bool mixed = rnd(r, 5) == 0;
+    bool ragged = mixed || rnd(r, 3) == 0;
+    bool wide = known->known && rnd(r, 4) ? known->wide : rnd(r, 2) != 0;
     model_shape same =
         known->known && !known->ragged && rnd(r, 4) ? known->shape : shapes[rnd(r, N_SHAPES)];
     uint32_t block = p->n_blocks > 0 ? rnd(r, p->n_blocks) : 0;
@@ -116,7 +125,6 @@ static void pub_field(run *r, pub *p, size_t at)
 
     p->same[at] = same;
     p->named[at] = rnd(r, 8) == 0 ? (uint8_t)(1 + rnd(r, 2)) : 0;
-    p->wide[at] = known->known ? known->wide : rnd(r, 2) != 0;
     for (size_t i = 0; i < p->n; i++) {
         model_cell *cell = &p->cells[at][i];
         tqi_run *last = n_runs > 0 ? &p->runs[at][n_runs - 1] : NULL;
@@ -124,6 +132,8 @@ static void pub_field(run *r, pub *p, size_t at)
 
         memset(cell, 0, sizeof(*cell));
         cell->shape = ragged ? shapes[rnd(r, N_SHAPES)] : same;
+        cell->wide = mixed ? rnd(r, 2) != 0 : wide;
+        p->types[at][i] = tqi_type_pack(TQ_TENSOR, pub_dtype(cell->wide));
         if (rnd(r, 16) == 0) {
             cell->state = CELL_OPAQUE;
             cell->opaque = rnd(r, 1000);
@@ -133,7 +143,7 @@ static void pub_field(run *r, pub *p, size_t at)
             cell->block = p->blocks[block].id;
             cell->slot = p->slots[block];
             cell->offset = p->used[block];
-            p->used[block] += model_bytes(&(model_field){.wide = p->wide[at]}, &cell->shape);
+            p->used[block] += model_bytes(cell);
             mark = block + 1;
         }
         p->opaque[at][i] = (tq_slice){&cell->opaque, sizeof(cell->opaque)};
@@ -149,7 +159,8 @@ static void pub_field(run *r, pub *p, size_t at)
     *out = (tqi_batch_field){
         .name = model_fields[f],
         .kind = TQ_TENSOR,
-        .dtype = {p->wide[at] ? TQ_INT : TQ_FLOAT, p->wide[at] ? 64 : 32},
+        .dtype = pub_dtype(p->cells[at][0].wide),
+        .types = mixed ? p->types[at] : NULL,
         .ragged = ragged,
         .ndim = same.ndim,
         .shape = p->same[at].dims,
@@ -214,22 +225,22 @@ static void pub_apply(run *r, pub *p, const tqi_batch *reply)
         assert_true(reply->ordinals[i] == m->samples[place].ordinal);
     }
     for (size_t at = 0; at < p->n_fields; at++) {
-        model_shape given[M_ROWS];
+        model_cell given[M_ROWS];
+        int places[M_ROWS];
         size_t n = 0;
         for (size_t i = 0; i < p->n; i++) {
             if (p->cells[at][i].state != CELL_NONE) {
-                given[n++] = p->cells[at][i].shape;
+                places[n] = p->places[i];
+                given[n++] = p->cells[at][i];
             }
         }
         if (n > 0) {
             model_field *field = &m->partitions[p->partition].fields[p->fields[at]];
-            model_learn(m, p->partition, p->fields[at], p->wide[at], given, n);
+            model_learn(m, p->partition, p->fields[at], given, places, n);
             field->varies[1] = field->varies[1] || p->named[at] == 2;
         }
-        for (size_t i = 0; i < p->n; i++) {
-            if (p->cells[at][i].state != CELL_NONE) {
-                model_link(m, (uint32_t)p->places[i], p->fields[at], &p->cells[at][i]);
-            }
+        for (size_t i = 0; i < n; i++) {
+            model_link(m, (uint32_t)places[i], p->fields[at], &given[i]);
         }
     }
     model_settle(m);
@@ -240,9 +251,9 @@ static int pub_break(run *r, pub *p)
 {
     switch (rnd(r, 12)) {
     case 0:
-        if (p->n_fields > 0 && r->m.partitions[p->partition].fields[p->fields[0]].known) {
-            p->batch_fields[0].dtype = (tq_dtype){TQ_BOOL, 8};
-            return TQ_EDTYPE;
+        if (p->n_fields > 0) {
+            p->batch_fields[0].dtype = (tq_dtype){TQ_BOOL, 7};
+            return TQ_EINVAL;
         }
         return TQ_OK;
     case 1:

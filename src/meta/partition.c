@@ -275,6 +275,27 @@ uint32_t tqi_partition_lost(const tqi_partition *partition, uint32_t *out, uint3
     return (uint32_t)roaring_bitmap_get_cardinality(partition->lost);
 }
 
+/* Kind and dtype of the rows that there are, which only a walk can tell where some have types of their own. */
+static void part_types(const tqi_field *field, tqi_field_info *out)
+{
+    uint32_t found = 0;
+
+    for (uint32_t row = 0; field->foreign > 0 && row < field->capacity && !out->mixed; row++) {
+        const tqi_cell *cell = &field->cells[row];
+        uint32_t type;
+        if (!tqi_m_produced(cell->block) || !tqi_m_cell_filled(field, cell)) {
+            continue;
+        }
+        type = tqi_m_cell_type(field, cell);
+        out->mixed = found != 0 && type != found;
+        found = type;
+    }
+    if (found != 0 && !out->mixed) {
+        out->kind = tqi_type_kind(found);
+        out->dtype = tqi_type_dtype(found);
+    }
+}
+
 bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_info *out)
 {
     const tqi_field *field = partition->known;
@@ -295,6 +316,7 @@ bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_inf
         .produced = field->produced,
         .lost = field->lost,
     };
+    part_types(field, out);
     if (!field->ragged) {
         out->shape = tqi_m_shape_dims(partition->meta, field->shape, &room, &out->ndim);
         out->shape = out->shape == &room ? &field->dim : out->shape;

@@ -28,6 +28,9 @@ typedef struct tqi_plan_field {
         schema;  /* shape of the field after the commit, none = ragged; counted once if it is new */
     bool learns; /* it has no schema yet */
     bool turns_ragged;
+    bool switches; /* to the type below */
+    uint32_t
+        type; /* of the field after the commit: what its rows are whose shapes say nothing else */
     uint8_t ragged_dim; /* of the field after the commit */
     uint32_t like;      /* likewise; not counted for it */
 } tqi_plan_field;

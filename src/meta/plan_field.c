@@ -3,14 +3,16 @@
  */
 #include "meta/plan.h"
 
-static const char *plan_dtype_text(tq_dtype dtype, uint8_t kind, char out[32])
+static const char *plan_type_text(uint32_t type, char out[32])
 {
     static const char *const codes[] = {
         [TQ_INT] = "int",       [TQ_UINT] = "uint",       [TQ_FLOAT] = "float",
         [TQ_BFLOAT] = "bfloat", [TQ_COMPLEX] = "complex", [TQ_BOOL] = "bool",
     };
 
-    if (kind == TQ_VALUE) {
+    tq_dtype dtype = tqi_type_dtype(type);
+
+    if (tqi_type_kind(type) == TQ_VALUE) {
         return "non-tensor values";
     }
     if (dtype.code < sizeof(codes) / sizeof(codes[0]) && codes[dtype.code] != NULL) {
@@ -21,31 +23,34 @@ static const char *plan_dtype_text(tq_dtype dtype, uint8_t kind, char out[32])
     return out;
 }
 
-static int plan_check_schema(const tqi_field *field, const tqi_batch_field *in, tq_error *err)
+static int plan_check_type(const tqi_batch_field *in, uint32_t type, tq_error *err)
 {
-    char expected[32], given[32];
+    tq_dtype dtype = tqi_type_dtype(type);
 
-    if (in->kind > TQ_VALUE || in->dtype.bits == 0 || in->dtype.bits % 8 != 0) {
+    if (type >> 16 > TQ_VALUE || dtype.bits == 0 || dtype.bits % 8 != 0) {
         return tqi_error_set(err, TQ_EINVAL,
                              "field '%s': kind %u with dtype %u of %u bits is not known", in->name,
-                             in->kind, in->dtype.code, in->dtype.bits);
+                             type >> 16, dtype.code, dtype.bits);
     }
-    if (!in->ragged && in->ndim > TQ_NDIM_MAX) {
+    if (tqi_type_kind(type) == TQ_VALUE && (dtype.code != TQ_UINT || dtype.bits != 8)) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': values are bytes of uint8", in->name);
+    }
+    return TQ_OK;
+}
+
+static int plan_check_schema(const tqi_plan *plan, const tqi_batch_field *in, tq_error *err)
+{
+    int rc = plan_check_type(in, tqi_type_pack(in->kind, in->dtype), err);
+
+    if (rc == TQ_OK && !in->ragged && (in->ndim > TQ_NDIM_MAX || in->types != NULL)) {
         return tqi_error_set(err, TQ_EINVAL,
                              "field '%s' has rows of %u dims, at most %d are possible", in->name,
                              in->ndim, TQ_NDIM_MAX);
     }
-    if (in->kind == TQ_VALUE && (in->dtype.code != TQ_UINT || in->dtype.bits != 8)) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': values are bytes of uint8", in->name);
+    for (size_t i = 0; rc == TQ_OK && in->types != NULL && i < plan->n; i++) {
+        rc = plan_check_type(in, in->types[i], err);
     }
-    if (field->known && (field->kind != in->kind || field->dtype.code != in->dtype.code ||
-                         field->dtype.bits != in->dtype.bits)) {
-        return tqi_error_set(err, TQ_EDTYPE, "field '%s' of partition '%s' holds %s, %s was given",
-                             in->name, field->partition->name,
-                             plan_dtype_text(field->dtype, field->kind, expected),
-                             plan_dtype_text(in->dtype, in->kind, given));
-    }
-    return TQ_OK;
+    return rc;
 }
 
 /* Whether the runs cover all rows; counts those that bring a cell. */
@@ -92,15 +97,21 @@ static const tqi_run *plan_next(plan_walk *walk)
     return &walk->in->runs[walk->run - 1];
 }
 
+static uint32_t plan_given_type(const tqi_batch_field *in, size_t row)
+{
+    return in->types != NULL ? in->types[row] : tqi_type_pack(in->kind, in->dtype);
+}
+
 static int plan_uniform(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
 {
     const tqi_batch_field *in = out->in;
+    uint32_t type = tqi_m_relative_type(out->type, plan_given_type(in, 0), in->ndim, in->shape);
     int rc;
 
     if (in->kind == TQ_VALUE && in->ndim != 1) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': a value has one dim, its size", in->name);
     }
-    rc = tqi_m_shape_get(plan->meta, in->ndim, in->shape, &out->shape, err);
+    rc = tqi_m_shape_get_typed(plan->meta, type, in->ndim, in->shape, &out->shape, err);
     if (rc == TQ_OK) {
         tqi_m_shape_hold(plan->meta, out->shape, out->produced - 1);
         out->counted = out->produced;
@@ -114,10 +125,6 @@ static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
     plan_walk walk = {.in = in};
     size_t at = 0;
 
-    if (in->n_ndims != plan->n && in->n_ndims != 1) {
-        return tqi_error_set(err, TQ_EROWS, "field '%s' has %zu row shapes, the batch has %zu rows",
-                             in->name, in->n_ndims, plan->n);
-    }
     out->shapes = calloc(plan->n, sizeof(*out->shapes));
     if (out->shapes == NULL) {
         return tqi_error_nomem(err, "shapes");
@@ -125,14 +132,17 @@ static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
     for (size_t i = 0; i < plan->n; i++) {
         uint32_t ndim = in->ndims[in->n_ndims == 1 ? 0 : i];
         bool cell = plan_next(&walk)->block != TQI_RUN_NONE;
+        uint32_t type = plan_given_type(in, i);
         int rc = TQ_OK;
 
-        if (ndim > in->n_dims - at || (cell && in->kind == TQ_VALUE && ndim != 1)) {
+        if (ndim > in->n_dims - at || (cell && tqi_type_kind(type) == TQ_VALUE && ndim != 1)) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed",
                                  in->name, i);
         }
         if (cell) {
-            rc = tqi_m_shape_get(plan->meta, ndim, in->dims + at, &out->shapes[i], err);
+            rc = tqi_m_shape_get_typed(plan->meta,
+                                       tqi_m_relative_type(out->type, type, ndim, in->dims + at),
+                                       ndim, in->dims + at, &out->shapes[i], err);
         }
         if (rc != TQ_OK) {
             return rc;
@@ -147,6 +157,140 @@ static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
     return TQ_OK;
 }
 
+/* ---------------------------------------------------------------------------------------- types */
+
+static int plan_row_order(const void *left, const void *right)
+{
+    uint32_t a = *(const uint32_t *)left;
+    uint32_t b = *(const uint32_t *)right;
+
+    return a < b ? -1 : a > b;
+}
+
+/* What the cells to be replaced are; `twice`: one of them is named by two rows. */
+typedef struct plan_replaced {
+    uint32_t own; /* of the field's type */
+    uint32_t filled;
+    bool twice;
+} plan_replaced;
+
+static int plan_replaces(const tqi_plan *plan, const tqi_plan_field *out, plan_replaced *replaced,
+                         tq_error *err)
+{
+    const tqi_field *field = out->field;
+    plan_walk walk = {.in = out->in};
+    uint32_t *rows = malloc(plan->n * sizeof(*rows));
+    size_t n = 0;
+
+    if (rows == NULL) {
+        return tqi_error_nomem(err, "rows");
+    }
+    for (size_t i = 0; i < plan->n; i++) {
+        if (plan_next(&walk)->block != TQI_RUN_NONE) {
+            rows[n++] = plan->rows[i].row;
+        }
+    }
+    qsort(rows, n, sizeof(*rows), plan_row_order);
+    for (size_t i = 0; i < n; i++) {
+        tqi_cell cell = tqi_m_cell(field, rows[i]);
+        bool own = tqi_m_produced(cell.block) && tqi_m_shape_type(plan->meta, cell.shape) == 0;
+        replaced->twice = replaced->twice || (i > 0 && rows[i - 1] == rows[i]);
+        replaced->own += own;
+        replaced->filled += own && tqi_m_cell_filled(field, &cell);
+    }
+    free(rows);
+    return TQ_OK;
+}
+
+/* Calls for each row that brings a cell: *first is the type of the first one that says what it is and is not `own`,
+ * *any that of the first of all; `same`: some row is of the type `own`. */
+static int plan_given(const tqi_plan *plan, const tqi_plan_field *out, uint32_t own,
+                      uint32_t *first, uint32_t *any, bool *same, tq_error *err)
+{
+    const tqi_batch_field *in = out->in;
+    plan_walk walk = {.in = in};
+    size_t at = 0;
+
+    for (size_t i = 0; i < plan->n; i++) {
+        uint32_t ndim = in->ragged ? in->ndims[in->n_ndims == 1 ? 0 : i] : in->ndim;
+        const uint64_t *dims = in->ragged ? in->dims + at : in->shape;
+        uint32_t type = plan_given_type(in, i);
+        bool cell = plan_next(&walk)->block != TQI_RUN_NONE;
+        bool empty = false;
+
+        if (in->ragged && ndim > in->n_dims - at) {
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed",
+                                 in->name, i);
+        }
+        at += in->ragged ? ndim : 0;
+        if (!cell) {
+            continue;
+        }
+        for (uint32_t d = 0; d < ndim && tqi_type_kind(type) == TQ_TENSOR; d++) {
+            empty = empty || dims[d] == 0;
+        }
+        *any = *any != 0 ? *any : type;
+        *same = *same || (!empty && type == own);
+        if (!empty && type != own && *first == 0) {
+            *first = type;
+        }
+    }
+    return TQ_OK;
+}
+
+/* Whether the field may take the other type: no row of its own one is left that says so. */
+static int plan_switches(const tqi_plan *plan, tqi_plan_field *out, uint32_t other, tq_error *err)
+{
+    const tqi_field *field = out->field;
+    plan_replaced replaced = {0};
+    int rc = plan_replaces(plan, out, &replaced, err);
+    bool tensors = field->kind == TQ_TENSOR && tqi_type_kind(other) == TQ_TENSOR;
+    uint32_t own = field->produced - field->foreign;
+
+    if (rc == TQ_OK && !replaced.twice &&
+        (tensors ? replaced.filled == field->filled : replaced.own == own)) {
+        out->type = other;
+        out->switches = true;
+    }
+    return rc;
+}
+
+/* The type of the field after the commit: of its first rows, until none of these is left. */
+static int plan_type(const tqi_plan *plan, tqi_plan_field *out, tq_error *err)
+{
+    const tqi_batch_field *in = out->in;
+    const tqi_field *field = out->field;
+    uint32_t own = field->known ? tqi_m_field_type(field) : 0;
+    uint32_t first = 0, any = 0;
+    bool same = false;
+    char expected[32], given[32];
+    int rc;
+
+    out->type = tqi_type_pack(in->kind, in->dtype);
+    if (in->types == NULL && (own == 0 || own == out->type)) {
+        return TQ_OK;
+    }
+    rc = plan_given(plan, out, own, &first, &any, &same, err);
+    if (rc != TQ_OK) {
+        return rc;
+    }
+    out->type = own != 0 ? own : first != 0 ? first : any;
+    if (plan->meta->strict_schema) {
+        if (own == 0) { /* of a new field only rows that differ among themselves can be refused */
+            first = 0;
+            rc = plan_given(plan, out, out->type, &first, &any, &same, err);
+        }
+        if (rc == TQ_OK && first != 0) {
+            return tqi_error_set(err, TQ_EDTYPE,
+                                 "field '%s' of partition '%s' holds %s, %s was given", in->name,
+                                 field->partition->name, plan_type_text(out->type, expected),
+                                 plan_type_text(first, given));
+        }
+        return rc;
+    }
+    return own != 0 && first != 0 && !same ? plan_switches(plan, out, first, err) : TQ_OK;
+}
+
 static uint32_t plan_shape(const tqi_plan_field *field, size_t row)
 {
     return field->shapes != NULL ? field->shapes[row] : field->shape;
@@ -156,7 +300,7 @@ static uint32_t plan_shape(const tqi_plan_field *field, size_t row)
 static void plan_schema(tqi_plan *plan, tqi_plan_field *out)
 {
     const tqi_field *field = out->field;
-    bool same = out->in->kind != TQ_VALUE;
+    bool same = tqi_type_kind(out->type) != TQ_VALUE;
     uint32_t shape = field->known ? field->shape : TQI_SHAPE_NONE;
 
     out->learns = !field->known;
@@ -189,7 +333,7 @@ static void plan_ragged_dim(const tqi_plan *plan, tqi_plan_field *out)
 
     out->like = field->known ? field->like : TQI_SHAPE_NONE;
     out->ragged_dim = tqi_m_ragged_dim(field->known ? field->ragged_dim : 0, given);
-    if (out->in->kind == TQ_VALUE) {
+    if (out->in->kind == TQ_VALUE && out->in->types == NULL) {
         return;
     }
     for (size_t i = 0; i < (out->shapes != NULL ? plan->n : 1); i++) {
@@ -198,6 +342,11 @@ static void plan_ragged_dim(const tqi_plan *plan, tqi_plan_field *out)
 }
 
 /* ---------------------------------------------------------------------------------------- bytes */
+
+static uint64_t plan_size(const tqi_batch_field *in, size_t row)
+{
+    return in->types != NULL ? tqi_type_size(in->types[row]) : in->dtype.bits / 8u;
+}
 
 static int plan_check_bytes(const tqi_plan *plan, const tqi_plan_field *field, tq_error *err)
 {
@@ -212,7 +361,7 @@ static int plan_check_bytes(const tqi_plan *plan, const tqi_plan_field *field, t
         for (uint32_t r = 0; run->block != TQI_RUN_NONE && r < run->rows; r++) {
             uint64_t elements = tqi_m_shape_elements(plan->meta, plan_shape(field, row + r));
             uint64_t bytes = 0;
-            fits = !__builtin_mul_overflow(elements, (uint64_t)in->dtype.bits / 8, &bytes) && fits;
+            fits = !__builtin_mul_overflow(elements, plan_size(in, row + r), &bytes) && fits;
             fits = !__builtin_add_overflow(end, bytes, &end) && fits;
         }
         if (!fits || (run->block != TQI_RUN_NONE && run->block != TQI_RUN_OPAQUE &&
@@ -271,11 +420,19 @@ static int plan_field(tqi_plan *plan, tqi_plan_field *out, uint64_t stamp, tq_er
         return tqi_error_set(err, TQ_EINVAL, "field '%s' is twice in one batch", in->name);
     }
     field->stamp = stamp;
-    rc = plan_check_schema(field, in, err);
+    rc = plan_check_schema(plan, in, err);
     if (rc == TQ_OK) {
         rc = plan_check_runs(plan, out, err);
     }
     if (rc != TQ_OK || out->produced == 0) {
+        return rc;
+    }
+    if (in->ragged && in->n_ndims != plan->n && in->n_ndims != 1) {
+        return tqi_error_set(err, TQ_EROWS, "field '%s' has %zu row shapes, the batch has %zu rows",
+                             in->name, in->n_ndims, plan->n);
+    }
+    rc = plan_type(plan, out, err);
+    if (rc != TQ_OK) {
         return rc;
     }
     rc = in->ragged ? plan_ragged(plan, out, err) : plan_uniform(plan, out, err);
@@ -315,6 +472,36 @@ int tqi_m_plan_fields(tqi_plan *plan, tq_error *err)
     return rc;
 }
 
+/* What the rows are stored as, which differs from what was given where tensors have no elements. */
+static int plan_describe_types(const tqi_plan *plan, const tqi_plan_field *from,
+                               tqi_batch_field *out, tqi_result *result)
+{
+    const tqi_batch_field *in = from->in;
+    uint32_t first = 0, *types;
+    bool same = true;
+
+    out->kind = in->kind;
+    out->dtype = in->dtype;
+    if (from->produced == 0 ||
+        (in->types == NULL && from->type == tqi_type_pack(in->kind, in->dtype))) {
+        return TQ_OK;
+    }
+    types = tqi_m_result_alloc(result, plan->n, sizeof(*types));
+    if (types == NULL) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < plan->n; i++) {
+        types[i] = tqi_m_shape_type(plan->meta, plan_shape(from, i));
+        types[i] = types[i] != 0 ? types[i] : from->type;
+        first = first != 0 ? first : types[i];
+        same = same && types[i] == first;
+    }
+    out->kind = tqi_type_kind(first);
+    out->dtype = tqi_type_dtype(first);
+    out->types = same ? NULL : types;
+    return TQ_OK;
+}
+
 int tqi_m_plan_describe(const tqi_plan *plan, tqi_result *result, tq_error *err)
 {
     tqi_batch_field *fields = tqi_m_result_alloc(result, plan->n_fields, sizeof(*fields));
@@ -332,8 +519,9 @@ int tqi_m_plan_describe(const tqi_plan *plan, tqi_result *result, tq_error *err)
         uint64_t *shape;
 
         fields[i].name = tqi_m_result_strdup(result, from->in->name);
-        fields[i].kind = from->in->kind;
-        fields[i].dtype = from->in->dtype;
+        if (plan_describe_types(plan, from, &fields[i], result) != TQ_OK) {
+            return tqi_error_nomem(err, "reply");
+        }
         fields[i].ragged_dim = old ? from->field->ragged_dim : from->ragged_dim;
         fields[i].ragged = from->produced > 0 || old ? schema == TQI_SHAPE_NONE : from->in->ragged;
         if (schema != TQI_SHAPE_NONE) {
@@ -359,7 +547,6 @@ int tqi_m_plan_describe(const tqi_plan *plan, tqi_result *result, tq_error *err)
 static void plan_link_field(tqi_plan *plan, tqi_plan_field *from)
 {
     const tqi_batch_field *in = from->in;
-    uint64_t itemsize = in->dtype.bits / 8u;
     size_t row = 0;
 
     for (size_t i = 0; i < in->n_runs; i++) {
@@ -378,9 +565,21 @@ static void plan_link_field(tqi_plan *plan, tqi_plan_field *from)
             } else {
                 cell.block = plan->handles[run->block - 1];
                 cell.offset = offset;
-                offset += tqi_m_shape_elements(plan->meta, cell.shape) * itemsize;
+                offset += tqi_m_shape_elements(plan->meta, cell.shape) * plan_size(in, row);
             }
             tqi_m_cell_link(from->field, plan->rows[row].index, plan->rows[row].row, cell);
+        }
+    }
+}
+
+/* The rows that are replaced let go of what they have while the field still is of their type. */
+static void plan_blank(const tqi_plan *plan, const tqi_plan_field *from)
+{
+    plan_walk walk = {.in = from->in};
+
+    for (size_t i = 0; i < plan->n; i++) {
+        if (plan_next(&walk)->block != TQI_RUN_NONE) {
+            tqi_m_cell_blank(from->field, plan->rows[i].row);
         }
     }
 }
@@ -392,8 +591,13 @@ void tqi_m_plan_link(tqi_plan *plan)
         if (from->produced == 0) {
             continue;
         }
+        if (from->switches) {
+            plan_blank(plan, from);
+            tqi_m_field_set_type(from->field, from->type);
+        }
         if (from->learns) {
-            tqi_m_field_learn(from->field, from->in->kind, from->in->dtype, from->schema);
+            tqi_m_field_learn(from->field, tqi_type_kind(from->type), tqi_type_dtype(from->type),
+                              from->schema);
         } else if (from->turns_ragged) {
             tqi_m_field_make_ragged(from->field);
         }

@@ -170,6 +170,11 @@ static void restore_lose(const restore_walk *walk, size_t row)
     roaring_bitmap_add(walk->part->made->lost, walk->part->indexes[row]);
 }
 
+static uint32_t restore_type(const tqi_batch_field *in, size_t i)
+{
+    return in->types != NULL ? in->types[i] : tqi_type_pack(in->kind, in->dtype);
+}
+
 /* Dims of row i of the piece; NULL when there are too few. */
 static const uint64_t *restore_dims(restore_walk *walk, size_t i, uint32_t *ndim)
 {
@@ -209,6 +214,7 @@ static void restore_link(const restore_walk *walk, size_t row, tqi_cell cell)
 
     walk->field->cells[row] = cell;
     walk->field->produced++;
+    tqi_m_cell_count(walk->field, &cell);
     if (walk->field->kind == TQ_TENSOR) {
         uint32_t like = walk->field->like;
         uint8_t dim = walk->field->ragged_dim; /* checkpoints of old versions do not have it */
@@ -256,19 +262,22 @@ static int restore_cell(restore_walk *walk, size_t i, const tqi_run *run, tqi_re
     uint64_t bytes = 0;
     uint32_t ndim, shape;
     const uint64_t *dims = restore_dims(walk, i, &ndim);
+    uint32_t type = restore_type(walk->in, i);
+    uint32_t own = tqi_m_field_type(field);
     int rc;
 
-    if (dims == NULL || (field->kind == TQ_VALUE && ndim != 1)) {
+    if (dims == NULL || (tqi_type_kind(type) == TQ_VALUE && ndim != 1)) {
         return restore_bad(walk, "the shape of a row is malformed", err);
     }
-    rc = tqi_m_shape_get(walk->run->meta, ndim, dims, &shape, err);
+    rc = tqi_m_shape_get_typed(walk->run->meta, tqi_m_relative_type(own, type, ndim, dims), ndim,
+                               dims, &shape, err);
     if (rc != TQ_OK) {
         return rc;
     }
     if (run->block == TQI_RUN_OPAQUE) {
         rc = restore_opaque(walk, i, shape, err);
     } else if (__builtin_mul_overflow(tqi_m_shape_elements(walk->run->meta, shape),
-                                      (uint64_t)field->dtype.bits / 8, &bytes) ||
+                                      (uint64_t)tqi_type_size(type), &bytes) ||
                bytes > walk->batch->blocks[run->block - 1].size ||
                *offset > walk->batch->blocks[run->block - 1].size - bytes) {
         tqi_m_shape_rele(walk->run->meta, shape, 1);
@@ -326,10 +335,19 @@ static int restore_column(restore_walk *walk, tq_error *err)
     size_t row = 0;
     int rc = TQ_OK;
 
-    if (in->kind != field->kind || in->dtype.code != field->dtype.code ||
-        in->dtype.bits != field->dtype.bits || in->ragged != field->ragged ||
+    if (in->ragged != field->ragged || (in->types != NULL && !in->ragged) ||
         (in->ragged && in->n_ndims != 1 && in->n_ndims != walk->batch->n)) {
         return restore_bad(walk, "its samples contradict its schema", err);
+    }
+    for (size_t i = 0; i < (in->types != NULL ? walk->batch->n : 1); i++) {
+        uint32_t type = restore_type(in, i);
+        tq_dtype dtype = tqi_type_dtype(type);
+        /* Rows with types of their own are in ragged fields only. */
+        if (type >> 16 > TQ_VALUE || dtype.bits == 0 || dtype.bits % 8 != 0 ||
+            (!in->ragged && type != tqi_m_field_type(field)) ||
+            (tqi_type_kind(type) == TQ_VALUE && (dtype.code != TQ_UINT || dtype.bits != 8))) {
+            return restore_bad(walk, "its samples contradict its schema", err);
+        }
     }
     for (size_t i = 0; rc == TQ_OK && i < in->n_runs; i++) {
         if (in->runs[i].rows > walk->batch->n - row) {

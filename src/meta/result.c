@@ -287,6 +287,50 @@ static int result_opaque(result_scratch *scratch, const tqi_field *field, const 
     return TQ_OK;
 }
 
+/* What the rows are: of one kind and dtype if those agree that say so, else each by itself. */
+static int result_types(result_scratch *scratch, const tqi_field *field, const tqi_row *rows,
+                        size_t n, tqi_batch_field *out)
+{
+    uint32_t found = 0, any = 0, *types;
+    bool agree = true;
+
+    if (field->foreign == 0) {
+        return TQ_OK;
+    }
+    types = tqi_m_result_alloc(scratch->result, n, sizeof(*types));
+    if (types == NULL) {
+        return TQ_ENOMEM;
+    }
+    for (size_t pass = 0; pass < 2; pass++) {
+        for (size_t i = 0; i < n; i++) {
+            tqi_cell cell = tqi_m_cell(field, rows[i].row);
+            if (!tqi_m_produced(cell.block)) {
+                continue;
+            }
+            types[i] = tqi_m_cell_type(field, &cell);
+            any = any != 0 ? any : types[i];
+            if (tqi_m_cell_filled(field, &cell)) {
+                found = found != 0 ? found : types[i];
+                agree = agree && types[i] == found;
+            } else if (pass == 1) {
+                agree = agree && tqi_type_kind(found) == TQ_TENSOR;
+            }
+        }
+        found = found != 0 ? found : any;
+    }
+    found = found != 0 ? found : tqi_m_field_type(field);
+    for (size_t i = 0; i < n; i++) {
+        types[i] = types[i] != 0 ? types[i] : found;
+    }
+    if (!agree) {
+        found = types[0];
+        out->types = types;
+    }
+    out->kind = tqi_type_kind(found);
+    out->dtype = tqi_type_dtype(found);
+    return TQ_OK;
+}
+
 static int result_field(result_scratch *scratch, const tqi_field *field, const tqi_row *rows,
                         size_t n, tqi_batch_field *out)
 {
@@ -304,6 +348,9 @@ static int result_field(result_scratch *scratch, const tqi_field *field, const t
     out->ragged_dim = field->known ? field->ragged_dim : 0;
     rc = out->ragged ? result_dims(scratch, field, rows, n, out)
                      : result_uniform(scratch, field, out);
+    if (rc == TQ_OK) {
+        rc = result_types(scratch, field, rows, n, out);
+    }
     if (rc == TQ_OK) {
         rc = result_runs(scratch, field, rows, n);
     }

@@ -3,6 +3,8 @@
  */
 #include "meta/meta_test.h"
 
+#include "base/type.h"
+
 /* One field of n rows in one block of `size` bytes, or what `change` makes of it. */
 typedef struct one {
     const char *partition;
@@ -95,6 +97,128 @@ static void close_empty(table *t)
     table_close(t);
 }
 
+static void table_open_strict(table *t)
+{
+    tqi_meta_options options = {.epoch = 99, .strict_schema = true};
+
+    table_open_with(t, &options);
+}
+
+/* One row of field "a" with that key and dtype, and `elements` of them; lies in a block of its own. */
+static int put_row(table *t, const char *key, uint8_t kind, tq_dtype dtype, uint64_t elements)
+{
+    const char *const keys[] = {key};
+    one o = make(1);
+
+    o.naming = TQI_BY_KEY;
+    o.keys = keys;
+    o.field.kind = kind;
+    o.field.dtype = dtype;
+    o.field.ragged = kind == TQ_VALUE;
+    o.field.ndim = 1;
+    o.field.shape = kind == TQ_VALUE ? NULL : &elements;
+    o.field.ndims = &o.field.ndim;
+    o.field.n_ndims = kind == TQ_VALUE;
+    o.field.dims = kind == TQ_VALUE ? &elements : NULL;
+    o.field.n_dims = kind == TQ_VALUE;
+    o.size = elements * dtype.bits / 8;
+    return publish_only(t, o);
+}
+
+static const tq_dtype f32 = {TQ_FLOAT, 32};
+static const tq_dtype i64 = {TQ_INT, 64};
+static const tq_dtype u8 = {TQ_UINT, 8};
+
+/* What the rows of these keys are read as: of one type if `types` is NULL. */
+static void check_types(table *t, const char *const *keys, size_t n, uint8_t kind, tq_dtype dtype,
+                        const tq_dtype *types)
+{
+    tqi_resolve ask = {.partition = "p", .keys = keys, .n = n};
+    tqi_result r = {0};
+
+    assert_int_equal(tqi_meta_resolve(t->meta, &ask, &r, &t->err), TQ_OK);
+    assert_int_equal(r.batch.n_fields, 1);
+    assert_int_equal(r.batch.fields[0].kind, kind);
+    assert_int_equal(r.batch.fields[0].dtype.code, dtype.code);
+    assert_int_equal(r.batch.fields[0].dtype.bits, dtype.bits);
+    assert_int_equal(r.batch.fields[0].types != NULL, types != NULL);
+    for (size_t i = 0; types != NULL && i < n; i++) {
+        assert_int_equal(tqi_type_dtype(r.batch.fields[0].types[i]).bits, types[i].bits);
+    }
+    tqi_result_fini(&r);
+}
+
+static void rows_keep_what_they_were_put_as(void **state)
+{
+    static const char *const abc[] = {"a", "b", "c"};
+    static const char *const ba[] = {"b", "a"};
+    const tq_dtype mixed[] = {f32, i64, u8};
+    const tq_dtype two[] = {i64, f32};
+    table t;
+
+    (void)state;
+    table_open(&t);
+    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 3), TQ_OK);
+    assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
+    assert_int_equal(put_row(&t, "c", TQ_VALUE, u8, 5), TQ_OK);
+    assert_true(field_info(&t, 0).mixed);
+    assert_true(tqi_partition_bytes(tqi_meta_find_partition(t.meta, "p")) == 12 + 24 + 5);
+    check_types(&t, abc, 3, TQ_TENSOR, f32, mixed);
+    check_types(&t, ba, 2, TQ_TENSOR, i64, two);
+    check_types(&t, abc, 1, TQ_TENSOR, f32, NULL);
+    check_types(&t, abc + 1, 1, TQ_TENSOR, i64, NULL);
+    check_types(&t, abc + 2, 1, TQ_VALUE, u8, NULL);
+    close_empty(&t);
+}
+
+static void a_field_takes_another_type_when_its_rows_are_replaced(void **state)
+{
+    static const char *const ab[] = {"a", "b"};
+    table t;
+
+    (void)state;
+    table_open(&t);
+    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 3), TQ_OK);
+    assert_int_equal(put_row(&t, "b", TQ_TENSOR, f32, 2), TQ_OK);
+    assert_int_equal(put_row(&t, "a", TQ_TENSOR, i64, 3), TQ_OK);
+    assert_true(field_info(&t, 0).mixed);
+    assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
+    assert_false(field_info(&t, 0).mixed);
+    assert_int_equal(field_info(&t, 0).dtype.code, TQ_INT);
+    check_types(&t, ab, 2, TQ_TENSOR, i64, NULL);
+    assert_int_equal(put_row(&t, "a", TQ_VALUE, u8, 4), TQ_OK);
+    assert_int_equal(put_row(&t, "b", TQ_VALUE, u8, 4), TQ_OK);
+    check_types(&t, ab, 2, TQ_VALUE, u8, NULL);
+    assert_int_equal(put_row(&t, "b", TQ_TENSOR, f32, 1), TQ_OK);
+    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 1), TQ_OK);
+    check_types(&t, ab, 2, TQ_TENSOR, f32, NULL);
+    assert_true(tqi_partition_bytes(tqi_meta_find_partition(t.meta, "p")) == 8);
+    close_empty(&t);
+}
+
+static void tensors_without_elements_take_the_dtype_of_their_field(void **state)
+{
+    static const char *const ab[] = {"a", "b"};
+    table t;
+
+    (void)state;
+    table_open(&t);
+    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 0), TQ_OK);
+    check_types(&t, ab, 1, TQ_TENSOR, f32, NULL);
+    assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
+    assert_false(field_info(&t, 0).mixed);
+    check_types(&t, ab, 1, TQ_TENSOR, i64, NULL);
+    check_types(&t, ab, 2, TQ_TENSOR, i64, NULL);
+    close_empty(&t);
+
+    table_open_strict(&t);
+    assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
+    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 0), TQ_OK);
+    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 1), TQ_EDTYPE);
+    check_types(&t, ab, 2, TQ_TENSOR, i64, NULL);
+    close_empty(&t);
+}
+
 static void check_ragged_dim(table *t, uint8_t dim)
 {
     const char *const fields[] = {"a"};
@@ -157,7 +281,7 @@ static void a_schema_turns_ragged_and_is_forgotten(void **state)
     one o = make(2);
 
     (void)state;
-    table_open(&t);
+    table_open_strict(&t);
     assert_int_equal(publish(&t, &o, &r), TQ_OK);
     assert_false(r.batch.fields[0].ragged);
     assert_int_equal(r.batch.fields[0].ndim, 2);
@@ -182,7 +306,7 @@ static void a_schema_turns_ragged_and_is_forgotten(void **state)
     assert_int_equal(r.bytes, 3 * 24 + 32);
     tqi_result_fini(&r);
 
-    /* A dtype that contradicts the schema changes nothing. */
+    /* A dtype that contradicts a strict schema changes nothing. */
     o = make(1);
     o.field.dtype = (tq_dtype){TQ_INT, 64};
     o.field.ndim = 0;
@@ -212,7 +336,7 @@ static void values_are_ragged_bytes(void **state)
     one o = make(3);
 
     (void)state;
-    table_open(&t);
+    table_open_strict(&t);
     o.field = (tqi_batch_field){.name = "v",
                                 .kind = TQ_VALUE,
                                 .dtype = {TQ_UINT, 8},
@@ -516,6 +640,9 @@ static void resolving_names_what_is_missing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rows_keep_what_they_were_put_as),
+        cmocka_unit_test(a_field_takes_another_type_when_its_rows_are_replaced),
+        cmocka_unit_test(tensors_without_elements_take_the_dtype_of_their_field),
         cmocka_unit_test(the_ragged_dim_is_where_rows_differ_or_what_a_put_names),
         cmocka_unit_test(a_schema_turns_ragged_and_is_forgotten),
         cmocka_unit_test(values_are_ragged_bytes),

@@ -2,7 +2,8 @@
  * shape.c - shapes of rows behind 32-bit handles.
  *
  * A row of no dims and a row of one dim below 2^31 need no record: the handle says it all.  So ragged columns of one dim,
- * the usual ones, cost nothing per length.  Other shapes are kept once per value, counted.
+ * the usual ones, cost nothing per length.  Other shapes are kept once per value, counted.  A row that is not of the type of
+ * its field has a record that says so, so that a cell needs no room for its type.
  */
 #include "meta/internal.h"
 
@@ -45,7 +46,8 @@ static int shape_place(tqi_meta *meta, uint32_t *place)
     return TQ_OK;
 }
 
-static tqi_shape *shape_make(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint64_t elements)
+static tqi_shape *shape_make(tqi_meta *meta, uint32_t type, uint32_t ndim, const uint64_t *dims,
+                             uint64_t elements)
 {
     bool hash_failed = false;
     tqi_shape *shape = calloc(1, sizeof(*shape) + ndim * sizeof(*dims));
@@ -56,12 +58,19 @@ static tqi_shape *shape_make(tqi_meta *meta, uint32_t ndim, const uint64_t *dims
     }
     shape->elements = elements;
     shape->ndim = ndim;
-    memcpy(shape->dims, dims, ndim * sizeof(*dims));
+    shape->type = type;
+    if (ndim > 0) {
+        memcpy(shape->dims, dims, ndim * sizeof(*dims));
+    }
     if (shape_place(meta, &place) != TQ_OK) {
         free(shape);
         return NULL;
     }
-    HASH_ADD_KEYPTR(hh, meta->shapes, shape->dims, ndim * sizeof(*dims), shape);
+    if (type == 0) {
+        HASH_ADD_KEYPTR(hh, meta->shapes, shape->dims, ndim * sizeof(*dims), shape);
+    } else {
+        HASH_ADD_KEYPTR(hh, meta->typed, &shape->type, (1 + ndim) * sizeof(*dims), shape);
+    }
     if (hash_failed) {
         meta->shape_free[meta->n_shape_free++] = place;
         free(shape);
@@ -95,7 +104,39 @@ int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_
         if (!shape_count(ndim, dims, &elements)) {
             return tqi_error_set(err, TQ_EINVAL, "a row has too many elements");
         }
-        shape = shape_make(meta, ndim, dims, elements);
+        shape = shape_make(meta, 0, ndim, dims, elements);
+        if (shape == NULL) {
+            return tqi_error_nomem(err, "shape");
+        }
+    }
+    shape->refs++;
+    *handle = shape->handle;
+    return TQ_OK;
+}
+
+int tqi_m_shape_get_typed(tqi_meta *meta, uint32_t type, uint32_t ndim, const uint64_t *dims,
+                          uint32_t *handle, tq_error *err)
+{
+    uint64_t key[1 + TQ_NDIM_MAX] = {type};
+    uint64_t elements;
+    tqi_shape *shape;
+
+    if (type == 0) {
+        return tqi_m_shape_get(meta, ndim, dims, handle, err);
+    }
+    if (ndim > TQ_NDIM_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim,
+                             TQ_NDIM_MAX);
+    }
+    if (ndim > 0) {
+        memcpy(key + 1, dims, ndim * sizeof(*dims));
+    }
+    HASH_FIND(hh, meta->typed, key, (1 + ndim) * sizeof(*key), shape);
+    if (shape == NULL) {
+        if (!shape_count(ndim, dims, &elements)) {
+            return tqi_error_set(err, TQ_EINVAL, "a row has too many elements");
+        }
+        shape = shape_make(meta, type, ndim, dims, elements);
         if (shape == NULL) {
             return tqi_error_nomem(err, "shape");
         }
@@ -111,6 +152,28 @@ static tqi_shape *shape_record(const tqi_meta *meta, uint32_t handle)
         return NULL;
     }
     return meta->shape_table[handle - TQI_SHAPE_FIRST];
+}
+
+uint32_t tqi_m_relative_type(uint32_t own, uint32_t type, uint32_t ndim, const uint64_t *dims)
+{
+    bool tensors = tqi_type_kind(own) == TQ_TENSOR && tqi_type_kind(type) == TQ_TENSOR;
+
+    if (type == own) {
+        return 0;
+    }
+    for (uint32_t d = 0; tensors && d < ndim; d++) {
+        if (dims[d] == 0) {
+            return 0;
+        }
+    }
+    return type;
+}
+
+uint32_t tqi_m_shape_type(const tqi_meta *meta, uint32_t handle)
+{
+    const tqi_shape *shape = shape_record(meta, handle);
+
+    return shape != NULL ? (uint32_t)shape->type : 0;
 }
 
 void tqi_m_shape_hold(tqi_meta *meta, uint32_t handle, uint64_t n)
@@ -131,7 +194,11 @@ void tqi_m_shape_rele(tqi_meta *meta, uint32_t handle, uint64_t n)
     }
     shape->refs -= n;
     if (shape->refs == 0) {
-        HASH_DEL(meta->shapes, shape);
+        if (shape->type == 0) {
+            HASH_DEL(meta->shapes, shape);
+        } else {
+            HASH_DEL(meta->typed, shape);
+        }
         meta->shape_table[handle - TQI_SHAPE_FIRST] = NULL;
         meta->shape_free[meta->n_shape_free++] = handle - TQI_SHAPE_FIRST;
         free(shape);
@@ -189,6 +256,10 @@ void tqi_m_shapes_fini(tqi_meta *meta)
 
     HASH_ITER (hh, meta->shapes, shape, next) {
         HASH_DEL(meta->shapes, shape);
+        free(shape);
+    }
+    HASH_ITER (hh, meta->typed, shape, next) {
+        HASH_DEL(meta->typed, shape);
         free(shape);
     }
     free(meta->shape_table);

@@ -194,7 +194,7 @@ static void test_version_of_client(void **state)
     char message[512] = "";
     assert_int_equal(testing_raw_refusal(&raw, message, sizeof message), TQ_EVERSION);
     assert_non_null(strstr(message, "version 9"));
-    assert_non_null(strstr(message, "version 1"));
+    assert_non_null(strstr(message, "version 2"));
     assert_non_null(strstr(message, "this server is older"));
     assert_int_equal(warnings, 1);
     testing_raw_close(&raw);
@@ -260,7 +260,7 @@ static void test_version_of_server(void **state)
     char endpoint[128];
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
     uint8_t header[TQI_FRAME_HEADER];
-    tqi_frame_encode(&(tqi_frame){.version = 2, .kind = 99, .body = 12345}, header);
+    tqi_frame_encode(&(tqi_frame){.version = 3, .kind = 99, .body = 12345}, header);
     later_start(&later, endpoint, header, sizeof header);
     tqi_connector *connector = testing_connector(&testing_token, 0);
     tqi_channel *channel = testing_channel(connector, endpoint);
@@ -269,8 +269,8 @@ static void test_version_of_server(void **state)
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_EVERSION);
     assert_non_null(strstr(call.error.message, endpoint));
+    assert_non_null(strstr(call.error.message, "version 3"));
     assert_non_null(strstr(call.error.message, "version 2"));
-    assert_non_null(strstr(call.error.message, "version 1"));
     assert_non_null(strstr(call.error.message, "this client is older"));
     assert_int_equal(later.n, 1);
     assert_int_equal(warnings, 1);
@@ -325,7 +325,7 @@ static void test_false_server(void **state)
     tq__welcome__init(&welcome);
     welcome.proof = (ProtobufCBinaryData){sizeof proof, proof};
     welcome.epoch = 4;
-    tqi_frame frame = {.version = 1, .kind = TQI_CHALLENGE};
+    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_CHALLENGE};
     frame.body = (uint32_t)tq__challenge__pack(&challenge, bytes + TQI_FRAME_HEADER);
     tqi_frame_encode(&frame, bytes);
     size_t size = TQI_FRAME_HEADER + frame.body;
@@ -349,13 +349,13 @@ static void test_malformed_before_login(void **state)
 {
     (void)state;
     static const tqi_frame frames[] = {
-        {.version = 1, .kind = TQI_HELLO, .body = 4097},
-        {.version = 1, .kind = TQI_HELLO, .body = UINT32_MAX},
-        {.version = 1, .kind = TQI_HELLO, .payload = 1},
-        {.version = 1, .kind = TQI_RESERVE, .request = 1},
-        {.version = 1, .kind = TQI_HELLO, .body = 0},
-        {.version = 1, .kind = TQI_HELLO, .flags = 1u << TQI_FRAME_FDS_SHIFT},
-        {.version = 1, .kind = TQI_BYE},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO, .body = 4097},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO, .body = UINT32_MAX},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO, .payload = 1},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO, .body = 0},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO, .flags = 1u << TQI_FRAME_FDS_SHIFT},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_BYE},
     };
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
@@ -378,7 +378,7 @@ static void test_malformed_before_login(void **state)
 /* Whoever sends garbage without end fills no log. */
 static void test_warnings_are_limited(void **state)
 {
-    static const tqi_frame garbage = {.version = 1, .kind = TQI_BYE};
+    static const tqi_frame garbage = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_BYE};
     testing_server server;
     (void)state;
 
@@ -429,16 +429,25 @@ static void test_malformed_after_login(void **state)
 {
     (void)state;
     static const tqi_frame frames[] = {
-        {.version = 1, .kind = TQI_RESERVE, .request = 1, .body = TQI_FRAME_BODY_MAX + 1},
-        {.version = 1, .kind = TQI_RESERVE, .request = 0},
-        {.version = 1, .kind = TQI_RESERVE, .request = 1, .flags = TQI_FRAME_REPLY},
-        {.version = 1, .kind = TQI_RESERVE, .request = 1, .flags = 1u << TQI_FRAME_FDS_SHIFT},
-        {.version = 1, .kind = TQI_RESERVE, .request = 1, .body = 3},
-        {.version = 1, .kind = TQI_CANCEL, .body = 2},
-        {.version = 1, .kind = TQI_ACK, .payload = 5},
-        {.version = 1, .kind = TQI_HELLO},
-        {.version = 1, .kind = 0},
-        {.version = 2, .kind = TQI_RESERVE, .request = 1},
+        {.version = TQI_PROTOCOL_VERSION,
+         .kind = TQI_RESERVE,
+         .request = 1,
+         .body = TQI_FRAME_BODY_MAX + 1},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 0},
+        {.version = TQI_PROTOCOL_VERSION,
+         .kind = TQI_RESERVE,
+         .request = 1,
+         .flags = TQI_FRAME_REPLY},
+        {.version = TQI_PROTOCOL_VERSION,
+         .kind = TQI_RESERVE,
+         .request = 1,
+         .flags = 1u << TQI_FRAME_FDS_SHIFT},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1, .body = 3},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_CANCEL, .body = 2},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_ACK, .payload = 5},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO},
+        {.version = TQI_PROTOCOL_VERSION, .kind = 0},
+        {.version = TQI_PROTOCOL_VERSION + 1, .kind = TQI_RESERVE, .request = 1},
     };
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 0);
@@ -481,7 +490,9 @@ static void test_unknown_kind(void **state)
     testing_raw_login(&raw);
     uint8_t payload[100] = {0};
     testing_raw_frame(
-        &raw, &(tqi_frame){.version = 1, .kind = 999, .request = 1, .payload = sizeof payload},
+        &raw,
+        &(tqi_frame){
+            .version = TQI_PROTOCOL_VERSION, .kind = 999, .request = 1, .payload = sizeof payload},
         NULL);
     testing_raw_send(&raw, payload, sizeof payload);
     testing_until(&raw.size, TQI_FRAME_HEADER + 4);
@@ -490,8 +501,10 @@ static void test_unknown_kind(void **state)
     assert_int_equal(reply.kind, TQI_FAILED);
     assert_int_equal(reply.request, 1);
     raw.size = 0;
-    testing_raw_frame(&raw, &(tqi_frame){.version = 1, .kind = TQI_RESERVE, .request = 2, .ack = 2},
-                      NULL);
+    testing_raw_frame(
+        &raw,
+        &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 2, .ack = 2},
+        NULL);
     testing_until(&raw.size, TQI_FRAME_HEADER);
     assert_int_equal(tqi_frame_decode(raw.bytes, &reply, NULL), TQ_OK);
     assert_int_equal(reply.kind, TQI_RESERVE);

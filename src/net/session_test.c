@@ -156,9 +156,12 @@ static void test_grace(void **state)
     testing_raw raw;
     testing_raw_connect(&raw, server.endpoint);
     testing_raw_login(&raw);
-    static const tqi_frame reserve = {.version = 1, .kind = TQI_RESERVE, .request = 1, .ack = 1};
-    static const tqi_frame claim = {.version = 1, .kind = TQI_CLAIM, .request = 2, .ack = 1};
-    static const tqi_frame events = {.version = 1, .kind = TQI_EVENTS, .request = 3, .ack = 1};
+    static const tqi_frame reserve = {
+        .version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1, .ack = 1};
+    static const tqi_frame claim = {
+        .version = TQI_PROTOCOL_VERSION, .kind = TQI_CLAIM, .request = 2, .ack = 1};
+    static const tqi_frame events = {
+        .version = TQI_PROTOCOL_VERSION, .kind = TQI_EVENTS, .request = 3, .ack = 1};
     testing_raw_frame(&raw, &reserve, NULL);
     testing_raw_frame(&raw, &claim, NULL);
     testing_raw_frame(&raw, &events, NULL);
@@ -191,7 +194,8 @@ static void test_lost_welcome(void **state)
     testing_raw_connect(&raws[1], server.endpoint);
     assert_true(testing_raw_hello(&raws[1], session, &instance));
     assert_true(instance == first);
-    testing_raw_frame(&raws[1], &(tqi_frame){.version = 1, .kind = TQI_BYE}, NULL);
+    testing_raw_frame(&raws[1], &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = TQI_BYE},
+                      NULL);
     testing_until(&server.ended, 1);
     for (int i = 2; i < 5; i++) {
         instance = first;
@@ -415,10 +419,12 @@ static void test_acks_beyond_what_waits(void **state)
     uint64_t number = UINT64_MAX - 2, numbers[6];
     for (int i = 0; i < 6; i++) {
         numbers[i] = number;
-        testing_raw_frame(
-            &raw,
-            &(tqi_frame){.version = 1, .kind = kinds[i], .request = number, .ack = numbers[0]},
-            NULL);
+        testing_raw_frame(&raw,
+                          &(tqi_frame){.version = TQI_PROTOCOL_VERSION,
+                                       .kind = kinds[i],
+                                       .request = number,
+                                       .ack = numbers[0]},
+                          NULL);
         number = number + 1 != 0 ? number + 1 : 1;
     }
     testing_until(&server.n_waiting, 2);
@@ -429,7 +435,7 @@ static void test_acks_beyond_what_waits(void **state)
     ack.waiting = waiting;
     ack.n_waiting = 3;
     uint8_t body[64];
-    tqi_frame frame = {.version = 1,
+    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
                        .kind = TQI_ACK,
                        .ack = numbers[0],
                        .body = (uint32_t)tq__ack__pack(&ack, body)};

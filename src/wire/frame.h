@@ -19,7 +19,7 @@
 #include <tq/errors.h>
 
 #define TQI_FRAME_MAGIC      0x31515154u /* "TQQ1" */
-#define TQI_PROTOCOL_VERSION 1
+#define TQI_PROTOCOL_VERSION 2
 #define TQI_FRAME_HEADER     40
 #define TQI_FRAME_REPLY      1u /* flags: this frame answers `request` */
 /* flags, bits 8 to 11: number of descriptors that travel with the first byte of the frame (unix sockets only). */

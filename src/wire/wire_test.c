@@ -17,17 +17,21 @@
 static void test_frame_layout(void **state)
 {
     (void)state;
-    const tqi_frame frame = {.version = 1,
+    const tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
                              .kind = 0x1234,
                              .request = 0x1122334455667788u,
                              .ack = 2,
                              .body = 0x00ABCDEF,
                              .flags = TQI_FRAME_REPLY,
                              .payload = 0x0102030405060708u};
-    static const uint8_t bytes[TQI_FRAME_HEADER] = {
-        'T',  'Q',  'Q', '1', 1, 0, 0x34, 0x12, 0x88, 0x77, 0x66, 0x55, 0x44, 0x33,
-        0x22, 0x11, 2,   0,   0, 0, 0,    0,    0,    0,    0xEF, 0xCD, 0xAB, 0,
-        1,    0,    0,   0,   8, 7, 6,    5,    4,    3,    2,    1};
+    static const uint8_t bytes[TQI_FRAME_HEADER] = {'T',  'Q',  'Q',  '1',  TQI_PROTOCOL_VERSION,
+                                                    0,    0x34, 0x12, 0x88, 0x77,
+                                                    0x66, 0x55, 0x44, 0x33, 0x22,
+                                                    0x11, 2,    0,    0,    0,
+                                                    0,    0,    0,    0,    0xEF,
+                                                    0xCD, 0xAB, 0,    1,    0,
+                                                    0,    0,    8,    7,    6,
+                                                    5,    4,    3,    2,    1};
     uint8_t out[TQI_FRAME_HEADER];
     tqi_frame back = {0};
     tqi_frame_encode(&frame, out);
@@ -65,7 +69,7 @@ static void test_frame_refused(void **state)
     assert_int_equal(back.kind, 16);
     assert_int_equal(back.request, 9);
     assert_non_null(strstr(err.message, "version 7"));
-    assert_non_null(strstr(err.message, "version 1"));
+    assert_non_null(strstr(err.message, "version 2"));
     assert_non_null(strstr(err.message, "this side is older"));
     frame.version = TQI_PROTOCOL_VERSION - 1;
     tqi_frame_encode(&frame, bytes);

@@ -94,17 +94,57 @@ static void test_bad_puts(void **state)
     assert_int_equal(samples_of("bad"), 0);
 }
 
-static void test_bad_dtype(void **state)
+/* Reads the partition as it is now. */
+static void read_all_of(const tq_resolve_args *resolve)
+{
+    assert_int_equal(tq_resolve(op, resolve), TQ_OK);
+    assert_int_equal(tq_op_wait(op), TQ_OK);
+    tq_meta *now = tq_meta_hold(tq_op_meta(op));
+    assert_int_equal(tq_get(op, now, NULL, 0), TQ_OK);
+    assert_int_equal(tq_op_wait(op), TQ_OK);
+    tq_meta_rele(now);
+}
+
+/* Rows that are all replaced may be of another dtype; the rest keep theirs. */
+static void test_other_dtype(void **state)
 {
     tq_meta *meta = put_numbers(op, "dtype", "x", 4, 7, NULL);
-    float data[4] = {0};
+    float data[4] = {0, 1.5f, 2, 3};
     tq_slice slice = {data, sizeof data};
     tq_column column = {.name = "x", .dtype = f32, .rows = 4, .slices = &slice, .n_slices = 1};
     tq_put_args args = {.meta = meta, .columns = &column, .n_columns = 1};
+    const tq_resolve_args resolve = {.partition = "dtype"};
+    const uint32_t some[] = {1, 2};
+    tq_meta *part = NULL;
+    tq_error err = {0};
     (void)state;
 
-    expect_error(op, tq_put(op, &args), TQ_EDTYPE, "'x'");
-    check_numbers(op, meta, "x", 4, 7);
+    assert_int_equal(tq_meta_select(meta, some, 2, NULL, 0, &part, &err), TQ_OK);
+    column.rows = 2;
+    slice.size = 2 * sizeof *data;
+    args.meta = part;
+    assert_int_equal(tq_put(op, &args), TQ_OK);
+    assert_int_equal(tq_op_wait(op), TQ_OK);
+    read_all_of(&resolve);
+    const tq_data_column *read = tq_data_column_at(tq_op_data(op), 0);
+    assert_non_null(read->types);
+    assert_int_equal(read->types[0].dtype.code, TQ_INT);
+    assert_int_equal(read->types[1].dtype.code, TQ_FLOAT);
+    assert_int_equal(read->offsets[3] % 16, 0);
+    assert_int_equal(*(int64_t *)(void *)((char *)read->data + read->offsets[3]), 7 + 3);
+    assert_true(*(float *)(void *)((char *)read->data + read->offsets[2]) == 1.5f);
+
+    column.rows = 4;
+    slice.size = sizeof data;
+    args.meta = meta;
+    assert_int_equal(tq_put(op, &args), TQ_OK);
+    assert_int_equal(tq_op_wait(op), TQ_OK);
+    read_all_of(&resolve);
+    read = tq_data_column_at(tq_op_data(op), 0);
+    assert_null(read->types);
+    assert_int_equal(read->dtype.code, TQ_FLOAT);
+    assert_memory_equal(read->data, data, sizeof data);
+    tq_meta_rele(part);
     assert_int_equal(samples_of("dtype"), 4);
     tq_meta_rele(meta);
 }
@@ -273,7 +313,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_bad_puts, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bad_dtype, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_other_dtype, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_claims, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_reads, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full, setup, teardown),

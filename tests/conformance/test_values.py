@@ -62,6 +62,38 @@ def rounds(pid: str) -> Any:
     assert not made.problems, "\n".join(made.problems)
 
 
+def test_rows_that_differ_in_dtype_and_kind(backend: Backend, pid: str) -> None:
+    """Each row is what was put, whichever are read with it; a tensor without elements is of its field's dtype."""
+    rows = {
+        "float": torch.tensor([1.5, 2.5]),
+        "value": {"a": [1, None]},
+        "none": None,
+        "half": torch.tensor([0.5], dtype=torch.bfloat16),
+        "float again": torch.ones(3),
+    }
+    for key, put in rows.items():
+        ctq.kv_put(key, pid, fields={"x": put})
+    stack = ctq.kv_batch_get(list(rows), pid).get("x")
+    assert isinstance(stack, NonTensorStack)
+    for got, put in zip(stack.tolist(), rows.values(), strict=True):
+        same(got, put)
+    floats = ctq.kv_batch_get(["float", "float again"], pid).get("x")
+    same_column(floats, torch.jagged, [rows["float"], rows["float again"]])
+    same_column(ctq.kv_batch_get(["half"], pid).get("x"), torch.jagged, [rows["half"]])
+    ctq.kv_put("empty", pid, fields={"y": torch.tensor([])})
+    ctq.kv_put("full", pid, fields={"y": torch.tensor([1, 2])})
+    read = ctq.kv_batch_get(["empty", "full"], pid).get("y")
+    same_column(read, torch.jagged, [torch.tensor([], dtype=torch.int64), torch.tensor([1, 2])])
+
+
+def test_the_ragged_dim_is_that_of_the_field(backend: Backend, pid: str) -> None:
+    """Rows of (2, L) are ragged in dim 2, also when those that are read agree."""
+    for key, length in (("a", 3), ("b", 5)):
+        ctq.kv_put(key, pid, fields={"x": torch.arange(2 * length).reshape(2, length)})
+    for keys in (["a"], ["a", "b"], ["b", "b"]):
+        assert ctq.kv_batch_get(keys, pid).get("x")._ragged_idx == 2
+
+
 def test_dtypes(backend: Backend, rounds: Rounds) -> None:
     """Uniform rows, scalars and ragged rows of every dtype of torch."""
     for name in DTYPES:

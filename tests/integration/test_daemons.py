@@ -266,9 +266,9 @@ GARBAGE = [
     b"GET / HTTP/1.1\r\n\r\n" + b"x" * 64,
     b"\0" * 4096,
     b"\xff" * 40,
-    b"TQQ1" + b"\x01\x00" + b"\x02\x00" + b"\0" * 16 + b"\xff\xff\xff\xff" + b"\0" * 12,
+    b"TQQ1" + b"\x02\x00" + b"\x02\x00" + b"\0" * 16 + b"\xff\xff\xff\xff" + b"\0" * 12,
     b"TQQ1"
-    + b"\x01\x00"
+    + b"\x02\x00"
     + b"\x10\x00"
     + b"\0" * 16
     + b"\x04\0\0\0"

@@ -321,8 +321,6 @@ def test_bad_arguments_leave_everything_as_it_was(client: Any, pid: str) -> None
         (errors.RowCountError, "expected 2 rows", lambda: client.put({"y": torch.ones(3)}, metadata=meta)),
         (errors.RowCountError, "'y': expected 2 rows, got 3", lambda: client.put({"x": torch.ones(2), "y": torch.ones(3)}, partition_id=pid)),
         (errors.RowCountError, "without dims", lambda: client.put({"y": torch.tensor(1)}, partition_id=pid)),
-        (errors.DtypeError, "x", lambda: client.put({"x": torch.ones(2)}, partition_id=pid)),
-        (errors.DtypeError, "x", lambda: client.put({"x": ["a", "b"]}, metadata=meta)),
         (errors.ClaimSizeError, "size", lambda: fetch(client, pid, -1)),
         (errors.NameLengthError, "name|key", lambda: put(client, "", 1)),
         (errors.NameLengthError, "name|key", lambda: put(client, "p" * 1100, 1)),

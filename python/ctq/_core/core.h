@@ -192,6 +192,8 @@ PyObject *core_meta_wrap(core_state *state, tq_meta *meta); /* holds its own ref
 PyTypeObject *core_data_type(PyObject *module);
 PyObject *core_data_wrap(core_state *state, tq_data *data);
 /* A list of bytes. */
+/* What each row is, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all are alike. */
+PyObject *core_types(const tq_type *types, size_t n);
 PyObject *core_notes(const tq_slice *notes, size_t rows);
 
 /* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which lives as long as `owner`. */

@@ -49,6 +49,21 @@ PyObject *core_notes(const tq_slice *notes, size_t n)
     return list;
 }
 
+/* What each row is, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all are alike. */
+PyObject *core_types(const tq_type *types, size_t n)
+{
+    if (!types) {
+        Py_RETURN_NONE;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n * sizeof(uint32_t)));
+    for (size_t i = 0; bytes && i < n; i++) {
+        uint32_t type = (uint32_t)types[i].kind << 16 | (uint32_t)types[i].dtype.bits << 8 |
+                        types[i].dtype.code;
+        memcpy(PyBytes_AS_STRING(bytes) + i * sizeof(type), &type, sizeof(type));
+    }
+    return bytes;
+}
+
 static PyObject *data_column(core_data *self, const tq_data_column *column)
 {
     core_state *state = core_state_of((PyObject *)self);
@@ -69,12 +84,14 @@ static PyObject *data_column(core_data *self, const tq_data_column *column)
     PyObject *notes = column->opaque ? core_notes(column->opaque, rows) : Py_NewRef(Py_None);
     PyObject *length =
         column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None);
+    PyObject *types = core_types(column->types, rows);
     PyObject *row = NULL;
-    if (length && name && shape && ndims && dims && offsets && data && notes) {
-        row = Py_BuildValue("(OiiiNOOOOOOOi)", name, (int)column->kind, column->dtype.code,
+    if (types && length && name && shape && ndims && dims && offsets && data && notes) {
+        row = Py_BuildValue("(OiiiNOOOOOOOiO)", name, (int)column->kind, column->dtype.code,
                             column->dtype.bits, PyBool_FromLong(column->ragged), shape, ndims, dims,
-                            offsets, data, notes, length, (int)column->ragged_dim);
+                            offsets, data, notes, length, (int)column->ragged_dim, types);
     }
+    Py_XDECREF(types);
     Py_XDECREF(length);
     Py_XDECREF(name);
     Py_XDECREF(shape);
@@ -105,7 +122,7 @@ static PyObject *data_columns(core_data *self, void *Py_UNUSED(closure))
 static PyGetSetDef data_getset[] = {
     {"columns", (getter)data_columns, NULL,
      "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, offsets, data, notes, "
-     "padded length or None, ragged dim) of each column.",
+     "padded length or None, ragged dim, types of rows or None) of each column.",
      NULL},
     {0},
 };

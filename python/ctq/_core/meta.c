@@ -287,12 +287,14 @@ static PyObject *meta_field(core_meta *self, const tq_meta_field *field)
     PyObject *ready =
         core_buffer_make(state, owner, field->ready, field->ready ? n : 0, 'B', false);
     PyObject *name = core_text(field->name);
+    PyObject *types = core_types(field->types, n);
     PyObject *row = NULL;
-    if (shape && ndims && dims && ready && name) {
-        row = Py_BuildValue("(OiiiNOOOOi)", name, (int)field->kind, field->dtype.code,
+    if (types && shape && ndims && dims && ready && name) {
+        row = Py_BuildValue("(OiiiNOOOOiO)", name, (int)field->kind, field->dtype.code,
                             field->dtype.bits, PyBool_FromLong(field->ragged), shape, ndims, dims,
-                            ready, (int)field->ragged_dim);
+                            ready, (int)field->ragged_dim, types);
     }
+    Py_XDECREF(types);
     Py_XDECREF(name);
     Py_XDECREF(shape);
     Py_XDECREF(ndims);
@@ -469,8 +471,8 @@ static PyGetSetDef meta_getset[] = {
     {"keys", (getter)meta_keys, NULL, "Key of each sample, or None.", NULL},
     {"groups", (getter)meta_groups, NULL, "Group of each sample, or None.", NULL},
     {"fields", (getter)meta_fields, NULL,
-     "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, ready, ragged dim) "
-     "of each field.",
+     "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, ready, ragged dim, "
+     "types of rows or None) of each field.",
      NULL},
     {"field_names", (getter)meta_field_names, NULL, "Names of the fields.", NULL},
     {"tags", (getter)meta_tags, NULL, "(name, msgpack-encoded values, their sizes) of each tag.",

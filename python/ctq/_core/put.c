@@ -2,7 +2,7 @@
  * put.c - Client.put and Client.notify: columns of Python buffers into tq_column, without copying their bytes.
  *
  * A column is a tuple (name, kind, dtype code, dtype bits, rows, shape, ndims, dims, slices), and behind that, if it has one,
- * its ragged dim.  A slice is an object with the buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).  Rows of other values give one
+ * its ragged dim, and what each row is (32-bit numbers, kind << 16 | bits << 8 | code) where they differ.  A slice is an object with the buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).  Rows of other values give one
  * slice each and neither shape nor dims: their sizes are the dims.
  */
 #include "core.h"
@@ -78,9 +78,35 @@ static int put_value_shapes(core_arena *arena, tq_column *column)
     return 0;
 }
 
+/* What each row is, when they differ. */
+static int put_types(core_arena *arena, PyObject *object, tq_column *column)
+{
+    const uint32_t *packed;
+    size_t n;
+
+    if (object == Py_None) {
+        return 0;
+    }
+    tq_type *types = core_arena_alloc(arena, column->rows + 1, sizeof(*types));
+    if (!types || core_u32s(arena, object, "types", &packed, &n)) {
+        return -1;
+    }
+    if (n != column->rows) {
+        PyErr_Format(PyExc_ValueError, "column %s: %zu types for %zu rows", column->name, n,
+                     column->rows);
+        return -1;
+    }
+    for (size_t i = 0; i < n; i++) {
+        types[i] = (tq_type){(uint8_t)(packed[i] >> 16),
+                             {(uint8_t)(packed[i] & 0xffu), (uint8_t)(packed[i] >> 8 & 0xffu)}};
+    }
+    column->types = types;
+    return 0;
+}
+
 static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
 {
-    PyObject *name, *shape, *ndims, *dims, *slices;
+    PyObject *name, *shape, *ndims, *dims, *slices, *types = Py_None;
     int kind, code, bits, ragged_dim = 0;
     Py_ssize_t rows;
     size_t n_shape, n_ndims, n_dims;
@@ -91,9 +117,10 @@ static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
     }
     if (!PyArg_ParseTuple(
             tuple,
-            "OiiinOOOO|i;a column is (name, kind, code, bits, rows, shape, ndims, dims, slices, "
-            "ragged dim)",
-            &name, &kind, &code, &bits, &rows, &shape, &ndims, &dims, &slices, &ragged_dim)) {
+            "OiiinOOOO|iO;a column is (name, kind, code, bits, rows, shape, ndims, dims, slices, "
+            "ragged dim, types)",
+            &name, &kind, &code, &bits, &rows, &shape, &ndims, &dims, &slices, &ragged_dim,
+            &types)) {
         return -1;
     }
     column->kind = kind == TQ_VALUE ? TQ_VALUE : TQ_TENSOR;
@@ -104,7 +131,7 @@ static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
         core_u64s(arena, shape, "shape", &column->shape, &n_shape) ||
         core_u32s(arena, ndims, "ndims", &column->ndims, &n_ndims) ||
         core_u64s(arena, dims, "dims", &column->dims, &n_dims) ||
-        put_slices(arena, slices, column)) {
+        put_slices(arena, slices, column) || put_types(arena, types, column)) {
         return -1;
     }
     if (!column->name) {

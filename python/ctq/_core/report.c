@@ -89,11 +89,12 @@ static PyObject *report_fields(const tq_status_partition *partition)
         PyObject *shape =
             field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim);
         PyObject *item =
-            shape ? Py_BuildValue("{s:s,s:N,s:(ii),s:N,s:O,s:I,s:I}", "name", field->name,
-                                  "is_tensor", PyBool_FromLong(field->kind == TQ_TENSOR), "dtype",
-                                  field->dtype.code, field->dtype.bits, "ragged",
-                                  PyBool_FromLong(field->ragged), "shape", shape, "produced",
-                                  field->produced, "lost", field->lost)
+            shape ? Py_BuildValue(
+                        "{s:s,s:N,s:(ii),s:N,s:O,s:I,s:I,s:N}", "name", field->name, "is_tensor",
+                        PyBool_FromLong(field->kind == TQ_TENSOR && !field->mixed), "dtype",
+                        field->dtype.code, field->dtype.bits, "ragged",
+                        PyBool_FromLong(field->ragged), "shape", shape, "produced", field->produced,
+                        "lost", field->lost, "mixed", PyBool_FromLong(field->mixed))
                   : NULL;
         Py_XDECREF(shape);
         list = report_add(list, item);

@@ -23,7 +23,7 @@ from ..errors import (
     UnreachableError,
 )
 from ..system import ControllerInfo
-from ..tensors import have_torch, pack_rows, row_list, tensordict_of
+from ..tensors import have_torch, is_tensor, pack_rows, row_list, tensordict_of
 from .kv import StorageClientFactory
 from .kv_calls import CallLeftError, Calls
 from .manager import StorageManager, noted
@@ -223,16 +223,16 @@ class KVStorageManager(StorageManager):
     async def get_data(self, metadata: BatchMeta) -> Any:
         """Get the cells; LostError names samples whose values the store does not have any more."""
         names = metadata.field_names
-        schema = metadata.field_schema
         notes = [_note_of(metadata, row, name) for name in names for row in range(metadata.size)]
         keys = [f"{note[0]}/{names[place // metadata.size]}" for place, note in enumerate(notes)]
         shapes: list[Any] = []
         dtypes: list[Any] = []
         for name in names:
             shapes += metadata.get_shapes(name)
-            dtypes += [schema[name].get("dtype")] * metadata.size
+            dtypes += metadata.get_dtypes(name)
         values = await self._call("get", keys, shapes, dtypes, [note[1] for note in notes])
         self._calls.check_row("get", "value", values, keys)
+        values = [_of_field(value, dtype) for value, dtype in zip(values, dtypes, strict=True)]
         for key, value, shape, dtype in zip(keys, values, shapes, dtypes, strict=True):
             if value is not None and dtype is not None:
                 self._calls.check_tensor(key, value, shape, dtype)
@@ -263,6 +263,13 @@ class KVStorageManager(StorageManager):
         if close is not None:
             close()
         super().close()
+
+
+def _of_field(value: Any, dtype: Any) -> Any:
+    """A tensor without elements is of the dtype of its field, whatever it was put with."""
+    if dtype is not None and is_tensor(value) and value.numel() == 0:
+        return value.to(dtype)
+    return value
 
 
 def _note_of(metadata: BatchMeta, row: int, name: str) -> Any:

@@ -25,7 +25,7 @@ from ..encoding import Decoder, Encoder
 from ..errors import ClearedError, InvalidArgumentError, UnknownManagerError
 from ..reading import merged_dim, with_ragged_dims
 from ..system import ControllerInfo
-from ..tensors import describe_dtype
+from ..tensors import describe_dtype, packed_type
 
 if TYPE_CHECKING:
     from .._core import Column
@@ -204,6 +204,9 @@ C_MANAGERS = {"AsyncSimpleStorageManager": AsyncSimpleStorageManager.manager_typ
 
 def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
     """A column without bytes, from what a manager knows of it."""
+    dtypes = schema.get("per_sample_dtypes")
+    if dtypes is not None:
+        return _mixed_column(name, schema, dtypes, rows)
     if schema.get("is_non_tensor"):
         return (name, VALUE, 1, 8, rows, None, None, array("Q", [0] * rows), ())
     dtype = describe_dtype(schema.get("dtype"))
@@ -220,6 +223,28 @@ def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
     ndims = array("I", [len(shape) for shape in each])
     dims = array("Q", [dim for shape in each for dim in shape])
     return (name, TENSOR, *dtype, rows, None, ndims, dims, (), dim)
+
+
+def _mixed_column(name: str, schema: Mapping[str, Any], dtypes: Sequence[Any], rows: int) -> Column:
+    """The same for rows that differ in dtype, or of which some are no tensors (dtype None)."""
+    shapes = schema.get("per_sample_shapes") or [()] * rows
+    if len(dtypes) != rows or len(shapes) != rows:
+        raise InvalidArgumentError(
+            f"field {name!r}: expected {rows} dtypes and shapes, got {len(dtypes)} and {len(shapes)}"
+        )
+    known = [describe_dtype(dtype) for dtype in dtypes]
+    for dtype, found in zip(dtypes, known, strict=True):
+        if found is None and dtype is not None:
+            raise InvalidArgumentError(f"field {name!r}: {dtype!r} is no dtype of a tensor")
+    each = [
+        (0,) if dtype is None else tuple(shape or ())
+        for dtype, shape in zip(known, shapes, strict=True)
+    ]
+    ndims = array("I", [len(shape) for shape in each])
+    dims = array("Q", [dim for shape in each for dim in shape])
+    types = array("I", map(packed_type, known))
+    kind, first = (VALUE, (1, 8)) if known[0] is None else (TENSOR, known[0])
+    return (name, kind, *first, rows, None, ndims, dims, (), 0, types)
 
 
 # --- how the client uses one ----------------------------------------------------------------------

@@ -122,6 +122,16 @@ def rows_that_are_ragged_behind(c: Script) -> None:
 
 
 @case(11)
+def rows_that_differ(c: Script) -> None:
+    tq, pid = c.tq, c.pid()
+    rows = {"a": torch.tensor([1.5]), "b": torch.tensor([2]), "c": None, "d": torch.tensor([])}
+    for key, row in rows.items():
+        c.call(tq.kv_put, key, pid, {"x": row}, listed="D12")
+    for keys in (["a", "b"], ["a", "c"], ["b"], ["b", "d"]):
+        c.call(tq.kv_batch_get, keys, pid, listed="D12")
+
+
+@case(11)
 def objects_are_stacks(c: Script) -> None:
     written(
         c,
