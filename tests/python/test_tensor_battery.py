@@ -87,9 +87,10 @@ def test_torchs_own_list(read: Any, case: tuple[Form, str]) -> None:
 
     form, count = case
     template = jagged(form.lengths[count], form.ragged, form.inner)
+    most = 3 if count == "many rows" else 1
     found: dict[str, str | None] = {}
     for operation in tensor_samples.operations():
-        for sample in tensor_samples.samples(template, operation, 3):
+        for sample in tensor_samples.samples(template, operation, most):
             backward = form.is_jagged and tensor_samples.has_gradients(template, sample)
             run = tensor_samples.run(template, sample, backward)
             differs = difference(outcome(run, form.make(count)), outcome(run, read()))
