@@ -363,7 +363,7 @@ IN_PLACE: dict[str, Operation] = {
     "out=": lambda b: torch.add(b.x, b.y, out=b.x),
     "data": lambda b: setattr(b.x, "data", b.x.data * 2),
     "set_": lambda b: b.x.set_(),
-    "resize_ to less": lambda b: b.x.resize_(1),
+    "resize_ to less": lambda b: b.one.resize_(1),
     "swap_tensors": _swapped,
     "unsqueeze_": lambda b: b.x.unsqueeze_(0),
 }  # fmt: skip
