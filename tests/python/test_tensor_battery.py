@@ -62,6 +62,7 @@ def check(form: str, found: dict[str, str | None]) -> None:
     assert not differing, f"{len(differing)} of {len(found)} differ:\n" + "\n".join(differing[:20])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("read", "case"), PAIRS, ids=NAMES, indirect=["read"])
 def test_operations(read: Any, case: tuple[Form, str]) -> None:
     form, count = case
@@ -71,13 +72,16 @@ def test_operations(read: Any, case: tuple[Form, str]) -> None:
 
 
 LISTED = [case for case in CASES if case[0] is FORMS[0]]
-"""Those that torch's list is run on, which takes seconds each."""
+"""Those that torch's list is run on: half a minute each, so `make test` takes one, and `make test-full` all."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "case"),
-    [(case, case) for case in LISTED],
+    [
+        pytest.param(case, case, marks=() if case[1] == "many rows" else pytest.mark.full)
+        for case in LISTED
+    ],
     ids=[f"{form.name}-{count}" for form, count in LISTED],
     indirect=["read"],
 )
@@ -105,6 +109,7 @@ MANY = [(BY_NAME[name], "many rows") for name in ("jagged", "jagged, ragged dim 
 CHANGED = [(case, name) for case in MANY for name in CONDITIONS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "case", "condition"),
     [(case, case, name) for case, name in CHANGED],
@@ -141,6 +146,7 @@ AS_A_CLONE = {("no_grad", "in place on its values")}
 IN_MODES = [(case, name) for case in MANY for name in MODES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "case", "mode"),
     [(case, case, name) for case, name in IN_MODES],
@@ -170,6 +176,7 @@ def test_operations_in_a_mode(read: Any, case: tuple[Form, str], mode: str) -> N
     check(f"{form.name}, {mode}", found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [MANY[0]], ids=["jagged"], indirect=True)
 def test_read_in_inference_mode_and_used_outside(read: Any) -> None:
     form, count = MANY[0]
