@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from ._core import TENSOR, VALUE, pause, untrack
+from ._core import TENSOR, VALUE
 from .encoding import Encoder
 from .errors import InvalidArgumentError, RowCountError
+from .stacks import stack_of_objects, stacked_values
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -313,7 +314,7 @@ def row_list(name: str, column: Any, rows: int) -> list[Any]:
         from tensordict import NonTensorData, NonTensorStack, TensorDictBase
 
         if isinstance(column, NonTensorStack):
-            return _stacked_values(column)
+            return stacked_values(column)
         if isinstance(column, NonTensorData):
             # As TransferQueue has it: what has as many items as there are rows is one for each.
             data = column.data
@@ -324,17 +325,6 @@ def row_list(name: str, column: Any, rows: int) -> list[Any]:
             return [column[row] for row in range(int(column.batch_size[0]))]
     _rows_of(name, column)
     return _unbound(column) if is_tensor(column) else list(column)
-
-
-def _stacked_values(column: Any) -> list[Any]:
-    if len(column) <= _STACKED_AT_ONCE or column.stack_dim:
-        return list(column.tolist())
-    values: list[Any] = []
-    members = column.tensordicts
-    for start in range(0, len(members), _STACKED_AT_ONCE):
-        values += [each.tolist() for each in members[start : start + _STACKED_AT_ONCE]]
-        pause()
-    return values
 
 
 def _unbound(tensor: Any) -> list[Any]:
@@ -562,7 +552,7 @@ def pack_rows(rows: list[Any], ragged_dim: int = 0) -> Any:
     from tensordict import NonTensorStack
 
     if not all(isinstance(row, torch.Tensor) for row in rows):
-        return _stack_of_objects(rows)
+        return stack_of_objects(rows)
     if any(row.is_nested for row in rows):
         return NonTensorStack(*rows)
     layouts: tuple[Any, ...] = (torch.jagged, torch.strided)
@@ -597,7 +587,7 @@ def stack_of_rows(rows: list[Any]) -> Any:
         from tensordict import NonTensorStack
 
         return NonTensorStack(*rows)
-    return _stack_of_objects(rows)
+    return stack_of_objects(rows)
 
 
 def side_by_side(rows: Sequence[Any], ragged_dim: int) -> Any:
@@ -690,32 +680,6 @@ def jagged_by_torch(values: Any, rows: RowOffsets, ragged: int) -> Any:
         min_seqlen=len(rows.least),
         max_seqlen=len(rows.most),
     )
-
-
-def _stack_of_objects(rows: list[Any]) -> Any:
-    """Rows that are not all tensors: a stack of TensorDicts where all are such, else of values."""
-    from tensordict import NonTensorData, NonTensorStack, TensorDict, TensorDictBase
-
-    maps = [issubclass(kind, TensorDictBase) for kind in set(map(type, rows))]
-    if maps and all(maps):
-        return TensorDict.maybe_dense_stack(rows, 0)
-    if any(maps):
-        rows = [NonTensorData(data=row) for row in rows]
-    if len(rows) <= _STACKED_AT_ONCE:
-        return NonTensorStack(*rows)
-    members: list[Any] = []
-    for start in range(0, len(rows), _STACKED_AT_ONCE):
-        made = NonTensorStack(*rows[start : start + _STACKED_AT_ONCE]).tensordicts
-        # Four objects per row in no cycle: the collector would stop all threads for tens of milliseconds to see that.
-        inner = [getattr(member, "_tensordict", None) for member in made]
-        untrack([*made, *inner, *(getattr(each, "_batch_size", None) for each in inner)])
-        members += made
-        pause()
-    return NonTensorStack(*members)
-
-
-_STACKED_AT_ONCE = 256
-"""Rows that become values of a stack before other threads have their turn."""
 
 
 def tensor_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:

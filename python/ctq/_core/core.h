@@ -221,14 +221,20 @@ PyObject *core_weigh(PyObject *module, PyObject *args);
 
 /* pace.c: pace() makes the calling thread one that hands the GIL over. */
 PyObject *core_pace(PyObject *module, PyObject *ignored);
-/* pause() hands it over in such a thread; untrack(objects) tells the garbage collector to forget objects. */
+/* pause() hands it over in such a thread. */
 PyObject *core_pause(PyObject *module, PyObject *ignored);
-PyObject *core_untrack(PyObject *module, PyObject *list);
 /* To be called with the GIL held for every few values, and may give it away for an instant. */
 void core_pace_step(size_t steps);
 /* memcpy; of CORE_COPY_ALONE bytes or more without the GIL. */
 #define CORE_COPY_ALONE ((size_t)64 << 10)
 void core_copy(void *to, const void *from, size_t size);
+
+/* texts.c: puts the rows of a column that are long texts or bytes into a list of n; the others stay NULL. */
+int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
+               PyObject *list);
+
+/* stamp.c: stamp(member, values, untrack) -> copies of a NonTensorData, each with one of the values. */
+PyObject *core_stamp(PyObject *module, PyObject *args);
 
 /* unpack.c: unpack_rows(data, offsets, build, decode). */
 PyObject *core_unpack_rows(PyObject *module, PyObject *args);

@@ -107,9 +107,10 @@ static PyMethodDef core_functions[] = {
     {"pace", core_pace, METH_NOARGS, core_pace_doc},
     {"pause", core_pause, METH_NOARGS,
      "pause()\n--\n\nHand the GIL over, in a thread that does so."},
-    {"untrack", core_untrack, METH_O,
-     "untrack(objects, /)\n--\n\n"
-     "Let the garbage collector forget objects that are in no cycle: it does not look at them."},
+    {"stamp", core_stamp, METH_VARARGS,
+     "stamp(member, values, untrack, /)\n--\n\n"
+     "Copies of a member of a NonTensorStack, each with one of the values; untrack: the garbage "
+     "collector does not look at them."},
     {"balance", core_balance, METH_VARARGS, core_balance_doc},
     {"kv_register", core_kv_register, METH_VARARGS, core_kv_register_doc},
     {"kv_wait", core_kv_wait, METH_NOARGS,

@@ -55,21 +55,6 @@ PyObject *core_pause(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyObject *core_untrack(PyObject *Py_UNUSED(module), PyObject *list)
-{
-    if (!PyList_CheckExact(list)) {
-        PyErr_SetString(PyExc_TypeError, "untrack(list)");
-        return NULL;
-    }
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
-        PyObject *object = PyList_GET_ITEM(list, i);
-        if (PyObject_IS_GC(object) && PyObject_GC_IsTracked(object)) {
-            PyObject_GC_UnTrack(object);
-        }
-    }
-    Py_RETURN_NONE;
-}
-
 void core_copy(void *to, const void *from, size_t size)
 {
     if (size < CORE_COPY_ALONE) {

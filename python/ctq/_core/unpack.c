@@ -412,8 +412,14 @@ static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject 
     PyObject *list = PyList_New(n < 0 ? 0 : n);
     const uint8_t *base = data->buf;
 
+    if (list && core_texts(base, (size_t)data->len, bounds, n, list)) {
+        Py_CLEAR(list);
+    }
     for (Py_ssize_t i = 0; list && i < n; i++) {
         PyObject *value = NULL;
+        if (PyList_GET_ITEM(list, i)) {
+            continue;
+        }
         if (bounds[i] > bounds[i + 1] || bounds[i + 1] > (uint64_t)data->len) {
             PyErr_SetString(PyExc_ValueError, "offsets do not fit the data");
         } else {

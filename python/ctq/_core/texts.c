@@ -1,0 +1,257 @@
+/*
+ * texts.c - columns of long texts and bytes: the rows of such a column are made by one copy each, without the GIL.
+ *
+ * A str of ASCII is its bytes.  So a row is made as one at once, and its bytes are looked at while they are copied; what
+ * turns out not to be ASCII is thrown away and decoded in the ordinary way (unpack.c).
+ *
+ * Where there is much to copy, and a processor has nothing to do, a second thread takes a part of the rows.  It is never
+ * waited for to begin: the caller goes on as long as there are rows.  On a busy machine there is no second thread, for it
+ * would be interrupted in the middle of a row, and the caller would have to wait until it has its turn again.
+ */
+#include "core.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+/* Rows of so many bytes are worth it. */
+#define TEXTS_LONG 4096u
+/* A column of so many bytes is copied without the GIL, and one of so many by two threads. */
+#define TEXTS_LEAST ((size_t)128 << 10)
+#define TEXTS_TWO   ((size_t)4 << 20)
+/* Bytes that a thread takes at a time, and bytes after which it looks whether they were ASCII. */
+#define TEXTS_TAKE  ((size_t)128 << 10)
+#define TEXTS_PIECE ((size_t)1 << 10)
+
+/* A row; `to` is the memory of the new object, which has room for them. */
+typedef struct texts_row {
+    const uint8_t *from;
+    uint8_t *to;
+    size_t size;
+    Py_ssize_t row;
+    bool text, ascii;
+} texts_row;
+
+/* Shared by the threads; freed by the last of them. */
+typedef struct texts_job {
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    size_t next, busy; /* under the lock: the first row that nobody took, threads that copy */
+    unsigned users;    /* under the lock */
+    size_t n;
+    texts_row rows[];
+} texts_job;
+
+/* Sixteen bytes at any address. */
+typedef uint64_t texts_wide __attribute__((vector_size(16), aligned(1), may_alias));
+
+/* Copies them in one pass; whether all are ASCII.  It ends early when not. */
+static bool texts_copy_ascii(uint8_t *to, const uint8_t *from, size_t size)
+{
+    size_t at = 0;
+    uint8_t rest = 0;
+
+    while (size - at >= TEXTS_PIECE) {
+        texts_wide bits = {0};
+        for (size_t end = at + TEXTS_PIECE; at < end; at += 4 * sizeof(texts_wide)) {
+            const texts_wide *in = (const texts_wide *)(const void *)(from + at);
+            texts_wide *out = (texts_wide *)(void *)(to + at);
+            texts_wide a = in[0], b = in[1], c = in[2], d = in[3];
+            out[0] = a;
+            out[1] = b;
+            out[2] = c;
+            out[3] = d;
+            bits |= (a | b) | (c | d);
+        }
+        if ((bits[0] | bits[1]) & UINT64_C(0x8080808080808080)) {
+            return false;
+        }
+    }
+    for (; at < size; at++) {
+        to[at] = from[at];
+        rest |= from[at];
+    }
+    return rest < 0x80;
+}
+
+/* Copies rows until none is left. */
+static void texts_work(texts_job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    while (job->next < job->n) {
+        size_t first = job->next, bytes = 0;
+        while (job->next < job->n && bytes < TEXTS_TAKE) {
+            bytes += job->rows[job->next++].size;
+        }
+        size_t end = job->next;
+        job->busy++;
+        pthread_mutex_unlock(&job->lock);
+        for (size_t i = first; i < end; i++) {
+            texts_row *row = &job->rows[i];
+            if (row->text) {
+                row->ascii = texts_copy_ascii(row->to, row->from, row->size);
+            } else {
+                memcpy(row->to, row->from, row->size);
+            }
+        }
+        pthread_mutex_lock(&job->lock);
+        job->busy--;
+    }
+    pthread_cond_signal(&job->ended);
+    pthread_mutex_unlock(&job->lock);
+}
+
+static void texts_leave(texts_job *job)
+{
+    pthread_mutex_lock(&job->lock);
+    bool last = --job->users == 0;
+    pthread_mutex_unlock(&job->lock);
+    if (last) {
+        pthread_cond_destroy(&job->ended);
+        pthread_mutex_destroy(&job->lock);
+        free(job);
+    }
+}
+
+static void *texts_helper(void *arg)
+{
+    texts_work(arg);
+    texts_leave(arg);
+    return NULL;
+}
+
+/* Whether there are fewer threads that want to run than processors, at this instant. */
+static bool texts_spare(void)
+{
+    char text[128];
+    int running = 0;
+    int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    text[size > 0 ? size : 0] = 0;
+    /* Three averages, then "running/all". */
+    return sscanf(text, "%*s %*s %*s %d/", &running) == 1 &&
+           running < (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+/* Another thread for the job, if there can be one. */
+static void texts_help(texts_job *job)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all, old;
+
+    if (pthread_attr_init(&attributes)) {
+        return;
+    }
+    job->users++;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are for the program's own threads */
+    if (pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED) ||
+        pthread_create(&thread, &attributes, texts_helper, job)) {
+        job->users--;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+/* Copies all rows; without the GIL. */
+static void texts_run(texts_job *job, size_t bytes)
+{
+    if (bytes >= TEXTS_TWO && texts_spare()) {
+        texts_help(job);
+    }
+    texts_work(job);
+    pthread_mutex_lock(&job->lock);
+    while (job->busy > 0) {
+        pthread_cond_wait(&job->ended, &job->lock);
+    }
+    pthread_mutex_unlock(&job->lock);
+}
+
+/* Whether a row is one long text, or bytes; where they lie. */
+static bool texts_is_long(const uint8_t *at, size_t size, texts_row *out)
+{
+    uint8_t type = size > TEXTS_LONG ? at[0] : 0;
+    unsigned head = type == 0xda || type == 0xc5 ? 3 : type == 0xdb || type == 0xc6 ? 5 : 0;
+    size_t length = 0;
+
+    for (unsigned i = 1; i < head; i++) {
+        length = length << 8 | at[i];
+    }
+    *out = (texts_row){.from = at + head, .size = length, .text = type >= 0xda};
+    return head > 0 && length == size - head;
+}
+
+/* The long rows of a column, at most n; returns their bytes. */
+static size_t texts_find(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
+                         texts_job *job)
+{
+    size_t bytes = 0;
+
+    for (Py_ssize_t i = 0; i < n; i++) {
+        texts_row *row = &job->rows[job->n];
+        if (bounds[i] <= bounds[i + 1] && bounds[i + 1] <= size &&
+            texts_is_long(base + bounds[i], (size_t)(bounds[i + 1] - bounds[i]), row)) {
+            row->row = i;
+            bytes += row->size;
+            job->n++;
+        }
+    }
+    return bytes;
+}
+
+/* Makes the objects, without their bytes. */
+static int texts_make(texts_job *job, PyObject *list)
+{
+    for (size_t i = 0; i < job->n; i++) {
+        texts_row *row = &job->rows[i];
+        core_pace_step(4);
+        PyObject *made = row->text ? PyUnicode_New((Py_ssize_t)row->size, 127)
+                                   : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)row->size);
+        if (!made) {
+            return -1;
+        }
+        PyList_SET_ITEM(list, row->row, made);
+        row->to = row->text ? PyUnicode_1BYTE_DATA(made) : (uint8_t *)PyBytes_AS_STRING(made);
+    }
+    return 0;
+}
+
+int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
+               PyObject *list)
+{
+    texts_row first;
+    size_t bytes;
+    int code = 0;
+
+    if (n < 1 || size < TEXTS_LEAST || bounds[0] > bounds[1] || bounds[1] > size ||
+        !texts_is_long(base + bounds[0], (size_t)(bounds[1] - bounds[0]), &first)) {
+        return 0;
+    }
+    texts_job *job = malloc(sizeof(*job) + (size_t)n * sizeof(*job->rows));
+    if (!job) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *job = (texts_job){.users = 1};
+    pthread_mutex_init(&job->lock, NULL);
+    pthread_cond_init(&job->ended, NULL);
+    bytes = texts_find(base, size, bounds, n, job);
+    code = texts_make(job, list);
+    if (code == 0) {
+        Py_BEGIN_ALLOW_THREADS texts_run(job, bytes);
+        Py_END_ALLOW_THREADS
+    }
+    for (size_t i = 0; code == 0 && i < job->n; i++) {
+        if (job->rows[i].text && !job->rows[i].ascii) {
+            Py_DECREF(PyList_GET_ITEM(list, job->rows[i].row));
+            PyList_SET_ITEM(list, job->rows[i].row, NULL);
+        }
+    }
+    texts_leave(job);
+    return code;
+}
