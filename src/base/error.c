@@ -78,11 +78,6 @@ int tqi_error_set(tq_error *err, int code, const char *format, ...)
     return code;
 }
 
-int tqi_error_null(tq_error *err, const char *what)
-{
-    return tqi_error_set(err, TQ_EINVAL, "%s is NULL", what);
-}
-
 int tqi_error_nomem(tq_error *err, const char *what)
 {
     return tqi_error_set(err, TQ_ENOMEM, "out of memory for %s", what);

@@ -11,8 +11,13 @@
 int tqi_error_set(tq_error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* TQ_EINVAL: an argument is NULL that must be given. */
-int tqi_error_null(tq_error *err, const char *what);
+/* TQ_EINVAL: an argument is NULL that must be given.  Inline, so that the analyzer sees that it is never TQ_OK. */
+static inline int tqi_error_null(tq_error *err, const char *what)
+{
+    (void)tqi_error_set(err, TQ_EINVAL, "%s is NULL", what);
+    return TQ_EINVAL;
+}
+
 /* Out of memory, with what was wanted. */
 int tqi_error_nomem(tq_error *err, const char *what);
 

@@ -34,8 +34,10 @@ int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char
     }
     for (size_t i = 0; i < n; i++) {
         const char *name = names[i];
-        int code = name ? tqi_check_name("field", name, TQ_NAME_MAX, err)
-                        : tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", i);
+        if (!name) {
+            return tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", i);
+        }
+        int code = tqi_check_name("field", name, TQ_NAME_MAX, err);
         if (code != TQ_OK) {
             return code;
         }

@@ -46,11 +46,15 @@ typedef struct shortage_group {
     uint32_t left;
 } shortage_group;
 
-static shortage_key shortage_key_of(const tqi_meta *meta, const tqi_sample *sample, uint32_t n)
+static void shortage_key_of(const tqi_meta *meta, const tqi_sample *sample, uint32_t n,
+                            shortage_key *key)
 {
     const tqi_group *group = sample->extras != NULL ? sample->extras->group : NULL;
 
-    return (shortage_key){group, group != NULL ? 0 : (sample->ordinal - meta->first_ordinal) / n};
+    /* It is hashed by its bytes. */
+    memset(key, 0, sizeof(*key));
+    key->group = group;
+    key->place = group != NULL ? 0 : (sample->ordinal - meta->first_ordinal) / n;
 }
 
 static shortage_group *shortage_find(shortage_group *groups, const shortage_key *key)
@@ -70,7 +74,8 @@ static int shortage_count_ready(const tqi_view *view, uint32_t n, shortage_group
 
     for (roaring_init_iterator(view->avail, &it); it.has_value && looked < SHORTAGE_LOOK_MAX;
          roaring_advance_uint32_iterator(&it), looked++) {
-        shortage_key key = shortage_key_of(meta, tqi_m_sample(meta, it.current_value), n);
+        shortage_key key;
+        shortage_key_of(meta, tqi_m_sample(meta, it.current_value), n, &key);
         shortage_group *group = shortage_find(*groups, &key);
         if (group == NULL) {
             bool hash_failed = false;
@@ -100,7 +105,8 @@ static void shortage_count_left(const tqi_view *view, uint32_t n, shortage_group
     for (roaring_init_iterator(partition->members, &it); it.has_value && looked < SHORTAGE_LOOK_MAX;
          roaring_advance_uint32_iterator(&it), looked++) {
         const tqi_sample *sample = tqi_m_sample(partition->meta, it.current_value);
-        shortage_key key = shortage_key_of(partition->meta, sample, n);
+        shortage_key key;
+        shortage_key_of(partition->meta, sample, n, &key);
         shortage_group *group = shortage_find(groups, &key);
         if (group != NULL && !roaring_bitmap_contains(view->key.task->consumed, it.current_value)) {
             group->left++;
