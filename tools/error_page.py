@@ -1,6 +1,7 @@
 """Write docs/errors.md: each error of include/tq/errors.h with what causes it and what to do about it.
 
-A new code needs an entry in ADVICE below. The lint runs this with --check: the page has to be what this would write.
+A new code needs an entry in ADVICE below, where {TQ_NAME_MAX} and the like stand for the limits of types.h. The lint
+runs this with --check: the page has to be what this would write.
 
 Usage: error_page.py [--check]
 """
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LIMIT = re.compile(r"^#define (TQ_\w+_MAX) (\d+)$", re.MULTILINE)
 ROW = re.compile(r'\bX\((TQ_E\w+), (-\d+), (\w+), (\w+),\s*"([^"]*)"\)')
 
 HEAD = """\
@@ -36,8 +38,8 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Give every column as many rows as there are samples; the message says how many were expected.",
     ),
     "TQ_EDTYPE": (
-        "The rows are of another dtype than the field has, or of one that the library does not know.",
-        "Convert the rows, or use another field; clear the field's samples to change its dtype.",
+        "The library does not know the dtype; or `controller.strict_schema` is on, and the rows are of another dtype or kind than the field.",
+        "Convert the rows, use another field, or clear the field's samples first; without `controller.strict_schema` a field may mix dtypes.",
     ),
     "TQ_EKEY": (
         "A key names no sample of the partition.",
@@ -64,13 +66,13 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Choose one of those that the message lists, or register yours where the controller runs.",
     ),
     "TQ_ENAME": (
-        "A name is empty or too long: 255 bytes for partitions, fields, tasks, groups and tags, 1,024 for keys.",
-        "Use a shorter name.",
+        "A name is empty or too long: {TQ_NAME_MAX} bytes for partitions, fields, tasks, groups and tags, {TQ_KEY_MAX} for keys.",
+        "Use a shorter name, such as a hash of the long one.",
     ),
     "TQ_ESIZE": ("A claim asks for less than one sample.", "Give a batch size of at least 1."),
     "TQ_EFULL": (
         "The storage has no room, and the put may not wait for any, or waited until its deadline.",
-        "Clear samples that are done with, release what is read with `zero_copy`, or give the system more storage.",
+        "Clear samples that are no longer needed, delete tensors that were read with `zero_copy`, or give the system more storage.",
     ),
     "TQ_ETIMEDOUT": (
         "The deadline passed: too few samples became ready, no room became free, or a server did not answer.",
@@ -81,7 +83,7 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Nothing: a claim that was cancelled has given its samples back.",
     ),
     "TQ_EPROTO": (
-        "Bytes that came in are no message of the protocol, or packed metadata was altered.",
+        "The bytes that were received are not a message of the protocol, or packed metadata was altered.",
         "Check that the address is that of a transfer queue; otherwise this is a bug to report.",
     ),
     "TQ_EAUTH": (
@@ -109,7 +111,7 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Put the cells again, or load a checkpoint; `tq status` lists lost cells.",
     ),
     "TQ_EEXIST": (
-        "Something of this name is there: a sampler, a storage manager, or a directory that is no checkpoint.",
+        "Something else has this name already: a sampler, a storage manager, or a directory that is not a checkpoint.",
         "Use another name or path.",
     ),
     "TQ_EAGAIN": (
@@ -144,6 +146,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "The sampler failed, or picked samples that it was not offered.",
         "Correct the sampler; the message has its own error.",
     ),
+    "TQ_EENDED": (
+        "The system that this client was attached to ended in order, or another one runs at its address now.",
+        "Call `init()` again, or open a new client, to attach to the system that runs now. What the old one stored is gone.",
+    ),
 }
 
 
@@ -159,9 +165,11 @@ def page() -> str:
             f"error_page: ADVICE in tools/error_page.py lacks {missing or 'nothing'}, "
             f"and has {left or 'nothing'} that is not in errors.h"
         )
+    types = (ROOT / "include/tq/types.h").read_text(encoding="utf-8")
+    limits = {name: f"{int(value):,}" for name, value in LIMIT.findall(types)}
     parts = [HEAD]
     for code, number, name, base, text in rows:
-        cause, remedy = ADVICE[code]
+        cause, remedy = (each.format(**limits) for each in ADVICE[code])
         parts.append(
             f"## {code}\n\n{number}, `ctq.{name}` (a `{base}`): {text}.\n\n"
             f"- **Cause.** {cause}\n- **Remedy.** {remedy}\n"
