@@ -172,12 +172,13 @@ static void rundir_remove_base(const tqd_rundir *dir)
     }
 }
 
-/* Whether the token in the directory is the one that we wrote. */
+/* Whether the token in the directory is the one that we wrote.  If it could not be written, nobody else uses the directory. */
 static bool rundir_is_ours(const tqd_rundir *dir)
 {
     struct stat status;
-    return stat(dir->token_file, &status) == 0 && status.st_dev == dir->device &&
-           status.st_ino == dir->inode && rundir_changed(&status) == dir->changed_ns;
+    return dir->inode == 0 ||
+           (stat(dir->token_file, &status) == 0 && status.st_dev == dir->device &&
+            status.st_ino == dir->inode && rundir_changed(&status) == dir->changed_ns);
 }
 
 void tqd_rundir_withdraw(const tqd_rundir *dir)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -130,6 +131,27 @@ def test_two_daemons_in_one_directory(running: System, tmp_path: Path) -> None:
     assert second.answer.startswith("error:")
     assert str(running.runtime) in second.answer
     assert running.status()["partitions"] == []
+
+
+def test_a_daemon_that_cannot_write_its_token_leaves_nothing_behind(tmp_path: Path) -> None:
+    """On a full disk it says why it does not start, and removes the directory that it made."""
+
+    def no_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+    done = subprocess.run(
+        [executable("tqd"), "all-in-one", "--runtime-dir", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        preexec_fn=no_room,
+        restore_signals=False,
+    )
+    assert done.returncode == 1
+    assert str(tmp_path / "run" / "token") in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
