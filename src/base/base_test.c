@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 
 static void test_error_table(void **state)
 {
@@ -221,6 +222,23 @@ static void test_log(void **state)
     tqi_log_set_level(TQI_WARN);
 }
 
+static void test_text(void **state)
+{
+    char *names[] = {"a", "bb", "ccc"};
+    char out[12];
+    (void)state;
+    tqi_text text = tqi_text_begin(out, sizeof(out));
+    assert_string_equal(out, "");
+    tqi_text_add_names(&text, names, 3);
+    assert_string_equal(out, "a, bb, ccc");
+    tqi_text_add(&text, "; %d", 12);
+    assert_string_equal(out, "a, bb, ccc;");
+    assert_int_equal(text.left, 1);
+    tqi_text_add(&text, "more");
+    tqi_text_add_names(&text, names, 3);
+    assert_string_equal(out, "a, bb, ccc;");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -228,7 +246,7 @@ int main(void)
         cmocka_unit_test(test_error_cut),   cmocka_unit_test(test_check_name),
         cmocka_unit_test(test_buf),         cmocka_unit_test(test_grow),
         cmocka_unit_test(test_clock),       cmocka_unit_test(test_condition),
-        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log),         cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

@@ -4,6 +4,8 @@
 #ifndef TQI_BASE_TYPE_H
 #define TQI_BASE_TYPE_H
 
+#include <stddef.h>
+
 #include <tq/types.h>
 
 static inline uint32_t tqi_type_pack(uint32_t kind, tq_dtype dtype)
@@ -25,6 +27,25 @@ static inline uint8_t tqi_type_kind(uint32_t type)
 static inline uint32_t tqi_type_size(uint32_t type)
 {
     return (type >> 8 & 0xffu) / 8u;
+}
+
+/* Place of a type in a list of *n types.  One that is not in it yet is added: there is room for a type per row. */
+static inline uint32_t tqi_type_place(uint32_t *types, size_t *n, uint32_t type)
+{
+    size_t at = 0;
+    while (at < *n && types[at] != type) {
+        at++;
+    }
+    if (at == *n) {
+        types[(*n)++] = type;
+    }
+    return (uint32_t)at;
+}
+
+/* The ragged dim of rows of which two parts are known: 0 says nothing, two different dims are TQ_RAGGED_MANY. */
+static inline uint8_t tqi_ragged_dim_join(uint8_t one, uint8_t other)
+{
+    return one == 0 || one == other ? other : other == 0 ? one : TQ_RAGGED_MANY;
 }
 
 #endif

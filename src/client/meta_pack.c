@@ -152,13 +152,7 @@ static int pack_types(pack_out *out, const tqi_cells *cells, Tq__Field *to)
     }
     for (size_t i = 0; i < n; i++) {
         uint32_t type = tqi_type_pack(cells->types[i].kind, cells->types[i].dtype);
-        size_t t = 0;
-        while (t < to->n_type && to->type[t] != type) {
-            t++;
-        }
-        to->type[t] = type;
-        to->n_type = t == to->n_type ? t + 1 : to->n_type;
-        to->row_type[i] = (uint32_t)t;
+        to->row_type[i] = tqi_type_place(to->type, &to->n_type, type);
     }
     to->n_row_type = n;
     return TQ_OK;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/type.h"
 
 /* Rows of one source, in the order of the result. */
 typedef struct sel_part {
@@ -177,12 +178,6 @@ static int sel_opaque(tq_meta *out, tqi_cells *to, const sel_part *parts,
     return TQ_OK;
 }
 
-/* Parts may be of different times: what any of them knows is true. */
-static uint8_t sel_ragged_dim(uint8_t one, uint8_t other)
-{
-    return one == 0 || one == other ? other : other == 0 ? one : TQ_RAGGED_MANY;
-}
-
 static int sel_field(tq_meta *out, tqi_cells *to, const sel_part *parts,
                      const tqi_cells *const *from, size_t n_parts)
 {
@@ -192,8 +187,9 @@ static int sel_field(tq_meta *out, tqi_cells *to, const sel_part *parts,
     to->pub.name = tqi_region_string(&out->region, from[0]->pub.name);
     to->pub.kind = from[0]->pub.kind;
     to->pub.dtype = from[0]->pub.dtype;
+    /* Parts may be of different times: what any of them knows is true. */
     for (size_t p = 0; p < n_parts; p++) {
-        to->pub.ragged_dim = sel_ragged_dim(to->pub.ragged_dim, from[p]->pub.ragged_dim);
+        to->pub.ragged_dim = tqi_ragged_dim_join(to->pub.ragged_dim, from[p]->pub.ragged_dim);
     }
     to->block = tqi_region_array(&out->region, out->n, sizeof *to->block);
     to->offset = tqi_region_array(&out->region, out->n, sizeof *to->offset);

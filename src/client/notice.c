@@ -10,10 +10,11 @@
 #include "client/client.h"
 
 #include <jansson.h>
-#include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #define NOTICE_SECONDS  5.0
 #define NOTICE_AGAIN_MS 60000u
@@ -43,12 +44,12 @@ void tqi_notice_start(tqi_runtime *rt)
 
 static void notice_log(tqi_runtime *rt, const Tq__WaitInfo *info)
 {
-    bool put = info->kind[0] == 'p';
+    bool put = strcmp(info->kind, "put") == 0;
     uint64_t now = uv_now(&rt->loop);
     uint64_t *next = put ? &rt->next_put_notice : &rt->next_claim_notice;
     double age = (double)info->age_ms / 1000.0;
-    char fields[128] = "";
-    size_t used = 0;
+    char fields[128];
+    tqi_text list = tqi_text_begin(fields, sizeof fields);
 
     if (!info->suspect && now < *next) {
         return;
@@ -59,11 +60,7 @@ static void notice_log(tqi_runtime *rt, const Tq__WaitInfo *info)
                 age, info->owner, info->missing);
         return;
     }
-    for (size_t i = 0; i < info->n_field && used < sizeof fields; i++) {
-        int n =
-            snprintf(fields + used, sizeof fields - used, "%s%s", i ? ", " : "", info->field[i]);
-        used += n > 0 ? (size_t)n : 0;
-    }
+    tqi_text_add_names(&list, info->field, info->n_field);
     tqi_log(TQI_WARN, "client",
             "a claim of %llu samples of partition '%s' by task '%s' with fields %s has waited "
             "%.1f s: %llu ready; %s",

@@ -205,7 +205,8 @@ static int put_ragged_shapes(tqi_put *put, const tq_column *column, Tq__Field *f
 
 static uint32_t put_type(const Tq__Field *field, size_t row)
 {
-    return field->n_type > 0 ? field->type[field->row_type[row]] : field->kind << 16 | field->dtype;
+    return field->n_type > 0 ? field->type[field->row_type[row]]
+                             : tqi_type_pack(field->kind, tqi_type_dtype(field->dtype));
 }
 
 static int put_ragged(tqi_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
@@ -352,20 +353,13 @@ static int put_types(tqi_put *put, const tq_column *column, Tq__Field *field, tq
         return put_nomem(err);
     }
     for (size_t i = 0; i < put->n; i++) {
-        size_t t = 0;
-        uint32_t type;
         dtype = column->types[i].dtype;
         code = put_check_type(column, column->types[i].kind, &dtype, err);
         if (code != TQ_OK) {
             return code;
         }
-        type = tqi_type_pack(column->types[i].kind, dtype);
-        while (t < field->n_type && field->type[t] != type) {
-            t++;
-        }
-        field->type[t] = type;
-        field->n_type = t == field->n_type ? t + 1 : field->n_type;
-        field->row_type[i] = (uint32_t)t;
+        field->row_type[i] = tqi_type_place(field->type, &field->n_type,
+                                            tqi_type_pack(column->types[i].kind, dtype));
     }
     field->n_row_type = put->n;
     if (field->n_type == 1) {

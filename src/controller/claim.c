@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/text.h"
 #include "controller/internal.h"
 
 /* What has to happen when the client has, or will never have, the reply. */
@@ -134,23 +135,14 @@ static void claim_answer(tqi_ctl_wait *base)
     }
 }
 
-/* Appends the claim's fields to a message, "a, b, c". */
-static void claim_list_fields(const Tq__Claim *msg, char *text, size_t size)
-{
-    size_t used = 0;
-    for (size_t i = 0; i < msg->n_field && used + 1 < size; i++) {
-        int n = snprintf(text + used, size - used, "%s%s", i ? ", " : "", msg->field[i]);
-        used += n > 0 ? (size_t)n : 0;
-    }
-}
-
 static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
 {
     const claim_wait *wait = (const claim_wait *)base;
-    char fields[128] = "";
+    char fields[128];
+    tqi_text list = tqi_text_begin(fields, sizeof(fields));
     char missing[TQI_CTL_SHORTAGE];
     char up[32];
-    claim_list_fields(wait->msg, fields, sizeof(fields));
+    tqi_text_add_names(&list, wait->msg->field, wait->msg->n_field);
     tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, sizeof(missing));
     tqi_error_set(
         err, TQ_ETIMEDOUT,

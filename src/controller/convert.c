@@ -408,14 +408,7 @@ static int conv_types_out(tqi_conv *conv, const tqi_batch_field *in, size_t n, T
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
-        size_t t = 0;
-        while (t < out->n_type && out->type[t] != in->types[i]) {
-            t++;
-        }
-        if (t == out->n_type) {
-            out->type[out->n_type++] = in->types[i];
-        }
-        out->row_type[i] = (uint32_t)t;
+        out->row_type[i] = tqi_type_place(out->type, &out->n_type, in->types[i]);
     }
     out->n_row_type = n;
     return TQ_OK;

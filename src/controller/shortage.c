@@ -1,40 +1,24 @@
 /*
  * shortage.c - why a claim waits, in words: for its time-out, for the status, and for the log of its client.
  */
-#include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 
+#include "base/text.h"
 #include "controller/internal.h"
 
 /* Fields that are named one by one. */
 #define SHORTAGE_FIELDS 4u
 
-/* Text that is cut where it is full. */
 typedef struct shortage_text {
-    char *at;
-    size_t left;
-    bool any; /* there is a part before */
+    tqi_text out;
+    bool any; /* it has a part already */
 } shortage_text;
-
-static void shortage_add(shortage_text *text, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-static void shortage_add(shortage_text *text, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(text->at, text->left, format, args);
-    va_end(args);
-    size_t used = n < 0 ? 0 : (size_t)n < text->left ? (size_t)n : text->left - 1;
-    text->at += used;
-    text->left -= used;
-}
 
 /* Begins another part of the text. */
 static void shortage_part(shortage_text *text)
 {
     if (text->any) {
-        shortage_add(text, "; ");
+        tqi_text_add(&text->out, "; ");
     }
     text->any = true;
 }
@@ -52,18 +36,18 @@ static bool shortage_unknown(const tqi_view *view, shortage_text *text)
         }
         if (n == 0) {
             shortage_part(text);
-            shortage_add(text, "no sample of the partition has the fields [");
+            tqi_text_add(&text->out, "no sample of the partition has the fields [");
         }
         if (n < SHORTAGE_FIELDS) {
-            shortage_add(text, "%s'%.64s'", n ? ", " : "", name);
+            tqi_text_add(&text->out, "%s'%.64s'", n ? ", " : "", name);
         }
         n++;
     }
     if (n > SHORTAGE_FIELDS) {
-        shortage_add(text, ", and %zu others", n - SHORTAGE_FIELDS);
+        tqi_text_add(&text->out, ", and %zu others", n - SHORTAGE_FIELDS);
     }
     if (n) {
-        shortage_add(text, "] (misspelt?)");
+        tqi_text_add(&text->out, "] (misspelt?)");
     }
     return n > 0;
 }
@@ -81,29 +65,29 @@ static void shortage_lacking(const tqi_view *view, uint32_t samples, shortage_te
         }
         if (n++ < SHORTAGE_FIELDS) {
             shortage_part(text);
-            shortage_add(text, "'%.64s': %u have it, %u lack it", name, (unsigned)produced,
+            tqi_text_add(&text->out, "'%.64s': %u have it, %u lack it", name, (unsigned)produced,
                          (unsigned)(samples - produced));
             if (lost) {
-                shortage_add(text, ", %u of them since it was lost with its storage",
+                tqi_text_add(&text->out, ", %u of them since it was lost with its storage",
                              (unsigned)lost);
             }
         }
     }
     if (n > SHORTAGE_FIELDS) {
         shortage_part(text);
-        shortage_add(text, "%zu other fields are lacking, too", n - SHORTAGE_FIELDS);
+        tqi_text_add(&text->out, "%zu other fields are lacking, too", n - SHORTAGE_FIELDS);
     }
 }
 
 static void shortage_broken_group(const tqi_short_group *group, uint32_t n, shortage_text *text)
 {
     if (group->name) {
-        shortage_add(text,
+        tqi_text_add(&text->out,
                      "group '%.64s' has %u of %u left, for samples of it were cleared or consumed: "
                      "it completes only if more are put into it",
                      group->name, (unsigned)group->left, (unsigned)n);
     } else {
-        shortage_add(text,
+        tqi_text_add(&text->out,
                      "the group of put number %llu to %llu has %u of %u left, for samples of it "
                      "were cleared or consumed: it never completes",
                      (unsigned long long)group->ordinal,
@@ -121,19 +105,19 @@ static bool shortage_groups(const tqi_view *view, uint32_t n, shortage_text *tex
         return false;
     }
     shortage_part(text);
-    shortage_add(text, "%u of the ready ones are in %u incomplete groups of %u",
+    tqi_text_add(&text->out, "%u of the ready ones are in %u incomplete groups of %u",
                  (unsigned)groups.samples, (unsigned)groups.groups, (unsigned)n);
     const tqi_short_group *group = &groups.example;
-    shortage_add(text, ": ");
+    tqi_text_add(&text->out, ": ");
     if (group->broken) {
         shortage_broken_group(group, n, text);
         if (groups.broken > 1) {
-            shortage_add(text, ", and so for %u other groups", (unsigned)groups.broken - 1);
+            tqi_text_add(&text->out, ", and so for %u other groups", (unsigned)groups.broken - 1);
         }
     } else if (group->name) {
-        shortage_add(text, "group '%.64s' has %u ready", group->name, (unsigned)group->ready);
+        tqi_text_add(&text->out, "group '%.64s' has %u ready", group->name, (unsigned)group->ready);
     } else {
-        shortage_add(text, "that of put number %llu to %llu has %u ready",
+        tqi_text_add(&text->out, "that of put number %llu to %llu has %u ready",
                      (unsigned long long)group->ordinal,
                      (unsigned long long)(group->ordinal + n - 1), (unsigned)group->ready);
     }
@@ -143,29 +127,28 @@ static bool shortage_groups(const tqi_view *view, uint32_t n, shortage_text *tex
 bool tqi_ctl_shortage(const tqi_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
                       char *out, size_t size)
 {
-    shortage_text text = {.at = out, .left = size};
+    shortage_text text = {.out = tqi_text_begin(out, size)};
     tqi_shortage shortage;
-    out[0] = 0;
     tqi_view_shortage(view, &shortage);
     if (!shortage.exists) {
-        shortage_add(&text, "there is no partition '%.128s' (misspelt?)", pick->partition);
+        tqi_text_add(&text.out, "there is no partition '%.128s' (misspelt?)", pick->partition);
         return true;
     }
     if (shortage.samples == 0) {
-        shortage_add(&text, "the partition has no samples");
+        tqi_text_add(&text.out, "the partition has no samples");
         return false;
     }
     bool suspect = shortage_unknown(view, &text);
     shortage_part(&text);
-    shortage_add(&text, "the partition has %u samples", (unsigned)shortage.samples);
+    tqi_text_add(&text.out, "the partition has %u samples", (unsigned)shortage.samples);
     if (shortage.consumed) {
-        shortage_add(&text, ", %u of them consumed by the task", (unsigned)shortage.consumed);
+        tqi_text_add(&text.out, ", %u of them consumed by the task", (unsigned)shortage.consumed);
     }
     shortage_lacking(view, shortage.samples, &text);
     uint32_t need = sampler->need ? sampler->need(pick) : pick->batch_size;
     if (need > pick->batch_size) {
         shortage_part(&text);
-        shortage_add(&text, "%s picks for all ranks at once, from %u ready ones or more",
+        tqi_text_add(&text.out, "%s picks for all ranks at once, from %u ready ones or more",
                      sampler->name, (unsigned)need);
     }
     return shortage_groups(view, tqi_sampler_group(sampler, pick), &text) || suspect;

@@ -147,7 +147,7 @@ int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, si
 
 static void waiting_event(tqi_controller *ctl, const Tq__WaitInfo *info)
 {
-    bool put = info->kind[0] == 'p';
+    bool put = strcmp(info->kind, "put") == 0;
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "wait",
                                                .session = info->client,
                                                .partition = put ? info->owner : info->partition,

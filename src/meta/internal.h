@@ -541,11 +541,6 @@ const uint64_t *tqi_m_shape_dims(const tqi_meta *meta, uint32_t handle, uint64_t
 /* Compares a row's shape with *like (which it becomes if there is none) and notes in *dim where they differ.  Rows of one
  * dim or none, and those of another number of dims, say nothing. */
 void tqi_m_shape_vary(const tqi_meta *meta, uint32_t handle, uint32_t *like, uint8_t *dim);
-/* What is known of the ragged dim when both are true. */
-static inline uint8_t tqi_m_ragged_dim(uint8_t one, uint8_t other)
-{
-    return one == 0 || one == other ? other : other == 0 ? one : TQ_RAGGED_MANY;
-}
 void tqi_m_shapes_fini(tqi_meta *meta);
 static inline uint32_t tqi_m_cell_type(const tqi_field *field, const tqi_cell *cell)
 {

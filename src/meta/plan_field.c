@@ -332,7 +332,7 @@ static void plan_ragged_dim(const tqi_plan *plan, tqi_plan_field *out)
     uint8_t given = out->in->ragged_dim > 1 ? out->in->ragged_dim : 0;
 
     out->like = field->known ? field->like : TQI_SHAPE_NONE;
-    out->ragged_dim = tqi_m_ragged_dim(field->known ? field->ragged_dim : 0, given);
+    out->ragged_dim = tqi_ragged_dim_join(field->known ? field->ragged_dim : 0, given);
     if (out->in->kind == TQ_VALUE && out->in->types == NULL) {
         return;
     }

@@ -245,7 +245,7 @@ void tqi_m_shape_vary(const tqi_meta *meta, uint32_t handle, uint32_t *like, uin
     }
     for (uint32_t d = 0; shape->ndim == other->ndim && d < shape->ndim; d++) {
         if (shape->dims[d] != other->dims[d]) {
-            *dim = tqi_m_ragged_dim(*dim, (uint8_t)(d + 1));
+            *dim = tqi_ragged_dim_join(*dim, (uint8_t)(d + 1));
         }
     }
 }

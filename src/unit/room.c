@@ -1,34 +1,11 @@
 /*
  * room.c - why a put finds no room, in words: for its error, for the status, and for the log of its client.
  */
-#include <stdarg.h>
-#include <stdio.h>
-
-#include "base/clock.h"
+#include "base/text.h"
 #include "unit/internal.h"
 
 /* Clients with pins that a text names. */
 #define ROOM_HOLDERS 3u
-
-/* Text that is cut where it is full. */
-typedef struct room_text {
-    char *at;
-    size_t left;
-} room_text;
-
-static void room_add(room_text *text, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-static void room_add(room_text *text, const char *format, ...)
-{
-    va_list args;
-
-    va_start(args, format);
-    int n = vsnprintf(text->at, text->left, format, args);
-    va_end(args);
-    size_t used = n < 0 ? 0 : (size_t)n < text->left ? (size_t)n : text->left - 1;
-    text->at += used;
-    text->left -= used;
-}
 
 uint64_t tqi_unit_room(const tqi_unit *unit, bool adds_samples)
 {
@@ -63,7 +40,7 @@ size_t tqi_unit_holders(const tqi_unit *unit, const tqi_writer **out, size_t max
 }
 
 /* Cleared data that readers still look at. */
-static void room_pins(const tqi_unit *unit, room_text *text)
+static void room_pins(const tqi_unit *unit, tqi_text *text)
 {
     const tqi_writer *holders[ROOM_HOLDERS];
     uint64_t held = tqi_store_held_dead(unit->store);
@@ -72,41 +49,42 @@ static void room_pins(const tqi_unit *unit, room_text *text)
     if (held == 0 || n == 0) {
         return;
     }
-    room_add(text, "; %llu of the used bytes were cleared, but zero-copy reads still show them: ",
-             (unsigned long long)held);
+    tqi_text_add(text,
+                 "; %llu of the used bytes were cleared, but zero-copy reads still show them: ",
+                 (unsigned long long)held);
     for (size_t i = 0; i < n; i++) {
         const tqi_session *session = holders[i]->session;
-        room_add(text, "%s'%.64s' (process %llu) pins %llu", i > 0 ? ", " : "",
-                 session != NULL ? tqi_session_name(session) : "a session that is over",
-                 (unsigned long long)holders[i]->pid, (unsigned long long)holders[i]->pinned_bytes);
+        tqi_text_add(text, "%s'%.64s' (process %llu) pins %llu", i > 0 ? ", " : "",
+                     session != NULL ? tqi_session_name(session) : "a session that is over",
+                     (unsigned long long)holders[i]->pid,
+                     (unsigned long long)holders[i]->pinned_bytes);
     }
-    room_add(text, "; that room comes back when those tensors are deleted");
+    tqi_text_add(text, "; that room comes back when those tensors are deleted");
 }
 
 void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind,
                             char *out, size_t size)
 {
-    room_text text = {out, size};
+    tqi_text text = tqi_text_begin(out, size);
     uint64_t capacity = tqi_store_capacity(unit->store);
     uint64_t room = tqi_unit_room(unit, adds_samples);
 
-    out[0] = '\0';
-    room_add(&text, "%llu bytes wanted, %llu are free for it: %llu of %llu are used",
-             (unsigned long long)wanted, (unsigned long long)room,
-             (unsigned long long)tqi_store_used(unit->store), (unsigned long long)capacity);
+    tqi_text_add(&text, "%llu bytes wanted, %llu are free for it: %llu of %llu are used",
+                 (unsigned long long)wanted, (unsigned long long)room,
+                 (unsigned long long)tqi_store_used(unit->store), (unsigned long long)capacity);
     if (adds_samples) {
-        room_add(&text, ", and the last %llu are kept for columns of existing samples",
-                 (unsigned long long)(capacity - tqi_store_limit(unit->store, true)));
+        tqi_text_add(&text, ", and the last %llu are kept for columns of existing samples",
+                     (unsigned long long)(capacity - tqi_store_limit(unit->store, true)));
     }
     if (room >= wanted && behind) {
-        room_add(&text, "; puts that came before it wait, too");
+        tqi_text_add(&text, "; puts that came before it wait, too");
     } else if (room >= wanted && tqi_store_blocks(unit->store) >= tqi_store_slots(unit->store)) {
-        room_add(&text, "; all of its %u blocks are in use: put more samples at once",
-                 tqi_store_slots(unit->store));
+        tqi_text_add(&text, "; all of its %u blocks are in use: put more samples at once",
+                     tqi_store_slots(unit->store));
     } else if (room >= wanted) {
-        room_add(&text, "; the longest free piece has %llu",
-                 (unsigned long long)tqi_store_longest(unit->store));
+        tqi_text_add(&text, "; the longest free piece has %llu",
+                     (unsigned long long)tqi_store_longest(unit->store));
     }
     room_pins(unit, &text);
-    room_add(&text, "; clear samples, or start the system with a larger total_storage_size");
+    tqi_text_add(&text, "; clear samples, or start the system with a larger total_storage_size");
 }
