@@ -169,23 +169,23 @@ class ControllerWindow:
 
 
 class ActorOptions:
-    """What `options` of one of the two classes below returns: what an actor is to be made with."""
+    """What `options` of an actor's class returns: what the actor is to be made with."""
 
-    def __init__(self, kind: type, options: Mapping[str, Any]) -> None:
+    def __init__(self, kind: type[ActorClass], options: Mapping[str, Any]) -> None:
         """Options as Ray takes them."""
         self.kind = kind
         self.given = dict(options)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
         """Make the actor, where one can be made by hand."""
-        return self.kind.make(self.given, *args, **kwargs)  # type: ignore[attr-defined]
+        return self.kind.make(self.given, *args, **kwargs)
 
 
-class TransferQueueController(ControllerWindow):
-    """The actor's class as programs on Ray know it.
+class ActorClass:
+    """An actor's class as programs on Ray know it.
 
     Such programs replace `options` by a function of their own that adds to what it is given (a runtime_env,
-    resources): every actor that `init()` makes for the controller gets what that adds.
+    resources): every actor that `init()` makes in the place of this class gets what that adds.
     """
 
     @classmethod
@@ -195,11 +195,22 @@ class TransferQueueController(ControllerWindow):
 
     @classmethod
     def remote(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make an actor that looks into the system at an address (a ControllerInfo)."""
+        """Make an actor by hand, where that is possible."""
         return cls.options().remote(*args, **kwargs)
 
     @staticmethod
-    def make(options: Mapping[str, Any], info: ControllerInfo | None = None, *_: Any) -> Any:
+    def make(options: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Make an actor with these options, or say why that is not possible."""
+        raise NotImplementedError
+
+
+class TransferQueueController(ControllerWindow, ActorClass):
+    """The controller: an actor that looks into the system at an address (a ControllerInfo)."""
+
+    @staticmethod
+    def make(
+        options: Mapping[str, Any], /, info: ControllerInfo | None = None, *_: Any, **__: Any
+    ) -> Any:
         """Make the actor."""
         if not isinstance(info, ControllerInfo):
             raise UnsupportedError(
@@ -211,32 +222,19 @@ class TransferQueueController(ControllerWindow):
         return ray.remote(ControllerWindow).options(**usable(options)).remote(info)
 
 
-class SimpleStorageUnit:
-    """The storage units as programs on Ray know them: here processes that `init()` starts on every node.
-
-    What a replaced `options` adds goes to the actors that look after these processes.
-    """
-
-    @classmethod
-    def options(cls, **options: Any) -> ActorOptions:
-        """Options for the actors that run storage units, as Ray takes them."""
-        return ActorOptions(cls, options)
-
-    @classmethod
-    def remote(cls, *args: Any, **kwargs: Any) -> Any:
-        """Storage units are not made by hand: UnsupportedError."""
-        return cls.options().remote(*args, **kwargs)
+class SimpleStorageUnit(ActorClass):
+    """The storage units: processes that `init()` starts on every node, where an actor of its own looks after them."""
 
     @staticmethod
-    def make(options: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Refuse."""
+    def make(options: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Refuse: storage units are not made by hand."""
         raise UnsupportedError(
             "SimpleStorageUnit.remote: storage units are started by init(), on every node of the cluster; say how many "
             "with backend.SimpleStorage.num_data_storage_units"
         )
 
 
-def wanted_options(kind: type[TransferQueueController | SimpleStorageUnit]) -> dict[str, Any]:
+def wanted_options(kind: type[ActorClass]) -> dict[str, Any]:
     """What a program that has replaced `options` adds to it."""
     made = kind.options()
     return usable(made.given) if isinstance(made, ActorOptions) else {}

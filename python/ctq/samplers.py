@@ -280,10 +280,10 @@ _IN_C: dict[type[BaseSampler], tuple[str, ...]] = {
     RankAwareSampler: (),
     SeqlenBalancedSampler: ("n_samples_per_prompt", "dp_size"),
 }
+"""What the controller has in C, with what each was made with."""
 
 _OLD_NAMES = ("sequential", "grpo_group_n")
 """Other names by which the controller knows samplers."""
-"""What the controller has in C, with what each was made with."""
 
 _BEHAVIOUR = ("sample", "__call__", "has_cached_result", "clear_cache")
 
@@ -312,7 +312,7 @@ def describe(sampler: Any) -> tuple[str, dict[str, Any]]:
 
 
 def check_name(name: str) -> None:
-    """Refuse the name of a sampler that is none; one written in Python is looked for where it is needed."""
+    """Refuse a name that no sampler has; a sampler written in Python is imported later, where it runs."""
     known = [kind.__name__ for kind in _IN_C]
     if name and not is_in_python(name) and name not in (*known, *_OLD_NAMES):
         raise ConfigError(
