@@ -98,8 +98,8 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
     started, on this machine or with storage on every node of the Ray cluster, and ends with this process or
     with `close`.  With `attach=True` none is started: UnreachableError.  That is the default in a Ray worker
     that gives no configuration.  `name` is what others see this process as.  The configuration is returned in
-    the form that was given: an OmegaConf for an OmegaConf.  It says what is in force: what was asked of a system that
-    runs already has no effect, which is warned about by name of key.
+    the form that was given: an OmegaConf for an OmegaConf.  It says what is in force: settings that a system which
+    runs already cannot take over have no effect, and a warning names each of them.
 
     A second call returns the configuration of the system in use.  When that has ended, the call says so in a
     warning and does what a first one does: it attaches to the system that runs now, or starts one.
@@ -124,7 +124,7 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
             client = TransferQueueClient(name, info, config=given)
             if started is None:
                 ignored = without_effect(given, client.system_config)
-                warn(ignored, f"they are of {system.describe(info)}, which runs already")
+                warn(ignored, f"{system.describe(info)} was running already")
             actor = _offer_actor(client.config, info) if started or job is None else None
         except BaseException:
             if client is not None:

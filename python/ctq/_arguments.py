@@ -38,7 +38,7 @@ def check_keys(keys: Any) -> list[str]:
 
 
 def expect_text(what: str, given: object) -> None:
-    """Refuse what is no text."""
+    """Refuse anything but a str."""
     if not isinstance(given, str):
         raise ArgumentTypeError(
             f"{what}: expected a str, got {type(given).__name__} ({given!r:.40})"
@@ -46,7 +46,7 @@ def expect_text(what: str, given: object) -> None:
 
 
 def warn_nothing_selected(asked: Any, readable: list[str]) -> None:
-    """Say that a read has no fields left of those that were asked for."""
+    """Warn that none of the fields that were asked for can be read."""
     if asked:
         logger.warning(
             "select_fields: none of the fields %s is ready in all of these samples (misspelt?); the result is "
@@ -57,7 +57,7 @@ def warn_nothing_selected(asked: Any, readable: list[str]) -> None:
 
 
 def check_data(what: str, given: object) -> None:
-    """Refuse what has no columns."""
+    """Refuse anything without columns."""
     if not is_tensordict(given) and not isinstance(given, Mapping):
         raise ArgumentTypeError(
             f"{what}: expected a TensorDict, or a dict of columns by field, got {type(given).__name__}"

@@ -1,8 +1,7 @@
-"""Errors about arguments of a wrong type: which argument it is, and what is expected of it.
+"""Errors about arguments of the wrong type: they name the argument and what is expected.
 
-Calls do not look at the types of their arguments before they begin: that would cost every call time.  A
-built-in error that comes out of a call is looked into afterwards: where an argument is of another type than the
-table below says for its name, the error says so instead.
+Calls do not check the types of their arguments up front: that would cost every call time.  Instead, when a call
+raises a built-in error, its arguments are compared with the table below; if one has the wrong type, the error names it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 RAW = (TypeError, AttributeError, ValueError, LookupError, ArithmeticError)
-"""What a wrong argument makes Python raise."""
+"""What Python raises for a wrong argument."""
 
 Kind = tuple[Callable[[Any], bool], str]
 
@@ -152,7 +151,7 @@ KINDS: dict[str, Kind] = {
     "tensor_dict": COLUMNS,
     "timeout": (_number, "a number of seconds"),
 }
-"""By the name of a parameter; one whose annotation or default has None takes that, too."""
+"""By parameter name; None is also fine where the annotation or the default says so."""
 
 OTHERS: dict[str, Kind] = {
     "concat.data": BATCHES,
@@ -176,7 +175,7 @@ def kind_of(function: Callable[..., Any], name: str) -> Kind | None:
 def explain(
     function: Callable[..., Any], args: Sequence[Any], named: Mapping[str, Any], error: Exception
 ) -> None:
-    """Raise an ArgumentTypeError when the error came of an argument of a wrong type."""
+    """Raise an ArgumentTypeError if the error was caused by an argument of the wrong type."""
     if isinstance(error, TransferQueueError):
         return
     try:
@@ -202,7 +201,7 @@ def _takes_none(parameter: inspect.Parameter) -> bool:
 def _shown(value: Any, kind: Kind) -> str:
     """The type of a value, and which entry of a list is wrong."""
     if _listed(value) and kind in (TEXTS, COUNTS, MAPS):
-        one = {id(TEXTS): _text, id(COUNTS): _integer, id(MAPS): _map}[id(kind)]
+        one = {TEXTS: _text, COUNTS: _integer, MAPS: _map}[kind]
         for place, each in enumerate(value):
             if not one(each):
                 return f"{type(each).__name__} ({each!r:.40}) at place {place}"
@@ -210,12 +209,12 @@ def _shown(value: Any, kind: Kind) -> str:
 
 
 def _check_texts(name: str, value: Any, error: Exception) -> None:
-    """Refuse text that is no name."""
+    """Refuse text that cannot be a name."""
     for each in [value] if isinstance(value, str) else value if _listed(value) else ():
         if isinstance(each, str) and ("\0" in each or _odd(each)):
             raise InvalidArgumentError(
-                f"{name}: {each!r:.60} holds a zero character or half of a pair of surrogates, which names "
-                "cannot; replace it"
+                f"{name}: {each!r:.60} holds a zero character or half of a surrogate pair, which names "
+                "cannot contain; replace it"
             ) from error
 
 
@@ -228,7 +227,7 @@ def _odd(text: str) -> bool:
 
 
 def named(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function's errors about wrong types name the argument."""
+    """Make a function name the argument in its errors about wrong types."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

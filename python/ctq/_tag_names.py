@@ -1,8 +1,8 @@
 """Keys of tag maps, and the names under which the library keeps them.
 
 The library names tags by text that is not empty and holds no zero byte.  Any other key (a number, None, bytes, a
-tuple of these, text that UTF-8 cannot hold) is kept under a name made of the byte 0x1f and JSON, which C
-programs and `tq ls` see as it is.
+tuple of these, text that UTF-8 cannot hold) is kept under a name made of the byte 0x1f and JSON; C
+programs and `tq ls` see that name as it is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Work of a call that takes the CPU for long: encoding and decoding.
+"""The parts of a call that keep a CPU busy for long: encoding and decoding.
 
-A call yields it as a step (see `_calls`).  The sync form does it where it is; the async form does heavy work in a
-thread beside the event loop, so that no call holds the loop for long.  Those threads hand the GIL over
-about once a millisecond (pace.c), and copy memory without it.
+A call yields such work as a step (see `_calls`).  The sync form does it in the calling thread.  The async form does heavy
+work in another thread, so that no call blocks the event loop for long.  Those threads hand the GIL over about once a
+millisecond (pace.c), and copy memory without holding it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ R = TypeVar("R")
 WEIGHT = 2000
 """Small values that are encoded or decoded in the loop: about half a millisecond."""
 ROWS = 128
-"""Rows that become, or come as, an object each in the loop."""
+"""Rows that may become one object each in the loop."""
 BYTES = 1 << 20
 """Bytes that are copied in the loop."""
 
 
 class Work(Generic[R]):
-    """A step of a call: something to be computed; `heavy`: not in an event loop."""
+    """A step of a call: a computation.  A `heavy` one must not run in an event loop."""
 
     __slots__ = ("_call", "heavy")
 
@@ -62,7 +62,7 @@ class Work(Generic[R]):
             _use_streams(streams)
             return context.run(self)
 
-        # Not the loop's own threads: a program may have filled them with what waits for this.
+        # Not the loop's default executor: all of its threads may be busy waiting for this very call.
         return await asyncio.get_running_loop().run_in_executor(_threads.get(), run)
 
 
@@ -82,7 +82,7 @@ class _Threads:
             return self._executor
 
     def forked(self) -> None:
-        """Threads do not come along."""
+        """In a forked child: it has none of the threads."""
         self._lock = threading.Lock()
         self._executor = None
 
@@ -90,7 +90,7 @@ class _Threads:
 class _Collector:
     """Python's garbage collector is off while many objects are made that all stay.
 
-    It would look at all objects of the process several times meanwhile, with the GIL held for tens of milliseconds each time.
+    Otherwise it would visit all objects of the process several times, holding the GIL for tens of milliseconds each time.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class _Collector:
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
-        """Keep it off; it comes on again with the last who wanted this, if it was on."""
+        """Keep it off; when the last user is done it is switched on again, if it was on before."""
         with self._lock:
             if not self._users:
                 self._was_on = gc.isenabled()
@@ -115,7 +115,7 @@ class _Collector:
                     gc.enable()
 
     def forked(self) -> None:
-        """A thread that wanted it off is not there any more."""
+        """In a forked child: the threads that wanted it off do not exist here."""
         if self._users and self._was_on:
             gc.enable()
         self._lock = threading.Lock()
@@ -152,7 +152,7 @@ def _use_streams(streams: tuple[int, list[Any]] | None) -> None:
 
 
 def is_heavy(fields: Fields) -> bool:
-    """Whether a batch takes long to encode; says so within microseconds."""
+    """Whether a batch takes long to encode; the answer takes microseconds."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     columns = (
         fields.values() if isinstance(fields, Mapping) else (each for _, each in fields.items())

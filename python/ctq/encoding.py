@@ -1,4 +1,4 @@
-"""Values that are no tensors, as bytes: strings, numbers, lists, maps, arrays, objects.
+"""Values other than tensors, as bytes: strings, numbers, lists, maps, arrays, objects.
 
 A value is MessagePack.  Arrays, tensors, images and a few Python types travel as extension types; what has
 no type of its own here is pickled by itself (functions with cloudpickle when it is installed) unless
@@ -37,10 +37,10 @@ TENSOR, NDARRAY, SCALAR, PICKLE, CLOUDPICKLE, TENSORDICT, INTEGER, COMPLEX, DATE
 """Extension types."""
 
 BUFFER, OUT_OF_BAND, IMAGE, RAW = range(11, 15)
-"""More of them, since 0.3: large memory with its description; what its parts are; images; memory of a pickled object."""
+"""More of them, since 0.3: large memory with its description; a pickle with buffers beside it; images; such a buffer."""
 
 OUT_OF_BAND_LEAST = 4096
-"""Bytes from which on a buffer of a pickled object travels beside the pickle."""
+"""Smallest buffer of a pickled object that travels beside the pickle, in bytes."""
 
 MAX_TAG_DEPTH = 64
 """Deepest nesting of lists and maps in a tag, which samplers and people read, too."""
@@ -80,7 +80,7 @@ class Encoder:
     def encode_slices(
         self, field: str, rows: list[Any], keep: list[Any]
     ) -> tuple[list[Slice], memoryview]:
-        """The same as slices, in which large memory is that of the rows; `keep` gets what has to live as long."""
+        """The same as slices, where large memory is that of the rows; whatever has to stay alive with them is added to `keep`."""
         try:
             slices, sizes = pack_rows(rows, self._convert, keep)
         except (RecursionError, OverflowError, SerializationError) as error:
@@ -88,7 +88,7 @@ class Encoder:
         return slices, memoryview(sizes).cast("Q")
 
     def _convert(self, value: Any) -> object:
-        """Something simpler, or a tuple that pack.c makes an extension type of; so nothing else may be a tuple."""
+        """Something simpler, or a tuple that pack.c turns into an extension type; so a value that stays a value is never a tuple."""
         torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
         if torch is not None and isinstance(value, torch.Tensor):
             return self._tensor(torch, value)
@@ -230,7 +230,7 @@ def _no_tuple(value: Any) -> Any:
 
 
 class _Refusal:
-    """Whether this process unpickles nothing: tags and notes are decoded when they are looked at, without a client."""
+    """Whether this process refuses all pickles: tags and notes are decoded when they are read, without a client."""
 
     pickles = False
 
@@ -270,7 +270,7 @@ class Decoder:
         return ""
 
     def _decode_other(self, encoded: memoryview) -> Any:
-        """What unpack.c does not understand: what is nested deeper, and errors."""
+        """A row that unpack.c left alone: it is nested deep, or malformed."""
         import msgpack
 
         try:
@@ -286,11 +286,11 @@ class Decoder:
             start = " ".join(str(byte) for byte in bytes(encoded[:8]))
             raise SerializationError(
                 f"not an encoded value ({encoded.nbytes} bytes: {start}{' ...' * (encoded.nbytes > 8)}): expected"
-                f" one MessagePack value, as docs/values.md says; who writes TQ_VALUE in C uses tq/value.h ({error})"
+                f" one MessagePack value, see docs/values.md; C programs make such values with tq/value.h ({error})"
             ) from error
 
     def _extension(self, code: int, payload: bytes) -> Any:
-        """An extension type in a row that is nested deep."""
+        """An extension type in a row that is nested deeply."""
         if code == BUFFER:
             import msgpack
 
@@ -313,7 +313,7 @@ class Decoder:
                 *value, payload = value
                 memory = bytearray(payload)
             elif memory is not None and code not in _WITH_MEMORY:
-                raise ValueError("it has no memory of its own")
+                raise ValueError("it cannot have memory of its own")
             if code == OUT_OF_BAND:
                 pickled, buffers = value
             elif code == IMAGE:
@@ -342,7 +342,7 @@ class Decoder:
 
         if not self._allow_pickle:
             raise SerializationError(
-                "the value is pickled, and serialization.allow_pickle forbids to unpickle it"
+                "the value is pickled, and serialization.allow_pickle forbids unpickling it"
             )
         # Only clients that know the system's secret can have written it.
         return pickle.loads(payload, buffers=buffers)  # noqa: S301
@@ -479,4 +479,4 @@ _BUILDERS: dict[int, Callable[[Any, Any], Any]] = {
     RAW: lambda parts, memory: memory,
 }
 _WITH_MEMORY = frozenset((TENSOR, NDARRAY, IMAGE, RAW))
-"""Those whose bytes are the last of their parts, where they are few."""
+"""Types that describe memory: when it is small, it is the last of their parts."""

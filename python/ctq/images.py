@@ -1,10 +1,10 @@
-"""Images of Pillow inside values: pixels as they lie in memory, and what else makes an image.
+"""Pillow images inside values: the pixels as they lie in memory, and everything else that makes up an image.
 
-An image's own memory is put, without a copy, where Pillow shows it (Arrow, since 11.2) and a mode's pixels lie there as one of
-Pillow's raw modes says; else `tobytes` copies it.  An image that is read owns its pixels, as every image of Pillow
-that can be written to: one copy more than a tensor.
+The pixels are put straight from the image's own memory if Pillow exposes it (through Arrow, since 11.2) in the layout of
+one of its raw modes; otherwise `tobytes` copies them.  An image that was read owns its pixels, as every writable Pillow
+image does, so reading one takes one copy more than reading a tensor.
 
-Images of Pillow's own classes are no pickles.  Those of other classes are objects like all others.
+Images of Pillow's own classes are not pickled.  Images of other classes are treated like any other object.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _RAW_MODES = {
     "F": ("F", 4),
     "I": ("I", 4),
 }
-"""Modes whose pixels lie in memory as a raw mode writes them, and bytes of a pixel."""
+"""Modes whose pixels lie in memory exactly as a raw mode writes them: that raw mode, and the bytes of a pixel."""
 
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 
 PLAIN, TUPLE, LIST, PICKLED = range(4)
-"""How something beside the pixels is stored: as [one of these, the thing, or a list of such for its items]."""
+"""How metadata of an image is stored: as [one of these, the item], for a tuple or list with its items described likewise."""
 
 Described = tuple[list[Any], "tuple[int, int] | bytes", Any]
 
 
 def image_memory(value: Any, pickled: Callable[[object], bytes]) -> Described | None:
-    """What describes an image, where its pixels lie, and what owns them; None for what is none of Pillow's."""
+    """The description of an image, where its pixels lie, and what owns them; None for anything but a Pillow image."""
     image = sys.modules["PIL.Image"].Image
     kind = type(value)
     if not isinstance(value, image) or not kind.__module__.startswith("PIL."):
@@ -69,7 +69,7 @@ def _palette(value: Any) -> bytes:
 
 
 def _more_state(value: Any) -> list[Any]:
-    """What a class of Pillow keeps beside pixels and info when it is pickled: the name of a file, layers of a JPEG."""
+    """What a Pillow class pickles besides pixels and info, such as a file name or the layers of a JPEG."""
     # Its own method would copy the pixels.
     kind: Any = type(value)
     same = kind.__new__(kind)
@@ -124,7 +124,7 @@ def image_of(parts: list[Any], memory: Any, unpickle: Callable[[bytes], Any]) ->
 
 
 def _fill(image: Any, memory: Any, raw: str) -> None:
-    """Pixels that lie as a raw mode has them, into an image that nobody else has seen."""
+    """Copy pixels in the layout of a raw mode into an image that nobody else uses yet."""
     width, height = image.size
     if len(memory) != width * height * _RAW_MODES[image.mode][1]:
         raise ValueError(f"{len(memory)} bytes of pixels for a size of {width} x {height}")
@@ -146,7 +146,7 @@ def _palette_of(palette: list[Any]) -> Any:
 
 
 def _class_of(name: str, base: type) -> type:
-    """A class of Pillow by its name; nothing else is looked at."""
+    """A Pillow class by its name; other names are not imported."""
     import importlib
 
     module, _, kind = name.partition(":")
@@ -155,7 +155,9 @@ def _class_of(name: str, base: type) -> type:
             found = getattr(importlib.import_module(module), kind, None)
             if isinstance(found, type) and issubclass(found, base):
                 return found
-    raise SerializationError(f"the value is an image of the unknown class {name!r}")
+    raise SerializationError(
+        f"the value is an image of class {name!r}, which this Pillow does not have"
+    )
 
 
 # --- Pillow's memory, as Arrow shows it ------------------------------------------------------------
@@ -184,7 +186,7 @@ _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 def _pixels(image: Any) -> tuple[int, int, Any] | None:
-    """Where an image's pixels lie in one piece, how many bytes, and what keeps them there; None where that is not shown."""
+    """Where an image's pixels lie in one piece, how many bytes, and what keeps them alive; None if Pillow does not expose that."""
     known = _RAW_MODES.get(image.mode)
     if known is None or not hasattr(image, "__arrow_c_array__") or not all(image.size):
         return None

@@ -1,9 +1,9 @@
-"""What of a configuration is in force, and what of it has no effect because the system runs already.
+"""Which settings of a configuration are in force, and which have no effect because the system runs already.
 
-Who attaches to a system gets that system's configuration.  Its own wishes count only for what each process does for
-itself: all of `client` and `serialization`, how it looks for a system (`ray`, `address`), and what its claims carry
-(`controller.sampler`, `controller.sampling_config`, `controller.polling_mode`).  Everything else belongs to the
-daemons, which were started with something of their own.
+A process that attaches to a system gets that system's configuration.  Its own settings count only for what each process
+does for itself: all of `client` and `serialization`, how it looks for a system (`ray`, `address`), and what its claims carry
+(`controller.sampler`, `controller.sampling_config`, `controller.polling_mode`).  Everything else was
+decided when the daemons were started.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .config import SAMPLE_COUNT_LIMIT, Config, defaults, knows, merge
 logger = logging.getLogger("ctq")
 
 PLACE = ("address", "token_file", "ray")
-"""Where a system is looked for: a matter of its own."""
+"""Where to look for a system: compared with nothing."""
 
 LOCAL = ("client.", "serialization.", "controller.sampler", "controller.sampling_config")
 """What each process decides for itself."""
@@ -42,7 +42,7 @@ _QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
 
 
 class Ignored(NamedTuple):
-    """A wish that has no effect."""
+    """A setting that was asked for and has no effect."""
 
     key: str
     wished: Any
@@ -53,7 +53,7 @@ class Ignored(NamedTuple):
 
 
 def in_force(system: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
-    """The configuration of a process: the system's, with its own wishes where they have an effect.
+    """The configuration of a process: the system's, with its own settings where they have an effect.
 
     A value that was given in other words ("64MiB") stays as it was given.
     """
@@ -69,7 +69,7 @@ def in_force(system: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
 
 
 def without_effect(given: Mapping[str, Any], system: Mapping[str, Any]) -> list[Ignored]:
-    """The wishes that differ from what a system runs with, in the order of the configuration."""
+    """The settings asked for that differ from what a system runs with, in the order of the configuration."""
     return [
         each
         for each in differences(given, merge(defaults(), system))
@@ -80,7 +80,7 @@ def without_effect(given: Mapping[str, Any], system: Mapping[str, Any]) -> list[
 
 
 def differences(given: Mapping[str, Any], used: Mapping[str, Any]) -> list[Ignored]:
-    """The wishes that differ from the configuration that is used already."""
+    """The settings asked for that differ from the configuration in use."""
     backend = _at(used, "backend.storage_backend")
     found = []
     for key, wished in _leaves({name: part for name, part in given.items() if name not in PLACE}):
@@ -93,10 +93,10 @@ def differences(given: Mapping[str, Any], used: Mapping[str, Any]) -> list[Ignor
 
 
 def warn(ignored: list[Ignored], why: str) -> None:
-    """Say once and by name what has no effect, and why."""
+    """Warn of settings that have no effect, by name, and say why."""
     if ignored:
         logger.warning(
-            "configuration: %s no effect, for %s: %s",
+            "configuration: %s no effect, because %s: %s",
             "1 key has" if len(ignored) == 1 else f"{len(ignored)} keys have",
             why,
             "; ".join(map(str, ignored)),
@@ -104,7 +104,7 @@ def warn(ignored: list[Ignored], why: str) -> None:
 
 
 def _leaves(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys that mean something, and their values; null is no wish."""
+    """The keys that have a meaning, with their values; null asks for nothing."""
     for name, value in given.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and not knows(key):
@@ -121,7 +121,7 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _fill(final: dict[str, Any], system: Mapping[str, Any]) -> None:
-    """Where null was given, what the system runs with."""
+    """Replace null by what the system runs with."""
     for name, value in system.items():
         if isinstance(value, Mapping) and isinstance(final.get(name), dict):
             _fill(final[name], value)
