@@ -57,6 +57,27 @@ typedef struct tqi_plan {
     bool committed;
 } tqi_plan;
 
+/* Walks the runs of a field row by row. */
+typedef struct tqi_plan_walk {
+    const tqi_batch_field *in;
+    size_t run;
+    uint32_t left; /* rows of the run */
+} tqi_plan_walk;
+
+static inline const tqi_run *tqi_m_plan_next(tqi_plan_walk *walk)
+{
+    if (walk->left == 0) {
+        walk->left = walk->in->runs[walk->run++].rows;
+    }
+    walk->left--;
+    return &walk->in->runs[walk->run - 1];
+}
+
+static inline uint32_t tqi_m_plan_given_type(const tqi_batch_field *in, size_t row)
+{
+    return in->types != NULL ? in->types[row] : tqi_type_pack(in->kind, in->dtype);
+}
+
 int tqi_m_plan_begin(tqi_plan *plan, tqi_meta *meta, const tqi_batch *batch, tqi_naming naming,
                      tq_error *err);
 /* Which samples the rows are; makes new ones. */
@@ -65,6 +86,10 @@ int tqi_m_plan_samples(tqi_plan *plan, bool create, tq_error *err);
 int tqi_m_plan_tags(tqi_plan *plan, tq_error *err);
 int tqi_m_plan_blocks(tqi_plan *plan, uint64_t session, tq_error *err);
 int tqi_m_plan_fields(tqi_plan *plan, tq_error *err);
+/* plan_type.c: TQ_EINVAL for a kind or dtype that does not exist. */
+int tqi_m_plan_check_type(const tqi_batch_field *in, uint32_t type, tq_error *err);
+/* Finds the type that the field has after the commit.  TQ_EDTYPE when the schema is strict and rows are of another. */
+int tqi_m_plan_type(const tqi_plan *plan, tqi_plan_field *out, tq_error *err);
 /* Describes the fields: name, kind, dtype and shape of the schema. */
 int tqi_m_plan_describe(const tqi_plan *plan, tqi_result *result, tq_error *err);
 /* Links all cells.  Cannot fail. */

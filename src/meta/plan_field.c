@@ -3,44 +3,9 @@
  */
 #include "meta/plan.h"
 
-static const char *plan_type_text(uint32_t type, char out[32])
-{
-    static const char *const codes[] = {
-        [TQ_INT] = "int",       [TQ_UINT] = "uint",       [TQ_FLOAT] = "float",
-        [TQ_BFLOAT] = "bfloat", [TQ_COMPLEX] = "complex", [TQ_BOOL] = "bool",
-    };
-
-    tq_dtype dtype = tqi_type_dtype(type);
-
-    if (tqi_type_kind(type) == TQ_VALUE) {
-        return "non-tensor values";
-    }
-    if (dtype.code < sizeof(codes) / sizeof(codes[0]) && codes[dtype.code] != NULL) {
-        (void)snprintf(out, 32, "%s%u", codes[dtype.code], dtype.bits);
-    } else {
-        (void)snprintf(out, 32, "dtype %u of %u bits", dtype.code, dtype.bits);
-    }
-    return out;
-}
-
-static int plan_check_type(const tqi_batch_field *in, uint32_t type, tq_error *err)
-{
-    tq_dtype dtype = tqi_type_dtype(type);
-
-    if (type >> 16 > TQ_VALUE || dtype.bits == 0 || dtype.bits % 8 != 0) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "field '%s': kind %u with dtype %u of %u bits is not known", in->name,
-                             type >> 16, dtype.code, dtype.bits);
-    }
-    if (tqi_type_kind(type) == TQ_VALUE && (dtype.code != TQ_UINT || dtype.bits != 8)) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': values are bytes of uint8", in->name);
-    }
-    return TQ_OK;
-}
-
 static int plan_check_schema(const tqi_plan *plan, const tqi_batch_field *in, tq_error *err)
 {
-    int rc = plan_check_type(in, tqi_type_pack(in->kind, in->dtype), err);
+    int rc = tqi_m_plan_check_type(in, tqi_type_pack(in->kind, in->dtype), err);
 
     if (rc == TQ_OK && !in->ragged && (in->ndim > TQ_NDIM_MAX || in->types != NULL)) {
         return tqi_error_set(err, TQ_EINVAL,
@@ -48,7 +13,7 @@ static int plan_check_schema(const tqi_plan *plan, const tqi_batch_field *in, tq
                              in->ndim, TQ_NDIM_MAX);
     }
     for (size_t i = 0; rc == TQ_OK && in->types != NULL && i < plan->n; i++) {
-        rc = plan_check_type(in, in->types[i], err);
+        rc = tqi_m_plan_check_type(in, in->types[i], err);
     }
     return rc;
 }
@@ -81,31 +46,11 @@ static int plan_check_runs(const tqi_plan *plan, tqi_plan_field *out, tq_error *
 
 /* ---------------------------------------------------------------------------------------- shapes */
 
-/* Calls for each row that brings a cell are the same for shapes and bytes: this walks them. */
-typedef struct plan_walk {
-    const tqi_batch_field *in;
-    size_t run;
-    uint32_t left; /* rows of the run */
-} plan_walk;
-
-static const tqi_run *plan_next(plan_walk *walk)
-{
-    if (walk->left == 0) {
-        walk->left = walk->in->runs[walk->run++].rows;
-    }
-    walk->left--;
-    return &walk->in->runs[walk->run - 1];
-}
-
-static uint32_t plan_given_type(const tqi_batch_field *in, size_t row)
-{
-    return in->types != NULL ? in->types[row] : tqi_type_pack(in->kind, in->dtype);
-}
-
 static int plan_uniform(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
 {
     const tqi_batch_field *in = out->in;
-    uint32_t type = tqi_m_relative_type(out->type, plan_given_type(in, 0), in->ndim, in->shape);
+    uint32_t type =
+        tqi_m_relative_type(out->type, tqi_m_plan_given_type(in, 0), in->ndim, in->shape);
     int rc;
 
     if (in->kind == TQ_VALUE && in->ndim != 1) {
@@ -122,7 +67,7 @@ static int plan_uniform(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
 static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
 {
     const tqi_batch_field *in = out->in;
-    plan_walk walk = {.in = in};
+    tqi_plan_walk walk = {.in = in};
     size_t at = 0;
 
     out->shapes = calloc(plan->n, sizeof(*out->shapes));
@@ -131,8 +76,8 @@ static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
     }
     for (size_t i = 0; i < plan->n; i++) {
         uint32_t ndim = in->ndims[in->n_ndims == 1 ? 0 : i];
-        bool cell = plan_next(&walk)->block != TQI_RUN_NONE;
-        uint32_t type = plan_given_type(in, i);
+        bool cell = tqi_m_plan_next(&walk)->block != TQI_RUN_NONE;
+        uint32_t type = tqi_m_plan_given_type(in, i);
         int rc = TQ_OK;
 
         if (ndim > in->n_dims - at || (cell && tqi_type_kind(type) == TQ_VALUE && ndim != 1)) {
@@ -155,140 +100,6 @@ static int plan_ragged(tqi_plan *plan, tqi_plan_field *out, tq_error *err)
                              in->n_dims - at);
     }
     return TQ_OK;
-}
-
-/* ---------------------------------------------------------------------------------------- types */
-
-static int plan_row_order(const void *left, const void *right)
-{
-    uint32_t a = *(const uint32_t *)left;
-    uint32_t b = *(const uint32_t *)right;
-
-    return a < b ? -1 : a > b;
-}
-
-/* What the cells to be replaced are; `twice`: one of them is named by two rows. */
-typedef struct plan_replaced {
-    uint32_t own; /* of the field's type */
-    uint32_t filled;
-    bool twice;
-} plan_replaced;
-
-static int plan_replaces(const tqi_plan *plan, const tqi_plan_field *out, plan_replaced *replaced,
-                         tq_error *err)
-{
-    const tqi_field *field = out->field;
-    plan_walk walk = {.in = out->in};
-    uint32_t *rows = malloc(plan->n * sizeof(*rows));
-    size_t n = 0;
-
-    if (rows == NULL) {
-        return tqi_error_nomem(err, "rows");
-    }
-    for (size_t i = 0; i < plan->n; i++) {
-        if (plan_next(&walk)->block != TQI_RUN_NONE) {
-            rows[n++] = plan->rows[i].row;
-        }
-    }
-    qsort(rows, n, sizeof(*rows), plan_row_order);
-    for (size_t i = 0; i < n; i++) {
-        tqi_cell cell = tqi_m_cell(field, rows[i]);
-        bool own = tqi_m_produced(cell.block) && tqi_m_shape_type(plan->meta, cell.shape) == 0;
-        replaced->twice = replaced->twice || (i > 0 && rows[i - 1] == rows[i]);
-        replaced->own += own;
-        replaced->filled += own && tqi_m_cell_filled(field, &cell);
-    }
-    free(rows);
-    return TQ_OK;
-}
-
-/* Calls for each row that brings a cell: *first is the type of the first one that says what it is and is not `own`,
- * *any that of the first of all; `same`: some row is of the type `own`. */
-static int plan_given(const tqi_plan *plan, const tqi_plan_field *out, uint32_t own,
-                      uint32_t *first, uint32_t *any, bool *same, tq_error *err)
-{
-    const tqi_batch_field *in = out->in;
-    plan_walk walk = {.in = in};
-    size_t at = 0;
-
-    for (size_t i = 0; i < plan->n; i++) {
-        uint32_t ndim = in->ragged ? in->ndims[in->n_ndims == 1 ? 0 : i] : in->ndim;
-        const uint64_t *dims = in->ragged ? in->dims + at : in->shape;
-        uint32_t type = plan_given_type(in, i);
-        bool cell = plan_next(&walk)->block != TQI_RUN_NONE;
-        bool empty = false;
-
-        if (in->ragged && ndim > in->n_dims - at) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed",
-                                 in->name, i);
-        }
-        at += in->ragged ? ndim : 0;
-        if (!cell) {
-            continue;
-        }
-        for (uint32_t d = 0; d < ndim && tqi_type_kind(type) == TQ_TENSOR; d++) {
-            empty = empty || dims[d] == 0;
-        }
-        *any = *any != 0 ? *any : type;
-        *same = *same || (!empty && type == own);
-        if (!empty && type != own && *first == 0) {
-            *first = type;
-        }
-    }
-    return TQ_OK;
-}
-
-/* Whether the field may take the other type: no row of its own one is left that says so. */
-static int plan_switches(const tqi_plan *plan, tqi_plan_field *out, uint32_t other, tq_error *err)
-{
-    const tqi_field *field = out->field;
-    plan_replaced replaced = {0};
-    int rc = plan_replaces(plan, out, &replaced, err);
-    bool tensors = field->kind == TQ_TENSOR && tqi_type_kind(other) == TQ_TENSOR;
-    uint32_t own = field->produced - field->foreign;
-
-    if (rc == TQ_OK && !replaced.twice &&
-        (tensors ? replaced.filled == field->filled : replaced.own == own)) {
-        out->type = other;
-        out->switches = true;
-    }
-    return rc;
-}
-
-/* The type of the field after the commit: of its first rows, until none of these is left. */
-static int plan_type(const tqi_plan *plan, tqi_plan_field *out, tq_error *err)
-{
-    const tqi_batch_field *in = out->in;
-    const tqi_field *field = out->field;
-    uint32_t own = field->known ? tqi_m_field_type(field) : 0;
-    uint32_t first = 0, any = 0;
-    bool same = false;
-    char expected[32], given[32];
-    int rc;
-
-    out->type = tqi_type_pack(in->kind, in->dtype);
-    if (in->types == NULL && (own == 0 || own == out->type)) {
-        return TQ_OK;
-    }
-    rc = plan_given(plan, out, own, &first, &any, &same, err);
-    if (rc != TQ_OK) {
-        return rc;
-    }
-    out->type = own != 0 ? own : first != 0 ? first : any;
-    if (plan->meta->strict_schema) {
-        if (own == 0) { /* of a new field only rows that differ among themselves can be refused */
-            first = 0;
-            rc = plan_given(plan, out, out->type, &first, &any, &same, err);
-        }
-        if (rc == TQ_OK && first != 0) {
-            return tqi_error_set(err, TQ_EDTYPE,
-                                 "field '%s' of partition '%s' holds %s, %s was given", in->name,
-                                 field->partition->name, plan_type_text(out->type, expected),
-                                 plan_type_text(first, given));
-        }
-        return rc;
-    }
-    return own != 0 && first != 0 && !same ? plan_switches(plan, out, first, err) : TQ_OK;
 }
 
 static uint32_t plan_shape(const tqi_plan_field *field, size_t row)
@@ -377,7 +188,7 @@ static int plan_check_bytes(const tqi_plan *plan, const tqi_plan_field *field, t
 
 static int plan_opaque(const tqi_plan *plan, tqi_plan_field *out, tq_error *err)
 {
-    plan_walk walk = {.in = out->in};
+    tqi_plan_walk walk = {.in = out->in};
 
     if (out->in->opaque == NULL) {
         return TQ_OK;
@@ -388,7 +199,7 @@ static int plan_opaque(const tqi_plan *plan, tqi_plan_field *out, tq_error *err)
     }
     for (size_t i = 0; i < plan->n; i++) {
         const tq_slice *slice = &out->in->opaque[i];
-        if (plan_next(&walk)->block != TQI_RUN_OPAQUE) {
+        if (tqi_m_plan_next(&walk)->block != TQI_RUN_OPAQUE) {
             continue;
         }
         out->opaque[i] = malloc(sizeof(tqi_opaque) + slice->size);
@@ -431,7 +242,7 @@ static int plan_field(tqi_plan *plan, tqi_plan_field *out, uint64_t stamp, tq_er
         return tqi_error_set(err, TQ_EROWS, "field '%s' has %zu row shapes, the batch has %zu rows",
                              in->name, in->n_ndims, plan->n);
     }
-    rc = plan_type(plan, out, err);
+    rc = tqi_m_plan_type(plan, out, err);
     if (rc != TQ_OK) {
         return rc;
     }
@@ -575,10 +386,10 @@ static void plan_link_field(tqi_plan *plan, tqi_plan_field *from)
 /* The rows that are replaced let go of what they have while the field still is of their type. */
 static void plan_blank(const tqi_plan *plan, const tqi_plan_field *from)
 {
-    plan_walk walk = {.in = from->in};
+    tqi_plan_walk walk = {.in = from->in};
 
     for (size_t i = 0; i < plan->n; i++) {
-        if (plan_next(&walk)->block != TQI_RUN_NONE) {
+        if (tqi_m_plan_next(&walk)->block != TQI_RUN_NONE) {
             tqi_m_cell_blank(from->field, plan->rows[i].row);
         }
     }
