@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ctq import _core
-from ctq.tensors import RowOffsets, jagged, jagged_by_torch, offsets_of_lengths, row_offsets
+from ctq.ragged import RowOffsets, jagged, jagged_by_torch, offsets_of_lengths, row_offsets
 
 torch = pytest.importorskip("torch")
 
@@ -55,7 +55,7 @@ def test_rows_that_torch_cannot_lay_out_so(shapes: Any, ragged: int) -> None:
 
 
 def test_sizes_that_contradict_are_refused() -> None:
-    with pytest.raises(ValueError, match="the dims are not those of the rows"):
+    with pytest.raises(ValueError, match="the number of dims does not match the rows"):
         _core.jagged_rows(array("I", [2]), array("Q", [3]), 0)
     with pytest.raises(TypeError):
         _core.jagged_rows([1], array("Q", [3]), 0)  # type: ignore[arg-type]

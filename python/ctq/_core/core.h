@@ -191,9 +191,9 @@ PyObject *core_meta_wrap(core_state *state, tq_meta *meta); /* holds its own ref
 /* data.c */
 PyTypeObject *core_data_type(PyObject *module);
 PyObject *core_data_wrap(core_state *state, tq_data *data);
-/* A list of bytes. */
-/* What each row is, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all are alike. */
+/* Kind and dtype of each row, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all are alike. */
 PyObject *core_types(const tq_type *types, size_t n);
+/* A list of bytes. */
 PyObject *core_notes(const tq_slice *notes, size_t rows);
 
 /* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which lives as long as `owner`. */
@@ -207,15 +207,15 @@ PyObject *core_jagged_rows(PyObject *module, PyObject *args);
 /* sampler.c: balance(weights, k, equal) -> part of each. */
 PyObject *core_balance(PyObject *module, PyObject *args);
 
-/* Memory inside a value of so many bytes is put from where it lies, and lies aligned. */
+/* Memory inside a value that has at least this many bytes is put without a copy, and is stored aligned. */
 #define CORE_LARGE 4096u
 #define CORE_ALIGN 64u
-/* Of so many bytes it is shown to who reads it where it was read into; smaller memory is copied out. */
+/* With at least this many, the reader gets a view of the memory that the read was made into; less is copied out of it. */
 #define CORE_VIEW 16384u
 /* The extension type of such memory (encoding.py: BUFFER). */
 #define CORE_BUFFER 11
 
-/* pack.c: pack_rows(rows, convert, keep), weigh(value, limit). */
+/* pack_rows.c: pack_rows(rows, convert, keep), weigh(value, limit). */
 PyObject *core_pack_rows(PyObject *module, PyObject *args);
 PyObject *core_weigh(PyObject *module, PyObject *args);
 

@@ -51,7 +51,8 @@ static bool jagged_regular(const Py_buffer *ndims, const Py_buffer *dims, Py_ssi
         sum += depths[row];
     }
     if (sum * sizeof(uint64_t) != (size_t)dims->len) {
-        PyErr_SetString(PyExc_ValueError, "jagged_rows: the dims are not those of the rows");
+        PyErr_SetString(PyExc_ValueError,
+                        "jagged_rows: the number of dims does not match the rows");
         return false;
     }
     *shapes = (jagged_shapes){dims->buf, n, n ? depths[0] : 0};

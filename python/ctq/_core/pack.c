@@ -1,5 +1,5 @@
 /*
- * pack.c - pack_rows and weigh: columns of values to MessagePack, without a Python call per plain value.
+ * pack.c - values to MessagePack, without a Python call per plain value.
  *
  * What is not plain (tensors, arrays, objects) is handed to `convert` (encoding.py), which returns something simpler, or
  * what becomes an extension type:
@@ -9,51 +9,19 @@
  *                                        object with the buffer protocol, in C order
  *
  * Memory of CORE_LARGE bytes or more is not copied where the caller gives a list `keep`: what was encoded is cut there, the
- * memory itself is a slice of the column, and its owner goes into the list.  Such memory, if it is no text and no bytes, is an
+ * memory itself is a slice of the column, and its owner goes into the list.  Such memory, unless it is text or bytes, is an
  * extension of type CORE_BUFFER: MessagePack of [code, parts, bytes of the memory, bytes of zeros before it], those
  * zeros, the memory, perhaps more zeros.  The zeros bring the memory to a multiple of CORE_ALIGN from the start of
  * its row, and make the row's size such a multiple, so that all rows of the column lie aligned when they are read end to
  * end.  Smaller memory is MessagePack of [*parts, the memory] under its own code.
  */
-#include "core.h"
-
-#define PACK_DEPTH 500
-#define PACK_OPEN  16
-
-/* Columns of more bytes than this are packed into the library's warm memory, and put from there. */
-#define PACK_WARM ((size_t)64 << 10)
+#include "pack.h"
 
 static const char pack_zeros[CORE_ALIGN];
 
-/* Memory that is put from where it lies, before byte `at` of what was packed. */
-typedef struct pack_cut {
-    size_t at;
-    const void *data;
-    size_t size;
-} pack_cut;
-
-/* Where the lengths of the extensions are written that are open. */
-typedef struct pack_open {
-    size_t at[PACK_OPEN];
-    unsigned n;
-} pack_open;
-
-typedef struct packer {
-    char *bytes; /* warm memory when `room` is more than PACK_WARM */
-    size_t size, room;
-    pack_cut *cuts;
-    size_t n_cuts, room_cuts, cut_bytes;
-    PyObject *convert, *keep; /* borrowed; keep: NULL when nothing is cut out */
-    size_t row;               /* where the row starts, in bytes of the column */
-    pack_open open;
-    size_t buffers; /* extensions of type CORE_BUFFER in the row */
-    pack_open last; /* what was open in the last of them */
-    size_t last_end, last_cut;
-} packer;
-
-static void pack_free(packer *p)
+void core_pack_free(core_packer *p)
 {
-    if (p->room > PACK_WARM) {
+    if (p->room > CORE_PACK_WARM) {
         tq_buffer_give(p->bytes, p->room);
     } else {
         PyMem_Free(p->bytes);
@@ -64,10 +32,9 @@ static void pack_free(packer *p)
     p->size = p->room = 0;
 }
 
-/* Makes the room larger; an exception and false when there is no memory. */
-static bool pack_grow(packer *p, size_t room)
+bool core_pack_grow(core_packer *p, size_t room)
 {
-    char *bytes = room > PACK_WARM ? tq_buffer_take(room) : PyMem_Malloc(room);
+    char *bytes = room > CORE_PACK_WARM ? tq_buffer_take(room) : PyMem_Malloc(room);
 
     if (!bytes) {
         PyErr_NoMemory();
@@ -76,7 +43,7 @@ static bool pack_grow(packer *p, size_t room)
     if (p->size > 0) {
         core_copy(bytes, p->bytes, p->size);
     }
-    if (p->room > PACK_WARM) {
+    if (p->room > CORE_PACK_WARM) {
         tq_buffer_give(p->bytes, p->room);
     } else {
         PyMem_Free(p->bytes);
@@ -86,22 +53,16 @@ static bool pack_grow(packer *p, size_t room)
     return true;
 }
 
-static char *pack_more(packer *p, size_t n)
+static char *pack_more(core_packer *p, size_t n)
 {
     if (p->room - p->size < n) {
         size_t room = p->room * 2 > p->size + n ? p->room * 2 : p->size + n;
-        if (!pack_grow(p, room)) {
+        if (!core_pack_grow(p, room)) {
             return NULL;
         }
     }
     p->size += n;
     return p->bytes + p->size - n;
-}
-
-/* Bytes of the row so far. */
-static size_t pack_at(const packer *p)
-{
-    return p->size + p->cut_bytes - p->row;
 }
 
 static void pack_number(char *at, uint64_t number, unsigned n)
@@ -112,7 +73,7 @@ static void pack_number(char *at, uint64_t number, unsigned n)
 }
 
 /* A type byte with a big-endian number of `n` bytes behind it. */
-static int pack_head(packer *p, uint8_t type, uint64_t number, unsigned n)
+static int pack_head(core_packer *p, uint8_t type, uint64_t number, unsigned n)
 {
     char *at = pack_more(p, 1 + n);
 
@@ -131,7 +92,7 @@ static int pack_too_long(void)
 }
 
 /* The head of something with a length: types for 1, 2 and 4 bytes (0: there is none for 1). */
-static int pack_length(packer *p, size_t length, uint8_t one, uint8_t two, uint8_t four)
+static int pack_length(core_packer *p, size_t length, uint8_t one, uint8_t two, uint8_t four)
 {
     if (one && length <= UINT8_MAX) {
         return pack_head(p, one, length, 1);
@@ -142,11 +103,11 @@ static int pack_length(packer *p, size_t length, uint8_t one, uint8_t two, uint8
     return length <= UINT32_MAX ? pack_head(p, four, length, 4) : pack_too_long();
 }
 
-static int pack_cut_out(packer *p, const void *data, size_t size)
+static int pack_cut_out(core_packer *p, const void *data, size_t size)
 {
     if (p->n_cuts == p->room_cuts) {
         size_t room = p->room_cuts ? p->room_cuts * 2 : 64;
-        pack_cut *cuts = PyMem_Realloc(p->cuts, room * sizeof(*cuts));
+        core_pack_cut *cuts = PyMem_Realloc(p->cuts, room * sizeof(*cuts));
         if (!cuts) {
             PyErr_NoMemory();
             return -1;
@@ -154,13 +115,13 @@ static int pack_cut_out(packer *p, const void *data, size_t size)
         p->cuts = cuts;
         p->room_cuts = room;
     }
-    p->cuts[p->n_cuts++] = (pack_cut){p->size, data, size};
+    p->cuts[p->n_cuts++] = (core_pack_cut){p->size, data, size};
     p->cut_bytes += size;
     return 0;
 }
 
 /* The bytes of `owner`, copied or cut out. */
-static int pack_memory(packer *p, const void *data, size_t size, PyObject *owner)
+static int pack_memory(core_packer *p, const void *data, size_t size, PyObject *owner)
 {
     if (p->keep && size >= CORE_LARGE) {
         core_pace_step(4);
@@ -175,7 +136,7 @@ static int pack_memory(packer *p, const void *data, size_t size, PyObject *owner
     return 0;
 }
 
-static int pack_text(packer *p, PyObject *value)
+static int pack_text(core_packer *p, PyObject *value)
 {
     Py_ssize_t size;
     const char *text = PyUnicode_AsUTF8AndSize(value, &size);
@@ -200,14 +161,14 @@ static int pack_text(packer *p, PyObject *value)
     return rc;
 }
 
-static int pack_bytes(packer *p, const void *data, size_t size, PyObject *owner)
+static int pack_bytes(core_packer *p, const void *data, size_t size, PyObject *owner)
 {
     int rc = pack_length(p, size, 0xc4, 0xc5, 0xc6);
     return rc ? rc : pack_memory(p, data, size, owner);
 }
 
 /* The bytes of a bytearray or memoryview; its owner is a view, which keeps it from being resized. */
-static int pack_view(packer *p, PyObject *value)
+static int pack_view(core_packer *p, PyObject *value)
 {
     PyObject *view = PyMemoryView_FromObject(value);
     int rc = -1;
@@ -223,7 +184,7 @@ static int pack_view(packer *p, PyObject *value)
     return rc;
 }
 
-static int pack_unsigned(packer *p, uint64_t number)
+static int pack_unsigned(core_packer *p, uint64_t number)
 {
     return number < 128           ? pack_head(p, (uint8_t)number, 0, 0)
            : number <= UINT8_MAX  ? pack_head(p, 0xcc, number, 1)
@@ -232,10 +193,9 @@ static int pack_unsigned(packer *p, uint64_t number)
                                   : pack_head(p, 0xcf, number, 8);
 }
 
-static int pack_value(packer *p, PyObject *value, unsigned depth);
-static int pack_other(packer *p, PyObject *value, unsigned depth);
+static int pack_other(core_packer *p, PyObject *value, unsigned depth);
 
-static int pack_int(packer *p, PyObject *value, unsigned depth)
+static int pack_int(core_packer *p, PyObject *value, unsigned depth)
 {
     int overflow;
     long long number = PyLong_AsLongLongAndOverflow(value, &overflow);
@@ -262,7 +222,7 @@ static int pack_int(packer *p, PyObject *value, unsigned depth)
                                  : pack_head(p, 0xd3, bits, 8);
 }
 
-static int pack_float(packer *p, PyObject *value)
+static int pack_float(core_packer *p, PyObject *value)
 {
     double number = PyFloat_AS_DOUBLE(value);
     uint64_t bits;
@@ -271,14 +231,14 @@ static int pack_float(packer *p, PyObject *value)
     return pack_head(p, 0xcb, bits, 8);
 }
 
-/* What is encoded may be changed by Python code that runs on the way, or by other threads. */
+/* While a value is encoded, it may be changed by Python code that encoding calls, or by other threads. */
 static int pack_changed(void)
 {
     PyErr_SetString(PyExc_RuntimeError, "a value changed while it was encoded");
     return -1;
 }
 
-static int pack_items(packer *p, PyObject *list, size_t n, unsigned depth)
+static int pack_items(core_packer *p, PyObject *list, size_t n, unsigned depth)
 {
     int rc = 0;
 
@@ -287,18 +247,18 @@ static int pack_items(packer *p, PyObject *list, size_t n, unsigned depth)
             return pack_changed();
         }
         PyObject *item = Py_NewRef(PyList_GET_ITEM(list, (Py_ssize_t)i));
-        rc = pack_value(p, item, depth + 1);
+        rc = core_pack_value(p, item, depth + 1);
         Py_DECREF(item);
     }
     return rc;
 }
 
-static int pack_array(packer *p, size_t n)
+static int pack_array(core_packer *p, size_t n)
 {
     return n < 16 ? pack_head(p, (uint8_t)(0x90 | n), 0, 0) : pack_length(p, n, 0, 0xdc, 0xdd);
 }
 
-static int pack_list(packer *p, PyObject *list, unsigned depth)
+static int pack_list(core_packer *p, PyObject *list, unsigned depth)
 {
     size_t n = (size_t)PyList_GET_SIZE(list);
     int rc = pack_array(p, n);
@@ -306,7 +266,7 @@ static int pack_list(packer *p, PyObject *list, unsigned depth)
     return rc ? rc : pack_items(p, list, n, depth);
 }
 
-static int pack_map(packer *p, PyObject *map, unsigned depth)
+static int pack_map(core_packer *p, PyObject *map, unsigned depth)
 {
     size_t n = (size_t)PyDict_GET_SIZE(map), done = 0;
     int rc = n < 16 ? pack_head(p, (uint8_t)(0x80 | n), 0, 0) : pack_length(p, n, 0, 0xde, 0xdf);
@@ -316,8 +276,8 @@ static int pack_map(packer *p, PyObject *map, unsigned depth)
     while (!rc && PyDict_Next(map, &at, &key, &value)) {
         Py_INCREF(key);
         Py_INCREF(value);
-        rc = pack_value(p, key, depth + 1);
-        rc = rc ? rc : pack_value(p, value, depth + 1);
+        rc = core_pack_value(p, key, depth + 1);
+        rc = rc ? rc : core_pack_value(p, value, depth + 1);
         Py_DECREF(key);
         Py_DECREF(value);
         done++;
@@ -331,7 +291,7 @@ static int pack_map(packer *p, PyObject *map, unsigned depth)
 /* -------------------------------------------------------------------------------------- extensions */
 
 /* The head of an extension of a known size. */
-static int pack_extension_head(packer *p, uint8_t code, size_t size)
+static int pack_extension_head(core_packer *p, uint8_t code, size_t size)
 {
     uint8_t fixed = size == 1   ? 0xd4
                     : size == 2 ? 0xd5
@@ -345,31 +305,31 @@ static int pack_extension_head(packer *p, uint8_t code, size_t size)
 }
 
 /* Opens an extension whose size is known when it is closed. */
-static int pack_open_one(packer *p, uint8_t code, size_t *start)
+static int pack_open_one(core_packer *p, uint8_t code, size_t *start)
 {
-    if (p->open.n == PACK_OPEN) {
-        PyErr_SetString(PyExc_RecursionError, "extension types nested too deep: recursion limit");
+    if (p->open.n == CORE_PACK_OPEN) {
+        PyErr_SetString(PyExc_RecursionError, "extension types are nested too deep");
         return -1;
     }
     p->open.at[p->open.n++] = p->size + 1;
     if (pack_head(p, 0xc9, 0, 4) || pack_head(p, code, 0, 0)) {
         return -1;
     }
-    *start = pack_at(p);
+    *start = core_pack_at(p);
     return 0;
 }
 
-static int pack_close(packer *p, size_t start)
+static int pack_close(core_packer *p, size_t start)
 {
-    size_t size = pack_at(p) - start;
+    size_t size = core_pack_at(p) - start;
 
     pack_number(p->bytes + p->open.at[--p->open.n], size, 4);
     return size <= UINT32_MAX - CORE_ALIGN ? 0 : pack_too_long();
 }
 
 /* One whose payload is a value, or with `data` a list of parts and that memory. */
-static int pack_nested(packer *p, uint8_t code, PyObject *parts, unsigned depth, const void *data,
-                       size_t size)
+static int pack_nested(core_packer *p, uint8_t code, PyObject *parts, unsigned depth,
+                       const void *data, size_t size)
 {
     size_t head = p->size, cuts = p->n_cuts, buffers = p->buffers, start;
     size_t n = data ? (size_t)PyList_GET_SIZE(parts) : 0;
@@ -377,10 +337,10 @@ static int pack_nested(packer *p, uint8_t code, PyObject *parts, unsigned depth,
     if (pack_open_one(p, code, &start) ||
         (data ? pack_array(p, n + 1) || pack_items(p, parts, n, depth) ||
                     pack_bytes(p, data, size, parts)
-              : pack_value(p, parts, depth + 1))) {
+              : core_pack_value(p, parts, depth + 1))) {
         return -1;
     }
-    if (cuts != p->n_cuts || buffers != p->buffers || pack_at(p) - start > UINT16_MAX) {
+    if (cuts != p->n_cuts || buffers != p->buffers || core_pack_at(p) - start > UINT16_MAX) {
         return pack_close(p, start);
     }
     /* The shortest head, as MessagePack has it. */
@@ -396,7 +356,7 @@ static int pack_nested(packer *p, uint8_t code, PyObject *parts, unsigned depth,
 }
 
 /* Memory with a description. */
-static int pack_buffer(packer *p, uint8_t code, PyObject *parts, const void *data, size_t size,
+static int pack_buffer(core_packer *p, uint8_t code, PyObject *parts, const void *data, size_t size,
                        PyObject *owner, unsigned depth)
 {
     size_t start;
@@ -405,10 +365,10 @@ static int pack_buffer(packer *p, uint8_t code, PyObject *parts, const void *dat
         return pack_nested(p, code, parts, depth, data, size);
     }
     if (pack_open_one(p, CORE_BUFFER, &start) || pack_array(p, 4) || pack_unsigned(p, code) ||
-        pack_value(p, parts, depth + 1) || pack_unsigned(p, size)) {
+        core_pack_value(p, parts, depth + 1) || pack_unsigned(p, size)) {
         return -1;
     }
-    size_t lead = CORE_ALIGN - 1 - pack_at(p) % CORE_ALIGN;
+    size_t lead = CORE_ALIGN - 1 - core_pack_at(p) % CORE_ALIGN;
     char *at = pack_more(p, 1 + lead);
     if (!at) {
         return -1;
@@ -425,10 +385,9 @@ static int pack_buffer(packer *p, uint8_t code, PyObject *parts, const void *dat
     return pack_close(p, start);
 }
 
-/* Makes the size of a row with such memory a multiple of CORE_ALIGN: more zeros behind the last memory. */
-static int pack_fill(packer *p)
+int core_pack_fill(core_packer *p)
 {
-    size_t fill = -pack_at(p) % CORE_ALIGN;
+    size_t fill = -core_pack_at(p) % CORE_ALIGN;
 
     if (!p->buffers || !fill) {
         return 0;
@@ -445,9 +404,9 @@ static int pack_fill(packer *p)
             return -1;
         }
         /* Texts and bytes behind it may have been cut out, too. */
-        pack_cut *place = p->cuts + p->last_cut;
+        core_pack_cut *place = p->cuts + p->last_cut;
         memmove(place + 1, place, (p->n_cuts - 1 - p->last_cut) * sizeof(*place));
-        *place = (pack_cut){p->last_end, pack_zeros, fill};
+        *place = (core_pack_cut){p->last_end, pack_zeros, fill};
         return 0;
     }
     if (!pack_more(p, fill)) {
@@ -459,7 +418,7 @@ static int pack_fill(packer *p)
 }
 
 /* What `convert` has made of a value. */
-static int pack_converted(packer *p, PyObject *made, unsigned depth)
+static int pack_converted(core_packer *p, PyObject *made, unsigned depth)
 {
     int code;
     PyObject *parts, *memory, *owner;
@@ -467,7 +426,7 @@ static int pack_converted(packer *p, PyObject *made, unsigned depth)
     Py_ssize_t size;
 
     if (!PyTuple_CheckExact(made)) {
-        return pack_value(p, made, depth + 1);
+        return core_pack_value(p, made, depth + 1);
     }
     if (PyTuple_GET_SIZE(made) == 2) {
         if (!PyArg_ParseTuple(made, "iO", &code, &parts)) {
@@ -499,7 +458,7 @@ static int pack_converted(packer *p, PyObject *made, unsigned depth)
     return pack_buffer(p, (uint8_t)code, parts, data, (size_t)size, owner, depth);
 }
 
-static int pack_other(packer *p, PyObject *value, unsigned depth)
+static int pack_other(core_packer *p, PyObject *value, unsigned depth)
 {
     PyObject *made = PyObject_CallOneArg(p->convert, value);
     int rc = made ? pack_converted(p, made, depth) : -1;
@@ -509,7 +468,7 @@ static int pack_other(packer *p, PyObject *value, unsigned depth)
     return rc;
 }
 
-static int pack_value(packer *p, PyObject *value, unsigned depth)
+int core_pack_value(core_packer *p, PyObject *value, unsigned depth)
 {
     core_pace_step(1);
     if (PyUnicode_CheckExact(value)) {
@@ -530,8 +489,8 @@ static int pack_value(packer *p, PyObject *value, unsigned depth)
     if (PyBytes_CheckExact(value)) {
         return pack_bytes(p, PyBytes_AS_STRING(value), (size_t)PyBytes_GET_SIZE(value), value);
     }
-    if (depth >= PACK_DEPTH) {
-        PyErr_SetString(PyExc_RecursionError, "recursion limit of values");
+    if (depth >= CORE_PACK_DEPTH) {
+        PyErr_SetString(PyExc_RecursionError, "a value is nested too deep");
         return -1;
     }
     if (PyList_CheckExact(value)) {
@@ -544,179 +503,4 @@ static int pack_value(packer *p, PyObject *value, unsigned depth)
         return pack_view(p, value);
     }
     return pack_other(p, value, depth);
-}
-
-/* ----------------------------------------------------------------------------------------- columns */
-
-/* What rows of plain text will take; other rows count nothing, for they are known when they are packed. */
-static size_t pack_text_room(PyObject *rows, bool cuts)
-{
-    size_t room = 0;
-
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(rows); i++) {
-        PyObject *row = PyList_GET_ITEM(rows, i);
-        if (PyUnicode_CheckExact(row) && PyUnicode_IS_COMPACT_ASCII(row)) {
-            size_t size = (size_t)PyUnicode_GET_LENGTH(row);
-            room += 5 + (cuts && size >= CORE_LARGE ? 0 : size);
-        }
-    }
-    return room;
-}
-
-/* The rows end to end, and the size of each. */
-static int pack_each(packer *p, PyObject *rows, uint64_t *sizes, size_t n)
-{
-    size_t room = pack_text_room(rows, p->keep != NULL);
-    int rc = room > PACK_WARM && !pack_grow(p, room) ? -1 : 0;
-
-    for (size_t i = 0; !rc && i < n; i++) {
-        if ((size_t)PyList_GET_SIZE(rows) != n) {
-            PyErr_SetString(PyExc_RuntimeError, "the rows changed while they were encoded");
-            return -1;
-        }
-        PyObject *row = Py_NewRef(PyList_GET_ITEM(rows, (Py_ssize_t)i));
-        p->row = p->size + p->cut_bytes;
-        p->buffers = 0;
-        rc = pack_value(p, row, 0);
-        rc = rc ? rc : pack_fill(p);
-        Py_DECREF(row);
-        sizes[i] = pack_at(p);
-    }
-    return rc;
-}
-
-static void pack_capsule_free(PyObject *capsule)
-{
-    size_t room = (size_t)(uintptr_t)PyCapsule_GetContext(capsule);
-
-    tq_buffer_give(PyCapsule_GetPointer(capsule, NULL), room);
-}
-
-/* What was packed, as bytes, or as a Buffer on the warm memory that it lies in, which is the capsule's then. */
-static PyObject *pack_object(packer *p, core_state *state)
-{
-    PyObject *made = NULL;
-
-    if (p->room <= PACK_WARM) {
-        return PyBytes_FromStringAndSize(p->bytes, (Py_ssize_t)p->size);
-    }
-    PyObject *memory = PyCapsule_New(p->bytes, NULL, NULL);
-    if (!memory) {
-        return NULL;
-    }
-    if (!PyCapsule_SetContext(memory, (void *)(uintptr_t)p->room) &&
-        !PyCapsule_SetDestructor(memory, pack_capsule_free)) {
-        made = core_buffer_make(state, memory, p->bytes, p->size, 'B', false);
-        p->bytes = NULL;
-        p->room = 0;
-    }
-    Py_DECREF(memory);
-    return made;
-}
-
-static int pack_slice(PyObject *list, const void *data, size_t size)
-{
-    PyObject *slice =
-        size ? Py_BuildValue("(Kn)", (unsigned long long)(uintptr_t)data, (Py_ssize_t)size) : NULL;
-    int rc = size == 0 ? 0 : slice ? PyList_Append(list, slice) : -1;
-
-    Py_XDECREF(slice);
-    return rc;
-}
-
-/* The slices of a column that was cut; `packed` is what lies between the cuts. */
-static PyObject *pack_slices(const packer *p, PyObject *packed)
-{
-    PyObject *list = PyList_New(0);
-    Py_buffer view;
-    size_t at = 0;
-
-    if (!list || PyObject_GetBuffer(packed, &view, PyBUF_SIMPLE)) {
-        Py_XDECREF(list);
-        return NULL;
-    }
-    const char *bytes = view.buf;
-    int rc = 0;
-    for (size_t i = 0; !rc && i < p->n_cuts; i++) {
-        const pack_cut *cut = &p->cuts[i];
-        rc = pack_slice(list, bytes + at, cut->at - at) || pack_slice(list, cut->data, cut->size);
-        at = cut->at;
-    }
-    rc = rc || pack_slice(list, bytes + at, p->size - at) || PyList_Append(p->keep, packed);
-    PyBuffer_Release(&view);
-    if (rc) {
-        Py_CLEAR(list);
-    }
-    return list;
-}
-
-PyObject *core_pack_rows(PyObject *module, PyObject *args)
-{
-    PyObject *rows, *keep = Py_None, *packed = NULL, *result = NULL;
-    packer p = {0};
-
-    if (!PyArg_ParseTuple(args, "O!O|O:pack_rows", &PyList_Type, &rows, &p.convert, &keep)) {
-        return NULL;
-    }
-    if (keep != Py_None && !PyList_Check(keep)) {
-        PyErr_SetString(PyExc_TypeError, "keep: expected a list or None");
-        return NULL;
-    }
-    p.keep = keep == Py_None ? NULL : keep;
-    size_t n = (size_t)PyList_GET_SIZE(rows);
-    uint64_t *sizes = PyMem_Calloc(n + 1, sizeof(*sizes));
-    if (!sizes) {
-        return PyErr_NoMemory();
-    }
-    if (!pack_each(&p, rows, sizes, n)) {
-        packed = pack_object(&p, PyModule_GetState(module));
-    }
-    if (packed && p.keep) {
-        Py_SETREF(packed, p.n_cuts ? pack_slices(&p, packed) : Py_BuildValue("[O]", packed));
-    }
-    if (packed) {
-        result =
-            Py_BuildValue("(Ny#)", packed, (const char *)sizes, (Py_ssize_t)(n * sizeof(*sizes)));
-    }
-    pack_free(&p);
-    PyMem_Free(sizes);
-    return result;
-}
-
-/* ----------------------------------------------------------------------------------------- weighing */
-
-/* Takes what a value costs to encode from what is left, as far as that goes. */
-static void pack_weigh(PyObject *value, Py_ssize_t *left, unsigned depth)
-{
-    PyObject *key, *item;
-    Py_ssize_t at = 0;
-
-    *left -= 1;
-    if (PyUnicode_CheckExact(value)) {
-        *left -= PyUnicode_GET_LENGTH(value) >> 10;
-    } else if (PyList_CheckExact(value)) {
-        for (Py_ssize_t i = 0; *left > 0 && depth < PACK_DEPTH && i < PyList_GET_SIZE(value); i++) {
-            pack_weigh(PyList_GET_ITEM(value, i), left, depth + 1);
-        }
-    } else if (PyDict_CheckExact(value)) {
-        while (*left > 0 && depth < PACK_DEPTH && PyDict_Next(value, &at, &key, &item)) {
-            pack_weigh(key, left, depth + 1);
-            pack_weigh(item, left, depth + 1);
-        }
-    } else if (!PyLong_CheckExact(value) && !PyFloat_CheckExact(value) && value != Py_None &&
-               !PyBool_Check(value) && !PyBytes_CheckExact(value)) {
-        *left -= 20;
-    }
-}
-
-PyObject *core_weigh(PyObject *Py_UNUSED(module), PyObject *args)
-{
-    PyObject *value;
-    Py_ssize_t limit;
-
-    if (!PyArg_ParseTuple(args, "On:weigh", &value, &limit)) {
-        return NULL;
-    }
-    pack_weigh(value, &limit, 0);
-    return PyBool_FromLong(limit <= 0);
 }

@@ -40,26 +40,32 @@ static bool unpack_number(unpacker *in, unsigned n, uint64_t *number)
 /* Values are returned as new references; NULL with no exception set: this row is not for us. */
 static PyObject *unpack_value(unpacker *in, unsigned depth);
 
-/* Whether there are only ASCII characters; without the GIL. */
+/* Whether there are only ASCII characters; may run without the GIL. */
 static bool unpack_is_ascii(const uint8_t *text, size_t size)
 {
     uint64_t bits = 0, word;
     size_t i = 0;
 
-    Py_BEGIN_ALLOW_THREADS for (; i + 8 <= size; i += 8)
-    {
+    for (; i + 8 <= size; i += 8) {
         memcpy(&word, text + i, 8);
         bits |= word;
     }
     for (; i < size; i++) {
         bits |= (uint64_t)text[i] << 56;
     }
-    Py_END_ALLOW_THREADS return !(bits & UINT64_C(0x8080808080808080));
+    return !(bits & UINT64_C(0x8080808080808080));
 }
 
 static PyObject *unpack_text(const uint8_t *from, size_t size)
 {
-    if (size >= CORE_COPY_ALONE && unpack_is_ascii(from, size)) {
+    bool ascii = false;
+
+    if (size >= CORE_COPY_ALONE) {
+        PyThreadState *thread = PyEval_SaveThread();
+        ascii = unpack_is_ascii(from, size);
+        PyEval_RestoreThread(thread);
+    }
+    if (ascii) {
         PyObject *made = PyUnicode_New((Py_ssize_t)size, 127);
         if (made) {
             core_copy(PyUnicode_1BYTE_DATA(made), from, size);
@@ -446,14 +452,14 @@ PyObject *core_unpack_rows(PyObject *Py_UNUSED(module), PyObject *args)
     }
     PyObject *whole = PyMemoryView_FromObject(object);
     if (whole && !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(whole), 'C')) {
-        PyErr_SetString(PyExc_TypeError, "the data of rows lies in one piece");
+        PyErr_SetString(PyExc_TypeError, "the data of the rows must be contiguous");
         Py_CLEAR(whole);
     }
     if (whole && !PyObject_GetBuffer(bounds, &offsets, PyBUF_C_CONTIGUOUS)) {
         if (offsets.itemsize == 8) {
             list = unpack_all(whole, &offsets, build, decode);
         } else {
-            PyErr_SetString(PyExc_TypeError, "offsets are integers of 64 bits");
+            PyErr_SetString(PyExc_TypeError, "offsets must be 64-bit integers");
         }
         PyBuffer_Release(&offsets);
     }
