@@ -41,6 +41,7 @@ from ._api import (
 from ._core import version as __version__
 from .client import AsyncTransferQueueClient, TransferQueueClient
 from .config import Config
+from .dtypes import have_torch
 from .errors import *  # noqa: F403 - the classes in errors.__all__: users catch them by these names
 from .metadata import BatchMeta, KVBatchMeta
 from .samplers import (
@@ -61,7 +62,6 @@ from .storage import (
     TransferQueueStorageManagerFactory,
 )
 from .system import ControllerInfo
-from .tensors import have_torch
 
 if TYPE_CHECKING:
     from .streaming import StreamingDataLoader, StreamingDataset

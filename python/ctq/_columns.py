@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import VALUE, Meta, copy_maps
 from ._tag_names import tag_key, tag_name
+from .dtypes import dtype_of, unpacked_type
 from .encoding import MAX_TAG_DEPTH, Decoder, Encoder, check_depth
 from .errors import ArgumentTypeError, SerializationError, UnknownFieldError
-from .tensors import dtype_of, unpacked_type
 
 if TYPE_CHECKING:
     from array import array
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from ._core import Integers, Tag
-    from .tensors import Dtype, Fields
+    from .dtypes import Dtype
+    from .tensors import Fields
 
     Status = npt.NDArray[np.int8]
     Places = array[int] | npt.NDArray[np.uint32] | None
@@ -235,7 +236,7 @@ def _shapes(columns: Sequence[Any], sizes: Sequence[int]) -> _Shapes:
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    from .tensors import have_torch
+    from .dtypes import have_torch
 
     if not have_torch():
         return shape

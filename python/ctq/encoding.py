@@ -442,14 +442,15 @@ def _build_scalar(parts: list[Any], _: Any) -> Any:
 
 
 def _build_tensordict(parts: list[Any], _: Any) -> Any:
-    from .tensors import have_torch, tensordict_of
+    from .dtypes import have_torch
+    from .tensors import tensordict_of
 
     batch_size, items = parts
     return tensordict_of(items, batch_size) if have_torch() else items
 
 
 def _build_nested(parts: list[Any], _: Any) -> Any:
-    from .tensors import have_torch
+    from .dtypes import have_torch
 
     layout, rows = parts
     if not have_torch():

@@ -6,19 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from .dtypes import have_torch, torch_dtypes
 from .errors import InvalidArgumentError
-from .tensors import (
-    Batch,
-    Rows,
-    add_column,
-    dense_column,
-    have_torch,
-    is_array,
-    is_plain,
-    is_tensor,
-    slice_of,
-    torch_dtypes,
-)
+from .tensors import Batch, Rows, add_column, dense_column, is_array, is_plain, is_tensor, slice_of
 
 if TYPE_CHECKING:
     from .encoding import Encoder

@@ -331,7 +331,7 @@ def _zeros(*shape: int) -> Any:
 
 def _array(filled: Any) -> Any:
     """The status as a tensor where there is torch."""
-    from .tensors import have_torch
+    from .dtypes import have_torch
 
     if not have_torch():
         return filled

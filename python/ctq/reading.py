@@ -27,26 +27,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from ._core import VALUE, Data, Meta, jagged_rows
 from ._work import ROWS, Work, are_heavy
+from .dtypes import Dtype, have_torch, numpy_dtype_back, torch_dtypes_back, unpacked_type
 from .encoding import Decoder
 from .errors import DtypeError, InvalidArgumentError, RowCountError
+from .ragged import RAGGED_MANY, RowOffsets, jagged, row_offsets
 from .tensors import (
-    RAGGED_MANY,
-    Dtype,
-    RowOffsets,
     array_over,
-    have_torch,
     is_tensordict,
-    jagged,
-    numpy_dtype_back,
     pack_rows,
-    row_offsets,
     shaped,
     stack_of_rows,
     tensor_over,
     tensordict_of,
     tensordict_of_tensors,
-    torch_dtypes_back,
-    unpacked_type,
 )
 
 if TYPE_CHECKING:

@@ -27,12 +27,12 @@ from .client import TransferQueueClient
 from .config import read
 from .errors import TransferQueueError, TryAgainError
 from .metadata import BatchMeta
+from .ragged import jagged_by_torch, offsets_of_lengths
 from .system import ControllerInfo, attach_or_start, from_environment
-from .tensors import jagged_by_torch, offsets_of_lengths
 
 if TYPE_CHECKING:
     from .config import Config
-    from .tensors import RowOffsets
+    from .ragged import RowOffsets
 
 logger = logging.getLogger("ctq")
 

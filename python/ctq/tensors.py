@@ -9,13 +9,29 @@ from __future__ import annotations
 import functools
 import sys
 from array import array
-from collections.abc import Callable, Mapping, Sequence
-from itertools import accumulate, pairwise
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._core import TENSOR, VALUE
+from .dtypes import (
+    UINT,
+    Dtype,
+    have_torch,
+    numpy_dtype,
+    numpy_dtype_back,
+    packed_type,
+    torch_dtypes,
+    torch_dtypes_back,
+    unpacked_type,
+)
 from .encoding import Encoder
 from .errors import InvalidArgumentError, RowCountError
+from .ragged import (
+    RAGGED_MANY,
+    ragged_dim_of,
+    side_by_side,
+)
 from .stacks import stack_of_objects, stacked_values
 
 if TYPE_CHECKING:
@@ -25,14 +41,6 @@ if TYPE_CHECKING:
 
     Fields: TypeAlias = TensorDict | Mapping[str, Any]
 
-Dtype = tuple[int, int]
-"""Element type as DLPack writes it: code and bits."""
-
-INT, UINT, FLOAT, BFLOAT, COMPLEX, BOOL = 0, 1, 2, 4, 5, 6
-
-RAGGED_MANY = 255
-"""Ragged dim of a field whose rows differ in several dims."""
-
 
 class Batch(NamedTuple):
     """Columns of one put, with the objects whose memory they name."""
@@ -40,114 +48,6 @@ class Batch(NamedTuple):
     rows: int
     columns: list[Column]
     keep: list[Any]
-
-
-# --- what there is --------------------------------------------------------------------------------
-
-
-@functools.cache
-def have_torch() -> bool:
-    """Whether results are tensors in a TensorDict: torch and tensordict can be imported."""
-    import importlib.util
-
-    return all(importlib.util.find_spec(name) is not None for name in ("torch", "tensordict"))
-
-
-@functools.cache
-def torch_dtypes() -> dict[Any, Dtype]:
-    """Element types by torch's dtypes: those that this version of torch has."""
-    import torch
-
-    names: dict[str, Dtype] = {
-        "bool": (BOOL, 8),
-        "int8": (INT, 8),
-        "int16": (INT, 16),
-        "int32": (INT, 32),
-        "int64": (INT, 64),
-        "uint8": (UINT, 8),
-        "uint16": (UINT, 16),
-        "uint32": (UINT, 32),
-        "uint64": (UINT, 64),
-        "float16": (FLOAT, 16),
-        "float32": (FLOAT, 32),
-        "float64": (FLOAT, 64),
-        "bfloat16": (BFLOAT, 16),
-        "complex32": (COMPLEX, 32),
-        "complex64": (COMPLEX, 64),
-        "complex128": (COMPLEX, 128),
-        "float8_e4m3fn": (10, 8),
-        "float8_e4m3fnuz": (11, 8),
-        "float8_e5m2": (12, 8),
-        "float8_e5m2fnuz": (13, 8),
-        "float8_e8m0fnu": (14, 8),
-        "float4_e2m1fn_x2": (17, 8),
-    }
-    return {getattr(torch, name): dtype for name, dtype in names.items() if hasattr(torch, name)}
-
-
-@functools.cache
-def torch_dtypes_back() -> dict[Dtype, Any]:
-    """Torch's dtypes by element type."""
-    return {dtype: of_torch for of_torch, dtype in torch_dtypes().items()}
-
-
-_NUMPY_KINDS = {"b": (BOOL, 8), "i": (INT, 0), "u": (UINT, 0), "f": (FLOAT, 0), "c": (COMPLEX, 0)}
-_NUMPY_LETTERS = {INT: "i", UINT: "u", FLOAT: "f", COMPLEX: "c", BOOL: "b"}
-
-
-def _numpy_dtype(dtype: Any) -> Dtype | None:
-    """The element type of an array, or None for one that is no tensor's."""
-    if dtype.kind not in _NUMPY_KINDS or (
-        dtype.kind in "fc" and dtype.itemsize > 8 * (1 + (dtype.kind == "c"))
-    ):
-        return None
-    code, bits = _NUMPY_KINDS[dtype.kind]
-    return code, bits or dtype.itemsize * 8
-
-
-def numpy_dtype_back(dtype: Dtype) -> Any:
-    """NumPy's dtype; unsigned integers of the same size for types that it lacks."""
-    import numpy as np
-
-    code, bits = dtype
-    letter = _NUMPY_LETTERS.get(code, "u")
-    if code == COMPLEX and bits == 32:
-        letter = "u"
-    return np.dtype(f"{letter}{bits // 8}")
-
-
-def dtype_of(dtype: Dtype) -> Any:
-    """The element type for people: torch's, or NumPy's when torch is not installed."""
-    if have_torch():
-        return torch_dtypes_back().get(dtype)
-    return numpy_dtype_back(dtype)
-
-
-def describe_dtype(dtype: Any) -> Dtype | None:
-    """The element type behind a dtype of torch or NumPy, or None for anything else."""
-    if dtype is None:
-        return None
-    if sys.modules.get("torch") is not None:
-        found = torch_dtypes().get(dtype)
-        if found is not None:
-            return found
-    import numpy as np
-
-    try:
-        return _numpy_dtype(np.dtype(dtype))
-    except TypeError:
-        return None
-
-
-def packed_type(dtype: Dtype | None) -> int:
-    """What a row is as one number: of that element type, or (None) a value."""
-    code, bits = dtype or (UINT, 8)
-    return (VALUE if dtype is None else TENSOR) << 16 | bits << 8 | code
-
-
-def unpacked_type(packed: int) -> Dtype | None:
-    """The opposite of `packed_type`."""
-    return None if packed >> 16 == VALUE else (packed & 0xFF, packed >> 8 & 0xFF)
 
 
 class Rows(list[Any]):
@@ -268,10 +168,10 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
             made = dense_column(
                 name, torch_dtypes()[tensor.dtype], given, shape, [slice_of(tensor)]
             )
-    elif arrays and is_plain_array(column) and _numpy_dtype(column.dtype) is not None:
+    elif arrays and is_plain_array(column) and numpy_dtype(column.dtype) is not None:
         given = _rows_of(name, column)
         contiguous = _contiguous(column, batch.keep)
-        dtype = _numpy_dtype(column.dtype)
+        dtype = numpy_dtype(column.dtype)
         assert dtype is not None
         made = dense_column(name, dtype, given, tuple(column.shape[1:]), [contiguous])
     else:
@@ -291,17 +191,6 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
         raise RowCountError(f"field {name!r}: expected {batch.rows} rows, got {given}")
     assert made is not None
     batch.columns.append(made)
-
-
-def ragged_dim_of(tensor: Any) -> int:
-    """The dim of the batch that a nested tensor names as its ragged one; 0: none, or just the first of its rows.
-
-    torch names the first also where the rows that it was given agreed in all dims.
-    """
-    import torch
-
-    named = int(tensor._ragged_idx) if tensor.layout == torch.jagged else 0
-    return named if named > 1 else 0
 
 
 def _named_ragged(column: Column | None, dim: int) -> Column | None:
@@ -482,8 +371,8 @@ def _together(rows: list[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
 
 def _array_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
     """A column of arrays, one per row; None when they differ in dtype or are no tensors."""
-    dtype = _numpy_dtype(rows[0].dtype)
-    if dtype is None or any(_numpy_dtype(row.dtype) != dtype for row in rows):
+    dtype = numpy_dtype(rows[0].dtype)
+    if dtype is None or any(numpy_dtype(row.dtype) != dtype for row in rows):
         return None
     slices = [_contiguous(row, keep) for row in rows]
     return _ragged(name, dtype, [tuple(row.shape) for row in rows], slices)
@@ -588,98 +477,6 @@ def stack_of_rows(rows: list[Any]) -> Any:
 
         return NonTensorStack(*rows)
     return stack_of_objects(rows)
-
-
-def side_by_side(rows: Sequence[Any], ragged_dim: int) -> Any:
-    """A jagged nested tensor that is ragged in that dim of the batch, at the cost of one copy.
-
-    None when the rows lack that dim, or differ in another one.
-    """
-    import torch
-
-    axis, first = ragged_dim - 1, rows[0].shape
-    if any(
-        row.ndim != len(first)
-        or row.ndim <= axis
-        or row.shape[:axis] != first[:axis]
-        or row.shape[axis + 1 :] != first[axis + 1 :]
-        for row in rows
-    ):
-        return None
-    values = rows[0] if len(rows) == 1 else torch.cat(list(rows), axis)
-    return jagged(values, offsets_of_lengths([row.shape[axis] for row in rows]), ragged_dim)
-
-
-class RowOffsets(NamedTuple):
-    """Where the rows of a jagged column begin and end, in the form that torch keeps.
-
-    Nested tensors that have it in common have one ragged size, so torch computes with them together.
-    """
-
-    offsets: Any
-    least: Any
-    """Length of the shortest row: the size of the first dim of a tensor without elements."""
-    most: Any
-    """Length of the longest row, likewise."""
-
-
-def row_offsets(offsets: bytes, least: int, most: int) -> RowOffsets:
-    """Offsets given as 64-bit integers, with the lengths of the shortest and the longest row."""
-    import torch
-
-    return RowOffsets(
-        torch.frombuffer(bytearray(offsets), dtype=torch.int64),
-        torch.zeros(least, 0, device="cpu"),
-        torch.zeros(most, 0, device="cpu"),
-    )
-
-
-def offsets_of_lengths(lengths: Sequence[int], device: Any = "cpu") -> RowOffsets:
-    """Offsets of rows of those lengths."""
-    import torch
-
-    return RowOffsets(
-        torch.tensor([0, *accumulate(lengths)], dtype=torch.int64, device=device),
-        torch.zeros(min(lengths), 0, device="cpu"),
-        torch.zeros(max(lengths), 0, device="cpu"),
-    )
-
-
-def jagged(values: Any, rows: RowOffsets, ragged: int = 1) -> Any:
-    """A jagged nested tensor of values that lie end to end along the dim `ragged`, counted with that of the rows.
-
-    torch's own function makes it a view of `values` for autograd, at four times the cost of all the rest of a small
-    read; what was just read has no history, so it is made as torch makes one that it unpickles.  The shortest and the
-    longest length go with it: where torch does not know them it pads to the sum of all lengths.
-    """
-    return _jagged_maker()(values, rows, ragged)
-
-
-@functools.cache
-def _jagged_maker() -> Callable[[Any, RowOffsets, int], Any]:
-    try:
-        from torch.nested._internal.nested_tensor import NestedTensor
-    except ImportError:  # a torch that keeps it elsewhere
-        return jagged_by_torch
-    return lambda values, rows, ragged: NestedTensor(
-        values=values,
-        offsets=rows.offsets,
-        _ragged_idx=ragged,
-        _metadata_cache={"min_seqlen": rows.least, "max_seqlen": rows.most},
-    )
-
-
-def jagged_by_torch(values: Any, rows: RowOffsets, ragged: int) -> Any:
-    """What `jagged` makes, by torch's public function."""
-    import torch
-
-    return torch.nested.nested_tensor_from_jagged(
-        values,
-        rows.offsets,
-        jagged_dim=ragged,
-        min_seqlen=len(rows.least),
-        max_seqlen=len(rows.most),
-    )
 
 
 def tensor_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:

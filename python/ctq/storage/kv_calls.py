@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from ..dtypes import describe_dtype
 from ..errors import ClosedError, InvalidArgumentError, TimedOutError
-from ..tensors import describe_dtype
 
 CALLS_AT_ONCE = 32
 """Calls of one manager's client that run side by side."""

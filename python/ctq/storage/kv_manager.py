@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._calls import wait
 from .._columns import rows_of_schema, schema_of_fields
+from ..dtypes import have_torch
 from ..errors import (
     CanceledError,
     ClosedError,
@@ -23,7 +24,7 @@ from ..errors import (
     UnreachableError,
 )
 from ..system import ControllerInfo
-from ..tensors import have_torch, is_tensor, pack_rows, row_list, tensordict_of
+from ..tensors import is_tensor, pack_rows, row_list, tensordict_of
 from .kv import StorageClientFactory
 from .kv_calls import CallLeftError, Calls
 from .manager import StorageManager, noted

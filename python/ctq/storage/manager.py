@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 from .._calls import Steps, wait
 from .._core import TENSOR, VALUE, Client, Meta
 from ..config import Config, of_map
+from ..dtypes import describe_dtype, packed_type
 from ..encoding import Decoder, Encoder
 from ..errors import ClearedError, InvalidArgumentError, UnknownManagerError
 from ..reading import merged_dim, with_ragged_dims
 from ..system import ControllerInfo
-from ..tensors import describe_dtype, packed_type
 
 if TYPE_CHECKING:
     from .._core import Column

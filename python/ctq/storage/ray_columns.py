@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..dtypes import torch_dtypes
 from ..encoding import Decoder, Encoder
 from ..errors import InvalidArgumentError, RowCountError
-from ..tensors import is_plain_array, is_tensordict, ragged_dim_of, row_list, torch_dtypes
+from ..ragged import ragged_dim_of
+from ..tensors import is_plain_array, is_tensordict, row_list
 
 if TYPE_CHECKING:
     from ..tensors import Fields

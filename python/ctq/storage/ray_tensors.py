@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._columns import rows_of_schema
+from ..dtypes import have_torch
 from ..encoding import Decoder, Encoder
 from ..errors import ConfigError, InvalidArgumentError, LostError
 from ..system import ControllerInfo
-from ..tensors import have_torch, pack_rows, tensordict_of
+from ..tensors import pack_rows, tensordict_of
 from .kv_manager import UNKNOWN_OUTCOME
 from .manager import StorageManager, StorageManagerFactory
 from .ray_columns import Flat, flat_columns, rows_of_group
