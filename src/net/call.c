@@ -263,13 +263,15 @@ static void call_timeout(tqi_call *call)
         tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before %s answered (%s)",
                       channel->endpoint, call->method->name);
     } else {
-        double seconds =
-            channel->failing_since ? (double)(tqi_now() - channel->failing_since) / 1e9 : 0;
-        tqi_error_set(&err, TQ_EUNREACHABLE, "%s cannot be reached: %s (for %.1f s now)",
-                      channel->endpoint,
+        char since[48] = "";
+        if (channel->failing_since) {
+            snprintf(since, sizeof since, " (it has failed for %.1f s)",
+                     (double)(tqi_now() - channel->failing_since) / 1e9);
+        }
+        tqi_error_set(&err, TQ_EUNREACHABLE, "%s cannot be reached: %s%s", channel->endpoint,
                       channel->reason.code != TQ_OK ? channel->reason.message
                                                     : "no connection was made in time",
-                      seconds);
+                      since);
     }
     if (call->tx->touched) {
         call_abandon(call, &err);

@@ -20,7 +20,7 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define ENDS_REMEDY "init(), or a new client, attaches to the one that runs then"
+#define ENDS_REMEDY "call init(), or open a new client, to attach to the system that runs now"
 
 /* --------------------------------------------------------------------------------- what is known at once */
 
@@ -193,7 +193,7 @@ void tqi_channel_note_failure(tqi_channel *channel)
     channel->failure = TQI_FAILURE_OTHER;
 }
 
-/* Nobody has answered for a while: says whom it waits for, and again from time to time. */
+/* Logs that nobody has answered for a while, and again from time to time. */
 static void ends_tell(tqi_channel *channel, uint64_t now)
 {
     if (now - channel->failing_since < TQI_PATIENCE_NS ||
@@ -201,7 +201,7 @@ static void ends_tell(tqi_channel *channel, uint64_t now)
         return;
     }
     channel->told_at = now;
-    tqi_log(TQI_WARN, "client", "still waiting for %s, for %.0f s now: %s", channel->endpoint,
+    tqi_log(TQI_WARN, "client", "still waiting for %s after %.0f s: %s", channel->endpoint,
             (double)(now - channel->failing_since) / 1e9, channel->reason.message);
 }
 

@@ -255,7 +255,7 @@ def test_whom_a_unit_waits_for(tmp_path: Path) -> None:
     )
     assert unit.stderr is not None
     said = next(line for line in unit.stderr if " warn " in line)
-    assert re.search(rf"still waiting for {re.escape(address)}, for \d+ s now: ", said)
+    assert re.search(rf"still waiting for {re.escape(address)} after \d+ s: ", said)
     assert "Connection refused" in said
     controller = Daemon(
         "controller",
