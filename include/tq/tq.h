@@ -20,11 +20,11 @@
  *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything else
  *     (names, keys, shapes, meta) is copied before the call returns.
  *   - What an op has returned may be given to its next call: tq_get(op, tq_op_meta(op), NULL, 0), or bytes of tq_op_data(op)
- *     as slices of a tq_put.  The library keeps it as long as the call needs it; to the caller it ends with that call, also
- *     when the call fails to start.  Only memory to read into (tq_get_field.dest) must not be a result of the op.
+ *     as slices of a tq_put.  The library keeps it as long as the call needs it; the caller must not use it after making that
+ *     call, even if the call fails to start.  Only memory to read into (tq_get_field.dest) must not be a result of the op.
  *
- * NULL.  An argument that must be given and is NULL is TQ_EINVAL, with a message that names it; a NULL op has no place for
- * the message.  What only looks at an op, a meta or data takes NULL and returns 0, NULL or nothing.  `err` may be NULL.
+ * NULL.  A required argument that is NULL gives TQ_EINVAL with a message that names it (no message if the op itself is NULL).
+ * Functions that only read an op, a meta or data accept NULL and return 0, NULL or nothing.  `err` may be NULL.
  *
  * Threads: clients and metas are safe to use from any thread; one op is used by one thread at a time (but for cancel and
  * waiting).
@@ -67,7 +67,7 @@ typedef struct tq_location {
 TQ_API int tq_runtime_dir(char *out, size_t size, tq_error *err);
 
 /** Memory that this process may use, in bytes: the machine's, or less where its control groups (version 1 or 2) say so;
- * then *of_cgroup, unless that is NULL, is true.  What sizes such as "25%" in the configuration refer to. */
+ * *of_cgroup (unless NULL) is then true.  Sizes such as "25%" in the configuration are shares of this. */
 TQ_API uint64_t tq_memory_limit(bool *of_cgroup);
 
 /** Finds a system: TQ_ADDRESS (+ TQ_TOKEN_FILE), else the handle of a local one by name (NULL: TQ_SYSTEM, else
@@ -86,15 +86,15 @@ typedef struct tq_client_options {
     const char *
         manager; /**< Type of storage manager; NULL: what the system says; "": none (metadata only). */
     const char *manager_config; /**< Its config, a JSON object; NULL: what the system says. */
-    double
-        timeout; /**< Deadline of opening and of calls that set none, in seconds; negative: none; 0: 60 for
-                                     opening, and for calls the system's client.timeout, else 60. */
+    /** Deadline in seconds for opening, and for calls that set none of their own.  Negative: no deadline.  0: 60 for opening,
+     * and for calls what the system's client.timeout says (60 if it says nothing). */
+    double timeout;
     uint64_t first_request; /**< For tests: number of the first request; 0: 1. */
     const char *
         node; /**< Node that this process is on, as units name theirs (storage.node); NULL: TQ_NODE,
                                      else the machine. */
-    /** Seconds after which a claim or put that waits says in the log what it waits for; 0: as the system's
-     * client.wait_notice says, usually 5; negative: never. */
+    /** After so many seconds a claim or put that still waits logs what it waits for.  0: after the time that the system's
+     * client.wait_notice names (5 by default); negative: never. */
     double notice;
 } tq_client_options;
 
@@ -152,11 +152,12 @@ typedef struct tq_meta_field {
         ndims; /**< Ragged: dims of each row (meta size of them); NULL when nothing is known yet. */
     const uint64_t *dims; /**< Ragged: dims of all rows end to end. */
     const uint8_t *ready; /**< One byte per sample: 1 produced, 0 not, 2 lost. */
-    uint8_t ragged_dim;   /**< Where rows of the field differ, as known when the meta was made: 1 is
-                               their first dim; 0: nowhere; TQ_RAGGED_MANY: in several dims. */
-    const tq_type
-        *types; /**< What each row is, when they differ: then the field is ragged, and kind and
-                               dtype are those of the first row; else NULL. */
+    /** The dim in which rows of the field differ, as far as it was known when the meta was made: 1 is the first dim of a row;
+     * 0: none; TQ_RAGGED_MANY: several. */
+    uint8_t ragged_dim;
+    /** Kind and dtype of each row, if rows differ in them; else NULL.  If not NULL, the field is ragged, and `kind` and
+     * `dtype` are those of the first row. */
+    const tq_type *types;
 } tq_meta_field;
 
 /** A tag of a meta's samples: msgpack-encoded values end to end. */
@@ -221,12 +222,12 @@ typedef struct tq_column {
     const tq_slice
         *slices;     /**< Their bytes; sizes must add up to what dtype and shapes say (TQ_EROWS). */
     size_t n_slices; /**< How many. */
-    /** The dim of its rows that is ragged by the caller's own account, from 2: also rows that agree in it are then read as
-     * ragged there.  0 and 1: what rows differ in decides. */
+    /** The dim that the caller declares ragged, 2 or more: rows are read as ragged in it even if they all agree.  0 or 1: the
+     * library goes by where the rows differ. */
     uint8_t ragged_dim;
-    /** What each row is, when they differ (`rows` of them); kind and dtype are ignored then, and shapes are given by dims: of a
-     * value it is one, its encoded size.  NULL: all rows are of `kind` and `dtype`.  Rows are kept as what they are; only a
-     * tensor without elements takes the dtype of its field. */
+    /** Kind and dtype of each of the `rows` rows, if they differ; `kind` and `dtype` above are then ignored, and `dims` must give
+     * the shapes: one dim for a value, its encoded size.  NULL: all rows are of `kind` and `dtype`.  Every row is stored as it
+     * is given, except that a tensor without elements takes the dtype of its field. */
     const tq_type *types;
 } tq_column;
 
@@ -333,10 +334,10 @@ typedef struct tq_data_column {
                         but for memory of the caller's own (tq_get_field). */
     const tq_slice *
         opaque; /**< Notes of a manager that keys by index, one per row; else NULL (and data is set). */
-    uint8_t ragged_dim; /**< As in tq_meta_field: the same for any rows of the field. */
-    /** What each row is, when those that were read differ in kind or dtype; else NULL.  Then kind and dtype are those of the
-     * first row, the column is neither padded nor shown without a copy, whatever was asked for, and each row begins at a
-     * multiple of 16 bytes: its dims and its type say how many bytes are its own. */
+    uint8_t ragged_dim; /**< As in tq_meta_field: the same whichever rows of the field are read. */
+    /** Kind and dtype of each row, if the rows that were read differ in them; else NULL.  If not NULL, `kind` and `dtype` are
+     * those of the first row, the column is neither padded nor read in place, whatever was asked for, and each row begins at a
+     * multiple of 16 bytes: its dims and its type say how many bytes belong to it. */
     const tq_type *types;
 } tq_data_column;
 
@@ -492,7 +493,7 @@ typedef struct tq_status_field {
     uint32_t produced;     /**< Samples that have it. */
     uint32_t lost;         /**< Samples that lost it. */
     uint8_t ragged_dim;    /**< As in tq_meta_field. */
-    bool mixed;            /**< Rows differ in kind or dtype: those above are of the first ones. */
+    bool mixed; /**< Rows differ in kind or dtype; `kind` and `dtype` are the field's own. */
 } tq_status_field;
 
 /** A task as the status shows it. */
@@ -514,10 +515,10 @@ typedef struct tq_status_partition {
     size_t n_lost;                 /**< How many are listed. */
 } tq_status_partition;
 
-/** A client that looks at blocks in place (tq_get_options.zero_copy), as the status shows it: their memory cannot be used
- * anew, also when they are cleared, before it has let go of them. */
+/** A client that reads blocks in place (tq_get_options.zero_copy), as the status shows it.  Until it lets go of them their
+ * memory cannot be reused, even if they were cleared. */
 typedef struct tq_status_pin {
-    const char *client; /**< Name of the session; "" when it has ended though its process lives. */
+    const char *client; /**< Name of the session; "" if it has ended but its process still runs. */
     const char *host;   /**< Its host. */
     uint64_t pid;       /**< Its process. */
     uint64_t pins;      /**< Reads that it holds. */
@@ -536,8 +537,9 @@ typedef struct tq_status_owner {
     uint64_t pins;           /**< Reads that show its memory (tq_get_options.zero_copy). */
     uint64_t pinned_bytes;   /**< Of the blocks that they pin, each counted as often as it is. */
     uint64_t waiting_puts;   /**< Puts that wait for room in it. */
-    const tq_status_pin *holders; /**< Who holds them, those with the most bytes. */
-    size_t n_holders;             /**< How many are listed. */
+    const tq_status_pin
+        *holders;     /**< The clients with those reads; the largest, if there are many. */
+    size_t n_holders; /**< How many are listed. */
 } tq_status_owner;
 
 /** A session as the status shows it. */
@@ -561,11 +563,11 @@ typedef struct tq_status_wait {
     const char *const *fields; /**< Of a claim. */
     size_t n_fields;           /**< How many. */
     const char *owner;         /**< Of a put: the storage unit that is full; else "". */
-    uint64_t wanted;           /**< Samples; of a put bytes. */
-    uint64_t ready;            /**< Samples that are; of a put bytes that it could have. */
+    uint64_t wanted;           /**< Samples that a claim, or bytes that a put asks for. */
+    uint64_t ready;            /**< Samples that are ready for it, or bytes that are free for it. */
     double age;                /**< Seconds that it has waited. */
     const char *missing;       /**< What it waits for, in words. */
-    bool suspect;              /**< It looks as if it waits in vain: see missing. */
+    bool suspect;              /**< It will probably wait in vain; `missing` says why. */
 } tq_status_wait;
 
 /** The state of a system.  Result of tq_status, by tq_op_status. */

@@ -23,13 +23,13 @@ extern "C" {
 
 /** Longest partition, field, task, group, tag, sampler and session name in bytes; none of them may be empty. */
 #define TQ_NAME_MAX 1023
-/** Longest key of a sample, in bytes; an empty string is no key. */
+/** Longest key of a sample, in bytes; a key must not be empty. */
 #define TQ_KEY_MAX 16384
 /** Most tags of one sample, and most different tags in one put. */
 #define TQ_TAGS_MAX 1024
 /** Most dimensions of one row. */
 #define TQ_NDIM_MAX 16
-/** Rows differ in several dims: what a ragged dim says then. */
+/** Value of a ragged dim when rows differ in several dims. */
 #define TQ_RAGGED_MANY 255
 /** Longest locator of a block, in bytes. */
 #define TQ_LOCATOR_MAX 48
@@ -67,7 +67,7 @@ typedef enum tq_kind {
         1 /**< Any other value, encoded by the user of the library: a row of `nbytes` of uint8. */
 } tq_kind;
 
-/** What one row is: rows of a field may differ in it. */
+/** Kind and dtype of one row: rows of a field may differ in them. */
 typedef struct tq_type {
     uint8_t kind;   /**< enum tq_kind. */
     tq_dtype dtype; /**< Element type; {TQ_UINT, 8} for values. */

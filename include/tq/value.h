@@ -1,8 +1,8 @@
 /*
  * value.h - making and reading encoded values: rows of a TQ_VALUE column, and tags.
  *
- * A value is one MessagePack value, a row or tag each; docs/values.md says all.  The library stores the bytes and never looks
- * at them, but other readers do: the Python package, samplers, `tq ls` and `tq get`.
+ * Each row or tag is exactly one MessagePack value; docs/values.md has the details.  The library stores the bytes without
+ * looking at them, but other readers do look: the Python package, samplers, `tq ls` and `tq get`.
  *
  *   tq_values *texts = tq_values_alloc();
  *   tq_values_str(texts, "hello", 5);
@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-/** Values that are being made, one after the other.  Not for several threads at once. */
+/** A list of values under construction.  Not thread-safe. */
 typedef struct tq_values tq_values;
 
 /** An empty list; NULL when out of memory. */
@@ -44,11 +44,11 @@ TQ_API int tq_values_bytes(tq_values *values, const void *bytes, size_t size);
 TQ_API int tq_values_list(tq_values *values, uint32_t n);
 /** Begins a map: the next 2 n values are its keys and values in turn, and together one value. */
 TQ_API int tq_values_map(tq_values *values, uint32_t n);
-/** Values that are complete. */
+/** Number of values that are complete. */
 TQ_API size_t tq_values_count(const tq_values *values);
 /** A column of these values; valid until more are added or they are freed.  TQ_EINVAL while a list or map lacks items. */
 TQ_API int tq_values_column(tq_values *values, const char *name, tq_column *out, tq_error *err);
-/** A tag with these values, likewise. */
+/** A tag with these values; valid as long as a column would be. */
 TQ_API int tq_values_tag(tq_values *values, const char *name, tq_tag *out, tq_error *err);
 
 /** What a value is. */
@@ -79,10 +79,10 @@ typedef struct tq_value {
 } tq_value;
 
 /** Reads the value that `bytes` begin with; *used (may be NULL) is its size, of a list or map that of its head: its items
- * follow.  TQ_EINVAL for bytes that are no encoded value, with how they begin. */
+ * follow.  TQ_EINVAL for bytes that are not an encoded value; the message shows the first of them. */
 TQ_API int tq_value_read(const void *bytes, size_t size, tq_value *out, size_t *used,
                          tq_error *err);
-/** Whether `bytes` are exactly one value with all its items; TQ_EINVAL tells what is wrong. */
+/** Whether `bytes` are exactly one value with all its items; the message of TQ_EINVAL says what is wrong. */
 TQ_API int tq_value_check(const void *bytes, size_t size, tq_error *err);
 
 #ifdef __cplusplus

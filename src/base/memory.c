@@ -41,7 +41,7 @@ static void memory_file(memory_look *look, const char *directory, const char *na
     text[size > 0 ? size : 0] = 0;
     errno = 0;
     unsigned long long limit = strtoull(text, &end, 10);
-    /* "max" is no number.  A limit of 0 would leave nothing to run in, and is none of this process. */
+    /* "max" is not a number.  A limit of 0 would leave this process no memory to run in, so it is not a real limit. */
     if (end != text && !errno && limit > 0 && limit < look->found.bytes) {
         look->found = (tqi_memory){.bytes = limit, .of_cgroup = true};
     }

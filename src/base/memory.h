@@ -13,7 +13,7 @@ typedef struct tqi_memory {
 } tqi_memory;
 
 tqi_memory tqi_memory_limit(void);
-/* The same with the files below `root` in the place of /, and with a machine of so many bytes. */
+/* The same for a machine with `machine` bytes of memory whose /proc and /sys lie below `root`. */
 tqi_memory tqi_memory_limit_at(const char *root, uint64_t machine);
 
 #endif

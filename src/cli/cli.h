@@ -75,16 +75,16 @@ void cli_table_print(cli_table *table); /* and frees it */
 
 /* Takes the locale that the environment names, or UTF-8 when it names none. */
 void cli_text_init(void);
-/* A copy of a text in which control characters, and what is no text of the locale, are "\xNN"; `lines`: line ends and tabs
+/* A copy of a text in which control characters, and bytes that are not text in the locale, are "\xNN"; `lines`: line ends and tabs
  * stay. */
 char *cli_text(const char *text, bool lines);
 /* Cells of the display that a text takes. */
 size_t cli_cells(const char *text);
-/* Cuts a text to so many cells, with an ellipsis. */
+/* Cuts a text to at most `cells` cells, with an ellipsis. */
 void cli_shorten(char *text, size_t cells);
-/* Prints a text and blanks, so many cells at least. */
+/* Prints a text, padded with blanks to `cells` cells. */
 void cli_pad(const char *text, size_t cells, bool right);
-/* Columns of the terminal that is printed to; 0: it is none. */
+/* Width of the terminal on stdout in columns; 0 if stdout is not a terminal. */
 size_t cli_terminal(void);
 /* A text as JSON, which is UTF-8: other bytes are "\xNN".  NULL: null. */
 json_t *cli_json_text(const char *text);

@@ -186,8 +186,7 @@ static int get_known(const cli_session *session, const cli_options *options, con
         known = names[i] && partition && strcmp(names[i], partition) == 0;
     }
     return known ? status
-                 : cli_fail("there is no partition '%s' (with --if-exists that is no error)",
-                            partition);
+                 : cli_fail("there is no partition '%s' (--if-exists accepts that)", partition);
 }
 
 int cli_clear(cli_options *options)

@@ -28,7 +28,7 @@ void cli_text_init(void)
     }
 }
 
-/* The next character of a text: its bytes, 0 when they are none of the locale's. */
+/* Bytes of the next character of a text; 0 if they are not a character of the locale. */
 static size_t text_next(const char *text, size_t left, wchar_t *out)
 {
     mbstate_t state = {0};

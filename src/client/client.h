@@ -284,7 +284,7 @@ static inline void tqi_notice_watch(tqi_task *task)
 }
 
 /* Prepares a call on an op: checks that it is not in progress.  Its results are there until the call
- * is submitted, for they may be arguments of it.  NULL with *code set. */
+ * is submitted, because they may be its arguments.  NULL with *code set. */
 tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code);
 /* Forgets the op's results, then queues the task, or frees it and gives the op the error.  Returns what the call returns. */
 int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err);

@@ -184,7 +184,7 @@ void tqi_ctl_claims_move(tqi_view *from, tqi_view *to, void *unused);
 /* Describes a waiting claim, all but its client. */
 int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_conv *conv, Tq__WaitInfo *out,
                        tq_error *err);
-/* shortage.c: why the claim waits, in words, into out; whether it looks as if it waited in vain. */
+/* shortage.c: writes into out, in words, why the claim waits.  Returns whether it probably waits in vain. */
 bool tqi_ctl_shortage(const tqi_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
                       char *out, size_t size);
 #define TQI_CTL_SHORTAGE 300u /* bytes for it, so that an error has room for the rest */

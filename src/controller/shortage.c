@@ -82,13 +82,14 @@ static void shortage_lacking(const tqi_view *view, uint32_t samples, shortage_te
 static void shortage_broken_group(const tqi_short_group *group, uint32_t n, shortage_text *text)
 {
     if (group->name) {
-        tqi_text_add(&text->out,
-                     "group '%.64s' has %u of %u left, for samples of it were cleared or consumed: "
-                     "it completes only if more are put into it",
-                     group->name, (unsigned)group->left, (unsigned)n);
+        tqi_text_add(
+            &text->out,
+            "group '%.64s' has %u of %u left because samples of it were cleared or consumed: "
+            "it completes only if more are put into it",
+            group->name, (unsigned)group->left, (unsigned)n);
     } else {
         tqi_text_add(&text->out,
-                     "the group of put number %llu to %llu has %u of %u left, for samples of it "
+                     "the group of put number %llu to %llu has %u of %u left because samples of it "
                      "were cleared or consumed: it never completes",
                      (unsigned long long)group->ordinal,
                      (unsigned long long)(group->ordinal + n - 1), (unsigned)group->left,

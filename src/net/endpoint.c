@@ -296,7 +296,7 @@ static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum
     return -1;
 }
 
-/* Says what a TCP endpoint cannot be had for, and what to do about it. */
+/* Explains why it is not possible to listen on a TCP endpoint, and what to do about it. */
 static int endpoint_listen_failed(const tqi_endpoint *endpoint, const char *text, int errnum,
                                   tq_error *err)
 {

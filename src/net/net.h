@@ -20,10 +20,10 @@
  *
  * Ends in order.  A server that was told to (tqi_server_set_goodbye) says goodbye to its clients.  What that ends is over at
  * once: of a server alone its own calls (TQ_EUNREACHABLE), of a system those at all of its servers (TQ_EENDED).  Later calls
- * try the address once, and fail with the same reason when nobody serves there; when somebody does all is well again.  Who
- * finds another token at an address where it was connected takes its system for ended, too.
+ * try the address once, and fail with the same reason if no server answers there; if one does, all is well again.  A client
+ * that finds another token at an address where it was connected concludes that its system has ended, too.
  *
- * No call waits for what is known not to come: a name that does not exist fails the first connection at once, and an address
+ * No call waits for something that is known not to come: a name that does not exist fails the first connection at once, and an address
  * of this machine where nobody has listened for some seconds is not tried any longer (both TQ_EUNREACHABLE).
  *
  * One client reaches one server through one channel only (one endpoint string): request numbers are the channel's, and
@@ -140,8 +140,8 @@ int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, siz
                       tq_error *err);
 /* A listening non-blocking socket for a server of another protocol; the caller closes it. */
 int tqi_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq_error *err);
-/* What tqi_server_close tells the clients that are connected then: what ends, who says so, and why, for people.  Without it they are told nothing, and
- * take the end for a lost connection. */
+/* What tqi_server_close tells the clients that are connected then: what ends, which server says so, and why, for people.
+ * Without this they are told nothing, and to them the connection is lost. */
 void tqi_server_set_goodbye(tqi_server *server, tqi_ending ending, const char *who,
                             const char *reason);
 /* Unix time in microseconds of its start. */

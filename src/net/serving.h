@@ -21,7 +21,7 @@
 /* Warnings about connections that are not authenticated: so many in so long. */
 #define TQI_WARN_MAX 10u
 #define TQI_WARN_NS  UINT64_C(10000000000)
-/* Clients with another token that were warned of: each is warned of once, as long as it is among so many. */
+/* Clients with a wrong token are warned of once each, as long as they are among the last so many. */
 #define TQI_REFUSED_MAX 64u
 /* For clients to take their goodbye, at the end. */
 #define TQI_LINGER_MS 500u

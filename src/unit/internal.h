@@ -161,7 +161,7 @@ uint64_t tqi_unit_wanted(const Tq__UnitReserve *message);
 uint64_t tqi_unit_room(const tqi_unit *unit, bool adds_samples);
 /* Writers that pin blocks, at most max, those with the most bytes first; returns how many. */
 size_t tqi_unit_holders(const tqi_unit *unit, const tqi_writer **out, size_t max);
-/* Why so many bytes find no room, in words.  behind: others have the right of way. */
+/* Writes into out, in words, why there is no room for `wanted` bytes.  behind: other puts have precedence. */
 void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind,
                             char *out, size_t size);
 #define TQI_UNIT_ROOM_TEXT 440u /* bytes for it, so that an error has room for the rest */

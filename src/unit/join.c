@@ -115,7 +115,7 @@ static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
     uint64_t now = tqi_now();
     bool ended = answer->status == TQ_EENDED;
     if (answer->status != unit->last_error || (ended && now - unit->said_at >= JOIN_SAY_NS)) {
-        /* An end in order is no failure: it waits for the next run. */
+        /* An orderly end is not a failure: the unit waits for the next run. */
         tqi_log(ended ? TQI_INFO : TQI_WARN, "unit", "%s: %s: %s", unit->name,
                 ended ? "waits for the next run of the system"
                       : "registering failed, will try again",

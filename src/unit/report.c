@@ -15,7 +15,7 @@
 
 #define REPORT_MAX     32
 #define REPORT_NAME    32
-/* Of puts that wait, and of clients with pins, so many are told. */
+/* Most puts that wait, and most clients with pins, in one report. */
 #define REPORT_WAITS 32u
 #define REPORT_PINS  16u
 
@@ -140,7 +140,7 @@ static void report_pins(const tqi_unit *unit, report_told *told)
     }
 }
 
-/* NULL: there is nothing to tell, or no memory to tell it, which only people miss. */
+/* NULL: there is nothing to report, or no memory to do so; only the status misses it then. */
 static report_told *report_tell(const tqi_unit *unit)
 {
     const tqi_unit_wait *wait;

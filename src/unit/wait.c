@@ -89,7 +89,7 @@ static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_e
     return wait_check_ids(unit, message, err);
 }
 
-/* Whether others have the right of way: those who came before in the same row, and, for new samples, those who add
+/* Whether other puts have precedence: those that came earlier in the same row, and, for new samples, those that add
  * columns to existing ones (they let samples be consumed, and so make room). */
 static bool wait_behind(const tqi_unit *unit, bool adds_samples)
 {

@@ -93,7 +93,7 @@ def test_a_claim_says_which_group_never_completes(running: System) -> None:
         )
     text = str(raised.value)
     assert "1 of the ready ones are in 1 incomplete groups of 2" in text
-    assert "group 'a' has 1 of 2 left, for samples of it were cleared" in text
+    assert "group 'a' has 1 of 2 left because samples of it were cleared" in text
 
 
 def test_status_has_one_set_of_names(running: System) -> None:
