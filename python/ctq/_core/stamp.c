@@ -19,7 +19,7 @@ static PyObject *stamp_object(PyObject *like, PyObject *dict, PyObject *none)
     return made;
 }
 
-/* A copy of a dict in which one entry is another. */
+/* A copy of a dict with one entry replaced. */
 static PyObject *stamp_dict(PyObject *like, PyObject *name, PyObject *value)
 {
     PyObject *made = value ? PyDict_Copy(like) : NULL;
@@ -67,11 +67,14 @@ static PyObject *stamp_all(const stamp_like *like, PyObject *values, bool untrac
     for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++) {
         core_pace_step(8);
         if (i >= PyList_GET_SIZE(values)) {
-            PyErr_SetString(PyExc_RuntimeError, "the values changed while they were looked at");
+            PyErr_SetString(PyExc_RuntimeError, "the values changed while they were copied");
             Py_CLEAR(list);
             break;
         }
-        PyObject *made = stamp_member(like, PyList_GET_ITEM(values, i), untrack);
+        /* The garbage collector may run while a member is made, and Python code may then change the list. */
+        PyObject *value = Py_NewRef(PyList_GET_ITEM(values, i));
+        PyObject *made = stamp_member(like, value, untrack);
+        Py_DECREF(value);
         if (!made) {
             Py_CLEAR(list);
             break;

@@ -5,8 +5,8 @@
  * turns out not to be ASCII is thrown away and decoded in the ordinary way (unpack.c).
  *
  * Where there is much to copy, and a processor has nothing to do, a second thread takes a part of the rows.  It is never
- * waited for to begin: the caller goes on as long as there are rows.  On a busy machine there is no second thread, for it
- * would be interrupted in the middle of a row, and the caller would have to wait until it has its turn again.
+ * waited for to begin: the caller goes on as long as there are rows.  On a busy machine there is no second thread, because it
+ * might be interrupted in the middle of a row, and the caller would then have to wait for it.
  */
 #include "core.h"
 
@@ -14,9 +14,9 @@
 #include <signal.h>
 #include <unistd.h>
 
-/* Rows of so many bytes are worth it. */
+/* Shorter rows are not worth it. */
 #define TEXTS_LONG 4096u
-/* A column of so many bytes is copied without the GIL, and one of so many by two threads. */
+/* Columns with at least so many bytes are copied without the GIL, and by two threads. */
 #define TEXTS_LEAST ((size_t)128 << 10)
 #define TEXTS_TWO   ((size_t)4 << 20)
 /* Bytes that a thread takes at a time, and bytes after which it looks whether they were ASCII. */
