@@ -18,6 +18,7 @@ A tag is nested at most `MAX_TAG_DEPTH` levels deep; a value 500 levels.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +45,9 @@ OUT_OF_BAND_LEAST = 4096
 
 MAX_TAG_DEPTH = 64
 """Deepest nesting of lists and maps in a tag, which samplers and people read, too."""
+
+_MAX_REENTRIES = 64
+"""How deep extension types may be nested in each other beyond what unpack.c follows: each level takes 40 KB of the stack in msgpack."""
 
 _NOT_CONVERTED = object()
 """A value for which there is no simpler one."""
@@ -248,8 +252,11 @@ class Decoder:
 
     def decode(self, encoded: Buffer) -> Any:
         """One value; tensors and arrays in it may lie in `encoded`, if that is writable."""
+        return self._decode(encoded, self._decode_other)
+
+    def _decode(self, encoded: Buffer, other: Callable[[memoryview], Any]) -> Any:
         size = memoryview(encoded).nbytes
-        return unpack_rows(encoded, array("Q", (0, size)), self._build, self._decode_other)[0]
+        return unpack_rows(encoded, array("Q", (0, size)), self._build, other)[0]
 
     def decode_rows(self, field: str, encoded: Buffer, offsets: Buffer) -> list[Any]:
         """The rows of a field, given the offset of each and the end; an error names the field."""
@@ -269,14 +276,17 @@ class Decoder:
                 return f", row {row}"
         return ""
 
-    def _decode_other(self, encoded: memoryview) -> Any:
-        """A row that unpack.c left alone: it is nested deep, or malformed."""
+    def _decode_other(self, encoded: memoryview, level: int = 0) -> Any:
+        """A row that unpack.c left alone: it is nested deep, or malformed; `level` counts the extension types around it."""
         import msgpack
 
+        if level > _MAX_REENTRIES:
+            raise SerializationError("a value is nested too deep to be read")
+        hook = functools.partial(self._extension, level=level + 1)
         try:
             return msgpack.unpackb(
                 encoded,
-                ext_hook=self._extension,
+                ext_hook=hook,
                 strict_map_key=False,
                 unicode_errors="surrogatepass",
             )
@@ -289,18 +299,22 @@ class Decoder:
                 f" one MessagePack value, see docs/values.md; C programs make such values with tq/value.h ({error})"
             ) from error
 
-    def _extension(self, code: int, payload: bytes) -> Any:
+    def _extension(self, code: int, payload: bytes, level: int) -> Any:
         """An extension type in a row that is nested deeply."""
         if code == BUFFER:
             import msgpack
 
-            head = msgpack.Unpacker(strict_map_key=False, ext_hook=self._extension)
+            if level > _MAX_REENTRIES:
+                raise SerializationError("a value is nested too deep to be read")
+            hook = functools.partial(self._extension, level=level + 1)
+            head = msgpack.Unpacker(strict_map_key=False, ext_hook=hook)
             head.feed(payload)
             inner, parts, size, lead = head.unpack()
             start = head.tell() + lead
             return self._build(inner, parts, bytearray(payload[start : start + size]))
+        other = functools.partial(self._decode_other, level=level)
         raw = code in (PICKLE, CLOUDPICKLE, INTEGER, DATETIME)
-        return self._build(code, payload if raw else self.decode(payload))
+        return self._build(code, payload if raw else self._decode(payload, other))
 
     def _build(self, code: int, value: Any, memory: Any = None) -> Any:
         """What an extension type stands for; `memory` is the reader's own, writable."""
@@ -311,7 +325,7 @@ class Decoder:
         try:
             if memory is None and code in _WITH_MEMORY:
                 *value, payload = value
-                memory = bytearray(payload)
+                memory = _copied(payload)
             elif memory is not None and code not in _WITH_MEMORY:
                 raise ValueError("it cannot have memory of its own")
             if code == OUT_OF_BAND:
@@ -331,6 +345,7 @@ class Decoder:
             ArithmeticError,
             RuntimeError,
             AttributeError,
+            SyntaxError,  # of NumPy, for what is not a dtype
         ) as error:
             raise SerializationError(
                 f"a value of extension type {code} is malformed: {error}"
@@ -344,8 +359,15 @@ class Decoder:
             raise SerializationError(
                 "the value is pickled, and serialization.allow_pickle forbids unpickling it"
             )
-        # Only clients that know the system's secret can have written it.
-        return pickle.loads(payload, buffers=buffers)  # noqa: S301
+        try:
+            # Only clients that know the system's secret can have written it.
+            return pickle.loads(payload, buffers=buffers)  # noqa: S301
+        except (SerializationError, MemoryError):
+            raise
+        except Exception as error:  # a class that is not here, or whatever its own code raises
+            raise SerializationError(
+                f"a pickled value cannot be unpickled here: {type(error).__name__}: {error}"
+            ) from error
 
 
 # --- kinds of values ------------------------------------------------------------------------------
@@ -414,6 +436,13 @@ def check_depth(value: object, limit: int) -> bool:
         if not level:
             return True
     return False
+
+
+def _copied(payload: Any) -> bytearray:
+    """Memory of its own.  A bytearray of a number would be that many zeros."""
+    if not isinstance(payload, bytes):
+        raise TypeError(f"its memory is of type {type(payload).__name__}, not bytes")
+    return bytearray(payload)
 
 
 def _build_tensor(parts: list[Any], memory: Any) -> Any:

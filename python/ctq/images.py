@@ -106,6 +106,7 @@ def image_of(parts: list[Any], memory: Any, unpickle: Callable[[bytes], Any]) ->
     except ImportError:
         raise SerializationError("the value is an image, and Pillow is not installed") from None
     kind, mode, (width, height), raw, palette, info, more = parts
+    _check_size(mode, width, height, raw, memory)
     made: Any = _class_of(kind, Image.Image)
     result = made.__new__(made)
     more = [_back(each, unpickle) for each in more]
@@ -123,11 +124,19 @@ def image_of(parts: list[Any], memory: Any, unpickle: Callable[[bytes], Any]) ->
     return result
 
 
+def _check_size(mode: str, width: int, height: int, raw: str, memory: Any) -> None:
+    """Before Pillow allocates an image: a size without its pixels must not take memory."""
+    if raw:
+        fits = len(memory) == width * height * _RAW_MODES[mode][1]
+    else:
+        # The smallest pixel is a bit; Pillow itself compares exactly.
+        fits = width * height <= 8 * len(memory)
+    if not fits or width < 0 or height < 0:
+        raise ValueError(f"{len(memory)} bytes of pixels for a size of {width} x {height}")
+
+
 def _fill(image: Any, memory: Any, raw: str) -> None:
     """Copy pixels in the layout of a raw mode into an image that nobody else uses yet."""
-    width, height = image.size
-    if len(memory) != width * height * _RAW_MODES[image.mode][1]:
-        raise ValueError(f"{len(memory)} bytes of pixels for a size of {width} x {height}")
     place = _pixels(image)
     if place is None:
         image.frombytes(bytes(memory), "raw", raw)

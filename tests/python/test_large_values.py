@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
+import msgpack  # type: ignore[import-untyped,unused-ignore]
 import numpy as np
 import pytest
 
@@ -308,6 +309,65 @@ def test_malformed_payloads_are_refused_with_the_name_of_the_field() -> None:
         with pytest.raises(SerializationError, match="field 'f'"):
             decoded(memory(held[:end]), [end])
     assert same(good["a"], torch.arange(600))
+
+
+def extension(code: int, payload: object) -> bytes:
+    """A row as another program may have written it."""
+    return bytes(msgpack.packb(msgpack.ExtType(code, msgpack.packb(payload))))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        extension(1, [0, 8, [4], 1 << 40]),
+        extension(2, ["|u1", [4], 1 << 40]),
+        extension(14, [1 << 40]),
+        extension(13, ["PIL.Image:Image", "L", [4, 4], "L", None, [], [], 1 << 40]),
+        extension(2, ["|u1", [4], [1, 2, 3, 4]]),
+    ],
+)
+def test_a_number_in_the_place_of_memory_allocates_none(row: bytes) -> None:
+    """bytearray(n) makes n zeros: a row of 20 bytes must not take a terabyte."""
+    with pytest.raises(SerializationError, match=r"field 'f', row 0: .*(int|list), not bytes"):
+        decoded(memory(row), [len(row)])
+
+
+@pytest.mark.parametrize("raw", ["L", ""])
+def test_the_size_of_an_image_alone_allocates_nothing(raw: str) -> None:
+    row = extension(
+        13, ["PIL.Image:Image", "L", [1 << 15, 1 << 15], raw, None, [], [[0, None]], b"1234"]
+    )
+    with pytest.raises(SerializationError, match=r"4 bytes of pixels for a size of 32768 x 32768"):
+        decoded(memory(row), [len(row)])
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (extension(2, ["(2,", [1], b"1234"]), "extension type 2 is malformed"),
+        (extension(3, ["(2,", b"1234"]), "extension type 3 is malformed"),
+        (bytes(msgpack.packb(msgpack.ExtType(4, b"\x80\x05"))), "EOFError"),
+        (bytes(msgpack.packb(msgpack.ExtType(4, b"cnowhere\nThing\n."))), "No module named 'nowhere'"),
+        (bytes(msgpack.packb(msgpack.ExtType(5, b"garbage"))), "UnpicklingError"),
+        (extension(12, [7, []]), "TypeError"),
+        (extension(12, [b"\x80\x05\x97.", []]), "not enough out-of-band buffers"),
+    ],
+)  # fmt: skip
+def test_whatever_a_foreign_row_raises_names_field_and_row(row: bytes, says: str) -> None:
+    good = bytes(Encoder().encode(1))
+    with pytest.raises(SerializationError) as raised:
+        decoded(memory(good + row), [len(good), len(row)])
+    assert "field 'f', row 1: " in str(raised.value)
+    assert says in str(raised.value)
+    assert raised.value.__cause__ is not None
+
+
+def test_extensions_that_are_nested_without_end_are_refused_when_read() -> None:
+    row = b"\x01"
+    for _ in range(5000):
+        row = bytes(msgpack.packb(msgpack.ExtType(14, b"\x91" + row)))
+    with pytest.raises(SerializationError, match=r"field 'f', row 0: .*too deep"):
+        decoded(memory(row), [len(row)])
 
 
 def test_parts_of_4_gib_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
