@@ -12,6 +12,8 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* Shorter rows are not worth it. */
@@ -123,8 +125,8 @@ static void *texts_helper(void *arg)
 /* Whether there are fewer threads that want to run than processors, at this instant. */
 static bool texts_spare(void)
 {
-    char text[128];
-    int running = 0;
+    char text
+        [128]; /* "0.20 0.18 0.12 1/80 11206\n": three averages, how many want to run, of how many */
     int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
@@ -132,9 +134,9 @@ static bool texts_spare(void)
         close(fd);
     }
     text[size > 0 ? size : 0] = 0;
-    /* Three averages, then "running/all". */
-    return sscanf(text, "%*s %*s %*s %d/", &running) == 1 &&
-           running < (int)sysconf(_SC_NPROCESSORS_ONLN);
+    char *slash = strchr(text, '/');
+    char *blank = slash ? memrchr(text, ' ', (size_t)(slash - text)) : NULL;
+    return blank && strtol(blank, NULL, 10) < sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 /* Another thread for the job, if there can be one. */
