@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -517,3 +517,26 @@ def test_a_unit_that_is_gone_holds_nobody_up(system: System, end: str) -> None:
     assert client.get_data(kept)["x"].tolist() == [0, 1, 2, 3]
     assert time.monotonic() - begin < 5
     assert meta.size == 4
+
+
+def test_a_put_finds_the_unit_that_replaced_a_stopped_one(system: System) -> None:
+    """The only unit stands still and keeps its connection; another one joins while a put of a field waits for it."""
+    system.start(role="controller")
+    one = [*SMALL, "backend.SimpleStorage.num_data_storage_units=1"]
+    unit = system.join("--listen", f"unix:{system.folder}/a.sock", name="first", settings=one)
+    client = system.client(client={"timeout": 60})
+    meta = client.put({"x": np.arange(4)}, partition_id="p")
+    os.kill(unit.pid, signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(client.put, {"y": np.ones((4, 30_000))}, metadata=meta)
+            begin = time.monotonic()
+            system.join("--listen", f"unix:{system.folder}/b.sock", name="second", settings=one)
+            done.result(30)
+            assert time.monotonic() - begin < 15
+        assert (
+            client.get_data(client.get_meta(["y"], 4, "p", mode="force_fetch"))["y"].sum()
+            == 120_000
+        )
+    finally:
+        os.kill(unit.pid, signal.SIGCONT)

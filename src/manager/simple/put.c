@@ -19,6 +19,7 @@
 #include "manager/simple/put.h"
 
 #define PUT_RESTARTS 3u
+#define PUT_ROUNDS   6u /* after which the time per unit grows no more */
 #define PUT_LIST_NS  UINT64_C(1000000000)
 #define PUT_TRY_NS   UINT64_C(400000000)
 /* The unit's own answer to a wait comes this much before the call gives up. */
@@ -181,7 +182,7 @@ static void put_begin(tqi_put *op)
         tqi_put_fail(op, op->why.code != TQ_OK ? &op->why : &err);
         return;
     }
-    op->last = op->n_units == 1 && op->job->wait_when_full;
+    op->last = false;
     put_try(op);
 }
 
@@ -240,6 +241,13 @@ static void put_last(tqi_put *op)
         tqi_now() < op->job->deadline_ns) {
         /* None of them is there.  After a restart of the controller they come back one by one, so the list waits for one. */
         op->restarts++;
+        tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
+        return;
+    }
+    if (!full && op->why.code == TQ_ETIMEDOUT && tqi_now() < op->job->deadline_ns) {
+        /* A unit that is stopped or cut off keeps its place in the list until the controller gives it up.  Another one may
+         * have joined meanwhile, so the list is asked again, and each round gives the units more time than the last. */
+        op->rounds++;
         tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
         return;
     }
@@ -318,7 +326,7 @@ static void put_waited(tqi_wait *wait, const tq_error *err)
  * room there are two requests.  A unit that is only slow loses nothing but this put. */
 static uint64_t put_deadline(const tqi_put *op)
 {
-    uint64_t end = tqi_now() + PUT_TRY_NS;
+    uint64_t end = tqi_now() + (PUT_TRY_NS << (op->rounds < PUT_ROUNDS ? op->rounds : PUT_ROUNDS));
 
     return op->last || end > op->job->deadline_ns ? op->job->deadline_ns : end;
 }

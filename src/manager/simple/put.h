@@ -23,6 +23,7 @@ typedef struct tqi_put {
     bool last;         /* waits at this one until the deadline */
     tqi_link *fullest; /* of those that said that they are full, the one with the most room */
     unsigned restarts;
+    unsigned rounds; /* in which no unit answered in time */
     unsigned remaps;
     tq_error why; /* of the last unit that failed */
 
