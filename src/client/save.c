@@ -442,6 +442,7 @@ static void save_opened(void *arg)
     }
     tq__snapshot__init(&message);
     message.partition = save->partition ? save->partition : message.partition;
+    message.data_stays = save->state_only;
     save->about.partial = save->partition != NULL;
     save->about.data = !save->state_only;
     tqi_call_args args = {.kind = TQI_SNAPSHOT,

@@ -320,3 +320,16 @@ uint64_t tqi_controller_epoch(const tqi_controller *ctl)
 {
     return tqi_meta_epoch(ctl->meta);
 }
+
+tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
+{
+    tqi_controller_stored stored = {.stays = ctl->data_stays};
+
+    for (const tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
+        if (owner->shared) {
+            stored.blocks += tqi_owner_blocks(owner->meta);
+            stored.bytes += tqi_owner_bytes(owner->meta);
+        }
+    }
+    return stored;
+}

@@ -37,6 +37,13 @@ int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
 /* Bound endpoints, joined by commas (an endpoint of port 0 has its real port). */
 const char *tqi_controller_endpoint(const tqi_controller *controller);
 uint64_t tqi_controller_epoch(const tqi_controller *controller);
+/* What lies in stores that have no process of their own in the system. */
+typedef struct tqi_controller_stored {
+    uint64_t blocks, bytes;
+    bool stays; /* a checkpoint refers to it: it is not to be removed when the system ends */
+} tqi_controller_stored;
+
+tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *controller);
 /* The state of this instant as metrics, which any thread may render; on the loop thread only.  Of the partitions the
  * `max_partitions` newest have series of their own.  TQ_EUNSUPPORTED without the option `metrics`. */
 int tqi_controller_metrics(tqi_controller *controller, uint32_t max_partitions,

@@ -246,7 +246,8 @@ struct tqi_controller {
     char *config;
     bool polling;
     bool closing;
-    unsigned held; /* not 0: a handler or a wake is at work, and wakes when it is done */
+    bool data_stays; /* a checkpoint refers to data that was not copied */
+    unsigned held;   /* not 0: a handler or a wake is at work, and wakes when it is done */
     uint64_t owner_timeout_ms;
     uint64_t started; /* monotonic ns */
     uint64_t last_session;

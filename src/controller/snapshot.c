@@ -66,6 +66,7 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_request *request, const Tq__Sna
         return rc;
     }
     snapshot->id = ++ctl->last_snapshot;
+    ctl->data_stays = ctl->data_stays || msg->data_stays;
     DL_APPEND(ctl->snapshots, snapshot);
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "save",
                                                .session = tqi_ctl_session_name(request),

@@ -4,10 +4,15 @@
 #include "daemon/backend.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "manager/manager.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Seconds that removing may take: who ends a system waits for it, and kills it in the end. */
+#define BACKEND_END_SECONDS 6.0
 
 typedef struct backend_check {
     uv_work_t work;
@@ -16,6 +21,9 @@ typedef struct backend_check {
     tq_error err;
     void (*checked)(const tq_error *err, void *arg);
     void *arg;
+    /* of an end */
+    uint64_t epoch;
+    tqi_controller_stored stored;
 } backend_check;
 
 static void backend_free(backend_check *check)
@@ -77,4 +85,70 @@ int tqd_backend_check(uv_loop_t *loop, const tqd_config *config,
         return tqi_error_nomem(err, "looking for the store of the backend");
     }
     return TQ_OK;
+}
+
+/* ------------------------------------------------------------------------------- the end */
+
+static void backend_remove(uv_work_t *work)
+{
+    backend_check *check = work->data;
+    const tqi_controller_stored *stored = &check->stored;
+    tq_error why = {0};
+    uint64_t removed = 0;
+    int rc = tqi_manager_end(check->backend, check->section, check->epoch, BACKEND_END_SECONDS,
+                             &removed, &why);
+
+    if (rc == TQ_OK) {
+        tqi_log(TQI_INFO, "tqd", "removed %" PRIu64 " values of this system from %s", removed,
+                check->backend);
+    } else if (rc != TQ_EUNSUPPORTED) {
+        tqi_log(TQI_WARN, "tqd",
+                "not all values of this system could be removed from %s: %" PRIu64
+                " of them were, of %" PRIu64 " blocks with %" PRIu64
+                " bytes; a later system there removes the rest once this one has had no client "
+                "for sweep_after: %s",
+                check->backend, removed, stored->blocks, stored->bytes, why.message);
+    } else if (stored->blocks > 0) {
+        tqi_log(TQI_WARN, "tqd",
+                "%" PRIu64 " blocks with %" PRIu64 " bytes of this system stay in %s: %s",
+                stored->blocks, stored->bytes, check->backend, why.message);
+    }
+}
+
+static void backend_removed(uv_work_t *work, int status)
+{
+    (void)status; /* nobody cancels it */
+    backend_free(work->data);
+}
+
+void tqd_backend_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,
+                     tqi_controller_stored stored)
+{
+    const char *backend = tqd_config_string(config, "backend.storage_backend");
+
+    if (strcmp(backend, "SimpleStorage") == 0) {
+        return;
+    }
+    if (stored.stays) {
+        tqi_log(TQI_WARN, "tqd",
+                "%" PRIu64 " blocks with %" PRIu64
+                " bytes of this system stay in %s, for a checkpoint without data refers to them; "
+                "a later system there removes them once this one has had no client for "
+                "sweep_after",
+                stored.blocks, stored.bytes, backend);
+        return;
+    }
+    backend_check *check = calloc(1, sizeof(*check));
+    if (check) {
+        check->work.data = check;
+        check->backend = strdup(backend);
+        check->section = tqd_config_backend_json(config);
+        check->epoch = epoch;
+        check->stored = stored;
+    }
+    if (!check || !check->backend || !check->section ||
+        uv_queue_work(loop, &check->work, backend_remove, backend_removed)) {
+        backend_free(check);
+        tqi_log(TQI_WARN, "tqd", "no memory to remove the values of this system from %s", backend);
+    }
 }

@@ -1,10 +1,11 @@
 /*
- * backend.h - whether the store of a storage backend that somebody else runs is there, before the system says that it
- * serves.
+ * backend.h - the store of a storage backend that somebody else runs: whether it is there, before the system says that it
+ * serves, and what of the system is in it when that ends.
  */
 #ifndef TQD_BACKEND_H
 #define TQD_BACKEND_H
 
+#include "controller/controller.h"
 #include "daemon/config.h"
 
 #include <uv.h>
@@ -15,5 +16,10 @@
 int tqd_backend_check(uv_loop_t *loop, const tqd_config *config,
                       void (*checked)(const tq_error *err, void *arg), void *arg, bool *out,
                       tq_error *err);
+
+/* The controller's epoch is over, and it knew of `stored`: removes that, on a thread of the loop's pool, and logs what
+ * stays.  Does nothing where the data lies in storage units. */
+void tqd_backend_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,
+                     tqi_controller_stored stored);
 
 #endif

@@ -55,7 +55,9 @@ typedef struct daemon_state {
     char *backend_json;
     tqd_servers *servers; /* NULL: none were started */
     tqi_controller *controller;
-    tqd_exporter *exporter; /* NULL: metrics are off */
+    uint64_t epoch;               /* of the controller, when it ends; 0: there was none */
+    tqi_controller_stored stored; /* then */
+    tqd_exporter *exporter;       /* NULL: metrics are off */
 #ifdef TQI_WITH_SIMPLE
     tqd_units *units;
 #endif
@@ -101,6 +103,10 @@ static void daemon_stop_rest(void *arg)
     tqd_units_stop(daemon->units);
     daemon->units = NULL;
 #endif
+    /* A store that was started with the system ends with it; in somebody else's is what we have put there. */
+    if (daemon->epoch && !daemon->servers) {
+        tqd_backend_end(&daemon->loop, daemon->options.config, daemon->epoch, daemon->stored);
+    }
     tqd_servers_stop(daemon->servers);
     daemon->servers = NULL;
 }
@@ -130,6 +136,8 @@ static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *rea
     }
 #endif
     if (daemon->controller) {
+        daemon->epoch = tqi_controller_epoch(daemon->controller);
+        daemon->stored = tqi_controller_stored_elsewhere(daemon->controller);
         tqi_controller_set_goodbye(daemon->controller, ending, reason);
         tqi_controller_close(daemon->controller, daemon_stop_rest, daemon);
         daemon->controller = NULL;

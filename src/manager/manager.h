@@ -53,6 +53,11 @@ int tqi_manager_make(const char *type, const char *config, const tq_storage_mana
  * that comes with the library is opened and closed.  TQ_OK for all others.  May block for as long as opening may. */
 int tqi_manager_try(const char *type, const char *config, tq_error *err);
 
+/* Removes what the system of an epoch has left in the store that the config names; values in *removed.  TQ_EUNSUPPORTED
+ * where the library cannot list the store's keys.  Blocks for `seconds`, and as long as opening takes. */
+int tqi_manager_end(const char *type, const char *config, uint64_t epoch, double seconds,
+                    uint64_t *removed, tq_error *err);
+
 #ifdef TQI_WITH_SIMPLE
 extern const tq_storage_manager tqi_simple_manager; /* "SimpleStorage" */
 #endif

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+import ctq
+from support.addresses import free_ports
 from support.cgroups import NoGroups, limited
 from support.daemons import System
+from support.redis_servers import RedisServer
+from support.runtime import own_runtime
 
 
 def test_storage_is_sized_by_the_limit_of_the_control_group(system: System) -> None:
@@ -24,3 +31,67 @@ def test_storage_is_sized_by_the_limit_of_the_control_group(system: System) -> N
         log = (system.folder / "tqd.log").read_text()
     assert [owner["capacity_bytes"] for owner in owners] == [64 << 20, 64 << 20]
     assert "storage: 2 x 64.0 MiB (25 % of 512.0 MiB, the cgroup's limit)" in log
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server of the user's own."""
+    made = RedisServer(tmp_path / "redis", free_ports(1)[0])
+    yield made
+    made.stop()
+
+
+def fill(system: System, server: RedisServer) -> ctq.TransferQueueClient:
+    """Start a system on the server, and store 102 values."""
+    system.start(
+        settings=["backend.storage_backend=Redis", f'backend.Redis={{url: "{server.url}"}}']
+    )
+    client = system.client()
+    for row in range(102):
+        client.put({"x": np.full((1, 5000), row)}, partition_id="p")
+    assert server.values() == 102
+    return client
+
+
+def test_a_clean_end_removes_what_was_stored_in_a_redis_of_the_users_own(
+    system: System, server: RedisServer
+) -> None:
+    """SIGTERM while a client is attached: nothing is left in the server, and the log says so."""
+    fill(system, server)
+    assert system.daemons[0].terminate() == 0
+    assert server.ask("KEYS", "*") == ""
+    assert "removed 102 values of this system from Redis" in system.daemons[0].log.read_text()
+
+
+def test_close_removes_what_was_stored_in_a_redis_of_the_users_own(server: RedisServer) -> None:
+    """The owner's close() does, too; what another program has there stays."""
+    server.ask("SET", "mine", "1")
+    with own_runtime():
+        ctq.init({"backend": {"storage_backend": "Redis", "Redis": {"url": server.url}}})
+        ctq.kv_batch_put([str(i) for i in range(50)], "p", {"x": np.zeros((50, 100))})
+        assert server.values() > 1
+        ctq.close()
+    assert server.ask("KEYS", "*") == "mine"
+
+
+def test_what_stays_in_a_store_is_named_in_the_log(system: System, server: RedisServer) -> None:
+    """With how much it is, where the store does not answer any more."""
+    fill(system, server)
+    server.process.kill()
+    server.process.wait()
+    assert system.daemons[0].terminate() == 0
+    log = system.daemons[0].log.read_text()
+    assert "not all values of this system could be removed from Redis: 0 of them were" in log
+    assert "of 102 blocks with " in log
+
+
+def test_data_that_a_checkpoint_refers_to_stays(
+    system: System, server: RedisServer, tmp_path: Path
+) -> None:
+    """One without data: the next system that loads it reads the values from where they are."""
+    client = fill(system, server)
+    client.save_checkpoint(tmp_path / "ck", include_storage=False)
+    client.close()
+    assert system.daemons[0].terminate() == 0
+    assert server.values() == 102
+    assert "a checkpoint without data refers to them" in system.daemons[0].log.read_text()

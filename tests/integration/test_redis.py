@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -259,6 +260,7 @@ class Other:
             env={**os.environ, "XDG_RUNTIME_DIR": str(folder)},
         )
         self.epoch = self.line()
+        self.handle = folder / "ctq" / "default" / "handle.json"
 
     def line(self) -> str:
         """The next line that it prints."""
@@ -273,7 +275,8 @@ class Other:
         return int(self.line())
 
     def kill(self) -> None:
-        """End it without a word."""
+        """End it without a word, its daemon first: that would remove the values in its end."""
+        os.kill(json.loads(self.handle.read_text())["pid"], signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):

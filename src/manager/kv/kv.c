@@ -124,6 +124,11 @@ void tqi_kv_open(void *state, tq_manager_host *host, const char *config,
     opened(&err, arg);
 }
 
+const tq_kv_client *tqi_kv_client_of(const tq_storage_manager *manager)
+{
+    return manager->open == tqi_kv_open ? kv_type_of(manager)->client : NULL;
+}
+
 int tqi_kv_try(const tq_storage_manager *manager, const char *config, tq_error *err)
 {
     if (manager->open != tqi_kv_open) {

@@ -6,7 +6,8 @@
  *   put.c     values on their way into the store, and waiting for room
  *   get.c     ranges of rows out of values
  *   remove.c  dead blocks
- *   sweep.c   values of systems that have ended
+ *   end.c     the clean end of a system: all of its values
+ *   sweep.c   values of systems that have ended in another way
  *
  * A block is one value, under the key tq/EPOCH/ID.  Where it is larger than the store's largest value it is several,
  * ID.0, ID.1, ..., with a head ID.n that holds their number (8 bytes, little-endian): the head is written first and
@@ -91,6 +92,13 @@ void tqi_kv_forked(void *state);
 /* Opens the store of a KV manager, without a system, and closes it; TQ_OK for other managers. */
 int tqi_kv_try(const tq_storage_manager *manager, const char *config, tq_error *err);
 
+/* Removes what the system of an epoch has stored, in the store that the config names; values in *removed, also when it
+ * fails.  The client lists its keys.  Blocks for `seconds`, and as long as opening takes. */
+int tqi_kv_end(const tq_kv_client *client, const char *config, uint64_t epoch, double seconds,
+               uint64_t *removed, tq_error *err);
+/* The client of a KV manager; NULL for other managers. */
+const tq_kv_client *tqi_kv_client_of(const tq_storage_manager *manager);
+
 /* Initialises a tqi_kv_type. */
 #define TQI_KV_TYPE(client_, type_, state_size_)                   \
     {                                                              \
@@ -117,6 +125,11 @@ extern const tqi_kv_type tqi_redis_type; /* "Redis" */
 typedef struct tqi_kv_key_text {
     char text[TQ_KV_KEY_MAX + 1];
 } tqi_kv_key_text;
+
+/* Keys of an epoch that are no blocks: the lease, which the store forgets by itself, and the mark, which says that there
+ * may be values of the epoch. */
+#define TQI_KV_LEASE "lease"
+#define TQI_KV_MARK  "kept"
 
 /* Which value of a block: a number from 0, or one of these. */
 #define TQI_KV_WHOLE UINT64_MAX

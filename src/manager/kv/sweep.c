@@ -42,8 +42,6 @@
 #define SWEEP_EPOCHS 1024u
 #define SWEEP_KEYS   1024u
 #define SWEEP_PREFIX "tq/"
-#define SWEEP_LEASE  "lease"
-#define SWEEP_MARK   "kept"
 
 /* Removing the values of an epoch while they are listed. */
 typedef struct sweep_batch {
@@ -71,16 +69,21 @@ static bool sweep_closing(tqi_kv_sweep *sweep)
 
 /* ------------------------------------------------------------------------------- leases */
 
-static int sweep_has_lease(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
+static int sweep_has(tqi_kv *kv, uint64_t epoch, const char *what, bool *out, tq_error *err)
 {
     tqi_kv_key_text key;
     char value;
     tq_kv_read read = {.key = key.text, .value_size = 1, .size = 1, .dest = &value};
 
-    sweep_key(&key, epoch, SWEEP_LEASE);
+    sweep_key(&key, epoch, what);
     int code = kv->client->get(kv->store, &read, 1, tqi_deadline(SWEEP_SECONDS), err);
     *out = code == TQ_OK && !read.missing;
     return code;
+}
+
+static int sweep_has_lease(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
+{
+    return sweep_has(kv, epoch, TQI_KV_LEASE, out, err);
 }
 
 /* *fresh: nobody had a lease of that epoch. */
@@ -94,13 +97,21 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, bool *fresh, tq_error *err)
 
     kv->sweep.due = tqi_now() + (uint64_t)(kv->sweep.renewal * 1e9);
     *fresh = !had;
+    if (code == TQ_OK && !had && epoch == kv->sweep.leased) {
+        bool marked = false;
+        code = sweep_has(kv, epoch, TQI_KV_MARK, &marked, err);
+        if (code == TQ_OK && !marked) {
+            *fresh = false;
+            return TQ_OK; /* the system has ended, and its daemon has removed everything */
+        }
+    }
     if (code == TQ_OK) {
-        sweep_key(&key, epoch, SWEEP_LEASE);
+        sweep_key(&key, epoch, TQI_KV_LEASE);
         code = kv->client->lease(kv->store, key.text, kv->sweep.after, tqi_deadline(SWEEP_SECONDS),
                                  err);
     }
     if (code == TQ_OK && !had) {
-        sweep_key(&mark, epoch, SWEEP_MARK);
+        sweep_key(&mark, epoch, TQI_KV_MARK);
         code = kv->client->put(kv->store, &value, 1, tqi_deadline(SWEEP_SECONDS), err);
     }
     return code;
@@ -130,7 +141,7 @@ static bool sweep_epoch_of(const char *key, uint64_t *out)
         return false;
     }
     *out = strtoull(key + prefix, &end, 16);
-    return strcmp(end, "/" SWEEP_MARK) == 0;
+    return strcmp(end, "/" TQI_KV_MARK) == 0;
 }
 
 static bool sweep_note(const char *key, void *arg)
@@ -242,7 +253,7 @@ static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
                 kv->owner, batch->removed, epoch, kv->sweep.after);
     }
     if (code == TQ_OK && batch->code == TQ_OK && !sweep_closing(&kv->sweep)) {
-        sweep_key(&batch->keys[0], epoch, SWEEP_MARK);
+        sweep_key(&batch->keys[0], epoch, TQI_KV_MARK);
         batch->n = 1;
         sweep_flush(batch);
     }
