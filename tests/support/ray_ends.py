@@ -72,15 +72,21 @@ def run(count: int, busy: int = 0, clusters: int = 1) -> Ends:
         pool = stack.enter_context(ThreadPoolExecutor(clusters))
         # One after the other in each cluster, where there is only one actor of the name that ours has.
         shares = [range(first, count, clusters) for first in range(clusters)]
-        list(
-            pool.map(lambda at, share: [_drive(at, number, ends) for number in share], made, shares)
-        )
+        for done in [
+            pool.submit(_share, at, share, ends) for at, share in zip(made, shares, strict=True)
+        ]:
+            done.result()
         for at in made:
             wait_for_ends(list(daemons(at.base)), READY_SECONDS)
     for at in made:
         _read_logs(at.logs, ends)
     ends.seconds = time.monotonic() - begin
     return ends
+
+
+def _share(at: _Place, numbers: range, ends: Ends) -> None:
+    for number in numbers:
+        _drive(at, number, ends)
 
 
 class _Place(NamedTuple):
@@ -137,36 +143,37 @@ def _drive(at: _Place, number: int, ends: Ends) -> None:
             "RAY_DEDUP_LOGS": "0",
             "PYTHONPATH": str(Path(__file__).parent.parent),
         },
-        text=True,
     )
+    said = b""
     try:
-        lines = _until_settled(process)
-        rest, _ = process.communicate("", timeout=READY_SECONDS)
+        said = _until_settled(process)
+        said += process.communicate(b"", timeout=READY_SECONDS)[0]
     except (AssertionError, subprocess.TimeoutExpired) as error:
         process.kill()
-        rest, _ = process.communicate()
-        ends.failed.append(f"driver {number}: {error}: {rest}")
+        ends.failed.append(f"driver {number}: {error}: {process.communicate()[0]!r}")
         return
     if process.returncode != 0:
         ends.failed.append(f"driver {number}: exit status {process.returncode}")
-    said = [line for line in [*lines, *rest.splitlines()] if line.strip() and SETTLED not in line]
-    ends.console += [f"driver {number}: {line}" for line in said]
+    ends.console += [
+        f"driver {number}: {line}"
+        for line in said.decode("utf-8", "replace").splitlines()
+        if line.strip() and SETTLED not in line
+    ]
 
 
-def _until_settled(process: subprocess.Popen[str]) -> list[str]:
+def _until_settled(process: subprocess.Popen[bytes]) -> bytes:
     """What a driver prints until what its workers say last has come."""
     assert process.stdout is not None
-    lines: list[str] = []
+    said = b""
     deadline = time.monotonic() + READY_SECONDS
-    seen = 0
-    while seen < WORKERS:
+    while said.count(SETTLED.encode()) < WORKERS:
         left = max(0.0, deadline - time.monotonic())
         readable, _, _ = select.select([process.stdout], [], [], left)
-        line = process.stdout.readline() if readable else ""
-        assert line, f"it did not come to its end: {lines}"
-        lines.append(line.rstrip())
-        seen += SETTLED in line
-    return lines
+        # Not through the buffer of the file object, which select does not see.
+        more = os.read(process.stdout.fileno(), 1 << 16) if readable else b""
+        assert more, f"it did not come to its end: {said!r}"
+        said += more
+    return said
 
 
 def _read_logs(logs: Path, ends: Ends) -> None:
