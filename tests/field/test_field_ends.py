@@ -507,6 +507,7 @@ def test_a_unit_that_is_gone_holds_nobody_up(system: System, end: str) -> None:
     unit = system.join("--listen", f"unix:{system.folder}/a.sock", name="first", settings=one)
     client = system.client()
     meta = client.put({"x": np.arange(4)}, partition_id="p")
+    client.get_data(meta)  # imports torch, if it is there
     system.join("--listen", f"unix:{system.folder}/b.sock", name="second", settings=one)
     getattr(unit, end)()
     begin = time.monotonic()

@@ -103,5 +103,6 @@ def test_async_calls_do_not_hold_the_event_loop(client: Any, pid: str, case: str
     asyncio.run(main())
     idle = statistics.median(gaps["idle"])
     for call in ("put", "get"):
-        # It was 0.3 to 2.4 s.  A quiet machine has 5 ms; one with ten processes per core hands the GIL over late.
-        assert statistics.median(gaps[call]) < 0.03 + 4 * idle, gaps
+        # It was 0.3 to 2.4 s in every call.  A quiet machine has 5 ms; one with ten processes per core hands the GIL over
+        # late now and then, so the best call tells.
+        assert min(gaps[call]) < 0.03 + 4 * idle, gaps

@@ -220,10 +220,10 @@ TENSORS: dict[str, tuple[Callable[[], Any], Any, list[Any]]] = {
         JAGGED,
         [row(2), row(3)],
     ),
-    # A list of lists of numbers: the empty one counts as numbers, too.
+    # A list of lists of numbers: the empty one is of their dtype.
     "lists": (
         lambda: [[1, 2], [3], []],
-        STRIDED,
+        JAGGED,
         [torch.tensor([1, 2]), torch.tensor([3]), torch.tensor([], dtype=torch.int64)],
     ),
     # better: the integers become floats
