@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,15 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.daemons import System
+
+# A shell ignores these for what it starts in the background, and a daemon keeps to that.  Daemons of the tests end by them,
+# wherever the tests run.
+for ignored, usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, usual)
 
 SMALL = [
     "backend.SimpleStorage.total_storage_size=64MiB",
