@@ -652,7 +652,8 @@ def _rebuild(
 def _concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
     merged: dict[str, Schema] = {}
     for name, base in batches[0].field_schema.items():
-        fields = [batch.field_schema.get(name, {}) for batch in batches]
+        having = [batch for batch in batches if name in batch.field_schema]
+        fields = [batch.field_schema[name] for batch in having]
         nested = any(field.get("is_nested") for field in fields)
         shapes = {tuple(field["shape"]) for field in fields if field.get("shape") is not None}
         nested = nested or len(shapes) > 1
@@ -665,20 +666,17 @@ def _concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
                 "is_nested": False,
                 "is_non_tensor": True,
                 "per_sample_shapes": [
-                    shape for batch in batches for shape in batch.get_shapes(name)
+                    shape for batch in having for shape in batch.get_shapes(name)
                 ],
                 "per_sample_dtypes": [
-                    dtype for batch in batches for dtype in batch.get_dtypes(name)
+                    dtype for batch in having for dtype in batch.get_dtypes(name)
                 ],
             }
             continue
         merged[name] = {**base, "is_nested": nested, "shape": None if nested else base.get("shape")}
         if nested:
             merged[name]["per_sample_shapes"] = [
-                shape
-                for batch in batches
-                if name in batch.field_schema
-                for shape in batch.get_shapes(name)
+                shape for batch in having for shape in batch.get_shapes(name)
             ]
     return merged
 

@@ -186,7 +186,7 @@ def patched(*args, **options):
     options.setdefault("runtime_env", {"pip": ["TransferQueue==0.1.9"], "env_vars": {"TQ_MARK": "seen"}})
     return original(*args, **options)
 TransferQueueController.options = patched
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
+ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
 tq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
 actor = ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
 read = lambda self: os.environ.get("TQ_MARK")
@@ -198,11 +198,10 @@ tq.close()
 
 
 @pytest.mark.slow
-def test_actors_of_a_system_on_ray_are_made_with_what_a_program_adds(tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir(mode=0o700)
-    # Paths of Ray's sockets have to be short.
+def test_actors_of_a_system_on_ray_are_made_with_what_a_program_adds() -> None:
+    # Paths of sockets have to be short.
     with tempfile.TemporaryDirectory(prefix="tqr-", dir="/tmp") as short:
-        places = {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "RAY_TMPDIR": short}
+        places = {"XDG_RUNTIME_DIR": short, "RAY_TMPDIR": short}
         done = subprocess.run(
             [sys.executable, "-c", ACTOR],
             check=False,

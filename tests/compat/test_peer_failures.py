@@ -115,20 +115,18 @@ def test_groups_are_found_after_partial_clears() -> None:
     assert [12, 13] in groups
 
 
-def test_a_put_of_another_dtype_fails_whole() -> None:
-    """There the rows are already marked produced, and the put returns success."""
+def test_a_put_of_another_dtype_is_stored_as_it_is() -> None:
+    """There it is a failure with the rows already marked produced, and the put returns success."""
     tq.init()
     client = tq.get_client()
     tq.kv_put("a", "p", {"x": torch.ones(2)})
-    with pytest.raises(TypeError, match="'x'"):
-        tq.kv_batch_put(["b"], "p", data(x=torch.ones(1, 2, dtype=torch.int64), y=torch.ones(1, 2)))
-    assert list(tq.kv_list("p")["p"]) == ["a"]
+    tq.kv_batch_put(["b"], "p", data(x=torch.ones(1, 2, dtype=torch.int64), y=torch.ones(1, 2)))
+    assert [tq.kv_batch_get(key, "p")["x"][0].dtype for key in "ab"] == [torch.float32, torch.int64]
+    both = tq.kv_batch_get(["a", "b"], "p")["x"].tolist()
+    assert [row.dtype for row in both] == [torch.float32, torch.int64]
     meta = client.get_meta(["x"], 1, "p", "insert")
-    with pytest.raises(TypeError, match="'x'"):
-        client.put(data(x=torch.ones(1, 2, dtype=torch.int64)), meta)
-    _, produced = client.get_production_status(["x"], "p")
-    assert produced.flatten().tolist() == [1, *([0] * (len(produced) - 1))]
-    assert client.check_production_status(["x"], "p") is False
+    client.put(data(x=torch.ones(1, 2, dtype=torch.int64)), meta)
+    assert client.get_data(meta)["x"][0].dtype == torch.int64
 
 
 def test_uneven_chunks_split_data_and_metadata_alike() -> None:
