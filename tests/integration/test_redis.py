@@ -189,9 +189,9 @@ def test_status_claims_nothing_about_the_server(system: System, server: RedisSer
     start(system, f'url: "{server.url}"')
     client = system.client("writer")
     client.put(numbers(4, 8, 1), partition_id="p")
-    assert redis_line(system)[1:] == ["Redis", "up", "1", "-", "-"]
+    assert redis_line(system)[1:] == ["Redis", "up", "1", "-", "-", "-"]
     client.close()
-    assert redis_line(system)[1:] == ["Redis", "no", "client", "1", "-", "-"]
+    assert redis_line(system)[1:] == ["Redis", "no", "client", "1", "-", "-", "-"]
 
 
 def test_a_password_is_never_shown(system: System, server: RedisServer, tmp_path: Path) -> None:
