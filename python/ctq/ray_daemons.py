@@ -507,7 +507,9 @@ class Head:
         """The process of the daemon on a node, when it serves."""
         if node == self._node and self._own is not None:
             return await asyncio.to_thread(self._own.ready)
-        pid: int = await self._actors[node].ready.remote()
+        # An actor that Ray is starting again is waited for, instead of being unavailable.
+        ready = self._actors[node].ready.options(max_task_retries=-1)
+        pid: int = await ready.remote()
         return pid
 
     async def _stop_units(self, node: str) -> None:
