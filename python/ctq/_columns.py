@@ -126,7 +126,7 @@ def types_of(column: Any, size: int) -> list[Dtype | None]:
     """The element type of each row; None of other values."""
     if column[10] is None:
         return [None if column[1] == VALUE else tuple(column[2:4])] * size
-    return [unpacked_type(packed) for packed in memoryview(column[10]).cast("I")]
+    return [unpacked_type(packed) for packed in memoryview(column[10]).cast("B").cast("I")]
 
 
 def _mixed_schema(columns: Sequence[Any], sizes: Sequence[int]) -> Schema:

@@ -572,7 +572,7 @@ class _Column:
         for row, depth in enumerate(memoryview(self._ndims).tolist()):
             shape = sizes[at : at + depth]
             at += depth
-            dtype = unpacked_type(memoryview(self.types).cast("I")[row])
+            dtype = unpacked_type(memoryview(self.types).cast("B").cast("I")[row])
             start = starts[row]
             if dtype is None:
                 ends = array("Q", [0, shape[0]])
