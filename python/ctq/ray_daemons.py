@@ -241,12 +241,16 @@ class Kept:
     def ready(self) -> int:
         """Wait until it serves; its process.  Raises what keeps it from starting."""
         with self._state:
-            self._state.wait_for(lambda: self._daemon or self._error or self._ending.is_set())
+            self._state.wait_for(lambda: self._serves() or self._error or self._ending.is_set())
             if self._error is not None:
                 raise self._error
             if self._daemon is None:
                 raise UnreachableError(f"{self._what}: is ending")
             return self._daemon.pid
+
+    def _serves(self) -> bool:
+        """Whether it runs; one that has just died may not have been noticed yet."""
+        return self._daemon is not None and not self._daemon.wait(0)
 
     def stop(self) -> None:
         """End it."""
