@@ -417,11 +417,13 @@ def kill(ray: Any, actor: Any, seconds: float = STOP_SECONDS) -> bool:
     here until the actor is dead.
     """
     deadline = time.monotonic() + seconds
+    # Without retries, whatever the actor was made with: Ray prints a line for each call that it would send again.
+    ready = actor.__ray_ready__.options(max_task_retries=0)
     ray.kill(actor)
     while (left := deadline - time.monotonic()) > 0:
         try:
             # Served if it gets in before the message; else it fails as soon as the actor is dead.
-            ray.get(actor.__ray_ready__.remote(), timeout=left)
+            ray.get(ready.remote(), timeout=left)
         except ray.exceptions.ActorUnavailableError:
             continue  # it is dying
         except ray.exceptions.RayActorError:
