@@ -49,6 +49,7 @@ def test_killed_in_a_put(fresh: Launch, times: int) -> None:
     """Of a writer that is killed in the middle of a put either all is visible or nothing, and nothing else stays."""
     backend: Backend = fresh(patience=2)
     client = backend.client("watcher")
+    ends = ("died", "silent")  # of a process on another machine only silence is seen
     for turn in range(times):
         victim = Worker(put_for_ever, backend, f"p{turn}", 50_000)
         assert victim.receive() == "starts"
@@ -57,8 +58,6 @@ def test_killed_in_a_put(fresh: Launch, times: int) -> None:
             assert time.monotonic() < deadline
             assert not victim.pipe.poll(0.005), victim.receive()
         victim.kill()
-        # Of a process on another machine only silence is seen.
-        ends = ("died", "silent")
         wait_event(
             client, lambda event: event["kind"] in ends and event["session"] == "put_for_ever"
         )
