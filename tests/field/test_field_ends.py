@@ -122,7 +122,13 @@ def caught(call):
     except ctq.TransferQueueError as error:
         return f"{type(error).__name__} {time.monotonic() - begin:.1f} {error}"
     return "no error"
+
+thread.start()
+while client.status()["waiting"] == 0: pass
+say("waits")
+thread.join()
 """
+"""Waits for a claim in a thread, says so, and says what became of it."""
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -135,10 +141,6 @@ def test_a_daemon_that_ends_says_goodbye_and_calls_end_at_once(
         "worker",
         WAITING
         + """
-thread.start()
-while client.status()["waiting"] == 0: pass
-say("waits")
-thread.join()
 say(caught(lambda: client.get_partition_list()))
 say(caught(lambda: client.put({"x": [1, 2]}, partition_id="p")))
 """,
@@ -207,13 +209,7 @@ def test_a_client_that_is_stopped_does_not_hold_up_the_end(running: System) -> N
     process = other_process(
         running,
         "worker",
-        WAITING
-        + """
-thread.start()
-while client.status()["waiting"] == 0: pass
-say("waits")
-thread.join()
-""",
+        WAITING,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "waits\n"
