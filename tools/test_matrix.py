@@ -26,6 +26,7 @@ MATRIX = ROOT / "build" / "matrix"
 FOLDERS = ("tests/python", "tests/field")
 VERSIONS = [f"3.{minor}" for minor in range(10, 15)]
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
+PIP = "pip>=23.1"  # what a Python brings may be older, and not know settings of the build
 TESTS_NEED = ["pytest", "pytest-timeout", "hypothesis", "omegaconf", "prometheus_client"]
 TORCH = ["torch", "tensordict"]
 
@@ -65,6 +66,7 @@ def build(version: str, python: str, torch: bool) -> Path:
     if not inside.exists():
         subprocess.run([python, "-m", "venv", venv], check=True)
     pip = [inside, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    subprocess.run([*pip, PIP], cwd=ROOT, check=True)
     # The pins are those of one Python; another may have no wheel of them.
     subprocess.run(
         [*pip, "-r", "requirements/build.txt", *TESTS_NEED, *(TORCH if torch else [])],
