@@ -26,8 +26,8 @@ MESON := $(BIN)/meson
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-C_FILES := $(shell find include protocol src fuzz examples python -name '*.[ch]' -o -name '*.proto' \
-	-o -name meson.build 2>/dev/null)
+C_FILES := $(shell find include protocol config src fuzz examples python -name '*.[ch]' -o -name '*.proto' \
+	-o -name meson.build -o -path 'config/*.toml' -o -path 'config/*.py' 2>/dev/null)
 PY_FILES := $(shell find python/ctq -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
 COMPAT_FILES := python/ctq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)

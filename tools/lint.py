@@ -77,7 +77,7 @@ def tidy_key(source: Path, headers: bytes, arguments: str) -> str:
 def header_digest() -> bytes:
     """Return a digest of all headers, of what the generated ones are made from, and of the configuration."""
     digest = hashlib.sha256()
-    for name in [*tracked("*.h", "*.proto"), ".clang-tidy"]:
+    for name in [*tracked("*.h", "*.proto", "config/*"), ".clang-tidy"]:
         digest.update(name.encode())
         digest.update((ROOT / name).read_bytes())
     return digest.digest()
@@ -150,6 +150,7 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "includes": lambda: python_script("check_includes"),
     "symbols": lambda: python_script("check_symbols", str(BUILD)),
     "error page": lambda: python_script("error_page", "--check"),
+    "configuration": lambda: command(sys.executable, "config/generate.py", "--check"),
     "protocol": lambda: python_script("check_protocol"),
     "docs": lambda: python_script("check_docs"),
 }

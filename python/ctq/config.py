@@ -13,15 +13,13 @@ import copy
 import functools
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from .errors import ConfigError, InvalidArgumentError
+from ._config_keys import BACKENDS, FOR_ALL_BACKENDS, OPTIONAL, SECTIONS, TABLE, Key, quantity
+from .errors import ConfigError
 
 logger = logging.getLogger("ctq")
-
-SAMPLE_COUNT_LIMIT = 1 << 24
-"""Numbers below this, as total_storage_size, are counts of samples."""
 
 
 class Config(dict[str, Any]):
@@ -86,7 +84,17 @@ def read(conf: Any) -> Config:
     unknown: list[str] = []
     _check(given, "", unknown)
     _refuse_unknown(unknown, file)
+    _as_numbers(given)
     return given
+
+
+def _as_numbers(given: Mapping[str, Any]) -> None:
+    """Make numbers of the times that clients read; the daemon does so with its own."""
+    for key in TABLE.values():
+        section, _, name = key.path.rpartition(".")
+        values = given.get(section)
+        if key.kind == "seconds" and "client" in key.read_by and values and name in values:
+            values[name] = quantity("seconds", values[name])
 
 
 def _read_file(path: str) -> Any:
@@ -148,202 +156,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
 
 # --- what may be in it ----------------------------------------------------------------------------
 
+SAMPLE_COUNT_LIMIT = TABLE["backend.SimpleStorage.total_storage_size"].counts_below
+"""Numbers below this, as total_storage_size, are counts of samples."""
 
-def _bool(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _bool_or_none(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _text_or_none(value: Any) -> bool:
-    return value is None or _text(value)
-
-
-def _texts_or_none(value: Any) -> bool:
-    return value is None or _text(value) or (isinstance(value, list) and all(map(_text, value)))
-
-
-def _map(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _map_or_none(value: Any) -> bool:
-    return value is None or _map(value)
-
-
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256
-
-
-def _seconds(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
-
-
-def _seconds_or_none(value: Any) -> bool:
-    return _seconds(value) or value == 0
-
-
-def _duration(value: Any) -> bool:
-    return isinstance(value, (int, float, str)) and not isinstance(value, bool)
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _size(value: Any) -> bool:
-    if isinstance(value, str):
-        return _parse_size(value) is not None
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 100000
-
-
-def _port(value: Any) -> bool:
-    return _whole(value) and value <= 65535
-
-
-def _off(value: Any) -> bool:
-    return not value
-
-
-def _off_section(value: Any) -> bool:
-    return not value or (_map(value) and not value.get("enabled"))
-
-
-def _lifetime(value: Any) -> bool:
-    return value in ("job", "detached")
-
-
-def _layout(value: Any) -> bool:
-    from .reading import as_layouts
-
-    return value is None or _accepts(as_layouts, value)
-
-
-def _padding(value: Any) -> bool:
-    from .reading import as_paddings
-
-    return value is None or _accepts(as_paddings, value)
-
-
-def _accepts(check: Callable[[Any], Any], value: Any) -> bool:
-    try:
-        check(value)
-    except InvalidArgumentError:
-        return False
-    return True
-
-
-def _any(_: Any) -> bool:
-    return True
-
-
-Check = tuple[Callable[[Any], bool], str]
-
-_KEYS: dict[str, Check] = {
-    "address": (_text_or_none, "an endpoint such as unix:/path or tcp:host:port"),
-    "token_file": (_text_or_none, "the path of a file"),
-    "controller.sampler": (_text, "the name of a sampler, or a sampler"),
-    "controller.sampling_config": (_map, "a map"),
-    "controller.polling_mode": (_bool, "true or false"),
-    "controller.strict_schema": (_bool, "true or false"),
-    "controller.zmq_info": (_any, ""),
-    "controller.listen": (_texts_or_none, "an endpoint such as tcp:host:port, or a list of them"),
-    "controller.session_grace": (_duration, "a number of seconds"),
-    "controller.owner_timeout": (_duration, "a number of seconds"),
-    "controller.events": (_positive, "a number above 0"),
-    "controller.first_counters": (_any, ""),
-    "backend.storage_backend": (_text, "the name of a storage manager"),
-    "backend.SimpleStorage.total_storage_size": (
-        _size,
-        'a size such as "8GiB", "25%" or a number of bytes',
-    ),
-    "backend.SimpleStorage.num_data_storage_units": (_count, "a number from 1 to 256"),
-    "backend.SimpleStorage.keep_warm": (_duration, "a number of seconds"),
-    "backend.SimpleStorage.zmq_info": (_any, ""),
-    "backend.SimpleStorage.required_node_resource": (
-        _off,
-        "null: placement by resource is not supported",
-    ),
-    "backend.SimpleStorage.ssd_offload": (
-        _off_section,
-        "enabled: false, for SSD offload is not supported",
-    ),
-    "backend.*": (_map_or_none, "a map"),
-    "net.interface": (_text_or_none, "the name of a network interface"),
-    "net.bind": (_text_or_none, "an address to listen at"),
-    "net.advertise_host": (_text_or_none, "a host's name or address"),
-    "net.port_range": (_text_or_none, 'ports such as "20000-20009"'),
-    "storage.listen": (_texts_or_none, "an endpoint such as tcp:host:0, or a list of them"),
-    "storage.advertise_host": (_text_or_none, "a host's name or address"),
-    "storage.name": (_text_or_none, "a name"),
-    "storage.node": (_text_or_none, "the name of a node"),
-    "client.timeout": (_seconds, "a number of seconds above 0"),
-    "client.wait_notice": (_seconds_or_none, "a number of seconds, or 0 for none"),
-    "log.level": (_text_or_none, "error, warn, info or debug"),
-    "client.layout": (_layout, "jagged, dense or padded, or a map of these by field"),
-    "client.padding": (
-        _padding,
-        "a number, or a map from fields to a number or to value, multiple, length, lengths and mask",
-    ),
-    "client.pin_memory": (_bool, "true or false"),
-    "serialization.allow_pickle": (_bool, "true or false"),
-    "ray.actor": (_bool_or_none, "true, false or null"),
-    "ray.cluster": (_bool_or_none, "true, false or null"),
-    "ray.lifetime": (_lifetime, "job or detached"),
-    "metrics.enabled": (_bool, "true or false"),
-    "metrics.port": (_port, "a number from 0 to 65535"),
-    "metrics.listen": (_text_or_none, "the name or address of a network interface"),
-    "metrics.max_partitions": (_whole, "a number from 0 to 100000"),
-    "metrics.endpoint": (_any, ""),
-}
-_SECTIONS = {
-    "controller",
-    "backend",
-    "backend.SimpleStorage",
-    "client",
-    "log",
-    "net",
-    "storage",
-    "serialization",
-    "ray",
-    "metrics",
-}
-_REPORTED = {
-    "controller.zmq_info",
-    "backend.SimpleStorage.zmq_info",
-    "backend.SimpleStorage.ssd_offload",
-    "metrics.endpoint",
-}
-"""Accepted, for init() returns some of them and the Python peer knows the others, and not passed on."""
-_BACKENDS = {"MooncakeStore", "RayStore", "Yuanrong", "Redis"}
-_BACKEND_KEYS = {
-    "MooncakeStore": {
-        "auto_init",
-        "device_name",
-        "gdr_staging_buffer_mb",
-        "global_segment_size",
-        "hard_pin",
-        "local_buffer_size",
-        "local_hostname",
-        "master_server_address",
-        "metadata_server",
-        "offload",
-        "protocol",
-        "use_gdr",
-    },
-    "RayStore": {"address", "auto_init", "device", "holder", "tensor_transport"},
-}
-"""Keys of the backends in Python; Redis refuses those that it does not know."""
 _HOSTS = {"enable"}
 """Keys of programs that hand their own configuration over: verl's says with `enable` whether it uses the queue."""
 _warned: set[str] = set()
@@ -383,7 +198,9 @@ def _hint(path: str) -> str:
     close = difflib.get_close_matches(name, beside, 1)
     if close:
         return f", did you mean {close[0]!r}?"
-    elsewhere = [known for known in (*_KEYS, *_SECTIONS) if known.rpartition(".")[2] == name]
+    elsewhere = [known for known in (*TABLE, *SECTIONS) if known.rpartition(".")[2] == name]
+    # In the section of a backend last: it is the rarest.
+    elsewhere.sort(key=lambda known: known.rpartition(".")[0] in OPTIONAL)
     if elsewhere:
         return f", did you mean {elsewhere[0]!r}?"
     return f"; {section or 'the configuration'} may have {', '.join(sorted(beside))}"
@@ -391,17 +208,11 @@ def _hint(path: str) -> str:
 
 def _known_in(section: str) -> set[str]:
     """Keys that a section may have."""
-    if section.startswith("backend.") and section.partition(".")[2] in _BACKEND_KEYS:
-        return _BACKEND_KEYS[section.partition(".")[2]]
     prefix = f"{section}." if section else ""
-    names = {known[len(prefix) :] for known in (*_KEYS, *_SECTIONS) if known.startswith(prefix)}
-    found = {name.partition(".")[0] for name in names} - {
-        "*",
-        "zmq_info",
-        "first_counters",
-        "endpoint",
-    }
-    return found | _BACKENDS if section == "backend" else found
+    shown = [path for path, key in TABLE.items() if not key.hidden]
+    below = {path[len(prefix) :] for path in (*shown, *SECTIONS) if path.startswith(prefix)}
+    found = {path.partition(".")[0] for path in below}
+    return found | set(BACKENDS) if section == "backend" else found
 
 
 def _line_of(file: str, path: str) -> str:
@@ -422,35 +233,28 @@ def _line_of(file: str, path: str) -> str:
 
 def knows(path: str) -> bool:
     """Whether a path (`section.key`) is that of a key with a value of its own."""
-    return path in _KEYS and path not in _REPORTED
+    return path in TABLE and TABLE[path].is_read
 
 
 def _check(given: Mapping[str, Any], prefix: str, unknown: list[str]) -> None:
-    for key, value in given.items():
-        path = prefix + key
-        if path in _SECTIONS:
-            if value is not None and not isinstance(value, Mapping):
-                raise ConfigError(f"{path}: expected a map, got {value!r}")
+    for name, value in given.items():
+        path = prefix + name
+        key = TABLE.get(path)
+        if path in SECTIONS:
+            _check_map(path, value)
             _check(value or {}, path + ".", unknown)
-            continue
-        check = _KEYS.get(path)
-        if check is None and prefix == "backend.":
-            check = _KEYS["backend.*"]
-            if _is_unknown_backend(key, given):
-                unknown.append(path)
-                continue
-            unknown += _unknown_in_backend(key, value)
-        if check is None:
+        elif key is not None:
+            if not key.accepts(value):
+                raise ConfigError(f"{path}: expected {key.expects}, got {value!r}")
+        elif prefix == "backend." and not _is_unknown_backend(name, given):
+            _check_map(path, value)
+        elif not (prefix[:-1] in OPTIONAL and name in FOR_ALL_BACKENDS):
             unknown.append(path)
-        elif not check[0](value):
-            raise ConfigError(f"{path}: expected {check[1]}, got {value!r}")
 
 
-def _unknown_in_backend(name: str, section: Any) -> list[str]:
-    if name not in _BACKEND_KEYS or not isinstance(section, Mapping):
-        return []
-    known = _BACKEND_KEYS[name]
-    return [f"backend.{name}.{key}" for key in section if key not in known and key != "module"]
+def _check_map(path: str, value: Any) -> None:
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{path}: expected a map, got {value!r}")
 
 
 def _is_unknown_backend(name: str, backend: Mapping[str, Any]) -> bool:
@@ -458,7 +262,7 @@ def _is_unknown_backend(name: str, backend: Mapping[str, Any]) -> bool:
 
     section = backend[name]
     return (
-        name not in _BACKENDS
+        name not in BACKENDS
         and name != backend.get("storage_backend")
         and not StorageManagerFactory.knows(name)
         and not (isinstance(section, Mapping) and "module" in section)
@@ -518,18 +322,23 @@ def settings(given: Mapping[str, Any]) -> list[str]:
 
 
 def _collect(given: Mapping[str, Any], prefix: str, options: dict[str, Any]) -> None:
-    for key, value in given.items():
-        path = prefix + key
-        if path in ("address", "token_file", "ray") or path in _REPORTED or value is None:
+    for name, value in given.items():
+        path = prefix + name
+        key = TABLE.get(path)
+        if value is None or path == "ray" or (key is not None and not _is_for_the_daemon(key)):
             continue
-        if path in _SECTIONS:
+        if path in SECTIONS and path not in OPTIONAL:
             _collect(value, path + ".", options)
         elif path.endswith("total_storage_size"):
             size = _storage_size(value)
             if size is not None:
                 options[path] = size
-        elif path in _KEYS or prefix == "backend.":
+        elif key is not None or prefix == "backend.":
             options[path] = value
+
+
+def _is_for_the_daemon(key: Key) -> bool:
+    return key.is_read and key.scope != "search"
 
 
 def _storage_size(value: Any) -> str | int | None:
@@ -545,10 +354,3 @@ def _storage_size(value: Any) -> str | int | None:
         )
         return None
     return int(value)
-
-
-def _parse_size(text: str) -> float | None:
-    import re
-
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(%|B|[KMGT]i?B|)\s*", text, re.IGNORECASE)
-    return float(match.group(1)) if match and float(match.group(1)) > 0 else None

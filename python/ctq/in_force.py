@@ -14,31 +14,23 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ._core import memory_limit
+from ._config_keys import TABLE, quantity
 from .config import SAMPLE_COUNT_LIMIT, Config, defaults, knows, merge
 
 logger = logging.getLogger("ctq")
 
-PLACE = ("address", "token_file", "ray")
+PLACE = {key.path.partition(".")[0] for key in TABLE.values() if key.scope == "search"}
 """Where to look for a system: compared with nothing."""
 
-LOCAL = ("client.", "serialization.", "controller.sampler", "controller.sampling_config")
+LOCAL = (
+    "client.",
+    "serialization.",
+    *(key.path for key in TABLE.values() if key.scope == "process"),
+)
 """What each process decides for itself."""
 
-SIZES = (
-    "backend.SimpleStorage.total_storage_size",
-    "backend.Redis.memory",
-    "backend.MooncakeStore.global_segment_size",
-)
-
-_BYTES = {
-    "": 1,
-    "b": 1,
-    **{f"{prefix}ib": 1 << 10 * power for power, prefix in enumerate("kmgt", 1)},
-    **{f"{prefix}b": 10 ** (3 * power) for power, prefix in enumerate("kmgt", 1)},
-}
-_SECONDS = {"": 1, "ms": 1e-3, "s": 1, "min": 60, "h": 3600}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z%]*)\s*", re.IGNORECASE)
+COUNTED = "backend.SimpleStorage.total_storage_size"
+"""The size that small numbers do not mean."""
 
 
 class Ignored(NamedTuple):
@@ -132,10 +124,11 @@ def _fill(final: dict[str, Any], system: Mapping[str, Any]) -> None:
 def _same(key: str, wished: Any, actual: Any) -> bool:
     if wished in ({}, []):
         return True
-    if key in SIZES:
-        if isinstance(wished, int) and wished < SAMPLE_COUNT_LIMIT and key == SIZES[0]:
+    kind = TABLE[key].kind if key in TABLE else ""
+    if kind == "bytes":
+        if isinstance(wished, int) and wished < SAMPLE_COUNT_LIMIT and key == COUNTED:
             return True  # a count of samples, which limits nothing anywhere and is warned about as such
-        return _close(_number(wished, _BYTES), _number(actual, _BYTES))
+        return _close(quantity("bytes", wished), quantity("bytes", actual))
     if isinstance(actual, list) != isinstance(wished, list):
         return _list(wished) == _list(actual)
     if (
@@ -143,25 +136,13 @@ def _same(key: str, wished: Any, actual: Any) -> bool:
         and isinstance(actual, (int, float))
         and not isinstance(actual, bool)
     ):
-        return _number(wished, _SECONDS) == actual
+        return quantity("seconds", wished) == actual
     return bool(wished == actual)
 
 
 def _close(wished: float | None, actual: float | None) -> bool:
     """The daemon cuts off parts of a byte."""
     return wished is not None and actual is not None and abs(wished - actual) < 1
-
-
-def _number(value: Any, units: Mapping[str, float]) -> float | None:
-    if not isinstance(value, str):
-        return value if isinstance(value, (int, float)) else None
-    match = _QUANTITY.fullmatch(value)
-    if match is None:
-        return None
-    number, unit = float(match.group(1)), match.group(2).lower()
-    if unit == "%":
-        return number / 100 * memory_limit()[0]
-    return number * units[unit] if unit in units else None
 
 
 def _list(value: Any) -> list[Any]:

@@ -13,8 +13,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "config_keys.h"
 
-#define CLIENT_TIMEOUT 60.0
 /* How long closing waits for work of the storage, which cannot be stopped. */
 #define CLIENT_CLOSE_S 5
 
@@ -103,7 +103,7 @@ static int client_options(tqi_saved_options *to, const tq_client_options *from, 
                 : client_copy(&to->region, from->node ? from->node : getenv("TQ_NODE"), &to->node,
                               err);
     to->own_timeout = from->timeout != 0;
-    to->timeout = to->own_timeout ? from->timeout : CLIENT_TIMEOUT;
+    to->timeout = to->own_timeout ? from->timeout : TQI_CONFIG_CLIENT_TIMEOUT_DEFAULT;
     to->notice = from->notice;
     to->first_request = from->first_request;
     return code ? code : client_token(from, token_file, &to->token, err);

@@ -15,8 +15,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "config_keys.h"
 
-#define NOTICE_SECONDS  5.0
 #define NOTICE_AGAIN_MS 60000u
 /* The controller's answer is worth waiting for so long. */
 #define NOTICE_CALL_NS UINT64_C(5000000000)
@@ -30,7 +30,8 @@ void tqi_notice_init(tqi_runtime *rt, const char *config)
     const json_t *value = json_object_get(json_object_get(root, "client"), "wait_notice");
 
     if (seconds == 0) {
-        seconds = json_is_number(value) ? json_number_value(value) : NOTICE_SECONDS;
+        seconds = json_is_number(value) ? json_number_value(value)
+                                        : TQI_CONFIG_CLIENT_WAIT_NOTICE_DEFAULT;
     }
     json_decref(root);
     rt->notice_ms = seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) : 0;

@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config_keys.h"
 #include "controller/internal.h"
 
-#define CTL_EVENTS     65536u
 #define CTL_FIRST_KIND TQI_PUBLISH
 
 /* ------------------------------------------------------------------------------------------------ requests */
@@ -266,7 +266,9 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
     ctl->polling = options->polling;
     ctl->owner_timeout_ms = options->owner_timeout_ms;
     ctl->started = tqi_now();
-    rc = tqi_ctl_events_init(&ctl->events, options->events ? options->events : CTL_EVENTS, err);
+    rc = tqi_ctl_events_init(
+        &ctl->events, options->events ? options->events : TQI_CONFIG_CONTROLLER_EVENTS_DEFAULT,
+        err);
     return rc ? rc : ctl_make_meta(ctl, options, err);
 }
 

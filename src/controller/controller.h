@@ -20,7 +20,7 @@ typedef struct tqi_controller_options {
     bool strict_schema;        /* a field has one kind and dtype */
     uint64_t grace_ms;         /* of sessions */
     uint64_t owner_timeout_ms; /* an owner gone for longer has lost its blocks */
-    uint32_t events;           /* events kept; 0: 65536 */
+    uint32_t events;           /* events kept; 0: the default of controller.events */
     uint64_t epoch;            /* 0: random */
     const char *system;        /* name of the system; NULL = "" */
     /* Handed to clients that ask (SYSTEM_CONFIG), never looked at; copied; NULL = "". */

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "config_backends.h"
 #include "manager/manager.h"
 
 #include <inttypes.h>
@@ -66,7 +67,7 @@ int tqd_backend_check(uv_loop_t *loop, const tqd_config *config,
 {
     const char *backend = tqd_config_string(config, "backend.storage_backend");
 
-    *out = strcmp(backend, "SimpleStorage") != 0;
+    *out = strcmp(backend, TQI_BACKEND_SIMPLESTORAGE) != 0;
     if (!*out) {
         return TQ_OK;
     }
@@ -126,7 +127,7 @@ void tqd_backend_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,
 {
     const char *backend = tqd_config_string(config, "backend.storage_backend");
 
-    if (strcmp(backend, "SimpleStorage") == 0) {
+    if (strcmp(backend, TQI_BACKEND_SIMPLESTORAGE) == 0) {
         return;
     }
     if (stored.stays) {

@@ -3,7 +3,6 @@
  */
 #include "daemon/config.h"
 
-#include "base/buf.h"
 #include "base/error.h"
 #include "daemon/config_value.h"
 
@@ -387,6 +386,11 @@ int64_t tqd_config_int(const tqd_config *config, const char *path)
     return json_integer_value(config_peek(config->tree, path));
 }
 
+uint64_t tqd_config_count(const tqd_config *config, const char *path)
+{
+    return (uint64_t)json_integer_value(config_peek(config->tree, path));
+}
+
 double tqd_config_seconds(const tqd_config *config, const char *path)
 {
     return json_number_value(config_peek(config->tree, path));
@@ -394,7 +398,7 @@ double tqd_config_seconds(const tqd_config *config, const char *path)
 
 uint64_t tqd_config_bytes(const tqd_config *config, const char *path)
 {
-    return (uint64_t)json_integer_value(config_peek(config->tree, path));
+    return tqd_config_count(config, path);
 }
 
 size_t tqd_config_strings(const tqd_config *config, const char *path, const char **out, size_t max)
@@ -424,20 +428,4 @@ char *tqd_config_backend_json(const tqd_config *config)
     const json_t *section =
         json_object_get(json_object_get(config->tree, "backend"), backend ? backend : "");
     return json_is_object(section) ? json_dumps(section, JSON_COMPACT) : strdup("{}");
-}
-
-char *tqd_config_help(void)
-{
-    static const char *const types[] = {"text", "true/false", "number", "time",
-                                        "size", "list",       "any"};
-    tqi_buf text = {0};
-    for (size_t i = 0; i < tqd_n_keys; i++) {
-        const tqd_key *key = &tqd_keys[i];
-        if (tqi_buf_printf(&text, "%-46s %-10s %-14s %s\n", key->path, types[key->type],
-                           key->value ? key->value : "-", key->help)) {
-            tqi_buf_fini(&text);
-            return NULL;
-        }
-    }
-    return (char *)text.data;
 }

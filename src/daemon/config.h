@@ -1,9 +1,9 @@
 /*
  * config.h - the daemon's configuration: YAML files and --set options against one typed table.
  *
- * The table (config_table.c) names every key with its type, default and range.  A bad key or value is refused with
- * file, line and what was expected.  The result is kept twice: as plain C values for the daemon, and as one JSON object for
- * clients that attach (they read sections of their own from it, which the daemon only passes on).
+ * The table (config_table.c, made from config/keys.toml) names every key with its type, default and range.  A bad key or
+ * value is refused with file, line and what was expected.  The result is kept twice: as plain C values for the daemon, and
+ * as one JSON object for clients that attach (they read sections of their own from it, which the daemon only passes on).
  */
 #ifndef TQD_CONFIG_H
 #define TQD_CONFIG_H
@@ -16,7 +16,7 @@
 
 /* Types of values. */
 typedef enum tqd_type {
-    TQD_STRING,
+    TQD_STRING, /* any text, or one of the key's choices */
     TQD_BOOL,
     TQD_INT,
     TQD_SECONDS, /* a number, or "250ms", "10s", "5min" */
@@ -30,13 +30,24 @@ typedef struct tqd_key {
     const char *
         path; /* "controller.sampler"; a last part of "*" stands for any key without an entry of its own */
     tqd_type type;
-    const char *value; /* default, as YAML; NULL: none */
-    double min, max;   /* of numbers, in seconds or bytes where they are such; max 0: no limit */
-    const char *help;
+    const char *value;   /* default, as YAML; NULL: none */
+    double min, max;     /* of numbers, in seconds or bytes where they are such; max 0: no limit */
+    const char *range;   /* both in words, for messages */
+    const char *choices; /* "a,b,c": the texts that may be given; NULL: any */
+    const char *expects; /* the choices in words */
 } tqd_key;
+
+/* "MiB" and the like, with what one of it is; the last one has suffix NULL. */
+typedef struct tqd_unit {
+    const char *suffix;
+    double factor;
+} tqd_unit;
 
 extern const tqd_key tqd_keys[];
 extern const size_t tqd_n_keys;
+extern const tqd_unit tqd_seconds_units[], tqd_bytes_units[];
+/* What --help-config prints. */
+extern const char tqd_config_help[];
 
 typedef struct tqd_config tqd_config;
 
@@ -54,6 +65,8 @@ bool tqd_config_is_set(const tqd_config *config, const char *path);
 const char *tqd_config_string(const tqd_config *config, const char *path);
 bool tqd_config_bool(const tqd_config *config, const char *path);
 int64_t tqd_config_int(const tqd_config *config, const char *path);
+/* A count is a whole number that is not below 0. */
+uint64_t tqd_config_count(const tqd_config *config, const char *path);
 double tqd_config_seconds(const tqd_config *config, const char *path);
 uint64_t tqd_config_bytes(const tqd_config *config, const char *path);
 /* n strings of a list; fills at most max. */
@@ -65,8 +78,5 @@ int tqd_config_note(tqd_config *config, const char *path, const char *value, tq_
 /* The whole configuration, and the section of the chosen storage backend ("{}" without one), as JSON text; malloc'ed. */
 char *tqd_config_json(const tqd_config *config);
 char *tqd_config_backend_json(const tqd_config *config);
-
-/* The table as text, for --help-config; malloc'ed. */
-char *tqd_config_help(void);
 
 #endif

@@ -12,27 +12,8 @@
 #include <string.h>
 #include <strings.h>
 
-typedef struct value_unit {
-    const char *suffix;
-    double factor;
-} value_unit;
-
-static const value_unit value_seconds_units[] = {{"ms", 1e-3}, {"s", 1}, {"min", 60},
-                                                 {"h", 3600},  {"", 1},  {NULL, 0}};
-static const value_unit value_bytes_units[] = {{"", 1},
-                                               {"B", 1},
-                                               {"KiB", 1024.0},
-                                               {"MiB", 1048576.0},
-                                               {"GiB", 1073741824.0},
-                                               {"TiB", 1099511627776.0},
-                                               {"KB", 1e3},
-                                               {"MB", 1e6},
-                                               {"GB", 1e9},
-                                               {"TB", 1e12},
-                                               {NULL, 0}};
-
 /* "12 MiB" with one of the units.  False when it is not of that form. */
-static bool value_quantity(const char *text, const value_unit *units, double *out)
+static bool value_quantity(const char *text, const tqd_unit *units, double *out)
 {
     char *end = NULL;
     errno = 0;
@@ -43,11 +24,11 @@ static bool value_quantity(const char *text, const value_unit *units, double *ou
     while (*end == ' ') {
         end++;
     }
-    if (units == value_bytes_units && strcmp(end, "%") == 0) {
+    if (units == tqd_bytes_units && strcmp(end, "%") == 0) {
         *out = number / 100.0 * (double)tqi_memory_limit().bytes;
         return true;
     }
-    for (const value_unit *unit = units; unit->suffix; unit++) {
+    for (const tqd_unit *unit = units; unit->suffix; unit++) {
         if (strcasecmp(end, unit->suffix) == 0) {
             *out = number * unit->factor;
             return true;
@@ -102,14 +83,25 @@ json_t *tqd_value_guess(const char *text, bool quoted)
 static int value_range(const tqd_key *key, double number, const char *text, tq_error *err)
 {
     if (number < key->min || (key->max > 0 && number > key->max)) {
-        if (key->max > 0) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (%g to %g)", key->path,
-                                 text, key->min, key->max);
-        }
-        return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (at least %g)", key->path,
-                             text, key->min);
+        return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (%s)", key->path, text,
+                             key->range);
     }
     return TQ_OK;
+}
+
+/* Whether a text is one of "a,b,c". */
+static bool value_is_choice(const char *choices, const char *text)
+{
+    size_t size = strlen(text);
+
+    while (*choices) {
+        size_t n = strcspn(choices, ",");
+        if (n == size && strncmp(choices, text, n) == 0) {
+            return true;
+        }
+        choices += n + (choices[n] == ',');
+    }
+    return false;
 }
 
 int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **out, tq_error *err)
@@ -122,6 +114,12 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
 
     switch (key->type) {
     case TQD_STRING:
+        if (key->choices && !value_is_choice(key->choices, text)) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected %s, got '%s'", key->path,
+                                 key->expects, text);
+        }
+        value = json_string(text);
+        break;
     case TQD_STRINGS:
         value = json_string(text);
         break;
@@ -146,7 +144,7 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
         value = rc ? NULL : json_integer((json_int_t)number);
         break;
     case TQD_SECONDS:
-        if (!value_quantity(text, value_seconds_units, &number)) {
+        if (!value_quantity(text, tqd_seconds_units, &number)) {
             return tqi_error_set(err, TQ_ECONFIG,
                                  "%s: expected a time such as 10s or 250ms, got '%s'", key->path,
                                  text);
@@ -155,7 +153,7 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
         value = rc ? NULL : json_real(number);
         break;
     case TQD_BYTES:
-        if (!value_quantity(text, value_bytes_units, &number)) {
+        if (!value_quantity(text, tqd_bytes_units, &number)) {
             return tqi_error_set(err, TQ_ECONFIG,
                                  "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'",
                                  key->path, text);

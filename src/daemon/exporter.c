@@ -204,7 +204,7 @@ int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, t
     if (!exporter) {
         return tqi_error_nomem(err, "metrics");
     }
-    exporter->max_partitions = (uint32_t)tqd_config_int(config, "metrics.max_partitions");
+    exporter->max_partitions = (uint32_t)tqd_config_count(config, "metrics.max_partitions");
     int rc = tqd_net_metrics(net, endpoint, sizeof(endpoint), err);
     tq_error why = {0};
     if (rc == TQ_OK && tqi_listen(endpoint, &exporter->fd, bound, sizeof(bound), &why)) {

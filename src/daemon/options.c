@@ -72,14 +72,6 @@ typedef struct options_state {
     json_t *listen;
 } options_state;
 
-static void options_help_config(void)
-{
-    char *text = tqd_config_help();
-    fputs(text ? text : "out of memory\n", stdout);
-    free(text);
-    exit(text ? 0 : 1);
-}
-
 static long options_number(struct argp_state *state, const char *name, const char *text)
 {
     char *end = NULL;
@@ -156,8 +148,8 @@ static error_t options_parse(int key, char *arg, struct argp_state *state)
         puts("tqd " TQI_VERSION);
         exit(0);
     case OPT_HELP_CONFIG:
-        options_help_config();
-        break;
+        fputs(tqd_config_help, stdout);
+        exit(0);
     case ARGP_KEY_ARG:
         return options_role(parse, state, arg);
     case ARGP_KEY_NO_ARGS:

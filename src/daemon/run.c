@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "base/stdio.h"
+#include "config_backends.h"
 #include "controller/controller.h"
 #include "daemon/backend.h"
 #include "daemon/endpoints.h"
@@ -316,7 +317,7 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .grace_ms = (uint64_t)(tqd_config_seconds(config, "controller.session_grace") * 1000),
         .owner_timeout_ms =
             (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),
-        .events = (uint32_t)tqd_config_int(config, "controller.events"),
+        .events = (uint32_t)tqd_config_count(config, "controller.events"),
         .first_counters = (uint64_t)tqd_config_int(config, "controller.first_counters"),
         .manager = tqd_config_string(config, "backend.storage_backend"),
         .manager_config = daemon->backend_json,
@@ -337,7 +338,7 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
 static int daemon_start_units(daemon_state *daemon, tq_error *err)
 {
     const char *backend = tqd_config_string(daemon->options.config, "backend.storage_backend");
-    bool simple = strcmp(backend, "SimpleStorage") == 0;
+    bool simple = strcmp(backend, TQI_BACKEND_SIMPLESTORAGE) == 0;
 
     if (!(daemon->options.role & TQD_STORAGE) || (!simple && daemon->controller)) {
         daemon_on_ready(daemon); /* the data lies elsewhere */
@@ -402,10 +403,6 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
     const char *level = tqd_config_string(daemon->options.config, "log.level");
     int rc;
 
-    if (tqi_log_parse_level(level) < 0) {
-        return tqi_error_set(err, TQ_ECONFIG,
-                             "log.level: expected error, warn, info or debug, got '%s'", level);
-    }
     if (!getenv("TQ_LOG")) {
         tqi_log_set_level((tqi_log_level)tqi_log_parse_level(level));
     }

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "config_backends.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -431,8 +432,8 @@ static int mooncake_note(const tqd_place *place, tq_error *err)
 /* ------------------------------------------------------------------------------- the table */
 
 const tqd_server_kind tqd_server_kinds[] = {
-    {"Redis", 1, redis_wanted, redis_plan, redis_note},
-    {"MooncakeStore", 2, mooncake_wanted, mooncake_plan, mooncake_note},
+    {TQI_BACKEND_REDIS, 1, redis_wanted, redis_plan, redis_note},
+    {TQI_BACKEND_MOONCAKESTORE, 2, mooncake_wanted, mooncake_plan, mooncake_note},
 };
 
 const size_t tqd_n_server_kinds = sizeof(tqd_server_kinds) / sizeof(tqd_server_kinds[0]);

@@ -202,7 +202,7 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
                     tq_error *err)
 {
     size_t n =
-        (size_t)tqd_config_int(options->config, "backend.SimpleStorage.num_data_storage_units");
+        (size_t)tqd_config_count(options->config, "backend.SimpleStorage.num_data_storage_units");
     tqd_units *all = calloc(1, sizeof(*all));
     char host[64] = "host";
     char prefix[TQ_NAME_MAX - 16];

@@ -11,37 +11,24 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "config_backends.h"
 #include "manager/kv/kv.h"
 #include "manager/manager.h"
 
 typedef const tq_storage_manager *(*registry_plugin)(uint32_t abi);
 typedef const tq_kv_client *(*registry_kv_plugin)(uint32_t abi);
 
-/* Those that come with the library; ends with NULL. */
-static const tq_storage_manager *const registry_builtin[] = {
-#ifdef TQI_WITH_SIMPLE
-    &tqi_simple_manager,
-#endif
-#ifdef TQI_WITH_REDIS
-    &tqi_redis_type.manager,
-#endif
-    NULL,
-};
+#define REGISTRY_BUILT(manager)    manager,
+#define REGISTRY_ABSENT(type, why) {type, why},
+
+/* Those that come with the library; ends with NULL.  config/keys.toml names them. */
+static const tq_storage_manager *const registry_builtin[] = {TQI_BACKENDS_BUILT(REGISTRY_BUILT)
+                                                                 NULL};
 
 /* Those that come with the project but not with this library, and why. */
 static const struct {
     const char *type, *why;
-} registry_elsewhere[] = {
-#ifndef TQI_WITH_SIMPLE
-    {"SimpleStorage", "this library was built without it (-Dsimple=false)"},
-#endif
-#ifndef TQI_WITH_REDIS
-    {"Redis",
-     "this library was built without it (-Dredis=false): build it with hiredis and uriparser"},
-#endif
-    {"MooncakeStore", "it is for processes in Python: the package ctq brings it"},
-    {"RayStore", "it is for processes in Python: the package ctq brings it"},
-};
+} registry_elsewhere[] = {TQI_BACKENDS_ABSENT(REGISTRY_ABSENT)};
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static const tq_storage_manager **registry_list;

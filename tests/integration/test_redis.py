@@ -354,5 +354,12 @@ def test_closing_while_the_server_stands_still(
 @pytest.mark.parametrize("seconds", ["0", "0.001", "1e300", ".nan"])
 def test_when_to_sweep_is_checked(tmp_path: Path, server: RedisServer, seconds: str) -> None:
     """A time that is none, and one that no lease can last, is refused at once."""
-    answer = refused(tmp_path, f'url: "{server.url}", sweep_after: {seconds}')
-    assert "error: backend.Redis.sweep_after" in answer
+    daemon = Daemon(
+        "all-in-one",
+        *("--runtime-dir", str(tmp_path / "run"), "--set", "backend.storage_backend=Redis"),
+        *("--set", f'backend.Redis={{url: "{server.url}", sweep_after: {seconds}}}'),
+        log=tmp_path / "tqd.log",
+    )
+    assert daemon.process.wait(60) == 2
+    assert "--set:1: backend.Redis.sweep_after: " in (tmp_path / "tqd.log").read_text()
+    assert not (tmp_path / "run").exists()

@@ -6,7 +6,8 @@ A storage manager keeps the data of samples; nothing else of the system knows ho
 `backend.NAME.module` names the module that does so; every client imports it before it connects.
 """
 
-from .backends import BUILT_IN, client_connected, manager_in_python
+from .._config_keys import BUILT_IN
+from .backends import client_connected, manager_in_python
 from .kv import StorageClientFactory, StorageKVClient, memory
 from .kv_manager import KVStorageManager
 from .manager import (

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .._config_keys import BUILT_IN
 from ..errors import ConfigError
 from .kv import StorageClientFactory, nothing
 from .kv_manager import KVStorageManager
@@ -13,9 +14,6 @@ from .manager import StorageManager, StorageManagerFactory
 
 if TYPE_CHECKING:
     from ..system import ControllerInfo
-
-BUILT_IN = {"MooncakeStore": "ctq.storage.mooncake", "RayStore": "ctq.storage.ray_tensors"}
-"""Backends written in Python that come with the package: the module that registers each."""
 
 
 def import_backend(name: str, section: Mapping[str, Any]) -> None:

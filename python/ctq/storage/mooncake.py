@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._config_keys import TABLE
 from ..errors import (
     ConfigError,
     InputOutputError,
@@ -36,16 +37,10 @@ _UNREACHABLE = {
 _JOIN_BYTES = 16 << 10
 """Pieces of a value that are smaller on average are joined first: each costs a request, and thousands fail."""
 
-_DEFAULTS: dict[str, Any] = {
-    "metadata_server": "P2PHANDSHAKE",
-    "master_server_address": "localhost:50051",
-    "local_hostname": "",
-    "protocol": "tcp",
-    "global_segment_size": 4 << 30,
-    # The store's own staging memory: values that go by address never touch it.
-    "local_buffer_size": 0,
-    "device_name": "",
-    "hard_pin": True,
+_DEFAULTS = {
+    key.path.rpartition(".")[2]: key.default
+    for key in TABLE.values()
+    if key.path.startswith("backend.MooncakeStore.") and key.default is not None
 }
 
 

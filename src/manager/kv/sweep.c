@@ -26,12 +26,13 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "config_keys.h"
 
-/* Seconds without a client until a system is taken for ended, and what may be said instead: shorter leases run out
- * between renewals, and longer ones are no numbers for a store. */
-#define SWEEP_AFTER     86400.0
-#define SWEEP_AFTER_MIN 1.0
-#define SWEEP_AFTER_MAX 1e9
+/* Seconds without a client until a system counts as ended.  Shorter leases than the least would run out between renewals,
+ * and longer ones than the most are no numbers for a store. */
+#define SWEEP_AFTER     ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_DEFAULT)
+#define SWEEP_AFTER_MIN ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_MIN)
+#define SWEEP_AFTER_MAX ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_MAX)
 /* Seconds between renewals, at most, and how many of them lie between the two looks. */
 #define SWEEP_RENEWAL 60.0
 #define SWEEP_TURNS   3u

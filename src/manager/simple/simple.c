@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "base/clock.h"
+#include "config_backends.h"
 #include "manager/simple/simple.h"
 
 /* ---------------------------------------------------------------------------------------- queries */
@@ -278,7 +279,7 @@ static void simple_forked(void *state)
 
 const tq_storage_manager tqi_simple_manager = {
     .abi = TQ_MANAGER_ABI,
-    .type = "SimpleStorage",
+    .type = TQI_BACKEND_SIMPLESTORAGE,
     .state_size = sizeof(tqi_simple),
     .open = simple_open,
     .close = simple_close,

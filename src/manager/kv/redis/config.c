@@ -8,12 +8,13 @@
 #include <string.h>
 #include <uriparser/Uri.h>
 
-#define CONFIG_PORT    6379
-#define CONFIG_TIMEOUT 30.0
+#include "config_keys.h"
 
-/* Keys that are read here, and those that others read. */
-static const char *const config_keys[] = {"url",       "cluster", "timeout", "sweep_after",
-                                          "auto_init", "memory",  "library", "module"};
+#define CONFIG_PORT    6379
+#define CONFIG_TIMEOUT ((double)TQI_CONFIG_BACKEND_REDIS_TIMEOUT_DEFAULT)
+
+/* Keys that are read here or elsewhere, and those that the section of any backend may have. */
+static const char *const config_keys[] = {TQI_CONFIG_BACKEND_REDIS_KEYS, "library", "module"};
 
 /* Copies a piece of the URL, decoded. */
 static int config_text(const UriTextRangeA *range, const char *what, char *out, size_t size,
@@ -155,11 +156,9 @@ static int config_check_keys(json_t *root, tq_error *err)
             known = known || strcmp(key, config_keys[i]) == 0;
         }
         if (!known) {
-            return tqi_error_set(
-                err, TQ_ECONFIG,
-                "Redis.%s: unknown key; known are url, cluster, timeout, sweep_after, auto_init, "
-                "memory",
-                key);
+            return tqi_error_set(err, TQ_ECONFIG,
+                                 "Redis.%s: unknown key; known are " TQI_CONFIG_BACKEND_REDIS_WORDS,
+                                 key);
         }
     }
     return TQ_OK;
@@ -186,8 +185,11 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
                              "server that is started with the system");
     } else if (cluster != NULL && !json_is_boolean(cluster) && !json_is_null(cluster)) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: expected true or false");
-    } else if (timeout != NULL && (!json_is_number(timeout) || !(json_number_value(timeout) > 0))) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis.timeout: expected seconds above 0");
+    } else if (timeout != NULL &&
+               (!json_is_number(timeout) ||
+                json_number_value(timeout) < TQI_CONFIG_BACKEND_REDIS_TIMEOUT_MIN)) {
+        code = tqi_error_set(err, TQ_ECONFIG, "Redis.timeout: expected seconds, at least %g",
+                             TQI_CONFIG_BACKEND_REDIS_TIMEOUT_MIN);
     }
     if (code == TQ_OK) {
         out->cluster = json_is_true(cluster);

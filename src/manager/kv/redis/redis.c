@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "config_backends.h"
 
 static void redis_close(void *state)
 {
@@ -139,7 +140,7 @@ static void redis_forked(void *state)
 
 static const tq_kv_client redis_client = {
     .abi = TQ_KV_ABI,
-    .type = "Redis",
+    .type = TQI_BACKEND_REDIS,
     .state_size = sizeof(tqi_redis),
     .partial = true,
     .value_max = TQI_REDIS_VALUE_MAX,
@@ -154,4 +155,4 @@ static const tq_kv_client redis_client = {
     .list = redis_list,
 };
 
-const tqi_kv_type tqi_redis_type = TQI_KV_TYPE(&redis_client, "Redis", sizeof(tqi_redis));
+const tqi_kv_type tqi_redis_type = TQI_KV_TYPE(&redis_client, TQI_BACKEND_REDIS, sizeof(tqi_redis));
