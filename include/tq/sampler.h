@@ -30,9 +30,10 @@ typedef struct tq_pick_request {
     uint32_t batch_size;   /**< Samples wanted; at least 1. */
     const char *partition; /**< Name of the partition. */
     const char *task;      /**< Name of the task. */
-    const char
-        *config; /**< The claim's sampling_config as a JSON object, "{}" when none was given. */
-    void *user;  /**< The sampler's own: tq_sampler.user. */
+    const char *config;   /**< The claim's sampling_config as a JSON object of at most 65,536 bytes,
+                             "{}" when none was given. */
+    void *user;           /**< The sampler's own: tq_sampler.user. */
+    const void *prepared; /**< The controller's own: what it has read of config.  NULL: nothing. */
 } tq_pick_request;
 
 /** Number of samples in the view; with `look` in the sampler's table at most as many as that says. */

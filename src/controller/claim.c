@@ -1,15 +1,15 @@
 /*
  * claim.c - claims: taken at once, or waiting in the list of their view until a change serves them.
  *
- * A view belongs to one task and field set of a partition.  Its waiters stand in order of arrival and each is tried in
- * that order; one that asks for more than there is does not hold up those behind it.  A served claim belongs to its
+ * A view belongs to one task and field set of a partition.  Its waiters are served in order of arrival; one that asks for
+ * more than there is does not hold up those behind it, and is not looked at (queue.h).  A served claim belongs to its
  * client when the reply is acknowledged; until then it goes back when the session ends.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/text.h"
-#include "controller/internal.h"
+#include "controller/queue.h"
 
 /* What has to happen when the client has, or will never have, the reply. */
 typedef struct claim_receipt {
@@ -22,13 +22,14 @@ typedef struct claim_wait {
     tqi_ctl_wait base;    /* first: waits are known by it */
     const Tq__Claim *msg; /* lives until the request ends */
     const tq_sampler *sampler;
-    tq_pick_request pick; /* strings are the message's */
+    tq_pick_request pick; /* prepared; strings are the message's */
     tqi_view *view;       /* held */
     uint64_t since;       /* when it came, for the metrics */
     tqi_meter_name *meter;
     tqi_result result;
+    bool filled;            /* its pick was kept for others, or for itself */
     claim_receipt *receipt; /* made before anything is taken */
-    struct claim_wait *prev, *next;
+    tqi_claim_place place;  /* in the queue of the view */
     tqi_ctl_session *session;
     tqi_ctl_parked parked; /* in the list of the session */
 } claim_wait;
@@ -84,12 +85,23 @@ static void claim_event(tqi_controller *ctl, tqi_request *request, const Tq__Cla
                                                .bytes = result->bytes});
 }
 
+static void claim_cached(const char *slot, void *arg)
+{
+    claim_wait *wait = arg;
+    wait->filled = true;
+    tqi_claim_queue_filled(wait->view, slot);
+}
+
 /* Tries to take the samples of a claim: TQ_OK with wait->result filled, TQ_EAGAIN, or another error. */
 static int claim_take(tqi_controller *ctl, tqi_request *request, claim_wait *wait, tq_error *err)
 {
+    tqi_sampler_told told = {.cached = claim_cached, .arg = wait};
+    if (wait->sampler->kept && tqi_view_ready(wait->view) > 0) {
+        ctl->keeps++; /* it may pick, and then keep */
+    }
     int rc =
         tqi_sampler_claim(wait->sampler, wait->view, &wait->pick, tqi_ctl_session_number(request),
-                          wait->msg->tags, &wait->result, err);
+                          wait->msg->tags, &wait->result, &told, err);
     if (rc == TQ_OK) {
         claim_event(ctl, request, wait->msg, &wait->result);
         tqi_meter_claimed(ctl->meter, wait->msg->task, wait->since);
@@ -105,6 +117,7 @@ static void claim_free(claim_wait *wait)
         if (wait->view) {
             tqi_view_rele(wait->view);
         }
+        tqi_sampler_release(&wait->pick);
         tqi_result_fini(&wait->result);
         free(wait->receipt);
         free(wait);
@@ -114,9 +127,7 @@ static void claim_free(claim_wait *wait)
 static void claim_leave(tqi_ctl_wait *base)
 {
     claim_wait *wait = (claim_wait *)base;
-    claim_wait *head = tqi_view_user(wait->view);
-    DL_DELETE(head, wait);
-    tqi_view_set_user(wait->view, head);
+    tqi_claim_queue_remove(wait->view, &wait->place);
     DL_DELETE(wait->session->parked, &wait->parked);
     base->ctl->waiting--;
     if (wait->meter) {
@@ -208,30 +219,42 @@ static bool claim_try(claim_wait *wait)
     return true;
 }
 
+static claim_wait *claim_of(tqi_claim_place *place)
+{
+    return place ? (claim_wait *)(void *)((char *)place - offsetof(claim_wait, place)) : NULL;
+}
+
+/* Serves those waiters that can be served now, the oldest first. */
+static void claims_serve(tqi_view *view)
+{
+    claim_wait *wait = NULL;
+    while ((wait = claim_of(tqi_claim_queue_next(view))) != NULL) {
+        if (claim_try(wait)) {
+            tqi_claim_queue_served(&wait->place);
+            tqi_claim_queue_changed(view, wait->sampler->kept != NULL);
+        } else {
+            tqi_claim_queue_failed(&wait->place);
+        }
+    }
+}
+
 void tqi_ctl_claims_gather(tqi_view *view)
 {
-    /* A pick may leave cached picks for others, also for older ones: go round until nobody is served. */
-    bool served = true;
-    while (served) {
-        claim_wait *wait = NULL;
-        served = false;
-        DL_FOREACH ((claim_wait *)tqi_view_user(view), wait) {
-            if (!wait->base.ready && claim_try(wait)) {
-                served = true;
-            }
-        }
+    const claim_wait *first = claim_of(tqi_claim_queue_first(view));
+    if (first) {
+        tqi_claim_queue_gained(view, first->base.ctl->keeps);
+        claims_serve(view);
     }
 }
 
 void tqi_ctl_claims_move(tqi_view *from, tqi_view *to, void *unused)
 {
-    claim_wait *head = tqi_view_user(from);
-    claim_wait *wait = NULL;
+    tqi_claim_place *place = NULL;
     (void)unused;
-    DL_FOREACH (head, wait) {
-        wait->view = to;
+    DL_FOREACH (tqi_claim_queue_first(from), place) {
+        claim_of(place)->view = to;
     }
-    tqi_view_set_user(to, head);
+    tqi_claim_queue_move(from, to);
 }
 
 /* ------------------------------------------------------------------------------------------------ handlers */
@@ -303,10 +326,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
     };
     int rc = tqi_sampler_find(msg->sampler[0] ? msg->sampler : ctl->sampler, &wait->sampler, err);
     if (rc == TQ_OK) {
-        wait->pick.user = wait->sampler->user;
-    }
-    if (rc == TQ_OK && wait->sampler->check) {
-        rc = wait->sampler->check(&wait->pick, err);
+        rc = tqi_sampler_prepare(wait->sampler, &wait->pick, err);
     }
     if (rc == TQ_OK) {
         rc = tqi_view_get(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field,
@@ -321,6 +341,30 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
         return rc;
     }
     *out = wait;
+    return TQ_OK;
+}
+
+/* The claim, which was tried and failed, waits. */
+static int claim_park(tqi_controller *ctl, tqi_request *request, claim_wait *wait, tq_error *err)
+{
+    const Tq__Claim *msg = wait->msg;
+    int rc = tqi_claim_queue_add(wait->view, &wait->place, ctl->last_wait + 1, wait->sampler,
+                                 &wait->pick, err);
+    if (rc) {
+        claim_free(wait);
+        return rc;
+    }
+    tqi_claim_queue_failed(&wait->place);
+    wait->session = tqi_ctl_session_of(request);
+    wait->parked = (tqi_ctl_parked){.number = ++ctl->last_wait, .since = tqi_now()};
+    DL_APPEND(wait->session->parked, &wait->parked);
+    ctl->waiting++;
+    wait->meter = tqi_meter_task(ctl->meter, msg->task);
+    if (wait->meter) {
+        wait->meter->waiting++;
+    }
+    wait->base.op = tqi_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
+    tqi_ctl_wait_park(ctl, &wait->base, &claim_wait_type, request, msg->timeout_ms);
     return TQ_OK;
 }
 
@@ -340,25 +384,14 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_request *request, const Tq__Claim 
     }
     rc = claim_take(ctl, request, wait, err);
     if (rc == TQ_EAGAIN && !msg->poll && !ctl->polling) {
-        claim_wait *head = tqi_view_user(wait->view);
-        DL_APPEND(head, wait);
-        tqi_view_set_user(wait->view, head);
-        wait->session = tqi_ctl_session_of(request);
-        wait->parked = (tqi_ctl_parked){.number = ++ctl->last_wait, .since = tqi_now()};
-        DL_APPEND(wait->session->parked, &wait->parked);
-        ctl->waiting++;
-        wait->meter = tqi_meter_task(ctl->meter, msg->task);
-        if (wait->meter) {
-            wait->meter->waiting++;
-        }
-        wait->base.op = tqi_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
-        tqi_ctl_wait_park(ctl, &wait->base, &claim_wait_type, request, msg->timeout_ms);
-        return TQ_OK;
+        return claim_park(ctl, request, wait, err);
     }
     if (rc == TQ_OK) {
         rc = claim_reply(ctl, request, &wait->result, &wait->receipt, err);
         if (rc) {
             tqi_meta_claim_release(ctl->meta, tqi_ctl_session_number(request), wait->result.claim);
+        } else if (wait->filled) {
+            claims_serve(wait->view);
         }
     }
     claim_free(wait);

@@ -16,6 +16,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/heap.h"
 #include "base/log.h"
 #include "controller/controller.h"
 #include "controller/convert.h"
@@ -30,13 +31,12 @@
 
 /* ------------------------------------------------------------------------------------------------ deadlines */
 
-/* A point in time at which something happens; in a list ordered by deadline, served by one timer. */
+/* A point in time (monotonic ns) at which something happens; in a heap, served by one timer. */
 typedef struct tqi_ctl_timed tqi_ctl_timed;
 struct tqi_ctl_timed {
-    uint64_t deadline; /* monotonic ns; 0 = not in the list */
     void (*due)(tqi_ctl_timed *timed);
     tqi_controller *ctl;
-    tqi_ctl_timed *prev, *next;
+    tqi_heap_node node;
 };
 
 void tqi_ctl_timed_add(tqi_controller *ctl, tqi_ctl_timed *timed, uint64_t deadline);
@@ -253,7 +253,8 @@ struct tqi_controller {
     uint64_t last_session;
     uint32_t waiting; /* claims */
     uint64_t last_wait;
-    tqi_ctl_timed *timed;
+    uint64_t keeps; /* picks so far by samplers that keep answers of their own */
+    tqi_heap timed; /* tqi_ctl_timed */
     tqi_ctl_wait *ready;
     tqi_ctl_owner *owners; /* by name */
     tqi_ctl_owner_wait *owner_waits;

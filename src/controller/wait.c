@@ -15,12 +15,13 @@ static void timed_due(uv_timer_t *timer);
 /* Sets the timer to the nearest deadline. */
 static void timed_arm(tqi_controller *ctl)
 {
-    if (ctl->closing || !ctl->timed) {
+    if (ctl->closing || !ctl->timed.top) {
         uv_timer_stop(&ctl->timer);
         return;
     }
     uint64_t now = tqi_now();
-    uint64_t left = ctl->timed->deadline > now ? ctl->timed->deadline - now : 0;
+    uint64_t nearest = ctl->timed.top->key;
+    uint64_t left = nearest > now ? nearest - now : 0;
     uv_update_time(ctl->loop);
     uv_timer_start(&ctl->timer, timed_due, left / 1000000u + (left % 1000000u != 0), 0);
 }
@@ -29,10 +30,9 @@ static void timed_due(uv_timer_t *timer)
 {
     tqi_controller *ctl = timer->data;
     uint64_t now = tqi_now();
-    while (ctl->timed && ctl->timed->deadline <= now) {
-        tqi_ctl_timed *timed = ctl->timed;
-        DL_DELETE(ctl->timed, timed);
-        timed->deadline = 0;
+    while (ctl->timed.top && ctl->timed.top->key <= now) {
+        tqi_ctl_timed *timed = TQI_HEAP_ENTRY(ctl->timed.top, tqi_ctl_timed, node);
+        tqi_heap_remove(&ctl->timed, &timed->node);
         timed->due(timed);
     }
     timed_arm(ctl);
@@ -41,27 +41,18 @@ static void timed_due(uv_timer_t *timer)
 
 void tqi_ctl_timed_add(tqi_controller *ctl, tqi_ctl_timed *timed, uint64_t deadline)
 {
-    tqi_ctl_timed *after = ctl->timed ? ctl->timed->prev : NULL;
     timed->ctl = ctl;
-    timed->deadline = deadline ? deadline : 1;
-    /* Newer deadlines are mostly later ones: look for the place from the end. */
-    while (after && after->deadline > timed->deadline) {
-        after = after == ctl->timed ? NULL : after->prev;
-    }
-    if (after) {
-        DL_APPEND_ELEM(ctl->timed, after, timed);
-    } else {
-        DL_PREPEND(ctl->timed, timed);
+    tqi_heap_add(&ctl->timed, &timed->node, deadline);
+    if (ctl->timed.top == &timed->node) {
         timed_arm(ctl);
     }
 }
 
 void tqi_ctl_timed_remove(tqi_ctl_timed *timed)
 {
-    if (timed->deadline) {
-        bool nearest = timed->ctl->timed == timed;
-        DL_DELETE(timed->ctl->timed, timed);
-        timed->deadline = 0;
+    if (tqi_heap_has(&timed->node)) {
+        bool nearest = timed->ctl->timed.top == &timed->node;
+        tqi_heap_remove(&timed->ctl->timed, &timed->node);
         if (nearest) {
             timed_arm(timed->ctl);
         }

@@ -32,7 +32,7 @@ static void call_unlist(tqi_call *call)
         call->listed = false;
         HASH_DEL(call->channel->calls, call);
     }
-    tqi_heap_remove(&call->channel->deadlines, call);
+    tqi_heap_remove(&call->channel->deadlines, &call->timed);
 }
 
 /* Takes the frame back if none of it was sent. */
@@ -144,8 +144,8 @@ int tqi_call_start(tqi_channel *channel, const tqi_call_args *args, tqi_call **o
         goto nomem;
     }
     call->listed = true;
-    if (args->deadline != TQI_NEVER && tqi_heap_push(&channel->deadlines, call) != TQ_OK) {
-        goto nomem;
+    if (args->deadline != TQI_NEVER) {
+        tqi_heap_add(&channel->deadlines, &call->timed, args->deadline);
     }
     call->args.orphan = args->orphan;
     call->args.payload = NULL;
@@ -156,7 +156,7 @@ int tqi_call_start(tqi_channel *channel, const tqi_call_args *args, tqi_call **o
         channel->n_keeps++;
         call->kept = true;
     }
-    if (tqi_heap_top(&channel->deadlines) == call) {
+    if (channel->deadlines.top == &call->timed) {
         tqi_channel_arm_deadline(channel);
     }
     if (channel->state == TQI_CHANNEL_OPEN) {
@@ -233,7 +233,7 @@ static void call_abandon(tqi_call *call, const tq_error *why)
 {
     tqi_channel *channel = call->channel;
     bool orphan = call->method->keep || call->args.orphan;
-    tqi_heap_remove(&channel->deadlines, call);
+    tqi_heap_remove(&channel->deadlines, &call->timed);
     if (channel->rx_call == call && channel->conn) {
         tqi_conn_drop_payload(channel->conn);
     }
@@ -284,9 +284,8 @@ static void call_timeout(tqi_call *call)
 void tqi_call_timeouts(tqi_channel *channel)
 {
     uint64_t now = tqi_now();
-    tqi_call *call;
-    while ((call = tqi_heap_top(&channel->deadlines)) && call->args.deadline <= now) {
-        call_timeout(call);
+    while (channel->deadlines.top && channel->deadlines.top->key <= now) {
+        call_timeout(TQI_HEAP_ENTRY(channel->deadlines.top, tqi_call, timed));
     }
     tqi_channel_settle(channel);
 }

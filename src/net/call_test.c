@@ -40,9 +40,8 @@ static void cut(void)
 /* Its deadline is now. */
 static void expire(tqi_call *call)
 {
-    call->args.deadline = 0;
-    tqi_heap_remove(&channel->deadlines, call);
-    assert_int_equal(tqi_heap_push(&channel->deadlines, call), TQ_OK);
+    tqi_heap_remove(&channel->deadlines, &call->timed);
+    tqi_heap_add(&channel->deadlines, &call->timed, 0);
     tqi_call_timeouts(channel);
 }
 
@@ -509,40 +508,7 @@ static void test_closed_client(void **state)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------- the heap */
-
-static void test_heap(void **state)
-{
-    (void)state;
-    enum {
-        N = 500
-    };
-    tqi_heap heap = {0};
-    tqi_call *calls = calloc(N, sizeof *calls);
-    assert_non_null(calls);
-    uint32_t seed = 1;
-    for (int i = 0; i < N; i++) {
-        seed = seed * 1664525 + 1013904223;
-        calls[i].args.deadline = seed >> 22;
-        assert_int_equal(tqi_heap_push(&heap, &calls[i]), TQ_OK);
-    }
-    for (int i = 0; i < N; i += 3) {
-        tqi_heap_remove(&heap, &calls[i]);
-        tqi_heap_remove(&heap, &calls[i]);
-    }
-    uint64_t last = 0;
-    int n = 0;
-    tqi_call *top;
-    while ((top = tqi_heap_top(&heap))) {
-        assert_true(top->args.deadline >= last);
-        last = top->args.deadline;
-        tqi_heap_remove(&heap, top);
-        n++;
-    }
-    assert_int_equal(n, N - (N + 2) / 3);
-    free(heap.items);
-    free(calls);
-}
+/* ------------------------------------------------------------------------------------------------- deadlines */
 
 static void test_many_deadlines(void **state)
 {
@@ -586,7 +552,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_nobody_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_second_endpoint, setup, teardown),
         cmocka_unit_test_setup_teardown(test_closed_client, setup, teardown),
-        cmocka_unit_test(test_heap),
         cmocka_unit_test_setup_teardown(test_many_deadlines, setup, teardown),
     };
     return cmocka_run_group_tests_name("net_call", tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /*
  * calling.h - what the client's files share: connector.c (identity, start and end, fork), channel.c (its life and its
  * connections), ends.c (servers that are gone, and how that is known), dial.c (resolve and connect), greet.c (handshake),
- * call.c (requests), reply.c (their answers), deadline.c (a heap of calls by deadline).
+ * call.c (requests), reply.c (their answers).
  */
 #ifndef TQI_NET_CALLING_H
 #define TQI_NET_CALLING_H
@@ -10,6 +10,7 @@
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
+#include "base/heap.h"
 #include "net/internal.h"
 
 #define TQI_ATTEMPT_MS  5000         /* to connect and greet */
@@ -57,12 +58,6 @@ struct tqi_connector {
     void (*done)(void *arg);
     void *done_arg;
 };
-
-typedef struct tqi_heap {
-    tqi_call **items;
-    size_t count;
-    size_t capacity;
-} tqi_heap;
 
 enum {
     TQI_CHANNEL_IDLE,    /* nothing to connect for */
@@ -171,10 +166,10 @@ struct tqi_call {
     bool kept;   /* in channel->keeps */
     bool ended;  /* done was called: only the orphan is waited for */
     bool cancelled;
-    bool garbled;   /* a reply came that is none: to ask for it again would not help */
-    bool ending;    /* in connector->ending */
-    bool lost;      /* cannot be sent again */
-    size_t heap_at; /* place in the heap + 1, 0 = in none */
+    bool garbled;        /* a reply came that is none: to ask for it again would not help */
+    bool ending;         /* in connector->ending */
+    bool lost;           /* cannot be sent again */
+    tqi_heap_node timed; /* in channel->deadlines */
     tqi_call_args args;
     tqi_call *prev, *next; /* keeps */
     tqi_call *ending_prev, *ending_next;
@@ -252,10 +247,5 @@ void tqi_call_timeouts(tqi_channel *channel);
 /* Hands over the answer of a call whose reply is complete, and frees it. */
 void tqi_call_answered(tqi_call *call, tqi_answer *answer);
 void tqi_call_end_cancelled(tqi_connector *connector);
-
-/* deadline.c */
-int tqi_heap_push(tqi_heap *heap, tqi_call *call);
-void tqi_heap_remove(tqi_heap *heap, tqi_call *call);
-tqi_call *tqi_heap_top(const tqi_heap *heap);
 
 #endif

@@ -397,12 +397,11 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
 
 void tqi_channel_arm_deadline(tqi_channel *channel)
 {
-    const tqi_call *call = tqi_heap_top(&channel->deadlines);
-    if (!call) {
+    if (!channel->deadlines.top) {
         return; /* the timer may run out: it finds nothing to do */
     }
     uint64_t now = tqi_now();
-    uint64_t deadline = call->args.deadline;
+    uint64_t deadline = channel->deadlines.top->key;
     uv_timer_start(&channel->deadline_timer, channel_on_deadline,
                    deadline > now ? (deadline - now) / 1000000 + 1 : 0, 0);
 }
@@ -421,7 +420,6 @@ static void channel_on_deadline(uv_timer_t *timer)
 static void channel_free(tqi_channel *channel)
 {
     free(channel->on_open);
-    free(channel->deadlines.items);
     free(channel->endpoints);
     free(channel->endpoint);
     free(channel);

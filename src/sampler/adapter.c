@@ -337,19 +337,22 @@ static int adapter_check_again(tq_pick *pick, const char *sampler, tq_error *err
     return TQ_OK;
 }
 
+int tqi_sampler_slot(const tq_sampler *sampler, const tq_pick_request *request,
+                     char slot[TQ_NAME_MAX + 1], tq_error *err)
+{
+    slot[0] = '\0';
+    return sampler->slot != NULL ? sampler->slot(request, slot, err) : TQ_OK;
+}
+
 /* TQ_OK with the result when the request's slot holds a pick, else TQ_EAGAIN. */
 static int adapter_cached(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request,
                           uint64_t session, bool with_tags, tqi_result *result, tq_error *err)
 {
-    char slot[TQ_NAME_MAX + 1] = "";
+    char slot[TQ_NAME_MAX + 1];
     const uint32_t *chosen;
     uint32_t n;
-    int rc;
+    int rc = tqi_sampler_slot(sampler, request, slot, err);
 
-    if (sampler->slot == NULL) {
-        return TQ_EAGAIN;
-    }
-    rc = sampler->slot(request, slot, err);
     if (rc != TQ_OK) {
         return rc;
     }
@@ -360,8 +363,19 @@ static int adapter_cached(const tq_sampler *sampler, tqi_view *view, const tq_pi
     return tqi_view_take(view, chosen, n, NULL, 0, session, with_tags, result, err);
 }
 
+static void adapter_tell(const tq_pick *pick, const tqi_sampler_told *told)
+{
+    for (size_t i = 0; i < pick->n_slots; i++) {
+        told->cached(pick->slots[i].name, told->arg);
+    }
+    if (pick->own_slot[0] != '\0') {
+        told->cached(pick->own_slot, told->arg);
+    }
+}
+
 int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request,
-                      uint64_t session, bool with_tags, tqi_result *result, tq_error *err)
+                      uint64_t session, bool with_tags, tqi_result *result,
+                      const tqi_sampler_told *told, tq_error *err)
 {
     tq_sampler_view shown = {.view = view};
     tq_pick pick = {.view = &shown};
@@ -394,6 +408,9 @@ int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_r
     }
     if (rc == TQ_OK) {
         rc = adapter_take(view, &pick, session, with_tags, result, err);
+        if (rc == TQ_OK && told != NULL) {
+            adapter_tell(&pick, told);
+        }
     } else if (err != NULL && err->code != rc) {
         /* The sampler gave no detail. */
         (void)tqi_error_set(

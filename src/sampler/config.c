@@ -8,6 +8,7 @@
 #include "base/error.h"
 
 #include <jansson.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +84,8 @@ static int config_count(const json_t *config, const char *name, uint32_t *out, t
     return TQ_OK;
 }
 
+#define CONFIG_STEP " batch_index="
+
 /* Slot of a rank, given as JSON text, and the config's step. */
 static int config_slot(const json_t *config, const char *rank, char slot[TQ_NAME_MAX + 1],
                        tq_error *err)
@@ -96,7 +99,7 @@ static int config_slot(const json_t *config, const char *rank, char slot[TQ_NAME
     if (step != NULL && step_text == NULL) {
         return tqi_error_nomem(err, "sampling_config");
     }
-    length = snprintf(slot, TQ_NAME_MAX + 1, "dp_rank=%s batch_index=%s", rank,
+    length = snprintf(slot, TQ_NAME_MAX + 1, "dp_rank=%s" CONFIG_STEP "%s", rank,
                       step_text != NULL ? step_text : "null");
     free(step_text);
     if (length < 0 || length > TQ_NAME_MAX) {
@@ -130,8 +133,8 @@ static int config_read_rank(const json_t *config, tqi_sampler_config *out, tq_er
     return rc;
 }
 
-int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler,
-                            tqi_sampler_config *out, tq_error *err)
+static int config_read(const tq_pick_request *request, const char *sampler, tqi_sampler_config *out,
+                       tq_error *err)
 {
     json_t *config;
     int rc = config_parse(request, &config, err);
@@ -152,6 +155,63 @@ int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler,
     }
     json_decref(config);
     return rc;
+}
+
+/* Bytes of a config without what its slot does not use. */
+static size_t config_size(const tqi_sampler_config *config)
+{
+    return offsetof(tqi_sampler_config, slot) + strlen(config->slot) + 1;
+}
+
+int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler,
+                            tqi_sampler_config *out, tq_error *err)
+{
+    if (request->prepared != NULL) {
+        memcpy(out, request->prepared, config_size(request->prepared));
+        return TQ_OK;
+    }
+    return config_read(request, sampler, out, err);
+}
+
+static bool config_builtin(const tq_sampler *sampler)
+{
+    return sampler == &tqi_sampler_sequential || sampler == &tqi_sampler_rank_aware ||
+           sampler == &tqi_sampler_grpo_group_n || sampler == &tqi_sampler_seqlen_balanced;
+}
+
+int tqi_sampler_prepare(const tq_sampler *sampler, tq_pick_request *request, tq_error *err)
+{
+    size_t size = strlen(request->config);
+    tqi_sampler_config config;
+    void *prepared;
+    int rc;
+
+    if (size > TQI_SAMPLER_CONFIG_MAX) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "sampling_config of %zu bytes: it may have at most %u; large data "
+                             "belongs into samples or tags",
+                             size, TQI_SAMPLER_CONFIG_MAX);
+    }
+    request->user = sampler->user;
+    if (config_builtin(sampler)) {
+        rc = config_read(request, sampler->name, &config, err);
+        if (rc != TQ_OK) {
+            return rc;
+        }
+        prepared = malloc(config_size(&config));
+        if (prepared == NULL) {
+            return tqi_error_nomem(err, "sampling_config");
+        }
+        memcpy(prepared, &config, config_size(&config));
+        request->prepared = prepared;
+    }
+    return sampler->check != NULL ? sampler->check(request, err) : TQ_OK;
+}
+
+void tqi_sampler_release(tq_pick_request *request)
+{
+    free((void *)(uintptr_t)request->prepared);
+    request->prepared = NULL;
 }
 
 uint32_t tqi_sampler_group(const tq_sampler *sampler, const tq_pick_request *request)
@@ -179,17 +239,28 @@ int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sample
     return TQ_OK;
 }
 
-int tqi_sampler_config_slot(const tq_pick_request *request, uint32_t rank,
+int tqi_sampler_config_slot(const tqi_sampler_config *config, uint32_t rank,
                             char slot[TQ_NAME_MAX + 1], tq_error *err)
 {
-    char text[16];
-    json_t *config;
-    int rc = config_parse(request, &config, err);
+    /* The slot begins with the own rank, a number: the first match is what comes behind it. */
+    const char *step = strstr(config->slot, CONFIG_STEP);
+    int length = snprintf(slot, TQ_NAME_MAX + 1, "dp_rank=%u%s", rank, step != NULL ? step : "");
 
-    if (rc == TQ_OK) {
-        (void)snprintf(text, sizeof(text), "%u", rank);
-        rc = config_slot(config, text, slot, err);
-        json_decref(config);
+    if (step == NULL || length < 0 || length > TQ_NAME_MAX) {
+        slot[0] = '\0';
+        return tqi_error_set(err, TQ_EINVAL, "dp_rank and batch_index are too long");
     }
-    return rc;
+    return TQ_OK;
+}
+
+tqi_sampler_family tqi_sampler_family_of(const tq_sampler *sampler, const tq_pick_request *request)
+{
+    if (config_builtin(sampler)) {
+        return (tqi_sampler_family){.sampler = sampler,
+                                    .group = tqi_sampler_group(sampler, request),
+                                    .grows = true,
+                                    .config = ""};
+    }
+    return (tqi_sampler_family){
+        .sampler = sampler, .batch_size = request->batch_size, .config = request->config};
 }

@@ -17,15 +17,15 @@ typedef struct tqi_sampler_config {
     char slot[TQ_NAME_MAX + 1];
 } tqi_sampler_config;
 
-/* TQ_EINVAL names what is wrong: an unknown key (and the known ones), or a value of the wrong kind. */
+/* What request->prepared says, if that is there, else what its text says.  TQ_EINVAL names what is wrong: an unknown key (and the known ones), or a value of the wrong kind. */
 int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler,
                             tqi_sampler_config *out, tq_error *err);
 
 /* Checks that dp_rank is a whole number from 0. */
 int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sampler, tq_error *err);
 
-/* The slot of another rank of the same step. */
-int tqi_sampler_config_slot(const tq_pick_request *request, uint32_t rank,
+/* The slot of another rank of the same step, for a config with a rank that is a whole number. */
+int tqi_sampler_config_slot(const tqi_sampler_config *config, uint32_t rank,
                             char slot[TQ_NAME_MAX + 1], tq_error *err);
 
 #endif

@@ -41,7 +41,8 @@ static int claim(claim_test *c, const char *sampler, uint32_t batch, const char 
     tqi_result_fini(&c->r);
     assert_int_equal(tqi_sampler_find(sampler, &found, &c->t.err), TQ_OK);
     rc = found->check(&request, &c->t.err);
-    return rc ? rc : tqi_sampler_claim(found, c->view, &request, SESSION, false, &c->r, &c->t.err);
+    return rc ? rc
+              : tqi_sampler_claim(found, c->view, &request, SESSION, false, &c->r, NULL, &c->t.err);
 }
 
 static void assert_picked(const claim_test *c, const uint32_t *want, size_t n)

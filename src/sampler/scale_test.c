@@ -91,8 +91,8 @@ static void claim_many(table *t, tqi_view *view, const char *sampler, const char
     assert_int_equal(tqi_sampler_find(sampler, &found, &t->err), TQ_OK);
     start = seconds();
     for (uint32_t i = 0; i < times; i++) {
-        assert_int_equal(tqi_sampler_claim(found, view, &request, SESSION, false, &r, &t->err),
-                         TQ_OK);
+        assert_int_equal(
+            tqi_sampler_claim(found, view, &request, SESSION, false, &r, NULL, &t->err), TQ_OK);
         assert_int_equal(r.batch.n, 64);
         tqi_meta_claim_settle(t->meta, r.claim);
         tqi_result_fini(&r);

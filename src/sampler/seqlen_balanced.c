@@ -122,7 +122,7 @@ static int seqlen_deal(const tq_pick_request *request, const tqi_sampler_config 
             }
         }
         if (rank != own) {
-            rc = tqi_sampler_config_slot(request, rank, slot, err);
+            rc = tqi_sampler_config_slot(config, rank, slot, err);
             rc = rc == TQ_OK ? tq_pick_cache(pick, slot, share, used) : rc;
             continue;
         }

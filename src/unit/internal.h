@@ -22,6 +22,7 @@
 #include <utlist.h>
 
 #include "base/error.h"
+#include "base/heap.h"
 #include "base/log.h"
 #include "metrics/metrics.h"
 #include "unit/unit.h"
@@ -130,7 +131,7 @@ typedef struct tqi_unit_wait {
     tqi_request *request;
     const Tq__UnitReserve *message; /* lives as long as the request */
     tqi_store_place *places;
-    uint64_t deadline;
+    tqi_heap_node timed; /* by deadline; in none without one */
     uint64_t since;
     uint64_t number; /* ascending */
     struct tqi_unit_wait *prev, *next;
@@ -140,6 +141,7 @@ typedef struct tqi_unit_wait {
  * behind those that may not. */
 typedef struct tqi_unit_waits {
     tqi_unit_wait *row[2]; /* [adds_samples] */
+    tqi_heap timed;        /* those with a deadline */
     uv_timer_t timer;      /* nearest deadline */
     uint64_t last;         /* number */
 } tqi_unit_waits;

@@ -115,19 +115,14 @@ static void wait_fail(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
 
 static void wait_arm(tqi_unit *unit)
 {
-    uint64_t nearest = TQI_NEVER, now = tqi_now();
-    tqi_unit_wait *wait;
+    const tqi_heap_node *top = unit->waits.timed.top;
 
-    for (int i = 0; i < 2; i++) {
-        DL_FOREACH (unit->waits.row[i], wait) {
-            nearest = wait->deadline < nearest ? wait->deadline : nearest;
-        }
-    }
-    if (nearest == TQI_NEVER) {
+    if (top == NULL) {
         uv_timer_stop(&unit->waits.timer);
         return;
     }
-    uint64_t ms = nearest > now ? (nearest - now + 999999) / 1000000 : 0;
+    uint64_t now = tqi_now();
+    uint64_t ms = top->key > now ? (top->key - now + 999999) / 1000000 : 0;
     uv_update_time(unit->loop);
     uv_timer_start(&unit->waits.timer, tqi_unit_waits_timer, ms, 0);
 }
@@ -138,6 +133,7 @@ static void wait_remove(tqi_unit_wait *wait)
     tqi_unit_wait **row = &wait->unit->waits.row[wait->message->adds_samples ? 1 : 0];
 
     DL_DELETE(*row, wait);
+    tqi_heap_remove(&wait->unit->waits.timed, &wait->timed);
     tqi_request_on_cancel(wait->request, NULL, NULL);
     tqi_unit_reportable(wait->unit);
     free(wait->places);
@@ -176,9 +172,9 @@ static void wait_park(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
     wait->places = places;
     wait->since = tqi_now();
     wait->number = ++unit->waits.last;
-    wait->deadline = message->timeout_ms == 0 || message->timeout_ms > UINT64_MAX / 2000000
-                         ? TQI_NEVER
-                         : wait->since + message->timeout_ms * 1000000;
+    if (message->timeout_ms != 0 && message->timeout_ms <= UINT64_MAX / 2000000) {
+        tqi_heap_add(&unit->waits.timed, &wait->timed, wait->since + message->timeout_ms * 1000000);
+    }
     DL_APPEND(unit->waits.row[message->adds_samples ? 1 : 0], wait);
     tqi_request_on_cancel(request, wait_cancel, wait);
     wait_arm(unit);
@@ -273,18 +269,14 @@ void tqi_unit_waits_timer(uv_timer_t *timer)
 {
     tqi_unit *unit = timer->data;
     uint64_t now = tqi_now();
-    tqi_unit_wait *wait, *next;
     const tq_error full = {.code = TQ_EFULL};
 
-    for (int i = 0; i < 2; i++) {
-        DL_FOREACH_SAFE (unit->waits.row[i], wait, next) {
-            if (wait->deadline <= now) {
-                tqi_request *request = wait->request;
-                const Tq__UnitReserve *message = wait->message;
-                wait_remove(wait);
-                wait_fail(unit, request, message, &full, "stayed full until the deadline");
-            }
-        }
+    while (unit->waits.timed.top != NULL && unit->waits.timed.top->key <= now) {
+        tqi_unit_wait *wait = TQI_HEAP_ENTRY(unit->waits.timed.top, tqi_unit_wait, timed);
+        tqi_request *request = wait->request;
+        const Tq__UnitReserve *message = wait->message;
+        wait_remove(wait);
+        wait_fail(unit, request, message, &full, "stayed full until the deadline");
     }
     wait_arm(unit);
     tqi_unit_wake(unit);

@@ -77,8 +77,8 @@ static void claim(table *t, tqi_view *view, const tq_sampler *sampler)
         .batch_size = ROWS, .partition = "ready", .task = "train", .config = "{}"};
     tqi_result result = {0};
 
-    assert_int_equal(tqi_sampler_claim(sampler, view, &request, SESSION, false, &result, &t->err),
-                     TQ_OK);
+    assert_int_equal(
+        tqi_sampler_claim(sampler, view, &request, SESSION, false, &result, NULL, &t->err), TQ_OK);
     tqi_meta_claim_settle(t->meta, result.claim);
     tqi_result_fini(&result);
 }
