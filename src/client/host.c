@@ -90,7 +90,11 @@ static void host_leased(tqi_call *call, tqi_answer *answer, void *arg)
         made.leased(&err, 0, 0, made.arg);
         return;
     }
+    made.rt->internal.grant = reply->grant.data;
+    made.rt->internal.grant_size = reply->grant.len;
     made.leased(NULL, reply->first, reply->incarnation, made.arg);
+    made.rt->internal.grant = NULL;
+    made.rt->internal.grant_size = 0;
 }
 
 static void host_lease(tq_manager_host *host, const char *owner, uint32_t count,

@@ -9,9 +9,10 @@
 
 #include "controller/internal.h"
 
-/* Most ranges in one notice, and thin blocks. */
-#define COLLECT_MAX      4096u
-#define COLLECT_THIN_MAX 256u
+/* Most ranges in one notice, thin and doubted blocks. */
+#define COLLECT_MAX         4096u
+#define COLLECT_THIN_MAX    256u
+#define COLLECT_DOUBTED_MAX 4096u
 
 struct tqi_ctl_collect {
     tqi_ctl_wait base; /* first: waits are known by it */
@@ -47,11 +48,47 @@ int tqi_ctl_on_lease_blocks(tqi_controller *ctl, tqi_request *request, const Tq_
     if (rc) {
         return rc;
     }
+    uint8_t grant[TQI_GRANT];
+    if (owner->keyed) {
+        rc = tqi_grant_make(owner->key, owner->name, incarnation,
+                            tqi_session_id(tqi_request_session(request)), first, msg->count, grant);
+        if (rc) {
+            /* The ids are the session's, and end with it. */
+            return tqi_error_set(err, rc, "a lease under owner '%s' cannot be proven", msg->owner);
+        }
+        reply.grant = (ProtobufCBinaryData){sizeof(grant), grant};
+    }
     reply.first = first;
     reply.count = msg->count;
     reply.incarnation = incarnation;
     tqi_ctl_reply(request, &reply.base);
     return TQ_OK;
+}
+
+int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_request *request,
+                              const Tq__UnknownBlocks *msg, tq_error *err)
+{
+    Tq__UnknownBlocksReply reply = TQ__UNKNOWN_BLOCKS_REPLY__INIT;
+    tqi_conv conv = {0};
+    tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
+    if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request)) ||
+        tqi_owner_incarnation(owner->meta) != msg->incarnation) {
+        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session",
+                             msg->owner);
+    }
+    if (msg->n_id > TQI_UNKNOWN_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "owner '%s' asks for %zu blocks, at most %u at once",
+                             msg->owner, msg->n_id, TQI_UNKNOWN_MAX);
+    }
+    reply.id = tqi_conv_alloc(&conv, msg->n_id, sizeof(*reply.id), err);
+    int rc = reply.id ? TQ_OK : TQ_ENOMEM;
+    if (rc == TQ_OK) {
+        memcpy(reply.id, msg->id, msg->n_id * sizeof(*reply.id));
+        reply.n_id = tqi_owner_unknown(owner->meta, reply.id, msg->n_id);
+        tqi_ctl_reply(request, &reply.base);
+    }
+    tqi_conv_fini(&conv);
+    return rc;
 }
 
 int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_request *request,
@@ -72,7 +109,7 @@ static bool collect_pending(tqi_ctl_owner *owner, bool thin)
 {
     tqi_dead dead;
     uint64_t notice = 0;
-    return tqi_owner_dead(owner->meta, &dead, 1, &notice) > 0 ||
+    return owner->n_doubted > 0 || tqi_owner_dead(owner->meta, &dead, 1, &notice) > 0 ||
            (thin && tqi_owner_has_thin(owner->meta));
 }
 
@@ -100,7 +137,10 @@ static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, bool thin, 
         }
         reply.n_first = reply.n_count = n;
         reply.writer_done = tqi_conv_bytes(done, n);
+        reply.doubted = owner->doubted;
+        reply.n_doubted = owner->n_doubted;
         tqi_ctl_reply(request, &reply.base);
+        owner->n_doubted = 0; /* if it gets lost, a reader will say so again */
     }
     tqi_conv_fini(&conv);
     return rc;
@@ -205,16 +245,49 @@ void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void
                                                     .n_indexes = n});
 }
 
+/* Asks the owner whether it has the block.  What is asked already, or cannot be remembered, is not asked: a reader that still
+ * misses the block says so again. */
+static void lost_doubt(tqi_ctl_owner *owner, uint64_t id)
+{
+    for (size_t i = 0; i < owner->n_doubted; i++) {
+        if (owner->doubted[i] == id) {
+            return;
+        }
+    }
+    if (owner->n_doubted < COLLECT_DOUBTED_MAX &&
+        tqi_grow(&owner->doubted, &owner->doubted_capacity, owner->n_doubted + 1,
+                 sizeof(*owner->doubted)) == TQ_OK) {
+        owner->doubted[owner->n_doubted++] = id;
+        tqi_ctl_collect_gather(owner);
+    }
+}
+
+/* Who serves an owner is believed; all others may be wrong, or lie, so their owner is asked.  Everybody serves a shared
+ * owner: its store has no process of its own, and who may report may remove there, too. */
 int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_request *request, const Tq__ReportLost *msg,
                            tq_error *err)
 {
     tqi_ctl_loser loser = {.ctl = ctl, .name = tqi_ctl_session_name(request)};
-    int rc = tqi_meta_blocks_lost(ctl->meta, msg->id, msg->n_id, tqi_ctl_lost, &loser, err);
-    if (rc) {
-        return rc;
+    tqi_ctl_session *session = tqi_ctl_session_of(request);
+    tqi_conv conv = {0};
+    size_t n = 0;
+    uint64_t *believed = tqi_conv_alloc(&conv, msg->n_id, sizeof(*believed), err);
+    int rc = believed ? TQ_OK : TQ_ENOMEM;
+    for (size_t i = 0; rc == TQ_OK && i < msg->n_id; i++) {
+        tqi_owner *meta = tqi_meta_block_owner(ctl->meta, msg->id[i]);
+        tqi_ctl_owner *owner = meta ? tqi_owner_user(meta) : NULL;
+        if (owner && (owner->shared || tqi_ctl_owner_serves(owner, session))) {
+            believed[n++] = msg->id[i];
+        } else if (owner) {
+            lost_doubt(owner, msg->id[i]);
+        }
     }
-    tqi_ctl_reply_empty(request);
-    return TQ_OK;
+    rc = rc ? rc : tqi_meta_blocks_lost(ctl->meta, believed, n, tqi_ctl_lost, &loser, err);
+    if (rc == TQ_OK) {
+        tqi_ctl_reply_empty(request);
+    }
+    tqi_conv_fini(&conv);
+    return rc;
 }
 
 /* ------------------------------------------------------------------------------------------------ moves */
@@ -291,11 +364,31 @@ static int moves_in(tqi_conv *conv, const Tq__Move *msg, tqi_move **out, tq_erro
     return rc;
 }
 
+/* Blocks are moved by who serves their owner, within it. */
+static int moves_allowed(tqi_controller *ctl, tqi_request *request, const Tq__Move *msg,
+                         tq_error *err)
+{
+    tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner->name);
+    if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request))) {
+        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session",
+                             msg->owner->name);
+    }
+    for (size_t i = 0; i < msg->n_from; i++) {
+        tqi_owner *from = tqi_meta_block_owner(ctl->meta, msg->from[i]);
+        if (from && from != owner->meta) {
+            return tqi_error_set(err, TQ_EINVAL, "move of block %llu: it is not of owner '%s'",
+                                 (unsigned long long)msg->from[i], msg->owner->name);
+        }
+    }
+    return TQ_OK;
+}
+
 int tqi_ctl_on_move(tqi_controller *ctl, tqi_request *request, const Tq__Move *msg, tq_error *err)
 {
     tqi_conv conv = {0};
     tqi_move *moves = NULL;
     int rc = moves_in(&conv, msg, &moves, err);
+    rc = rc ? rc : moves_allowed(ctl, request, msg, err);
     rc = rc ? rc
             : tqi_meta_move(ctl->meta, tqi_ctl_session_number(request), moves, msg->n_from, err);
     if (rc == TQ_OK) {

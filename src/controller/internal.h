@@ -136,7 +136,11 @@ typedef struct tqi_ctl_owner {
     uint8_t *info;
     size_t info_size;
     bool shared;
-    bool mortal;                /* what it holds ends with its session, or with its process */
+    bool mortal; /* what it holds ends with its session, or with its process */
+    bool keyed;  /* it gave a key */
+    uint8_t key[TQI_GRANT_KEY];
+    uint64_t *doubted; /* blocks that a reader says are gone, for the next notice */
+    size_t n_doubted, doubted_capacity;
     tqi_ctl_server *servers;    /* present when there is one; more than one only when shared */
     tqi_ctl_session *collector; /* the session that gets the dead notices; one of servers or NULL */
     tqi_ctl_collect *collects;  /* waiting, in order of arrival */

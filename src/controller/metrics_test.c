@@ -207,7 +207,7 @@ static void lost_cells_are_shown(void **state)
     kit_free(kit_publish(&client, &what));
     report.id = &what.block;
     report.n_id = 1;
-    kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
+    kit_free(kit_ok(&unit, TQI_REPORT_LOST, &report));
     tqi_buf text = metrics(1);
     has(&text, "tq_lost_samples 3");
     has(&text, "tq_lost_cells 3");

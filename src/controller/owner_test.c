@@ -337,6 +337,13 @@ static void comes_back_in_time(void **state)
     msg.incarnation = 77;
     msg.manager = text("test");
     msg.info = (ProtobufCBinaryData){4, (uint8_t *)text("info")};
+    /* Only who knows its key goes on with what it holds. */
+    kit_fails(&again, TQI_REGISTER_OWNER, &msg, TQ_EEXIST, "another key");
+    uint8_t key[TQI_GRANT_KEY];
+    memset(key, 'x', sizeof(key));
+    msg.key = (ProtobufCBinaryData){sizeof(key), key};
+    kit_fails(&again, TQI_REGISTER_OWNER, &msg, TQ_EEXIST, "another key");
+    memset(key, 'k', sizeof(key));
     Tq__RegisterOwnerReply *reply = kit_ok(&again, TQI_REGISTER_OWNER, &msg);
     assert_false(reply->fresh);
     kit_free(reply);
@@ -426,17 +433,78 @@ static void readers_report_lost_blocks(void **state)
 {
     Tq__ReportLost report = TQ__REPORT_LOST__INIT;
     Tq__Event *event = NULL;
+    kit_call call;
     uint64_t since = 0, ids[2] = {0, 123456};
     (void)state;
     put("p", 2, NULL, &ids[0]);
     report.id = ids;
     report.n_id = 2;
+    /* A reader may be wrong, or lie: its word is a question to the owner, asked once. */
     kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
+    kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
+    assert_int_equal(kit_poll(&client, "p", "x", 2, "before"), 2);
+    collect(&unit, "unit", 0, &call);
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    Tq__CollectReply *asked = (Tq__CollectReply *)call.reply;
+    assert_int_equal(asked->n_doubted, 1);
+    assert_true(asked->doubted[0] == ids[0]);
+    assert_int_equal(asked->n_first, 0);
+    kit_end(&call);
+    /* One that waits for notices hears of it at once. */
+    collect(&unit, "unit", 0, &call);
+    kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    asked = (Tq__CollectReply *)call.reply;
+    assert_int_equal(asked->n_doubted, 1);
+    kit_end(&call);
+    kit_free(kit_ok(&unit, TQI_REPORT_LOST, &report));
     Tq__EventsReply *events = wait_event(&since, "lost", &event);
-    assert_string_equal(event->session, "client");
+    assert_string_equal(event->session, "unit");
     assert_int_equal(event->n_index, 2);
     kit_free(events);
     assert_int_equal(kit_poll(&client, "p", "x", 1, "t"), 0);
+}
+
+/* What an owner has not to keep: ids that were never leased, or are dead and done. */
+static void says_which_blocks_it_knows(void **state)
+{
+    Tq__UnknownBlocks ask;
+    Tq__AbandonBlocks abandon = TQ__ABANDON_BLOCKS__INIT;
+    kit_call call;
+    uint64_t published = 0, other = 0, ids[6];
+    (void)state;
+    put("p", 2, NULL, &published);
+    kit_register(&unit, "store", 5, true);
+    put("p", 2, "store", &other);
+    uint64_t leased = kit_lease(&client, "unit", 3);
+    uint64_t given_up = leased + 1;
+    abandon.id = &given_up;
+    abandon.n_id = 1;
+    kit_free(kit_ok(&client, TQI_ABANDON_BLOCKS, &abandon));
+    for (int i = 0; i < 6; i++) {
+        ids[i] = (uint64_t[]){123456, leased + 2, other, given_up, leased, published}[i];
+    }
+    tq__unknown_blocks__init(&ask);
+    ask.owner = text("unit");
+    ask.incarnation = 77;
+    ask.id = ids;
+    ask.n_id = 6;
+    Tq__UnknownBlocksReply *reply = kit_ok(&unit, TQI_UNKNOWN_BLOCKS, &ask);
+    assert_int_equal(reply->n_id, 2);
+    assert_true(reply->id[0] == other && reply->id[1] == 123456);
+    kit_free(reply);
+    collect(&unit, "unit", 0, &call);
+    uint64_t notice = expect_notice(&call, given_up);
+    collect(&unit, "unit", notice, &call);
+    reply = kit_ok(&unit, TQI_UNKNOWN_BLOCKS, &ask);
+    assert_int_equal(reply->n_id, 3);
+    kit_free(reply);
+    kit_fails(&client, TQI_UNKNOWN_BLOCKS, &ask, TQ_ESTALE, "not served by this session");
+    ask.incarnation = 78;
+    kit_fails(&unit, TQI_UNKNOWN_BLOCKS, &ask, TQ_ESTALE, "not served by this session");
+    abandon.id = &leased;
+    kit_free(kit_ok(&client, TQI_ABANDON_BLOCKS, &abandon));
+    expect_notice(&call, leased);
 }
 
 static void moves_blocks(void **state)
@@ -487,6 +555,17 @@ static void moves_blocks(void **state)
     move.n_bytes = move.n_place = 1;
     kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "locator");
     block.locator.len = 1;
+    uint64_t own = block.id;
+    block.id = kit_lease(&client, "unit", 1);
+    kit_fails(&client, TQI_MOVE, &move, TQ_ESTALE, "not served by this session");
+    kit_register(&client, "mine", 5, false);
+    owner.name = text("mine");
+    owner.incarnation = 5;
+    block.id = kit_lease(&client, "mine", 1);
+    kit_fails(&client, TQI_MOVE, &move, TQ_EINVAL, "not of owner 'mine'");
+    owner.name = text("unit");
+    owner.incarnation = 77;
+    block.id = own;
     kit_free(kit_ok(&unit, TQI_MOVE, &move));
     tq__resolve__init(&resolve);
     resolve.partition = text("p");
@@ -554,6 +633,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(waiting_for_owners_times_out, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(reports_show_in_the_list, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(readers_report_lost_blocks, setup, teardown_unit),
+        cmocka_unit_test_setup_teardown(says_which_blocks_it_knows, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(moves_blocks, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(tells_of_thin_blocks, setup, teardown_unit),
     };

@@ -5,9 +5,14 @@
  * again with the same incarnation it goes on as if nothing had happened, else all its blocks are lost.  A mortal one, whose
  * storage is memory of its process, is lost at once when its session said goodbye or its process is dead.  A shared
  * owner has any number of serving sessions and is never lost by time.
+ *
+ * Everybody who has the token may register, so what is registered needs protection from the others: an owner that gave a
+ * key is registered again only with it, one without a key not while another connected session serves it.
  */
 #include <stdlib.h>
 #include <string.h>
+
+#include <openssl/crypto.h>
 
 #include "controller/internal.h"
 
@@ -117,6 +122,8 @@ static void owner_free(tqi_ctl_owner *owner)
     }
     owner_drop_counters(owner);
     owner_drop_told(owner);
+    OPENSSL_cleanse(owner->key, sizeof(owner->key));
+    free(owner->doubted);
     free(owner->name);
     free(owner->manager);
     free(owner->info);
@@ -193,11 +200,25 @@ static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
     if (rc == TQ_OK && msg->incarnation == 0) {
         rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': incarnation 0", msg->name);
     }
+    if (rc == TQ_OK && msg->key.len && (msg->key.len != TQI_GRANT_KEY || msg->shared)) {
+        rc = tqi_error_set(err, TQ_EINVAL,
+                           "owner '%s': a key of %zu bytes; one that is not shared may have one "
+                           "of %u",
+                           msg->name, msg->key.len, (unsigned)TQI_GRANT_KEY);
+    }
     return rc;
 }
 
+/* Whether the message shows the key of the owner. */
+static bool owner_key_shown(const tqi_ctl_owner *owner, const Tq__RegisterOwner *msg)
+{
+    return owner->keyed && msg->key.len == TQI_GRANT_KEY &&
+           tqi_grant_key_equal(owner->key, msg->key.data);
+}
+
 /* Whether the message may take over the owner of that name.  What a server holds that is there is not given up for
- * another incarnation: one of a shared owner that comes with an old one asks its manager again and finds the new one. */
+ * another incarnation: one of a shared owner that comes with an old one asks its manager again and finds the new one.  The
+ * same incarnation with another key, or with none, is somebody else's. */
 static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *session,
                              const Tq__RegisterOwner *msg, bool same, tq_error *err)
 {
@@ -209,8 +230,12 @@ static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *
                              owner->shared ? "shared" : "the storage", owner->manager,
                              msg->shared ? "shared" : "the storage", msg->manager);
     }
-    if (same) {
+    if (owner_key_shown(owner, msg) || (same && owner->shared)) {
         return TQ_OK;
+    }
+    if (same && owner->keyed) {
+        return tqi_error_set(err, TQ_EEXIST, "owner '%s' is registered with another key",
+                             msg->name);
     }
     DL_FOREACH (owner->servers, server) {
         if (server->session != session && tqi_session_connected(server->session->net)) {
@@ -234,6 +259,10 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
     owner->manager = strdup(msg->manager);
     owner->shared = msg->shared != 0;
     owner->mortal = msg->mortal != 0 && !owner->shared;
+    owner->keyed = msg->key.len == TQI_GRANT_KEY;
+    if (owner->keyed) {
+        memcpy(owner->key, msg->key.data, TQI_GRANT_KEY);
+    }
     if (!owner->name || !owner->manager) {
         owner_free(owner);
         return tqi_error_nomem(err, "an owner");

@@ -191,6 +191,11 @@ void kit_register(kit_client *unit, const char *owner, uint64_t incarnation, boo
     msg.incarnation = incarnation;
     msg.manager = kit_text("test");
     msg.shared = shared;
+    uint8_t key[TQI_GRANT_KEY];
+    memset(key, 'k', sizeof(key));
+    if (!shared) {
+        msg.key = (ProtobufCBinaryData){sizeof(key), key};
+    }
     Tq__RegisterOwnerReply *reply = kit_ok(unit, TQI_REGISTER_OWNER, &msg);
     assert_true(reply->epoch == tqi_controller_epoch(unit->kit->controller));
     kit_free(reply);

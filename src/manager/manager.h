@@ -38,6 +38,9 @@ typedef struct tqi_manager_internal {
     tqi_channel *
         controller; /* to see when the session there is a new one (leases are void then); may be NULL */
     const char *node; /* that this process is on; NULL: the machine */
+    /* While the callback of host->lease runs: the proof for the owner that gave a key, else size 0. */
+    const uint8_t *grant;
+    size_t grant_size;
 
     /* Set by a manager, when it opens, that can show blocks: private mappings, which show the blocks' bytes, whatever
      * becomes of the blocks, until they are given back, or the connector says goodbye. */

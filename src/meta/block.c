@@ -90,6 +90,13 @@ uint32_t tqi_m_block_find(const tqi_meta *meta, uint64_t id)
     return meta->block_map_size == 0 ? 0 : meta->block_map[block_map_place(meta, id)];
 }
 
+tqi_owner *tqi_meta_block_owner(const tqi_meta *meta, uint64_t id)
+{
+    uint32_t handle = tqi_m_block_find(meta, id);
+
+    return handle == 0 ? NULL : tqi_m_block(meta, handle)->owner;
+}
+
 /* ---------------------------------------------------------------------------------------- records */
 
 int tqi_m_blocks_reserve(tqi_meta *meta, size_t n, tq_error *err)

@@ -365,6 +365,12 @@ void tqi_owner_set_outlives(tqi_owner *owner);
  * (may be NULL), then drops owner, ranges and dead queue.  Handles to the owner end here. */
 typedef void (*tqi_lost_fn)(const char *partition, const uint32_t *indexes, size_t n, void *arg);
 void tqi_owner_lost(tqi_meta *meta, tqi_owner *owner, tqi_lost_fn lost, void *arg);
+/* The owner of a published block; NULL: there is no such block. */
+tqi_owner *tqi_meta_block_owner(const tqi_meta *meta, uint64_t id);
+/* Keeps of the ids those that are not the owner's: not published, leased, or dead and not done.  Sorts them; returns how many
+ * are left.  n is at most TQI_UNKNOWN_MAX. */
+#define TQI_UNKNOWN_MAX 4096u
+size_t tqi_owner_unknown(tqi_owner *owner, uint64_t *ids, size_t n);
 /* Readers found published blocks gone. Unknown ids are ignored. */
 int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost_fn lost, void *arg,
                          tq_error *err);

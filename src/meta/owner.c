@@ -1,6 +1,8 @@
 /*
  * owner.c - owners of storage: who they are, what they hold, and what is lost with them.
  */
+#include <stdlib.h>
+
 #include "meta/internal.h"
 
 tqi_owner *tqi_owner_find(tqi_meta *meta, const char *name)
@@ -78,6 +80,65 @@ void tqi_owner_set_user(tqi_owner *owner, void *user)
 void *tqi_owner_user(const tqi_owner *owner)
 {
     return owner->user;
+}
+
+static int owner_compare_ids(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Ids, ascending, with a mark for those that are known. */
+typedef struct owner_ids {
+    const uint64_t *ids;
+    uint64_t *known; /* bits */
+    size_t n;
+} owner_ids;
+
+/* Marks those of [first, first + count) whose bit in `but` (NULL: none has one) is not set. */
+static void owner_mark(owner_ids *set, uint64_t first, uint64_t count, const uint64_t *but)
+{
+    size_t low = 0, high = set->n;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (set->ids[middle] < first) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    for (; low < set->n && set->ids[low] - first < count; low++) {
+        uint64_t place = set->ids[low] - first;
+        if (but == NULL || (but[place / 64] >> (place % 64) & 1) == 0) {
+            set->known[low / 64] |= UINT64_C(1) << (low % 64);
+        }
+    }
+}
+
+size_t tqi_owner_unknown(tqi_owner *owner, uint64_t *ids, size_t n)
+{
+    uint64_t known[TQI_UNKNOWN_MAX / 64] = {0};
+    owner_ids set = {.ids = ids, .known = known, .n = n};
+    const tqi_range *range;
+    const tqi_dead_node *node;
+    size_t left = 0;
+
+    qsort(ids, n, sizeof(*ids), owner_compare_ids);
+    DL_FOREACH (owner->ranges, range) {
+        owner_mark(&set, range->first, range->count, range->used);
+    }
+    for (node = owner->dead_head; node != NULL; node = node->next) {
+        owner_mark(&set, node->first, node->count, NULL);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if ((known[i / 64] >> (i % 64) & 1) == 0 &&
+            tqi_meta_block_owner(owner->meta, ids[i]) != owner) {
+            ids[left++] = ids[i];
+        }
+    }
+    return left;
 }
 
 static void owner_stamp_blocks(tqi_meta *meta, const tqi_owner *owner, uint64_t stamp)

@@ -55,6 +55,20 @@ typedef struct tqi_token {
     size_t size;
 } tqi_token;
 
+/* What a storage unit draws, and the controller proves grants of block ids with (tq.proto, Grant). */
+#define TQI_GRANT_KEY 32
+#define TQI_GRANT     16 /* bytes of a proof */
+/* The proof of a lease; TQ_EINTERNAL when it cannot be computed. */
+int tqi_grant_make(const uint8_t key[TQI_GRANT_KEY], const char *owner, uint64_t incarnation,
+                   const uint8_t session[TQI_SESSION_ID], uint64_t first, uint32_t count,
+                   uint8_t proof[TQI_GRANT]);
+/* Whether it is that. */
+bool tqi_grant_holds(const uint8_t key[TQI_GRANT_KEY], const char *owner, uint64_t incarnation,
+                     const uint8_t session[TQI_SESSION_ID], uint64_t first, uint32_t count,
+                     const uint8_t *proof, size_t size);
+/* Compares in a time that tells nothing of the keys. */
+bool tqi_grant_key_equal(const uint8_t a[TQI_GRANT_KEY], const uint8_t b[TQI_GRANT_KEY]);
+
 /* Reads a token from a file (trailing white space dropped); TQ_EAUTH names the file. */
 int tqi_token_load(const char *path, tqi_token *token, tq_error *err);
 

@@ -369,6 +369,16 @@ bool tqi_store_has(const tqi_store *store, uint64_t id)
     return store_live(store, id) != NULL;
 }
 
+uint64_t tqi_store_slot_id(const tqi_store *store, uint32_t slot)
+{
+    return atomic_load_explicit(&store->slots.words[slot], memory_order_relaxed);
+}
+
+uint32_t tqi_store_slots_used(const tqi_store *store)
+{
+    return store->slots.fresh;
+}
+
 void tqi_store_hold(tqi_store *store, uint64_t id)
 {
     store_block *block = store_live(store, id);

@@ -76,6 +76,9 @@ void tqi_store_set_user(tqi_store *store, uint64_t id, void *user);
 void *tqi_store_user(const tqi_store *store, uint64_t id);
 /* Whether a block is there. */
 bool tqi_store_has(const tqi_store *store, uint64_t id);
+/* The block in a slot, 0 when there is none, and the number of slots that ever had one: to go over all blocks in steps. */
+uint64_t tqi_store_slot_id(const tqi_store *store, uint32_t slot);
+uint32_t tqi_store_slots_used(const tqi_store *store);
 /* Keeps the memory of a block that is being sent from being reused. */
 void tqi_store_hold(tqi_store *store, uint64_t id);
 void tqi_store_rele(tqi_store *store, uint64_t id);

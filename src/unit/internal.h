@@ -11,6 +11,7 @@
  *   pins.c      blocks that readers look at in place
  *   writers.c   who may still be writing into a block whose end was announced
  *   tombs.c     ids that ended before they came
+ *   sift.c      blocks of writers that are gone and that no table knows
  *
  * Everything runs on the unit's loop thread, but tqi_store_warm, which is made for a helper thread.
  */
@@ -78,6 +79,14 @@ typedef struct tqi_pin {
 
 /* ---------------------------------------------------------------------------------------- writers */
 
+/* A lease that a writer has proven. */
+typedef struct tqi_granted {
+    uint64_t first;
+    uint32_t count; /* 0: none */
+    uint8_t proof[TQI_GRANT];
+} tqi_granted;
+#define TQI_GRANTED_MAX 4u
+
 /*
  * A session that reserves blocks.  It lives as long as its session, and longer when the session ended while its process
  * may still write through a mapping: then until the process has exited, which a pidfd tells, or until no block of it
@@ -100,6 +109,9 @@ typedef struct tqi_writer {
     uint64_t *deferred;   /* dead blocks it may be writing to */
     size_t n_deferred;
     size_t deferred_capacity;
+    tqi_granted granted
+        [TQI_GRANTED_MAX]; /* those proven last, so that a proof is computed once per lease */
+    unsigned n_granted;    /* ever */
     UT_hash_handle hh;
 } tqi_writer;
 
@@ -107,8 +119,16 @@ int tqi_writer_open(tqi_unit *unit, tqi_session *session);
 void tqi_writer_end(tqi_writer *writer, bool dead);
 /* Gives it the right to map; TQ_EUNSUPPORTED without a pidfd. */
 int tqi_writer_map(tqi_writer *writer, tq_error *err);
+/* Whether the lease is one that the controller granted to the writer's session, under this incarnation. */
+bool tqi_writer_granted(tqi_writer *writer, const Tq__Grant *grant);
+/* Makes it the writer of a block that it has just reserved. */
+void tqi_writer_add(tqi_writer *writer, uint64_t id);
 /* The writer of a block, or NULL when it is no more. */
 tqi_writer *tqi_writer_of(tqi_unit *unit, uint64_t id);
+/* Whether a block's writer has ended, and it was not sifted since. */
+bool tqi_writer_left_behind(tqi_unit *unit, uint64_t id);
+/* It was. */
+void tqi_writer_sifted(tqi_unit *unit, uint64_t id);
 /* Frees a block at the store; idempotent. */
 void tqi_writer_free_block(tqi_unit *unit, uint64_t id);
 /* Dead block `id` of a writer that may still write: freed when it cannot any more.  TQ_OK or TQ_ENOMEM. */
@@ -215,6 +235,30 @@ void tqi_compact_forget_ids(tqi_unit *unit);
 void tqi_compact_forget(tqi_unit *unit);
 void tqi_compact_fini(tqi_unit *unit);
 
+/* ---------------------------------------------------------------------------------------- sifting */
+
+#define TQI_SIFT_MAX 1024u
+
+/*
+ * A writer that has ended may leave blocks behind of which no table knows: reserved under an id that had ended before.  No
+ * notice will come for them, so the controller is asked about the blocks of writers that are gone, each block once.
+ */
+typedef struct tqi_sift {
+    uv_timer_t timer;
+    bool wanted;   /* a writer with blocks has ended since the last round began */
+    bool going;    /* a round is under way */
+    uint32_t next; /* slot to look at */
+    tqi_call *asking;
+    uint64_t asked_as; /* incarnation of the question */
+    uint64_t ids[TQI_SIFT_MAX];
+    size_t n;
+    uint64_t freed; /* blocks, ever */
+} tqi_sift;
+
+/* A writer that has blocks has ended, or the unit is registered again. */
+void tqi_sift_want(tqi_unit *unit);
+void tqi_sift_go(tqi_unit *unit);
+
 /* ---------------------------------------------------------------------------------------- counters */
 
 /* Operations as users know them: a put is a reserve, a clear is a notice of dead blocks. */
@@ -244,6 +288,7 @@ struct tqi_unit {
     tqi_unit_store *held; /* the store of now */
     tqi_store *store;     /* held->store */
     uint64_t incarnation;
+    uint8_t key[TQI_GRANT_KEY]; /* for grants of ids; drawn once, shown to the controller only */
     tqi_tombs tombs;
 
     tqi_server *server;
@@ -251,6 +296,7 @@ struct tqi_unit {
     tqi_writer *writers; /* by number */
     tqi_unit_waits waits;
     tqi_compact compact;
+    tqi_sift sift;
     uint64_t pins, pinned_bytes; /* of all writers */
     uint64_t unpins; /* blocks that were looked at and are not any more, though they are there */
 
@@ -308,6 +354,8 @@ void tqi_unit_counters_reset(tqi_unit *unit);
 void tqi_unit_close_step(tqi_unit *unit);
 void tqi_unit_handle_closed(uv_handle_t *handle);
 
+/* join.c: one dead block: freed, kept until its writer is gone, or remembered.  TQ_OK or TQ_ENOMEM. */
+int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done);
 int tqi_unit_join(tqi_unit *unit, const char *controller, const tqi_token *token, tq_error *err);
 void tqi_unit_retry(uv_timer_t *timer);
 

@@ -9,6 +9,7 @@
  *   - another epoch: no block of the old one can be named any more, and ids start again;
  *   - a controller that had forgotten the owner meanwhile (it was away for longer than the owner timeout).
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -89,6 +90,7 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
     tqi_log(TQI_INFO, "unit", "%s: registered, serving %s", unit->name, unit->endpoint);
     join_collect(unit);
     tqi_compact_go(unit);
+    tqi_sift_go(unit);
     tqi_unit_counters_reset(unit);
     if (unit->ready != NULL) {
         unit->ready(unit->ready_arg);
@@ -142,6 +144,7 @@ static void join_register(tqi_unit *unit)
     message.info.data = (uint8_t *)unit->info;
     message.info.len = unit->info_size;
     message.mortal = true;
+    message.key = (ProtobufCBinaryData){sizeof(unit->key), unit->key};
     tqi_call_args args = {
         .kind = TQI_REGISTER_OWNER,
         .message = &message.base,
@@ -182,8 +185,7 @@ static void join_opened(tqi_channel *channel, uint64_t epoch, bool fresh, void *
 
 /* ---------------------------------------------------------------------------------------- collect */
 
-/* One dead block: freed, kept until its writer is gone, or remembered. */
-static int join_dead(tqi_unit *unit, uint64_t id, bool writer_done)
+int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done)
 {
     if (!tqi_store_has(unit->store, id)) {
         tqi_tombs_add(&unit->tombs, id, 1);
@@ -205,13 +207,54 @@ static int join_dead_all(tqi_unit *unit, const Tq__CollectReply *reply, tq_error
     }
     for (size_t i = 0; i < reply->n_first; i++) {
         for (uint64_t k = 0; k < reply->count[i]; k++) {
-            if (join_dead(unit, reply->first[i] + k, reply->writer_done.data[i] != 0) != TQ_OK) {
+            if (tqi_unit_dead(unit, reply->first[i] + k, reply->writer_done.data[i] != 0) !=
+                TQ_OK) {
                 /* The notice is not confirmed, so it comes again; what was freed of it is freed once. */
                 return tqi_error_nomem(err, "dead blocks");
             }
         }
     }
     return TQ_OK;
+}
+
+static void join_reported(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    (void)answer; /* a reader that misses them still will say so again */
+    (void)arg;
+}
+
+/* A reader said that these are gone: the controller believes the unit only. */
+static void join_doubted(tqi_unit *unit, const Tq__CollectReply *reply)
+{
+    uint64_t *lost = malloc(reply->n_doubted * sizeof(*lost) + 1);
+    Tq__ReportLost message;
+    tq_error err = {0};
+    size_t n = 0;
+
+    for (size_t i = 0; lost != NULL && i < reply->n_doubted; i++) {
+        if (!tqi_store_has(unit->store, reply->doubted[i])) {
+            lost[n++] = reply->doubted[i];
+        }
+    }
+    tq__report_lost__init(&message);
+    message.id = lost;
+    message.n_id = n;
+    tqi_call_args args = {
+        .kind = TQI_REPORT_LOST,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = join_reported,
+        .arg = unit,
+    };
+    if (n > 0) {
+        tqi_log(TQI_WARN, "unit", "%s: %zu blocks are not here that the table knows", unit->name,
+                n);
+        if (tqi_call_start(unit->controller, &args, NULL, &err) != TQ_OK) {
+            tqi_log(TQI_WARN, "unit", "%s: cannot report lost blocks: %s", unit->name, err.message);
+        }
+    }
+    free(lost);
 }
 
 static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
@@ -237,6 +280,9 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_unit_count(unit, TQI_UNIT_CLEAR, since);
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
+    }
+    if (reply->n_doubted > 0) {
+        join_doubted(unit, reply);
     }
     if (reply->n_thin > 0) {
         tqi_compact_add(unit, reply->thin, reply->n_thin);

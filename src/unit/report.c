@@ -63,6 +63,7 @@ static void report_fill(const tqi_unit *unit, report_columns *columns)
     report_add(columns, "", "waiting_puts", waiting);
     report_add(columns, "", "moved", unit->compact.moved);
     report_add(columns, "", "moved_bytes", unit->compact.moved_bytes);
+    report_add(columns, "", "sifted", unit->sift.freed);
     report_add(columns, "", "pins", unit->pins);
     report_add(columns, "", "pinned_bytes", unit->pinned_bytes);
     for (int op = 0; op < TQI_UNIT_OPS; op++) {

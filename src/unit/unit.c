@@ -266,6 +266,7 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit->store_options = options->store;
     unit->incarnation = tqi_random_id();
     unit->keep_ms = options->keep_ms;
+    tqi_random(unit->key, sizeof(unit->key));
     unit->name = strdup(options->name);
     if (unit->name == NULL) {
         unit_free(unit);
@@ -283,6 +284,7 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit_timer_init(unit, &unit->trim);
     unit_timer_init(unit, &unit->waits.timer);
     unit_timer_init(unit, &unit->compact.timer);
+    unit_timer_init(unit, &unit->sift.timer);
     code = unit_listen(unit, options, err);
     if (code == TQ_OK) {
         code = tqi_unit_join(unit, options->controller, options->token, err);
@@ -370,4 +372,5 @@ void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg)
     uv_close((uv_handle_t *)&unit->trim, tqi_unit_handle_closed);
     uv_close((uv_handle_t *)&unit->waits.timer, tqi_unit_handle_closed);
     uv_close((uv_handle_t *)&unit->compact.timer, tqi_unit_handle_closed);
+    uv_close((uv_handle_t *)&unit->sift.timer, tqi_unit_handle_closed);
 }

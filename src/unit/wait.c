@@ -30,9 +30,8 @@ static void wait_answer(tqi_unit *unit, tqi_request *request, const tqi_store_pl
     for (size_t i = 0; i < n; i++) {
         offsets[i] = places[i].offset;
         slots[i] = places[i].slot;
-        tqi_store_set_user(unit->store, places[i].id, (void *)(uintptr_t)writer->number);
+        tqi_writer_add(writer, places[i].id);
     }
-    writer->reserved += n;
     reply.offset = offsets;
     reply.n_offset = n;
     reply.slot = slots;
@@ -57,6 +56,40 @@ static int wait_check_ids(const tqi_unit *unit, const Tq__UnitReserve *message, 
     return TQ_OK;
 }
 
+/* Whether the controller granted the ids to the session: their grants come in the order of the ids. */
+static int wait_check_grants(const tqi_unit *unit, tqi_writer *writer,
+                             const Tq__UnitReserve *message, tq_error *err)
+{
+    size_t at = 0, proven = 0;
+
+    for (size_t i = 0; i < message->n_id; i++) {
+        while (at < message->n_grant &&
+               message->id[i] - message->grant[at]->first >= message->grant[at]->count) {
+            at++;
+        }
+        if (at == message->n_grant ||
+            (proven <= at && !tqi_writer_granted(writer, message->grant[at]))) {
+            return tqi_error_set(err, TQ_ESTALE,
+                                 "unit '%s': block %llu was not leased to this session", unit->name,
+                                 (unsigned long long)message->id[i]);
+        }
+        proven = at + 1;
+    }
+    return TQ_OK;
+}
+
+/* An id that is here already has been used: its writer is to lease new ones. */
+static int wait_check_fresh(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
+{
+    for (size_t i = 0; i < message->n_id; i++) {
+        if (tqi_store_has(unit->store, message->id[i])) {
+            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu is there already",
+                                 unit->name, (unsigned long long)message->id[i]);
+        }
+    }
+    return TQ_OK;
+}
+
 uint64_t tqi_unit_wanted(const Tq__UnitReserve *message)
 {
     uint64_t sum = 0;
@@ -67,8 +100,12 @@ uint64_t tqi_unit_wanted(const Tq__UnitReserve *message)
     return sum;
 }
 
-static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
+static int wait_check(const tqi_unit *unit, tqi_writer *writer, const Tq__UnitReserve *message,
+                      tq_error *err)
 {
+    if (writer == NULL) {
+        return tqi_error_nomem(err, "a writer");
+    }
     if (message->n_id == 0 || message->n_id != message->n_size) {
         return tqi_error_set(err, TQ_EINVAL, "reserve of %zu ids with %zu sizes", message->n_id,
                              message->n_size);
@@ -86,7 +123,9 @@ static int wait_check(const tqi_unit *unit, const Tq__UnitReserve *message, tq_e
             message->adds_samples ? ", whose last tenth is kept for columns of existing samples"
                                   : "");
     }
-    return wait_check_ids(unit, message, err);
+    int code = wait_check_grants(unit, writer, message, err);
+    code = code != TQ_OK ? code : wait_check_fresh(unit, message, err);
+    return code != TQ_OK ? code : wait_check_ids(unit, message, err);
 }
 
 /* Whether other puts have precedence: those that came earlier in the same row, and, for new samples, those that add
@@ -183,9 +222,11 @@ static void wait_park(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
 
 void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message)
 {
+    tqi_session *session = tqi_request_session(request);
+    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
     tq_error err = {0};
 
-    if (wait_check(unit, message, &err) != TQ_OK) {
+    if (wait_check(unit, writer, message, &err) != TQ_OK) {
         tqi_request_fail(request, &err);
         return;
     }

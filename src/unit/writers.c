@@ -11,6 +11,7 @@
  */
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/buf.h"
 #include "unit/internal.h"
@@ -34,6 +35,38 @@ int tqi_writer_open(tqi_unit *unit, tqi_session *session)
     return TQ_OK;
 }
 
+/* The lease, if it is one of those proven last. */
+static const tqi_granted *writer_find_granted(const tqi_writer *writer, const Tq__Grant *grant)
+{
+    for (unsigned i = 0; i < TQI_GRANTED_MAX; i++) {
+        const tqi_granted *known = &writer->granted[i];
+        if (known->count == grant->count && known->first == grant->first && known->count > 0) {
+            return known;
+        }
+    }
+    return NULL;
+}
+
+bool tqi_writer_granted(tqi_writer *writer, const Tq__Grant *grant)
+{
+    const tqi_unit *unit = writer->unit;
+    const tqi_granted *known = writer_find_granted(writer, grant);
+
+    if (known != NULL && grant->proof.len == TQI_GRANT &&
+        memcmp(known->proof, grant->proof.data, TQI_GRANT) == 0) {
+        return true;
+    }
+    if (writer->session == NULL || grant->count == 0 ||
+        !tqi_grant_holds(unit->key, unit->name, unit->incarnation, tqi_session_id(writer->session),
+                         grant->first, grant->count, grant->proof.data, grant->proof.len)) {
+        return false;
+    }
+    tqi_granted *next = &writer->granted[writer->n_granted++ % TQI_GRANTED_MAX];
+    *next = (tqi_granted){.first = grant->first, .count = grant->count};
+    memcpy(next->proof, grant->proof.data, TQI_GRANT);
+    return true;
+}
+
 static void writer_free(tqi_writer *writer)
 {
     if (writer->process != NULL) {
@@ -52,9 +85,38 @@ static void writer_forget(tqi_writer *writer)
     writer_free(writer);
 }
 
+/* A block's word at the store: twice its writer's number, and 1 when it was sifted; 0: the block is the unit's own. */
+static uint64_t writer_mark(const tqi_unit *unit, uint64_t id)
+{
+    return (uint64_t)(uintptr_t)tqi_store_user(unit->store, id);
+}
+
+void tqi_writer_add(tqi_writer *writer, uint64_t id)
+{
+    tqi_store_set_user(writer->unit->store, id, (void *)(uintptr_t)(writer->number * 2));
+    writer->reserved++;
+}
+
+bool tqi_writer_left_behind(tqi_unit *unit, uint64_t id)
+{
+    uint64_t mark = writer_mark(unit, id);
+    const tqi_writer *writer = mark != 0 && mark % 2 == 0 ? tqi_writer_of(unit, id) : NULL;
+
+    return mark != 0 && mark % 2 == 0 && (writer == NULL || writer->session == NULL);
+}
+
+void tqi_writer_sifted(tqi_unit *unit, uint64_t id)
+{
+    uint64_t mark = writer_mark(unit, id);
+
+    if (mark != 0) {
+        tqi_store_set_user(unit->store, id, (void *)(uintptr_t)(mark | 1));
+    }
+}
+
 tqi_writer *tqi_writer_of(tqi_unit *unit, uint64_t id)
 {
-    uint64_t number = (uint64_t)(uintptr_t)tqi_store_user(unit->store, id);
+    uint64_t number = writer_mark(unit, id) / 2;
     tqi_writer *writer = NULL;
 
     if (number != 0) {
@@ -128,6 +190,9 @@ static void writer_exited(tqi_exit *exit, const char *failed)
 void tqi_writer_end(tqi_writer *writer, bool dead)
 {
     writer->session = NULL;
+    if (writer->reserved > 0) {
+        tqi_sift_want(writer->unit);
+    }
     bool idle = writer->reserved == 0 && writer->pins == NULL;
     if (dead || !writer->mapped || idle || writer->unit->closing) {
         writer_finished(writer);
@@ -163,6 +228,7 @@ void tqi_writers_forget(tqi_unit *unit)
     HASH_ITER (hh, unit->writers, writer, next) {
         writer->reserved = 0;
         writer->n_deferred = 0;
+        memset(writer->granted, 0, sizeof(writer->granted));
         /* Pins hold the memory of the store that they were made in. */
         if (writer->session == NULL && writer->pins == NULL) {
             writer_forget(writer);

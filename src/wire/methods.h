@@ -53,7 +53,9 @@
     X(44, RESTORE_DROP, restore_drop, RestoreDrop, empty, Empty, KEEP)                             \
     X(45, BEGIN_CLEAR, begin_clear, BeginClear, begin_clear_reply, BeginClearReply, KEEP)          \
     X(46, END_CLEAR, end_clear, EndClear, empty, Empty, KEEP)                                      \
-    X(47, LIVE, live, Live, live_reply, LiveReply, AGAIN)
+    X(47, LIVE, live, Live, live_reply, LiveReply, AGAIN)                                          \
+    X(48, UNKNOWN_BLOCKS, unknown_blocks, UnknownBlocks, unknown_blocks_reply, UnknownBlocksReply, \
+      AGAIN)
 
 #define TQI_UNIT_METHODS(X)                                                                    \
     X(64, UNIT_MAP, unit_map, UnitMap, unit_map_reply, UnitMapReply, AGAIN)                    \

@@ -52,6 +52,8 @@ static void host_leased(tqi_call *call, tqi_answer *answer, void *arg)
     (void)call;
     free(arg);
     made.h->open--;
+    made.h->internal.grant = reply != NULL ? reply->grant.data : NULL;
+    made.h->internal.grant_size = reply != NULL ? reply->grant.len : 0;
     made.leased(answer->status != TQ_OK ? answer->error : NULL, reply != NULL ? reply->first : 0,
                 reply != NULL ? reply->incarnation : 0, made.arg);
 }

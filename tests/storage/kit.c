@@ -246,11 +246,16 @@ uint64_t kit_lease(kit_client *client, int unit, uint32_t count, uint64_t *incar
     if (incarnation != NULL) {
         *incarnation = reply->incarnation;
     }
+    assert_int_equal(reply->grant.len, TQI_GRANT);
+    unsigned at = client->n_leases++ % KIT_LEASES;
+    client->leases[at].first = first;
+    client->leases[at].count = count;
+    memcpy(client->leases[at].proof, reply->grant.data, TQI_GRANT);
     kit_call_free(&call);
     return first;
 }
 
-void kit_abandon(kit_client *client, const uint64_t *ids, size_t n)
+void kit_abandon(kit_client *client, const uint64_t *ids, size_t n, bool writing)
 {
     Tq__AbandonBlocks message;
     kit_call call;
@@ -258,6 +263,7 @@ void kit_abandon(kit_client *client, const uint64_t *ids, size_t n)
     tq__abandon_blocks__init(&message);
     message.id = (uint64_t *)(uintptr_t)ids;
     message.n_id = n;
+    message.writing = writing;
     kit_start(client, client->controller, TQI_ABANDON_BLOCKS, &message, NULL, 0, NULL, KIT_LONG,
               &call);
     kit_end(client, &call);
@@ -269,8 +275,19 @@ void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds
                        uint64_t timeout_ms, uint64_t incarnation, kit_call *call)
 {
     Tq__UnitReserve message;
+    Tq__Grant grant, *grants = &grant;
 
     tq__unit_reserve__init(&message);
+    tq__grant__init(&grant);
+    for (unsigned i = 0; i < KIT_LEASES; i++) {
+        if (id - client->leases[i].first < client->leases[i].count) {
+            grant.first = client->leases[i].first;
+            grant.count = client->leases[i].count;
+            grant.proof = (ProtobufCBinaryData){TQI_GRANT, client->leases[i].proof};
+            message.grant = &grants;
+            message.n_grant = 1;
+        }
+    }
     message.id = &id;
     message.n_id = 1;
     message.size = &size;

@@ -18,7 +18,8 @@
 #include "net/net.h"
 #include "unit/unit.h"
 
-#define KIT_UNITS 4
+#define KIT_UNITS  4
+#define KIT_LEASES 16
 /* Seconds for what shall succeed, however slow the machine is; only deadlines that shall pass are short. */
 #define KIT_LONG 60.0
 
@@ -38,6 +39,12 @@ typedef struct kit_client {
     tqi_connector *connector;
     tqi_channel *controller;
     tqi_channel *unit;
+    struct {
+        uint64_t first;
+        uint32_t count;
+        uint8_t proof[TQI_GRANT];
+    } leases[KIT_LEASES]; /* the last ones */
+    unsigned n_leases;
 } kit_client;
 
 /* A call and its answer. */
@@ -75,8 +82,9 @@ void kit_call_free(kit_call *call);
 
 /* Shorthands.  They assert success where they return no code. */
 uint64_t kit_lease(kit_client *client, int unit, uint32_t count, uint64_t *incarnation);
-void kit_abandon(kit_client *client, const uint64_t *ids, size_t n);
-/* Reserves one block: starts, or does it. */
+/* writing: what was sent to the unit may still arrive. */
+void kit_abandon(kit_client *client, const uint64_t *ids, size_t n, bool writing);
+/* Reserves one block, with the lease that it is of if that is one of the client's: starts, or does it. */
 void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait,
                        uint64_t timeout_ms, uint64_t incarnation, kit_call *call);
 int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot,

@@ -3,6 +3,7 @@
  */
 #include "kit.h"
 
+#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -34,7 +35,7 @@ static void frees_what_is_dead(void **state)
     /* A reserve that waits is woken by the free; id + 2 dies before it comes. */
     kit_reserve_start(&client, id + 1, MIB, false, true, 0, incarnation, &call);
     uint64_t dead[2] = {id, id + 2};
-    kit_abandon(&client, dead, 2);
+    kit_abandon(&client, dead, 2, false);
     kit_end(&client, &call);
     assert_int_equal(call.status, TQ_OK);
     kit_call_free(&call);
@@ -46,7 +47,7 @@ static void frees_what_is_dead(void **state)
     kit_reserve_start(&client, id + 3, 1, false, true, 0, 0, &call);
     dead[0] = id + 1;
     dead[1] = id + 3;
-    kit_abandon(&client, dead, 2);
+    kit_abandon(&client, dead, 2, false);
     kit_end(&client, &call);
     assert_int_equal(call.status, TQ_ESTALE);
     kit_call_free(&call);
@@ -100,7 +101,7 @@ static void waits_when_full(void **state)
     assert_int_equal(kit_reserve(&client, id + 6, 1, true, &slot, &offset, &err), TQ_EFULL);
     assert_false(joins[0].done || joins[1].done || joins[2].done);
     kit_reserve_start(&client, id + 7, 20 * 4096, false, true, 0, 0, &column);
-    kit_abandon(&client, &id, 1);
+    kit_abandon(&client, &id, 1, false);
     kit_end(&client, &joins[0]);
     assert_int_equal(joins[0].status, TQ_OK);
     assert_true(column.done); /* before the first of those that join */
@@ -198,8 +199,9 @@ static void new_epoch_drops_all(void **state)
 
 /* ---- a writer that the controller lost sight of, but that still lives ---- */
 
-/* The child: reserves half of the unit in its own session, maps it, says so, and lives until told. */
-static void writer_child(kit *parent, const char *endpoint, uint64_t id, int say, int hear)
+/* The child: reserves half of the unit in its own session, maps it, gives its id up in the middle of a write, says so,
+ * and lives until told. */
+static void writer_child(kit *parent, const char *endpoint, int say, int hear)
 {
     static kit k;
     kit_client client;
@@ -218,9 +220,11 @@ static void writer_child(kit *parent, const char *endpoint, uint64_t id, int say
         _exit(2);
     }
     kit_map(&client, &map, NULL);
+    uint64_t id = kit_lease(&client, 0, 1, NULL);
     if (kit_reserve(&client, id, 50 * 4096, false, &slot, &offset, &err) != TQ_OK) {
         _exit(3);
     }
+    kit_abandon(&client, &id, 1, true);
     if (write(say, &byte, 1) != 1 || read(hear, &byte, 1) < 0) {
         _exit(4);
     }
@@ -243,7 +247,6 @@ static void waits_for_a_living_writer(void **state)
     kit_unit_start(&k, 0, 100 * 4096, false);
     kit_client_open(&k, &gone, 0);
     kit_client_open(&k, &other, 0);
-    uint64_t id = kit_lease(&gone, 0, 2, NULL);
     assert_int_equal(pipe(says), 0);
     assert_int_equal(pipe(hears), 0);
     pid_t child = fork();
@@ -251,27 +254,29 @@ static void waits_for_a_living_writer(void **state)
     if (child == 0) {
         close(says[0]);
         close(hears[1]);
-        writer_child(&k, tqi_unit_endpoint(k.units[0]), id, says[1], hears[0]);
+        writer_child(&k, tqi_unit_endpoint(k.units[0]), says[1], hears[0]);
     }
     close(says[1]);
     close(hears[0]);
     /* The loop serves the child until its word comes. */
-    int flags = 0;
-    while (flags == 0) {
-        uint64_t used, blocks;
+    struct pollfd said = {.fd = says[0], .events = POLLIN};
+    uint64_t used, blocks;
+    while (poll(&said, 1, 0) == 0) {
         kit_stat(&other, &used, &blocks);
-        flags = blocks == 1;
     }
     assert_int_equal(read(says[0], &byte, 1), 1);
     /* The other half by a writer without a mapping, whose session ends at the controller and at the unit. */
-    assert_int_equal(kit_reserve(&gone, id + 1, 50 * 4096, false, &slot, &offset, &err), TQ_OK);
+    uint64_t id = kit_lease(&gone, 0, 1, NULL);
+    assert_int_equal(kit_reserve(&gone, id, 50 * 4096, false, &slot, &offset, &err), TQ_OK);
     uint64_t next = kit_lease(&other, 0, 2, &incarnation);
     kit_reserve_start(&other, next, 50 * 4096, false, true, 0, incarnation, &first);
     kit_reserve_start(&other, next + 1, 50 * 4096, false, true, 0, incarnation, &second);
     kit_client_close(&gone);
     kit_end(&other, &first);
     assert_int_equal(first.status, TQ_OK);
-    /* Both were dead in one notice, but the child can still write into its block. */
+    /* Both are dead, but the child can still write into its block. */
+    kit_stat(&other, &used, &blocks);
+    assert_int_equal(blocks, 2);
     assert_false(second.done);
     close(hears[1]);
     kit_end(&other, &second);
@@ -357,7 +362,7 @@ static void pinned_memory_is_not_reused(void **state)
     const uint8_t *view = tqi_store_map_view(&map, offsets[0], MIB / 2, &base, &size);
     assert_non_null(view);
     assert_null(tqi_store_map_view(&map, MIB - 1, 2, &base, &size));
-    kit_abandon(&client, ids, 2);
+    kit_abandon(&client, ids, 2, false);
     kit_reserve_start(&client, ids[0] + 2, MIB / 2, false, true, 0, incarnation, &waiting);
     do {
         kit_stat(&client, &used, &blocks);

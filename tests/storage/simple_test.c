@@ -563,6 +563,7 @@ static void forgets_ids_of_another_lease(void **state)
     host_end end;
     uint64_t ids[3];
     tqi_ids_from from, old;
+    tqi_leases leases = {0};
     tqi_wait wait;
 
     (void)state;
@@ -575,23 +576,56 @@ static void forgets_ids_of_another_lease(void **state)
     tqi_link *link = tqi_simple_find(h.state, "unit-0");
     assert_non_null(link);
     uint64_t had = link->ids_total, abandoned = h.abandoned;
-    assert_int_equal(tqi_link_take(link, ids, 3, &from, TQI_NEVER, &wait), TQ_OK);
-    tqi_link_put_back(link, ids, 3, &from);
+    assert_int_equal(tqi_link_take(link, ids, 3, &leases, &from, TQI_NEVER, &wait), TQ_OK);
+    tqi_link_put_back(link, ids, 3, &leases, &from);
     assert_int_equal(link->ids_total, had);
-    assert_int_equal(tqi_link_take(link, ids, 3, &from, TQI_NEVER, &wait), TQ_OK);
+    assert_int_equal(tqi_link_take(link, ids, 3, &leases, &from, TQI_NEVER, &wait), TQ_OK);
     old = from;
     old.epoch++;
-    tqi_link_put_back(link, ids, 3, &old);
+    tqi_link_put_back(link, ids, 3, &leases, &old);
     old = from;
     old.session--;
-    tqi_link_put_back(link, ids, 3, &old);
+    tqi_link_put_back(link, ids, 3, &leases, &old);
     assert_int_equal(link->ids_total, had - 3);
     assert_int_equal(h.abandoned, abandoned); /* they may be somebody else's */
     old = from;
     old.incarnation++;
-    tqi_link_put_back(link, ids, 3, &old);
+    tqi_link_put_back(link, ids, 3, &leases, &old);
     assert_int_equal(link->ids_total, had - 3);
     assert_int_equal(h.abandoned, abandoned + 3);
+    free(leases.leases);
+    batch_free(&b);
+    host_close(&h);
+    kit_close(&k);
+}
+
+/* Ids that the unit refuses cost a request, not the put. */
+static void leases_anew_when_ids_are_refused(void **state)
+{
+    kit k;
+    host h;
+    batch b;
+    host_end end;
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, 8 * MIB, false);
+    host_open(&k, &h, "SimpleStorage", "{}");
+    batch_make(&b, 1, 1, 8, 100, 1);
+    put_ok(&h, &b, &end);
+    host_end_free(&end);
+    batch_free(&b);
+    tqi_link *link = tqi_simple_find(h.state, "unit-0");
+    assert_non_null(link);
+    for (size_t i = 0; i < link->n_ids; i++) {
+        memset(link->ids[i].lease.proof, 0, TQI_GRANT);
+    }
+    uint32_t leases = h.leases;
+    batch_make(&b, 3, 4, 70000, 1000, 2); /* too large for room that was reserved ahead */
+    put_ok(&h, &b, &end);
+    batch_check(&h, &b, &end, 1);
+    assert_true(h.leases > leases);
+    host_end_free(&end);
     batch_free(&b);
     host_close(&h);
     kit_close(&k);
@@ -670,6 +704,7 @@ int main(void)
         cmocka_unit_test(waits_for_the_first_unit),
         cmocka_unit_test(cancels_where_it_waits),
         cmocka_unit_test(forgets_ids_of_another_lease),
+        cmocka_unit_test(leases_anew_when_ids_are_refused),
         cmocka_unit_test(closes_in_the_child),
         cmocka_unit_test(refuses_bad_config),
     };

@@ -47,7 +47,7 @@ static void writes_and_reads(void **state)
     assert_int_equal(kit_read(&other, id, slot + 1, 0, 10, out, &gone, &err), TQ_OK);
     assert_true(gone);
     /* The same id twice, no ids at all. */
-    assert_int_equal(kit_reserve(&client, id, 10, true, &slot, &offset, &err), TQ_EINVAL);
+    assert_int_equal(kit_reserve(&client, id, 10, true, &slot, &offset, &err), TQ_ESTALE);
     kit_stat(&client, &used, &blocks);
     assert_int_equal(blocks, 1);
     assert_int_equal(used, (sizeof(data) + 63) / 64 * 64);
@@ -193,7 +193,7 @@ static void reports_its_requests(void **state)
     /* One that waits for room, and the notice that makes it. */
     kit_reserve_start(&client, id + 1, MIB, false, true, 0, 0, &waiting);
     kit_until_reported(&client, "waiting_puts", 1);
-    kit_abandon(&client, &id, 1);
+    kit_abandon(&client, &id, 1, false);
     kit_end(&client, &waiting);
     assert_int_equal(waiting.status, TQ_OK);
     kit_call_free(&waiting);

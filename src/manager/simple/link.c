@@ -274,26 +274,28 @@ void tqi_link_drop_ids(tqi_link *link)
     link->ids_total = 0;
 }
 
-static int link_add_ids(tqi_link *link, uint64_t first, uint32_t count)
+static int link_add_ids(tqi_link *link, uint64_t first, uint32_t count, const tqi_lease *lease)
 {
     tqi_id_range *last = link->n_ids > 0 ? &link->ids[link->n_ids - 1] : NULL;
 
-    if (last != NULL && last->first + last->count == first) {
+    if (last != NULL && last->first + last->count == first && last->lease.first == lease->first) {
         last->count += count;
     } else {
         if (tqi_grow(&link->ids, &link->ids_capacity, link->n_ids + 1, sizeof(*link->ids)) !=
             TQ_OK) {
             return TQ_ENOMEM;
         }
-        link->ids[link->n_ids++] = (tqi_id_range){.first = first, .count = count};
+        link->ids[link->n_ids++] = (tqi_id_range){.first = first, .count = count, .lease = *lease};
     }
     link->ids_total += count;
     return TQ_OK;
 }
 
-void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_ids_from *from)
+void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_leases *leases,
+                       const tqi_ids_from *from)
 {
     tq_manager_host *host = link->simple->host;
+    size_t at = 0;
 
     if (!tqi_ids_known(link->simple, from)) {
         return;
@@ -304,7 +306,10 @@ void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_
         return;
     }
     for (size_t i = 0; i < n; i++) {
-        if (link_add_ids(link, ids[i], 1) != TQ_OK) {
+        while (at < leases->n && ids[i] - leases->leases[at].first >= leases->leases[at].count) {
+            at++;
+        }
+        if (at == leases->n || link_add_ids(link, ids[i], 1, &leases->leases[at]) != TQ_OK) {
             host->abandon(host, ids + i, n - i, true);
             return;
         }
@@ -330,7 +335,12 @@ static void link_leased(const tq_error *err, uint64_t first, uint64_t incarnatio
                                             .epoch = simple->host->epoch,
                                             .session = simple->session};
         }
-        if (link_add_ids(link, first, query->count) != TQ_OK) {
+        const tqi_manager_internal *internal = simple->host->internal;
+        tqi_lease lease = {.first = first, .count = query->count};
+        if (internal->grant_size == TQI_GRANT) {
+            memcpy(lease.proof, internal->grant, TQI_GRANT);
+        }
+        if (link_add_ids(link, first, query->count, &lease) != TQ_OK) {
             tqi_error_nomem(&failed, "block ids");
             err = &failed;
         }
@@ -363,8 +373,20 @@ static void link_lease(tqi_link *link, size_t want, uint64_t deadline)
                               query);
 }
 
-int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, uint64_t deadline,
-                  tqi_wait *wait)
+/* Room for the leases of the next n ids, of which each may be of another one. */
+static int link_reserve_leases(const tqi_link *link, size_t n, tqi_leases *leases)
+{
+    size_t most = 0;
+
+    for (uint64_t got = 0; got < n && most < link->n_ids; most++) {
+        got += link->ids[most].count;
+    }
+    leases->n = 0;
+    return tqi_grow(&leases->leases, &leases->capacity, most, sizeof(*leases->leases));
+}
+
+int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_leases *leases, tqi_ids_from *from,
+                  uint64_t deadline, tqi_wait *wait)
 {
     if (link->ids_total > 0 && !tqi_ids_known(link->simple, &link->ids_from)) {
         tqi_link_drop_ids(link);
@@ -377,8 +399,12 @@ int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, u
         return TQ_EAGAIN;
     }
     size_t got = 0, range = 0;
+    if (link_reserve_leases(link, n, leases) != TQ_OK) {
+        return TQ_ENOMEM;
+    }
     while (got < n) {
         tqi_id_range *first = &link->ids[range];
+        leases->leases[leases->n++] = first->lease;
         while (got < n && first->count > 0) {
             ids[got++] = first->first++;
             first->count--;

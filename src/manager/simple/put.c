@@ -41,6 +41,7 @@ void tqi_put_free(tqi_put *op)
     free(op->offsets);
     free(op->slots);
     free(op->starts);
+    free(op->leases.leases);
     free(op);
 }
 
@@ -351,7 +352,7 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     op->reserving = NULL;
     op->unit->stocking = op->unit->stocking && op->extra == 0;
     if (answer->status == TQ_EFULL) {
-        tqi_link_put_back(op->unit, op->ids, n, &op->from); /* surely not used */
+        tqi_link_put_back(op->unit, op->ids, n, &op->leases, &op->from); /* surely not used */
     } else if (answer->status != TQ_OK) {
         host->abandon(host, op->ids, n, true);
     }
@@ -385,9 +386,46 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     tqi_put_write(op);
 }
 
+/* Leases as a message has them: few but for a put of hundreds of columns. */
+#define PUT_GRANTS 4u
+typedef struct put_grants {
+    Tq__Grant few[PUT_GRANTS], *few_list[PUT_GRANTS];
+    Tq__Grant *grants, **list;
+} put_grants;
+
+static int put_grants_make(const tqi_put *op, put_grants *made)
+{
+    size_t n = op->leases.n;
+
+    made->grants = n > PUT_GRANTS ? calloc(n, sizeof(*made->grants)) : made->few;
+    made->list = n > PUT_GRANTS ? calloc(n, sizeof(Tq__Grant *)) : made->few_list;
+    if (made->grants == NULL || made->list == NULL) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const tqi_lease *lease = &op->leases.leases[i];
+        tq__grant__init(&made->grants[i]);
+        made->grants[i].first = lease->first;
+        made->grants[i].count = lease->count;
+        made->grants[i].proof.data = (uint8_t *)(uintptr_t)lease->proof;
+        made->grants[i].proof.len = TQI_GRANT;
+        made->list[i] = &made->grants[i];
+    }
+    return TQ_OK;
+}
+
+static void put_grants_fini(put_grants *made)
+{
+    if (made->grants != made->few) {
+        free(made->grants);
+        free(made->list);
+    }
+}
+
 static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
 {
     Tq__UnitReserve message;
+    put_grants grants;
     uint64_t deadline = put_deadline(op);
 
     tq__unit_reserve__init(&message);
@@ -398,6 +436,9 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
     /* What is reserved ahead may be for new samples, and is not worth waiting for. */
     message.adds_samples = op->job->adds_samples || op->extra > 0;
     message.incarnation = op->from.incarnation;
+    int code = put_grants_make(op, &grants);
+    message.grant = grants.list;
+    message.n_grant = op->leases.n;
     message.wait = op->last && op->job->wait_when_full && op->extra == 0;
     if (message.wait && deadline != TQI_NEVER) {
         uint64_t now = tqi_now();
@@ -413,7 +454,10 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
         .done = put_reserved,
         .arg = op,
     };
-    return tqi_call_start(channel, &args, &op->reserving, err);
+    code = code != TQ_OK ? tqi_error_nomem(err, "the leases of a put")
+                         : tqi_call_start(channel, &args, &op->reserving, err);
+    put_grants_fini(&grants);
+    return code;
 }
 
 /* Ids for the put, and for what it reserves ahead. */
@@ -424,8 +468,8 @@ static int put_take(tqi_put *op)
     op->extra = tqi_stock_want(op);
     uint64_t deadline = /* the controller's */
         op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
-    int code =
-        tqi_link_take(unit, op->ids, op->n_blocks + op->extra, &op->from, deadline, &op->wait);
+    int code = tqi_link_take(unit, op->ids, op->n_blocks + op->extra, &op->leases, &op->from,
+                             deadline, &op->wait);
     if (code != TQ_OK && op->extra > 0) {
         unit->stocking = false;
         op->extra = 0;
@@ -436,7 +480,7 @@ static int put_take(tqi_put *op)
 /* What put_take took was not used. */
 static void put_give_back(tqi_put *op)
 {
-    tqi_link_put_back(op->unit, op->ids, op->n_blocks + op->extra, &op->from);
+    tqi_link_put_back(op->unit, op->ids, op->n_blocks + op->extra, &op->leases, &op->from);
     op->unit->stocking = op->unit->stocking && op->extra == 0;
     op->extra = 0;
 }
@@ -460,6 +504,9 @@ static void put_try(tqi_put *op)
     }
     if (code == TQ_OK) {
         code = put_take(op);
+        if (code == TQ_ENOMEM) {
+            tqi_error_nomem(&err, "block ids");
+        }
     }
     if (code == TQ_EAGAIN) {
         return;

@@ -31,6 +31,7 @@ typedef struct tqi_put {
     uint32_t extra;      /* blocks behind the put's own that are reserved ahead */
     bool no_stock;       /* there was no room for them */
     tqi_ids_from from;   /* the ids */
+    tqi_leases leases;   /* of the ids that are asked to be reserved */
     tqi_call *reserving; /* the request for room */
     bool cancelled;
     tqi_mapping *mapping;

@@ -85,10 +85,25 @@ typedef enum tqi_map_state {
     TQI_MAP_REFUSED /* until the next fresh session there */
 } tqi_map_state;
 
+/* A lease, with the proof that its unit asks for. */
+typedef struct tqi_lease {
+    uint64_t first;
+    uint32_t count;
+    uint8_t proof[TQI_GRANT];
+} tqi_lease;
+
+/* Ids of one lease that are left. */
 typedef struct tqi_id_range {
     uint64_t first;
     uint32_t count;
+    tqi_lease lease;
 } tqi_id_range;
+
+/* The leases that ids were taken from, in the order of the ids; one may come more than once.  Zero-initialise. */
+typedef struct tqi_leases {
+    tqi_lease *leases;
+    size_t n, capacity;
+} tqi_leases;
 
 /* Where leased ids come from; they are void when one of it is another one. */
 typedef struct tqi_ids_from {
@@ -165,12 +180,13 @@ void tqi_link_unmap(tqi_link *link);
 void tqi_mapping_rele(tqi_mapping *mapping);
 /* Whether the controller may still know ids from there as ours. */
 bool tqi_ids_known(const tqi_simple *simple, const tqi_ids_from *from);
-/* Takes n leased ids.  TQ_OK, or TQ_EAGAIN: try again when the wait ends. */
-int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_ids_from *from, uint64_t deadline,
-                  tqi_wait *wait);
+/* Takes n leased ids.  TQ_OK, TQ_ENOMEM, or TQ_EAGAIN: try again when the wait ends. */
+int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_leases *leases, tqi_ids_from *from,
+                  uint64_t deadline, tqi_wait *wait);
 /* Puts ids back that were not used.  Those that do not come from where the link's own do now are given back to the
  * controller if that may still know them, else forgotten. */
-void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_ids_from *from);
+void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_leases *leases,
+                       const tqi_ids_from *from);
 /* Forgets all leased ids, and gives them back to the controller if that may still know them. */
 void tqi_link_drop_ids(tqi_link *link);
 

@@ -1,0 +1,143 @@
+/*
+ * sift.c - frees blocks of writers that are gone and that no table knows (see internal.h).
+ *
+ * A round goes over the slots in steps, asks the controller about those blocks whose writer has ended, and frees what it
+ * does not know.  What it knows is published, or leased, or dead: a notice comes when it ends.  A block is asked about
+ * once, so a round costs the controller as many ids as were left behind since the one before.
+ */
+#include "base/clock.h"
+#include "unit/internal.h"
+
+/* Ends of writers are gathered for so long; slots looked at in one step. */
+#define SIFT_PAUSE_MS 200u
+#define SIFT_SLOTS    65536u
+/* After an error. */
+#define SIFT_RETRY_MS 1000u
+
+static void sift_step(uv_timer_t *timer);
+
+static void sift_arm(tqi_unit *unit, uint64_t ms)
+{
+    if (!unit->closing) {
+        uv_timer_start(&unit->sift.timer, sift_step, ms, 0);
+    }
+}
+
+static void sift_answered(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_unit *unit = arg;
+    tqi_sift *sift = &unit->sift;
+    const Tq__UnknownBlocksReply *reply = (const Tq__UnknownBlocksReply *)answer->reply;
+    size_t freed = 0;
+
+    (void)call;
+    sift->asking = NULL;
+    if (unit->closing) {
+        return;
+    }
+    if (answer->status != TQ_OK || sift->asked_as != unit->incarnation) {
+        /* Another round asks again; of another incarnation nothing is left. */
+        sift->going = false;
+        sift->wanted = true;
+        sift_arm(unit, SIFT_RETRY_MS);
+        return;
+    }
+    for (size_t i = 0; i < sift->n; i++) {
+        tqi_writer_sifted(unit, sift->ids[i]);
+    }
+    for (size_t i = 0; i < reply->n_id; i++) {
+        if (tqi_store_has(unit->store, reply->id[i]) &&
+            tqi_unit_dead(unit, reply->id[i], false) == TQ_OK) {
+            freed++;
+        }
+    }
+    if (freed > 0) {
+        sift->freed += freed;
+        tqi_log(TQI_WARN, "unit", "%s: %zu blocks of writers that are gone were known to no table",
+                unit->name, freed);
+        tqi_unit_changed(unit);
+        tqi_unit_wake(unit);
+    }
+    sift_arm(unit, 0);
+}
+
+/* Asks about the gathered ids; false when that has to be tried again. */
+static bool sift_ask(tqi_unit *unit)
+{
+    tqi_sift *sift = &unit->sift;
+    Tq__UnknownBlocks message;
+    tq_error err = {0};
+
+    tq__unknown_blocks__init(&message);
+    message.owner = unit->name;
+    message.incarnation = unit->incarnation;
+    message.id = sift->ids;
+    message.n_id = sift->n;
+    tqi_call_args args = {
+        .kind = TQI_UNKNOWN_BLOCKS,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = sift_answered,
+        .arg = unit,
+    };
+    sift->asked_as = unit->incarnation;
+    if (tqi_call_start(unit->controller, &args, &sift->asking, &err) != TQ_OK) {
+        tqi_log(TQI_WARN, "unit", "%s: cannot ask about blocks: %s", unit->name, err.message);
+        sift->asking = NULL;
+        return false;
+    }
+    return true;
+}
+
+static void sift_step(uv_timer_t *timer)
+{
+    tqi_unit *unit = timer->data;
+    tqi_sift *sift = &unit->sift;
+
+    if (sift->asking != NULL || unit->closing || !unit->registered) {
+        return; /* the answer, or registering, goes on */
+    }
+    if (!sift->going) {
+        sift->going = true;
+        sift->wanted = false;
+        sift->next = 0;
+    }
+    uint32_t end = tqi_store_slots_used(unit->store);
+    sift->next = sift->next < end ? sift->next : end; /* the store may be another one now */
+    uint32_t stop = end - sift->next > SIFT_SLOTS ? sift->next + SIFT_SLOTS : end;
+    sift->n = 0;
+    while (sift->next < stop && sift->n < TQI_SIFT_MAX) {
+        uint64_t id = tqi_store_slot_id(unit->store, sift->next++);
+        if (id != 0 && tqi_writer_left_behind(unit, id)) {
+            sift->ids[sift->n++] = id;
+        }
+    }
+    if (sift->n > 0) {
+        if (!sift_ask(unit)) {
+            sift->going = false;
+            sift->wanted = true;
+            sift_arm(unit, SIFT_RETRY_MS);
+        }
+        return;
+    }
+    sift->going = sift->next < end;
+    if (sift->going || sift->wanted) {
+        sift_arm(unit, sift->going ? 0 : SIFT_PAUSE_MS);
+    }
+}
+
+void tqi_sift_want(tqi_unit *unit)
+{
+    unit->sift.wanted = true;
+    tqi_sift_go(unit);
+}
+
+void tqi_sift_go(tqi_unit *unit)
+{
+    tqi_sift *sift = &unit->sift;
+
+    if ((sift->wanted || sift->going) && sift->asking == NULL &&
+        !uv_is_active((uv_handle_t *)&sift->timer)) {
+        sift_arm(unit, SIFT_PAUSE_MS);
+    }
+}
