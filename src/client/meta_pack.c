@@ -302,8 +302,8 @@ int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *e
     if (size < PACK_HEADER || memcmp(bytes, pack_magic, PACK_HEADER) != 0) {
         return tqi_error_set(err, TQ_EPROTO, "packed metadata: not of this format or version");
     }
-    message = (Tq__ClaimReply *)tqi_message_decode(&tq__claim_reply__descriptor,
-                                                   bytes + PACK_HEADER, size - PACK_HEADER, err);
+    message = (Tq__ClaimReply *)tqi_reply_decode(&tq__claim_reply__descriptor, bytes + PACK_HEADER,
+                                                 size - PACK_HEADER, err);
     if (!message) {
         return TQ_EPROTO;
     }

@@ -366,6 +366,12 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
         return TQ_OK;
     }
     request->message = tqi_message_decode(method->request, body, frame->body, err);
+    if (!request->message && err->code != TQ_EPROTO) {
+        /* The frame is whole, so the connection goes on without it. */
+        tq_error refused = *err;
+        tqi_request_fail(request, &refused);
+        return TQ_OK;
+    }
     if (!request->message) {
         tqi_request_free(request);
         return TQ_EPROTO;

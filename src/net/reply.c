@@ -121,7 +121,13 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
                              "malformed frame: a reply of kind %u to a request of kind %u",
                              (unsigned)frame->kind, (unsigned)call->method->kind);
     }
-    channel->rx_reply = tqi_message_decode(call->method->reply, body, frame->body, err);
+    channel->rx_reply = tqi_reply_decode(call->method->reply, body, frame->body, err);
+    if (!channel->rx_reply && err->code != TQ_EPROTO) {
+        tqi_error_set(&channel->rx_error, err->code, "the reply to %s: %s", call->method->name,
+                      err->message);
+        channel->rx_call = call;
+        return TQ_OK;
+    }
     if (!channel->rx_reply) {
         call->garbled = true;
         return TQ_EPROTO;

@@ -1,9 +1,7 @@
 /*
- * methods.c - the table of requests, and decoding of bodies.
+ * methods.c - the table of requests.
  */
 #include "wire/methods.h"
-
-#include "base/error.h"
 
 #define KEEP  1
 #define AGAIN 0
@@ -20,16 +18,4 @@ const tqi_method *tqi_method_find(uint16_t kind)
         return NULL;
     }
     return &methods[kind];
-}
-
-ProtobufCMessage *tqi_message_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
-                                     size_t size, tq_error *err)
-{
-    static const uint8_t none[1];
-    ProtobufCMessage *message = protobuf_c_message_unpack(type, NULL, size, body ? body : none);
-    if (!message) {
-        tqi_error_set(err, TQ_EPROTO, "malformed message: %zu bytes are not a %s", size,
-                      type->short_name);
-    }
-    return message;
 }

@@ -96,10 +96,19 @@ typedef struct tqi_method {
 const tqi_method *tqi_method_find(uint16_t kind);
 
 /*
- * Decodes a body.  NULL and TQ_EPROTO when it is not a well-formed message of that type; free with
- * protobuf_c_message_free_unpacked(message, NULL).
+ * Decodes a body.  NULL and TQ_EPROTO when it is not a well-formed message of that type, TQ_EINVAL when it would take more
+ * memory than the base and so many times its size; free with protobuf_c_message_free_unpacked(message, NULL).
+ *
+ * A number takes at most 8 bytes in memory for its one on the wire.  Short strings take more, 72 to 104 bytes with the
+ * scanner's table: the base has room for a million and more of them.
  */
+#define TQI_DECODE_FACTOR 8u
+#define TQI_DECODE_BASE   (UINT64_C(128) << 20)
 ProtobufCMessage *tqi_message_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
                                      size_t size, tq_error *err);
+/* The same of what comes from a server, which may describe many samples with short keys. */
+#define TQI_DECODE_FACTOR_REPLY 64u
+ProtobufCMessage *tqi_reply_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
+                                   size_t size, tq_error *err);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "wire/frame.h"
 #include "wire/methods.h"
@@ -147,13 +148,69 @@ static void test_decode(void **state)
     protobuf_c_message_free_unpacked(message, NULL);
 }
 
+/* A body of n parts of a field, each of the same bytes. */
+static uint8_t *parts(uint32_t field, const char *bytes, size_t n, size_t *size)
+{
+    size_t one = strlen(bytes) + 2;
+    uint8_t *body = malloc(n * one);
+    assert_non_null(body);
+    for (size_t i = 0; i < n; i++) {
+        body[i * one] = (uint8_t)(field << 3 | 2);
+        body[i * one + 1] = (uint8_t)strlen(bytes);
+        memcpy(body + i * one + 2, bytes, one - 2);
+    }
+    *size = n * one;
+    return body;
+}
+
+static size_t peak_kib(void)
+{
+    struct rusage usage;
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    return (size_t)usage.ru_maxrss;
+}
+
+/* Parts of nothing take a hundred bytes each: they are refused before they have taken much. */
+static void test_decode_budget(void **state)
+{
+    (void)state;
+    tq_error err = {0};
+    size_t size;
+    uint8_t *body = parts(7, "", 4000000, &size); /* Batch.tag */
+    size_t before = peak_kib();
+    assert_null(tqi_message_decode(&tq__batch__descriptor, body, size, &err));
+    assert_int_equal(err.code, TQ_EINVAL);
+    assert_non_null(strstr(err.message, "a Batch of 8000000 bytes would take more than 198217728"));
+    size_t grown = peak_kib() - before;
+    print_message("8 MB of empty parts took %zu MiB\n", grown >> 10);
+    assert_true(grown < 400u << 10); /* with the red zones of a sanitizer */
+    free(body);
+    /* A million keys, and as many small numbers as there are bytes, are no harm. */
+    body = parts(5, "1234567", 1000000, &size);
+    ProtobufCMessage *message = tqi_message_decode(&tq__batch__descriptor, body, size, &err);
+    assert_non_null(message);
+    protobuf_c_message_free_unpacked(message, NULL);
+    free(body);
+    Tq__Batch batch;
+    tq__batch__init(&batch);
+    batch.n_ordinal = 8000000;
+    batch.ordinal = calloc(batch.n_ordinal, sizeof(*batch.ordinal));
+    body = malloc(tq__batch__get_packed_size(&batch));
+    assert_true(batch.ordinal && body);
+    size = tq__batch__pack(&batch, body);
+    message = tqi_message_decode(&tq__batch__descriptor, body, size, &err);
+    assert_non_null(message);
+    protobuf_c_message_free_unpacked(message, NULL);
+    free(batch.ordinal);
+    free(body);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_frame_layout),
-        cmocka_unit_test(test_frame_refused),
-        cmocka_unit_test(test_methods),
-        cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_frame_layout),  cmocka_unit_test(test_frame_refused),
+        cmocka_unit_test(test_methods),       cmocka_unit_test(test_decode),
+        cmocka_unit_test(test_decode_budget),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }
