@@ -526,6 +526,7 @@ LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
         "unit": unit,
         "python": pytest_folder("tests/python"),
         "field": pytest_folder("tests/field"),
+        "hostile": pytest_folder("tests/hostile"),
         "integration": pytest_folder("tests/integration"),
         "conformance": pytest_folder("tests/conformance"),
         "faults": pytest_folder("tests/faults"),
@@ -543,6 +544,7 @@ QUICK_LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
         "unit": unit,
         "python": pytest_folder("tests/python", "-m", "not slow"),
         "field": pytest_folder("tests/field", "-m", "not slow"),
+        "hostile": pytest_folder("tests/hostile", "-m", "not slow"),
     },
 ]
 

@@ -4,12 +4,17 @@
 #include "net/serving.h"
 #include "net/testing.h"
 
+#include <arpa/inet.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "base/clock.h"
 
 /* Descriptors of this process; of them those of processes. */
 static int crowd_count(int *processes)
@@ -338,6 +343,83 @@ static void test_more_than_fit(void **state)
     testing_server_stop(&server);
 }
 
+/* ------------------------------------------------------------------------------------------------ strangers */
+
+enum {
+    STRANGERS = 300,
+    LIMIT = 512,                          /* descriptors, as the server takes it */
+    GREETING = LIMIT / TQI_GREETING_SHARE /* of them for connections that greet */
+};
+
+/* Connects and says nothing. */
+static int stranger(const char *endpoint)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_un path;
+    tqi_endpoint parsed;
+    socklen_t size = sizeof path;
+    assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
+    int fd = socket(parsed.unix_socket ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    if (parsed.unix_socket) {
+        tqi_endpoint_sockaddr_un(&parsed, &path, &size);
+        assert_int_equal(connect(fd, (const struct sockaddr *)&path, size), 0);
+    } else {
+        addr.sin_port = htons((uint16_t)strtoul(strrchr(endpoint, ':') + 1, NULL, 10));
+        assert_int_equal(connect(fd, (const struct sockaddr *)&addr, sizeof addr), 0);
+    }
+    return fd;
+}
+
+static bool was_closed(int fd)
+{
+    char bytes[256];
+    ssize_t n = 1;
+    while (n > 0) {
+        n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+    }
+    return n == 0 || errno != EAGAIN;
+}
+
+/* Silent connections make room for each other, the oldest first, and a client comes in. */
+static void strangers_at(const char *endpoint, unsigned most)
+{
+    testing_server server;
+    testing_call call = {0};
+    int fds[STRANGERS];
+    testing_server_start(&server, endpoint, 1, 60000);
+    server.server->descriptors = LIMIT;
+    for (int i = 0; i < STRANGERS; i++) {
+        fds[i] = stranger(server.endpoint);
+        uv_run(&testing_loop, UV_RUN_NOWAIT);
+    }
+    while (server.server->crowded_out + server.server->n_greeting < STRANGERS) {
+        uv_run(&testing_loop, UV_RUN_ONCE);
+    }
+    assert_in_range(server.server->n_greeting, most, 2 * most);
+    assert_true(was_closed(fds[0]));
+    assert_false(was_closed(fds[STRANGERS - 1]));
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    uint64_t since = tqi_now();
+    testing_reserve(testing_channel(connector, server.endpoint), &call, 1, 20);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    assert_true(tqi_now() - since < 1000000000u);
+    assert_true(server.server->short_since == 0);
+    testing_connector_stop(connector);
+    for (int i = 0; i < STRANGERS; i++) {
+        close(fds[i]);
+    }
+    testing_server_stop(&server);
+}
+
+static void test_strangers(void **state)
+{
+    (void)state;
+    strangers_at("tcp:127.0.0.1:0", GREETING / 2); /* all of one address */
+    strangers_at(testing_unix_endpoint(), GREETING);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 2 && strcmp(argv[1], "child") == 0) {
@@ -352,6 +434,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_parked, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_parked_for_long, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_more_than_fit, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_strangers, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_crowd", tests, NULL, NULL);
 }

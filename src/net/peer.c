@@ -26,14 +26,6 @@ static void peer_discard_incoming(tqi_peer *peer)
     tqi_request_free(request);
 }
 
-static void peer_no_greeting(tqi_peer *peer)
-{
-    if (!peer->greeted) {
-        peer->greeted = true;
-        DL_DELETE2(peer->server->greeting, peer, greet_prev, greet_next);
-    }
-}
-
 void tqi_peer_close(tqi_peer *peer)
 {
     if (peer->conn->closed) {
@@ -41,7 +33,7 @@ void tqi_peer_close(tqi_peer *peer)
     }
     tqi_conn_close(peer->conn);
     peer_discard_incoming(peer);
-    peer_no_greeting(peer);
+    tqi_greeting_remove(peer);
     tqi_session *session = peer->session;
     peer->session = NULL;
     if (session && session->peer == peer) {
@@ -140,7 +132,7 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
             return tqi_error_nomem(err, "a session");
         }
     }
-    peer_no_greeting(peer);
+    tqi_greeting_remove(peer);
     tqi_session_attach(session, peer);
     welcome.proof = (ProtobufCBinaryData){sizeof proof, proof};
     welcome.epoch = server->epoch;
@@ -479,7 +471,7 @@ static void peer_on_finished(tqi_conn *conn)
 {
     tqi_peer *peer = conn->owner;
     peer_discard_incoming(peer);
-    peer_no_greeting(peer);
+    tqi_greeting_remove(peer);
     tqi_session *session = peer->session;
     peer->session = NULL;
     if (session && session->peer == peer) {
@@ -517,9 +509,10 @@ static void peer_credentials(tqi_peer *peer, int fd)
     }
 }
 
-int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name,
+int tqi_peer_open(tqi_server *server, int fd, const struct sockaddr *addr, const char *peer_name,
                   tq_error *err)
 {
+    bool unix_socket = addr == NULL;
     tqi_peer *peer = calloc(1, sizeof *peer);
     if (!peer) {
         return tqi_error_nomem(err, "a connection");
@@ -538,7 +531,11 @@ int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer
     DL_APPEND(server->peers, peer);
     server->handles++;
     peer->deadline = tqi_now() + server->handshake_ns;
-    DL_APPEND2(server->greeting, peer, greet_prev, greet_next);
+    if (tqi_greeting_add(peer, addr) != TQ_OK) {
+        peer->greeted = true;
+        tqi_peer_close(peer); /* with its socket */
+        return TQ_OK;
+    }
     tqi_random(peer->nonce, sizeof peer->nonce);
     Tq__Challenge challenge;
     tq__challenge__init(&challenge);

@@ -40,6 +40,7 @@ static void server_free(tqi_server *server)
     tqi_session_reap(server);
     void (*done)(void *) = server->done;
     void *arg = server->done_arg;
+    tqi_greeting_server(-1);
     OPENSSL_cleanse(&server->token, sizeof server->token);
     free(server->system);
     free(server);
@@ -149,15 +150,25 @@ static void server_on_timer(uv_timer_t *timer)
 
 /* --------------------------------------------------------------------------------------------------- sockets */
 
-void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name)
+/* addr NULL: a unix socket. */
+static void server_adopt(tqi_server *server, int fd, const struct sockaddr *addr,
+                         const char *peer_name)
 {
     tq_error err;
-    tqi_socket_tune(fd, unix_socket);
-    if (tqi_peer_open(server, fd, unix_socket, peer_name, &err) != TQ_OK) {
+    tqi_socket_tune(fd, addr == NULL);
+    if (tqi_peer_open(server, fd, addr, peer_name, &err) != TQ_OK) {
         tqi_log(TQI_WARN, server->service->name, "connection from %s closed: %s", peer_name,
                 err.message);
         close(fd);
+        return;
     }
+    tqi_greeting_limit(server, addr);
+}
+
+void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name)
+{
+    const struct sockaddr_in nowhere = {.sin_family = AF_INET};
+    server_adopt(server, fd, unix_socket ? NULL : (const struct sockaddr *)&nowhere, peer_name);
 }
 
 static unsigned long long server_descriptors(void)
@@ -210,8 +221,10 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
         if (fd >= 0) {
             char name[TQI_PEER_MAX];
             tqi_peer_format((const struct sockaddr *)&addr, name, sizeof name);
-            tqi_server_adopt(listener->server, fd, listener->endpoint.unix_socket, name);
-            if (fd >= listener->server->full) {
+            server_adopt(listener->server, fd,
+                         listener->endpoint.unix_socket ? NULL : (const struct sockaddr *)&addr,
+                         name);
+            if (fd >= listener->server->full && !tqi_greeting_give_way(listener->server)) {
                 server_pause(listener, EMFILE);
                 return;
             }
@@ -219,8 +232,11 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
                 tqi_peer_make_room(listener->server, TQI_PARK_EACH);
             }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-            server_pause(listener, errno);
-            return;
+            int errnum = errno;
+            if (!tqi_greeting_give_way(listener->server)) {
+                server_pause(listener, errnum);
+                return;
+            }
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return;
         }
@@ -332,12 +348,14 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     server->token = *options->token;
     unsigned long long descriptors = server_descriptors();
     descriptors = descriptors < INT_MAX ? descriptors : INT_MAX;
+    server->descriptors = (unsigned)descriptors;
     server->crowded = (int)(descriptors / 4 * 3);
     server->full = (int)(descriptors - descriptors / 16);
     uv_timer_init(loop, &server->timer);
     server->timer.data = server;
     tqi_flusher_init(&server->flusher, loop, server_tick, server);
     server->handles = SERVER_OWN_HANDLES;
+    tqi_greeting_server(1);
     *out = server;
     return TQ_OK;
 }

@@ -23,12 +23,28 @@
 #define TQI_WARN_NS  UINT64_C(10000000000)
 /* Clients with a wrong token are warned of once each, as long as they are among the last so many. */
 #define TQI_REFUSED_MAX 64u
+/*
+ * Connections that greet.  Anybody may open them, so the servers of a process share one in TQI_GREETING_SHARE of its
+ * descriptors for them, and of a server's part one address gets half.  When one more comes than that, the oldest is closed,
+ * if it has greeted for longer than an honest client takes; with twice as many it is closed in any case.
+ */
+#define TQI_GREETING_SHARE    8u
+#define TQI_GREETING_MIN      16u
+#define TQI_GREETING_YOUNG_NS 250000000u
 /* For clients to take their goodbye, at the end. */
 #define TQI_LINGER_MS 500u
 
 typedef struct tqi_listener tqi_listener;
 typedef struct tqi_peer tqi_peer;
 typedef struct tqi_pidfd tqi_pidfd;
+
+/* Where connections come from: an address without its port, or all unix sockets. */
+typedef struct tqi_origin {
+    uint8_t key[16];
+    UT_hash_handle hh;
+    unsigned n;      /* of its connections that greet */
+    tqi_peer *peers; /* these, the oldest first */
+} tqi_origin;
 
 struct tqi_server {
     uv_loop_t *loop;
@@ -44,11 +60,15 @@ struct tqi_server {
     tqi_listener *listeners;
     tqi_peer *peers;    /* of a service with `parkable` those that were silent longest come first */
     tqi_peer *greeting; /* not authenticated, by deadline */
+    unsigned n_greeting;
+    tqi_origin *origins;    /* of those */
+    uint64_t crowded_out;   /* closed because others came */
     tqi_session *sessions;  /* by id */
     tqi_session *lost;      /* without connection, by the end of their grace */
     tqi_session *ended;     /* memory to free when no callback of theirs is running */
     tqi_process *processes; /* behind sessions, by number */
     uint64_t requests;
+    unsigned descriptors; /* that the process may have */
     int full; /* and those from this one on are kept for what connections need: pidfds, memory passed */
     int crowded;           /* descriptors from this number on are the last quarter */
     uint64_t short_since;  /* when it was last said that there are no more, 0 = never */
@@ -85,6 +105,8 @@ struct tqi_peer {
     tqi_request *incoming; /* whose payload is arriving */
     tqi_peer *prev, *next;
     tqi_peer *greet_prev, *greet_next;
+    tqi_origin *origin; /* while it greets; NULL: a unix socket */
+    tqi_peer *origin_prev, *origin_next;
 };
 
 /* A process, counted: by its sessions, and by who holds it beyond them. */
@@ -152,12 +174,23 @@ void tqi_server_arm_timer(tqi_server *server);
 /* Takes an accepted socket over, also on failure. */
 void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name);
 
+/* crowd.c: a connection begins to greet.  addr NULL: over a unix socket.  TQ_OK or TQ_ENOMEM. */
+int tqi_greeting_add(tqi_peer *peer, const struct sockaddr *addr);
+/* It does not any more. */
+void tqi_greeting_remove(tqi_peer *peer);
+/* Closes those that are too many, the oldest first. */
+void tqi_greeting_limit(tqi_server *server, const struct sockaddr *addr);
+/* Closes the oldest, if there are more than a few; false when there are not. */
+bool tqi_greeting_give_way(tqi_server *server);
+/* A server of this process begins, or has ended. */
+void tqi_greeting_server(int change);
+
 /* Warns of a connection of a stranger, whom nothing keeps from opening many: the first few of a time as warnings, with how
  * many there were before that, the others in the debug log. */
 void tqi_server_warn(tqi_server *server, const char *peer, const char *what);
 
 /* peer.c */
-int tqi_peer_open(tqi_server *server, int fd, bool unix_socket, const char *peer_name,
+int tqi_peer_open(tqi_server *server, int fd, const struct sockaddr *addr, const char *peer_name,
                   tq_error *err);
 void tqi_peer_close(tqi_peer *peer);
 /* Sends the last frame and closes when that is sent; its session, if there is one, is without connection then. */

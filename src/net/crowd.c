@@ -1,0 +1,147 @@
+/*
+ * crowd.c - connections that greet: how many there may be, and which are closed for others (see serving.h).
+ *
+ * A stranger can open connections and say nothing.  If a server then accepted no more, a client could not come in; so the
+ * server goes on to accept, and the connections that have been silent longest make room.
+ */
+#include "net/serving.h"
+
+#include <arpa/inet.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <utlist.h>
+
+#include "base/clock.h"
+
+/* Servers of this process, which share its descriptors.  Only read for a size: relaxed. */
+static _Atomic int crowd_servers;
+
+void tqi_greeting_server(int change)
+{
+    atomic_fetch_add_explicit(&crowd_servers, change, memory_order_relaxed);
+}
+
+static unsigned crowd_max(const tqi_server *server)
+{
+    int servers = atomic_load_explicit(&crowd_servers, memory_order_relaxed);
+    unsigned most =
+        server->descriptors / TQI_GREETING_SHARE / (unsigned)(servers > 0 ? servers : 1);
+
+    return most > TQI_GREETING_MIN ? most : TQI_GREETING_MIN;
+}
+
+/* The address; a v4 address as v6 has it. */
+static bool crowd_key(const struct sockaddr *addr, uint8_t key[16])
+{
+    memset(key, 0, 16);
+    if (addr && addr->sa_family == AF_INET) {
+        key[10] = key[11] = 0xFF;
+        memcpy(key + 12, &((const struct sockaddr_in *)addr)->sin_addr, 4);
+    } else if (addr && addr->sa_family == AF_INET6) {
+        memcpy(key, &((const struct sockaddr_in6 *)addr)->sin6_addr, 16);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static tqi_origin *crowd_find(tqi_server *server, const struct sockaddr *addr)
+{
+    uint8_t key[16];
+    tqi_origin *origin = NULL;
+
+    if (crowd_key(addr, key)) {
+        HASH_FIND(hh, server->origins, key, sizeof key, origin);
+    }
+    return origin;
+}
+
+int tqi_greeting_add(tqi_peer *peer, const struct sockaddr *addr)
+{
+    tqi_server *server = peer->server;
+    uint8_t key[16];
+
+    if (crowd_key(addr, key)) {
+        tqi_origin *origin = crowd_find(server, addr);
+        if (!origin) {
+            origin = calloc(1, sizeof *origin);
+            if (!origin) {
+                return TQ_ENOMEM;
+            }
+            memcpy(origin->key, key, sizeof key);
+            HASH_ADD(hh, server->origins, key, sizeof origin->key, origin);
+            if (!origin->hh.tbl) {
+                free(origin);
+                return TQ_ENOMEM;
+            }
+        }
+        origin->n++;
+        peer->origin = origin;
+        DL_APPEND2(origin->peers, peer, origin_prev, origin_next);
+    }
+    server->n_greeting++;
+    DL_APPEND2(server->greeting, peer, greet_prev, greet_next);
+    return TQ_OK;
+}
+
+void tqi_greeting_remove(tqi_peer *peer)
+{
+    tqi_server *server = peer->server;
+    tqi_origin *origin = peer->origin;
+
+    if (peer->greeted) {
+        return;
+    }
+    peer->greeted = true;
+    server->n_greeting--;
+    DL_DELETE2(server->greeting, peer, greet_prev, greet_next);
+    if (origin) {
+        peer->origin = NULL;
+        DL_DELETE2(origin->peers, peer, origin_prev, origin_next);
+        if (--origin->n == 0) {
+            HASH_DEL(server->origins, origin);
+            free(origin);
+        }
+    }
+}
+
+static void crowd_close(tqi_peer *peer)
+{
+    tqi_greeting_remove(peer);
+    peer->server->crowded_out++;
+    tqi_server_warn(peer->server, peer->conn->peer,
+                    "closed: it did not authenticate, and others came");
+    tqi_peer_close(peer);
+}
+
+/* Whether of n that greet, the oldest being `oldest`, this one has to go. */
+static bool crowd_is(const tqi_peer *oldest, unsigned n, unsigned most)
+{
+    uint64_t since = oldest->deadline - oldest->server->handshake_ns;
+
+    return n > 2 * most || (n > most && tqi_now() - since > TQI_GREETING_YOUNG_NS);
+}
+
+void tqi_greeting_limit(tqi_server *server, const struct sockaddr *addr)
+{
+    unsigned most = crowd_max(server);
+    tqi_origin *origin = crowd_find(server, addr);
+
+    while (origin && crowd_is(origin->peers, origin->n, most / 2)) {
+        crowd_close(origin->peers); /* some are left, so the origin is, too */
+    }
+    while (server->greeting && crowd_is(server->greeting, server->n_greeting, most)) {
+        crowd_close(server->greeting);
+    }
+}
+
+bool tqi_greeting_give_way(tqi_server *server)
+{
+    if (server->n_greeting <= TQI_GREETING_MIN) {
+        return false;
+    }
+    crowd_close(server->greeting);
+    return true;
+}

@@ -1,0 +1,5 @@
+"""Fixtures for the tests of what a stranger, another user of the machine, or a holder of the token could do."""
+
+from support.package import client, pid, runtime_dir, tq
+
+__all__ = ["client", "pid", "runtime_dir", "tq"]
