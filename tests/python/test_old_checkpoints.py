@@ -52,7 +52,7 @@ def state_of(version: str, checkpoint: str) -> Any:
 
 def rows_of(column: Any) -> list[Any]:
     """The rows of a column that was read, however it is laid out."""
-    return list(column.unbind()) if isinstance(column, torch.Tensor) else list(column.tolist())
+    return list(column.unbind() if isinstance(column, torch.Tensor) else column)
 
 
 def read(client: Any, partition: str, field: str, count: int) -> list[Any]:
