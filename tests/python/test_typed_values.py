@@ -63,7 +63,7 @@ def test_every_dtype(tq: Any, pid: str, name: str) -> None:
 @pytest.mark.parametrize("name", TENSORS)
 def test_tensors(tq: Any, pid: str, name: str) -> None:
     make, layout, expected = TENSORS[name]
-    if name == "lists" and version("tensordict") < "0.11":
+    if name == "lists" and version("tensordict").startswith("0.10."):
         pytest.skip("this tensordict takes no list with an empty list in it")
     same_column(column_of(tq, pid, make(), len(expected)), layout, expected)
 
