@@ -7,6 +7,8 @@ import gc
 import io
 import itertools
 import multiprocessing
+import subprocess
+import sys
 import threading
 from array import array
 from collections.abc import Callable
@@ -268,6 +270,42 @@ def test_images_of_files_keep_their_class(tmp_path: Any) -> None:
     picture("RGBA").quantize(16).save(buffer, "PNG", transparency=3)
     (got,) = decoded(*columns_of([Image.open(buffer)])[1:3])
     assert got.convert("RGBA").tobytes() == Image.open(buffer).convert("RGBA").tobytes()
+
+
+def test_a_row_does_not_say_what_is_imported(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even a module that lies with Pillow's and has a class of images."""
+    import PIL
+
+    (tmp_path / "RogueImage.py").write_text(
+        "from PIL import Image\n"
+        f"open({str(tmp_path / 'imported')!r}, 'w').close()\n"
+        "class Rogue(Image.Image): pass\n"
+    )
+    monkeypatch.setattr(PIL, "__path__", [*PIL.__path__, str(tmp_path)])
+    parts = ["PIL.RogueImage:Rogue", "L", [4, 4], "", None, [], [], b"x" * 16]
+    with pytest.raises(SerializationError, match=r"'PIL\.RogueImage:Rogue'.*import its module"):
+        Decoder().decode(extension(13, parts))
+    assert not (tmp_path / "imported").exists()
+    assert "PIL.RogueImage" not in sys.modules
+
+
+def test_images_of_a_format_are_read_where_nobody_has_used_it(tmp_path: Any) -> None:
+    """Pillow's own formats are loaded as Pillow itself does."""
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "x.ppm")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "x.tga")
+    for file in ("x.ppm", "x.tga"):
+        encoded = Encoder().encode(Image.open(tmp_path / file))
+        code = (
+            "import sys; from ctq.encoding import Decoder; "
+            "image = Decoder().decode(bytes.fromhex(sys.argv[1])); print(type(image).__name__, image.getpixel((1, 1)))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, encoded.hex()], capture_output=True, text=True, check=False
+        )
+        assert done.stdout.split(" ", 1)[1] == "(255, 0, 0)\n", done.stderr
+        assert done.stdout.split()[0] == type(Image.open(tmp_path / file)).__name__
 
 
 def test_images_with_what_only_pickle_stores() -> None:
