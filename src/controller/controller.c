@@ -88,9 +88,9 @@ const char *tqi_ctl_session_name(const tqi_request *request)
     return session ? tqi_session_name(session) : "";
 }
 
-void tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply)
+bool tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply)
 {
-    tqi_request_reply(request, reply, NULL, 0, NULL, NULL);
+    return tqi_request_reply(request, reply, NULL, 0, NULL, NULL);
 }
 
 int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err)

@@ -289,7 +289,8 @@ uint64_t tqi_ctl_session_number(const tqi_request *request);
 /* Name of the request's session, "" when it has ended. */
 const char *tqi_ctl_session_name(const tqi_request *request);
 /* Sends a reply without payload. */
-void tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply);
+/* As tqi_request_reply, without a payload. */
+bool tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply);
 /* TQ_EINVAL when the reply to `what` of n samples is larger than a frame may be: to be asked before anything is changed
  * that the reply is about. */
 int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err);

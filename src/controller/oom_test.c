@@ -91,11 +91,105 @@ static void batches_convert_or_say_why(void **state)
     }
 }
 
+/* Whether a client was told that it waits, since the last time that this was asked. */
+static bool was_told(kit_client *client, uint64_t *seen)
+{
+    Tq__Events ask = TQ__EVENTS__INIT;
+    bool told = false;
+    ask.since = *seen;
+    Tq__EventsReply *reply = kit_ok(client, TQI_EVENTS, &ask);
+    for (size_t i = 0; i < reply->n_event; i++) {
+        told = told || strcmp(reply->event[i]->kind, "wait") == 0;
+    }
+    *seen = reply->next;
+    kit_free(reply);
+    return told;
+}
+
+/* A question of a client what of it waits. */
+typedef struct asked {
+    bool done;
+    int status;
+    size_t waits;
+    long failures; /* allocations that failed until the answer came */
+} asked;
+
+static void asked_done(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    asked *about = arg;
+    (void)call;
+    about->failures = oom_end();
+    about->done = true;
+    about->status = answer->status;
+    about->waits = answer->status ? 0 : ((const Tq__SystemStatusReply *)answer->reply)->n_wait;
+}
+
+/* With one allocation that fails after `after` others; < 0: none. */
+static asked ask_what_waits(kit_client *client, long after)
+{
+    Tq__SystemStatus message = TQ__SYSTEM_STATUS__INIT;
+    asked about = {0};
+    tq_error err = {0};
+    tqi_call *call;
+    message.mine = true;
+    const tqi_call_args args = {.kind = TQI_SYSTEM_STATUS,
+                                .message = &message.base,
+                                .deadline = TQI_NEVER,
+                                .done = asked_done,
+                                .arg = &about};
+    assert_int_equal(tqi_call_start(client->channel, &args, &call, &err), TQ_OK);
+    if (after >= 0) {
+        oom_one_after(after);
+    }
+    while (!about.done) {
+        uv_run(&client->kit->loop, UV_RUN_ONCE);
+    }
+    return about;
+}
+
+/* A client whose question what of it waits could not be answered is told when it asks again. */
+static void what_waits_is_told_after_an_answer_that_failed(void **state)
+{
+    kit k;
+    kit_client client;
+    asked first = {.failures = 1};
+    long refused = 0;
+    uint64_t seen = 0;
+    char *field[] = {"x"};
+    (void)state;
+    kit_start(&k, NULL);
+    kit_connect(&k, &client, "client");
+    for (long n = 0; first.failures > 0; n++) {
+        Tq__Claim claim;
+        kit_call waiting;
+        kit_claim(&claim, "p", field, 1, "t");
+        kit_send(&client, TQI_CLAIM, &claim, &waiting);
+        kit_until_waiting(&client, 1);
+        (void)was_told(&client, &seen);
+        first = ask_what_waits(&client, n);
+        /* The client may have had no memory for its answer either: that one was made. */
+        if (first.status != TQ_OK && !was_told(&client, &seen)) {
+            assert_int_equal(first.status, TQ_ENOMEM);
+            refused++;
+            assert_int_equal(ask_what_waits(&client, -1).waits, 1);
+        }
+        tqi_call_cancel(waiting.call);
+        assert_int_equal(kit_wait(&waiting), TQ_ECANCELED);
+        kit_end(&waiting);
+        kit_until_waiting(&client, 0);
+    }
+    assert_int_equal(first.waits, 1);
+    assert_true(refused > 2);
+    kit_disconnect(&client);
+    kit_stop(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_controller_starts_or_says_why),
         cmocka_unit_test(batches_convert_or_say_why),
+        cmocka_unit_test(what_waits_is_told_after_an_answer_that_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,6 +15,9 @@ typedef struct waiting_list {
     size_t n, max;
     tqi_session *only; /* NULL: of all sessions */
     uint64_t older_ms; /* of one: those that have waited that long and that it was not told of */
+    uint64_t now;
+    uint64_t last; /* of one: number of the last claim in the list */
+    size_t puts;
     int rc;
     tq_error *err;
 } waiting_list;
@@ -42,7 +45,6 @@ static void waiting_claims(tqi_session *net, void *arg)
     waiting_list *list = arg;
     tqi_ctl_session *session = tqi_session_user(net);
     tqi_ctl_parked *parked = NULL;
-    uint64_t now = tqi_now();
     if (!session) {
         return;
     }
@@ -54,53 +56,53 @@ static void waiting_claims(tqi_session *net, void *arg)
             if (parked->number <= session->last_wait) {
                 continue;
             }
-            if ((now - parked->since) / 1000000u < list->older_ms) {
+            if ((list->now - parked->since) / 1000000u < list->older_ms) {
                 return; /* those behind it are younger */
             }
-            session->last_wait = parked->number;
         }
         Tq__WaitInfo *info = waiting_next(list, "claim", tqi_session_name(net),
                                           tqi_session_pid(net), tqi_session_host(net));
         if (info) {
+            list->last = parked->number;
             list->rc = tqi_ctl_claim_info(parked, list->conv, info, list->err);
         }
     }
 }
 
+static uint64_t waiting_age(const waiting_list *list, const tqi_ctl_owner *owner, size_t i)
+{
+    return owner->told->wait[i]->age_ms + (list->now - owner->told_at) / 1000000u;
+}
+
 /* Whether a put is one that the list is about. */
-static bool waiting_wants(const waiting_list *list, tqi_ctl_owner *owner, size_t i, uint64_t age_ms)
+static bool waiting_wants(const waiting_list *list, const tqi_ctl_owner *owner, size_t i)
 {
     const Tq__WaitInfo *info = owner->told->wait[i];
     if (!list->only) {
         return true;
     }
-    if (info->session.len != TQI_SESSION_ID ||
-        memcmp(info->session.data, tqi_session_id(list->only), TQI_SESSION_ID) != 0 ||
-        age_ms < list->older_ms || (owner->passed_on >> i & 1)) {
-        return false;
-    }
-    owner->passed_on |= UINT64_C(1) << i;
-    return true;
+    return info->session.len == TQI_SESSION_ID &&
+           memcmp(info->session.data, tqi_session_id(list->only), TQI_SESSION_ID) == 0 &&
+           waiting_age(list, owner, i) >= list->older_ms && !(owner->passed_on >> i & 1);
 }
 
 /* Puts that wait at the units. */
 static void waiting_puts(waiting_list *list)
 {
-    uint64_t now = tqi_now();
     for (tqi_ctl_owner *owner = list->ctl->owners; owner; owner = owner->hh.next) {
         const Tq__ReportOwner *told = owner->servers ? owner->told : NULL;
         for (size_t i = 0; told && i < told->n_wait && list->n < list->max && !list->rc; i++) {
             const Tq__WaitInfo *from = told->wait[i];
-            uint64_t age_ms = from->age_ms + (now - owner->told_at) / 1000000u;
             Tq__WaitInfo *info = NULL;
-            if (waiting_wants(list, owner, i, age_ms)) {
+            if (waiting_wants(list, owner, i)) {
                 info = waiting_next(list, "put", from->client, from->pid, from->host);
             }
             if (info) {
+                list->puts++;
                 info->owner = owner->name;
                 info->wanted = from->wanted;
                 info->ready = from->ready;
-                info->age_ms = age_ms;
+                info->age_ms = waiting_age(list, owner, i);
                 info->missing = from->missing;
                 info->suspect = from->suspect;
                 info->number = from->number;
@@ -120,6 +122,7 @@ static size_t waiting_count_puts(const tqi_controller *ctl)
 
 static int waiting_fill(waiting_list *list)
 {
+    list->now = tqi_now();
     list->max = list->ctl->waiting + waiting_count_puts(list->ctl);
     list->max = list->max < WAITING_MAX ? list->max : WAITING_MAX;
     list->waits = tqi_conv_pointers(list->conv, list->max, list->err);
@@ -143,6 +146,25 @@ int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, si
     *out = list.waits;
     *n = list.n;
     return rc;
+}
+
+/* The answer is made: its client is not told of these again. */
+static void waiting_told(const waiting_list *list)
+{
+    tqi_ctl_session *session = tqi_session_user(list->only);
+    size_t left = list->puts;
+    if (session && list->last) {
+        session->last_wait = list->last;
+    }
+    for (tqi_ctl_owner *owner = list->ctl->owners; owner && left > 0; owner = owner->hh.next) {
+        const Tq__ReportOwner *told = owner->servers ? owner->told : NULL;
+        for (size_t i = 0; told && i < told->n_wait && left > 0; i++) {
+            if (waiting_wants(list, owner, i)) {
+                owner->passed_on |= UINT64_C(1) << i;
+                left--;
+            }
+        }
+    }
 }
 
 static void waiting_event(tqi_controller *ctl, const Tq__WaitInfo *info)
@@ -172,11 +194,13 @@ int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__Sy
         reply.epoch = tqi_meta_epoch(ctl->meta);
         reply.wait = list.waits;
         reply.n_wait = list.n;
-        /* A client asks for this when it has waited for long. */
-        for (size_t i = 0; i < list.n; i++) {
-            waiting_event(ctl, list.waits[i]);
+        if (tqi_ctl_reply(request, &reply.base)) {
+            waiting_told(&list);
+            /* A client asks for this when it has waited for long. */
+            for (size_t i = 0; i < list.n; i++) {
+                waiting_event(ctl, list.waits[i]);
+            }
         }
-        tqi_ctl_reply(request, &reply.base);
     }
     tqi_conv_fini(&conv);
     return rc;

@@ -233,8 +233,9 @@ void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request
 void tqi_request_on_settled(tqi_request *request, void (*fn)(bool acked, void *arg), void *arg);
 
 /* Sends the reply and ends the request.  The message is packed before the call returns.  The payload's memory must stay
- * until `sent` is called (sent, or connection lost); without payload it is called at once.  sent may be NULL. */
-void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
+ * until `sent` is called (sent, or connection lost); without payload it is called at once.  sent may be NULL.  False: the
+ * reply could not be made, and the request failed, or nobody is there to get it. */
+bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
                        const struct iovec *payload, int count, void (*sent)(void *arg), void *arg);
 /* Reply with descriptors (unix sockets and AGAIN requests only, else the request fails with TQ_EUNSUPPORTED); they are
  * dup'ed before the call returns. */

@@ -189,12 +189,12 @@ static bool request_is_orphan(const tqi_request *request)
     return !request->session || request->session->ended;
 }
 
-void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
+bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
                        const struct iovec *payload, int count, void (*sent)(void *arg), void *arg)
 {
     if (request_is_orphan(request)) {
         request_drop(request, sent, arg);
-        return;
+        return false;
     }
     tqi_frame frame = {.kind = request->kind, .request = request->number, .flags = TQI_FRAME_REPLY};
     tqi_tx *tx = tqi_tx_make(&frame, reply, payload, count);
@@ -209,6 +209,7 @@ void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
         tx->sent = sent;
         tx->arg = arg;
     }
+    bool made = tx != NULL;
     if (!tx) {
         tqi_request_settle(request, false);
         tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
@@ -217,6 +218,7 @@ void tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
     if (!payload_out && sent) {
         sent(arg);
     }
+    return made;
 }
 
 void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds,
