@@ -219,7 +219,9 @@ uint32_t tqi_sampler_group(const tq_sampler *sampler, const tq_pick_request *req
     tqi_sampler_config config = {.group = 1};
     tq_error err = {0};
 
-    if (sampler != &tqi_sampler_grpo_group_n && sampler != &tqi_sampler_seqlen_balanced) {
+    /* By name, which no other sampler can have: the table may be a copy. */
+    if (strcmp(sampler->name, tqi_sampler_grpo_group_n.name) != 0 &&
+        strcmp(sampler->name, tqi_sampler_seqlen_balanced.name) != 0) {
         return 1;
     }
     return tqi_sampler_config_read(request, sampler->name, &config, &err) == TQ_OK ? config.group

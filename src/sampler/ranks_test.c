@@ -386,11 +386,28 @@ static void balance_refuses_what_cannot_be_split(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+/* What a sampler is goes by its name, not by where its table lies. */
+static void a_copy_of_a_table_hands_out_groups_too(void **state)
+{
+    const tq_pick_request request = {.config = "{\"n_samples_per_prompt\":4}"};
+    const tq_sampler *found;
+    tq_sampler copy;
+
+    (void)state;
+    assert_int_equal(tqi_sampler_find("GRPOGroupNSampler", &found, NULL), TQ_OK);
+    copy = *found;
+    assert_int_equal(tqi_sampler_group(found, &request), 4);
+    assert_int_equal(tqi_sampler_group(&copy, &request), 4);
+    assert_int_equal(tqi_sampler_find("RankAwareSampler", &found, NULL), TQ_OK);
+    assert_int_equal(tqi_sampler_group(found, &request), 1);
+}
+
         cmocka_unit_test(rank_aware_gives_a_step_again),
         cmocka_unit_test(bad_config_is_refused),
         cmocka_unit_test(seqlen_fills_the_slots_of_all_ranks),
         cmocka_unit_test(seqlen_weighs_samples_without_the_tag),
         cmocka_unit_test(seqlen_property),
+        cmocka_unit_test(a_copy_of_a_table_hands_out_groups_too),
         cmocka_unit_test(balance_is_near_the_best),
         cmocka_unit_test(balance_refuses_what_cannot_be_split),
     };
