@@ -131,8 +131,7 @@ class Encoder:
 
     def _tensor(self, torch: Any, value: Any) -> object:
         if value.is_nested:
-            layout = "jagged" if value.layout == torch.jagged else "strided"
-            return NESTED, [layout, list(value.unbind())]
+            return NESTED, _nested_parts(torch, value)
         from .tensors import tensor_memory
 
         described = tensor_memory(value)
@@ -198,6 +197,20 @@ class Encoder:
 
 
 class _Raw:
+def _nested_parts(torch: Any, value: Any) -> list[Any]:
+    """The layout and the rows of a nested tensor; what these do not tell follows: the ragged dim, and what lies in no rows."""
+    from .ragged import ragged_dim_of, rows_of
+
+    jagged = value.layout == torch.jagged
+    parts: list[Any] = ["jagged" if jagged else "strided", rows_of(value)]
+    named = ragged_dim_of(value)
+    if not parts[1]:
+        values = value.values()
+        axis = int(value._ragged_idx) - 1 if jagged else 0
+        return [*parts, axis + 1, values.narrow(axis, 0, 0)]
+    return [*parts, named] if named else parts
+
+
     """Memory of a pickled object."""
 
     def __init__(self, memory: memoryview) -> None:
@@ -481,7 +494,7 @@ def _build_tensordict(parts: list[Any], _: Any) -> Any:
 def _build_nested(parts: list[Any], _: Any) -> Any:
     from .dtypes import have_torch
 
-    layout, rows = parts
+    layout, rows, *more = parts
     if not have_torch():
         return rows
     import torch
@@ -489,9 +502,33 @@ def _build_nested(parts: list[Any], _: Any) -> Any:
     if layout not in ("jagged", "strided"):
         raise ValueError(f"unknown layout {layout!r}")
     return torch.nested.as_nested_tensor(rows, layout=getattr(torch, layout))
+    if more:
+        return _build_named(layout, rows, *more)
 
 
 def _build_datetime(payload: bytes, _: Any) -> Any:
+def _build_named(layout: str, rows: list[Any], ragged: int, values: Any = None) -> Any:
+    """A nested tensor whose rows alone do not tell what it is."""
+    import torch
+
+    from .ragged import side_by_side, without_rows
+
+    if type(ragged) is not int or not 1 <= ragged <= 64:
+        raise ValueError(f"ragged dim {ragged!r}")
+    if values is None:
+        made = side_by_side(rows, ragged) if layout == "jagged" else None
+        if made is None:
+            raise ValueError(f"the rows are not ragged in dim {ragged} alone")
+        return made
+    if rows or not isinstance(values, torch.Tensor) or values.ndim < ragged:
+        raise ValueError("rows, and what lies in no rows")
+    if layout == "strided":
+        return torch.nested.nested_tensor([], dtype=values.dtype)
+    if values.shape[ragged - 1]:
+        raise ValueError(f"{values.shape[ragged - 1]} elements in no rows")
+    return without_rows(values, ragged)
+
+
     import datetime
 
     return datetime.datetime.fromisoformat(payload.decode())

@@ -103,6 +103,30 @@ def side_by_side(rows: Sequence[Any], ragged_dim: int) -> Any:
     return jagged(values, offsets_of_lengths([row.shape[axis] for row in rows]), ragged_dim)
 
 
+def rows_of(tensor: Any) -> list[Any]:
+    """The rows of a nested tensor; torch's own function takes no jagged one whose first offset is not 0."""
+    import torch
+
+    if tensor.layout != torch.jagged:
+        return list(tensor.unbind())
+    offsets, lengths = tensor.offsets().tolist(), tensor.lengths()
+    ends = offsets[1:]
+    if lengths is not None:
+        ends = [start + length for start, length in zip(offsets, lengths.tolist(), strict=False)]
+    values, axis = tensor.values(), int(tensor._ragged_idx) - 1
+    return [
+        values.narrow(axis, start, end - start) for start, end in zip(offsets, ends, strict=False)
+    ]
+
+
+def without_rows(values: Any, ragged: int) -> Any:
+    """A jagged nested tensor of no rows; `values` has no elements in that dim."""
+    import torch
+
+    none = torch.zeros(0, 0, device="cpu")
+    return jagged(values, RowOffsets(torch.zeros(1, dtype=torch.int64), none, none), ragged)
+
+
 def ragged_dim_of(tensor: Any) -> int:
     """The dim of the batch that a nested tensor names as its ragged one; 0: none, or just the first of its rows.
 

@@ -184,6 +184,74 @@ def test_tensors(dtype: Any) -> None:
     back["t"].view(torch.uint8).fill_(0)
 
 
+def jagged(values: Any, offsets: list[int], **options: Any) -> Any:
+    return torch.nested.nested_tensor_from_jagged(values, torch.tensor(offsets), **options)
+
+
+NESTED = {
+    "one ragged dim": lambda: jagged(torch.rand(6, 2), [0, 2, 6]),
+    "another ragged dim": lambda: jagged(torch.rand(4, 6), [0, 2, 6], jagged_dim=2),
+    "another ragged dim, of equal lengths": lambda: jagged(
+        torch.rand(4, 6), [0, 3, 6], jagged_dim=2
+    ),
+    "a third ragged dim, of equal lengths": lambda: jagged(
+        torch.rand(4, 2, 6), [0, 3, 6], jagged_dim=3
+    ),
+    "one row": lambda: jagged(torch.rand(4, 3), [0, 3], jagged_dim=2),
+    "no rows": lambda: jagged(torch.zeros(0, 4, dtype=torch.int32), [0]),
+    "no rows, of another ragged dim": lambda: jagged(torch.zeros(4, 0), [0], jagged_dim=2),
+    "a first offset that is not 0": lambda: jagged(torch.rand(6, 2), [1, 3, 6]),
+    "that, of another ragged dim": lambda: jagged(torch.rand(2, 6), [1, 3, 5], jagged_dim=2),
+    "holes": lambda: jagged(torch.rand(6, 2), [0, 3, 6], lengths=torch.tensor([2, 1])),
+    "empty rows": lambda: jagged(torch.zeros(0, 2), [0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_nested_tensors_keep_layout_ragged_dim_and_rows(case: str) -> None:
+    from ctq.ragged import rows_of
+
+    given = NESTED[case]()
+    back = there_and_back({"v": [given]})["v"][0]
+    assert back.layout == torch.jagged
+    assert back.dtype == given.dtype
+    assert back._ragged_idx == given._ragged_idx
+    assert back.dim() == given.dim()
+    assert back.shape[0] == given.shape[0]
+    rows, same = rows_of(given), rows_of(back)
+    assert [tuple(row.shape) for row in same] == [tuple(row.shape) for row in rows]
+    assert all(torch.equal(row, other) for row, other in zip(rows, same, strict=True))
+    if not rows:
+        assert back.values().shape == given.values().shape
+
+
+def test_a_strided_nested_tensor_without_rows_keeps_its_dtype() -> None:
+    back = there_and_back(torch.nested.nested_tensor([], dtype=torch.int16))
+    assert (back.layout, back.dtype, back.size(0)) == (torch.strided, torch.int16, 0)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["jagged", [], 1],
+        ["jagged", [], 0, torch.zeros(0, 2)],
+        ["jagged", [], 3, torch.zeros(0, 2)],
+        ["jagged", [], 1, torch.zeros(2, 2)],
+        ["jagged", [torch.zeros(2)], 1, torch.zeros(0, 2)],
+        ["jagged", [torch.zeros(2, 3), torch.zeros(3, 4)], 2],
+        ["jagged", [torch.zeros(2)], True],
+        ["strided", [torch.zeros(2)], 1],
+        ["jagged", [1, 2], 2],
+        ["jagged", [], 1, 7, 8],
+    ],
+)
+def test_what_is_no_nested_tensor_is_refused(parts: list[Any]) -> None:
+    encoded = Encoder().encode(parts)
+    bad = b"\xc9" + len(encoded).to_bytes(4, "big") + b"\x0a" + encoded
+    with pytest.raises(SerializationError, match="extension type 10 is malformed"):
+        Decoder().decode(bad)
+
+
 def test_nested_tensors_parameters_and_tensordicts() -> None:
     rows = [torch.ones(2), torch.ones(3)]
     for layout in (torch.jagged, torch.strided):
