@@ -607,7 +607,12 @@ typedef struct tq_event {
 } tq_event;
 
 /** Events with numbers above `since`, at most `limit` (0: all that are kept); wait: until there is one or the deadline
- * passes (then none).  Result: tq_op_events. */
+ * passes (then none).  Result: tq_op_events.
+ *
+ * Each run of the controller numbers its events from 1.  A `since` from before a restart, of which this client has had
+ * events, stands for the start of the run that answers, so nobody who follows misses the first ones; of the run that
+ * answers a number beyond its last event waits for the next one.  The run is that of the events that the client had last:
+ * where several follow on one client, each is to begin at 0 when the numbers that it gets go down. */
 TQ_API int tq_events(tq_op *op, uint64_t since, uint32_t limit, bool wait);
 
 /* ------------------------------------------------------------------------------------------------ checkpoints */

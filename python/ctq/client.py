@@ -561,6 +561,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         """State of the whole system, by the names of `tq status --json`.
 
         `partitions`; `storage`, each with the `holders` that pin its blocks; `clients`; `waits`: every claim that
+
+        Each run of the controller numbers its events from 1.  A number from before a restart, of which this client has had
+        events, stands for the start of the run that answers; of that run itself, one beyond the last event waits for the next.
         waits for samples, and every put that waits for room, with what it lacks.  `owners` and `sessions` are
         deprecated names of `storage` and `clients`.
         """

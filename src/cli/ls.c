@@ -202,6 +202,7 @@ int cli_events(cli_options *options)
 {
     cli_session session = {0};
     uint64_t since = 0;
+    bool first = true;
     int status = options->n_args ? cli_usage("events takes no arguments")
                                  : cli_connect(options, false, &session);
     if (status) {
@@ -212,7 +213,8 @@ int cli_events(cli_options *options)
     }
     do {
         size_t n = 0;
-        status = cli_wait(&session, tq_events(session.op, since, 0, since > 0 && options->follow));
+        status = cli_wait(&session, tq_events(session.op, since, 0, !first && options->follow));
+        first = false;
         if (!status) {
             const tq_event *events = tq_op_events(session.op, &n, &since);
             status = events_page(events, n, options);

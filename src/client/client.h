@@ -68,7 +68,8 @@ struct tq_client {
     _Atomic uint32_t refs;  /* the user's, and one per op */
     tqi_saved_options options;
     _Atomic uint64_t epoch;
-    char *config; /* set once, when the first runtime has opened */
+    _Atomic uint64_t events_epoch; /* of the events that it had last; 0: none */
+    char *config;                  /* set once, when the first runtime has opened */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;      /* runtime's state, pause and quiet */

@@ -239,6 +239,9 @@ static int status_events(tq_op *op, const tqi_task *task, const ProtobufCMessage
     op->events = to;
     op->n_events = reply->n_event;
     op->next_event = reply->next;
+    if (reply->n_event > 0) { /* without one the caller may keep the number that it has */
+        atomic_store(&op->client->events_epoch, reply->epoch);
+    }
     return TQ_OK;
 }
 
@@ -255,6 +258,7 @@ int tq_events(tq_op *op, uint64_t since, uint32_t limit, bool wait)
     message->since = since;
     message->limit = limit;
     message->wait = wait;
+    message->epoch = since ? atomic_load(&op->client->events_epoch) : 0;
     plain->timeout_ms = wait ? &message->timeout_ms : NULL;
     plain->quiet_timeout = wait;
     return tqi_task_submit(op, &plain->task, TQ_OK, &err);

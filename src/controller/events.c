@@ -140,6 +140,7 @@ static int events_reply(tqi_controller *ctl, tqi_request *request, uint64_t sinc
         }
     }
     reply.next = seq;
+    reply.epoch = tqi_meta_epoch(ctl->meta);
     tqi_ctl_reply(request, &reply.base);
     tqi_conv_fini(&conv);
     return TQ_OK;
@@ -182,8 +183,10 @@ void tqi_ctl_events_gather(tqi_controller *ctl)
 int tqi_ctl_on_events(tqi_controller *ctl, tqi_request *request, const Tq__Events *msg,
                       tq_error *err)
 {
-    /* A number from an earlier run of the controller: go on with the next event. */
-    uint64_t since = msg->since < ctl->events.last ? msg->since : ctl->events.last;
+    /* A number of an earlier run of the controller stands for the start of this one; where nobody says whose it is, one
+     * that is too large stands for the next event. */
+    bool other = msg->epoch && msg->epoch != tqi_meta_epoch(ctl->meta);
+    uint64_t since = other ? 0 : msg->since < ctl->events.last ? msg->since : ctl->events.last;
     if (!msg->wait || since < ctl->events.last) {
         return events_reply(ctl, request, since, msg->limit, err);
     }

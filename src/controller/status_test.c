@@ -117,6 +117,27 @@ static void readers_wait_for_the_next_event(void **state)
     kit_end(&call);
 }
 
+/* A number of an earlier run is not one of this run, however large that was. */
+static void readers_of_an_earlier_run_begin_anew(void **state)
+{
+    Tq__Events ask = TQ__EVENTS__INIT;
+    (void)state;
+    put(1);
+    ask.since = 1000;
+    ask.wait = true;
+    ask.epoch = 4712;
+    Tq__EventsReply *reply = kit_ok(&client, TQI_EVENTS, &ask);
+    assert_int_equal(reply->n_event, 4);
+    assert_int_equal(reply->event[0]->seq, 1);
+    assert_true(reply->epoch == 4711);
+    ask.epoch = reply->epoch;
+    ask.since = 2;
+    kit_free(reply);
+    reply = kit_ok(&client, TQI_EVENTS, &ask);
+    assert_int_equal(reply->n_event, 2);
+    kit_free(reply);
+}
+
 static void status_shows_all_of_it(void **state)
 {
     Tq__SystemStatus ask = TQ__SYSTEM_STATUS__INIT;
@@ -214,6 +235,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(events_tell_what_happened, setup, teardown),
         cmocka_unit_test_setup_teardown(the_ring_keeps_the_newest, setup, teardown),
         cmocka_unit_test_setup_teardown(readers_wait_for_the_next_event, setup, teardown),
+        cmocka_unit_test_setup_teardown(readers_of_an_earlier_run_begin_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(status_shows_all_of_it, setup, teardown),
         cmocka_unit_test_setup_teardown(hands_out_its_config, setup, teardown),
         cmocka_unit_test_setup_teardown(answers_no_requests_of_units, setup, teardown),
