@@ -22,8 +22,9 @@ static json_t *about_machine(void)
 {
     struct utsname kernel = {0};
     uname(&kernel);
-    return json_pack("{s:s, s:s, s:s, s:I}", "host", kernel.nodename, "machine", kernel.machine,
-                     "kernel", kernel.release, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
+    return json_pack("{s:o, s:s, s:s, s:I}", "host", cli_json_text(kernel.nodename), "machine",
+                     kernel.machine, "kernel", kernel.release, "cores",
+                     (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
 int bench_about(bench *run, const tq_system_status *status)
@@ -41,9 +42,10 @@ int bench_about(bench *run, const tq_system_status *status)
             capacity += owner->capacity_bytes;
             used += owner->used_bytes;
             json_array_append_new(
-                storage, json_pack("{s:s, s:s, s:I, s:I}", "name", owner->name, "manager",
-                                   owner->manager, "used_bytes", (json_int_t)owner->used_bytes,
-                                   "capacity_bytes", (json_int_t)owner->capacity_bytes));
+                storage, json_pack("{s:o, s:o, s:I, s:I}", "name", cli_json_text(owner->name),
+                                   "manager", cli_json_text(owner->manager), "used_bytes",
+                                   (json_int_t)owner->used_bytes, "capacity_bytes",
+                                   (json_int_t)owner->capacity_bytes));
         }
     }
     run->about =

@@ -88,6 +88,8 @@ void cli_pad(const char *text, size_t cells, bool right);
 size_t cli_terminal(void);
 /* A text as JSON, which is UTF-8: other bytes are "\xNN".  NULL: null. */
 json_t *cli_json_text(const char *text);
+/* Sets a member of an object, whose name is such a text; takes the value over. */
+void cli_json_set(json_t *object, const char *name, json_t *value);
 
 /* "1.5 GiB" into out. */
 const char *cli_bytes(uint64_t bytes, char out[32]);

@@ -76,8 +76,7 @@ static json_t *get_json(const tq_meta *meta, const tq_data *data)
         json_t *fields = json_object();
         for (size_t c = 0; c < tq_data_columns(data); c++) {
             const tq_data_column *column = tq_data_column_at(data, c);
-            json_object_set_new(fields, column->name,
-                                column->data ? cli_row(column, i) : json_null());
+            cli_json_set(fields, column->name, column->data ? cli_row(column, i) : json_null());
         }
         json_array_append_new(
             list, json_pack("{s:o, s:I, s:o}", "key", cli_json_text(tq_meta_key(meta, i)), "index",

@@ -19,7 +19,7 @@ static json_t *ls_tags(const tq_meta *meta, size_t row)
             value += tag->sizes[i];
         }
         if (tag->sizes[row]) {
-            json_object_set_new(tags, tag->name, cli_msgpack(value, tag->sizes[row]));
+            cli_json_set(tags, tag->name, cli_msgpack(value, tag->sizes[row]));
         }
     }
     return tags;
@@ -164,8 +164,8 @@ static json_t *events_json(const tq_event *event)
     for (size_t i = 0; i < event->n_indexes; i++) {
         json_array_append_new(indexes, json_integer(event->indexes[i]));
     }
-    return json_pack("{s:I, s:f, s:s, s:o, s:o, s:o, s:i, s:I, s:o}", "seq", (json_int_t)event->seq,
-                     "time", event->time, "kind", event->kind, "session",
+    return json_pack("{s:I, s:f, s:o, s:o, s:o, s:o, s:i, s:I, s:o}", "seq", (json_int_t)event->seq,
+                     "time", event->time, "kind", cli_json_text(event->kind), "session",
                      cli_json_text(event->session), "partition", cli_json_text(event->partition),
                      "task", cli_json_text(event->task), "samples", (int)event->samples, "bytes",
                      (json_int_t)event->bytes, "indexes", indexes);

@@ -15,8 +15,8 @@ static json_t *status_field(const tq_status_field *field)
     for (uint32_t d = 0; !field->ragged && d < field->ndim; d++) {
         json_array_append_new(shape, json_integer((json_int_t)field->shape[d]));
     }
-    return json_pack("{s:s, s:b, s:s, s:b, s:o, s:i, s:i, s:b}", "name", field->name, "is_tensor",
-                     field->kind == TQ_TENSOR && !field->mixed, "dtype",
+    return json_pack("{s:o, s:b, s:s, s:b, s:o, s:i, s:i, s:b}", "name", cli_json_text(field->name),
+                     "is_tensor", field->kind == TQ_TENSOR && !field->mixed, "dtype",
                      field->mixed              ? "mixed"
                      : field->kind == TQ_VALUE ? "value"
                                                : cli_dtype(field->dtype, text),
@@ -33,22 +33,22 @@ static json_t *status_partition(const tq_status_partition *partition)
     json_t *lost = json_array();
     for (size_t i = 0; i < partition->n_fields; i++) {
         json_t *field = status_field(&partition->fields[i]);
-        json_object_set(produced, partition->fields[i].name, field);
+        cli_json_set(produced, partition->fields[i].name, json_incref(field));
         json_array_append_new(fields, field);
     }
     for (size_t i = 0; i < partition->n_tasks; i++) {
         const tq_status_task *task = &partition->tasks[i];
-        json_object_set_new(consumed, task->name, json_integer(task->consumed));
-        json_array_append_new(
-            tasks, json_pack("{s:s, s:i}", "name", task->name, "consumed", (int)task->consumed));
+        cli_json_set(consumed, task->name, json_integer(task->consumed));
+        json_array_append_new(tasks, json_pack("{s:o, s:i}", "name", cli_json_text(task->name),
+                                               "consumed", (int)task->consumed));
     }
     for (size_t i = 0; i < partition->n_lost; i++) {
         json_array_append_new(lost, json_integer(partition->lost[i]));
     }
-    return json_pack("{s:s, s:i, s:I, s:o, s:o, s:o, s:o, s:o}", "name", partition->name, "samples",
-                     (int)partition->samples, "bytes", (json_int_t)partition->bytes, "fields",
-                     fields, "tasks", tasks, "produced", produced, "consumed", consumed, "lost",
-                     lost);
+    return json_pack("{s:o, s:i, s:I, s:o, s:o, s:o, s:o, s:o}", "name",
+                     cli_json_text(partition->name), "samples", (int)partition->samples, "bytes",
+                     (json_int_t)partition->bytes, "fields", fields, "tasks", tasks, "produced",
+                     produced, "consumed", consumed, "lost", lost);
 }
 
 static json_t *status_owner_json(const tq_status_owner *owner)
@@ -56,32 +56,33 @@ static json_t *status_owner_json(const tq_status_owner *owner)
     json_t *holders = json_array();
     for (size_t i = 0; i < owner->n_holders; i++) {
         const tq_status_pin *pin = &owner->holders[i];
-        json_array_append_new(holders,
-                              json_pack("{s:s, s:s, s:I, s:I, s:I}", "client", pin->client, "host",
-                                        pin->host, "pid", (json_int_t)pin->pid, "pins",
-                                        (json_int_t)pin->pins, "bytes", (json_int_t)pin->bytes));
+        json_array_append_new(
+            holders, json_pack("{s:o, s:o, s:I, s:I, s:I}", "client", cli_json_text(pin->client),
+                               "host", cli_json_text(pin->host), "pid", (json_int_t)pin->pid,
+                               "pins", (json_int_t)pin->pins, "bytes", (json_int_t)pin->bytes));
     }
-    return json_pack("{s:s, s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name", owner->name,
-                     "manager", owner->manager, "present", owner->present, "blocks",
-                     (json_int_t)owner->blocks, "bytes", (json_int_t)owner->bytes, "used_bytes",
-                     (json_int_t)owner->used_bytes, "capacity_bytes",
-                     (json_int_t)owner->capacity_bytes, "pins", (json_int_t)owner->pins,
-                     "pinned_bytes", (json_int_t)owner->pinned_bytes, "waiting_puts",
-                     (json_int_t)owner->waiting_puts, "holders", holders);
+    return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
+                     cli_json_text(owner->name), "manager", cli_json_text(owner->manager),
+                     "present", owner->present, "blocks", (json_int_t)owner->blocks, "bytes",
+                     (json_int_t)owner->bytes, "used_bytes", (json_int_t)owner->used_bytes,
+                     "capacity_bytes", (json_int_t)owner->capacity_bytes, "pins",
+                     (json_int_t)owner->pins, "pinned_bytes", (json_int_t)owner->pinned_bytes,
+                     "waiting_puts", (json_int_t)owner->waiting_puts, "holders", holders);
 }
 
 static json_t *status_wait_json(const tq_status_wait *wait)
 {
     json_t *fields = json_array();
     for (size_t i = 0; i < wait->n_fields; i++) {
-        json_array_append_new(fields, json_string(wait->fields[i]));
+        json_array_append_new(fields, cli_json_text(wait->fields[i]));
     }
-    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:s, s:o, s:s, s:I, s:I, s:f, s:s, s:b}", "kind",
-                     wait->kind, "client", wait->client, "host", wait->host, "pid",
-                     (json_int_t)wait->pid, "task", wait->task, "partition", wait->partition,
-                     "fields", fields, "unit", wait->owner, "wanted", (json_int_t)wait->wanted,
-                     "ready", (json_int_t)wait->ready, "age", wait->age, "missing", wait->missing,
-                     "suspect", wait->suspect);
+    return json_pack("{s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:f, s:o, s:b}", "kind",
+                     cli_json_text(wait->kind), "client", cli_json_text(wait->client), "host",
+                     cli_json_text(wait->host), "pid", (json_int_t)wait->pid, "task",
+                     cli_json_text(wait->task), "partition", cli_json_text(wait->partition),
+                     "fields", fields, "unit", cli_json_text(wait->owner), "wanted",
+                     (json_int_t)wait->wanted, "ready", (json_int_t)wait->ready, "age", wait->age,
+                     "missing", cli_json_text(wait->missing), "suspect", wait->suspect);
 }
 
 static json_t *status_json(const tq_system_status *status)
@@ -100,19 +101,21 @@ static json_t *status_json(const tq_system_status *status)
     }
     for (size_t i = 0; i < status->n_sessions; i++) {
         const tq_status_session *session = &status->sessions[i];
-        json_array_append_new(sessions,
-                              json_pack("{s:s, s:s, s:s, s:I, s:b, s:f}", "name", session->name,
-                                        "host", session->host, "endpoint", session->endpoint, "pid",
-                                        (json_int_t)session->pid, "connected", session->connected,
-                                        "age", session->age));
+        json_array_append_new(sessions, json_pack("{s:o, s:o, s:o, s:I, s:b, s:f}", "name",
+                                                  cli_json_text(session->name), "host",
+                                                  cli_json_text(session->host), "endpoint",
+                                                  cli_json_text(session->endpoint), "pid",
+                                                  (json_int_t)session->pid, "connected",
+                                                  session->connected, "age", session->age));
     }
     for (size_t i = 0; i < status->n_waits; i++) {
         json_array_append_new(waits, status_wait_json(&status->waits[i]));
     }
-    return json_pack("{s:s, s:f, s:s, s:i, s:I, s:o, s:o, s:o, s:o}", "version", status->version,
-                     "uptime", status->uptime, "epoch", epoch, "waiting", (int)status->waiting,
-                     "requests", (json_int_t)status->requests, "partitions", partitions, "storage",
-                     storage, "clients", sessions, "waits", waits);
+    return json_pack("{s:o, s:f, s:s, s:i, s:I, s:o, s:o, s:o, s:o}", "version",
+                     cli_json_text(status->version), "uptime", status->uptime, "epoch", epoch,
+                     "waiting", (int)status->waiting, "requests", (json_int_t)status->requests,
+                     "partitions", partitions, "storage", storage, "clients", sessions, "waits",
+                     waits);
 }
 
 /* One line per call that waits, and why.  Nothing when there are none. */

@@ -140,14 +140,61 @@ size_t cli_terminal(void)
     return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
+/* Bytes of the UTF-8 character at the start of a text; 0: it begins with none. */
+static size_t text_utf8(const char *text)
+{
+    size_t left = strlen(text);
+
+    for (size_t n = 1; n <= 4 && n <= left; n++) {
+        json_t *one = json_stringn(text, n);
+        bool whole = one != NULL;
+        json_decref(one);
+        if (whole) {
+            return n;
+        }
+    }
+    return 0;
+}
+
+/* The text with the bytes that are not UTF-8, whatever the locale, as "\xNN". */
+static char *text_escape(const char *text)
+{
+    char *out = malloc(4 * strlen(text) + 1);
+    char *at = out;
+
+    while (out && *text) {
+        size_t n = text_utf8(text);
+        if (n > 0) {
+            memcpy(at, text, n);
+            at += n;
+        } else {
+            n = 1;
+            at += sprintf(at, "\\x%02x", (unsigned)(unsigned char)*text);
+        }
+        text += n;
+    }
+    if (out) {
+        *at = 0;
+    }
+    return out;
+}
+
 json_t *cli_json_text(const char *text)
 {
     json_t *out = text ? json_string(text) : json_null();
-    char *escaped = out || !text ? NULL : cli_text(text, true);
+    char *escaped = out || !text ? NULL : text_escape(text);
 
     if (escaped) {
         out = json_string(escaped);
         free(escaped);
     }
     return out;
+}
+
+void cli_json_set(json_t *object, const char *name, json_t *value)
+{
+    json_t *text = cli_json_text(name);
+
+    json_object_set_new(object, text ? json_string_value(text) : "", value);
+    json_decref(text);
 }

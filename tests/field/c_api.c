@@ -116,6 +116,38 @@ static void values(void)
     tq_values_free(steps);
 }
 
+/* Names of an older encoding, which are no UTF-8; the claim is left waiting until the input ends. */
+static void latin(void)
+{
+    const char *key = "cl\xe9";
+    const char *field = "\xe9t\xe9";
+    const int64_t number = 7;
+    const tq_slice slice = {(void *)(uintptr_t)&number, sizeof(number)};
+    const tq_column column = {
+        .name = field, .dtype = {TQ_INT, 64}, .rows = 1, .slices = &slice, .n_slices = 1};
+    const tq_put_args args = {.partition = "caf\xe9",
+                              .keys = &key,
+                              .groups = &key,
+                              .n = 1,
+                              .columns = &column,
+                              .n_columns = 1};
+    const tq_claim_args wanted = {.partition = "caf\xe9",
+                                  .fields = &field,
+                                  .n_fields = 1,
+                                  .batch_size = 2,
+                                  .task = "t\xe2"
+                                          "che"};
+    done(tq_put(op, &args), "put");
+    if (tq_claim(op, &wanted) != TQ_OK) {
+        fprintf(stderr, "claim: %s\n", tq_op_error(op)->message);
+        exit(1);
+    }
+    printf("waits\n");
+    fflush(stdout);
+    (void)getchar();
+    tq_op_cancel(op);
+}
+
 /* Reads what Python has put: kinds and numbers of its values. */
 static void look(void)
 {
@@ -144,8 +176,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } steps[] = {
-        {"chain", chain}, {"failed", failed}, {"raw", raw}, {"values", values}, {"look", look}};
+    } steps[] = {{"chain", chain},   {"failed", failed}, {"raw", raw},
+                 {"values", values}, {"look", look},     {"latin", latin}};
     const tq_client_options options = {.size = sizeof(options)};
     tq_error err = {0};
 

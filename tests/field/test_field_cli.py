@@ -7,16 +7,24 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ctq._calls import run
 from support.daemons import System, executable
+from support.waiting import wait_event
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))
 
 UTF8 = {"LC_ALL": "C.UTF-8"}
 PLAIN = {"LC_ALL": "C"}
@@ -132,6 +140,88 @@ def test_a_terminal_gets_lines_that_fit(filled: System) -> None:
 def test_json_has_the_whole_text(filled: System) -> None:
     listed = json.loads(piped(filled, ["ls", "pé", "--json"], UTF8))
     assert [one["key"] for one in listed] == KEYS
+
+
+def test_json_escapes_what_is_no_utf8_and_drops_nothing(running: System) -> None:
+    """Partition, key, group, field, task and what waits, named in Latin-1 by a program in C."""
+    program = subprocess.Popen(
+        [str(Path(BUILD) / "tests" / "field" / "field_c_api"), "latin"],
+        env=running.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "waits\n"
+        status = wait_for_json(running, lambda shown: shown["waits"])
+        (partition,) = status["partitions"]
+        assert partition["name"] == "caf\\xe9"
+        assert [field["name"] for field in partition["fields"]] == ["\\xe9t\\xe9"]
+        assert list(partition["produced"]) == ["\\xe9t\\xe9"]
+        (wait,) = status["waits"]
+        assert (wait["partition"], wait["task"], wait["fields"]) == (
+            "caf\\xe9", "t\\xe2che", ["\\xe9t\\xe9"],
+        )  # fmt: skip
+        assert json.loads(running.tq("ls", "--json"))
+        raw = os.fsdecode(b"caf\xe9")
+        (row,) = json.loads(running.tq("ls", raw, "--json"))
+        assert (row["key"], row["group"]) == ("cl\\xe9", "cl\\xe9")
+        (row,) = json.loads(running.tq("get", raw, "--json"))
+        assert row["fields"] == {"\\xe9t\\xe9": 7}
+        events = json.loads(running.tq("events", "--json"))
+        assert "caf\\xe9" in [event["partition"] for event in events]
+        program.communicate("\n", timeout=30)
+    assert program.returncode == 0
+
+
+def wait_for_json(system: System, wanted: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+    """The first `tq status --json` that is wanted."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        status = system.status()
+        if wanted(status):
+            return status
+    raise AssertionError("no such status")
+
+
+def test_events_are_followed_over_a_restart_from_the_start_of_the_new_run(system: System) -> None:
+    """Although the former run had more events than the new one has."""
+    token = system.folder / "secret"
+    token.write_text("0123456789abcdef")
+    arguments = (f"--token-file={token}",)
+    system.start(*arguments, role="controller")
+    system.token_file = str(token)
+    reader = system.client("reader")
+    for number in range(20):
+        system.client(f"first-{number}").close()
+    followed = subprocess.Popen(
+        [executable("tq"), "events", "--follow", "--json"],
+        env=system.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with followed:
+        assert followed.stdout is not None
+        lines = map(json.loads, followed.stdout)
+        before = next(event for event in lines if event["session"] == "first-19")
+        last = wait_event(reader, lambda event: event["session"] == "first-19")["seq"]
+        assert before["seq"] == last > 20
+        system.daemons[0].process.send_signal(signal.SIGUSR1)
+        assert system.daemons[0].process.wait(30) == 0
+        system.start(*arguments, role="controller")
+        system.client("second").close()
+        seen = []
+        for event in lines:
+            if event["seq"] <= before["seq"] and event["session"] in ("second", "reader"):
+                seen.append(event["session"])
+            if "second" in seen:
+                break
+        assert reader.get_events(since=last)[0]["seq"] == 1
+        newest = reader.get_events()[-1]["seq"]
+        # Of the run that answers, a number that is too large waits for the next event.
+        assert reader.get_events(since=newest + 100, wait=True, timeout=0.05) == []
+        followed.terminate()
 
 
 def test_clearing_an_unknown_partition_says_so(running: System) -> None:
