@@ -27,6 +27,8 @@ from support.daemons import System, wait_exit
 from support.runtime import own_runtime
 from support.waiting import wait_event
 
+ROOT = Path(__file__).resolve().parent.parent.parent
+BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))
 SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
 HEAD = """
@@ -220,6 +222,32 @@ def test_a_client_that_is_stopped_does_not_hold_up_the_end(running: System) -> N
     process.send_signal(signal.SIGCONT)
     output, _ = process.communicate(timeout=60)
     assert output.startswith("SystemEndedError ")
+
+
+CROWD = 8192
+TOLD_WITHIN = 10.0
+"""Seconds from the signal until the last of them knows; goodbyes are waited for 2 s, and here two cores serve both sides."""
+
+
+@pytest.mark.slow
+def test_a_goodbye_reaches_thousands_of_clients(running: System) -> None:
+    """Each of them waits for something, and each hears that the system has ended, not just that a connection broke."""
+    with subprocess.Popen(
+        [str(Path(BUILD) / "tests" / "field" / "field_crowd"), str(CROWD)],
+        env=running.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as crowd:
+        assert crowd.stdout is not None
+        assert crowd.stdout.readline() == "open\n"
+        begin = time.monotonic()
+        running.daemons[0].process.send_signal(signal.SIGTERM)
+        told = crowd.stdout.read()
+        took = time.monotonic() - begin
+        assert told == f"TQ_EENDED {CROWD}\n"
+        assert took < TOLD_WITHIN
+    assert crowd.returncode == 0
+    assert running.daemons[0].process.wait(TOLD_WITHIN) == 0
 
 
 # --- restarts by a supervisor -----------------------------------------------------------------------
