@@ -354,6 +354,11 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
         .token = &daemon->token,
         .alone = daemon->controller == NULL,
     };
+    if (!daemon->controller) {
+        /* Said before anything can be waited for; the connections say from time to time that it still is. */
+        tqi_log(TQI_INFO, "tqd", "storage units wait for the controller at %s",
+                daemon->options.join);
+    }
     return tqd_units_start(&daemon->loop, &options, daemon_on_units, daemon, &daemon->units, err);
 #else
     return tqi_error_set(err, TQ_EUNSUPPORTED,

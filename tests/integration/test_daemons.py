@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,40 @@ def test_units_join_over_tcp(system: System) -> None:
     assert np.array_equal(np.stack(list(data["x"])), rows)
     names = {owner["name"] for owner in system.status()["storage"]}
     assert names == {"left-0", "left-1", "right-0", "right-1"}
+
+
+@pytest.mark.slow
+def test_a_unit_says_at_once_whom_it_waits_for_and_then_rarely(system: System) -> None:
+    """Nobody listens where it is to join; when somebody does, it joins."""
+    address = f"tcp:127.0.0.1:{free_ports(1)[0]}"
+    token = system.folder / "secret"
+    token.write_text("0123456789abcdef")
+    arguments = [
+        *("--join", address, "--token-file", str(token), "--listen", "tcp:127.0.0.1:0"),
+        *("--set", SMALL[0], "--set", "backend.SimpleStorage.num_data_storage_units=1"),
+    ]
+    begin = time.monotonic()
+    with subprocess.Popen(
+        [executable("tqd"), "storage", *arguments], stderr=subprocess.PIPE, text=True
+    ) as unit:
+        assert unit.stderr is not None
+        said: dict[str, float] = {}
+        for line in unit.stderr:
+            if address in line:
+                said[line] = time.monotonic() - begin
+            if "registering failed" in line:
+                break
+        lines = list(said)
+        assert f"storage units wait for the controller at {address}" in lines[0]
+        assert f"still waiting for {address} after 2 s" in lines[1]
+        assert "nobody has listened there for 5." in lines[2]
+        assert len(lines) == 3
+        assert said[lines[1]] - said[lines[0]] < 5
+        system.start(f"--token-file={token}", "--listen", address, role="controller")
+        assert any(f"have joined {address}" in line for line in unit.stderr)
+        unit.terminate()
+        unit.stderr.read()
+    assert unit.returncode == 0
 
 
 def test_units_cannot_share_an_endpoint(system: System) -> None:
