@@ -18,7 +18,13 @@ from ray.cluster_utils import Cluster
 
 import ctq
 from ctq import ray_cluster
-from ctq.errors import ConfigError, InternalError, LostError, UnreachableError
+from ctq.errors import (
+    ConfigError,
+    InternalError,
+    LostError,
+    SystemEndedError,
+    UnreachableError,
+)
 from ctq.ray_actor import NAMESPACE
 from support.ray_jobs import (
     QUIET,
@@ -187,6 +193,30 @@ def test_workers_attach_and_never_start_by_default(base: Path) -> None:
     ray.get(worker.close.remote())
     assert ctq.get_client().get_partition_list() == ["p"]
     assert ray.get(worker.attach.remote(attach=True)) == address
+
+
+@pytest.mark.parametrize("end", ["end", "kill"])
+def test_a_worker_attaches_to_what_its_owner_started_again(
+    cluster: Cluster, base: Path, end: str
+) -> None:
+    """For a worker that outlives its owner what it had is over; its next init() finds the next system."""
+    owner = Job(cluster.address)
+    first = owner.said()["address"]
+    worker = worker_on(nodes()[1])
+    assert ray.get(worker.attach.remote()) == first
+    assert ray.get(worker.put.remote("before")) == 10
+    running = daemons(base)
+    getattr(owner, end)()
+    wait_for_ends(list(running), 10.0)
+    with pytest.raises((SystemEndedError, UnreachableError)):
+        ray.get(worker.put.remote("between"))
+    owner = Job(cluster.address)
+    second = owner.said()["address"]
+    assert second != first
+    assert ray.get(worker.attach.remote()) == second
+    assert ray.get(worker.put.remote("after")) == 10
+    assert ray.get(worker.read.remote("after", "task"))
+    owner.end()
 
 
 def test_two_that_start_at_once_share_a_system(cluster: Cluster) -> None:
