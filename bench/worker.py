@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 
+from bench.event_loop import longest_gap
 from bench.noise import Noise
 from bench.workloads import UNITS, WORKLOADS, Columns, size, table
 
@@ -211,12 +212,12 @@ class Worker:
         async def run() -> None:
             for _ in range(count):
                 put = self.tq.async_kv_batch_put(keys, PARTITION, fields)
-                found["put"].append((await _longest_gap(put))[0])
-                gap, data = await _longest_gap(self.tq.async_kv_batch_get(keys, PARTITION))
+                found["put"].append((await longest_gap(put))[0])
+                gap, data = await longest_gap(self.tq.async_kv_batch_get(keys, PARTITION))
                 found["get"].append(gap)
                 del data
                 self.tq.kv_clear(keys, PARTITION)
-                found["idle"].append((await _longest_gap(asyncio.sleep(0.1)))[0])
+                found["idle"].append((await longest_gap(asyncio.sleep(0.1)))[0])
 
         asyncio.run(run())
         return found
@@ -412,28 +413,6 @@ class Worker:
             seconds.append(time.perf_counter() - started)
         client.clear_partition(PARTITION)
         return {"seconds": seconds}
-
-
-async def _longest_gap(call: Awaitable[Any]) -> tuple[float, Any]:
-    """The longest time between two turns of something that is due every millisecond while a call runs, and its result."""
-    longest = 0.0
-    ended = False
-
-    async def beat() -> None:
-        nonlocal longest
-        last = time.perf_counter()
-        while not ended:
-            await asyncio.sleep(0.001)
-            now = time.perf_counter()
-            longest, last = max(longest, now - last), now
-
-    beating = asyncio.create_task(beat())
-    await asyncio.sleep(0.002)
-    longest = 0.0
-    result = await call
-    ended = True
-    await beating
-    return longest, result
 
 
 def compare(columns: Columns, data: Any) -> None:

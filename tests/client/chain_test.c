@@ -2,32 +2,14 @@
  * chain_test.c - what an op has returned is given to its next call: metadata, data, keys, names, tags, notes, texts of
  * errors.  Made to be run under AddressSanitizer: each of these once read memory that the call had just freed.
  */
-#include "system.h"
+#include "usual.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-static test_system sys;
-static tq_client *client;
-static tq_op *op;
-
 static const char *const x = "x";
-
-static int setup(void **state)
-{
-    (void)state;
-    system_begin(&sys, 2, 8u << 20, 10, &client, &op);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    system_end(&sys, client, op);
-    return 0;
-}
 
 /* Samples with keys "k0", "k1", ..., groups, a tag "n" and a field "x"; the op has their metadata. */
 static void put_keyed(const char *partition, size_t n)
@@ -352,15 +334,16 @@ static void test_after_a_cancel(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_claim_read_clear, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_data_is_put_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_metadata_names_what_is_put, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_keys_and_indexes, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_names_of_the_system, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_clears_in_two_halves, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_checkpoints, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_after_a_failure, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_after_a_cancel, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_claim_read_clear, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_data_is_put_again, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_metadata_names_what_is_put, usual_setup,
+                                        usual_teardown),
+        cmocka_unit_test_setup_teardown(test_keys_and_indexes, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_names_of_the_system, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_clears_in_two_halves, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_checkpoints, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_after_a_failure, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_after_a_cancel, usual_setup, usual_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

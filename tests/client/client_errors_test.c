@@ -2,29 +2,11 @@
  * client_errors_test.c - what is wrong is refused by its own error, which names it, and the state
  * stays as it was.
  */
-#include "system.h"
+#include "usual.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static test_system sys;
-static tq_client *client;
-static tq_op *op;
-
-static int setup(void **state)
-{
-    (void)state;
-    system_begin(&sys, 2, 8u << 20, 10, &client, &op);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    system_end(&sys, client, op);
-    return 0;
-}
 
 static const tq_dtype f32 = {TQ_FLOAT, 32};
 
@@ -312,13 +294,13 @@ static void test_open_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_bad_puts, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_other_dtype, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bad_claims, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_bad_reads, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_full, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lost, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_open_errors, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_puts, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_other_dtype, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_bad_claims, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_bad_reads, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_full, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_lost, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_open_errors, usual_setup, usual_teardown),
     };
     return cmocka_run_group_tests_name("client_errors", tests, NULL, NULL);
 }

@@ -2,29 +2,11 @@
  * client_test.c - the client against a real controller and real storage units: what is put is what
  * is read, claims wait.
  */
-#include "system.h"
+#include "usual.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static test_system sys;
-static tq_client *client;
-static tq_op *op;
-
-static int setup(void **state)
-{
-    (void)state;
-    system_begin(&sys, 2, 8u << 20, 10, &client, &op);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    system_end(&sys, client, op);
-    return 0;
-}
 
 static const tq_dtype f32 = {TQ_FLOAT, 32};
 static const tq_dtype i64 = {TQ_INT, 64};
@@ -430,19 +412,19 @@ static void test_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_config, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_uniform, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_ragged, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_values, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_empty_rows, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_large, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_overwrite, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_tags, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_pages_of_keys, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_claim_waits, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_claim_ends, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_notify, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lists, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_config, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_uniform, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_ragged, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_values, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_empty_rows, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_large, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_overwrite, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_tags, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_pages_of_keys, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_claim_waits, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_claim_ends, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_notify, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(test_lists, usual_setup, usual_teardown),
     };
     return cmocka_run_group_tests_name("client", tests, NULL, NULL);
 }
