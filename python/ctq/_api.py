@@ -229,7 +229,7 @@ def get_client() -> TransferQueueClient:
     """The client that init made."""
     session = _process.session
     if session is None:
-        raise ClosedError("call ctq.init() first")
+        raise ClosedError("this process is attached to no system: call ctq.init() first")
     return session.client
 
 

@@ -85,7 +85,19 @@ def sampling_json(config: Mapping[str, Any]) -> str:
     try:
         return json.dumps(config)
     except (TypeError, ValueError) as error:
-        raise InvalidArgumentError(f"sampling_config: {error}; plain values are expected") from None
+        raise InvalidArgumentError(
+            f"sampling_config: {_no_json(config)}{error}; expected numbers, text, lists and maps"
+        ) from None
+
+
+def _no_json(config: Mapping[str, Any]) -> str:
+    """The entry that cannot travel, with a colon."""
+    for name, value in config.items():
+        try:
+            json.dumps({name: value})
+        except (TypeError, ValueError):
+            return f"{name!r}: "
+    return ""
 
 
 def seconds(timeout: float | None) -> float:

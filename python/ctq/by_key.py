@@ -274,7 +274,9 @@ class SamplesByKey:
                 )
                 refuse_unknown_fields(_those(wanted, partition_id), chosen or [], meta.field_names)
         if meta.size == 0:
-            raise UnknownKeyError(f"keys {wanted[:8]} not found in partition {partition_id!r}")
+            raise UnknownKeyError(
+                f"keys {wanted[:8]} not found in partition {partition_id!r}: `tq ls` lists those that there are"
+            )
         if not meta.field_names:
             raise NotReadyError(
                 f"partition {partition_id!r}: no field is ready in all of the keys {wanted[:8]}"
@@ -325,5 +327,6 @@ def _refuse_missing(partition: str, wanted: list[str], found: Sequence[str | Non
     if missing:
         more = f" and {len(missing) - 8} others" if len(missing) > 8 else ""
         raise UnknownKeyError(
-            f"keys {missing[:8]}{more} not found in partition {partition!r}, of {len(wanted)} asked for"
+            f"keys {missing[:8]}{more} not found in partition {partition!r}, of {len(wanted)} asked for: `tq ls` lists "
+            "those that there are"
         )

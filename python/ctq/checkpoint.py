@@ -74,10 +74,16 @@ class Checkpoints:
         """
         path = Path(os.path.abspath(os.fspath(checkpoint_dir)))
         if not path.exists() and not path.with_name(path.name + FORMER).exists():
-            raise FileNotFoundError(errno.ENOENT, "there is no checkpoint directory", str(path))
+            raise FileNotFoundError(
+                errno.ENOENT,
+                "there is no checkpoint directory, as save_checkpoint makes one",
+                str(path),
+            )
         if path.exists() and not (path / METADATA_FILE).exists():
             raise FileNotFoundError(
-                errno.ENOENT, f"the checkpoint has no {METADATA_FILE}", str(path)
+                errno.ENOENT,
+                f"the directory has no {METADATA_FILE}, so it is not a whole checkpoint: name another one",
+                str(path),
             )
         loaded: dict[str, Any] = yield self._core.load(str(path), timeout=timeout or 0.0)
         if loaded["lost"]:

@@ -239,7 +239,8 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             raise InvalidArgumentError(f"mode: expected insert, fetch or force_fetch, got {mode!r}")
         if mode == "fetch" and task_name is None:
             raise InvalidArgumentError(
-                "task_name: expected the name of the task that consumes the samples"
+                "task_name: expected the name of the task that consumes the samples, got None; to look at samples "
+                "without consuming them give mode='force_fetch'"
             )
         controller = self.config["controller"]
         policy, sampling = self._sampling(sampling_config)
@@ -278,7 +279,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         """Refuse a partition that does not exist."""
         names: list[str] = yield self._core.list_partitions()
         if partition_id not in names:
-            raise UnknownPartitionError(f"unknown partition {partition_id!r}")
+            raise UnknownPartitionError(
+                f"unknown partition {partition_id!r}: nothing was put into it, or it was cleared; there are {names[:8]}"
+            )
 
     def _sampling(self, given: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
         """Which sampler a claim asks for, if any, and its settings as JSON."""
@@ -360,11 +363,16 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                     "put: expected metadata, of samples that exist, or a partition_id, for new ones; got neither"
                 )
             if rows == 0:
-                raise RowCountError("put: the data has no rows")
+                raise RowCountError(
+                    f"put: the fields {list(data.keys())[:8]} have 0 rows, expected at least 1: leave the call out where "
+                    "there is nothing to put"
+                )
             return (yield from self._put_new(data, partition_id, rows, groups))
         check_put_metadata(metadata)
         if metadata.size == 0:
-            raise InvalidArgumentError("put: the metadata has no samples")
+            raise InvalidArgumentError(
+                "put: the metadata has no samples, expected at least 1: give partition_id to put new samples"
+            )
         if strict and partition_id is not None and {partition_id} != set(metadata.partition_ids):
             raise InvalidArgumentError(
                 f"put: partition_id is {partition_id!r}, but the samples of the metadata are in "
@@ -553,6 +561,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         one, `silent` when nothing was heard of it for `controller.session_grace`.
         At most `limit` events (0: all that are kept).  With `wait` the call waits until there is one, or
         returns none when `timeout` seconds are over.
+
+        Each run of the controller numbers its events from 1.  A number from before a restart, of which this client has had
+        events, stands for the start of the run that answers; of that run itself, one beyond the last event waits for the next.
         """
         events, _ = yield self._core.events(since, limit, wait, seconds(timeout))
         return list(events)
@@ -561,9 +572,6 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         """State of the whole system, by the names of `tq status --json`.
 
         `partitions`; `storage`, each with the `holders` that pin its blocks; `clients`; `waits`: every claim that
-
-        Each run of the controller numbers its events from 1.  A number from before a restart, of which this client has had
-        events, stands for the start of the run that answers; of that run itself, one beyond the last event waits for the next.
         waits for samples, and every put that waits for room, with what it lacks.  `owners` and `sessions` are
         deprecated names of `storage` and `clients`.
         """

@@ -192,11 +192,11 @@ class Encoder:
     def _check_pickle(self, value: object) -> None:
         if not self._allow_pickle:
             raise SerializationError(
-                f"a value of type {_kind(value)} can only be stored by pickling it, which serialization.allow_pickle forbids"
+                f"a value of type {_kind(value)} can only be stored by pickling it, which serialization.allow_pickle forbids: "
+                "put plain values, tensors and arrays, or allow it"
             )
 
 
-class _Raw:
 def _nested_parts(torch: Any, value: Any) -> list[Any]:
     """The layout and the rows of a nested tensor; what these do not tell follows: the ragged dim, and what lies in no rows."""
     from .ragged import ragged_dim_of, rows_of
@@ -211,6 +211,7 @@ def _nested_parts(torch: Any, value: Any) -> list[Any]:
     return [*parts, named] if named else parts
 
 
+class _Raw:
     """Memory of a pickled object."""
 
     def __init__(self, memory: memoryview) -> None:
@@ -501,12 +502,11 @@ def _build_nested(parts: list[Any], _: Any) -> Any:
 
     if layout not in ("jagged", "strided"):
         raise ValueError(f"unknown layout {layout!r}")
-    return torch.nested.as_nested_tensor(rows, layout=getattr(torch, layout))
     if more:
         return _build_named(layout, rows, *more)
+    return torch.nested.as_nested_tensor(rows, layout=getattr(torch, layout))
 
 
-def _build_datetime(payload: bytes, _: Any) -> Any:
 def _build_named(layout: str, rows: list[Any], ragged: int, values: Any = None) -> Any:
     """A nested tensor whose rows alone do not tell what it is."""
     import torch
@@ -529,6 +529,7 @@ def _build_named(layout: str, rows: list[Any], ragged: int, values: Any = None) 
     return without_rows(values, ragged)
 
 
+def _build_datetime(payload: bytes, _: Any) -> Any:
     import datetime
 
     return datetime.datetime.fromisoformat(payload.decode())

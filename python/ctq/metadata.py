@@ -565,7 +565,8 @@ class BatchMeta:
         for what in ("global_indexes", "partition_ids"):
             if getattr(self, what) != getattr(other, what):
                 raise ValueError(
-                    f"union: {what} do not match; both need the same samples in the same order"
+                    f"union: {what} do not match ({_differing(getattr(self, what), getattr(other, what))}); both need the "
+                    "same samples in the same order"
                 )
         aligned = other._split([len(piece) for piece in self._pieces])
         made = BatchMeta._wrap(
@@ -701,6 +702,14 @@ def _is_one_field(first: BatchMeta, batch: BatchMeta) -> bool:
     """Whether both are metadata that one system gave of one partition: rows of a field may differ there."""
     pieces = [*first._pieces, *batch._pieces]
     return all(piece.epoch for piece in pieces) and len({piece.partition for piece in pieces}) == 1
+
+
+def _differing(ours: list[Any], theirs: list[Any]) -> str:
+    """Where two lists differ first."""
+    if len(ours) != len(theirs):
+        return f"{len(ours)} here, {len(theirs)} there"
+    place = next(at for at, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+    return f"at place {place} {ours[place]!r} here, {theirs[place]!r} there"
 
 
 def _join(pieces: Sequence[Meta]) -> list[Meta]:

@@ -102,7 +102,8 @@ class ReadOptions(NamedTuple):
                 for name in filter(None, self.padding(field)[3:]):
                     if name in names or name in fields:
                         raise InvalidArgumentError(
-                            f"padding of field {field!r}: there is a field {name!r} already"
+                            f"padding of field {field!r}: there is a field {name!r} already: give what is added "
+                            "another name"
                         )
                     names.add(name)
         return names
@@ -688,7 +689,8 @@ def _pad(field: str, rows: list[Any], padding: Padding) -> tuple[Any, Any]:
     depths = {row.ndim for row in rows}
     if len(depths) != 1:
         raise InvalidArgumentError(
-            f"field {field!r}: rows of {' and '.join(map(str, sorted(depths)))} dims cannot be padded"
+            f"field {field!r}: rows of {' and '.join(map(str, sorted(depths)))} dims cannot be padded together: read it "
+            "with layout jagged, or these samples by themselves"
         )
     if depths == {0}:
         return _stack(rows), None

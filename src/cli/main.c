@@ -91,6 +91,18 @@ static const cli_command *cli_find(const char *name)
     return NULL;
 }
 
+static void cli_refuse(const struct argp_state *state, const char *name)
+{
+    char known[128] = "";
+    size_t used = 0;
+
+    for (size_t i = 0; i < sizeof(cli_commands) / sizeof(cli_commands[0]); i++) {
+        used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "",
+                                 cli_commands[i].name);
+    }
+    argp_error(state, "unknown command '%s'; there are %s", name, known);
+}
+
 static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
 {
     cli_parse *parse = state->input;
@@ -138,7 +150,7 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
         if (!parse->command) {
             parse->command = cli_find(arg);
             if (!parse->command) {
-                argp_error(state, "unknown command '%s'", arg);
+                cli_refuse(state, arg);
             }
             return 0;
         }

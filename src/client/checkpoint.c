@@ -131,7 +131,7 @@ int tqi_ckpt_go_on(const tqi_task *task, tq_error *err)
         return tqi_error_set(err, TQ_ECANCELED, "cancelled");
     }
     if (task->rt->stopping) {
-        return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+        return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
     }
     if (task->deadline != TQI_NEVER && tqi_now() >= task->deadline) {
         return tqi_error_set(err, TQ_ETIMEDOUT, "the deadline of the checkpoint passed");

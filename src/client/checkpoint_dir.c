@@ -139,7 +139,9 @@ static int dir_check_place(const char *path, tq_error *err)
     return empty || dir_is_checkpoint(path)
                ? TQ_OK
                : tqi_error_set(err, TQ_EEXIST,
-                               "checkpoint: directory %s has files that are not a checkpoint's",
+                               "checkpoint: directory %s has files that are not a checkpoint's: "
+                               "name one that "
+                               "is empty, new, or a checkpoint to replace",
                                path);
 }
 

@@ -17,6 +17,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 
+#define CKPT_REMEDY       "load another checkpoint, or save this one again"
 #define CKPT_VERSION      2 /* 2: rows of a field may differ in kind and dtype */
 #define CKPT_MANIFEST     "MANIFEST"
 #define CKPT_MANIFEST_MAX 4096u
@@ -182,7 +183,8 @@ void tqi_ckpt_out_fini(tqi_ckpt_out *out)
 
 static int ckpt_bad(tq_error *err, const char *path, const char *name, const char *what)
 {
-    return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: %s: %s", path, name, what);
+    return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: %s: %s; " CKPT_REMEDY, path, name,
+                         what);
 }
 
 int tqi_ckpt_read(tqi_ckpt_file *file, void *bytes, size_t size, tq_error *err)
@@ -207,15 +209,15 @@ int tqi_ckpt_read(tqi_ckpt_file *file, void *bytes, size_t size, tq_error *err)
     return TQ_OK;
 }
 
-int tqi_ckpt_check(const tqi_ckpt_file *file, tq_error *err)
+int tqi_ckpt_check(const tqi_ckpt_file *file, const char *path, tq_error *err)
 {
     char sum[33];
     ckpt_hex(XXH3_128bits_digest(file->hash), sum);
     if (file->size != file->want || strcmp(sum, file->sum) != 0) {
         return tqi_error_set(err, TQ_ECHECKPOINT,
-                             "checkpoint: %s was altered: its sum is %s, the "
-                             "manifest says %s",
-                             file->name, sum, file->sum);
+                             "checkpoint %s: %s was altered: its sum is %s, the manifest says "
+                             "%s; " CKPT_REMEDY,
+                             path, file->name, sum, file->sum);
     }
     return TQ_OK;
 }
@@ -238,7 +240,8 @@ static int ckpt_open_file(const char *path, int dir, const char *name, tqi_ckpt_
     }
     if ((uint64_t)st.st_size != file->want) {
         return tqi_error_set(err, TQ_ECHECKPOINT,
-                             "checkpoint %s: %s has %" PRIu64 " bytes, the manifest says %" PRIu64,
+                             "checkpoint %s: %s has %" PRIu64 " bytes, the manifest says %" PRIu64
+                             "; " CKPT_REMEDY,
                              path, name, (uint64_t)st.st_size, file->want);
     }
     return TQ_OK;
@@ -367,7 +370,7 @@ static int ckpt_take(const char *path, int dir, const char *name, tqi_ckpt_file 
     if (bytes) {
         bytes[file->want] = 0;
         code = tqi_ckpt_read(file, bytes, file->want, err);
-        code = code ? code : tqi_ckpt_check(file, err);
+        code = code ? code : tqi_ckpt_check(file, path, err);
     } else if (!code) {
         code = tqi_error_nomem(err, "a checkpoint");
     }

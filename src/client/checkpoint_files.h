@@ -74,7 +74,7 @@ void tqi_ckpt_first_part(tqi_ckpt_in *in);
 /* The next bytes of a file: TQ_ECHECKPOINT when there are fewer. */
 int tqi_ckpt_read(tqi_ckpt_file *file, void *bytes, size_t size, tq_error *err);
 /* The file was read to its end: is it what was written? */
-int tqi_ckpt_check(const tqi_ckpt_file *file, tq_error *err);
+int tqi_ckpt_check(const tqi_ckpt_file *file, const char *path, tq_error *err);
 void tqi_ckpt_in_fini(tqi_ckpt_in *in);
 
 #endif

@@ -64,8 +64,11 @@ static int plan_name(const tqi_get *get, plan_match match, int code, const char 
         plan_name_field(get, tqi_get_cells(get, c), match, &text);
         named += text.size > before;
     }
-    tqi_error_set(err, code, "partition '%s': %s: %.*s", get->meta->partition, what, (int)text.size,
-                  text.data ? (const char *)text.data : "");
+    tqi_error_set(
+        err, code, "partition '%.128s': %s: %.*s: %s", get->meta->partition, what,
+        (int)(text.size < 250 ? text.size : 250), text.data ? (const char *)text.data : "",
+        code == TQ_ELOST ? "put them again, or load a checkpoint; tq status counts lost cells"
+                         : "claim them, which waits, or read what tq status shows as produced");
     tqi_buf_fini(&text);
     return code;
 }

@@ -52,7 +52,7 @@ static int host_start(host_call *made, uint16_t kind, const ProtobufCMessage *me
         return tqi_error_nomem(err, "a request of the storage manager");
     }
     *call = *made;
-    code = rt->stopping ? tqi_error_set(err, TQ_ECLOSED, "the client is closed")
+    code = rt->stopping ? tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one")
                         : tqi_call_start(rt->controller, &args, &started, err);
     if (code != TQ_OK) {
         free(call);

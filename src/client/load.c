@@ -436,7 +436,7 @@ static void load_next_group(load_task *load)
         tqi_ckpt_work(&load->task, &load->work_error, load_read, load_was_read);
         return;
     }
-    if (tqi_ckpt_check(&load->in.data, &err) != TQ_OK) {
+    if (tqi_ckpt_check(&load->in.data, load->path, &err) != TQ_OK) {
         load_fail(load, &err);
         return;
     }

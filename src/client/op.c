@@ -312,7 +312,7 @@ static int op_enqueue(tq_op *op, tqi_task *task, tq_error *err)
     pthread_mutex_lock(&client->lock);
     op_unlink_cancel(op); /* of the call before */
     if (client->closing) {
-        code = tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+        code = tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
         goto done;
     }
     if (client->runtime && client->runtime->state == TQI_RUNTIME_DEAD) {
@@ -513,7 +513,7 @@ int tqi_task_call_args(tqi_task *task, tqi_call_args *args,
                        void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err)
 {
     if (task->rt->stopping) {
-        return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+        return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
     }
     task->answered = answered;
     args->done = task_answered;

@@ -211,7 +211,7 @@ void tqi_runtime_stop(tqi_runtime *rt, const tq_error *err)
     if (err) {
         rt->error = *err;
     } else {
-        tqi_error_set(&rt->error, TQ_ECLOSED, "the client is closed");
+        tqi_error_set(&rt->error, TQ_ECLOSED, "the client is closed: open another one");
     }
 }
 

@@ -165,7 +165,8 @@ static void samples_are_gone_and_indexes_are_held(void **state)
     resolve.partition = text("p");
     resolve.index = first->batch->index;
     resolve.n_index = 2;
-    kit_fails(&client, TQI_RESOLVE, &resolve, TQ_ECLEARED, "was cleared");
+    kit_fails(&client, TQI_RESOLVE, &resolve, TQ_ECLEARED,
+              "samples 0, 1 were cleared from partition 'p' (2 of 2 asked for)");
     resolve.n_index = 0;
     resolve.key = keys;
     resolve.n_key = 1;

@@ -121,7 +121,7 @@ int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, t
         return tqi_error_set(err, TQ_ESTALE,
                              "%s is of an earlier run of the controller (epoch %016llx, now "
                              "%016llx): the controller was restarted%s%s, and what was stored "
-                             "before that is gone",
+                             "before that is gone; claim or resolve the samples again",
                              what, (unsigned long long)epoch, (unsigned long long)ours,
                              since[0] ? " at " : "", since);
     }

@@ -183,7 +183,7 @@ int tqi_ctl_parts_take(tqi_meta *meta, const char *only, tqi_ctl_parts *parts, t
     if (only[0]) {
         partition = tqi_meta_find_partition(meta, only);
         return partition ? parts_partition(meta, parts, partition, err)
-                         : tqi_error_set(err, TQ_EPARTITION, "unknown partition '%s'", only);
+                         : tqi_meta_unknown_partition(meta, only, err);
     }
     while (rc == TQ_OK && (partition = tqi_meta_next_partition(meta, partition)) != NULL) {
         rc = parts_partition(meta, parts, partition, err);

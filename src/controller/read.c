@@ -198,7 +198,7 @@ int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_request *request, const Tq
     }
     partition = tqi_meta_find_partition(ctl->meta, msg->partition);
     if (!partition) {
-        return tqi_error_set(err, TQ_EPARTITION, "unknown partition '%s'", msg->partition);
+        return tqi_meta_unknown_partition(ctl->meta, msg->partition, err);
     }
     reply.key = tqi_conv_pointers(&conv, msg->n_index, err);
     if (!reply.key) {

@@ -112,6 +112,7 @@ int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_request *request,
                            .partial = msg->partial,
                            .relink = msg->relink,
                            .session = tqi_ctl_session_number(request),
+                           .now_us = tqi_wall_us(),
                            .moved = tqi_ctl_claims_move};
         rc = tqi_meta_restore(ctl->meta, &ask, &done, err);
     }

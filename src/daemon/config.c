@@ -228,7 +228,8 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
 
     if (*path && !config_is_section(path)) {
         if (!key) {
-            snprintf(text, sizeof(text), "unknown key '%s'", path);
+            snprintf(text, sizeof(text), "unknown key '%s'; `tqd --help-config` lists all keys",
+                     path);
             return config_fail(source, node, text);
         }
         return config_apply(source, path, key, node);
@@ -256,7 +257,8 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
         /* An unknown key is reported where its name stands, not its value. */
         bool known = config_is_section(below) || config_key(below);
         if (!known) {
-            snprintf(text, sizeof(text), "unknown key '%s'", below);
+            snprintf(text, sizeof(text), "unknown key '%s'; `tqd --help-config` lists all keys",
+                     below);
             return config_fail(source, name, text);
         }
         int rc = config_walk(source, below, value);

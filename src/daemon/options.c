@@ -96,7 +96,10 @@ static int options_role(options_state *parse, struct argp_state *state, const ch
             return 0;
         }
     }
-    argp_error(state, parse->options->role ? "unexpected argument '%s'" : "unknown role '%s'",
+    argp_error(state,
+               parse->options->role
+                   ? "unexpected argument '%s'"
+                   : "unknown role '%s'; there are controller, storage and all-in-one",
                word);
     return EINVAL;
 }

@@ -130,7 +130,10 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_tok
     snprintf(handle, sizeof(handle), "%s/handle.json", path);
     if (rundir_in_use(handle)) {
         return tqi_error_set(
-            err, TQ_EEXIST, "runtime directory %s belongs to a running system (handle.json)", path);
+            err, TQ_EEXIST,
+            "runtime directory %s belongs to a running system (handle.json): name another one with "
+            "--runtime-dir, or end that system first",
+            path);
     }
     dir->made = true;
     return rundir_make_token(dir, token, err);

@@ -159,6 +159,7 @@ struct tqi_partition {
     roaring_bitmap_t *members; /* indexes */
     roaring_bitmap_t *lost;    /* indexes of samples with lost cells */
     uint64_t next_ordinal;
+    int64_t loaded_us; /* when a checkpoint made it; 0: none did */
     uint64_t bytes;
     uint64_t live_cells;
     uint32_t rows; /* used so far; rows given back are in free_rows */
@@ -366,6 +367,7 @@ struct tqi_meta {
     /* partitions */
     tqi_partition *partitions; /* hash, also of those that do not exist */
     tqi_partition *existing;   /* list */
+    int64_t loaded_us;         /* when a checkpoint last replaced all of them; 0: none did */
     tqi_view *touched;
 
     /* claims */
@@ -428,6 +430,12 @@ static inline tqi_sample *tqi_m_sample(const tqi_meta *meta, uint32_t index)
 
 /* The sample of an index if it is in the partition (and of that incarnation; 0: any), else NULL. */
 tqi_sample *tqi_m_member(const tqi_partition *partition, uint32_t index, uint32_t incarnation);
+/* TQ_ECLEARED: names those of the samples that are no members, and says when a checkpoint replaced them. */
+int tqi_m_cleared(const tqi_partition *partition, const uint32_t *indexes,
+                  const uint32_t *incarnations, size_t n, tq_error *err);
+/* TQ_EKEY, TQ_EFIELD: say what there is; the name may be NULL. */
+int tqi_m_unknown_key(const tqi_partition *partition, const char *key, tq_error *err);
+int tqi_m_unknown_field(const tqi_partition *partition, const char *name, tq_error *err);
 /* Says which indexes the next n samples will get, first freed first, and allocates room for them. */
 int tqi_m_samples_plan(tqi_meta *meta, uint32_t n, uint32_t *indexes, tq_error *err);
 /* Pages for places below `end`. */

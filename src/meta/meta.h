@@ -300,6 +300,8 @@ int tqi_meta_production(tqi_meta *meta, const char *partition, const char *const
 /* Partitions in order of creation: pass NULL first; NULL ends.  Only existing ones (written or reserved in). */
 tqi_partition *tqi_meta_next_partition(tqi_meta *meta, const tqi_partition *after);
 tqi_partition *tqi_meta_find_partition(tqi_meta *meta, const char *name);
+/* TQ_EPARTITION: says which ones there are, and when a checkpoint replaced all of them. */
+int tqi_meta_unknown_partition(tqi_meta *meta, const char *name, tq_error *err);
 const char *tqi_partition_name(const tqi_partition *partition);
 uint32_t tqi_partition_samples(const tqi_partition *partition);
 uint64_t tqi_partition_bytes(const tqi_partition *partition); /* of live cells */

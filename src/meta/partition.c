@@ -65,6 +65,7 @@ void tqi_m_partition_born(tqi_partition *partition)
 {
     if (!partition->exists) {
         partition->exists = true;
+        partition->loaded_us = 0;
         partition->next_ordinal = partition->meta->first_ordinal;
         DL_APPEND(partition->meta->existing, partition);
     }

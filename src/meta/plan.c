@@ -44,8 +44,7 @@ static int plan_old_index(tqi_plan *plan, size_t i, tq_error *err)
     const tqi_sample *sample = tqi_m_member(plan->partition, batch->indexes[i], incarnation);
 
     if (sample == NULL) {
-        return tqi_error_set(err, TQ_ECLEARED, "sample %u was cleared from partition '%s'",
-                             batch->indexes[i], plan->partition->name);
+        return tqi_m_cleared(plan->partition, batch->indexes, batch->incarnations, batch->n, err);
     }
     plan->rows[i] = tqi_m_row_of(batch->indexes[i], sample);
     return TQ_OK;
@@ -109,8 +108,7 @@ static int plan_key(tqi_plan *plan, size_t i, bool create, tq_error *err)
     known = tqi_m_key_find(plan->partition, key);
     if (known == NULL) {
         if (!create) {
-            return tqi_error_set(err, TQ_EKEY, "no key '%.200s' in partition '%s'", key,
-                                 plan->partition->name);
+            return tqi_m_unknown_key(plan->partition, key, err);
         }
         return plan_new(plan, i, key, err);
     }

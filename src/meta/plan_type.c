@@ -162,10 +162,13 @@ int tqi_m_plan_type(const tqi_plan *plan, tqi_plan_field *out, tq_error *err)
             rc = plan_given(plan, out, out->type, &first, &any, &same, err);
         }
         if (rc == TQ_OK && first != 0) {
-            return tqi_error_set(err, TQ_EDTYPE,
-                                 "field '%s' of partition '%s' holds %s, %s was given", in->name,
-                                 field->partition->name, plan_type_text(out->type, expected),
-                                 plan_type_text(first, given));
+            return tqi_error_set(
+                err, TQ_EDTYPE,
+                "field '%.128s' of partition '%.128s' holds %s, given are %s: convert "
+                "the rows, use another field, or switch controller.strict_schema "
+                "off, which lets a field mix them",
+                in->name, field->partition->name, plan_type_text(out->type, expected),
+                plan_type_text(first, given));
         }
         return rc;
     }

@@ -21,8 +21,7 @@ static int query_rows(const tqi_partition *partition, const tqi_resolve *ask, tq
                 if (ask->lenient) {
                     continue;
                 }
-                return tqi_error_set(err, TQ_EKEY, "no key '%.200s' in partition '%s'",
-                                     ask->keys[i] != NULL ? ask->keys[i] : "", partition->name);
+                return tqi_m_unknown_key(partition, ask->keys[i], err);
             }
             index = extras->index;
             sample = tqi_m_sample(partition->meta, index);
@@ -34,8 +33,7 @@ static int query_rows(const tqi_partition *partition, const tqi_resolve *ask, tq
                 continue;
             }
             if (sample == NULL) {
-                return tqi_error_set(err, TQ_ECLEARED, "sample %u was cleared from partition '%s'",
-                                     index, partition->name);
+                return tqi_m_cleared(partition, ask->indexes, ask->incarnations, ask->n, err);
             }
         }
         rows[(*n)++] = tqi_m_row_of(index, sample);
@@ -81,18 +79,17 @@ static int query_fields(const tqi_partition *partition, const tqi_resolve *ask, 
             fields[(*n)++] = field;
         } else if (!ask->lenient) {
             free(fields);
-            return tqi_error_set(err, TQ_EFIELD, "no field '%.200s' in partition '%s'",
-                                 ask->fields[i] != NULL ? ask->fields[i] : "", partition->name);
+            return tqi_m_unknown_field(partition, ask->fields[i], err);
         }
     }
     *out = fields;
     return TQ_OK;
 }
 
-static int query_unknown(const tqi_resolve *ask, tqi_result *result, tq_error *err)
+static int query_unknown(tqi_meta *meta, const tqi_resolve *ask, tqi_result *result, tq_error *err)
 {
     if (!ask->lenient) {
-        return tqi_error_set(err, TQ_EPARTITION, "unknown partition '%s'", ask->partition);
+        return tqi_meta_unknown_partition(meta, ask->partition, err);
     }
     result->batch.partition = tqi_m_result_strdup(result, ask->partition);
     return result->batch.partition != NULL ? TQ_OK : tqi_error_nomem(err, "resolve");
@@ -113,7 +110,7 @@ int tqi_meta_resolve(tqi_meta *meta, const tqi_resolve *ask, tqi_result *result,
     }
     partition = tqi_meta_find_partition(meta, ask->partition);
     if (partition == NULL) {
-        return query_unknown(ask, result, err);
+        return query_unknown(meta, ask, result, err);
     }
     n = all ? partition->samples : ask->n;
     rows = calloc(n > 0 ? n : 1, sizeof(*rows));

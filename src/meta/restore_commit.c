@@ -143,7 +143,11 @@ void tqi_m_restore_commit(tqi_restoring *run)
     }
     for (size_t p = 0; p < run->ask->n; p++) {
         tqi_m_partition_born(run->parts[p].made);
+        run->parts[p].made->loaded_us = run->ask->now_us;
         run->parts[p].made->next_ordinal = meta->first_ordinal + run->parts[p].in->next_ordinal;
+    }
+    if (!run->ask->partial) {
+        meta->loaded_us = run->ask->now_us;
     }
     commit_places(run);
     for (size_t p = 0; p < run->ask->n; p++) {

@@ -58,6 +58,7 @@ typedef struct tqi_restore {
      * lost.  Else every block is an unpublished one of `session`. */
     bool relink;
     uint64_t session;
+    int64_t now_us; /* what errors about metadata of before it will say */
     /* A held view of a partition that is replaced goes over to the new one with all its holds; `to` takes the place of
      * `from`, which ends with the call.  May be NULL when no view is held. */
     void (*moved)(tqi_view *from, tqi_view *to, void *arg);

@@ -6,6 +6,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -20,8 +21,11 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
     char reason[128];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return tqi_error_set(err, TQ_EAUTH, "token file '%s' cannot be opened: %s", path,
-                             strerror_r(errno, reason, sizeof reason));
+        return tqi_error_set(
+            err, TQ_EAUTH,
+            "token file '%s' cannot be opened: %s; a system's is the file token in its "
+            "runtime directory",
+            path, strerror_r(errno, reason, sizeof reason));
     }
     /* Room for white space behind the longest token, which an editor may have left. */
     uint8_t bytes[TQI_TOKEN_MAX + 64];
@@ -54,6 +58,7 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
     memset(token, 0, sizeof *token);
     memcpy(token->bytes, bytes, size);
     token->size = size;
+    (void)snprintf(token->file, sizeof token->file, "%s", path);
     OPENSSL_cleanse(bytes, sizeof bytes);
     return TQ_OK;
 }

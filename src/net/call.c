@@ -84,7 +84,7 @@ static int call_check(const tqi_channel *channel, const tqi_call_args *args,
                       const tqi_method *method, tq_error *err)
 {
     if (channel->state == TQI_CHANNEL_CLOSED) {
-        return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+        return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
     }
     if (!method || !args->message || args->message->descriptor != method->request || !args->done) {
         return tqi_error_set(err, TQ_EINVAL, "no such request: kind %u", (unsigned)args->kind);
@@ -340,7 +340,8 @@ void tqi_call_stale(tqi_channel *channel, bool another)
     if (another) {
         const char *at = tqi_text_time(channel->started_us, clock, sizeof clock);
         tqi_error_set(&err, TQ_ESTALE,
-                      "%s at %s was restarted%s%s: what was stored before that is gone",
+                      "%s at %s was restarted%s%s: what was stored before that is gone; put, claim "
+                      "or resolve the samples again",
                       channel->primary ? "the controller" : "the server", channel->endpoint,
                       at[0] ? " at " : "", at);
     } else {

@@ -447,7 +447,7 @@ int tqi_channel_get_server(tqi_connector *connector, const char *endpoint, uint6
                            tqi_channel **out, tq_error *err)
 {
     if (connector->closing) {
-        return tqi_error_set(err, TQ_ECLOSED, "the client is closed");
+        return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
     }
     if (!endpoint) {
         return tqi_error_set(err, TQ_EINVAL, "no endpoint is given");
@@ -535,7 +535,7 @@ void tqi_channel_close(tqi_channel *channel)
     if (channel->state != TQI_CHANNEL_CLOSED) {
         bool open = channel->state == TQI_CHANNEL_OPEN;
         tq_error closed;
-        tqi_error_set(&closed, TQ_ECLOSED, "the client is closed");
+        tqi_error_set(&closed, TQ_ECLOSED, "the client is closed: open another one");
         if (open) {
             channel_acknowledge(channel, true);
         }

@@ -14,6 +14,8 @@
 
 #include "base/error.h"
 
+#define DIAL_REMEDY "check the host's spelling, or give its address"
+
 /* A look-up on its way: it ends after its channel when that is closed meanwhile. */
 struct tqi_resolve {
     uv_getaddrinfo_t req;
@@ -97,7 +99,8 @@ static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo 
             if (status == UV_EAI_NONAME || status == UV_EAI_NODATA || status == UV_EAI_ADDRFAMILY) {
                 channel->failure = TQI_FAILURE_UNKNOWN;
             }
-            tqi_error_set(&err, TQ_EIO, "look-up of the name: %s", uv_strerror(status));
+            tqi_error_set(&err, TQ_EIO, "look-up of the name: %s; " DIAL_REMEDY,
+                          uv_strerror(status));
             tqi_channel_failed(channel, &err);
         } else {
             channel->addresses = list;
@@ -128,8 +131,8 @@ static void dial_resolve(tqi_channel *channel, const tqi_endpoint *endpoint)
     if (rc != 0) {
         free(resolve);
         tq_error err;
-        tqi_error_set(&err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "look-up of the name: %s",
-                      uv_strerror(rc));
+        tqi_error_set(&err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO,
+                      "look-up of the name: %s; " DIAL_REMEDY, uv_strerror(rc));
         tqi_channel_failed(channel, &err);
         return;
     }

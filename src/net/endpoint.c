@@ -107,8 +107,11 @@ int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq
     if (size >= 4 && memcmp(text, "tcp:", 4) == 0) {
         return endpoint_parse_tcp(text, size, endpoint, err);
     }
-    return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s' begins with neither unix: nor tcp:",
-                         (int)(size < 200 ? size : 200), text);
+    return tqi_error_set(
+        err, TQ_EINVAL,
+        "endpoint '%.*s' begins with neither unix: nor tcp:, as in tcp:HOST:PORT and "
+        "unix:/PATH",
+        (int)(size < 200 ? size : 200), text);
 }
 
 int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count, tq_error *err)

@@ -230,7 +230,8 @@ bool tqi_channel_give_up(tqi_channel *channel)
                       channel->reason.message);
     } else if (channel->refused_since != 0 && now - channel->refused_since >= patience) {
         tqi_error_set(&why, TQ_EUNREACHABLE,
-                      "%s cannot be reached: %s; nobody has listened there for %.1f s",
+                      "%s cannot be reached: %s; nobody has listened there for %.1f s: check the "
+                      "address, and that the system runs",
                       channel->endpoint, channel->reason.message,
                       (double)(now - channel->refused_since) / 1e9);
     } else {

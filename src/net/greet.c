@@ -102,7 +102,10 @@ int tqi_greet_body(tqi_channel *channel, const tqi_frame *frame, const uint8_t *
         const Tq__Error *refused = (const Tq__Error *)message;
         /* Only what the user can act on is final; anything else is tried again. */
         bool final = refused->code == TQ_EAUTH || refused->code == TQ_EVERSION;
-        rc = tqi_error_set(err, final ? refused->code : TQ_EIO, "%s", refused->message);
+        const char *file = refused->code == TQ_EAUTH ? channel->connector->token.file : "";
+        rc = tqi_error_set(err, final ? refused->code : TQ_EIO, "%s%s%s%s", refused->message,
+                           file[0] ? " (the one that was used is of " : "", file,
+                           file[0] ? ")" : "");
     }
     protobuf_c_message_free_unpacked(message, NULL);
     return rc;

@@ -53,6 +53,7 @@
 typedef struct tqi_token {
     uint8_t bytes[TQI_TOKEN_MAX];
     size_t size;
+    char file[128]; /* that it was read from, for messages; "": none */
 } tqi_token;
 
 /* What a storage unit draws, and the controller proves grants of block ids with (tq.proto, Grant). */

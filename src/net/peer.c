@@ -166,7 +166,9 @@ static int peer_hello(tqi_peer *peer, const uint8_t *body, size_t size, tq_error
         if (rc != TQ_OK) {
             tqi_error_set(err, rc, "no proof could be computed");
         } else if (!tqi_auth_equal(proof, hello->proof.data, sizeof proof)) {
-            char text[] = "authentication failed: the token is not the server's";
+            char text[] = "authentication failed: the token is not the server's; use the token "
+                          "file of the system that runs now, for one that is started again has a "
+                          "new token";
             peer_refuse(peer, TQ_EAUTH, text,
                         !peer_refused_before(peer->server, hello->session.data));
         } else {

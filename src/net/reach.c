@@ -199,7 +199,10 @@ static int reach_towards_one(const tqi_endpoint *endpoint, tqi_reach *out, bool 
     tqi_endpoint_format(endpoint, text, sizeof text);
     int rc = getaddrinfo(endpoint->host, endpoint->port, &hints, &list);
     if (rc != 0) {
-        return tqi_error_set(err, TQ_EIO, "%s: look-up of the name: %s", text, gai_strerror(rc));
+        return tqi_error_set(
+            err, TQ_EIO,
+            "%s: look-up of the name: %s; check the host's spelling, or give its address", text,
+            gai_strerror(rc));
     }
     for (const struct addrinfo *at = list; at && errnum != 0; at = at->ai_next) {
         errnum = reach_source(at->ai_addr, at->ai_addrlen, out->host);

@@ -67,6 +67,16 @@ static int config_check_keys(json_t *config, const char *sampler, tq_error *err)
     return TQ_OK;
 }
 
+static int config_bad(const json_t *value, const char *name, const char *expected, tq_error *err)
+{
+    char *given = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
+    int code = tqi_error_set(err, TQ_EINVAL, "sampling_config: %s: expected %s, got %.100s", name,
+                             expected, given != NULL ? given : "?");
+
+    free(given);
+    return code;
+}
+
 /* A whole number, at least 1; 1 when it is not there. */
 static int config_count(const json_t *config, const char *name, uint32_t *out, tq_error *err)
 {
@@ -78,7 +88,7 @@ static int config_count(const json_t *config, const char *name, uint32_t *out, t
     }
     if (!json_is_integer(value) || json_integer_value(value) < 1 ||
         json_integer_value(value) > UINT32_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "%s must be a positive whole number", name);
+        return config_bad(value, name, "a whole number from 1 to 4294967295", err);
     }
     *out = (uint32_t)json_integer_value(value);
     return TQ_OK;
@@ -128,6 +138,7 @@ static int config_read_rank(const json_t *config, tqi_sampler_config *out, tq_er
     if (text == NULL) {
         return tqi_error_nomem(err, "sampling_config");
     }
+    (void)snprintf(out->rank_text, sizeof(out->rank_text), "%s", text);
     rc = config_slot(config, text, out->slot, err);
     free(text);
     return rc;
@@ -231,12 +242,16 @@ uint32_t tqi_sampler_group(const tq_sampler *sampler, const tq_pick_request *req
 int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sampler, tq_error *err)
 {
     if (!config->has_rank) {
-        return tqi_error_set(err, TQ_EINVAL, "%s needs dp_rank in the sampling_config", sampler);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "%s needs dp_rank in the sampling_config: the place of the caller "
+                             "among those who share the samples, from 0",
+                             sampler);
     }
     if (config->rank < 0) {
         return tqi_error_set(
             err, TQ_EINVAL,
-            "sampling_config: dp_rank must be a whole number greater than or equal to 0");
+            "sampling_config: dp_rank: expected a whole number greater than or equal to 0, got %s",
+            config->rank_text);
     }
     return TQ_OK;
 }

@@ -133,13 +133,16 @@ static void bad_config_is_refused(void **state)
     } bad[] = {
         {"RankAwareSampler", 2, "{}", "needs dp_rank"},
         {"RankAwareSampler", 2, "{\"dp_rank\":0}", "needs batch_index"},
-        {"RankAwareSampler", 2, "{\"dp_rank\":-1,\"batch_index\":0}", "dp_rank must be a whole"},
-        {"RankAwareSampler", 2, "{\"dp_rank\":\"0\",\"batch_index\":0}", "dp_rank must be a whole"},
+        {"RankAwareSampler", 2, "{\"dp_rank\":-1,\"batch_index\":0}",
+         "dp_rank: expected a whole number"},
+        {"RankAwareSampler", 2, "{\"dp_rank\":\"0\",\"batch_index\":0}",
+         "dp_rank: expected a whole number"},
         {"RankAwareSampler", 2, "{\"dp_rnak\":0,\"batch_index\":0}", "unknown key 'dp_rnak'"},
         {"SequentialSampler", 2, "{\"dp_rnak\":0}", "SequentialSampler knows batch_index, dp_rank"},
         {"GRPOGroupNSampler", 2, "{\"n_samples\":2}", "unknown key 'n_samples'"},
         {"SeqlenBalancedSampler", 2, "{\"dp_size\":2}", "needs dp_rank"},
-        {"SeqlenBalancedSampler", 2, "{\"dp_size\":0}", "dp_size must be a positive"},
+        {"SeqlenBalancedSampler", 2, "{\"dp_size\":0}",
+         "dp_size: expected a whole number from 1 to 4294967295, got 0"},
         {"SeqlenBalancedSampler", 2, "{\"dp_size\":2,\"dp_rank\":2}", "must be below dp_size 2"},
         {"SeqlenBalancedSampler", 3, "{\"n_samples_per_prompt\":2}", "must be a multiple of"},
         {"SeqlenBalancedSampler", 65536, "{\"dp_size\":65536,\"dp_rank\":1}", "2^32"},
@@ -383,9 +386,6 @@ static void balance_refuses_what_cannot_be_split(void **state)
     assert_int_equal(part[0] + part[1] + part[2] + part[3], 0);
 }
 
-int main(void)
-{
-    const struct CMUnitTest tests[] = {
 /* What a sampler is goes by its name, not by where its table lies. */
 static void a_copy_of_a_table_hands_out_groups_too(void **state)
 {
@@ -402,12 +402,15 @@ static void a_copy_of_a_table_hands_out_groups_too(void **state)
     assert_int_equal(tqi_sampler_group(found, &request), 1);
 }
 
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
         cmocka_unit_test(rank_aware_gives_a_step_again),
         cmocka_unit_test(bad_config_is_refused),
+        cmocka_unit_test(a_copy_of_a_table_hands_out_groups_too),
         cmocka_unit_test(seqlen_fills_the_slots_of_all_ranks),
         cmocka_unit_test(seqlen_weighs_samples_without_the_tag),
         cmocka_unit_test(seqlen_property),
-        cmocka_unit_test(a_copy_of_a_table_hands_out_groups_too),
         cmocka_unit_test(balance_is_near_the_best),
         cmocka_unit_test(balance_refuses_what_cannot_be_split),
     };

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -156,9 +157,11 @@ def test_full(fresh: Launch) -> None:
     client = backend.client(timeout=4)
     large = {"x": rows(range(4), 75_000), "y": rows(range(4), 75_000)}  # 4.6 MiB
     kept: list[ctq.BatchMeta] = []
-    with pytest.raises(errors.StorageFullError):
+    with pytest.raises(errors.StorageFullError) as raised:
         for _ in range(12):
             kept.append(client.put(large, partition_id="p"))
+    assert re.search(r"\d+ .*bytes|bytes.* \d+", str(raised.value)), raised.value  # what it has
+    assert "clear samples, or " in str(raised.value)
     assert len(kept) >= 2
     check = client.get_meta(["x", "y"], 4, "p", mode="force_fetch")
     assert check.size == 4 * len(kept)

@@ -76,7 +76,8 @@ static PyObject *client_closed(core_client *self, void *Py_UNUSED(closure))
 
 static PyObject *client_closed_error(core_client *self)
 {
-    tq_error err = {.code = TQ_ECLOSED};
+    tq_error err = {.code = TQ_ECLOSED,
+                    .message = "the client is closed: open another one, or call init()"};
     return core_raise(core_state_of((PyObject *)self), &err);
 }
 

@@ -98,7 +98,8 @@ core_op *core_op_new(core_client *client, core_result gives, double timeout)
 
     core_reap();
     if (!client->client) {
-        tq_error err = {.code = TQ_ECLOSED};
+        tq_error err = {.code = TQ_ECLOSED,
+                        .message = "the client is closed: open another one, or call init()"};
         core_raise(state, &err);
         return NULL;
     }
@@ -251,7 +252,8 @@ static int op_check_process(core_op *self)
         return 0;
     }
     tq_error err = {.code = TQ_ECLOSED};
-    snprintf(err.message, sizeof(err.message), "the operation belongs to the parent process %d",
+    snprintf(err.message, sizeof(err.message),
+             "the operation belongs to the parent process %d: start one in this process",
              (int)self->pid);
     core_raise(core_state_of((PyObject *)self), &err);
     return -1;

@@ -292,4 +292,5 @@ def _check_there(
         raise LostError(
             f"field {name!r}: the store has lost the values of samples {lost[:8]}"
             + ("" if len(lost) <= 8 else f" and {len(lost) - 8} more")
+            + ": put them again, or load a checkpoint"
         )

@@ -65,11 +65,12 @@ class MooncakeClient(StorageKVClient):
         self._replicate = ReplicateConfig()
         self._replicate.with_hard_pin = bool(chosen["hard_pin"])
         self._store = MooncakeDistributedStore()
+        # Data in a client's segment ends with that client, so where others hold it this one has none.
+        self._segment = 0 if config.get("auto_init") else int(chosen["global_segment_size"])
         code = self._store.setup(
             chosen["local_hostname"] or own_address,
             _metadata_server(str(chosen["metadata_server"])),
-            # Data in a client's segment ends with that client, so where others hold it this one has none.
-            0 if config.get("auto_init") else int(chosen["global_segment_size"]),
+            self._segment,
             int(chosen["local_buffer_size"]),
             chosen["protocol"],
             chosen["device_name"],
@@ -95,7 +96,7 @@ class MooncakeClient(StorageKVClient):
         with self._registered(pieces):
             codes = self._store.batch_put_from_multi_buffers(keys, pointers, sizes, self._replicate)
         joined.clear()  # not before: the store reads from there
-        self._check("put", keys, codes)
+        self._check("put", keys, codes, [sum(pieces) for pieces in sizes])
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Sequence[bool]:
         """Get values."""
@@ -122,16 +123,27 @@ class MooncakeClient(StorageKVClient):
         self._check(what, keys, [0 if code == _MISSING else code for code in codes])
         return [code != _MISSING for code in codes]
 
-    def _check(self, what: str, keys: list[str], codes: Sequence[int]) -> None:
-        failed = [(key, code) for key, code in zip(keys, codes, strict=True) if code < 0]
+    def _check(
+        self,
+        what: str,
+        keys: list[str],
+        codes: Sequence[int],
+        bytes_of: Sequence[int] | None = None,
+    ) -> None:
+        failed = [
+            (key, code, size)
+            for key, code, size in zip(keys, codes, bytes_of or [0] * len(keys), strict=True)
+            if code < 0
+        ]
         if not failed:
             return
         # Only where no value failed for another reason is waiting for room of any use.
-        key, code = next((each for each in failed if each[1] != _FULL), failed[0])
+        key, code, size = next((each for each in failed if each[1] != _FULL), failed[0])
         where = f"Mooncake at {self._master}: {what} of {key}"
         if code == _FULL:
             raise StorageFullError(
-                f"{where}: no segment has room (code {code}); clear samples, or add segments "
+                f"{where}: no segment has room for its {size} bytes (code {code}; this client gave {self._segment} bytes to "
+                "the store); clear samples, or add segments "
                 "(backend.MooncakeStore.global_segment_size of this client, or another one's)"
             )
         if code in _UNREACHABLE:

@@ -117,13 +117,26 @@ def failures() -> Iterator[None]:
         yield
     except (of_ray.ObjectStoreFullError, of_ray.OutOfDiskError) as error:
         raise StorageFullError(
-            f"Ray's object store is full: {_first_line(error)}; clear samples, or start Ray with a larger "
+            f"Ray's object store {_room()}is full: {_first_line(error)}; clear samples, or start Ray with a larger "
             "object_store_memory"
         ) from error
     except of_ray.RayActorError as error:
         raise UnreachableError(
-            f"the actor with the references of this system has died: {_first_line(error)}"
+            f"the actor with the references of this system has died, and the samples with it: {_first_line(error)}; put "
+            "them again, or load a checkpoint"
         ) from error
+
+
+def _room() -> str:
+    """How large Ray's object store is, where Ray says so."""
+    import ray
+    import ray.exceptions as of_ray
+
+    try:
+        size = ray.cluster_resources().get("object_store_memory")
+    except (of_ray.RayError, RuntimeError):  # the cluster may be gone
+        return ""
+    return "" if size is None else f"of {int(size)} bytes "
 
 
 def _first_line(error: BaseException) -> str:

@@ -40,6 +40,9 @@ static void *link_on_string(const redisReadTask *task, char *text, size_t size)
     if (task->type == REDIS_REPLY_STRING) {
         if (link->expected != NULL && size == link->expected->size) {
             memcpy(link->expected->dest, text, size);
+        } else if (link->spare != NULL) {
+            snprintf(link->spare, TQI_REDIS_INFO, "%.*s",
+                     (int)(size < TQI_REDIS_INFO ? size : TQI_REDIS_INFO - 1), text);
         }
     } else {
         snprintf(reply->text, sizeof(reply->text), "%.*s", (int)(size < 255 ? size : 255), text);
@@ -302,6 +305,34 @@ int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_err
     return code;
 }
 
+/* The number behind "NAME:"; 0: it is not there. */
+static unsigned long long link_number(const char *info, const char *name)
+{
+    const char *at = strstr(info, name);
+
+    return at != NULL ? strtoull(at + strlen(name), NULL, 10) : 0;
+}
+
+bool tqi_redis_link_room(tqi_redis_link *link, tq_error *err)
+{
+    const char *words[] = {"INFO", "memory"};
+    char info[TQI_REDIS_INFO] = "";
+    tq_error ignored = {0};
+    int code;
+
+    link->spare = info;
+    code = tqi_redis_link_words(link, 2, words, &ignored);
+    code = code == TQ_OK ? tqi_redis_link_receive(link, NULL, &ignored) : code;
+    link->spare = NULL;
+    if (code == TQ_OK && link_number(info, "\nmaxmemory:") > 0) {
+        char was[sizeof(err->message)];
+        snprintf(was, sizeof(was), "%s", err->message);
+        tqi_error_set(err, TQ_EFULL, "%s (it uses %llu of maxmemory %llu bytes)", was,
+                      link_number(info, "\nused_memory:"), link_number(info, "\nmaxmemory:"));
+    }
+    return code == TQ_OK;
+}
+
 int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err)
 {
     redisReader *plain = redisReaderCreate();
@@ -398,9 +429,11 @@ int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int po
     if (link->context == NULL) {
         code = tqi_error_nomem(err, "a connection to Redis");
     } else if (link->context->err != 0) {
-        code = tqi_error_set(err, TQ_EUNREACHABLE, "Redis at %s cannot be reached: %s",
-                             link_place(config, host, port, place, sizeof(place)),
-                             link->context->errstr);
+        code = tqi_error_set(
+            err, TQ_EUNREACHABLE,
+            "Redis at %s cannot be reached: %s; check backend.Redis.url, and that it "
+            "runs",
+            link_place(config, host, port, place, sizeof(place)), link->context->errstr);
     } else {
         fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
         link->context->reader->fn = &link_functions;

@@ -27,6 +27,8 @@
 #define TQI_REDIS_VALUE_MAX (UINT64_C(512) << 20)
 /* Commands that one connection has under way. */
 #define TQI_REDIS_WINDOW 16u
+/* What is looked at of what a server says about its memory. */
+#define TQI_REDIS_INFO 4096u
 
 typedef struct tqi_redis tqi_redis;
 
@@ -88,6 +90,7 @@ typedef struct tqi_redis_link {
     uint64_t silence; /* nanoseconds that the server may say nothing */
     uint64_t armed;   /* nanoseconds after which a read gives up */
     tq_kv_read *expected;
+    char *spare; /* TQI_REDIS_INFO bytes for a string that is no value; NULL: it is dropped */
     tqi_redis_reply reply;
     struct tqi_redis_link *next; /* idle ones of a node */
 } tqi_redis_link;
@@ -106,6 +109,8 @@ int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err);
 /* A command of plain words on such a link; *out is freed by freeReplyObject. */
 int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out,
                        tq_error *err);
+/* Appends to a message of TQ_EFULL how much the server uses of how much, where it says so.  False: the link has failed. */
+bool tqi_redis_link_room(tqi_redis_link *link, tq_error *err);
 int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, tq_error *err);
 /* The next reply, in link->reply; a value goes to `expected` if that is not NULL. */
 int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error *err);

@@ -173,6 +173,10 @@ static int run_node(tqi_redis *redis, unsigned node, tqi_redis_command **command
             return code;
         }
         code = run_pipeline(redis, link, commands, n, &broken, err);
+        if (code == TQ_EFULL && !broken && err != NULL && !tqi_redis_link_room(link, err)) {
+            tqi_redis_link_close(link);
+            return code;
+        }
         if (!broken) {
             tqi_redis_give(redis, node, link);
             return code;
