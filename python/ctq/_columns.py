@@ -37,6 +37,28 @@ differ in them, or of which some are tensors and others not: those have the dtyp
 _FLAT = frozenset({type(None), bool, int, float, str, bytes})
 
 
+def changed_tags(
+    pieces: Sequence[Meta], tags: Sequence[dict[str, Any]]
+) -> list[tuple[Meta, list[dict[str, Any]]]]:
+    """Per piece, the tags that differ from what the system gave."""
+    changed = []
+    start = 0
+    for piece in pieces:
+        mine = tags[start : start + len(piece)]
+        start += len(piece)
+        differing = [
+            {
+                name: value
+                for name, value in of_sample.items()
+                if name not in known or not same(known[name], value)
+            }
+            for of_sample, known in zip(mine, tags_of(piece), strict=True)
+        ]
+        if any(differing):
+            changed.append((piece, differing))
+    return changed
+
+
 def tags_of(meta: Meta) -> list[dict[str, Any]]:
     """Tags of each sample of a piece."""
     return meta.tag_maps(Decoder().decode, tag_key)

@@ -17,6 +17,7 @@ from ._columns import (
     PER_SAMPLE,
     Schema,
     as_status,
+    changed_tags,
     check_length,
     check_order,
     copy_schema,
@@ -25,7 +26,6 @@ from ._columns import (
     merge_extra_info,
     refuse_unknown_fields,
     runs,
-    same,
     schema_of,
     schema_of_fields,
     shares,
@@ -33,8 +33,9 @@ from ._columns import (
     tags_of,
 )
 from ._core import Meta
+from ._extra_info import ExtraInfo
+from ._joining import check_alike, concat_schemas, differing, join
 from ._named import named
-from .errors import TransferQueueError, UnsupportedError
 from .kv_metadata import KVBatchMeta
 from .sample_view import SampleList, SampleView
 from .tensors import row_count
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ctq")
 
 
-class BatchMeta:
+class BatchMeta(ExtraInfo):
     """Metadata of a batch of samples, in an order of their own; what a claim returns and a read takes."""
 
     __slots__ = (
@@ -57,7 +58,6 @@ class BatchMeta:
         "_schema",
         "_status",
         "_tags",
-        "extra_info",
     )
 
     @named
@@ -101,7 +101,7 @@ class BatchMeta:
         self._notes: list[dict[str, Any]] | None = [
             dict(notes) for notes in _custom_backend_meta or [{}] * size
         ]
-        self.extra_info: dict[str, Any] = dict(extra_info or {})
+        self.extra_info = dict(extra_info or {})
 
     @classmethod
     def _wrap(
@@ -309,37 +309,6 @@ class BatchMeta:
             f"field_names={self.field_names}, is_ready={self.is_ready}, extra_info={self.extra_info})"
         )
 
-    # --- extra_info: anything about the whole batch -----------------------------------------------
-
-    def get_extra_info(self, key: str, default: Any = None) -> Any:
-        """One entry of extra_info, or the default."""
-        return self.extra_info.get(key, default)
-
-    def set_extra_info(self, key: str, value: Any) -> None:
-        """Set one entry of extra_info."""
-        self.extra_info[key] = value
-
-    def has_extra_info(self, key: str) -> bool:
-        """Whether extra_info has that entry."""
-        return key in self.extra_info
-
-    def remove_extra_info(self, key: str) -> Any:
-        """Take one entry out of extra_info and return it; None when it is not there."""
-        return self.extra_info.pop(key, None)
-
-    @named
-    def update_extra_info(self, info_dict: Mapping[str, Any]) -> None:
-        """Set entries of extra_info."""
-        self.extra_info.update(info_dict)
-
-    def clear_extra_info(self) -> None:
-        """Remove all entries of extra_info."""
-        self.extra_info.clear()
-
-    def get_all_extra_info(self) -> dict[str, Any]:
-        """A deep copy of extra_info."""
-        return copy.deepcopy(self.extra_info)
-
     # --- custom_meta: tags ------------------------------------------------------------------------
 
     def get_all_custom_meta(self) -> list[dict[str, Any]]:
@@ -361,24 +330,7 @@ class BatchMeta:
 
     def _changed_tags(self) -> list[tuple[Meta, list[dict[str, Any]]]]:
         """Per piece, the tags that differ from what the system gave."""
-        if self._tags is None:
-            return []
-        changed = []
-        start = 0
-        for piece in self._pieces:
-            mine = self._tags[start : start + len(piece)]
-            start += len(piece)
-            differing = [
-                {
-                    name: value
-                    for name, value in tags.items()
-                    if name not in known or not same(known[name], value)
-                }
-                for tags, known in zip(mine, tags_of(piece), strict=True)
-            ]
-            if any(differing):
-                changed.append((piece, differing))
-        return changed
+        return [] if self._tags is None else changed_tags(self._pieces, self._tags)
 
     # --- other batches from this one --------------------------------------------------------------
 
@@ -565,7 +517,7 @@ class BatchMeta:
         for what in ("global_indexes", "partition_ids"):
             if getattr(self, what) != getattr(other, what):
                 raise ValueError(
-                    f"union: {what} do not match ({_differing(getattr(self, what), getattr(other, what))}); both need the "
+                    f"union: {what} do not match ({differing(getattr(self, what), getattr(other, what))}); both need the "
                     "same samples in the same order"
                 )
         aligned = other._split([len(piece) for piece in self._pieces])
@@ -615,13 +567,13 @@ class BatchMeta:
         if validate:
             known = first._dtypes()
             for number, batch in enumerate(batches):
-                _check_alike(first, known, batch, number)
+                check_alike(first, known, batch, number)
         made = cls._wrap(
-            _join([piece for batch in batches for piece in batch._pieces]),
+            join([piece for batch in batches for piece in batch._pieces]),
             merge_extra_info([batch.extra_info for batch in batches]),
         )
         if any(batch._schema is not None for batch in batches):
-            made._schema = _concat_schemas(batches)
+            made._schema = concat_schemas(batches)
         if any(batch._status is not None for batch in batches):
             import numpy as np
 
@@ -648,85 +600,6 @@ def _rebuild(
     # What comes through shared memory may be read-only.
     made._status = None if status is None else status.copy()
     return made
-
-
-def _concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
-    merged: dict[str, Schema] = {}
-    for name, base in batches[0].field_schema.items():
-        having = [batch for batch in batches if name in batch.field_schema]
-        fields = [batch.field_schema[name] for batch in having]
-        nested = any(field.get("is_nested") for field in fields)
-        shapes = {tuple(field["shape"]) for field in fields if field.get("shape") is not None}
-        nested = nested or len(shapes) > 1
-        if any("per_sample_dtypes" in field for field in fields) or (
-            len({field.get("dtype") for field in fields}) > 1
-        ):
-            merged[name] = {
-                "dtype": None,
-                "shape": None,
-                "is_nested": False,
-                "is_non_tensor": True,
-                "per_sample_shapes": [
-                    shape for batch in having for shape in batch.get_shapes(name)
-                ],
-                "per_sample_dtypes": [
-                    dtype for batch in having for dtype in batch.get_dtypes(name)
-                ],
-            }
-            continue
-        merged[name] = {**base, "is_nested": nested, "shape": None if nested else base.get("shape")}
-        if nested:
-            merged[name]["per_sample_shapes"] = [
-                shape for batch in having for shape in batch.get_shapes(name)
-            ]
-    return merged
-
-
-def _check_alike(first: BatchMeta, known: Mapping[str, Any], batch: BatchMeta, number: int) -> None:
-    if batch.field_names != first.field_names:
-        raise ValueError(
-            f"concat: fields differ: {first.field_names} in batch 0, {batch.field_names} in batch {number}"
-        )
-    found = batch._dtypes()
-    if _is_one_field(first, batch):
-        return
-    for name in first.field_names:
-        mine, theirs = known.get(name), found.get(name)
-        if mine != theirs:
-            raise ValueError(
-                f"concat: field {name!r} is {mine} in batch 0 and {theirs} in batch {number}"
-            )
-
-
-def _is_one_field(first: BatchMeta, batch: BatchMeta) -> bool:
-    """Whether both are metadata that one system gave of one partition: rows of a field may differ there."""
-    pieces = [*first._pieces, *batch._pieces]
-    return all(piece.epoch for piece in pieces) and len({piece.partition for piece in pieces}) == 1
-
-
-def _differing(ours: list[Any], theirs: list[Any]) -> str:
-    """Where two lists differ first."""
-    if len(ours) != len(theirs):
-        return f"{len(ours)} here, {len(theirs)} there"
-    place = next(at for at, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
-    return f"at place {place} {ours[place]!r} here, {theirs[place]!r} there"
-
-
-def _join(pieces: Sequence[Meta]) -> list[Meta]:
-    """Neighbours of one partition as one piece, where the library can do that."""
-    joined: list[Meta] = []
-    for _, start, end in runs([piece.partition for piece in pieces]):
-        same = pieces[start:end]
-        if len(same) == 1:
-            joined.append(same[0])
-            continue
-        try:
-            joined.append(Meta.concat(same))
-        except TransferQueueError as error:
-            if isinstance(error, UnsupportedError):
-                raise
-            joined.extend(same)  # made by controllers of different epochs, or of different fields
-    return joined
 
 
 __all__ = ["BatchMeta", "KVBatchMeta", "SampleList", "SampleView"]

@@ -198,8 +198,13 @@ void tqi_channel_close(tqi_channel *channel);
 /* The server needs room: closes the connection, not the session, when nothing needs it. */
 void tqi_channel_park(tqi_channel *channel);
 void tqi_channel_arm_deadline(tqi_channel *channel);
+/* acks.c */
+void tqi_channel_send(tqi_channel *channel, uint16_t kind, uint64_t ack,
+                      const ProtobufCMessage *message);
 void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message);
 void tqi_channel_send_ack(tqi_channel *channel);
+/* The same; `last_time`: also says which calls wait, however few replies came behind them. */
+void tqi_channel_acknowledge(tqi_channel *channel, bool last_time);
 void tqi_channel_reset_rx(tqi_channel *channel);
 /* What breaks on a connection, in any state. */
 void tqi_channel_broken(tqi_conn *conn, const tq_error *err);

@@ -19,80 +19,7 @@
 static void channel_on_retry(uv_timer_t *timer);
 static void channel_on_deadline(uv_timer_t *timer);
 
-/* -------------------------------------------------------------------------------------------------- frames */
-
-static void channel_send(tqi_channel *channel, uint16_t kind, uint64_t ack,
-                         const ProtobufCMessage *message)
-{
-    tqi_frame frame = {.kind = kind, .ack = ack};
-    tqi_tx *tx = tqi_tx_make(&frame, message, NULL, 0);
-    if (tx) {
-        tqi_conn_send(channel->conn, tx);
-        return;
-    }
-    /* Without memory the frame is lost; a new connection sends what matters again. */
-    tqi_conn_finish(channel->conn);
-}
-
-void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message)
-{
-    channel_send(channel, kind, kind == TQI_HELLO ? 0 : tqi_call_ack(channel), message);
-}
-
-/* So many replies the server may keep beyond what `ack` passes, and two more for each call that waits, which the frame that
- * ends that has to name. */
-#define CHANNEL_KEPT 1024u
-
-/* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies of all that came
- * after it: when there are many it is told which calls wait, and at the end, so that it knows what was received. */
-static void channel_send_waiting(tqi_channel *channel, bool last_time)
-{
-    uint64_t beyond = channel->next_request - tqi_call_ack(channel);
-    uint64_t enough = last_time ? 1 : CHANNEL_KEPT + 2 * (uint64_t)channel->n_keeps;
-    if (channel->arrived < enough || beyond < enough) {
-        return;
-    }
-    Tq__Ack ack;
-    tq__ack__init(&ack);
-    ack.below = channel->next_request;
-    ack.waiting = malloc(channel->n_keeps * sizeof *ack.waiting);
-    if (!ack.waiting) {
-        return; /* another time */
-    }
-    const tqi_call *call;
-    DL_FOREACH (channel->keeps, call) {
-        ack.waiting[ack.n_waiting++] = call->number;
-    }
-    tqi_channel_send_control(channel, TQI_ACK, &ack.base);
-    free(ack.waiting);
-    channel->arrived = 0;
-}
-
-static void channel_acknowledge(tqi_channel *channel, bool last_time)
-{
-    uint64_t ack = tqi_call_ack(channel);
-    channel->ack_due = false;
-    if (channel->state != TQI_CHANNEL_OPEN || channel->conn->closed) {
-        return;
-    }
-    if (ack != channel->ack_sent) {
-        tqi_tx *last = channel->conn->queue ? channel->conn->queue->prev : NULL;
-        if (last && !last->touched && !channel->ack_hold) {
-            tqi_tx_set_ack(last, ack);
-        } else {
-            tqi_channel_send_control(channel, TQI_ACK, NULL);
-        }
-        channel->ack_sent = ack;
-        /* Not before: what it is about is still in front of the next one. */
-        channel->ack_hold = false;
-    }
-    channel_send_waiting(channel, last_time);
-}
-
-void tqi_channel_send_ack(tqi_channel *channel)
-{
-    channel_acknowledge(channel, false);
-}
+/* ---------------------------------------------------------------------------------------------- connecting */
 
 void tqi_channel_reset_rx(tqi_channel *channel)
 {
@@ -107,8 +34,6 @@ void tqi_channel_reset_rx(tqi_channel *channel)
     channel->rx_call = NULL;
     channel->rx_error.code = TQ_OK;
 }
-
-/* ---------------------------------------------------------------------------------------------- connecting */
 
 static bool channel_is_over(const tqi_channel *channel)
 {
@@ -537,7 +462,7 @@ void tqi_channel_close(tqi_channel *channel)
         tq_error closed;
         tqi_error_set(&closed, TQ_ECLOSED, "the client is closed: open another one");
         if (open) {
-            channel_acknowledge(channel, true);
+            tqi_channel_acknowledge(channel, true);
         }
         /* Answers that are still on their way were not received: what they gave goes back. */
         uint64_t ack = tqi_call_ack(channel);
@@ -548,7 +473,7 @@ void tqi_channel_close(tqi_channel *channel)
         uv_timer_stop(&channel->deadline_timer);
         uv_timer_stop(&channel->retry_timer);
         if (channel->conn && open && !channel->conn->closed) {
-            channel_send(channel, TQI_BYE, ack, NULL);
+            tqi_channel_send(channel, TQI_BYE, ack, NULL);
             tqi_conn_finish(channel->conn);
             uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_GOODBYE_MS, 0);
         } else if (channel->conn) {

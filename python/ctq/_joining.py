@@ -1,0 +1,95 @@
+"""Batches that are put together: whether they fit, and what their columns and pieces become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._columns import runs
+from ._core import Meta
+from .errors import TransferQueueError, UnsupportedError
+
+if TYPE_CHECKING:
+    from ._columns import Schema
+    from .metadata import BatchMeta
+
+
+def concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
+    """The schemas of batches that are put one after the other."""
+    merged: dict[str, Schema] = {}
+    for name, base in batches[0].field_schema.items():
+        having = [batch for batch in batches if name in batch.field_schema]
+        fields = [batch.field_schema[name] for batch in having]
+        nested = any(field.get("is_nested") for field in fields)
+        shapes = {tuple(field["shape"]) for field in fields if field.get("shape") is not None}
+        nested = nested or len(shapes) > 1
+        if any("per_sample_dtypes" in field for field in fields) or (
+            len({field.get("dtype") for field in fields}) > 1
+        ):
+            merged[name] = {
+                "dtype": None,
+                "shape": None,
+                "is_nested": False,
+                "is_non_tensor": True,
+                "per_sample_shapes": [
+                    shape for batch in having for shape in batch.get_shapes(name)
+                ],
+                "per_sample_dtypes": [
+                    dtype for batch in having for dtype in batch.get_dtypes(name)
+                ],
+            }
+            continue
+        merged[name] = {**base, "is_nested": nested, "shape": None if nested else base.get("shape")}
+        if nested:
+            merged[name]["per_sample_shapes"] = [
+                shape for batch in having for shape in batch.get_shapes(name)
+            ]
+    return merged
+
+
+def check_alike(first: BatchMeta, known: Mapping[str, Any], batch: BatchMeta, number: int) -> None:
+    """Raise ValueError for fields, or dtypes of them, that contradict those of the first batch."""
+    if batch.field_names != first.field_names:
+        raise ValueError(
+            f"concat: fields differ: {first.field_names} in batch 0, {batch.field_names} in batch {number}"
+        )
+    found = batch._dtypes()
+    if is_one_field(first, batch):
+        return
+    for name in first.field_names:
+        mine, theirs = known.get(name), found.get(name)
+        if mine != theirs:
+            raise ValueError(
+                f"concat: field {name!r} is {mine} in batch 0 and {theirs} in batch {number}"
+            )
+
+
+def is_one_field(first: BatchMeta, batch: BatchMeta) -> bool:
+    """Whether both are metadata that one system gave of one partition: rows of a field may differ there."""
+    pieces = [*first._pieces, *batch._pieces]
+    return all(piece.epoch for piece in pieces) and len({piece.partition for piece in pieces}) == 1
+
+
+def differing(ours: list[Any], theirs: list[Any]) -> str:
+    """Where two lists differ first."""
+    if len(ours) != len(theirs):
+        return f"{len(ours)} here, {len(theirs)} there"
+    place = next(at for at, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
+    return f"at place {place} {ours[place]!r} here, {theirs[place]!r} there"
+
+
+def join(pieces: Sequence[Meta]) -> list[Meta]:
+    """Neighbours of one partition as one piece, where the library can do that."""
+    joined: list[Meta] = []
+    for _, start, end in runs([piece.partition for piece in pieces]):
+        same = pieces[start:end]
+        if len(same) == 1:
+            joined.append(same[0])
+            continue
+        try:
+            joined.append(Meta.concat(same))
+        except TransferQueueError as error:
+            if isinstance(error, UnsupportedError):
+                raise
+            joined.extend(same)  # made by controllers of different epochs, or of different fields
+    return joined

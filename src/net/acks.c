@@ -1,0 +1,81 @@
+/*
+ * acks.c - what a channel sends by itself: frames without a call, and which replies have arrived.
+ */
+#include "net/calling.h"
+
+#include <stdlib.h>
+
+#include <utlist.h>
+
+void tqi_channel_send(tqi_channel *channel, uint16_t kind, uint64_t ack,
+                      const ProtobufCMessage *message)
+{
+    tqi_frame frame = {.kind = kind, .ack = ack};
+    tqi_tx *tx = tqi_tx_make(&frame, message, NULL, 0);
+    if (tx) {
+        tqi_conn_send(channel->conn, tx);
+        return;
+    }
+    /* Without memory the frame is lost; a new connection sends what matters again. */
+    tqi_conn_finish(channel->conn);
+}
+
+void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message)
+{
+    tqi_channel_send(channel, kind, kind == TQI_HELLO ? 0 : tqi_call_ack(channel), message);
+}
+
+/* So many replies the server may keep beyond what `ack` passes, and two more for each call that waits, which the frame that
+ * ends that has to name. */
+#define ACKS_KEPT 1024u
+
+/* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies of all that came
+ * after it: when there are many it is told which calls wait, and at the end, so that it knows what was received. */
+static void acks_send_waiting(tqi_channel *channel, bool last_time)
+{
+    uint64_t beyond = channel->next_request - tqi_call_ack(channel);
+    uint64_t enough = last_time ? 1 : ACKS_KEPT + 2 * (uint64_t)channel->n_keeps;
+    if (channel->arrived < enough || beyond < enough) {
+        return;
+    }
+    Tq__Ack ack;
+    tq__ack__init(&ack);
+    ack.below = channel->next_request;
+    ack.waiting = malloc(channel->n_keeps * sizeof *ack.waiting);
+    if (!ack.waiting) {
+        return; /* another time */
+    }
+    const tqi_call *call;
+    DL_FOREACH (channel->keeps, call) {
+        ack.waiting[ack.n_waiting++] = call->number;
+    }
+    tqi_channel_send_control(channel, TQI_ACK, &ack.base);
+    free(ack.waiting);
+    channel->arrived = 0;
+}
+
+void tqi_channel_acknowledge(tqi_channel *channel, bool last_time)
+{
+    uint64_t ack = tqi_call_ack(channel);
+    channel->ack_due = false;
+    if (channel->state != TQI_CHANNEL_OPEN || channel->conn->closed) {
+        return;
+    }
+    if (ack != channel->ack_sent) {
+        tqi_tx *last = channel->conn->queue ? channel->conn->queue->prev : NULL;
+        if (last && !last->touched && !channel->ack_hold) {
+            tqi_tx_set_ack(last, ack);
+        } else {
+            tqi_channel_send_control(channel, TQI_ACK, NULL);
+        }
+        channel->ack_sent = ack;
+        /* Not before: what it is about is still in front of the next one. */
+        channel->ack_hold = false;
+    }
+    acks_send_waiting(channel, last_time);
+}
+
+void tqi_channel_send_ack(tqi_channel *channel)
+{
+    tqi_channel_acknowledge(channel, false);
+}
