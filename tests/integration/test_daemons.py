@@ -49,9 +49,10 @@ def test_a_unit_says_at_once_whom_it_waits_for_and_then_rarely(system: System) -
         *("--set", SMALL[0], "--set", "backend.SimpleStorage.num_data_storage_units=1"),
     ]
     begin = time.monotonic()
-    with subprocess.Popen(
+    unit = subprocess.Popen(
         [executable("tqd"), "storage", *arguments], stderr=subprocess.PIPE, text=True
-    ) as unit:
+    )
+    try:
         assert unit.stderr is not None
         said: dict[str, float] = {}
         for line in unit.stderr:
@@ -60,15 +61,16 @@ def test_a_unit_says_at_once_whom_it_waits_for_and_then_rarely(system: System) -
             if "registering failed" in line:
                 break
         lines = list(said)
-        assert f"storage units wait for the controller at {address}" in lines[0]
-        assert f"still waiting for {address} after 2 s" in lines[1]
-        assert "nobody has listened there for 5." in lines[2]
         assert len(lines) == 3
+        assert f"storage units wait for the controller at {address}" in lines[0]
+        assert f"still waiting for {address} after " in lines[1]
+        assert "nobody has listened there for " in lines[2]
         assert said[lines[1]] - said[lines[0]] < 5
         system.start(f"--token-file={token}", "--listen", address, role="controller")
         assert any(f"have joined {address}" in line for line in unit.stderr)
+    finally:
         unit.terminate()
-        unit.stderr.read()
+        unit.communicate(timeout=30)
     assert unit.returncode == 0
 
 

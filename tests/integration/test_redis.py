@@ -144,7 +144,10 @@ def test_nobody_answers(tmp_path: Path) -> None:
     """A system on a store that is not there does not start, and names backend and address."""
     port = free_ports(1)[0]
     answer = refused(tmp_path, f'url: "redis://127.0.0.1:{port}"')
-    expected = f"backend.Redis: Redis at 127.0.0.1:{port} cannot be reached: Connection refused"
+    expected = (
+        f"backend.Redis: Redis at 127.0.0.1:{port} cannot be reached: Connection refused; check backend.Redis.url, "
+        "and that it runs"
+    )
     assert answer == f"error: {expected}"
     answer = refused(tmp_path, f'url: "unix://{tmp_path}/none"')
     assert f"backend.Redis: Redis at {tmp_path}/none cannot be reached" in answer
