@@ -116,7 +116,7 @@ int tqi_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, tq_erro
         tq_meta *meta = NULL;
         Tq__Batch *batch = (Tq__Batch *)tqi_reply_decode(
             &tq__batch__descriptor, from[i]->batch.data, from[i]->batch.len, err);
-        int code = batch ? tqi_cmeta_decode(batch, NULL, 0, false, &meta, err) : TQ_EPROTO;
+        int code = batch ? tqi_cmeta_decode(batch, NULL, 0, false, &meta, err) : err->code;
         if (batch) {
             protobuf_c_message_free_unpacked(&batch->base, NULL);
         }

@@ -232,7 +232,9 @@ static Tq__SnapshotPart *load_decode(const uint8_t *bytes, size_t size, tq_error
     tq_error bad = {0};
     Tq__SnapshotPart *part =
         (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor, bytes, size, &bad);
-    if (!part) {
+    if (!part && bad.code == TQ_ENOMEM) {
+        *err = bad;
+    } else if (!part) {
         tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: a part of its state is malformed: %.200s",
                       bad.message);
     }
@@ -283,7 +285,7 @@ static void load_next_part(load_task *load)
 
     if (tqi_ckpt_next_part(&load->in, &bytes, &size)) {
         part = load_decode(bytes, size, &err);
-        code = part ? load_swap_part(load, part, &swap, &err) : TQ_ECHECKPOINT;
+        code = part ? load_swap_part(load, part, &swap, &err) : err.code;
         code = code ? code : load_send(load, &swap.part, &err);
         if (part) {
             tq__snapshot_part__free_unpacked(part, NULL);
@@ -455,7 +457,7 @@ static int load_look(load_task *load, tq_error *err)
     for (; code == TQ_OK && tqi_ckpt_next_part(&load->in, &bytes, &size); parts++) {
         Tq__SnapshotPart *part = load_decode(bytes, size, err);
         if (!part) {
-            return TQ_ECHECKPOINT;
+            return err->code;
         }
         load->partitions += part->partition != NULL;
         code = tqi_ckpt_collect(&load->found, part, load->partitions, err);

@@ -293,6 +293,7 @@ int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err
 int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *err)
 {
     Tq__ClaimReply *message;
+    tq_error malformed = {0};
     int code;
 
     if (!bytes || !out) {
@@ -303,9 +304,9 @@ int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *e
         return tqi_error_set(err, TQ_EPROTO, "packed metadata: not of this format or version");
     }
     message = (Tq__ClaimReply *)tqi_reply_decode(&tq__claim_reply__descriptor, bytes + PACK_HEADER,
-                                                 size - PACK_HEADER, err);
+                                                 size - PACK_HEADER, &malformed);
     if (!message) {
-        return TQ_EPROTO;
+        return tqi_error_set(err, malformed.code, "packed metadata: %.200s", malformed.message);
     }
     if (!message->batch) {
         code = tqi_error_set(err, TQ_EPROTO, "packed metadata: no batch");

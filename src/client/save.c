@@ -330,7 +330,7 @@ static int save_look(save_task *save, const ProtobufCBinaryData *bytes, tq_error
                                                                     bytes->data, bytes->len, err);
     int code;
     if (!part) {
-        return TQ_EPROTO;
+        return err->code;
     }
     save->partitions += part->partition != NULL;
     code = tqi_ckpt_collect(&save->found, part, save->partitions, err);

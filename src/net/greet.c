@@ -91,7 +91,7 @@ int tqi_greet_body(tqi_channel *channel, const tqi_frame *frame, const uint8_t *
                                                                           : &tq__error__descriptor;
     ProtobufCMessage *message = tqi_message_decode(type, body, frame->body, err);
     if (!message) {
-        return TQ_EPROTO;
+        return err->code;
     }
     int rc;
     if (frame->kind == TQI_CHALLENGE) {

@@ -156,7 +156,7 @@ static int peer_hello(tqi_peer *peer, const uint8_t *body, size_t size, tq_error
     uint8_t proof[TQI_PROOF];
     ProtobufCMessage *message = tqi_message_decode(&tq__hello__descriptor, body, size, err);
     if (!message) {
-        return TQ_EPROTO;
+        return err->code;
     }
     const Tq__Hello *hello = (const Tq__Hello *)message;
     int rc = peer_check_hello(hello, err);
@@ -229,7 +229,7 @@ static int peer_cancel(tqi_peer *peer, const uint8_t *body, size_t size, tq_erro
 {
     ProtobufCMessage *message = tqi_message_decode(&tq__cancel__descriptor, body, size, err);
     if (!message) {
-        return TQ_EPROTO;
+        return err->code;
     }
     uint64_t number = ((const Tq__Cancel *)message)->request;
     protobuf_c_message_free_unpacked(message, NULL);
@@ -250,7 +250,7 @@ static int peer_ack(tqi_peer *peer, const uint8_t *body, size_t size, tq_error *
     }
     ProtobufCMessage *message = tqi_message_decode(&tq__ack__descriptor, body, size, err);
     if (!message) {
-        return TQ_EPROTO;
+        return err->code;
     }
     const Tq__Ack *ack = (const Tq__Ack *)message;
     int rc = TQ_OK;
@@ -368,7 +368,7 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
     }
     if (!request->message) {
         tqi_request_free(request);
-        return TQ_EPROTO;
+        return err->code;
     }
     peer->incoming = request;
     if (frame->payload > 0) {

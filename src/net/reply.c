@@ -45,7 +45,7 @@ static int reply_failed(tqi_channel *channel, const uint8_t *body, size_t size, 
 {
     ProtobufCMessage *message = tqi_message_decode(&tq__error__descriptor, body, size, err);
     if (!message) {
-        return TQ_EPROTO;
+        return err->code;
     }
     const Tq__Error *error = (const Tq__Error *)message;
     int rc = TQ_OK;
@@ -102,7 +102,7 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
     if (frame->kind == TQI_GOODBYE) {
         channel->goodbye =
             (Tq__Goodbye *)tqi_message_decode(&tq__goodbye__descriptor, body, frame->body, err);
-        return channel->goodbye ? TQ_OK : TQ_EPROTO;
+        return channel->goodbye ? TQ_OK : err->code;
     }
     tqi_call *call;
     HASH_FIND(hh, channel->calls, &frame->request, sizeof frame->request, call);
