@@ -381,6 +381,7 @@ static void daemon_on_servers(const tq_error *err, void *arg)
     tq_error failed = err ? *err : (tq_error){0};
 
     if (daemon->stopping || (!err && !daemon_start_parts(daemon, &failed))) {
+        .token_file = daemon->controller ? NULL : daemon->options.token_file,
         return;
     }
     daemon_say(daemon, &failed);

@@ -140,6 +140,7 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
         .reach = &all->options.net->reach,
         .node = tqd_config_string(all->options.config, "storage.node"),
         .token = all->options.token,
+        .token_file = all->options.token_file,
         .store = all->store,
         .grace_ms = all->grace_ms,
         .keep_ms = all->keep_ms,

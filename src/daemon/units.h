@@ -14,7 +14,8 @@ typedef struct tqd_units_options {
     const char *runtime_dir; /* sockets go here; NULL: none */
     const char *controller;  /* endpoint list to join */
     const tqi_token *token;
-    bool alone; /* names must be unique across daemons: host and pid are part of them */
+    const char *token_file; /* read again when the controller has another token; NULL: never */
+    bool alone;             /* names must be unique across daemons: host and pid are part of them */
 } tqd_units_options;
 
 /* Starts all units.  `ready` is called once, on the given loop: all of them serve (err is NULL), or the controller has

@@ -108,6 +108,11 @@ int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, t
     return TQ_OK;
 }
 
+void tqi_connector_set_token(tqi_connector *connector, const tqi_token *token)
+{
+    connector->token = *token;
+}
+
 static void connector_free(void *owner)
 {
     tqi_connector *connector = owner;

@@ -155,6 +155,8 @@ int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, siz
                       tq_error *err);
 /* A listening non-blocking socket for a server of another protocol; the caller closes it. */
 int tqi_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq_error *err);
+/* From now on clients must know this token, which is copied; those that are connected stay. */
+void tqi_server_set_token(tqi_server *server, const tqi_token *token);
 /* What tqi_server_close tells the clients that are connected then: what ends, which server says so, and why, for people.
  * Without this they are told nothing, and to them the connection is lost. */
 void tqi_server_set_goodbye(tqi_server *server, tqi_ending ending, const char *who,
@@ -267,6 +269,8 @@ void tqi_connector_on_ended(tqi_connector *connector, void (*fn)(const tq_error 
                             void *arg);
 /* The caller knows that its system has ended: what fails from now on fails at once. */
 void tqi_connector_set_ended(tqi_connector *connector, const tq_error *why);
+/* The next connections are made with this token, which is copied. */
+void tqi_connector_set_token(tqi_connector *connector, const tqi_token *token);
 /* In a forked child: closes the descriptors inherited from the parent, nothing else (async-signal-safe); the connector
  * is never used again in this process. */
 void tqi_connector_forked(tqi_connector *connector);

@@ -360,6 +360,11 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     return TQ_OK;
 }
 
+void tqi_server_set_token(tqi_server *server, const tqi_token *token)
+{
+    server->token = *token;
+}
+
 void tqi_server_set_goodbye(tqi_server *server, tqi_ending ending, const char *who,
                             const char *reason)
 {

@@ -313,6 +313,8 @@ struct tqi_unit {
     uint64_t named;   /* thin blocks that were taken note of */
     uv_timer_t retry; /* of registering or collecting after an error */
     uint64_t retry_ms;
+    tqi_token token;
+    char *token_file; /* NULL: the token stays */
     int last_error;   /* of registering: logged once */
     uint64_t said_at; /* when it was logged */
 

@@ -97,6 +97,33 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
     }
 }
 
+/* Whether the file of the token has another one by now: the controller was started again with it.  Clients come with the
+ * new one, too. */
+static bool join_read_token(tqi_unit *unit)
+{
+    tq_error err = {0};
+    tqi_token token = {0};
+
+    if (unit->token_file == NULL) {
+        return false;
+    }
+    if (tqi_token_load(unit->token_file, &token, &err) != TQ_OK) {
+        if (unit->last_error == TQ_OK) {
+            tqi_log(TQI_WARN, "unit", "%s: %s", unit->name, err.message);
+        }
+        return false;
+    }
+    if (token.size == unit->token.size && memcmp(token.bytes, unit->token.bytes, token.size) == 0) {
+        return false;
+    }
+    tqi_log(TQI_INFO, "unit", "%s: token file '%s' has another token now", unit->name,
+            unit->token_file);
+    unit->token = token;
+    tqi_connector_set_token(unit->connector, &token);
+    tqi_server_set_token(unit->server, &token);
+    return true;
+}
+
 static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
@@ -108,6 +135,11 @@ static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
     }
     if (answer->status == TQ_OK) {
         join_registered(unit, (const Tq__RegisterOwnerReply *)answer->reply);
+        return;
+    }
+    /* A controller that answers with another token has ended the system that the unit knew. */
+    if ((answer->status == TQ_EAUTH || answer->status == TQ_EENDED) && join_read_token(unit)) {
+        join_register(unit);
         return;
     }
     bool refused = answer->status == TQ_EAUTH || answer->status == TQ_EVERSION;

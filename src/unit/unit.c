@@ -245,6 +245,7 @@ static void unit_free(tqi_unit *unit)
     free(unit->name);
     free(unit->endpoint);
     free(unit->info);
+    free(unit->token_file);
     free(unit);
 }
 
@@ -268,7 +269,9 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit->keep_ms = options->keep_ms;
     tqi_random(unit->key, sizeof(unit->key));
     unit->name = strdup(options->name);
-    if (unit->name == NULL) {
+    unit->token = options->token != NULL ? *options->token : (tqi_token){0};
+    unit->token_file = options->token_file != NULL ? strdup(options->token_file) : NULL;
+    if (unit->name == NULL || (options->token_file != NULL && unit->token_file == NULL)) {
         unit_free(unit);
         return tqi_error_nomem(err, "a storage unit");
     }

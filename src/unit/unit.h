@@ -21,6 +21,9 @@ typedef struct tqi_unit_options {
     const tqi_reach *reach;
     const char *node; /* which clients of the same node know it by; NULL: by the machine only */
     const tqi_token *token;
+    /* Where the token is from: read again when the controller has another one, as after a restart of it with a new file.
+     * NULL: it stays as it is. */
+    const char *token_file;
     tqi_store_options store;
     uint64_t grace_ms;
     uint64_t keep_ms; /* memory stays warm for what was in use within this time, or twice of it */

@@ -290,6 +290,24 @@ def test_clients_and_units_find_the_next_run_after_an_end(system: System) -> Non
     assert client.put({"x": np.arange(4)}, partition_id="p").size == 4
 
 
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+def test_a_unit_reads_its_token_file_again(system: System, end: str) -> None:
+    """The controller is started again with a new secret in the same file: units join it, and new clients reach them."""
+    token = system.folder / "secret"
+    token.write_text("0123456789abcdef")
+    system.token_file = str(token)
+    system.start(f"--token-file={token}", role="controller")
+    unit = system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
+    system.client("before").put({"x": np.arange(4)}, partition_id="p")
+    getattr(system.daemons[0], end)()
+    token.write_text("another secret of the next run")
+    system.start(f"--token-file={token}", role="controller")
+    client = system.client("after")
+    meta = client.put({"x": np.arange(4)}, partition_id="p")
+    assert client.get_data(meta)["x"].tolist() == [0, 1, 2, 3]
+    assert f"token file '{token}' has another token now" in unit.log.read_text()
+
+
 def test_stale_metadata_says_that_the_controller_was_restarted(system: System) -> None:
     token = system.folder / "secret"
     token.write_text("0123456789abcdef")
