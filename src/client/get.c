@@ -284,12 +284,17 @@ static void get_shown(tqi_get *get)
     }
 }
 
-/* Reads what the meta says, or finds out more. */
+/* Reads what the meta says, or finds out more.  Of a system that has ended nothing is read, although its memory may still be
+ * mapped here: the controller is asked, and that fails. */
 static void get_try(tqi_get *get)
 {
     tqi_runtime *rt = get->task.rt;
     tq_error err = {0};
 
+    if (rt->client->ended.code != TQ_OK && !get->resolved) {
+        get_resolve(get);
+        return;
+    }
     if (tqi_get_missing(get, get->resolved ? &err : NULL)) {
         if (get->resolved) {
             get_fail(get, &err);

@@ -308,6 +308,26 @@ def test_a_unit_reads_its_token_file_again(system: System, end: str) -> None:
     assert f"token file '{token}' has another token now" in unit.log.read_text()
 
 
+@pytest.mark.parametrize("zero_copy", [False, True])
+def test_nothing_is_read_of_a_system_that_has_ended(system: System, zero_copy: bool) -> None:
+    """Known metadata leads to memory that is still mapped; every call fails all the same."""
+    system.start(settings=SMALL)
+    client = system.client()
+    meta = client.put({"x": np.arange(40_000)}, partition_id="p")
+    assert len(client.get_data(meta, zero_copy=zero_copy)["x"]) == 40_000
+    waiting = in_thread(lambda: client.get_events(since=2**63 - 1, wait=True, timeout=60))
+    system.daemons[0].terminate()
+    assert isinstance(waiting.exception(30), ctq.SystemEndedError)
+    for call in (
+        lambda: client.get_data(meta, zero_copy=zero_copy),
+        lambda: client.get_data(meta.select_samples([3])),
+        lambda: client.put({"y": np.arange(40_000)}, metadata=meta),
+        lambda: client.put({"x": np.arange(4)}, partition_id="q"),
+        lambda: client.clear_samples(meta),
+    ):
+        ended_within(1, call)
+
+
 def test_stale_metadata_says_that_the_controller_was_restarted(system: System) -> None:
     token = system.folder / "secret"
     token.write_text("0123456789abcdef")
