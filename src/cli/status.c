@@ -142,7 +142,8 @@ static void status_print_waits(const tq_system_status *status)
         cli_table_cell(table, "%s", wait->kind);
         cli_table_cell(table, "%s", wait->client);
         cli_table_cell(table, "%s", wait->task);
-        cli_table_cell(table, "%s", put ? wait->owner : wait->partition);
+        cli_table_cell(table, "%s",
+                       put ? (wait->owner[0] ? wait->owner : "(none)") : wait->partition);
         cli_table_cell(table, "%s", fields);
         if (put) {
             cli_table_cell(table, "%s", cli_bytes(wait->wanted, wanted));

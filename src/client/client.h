@@ -263,9 +263,11 @@ struct tqi_task {
     void (*answered)(tqi_task *task, tqi_answer *answer);
     bool begun;
     bool canceled;
-    tqi_results former;   /* see takes_slices */
-    uint64_t waits_since; /* notice.c: ms of the loop; 0: it does not wait, or that was said */
-    bool over;            /* cancelled because the system has ended: that is its error */
+    tqi_results former; /* see takes_slices */
+    uint64_t
+        waits_since; /* notice.c: ms of the loop; 0: it does not wait, or that was asked about */
+    uint8_t asks;    /* how often; an answer that tells nothing lets it be asked again */
+    bool over;       /* cancelled because the system has ended: that is its error */
     tqi_region region;
 };
 

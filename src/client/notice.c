@@ -3,7 +3,8 @@
  *
  * Calls that may wait only note when they began.  One timer per client looks at them; what is older than the notice's time
  * makes it ask the controller once what this session waits for.  The controller answers with what it has not told this
- * session before, so nothing of it is kept here.
+ * session before, so nothing of it is kept here.  A put may have looked for a unit until then, and waits at the controller
+ * a moment later: when the answer is empty it is asked again after the same time, a few times.
  *
  * A training loop may well wait in each step: what waits without anything looking wrong is named once a minute.
  */
@@ -18,6 +19,7 @@
 #include "config_keys.h"
 
 #define NOTICE_AGAIN_MS 60000u
+#define NOTICE_ASKS     3u
 /* The controller's answer is worth waiting for so long. */
 #define NOTICE_CALL_NS UINT64_C(5000000000)
 
@@ -56,6 +58,11 @@ static void notice_log(tqi_runtime *rt, const Tq__WaitInfo *info)
         return;
     }
     *next = now + NOTICE_AGAIN_MS;
+    if (put && !info->owner[0]) {
+        tqi_log(TQI_WARN, "client", "a put has waited %.1f s for a storage unit: %s", age,
+                info->missing);
+        return;
+    }
     if (put) {
         tqi_log(TQI_WARN, "client", "a put has waited %.1f s for room in storage unit '%s': %s",
                 age, info->owner, info->missing);
@@ -69,6 +76,16 @@ static void notice_log(tqi_runtime *rt, const Tq__WaitInfo *info)
             (unsigned long long)info->ready, info->missing);
 }
 
+/* Nothing is known of what waits. */
+static void notice_again(tqi_runtime *rt)
+{
+    for (tqi_task *task = rt->tasks; task; task = task->next) {
+        if (task->asks > 0 && task->asks < NOTICE_ASKS && !task->waits_since) {
+            tqi_notice_watch(task);
+        }
+    }
+}
+
 static void notice_answered(tqi_call *call, tqi_answer *answer, void *arg)
 {
     tqi_runtime *rt = arg;
@@ -80,6 +97,9 @@ static void notice_answered(tqi_call *call, tqi_answer *answer, void *arg)
     }
     for (size_t i = 0; i < reply->n_wait; i++) {
         notice_log(rt, reply->wait[i]);
+    }
+    if (reply->n_wait == 0) {
+        notice_again(rt);
     }
 }
 
@@ -111,6 +131,7 @@ static void notice_due(uv_timer_t *timer)
     for (tqi_task *task = rt->tasks; task; task = task->next) {
         if (task->waits_since && now - task->waits_since >= rt->notice_ms) {
             task->waits_since = 0;
+            task->asks++;
             due = true;
         } else if (task->waits_since && task->waits_since < next) {
             next = task->waits_since;

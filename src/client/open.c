@@ -143,6 +143,7 @@ static void open_on_config(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     tqi_notice_init(rt, reply->config);
+    rt->internal.notice_ms = rt->notice_ms;
     pthread_mutex_lock(&client->lock);
     if (!client->config) {
         open_keep_config(client, reply->config);

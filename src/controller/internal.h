@@ -234,7 +234,18 @@ void tqi_ctl_events_gather(tqi_controller *ctl);
 
 /* ------------------------------------------------------------------------------------------------ the controller */
 
-typedef struct tqi_ctl_owner_wait tqi_ctl_owner_wait;
+/* A put that waits for storage to join. */
+typedef struct tqi_ctl_owner_wait {
+    tqi_ctl_wait base; /* first: waits are known by it */
+    const Tq__ListOwners *msg;
+    uint64_t number; /* of those in the status */
+    uint64_t since;
+    bool passed_on; /* its client was told of it */
+    struct tqi_ctl_owner_wait *prev, *next;
+} tqi_ctl_owner_wait;
+
+/* Which storage it lacks, and since when, in words. */
+void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t size);
 typedef struct tqi_ctl_snapshot tqi_ctl_snapshot;
 typedef struct tqi_ctl_restore tqi_ctl_restore;
 
@@ -262,6 +273,11 @@ struct tqi_controller {
     tqi_ctl_wait *ready;
     tqi_ctl_owner *owners; /* by name */
     tqi_ctl_owner_wait *owner_waits;
+    struct {                        /* the last storage that was there and is not any more */
+        char name[TQ_NAME_MAX + 1]; /* "": there was none */
+        char manager[TQ_NAME_MAX + 1];
+        int64_t us; /* Unix time */
+    } left;
     tqi_ctl_events events;
     tqi_ctl_snapshot *snapshots; /* open ones */
     tqi_ctl_restore *restores;   /* in the making */

@@ -9,23 +9,19 @@
  * Everybody who has the token may register, so what is registered needs protection from the others: an owner that gave a
  * key is registered again only with it, one without a key not while another connected session serves it.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <openssl/crypto.h>
 
+#include "base/text.h"
 #include "controller/internal.h"
 
 /* Most counters in a report. */
 #define OWNER_COUNTERS_MAX 64u
 /* Waits, and pins, in one report: one bit each. */
 #define OWNER_TOLD_MAX 64u
-
-struct tqi_ctl_owner_wait {
-    tqi_ctl_wait base; /* first: waits are known by it */
-    const Tq__ListOwners *msg;
-    tqi_ctl_owner_wait *prev, *next;
-};
 
 /* ------------------------------------------------------------------------------------------------ owners */
 
@@ -158,6 +154,14 @@ static void owner_remove_server(tqi_ctl_owner *owner, tqi_ctl_server *server)
     free(server);
 }
 
+/* Whoever finds no storage is told what there was. */
+static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
+{
+    snprintf(ctl->left.name, sizeof(ctl->left.name), "%s", owner->name);
+    snprintf(ctl->left.manager, sizeof(ctl->left.manager), "%s", owner->manager);
+    ctl->left.us = tqi_wall_us();
+}
+
 void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone)
 {
     tqi_ctl_owner *owner = NULL;
@@ -169,6 +173,9 @@ void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool go
         }
         tqi_ctl_collect_drop(owner, session);
         owner_remove_server(owner, server);
+        if (!owner->servers && !owner->shared) {
+            owner_note_left(ctl, owner);
+        }
         if (owner->servers) {
             tqi_ctl_collect_gather(owner);
         } else if (owner->mortal && gone && !ctl->closing) {
@@ -486,15 +493,34 @@ static void owners_answer(tqi_ctl_wait *base)
     }
 }
 
+void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t size)
+{
+    const tqi_controller *ctl = wait->base.ctl;
+    const char *manager = wait->msg->manager, *address = tqi_controller_endpoint(ctl);
+    char text[32];
+
+    if (ctl->left.name[0] && (!manager[0] || strcmp(manager, ctl->left.manager) == 0)) {
+        int64_t ago = (tqi_wall_us() - ctl->left.us) / 1000000;
+        snprintf(out, size,
+                 "all storage of manager '%s' that had joined the system at %s is gone; the last "
+                 "one was '%s', which left at %s (%lld s ago): start it again, or another one (tqd "
+                 "storage --join), the put goes on then",
+                 manager, address, ctl->left.name, tqi_text_time(ctl->left.us, text, sizeof(text)),
+                 (long long)(ago > 0 ? ago : 0));
+    } else {
+        snprintf(out, size,
+                 "no storage of manager '%s' has joined the system at %s, which has been up for "
+                 "%s: start a storage unit (tqd storage --join)",
+                 manager, address, tqi_ctl_uptime(ctl, text));
+    }
+}
+
 static void owners_describe(const tqi_ctl_wait *base, tq_error *err)
 {
-    const tqi_ctl_owner_wait *wait = (const tqi_ctl_owner_wait *)base;
-    char up[32];
-    tqi_error_set(
-        err, TQ_ETIMEDOUT,
-        "no storage of manager '%s' has joined the system at %s, which has been up for %s: "
-        "start a storage unit (tqd storage --join)",
-        wait->msg->manager, tqi_controller_endpoint(base->ctl), tqi_ctl_uptime(base->ctl, up));
+    char missing[sizeof(err->message)];
+
+    tqi_ctl_owners_missing((const tqi_ctl_owner_wait *)base, missing, sizeof(missing));
+    tqi_error_set(err, TQ_ETIMEDOUT, "%s", missing);
 }
 
 static const tqi_ctl_wait_type owners_wait_type = {
@@ -521,6 +547,8 @@ int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_request *request, const Tq__
         return tqi_error_nomem(err, "a waiting list of owners");
     }
     wait->msg = msg;
+    wait->number = ++ctl->last_wait;
+    wait->since = tqi_now();
     DL_APPEND(ctl->owner_waits, wait);
     tqi_ctl_wait_park(ctl, &wait->base, &owners_wait_type, request, msg->timeout_ms);
     return TQ_OK;

@@ -1,5 +1,6 @@
 /*
- * waiting.c - the list of what waits, for people: claims of every session, and puts as their units have reported them.
+ * waiting.c - the list of what waits, for people: claims of every session, puts as their units have reported them, and
+ * puts for which there is no unit.
  */
 #include <string.h>
 
@@ -111,9 +112,45 @@ static void waiting_puts(waiting_list *list)
     }
 }
 
+/* Puts that wait for a unit. */
+static void waiting_units(waiting_list *list)
+{
+    uint64_t now = tqi_now();
+    tqi_ctl_owner_wait *wait = NULL;
+    DL_FOREACH (list->ctl->owner_waits, wait) {
+        tqi_session *net = tqi_request_session(wait->base.request);
+        uint64_t age_ms = (now - wait->since) / 1000000u;
+        bool mine = net == list->only && age_ms >= list->older_ms && !wait->passed_on;
+        if (!net || wait->base.ready || (list->only && !mine)) {
+            continue;
+        }
+        if (list->n == list->max || list->rc) {
+            return;
+        }
+        char *missing = tqi_conv_alloc(list->conv, TQ_ERROR_MESSAGE_MAX, 1, list->err);
+        Tq__WaitInfo *info = missing ? waiting_next(list, "put", tqi_session_name(net),
+                                                    tqi_session_pid(net), tqi_session_host(net))
+                                     : NULL;
+        if (!info) {
+            list->rc = TQ_ENOMEM;
+            return;
+        }
+        tqi_ctl_owners_missing(wait, missing, TQ_ERROR_MESSAGE_MAX);
+        info->missing = missing;
+        info->age_ms = age_ms;
+        info->suspect = true; /* it goes on only when somebody starts one */
+        info->number = wait->number;
+        wait->passed_on = wait->passed_on || list->only;
+    }
+}
+
 static size_t waiting_count_puts(const tqi_controller *ctl)
 {
+    const tqi_ctl_owner_wait *wait = NULL;
     size_t n = 0;
+    DL_FOREACH (ctl->owner_waits, wait) {
+        n++;
+    }
     for (const tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
         n += owner->told ? owner->told->n_wait : 0;
     }
@@ -135,6 +172,7 @@ static int waiting_fill(waiting_list *list)
         tqi_server_each_session(list->ctl->server, waiting_claims, list);
     }
     waiting_puts(list);
+    waiting_units(list);
     return list->rc;
 }
 

@@ -41,6 +41,7 @@ typedef struct tqi_manager_internal {
     /* While the callback of host->lease runs: the proof for the owner that gave a key, else size 0. */
     const uint8_t *grant;
     size_t grant_size;
+    uint64_t notice_ms; /* what waits for longer is named in the log; 0: it is not */
 
     /* Set by a manager, when it opens, that can show blocks: private mappings, which show the blocks' bytes, whatever
      * becomes of the blocks, until they are given back, or the connector says goodbye. */

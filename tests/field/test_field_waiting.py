@@ -5,15 +5,22 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import ctq
+from support.addresses import free_ports
 from support.daemons import System
+from support.redis_servers import RedisServer
 from support.waiting import wait_event, wait_status
+
+SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
 
 def test_a_claim_is_visible_while_it_waits(running: System) -> None:
@@ -225,4 +232,81 @@ def test_a_put_that_waits_for_long_says_so_in_the_log(
         "producer",
         "unit-0",
         40 << 20,
+    )
+
+
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+def test_a_put_without_storage_says_what_there_was(
+    system: System, capfd: pytest.CaptureFixture[str], end: str
+) -> None:
+    """Units may come back, so it waits; the status, the log and its error name the last one and when it left."""
+    system.start(role="controller")
+    unit = system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
+    client = system.client("producer", client={"timeout": 3, "wait_notice": 0.5})
+    client.put({"x": np.arange(4)}, partition_id="p")
+    getattr(unit, end)()
+    raised: list[ctq.errors.TimedOutError] = []
+
+    def put() -> None:
+        try:
+            client.put({"x": np.arange(4)}, partition_id="p")
+        except ctq.errors.TimedOutError as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    status = wait_status(
+        system.client("watcher"),
+        lambda status: [each["kind"] for each in status["waits"]] == ["put"],
+    )
+    (row,) = status["waits"]
+    said = (
+        r"all storage of manager 'SimpleStorage' that had joined the system at .* is gone; the last one was "
+        r"'far-[01]', which left at \d{4}-[-0-9: ]+ \(\d s ago\): start it again, or another one \(tqd storage --join\)"
+    )
+    assert (row["client"], row["unit"], row["suspect"]) == ("producer", "", True)
+    assert re.match(said, row["missing"])
+    (line,) = [line for line in system.tq("status").splitlines() if line.startswith("put ")]
+    assert "producer" in line
+    assert re.search(said, line)
+    thread.join()
+    assert re.search(said, str(raised[0]))
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "has waited" in line]
+    assert re.search("a put has waited 0.[0-9] s for a storage unit: " + said, line)
+
+
+def test_a_put_without_storage_goes_on_when_some_joins(system: System) -> None:
+    system.start(role="controller")
+    unit = system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
+    client = system.client()
+    client.put({"x": np.arange(4)}, partition_id="p")
+    unit.kill()
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(client.put, {"x": np.arange(4)}, partition_id="q")
+        wait_status(system.client("watcher"), lambda status: len(status["waits"]) == 1)
+        system.join("--listen", "tcp:127.0.0.1:0", name="next", settings=SMALL)
+        assert put.result(30).size == 4
+    assert client.status()["waits"] == []
+
+
+@pytest.mark.slow
+def test_a_put_that_waits_for_room_in_a_store_by_keys_says_so_in_the_log(
+    system: System, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The controller does not know of it; the log names the store, what is to be put, and what the store said."""
+    server = RedisServer(tmp_path / "redis", free_ports(1)[0], "--maxmemory", "8mb")
+    try:
+        system.start(
+            settings=["backend.storage_backend=Redis", f'backend.Redis={{url: "{server.url}"}}']
+        )
+        client = system.client("producer", client={"timeout": 3, "wait_notice": 0.5})
+        with pytest.raises(ctq.errors.StorageFullError):
+            client.put({"x": np.zeros((16, 1 << 20), np.uint8)}, partition_id="p")
+        client.close()
+    finally:
+        server.stop()
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "has waited" in line]
+    assert re.search(
+        rf"a put of 16777216 bytes has waited \d.\d s for room in storage Redis:.*{server.port}.*: .*OOM",
+        line,
     )

@@ -4,7 +4,8 @@
  * A put leases a block id per value, and writes the values in a few tasks on the pool.  When the store has no room, what
  * was written is removed again, so that two puts cannot starve each other with halves, and the put waits: until this
  * client has removed something, or a timer says that somebody else may have.  A store that is not ours has no other way
- * to tell; the pauses grow to a second.  A put that fails abandons its ids: they come back as dead and are removed, twice
+ * to tell; the pauses grow to a second.  The controller does not know of such a wait, so it is not in the status; the log
+ * names it after the time of a notice.  A put that fails abandons its ids: they come back as dead and are removed, twice
  * when the store has not answered, for it may execute what it was sent after the first removal.
  */
 #include "manager/kv/kv.h"
@@ -14,9 +15,11 @@
 #include <utlist.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 
 #define PUT_PAUSE_MIN_MS 20u
 #define PUT_PAUSE_MAX_MS 1000u
+#define PUT_AGAIN_NS     UINT64_C(60000000000) /* until the same wait is named again */
 
 /* Values [first, end) of a put; a block's are all in one task. */
 typedef struct put_task {
@@ -39,6 +42,8 @@ struct tqi_kv_put {
     bool waiting;  /* in kv->full */
     tq_error full; /* why it waits, or has waited */
     uint64_t pause_ms;
+    uint64_t since;  /* it has waited */
+    uint64_t say_at; /* when the log is to name it */
     tqi_kv_put *prev, *next;
 };
 
@@ -76,6 +81,25 @@ static void put_on_timer(uv_timer_t *timer)
     tqi_kv_put_retry(timer->data);
 }
 
+/* Names a put that has waited for long. */
+static void put_notice(tqi_kv_put *put, uint64_t now)
+{
+    const tqi_manager_internal *internal = put->kv->host->internal;
+
+    if (put->since == 0) {
+        put->since = now;
+        put->say_at =
+            internal->notice_ms > 0 ? now + internal->notice_ms * UINT64_C(1000000) : TQI_NEVER;
+    }
+    if (now >= put->say_at) {
+        put->say_at = now + PUT_AGAIN_NS;
+        tqi_log(TQI_WARN, "client",
+                "a put of %llu bytes has waited %.1f s for room in storage %s: %s",
+                (unsigned long long)put->cut.bytes, (double)(now - put->since) / 1e9,
+                put->kv->owner, put->full.message);
+    }
+}
+
 static void put_wait(tqi_kv_put *put)
 {
     tqi_kv *kv = put->kv;
@@ -84,6 +108,7 @@ static void put_wait(tqi_kv_put *put)
                     : put->job->deadline_ns > now      ? (put->job->deadline_ns - now) / 1000000 + 1
                                                        : 0;
 
+    put_notice(put, now);
     put->pause_ms = pause * 2 > PUT_PAUSE_MAX_MS ? PUT_PAUSE_MAX_MS : pause * 2;
     put->waiting = true;
     DL_APPEND(kv->full, put);
