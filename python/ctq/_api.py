@@ -113,11 +113,9 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
                 used = _process.session.client.config
                 warn(differences(given, used), "this process has called init() before")
                 return as_given(conf, used)
-            left = _leave()
             if lost is not None:
                 logger.warning("%s", lost)
-            if lost is not None and left is not None:
-                left.stop()
+            _leave(at_exit=lost is None)
         client: TransferQueueClient | None = None
         info, started, job = _find_or_start(given, (attach, conf is not None))
         try:
@@ -193,16 +191,17 @@ def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:
 def close() -> None:
     """Leave the system; in the process that started it, end it.  May be repeated."""
     with _process.lock:
-        left = _leave()
-        if left is not None:
-            left.stop()
+        _leave()
 
 
-def _leave() -> system.System | RaySystem | None:
-    """Leave the system; returns it when this process started it."""
+def _leave(at_exit: bool = False) -> None:
+    """Leave the system, and end it when this process has started it; at its exit a detached one stays.
+
+    Of some stores only a client can remove what the system has there, so ours is there until the system has ended.
+    """
     session, _process.session = _process.session, None
     if session is None:
-        return None
+        return
     if session.actor is not None and not session.is_over:
         from . import ray_actor
 
@@ -210,16 +209,32 @@ def _leave() -> system.System | RaySystem | None:
     streaming = sys.modules.get("ctq.streaming")
     if streaming is not None:
         streaming.leave(session.client._info)
-    session.client.close()
-    return session.system
+    ends = session.system
+    if ends is not None and at_exit and ends.detached:
+        ends = None
+    first = ends is not None and _removed_by_clients(session.client)
+    try:
+        if ends is not None and first:
+            ends.stop()
+    finally:
+        session.client.close()
+    if ends is not None and not first:
+        ends.stop()
+
+
+def _removed_by_clients(client: TransferQueueClient) -> bool:
+    """Whether the store is one that the daemon cannot go through: those with clients in Python."""
+    if client.config.backend.storage_backend in ("SimpleStorage", "Redis"):
+        return False
+    from .storage import StorageClientFactory
+
+    return StorageClientFactory.known(client.config.backend.storage_backend) is not None
 
 
 def _end() -> None:
     """Close at the end of the process; a detached system stays."""
     with _process.lock:
-        left = _leave()
-        if left is not None and not left.detached:
-            left.stop()
+        _leave(at_exit=True)
 
 
 atexit.register(_end)

@@ -81,7 +81,9 @@ static void collect_fail(tqi_collector *c, const tq_error *err)
         collect_release(c);
         return;
     }
-    tqi_log(TQI_WARN, "client", "collecting for %s: %s; trying again", c->owner, err->message);
+    /* An orderly end is not a failure. */
+    tqi_log(err->code == TQ_EENDED ? TQI_INFO : TQI_WARN, "client",
+            "collecting for %s: %s; trying again", c->owner, err->message);
     uv_timer_start(&c->retry, collect_on_retry, COLLECT_RETRY_MS, 0);
 }
 

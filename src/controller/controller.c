@@ -55,7 +55,7 @@ static void ctl_handle(tqi_request *request, const ProtobufCMessage *message, vo
     ctl->held++;
     if (!tqi_ctl_session_of(request)) {
         rc = tqi_error_nomem(&err, "this session");
-    } else {
+    } else if ((rc = tqi_ctl_drain_refuse(ctl, tqi_request_kind(request), &err)) == TQ_OK) {
         rc = ctl_find(tqi_request_kind(request))(ctl, request, message, &err);
     }
     if (rc) {
@@ -68,6 +68,7 @@ static void ctl_handle(tqi_request *request, const ProtobufCMessage *message, vo
     ctl->held--;
     tqi_ctl_wake(ctl);
     tqi_meter_handled(op, since);
+    tqi_ctl_drain_look(ctl);
 }
 
 tqi_ctl_session *tqi_ctl_session_of(const tqi_request *request)
@@ -163,6 +164,7 @@ static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
     tqi_session_set_user(net, NULL);
     free(session);
     tqi_ctl_wake(ctl);
+    tqi_ctl_drain_look(ctl);
 }
 
 static const tqi_service ctl_service = {
@@ -333,5 +335,6 @@ tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
             stored.bytes += tqi_owner_bytes(owner->meta);
         }
     }
+    stored.left = stored.blocks;
     return stored;
 }

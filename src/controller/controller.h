@@ -40,7 +40,9 @@ uint64_t tqi_controller_epoch(const tqi_controller *controller);
 /* What lies in stores that have no process of their own in the system. */
 typedef struct tqi_controller_stored {
     uint64_t blocks, bytes;
-    bool stays; /* a checkpoint refers to it: it is not to be removed when the system ends */
+    uint64_t left; /* of the blocks, when the clients have removed what they could */
+    bool removed;  /* they have removed all of it */
+    bool stays;    /* a checkpoint refers to it: it is not to be removed when the system ends */
 } tqi_controller_stored;
 
 tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *controller);
@@ -48,6 +50,11 @@ tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *cont
  * `max_partitions` newest have series of their own.  TQ_EUNSUPPORTED without the option `metrics`. */
 int tqi_controller_metrics(tqi_controller *controller, uint32_t max_partitions,
                            tqi_metric_set **out, tq_error *err);
+/* Before the system ends: has what lies in stores without a process of their own removed by the clients that are connected,
+ * and serves nobody else from now on.  `drained` is called once from the loop, after `ms` at the latest, with
+ * the blocks that are left; then the controller is to be closed. */
+void tqi_controller_drain(tqi_controller *controller, uint64_t ms,
+                          void (*drained)(uint64_t left, void *arg), void *arg);
 /* What its clients are told when it is closed: the system ends, or only this run of it (TQI_ENDS_RUN), and why. */
 void tqi_controller_set_goodbye(tqi_controller *controller, tqi_ending ending, const char *reason);
 void tqi_controller_close(tqi_controller *controller, void (*done)(void *arg), void *arg);

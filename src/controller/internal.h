@@ -273,6 +273,12 @@ struct tqi_controller {
     tqi_ctl_wait *ready;
     tqi_ctl_owner *owners; /* by name */
     tqi_ctl_owner_wait *owner_waits;
+    struct { /* see drain.c */
+        bool begun, over;
+        void (*drained)(uint64_t left, void *arg);
+        void *arg;
+        tqi_ctl_timed end;
+    } drain;
     struct {                        /* the last storage that was there and is not any more */
         char name[TQ_NAME_MAX + 1]; /* "": there was none */
         char manager[TQ_NAME_MAX + 1];
@@ -290,6 +296,11 @@ struct tqi_controller {
     void (*closed)(void *arg);
     void *closed_arg;
 };
+
+/* Whether the system ends, so that this kind of request is not served. */
+int tqi_ctl_drain_refuse(const tqi_controller *ctl, uint16_t kind, tq_error *err);
+/* Something was removed, or somebody has left. */
+void tqi_ctl_drain_look(tqi_controller *ctl);
 
 /* Handlers: TQ_OK when the request was answered or parked, else an error that it is failed with. */
 #define TQI_CTL_HANDLER(number, NAME, method, Message, reply, Reply, mode)                       \

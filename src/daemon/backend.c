@@ -90,6 +90,13 @@ int tqd_backend_check(uv_loop_t *loop, const tqd_config *config,
 
 /* ------------------------------------------------------------------------------- the end */
 
+bool tqd_backend_needs_clients(const tqd_config *config)
+{
+    const char *backend = tqd_config_string(config, "backend.storage_backend");
+
+    return strcmp(backend, TQI_BACKEND_SIMPLESTORAGE) != 0 && !tqi_manager_ends(backend);
+}
+
 static void backend_remove(uv_work_t *work)
 {
     backend_check *check = work->data;
@@ -111,8 +118,11 @@ static void backend_remove(uv_work_t *work)
                 check->backend, removed, stored->blocks, stored->bytes, why.message);
     } else if (stored->blocks > 0) {
         tqi_log(TQI_WARN, "tqd",
-                "%" PRIu64 " blocks with %" PRIu64 " bytes of this system stay in %s: %s",
-                stored->blocks, stored->bytes, check->backend, why.message);
+                "%" PRIu64 " of %" PRIu64 " blocks with %" PRIu64
+                " bytes of this system stay in %s, under the keys tq/%016" PRIx64
+                "/...: %s, and none did before its end",
+                stored->left, stored->blocks, stored->bytes, check->backend, check->epoch,
+                why.message);
     }
 }
 
@@ -128,6 +138,13 @@ void tqd_backend_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,
     const char *backend = tqd_config_string(config, "backend.storage_backend");
 
     if (strcmp(backend, TQI_BACKEND_SIMPLESTORAGE) == 0) {
+        return;
+    }
+    if (stored.removed) {
+        tqi_log(TQI_INFO, "tqd",
+                "the clients have removed the %" PRIu64 " blocks with %" PRIu64
+                " bytes of this system from %s",
+                stored.blocks, stored.bytes, backend);
         return;
     }
     if (stored.stays) {

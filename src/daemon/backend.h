@@ -17,6 +17,9 @@ int tqd_backend_check(uv_loop_t *loop, const tqd_config *config,
                       void (*checked)(const tq_error *err, void *arg), void *arg, bool *out,
                       tq_error *err);
 
+/* Whether only clients can remove what the system has stored: its store is none that the library itself can go through. */
+bool tqd_backend_needs_clients(const tqd_config *config);
+
 /* The controller's epoch is over, and it knew of `stored`: removes that, on a thread of the loop's pool, and logs what
  * stays.  Does nothing where the data lies in storage units. */
 void tqd_backend_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,

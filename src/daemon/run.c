@@ -41,6 +41,8 @@ static const struct {
     {SIGHUP, "SIGHUP", TQI_ENDS_SYSTEM},
     {SIGUSR1, "SIGUSR1", TQI_ENDS_RUN},
 };
+/* For clients to remove what they have stored.  Who ends a system waits for it, and kills it in the end. */
+#define DAEMON_DRAIN_MS  4000u
 #define DAEMON_N_SIGNALS (sizeof(daemon_signals) / sizeof(daemon_signals[0]))
 
 typedef struct daemon_state {
@@ -112,6 +114,24 @@ static void daemon_stop_rest(void *arg)
     daemon->servers = NULL;
 }
 
+static void daemon_close_controller(daemon_state *daemon)
+{
+    tqi_controller *controller = daemon->controller;
+
+    daemon->controller = NULL;
+    tqi_controller_close(controller, daemon_stop_rest, daemon);
+}
+
+/* Clients have removed what they have stored, all but so many blocks. */
+static void daemon_drained(uint64_t left, void *arg)
+{
+    daemon_state *daemon = arg;
+
+    daemon->stored.left = left;
+    daemon->stored.removed = left == 0;
+    daemon_close_controller(daemon);
+}
+
 static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *reason)
 {
     if (daemon->stopping) {
@@ -136,14 +156,18 @@ static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *rea
                               ending == TQI_ENDS_RUN ? TQI_ENDS_RUN : TQI_ENDS_SERVER, reason);
     }
 #endif
-    if (daemon->controller) {
-        daemon->epoch = tqi_controller_epoch(daemon->controller);
-        daemon->stored = tqi_controller_stored_elsewhere(daemon->controller);
-        tqi_controller_set_goodbye(daemon->controller, ending, reason);
-        tqi_controller_close(daemon->controller, daemon_stop_rest, daemon);
-        daemon->controller = NULL;
-    } else {
+    if (!daemon->controller) {
         daemon_stop_rest(daemon);
+        return;
+    }
+    daemon->epoch = tqi_controller_epoch(daemon->controller);
+    daemon->stored = tqi_controller_stored_elsewhere(daemon->controller);
+    tqi_controller_set_goodbye(daemon->controller, ending, reason);
+    if (ending == TQI_ENDS_SYSTEM && daemon->stored.blocks > 0 && !daemon->stored.stays &&
+        !daemon->servers && tqd_backend_needs_clients(daemon->options.config)) {
+        tqi_controller_drain(daemon->controller, DAEMON_DRAIN_MS, daemon_drained, daemon);
+    } else {
+        daemon_close_controller(daemon);
     }
 }
 
@@ -352,6 +376,7 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
         .controller =
             daemon->controller ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
         .token = &daemon->token,
+        .token_file = daemon->controller ? NULL : daemon->options.token_file,
         .alone = daemon->controller == NULL,
     };
     if (!daemon->controller) {
@@ -381,7 +406,6 @@ static void daemon_on_servers(const tq_error *err, void *arg)
     tq_error failed = err ? *err : (tq_error){0};
 
     if (daemon->stopping || (!err && !daemon_start_parts(daemon, &failed))) {
-        .token_file = daemon->controller ? NULL : daemon->options.token_file,
         return;
     }
     daemon_say(daemon, &failed);

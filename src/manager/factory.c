@@ -34,15 +34,28 @@ int tqi_manager_try(const char *type, const char *config, tq_error *err)
     return tq_manager_find(type, &found, NULL) == TQ_OK ? tqi_kv_try(found, config, err) : TQ_OK;
 }
 
-int tqi_manager_end(const char *type, const char *config, uint64_t epoch, double seconds,
-                    uint64_t *removed, tq_error *err)
+/* The client of a key-value store whose keys the library can list; else NULL. */
+static const tq_kv_client *factory_lists(const char *type)
 {
     const tq_storage_manager *found;
     const tq_kv_client *client =
         tq_manager_find(type, &found, NULL) == TQ_OK ? tqi_kv_client_of(found) : NULL;
 
+    return client != NULL && client->list != NULL ? client : NULL;
+}
+
+bool tqi_manager_ends(const char *type)
+{
+    return factory_lists(type) != NULL;
+}
+
+int tqi_manager_end(const char *type, const char *config, uint64_t epoch, double seconds,
+                    uint64_t *removed, tq_error *err)
+{
+    const tq_kv_client *client = factory_lists(type);
+
     *removed = 0;
-    return client != NULL && client->list != NULL
+    return client != NULL
                ? tqi_kv_end(client, config, epoch, seconds, removed, err)
-               : tqi_error_set(err, TQ_EUNSUPPORTED, "it cannot be looked through from here");
+               : tqi_error_set(err, TQ_EUNSUPPORTED, "only this system's clients can remove them");
 }

@@ -57,6 +57,8 @@ int tqi_manager_make(const char *type, const char *config, const tq_storage_mana
  * that comes with the library is opened and closed.  TQ_OK for all others.  May block for as long as opening may. */
 int tqi_manager_try(const char *type, const char *config, tq_error *err);
 
+/* Whether tqi_manager_end can do something for that type. */
+bool tqi_manager_ends(const char *type);
 /* Removes what the system of an epoch has left in the store that the config names; values in *removed.  TQ_EUNSUPPORTED
  * where the library cannot list the store's keys.  Blocks for `seconds`, and as long as opening takes. */
 int tqi_manager_end(const char *type, const char *config, uint64_t epoch, double seconds,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,9 +15,11 @@ import numpy as np
 import pytest
 
 import ctq
+from ctq.storage.mooncake import MooncakeClient
 from support.addresses import free_ports
 from support.cgroups import NoGroups, limited
 from support.daemons import System
+from support.mooncake_servers import MooncakeMaster
 from support.redis_servers import RedisServer
 from support.runtime import own_runtime
 
@@ -95,3 +101,123 @@ def test_data_that_a_checkpoint_refers_to_stays(
     assert system.daemons[0].terminate() == 0
     assert server.values() == 102
     assert "a checkpoint without data refers to them" in system.daemons[0].log.read_text()
+
+
+# --- stores that only clients reach ------------------------------------------------------------------
+
+
+@pytest.fixture
+def master() -> Iterator[MooncakeMaster]:
+    """A Mooncake of the user's own."""
+    made = MooncakeMaster(64 << 20)
+    yield made
+    made.stop()
+
+
+def mooncake(master: MooncakeMaster) -> dict[str, object]:
+    """The section of a client that holds no data itself."""
+    return {"master_server_address": master.address, "global_segment_size": 0}
+
+
+def fill_mooncake(system: System, master: MooncakeMaster) -> ctq.TransferQueueClient:
+    """Start a system on the master, and store 20 values, beside one of somebody else's."""
+    system.start(
+        settings=[
+            "backend.storage_backend=MooncakeStore",
+            f"backend.MooncakeStore={json.dumps(mooncake(master))}",
+        ]
+    )
+    client = system.client()
+    for row in range(20):
+        client.put({"x": np.full((1, 5000), row)}, partition_id="p")
+    assert master.keys() == 20
+    return client
+
+
+@pytest.mark.slow
+def test_a_clean_end_removes_what_was_stored_in_a_mooncake_of_the_users_own(
+    system: System, master: MooncakeMaster
+) -> None:
+    """SIGTERM while a client is attached: that removes it, and hears of the end."""
+    client = fill_mooncake(system, master)
+    assert system.daemons[0].terminate() == 0
+    assert master.keys() == 0
+    assert "the clients have removed the 20 blocks" in system.daemons[0].log.read_text()
+    with pytest.raises(ctq.SystemEndedError):
+        client.get_partition_list()
+
+
+@pytest.mark.slow
+def test_close_removes_what_was_stored_in_a_mooncake_of_the_users_own(
+    master: MooncakeMaster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The owner's close() does, too; what another program has there stays."""
+    other = MooncakeClient(mooncake(master))
+    text = np.frombuffer(b"mine", np.uint8)
+    other.put_from(["tq/mine"], [[text.ctypes.data]], [[4]])
+    try:
+        with own_runtime():
+            ctq.init(
+                {"backend": {"storage_backend": "MooncakeStore", "MooncakeStore": mooncake(master)}}
+            )
+            ctq.kv_batch_put([str(i) for i in range(50)], "p", {"x": np.zeros((50, 100))})
+            assert master.keys() > 1
+            ctq.close()
+        assert master.keys() == 1
+        assert "stay in MooncakeStore" not in capfd.readouterr().err
+    finally:
+        other.close()
+
+
+@pytest.mark.slow
+def test_what_stays_in_a_store_without_clients_is_named_in_the_log(
+    system: System, master: MooncakeMaster
+) -> None:
+    """How much, and under which keys."""
+    client = fill_mooncake(system, master)
+    epoch = client._core.epoch
+    client.close()
+    assert system.daemons[0].terminate() == 0
+    assert master.keys() == 20
+    log = system.daemons[0].log.read_text()
+    assert "20 of 20 blocks with 800000 bytes of this system stay in MooncakeStore" in log
+    assert f"under the keys tq/{epoch:016x}/" in log
+
+
+@pytest.mark.slow
+def test_data_in_a_mooncake_that_a_checkpoint_refers_to_stays(
+    system: System, master: MooncakeMaster, tmp_path: Path
+) -> None:
+    """As in any store, with a client attached."""
+    client = fill_mooncake(system, master)
+    client.save_checkpoint(tmp_path / "ck", include_storage=False)
+    assert system.daemons[0].terminate() == 0
+    assert master.keys() == 20
+    assert "a checkpoint without data refers to them" in system.daemons[0].log.read_text()
+
+
+@pytest.mark.slow
+def test_a_clean_end_waits_only_so_long_for_a_client_that_stands_still(
+    system: System, master: MooncakeMaster
+) -> None:
+    """The one that removes may be stopped; the end comes all the same, and the log names what stays."""
+    fill_mooncake(system, master).close()
+    stopped = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import ctq, os, signal; ctq.init(); print('there', flush=True); signal.pause()",
+        ],
+        env=system.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert stopped.stdout is not None
+        assert stopped.stdout.readline() == "there\n"
+        stopped.send_signal(signal.SIGSTOP)
+        assert system.daemons[0].terminate() == 0
+    finally:
+        stopped.kill()
+        stopped.wait()
+    assert "20 of 20 blocks" in system.daemons[0].log.read_text()

@@ -1,0 +1,118 @@
+/*
+ * drain.c - before the end of a system: what its clients have stored where only clients reach it is removed by them.
+ *
+ * All samples are cleared, so their blocks are dead, and their collectors remove them as ever (see blocks.c).  Meanwhile
+ * nobody else is served: the system ends for them.  It is over when nothing dead is left that a connected collector could
+ * remove, or when the time is up.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "controller/internal.h"
+
+#define DRAIN_RANGES 4096u
+
+/* Blocks of an owner that are not removed yet. */
+static uint64_t drain_blocks(tqi_owner *owner, tqi_dead *dead)
+{
+    uint64_t notice = 0, blocks = tqi_owner_blocks(owner);
+    size_t n = tqi_owner_dead(owner, dead, DRAIN_RANGES, &notice);
+
+    for (size_t i = 0; i < n; i++) {
+        blocks += dead[i].count;
+    }
+    return blocks;
+}
+
+/* Whether some session of the owner can be asked to remove them. */
+static bool drain_reached(const tqi_ctl_owner *owner)
+{
+    const tqi_ctl_server *server = NULL;
+
+    DL_FOREACH (owner->servers, server) {
+        if (tqi_session_connected(server->session->net)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Blocks in stores without a process of their own; with `reached` only those that a session can remove. */
+static uint64_t drain_left(tqi_controller *ctl, bool reached)
+{
+    tqi_dead *dead = calloc(DRAIN_RANGES, sizeof(*dead));
+    uint64_t blocks = ctl->snapshots || !dead; /* a snapshot holds back what is dead */
+
+    for (tqi_ctl_owner *owner = ctl->owners; dead && owner; owner = owner->hh.next) {
+        if (owner->shared && (!reached || drain_reached(owner))) {
+            blocks += drain_blocks(owner->meta, dead);
+        }
+    }
+    free(dead);
+    return blocks;
+}
+
+static void drain_clear(tqi_controller *ctl)
+{
+    tqi_partition *partition = NULL;
+    char name[TQ_NAME_MAX + 1];
+    uint32_t cleared = 0;
+    tq_error err = {0};
+
+    ctl->held++;
+    while ((partition = tqi_meta_next_partition(ctl->meta, NULL)) != NULL) {
+        snprintf(name, sizeof(name), "%s", tqi_partition_name(partition));
+        if (tqi_meta_clear_partition(ctl->meta, name, &cleared, &err) != TQ_OK) {
+            tqi_log(TQI_WARN, "controller", "clearing partition '%s': %s", name, err.message);
+            break;
+        }
+    }
+    ctl->held--;
+    tqi_ctl_wake(ctl);
+}
+
+static void drain_end(tqi_ctl_timed *timed)
+{
+    tqi_controller *ctl = timed->ctl;
+
+    ctl->drain.over = true;
+    ctl->drain.drained(drain_left(ctl, false), ctl->drain.arg);
+}
+
+/* Not at once: a handler may be at work, and the controller is closed next. */
+static void drain_end_soon(tqi_controller *ctl)
+{
+    ctl->drain.over = true;
+    tqi_ctl_timed_remove(&ctl->drain.end);
+    tqi_ctl_timed_add(ctl, &ctl->drain.end, tqi_now());
+}
+
+void tqi_ctl_drain_look(tqi_controller *ctl)
+{
+    if (ctl->drain.begun && !ctl->drain.over && !ctl->closing && drain_left(ctl, true) == 0) {
+        drain_end_soon(ctl);
+    }
+}
+
+int tqi_ctl_drain_refuse(const tqi_controller *ctl, uint16_t kind, tq_error *err)
+{
+    return !ctl->drain.begun || kind == TQI_COLLECT || kind == TQI_ABANDON_BLOCKS
+               ? TQ_OK
+               : tqi_error_set(err, TQ_EENDED, "the system at %s is ending",
+                               tqi_controller_endpoint(ctl));
+}
+
+void tqi_controller_drain(tqi_controller *ctl, uint64_t ms,
+                          void (*drained)(uint64_t left, void *arg), void *arg)
+{
+    ctl->drain.begun = true;
+    ctl->drain.drained = drained;
+    ctl->drain.arg = arg;
+    ctl->drain.end.due = drain_end;
+    tqi_ctl_timed_add(ctl, &ctl->drain.end, tqi_ctl_after_ms(ms));
+    if (drain_left(ctl, true) > 0) {
+        drain_clear(ctl);
+    }
+    tqi_ctl_drain_look(ctl);
+}
