@@ -7,6 +7,7 @@ In a process that uses Ray, `init()` makes the actor `TransferQueueController` i
     ray.get(actor.list_partitions.remote())
     ray.get(actor.get_partition_snapshot.remote("train")).keys_mapping
 
+A second system in a cluster, of another name (TQ_SYSTEM), has its actor as `TransferQueueController:NAME`.
 Nothing of the system depends on it.  ctq does not import Ray for it: `ray.actor: true` in the configuration
 asks for the actor, null (the default) makes it where Ray is in use already.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,12 +25,14 @@ from .client import TransferQueueClient
 from .config import Config
 from .errors import ConfigError, UnknownPartitionError, UnsupportedError
 from .metadata import BatchMeta
-from .system import STOP_SECONDS, ControllerInfo, ray_in_use
+from .system import STOP_SECONDS, ControllerInfo, ray_in_use, system_name
 
 logger = logging.getLogger("ctq")
 
 ACTOR_NAME = "TransferQueueController"
 NAMESPACE = "transfer_queue"
+NAME_SECONDS = 10.0
+"""How long an actor that is ending may have the name."""
 
 
 @dataclass
@@ -360,28 +363,72 @@ def wanted(config: Mapping[str, Any]) -> Any:
 
 
 def offer(config: Mapping[str, Any], info: ControllerInfo) -> Any:
-    """Make the actor where it is wanted and there is none; returns its handle if this call made it."""
+    """Make the actor where it is wanted and this system has none; returns its handle if this call made it.
+
+    One name is one actor in a Ray cluster.  Where a system of another name has it, this one's actor has the
+    system's name in its own: `TransferQueueController:NAME`.
+    """
     ray = wanted(config)
     if ray is None:
         return None
-    try:
-        existing = ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
-    except ValueError:
-        return _make(ray, info)
-    address = getattr(existing, "address", None)
-    try:
-        same = address is not None and ray.get(address.remote()) == info.address
-    except ray.exceptions.RayActorError:  # that of a job that has just ended
-        return _make(ray, info)
-    if not same:
-        logger.warning(
-            "Ray has an actor %r that belongs to another system; tools that look inside see that one",
-            ACTOR_NAME,
-        )
+    holder = ""
+    for name in (ACTOR_NAME, f"{ACTOR_NAME}:{system_name()}"):
+        made, owner = _make_or_find(ray, info, name)
+        if owner == info.address:
+            return None
+        if made is not None:
+            if holder:
+                logger.warning(
+                    "the actor %r of this Ray cluster belongs to %s, and tools that look that name up see that "
+                    "system; the actor of this one, at %s, is %r",
+                    ACTOR_NAME,
+                    holder,
+                    info.address,
+                    name,
+                )
+            return made
+        holder = holder or (f"the system at {owner}" if owner else "something else")
+    logger.warning(
+        "the actors %r and %r of this Ray cluster belong to other systems, the first one to %s: the system at %s has "
+        "no actor for tools that look inside; start it with a name of its own in TQ_SYSTEM, or set ray.actor: false",
+        ACTOR_NAME,
+        name,
+        holder,
+        info.address,
+    )
     return None
 
 
-def _make(ray: Any, info: ControllerInfo) -> Any:
+def _make_or_find(ray: Any, info: ControllerInfo, name: str) -> tuple[Any, str]:
+    """An actor of that name that this call has made; or else None, and the address of the system that has one."""
+    deadline = time.monotonic() + NAME_SECONDS
+    for pause in pauses():
+        try:
+            existing = ray.get_actor(name, namespace=NAMESPACE)
+        except ValueError:
+            existing = None
+        try:
+            if existing is None:
+                return _make(ray, info, name), ""
+            address = getattr(existing, "address", None)
+            return None, "" if address is None else str(ray.get(address.remote()))
+        except (ValueError, ray.exceptions.RayActorError):
+            pass  # somebody was faster; or it is that of a job that has just ended
+        if time.monotonic() > deadline:
+            break
+        time.sleep(pause)  # nothing tells when Ray gives a name free
+    return None, ""
+
+
+def pauses(longest: float = 0.5) -> Iterator[float]:
+    """Pauses between questions to Ray about what it does not tell by itself: they grow, to half a second."""
+    pause = 0.01
+    while True:
+        yield pause
+        pause = min(2 * pause, longest)
+
+
+def _make(ray: Any, info: ControllerInfo, name: str) -> Any:
     """Make the actor, on this node: the system's socket and token are reached from here.
 
     It serves one call at a time, and so has no pool of threads; see `kill` for why that matters.
@@ -391,10 +438,9 @@ def _make(ray: Any, info: ControllerInfo) -> Any:
         ControllerWindow,
         ray.get_runtime_context().get_node_id(),
         wanted_options(TransferQueueController),
-        name=ACTOR_NAME,
+        name=name,
         namespace=NAMESPACE,
         max_concurrency=1,
-        get_if_exists=True,
     )
     return actor.remote(info)
 
@@ -416,16 +462,24 @@ def kill(ray: Any, actor: Any, seconds: float = STOP_SECONDS) -> bool:
     destructor of the core worker finds a thread of the pool that nobody has joined.  So the reference is kept
     here until the actor is dead.
     """
+    ray.kill(actor)
+    return wait_dead(ray, actor, seconds)
+
+
+def wait_dead(ray: Any, actor: Any, seconds: float) -> bool:
+    """Wait until Ray knows that an actor is dead; whether it is."""
     deadline = time.monotonic() + seconds
     # Without retries, whatever the actor was made with: Ray prints a line for each call that it would send again.
     ready = actor.__ray_ready__.options(max_task_retries=0)
-    ray.kill(actor)
-    while (left := deadline - time.monotonic()) > 0:
+    for pause in pauses():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
         try:
-            # Served if it gets in before the message; else it fails as soon as the actor is dead.
+            # Served if it gets in before the message of ray.kill; else it fails as soon as the actor is dead.
             ray.get(ready.remote(), timeout=left)
         except ray.exceptions.ActorUnavailableError:
-            continue  # it is dying
+            time.sleep(min(pause, left))  # it is dying, and such a call ends at once
         except ray.exceptions.RayActorError:
             return True
         except ray.exceptions.GetTimeoutError:

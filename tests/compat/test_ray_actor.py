@@ -14,7 +14,7 @@ import torch
 
 import ctq as tq
 from ctq.errors import ConfigError
-from ctq.ray_actor import ACTOR_NAME, NAMESPACE
+from ctq.ray_actor import ACTOR_NAME, NAMESPACE, kill, wait_dead
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -99,20 +99,70 @@ def test_it_is_not_made_where_it_is_not_wanted() -> None:
     assert no_actor()
 
 
-def test_one_of_another_system_is_left_alone(caplog: pytest.LogCaptureFixture) -> None:
+def actors_of_others(*names: str) -> list[Any]:
+    """Actors of systems elsewhere, by the names that ours would have."""
+
     class Other:
         def address(self) -> str:
             return "unix:/elsewhere"
 
-    other = ray.remote(num_cpus=0)(Other).options(name=ACTOR_NAME, namespace=NAMESPACE).remote()
+    kind = ray.remote(num_cpus=0)(Other)
+    return [kind.options(name=name, namespace=NAMESPACE).remote() for name in names]
+
+
+def test_the_actor_of_a_second_system_has_its_name(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (other,) = actors_of_others(ACTOR_NAME)
+    monkeypatch.setenv("TQ_SYSTEM", "second")
+    own = f"{ACTOR_NAME}:second"
     try:
         with caplog.at_level(logging.WARNING, "ctq"):
-            tq.init()
-        assert "belongs to another system" in caplog.text
+            address = tq.init().address
+        tq.kv_put("k", "here", {"x": torch.ones(1)})
+        seen = ray.get_actor(own, namespace=NAMESPACE)
+        assert ray.get(seen.list_partitions.remote()) == ["here"]
+        assert "belongs to the system at unix:/elsewhere" in caplog.text
+        assert f"the actor of this one, at {address}, is {own!r}" in caplog.text
         tq.close()
+        with pytest.raises(ValueError, match="second"):
+            ray.get_actor(own, namespace=NAMESPACE)
         assert ray.get(actor().address.remote()) == "unix:/elsewhere"
     finally:
         ray.kill(other)
+
+
+def test_without_a_name_that_is_free_the_log_says_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    others = actors_of_others(ACTOR_NAME, f"{ACTOR_NAME}:default")
+    try:
+        with caplog.at_level(logging.WARNING, "ctq"):
+            tq.init()
+        assert "has no actor for tools that look inside; start it with a name" in caplog.text
+        tq.close()
+        assert [ray.get(each.address.remote()) for each in others] == ["unix:/elsewhere"] * 2
+    finally:
+        for each in others:
+            ray.kill(each)
+
+
+def test_waiting_for_the_death_of_an_actor_asks_ray_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call to an actor that Ray has lost touch with ends at once, again and again until Ray knows more."""
+    (other,) = actors_of_others("lost")
+    ray.get(other.address.remote())
+    asked = 0
+
+    def unavailable(*_: Any, **__: Any) -> None:
+        nonlocal asked
+        asked += 1
+        raise ray.exceptions.ActorUnavailableError("no connection to it", other._actor_id.binary())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ray, "get", unavailable)
+        assert not wait_dead(ray, other, 1)
+    assert 2 <= asked <= 8
+    assert kill(ray, other)
 
 
 def test_asking_for_it_without_ray_is_an_error_and_leaves_nothing() -> None:
