@@ -9,9 +9,13 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -20,8 +24,9 @@ import torch
 
 import ctq
 from ctq.errors import ConfigError, LostError, StorageFullError, UnreachableError
-from ctq.ray_actor import NAMESPACE
+from ctq.ray_actor import NAMESPACE, kill
 from ctq.storage import ray_store
+from ctq.storage.ray_holder import CALLS_AT_ONCE, Holder
 from support.daemons import System, wait_exit
 from support.runtime import own_runtime
 
@@ -202,6 +207,107 @@ def test_a_full_store(ray: Any) -> None:
     assert int(np.asarray(client.get_data(meta)["x"][3]).sum()) == 4 << 20
 
 
+def held_back() -> type[Holder]:
+    """A class that other processes get by value: they do not have this module."""
+
+    class HeldBack(Holder):
+        """A holder that has no room for the first object, and takes its time for the others."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._arrived = 0
+            self._goes_on = threading.Event()
+
+        def arrived(self) -> int:
+            """How many objects it was to put again."""
+            return self._arrived
+
+        def go_on(self) -> None:
+            """Put them again now."""
+            self._goes_on.set()
+
+        def adopt(self, keys: list[str], box: list[Any]) -> None:
+            """As the holder's, later."""
+            import ray
+
+            with self._lock:
+                self._arrived += 1
+                first = self._arrived == 1
+            if first:
+                raise ray.exceptions.ObjectStoreFullError("no room for the first")
+            self._goes_on.wait()
+            super().adopt(keys, box)
+
+    return HeldBack
+
+
+@pytest.mark.slow
+def test_a_failed_put_leaves_nothing_on_its_way(ray: Any, client: ctq.TransferQueueClient) -> None:
+    """It ends when the holder has done with all of it, which is an eighth of the store at most."""
+    slow = ray.remote(held_back()).options(num_cpus=0, max_concurrency=CALLS_AT_ONCE).remote()
+    epoch = client._core.epoch
+    store = ray_store.RayStore(client.system_config["backend"]["RayStore"])
+    store._here[epoch] = slow
+    at_once = STORE_BYTES // 8 // (4 << 20)
+    assert ray.get(slow.arrived.remote()) == 0  # it is there
+    rows = np.ones((9, 4 << 20), np.uint8)
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(
+            store.put_from,
+            [f"tq/{epoch:016x}/{row:x}" for row in range(9)],
+            [[row.ctypes.data] for row in rows],
+            [[row.nbytes] for row in rows],
+        )
+        try:
+            deadline = time.monotonic() + 30
+            while ray.get(slow.arrived.remote()) < at_once:
+                assert time.monotonic() < deadline
+            with pytest.raises(FutureTimeoutError):
+                put.result(1)
+            assert ray.get(slow.arrived.remote()) == at_once
+        finally:
+            ray.get(slow.go_on.remote())
+        with pytest.raises(StorageFullError, match="no room for the first"):
+            put.result(60)
+    kill(ray, slow)
+
+
+@pytest.mark.slow
+def test_a_put_that_waited_for_room_is_done_when_there_is_some(
+    ray: Any, client: ctq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tries that found no room leave nothing in the store and nothing on its way, however many there were."""
+    tries: SimpleQueue[int] = SimpleQueue()
+    put_from = ray_store.RayStore.put_from
+
+    def noting(store: ray_store.RayStore, keys: list[str], *where: Any) -> None:
+        try:
+            put_from(store, keys, *where)
+        except StorageFullError:
+            tries.put(len(keys))
+            raise
+
+    monkeypatch.setattr(ray_store.RayStore, "put_from", noting)
+    rows = np.ones((8, 4 << 20), np.uint8)
+    for number in range(5):
+        # In pieces of the size of the put's: the store needs no larger hole for the next round.
+        blocks = [ray.put(np.zeros(4 << 20, np.uint8)) for _ in range(18)]
+        with ThreadPoolExecutor(1) as pool:
+            put = pool.submit(client.put, {"x": rows * number}, partition_id="p")
+            for _ in range(3):
+                tries.get(timeout=30)
+            assert not put.done()
+            blocks.clear()
+            freed = time.monotonic()
+            meta = put.result(60)
+        assert time.monotonic() - freed < 10
+        assert int(np.asarray(client.get_data(meta)["x"][7])[-1]) == number
+        client.clear_partition("p")
+        wait_empty(ray, client)
+        while not tries.empty():
+            tries.get()
+
+
 @pytest.mark.slow
 def test_lost_objects_are_named(ray: Any, client: ctq.TransferQueueClient) -> None:
     """Of what was in a holder that was killed the samples are named; it is there again for what comes then."""
@@ -239,6 +345,35 @@ def test_the_holder_ends_with_its_system(ray: Any, client: ctq.TransferQueueClie
     name = client.system_config["backend"]["RayStore"]["holder"]
     ctq.close()
     assert gone(ray, name)
+
+
+@pytest.mark.slow
+def test_a_clean_end_leaves_nothing_in_a_cluster_of_the_users_own(
+    ray: Any, client: ctq.TransferQueueClient, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """No actor, and no object: what the store can hold fits again."""
+    client.put({"x": np.ones((8, 6 << 20), np.uint8)}, partition_id="p")
+    client.put({"x": np.ones((8, 100), np.uint8)}, partition_id="q")
+    mine = ray.put(b"mine")
+    ctq.close()
+    deadline = time.monotonic() + 60
+    while left := [each["name"] for each in list_named(ray) if each["namespace"] == NAMESPACE]:
+        assert time.monotonic() < deadline, left
+    while True:  # Ray frees objects a moment after the actor that owned them
+        try:
+            blocks = [ray.put(np.zeros(4 << 20, np.uint8)) for _ in range(22)]
+            break
+        except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
+            assert time.monotonic() < deadline
+    assert len(blocks) == 22
+    assert ray.get(mine) == b"mine"
+    assert "stay in RayStore" not in capfd.readouterr().err
+
+
+def list_named(ray: Any) -> list[dict[str, str]]:
+    """The named actors that live, of all namespaces."""
+    named: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
+    return named
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ logger = logging.getLogger("ctq")
 
 OBJECT_BYTES = 4 << 20
 """Values of a put share objects up to here: large enough for Ray's cost per object, small enough to be freed."""
+TWICE_SHARE = 8
+"""What a process puts lies in the store twice until it is put again: an eighth of the store, or one object, at once."""
 JOIN_BYTES = 16 << 10
 """Pieces of a value that are smaller on average are joined first."""
 
@@ -140,7 +143,10 @@ def _room() -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]
+    """What has happened: of an error that an actor's call has raised, what was raised there."""
+    cause = getattr(error, "cause", None)
+    told = cause if isinstance(cause, BaseException) else error
+    return str(told).strip().split("\n", 1)[0]
 
 
 def holder_here(ray: Any, root: Any) -> Any:
@@ -162,6 +168,17 @@ class _Started(NamedTuple):
             kill(self.ray, self.holder)
             if self.own_cluster:
                 self.ray.shutdown()
+
+
+def _store_bytes(ray: Any) -> int:
+    """Size of the object store of this node."""
+    here = ray.get_runtime_context().get_node_id()
+    sizes = (
+        node["Resources"].get("object_store_memory", 0)
+        for node in ray.nodes()
+        if node["NodeID"] == here
+    )
+    return int(next(sizes, 0))
 
 
 def _epoch(key: str) -> int:
@@ -188,6 +205,81 @@ def _pieces(pointers: Sequence[int], sizes: Sequence[int]) -> list[Any]:
     return [np.frombuffer(view, np.uint8) for view in views]
 
 
+class Share:
+    """A number of bytes that threads share; what is larger than all of it gets all of it."""
+
+    def __init__(self, size: int) -> None:
+        """Nothing is taken."""
+        self._size = size
+        self._taken = 0
+        self._changed = threading.Condition()
+
+    def take(self, size: int, wait: bool) -> bool:
+        """Take some, or tell that there is not enough; `wait` for it only when this thread has taken nothing."""
+        with self._changed:
+            if wait:
+                self._changed.wait_for(lambda: self._has(size))
+            elif not self._has(size):
+                return False
+            self._taken += size
+            return True
+
+    def give(self, size: int) -> None:
+        """Give back what was taken."""
+        with self._changed:
+            self._taken -= size
+            self._changed.notify_all()
+
+    def _has(self, size: int) -> bool:
+        return self._taken == 0 or self._taken + size <= self._size
+
+
+class _Adoptions:
+    """Objects of one put that the holder puts again, oldest first.
+
+    Nothing of a put that failed may be on its way when it is tried again: it would take the room that the next try
+    needs, and add keys that were removed.  So the end of `with` waits for all of it.
+    """
+
+    def __init__(self, ray: Any, holder: Any, twice: Share) -> None:
+        self._ray = ray
+        self._holder = holder
+        self._twice = twice
+        self._calls: deque[tuple[Any, int]] = deque()
+
+    def __enter__(self) -> _Adoptions:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._calls:
+            # Its error is looked at, or Ray prints it; the first one is on its way already.
+            with suppress(self._ray.exceptions.RayError):
+                self._finish()
+
+    def add(self, keys: list[str], group: list[Any], size: int) -> None:
+        """Put an object, when enough of those before it have been put again."""
+        while not self._twice.take(size, wait=not self._calls):
+            self._finish()
+        try:
+            call = self._holder.adopt.remote(keys, [self._ray.put(group)])
+        except BaseException:
+            self._twice.give(size)
+            raise
+        self._calls.append((call, size))
+
+    def finish(self) -> None:
+        """Wait until all have been put again."""
+        while self._calls:
+            self._finish()
+
+    def _finish(self) -> None:
+        call, size = self._calls.popleft()
+        try:
+            self._ray.get(call)
+        finally:
+            self._twice.give(size)
+
+
 @StorageClientFactory.register("RayStore")
 class RayStore(StorageKVClient):
     """A client of the holder, and of Ray's object store."""
@@ -198,6 +290,7 @@ class RayStore(StorageKVClient):
         self._ray, _ = connected(config)
         self._roots: dict[int, Any] = {}
         self._here: dict[int, Any] = {}
+        self._twice = Share(_store_bytes(self._ray) // TWICE_SHARE)
 
     # --- with the system --------------------------------------------------------------------------
 
@@ -242,15 +335,14 @@ class RayStore(StorageKVClient):
                 ]
                 self._ray.get(self._root(epoch).keep.remote(keys, values))
                 return
-            here = self._holder_here(epoch)
-            calls = []
-            for start, end in _groups(sizes):
-                group = [
-                    _pieces(*each)
-                    for each in zip(pointers[start:end], sizes[start:end], strict=True)
-                ]
-                calls.append(here.adopt.remote(keys[start:end], [self._ray.put(group)]))
-            self._ray.get(calls)
+            with _Adoptions(self._ray, self._holder_here(epoch), self._twice) as adoptions:
+                for start, end in _groups(sizes):
+                    group = [
+                        _pieces(*each)
+                        for each in zip(pointers[start:end], sizes[start:end], strict=True)
+                    ]
+                    adoptions.add(keys[start:end], group, sum(map(sum, sizes[start:end])))
+                adoptions.finish()
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> list[bool]:
         """Values are copied out of Ray's shared memory."""
