@@ -20,6 +20,8 @@
 
 #define SAVE_BUFFER (UINT64_C(8) << 20)
 #define SAVE_RANGES 1024u
+/* Between two words to the controller that the snapshot is used. */
+#define SAVE_KEEP_NS UINT64_C(2000000000)
 
 /* Bytes on their way from the store into the file. */
 typedef struct save_buffer {
@@ -47,6 +49,7 @@ typedef struct save_task {
     const char *user_metadata;
     bool state_only;
     uint64_t snapshot; /* 0: none open */
+    uint64_t kept_at;  /* when the controller last heard that it is used */
     uint32_t part;
     uint64_t partitions;
     Tq__SnapshotReadReply *reply; /* its part is being written */
@@ -197,6 +200,32 @@ static void save_written(void *arg)
     }
 }
 
+static void save_kept(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    (void)answer; /* if it is closed, what is gone of it is seen when it is read */
+    (void)arg;
+}
+
+/* The controller closes a snapshot that nobody reads, and blocks may take hours after the last part. */
+static void save_keep(save_task *save)
+{
+    Tq__SnapshotRead message;
+    tqi_call_args args = {.kind = TQI_SNAPSHOT_READ,
+                          .message = &message.base,
+                          .deadline = tqi_ckpt_step_deadline(&save->task),
+                          .done = save_kept};
+    uint64_t now = tqi_now();
+    if (now - save->kept_at < SAVE_KEEP_NS) {
+        return;
+    }
+    save->kept_at = now;
+    tq__snapshot_read__init(&message);
+    message.id = save->snapshot;
+    message.keep = true;
+    tqi_call_start(save->task.rt->controller, &args, NULL, NULL);
+}
+
 static void save_got(tqi_side_job *side, const tq_error *err, const uint32_t *gone, uint32_t n_gone)
 {
     save_task *save = (save_task *)(void *)((char *)side - offsetof(save_task, side));
@@ -211,6 +240,7 @@ static void save_got(tqi_side_job *side, const tq_error *err, const uint32_t *go
         save_fail(save, &lost);
     } else {
         save->buffers[save->reading].full = true;
+        save_keep(save);
         if (save_goes_on(save)) {
             save_pump(save);
         }

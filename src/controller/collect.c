@@ -271,6 +271,10 @@ static void collect_system(collect_state *state)
     tqi_server_each_session(ctl->server, collect_session, sessions);
     collect_add(state, TQI_M_SESSIONS, "connected", (double)sessions[1]);
     collect_add(state, TQI_M_SESSIONS, "away", (double)sessions[0]);
+    for (int limit = 0; limit < TQI_LIMIT_NUMBER; limit++) {
+        collect_add(state, TQI_M_LIMITS, tqi_limit_name((tqi_limit)limit),
+                    (double)tqi_limit_times((tqi_limit)limit));
+    }
 }
 
 int tqi_controller_metrics(tqi_controller *ctl, uint32_t max_partitions, tqi_metric_set **out,

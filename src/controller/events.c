@@ -19,6 +19,7 @@ struct tqi_ctl_event {
     const char *task;
     uint32_t samples;
     uint32_t n_indexes;
+    uint32_t size; /* of it all */
     uint32_t indexes[];
 };
 
@@ -74,11 +75,22 @@ static tqi_ctl_event *event_make(const tqi_ctl_happened *what)
         event->task = event_text(&at, what->task);
         event->samples = what->samples;
         event->n_indexes = (uint32_t)n;
+        event->size = (uint32_t)(sizeof(*event) + n * sizeof(uint32_t) + text);
         if (n) {
             memcpy(event->indexes, what->indexes, n * sizeof(uint32_t));
         }
     }
     return event;
+}
+
+/* Forgets the event in a slot, if there is one. */
+static void event_drop(tqi_ctl_events *events, tqi_ctl_event **slot)
+{
+    if (*slot) {
+        events->bytes -= (*slot)->size;
+        free(*slot);
+        *slot = NULL;
+    }
 }
 
 void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
@@ -87,10 +99,19 @@ void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
     tqi_ctl_event *event = event_make(what);
     tqi_meter_event(ctl->meter, what);
     tqi_ctl_event **slot = &events->slots[++events->last % events->capacity];
-    free(*slot);
+    event_drop(events, slot);
     *slot = event;
+    if (events->last > events->capacity && events->first < events->last - events->capacity + 1) {
+        events->first = events->last - events->capacity + 1;
+    }
     if (event) {
         event->seq = events->last;
+        events->bytes += event->size;
+        /* Long names and lists of samples must not make the ring large. */
+        while (events->bytes > tqi_limits.event_bytes && events->first < events->last) {
+            event_drop(events, &events->slots[events->first++ % events->capacity]);
+            tqi_limit_reached(TQI_LIMIT_event_bytes);
+        }
     } else {
         tqi_log(TQI_WARN, "controller", "no memory for event %llu (%s)",
                 (unsigned long long)events->last, what->kind);
@@ -122,6 +143,7 @@ static int events_reply(tqi_controller *ctl, tqi_request *request, uint64_t sinc
     Tq__EventsReply reply = TQ__EVENTS_REPLY__INIT;
     tqi_conv conv = {0};
     uint64_t oldest = events->last > events->capacity ? events->last - events->capacity : 0;
+    oldest = events->first > oldest + 1 ? events->first - 1 : oldest;
     uint64_t seq = since > oldest ? since : oldest;
     uint64_t left = events->last > seq ? events->last - seq : 0;
     size_t n = limit && limit < left ? limit : (size_t)left;
@@ -131,9 +153,11 @@ static int events_reply(tqi_controller *ctl, tqi_request *request, uint64_t sinc
         tqi_conv_fini(&conv);
         return TQ_ENOMEM;
     }
-    while (n-- > 0) {
+    size_t bytes = 0;
+    while (n-- > 0 && bytes < TQI_CTL_EVENTS_PAGE) {
         const tqi_ctl_event *event = events->slots[++seq % events->capacity];
         if (event) {
+            bytes += event->size;
             event_message(event, &items[reply.n_event]);
             reply.event[reply.n_event] = &items[reply.n_event];
             reply.n_event++;

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "controller/controller.h"
 #include "controller/convert.h"
@@ -26,6 +27,11 @@
 
 /* Most samples that one request may make. */
 #define TQI_CTL_SAMPLES_MAX (1u << 24)
+/* Bytes of the events in one answer, and of what an owner says of itself when it registers. */
+#define TQI_CTL_EVENTS_PAGE    (16u << 20)
+#define TQI_CTL_OWNER_INFO_MAX 65536u
+/* Of the open snapshots, or restores, that there may be a session may have one in so many. */
+#define TQI_CTL_SHARE 4u
 /* Most sample indexes in one event or in one partition's status. */
 #define TQI_CTL_LOST_MAX 1000u
 
@@ -207,9 +213,11 @@ int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__Sy
 typedef struct tqi_ctl_event tqi_ctl_event;
 typedef struct tqi_ctl_event_wait tqi_ctl_event_wait;
 typedef struct tqi_ctl_events {
-    tqi_ctl_event **slots; /* event of number s at s % capacity */
+    tqi_ctl_event **slots; /* event of number s at s % capacity; NULL: it is not kept any more */
     uint32_t capacity;
-    uint64_t last; /* number of the newest, 0 = none yet */
+    uint64_t bytes; /* of these */
+    uint64_t first; /* all before it are gone */
+    uint64_t last;  /* number of the newest, 0 = none yet */
     tqi_ctl_event_wait *waits;
 } tqi_ctl_events;
 

@@ -207,6 +207,10 @@ static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
     if (rc == TQ_OK && msg->incarnation == 0) {
         rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': incarnation 0", msg->name);
     }
+    if (rc == TQ_OK && msg->info.len > TQI_CTL_OWNER_INFO_MAX) {
+        rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': %zu bytes of info, at most %u are possible",
+                           msg->name, msg->info.len, TQI_CTL_OWNER_INFO_MAX);
+    }
     if (rc == TQ_OK && msg->key.len && (msg->key.len != TQI_GRANT_KEY || msg->shared)) {
         rc = tqi_error_set(err, TQ_EINVAL,
                            "owner '%s': a key of %zu bytes; one that is not shared may have one "
@@ -339,6 +343,13 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
     if (owner && !same) {
         owner_lost(ctl, owner, tqi_ctl_session_name(request));
         owner = NULL;
+    }
+    if (!owner && HASH_COUNT(ctl->owners) >= tqi_limits.owners) {
+        tqi_limit_reached(TQI_LIMIT_owners);
+        rc = tqi_error_set(err, TQ_EINVAL,
+                           "owner '%s': there are %llu owners, which is the most (limits.owners)",
+                           msg->name, (unsigned long long)tqi_limits.owners);
+        goto fail;
     }
     if (!owner) {
         rc = owner_make(ctl, msg, &owner, err);

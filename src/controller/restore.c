@@ -1,6 +1,7 @@
 /*
  * restore.c - putting a snapshot back: its parts are kept as they come, checked and put into the table by the commit.
  */
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "controller/internal.h"
@@ -10,12 +11,15 @@ struct tqi_ctl_restore {
     uint64_t id;
     const tqi_ctl_session *session;
     tqi_ctl_parts parts;
+    uint64_t bytes;
+    tqi_ctl_timed idle; /* runs from the last part on */
     tqi_ctl_restore *prev, *next;
 };
 
 static void restore_end(tqi_controller *ctl, tqi_ctl_restore *restore)
 {
     DL_DELETE(ctl->restores, restore);
+    tqi_ctl_timed_remove(&restore->idle);
     tqi_ctl_parts_fini(&restore->parts);
     free(restore);
 }
@@ -51,6 +55,48 @@ static int restore_unknown(uint64_t id, tq_error *err)
                          (unsigned long long)id);
 }
 
+static void restore_due(tqi_ctl_timed *timed)
+{
+    tqi_ctl_restore *restore = (tqi_ctl_restore *)((char *)timed - offsetof(tqi_ctl_restore, idle));
+    tqi_log(TQI_WARN, "controller",
+            "restore %llu of '%s' got nothing for %llu s and is dropped (limits.restore_idle)",
+            (unsigned long long)restore->id, tqi_session_name(restore->session->net),
+            (unsigned long long)(tqi_limits.restore_idle / 1000));
+    tqi_limit_reached(TQI_LIMIT_restore_idle);
+    restore_end(timed->ctl, restore);
+}
+
+/* Whether there may be so many bytes more, in another restore when `fresh`. */
+static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session, bool fresh,
+                         uint64_t size, tq_error *err)
+{
+    const tqi_ctl_restore *restore = NULL;
+    unsigned n = 0, own = 0;
+    uint64_t bytes = 0;
+    DL_FOREACH (ctl->restores, restore) {
+        n++;
+        own += restore->session == session;
+        bytes += restore->bytes;
+    }
+    if (fresh && (n >= tqi_limits.restores || own >= tqi_limits.restores / TQI_CTL_SHARE + 1)) {
+        tqi_limit_reached(TQI_LIMIT_restores);
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "%u restores have begun, %u of them of this session, at most %llu, and "
+            "a quarter of a session, may have (limits.restores)",
+            n, own, (unsigned long long)tqi_limits.restores);
+    }
+    if (size > tqi_limits.restore_bytes || bytes > tqi_limits.restore_bytes - size) {
+        tqi_limit_reached(TQI_LIMIT_restore_bytes);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "restores have %llu bytes of parts, with %llu more they would have "
+                             "more than %llu (limits.restore_bytes)",
+                             (unsigned long long)bytes, (unsigned long long)size,
+                             (unsigned long long)tqi_limits.restore_bytes);
+    }
+    return TQ_OK;
+}
+
 int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_request *request, const Tq__RestorePart *msg,
                             tq_error *err)
 {
@@ -59,6 +105,9 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_request *request, const Tq_
     if (msg->id && !restore) {
         return restore_unknown(msg->id, err);
     }
+    if (restore_check(ctl, tqi_ctl_session_of(request), !restore, msg->part.len, err) != TQ_OK) {
+        return TQ_EINVAL;
+    }
     if (!restore) {
         restore = calloc(1, sizeof(*restore));
         if (!restore) {
@@ -66,6 +115,7 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_request *request, const Tq_
         }
         restore->id = ++ctl->last_snapshot;
         restore->session = tqi_ctl_session_of(request);
+        restore->idle.due = restore_due;
         DL_APPEND(ctl->restores, restore);
     }
     int rc = msg->part.len ? tqi_ctl_parts_add(&restore->parts, msg->part.data, msg->part.len, err)
@@ -76,6 +126,9 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_request *request, const Tq_
         }
         return rc;
     }
+    restore->bytes += msg->part.len;
+    tqi_ctl_timed_remove(&restore->idle);
+    tqi_ctl_timed_add(ctl, &restore->idle, tqi_ctl_after_ms(tqi_limits.restore_idle));
     reply.id = restore->id;
     tqi_ctl_reply(request, &reply.base);
     return TQ_OK;

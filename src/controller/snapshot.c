@@ -2,8 +2,10 @@
  * snapshot.c - snapshots of the table: taken at one instant, read part by part, closed.
  *
  * Taking one is one handler, so nothing changes on the way, and packs it at once: from then on it costs memory (some ten
- * bytes per cell) and keeps dead blocks from their owners, but holds nobody up.
+ * bytes per cell) and keeps dead blocks from their owners, but holds nobody up.  So one whose reader does not come for a time
+ * is closed.
  */
+#include <stddef.h>
 #include <stdlib.h>
 
 #include "controller/internal.h"
@@ -14,6 +16,7 @@ struct tqi_ctl_snapshot {
     const tqi_ctl_session *session;
     tqi_hold *hold;
     tqi_ctl_parts parts;
+    tqi_ctl_timed idle; /* runs from the last read on */
     tqi_ctl_snapshot *prev, *next;
 };
 
@@ -27,7 +30,46 @@ static void snapshot_free(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 static void snapshot_close(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 {
     DL_DELETE(ctl->snapshots, snapshot);
+    tqi_ctl_timed_remove(&snapshot->idle);
     snapshot_free(ctl, snapshot);
+}
+
+static void snapshot_due(tqi_ctl_timed *timed)
+{
+    tqi_controller *ctl = timed->ctl;
+    tqi_ctl_snapshot *snapshot =
+        (tqi_ctl_snapshot *)((char *)timed - offsetof(tqi_ctl_snapshot, idle));
+    tqi_log(TQI_WARN, "controller",
+            "snapshot %llu of '%s' was not read for %llu s and is closed (limits.snapshot_idle)",
+            (unsigned long long)snapshot->id, tqi_session_name(snapshot->session->net),
+            (unsigned long long)(tqi_limits.snapshot_idle / 1000));
+    tqi_limit_reached(TQI_LIMIT_snapshot_idle);
+    snapshot_close(ctl, snapshot);
+}
+
+/* Its reader has come. */
+static void snapshot_used(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
+{
+    tqi_ctl_timed_remove(&snapshot->idle);
+    tqi_ctl_timed_add(ctl, &snapshot->idle, tqi_ctl_after_ms(tqi_limits.snapshot_idle));
+}
+
+static int snapshot_check(tqi_controller *ctl, const tqi_ctl_session *session, tq_error *err)
+{
+    const tqi_ctl_snapshot *snapshot = NULL;
+    unsigned n = 0, own = 0;
+    DL_FOREACH (ctl->snapshots, snapshot) {
+        n++;
+        own += snapshot->session == session;
+    }
+    if (n >= tqi_limits.snapshots || own >= tqi_limits.snapshots / TQI_CTL_SHARE + 1) {
+        tqi_limit_reached(TQI_LIMIT_snapshots);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "%u snapshots are open, %u of them of this session, at most %llu, and "
+                             "a quarter of a session, may be (limits.snapshots)",
+                             n, own, (unsigned long long)tqi_limits.snapshots);
+    }
+    return TQ_OK;
 }
 
 void tqi_ctl_snapshots_leave(tqi_controller *ctl, const tqi_ctl_session *session)
@@ -54,6 +96,9 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_request *request, const Tq__Sna
                         tq_error *err)
 {
     Tq__SnapshotReply reply = TQ__SNAPSHOT_REPLY__INIT;
+    if (snapshot_check(ctl, tqi_ctl_session_of(request), err) != TQ_OK) {
+        return TQ_EINVAL;
+    }
     tqi_ctl_snapshot *snapshot = calloc(1, sizeof(*snapshot));
     if (!snapshot) {
         return tqi_error_nomem(err, "a snapshot");
@@ -67,6 +112,8 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_request *request, const Tq__Sna
     }
     snapshot->id = ++ctl->last_snapshot;
     ctl->data_stays = ctl->data_stays || msg->data_stays;
+    snapshot->idle.due = snapshot_due;
+    snapshot_used(ctl, snapshot);
     DL_APPEND(ctl->snapshots, snapshot);
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "save",
                                                .session = tqi_ctl_session_name(request),
@@ -91,11 +138,22 @@ int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_request *request, const Tq
                              tq_error *err)
 {
     Tq__SnapshotReadReply reply = TQ__SNAPSHOT_READ_REPLY__INIT;
-    const tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
-    if (!snapshot || msg->part >= snapshot->parts.n) {
-        return tqi_error_set(err, TQ_EINVAL, "part %u of snapshot %llu: %s", (unsigned)msg->part,
-                             (unsigned long long)msg->id,
-                             snapshot ? "it has fewer" : "this session has no such snapshot");
+    tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
+    if (!snapshot) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "part %u of snapshot %llu: this session has no such snapshot; one "
+                             "that is not read for %llu s is closed (limits.snapshot_idle)",
+                             (unsigned)msg->part, (unsigned long long)msg->id,
+                             (unsigned long long)(tqi_limits.snapshot_idle / 1000));
+    }
+    if (!msg->keep && msg->part >= snapshot->parts.n) {
+        return tqi_error_set(err, TQ_EINVAL, "part %u of snapshot %llu: it has fewer",
+                             (unsigned)msg->part, (unsigned long long)msg->id);
+    }
+    snapshot_used(ctl, snapshot);
+    if (msg->keep) {
+        tqi_ctl_reply(request, &reply.base);
+        return TQ_OK;
     }
     reply.part = snapshot->parts.parts[msg->part];
     tqi_ctl_reply(request, &reply.base);

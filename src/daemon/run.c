@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/stdio.h"
 #include "config_backends.h"
@@ -392,9 +393,24 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
 #endif
 }
 
+/* What servers let clients make them keep. */
+static void daemon_set_limits(const tqd_config *config)
+{
+#define LIMIT_COUNT(path)            tqd_config_count(config, path)
+#define LIMIT_BYTES(path)            tqd_config_bytes(config, path)
+#define LIMIT_MS(path)               (uint64_t)(tqd_config_seconds(config, path) * 1000)
+#define LIMIT_SET(kind, name, value) tqi_limits.name = LIMIT_##kind("limits." #name);
+    TQI_LIMITS(LIMIT_SET)
+#undef LIMIT_SET
+#undef LIMIT_COUNT
+#undef LIMIT_BYTES
+#undef LIMIT_MS
+}
+
 /* All but what the storage backend needs, which serves. */
 static int daemon_start_parts(daemon_state *daemon, tq_error *err)
 {
+    daemon_set_limits(daemon->options.config);
     int rc = daemon->options.role & TQD_CONTROLLER ? daemon_start_controller(daemon, err) : TQ_OK;
 
     return rc ? rc : daemon_start_units(daemon, err);

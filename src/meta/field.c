@@ -28,6 +28,13 @@ int tqi_m_field_get(tqi_partition *partition, const char *name, tqi_field **out,
     if (*out != NULL) {
         return TQ_OK;
     }
+    if (HASH_COUNT(partition->fields) >= tqi_limits.fields) {
+        tqi_limit_reached(TQI_LIMIT_fields);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "partition '%s': field '%s': it has %llu fields, which is the most "
+                             "(limits.fields)",
+                             partition->name, name, (unsigned long long)tqi_limits.fields);
+    }
     size = strlen(name);
     field = calloc(1, sizeof(*field) + size + 1);
     if (field == NULL) {

@@ -10,6 +10,7 @@
 #ifndef TQI_META_INTERNAL_H
 #define TQI_META_INTERNAL_H
 
+#include "base/limits.h"
 #include "meta/records.h"
 
 /* ---------------------------------------------------------------------------------------- sample.c */

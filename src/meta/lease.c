@@ -117,6 +117,14 @@ int tqi_meta_lease(tqi_meta *meta, uint64_t session_id, tqi_owner *owner, uint32
     if (rc != TQ_OK) {
         return rc;
     }
+    if (session->n_ranges >= tqi_limits.leases) {
+        tqi_limit_reached(TQI_LIMIT_leases);
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "this session has %llu leases of block ids that it has not used, which "
+            "is the most (limits.leases)",
+            (unsigned long long)tqi_limits.leases);
+    }
     if (tqi_grow(&session->ranges, &session->ranges_capacity, session->n_ranges + 1,
                  sizeof(tqi_range *)) != TQ_OK) {
         return tqi_error_nomem(err, "lease");

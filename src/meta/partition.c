@@ -24,6 +24,13 @@ int tqi_m_partition_make(tqi_meta *meta, const char *name, tqi_partition **out, 
     if (rc != TQ_OK) {
         return rc;
     }
+    if (HASH_COUNT(meta->partitions) >= tqi_limits.partitions) {
+        tqi_limit_reached(TQI_LIMIT_partitions);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "partition '%s': there are %llu partitions, which is the most "
+                             "(limits.partitions): clear some",
+                             name, (unsigned long long)tqi_limits.partitions);
+    }
     size = strlen(name);
     partition = calloc(1, sizeof(*partition) + size + 1);
     if (partition == NULL) {

@@ -445,6 +445,14 @@ int tqi_view_get(tqi_meta *meta, const char *partition_name, const char *const *
         return rc;
     }
     rc = set_get(partition, fields, n_fields, &key.set, err);
+    if (rc == TQ_OK && tqi_m_task_find(partition, task_name) == NULL &&
+        HASH_COUNT(partition->tasks) >= tqi_limits.tasks) {
+        tqi_limit_reached(TQI_LIMIT_tasks);
+        rc = tqi_error_set(err, TQ_EINVAL,
+                           "partition '%s': task '%s': it has %llu tasks, which is the most "
+                           "(limits.tasks)",
+                           partition_name, task_name, (unsigned long long)tqi_limits.tasks);
+    }
     if (rc == TQ_OK && tqi_m_task_get(partition, task_name, &key.task) != TQ_OK) {
         rc = tqi_error_nomem(err, "task");
     }

@@ -118,6 +118,8 @@
     X(EVENTS, "tq_events_total", COUNTER, "kind", NULL, "What happened, by kind of event")         \
     X(SESSIONS, "tq_sessions", GAUGE, "state", NULL,                                               \
       "Sessions of clients and storage units: connected, or away")                                 \
+    X(LIMITS, "tq_limits_reached_total", COUNTER, "limit", NULL,                                   \
+      "How often a limit (section limits) was reached in the process of the controller")           \
     X(BLOCKS, "tq_blocks", GAUGE, NULL, NULL, "Published blocks with live cells")                  \
     X(DEAD_BLOCKS, "tq_dead_blocks", GAUGE, NULL, NULL,                                            \
       "Entries of the queues of blocks that their owners have still to free")                      \

@@ -11,6 +11,10 @@
 #include <utlist.h>
 
 #include "base/error.h"
+#include "base/limits.h"
+
+/* A connection with less in its queue is always read from. */
+#define CONN_QUEUED_FLOOR (64u << 10)
 
 static void conn_on_event(uv_poll_t *poll, int status, int events)
 {
@@ -61,7 +65,8 @@ void tqi_conn_arm(tqi_conn *conn)
     } else {
         /* A socket that cannot be written to is told by reading. */
         bool full = conn->queue && !conn->tx_broken && !conn->dirty;
-        events = (conn->finishing ? 0 : UV_READABLE) | (full || conn->finishing ? UV_WRITABLE : 0);
+        bool deaf = conn->finishing || tqi_conn_stuffed(conn);
+        events = (deaf ? 0 : UV_READABLE) | (full || conn->finishing ? UV_WRITABLE : 0);
     }
     if (events != conn->armed && uv_poll_start(&conn->poll, events, conn_on_event) == 0) {
         conn->armed = events;
@@ -93,6 +98,23 @@ int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socke
     return TQ_OK;
 }
 
+bool tqi_conn_stuffed(const tqi_conn *conn)
+{
+    /* One that cannot be written to is read from, for that tells of its end. */
+    return conn->limited && !conn->tx_broken &&
+           (conn->queued > tqi_limits.queued_replies ||
+            (conn->queued > CONN_QUEUED_FLOOR &&
+             conn->flusher->queued > tqi_limits.all_queued_replies));
+}
+
+void tqi_conn_unqueue(tqi_conn *conn, tqi_tx *tx)
+{
+    DL_DELETE(conn->queue, tx);
+    tx->queued = false;
+    conn->queued -= tx->size;
+    conn->flusher->queued -= tx->size;
+}
+
 static void conn_mark_dirty(tqi_conn *conn)
 {
     if (!conn->dirty) {
@@ -110,13 +132,14 @@ void tqi_conn_send(tqi_conn *conn, tqi_tx *tx)
     }
     tx->queued = true;
     DL_APPEND(conn->queue, tx);
+    conn->queued += tx->size;
+    conn->flusher->queued += tx->size;
     conn_mark_dirty(conn);
 }
 
 void tqi_conn_unsend(tqi_conn *conn, tqi_tx *tx)
 {
-    DL_DELETE(conn->queue, tx);
-    tx->queued = false;
+    tqi_conn_unqueue(conn, tx);
     tqi_tx_rele(tx);
 }
 
@@ -169,8 +192,7 @@ void tqi_conn_close(tqi_conn *conn)
     conn->fd = -1;
     while (conn->queue) {
         tqi_tx *tx = conn->queue;
-        DL_DELETE(conn->queue, tx);
-        tx->queued = false;
+        tqi_conn_unqueue(conn, tx);
         tqi_tx_settle(tx);
         tqi_tx_rele(tx);
     }

@@ -14,6 +14,7 @@
 #include <utlist.h>
 
 #include "base/clock.h"
+#include "base/limits.h"
 
 /* Servers of this process, which share its descriptors.  Only read for a size: relaxed. */
 static _Atomic int crowd_servers;
@@ -23,11 +24,12 @@ void tqi_greeting_server(int change)
     atomic_fetch_add_explicit(&crowd_servers, change, memory_order_relaxed);
 }
 
-static unsigned crowd_max(const tqi_server *server)
+static uint64_t crowd_max(const tqi_server *server)
 {
     int servers = atomic_load_explicit(&crowd_servers, memory_order_relaxed);
-    unsigned most =
-        server->descriptors / TQI_GREETING_SHARE / (unsigned)(servers > 0 ? servers : 1);
+    uint64_t all =
+        tqi_limits.greeting ? tqi_limits.greeting : server->descriptors / TQI_GREETING_SHARE;
+    uint64_t most = all / (uint64_t)(servers > 0 ? servers : 1);
 
     return most > TQI_GREETING_MIN ? most : TQI_GREETING_MIN;
 }
@@ -110,14 +112,14 @@ void tqi_greeting_remove(tqi_peer *peer)
 static void crowd_close(tqi_peer *peer)
 {
     tqi_greeting_remove(peer);
-    peer->server->crowded_out++;
+    tqi_limit_reached(TQI_LIMIT_greeting);
     tqi_server_warn(peer->server, peer->conn->peer,
                     "closed: it did not authenticate, and others came");
     tqi_peer_close(peer);
 }
 
 /* Whether of n that greet, the oldest being `oldest`, this one has to go. */
-static bool crowd_is(const tqi_peer *oldest, unsigned n, unsigned most)
+static bool crowd_is(const tqi_peer *oldest, unsigned n, uint64_t most)
 {
     uint64_t since = oldest->deadline - oldest->server->handshake_ns;
 
@@ -126,7 +128,7 @@ static bool crowd_is(const tqi_peer *oldest, unsigned n, unsigned most)
 
 void tqi_greeting_limit(tqi_server *server, const struct sockaddr *addr)
 {
-    unsigned most = crowd_max(server);
+    uint64_t most = crowd_max(server);
     tqi_origin *origin = crowd_find(server, addr);
 
     while (origin && crowd_is(origin->peers, origin->n, most / 2)) {

@@ -72,8 +72,7 @@ static void flush_advance(tqi_conn *conn, size_t bytes)
             tx->segment++;
             tx->offset = 0;
         }
-        DL_DELETE(conn->queue, tx);
-        tx->queued = false;
+        tqi_conn_unqueue(conn, tx);
         conn->flusher->called_out |= tx->sent != NULL;
         tqi_tx_settle(tx);
         tqi_tx_rele(tx);
@@ -127,6 +126,12 @@ void tqi_conn_flush(tqi_conn *conn)
             conn->ops->finished(conn);
         }
         return;
+    }
+    if (conn->held && !tqi_conn_stuffed(conn)) {
+        tqi_conn_resume(conn);
+        if (conn->closed) {
+            return;
+        }
     }
     tqi_conn_arm(conn);
 }

@@ -80,6 +80,7 @@ typedef struct tqi_tx {
     int fds[TQI_FDS_MAX];    /* own */
     void (*sent)(void *arg); /* called once: sent, or connection lost */
     void *arg;
+    size_t size;   /* bytes of it that are its own */
     uint8_t *copy; /* own copy of the payload, or NULL */
     uint8_t header[TQI_FRAME_HEADER];
     int n;              /* segments: header, body, payload */
@@ -140,6 +141,7 @@ typedef struct tqi_flusher {
     uv_idle_t
         wake; /* runs for one round after callbacks in prepare: somebody may wait for them with UV_RUN_ONCE */
     bool called_out;
+    size_t queued; /* of all connections */
     tqi_conn *dirty;
     uint8_t *
         input; /* lent to the connection that receives, as are the places of payloads; NULL while it is lent */
@@ -186,6 +188,10 @@ struct tqi_conn {
 
     /* out */
     tqi_tx *queue;
+    size_t queued; /* bytes of its frames that are their own */
+    bool limited;  /* it is not read from while too much is queued */
+    bool held;     /* that is so */
+    void (*on_held)(tqi_conn *conn);
     bool dirty;
     tqi_conn *dirty_prev, *dirty_next;
 
@@ -204,6 +210,8 @@ int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socke
 void tqi_conn_send(tqi_conn *conn, tqi_tx *tx);
 /* Takes a frame that is queued and not touched out of the queue and drops the queue's reference. */
 void tqi_conn_unsend(tqi_conn *conn, tqi_tx *tx);
+/* Takes a frame out of the queue. */
+void tqi_conn_unqueue(tqi_conn *conn, tqi_tx *tx);
 /* The rest of the payload being received is not written to its places but dropped. */
 void tqi_conn_drop_payload(tqi_conn *conn);
 /* No more reading; closes when the queue is sent. */
@@ -214,6 +222,10 @@ void tqi_conn_close(tqi_conn *conn);
 /* Between the files of the connection: sends what the socket takes; reads what is there; sets what is polled for. */
 void tqi_conn_flush(tqi_conn *conn);
 void tqi_conn_receive(tqi_conn *conn, bool last);
+/* Takes what was read ahead, but not while too much is queued. */
+void tqi_conn_resume(tqi_conn *conn);
+/* Whether so much is queued that it is not read from. */
+bool tqi_conn_stuffed(const tqi_conn *conn);
 void tqi_conn_arm(tqi_conn *conn);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/limits.h"
 #include "base/log.h"
 
 static void peer_discard_incoming(tqi_peer *peer)
@@ -125,6 +126,18 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     }
     tqi_session *session = tqi_session_find(server, hello->session.data);
     bool known = session != NULL;
+    if (!known && HASH_COUNT(server->sessions) >= tqi_limits.sessions) {
+        tqi_limit_reached(TQI_LIMIT_sessions);
+        if (!server->lost) {
+            char text[96];
+            snprintf(text, sizeof text,
+                     "the server has %llu sessions, which is its most (limits.sessions)",
+                     (unsigned long long)tqi_limits.sessions);
+            peer_refuse(peer, TQ_EIO, text, true);
+            return TQ_OK;
+        }
+        tqi_session_end(server->lost, false);
+    }
     if (!known) {
         session =
             tqi_session_make(server, hello->session.data, hello->name, hello->host, hello->pid);
@@ -332,6 +345,34 @@ static int peer_repeated(tqi_request *request, const tqi_frame *frame, tq_error 
     return TQ_OK;
 }
 
+/* Whether the session may have one more request. */
+static int peer_limits(const tqi_peer *peer, bool keep, tq_error *err)
+{
+    const tqi_session *session = peer->session;
+    if (session->running >= tqi_limits.waiting ||
+        session->running_bytes > tqi_limits.waiting_bytes) {
+        tqi_limit_reached(TQI_LIMIT_waiting);
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "session '%s' has %zu requests of %llu bytes that wait, at most "
+            "%llu of %llu may (limits.waiting, limits.waiting_bytes)",
+            session->name, session->running, (unsigned long long)session->running_bytes,
+            (unsigned long long)tqi_limits.waiting, (unsigned long long)tqi_limits.waiting_bytes);
+    }
+    if (keep && (session->kept >= tqi_limits.kept_replies ||
+                 session->kept_bytes > tqi_limits.kept_reply_bytes)) {
+        tqi_limit_reached(TQI_LIMIT_kept_replies);
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "session '%s' has not acknowledged %zu replies of %llu bytes, at most "
+            "%llu of %llu may be kept (limits.kept_replies, limits.kept_reply_bytes)",
+            session->name, session->kept, (unsigned long long)session->kept_bytes,
+            (unsigned long long)tqi_limits.kept_replies,
+            (unsigned long long)tqi_limits.kept_reply_bytes);
+    }
+    return TQ_OK;
+}
+
 static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *body,
                         struct iovec *iov, int *count, tq_error *err)
 {
@@ -359,6 +400,12 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
         tqi_request_fail(request, &refused);
         return TQ_OK;
     }
+    tq_error full = {0};
+    if (peer_limits(peer, keep, &full) != TQ_OK) {
+        tqi_request_fail(request, &full);
+        return TQ_OK;
+    }
+    request->body = frame->body;
     request->message = tqi_message_decode(method->request, body, frame->body, err);
     if (!request->message && err->code != TQ_EPROTO) {
         /* The frame is whole, so the connection goes on without it. */
@@ -490,6 +537,18 @@ static void peer_on_freed(tqi_conn *conn)
     tqi_server_handle_closed(server);
 }
 
+static void peer_on_held(tqi_conn *conn)
+{
+    const tqi_peer *peer = conn->owner;
+    if (tqi_limit_times(TQI_LIMIT_queued_replies) == 0) {
+        tqi_log(
+            TQI_WARN, peer->server->service->name,
+            "%s does not take its replies: %zu bytes wait, and it is not read from until it does",
+            peer->session ? tqi_session_name(peer->session) : conn->peer, conn->queued);
+    }
+    tqi_limit_reached(TQI_LIMIT_queued_replies);
+}
+
 static const tqi_conn_ops peer_ops = {
     .head = peer_on_head,
     .body = peer_on_body,
@@ -530,6 +589,8 @@ int tqi_peer_open(tqi_server *server, int fd, const struct sockaddr *addr, const
         return rc;
     }
     snprintf(peer->conn->peer, sizeof peer->conn->peer, "%s", peer_name);
+    peer->conn->limited = true;
+    peer->conn->on_held = peer_on_held;
     DL_APPEND(server->peers, peer);
     server->handles++;
     peer->deadline = tqi_now() + server->handshake_ns;

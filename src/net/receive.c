@@ -167,11 +167,22 @@ static int receive_step(tqi_conn *conn, bool *more, tq_error *err)
     return rc;
 }
 
+/* Whether nothing is taken now, for too much is queued. */
+static bool receive_hold(tqi_conn *conn)
+{
+    bool stuffed = tqi_conn_stuffed(conn);
+    if (stuffed && !conn->held && conn->on_held) {
+        conn->on_held(conn);
+    }
+    conn->held = stuffed;
+    return stuffed;
+}
+
 static int receive_parse(tqi_conn *conn, tq_error *err)
 {
     bool more = true;
     int rc = TQ_OK;
-    while (more && rc == TQ_OK && !conn->closed && !conn->finishing) {
+    while (more && rc == TQ_OK && !conn->closed && !conn->finishing && !receive_hold(conn)) {
         rc = receive_step(conn, &more, err);
     }
     return rc;
@@ -359,7 +370,7 @@ static void receive_all(tqi_conn *conn, bool last, tq_error *err)
 {
     bool drained = false;
     int rc = receive_borrow(conn, err);
-    for (int i = 0; (last || (i < RECEIVE_ROUNDS && !drained)) && rc == TQ_OK; i++) {
+    for (int i = 0; (last || (i < RECEIVE_ROUNDS && !drained && !conn->held)) && rc == TQ_OK; i++) {
         drained = false;
         rc = receive_once(conn, &drained, err);
         if (conn->closed || conn->finishing) {
@@ -398,6 +409,16 @@ void tqi_conn_receive(tqi_conn *conn, bool last)
     receive_all(conn, last, &err);
     if (!conn->closed) {
         receive_set_least(conn);
+    }
+    receive_return(conn);
+}
+
+void tqi_conn_resume(tqi_conn *conn)
+{
+    tq_error err = {0};
+    conn->held = false;
+    if (conn->input && receive_ahead(conn) > 0 && receive_parse(conn, &err) != TQ_OK) {
+        conn->ops->broken(conn, &err);
     }
     receive_return(conn);
 }

@@ -44,13 +44,25 @@ int tqi_request_list(tqi_request *request)
     }
     request->listed = true;
     session->running++;
+    session->running_bytes += request->body;
     return TQ_OK;
+}
+
+void tqi_request_stopped(tqi_request *request)
+{
+    request->session->running--;
+    request->session->running_bytes -= request->body;
+    request->body = 0;
 }
 
 void tqi_request_unlist(tqi_request *request)
 {
     if (request->listed) {
         request->listed = false;
+        if (request->answered) {
+            request->session->kept--;
+            request->session->kept_bytes -= request->kept;
+        }
         HASH_DEL(request->session->requests, request);
         if (request->keep) {
             DL_DELETE(request->session->keeps, request);
@@ -139,7 +151,7 @@ static void request_end(tqi_request *request, tqi_tx *tx)
 {
     tqi_session *session = request->session;
     if (request->listed) {
-        session->running--;
+        tqi_request_stopped(request);
     }
     if (!tx) {
         tqi_log(TQI_ERROR, session->server->service->name, "out of memory for a reply to %s",
@@ -164,6 +176,9 @@ static void request_end(tqi_request *request, tqi_tx *tx)
     }
     request->answered = true;
     request->reply = tx;
+    request->kept = tx ? tx->size : 0;
+    session->kept++;
+    session->kept_bytes += request->kept;
     request_strip(request);
     if (tx) {
         tx->refs++;
@@ -175,7 +190,7 @@ static void request_end(tqi_request *request, tqi_tx *tx)
 static void request_drop(tqi_request *request, void (*sent)(void *arg), void *arg)
 {
     if (request->listed) {
-        request->session->running--;
+        tqi_request_stopped(request);
     }
     if (sent) {
         sent(arg);

@@ -62,7 +62,6 @@ struct tqi_server {
     tqi_peer *greeting; /* not authenticated, by deadline */
     unsigned n_greeting;
     tqi_origin *origins;    /* of those */
-    uint64_t crowded_out;   /* closed because others came */
     tqi_session *sessions;  /* by id */
     tqi_session *lost;      /* without connection, by the end of their grace */
     tqi_session *ended;     /* memory to free when no callback of theirs is running */
@@ -142,6 +141,9 @@ struct tqi_session {
     tqi_request
         *keeps; /* of these the KEEP ones, in order of arrival, which is that of their numbers */
     size_t running;
+    uint64_t running_bytes; /* of the bodies of these */
+    size_t kept;            /* answered and not acknowledged */
+    uint64_t kept_bytes;
     void *user;
     bool left; /* said goodbye */
     bool ended;
@@ -155,6 +157,8 @@ struct tqi_request {
     bool keep;
     bool listed;          /* in session->requests */
     bool answered;        /* kept for repeats */
+    size_t body;          /* bytes, while it runs */
+    size_t kept;          /* bytes, while it is kept */
     tqi_session *session; /* NULL once it has ended */
     ProtobufCMessage *message;
     struct iovec *iov;
@@ -223,6 +227,8 @@ int tqi_process_fd(const tqi_process *process);
 tqi_request *tqi_request_make(tqi_session *session, uint16_t kind, bool keep, uint64_t number);
 /* Puts it into the session: from now on repeats find it.  TQ_OK or TQ_ENOMEM. */
 int tqi_request_list(tqi_request *request);
+/* It runs no longer. */
+void tqi_request_stopped(tqi_request *request);
 /* Takes it out of the session, if it is in there. */
 void tqi_request_unlist(tqi_request *request);
 /* Takes an answered or never listed request out of the session and frees it. */

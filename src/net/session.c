@@ -191,8 +191,8 @@ static void session_cancel_running(tqi_session *session)
             DL_DELETE(session->keeps, request);
         }
         request->listed = false;
+        tqi_request_stopped(request);
         request->session = NULL;
-        session->running--;
     }
     while (session->running > 0) {
         request = session->requests;

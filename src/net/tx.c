@@ -24,6 +24,7 @@ tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
     }
     memset(tx, 0, sizeof *tx);
     tx->refs = 1;
+    tx->size = sizeof *tx + segments * sizeof *tx->iov + body;
     tx->n = (int)segments;
     uint8_t *bytes = (uint8_t *)(tx->iov + segments);
     if (body > 0) {
@@ -71,6 +72,7 @@ int tqi_tx_own(tqi_tx *tx)
             at += tx->iov[i].iov_len;
         }
     }
+    tx->size += tx->queued ? 0 : size; /* the queue has counted it as it was */
     tx->iov[2] = (struct iovec){tx->copy, size};
     tx->n = 3;
     if (tx->segment >= 2) {

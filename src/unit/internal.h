@@ -24,6 +24,7 @@
 
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "metrics/metrics.h"
 #include "unit/unit.h"
@@ -103,6 +104,7 @@ typedef struct tqi_writer {
     bool mapped;   /* has (or had) the arena writable in its memory */
     tqi_pin *pins; /* by number */
     uint64_t pinned_bytes;
+    size_t pinned;        /* blocks, each as often as it is pinned */
     uint64_t pid;         /* with mapped: of the process */
     tqi_process *process; /* with mapped */
     tqi_exit exit;        /* when the session has ended */

@@ -21,6 +21,7 @@ static void pin_end(tqi_writer *writer, tqi_pin *pin)
     unit->pins--;
     unit->pinned_bytes -= pin->bytes;
     writer->pinned_bytes -= pin->bytes;
+    writer->pinned -= pin->n;
     for (size_t i = 0; i < pin->n; i++) {
         unit->unpins += tqi_store_unpin(pin->held->store, pin->ids[i]);
     }
@@ -64,6 +65,16 @@ static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__Un
     } else if (message->n_id == 0 || message->n_id != message->n_slot) {
         tqi_error_set(err, TQ_EINVAL, "pin of %zu ids with %zu slots", message->n_id,
                       message->n_slot);
+    } else if (HASH_COUNT(writer->pins) >= tqi_limits.pins ||
+               writer->pinned + message->n_id > tqi_limits.pinned_blocks) {
+        tqi_limit_reached(TQI_LIMIT_pins);
+        tqi_error_set(
+            err, TQ_EINVAL,
+            "session '%s' has %u pins of %zu blocks in unit '%s', with one of %zu it would "
+            "have more than %llu, or than %llu blocks (limits.pins, limits.pinned_blocks)",
+            tqi_session_name(session), HASH_COUNT(writer->pins), writer->pinned, unit->name,
+            message->n_id, (unsigned long long)tqi_limits.pins,
+            (unsigned long long)tqi_limits.pinned_blocks);
     } else if (pin_find(writer, message->pin) != NULL) {
         tqi_error_set(err, TQ_EINVAL, "there is a pin %llu already",
                       (unsigned long long)message->pin);
@@ -121,6 +132,7 @@ void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *messa
     unit->pins++;
     unit->pinned_bytes += pin->bytes;
     writer->pinned_bytes += pin->bytes;
+    writer->pinned += pin->n;
     if (pin->n == 0) {
         pin_end(writer, pin);
     }

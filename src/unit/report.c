@@ -47,7 +47,7 @@ static void report_add(report_columns *columns, const char *prefix, const char *
 
 static void report_fill(const tqi_unit *unit, report_columns *columns)
 {
-    uint64_t waiting = 0;
+    uint64_t waiting = 0, limited = 0; /* of all of its process */
     const tqi_unit_wait *wait;
 
     for (int i = 0; i < 2; i++) {
@@ -63,6 +63,10 @@ static void report_fill(const tqi_unit *unit, report_columns *columns)
     report_add(columns, "", "waiting_puts", waiting);
     report_add(columns, "", "moved", unit->compact.moved);
     report_add(columns, "", "moved_bytes", unit->compact.moved_bytes);
+    for (int limit = 0; limit < TQI_LIMIT_NUMBER; limit++) {
+        limited += tqi_limit_times((tqi_limit)limit);
+    }
+    report_add(columns, "", "limits_reached", limited);
     report_add(columns, "", "sifted", unit->sift.freed);
     report_add(columns, "", "pins", unit->pins);
     report_add(columns, "", "pinned_bytes", unit->pinned_bytes);

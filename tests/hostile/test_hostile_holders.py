@@ -10,7 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from holder import EINVAL, Holder, data, memory
+import torch
+from holder import EAGAIN, EINVAL, Holder, data, fields, memory, number
+from tensordict import TensorDict
 
 from support.daemons import System
 
@@ -18,7 +20,8 @@ SMALL = [
     "backend.SimpleStorage.total_storage_size=64MiB",
     "backend.SimpleStorage.num_data_storage_units=1",
 ]
-PUBLISH, LIST_PARTITIONS = 16, 25
+ACK, PUBLISH, RESERVE, CLAIM, RESOLVE, LIST_PARTITIONS = 5, 16, 17, 18, 20, 25
+LEASE_BLOCKS, REGISTER_OWNER, SNAPSHOT, SNAPSHOT_READ, RESTORE_PART = 28, 30, 39, 40, 42
 MIB = 1 << 20
 
 
@@ -80,3 +83,155 @@ def test_decoding_does_not_blow_a_request_up(system: System) -> None:
         assert taken < 10 * len(body) + 160 * MIB
         assert not holder.call(LIST_PARTITIONS).failed
     assert memory(daemon.pid) - before < 100 * MIB
+
+
+def name_of(index: int) -> str:
+    """A partition with a name of a thousand bytes."""
+    return f"{index:06}" + "n" * 994
+
+
+def reserve(partition: str, samples: int) -> bytes:
+    """A Reserve."""
+    return data(1, partition) + number(2, samples)
+
+
+def force_fetch(partition: str) -> bytes:
+    """A Claim of all that there is, which changes nothing, but whose reply is kept."""
+    return data(1, partition) + data(2, "x") + data(4, "t") + number(5, 1)
+
+
+def test_answers_that_are_not_read_stop_the_questions(system: System) -> None:
+    daemon = system.start(settings=SMALL)
+    address = system.address.split(",")[0]
+    with Holder(address, system.token_file) as deaf, Holder(address, system.token_file) as other:
+        for index in range(1000):
+            assert not deaf.call(RESERVE, reserve(name_of(index), 1)).failed
+        before = memory(daemon.pid)
+        # Lists of a megabyte each, and none is read: up to 800, or until the server takes no more questions.
+        deaf.raw.setblocking(False)
+        sent = refused = 0
+        while sent < 800 and refused < 20:
+            try:
+                deaf.send(LIST_PARTITIONS)
+                sent += 1
+            except BlockingIOError:
+                refused += 1
+            assert not other.call(RESOLVE, data(1, name_of(1))).failed
+        taken = memory(daemon.pid, "VmHWM") - before
+        print(f"{sent} lists of 1 MB that are not read took {taken / MIB:.0f} MiB at most")
+        assert taken < 64 * MIB
+        # All of them come once they are read.
+        deaf.raw.settimeout(30)
+        for _ in range(sent):
+            assert len(deaf.receive().body) > 1_000_000
+        assert not deaf.call(LIST_PARTITIONS).failed
+
+
+def test_replies_that_are_not_acknowledged_are_bounded(system: System) -> None:
+    daemon = system.start(settings=[*SMALL, "limits.kept_reply_bytes=64MiB"])
+    with Holder(system.address.split(",")[0], system.token_file) as holder:
+        assert not holder.call(RESERVE, reserve("p", 200_000)).failed
+        before = memory(daemon.pid)
+        answers = [holder.call(CLAIM, force_fetch("p")) for _ in range(200)]
+        taken = memory(daemon.pid, "VmHWM") - before
+        size = len(answers[0].body)
+        print(
+            f"200 replies of {size / MIB:.1f} MiB, not acknowledged, took {taken / MIB:.0f} MiB at most"
+        )
+        assert not answers[0].failed
+        assert answers[-1].code == EINVAL
+        assert "limits.kept_replies, limits.kept_reply_bytes" in answers[-1].message
+        assert sum(not answer.failed for answer in answers) * size < 70 * MIB
+        assert taken < 110 * MIB
+        # Who acknowledges goes on.
+        holder.frame(ACK, 0, b"", holder.requests + 1)
+        assert not holder.call(CLAIM, force_fetch("p")).failed
+
+
+def test_a_snapshot_that_is_not_read_is_closed(system: System) -> None:
+    system.start(settings=[*SMALL, "limits.snapshot_idle=300ms", "limits.snapshots=16"])
+    client = system.client("writer")
+    with Holder(system.address.split(",")[0], system.token_file) as holder:
+        opened = holder.call(SNAPSHOT)
+        assert not opened.failed
+        mark = fields(opened.body)[1][0]
+        assert isinstance(mark, int)
+        # Half of the unit is filled and cleared again and again: what dies is free once the snapshot is closed.
+        for turn in range(8):
+            value = torch.full((1, 30 * MIB), turn, dtype=torch.uint8)
+            client.put(TensorDict({"x": value}, batch_size=1), partition_id="p")
+            client.clear_partition("p")
+        answer = holder.call(SNAPSHOT_READ, number(1, mark))
+        assert answer.code == EINVAL
+        assert "limits.snapshot_idle" in answer.message
+        # Not many at once, and not all of them by one session.
+        answers = [holder.call(SNAPSHOT) for _ in range(10)]
+        assert answers[-1].code == EINVAL
+        assert "limits.snapshots" in answers[-1].message
+        assert sum(not answer.failed for answer in answers) == 5
+
+
+def test_parts_of_a_restore_are_bounded(system: System) -> None:
+    daemon = system.start(settings=[*SMALL, "limits.restore_bytes=32MiB"])
+    with Holder(system.address.split(",")[0], system.token_file) as holder:
+        before = memory(daemon.pid)
+        mark = 0
+        answers = []
+        for _ in range(100):
+            answer = holder.call(RESTORE_PART, number(1, mark) + data(2, bytes(MIB)))
+            answers.append(answer)
+            if not answer.failed:
+                mark = int(fields(answer.body)[1][0])
+        taken = memory(daemon.pid, "VmHWM") - before
+        print(f"100 parts of a restore of 1 MiB took {taken / MIB:.0f} MiB at most")
+        assert sum(not answer.failed for answer in answers) == 32
+        assert "limits.restore_bytes" in answers[-1].message
+        assert taken < 64 * MIB
+
+
+def test_the_table_is_bounded(system: System) -> None:
+    system.start(
+        settings=[
+            *SMALL,
+            "limits.partitions=20",
+            "limits.tasks=10",
+            "limits.fields=10",
+            "limits.leases=20",
+            "limits.owners=5",
+            "limits.waiting=30",
+        ]
+    )
+    with Holder(system.address.split(",")[0], system.token_file) as holder:
+
+        def refused(kind: int, bodies: list[bytes], limit: str, most: int) -> None:
+            answers = [holder.call(kind, body) for body in bodies]
+            good = [answer for answer in answers if not answer.failed or answer.code == EAGAIN]
+            assert len(good) == most
+            assert answers[-1].code == EINVAL
+            assert f"({limit}" in answers[-1].message
+
+        one = data(2, "f0") + number(3, 2)
+        polls = [data(1, "p0") + one + data(4, f"t{i}") + number(8, 1) for i in range(15)]
+        assert not holder.call(RESERVE, reserve("p0", 1)).failed
+        # A task stays for as long as somebody waits for it.
+        waits = [data(1, "p0") + one + data(4, f"t{i}") for i in range(9)]
+        for body in waits:
+            holder.send(CLAIM, body)
+        refused(CLAIM, polls[9:], "limits.tasks", 1)
+        wide = [data(1, "p0") + b"".join(data(2, f"f{i}") for i in range(n)) for n in (9, 12)]
+        refused(
+            CLAIM,
+            [w + number(3, 2) + data(4, "t0") + number(8, 1) for w in wide],
+            "limits.fields",
+            1,
+        )
+        refused(RESERVE, [reserve(f"p{i}", 1) for i in range(1, 25)], "limits.partitions", 19)
+        owners = [data(1, f"o{i}") + number(2, 5) + data(3, "m") for i in range(8)]
+        refused(REGISTER_OWNER, owners, "limits.owners", 4)
+        leases = [data(1, "o0") + number(3, 1)] * 25
+        refused(LEASE_BLOCKS, leases, "limits.leases", 20)
+        for i in range(40):
+            holder.send(CLAIM, waits[i % 9])
+        answer = holder.receive()
+        assert answer.code == EINVAL
+        assert "limits.waiting" in answer.message

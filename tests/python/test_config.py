@@ -96,7 +96,7 @@ def test_programs_with_keys_of_their_own_are_warned_once(
         "configuration: unknown key 'backend.Nowhere' is ignored; backend may have MooncakeStore, RayStore, Redis, "
         "SimpleStorage, Yuanrong, storage_backend",
         "configuration: unknown key 'blue' is ignored; the configuration may have address, backend, client, "
-        "controller, log, metrics, net, ray, serialization, storage, token_file",
+        "controller, limits, log, metrics, net, ray, serialization, storage, token_file",
     ]
 
 
