@@ -10,8 +10,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import report
-from bench.run import OUT, OUT_QUICK, QUICK, Plan, measure
+from bench import only, report
+from bench.run import OUT, OUT_ONLY, OUT_QUICK, QUICK, Plan, measure
+
+
+def _parts(text: str) -> list[str]:
+    """The parts that --only names."""
+    parts = list(dict.fromkeys(text.split(",")))
+    for part in parts:
+        if part not in only.PARTS:
+            raise argparse.ArgumentTypeError(
+                f"there is no part {part!r}, only {', '.join(only.PARTS)}"
+            )
+    return parts
 
 
 def main() -> None:
@@ -23,6 +34,12 @@ def main() -> None:
     options.add_argument("--rounds", type=int, help="rounds of everything")
     options.add_argument("--no-peer", action="store_true", help="leave out PyPI's transferqueue")
     options.add_argument(
+        "--only",
+        type=_parts,
+        metavar="PART,...",
+        help=f"these parts alone, of {', '.join(only.PARTS)}; JSON in out/bench-only, no charts",
+    )
+    options.add_argument(
         "--out", type=Path, help="folder of JSON and charts; else out/bench, or out/bench-quick"
     )
     chosen = options.parse_args()
@@ -32,7 +49,8 @@ def main() -> None:
     console = Console(width=None if Console().is_terminal else 110)
     columns = (TextColumn("{task.description:16}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("start", total=plan.steps())
+        total = only.steps(plan, chosen.only) if chosen.only else plan.steps()
+        task = progress.add_task("start", total=total)
         took: dict[str, float] = {}
         begun = last = time.monotonic()
 
@@ -42,16 +60,25 @@ def main() -> None:
             took[done] = took.get(done, 0.0) + last - before
             progress.update(task, advance=1, description=done)
 
-        results = measure(plan, tick, peer=not chosen.no_peer)
+        if chosen.only:
+            results = only.measure(plan, chosen.only, tick, peer=not chosen.no_peer)
+        else:
+            results = measure(plan, tick, peer=not chosen.no_peer)
     results["took"] = took
     figures = report.evaluate(results)
-    report.show(figures, results, console)
+    if chosen.only:
+        report.show_some(figures, results, console)
+        written = [report.save_numbers(results, figures, chosen.out or OUT_ONLY)]
+    else:
+        report.show(figures, results, console)
+        out = chosen.out or (OUT_QUICK if chosen.quick else OUT)
+        written = report.save(results, figures, out)
     if plan.scale < 1:
         console.print(
             f"A smaller run: {plan.scale:g} of the samples, lists of {plan.listed:,} keys, claims from"
             f" {plan.many:,}, {plan.crowd.clients:,} clients. Figures are named as in the whole one."
         )
-    for path in report.save(results, figures, chosen.out or (OUT_QUICK if chosen.quick else OUT)):
+    for path in written:
         console.print(f"wrote {path}")
     minutes, seconds = divmod(round(time.monotonic() - begun), 60)
     console.print(f"took {minutes} min {seconds} s")

@@ -131,7 +131,8 @@ def _meanwhile(beside: str) -> Callable[[Results], float | None]:
 
 def _zero_copy(size: str) -> Callable[[Results], float | None]:
     def value(results: Results) -> float | None:
-        return median(percentile(each[size], 0.5) for each in results["zero-copy"]) * 1e3
+        rounds = results["zero-copy"]
+        return median(percentile(each[size], 0.5) for each in rounds) * 1e3 if rounds else None
 
     return value
 
@@ -152,12 +153,15 @@ def _stall(workload: str, step: str) -> Callable[[Results], float | None]:
     return value
 
 
-def _texts(results: Results) -> float | None:
-    rounds = results["texts"]
-    return ratio(
-        [percentile(each["read"], 0.5) for each in rounds],
-        [percentile(each["decoded"], 0.5) for each in rounds],
-    )
+def _texts(read: str) -> Callable[[Results], float | None]:
+    def value(results: Results) -> float | None:
+        rounds = results["texts"]
+        return ratio(
+            [percentile(each[read], 0.5) for each in rounds],
+            [percentile(each["decoded"], 0.5) for each in rounds],
+        )
+
+    return value
 
 
 def _growth(results: Results) -> float | None:
@@ -178,7 +182,8 @@ def _scale(step: str, key: str, unit: float = 1.0) -> Callable[[Results], float 
 
 
 def _crowd(results: Results) -> float | None:
-    return median(percentile(each["seconds"], 0.99) for each in results["scale"]["many clients"])
+    rounds = results["scale"]["many clients"]
+    return median(percentile(each["seconds"], 0.99) for each in rounds) if rounds else None
 
 
 FIGURES = (
@@ -198,7 +203,13 @@ FIGURES = (
     Figure("strings: get against the peer", None, _batches("strings", "get")),
     Figure("long texts: put against the peer", None, _batches("long texts", "put")),
     Figure("long texts: get against the peer", None, _batches("long texts", "get")),
-    Figure("long texts: get against decoding them", 1.3, _texts, at_most=True),
+    Figure("long texts: get against decoding them", 1.3, _texts("read"), at_most=True),
+    Figure(
+        "long texts: get by metadata against decoding them",
+        1.3,
+        _texts("read by metadata"),
+        at_most=True,
+    ),
     *(
         Figure(
             f"{name}: the loop stands still in an async {step}, beyond an idle one",

@@ -48,6 +48,43 @@ def show(figures: list[dict[str, Any]], results: dict[str, Any], console: Consol
         console.print(f"across hosts: left out. {results['hosts']['skipped']}")
 
 
+def show_some(figures: list[dict[str, Any]], results: dict[str, Any], console: Console) -> None:
+    """Print the tables of a run that measured some parts alone."""
+    console.print(_figures(figures))
+    if results["batches"]:
+        console.print(_throughput(results))
+    if results["small"]:
+        console.print(_latencies(results))
+    console.print(_times(results))
+
+
+def _times(results: dict[str, Any]) -> Table:
+    """Batches, reads of texts and gaps of the event loop in milliseconds."""
+    table = Table(title="milliseconds (medians)", title_justify="left")
+    for name in ("what", "side"):
+        table.add_column(name)
+    table.add_column("ms", justify="right")
+
+    def add(what: str, side: str, seconds: list[float]) -> None:
+        table.add_row(what, side, f"{1e3 * median(seconds):.2f}")
+
+    for workload, rounds in results["batches"].items():
+        for step in ("put", "get"):
+            for side in rounds[0]:
+                add(f"{workload}: {step}", side, [found[side][step] for found in rounds])
+    for name in results["texts"][0] if results["texts"] else ():
+        add(f"long texts: {name}", "ctq", [one for each in results["texts"] for one in each[name]])
+    for workload, rounds in results["stalls"].items():
+        for step in ("put", "get", "idle"):
+            for side in rounds[0]:
+                gaps = [one for found in rounds for one in found[side][step]]
+                add(f"{workload}: the loop stands still, {step}", side, gaps)
+    for name in results["zero-copy"][0] if results["zero-copy"] else ():
+        seconds = [one for each in results["zero-copy"] for one in each[name]]
+        add(f"zero-copy get, {name}", "ctq", seconds)
+    return table
+
+
 def _figures(figures: list[dict[str, Any]]) -> Table:
     table = Table(title="figures (medians of the rounds' ratios)", title_justify="left")
     table.add_column("figure")
@@ -109,7 +146,7 @@ def _latencies(results: dict[str, Any]) -> Table:
                 side,
                 *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
             )
-    for when in ("alone", "computing", "listing"):
+    for when in ("alone", "computing", "listing") if results["claims while listing"] else ():
         seconds = [one for found in results["claims while listing"] for one in found[when]]
         table.add_row(
             "claim of 1, alone" if when == "alone" else f"claim of 1, another is {when}",
@@ -191,13 +228,18 @@ def _hosts(rounds: list[dict[str, Any]]) -> Table:
     return table
 
 
-def save(results: dict[str, Any], figures: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Write the numbers and the charts; what was written."""
+def save_numbers(results: dict[str, Any], figures: list[dict[str, Any]], folder: Path) -> Path:
+    """Write the numbers alone."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = folder / "bench.json"
     numbers.write_text(json.dumps({"figures": figures, **results}, indent=1) + "\n", "utf-8")
+    return numbers
+
+
+def save(results: dict[str, Any], figures: list[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write the numbers and the charts; what was written."""
     return [
-        numbers,
+        save_numbers(results, figures, folder),
         _draw_batches(results, folder / "batches.png"),
         _draw_small(results, folder / "small.png"),
         _draw_callers(results, folder / "callers.png"),

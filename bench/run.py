@@ -7,7 +7,7 @@ import os
 import platform
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,11 +73,21 @@ STALLS = ("maps", "strings")
 """Batches whose async calls must not hold the event loop."""
 
 
-def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
-    """Everything that the figures are made of, and of what and where."""
+KEEPS = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "100000000"}
+"""The variables of a process that gives freed memory back late: in others most of the time to make many texts is page faults."""
+
+
+def sides_of(peer: bool) -> dict[str, tuple[str, str]]:
+    """Environment and package of each side."""
     sides = {"ctq": (".venv", "ctq")}
     if peer:
         sides["peer"] = (".venv-peer", "transfer_queue")
+    return sides
+
+
+def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
+    """Everything that the figures are made of, and of what and where."""
+    sides = sides_of(peer)
     results: dict[str, Any] = {"about": about(peer), "init": []}
     for _ in range(plan.long_rounds - 1):
         results["init"].append({name: _start_up(name, *side) for name, side in sides.items()})
@@ -86,14 +96,15 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
         # Imports take seconds: all at once, before anything is measured.
         workers = {name: stack.enter_context(Subject(name, *side)) for name, side in sides.items()}
         other = stack.enter_context(Subject("other", *sides["ctq"]))
-        for each in (*workers.values(), other):
+        reader = stack.enter_context(Subject("reader", *sides["ctq"], **KEEPS))
+        for each in (*workers.values(), other, reader):
             each.ready()
         with ExitStack() as systems:
             results["init"].append(
-                {name: systems.enter_context(_system(each)) for name, each in workers.items()}
+                {name: systems.enter_context(system(each)) for name, each in workers.items()}
             )
             tick("init")
-            _measure(plan, workers, other, results, tick)
+            _measure(plan, workers, other, reader, results, tick)
         results["scale"] = crowds.measure(plan.crowd, plan.rounds, plan.long_rounds, other, tick)
     results["demo"] = []
     for _ in range(plan.rounds if plan.updates else 0):
@@ -116,10 +127,15 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
 
 
 def _measure(
-    plan: Plan, subjects: dict[str, Subject], lister: Subject, results: dict[str, Any], tick: Tick
+    plan: Plan,
+    subjects: dict[str, Subject],
+    lister: Subject,
+    reader: Subject,
+    results: dict[str, Any],
+    tick: Tick,
 ) -> None:
     """What is measured on one system of each side."""
-    results["small"] = _small(plan, subjects, tick)
+    results["small"] = small(plan, OPERATIONS, subjects, tick)
     results["concurrent"] = _concurrent(plan, subjects, tick)
     results["noisy"] = noisy.measure(
         plan.long_rounds if plan.noisy else 0, plan.scale, plan.claims, subjects, tick
@@ -134,30 +150,53 @@ def _measure(
         tick("growth")
     results["batches"] = {name: [] for name in plan.workloads}
     for name in plan.workloads:
-        _batches(plan, name, subjects, results["batches"][name], tick)
-    results["stalls"] = {name: [] for name in STALLS}
-    for name, rounds in results["stalls"].items():
-        for _ in range(plan.long_rounds):
-            rounds.append(
-                {
-                    side: subject.ask("stalls", workload=name, scale=plan.scale, count=4)
-                    for side, subject in subjects.items()
-                }
-            )
-            tick(f"stalls of the loop, {name}")
-    results["texts"] = []
-    for _ in range(plan.rounds):
-        results["texts"].append(subjects["ctq"].ask("texts", scale=plan.scale, count=20))
-        tick("texts")
-    results["zero-copy"] = []
-    for _ in range(plan.rounds):
-        results["zero-copy"].append(
+        batches(plan, name, subjects, results["batches"][name], tick)
+    results["stalls"] = {}
+    for name in STALLS:
+        results["stalls"][name] = stalls(plan, name, subjects, tick)
+    results["texts"] = texts(plan, subjects["ctq"], reader, tick)
+    results["zero-copy"] = zero_copy(plan, subjects["ctq"], tick)
+
+
+def stalls(
+    plan: Plan, workload: str, subjects: dict[str, Subject], tick: Tick
+) -> list[dict[str, Any]]:
+    """For how long async calls on a batch hold the event loop."""
+    rounds = []
+    for _ in range(plan.long_rounds):
+        rounds.append(
             {
-                name: subjects["ctq"].ask("zero_copy", scale=scale, count=20)["seconds"]
+                side: subject.ask("stalls", workload=workload, scale=plan.scale, count=4)
+                for side, subject in subjects.items()
+            }
+        )
+        tick(f"stalls of the loop, {workload}")
+    return rounds
+
+
+def texts(plan: Plan, ours: Subject, reader: Subject, tick: Tick) -> list[dict[str, Any]]:
+    """Reads of long texts beside decoding them, in a process that keeps its memory (see KEEPS)."""
+    reader.ask("attach", XDG_RUNTIME_DIR=ours.home)
+    rounds = []
+    for _ in range(plan.rounds):
+        rounds.append(reader.ask("texts", scale=plan.scale, count=30))
+        tick("texts")
+    reader.ask("close")
+    return rounds
+
+
+def zero_copy(plan: Plan, ours: Subject, tick: Tick) -> list[dict[str, Any]]:
+    """Reads that do not copy."""
+    rounds = []
+    for _ in range(plan.rounds):
+        rounds.append(
+            {
+                name: ours.ask("zero_copy", scale=scale, count=20)["seconds"]
                 for name, scale in (("eighth", plan.scale / 8), ("whole", plan.scale))
             }
         )
         tick("zero-copy")
+    return rounds
 
 
 def about(peer: bool) -> dict[str, Any]:
@@ -194,14 +233,14 @@ def _processor() -> str:
 
 
 @contextmanager
-def _system(subject: Subject) -> Iterator[float]:
+def system(subject: Subject) -> Iterator[float]:
     """A system of that worker, and the seconds that it took to start."""
     yield float(subject.ask("init")["seconds"])
     subject.ask("close")
 
 
 def _start_up(name: str, environment: str, package: str) -> float:
-    with Subject(name, environment, package) as subject, _system(subject) as seconds:
+    with Subject(name, environment, package) as subject, system(subject) as seconds:
         return seconds
 
 
@@ -210,9 +249,12 @@ def _each(subjects: dict[str, Subject], key: str, do: str, **args: Any) -> dict[
     return {name: subject.ask(do, **args)[key] for name, subject in subjects.items()}
 
 
-def _small(plan: Plan, subjects: dict[str, Subject], tick: Tick) -> dict[str, Any]:
+def small(
+    plan: Plan, operations: Iterable[str], subjects: dict[str, Subject], tick: Tick
+) -> dict[str, Any]:
+    """Small calls, one after the other."""
     found: dict[str, Any] = {}
-    for operation in OPERATIONS:
+    for operation in operations:
         count = plan.claims if operation == "claim" else plan.calls
         _each(subjects, "seconds", "small", operation=operation, count=20)  # warm
         found[operation] = []
@@ -240,7 +282,7 @@ def _concurrent(plan: Plan, subjects: dict[str, Subject], tick: Tick) -> dict[st
     return found
 
 
-def _batches(
+def batches(
     plan: Plan, name: str, subjects: dict[str, Subject], rounds: list[Any], tick: Tick
 ) -> None:
     """One workload; for the simple one also what else moves its bytes."""
@@ -269,3 +311,4 @@ def _batches(
 
 OUT = ROOT / "out" / "bench"
 OUT_QUICK = ROOT / "out" / "bench-quick"
+OUT_ONLY = ROOT / "out" / "bench-only"

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 pytest.importorskip("torch")
 
-from bench import demo, hosts, noisy, report
+from bench import demo, hosts, noisy, only, report
 from bench.figures import FIGURES, Figure, percentile, ratio
 from bench.run import ASYNC, CALLERS, OPERATIONS, Plan, measure
 from bench.scale import Scale
@@ -85,6 +86,44 @@ def test_a_run_without_the_peer(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+def test_some_parts_alone(tmp_path: Path) -> None:
+    parts = ["long texts", "texts", "gaps-maps", "zero-copy", "claim"]
+    ticks: list[str] = []
+    results = only.measure(TINY, parts, ticks.append, peer=False)
+    assert len(ticks) == only.steps(TINY, parts)
+    figures = report.evaluate(results)
+    assert {each["figure"] for each in figures if each["value"] is not None} == {
+        "long texts: get against decoding them",
+        "long texts: get by metadata against decoding them",
+        "maps: the loop stands still in an async put, beyond an idle one",
+        "maps: the loop stands still in an async get, beyond an idle one",
+        "simple: zero-copy get by metadata, dense",
+        "an eighth of it: zero-copy get by metadata, dense",
+    }
+    with (tmp_path / "said").open("w") as file:
+        report.show_some(figures, results, Console(file=file, width=200))
+    said = (tmp_path / "said").read_text()
+    assert "long texts: read by metadata" in said
+    assert "long texts: put" in said
+    assert "claim" in said
+    written = report.save_numbers(results, figures, tmp_path / "out")
+    assert json.loads(written.read_text())["about"]["cores"] > 0
+
+
+def test_a_part_that_does_not_exist_is_named() -> None:
+    said = subprocess.run(
+        [sys.executable, "-m", "bench", "--only", "texts,pictures"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 2
+    assert "there is no part 'pictures', only simple, complex," in said.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_across_hosts() -> None:
     ticks: list[str] = []
     found = hosts.measure(2, 0.01, ticks.append)
@@ -128,6 +167,7 @@ def test_it_starts_by_itself() -> None:
     )
     assert said.returncode == 0, said.stderr
     assert "--quick" in said.stdout
+    assert "gaps-strings" in said.stdout
 
 
 def test_figures_are_medians_of_ratios() -> None:
