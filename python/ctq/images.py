@@ -1,8 +1,9 @@
 """Pillow images inside values: the pixels as they lie in memory, and everything else that makes up an image.
 
 The pixels are put straight from the image's own memory if Pillow exposes it (through Arrow, since 11.2) in the layout of
-one of its raw modes; otherwise `tobytes` copies them.  An image that was read owns its pixels, as every writable Pillow
-image does, so reading one takes one copy more than reading a tensor.
+one of its raw modes; otherwise `tobytes` copies them.  An image that was read lies in the memory of the read, like a tensor, and is
+written to there: Pillow makes images over a buffer that is given to it (`Image.frombuffer`).  It does so for RGB too, only not by a
+public function; a Pillow that does not is found out once, and images are then copied.
 
 Images of Pillow's own classes are not pickled.  Images of other classes are treated like any other object.
 """
@@ -10,6 +11,7 @@ Images of Pillow's own classes are not pickled.  Images of other classes are tre
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -112,8 +114,11 @@ def image_of(parts: list[Any], memory: Any, unpickle: Callable[[bytes], Any]) ->
     if raw:
         result.__setstate__([{}, mode, (0, 0), None, b"", *more])
         result._size = (width, height)
-        result.im = Image.new(mode, (width, height), None).im  # type: ignore[arg-type,unused-ignore]
-        _fill(result, memory, raw)
+        if width and height and _maps():
+            result.im = _mapped(mode, (width, height), memory)
+        else:
+            result.im = Image.new(mode, (width, height), None).im  # type: ignore[arg-type,unused-ignore]
+            _fill(result, memory, raw)
     else:
         result.__setstate__([{}, mode, (width, height), None, bytes(memory), *more])
     if palette is not None:
@@ -121,6 +126,37 @@ def image_of(parts: list[Any], memory: Any, unpickle: Callable[[bytes], Any]) ->
         result.palette = _palette_of(palette)
     result.info = {name: _back(each, unpickle) for name, each in info}
     return result
+
+
+def _mapped(mode: str, size: tuple[int, int], memory: Any) -> Any:
+    """Pillow's inner image over memory: not marked as read-only, as by `frombuffer`, for nobody else has this memory."""
+    from PIL import Image
+
+    module: Any = Image
+    return module.core.map_buffer(memory, size, "raw", 0, (mode, 0, 1))
+
+
+@functools.cache
+def _maps() -> bool:
+    """Whether this Pillow makes writable images of all the raw modes over memory that it is given."""
+    from PIL import Image
+
+    try:
+        for mode, (_, pixel) in _RAW_MODES.items():
+            memory = bytearray(range(6 * pixel))
+            made: Any = Image.new(mode, (0, 0))
+            made.im = _mapped(mode, (3, 2), memory)
+            made._size = (3, 2)
+            copied: Any = Image.new(mode, (3, 2))
+            _fill(copied, memory, _RAW_MODES[mode][0])
+            same = made.mode == mode and made.tobytes() == copied.tobytes()
+            made.putpixel((2, 1), made.getpixel((0, 0)))
+            shown = max(1, pixel - 1)  # RGB does not use its last byte
+            if not same or memory[-pixel:][:shown] != memory[:shown]:
+                return False
+    except Exception:  # noqa: BLE001 - whatever another Pillow makes of it
+        return False
+    return True
 
 
 def _check_size(mode: str, width: int, height: int, raw: str, memory: Any) -> None:

@@ -256,6 +256,47 @@ def test_images_come_back_as_they_were(mode: str, size: tuple[int, int]) -> None
     assert got.tobytes() == image.tobytes()
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBX", "RGBA", "CMYK", "F", "I"])
+def test_images_lie_in_the_memory_of_the_read(mode: str) -> None:
+    """Nothing is copied; what is drawn stays in the image, and what the image was made of stays as long as it does."""
+    from PIL import ImageDraw
+
+    from ctq import images
+
+    image = picture(mode, (200, 100))
+    _, held, sizes, _ = columns_of([[image, image]], allow_pickle=False)
+    lies = memory(held)
+    one, other = decoded(lies, sizes, allow_pickle=False)[0]
+    begin = np.frombuffer(lies, np.uint8).ctypes.data
+    for each in (one, other):
+        found = images._pixels(each)
+        assert found is not None
+        assert begin < found[0] <= begin + len(held) - found[1]
+    del lies
+    gc.collect()
+    before, colour = one.getpixel((7, 7)), 3 if mode in "LPFI" else (1, 2, 3, 4)[: len(mode)]
+    ImageDraw.Draw(one).point((7, 7), fill=colour)
+    one.paste(one.crop((0, 0, 50, 50)), (100, 50))
+    one.load()[0, 0] = colour
+    assert one.getpixel((7, 7)) == one.getpixel((0, 0)) != before
+    assert other.tobytes() == image.tobytes()
+    # It is put from there again, like any other.
+    _, held, sizes, _ = columns_of([[one]], allow_pickle=False)
+    assert decoded(memory(held), sizes, allow_pickle=False)[0][0].tobytes() == one.tobytes()
+    assert not one.readonly
+
+
+def test_a_pillow_that_cannot_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ctq import images
+
+    assert images._maps()
+    monkeypatch.setattr(images, "_maps", lambda: False)
+    image = picture("RGB", (200, 100))
+    _, held, sizes, _ = columns_of([image], allow_pickle=False)
+    (got,) = decoded(memory(held), sizes, allow_pickle=False)
+    assert got.tobytes() == image.tobytes()
+
+
 def test_images_of_files_keep_their_class(tmp_path: Any) -> None:
     for name, form in (("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.gif", "GIF"), ("a.bmp", "BMP")):
         path = tmp_path / name
