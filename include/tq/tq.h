@@ -339,6 +339,8 @@ typedef struct tq_data_column {
      * those of the first row, the column is neither padded nor read in place, whatever was asked for, and each row begins at a
      * multiple of 16 bytes: its dims and its type say how many bytes belong to it. */
     const tq_type *types;
+    /** The rows were left in the store, as tq_get_options.leave_values asked for: data is NULL, and tq_data_look shows them. */
+    bool left;
 } tq_data_column;
 
 /** Reads the given fields of a meta's samples (NULL: all of it).  TQ_ENOTREADY names samples and fields that are not
@@ -375,6 +377,10 @@ typedef struct tq_get_options {
      * what is written to it stays in it.  The unit cannot use that memory anew before the data is released, so it is not
      * to be kept for long.  A fork, and closing the client, turn views that are in use into copies. */
     bool zero_copy;
+    /** Leave columns of values in the store that are large, whose rows are long texts, bytes, or lists and maps of
+     * such, and that lie in memory which a storage unit of this machine shares: for readers that copy them anyway, into
+     * what they make of them.  Nothing keeps them there: see tq_data_look. */
+    bool leave_values;
 } tq_get_options;
 
 /** As tq_get, with columns laid out and placed as asked: rows are read straight into their places. */
@@ -388,8 +394,9 @@ typedef struct tq_get_keys_args {
     size_t n;                /**< How many. */
     const char *const *
         fields; /**< Fields, in this order; those that not all of the samples have are left out.  NULL: all. */
-    size_t n_fields; /**< How many. */
-    bool zero_copy;  /**< As in tq_get_options. */
+    size_t n_fields;   /**< How many. */
+    bool zero_copy;    /**< As in tq_get_options. */
+    bool leave_values; /**< As in tq_get_options. */
 } tq_get_keys_args;
 
 /** Looks samples up by key and reads them, in one call.  Result: tq_op_meta of the samples that were found, with all fields
@@ -402,6 +409,15 @@ TQ_API size_t tq_data_rows(const tq_data *data);    /**< Rows. */
 TQ_API size_t tq_data_columns(const tq_data *data); /**< Columns. */
 /** The c-th column; valid as long as the data. */
 TQ_API const tq_data_column *tq_data_column_at(const tq_data *data, size_t c);
+
+/** Shows rows [row, row + n) of a column that was left in the store to `look`, one after the other.  TQ_OK: what it has seen was
+ * what was put.  TQ_ELOST: it was not, for the rows were cleared, overwritten or moved meanwhile; read them again, without
+ * leaving them.  So `look` must take any bytes, which may even change while it reads them, and what it has made of them is
+ * to be thrown away.  It must not call the library, nor wait for another thread.  Thread-safe.  Closing the client
+ * and forking turn what is there into copies first, so looking goes on. */
+TQ_API int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
+                        void (*look)(void *arg, size_t row, const void *bytes, size_t size),
+                        void *arg);
 
 /** Memory from the pool behind tq_data, for who prepares bytes to put: 64-byte aligned, contents undefined.  Its pages are
  * mostly there already; a copy into memory that was never touched is several times slower.  Thread-safe.  NULL: no memory. */

@@ -75,6 +75,15 @@ def pack_rows(
 def pack_rows(
     rows: list[Any], convert: Callable[[Any], object], keep: list[Any], /
 ) -> tuple[list[Slice], bytes]: ...
+@overload
+def unpack_rows(
+    data: Left,
+    offsets: BufferLike,
+    build: Callable[..., Any],
+    decode: Callable[[memoryview], Any],
+    /,
+) -> list[Any] | None: ...
+@overload
 def unpack_rows(
     data: BufferLike,
     offsets: BufferLike,
@@ -95,6 +104,9 @@ def copy_maps(
 
 class Buffer:
     def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __len__(self) -> int: ...
+
+class Left:
     def __len__(self) -> int: ...
 
 class Queue:
@@ -185,7 +197,7 @@ class Data:
             Buffer,
             Buffer,
             Buffer,
-            Buffer,
+            Buffer | Left,
             list[bytes] | None,
             int | None,
             int,
@@ -284,6 +296,7 @@ class Client:
         keep: object = None,
         timeout: float = 0.0,
         zero_copy: bool = False,
+        leave_values: bool = False,
     ) -> Op: ...
     def get_keys(
         self,
@@ -292,6 +305,7 @@ class Client:
         fields: Sequence[str] | None = None,
         timeout: float = 0.0,
         zero_copy: bool = False,
+        leave_values: bool = False,
     ) -> Op: ...
     def clear_meta(self, meta: Meta, timeout: float = 0.0) -> Op: ...
     def clear_indexes(self, partition: str, indexes: Integers, timeout: float = 0.0) -> Op: ...

@@ -256,7 +256,7 @@ class SamplesByKey:
             names = None if chosen is None else list(dict.fromkeys(chosen))
             found: Meta
             found, data = yield self._core.get_keys(
-                partition_id, wanted, names, zero_copy=zero_copy
+                partition_id, wanted, names, zero_copy=zero_copy, leave_values=True
             )
             if strict:
                 _refuse_missing(partition_id, wanted, found.keys)
@@ -264,7 +264,11 @@ class SamplesByKey:
                     _those(wanted, partition_id), chosen or [], common_fields(found)
                 )
             if data is not None:
-                return (yield from packed(data, options, decoder))
+                return (
+                    yield from packed(
+                        self._core, found, data, options, decoder, zero_copy=zero_copy
+                    )
+                )
             meta = BatchMeta._wrap([found.select(None, common_fields(found))])
         else:
             meta = (yield from self._lookup(wanted, partition_id)) or BatchMeta.empty()

@@ -30,7 +30,7 @@ from .errors import SerializationError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from ._core import Slice
+    from ._core import Left, Slice
 
 TENSOR, NDARRAY, SCALAR, PICKLE, CLOUDPICKLE, TENSORDICT, INTEGER, COMPLEX, DATETIME, NESTED = (
     range(1, 11)
@@ -279,6 +279,13 @@ class Decoder:
         except SerializationError as error:
             where = f"field {field!r}{self._which(encoded, offsets)}"
             raise SerializationError(f"{where}: {error}") from error.__cause__
+
+    def decode_left(self, left: Left, offsets: Buffer) -> list[Any] | None:
+        """The rows of a field that a read left in the store; None: they are not there any more, or cannot be decoded."""
+        try:
+            return unpack_rows(left, offsets, self._build, self._decode_other)
+        except SerializationError:
+            return None  # who reads them once more, as bytes, can say which row it is
 
     def _which(self, encoded: Buffer, offsets: Buffer) -> str:
         """The first row that cannot be decoded, for a message."""

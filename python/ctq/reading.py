@@ -10,7 +10,10 @@ dense column and values a NonTensorStack (a list without torch), whatever the la
 Without torch a column is an array where all rows have one shape (or are padded) and else a list of
 arrays; types that NumPy lacks (bfloat16, 8-bit floats) are unsigned integers of their bits.
 
-None of it copies: tensors lie in memory of the library, which is given back when the last tensor over
+Long texts and bytes are made straight from memory that a storage unit shares, where they are left by the read (`Left`).  When
+they have gone from there meanwhile, the read is repeated, with a copy.
+
+None of the rest copies: tensors lie in memory of the library, which is given back when the last tensor over
 it is gone, and rows are read straight into their padded place.  Only these cost a second copy: padding
 rows that differ in more than their first dim, metadata of several partitions, and layouts of data that
 came from a storage manager written in Python.
@@ -25,7 +28,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
-from ._core import VALUE, Data, Meta, jagged_rows
+from ._core import VALUE, Data, Left, Meta, jagged_rows
 from ._work import ROWS, Work, are_heavy
 from .dtypes import Dtype, have_torch, numpy_dtype_back, torch_dtypes_back, unpacked_type
 from .encoding import Decoder
@@ -57,6 +60,10 @@ PaddingOption: TypeAlias = "float | Mapping[str, Any]"
 """A pad value, or per field a pad value or a map of `value`, `multiple`, `length`, `lengths`, `mask`."""
 
 R = TypeVar("R")
+
+
+class _GoneError(Exception):
+    """What a read has left in the store is not there any more."""
 
 
 class Padding(NamedTuple):
@@ -220,22 +227,40 @@ def read(
         options.added(names)
     if len(pieces) == 1 and options is not None:
         return (yield from _read_placed(core, pieces[0], names, options, decoder, zero_copy))
+    if len(pieces) == 1:
+        data: Data = yield core.get(pieces[0], names, zero_copy=zero_copy, leave_values=True)
+        try:
+            return (yield from _laid_out(data, decoder))
+        except _GoneError:
+            data = yield core.get(pieces[0], names, zero_copy=zero_copy)
+        return (yield from _laid_out(data, decoder))
     # Parts are copied together below.
-    zero_copy = zero_copy and len(pieces) == 1
-    started = [core.get(piece, names, zero_copy=zero_copy) for piece in pieces]
+    started = [core.get(piece, names) for piece in pieces]
     parts: list[Data] = []
     for op in started:
         parts.append((yield op))
-    if len(parts) == 1:
-        return (yield from _laid_out(parts[0], decoder))
     rows = sum(map(len, parts))
     heavy = rows > ROWS or any(are_heavy(data.columns, rows) for data in parts)
     return (yield Work(heavy, _merge, parts, decoder, options))
 
 
-def packed(data: Data, options: ReadOptions | None, decoder: Decoder) -> Steps[Any]:
-    """What was read without anything special, in the order of the names of the fields."""
-    return (yield from _laid_out(data, decoder, options, columns=sorted(data.columns)))
+def packed(
+    core: Client,
+    found: Meta,
+    data: Data,
+    options: ReadOptions | None,
+    decoder: Decoder,
+    *,
+    zero_copy: bool = False,
+) -> Steps[Any]:
+    """What was read of samples without anything special, in the order of the names of the fields."""
+    columns = sorted(data.columns)
+    try:
+        return (yield from _laid_out(data, decoder, options, columns=columns))
+    except _GoneError:
+        names = [column[0] for column in columns]
+        data = yield core.get(found, names, zero_copy=zero_copy)
+    return (yield from _laid_out(data, decoder, options))
 
 
 def _laid_out(
@@ -271,18 +296,25 @@ def _read_placed(
     hand) or have outdated (when samples were written again): then the controller is asked.
     """
     known = piece
+    leave = True
     for last in (False, False, True):
         plan = _Plan.make(known, names, options)
         if plan is not None:
             try:
                 data: Data = yield core.get(
-                    piece, names, plan.layouts, plan.memory or None, zero_copy=zero_copy
+                    piece,
+                    names,
+                    plan.layouts,
+                    plan.memory or None,
+                    zero_copy=zero_copy,
+                    leave_values=leave,
                 )
+                return (yield from _laid_out(data, decoder, options, plan.memory))
+            except _GoneError:
+                leave = False
             except (RowCountError, DtypeError):
                 if last or not plan.needs_schema:
                     raise
-            else:
-                return (yield from _laid_out(data, decoder, options, plan.memory))
         known = yield core.resolve(
             piece.partition, indexes=piece.indexes, fields=names, lenient=True
         )
@@ -483,7 +515,8 @@ class _Column:
         self._dtype = (code, bits)
         self._count = count
         self._known = {} if offsets is None else offsets
-        self._bytes = memoryview(memory_of_library)
+        self._left = memory_of_library if type(memory_of_library) is Left else None
+        self._bytes = memoryview(b"" if self._left is not None else memory_of_library)
         self._tensor = memory  # the same bytes as a tensor, when they are the reader's own
 
     def _over(self, shape: Sequence[int], start: int = 0, end: int | None = None) -> Any:
@@ -552,6 +585,11 @@ class _Column:
         """The rows, one object each."""
         if self.types is not None:
             return self._mixed_rows(decoder)
+        if self._left is not None:
+            decoded = decoder.decode_left(self._left, self._offsets)
+            if decoded is None:
+                raise _GoneError
+            return decoded
         if self.kind == VALUE:
             return decoder.decode_rows(self.name, self._bytes, self._offsets)
         bounds = memoryview(self._offsets).tolist()

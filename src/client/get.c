@@ -36,6 +36,8 @@ static void get_fini(tqi_task *task)
     free(get->ranges);
     free(get->blocks);
     free(get->gone);
+    free(get->shows.ranges);
+    free(get->show_column);
     if (get->release) {
         get->release(get->release_arg);
     }
@@ -396,6 +398,7 @@ static int get_prepare_keys(tqi_get *get, const tq_get_keys_args *args, tq_error
         return tqi_error_null(err, "tq_get_keys: args");
     }
     get->zero_copy = args->zero_copy;
+    get->leave_values = args->leave_values;
     get->keys = tqi_region_array(region, 1, sizeof *get->keys);
     if (!get->keys) {
         return tqi_error_nomem(err, "a read");
@@ -519,6 +522,7 @@ int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t 
     if (code == TQ_OK && options) {
         code = tqi_get_layouts(get, options, &err);
         get->zero_copy = known && options->zero_copy;
+        get->leave_values = known && options->leave_values;
     }
     return tqi_task_submit(op, &get->task, code, &err);
 }

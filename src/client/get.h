@@ -24,8 +24,10 @@ typedef struct tqi_get {
     bool in_manager; /* it (or the fill before it) may write to data's buffers */
     bool in_owners;  /* the list of owners was asked for */
     bool zero_copy;
-    tqi_view_job shows;  /* columns that are to be seen where they lie */
-    size_t *show_column; /* of each of them */
+    bool leave_values;
+    tqi_view_job shows;  /* what is to be seen where it lies, or left there; columns in order */
+    size_t *show_column; /* of each of its ranges */
+    size_t max_shows, max_show_columns;
     void (*shown)(struct tqi_get *get);
     tq_data *data;
     uint64_t gaps;        /* bytes to fill between padded rows */
@@ -53,6 +55,13 @@ const tqi_cells *tqi_get_cells(const tqi_get *get, size_t c);
 
 /* get_show.c: whether the c-th column, which has been laid out, is one to see where it lies; it is noted then. */
 bool tqi_get_shows(tqi_get *get, size_t c);
+/* Notes a range of it; false: out of memory. */
+bool tqi_get_note(tqi_get *get, size_t c, const tqi_view_range *range);
+/* get_leave.c: whether it is one to leave in the store; it is noted then. */
+bool tqi_get_leaves(tqi_get *get, size_t c);
+/* The ranges from the i-th on of a column to leave are where they are: leaves it, or takes their data away if it cannot be
+ * left.  The first range behind them. */
+size_t tqi_get_left(tqi_get *get, size_t i);
 /* Asks the manager to show the columns that were noted; `shown` is called when it has, with what it could not show
  * planned to be copied.  False when there is nothing to ask. */
 bool tqi_get_show(tqi_get *get, void (*shown)(tqi_get *get));

@@ -351,7 +351,7 @@ int tqi_get_plan(tqi_get *get, tq_error *err)
     for (size_t c = 0; c < get->n_fields; c++) {
         bool opaque = false;
         int code = plan_column(get, c, &opaque, err);
-        if (code == TQ_OK && !opaque && !tqi_get_shows(get, c)) {
+        if (code == TQ_OK && !opaque && !tqi_get_shows(get, c) && !tqi_get_leaves(get, c)) {
             code = tqi_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
             code = code ? code : tqi_get_plan_ranges(get, c, err);
         }

@@ -6,6 +6,7 @@
  */
 #include "client/get.h"
 
+#include "base/buf.h"
 #include "base/error.h"
 
 #define SHOW_MIN (UINT64_C(64) << 10)
@@ -32,12 +33,25 @@ static bool show_together(const tqi_get *get, const tqi_cells *cells, size_t *fi
     return found;
 }
 
+bool tqi_get_note(tqi_get *get, size_t c, const tqi_view_range *range)
+{
+    size_t n = get->shows.n;
+
+    if (tqi_grow(&get->shows.ranges, &get->max_shows, n + 1, sizeof *range) != TQ_OK ||
+        tqi_grow(&get->show_column, &get->max_show_columns, n + 1, sizeof c) != TQ_OK) {
+        return false;
+    }
+    get->show_column[n] = c;
+    get->shows.ranges[n] = *range;
+    get->shows.n++;
+    return true;
+}
+
 bool tqi_get_shows(tqi_get *get, size_t c)
 {
     const tq_data_column *column = &get->data->columns[c];
     const tqi_cells *cells = tqi_get_cells(get, c);
     uint64_t size = column->offsets[get->meta->n];
-    tqi_view_job *job = &get->shows;
     size_t first = 0;
 
     if (!get->zero_copy || !get->task.rt->internal.view || column->kind != TQ_TENSOR ||
@@ -45,26 +59,12 @@ bool tqi_get_shows(tqi_get *get, size_t c)
         (get->layouts && get->layouts[c].dest) || !show_together(get, cells, &first)) {
         return false;
     }
-    if (!job->ranges) {
-        job->ranges = tqi_region_zero(&get->task.region, get->n_fields, sizeof *job->ranges);
-        job->pins = tqi_region_zero(&get->task.region, get->n_fields, sizeof *job->pins);
-        get->show_column =
-            tqi_region_zero(&get->task.region, get->n_fields, sizeof *get->show_column);
-        if (!job->ranges || !job->pins || !get->show_column) {
-            job->ranges = NULL;
-            return false;
-        }
-    }
-    if (!get->data->views && !(get->data->views = tqi_views_make(get->n_fields))) {
-        return false;
-    }
-    get->show_column[job->n] = c;
-    job->ranges[job->n++] = (tqi_view_range){
-        .block = &get->meta->blocks->blocks[cells->block[first] - 1],
-        .offset = cells->offset[first],
-        .size = size,
-    };
-    return true;
+    return tqi_get_note(get, c,
+                        &(tqi_view_range){
+                            .block = &get->meta->blocks->blocks[cells->block[first] - 1],
+                            .offset = cells->offset[first],
+                            .size = size,
+                        });
 }
 
 int tqi_get_copy_instead(tqi_get *get, tq_error *err)
@@ -73,8 +73,8 @@ int tqi_get_copy_instead(tqi_get *get, tq_error *err)
 
     for (size_t i = 0; i < get->shows.n && code == TQ_OK; i++) {
         size_t c = get->show_column[i];
-        if (!get->shows.ranges[i].data) {
-            code = tqi_get_memory(get, c, get->shows.ranges[i].size, err);
+        if (!get->shows.ranges[i].data && !get->data->columns[c].data) {
+            code = tqi_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
             code = code ? code : tqi_get_plan_ranges(get, c, err);
         }
     }
@@ -87,17 +87,22 @@ static void show_done(tqi_view_job *job)
     tqi_get *get = job->arg;
     tqi_views *views = get->data->views;
 
-    for (size_t i = 0; i < job->n; i++) {
+    for (size_t i = 0; i < job->n;) {
         const tqi_view_range *range = &job->ranges[i];
+        if (range->shared) {
+            i = tqi_get_left(get, i);
+            continue;
+        }
         if (range->data) {
             get->data->columns[get->show_column[i]].data = range->data;
             views->maps[views->n_maps++] = (tqi_view_map){range->map, range->map_size};
         }
+        i++;
     }
     for (size_t i = 0; i < job->n_pins; i++) {
         views->pins[views->n_pins++] = job->pins[i];
     }
-    if (views->n_maps > 0) {
+    if (views->n_pins > 0) {
         tqi_views_attach(views, get->task.rt);
     }
     get->shown(get);
@@ -109,6 +114,12 @@ bool tqi_get_show(tqi_get *get, void (*shown)(tqi_get *get))
         return false;
     }
     get->shown = shown;
+    get->data->views = tqi_views_make(get->shows.n);
+    get->shows.pins = tqi_region_zero(&get->task.region, get->shows.n, sizeof *get->shows.pins);
+    if (!get->data->views || !get->shows.pins) {
+        shown(get); /* nothing can be shown: all is copied */
+        return true;
+    }
     get->shows.n_pins = 0;
     get->shows.deadline_ns = get->task.deadline;
     get->shows.done = show_done;

@@ -4,7 +4,8 @@
  * A view is a private mapping; the manager has pinned what it shows, so that it stays as it is.  The client's lock guards
  * the list of those in use, and the list of those whose pins the loop thread is to end.  When pins cannot be kept (the
  * client is closed, or the process forks: a child is not who pinned) the views are made copies first: writing to every page
- * of a private mapping gives it pages of its own, at the same addresses and with the same bytes.
+ * of a private mapping gives it pages of its own, at the same addresses and with the same bytes.  What a read has
+ * left in the store (look.c) is in the same list, and becomes copies elsewhere.
  */
 #include "client/views.h"
 
@@ -25,13 +26,26 @@
 
 tqi_views *tqi_views_make(size_t n)
 {
-    tqi_views *views = calloc(1, sizeof *views + n * (sizeof *views->maps + sizeof *views->pins));
+    tqi_views *views = calloc(
+        1, sizeof *views + n * (sizeof *views->maps + sizeof *views->left + sizeof *views->pins));
 
+    if (views && pthread_rwlock_init(&views->moved, NULL) != 0) {
+        free(views);
+        return NULL;
+    }
     if (views) {
         views->maps = (tqi_view_map *)(void *)(views + 1);
-        views->pins = (void **)(void *)(views->maps + n);
+        views->left = (tqi_left *)(void *)(views->maps + n);
+        views->pins = (void **)(void *)(views->left + n);
     }
     return views;
+}
+
+static void views_free(tqi_views *views)
+{
+    pthread_rwlock_destroy(&views->moved);
+    free(views->copy);
+    free(views);
 }
 
 void tqi_views_attach(tqi_views *views, tqi_runtime *rt)
@@ -72,7 +86,7 @@ void tqi_views_release(tqi_views *views)
         pthread_mutex_unlock(&client->lock);
     }
     if (!ends) {
-        free(views);
+        views_free(views);
     }
     if (client) {
         tqi_client_rele(client);
@@ -87,7 +101,7 @@ void tqi_views_unpin(tqi_runtime *rt, tqi_views *ended)
         for (size_t i = 0; i < views->n_pins && rt->manager_open && !rt->stopping; i++) {
             rt->internal.unview(rt->manager_state, views->pins[i]);
         }
-        free(views);
+        views_free(views);
     }
 }
 
@@ -126,6 +140,7 @@ void tqi_views_own(tq_client *client)
         for (size_t i = 0; i < views->n_maps; i++) {
             views_copy(&views->maps[i]);
         }
+        tqi_left_own(views);
     }
 }
 
@@ -139,7 +154,7 @@ static void views_detach(tq_client *client)
     while (client->views_ended) {
         tqi_views *views = client->views_ended;
         DL_DELETE(client->views_ended, views);
-        free(views);
+        views_free(views);
     }
 }
 

@@ -6,6 +6,8 @@
 
 #include "net/net.h"
 
+#include <stdatomic.h>
+
 #include <tq/manager.h>
 
 /* A range of a block that a reader wants to see where it lies, instead of having it copied. */
@@ -13,9 +15,14 @@ typedef struct tqi_view_range {
     const tq_block *block;
     uint64_t offset; /* in the block */
     uint64_t size;   /* at least 1 */
-    uint8_t *data;   /* out: the bytes; NULL: not to be seen from here, or gone */
-    void *map;       /* out, with data: what the reader unmaps when it has done with them */
+    /* Asked for: not a view of its own, but the store's memory as this process has it mapped, which may be used anew at any
+     * time.  What was read there is the block's if `*word` was its id before and after (a seqlock, base/fence.h). */
+    bool shared;
+    uint8_t *data; /* out: the bytes; NULL: not to be seen from here, or gone */
+    void
+        *map; /* out, with data, unless shared: what the reader unmaps when it has done with them */
     size_t map_size;
+    const _Atomic uint64_t *word; /* out, with data, if shared */
 } tqi_view_range;
 
 /* Ranges to see.  Valid until done. */
@@ -44,7 +51,8 @@ typedef struct tqi_manager_internal {
     uint64_t notice_ms; /* what waits for longer is named in the log; 0: it is not */
 
     /* Set by a manager, when it opens, that can show blocks: private mappings, which show the blocks' bytes, whatever
-     * becomes of the blocks, until they are given back, or the connector says goodbye. */
+     * becomes of the blocks, until they are given back, or the connector says goodbye; or its own mapping, until the
+     * pin is given back, or it is closed. */
     void (*view)(void *state, tqi_view_job *job);
     void (*unview)(void *state, void *pin);
 } tqi_manager_internal;

@@ -173,6 +173,18 @@ uint8_t *tqi_store_map_view(const tqi_store_map *map, uint64_t offset, uint64_t 
     return view + (offset - begin);
 }
 
+const _Atomic uint64_t *tqi_store_map_look(const tqi_store_map *map, uint64_t id, uint32_t slot,
+                                           uint64_t offset, uint64_t size, uint8_t **at)
+{
+    *at = NULL;
+    if (slot >= map->n_slots || offset > map->arena_bytes || size > map->arena_bytes - offset ||
+        id == 0 || atomic_load_explicit(&map->slots[slot], memory_order_relaxed) != id) {
+        return NULL;
+    }
+    *at = map->arena + offset;
+    return &map->slots[slot];
+}
+
 bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
                         void *dest, size_t size, bool streaming)
 {

@@ -131,6 +131,10 @@ void tqi_store_map_forked(tqi_store_map *map);
 /* Before many bytes are copied to `at` in the arena, which belong to the caller: makes large pages of the memory there, if
  * the system can.  Only saves time.  Any thread. */
 void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size);
+/* Where these bytes are, if the slot holds the id; NULL else, or out of bounds.  They are the block's as long as the word that is
+ * returned holds its id, see above; there is no other promise. */
+const _Atomic uint64_t *tqi_store_map_look(const tqi_store_map *map, uint64_t id, uint32_t slot,
+                                           uint64_t offset, uint64_t size, uint8_t **at);
 /* Copies size bytes from `offset` (in the arena) if slot holds id before and after; false: the block is gone. Checks
  * bounds.  `streaming`: past the caches (stream.h). */
 bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,

@@ -3,10 +3,13 @@
  */
 #include "system.h"
 
+#include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include <tq/value.h>
 
 static test_system sys;
 static tq_client *client;
@@ -350,13 +353,95 @@ static void test_zero_copy(void **state)
     tq_meta_rele(tiny);
 }
 
+#define TEXTS 16u
+#define TEXT  30000u
+
+/* Rows of one text each, all of one letter. */
+static tq_meta *put_texts(const char *partition)
+{
+    static char text[TEXT];
+    tq_values *values = tq_values_alloc();
+    tq_column column;
+    const tq_put_args args = {
+        .partition = partition, .n = TEXTS, .columns = &column, .n_columns = 1};
+
+    assert_non_null(values);
+    for (unsigned i = 0; i < TEXTS; i++) {
+        memset(text, 'a' + (int)i, sizeof text);
+        assert_int_equal(tq_values_str(values, text, sizeof text), TQ_OK);
+    }
+    assert_int_equal(tq_values_column(values, "text", &column, NULL), TQ_OK);
+    expect_ok(op, tq_put(op, &args));
+    tq_values_free(values);
+    return tq_meta_hold(tq_op_meta(op));
+}
+
+/* Counts in *arg the rows that are as they were put. */
+static void look_right(void *arg, size_t row, const void *bytes, size_t size)
+{
+    const char *text = bytes;
+
+    *(size_t *)arg += size == TEXT + 3 && text[3] == 'a' + (int)row && text[size - 1] == text[3];
+}
+
+/* What was left in the store is seen there until it is not there any more, and becomes a copy with the end of the client. */
+static void test_left_values(void **state)
+{
+    tq_get_options options = {.size = sizeof options, .leave_values = true};
+    tq_client *own = system_open(&sys, 10);
+    tq_op *reader = tq_op_alloc(own, NULL, NULL);
+    tq_meta *meta = put_texts("left"), *others = put_texts("others");
+    tq_data *data, *gone;
+    size_t right = 0;
+    (void)state;
+
+    expect_ok(reader, tq_get_as(reader, meta, NULL, 0, &options));
+    data = tq_data_hold(tq_op_data(reader));
+    assert_true(tq_data_column_at(data, 0)->left);
+    assert_null(tq_data_column_at(data, 0)->data);
+    assert_int_equal(tq_data_look(data, 0, 0, TEXTS, look_right, &right), TQ_OK);
+    assert_int_equal(right, TEXTS);
+    assert_int_equal(tq_data_look(data, 0, 5, 2, look_right, &right), TQ_OK);
+    assert_int_equal(right, TEXTS + 2);
+    assert_int_equal(tq_data_look(data, 0, TEXTS, 0, look_right, &right), TQ_OK);
+    assert_int_equal(tq_data_look(data, 0, 1, TEXTS, look_right, &right), TQ_EINVAL);
+    assert_int_equal(tq_data_look(data, 1, 0, 1, look_right, &right), TQ_EINVAL);
+    assert_int_equal(tq_data_look(data, 0, 0, 1, NULL, &right), TQ_EINVAL);
+
+    expect_ok(reader, tq_get_as(reader, others, NULL, 0, &options));
+    gone = tq_data_hold(tq_op_data(reader));
+    expect_ok(op, tq_clear_meta(op, others));
+    while (tq_data_look(gone, 0, 0, TEXTS, look_right, &right) == TQ_OK) {
+        sched_yield(); /* the unit is told a little later */
+    }
+    assert_int_equal(tq_data_look(gone, 0, 0, 1, look_right, &right), TQ_ELOST);
+
+    /* Without asking for it all is copied. */
+    expect_ok(op, tq_get(op, meta, NULL, 0));
+    assert_false(tq_data_column_at(tq_op_data(op), 0)->left);
+    assert_int_equal(tq_data_look(tq_op_data(op), 0, 0, 1, look_right, &right), TQ_EINVAL);
+
+    tq_op_free(reader);
+    tq_client_close(own);
+    expect_ok(op, tq_clear_meta(op, meta));
+    tq_meta_rele(put_texts("again"));
+    right = 0;
+    assert_int_equal(tq_data_look(data, 0, 0, TEXTS, look_right, &right), TQ_OK);
+    assert_int_equal(right, TEXTS);
+    assert_int_equal(tq_data_look(gone, 0, 0, 1, look_right, &right), TQ_ELOST);
+    tq_data_rele(data);
+    tq_data_rele(gone);
+    tq_meta_rele(meta);
+    tq_meta_rele(others);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_padded),     cmocka_unit_test(test_uniform),
         cmocka_unit_test(test_large_gaps), cmocka_unit_test(test_own_memory),
         cmocka_unit_test(test_cancel),     cmocka_unit_test(test_by_keys),
-        cmocka_unit_test(test_zero_copy),
+        cmocka_unit_test(test_zero_copy),  cmocka_unit_test(test_left_values),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

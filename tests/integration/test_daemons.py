@@ -74,6 +74,19 @@ def test_a_unit_says_at_once_whom_it_waits_for_and_then_rarely(system: System) -
     assert unit.returncode == 0
 
 
+def test_long_texts_over_tcp(system: System) -> None:
+    """What is not in memory of this machine cannot be decoded there: it is copied first."""
+    system.start("--listen", "tcp:127.0.0.1:0", role="controller")
+    system.join("--listen", "tcp:127.0.0.1:0", name="unit", settings=SMALL)
+    client = system.client()
+    texts = [f"{row:08d}" * 2000 for row in range(40)]
+    put = client.put({"t": texts}, partition_id="p")
+    assert list(client.get_data(put)["t"]) == texts
+    (piece,) = put._pieces
+    (column,) = client._core.get(piece, leave_values=True).result().columns
+    assert bytes(memoryview(column[9])).count(texts[7].encode()) == 1
+
+
 def test_units_cannot_share_an_endpoint(system: System) -> None:
     """A fixed endpoint is one unit's: for several it is refused by name, unless each gets a number of its own."""
     system.start("--listen", "tcp:127.0.0.1:0", role="controller")

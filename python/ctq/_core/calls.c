@@ -428,11 +428,12 @@ PyMethodDef core_client_calls[] = {
          "partition, keys=None, indexes=None, fields=None, lenient=False, tags=False, timeout=0.0",
          "Look samples up.  Gives a Meta."),
     CALL("get", core_client_get,
-         "meta, fields=None, layouts=(), keep=None, timeout=0.0, zero_copy=False",
+         "meta, fields=None, layouts=(), keep=None, timeout=0.0, zero_copy=False, "
+         "leave_values=False",
          "Read fields of a Meta's samples, laid out and placed as asked; `keep` is kept until the "
          "library has done with the memory that layouts name.  Gives Data."),
     CALL("get_keys", core_client_get_keys,
-         "partition, keys, fields=None, timeout=0.0, zero_copy=False",
+         "partition, keys, fields=None, timeout=0.0, zero_copy=False, leave_values=False",
          "Look samples up by key and read them: fields (None: all) that all of those found have.  "
          "Gives (Meta of those found, Data or None when no field is left)."),
     CALL("clear_meta", call_clear_meta, "meta, timeout=0.0",

@@ -33,6 +33,7 @@ enum core_kind {
     CORE_DATA,
     CORE_BUFFER,
     CORE_QUEUE,
+    CORE_LEFT,
     CORE_N_KINDS
 };
 
@@ -41,7 +42,7 @@ typedef struct core_state {
     PyObject *error;                 /* TransferQueueError */
     PyObject *not_found;             /* StorageKeyNotFoundError */
     PyObject *errors[CORE_N_ERRORS]; /* errors[-code - 1] */
-    PyTypeObject *client, *op, *meta, *data, *buffer, *queue;
+    PyTypeObject *client, *op, *meta, *data, *buffer, *queue, *left;
     PyObject *name_done, *name_set_result, *name_set_exception;
 } core_state;
 
@@ -201,6 +202,12 @@ PyTypeObject *core_buffer_type(PyObject *module);
 PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n,
                            char format, bool writable);
 
+/* left.c: Left, a column of values that a read left in the store. */
+PyTypeObject *core_left_type(PyObject *module);
+PyObject *core_left_make(core_state *state, tq_data *data, size_t column);
+/* Its values; None when they are not there any more. */
+PyObject *core_left_rows(PyObject *left, PyObject *build, PyObject *decode);
+
 /* jagged.c: jagged_rows(ndims, dims, ragged dim) -> offsets, least, greatest, shape; or None. */
 PyObject *core_jagged_rows(PyObject *module, PyObject *args);
 
@@ -232,14 +239,17 @@ void core_copy(void *to, const void *from, size_t size);
 /* texts.c: puts the rows of a column that are long texts or bytes into a list of n; the others stay NULL. */
 int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
                PyObject *list);
+/* The same of a column that was left in the store.  1: it is not there any more, and the list holds nothing of use. */
+int core_texts_left(tq_data *data, size_t column, PyObject *list);
 
 /* stamp.c: stamp(member, values, untrack) -> copies of a NonTensorData, each with one of the values. */
 PyObject *core_stamp(PyObject *module, PyObject *args);
 
 /* unpack.c: unpack_rows(data, offsets, build, decode). */
 PyObject *core_unpack_rows(PyObject *module, PyObject *args);
-/* One value of `size` bytes; what is not understood is handed to `decode` as a memoryview. */
-PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *decode);
+/* One value of `size` bytes; what is not understood is handed to `decode` as a memoryview.  `build` as in unpack_rows, but
+ * memory is always a bytearray; NULL: no extension type is understood. */
+PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *build, PyObject *decode);
 
 /* kv.c: kv_register(type, make, value_max): clients of a key-value store that are written in Python. */
 PyObject *core_kv_register(PyObject *module, PyObject *args);

@@ -64,8 +64,9 @@ PyObject *core_types(const tq_type *types, size_t n)
     return bytes;
 }
 
-static PyObject *data_column(core_data *self, const tq_data_column *column)
+static PyObject *data_column(core_data *self, size_t c)
 {
+    const tq_data_column *column = tq_data_column_at(self->data, c);
     core_state *state = core_state_of((PyObject *)self);
     PyObject *owner = (PyObject *)self;
     size_t rows = tq_data_rows(self->data), n_dims = 0;
@@ -80,7 +81,8 @@ static PyObject *data_column(core_data *self, const tq_data_column *column)
     PyObject *dims = core_buffer_make(state, owner, column->dims, n_dims, 'Q', false);
     PyObject *offsets =
         core_buffer_make(state, owner, column->offsets, column->offsets ? rows + 1 : 0, 'Q', false);
-    PyObject *data = core_buffer_make(state, owner, column->data, size, 'B', true);
+    PyObject *data = column->left ? core_left_make(state, self->data, c)
+                                  : core_buffer_make(state, owner, column->data, size, 'B', true);
     PyObject *notes = column->opaque ? core_notes(column->opaque, rows) : Py_NewRef(Py_None);
     PyObject *length =
         column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None);
@@ -109,7 +111,7 @@ static PyObject *data_columns(core_data *self, void *Py_UNUSED(closure))
     PyObject *list = PyList_New((Py_ssize_t)n);
 
     for (size_t c = 0; list && c < n; c++) {
-        PyObject *row = data_column(self, tq_data_column_at(self->data, c));
+        PyObject *row = data_column(self, c);
         if (!row) {
             Py_CLEAR(list);
             break;
@@ -122,7 +124,8 @@ static PyObject *data_columns(core_data *self, void *Py_UNUSED(closure))
 static PyGetSetDef data_getset[] = {
     {"columns", (getter)data_columns, NULL,
      "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, offsets, data, notes, "
-     "padded length or None, ragged dim, types of rows or None) of each column.",
+     "padded length or None, ragged dim, types of rows or None) of each column; data is a Left "
+     "where it was left in the store.",
      NULL},
     {0},
 };

@@ -116,14 +116,15 @@ static int get_layouts(core_op *op, PyObject *object, tq_get_options *options)
 
 PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"partition", "keys", "fields", "timeout", "zero_copy", NULL};
+    static char *names[] = {"partition", "keys",         "fields", "timeout",
+                            "zero_copy", "leave_values", NULL};
     tq_get_keys_args get = {0};
     PyObject *keys, *fields = NULL;
     double timeout = 0;
-    int zero_copy = 0;
+    int zero_copy = 0, leave_values = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|Odp:get_keys", names, &get.partition, &keys,
-                                     &fields, &timeout, &zero_copy)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|Odpp:get_keys", names, &get.partition, &keys,
+                                     &fields, &timeout, &zero_copy, &leave_values)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META_DATA, timeout);
@@ -136,22 +137,24 @@ PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwar
         return NULL;
     }
     get.zero_copy = zero_copy;
+    get.leave_values = leave_values;
     core_op_begin(op);
     return core_op_finish(op, tq_get_keys(op->op, &get));
 }
 
 PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"meta", "fields", "layouts", "keep", "timeout", "zero_copy", NULL};
+    static char *names[] = {"meta",    "fields",    "layouts",      "keep",
+                            "timeout", "zero_copy", "leave_values", NULL};
     tq_get_options options = {.size = sizeof(options)};
     PyObject *object, *fields = NULL, *layouts = NULL, *keep = NULL;
     const char *const *field = NULL;
     size_t n_fields = 0;
     double timeout = 0;
-    int zero_copy = 0;
+    int zero_copy = 0, leave_values = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOdp:get", names, &object, &fields, &layouts,
-                                     &keep, &timeout, &zero_copy)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOdpp:get", names, &object, &fields,
+                                     &layouts, &keep, &timeout, &zero_copy, &leave_values)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_DATA, timeout);
@@ -165,6 +168,7 @@ PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     options.zero_copy = zero_copy;
+    options.leave_values = leave_values;
     if (keep && keep != Py_None) {
         options.release_arg = get_lend(keep);
         if (!options.release_arg) {

@@ -386,7 +386,7 @@ static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decod
         if (size == 0) {
             continue;
         }
-        PyObject *value = core_unpack(at, size, decode);
+        PyObject *value = core_unpack(at, size, NULL, decode);
         rc = value ? PyDict_SetItem(PyList_GET_ITEM(maps, i), name, value) : -1;
         Py_XDECREF(value);
         at += size;

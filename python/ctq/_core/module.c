@@ -3,8 +3,8 @@
  */
 #include "core.h"
 
-static const char *const core_live_names[CORE_N_KINDS] = {"client", "op",     "meta",
-                                                          "data",   "buffer", "queue"};
+static const char *const core_live_names[CORE_N_KINDS] = {"client", "op",    "meta", "data",
+                                                          "buffer", "queue", "left"};
 static long core_live[CORE_N_KINDS]; /* with the GIL held */
 
 void core_count(enum core_kind kind, int change)
@@ -78,7 +78,8 @@ PyDoc_STRVAR(
 PyDoc_STRVAR(
     core_unpack_rows_doc,
     "unpack_rows(data, offsets, build, decode, /)\n--\n\n"
-    "The opposite: a list of the values that lie between 64-bit offsets in the data.  `build` "
+    "The opposite: a list of the values that lie between 64-bit offsets in the data, which may be "
+    "a Left: then None when they are not there any more.  `build` "
     "makes what extension types stand for.  Rows that are malformed or nested deep are given to "
     "`decode` as a memoryview.");
 PyDoc_STRVAR(
@@ -134,6 +135,7 @@ static int core_add_types(PyObject *module, core_state *state)
         {&state->client, core_client_type}, {&state->op, core_op_type},
         {&state->meta, core_meta_type},     {&state->data, core_data_type},
         {&state->buffer, core_buffer_type}, {&state->queue, core_queue_type},
+        {&state->left, core_left_type},
     };
 
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
@@ -185,6 +187,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->data);
     Py_VISIT(state->buffer);
     Py_VISIT(state->queue);
+    Py_VISIT(state->left);
     return 0;
 }
 
@@ -203,6 +206,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(state->data);
     Py_CLEAR(state->buffer);
     Py_CLEAR(state->queue);
+    Py_CLEAR(state->left);
     Py_CLEAR(state->name_done);
     Py_CLEAR(state->name_set_result);
     Py_CLEAR(state->name_set_exception);

@@ -7,6 +7,9 @@
  * Where there is much to copy, and a processor has nothing to do, a second thread takes a part of the rows.  It is never
  * waited for to begin: the caller goes on as long as there are rows.  On a busy machine there is no second thread, because it
  * might be interrupted in the middle of a row, and the caller would then have to wait for it.
+ *
+ * Rows that were left in the store are copied out of it like that, too, and only this once (tq_data_look).  They may be
+ * overwritten meanwhile, and so are each copied in one look; what was copied is thrown away when a look fails.
  */
 #include "core.h"
 
@@ -27,7 +30,8 @@
 
 /* A row; `to` is the memory of the new object, which has room for them. */
 typedef struct texts_row {
-    const uint8_t *from;
+    const uint8_t *from; /* of a row in memory */
+    unsigned head;       /* of one in the store: what comes before its bytes */
     uint8_t *to;
     size_t size;
     Py_ssize_t row;
@@ -40,6 +44,9 @@ typedef struct texts_job {
     pthread_cond_t ended;
     size_t next, busy; /* under the lock: the first row that nobody took, threads that copy */
     unsigned users;    /* under the lock */
+    bool gone;         /* under the lock: a look failed */
+    tq_data *left;     /* NULL: the rows are in memory */
+    size_t column;
     size_t n;
     texts_row rows[];
 } texts_job;
@@ -76,27 +83,52 @@ static bool texts_copy_ascii(uint8_t *to, const uint8_t *from, size_t size)
     return rest < 0x80;
 }
 
-/* Copies rows until none is left. */
+static void texts_copy(texts_row *row, const uint8_t *from)
+{
+    if (row->text) {
+        row->ascii = texts_copy_ascii(row->to, from, row->size);
+    } else {
+        memcpy(row->to, from, row->size);
+    }
+}
+
+static void texts_look(void *arg, size_t place, const void *bytes, size_t size)
+{
+    texts_row *row = arg;
+
+    (void)place;
+    (void)size;
+    texts_copy(row, (const uint8_t *)bytes + row->head);
+}
+
+/* Copies a row; false: it is not there any more. */
+static bool texts_copy_row(const texts_job *job, texts_row *row)
+{
+    if (!job->left) {
+        texts_copy(row, row->from);
+        return true;
+    }
+    return tq_data_look(job->left, job->column, (size_t)row->row, 1, texts_look, row) == TQ_OK;
+}
+
+/* Copies rows until none is left, or one is not there any more. */
 static void texts_work(texts_job *job)
 {
     pthread_mutex_lock(&job->lock);
-    while (job->next < job->n) {
+    while (job->next < job->n && !job->gone) {
         size_t first = job->next, bytes = 0;
         while (job->next < job->n && bytes < TEXTS_TAKE) {
             bytes += job->rows[job->next++].size;
         }
         size_t end = job->next;
         job->busy++;
+        bool there = true;
         pthread_mutex_unlock(&job->lock);
-        for (size_t i = first; i < end; i++) {
-            texts_row *row = &job->rows[i];
-            if (row->text) {
-                row->ascii = texts_copy_ascii(row->to, row->from, row->size);
-            } else {
-                memcpy(row->to, row->from, row->size);
-            }
+        for (size_t i = first; i < end && there; i++) {
+            there = texts_copy_row(job, &job->rows[i]);
         }
         pthread_mutex_lock(&job->lock);
+        job->gone = job->gone || !there;
         job->busy--;
     }
     pthread_cond_signal(&job->ended);
@@ -184,7 +216,7 @@ static bool texts_is_long(const uint8_t *at, size_t size, texts_row *out)
     for (unsigned i = 1; i < head; i++) {
         length = length << 8 | at[i];
     }
-    *out = (texts_row){.from = at + head, .size = length, .text = type >= 0xda};
+    *out = (texts_row){.from = at + head, .head = head, .size = length, .text = type >= 0xda};
     return head > 0 && length == size - head;
 }
 
@@ -223,30 +255,28 @@ static int texts_make(texts_job *job, PyObject *list)
     return 0;
 }
 
-int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
-               PyObject *list)
+static texts_job *texts_begin(Py_ssize_t n)
 {
-    texts_row first;
-    size_t bytes;
-    int code = 0;
-
-    if (n < 1 || size < TEXTS_LEAST || bounds[0] > bounds[1] || bounds[1] > size ||
-        !texts_is_long(base + bounds[0], (size_t)(bounds[1] - bounds[0]), &first)) {
-        return 0;
-    }
     texts_job *job = malloc(sizeof(*job) + (size_t)n * sizeof(*job->rows));
+
     if (!job) {
         PyErr_NoMemory();
-        return -1;
+        return NULL;
     }
     *job = (texts_job){.users = 1};
     pthread_mutex_init(&job->lock, NULL);
     pthread_cond_init(&job->ended, NULL);
-    bytes = texts_find(base, size, bounds, n, job);
-    code = texts_make(job, list);
-    if (code == 0) {
+    return job;
+}
+
+/* Makes the rows that were found; 1: they are not there any more. */
+static int texts_end(texts_job *job, size_t bytes, PyObject *list)
+{
+    int code = texts_make(job, list);
+
+    if (code == 0 && job->n > 0) {
         Py_BEGIN_ALLOW_THREADS texts_run(job, bytes);
-        Py_END_ALLOW_THREADS
+        Py_END_ALLOW_THREADS code = job->gone;
     }
     for (size_t i = 0; code == 0 && i < job->n; i++) {
         if (job->rows[i].text && !job->rows[i].ascii) {
@@ -256,4 +286,49 @@ int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssiz
     }
     texts_leave(job);
     return code;
+}
+
+int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
+               PyObject *list)
+{
+    texts_row first;
+
+    if (n < 1 || size < TEXTS_LEAST || bounds[0] > bounds[1] || bounds[1] > size ||
+        !texts_is_long(base + bounds[0], (size_t)(bounds[1] - bounds[0]), &first)) {
+        return 0;
+    }
+    texts_job *job = texts_begin(n);
+    return job ? texts_end(job, texts_find(base, size, bounds, n, job), list) : -1;
+}
+
+static void texts_look_head(void *arg, size_t place, const void *bytes, size_t size)
+{
+    texts_job *job = arg;
+    texts_row *row = &job->rows[job->n];
+
+    if (texts_is_long(bytes, size, row)) {
+        row->row = (Py_ssize_t)place;
+        job->n++;
+    }
+}
+
+int core_texts_left(tq_data *data, size_t column, PyObject *list)
+{
+    Py_ssize_t n = PyList_GET_SIZE(list);
+    texts_job *job = texts_begin(n);
+    size_t bytes = 0;
+
+    if (!job) {
+        return -1;
+    }
+    job->left = data;
+    job->column = column;
+    if (tq_data_look(data, column, 0, (size_t)n, texts_look_head, job) != TQ_OK) {
+        texts_leave(job);
+        return 1;
+    }
+    for (size_t i = 0; i < job->n; i++) {
+        bytes += job->rows[i].size;
+    }
+    return texts_end(job, bytes, list);
 }

@@ -368,9 +368,9 @@ static PyObject *unpack_value(unpacker *in, unsigned depth)
     }
 }
 
-PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *decode)
+PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *build, PyObject *decode)
 {
-    unpacker in = {.at = data, .end = data + size};
+    unpacker in = {.at = data, .end = data + size, .build = build};
     PyObject *value = unpack_value(&in, 0);
 
     if (value && in.at == in.end) {
@@ -442,13 +442,16 @@ static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject 
     return list;
 }
 
-PyObject *core_unpack_rows(PyObject *Py_UNUSED(module), PyObject *args)
+PyObject *core_unpack_rows(PyObject *module, PyObject *args)
 {
     PyObject *object, *bounds, *build, *decode, *list = NULL;
     Py_buffer offsets;
 
     if (!PyArg_ParseTuple(args, "OOOO:unpack_rows", &object, &bounds, &build, &decode)) {
         return NULL;
+    }
+    if (Py_IS_TYPE(object, ((core_state *)PyModule_GetState(module))->left)) {
+        return core_left_rows(object, build, decode);
     }
     PyObject *whole = PyMemoryView_FromObject(object);
     if (whole && !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(whole), 'C')) {

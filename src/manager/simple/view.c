@@ -5,6 +5,9 @@
  * the blocks' memory from being reused (which also says whether they are there), and each range gets a mapping of its own.
  * With one mapping for all, a page that somebody wrote to would go on to show its old bytes when the unit uses it anew.
  *
+ * A shared range is not pinned: its reader gets the mapping that the link has anyway, counted, and looks at the slot
+ * itself.
+ *
  * Whatever does not work out, the range is left without data, and its reader copies: that way finds out what is wrong.
  *
  * A pin whose making ended with an error may have been made all the same; it is ended at once, and its number is never
@@ -19,10 +22,11 @@
 /* A unit that does not answer for so long has ended the session. */
 #define VIEW_UNPIN_S 60.0
 
-/* A pin at a unit. */
+/* A pin at a unit, or its mapping. */
 typedef struct tqi_shown {
     tqi_link *link;
     uint64_t number;
+    tqi_mapping *mapping; /* counted; NULL: a pin */
     struct tqi_shown *prev, *next;
 } tqi_shown;
 
@@ -37,7 +41,8 @@ typedef struct view_part {
     tqi_link *unit;
     tqi_mapping *mapping;
     tqi_shown *shown;
-    size_t n; /* ranges of it */
+    size_t n_pinned; /* ranges of it to be pinned */
+    size_t n_shared;
 } view_part;
 
 struct view_op {
@@ -85,7 +90,11 @@ void tqi_simple_unview(void *state, void *pin)
     tqi_simple *simple = state;
     tqi_shown *shown = pin;
 
-    view_unpin(shown);
+    if (shown->mapping != NULL) {
+        tqi_mapping_rele(shown->mapping);
+    } else {
+        view_unpin(shown);
+    }
     DL_DELETE(simple->shown, shown);
     free(shown);
 }
@@ -95,6 +104,9 @@ void tqi_simple_view_fini(tqi_simple *simple)
     while (simple->shown != NULL) {
         tqi_shown *shown = simple->shown;
         DL_DELETE(simple->shown, shown);
+        if (shown->mapping != NULL) {
+            tqi_mapping_rele(shown->mapping);
+        }
         free(shown);
     }
 }
@@ -134,7 +146,7 @@ static bool view_map(view_part *part, const Tq__UnitPinReply *reply)
     for (size_t i = 0; i < op->job->n; i++) {
         tqi_view_range *range = &op->job->ranges[i];
         uint64_t begin;
-        if (&op->parts[op->part_of[i]] != part) {
+        if (&op->parts[op->part_of[i]] != part || range->shared) {
             continue;
         }
         if (gone < reply->n_gone && reply->gone[gone] == place++) {
@@ -147,6 +159,44 @@ static bool view_map(view_part *part, const Tq__UnitPinReply *reply)
         any = any || range->data != NULL;
     }
     return any;
+}
+
+/* Where the shared ranges of a part lie, if their blocks do now. */
+static bool view_find_shared(view_part *part)
+{
+    view_op *op = part->op;
+    const tqi_store_map *map = &part->mapping->map;
+    bool any = false;
+
+    for (size_t i = 0; i < op->job->n; i++) {
+        tqi_view_range *range = &op->job->ranges[i];
+        uint64_t begin;
+        if (!range->shared || &op->parts[op->part_of[i]] != part) {
+            continue;
+        }
+        uint32_t slot = tqi_simple_locate(range->block, &begin);
+        range->word = tqi_store_map_look(map, range->block->id, slot, begin + range->offset,
+                                         range->size, &range->data);
+        any = any || range->data != NULL;
+    }
+    return any;
+}
+
+/* Shows the shared ranges of a part; their reader holds the mapping. */
+static void view_share(view_part *part)
+{
+    tqi_view_job *job = part->op->job;
+    tqi_shown *shown = calloc(1, sizeof(*shown));
+
+    if (shown == NULL || !view_find_shared(part)) {
+        free(shown);
+        return;
+    }
+    shown->link = part->unit;
+    shown->mapping = part->mapping;
+    shown->mapping->refs++;
+    DL_APPEND(part->op->simple->shown, shown);
+    job->pins[job->n_pins++] = shown;
 }
 
 static void view_pinned(tqi_call *call, tqi_answer *answer, void *arg)
@@ -168,8 +218,8 @@ static int view_pin(view_part *part, tqi_channel *channel, tq_error *err)
 {
     view_op *op = part->op;
     Tq__UnitPin message;
-    uint64_t *ids = malloc(part->n * sizeof(*ids));
-    uint32_t *slots = malloc(part->n * sizeof(*slots));
+    uint64_t *ids = malloc(part->n_pinned * sizeof(*ids));
+    uint32_t *slots = malloc(part->n_pinned * sizeof(*slots));
     int code = TQ_ENOMEM;
 
     part->shown = calloc(1, sizeof(*part->shown));
@@ -179,7 +229,7 @@ static int view_pin(view_part *part, tqi_channel *channel, tq_error *err)
     tq__unit_pin__init(&message);
     for (size_t i = 0; i < op->job->n; i++) {
         uint64_t begin;
-        if (&op->parts[op->part_of[i]] == part) {
+        if (&op->parts[op->part_of[i]] == part && !op->job->ranges[i].shared) {
             slots[message.n_slot++] = tqi_simple_locate(op->job->ranges[i].block, &begin);
             ids[message.n_id++] = op->job->ranges[i].block->id;
         }
@@ -241,7 +291,10 @@ static void view_try(view_part *part)
     if (code == TQ_OK && unit->mapping != NULL && unit->mapping->incarnation == part->incarnation) {
         part->mapping = unit->mapping;
         part->mapping->refs++;
-        code = tqi_link_channel(unit, &channel, &err);
+        if (part->n_shared > 0) {
+            view_share(part);
+        }
+        code = part->n_pinned > 0 ? tqi_link_channel(unit, &channel, &err) : TQ_EINVAL;
         if (code == TQ_OK && view_pin(part, channel, &err) == TQ_OK) {
             return;
         }
@@ -274,8 +327,9 @@ static void view_listed(void *arg, const tq_error *err)
 
 /* ---------------------------------------------------------------------------------------- start */
 
-static size_t view_part_of(view_op *op, const tq_block *block)
+static size_t view_part_of(view_op *op, const tqi_view_range *range)
 {
+    const tq_block *block = range->block;
     size_t i = 0;
 
     while (i < op->n_parts && (op->parts[i].incarnation != block->owner_incarnation ||
@@ -288,7 +342,8 @@ static size_t view_part_of(view_op *op, const tq_block *block)
         op->parts[i].incarnation = block->owner_incarnation;
         op->n_parts++;
     }
-    op->parts[i].n++;
+    op->parts[i].n_shared += range->shared;
+    op->parts[i].n_pinned += !range->shared;
     return i;
 }
 
@@ -320,7 +375,7 @@ void tqi_simple_view(void *state, tqi_view_job *job)
     op->simple = simple;
     op->job = job;
     for (size_t i = 0; i < job->n; i++) {
-        op->part_of[i] = view_part_of(op, job->ranges[i].block);
+        op->part_of[i] = view_part_of(op, &job->ranges[i]);
     }
     op->left =
         op->n_parts + 1; /* this function's, so that parts that end at once do not end the job */

@@ -1,0 +1,38 @@
+/*
+ * fence.h - what readers of memory need that its owner may change meanwhile (a seqlock): the fence, and a copy.
+ *
+ * Such a reader notices afterwards that the bytes were changed, and throws them away.  By the letter of C that is a data race, as
+ * in every seqlock over bulk data (H. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012).
+ * It is harmless here, for what is read is not used before the check, and the fence orders the reading against the
+ * check.
+ *
+ * ThreadSanitizer knows no fences and would report the reading.  In its builds it is marked with the sanitizer's own
+ * annotation for "these reads are meant", and nothing else is.
+ */
+#ifndef TQI_FENCE_H
+#define TQI_FENCE_H
+
+#include <stdatomic.h>
+#include <string.h>
+
+#if defined(__SANITIZE_THREAD__)
+#define TQI_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TQI_TSAN 1
+#endif
+#endif
+
+#ifdef TQI_TSAN
+void AnnotateIgnoreReadsBegin(const char *file, int line);
+void AnnotateIgnoreReadsEnd(const char *file, int line);
+#define TQI_FENCE(order) atomic_signal_fence(order)
+#define TQI_RACY_BEGIN() AnnotateIgnoreReadsBegin(__FILE__, __LINE__)
+#define TQI_RACY_END()   AnnotateIgnoreReadsEnd(__FILE__, __LINE__)
+#else
+#define TQI_FENCE(order) atomic_thread_fence(order)
+#define TQI_RACY_BEGIN() ((void)0)
+#define TQI_RACY_END()   ((void)0)
+#endif
+
+#endif
