@@ -292,7 +292,7 @@ static int crowd_compare(const void *a, const void *b)
     return one < other ? -1 : one > other;
 }
 
-/* Median of the processor time of a put, its client's part included. */
+/* Lower decile of the processor time of a put, its client's part included: what else runs on the machine only adds to it. */
 static uint64_t crowd_put_ns(void)
 {
     static uint64_t took[PUTS];
@@ -306,7 +306,7 @@ static uint64_t crowd_put_ns(void)
                   (uint64_t)from.tv_nsec;
     }
     qsort(took, PUTS, sizeof(*took), crowd_compare);
-    return took[PUTS / 2];
+    return took[PUTS / 10];
 }
 
 /* A put beside thousands of claims that wait for more than there will be. */
@@ -327,9 +327,6 @@ static void crowd_costs_nothing(const char *sampler, const char *config)
     }
     kit_until_waiting(&producer, CROWD);
     uint64_t beside = crowd_put_ns();
-    print_message("%s: a put takes %.1f us alone, %.1f us beside %u claims\n", sampler,
-                  (double)alone / 1e3, (double)beside / 1e3, CROWD);
-    assert_true(beside * 2 <= alone * 3);
     for (uint32_t i = 0; i < CROWD; i++) {
         tqi_call_cancel(calls[i].call);
     }
@@ -338,6 +335,11 @@ static void crowd_costs_nothing(const char *sampler, const char *config)
         kit_end(&calls[i]);
     }
     free(calls);
+    uint64_t after = crowd_put_ns(); /* the machine may have become slower */
+    alone = alone > after ? alone : after;
+    print_message("%s: a put takes %.1f us alone, %.1f us beside %u claims\n", sampler,
+                  (double)alone / 1e3, (double)beside / 1e3, CROWD);
+    assert_true(beside * 2 <= alone * 3);
 }
 
 static void a_put_beside_sequential_claims(void **state)
