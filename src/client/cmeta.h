@@ -55,6 +55,7 @@ struct tq_meta {
     const char **groups; /* likewise */
     tqi_cells *fields;
     size_t n_fields;
+    _Atomic(uint32_t *) table; /* of the names of many fields; made by the first search */
     tq_meta_tag *tags;
     uint64_t **tag_starts; /* per tag: n + 1 places in values */
     size_t n_tags;
@@ -64,7 +65,7 @@ struct tq_meta {
 tq_meta *tqi_cmeta_alloc(const char *partition, size_t n, size_t n_fields, size_t n_tags);
 void tqi_blocks_rele(tqi_blocks *blocks);
 tqi_blocks *tqi_blocks_alloc(size_t n);
-/* Place of a field, or -1. */
+/* Place of a field, or -1; of a meta that is complete. */
 ptrdiff_t tqi_cmeta_find(const tq_meta *meta, const char *field);
 /* Whether a uniform or ragged field knows its rows' shapes. */
 bool tqi_cells_shaped(const tqi_cells *cells);

@@ -8,23 +8,39 @@
  */
 #include "client/get.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "client/name_table.h"
 #include "client/names.h"
 
-static int layout_find(const tqi_get *get, const char *name)
+static int layout_set(tqi_get *get, ptrdiff_t f, const tq_get_field *from, tq_error *err)
 {
-    for (size_t f = 0; name && f < get->n_fields; f++) {
-        if (strcmp(get->fields[f], name) == 0) {
-            return (int)f;
-        }
+    if (f < 0) {
+        return tqi_error_set(err, TQ_EFIELD, "field '%s' has a layout, but is not read",
+                             from->name ? from->name : "");
     }
-    return -1;
+    if (from->dest_size > 0 && !from->dest) {
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': dest is NULL", from->name);
+    }
+    if (from->pad_dtype.bits > 8 * sizeof from->pad) {
+        return tqi_error_set(err, TQ_EDTYPE, "field '%s': a pad value of %u bits", from->name,
+                             from->pad_dtype.bits);
+    }
+    get->layouts[f] = *from;
+    get->layouts[f].name = get->fields[f];
+    if (from->pad_dtype.bits == 0) {
+        memset(get->layouts[f].pad, 0, sizeof from->pad);
+    }
+    return TQ_OK;
 }
 
 int tqi_get_layouts(tqi_get *get, const tq_get_options *options, tq_error *err)
 {
+    tqi_name_array names = {get->fields, sizeof *get->fields, get->n_fields};
+    uint32_t *table;
+
     if (options->size != sizeof *options) {
         return tqi_error_set(err, TQ_EINVAL, "tq_get_options.size is %zu, this library expects %zu",
                              options->size, sizeof *options);
@@ -37,27 +53,14 @@ int tqi_get_layouts(tqi_get *get, const tq_get_options *options, tq_error *err)
     if (!get->layouts) {
         return tqi_error_nomem(err, "a read");
     }
-    for (size_t i = 0; i < options->n_fields; i++) {
+    table = tqi_name_table(names);
+    for (size_t i = 0; i < options->n_fields && code == TQ_OK; i++) {
         const tq_get_field *from = &options->fields[i];
-        int f = layout_find(get, from->name);
-        if (f < 0) {
-            return tqi_error_set(err, TQ_EFIELD, "field '%s' has a layout, but is not read",
-                                 from->name ? from->name : "");
-        }
-        if (from->dest_size > 0 && !from->dest) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': dest is NULL", from->name);
-        }
-        if (from->pad_dtype.bits > 8 * sizeof from->pad) {
-            return tqi_error_set(err, TQ_EDTYPE, "field '%s': a pad value of %u bits", from->name,
-                                 from->pad_dtype.bits);
-        }
-        get->layouts[f] = *from;
-        get->layouts[f].name = get->fields[f];
-        if (from->pad_dtype.bits == 0) {
-            memset(get->layouts[f].pad, 0, sizeof from->pad);
-        }
+        code =
+            layout_set(get, from->name ? tqi_name_find(names, table, from->name) : -1, from, err);
     }
-    return TQ_OK;
+    free(table);
+    return code;
 }
 
 /* --------------------------------------------------------------------------------------- padding */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "client/name_table.h"
 #include "client/names.h"
 
 /* ---------------------------------------------------------------------------- dtypes and shapes */
@@ -172,18 +173,27 @@ void tq_meta_rele(tq_meta *meta)
     if (meta && atomic_fetch_sub_explicit(&meta->refs, 1, memory_order_acq_rel) == 1) {
         tqi_blocks_rele(meta->blocks);
         tqi_region_fini(&meta->region);
+        free(atomic_load_explicit(&meta->table, memory_order_relaxed));
         free(meta);
     }
 }
 
 ptrdiff_t tqi_cmeta_find(const tq_meta *meta, const char *field)
 {
-    for (size_t f = 0; f < meta->n_fields; f++) {
-        if (strcmp(meta->fields[f].pub.name, field) == 0) {
-            return (ptrdiff_t)f;
+    tqi_name_array names = TQI_NAMES(meta->fields, pub.name, meta->n_fields);
+    _Atomic(uint32_t *) *kept = (_Atomic(uint32_t *) *)(uintptr_t)&meta->table;
+    uint32_t *table = atomic_load_explicit(kept, memory_order_acquire);
+
+    if (!table && meta->n_fields > TQI_NAMES_FEW) {
+        /* Others may be at it as well: the first one's is kept. */
+        uint32_t *made = tqi_name_table(names);
+        if (made && !atomic_compare_exchange_strong(kept, &table, made)) {
+            free(made);
+        } else {
+            table = made;
         }
     }
-    return -1;
+    return tqi_name_find(names, table, field);
 }
 
 /* A field of which only the name is known. */
@@ -225,12 +235,9 @@ int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t 
     for (size_t f = 0; fields && f < n_fields && code == TQ_OK; f++) {
         code = fields[f] ? tqi_check_name("field", fields[f], TQ_NAME_MAX, err)
                          : tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", f);
-        for (size_t g = 0; g < f && code == TQ_OK; g++) {
-            const char *a = fields[f], *b = fields[g];
-            if (a && b && strcmp(a, b) == 0) {
-                code = tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", a);
-            }
-        }
+    }
+    if (fields && code == TQ_OK) {
+        code = tqi_check_distinct("field", (tqi_name_array){fields, sizeof *fields, n_fields}, err);
     }
     if (code != TQ_OK) {
         return code;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "client/name_table.h"
 
 int tqi_copy_name(tqi_region *region, const char *what, const char *name, char **out, tq_error *err)
 {
@@ -32,20 +33,20 @@ int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char
     if (!names || n == 0) {
         return tqi_check_array("fields", names, n, err);
     }
+    int code = TQ_OK;
     for (size_t i = 0; i < n; i++) {
         const char *name = names[i];
         if (!name) {
             return tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", i);
         }
-        int code = tqi_check_name("field", name, TQ_NAME_MAX, err);
+        code = tqi_check_name("field", name, TQ_NAME_MAX, err);
         if (code != TQ_OK) {
             return code;
         }
-        for (size_t k = 0; k < i; k++) {
-            if (strcmp(name, names[k]) == 0) {
-                return tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", name);
-            }
-        }
+    }
+    code = tqi_check_distinct("field", (tqi_name_array){names, sizeof *names, n}, err);
+    if (code != TQ_OK) {
+        return code;
     }
     *out = tqi_region_strings(region, names, n, NULL);
     *n_out = n;

@@ -5,6 +5,7 @@
  * Everything but the bytes of the columns is copied into the put's region.
  */
 #include "client/cmeta.h"
+#include "client/name_table.h"
 #include "client/names.h"
 #include "client/put.h"
 
@@ -387,11 +388,6 @@ static int put_columns(tqi_put *put, const tq_put_args *args, bool notify,
         Tq__Field *field = &fields[c];
         int code = put_check_column(put, column, err);
 
-        for (size_t k = 0; k < c && code == TQ_OK; k++) {
-            if (strcmp(args->columns[k].name, column->name) == 0) {
-                code = tqi_error_set(err, TQ_EINVAL, "field '%s' is given twice", column->name);
-            }
-        }
         tq__field__init(field);
         put->batch.field[c] = field;
         code = code ? code : tqi_copy_name(region, "field", column->name, &field->name, err);
@@ -410,7 +406,7 @@ static int put_columns(tqi_put *put, const tq_put_args *args, bool notify,
             return code;
         }
     }
-    return TQ_OK;
+    return tqi_check_distinct("field", TQI_NAMES(args->columns, name, args->n_columns), err);
 }
 
 /* ----------------------------------------------------------------------------------------- tags */
@@ -459,13 +455,8 @@ static int put_tags(tqi_put *put, const tq_put_args *args, tq_error *err)
         tq__tag__init(&tags[t]);
         put->batch.tag[t] = &tags[t];
         code = put_tag(put, &args->tags[t], &tags[t], err);
-        for (size_t k = 0; k < t && code == TQ_OK; k++) {
-            if (strcmp(tags[k].name, tags[t].name) == 0) {
-                code = tqi_error_set(err, TQ_EINVAL, "tag '%s' is given twice", tags[t].name);
-            }
-        }
     }
-    return code;
+    return code ? code : tqi_check_distinct("tag", TQI_NAMES(tags, name, args->n_tags), err);
 }
 
 int tqi_put_prepare(tqi_put *put, const tq_put_args *args, bool notify,

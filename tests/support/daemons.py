@@ -75,6 +75,11 @@ class Daemon:
                 seen[about.st_ino] = about.st_blocks * 512
         return sum(seen.values())
 
+    def seconds(self) -> float:
+        """Seconds of processor time that its threads have taken so far."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
     def terminate(self) -> int:
         """SIGTERM, then its exit status."""
         self.process.send_signal(signal.SIGTERM)

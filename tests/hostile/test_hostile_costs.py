@@ -1,0 +1,86 @@
+"""What calls cost grows with what they are about, not with what lies beside it, and never with its square.
+
+Processor time is measured, the least or the median of several, and compared with the same on a smaller size.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from support.daemons import System
+
+ROOM = [
+    "backend.SimpleStorage.total_storage_size=512MiB",
+    "backend.SimpleStorage.num_data_storage_units=1",
+]
+
+FEW = 3_000
+MANY = 8 * FEW
+ROW = np.zeros((1, 2), np.float32)
+
+
+def least(call: Callable[[int], Any], times: int = 3) -> float:
+    """Seconds of this process's processor time that the cheapest of some calls takes; each gets its number.
+
+    Python's search for garbage is left out: it walks all that the process has, whatever the call does.
+    """
+    best = float("inf")
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(times):
+            start = time.process_time()
+            call(number)
+            best = min(best, time.process_time() - start)
+    finally:
+        gc.enable()
+    return best
+
+
+def wide(fields: int) -> dict[str, Any]:
+    """One sample of so many fields."""
+    return {f"field_{number}": ROW for number in range(fields)}
+
+
+def test_a_put_costs_by_its_fields(system: System) -> None:
+    system.start(settings=ROOM)
+    client = system.client()
+    took, daemon = {}, {}
+    for fields in (FEW, MANY):
+        row = wide(fields)
+
+        def put(number: int, row: dict[str, Any] = row) -> None:
+            client.put(row, partition_id=f"p{len(row)}-{number}")
+            client.clear_partition(f"p{len(row)}-{number}")
+
+        put(-1)  # memory that is touched for the first time
+        before = system.daemons[0].seconds()
+        took[fields] = least(put)
+        daemon[fields] = system.daemons[0].seconds() - before
+    # Eight times the fields take eight times as long, more or less on a busy machine; the square would be 64 times.
+    assert took[MANY] < 20 * took[FEW], took
+    assert daemon[MANY] < 20 * daemon[FEW], daemon
+
+
+def test_a_read_and_a_claim_cost_by_their_fields(system: System) -> None:
+    system.start(settings=ROOM)
+    client = system.client()
+    reads, claims = {}, {}
+    for fields in (FEW, MANY):
+        row = wide(fields)
+        partition = f"p{fields}"
+        meta = client.put(row, partition_id=partition)
+        names = list(row)[::-1]
+        reads[fields] = least(lambda _, meta=meta: client.get_data(meta))
+        claims[fields] = least(
+            lambda number, names=names, partition=partition: client.get_meta(
+                names, 1, partition, task_name=f"t{number}"
+            )
+        )
+    assert reads[MANY] < 20 * reads[FEW], reads
+    assert claims[MANY] < 20 * claims[FEW], claims
