@@ -33,6 +33,7 @@ struct tqi_ctl_event_wait {
 int tqi_ctl_events_init(tqi_ctl_events *events, uint32_t capacity, tq_error *err)
 {
     events->capacity = capacity;
+    events->first = 1;
     events->slots = calloc(capacity, sizeof(tqi_ctl_event *));
     return events->slots ? TQ_OK : tqi_error_nomem(err, "events");
 }
@@ -83,14 +84,16 @@ static tqi_ctl_event *event_make(const tqi_ctl_happened *what)
     return event;
 }
 
-/* Forgets the event in a slot, if there is one. */
-static void event_drop(tqi_ctl_events *events, tqi_ctl_event **slot)
+/* Forgets the event in a slot; false when there is none. */
+static bool event_drop(tqi_ctl_events *events, tqi_ctl_event **slot)
 {
-    if (*slot) {
-        events->bytes -= (*slot)->size;
-        free(*slot);
-        *slot = NULL;
+    if (!*slot) {
+        return false;
     }
+    events->bytes -= (*slot)->size;
+    free(*slot);
+    *slot = NULL;
+    return true;
 }
 
 void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
@@ -109,8 +112,9 @@ void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
         events->bytes += event->size;
         /* Long names and lists of samples must not make the ring large. */
         while (events->bytes > tqi_limits.event_bytes && events->first < events->last) {
-            event_drop(events, &events->slots[events->first++ % events->capacity]);
-            tqi_limit_reached(TQI_LIMIT_event_bytes);
+            if (event_drop(events, &events->slots[events->first++ % events->capacity])) {
+                tqi_limit_reached(TQI_LIMIT_event_bytes);
+            }
         }
     } else {
         tqi_log(TQI_WARN, "controller", "no memory for event %llu (%s)",

@@ -30,10 +30,14 @@
 /* Bytes of the events in one answer, and of what an owner says of itself when it registers. */
 #define TQI_CTL_EVENTS_PAGE    (16u << 20)
 #define TQI_CTL_OWNER_INFO_MAX 65536u
-/* Of the open snapshots, or restores, that there may be a session may have one in so many. */
-#define TQI_CTL_SHARE 4u
 /* Most sample indexes in one event or in one partition's status. */
 #define TQI_CTL_LOST_MAX 1000u
+
+/* How many of the snapshots, or restores, that there may be one session may have: a quarter, at least one. */
+static inline uint64_t tqi_ctl_share(uint64_t limit)
+{
+    return limit < 8 ? 1 : limit / 4;
+}
 
 /* ------------------------------------------------------------------------------------------------ deadlines */
 
@@ -216,7 +220,7 @@ typedef struct tqi_ctl_events {
     tqi_ctl_event **slots; /* event of number s at s % capacity; NULL: it is not kept any more */
     uint32_t capacity;
     uint64_t bytes; /* of these */
-    uint64_t first; /* all before it are gone */
+    uint64_t first; /* all before it are gone; 1 at the start */
     uint64_t last;  /* number of the newest, 0 = none yet */
     tqi_ctl_event_wait *waits;
 } tqi_ctl_events;

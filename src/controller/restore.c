@@ -78,19 +78,20 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session, bo
         own += restore->session == session;
         bytes += restore->bytes;
     }
-    if (fresh && (n >= tqi_limits.restores || own >= tqi_limits.restores / TQI_CTL_SHARE + 1)) {
+    uint64_t share = tqi_ctl_share(tqi_limits.restores);
+    if (fresh && (n >= tqi_limits.restores || own >= share)) {
         tqi_limit_reached(TQI_LIMIT_restores);
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "%u restores have begun, %u of them of this session, at most %llu, and "
-            "a quarter of a session, may have (limits.restores)",
-            n, own, (unsigned long long)tqi_limits.restores);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "this session has %u of %u open restores; at most %llu may be open, "
+                             "%llu of one session (limits.restores)",
+                             own, n, (unsigned long long)tqi_limits.restores,
+                             (unsigned long long)share);
     }
     if (size > tqi_limits.restore_bytes || bytes > tqi_limits.restore_bytes - size) {
         tqi_limit_reached(TQI_LIMIT_restore_bytes);
         return tqi_error_set(err, TQ_EINVAL,
-                             "restores have %llu bytes of parts, with %llu more they would have "
-                             "more than %llu (limits.restore_bytes)",
+                             "the open restores have %llu bytes of parts, so %llu more do not fit: "
+                             "at most %llu may be kept (limits.restore_bytes)",
                              (unsigned long long)bytes, (unsigned long long)size,
                              (unsigned long long)tqi_limits.restore_bytes);
     }

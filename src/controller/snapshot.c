@@ -62,12 +62,14 @@ static int snapshot_check(tqi_controller *ctl, const tqi_ctl_session *session, t
         n++;
         own += snapshot->session == session;
     }
-    if (n >= tqi_limits.snapshots || own >= tqi_limits.snapshots / TQI_CTL_SHARE + 1) {
+    uint64_t share = tqi_ctl_share(tqi_limits.snapshots);
+    if (n >= tqi_limits.snapshots || own >= share) {
         tqi_limit_reached(TQI_LIMIT_snapshots);
         return tqi_error_set(err, TQ_EINVAL,
-                             "%u snapshots are open, %u of them of this session, at most %llu, and "
-                             "a quarter of a session, may be (limits.snapshots)",
-                             n, own, (unsigned long long)tqi_limits.snapshots);
+                             "this session has %u of %u open snapshots; at most %llu may be open, "
+                             "%llu of one session (limits.snapshots)",
+                             own, n, (unsigned long long)tqi_limits.snapshots,
+                             (unsigned long long)share);
     }
     return TQ_OK;
 }

@@ -1,6 +1,9 @@
 /*
  * snapshot_test.c - snapshots and restores over the real connection: whose they are, what they hold, when they end.
  */
+#include <stdio.h>
+
+#include "base/limits.h"
 #include "controller/test_kit.h"
 
 static kit k;
@@ -230,6 +233,56 @@ static void parts_that_make_no_sense_are_refused(void **state)
     kit_free(kept);
 }
 
+/* A session may open a quarter of the snapshots and restores that there may be, and always one. */
+static void a_session_may_have_a_quarter(void **state)
+{
+    static const struct {
+        uint64_t limit, share;
+    } cases[] = {{8, 2}, {3, 1}};
+    const tqi_limits_table saved = tqi_limits;
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint64_t ids[2];
+        char text[128];
+        Tq__Snapshot ask;
+        Tq__RestorePart part = TQ__RESTORE_PART__INIT;
+        unsigned share = (unsigned)cases[i].share;
+        tqi_limits.snapshots = tqi_limits.restores = cases[i].limit;
+        tq__snapshot__init(&ask);
+        for (unsigned n = 0; n < share; n++) {
+            Tq__SnapshotReply *snapshot = take("");
+            ids[n] = snapshot->id;
+            kit_free(snapshot);
+        }
+        snprintf(text, sizeof(text),
+                 "this session has %u of %u open snapshots; at most %u may be open, %u of one "
+                 "session (limits.snapshots)",
+                 share, share, (unsigned)cases[i].limit, share);
+        kit_fails(&client, TQI_SNAPSHOT, &ask, TQ_EINVAL, text);
+        kit_free(kit_ok(&other, TQI_SNAPSHOT, &ask));
+        snprintf(text, sizeof(text), "has %u of %u open snapshots", share, share + 1);
+        kit_fails(&client, TQI_SNAPSHOT, &ask, TQ_EINVAL, text);
+        for (unsigned n = 0; n < share; n++) {
+            close_snapshot(ids[n]);
+        }
+        for (unsigned n = 0; n < share; n++) {
+            Tq__RestorePartReply *kept = kit_ok(&client, TQI_RESTORE_PART, &part);
+            ids[n] = kept->id;
+            kit_free(kept);
+        }
+        snprintf(text, sizeof(text), "this session has %u of %u open restores", share, share);
+        kit_fails(&client, TQI_RESTORE_PART, &part, TQ_EINVAL, text);
+        for (unsigned n = 0; n < share; n++) {
+            Tq__RestoreDrop drop = TQ__RESTORE_DROP__INIT;
+            drop.id = ids[n];
+            kit_free(kit_ok(&client, TQI_RESTORE_DROP, &drop));
+        }
+        kit_disconnect(&other);
+        kit_connect(&k, &other, "other");
+    }
+    tqi_limits = saved;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -240,6 +293,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_session_takes_its_snapshots_along, setup, teardown),
         cmocka_unit_test_setup_teardown(they_belong_to_their_session, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_that_make_no_sense_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_session_may_have_a_quarter, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,10 @@
 /*
  * status_test.c - events and status over the real connection, and what a controller refuses to start with.
  */
-#include "controller/test_kit.h"
-
 #include <unistd.h>
+
+#include "base/limits.h"
+#include "controller/test_kit.h"
 
 static kit k;
 static kit_client unit, client;
@@ -87,6 +88,33 @@ static void the_ring_keeps_the_newest(void **state)
     assert_int_equal(reply->event[0]->seq, 6);
     assert_int_equal(reply->next, 13);
     kit_free(reply);
+}
+
+/* The limit of bytes is passed when the ring has just filled up: the newest event stays, and only what goes counts. */
+static void the_newest_event_stays_in_few_bytes(void **state)
+{
+    Tq__Events ask = TQ__EVENTS__INIT;
+    const tqi_limits_table saved = tqi_limits;
+    uint64_t before = tqi_limit_times(TQI_LIMIT_event_bytes);
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        put(1); /* numbers 4 to 7 */
+    }
+    tqi_limits.event_bytes = 1;
+    put(1);
+    Tq__EventsReply *reply = kit_ok(&client, TQI_EVENTS, &ask);
+    assert_int_equal(reply->n_event, 1);
+    assert_int_equal(reply->event[0]->seq, 8);
+    assert_int_equal(reply->next, 8);
+    kit_free(reply);
+    assert_int_equal(tqi_limit_times(TQI_LIMIT_event_bytes), before + 7);
+    put(1);
+    reply = kit_ok(&client, TQI_EVENTS, &ask);
+    assert_int_equal(reply->n_event, 1);
+    assert_int_equal(reply->event[0]->seq, 9);
+    kit_free(reply);
+    assert_int_equal(tqi_limit_times(TQI_LIMIT_event_bytes), before + 8);
+    tqi_limits = saved;
 }
 
 static void readers_wait_for_the_next_event(void **state)
@@ -234,6 +262,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(events_tell_what_happened, setup, teardown),
         cmocka_unit_test_setup_teardown(the_ring_keeps_the_newest, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_newest_event_stays_in_few_bytes, setup, teardown),
         cmocka_unit_test_setup_teardown(readers_wait_for_the_next_event, setup, teardown),
         cmocka_unit_test_setup_teardown(readers_of_an_earlier_run_begin_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(status_shows_all_of_it, setup, teardown),
