@@ -1,5 +1,5 @@
 /*
- * fence.h - what readers of memory need that its owner may change meanwhile (a seqlock): the fence, and a copy.
+ * fence.h - the fence for readers of memory that its owner may change meanwhile (a seqlock); store/fence.h has the copy.
  *
  * Such a reader notices afterwards that the bytes were changed, and throws them away.  By the letter of C that is a data race, as
  * in every seqlock over bulk data (H. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012).
@@ -13,7 +13,6 @@
 #define TQI_FENCE_H
 
 #include <stdatomic.h>
-#include <string.h>
 
 #if defined(__SANITIZE_THREAD__)
 #define TQI_TSAN 1

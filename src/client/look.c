@@ -9,6 +9,7 @@
  * left becomes a copy.  A lock keeps that and looks apart; it is held by a reader for the rows of one call.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "base/fence.h"
