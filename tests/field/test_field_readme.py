@@ -72,6 +72,23 @@ def test_samples_of_a_killed_consumer_stay_consumed_and_the_readme_says_how_to_f
     assert [float(value) for value in client.get_data(trained)["reward"]] == [0, 0, 1, 1]
 
 
+@pytest.mark.parametrize("finished", [0, 4], ids=["none", "all"])
+def test_the_recipe_holds_where_no_sample_or_every_sample_is_finished(
+    tq: Any, pid: str, finished: int
+) -> None:
+    """Before the first reward was ever written, and again when nothing is missing any more."""
+    client = tq.get_client()
+    client.put({"answer": [np.arange(n) * 1.0 for n in (3, 1, 4, 1)]}, partition_id=pid)
+    batch = client.get_meta(["answer"], 4, pid, task_name="reward")
+    if finished:
+        client.put({"reward": np.ones(finished)}, metadata=batch)
+    scope = {"client": client, "score": lambda answers: np.zeros(len(answers))}
+    exec(recipe().replace('"step-0"', repr(pid)), scope)
+    trained = client.get_meta(["reward"], 4, pid, task_name="train")
+    rewards = [float(value) for value in client.get_data(trained)["reward"]]
+    assert rewards == ([1] * 4 if finished else [0] * 4)
+
+
 def test_reset_consumption_hands_all_samples_of_a_task_out_again(tq: Any) -> None:
     client = tq.get_client()
     client.put({"answer": np.zeros((4, 2))}, partition_id="step-1")
