@@ -121,7 +121,8 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
                                  detail.message);
         }
     }
-    if (elsewhere) {
+    net->elsewhere = elsewhere;
+    if (towards.host[0] && !tqi_host_is_loopback(towards.host)) {
         memcpy(net->towards, towards.host, sizeof(net->towards));
     }
     if (has_interface) {
@@ -259,7 +260,7 @@ static int unit_check(const tqd_net *net, const tqd_listen *out, tq_error *err)
 {
     char host[TQI_HOST_MAX];
 
-    if (!net->towards[0]) {
+    if (!net->elsewhere) {
         return TQ_OK;
     }
     for (size_t i = 0; i < out->n; i++) {
@@ -271,6 +272,14 @@ static int unit_check(const tqd_net *net, const tqd_listen *out, tq_error *err)
                          "storage.listen: %s is reached from this host only, but the controller %s "
                          "is on another one: listen at tcp:%s:0, or leave storage.listen out",
                          out->list[out->n - 1], net->join, net->towards);
+}
+
+bool tqd_net_joins_loopback(const tqd_net *net)
+{
+    const char *configured[TQD_LISTEN_MAX];
+
+    return net->join && strncmp(net->join, "tcp:", 4) == 0 && !net->towards[0] && !net->bind[0] &&
+           tqd_config_strings(net->config, "storage.listen", configured, TQD_LISTEN_MAX) == 0;
 }
 
 int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n, tqd_listen *out,

@@ -8,7 +8,8 @@
  *
  * Endpoints that controller.listen and storage.listen name are used as they are.  Without them the controller listens at
  * net.bind or the interface's address, if one is set.  Units listen there too, else where their controller does, else at
- * the address by which this host reaches the controller that they join: whoever reaches the controller reaches its units.
+ * the address by which this host reaches the controller that they join, also when that is on this host: whoever reaches the
+ * controller reaches its units.
  * A daemon with a runtime directory has its unix sockets in any case.
  *
  * What is bound to all addresses is given away as the interface's address, or the one that this host would use towards
@@ -29,8 +30,9 @@ typedef struct tqd_net {
     const char *advertise;   /* net.advertise_host; NULL: none */
     char bind[TQI_HOST_MAX]; /* from net.bind or net.interface; "": none */
     char range[32];          /* "first-last"; "": none */
-    char towards
-        [TQI_HOST_MAX]; /* our address on the way to the controller to join; "": it is on this host */
+    /* Our address on the way to the controller to join; "": the loopback's, or there is none to join. */
+    char towards[TQI_HOST_MAX];
+    bool elsewhere; /* the controller to join is on another host */
     tqi_reach reach;
 } tqd_net;
 
@@ -48,6 +50,8 @@ int tqd_net_controller(const tqd_net *net, const char *runtime_dir, tqd_listen *
 /* Endpoints of unit i of n.  TQ_ECONFIG when others could not reach them although the controller is elsewhere. */
 int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n, tqd_listen *out,
                  tq_error *err);
+/* Whether units listen on the loopback only because the controller was joined by the loopback's address. */
+bool tqd_net_joins_loopback(const tqd_net *net);
 /* The endpoint of the metrics. */
 int tqd_net_metrics(const tqd_net *net, char *out, size_t size, tq_error *err);
 /* Bound endpoints, joined by commas, as others reach them; malloc'ed, NULL without memory. */

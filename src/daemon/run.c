@@ -385,6 +385,12 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
         tqi_log(TQI_INFO, "tqd", "storage units wait for the controller at %s",
                 daemon->options.join);
     }
+    if (tqd_net_joins_loopback(&daemon->net)) {
+        tqi_log(TQI_INFO, "tqd",
+                "storage units are reached from this machine only, since %s is the loopback: for "
+                "workers on other machines --join the controller's address in the network",
+                daemon->options.join);
+    }
     return tqd_units_start(&daemon->loop, &options, daemon_on_units, daemon, &daemon->units, err);
 #else
     return tqi_error_set(err, TQ_EUNSUPPORTED,

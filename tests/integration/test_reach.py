@@ -166,6 +166,36 @@ def test_a_unit_listens_where_it_sees_the_controller(system: System) -> None:
     check_data(system.client())
 
 
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_a_unit_beside_its_controller_listens_by_the_address_that_it_joins(
+    system: System, family: str
+) -> None:
+    """One machine, joined by its address in the network: workers on other machines reach the unit as they do the controller."""
+    address = own_address(socket.AF_INET6 if family == "IPv6" else socket.AF_INET)
+    if address is None:
+        pytest.skip(f"this machine has no {family} address of its own")
+    host = f"[{address}]" if ":" in address else address
+    system.start("--listen", f"tcp:{host}:0", role="controller")
+    (system.address,) = tcp(system.address)
+    system.join(name="plain", settings=ONE_UNIT)
+    assert unit_endpoints(system)["plain-0"].startswith(f"tcp:{host}:")
+    assert "on this machine only" not in (system.folder / "plain.log").read_text()
+    check_data(system.client())
+
+
+def test_a_unit_that_joins_by_the_loopback_says_that_it_stays_there(system: System) -> None:
+    """Who listens on all addresses and is joined by the loopback's: the log of the unit says what that means."""
+    system.start("--listen", "tcp:0.0.0.0:0", role="controller")
+    port = tcp(system.address)[0].rpartition(":")[2]
+    system.address = f"tcp:127.0.0.1:{port}"
+    system.join(name="plain", settings=ONE_UNIT)
+    assert unit_endpoints(system)["plain-0"].startswith("tcp:127.0.0.1:")
+    assert (
+        f"storage units are reached from this machine only, since {system.address} is the "
+        "loopback: for workers on other machines --join the controller's address in the network"
+    ) in (system.folder / "plain.log").read_text()
+
+
 def test_an_unknown_controller_is_named(tmp_path: Path) -> None:
     """A name that nobody knows is an error at once, unless the configuration has said all that it is asked for."""
     (tmp_path / "token").write_text("secret")

@@ -32,12 +32,13 @@ def free_range(count: int) -> tuple[int, int]:
     raise AssertionError("no free ports in a row")
 
 
-def own_address() -> str | None:
-    """The IPv4 address that this machine sends from, unless it is alone."""
-    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.connect(("203.0.113.1", 9))
-        except OSError:
-            return None
-        address: str = probe.getsockname()[0]
-    return None if address.startswith("127.") else address
+def own_address(family: socket.AddressFamily = socket.AF_INET) -> str | None:
+    """The address of a family that this machine sends from, unless it is alone."""
+    elsewhere = "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"
+    try:
+        with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+            probe.connect((elsewhere, 9))
+            address: str = probe.getsockname()[0]
+    except OSError:
+        return None
+    return None if address.startswith("127.") or address == "::1" else address
