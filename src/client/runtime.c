@@ -253,6 +253,9 @@ static void rt_stop_now(tqi_runtime *rt)
     uv_timer_stop(&rt->notice_timer);
     tqi_views_stop(rt);
     tqi_collector_stop(rt);
+    if (rt->internal.stop) {
+        rt->internal.stop(rt->manager_state);
+    }
     if (rt->connector) {
         tqi_connector_close(rt->connector, rt_connector_closed, rt);
         rt->connector = NULL;

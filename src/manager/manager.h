@@ -55,6 +55,10 @@ typedef struct tqi_manager_internal {
      * pin is given back, or it is closed. */
     void (*view)(void *state, tqi_view_job *job);
     void (*unview)(void *state, void *pin);
+
+    /* Set by a manager, when it opens, whose jobs may wait without a call.  Called before the connector is closed: ends
+     * these waits, and lets no new one begin. */
+    void (*stop)(void *state);
 } tqi_manager_internal;
 
 /* The manager of a type.  A "library" in its config (a JSON object) names the plug-in to load it from. */

@@ -152,6 +152,20 @@ def test_unit_killed_and_replaced(system: System) -> None:
     assert system.status()["partitions"][0]["lost"] == []
 
 
+def test_a_read_of_a_dead_unit_asks_with_pauses(system: System) -> None:
+    """Until the unit counts as lost its reader tries again, but not as fast as it can: pauses of 10 ms up to 0.5 s."""
+    system.start("--listen", "tcp:127.0.0.1:0", role="controller")
+    system.address = next(one for one in system.address.split(",") if one.startswith("tcp:"))
+    unit = system.join(name="dead", settings=SMALL)  # by TCP: its death is not known at once
+    client = system.client(client={"timeout": 2.0})
+    meta = client.put({"x": np.arange(6).reshape(3, 2)}, partition_id="p")
+    unit.kill()
+    before = system.status()["requests"]
+    with pytest.raises((ctq.errors.UnreachableError, ctq.errors.TimedOutError)):
+        client.get_data(meta)
+    assert system.status()["requests"] - before < 60
+
+
 @pytest.mark.slow
 def test_controller_restarted(system: System) -> None:
     """Calls fail within their deadline while it is gone, and work again when it is back; old metadata is stale."""

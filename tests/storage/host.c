@@ -297,7 +297,10 @@ void host_close(host *h)
     bool closed = false;
     kit *k = h->client.kit;
 
-    /* As the client does: the connector first, which ends every request. */
+    /* As the client does: what waits by itself, then the connector, which ends every request. */
+    if (h->internal.stop) {
+        h->internal.stop(h->state);
+    }
     kit_client_close(&h->client);
     while (h->open > 0) {
         uv_run(&k->loop, UV_RUN_ONCE);

@@ -7,7 +7,7 @@
  *
  * A block is gone when its unit says so, when its slot does not hold it (any more), or when the controller's list has
  * no such unit, or another incarnation of it.  A unit that does not answer is asked again and again until the deadline,
- * with a look at the list in between.
+ * with a look at the list and a pause in between.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -157,6 +157,17 @@ static void get_part_failed(get_part *part, const tq_error *err)
     get_part_look(part);
 }
 
+static void get_part_paused(tqi_wait *wait, const tq_error *err)
+{
+    get_part *part = (get_part *)wait;
+
+    if (err != NULL) {
+        get_part_end(part, err);
+    } else {
+        get_part_try(part);
+    }
+}
+
 static void get_part_looked(void *arg, const tq_error *err)
 {
     get_part *part = arg;
@@ -181,8 +192,12 @@ static void get_part_looked(void *arg, const tq_error *err)
         get_part_end(part, &why);
         return;
     }
-    part->tries++;
-    get_part_try(part);
+    if (part->why.code == TQ_OK) {
+        get_part_try(part); /* the unit was unknown until now */
+        return;
+    }
+    part->wait.fn = get_part_paused;
+    tqi_simple_pause(part->op->simple, part->tries++, part->op->job->deadline_ns, &part->wait);
 }
 
 /* Asks the controller what became of the unit, then goes on. */

@@ -234,15 +234,24 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     tqi_store_host(simple->machine);
     uv_timer_init(internal->loop, &simple->stock_timer);
     simple->stock_timer.data = simple;
+    uv_timer_init(internal->loop, &simple->pause_timer);
+    simple->pause_timer.data = simple;
+    internal->stop = tqi_simple_stop;
     internal->view = tqi_simple_view;
     internal->unview = tqi_simple_unview;
     opened(NULL, arg);
 }
 
-static void simple_timer_closed(uv_handle_t *handle)
+static void simple_stock_closed(uv_handle_t *handle)
 {
     tqi_simple *simple = handle->data;
     simple->closed(simple->closed_arg);
+}
+
+static void simple_pause_closed(uv_handle_t *handle)
+{
+    tqi_simple *simple = handle->data;
+    uv_close((uv_handle_t *)&simple->stock_timer, simple_stock_closed);
 }
 
 static void simple_close(void *state, void (*closed)(void *arg), void *arg)
@@ -263,7 +272,7 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
     free(simple->node);
     simple->closed = closed;
     simple->closed_arg = arg;
-    uv_close((uv_handle_t *)&simple->stock_timer, simple_timer_closed);
+    uv_close((uv_handle_t *)&simple->pause_timer, simple_pause_closed);
 }
 
 /* The arenas were not inherited; their descriptors were. */

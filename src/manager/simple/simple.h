@@ -6,6 +6,7 @@
  *   put.c      a batch on its way into a unit: which unit, and room in it
  *   put_write.c  its bytes
  *   get.c      ranges on their way out of units
+ *   pause.c    time between two tries of a unit that cannot be reached
  *   view.c     blocks seen where they lie
  *   copy.c     copies of many pieces, on the loop or on the thread pool
  *
@@ -70,6 +71,7 @@ void tqi_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_p
 /* Waits for something of a link; embedded in who waits.  fn: err NULL = there. */
 typedef struct tqi_wait {
     void (*fn)(struct tqi_wait *wait, const tq_error *err);
+    uint64_t due; /* of a pause: when it ends */
     struct tqi_wait *prev, *next;
 } tqi_wait;
 
@@ -225,6 +227,9 @@ struct tqi_simple {
     uint64_t listed_at;      /* when the list was last brought up to date; 0: never */
     uint32_t turn;
     uv_timer_t stock_timer;
+    uv_timer_t pause_timer; /* the nearest end of a pause */
+    tqi_wait *pauses;
+    bool stopped;              /* nothing is tried any more */
     void (*closed)(void *arg); /* told at the end of close */
     void *closed_arg;
 };
@@ -240,6 +245,11 @@ uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
 /* stock.c: gives back what a unit has reserved ahead; for all units that were not written to lately. */
 void tqi_stock_drop(tqi_link *link);
 void tqi_stock_idle(uv_timer_t *timer);
+
+/* pause.c: ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; with an error when the client is closed. */
+void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_wait *wait);
+/* Ends all pauses, now and from now on. */
+void tqi_simple_stop(void *state);
 
 void tqi_simple_put(void *state, tq_put_job *job);
 void tqi_simple_cancel(void *state, tq_put_job *job);

@@ -1,0 +1,76 @@
+/*
+ * pause.c - time between two tries of a unit that cannot be reached.
+ *
+ * A connection to a unit that has died is refused at once, and the controller lists the unit until it counts as lost.  Who
+ * tries again without a pause asks the controller thousands of times a second.
+ */
+#include "base/clock.h"
+#include "manager/simple/simple.h"
+
+#define PAUSE_FIRST_MS UINT64_C(10)
+#define PAUSE_MAX_MS   UINT64_C(500)
+#define PAUSE_NS_IN_MS UINT64_C(1000000)
+
+static void pause_due(uv_timer_t *timer);
+
+/* Lets the timer run to the nearest end. */
+static void pause_start(tqi_simple *simple)
+{
+    uint64_t now = tqi_now(), next = TQI_NEVER;
+    tqi_wait *wait;
+
+    DL_FOREACH (simple->pauses, wait) {
+        next = wait->due < next ? wait->due : next;
+    }
+    if (next != TQI_NEVER) {
+        uint64_t left = next > now ? next - now : 0;
+        uv_timer_start(&simple->pause_timer, pause_due, left / PAUSE_NS_IN_MS + 1, 0);
+    }
+}
+
+static void pause_due(uv_timer_t *timer)
+{
+    tqi_simple *simple = timer->data;
+    uint64_t now = tqi_now();
+    tqi_wait *due = NULL, *wait, *next;
+
+    DL_FOREACH_SAFE (simple->pauses, wait, next) {
+        if (wait->due <= now) {
+            DL_DELETE(simple->pauses, wait);
+            DL_APPEND(due, wait);
+        }
+    }
+    tqi_wait_end(&due, NULL); /* new pauses begin in here */
+    pause_start(simple);
+}
+
+static const tq_error *pause_closed(tq_error *err)
+{
+    tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
+    return err;
+}
+
+void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_wait *wait)
+{
+    uint64_t ms = k < 6 ? PAUSE_FIRST_MS << k : PAUSE_MAX_MS;
+    uint64_t due = tqi_now() + ms * PAUSE_NS_IN_MS;
+
+    if (simple->stopped) {
+        tq_error err = {0};
+        wait->fn(wait, pause_closed(&err));
+        return;
+    }
+    wait->due = due < deadline ? due : deadline;
+    DL_APPEND(simple->pauses, wait);
+    pause_start(simple);
+}
+
+void tqi_simple_stop(void *state)
+{
+    tqi_simple *simple = state;
+    tq_error err = {0};
+
+    simple->stopped = true;
+    uv_timer_stop(&simple->pause_timer);
+    tqi_wait_end(&simple->pauses, pause_closed(&err));
+}
