@@ -86,7 +86,7 @@ def written(logs: Path, pid: int) -> str:
 def of_tools() -> Any:
     """The actor for tools that look inside, of a system that runs."""
     config = ctq.init({**ray_ends.SMALL, "ray": {"actor": False}})
-    return ray_actor._make(ray, config.controller.zmq_info)
+    return ray_actor._make(ray, config.controller.zmq_info, ray_actor.ACTOR_NAME)
 
 
 def of_node() -> Any:
