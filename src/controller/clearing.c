@@ -293,6 +293,23 @@ static int begin_apply(tqi_controller *ctl, tqi_request *request, const Tq__Clea
     return rc;
 }
 
+/* The whole reply before anything is done; what is known only then stands there as its largest value. */
+static void begin_fill(Tq__BeginClearReply *reply, Tq__Clearing *items, const tqi_ctl_clearing *own,
+                       tqi_ctl_clearing *const *taken, size_t n)
+{
+    if (own) {
+        reply->samples = UINT32_MAX;
+        clearing_out(own, true, &items[0]);
+        items[0].id = UINT64_MAX;
+        reply->clearing[reply->n_clearing++] = &items[0];
+    }
+    for (size_t i = 0; i < n; i++) {
+        Tq__Clearing *item = &items[reply->n_clearing];
+        clearing_out(taken[i], false, item);
+        reply->clearing[reply->n_clearing++] = item;
+    }
+}
+
 int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_request *request, const Tq__BeginClear *msg,
                            tq_error *err)
 {
@@ -315,6 +332,10 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_request *request, const Tq__
         reply.clearing = tqi_conv_pointers(&conv, n + 1, err);
         rc = items && reply.clearing ? TQ_OK : TQ_ENOMEM;
     }
+    if (rc == TQ_OK) {
+        begin_fill(&reply, items, own, taken, n);
+        rc = tqi_ctl_prepare_reply(request, &reply.base, "clear", result.batch.n, err);
+    }
     rc = rc || !clears ? rc : begin_apply(ctl, request, msg->clear, &result.batch, own, err);
     if (rc) {
         clearing_free(own);
@@ -323,14 +344,10 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_request *request, const Tq__
     if (own) {
         reply.samples = tqi_clearing_samples(own->held);
         tqi_ctl_clearing_begun(ctl, request, own);
-        clearing_out(own, true, &items[0]);
-        reply.clearing[reply.n_clearing++] = &items[0];
+        items[0].id = own->id;
     }
     for (size_t i = 0; i < n; i++) {
         taken[i]->session = tqi_ctl_session_of(request);
-        clearing_out(taken[i], false, &items[reply.n_clearing]);
-        reply.clearing[reply.n_clearing] = &items[reply.n_clearing];
-        reply.n_clearing++;
     }
     tqi_ctl_reply(request, &reply.base);
 out:

@@ -49,13 +49,11 @@ static void ctl_handle(tqi_request *request, const ProtobufCMessage *message, vo
 {
     tqi_controller *ctl = ctx;
     tq_error err = {0};
-    int rc = TQ_OK;
     uint64_t since = tqi_meter_now(ctl->meter);
     tqi_meter_op *op = tqi_meter_op_of(ctl->meter, tqi_request_kind(request), message);
     ctl->held++;
-    if (!tqi_ctl_session_of(request)) {
-        rc = tqi_error_nomem(&err, "this session");
-    } else if ((rc = tqi_ctl_drain_refuse(ctl, tqi_request_kind(request), &err)) == TQ_OK) {
+    int rc = tqi_ctl_drain_refuse(ctl, tqi_request_kind(request), &err);
+    if (rc == TQ_OK) {
         rc = ctl_find(tqi_request_kind(request))(ctl, request, message, &err);
     }
     if (rc) {
@@ -94,9 +92,8 @@ bool tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply)
     return tqi_request_reply(request, reply, NULL, 0, NULL, NULL);
 }
 
-int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err)
+static int ctl_check_size(size_t size, const char *what, size_t n, tq_error *err)
 {
-    size_t size = protobuf_c_message_get_packed_size(reply);
     if (size > TQI_FRAME_BODY_MAX) {
         return tqi_error_set(err, TQ_EINVAL,
                              "%s of %zu samples: its reply of %zu bytes is too large, at most %u "
@@ -104,6 +101,19 @@ int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t 
                              what, n, size, TQI_FRAME_BODY_MAX);
     }
     return TQ_OK;
+}
+
+int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err)
+{
+    return ctl_check_size(protobuf_c_message_get_packed_size(reply), what, n, err);
+}
+
+int tqi_ctl_prepare_reply(tqi_request *request, const ProtobufCMessage *reply, const char *what,
+                          size_t n, tq_error *err)
+{
+    size_t size = protobuf_c_message_get_packed_size(reply);
+    int rc = ctl_check_size(size, what, n, err);
+    return rc ? rc : tqi_request_prepare(request, size, err);
 }
 
 void tqi_ctl_reply_empty(tqi_request *request)
@@ -131,33 +141,30 @@ int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, t
 
 /* ------------------------------------------------------------------------------------------------ sessions */
 
-static void ctl_session_open(tqi_session *net, void *ctx)
+static int ctl_session_open(tqi_session *net, void *ctx)
 {
     tqi_controller *ctl = ctx;
     tqi_ctl_session *session = calloc(1, sizeof(*session));
     if (!session) {
-        tqi_log(TQI_ERROR, "controller", "no memory for session '%s': it gets errors",
-                tqi_session_name(net));
-    } else {
-        session->number = ++ctl->last_session;
-        session->net = net;
+        return TQ_ENOMEM;
     }
+    session->number = ++ctl->last_session;
+    session->net = net;
     tqi_session_set_user(net, session);
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "join", .session = tqi_session_name(net)});
     tqi_ctl_wake(ctl);
+    return TQ_OK;
 }
 
 static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
 {
     tqi_controller *ctl = ctx;
     tqi_ctl_session *session = tqi_session_user(net);
-    if (session) {
-        tqi_ctl_snapshots_leave(ctl, session);
-        tqi_ctl_restores_leave(ctl, session);
-        tqi_ctl_clearings_leave(ctl, session);
-        tqi_ctl_owners_leave(ctl, session, dead || tqi_session_left(net));
-        tqi_meta_session_end(ctl->meta, session->number, dead);
-    }
+    tqi_ctl_snapshots_leave(ctl, session);
+    tqi_ctl_restores_leave(ctl, session);
+    tqi_ctl_clearings_leave(ctl, session);
+    tqi_ctl_owners_leave(ctl, session, dead || tqi_session_left(net));
+    tqi_meta_session_end(ctl->meta, session->number, dead);
     /* What is known of how it went: it said goodbye, its process has ended without one, or it was not heard of any more. */
     const char *kind = tqi_session_left(net) ? "leave" : dead ? "died" : "silent";
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = kind, .session = tqi_session_name(net)});

@@ -74,9 +74,11 @@ static int publish_naming(const Tq__Publish *msg, tqi_naming *naming, size_t *n,
     return TQ_OK;
 }
 
-/* The reply to a publish or reserve, made before the table changes: what was done is never answered with an error. */
+/* The reply to a publish or reserve, made before the table changes, as is the memory that it is sent from: what was done is
+ * never answered with an error. */
 typedef struct write_answer {
     tqi_controller *ctl;
+    tqi_request *request;
     const char *what;
     tqi_result result;
     tqi_conv conv;
@@ -86,9 +88,10 @@ typedef struct write_answer {
     ProtobufCMessage *message; /* one of these two */
 } write_answer;
 
-static void write_answer_init(write_answer *answer, tqi_controller *ctl, const char *what)
+static void write_answer_init(write_answer *answer, tqi_controller *ctl, tqi_request *request,
+                              const char *what)
 {
-    *answer = (write_answer){.ctl = ctl, .what = what};
+    *answer = (write_answer){.ctl = ctl, .request = request, .what = what};
     tq__publish_reply__init(&answer->publish);
     tq__reserve_reply__init(&answer->reserve);
 }
@@ -107,7 +110,9 @@ static int write_accept(const tqi_result *result, void *arg, tq_error *err)
                                 &answer->batch, err);
     answer->publish.other_field = (char **)(uintptr_t)result->other_fields;
     answer->publish.n_other_field = result->n_other_fields;
-    return rc ? rc : tqi_ctl_check_reply(answer->message, answer->what, result->batch.n, err);
+    return rc ? rc
+              : tqi_ctl_prepare_reply(answer->request, answer->message, answer->what,
+                                      result->batch.n, err);
 }
 
 static int publish_apply(tqi_controller *ctl, tqi_request *request, const Tq__Publish *msg,
@@ -156,10 +161,13 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_request *request, const Tq__Publ
     if (rc) {
         return rc;
     }
-    write_answer_init(&answer, ctl, "publish");
+    write_answer_init(&answer, ctl, request, "publish");
     answer.message = &answer.publish.base;
     rc = msg->remover[0] ? tqi_ctl_clearing_replaced(ctl, msg, &replaced, &clearing, err) : TQ_OK;
-    answer.publish.replaced = replaced ? &clearing : NULL;
+    if (replaced) {
+        clearing.id = UINT64_MAX; /* stands for the one that is given below, and is no shorter */
+        answer.publish.replaced = &clearing;
+    }
     rc = rc ? rc : publish_apply(ctl, request, msg, &answer, err);
     if (rc) {
         tqi_ctl_clearing_drop(replaced);
@@ -219,7 +227,7 @@ int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_request *request, const Tq__Rese
                                  .create = true,
                                  .accept = write_accept,
                                  .accept_arg = &answer};
-    write_answer_init(&answer, ctl, "reserve");
+    write_answer_init(&answer, ctl, request, "reserve");
     answer.message = &answer.reserve.base;
     rc = tqi_meta_publish(ctl->meta, &publish, &answer.result, err);
     if (rc == TQ_OK) {

@@ -333,6 +333,9 @@ bool tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply);
 /* TQ_EINVAL when the reply to `what` of n samples is larger than a frame may be: to be asked before anything is changed
  * that the reply is about. */
 int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err);
+/* The same, and makes the memory that it is sent from: after that, a reply that is not larger is sent for certain. */
+int tqi_ctl_prepare_reply(tqi_request *request, const ProtobufCMessage *reply, const char *what,
+                          size_t n, tq_error *err);
 /* Answers with an Empty. */
 void tqi_ctl_reply_empty(tqi_request *request);
 /* TQ_ESTALE when `epoch` is set and not this controller's. */

@@ -1,9 +1,13 @@
 /*
- * oom_test.c - every allocation of a starting controller, and of converting a batch, fails once: the call says so and
- * nothing leaks.
+ * oom_test.c - every allocation of a starting controller, of converting a batch, and of a request fails once: the call says
+ * so, nothing leaks, and a request that failed has changed nothing.
  */
 #include "controller/test_kit.h"
 
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "base/log.h"
 #include "base/oom.h"
 #include "controller/convert.h"
 
@@ -184,12 +188,235 @@ static void what_waits_is_told_after_an_answer_that_failed(void **state)
     kit_stop(&k);
 }
 
+/* ------------------------------------------------------------------------------------------------ requests */
+
+static void quiet(tqi_log_level level, const char *component, const char *text, void *arg)
+{
+    (void)level;
+    (void)component;
+    (void)text;
+    (void)arg;
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events)
+{
+    (void)status;
+    (void)events;
+    ((kit_raw *)poll->data)->readable = true;
+    uv_poll_stop(poll);
+}
+
+typedef enum outcome {
+    DONE,
+    FAILED,
+    CLOSED /* there was no memory for an answer of any kind */
+} outcome;
+
+/* Sends a request whose n-th allocation in the controller fails; *failed says whether there were so many. */
+static outcome request_without_memory(kit_raw *raw, uint16_t kind, const void *message, long n,
+                                      bool *failed)
+{
+    char byte;
+    tqi_frame frame;
+
+    kit_raw_send(raw, kind, 0, message);
+    raw->readable = false;
+    uv_poll_start(&raw->poll, UV_READABLE | UV_DISCONNECT, on_readable);
+    oom_one_after(n);
+    while (!raw->readable) {
+        uv_run(&raw->kit->loop, UV_RUN_ONCE);
+    }
+    *failed = oom_end() > 0;
+    if (recv(raw->fd, &byte, 1, MSG_PEEK) <= 0) {
+        return CLOSED;
+    }
+    void *reply = kit_raw_receive(raw, &frame);
+    if (frame.kind == TQI_FAILED) {
+        assert_int_equal(((const Tq__Error *)reply)->code, TQ_ENOMEM);
+    } else {
+        assert_int_equal(frame.kind, kind);
+    }
+    kit_free(reply);
+    return frame.kind == TQI_FAILED ? FAILED : DONE;
+}
+
+/* How many samples a partition has. */
+static size_t samples_of(kit_client *client, char *partition)
+{
+    Tq__ProductionQuery query;
+    tq__production_query__init(&query);
+    query.partition = partition;
+    Tq__ProductionReply *reply = kit_ok(client, TQI_PRODUCTION, &query);
+    size_t n = reply->known ? reply->n_index : 0;
+    kit_free(reply);
+    return n;
+}
+
+enum {
+    KEYS = 40 /* so that the replies are larger than what is kept for any request */
+};
+
+typedef struct changing {
+    uint16_t kind;
+    size_t before, after; /* samples */
+    const void *(*message)(char *partition, char **keys);
+} changing;
+
+static const void *message_publish(char *partition, char **keys)
+{
+    static Tq__Batch batch;
+    static Tq__Publish publish;
+    tq__batch__init(&batch);
+    tq__publish__init(&publish);
+    batch.partition = partition;
+    batch.key = keys;
+    batch.n_key = KEYS;
+    publish.batch = &batch;
+    publish.create = true;
+    return &publish;
+}
+
+static const void *message_reserve(char *partition, char **keys)
+{
+    static Tq__Reserve reserve;
+    tq__reserve__init(&reserve);
+    reserve.partition = partition;
+    reserve.key = keys;
+    reserve.n_key = KEYS;
+    return &reserve;
+}
+
+static const void *message_clear(char *partition, char **keys)
+{
+    static Tq__Clear clear;
+    tq__clear__init(&clear);
+    clear.partition = partition;
+    clear.key = keys;
+    clear.n_key = KEYS;
+    return &clear;
+}
+
+static const void *message_begin_clear(char *partition, char **keys)
+{
+    static Tq__BeginClear begin;
+    static char remover[] = "remover";
+    tq__begin_clear__init(&begin);
+    begin.remover = remover;
+    begin.clear = (Tq__Clear *)(uintptr_t)message_clear(partition, keys);
+    return &begin;
+}
+
+static const changing changings[] = {
+    {TQI_PUBLISH, 0, KEYS, message_publish},
+    {TQI_RESERVE, 0, KEYS, message_reserve},
+    {TQI_CLEAR, KEYS, 0, message_clear},
+    {TQI_BEGIN_CLEAR, KEYS, 0, message_begin_clear},
+};
+
+/* What was done is answered as done, and what is answered with an error was not done. */
+static void a_change_is_done_and_answered_or_not_done(void **state)
+{
+    kit k;
+    kit_client other;
+    char text[KEYS][16], *keys[KEYS];
+    (void)state;
+    tqi_log_set_sink(quiet, NULL);
+    kit_start(&k, NULL);
+    kit_connect(&k, &other, "other");
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(text[i], sizeof text[i], "key %d", i);
+        keys[i] = text[i];
+    }
+    for (size_t c = 0; c < sizeof changings / sizeof *changings; c++) {
+        const changing *change = &changings[c];
+        bool failed = true;
+        long n = 0;
+        for (; failed; n++) {
+            char partition[32];
+            kit_raw raw;
+            assert_true(n < 1000);
+            snprintf(partition, sizeof partition, "%u-%ld", (unsigned)change->kind, n);
+            if (change->before) {
+                kit_free(kit_ok(&other, TQI_RESERVE, message_reserve(partition, keys)));
+            }
+            kit_raw_open(&k, &raw);
+            outcome how = request_without_memory(&raw, change->kind,
+                                                 change->message(partition, keys), n, &failed);
+            assert_true(failed || how == DONE);
+            assert_int_equal(samples_of(&other, partition),
+                             how == DONE ? change->after : change->before);
+            kit_raw_close(&raw);
+        }
+        assert_true(n > 5);
+    }
+    kit_disconnect(&other);
+    kit_stop(&k);
+    tqi_log_set_sink(NULL, NULL);
+}
+
+/* ------------------------------------------------------------------------------------------------ sessions */
+
+static void answered(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    *(int *)arg = answer->status;
+}
+
+/* One request, whose status is all that is wanted of it. */
+static int ask(kit *k, kit_client *client)
+{
+    Tq__ListPartitions list;
+    tq_error err = {0};
+    int status = 1;
+    tq__list_partitions__init(&list);
+    tqi_call_args args = {.kind = TQI_LIST_PARTITIONS,
+                          .message = &list.base,
+                          .deadline = tqi_deadline(60),
+                          .done = answered,
+                          .arg = &status};
+    int rc = tqi_call_start(client->channel, &args, NULL, &err);
+    while (rc == TQ_OK && status == 1) {
+        uv_run(&k->loop, UV_RUN_ONCE);
+    }
+    return rc ? rc : status;
+}
+
+/* Memory that was short when a client came is not missed by it for ever. */
+static void a_session_heals_when_memory_is_back(void **state)
+{
+    kit k;
+    bool failed = true;
+    long n = 0;
+    (void)state;
+    tqi_log_set_sink(quiet, NULL);
+    kit_start(&k, NULL);
+    for (; failed; n++) {
+        tqi_connector_options options = {.token = &k.token, .name = "client"};
+        kit_client client = {.kit = &k};
+        tq_error err = {0};
+        assert_true(n < 1000);
+        assert_int_equal(tqi_connector_alloc(&k.loop, &options, &client.connector, &err), TQ_OK);
+        assert_int_equal(tqi_channel_get(client.connector, k.listen, &client.channel, &err), TQ_OK);
+        oom_one_after(n);
+        int status = ask(&k, &client);
+        failed = oom_end() > 0;
+        assert_true(status == TQ_OK || (failed && status == TQ_ENOMEM));
+        assert_int_equal(ask(&k, &client), TQ_OK);
+        kit_disconnect(&client);
+    }
+    assert_true(n > 10);
+    kit_stop(&k);
+    tqi_log_set_sink(NULL, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_controller_starts_or_says_why),
         cmocka_unit_test(batches_convert_or_say_why),
         cmocka_unit_test(what_waits_is_told_after_an_answer_that_failed),
+        cmocka_unit_test(a_change_is_done_and_answered_or_not_done),
+        cmocka_unit_test(a_session_heals_when_memory_is_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -82,6 +82,7 @@ typedef struct tqi_tx {
     void *arg;
     size_t size;   /* bytes of it that are its own */
     uint8_t *copy; /* own copy of the payload, or NULL */
+    size_t room;   /* bytes that the body may have */
     uint8_t header[TQI_FRAME_HEADER];
     int n;              /* segments: header, body, payload */
     struct iovec iov[]; /* then the body's bytes */
@@ -90,6 +91,10 @@ typedef struct tqi_tx {
 /* A frame with its message packed (message may be NULL) and borrowed payload; refs is 1.  NULL: out of memory. */
 tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
                     const struct iovec *payload, int count);
+/* An empty frame with room for a body of so many bytes, to be filled later; refs is 1.  NULL: out of memory. */
+tqi_tx *tqi_tx_room(size_t body);
+/* Packs a message without payload into it; false when there is not enough room, and nothing has changed. */
+bool tqi_tx_fill(tqi_tx *tx, const tqi_frame *frame, const ProtobufCMessage *message);
 /* Changes the ack of a frame that is not sent yet. */
 void tqi_tx_set_ack(tqi_tx *tx, uint64_t ack);
 /* Makes the payload the frame's own, so that its memory may go away; TQ_OK or TQ_ENOMEM. */

@@ -110,8 +110,8 @@ typedef struct tqi_request tqi_request;
 /* What a server does with its requests.  All on the loop thread.  The table must outlive the server. */
 typedef struct tqi_service {
     const char *name; /* for logs: "controller", "unit-0" */
-    /* A new session (not a resumed one). */
-    void (*session_open)(tqi_session *session, void *ctx);
+    /* A new session (not a resumed one).  TQ_OK, or an error: then there is no session, and its client tries again. */
+    int (*session_open)(tqi_session *session, void *ctx);
     /* The session is over; its waiting requests were cancelled before.  `dead`: its process is known to have ended. */
     void (*session_end)(tqi_session *session, bool dead, void *ctx);
     /* Whether this server answers that kind at all; others fail with TQ_EUNSUPPORTED. */
@@ -219,6 +219,9 @@ const char *tqi_session_remote(const tqi_session *session);
 void tqi_session_set_user(tqi_session *session, void *user);
 void *tqi_session_user(const tqi_session *session);
 
+/* Any reply without arrays, texts and messages has fewer bytes. */
+#define TQI_REPLY_ROOM 128u
+
 uint16_t tqi_request_kind(const tqi_request *request);
 tqi_session *tqi_request_session(const tqi_request *request); /* NULL once the session has ended */
 void tqi_request_set_user(tqi_request *request, void *user);
@@ -234,6 +237,11 @@ void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request
 /* For a KEEP request: called once, after its successful reply was acknowledged (acked true) or when the session ended
  * before that (false); before session_end.  Never called for a request that fails. */
 void tqi_request_on_settled(tqi_request *request, void (*fn)(bool acked, void *arg), void *arg);
+
+/* Makes room for a reply of so many bytes without payload.  A KEEP request has room for TQI_REPLY_ROOM bytes from the
+ * start; one with a larger reply calls this before it changes anything.  What fits into the room does not fail for want
+ * of memory, so what was done is never answered with an error. */
+int tqi_request_prepare(tqi_request *request, size_t bytes, tq_error *err);
 
 /* Sends the reply and ends the request.  The message is packed before the call returns.  The payload's memory must stay
  * until `sent` is called (sent, or connection lost); without payload it is called at once.  sent may be NULL.  False: the

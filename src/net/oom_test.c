@@ -154,6 +154,32 @@ static void test_exchange(void **state)
     assert_true(ok > 3 * n);
 }
 
+/* What a request that changes something has room for from the start is enough for every reply of a fixed size. */
+static void test_reply_room(void **state)
+{
+    (void)state;
+    int fixed = 0;
+    for (uint16_t kind = 0; kind < 256; kind++) {
+        const tqi_method *method = tqi_method_find(kind);
+        if (!method || !method->keep) {
+            continue;
+        }
+        size_t size = 0;
+        bool varies = false;
+        for (unsigned i = 0; i < method->reply->n_fields; i++) {
+            const ProtobufCFieldDescriptor *field = &method->reply->fields[i];
+            varies = varies || field->label == PROTOBUF_C_LABEL_REPEATED ||
+                     field->type == PROTOBUF_C_TYPE_STRING ||
+                     field->type == PROTOBUF_C_TYPE_BYTES ||
+                     field->type == PROTOBUF_C_TYPE_MESSAGE;
+            size += 2 + 10; /* its number, and the longest integer */
+        }
+        assert_true(varies || size <= TQI_REPLY_ROOM);
+        fixed += !varies;
+    }
+    assert_true(fixed > 10);
+}
+
 static int setup(void **state)
 {
     tqi_log_set_sink(no_log, NULL);
@@ -173,6 +199,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_server_alloc, setup, teardown),
         cmocka_unit_test_setup_teardown(test_client_alloc, setup, teardown),
         cmocka_unit_test_setup_teardown(test_exchange, setup, teardown),
+        cmocka_unit_test(test_reply_room),
     };
     return cmocka_run_group_tests_name("net_oom", tests, NULL, NULL);
 }

@@ -147,6 +147,12 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     }
     tqi_greeting_remove(peer);
     tqi_session_attach(session, peer);
+    if (!known && server->service->session_open &&
+        server->service->session_open(session, server->ctx) != TQ_OK) {
+        /* One that is half there would be resumed, and stay so for as long as its client lives. */
+        tqi_session_unmake(session);
+        return tqi_error_nomem(err, "a session");
+    }
     welcome.proof = (ProtobufCBinaryData){sizeof proof, proof};
     welcome.epoch = server->epoch;
     welcome.resumed = known && hello->instance == session->instance;
@@ -158,9 +164,6 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     peer_send(peer, TQI_WELCOME, &welcome.base);
     tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name,
             known ? "resumed" : "opened", peer->conn->peer);
-    if (!known && server->service->session_open) {
-        server->service->session_open(session, server->ctx);
-    }
     return TQ_OK;
 }
 
@@ -488,6 +491,14 @@ static int peer_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     }
     peer->incoming = NULL;
     server->requests++;
+    tq_error nomem;
+    if (request->keep && tqi_request_prepare(request, TQI_REPLY_ROOM, &nomem) != TQ_OK) {
+        if (request->n_iov > 0 && server->service->sink_failed) {
+            server->service->sink_failed(request, server->ctx);
+        }
+        tqi_request_fail(request, &nomem);
+        return TQ_OK;
+    }
     server->service->handle(request, request->message, server->ctx);
     return TQ_OK;
 }

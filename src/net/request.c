@@ -81,6 +81,10 @@ static void request_strip(tqi_request *request)
     request->iov = NULL;
     request->n_iov = 0;
     request->cancel = NULL;
+    if (request->room) {
+        tqi_tx_rele(request->room);
+        request->room = NULL;
+    }
 }
 
 void tqi_request_free(tqi_request *request)
@@ -102,7 +106,36 @@ void tqi_request_settle(tqi_request *request, bool acked)
     }
 }
 
-static tqi_tx *request_failure(const tqi_request *request, int code, const char *message)
+int tqi_request_prepare(tqi_request *request, size_t bytes, tq_error *err)
+{
+    if (request->room && request->room->room >= bytes) {
+        return TQ_OK;
+    }
+    tqi_tx *room = tqi_tx_room(bytes);
+    if (!room) {
+        return tqi_error_nomem(err, "a reply");
+    }
+    if (request->room) {
+        tqi_tx_rele(request->room);
+    }
+    request->room = room;
+    return TQ_OK;
+}
+
+/* Its frame, in the room that was made for it if it fits in there.  NULL: out of memory. */
+static tqi_tx *request_frame(tqi_request *request, const tqi_frame *frame,
+                             const ProtobufCMessage *message, const struct iovec *payload,
+                             int count)
+{
+    tqi_tx *tx = request->room;
+    if (!tx || count > 0 || !tqi_tx_fill(tx, frame, message)) {
+        return tqi_tx_make(frame, message, payload, count);
+    }
+    request->room = NULL;
+    return tx;
+}
+
+static tqi_tx *request_failure(tqi_request *request, int code, const char *message)
 {
     Tq__Error error;
     tq__error__init(&error);
@@ -113,7 +146,7 @@ static tqi_tx *request_failure(const tqi_request *request, int code, const char 
     error.code = code;
     error.message = text.out;
     tqi_frame frame = {.kind = TQI_FAILED, .request = request->number, .flags = TQI_FRAME_REPLY};
-    return tqi_tx_make(&frame, &error.base, NULL, 0);
+    return request_frame(request, &frame, &error.base, NULL, 0);
 }
 
 /* Sends to the session's connection, if it has one.  Takes a reference over. */
@@ -212,7 +245,7 @@ bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
         return false;
     }
     tqi_frame frame = {.kind = request->kind, .request = request->number, .flags = TQI_FRAME_REPLY};
-    tqi_tx *tx = tqi_tx_make(&frame, reply, payload, count);
+    tqi_tx *tx = request_frame(request, &frame, reply, payload, count);
     /* A kept reply needs its payload longer than its maker has to provide it. */
     bool own = request->keep;
     if (tx && own && tqi_tx_own(tx) != TQ_OK) {

@@ -168,6 +168,7 @@ struct tqi_request {
     void *cancel_arg;
     void (*settled)(bool acked, void *arg);
     void *settled_arg;
+    tqi_tx *room;             /* for the reply, or NULL; see tqi_request_prepare */
     tqi_tx *reply;            /* kept; NULL when there was no memory for it */
     tqi_request *prev, *next; /* keeps */
 };
@@ -208,6 +209,8 @@ tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id);
 tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char *name,
                               const char *host, uint64_t pid);
 void tqi_session_attach(tqi_session *session, tqi_peer *peer);
+/* Takes back a session that was just made and attached; its peer stays, without one. */
+void tqi_session_unmake(tqi_session *session);
 /* The connection is gone; the grace begins. */
 void tqi_session_detach(tqi_session *session);
 /* All replies below have arrived. */

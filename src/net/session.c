@@ -214,6 +214,23 @@ static void session_cancel_running(tqi_session *session)
     }
 }
 
+static void session_unlist(tqi_session *session)
+{
+    HASH_DEL(session->server->sessions, session);
+    if (session->process) {
+        tqi_process_off_exit(session->process, &session->exit);
+        tqi_process_rele(session->process);
+        session->process = NULL;
+    }
+}
+
+void tqi_session_unmake(tqi_session *session)
+{
+    session_unlist(session);
+    session->peer->session = NULL;
+    session_free(session);
+}
+
 void tqi_session_end(tqi_session *session, bool dead)
 {
     tqi_server *server = session->server;
@@ -221,15 +238,10 @@ void tqi_session_end(tqi_session *session, bool dead)
         return;
     }
     session->ended = true;
-    HASH_DEL(server->sessions, session);
+    session_unlist(session);
     if (session->deadline != 0) {
         DL_DELETE(server->lost, session);
         session->deadline = 0;
-    }
-    if (session->process) {
-        tqi_process_off_exit(session->process, &session->exit);
-        tqi_process_rele(session->process);
-        session->process = NULL;
     }
     if (session->peer) {
         tqi_peer *peer = session->peer;

@@ -124,12 +124,13 @@ const char *testing_unix_endpoint(void)
 
 /* ------------------------------------------------------------------------------------------------ the service */
 
-static void service_open(tqi_session *session, void *ctx)
+static int service_open(tqi_session *session, void *ctx)
 {
     testing_server *server = ctx;
     server->opened++;
     server->session = session;
     server->local = tqi_session_local(session);
+    return TQ_OK;
 }
 
 static void service_end(tqi_session *session, bool dead, void *ctx)

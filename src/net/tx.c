@@ -10,23 +10,27 @@
 
 #include <tq/errors.h>
 
-tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
-                    const struct iovec *payload, int count)
+static tqi_tx *tx_alloc(size_t body, int count)
 {
-    size_t body = message ? protobuf_c_message_get_packed_size(message) : 0;
     size_t segments = 2 + (size_t)count;
     if (body > TQI_FRAME_BODY_MAX) {
         return NULL;
     }
     tqi_tx *tx = malloc(sizeof *tx + segments * sizeof *tx->iov + body);
-    if (!tx) {
-        return NULL;
+    if (tx) {
+        memset(tx, 0, sizeof *tx);
+        tx->refs = 1;
+        tx->n = (int)segments;
+        tx->size = sizeof *tx + segments * sizeof *tx->iov + body;
+        tx->room = body;
     }
-    memset(tx, 0, sizeof *tx);
-    tx->refs = 1;
-    tx->size = sizeof *tx + segments * sizeof *tx->iov + body;
-    tx->n = (int)segments;
-    uint8_t *bytes = (uint8_t *)(tx->iov + segments);
+    return tx;
+}
+
+static void tx_fill(tqi_tx *tx, const tqi_frame *frame, const ProtobufCMessage *message,
+                    size_t body, const struct iovec *payload)
+{
+    uint8_t *bytes = (uint8_t *)(tx->iov + tx->n);
     if (body > 0) {
         protobuf_c_message_pack(message, bytes);
     }
@@ -36,12 +40,37 @@ tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
     head.payload = 0;
     tx->iov[0] = (struct iovec){tx->header, sizeof tx->header};
     tx->iov[1] = (struct iovec){bytes, body};
-    for (int i = 0; i < count; i++) {
-        tx->iov[2 + i] = payload[i];
-        head.payload += payload[i].iov_len;
+    for (int i = 2; payload && i < tx->n; i++) {
+        tx->iov[i] = payload[i - 2];
+        head.payload += payload[i - 2].iov_len;
     }
     tqi_frame_encode(&head, tx->header);
+}
+
+tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
+                    const struct iovec *payload, int count)
+{
+    size_t body = message ? protobuf_c_message_get_packed_size(message) : 0;
+    tqi_tx *tx = tx_alloc(body, count);
+    if (tx) {
+        tx_fill(tx, frame, message, body, payload);
+    }
     return tx;
+}
+
+tqi_tx *tqi_tx_room(size_t body)
+{
+    return tx_alloc(body, 0);
+}
+
+bool tqi_tx_fill(tqi_tx *tx, const tqi_frame *frame, const ProtobufCMessage *message)
+{
+    size_t body = message ? protobuf_c_message_get_packed_size(message) : 0;
+    if (body > tx->room) {
+        return false;
+    }
+    tx_fill(tx, frame, message, body, NULL);
+    return true;
 }
 
 void tqi_tx_set_ack(tqi_tx *tx, uint64_t ack)

@@ -120,6 +120,15 @@ void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *messa
         tqi_error_nomem(&err, "a pin");
         goto fail;
     }
+    /* As if all were gone, which is the largest answer; pins that the reader does not hear of would stay. */
+    for (size_t i = 0; i < message->n_id; i++) {
+        gone[i] = (uint32_t)i;
+    }
+    reply.gone = gone;
+    reply.n_gone = message->n_id;
+    if (tqi_request_prepare(request, tq__unit_pin_reply__get_packed_size(&reply), &err) != TQ_OK) {
+        goto fail;
+    }
     pin->number = message->pin;
     HASH_ADD(hh, writer->pins, number, sizeof(pin->number), pin);
     if (pin->hh.tbl == NULL) {
@@ -136,7 +145,6 @@ void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *messa
     if (pin->n == 0) {
         pin_end(writer, pin);
     }
-    reply.gone = gone;
     reply.n_gone = n_gone;
     tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
     tqi_unit_reportable(unit);

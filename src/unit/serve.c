@@ -66,9 +66,7 @@ static void serve_map(tqi_unit *unit, tqi_request *request)
     tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
     tq_error err = {0};
 
-    if (writer == NULL) {
-        tqi_error_nomem(&err, "a writer");
-    } else if (tqi_store_unshared(unit->store) != NULL) {
+    if (tqi_store_unshared(unit->store) != NULL) {
         tqi_error_set(&err, TQ_EUNSUPPORTED, "its system does not let unit '%s' share memory: %s",
                       unit->name, tqi_store_unshared(unit->store));
     } else if (!tqi_session_local(session)) {
@@ -363,14 +361,9 @@ static void serve_handle(tqi_request *request, const ProtobufCMessage *message, 
     }
 }
 
-static void serve_session_open(tqi_session *session, void *ctx)
+static int serve_session_open(tqi_session *session, void *ctx)
 {
-    tqi_unit *unit = ctx;
-
-    if (tqi_writer_open(unit, session) != TQ_OK) {
-        tqi_log(TQI_ERROR, "unit", "%s: no memory for session '%s'; its requests will fail",
-                unit->name, tqi_session_name(session));
-    }
+    return tqi_writer_open(ctx, session);
 }
 
 static void serve_session_end(tqi_session *session, bool dead, void *ctx)
@@ -378,15 +371,13 @@ static void serve_session_end(tqi_session *session, bool dead, void *ctx)
     tqi_writer *writer = tqi_session_user(session);
 
     (void)ctx;
-    if (writer != NULL) {
-        tqi_session_set_user(session, NULL);
-        bool unpinned = tqi_session_left(session) && tqi_writer_unpin(writer);
-        tqi_unit *unit = writer->unit;
-        tqi_writer_end(writer, dead);
-        if (unpinned) {
-            tqi_unit_changed(unit);
-            tqi_unit_wake(unit);
-        }
+    tqi_session_set_user(session, NULL);
+    bool unpinned = tqi_session_left(session) && tqi_writer_unpin(writer);
+    tqi_unit *unit = writer->unit;
+    tqi_writer_end(writer, dead);
+    if (unpinned) {
+        tqi_unit_changed(unit);
+        tqi_unit_wake(unit);
     }
 }
 
@@ -396,7 +387,7 @@ static bool serve_parkable(const tqi_session *session, void *ctx)
     const tqi_writer *writer = tqi_session_user(session);
 
     (void)ctx;
-    return writer == NULL || writer->pins == NULL;
+    return writer->pins == NULL;
 }
 
 const tqi_service tqi_unit_service = {

@@ -20,25 +20,34 @@ static void wait_answer(tqi_unit *unit, tqi_request *request, const tqi_store_pl
     tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
 
     if (offsets == NULL || slots == NULL || writer == NULL) {
-        for (size_t i = 0; i < n; i++) {
-            tqi_store_free_block(unit->store, places[i].id);
-        }
         tqi_error_nomem(&err, "the answer to a reserve");
-        tqi_request_fail(request, &err);
-        goto out;
+        goto fail;
     }
     for (size_t i = 0; i < n; i++) {
         offsets[i] = places[i].offset;
         slots[i] = places[i].slot;
-        tqi_writer_add(writer, places[i].id);
     }
     reply.offset = offsets;
     reply.n_offset = n;
     reply.slot = slots;
     reply.n_slot = n;
+    /* What the writer does not hear of would stay reserved. */
+    if (tqi_request_prepare(request, tq__unit_reserve_reply__get_packed_size(&reply), &err) !=
+        TQ_OK) {
+        goto fail;
+    }
+    for (size_t i = 0; i < n; i++) {
+        tqi_writer_add(writer, places[i].id);
+    }
     tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
     tqi_unit_changed(unit);
+    goto out;
 
+fail:
+    for (size_t i = 0; i < n; i++) {
+        tqi_store_free_block(unit->store, places[i].id);
+    }
+    tqi_request_fail(request, &err);
 out:
     free(offsets);
     free(slots);
