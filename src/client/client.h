@@ -133,6 +133,7 @@ struct tqi_runtime {
     tqi_task *tasks;                 /* all that were begun or wait for the opening */
     _Atomic unsigned works;          /* in the thread pool; who closes reads it */
     unsigned host_calls;             /* lease, owners, abandon */
+    uint64_t sessions;               /* at the controller, so far */
     tq_op *ended_first, *ended_last; /* ops whose callback is due */
     uint64_t open_deadline;
 

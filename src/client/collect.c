@@ -45,7 +45,8 @@ struct tqi_collector {
     bool removing_late;
     uint64_t *ids; /* being removed */
     size_t n_ids;
-    bool rejoin; /* the session is new: register again before the next Collect */
+    bool rejoin;         /* the session is new: register again before the next Collect */
+    unsigned announcing; /* registrations of a new session that are on their way */
     bool stopping;
     int handles;
     uv_timer_t retry;
@@ -58,7 +59,8 @@ static void collect_next(tqi_collector *c);
 
 static void collect_release(tqi_collector *c)
 {
-    if (!c->stopping || c->calling || c->removing || c->removing_late || c->handles > 0) {
+    if (!c->stopping || c->calling || c->removing || c->removing_late || c->handles > 0 ||
+        c->announcing > 0) {
         return;
     }
     while (c->late) {
@@ -340,6 +342,16 @@ static int collect_ask(tqi_collector *c, tq_error *err)
     return TQ_OK;
 }
 
+static void collect_describe(const tqi_collector *c, uint64_t incarnation,
+                             Tq__RegisterOwner *message)
+{
+    tq__register_owner__init(message);
+    message->name = (char *)(uintptr_t)c->owner;
+    message->incarnation = incarnation;
+    message->manager = (char *)(uintptr_t)c->rt->manager->type;
+    message->shared = true;
+}
+
 static void collect_register(tqi_collector *c)
 {
     Tq__RegisterOwner message;
@@ -351,7 +363,6 @@ static void collect_register(tqi_collector *c)
     tqi_call *call;
     tq_error err = {0};
 
-    tq__register_owner__init(&message);
     if (c->stopping || c->calling || c->removing) {
         return;
     }
@@ -360,10 +371,7 @@ static void collect_register(tqi_collector *c)
         return;
     }
     c->rejoin = false;
-    message.name = (char *)(uintptr_t)c->owner;
-    message.incarnation = c->incarnation;
-    message.manager = (char *)(uintptr_t)c->rt->manager->type;
-    message.shared = true;
+    collect_describe(c, c->incarnation, &message);
     c->calling = true;
     if (tqi_call_start(c->rt->controller, &args, &call, &err) != TQ_OK) {
         c->calling = false;
@@ -393,11 +401,45 @@ int tqi_collector_start(tqi_runtime *rt, tq_error *err)
     return TQ_OK;
 }
 
+static void collect_announced(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    tqi_collector *c = arg;
+    (void)call;
+    (void)answer; /* the collector registers again */
+    c->announcing--;
+    collect_release(c);
+}
+
+/* The owner is served by the new session before anything else is asked of it: a put that takes new block ids because its
+ * session was lost finds it there. */
+static void collect_announce(tqi_collector *c)
+{
+    Tq__RegisterOwner message;
+    tqi_call_args args = {.kind = TQI_REGISTER_OWNER,
+                          .message = &message.base,
+                          .deadline = TQI_NEVER,
+                          .done = collect_announced,
+                          .arg = c};
+    tqi_call *call;
+    tq_error err = {0};
+    uint64_t incarnation = 0;
+    const char *owner = c->rt->manager->owner(c->rt->manager_state, &incarnation);
+
+    if (!owner) {
+        return;
+    }
+    collect_describe(c, incarnation, &message);
+    if (tqi_call_start(c->rt->controller, &args, &call, &err) == TQ_OK) {
+        c->announcing++;
+    }
+}
+
 void tqi_collector_rejoin(tqi_runtime *rt)
 {
     tqi_collector *c = rt->collector;
     if (c && !c->stopping) {
         c->rejoin = true;
+        collect_announce(c);
     }
 }
 

@@ -23,6 +23,7 @@ static void open_on_connection(tqi_channel *channel, uint64_t epoch, bool fresh,
     atomic_store(&rt->client->epoch, epoch);
     rt->host.epoch = epoch;
     if (fresh) {
+        rt->sessions++;
         tqi_collector_rejoin(rt);
     }
 }

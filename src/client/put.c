@@ -16,9 +16,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "client/cmeta.h"
 #include "client/jobs.h"
+
+/* A session that ends takes what it leased with it; so often the bytes are written anew for that. */
+#define PUT_TRIES 8u
 
 static void put_end(tqi_put *put, const tq_error *err, bool abandon)
 {
@@ -80,11 +84,41 @@ static int put_others(tq_op *op, const Tq__PublishReply *reply, tq_error *err)
     return TQ_OK;
 }
 
+static void put_write(tqi_put *put)
+{
+    tqi_runtime *rt = put->task.rt;
+
+    put->tries++;
+    put->session = rt->sessions;
+    rt->manager->put(rt->manager_state, &put->job);
+}
+
+/* Whether a publish was refused because its blocks are void: their session, or their owner as it was, has ended since they
+ * were leased.  Nothing of it was done then, so it is done anew. */
+static bool put_is_void(const tqi_put *put, const tqi_answer *answer)
+{
+    const tqi_runtime *rt = put->task.rt;
+    bool metadata_holds = put->batch.epoch == 0 || put->batch.epoch == rt->host.epoch;
+
+    return answer->told && put->n_ids > 0 && metadata_holds &&
+           (put->session != rt->sessions || answer->status == TQ_ESTALE) &&
+           put->tries < PUT_TRIES && !put->task.canceled && !rt->stopping &&
+           tqi_now() < put->job.deadline_ns;
+}
+
 static void put_published(tqi_task *task, tqi_answer *answer)
 {
     tqi_put *put = (tqi_put *)task;
     tq_error err = {0};
 
+    if (answer->status != TQ_OK && put_is_void(put, answer)) {
+        tqi_abandon(task->rt, put->ids, put->n_ids, true); /* those that are not void */
+        put->n_ids = 0;
+        put->batch.n_block = 0;
+        put->batch.n_owner = 0;
+        put_write(put);
+        return;
+    }
     if (answer->status != TQ_OK) {
         /* These end a call without an answer; all others come from the controller. */
         bool unanswered = answer->status == TQ_ETIMEDOUT || answer->status == TQ_EUNREACHABLE ||
@@ -148,7 +182,7 @@ static void put_begin(tqi_task *task)
         put_end(put, &err, false);
     } else {
         tqi_notice_watch(task);
-        rt->manager->put(rt->manager_state, &put->job);
+        put_write(put);
     }
 }
 

@@ -16,6 +16,8 @@ typedef struct tqi_put {
     size_t n;    /* samples */
     bool keyed;  /* named by keys: one may be there twice */
     bool stores; /* has columns with bytes */
+    unsigned tries;
+    uint64_t session; /* of the client, when the manager was called last */
     Tq__Publish publish;
     Tq__Batch batch;
 } tqi_put;

@@ -257,6 +257,9 @@ static void rt_stop_now(tqi_runtime *rt)
         rt->internal.stop(rt->manager_state);
     }
     if (rt->connector) {
+        if (rt->works == 0) {
+            tqi_connector_finished(rt->connector);
+        }
         tqi_connector_close(rt->connector, rt_connector_closed, rt);
         rt->connector = NULL;
         rt->controller = NULL; /* went with it */

@@ -288,6 +288,7 @@ int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost
     size_t n_partitions = 0;
     size_t capacity = 0;
 
+    meta->operation++;
     /* First the partitions they are in, for a block's record goes with its last cell. */
     for (size_t i = 0; i < n; i++) {
         uint32_t handle = tqi_m_block_find(meta, ids[i]);

@@ -2,8 +2,9 @@
  * dead.c - queues of dead block ids, one per owner, delivered until they are done.
  *
  * Nodes come from one pool.  Every live block and every unpublished id has one node reserved, from its lease on, so that
- * the death of a block cannot fail.  A node's notice number only rises along the queue; a node that was handed out is not
- * merged with later ids any more, for "done" covers whole nodes.
+ * the death of a block cannot fail.  A node's notice number only rises along the queue, and "done" covers whole nodes.  Only
+ * ids that die in one operation share a node: so a node that was handed out, or is older than a hold, does not grow, and
+ * the same operations make the same notices whenever they are asked for.
  */
 #include "meta/internal.h"
 
@@ -37,19 +38,13 @@ static void dead_give_back(tqi_meta *meta, tqi_dead_node *node)
     meta->n_dead--;
 }
 
-/* Whether the newest hold was opened when the node was there: what dies now is held back, the node is not. */
-static bool dead_held(const tqi_meta *meta, const tqi_dead_node *node)
-{
-    return meta->holds != NULL && node->number <= meta->holds->prev->since;
-}
-
 /* Adds the id to the newest node if it is next to it. */
 static bool dead_merge(tqi_owner *owner, uint64_t id, bool writer_done)
 {
     tqi_dead_node *tail = owner->dead_tail;
 
-    if (tail == NULL || tail->notice <= owner->delivered || tail->writer_done != writer_done ||
-        tail->count == UINT32_MAX || dead_held(owner->meta, tail)) {
+    if (tail == NULL || tail->operation != owner->meta->operation ||
+        tail->writer_done != writer_done || tail->count == UINT32_MAX) {
         return false;
     }
     if (id == tail->first + tail->count && id != 0) {
@@ -83,6 +78,7 @@ void tqi_m_dead_push(tqi_owner *owner, uint64_t id, bool writer_done)
         .writer_done = writer_done,
         .notice = ++owner->last_notice,
         .number = ++meta->last_dead,
+        .operation = meta->operation,
     };
     if (owner->dead_tail != NULL) {
         owner->dead_tail->next = node;

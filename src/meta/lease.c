@@ -178,6 +178,7 @@ int tqi_meta_abandon(tqi_meta *meta, uint64_t session_id, const uint64_t *ids, s
         }
         return rc;
     }
+    meta->operation++;
     for (i = 0; i < n; i++) {
         tqi_range *range = session->ranges[lease_place(session, ids[i])];
         tqi_m_dead_push(range->owner, ids[i], writer_done);
@@ -193,6 +194,7 @@ void tqi_meta_session_end(tqi_meta *meta, uint64_t session_id, bool dead)
     if (session == NULL) {
         return;
     }
+    meta->operation++;
     while (session->claims != NULL) {
         tqi_meta_claim_release(meta, session_id, session->claims->id);
     }

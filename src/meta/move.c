@@ -118,7 +118,7 @@ static int rows_order(const void *left, const void *right)
     const move_rows *b = right;
 
     if (a->partition != b->partition) {
-        return (uintptr_t)a->partition < (uintptr_t)b->partition ? -1 : 1;
+        return a->partition->number < b->partition->number ? -1 : 1;
     }
     return a->first < b->first ? -1 : a->first > b->first;
 }
@@ -523,6 +523,7 @@ int tqi_meta_move(tqi_meta *meta, uint64_t session, const tqi_move *moves, size_
     };
     int rc;
 
+    meta->operation++;
     if (plan.from == NULL || plan.to == NULL || plan.ranges == NULL || plan.rows == NULL) {
         rc = tqi_error_nomem(err, "moves");
         goto out;

@@ -37,6 +37,7 @@ int tqi_m_partition_make(tqi_meta *meta, const char *name, tqi_partition **out, 
         return tqi_error_nomem(err, "partition");
     }
     partition->meta = meta;
+    partition->number = ++meta->last_partition;
     memcpy(partition->name, name, size);
     partition->members = roaring_bitmap_create();
     partition->lost = roaring_bitmap_create();
@@ -184,6 +185,7 @@ int tqi_meta_clear_partition(tqi_meta *meta, const char *name, uint32_t *cleared
     if (rc != TQ_OK) {
         return rc;
     }
+    meta->operation++;
     partition = tqi_meta_find_partition(meta, name);
     if (partition != NULL) {
         *cleared = partition->samples;
@@ -211,6 +213,7 @@ int tqi_meta_clear_indexes(tqi_meta *meta, const char *name, const uint32_t *ind
     if (rc != TQ_OK) {
         return rc;
     }
+    meta->operation++;
     partition = tqi_meta_find_partition(meta, name);
     for (size_t i = 0; partition != NULL && i < n; i++) {
         if (tqi_m_member(partition, indexes[i], incarnations != NULL ? incarnations[i] : 0) !=
@@ -232,6 +235,7 @@ int tqi_meta_clear_keys(tqi_meta *meta, const char *name, const char *const *key
     if (rc != TQ_OK) {
         return rc;
     }
+    meta->operation++;
     partition = tqi_meta_find_partition(meta, name);
     for (size_t i = 0; partition != NULL && i < n; i++) {
         const tqi_extras *extras = keys[i] != NULL ? tqi_m_key_find(partition, keys[i]) : NULL;

@@ -269,6 +269,23 @@ int tqi_m_plan_tags(tqi_plan *plan, tq_error *err)
 
 /* ---------------------------------------------------------------------------------------- blocks */
 
+/* Why a block cannot be published: its owner is not there any more as it was when the block was leased, or it is none of
+ * the session's. */
+static int plan_block_refuse(const tqi_plan *plan, const tqi_batch_block *block, tq_error *err)
+{
+    const tqi_owner *owner = tqi_owner_find(plan->meta, block->owner);
+
+    if (block->owner != NULL && (owner == NULL || owner->incarnation != block->owner_incarnation)) {
+        return tqi_error_set(err, TQ_ESTALE,
+                             "block %llu: owner '%s' has ended since it was leased, or is another "
+                             "run of it now",
+                             (unsigned long long)block->id, block->owner);
+    }
+    return tqi_error_set(err, TQ_EINVAL,
+                         "block %llu is not an unpublished block of this session and owner '%s'",
+                         (unsigned long long)block->id, block->owner != NULL ? block->owner : "");
+}
+
 static int plan_block(tqi_plan *plan, const tqi_session *session, const tqi_batch_block *block,
                       tq_error *err)
 {
@@ -276,9 +293,7 @@ static int plan_block(tqi_plan *plan, const tqi_session *session, const tqi_batc
 
     if (range == NULL || block->owner == NULL || strcmp(range->owner->name, block->owner) != 0 ||
         range->owner->incarnation != block->owner_incarnation) {
-        return tqi_error_set(
-            err, TQ_EINVAL, "block %llu is not an unpublished block of this session and owner '%s'",
-            (unsigned long long)block->id, block->owner != NULL ? block->owner : "");
+        return plan_block_refuse(plan, block, err);
     }
     if (block->locator_size > TQ_LOCATOR_MAX) {
         return tqi_error_set(err, TQ_EINVAL,

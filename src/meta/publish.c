@@ -101,6 +101,7 @@ int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *res
     tqi_plan plan;
     int rc = tqi_m_plan_begin(&plan, meta, publish->batch, publish->naming, err);
 
+    meta->operation++;
     if (rc == TQ_OK) {
         rc = tqi_m_plan_samples(&plan, publish->create, err);
     }

@@ -147,6 +147,7 @@ struct tqi_field {
 struct tqi_partition {
     tqi_meta *meta;
     UT_hash_handle hh;
+    uint64_t number;            /* in the order in which partitions were made */
     tqi_partition *prev, *next; /* existing ones, in order of creation */
     bool exists;                /* else only views or a plan refer to it */
     uint32_t plans;
@@ -289,7 +290,8 @@ struct tqi_dead_node {
     tqi_dead_node *next;
     uint64_t first;
     uint64_t notice;
-    uint64_t number; /* of the table, in the order in which nodes were made */
+    uint64_t number;    /* of the table, in the order in which nodes were made */
+    uint64_t operation; /* in which its blocks died */
     uint32_t count;
     bool writer_done;
 };
@@ -333,8 +335,8 @@ struct tqi_owner {
     bool outlives; /* what a writer sent may arrive after its end */
     tqi_range *ranges;
     tqi_dead_node *dead_head, *dead_tail;
-    uint64_t last_notice; /* number of the newest node */
-    uint64_t delivered;   /* up to this notice they were handed out: not merged any more */
+    uint64_t last_notice;           /* number of the newest node */
+    uint64_t delivered;             /* up to this notice they were handed out */
     uint32_t thin_first, thin_last; /* handles of blocks of which much is dead; named ones first */
     uint64_t named;                 /* how often some were named */
     bool woken;
@@ -405,8 +407,10 @@ struct tqi_meta {
     uint64_t
         dead_reserved; /* one per live block and per unpublished id; never more than n_dead_free */
     uint64_t n_dead;
-    uint64_t last_dead; /* number of the newest node */
-    tqi_hold *holds;    /* in order of opening */
+    uint64_t last_dead;      /* number of the newest node */
+    uint64_t operation;      /* of what blocks may die in: the calls that change the table */
+    uint64_t last_partition; /* number */
+    tqi_hold *holds;         /* in order of opening */
 };
 
 #endif

@@ -477,6 +477,7 @@ int tqi_meta_restore(tqi_meta *meta, const tqi_restore *restore, tqi_restored *o
     size_t n = restore->n;
     int rc;
 
+    meta->operation++;
     run.parts = calloc(n + 1, sizeof(*run.parts));
     if (run.parts == NULL) {
         return tqi_error_nomem(err, "restore");

@@ -460,10 +460,10 @@ static void a_field_may_not_be_there_twice_nor_an_unknown_block(void **state)
     assert_int_equal(tqi_meta_publish(t.meta, &p, &r, &t.err), TQ_EINVAL); /* the field twice */
     fields[1].name = "b";
     blocks[1].owner_incarnation = 8;
-    assert_int_equal(tqi_meta_publish(t.meta, &p, &r, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_meta_publish(t.meta, &p, &r, &t.err), TQ_ESTALE);
     blocks[1].owner_incarnation = 7;
     blocks[1].owner = "nobody";
-    assert_int_equal(tqi_meta_publish(t.meta, &p, &r, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_meta_publish(t.meta, &p, &r, &t.err), TQ_ESTALE);
     blocks[1].owner = "unit";
     p.session = SESSION + 1;
     assert_int_equal(tqi_meta_publish(t.meta, &p, &r, &t.err), TQ_EINVAL);

@@ -94,6 +94,42 @@ static void overwriting_kills_blocks(void **state)
     table_close(&t);
 }
 
+/* Whoever asks in between changes nothing: the same operations make the same notices. */
+static void notices_do_not_depend_on_when_they_are_asked_for(void **state)
+{
+    table t[2];
+    tqi_dead got[2][4];
+    uint64_t notice[2];
+    size_t n[2];
+
+    (void)state;
+    for (uint32_t k = 0; k < 2; k++) {
+        table_open(&t[k]);
+        table_new(&t[k], "p", 1, ab, 2, NULL); /* blocks 1, 2 */
+        table_new(&t[k], "p", 1, ab, 2, NULL); /* 3, 4 */
+        for (uint32_t i = 0; i < 2; i++) {
+            uint32_t cleared;
+            assert_int_equal(
+                tqi_meta_clear_indexes(t[k].meta, "p", &i, NULL, 1, &cleared, &t[k].err), TQ_OK);
+            if (k == 1) {
+                dead(&t[k], got[k], 4, &notice[k]);
+            }
+        }
+        n[k] = dead(&t[k], got[k], 4, &notice[k]);
+    }
+    assert_int_equal(n[0], n[1]);
+    assert_int_equal(notice[0], notice[1]);
+    for (size_t i = 0; i < n[0]; i++) {
+        assert_int_equal(got[0][i].first, got[1][i].first);
+        assert_int_equal(got[0][i].count, got[1][i].count);
+    }
+    for (size_t k = 0; k < 2; k++) {
+        table_clear(&t[k], "p");
+        table_assert_empty(&t[k]);
+        table_close(&t[k]);
+    }
+}
+
 static void leases_are_checked(void **state)
 {
     table t;
@@ -280,6 +316,38 @@ static void clear_one(table *t, uint32_t index)
     assert_int_equal(tqi_meta_clear_indexes(t->meta, "p", &index, NULL, 1, &cleared, &t->err),
                      TQ_OK);
     assert_int_equal(cleared, 1);
+}
+
+/* The order of notices is that in which partitions were made, wherever their memory lies. */
+static void moved_blocks_die_in_order_of_their_partitions(void **state)
+{
+    table t;
+    uint64_t first, notice;
+    tqi_dead got[4];
+
+    (void)state;
+    table_open(&t);
+    table_new(&t, "o", 1, ab, 1, NULL); /* block 1 */
+    table_new(&t, "p", 1, ab, 1, NULL); /* 2 */
+    table_new(&t, "p", 1, ab, 1, NULL); /* 3, so that those that die are no neighbours */
+    table_clear(&t, "o");
+    assert_int_equal(dead(&t, got, 4, &notice), 1);
+    tqi_owner_done(t.owner, notice);
+    table_new(&t, "q", 1, ab, 1, NULL); /* 4, where the memory of the first partition was */
+    assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    tqi_stretch all = {0, ROW * 4, 0};
+    tqi_batch_block to = {.size = ROW * 4, .owner = "unit", .owner_incarnation = 7};
+    tqi_move moves[] = {{2, to, &all, 1}, {4, to, &all, 1}};
+    moves[0].to.id = first;
+    moves[1].to.id = first + 1;
+    assert_int_equal(tqi_meta_move(t.meta, SESSION, moves, 2, &t.err), TQ_OK);
+    assert_int_equal(dead(&t, got, 4, &notice), 2);
+    assert_int_equal(got[0].first, 2);
+    assert_int_equal(got[1].first, 4);
+    table_clear(&t, "p");
+    table_clear(&t, "q");
+    table_assert_empty(&t);
+    table_close(&t);
 }
 
 static void a_move_relinks_what_is_still_there(void **state)
@@ -564,10 +632,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dead_blocks_are_delivered_until_done),
         cmocka_unit_test(overwriting_kills_blocks),
+        cmocka_unit_test(notices_do_not_depend_on_when_they_are_asked_for),
         cmocka_unit_test(leases_are_checked),
         cmocka_unit_test(ids_skip_zero_at_the_wrap),
         cmocka_unit_test(lost_cells_are_listed_and_healed),
         cmocka_unit_test(an_owner_that_returns_empty_loses_all),
+        cmocka_unit_test(moved_blocks_die_in_order_of_their_partitions),
         cmocka_unit_test(a_move_relinks_what_is_still_there),
         cmocka_unit_test(what_is_live_is_told_end_to_end),
         cmocka_unit_test(a_walk_is_bounded),

@@ -54,6 +54,7 @@ struct tqi_connector {
     tq_error ended;                                   /* code 0, or why the system has ended */
     void (*on_ended)(const tq_error *why, void *arg); /* or NULL */
     void *on_ended_arg;
+    bool finished; /* said by goodbyes */
     bool closing;
     void (*done)(void *arg);
     void *done_arg;

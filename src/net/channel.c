@@ -473,7 +473,10 @@ void tqi_channel_close(tqi_channel *channel)
         uv_timer_stop(&channel->deadline_timer);
         uv_timer_stop(&channel->retry_timer);
         if (channel->conn && open && !channel->conn->closed) {
-            tqi_channel_send(channel, TQI_BYE, ack, NULL);
+            Tq__Bye bye;
+            tq__bye__init(&bye);
+            bye.finished = channel->connector->finished;
+            tqi_channel_send(channel, TQI_BYE, ack, &bye.base);
             tqi_conn_finish(channel->conn);
             uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_GOODBYE_MS, 0);
         } else if (channel->conn) {

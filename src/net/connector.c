@@ -139,6 +139,11 @@ void tqi_connector_part_closed(tqi_connector *connector)
     }
 }
 
+void tqi_connector_finished(tqi_connector *connector)
+{
+    connector->finished = true;
+}
+
 void tqi_connector_close(tqi_connector *connector, void (*done)(void *arg), void *arg)
 {
     connector->closing = true;

@@ -186,6 +186,8 @@ const uint8_t *tqi_session_id(const tqi_session *session);
 uint64_t tqi_session_pid(const tqi_session *session);
 /* Whether the client has said goodbye, as it does when it is closed. */
 bool tqi_session_left(const tqi_session *session);
+/* Whether it also said that none of its threads writes into memory of the server any more. */
+bool tqi_session_finished(const tqi_session *session);
 /* A pidfd of that process, taken when it connected, so that it names no later process of the same number; -1 without
  * one.  Borrowed: the session closes it when it ends. */
 int tqi_session_pidfd(const tqi_session *session);
@@ -272,6 +274,8 @@ int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, t
 /* Ends all calls with TQ_ECLOSED (callbacks run before this returns), ends all channels whoever holds them, says goodbye on open connections (a short time is
  * given to send what is queued), closes, then calls done from the loop and frees. */
 void tqi_connector_close(tqi_connector *connector, void (*done)(void *arg), void *arg);
+/* From now on goodbyes say that no thread of this client writes into memory of a server any more. */
+void tqi_connector_finished(tqi_connector *connector);
 /* Called when the system has ended, with the reason, and with NULL when it is there again. */
 void tqi_connector_on_ended(tqi_connector *connector, void (*fn)(const tq_error *why, void *arg),
                             void *arg);
@@ -311,6 +315,7 @@ const char *tqi_channel_unix_failure(const tqi_channel *channel);
 /* How a call ended. */
 typedef struct tqi_answer {
     int status;                    /* TQ_OK or an error code */
+    bool told;                     /* by the server; else it may or may not have been done */
     const tq_error *error;         /* set when status is not TQ_OK */
     const ProtobufCMessage *reply; /* set when status is TQ_OK; freed after the callback */
     uint64_t payload;              /* bytes that arrived in the sink's places */

@@ -170,8 +170,7 @@ static void test_reply_room(void **state)
             const ProtobufCFieldDescriptor *field = &method->reply->fields[i];
             varies = varies || field->label == PROTOBUF_C_LABEL_REPEATED ||
                      field->type == PROTOBUF_C_TYPE_STRING ||
-                     field->type == PROTOBUF_C_TYPE_BYTES ||
-                     field->type == PROTOBUF_C_TYPE_MESSAGE;
+                     field->type == PROTOBUF_C_TYPE_BYTES || field->type == PROTOBUF_C_TYPE_MESSAGE;
             size += 2 + 10; /* its number, and the longest integer */
         }
         assert_true(varies || size <= TQI_REPLY_ROOM);

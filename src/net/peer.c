@@ -284,6 +284,19 @@ static int peer_ack(tqi_peer *peer, const uint8_t *body, size_t size, tq_error *
     return rc;
 }
 
+static int peer_bye(tqi_peer *peer, const uint8_t *body, size_t size, tq_error *err)
+{
+    ProtobufCMessage *message = tqi_message_decode(&tq__bye__descriptor, body, size, err);
+    if (!message) {
+        return TQ_EPROTO;
+    }
+    peer->session->left = true;
+    peer->session->finished = ((const Tq__Bye *)message)->finished;
+    protobuf_c_message_free_unpacked(message, NULL);
+    tqi_session_end(peer->session, false);
+    return TQ_OK;
+}
+
 /* Asks the service where the payload goes, and keeps the places for the handler. */
 static int peer_places(const tqi_peer *peer, uint64_t size, struct iovec *iov, int *count,
                        tq_error *err)
@@ -469,9 +482,7 @@ static int peer_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *b
     case TQI_CANCEL:
         return peer_cancel(peer, body, frame->body, err);
     case TQI_BYE:
-        peer->session->left = true;
-        tqi_session_end(peer->session, false);
-        return TQ_OK;
+        return peer_bye(peer, body, frame->body, err);
     default:
         return peer_request(peer, frame, body, iov, count, err);
     }

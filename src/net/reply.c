@@ -122,6 +122,10 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
                              (unsigned)frame->kind, (unsigned)call->method->kind);
     }
     channel->rx_reply = tqi_reply_decode(call->method->reply, body, frame->body, err);
+    if (!channel->rx_reply && err->code == TQ_ENOMEM) {
+        /* What was done is not answered with an error: the reply is asked for again, on another connection. */
+        return TQ_ENOMEM;
+    }
     if (!channel->rx_reply && err->code != TQ_EPROTO) {
         tqi_error_set(&channel->rx_error, err->code, "the reply to %s: %s", call->method->name,
                       err->message);
@@ -163,7 +167,7 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     channel->proto_errors = 0;
     channel->backoff_ms = TQI_BACKOFF_MIN_MS;
     tqi_answer answer = {
-        .status = failed.code, .epoch = channel->epoch, .n_fds = conn->n_frame_fds};
+        .status = failed.code, .told = true, .epoch = channel->epoch, .n_fds = conn->n_frame_fds};
     if (failed.code == TQ_OK) {
         answer.reply = reply;
         answer.payload = frame->payload;

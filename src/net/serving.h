@@ -145,7 +145,8 @@ struct tqi_session {
     size_t kept;            /* answered and not acknowledged */
     uint64_t kept_bytes;
     void *user;
-    bool left; /* said goodbye */
+    bool left;     /* said goodbye */
+    bool finished; /* and that nothing of it writes any more */
     bool ended;
     tqi_session *prev, *next; /* lost or ended */
 };

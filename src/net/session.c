@@ -291,6 +291,11 @@ bool tqi_session_left(const tqi_session *session)
     return session->left;
 }
 
+bool tqi_session_finished(const tqi_session *session)
+{
+    return session->finished;
+}
+
 int tqi_session_pidfd(const tqi_session *session)
 {
     return session->process ? tqi_process_fd(session->process) : -1;

@@ -364,6 +364,17 @@ void *tqi_store_user(const tqi_store *store, uint64_t id)
     return block != NULL ? block->user : NULL;
 }
 
+void tqi_store_each(tqi_store *store, void (*fn)(uint64_t id, void *user, void *arg), void *arg)
+{
+    store_block *block, *next;
+
+    HASH_ITER (hh, store->blocks, block, next) {
+        if (!block->dead) {
+            fn(block->id, block->user, arg);
+        }
+    }
+}
+
 bool tqi_store_has(const tqi_store *store, uint64_t id)
 {
     return store_live(store, id) != NULL;

@@ -74,6 +74,8 @@ uint8_t *tqi_store_block(tqi_store *store, uint64_t id, uint64_t *size);
 /* A word of the owner's for a block; NULL at first, and when the block is not there. */
 void tqi_store_set_user(tqi_store *store, uint64_t id, void *user);
 void *tqi_store_user(const tqi_store *store, uint64_t id);
+/* Calls fn for each block, which may set its user and change nothing else. */
+void tqi_store_each(tqi_store *store, void (*fn)(uint64_t id, void *user, void *arg), void *arg);
 /* Whether a block is there. */
 bool tqi_store_has(const tqi_store *store, uint64_t id);
 /* The block in a slot, 0 when there is none, and the number of slots that ever had one: to go over all blocks in steps. */

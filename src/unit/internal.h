@@ -98,8 +98,8 @@ typedef struct tqi_writer {
     tqi_unit *unit;
     tqi_session *session; /* NULL: ended */
     /* Blocks that it reserved and that are still here.  Published ones count too: the unit is not told of a publish, and
-     * one that was not published must find its writer when its dead notice comes, however late.  So a process that said
-     * goodbye stays watched, until it has exited or the last of its blocks is freed. */
+     * one that was not published must find its writer when its dead notice comes, however late.  So a process stays
+     * watched until it has exited, the last of its blocks is freed, or it said that it has finished with them. */
     uint64_t reserved;
     bool mapped;   /* has (or had) the arena writable in its memory */
     tqi_pin *pins; /* by number */
@@ -118,7 +118,11 @@ typedef struct tqi_writer {
 } tqi_writer;
 
 int tqi_writer_open(tqi_unit *unit, tqi_session *session);
-void tqi_writer_end(tqi_writer *writer, bool dead);
+/* Its session has ended; finished: nothing of it writes any more, for its process has ended or its goodbye said so. */
+void tqi_writer_end(tqi_writer *writer, bool finished);
+/* It has finished with these blocks of its own, or with `others` all but these: those that are dead are freed now, the others
+ * when they die.  `ids` is sorted here. */
+void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others);
 /* Gives it the right to map; TQ_EUNSUPPORTED without a pidfd. */
 int tqi_writer_map(tqi_writer *writer, tq_error *err);
 /* Whether the lease is one that the controller granted to the writer's session, under this incarnation. */
@@ -306,8 +310,9 @@ struct tqi_unit {
     tqi_connector *connector;
     tqi_channel *controller;
     tqi_call *registering;
-    uint64_t registering_as; /* incarnation in that call */
-    uint64_t registered_as;  /* incarnation the controller knows, 0 before */
+    uint64_t registering_as;      /* incarnation in that call */
+    bool registering_with_blocks; /* there were some when it was made */
+    uint64_t registered_as;       /* incarnation the controller knows, 0 before */
     bool registered;
     uint64_t epoch; /* 0 before the first connection */
     tqi_call *collecting;

@@ -66,7 +66,8 @@ static bool join_renew(tqi_unit *unit, const char *why)
 
 static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
 {
-    bool known = unit->registered_as == unit->incarnation;
+    /* Blocks that were there when it asked are of a registration whose reply was lost. */
+    bool known = unit->registered_as == unit->incarnation || unit->registering_with_blocks;
     const char *why = NULL;
 
     if (unit->epoch != 0 && reply->epoch != unit->epoch) {
@@ -185,6 +186,7 @@ static void join_register(tqi_unit *unit)
         .arg = unit,
     };
     unit->registering_as = unit->incarnation;
+    unit->registering_with_blocks = tqi_store_blocks(unit->store) > 0;
     if (tqi_call_start(unit->controller, &args, &unit->registering, &err) != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: cannot register: %s", unit->name, err.message);
         unit->registering = NULL;

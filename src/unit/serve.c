@@ -207,6 +207,17 @@ static void serve_write(tqi_unit *unit, tqi_request *request, const Tq__UnitWrit
     }
 }
 
+static void serve_finish(tqi_request *request, const Tq__UnitFinish *message)
+{
+    Tq__Empty reply = TQ__EMPTY__INIT;
+    tqi_session *session = tqi_request_session(request);
+
+    if (session != NULL) {
+        tqi_writer_finish(tqi_session_user(session), message->id, message->n_id, message->others);
+    }
+    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+}
+
 /* ---------------------------------------------------------------------------------------- read */
 
 static int serve_read_check(const Tq__UnitRead *message, tq_error *err)
@@ -355,6 +366,9 @@ static void serve_handle(tqi_request *request, const ProtobufCMessage *message, 
     case TQI_UNIT_UNPIN:
         tqi_unit_unpin(unit, request, (const Tq__UnitUnpin *)message);
         return;
+    case TQI_UNIT_FINISH:
+        serve_finish(request, (const Tq__UnitFinish *)message);
+        return;
     default:
         tqi_error_set(&err, TQ_EUNSUPPORTED, "request %u", tqi_request_kind(request));
         tqi_request_fail(request, &err);
@@ -374,7 +388,7 @@ static void serve_session_end(tqi_session *session, bool dead, void *ctx)
     tqi_session_set_user(session, NULL);
     bool unpinned = tqi_session_left(session) && tqi_writer_unpin(writer);
     tqi_unit *unit = writer->unit;
-    tqi_writer_end(writer, dead);
+    tqi_writer_end(writer, dead || tqi_session_finished(session));
     if (unpinned) {
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);

@@ -7,6 +7,8 @@
  *   - a writer without a mapping writes through this unit, which refuses it once the block is freed;
  *   - a writer with a mapping that is gone with its process (a pidfd tells; an end-of-file proves nothing, for a forked
  *     child may keep the socket) writes no more.
+ *   - a writer that lives says when it has finished: for all of its blocks in its goodbye, and for those of a session that
+ *     the controller has ended when it hears of that (UNIT_FINISH).
  * Blocks of all others wait in their writer's list.  Pins of a session are kept as long, for who may write may read.
  */
 #include <stddef.h>
@@ -84,6 +86,9 @@ static void writer_forget(tqi_writer *writer)
     HASH_DEL(writer->unit->writers, writer);
     writer_free(writer);
 }
+
+/* The word of a block whose writer lives and has finished with it: that of a writer that never was. */
+#define WRITER_FINISHED (UINT64_C(1) << 63)
 
 /* A block's word at the store: twice its writer's number, and 1 when it was sifted; 0: the block is the unit's own. */
 static uint64_t writer_mark(const tqi_unit *unit, uint64_t id)
@@ -187,18 +192,81 @@ static void writer_exited(tqi_exit *exit, const char *failed)
     writer_finished(writer);
 }
 
-void tqi_writer_end(tqi_writer *writer, bool dead)
+typedef struct writer_finish {
+    tqi_writer *writer;
+    const uint64_t *ids; /* sorted */
+    size_t n;
+    bool others;
+} writer_finish;
+
+static int writer_order(const void *left, const void *right)
+{
+    uint64_t a = *(const uint64_t *)left;
+    uint64_t b = *(const uint64_t *)right;
+
+    return a < b ? -1 : a > b;
+}
+
+/* A block without a writer waits for none; whether a table knows it is asked. */
+static void writer_finish_block(uint64_t id, void *user, void *arg)
+{
+    const writer_finish *finish = arg;
+    tqi_writer *writer = finish->writer;
+
+    if ((uint64_t)(uintptr_t)user / 2 != writer->number) {
+        return;
+    }
+    bool named = finish->n > 0 && bsearch(&id, finish->ids, finish->n, sizeof(id), writer_order);
+    if (named != finish->others) {
+        tqi_store_set_user(writer->unit->store, id, (void *)(uintptr_t)WRITER_FINISHED);
+        writer->reserved--;
+    }
+}
+
+void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others)
+{
+    writer_finish finish = {writer, ids, n, others};
+    tqi_unit *unit = writer->unit;
+    size_t kept = 0;
+
+    if (n > 1) {
+        qsort(ids, n, sizeof(*ids), writer_order);
+    }
+    if (others) {
+        tqi_store_each(unit->store, writer_finish_block, &finish);
+    }
+    for (size_t i = 0; i < n && !others; i++) {
+        writer_finish_block(ids[i], tqi_store_user(unit->store, ids[i]), &finish);
+    }
+    for (size_t i = 0; i < writer->n_deferred; i++) {
+        uint64_t id = writer->deferred[i];
+        if (tqi_writer_of(unit, id) == writer) {
+            writer->deferred[kept++] = id;
+        } else {
+            tqi_writer_free_block(unit, id);
+        }
+    }
+    tqi_sift_want(unit);
+    bool freed = kept < writer->n_deferred;
+    writer->n_deferred = kept;
+    if (freed) {
+        tqi_unit_changed(unit);
+        tqi_unit_wake(unit);
+    }
+}
+
+void tqi_writer_end(tqi_writer *writer, bool finished)
 {
     writer->session = NULL;
     if (writer->reserved > 0) {
         tqi_sift_want(writer->unit);
     }
     bool idle = writer->reserved == 0 && writer->pins == NULL;
-    if (dead || !writer->mapped || idle || writer->unit->closing) {
+    if (finished || !writer->mapped || idle || writer->unit->closing) {
         writer_finished(writer);
         return;
     }
-    /* The session said goodbye or was lost, but its process may be there, in the middle of a copy. */
+    /* The session was lost, or did not say that it has finished: its process may be there, in the middle of a copy. */
     writer->exit.fn = writer_exited;
     tqi_process_on_exit(writer->process, &writer->exit);
 }

@@ -64,7 +64,8 @@
     X(67, UNIT_READ, unit_read, UnitRead, unit_read_reply, UnitReadReply, AGAIN)               \
     X(68, UNIT_STAT, unit_stat, UnitStat, unit_stat_reply, UnitStatReply, AGAIN)               \
     X(69, UNIT_PIN, unit_pin, UnitPin, unit_pin_reply, UnitPinReply, KEEP)                     \
-    X(70, UNIT_UNPIN, unit_unpin, UnitUnpin, empty, Empty, KEEP)
+    X(70, UNIT_UNPIN, unit_unpin, UnitUnpin, empty, Empty, KEEP)                               \
+    X(71, UNIT_FINISH, unit_finish, UnitFinish, empty, Empty, KEEP)
 
 /* Kinds of frames. */
 enum tqi_kind {
@@ -74,7 +75,7 @@ enum tqi_kind {
     TQI_FAILED = 4, /* reply: body is an Error */
     TQI_ACK = 5,    /* body is an Ack, or there is none: `ack` says all */
     TQI_CANCEL = 6,
-    TQI_BYE = 7, /* no body: the client ends its session */
+    TQI_BYE = 7, /* body is a Bye, or there is none: the client ends its session */
     TQI_PARK =
         8, /* no body, from the server: closing this connection while it is idle would make room */
     TQI_GOODBYE = 9, /* body is a Goodbye, the server's last frame: it ends */

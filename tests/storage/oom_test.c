@@ -69,7 +69,16 @@ static reply reserve(kit_client *client, uint64_t first, long n, bool *failed)
 {
     Tq__UnitReserve message;
     uint64_t ids[BLOCKS], sizes[BLOCKS];
+    Tq__Grant grant, *grants = &grant;
 
+    tq__grant__init(&grant);
+    for (unsigned i = 0; i < KIT_LEASES; i++) {
+        if (first - client->leases[i].first < client->leases[i].count) {
+            grant.first = client->leases[i].first;
+            grant.count = client->leases[i].count;
+            grant.proof = (ProtobufCBinaryData){TQI_GRANT, client->leases[i].proof};
+        }
+    }
     for (uint64_t i = 0; i < BLOCKS; i++) {
         ids[i] = first + i;
         sizes[i] = 100;
@@ -78,6 +87,8 @@ static reply reserve(kit_client *client, uint64_t first, long n, bool *failed)
     message.id = ids;
     message.size = sizes;
     message.n_id = message.n_size = BLOCKS;
+    message.grant = &grants;
+    message.n_grant = 1;
     return ask(client, TQI_UNIT_RESERVE, &message, n, failed);
 }
 

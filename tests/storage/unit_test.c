@@ -203,6 +203,77 @@ static void reports_its_requests(void **state)
     kit_close(&k);
 }
 
+static void finish(kit_client *client, const uint64_t *ids, size_t n, bool others)
+{
+    Tq__UnitFinish message;
+    kit_call call;
+
+    tq__unit_finish__init(&message);
+    message.id = (uint64_t *)(uintptr_t)ids;
+    message.n_id = n;
+    message.others = others;
+    kit_start(client, client->unit, TQI_UNIT_FINISH, &message, NULL, 0, NULL, KIT_LONG, &call);
+    kit_end(client, &call);
+    assert_int_equal(call.status, TQ_OK);
+    kit_call_free(&call);
+}
+
+/* Waits until the unit has so many blocks, which its next dead notice changes. */
+static void until_blocks(kit_client *client, uint64_t wanted)
+{
+    uint64_t used, blocks;
+
+    do {
+        kit_stat(client, &used, &blocks);
+    } while (blocks != wanted);
+}
+
+/* Blocks whose end is announced while their writer lives are free when it says that it has finished. */
+static void a_writer_that_lives_finishes_blocks(void **state)
+{
+    kit k;
+    kit_client client, other;
+    tqi_store_map map;
+    uint64_t ids[4], offset, used, blocks;
+    uint32_t slot;
+    tq_error err = {0};
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, 8 * MIB, false);
+    kit_client_open(&k, &client, 0);
+    kit_client_open(&k, &other, 0);
+    kit_map(&client, &map, NULL);
+    ids[0] = kit_lease(&client, 0, 5, NULL);
+    for (uint64_t i = 0; i < 4; i++) {
+        ids[i] = ids[0] + i;
+        assert_int_equal(kit_reserve(&client, ids[i], 100, true, &slot, &offset, &err), TQ_OK);
+    }
+    /* The end of three is announced as that of blocks whose writer may still write; one is not dead yet. */
+    kit_abandon(&client, ids, 3, true);
+    /* A block that its writer has finished with is freed by its notice, which comes behind those of the three. */
+    uint64_t last = ids[0] + 4;
+    assert_int_equal(kit_reserve(&client, last, 100, true, &slot, &offset, &err), TQ_OK);
+    kit_abandon(&client, &last, 1, false);
+    until_blocks(&client, 4);
+    finish(&other, ids, 3, false); /* they are not its own */
+    finish(&other, NULL, 0, true);
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(blocks, 4);
+    finish(&client, ids, 1, true);
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(blocks, 2); /* the one that was named, and the one that has not ended */
+    finish(&client, ids, 1, false);
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(blocks, 1);
+    kit_abandon(&client, &ids[3], 1, true);
+    until_blocks(&client, 0);
+    tqi_store_map_fini(&map);
+    kit_client_close(&client);
+    kit_client_close(&other);
+    kit_close(&k);
+}
+
 static void closed_flag(void *arg)
 {
     *(bool *)arg = true;
@@ -259,6 +330,7 @@ int main(void)
         cmocka_unit_test(many_ranges_in_one_read),
         cmocka_unit_test(shares_its_memory),
         cmocka_unit_test(reports_its_requests),
+        cmocka_unit_test(a_writer_that_lives_finishes_blocks),
         cmocka_unit_test(refuses_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

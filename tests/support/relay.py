@@ -4,7 +4,8 @@ It runs in a thread of the test. One cut can be armed at a time: the next connec
 in that direction (counted from the moment of arming) is closed on both sides, in the middle of whatever it carried.
 Connections made after the cut pass untouched. While `delay` is set, each piece of data waits for so many seconds, and
 the connection carries nothing else in that direction meanwhile. Passed descriptors stay behind. With `version` set, the
-first frame of each direction of a connection says that it is of that protocol version.
+first frame of each direction of a connection says that it is of that protocol version. `cut` ends all connections. With
+`answers` set, a connection carries so many pieces of data from the server, and what comes behind them is swallowed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ class Relay:
         self.target = target
         self.delay = 0.0
         self.version: int | None = None
+        self.answers: int | None = None
+        self._answered: dict[socket.socket, int] = {}
         self.cuts = 0
         self.connections = 0
         self._lock = threading.Lock()
@@ -72,6 +75,10 @@ class Relay:
         with self._lock:
             return dict(self._passed)
 
+    def cut(self) -> None:
+        """Cuts every connection at once."""
+        self._wake_out.send(b"c")
+
     def close(self) -> None:
         """Ends the thread and every connection."""
         self._wake_out.send(b"x")
@@ -84,8 +91,13 @@ class Relay:
             for key, _ in self._selector.select(wait):
                 what, other, direction = key.data
                 if what == "stop":
-                    self._shutdown()
-                    return
+                    if self._wake_in.recv(1) == b"x":
+                        self._shutdown()
+                        return
+                    for pair in list(self._pairs):
+                        self._drop(*pair)
+                        self.cuts += 1
+                    break
                 if what == "accept":
                     self._accept()
                 elif key.fileobj.fileno() >= 0:  # not closed by an earlier one of this round
@@ -130,6 +142,10 @@ class Relay:
         self, source: socket.socket, target: socket.socket, direction: str, data: bytes
     ) -> None:
         cut = False
+        if direction == "down" and data and self.answers is not None:
+            self._answered[source] = self._answered.get(source, 0) + 1
+            if self._answered[source] > self.answers:
+                return
         if source in self._fresh and data:
             self._fresh.discard(source)
             if self.version is not None:
@@ -155,6 +171,7 @@ class Relay:
     def _drop(self, *pair: socket.socket) -> None:
         for one in pair:
             self._fresh.discard(one)
+            self._answered.pop(one, None)
             if one in self._selector.get_map():
                 self._selector.unregister(one)
             one.close()

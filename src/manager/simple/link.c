@@ -19,6 +19,8 @@
 
 /* Ids of the first lease. */
 #define LINK_FIRST_LEASE 16u
+/* For a unit to hear of finished blocks. */
+#define LINK_FINISH_SECONDS 60.0
 
 void tqi_wait_end(tqi_wait **row, const tq_error *err)
 {
@@ -253,6 +255,40 @@ int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *er
 bool tqi_ids_known(const tqi_simple *simple, const tqi_ids_from *from)
 {
     return from->epoch == simple->host->epoch && from->session == simple->session;
+}
+
+static void link_finished(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    (void)
+        answer; /* a unit that does not know it, or has lost our session, waits for the end of this process */
+    (void)arg;
+}
+
+void tqi_link_finish(tqi_link *link, const uint64_t *ids, size_t n, bool others)
+{
+    Tq__UnitFinish message;
+    tq_error err;
+
+    if (link->channel == NULL) {
+        return; /* nothing was reserved there */
+    }
+    tq__unit_finish__init(&message);
+    message.id = (uint64_t *)(uintptr_t)ids;
+    message.n_id = n;
+    message.others = others;
+    tqi_call_args args = {
+        .kind = TQI_UNIT_FINISH,
+        .message = &message.base,
+        .deadline = tqi_deadline(LINK_FINISH_SECONDS),
+        .done = link_finished,
+        .arg = link,
+    };
+    if (tqi_call_start(link->channel, &args, NULL, &err) != TQ_OK) {
+        tqi_log(TQI_WARN, "client",
+                "storage unit '%s' keeps blocks of a put until this process ends: %s", link->name,
+                err.message);
+    }
 }
 
 void tqi_link_drop_ids(tqi_link *link)

@@ -45,6 +45,52 @@ void tqi_put_free(tqi_put *op)
     free(op);
 }
 
+void tqi_put_abandon(tqi_put *op, uint32_t n)
+{
+    tq_manager_host *host = op->simple->host;
+
+    if (tqi_ids_known(op->simple, &op->from)) {
+        host->abandon(host, op->ids, n, true);
+    } else {
+        tqi_link_finish(op->unit, op->ids, n, false);
+    }
+}
+
+/* Ids that a put at that unit may be writing to, or is about to; returns how many. */
+static size_t put_busy(const tqi_link *link, uint64_t *ids)
+{
+    const tqi_put *op;
+    size_t n = 0;
+
+    DL_FOREACH (link->simple->puts, op) {
+        for (uint32_t i = 0; op->unit == link && i < op->n_blocks + op->extra; i++, n++) {
+            if (ids != NULL) {
+                ids[n] = op->ids[i];
+            }
+        }
+    }
+    return n;
+}
+
+void tqi_puts_new_session(tqi_simple *simple)
+{
+    tqi_link *link;
+
+    DL_FOREACH (simple->links, link) {
+        uint64_t *busy = malloc(put_busy(link, NULL) * sizeof(*busy) + 1);
+        link->n_stock = 0;
+        if (busy == NULL) {
+            tqi_log(TQI_WARN, "client",
+                    "storage unit '%s' keeps blocks of puts until this process ends: out of memory",
+                    link->name);
+            continue;
+        }
+        size_t n = put_busy(link, busy);
+        tqi_link_finish(link, busy, n, true);
+        free(busy);
+    }
+}
+
 void tqi_put_fail(tqi_put *op, const tq_error *err)
 {
     tq_manager_host *host = op->simple->host;
@@ -343,7 +389,6 @@ static void put_without_stock(tqi_put *op)
 static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
 {
     tqi_put *op = arg;
-    tq_manager_host *host = op->simple->host;
     const Tq__UnitReserveReply *reply = (const Tq__UnitReserveReply *)answer->reply;
     uint32_t n = op->n_blocks + op->extra;
     tq_error err = {0};
@@ -354,7 +399,7 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     if (answer->status == TQ_EFULL) {
         tqi_link_put_back(op->unit, op->ids, n, &op->leases, &op->from); /* surely not used */
     } else if (answer->status != TQ_OK) {
-        host->abandon(host, op->ids, n, true);
+        tqi_put_abandon(op, n);
     }
     if (answer->status == TQ_EFULL && op->extra > 0 && !op->cancelled) {
         put_without_stock(op);
@@ -367,7 +412,7 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     }
     op->unit->silent = false;
     if (reply->n_offset != n || reply->n_slot != n) {
-        host->abandon(host, op->ids, n, true);
+        tqi_put_abandon(op, n);
         tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved %zu blocks, asked were %u",
                       op->unit->name, reply->n_offset, n);
         tqi_put_fail(op, &err);
@@ -379,7 +424,7 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_stock_fill(op);
     }
     if (op->cancelled) {
-        host->abandon(host, op->ids, op->n_blocks, true);
+        tqi_put_abandon(op, op->n_blocks);
         put_end_cancelled(op);
         return;
     }

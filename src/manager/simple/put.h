@@ -41,6 +41,12 @@ typedef struct tqi_put {
     struct tqi_put *prev, *next; /* all of the manager, for cancel */
 } tqi_put;
 
+/* put.c: gives up the first n ids, which are reserved or may be, and which nothing of this put writes to any more. */
+void tqi_put_abandon(tqi_put *op, uint32_t n);
+/* The session at the controller is a new one: tells the units of what was reserved in the former one, and is not being
+ * written. */
+void tqi_puts_new_session(tqi_simple *simple);
+
 /* stock.c: whether a put is small enough for room that was reserved ahead. */
 bool tqi_stock_suits(const tqi_put *op);
 /* Takes such room at the put's unit, if there is some. */

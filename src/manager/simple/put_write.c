@@ -20,8 +20,16 @@ static void put_done(tqi_put *op)
     tq_extent *extents = calloc(job->n_columns, sizeof(*extents));
     tq_error err;
 
+    if (!tqi_ids_known(op->simple, &op->from)) {
+        free(blocks);
+        free(extents);
+        tqi_put_abandon(op, op->n_blocks);
+        tqi_error_set(&err, TQ_ESTALE, "the session that leased the blocks of a put has ended");
+        tqi_put_failed_at(op, &err);
+        return;
+    }
     if (blocks == NULL || extents == NULL) {
-        host->abandon(host, op->ids, op->n_blocks, true);
+        tqi_put_abandon(op, op->n_blocks);
         free(blocks);
         free(extents);
         tqi_error_nomem(&err, "the blocks of a put");
@@ -67,7 +75,7 @@ static void put_copy(tqi_put *op)
     for (uint32_t i = 0; i < op->n_blocks; i++) {
         if (op->offsets[i] > op->mapping->map.arena_bytes ||
             op->sizes[i] > op->mapping->map.arena_bytes - op->offsets[i]) {
-            op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks, true);
+            tqi_put_abandon(op, op->n_blocks);
             tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved bytes outside of its memory",
                           op->unit->name);
             tqi_put_fail(op, &err);
@@ -99,7 +107,7 @@ static void put_streamed(tqi_call *call, tqi_answer *answer, void *arg)
 
     (void)call;
     if (answer->status != TQ_OK) {
-        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks, true);
+        tqi_put_abandon(op, op->n_blocks);
         tqi_put_failed_at(op, answer->error);
     } else if (op->written < op->n_blocks) {
         put_stream(op);
@@ -185,7 +193,7 @@ static void put_stream(tqi_put *op)
     free(iov);
     op->written = to;
     if (code != TQ_OK) {
-        op->simple->host->abandon(op->simple->host, op->ids, op->n_blocks, true);
+        tqi_put_abandon(op, op->n_blocks);
         tqi_put_failed_at(op, &err);
     }
 }

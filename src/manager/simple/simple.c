@@ -11,7 +11,7 @@
 
 #include "base/clock.h"
 #include "config_backends.h"
-#include "manager/simple/simple.h"
+#include "manager/simple/put.h"
 
 /* ---------------------------------------------------------------------------------------- queries */
 
@@ -201,7 +201,10 @@ static void simple_session(tqi_channel *channel, uint64_t epoch, bool fresh, voi
 
     (void)channel;
     (void)epoch;
-    simple->session += fresh ? 1 : 0;
+    if (fresh) {
+        simple->session++;
+        tqi_puts_new_session(simple);
+    }
 }
 
 static void simple_open(void *state, tq_manager_host *host, const char *config,

@@ -180,6 +180,9 @@ int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *er
 /* Forgets the mapping; copies under way keep it. */
 void tqi_link_unmap(tqi_link *link);
 void tqi_mapping_rele(tqi_mapping *mapping);
+/* Tells the unit that we have finished with blocks that the controller does not know as ours any more, or with `others` with
+ * all but these; so it need not wait for the end of this process to use their memory again. */
+void tqi_link_finish(tqi_link *link, const uint64_t *ids, size_t n, bool others);
 /* Whether the controller may still know ids from there as ours. */
 bool tqi_ids_known(const tqi_simple *simple, const tqi_ids_from *from);
 /* Takes n leased ids.  TQ_OK, TQ_ENOMEM, or TQ_EAGAIN: try again when the wait ends. */

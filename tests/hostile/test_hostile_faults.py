@@ -1,0 +1,197 @@
+"""Faults at the wrong moment: a session, a reply or a client that goes between two steps of a put."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import ctq
+from ctq.errors import TimedOutError
+from ctq.storage import StorageClientFactory, StorageKVClient, memory
+from support.daemons import System
+from support.relay import Relay
+from support.waiting import wait_event, wait_status
+
+SETTINGS = [
+    "backend.SimpleStorage.total_storage_size=64MiB",
+    "backend.SimpleStorage.num_data_storage_units=1",
+    "controller.session_grace=0s",
+]
+
+
+@pytest.fixture
+def relay(system: System) -> Iterator[Relay]:
+    """A relay to the controller of a system whose sessions end with their connections."""
+    system.start(settings=SETTINGS)
+    made = Relay(system.folder / "relay.sock", system.runtime / "controller.sock")
+    yield made
+    for client in system.clients:
+        client.close()
+    made.close()
+
+
+def used(status: dict[str, Any]) -> int:
+    """Bytes that all storage units hold, reserved ones with them."""
+    return sum(unit["used_bytes"] for unit in status["storage"])
+
+
+def end_session(relay: Relay, watcher: ctq.TransferQueueClient, name: str) -> None:
+    """Cut a client's connection to the controller; wait until its session has ended there and it has a new one."""
+    since = watcher.get_events()[-1]["seq"]
+    relay.cut()
+    for kind in ("silent", "join"):
+        since = wait_event(
+            watcher,
+            lambda event, kind=kind: event["session"] == name and event["kind"] == kind,
+            since,
+        )["seq"]
+
+
+def put_small(client: ctq.TransferQueueClient, partition: str) -> None:
+    """Puts that come so fast that room for the next ones is reserved with them."""
+    for i in range(12):
+        client.put({"x": np.array([i])}, partition_id=partition)
+
+
+def test_a_lost_session_keeps_no_room(system: System, relay: Relay) -> None:
+    """What a session had reserved when it was lost is free again while its process lives."""
+    watcher = system.client("watcher")
+    client = system.client("worker", address=f"unix:{relay.path}")
+    for i in range(3):
+        put_small(client, f"p{i}")
+        end_session(relay, watcher, "worker")
+        client.put({"x": np.zeros((1, 100_000))}, partition_id=f"p{i}")
+        assert watcher.get_data(watcher.get_meta(["x"], 1, f"p{i}", mode="force_fetch")).batch_size
+    wait_status(watcher, lambda status: used(status) > 0)
+    for i in range(3):
+        client.clear_partition(f"p{i}")
+    wait_status(watcher, lambda status: used(status) == 0)
+
+
+def test_a_closed_client_keeps_no_room(system: System, relay: Relay) -> None:
+    """What a client had reserved ahead when it was closed is free again while its process lives."""
+    watcher = system.client("watcher")
+    for i in range(3):
+        client = system.client(f"worker-{i}", address=f"unix:{relay.path}")
+        put_small(client, "p")
+        client.close()
+    wait_status(watcher, lambda status: used(status) > 0)
+    watcher.clear_partition("p")
+    wait_status(watcher, lambda status: used(status) == 0)
+
+
+def test_a_claim_whose_acknowledgement_is_lost_with_its_session_is_handed_out_again(
+    system: System, relay: Relay
+) -> None:
+    """The controller cannot know that the reply arrived: the samples are free again, and two consumers have them."""
+    watcher = system.client("watcher")
+    client = system.client("worker", address=f"unix:{relay.path}")
+    for partition in ("a", "b"):
+        watcher.put({"x": np.array([7])}, partition_id=partition)
+    relay.arm("down", 1 << 60)
+    client.get_meta(["x"], 1, "a", task_name="t")
+    reply = relay.passed()["down"]
+    since = watcher.get_events()[-1]["seq"]
+    relay.arm("down", reply)  # the reply arrives whole, and nothing after it
+    first = client.get_meta(["x"], 1, "b", task_name="t")
+    wait_event(
+        watcher, lambda event: event["session"] == "worker" and event["kind"] == "silent", since
+    )
+    second = watcher.get_meta(["x"], 1, "b", task_name="t")
+    assert list(first.global_indexes) == list(second.global_indexes)
+    with pytest.raises(TimedOutError):
+        watcher.get_meta(["x"], 1, "b", task_name="t", timeout=0.01)
+
+
+@StorageClientFactory.register("InterruptedStore")
+class InterruptedStore(StorageKVClient):
+    """A store in this process; what is to happen during the next write can be set."""
+
+    values: ClassVar[dict[str, bytes]] = {}
+    during: ClassVar[list[Callable[[], None]]] = []
+
+    @property
+    def name(self) -> str:
+        """There is one of it."""
+        return "here"
+
+    def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
+        """Keep values."""
+        for key, pieces, lengths in zip(keys, pointers, sizes, strict=True):
+            self.values[key] = b"".join(
+                bytes(memory(pointer, size)) for pointer, size in zip(pieces, lengths, strict=True)
+            )
+        if self.during:
+            self.during.pop()()
+
+    def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> list[bool]:
+        """Hand values out."""
+        for key, pointer, size in zip(keys, pointers, sizes, strict=True):
+            if key in self.values:
+                memory(pointer, size)[:] = self.values[key]
+        return [key in self.values for key in keys]
+
+    def remove(self, keys: list[str]) -> list[bool]:
+        """Forget values."""
+        return [self.values.pop(key, None) is not None for key in keys]
+
+
+@pytest.fixture
+def interrupted(system: System, relay: Relay) -> Iterator[ctq.TransferQueueClient]:
+    """A client of that store, behind the relay."""
+    InterruptedStore.values.clear()
+    client = system.client("worker", address=f"unix:{relay.path}")
+    client.initialize_storage_manager("InterruptedStore")
+    yield client
+    InterruptedStore.during.clear()
+
+
+def test_a_put_whose_session_ends_while_it_writes_is_done(
+    system: System, relay: Relay, interrupted: ctq.TransferQueueClient
+) -> None:
+    """Its block ids went with the session: it takes new ones, and there is one put in the end."""
+    watcher = system.client("watcher")
+    for i in range(3):
+        InterruptedStore.during.append(lambda: end_session(relay, watcher, "worker"))
+        meta = interrupted.put({"x": np.array([i, i + 1])}, partition_id="p")
+        assert not InterruptedStore.during
+        assert interrupted.get_data(meta)["x"].tolist() == [i, i + 1]
+    everything = interrupted.get_meta(["x"], 1, "p", mode="force_fetch")
+    assert interrupted.get_data(everything)["x"].tolist() == [0, 1, 1, 2, 2, 3]
+
+
+def test_a_unit_whose_first_registration_was_not_answered_keeps_no_blocks(
+    system: System, tmp_path: Path
+) -> None:
+    """Registered, written to and given up before it heard of its registration: what it holds is known to nobody."""
+    system.start(
+        role="controller",
+        settings=["controller.session_grace=0s", "controller.owner_timeout=200ms"],
+    )
+    watcher = system.client("watcher")
+    relay = Relay(tmp_path / "relay.sock", system.runtime / "controller.sock")
+    relay.answers = 2  # the challenge and the welcome
+    direct, system.address = system.address, f"unix:{relay.path}"
+    joining = threading.Thread(
+        target=system.join, args=("--runtime-dir", str(tmp_path / "late")), kwargs={"name": "late"}
+    )
+    joining.start()
+    try:
+        wait_event(watcher, lambda event: event["kind"] == "owner")
+        watcher.put({"x": np.arange(1000)}, partition_id="p")
+        relay.answers = 0
+        relay.cut()
+        wait_event(watcher, lambda event: event["kind"] == "lost")
+    finally:
+        relay.answers = None
+        relay.cut()
+        joining.join()
+        system.address = direct
+    wait_status(watcher, lambda status: bool(status["storage"]) and used(status) == 0)
+    watcher.put({"x": np.arange(10)}, partition_id="q")
+    relay.close()
