@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "wire/methods.h"
 
 /* The server's own answer to a wait comes this much before the client gives up. */
 #define HOST_SLACK_NS 100000000u
@@ -143,9 +144,11 @@ void tqi_report_lost(tqi_runtime *rt, const uint64_t *ids, size_t n)
     Tq__ReportLost message;
 
     tq__report_lost__init(&message);
-    message.id = (uint64_t *)(uintptr_t)ids;
-    message.n_id = n;
-    host_start(&made, TQI_REPORT_LOST, &message.base, TQI_NEVER, host_told, NULL);
+    for (size_t at = 0; at < n; at += message.n_id) {
+        message.id = (uint64_t *)(uintptr_t)&ids[at];
+        message.n_id = n - at < TQI_REPORT_LOST_MAX ? n - at : TQI_REPORT_LOST_MAX;
+        host_start(&made, TQI_REPORT_LOST, &message.base, TQI_NEVER, host_told, NULL);
+    }
 }
 
 static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n, bool done)

@@ -246,20 +246,32 @@ void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void
 }
 
 /* Asks the owner whether it has the block.  What is asked already, or cannot be remembered, is not asked: a reader that still
- * misses the block says so again. */
+ * misses the block says so again.  The list is sorted, for it is looked at once per block that anybody reports. */
 static void lost_doubt(tqi_ctl_owner *owner, uint64_t id)
 {
-    for (size_t i = 0; i < owner->n_doubted; i++) {
-        if (owner->doubted[i] == id) {
-            return;
+    size_t low = 0, high = owner->n_doubted;
+
+    if (owner->n_doubted >= COLLECT_DOUBTED_MAX) {
+        return;
+    }
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (owner->doubted[middle] < id) {
+            low = middle + 1;
+        } else {
+            high = middle;
         }
     }
-    if (owner->n_doubted < COLLECT_DOUBTED_MAX &&
+    if ((low < owner->n_doubted && owner->doubted[low] == id) ||
         tqi_grow(&owner->doubted, &owner->doubted_capacity, owner->n_doubted + 1,
-                 sizeof(*owner->doubted)) == TQ_OK) {
-        owner->doubted[owner->n_doubted++] = id;
-        tqi_ctl_collect_gather(owner);
+                 sizeof(*owner->doubted)) != TQ_OK) {
+        return;
     }
+    memmove(&owner->doubted[low + 1], &owner->doubted[low],
+            (owner->n_doubted - low) * sizeof(*owner->doubted));
+    owner->doubted[low] = id;
+    owner->n_doubted++;
+    tqi_ctl_collect_gather(owner);
 }
 
 /* Who serves an owner is believed; all others may be wrong, or lie, so their owner is asked.  Everybody serves a shared
@@ -271,6 +283,11 @@ int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_request *request, const Tq__
     tqi_ctl_session *session = tqi_ctl_session_of(request);
     tqi_conv conv = {0};
     size_t n = 0;
+    if (msg->n_id > TQI_REPORT_LOST_MAX) {
+        return tqi_error_set(err, TQ_EINVAL,
+                             "%zu blocks are reported as lost, at most %u may be at once",
+                             msg->n_id, TQI_REPORT_LOST_MAX);
+    }
     uint64_t *believed = tqi_conv_alloc(&conv, msg->n_id, sizeof(*believed), err);
     int rc = believed ? TQ_OK : TQ_ENOMEM;
     for (size_t i = 0; rc == TQ_OK && i < msg->n_id; i++) {

@@ -1,8 +1,8 @@
 /*
  * drain.c - before the end of a system: what its clients have stored where only clients reach it is removed by them.
  *
- * All samples are cleared, so their blocks are dead, and their collectors remove them as ever (see blocks.c).  Meanwhile
- * nobody else is served: the system ends for them.  It is over when nothing dead is left that a connected collector could
+ * Snapshots are closed, for they hold back dead blocks, and all samples are cleared, so that all blocks are dead and their
+ * collectors remove them as ever (see blocks.c).  Meanwhile nobody else is served: the system ends for them.  It is over when nothing dead is left that a connected collector could
  * remove, or when the time is up.
  */
 #include <stdio.h>
@@ -38,13 +38,17 @@ static bool drain_reached(const tqi_ctl_owner *owner)
     return false;
 }
 
-/* Blocks in stores without a process of their own; with `reached` only those that a session can remove. */
+/* Counts the blocks in stores without a process of their own; with `reached` only those that a session can remove.
+ * TQI_DRAIN_UNKNOWN: a snapshot holds back dead ones, or memory is short. */
 static uint64_t drain_left(tqi_controller *ctl, bool reached)
 {
-    tqi_dead *dead = calloc(DRAIN_RANGES, sizeof(*dead));
-    uint64_t blocks = ctl->snapshots || !dead; /* a snapshot holds back what is dead */
+    tqi_dead *dead = ctl->snapshots ? NULL : calloc(DRAIN_RANGES, sizeof(*dead));
+    uint64_t blocks = 0;
 
-    for (tqi_ctl_owner *owner = ctl->owners; dead && owner; owner = owner->hh.next) {
+    if (!dead) {
+        return TQI_DRAIN_UNKNOWN;
+    }
+    for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
         if (owner->shared && (!reached || drain_reached(owner))) {
             blocks += drain_blocks(owner->meta, dead);
         }
@@ -97,7 +101,8 @@ void tqi_ctl_drain_look(tqi_controller *ctl)
 
 int tqi_ctl_drain_refuse(const tqi_controller *ctl, uint16_t kind, tq_error *err)
 {
-    return !ctl->drain.begun || kind == TQI_COLLECT || kind == TQI_ABANDON_BLOCKS
+    return !ctl->drain.begun || kind == TQI_COLLECT || kind == TQI_ABANDON_BLOCKS ||
+                   kind == TQI_SNAPSHOT_CLOSE
                ? TQ_OK
                : tqi_error_set(err, TQ_EENDED, "the system at %s is ending",
                                tqi_controller_endpoint(ctl));
@@ -111,6 +116,9 @@ void tqi_controller_drain(tqi_controller *ctl, uint64_t ms,
     ctl->drain.arg = arg;
     ctl->drain.end.due = drain_end;
     tqi_ctl_timed_add(ctl, &ctl->drain.end, tqi_ctl_after_ms(ms));
+    if (!ctl->data_stays) {
+        tqi_ctl_snapshots_free(ctl); /* whoever reads one is not served any more */
+    }
     if (drain_left(ctl, true) > 0) {
         drain_clear(ctl);
     }

@@ -258,6 +258,15 @@ typedef struct tqi_ctl_owner_wait {
 
 /* Which storage it lacks, and since when, in words. */
 void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t size);
+
+/* The last storage of a manager that was there and is not any more. */
+typedef struct tqi_ctl_left {
+    char *manager;
+    char *name;
+    int64_t us; /* Unix time */
+    struct tqi_ctl_left *prev, *next;
+} tqi_ctl_left;
+
 typedef struct tqi_ctl_snapshot tqi_ctl_snapshot;
 typedef struct tqi_ctl_restore tqi_ctl_restore;
 
@@ -291,11 +300,7 @@ struct tqi_controller {
         void *arg;
         tqi_ctl_timed end;
     } drain;
-    struct {                        /* the last storage that was there and is not any more */
-        char name[TQ_NAME_MAX + 1]; /* "": there was none */
-        char manager[TQ_NAME_MAX + 1];
-        int64_t us; /* Unix time */
-    } left;
+    tqi_ctl_left *left; /* of each manager one, the newest first */
     tqi_ctl_events events;
     tqi_ctl_snapshot *snapshots; /* open ones */
     tqi_ctl_restore *restores;   /* in the making */

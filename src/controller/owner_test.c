@@ -465,6 +465,68 @@ static void readers_report_lost_blocks(void **state)
     assert_int_equal(kit_poll(&client, "p", "x", 1, "t"), 0);
 }
 
+/* Most that may be asked at once, each of them once, in whatever order they come. */
+static void many_lost_blocks_are_asked_for_once(void **state)
+{
+    Tq__ReportLost report = TQ__REPORT_LOST__INIT;
+    enum {
+        N = 600
+    };
+    uint64_t *ids = calloc(TQI_REPORT_LOST_MAX + 1, sizeof(*ids));
+    kit_call call;
+    (void)state;
+    assert_non_null(ids);
+    for (uint32_t i = 0; i < N; i++) {
+        put("p", 1, NULL, &ids[i * 7 % N]); /* 7 has no factor of N */
+    }
+    report.id = ids;
+    report.n_id = N;
+    kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
+    kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
+    collect(&unit, "unit", 0, &call);
+    assert_int_equal(kit_wait(&call), TQ_OK);
+    const Tq__CollectReply *asked = (Tq__CollectReply *)call.reply;
+    assert_int_equal(asked->n_doubted, N);
+    for (uint32_t i = 1; i < N; i++) {
+        assert_true(asked->doubted[i - 1] < asked->doubted[i]);
+    }
+    kit_end(&call);
+    report.n_id = TQI_REPORT_LOST_MAX + 1;
+    kit_fails(&client, TQI_REPORT_LOST, &report, TQ_EINVAL,
+              "4097 blocks are reported as lost, at most 4096");
+    free(ids);
+}
+
+/* Each manager's storage is known by itself, whatever left after it. */
+static void storage_that_left_is_known_by_manager(void **state)
+{
+    Tq__RegisterOwner other;
+    Tq__Event *event = NULL;
+    Tq__ListOwners list;
+    uint64_t since = 0;
+    kit_client second;
+    (void)state;
+    kit_disconnect(&unit);
+    kit_free(wait_event(&since, "leave", &event));
+    kit_connect(&k, &second, "second");
+    tq__register_owner__init(&other);
+    other.name = text("far");
+    other.incarnation = 5;
+    other.manager = text("else");
+    kit_free(kit_ok(&second, TQI_REGISTER_OWNER, &other));
+    kit_disconnect(&second);
+    kit_free(wait_event(&since, "leave", &event));
+    tq__list_owners__init(&list);
+    list.wait = true;
+    list.timeout_ms = 10;
+    list.manager = text("test");
+    kit_fails(&client, TQI_LIST_OWNERS, &list, TQ_ETIMEDOUT, "the last one was 'unit'");
+    list.manager = text("else");
+    kit_fails(&client, TQI_LIST_OWNERS, &list, TQ_ETIMEDOUT, "the last one was 'far'");
+    list.manager = text("third");
+    kit_fails(&client, TQI_LIST_OWNERS, &list, TQ_ETIMEDOUT, "no storage of manager 'third'");
+}
+
 /* What an owner has not to keep: ids that were never leased, or are dead and done. */
 static void says_which_blocks_it_knows(void **state)
 {
@@ -633,6 +695,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(waiting_for_owners_times_out, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(reports_show_in_the_list, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(readers_report_lost_blocks, setup, teardown_unit),
+        cmocka_unit_test_setup_teardown(many_lost_blocks_are_asked_for_once, setup, teardown_unit),
+        cmocka_unit_test_setup_teardown(storage_that_left_is_known_by_manager, setup, teardown),
         cmocka_unit_test_setup_teardown(says_which_blocks_it_knows, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(moves_blocks, setup, teardown_unit),
         cmocka_unit_test_setup_teardown(tells_of_thin_blocks, setup, teardown_unit),

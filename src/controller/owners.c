@@ -20,6 +20,8 @@
 
 /* Most counters in a report. */
 #define OWNER_COUNTERS_MAX 64u
+/* Managers of which the last storage to leave is remembered. */
+#define OWNER_LEFT_MAX 64u
 /* Waits, and pins, in one report: one bit each. */
 #define OWNER_TOLD_MAX 64u
 
@@ -154,12 +156,50 @@ static void owner_remove_server(tqi_ctl_owner *owner, tqi_ctl_server *server)
     free(server);
 }
 
-/* Whoever finds no storage is told what there was. */
+/* The last storage of that manager to leave, "" for any; NULL: none is remembered. */
+static tqi_ctl_left *left_find(const tqi_controller *ctl, const char *manager)
+{
+    tqi_ctl_left *left = NULL;
+
+    DL_FOREACH (ctl->left, left) {
+        if (!manager[0] || strcmp(left->manager, manager) == 0) {
+            break;
+        }
+    }
+    return left;
+}
+
+static void left_drop(tqi_controller *ctl, tqi_ctl_left *left)
+{
+    DL_DELETE(ctl->left, left);
+    free(left->manager);
+    free(left->name);
+    free(left);
+}
+
+/* Whoever finds no storage is told what there was.  Of many managers, and without memory, the oldest are forgotten. */
 static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
 {
-    snprintf(ctl->left.name, sizeof(ctl->left.name), "%s", owner->name);
-    snprintf(ctl->left.manager, sizeof(ctl->left.manager), "%s", owner->manager);
-    ctl->left.us = tqi_wall_us();
+    tqi_ctl_left *last = left_find(ctl, owner->manager);
+    tqi_ctl_left *left = calloc(1, sizeof(*left));
+    unsigned n = 0;
+
+    if (last) {
+        left_drop(ctl, last);
+    }
+    if (!left) {
+        return;
+    }
+    left->manager = strdup(owner->manager);
+    left->name = strdup(owner->name);
+    left->us = tqi_wall_us();
+    DL_PREPEND(ctl->left, left);
+    DL_COUNT(ctl->left, last, n);
+    if (!left->manager || !left->name) {
+        left_drop(ctl, left);
+    } else if (n > OWNER_LEFT_MAX) {
+        left_drop(ctl, ctl->left->prev); /* the list's last */
+    }
 }
 
 void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone)
@@ -195,6 +235,9 @@ void tqi_ctl_owners_free(tqi_controller *ctl)
         HASH_DEL(ctl->owners, owner);
         tqi_ctl_timed_remove(&owner->gone);
         owner_free(owner);
+    }
+    while (ctl->left) {
+        left_drop(ctl, ctl->left);
     }
 }
 
@@ -508,15 +551,16 @@ void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t si
 {
     const tqi_controller *ctl = wait->base.ctl;
     const char *manager = wait->msg->manager, *address = tqi_controller_endpoint(ctl);
+    const tqi_ctl_left *left = left_find(ctl, manager);
     char text[32];
 
-    if (ctl->left.name[0] && (!manager[0] || strcmp(manager, ctl->left.manager) == 0)) {
-        int64_t ago = (tqi_wall_us() - ctl->left.us) / 1000000;
+    if (left) {
+        int64_t ago = (tqi_wall_us() - left->us) / 1000000;
         snprintf(out, size,
                  "all storage of manager '%s' that had joined the system at %s is gone; the last "
                  "one was '%s', which left at %s (%lld s ago): start it again, or another one (tqd "
                  "storage --join), the put goes on then",
-                 manager, address, ctl->left.name, tqi_text_time(ctl->left.us, text, sizeof(text)),
+                 manager, address, left->name, tqi_text_time(left->us, text, sizeof(text)),
                  (long long)(ago > 0 ? ago : 0));
     } else {
         snprintf(out, size,

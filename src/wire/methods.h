@@ -93,6 +93,9 @@ typedef struct tqi_method {
     int keep;
 } tqi_method;
 
+/* Most blocks in one REPORT_LOST. */
+#define TQI_REPORT_LOST_MAX 4096u
+
 /* The row of a request kind, or NULL. */
 const tqi_method *tqi_method_find(uint16_t kind);
 
