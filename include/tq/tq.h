@@ -622,8 +622,11 @@ typedef struct tq_event {
     size_t n_indexes;        /**< How many are listed. */
 } tq_event;
 
-/** Events with numbers above `since`, at most `limit` (0: all that are kept); wait: until there is one or the deadline
- * passes (then none).  Result: tq_op_events.
+/** Events with numbers above `since`, the oldest first, at most `limit` (0: as many as one answer holds); wait: until
+ * there is one or the deadline passes (then none).  Result: tq_op_events.
+ *
+ * One answer holds some 16 MiB of them.  All that are kept are read by asking again from the number that it gives, until
+ * it has none.
  *
  * Each run of the controller numbers its events from 1.  A `since` from before a restart, of which this client has had
  * events, stands for the start of the run that answers, so nobody who follows misses the first ones; of the run that

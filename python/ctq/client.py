@@ -559,8 +559,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
 
         A client that goes is of the kind `leave` when it said goodbye, `died` when its process ended without
         one, `silent` when nothing was heard of it for `controller.session_grace`.
-        At most `limit` events (0: all that are kept).  With `wait` the call waits until there is one, or
-        returns none when `timeout` seconds are over.
+        The oldest come first, at most `limit` events (0: as many as one answer holds, some 16 MiB).  All that are
+        kept are read by asking again from the last number, until there are none.  With `wait` the call waits
+        until there is one, or returns none when `timeout` seconds are over.
 
         Each run of the controller numbers its events from 1.  A number from before a restart, of which this client has had
         events, stands for the start of the run that answers; of that run itself, one beyond the last event waits for the next.

@@ -9,6 +9,10 @@
 #include <string.h>
 #include <time.h>
 
+/* An answer of fewer events was not cut: it holds 16 MiB of them, and none has more than some 8 KiB.  An empty one need not
+ * come while others are at work. */
+#define EVENTS_MORE 1000u
+
 static json_t *ls_tags(const tq_meta *meta, size_t row)
 {
     json_t *tags = json_object();
@@ -171,10 +175,9 @@ static json_t *events_json(const tq_event *event)
                      (json_int_t)event->bytes, "indexes", indexes);
 }
 
-/* One JSON object per line when following, else one array. */
-static int events_page(const tq_event *events, size_t n, const cli_options *options)
+/* One JSON object per line when following, else they are added to the list. */
+static void events_page(const tq_event *events, size_t n, const cli_options *options, json_t *list)
 {
-    json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
         if (!events_shown(&events[i], options)) {
             continue;
@@ -191,35 +194,36 @@ static int events_page(const tq_event *events, size_t n, const cli_options *opti
         }
     }
     fflush(stdout);
-    if (options->json && !options->follow) {
-        return cli_print_json(list);
-    }
-    json_decref(list);
-    return 0;
 }
 
 int cli_events(cli_options *options)
 {
     cli_session session = {0};
     uint64_t since = 0;
+    size_t n = 0;
     bool first = true;
     int status = options->n_args ? cli_usage("events takes no arguments")
                                  : cli_connect(options, false, &session);
     if (status) {
         return status;
     }
+    json_t *list = json_array();
     if (!options->json) {
         events_print_head();
     }
     do {
-        size_t n = 0;
         status = cli_wait(&session, tq_events(session.op, since, 0, !first && options->follow));
         first = false;
         if (!status) {
             const tq_event *events = tq_op_events(session.op, &n, &since);
-            status = events_page(events, n, options);
+            events_page(events, n, options, list);
         }
-    } while (!status && options->follow && !ferror(stdout));
+    } while (!status && (options->follow || n >= EVENTS_MORE) && !ferror(stdout));
+    if (!status && options->json && !options->follow) {
+        status = cli_print_json(list);
+    } else {
+        json_decref(list);
+    }
     cli_disconnect(&session);
     return status;
 }

@@ -8,7 +8,7 @@ PyObject *core_text(const char *text)
     if (!text) {
         Py_RETURN_NONE;
     }
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "replace");
+    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "backslashreplace");
 }
 
 PyObject *core_shape(const uint64_t *shape, uint32_t ndim)
@@ -90,9 +90,9 @@ static PyObject *report_fields(const tq_status_partition *partition)
             field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim);
         PyObject *item =
             shape ? Py_BuildValue(
-                        "{s:s,s:N,s:(ii),s:N,s:O,s:I,s:I,s:N}", "name", field->name, "is_tensor",
-                        PyBool_FromLong(field->kind == TQ_TENSOR && !field->mixed), "dtype",
-                        field->dtype.code, field->dtype.bits, "ragged",
+                        "{s:N,s:N,s:(ii),s:N,s:O,s:I,s:I,s:N}", "name", core_text(field->name),
+                        "is_tensor", PyBool_FromLong(field->kind == TQ_TENSOR && !field->mixed),
+                        "dtype", field->dtype.code, field->dtype.bits, "ragged",
                         PyBool_FromLong(field->ragged), "shape", shape, "produced", field->produced,
                         "lost", field->lost, "mixed", PyBool_FromLong(field->mixed))
                   : NULL;
@@ -110,13 +110,15 @@ static PyObject *report_partition(const tq_status_partition *partition)
     PyObject *result = NULL;
 
     for (size_t i = 0; tasks && i < partition->n_tasks; i++) {
-        tasks = report_add(tasks, Py_BuildValue("{s:s,s:I}", "name", partition->tasks[i].name,
-                                                "consumed", partition->tasks[i].consumed));
+        tasks = report_add(tasks,
+                           Py_BuildValue("{s:N,s:I}", "name", core_text(partition->tasks[i].name),
+                                         "consumed", partition->tasks[i].consumed));
     }
     if (fields && tasks && lost) {
-        result = Py_BuildValue("{s:s,s:I,s:K,s:O,s:O,s:O}", "name", partition->name, "samples",
-                               partition->samples, "bytes", (unsigned long long)partition->bytes,
-                               "fields", fields, "tasks", tasks, "lost", lost);
+        result = Py_BuildValue("{s:N,s:I,s:K,s:O,s:O,s:O}", "name", core_text(partition->name),
+                               "samples", partition->samples, "bytes",
+                               (unsigned long long)partition->bytes, "fields", fields, "tasks",
+                               tasks, "lost", lost);
     }
     Py_XDECREF(fields);
     Py_XDECREF(tasks);
@@ -126,9 +128,9 @@ static PyObject *report_partition(const tq_status_partition *partition)
 
 static PyObject *report_pin(const tq_status_pin *pin)
 {
-    return Py_BuildValue("{s:s,s:s,s:K,s:K,s:K}", "client", pin->client, "host", pin->host, "pid",
-                         (unsigned long long)pin->pid, "pins", (unsigned long long)pin->pins,
-                         "bytes", (unsigned long long)pin->bytes);
+    return Py_BuildValue("{s:N,s:N,s:K,s:K,s:K}", "client", core_text(pin->client), "host",
+                         core_text(pin->host), "pid", (unsigned long long)pin->pid, "pins",
+                         (unsigned long long)pin->pins, "bytes", (unsigned long long)pin->bytes);
 }
 
 static PyObject *report_owner(const tq_status_owner *owner)
@@ -140,8 +142,8 @@ static PyObject *report_owner(const tq_status_owner *owner)
     }
     /* The N takes over the reference, also when it is NULL. */
     return Py_BuildValue(
-        "{s:s,s:s,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N}", "name", owner->name, "manager",
-        owner->manager, "present", PyBool_FromLong(owner->present), "blocks",
+        "{s:N,s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N}", "name", core_text(owner->name), "manager",
+        core_text(owner->manager), "present", PyBool_FromLong(owner->present), "blocks",
         (unsigned long long)owner->blocks, "bytes", (unsigned long long)owner->bytes, "used_bytes",
         (unsigned long long)owner->used_bytes, "capacity_bytes",
         (unsigned long long)owner->capacity_bytes, "pins", (unsigned long long)owner->pins,
@@ -151,20 +153,22 @@ static PyObject *report_owner(const tq_status_owner *owner)
 
 static PyObject *report_session(const tq_status_session *session)
 {
-    return Py_BuildValue("{s:s,s:s,s:s,s:K,s:N,s:d}", "name", session->name, "host", session->host,
-                         "endpoint", session->endpoint, "pid", (unsigned long long)session->pid,
-                         "connected", PyBool_FromLong(session->connected), "age", session->age);
+    return Py_BuildValue("{s:N,s:N,s:N,s:K,s:N,s:d}", "name", core_text(session->name), "host",
+                         core_text(session->host), "endpoint", core_text(session->endpoint), "pid",
+                         (unsigned long long)session->pid, "connected",
+                         PyBool_FromLong(session->connected), "age", session->age);
 }
 
 static PyObject *report_wait(const tq_status_wait *wait)
 {
-    return Py_BuildValue("{s:s,s:s,s:s,s:K,s:s,s:s,s:N,s:s,s:K,s:K,s:d,s:s,s:N}", "kind",
-                         wait->kind, "client", wait->client, "host", wait->host, "pid",
-                         (unsigned long long)wait->pid, "task", wait->task, "partition",
-                         wait->partition, "fields", core_names(wait->fields, wait->n_fields),
-                         "unit", wait->owner, "wanted", (unsigned long long)wait->wanted, "ready",
+    return Py_BuildValue("{s:N,s:N,s:N,s:K,s:N,s:N,s:N,s:N,s:K,s:K,s:d,s:N,s:N}", "kind",
+                         core_text(wait->kind), "client", core_text(wait->client), "host",
+                         core_text(wait->host), "pid", (unsigned long long)wait->pid, "task",
+                         core_text(wait->task), "partition", core_text(wait->partition), "fields",
+                         core_names(wait->fields, wait->n_fields), "unit", core_text(wait->owner),
+                         "wanted", (unsigned long long)wait->wanted, "ready",
                          (unsigned long long)wait->ready, "age", wait->age, "missing",
-                         wait->missing, "suspect", PyBool_FromLong(wait->suspect));
+                         core_text(wait->missing), "suspect", PyBool_FromLong(wait->suspect));
 }
 
 PyObject *core_status(const tq_system_status *status)
@@ -192,12 +196,12 @@ PyObject *core_status(const tq_system_status *status)
     }
     if (partitions && owners && sessions && waits) {
         /* owners and sessions: older names of the two before them. */
-        result = Py_BuildValue("{s:K,s:d,s:s,s:I,s:K,s:O,s:O,s:O,s:O,s:O,s:O}", "epoch",
+        result = Py_BuildValue("{s:K,s:d,s:N,s:I,s:K,s:O,s:O,s:O,s:O,s:O,s:O}", "epoch",
                                (unsigned long long)status->epoch, "uptime", status->uptime,
-                               "version", status->version, "waiting", status->waiting, "requests",
-                               (unsigned long long)status->requests, "partitions", partitions,
-                               "storage", owners, "clients", sessions, "waits", waits, "owners",
-                               owners, "sessions", sessions);
+                               "version", core_text(status->version), "waiting", status->waiting,
+                               "requests", (unsigned long long)status->requests, "partitions",
+                               partitions, "storage", owners, "clients", sessions, "waits", waits,
+                               "owners", owners, "sessions", sessions);
     }
     Py_XDECREF(partitions);
     Py_XDECREF(owners);
@@ -212,11 +216,11 @@ PyObject *core_events(const tq_event *events, size_t n, uint64_t next)
 
     for (size_t i = 0; list && i < n; i++) {
         const tq_event *event = &events[i];
-        PyObject *item = Py_BuildValue("{s:K,s:d,s:s,s:s,s:s,s:s,s:I,s:K}", "seq",
-                                       (unsigned long long)event->seq, "time", event->time, "kind",
-                                       event->kind, "session", event->session, "partition",
-                                       event->partition, "task", event->task, "samples",
-                                       event->samples, "bytes", (unsigned long long)event->bytes);
+        PyObject *item = Py_BuildValue(
+            "{s:K,s:d,s:N,s:N,s:N,s:N,s:I,s:K}", "seq", (unsigned long long)event->seq, "time",
+            event->time, "kind", core_text(event->kind), "session", core_text(event->session),
+            "partition", core_text(event->partition), "task", core_text(event->task), "samples",
+            event->samples, "bytes", (unsigned long long)event->bytes);
         if (item && event->n_indexes) {
             PyObject *indexes = report_indexes(event->indexes, event->n_indexes);
             if (!indexes || PyDict_SetItemString(item, "indexes", indexes)) {
