@@ -120,6 +120,7 @@ struct tqi_runtime {
     uv_timer_t open_timer;
     uv_timer_t wait_timer; /* nearest deadline of tasks that wait for the opening */
     uv_timer_t notice_timer;
+    uv_timer_t save_timer;                       /* of `saves` */
     uint64_t notice_ms;                          /* 0: no notices */
     bool noticing;                               /* the timer runs */
     uint64_t next_claim_notice, next_put_notice; /* not before, when nothing looks wrong */
@@ -145,6 +146,7 @@ struct tqi_runtime {
     tqi_manager_internal internal;
     tqi_collector *collector;
     tqi_side_job *side_jobs; /* checkpoint.h: at the manager */
+    struct save_task *saves; /* save.c: those with a snapshot */
     char *manager_config;    /* what the manager was opened with */
 };
 

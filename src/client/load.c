@@ -267,6 +267,7 @@ static int load_send(load_task *load, const Tq__SnapshotPart *part, tq_error *er
     }
     tq__restore_part__init(&message);
     message.id = load->restore;
+    message.total = load->in.state_size;
     message.part.data = bytes;
     message.part.len = part ? tq__snapshot_part__pack(part, bytes) : 0;
     code = tqi_ckpt_call(&load->task, TQI_RESTORE_PART, &message.base, load_part_kept, err);
@@ -507,9 +508,20 @@ static void load_open(void *arg)
     }
 }
 
+static void load_allowed(tqi_task *task, tqi_answer *answer)
+{
+    load_task *load = (load_task *)task;
+    if (answer->status != TQ_OK) {
+        load_fail(load, answer->error);
+    } else if (load_goes_on(load)) {
+        load_next_group(load);
+    }
+}
+
 static void load_opened(void *arg)
 {
     load_task *load = arg;
+    Tq__RestorePart message;
     tq_error err = {0};
     if (!load_worked(load)) {
         return;
@@ -521,7 +533,13 @@ static void load_opened(void *arg)
     }
     load->at = load->found.first;
     atomic_store(&load->task.op->to_move, load->in.about.data ? load->found.bytes : 0);
-    load_next_group(load);
+    /* Before hours of data: a table that is too large is refused at once. */
+    tq__restore_part__init(&message);
+    message.total = load->in.state_size;
+    message.ask = true;
+    if (tqi_ckpt_call(&load->task, TQI_RESTORE_PART, &message.base, load_allowed, &err) != TQ_OK) {
+        load_fail(load, &err);
+    }
 }
 
 static void load_begin(tqi_task *task)

@@ -3,7 +3,8 @@
  *
  *   files made -> SNAPSHOT -> [SNAPSHOT_READ, part written]* -> [blocks read, written]* -> SNAPSHOT_CLOSE -> files placed
  *
- * The blocks of the snapshot stay where they are until it is closed, whatever is cleared or overwritten meanwhile.  Two
+ * The blocks of the snapshot stay where they are until it is closed, whatever is cleared or overwritten meanwhile.  A timer
+ * tells the controller that it is used, or it would close it, also while one read or write stands still.  Two
  * buffers: one is written while the other is read into.
  */
 #include "client/checkpoint.h"
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utlist.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -21,7 +23,8 @@
 #define SAVE_BUFFER (UINT64_C(8) << 20)
 #define SAVE_RANGES 1024u
 /* Between two words to the controller that the snapshot is used. */
-#define SAVE_KEEP_NS UINT64_C(2000000000)
+#define SAVE_KEEP_MS 2000u
+#define SAVE_KEEP_NS (SAVE_KEEP_MS * UINT64_C(1000000))
 
 /* Bytes on their way from the store into the file. */
 typedef struct save_buffer {
@@ -48,8 +51,11 @@ typedef struct save_task {
     char *metadata; /* the file */
     const char *user_metadata;
     bool state_only;
-    uint64_t snapshot; /* 0: none open */
-    uint64_t kept_at;  /* when the controller last heard that it is used */
+    uint64_t snapshot;                       /* 0: none open */
+    struct save_task *prev_kept, *next_kept; /* runtime->saves */
+    bool kept;                               /* it is there */
+    uint32_t n_lost;                         /* blocks that are gone */
+    const char *lost_owner;
     uint32_t part;
     uint64_t partitions;
     Tq__SnapshotReadReply *reply; /* its part is being written */
@@ -70,6 +76,58 @@ static void save_fini(tqi_task *task)
     free(save->buffers[1].bytes);
     if (save->reply) {
         tq__snapshot_read_reply__free_unpacked(save->reply, NULL);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- the snapshot is used */
+
+static void save_kept(tqi_call *call, tqi_answer *answer, void *arg)
+{
+    (void)call;
+    (void)answer; /* if it is closed, what is gone of it is seen when it is read */
+    (void)arg;
+}
+
+/* The controller closes a snapshot that nobody reads.  Blocks may take hours after the last part, and a single write as long
+ * as its file system likes: so a timer tells it, whatever the save is waiting for. */
+static void save_keep_due(uv_timer_t *timer)
+{
+    tqi_runtime *rt = timer->data;
+
+    for (save_task *save = rt->saves; save; save = save->next_kept) {
+        Tq__SnapshotRead message;
+        tqi_call_args args = {.kind = TQI_SNAPSHOT_READ,
+                              .message = &message.base,
+                              .deadline = tqi_now() + 2 * SAVE_KEEP_NS,
+                              .done = save_kept};
+        tq__snapshot_read__init(&message);
+        message.id = save->snapshot;
+        message.keep = true;
+        tqi_call_start(rt->controller, &args, NULL, NULL);
+    }
+}
+
+static void save_keep_begin(save_task *save)
+{
+    tqi_runtime *rt = save->task.rt;
+
+    DL_APPEND2(rt->saves, save, prev_kept, next_kept);
+    save->kept = true;
+    if (!rt->stopping && !uv_is_active((uv_handle_t *)&rt->save_timer)) {
+        uv_timer_start(&rt->save_timer, save_keep_due, SAVE_KEEP_MS, SAVE_KEEP_MS);
+    }
+}
+
+static void save_keep_end(save_task *save)
+{
+    tqi_runtime *rt = save->task.rt;
+
+    if (save->kept) {
+        DL_DELETE2(rt->saves, save, prev_kept, next_kept);
+        save->kept = false;
+        if (!rt->saves) {
+            uv_timer_stop(&rt->save_timer);
+        }
     }
 }
 
@@ -102,6 +160,7 @@ static void save_close(save_task *save)
     Tq__SnapshotClose message;
     tq__snapshot_close__init(&message);
     message.id = save->snapshot;
+    save_keep_end(save);
     save->snapshot = 0;
     if (message.id == 0 ||
         tqi_ckpt_call(&save->task, TQI_SNAPSHOT_CLOSE, &message.base, save_closed, NULL) != TQ_OK) {
@@ -200,47 +259,53 @@ static void save_written(void *arg)
     }
 }
 
-static void save_kept(tqi_call *call, tqi_answer *answer, void *arg)
+/* The snapshot is still there, so its blocks have gone for another reason; or it is not, and the controller says why. */
+static void save_why_lost(tqi_task *task, tqi_answer *answer)
 {
-    (void)call;
-    (void)answer; /* if it is closed, what is gone of it is seen when it is read */
-    (void)arg;
+    save_task *save = (save_task *)task;
+    tq_error err = {0};
+
+    save->in_get = false;
+    if (tqi_ckpt_go_on(task, &err) == TQ_OK) {
+        tqi_error_set(&err, TQ_ELOST,
+                      "checkpoint: %u blocks of storage '%s' are not there any more%s%s",
+                      save->n_lost, save->lost_owner, answer->status ? ": " : "",
+                      answer->status ? answer->error->message : "");
+    }
+    save_fail(save, &err);
 }
 
-/* The controller closes a snapshot that nobody reads, and blocks may take hours after the last part. */
-static void save_keep(save_task *save)
+/* Asks the controller for the reason; until it answers, nothing else ends the task. */
+static void save_lost(save_task *save, uint32_t n, const char *owner)
 {
     Tq__SnapshotRead message;
-    tqi_call_args args = {.kind = TQI_SNAPSHOT_READ,
-                          .message = &message.base,
-                          .deadline = tqi_ckpt_step_deadline(&save->task),
-                          .done = save_kept};
-    uint64_t now = tqi_now();
-    if (now - save->kept_at < SAVE_KEEP_NS) {
-        return;
-    }
-    save->kept_at = now;
+    tq_error err = {0};
+
+    save->n_lost = n;
+    save->lost_owner = owner;
+    save->in_get = true;
     tq__snapshot_read__init(&message);
     message.id = save->snapshot;
     message.keep = true;
-    tqi_call_start(save->task.rt->controller, &args, NULL, NULL);
+    if (tqi_ckpt_call(&save->task, TQI_SNAPSHOT_READ, &message.base, save_why_lost, &err) !=
+        TQ_OK) {
+        save->in_get = false;
+        save_fail(save, &err);
+    }
 }
 
 static void save_got(tqi_side_job *side, const tq_error *err, const uint32_t *gone, uint32_t n_gone)
 {
     save_task *save = (save_task *)(void *)((char *)side - offsetof(save_task, side));
-    tq_error lost = {0};
     save->in_get = false;
     if (err && err->code) {
         save_fail(save, err);
     } else if (n_gone > 0) {
-        tqi_error_set(&lost, TQ_ELOST,
-                      "checkpoint: %u blocks of storage '%s' are not there any more", n_gone,
-                      save->blocks[gone[0]].owner);
-        save_fail(save, &lost);
+        if (save_goes_on(save)) {
+            save_lost(save, n_gone, save->blocks[gone[0]].owner);
+        }
     } else {
         save->buffers[save->reading].full = true;
-        save_keep(save);
         if (save_goes_on(save)) {
             save_pump(save);
         }
@@ -421,6 +486,7 @@ static void save_taken(tqi_task *task, tqi_answer *answer)
         return;
     }
     save->snapshot = reply->id;
+    save_keep_begin(save);
     save->about.parts = reply->parts;
     save->about.samples = reply->samples;
     save->about.epoch = reply->epoch;

@@ -66,20 +66,21 @@ static void restore_due(tqi_ctl_timed *timed)
     restore_end(timed->ctl, restore);
 }
 
-/* Whether there may be so many bytes more, in another restore when `fresh`. */
-static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session, bool fresh,
-                         uint64_t size, tq_error *err)
+/* Whether the part may come, and all that are to follow it; into another restore when `into` is NULL. */
+static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session,
+                         const tqi_ctl_restore *into, const Tq__RestorePart *msg, tq_error *err)
 {
     const tqi_ctl_restore *restore = NULL;
     unsigned n = 0, own = 0;
-    uint64_t bytes = 0;
+    uint64_t size = msg->part.len + (into ? into->bytes : 0), others = 0;
+    size = size > msg->total ? size : msg->total;
     DL_FOREACH (ctl->restores, restore) {
         n++;
         own += restore->session == session;
-        bytes += restore->bytes;
+        others += restore == into ? 0 : restore->bytes;
     }
     uint64_t share = tqi_ctl_share(tqi_limits.restores);
-    if (fresh && (n >= tqi_limits.restores || own >= share)) {
+    if (!into && (n >= tqi_limits.restores || own >= share)) {
         tqi_limit_reached(TQI_LIMIT_restores);
         return tqi_error_set(err, TQ_EINVAL,
                              "this session has %u of %u open restores; at most %llu may be open, "
@@ -87,13 +88,14 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session, bo
                              own, n, (unsigned long long)tqi_limits.restores,
                              (unsigned long long)share);
     }
-    if (size > tqi_limits.restore_bytes || bytes > tqi_limits.restore_bytes - size) {
+    if (size > tqi_limits.restore_bytes || others > tqi_limits.restore_bytes - size) {
         tqi_limit_reached(TQI_LIMIT_restore_bytes);
         return tqi_error_set(err, TQ_EINVAL,
-                             "the open restores have %llu bytes of parts, so %llu more do not fit: "
-                             "at most %llu may be kept (limits.restore_bytes)",
-                             (unsigned long long)bytes, (unsigned long long)size,
-                             (unsigned long long)tqi_limits.restore_bytes);
+                             "a table of %llu bytes cannot be loaded: restores may have %llu bytes "
+                             "of tables, and others have %llu; start the system with "
+                             "limits.restore_bytes of at least %llu",
+                             (unsigned long long)size, (unsigned long long)tqi_limits.restore_bytes,
+                             (unsigned long long)others, (unsigned long long)(others + size));
     }
     return TQ_OK;
 }
@@ -106,8 +108,12 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_request *request, const Tq_
     if (msg->id && !restore) {
         return restore_unknown(msg->id, err);
     }
-    if (restore_check(ctl, tqi_ctl_session_of(request), !restore, msg->part.len, err) != TQ_OK) {
+    if (restore_check(ctl, tqi_ctl_session_of(request), restore, msg, err) != TQ_OK) {
         return TQ_EINVAL;
+    }
+    if (msg->ask) {
+        tqi_ctl_reply(request, &reply.base);
+        return TQ_OK;
     }
     if (!restore) {
         restore = calloc(1, sizeof(*restore));

@@ -94,6 +94,23 @@ void tqi_ctl_snapshots_free(tqi_controller *ctl)
 
 /* ------------------------------------------------------------------------------------------------ handlers */
 
+/* Warns of a table that this system would not load again. */
+static void snapshot_measure(const tqi_request *request, const tqi_ctl_parts *parts)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < parts->n; i++) {
+        bytes += parts->parts[i].len;
+    }
+    if (bytes > tqi_limits.restore_bytes) {
+        tqi_log(TQI_WARN, "controller",
+                "the table that '%s' saves has %llu bytes, and no more than %llu can be loaded: a "
+                "system that is to load it needs limits.restore_bytes of at least %llu",
+                tqi_ctl_session_name(request), (unsigned long long)bytes,
+                (unsigned long long)tqi_limits.restore_bytes, (unsigned long long)bytes);
+    }
+}
+
 int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_request *request, const Tq__Snapshot *msg,
                         tq_error *err)
 {
@@ -113,6 +130,7 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_request *request, const Tq__Sna
         return rc;
     }
     snapshot->id = ++ctl->last_snapshot;
+    snapshot_measure(request, &snapshot->parts);
     ctl->data_stays = ctl->data_stays || msg->data_stays;
     snapshot->idle.due = snapshot_due;
     snapshot_used(ctl, snapshot);
@@ -143,10 +161,9 @@ int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_request *request, const Tq
     tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
     if (!snapshot) {
         return tqi_error_set(err, TQ_EINVAL,
-                             "part %u of snapshot %llu: this session has no such snapshot; one "
-                             "that is not read for %llu s is closed (limits.snapshot_idle)",
-                             (unsigned)msg->part, (unsigned long long)msg->id,
-                             (unsigned long long)(tqi_limits.snapshot_idle / 1000));
+                             "snapshot %llu: this session has no such snapshot; one that is not "
+                             "read for %.1f s is closed (limits.snapshot_idle)",
+                             (unsigned long long)msg->id, (double)tqi_limits.snapshot_idle / 1e3);
     }
     if (!msg->keep && msg->part >= snapshot->parts.n) {
         return tqi_error_set(err, TQ_EINVAL, "part %u of snapshot %llu: it has fewer",

@@ -170,6 +170,67 @@ static void dead_blocks_wait_for_the_end_of_a_snapshot(void **state)
     kit_free(second);
 }
 
+static void note_drained(uint64_t left, void *arg)
+{
+    *(uint64_t *)arg = left;
+}
+
+/* Nobody is served any more who could close it. */
+static void the_end_of_the_system_closes_them(void **state)
+{
+    Tq__Collect ask;
+    kit_call collect;
+    uint64_t left = 1234;
+    kit_put what = {.partition = "p", .field = "x", .rows = 3, .owner = "store"};
+
+    (void)state;
+    kit_register(&unit, "store", 5, true);
+    kit_free(kit_publish(&client, &what));
+    Tq__SnapshotReply *snapshot = take("");
+    tq__collect__init(&ask);
+    ask.owner = (char *)(uintptr_t) "store";
+    kit_send(&unit, TQI_COLLECT, &ask, &collect);
+    tqi_controller_drain(k.controller, 60000, note_drained, &left);
+    close_snapshot(snapshot->id); /* it is closed already, and its client need not know */
+    assert_int_equal(kit_wait(&collect), TQ_OK);
+    assert_int_equal(((Tq__CollectReply *)collect.reply)->n_first, 1);
+    ask.done = ((Tq__CollectReply *)collect.reply)->notice;
+    kit_end(&collect);
+    assert_int_equal(left, 1234);
+    kit_send(&unit, TQI_COLLECT, &ask, &collect);
+    while (left == 1234) {
+        uv_run(&k.loop, UV_RUN_ONCE);
+    }
+    assert_int_equal(left, 0);
+    tqi_call_cancel(collect.call);
+    kit_wait(&collect);
+    kit_end(&collect);
+    kit_free(snapshot);
+}
+
+/* Its table is too large for this system: it is told before the data comes, and what would help. */
+static void a_table_that_is_too_large_is_refused_with_a_remedy(void **state)
+{
+    const uint64_t limit = tqi_limits.restore_bytes;
+    Tq__RestorePart ask = TQ__RESTORE_PART__INIT;
+
+    (void)state;
+    tqi_limits.restore_bytes = 1000;
+    ask.ask = true;
+    ask.total = 1001;
+    kit_fails(&client, TQI_RESTORE_PART, &ask, TQ_EINVAL,
+              "a table of 1001 bytes cannot be loaded: restores may have 1000 bytes of tables, and "
+              "others have 0; start the system with limits.restore_bytes of at least 1001");
+    ask.total = 1000;
+    Tq__RestorePartReply *reply = kit_ok(&client, TQI_RESTORE_PART, &ask);
+    assert_int_equal(reply->id, 0);
+    kit_free(reply);
+    ask.ask = false;
+    ask.total = 1001;
+    kit_fails(&client, TQI_RESTORE_PART, &ask, TQ_EINVAL, "at least 1001");
+    tqi_limits.restore_bytes = limit;
+}
+
 static void a_session_takes_its_snapshots_along(void **state)
 {
     Tq__Collect ask;
@@ -289,6 +350,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_taken_is_put_back, setup, teardown),
         cmocka_unit_test_setup_teardown(one_partition_replaces_only_itself, setup, teardown),
         cmocka_unit_test_setup_teardown(dead_blocks_wait_for_the_end_of_a_snapshot, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(the_end_of_the_system_closes_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_table_that_is_too_large_is_refused_with_a_remedy, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_session_takes_its_snapshots_along, setup, teardown),
         cmocka_unit_test_setup_teardown(they_belong_to_their_session, setup, teardown),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,6 +18,8 @@ import torch
 from holder import EAGAIN, EINVAL, Holder, data, fields, memory, number
 from tensordict import TensorDict
 
+import ctq
+from ctq._calls import run
 from support.daemons import System
 
 SMALL = [
@@ -90,7 +96,7 @@ def name_of(index: int) -> str:
     return f"{index:06}" + "n" * 994
 
 
-def reserve(partition: str, samples: int) -> bytes:
+def reserve(partition: str | bytes, samples: int) -> bytes:
     """A Reserve."""
     return data(1, partition) + number(2, samples)
 
@@ -173,6 +179,62 @@ def test_one_session_opens_a_quarter_of_the_snapshots(system: System) -> None:
         assert answers[-1].code == EINVAL
         assert "limits.snapshots" in answers[-1].message
         assert sum(not answer.failed for answer in answers) == 4
+
+
+def test_a_name_that_is_no_text_is_shown(system: System) -> None:
+    system.start(settings=SMALL)
+    client = system.client("reader")
+    with Holder(system.address.split(",")[0], system.token_file) as holder:
+        assert not holder.call(RESERVE, reserve(b"p\xff", 1)).failed
+        assert [each["name"] for each in client.status()["partitions"]] == [r"p\xff"]
+        assert [each["partition"] for each in client.get_events() if each["partition"]] == [
+            r"p\xff"
+        ]
+
+
+def wait_line(log: Path, text: str) -> None:
+    """Until a daemon has logged it."""
+    with subprocess.Popen(
+        ["tail", "-n", "+1", "-f", log], stdout=subprocess.PIPE, text=True
+    ) as lines:
+        assert lines.stdout
+        assert any(text in line for line in lines.stdout)
+        lines.kill()
+
+
+@pytest.mark.parametrize(("idle", "error"), [("5s", None), ("300ms", ctq.errors.LostError)])
+def test_a_save_that_stands_still_keeps_its_snapshot(
+    system: System, tmp_path: Path, idle: str, error: type[Exception] | None
+) -> None:
+    """Its storage stands still for longer than a snapshot may rest: as long as it says so, nothing is freed."""
+    daemon = system.start(role="controller", settings=[f"limits.snapshot_idle={idle}"])
+    unit = system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
+    client = system.client("writer")
+    # More than is read at once: what comes after the first read is read when it is gone, if it goes.
+    for _ in range(4):
+        client.put({"x": torch.zeros(1, 10 * MIB, dtype=torch.uint8)}, partition_id="p")
+    with (
+        Holder(system.address.split(",")[0], system.token_file) as holder,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        os.kill(unit.pid, signal.SIGSTOP)
+        try:
+            saved = pool.submit(lambda: run(client._save_checkpoint(str(tmp_path / "saved"))))
+            seen, kinds = 0, set()
+            while "save" not in kinds:
+                events = client.get_events(seen, wait=True)
+                seen, kinds = events[-1]["seq"], {each["kind"] for each in events}
+            assert not holder.call(SNAPSHOT).failed
+            # One that nobody speaks for is closed meanwhile.
+            wait_line(daemon.log, "of 'holder' was not read for")
+            client.clear_partition("p")
+        finally:
+            os.kill(unit.pid, signal.SIGCONT)
+        if error is None:
+            saved.result(60)
+        else:
+            with pytest.raises(error, match=r"limits\.snapshot_idle"):
+                saved.result(60)
 
 
 def test_parts_of_a_restore_are_bounded(system: System) -> None:
