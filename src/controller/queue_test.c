@@ -260,30 +260,7 @@ static void tries_one_of_those_that_ask_for_the_same(void **state)
 #define CROWD 8000u
 #define PUTS  300u
 
-static kit k;
-static kit_client unit, producer, consumer;
 static char *value[] = {(char *)(uintptr_t) "value"};
-
-static int setup(void **state)
-{
-    (void)state;
-    kit_start(&k, NULL);
-    kit_connect(&k, &unit, "unit");
-    kit_connect(&k, &producer, "producer");
-    kit_connect(&k, &consumer, "consumer");
-    kit_register(&unit, "unit", 77, false);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    kit_disconnect(&unit);
-    kit_disconnect(&producer);
-    kit_disconnect(&consumer);
-    kit_stop(&k);
-    return 0;
-}
 
 static int crowd_compare(const void *a, const void *b)
 {
@@ -300,7 +277,7 @@ static uint64_t crowd_put_ns(void)
     for (uint32_t i = 0; i < PUTS; i++) {
         struct timespec from, to;
         clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
-        kit_free(kit_publish(&producer, &what));
+        kit_free(kit_publish(&kit_usual.producer, &what));
         clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
         took[i] = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000000u + (uint64_t)to.tv_nsec -
                   (uint64_t)from.tv_nsec;
@@ -323,9 +300,9 @@ static void crowd_costs_nothing(const char *sampler, const char *config)
     claim.timeout_ms = 3600000;
     for (uint32_t i = 0; i < CROWD; i++) {
         snprintf(text, sizeof(text), config, i);
-        kit_send(&consumer, TQI_CLAIM, &claim, &calls[i]);
+        kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &calls[i]);
     }
-    kit_until_waiting(&producer, CROWD);
+    kit_until_waiting(&kit_usual.producer, CROWD);
     uint64_t beside = crowd_put_ns();
     for (uint32_t i = 0; i < CROWD; i++) {
         tqi_call_cancel(calls[i].call);
@@ -368,14 +345,14 @@ static void a_kept_pick_is_given_to_who_waits_for_it(void **state)
     kit_call waits;
     kit_put what = {.partition = "p", .field = "value", .rows = 4};
     (void)state;
-    kit_free(kit_publish(&producer, &what));
+    kit_free(kit_publish(&kit_usual.producer, &what));
     kit_claim(&claim, "p", value, 5, "train");
     claim.sampler = (char *)(uintptr_t) "RankAwareSampler";
     claim.config = (char *)(uintptr_t) "{\"dp_rank\": 1, \"batch_index\": 0}";
-    kit_send(&consumer, TQI_CLAIM, &claim, &waits);
-    kit_until_waiting(&producer, 1);
+    kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &waits);
+    kit_until_waiting(&kit_usual.producer, 1);
     claim.batch_size = 3;
-    kit_free(kit_ok(&producer, TQI_CLAIM, &claim));
+    kit_free(kit_ok(&kit_usual.producer, TQI_CLAIM, &claim));
     assert_int_equal(kit_wait(&waits), TQ_OK);
     assert_int_equal(((Tq__ClaimReply *)waits.reply)->batch->n_index, 3);
     kit_end(&waits);
@@ -393,7 +370,7 @@ static void a_large_config_is_refused(void **state)
     config[size] = '\0';
     kit_claim(&claim, "p", value, 1, "train");
     claim.config = config;
-    kit_fails(&consumer, TQI_CLAIM, &claim, TQ_EINVAL,
+    kit_fails(&kit_usual.consumer, TQI_CLAIM, &claim, TQ_EINVAL,
               "sampling_config of 65537 bytes: it may have at most 65536");
     free(config);
 }
@@ -403,11 +380,15 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(serves_whom_trying_everybody_serves),
         cmocka_unit_test(tries_one_of_those_that_ask_for_the_same),
-        cmocka_unit_test_setup_teardown(a_put_beside_sequential_claims, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_put_beside_rank_aware_claims, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_put_beside_grouped_claims, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_kept_pick_is_given_to_who_waits_for_it, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_large_config_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_put_beside_sequential_claims, kit_usual_start,
+                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(a_put_beside_rank_aware_claims, kit_usual_start,
+                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(a_put_beside_grouped_claims, kit_usual_start,
+                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(a_kept_pick_is_given_to_who_waits_for_it, kit_usual_start,
+                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(a_large_config_is_refused, kit_usual_start, kit_usual_stop),
     };
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
 }

@@ -201,6 +201,29 @@ void kit_register(kit_client *unit, const char *owner, uint64_t incarnation, boo
     kit_free(reply);
 }
 
+kit_usual_clients kit_usual;
+
+int kit_usual_start(void **state)
+{
+    (void)state;
+    kit_start(&kit_usual.k, NULL);
+    kit_connect(&kit_usual.k, &kit_usual.unit, "unit");
+    kit_connect(&kit_usual.k, &kit_usual.producer, "producer");
+    kit_connect(&kit_usual.k, &kit_usual.consumer, "consumer");
+    kit_register(&kit_usual.unit, "unit", 77, false);
+    return 0;
+}
+
+int kit_usual_stop(void **state)
+{
+    (void)state;
+    kit_disconnect(&kit_usual.unit);
+    kit_disconnect(&kit_usual.producer);
+    kit_disconnect(&kit_usual.consumer);
+    kit_stop(&kit_usual.k);
+    return 0;
+}
+
 uint64_t kit_lease(kit_client *client, const char *owner, uint32_t count)
 {
     Tq__LeaseBlocks msg;

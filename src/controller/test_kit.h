@@ -51,6 +51,16 @@ typedef struct kit_call {
 void kit_start(kit *k, const tqi_controller_options *options);
 void kit_stop(kit *k);
 
+/* Set-up and tear-down of most tests: a unit with owner "unit", and who puts and who claims. */
+typedef struct kit_usual_clients {
+    kit k;
+    kit_client unit, producer, consumer;
+} kit_usual_clients;
+
+extern kit_usual_clients kit_usual;
+int kit_usual_start(void **state);
+int kit_usual_stop(void **state);
+
 void kit_connect(kit *k, kit_client *client, const char *name);
 /* Says goodbye; the server sees it when the loop turns on. */
 void kit_disconnect(kit_client *client);

@@ -65,9 +65,39 @@ class Case:
         return [part for part, wanted in parts.items() if not re.search(wanted, text)]
 
 
-PUT = {"x": np.arange(2)}
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
+
+def unknown_partition(
+    name: str, provoke: Callable[[Scene], Any], kind: type[Exception] | None
+) -> Case:
+    """A partition that is not there, of whoever asks."""
+    there = r"there (is|are) .*'train'"
+    return Case(
+        name,
+        provoke,
+        kind,
+        "partition",
+        "'trian'",
+        there,
+        "nothing was put into it, or it was cleared",
+    )
+
+
+def of_before_a_load(name: str, use: Callable[[Any, Any], Any]) -> Case:
+    """What is done with metadata from before a checkpoint was loaded."""
+    return Case(
+        name,
+        lambda s: loaded(s, use),
+        errors.ClearedError,
+        "partition 'reloaded'",
+        r"samples \d+, \d+",
+        f"checkpoint was loaded at {TIME}",
+        "claim or resolve the samples again",
+    )
+
+
+PUT = {"x": np.arange(2)}
 CASES = [
     # what is put
     Case(
@@ -113,17 +143,15 @@ CASES = [
         "field 'x'", r"builtins\.object", "allow_pickle forbids", "put plain values.*or allow it",
     ),
     # names
-    Case(
+    unknown_partition(
         "an unknown partition",
         lambda s: (s.meta, s.client.get_meta(["x"], 2, "trian", mode="force_fetch")),
         errors.UnknownPartitionError,
-        "partition", "'trian'", r"there are \['train'", "nothing was put into it, or it was cleared",
     ),
-    Case(
+    unknown_partition(
         "an unknown partition, of tq",
         lambda s: (s.meta, s.program("tq", "get", "trian", address=s.system.address))[1],
         None,
-        "partition", "'trian'", "there (is|are) .*'train'", "nothing was put into it, or it was cleared",
     ),
     Case(
         "an unknown field",
@@ -242,17 +270,13 @@ CASES = [
         errors.ClearedError,
         "partition 'gone'", r"samples \d+, \d+, \d+, \d+, \d+ and 1 more", "6 of 7", "claim or resolve",
     ),
-    Case(
+    of_before_a_load(
         "a put to samples of before a load",
-        lambda s: loaded(s, lambda client, meta: client.put({"y": np.arange(2)}, metadata=meta)),
-        errors.ClearedError,
-        "partition 'reloaded'", r"samples \d+, \d+", f"checkpoint was loaded at {TIME}", "claim or resolve the samples again",
+        lambda client, meta: client.put({"y": np.arange(2)}, metadata=meta),
     ),
-    Case(
+    of_before_a_load(
         "a read of samples of before a load",
-        lambda s: loaded(s, lambda client, meta: client.get_data(ctq.BatchMeta.concat([meta, meta]))),
-        errors.ClearedError,
-        "partition 'reloaded'", r"samples \d+, \d+", f"checkpoint was loaded at {TIME}", "claim or resolve the samples again",
+        lambda client, meta: client.get_data(ctq.BatchMeta.concat([meta, meta])),
     ),
     Case(
         "a partition of before a load",
