@@ -26,15 +26,24 @@ void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const Protobu
 }
 
 /* So many replies the server may keep beyond what `ack` passes, and two more for each call that waits, which the frame that
- * ends that has to name. */
-#define ACKS_KEPT 1024u
+ * ends that has to name; never more than ACKS_KEPT_MAX, nor than TQI_KEPT_BYTES.  The least that a server may be configured to keep is
+ * twice that (limits.kept_replies, limits.kept_reply_bytes). */
+#define ACKS_KEPT     1024u
+#define ACKS_KEPT_MAX 16384u
 
 /* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies of all that came
  * after it: when there are many it is told which calls wait, and at the end, so that it knows what was received. */
 static void acks_send_waiting(tqi_channel *channel, bool last_time)
 {
     uint64_t beyond = channel->next_request - tqi_call_ack(channel);
-    uint64_t enough = last_time ? 1 : ACKS_KEPT + 2 * (uint64_t)channel->n_keeps;
+    uint64_t enough = ACKS_KEPT + 2 * (uint64_t)channel->n_keeps;
+    enough = enough < ACKS_KEPT_MAX ? enough : ACKS_KEPT_MAX;
+    if (!channel->keeps) {
+        channel->arrived_bytes = 0; /* `ack` says all */
+    }
+    if (last_time || channel->arrived_bytes >= TQI_KEPT_BYTES) {
+        enough = 1;
+    }
     if (channel->arrived < enough || beyond < enough) {
         return;
     }
@@ -52,6 +61,7 @@ static void acks_send_waiting(tqi_channel *channel, bool last_time)
     tqi_channel_send_control(channel, TQI_ACK, &ack.base);
     free(ack.waiting);
     channel->arrived = 0;
+    channel->arrived_bytes = 0;
 }
 
 void tqi_channel_acknowledge(tqi_channel *channel, bool last_time)

@@ -27,6 +27,9 @@
 #define TQI_BACKOFF_CALM_NS 1000000000u /* a connection that lived that long was a good one */
 #define TQI_PROTO_ERRORS    3           /* in a row until calls fail */
 
+/* Bytes of replies behind a call that waits, until the server is told that they have arrived. */
+#define TQI_KEPT_BYTES (UINT64_C(16) << 20)
+
 typedef struct tqi_fd_chunk tqi_fd_chunk;
 typedef struct tqi_resolve tqi_resolve;
 typedef struct tqi_open_fn tqi_open_fn;
@@ -146,6 +149,7 @@ struct tqi_channel {
     tqi_heap deadlines;
     uint64_t ack_sent;
     uint64_t arrived; /* answers of KEEP ones since the server was told which are waited for */
+    uint64_t arrived_bytes; /* of these */
     bool ack_due;
     bool ack_hold; /* what was queued in this round must not carry the new ack */
 

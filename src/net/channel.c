@@ -308,6 +308,7 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
         channel->ack_sent = 0;
         channel->ack_hold = true;
         channel->arrived = channel->next_request - tqi_call_ack(channel);
+        channel->arrived_bytes = TQI_KEPT_BYTES; /* as it is not known, it may be so many */
         tqi_channel_send_ack(channel);
     }
     for (size_t i = 0; i < channel->n_on_open && channel->conn == conn; i++) {

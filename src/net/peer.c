@@ -361,34 +361,6 @@ static int peer_repeated(tqi_request *request, const tqi_frame *frame, tq_error 
     return TQ_OK;
 }
 
-/* Whether the session may have one more request. */
-static int peer_limits(const tqi_peer *peer, bool keep, tq_error *err)
-{
-    const tqi_session *session = peer->session;
-    if (session->running >= tqi_limits.waiting ||
-        session->running_bytes > tqi_limits.waiting_bytes) {
-        tqi_limit_reached(TQI_LIMIT_waiting);
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "session '%s' has %zu requests of %llu bytes that wait, at most "
-            "%llu of %llu may (limits.waiting, limits.waiting_bytes)",
-            session->name, session->running, (unsigned long long)session->running_bytes,
-            (unsigned long long)tqi_limits.waiting, (unsigned long long)tqi_limits.waiting_bytes);
-    }
-    if (keep && (session->kept >= tqi_limits.kept_replies ||
-                 session->kept_bytes > tqi_limits.kept_reply_bytes)) {
-        tqi_limit_reached(TQI_LIMIT_kept_replies);
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "session '%s' has not acknowledged %zu replies of %llu bytes, at most "
-            "%llu of %llu may be kept (limits.kept_replies, limits.kept_reply_bytes)",
-            session->name, session->kept, (unsigned long long)session->kept_bytes,
-            (unsigned long long)tqi_limits.kept_replies,
-            (unsigned long long)tqi_limits.kept_reply_bytes);
-    }
-    return TQ_OK;
-}
-
 static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *body,
                         struct iovec *iov, int *count, tq_error *err)
 {
@@ -417,7 +389,7 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
         return TQ_OK;
     }
     tq_error full = {0};
-    if (peer_limits(peer, keep, &full) != TQ_OK) {
+    if (tqi_session_admit(session, frame->kind, keep, &full) != TQ_OK) {
         tqi_request_fail(request, &full);
         return TQ_OK;
     }
@@ -562,13 +534,17 @@ static void peer_on_freed(tqi_conn *conn)
 static void peer_on_held(tqi_conn *conn)
 {
     const tqi_peer *peer = conn->owner;
-    if (tqi_limit_times(TQI_LIMIT_queued_replies) == 0) {
-        tqi_log(
-            TQI_WARN, peer->server->service->name,
-            "%s does not take its replies: %zu bytes wait, and it is not read from until it does",
-            peer->session ? tqi_session_name(peer->session) : conn->peer, conn->queued);
+    tqi_session *session = peer->session;
+    bool own = conn->queued > tqi_limits.queued_replies;
+    tqi_limit_reached(own ? TQI_LIMIT_queued_replies : TQI_LIMIT_all_queued_replies);
+    if (session && !session->held_told) {
+        session->held_told = true;
+        tqi_log(TQI_WARN, peer->server->service->name,
+                "%s does not take its replies: %zu bytes wait, and it is not read from until it "
+                "does (limits.%s)",
+                tqi_session_name(session), conn->queued,
+                own ? "queued_replies" : "all_queued_replies");
     }
-    tqi_limit_reached(TQI_LIMIT_queued_replies);
 }
 
 static const tqi_conn_ops peer_ops = {

@@ -420,5 +420,8 @@ void tqi_conn_resume(tqi_conn *conn)
     if (conn->input && receive_ahead(conn) > 0 && receive_parse(conn, &err) != TQ_OK) {
         conn->ops->broken(conn, &err);
     }
+    if (!conn->closed) {
+        receive_set_least(conn); /* less may be missing of the payload than when it was held */
+    }
     receive_return(conn);
 }

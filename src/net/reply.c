@@ -175,6 +175,9 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
         answer.error = &failed;
     }
     memcpy(answer.fds, conn->frame_fds, sizeof answer.fds);
+    if (call->kept) {
+        channel->arrived_bytes += TQI_FRAME_HEADER + frame->body + frame->payload;
+    }
     tqi_call_answered(call, &answer);
     memcpy(conn->frame_fds, answer.fds, sizeof answer.fds);
     if (reply) {

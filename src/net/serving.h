@@ -1,6 +1,6 @@
 /*
  * serving.h - what the server's files share: server.c (sockets, time), peer.c (one connection: handshake and frames),
- * session.c (sessions and kept replies), process.c (the processes behind them), request.c (requests).
+ * session.c (sessions and kept replies), admit.c (their limits), process.c (the processes behind them), request.c (requests).
  */
 #ifndef TQI_NET_SERVING_H
 #define TQI_NET_SERVING_H
@@ -145,8 +145,9 @@ struct tqi_session {
     size_t kept;            /* answered and not acknowledged */
     uint64_t kept_bytes;
     void *user;
-    bool left;     /* said goodbye */
-    bool finished; /* and that nothing of it writes any more */
+    bool held_told; /* the log says that it does not take its replies */
+    bool left;      /* said goodbye */
+    bool finished;  /* and that nothing of it writes any more */
     bool ended;
     tqi_session *prev, *next; /* lost or ended */
 };
@@ -221,6 +222,9 @@ void tqi_session_ack_but(tqi_session *session, uint64_t below, const uint64_t *w
 void tqi_session_end(tqi_session *session, bool dead);
 /* Frees what tqi_session_end left. */
 void tqi_session_reap(tqi_server *server);
+
+/* admit.c: whether it may have one more request of that kind; `keep`: its reply would be kept. */
+int tqi_session_admit(const tqi_session *session, uint16_t kind, bool keep, tq_error *err);
 
 /* process.c */
 /* The process that connected to a unix socket and has that number; NULL with *errnum when it cannot be watched. */

@@ -195,6 +195,7 @@ static void service_reserve(testing_server *server, tqi_request *request,
     Tq__Batch batch;
     tq__batch__init(&batch);
     batch.index = &number;
+    batch.partition = server->partition ? server->partition : batch.partition;
     batch.n_index = 1;
     Tq__ReserveReply reply;
     tq__reserve_reply__init(&reply);

@@ -20,6 +20,7 @@
 
 #define TESTING_NUMBERS 4096
 #define TESTING_MATCH   4095u
+#define TESTING_WAITING 10000
 
 typedef struct testing_server {
     tqi_server *server;
@@ -35,8 +36,9 @@ typedef struct testing_server {
     uint64_t refuse_sink; /* payloads of that size are refused */
     uint64_t received;    /* bytes of payloads, all as the pattern has them */
     int bad_payloads;
-    int sent;                 /* calls of `sent` of payload replies */
-    tqi_request *waiting[64]; /* CLAIM and EVENTS */
+    char *partition;                       /* of the batch that answers RESERVE, or NULL */
+    int sent;                              /* calls of `sent` of payload replies */
+    tqi_request *waiting[TESTING_WAITING]; /* CLAIM and EVENTS */
     int n_waiting;
     int cancelled;
     int handled;

@@ -67,7 +67,8 @@ static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__Un
                       message->n_slot);
     } else if (HASH_COUNT(writer->pins) >= tqi_limits.pins ||
                writer->pinned + message->n_id > tqi_limits.pinned_blocks) {
-        tqi_limit_reached(TQI_LIMIT_pins);
+        tqi_limit_reached(HASH_COUNT(writer->pins) >= tqi_limits.pins ? TQI_LIMIT_pins
+                                                                      : TQI_LIMIT_pinned_blocks);
         tqi_error_set(
             err, TQ_EINVAL,
             "session '%s' has %u pins of %zu blocks in unit '%s', with one of %zu it would "

@@ -1,0 +1,67 @@
+/*
+ * admit.c - whether a session may have one more request: how many of its requests wait, and how many replies are kept.
+ */
+#include "net/serving.h"
+
+#include "base/error.h"
+#include "base/limits.h"
+
+/* Requests that give something back, and answer with nothing.  A client at its limits goes on with these, or it would keep
+ * what it has: up to twice as many. */
+static bool admit_gives_back(uint16_t kind)
+{
+    switch (kind) {
+    case TQI_RELEASE:
+    case TQI_ABANDON_BLOCKS:
+    case TQI_END_CLEAR:
+    case TQI_SNAPSHOT_CLOSE:
+    case TQI_RESTORE_DROP:
+    case TQI_UNIT_UNPIN:
+    case TQI_UNIT_FINISH:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static int admit_waiting(const tqi_session *session, uint64_t times, tq_error *err)
+{
+    bool many = session->running / times >= tqi_limits.waiting;
+    if (!many && session->running_bytes / times <= tqi_limits.waiting_bytes) {
+        return TQ_OK;
+    }
+    tqi_limit_reached(many ? TQI_LIMIT_waiting : TQI_LIMIT_waiting_bytes);
+    return tqi_error_set(
+        err, TQ_EINVAL,
+        "session '%s' has %zu requests of %llu bytes that wait, at most "
+        "%llu of %llu may (limits.waiting, limits.waiting_bytes)",
+        session->name, session->running, (unsigned long long)session->running_bytes,
+        (unsigned long long)tqi_limits.waiting, (unsigned long long)tqi_limits.waiting_bytes);
+}
+
+static int admit_kept(const tqi_session *session, bool back, uint64_t times, tq_error *err)
+{
+    bool many = session->kept / times >= tqi_limits.kept_replies;
+    /* A reply with nothing in it is bounded well enough by the number. */
+    if (!many && (back || session->kept_bytes <= tqi_limits.kept_reply_bytes)) {
+        return TQ_OK;
+    }
+    tqi_limit_reached(many ? TQI_LIMIT_kept_replies : TQI_LIMIT_kept_reply_bytes);
+    return tqi_error_set(err, TQ_EINVAL,
+                         "session '%s' has not acknowledged %zu replies of %llu bytes, at most "
+                         "%llu of %llu may be kept (limits.kept_replies, limits.kept_reply_bytes)",
+                         session->name, session->kept, (unsigned long long)session->kept_bytes,
+                         (unsigned long long)tqi_limits.kept_replies,
+                         (unsigned long long)tqi_limits.kept_reply_bytes);
+}
+
+int tqi_session_admit(const tqi_session *session, uint16_t kind, bool keep, tq_error *err)
+{
+    bool back = admit_gives_back(kind);
+    uint64_t times = back ? 2 : 1;
+    int rc = admit_waiting(session, times, err);
+    if (rc == TQ_OK && keep) {
+        rc = admit_kept(session, back, times, err);
+    }
+    return rc;
+}
