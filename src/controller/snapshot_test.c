@@ -191,11 +191,11 @@ static void the_end_of_the_system_closes_them(void **state)
     ask.owner = (char *)(uintptr_t) "store";
     kit_send(&unit, TQI_COLLECT, &ask, &collect);
     tqi_controller_drain(k.controller, 60000, note_drained, &left);
-    close_snapshot(snapshot->id); /* it is closed already, and its client need not know */
     assert_int_equal(kit_wait(&collect), TQ_OK);
     assert_int_equal(((Tq__CollectReply *)collect.reply)->n_first, 1);
     ask.done = ((Tq__CollectReply *)collect.reply)->notice;
     kit_end(&collect);
+    close_snapshot(snapshot->id); /* it is closed already, and its client need not know */
     assert_int_equal(left, 1234);
     kit_send(&unit, TQI_COLLECT, &ask, &collect);
     while (left == 1234) {
