@@ -63,6 +63,8 @@ def config_table(table: Table) -> str:
             c_text(key.choices if key["kind"] == "choice" else None),
         ]
         rows.append(f"    {{{', '.join(fields)}}},")
+    for key in table.of_init():
+        rows.append(f"    {{{c_text(key.path)}, TQD_INIT, NULL, 0, 0, NULL, NULL, NULL}},")
     for section in table.sections:
         if "others" in section.entry:
             path = c_text(f"{section.name}.*")

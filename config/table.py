@@ -196,6 +196,14 @@ class Table:
             or ("backend" in key["read_by"] and key["kind"] in QUANTITIES)
         ]
 
+    def of_init(self) -> list[Key]:
+        """The keys that tqd takes and does not keep: init() alone reads them, and no section passes them on."""
+        return [
+            key
+            for key in self.keys
+            if set(key["read_by"]) == {"init"} and "others" not in key.section.entry
+        ]
+
 
 def yaml_value(value: Any) -> str:
     """A value as YAML."""

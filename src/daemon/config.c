@@ -191,6 +191,9 @@ static int config_apply(config_source *source, const char *path, const tqd_key *
     char text[TQ_ERROR_MESSAGE_MAX];
     json_t *value = NULL;
 
+    if (key->type == TQD_INIT) {
+        return TQ_OK;
+    }
     if (key->type == TQD_FREE) {
         value = config_free_form(source, node, 0);
         if (!value) {
@@ -198,6 +201,11 @@ static int config_apply(config_source *source, const char *path, const tqd_key *
             return config_fail(source, node, text);
         }
         return config_put(source->tree, path, value, source->err);
+    }
+    /* An empty value leaves the default. */
+    if (node->type == YAML_SCALAR_NODE && !config_quoted(node) &&
+        (!*config_scalar(node) || strcmp(config_scalar(node), "null") == 0)) {
+        return TQ_OK;
     }
     if (key->type == TQD_STRINGS && node->type != YAML_MAPPING_NODE) {
         int rc = config_list(source, key, node, &value);
@@ -207,11 +215,6 @@ static int config_apply(config_source *source, const char *path, const tqd_key *
         snprintf(text, sizeof(text), "%s: expected a single value, got a %s", path,
                  node->type == YAML_SEQUENCE_NODE ? "list" : "mapping");
         return config_fail(source, node, text);
-    }
-    /* An empty value leaves the default. */
-    if (!config_quoted(node) &&
-        (!*config_scalar(node) || strcmp(config_scalar(node), "null") == 0)) {
-        return TQ_OK;
     }
     tq_error detail = {0};
     if (tqd_value_parse(key, config_scalar(node), config_quoted(node), &value, &detail)) {

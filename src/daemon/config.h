@@ -22,7 +22,8 @@ typedef enum tqd_type {
     TQD_SECONDS, /* a number, or "250ms", "10s", "5min" */
     TQD_BYTES,   /* a number, or "512MiB", "8GiB", "25%" (of the machine's memory) */
     TQD_STRINGS, /* a list of strings; a single string is a list of one */
-    TQD_FREE     /* anything: passed on to clients or to a storage manager */
+    TQD_FREE,    /* anything: passed on to clients or to a storage manager */
+    TQD_INIT     /* read by init() alone: accepted, so that one file serves both, and not kept */
 } tqd_type;
 
 /* One key. */

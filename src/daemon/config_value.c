@@ -124,6 +124,7 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
         value = json_string(text);
         break;
     case TQD_FREE:
+    case TQD_INIT:
         value = tqd_value_guess(text, quoted);
         break;
     case TQD_BOOL:

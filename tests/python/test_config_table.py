@@ -58,7 +58,7 @@ def generate(*words: str | Path) -> subprocess.CompletedProcess[str]:
 def with_key(folder: Path, entry: str) -> Path:
     """A copy of the table with one more key in the section net."""
     text = KEYS.read_text("utf-8")
-    at = text.index('[[section]]\nname = "storage"')
+    at = text.index('[[section]]\nname = "limits"')
     path = folder / "keys.toml"
     path.write_text(f"{text[:at]}{entry}\n{text[at:]}", "utf-8")
     return path
