@@ -182,7 +182,12 @@ def explain(
         signature = inspect.signature(function)
         given = signature.bind(*args, **named).arguments
     except TypeError:
-        return  # too many arguments or too few: Python's own words are clear
+        # Too many arguments or too few: Python's own words are clear, but for the name of the steps behind a call.
+        short = function.__qualname__.rpartition(".")[2]
+        words = str(error).removeprefix(f"{function.__qualname__}()")
+        if short.startswith("_") and not short.startswith("__") and words != str(error):
+            raise TypeError(f"{short[1:]}(){words}") from None
+        return
     for name, value in given.items():
         kind = kind_of(function, name)
         if kind is None or (value is None and _takes_none(signature.parameters[name])):

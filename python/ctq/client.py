@@ -272,7 +272,12 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             return BatchMeta.empty()
         except TimedOutError as error:
             # A process that has found another system than the others waits for samples that never come.
-            raise TimedOutError(f"{error}; asked {describe(self._info)}") from None
+            # The controller names itself by its address: that is kept where this process knows nothing better.
+            said, _, itself = str(error).partition("; asked the system at ")
+            system = describe(self._info)
+            if itself and not system.startswith("the system '"):
+                raise
+            raise TimedOutError(f"{said}; asked {system}") from None
         return BatchMeta._wrap([meta])
 
     def _check_partition(self, partition_id: str) -> Steps[None]:
@@ -280,7 +285,8 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         names: list[str] = yield self._core.list_partitions()
         if partition_id not in names:
             raise UnknownPartitionError(
-                f"unknown partition {partition_id!r}: nothing was put into it, or it was cleared; there are {names[:8]}"
+                f"unknown partition {partition_id!r}: nothing was put into it, or it was cleared; "
+                f"there are {names[:8] or 'none'}"
             )
 
     def _sampling(self, given: Mapping[str, Any] | None) -> tuple[str | None, str | None]:

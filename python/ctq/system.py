@@ -112,9 +112,13 @@ def node() -> str | None:
 def system_name() -> str:
     """Name of the system that processes of this environment use: $TQ_SYSTEM, or `default`."""
     name = os.environ.get("TQ_SYSTEM") or "default"
-    if "/" in name or name.startswith(".") or len(name.encode()) > 64:
+    if "/" in name:
+        raise NameLengthError(f"TQ_SYSTEM: {name!r}: '/' is not allowed in a system's name")
+    if name.startswith("."):
+        raise NameLengthError(f"TQ_SYSTEM: {name!r}: a system's name does not begin with a dot")
+    if len(name.encode()) > 64:
         raise NameLengthError(
-            f"TQ_SYSTEM: {name!r} is no name of a system: at most 64 bytes, no '/', no dot in front"
+            f"TQ_SYSTEM: {name[:24]!r}...: a system's name has at most 64 bytes, this one {len(name.encode())}"
         )
     return name
 

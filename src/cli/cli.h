@@ -20,6 +20,7 @@ typedef struct cli_options {
     bool json;
     bool all;            /* clear --all, events --all */
     bool follow;         /* events --follow */
+    long last;           /* events --last; below 0: not given */
     bool if_exists;      /* clear --if-exists */
     const char **fields; /* get --field */
     size_t n_fields;

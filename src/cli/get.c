@@ -69,6 +69,27 @@ static const char **get_ready_fields(const tq_meta *meta, size_t *n)
     return names;
 }
 
+/* What is left out is said, or a table without a column would look as if there were none. */
+static void get_say_left(const tq_meta *meta, const char *const *ready, size_t n)
+{
+    size_t left = 0;
+    for (size_t f = 0, at = 0; f < tq_meta_fields(meta); f++) {
+        const char *name = tq_meta_field_at(meta, f)->name;
+        if (at < n && ready[at] == name) {
+            at++;
+            continue;
+        }
+        char *shown = cli_text(name, false);
+        fprintf(stderr, "%s'%s'", left++ ? ", " : "tq: not all of these samples have ",
+                shown ? shown : "");
+        free(shown);
+    }
+    if (left) {
+        fprintf(stderr, ": %s left out; name samples that have %s\n",
+                left == 1 ? "it is" : "they are", left == 1 ? "it" : "them");
+    }
+}
+
 static json_t *get_json(const tq_meta *meta, const tq_data *data)
 {
     json_t *list = json_array();
@@ -139,6 +160,9 @@ static int get_read(const cli_session *session, const cli_options *options, tq_m
         status = cli_print_json(get_json(meta, tq_op_data(session->op)));
     } else if (!status) {
         get_table(meta, tq_op_data(session->op));
+    }
+    if (!status && ready) {
+        get_say_left(meta, ready, n);
     }
     free(ready);
     return status;

@@ -196,6 +196,38 @@ static void events_page(const tq_event *events, size_t n, const cli_options *opt
     fflush(stdout);
 }
 
+#define EVENTS_FOLLOW_LAST 20
+
+/* Finds the number behind which the last events that are asked for begin; 0: with the first one that is kept. */
+static int events_begin(const cli_session *session, const cli_options *options, uint64_t *since)
+{
+    long last = options->last < 0 && options->follow ? EVENTS_FOLLOW_LAST : options->last;
+    uint64_t *numbers = last < 0 ? NULL : calloc((size_t)last + 1, sizeof(*numbers));
+    uint64_t at = 0;
+    size_t shown = 0, n = 0;
+    int status = 0;
+
+    if (!numbers) {
+        return last < 0 ? 0 : cli_fail("out of memory");
+    }
+    do {
+        status = cli_wait(session, tq_events(session->op, at, 0, false));
+        const tq_event *events = status ? NULL : tq_op_events(session->op, &n, &at);
+        for (size_t i = 0; i < n && !status && last > 0; i++) {
+            if (events_shown(&events[i], options)) {
+                numbers[shown++ % (size_t)last] = events[i].seq;
+            }
+        }
+    } while (!status && n >= EVENTS_MORE);
+    if (!status && last == 0) {
+        *since = at;
+    } else if (!status && shown > (size_t)last) {
+        *since = numbers[shown % (size_t)last] - 1;
+    }
+    free(numbers);
+    return status;
+}
+
 int cli_events(cli_options *options)
 {
     cli_session session = {0};
@@ -205,6 +237,11 @@ int cli_events(cli_options *options)
     int status = options->n_args ? cli_usage("events takes no arguments")
                                  : cli_connect(options, false, &session);
     if (status) {
+        return status;
+    }
+    status = events_begin(&session, options, &since);
+    if (status) {
+        cli_disconnect(&session);
         return status;
     }
     json_t *list = json_array();

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define CLI_FIELDS_MAX 256
+#define CLI_LAST_MAX   1000000
 
 const char *argp_program_version = "tq " TQI_VERSION;
 
@@ -21,7 +22,7 @@ static const cli_command cli_commands[] = {
      "fields of samples (all of the partition when none is named)", cli_get},
     {"clear", "PARTITION [KEY | @INDEX]... | --all", "clear samples, or the whole partition",
      cli_clear},
-    {"events", "[--follow] [--all]", "what happened lately", cli_events},
+    {"events", "[--follow] [--last N] [--all]", "what happened lately", cli_events},
     {"save", "DIR [PARTITION]", "save a checkpoint of the system, or of one partition", cli_save},
     {"load", "DIR", "replace the state of the system by a checkpoint", cli_load},
     {"bench", "[BENCH OPTIONS]", "how fast a running system is from here", cli_bench},
@@ -55,7 +56,8 @@ static const char cli_doc[] =
 enum {
     CLI_OPT_ALL = 256,
     CLI_OPT_IF_EXISTS,
-    CLI_OPT_JSON
+    CLI_OPT_JSON,
+    CLI_OPT_LAST
 };
 
 static const struct argp_option cli_argp_options[] = {
@@ -70,6 +72,7 @@ static const struct argp_option cli_argp_options[] = {
      0},
     {"if-exists", CLI_OPT_IF_EXISTS, NULL, 0, "clear: no error when there is no such partition", 0},
     {"follow", 'F', NULL, 0, "events: go on as they happen", 0},
+    {"last", CLI_OPT_LAST, "N", 0, "events: begin with the last N (20 with --follow, else all)", 0},
     {"json", CLI_OPT_JSON, NULL, 0, "print JSON", 0},
     {0},
 };
@@ -137,6 +140,14 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
     case 'F':
         options->follow = true;
         break;
+    case CLI_OPT_LAST:
+        errno = 0;
+        options->last = strtol(arg, &end, 10);
+        if (end == arg || *end || errno || options->last < 0 || options->last > CLI_LAST_MAX) {
+            argp_error(state, "--last: expected a number from 0 to %d, got '%s'", CLI_LAST_MAX,
+                       arg);
+        }
+        break;
     case CLI_OPT_ALL:
         options->all = true;
         break;
@@ -173,7 +184,7 @@ int main(int argc, char **argv)
                                        .args_doc = "COMMAND [ARG...]",
                                        .doc = cli_doc,
                                        .children = children};
-    cli_parse parse = {.options = {.timeout = 10},
+    cli_parse parse = {.options = {.timeout = 10, .last = -1},
                        .bench = {.scale = 1, .rounds = 5, .calls = 1000}};
 
     argp_err_exit_status = 2;

@@ -334,9 +334,11 @@ int cli_status(cli_options *options)
         if (options->json) {
             status = cli_print_json(status_json(system));
         } else {
-            printf("up %.0f s, %" PRIu64 " requests, %" PRIu32 " claims waiting, %" PRIu64
-                   " puts waiting for room\n\n",
-                   system->uptime, system->requests, system->waiting, status_puts(system));
+            printf("up %.0f s, %" PRIu64 " request%s, %" PRIu32 " claim%s waiting, %" PRIu64
+                   " put%s waiting for room\n\n",
+                   system->uptime, system->requests, system->requests == 1 ? "" : "s",
+                   system->waiting, system->waiting == 1 ? "" : "s", status_puts(system),
+                   status_puts(system) == 1 ? "" : "s");
             status_print_waits(system);
             if (system->n_partitions) {
                 status_print_partitions(system);

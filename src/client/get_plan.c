@@ -30,14 +30,17 @@ typedef bool (*plan_match)(const tqi_get *get, const tqi_cells *cells, size_t ro
 static void plan_name_field(const tqi_get *get, const tqi_cells *cells, plan_match match,
                             tqi_buf *text)
 {
-    size_t found = 0;
+    size_t found = 0, all = 0;
     for (size_t i = 0; i < get->meta->n; i++) {
+        all += match(get, cells, i);
+    }
+    for (size_t i = 0; i < get->meta->n && found < all; i++) {
         if (!match(get, cells, i)) {
             continue;
         }
         if (found == 0) {
-            tqi_buf_printf(text, "%sfield '%s' of samples", text->size > 0 ? "; " : "",
-                           cells->pub.name);
+            tqi_buf_printf(text, "%sfield '%s' of sample%s", text->size > 0 ? "; " : "",
+                           cells->pub.name, all == 1 ? "" : "s");
         }
         if (found < PLAN_NAMED) {
             const char *key = tq_meta_key(get->meta, i);

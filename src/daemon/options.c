@@ -53,7 +53,8 @@ static const struct argp_option options_table[] = {
     {NULL, 's', "", OPTION_HIDDEN, NULL, 0},
     {"listen", 'l', "ENDPOINT", 0, "where to listen; may be given more than once", 0},
     {"join", 'j', "ENDPOINT", 0, "controller that the storage units join", 0},
-    {"token-file", 't', "FILE", 0, "file with the system's secret", 0},
+    {"token-file", 't', "FILE", 0,
+     "file with the system's secret; else, for storage, TQ_TOKEN_FILE", 0},
     {"runtime-dir", 'd', "DIR", 0, "directory for token, sockets and handle; removed at the end",
      0},
     {"name", OPT_NAME, "NAME", 0, "name of the system (default)", 0},
@@ -198,8 +199,9 @@ static int options_check(const tqd_options *options, tq_error *err)
     }
     if (!options->token_file && (!options->runtime_dir || options->role == TQD_STORAGE)) {
         return tqi_error_set(err, TQ_ECONFIG, "--token-file is needed%s",
-                             options->role == TQD_STORAGE ? ": the token of the system to join"
-                                                          : " without --runtime-dir");
+                             options->role == TQD_STORAGE
+                                 ? " (or TQ_TOKEN_FILE): the token of the system to join"
+                                 : " without --runtime-dir");
     }
     return TQ_OK;
 }
@@ -218,6 +220,10 @@ int tqd_options_parse(tqd_options *options, int argc, char **argv, tq_error *err
     }
     if (!state.rc) {
         state.rc = options_listen(options, state.listen, err);
+    }
+    const char *token_file = getenv("TQ_TOKEN_FILE");
+    if (options->role == TQD_STORAGE && !options->token_file && token_file && *token_file) {
+        options->token_file = token_file;
     }
     if (!state.rc) {
         state.rc = options_check(options, err);

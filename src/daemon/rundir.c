@@ -132,7 +132,8 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_tok
         return tqi_error_set(
             err, TQ_EEXIST,
             "runtime directory %s belongs to a running system (handle.json): name another one with "
-            "--runtime-dir, or end that system first",
+            "--runtime-dir (for tq serve another system: --name NAME, or TQ_SYSTEM), or end that "
+            "system first",
             path);
     }
     dir->made = true;

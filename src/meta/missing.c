@@ -48,6 +48,14 @@ int tqi_m_cleared(const tqi_partition *partition, const uint32_t *indexes,
             found == 1 ? "" : "s", named, partition->name, found, n,
             tqi_text_time(loaded, clock, sizeof(clock)));
     }
+    for (size_t i = 0; i < n && incarnations == NULL; i++) {
+        if (indexes[i] - partition->meta->first_index >= partition->meta->places) {
+            return tqi_error_set(err, TQ_ECLEARED,
+                                 "sample %u was never put: `tq ls PARTITION` lists those of "
+                                 "partition '%.128s'",
+                                 indexes[i], partition->name);
+        }
+    }
     return tqi_error_set(err, TQ_ECLEARED,
                          "sample%s %s %s cleared from partition '%.128s' (%zu of %zu asked for): "
                          "claim or resolve samples that are there",

@@ -309,7 +309,8 @@ static int endpoint_listen_failed(const tqi_endpoint *endpoint, const char *text
     if (errnum == EADDRINUSE && endpoint->last_port != 0) {
         return tqi_error_set(err, TQ_EIO,
                              "cannot listen on %s: every port of this range is in use: give a "
-                             "longer range, or end what uses these",
+                             "longer range, or end what uses these; a controller needs one port, "
+                             "each storage unit one, the metrics one",
                              text);
     }
     if (errnum == EADDRINUSE) {

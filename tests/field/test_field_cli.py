@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ctq
 from ctq._calls import run
-from support.daemons import System, executable
+from support.daemons import Daemon, System, executable
 from support.waiting import wait_event
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -222,6 +223,95 @@ def test_events_are_followed_over_a_restart_from_the_start_of_the_new_run(system
         # Of the run that answers, a number that is too large waits for the next event.
         assert reader.get_events(since=newest + 100, wait=True, timeout=0.05) == []
         followed.terminate()
+
+
+def test_events_begin_with_the_last_ones(running: System) -> None:
+    """--last N of those that are shown; 20 for who follows, all for who does not."""
+    client = running.client("writer")
+    for number in range(30):
+        client.put({"n": np.arange(2)}, partition_id=f"p{number}")
+    written = [f"p{number}" for number in range(30)]
+
+    def puts(text: str) -> list[str]:
+        return [line.split()[3] for line in text.splitlines() if " put " in line]
+
+    assert puts(running.tq("events")) == written
+    assert puts(running.tq("events", "--last", "3")) == written[-3:]
+    assert puts(running.tq("events", "--last", "0")) == []
+    assert "--last" in running.tq("events", "--last", "few", status=2)
+    with subprocess.Popen(
+        [executable("tq"), "events", "--follow"],
+        env=running.environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as followed:
+        assert followed.stdout is not None
+        followed.stdout.readline()  # the head
+        first = [followed.stdout.readline() for _ in range(20)]
+        client.put({"n": np.arange(2)}, partition_id="after")
+        assert puts("".join(first)) == written[-20:]
+        assert puts(followed.stdout.readline()) == ["after"]
+        followed.terminate()
+
+
+def test_columns_that_are_left_out_are_named(running: System) -> None:
+    client = running.client()
+    batch = client.put({"x": np.arange(3)}, partition_id="p")
+    client.put({"y": np.arange(2), "z": np.arange(2)}, metadata=batch[:2])
+
+    def said(*args: str) -> str:
+        done = subprocess.run(
+            [executable("tq"), "get", "p", *args],
+            env=running.environment(),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stderr
+
+    assert said() == (
+        "tq: not all of these samples have 'y', 'z': they are left out; name samples that have them\n"
+    )
+    assert said("@0", "@1") == ""
+    assert said("--field", "x") == ""
+
+
+def test_a_sample_that_never_was_is_not_called_cleared(running: System) -> None:
+    client = running.client()
+    batch = client.put({"x": np.arange(3)}, partition_id="p")
+    assert "sample 99 was never put: `tq ls PARTITION`" in running.tq("get", "p", "@99", status=1)
+    client.clear_samples(batch[:1])
+    assert "sample 0 was cleared from partition 'p'" in running.tq("get", "p", "@0", status=1)
+
+
+def test_the_default_configuration_serves_as_it_is(system: System) -> None:
+    """With the keys that init() alone reads, which tqd does not keep."""
+    config = Path(ctq.__file__).parent / "config.yaml"
+    system.start(
+        "--config", str(config), settings=["backend.SimpleStorage.total_storage_size=64MiB"]
+    )
+    assert "address" not in system.client().system_config
+
+
+def test_a_storage_daemon_reads_the_token_file_of_the_environment(
+    running: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TQ_TOKEN_FILE", running.token_file)
+    command = ("--join", running.address, "--runtime-dir", str(running.folder / "unit"))
+    daemon = Daemon("storage", *command, log=running.folder / "unit.log")
+    try:
+        assert daemon.answer == "ready"
+    finally:
+        daemon.stop()
+
+
+def test_a_second_system_of_a_name_is_told_how_to_get_another(system: System) -> None:
+    system.start(settings=["backend.SimpleStorage.total_storage_size=64MiB"])
+    second = Daemon(
+        "all-in-one", "--runtime-dir", str(system.runtime), log=system.folder / "second.log"
+    )
+    assert second.process.wait(30) == 1
+    assert "--name NAME, or TQ_SYSTEM" in second.answer
 
 
 def test_clearing_an_unknown_partition_says_so(running: System) -> None:

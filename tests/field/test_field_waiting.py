@@ -82,7 +82,9 @@ def test_a_claim_that_times_out_says_which_fields_how_many_samples_lack(running:
     assert "the partition has 8 samples, 2 of them consumed by the task" in text
     assert "'response': 5 have it, 3 lack it" in text
     assert "'prompt'" not in text
-    assert f"asked the system at {running.address}, which has been up for " in text
+    assert re.search(
+        rf"; asked the system '\w+' at {re.escape(running.address)}, started \d+ s ago$", text
+    )
 
 
 def test_a_claim_says_which_group_never_completes(running: System) -> None:
@@ -138,7 +140,7 @@ def test_a_put_that_waits_for_room_is_visible(running: System) -> None:
     )
     assert status["storage"][0]["waiting_puts"] == 1
     table = running.tq("status")
-    assert "1 puts waiting for room" in table
+    assert "1 put waiting for room" in table
     (line,) = [line for line in table.splitlines() if line.startswith("put ")]
     assert "40.0 MiB" in line and "unit-0" in line
     watcher.clear_samples(first)

@@ -288,7 +288,7 @@ CASES = [
         "data that was lost",
         lost,
         errors.LostError,
-        "partition 'train'", r"field 'x' of samples \d+", "lost with their storage", "put them again, or load a checkpoint",
+        "partition 'train'", r"field 'x' of samples? \d+", "lost with their storage", "put them again, or load a checkpoint",
     ),
     Case(
         "metadata of another system",
