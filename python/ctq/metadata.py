@@ -211,7 +211,11 @@ class BatchMeta(ExtraInfo):
 
     @property
     def production_status(self) -> Status:
-        """Per sample: 1 when all fields are ready."""
+        """Per sample: 1 when all fields are ready.
+
+        As TransferQueue's it is an array of int8: count with `production_status.sum()`, for Python's own `sum()` adds in int8
+        and overflows above 127.
+        """
         if self._status is None:
             self._status = status_of(self._pieces)
         return self._status
