@@ -19,8 +19,9 @@ typedef struct tqi_name_array {
     size_t n;
 } tqi_name_array;
 
-/* Of an array of structs with the member. */
-#define TQI_NAMES(array, member, n) ((tqi_name_array){&(array)->member, sizeof *(array), (n)})
+/* Of an array of structs with the member; the array may be NULL when n is 0. */
+#define TQI_NAMES(array, member, n) \
+    ((tqi_name_array){(n) > 0 ? &(array)->member : NULL, sizeof *(array), (n)})
 
 /* Up to here a search is as fast without a table. */
 #define TQI_NAMES_FEW 16u
