@@ -89,13 +89,14 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session,
                              (unsigned long long)share);
     }
     if (size > tqi_limits.restore_bytes || others > tqi_limits.restore_bytes - size) {
+        const uint64_t needed = (uint64_t)others + size;
         tqi_limit_reached(TQI_LIMIT_restore_bytes);
         return tqi_error_set(err, TQ_EINVAL,
                              "a table of %llu bytes cannot be loaded: restores may have %llu bytes "
                              "of tables, and others have %llu; start the system with "
                              "limits.restore_bytes of at least %llu",
                              (unsigned long long)size, (unsigned long long)tqi_limits.restore_bytes,
-                             (unsigned long long)others, (unsigned long long)(others + size));
+                             (unsigned long long)others, (unsigned long long)needed);
     }
     return TQ_OK;
 }
