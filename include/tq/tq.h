@@ -66,6 +66,15 @@ typedef struct tq_location {
  * <tmp>/ctq-UID.  It need not exist.  TQ_ENAME when it does not fit. */
 TQ_API int tq_runtime_dir(char *out, size_t size, tq_error *err);
 
+/** Opens that directory (name NULL), or the one of a system in it.  Neither is reached through a link, and both must belong to
+ * this user with mode 0700, for what lies in them is trusted: else TQ_ECONFIG, whose message names the directory and the
+ * remedy.  `make` makes them; without it TQ_EUNREACHABLE when one is not there.  On success *fd is the caller's. */
+TQ_API int tq_runtime_open(const char *name, bool make, int *fd, tq_error *err);
+
+/** Removes from the directory of a system what a daemon that was killed has left there: files and sockets by the names that
+ * daemons give them, nothing else. */
+TQ_API void tq_runtime_clear(int fd);
+
 /** Memory that this process may use, in bytes: the machine's, or less where its control groups (version 1 or 2) say so;
  * *of_cgroup (unless NULL) is then true.  Sizes such as "25%" in the configuration are shares of this. */
 TQ_API uint64_t tq_memory_limit(bool *of_cgroup);

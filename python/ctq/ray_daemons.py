@@ -131,7 +131,7 @@ class Daemon:
         """
         self.directory = directory
         self._process: int | None = None
-        remove(directory, keep=True)  # what one that was killed has left
+        remove(directory.name, keep=True)  # what one that was killed has left
         reading, writing = os.pipe()
         try:
             try:
@@ -207,7 +207,7 @@ class Daemon:
     def clean(self) -> None:
         """Remove what it has left, once it has ended."""
         with suppress(OSError):
-            remove(self.directory)
+            remove(self.directory.name)
         with suppress(OSError):
             base_directory().rmdir()  # when it was the last one
 
@@ -320,10 +320,10 @@ def start_controller(plan: Plan) -> Daemon:
     in_python, payload = plan.sampler
     program = [*(host_program(payload) if in_python else tqd_program()), "controller"]
     options = [f"--name={local_name(plan.name)}", *_options(plan)]
-    with locked(base_directory(), plan.name) as directory:
+    with locked(plan.name) as directory:
         if find(plan.name) is None:
             return Daemon(directory, program, options, payload)
-    with locked(base_directory(), f"ray-{plan.id}") as directory:
+    with locked(f"ray-{plan.id}") as directory:
         pass
     return Daemon(directory, program, options, payload)
 
@@ -331,7 +331,7 @@ def start_controller(plan: Plan) -> Daemon:
 def start_units(plan: Plan, handle: RayHandle) -> Daemon:
     """The storage units of this node."""
     node = _node_id()
-    with locked(base_directory(), f"ray-{plan.id}-{node[:12]}") as directory:
+    with locked(f"ray-{plan.id}-{node[:12]}") as directory:
         pass
     options = [
         f"--join={handle.address}",

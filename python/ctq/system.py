@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import errors
-from ._core import runtime_dir
+from ._core import runtime_clear, runtime_dir, runtime_open
 from .config import settings
 from .errors import (
     AuthenticationError,
@@ -135,11 +135,24 @@ def find(name: str) -> Handle | None:
     import json
 
     try:
-        fields = json.loads((base_directory() / name / "handle.json").read_text("utf-8"))
+        descriptor = runtime_open(name)
+    except UnreachableError:
+        return None
+    try:
+        fields = json.loads(_read(descriptor, "handle.json"))
         handle = Handle(**{key: fields[key] for key in Handle._fields})
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    finally:
+        os.close(descriptor)
     return handle if _is_alive(handle) else None
+
+
+def _read(directory: int, name: str) -> bytes:
+    """A file of a system's directory; a link is not followed, and a FIFO not waited for."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=directory), "rb") as file:
+        return file.read()
 
 
 def _is_alive(handle: Handle) -> bool:
@@ -215,7 +228,7 @@ class System:
             logger.warning("%s did not end within %g s and is killed", self.handle, STOP_SECONDS)
             self._process.kill()
             self._process.wait()
-            remove(base_directory() / self.handle.name)
+            remove(self.handle.name)
         with suppress(OSError):
             base_directory().rmdir()  # when it was the last one
 
@@ -238,7 +251,7 @@ def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, Syst
     if handle is not None:
         logger.info("attached to %s", handle)
         return handle, None
-    with locked(base_directory(), name) as directory:
+    with locked(name) as directory:
         handle = find(name)  # somebody may have been faster
         if handle is not None:
             logger.info("attached to %s", handle)
@@ -247,37 +260,22 @@ def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, Syst
 
 
 @contextmanager
-def locked(base: Path, name: str) -> Iterator[Path]:
+def locked(name: str) -> Iterator[Path]:
     """Hold the lock of the base directory; gives the (existing) directory of the system."""
     import fcntl
-    import stat
 
+    base = base_directory()
     while True:
+        descriptor = runtime_open(None, True)
         try:
-            base.mkdir(mode=0o700)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            raise ConfigError(
-                f"cannot make {base}: {error.strerror}; set XDG_RUNTIME_DIR or TMPDIR to a directory that this user "
-                "can write to"
-            ) from error
-        try:
-            descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # the last system ended just now
-        try:
-            status = os.fstat(descriptor)
-            if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-                raise ConfigError(f"{base} must belong to this user, with mode 0700")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            directory = base / name
             try:
-                directory.mkdir(mode=0o700, exist_ok=True)
-                current = os.stat(base)
+                os.close(runtime_open(name, True))
+                current = os.stat(base, follow_symlinks=False)
             except FileNotFoundError:
-                continue
-            if (current.st_dev, current.st_ino) != (status.st_dev, status.st_ino):
+                continue  # the last system ended just now
+            directory = base / name
+            if not os.path.samestat(current, os.fstat(descriptor)):
                 with suppress(OSError):
                     directory.rmdir()
                 continue
@@ -299,7 +297,7 @@ def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle
     """Start a daemon, and before it what its storage needs; wait until all its parts serve."""
     from .storage.backends import starting
 
-    remove(directory, keep=True)  # what a system that was killed has left
+    remove(name, keep=True)  # what a system that was killed has left
     given, ended = starting(given)
     try:
         handle, process = _start_daemon(directory, name, given)
@@ -344,7 +342,7 @@ def _start_daemon(
     if handle is None:
         process.kill()
         status = process.wait()
-        remove(directory, keep=True)
+        remove(name, keep=True)
         fail_to_start(answer, status)
     assert handle is not None
     logger.info("started %s", handle)
@@ -485,11 +483,15 @@ def _wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
     return ended
 
 
-def remove(directory: Path, keep: bool = False) -> None:
-    """Remove a system's directory, or only what is in it."""
-    if directory.is_dir() and not directory.is_symlink():
-        for path in list(directory.iterdir()):
-            with suppress(FileNotFoundError):
-                path.unlink()
+def remove(name: str, keep: bool = False) -> None:
+    """Remove what a daemon that was killed has left in the directory of its system, and the directory unless it is kept."""
+    try:
+        descriptor = runtime_open(name)
+    except UnreachableError:
+        return
+    try:
+        runtime_clear(descriptor)
         if not keep:
-            directory.rmdir()
+            os.rmdir(base_directory() / name)  # of a link nothing is removed
+    finally:
+        os.close(descriptor)

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* tqd next to this program, else the one on the PATH. */
@@ -27,17 +26,11 @@ static const char *serve_daemon(char path[PATH_MAX])
     return "tqd";
 }
 
-/* Where the systems of this user live; made when it is not there. */
+/* Where the systems of this user live; tqd makes it, and looks whose it is. */
 static int serve_base(char *out, size_t size)
 {
     tq_error err = {0};
-    if (tq_runtime_dir(out, size, &err)) {
-        return cli_fail("%s", err.message);
-    }
-    if (mkdir(out, 0700) && errno != EEXIST) {
-        return cli_fail("%s: %s", out, strerror(errno));
-    }
-    return 0;
+    return tq_runtime_dir(out, size, &err) ? cli_fail("%s", err.message) : 0;
 }
 
 int cli_serve(cli_options *options)

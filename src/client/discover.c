@@ -2,7 +2,9 @@
  * discover.c - finding a running system: environment, then the handle that a local daemon has written.
  */
 #include "base/error.h"
+#include "base/owndir.h"
 
+#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +12,8 @@
 #include <sys/stat.h>
 #include <tq/tq.h>
 #include <unistd.h>
+
+#define DISCOVER_HANDLE_MAX (64u << 10)
 
 int tq_runtime_dir(char *out, size_t size, tq_error *err)
 {
@@ -34,6 +38,59 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     return TQ_OK;
 }
 
+/* The directory of a system in that of all of them; a name is not a way out of it. */
+static int discover_system(int base_fd, const char *base, const char *name, bool make, int *fd,
+                           tq_error *err)
+{
+    char path[1024 + 300];
+    if (!*name || *name == '.' || strchr(name, '/') || strlen(name) > TQ_NAME_MAX) {
+        return tqi_error_set(err, TQ_ENAME,
+                             "'%.300s' is no name of a system: it has no '/', no dot in front, and "
+                             "1 to %d bytes",
+                             name, TQ_NAME_MAX);
+    }
+    snprintf(path, sizeof(path), "%s/%s", base, name);
+    const tqi_owndir which = {.at = base_fd,
+                              .name = name,
+                              .shown = path,
+                              .remedy = "remove it, or choose another name for the system"};
+    return tqi_owndir_open(&which, make, fd, err);
+}
+
+int tq_runtime_open(const char *name, bool make, int *fd, tq_error *err)
+{
+    char base[1024];
+    int opened;
+
+    if (!fd) {
+        return tqi_error_null(err, "tq_runtime_open: fd");
+    }
+    int rc = tq_runtime_dir(base, sizeof(base), err);
+    if (rc) {
+        return rc;
+    }
+    const tqi_owndir which = {
+        .at = AT_FDCWD,
+        .name = base,
+        .shown = base,
+        .remedy = "set XDG_RUNTIME_DIR or TMPDIR to a directory that this user alone can write to"};
+    rc = tqi_owndir_open(&which, make, &opened, err);
+    if (rc || !name) {
+        if (!rc) {
+            *fd = opened;
+        }
+        return rc;
+    }
+    rc = discover_system(opened, base, name, make, fd, err);
+    close(opened);
+    return rc;
+}
+
+void tq_runtime_clear(int fd)
+{
+    tqi_owndir_clear(fd);
+}
+
 static int discover_copy(char *out, size_t size, const json_t *handle, const char *key,
                          const char *path, tq_error *err)
 {
@@ -48,26 +105,30 @@ static int discover_copy(char *out, size_t size, const json_t *handle, const cha
 static int discover_handle(const char *name, tq_location *out, tq_error *err)
 {
     char base[768];
-    char path[1024 + 32];
-    struct stat status;
+    char path[1024 + 300];
+    char *text = NULL;
+    size_t size = 0;
     json_error_t detail;
+    int dir = -1;
 
     int rc = tq_runtime_dir(base, sizeof(base), err);
-    if (rc) {
-        return rc;
-    }
+    rc = rc ? rc : tq_runtime_open(name, false, &dir, err);
     snprintf(path, sizeof(path), "%s/%s/handle.json", base, name);
-    if (stat(base, &status) || access(path, F_OK)) {
+    rc =
+        rc ? rc : tqi_owndir_read(dir, "handle.json", path, DISCOVER_HANDLE_MAX, &text, &size, err);
+    if (dir >= 0) {
+        close(dir);
+    }
+    if (rc == TQ_EUNREACHABLE) {
         return tqi_error_set(err, TQ_EUNREACHABLE,
                              "no system '%s': TQ_ADDRESS is not set and there is no handle %s",
                              name, path);
     }
-    /* Somebody else's directory in a shared temporary directory could send us anywhere. */
-    if (status.st_uid != geteuid()) {
-        return tqi_error_set(err, TQ_EAUTH, "%s belongs to another user (uid %u)", base,
-                             (unsigned)status.st_uid);
+    if (rc) {
+        return rc;
     }
-    json_t *handle = json_load_file(path, 0, &detail);
+    json_t *handle = json_loadb(text, size, 0, &detail);
+    free(text);
     if (!handle) {
         return tqi_error_set(err, TQ_ECONFIG, "%s:%d: %s", path, detail.line, detail.text);
     }

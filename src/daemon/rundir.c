@@ -6,8 +6,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/owndir.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
@@ -22,30 +22,9 @@
 #include <unistd.h>
 
 #define RUNDIR_TOKEN_BYTES 32
+#define RUNDIR_TRIES       100
 
-/* Writes a file whole: others see the old one or the new one. */
-static int rundir_write(const char *path, const char *text, size_t size, tq_error *err)
-{
-    char temporary[512];
-    snprintf(temporary, sizeof(temporary), "%s.new", path);
-    int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return tqi_error_errno(err, errno, temporary);
-    }
-    ssize_t written = write(fd, text, size);
-    int failed = written == (ssize_t)size ? 0 : (written < 0 ? errno : ENOSPC);
-    if (close(fd) && !failed) {
-        failed = errno;
-    }
-    if (!failed && rename(temporary, path)) {
-        failed = errno;
-    }
-    if (failed) {
-        unlink(temporary);
-        return tqi_error_errno(err, failed, path);
-    }
-    return TQ_OK;
-}
+#define RUNDIR_HANDLE_MAX  (64u << 10)
 
 static int64_t rundir_changed(const struct stat *status)
 {
@@ -67,9 +46,9 @@ static int rundir_make_token(tqd_rundir *dir, tqi_token *token, tq_error *err)
     memcpy(text, token->bytes, token->size);
     text[token->size] = '\n';
     snprintf(dir->token_file, sizeof(dir->token_file), "%s/token", dir->path);
-    int rc = rundir_write(dir->token_file, text, token->size + 1, err);
+    int rc = tqi_owndir_write(dir->fd, "token", dir->token_file, text, token->size + 1, err);
     struct stat status;
-    if (rc == TQ_OK && stat(dir->token_file, &status)) {
+    if (rc == TQ_OK && fstatat(dir->fd, "token", &status, AT_SYMLINK_NOFOLLOW)) {
         rc = tqi_error_errno(err, errno, dir->token_file);
     }
     if (rc == TQ_OK) {
@@ -85,9 +64,15 @@ static int rundir_make_token(tqd_rundir *dir, tqi_token *token, tq_error *err)
  * Its socket tells: a number of a process says nothing, for the handle may be of another container, or of the one that
  * this daemon was restarted in, where it has the same number as its predecessor.
  */
-static bool rundir_in_use(const char *path)
+static bool rundir_in_use(const tqd_rundir *dir)
 {
-    json_t *handle = json_load_file(path, 0, NULL);
+    char *text = NULL;
+    size_t size = 0;
+    if (tqi_owndir_read(dir->fd, "handle.json", "handle.json", RUNDIR_HANDLE_MAX, &text, &size,
+                        NULL)) {
+        return false;
+    }
+    json_t *handle = json_loadb(text, size, 0, NULL);
     json_int_t pid = json_integer_value(json_object_get(handle, "pid"));
     const char *address = json_string_value(json_object_get(handle, "address"));
     bool in_use = false;
@@ -100,35 +85,78 @@ static bool rundir_in_use(const char *path)
         in_use = pid > 0 && pid != getpid() && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
     }
     json_decref(handle);
+    free(text);
     return in_use;
+}
+
+/* Opens the directory and the one that it lies in, which is the user's own where it is that of all systems of this user. */
+static int rundir_open(tqd_rundir *dir, tq_error *err)
+{
+    char parent[sizeof(dir->path)];
+    char base[512];
+    int rc;
+
+    snprintf(parent, sizeof(parent), "%s", dir->path);
+    const char *above = dirname(parent);
+    for (int i = 0;; i++) {
+        dir->in_base =
+            tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && strcmp(above, base) == 0;
+        if (dir->in_base) {
+            rc = tq_runtime_open(NULL, true, &dir->parent, err);
+            if (rc) {
+                return rc;
+            }
+        } else {
+            dir->parent = open(above, O_PATH | O_DIRECTORY | O_CLOEXEC);
+            if (dir->parent < 0) {
+                return tqi_error_errno(err, errno, dir->path);
+            }
+        }
+        const tqi_owndir which = {.at = dir->parent,
+                                  .name = dir->last,
+                                  .shown = dir->path,
+                                  .remedy = "name another directory by --runtime-dir"};
+        rc = tqi_owndir_open(&which, true, &dir->fd, err);
+        struct stat status;
+        /* The last system of this user that ended took the directory of all of them along just now. */
+        bool gone = rc && dir->in_base && fstat(dir->parent, &status) == 0 && status.st_nlink == 0;
+        if (rc) {
+            close(dir->parent);
+            dir->parent = -1;
+        }
+        if (!gone || i >= RUNDIR_TRIES) {
+            return rc;
+        }
+    }
 }
 
 int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,
                     tq_error *err)
 {
-    char handle[512];
-    struct stat status;
+    size_t size = strlen(path);
 
     memset(dir, 0, sizeof(*dir));
-    if (strlen(path) >= sizeof(dir->path) - 1 || strlen(name) >= sizeof(dir->name)) {
+    dir->fd = dir->parent = -1;
+    /* A slash behind the last part would have a link there followed. */
+    while (size > 1 && path[size - 1] == '/') {
+        size--;
+    }
+    if (size >= sizeof(dir->path) - 1 || strlen(name) >= sizeof(dir->name)) {
         return tqi_error_set(err, TQ_ENAME, "runtime directory %s: path or system name is too long",
                              path);
     }
-    snprintf(dir->path, sizeof(dir->path), "%s", path);
+    snprintf(dir->path, sizeof(dir->path), "%.*s", (int)size, path);
     snprintf(dir->name, sizeof(dir->name), "%s", name);
-    if (mkdir(path, 0700) && errno != EEXIST) {
-        return tqi_error_errno(err, errno, path);
+    const char *slash = strrchr(dir->path, '/');
+    dir->last = slash && slash[1] ? slash + 1 : dir->path;
+    int rc = rundir_open(dir, err);
+    if (rc) {
+        return rc;
     }
-    if (lstat(path, &status)) {
-        return tqi_error_errno(err, errno, path);
-    }
-    if (!S_ISDIR(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 077)) {
-        return tqi_error_set(err, TQ_EAUTH,
-                             "runtime directory %s must be a directory of this user with mode 0700",
-                             path);
-    }
-    snprintf(handle, sizeof(handle), "%s/handle.json", path);
-    if (rundir_in_use(handle)) {
+    if (rundir_in_use(dir)) {
+        close(dir->fd);
+        close(dir->parent);
+        dir->fd = dir->parent = -1;
         return tqi_error_set(
             err, TQ_EEXIST,
             "runtime directory %s belongs to a running system (handle.json): name another one with "
@@ -137,7 +165,18 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_tok
             path);
     }
     dir->made = true;
+    tqi_owndir_clear(dir->fd);
     return rundir_make_token(dir, token, err);
+}
+
+/* Whether its path still leads to it: others go by the path. */
+static bool rundir_in_place(const tqd_rundir *dir)
+{
+    struct stat ours;
+    struct stat there;
+
+    return fstat(dir->fd, &ours) == 0 && lstat(dir->path, &there) == 0 &&
+           ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
 }
 
 int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid,
@@ -145,6 +184,13 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
 {
     const struct passwd *user = getpwuid(geteuid());
     char path[512];
+    if (!rundir_in_place(dir)) {
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "%s is not the directory any more that this system has made: somebody "
+                             "has moved or replaced it; use a directory that only this user can "
+                             "change",
+                             dir->path);
+    }
     json_t *handle =
         json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s}", "address", address, "token_file",
                   dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)owner_pid,
@@ -158,71 +204,72 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
         return tqi_error_nomem(err, "handle.json");
     }
     snprintf(path, sizeof(path), "%s/handle.json", dir->path);
-    rc = rundir_write(path, text, strlen(text), err);
+    rc = tqi_owndir_write(dir->fd, "handle.json", path, text, strlen(text), err);
     free(text);
     return rc;
-}
-
-/* The directory of all systems of this user goes with the last of them; any other parent is not ours. */
-static void rundir_remove_base(const tqd_rundir *dir)
-{
-    char parent[256];
-    char base[512];
-
-    snprintf(parent, sizeof(parent), "%s", dir->path);
-    if (tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && strcmp(dirname(parent), base) == 0 &&
-        rmdir(base) && errno != ENOTEMPTY && errno != ENOENT && errno != EEXIST) {
-        tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", base, strerror(errno));
-    }
 }
 
 /* Whether the token in the directory is the one that we wrote.  If it could not be written, nobody else uses the directory. */
 static bool rundir_is_ours(const tqd_rundir *dir)
 {
     struct stat status;
-    return dir->inode == 0 ||
-           (stat(dir->token_file, &status) == 0 && status.st_dev == dir->device &&
-            status.st_ino == dir->inode && rundir_changed(&status) == dir->changed_ns);
+    return dir->inode == 0 || (fstatat(dir->fd, "token", &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+                               status.st_dev == dir->device && status.st_ino == dir->inode &&
+                               rundir_changed(&status) == dir->changed_ns);
+}
+
+static void rundir_unlink(const tqd_rundir *dir, const char *name)
+{
+    if (unlinkat(dir->fd, name, 0) && errno != ENOENT) {
+        tqi_log(TQI_WARN, "tqd", "cannot remove %s/%s: %s", dir->path, name, strerror(errno));
+    }
 }
 
 void tqd_rundir_withdraw(const tqd_rundir *dir)
 {
-    char path[512];
-
     if (dir->made && rundir_is_ours(dir)) {
-        snprintf(path, sizeof(path), "%s/handle.json", dir->path);
-        unlink(path);
+        rundir_unlink(dir, "handle.json");
+    }
+}
+
+/* Removes the directory, and that of all systems of this user with the last of them; any other parent is not ours. */
+static void rundir_remove(const tqd_rundir *dir)
+{
+    char base[512];
+
+    if (rundir_in_place(dir) && unlinkat(dir->parent, dir->last, AT_REMOVEDIR) && errno != ENOENT) {
+        tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", dir->path, strerror(errno));
+    }
+    /* By its path, for nobody holds what it lies in; of a link, or of what has something in it, nothing is removed. */
+    if (dir->in_base && tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && rmdir(base) &&
+        errno != ENOTEMPTY && errno != ENOENT && errno != EEXIST) {
+        tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", base, strerror(errno));
     }
 }
 
 void tqd_rundir_fini(tqd_rundir *dir)
 {
-    char path[768];
+    char name[64];
 
     if (!dir->made) {
         return;
     }
-    /* A client that was told of our end may have started the next system of the name already: it cleared the directory. */
-    if (!rundir_is_ours(dir)) {
-        dir->made = false;
-        return;
-    }
-    /* The handle goes first, so that nobody finds a system that is half gone. */
-    tqd_rundir_withdraw(dir);
-    DIR *stream = opendir(dir->path);
-    for (struct dirent *entry; stream && (entry = readdir(stream));) {
-        snprintf(path, sizeof(path), "%s/%s", dir->path, entry->d_name);
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 && unlink(path) &&
-            errno != ENOENT) {
-            tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", path, strerror(errno));
-        }
-    }
-    if (stream) {
-        closedir(stream);
-    }
-    if (rmdir(dir->path) && errno != ENOENT) {
-        tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", dir->path, strerror(errno));
-    }
-    rundir_remove_base(dir);
     dir->made = false;
+    /* A client that was told of our end may have started the next system of the name already: it cleared the directory. */
+    if (rundir_is_ours(dir)) {
+        /* The handle goes first, so that nobody finds a system that is half gone. */
+        rundir_unlink(dir, "handle.json");
+        /* What serves removes its own socket; these are still there when it does not get to it. */
+        rundir_unlink(dir, "controller.sock");
+        for (size_t i = 0; i < dir->n_units; i++) {
+            snprintf(name, sizeof(name), "unit-%zu.sock", i);
+            rundir_unlink(dir, name);
+        }
+        rundir_unlink(dir, "redis.sock");
+        rundir_unlink(dir, "token");
+        rundir_remove(dir);
+    }
+    close(dir->fd);
+    close(dir->parent);
+    dir->fd = dir->parent = -1;
 }

@@ -3,7 +3,10 @@
  *
  *   DIR/handle.json   {address, token_file, pid, owner_pid, name, user, created, version}; written last, whole
  *   DIR/token         the system's secret, mode 0600
- *   DIR/controller.sock, DIR/unit-N.sock
+ *   DIR/controller.sock, DIR/unit-N.sock, DIR/redis.sock
+ *
+ * The directory and the one that it lies in are held open from the start.  All that is written and removed goes through
+ * these descriptors and has one of the names above: a link that somebody puts in the directory's place leads nowhere.
  */
 #ifndef TQD_RUNDIR_H
 #define TQD_RUNDIR_H
@@ -16,7 +19,11 @@ typedef struct tqd_rundir {
     char path[256];
     char name[256];
     char token_file[300];
-    bool made;              /* the directory is ours to remove */
+    const char *last; /* part of the path */
+    int fd, parent;   /* while it is made */
+    bool in_base;     /* it lies in the directory of all systems of this user */
+    bool made;        /* the directory is ours to remove */
+    size_t n_units;   /* whose sockets are in it */
     uint64_t device, inode; /* of our token, by which we know whether it still is */
     int64_t changed_ns;
 } tqd_rundir;
@@ -30,7 +37,8 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
                        tq_error *err);
 /* Removes the handle: nobody finds the system any more. */
 void tqd_rundir_withdraw(const tqd_rundir *dir);
-/* Removes everything that was made, and the parent directory when it is empty.  A zeroed one is allowed.
+/* Removes everything that was made, and the directory of all systems of this user when it is empty.  What others have put
+ * into the directory stays, and so does the directory then, with a warning.  A zeroed one is allowed.
  * When another system of that name has begun to use the directory meanwhile, all of it is left alone. */
 void tqd_rundir_fini(tqd_rundir *dir);
 

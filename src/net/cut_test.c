@@ -122,7 +122,7 @@ static void relay_start(relay *r, const char *endpoint, const char *target)
     memset(r, 0, sizeof *r);
     assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &own, NULL), TQ_OK);
     assert_int_equal(tqi_endpoint_parse(target, strlen(target), &r->target, NULL), TQ_OK);
-    assert_int_equal(tqi_endpoint_listen(&own, &r->fd, bound, sizeof bound, NULL), TQ_OK);
+    assert_int_equal(tqi_endpoint_listen(&own, &r->fd, NULL, bound, sizeof bound, NULL), TQ_OK);
     uv_poll_init(&testing_loop, &r->poll, r->fd);
     r->poll.data = r;
     r->limit[UP] = r->limit[DOWN] = SIZE_MAX;

@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <net/if.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
@@ -157,6 +158,12 @@ void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size)
     }
 }
 
+const char *tqi_endpoint_name(const tqi_endpoint *endpoint)
+{
+    const char *slash = strrchr(endpoint->path, '/');
+    return slash ? slash + 1 : endpoint->path;
+}
+
 void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr,
                               socklen_t *size)
 {
@@ -224,20 +231,63 @@ static int endpoint_probe(const struct sockaddr_un *addr, socklen_t size)
     return errnum == ECONNREFUSED ? 0 : -1;
 }
 
-static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_error *err)
+/* Opens the directory of a socket: from then on the socket is made, looked at and removed there, wherever its path leads. */
+static int endpoint_open_dir(const tqi_endpoint *endpoint, tq_error *err)
+{
+    char path[sizeof endpoint->path];
+    const char *name = tqi_endpoint_name(endpoint);
+    size_t size = (size_t)(name - endpoint->path);
+
+    memcpy(path, size > 0 ? endpoint->path : ".", size > 0 ? size : 1);
+    path[size > 0 ? size : 1] = 0;
+    int dir = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (dir < 0) {
+        char reason[128];
+        tqi_error_set(err, TQ_EIO, "cannot listen on unix:%s: %s", endpoint->path,
+                      strerror_r(errno, reason, sizeof reason));
+    }
+    return dir;
+}
+
+/* Where bind shall make the socket: there is no bindat, but a path that begins at a descriptor.  A process without /proc, and a
+ * name too long for it, go by the endpoint's path. */
+static void endpoint_bind_at(const tqi_endpoint *endpoint, int dir, struct sockaddr_un *addr,
+                             socklen_t *size)
+{
+    tqi_endpoint there = {.unix_socket = true};
+    const char *name = tqi_endpoint_name(endpoint);
+
+    snprintf(there.path, sizeof there.path, "/proc/self/fd/%d", dir);
+    size_t length = strlen(there.path);
+    bool fits = access(there.path, F_OK) == 0 && length + 1 + strlen(name) < sizeof there.path;
+    if (fits) {
+        snprintf(there.path + length, sizeof there.path - length, "/%s", name);
+    }
+    tqi_endpoint_sockaddr_un(fits ? &there : endpoint, addr, size);
+}
+
+static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, int *dir_out,
+                                tq_error *err)
 {
     struct sockaddr_un addr;
     socklen_t size;
-    tqi_endpoint_sockaddr_un(endpoint, &addr, &size);
+    const char *name = tqi_endpoint_name(endpoint);
+    int dir = endpoint_open_dir(endpoint, err);
+    if (dir < 0) {
+        return TQ_EIO;
+    }
+    endpoint_bind_at(endpoint, dir, &addr, &size);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) {
-        return tqi_error_errno(err, errno, "socket");
+        int errnum = errno;
+        close(dir);
+        return tqi_error_errno(err, errnum, "socket");
     }
     int rc = bind(fd, (const struct sockaddr *)&addr, size);
     bool bound = rc == 0;
     if (rc != 0 && errno == EADDRINUSE) {
         struct stat st;
-        if (lstat(endpoint->path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
+        if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISSOCK(st.st_mode)) {
             rc = tqi_error_set(err, TQ_EEXIST, "'%s' exists and is not a socket", endpoint->path);
             goto fail;
         }
@@ -249,7 +299,7 @@ static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_er
                 endpoint->path);
             goto fail;
         }
-        unlink(endpoint->path);
+        unlinkat(dir, name, 0);
         rc = bind(fd, (const struct sockaddr *)&addr, size);
         bound = rc == 0;
     }
@@ -260,12 +310,14 @@ static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, tq_er
         goto fail;
     }
     *fd_out = fd;
+    *dir_out = dir;
     return TQ_OK;
 fail:
     if (bound) {
-        unlink(endpoint->path);
+        unlinkat(dir, name, 0);
     }
     close(fd);
+    close(dir);
     return rc;
 }
 
@@ -359,21 +411,31 @@ static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *
     return TQ_OK;
 }
 
-int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size,
-                        tq_error *err)
+int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, int *dir_out, char *bound,
+                        size_t bound_size, tq_error *err)
 {
+    int dir = -1;
+    int rc;
+
     if (endpoint->unix_socket) {
         tqi_endpoint_format(endpoint, bound, bound_size);
-        return endpoint_listen_unix(endpoint, fd_out, err);
+        rc = endpoint_listen_unix(endpoint, fd_out, &dir, err);
+    } else {
+        rc = endpoint_listen_tcp(endpoint, fd_out, bound, bound_size, err);
     }
-    return endpoint_listen_tcp(endpoint, fd_out, bound, bound_size, err);
+    if (dir_out) {
+        *dir_out = dir;
+    } else if (dir >= 0) {
+        close(dir);
+    }
+    return rc;
 }
 
 int tqi_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq_error *err)
 {
     tqi_endpoint parsed;
     int rc = tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, err);
-    return rc ? rc : tqi_endpoint_listen(&parsed, fd, bound, bound_size, err);
+    return rc ? rc : tqi_endpoint_listen(&parsed, fd, NULL, bound, bound_size, err);
 }
 
 bool tqi_endpoint_alive(const char *endpoint)

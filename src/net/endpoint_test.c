@@ -104,7 +104,7 @@ static int listen_again(const char *endpoint, tq_error *err)
     char bound[TQI_ENDPOINT_MAX];
     int fd = -1;
     assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, err), TQ_OK);
-    int rc = tqi_endpoint_listen(&parsed, &fd, bound, sizeof bound, err);
+    int rc = tqi_endpoint_listen(&parsed, &fd, NULL, bound, sizeof bound, err);
     if (rc == TQ_OK) {
         close(fd);
     }

@@ -286,7 +286,7 @@ static int cut_at(size_t limit, bool cut, size_t *size)
     tqi_endpoint_sockaddr_un(&target, &addr, &addr_size);
     p.server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(p.server, (const struct sockaddr *)&addr, addr_size), 0);
-    assert_int_equal(tqi_endpoint_listen(&own, &p.fd, bound, sizeof bound, NULL), TQ_OK);
+    assert_int_equal(tqi_endpoint_listen(&own, &p.fd, NULL, bound, sizeof bound, NULL), TQ_OK);
     uv_poll_init(&testing_loop, &p.poll, p.fd);
     p.poll.data = &p;
     p.limit = SIZE_MAX;

@@ -43,9 +43,12 @@ int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count,
 void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size);
 void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr,
                               socklen_t *size);
-/* A listening non-blocking socket, of a range at its first free port; `bound` gets the endpoint with its real port. */
-int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size,
-                        tq_error *err);
+/* Name of a unix socket in its directory. */
+const char *tqi_endpoint_name(const tqi_endpoint *endpoint);
+/* A listening non-blocking socket, of a range at its first free port; `bound` gets the endpoint with its real port.  *dir_out,
+ * unless NULL, is the directory in which a unix socket was made, from which it is to be removed; -1 for tcp. */
+int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, int *dir_out, char *bound,
+                        size_t bound_size, tq_error *err);
 /* Address of the other end: "unix" or "tcp:1.2.3.4:5". */
 void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size);
 /* Options of a connected tcp socket: no delay, dead peers are noticed. */

@@ -4,6 +4,7 @@
 #include "net/serving.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +30,7 @@ struct tqi_listener {
     int fd;
     tqi_server *server;
     tqi_endpoint endpoint;
+    int dir;      /* in which a unix socket lies; -1 for tcp */
     dev_t device; /* of the socket's file: it is removed only while it is still this one */
     ino_t inode;
     uint64_t resume; /* accepting pauses until then, 0 = it does not */
@@ -256,7 +258,8 @@ int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, siz
     if (rc != TQ_OK) {
         goto fail;
     }
-    rc = tqi_endpoint_listen(&listener->endpoint, &listener->fd, text, sizeof text, err);
+    rc = tqi_endpoint_listen(&listener->endpoint, &listener->fd, &listener->dir, text, sizeof text,
+                             err);
     if (rc != TQ_OK) {
         goto fail;
     }
@@ -270,7 +273,8 @@ int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, siz
         goto fail_socket;
     }
     struct stat st;
-    if (listener->endpoint.unix_socket && lstat(listener->endpoint.path, &st) == 0) {
+    if (listener->dir >= 0 && fstatat(listener->dir, tqi_endpoint_name(&listener->endpoint), &st,
+                                      AT_SYMLINK_NOFOLLOW) == 0) {
         listener->device = st.st_dev;
         listener->inode = st.st_ino;
     }
@@ -286,8 +290,9 @@ int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, siz
     return TQ_OK;
 fail_socket:
     close(listener->fd);
-    if (listener->endpoint.unix_socket) {
-        unlink(listener->endpoint.path);
+    if (listener->dir >= 0) {
+        unlinkat(listener->dir, tqi_endpoint_name(&listener->endpoint), 0);
+        close(listener->dir);
     }
 fail:
     free(listener);
@@ -304,10 +309,15 @@ static void server_on_listener_closed(uv_handle_t *handle)
 
 static void server_close_listener(tqi_listener *listener)
 {
+    const char *name = tqi_endpoint_name(&listener->endpoint);
     struct stat st;
-    if (listener->endpoint.unix_socket && lstat(listener->endpoint.path, &st) == 0 &&
-        st.st_dev == listener->device && st.st_ino == listener->inode) {
-        unlink(listener->endpoint.path);
+    if (listener->dir >= 0) {
+        if (fstatat(listener->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            st.st_dev == listener->device && st.st_ino == listener->inode) {
+            unlinkat(listener->dir, name, 0);
+        }
+        close(listener->dir);
+        listener->dir = -1;
     }
     uv_close((uv_handle_t *)&listener->poll, server_on_listener_closed);
     close(listener->fd);

@@ -334,6 +334,8 @@ static void test_clients(void **state)
     (void)state;
 
     REFUSED_ERR(tq_runtime_dir(NULL, 10, err), "out is NULL");
+    REFUSED_ERR(tq_runtime_open("nobody", false, NULL, err), "fd is NULL");
+    tq_runtime_clear(-1);
     REFUSED_ERR(tq_discover("nobody", NULL, err), "out is NULL");
     assert_int_equal(tq_discover("nobody", &found, NULL), TQ_EUNREACHABLE);
     assert_true(tq_memory_limit(NULL) > 0);

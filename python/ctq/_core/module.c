@@ -63,6 +63,43 @@ static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
     return PyUnicode_DecodeFSDefault(path);
 }
 
+PyDoc_STRVAR(core_runtime_open_doc,
+             "runtime_open(name, make=False, /)\n--\n\n"
+             "A descriptor of the directory of runtime_dir() (None), or of that of a system in it.  "
+             "ConfigError unless they are this user's alone.");
+
+static PyObject *core_runtime_open(PyObject *module, PyObject *args)
+{
+    const char *name;
+    int make = 0;
+    int fd = -1;
+    tq_error err = {0};
+
+    if (!PyArg_ParseTuple(args, "z|p:runtime_open", &name, &make)) {
+        return NULL;
+    }
+    if (tq_runtime_open(name, make, &fd, &err) != TQ_OK) {
+        return core_raise(PyModule_GetState(module), &err);
+    }
+    return PyLong_FromLong(fd);
+}
+
+PyDoc_STRVAR(core_runtime_clear_doc,
+             "runtime_clear(fd, /)\n--\n\n"
+             "Removes what a daemon that was killed has left in the directory of its system.");
+
+static PyObject *core_runtime_clear(PyObject *module, PyObject *fd)
+{
+    long number = PyLong_AsLong(fd);
+
+    (void)module;
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    tq_runtime_clear((int)number);
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(
     core_balance_doc,
     "balance(weights, k, equal) -> list: the part of each thing, from 0; parts weigh nearly "
@@ -118,6 +155,8 @@ static PyMethodDef core_functions[] = {
      "kv_wait()\n--\n\nWait until no method of a client of a key-value store runs."},
     {"memory_limit", core_memory_limit, METH_NOARGS, core_memory_limit_doc},
     {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
+    {"runtime_open", core_runtime_open, METH_VARARGS, core_runtime_open_doc},
+    {"runtime_clear", core_runtime_clear, METH_O, core_runtime_clear_doc},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
     {"copy_maps", core_copy_maps, METH_VARARGS,
      "copy_maps(maps, places, deepcopy, /)\n--\n\n"
