@@ -2,11 +2,17 @@
  * exporter.c - GET /metrics (libmicrohttpd); see exporter.h.
  *
  * Threads: the HTTP thread raises `asked`, wakes the loop by `async` and waits for `answered` to reach it; the loop takes
- * one set for all that were asked for until then.  `mutex` guards these two, `set` and `closing`; nothing else is shared.
+ * one set for all that were asked for until then.  `mutex` guards these two, `set` and `closing`.
+ *
+ * libmicrohttpd closes a connection on which nothing moves; one that sends a byte now and then it would keep for ever.  So the
+ * connections are listed here, in the order in which their requests began, and shut down when a request takes too long, or
+ * when one more comes than may be there.  `mutex` guards the list, too: libmicrohttpd closes a descriptor only after it has
+ * told that the connection ends.
  */
 #include "daemon/exporter.h"
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -15,16 +21,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
+#include <utlist.h>
 
-/* Connections at a time, in all and from one address; others wait in the accept queue, or are closed. */
+/* Connections at a time.  With one more the one ends whose request began first: an answer takes milliseconds, so it is one that
+ * does not ask.  libmicrohttpd is allowed some more, for it stops accepting at its limit. */
 #define EXPORTER_CONNECTIONS 64u
-#define EXPORTER_PER_ADDRESS 32u
+#define EXPORTER_MORE        16u
+/* From the beginning of a connection, or the end of its last request, to the end of the next one; looked at every so often. */
+#define EXPORTER_REQUEST_NS UINT64_C(20000000000)
+#define EXPORTER_LOOK_MS    2000u
 /* A connection on which nothing moves is closed after this. */
 #define EXPORTER_IDLE_SECONDS 10u
 #define EXPORTER_MEMORY       (32u << 10)
 /* How long a scrape waits for the controller's loop. */
 #define EXPORTER_WAIT_NS UINT64_C(5000000000)
+
+typedef struct exporter_peer {
+    struct exporter_peer *next, *prev; /* utlist: those that began first are first */
+    int fd;
+    uint64_t since;
+} exporter_peer;
 
 struct tqd_exporter {
     tqi_controller *controller;
@@ -33,6 +51,10 @@ struct tqd_exporter {
     char endpoint[300];
     struct MHD_Daemon *http;
     uv_async_t async;
+    uv_timer_t look;
+    unsigned open_handles;
+    exporter_peer *peers;
+    unsigned n_peers;
     uv_mutex_t mutex;
     uv_cond_t cond;
     uint64_t asked;
@@ -64,10 +86,38 @@ static void exporter_on_asked(uv_async_t *async)
     uv_mutex_unlock(&exporter->mutex);
 }
 
+/* Ends the connection whose request began first; libmicrohttpd notices, and frees it.  With the mutex held. */
+static void exporter_end_first(tqd_exporter *exporter)
+{
+    exporter_peer *first = exporter->peers;
+
+    shutdown(first->fd, SHUT_RDWR);
+    /* It is not the first any more while it ends. */
+    DL_DELETE(exporter->peers, first);
+    first->since = UINT64_MAX;
+    DL_APPEND(exporter->peers, first);
+    exporter->n_peers--;
+}
+
+static void exporter_on_look(uv_timer_t *timer)
+{
+    tqd_exporter *exporter = timer->data;
+    uint64_t now = tqi_now();
+
+    uv_mutex_lock(&exporter->mutex);
+    while (exporter->n_peers > 0 && exporter->peers->since + EXPORTER_REQUEST_NS <= now) {
+        exporter_end_first(exporter);
+    }
+    uv_mutex_unlock(&exporter->mutex);
+}
+
 static void exporter_free(uv_handle_t *handle)
 {
     tqd_exporter *exporter = handle->data;
 
+    if (--exporter->open_handles > 0) {
+        return;
+    }
     tqi_metric_set_free(exporter->set);
     uv_cond_destroy(&exporter->cond);
     uv_mutex_destroy(&exporter->mutex);
@@ -146,6 +196,24 @@ static enum MHD_Result exporter_metrics(tqd_exporter *exporter, struct MHD_Conne
                             "text/plain; version=0.0.4; charset=utf-8");
 }
 
+/* With the mutex held.  Those that are being ended are last, and not counted. */
+static void exporter_add(tqd_exporter *exporter, exporter_peer *peer)
+{
+    exporter_peer *at = exporter->peers;
+
+    while (at && at->since <= peer->since) {
+        at = at->next;
+    }
+    DL_PREPEND_ELEM(exporter->peers, at, peer);
+    exporter->n_peers++;
+}
+
+static void exporter_take(tqd_exporter *exporter, exporter_peer *peer)
+{
+    DL_DELETE(exporter->peers, peer);
+    exporter->n_peers -= peer->since != UINT64_MAX;
+}
+
 static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connection,
                                        const char *url, const char *method, const char *version,
                                        const char *upload, size_t *upload_size, void **state)
@@ -174,6 +242,52 @@ static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connect
     }
     return exporter_text(connection, MHD_HTTP_NOT_FOUND, "text/plain",
                          "not found; metrics are at /metrics\n");
+}
+
+/* A connection comes or goes. */
+static void exporter_on_connection(void *cls, struct MHD_Connection *connection, void **context,
+                                   enum MHD_ConnectionNotificationCode code)
+{
+    tqd_exporter *exporter = cls;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    exporter_peer *peer = *context;
+
+    uv_mutex_lock(&exporter->mutex);
+    if (code == MHD_CONNECTION_NOTIFY_STARTED && info && (peer = calloc(1, sizeof(*peer)))) {
+        peer->fd = info->connect_fd;
+        peer->since = tqi_now();
+        *context = peer;
+        while (exporter->n_peers >= EXPORTER_CONNECTIONS) {
+            exporter_end_first(exporter);
+        }
+        exporter_add(exporter, peer);
+    } else if (code == MHD_CONNECTION_NOTIFY_CLOSED && peer) {
+        exporter_take(exporter, peer);
+        free(peer);
+        *context = NULL;
+    }
+    uv_mutex_unlock(&exporter->mutex);
+}
+
+/* A request has been answered: the connection may stay for the next one. */
+static void exporter_on_answered(void *cls, struct MHD_Connection *connection, void **state,
+                                 enum MHD_RequestTerminationCode code)
+{
+    tqd_exporter *exporter = cls;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    exporter_peer *peer = info ? info->socket_context : NULL;
+
+    (void)state;
+    (void)code;
+    uv_mutex_lock(&exporter->mutex);
+    if (peer && peer->since != UINT64_MAX) {
+        exporter_take(exporter, peer);
+        peer->since = tqi_now();
+        exporter_add(exporter, peer);
+    }
+    uv_mutex_unlock(&exporter->mutex);
 }
 
 /* What libmicrohttpd says about single connections. */
@@ -227,6 +341,11 @@ int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, t
     uv_async_init(loop, &exporter->async, exporter_on_asked);
     exporter->async.data = exporter;
     uv_unref((uv_handle_t *)&exporter->async);
+    uv_timer_init(loop, &exporter->look);
+    exporter->look.data = exporter;
+    uv_timer_start(&exporter->look, exporter_on_look, EXPORTER_LOOK_MS, EXPORTER_LOOK_MS);
+    uv_unref((uv_handle_t *)&exporter->look);
+    exporter->open_handles = 2;
     *out = exporter;
     return TQ_OK;
 }
@@ -237,10 +356,11 @@ int tqd_exporter_start(tqd_exporter *exporter, tqi_controller *controller, tq_er
     exporter->http = MHD_start_daemon(
         MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL,
         NULL, exporter_handle, exporter, MHD_OPTION_EXTERNAL_LOGGER, exporter_log, NULL,
-        MHD_OPTION_LISTEN_SOCKET, exporter->fd, MHD_OPTION_CONNECTION_LIMIT, EXPORTER_CONNECTIONS,
-        MHD_OPTION_PER_IP_CONNECTION_LIMIT, EXPORTER_PER_ADDRESS, MHD_OPTION_CONNECTION_TIMEOUT,
-        EXPORTER_IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)EXPORTER_MEMORY,
-        MHD_OPTION_END);
+        MHD_OPTION_LISTEN_SOCKET, exporter->fd, MHD_OPTION_CONNECTION_LIMIT,
+        EXPORTER_CONNECTIONS + EXPORTER_MORE, MHD_OPTION_CONNECTION_TIMEOUT, EXPORTER_IDLE_SECONDS,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)EXPORTER_MEMORY, MHD_OPTION_NOTIFY_CONNECTION,
+        exporter_on_connection, exporter, MHD_OPTION_NOTIFY_COMPLETED, exporter_on_answered,
+        exporter, MHD_OPTION_END);
     if (!exporter->http) {
         return tqi_error_set(err, TQ_EIO, "cannot serve metrics at %s", exporter->endpoint);
     }
@@ -265,4 +385,5 @@ void tqd_exporter_stop(tqd_exporter *exporter)
         close(exporter->fd);
     }
     uv_close((uv_handle_t *)&exporter->async, exporter_free);
+    uv_close((uv_handle_t *)&exporter->look, exporter_free);
 }
