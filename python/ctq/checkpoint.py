@@ -79,7 +79,7 @@ class Checkpoints:
                 "there is no checkpoint directory, as save_checkpoint makes one",
                 str(path),
             )
-        if path.exists() and not (path / METADATA_FILE).exists():
+        if path.exists() and not os.path.lexists(path / METADATA_FILE):
             raise FileNotFoundError(
                 errno.ENOENT,
                 f"the directory has no {METADATA_FILE}, so it is not a whole checkpoint: name another one",

@@ -222,21 +222,52 @@ int tqi_ckpt_check(const tqi_ckpt_file *file, const char *path, tq_error *err)
     return TQ_OK;
 }
 
+/* What is in the place of a file: whatever a checkpoint was copied with, or somebody has put there. */
+static const char *ckpt_kind(mode_t mode)
+{
+    return S_ISDIR(mode)    ? "it is a directory, not a file"
+           : S_ISFIFO(mode) ? "it is a FIFO, not a file"
+           : S_ISSOCK(mode) ? "it is a socket, not a file"
+                            : "it is a device, not a file";
+}
+
+/* Opens what must be a regular file, without waiting for anything: a FIFO would wait for its writer. */
+static int ckpt_open(const char *path, int dir, const char *name, int *fd_out, struct stat *st,
+                     tq_error *err)
+{
+    int code = TQ_OK;
+    int fd = openat(dir, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0) {
+        return errno == ENOENT  ? ckpt_bad(err, path, name, "it is missing")
+               : errno == ELOOP ? ckpt_bad(err, path, name, "its symbolic links lead in a circle")
+               : errno == ENXIO ? ckpt_bad(err, path, name, "it is no file")
+                                : ckpt_errno(err, "opening", name);
+    }
+    if (fstat(fd, st) != 0) {
+        code = ckpt_errno(err, "looking at", name);
+    } else if (!S_ISREG(st->st_mode)) {
+        code = ckpt_bad(err, path, name, ckpt_kind(st->st_mode));
+    }
+    if (code) {
+        close(fd);
+        return code;
+    }
+    *fd_out = fd;
+    return TQ_OK;
+}
+
 /* Opens a file of the checkpoint; its size must be what the manifest says. */
 static int ckpt_open_file(const char *path, int dir, const char *name, tqi_ckpt_file *file,
                           tq_error *err)
 {
     struct stat st;
-    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        return errno == ENOENT ? ckpt_bad(err, path, name, "it is missing")
-                               : ckpt_errno(err, "opening", name);
+    int fd = -1;
+    int code = ckpt_open(path, dir, name, &fd, &st, err);
+    if (code) {
+        return code;
     }
     if (ckpt_file_init(file, name, fd, err) != TQ_OK) {
         return TQ_ENOMEM;
-    }
-    if (fstat(fd, &st) != 0) {
-        return ckpt_errno(err, "looking at", name);
     }
     if ((uint64_t)st.st_size != file->want) {
         return tqi_error_set(err, TQ_ECHECKPOINT,
@@ -253,13 +284,13 @@ static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, c
 {
     struct stat st;
     ssize_t n = -1;
-    int code = TQ_OK;
-    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) != 0) {
-        code = errno == ENOENT ? ckpt_bad(err, path, name, "it is missing")
-                               : ckpt_errno(err, "opening", name);
-    } else if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > max) {
-        code = ckpt_bad(err, path, name, "it is too large, or no file");
+    int fd = -1;
+    int code = ckpt_open(path, dir, name, &fd, &st, err);
+    if (code) {
+        return code;
+    }
+    if ((uint64_t)st.st_size > max) {
+        code = ckpt_bad(err, path, name, "it is too large");
     } else if (!(*out = malloc((size_t)st.st_size + 1))) {
         code = tqi_error_nomem(err, "a checkpoint");
     } else if ((n = pread(fd, *out, (size_t)st.st_size, 0)) != st.st_size) {
@@ -268,9 +299,7 @@ static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, c
         (*out)[n] = 0;
         *size = (size_t)n;
     }
-    if (fd >= 0) {
-        close(fd);
-    }
+    close(fd);
     return code;
 }
 
