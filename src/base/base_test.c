@@ -89,6 +89,12 @@ static void test_check_name(void **state)
     assert_int_equal(tqi_check_name("task", "", 255, &err), TQ_ENAME);
     assert_string_equal(err.message, "task name is empty");
     assert_int_equal(tqi_check_name("task", NULL, 255, NULL), TQ_ENAME);
+    assert_int_equal(tqi_check_name("key", "12345678\x1b[2J", 255, &err), TQ_ENAME);
+    assert_non_null(strstr(err.message, "key name '12345678\\x1b[2J' has a control character"));
+    assert_non_null(strstr(err.message, "at byte 8 (0x1b)"));
+    assert_int_equal(tqi_check_name("key", "a\xff", 255, &err), TQ_ENAME);
+    assert_non_null(strstr(err.message, "what is not UTF-8 at byte 1 (0xff)"));
+    assert_int_equal(tqi_check_size("tag", "\x1f\xff", 255, &err), TQ_OK);
 }
 
 static void test_buf(void **state)
@@ -209,6 +215,9 @@ static void test_log(void **state)
     tqi_log(TQI_WARN, "c", "n=%d", 3);
     assert_int_equal(lines.count, 1);
     assert_string_equal(lines.last, "1 c n=3");
+    /* A name from elsewhere does not begin a line. */
+    tqi_log(TQI_WARN, "c", "%s", "a\nb");
+    assert_string_equal(lines.last, "1 c a\\x0ab");
     tqi_log_set_level(TQI_INFO);
     pthread_t threads[3];
     for (int i = 0; i < 3; i++) {
@@ -217,7 +226,7 @@ static void test_log(void **state)
     for (int i = 0; i < 3; i++) {
         pthread_join(threads[i], NULL);
     }
-    assert_int_equal(lines.count, 3001);
+    assert_int_equal(lines.count, 3002);
     tqi_log_set_sink(NULL, NULL);
     tqi_log_set_level(TQI_WARN);
 }
@@ -239,6 +248,62 @@ static void test_text(void **state)
     assert_string_equal(out, "a, bb, ccc;");
 }
 
+/* Every byte, at every place of a word and beyond it. */
+static void test_plain(void **state)
+{
+    static const struct {
+        const char *text;
+        size_t plain;
+    } cases[] = {
+        {"", 0},
+        {"\xc2\xa0", 2}, /* the first behind the controls of C1 */
+        {"\xc2\x9f", 0}, /* the last of them */
+        {"\xdf\xbf", 2},
+        {"\xc0\xaf", 0}, /* overlong */
+        {"\xe0\xa0\x80", 3},
+        {"\xe0\x9f\xbf", 0},
+        {"\xed\x9f\xbf\xed\xa0\x80", 3}, /* a half of a surrogate pair */
+        {"\xf0\x90\x80\x80", 4},
+        {"\xf0\x8f\xbf\xbf", 0},
+        {"\xf4\x8f\xbf\xbf", 4},
+        {"\xf4\x90\x80\x80", 0},
+        {"\xf5\x80\x80\x80", 0},
+        {"abc\xe2\x82", 3}, /* cut off */
+        {"0123456\xe2\x82\xac"
+         "89\n",
+         12},
+    };
+    char text[24];
+    (void)state;
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(tqi_text_plain(cases[i].text, strlen(cases[i].text)), cases[i].plain);
+    }
+    for (size_t at = 0; at < sizeof text; at++) {
+        for (int byte = 0; byte < 128; byte++) {
+            memset(text, 'x', sizeof text);
+            text[at] = (char)byte;
+            assert_int_equal(tqi_text_plain(text, sizeof text),
+                             byte < 0x20 || byte == 0x7f ? at : sizeof text);
+        }
+    }
+}
+
+static void test_escape(void **state)
+{
+    char out[12];
+    (void)state;
+
+    tqi_text_escape(out, sizeof out, "a\nb\xff");
+    assert_string_equal(out, "a\\x0ab\\xff");
+    tqi_text_escape(out, sizeof out, "0123456789abcdef");
+    assert_string_equal(out, "0123456789a");
+    tqi_text_escape(out, sizeof out, "01234567\n9"); /* an escape is not cut */
+    assert_string_equal(out, "01234567");
+    tqi_text_escape(out, 1, "\n");
+    assert_string_equal(out, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +312,7 @@ int main(void)
         cmocka_unit_test(test_buf),         cmocka_unit_test(test_grow),
         cmocka_unit_test(test_clock),       cmocka_unit_test(test_condition),
         cmocka_unit_test(test_log),         cmocka_unit_test(test_text),
+        cmocka_unit_test(test_plain),       cmocka_unit_test(test_escape),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

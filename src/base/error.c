@@ -3,6 +3,8 @@
  */
 #include "base/error.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -89,18 +91,40 @@ int tqi_error_errno(tq_error *err, int errnum, const char *what)
     return tqi_error_set(err, TQ_EIO, "%s: %s", what, strerror_r(errnum, buffer, sizeof buffer));
 }
 
-int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err)
+int tqi_check_size(const char *what, const char *name, size_t max, tq_error *err)
 {
     if (!name || !*name) {
         return tqi_error_set(err, TQ_ENAME, "%s name is empty", what);
     }
     size_t size = strlen(name);
     if (size > max) {
+        char shown[41];
+        tqi_text_escape(shown, sizeof shown, name);
         return tqi_error_set(
             err, TQ_ENAME,
-            "%s name '%.40s...' has %zu bytes, at most %zu are allowed: use a shorter "
+            "%s name '%s...' has %zu bytes, at most %zu are allowed: use a shorter "
             "one, such as a hash of it",
-            what, name, size, max);
+            what, shown, size, max);
     }
     return TQ_OK;
+}
+
+int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err)
+{
+    int rc = tqi_check_size(what, name, max, err);
+    size_t size = rc ? 0 : strlen(name);
+    size_t plain = rc ? 0 : tqi_text_plain(name, size);
+    if (plain == size) {
+        return rc;
+    }
+    char shown[200];
+    tqi_text_escape(shown, sizeof shown, name);
+    unsigned byte = (unsigned char)name[plain];
+    return tqi_error_set(
+        err, TQ_ENAME,
+        "%s name '%s' has %s at byte %zu (0x%02x): names are UTF-8 without control "
+        "characters; encode other bytes, as hexadecimal for one",
+        what, shown,
+        byte < 0x20 || byte == 0x7f || byte == 0xc2 ? "a control character" : "what is not UTF-8",
+        plain, byte);
 }

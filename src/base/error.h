@@ -24,7 +24,10 @@ int tqi_error_nomem(tq_error *err, const char *what);
 /* TQ_EIO from errno: "what: strerror". */
 int tqi_error_errno(tq_error *err, int errnum, const char *what);
 
-/* Checks a partition, field, task, ... name: TQ_ENAME when empty or longer than `max` bytes.  `what` is "partition". */
+/* Checks a partition, field, task, ... name: TQ_ENAME when empty, longer than `max` bytes, not UTF-8, or with a control
+ * character, which would be a command to the terminal of who lists it, or a line of a log.  `what` is "partition". */
 int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err);
+/* As that, for names of any bytes, which are shown escaped: those of tags, and of owners, which are made of paths. */
+int tqi_check_size(const char *what, const char *name, size_t max, tq_error *err);
 
 #endif

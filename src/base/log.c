@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 
 static const char *const log_words[] = {"error", "warn", "info", "debug"};
 
@@ -84,15 +85,18 @@ void tqi_log(tqi_log_level level, const char *component, const char *format, ...
         return;
     }
     char text[1024];
+    char plain[1024];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    /* Names and reasons come from others: a line break in one would forge a line. */
+    tqi_text_escape(plain, sizeof plain, text);
     pthread_mutex_lock(&log_mutex);
     if (log_sink) {
-        log_sink(level, component, text, log_sink_arg);
+        log_sink(level, component, plain, log_sink_arg);
     } else {
-        log_stderr(level, component, text);
+        log_stderr(level, component, plain);
     }
     pthread_mutex_unlock(&log_mutex);
 }

@@ -6,6 +6,12 @@
 
 #include <stddef.h>
 
+/* Offset of the first byte that is no part of plain text: a control character (of C0, DEL or C1), or what is not UTF-8; the
+ * size when there is none.  Such bytes may be commands to a terminal, or make a second line of one. */
+size_t tqi_text_plain(const char *text, size_t size);
+/* Copies text, cut off to the size with its closing 0; each byte that is not plain becomes "\\x1b". */
+void tqi_text_escape(char *out, size_t size, const char *text);
+
 typedef struct tqi_text {
     char *at; /* the closing 0, where the next part goes */
     size_t left;

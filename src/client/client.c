@@ -66,6 +66,7 @@ static int client_token(const tq_client_options *from, const char *token_file, t
     }
     memcpy(out->bytes, from->token, size);
     out->size = size;
+    tqi_token_warn("the token that was given", out);
     return TQ_OK;
 }
 

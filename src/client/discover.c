@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define DISCOVER_HANDLE_MAX (64u << 10)
+#define DISCOVER_NAME_MAX   255 /* of a file */
 
 int tq_runtime_dir(char *out, size_t size, tq_error *err)
 {
@@ -38,17 +39,24 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     return TQ_OK;
 }
 
-/* The directory of a system in that of all of them; a name is not a way out of it. */
+/* A name is not a way out of the directory of all systems. */
+static int discover_check_name(const char *name, tq_error *err)
+{
+    int rc = tqi_check_name("system", name, DISCOVER_NAME_MAX, err);
+    if (!rc && (*name == '.' || strchr(name, '/'))) {
+        rc = tqi_error_set(err, TQ_ENAME,
+                           "'%s' is no name of a system, for it has a '/', or a dot in front: "
+                           "set TQ_SYSTEM, or the option that named it, to another one",
+                           name);
+    }
+    return rc;
+}
+
+/* The directory of a system in that of all of them. */
 static int discover_system(int base_fd, const char *base, const char *name, bool make, int *fd,
                            tq_error *err)
 {
     char path[1024 + 300];
-    if (!*name || *name == '.' || strchr(name, '/') || strlen(name) > TQ_NAME_MAX) {
-        return tqi_error_set(err, TQ_ENAME,
-                             "'%.300s' is no name of a system: it has no '/', no dot in front, and "
-                             "1 to %d bytes",
-                             name, TQ_NAME_MAX);
-    }
     snprintf(path, sizeof(path), "%s/%s", base, name);
     const tqi_owndir which = {.at = base_fd,
                               .name = name,
@@ -65,7 +73,8 @@ int tq_runtime_open(const char *name, bool make, int *fd, tq_error *err)
     if (!fd) {
         return tqi_error_null(err, "tq_runtime_open: fd");
     }
-    int rc = tq_runtime_dir(base, sizeof(base), err);
+    int rc = name ? discover_check_name(name, err) : TQ_OK;
+    rc = rc ? rc : tq_runtime_dir(base, sizeof(base), err);
     if (rc) {
         return rc;
     }

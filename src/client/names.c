@@ -18,6 +18,16 @@ int tqi_copy_name(tqi_region *region, const char *what, const char *name, char *
     return *out ? TQ_OK : tqi_error_nomem(err, what);
 }
 
+int tqi_copy_tag_name(tqi_region *region, const char *name, char **out, tq_error *err)
+{
+    int code = name ? tqi_check_size("tag", name, TQ_NAME_MAX, err) : tqi_error_null(err, "tag");
+    if (code != TQ_OK) {
+        return code;
+    }
+    *out = tqi_region_string(region, name);
+    return *out ? TQ_OK : tqi_error_nomem(err, "tag");
+}
+
 int tqi_check_array(const char *what, const void *array, size_t n, tq_error *err)
 {
     return array || n == 0

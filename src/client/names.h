@@ -11,6 +11,8 @@
 /* A partition, field, ... name: checked (TQ_ENAME) and copied. */
 int tqi_copy_name(tqi_region *region, const char *what, const char *name, char **out,
                   tq_error *err);
+/* The same for the name of a tag, which may have any bytes. */
+int tqi_copy_tag_name(tqi_region *region, const char *name, char **out, tq_error *err);
 /* TQ_EINVAL for NULL in place of n things. */
 int tqi_check_array(const char *what, const void *array, size_t n, tq_error *err);
 /* Field names: checked, none twice (TQ_EINVAL), copied.  names NULL with n 0: none. */

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/text.h"
 
 static void open_on_connection(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
@@ -164,7 +165,9 @@ static void open_name(const tqi_saved_options *options, char *out, size_t size)
     if (options->name) {
         snprintf(out, size, "%s", options->name);
     } else {
-        snprintf(out, size, "%.200s-%ld", program_invocation_short_name, (long)getpid());
+        char program[201]; /* whatever the file is called */
+        tqi_text_escape(program, sizeof program, program_invocation_short_name);
+        snprintf(out, size, "%s-%ld", program, (long)getpid());
     }
 }
 

@@ -415,7 +415,7 @@ static int put_tag(tqi_put *put, const tq_tag *from, Tq__Tag *to, tq_error *err)
 {
     tqi_region *region = &put->task.region;
     size_t size = 0;
-    int code = tqi_copy_name(region, "tag", from->name, &to->name, err);
+    int code = tqi_copy_tag_name(region, from->name, &to->name, err);
     if (code != TQ_OK) {
         return code;
     }

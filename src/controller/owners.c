@@ -245,7 +245,7 @@ void tqi_ctl_owners_free(tqi_controller *ctl)
 
 static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
 {
-    int rc = tqi_check_name("owner", msg->name, TQ_NAME_MAX, err);
+    int rc = tqi_check_size("owner", msg->name, TQ_NAME_MAX, err);
     rc = rc ? rc : tqi_check_name("manager", msg->manager, TQ_NAME_MAX, err);
     if (rc == TQ_OK && msg->incarnation == 0) {
         rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': incarnation 0", msg->name);

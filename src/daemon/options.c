@@ -197,6 +197,10 @@ static int options_check(const tqd_options *options, tq_error *err)
             err, TQ_ECONFIG,
             "--join is for the storage role: this daemon has a controller of its own");
     }
+    int rc = tqi_check_name("system", options->name, 255, err);
+    if (rc) {
+        return rc;
+    }
     if (!options->token_file && (!options->runtime_dir || options->role == TQD_STORAGE)) {
         return tqi_error_set(err, TQ_ECONFIG, "--token-file is needed%s",
                              options->role == TQD_STORAGE

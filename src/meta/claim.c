@@ -235,7 +235,7 @@ int tqi_view_cache_set(tqi_view *view, const char *name, const uint32_t *indexes
 {
     tqi_task *task = view->key.task;
     tqi_slot *slot;
-    int rc = tqi_check_name("cache slot", name, TQ_NAME_MAX, err);
+    int rc = tqi_check_size("cache slot", name, TQ_NAME_MAX, err);
 
     if (rc != TQ_OK) {
         return rc;

@@ -21,7 +21,7 @@ int tqi_owner_register(tqi_meta *meta, const char *name, uint64_t incarnation, t
     bool hash_failed = false;
     tqi_owner *old, *owner;
     size_t size;
-    int rc = tqi_check_name("owner", name, TQ_NAME_MAX, err);
+    int rc = tqi_check_size("owner", name, TQ_NAME_MAX, err);
 
     if (rc != TQ_OK) {
         return rc;

@@ -237,7 +237,7 @@ int tqi_m_plan_tags(tqi_plan *plan, tq_error *err)
     for (size_t t = 0; t < plan->batch->n_tags; t++) {
         const tqi_batch_tag *tag = &plan->batch->tags[t];
         size_t at = 0;
-        int rc = tqi_check_name("tag", tag->name, TQ_NAME_MAX, err);
+        int rc = tqi_check_size("tag", tag->name, TQ_NAME_MAX, err);
 
         for (size_t i = 0; rc == TQ_OK && i < plan->n; i++) {
             if (tag->sizes[i] > tag->values_size - at) {

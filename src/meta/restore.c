@@ -221,7 +221,7 @@ static int restore_tags(tqi_restore_part *part, const tqi_batch *batch, size_t b
     for (size_t t = 0; t < batch->n_tags; t++) {
         const tqi_batch_tag *tag = &batch->tags[t];
         size_t at = 0;
-        int rc = tqi_check_name("tag", tag->name, TQ_NAME_MAX, err);
+        int rc = tqi_check_size("tag", tag->name, TQ_NAME_MAX, err);
 
         for (size_t i = 0; rc == TQ_OK && i < batch->n; i++) {
             if (tag->sizes[i] > tag->values_size - at) {
@@ -299,7 +299,7 @@ static int restore_slot(const tqi_restore_part *part, tqi_task *task, const tqi_
                         tq_error *err)
 {
     tqi_slot *slot;
-    int rc = tqi_check_name("cache slot", in->name, TQ_NAME_MAX, err);
+    int rc = tqi_check_size("cache slot", in->name, TQ_NAME_MAX, err);
 
     if (rc == TQ_OK && (in->n == 0 || in->n > part->n)) {
         rc = tqi_error_set(err, TQ_EINVAL, "task '%s': a cached pick of %zu samples", task->name,

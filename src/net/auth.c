@@ -6,8 +6,10 @@
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <openssl/crypto.h>
@@ -15,10 +17,44 @@
 #include <openssl/hmac.h>
 
 #include "base/error.h"
+#include "base/log.h"
+
+/* What could be guessed in a lifetime is no secret: 16 random bytes, or 32 hexadecimal digits of them. */
+#define AUTH_TOKEN_LEAST 16
+
+void tqi_token_warn(const char *what, const tqi_token *token)
+{
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+
+    if (token->size < AUTH_TOKEN_LEAST && !atomic_flag_test_and_set(&said)) {
+        tqi_log(
+            TQI_WARN, "auth",
+            "%s has %zu bytes; fewer than %d can be guessed, and whoever knows the token can read "
+            "and clear everything: make one with `openssl rand -hex 32`",
+            what, token->size, AUTH_TOKEN_LEAST);
+    }
+}
+
+/* A token file that others can read has told them the token. */
+static void auth_warn_mode(const char *path, int fd)
+{
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    struct stat status;
+
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
+        (status.st_mode & (S_IRGRP | S_IROTH)) && !atomic_flag_test_and_set(&said)) {
+        tqi_log(
+            TQI_WARN, "auth",
+            "token file '%s' can be read by other users (mode %04o): chmod 600 it, and make a new "
+            "token if others may have read it",
+            path, (unsigned)status.st_mode & 07777);
+    }
+}
 
 int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
 {
     char reason[128];
+    char what[330];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         return tqi_error_set(
@@ -27,6 +63,7 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
             "runtime directory",
             path, strerror_r(errno, reason, sizeof reason));
     }
+    auth_warn_mode(path, fd);
     /* Room for white space behind the longest token, which an editor may have left. */
     uint8_t bytes[TQI_TOKEN_MAX + 64];
     size_t size = 0;
@@ -60,6 +97,8 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
     token->size = size;
     (void)snprintf(token->file, sizeof token->file, "%s", path);
     OPENSSL_cleanse(bytes, sizeof bytes);
+    snprintf(what, sizeof what, "the token in '%.300s'", path);
+    tqi_token_warn(what, token);
     return TQ_OK;
 }
 

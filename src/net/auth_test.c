@@ -237,7 +237,8 @@ static void later_start(later_server *later, const char *endpoint, const void *b
     later->bytes = bytes;
     later->size = size;
     assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
-    assert_int_equal(tqi_endpoint_listen(&parsed, &later->fd, NULL, bound, sizeof bound, NULL), TQ_OK);
+    assert_int_equal(tqi_endpoint_listen(&parsed, &later->fd, NULL, bound, sizeof bound, NULL),
+                     TQ_OK);
     uv_poll_init(&testing_loop, &later->poll, later->fd);
     later->poll.data = later;
     uv_poll_start(&later->poll, UV_READABLE, later_on_accept);

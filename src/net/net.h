@@ -72,6 +72,8 @@ bool tqi_grant_key_equal(const uint8_t a[TQI_GRANT_KEY], const uint8_t b[TQI_GRA
 
 /* Reads a token from a file (trailing white space dropped); TQ_EAUTH names the file. */
 int tqi_token_load(const char *path, tqi_token *token, tq_error *err);
+/* Warns, once per process, of a token that is too short; loading one does so.  `what`: "the token in ...". */
+void tqi_token_warn(const char *what, const tqi_token *token);
 
 /* --------------------------------------------------------------------------------------------- addresses */
 

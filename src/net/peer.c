@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/text.h"
 
 static void peer_discard_incoming(tqi_peer *peer)
 {
@@ -109,6 +110,13 @@ static int peer_check_hello(const Tq__Hello *hello, tq_error *err)
     if (strlen(hello->name) > 255 || strlen(hello->host) > 255) {
         return tqi_error_set(err, TQ_EPROTO,
                              "malformed message: a Hello with a name that is too long");
+    }
+    /* They are shown to people: in the status, in events and in logs. */
+    if (tqi_text_plain(hello->name, strlen(hello->name)) != strlen(hello->name) ||
+        tqi_text_plain(hello->host, strlen(hello->host)) != strlen(hello->host)) {
+        return tqi_error_set(err, TQ_EPROTO,
+                             "malformed message: a Hello with a name that has control characters, "
+                             "or is not UTF-8");
     }
     return TQ_OK;
 }

@@ -181,15 +181,16 @@ def test_one_session_opens_a_quarter_of_the_snapshots(system: System) -> None:
         assert sum(not answer.failed for answer in answers) == 4
 
 
-def test_a_name_that_is_no_text_is_shown(system: System) -> None:
+@pytest.mark.parametrize("name", [b"p\xff", b"p\n", b"\x1b[2J", b"p\xc2\x9b", b"\xed\xa0\x80"])
+def test_a_name_that_is_no_text_is_refused(system: System, name: bytes) -> None:
+    """The controller looks at the names itself: who speaks for himself need not be a client of ours."""
     system.start(settings=SMALL)
     client = system.client("reader")
     with Holder(system.address.split(",")[0], system.token_file) as holder:
-        assert not holder.call(RESERVE, reserve(b"p\xff", 1)).failed
-        assert [each["name"] for each in client.status()["partitions"]] == [r"p\xff"]
-        assert [each["partition"] for each in client.get_events() if each["partition"]] == [
-            r"p\xff"
-        ]
+        assert holder.call(RESERVE, reserve(name, 1)).failed
+        assert not holder.call(RESERVE, reserve("plain", 1)).failed
+    assert [each["name"] for each in client.status()["partitions"]] == ["plain"]
+    assert {each["partition"] for each in client.get_events()} <= {"", None, "plain"}
 
 
 def wait_line(log: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.daemons import Daemon, executable
 
 SMALL = ("--set=backend.SimpleStorage.total_storage_size=16MiB",)
@@ -217,8 +218,8 @@ def test_what_others_put_there_stays(tmp_path: Path) -> None:
     second = start(run_dir, tmp_path / "second")
     assert second.answer == "ready"
     now = {path.name for path in run_dir.iterdir()}
-    assert not now & {"unit-7.sock", "token.new-00ff", "secret"}
     assert second.terminate() == 0
+    assert not now & {"unit-7.sock", "token.new-00ff", "secret"}
     assert {path.name for path in run_dir.iterdir()} == {
         "notes",
         "unit-x.sock",

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+
 from support.daemons import System
 
 METRICS = ["metrics.enabled=true", "metrics.port=0", "metrics.listen='127.0.0.1'"]
