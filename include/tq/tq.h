@@ -60,6 +60,8 @@ typedef struct tq_location {
     char name[256];        /**< Of the system; "" when it was found by TQ_ADDRESS. */
     uint64_t pid;          /**< Of its daemon; 0 when it was found by TQ_ADDRESS. */
     double created;        /**< Unix time of its start; 0 likewise. */
+    char
+        library[1024]; /**< That its handle names for its storage backend; "" when there is none. */
 } tq_location;
 
 /** Directory that holds the handles of this user's systems on this machine: $XDG_RUNTIME_DIR/ctq if that exists, else
@@ -105,6 +107,10 @@ typedef struct tq_client_options {
     /** After so many seconds a claim or put that still waits logs what it waits for.  0: after the time that the system's
      * client.wait_notice names (5 by default); negative: never. */
     double notice;
+    /** Libraries that the system's configuration may name for its storage backend: paths joined by colons.  Their code runs in
+     * this process.  NULL: the one of the handle, when the address was found by one.  TQ_LIBRARIES allows more; a library in
+     * `manager_config` needs no permission. */
+    const char *libraries;
 } tq_client_options;
 
 /** Connects, authenticates and opens the storage manager, within the timeout.  On success *out is the caller's. */

@@ -219,6 +219,7 @@ class Client:
         timeout: float = 0.0,
         node: str | None = None,
         notice: float = 0.0,
+        libraries: str | None = None,
     ) -> None: ...
     @property
     def closed(self) -> bool: ...

@@ -139,6 +139,12 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         given = self._given.get("client", {}).get("wait_notice")
         return 0.0 if given is None else float(given) or -1.0
 
+    def _libraries(self) -> str:
+        """Libraries that the system may have this process load: of its handle, and of what this client was given."""
+        sections = (self._given.get("backend") or {}).values()
+        own = [section.get("library") for section in sections if isinstance(section, Mapping)]
+        return ":".join(os.fspath(path) for path in (self._info.library, *own) if path)
+
     def _open(self, manager: str | None, manager_config: str | None = None) -> Client:
         try:
             return Client(
@@ -151,6 +157,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                 timeout=self._own_timeout(),
                 node=node(),
                 notice=self._notice(),
+                libraries=self._libraries(),
             )
         except UnknownManagerError as error:
             raise UnknownManagerError(_unknown_backend(str(error), manager is None)) from None
@@ -655,7 +662,11 @@ def _as_info(given: ControllerInfo | Sequence[str | None] | str | None) -> Contr
     if isinstance(given, str):
         return ControllerInfo(given, os.environ.get("TQ_TOKEN_FILE"))
     # What a ControllerInfo has become in an OmegaConf or in JSON.
-    if isinstance(given, Sequence) and 1 <= len(given) <= 3 and isinstance(given[0], str):
+    if (
+        isinstance(given, Sequence)
+        and 1 <= len(given) <= len(ControllerInfo._fields)
+        and isinstance(given[0], str)
+    ):
         return ControllerInfo(given[0], *given[1:])
     raise InvalidArgumentError(
         f"controller_info: expected the address of a controller, got {given!r}"

@@ -98,11 +98,12 @@ class RayHandle(NamedTuple):
     user: str
     detached: bool
     created: float
+    library: str = ""
 
     @property
     def info(self) -> ControllerInfo:
         """How to reach it."""
-        return ControllerInfo(self.address, token=self.token)
+        return ControllerInfo(self.address, token=self.token, library=self.library)
 
     def __repr__(self) -> str:
         return f"RayHandle({self})"
@@ -437,6 +438,7 @@ class Head:
             user=plan.user,
             detached=plan.detached,
             created=time.time(),
+            library=found.library,
         )
         if plan.units:
             self._everywhere = asyncio.create_task(self._start_everywhere())

@@ -59,6 +59,8 @@ class ControllerInfo(NamedTuple):
     address: str
     token_file: str | None = None
     token: str | None = None
+    library: str | None = None
+    """A library that the system's configuration may name for its storage backend: it was found in a place of this user's own."""
 
     def __repr__(self) -> str:
         """What identifies it; the secret is not for logs."""
@@ -76,11 +78,12 @@ class Handle(NamedTuple):
     user: str
     created: float
     version: str
+    library: str = ""
 
     @property
     def info(self) -> ControllerInfo:
         """How to reach it."""
-        return ControllerInfo(self.address, self.token_file)
+        return ControllerInfo(self.address, self.token_file, library=self.library)
 
     def __str__(self) -> str:
         age = max(0, round(time.time() - self.created))
@@ -140,7 +143,7 @@ def find(name: str) -> Handle | None:
         return None
     try:
         fields = json.loads(_read(descriptor, "handle.json"))
-        handle = Handle(**{key: fields[key] for key in Handle._fields})
+        handle = Handle(**{key: fields[key] for key in Handle._fields if key in fields})
     except (OSError, ValueError, KeyError, TypeError):
         return None
     finally:

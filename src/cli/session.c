@@ -22,6 +22,7 @@ int cli_connect(const cli_options *options, bool with_storage, cli_session *out)
                         err.message);
     }
     client.address = options->address ? options->address : location.address;
+    client.libraries = options->address ? NULL : location.library;
     client.token_file = options->token_file ? options->token_file : location.token_file;
     if (!*client.token_file) {
         return cli_fail("no token: give --token-file or set TQ_TOKEN_FILE");

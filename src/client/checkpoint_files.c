@@ -260,7 +260,7 @@ static int ckpt_open(const char *path, int dir, const char *name, int *fd_out, s
 static int ckpt_open_file(const char *path, int dir, const char *name, tqi_ckpt_file *file,
                           tq_error *err)
 {
-    struct stat st;
+    struct stat st = {0};
     int fd = -1;
     int code = ckpt_open(path, dir, name, &fd, &st, err);
     if (code) {
@@ -282,7 +282,7 @@ static int ckpt_open_file(const char *path, int dir, const char *name, tqi_ckpt_
 static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, char **out,
                       size_t *size, tq_error *err)
 {
-    struct stat st;
+    struct stat st = {0};
     ssize_t n = -1;
     int fd = -1;
     int code = ckpt_open(path, dir, name, &fd, &st, err);

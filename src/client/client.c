@@ -74,6 +74,7 @@ static int client_options(tqi_saved_options *to, const tq_client_options *from, 
 {
     const char *address = from->address;
     const char *token_file = from->token_file;
+    const char *libraries = from->libraries;
     tq_location found;
     int code;
 
@@ -89,6 +90,7 @@ static int client_options(tqi_saved_options *to, const tq_client_options *from, 
         }
         address = found.address;
         token_file = token_file ? token_file : found.token_file;
+        libraries = libraries ? libraries : found.library;
     }
     if (from->name) {
         code = tqi_check_name("session", from->name, TQ_NAME_MAX, err);
@@ -103,6 +105,7 @@ static int client_options(tqi_saved_options *to, const tq_client_options *from, 
     code = code ? code
                 : client_copy(&to->region, from->node ? from->node : getenv("TQ_NODE"), &to->node,
                               err);
+    code = code ? code : client_copy(&to->region, libraries, &to->libraries, err);
     to->own_timeout = from->timeout != 0;
     to->timeout = to->own_timeout ? from->timeout : TQI_CONFIG_CLIENT_TIMEOUT_DEFAULT;
     to->notice = from->notice;

@@ -41,6 +41,7 @@ typedef struct tqi_saved_options {
     const char *name;           /* NULL: program and pid */
     const char *manager;        /* NULL: the system's */
     const char *manager_config; /* NULL: the system's */
+    const char *libraries;      /* that the system's config may name; NULL: none */
     const char *node;           /* NULL: the machine */
     double timeout;             /* not 0 */
     bool own_timeout;           /* else the system's client.timeout, once it is known */

@@ -149,6 +149,10 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
     if (!rc) {
         rc = discover_copy(out->name, sizeof(out->name), handle, "name", path, err);
     }
+    const char *library = json_string_value(json_object_get(handle, "library"));
+    if (!rc && library) {
+        rc = discover_copy(out->library, sizeof(out->library), handle, "library", path, err);
+    }
     out->pid = (uint64_t)json_integer_value(json_object_get(handle, "pid"));
     out->created = json_number_value(json_object_get(handle, "created"));
     json_decref(handle);

@@ -98,7 +98,9 @@ static int open_manager(tqi_runtime *rt, const Tq__SystemConfigReply *reply, tq_
                      ? reply->manager_config
                      : "{}";
     }
-    code = tqi_manager_make(type, config, &rt->manager, err);
+    const tqi_manager_trust trust = {.own_config = options->manager_config != NULL,
+                                     .libraries = options->libraries};
+    code = tqi_manager_make(type, config, &trust, &rt->manager, err);
     if (code != TQ_OK) {
         return code;
     }

@@ -24,6 +24,7 @@
 #endif
 
 #include <errno.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -227,6 +228,18 @@ static void daemon_on_look(uv_timer_t *timer)
     }
 }
 
+/* Lets others find the system. */
+static int daemon_publish(daemon_state *daemon, tq_error *err)
+{
+    json_t *backend = json_loads(daemon->backend_json, 0, NULL);
+    int rc =
+        tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.owner_pid,
+                           json_string_value(json_object_get(backend, "library")), err);
+
+    json_decref(backend);
+    return rc;
+}
+
 /* All parts serve: let others find the system. */
 static void daemon_on_ready(void *arg)
 {
@@ -236,9 +249,7 @@ static void daemon_on_ready(void *arg)
     if (daemon->stopping) {
         return;
     }
-    if (daemon->rundir.made && daemon->controller &&
-        tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.owner_pid,
-                           &err)) {
+    if (daemon->rundir.made && daemon->controller && daemon_publish(daemon, &err)) {
         tqi_log(TQI_ERROR, "tqd", "%s", err.message);
         daemon_fail(daemon, err.message);
         return;

@@ -2,13 +2,47 @@
  * factory.c - the storage manager of a type, from a plug-in library when its config names one; and whether its store is there.
  */
 #include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "manager/kv/kv.h"
 #include "manager/manager.h"
 
-int tqi_manager_make(const char *type, const char *config, const tq_storage_manager **out,
-                     tq_error *err)
+/* Whether a list of paths, joined by colons, has one of them. */
+static bool factory_has(const char *list, const char *path)
+{
+    size_t size = strlen(path);
+
+    for (const char *at = list; at != NULL && *at; at += strcspn(at, ":"), at += *at == ':') {
+        if (strncmp(at, path, size) == 0 && (at[size] == 0 || at[size] == ':')) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A library is code that runs in this process; whoever has the system's token, or has led us to a system of his own, can name
+ * any file in the system's configuration. */
+static int factory_load(const char *type, const char *library, const tqi_manager_trust *trust,
+                        tq_error *err)
+{
+    if (!trust->own_config && !factory_has(trust->libraries, library) &&
+        !factory_has(getenv("TQ_LIBRARIES"), library)) {
+        return tqi_error_set(
+            err, TQ_ECONFIG,
+            "the system's configuration names the library %s for backend %s, which this process "
+            "has "
+            "not allowed: it would run the library's code. If you trust it, set TQ_LIBRARIES=%s "
+            "(a list of paths, joined by colons), or name it in this process's own configuration, "
+            "backend.%s.library",
+            library, type, library, type);
+    }
+    return tq_manager_load(library, err);
+}
+
+int tqi_manager_make(const char *type, const char *config, const tqi_manager_trust *trust,
+                     const tq_storage_manager **out, tq_error *err)
 {
     json_error_t where;
     json_t *root = json_loads(config, 0, &where);
@@ -20,8 +54,9 @@ int tqi_manager_make(const char *type, const char *config, const tq_storage_mana
                              "config of storage manager %s: a JSON object is expected", type);
     }
     const char *library = json_string_value(json_object_get(root, "library"));
-    if (library != NULL) {
-        code = tq_manager_load(library, err);
+    /* A type that this process has, or has loaded, needs none. */
+    if (library != NULL && tq_manager_find(type, out, NULL) != TQ_OK) {
+        code = factory_load(type, library, trust, err);
     }
     json_decref(root);
     return code != TQ_OK ? code : tq_manager_find(type, out, err);

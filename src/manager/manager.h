@@ -61,9 +61,17 @@ typedef struct tqi_manager_internal {
     void (*stop)(void *state);
 } tqi_manager_internal;
 
-/* The manager of a type.  A "library" in its config (a JSON object) names the plug-in to load it from. */
-int tqi_manager_make(const char *type, const char *config, const tq_storage_manager **out,
-                     tq_error *err);
+/* Which libraries a config may name. */
+typedef struct tqi_manager_trust {
+    bool own_config; /* any: it is this process's own, not what the system hands out */
+    const char
+        *libraries; /* these, paths joined by colons; NULL: none.  And those of TQ_LIBRARIES */
+} tqi_manager_trust;
+
+/* The manager of a type.  A "library" in its config (a JSON object) names the plug-in to load it from, when this process has no
+ * such type yet; TQ_ECONFIG when that is not to be trusted. */
+int tqi_manager_make(const char *type, const char *config, const tqi_manager_trust *trust,
+                     const tq_storage_manager **out, tq_error *err);
 
 /* Whether the store that the config names can be used from here, where that is known without a client: a key-value store
  * that comes with the library is opened and closed.  TQ_OK for all others.  May block for as long as opening may. */

@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -128,10 +130,38 @@ static void loads_plugins(void **state)
     assert_int_equal(tq_manager_load(TEST_PLUGINS "/oldstore.so", &err), TQ_EVERSION);
 }
 
+/* What the system names is loaded only if this process trusts it; what it has anyway is used without. */
+static void loads_what_is_trusted(void **state)
+{
+    static const char library[] = TEST_PLUGINS "/oldstore.so";
+    const tqi_manager_trust none = {0};
+    const tqi_manager_trust some = {.libraries = "/other.so:" TEST_PLUGINS "/oldstore.so"};
+    const tqi_manager_trust own = {.own_config = true};
+    const tq_storage_manager *found = NULL;
+    char config[512];
+    tq_error err = {0};
+
+    (void)state;
+    snprintf(config, sizeof config, "{\"library\": \"%s\"}", library);
+    assert_int_equal(tqi_manager_make("OldStore", config, &none, &found, &err), TQ_ECONFIG);
+    assert_non_null(strstr(err.message, library));
+    assert_non_null(strstr(err.message, "TQ_LIBRARIES"));
+    /* Looked at, and refused for what it is. */
+    assert_int_equal(tqi_manager_make("OldStore", config, &some, &found, &err), TQ_EVERSION);
+    assert_int_equal(tqi_manager_make("OldStore", config, &own, &found, &err), TQ_EVERSION);
+    assert_int_equal(setenv("TQ_LIBRARIES", library, 1), 0);
+    assert_int_equal(tqi_manager_make("OldStore", config, &none, &found, &err), TQ_EVERSION);
+    assert_int_equal(unsetenv("TQ_LIBRARIES"), 0);
+    assert_int_equal(tq_manager_load(TEST_PLUGINS "/dirstore.so", &err), TQ_OK);
+    assert_int_equal(tqi_manager_make("DirStore", config, &none, &found, &err), TQ_OK);
+    assert_string_equal(found->type, "DirStore");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registers_and_finds),
+        cmocka_unit_test(loads_what_is_trusted),
         cmocka_unit_test(refuses_what_cannot_serve),
         cmocka_unit_test(loads_plugins),
     };

@@ -436,6 +436,11 @@ class Files(Backend):
         self.store.mkdir()
 
 
+def libraries() -> tuple[str, str]:
+    """Backends in C from outside the tree: FileStore and DirStore."""
+    return built("examples", "file_store.so"), built("src", "manager", "dirstore.so")
+
+
 class FilesInC(Files):
     """The example of a KV client in C."""
 
@@ -444,7 +449,7 @@ class FilesInC(Files):
     can = Files.can | {"kv", "in c"}
 
     def section(self) -> dict[str, Any]:
-        return {"library": built("examples", "file_store.so"), "path": str(self.store)}
+        return {"library": libraries()[0], "path": str(self.store)}
 
 
 class FilesInPython(Files):
@@ -465,7 +470,7 @@ class DirStore(Files):
     type = "DirStore"
 
     def section(self) -> dict[str, Any]:
-        return {"library": built("src", "manager", "dirstore.so"), "path": str(self.store)}
+        return {"library": libraries()[1], "path": str(self.store)}
 
 
 class ValueFiles(Files):

@@ -14,7 +14,7 @@ import pytest
 import ctq
 
 from . import capabilities
-from .backends import BACKENDS, EXAMPLES, TESTS, Backend
+from .backends import BACKENDS, EXAMPLES, TESTS, Backend, libraries
 
 NEEDS = {
     "restart",
@@ -81,6 +81,8 @@ def alone() -> Iterator[None]:
         patch.setenv("XDG_RUNTIME_DIR", path)
         paths = [str(TESTS), str(EXAMPLES)]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        # Clients that are given an address load a library only if it is named here.
+        patch.setenv("TQ_LIBRARIES", ":".join(libraries()))
         patch.setattr(sys, "path", [*sys.path, *paths])
         yield
 

@@ -28,9 +28,10 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def stored(system: System, store: Path) -> System:
-    """A system whose data lies in files."""
+def stored(system: System, store: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    """A system whose data lies in files; clients, here and in other processes, are allowed to load what it names."""
     library = Path(os.environ["TQ_TEST_BUILD"]) / "src" / "manager" / "dirstore.so"
+    monkeypatch.setenv("TQ_LIBRARIES", str(library))
     system.start(
         settings=[
             "backend.storage_backend=DirStore",
@@ -121,8 +122,9 @@ def test_gone_file_is_lost_data(stored: System, store: Path) -> None:
     assert [int(row) for row in client.get_data(meta)["x"]] == [5, 6, 7]
 
 
-def test_missing_library(system: System, tmp_path: Path) -> None:
+def test_missing_library(system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plug-in that cannot be loaded is an error that names the file."""
+    monkeypatch.setenv("TQ_LIBRARIES", "/no/such/plugin.so")
     system.start(
         role="controller",
         settings=[

@@ -8,16 +8,17 @@
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"address",        "token",   "token_file", "name",   "manager",
-                            "manager_config", "timeout", "node",       "notice", NULL};
+    static char *names[] = {"address", "token",          "token_file", "name",
+                            "manager", "manager_config", "timeout",    "node",
+                            "notice",  "libraries",      NULL};
     tq_client_options options = {.size = sizeof(options)};
     tq_error err = {0};
     int code;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zzzzzdzd:Client", names, &options.address,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zzzzzdzdz:Client", names, &options.address,
                                      &options.token, &options.token_file, &options.name,
                                      &options.manager, &options.manager_config, &options.timeout,
-                                     &options.node, &options.notice)) {
+                                     &options.node, &options.notice, &options.libraries)) {
         return NULL;
     }
     core_client *self = (core_client *)type->tp_alloc(type, 0);
@@ -112,7 +113,8 @@ static PyMethodDef client_methods[] = {
 
 static PyType_Slot client_slots[] = {
     {Py_tp_doc, "Client(address, token=None, token_file=None, name=None, manager=None, "
-                "manager_config=None, timeout=0.0, node=None, notice=0.0)\n--\n\n"
+                "manager_config=None, timeout=0.0, node=None, notice=0.0, "
+                "libraries=None)\n--\n\n"
                 "A connection to one system; its methods start operations."},
     {Py_tp_new, client_new},
     {Py_tp_dealloc, client_dealloc},

@@ -63,10 +63,11 @@ static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
     return PyUnicode_DecodeFSDefault(path);
 }
 
-PyDoc_STRVAR(core_runtime_open_doc,
-             "runtime_open(name, make=False, /)\n--\n\n"
-             "A descriptor of the directory of runtime_dir() (None), or of that of a system in it.  "
-             "ConfigError unless they are this user's alone.");
+PyDoc_STRVAR(
+    core_runtime_open_doc,
+    "runtime_open(name, make=False, /)\n--\n\n"
+    "A descriptor of the directory of runtime_dir() (None), or of that of a system in it.  "
+    "ConfigError unless they are this user's alone.");
 
 static PyObject *core_runtime_open(PyObject *module, PyObject *args)
 {
