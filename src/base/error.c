@@ -91,30 +91,38 @@ int tqi_error_errno(tq_error *err, int errnum, const char *what)
     return tqi_error_set(err, TQ_EIO, "%s: %s", what, strerror_r(errnum, buffer, sizeof buffer));
 }
 
-int tqi_check_size(const char *what, const char *name, size_t max, tq_error *err)
+/* The size of a name, unless it is empty or too long. */
+static int error_name_size(const char *what, const char *name, size_t max, size_t *size,
+                           tq_error *err)
 {
     if (!name || !*name) {
         return tqi_error_set(err, TQ_ENAME, "%s name is empty", what);
     }
-    size_t size = strlen(name);
-    if (size > max) {
+    *size = strlen(name);
+    if (*size > max) {
         char shown[41];
         tqi_text_escape(shown, sizeof shown, name);
         return tqi_error_set(
             err, TQ_ENAME,
             "%s name '%s...' has %zu bytes, at most %zu are allowed: use a shorter "
             "one, such as a hash of it",
-            what, shown, size, max);
+            what, shown, *size, max);
     }
     return TQ_OK;
 }
 
+int tqi_check_size(const char *what, const char *name, size_t max, tq_error *err)
+{
+    size_t size;
+    return error_name_size(what, name, max, &size, err);
+}
+
 int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err)
 {
-    int rc = tqi_check_size(what, name, max, err);
-    size_t size = rc ? 0 : strlen(name);
+    size_t size = 0;
+    int rc = error_name_size(what, name, max, &size, err);
     size_t plain = rc ? 0 : tqi_text_plain(name, size);
-    if (plain == size) {
+    if (plain == size || rc) {
         return rc;
     }
     char shown[200];

@@ -44,9 +44,29 @@ static size_t text_character(const unsigned char *at, size_t left)
     return good ? size : 0;
 }
 
+/* Whether all of it is printable ASCII; the last word may overlap the one before. */
+static bool text_all_ascii(const char *text, size_t size)
+{
+    if (size < 8) {
+        bool good = true;
+        for (size_t i = 0; i < size; i++) {
+            good = good && (unsigned char)(text[i] - 0x20) < 0x5f;
+        }
+        return good;
+    }
+    size_t at = 0;
+    while (at + 8 < size && text_is_ascii(text + at)) {
+        at += 8;
+    }
+    return at + 8 >= size && text_is_ascii(text + size - 8);
+}
+
 size_t tqi_text_plain(const char *text, size_t size)
 {
     size_t at = 0;
+    if (text_all_ascii(text, size)) {
+        return size;
+    }
     while (at < size) {
         if (size - at >= 8 && text_is_ascii(text + at)) {
             at += 8;

@@ -403,7 +403,7 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
                 daemon->options.join);
     }
     daemon->rundir.n_units =
-        (size_t)tqd_config_int(options.config, "backend.SimpleStorage.num_data_storage_units");
+        (size_t)tqd_config_count(options.config, "backend.SimpleStorage.num_data_storage_units");
     return tqd_units_start(&daemon->loop, &options, daemon_on_units, daemon, &daemon->units, err);
 #else
     return tqi_error_set(err, TQ_EUNSUPPORTED,

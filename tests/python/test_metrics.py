@@ -171,7 +171,7 @@ def test_histograms_are_cumulative(endpoint: str) -> None:
 
 
 def test_names_of_any_text(endpoint: str) -> None:
-    name = 'a"b\\c\nd {é} 数据'
+    name = 'a"b\\c d {é} 数据'
     ctq.kv_put("k", name, fields={"x": np.float32(1)})
     assert Scrape(endpoint).value("tq_partition_samples_total", partition_id=name) == 1
     ctq.get_client().clear_partition(name)
