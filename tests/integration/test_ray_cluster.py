@@ -20,7 +20,6 @@ import ctq
 from ctq import ray_cluster
 from ctq.errors import (
     ConfigError,
-    InternalError,
     LostError,
     SystemEndedError,
     UnreachableError,
@@ -301,11 +300,11 @@ def test_what_keeps_it_from_starting_is_told() -> None:
     ctq.init(SMALL)
 
 
-def test_what_goes_wrong_in_its_actor_is_told(base: Path) -> None:
+def test_what_is_in_the_way_is_told(base: Path) -> None:
     """By its kind and words, as an error of ours and not of Ray's."""
     base.write_text("no directory")
     try:
-        with pytest.raises(InternalError, match=r"'default'.* did not start: NotADirectoryError"):
+        with pytest.raises(ConfigError, match=f"{base} is not a directory and is not used"):
             ctq.init(SMALL)
     finally:
         base.unlink()
