@@ -272,6 +272,7 @@ static void test_results_of_nothing(void **state)
     assert_int_equal(tq_data_rows(NULL), 0);
     assert_int_equal(tq_data_columns(NULL), 0);
     assert_null(tq_data_column_at(NULL, 0));
+    assert_int_equal(tq_data_look(NULL, 0, 0, 0, NULL, NULL), TQ_EINVAL);
     tq_buffer_give(NULL, 8);
     tq_buffer_give(tq_buffer_take(8), 8);
     assert_string_equal(tq_error_name(TQ_OK), "TQ_OK");
