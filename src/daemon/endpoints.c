@@ -140,17 +140,19 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
 /* ---------------------------------------------------------------------------------------- lists */
 
 /* Frames have no signature yet: who can change what is on the way takes a session over. */
-static void listen_warn(const char *endpoint)
+static void listen_warn(const tqd_net *net, const char *endpoint)
 {
     static atomic_flag said = ATOMIC_FLAG_INIT;
     char host[TQI_HOST_MAX];
 
-    if (tqi_endpoint_host(endpoint, host, sizeof(host)) && !tqi_host_is_loopback(host) &&
+    if (!tqd_config_bool(net->config, "net.trusted") &&
+        tqi_endpoint_host(endpoint, host, sizeof(host)) && !tqi_host_is_loopback(host) &&
         !atomic_flag_test_and_set(&said)) {
         tqi_log(TQI_WARN, "tqd",
                 "listens on %s, beyond this machine: after the handshake what is sent is neither "
-                "encrypted nor signed; keep it on a network that you trust, or in a tunnel such as "
-                "WireGuard (docs/security.md)",
+                "encrypted nor signed; keep it on a network that you trust (and say "
+                "net.trusted=true), or "
+                "in a tunnel such as WireGuard (docs/security.md)",
                 endpoint);
     }
 }
@@ -172,7 +174,7 @@ static int listen_add(const tqd_net *net, tqd_listen *out, const char *endpoint,
     if (written < 0 || written >= TQD_ENDPOINT_MAX) {
         return tqi_error_set(err, TQ_ENAME, "endpoint %.40s... is too long", endpoint);
     }
-    listen_warn(text);
+    listen_warn(net, text);
     out->list[out->n++] = text;
     return TQ_OK;
 }

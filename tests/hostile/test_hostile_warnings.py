@@ -80,3 +80,11 @@ def test_a_listener_beyond_this_machine(system: System, tmp_path: Path) -> None:
     assert log.count("neither encrypted nor signed") == 1
     assert "listens on tcp:0.0.0.0:0, beyond this machine" in log
     assert "docs/security.md" in log
+
+
+def test_a_listener_on_a_network_that_is_trusted(system: System) -> None:
+    """Who says so has read the warning."""
+    daemon = system.start(
+        "--listen", "tcp:0.0.0.0:0", settings=[SMALL, "net.trusted=true"], role="all-in-one"
+    )
+    assert "encrypted" not in daemon.log.read_text()
