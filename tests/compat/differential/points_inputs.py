@@ -60,11 +60,11 @@ def tags_that_are_none(c: Script) -> None:
 @case(5)
 def long_and_odd_names(c: Script) -> None:
     tq, pid = c.tq, c.pid()
-    for key in ("k" * 10000, "é☃", " ", "a\nb", "a/b"):
+    for key in ("k" * 10000, "é☃", " ", "a/b"):
         c.call(tq.kv_put, key, pid, {"x": torch.ones(2)}, {"v": 1})
         c.call(tq.kv_batch_get, key, pid)
         c.call(tq.kv_clear, key, pid)
-    for field in (LONG, "é☃", " ", "a\nb"):
+    for field in (LONG, "é☃", " "):
         c.call(tq.kv_put, "a", pid, {field: torch.ones(2)})
     c.call(tq.kv_batch_get, "a", pid)
     for name in (LONG, "é☃", " "):
@@ -79,12 +79,13 @@ def long_and_odd_names(c: Script) -> None:
 def names_that_cannot_be(c: Script) -> None:
     tq, pid = c.tq, c.pid()
     fields = {"x": torch.ones(2)}
-    for key in ("", "a\0b", "\udc80", "k" * 20000):
+    for key in ("", "a\0b", "a\nb", "\udc80", "k" * 20000):
         c.call(tq.kv_put, key, pid, fields, listed="D22")
     for partition in ("", "a\0b", None, 3):
         c.call(tq.kv_put, "a", partition, fields, listed="D22")
         c.call(tq.kv_clear, "a", partition, listed="D22")
-    c.call(tq.kv_put, "a", pid, {"": torch.ones(2)}, listed="D22")
+    for field in ("", "a\nb"):
+        c.call(tq.kv_put, "a", pid, {field: torch.ones(2)}, listed="D22")
     c.fill(["b"], pid)
     c.call(c.client.get_meta, ["x"], 1, pid, "fetch", 3, listed="D22")
 
