@@ -150,16 +150,7 @@ static void model_arrive(model *m, const char *sampler, uint32_t batch, const ch
 
 static void model_put(model *m, uint32_t n, const char *const *groups)
 {
-    put p = {.partition = "p",
-             .n = n,
-             .naming = TQI_NEW,
-             .groups = groups,
-             .fields = fields,
-             .n_fields = 1};
-    tqi_result result = {0};
-
-    assert_int_equal(table_put(&m->t, &p, &result), TQ_OK);
-    tqi_result_fini(&result);
+    table_new_in_groups(&m->t, n, fields[0], groups);
     tqi_claim_queue_gained(m->view, 0);
     model_serve(m);
 }

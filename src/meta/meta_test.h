@@ -151,6 +151,22 @@ static inline int table_put(table *t, put *p, tqi_result *result)
     return rc;
 }
 
+/* n new samples of partition "p" with the field, each in its group ("" none; groups NULL: none of them is in one). */
+static inline void table_new_in_groups(table *t, size_t n, const char *field,
+                                       const char *const *groups)
+{
+    put p = {.partition = "p",
+             .n = n,
+             .naming = TQI_NEW,
+             .groups = groups,
+             .fields = &field,
+             .n_fields = 1};
+    tqi_result result = {0};
+
+    assert_int_equal(table_put(t, &p, &result), TQ_OK);
+    tqi_result_fini(&result);
+}
+
 /* n new samples with the fields; their indexes go to `indexes` when it is not NULL. */
 static inline void table_new(table *t, const char *partition, size_t n, const char *const *fields,
                              size_t n_fields, uint32_t *indexes)

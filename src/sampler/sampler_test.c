@@ -50,21 +50,6 @@ static void assert_picked(const claim_test *c, const uint32_t *want, size_t n)
 #define PICKED(c, ...) \
     assert_picked(c, (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
 
-/* New samples, each with its group ("" none). */
-static void put_groups(claim_test *c, size_t n, const char *const *groups)
-{
-    put p = {.partition = "p",
-             .n = n,
-             .naming = TQI_NEW,
-             .groups = groups,
-             .fields = fields,
-             .n_fields = 1};
-    tqi_result r = {0};
-
-    assert_int_equal(table_put(&c->t, &p, &r), TQ_OK);
-    tqi_result_fini(&r);
-}
-
 static void put_field(claim_test *c, const uint32_t *indexes, size_t n)
 {
     put p = {.partition = "p",
@@ -157,15 +142,15 @@ static void grpo_follows_given_groups(void **state)
 
     (void)state;
     open_claim(&c);
-    put_groups(&c, 6, (const char *const[]){"x", "y", "x", "z", "y", "z"});
+    table_new_in_groups(&c.t, 6, fields[0], (const char *const[]){"x", "y", "x", "z", "y", "z"});
     assert_int_equal(claim(&c, "grpo_group_n", 4, N2), TQ_OK);
     PICKED(&c, 0, 2, 1, 4);
-    put_groups(&c, 2, (const char *const[]){"w", "z"});
+    table_new_in_groups(&c.t, 2, fields[0], (const char *const[]){"w", "z"});
     /* z has three: its first two are a group; w and the third z wait. */
     assert_int_equal(claim(&c, "grpo_group_n", 2, N2), TQ_OK);
     PICKED(&c, 3, 5);
     assert_int_equal(claim(&c, "grpo_group_n", 2, N2), TQ_EAGAIN);
-    put_groups(&c, 1, (const char *const[]){"w"});
+    table_new_in_groups(&c.t, 1, fields[0], (const char *const[]){"w"});
     assert_int_equal(claim(&c, "grpo_group_n", 2, N2), TQ_OK);
     PICKED(&c, 6, 8);
     assert_int_equal(tqi_view_ready(c.view), 1);
