@@ -285,7 +285,7 @@ class Decoder:
         try:
             return unpack_rows(left, offsets, self._build, self._decode_other)
         except SerializationError:
-            return None  # who reads them once more, as bytes, can say which row it is
+            return None  # the caller reads them again as bytes, and can say which row it is
 
     def _which(self, encoded: Buffer, offsets: Buffer) -> str:
         """The first row that cannot be decoded, for a message."""

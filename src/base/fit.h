@@ -1,6 +1,6 @@
 /*
- * fit.h - who waits, in order of arrival, each for a number: the oldest one that a given number serves is found in
- * O(log n), however many wait for more.
+ * fit.h - waiters in order of arrival, each with the number it needs. The oldest waiter that a given number satisfies is
+ * found in O(log n), however many need more.
  *
  * A tree over the places in the row, each node with the least number that is waited for below it.
  */

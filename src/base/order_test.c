@@ -1,5 +1,5 @@
 /*
- * order_test.c - the heap and the row of who waits, each against a plain list.
+ * order_test.c - the heap and the tree of waiters, each against a plain list.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -6,8 +6,8 @@
  * storage is memory of its process, is lost at once when its session said goodbye or its process is dead.  A shared
  * owner has any number of serving sessions and is never lost by time.
  *
- * Everybody who has the token may register, so what is registered needs protection from the others: an owner that gave a
- * key is registered again only with it, one without a key not while another connected session serves it.
+ * Every holder of the token may register an owner, so owners are protected from other holders. An owner that gave a key is
+ * registered again only with that key; one without a key, only while no other connected session serves it.
  */
 #include <stdio.h>
 #include <stdlib.h>
