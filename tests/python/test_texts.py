@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import sys
 import threading
@@ -237,3 +238,16 @@ def test_stacks_are_given_back() -> None:
         assert [sys.getrefcount(row) for row in held] == [each + 1 for each in before]
         del made
         assert [sys.getrefcount(row) for row in held] == before
+
+
+def test_the_collector_has_nothing_to_visit_in_a_long_stack() -> None:
+    """Else it holds the GIL for tens of milliseconds when it is switched on again, and with it the event loop."""
+    gc.collect()
+    gc.disable()
+    try:
+        made = stacks.stack_of_objects([str(row) for row in range(10_000)])
+        young = len(gc.get_objects(0))
+    finally:
+        gc.enable()
+    assert len(made) == 10_000
+    assert young < 100

@@ -39,8 +39,8 @@ typedef struct stamp_like {
 static PyObject *stamp_member(const stamp_like *like, PyObject *value, bool untrack)
 {
     PyObject *empty = PyDict_New();
-    PyObject *inner =
-        stamp_object(like->inner, stamp_dict(like->held, like->name_inner, empty), like->none);
+    PyObject *held = stamp_dict(like->held, like->name_inner, empty);
+    PyObject *inner = stamp_object(like->inner, Py_XNewRef(held), like->none);
     PyObject *values = stamp_dict(like->values, like->name_data, value);
     PyObject *outer = inner && values ? stamp_dict(like->outer, like->name_inner, inner) : NULL;
     PyObject *made = NULL;
@@ -50,12 +50,15 @@ static PyObject *stamp_member(const stamp_like *like, PyObject *value, bool untr
     }
     if (made && untrack) {
         /* In no cycle: the collector would stop all threads for tens of milliseconds to see that of many. */
+        PyObject_GC_UnTrack(held);
         PyObject_GC_UnTrack(inner);
+        PyObject_GC_UnTrack(outer);
         PyObject_GC_UnTrack(made);
     }
     Py_XDECREF(outer);
     Py_XDECREF(values);
     Py_XDECREF(inner);
+    Py_XDECREF(held);
     Py_XDECREF(empty);
     return made;
 }
