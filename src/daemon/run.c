@@ -16,6 +16,7 @@
 #include "daemon/guard.h"
 #include "daemon/options.h"
 #include "daemon/owner.h"
+#include "daemon/ports.h"
 #include "daemon/rundir.h"
 #include "daemon/servers.h"
 #include "sampler/sampler.h"
@@ -371,12 +372,34 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
                                    : tqd_exporter_start(daemon->exporter, daemon->controller, err);
 }
 
+/* Whether it runs storage units: where the data lies elsewhere a controller's daemon has none. */
+static bool daemon_has_units(const daemon_state *daemon)
+{
+    const tqd_options *options = &daemon->options;
+    const char *backend = tqd_config_string(options->config, "backend.storage_backend");
+
+    return options->role & TQD_STORAGE &&
+           (strcmp(backend, TQI_BACKEND_SIMPLESTORAGE) == 0 || !(options->role & TQD_CONTROLLER));
+}
+
+static int daemon_check_ports(const daemon_state *daemon, tq_error *err)
+{
+    const tqd_options *options = &daemon->options;
+    tqd_ports_parts parts = {
+        .controller = options->role & TQD_CONTROLLER,
+        .n_units = daemon_has_units(daemon)
+                       ? (size_t)tqd_config_count(options->config,
+                                                  "backend.SimpleStorage.num_data_storage_units")
+                       : 0,
+        .runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL,
+    };
+
+    return tqd_ports_check(&daemon->net, &parts, err);
+}
+
 static int daemon_start_units(daemon_state *daemon, tq_error *err)
 {
-    const char *backend = tqd_config_string(daemon->options.config, "backend.storage_backend");
-    bool simple = strcmp(backend, TQI_BACKEND_SIMPLESTORAGE) == 0;
-
-    if (!(daemon->options.role & TQD_STORAGE) || (!simple && daemon->controller)) {
+    if (!daemon_has_units(daemon)) {
         daemon_on_ready(daemon); /* the data lies elsewhere */
         return TQ_OK;
     }
@@ -472,7 +495,8 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
         tqi_log_set_level((tqi_log_level)tqi_log_parse_level(level));
     }
     if ((rc = tqd_net_init(&daemon->net, daemon->options.config, daemon->options.join, err)) ||
-        (rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err))) {
+        (rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err)) ||
+        (rc = daemon_check_ports(daemon, err))) {
         return rc;
     }
     bool waits = false;

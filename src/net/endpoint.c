@@ -360,10 +360,10 @@ static int endpoint_listen_failed(const tqi_endpoint *endpoint, const char *text
 
     if (errnum == EADDRINUSE && endpoint->last_port != 0) {
         return tqi_error_set(err, TQ_EIO,
-                             "cannot listen on %s: every port of this range is in use: give a "
-                             "longer range, or end what uses these; a controller needs one port, "
-                             "each storage unit one, the metrics one",
-                             text);
+                             "cannot listen on %s: every port of this range is in use, and it has "
+                             "%lu: give a longer range, or end what uses these; a controller needs "
+                             "one port, each storage unit one, the metrics one",
+                             text, endpoint->last_port - strtoul(endpoint->port, NULL, 10) + 1);
     }
     if (errnum == EADDRINUSE) {
         remedy = ": another program uses this port; take another one, or port 0 for a free one";

@@ -35,9 +35,13 @@ def busy() -> Any:
             "take another one, or port 0 for a free one",
         ),
         (
-            lambda port: {"net": {"port_range": f"{port}-{port}", "bind": "127.0.0.1"}},
-            InputOutputError,
-            "cannot listen on tcp:127.0.0.1:PORT-PORT: every port of this range is in use: give a longer range",
+            lambda port: {
+                "metrics": {"enabled": True},
+                "net": {"port_range": f"{port}-{port}", "bind": "127.0.0.1"},
+            },
+            ctq.errors.ConfigError,
+            "PORT-PORT has 1 port, and 4 are needed at 127.0.0.1: 1 for the controller, "
+            "2 for storage units, 1 for the metrics; give a longer range",
         ),
         (
             lambda port: {"controller": {"listen": "tcp:no.such.host.invalid:0"}},

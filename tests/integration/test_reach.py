@@ -95,7 +95,10 @@ def test_all_ports_are_of_the_range(system: System) -> None:
         log=system.folder / "refused.txt",
     )
     assert refused.process.wait(30) == 1
-    assert f"tcp:127.0.0.1:{first}-{last}: every port of this range is in use" in refused.answer
+    assert (
+        f"tcp:127.0.0.1:{first}-{last}: every port of this range is in use, and it has 4"
+        in refused.answer
+    )
 
 
 def test_the_environment_says_what_the_configuration_does_not(
@@ -118,6 +121,11 @@ def test_the_environment_says_what_the_configuration_does_not(
         (["net.interface=tq-none"], "net.interface (TQ_INTERFACE): no address of a network"),
         (["net.port_range=20009-20000"], "net.port_range (TQ_PORT_RANGE): expected first-last"),
         (["net.port_range=many"], "net.port_range (TQ_PORT_RANGE): expected first-last"),
+        (
+            ["net.bind=127.0.0.1", "net.port_range=20000-20001"],
+            "net.port_range (TQ_PORT_RANGE): 20000-20001 has 2 ports, and 3 are needed at 127.0.0.1: "
+            "1 for the controller, 2 for storage units; give a longer range",
+        ),
         (["net.bind=192.0.2.77"], "cannot listen on tcp:192.0.2.77:0"),
         *(
             ([f'net.advertise_host="{host}"'], "net.advertise_host (TQ_ADVERTISE_HOST): expected a")
