@@ -134,6 +134,7 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
     tqi_unit_options options = {
         .name = one->name,
         .controller = all->options.controller,
+        .own_controller = all->options.net->join == NULL,
         .listen = one->listen.list,
         .n_listen = one->listen.n,
         .advertise_host = host ? host : all->options.net->advertise,

@@ -11,6 +11,7 @@
 #include <uthash.h>
 
 #include "base/heap.h"
+#include "base/log.h"
 #include "net/internal.h"
 
 #define TQI_ATTEMPT_MS  5000         /* to connect and greet */
@@ -44,6 +45,8 @@ struct tqi_connector {
     uv_loop_t *loop;
     tqi_token token;
     char *name;
+    const char *part; /* NULL: a client */
+    bool own_system;
     char host[256];
     uint8_t session[TQI_SESSION_ID];
     uint64_t first_request;
@@ -181,6 +184,9 @@ struct tqi_call {
 };
 
 /* connector.c */
+/* As tqi_log, for the part of the process whose connector it is. */
+void tqi_connector_log(const tqi_connector *connector, tqi_log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 atomic_int *tqi_connector_note_fd(tqi_connector *connector, int fd); /* NULL: out of memory */
 void tqi_connector_part_closed(tqi_connector *connector);
 

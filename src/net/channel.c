@@ -109,12 +109,13 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
     bool was_open = channel->state == TQI_CHANNEL_OPEN;
     channel_remember(channel, why);
     tqi_channel_drop(channel);
-    tqi_log(TQI_DEBUG, "client", "%s", channel->reason.message);
+    tqi_connector_log(channel->connector, TQI_DEBUG, "%s", channel->reason.message);
     if (was_open) {
         /* Said once: attempts that fail meanwhile say it in the debug log only.  Nor is it said of what has ended in order. */
         bool known = channel->restarting || channel->connector->ended.code != TQ_OK;
-        tqi_log(known ? TQI_INFO : TQI_WARN, "client", "connection to %s lost, trying again: %s",
-                channel->endpoint, channel->reason.message);
+        tqi_connector_log(channel->connector, known ? TQI_INFO : TQI_WARN,
+                          "connection to %s lost, trying again: %s", channel->endpoint,
+                          channel->reason.message);
         channel->lost_at = tqi_now();
         if (tqi_now() - channel->opened_at > TQI_BACKOFF_CALM_NS) {
             channel->backoff_ms = TQI_BACKOFF_MIN_MS;
@@ -191,7 +192,8 @@ void tqi_channel_broken(tqi_conn *conn, const tq_error *err)
         tq_error why = {0};
         tqi_frame_version_error(&why, "the server", conn->frame.version, "this client");
         if (channel->told_version != conn->frame.version + 1) {
-            tqi_log(TQI_WARN, "client", "%s: %s", channel->endpoint, why.message);
+            tqi_connector_log(channel->connector, TQI_WARN, "%s: %s", channel->endpoint,
+                              why.message);
             channel->told_version = conn->frame.version + 1;
         }
         channel_tell_version(channel);
@@ -215,12 +217,13 @@ static void channel_broken(tqi_channel *channel, const tq_error *err)
         }
         char name[TQI_ENDPOINT_MAX];
         tqi_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
-        tqi_log(channel->told_other ? TQI_DEBUG : TQI_WARN, "client",
-                "%s: %s; trying the next of %s", name, err->message, channel->endpoint);
+        tqi_connector_log(channel->connector, channel->told_other ? TQI_DEBUG : TQI_WARN,
+                          "%s: %s; trying the next of %s", name, err->message, channel->endpoint);
         channel->told_other = true;
     }
     if (err->code == TQ_EPROTO) {
-        tqi_log(TQI_WARN, "client", "connection to %s closed: %s", channel->endpoint, err->message);
+        tqi_connector_log(channel->connector, TQI_WARN, "connection to %s closed: %s",
+                          channel->endpoint, err->message);
         if (++channel->proto_errors >= TQI_PROTO_ERRORS) {
             tqi_channel_fatal(channel, err);
             return;
@@ -507,7 +510,8 @@ void tqi_channel_on_open(tqi_channel *channel,
     if (i == channel->n_on_open) {
         if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof *channel->on_open) !=
             TQ_OK) {
-            tqi_log(TQI_ERROR, "client", "out of memory for a callback of %s", channel->endpoint);
+            tqi_connector_log(channel->connector, TQI_ERROR, "out of memory for a callback of %s",
+                              channel->endpoint);
             return;
         }
         channel->n_on_open++;

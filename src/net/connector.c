@@ -3,6 +3,8 @@
  */
 #include "net/calling.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -60,6 +62,21 @@ void tqi_connector_forked(tqi_connector *connector)
     }
 }
 
+void tqi_connector_log(const tqi_connector *connector, tqi_log_level level, const char *format, ...)
+{
+    char text[2 * TQ_ERROR_MESSAGE_MAX];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    if (connector->part) {
+        tqi_log(level, connector->part, "%s: %s", connector->name, text);
+    } else {
+        tqi_log(level, "client", "%s", text);
+    }
+}
+
 static void connector_tick(void *owner)
 {
     tqi_connector *connector = owner;
@@ -97,6 +114,8 @@ int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, t
     }
     connector->loop = loop;
     connector->token = *options->token;
+    connector->part = options->part;
+    connector->own_system = options->own_system;
     connector->first_request = options->first_request ? options->first_request : 1;
     tqi_random(connector->session, sizeof connector->session);
     if (gethostname(connector->host, sizeof connector->host - 1) != 0) {

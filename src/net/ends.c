@@ -20,7 +20,18 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define ENDS_REMEDY "call init(), or open a new client, to attach to the system that runs now"
+static const char *ends_who(const tqi_connector *connector)
+{
+    return connector->part ? connector->part : "client";
+}
+
+/* What a program can do; a part of a daemon joins what serves there next by itself. */
+static const char *ends_remedy(const tqi_connector *connector)
+{
+    return connector->part
+               ? ""
+               : ": call init(), or open a new client, to attach to the system that runs now";
+}
 
 /* --------------------------------------------------------------------------------- what is known at once */
 
@@ -40,7 +51,7 @@ static void ends_system(tqi_connector *connector, tq_error why)
 {
     tqi_channel *channel;
     connector->ended = why;
-    tqi_log(TQI_INFO, "client", "%s", why.message);
+    tqi_connector_log(connector, connector->own_system ? TQI_DEBUG : TQI_INFO, "%s", why.message);
     DL_FOREACH (connector->channels, channel) {
         if (channel->state != TQI_CHANNEL_CLOSED) {
             ends_drop(channel);
@@ -63,7 +74,7 @@ static void ends_system(tqi_connector *connector, tq_error why)
 static void ends_server(tqi_channel *channel, tq_error why)
 {
     channel->gone = why;
-    tqi_log(TQI_INFO, "client", "%s: %s", channel->endpoint, why.message);
+    tqi_connector_log(channel->connector, TQI_INFO, "%s: %s", channel->endpoint, why.message);
     ends_drop(channel);
     tqi_call_end_all(channel, &why);
     if (channel->state != TQI_CHANNEL_CLOSED) {
@@ -78,10 +89,10 @@ void tqi_channel_goodbye(tqi_channel *channel)
 
     channel->goodbye = NULL;
     if (goodbye->ending == TQ__ENDING__ENDS_SYSTEM && channel->primary) {
-        tqi_error_set(
-            &why, TQ_EENDED,
-            "system '%s', which this client was attached to, has ended (%s): " ENDS_REMEDY,
-            goodbye->system, goodbye->reason);
+        tqi_error_set(&why, TQ_EENDED,
+                      "system '%s', which this %s was attached to, has ended (%s)%s",
+                      goodbye->system, ends_who(channel->connector), goodbye->reason,
+                      ends_remedy(channel->connector));
     } else if (goodbye->ending == TQ__ENDING__ENDS_RUN) {
         tqi_error_set(&why, TQ_EIO, "it ends to be started again (%s)", goodbye->reason);
     } else {
@@ -115,12 +126,12 @@ bool tqi_channel_replaced(tqi_channel *channel)
     const char *since = tqi_text_time(channel->challenge_started_us, clock, sizeof clock);
     bool same =
         channel->challenge_system[0] && strcmp(channel->challenge_system, channel->system) == 0;
-    tqi_error_set(
-        &why, TQ_EENDED,
-        "system '%s', which this client was attached to, has ended; another one%s answers "
-        "at %s%s%s: " ENDS_REMEDY,
-        channel->system, same ? " of that name" : ", with another token,", name,
-        since[0] ? " since " : " now", since);
+    tqi_error_set(&why, TQ_EENDED,
+                  "system '%s', which this %s was attached to, has ended; another one%s answers "
+                  "at %s%s%s%s",
+                  channel->system, ends_who(channel->connector),
+                  same ? " of that name" : ", with another token,", name,
+                  since[0] ? " since " : " now", since, ends_remedy(channel->connector));
     ends_system(channel->connector, why);
     return true;
 }
@@ -201,8 +212,9 @@ static void ends_tell(tqi_channel *channel, uint64_t now)
         return;
     }
     channel->told_at = now;
-    tqi_log(TQI_WARN, "client", "still waiting for %s after %.0f s: %s", channel->endpoint,
-            (double)(now - channel->failing_since) / 1e9, channel->reason.message);
+    tqi_connector_log(channel->connector, TQI_WARN, "still waiting for %s after %.0f s: %s",
+                      channel->endpoint, (double)(now - channel->failing_since) / 1e9,
+                      channel->reason.message);
 }
 
 bool tqi_channel_give_up(tqi_channel *channel)
@@ -246,9 +258,9 @@ void tqi_channel_back(tqi_channel *channel)
     tqi_connector *connector = channel->connector;
 
     if (channel->lost_at != 0) {
-        tqi_log(channel->restarting ? TQI_INFO : TQI_WARN, "client",
-                "connection to %s is back after %.1f s", channel->endpoint,
-                (double)(tqi_now() - channel->lost_at) / 1e9);
+        tqi_connector_log(channel->connector, channel->restarting ? TQI_INFO : TQI_WARN,
+                          "connection to %s is back after %.1f s", channel->endpoint,
+                          (double)(tqi_now() - channel->lost_at) / 1e9);
     }
     channel->connected_at = channel->at + 1;
     channel->lost_at = 0;
@@ -260,7 +272,8 @@ void tqi_channel_back(tqi_channel *channel)
     channel->gone.code = TQ_OK;
     if (channel->primary && connector->ended.code != TQ_OK) {
         connector->ended.code = TQ_OK;
-        tqi_log(TQI_INFO, "client", "a system serves at %s again", channel->endpoint);
+        tqi_connector_log(channel->connector, TQI_INFO, "a system serves at %s again",
+                          channel->endpoint);
         if (connector->on_ended) {
             connector->on_ended(NULL, connector->on_ended_arg);
         }

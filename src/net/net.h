@@ -269,6 +269,11 @@ typedef struct tqi_connector_options {
     const tqi_token *token; /* copied */
     const char *name;       /* session name, for people; copied */
     uint64_t first_request; /* 0 = 1; tests start near the wrap */
+    /* The part of a daemon whose it is, such as "unit": its lines of the log are of that part and begin with the name.  NULL: the
+     * client of a program, which the end of its system's error tells what it can do.  A literal. */
+    const char *part;
+    bool
+        own_system; /* the first channel's server is one of this process, which says itself that it ends */
 } tqi_connector_options;
 
 int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, tqi_connector **out,

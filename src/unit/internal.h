@@ -365,7 +365,7 @@ void tqi_unit_handle_closed(uv_handle_t *handle);
 
 /* join.c: one dead block: freed, kept until its writer is gone, or remembered.  TQ_OK or TQ_ENOMEM. */
 int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done);
-int tqi_unit_join(tqi_unit *unit, const char *controller, const tqi_token *token, tq_error *err);
+int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err);
 void tqi_unit_retry(uv_timer_t *timer);
 
 #endif

@@ -358,14 +358,19 @@ static void join_collect(tqi_unit *unit)
     }
 }
 
-int tqi_unit_join(tqi_unit *unit, const char *controller, const tqi_token *token, tq_error *err)
+int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err)
 {
-    tqi_connector_options options = {.token = token, .name = unit->name};
+    tqi_connector_options as = {
+        .token = options->token,
+        .name = unit->name,
+        .part = "unit",
+        .own_system = options->own_controller,
+    };
 
     unit->retry_ms = JOIN_RETRY_MIN;
-    int code = tqi_connector_alloc(unit->loop, &options, &unit->connector, err);
+    int code = tqi_connector_alloc(unit->loop, &as, &unit->connector, err);
     if (code == TQ_OK) {
-        code = tqi_channel_get(unit->connector, controller, &unit->controller, err);
+        code = tqi_channel_get(unit->connector, options->controller, &unit->controller, err);
     }
     if (code == TQ_OK) {
         tqi_channel_on_open(unit->controller, join_opened, unit);

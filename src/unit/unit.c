@@ -290,7 +290,7 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit_timer_init(unit, &unit->sift.timer);
     code = unit_listen(unit, options, err);
     if (code == TQ_OK) {
-        code = tqi_unit_join(unit, options->controller, options->token, err);
+        code = tqi_unit_join(unit, options, err);
     }
     if (code != TQ_OK) {
         tqi_unit_close(unit, NULL, NULL);

@@ -14,6 +14,7 @@ typedef struct tqi_unit tqi_unit;
 typedef struct tqi_unit_options {
     const char *name;          /* owner name, unique in the system: "unit-0" */
     const char *controller;    /* endpoint list to join */
+    bool own_controller;       /* it is one of this process, which says itself that it ends */
     const char *const *listen; /* endpoints to listen on: unix and/or tcp */
     size_t n_listen;
     const char *advertise_host; /* host others reach the tcp endpoints by; NULL: as bound */

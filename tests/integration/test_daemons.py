@@ -144,6 +144,42 @@ def test_sigterm_leaves_nothing(system: System) -> None:
     assert not system.runtime.exists()
 
 
+def test_an_end_is_said_once_by_whom_it_is_news(system: System) -> None:
+    """A daemon does not tell of its own system's end as an attached client would; one that joined it does, for each unit."""
+    daemon = system.start("--listen", "tcp:127.0.0.1:0", settings=SMALL)
+    tcp = next(one for one in system.address.split(",") if one.startswith("tcp:"))
+    joined = subprocess.Popen(
+        [
+            *(executable("tqd"), "storage", "--join", tcp, "--token-file", system.token_file),
+            *("--set", "storage.name=joined", "--set", SMALL[0]),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert joined.stderr is not None
+        next(line for line in joined.stderr if "have joined" in line)
+        assert daemon.terminate() == 0
+        said: list[str] = []
+        for line in joined.stderr:
+            said.append(line)
+            if sum("waits for the next run" in one for one in said) == 2:
+                break
+    finally:
+        joined.terminate()
+        joined.communicate(timeout=30)
+    own = daemon.log.read_text().splitlines()
+    ends = [line for line in own if re.search(r": ending|has ended", line)]
+    assert [line.partition(" ")[2] for line in ends] == ["info tqd: SIGTERM: ending"]
+    news = "system 'default', which this unit was attached to, has ended (SIGTERM)"
+    assert sorted(
+        line.partition(" ")[2]
+        for line in said
+        if line.endswith(f": {news}\n") and "waits" not in line
+    ) == [f"info unit: joined-{number}: {news}\n" for number in range(2)]
+    assert not [line for line in [*own, *said] if " client: " in line or "init()" in line]
+
+
 def test_second_signal_changes_nothing(system: System) -> None:
     """An impatient second signal does not stop the daemon from cleaning up."""
     daemon = system.start(settings=SMALL)
