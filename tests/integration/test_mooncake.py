@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
+import json
 import mmap
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ import pytest
 import ctq
 from ctq.errors import ConfigError, StorageFullError, UnreachableError, UnsupportedError
 from ctq.storage.mooncake import Regions, merged
+from support.daemons import executable
 from support.mooncake_servers import MooncakeMaster
 from support.runtime import own_runtime
 
@@ -126,6 +130,40 @@ def test_the_process_that_holds_the_data_is_lost(master: MooncakeMaster) -> None
         except UnreachableError:
             assert time.monotonic() < deadline
     assert np.array_equal(np.asarray(client.get_data(again)["x"][3]), np.arange(750, 1000))
+
+
+@pytest.mark.slow
+def test_what_systems_have_left_is_removed_as_documented(master: MooncakeMaster) -> None:
+    """The lines of docs/backends.md: what other systems left goes, this one's data and others' keys stay."""
+    from mooncake.store import MooncakeDistributedStore
+
+    started(master.address)
+    client = ctq.get_client()
+    meta = client.put({"x": np.arange(1000)}, partition_id="p")
+    other = MooncakeDistributedStore()
+    assert other.setup("127.0.0.1", "P2PHANDSHAKE", 0, 16 << 20, "tcp", "", master.address) == 0
+    left = [f"tq/0123456789abcdef/{number:x}" for number in range(1, 4)]
+    for key in [*left, "somebody/else"]:
+        assert other.put(key, b"value") == 0
+
+    page = Path(__file__).parents[2].joinpath("docs", "backends.md").read_text("utf-8")
+    (lines,) = re.findall(r"^```py\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    status = subprocess.run([executable("tq"), "status", "--json"], capture_output=True, check=True)
+    for word, value in (
+        ("this-host", "127.0.0.1"),
+        ("master-host:50051", master.address),
+        ("EPOCH", json.loads(status.stdout)["epoch"]),
+    ):
+        assert word in lines
+        lines = lines.replace(word, value)
+    scope: dict[str, Any] = {}
+    exec(lines, scope)
+    scope["store"].close()
+
+    assert scope["removed"] == len(left)
+    assert other.batch_is_exist([*left, "somebody/else"]) == [0, 0, 0, 1]
+    other.close()
+    assert list(client.get_data(meta)["x"]) == list(range(1000))
 
 
 def test_what_cannot_be(master: MooncakeMaster) -> None:

@@ -1,13 +1,18 @@
-"""The example of the README runs as printed."""
+"""The examples of the README run as printed."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 from elsewhere import python
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+from support.daemons import System
+
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
 
 
 def test_the_example_runs(runtime_dir: Path) -> None:
@@ -20,3 +25,40 @@ def test_the_example_runs(runtime_dir: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert done.stdout.strip()
     assert list(runtime_dir.iterdir()) == []
+
+
+def test_a_c_program_is_compiled_as_printed(system: System, tmp_path: Path) -> None:
+    """The compiler's line, against what an installation has; that of the tests' build stands for one of its own."""
+    (block,) = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    setup, install, _, compile_line = block.splitlines()
+    assert setup.startswith("meson setup ")
+    tools = ROOT / ".venv" / "bin"
+    subprocess.run(
+        [*install.split()[:-1], os.environ["TQ_TEST_BUILD"], "--no-rebuild", "--quiet"],
+        env={
+            **os.environ,
+            "PATH": f"{tools}:{os.environ['PATH']}",
+            "DESTDIR": str(tmp_path / "all"),
+        },
+        check=True,
+    )
+    (found,) = tmp_path.glob("all/**/tq.pc")
+    environment = {
+        **system.environment(),
+        "PKG_CONFIG_PATH": str(found.parent),
+        "PKG_CONFIG_SYSROOT_DIR": str(tmp_path / "all"),
+        "LD_LIBRARY_PATH": str(found.parent.parent),
+    }
+    line = compile_line.replace("-o pipeline", f"-o {tmp_path}/pipeline")
+    subprocess.run(["sh", "-ec", line], cwd=ROOT, env=environment, check=True)
+    system.start(settings=["backend.SimpleStorage.total_storage_size=64MiB"])
+    done = subprocess.run(
+        [str(tmp_path / "pipeline")],
+        env={**environment, **system.environment()},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "sum of 128 rows: 8128, expected 8128" in done.stdout
