@@ -99,7 +99,10 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
     with `close`.  With `attach=True` none is started: UnreachableError.  That is the default in a Ray worker
     that gives no configuration.  `name` is what others see this process as.  The configuration is returned in
     the form that was given: an OmegaConf for an OmegaConf.  It says what is in force: settings that a system which
-    runs already cannot take over have no effect, and a warning names each of them.
+    runs already cannot take over have no effect, and a warning names each of them.  Another process attaches with its
+    `address` and `token_file`.  The latter is None for a system in a Ray cluster, whose secret lies in no file that all
+    nodes see: there the address alone is enough, for the system's actor hands the secret over.  Without Ray a process
+    attaches by name, on the controller's machine.
 
     A second call returns the configuration of the system in use.  When that has ended, the call says so in a
     warning and does what a first one does: it attaches to the system that runs now, or starts one.

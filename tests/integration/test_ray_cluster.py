@@ -186,12 +186,18 @@ def test_workers_attach_and_never_start_by_default(base: Path) -> None:
     with pytest.raises(UnreachableError, match="in the Ray cluster and in"):
         ray.get(worker.attach.remote())
     assert daemons(base) == {}
-    address = ctq.init(SMALL).address
+    config = ctq.init(SMALL)
+    address = config.address
     assert ray.get(worker.attach.remote()) == address
     ray.get(worker.put.remote("p"))
     ray.get(worker.close.remote())
     assert ctq.get_client().get_partition_list() == ["p"]
     assert ray.get(worker.attach.remote(attach=True)) == address
+    # By what init() returned, too: it names no file with the secret, for the system's actor has that.
+    ray.get(worker.close.remote())
+    assert config.token_file is None
+    named = {"address": address, "token_file": config.token_file}
+    assert ray.get(worker.start.remote(named)) == address
 
 
 @pytest.mark.parametrize("end", ["end", "kill"])
