@@ -18,6 +18,7 @@ from ._arguments import (
 )
 from ._calls import Steps, twins
 from ._columns import encode_tags, refuse_unknown_fields, tags_of
+from ._words import counted
 from ._work import Work, is_heavy, is_heavy_row
 from .encoding import Decoder, Encoder
 from .errors import (
@@ -202,7 +203,7 @@ class SamplesByKey:
             )
         if tags is not None and len(tags) != len(names):
             raise RowCountError(
-                f"kv_batch_put: expected {len(names)} tags, one per key, got {len(tags)}"
+                f"kv_batch_put: expected {counted(len(names), 'tag')}, one per key, got {len(tags)}"
             )
         if fields is not None:
             check_data("fields", fields)
@@ -210,7 +211,7 @@ class SamplesByKey:
             rows = row_count(fields)
             if rows != len(names):
                 raise RowCountError(
-                    f"kv_batch_put: expected {len(names)} rows, one per key, got {rows}"
+                    f"kv_batch_put: expected {counted(len(names), 'row')}, one per key, got {rows}"
                 )
         encoder = Encoder(self.config["serialization"]["allow_pickle"])
         columns: list[Tag] = []

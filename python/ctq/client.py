@@ -27,6 +27,7 @@ from ._calls import Steps, run, twins
 from ._columns import encode_tags
 from ._core import FETCH, FORCE_FETCH, Client, Meta, Op
 from ._named import named
+from ._words import counted
 from ._work import Work, is_heavy
 from .by_key import SamplesByKey
 from .checkpoint import Checkpoints
@@ -393,7 +394,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             )
         if rows != metadata.size:
             raise RowCountError(
-                f"put: expected {metadata.size} rows, one per sample of the metadata, got {rows}"
+                f"put: expected {counted(metadata.size, 'row')}, one per sample of the metadata, got {rows}"
             )
         if self._python is not None:
             pieces = yield from self._python.put(data, metadata)
@@ -471,9 +472,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         if metadata.size == 0 or not metadata.field_names:
             if metadata.size > 0:
                 logger.warning(
-                    "get_data: the metadata has %d samples and no fields (misspelt in select_fields?); the result "
+                    "get_data: the metadata has %s and no fields (misspelt in select_fields?); the result "
                     "is empty",
-                    metadata.size,
+                    counted(metadata.size, "sample"),
                 )
             return empty()
         options = read_options(self.config["client"], layout, padding, pin_memory)

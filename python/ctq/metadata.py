@@ -36,6 +36,7 @@ from ._core import Meta
 from ._extra_info import ExtraInfo
 from ._joining import check_alike, concat_schemas, differing, join
 from ._named import named
+from ._words import counted
 from .kv_metadata import KVBatchMeta
 from .sample_view import SampleList, SampleView
 from .tensors import row_count
@@ -75,7 +76,7 @@ class BatchMeta(ExtraInfo):
         if len(global_indexes) != len(partition_ids):
             raise ValueError(
                 f"expected a partition per index, got {len(global_indexes)} indexes and "
-                f"{len(partition_ids)} partitions"
+                f"{counted(len(partition_ids), 'partition')}"
             )
         size = len(global_indexes)
         schema = {name: dict(field) for name, field in (field_schema or {}).items()}
@@ -441,7 +442,9 @@ class BatchMeta(ExtraInfo):
             raise TypeError(f"expected a place or a slice, got {type(item).__name__}") from None
         place += size if place < 0 else 0
         if not 0 <= place < size:
-            raise IndexError(f"place {item} is out of range: the batch has {size} samples")
+            raise IndexError(
+                f"place {item} is out of range: the batch has {counted(size, 'sample')}"
+            )
         return self._pick(array("I", [place]))
 
     @named
@@ -485,7 +488,7 @@ class BatchMeta(ExtraInfo):
             logger.warning("add_fields: the data has no rows; nothing is added")
             return self
         if rows != self.size:
-            raise ValueError(f"add_fields: expected {self.size} rows, got {rows}")
+            raise ValueError(f"add_fields: expected {counted(self.size, 'row')}, got {rows}")
         schema = self.field_schema
         status = self.production_status
         schema.update(schema_of_fields(tensor_dict))

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from ._columns import PER_SAMPLE
+from ._words import counted
 
 if TYPE_CHECKING:
     from .metadata import BatchMeta
@@ -85,7 +86,9 @@ class SampleList(Sequence[SampleView]):
         if isinstance(place, slice):
             return [SampleView(self._batch, each) for each in range(*place.indices(len(self)))]
         if not -len(self) <= place < len(self):
-            raise IndexError(f"place {place} is out of range: the batch has {len(self)} samples")
+            raise IndexError(
+                f"place {place} is out of range: the batch has {counted(len(self), 'sample')}"
+            )
         return SampleView(self._batch, place % len(self))
 
     def __iter__(self) -> Iterator[SampleView]:

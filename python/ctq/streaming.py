@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ._calls import wait_any
 from ._core import FETCH, Op
 from ._named import named
+from ._words import counted
 from .client import TransferQueueClient
 from .config import read
 from .errors import TransferQueueError, TryAgainError
@@ -86,7 +87,9 @@ def chunk_batch_fn(
     if micro_batch_size > rows:
         raise ValueError(f"micro_batch_size {micro_batch_size} is larger than the batch of {rows}")
     if batch_meta.size != rows:
-        raise ValueError(f"the batch has {rows} rows, its metadata {batch_meta.size} samples")
+        raise ValueError(
+            f"the batch has {counted(rows, 'row')}, its metadata {counted(batch_meta.size, 'sample')}"
+        )
     # A TensorDict cannot cut nested tensors.
     nested = {
         name: column
@@ -395,9 +398,9 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
             if not told and (claim is None or not claim.done()):
                 told = True
                 logger.info(
-                    "StreamingDataset: task %r waits for %d samples of partition %r with fields %s",
+                    "StreamingDataset: task %r waits for %s of partition %r with fields %s",
                     self.task_name,
-                    self.batch_size,
+                    counted(self.batch_size, "sample"),
                     self.partition_id,
                     self.data_fields,
                 )

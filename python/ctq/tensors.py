@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._core import TENSOR, VALUE
+from ._words import counted
 from .dtypes import (
     UINT,
     Dtype,
@@ -188,7 +189,7 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
             slices, sizes = encoder.encode_slices(name, items, batch.keep)
             made = (name, VALUE, UINT, 8, given, None, None, sizes, slices)
     if given != batch.rows:
-        raise RowCountError(f"field {name!r}: expected {batch.rows} rows, got {given}")
+        raise RowCountError(f"field {name!r}: expected {counted(batch.rows, 'row')}, got {given}")
     assert made is not None
     batch.columns.append(made)
 

@@ -5,6 +5,13 @@
 #define TQI_BASE_TEXT_H
 
 #include <stddef.h>
+#include <stdint.h>
+
+/* The ending of a noun behind that number: "1 block", "2 blocks". */
+static inline const char *tqi_text_s(uint64_t n)
+{
+    return n == 1 ? "" : "s";
+}
 
 /* Offset of the first byte that is no part of plain text: a control character (of C0, DEL or C1), or what is not UTF-8; the
  * size when there is none.  Such bytes may be commands to a terminal, or make a second line of one. */

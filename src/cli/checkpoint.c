@@ -24,7 +24,8 @@ static int checkpoint_print(const cli_session *session, const cli_options *optio
            done->samples == 1 ? "" : "s", done->partitions, done->partitions == 1 ? "" : "s",
            done->storage_saved ? cli_bytes(done->bytes, bytes) : "without their data");
     if (done->lost) {
-        printf("%" PRIu64 " cells are lost: their data is not there any more\n", done->lost);
+        printf("%" PRIu64 " cell%s lost: the data is not there any more\n", done->lost,
+               done->lost == 1 ? " is" : "s are");
     }
     return 0;
 }

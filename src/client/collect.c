@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #define COLLECT_RETRY_MS 1000
 #define COLLECT_LATE_MS  60000 /* writes of a session that ended are over by then */
@@ -153,8 +154,8 @@ static void collect_keep_late(tqi_collector *c, const uint64_t *ids, size_t n)
     }
     late = malloc(sizeof *late + n * sizeof *ids);
     if (!late) {
-        tqi_log(TQI_WARN, "client", "out of memory: %zu blocks of %s are removed only once", n,
-                c->owner);
+        tqi_log(TQI_WARN, "client", "out of memory: %zu block%s of %s %s removed only once", n,
+                tqi_text_s(n), c->owner, n == 1 ? "is" : "are");
         return;
     }
     late->next = NULL;
@@ -183,9 +184,9 @@ static void collect_removed(const tq_error *err, void *arg)
         if (c->stopping) {
             tqi_log(
                 TQI_WARN, "client",
-                "closing: %zu dead blocks may be left in %s, for other clients of the system, or, "
+                "closing: %zu dead block%s may be left in %s, for other clients of the system, or, "
                 "after its end, for the next one to remove: %s",
-                c->n_ids, c->owner, err->message);
+                c->n_ids, tqi_text_s(c->n_ids), c->owner, err->message);
         }
         collect_fail(c, err);
         return;

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/text.h"
 
 const tqi_cells *tqi_get_cells(const tqi_get *get, size_t column)
 {
@@ -40,7 +41,7 @@ static void plan_name_field(const tqi_get *get, const tqi_cells *cells, plan_mat
         }
         if (found == 0) {
             tqi_buf_printf(text, "%sfield '%s' of sample%s", text->size > 0 ? "; " : "",
-                           cells->pub.name, all == 1 ? "" : "s");
+                           cells->pub.name, tqi_text_s(all));
         }
         if (found < PLAN_NAMED) {
             const char *key = tq_meta_key(get->meta, i);

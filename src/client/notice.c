@@ -70,10 +70,10 @@ static void notice_log(tqi_runtime *rt, const Tq__WaitInfo *info)
     }
     tqi_text_add_names(&list, info->field, info->n_field);
     tqi_log(TQI_WARN, "client",
-            "a claim of %llu samples of partition '%s' by task '%s' with fields %s has waited "
+            "a claim of %llu sample%s of partition '%s' by task '%s' with fields %s has waited "
             "%.1f s: %llu ready; %s",
-            (unsigned long long)info->wanted, info->partition, info->task, fields, age,
-            (unsigned long long)info->ready, info->missing);
+            (unsigned long long)info->wanted, tqi_text_s(info->wanted), info->partition, info->task,
+            fields, age, (unsigned long long)info->ready, info->missing);
 }
 
 /* Nothing is known of what waits. */

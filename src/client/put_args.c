@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "base/type.h"
 
 static int put_nomem(tq_error *err)
@@ -37,8 +38,8 @@ static int put_by_meta(tqi_put *put, const tq_put_args *args, tq_error *err)
                              args->partition, meta->partition);
     }
     if (args->n != 0 && args->n != meta->n) {
-        return tqi_error_set(err, TQ_EROWS, "%zu samples are given with metadata of %zu", args->n,
-                             meta->n);
+        return tqi_error_set(err, TQ_EROWS, "%zu sample%s given with metadata of %zu", args->n,
+                             args->n == 1 ? " is" : "s are", meta->n);
     }
     put->n = meta->n;
     batch->epoch = meta->epoch;
@@ -118,8 +119,8 @@ static int put_check_column(const tqi_put *put, const tq_column *column, tq_erro
         return code;
     }
     if (column->rows != put->n) {
-        return tqi_error_set(err, TQ_EROWS, "field '%s': expected %zu rows, given %zu",
-                             column->name, put->n, column->rows);
+        return tqi_error_set(err, TQ_EROWS, "field '%s': expected %zu row%s, given %zu",
+                             column->name, put->n, tqi_text_s(put->n), column->rows);
     }
     if (column->ndim > TQ_NDIM_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': %u dimensions, at most %d are possible",

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "client/names.h"
 
 #define SAVE_BUFFER (UINT64_C(8) << 20)
@@ -268,8 +269,9 @@ static void save_why_lost(tqi_task *task, tqi_answer *answer)
     save->in_get = false;
     if (tqi_ckpt_go_on(task, &err) == TQ_OK) {
         tqi_error_set(&err, TQ_ELOST,
-                      "checkpoint: %u blocks of storage '%s' are not there any more%s%s",
-                      save->n_lost, save->lost_owner, answer->status ? ": " : "",
+                      "checkpoint: %u block%s of storage '%s' %s not there any more%s%s",
+                      save->n_lost, tqi_text_s(save->n_lost), save->lost_owner,
+                      save->n_lost == 1 ? "is" : "are", answer->status ? ": " : "",
                       answer->status ? answer->error->message : "");
     }
     save_fail(save, &err);

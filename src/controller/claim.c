@@ -157,11 +157,12 @@ static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
     tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, sizeof(missing));
     tqi_error_set(
         err, TQ_ETIMEDOUT,
-        "claim of %u samples of partition '%.128s' by task '%.64s' with fields %s: %u ready after "
+        "claim of %u sample%s of partition '%.128s' by task '%.64s' with fields %s: %u ready after "
         "%llu ms; %s; asked the system at %s, which has been up for %s",
-        (unsigned)wait->pick.batch_size, wait->msg->partition, wait->msg->task, fields,
-        (unsigned)tqi_view_ready(wait->view), (unsigned long long)wait->msg->timeout_ms, missing,
-        tqi_controller_endpoint(base->ctl), tqi_ctl_uptime(base->ctl, up));
+        (unsigned)wait->pick.batch_size, tqi_text_s(wait->pick.batch_size), wait->msg->partition,
+        wait->msg->task, fields, (unsigned)tqi_view_ready(wait->view),
+        (unsigned long long)wait->msg->timeout_ms, missing, tqi_controller_endpoint(base->ctl),
+        tqi_ctl_uptime(base->ctl, up));
 }
 
 int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_conv *conv, Tq__WaitInfo *out,

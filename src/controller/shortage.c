@@ -44,7 +44,8 @@ static bool shortage_unknown(const tqi_view *view, shortage_text *text)
         n++;
     }
     if (n > SHORTAGE_FIELDS) {
-        tqi_text_add(&text->out, ", and %zu others", n - SHORTAGE_FIELDS);
+        tqi_text_add(&text->out, ", and %zu other%s", n - SHORTAGE_FIELDS,
+                     tqi_text_s(n - SHORTAGE_FIELDS));
     }
     if (n) {
         tqi_text_add(&text->out, "] (misspelt?)");
@@ -75,7 +76,8 @@ static void shortage_lacking(const tqi_view *view, uint32_t samples, shortage_te
     }
     if (n > SHORTAGE_FIELDS) {
         shortage_part(text);
-        tqi_text_add(&text->out, "%zu other fields are lacking, too", n - SHORTAGE_FIELDS);
+        tqi_text_add(&text->out, "%zu other field%s %s lacking, too", n - SHORTAGE_FIELDS,
+                     tqi_text_s(n - SHORTAGE_FIELDS), n - SHORTAGE_FIELDS == 1 ? "is" : "are");
     }
 }
 
@@ -113,7 +115,8 @@ static bool shortage_groups(const tqi_view *view, uint32_t n, shortage_text *tex
     if (group->broken) {
         shortage_broken_group(group, n, text);
         if (groups.broken > 1) {
-            tqi_text_add(&text->out, ", and so for %u other groups", (unsigned)groups.broken - 1);
+            tqi_text_add(&text->out, ", and so for %u other group%s", (unsigned)groups.broken - 1,
+                         tqi_text_s(groups.broken - 1));
         }
     } else if (group->name) {
         tqi_text_add(&text->out, "group '%.64s' has %u ready", group->name, (unsigned)group->ready);
@@ -141,7 +144,8 @@ bool tqi_ctl_shortage(const tqi_view *view, const tq_sampler *sampler, const tq_
     }
     bool suspect = shortage_unknown(view, &text);
     shortage_part(&text);
-    tqi_text_add(&text.out, "the partition has %u samples", (unsigned)shortage.samples);
+    tqi_text_add(&text.out, "the partition has %u sample%s", (unsigned)shortage.samples,
+                 tqi_text_s(shortage.samples));
     if (shortage.consumed) {
         tqi_text_add(&text.out, ", %u of them consumed by the task", (unsigned)shortage.consumed);
     }

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "config_backends.h"
 #include "manager/manager.h"
 
@@ -107,22 +108,23 @@ static void backend_remove(uv_work_t *work)
                              &removed, &why);
 
     if (rc == TQ_OK) {
-        tqi_log(TQI_INFO, "tqd", "removed %" PRIu64 " values of this system from %s", removed,
-                check->backend);
+        tqi_log(TQI_INFO, "tqd", "removed %" PRIu64 " value%s of this system from %s", removed,
+                tqi_text_s(removed), check->backend);
     } else if (rc != TQ_EUNSUPPORTED) {
         tqi_log(TQI_WARN, "tqd",
                 "not all values of this system could be removed from %s: %" PRIu64
-                " of them were, of %" PRIu64 " blocks with %" PRIu64
+                " removed, there were %" PRIu64 " block%s with %" PRIu64
                 " bytes; a later system there removes the rest once this one has had no client "
                 "for sweep_after: %s",
-                check->backend, removed, stored->blocks, stored->bytes, why.message);
+                check->backend, removed, stored->blocks, tqi_text_s(stored->blocks), stored->bytes,
+                why.message);
     } else if (stored->blocks > 0) {
         tqi_log(TQI_WARN, "tqd",
-                "%" PRIu64 " of %" PRIu64 " blocks with %" PRIu64
+                "%" PRIu64 " of %" PRIu64 " block%s with %" PRIu64
                 " bytes of this system stay in %s, under the keys tq/%016" PRIx64
                 "/...: %s, and none did before its end",
-                stored->left, stored->blocks, stored->bytes, check->backend, check->epoch,
-                why.message);
+                stored->left, stored->blocks, tqi_text_s(stored->blocks), stored->bytes,
+                check->backend, check->epoch, why.message);
     }
 }
 
@@ -142,18 +144,17 @@ void tqd_backend_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,
     }
     if (stored.removed) {
         tqi_log(TQI_INFO, "tqd",
-                "the clients have removed the %" PRIu64 " blocks with %" PRIu64
+                "the clients have removed %" PRIu64 " block%s with %" PRIu64
                 " bytes of this system from %s",
-                stored.blocks, stored.bytes, backend);
+                stored.blocks, tqi_text_s(stored.blocks), stored.bytes, backend);
         return;
     }
     if (stored.stays) {
         tqi_log(TQI_WARN, "tqd",
-                "%" PRIu64 " blocks with %" PRIu64
-                " bytes of this system stay in %s, for a checkpoint without data refers to them; "
-                "a later system there removes them once this one has had no client for "
-                "sweep_after",
-                stored.blocks, stored.bytes, backend);
+                "this system leaves %" PRIu64 " block%s with %" PRIu64
+                " bytes in %s, for a checkpoint without data refers to them; a later system there "
+                "removes them once this one has had no client for sweep_after",
+                stored.blocks, tqi_text_s(stored.blocks), stored.bytes, backend);
         return;
     }
     backend_check *check = calloc(1, sizeof(*check));

@@ -116,7 +116,7 @@ static int ports_short(const tqd_net *net, const ports_need *need, unsigned has,
     return tqi_error_set(err, TQ_ECONFIG,
                          "net.port_range (TQ_PORT_RANGE): %s has %u port%s, and %u are needed at "
                          "%s: %s; give a longer range",
-                         net->range, has, has == 1 ? "" : "s", ports_sum(need), host, text);
+                         net->range, has, tqi_text_s(has), ports_sum(need), host, text);
 }
 
 int tqd_ports_check(const tqd_net *net, const tqd_ports_parts *parts, tq_error *err)

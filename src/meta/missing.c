@@ -45,7 +45,7 @@ int tqi_m_cleared(const tqi_partition *partition, const uint32_t *indexes,
             "sample%s %s of partition '%.128s' (%zu of %zu asked for) ended when a checkpoint was "
             "loaded at %s, or later: metadata of before the load is of no use any more, claim or "
             "resolve the samples again",
-            found == 1 ? "" : "s", named, partition->name, found, n,
+            tqi_text_s(found), named, partition->name, found, n,
             tqi_text_time(loaded, clock, sizeof(clock)));
     }
     for (size_t i = 0; i < n && incarnations == NULL; i++) {
@@ -59,16 +59,17 @@ int tqi_m_cleared(const tqi_partition *partition, const uint32_t *indexes,
     return tqi_error_set(err, TQ_ECLEARED,
                          "sample%s %s %s cleared from partition '%.128s' (%zu of %zu asked for): "
                          "claim or resolve samples that are there",
-                         found == 1 ? "" : "s", named, found == 1 ? "was" : "were", partition->name,
+                         tqi_text_s(found), named, found == 1 ? "was" : "were", partition->name,
                          found, n);
 }
 
 int tqi_m_unknown_key(const tqi_partition *partition, const char *key, tq_error *err)
 {
     return tqi_error_set(err, TQ_EKEY,
-                         "no key '%.200s' in partition '%.128s', which has %u keys: `tq ls "
+                         "no key '%.200s' in partition '%.128s', which has %u key%s: `tq ls "
                          "PARTITION` lists them",
-                         key != NULL ? key : "", partition->name, HASH_COUNT(partition->keys));
+                         key != NULL ? key : "", partition->name, HASH_COUNT(partition->keys),
+                         tqi_text_s(HASH_COUNT(partition->keys)));
 }
 
 int tqi_m_unknown_field(const tqi_partition *partition, const char *name, tq_error *err)

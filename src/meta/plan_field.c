@@ -1,6 +1,7 @@
 /*
  * plan_field.c - the fields of a publish in the making: schemas, shapes, runs; and linking their cells.  See plan.h.
  */
+#include "base/text.h"
 #include "meta/plan.h"
 
 static int plan_check_schema(const tqi_plan *plan, const tqi_batch_field *in, tq_error *err)
@@ -38,8 +39,8 @@ static int plan_check_runs(const tqi_plan *plan, tqi_plan_field *out, tq_error *
         out->produced += block != TQI_RUN_NONE ? in->runs[i].rows : 0;
     }
     if (rows != plan->n) {
-        return tqi_error_set(err, TQ_EROWS, "field '%s' has %llu rows, the batch has %zu", in->name,
-                             (unsigned long long)rows, plan->n);
+        return tqi_error_set(err, TQ_EROWS, "field '%s' has %llu row%s, the batch has %zu",
+                             in->name, (unsigned long long)rows, tqi_text_s(rows), plan->n);
     }
     return TQ_OK;
 }

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/text.h"
 
 #define SERVER_ACCEPTS     64                    /* connections accepted per event */
 #define SERVER_SAY_NS      UINT64_C(10000000000) /* between two words about a lack of descriptors */
@@ -86,8 +87,9 @@ void tqi_server_warn(tqi_server *server, const char *peer, const char *what)
     uint64_t now = tqi_now();
     if (server->warned_since == 0 || now - server->warned_since > TQI_WARN_NS) {
         if (server->warned > TQI_WARN_MAX) {
-            tqi_log(TQI_WARN, component, "%u more connections like these were closed",
-                    server->warned - TQI_WARN_MAX);
+            tqi_log(TQI_WARN, component, "%u more connection%s like these %s closed",
+                    server->warned - TQI_WARN_MAX, tqi_text_s(server->warned - TQI_WARN_MAX),
+                    server->warned - TQI_WARN_MAX == 1 ? "was" : "were");
         }
         server->warned_since = now;
         server->warned = 0;

@@ -389,8 +389,9 @@ int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_r
     if ((tqi_view_ready(view) < need || tqi_view_ready(view) == 0) &&
         (sampler->kept == NULL || !sampler->kept(request))) {
         return tqi_error_set(err, TQ_EAGAIN,
-                             "%u samples are ready for task '%s' in partition '%s', %u are needed",
-                             tqi_view_ready(view), request->task, request->partition, need);
+                             "%u sample%s ready for task '%s' in partition '%s', %u needed",
+                             tqi_view_ready(view), tqi_view_ready(view) == 1 ? " is" : "s are",
+                             request->task, request->partition, need);
     }
     shown.count = tqi_view_list_first(view, look, &shown.indexes, err);
     if (shown.indexes == NULL) {

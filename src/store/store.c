@@ -12,6 +12,7 @@
 #include <uthash.h>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "store/arena.h"
 #include "store/huge.h"
 #include "store/tlsf.h"
@@ -277,9 +278,9 @@ int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool 
     }
     if (!store_possible(store, sum, n, adds_samples)) {
         return tqi_error_set(err, TQ_EINVAL,
-                             "%zu blocks of %llu bytes together can never fit: %llu bytes and %u "
+                             "%zu block%s of %llu bytes together can never fit: %llu bytes and %u "
                              "blocks are the most",
-                             n, (unsigned long long)sum, (unsigned long long)limit,
+                             n, tqi_text_s(n), (unsigned long long)sum, (unsigned long long)limit,
                              store->slots.count);
     }
     if (sum > limit || store->used > limit - sum) {

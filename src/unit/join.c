@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "config_backends.h"
 #include "unit/internal.h"
 
@@ -282,8 +283,8 @@ static void join_doubted(tqi_unit *unit, const Tq__CollectReply *reply)
         .arg = unit,
     };
     if (n > 0) {
-        tqi_log(TQI_WARN, "unit", "%s: %zu blocks are not here that the table knows", unit->name,
-                n);
+        tqi_log(TQI_WARN, "unit", "%s: %zu block%s of the table %s not here", unit->name, n,
+                tqi_text_s(n), n == 1 ? "is" : "are");
         if (tqi_call_start(unit->controller, &args, NULL, &err) != TQ_OK) {
             tqi_log(TQI_WARN, "unit", "%s: cannot report lost blocks: %s", unit->name, err.message);
         }

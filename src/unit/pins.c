@@ -11,6 +11,7 @@
  */
 #include <stdlib.h>
 
+#include "base/text.h"
 #include "unit/internal.h"
 
 static void pin_end(tqi_writer *writer, tqi_pin *pin)
@@ -71,10 +72,11 @@ static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__Un
                                                                       : TQI_LIMIT_pinned_blocks);
         tqi_error_set(
             err, TQ_EINVAL,
-            "session '%s' has %u pins of %zu blocks in unit '%s', with one of %zu it would "
+            "session '%s' has %u pin%s of %zu block%s in unit '%s', with one of %zu it would "
             "have more than %llu, or than %llu blocks (limits.pins, limits.pinned_blocks)",
-            tqi_session_name(session), HASH_COUNT(writer->pins), writer->pinned, unit->name,
-            message->n_id, (unsigned long long)tqi_limits.pins,
+            tqi_session_name(session), HASH_COUNT(writer->pins),
+            tqi_text_s(HASH_COUNT(writer->pins)), writer->pinned, tqi_text_s(writer->pinned),
+            unit->name, message->n_id, (unsigned long long)tqi_limits.pins,
             (unsigned long long)tqi_limits.pinned_blocks);
     } else if (pin_find(writer, message->pin) != NULL) {
         tqi_error_set(err, TQ_EINVAL, "there is a pin %llu already",

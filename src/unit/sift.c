@@ -6,6 +6,7 @@
  * once, so a round costs the controller as many ids as were left behind since the one before.
  */
 #include "base/clock.h"
+#include "base/text.h"
 #include "unit/internal.h"
 
 /* Ends of writers are gathered for so long; slots looked at in one step. */
@@ -53,8 +54,8 @@ static void sift_answered(tqi_call *call, tqi_answer *answer, void *arg)
     }
     if (freed > 0) {
         sift->freed += freed;
-        tqi_log(TQI_WARN, "unit", "%s: %zu blocks of writers that are gone were known to no table",
-                unit->name, freed);
+        tqi_log(TQI_WARN, "unit", "%s: %zu block%s of writers that are gone %s known to no table",
+                unit->name, freed, tqi_text_s(freed), freed == 1 ? "was" : "were");
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
     }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "unit/internal.h"
 
 /* Answers with the places. */
@@ -125,10 +126,10 @@ static int wait_check(const tqi_unit *unit, tqi_writer *writer, const Tq__UnitRe
     if (!tqi_store_fits(unit->store, message->size, message->n_size, message->adds_samples)) {
         return tqi_error_set(
             err, TQ_EFULL,
-            "%zu blocks of %llu bytes together can never fit in unit '%s' of %llu bytes%s: put "
+            "%zu block%s of %llu bytes together can never fit in unit '%s' of %llu bytes%s: put "
             "fewer samples at once, or start the system with a larger total_storage_size",
-            message->n_id, (unsigned long long)tqi_unit_wanted(message), unit->name,
-            (unsigned long long)tqi_store_capacity(unit->store),
+            message->n_id, tqi_text_s(message->n_id), (unsigned long long)tqi_unit_wanted(message),
+            unit->name, (unsigned long long)tqi_store_capacity(unit->store),
             message->adds_samples ? ", whose last tenth is kept for columns of existing samples"
                                   : "");
     }

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/text.h"
 #include "unit/internal.h"
 
 int tqi_writer_open(tqi_unit *unit, tqi_session *session)
@@ -170,8 +171,8 @@ static void writer_finished(tqi_writer *writer)
     }
     free(ids);
     if (n > 0) {
-        tqi_log(TQI_INFO, "unit", "%s: %zu blocks of a writer that is gone are free", unit->name,
-                n);
+        tqi_log(TQI_INFO, "unit", "%s: %zu block%s of a writer that is gone %s free", unit->name, n,
+                tqi_text_s(n), n == 1 ? "is" : "are");
     }
     if (n > 0 || unpinned) {
         tqi_unit_changed(unit);

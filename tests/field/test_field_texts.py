@@ -132,3 +132,13 @@ def test_the_metadata_of_a_claim_tells_the_groups(client: Any, pid: str) -> None
     assert meta.groups == ["a", None, "b"]
     assert meta[1:].groups == [None, "b"]
     assert ctq.BatchMeta([0], [pid]).groups == [None]
+
+
+def test_messages_count_one_as_one(client: Any, pid: str) -> None:
+    with pytest.raises(ctq.errors.TimedOutError, match=f"claim of 1 sample of partition '{pid}'"):
+        client.get_meta(["x"], 1, pid, task_name="t", timeout=0.01)
+    meta = client.put({"x": torch.arange(1)}, partition_id=pid)
+    with pytest.raises(ctq.errors.TimedOutError, match="the partition has 1 sample;"):
+        client.get_meta(["x", "y"], 2, pid, task_name="t", timeout=0.01)
+    with pytest.raises(ctq.errors.RowCountError, match="expected 1 row, one per sample"):
+        client.put({"y": torch.arange(2)}, metadata=meta)

@@ -56,7 +56,7 @@ def test_by_hand() -> None:
 def test_wrong_lengths(kwargs: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected 3 entries, got 1"):
         batch([1, 2, 3], **kwargs)
-    with pytest.raises(ValueError, match="2 indexes and 1 partitions"):
+    with pytest.raises(ValueError, match="2 indexes and 1 partition"):
         BatchMeta([1, 2], ["p"])
 
 

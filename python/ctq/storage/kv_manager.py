@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._calls import wait
 from .._columns import rows_of_schema, schema_of_fields
+from .._words import counted
 from ..dtypes import have_torch
 from ..errors import (
     CanceledError,
@@ -124,7 +125,9 @@ class KVStorageManager(StorageManager):
             )
         except BaseException as error:
             if publishes and isinstance(error, UNKNOWN_OUTCOME):
-                logger.warning("a put of %d values may be published: they stay", len(keys))
+                logger.warning(
+                    "a put of %s may be published and stays", counted(len(keys), "value")
+                )
             elif publishes:
                 await self._undo(keys, said, error)
             raise
@@ -183,9 +186,9 @@ class KVStorageManager(StorageManager):
         known = failed is not None and type(error) is type(failed)
         logger.log(
             logging.DEBUG if known else logging.WARNING,
-            "%s: %d values of a failed put may be left, the first one is %s: %s: %s",
+            "%s: %s of a failed put may be left, the first one is %s: %s: %s",
             self._calls.name,
-            len(keys),
+            counted(len(keys), "value"),
             keys[0],
             type(error).__name__,
             error,

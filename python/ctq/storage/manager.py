@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from .._calls import Steps, wait
 from .._core import TENSOR, VALUE, Client, Meta
+from .._words import counted
 from ..config import Config, of_map
 from ..dtypes import describe_dtype, packed_type
 from ..encoding import Decoder, Encoder
@@ -219,7 +220,9 @@ def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
     if each is None:
         return (name, TENSOR, *dtype, rows, tuple(schema.get("shape") or ()), None, None, (), dim)
     if len(each) != rows:
-        raise InvalidArgumentError(f"field {name!r}: expected {rows} shapes, got {len(each)}")
+        raise InvalidArgumentError(
+            f"field {name!r}: expected {counted(rows, 'shape')}, got {len(each)}"
+        )
     ndims = array("I", [len(shape) for shape in each])
     dims = array("Q", [dim for shape in each for dim in shape])
     return (name, TENSOR, *dtype, rows, None, ndims, dims, (), dim)
@@ -372,8 +375,8 @@ class ManagedStorage:
                 except Exception as error:  # noqa: BLE001 - another clear has still to be ended
                     if not own:
                         logger.warning(
-                            "removing the data of %d samples of partition %r: %s: %s; it is left for later",
-                            len(meta),
+                            "removing the data of %s of partition %r: %s: %s; it is left for later",
+                            counted(len(meta), "sample"),
                             meta.partition,
                             type(error).__name__,
                             error,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .._words import counted
 from ..dtypes import torch_dtypes
 from ..encoding import Decoder, Encoder
 from ..errors import InvalidArgumentError, RowCountError
@@ -60,7 +61,9 @@ def flat_columns(fields: Fields, rows: int, encoder: Encoder) -> Iterator[tuple[
             sizes = [int(size) for size in ends]
             flat = Flat(np.frombuffer(memoryview(encoded), np.uint8), {"sizes": sizes}, sizes)
         if len(flat.sizes) != rows:
-            raise RowCountError(f"field {name!r}: expected {rows} rows, got {len(flat.sizes)}")
+            raise RowCountError(
+                f"field {name!r}: expected {counted(rows, 'row')}, got {len(flat.sizes)}"
+            )
         yield name, flat
 
 

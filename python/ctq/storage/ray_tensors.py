@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._columns import rows_of_schema
+from .._words import counted
 from ..dtypes import have_torch
 from ..encoding import Decoder, Encoder
 from ..errors import ConfigError, InvalidArgumentError, LostError
@@ -142,7 +143,9 @@ class RayTensors(StorageManager):
             if start == 0 and not isinstance(error, UNKNOWN_OUTCOME):
                 await self._ask("drop_record", name)
             else:
-                logger.warning("a put of %d samples may be published: it stays", metadata.size)
+                logger.warning(
+                    "a put of %s may be published: it stays", counted(metadata.size, "sample")
+                )
             raise
 
     def _offer(self, flat: Flat) -> Column:

@@ -26,6 +26,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/text.h"
 #include "config_keys.h"
 
 /* Seconds without a client until a system counts as ended.  Shorter leases than the least would run out between renewals,
@@ -249,9 +250,9 @@ static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
     sweep_flush(batch);
     if (batch->removed > 0) {
         tqi_log(TQI_WARN, "kv",
-                "storage %s: removed %" PRIu64 " values of system %016" PRIx64
+                "storage %s: removed %" PRIu64 " value%s of system %016" PRIx64
                 ", which had no client for %g s or longer",
-                kv->owner, batch->removed, epoch, kv->sweep.after);
+                kv->owner, batch->removed, tqi_text_s(batch->removed), epoch, kv->sweep.after);
     }
     if (code == TQ_OK && batch->code == TQ_OK && !sweep_closing(&kv->sweep)) {
         sweep_key(&batch->keys[0], epoch, TQI_KV_MARK);
