@@ -96,7 +96,8 @@ typedef struct tqi_granted {
 typedef struct tqi_writer {
     uint64_t number;
     tqi_unit *unit;
-    tqi_session *session; /* NULL: ended */
+    tqi_session *session;           /* NULL: ended */
+    uint8_t client[TQI_SESSION_ID]; /* the session's id, which the client's next session has, too */
     /* Blocks that it reserved and that are still here.  Published ones count too: the unit is not told of a publish, and
      * one that was not published must find its writer when its dead notice comes, however late.  So a process stays
      * watched until it has exited, the last of its blocks is freed, or it said that it has finished with them. */
@@ -114,6 +115,8 @@ typedef struct tqi_writer {
     tqi_granted granted
         [TQI_GRANTED_MAX]; /* those proven last, so that a proof is computed once per lease */
     unsigned n_granted;    /* ever */
+    bool left;             /* its session has ended, and its process may live */
+    struct tqi_writer *prev, *next; /* of unit->left */
     UT_hash_handle hh;
 } tqi_writer;
 
@@ -121,8 +124,12 @@ int tqi_writer_open(tqi_unit *unit, tqi_session *session);
 /* Its session has ended; finished: nothing of it writes any more, for its process has ended or its goodbye said so. */
 void tqi_writer_end(tqi_writer *writer, bool finished);
 /* It has finished with these blocks of its own, or with `others` all but these: those that are dead are freed now, the others
- * when they die.  `ids` is sorted here. */
+ * when they die.  So has what its client was in sessions that were lost.  `ids` is sorted here. */
 void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others);
+/* What the writer's client was in a session that was lost (`after` NULL), or in another one; NULL: no more. */
+tqi_writer *tqi_writer_former(const tqi_writer *writer, const tqi_writer *after);
+/* Something of a writer has gone; one whose session has ended and of whom nothing is left is forgotten. */
+void tqi_writer_settle(tqi_writer *writer);
 /* Gives it the right to map; TQ_EUNSUPPORTED without a pidfd. */
 int tqi_writer_map(tqi_writer *writer, tq_error *err);
 /* Whether the lease is one that the controller granted to the writer's session, under this incarnation. */
@@ -300,6 +307,7 @@ struct tqi_unit {
     tqi_server *server;
     uint64_t next_writer;
     tqi_writer *writers; /* by number */
+    tqi_writer *left;    /* of them, those whose session was lost while their process lives */
     tqi_unit_waits waits;
     tqi_compact compact;
     tqi_sift sift;

@@ -5,7 +5,7 @@
  * given to others before the pin has ended.  A pin belongs to a session.  A client that says goodbye has made copies of
  * what it still shows.  A session that ends although its process lives on (it
  * was out of touch for too long) leaves its pins to its writer's record, until the process has exited: whoever looks at
- * memory must not find other bytes there.
+ * memory must not find other bytes there.  The client's next session may end them one by one.
  *
  * A reader gives its pins numbers, so that it can end one of which it does not know whether it was ever made.
  */
@@ -160,6 +160,23 @@ fail:
     tqi_request_fail(request, &err);
 }
 
+/* The pin may be of a session of the same client that was lost. */
+static bool pin_end_number(tqi_writer *writer, uint64_t number)
+{
+    tqi_writer *of = writer;
+    tqi_pin *pin = pin_find(writer, number);
+
+    while (pin == NULL && (of = tqi_writer_former(writer, of == writer ? NULL : of)) != NULL) {
+        pin = pin_find(of, number);
+    }
+    if (pin == NULL) {
+        return false;
+    }
+    pin_end(of, pin);
+    tqi_writer_settle(of);
+    return true;
+}
+
 void tqi_unit_unpin(tqi_unit *unit, tqi_request *request, const Tq__UnitUnpin *message)
 {
     Tq__Empty reply = TQ__EMPTY__INIT;
@@ -168,11 +185,7 @@ void tqi_unit_unpin(tqi_unit *unit, tqi_request *request, const Tq__UnitUnpin *m
     bool any = false;
 
     for (size_t i = 0; writer != NULL && i < message->n_pin; i++) {
-        tqi_pin *pin = pin_find(writer, message->pin[i]);
-        if (pin != NULL) {
-            pin_end(writer, pin);
-            any = true;
-        }
+        any = pin_end_number(writer, message->pin[i]) || any;
     }
     tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
     if (any) {

@@ -8,7 +8,8 @@
  *   - a writer with a mapping that is gone with its process (a pidfd tells; an end-of-file proves nothing, for a forked
  *     child may keep the socket) writes no more.
  *   - a writer that lives says when it has finished: for all of its blocks in its goodbye, and for those of a session that
- *     the controller has ended when it hears of that (UNIT_FINISH).
+ *     the controller has ended when it hears of that (UNIT_FINISH).  Its session here may have been lost as well: the next
+ *     one has the same id, and speaks for the process that the former one had.
  * Blocks of all others wait in their writer's list.  Pins of a session are kept as long, for who may write may read.
  */
 #include <stddef.h>
@@ -29,6 +30,7 @@ int tqi_writer_open(tqi_unit *unit, tqi_session *session)
     writer->number = ++unit->next_writer;
     writer->unit = unit;
     writer->session = session;
+    memcpy(writer->client, tqi_session_id(session), sizeof(writer->client));
     HASH_ADD(hh, unit->writers, number, sizeof(writer->number), writer);
     if (writer->hh.tbl == NULL) {
         free(writer);
@@ -84,6 +86,9 @@ static void writer_free(tqi_writer *writer)
 static void writer_forget(tqi_writer *writer)
 {
     tqi_writer_unpin(writer);
+    if (writer->left) {
+        DL_DELETE(writer->unit->left, writer);
+    }
     HASH_DEL(writer->unit->writers, writer);
     writer_free(writer);
 }
@@ -139,9 +144,27 @@ void tqi_writer_free_block(tqi_unit *unit, uint64_t id)
         return;
     }
     writer->reserved--;
+    tqi_writer_settle(writer);
+}
+
+void tqi_writer_settle(tqi_writer *writer)
+{
     if (writer->session == NULL && writer->reserved == 0 && writer->pins == NULL) {
         writer_forget(writer);
     }
+}
+
+tqi_writer *tqi_writer_former(const tqi_writer *writer, const tqi_writer *after)
+{
+    tqi_writer *former = after != NULL ? after->next : writer->unit->left;
+
+    for (; former != NULL; former = former->next) {
+        if (memcmp(former->client, writer->client, sizeof(writer->client)) == 0 &&
+            writer->session != NULL && former->process == tqi_session_process(writer->session)) {
+            break;
+        }
+    }
+    return former;
 }
 
 int tqi_writer_defer(tqi_writer *writer, uint64_t id)
@@ -224,15 +247,13 @@ static void writer_finish_block(uint64_t id, void *user, void *arg)
     }
 }
 
-void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others)
+/* Whether a block was freed. */
+static bool writer_finish_blocks(tqi_writer *writer, const uint64_t *ids, size_t n, bool others)
 {
     writer_finish finish = {writer, ids, n, others};
     tqi_unit *unit = writer->unit;
     size_t kept = 0;
 
-    if (n > 1) {
-        qsort(ids, n, sizeof(*ids), writer_order);
-    }
     if (others) {
         tqi_store_each(unit->store, writer_finish_block, &finish);
     }
@@ -247,9 +268,27 @@ void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others)
             tqi_writer_free_block(unit, id);
         }
     }
-    tqi_sift_want(unit);
     bool freed = kept < writer->n_deferred;
     writer->n_deferred = kept;
+    return freed;
+}
+
+void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others)
+{
+    tqi_unit *unit = writer->unit;
+
+    if (n > 1) {
+        qsort(ids, n, sizeof(*ids), writer_order);
+    }
+    bool freed = writer_finish_blocks(writer, ids, n, others);
+    tqi_writer *former = tqi_writer_former(writer, NULL);
+    while (former != NULL) {
+        tqi_writer *next = tqi_writer_former(writer, former);
+        freed = writer_finish_blocks(former, ids, n, others) || freed;
+        tqi_writer_settle(former);
+        former = next;
+    }
+    tqi_sift_want(unit);
     if (freed) {
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
@@ -268,6 +307,8 @@ void tqi_writer_end(tqi_writer *writer, bool finished)
         return;
     }
     /* The session was lost, or did not say that it has finished: its process may be there, in the middle of a copy. */
+    writer->left = true;
+    DL_APPEND(writer->unit->left, writer);
     writer->exit.fn = writer_exited;
     tqi_process_on_exit(writer->process, &writer->exit);
 }

@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/error.h"
+#include "net/calling.h"
 
 void kit_until(kit *k, const bool *flag)
 {
@@ -59,7 +61,7 @@ void kit_unit_start(kit *k, int i, uint64_t capacity, bool tcp)
         .n_listen = 1,
         .token = &k->token,
         .store = {.capacity = capacity},
-        .grace_ms = 5000,
+        .grace_ms = k->grace_ms,
         .keep_ms = 5000,
     };
     tq_error err = {0};
@@ -93,6 +95,7 @@ void kit_unit_stop(kit *k, int i)
 void kit_open(kit *k)
 {
     memset(k, 0, sizeof(*k));
+    k->grace_ms = 5000;
     assert_int_equal(uv_loop_init(&k->loop), 0);
     snprintf(k->dir, sizeof(k->dir), "/tmp/tq-test-XXXXXX");
     assert_non_null(mkdtemp(k->dir));
@@ -134,6 +137,14 @@ void kit_client_open(kit *k, kit_client *client, int unit)
                                          &client->unit, &err),
                          TQ_OK);
     }
+}
+
+void kit_client_cut(kit_client *client)
+{
+    tq_error why = {0};
+
+    tqi_error_set(&why, TQ_EIO, "the test breaks it");
+    tqi_channel_failed(client->unit, &why);
 }
 
 void kit_client_close(kit_client *client)

@@ -30,6 +30,7 @@ typedef struct kit {
     tqi_token token;
     tqi_controller *controller;
     tqi_unit *units[KIT_UNITS];
+    uint64_t grace_ms;     /* of sessions at units that are started */
     bool ready[KIT_UNITS]; /* since it was last cleared */
 } kit;
 
@@ -72,6 +73,8 @@ void kit_unit_stop(kit *k, int i);
 
 void kit_client_open(kit *k, kit_client *client, int unit);
 void kit_client_close(kit_client *client);
+/* Breaks the connection to the unit, whose session ends there without a goodbye; the next call connects again. */
+void kit_client_cut(kit_client *client);
 
 /* Starts a call; kit_end waits for it. */
 void kit_start(kit_client *client, tqi_channel *channel, uint16_t kind, const void *message,

@@ -326,6 +326,44 @@ static void unpin(kit_client *client, uint64_t number)
     kit_call_free(&call);
 }
 
+/* A session that was lost leaves its pins to its client's next one. */
+static void pins_of_a_lost_session_can_be_ended(void **state)
+{
+    kit k;
+    kit_client client;
+    tqi_store_map map;
+    uint64_t id, offset, used, blocks;
+    uint32_t slot;
+    size_t gone;
+    tq_error err = {0};
+
+    (void)state;
+    kit_open(&k);
+    k.grace_ms = 0;
+    kit_unit_start(&k, 0, MIB, false);
+    kit_client_open(&k, &client, 0);
+    kit_map(&client, &map, NULL);
+    id = kit_lease(&client, 0, 1, NULL);
+    assert_int_equal(kit_reserve(&client, id, MIB / 2, false, &slot, &offset, &err), TQ_OK);
+    assert_int_equal(pin(&client, 1, &id, &slot, 1, &gone), TQ_OK);
+    kit_client_cut(&client);
+    kit_abandon(&client, &id, 1, false);
+    do {
+        kit_stat(&client, &used, &blocks);
+    } while (blocks > 0);
+    assert_int_equal(used, MIB / 2);
+    unpin(&client, 2); /* none to end */
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(used, MIB / 2);
+    unpin(&client, 1);
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(used, 0);
+    kit_until_reported(&client, "pins", 0);
+    tqi_store_map_fini(&map);
+    kit_client_close(&client);
+    kit_close(&k);
+}
+
 static void pinned_memory_is_not_reused(void **state)
 {
     kit k;
@@ -488,6 +526,7 @@ int main(void)
         cmocka_unit_test(new_epoch_drops_all),
         cmocka_unit_test(waits_for_a_living_writer),
         cmocka_unit_test(pinned_memory_is_not_reused),
+        cmocka_unit_test(pins_of_a_lost_session_can_be_ended),
         cmocka_unit_test(published_blocks_are_freed_when_cleared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -274,6 +274,49 @@ static void a_writer_that_lives_finishes_blocks(void **state)
     kit_close(&k);
 }
 
+/* The session at the unit was lost, too: the client's next one speaks for the same process. */
+static void the_next_session_finishes_blocks_of_a_lost_one(void **state)
+{
+    kit k;
+    kit_client client, other;
+    tqi_store_map map;
+    uint64_t ids[3], offset, used, blocks;
+    uint32_t slot;
+    tq_error err = {0};
+
+    (void)state;
+    kit_open(&k);
+    k.grace_ms = 0;
+    kit_unit_start(&k, 0, 8 * MIB, false);
+    kit_client_open(&k, &client, 0);
+    kit_client_open(&k, &other, 0);
+    kit_map(&client, &map, NULL);
+    ids[0] = kit_lease(&client, 0, 3, NULL);
+    for (uint64_t i = 0; i < 3; i++) {
+        ids[i] = ids[0] + i;
+        assert_int_equal(kit_reserve(&client, ids[i], 100, true, &slot, &offset, &err), TQ_OK);
+    }
+    kit_client_cut(&client);
+    kit_abandon(&client, ids, 1, true);
+    kit_abandon(&client, &ids[2], 1, false);
+    until_blocks(&client, 2); /* in the next session; the notice of the first came before */
+    finish(&other, NULL, 0, true);
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(blocks, 2);
+    finish(&client, ids, 1, true);
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(blocks, 2); /* the one that was named, and the one that has not ended */
+    finish(&client, NULL, 0, true);
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(blocks, 1);
+    kit_abandon(&client, &ids[1], 1, true);
+    until_blocks(&client, 0);
+    tqi_store_map_fini(&map);
+    kit_client_close(&client);
+    kit_client_close(&other);
+    kit_close(&k);
+}
+
 static void closed_flag(void *arg)
 {
     *(bool *)arg = true;
@@ -331,6 +374,7 @@ int main(void)
         cmocka_unit_test(shares_its_memory),
         cmocka_unit_test(reports_its_requests),
         cmocka_unit_test(a_writer_that_lives_finishes_blocks),
+        cmocka_unit_test(the_next_session_finishes_blocks_of_a_lost_one),
         cmocka_unit_test(refuses_bad_options),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
