@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ._core import VALUE, Meta, copy_maps
 from ._tag_names import tag_key, tag_name
 from .dtypes import dtype_of, unpacked_type
-from .encoding import MAX_TAG_DEPTH, Decoder, Encoder, check_depth
+from .encoding import MAX_TAG_DEPTH, Encoder, TagDecoder, TagEncoder, check_depth
 from .errors import ArgumentTypeError, SerializationError, UnknownFieldError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def changed_tags(
 
 def tags_of(meta: Meta) -> list[dict[str, Any]]:
     """Tags of each sample of a piece."""
-    return meta.tag_maps(Decoder().decode, tag_key)
+    return meta.tag_maps(TagDecoder().decode, tag_key)
 
 
 def copy_tags(maps: list[dict[str, Any]], places: Integers | None = None) -> list[dict[str, Any]]:
@@ -71,9 +71,7 @@ def copy_tags(maps: list[dict[str, Any]], places: Integers | None = None) -> lis
     return copy_maps(maps, places, deepcopy)
 
 
-def encode_tags(
-    tags: Sequence[Mapping[str, Any]], encoder: Encoder, what: str = "tags"
-) -> list[Tag]:
+def encode_tags(tags: Sequence[Mapping[str, Any]], what: str = "tags") -> list[Tag]:
     """Tags of samples as columns, one per name; a tag that cannot be stored is named."""
     from array import array
 
@@ -97,6 +95,7 @@ def encode_tags(
             places.append(place)
             values.append(value)
     made: list[Tag] = []
+    encoder = TagEncoder()
     for name, (places, values) in columns.items():
         encoded, each = encoder.encode_column(f"tag {name}", values)
         sizes = array("I", bytes(4 * len(tags)))

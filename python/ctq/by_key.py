@@ -156,7 +156,7 @@ class SamplesByKey:
         batch: Batch | None = None
         if fields is not None:
             batch = yield Work(is_heavy_row(fields), row_batch, fields, encoder)
-        tags = [] if tag is None else encode_tags([tag], encoder, "tag")
+        tags = [] if tag is None else encode_tags([tag], "tag")
         groups = None if group is None else [group]
         return (yield from self._kv_store([key], partition_id, batch, tags, groups))
 
@@ -216,7 +216,7 @@ class SamplesByKey:
         encoder = Encoder(self.config["serialization"]["allow_pickle"])
         columns: list[Tag] = []
         if tags is not None:
-            columns = yield Work(len(tags) > MANY, encode_tags, tags, encoder)
+            columns = yield Work(len(tags) > MANY, encode_tags, tags)
         if fields is None or self._python is None:
             batch: Batch | None = None
             if fields is not None:

@@ -421,15 +421,14 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     def _put_pieces(self, data: Fields, metadata: BatchMeta) -> Steps[list[Meta]]:
         """One put per partition; almost always there is one."""
         pieces = metadata._pieces
-        changed = {id(piece): tags for piece, tags in metadata._changed_tags()}
+        changed = {id(piece): encode_tags(tags) for piece, tags in metadata._changed_tags()}
         started: list[Op] = []
         start = 0
         for piece in pieces:
             part = data if len(pieces) == 1 else rows_of(data, start, start + len(piece))
             start += len(piece)
-            encoder = self._encoder()
-            batch: Batch = yield Work(is_heavy(part), to_batch, part, encoder)
-            tags = encode_tags(changed[id(piece)], encoder) if id(piece) in changed else []
+            batch: Batch = yield Work(is_heavy(part), to_batch, part, self._encoder())
+            tags = changed.get(id(piece), [])
             started.append(
                 self._core.put(meta=piece, columns=batch.columns, tags=tags, keep=batch.keep)
             )
@@ -495,7 +494,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         """Store the tags of the metadata's samples that were changed; others stay as they are."""
         expect_metadata(metadata)
         for piece, tags in metadata._changed_tags():
-            yield self._core.put(meta=piece, tags=encode_tags(tags, self._encoder()))
+            yield self._core.put(meta=piece, tags=encode_tags(tags))
 
     def _clear_samples(self, metadata: BatchMeta) -> Steps[None]:
         """Remove samples with everything known about them; those that are not there are skipped, with a warning."""

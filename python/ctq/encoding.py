@@ -2,7 +2,7 @@
 
 A value is MessagePack.  Arrays, tensors, images and a few Python types travel as extension types; what has
 no type of its own here is pickled by itself (functions with cloudpickle when it is installed) unless
-`serialization.allow_pickle` is off.  Daemons never look inside.
+`serialization.allow_pickle` is off; in a tag it is refused.  Daemons never look inside.
 
 Large memory inside values (tensors, arrays, bytes, texts, images, buffers of pickled objects) is put from where
 it lies: a column is a list of slices, and what was encoded is only what lies between them.  On the way out tensors and arrays
@@ -55,6 +55,8 @@ _NOT_CONVERTED = object()
 
 class Encoder:
     """Turns values into bytes."""
+
+    _not_pickled = "which serialization.allow_pickle forbids: put plain values, tensors and arrays, or allow it"
 
     def __init__(self, allow_pickle: bool = True) -> None:
         self._allow_pickle = allow_pickle
@@ -192,9 +194,17 @@ class Encoder:
     def _check_pickle(self, value: object) -> None:
         if not self._allow_pickle:
             raise SerializationError(
-                f"a value of type {_kind(value)} can only be stored by pickling it, which serialization.allow_pickle forbids: "
-                "put plain values, tensors and arrays, or allow it"
+                f"a value of type {_kind(value)} can only be stored by pickling it, {self._not_pickled}"
             )
+
+
+class TagEncoder(Encoder):
+    """Turns tags into bytes.  Whoever lists samples looks at tags, and may not trust those who put them: none is a pickle."""
+
+    _not_pickled = "which tags never are: give a tag a plain value, and put the object into a field"
+
+    def __init__(self) -> None:
+        super().__init__(allow_pickle=False)
 
 
 def _nested_parts(torch: Any, value: Any) -> list[Any]:
@@ -248,7 +258,7 @@ def _no_tuple(value: Any) -> Any:
 
 
 class _Refusal:
-    """Whether this process refuses all pickles: tags and notes are decoded when they are read, without a client."""
+    """Whether this process refuses all pickles: notes are decoded when they are read, without a client."""
 
     pickles = False
 
@@ -260,6 +270,8 @@ def refuse_pickles() -> None:
 
 class Decoder:
     """Turns bytes into values."""
+
+    _not_unpickled = "the value is pickled, and serialization.allow_pickle forbids unpickling it"
 
     def __init__(self, allow_pickle: bool = True) -> None:
         self._allow_pickle = allow_pickle and not _Refusal.pickles
@@ -377,9 +389,7 @@ class Decoder:
         import pickle
 
         if not self._allow_pickle:
-            raise SerializationError(
-                "the value is pickled, and serialization.allow_pickle forbids unpickling it"
-            )
+            raise SerializationError(self._not_unpickled)
         try:
             # Only clients that know the system's secret can have written it.
             return pickle.loads(payload, buffers=buffers)  # noqa: S301
@@ -389,6 +399,15 @@ class Decoder:
             raise SerializationError(
                 f"a pickled value cannot be unpickled here: {type(error).__name__}: {error}"
             ) from error
+
+
+class TagDecoder(Decoder):
+    """Turns bytes into tags."""
+
+    _not_unpickled = "the tag is pickled, and tags are never unpickled: who put it has not done so by this version of ctq"
+
+    def __init__(self) -> None:
+        super().__init__(allow_pickle=False)
 
 
 # --- kinds of values ------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import Any
 
 from ._host import run_daemon, view_sample
 from ._tag_names import MARK, tag_key
-from .encoding import Decoder
+from .encoding import TagDecoder
 from .errors import ConfigError, SamplerError
 from .samplers import BaseSampler
 
@@ -41,7 +41,7 @@ class PartitionView:
 
     def get_custom_meta(self, global_indices: Sequence[int]) -> dict[int, dict[str, Any]]:
         """Tags of ready samples; others are left out."""
-        decoder = Decoder(allow_pickle=False)
+        decoder = TagDecoder()
         found: dict[int, dict[str, Any]] = {}
         for index in global_indices:
             place = self._places.get(index)
