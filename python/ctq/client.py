@@ -32,6 +32,7 @@ from ._work import Work, is_heavy
 from .by_key import SamplesByKey
 from .checkpoint import Checkpoints
 from .config import Config, of_map
+from .config import read as read_config
 from .encoding import Decoder, Encoder, refuse_pickles
 from .errors import (
     InvalidArgumentError,
@@ -51,6 +52,7 @@ from .storage import (
     ManagedStorage,
     StorageManager,
     StorageManagerFactory,
+    allowing,
     client_connected,
     manager_in_python,
     manager_of,
@@ -87,10 +89,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         `controller_info` is an address, or what `init()` returned as `controller.zmq_info`.  The two zmq_
         arguments are for callers of TransferQueue; there are no such threads and sockets here.
         """
-        controller_info = _as_info(controller_info)
         self.client_id = client_id or f"ctq-{os.getpid()}"
-        self._info = controller_info
-        self._given = of_map(dict(config or {}))
+        self._given = read_config(config)
+        self._info = allowing(_as_info(controller_info), self._given)
         self._python: ManagedStorage | None = None
         self._given_up: dict[Op, tuple[Any, ...]] = {}
         self._core = self._connect()
@@ -140,12 +141,6 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         given = self._given.get("client", {}).get("wait_notice")
         return 0.0 if given is None else float(given) or -1.0
 
-    def _libraries(self) -> str:
-        """Libraries that the system may have this process load: of its handle, and of what this client was given."""
-        sections = (self._given.get("backend") or {}).values()
-        own = [section.get("library") for section in sections if isinstance(section, Mapping)]
-        return ":".join(os.fspath(path) for path in (self._info.library, *own) if path)
-
     def _open(self, manager: str | None, manager_config: str | None = None) -> Client:
         try:
             return Client(
@@ -158,7 +153,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                 timeout=self._own_timeout(),
                 node=node(),
                 notice=self._notice(),
-                libraries=self._libraries(),
+                libraries=self._info.allowed,
             )
         except UnknownManagerError as error:
             raise UnknownManagerError(_unknown_backend(str(error), manager is None)) from None

@@ -98,12 +98,13 @@ class RayHandle(NamedTuple):
     user: str
     detached: bool
     created: float
-    library: str = ""
+    allowed: str = ""
+    """Libraries and modules of its storage backend, joined by colons."""
 
     @property
     def info(self) -> ControllerInfo:
         """How to reach it."""
-        return ControllerInfo(self.address, token=self.token, library=self.library)
+        return ControllerInfo(self.address, token=self.token, allowed=self.allowed)
 
     def __repr__(self) -> str:
         return f"RayHandle({self})"
@@ -441,7 +442,7 @@ class Head:
             user=plan.user,
             detached=plan.detached,
             created=time.time(),
-            library=found.library,
+            allowed=found.allowed,
         )
         if plan.units:
             self._everywhere = asyncio.create_task(self._start_everywhere())

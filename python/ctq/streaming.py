@@ -415,7 +415,7 @@ def _last_event(client: TransferQueueClient) -> int:
 def leave(system: ControllerInfo) -> None:
     """Close the datasets of this process that are connected to a system that it leaves."""
     for dataset in list(_connected):
-        if dataset._client is not None and dataset._client._info == system:
+        if dataset._client is not None and dataset._client._info.address == system.address:
             dataset.close()
 
 

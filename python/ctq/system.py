@@ -59,8 +59,9 @@ class ControllerInfo(NamedTuple):
     address: str
     token_file: str | None = None
     token: str | None = None
-    library: str | None = None
-    """A library that the system's configuration may name for its storage backend: it was found in a place of this user's own."""
+    allowed: str | None = None
+    """Libraries and modules that the system's configuration may name for its storage backend, joined by colons: those
+    that a handle in a place of this user's own names, and those that a client which passes this on allows."""
 
     def __repr__(self) -> str:
         """What identifies it; the secret is not for logs."""
@@ -79,11 +80,17 @@ class Handle(NamedTuple):
     created: float
     version: str
     library: str = ""
+    module: str = ""
+
+    @property
+    def allowed(self) -> str:
+        """What its storage backend may run in clients that come by this handle."""
+        return ":".join(filter(None, (self.library, self.module)))
 
     @property
     def info(self) -> ControllerInfo:
         """How to reach it."""
-        return ControllerInfo(self.address, self.token_file, library=self.library)
+        return ControllerInfo(self.address, self.token_file, allowed=self.allowed)
 
     def __str__(self) -> str:
         age = max(0, round(time.time() - self.created))

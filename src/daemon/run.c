@@ -235,7 +235,8 @@ static int daemon_publish(daemon_state *daemon, tq_error *err)
     json_t *backend = json_loads(daemon->backend_json, 0, NULL);
     int rc =
         tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.owner_pid,
-                           json_string_value(json_object_get(backend, "library")), err);
+                           json_string_value(json_object_get(backend, "library")),
+                           json_string_value(json_object_get(backend, "module")), err);
 
     json_decref(backend);
     return rc;

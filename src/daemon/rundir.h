@@ -1,7 +1,7 @@
 /*
  * rundir.h - the runtime directory of one system: token, sockets and the handle by which others find it.
  *
- *   DIR/handle.json   {address, token_file, pid, owner_pid, name, user, created, version, library}; written last, whole
+ *   DIR/handle.json   {address, token_file, pid, owner_pid, name, user, created, version, library, module}; written last, whole
  *   DIR/token         the system's secret, mode 0600
  *   DIR/controller.sock, DIR/unit-N.sock, DIR/redis.sock
  *
@@ -32,10 +32,10 @@ typedef struct tqd_rundir {
  * a running system has it. */
 int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,
                     tq_error *err);
-/* Writes the handle: from now on others find the system.  `library`, unless NULL, is that of its storage backend: clients that
- * come by the handle, which only this user can write, may load it. */
+/* Writes the handle: from now on others find the system.  `library` and `module`, unless NULL, are those of its storage backend:
+ * clients that come by the handle, which only this user can write, may load and import them. */
 int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid,
-                       const char *library, tq_error *err);
+                       const char *library, const char *module, tq_error *err);
 /* Removes the handle: nobody finds the system any more. */
 void tqd_rundir_withdraw(const tqd_rundir *dir);
 /* Removes everything that was made, and the directory of all systems of this user when it is empty.  What others have put

@@ -48,7 +48,7 @@ static void test_life(void **state)
     assert_int_equal(tqd_rundir_init(&dir, in_folder("ctq/one/"), "one", &token, &err), TQ_OK);
     assert_int_equal(token.size, 64);
     assert_int_equal(tq_discover("one", &found, &err), TQ_EUNREACHABLE);
-    assert_int_equal(tqd_rundir_publish(&dir, "tcp:127.0.0.1:1", 0, "/opt/x.so", &err), TQ_OK);
+    assert_int_equal(tqd_rundir_publish(&dir, "tcp:127.0.0.1:1", 0, "/opt/x.so", "x", &err), TQ_OK);
     assert_int_equal(tq_discover("one", &found, &err), TQ_OK);
     assert_string_equal(found.address, "tcp:127.0.0.1:1");
     assert_string_equal(found.library, "/opt/x.so");
@@ -69,7 +69,7 @@ static void test_moved(void **state)
     assert_int_equal(rename(in_folder("ctq"), in_folder("moved")), 0);
     assert_int_equal(mkdir(in_folder("ctq"), 0700), 0);
     assert_int_equal(mkdir(in_folder("ctq/one"), 0700), 0);
-    assert_int_equal(tqd_rundir_publish(&dir, "tcp:127.0.0.1:1", 0, "/opt/x.so", &err), TQ_ECONFIG);
+    assert_int_equal(tqd_rundir_publish(&dir, "tcp:127.0.0.1:1", 0, NULL, NULL, &err), TQ_ECONFIG);
     assert_non_null(strstr(err.message, "somebody has moved or replaced it"));
     assert_int_equal(access(in_folder("ctq/one/handle.json"), F_OK), -1);
     tqd_rundir_fini(&dir);

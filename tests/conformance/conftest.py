@@ -81,8 +81,9 @@ def alone() -> Iterator[None]:
         patch.setenv("XDG_RUNTIME_DIR", path)
         paths = [str(TESTS), str(EXAMPLES)]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        # Clients that are given an address load a library only if it is named here.
-        patch.setenv("TQ_LIBRARIES", ":".join(libraries()))
+        # Clients that are given an address load a library, or import a module, only if it is named here.
+        code = [*libraries(), "file_store", "conformance.stores"]
+        patch.setenv("TQ_LIBRARIES", ":".join(code))
         patch.setattr(sys, "path", [*sys.path, *paths])
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -313,6 +314,22 @@ def test_the_returned_config_leads_other_clients_to_the_system(client: Any) -> N
         other.close()
     with pytest.raises(ValueError, match="controller_info: expected the address"):
         ctq.TransferQueueClient("other", 5)
+
+
+def test_the_configuration_of_a_client_is_checked_as_that_of_init(client: Any) -> None:
+    for given, message in (
+        ({"clint": {"timeout": 1}}, "unknown key 'clint', did you mean 'client'?"),
+        ({"client": {"timout": 1}}, "unknown key 'client.timout', did you mean 'timeout'?"),
+        ({"client": {"timeout": "soon"}}, "client.timeout: expected"),
+        ([1], "must be a map"),
+    ):
+        with pytest.raises(errors.ConfigError, match=re.escape(message)):
+            ctq.TransferQueueClient("checked", client._info, config=given)
+    # What init() takes in other words, and what init() has returned.
+    for given in ({"client": {"timeout": "250ms"}}, client.config):
+        other = ctq.TransferQueueClient("checked", client._info, config=given)
+        assert other.config.client.timeout == (0.25 if given is not client.config else 20)
+        other.close()
 
 
 def test_bad_arguments_leave_everything_as_it_was(client: Any, pid: str) -> None:

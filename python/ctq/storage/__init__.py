@@ -3,11 +3,11 @@
 A storage manager keeps the data of samples; nothing else of the system knows how.  Those of the C library
 (SimpleStorage, Redis) are chosen by name in `backend.storage_backend`, and so are your own: subclass
 `StorageManager`, or, for a store that keeps values by key, the smaller `StorageKVClient`, and register it.
-`backend.NAME.module` names the module that does so; every client imports it before it connects.
+`backend.NAME.module` names the module that does so; every client that allows it imports it before it connects.
 """
 
 from .._config_keys import BUILT_IN
-from .backends import client_connected, manager_in_python
+from .backends import allowing, client_connected, manager_in_python
 from .kv import StorageClientFactory, StorageKVClient, memory
 from .kv_manager import KVStorageManager
 from .manager import (
@@ -33,6 +33,7 @@ __all__ = [
     "StorageManagerFactory",
     "TransferQueueStorageManager",
     "TransferQueueStorageManagerFactory",
+    "allowing",
     "client_connected",
     "manager_in_python",
     "manager_of",

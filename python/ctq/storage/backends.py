@@ -3,29 +3,74 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._config_keys import BUILT_IN
 from ..errors import ConfigError
+from ..system import ControllerInfo, describe
 from .kv import StorageClientFactory, nothing
 from .kv_manager import KVStorageManager
 from .manager import StorageManager, StorageManagerFactory
 
-if TYPE_CHECKING:
-    from ..system import ControllerInfo
+_CODE = ("library", "module")
+"""What a section may name that runs in each client."""
 
 
-def import_backend(name: str, section: Mapping[str, Any]) -> None:
-    """Import what registers a backend: its module here, and the one that its section names."""
-    for module in (BUILT_IN.get(name), section.get("module")):
-        if module is not None:
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                raise ConfigError(
-                    f"backend.{name}.module: {module!r} cannot be imported: {error}"
-                ) from error
+def allowing(info: ControllerInfo, given: Mapping[str, Any]) -> ControllerInfo:
+    """How to reach a system, with what this process lets it run: by its handle, the environment, its own configuration."""
+    sections = [part for part in (given.get("backend") or {}).values() if isinstance(part, Mapping)]
+    own = [os.fspath(part[key]) for part in sections for key in _CODE if part.get(key)]
+    listed = (info.allowed or "").split(":") + os.environ.get("TQ_LIBRARIES", "").split(":")
+    return info._replace(allowed=":".join(dict.fromkeys(filter(None, listed + own))))
+
+
+def _is_allowed(module: str, info: ControllerInfo) -> bool:
+    """Whether a module that the system names may be imported.
+
+    That runs its code, and whoever leads us to a system of his own can name any.  One that was imported runs nothing more.
+    """
+    return module in sys.modules or module in (info.allowed or "").split(":")
+
+
+def _import(name: str, module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"backend.{name}.module: {module!r} cannot be imported: {error}"
+        ) from error
+
+
+def _is_registered(name: str) -> bool:
+    return StorageManagerFactory.knows(name) or name in StorageClientFactory._registry
+
+
+def import_backend(
+    name: str, section: Mapping[str, Any], info: ControllerInfo | None = None
+) -> None:
+    """Import what registers a backend: its module here, and the one that its section names.
+
+    `info`: the section is that of the system there, and what it names has to be allowed; else it is our own.
+    """
+    built_in, module = BUILT_IN.get(name), section.get("module")
+    if built_in is not None:
+        _import(name, built_in)
+    if module is None:
+        return
+    if not isinstance(module, str):
+        raise ConfigError(f"backend.{name}.module: expected the name of a module, got {module!r}")
+    if info is None or _is_allowed(module, info):
+        _import(name, module)
+    elif built_in is not None or not _is_registered(name):
+        raise ConfigError(
+            f"the system's configuration names the module {module!r} for backend {name}, which this process has not "
+            f"allowed: importing it would run its code. It is {describe(info)}. If you trust it, set "
+            f"TQ_LIBRARIES={module} (a list of libraries and modules, joined by colons), or name it in this process's "
+            f"own configuration, backend.{name}.module"
+        )
 
 
 def manager_in_python(
@@ -33,9 +78,9 @@ def manager_in_python(
 ) -> StorageManager | None:
     """Make the storage manager of a backend, if it is one written in Python.
 
-    The module that the backend's section names is imported first, and may be what registers it.
+    The module that the backend's section names is imported first, if it is allowed, and may be what registers it.
     """
-    import_backend(name, section)
+    import_backend(name, section, controller_info)
     client = StorageClientFactory.known(name)
     manager_type = None if client is None else client.manager_type(section)
     if manager_type is not None or StorageManagerFactory.knows(name):
