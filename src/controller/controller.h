@@ -52,9 +52,7 @@ int tqi_controller_metrics(tqi_controller *controller, uint32_t max_partitions,
                            tqi_metric_set **out, tq_error *err);
 /* Before the system ends: has what lies in stores without a process of their own removed by the clients that are connected,
  * and serves nobody else from now on.  Snapshots are closed, but for data that stays.  `drained` is called once from the
- * loop, after `ms` at the latest, with the number of blocks that are left, or TQI_DRAIN_UNKNOWN; then the controller is to
- * be closed. */
-#define TQI_DRAIN_UNKNOWN UINT64_MAX
+ * loop, after `ms` at the latest, with the number of blocks that are left; then the controller is to be closed. */
 void tqi_controller_drain(tqi_controller *controller, uint64_t ms,
                           void (*drained)(uint64_t left, void *arg), void *arg);
 /* What its clients are told when it is closed: the system ends, or only this run of it (TQI_ENDS_RUN), and why. */

@@ -2,8 +2,8 @@
  * drain.c - before the end of a system: what its clients have stored where only clients reach it is removed by them.
  *
  * Snapshots are closed, for they hold back dead blocks, and all samples are cleared, so that all blocks are dead and their
- * collectors remove them as ever (see blocks.c).  Meanwhile nobody else is served: the system ends for them.  It is over when nothing dead is left that a connected collector could
- * remove, or when the time is up.
+ * collectors remove them as ever (see blocks.c).  Meanwhile nobody else is served: the system ends for them.  It is over
+ * when nothing dead is left that a connected collector could remove, or when the time is up.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,8 @@
 
 #include "controller/internal.h"
 
-#define DRAIN_RANGES 4096u
+#define DRAIN_RANGES  4096u
+#define DRAIN_UNKNOWN UINT64_MAX
 
 /* Blocks of an owner that are not removed yet. */
 static uint64_t drain_blocks(tqi_owner *owner, tqi_dead *dead)
@@ -39,14 +40,14 @@ static bool drain_reached(const tqi_ctl_owner *owner)
 }
 
 /* Counts the blocks in stores without a process of their own; with `reached` only those that a session can remove.
- * TQI_DRAIN_UNKNOWN: a snapshot holds back dead ones, or memory is short. */
+ * DRAIN_UNKNOWN: a snapshot holds back dead ones, or memory is short. */
 static uint64_t drain_left(tqi_controller *ctl, bool reached)
 {
     tqi_dead *dead = ctl->snapshots ? NULL : calloc(DRAIN_RANGES, sizeof(*dead));
     uint64_t blocks = 0;
 
     if (!dead) {
-        return TQI_DRAIN_UNKNOWN;
+        return DRAIN_UNKNOWN;
     }
     for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
         if (owner->shared && (!reached || drain_reached(owner))) {
@@ -79,9 +80,11 @@ static void drain_clear(tqi_controller *ctl)
 static void drain_end(tqi_ctl_timed *timed)
 {
     tqi_controller *ctl = timed->ctl;
+    uint64_t left = drain_left(ctl, false);
 
     ctl->drain.over = true;
-    ctl->drain.drained(drain_left(ctl, false), ctl->drain.arg);
+    /* If nobody can tell, it may be all that there was. */
+    ctl->drain.drained(left == DRAIN_UNKNOWN ? ctl->drain.blocks : left, ctl->drain.arg);
 }
 
 /* Not at once: a handler may be at work, and the controller is closed next. */
@@ -112,6 +115,7 @@ void tqi_controller_drain(tqi_controller *ctl, uint64_t ms,
                           void (*drained)(uint64_t left, void *arg), void *arg)
 {
     ctl->drain.begun = true;
+    ctl->drain.blocks = tqi_controller_stored_elsewhere(ctl).blocks;
     ctl->drain.drained = drained;
     ctl->drain.arg = arg;
     ctl->drain.end.due = drain_end;

@@ -298,6 +298,7 @@ struct tqi_controller {
         bool begun, over;
         void (*drained)(uint64_t left, void *arg);
         void *arg;
+        uint64_t blocks; /* there were when it began */
         tqi_ctl_timed end;
     } drain;
     tqi_ctl_left *left; /* of each manager one, the newest first */

@@ -390,7 +390,8 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
     if (!owner && HASH_COUNT(ctl->owners) >= tqi_limits.owners) {
         tqi_limit_reached(TQI_LIMIT_owners);
         rc = tqi_error_set(err, TQ_EINVAL,
-                           "owner '%s': there are %llu owners, which is the most (limits.owners)",
+                           "owner '%s': there are %llu owners, which is the most (limits.owners): "
+                           "start the system with more",
                            msg->name, (unsigned long long)tqi_limits.owners);
         goto fail;
     }

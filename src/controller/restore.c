@@ -51,8 +51,11 @@ static tqi_ctl_restore *restore_find(tqi_controller *ctl, const tqi_request *req
 
 static int restore_unknown(uint64_t id, tq_error *err)
 {
-    return tqi_error_set(err, TQ_EINVAL, "this session has no restore %llu",
-                         (unsigned long long)id);
+    return tqi_error_set(err, TQ_EINVAL,
+                         "this session has no restore %llu; one that gets nothing for %.1f s is "
+                         "dropped (limits.restore_idle): load again, or start the system with a "
+                         "longer time",
+                         (unsigned long long)id, (double)tqi_limits.restore_idle / 1e3);
 }
 
 static void restore_due(tqi_ctl_timed *timed)
@@ -84,7 +87,8 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session,
         tqi_limit_reached(TQI_LIMIT_restores);
         return tqi_error_set(err, TQ_EINVAL,
                              "this session has %u of %u open restores; at most %llu may be open, "
-                             "%llu of one session (limits.restores)",
+                             "%llu of one session (limits.restores): wait until one is loaded, or "
+                             "start the system with more",
                              own, n, (unsigned long long)tqi_limits.restores,
                              (unsigned long long)share);
     }

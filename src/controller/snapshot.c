@@ -65,11 +65,12 @@ static int snapshot_check(tqi_controller *ctl, const tqi_ctl_session *session, t
     uint64_t share = tqi_ctl_share(tqi_limits.snapshots);
     if (n >= tqi_limits.snapshots || own >= share) {
         tqi_limit_reached(TQI_LIMIT_snapshots);
-        return tqi_error_set(err, TQ_EINVAL,
-                             "this session has %u of %u open snapshots; at most %llu may be open, "
-                             "%llu of one session (limits.snapshots)",
-                             own, n, (unsigned long long)tqi_limits.snapshots,
-                             (unsigned long long)share);
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "this session has %u of %u open snapshots; at most %llu may be open, "
+            "%llu of one session (limits.snapshots): wait until one is saved, or start "
+            "the system with more",
+            own, n, (unsigned long long)tqi_limits.snapshots, (unsigned long long)share);
     }
     return TQ_OK;
 }
@@ -160,10 +161,12 @@ int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_request *request, const Tq
     Tq__SnapshotReadReply reply = TQ__SNAPSHOT_READ_REPLY__INIT;
     tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
     if (!snapshot) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "snapshot %llu: this session has no such snapshot; one that is not "
-                             "read for %.1f s is closed (limits.snapshot_idle)",
-                             (unsigned long long)msg->id, (double)tqi_limits.snapshot_idle / 1e3);
+        return tqi_error_set(
+            err, TQ_EINVAL,
+            "snapshot %llu: this session has no such snapshot; one that is not "
+            "read for %.1f s is closed (limits.snapshot_idle): save again, or start "
+            "the system with a longer time",
+            (unsigned long long)msg->id, (double)tqi_limits.snapshot_idle / 1e3);
     }
     if (!msg->keep && msg->part >= snapshot->parts.n) {
         return tqi_error_set(err, TQ_EINVAL, "part %u of snapshot %llu: it has fewer",

@@ -208,6 +208,27 @@ static void the_end_of_the_system_closes_them(void **state)
     kit_free(snapshot);
 }
 
+/* With a checkpoint that refers to the data nobody can tell what was removed: it may be all that is left. */
+static void what_nobody_can_tell_counts_as_left(void **state)
+{
+    kit_put what = {.partition = "p", .field = "x", .rows = 3, .owner = "store"};
+    uint64_t left = 1234;
+    Tq__Snapshot ask;
+
+    (void)state;
+    kit_register(&unit, "store", 5, true);
+    kit_free(kit_publish(&client, &what));
+    kit_free(kit_publish(&client, &what));
+    tq__snapshot__init(&ask);
+    ask.data_stays = true;
+    kit_free(kit_ok(&client, TQI_SNAPSHOT, &ask));
+    tqi_controller_drain(k.controller, 1, note_drained, &left);
+    while (left == 1234) {
+        uv_run(&k.loop, UV_RUN_ONCE);
+    }
+    assert_int_equal(left, 2);
+}
+
 /* Its table is too large for this system: it is told before the data comes, and what would help. */
 static void a_table_that_is_too_large_is_refused_with_a_remedy(void **state)
 {
@@ -317,7 +338,7 @@ static void a_session_may_have_a_quarter(void **state)
         }
         snprintf(text, sizeof(text),
                  "this session has %u of %u open snapshots; at most %u may be open, %u of one "
-                 "session (limits.snapshots)",
+                 "session (limits.snapshots): wait until one is saved",
                  share, share, (unsigned)cases[i].limit, share);
         kit_fails(&client, TQI_SNAPSHOT, &ask, TQ_EINVAL, text);
         kit_free(kit_ok(&other, TQI_SNAPSHOT, &ask));
@@ -352,6 +373,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(dead_blocks_wait_for_the_end_of_a_snapshot, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(the_end_of_the_system_closes_them, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_nobody_can_tell_counts_as_left, setup, teardown),
         cmocka_unit_test_setup_teardown(a_table_that_is_too_large_is_refused_with_a_remedy, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_session_takes_its_snapshots_along, setup, teardown),

@@ -125,12 +125,12 @@ static void daemon_close_controller(daemon_state *daemon)
     tqi_controller_close(controller, daemon_stop_rest, daemon);
 }
 
-/* Clients have removed what they have stored, all but so many blocks; if nobody can tell, it may be all of them. */
+/* Clients have removed what they have stored, all but so many blocks. */
 static void daemon_drained(uint64_t left, void *arg)
 {
     daemon_state *daemon = arg;
 
-    daemon->stored.left = left == TQI_DRAIN_UNKNOWN ? daemon->stored.blocks : left;
+    daemon->stored.left = left;
     daemon->stored.removed = left == 0;
     daemon_close_controller(daemon);
 }

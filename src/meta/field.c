@@ -32,7 +32,8 @@ int tqi_m_field_get(tqi_partition *partition, const char *name, tqi_field **out,
         tqi_limit_reached(TQI_LIMIT_fields);
         return tqi_error_set(err, TQ_EINVAL,
                              "partition '%s': field '%s': it has %llu fields, which is the most "
-                             "(limits.fields)",
+                             "(limits.fields): use several partitions, or start the system with "
+                             "more",
                              partition->name, name, (unsigned long long)tqi_limits.fields);
     }
     size = strlen(name);

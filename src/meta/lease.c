@@ -122,7 +122,7 @@ int tqi_meta_lease(tqi_meta *meta, uint64_t session_id, tqi_owner *owner, uint32
         return tqi_error_set(
             err, TQ_EINVAL,
             "this session has %llu leases of block ids that it has not used, which "
-            "is the most (limits.leases)",
+            "is the most (limits.leases): publish or abandon some",
             (unsigned long long)tqi_limits.leases);
     }
     if (tqi_grow(&session->ranges, &session->ranges_capacity, session->n_ranges + 1,

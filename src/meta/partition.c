@@ -28,7 +28,7 @@ int tqi_m_partition_make(tqi_meta *meta, const char *name, tqi_partition **out, 
         tqi_limit_reached(TQI_LIMIT_partitions);
         return tqi_error_set(err, TQ_EINVAL,
                              "partition '%s': there are %llu partitions, which is the most "
-                             "(limits.partitions): clear some",
+                             "(limits.partitions): clear some, or start the system with more",
                              name, (unsigned long long)tqi_limits.partitions);
     }
     size = strlen(name);

@@ -450,7 +450,7 @@ int tqi_view_get(tqi_meta *meta, const char *partition_name, const char *const *
         tqi_limit_reached(TQI_LIMIT_tasks);
         rc = tqi_error_set(err, TQ_EINVAL,
                            "partition '%s': task '%s': it has %llu tasks, which is the most "
-                           "(limits.tasks)",
+                           "(limits.tasks): use fewer, or start the system with more",
                            partition_name, task_name, (unsigned long long)tqi_limits.tasks);
     }
     if (rc == TQ_OK && tqi_m_task_get(partition, task_name, &key.task) != TQ_OK) {

@@ -34,7 +34,8 @@ static int admit_waiting(const tqi_session *session, uint64_t times, tq_error *e
     return tqi_error_set(
         err, TQ_EINVAL,
         "session '%s' has %zu requests of %llu bytes that wait, at most "
-        "%llu of %llu may (limits.waiting, limits.waiting_bytes)",
+        "%llu of %llu may (limits.waiting, limits.waiting_bytes): let some end first, or start the "
+        "system with larger limits",
         session->name, session->running, (unsigned long long)session->running_bytes,
         (unsigned long long)tqi_limits.waiting, (unsigned long long)tqi_limits.waiting_bytes);
 }
@@ -49,7 +50,8 @@ static int admit_kept(const tqi_session *session, bool back, uint64_t times, tq_
     tqi_limit_reached(many ? TQI_LIMIT_kept_replies : TQI_LIMIT_kept_reply_bytes);
     return tqi_error_set(err, TQ_EINVAL,
                          "session '%s' has not acknowledged %zu replies of %llu bytes, at most "
-                         "%llu of %llu may be kept (limits.kept_replies, limits.kept_reply_bytes)",
+                         "%llu of %llu may be kept (limits.kept_replies, limits.kept_reply_bytes): "
+                         "acknowledge them",
                          session->name, session->kept, (unsigned long long)session->kept_bytes,
                          (unsigned long long)tqi_limits.kept_replies,
                          (unsigned long long)tqi_limits.kept_reply_bytes);

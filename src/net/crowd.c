@@ -114,7 +114,7 @@ static void crowd_close(tqi_peer *peer)
     tqi_greeting_remove(peer);
     tqi_limit_reached(TQI_LIMIT_greeting);
     tqi_server_warn(peer->server, peer->conn->peer,
-                    "closed: it did not authenticate, and others came");
+                    "closed: it did not authenticate, and others came (limits.greeting)");
     tqi_peer_close(peer);
 }
 

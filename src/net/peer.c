@@ -137,9 +137,10 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     if (!known && HASH_COUNT(server->sessions) >= tqi_limits.sessions) {
         tqi_limit_reached(TQI_LIMIT_sessions);
         if (!server->lost) {
-            char text[96];
+            char text[192];
             snprintf(text, sizeof text,
-                     "the server has %llu sessions, which is its most (limits.sessions)",
+                     "the server has %llu sessions, which is its most (limits.sessions): close "
+                     "clients that are not used, or start the system with more",
                      (unsigned long long)tqi_limits.sessions);
             peer_refuse(peer, TQ_EIO, text, true);
             return TQ_OK;

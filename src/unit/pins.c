@@ -73,7 +73,8 @@ static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__Un
         tqi_error_set(
             err, TQ_EINVAL,
             "session '%s' has %u pin%s of %zu block%s in unit '%s', with one of %zu it would "
-            "have more than %llu, or than %llu blocks (limits.pins, limits.pinned_blocks)",
+            "have more than %llu, or than %llu blocks (limits.pins, limits.pinned_blocks): read a "
+            "copy, or let go of what was read",
             tqi_session_name(session), HASH_COUNT(writer->pins),
             tqi_text_s(HASH_COUNT(writer->pins)), writer->pinned, tqi_text_s(writer->pinned),
             unit->name, message->n_id, (unsigned long long)tqi_limits.pins,

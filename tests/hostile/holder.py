@@ -94,10 +94,12 @@ class Answer:
 class Holder:
     """One connection of a session of its own."""
 
-    def __init__(self, address: str, token_file: str, seconds: float = 30.0) -> None:
-        """Connects to an endpoint and authenticates."""
+    def __init__(
+        self, address: str, token_file: str, seconds: float = 30.0, session: bytes = b""
+    ) -> None:
+        """Connects to an endpoint and authenticates, as that session; none: one of its own."""
         self.token = Path(token_file).read_bytes().rstrip()
-        self.session = os.urandom(16)
+        self.session = session or os.urandom(16)
         self.requests = 0
         kind, _, place = address.partition(":")
         if kind == "unix":
@@ -126,7 +128,11 @@ class Holder:
         proof = hmac.new(self.token, text, hashlib.sha256).digest()
         hello = data(1, mine) + data(2, proof) + data(3, self.session) + data(5, "holder")
         self.frame(HELLO, 0, hello)
-        assert self.receive().kind == WELCOME
+        answer = self.receive()
+        if answer.failed:
+            self.raw.close()
+            raise ConnectionRefusedError(answer.message)
+        assert answer.kind == WELCOME
 
     def frame(self, kind: int, request: int, body: bytes, ack: int = 0) -> None:
         """Sends a frame."""

@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,19 +14,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from holder import EAGAIN, EINVAL, Holder, data, fields, memory, number
+from holder import EINVAL, Holder, data, fields, memory, number
+from limits import (
+    ACK,
+    CLAIM,
+    LIST_PARTITIONS,
+    RESERVE,
+    RESTORE_PART,
+    SMALL,
+    SNAPSHOT,
+    SNAPSHOT_READ,
+    force_fetch,
+    name_of,
+    reserve,
+    wait_line,
+)
 from tensordict import TensorDict
 
 import ctq
 from ctq._calls import run
 from support.daemons import System
 
-SMALL = [
-    "backend.SimpleStorage.total_storage_size=64MiB",
-    "backend.SimpleStorage.num_data_storage_units=1",
-]
-ACK, PUBLISH, RESERVE, CLAIM, RESOLVE, LIST_PARTITIONS = 5, 16, 17, 18, 20, 25
-LEASE_BLOCKS, REGISTER_OWNER, SNAPSHOT, SNAPSHOT_READ, RESTORE_PART = 28, 30, 39, 40, 42
+PUBLISH, RESOLVE = 16, 20
 MIB = 1 << 20
 
 
@@ -89,21 +97,6 @@ def test_decoding_does_not_blow_a_request_up(system: System) -> None:
         assert taken < 10 * len(body) + 160 * MIB
         assert not holder.call(LIST_PARTITIONS).failed
     assert memory(daemon.pid) - before < 100 * MIB
-
-
-def name_of(index: int) -> str:
-    """A partition with a name of a thousand bytes."""
-    return f"{index:06}" + "n" * 994
-
-
-def reserve(partition: str | bytes, samples: int) -> bytes:
-    """A Reserve."""
-    return data(1, partition) + number(2, samples)
-
-
-def force_fetch(partition: str) -> bytes:
-    """A Claim of all that there is, which changes nothing, but whose reply is kept."""
-    return data(1, partition) + data(2, "x") + data(4, "t") + number(5, 1)
 
 
 def test_answers_that_are_not_read_stop_the_questions(system: System) -> None:
@@ -172,15 +165,6 @@ def test_a_snapshot_that_is_not_read_is_closed(system: System) -> None:
         assert "limits.snapshot_idle" in answer.message
 
 
-def test_one_session_opens_a_quarter_of_the_snapshots(system: System) -> None:
-    system.start(settings=[*SMALL, "limits.snapshots=16"])
-    with Holder(system.address.split(",")[0], system.token_file) as holder:
-        answers = [holder.call(SNAPSHOT) for _ in range(10)]
-        assert answers[-1].code == EINVAL
-        assert "limits.snapshots" in answers[-1].message
-        assert sum(not answer.failed for answer in answers) == 4
-
-
 @pytest.mark.parametrize("name", [b"p\xff", b"p\n", b"\x1b[2J", b"p\xc2\x9b", b"\xed\xa0\x80"])
 def test_a_name_that_is_no_text_is_refused(system: System, name: bytes) -> None:
     """The controller looks at the names itself: who speaks for himself need not be a client of ours."""
@@ -191,16 +175,6 @@ def test_a_name_that_is_no_text_is_refused(system: System, name: bytes) -> None:
         assert not holder.call(RESERVE, reserve("plain", 1)).failed
     assert [each["name"] for each in client.status()["partitions"]] == ["plain"]
     assert {each["partition"] for each in client.get_events()} <= {"", None, "plain"}
-
-
-def wait_line(log: Path, text: str) -> None:
-    """Until a daemon has logged it."""
-    with subprocess.Popen(
-        ["tail", "-n", "+1", "-f", log], stdout=subprocess.PIPE, text=True
-    ) as lines:
-        assert lines.stdout
-        assert any(text in line for line in lines.stdout)
-        lines.kill()
 
 
 @pytest.mark.parametrize(("idle", "error"), [("5s", None), ("300ms", ctq.errors.LostError)])
@@ -254,51 +228,3 @@ def test_parts_of_a_restore_are_bounded(system: System) -> None:
         assert sum(not answer.failed for answer in answers) == 32
         assert "limits.restore_bytes" in answers[-1].message
         assert taken < 64 * MIB
-
-
-def test_the_table_is_bounded(system: System) -> None:
-    system.start(
-        settings=[
-            *SMALL,
-            "limits.partitions=20",
-            "limits.tasks=10",
-            "limits.fields=10",
-            "limits.leases=20",
-            "limits.owners=5",
-            "limits.waiting=30",
-        ]
-    )
-    with Holder(system.address.split(",")[0], system.token_file) as holder:
-
-        def refused(kind: int, bodies: list[bytes], limit: str, most: int) -> None:
-            answers = [holder.call(kind, body) for body in bodies]
-            good = [answer for answer in answers if not answer.failed or answer.code == EAGAIN]
-            assert len(good) == most
-            assert answers[-1].code == EINVAL
-            assert f"({limit}" in answers[-1].message
-
-        one = data(2, "f0") + number(3, 2)
-        polls = [data(1, "p0") + one + data(4, f"t{i}") + number(8, 1) for i in range(15)]
-        assert not holder.call(RESERVE, reserve("p0", 1)).failed
-        # A task stays for as long as somebody waits for it.
-        waits = [data(1, "p0") + one + data(4, f"t{i}") for i in range(9)]
-        for body in waits:
-            holder.send(CLAIM, body)
-        refused(CLAIM, polls[9:], "limits.tasks", 1)
-        wide = [data(1, "p0") + b"".join(data(2, f"f{i}") for i in range(n)) for n in (9, 12)]
-        refused(
-            CLAIM,
-            [w + number(3, 2) + data(4, "t0") + number(8, 1) for w in wide],
-            "limits.fields",
-            1,
-        )
-        refused(RESERVE, [reserve(f"p{i}", 1) for i in range(1, 25)], "limits.partitions", 19)
-        owners = [data(1, f"o{i}") + number(2, 5) + data(3, "m") for i in range(8)]
-        refused(REGISTER_OWNER, owners, "limits.owners", 4)
-        leases = [data(1, "o0") + number(3, 1)] * 25
-        refused(LEASE_BLOCKS, leases, "limits.leases", 20)
-        for i in range(40):
-            holder.send(CLAIM, waits[i % 9])
-        answer = holder.receive()
-        assert answer.code == EINVAL
-        assert "limits.waiting" in answer.message
