@@ -161,6 +161,27 @@ static void get_owners(const tq_error *listed, const tq_owner_info *owners, size
     get_fail(get, &err);
 }
 
+/* Asks for the owners of the blocks that are gone, each once if blocks of one lie together. */
+static void get_ask_owners(tqi_get *get)
+{
+    const char **names = tqi_region_array(&get->task.region, get->n_gone, sizeof *names);
+    size_t n = 0;
+    tq_error err = {0};
+
+    if (!names) {
+        tqi_error_nomem(&err, "a read");
+        get_fail(get, &err);
+        return;
+    }
+    for (size_t g = 0; g < get->n_gone; g++) {
+        if (n == 0 || strcmp(names[n - 1], get->gone[g].owner) != 0) {
+            names[n++] = get->gone[g].owner;
+        }
+    }
+    get->in_owners = true;
+    tqi_owners(get->task.rt, names, n, get->task.deadline, get_owners, get);
+}
+
 static int get_keep_gone(tqi_get *get, const uint32_t *gone, uint32_t n, tq_error *err)
 {
     tq_block *blocks = realloc(get->gone, n * sizeof *blocks);
@@ -306,8 +327,7 @@ static void get_try(tqi_get *get)
         return;
     }
     if (get->n_gone > 0 && tqi_get_still_gone(get, &err)) {
-        get->in_owners = true;
-        tqi_owners(rt, get->task.deadline, get_owners, get);
+        get_ask_owners(get);
         return;
     }
     if (tqi_get_plan(get, &err) != TQ_OK) {

@@ -24,11 +24,13 @@ typedef void (*host_leased_fn)(const tq_error *err, uint64_t first, uint64_t inc
                                void *arg);
 typedef void (*host_owners_fn)(const tq_error *err, const tq_owner_info *owners, size_t n,
                                void *arg);
+typedef void (*host_changes_fn)(const tq_error *err, const tqi_owner_changes *changes, void *arg);
 
 typedef struct host_call {
     tqi_runtime *rt;
     host_leased_fn leased;
     host_owners_fn owners;
+    host_changes_fn changes;
     uint32_t count;
     void *arg;
 } host_call;
@@ -158,62 +160,85 @@ static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n, b
 
 /* --------------------------------------------------------------------------------------- owners */
 
+/* Ends a question for owners, as it was asked. */
+static void host_list_end(const host_call *made, const tq_error *err,
+                          const tqi_owner_changes *changes)
+{
+    if (made->changes) {
+        made->changes(err, err ? NULL : changes, made->arg);
+    } else if (made->owners) {
+        made->owners(err, err ? NULL : changes->owners, err ? 0 : changes->n, made->arg);
+    }
+}
+
 static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
 {
     host_call made = host_end(arg);
-    const Tq__ListOwnersReply *reply = (const Tq__ListOwnersReply *)answer->reply;
-    tq_owner_info *owners;
+    const tq_error *failed = answer->error;
+    tqi_owner_changes changes = {0};
     tq_error err = {0};
     (void)call;
 
-    if (answer->status != TQ_OK) {
-        made.owners(answer->error, NULL, 0, made.arg);
-        return;
+    if (answer->status == TQ_OK) {
+        failed = tqi_owner_changes_read((const Tq__ListOwnersReply *)answer->reply, &changes,
+                                        &err) != TQ_OK
+                     ? &err
+                     : NULL;
     }
-    owners = calloc(reply->n_owner + 1, sizeof *owners);
-    if (!owners) {
-        tqi_error_nomem(&err, "the list of owners");
-        made.owners(&err, NULL, 0, made.arg);
-        return;
+    host_list_end(&made, failed, &changes);
+    tqi_owner_changes_fini(&changes);
+}
+
+/* Sends it; ends the call if that fails. */
+static void host_list(host_call *made, Tq__ListOwners *message, uint64_t deadline)
+{
+    tq_error err = {0};
+
+    message->manager = (char *)(uintptr_t)made->rt->manager->type;
+    message->timeout_ms = tqi_remaining_ms(deadline);
+    message->brief = true;
+    if (message->wait && deadline < TQI_NEVER - HOST_SLACK_NS) {
+        deadline += HOST_SLACK_NS;
     }
-    for (size_t i = 0; i < reply->n_owner; i++) {
-        const Tq__OwnerInfo *from = reply->owner[i];
-        owners[i].name = from->name;
-        owners[i].incarnation = from->incarnation;
-        owners[i].info = from->info.data;
-        owners[i].info_size = from->info.len;
-        owners[i].present = from->present;
-        owners[i].capacity_bytes = tqi_owner_counter(from, "capacity_bytes");
-        owners[i].used_bytes = tqi_owner_counter(from, "used_bytes");
+    if (host_start(made, TQI_LIST_OWNERS, &message->base, deadline, host_listed, &err) != TQ_OK) {
+        host_list_end(made, &err, NULL);
     }
-    made.owners(NULL, owners, reply->n_owner, made.arg);
-    free(owners);
 }
 
 static void host_owners(tq_manager_host *host, bool wait, uint64_t deadline_ns, host_owners_fn done,
                         void *arg)
 {
-    tqi_runtime *rt = host_runtime(host);
-    host_call made = {.rt = rt, .owners = done, .arg = arg};
+    host_call made = {.rt = host_runtime(host), .owners = done, .arg = arg};
     Tq__ListOwners message;
-    uint64_t deadline = deadline_ns;
-    tq_error err = {0};
 
     tq__list_owners__init(&message);
-    message.manager = (char *)(uintptr_t)rt->manager->type;
     message.wait = wait;
-    message.timeout_ms = tqi_remaining_ms(deadline_ns);
-    if (wait && deadline < TQI_NEVER - HOST_SLACK_NS) {
-        deadline += HOST_SLACK_NS;
-    }
-    if (host_start(&made, TQI_LIST_OWNERS, &message.base, deadline, host_listed, &err) != TQ_OK) {
-        done(&err, NULL, 0, arg);
-    }
+    host_list(&made, &message, deadline_ns);
 }
 
-void tqi_owners(tqi_runtime *rt, uint64_t deadline, host_owners_fn done, void *arg)
+static void host_owner_changes(tq_manager_host *host, const tqi_owners_at *since, bool wait,
+                               uint64_t deadline_ns, host_changes_fn done, void *arg)
 {
-    host_owners(&rt->host, false, deadline, done, arg);
+    host_call made = {.rt = host_runtime(host), .changes = done, .arg = arg};
+    Tq__ListOwners message;
+
+    tq__list_owners__init(&message);
+    message.wait = wait;
+    message.since = since->version;
+    message.epoch = since->epoch;
+    host_list(&made, &message, deadline_ns);
+}
+
+void tqi_owners(tqi_runtime *rt, const char *const *names, size_t n, uint64_t deadline,
+                host_owners_fn done, void *arg)
+{
+    host_call made = {.rt = rt, .owners = done, .arg = arg};
+    Tq__ListOwners message;
+
+    tq__list_owners__init(&message);
+    message.name = (char **)(uintptr_t)names;
+    message.n_name = n;
+    host_list(&made, &message, deadline);
 }
 
 /* ----------------------------------------------------------------------------------------- work */
@@ -297,4 +322,5 @@ void tqi_host_init(tqi_runtime *rt)
     rt->host.get_finish = host_get_finish;
     rt->host.work = host_work;
     rt->host.internal = &rt->internal;
+    rt->internal.owner_changes = host_owner_changes;
 }

@@ -13,8 +13,8 @@ void tqi_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err,
 void tqi_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
                     const uint32_t *gone, uint32_t n_gone);
 
-/* host.c: owners of the runtime's manager as they are now. */
-void tqi_owners(tqi_runtime *rt, uint64_t deadline,
+/* host.c: those of some owners of the runtime's manager that there are now. */
+void tqi_owners(tqi_runtime *rt, const char *const *names, size_t n, uint64_t deadline,
                 void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg),
                 void *arg);
 /* Tells the controller that published blocks are gone from their store. */

@@ -106,6 +106,7 @@ typedef struct tqi_ctl_session {
     tqi_session *net;
     tqi_ctl_parked *parked; /* in order of arrival */
     uint64_t last_wait;     /* up to this number it was told of them */
+    struct tqi_ctl_server *serves;
 } tqi_ctl_session;
 
 /* snapshot.c: the session ended, with what it had open. */
@@ -131,10 +132,12 @@ uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_request *request,
 /* handlers_write.c: whether what a clear names makes sense. */
 int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err);
 
-/* A session that serves an owner. */
+/* A session that serves an owner: in a row of each. */
 typedef struct tqi_ctl_server {
     tqi_ctl_session *session;
-    struct tqi_ctl_server *prev, *next;
+    struct tqi_ctl_owner *owner;
+    struct tqi_ctl_server *prev, *next;     /* of the owner */
+    struct tqi_ctl_server *before, *behind; /* of the session */
 } tqi_ctl_server;
 
 typedef struct tqi_ctl_collect tqi_ctl_collect;
@@ -158,11 +161,37 @@ typedef struct tqi_ctl_owner {
     char **counters;            /* names as reported last */
     uint64_t *values;
     size_t n_counters;
-    Tq__ReportOwner *told; /* waits and pins as reported last; NULL: there are none */
-    uint64_t told_at;      /* monotonic ns */
-    uint64_t passed_on;    /* bit per told wait: its client was told of it */
+    Tq__ReportOwner *told;   /* waits and pins as reported last; NULL: there are none */
+    uint64_t told_at;        /* monotonic ns */
+    uint64_t passed_on;      /* bit per told wait: its client was told of it */
+    uint64_t capacity, used; /* as reported last; 0: not yet */
+    uint64_t told_used;      /* when that was a change of the list */
+    uint64_t changed;        /* version of the list since its last change; 0: not in the row */
+    uint64_t info_changed;   /* since it was registered anew, or with another info */
+    struct tqi_ctl_owner *older, *newer; /* of the row of changes */
     UT_hash_handle hh;
 } tqi_ctl_owner;
+
+/* The list of owners as clients follow it: see owner_list.c. */
+typedef struct tqi_ctl_gone tqi_ctl_gone;
+typedef struct tqi_ctl_list {
+    uint64_t version;
+    uint64_t forgot;    /* what was lost up to this version may be unknown */
+    uint64_t gathered;  /* version for which waits were looked at */
+    tqi_ctl_owner *row; /* by their last change, the oldest first */
+    tqi_ctl_gone *gone; /* lost ones, the oldest first */
+    size_t n_gone;
+} tqi_ctl_list;
+
+/* The owner is new, comes or has gone; with `info` it has registered as another one, or with another info. */
+void tqi_ctl_list_changed(tqi_controller *ctl, tqi_ctl_owner *owner, bool info);
+/* It is lost. */
+void tqi_ctl_list_lost(tqi_controller *ctl, tqi_ctl_owner *owner);
+/* It has reported its bytes. */
+void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t capacity,
+                         uint64_t used);
+/* Forgets what was lost; the owners are freed before. */
+void tqi_ctl_list_fini(tqi_controller *ctl);
 
 /* NULL when there is none. */
 tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name);
@@ -266,6 +295,8 @@ typedef struct tqi_ctl_left {
     int64_t us; /* Unix time */
     struct tqi_ctl_left *prev, *next;
 } tqi_ctl_left;
+/* The last storage of that manager to leave, "" for any; NULL: none is remembered. */
+tqi_ctl_left *tqi_ctl_left_find(const tqi_controller *ctl, const char *manager);
 
 typedef struct tqi_ctl_snapshot tqi_ctl_snapshot;
 typedef struct tqi_ctl_restore tqi_ctl_restore;
@@ -293,6 +324,7 @@ struct tqi_controller {
     tqi_heap timed; /* tqi_ctl_timed */
     tqi_ctl_wait *ready;
     tqi_ctl_owner *owners; /* by name */
+    tqi_ctl_list list;     /* of these */
     tqi_ctl_owner_wait *owner_waits;
     struct { /* see drain.c */
         bool begun, over;

@@ -24,6 +24,9 @@
 #define OWNER_LEFT_MAX 64u
 /* Waits, and pins, in one report: one bit each. */
 #define OWNER_TOLD_MAX 64u
+/* Milliseconds between two reports of an owner: at least, and for each owner that there is. */
+#define OWNER_REPORT_LEAST_MS 200u
+#define OWNER_REPORT_EACH_MS  5u
 
 /* ------------------------------------------------------------------------------------------------ owners */
 
@@ -109,14 +112,21 @@ static void owner_tell(tqi_ctl_owner *owner, Tq__ReportOwner *told)
     owner->passed_on = passed_on;
 }
 
+static void owner_remove_server(tqi_ctl_owner *owner, tqi_ctl_server *server)
+{
+    if (owner->collector == server->session) {
+        owner->collector = NULL;
+    }
+    DL_DELETE(owner->servers, server);
+    DL_DELETE2(server->session->serves, server, before, behind);
+    free(server);
+}
+
 /* Ends an owner that nobody waits for any more; its part in the table is dropped before. */
 static void owner_free(tqi_ctl_owner *owner)
 {
-    tqi_ctl_server *server = NULL;
-    tqi_ctl_server *next = NULL;
-    DL_FOREACH_SAFE (owner->servers, server, next) {
-        DL_DELETE(owner->servers, server);
-        free(server);
+    while (owner->servers) {
+        owner_remove_server(owner, owner->servers);
     }
     owner_drop_counters(owner);
     owner_drop_told(owner);
@@ -135,6 +145,7 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
     HASH_DEL(ctl->owners, owner);
     tqi_ctl_timed_remove(&owner->gone);
     tqi_ctl_collect_drop(owner, NULL);
+    tqi_ctl_list_lost(ctl, owner);
     tqi_owner_set_user(owner->meta, NULL);
     tqi_owner_lost(ctl->meta, owner->meta, tqi_ctl_lost, &loser);
     tqi_log(TQI_INFO, "controller", "owner '%s' is gone, its blocks are lost", owner->name);
@@ -147,17 +158,7 @@ static void owner_gone(tqi_ctl_timed *timed)
     owner_lost(timed->ctl, owner, owner->name);
 }
 
-static void owner_remove_server(tqi_ctl_owner *owner, tqi_ctl_server *server)
-{
-    if (owner->collector == server->session) {
-        owner->collector = NULL;
-    }
-    DL_DELETE(owner->servers, server);
-    free(server);
-}
-
-/* The last storage of that manager to leave, "" for any; NULL: none is remembered. */
-static tqi_ctl_left *left_find(const tqi_controller *ctl, const char *manager)
+tqi_ctl_left *tqi_ctl_left_find(const tqi_controller *ctl, const char *manager)
 {
     tqi_ctl_left *left = NULL;
 
@@ -180,7 +181,7 @@ static void left_drop(tqi_controller *ctl, tqi_ctl_left *left)
 /* Whoever finds no storage is told what there was.  Of many managers, and without memory, the oldest are forgotten. */
 static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
 {
-    tqi_ctl_left *last = left_find(ctl, owner->manager);
+    tqi_ctl_left *last = tqi_ctl_left_find(ctl, owner->manager);
     tqi_ctl_left *left = calloc(1, sizeof(*left));
     unsigned n = 0;
 
@@ -204,21 +205,19 @@ static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
 
 void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone)
 {
-    tqi_ctl_owner *owner = NULL;
-    tqi_ctl_owner *next = NULL;
-    HASH_ITER (hh, ctl->owners, owner, next) {
-        tqi_ctl_server *server = owner_server(owner, session);
-        if (!server) {
-            continue;
-        }
+    while (session->serves) {
+        tqi_ctl_owner *owner = session->serves->owner;
         tqi_ctl_collect_drop(owner, session);
-        owner_remove_server(owner, server);
-        if (!owner->servers && !owner->shared) {
-            owner_note_left(ctl, owner);
-        }
+        owner_remove_server(owner, session->serves);
         if (owner->servers) {
             tqi_ctl_collect_gather(owner);
-        } else if (owner->mortal && gone && !ctl->closing) {
+            continue;
+        }
+        if (!owner->shared) {
+            owner_note_left(ctl, owner);
+        }
+        tqi_ctl_list_changed(ctl, owner, false);
+        if (owner->mortal && gone && !ctl->closing) {
             owner_lost(ctl, owner,
                        owner->name); /* it does not come back: nobody has to wait for it */
         } else if (!owner->shared && !ctl->closing) {
@@ -239,6 +238,7 @@ void tqi_ctl_owners_free(tqi_controller *ctl)
     while (ctl->left) {
         left_drop(ctl, ctl->left);
     }
+    tqi_ctl_list_fini(ctl);
 }
 
 /* ------------------------------------------------------------------------------------------------ register */
@@ -357,8 +357,17 @@ static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_
         }
     }
     server->session = session;
+    server->owner = owner;
     DL_APPEND(owner->servers, server);
+    DL_APPEND2(session->serves, server, before, behind);
     tqi_ctl_timed_remove(&owner->gone);
+}
+
+/* How often an owner may report, so that the reports of all together take the same share of the controller's time. */
+static uint64_t owner_report_ms(const tqi_controller *ctl)
+{
+    uint64_t ms = (uint64_t)HASH_COUNT(ctl->owners) * OWNER_REPORT_EACH_MS;
+    return ms < OWNER_REPORT_LEAST_MS ? OWNER_REPORT_LEAST_MS : ms;
 }
 
 int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
@@ -404,6 +413,11 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
     if (msg->info.len) {
         memcpy(info, msg->info.data, msg->info.len);
     }
+    bool told =
+        same && owner->info_size == msg->info.len && memcmp(owner->info, info, msg->info.len) == 0;
+    if (!told || !owner->servers) {
+        tqi_ctl_list_changed(ctl, owner, !told);
+    }
     free(owner->info);
     owner->info = info;
     owner->info_size = msg->info.len;
@@ -412,6 +426,7 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
         ctl, &(tqi_ctl_happened){.kind = "owner", .session = tqi_ctl_session_name(request)});
     reply.epoch = tqi_meta_epoch(ctl->meta);
     reply.fresh = !same;
+    reply.report_ms = owner_report_ms(ctl);
     tqi_ctl_reply(request, &reply.base);
     return TQ_OK;
 
@@ -421,9 +436,20 @@ fail:
     return rc;
 }
 
+static uint64_t owner_counter(const Tq__ReportOwner *msg, const char *name)
+{
+    for (size_t i = 0; i < msg->n_counter; i++) {
+        if (strcmp(msg->counter[i], name) == 0) {
+            return msg->value[i];
+        }
+    }
+    return 0;
+}
+
 int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_request *request, const Tq__ReportOwner *msg,
                             tq_error *err)
 {
+    Tq__ReportOwnerReply reply = TQ__REPORT_OWNER_REPLY__INIT;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name);
     if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request))) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->name);
@@ -462,150 +488,9 @@ int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_request *request, const Tq_
     owner->counters = fresh.counters;
     owner->values = fresh.values;
     owner->n_counters = fresh.n_counters;
-    tqi_ctl_reply_empty(request);
-    return TQ_OK;
-}
-
-/* ------------------------------------------------------------------------------------------------ list */
-
-static bool owner_matches(const tqi_ctl_owner *owner, const char *manager)
-{
-    return manager[0] == 0 || strcmp(owner->manager, manager) == 0;
-}
-
-int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_conv *conv, const char *manager,
-                            Tq__OwnerInfo ***out, size_t *n, tq_error *err)
-{
-    size_t count = HASH_COUNT(ctl->owners);
-    Tq__OwnerInfo **list = tqi_conv_pointers(conv, count, err);
-    Tq__OwnerInfo *items = tqi_conv_alloc(conv, count, sizeof(*items), err);
-    tqi_ctl_owner *owner = NULL;
-    if (!list || !items) {
-        return TQ_ENOMEM;
-    }
-    *out = list;
-    *n = 0;
-    for (owner = ctl->owners; owner; owner = owner->hh.next) {
-        Tq__OwnerInfo *item = &items[*n];
-        if (!owner_matches(owner, manager)) {
-            continue;
-        }
-        tq__owner_info__init(item);
-        item->name = owner->name;
-        item->incarnation = tqi_owner_incarnation(owner->meta);
-        item->manager = owner->manager;
-        item->info = tqi_conv_bytes(owner->info, owner->info_size);
-        item->present = owner->servers != NULL;
-        item->blocks = tqi_owner_blocks(owner->meta);
-        item->bytes = tqi_owner_bytes(owner->meta);
-        item->counter = owner->counters;
-        item->value = owner->values;
-        item->n_counter = item->n_value = owner->n_counters;
-        if (owner->told && owner->servers) {
-            item->pin = owner->told->pin;
-            item->n_pin = owner->told->n_pin;
-        }
-        list[(*n)++] = item;
-    }
-    return TQ_OK;
-}
-
-static bool owners_present(tqi_controller *ctl, const char *manager)
-{
-    for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
-        if (owner->servers && owner_matches(owner, manager)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Answers with the owners; on an error nothing was sent. */
-static int owners_reply(tqi_controller *ctl, tqi_request *request, const Tq__ListOwners *msg,
-                        tq_error *err)
-{
-    Tq__ListOwnersReply reply = TQ__LIST_OWNERS_REPLY__INIT;
-    tqi_conv conv = {0};
-    int rc = tqi_ctl_owners_describe(ctl, &conv, msg->manager, &reply.owner, &reply.n_owner, err);
-    if (rc == TQ_OK) {
-        tqi_ctl_reply(request, &reply.base);
-    }
-    tqi_conv_fini(&conv);
-    return rc;
-}
-
-static void owners_leave(tqi_ctl_wait *base)
-{
-    tqi_ctl_owner_wait *wait = (tqi_ctl_owner_wait *)base;
-    DL_DELETE(base->ctl->owner_waits, wait);
-}
-
-static void owners_answer(tqi_ctl_wait *base)
-{
-    tq_error err = {0};
-    if (owners_reply(base->ctl, base->request, ((tqi_ctl_owner_wait *)base)->msg, &err) != TQ_OK) {
-        tqi_request_fail(base->request, &err);
-    }
-}
-
-void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t size)
-{
-    const tqi_controller *ctl = wait->base.ctl;
-    const char *manager = wait->msg->manager, *address = tqi_controller_endpoint(ctl);
-    const tqi_ctl_left *left = left_find(ctl, manager);
-    char text[32];
-
-    if (left) {
-        int64_t ago = (tqi_wall_us() - left->us) / 1000000;
-        snprintf(out, size,
-                 "all storage of manager '%s' that had joined the system at %s is gone; the last "
-                 "one was '%s', which left at %s (%lld s ago): start it again, or another one (tqd "
-                 "storage --join), the put goes on then",
-                 manager, address, left->name, tqi_text_time(left->us, text, sizeof(text)),
-                 (long long)(ago > 0 ? ago : 0));
-    } else {
-        snprintf(out, size,
-                 "no storage of manager '%s' has joined the system at %s, which has been up for "
-                 "%s: start a storage unit (tqd storage --join)",
-                 manager, address, tqi_ctl_uptime(ctl, text));
-    }
-}
-
-static void owners_describe(const tqi_ctl_wait *base, tq_error *err)
-{
-    char missing[sizeof(err->message)];
-
-    tqi_ctl_owners_missing((const tqi_ctl_owner_wait *)base, missing, sizeof(missing));
-    tqi_error_set(err, TQ_ETIMEDOUT, "%s", missing);
-}
-
-static const tqi_ctl_wait_type owners_wait_type = {
-    .leave = owners_leave, .answer = owners_answer, .describe = owners_describe};
-
-void tqi_ctl_owners_gather(tqi_controller *ctl)
-{
-    tqi_ctl_owner_wait *wait = NULL;
-    DL_FOREACH (ctl->owner_waits, wait) {
-        if (!wait->base.ready && owners_present(ctl, wait->msg->manager)) {
-            tqi_ctl_wait_ready(&wait->base);
-        }
-    }
-}
-
-int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_request *request, const Tq__ListOwners *msg,
-                           tq_error *err)
-{
-    if (!msg->wait || owners_present(ctl, msg->manager)) {
-        return owners_reply(ctl, request, msg, err);
-    }
-    tqi_ctl_owner_wait *wait = calloc(1, sizeof(*wait));
-    if (!wait) {
-        return tqi_error_nomem(err, "a waiting list of owners");
-    }
-    wait->msg = msg;
-    wait->number = ++ctl->last_wait;
-    wait->since = tqi_now();
-    DL_APPEND(ctl->owner_waits, wait);
-    tqi_ctl_wait_park(ctl, &wait->base, &owners_wait_type, request, msg->timeout_ms);
+    tqi_ctl_list_filled(ctl, owner, owner_counter(msg, "capacity_bytes"),
+                        owner_counter(msg, "used_bytes"));
+    reply.report_ms = owner_report_ms(ctl);
+    tqi_ctl_reply(request, &reply.base);
     return TQ_OK;
 }

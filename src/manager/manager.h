@@ -37,6 +37,27 @@ typedef struct tqi_view_job {
     void *arg;
 } tqi_view_job;
 
+/* A state of the controller's list of owners; zero: none. */
+typedef struct tqi_owners_at {
+    uint64_t epoch; /* of the controller */
+    uint64_t version;
+} tqi_owners_at;
+
+/* What has changed in that list. */
+typedef struct tqi_owner_changes {
+    bool all;                    /* these are all there are; nothing is named as gone then */
+    const tq_owner_info *owners; /* info NULL: it is as it was */
+    size_t n;
+    const char *const
+        *gone; /* not in the list any more; to be taken out before `owners` is put in */
+    size_t n_gone;
+    tqi_owners_at at; /* for the next question */
+} tqi_owner_changes;
+
+/* The parts of a reply, which they point into. */
+int tqi_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_owner_changes *out, tq_error *err);
+void tqi_owner_changes_fini(tqi_owner_changes *changes);
+
 /* tq_manager_host.internal.  At close the client closes the connector first (that ends every call and so every job), then
  * the manager: its close must not touch channels. */
 typedef struct tqi_manager_internal {
@@ -49,6 +70,10 @@ typedef struct tqi_manager_internal {
     const uint8_t *grant;
     size_t grant_size;
     uint64_t notice_ms; /* what waits for longer is named in the log; 0: it is not */
+    /* As host->owners, but what has changed since a state of the list.  The changes are valid in the callback only. */
+    void (*owner_changes)(
+        tq_manager_host *host, const tqi_owners_at *since, bool wait, uint64_t deadline_ns,
+        void (*done)(const tq_error *err, const tqi_owner_changes *changes, void *arg), void *arg);
 
     /* Set by a manager, when it opens, that can show blocks: private mappings, which show the blocks' bytes, whatever
      * becomes of the blocks, until they are given back, or the connector says goodbye; or its own mapping, until the

@@ -287,6 +287,8 @@ void tqi_unit_count(tqi_unit *unit, tqi_unit_op op, uint64_t since);
 /* Counters have changed: they are reported soon. */
 void tqi_unit_reportable(tqi_unit *unit);
 void tqi_unit_report(uv_timer_t *timer);
+/* The controller said how far apart reports are to be; 0: it did not. */
+void tqi_unit_report_every(tqi_unit *unit, uint64_t ms);
 
 /* ---------------------------------------------------------------------------------------- the unit */
 
@@ -335,6 +337,7 @@ struct tqi_unit {
 
     /* counters */
     uv_timer_t report;
+    uint64_t report_ms; /* between two */
     tqi_call *reporting;
     bool dirty;
     tqi_histogram ops[TQI_UNIT_OPS];

@@ -88,6 +88,7 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
     unit->registered = true;
     unit->registered_as = unit->incarnation;
     unit->retry_ms = JOIN_RETRY_MIN;
+    tqi_unit_report_every(unit, reply->report_ms);
     unit->last_error = TQ_OK;
     tqi_log(TQI_INFO, "unit", "%s: registered, serving %s", unit->name, unit->endpoint);
     join_collect(unit);
@@ -369,6 +370,7 @@ int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err
     };
 
     unit->retry_ms = JOIN_RETRY_MIN;
+    tqi_unit_report_every(unit, 0);
     int code = tqi_connector_alloc(unit->loop, &as, &unit->connector, err);
     if (code == TQ_OK) {
         code = tqi_channel_get(unit->connector, options->controller, &unit->controller, err);

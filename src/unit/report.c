@@ -10,11 +10,11 @@
 #include "base/process.h"
 #include "unit/internal.h"
 
-/* Counters are reported at most this often. */
-#define UNIT_REPORT_MS 200u
+/* Two reports are so far apart, or as the controller says: in a system of many units more. */
+#define REPORT_LEAST_MS 200u
 
-#define REPORT_MAX     32
-#define REPORT_NAME    32
+#define REPORT_MAX      32
+#define REPORT_NAME     32
 /* Most puts that wait, and most clients with pins, in one report. */
 #define REPORT_WAITS 32u
 #define REPORT_PINS  16u
@@ -167,6 +167,11 @@ static report_told *report_tell(const tqi_unit *unit)
     return told;
 }
 
+void tqi_unit_report_every(tqi_unit *unit, uint64_t ms)
+{
+    unit->report_ms = ms > REPORT_LEAST_MS ? ms : REPORT_LEAST_MS;
+}
+
 static void report_done(tqi_call *call, tqi_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
@@ -174,8 +179,11 @@ static void report_done(tqi_call *call, tqi_answer *answer, void *arg)
     (void)call;
     unit->reporting = NULL;
     unit->dirty |= answer->status != TQ_OK;
+    if (answer->status == TQ_OK) {
+        tqi_unit_report_every(unit, ((const Tq__ReportOwnerReply *)answer->reply)->report_ms);
+    }
     if (unit->dirty && unit->registered && !unit->closing) {
-        uv_timer_start(&unit->report, tqi_unit_report, UNIT_REPORT_MS, 0);
+        uv_timer_start(&unit->report, tqi_unit_report, unit->report_ms, 0);
     }
 }
 
@@ -229,7 +237,7 @@ void tqi_unit_reportable(tqi_unit *unit)
     if (!unit->dirty && !unit->closing) {
         unit->dirty = true;
         if (unit->reporting == NULL) {
-            uv_timer_start(&unit->report, tqi_unit_report, UNIT_REPORT_MS, 0);
+            uv_timer_start(&unit->report, tqi_unit_report, unit->report_ms, 0);
         }
     }
 }

@@ -33,7 +33,7 @@
     X(29, ABANDON_BLOCKS, abandon_blocks, AbandonBlocks, empty, Empty, KEEP)                       \
     X(30, REGISTER_OWNER, register_owner, RegisterOwner, register_owner_reply, RegisterOwnerReply, \
       KEEP)                                                                                        \
-    X(31, REPORT_OWNER, report_owner, ReportOwner, empty, Empty, AGAIN)                            \
+    X(31, REPORT_OWNER, report_owner, ReportOwner, report_owner_reply, ReportOwnerReply, AGAIN)    \
     X(32, COLLECT, collect, Collect, collect_reply, CollectReply, AGAIN)                           \
     X(33, LIST_OWNERS, list_owners, ListOwners, list_owners_reply, ListOwnersReply, AGAIN)         \
     X(34, REPORT_LOST, report_lost, ReportLost, empty, Empty, KEEP)                                \

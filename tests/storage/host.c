@@ -13,6 +13,7 @@ typedef struct host_call {
     uint32_t count;
     void (*leased)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg);
     void (*listed)(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg);
+    void (*changed)(const tq_error *err, const tqi_owner_changes *changes, void *arg);
     void *arg;
 } host_call;
 
@@ -99,33 +100,23 @@ static void host_listed(tqi_call *call, tqi_answer *answer, void *arg)
 {
     host_call made = *(host_call *)arg;
     const Tq__ListOwnersReply *reply = (const Tq__ListOwnersReply *)answer->reply;
+    tqi_owner_changes changes = {0};
+    tq_error err = {0};
 
     (void)call;
     free(arg);
     made.h->open--;
-    if (answer->status != TQ_OK || !reply) {
-        made.listed(answer->error, NULL, 0, made.arg);
-        return;
+    const tq_error *failed = answer->status != TQ_OK ? answer->error : NULL;
+    if (failed == NULL) {
+        assert_int_equal(tqi_owner_changes_read(reply, &changes, &err), TQ_OK);
+        made.h->listed += changes.n;
     }
-    tq_owner_info *owners = calloc(reply->n_owner + 1, sizeof(*owners));
-    assert_non_null(owners);
-    for (size_t i = 0; i < reply->n_owner; i++) {
-        const Tq__OwnerInfo *from = reply->owner[i];
-        owners[i] = (tq_owner_info){.name = from->name,
-                                    .incarnation = from->incarnation,
-                                    .info = from->info.data,
-                                    .info_size = from->info.len,
-                                    .present = from->present};
-        for (size_t c = 0; c < from->n_counter; c++) {
-            if (strcmp(from->counter[c], "capacity_bytes") == 0) {
-                owners[i].capacity_bytes = from->value[c];
-            } else if (strcmp(from->counter[c], "used_bytes") == 0) {
-                owners[i].used_bytes = from->value[c];
-            }
-        }
+    if (made.changed != NULL) {
+        made.changed(failed, failed == NULL ? &changes : NULL, made.arg);
+    } else {
+        made.listed(failed, changes.owners, changes.n, made.arg);
     }
-    made.listed(NULL, owners, reply->n_owner, made.arg);
-    free(owners);
+    tqi_owner_changes_fini(&changes);
 }
 
 static void host_owners(tq_manager_host *base, bool wait, uint64_t deadline_ns,
@@ -138,8 +129,25 @@ static void host_owners(tq_manager_host *base, bool wait, uint64_t deadline_ns,
     tq__list_owners__init(&message);
     message.manager = (char *)(uintptr_t)host_of(base)->manager->type;
     message.wait = wait;
+    message.brief = true;
     host_call_start(base, TQI_LIST_OWNERS, &message, deadline_ns, host_listed,
                     (host_call){.listed = done, .arg = arg});
+}
+
+static void host_owner_changes(
+    tq_manager_host *base, const tqi_owners_at *since, bool wait, uint64_t deadline_ns,
+    void (*done)(const tq_error *err, const tqi_owner_changes *changes, void *arg), void *arg)
+{
+    Tq__ListOwners message;
+
+    tq__list_owners__init(&message);
+    message.manager = (char *)(uintptr_t)host_of(base)->manager->type;
+    message.wait = wait;
+    message.brief = true;
+    message.since = since->version;
+    message.epoch = since->epoch;
+    host_call_start(base, TQI_LIST_OWNERS, &message, deadline_ns, host_listed,
+                    (host_call){.changed = done, .arg = arg});
 }
 
 typedef struct host_work {
@@ -278,6 +286,7 @@ void host_open(kit *k, host *h, const char *type, const char *config)
     kit_call_free(&call);
     h->internal = (tqi_manager_internal){
         .loop = &k->loop, .connector = h->client.connector, .controller = h->client.controller};
+    h->internal.owner_changes = host_owner_changes;
     h->base.abi = TQ_MANAGER_ABI;
     h->base.lease = host_lease;
     h->base.abandon = host_abandon;

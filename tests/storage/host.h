@@ -27,6 +27,7 @@ typedef struct host {
     const tq_storage_manager *manager;
     void *state;
     unsigned leases; /* asked for */
+    size_t listed;   /* owners in answers to questions for the list */
     unsigned works;  /* run on the pool */
     unsigned open;   /* requests under way */
     uint64_t abandoned;

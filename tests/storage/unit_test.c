@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "unit/internal.h"
+
 #define MIB (UINT64_C(1) << 20)
 
 static void writes_and_reads(void **state)
@@ -364,6 +366,49 @@ static void refuses_bad_options(void **state)
     kit_close(&k);
 }
 
+static void register_others(kit_client *client, unsigned first, unsigned n)
+{
+    char name[32], manager[] = "other";
+
+    for (unsigned i = first; i < first + n; i++) {
+        Tq__RegisterOwner message;
+        kit_call call;
+        tq__register_owner__init(&message);
+        snprintf(name, sizeof(name), "other-%u", i);
+        message.name = name;
+        message.incarnation = 1;
+        message.manager = manager;
+        kit_start(client, client->controller, TQI_REGISTER_OWNER, &message, NULL, 0, NULL, KIT_LONG,
+                  &call);
+        kit_end(client, &call);
+        assert_int_equal(call.status, TQ_OK);
+        kit_call_free(&call);
+    }
+}
+
+/* 200 ms apart among few owners; else the time for each of them, as it is when the unit registers or reports. */
+static void reports_less_often_beside_many(void **state)
+{
+    kit k;
+    kit_client client;
+
+    (void)state;
+    kit_open(&k);
+    kit_client_open(&k, &client, -1);
+    kit_unit_start(&k, 0, MIB, false);
+    assert_int_equal(k.units[0]->report_ms, 200);
+    register_others(&client, 0, 99);
+    kit_unit_start(&k, 1, MIB, false);
+    assert_int_equal(k.units[1]->report_ms, 101 * 5);
+    tqi_unit_reportable(k.units[0]);
+    while (k.units[0]->report_ms == 200) {
+        uv_run(&k.loop, UV_RUN_ONCE);
+    }
+    assert_int_equal(k.units[0]->report_ms, 101 * 5);
+    kit_client_close(&client);
+    kit_close(&k);
+}
+
 int main(void)
 {
     static bool over_unix = false, over_tcp = true;
@@ -373,6 +418,7 @@ int main(void)
         cmocka_unit_test(many_ranges_in_one_read),
         cmocka_unit_test(shares_its_memory),
         cmocka_unit_test(reports_its_requests),
+        cmocka_unit_test(reports_less_often_beside_many),
         cmocka_unit_test(a_writer_that_lives_finishes_blocks),
         cmocka_unit_test(the_next_session_finishes_blocks_of_a_lost_one),
         cmocka_unit_test(refuses_bad_options),

@@ -98,10 +98,12 @@ int tqi_link_update(tqi_link *link, const tq_owner_info *info)
     if (info == NULL) {
         link->incarnation = 0;
         link->present = false;
+        tqi_link_settle(link);
         return TQ_OK;
     }
-    if (link->info == NULL || info->info_size != link->info_size ||
-        memcmp(info->info, link->info, info->info_size) != 0) {
+    if (link->info == NULL ||
+        (info->info != NULL && (info->info_size != link->info_size ||
+                                memcmp(info->info, link->info, info->info_size) != 0))) {
         if (tqi_link_set_info(link, info->info, info->info_size) != TQ_OK) {
             return TQ_ENOMEM;
         }
@@ -112,6 +114,7 @@ int tqi_link_update(tqi_link *link, const tq_owner_info *info)
     link->capacity = info->capacity_bytes;
     link->used = info->used_bytes;
     link->present = info->present;
+    tqi_link_settle(link);
     return TQ_OK;
 }
 
@@ -137,6 +140,8 @@ int tqi_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_link **out)
 void tqi_link_free(tqi_link *link)
 {
     tqi_link_unmap(link);
+    link->present = false;
+    tqi_link_settle(link);
     free(link->ids);
     free(link->info);
     free(link->endpoint);
@@ -164,6 +169,7 @@ void tqi_link_unmap(tqi_link *link)
     if (link->map_state != TQI_MAP_ASKED) {
         link->map_state = TQI_MAP_NONE;
     }
+    tqi_link_settle(link);
 }
 
 static int link_map_take(tqi_link *link, tqi_answer *answer, tq_error *err)
@@ -212,6 +218,7 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
         link_map_take(link, answer, &err);
     }
     link->map_state = err.code != TQ_OK ? TQI_MAP_REFUSED : TQI_MAP_READY;
+    tqi_link_settle(link);
     tqi_link_say(link, err.code != TQ_OK ? err.message : NULL);
     tqi_wait_end(&link->map_waits, NULL);
 }

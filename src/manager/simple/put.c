@@ -1,10 +1,9 @@
 /*
  * put.c - a batch on its way into a unit: choose, map, lease, reserve, copy or stream, finish.
  *
- * Units of this machine come first, then those with more free bytes; equal ones take turns.  Each is tried without
- * waiting, and when all are full the put waits at the one with the most room.  A unit that does not answer is left for
- * the next one after a short while; its ids are abandoned, for the request may still be executed (the unit then
- * refuses or frees them on their dead notice).
+ * Units are tried in the order of put_choose.c, each without waiting, and when all are full the put waits at the one
+ * with the most room.  A unit that does not answer is left for the next one after a short while; its ids are abandoned,
+ * for the request may still be executed (the unit then refuses or frees them on their dead notice).
  *
  * When the unit, or the controller, turns out to be another one than the ids were leased for (TQ_ESTALE), the list is
  * brought up to date and everything begins anew, a few times.
@@ -74,11 +73,12 @@ static size_t put_busy(const tqi_link *link, uint64_t *ids)
 
 void tqi_puts_new_session(tqi_simple *simple)
 {
-    tqi_link *link;
-
-    DL_FOREACH (simple->links, link) {
-        uint64_t *busy = malloc(put_busy(link, NULL) * sizeof(*busy) + 1);
+    for (tqi_link *link = simple->links; link != NULL; link = link->hh.next) {
         link->n_stock = 0;
+        if (link->channel == NULL) {
+            continue; /* nothing was reserved there */
+        }
+        uint64_t *busy = malloc(put_busy(link, NULL) * sizeof(*busy) + 1);
         if (busy == NULL) {
             tqi_log(TQI_WARN, "client",
                     "storage unit '%s' keeps blocks of puts until this process ends: out of memory",
@@ -147,78 +147,12 @@ static int put_layout(tqi_put *op, tq_error *err)
 
 /* ---------------------------------------------------------------------------------------- choosing */
 
-static uint64_t put_free_bytes(const tqi_link *link)
-{
-    if (link->capacity == 0) {
-        return 0;
-    }
-    return link->used < link->capacity ? link->capacity - link->used : 0;
-}
-
-/* Whether the batch can ever fit in the unit, by its capacity and the usual share of it that new samples may fill; the
- * unit itself says it exactly. */
-static bool put_possible(const tqi_put *op, const tqi_link *link)
-{
-    uint64_t limit = op->job->adds_samples ? link->capacity / 10 * 9 : link->capacity;
-
-    return link->capacity == 0 || op->total <= limit;
-}
-
-/* Whether a is to be tried before b. */
-static bool put_before(const tqi_link *a, const tqi_link *b)
-{
-    if (a->silent != b->silent) {
-        return b->silent;
-    }
-    if (tqi_link_near(a) != tqi_link_near(b)) {
-        return tqi_link_near(a);
-    }
-    return put_free_bytes(a) > put_free_bytes(b);
-}
-
-/* Fills op->units with the present ones, in order. */
-static int put_order(tqi_put *op, tq_error *err)
-{
-    tqi_link *link;
-    size_t n = 0;
-
-    DL_FOREACH (op->simple->links, link) {
-        n += link->present && link->incarnation != 0;
-    }
-    free(op->units);
-    op->units = calloc(n + 1, sizeof(*op->units));
-    op->n_units = 0;
-    op->at = 0;
-    if (op->units == NULL) {
-        return tqi_error_nomem(err, "a put");
-    }
-    /* From another place in the list each time, so that equal units take turns: the insertion below keeps their order. */
-    tqi_link *start = op->simple->links;
-    for (uint32_t i = 0; start != NULL && n > 0 && i < op->simple->turn % n; i++) {
-        start = start->next != NULL ? start->next : op->simple->links;
-    }
-    op->simple->turn++;
-    link = start;
-    do {
-        if (link != NULL && link->present && link->incarnation != 0) {
-            size_t i = op->n_units++;
-            while (i > 0 && put_before(link, op->units[i - 1])) {
-                op->units[i] = op->units[i - 1];
-                i--;
-            }
-            op->units[i] = link;
-        }
-        link = link == NULL || link->next == NULL ? op->simple->links : link->next;
-    } while (link != start);
-    return TQ_OK;
-}
-
 static void put_begin(tqi_put *op)
 {
     tq_error err = {0};
 
     op->fullest = NULL;
-    if (put_order(op, &err) != TQ_OK) {
+    if (tqi_put_choose(op, &err) != TQ_OK) {
         tqi_put_fail(op, &err);
         return;
     }
@@ -248,18 +182,15 @@ static void put_listed(void *arg, const tq_error *err)
 static void put_choose(tqi_put *op)
 {
     tqi_simple *simple = op->simple;
-    tqi_link *link;
 
-    DL_FOREACH (simple->links, link) {
-        if (link->present && link->incarnation != 0) {
-            if (!simple->listing && tqi_now() - simple->listed_at > PUT_LIST_NS) {
-                tqi_simple_list(simple, false, tqi_simple_try(1, 0, TQI_NEVER), NULL, NULL);
-            }
-            put_begin(op);
-            return;
-        }
+    if (simple->near.n + simple->far.n == 0) {
+        tqi_simple_list(simple, true, op->job->deadline_ns, put_listed, op);
+        return;
     }
-    tqi_simple_list(simple, true, op->job->deadline_ns, put_listed, op);
+    if (!simple->listing && tqi_now() - simple->listed_at > PUT_LIST_NS) {
+        tqi_simple_list(simple, false, tqi_simple_try(1, 0, TQI_NEVER), NULL, NULL);
+    }
+    put_begin(op);
 }
 
 /* ---------------------------------------------------------------------------------------- trying */
@@ -312,7 +243,13 @@ static void put_last(tqi_put *op)
 
 static void put_next(tqi_put *op)
 {
+    tq_error err = {0};
+
     op->at++;
+    if (op->at == op->n_units && !op->all && !op->last && tqi_put_choose_rest(op, &err) != TQ_OK) {
+        tqi_put_fail(op, &err);
+        return;
+    }
     if (op->at < op->n_units) {
         put_try(op);
     } else {
@@ -332,8 +269,9 @@ void tqi_put_failed_at(tqi_put *op, const tq_error *err)
     switch (err->code) {
     case TQ_EFULL:
         op->why = why;
-        if (put_possible(op, op->unit) &&
-            (op->fullest == NULL || put_free_bytes(op->unit) > put_free_bytes(op->fullest))) {
+        if (tqi_put_possible(op, op->unit) &&
+            (op->fullest == NULL ||
+             tqi_put_free_bytes(op->unit) > tqi_put_free_bytes(op->fullest))) {
             op->fullest = op->unit;
         }
         put_next(op);

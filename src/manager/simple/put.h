@@ -1,5 +1,5 @@
 /*
- * put.h - a put as the two files that do it share it: put.c chooses a unit and reserves, put_write.c moves the bytes.
+ * put.h - a put as the files that do it share it: put_choose.c chooses units, put.c reserves, put_write.c moves the bytes.
  */
 #ifndef TQI_SIMPLE_PUT_H
 #define TQI_SIMPLE_PUT_H
@@ -20,6 +20,7 @@ typedef struct tqi_put {
 
     tqi_link **units; /* in the order they are tried */
     size_t n_units, at;
+    bool all;          /* these are all there are */
     bool last;         /* waits at this one until the deadline */
     tqi_link *fullest; /* of those that said that they are full, the one with the most room */
     unsigned restarts;
@@ -46,6 +47,14 @@ void tqi_put_abandon(tqi_put *op, uint32_t n);
 /* The session at the controller is a new one: tells the units of what was reserved in the former one, and is not being
  * written. */
 void tqi_puts_new_session(tqi_simple *simple);
+
+/* put_choose.c: sets op->units to those that are tried first; none, when there is no unit. */
+int tqi_put_choose(tqi_put *op, tq_error *err);
+/* Adds all others, those with the most room first. */
+int tqi_put_choose_rest(tqi_put *op, tq_error *err);
+uint64_t tqi_put_free_bytes(const tqi_link *link);
+/* Whether the batch can ever fit in the unit. */
+bool tqi_put_possible(const tqi_put *op, const tqi_link *link);
 
 /* stock.c: whether a put is small enough for room that was reserved ahead. */
 bool tqi_stock_suits(const tqi_put *op);

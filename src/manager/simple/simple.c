@@ -1,8 +1,5 @@
 /*
- * simple.c - the table of the simple storage manager, and its list of units.
- *
- * The list comes from the controller.  It is brought up to date when a unit is unknown or does not answer, and, for the
- * free bytes by which a put chooses, in the background at most every second.
+ * simple.c - the table of the simple storage manager.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,62 +10,6 @@
 #include "config_backends.h"
 #include "manager/simple/put.h"
 
-/* ---------------------------------------------------------------------------------------- queries */
-
-tqi_query *tqi_query_make(tqi_simple *simple)
-{
-    tqi_query *query = calloc(1, sizeof(*query));
-
-    if (query != NULL) {
-        query->simple = simple;
-        DL_APPEND(simple->queries, query);
-    }
-    return query;
-}
-
-bool tqi_query_end(tqi_query *query)
-{
-    if (query->simple == NULL) {
-        return false;
-    }
-    DL_DELETE(query->simple->queries, query);
-    return true;
-}
-
-static void query_untold(void *arg, const tq_error *err)
-{
-    (void)arg;
-    (void)err;
-}
-
-bool tqi_query_leave(tqi_simple *simple, const void *arg)
-{
-    tqi_query *query;
-
-    DL_FOREACH (simple->queries, query) {
-        if (query->listed != NULL && query->arg == arg) {
-            query->listed = query_untold;
-            query->arg = NULL;
-            return true;
-        }
-    }
-    return false;
-}
-
-/* ---------------------------------------------------------------------------------------- units */
-
-tqi_link *tqi_simple_find(tqi_simple *simple, const char *name)
-{
-    tqi_link *link;
-
-    DL_FOREACH (simple->links, link) {
-        if (strcmp(link->name, name) == 0) {
-            return link;
-        }
-    }
-    return NULL;
-}
-
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline)
 {
     /* 2 s, 4 s, 8 s, ...; and time for the bytes on a slow link (50 MB/s). */
@@ -76,80 +17,6 @@ uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline)
     uint64_t end = tqi_deadline(seconds);
 
     return end < deadline ? end : deadline;
-}
-
-/* Takes over a list of owners.  Units that are not in it any more stay as records, without incarnation. */
-static int simple_take(tqi_simple *simple, const tq_owner_info *owners, size_t n)
-{
-    tqi_link *link, *next;
-    int code = TQ_OK;
-
-    DL_FOREACH_SAFE (simple->links, link, next) {
-        bool listed = false;
-        for (size_t i = 0; i < n && !listed; i++) {
-            listed = strcmp(owners[i].name, link->name) == 0;
-        }
-        if (!listed) {
-            tqi_link_update(link, NULL);
-        }
-    }
-    for (size_t i = 0; i < n && code == TQ_OK; i++) {
-        link = tqi_simple_find(simple, owners[i].name);
-        if (link != NULL) {
-            code = tqi_link_update(link, &owners[i]);
-            continue;
-        }
-        code = tqi_link_make(simple, &owners[i], &link);
-        if (code == TQ_OK) {
-            DL_APPEND(simple->links, link);
-        }
-    }
-    return code;
-}
-
-static void simple_listed(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg)
-{
-    tqi_query *query = arg;
-    tqi_simple *simple = query->simple;
-    tq_error failed = {0};
-
-    if (tqi_query_end(query)) {
-        if (query->listed == NULL) {
-            simple->listing = false;
-        }
-        if (err == NULL) {
-            simple->listed_at = tqi_now();
-            if (simple_take(simple, owners, n) != TQ_OK) {
-                tqi_error_nomem(&failed, "the list of storage units");
-                err = &failed;
-            }
-        }
-        if (query->listed != NULL) {
-            query->listed(query->arg, err);
-        }
-    }
-    free(query);
-}
-
-void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
-                     void (*listed)(void *arg, const tq_error *err), void *arg)
-{
-    tqi_query *query = tqi_query_make(simple);
-    tq_error err;
-
-    if (query == NULL) {
-        if (listed != NULL) {
-            tqi_error_nomem(&err, "a list of storage units");
-            listed(arg, &err);
-        }
-        return;
-    }
-    query->listed = listed;
-    query->arg = arg;
-    if (listed == NULL) {
-        simple->listing = true;
-    }
-    simple->host->owners(simple->host, wait, deadline, simple_listed, query);
 }
 
 /* ---------------------------------------------------------------------------------------- open, close */
@@ -261,17 +128,13 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
 {
     tqi_simple *simple = state;
     tqi_query *query, *next_query;
-    tqi_link *link, *next_link;
 
     DL_FOREACH_SAFE (simple->queries, query, next_query) {
         DL_DELETE(simple->queries, query);
         query->simple = NULL;
     }
     tqi_simple_view_fini(simple);
-    DL_FOREACH_SAFE (simple->links, link, next_link) {
-        DL_DELETE(simple->links, link);
-        tqi_link_free(link);
-    }
+    tqi_simple_units_fini(simple);
     free(simple->node);
     simple->closed = closed;
     simple->closed_arg = arg;

@@ -1,9 +1,11 @@
 /*
  * simple.h - the parts of the simple storage manager.
  *
- *   simple.c   the table: open, close, config, fork; the list of units
+ *   simple.c   the table: open, close, config, fork
+ *   units.c    the list of units
  *   link.c     what the manager has of one unit: its channel, its mapped memory, its leased block ids
- *   put.c      a batch on its way into a unit: which unit, and room in it
+ *   put.c      a batch on its way into a unit: room in it
+ *   put_choose.c  which unit
  *   put_write.c  its bytes
  *   get.c      ranges on their way out of units
  *   pause.c    time between two tries of a unit that cannot be reached
@@ -19,6 +21,9 @@
 #ifndef TQI_SIMPLE_H
 #define TQI_SIMPLE_H
 
+/* A hash without memory leaves the element out: its hh.tbl is NULL then. */
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
 #include <utlist.h>
 
 #include "base/error.h"
@@ -122,6 +127,12 @@ typedef struct tqi_stocked {
     uint32_t slot;
 } tqi_stocked;
 
+/* Units in no order. */
+typedef struct tqi_links {
+    tqi_link **items;
+    size_t n, capacity;
+} tqi_links;
+
 /* One unit, as this client has it.  Lives until the manager is closed. */
 struct tqi_link {
     tqi_simple *simple;
@@ -159,7 +170,12 @@ struct tqi_link {
     tqi_ids_from stock_from;
     bool stocking; /* more is asked for */
 
-    tqi_link *prev, *next;
+    tqi_links *set;  /* that it is in; NULL: it cannot be written to now */
+    size_t place;    /* there */
+    uint64_t taken;  /* in which answer it was listed last */
+    uint64_t chosen; /* by which search for all units */
+    uint64_t lot;    /* its place in that among equal ones */
+    UT_hash_handle hh;
 };
 
 /* Takes a unit's registered info apart: what of its endpoints can be reached from here, and whether it is local. */
@@ -169,6 +185,8 @@ int tqi_link_set_info(tqi_link *link, const void *info, size_t size);
 void tqi_link_say(tqi_link *link, const char *failure);
 /* Whether its memory is shared with this process, as far as is known. */
 bool tqi_link_near(const tqi_link *link);
+/* Puts it into the set that it belongs to: called whenever what decides that has changed. */
+void tqi_link_settle(tqi_link *link);
 int tqi_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_link **out);
 int tqi_link_update(tqi_link *link, const tq_owner_info *info);
 void tqi_link_free(tqi_link *link);
@@ -218,8 +236,11 @@ struct tqi_simple {
     tqi_connector *connector;
     tqi_channel *controller;
     char machine[TQI_STORE_HOST];
-    char *node; /* NULL: none is named */
-    tqi_link *links;
+    char *node;          /* NULL: none is named */
+    tqi_link *links;     /* by name */
+    tqi_links near, far; /* of these: those that can be written to now */
+    tqi_owners_at list;  /* as the units are known */
+    uint64_t taken;      /* answers with changes of it */
     tqi_mapping *mappings;
     tqi_query *queries;
     struct tqi_put *puts;    /* under way */
@@ -228,7 +249,9 @@ struct tqi_simple {
     uint64_t last_pin;       /* number of the last one */
     bool listing;            /* a refresh in the background */
     uint64_t listed_at;      /* when the list was last brought up to date; 0: never */
-    uint32_t turn;
+    uint32_t turn;           /* of near units */
+    uint64_t lot;            /* the last number that was drawn; 0: none */
+    uint64_t chosen;         /* searches for all units */
     uv_timer_t stock_timer;
     uv_timer_t pause_timer; /* the nearest end of a pause */
     tqi_wait *pauses;
@@ -240,7 +263,10 @@ struct tqi_simple {
 /* Brings the list of units up to date, then calls listed (which may be NULL). */
 void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
                      void (*listed)(void *arg, const tq_error *err), void *arg);
+/* NULL: it was never listed. */
 tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
+/* Forgets all units; at close. */
+void tqi_simple_units_fini(tqi_simple *simple);
 /* Deadline of the k-th try of something that moves `bytes`: a try must not use up the time in which another unit, or a
  * look at the list of units, could help. */
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);

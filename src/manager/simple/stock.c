@@ -123,7 +123,7 @@ void tqi_stock_idle(uv_timer_t *timer)
     bool left = false;
     tqi_link *link;
 
-    DL_FOREACH (simple->links, link) {
+    for (link = simple->links; link != NULL; link = link->hh.next) {
         if (now - link->stock_at >= STOCK_IDLE_NS) {
             tqi_stock_drop(link);
         }

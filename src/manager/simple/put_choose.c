@@ -1,0 +1,180 @@
+/*
+ * put_choose.c - which units a put tries, and in which order.
+ *
+ * Units of this machine first, then the better of two others that are drawn, then the other of these; only when none of
+ * them has taken it, all the rest.  Two that are drawn spread the puts of many clients nearly as evenly as a look at all of
+ * them would, and better when what is known is old: the one with the most room is not everybody's choice.
+ */
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "manager/simple/put.h"
+
+/* Units of this machine that are tried before any other. */
+#define CHOOSE_NEAR 16u
+/* Units that are drawn for one of the two, until one is found that has room as far as is known. */
+#define CHOOSE_DRAWS 8u
+
+uint64_t tqi_put_free_bytes(const tqi_link *link)
+{
+    if (link->capacity == 0) {
+        return 0;
+    }
+    return link->used < link->capacity ? link->capacity - link->used : 0;
+}
+
+/* What of a unit the batch may fill, by its capacity and the usual share of it for new samples; the unit itself says it
+ * exactly. */
+static uint64_t choose_limit(const tqi_put *op, const tqi_link *link)
+{
+    return op->job->adds_samples ? link->capacity / 10 * 9 : link->capacity;
+}
+
+bool tqi_put_possible(const tqi_put *op, const tqi_link *link)
+{
+    return link->capacity == 0 || op->total <= choose_limit(op, link);
+}
+
+/* Whether there is room for the batch, as far as is known. */
+static bool choose_fits(const tqi_put *op, const tqi_link *link)
+{
+    uint64_t limit = choose_limit(op, link);
+
+    return link->capacity == 0 || (link->used <= limit && op->total <= limit - link->used);
+}
+
+/* Whether a is to be tried before b. */
+static bool choose_before(const tqi_link *a, const tqi_link *b)
+{
+    if (a->silent != b->silent) {
+        return b->silent;
+    }
+    if (tqi_link_near(a) != tqi_link_near(b)) {
+        return tqi_link_near(a);
+    }
+    return tqi_put_free_bytes(a) > tqi_put_free_bytes(b);
+}
+
+static int choose_compare(const void *one, const void *other)
+{
+    const tqi_link *a = *(tqi_link *const *)one, *b = *(tqi_link *const *)other;
+
+    if (choose_before(a, b) || choose_before(b, a)) {
+        return choose_before(a, b) ? -1 : 1;
+    }
+    return a->lot < b->lot ? -1 : a->lot > b->lot;
+}
+
+/* The next number of a row that need not be secret (xorshift, G. Marsaglia). */
+static uint64_t choose_number(tqi_simple *simple)
+{
+    while (simple->lot == 0) {
+        tqi_random(&simple->lot, sizeof(simple->lot));
+    }
+    simple->lot ^= simple->lot << 13;
+    simple->lot ^= simple->lot >> 7;
+    simple->lot ^= simple->lot << 17;
+    return simple->lot;
+}
+
+/* Those of this machine, from another place on each time, so that equal ones take turns: what is put in keeps their order. */
+static void choose_near(tqi_put *op)
+{
+    const tqi_links *near = &op->simple->near;
+    size_t n = near->n < CHOOSE_NEAR ? near->n : CHOOSE_NEAR;
+    size_t start = op->simple->turn++;
+
+    for (size_t k = 0; k < n; k++) {
+        tqi_link *link = near->items[(start + k) % near->n];
+        if (link->silent) {
+            continue; /* it comes with the rest */
+        }
+        size_t i = op->n_units++;
+        while (i > 0 && choose_before(link, op->units[i - 1])) {
+            op->units[i] = op->units[i - 1];
+            i--;
+        }
+        op->units[i] = link;
+    }
+}
+
+/* A unit elsewhere, not `but`, that answers and has room as far as is known; NULL: none was drawn. */
+static tqi_link *choose_draw(tqi_put *op, const tqi_link *but)
+{
+    const tqi_links *far = &op->simple->far;
+
+    for (unsigned i = 0; far->n > 0 && i < CHOOSE_DRAWS; i++) {
+        tqi_link *link = far->items[choose_number(op->simple) % far->n];
+        if (link != but && !link->silent && choose_fits(op, link)) {
+            return link;
+        }
+    }
+    return NULL;
+}
+
+static void choose_far(tqi_put *op)
+{
+    tqi_link *one = choose_draw(op, NULL);
+    tqi_link *other = one != NULL ? choose_draw(op, one) : NULL;
+
+    if (other != NULL && choose_before(other, one)) {
+        op->units[op->n_units++] = other;
+        other = one;
+        one = NULL;
+    }
+    if (one != NULL) {
+        op->units[op->n_units++] = one;
+    }
+    if (other != NULL) {
+        op->units[op->n_units++] = other;
+    }
+}
+
+int tqi_put_choose(tqi_put *op, tq_error *err)
+{
+    free(op->units);
+    op->units = calloc(CHOOSE_NEAR + 2, sizeof(*op->units));
+    op->n_units = 0;
+    op->at = 0;
+    op->all = false;
+    if (op->units == NULL) {
+        return tqi_error_nomem(err, "a put");
+    }
+    choose_near(op);
+    choose_far(op);
+    return op->n_units > 0 ? TQ_OK : tqi_put_choose_rest(op, err);
+}
+
+static void choose_add(tqi_put *op, const tqi_links *set)
+{
+    for (size_t i = 0; i < set->n; i++) {
+        if (set->items[i]->chosen != op->simple->chosen) {
+            set->items[i]->lot = choose_number(op->simple);
+            op->units[op->n_units++] = set->items[i];
+        }
+    }
+}
+
+int tqi_put_choose_rest(tqi_put *op, tq_error *err)
+{
+    tqi_simple *simple = op->simple;
+    size_t first = op->n_units;
+    tqi_link **units =
+        realloc(op->units, (first + simple->near.n + simple->far.n + 1) * sizeof(*units));
+
+    if (units == NULL) {
+        return tqi_error_nomem(err, "a put");
+    }
+    op->units = units;
+    op->all = true;
+    simple->chosen++;
+    for (size_t i = 0; i < first; i++) {
+        units[i]->chosen = simple->chosen;
+    }
+    choose_add(op, &simple->near);
+    choose_add(op, &simple->far);
+    if (op->n_units > first) {
+        qsort(units + first, op->n_units - first, sizeof(*units), choose_compare);
+    }
+    return TQ_OK;
+}

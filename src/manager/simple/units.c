@@ -1,0 +1,217 @@
+/*
+ * units.c - the storage units as this client knows them.
+ *
+ * The list comes from the controller: all of it once, then what has changed.  It is brought up to date when a unit is
+ * unknown or does not answer, and, for the free bytes by which a put chooses, in the background at most every second.
+ *
+ * Units are found by name.  Those that can be written to now are in one of two sets, near ones and far ones, so that a put
+ * chooses without a look at all of them.  A set has room for every unit before it is needed: moving a unit never fails.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "manager/simple/put.h"
+
+/* ---------------------------------------------------------------------------------------- queries */
+
+tqi_query *tqi_query_make(tqi_simple *simple)
+{
+    tqi_query *query = calloc(1, sizeof(*query));
+
+    if (query != NULL) {
+        query->simple = simple;
+        DL_APPEND(simple->queries, query);
+    }
+    return query;
+}
+
+bool tqi_query_end(tqi_query *query)
+{
+    if (query->simple == NULL) {
+        return false;
+    }
+    DL_DELETE(query->simple->queries, query);
+    return true;
+}
+
+static void query_untold(void *arg, const tq_error *err)
+{
+    (void)arg;
+    (void)err;
+}
+
+bool tqi_query_leave(tqi_simple *simple, const void *arg)
+{
+    tqi_query *query;
+
+    DL_FOREACH (simple->queries, query) {
+        if (query->listed != NULL && query->arg == arg) {
+            query->listed = query_untold;
+            query->arg = NULL;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---------------------------------------------------------------------------------------- sets */
+
+void tqi_link_settle(tqi_link *link)
+{
+    tqi_simple *simple = link->simple;
+    tqi_links *set = NULL;
+
+    if (link->present && link->incarnation != 0) {
+        set = tqi_link_near(link) ? &simple->near : &simple->far;
+    }
+    if (set == link->set) {
+        return;
+    }
+    if (link->set != NULL) {
+        tqi_link *last = link->set->items[--link->set->n];
+        link->set->items[link->place] = last;
+        last->place = link->place;
+    }
+    link->set = set;
+    if (set != NULL) {
+        link->place = set->n;
+        set->items[set->n++] = link;
+    }
+}
+
+/* Room for one unit more. */
+static int units_reserve(tqi_simple *simple)
+{
+    size_t n = HASH_COUNT(simple->links) + 1;
+    int code = tqi_grow(&simple->near.items, &simple->near.capacity, n, sizeof(tqi_link *));
+
+    return code != TQ_OK
+               ? code
+               : tqi_grow(&simple->far.items, &simple->far.capacity, n, sizeof(tqi_link *));
+}
+
+/* ---------------------------------------------------------------------------------------- units */
+
+tqi_link *tqi_simple_find(tqi_simple *simple, const char *name)
+{
+    tqi_link *link = NULL;
+
+    HASH_FIND_STR(simple->links, name, link);
+    return link;
+}
+
+static int units_add(tqi_simple *simple, const tq_owner_info *info)
+{
+    tqi_link *link = NULL;
+
+    if (units_reserve(simple) != TQ_OK || tqi_link_make(simple, info, &link) != TQ_OK) {
+        return TQ_ENOMEM;
+    }
+    HASH_ADD_KEYPTR(hh, simple->links, link->name, strlen(link->name), link);
+    if (link->hh.tbl == NULL) {
+        tqi_link_free(link);
+        return TQ_ENOMEM;
+    }
+    link->taken = simple->taken;
+    return TQ_OK;
+}
+
+static int units_put_in(tqi_simple *simple, const tq_owner_info *info)
+{
+    tqi_link *link = tqi_simple_find(simple, info->name);
+
+    if (link == NULL) {
+        return units_add(simple, info);
+    }
+    link->taken = simple->taken;
+    return tqi_link_update(link, info);
+}
+
+/* Takes over what has changed.  Units that are not in the list any more stay as records, without incarnation. */
+static int units_take(tqi_simple *simple, const tqi_owner_changes *changes)
+{
+    tqi_link *link;
+    int code = TQ_OK;
+
+    if (changes->at.epoch == simple->list.epoch && changes->at.version < simple->list.version) {
+        return TQ_OK; /* a later answer came first */
+    }
+    simple->taken++;
+    for (size_t i = 0; i < changes->n_gone; i++) {
+        link = tqi_simple_find(simple, changes->gone[i]);
+        if (link != NULL) {
+            tqi_link_update(link, NULL);
+        }
+    }
+    for (size_t i = 0; i < changes->n && code == TQ_OK; i++) {
+        code = units_put_in(simple, &changes->owners[i]);
+    }
+    for (link = simple->links; changes->all && code == TQ_OK && link != NULL;
+         link = link->hh.next) {
+        if (link->taken != simple->taken) {
+            tqi_link_update(link, NULL);
+        }
+    }
+    simple->list = code == TQ_OK ? changes->at : (tqi_owners_at){0}; /* else all, the next time */
+    return code;
+}
+
+static void units_listed(const tq_error *err, const tqi_owner_changes *changes, void *arg)
+{
+    tqi_query *query = arg;
+    tqi_simple *simple = query->simple;
+    tq_error failed = {0};
+
+    if (tqi_query_end(query)) {
+        if (query->listed == NULL) {
+            simple->listing = false;
+        }
+        if (err == NULL) {
+            simple->listed_at = tqi_now();
+            if (units_take(simple, changes) != TQ_OK) {
+                tqi_error_nomem(&failed, "the list of storage units");
+                err = &failed;
+            }
+        }
+        if (query->listed != NULL) {
+            query->listed(query->arg, err);
+        }
+    }
+    free(query);
+}
+
+void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
+                     void (*listed)(void *arg, const tq_error *err), void *arg)
+{
+    const tqi_manager_internal *internal = simple->host->internal;
+    tqi_query *query = tqi_query_make(simple);
+    tq_error err;
+
+    if (query == NULL) {
+        if (listed != NULL) {
+            tqi_error_nomem(&err, "a list of storage units");
+            listed(arg, &err);
+        }
+        return;
+    }
+    query->listed = listed;
+    query->arg = arg;
+    if (listed == NULL) {
+        simple->listing = true;
+    }
+    internal->owner_changes(simple->host, &simple->list, wait, deadline, units_listed, query);
+}
+
+void tqi_simple_units_fini(tqi_simple *simple)
+{
+    tqi_link *link, *next;
+
+    HASH_ITER (hh, simple->links, link, next) {
+        HASH_DEL(simple->links, link);
+        tqi_link_free(link);
+    }
+    free(simple->near.items);
+    free(simple->far.items);
+}
