@@ -131,7 +131,9 @@ static void moves_batches(void **state)
         {1, 1, 1, 1, 100, 1},
         {3, 10, 1, 8, 7, 1}, /* one block, columns aligned in it */
         {3, 10, 3, 100, 64, 1},
-        {8, 64, 1, 1000, 999, 8},           /* a block per column */
+        {8, 64, 1, 1000, 999, 8},           /* two of them are too large for one block */
+        {8, 16, 1, 1000, 999, 2},           /* four share a block */
+        {8, 16, 3, 2000, 999, 4},           /* two */
         {2, 512, 5, 4096, 4096 * 3 + 1, 2}, /* on the pool */
         {3, 1500, 2, 4096, 100000, 3}, /* on several threads; more ranges than one request takes */
     };
@@ -165,6 +167,59 @@ static void moves_batches(void **state)
     assert_in_range(h.leases, 1, 2); /* one lease served all; the next may be on its way */
     host_close(&h);
     host_close(&reader);
+    kit_close(&k);
+}
+
+/* One row per column, of such sizes. */
+static void batch_make_sizes(batch *b, const uint64_t *sizes, uint32_t n)
+{
+    batch_make(b, n, 1, 70000, 33, 7);
+    for (uint32_t c = 0; c < n; c++) {
+        uint64_t left = sizes[c];
+        b->columns[c].size = b->columns[c].row_size = sizes[c];
+        for (size_t s = 0; s < b->columns[c].n_slices; s++) {
+            uint64_t size = b->slices[c][s].size < left ? b->slices[c][s].size : left;
+            b->slices[c][s].size = size;
+            left -= size;
+        }
+    }
+}
+
+/* Small columns share blocks also where large ones, or empty ones, lie between them. */
+static void small_columns_share_blocks(void **state)
+{
+    bool tcp = *(const bool *)*state;
+    static const struct {
+        uint64_t sizes[8];
+        uint32_t block[8];
+    } cases[] = {
+        {{8, 70000, 100, 65537, 8, 0, 70000, 8}, {0, 1, 0, 2, 0, 0, 3, 0}},
+        {{0, 70000, 0, 0, 70000, 0, 0, 65536}, {0, 1, 0, 0, 2, 0, 0, 0}},
+        {{70000, 65536, 1, 65472, 63, 65473, 1, 1}, {0, 1, 2, 2, 3, 4, 3, 3}},
+        {{40000, 40000, 20000, 8, 8, 70000, 30000, 35000}, {0, 1, 0, 0, 0, 2, 3, 3}},
+    };
+    kit k;
+    host h;
+
+    kit_open(&k);
+    kit_unit_start(&k, 0, 64 * MIB, tcp);
+    host_open(&k, &h, "SimpleStorage", "{}");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        batch b;
+        host_end end;
+        batch_make_sizes(&b, cases[i].sizes, 8);
+        put_ok(&h, &b, &end);
+        for (uint32_t c = 0; c < b.n; c++) {
+            assert_int_equal(end.extents[c].block, cases[i].block[c]);
+            assert_int_equal(end.extents[c].offset % 64, 0);
+            assert_true(end.extents[c].offset + b.columns[c].size <=
+                        end.blocks[end.extents[c].block].size);
+        }
+        batch_check(&h, &b, &end, 1);
+        host_end_free(&end);
+        batch_free(&b);
+    }
+    host_close(&h);
     kit_close(&k);
 }
 
@@ -691,6 +746,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(moves_batches, &shared),
         cmocka_unit_test_prestate(moves_batches, &stream),
+        cmocka_unit_test_prestate(small_columns_share_blocks, &shared),
+        cmocka_unit_test_prestate(small_columns_share_blocks, &stream),
         cmocka_unit_test(leases_in_ranges),
         cmocka_unit_test(reserves_ahead),
         cmocka_unit_test(chooses_a_unit),

@@ -47,15 +47,23 @@ static int cut_extent(cut_state *state, uint32_t column, uint32_t row, uint32_t 
     return TQ_OK;
 }
 
-/* All columns in one block. */
-static int cut_one(cut_state *state)
+/* Columns from `c` on that together have no more than one value may have, in one block; *end: the first one that is not among
+ * them. */
+static int cut_shared(cut_state *state, uint32_t c, uint32_t *end)
 {
-    uint64_t offset = 0;
-    int code = cut_block(state, state->cut->bytes);
+    const tq_put_job *job = state->job;
+    uint64_t size = 0, offset = 0;
 
-    for (uint32_t c = 0; c < state->job->n_columns && code == TQ_OK; c++) {
-        code = cut_extent(state, c, 0, state->job->columns[c].rows, offset);
-        offset += state->job->columns[c].size;
+    for (*end = c; *end < job->n_columns; (*end)++) {
+        if (size + job->columns[*end].size > TQI_KV_ONE_VALUE) {
+            break;
+        }
+        size += job->columns[*end].size;
+    }
+    int code = *end > c ? cut_block(state, size) : TQ_OK;
+    for (; c < *end && code == TQ_OK; c++) {
+        code = cut_extent(state, c, 0, job->columns[c].rows, offset);
+        offset += job->columns[c].size;
     }
     return code;
 }
@@ -161,15 +169,17 @@ int tqi_kv_cut_make(const tq_put_job *job, uint64_t value_max, tqi_kv_cut *out, 
     for (uint32_t c = 0; c < job->n_columns; c++) {
         out->bytes += job->columns[c].size;
     }
-    if (out->bytes <= TQI_KV_ONE_VALUE) {
-        code = cut_one(&state);
-    } else {
-        uint64_t target = out->bytes / (TQ_LEASE_MAX / 2) + 1;
-        target = target < TQI_KV_VALUE ? TQI_KV_VALUE : target;
-        target = value_max != 0 && target > value_max ? value_max : target;
-        for (uint32_t c = 0; c < job->n_columns && code == TQ_OK; c++) {
+    uint64_t target = out->bytes / (TQ_LEASE_MAX / 2) + 1;
+    target = target < TQI_KV_VALUE ? TQI_KV_VALUE : target;
+    target = value_max != 0 && target > value_max ? value_max : target;
+    for (uint32_t c = 0; c < job->n_columns && code == TQ_OK;) {
+        uint32_t end;
+        code = cut_shared(&state, c, &end);
+        if (code == TQ_OK && end == c) {
             code = cut_column(&state, c, target);
+            end = c + 1;
         }
+        c = end;
     }
     if (code == TQ_OK) {
         code = cut_values(&state, value_max);

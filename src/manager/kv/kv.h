@@ -27,8 +27,8 @@
 
 #include <tq/kv.h>
 
-/* A batch up to here is one value; above it each column is cut into values of about TQI_KV_VALUE, or of more, so that
- * there are not more than one lease's. */
+/* Columns that follow each other share a value up to here; a larger one is cut into values of about TQI_KV_VALUE, or of more, so
+ * that there are not more than one lease's. */
 #define TQI_KV_ONE_VALUE (64u << 10)
 #define TQI_KV_VALUE     (256u << 10)
 /* Tasks of one job on the pool, and the fewest bytes that are worth one. */

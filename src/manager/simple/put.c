@@ -40,6 +40,8 @@ void tqi_put_free(tqi_put *op)
     free(op->offsets);
     free(op->slots);
     free(op->starts);
+    free(op->block_of);
+    free(op->order);
     free(op->leases.leases);
     free(op);
 }
@@ -106,43 +108,6 @@ static void put_end_cancelled(tqi_put *op)
 
     tqi_error_set(&err, TQ_ECANCELED, "the put was cancelled before its bytes were stored");
     tqi_put_fail(op, &err);
-}
-
-/* ---------------------------------------------------------------------------------------- layout */
-
-static int put_layout(tqi_put *op, tq_error *err)
-{
-    const tq_put_job *job = op->job;
-
-    if (job->n_columns == 0) {
-        return tqi_error_set(err, TQ_EINVAL, "a put without columns");
-    }
-    for (uint32_t i = 0; i < job->n_columns; i++) {
-        op->total +=
-            (job->columns[i].size + TQI_SIMPLE_ALIGN - 1) / TQI_SIMPLE_ALIGN * TQI_SIMPLE_ALIGN;
-    }
-    op->n_blocks = op->total <= TQI_SIMPLE_ONE_BLOCK ? 1 : job->n_columns;
-    size_t room = op->n_blocks + (tqi_stock_suits(op) ? TQI_STOCK_MAX : 0);
-    op->sizes = calloc(room, sizeof(*op->sizes));
-    op->ids = calloc(room, sizeof(*op->ids));
-    op->offsets = calloc(room, sizeof(*op->offsets));
-    op->slots = calloc(room, sizeof(*op->slots));
-    op->starts = calloc(job->n_columns, sizeof(*op->starts));
-    if (op->sizes == NULL || op->ids == NULL || op->offsets == NULL || op->slots == NULL ||
-        op->starts == NULL) {
-        return tqi_error_nomem(err, "a put");
-    }
-    uint64_t end = 0;
-    for (uint32_t i = 0; i < job->n_columns; i++) {
-        if (op->n_blocks == 1) {
-            op->starts[i] = (end + TQI_SIMPLE_ALIGN - 1) / TQI_SIMPLE_ALIGN * TQI_SIMPLE_ALIGN;
-            end = op->starts[i] + job->columns[i].size;
-            op->sizes[0] = end;
-        } else {
-            op->sizes[i] = job->columns[i].size;
-        }
-    }
-    return TQ_OK;
 }
 
 /* ---------------------------------------------------------------------------------------- choosing */
@@ -534,7 +499,7 @@ void tqi_simple_put(void *state, tq_put_job *job)
     op->simple = simple;
     op->job = job;
     DL_APPEND(simple->puts, op);
-    if (put_layout(op, &err) != TQ_OK) {
+    if (tqi_put_layout(op, &err) != TQ_OK) {
         tqi_put_fail(op, &err);
         return;
     }

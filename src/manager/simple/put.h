@@ -1,5 +1,6 @@
 /*
- * put.h - a put as the files that do it share it: put_choose.c chooses units, put.c reserves, put_write.c moves the bytes.
+ * put.h - a put as the files that do it share it: put_layout.c cuts it into blocks, put_choose.c chooses units, put.c reserves,
+ * put_write.c moves the bytes.
  */
 #ifndef TQI_SIMPLE_PUT_H
 #define TQI_SIMPLE_PUT_H
@@ -16,7 +17,9 @@ typedef struct tqi_put {
     uint64_t *ids;
     uint64_t *offsets;
     uint32_t *slots;
-    uint64_t *starts; /* per column: byte in its block */
+    uint64_t *starts;   /* per column: byte in its block */
+    uint32_t *block_of; /* per column; NULL: all are in the first */
+    uint32_t *order;    /* columns by block; NULL: as they are */
 
     tqi_link **units; /* in the order they are tried */
     size_t n_units, at;
@@ -42,6 +45,15 @@ typedef struct tqi_put {
     struct tqi_put *prev, *next; /* all of the manager, for cancel */
 } tqi_put;
 
+static inline uint32_t tqi_put_block_of(const tqi_put *op, uint32_t column)
+{
+    return op->block_of != NULL ? op->block_of[column] : 0;
+}
+
+/* put_layout.c: which columns lie where in which blocks; once per put. */
+int tqi_put_layout(tqi_put *op, tq_error *err);
+/* Makes op->order, for what is sent block by block. */
+int tqi_put_order(tqi_put *op);
 /* put.c: gives up the first n ids, which are reserved or may be, and which nothing of this put writes to any more. */
 void tqi_put_abandon(tqi_put *op, uint32_t n);
 /* The session at the controller is a new one: tells the units of what was reserved in the former one, and is not being

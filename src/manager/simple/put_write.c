@@ -7,11 +7,6 @@
 
 static const uint8_t put_zeros[TQI_SIMPLE_ALIGN];
 
-static uint32_t put_block_of(const tqi_put *op, uint32_t column)
-{
-    return op->n_blocks == 1 ? 0 : column;
-}
-
 static void put_done(tqi_put *op)
 {
     tq_manager_host *host = op->simple->host;
@@ -47,7 +42,7 @@ static void put_done(tqi_put *op)
     for (uint32_t i = 0; i < job->n_columns; i++) {
         extents[i].column = i;
         extents[i].rows = job->columns[i].rows;
-        extents[i].block = put_block_of(op, i);
+        extents[i].block = tqi_put_block_of(op, i);
         extents[i].offset = op->starts[i];
     }
     op->unit->used += op->total; /* until the unit reports */
@@ -84,7 +79,8 @@ static void put_copy(tqi_put *op)
     }
     for (uint32_t i = 0; i < job->n_columns; i++) {
         const tq_put_column *column = &job->columns[i];
-        uint8_t *dest = op->mapping->map.arena + op->offsets[put_block_of(op, i)] + op->starts[i];
+        uint8_t *dest =
+            op->mapping->map.arena + op->offsets[tqi_put_block_of(op, i)] + op->starts[i];
         for (size_t k = 0; k < column->n_slices; k++) {
             if (column->slices[k].size > 0) {
                 op->pieces[n].dest = dest;
@@ -117,7 +113,7 @@ static void put_streamed(tqi_call *call, tqi_answer *answer, void *arg)
 }
 
 /* The bytes of blocks [from, to) end to end, with what lies between the columns of a block. */
-static int put_gather(const tqi_put *op, uint32_t from, uint32_t to, struct iovec **out, int *count)
+static int put_gather(tqi_put *op, uint32_t from, uint32_t to, struct iovec **out, int *count)
 {
     const tq_put_job *job = op->job;
     struct iovec *iov = NULL;
@@ -128,24 +124,26 @@ static int put_gather(const tqi_put *op, uint32_t from, uint32_t to, struct iove
         n += job->columns[i].n_slices + 1;
     }
     iov = malloc((n + 1) * sizeof(*iov));
-    if (iov == NULL) {
+    if (iov == NULL || tqi_put_order(op) != TQ_OK) {
+        free(iov);
         return TQ_ENOMEM;
     }
     n = 0;
-    for (uint32_t i = 0; i < job->n_columns; i++) {
+    for (uint32_t k = 0; k < job->n_columns; k++) {
+        uint32_t i = op->order != NULL ? op->order[k] : k;
         const tq_put_column *column = &job->columns[i];
-        uint32_t block = put_block_of(op, i);
+        uint32_t block = tqi_put_block_of(op, i);
         if (block < from || block >= to) {
             continue;
         }
-        if (op->n_blocks == 1 && op->starts[i] > end) {
+        if (op->starts[i] > end) { /* not of the first one in its block */
             iov[n].iov_base = (void *)(uintptr_t)put_zeros;
             iov[n++].iov_len = op->starts[i] - end;
         }
-        for (size_t k = 0; k < column->n_slices; k++) {
-            if (column->slices[k].size > 0) {
-                iov[n].iov_base = (void *)(uintptr_t)column->slices[k].data;
-                iov[n++].iov_len = column->slices[k].size;
+        for (size_t s = 0; s < column->n_slices; s++) {
+            if (column->slices[s].size > 0) {
+                iov[n].iov_base = (void *)(uintptr_t)column->slices[s].data;
+                iov[n++].iov_len = column->slices[s].size;
             }
         }
         end = op->starts[i] + column->size;

@@ -32,9 +32,9 @@
 #include "store/store.h"
 
 #define TQI_SIMPLE_LOCATOR TQI_STORE_LOCATOR
-/* Batches up to here are one block, and copies up to TQI_SIMPLE_INLINE are made on the loop. */
-#define TQI_SIMPLE_ONE_BLOCK (64u << 10)
-#define TQI_SIMPLE_INLINE    (256u << 10)
+/* Columns share blocks up to this size, and copies up to TQI_SIMPLE_INLINE are made on the loop. */
+#define TQI_SIMPLE_SHARED (64u << 10)
+#define TQI_SIMPLE_INLINE (256u << 10)
 /* Columns begin at a cache line. */
 #define TQI_SIMPLE_ALIGN 64u
 /* Pieces of one request; the peer's sinks take 4096. */
