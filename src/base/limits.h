@@ -26,6 +26,7 @@
     X(COUNT, tasks, 16384)                            \
     X(COUNT, leases, 4096)                            \
     X(COUNT, owners, 16384)                           \
+    X(COUNT, late_ranges, 1048576)                    \
     X(BYTES, event_bytes, UINT64_C(64) << 20)         \
     X(COUNT, snapshots, 64)                           \
     X(MS, snapshot_idle, 30000)                       \

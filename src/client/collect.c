@@ -3,8 +3,8 @@
  * at the controller and removes the blocks that die.
  *
  * One Collect request waits at the controller at a time; its answer names dead ids, which the
- * manager removes, and the next Collect says so.  Ids whose writer may still write (its session
- * ended, its process was not seen to) are removed at once and again when its writes must be over.
+ * manager removes, and the next Collect says so.  Ids under which something may still arrive the
+ * controller names once more when nothing can: to whoever collects then, so nothing is kept here.
  * After an error the loop waits and registers again.
  *
  * Block ids begin again with every epoch of the controller, and with it the store's incarnation: the
@@ -14,7 +14,6 @@
 #include "client/client.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -22,17 +21,7 @@
 #include "base/text.h"
 
 #define COLLECT_RETRY_MS 1000
-#define COLLECT_LATE_MS  60000 /* writes of a session that ended are over by then */
 #define COLLECT_IDS_MAX  (1u << 24)
-
-typedef struct collect_late {
-    struct collect_late *next;
-    uint64_t due;
-    uint64_t epoch; /* of the ids */
-    uint64_t incarnation;
-    size_t n;
-    uint64_t ids[];
-} collect_late;
 
 struct tqi_collector {
     tqi_runtime *rt;
@@ -43,7 +32,6 @@ struct tqi_collector {
     uint64_t notice;      /* being removed */
     bool calling;         /* a request is in flight */
     bool removing;
-    bool removing_late;
     uint64_t *ids; /* being removed */
     size_t n_ids;
     bool rejoin;         /* the session is new: register again before the next Collect */
@@ -51,8 +39,6 @@ struct tqi_collector {
     bool stopping;
     int handles;
     uv_timer_t retry;
-    uv_timer_t late_timer;
-    collect_late *late;
 };
 
 static void collect_register(tqi_collector *c);
@@ -60,14 +46,8 @@ static void collect_next(tqi_collector *c);
 
 static void collect_release(tqi_collector *c)
 {
-    if (!c->stopping || c->calling || c->removing || c->removing_late || c->handles > 0 ||
-        c->announcing > 0) {
+    if (!c->stopping || c->calling || c->removing || c->handles > 0 || c->announcing > 0) {
         return;
-    }
-    while (c->late) {
-        collect_late *late = c->late;
-        c->late = late->next;
-        free(late);
     }
     c->rt->collector = NULL;
     free(c);
@@ -88,87 +68,6 @@ static void collect_fail(tqi_collector *c, const tq_error *err)
     tqi_log(err->code == TQ_EENDED ? TQI_INFO : TQI_WARN, "client",
             "collecting for %s: %s; trying again", c->owner, err->message);
     uv_timer_start(&c->retry, collect_on_retry, COLLECT_RETRY_MS, 0);
-}
-
-/* ---------------------------------------------------------------------------------------- late
- * removal */
-
-static void collect_late_step(tqi_collector *c);
-
-static void collect_on_late(uv_timer_t *timer)
-{
-    collect_late_step(timer->data);
-}
-
-static void collect_late_removed(const tq_error *err, void *arg)
-{
-    tqi_collector *c = arg;
-    collect_late *late = c->late;
-
-    c->removing_late = false;
-    if (err && err->code != TQ_OK) {
-        tqi_log(TQI_WARN, "client", "removing late blocks of %s: %s", c->owner, err->message);
-    }
-    c->late = late->next;
-    free(late);
-    if (c->stopping) {
-        collect_release(c);
-    } else {
-        collect_late_step(c);
-    }
-}
-
-/* Removes the oldest late ids once they are due. */
-static void collect_late_step(tqi_collector *c)
-{
-    collect_late *late;
-    uint64_t now = tqi_now();
-
-    if (c->removing_late) {
-        return;
-    }
-    while (c->late && c->late->epoch != c->rt->host.epoch) {
-        late = c->late;
-        c->late = late->next;
-        free(late);
-    }
-    late = c->late;
-    if (!late) {
-        return;
-    }
-    if (late->due > now) {
-        uv_timer_start(&c->late_timer, collect_on_late, (late->due - now) / 1000000u + 1, 0);
-        return;
-    }
-    c->removing_late = true;
-    c->rt->manager->remove(c->rt->manager_state, late->incarnation, late->ids, late->n,
-                           collect_late_removed, c);
-}
-
-static void collect_keep_late(tqi_collector *c, const uint64_t *ids, size_t n)
-{
-    collect_late *late;
-    collect_late **end = &c->late;
-    if (n == 0) {
-        return;
-    }
-    late = malloc(sizeof *late + n * sizeof *ids);
-    if (!late) {
-        tqi_log(TQI_WARN, "client", "out of memory: %zu block%s of %s %s removed only once", n,
-                tqi_text_s(n), c->owner, n == 1 ? "is" : "are");
-        return;
-    }
-    late->next = NULL;
-    late->due = tqi_now() + (uint64_t)COLLECT_LATE_MS * 1000000u;
-    late->epoch = c->epoch;
-    late->incarnation = c->incarnation;
-    late->n = n;
-    memcpy(late->ids, ids, n * sizeof *ids);
-    while (*end) {
-        end = &(*end)->next;
-    }
-    *end = late;
-    collect_late_step(c);
 }
 
 /* ---------------------------------------------------------------------------------------- dead
@@ -195,18 +94,14 @@ static void collect_removed(const tq_error *err, void *arg)
     collect_next(c);
 }
 
-static int collect_ids(const Tq__CollectReply *reply, tqi_collector *c, uint64_t **out,
-                       size_t *n_out, tq_error *err)
+static int collect_ids(const Tq__CollectReply *reply, uint64_t **out, size_t *n_out, tq_error *err)
 {
     size_t n = 0;
-    size_t n_late = 0;
     uint64_t *ids;
-    uint64_t *late;
 
-    if (reply->n_count != reply->n_first || reply->writer_done.len != reply->n_first) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "dead blocks: %zu ranges with %zu counts and %zu flags",
-                             reply->n_first, reply->n_count, reply->writer_done.len);
+    if (reply->n_count != reply->n_first) {
+        return tqi_error_set(err, TQ_EPROTO, "dead blocks: %zu ranges with %zu counts",
+                             reply->n_first, reply->n_count);
     }
     for (size_t i = 0; i < reply->n_first; i++) {
         n += reply->count[i];
@@ -214,21 +109,16 @@ static int collect_ids(const Tq__CollectReply *reply, tqi_collector *c, uint64_t
             return tqi_error_set(err, TQ_EPROTO, "dead blocks: more than %u ids", COLLECT_IDS_MAX);
         }
     }
-    ids = malloc((2 * n + 1) * sizeof *ids);
+    ids = malloc((n + 1) * sizeof *ids);
     if (!ids) {
         return tqi_error_nomem(err, "dead blocks");
     }
-    late = ids + n;
     n = 0;
     for (size_t i = 0; i < reply->n_first; i++) {
         for (uint32_t k = 0; k < reply->count[i]; k++) {
             ids[n++] = reply->first[i] + k;
-            if (!reply->writer_done.data[i]) {
-                late[n_late++] = reply->first[i] + k;
-            }
         }
     }
-    collect_keep_late(c, late, n_late);
     *out = ids;
     *n_out = n;
     return TQ_OK;
@@ -256,7 +146,7 @@ static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
         collect_next(c);
         return;
     }
-    if (collect_ids(reply, c, &c->ids, &n, &err) != TQ_OK) {
+    if (collect_ids(reply, &c->ids, &n, &err) != TQ_OK) {
         collect_fail(c, &err);
         return;
     }
@@ -393,10 +283,8 @@ int tqi_collector_start(tqi_runtime *rt, tq_error *err)
         return code;
     }
     uv_timer_init(&rt->loop, &c->retry);
-    uv_timer_init(&rt->loop, &c->late_timer);
     c->retry.data = c;
-    c->late_timer.data = c;
-    c->handles = 2;
+    c->handles = 1;
     rt->collector = c;
     collect_register(c);
     return TQ_OK;
@@ -459,5 +347,4 @@ void tqi_collector_stop(tqi_runtime *rt)
     }
     c->stopping = true;
     uv_close((uv_handle_t *)&c->retry, collect_closed);
-    uv_close((uv_handle_t *)&c->late_timer, collect_closed);
 }

@@ -211,7 +211,7 @@ int tqi_ctl_on_collect(tqi_controller *ctl, tqi_request *request, const Tq__Coll
     }
     if (owner->collector == session) {
         if (msg->done) {
-            tqi_owner_done(owner->meta, msg->done);
+            tqi_ctl_late_done(ctl, owner, msg->done);
         }
         if (msg->thin) {
             tqi_owner_thin_done(owner->meta, msg->named);

@@ -274,6 +274,9 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
     }
     ctl->polling = options->polling;
     ctl->owner_timeout_ms = options->owner_timeout_ms;
+    ctl->write_deadline_ms = options->write_deadline_ms
+                                 ? options->write_deadline_ms
+                                 : TQI_CONFIG_CONTROLLER_WRITE_DEADLINE_DEFAULT * UINT64_C(1000);
     ctl->started = tqi_now();
     rc = tqi_ctl_events_init(
         &ctl->events, options->events ? options->events : TQI_CONFIG_CONTROLLER_EVENTS_DEFAULT,
@@ -340,6 +343,7 @@ tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
         if (owner->shared) {
             stored.blocks += tqi_owner_blocks(owner->meta);
             stored.bytes += tqi_owner_bytes(owner->meta);
+            stored.dead = stored.dead || tqi_owner_has_dead(owner->meta);
         }
     }
     stored.left = stored.blocks;

@@ -20,9 +20,11 @@ typedef struct tqi_controller_options {
     bool strict_schema;        /* a field has one kind and dtype */
     uint64_t grace_ms;         /* of sessions */
     uint64_t owner_timeout_ms; /* an owner gone for longer has lost its blocks */
-    uint32_t events;           /* events kept; 0: the default of controller.events */
-    uint64_t epoch;            /* 0: random */
-    const char *system;        /* name of the system; NULL = "" */
+    /* Within this time a store executes what it was sent; 0: the default of controller.write_deadline. */
+    uint64_t write_deadline_ms;
+    uint32_t events;    /* events kept; 0: the default of controller.events */
+    uint64_t epoch;     /* 0: random */
+    const char *system; /* name of the system; NULL = "" */
     /* Handed to clients that ask (SYSTEM_CONFIG), never looked at; copied; NULL = "". */
     const char *manager;        /* type of the system's storage manager */
     const char *manager_config; /* its config, a JSON object */
@@ -42,6 +44,7 @@ typedef struct tqi_controller_stored {
     uint64_t blocks, bytes;
     uint64_t left; /* of the blocks, when the clients have removed what they could */
     bool removed;  /* they have removed all of it */
+    bool dead;     /* there is something else that is removed at the moment, or once more later */
     bool stays;    /* a checkpoint refers to it: it is not to be removed when the system ends */
 } tqi_controller_stored;
 

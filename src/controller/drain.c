@@ -2,8 +2,9 @@
  * drain.c - before the end of a system: what its clients have stored where only clients reach it is removed by them.
  *
  * Snapshots are closed, for they hold back dead blocks, and all samples are cleared, so that all blocks are dead and their
- * collectors remove them as ever (see blocks.c).  Meanwhile nobody else is served: the system ends for them.  It is over
- * when nothing dead is left that a connected collector could remove, or when the time is up.
+ * collectors remove them as ever (see blocks.c), late ones for the second time (see late.c).  Meanwhile nobody else is
+ * served: the system ends for them.  It is over when nothing dead is left that a connected collector could remove, or when
+ * the time is up.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -123,6 +124,7 @@ void tqi_controller_drain(tqi_controller *ctl, uint64_t ms,
     if (!ctl->data_stays) {
         tqi_ctl_snapshots_free(ctl); /* whoever reads one is not served any more */
     }
+    tqi_ctl_late_end(ctl);
     if (drain_left(ctl, true) > 0) {
         drain_clear(ctl);
     }

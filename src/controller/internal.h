@@ -158,6 +158,7 @@ typedef struct tqi_ctl_owner {
     tqi_ctl_session *collector; /* the session that gets the dead notices; one of servers or NULL */
     tqi_ctl_collect *collects;  /* waiting, in order of arrival */
     tqi_ctl_timed gone;         /* runs while nobody serves it */
+    tqi_ctl_timed late;         /* runs while some of its blocks are late */
     char **counters;            /* names as reported last */
     uint64_t *values;
     size_t n_counters;
@@ -212,6 +213,12 @@ typedef struct tqi_ctl_loser {
 /* tqi_lost_fn with a tqi_ctl_loser: writes the event. */
 void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void *loser);
 
+/* late.c: the owner's blocks up to that notice were freed. */
+void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notice);
+/* Late blocks of an owner are due: `due` of its `late`. */
+void tqi_ctl_late_due(tqi_ctl_timed *timed);
+/* The system ends: all late blocks are due. */
+void tqi_ctl_late_end(tqi_controller *ctl);
 /* Dead blocks came up, or the collector changed: marks ready who collects them. */
 void tqi_ctl_collect_gather(tqi_ctl_owner *owner);
 /* The session (NULL: any) does not serve the owner any more: fails its waiting collects. */
@@ -316,6 +323,7 @@ struct tqi_controller {
     bool data_stays; /* a checkpoint refers to data that was not copied */
     unsigned held;   /* not 0: a handler or a wake is at work, and wakes when it is done */
     uint64_t owner_timeout_ms;
+    uint64_t write_deadline_ms;
     uint64_t started; /* monotonic ns */
     uint64_t last_session;
     uint32_t waiting; /* claims */

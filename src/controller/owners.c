@@ -144,6 +144,7 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
     tqi_ctl_loser loser = {.ctl = ctl, .name = by};
     HASH_DEL(ctl->owners, owner);
     tqi_ctl_timed_remove(&owner->gone);
+    tqi_ctl_timed_remove(&owner->late);
     tqi_ctl_collect_drop(owner, NULL);
     tqi_ctl_list_lost(ctl, owner);
     tqi_owner_set_user(owner->meta, NULL);
@@ -233,6 +234,7 @@ void tqi_ctl_owners_free(tqi_controller *ctl)
     HASH_ITER (hh, ctl->owners, owner, next) {
         HASH_DEL(ctl->owners, owner);
         tqi_ctl_timed_remove(&owner->gone);
+        tqi_ctl_timed_remove(&owner->late);
         owner_free(owner);
     }
     while (ctl->left) {
@@ -309,6 +311,7 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
         return tqi_error_nomem(err, "an owner");
     }
     owner->gone.due = owner_gone;
+    owner->late.due = tqi_ctl_late_due;
     owner->name = strdup(msg->name);
     owner->manager = strdup(msg->manager);
     owner->shared = msg->shared != 0;

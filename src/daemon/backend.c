@@ -125,6 +125,12 @@ static void backend_remove(uv_work_t *work)
                 "/...: %s, and none did before its end",
                 stored->left, stored->blocks, tqi_text_s(stored->blocks), stored->bytes,
                 check->backend, check->epoch, why.message);
+    } else if (stored->left > 0) {
+        tqi_log(TQI_WARN, "tqd",
+                "up to %" PRIu64 " block%s of this system that had been cleared, or given up while "
+                "being written, may stay in %s, under the keys tq/%016" PRIx64
+                "/...: %s, and none did before its end",
+                stored->left, tqi_text_s(stored->left), check->backend, check->epoch, why.message);
     }
 }
 
@@ -141,6 +147,9 @@ void tqd_backend_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,
 
     if (strcmp(backend, TQI_BACKEND_SIMPLESTORAGE) == 0) {
         return;
+    }
+    if (stored.removed && stored.blocks == 0) {
+        return; /* there was only what had been cleared before */
     }
     if (stored.removed) {
         tqi_log(TQI_INFO, "tqd",

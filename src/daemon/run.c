@@ -166,8 +166,9 @@ static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *rea
     daemon->epoch = tqi_controller_epoch(daemon->controller);
     daemon->stored = tqi_controller_stored_elsewhere(daemon->controller);
     tqi_controller_set_goodbye(daemon->controller, ending, reason);
-    if (ending == TQI_ENDS_SYSTEM && daemon->stored.blocks > 0 && !daemon->stored.stays &&
-        !daemon->servers && tqd_backend_needs_clients(daemon->options.config)) {
+    if (ending == TQI_ENDS_SYSTEM && (daemon->stored.blocks > 0 || daemon->stored.dead) &&
+        !daemon->stored.stays && !daemon->servers &&
+        tqd_backend_needs_clients(daemon->options.config)) {
         tqi_controller_drain(daemon->controller, DAEMON_DRAIN_MS, daemon_drained, daemon);
     } else {
         daemon_close_controller(daemon);
@@ -355,6 +356,8 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .grace_ms = (uint64_t)(tqd_config_seconds(config, "controller.session_grace") * 1000),
         .owner_timeout_ms =
             (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),
+        .write_deadline_ms =
+            (uint64_t)(tqd_config_seconds(config, "controller.write_deadline") * 1000),
         .events = (uint32_t)tqd_config_count(config, "controller.events"),
         .first_counters = (uint64_t)tqd_config_int(config, "controller.first_counters"),
         .manager = tqd_config_string(config, "backend.storage_backend"),

@@ -5,6 +5,10 @@
  * the death of a block cannot fail.  A node's notice number only rises along the queue, and "done" covers whole nodes.  Only
  * ids that die in one operation share a node: so a node that was handed out, or is older than a hold, does not grow, and
  * the same operations make the same notices whenever they are asked for.
+ *
+ * What may still be written when its owner says that it is freed is kept: its node goes from the queue to the late ones of the
+ * owner, in order of time, and comes back to the queue when that has passed, as something that has just died.  That needs no
+ * memory either.  limits.late_ranges bounds how many nodes of all owners are late.
  */
 #include "meta/internal.h"
 
@@ -35,7 +39,60 @@ static void dead_give_back(tqi_meta *meta, tqi_dead_node *node)
 {
     LL_PREPEND(meta->dead_free, node);
     meta->n_dead_free++;
-    meta->n_dead--;
+}
+
+/* The oldest node of the queue, out of it. */
+static tqi_dead_node *dead_take(tqi_owner *owner)
+{
+    tqi_dead_node *node = owner->dead_head;
+
+    owner->dead_head = node->next;
+    owner->dead_tail = owner->dead_head != NULL ? owner->dead_tail : NULL;
+    owner->meta->n_dead--;
+    return node;
+}
+
+/* The oldest of the late nodes, likewise. */
+static tqi_dead_node *late_take(tqi_owner *owner)
+{
+    tqi_dead_node *node = owner->late_head;
+
+    owner->late_head = node->next;
+    owner->late_tail = owner->late_head != NULL ? owner->late_tail : NULL;
+    owner->meta->n_late--;
+    return node;
+}
+
+static void late_add(tqi_owner *owner, tqi_dead_node *node, uint64_t due)
+{
+    node->next = NULL;
+    node->due = due;
+    if (owner->late_tail != NULL) {
+        owner->late_tail->next = node;
+    } else {
+        owner->late_head = node;
+    }
+    owner->late_tail = node;
+    owner->meta->n_late++;
+}
+
+/* A node of the queue, the newest. */
+static void dead_append(tqi_owner *owner, tqi_dead_node *node)
+{
+    tqi_meta *meta = owner->meta;
+
+    node->next = NULL;
+    node->notice = ++owner->last_notice;
+    node->number = ++meta->last_dead;
+    node->operation = meta->operation;
+    meta->n_dead++;
+    if (owner->dead_tail != NULL) {
+        owner->dead_tail->next = node;
+    } else {
+        owner->dead_head = node;
+        tqi_m_owner_wake(owner);
+    }
+    owner->dead_tail = node;
 }
 
 /* Adds the id to the newest node if it is next to it. */
@@ -71,22 +128,8 @@ void tqi_m_dead_push(tqi_owner *owner, uint64_t id, bool writer_done)
     node = meta->dead_free;
     meta->dead_free = node->next;
     meta->n_dead_free--;
-    meta->n_dead++;
-    *node = (tqi_dead_node){
-        .first = id,
-        .count = 1,
-        .writer_done = writer_done,
-        .notice = ++owner->last_notice,
-        .number = ++meta->last_dead,
-        .operation = meta->operation,
-    };
-    if (owner->dead_tail != NULL) {
-        owner->dead_tail->next = node;
-    } else {
-        owner->dead_head = node;
-        tqi_m_owner_wake(owner);
-    }
-    owner->dead_tail = node;
+    *node = (tqi_dead_node){.first = id, .count = 1, .writer_done = writer_done};
+    dead_append(owner, node);
 }
 
 void tqi_m_owner_wake(tqi_owner *owner)
@@ -99,13 +142,12 @@ void tqi_m_owner_wake(tqi_owner *owner)
 
 void tqi_m_dead_drop(tqi_owner *owner)
 {
-    tqi_dead_node *node;
-
-    while ((node = owner->dead_head) != NULL) {
-        owner->dead_head = node->next;
-        dead_give_back(owner->meta, node);
+    while (owner->dead_head != NULL) {
+        dead_give_back(owner->meta, dead_take(owner));
     }
-    owner->dead_tail = NULL;
+    while (owner->late_head != NULL) {
+        dead_give_back(owner->meta, late_take(owner));
+    }
     if (owner->woken) {
         DL_DELETE2(owner->meta->woken, owner, woken_prev, woken_next);
         owner->woken = false;
@@ -145,19 +187,54 @@ size_t tqi_owner_dead(tqi_owner *owner, tqi_dead *out, size_t max, uint64_t *not
     return n;
 }
 
-void tqi_owner_done(tqi_owner *owner, uint64_t notice)
+/* The oldest of the late nodes is dead once more, and now for good. */
+static void late_die(tqi_owner *owner)
 {
-    tqi_dead_node *node;
+    tqi_dead_node *node = late_take(owner);
+
+    node->writer_done = true;
+    dead_append(owner, node);
+}
+
+void tqi_owner_done(tqi_owner *owner, uint64_t notice, uint64_t due)
+{
+    tqi_meta *meta = owner->meta;
 
     /* Only what was handed out can have been freed. */
     notice = notice < owner->delivered ? notice : owner->delivered;
-    while ((node = owner->dead_head) != NULL && node->notice <= notice) {
-        owner->dead_head = node->next;
-        dead_give_back(owner->meta, node);
+    while (owner->dead_head != NULL && owner->dead_head->notice <= notice) {
+        tqi_dead_node *node = dead_take(owner);
+        if (due == 0 || node->writer_done) {
+            dead_give_back(meta, node);
+        } else {
+            late_add(owner, node, due);
+        }
     }
-    if (owner->dead_head == NULL) {
-        owner->dead_tail = NULL;
+    if (meta->n_late > tqi_limits.late_ranges) {
+        tqi_limit_reached(TQI_LIMIT_late_ranges);
+        meta->operation++;
     }
+    while (meta->n_late > tqi_limits.late_ranges && owner->late_head != NULL) {
+        late_die(owner);
+    }
+}
+
+uint64_t tqi_owner_late(const tqi_owner *owner)
+{
+    return owner->late_head != NULL ? owner->late_head->due : UINT64_MAX;
+}
+
+void tqi_owner_late_die(tqi_owner *owner, uint64_t now)
+{
+    owner->meta->operation++;
+    while (owner->late_head != NULL && owner->late_head->due <= now) {
+        late_die(owner);
+    }
+}
+
+bool tqi_owner_has_dead(const tqi_owner *owner)
+{
+    return owner->dead_head != NULL || owner->late_head != NULL;
 }
 
 int tqi_hold_open(tqi_meta *meta, tqi_hold **out, tq_error *err)

@@ -85,6 +85,7 @@ void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out)
         .claims = HASH_COUNT(meta->claims),
         .shapes = HASH_COUNT(meta->shapes) + HASH_COUNT(meta->typed),
         .dead = meta->n_dead,
+        .late = meta->n_late,
     };
     DL_FOREACH (meta->clearings, clearing) {
         out->held += clearing->n;

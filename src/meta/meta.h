@@ -397,8 +397,15 @@ typedef struct tqi_dead {
 /* Fills at most max; *notice is the number to say done with (0 when there is nothing). Asking again before done gives
  * the same ones (redelivery), possibly with more behind them. */
 size_t tqi_owner_dead(tqi_owner *owner, tqi_dead *out, size_t max, uint64_t *notice);
-/* All ranges up to that notice were freed. */
-void tqi_owner_done(tqi_owner *owner, uint64_t notice);
+/* All ranges up to that notice were freed.  Those whose writer was not done are late until `due`, a time that only rises from
+ * call to call; 0: they are freed for good, too. */
+void tqi_owner_done(tqi_owner *owner, uint64_t notice, uint64_t due);
+/* When the first of the late ones is due; UINT64_MAX: there are none. */
+uint64_t tqi_owner_late(const tqi_owner *owner);
+/* Late ones that are due by then are dead once more, with writer_done. */
+void tqi_owner_late_die(tqi_owner *owner, uint64_t now);
+/* Whether there are dead ones that are not done, or late ones. */
+bool tqi_owner_has_dead(const tqi_owner *owner);
 /* While a hold is open, blocks that die are kept from their owners: what was live when it was opened can be read until
  * it is closed.  NULL may be closed. */
 int tqi_hold_open(tqi_meta *meta, tqi_hold **out, tq_error *err);
@@ -446,7 +453,8 @@ int tqi_meta_move(tqi_meta *meta, uint64_t session, const tqi_move *moves, size_
 
 /* Sizes of the tables, for metrics and tests of leaks. */
 typedef struct tqi_meta_counts {
-    uint64_t partitions, samples, live_cells, blocks, ranges, keys, views, claims, shapes, dead;
+    uint64_t partitions, samples, live_cells, blocks, ranges, keys, views, claims, shapes, dead,
+        late;
     uint64_t held; /* indexes of clears that have not ended */
 } tqi_meta_counts;
 void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out);

@@ -51,11 +51,11 @@ static inline void table_assert_empty(table *t)
     tqi_dead dead[8];
 
     while (tqi_owner_dead(t->owner, dead, 8, &notice) > 0) {
-        tqi_owner_done(t->owner, notice);
+        tqi_owner_done(t->owner, notice, 0);
     }
     tqi_meta_session_end(t->meta, SESSION, true);
     while (tqi_owner_dead(t->owner, dead, 8, &notice) > 0) {
-        tqi_owner_done(t->owner, notice);
+        tqi_owner_done(t->owner, notice, 0);
     }
     tqi_meta_count(t->meta, &counts);
     assert_int_equal(counts.partitions, 0);
@@ -67,6 +67,7 @@ static inline void table_assert_empty(table *t)
     assert_int_equal(counts.claims, 0);
     assert_int_equal(counts.shapes, 0);
     assert_int_equal(counts.dead, 0);
+    assert_int_equal(counts.late, 0);
     assert_int_equal(tqi_owner_blocks(t->owner), 0);
     assert_int_equal(tqi_owner_bytes(t->owner), 0);
 }

@@ -75,7 +75,8 @@ typedef enum model_block_state {
     BLOCK_FREE,
     BLOCK_LEASED,
     BLOCK_LIVE,
-    BLOCK_DEAD
+    BLOCK_DEAD,
+    BLOCK_LATE
 } model_block_state;
 
 typedef struct model_block {
@@ -85,6 +86,7 @@ typedef struct model_block {
     int owner;
     int session;
     bool writer_done;
+    uint64_t due; /* late until then */
 } model_block;
 
 typedef struct model_claim {

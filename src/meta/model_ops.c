@@ -398,11 +398,36 @@ static void op_session_end(run *r)
     }
 }
 
+/* Time passes: late blocks are dead again. */
+static void pass_time(run *r, int owner)
+{
+    uint64_t first = UINT64_MAX;
+
+    r->now += rnd(r, 4);
+    tqi_owner_late_die(r->owners[owner], r->now);
+    for (uint32_t b = 0; b < M_BLOCKS; b++) {
+        model_block *block = &r->m.blocks[b];
+        if (block->state != BLOCK_LATE || block->owner != owner) {
+            continue;
+        }
+        if (block->due <= r->now) {
+            block->state = BLOCK_DEAD;
+            block->writer_done = true;
+        } else if (block->due < first) {
+            first = block->due;
+        }
+    }
+    assert_true(tqi_owner_late(r->owners[owner]) == first);
+}
+
 static void op_collect(run *r)
 {
     int owner = (int)rnd(r, M_OWNERS);
+    uint64_t due = rnd(r, 2) ? r->now + 10 : 0;
     tqi_dead first[64], again[64];
     uint64_t notice, later;
+
+    pass_time(r, owner);
     size_t n = tqi_owner_dead(r->owners[owner], first, 1 + rnd(r, 63), &notice);
     size_t more = tqi_owner_dead(r->owners[owner], again, 64, &later);
 
@@ -422,10 +447,11 @@ static void op_collect(run *r)
             assert_int_equal(block->state, BLOCK_DEAD);
             assert_int_equal(block->owner, owner);
             assert_int_equal(block->writer_done, first[i].writer_done);
-            block->state = BLOCK_FREE;
+            block->state = due == 0 || block->writer_done ? BLOCK_FREE : BLOCK_LATE;
+            block->due = due;
         }
     }
-    tqi_owner_done(r->owners[owner], notice);
+    tqi_owner_done(r->owners[owner], notice, due);
 }
 
 /* What a view goes over to is looked up by what it was. */

@@ -188,7 +188,7 @@ static void pub_blocks(run *r, pub *p)
             TQ_OK);
         for (uint32_t i = 0; i < count; i++) {
             model_block *block = model_block_new(&r->m);
-            *block = (model_block){BLOCK_LEASED, first + i, 0, owner, p->session, false};
+            *block = (model_block){BLOCK_LEASED, first + i, 0, owner, p->session, false, 0};
         }
         first += rnd(r, count);
         p->slots[b] = (uint32_t)(model_block_find(&r->m, first) - r->m.blocks);

@@ -33,6 +33,7 @@ typedef struct run {
     held_view views[MODEL_VIEWS];
     tqi_clearing *clearings[M_CLEARS]; /* NULL: has not begun */
     uint64_t state;                    /* of the random numbers */
+    uint64_t now;                      /* for late blocks */
     tq_error err;
 } run;
 

@@ -79,8 +79,9 @@ static void end_run(run *r)
         tqi_meta_session_end(r->meta, (uint64_t)s, true);
     }
     for (int o = 0; o < M_OWNERS; o++) {
+        tqi_owner_late_die(r->owners[o], UINT64_MAX);
         while (tqi_owner_dead(r->owners[o], dead, 16, &notice) > 0) {
-            tqi_owner_done(r->owners[o], notice);
+            tqi_owner_done(r->owners[o], notice, 0);
         }
         assert_int_equal(tqi_owner_blocks(r->owners[o]), 0);
         assert_int_equal(tqi_owner_bytes(r->owners[o]), 0);

@@ -285,13 +285,16 @@ struct tqi_block {
 };
 #define TQI_M_BLOCK_PAGE 256u
 
-/* A range of dead ids in an owner's queue. */
+/* A range of dead ids, in an owner's queue or among its late ones. */
 struct tqi_dead_node {
     tqi_dead_node *next;
     uint64_t first;
     uint64_t notice;
-    uint64_t number;    /* of the table, in the order in which nodes were made */
-    uint64_t operation; /* in which its blocks died */
+    uint64_t number; /* of the table, in the order in which nodes were made */
+    union {
+        uint64_t operation; /* in which its blocks died */
+        uint64_t due;       /* of a late one: when it comes to the queue again */
+    };
     uint32_t count;
     bool writer_done;
 };
@@ -335,8 +338,9 @@ struct tqi_owner {
     bool outlives; /* what a writer sent may arrive after its end */
     tqi_range *ranges;
     tqi_dead_node *dead_head, *dead_tail;
-    uint64_t last_notice;           /* number of the newest node */
-    uint64_t delivered;             /* up to this notice they were handed out */
+    tqi_dead_node *late_head, *late_tail; /* freed, but may be written once more */
+    uint64_t last_notice;                 /* number of the newest node */
+    uint64_t delivered;                   /* up to this notice they were handed out */
     uint32_t thin_first, thin_last; /* handles of blocks of which much is dead; named ones first */
     uint64_t named;                 /* how often some were named */
     bool woken;
@@ -407,6 +411,7 @@ struct tqi_meta {
     uint64_t
         dead_reserved; /* one per live block and per unpublished id; never more than n_dead_free */
     uint64_t n_dead;
+    uint64_t n_late;
     uint64_t last_dead;      /* number of the newest node */
     uint64_t operation;      /* of what blocks may die in: the calls that change the table */
     uint64_t last_partition; /* number */

@@ -275,17 +275,17 @@ static void a_hold_keeps_dead_blocks_back(void **state)
                      TQ_OK);
     assert_int_equal(tqi_owner_dead(t.owner, dead, 8, &notice), 1);
     assert_int_equal(dead[0].count, 1);
-    tqi_owner_done(t.owner, notice);
+    tqi_owner_done(t.owner, notice, 0);
     assert_int_equal(tqi_owner_dead(t.owner, dead, 8, &notice), 0);
     while (tqi_meta_next_dead(t.meta) != NULL) {
     }
     tqi_hold_close(t.meta, hold);
     assert_ptr_equal(tqi_meta_next_dead(t.meta), t.owner);
     assert_int_equal(tqi_owner_dead(t.owner, dead, 8, &notice), 1);
-    tqi_owner_done(t.owner, notice);
+    tqi_owner_done(t.owner, notice, 0);
     tqi_hold_close(t.meta, second);
     assert_int_equal(tqi_owner_dead(t.owner, dead, 8, &notice), 1);
-    tqi_owner_done(t.owner, notice);
+    tqi_owner_done(t.owner, notice, 0);
     table_clear(&t, "p");
     table_assert_empty(&t);
     table_close(&t);

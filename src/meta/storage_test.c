@@ -45,11 +45,11 @@ static void dead_blocks_are_delivered_until_done(void **state)
     assert_int_equal(again[1].first, 3);
     assert_int_equal(again[1].count, 4);
     assert_true(later > notice);
-    tqi_owner_done(t.owner, notice);
-    tqi_owner_done(t.owner, notice);
+    tqi_owner_done(t.owner, notice, 0);
+    tqi_owner_done(t.owner, notice, 0);
     assert_int_equal(dead(&t, again, 4, &later), 1);
     assert_int_equal(again[0].first, 3);
-    tqi_owner_done(t.owner, later + 5);
+    tqi_owner_done(t.owner, later + 5, 0);
     assert_int_equal(dead(&t, again, 4, &later), 0);
     table_clear(&t, "p");
     table_assert_empty(&t);
@@ -156,7 +156,7 @@ static void leases_are_checked(void **state)
     assert_int_equal(tqi_meta_abandon(t.meta, SESSION, ids, 2, true, &t.err), TQ_OK);
     assert_int_equal(tqi_meta_abandon(t.meta, SESSION, ids, 1, true, &t.err), TQ_EINVAL);
     assert_int_equal(dead(&t, got, 8, &notice), 2);
-    tqi_owner_done(t.owner, notice);
+    tqi_owner_done(t.owner, notice, 0);
     /* The rest dies with the session: three runs, not known to be written no more. */
     tqi_meta_session_end(t.meta, SESSION, false);
     assert_int_equal(dead(&t, got, 8, &notice), 2);
@@ -166,7 +166,7 @@ static void leases_are_checked(void **state)
     assert_int_equal(got[1].first, first + 8);
     assert_int_equal(got[1].count, 247);
     tqi_meta_session_end(t.meta, SESSION, true);
-    tqi_owner_done(t.owner, notice);
+    tqi_owner_done(t.owner, notice, 0);
     /* A writer that is gone writes no more, but to a store that still has to execute what it was sent. */
     tqi_owner_set_outlives(t.owner);
     tqi_meta_session_end(t.meta, SESSION + 1, true);
@@ -332,7 +332,7 @@ static void moved_blocks_die_in_order_of_their_partitions(void **state)
     table_new(&t, "p", 1, ab, 1, NULL); /* 3, so that those that die are no neighbours */
     table_clear(&t, "o");
     assert_int_equal(dead(&t, got, 4, &notice), 1);
-    tqi_owner_done(t.owner, notice);
+    tqi_owner_done(t.owner, notice, 0);
     table_new(&t, "q", 1, ab, 1, NULL); /* 4, where the memory of the first partition was */
     assert_int_equal(tqi_meta_lease(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
     tqi_stretch all = {0, ROW * 4, 0};

@@ -162,7 +162,7 @@ static void partitions_leave_nothing_behind(void **state)
         table_new(&t, name, 16, fields, 3, NULL);
         table_clear(&t, name);
         while (tqi_owner_dead(t.owner, dead, 64, &notice) > 0) {
-            tqi_owner_done(t.owner, notice);
+            tqi_owner_done(t.owner, notice, 0);
         }
         if (i == 1000) {
             early = memory();

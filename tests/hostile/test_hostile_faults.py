@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import remover
 
 import ctq
-from ctq.errors import TimedOutError
+from ctq.errors import TimedOutError, TransferQueueError
 from ctq.storage import StorageClientFactory, StorageKVClient, memory
 from support.daemons import System
 from support.relay import Relay
@@ -21,6 +24,7 @@ SETTINGS = [
     "backend.SimpleStorage.total_storage_size=64MiB",
     "backend.SimpleStorage.num_data_storage_units=1",
     "controller.session_grace=0s",
+    "controller.write_deadline=100ms",
 ]
 
 
@@ -110,10 +114,12 @@ def test_a_claim_whose_acknowledgement_is_lost_with_its_session_is_handed_out_ag
 
 @StorageClientFactory.register("InterruptedStore")
 class InterruptedStore(StorageKVClient):
-    """A store in this process; what is to happen during the next write can be set."""
+    """A store in this process; what is to happen during the next write, and before a key is removed, can be set."""
 
     values: ClassVar[dict[str, bytes]] = {}
     during: ClassVar[list[Callable[[], None]]] = []
+    removing: ClassVar[dict[str, Callable[[], None]]] = {}
+    changed: ClassVar[threading.Condition] = threading.Condition()
 
     @property
     def name(self) -> str:
@@ -138,17 +144,45 @@ class InterruptedStore(StorageKVClient):
 
     def remove(self, keys: list[str]) -> list[bool]:
         """Forget values."""
-        return [self.values.pop(key, None) is not None for key in keys]
+        for key in keys:
+            self.removing.pop(key, lambda: None)()
+        with self.changed:
+            found = [self.values.pop(key, None) is not None for key in keys]
+            self.changed.notify_all()
+        return found
+
+    @classmethod
+    def wait_empty(cls) -> None:
+        """Wait until all values are removed."""
+        with cls.changed:
+            assert cls.changed.wait_for(lambda: not cls.values, 30), cls.values
+
+    @classmethod
+    def put_by(cls, client: ctq.TransferQueueClient, partition: str) -> str:
+        """A client puts one value; its key."""
+        before = set(cls.values)
+        client.put({"x": np.array([1])}, partition_id=partition)
+        [key] = cls.values.keys() - before
+        return key
 
 
 @pytest.fixture
-def interrupted(system: System, relay: Relay) -> Iterator[ctq.TransferQueueClient]:
-    """A client of that store, behind the relay."""
+def store() -> Iterator[type[InterruptedStore]]:
+    """That store, empty."""
     InterruptedStore.values.clear()
+    yield InterruptedStore
+    InterruptedStore.during.clear()
+    InterruptedStore.removing.clear()
+
+
+@pytest.fixture
+def interrupted(
+    system: System, relay: Relay, store: type[InterruptedStore]
+) -> ctq.TransferQueueClient:
+    """A client of that store, behind the relay."""
     client = system.client("worker", address=f"unix:{relay.path}")
     client.initialize_storage_manager("InterruptedStore")
-    yield client
-    InterruptedStore.during.clear()
+    return client
 
 
 def test_a_put_whose_session_ends_while_it_writes_is_done(
@@ -163,6 +197,77 @@ def test_a_put_whose_session_ends_while_it_writes_is_done(
         assert interrupted.get_data(meta)["x"].tolist() == [i, i + 1]
     everything = interrupted.get_meta(["x"], 1, "p", mode="force_fetch")
     assert interrupted.get_data(everything)["x"].tolist() == [0, 1, 1, 2, 2, 3]
+
+
+def test_a_value_that_arrives_late_is_removed_when_the_client_that_removed_it_before_has_closed(
+    system: System, relay: Relay, store: type[InterruptedStore]
+) -> None:
+    """It was on its way when the session of its writer ended; who is there after the write deadline removes it."""
+    watcher = system.client("watcher")
+    collector, other = system.client("collector"), system.client("other")
+    worker = system.client("worker", address=f"unix:{relay.path}")
+    collector.initialize_storage_manager("InterruptedStore")
+    store.put_by(collector, "first")
+    collector.clear_partition("first")
+    store.wait_empty()
+    for client in (other, worker):
+        client.initialize_storage_manager("InterruptedStore")
+    next_one = store.put_by(other, "next")
+    arrived = threading.Event()
+
+    def lose() -> None:
+        [late] = store.values.keys() - {next_one}
+
+        def arrive() -> None:
+            store.values[late] = b"late"
+            arrived.set()
+
+        # That the next one is removed shows that the collector has said that the late one was.
+        store.removing[late] = lambda: other.clear_partition("next")
+        store.removing[next_one] = arrive
+        end_session(relay, watcher, "worker")
+        raise OSError("the store has not answered")
+
+    store.during.append(lose)
+    with pytest.raises(TransferQueueError, match="not answered"):
+        worker.put({"x": np.array([1])}, partition_id="p")
+    assert arrived.wait(30)
+    collector.close()
+    store.wait_empty()
+
+
+def test_a_value_that_arrives_late_is_removed_at_the_end_when_the_client_that_removed_it_was_killed(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end does not wait for the write deadline: the clients that are left remove the value at once."""
+    folder = tmp_path / "store"
+    daemon = system.start(
+        settings=["backend.storage_backend=SharedFiles", f"backend.SharedFiles.path={folder}"]
+    )
+    with subprocess.Popen(
+        [sys.executable, remover.__file__, system.address, system.token_file],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # what was its own: so it is the one that collects
+        client = system.client("client")
+        client.put({"x": np.array([1])}, partition_id="next")
+        [next_one] = folder.iterdir()
+        with monkeypatch.context() as patch:
+            patch.setattr(remover.SharedFiles, "answers", False)
+            with pytest.raises(TransferQueueError, match="not answered"):
+                client.put({"x": np.array([2])}, partition_id="p")
+        [removed, late] = process.stdout.readline().split()
+        client.clear_partition("next")
+        [removed, key] = process.stdout.readline().split()
+        process.kill()  # it has said that the first one was removed, for it was told of the next
+    assert removed == "removed"
+    assert folder.joinpath(key.replace("/", "-")) == next_one
+    folder.joinpath(late.replace("/", "-")).write_bytes(b"late")
+    assert daemon.terminate() == 0
+    assert not list(folder.iterdir())
 
 
 def test_a_unit_whose_first_registration_was_not_answered_keeps_no_blocks(

@@ -17,6 +17,7 @@ from limits import (
     ABANDON_BLOCKS,
     ACK,
     CLAIM,
+    COLLECT,
     LEASE_BLOCKS,
     LIST_PARTITIONS,
     REGISTER_OWNER,
@@ -284,6 +285,33 @@ def owners(place: Place) -> None:
     said = "owner 'o3': there are 4 owners, which is the most (limits.owners): start the system"
     place.refuses(holder, REGISTER_OWNER, bodies[3], said)
     assert not holder.call(REGISTER_OWNER, bodies[0]).failed
+
+
+@limit(2)
+def late_ranges(place: Place) -> None:
+    """The oldest is to be removed for the last time before its time; the others still wait."""
+    holder = place.holder()
+    store = data(1, "store")
+    assert not holder.call(
+        REGISTER_OWNER, store + number(2, 5) + data(3, "m") + number(5, 1)
+    ).failed
+    notice, ids = 0, []
+
+    def collect() -> tuple[int, bool]:
+        """Says that the last notice is done; the block of the next one, and whether its writer has finished."""
+        nonlocal notice
+        answer = holder.call(COLLECT, store + number(2, notice))
+        notice = told(answer)
+        first, finished = fields(answer.body)[2][0], fields(answer.body)[4][0]
+        assert isinstance(first, bytes)
+        [block] = fields(b"\x08" + first)[1]
+        return int(block), finished == b"\1"
+
+    for _ in range(3):
+        ids.append(told(holder.call(LEASE_BLOCKS, store + number(3, 1))))
+        assert not holder.call(ABANDON_BLOCKS, number(1, ids[-1]) + number(2, 1)).failed
+        assert collect() == (ids[-1], False)
+    assert collect() == (ids[0], True)
 
 
 @limit("64KiB")

@@ -1,0 +1,45 @@
+/*
+ * late.c - blocks that may be written once more when they have been removed.
+ *
+ * A store without a process of its own executes what it was sent when it gets to it, also what a client sent that has ended
+ * since, or that got no answer.  Blocks of such a writer are removed at once, and again after the write deadline.  In between
+ * the table keeps their ids, so the second removal depends on no client: whoever collects then makes it.  When the system
+ * ends it is made at once.
+ */
+#include <stddef.h>
+
+#include "controller/internal.h"
+
+/* Wakes the owner when the first of its late blocks is due. */
+static void late_arm(tqi_controller *ctl, tqi_ctl_owner *owner)
+{
+    uint64_t due = tqi_owner_late(owner->meta);
+
+    if (due != TQI_NEVER && !tqi_heap_has(&owner->late.node)) {
+        tqi_ctl_timed_add(ctl, &owner->late, due);
+    }
+}
+
+void tqi_ctl_late_due(tqi_ctl_timed *timed)
+{
+    tqi_ctl_owner *owner = (tqi_ctl_owner *)((char *)timed - offsetof(tqi_ctl_owner, late));
+
+    tqi_owner_late_die(owner->meta, tqi_now());
+    late_arm(timed->ctl, owner);
+}
+
+void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notice)
+{
+    bool again = owner->shared && !ctl->drain.begun;
+
+    tqi_owner_done(owner->meta, notice, again ? tqi_ctl_after_ms(ctl->write_deadline_ms) : 0);
+    late_arm(ctl, owner);
+}
+
+void tqi_ctl_late_end(tqi_controller *ctl)
+{
+    for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
+        tqi_ctl_timed_remove(&owner->late);
+        tqi_owner_late_die(owner->meta, TQI_NEVER);
+    }
+}
