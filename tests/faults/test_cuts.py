@@ -75,7 +75,7 @@ def test_claim(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -
     assert sorted([*seen, *rest.global_indexes]) == list(range(3000))
 
 
-@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("direction", [pytest.param("up", marks=pytest.mark.slow), "down"])
 def test_clear(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -> None:
     """Each clear takes its samples and no others, also when its indexes are used again at once."""
     client, relay = relayed

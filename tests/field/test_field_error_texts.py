@@ -24,7 +24,17 @@ def test_there_are_forty_and_more() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 40
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.name).replace(" ", "-"))
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case,
+            id=case.name.replace(" ", "-"),
+            marks=[pytest.mark.slow] if case.slow else [],
+        )
+        for case in CASES
+    ],
+)
 def test_an_error_names_thing_value_limit_and_remedy(scene: Scene, case: Case) -> None:
     if case.kind is None:
         text = str(case.provoke(scene))

@@ -20,6 +20,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 
 CONSUMER = """
 import sys, time
+sys.modules["torch"] = None  # it starts sooner
 import ctq as tq
 tq.init(attach=True)
 client = tq.get_client()

@@ -237,6 +237,7 @@ def test_a_put_that_waits_for_long_says_so_in_the_log(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_a_put_without_storage_says_what_there_was(
     system: System, capfd: pytest.CaptureFixture[str], end: str

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 from support.daemons import System
 
@@ -67,6 +68,7 @@ def test_a_put_costs_by_its_fields(system: System) -> None:
     assert daemon[MANY] < 20 * daemon[FEW], daemon
 
 
+@pytest.mark.slow
 def test_a_read_and_a_claim_cost_by_their_fields(system: System) -> None:
     system.start(settings=ROOM)
     client = system.client()

@@ -177,7 +177,10 @@ def test_a_name_that_is_no_text_is_refused(system: System, name: bytes) -> None:
     assert {each["partition"] for each in client.get_events()} <= {"", None, "plain"}
 
 
-@pytest.mark.parametrize(("idle", "error"), [("5s", None), ("300ms", ctq.errors.LostError)])
+@pytest.mark.parametrize(
+    ("idle", "error"),
+    [pytest.param("5s", None, marks=pytest.mark.slow), ("300ms", ctq.errors.LostError)],
+)
 def test_a_save_that_stands_still_keeps_its_snapshot(
     system: System, tmp_path: Path, idle: str, error: type[Exception] | None
 ) -> None:

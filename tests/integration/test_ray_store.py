@@ -340,6 +340,7 @@ ctq.close()
     assert np.asarray(ctq.kv_batch_get(["k"], "p")["x"][0]).tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_holder_ends_with_its_system(ray: Any, client: ctq.TransferQueueClient) -> None:
     """`close` where it was started ends the holder."""
     name = client.system_config["backend"]["RayStore"]["holder"]
@@ -394,6 +395,7 @@ def test_a_system_of_daemons(ray: Any, system: System) -> None:
     assert gone(ray, name)
 
 
+@pytest.mark.slow
 def test_the_wrong_cluster(ray: Any, system: System) -> None:
     """A client in another cluster than the system's data says where that is."""
     system.start(

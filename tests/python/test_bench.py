@@ -13,6 +13,7 @@ from rich.console import Console
 
 pytest.importorskip("torch")
 
+from bench import __main__ as command
 from bench import demo, hosts, noisy, only, report
 from bench.figures import FIGURES, Figure, percentile, ratio
 from bench.run import ASYNC, CALLERS, OPERATIONS, Plan, measure
@@ -110,16 +111,14 @@ def test_some_parts_alone(tmp_path: Path) -> None:
     assert json.loads(written.read_text())["about"]["cores"] > 0
 
 
-def test_a_part_that_does_not_exist_is_named() -> None:
-    said = subprocess.run(
-        [sys.executable, "-m", "bench", "--only", "texts,pictures"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert said.returncode == 2
-    assert "there is no part 'pictures', only simple, complex," in said.stderr
+def test_a_part_that_does_not_exist_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "texts,pictures"])
+    with pytest.raises(SystemExit) as raised:
+        command.main()
+    assert raised.value.code == 2
+    assert "there is no part 'pictures', only simple, complex," in capsys.readouterr().err
 
 
 @pytest.mark.slow

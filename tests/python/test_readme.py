@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from elsewhere import python
 
 from support.daemons import System
@@ -15,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 
 
+@pytest.mark.slow
 def test_the_example_runs(runtime_dir: Path) -> None:
     examples = re.findall(
         r"^```python\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL

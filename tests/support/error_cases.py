@@ -53,6 +53,7 @@ class Case:
     value: str
     limit: str
     remedy: str
+    slow: bool = False
 
     def misses(self, text: str) -> list[str]:
         """Which of the four the text lacks."""
@@ -333,6 +334,7 @@ CASES = [
         lambda s: at(s, nobody()),
         errors.UnreachableError,
         r"tcp:127\.0\.0\.1:\d+ cannot be reached", "Connection refused", r"for [56]\.\d s", "check the address, and that the system runs",
+        slow=True,
     ),
     Case(
         "a host that is not known",
