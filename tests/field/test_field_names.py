@@ -108,7 +108,7 @@ def test_tags_that_are_no_list_of_maps_are_named(tq: Any, pid: str) -> None:
         ({"v": 1}, r"^tags: expected a list of maps, one per key, got one map; did you mean"),
         (["q"], r"^tags\[0\]: expected a map of tags, got str"),
         ([None], r"^tags\[0\]: expected a map of tags, got NoneType"),
-        ([], "expected 1 tags, one per key, got 0"),
+        ([], "expected 1 tag, one per key, got 0"),
         (3, "^tags: expected a list of maps"),
     ):
         with pytest.raises(errors.TransferQueueError, match=message):

@@ -191,7 +191,7 @@ def test_all_at_once(running: System) -> None:
 def test_makes_room_for_puts_that_wait(system: System) -> None:
     """A unit that is full of what is mostly dead takes what fits beside the rest."""
     system.start(settings=ONE_OF_8_MIB)
-    client = system.client(timeout=60)
+    client = system.client(client={"timeout": 60})
     rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
     for number in range(2):  # 3.2 MB each
         client.kv_batch_put([f"{number}-{row}" for row in range(8)], "p", rows)
@@ -207,7 +207,7 @@ def test_makes_room_for_puts_that_wait(system: System) -> None:
 def test_a_put_that_waits_gets_all_the_room(system: System) -> None:
     """Copies take half of what is left, until somebody waits: then what did not fit before moves."""
     system.start(settings=ONE_OF_8_MIB)
-    client = system.client(timeout=60)
+    client = system.client(client={"timeout": 60})
 
     def rows(n: int, size: int) -> Any:
         """Rows of so many 128ths of the unit."""
@@ -247,7 +247,7 @@ def test_what_is_seen_in_place_stays(running: System) -> None:
 def test_the_next_batch_is_seen_before_the_last_is_let_go(system: System) -> None:
     """What was seen in place is moved when that has ended, also when as much or more is seen by then."""
     system.start(settings=["backend.SimpleStorage.num_data_storage_units=1"])
-    client = system.client(timeout=60)
+    client = system.client(client={"timeout": 60})
     rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
     keys = [[f"{number}-{row}" for row in range(8)] for number in range(2)]
     for some in keys:
@@ -303,7 +303,7 @@ def test_a_session_that_ends(system: System, tmp_path: Path) -> None:
     system.address = f"unix:{path}"
     system.join("--runtime-dir", str(system.folder / "one"), name="one")
     system.address = f"unix:{system.runtime / 'controller.sock'}"
-    client, rng = system.client(timeout=60), random.Random(6)
+    client, rng = system.client(client={"timeout": 60}), random.Random(6)
     wide = torch.arange(8 * 256, dtype=torch.int64).view(8, -1)
     live: dict[str, Sample] = {}
     for number in range(100):  # 800 blocks
@@ -360,7 +360,7 @@ def test_a_killed_unit_loses_what_it_had(system: System) -> None:
     system.start(role="controller", settings=["controller.owner_timeout=500ms"])
     runtime = ("--runtime-dir", str(system.folder / "one"))
     unit = system.join(*runtime, name="one")
-    client, rng = system.client(timeout=60), random.Random(4)
+    client, rng = system.client(client={"timeout": 60}), random.Random(4)
     live = fill(client, rng, 30)
     full = size(list(live.values()))
     drop(client, live, rng.sample(list(live), 150))

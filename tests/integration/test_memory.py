@@ -25,7 +25,7 @@ def cleared(system: System, keep: str) -> Daemon:
             f"backend.SimpleStorage.keep_warm={keep}",
         ]
     )
-    client = system.client(timeout=60)
+    client = system.client(client={"timeout": 60})
     client.kv_batch_put(["a", "b"], "p", {"x": torch.ones(2, BATCH // 8)})
     assert daemon.stored() >= BATCH
     client.kv_clear(["a", "b"], "p")
