@@ -27,7 +27,7 @@ from .errors import (
 )
 from .in_force import differences, warn, without_effect
 from .metadata import KVBatchMeta
-from .reading import LayoutOption, PaddingOption
+from .read_options import LayoutOption, PaddingOption
 from .tensors import is_tensordict
 
 if TYPE_CHECKING:

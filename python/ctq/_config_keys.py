@@ -124,13 +124,13 @@ def _bytes(key: Key, value: Any) -> bool:
 
 
 def _layout(key: Key, value: Any) -> bool:
-    from .reading import as_layouts
+    from .read_options import as_layouts
 
     return _can_be_read(as_layouts, value)
 
 
 def _padding(key: Key, value: Any) -> bool:
-    from .reading import as_paddings
+    from .read_options import as_paddings
 
     return _can_be_read(as_paddings, value)
 

@@ -30,9 +30,11 @@ from .errors import (
     UnknownPartitionError,
 )
 from .kv_metadata import repeated
+from .layouts import lay_out
 from .metadata import BatchMeta, KVBatchMeta
 from .one_sample import one_row, row_batch
-from .reading import LayoutOption, PaddingOption, lay_out, packed, read, read_options
+from .read_options import LayoutOption, PaddingOption, read_options
+from .reading import packed, read
 from .tensors import empty, is_tensordict, row_count, to_batch
 
 if TYPE_CHECKING:

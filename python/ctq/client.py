@@ -44,8 +44,10 @@ from .errors import (
     UnknownPartitionError,
 )
 from .in_force import in_force
+from .layouts import lay_out
 from .metadata import BatchMeta
-from .reading import LayoutOption, PaddingOption, lay_out, read, read_options
+from .read_options import LayoutOption, PaddingOption, read_options
+from .reading import read
 from .storage import (
     BUILT_IN,
     C_MANAGERS,

@@ -21,22 +21,21 @@ came from a storage manager written in Python.
 
 from __future__ import annotations
 
-import functools
 import math
-import warnings
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._core import VALUE, Data, Left, Meta, jagged_rows
 from ._work import ROWS, Work, are_heavy
 from .dtypes import Dtype, have_torch, numpy_dtype_back, torch_dtypes_back, unpacked_type
 from .encoding import Decoder
 from .errors import DtypeError, InvalidArgumentError, RowCountError
+from .layouts import added_fields, lay_out_rows, merged_dim, pad_rows, padded_length
 from .ragged import RAGGED_MANY, RowOffsets, jagged, row_offsets
+from .read_options import Padding, ReadOptions
 from .tensors import (
     array_over,
-    is_tensordict,
     pack_rows,
     shaped,
     stack_of_rows,
@@ -50,164 +49,9 @@ if TYPE_CHECKING:
     from ._core import Client
     from ._core import Layout as CoreLayout
 
-LAYOUTS = ("jagged", "dense", "padded")
-ANY = "*"
-"""Stands for all fields that are not named."""
-
-LayoutOption: TypeAlias = "str | Mapping[str, str]"
-"""A layout, or one per field."""
-PaddingOption: TypeAlias = "float | Mapping[str, Any]"
-"""A pad value, or per field a pad value or a map of `value`, `multiple`, `length`, `lengths`, `mask`."""
-
-R = TypeVar("R")
-
 
 class _GoneError(Exception):
     """What a read has left in the store is not there any more."""
-
-
-class Padding(NamedTuple):
-    """How one field is padded."""
-
-    value: Any = 0
-    """What the gaps are filled with."""
-    multiple: int = 1
-    """The padded length is a multiple of this."""
-    length: int = 0
-    """The padded length is at least this."""
-    lengths: str | None = None
-    """Field to add with the length of each row."""
-    mask: str | None = None
-    """Field to add that is true where the row is and false in the gaps."""
-
-
-class ReadOptions(NamedTuple):
-    """How the fields of a read are laid out, and whether in page-locked memory."""
-
-    layouts: Mapping[str, str]
-    paddings: Mapping[str, Padding]
-    pin_memory: bool
-
-    def layout(self, field: str) -> str:
-        """The layout of a field."""
-        return self.layouts.get(field) or self.layouts.get(ANY) or "jagged"
-
-    def padding(self, field: str) -> Padding:
-        """The padding of a field."""
-        return self.paddings.get(field) or self.paddings.get(ANY) or Padding()
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether no column is padded, nor in page-locked memory: all lie as the library gives them."""
-        return not self.pin_memory and "padded" not in self.layouts.values()
-
-    def added(self, fields: Sequence[str]) -> set[str]:
-        """Names of the fields that padding adds; none of them may be one that is read."""
-        names: set[str] = set()
-        for field in fields:
-            if self.layout(field) == "padded":
-                for name in filter(None, self.padding(field)[3:]):
-                    if name in names or name in fields:
-                        raise InvalidArgumentError(
-                            f"padding of field {field!r}: there is a field {name!r} already: give what is added "
-                            "another name"
-                        )
-                    names.add(name)
-        return names
-
-
-# --- options --------------------------------------------------------------------------------------
-
-
-def read_options(
-    config: Mapping[str, Any],
-    layout: LayoutOption | None,
-    padding: PaddingOption | None,
-    pin_memory: bool | None,
-) -> ReadOptions | None:
-    """What a read and the `client` section of the configuration ask for; None: nothing special.
-
-    A field that a read gives a padding, and no layout, is padded.
-    """
-    layouts = as_layouts(config.get("layout") or "jagged")
-    paddings = as_paddings(config.get("padding") or {})
-    if layout is not None:
-        layouts = _over(layouts, as_layouts(layout), layout)
-    if padding is not None:
-        given = as_paddings(padding)
-        paddings = _over(paddings, given, padding)
-        if layout is None:
-            layouts = _over(layouts, dict.fromkeys(given, "padded"), padding)
-    pin = bool(config.get("pin_memory")) if pin_memory is None else bool(pin_memory)
-    pin = pin and _can_pin()
-    if not pin and all(name == "jagged" for name in layouts.values()):
-        return None
-    return ReadOptions(layouts, paddings, pin)
-
-
-def _over(configured: dict[str, R], given: dict[str, R], option: object) -> dict[str, R]:
-    """What a read gives for some fields goes over the configuration; for all fields, in its place."""
-    return {**configured, **given} if isinstance(option, Mapping) else given
-
-
-def as_layouts(layout: Any) -> dict[str, str]:
-    """The layout of each field; InvalidArgumentError for one that does not exist."""
-    layouts = dict(layout) if isinstance(layout, Mapping) else {ANY: layout}
-    for field, name in layouts.items():
-        if name not in LAYOUTS:
-            where = "" if field == ANY else f" of field {field!r}"
-            raise InvalidArgumentError(
-                f"layout{where}: expected {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}, got {name!r}"
-            )
-    return layouts
-
-
-def as_paddings(padding: Any) -> dict[str, Padding]:
-    """The padding of each field; InvalidArgumentError for anything else."""
-    paddings = padding if isinstance(padding, Mapping) else {ANY: padding}
-    return {field: _as_padding(field, given) for field, given in paddings.items()}
-
-
-def _as_padding(field: str, given: Any) -> Padding:
-    if isinstance(given, Padding):
-        return given
-    if isinstance(given, (bool, int, float, complex)):
-        return Padding(given)
-    wanted = (
-        f"padding of field {field!r}: expected a number or a map of {', '.join(Padding._fields)}"
-    )
-    if not isinstance(given, Mapping) or not set(given) <= set(Padding._fields):
-        raise InvalidArgumentError(f"{wanted}, got {given!r}")
-    made = Padding(**given)
-    if not isinstance(made.value, (bool, int, float, complex)):
-        raise InvalidArgumentError(f"{wanted}; value: got {made.value!r}")
-    for name, least in (("multiple", 1), ("length", 0)):
-        count = getattr(made, name)
-        if not isinstance(count, int) or isinstance(count, bool) or not least <= count < 1 << 63:
-            raise InvalidArgumentError(f"{wanted}; {name}: got {count!r}")
-    for added in (made.lengths, made.mask):
-        if added is not None and (not isinstance(added, str) or field == ANY):
-            raise InvalidArgumentError(
-                f"{wanted}; lengths and mask name a field to add, for one field each, got {added!r}"
-            )
-    return made
-
-
-@functools.cache
-def _can_pin() -> bool:
-    """Whether there is an accelerator that profits from page-locked memory; warns if there is none."""
-    if not have_torch():
-        raise InvalidArgumentError("pin_memory: expected torch to be installed")
-    import torch
-
-    if torch.cuda.is_available():
-        return True
-    warnings.warn(
-        "pin_memory is set but no CUDA device is found: reads land in ordinary memory",
-        UserWarning,
-        stacklevel=2,
-    )
-    return False
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -416,14 +260,9 @@ def _bytes_of(shapes: Any, itemsize: int, padding: Padding | None) -> int:
     if isinstance(shapes, list):
         return itemsize * sum(math.prod(shape) for shape in shapes)
     if padding is not None and _can_pad(shapes):
-        length = _padded_length(int(shapes[:, 0].max()), padding)
+        length = padded_length(int(shapes[:, 0].max()), padding)
         return itemsize * len(shapes) * length * int(math.prod(shapes[0, 1:].tolist()))
     return itemsize * int(shapes.prod(axis=1).sum())
-
-
-def _padded_length(longest: int, padding: Padding) -> int:
-    length: int = max(longest, padding.length)
-    return -(-length // padding.multiple) * padding.multiple
 
 
 def _pinned(size: int) -> Any:
@@ -466,35 +305,11 @@ def _columns(
             continue
         padding = options.padding(name)
         if read.length is None:
-            value, lengths = _pad(name, read.rows(decoder), padding)
+            value, lengths = pad_rows(name, read.rows(decoder), padding)
         else:
             value, lengths = read.padded(), read.first_dims()
         yield name, value
-        yield from _added(name, padding, lengths, value)
-
-
-def _added(field: str, padding: Padding, lengths: Any, value: Any) -> Iterator[tuple[str, Any]]:
-    """The fields that padding adds."""
-    import numpy as np
-
-    if padding.lengths is None and padding.mask is None:
-        return
-    if lengths is None:
-        raise InvalidArgumentError(
-            f"padding of field {field!r}: its rows have no dims, and so no lengths and no mask"
-        )
-    mask = np.arange(value.shape[1]) < lengths[:, None]
-    for name, column in ((padding.lengths, lengths), (padding.mask, mask)):
-        if name is not None:
-            yield name, _as_tensor(column)
-
-
-def _as_tensor(values: Any) -> Any:
-    if not have_torch():
-        return values
-    import torch
-
-    return torch.from_numpy(values)
+        yield from added_fields(name, padding, lengths, value)
 
 
 class _Column:
@@ -624,7 +439,7 @@ class _Column:
         return values
 
 
-# --- layouts that cost a copy ---------------------------------------------------------------------
+# --- several parts --------------------------------------------------------------------------------
 
 
 def _merge(parts: Sequence[Data], decoder: Decoder, options: ReadOptions | None) -> Any:
@@ -639,122 +454,6 @@ def _merge(parts: Sequence[Data], decoder: Decoder, options: ReadOptions | None)
     columns = (
         made
         for name, values in rows.items()
-        for made in _lay_out(name, values, options, dims[name])
+        for made in lay_out_rows(name, values, options, dims[name])
     )
     return _result(columns, sum(len(data) for data in parts))
-
-
-def merged_dim(one: int, other: int) -> int:
-    """What is known of the ragged dim when both are true."""
-    return one or other if not one or not other or one == other else RAGGED_MANY
-
-
-def with_ragged_dims(fields: Any, dims: Mapping[str, int]) -> Any:
-    """A TensorDict whose nested columns are ragged where their fields are; others stay as they are."""
-    for name, dim in dims.items():
-        column = fields.get(name)
-        if dim <= 1 or not getattr(column, "is_nested", False):
-            continue
-        import torch
-
-        is_jagged = column.layout == torch.jagged
-        if is_jagged == (dim == RAGGED_MANY) or (is_jagged and column._ragged_idx != dim):
-            fields[name] = pack_rows(list(column.unbind()), dim)
-    return fields
-
-
-def lay_out(fields: Any, options: ReadOptions | None) -> Any:
-    """A TensorDict (or dict) with its columns laid out as asked."""
-    if options is None:
-        return fields
-    names = list(fields.keys())
-    options.added(names)
-    columns: dict[str, Any] = {}
-    for name in names:
-        column = fields.get(name)
-        rows = (
-            list(column.unbind())
-            if hasattr(column, "unbind") and not is_tensordict(column)
-            else None
-        )
-        columns.update([(name, column)] if rows is None else _lay_out(name, rows, options))
-    return tensordict_of(columns, fields.batch_size) if is_tensordict(fields) else columns
-
-
-def _lay_out(
-    name: str, rows: list[Any], options: ReadOptions | None, ragged_dim: int = 0
-) -> Iterator[tuple[str, Any]]:
-    """Rows of any kind as a column, with the fields that padding adds."""
-    layout = "jagged" if options is None else options.layout(name)
-    tensors = bool(rows) and all(_is_row(row) and row.dtype == rows[0].dtype for row in rows)
-    if options is None or layout == "jagged" or not tensors:
-        yield name, pack_rows(rows, ragged_dim)
-    elif layout == "dense":
-        same = all(row.shape == rows[0].shape for row in rows)
-        yield name, _pinned_copy(_stack(rows) if same else pack_rows(rows, ragged_dim), options)
-    else:
-        padding = options.padding(name)
-        value, lengths = _pad(name, rows, padding)
-        yield name, _pinned_copy(value, options)
-        yield from _added(name, padding, lengths, value)
-
-
-def _is_row(row: Any) -> bool:
-    """Whether a row is a plain tensor, or an array without torch."""
-    if not have_torch():
-        import numpy as np
-
-        return isinstance(row, np.ndarray)
-    import torch
-
-    return isinstance(row, torch.Tensor) and not row.is_nested
-
-
-def _stack(rows: list[Any]) -> Any:
-    if not have_torch():
-        import numpy as np
-
-        return np.stack(rows)
-    import torch
-
-    return torch.stack(rows)
-
-
-def _pad(field: str, rows: list[Any], padding: Padding) -> tuple[Any, Any]:
-    """Rows padded in all of their dims, and their lengths (None when they have no dims)."""
-    import numpy as np
-
-    depths = {row.ndim for row in rows}
-    if len(depths) != 1:
-        raise InvalidArgumentError(
-            f"field {field!r}: rows of {' and '.join(map(str, sorted(depths)))} dims cannot be padded together: read it "
-            "with layout jagged, or these samples by themselves"
-        )
-    if depths == {0}:
-        return _stack(rows), None
-    sizes = np.array([tuple(row.shape) for row in rows], dtype=np.int64)
-    shape = sizes.max(axis=0).tolist()
-    shape[0] = _padded_length(shape[0], padding)
-    made = _full(field, rows[0], [len(rows), *shape], padding.value)
-    for place, row in enumerate(rows):
-        place_of_row: Any = (place, *map(slice, row.shape))
-        made[place_of_row] = row
-    return made, sizes[:, 0].copy()
-
-
-def _full(field: str, like: Any, shape: list[int], value: Any) -> Any:
-    """A tensor or array like another, filled with a value."""
-    try:
-        if have_torch():
-            return like.new_full(shape, value)
-        import numpy as np
-
-        return np.full(shape, value, dtype=like.dtype)
-    except (RuntimeError, OverflowError, TypeError, ValueError) as error:
-        raise InvalidArgumentError(
-            f"field {field!r} cannot be padded with {value!r}: {error}"
-        ) from None
-
-
-def _pinned_copy(column: Any, options: ReadOptions) -> Any:
-    return column.pin_memory() if options.pin_memory else column

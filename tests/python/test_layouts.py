@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from elsewhere import python
 
-from ctq import _core, reading
+from ctq import _core, read_options, reading
 
 torch = pytest.importorskip("torch")
 TensorDict = pytest.importorskip("tensordict").TensorDict
@@ -195,7 +195,7 @@ def test_metadata_with_an_old_schema(tq: Any, client: Any, pid: str) -> None:
     piece = client.kv_retrieve_meta("k", pid)._pieces[0]
     # What the reader knows: another dtype than what it will find.
     anybody = _core.Meta.make(pid, piece.indexes, ["x"])
-    options = reading.read_options({}, None, {"x": {"value": 2, "length": 6}}, None)
+    options = read_options.read_options({}, None, {"x": {"value": 2, "length": 6}}, None)
     assert options is not None
     plan = reading._Plan.make(old._pieces[0], ["x"], options)
     assert plan is not None
@@ -215,7 +215,7 @@ def test_memory_of_the_reader(client: Any, stored: str) -> None:
     data = client._core.get(piece, ["ids", "text"], [layout], memory).result()
     assert [column[0] for column in data.columns] == ["ids", "text"]
     assert torch.equal(memory.view(torch.int64).view(4, 5), expected(rows_of(), 1, 5))
-    options = reading.read_options({}, "padded", None, None)
+    options = read_options.read_options({}, "padded", None, None)
     columns = reading._columns(data.columns, len(data), client._decoder(), options, {"ids": memory})
     column = dict(columns)["ids"]
     assert column.data_ptr() == memory.data_ptr()
@@ -243,7 +243,7 @@ def test_malformed_layouts(client: Any, stored: str, layout: Any) -> None:
 
 
 def test_pinned_reads(tq: Any, stored: str) -> None:
-    reading._can_pin.cache_clear()
+    read_options._can_pin.cache_clear()
     if torch.cuda.is_available():
         for layout in ("jagged", "dense", "padded"):
             data = tq.kv_batch_get(KEYS, stored, layout=layout, pin_memory=True)

@@ -25,7 +25,7 @@ from ..config import Config, of_map
 from ..dtypes import describe_dtype, packed_type
 from ..encoding import Decoder, Encoder
 from ..errors import ClearedError, InvalidArgumentError, UnknownManagerError
-from ..reading import merged_dim, with_ragged_dims
+from ..layouts import merged_dim, with_ragged_dims
 from ..system import ControllerInfo
 
 if TYPE_CHECKING:
