@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._columns import runs
+from ._columns import copy_schema, copy_tags, merge_extra_info, runs
 from ._core import Meta
 from .errors import TransferQueueError, UnsupportedError
 
@@ -93,3 +94,64 @@ def join(pieces: Sequence[Meta]) -> list[Meta]:
                 raise
             joined.extend(same)  # made by controllers of different epochs, or of different fields
     return joined
+
+
+def union(cls: type[BatchMeta], mine: BatchMeta, other: BatchMeta) -> BatchMeta:
+    """Fields of both for the same samples; where both have a field, that of the other."""
+    if other is None or other.size == 0:
+        return mine.copy()
+    if mine.size == 0:
+        return other.copy()
+    for what in ("global_indexes", "partition_ids"):
+        if getattr(mine, what) != getattr(other, what):
+            raise ValueError(
+                f"union: {what} do not match ({differing(getattr(mine, what), getattr(other, what))}); both need the "
+                "same samples in the same order"
+            )
+    aligned = other._split([len(piece) for piece in mine._pieces])
+    made = cls._wrap(
+        (piece.union(theirs) for piece, theirs in zip(mine._pieces, aligned, strict=True)),
+        {**mine.extra_info, **other.extra_info},
+    )
+    if mine._schema is not None or other._schema is not None:
+        made._schema = copy_schema({**mine.field_schema, **other.field_schema}, None)
+    made._status = mine.production_status & other.production_status
+    if mine._tags is not None or other._tags is not None:
+        made._tags = copy_tags(mine.custom_meta)
+        for tags, theirs in zip(made._tags, copy_tags(other.custom_meta), strict=True):
+            tags.update(theirs)
+    if mine._notes is not None or other._notes is not None:
+        made._notes = [
+            copy.deepcopy({**notes, **theirs})
+            for notes, theirs in zip(
+                mine._custom_backend_meta, other._custom_backend_meta, strict=True
+            )
+        ]
+    return made
+
+
+def concat(cls: type[BatchMeta], data: Sequence[BatchMeta] | None, validate: bool) -> BatchMeta:
+    """One batch after the other; ValueError when they contradict each other and `validate` is set."""
+    batches = [batch for batch in data or () if batch is not None and batch.size > 0]
+    if not batches:
+        return cls.empty()
+    first = batches[0]
+    if validate:
+        known = first._dtypes()
+        for number, batch in enumerate(batches):
+            check_alike(first, known, batch, number)
+    made = cls._wrap(
+        join([piece for batch in batches for piece in batch._pieces]),
+        merge_extra_info([batch.extra_info for batch in batches]),
+    )
+    if any(batch._schema is not None for batch in batches):
+        made._schema = concat_schemas(batches)
+    if any(batch._status is not None for batch in batches):
+        import numpy as np
+
+        made._status = np.concatenate([batch.production_status for batch in batches])
+    if any(batch._tags is not None for batch in batches):
+        made._tags = [dict(tags) for batch in batches for tags in batch.custom_meta]
+    if any(batch._notes is not None for batch in batches):
+        made._notes = [dict(notes) for batch in batches for notes in batch._custom_backend_meta]
+    return made

@@ -23,7 +23,6 @@ from ._columns import (
     copy_schema,
     copy_tags,
     dtypes_of,
-    merge_extra_info,
     refuse_unknown_fields,
     runs,
     schema_of,
@@ -34,7 +33,7 @@ from ._columns import (
 )
 from ._core import Meta
 from ._extra_info import ExtraInfo
-from ._joining import check_alike, concat_schemas, differing, join
+from ._joining import concat, union
 from ._named import named
 from ._words import counted
 from .kv_metadata import KVBatchMeta
@@ -517,36 +516,7 @@ class BatchMeta(ExtraInfo):
     @named
     def union(self, other: BatchMeta) -> BatchMeta:
         """Fields of both for the same samples; where both have a field, that of the other."""
-        if other is None or other.size == 0:
-            return self.copy()
-        if self.size == 0:
-            return other.copy()
-        for what in ("global_indexes", "partition_ids"):
-            if getattr(self, what) != getattr(other, what):
-                raise ValueError(
-                    f"union: {what} do not match ({differing(getattr(self, what), getattr(other, what))}); both need the "
-                    "same samples in the same order"
-                )
-        aligned = other._split([len(piece) for piece in self._pieces])
-        made = BatchMeta._wrap(
-            (mine.union(theirs) for mine, theirs in zip(self._pieces, aligned, strict=True)),
-            {**self.extra_info, **other.extra_info},
-        )
-        if self._schema is not None or other._schema is not None:
-            made._schema = copy_schema({**self.field_schema, **other.field_schema}, None)
-        made._status = self.production_status & other.production_status
-        if self._tags is not None or other._tags is not None:
-            made._tags = copy_tags(self.custom_meta)
-            for mine, theirs in zip(made._tags, copy_tags(other.custom_meta), strict=True):
-                mine.update(theirs)
-        if self._notes is not None or other._notes is not None:
-            made._notes = [
-                copy.deepcopy({**mine, **theirs})
-                for mine, theirs in zip(
-                    self._custom_backend_meta, other._custom_backend_meta, strict=True
-                )
-            ]
-        return made
+        return union(BatchMeta, self, other)
 
     def _split(self, sizes: Sequence[int]) -> list[Meta]:
         """The same samples in pieces of these sizes, each within one partition."""
@@ -567,29 +537,7 @@ class BatchMeta(ExtraInfo):
 
         ValueError when the fields, their dtypes or entries of extra_info contradict each other.
         """
-        batches = [batch for batch in data or () if batch is not None and batch.size > 0]
-        if not batches:
-            return cls.empty()
-        first = batches[0]
-        if validate:
-            known = first._dtypes()
-            for number, batch in enumerate(batches):
-                check_alike(first, known, batch, number)
-        made = cls._wrap(
-            join([piece for batch in batches for piece in batch._pieces]),
-            merge_extra_info([batch.extra_info for batch in batches]),
-        )
-        if any(batch._schema is not None for batch in batches):
-            made._schema = concat_schemas(batches)
-        if any(batch._status is not None for batch in batches):
-            import numpy as np
-
-            made._status = np.concatenate([batch.production_status for batch in batches])
-        if any(batch._tags is not None for batch in batches):
-            made._tags = [dict(tags) for batch in batches for tags in batch.custom_meta]
-        if any(batch._notes is not None for batch in batches):
-            made._notes = [dict(notes) for batch in batches for notes in batch._custom_backend_meta]
-        return made
+        return concat(cls, data, validate)
 
     # --- pickling ---------------------------------------------------------------------------------
 
