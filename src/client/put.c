@@ -8,7 +8,8 @@
  * (the manager is asked to hurry); what was written is then abandoned.  The controller queues the
  * blocks of a publish that it refuses.  When the call ends without its answer, the blocks are
  * abandoned here: if the publish was executed after all, abandoning its blocks changes nothing, for
- * the controller handles the two requests in that order.
+ * the controller handles the two requests in that order.  What was written under ids whose session has
+ * ended is removed from here where the store has no process of its own: nobody else knows of it.
  */
 #include "client/put.h"
 
@@ -18,18 +19,61 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/log.h"
 #include "client/cmeta.h"
 #include "client/jobs.h"
 
 /* A session that ends takes what it leased with it; so often the bytes are written anew for that. */
 #define PUT_TRIES 8u
+#define PUT_STAYS "what a put wrote whose session has ended may stay in its storage: "
 
-static void put_end(tqi_put *put, const tq_error *err, bool abandon)
+/* Ids that a store is to remove, until it has. */
+typedef struct put_void {
+    tqi_runtime *rt;
+    uint64_t ids[];
+} put_void;
+
+static void put_removed(const tq_error *err, void *arg)
 {
-    if (abandon && put->n_ids > 0 && !put->task.rt->stopping) {
-        tqi_abandon(put->task.rt, put->ids, put->n_ids, true);
+    put_void *removed = arg;
+
+    removed->rt->host_calls--;
+    free(removed);
+    if (err && err->code != TQ_OK) {
+        tqi_log(TQI_WARN, "client", PUT_STAYS "%s", err->message);
     }
-    tqi_task_finish(&put->task, err);
+}
+
+/* Removes what was written under ids that ended with their session.  It was removed when that ended, and again after the
+ * write deadline, but the write may have taken longer than that. */
+static void put_remove(tqi_put *put)
+{
+    tqi_runtime *rt = put->task.rt;
+    put_void *removed = malloc(sizeof(*removed) + put->n_ids * sizeof(*put->ids));
+
+    if (!removed) {
+        tqi_log(TQI_WARN, "client", PUT_STAYS "out of memory");
+        return;
+    }
+    rt->host_calls++;
+    removed->rt = rt;
+    memcpy(removed->ids, put->ids, put->n_ids * sizeof(*put->ids));
+    rt->manager->remove(rt->manager_state, put->batch.owner[0]->incarnation, removed->ids,
+                        put->n_ids, put_removed, removed);
+}
+
+/* Gives up what was written.  asked: the publish may have been executed, and then nothing happens. */
+static void put_give_up(tqi_put *put, bool asked)
+{
+    tqi_runtime *rt = put->task.rt;
+
+    if (put->n_ids == 0 || rt->stopping) {
+        return;
+    }
+    tqi_abandon(rt, put->ids, put->n_ids, true);
+    if (!asked && put->session != rt->sessions && rt->manager->remove && put->batch.n_owner == 1) {
+        put_remove(put);
+    }
 }
 
 static int put_order(const void *left, const void *right)
@@ -112,7 +156,7 @@ static void put_published(tqi_task *task, tqi_answer *answer)
     tq_error err = {0};
 
     if (answer->status != TQ_OK && put_is_void(put, answer)) {
-        tqi_abandon(task->rt, put->ids, put->n_ids, true); /* those that are not void */
+        put_give_up(put, false);
         put->n_ids = 0;
         put->batch.n_block = 0;
         put->batch.n_owner = 0;
@@ -123,24 +167,28 @@ static void put_published(tqi_task *task, tqi_answer *answer)
         /* These end a call without an answer; all others come from the controller. */
         bool unanswered = answer->status == TQ_ETIMEDOUT || answer->status == TQ_EUNREACHABLE ||
                           answer->status == TQ_EENDED || answer->status == TQ_ECANCELED;
-        put_end(put, answer->error, unanswered);
+        if (unanswered || (answer->told && put->session != task->rt->sessions)) {
+            put_give_up(put, !answer->told);
+        }
+        tqi_task_finish(task, answer->error);
         return;
     }
     const Tq__PublishReply *reply = (const Tq__PublishReply *)answer->reply;
     if (put_result(put, reply->batch, &err) != TQ_OK ||
         (put->publish.other_fields && put_others(task->op, reply, &err) != TQ_OK) ||
         tqi_clearings_decode(task->op, &reply->replaced, reply->replaced ? 1 : 0, &err) != TQ_OK) {
-        put_end(put, &err, false);
+        tqi_task_finish(task, &err);
         return;
     }
-    put_end(put, NULL, false);
+    tqi_task_finish(task, NULL);
 }
 
 static void put_publish(tqi_put *put)
 {
     tq_error err = {0};
     if (tqi_task_call(&put->task, TQI_PUBLISH, &put->publish.base, put_published, &err) != TQ_OK) {
-        put_end(put, &err, true);
+        put_give_up(put, false);
+        tqi_task_finish(&put->task, &err);
     }
 }
 
@@ -157,17 +205,19 @@ void tqi_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err,
             tqi_error_set(&bad, TQ_ECANCELED, "cancelled");
             err = &bad;
         }
-        put_end(put, err, false);
+        tqi_task_finish(&put->task, err);
         return;
     }
-    if (tqi_put_place(put, blocks, n_blocks, extents, n_extents, &bad) != TQ_OK) {
-        put_end(put, &bad, true);
-    } else if (put->task.canceled) {
+    if (tqi_put_place(put, blocks, n_blocks, extents, n_extents, &bad) == TQ_OK &&
+        put->task.canceled) {
         tqi_error_set(&bad, TQ_ECANCELED, "cancelled");
-        put_end(put, &bad, true);
-    } else {
-        put_publish(put);
     }
+    if (bad.code != TQ_OK) {
+        put_give_up(put, false);
+        tqi_task_finish(&put->task, &bad);
+        return;
+    }
+    put_publish(put);
 }
 
 static void put_begin(tqi_task *task)
@@ -179,7 +229,7 @@ static void put_begin(tqi_task *task)
     if (!put->stores) {
         put_publish(put);
     } else if (tqi_runtime_check_manager(rt, "put", &err) != TQ_OK) {
-        put_end(put, &err, false);
+        tqi_task_finish(task, &err);
     } else {
         tqi_notice_watch(task);
         put_write(put);

@@ -119,6 +119,7 @@ class InterruptedStore(StorageKVClient):
     values: ClassVar[dict[str, bytes]] = {}
     during: ClassVar[list[Callable[[], None]]] = []
     removing: ClassVar[dict[str, Callable[[], None]]] = {}
+    removed: ClassVar[list[str]] = []
     changed: ClassVar[threading.Condition] = threading.Condition()
 
     @property
@@ -148,14 +149,20 @@ class InterruptedStore(StorageKVClient):
             self.removing.pop(key, lambda: None)()
         with self.changed:
             found = [self.values.pop(key, None) is not None for key in keys]
+            self.removed.extend(keys)
             self.changed.notify_all()
         return found
 
     @classmethod
+    def wait(cls, wanted: Callable[[], bool]) -> None:
+        """Wait until removals have made it so."""
+        with cls.changed:
+            assert cls.changed.wait_for(wanted, 30), (cls.values, cls.removed)
+
+    @classmethod
     def wait_empty(cls) -> None:
         """Wait until all values are removed."""
-        with cls.changed:
-            assert cls.changed.wait_for(lambda: not cls.values, 30), cls.values
+        cls.wait(lambda: not cls.values)
 
     @classmethod
     def put_by(cls, client: ctq.TransferQueueClient, partition: str) -> str:
@@ -173,6 +180,7 @@ def store() -> Iterator[type[InterruptedStore]]:
     yield InterruptedStore
     InterruptedStore.during.clear()
     InterruptedStore.removing.clear()
+    InterruptedStore.removed.clear()
 
 
 @pytest.fixture
@@ -233,6 +241,32 @@ def test_a_value_that_arrives_late_is_removed_when_the_client_that_removed_it_be
         worker.put({"x": np.array([1])}, partition_id="p")
     assert arrived.wait(30)
     collector.close()
+    store.wait_empty()
+
+
+def test_a_put_that_takes_longer_than_the_write_deadline_removes_what_its_lost_session_has_left(
+    system: System, relay: Relay, store: type[InterruptedStore]
+) -> None:
+    """It writes on when its keys have been removed for the last time; then only it knows of what it wrote."""
+    watcher, other = system.client("watcher"), system.client("other")
+    worker = system.client("worker", address=f"unix:{relay.path}")
+    other.initialize_storage_manager("InterruptedStore")
+    store.put_by(other, "first")
+    other.clear_partition("first")
+    store.wait_empty()
+    worker.initialize_storage_manager("InterruptedStore")
+
+    def outlast() -> None:
+        [(late, value)] = store.values.items()
+        end_session(relay, watcher, "worker")
+        store.wait(lambda: store.removed.count(late) == 2)
+        store.values[late] = value
+
+    store.during.append(outlast)
+    meta = worker.put({"x": np.array([1])}, partition_id="p")
+    store.wait(lambda: len(store.values) == 1)
+    assert worker.get_data(meta)["x"].tolist() == [1]
+    worker.clear_partition("p")
     store.wait_empty()
 
 
