@@ -337,7 +337,8 @@ struct tqi_unit {
 
     /* counters */
     uv_timer_t report;
-    uint64_t report_ms; /* between two */
+    uint64_t report_ms;   /* between two */
+    uint64_t reported_at; /* the last one */
     tqi_call *reporting;
     bool dirty;
     tqi_histogram ops[TQI_UNIT_OPS];

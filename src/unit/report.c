@@ -10,11 +10,13 @@
 #include "base/process.h"
 #include "unit/internal.h"
 
-/* Two reports are so far apart, or as the controller says: in a system of many units more. */
-#define REPORT_LEAST_MS 200u
+/* Two reports are so far apart, or as the controller says: in a system of many units more, but not much more while
+ * puts wait here, for their clients ask the controller what they wait for. */
+#define REPORT_LEAST_MS  200u
+#define REPORT_WAITED_MS 2000u
 
-#define REPORT_MAX      32
-#define REPORT_NAME     32
+#define REPORT_MAX       32
+#define REPORT_NAME      32
 /* Most puts that wait, and most clients with pins, in one report. */
 #define REPORT_WAITS 32u
 #define REPORT_PINS  16u
@@ -172,6 +174,17 @@ void tqi_unit_report_every(tqi_unit *unit, uint64_t ms)
     unit->report_ms = ms > REPORT_LEAST_MS ? ms : REPORT_LEAST_MS;
 }
 
+/* Milliseconds until the next report may be made. */
+static uint64_t report_pause(const tqi_unit *unit)
+{
+    uint64_t every = unit->report_ms, past = (tqi_now() - unit->reported_at) / 1000000u;
+
+    if (every > REPORT_WAITED_MS && tqi_unit_waited_for(unit)) {
+        every = REPORT_WAITED_MS;
+    }
+    return every > past + REPORT_LEAST_MS ? every - past : REPORT_LEAST_MS;
+}
+
 static void report_done(tqi_call *call, tqi_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
@@ -183,7 +196,7 @@ static void report_done(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_unit_report_every(unit, ((const Tq__ReportOwnerReply *)answer->reply)->report_ms);
     }
     if (unit->dirty && unit->registered && !unit->closing) {
-        uv_timer_start(&unit->report, tqi_unit_report, unit->report_ms, 0);
+        uv_timer_start(&unit->report, tqi_unit_report, report_pause(unit), 0);
     }
 }
 
@@ -199,6 +212,7 @@ void tqi_unit_report(uv_timer_t *timer)
         unit->dirty = true;
         return;
     }
+    unit->reported_at = tqi_now();
     report_fill(unit, &columns);
     tq__report_owner__init(&message);
     message.name = unit->name;
@@ -234,10 +248,14 @@ void tqi_unit_counters_reset(tqi_unit *unit)
 
 void tqi_unit_reportable(tqi_unit *unit)
 {
-    if (!unit->dirty && !unit->closing) {
-        unit->dirty = true;
-        if (unit->reporting == NULL) {
-            uv_timer_start(&unit->report, tqi_unit_report, unit->report_ms, 0);
-        }
+    bool waits = unit->dirty && unit->report_ms > REPORT_WAITED_MS && tqi_unit_waited_for(unit) &&
+                 uv_timer_get_due_in(&unit->report) > REPORT_WAITED_MS;
+
+    if ((unit->dirty && !waits) || unit->closing) {
+        return;
+    }
+    unit->dirty = true;
+    if (unit->reporting == NULL) {
+        uv_timer_start(&unit->report, tqi_unit_report, report_pause(unit), 0);
     }
 }

@@ -171,7 +171,7 @@ static void the_better_of_two(void **state)
     /* Those that it does not fit into are not drawn, as long as others are. */
     for (int i = 0; i < 100; i++) {
         put_chosen(&h, &op, &job, 500 * MIB);
-        for (size_t u = 0; u < op.n_units && !op.all; u++) {
+        for (size_t u = 0; u < op.n_units; u++) {
             assert_true(number(op.units[u]) <= 2);
         }
         free(op.units);
@@ -214,11 +214,44 @@ static void all_when_none_fits(void **state)
     tqi_simple_find(h.state, "unit-0")->silent = true;
     tqi_simple_find(h.state, "far-7")->silent = true;
     put_chosen(&h, &op, &job, 50 * MIB);
-    assert_true(op.all);
+    assert_int_equal(op.n_units, 0);
+    assert_int_equal(tqi_put_choose_rest(&op, &err), TQ_OK);
     assert_int_equal(op.n_units, 1 + FAR);
     assert_int_equal(number(op.units[0]), 6);
     assert_string_equal(op.units[FAR - 1]->name, "unit-0");
     assert_int_equal(number(op.units[FAR]), 7);
+    free(op.units);
+    host_close(&h);
+    kit_client_close(&far);
+    kit_close(&k);
+}
+
+/* Of thousands that are full a put asks some. */
+static void some_of_many_that_are_full(void **state)
+{
+    kit k;
+    host h;
+    kit_client far;
+    tq_put_job job;
+    tqi_put op;
+    tq_error err = {0};
+    unsigned fits = 0;
+
+    (void)state;
+    kit_open(&k);
+    kit_client_open(&k, &far, -1);
+    for (unsigned i = 0; i < MANY; i++) {
+        register_far(&far, i, 100 * MIB, i % 100 == 99 ? 0 : 90 * MIB);
+    }
+    host_open(&k, &h, "SimpleStorage", "{}");
+    list(&k, &h);
+    put_chosen(&h, &op, &job, 50 * MIB);
+    assert_int_equal(tqi_put_choose_rest(&op, &err), TQ_OK);
+    assert_int_equal(op.n_units, MANY / 100 + 16);
+    for (size_t i = 0; i < op.n_units; i++) {
+        fits += number(op.units[i]) % 100 == 99;
+    }
+    assert_int_equal(fits, MANY / 100);
     free(op.units);
     host_close(&h);
     kit_client_close(&far);
@@ -259,13 +292,52 @@ static void finds_room_that_is_not_known(void **state)
     kit_close(&k);
 }
 
+/* Before it asks units that seem to be full a put asks for the list. */
+static void looks_before_it_searches(void **state)
+{
+    kit k;
+    host h;
+    kit_client far;
+    host_end end;
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, 8 * MIB, true);
+    kit_client_open(&k, &far, -1);
+    for (unsigned i = 0; i < MANY; i++) {
+        register_far(&far, i, 100 * MIB, 90 * MIB);
+    }
+    host_open(&k, &h, "SimpleStorage", "{}");
+    list(&k, &h);
+    tqi_simple *simple = h.state;
+    tqi_link *link = tqi_simple_find(simple, "unit-0");
+    assert_non_null(link);
+    link->used = link->capacity; /* as it was when the client last asked */
+    simple->list = (tqi_owners_at){0};
+    simple->listed_at = 0;
+    put_one(&h, 4 * MIB, false, &end);
+    assert_int_equal(end.err.code, TQ_OK);
+    assert_string_equal(end.blocks[0].owner, "unit-0");
+    for (unsigned i = 0; i < MANY; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "far-%u", i);
+        assert_null(tqi_simple_find(simple, name)->channel); /* none of them was asked */
+    }
+    host_end_free(&end);
+    host_close(&h);
+    kit_client_close(&far);
+    kit_close(&k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(near_units_beside_many_others),
         cmocka_unit_test(the_better_of_two),
         cmocka_unit_test(all_when_none_fits),
+        cmocka_unit_test(some_of_many_that_are_full),
         cmocka_unit_test(finds_room_that_is_not_known),
+        cmocka_unit_test(looks_before_it_searches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

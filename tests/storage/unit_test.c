@@ -409,6 +409,42 @@ static void reports_less_often_beside_many(void **state)
     kit_close(&k);
 }
 
+/* However rarely a unit reports: that a put waits is told soon, for its client asks the controller. */
+static void reports_that_puts_wait(void **state)
+{
+    kit k;
+    kit_client client;
+    kit_call call;
+    uint64_t offset, incarnation;
+    uint32_t slot;
+    tq_error err = {0};
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, MIB, false);
+    kit_client_open(&k, &client, 0);
+    tqi_unit *unit = k.units[0];
+    while (unit->reporting != NULL) {
+        uv_run(&k.loop, UV_RUN_ONCE);
+    }
+    unit->report_ms = 3600 * 1000; /* as beside 720,000 others */
+    uint64_t id = kit_lease(&client, 0, 2, &incarnation);
+    assert_int_equal(kit_reserve(&client, id, MIB, false, &slot, &offset, &err), TQ_OK);
+    assert_true(unit->dirty);
+    assert_true(uv_timer_get_due_in(&unit->report) > 3000 * 1000);
+    kit_reserve_start(&client, id + 1, MIB, false, true, 0, incarnation, &call);
+    while (!tqi_unit_waited_for(unit)) {
+        uv_run(&k.loop, UV_RUN_ONCE);
+    }
+    assert_true(uv_timer_get_due_in(&unit->report) <= 2000);
+    kit_abandon(&client, &id, 1, false);
+    kit_end(&client, &call);
+    assert_int_equal(call.status, TQ_OK);
+    kit_call_free(&call);
+    kit_client_close(&client);
+    kit_close(&k);
+}
+
 int main(void)
 {
     static bool over_unix = false, over_tcp = true;
@@ -419,6 +455,7 @@ int main(void)
         cmocka_unit_test(shares_its_memory),
         cmocka_unit_test(reports_its_requests),
         cmocka_unit_test(reports_less_often_beside_many),
+        cmocka_unit_test(reports_that_puts_wait),
         cmocka_unit_test(a_writer_that_lives_finishes_blocks),
         cmocka_unit_test(the_next_session_finishes_blocks_of_a_lost_one),
         cmocka_unit_test(refuses_bad_options),

@@ -20,11 +20,13 @@
 #define PUT_RESTARTS 3u
 #define PUT_ROUNDS   6u /* after which the time per unit grows no more */
 #define PUT_LIST_NS  UINT64_C(1000000000)
+#define PUT_FRESH_NS UINT64_C(100000000) /* a list is as good as new */
 #define PUT_TRY_NS   UINT64_C(400000000)
 /* The unit's own answer to a wait comes this much before the call gives up. */
 #define PUT_SLACK_MS 100u
 
 static void put_choose(tqi_put *op);
+static void put_go(tqi_put *op);
 static void put_try(tqi_put *op);
 
 void tqi_put_free(tqi_put *op)
@@ -121,7 +123,7 @@ static void put_begin(tqi_put *op)
         tqi_put_fail(op, &err);
         return;
     }
-    if (op->n_units == 0) {
+    if (op->simple->near.n + op->simple->far.n == 0) {
         tqi_error_set(&err, TQ_EUNREACHABLE,
                       "no storage unit serves this system now: start one (tqd storage --join), or "
                       "see tq status for those that are gone");
@@ -129,7 +131,7 @@ static void put_begin(tqi_put *op)
         return;
     }
     op->last = false;
-    put_try(op);
+    put_go(op);
 }
 
 static void put_listed(void *arg, const tq_error *err)
@@ -206,20 +208,55 @@ static void put_last(tqi_put *op)
     put_try(op);
 }
 
-static void put_next(tqi_put *op)
+/* None of the first ones has taken it. */
+static void put_rest(tqi_put *op)
 {
     tq_error err = {0};
 
-    op->at++;
-    if (op->at == op->n_units && !op->all && !op->last && tqi_put_choose_rest(op, &err) != TQ_OK) {
+    if (tqi_put_choose_rest(op, &err) != TQ_OK) {
         tqi_put_fail(op, &err);
+    } else if (op->n_units == 0) {
+        put_choose(op); /* all have gone meanwhile */
+    } else {
+        put_go(op);
+    }
+}
+
+/* A list that did not come is no reason to try no more units. */
+static void put_rest_listed(void *arg, const tq_error *err)
+{
+    tqi_put *op = arg;
+
+    if (err != NULL && err->code == TQ_ECLOSED) {
+        tq_error copy = *err;
+        tqi_put_fail(op, &copy);
         return;
     }
+    put_rest(op);
+}
+
+/* Goes on with the next unit, or with what there is to do without one. */
+static void put_go(tqi_put *op)
+{
+    tqi_simple *simple = op->simple;
+
     if (op->at < op->n_units) {
         put_try(op);
-    } else {
+    } else if (op->all || op->last) {
         put_last(op);
+    } else if (op->n_units < simple->near.n + simple->far.n &&
+               tqi_now() - simple->listed_at > PUT_FRESH_NS) {
+        tqi_simple_list(simple, false, tqi_simple_try(0, 0, op->job->deadline_ns), put_rest_listed,
+                        op);
+    } else {
+        put_rest(op);
     }
+}
+
+static void put_next(tqi_put *op)
+{
+    op->at++;
+    put_go(op);
 }
 
 /* What a failed step at a unit means for the put. */

@@ -23,7 +23,7 @@ typedef struct tqi_put {
 
     tqi_link **units; /* in the order they are tried */
     size_t n_units, at;
-    bool all;          /* these are all there are */
+    bool all;          /* the rest is among them */
     bool last;         /* waits at this one until the deadline */
     tqi_link *fullest; /* of those that said that they are full, the one with the most room */
     unsigned restarts;
@@ -60,9 +60,9 @@ void tqi_put_abandon(tqi_put *op, uint32_t n);
  * written. */
 void tqi_puts_new_session(tqi_simple *simple);
 
-/* put_choose.c: sets op->units to those that are tried first; none, when there is no unit. */
+/* put_choose.c: sets op->units to those that are tried first, which may be none. */
 int tqi_put_choose(tqi_put *op, tq_error *err);
-/* Adds all others, those with the most room first. */
+/* Adds what is worth a try of the rest, those with the most room first. */
 int tqi_put_choose_rest(tqi_put *op, tq_error *err);
 uint64_t tqi_put_free_bytes(const tqi_link *link);
 /* Whether the batch can ever fit in the unit. */

@@ -2,7 +2,8 @@
  * put_choose.c - which units a put tries, and in which order.
  *
  * Units of this machine first, then the better of two others that are drawn, then the other of these; only when none of
- * them has taken it, all the rest.  Two that are drawn spread the puts of many clients nearly as evenly as a look at all of
+ * them has taken it, the rest: all that have room as far as is known, then some that have not, for it may have been made
+ * meanwhile.  In a full store of thousands of units no put asks each of them.  Two that are drawn spread the puts of many clients nearly as evenly as a look at all of
  * them would, and better when what is known is old: the one with the most room is not everybody's choice.
  */
 #include <stdlib.h>
@@ -14,6 +15,9 @@
 #define CHOOSE_NEAR 16u
 /* Units that are drawn for one of the two, until one is found that has room as far as is known. */
 #define CHOOSE_DRAWS 8u
+
+/* Units without room, as far as is known, that are tried with the rest. */
+#define CHOOSE_FULL 16u
 
 uint64_t tqi_put_free_bytes(const tqi_link *link)
 {
@@ -55,10 +59,14 @@ static bool choose_before(const tqi_link *a, const tqi_link *b)
     return tqi_put_free_bytes(a) > tqi_put_free_bytes(b);
 }
 
+/* The same of the rest, in which those come first that answer and have room as far as is known. */
 static int choose_compare(const void *one, const void *other)
 {
     const tqi_link *a = *(tqi_link *const *)one, *b = *(tqi_link *const *)other;
 
+    if (a->roomy != b->roomy) {
+        return a->roomy ? -1 : 1;
+    }
     if (choose_before(a, b) || choose_before(b, a)) {
         return choose_before(a, b) ? -1 : 1;
     }
@@ -142,17 +150,32 @@ int tqi_put_choose(tqi_put *op, tq_error *err)
     }
     choose_near(op);
     choose_far(op);
-    return op->n_units > 0 ? TQ_OK : tqi_put_choose_rest(op, err);
+    return TQ_OK;
 }
 
 static void choose_add(tqi_put *op, const tqi_links *set)
 {
     for (size_t i = 0; i < set->n; i++) {
-        if (set->items[i]->chosen != op->simple->chosen) {
-            set->items[i]->lot = choose_number(op->simple);
-            op->units[op->n_units++] = set->items[i];
+        tqi_link *link = set->items[i];
+        if (link->chosen != op->simple->chosen) {
+            link->lot = choose_number(op->simple);
+            link->roomy = !link->silent && choose_fits(op, link);
+            op->units[op->n_units++] = link;
         }
     }
+}
+
+/* Leaves out, from the sorted rest on, units that will hardly take it. */
+static void choose_drop(tqi_put *op, size_t first)
+{
+    size_t n = first, full = 0;
+
+    for (size_t i = first; i < op->n_units; i++) {
+        if (op->units[i]->roomy || full++ < CHOOSE_FULL) {
+            op->units[n++] = op->units[i];
+        }
+    }
+    op->n_units = n;
 }
 
 int tqi_put_choose_rest(tqi_put *op, tq_error *err)
@@ -176,5 +199,6 @@ int tqi_put_choose_rest(tqi_put *op, tq_error *err)
     if (op->n_units > first) {
         qsort(units + first, op->n_units - first, sizeof(*units), choose_compare);
     }
+    choose_drop(op, first);
     return TQ_OK;
 }

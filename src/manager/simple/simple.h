@@ -174,6 +174,7 @@ struct tqi_link {
     size_t place;    /* there */
     uint64_t taken;  /* in which answer it was listed last */
     uint64_t chosen; /* by which search for all units */
+    bool roomy;      /* in that it counted as one with room */
     uint64_t lot;    /* its place in that among equal ones */
     UT_hash_handle hh;
 };
