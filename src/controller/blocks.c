@@ -83,7 +83,9 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_request *request,
     reply.id = tqi_conv_alloc(&conv, msg->n_id, sizeof(*reply.id), err);
     int rc = reply.id ? TQ_OK : TQ_ENOMEM;
     if (rc == TQ_OK) {
-        memcpy(reply.id, msg->id, msg->n_id * sizeof(*reply.id));
+        if (msg->n_id) { /* none have no array either */
+            memcpy(reply.id, msg->id, msg->n_id * sizeof(*reply.id));
+        }
         reply.n_id = tqi_owner_unknown(owner->meta, reply.id, msg->n_id);
         tqi_ctl_reply(request, &reply.base);
     }

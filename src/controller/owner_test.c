@@ -196,6 +196,11 @@ static void says_which_blocks_it_knows(void **state)
     reply = kit_ok(&unit, TQI_UNKNOWN_BLOCKS, &ask);
     assert_int_equal(reply->n_id, 3);
     kit_free(reply);
+    ask.n_id = 0; /* whoever asks for none is told of none */
+    reply = kit_ok(&unit, TQI_UNKNOWN_BLOCKS, &ask);
+    assert_int_equal(reply->n_id, 0);
+    kit_free(reply);
+    ask.n_id = 6;
     kit_fails(&client, TQI_UNKNOWN_BLOCKS, &ask, TQ_ESTALE, "not served by this session");
     ask.incarnation = 78;
     kit_fails(&unit, TQI_UNKNOWN_BLOCKS, &ask, TQ_ESTALE, "not served by this session");
