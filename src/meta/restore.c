@@ -5,6 +5,8 @@
 
 /* Indexes up to here are kept even when the table has never had so many. */
 #define RESTORE_PLACES (UINT64_C(1) << 24)
+/* Ordinals that are left for new samples are more than will ever come: they do not wrap. */
+#define RESTORE_ORDINALS (UINT64_MAX / 2)
 
 /* ---------------------------------------------------------------------------------------- which samples */
 
@@ -264,6 +266,10 @@ static int restore_keys(tqi_restore_part *part, tq_error *err)
 
     if (order == NULL) {
         return tqi_error_nomem(err, "keys");
+    }
+    if (part->in->next_ordinal > RESTORE_ORDINALS) {
+        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': next ordinal %llu is out of range",
+                           part->made->name, (unsigned long long)part->in->next_ordinal);
     }
     for (size_t i = 0; rc == TQ_OK && i < part->n; i++) {
         order[i] = (restore_joined){part->ordinals[i], i};

@@ -314,6 +314,11 @@ static void lie_next_ordinal(kit_snapshot *s)
     s->heads[0].next_ordinal = 1;
 }
 
+static void lie_last_ordinal(kit_snapshot *s)
+{
+    s->heads[0].next_ordinal = UINT64_MAX; /* the samples that join would wrap */
+}
+
 static void lie_same_name(kit_snapshot *s)
 {
     s->heads[1].name = s->heads[0].name;
@@ -392,7 +397,7 @@ static void snapshots_that_lie_are_refused(void **state)
         lie_index_twice, lie_two_partitions, lie_ordinal,      lie_next_ordinal, lie_same_name,
         lie_no_name,     lie_key_twice,      lie_run_too_long, lie_run_block,    lie_run_offset,
         lie_field,       lie_field_twice,    lie_dtype,        lie_shape,        lie_block_id,
-        lie_block_owner, lie_block_size,     lie_slot,
+        lie_block_owner, lie_block_size,     lie_slot,         lie_last_ordinal,
     };
     table from, to;
     char *before, *after;
