@@ -29,6 +29,9 @@ from test_runner import BUILD, LOGS, ROOT, Outcome, PartError, Runner
 
 CORPUS = ROOT / "fuzz" / "corpus"
 FUZZ_SECONDS = 5
+STATEFUL_SECONDS = 30
+# Good answers that each kind of request must have had by then: few, for the machine may be slow.
+STATEFUL_LEAST = 20
 JOBS = str(os.cpu_count() or 2)
 
 TAP_LINE = re.compile(r"^(not ok|ok)\b(?: (\d+))?(.*)$", re.MULTILINE)
@@ -187,8 +190,28 @@ def valgrind(runner: Runner) -> Outcome:
     )
 
 
+def stateful(runner: Runner, build: Path, outcome: Outcome) -> None:
+    """Run sequences of requests that keep state; the log has the seed and how often each request succeeded."""
+    seed = str(int.from_bytes(os.urandom(6), "big"))
+    status = runner.command(
+        build / "stateful",
+        *("--seed", seed),
+        *("--seconds", str(STATEFUL_SECONDS)),
+        *("--least", str(STATEFUL_LEAST)),
+        *("--keep", build / "found"),
+        env={
+            "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=1",
+            "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
+        },
+    )
+    if status == 0:
+        outcome.passed += 1
+    else:
+        outcome.failures.append(f"stateful from seed {seed} on: exit status {status}")
+
+
 def fuzz(runner: Runner) -> Outcome:
-    """Let libFuzzer run each target for a few seconds, from its corpus on."""
+    """Let libFuzzer run each target for a few seconds, from its corpus on, and then sequences of requests."""
     build = BUILD / "fuzz"
     meson_setup(
         runner,
@@ -232,6 +255,7 @@ def fuzz(runner: Runner) -> Outcome:
             outcome.failures.append(
                 f"{name}: exit status {status}, input in {found.parent.relative_to(ROOT)}"
             )
+    stateful(runner, build, outcome)
     return outcome
 
 

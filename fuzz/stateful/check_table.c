@@ -1,0 +1,240 @@
+/*
+ * check_table.c - the books of the table against each other: everything that is counted is counted anew.
+ */
+#include <stdarg.h>
+
+#include "meta/internal.h"
+
+typedef struct sf sf;
+void sf_fault(const sf *f, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
+void sf_check_table(const sf *f, const tqi_meta *meta);
+
+/* What cells say of their blocks. */
+typedef struct check_block {
+    uint64_t bytes;
+    uint32_t cells;
+} check_block;
+
+typedef struct check {
+    const sf *f;
+    const tqi_meta *meta;
+    check_block *blocks; /* by handle */
+    uint64_t samples, cells;
+} check;
+
+static uint32_t check_handles(const tqi_meta *meta)
+{
+    return (uint32_t)meta->n_block_pages * TQI_M_BLOCK_PAGE;
+}
+
+static void check_that(const check *c, bool fine, const char *what, const char *name)
+{
+    if (!fine) {
+        sf_fault(c->f, "the table's books disagree: %s of '%s'", what, name);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- fields */
+
+static void check_cell(const check *c, const tqi_field *field, uint32_t row, uint32_t *stored,
+                       uint64_t *bytes)
+{
+    const tqi_cell *cell = &field->cells[row];
+    uint64_t size = tqi_m_cell_bytes(field, cell);
+    ++*stored;
+    *bytes += size;
+    if (cell->block == TQI_CELL_OPAQUE) {
+        return;
+    }
+    check_that(c, cell->block <= check_handles(c->meta), "a block's handle", field->name);
+    const tqi_block *block = tqi_m_block(c->meta, cell->block);
+    check_that(c, block->owner != NULL, "a cell's block", field->name);
+    check_that(c, block->partition == field->partition, "the partition of a block", field->name);
+    check_that(c, row >= block->row_first && row <= block->row_last, "a block's rows", field->name);
+    check_that(c, cell->offset <= block->size && size <= block->size - cell->offset,
+               "a cell's place", field->name);
+    c->blocks[cell->block].cells++;
+    c->blocks[cell->block].bytes += size;
+}
+
+/* Counts the cells of the members; other rows have none. */
+static void check_field(check *c, const tqi_partition *partition, const tqi_field *field,
+                        uint64_t *bytes, uint64_t *live)
+{
+    uint32_t produced = 0, lost = 0, seen = 0;
+    roaring_uint32_iterator_t at;
+    for (uint32_t row = 0; row < field->capacity; row++) {
+        seen += field->cells[row].block != TQI_CELL_NONE;
+    }
+    roaring_init_iterator(partition->members, &at);
+    for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
+        const tqi_sample *sample = tqi_m_sample(c->meta, at.current_value);
+        uint32_t block = tqi_m_cell(field, sample->row).block;
+        if (tqi_m_produced(block)) {
+            check_cell(c, field, sample->row, &produced, bytes);
+        }
+        lost += block == TQI_CELL_LOST;
+        check_that(
+            c, block != TQI_CELL_LOST || roaring_bitmap_contains(partition->lost, at.current_value),
+            "lost samples", partition->name);
+    }
+    check_that(c, produced == field->produced, "produced rows", field->name);
+    check_that(c, lost == field->lost, "lost rows", field->name);
+    check_that(c, seen == produced + lost, "rows of no sample", field->name);
+    *live += produced;
+}
+
+/* ---------------------------------------------------------------------------------------- views */
+
+static void check_set(const check *c, const tqi_partition *partition, const tqi_set *set)
+{
+    roaring_uint32_iterator_t at;
+    uint64_t ready = 0;
+    roaring_init_iterator(partition->members, &at);
+    for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
+        const tqi_sample *sample = tqi_m_sample(c->meta, at.current_value);
+        uint32_t missing = 0;
+        for (uint32_t i = 0; i < set->n_fields; i++) {
+            missing += !tqi_m_produced(tqi_m_cell(set->fields[i], sample->row).block);
+        }
+        check_that(c, set->missing[sample->row] == missing, "missing fields", partition->name);
+        check_that(c, roaring_bitmap_contains(set->ready, at.current_value) == (missing == 0),
+                   "ready samples", partition->name);
+        ready += missing == 0;
+    }
+    check_that(c, roaring_bitmap_get_cardinality(set->ready) == ready, "ready samples",
+               partition->name);
+}
+
+static void check_view(const check *c, const tqi_partition *partition, const tqi_view *view)
+{
+    roaring_bitmap_t *avail = roaring_bitmap_andnot(view->key.set->ready, view->key.task->consumed);
+    check_that(c, roaring_bitmap_equals(avail, view->avail), "samples that are to be had",
+               partition->name);
+    check_that(c, roaring_bitmap_get_cardinality(avail) == view->count, "their number",
+               partition->name);
+    roaring_bitmap_free(avail);
+}
+
+static void check_views(const check *c, const tqi_partition *partition)
+{
+    for (const tqi_set *set = partition->sets; set != NULL; set = set->hh.next) {
+        check_set(c, partition, set);
+    }
+    for (const tqi_task *task = partition->tasks; task != NULL; task = task->hh.next) {
+        check_that(c, roaring_bitmap_get_cardinality(task->consumed) == task->n_consumed,
+                   "consumed samples", task->name);
+        check_that(c, roaring_bitmap_is_subset(task->consumed, partition->members),
+                   "members among the consumed", task->name);
+    }
+    for (const tqi_view *view = partition->views; view != NULL; view = view->hh.next) {
+        check_view(c, partition, view);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- partitions */
+
+static void check_samples(check *c, const tqi_partition *partition)
+{
+    roaring_uint32_iterator_t at;
+    uint64_t members = 0, keys = 0, grouped = 0, in_groups = 0;
+    roaring_init_iterator(partition->members, &at);
+    for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
+        const tqi_sample *sample = tqi_m_sample(c->meta, at.current_value);
+        check_that(c, sample != NULL && sample->partition == partition, "a member",
+                   partition->name);
+        check_that(c, sample->row < partition->rows, "a member's row", partition->name);
+        check_that(c, sample->ordinal < partition->next_ordinal, "a member's ordinal",
+                   partition->name);
+        if (sample->extras != NULL) {
+            check_that(c, sample->extras->index == at.current_value, "a member's extras",
+                       partition->name);
+            keys += sample->extras->key_size > 0;
+            grouped += sample->extras->group != NULL;
+        }
+        members++;
+    }
+    for (const tqi_group *group = partition->groups; group != NULL; group = group->hh.next) {
+        in_groups += group->samples;
+    }
+    check_that(c, members == partition->samples, "samples", partition->name);
+    check_that(c, keys == HASH_COUNT(partition->keys), "keys", partition->name);
+    check_that(c, grouped == in_groups, "samples of groups", partition->name);
+    c->samples += members;
+}
+
+static void check_partition(check *c, const tqi_partition *partition)
+{
+    uint64_t bytes = 0, live = 0;
+    check_samples(c, partition);
+    for (const tqi_field *field = partition->known; field != NULL; field = field->next) {
+        check_field(c, partition, field, &bytes, &live);
+    }
+    check_that(c, bytes == partition->bytes, "bytes", partition->name);
+    check_that(c, live == partition->live_cells, "cells", partition->name);
+    check_views(c, partition);
+    c->cells += live;
+}
+
+/* ---------------------------------------------------------------------------------------- blocks */
+
+static void check_blocks(const check *c)
+{
+    uint32_t n = 0;
+    for (uint32_t handle = 1; handle <= check_handles(c->meta); handle++) {
+        const tqi_block *block = tqi_m_block(c->meta, handle);
+        if (block->owner == NULL) {
+            continue;
+        }
+        n++;
+        check_that(c, c->blocks[handle].cells == block->live, "cells of a block",
+                   block->owner->name);
+        check_that(c, c->blocks[handle].bytes == block->live_bytes, "live bytes of a block",
+                   block->owner->name);
+        check_that(c, tqi_m_block_find(c->meta, block->id) == handle, "a block's id",
+                   block->owner->name);
+    }
+    check_that(c, n == c->meta->n_blocks, "blocks", "all owners");
+    for (const tqi_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
+        uint64_t blocks = 0, bytes = 0;
+        for (uint32_t handle = 1; handle <= check_handles(c->meta); handle++) {
+            const tqi_block *block = tqi_m_block(c->meta, handle);
+            blocks += block->owner == owner;
+            bytes += block->owner == owner ? block->size : 0;
+        }
+        check_that(c, blocks == owner->blocks, "blocks", owner->name);
+        check_that(c, bytes == owner->bytes, "bytes", owner->name);
+    }
+}
+
+static void check_ranges(const check *c)
+{
+    uint64_t ranges = 0;
+    for (const tqi_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
+        for (const tqi_range *range = owner->ranges; range != NULL; range = range->next) {
+            uint32_t used = 0;
+            for (int i = 0; i < 4; i++) {
+                used += (uint32_t)__builtin_popcountll(range->used[i]);
+            }
+            check_that(c, used + range->left == range->count, "ids of a lease", owner->name);
+            ranges++;
+        }
+    }
+    check_that(c, ranges == c->meta->n_ranges, "leases", "all owners");
+}
+
+void sf_check_table(const sf *f, const tqi_meta *meta)
+{
+    check c = {.f = f, .meta = meta};
+    c.blocks = calloc((size_t)check_handles(meta) + 1, sizeof(*c.blocks));
+    if (c.blocks == NULL) {
+        sf_fault(f, "no memory for a check");
+    }
+    for (const tqi_partition *p = meta->existing; p != NULL; p = p->next) {
+        check_partition(&c, p);
+    }
+    check_that(&c, c.samples == meta->n_samples, "samples", "all partitions");
+    check_blocks(&c);
+    check_ranges(&c);
+    free(c.blocks);
+}
