@@ -17,10 +17,13 @@
     X(COUNT, sessions, 65536)                         \
     X(BYTES, queued_replies, UINT64_C(16) << 20)      \
     X(BYTES, all_queued_replies, UINT64_C(256) << 20) \
+    X(BYTES, request_bytes, UINT64_C(512) << 20)      \
+    X(BYTES, incoming_bytes, UINT64_C(1) << 30)       \
     X(COUNT, kept_replies, 65536)                     \
     X(BYTES, kept_reply_bytes, UINT64_C(256) << 20)   \
     X(COUNT, waiting, 65536)                          \
     X(BYTES, waiting_bytes, UINT64_C(256) << 20)      \
+    X(BYTES, all_waiting_bytes, UINT64_C(1) << 30)    \
     X(COUNT, partitions, 100000)                      \
     X(COUNT, fields, 65536)                           \
     X(COUNT, tasks, 16384)                            \

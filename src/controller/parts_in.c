@@ -96,8 +96,8 @@ static int parts_read_part(tqi_ctl_reading *reading, const ProtobufCBinaryData *
                            tq_error *err)
 {
     int rc = TQ_OK;
-    Tq__SnapshotPart *part = (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor,
-                                                                    bytes->data, bytes->len, err);
+    Tq__SnapshotPart *part = (Tq__SnapshotPart *)tqi_request_decode(
+        &tq__snapshot_part__descriptor, bytes->data, bytes->len, NULL, err);
     if (!part) {
         return err->code;
     }

@@ -24,6 +24,26 @@ static bool admit_gives_back(uint16_t kind)
     }
 }
 
+/* Those who have little waiting go on while others make all of it much. */
+#define ADMIT_FLOOR (UINT64_C(64) << 10)
+
+static int admit_all_waiting(const tqi_session *session, uint64_t times, tq_error *err)
+{
+    const tqi_server *server = session->server;
+    if (server->running_bytes / times <= tqi_limits.all_waiting_bytes ||
+        session->running_bytes / times <= ADMIT_FLOOR) {
+        return TQ_OK;
+    }
+    tqi_limit_reached(TQI_LIMIT_all_waiting_bytes);
+    return tqi_error_set(err, TQ_EINVAL,
+                         "session '%s' has requests of %llu bytes that wait, and all have %llu, "
+                         "which is more than %llu (limits.all_waiting_bytes): let some end first, "
+                         "or start the system with more",
+                         session->name, (unsigned long long)session->running_bytes,
+                         (unsigned long long)server->running_bytes,
+                         (unsigned long long)tqi_limits.all_waiting_bytes);
+}
+
 static int admit_waiting(const tqi_session *session, uint64_t times, tq_error *err)
 {
     bool many = session->running / times >= tqi_limits.waiting;
@@ -62,6 +82,7 @@ int tqi_session_admit(const tqi_session *session, uint16_t kind, bool keep, tq_e
     bool back = admit_gives_back(kind);
     uint64_t times = back ? 2 : 1;
     int rc = admit_waiting(session, times, err);
+    rc = rc ? rc : admit_all_waiting(session, times, err);
     if (rc == TQ_OK && keep) {
         rc = admit_kept(session, back, times, err);
     }

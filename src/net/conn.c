@@ -107,6 +107,44 @@ bool tqi_conn_stuffed(const tqi_conn *conn)
              conn->flusher->queued > tqi_limits.all_queued_replies));
 }
 
+static void conn_take(tqi_conn *conn, size_t memory)
+{
+    tqi_flusher *flusher = conn->flusher;
+    if (memory > 0 && conn->incoming == 0) {
+        DL_APPEND2(flusher->larges, conn, large_prev, large_next);
+    } else if (memory == 0 && conn->incoming > 0) {
+        DL_DELETE2(flusher->larges, conn, large_prev, large_next);
+    }
+    flusher->incoming += memory;
+    flusher->incoming -= conn->incoming;
+    conn->incoming = memory;
+}
+
+int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err)
+{
+    tqi_flusher *flusher = conn->flusher;
+    if (!conn->limited || memory == conn->incoming) {
+        return TQ_OK;
+    }
+    conn_take(conn, memory);
+    /* Who sends slowly, or stands still, has begun before those who come through. */
+    while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges->large_next) {
+        tqi_conn *oldest = flusher->larges;
+        tqi_limit_reached(TQI_LIMIT_incoming_bytes);
+        tq_error why;
+        tqi_error_set(&why, TQ_EAGAIN,
+                      "requests that come in take %zu bytes, at most %llu may be taken "
+                      "(limits.incoming_bytes), and this one began first",
+                      flusher->incoming, (unsigned long long)tqi_limits.incoming_bytes);
+        if (oldest == conn) {
+            *err = why;
+            return TQ_EAGAIN;
+        }
+        oldest->ops->broken(oldest, &why);
+    }
+    return TQ_OK;
+}
+
 void tqi_conn_unqueue(tqi_conn *conn, tqi_tx *tx)
 {
     DL_DELETE(conn->queue, tx);
@@ -180,6 +218,7 @@ void tqi_conn_close(tqi_conn *conn)
         return;
     }
     conn->closed = true;
+    conn_take(conn, 0);
     if (conn->dirty) {
         DL_DELETE2(conn->flusher->dirty, conn, dirty_prev, dirty_next);
         conn->dirty = false;

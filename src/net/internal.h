@@ -149,7 +149,9 @@ typedef struct tqi_flusher {
     uv_idle_t
         wake; /* runs for one round after callbacks in prepare: somebody may wait for them with UV_RUN_ONCE */
     bool called_out;
-    size_t queued; /* of all connections */
+    size_t queued;    /* of all connections */
+    size_t incoming;  /* memory of large frames that come in, of all connections */
+    tqi_conn *larges; /* those where one does, the one that began first in front */
     tqi_conn *dirty;
     uint8_t *
         input; /* lent to the connection that receives, as are the places of payloads; NULL while it is lent */
@@ -182,7 +184,9 @@ struct tqi_conn {
     tqi_frame frame;
     uint8_t *input; /* NULL while nothing is read ahead */
     size_t head, tail;
-    tqi_buf big;        /* a body that does not fit in input */
+    tqi_buf big;     /* a body that does not fit in input */
+    size_t incoming; /* memory of the frame at hand, if that is large: its body, then the message */
+    tqi_conn *large_prev, *large_next;
     struct iovec *sink; /* NULL between payloads */
     int sink_at, sink_count;
     bool drop;
@@ -210,6 +214,10 @@ void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *
                       void *owner);
 /* Closes the handles; `freed` is called from the loop. */
 void tqi_flusher_stop(tqi_flusher *flusher, void (*freed)(void *owner));
+
+/* The frame at hand takes so much memory, 0 when it is done.  While all of the server's take more than limits.incoming_bytes,
+ * the connection whose frame began first is closed; if that is this one it is TQ_EAGAIN.  One that is alone may go on. */
+int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err);
 
 /* Takes a connected socket, or one whose connect is in progress.  On failure the socket stays the caller's. */
 int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socket, bool connecting,

@@ -208,6 +208,71 @@ static void test_the_limit_that_is_reached_counts(void **state)
     stop();
 }
 
+/* ------------------------------------------------------------------------------------------------ incoming */
+
+enum {
+    LARGE = 70000
+};
+
+/* Sends a write with a large message, and nothing of its payload. */
+static void raw_begin(testing_raw *raw)
+{
+    static uint8_t bytes[TQI_FRAME_HEADER + LARGE] = {0};
+    uint8_t *body = bytes + TQI_FRAME_HEADER;
+    const size_t head = 5, size = LARGE - head;
+    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
+                       .kind = TQI_UNIT_WRITE,
+                       .request = ++raw_requests,
+                       .body = LARGE,
+                       .payload = 1000};
+    tqi_frame_encode(&frame, bytes);
+    body[0] = 0xa2; /* a field of a newer version: bytes, number 100 */
+    body[1] = 0x06;
+    body[2] = (uint8_t)(size & 0x7F) | 0x80;
+    body[3] = (uint8_t)(size >> 7 & 0x7F) | 0x80;
+    body[4] = (uint8_t)(size >> 14);
+    testing_raw_send(raw, bytes, sizeof bytes);
+}
+
+/* Messages that wait for their payloads count as bodies that come in do, and no more when the frame is done. */
+static void test_slow_payloads_are_bounded(void **state)
+{
+    (void)state;
+    static const uint8_t payload[1000];
+    testing_raw raws[3];
+    char message[TQ_ERROR_MESSAGE_MAX];
+    uint64_t before = tqi_limit_times(TQI_LIMIT_incoming_bytes);
+    start(testing_unix_endpoint());
+    tqi_limits.incoming_bytes = 3 * LARGE;
+    for (int i = 0; i < 3; i++) {
+        testing_raw_connect(&raws[i], server.endpoint);
+        testing_raw_login(&raws[i]);
+    }
+    raw_requests = 0;
+    raw_begin(&raws[0]);
+    testing_until(&server.sinks, 1);
+    raw_begin(&raws[1]);
+    testing_until(&server.sinks, 2);
+    assert_int_equal(tqi_limit_times(TQI_LIMIT_incoming_bytes), before);
+    testing_raw_send(&raws[0], payload, sizeof payload);
+    UNTIL(server.handled == 1);
+    raw_begin(&raws[0]); /* it is the younger one now */
+    testing_until(&server.sinks, 3);
+    assert_int_equal(tqi_limit_times(TQI_LIMIT_incoming_bytes), before);
+    raw_begin(&raws[2]);
+    testing_until(&server.sinks, 4);
+    assert_int_equal(tqi_limit_times(TQI_LIMIT_incoming_bytes), before + 1);
+    assert_int_equal(testing_raw_refusal(&raws[1], message, sizeof message), TQ_OK);
+    assert_int_equal(server.sinks_failed, 1);
+    testing_raw_send(&raws[0], payload, sizeof payload);
+    testing_raw_send(&raws[2], payload, sizeof payload);
+    UNTIL(server.handled == 3);
+    for (int i = 0; i < 3; i++) {
+        testing_raw_close(&raws[i]);
+    }
+    stop();
+}
+
 /* ---------------------------------------------------------------------------------------------------- held */
 
 /* Sends on the socket of the client itself, behind what it has sent, in pieces that are small: with the large segments of the
@@ -265,6 +330,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_many_replies_beside_many_claims, setup, teardown),
         cmocka_unit_test_setup_teardown(test_giving_back_goes_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_limit_that_is_reached_counts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_slow_payloads_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(test_goes_on_over_tcp, setup, teardown),
     };
     return cmocka_run_group_tests_name("net_limits", tests, NULL, NULL);

@@ -402,8 +402,8 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
         tqi_request_fail(request, &full);
         return TQ_OK;
     }
-    request->body = frame->body;
-    request->message = tqi_message_decode(method->request, body, frame->body, err);
+    request->message =
+        tqi_request_decode(method->request, body, frame->body, &request->memory, err);
     if (!request->message && err->code != TQ_EPROTO) {
         /* The frame is whole, so the connection goes on without it. */
         tq_error refused = *err;
@@ -418,7 +418,9 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
     if (frame->payload > 0) {
         peer_sink(peer, frame->payload, iov, count);
     }
-    return TQ_OK;
+    /* It waits for the payload with its message, and without its body. */
+    bool large = *count > 0 && request->memory > TQI_CONN_INPUT;
+    return tqi_conn_incoming(peer->conn, large ? request->memory : 0, err);
 }
 
 /* -------------------------------------------------------------------------------------------------- the ops */

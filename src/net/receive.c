@@ -164,7 +164,7 @@ static int receive_step(tqi_conn *conn, bool *more, tq_error *err)
     conn->state = TQI_RX_HEAD;
     int rc = conn->ops->done(conn, &conn->frame, err);
     receive_close_fds(conn);
-    return rc;
+    return rc == TQ_OK && !conn->closed ? tqi_conn_incoming(conn, 0, err) : rc;
 }
 
 /* Whether nothing is taken now, for too much is queued. */
@@ -214,6 +214,10 @@ static int receive_places(tqi_conn *conn, struct iovec *vec, int *count, size_t 
         size_t step = conn->big.size > RECEIVE_BODY_STEP ? conn->big.size : RECEIVE_BODY_STEP;
         if (tqi_buf_reserve(&conn->big, left < step ? left : step) != TQ_OK) {
             return tqi_error_nomem(err, "a message");
+        }
+        int rc = tqi_conn_incoming(conn, conn->big.capacity, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
         size_t room = conn->big.capacity - conn->big.size;
         vec[n++] = (struct iovec){conn->big.data + conn->big.size, left < room ? left : room};

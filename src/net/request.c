@@ -44,15 +44,17 @@ int tqi_request_list(tqi_request *request)
     }
     request->listed = true;
     session->running++;
-    session->running_bytes += request->body;
+    session->running_bytes += request->memory;
+    session->server->running_bytes += request->memory;
     return TQ_OK;
 }
 
 void tqi_request_stopped(tqi_request *request)
 {
     request->session->running--;
-    request->session->running_bytes -= request->body;
-    request->body = 0;
+    request->session->running_bytes -= request->memory;
+    request->session->server->running_bytes -= request->memory;
+    request->memory = 0;
 }
 
 void tqi_request_unlist(tqi_request *request)

@@ -67,7 +67,8 @@ struct tqi_server {
     tqi_session *ended;     /* memory to free when no callback of theirs is running */
     tqi_process *processes; /* behind sessions, by number */
     uint64_t requests;
-    unsigned descriptors; /* that the process may have */
+    uint64_t running_bytes; /* of all sessions */
+    unsigned descriptors;   /* that the process may have */
     int full; /* and those from this one on are kept for what connections need: pidfds, memory passed */
     int crowded;           /* descriptors from this number on are the last quarter */
     uint64_t short_since;  /* when it was last said that there are no more, 0 = never */
@@ -141,7 +142,7 @@ struct tqi_session {
     tqi_request
         *keeps; /* of these the KEEP ones, in order of arrival, which is that of their numbers */
     size_t running;
-    uint64_t running_bytes; /* of the bodies of these */
+    uint64_t running_bytes; /* memory of these */
     size_t kept;            /* answered and not acknowledged */
     uint64_t kept_bytes;
     void *user;
@@ -159,7 +160,7 @@ struct tqi_request {
     bool keep;
     bool listed;          /* in session->requests */
     bool answered;        /* kept for repeats */
-    size_t body;          /* bytes, while it runs */
+    size_t memory;        /* of its message, while it runs */
     size_t kept;          /* bytes, while it is kept */
     tqi_session *session; /* NULL once it has ended */
     ProtobufCMessage *message;

@@ -5,10 +5,12 @@
  * memory.  So decoding has an allocator that gives as much as the largest honest message of that size needs, and no more.
  * What it gives comes from malloc, so a message is freed like any other.
  */
+#include <malloc.h>
 #include <stdbool.h>
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/limits.h"
 #include "wire/frame.h"
 #include "wire/methods.h"
 
@@ -19,6 +21,7 @@
 
 typedef struct decode_budget {
     uint64_t left;
+    uint64_t held; /* of what was given, what the message has */
     bool over;
     bool nomem;
 } decode_budget;
@@ -40,21 +43,30 @@ static void *decode_alloc(void *data, size_t size)
         return NULL;
     }
     budget->left -= piece;
+    budget->held += malloc_usable_size(memory);
     return memory;
 }
 
 static void decode_free(void *data, void *memory)
 {
-    (void)
-        data; /* what was freed on the way is not given again: a table that grew counts twice at most */
+    decode_budget *budget = data;
+
+    /* What was freed on the way is not given again: a table that grew counts twice at most. */
+    budget->held -= malloc_usable_size(memory);
     free(memory);
 }
 
+/* What a message of that size may take by its parts. */
+static uint64_t decode_most(size_t size, uint64_t factor)
+{
+    return TQI_DECODE_BASE + size * factor;
+}
+
+/* Within `most` bytes; *memory, unless NULL, is what it takes. */
 static ProtobufCMessage *decode_within(const ProtobufCMessageDescriptor *type, const uint8_t *body,
-                                       size_t size, uint64_t factor, tq_error *err)
+                                       size_t size, uint64_t most, size_t *memory, tq_error *err)
 {
     static const uint8_t none[1];
-    const uint64_t most = TQI_DECODE_BASE + size * factor;
     decode_budget budget = {.left = most};
     ProtobufCAllocator allocator = {
         .alloc = decode_alloc, .free = decode_free, .allocator_data = &budget};
@@ -62,9 +74,18 @@ static ProtobufCMessage *decode_within(const ProtobufCMessageDescriptor *type, c
         protobuf_c_message_unpack(type, &allocator, size, body ? body : none);
 
     if (message != NULL) {
+        if (memory != NULL) {
+            *memory = (size_t)budget.held;
+        }
         return message;
     }
-    if (budget.over) {
+    if (budget.over && most < decode_most(size, TQI_DECODE_FACTOR)) {
+        tqi_limit_reached(TQI_LIMIT_request_bytes);
+        tqi_error_set(err, TQ_EINVAL,
+                      "a %s of %zu bytes would take more than %llu bytes of memory "
+                      "(limits.request_bytes): use smaller batches, or start the system with more",
+                      type->short_name, size, (unsigned long long)most);
+    } else if (budget.over) {
         tqi_error_set(
             err, TQ_EINVAL,
             "a %s of %zu bytes would take more than %llu bytes of memory: it has too many "
@@ -82,11 +103,21 @@ static ProtobufCMessage *decode_within(const ProtobufCMessageDescriptor *type, c
 ProtobufCMessage *tqi_message_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
                                      size_t size, tq_error *err)
 {
-    return decode_within(type, body, size, TQI_DECODE_FACTOR, err);
+    return decode_within(type, body, size, decode_most(size, TQI_DECODE_FACTOR), NULL, err);
+}
+
+ProtobufCMessage *tqi_request_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
+                                     size_t size, size_t *memory, tq_error *err)
+{
+    const uint64_t most = decode_most(size, TQI_DECODE_FACTOR);
+
+    return decode_within(type, body, size,
+                         most < tqi_limits.request_bytes ? most : tqi_limits.request_bytes, memory,
+                         err);
 }
 
 ProtobufCMessage *tqi_reply_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
                                    size_t size, tq_error *err)
 {
-    return decode_within(type, body, size, TQI_DECODE_FACTOR_REPLY, err);
+    return decode_within(type, body, size, decode_most(size, TQI_DECODE_FACTOR_REPLY), NULL, err);
 }

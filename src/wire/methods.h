@@ -110,6 +110,10 @@ const tqi_method *tqi_method_find(uint16_t kind);
 #define TQI_DECODE_BASE   (UINT64_C(128) << 20)
 ProtobufCMessage *tqi_message_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
                                      size_t size, tq_error *err);
+/* The same of a request, or of what came with one: it may not take more than limits.request_bytes either, whatever its size.
+ * *memory is what it takes. */
+ProtobufCMessage *tqi_request_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
+                                     size_t size, size_t *memory, tq_error *err);
 /* The same of what comes from a server, which may describe many samples with short keys. */
 #define TQI_DECODE_FACTOR_REPLY 64u
 ProtobufCMessage *tqi_reply_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,

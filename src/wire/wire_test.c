@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/resource.h>
 
+#include "base/limits.h"
 #include "wire/frame.h"
 #include "wire/methods.h"
 
@@ -184,6 +185,29 @@ static void test_decode_budget(void **state)
     size_t grown = peak_kib() - before;
     print_message("8 MB of empty parts took %zu MiB\n", grown >> 10);
     assert_true(grown < 400u << 10); /* with the red zones of a sanitizer */
+    free(body);
+    /* Of a request the limit counts, too. */
+    const uint64_t limit = tqi_limits.request_bytes;
+    uint64_t times = tqi_limit_times(TQI_LIMIT_request_bytes);
+    size_t memory = 0;
+    body = parts(5, "1234567", 10000, &size);
+    ProtobufCMessage *request =
+        tqi_request_decode(&tq__batch__descriptor, body, size, &memory, &err);
+    assert_non_null(request);
+    /* Each key 8 bytes in the least piece of malloc, and a pointer. */
+    assert_in_range(memory, 10000 * 16, 10000 * 40);
+    protobuf_c_message_free_unpacked(request, NULL);
+    tqi_limits.request_bytes = memory;
+    assert_null(tqi_request_decode(&tq__batch__descriptor, body, size, &memory, &err));
+    assert_int_equal(err.code, TQ_EINVAL);
+    assert_non_null(strstr(err.message, "bytes of memory (limits.request_bytes): use smaller"));
+    assert_int_equal(tqi_limit_times(TQI_LIMIT_request_bytes), times + 1);
+    /* With what is only needed on the way. */
+    tqi_limits.request_bytes = 3 * memory;
+    request = tqi_request_decode(&tq__batch__descriptor, body, size, &memory, &err);
+    assert_non_null(request);
+    protobuf_c_message_free_unpacked(request, NULL);
+    tqi_limits.request_bytes = limit;
     free(body);
     /* A million keys, and as many small numbers as there are bytes, are no harm. */
     body = parts(5, "1234567", 1000000, &size);

@@ -139,6 +139,12 @@ class Holder:
         header = HEADER.pack(b"TQQ1", VERSION, kind, request, ack, len(body), 0, 0)
         self.raw.sendall(header + body)
 
+    def begin(self, kind: int, body: bytes, size: int) -> None:
+        """Sends a request's first bytes, and never the rest."""
+        self.requests += 1
+        header = HEADER.pack(b"TQQ1", VERSION, kind, self.requests, 0, len(body), 0, 0)
+        self.raw.sendall(header + body[:size])
+
     def exactly(self, size: int) -> bytes:
         """As many bytes."""
         got = bytearray()

@@ -19,6 +19,7 @@ from limits import (
     ACK,
     CLAIM,
     LIST_PARTITIONS,
+    PUBLISH,
     RESERVE,
     RESTORE_PART,
     SMALL,
@@ -35,7 +36,7 @@ import ctq
 from ctq._calls import run
 from support.daemons import System
 
-PUBLISH, RESOLVE = 16, 20
+RESOLVE = 20
 MIB = 1 << 20
 
 

@@ -20,6 +20,7 @@ from limits import (
     COLLECT,
     LEASE_BLOCKS,
     LIST_PARTITIONS,
+    PUBLISH,
     REGISTER_OWNER,
     RESERVE,
     RESTORE_DROP,
@@ -147,6 +148,38 @@ def all_queued_replies(place: Place) -> None:
         assert not deaf.call(LIST_PARTITIONS).failed
 
 
+@limit("128MiB")
+def request_bytes(place: Place) -> None:
+    """A request that is small on the wire and large in memory; what is as large and holds bytes is taken."""
+    holder = place.holder()
+    nothing = data(1, data(1, "p") + b"\x3a\x00" * 3_000_000)
+    said = "take more than 134217728 bytes of memory (limits.request_bytes): use smaller batches"
+    place.refuses(holder, PUBLISH, nothing, said)
+    assert not holder.call(RESERVE, reserve("p") + data(100, bytes(100 * MIB))).failed
+    place.client.clear_partition("p")
+
+
+@limit("1MiB")
+def incoming_bytes(place: Place) -> None:
+    """Requests that come slowly: the one that began first goes with its connection, and the others come through."""
+    stuck = [place.holder() for _ in range(4)]
+    body = reserve("p") + data(100, bytes(700 * KIB))
+    for holder in stuck:
+        holder.begin(RESERVE, body, 600 * KIB)
+    wait_line(place.daemon.log, "(limits.incoming_bytes), and this one began first")
+    with pytest.raises(ConnectionError):
+        stuck[0].receive()
+    place.goes_on()
+    keys = [f"{index:06}" + "k" * 1000 for index in range(1000)]
+    place.client.kv_batch_put(keys, "large", {"x": np.arange(1000)})
+    assert len(place.client.kv_list("large")["large"]) == 1000
+    # One that is alone may be larger than all may.
+    for holder in stuck:
+        holder.raw.close()
+    assert not place.holder().call(RESERVE, reserve("p") + data(100, bytes(4 * MIB))).failed
+    place.client.clear_partition("large")
+
+
 KEPT = "(limits.kept_replies, limits.kept_reply_bytes): acknowledge them"
 
 
@@ -207,6 +240,24 @@ def waiting_bytes(place: Place) -> None:
     for _ in range(4):
         assert not holder.receive().failed
     assert not holder.call(CLAIM, claim("p", "late") + large).failed
+
+
+@limit("1MiB")
+def all_waiting_bytes(place: Place) -> None:
+    """The same of many: who has little waiting goes on."""
+    holders = [place.holder() for _ in range(4)]
+    large = data(100, bytes(300 * KIB))
+    for task, holder in enumerate(holders):
+        holder.send(CLAIM, claim("p", f"t{task}") + large)
+    said = "which is more than 1048576 (limits.all_waiting_bytes): let some end first"
+    place.refuses(holders[0], CLAIM, claim("p", "late"), said)
+    little = place.holder()
+    for task in range(10):
+        little.send(CLAIM, claim("p", f"l{task}"))
+    place.client.put({"x": [1]}, partition_id="p")
+    for holder in [*holders, *[little] * 10]:
+        assert not holder.receive().failed
+    assert not holders[0].call(CLAIM, claim("p", "late") + large).failed
 
 
 # --- the table ---------------------------------------------------------------------------------------
