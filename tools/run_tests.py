@@ -1,6 +1,6 @@
 """Run every part of the test suite and sum up: `make test` and `make test-quick`.
 
-Two lanes run side by side, one part at a time each. A part prints a line when it starts and when it ends; its
+Three lanes run side by side, one part at a time each. A part prints a line when it starts and when it ends; its
 whole output is kept in build/test-logs/. What counts as one test: each cmocka test of a C program (per build it
 runs in), each fuzz target, each check of the lint, each pytest case; of the comparison with PyPI's transferqueue
 each name, case and random sequence, and each of its own tests. A part that cannot be built, crashes, times
@@ -450,13 +450,11 @@ def verl(runner: Runner) -> Outcome:
 
 # --- putting it together ----------------------------------------------------------------------------
 
-# Two lanes for two cores, of about the same length.
+# Three lanes for two cores, for many tests wait for something most of their time. Tests that start Ray are in one of them.
 LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
     {
         "lint": lint,
         "asan": asan,
-        "compat": compat,
-        "verl": verl,
         "nosimple": nosimple,
         "fuzz": fuzz,
     },
@@ -465,15 +463,18 @@ LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
         "python": pytest_folder("tests/python"),
         "field": pytest_folder("tests/field"),
         "hostile": pytest_folder("tests/hostile"),
-        "integration": pytest_folder("tests/integration"),
-        "conformance": pytest_folder("tests/conformance"),
-        "faults": pytest_folder("tests/faults"),
         "valgrind": valgrind,
         "tsan": tsan,
     },
+    {
+        "integration": pytest_folder("tests/integration"),
+        "conformance": pytest_folder("tests/conformance"),
+        "faults": pytest_folder("tests/faults"),
+        "compat": compat,
+        "verl": verl,
+    },
 ]
 
-# Three, for many of these tests wait for something most of their time.
 QUICK_LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
     {"python": pytest_folder("tests/python", "-m", "not slow")},
     {
