@@ -312,6 +312,24 @@ def test_values_of_dead_systems_are_removed(
 
 
 @pytest.mark.slow
+def test_values_of_dead_systems_are_removed_although_the_first_client_has_closed(
+    system: System, server: RedisServer
+) -> None:
+    """One client looks for them; when it has ended, another one takes its place."""
+    start(system, f'url: "{server.url}", sweep_after: 1.5')
+    first = system.client("first")
+    system.client("second")
+    first.close()
+    dead = f"tq/{24:016x}"
+    server.ask("SET", f"{dead}/kept", "1")
+    server.ask("SET", f"{dead}/7", "a value")
+    deadline = time.monotonic() + 60
+    while server.ask("KEYS", f"{dead}/*"):
+        assert time.monotonic() < deadline
+        server.ask("BLPOP", "tq-never", "0.05")
+
+
+@pytest.mark.slow
 def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServer) -> None:
     """Removing what dead systems have left may take longer than a lease, which is renewed meanwhile."""
     fill = "for i = 1, ARGV[1] do redis.call('SET', ARGV[2] .. string.format('%016x', i) .. ARGV[3], '1') end"

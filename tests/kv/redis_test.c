@@ -139,8 +139,8 @@ static int teardown(void **state)
 
 /* ---------------------------------------------------------------------------------- tests */
 
-/* Keys that are no values: the lease of the system, and its mark. */
-#define KEYS_KEPT 2
+/* Keys that are no values: the leases of the system and of who looks for others, and the mark. */
+#define KEYS_KEPT 3
 
 /* Removal comes after the clear, on another thread: the server says when. */
 static void wait_empty(void)

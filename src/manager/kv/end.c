@@ -2,7 +2,7 @@
  * end.c - the clean end of a system: its daemon removes what it stored, for no client need be there any more.
  *
  * The controller serves nobody by now.  What a client was writing when it ended may still arrive, so the store is gone
- * through until nothing new is found.  The lease and the mark go last: a daemon that is killed amid this leaves them, and
+ * through until nothing new is found.  The leases and the mark go last: a daemon that is killed amid this leaves them, and
  * the next system removes the rest (see sweep.c).
  */
 #include "manager/kv/kv.h"
@@ -50,7 +50,8 @@ static bool end_is_sign(const end_batch *batch, const char *key)
 {
     const char *name = key + strlen(batch->prefix);
 
-    return strcmp(name, TQI_KV_LEASE) == 0 || strcmp(name, TQI_KV_MARK) == 0;
+    return strcmp(name, TQI_KV_LEASE) == 0 || strcmp(name, TQI_KV_LOOKS) == 0 ||
+           strcmp(name, TQI_KV_MARK) == 0;
 }
 
 static bool end_take(const char *key, void *arg)
@@ -87,10 +88,10 @@ static int end_values(end_batch *batch)
 
 static void end_signs(end_batch *batch)
 {
-    static const char *const names[] = {TQI_KV_LEASE, TQI_KV_MARK};
+    static const char *const names[] = {TQI_KV_LEASE, TQI_KV_LOOKS, TQI_KV_MARK};
     uint64_t values = batch->removed;
 
-    for (size_t i = 0; i < 2; i++) {
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         snprintf(batch->keys[batch->n++].text, sizeof(batch->keys[0].text), "%s%s", batch->prefix,
                  names[i]);
     }

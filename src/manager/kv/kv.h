@@ -45,7 +45,7 @@ typedef struct tqi_kv_sweep {
     double renewal;
     pthread_t thread;
     /* of the thread */
-    bool looks;      /* for epochs that have ended */
+    bool looks;      /* for epochs that have ended: it has the lease for that */
     unsigned next;   /* renewals until the next look */
     unsigned second; /* renewals until the second one, at what was found; 0: there is nothing */
     uint64_t first;  /* epoch when it was opened */
@@ -126,9 +126,10 @@ typedef struct tqi_kv_key_text {
     char text[TQ_KV_KEY_MAX + 1];
 } tqi_kv_key_text;
 
-/* Keys of an epoch that are no blocks: the lease, which the store forgets by itself, and the mark, which says that there
- * may be values of the epoch. */
+/* Keys of an epoch that are no blocks: the lease, which the store forgets by itself, likewise the lease of the client that
+ * looks for epochs that have ended, and the mark, which says that there may be values of the epoch. */
 #define TQI_KV_LEASE "lease"
+#define TQI_KV_LOOKS "looks"
 #define TQI_KV_MARK  "kept"
 
 /* Which value of a block: a number from 0, or one of these. */

@@ -9,9 +9,10 @@
  * long: a system may be without any client for that time.  And an epoch must be without a lease twice, several renewals
  * apart: leases are the first thing that a store which is short of memory may evict, and clients bring them back.
  *
- * All but the first lease is done by one thread per client, for it may take long: listing a store reads all of its keys.  The client
- * that makes the lease of an epoch is the one that looks for others, at once and again each time that a lease could have run
- * out; the rest only renew.
+ * All but the first leases is done by one thread per client, for it may take long: listing a store reads all of its keys.  One
+ * client of an epoch looks for others, at once and again each time that a lease could have run out; the rest only renew.
+ * Which one it is says a lease of its own, short and renewed with the other: when that client has ended, the next one that
+ * renews takes its place and begins anew.
  */
 #include "manager/kv/kv.h"
 
@@ -88,8 +89,30 @@ static int sweep_has_lease(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
     return sweep_has(kv, epoch, TQI_KV_LEASE, out, err);
 }
 
-/* *fresh: nobody had a lease of that epoch. */
-static int sweep_renew(tqi_kv *kv, uint64_t epoch, bool *fresh, tq_error *err)
+/* Renews the lease of who looks, if that is this client; if nobody has it, it is now. */
+static int sweep_renew_looks(tqi_kv *kv, tq_error *err)
+{
+    tqi_kv_sweep *sweep = &kv->sweep;
+    tqi_kv_key_text key;
+    bool had = false;
+    int code = sweep->looks ? TQ_OK : sweep_has(kv, sweep->leased, TQI_KV_LOOKS, &had, err);
+
+    if (code != TQ_OK || had) {
+        return code;
+    }
+    sweep_key(&key, sweep->leased, TQI_KV_LOOKS);
+    code = kv->client->lease(kv->store, key.text, sweep->renewal * SWEEP_TURNS,
+                             tqi_deadline(SWEEP_SECONDS), err);
+    if (code == TQ_OK && !sweep->looks) {
+        sweep->looks = true;
+        sweep->second = 0;
+        sweep->next = 0;
+    }
+    return code;
+}
+
+/* The lease of the epoch, with its mark. */
+static int sweep_renew(tqi_kv *kv, uint64_t epoch, tq_error *err)
 {
     tqi_kv_key_text key, mark;
     const tq_slice one = {.data = "1", .size = 1};
@@ -98,12 +121,10 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, bool *fresh, tq_error *err)
     int code = sweep_has_lease(kv, epoch, &had, err);
 
     kv->sweep.due = tqi_now() + (uint64_t)(kv->sweep.renewal * 1e9);
-    *fresh = !had;
     if (code == TQ_OK && !had && epoch == kv->sweep.leased) {
         bool marked = false;
         code = sweep_has(kv, epoch, TQI_KV_MARK, &marked, err);
         if (code == TQ_OK && !marked) {
-            *fresh = false;
             return TQ_OK; /* the system has ended, and its daemon has removed everything */
         }
     }
@@ -116,7 +137,11 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, bool *fresh, tq_error *err)
         sweep_key(&mark, epoch, TQI_KV_MARK);
         code = kv->client->put(kv->store, &value, 1, tqi_deadline(SWEEP_SECONDS), err);
     }
-    return code;
+    if (code == TQ_OK && epoch != kv->sweep.leased) {
+        kv->sweep.leased = epoch;
+        kv->sweep.looks = false;
+    }
+    return code == TQ_OK ? sweep_renew_looks(kv, err) : code;
 }
 
 /* Called all along what takes long: a lease that runs out meanwhile would make others take us for ended.  What fails here
@@ -124,10 +149,9 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, bool *fresh, tq_error *err)
 static void sweep_keep(tqi_kv *kv)
 {
     tq_error err = {0};
-    bool fresh;
 
     if (kv->sweep.leased != 0 && tqi_now() >= kv->sweep.due) {
-        sweep_renew(kv, kv->sweep.leased, &fresh, &err);
+        sweep_renew(kv, kv->sweep.leased, &err);
     }
 }
 
@@ -227,7 +251,8 @@ static bool sweep_take(const char *key, void *arg)
     uint64_t marked;
 
     sweep_keep(batch->kv);
-    if (key != NULL && strlen(key) <= TQ_KV_KEY_MAX && !sweep_epoch_of(key, &marked)) {
+    if (key != NULL && strlen(key) <= TQ_KV_KEY_MAX && !sweep_epoch_of(key, &marked) &&
+        strcmp(strrchr(key, '/') + 1, TQI_KV_LOOKS) != 0) {
         snprintf(batch->keys[batch->n].text, sizeof(batch->keys[0].text), "%s", key);
         batch->n++;
     }
@@ -237,7 +262,7 @@ static bool sweep_take(const char *key, void *arg)
     return batch->code == TQ_OK && !sweep_closing(&batch->kv->sweep);
 }
 
-/* All values of an epoch, then its mark. */
+/* All values of an epoch, then its mark.  The lease of who looked ends by itself. */
 static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
 {
     tqi_kv *kv = batch->kv;
@@ -324,15 +349,6 @@ static int sweep_turn(tqi_kv *kv, tq_error *err)
     return code;
 }
 
-/* The epoch has a lease; who made it looks for others. */
-static void sweep_leased(tqi_kv_sweep *sweep, uint64_t epoch, bool fresh)
-{
-    sweep->leased = epoch;
-    sweep->looks = fresh;
-    sweep->second = 0;
-    sweep->next = 0;
-}
-
 static void sweep_failed(tqi_kv *kv, const tq_error *err, const char *what, bool *said)
 {
     if (!*said && !sweep_closing(&kv->sweep)) {
@@ -346,21 +362,18 @@ static void *sweep_main(void *arg)
     tqi_kv *kv = arg;
     tqi_kv_sweep *sweep = &kv->sweep;
     uint64_t epoch = sweep->first;
-    bool fresh = false, said = sweep->leased == 0;
+    bool said = sweep->leased == 0;
     tq_error err = {0};
 
     if (sweep_turn(kv, &err) != TQ_OK) {
         sweep_failed(kv, &err, "looking for systems that have ended", &said);
     }
     while (sweep_wait(sweep, &epoch)) {
-        if (sweep_renew(kv, epoch, &fresh, &err) != TQ_OK) {
+        if (sweep_renew(kv, epoch, &err) != TQ_OK) {
             sweep_failed(kv, &err, "renewing the lease", &said);
             continue;
         }
         said = false;
-        if (epoch != sweep->leased) {
-            sweep_leased(sweep, epoch, fresh);
-        }
         if (sweep_turn(kv, &err) != TQ_OK) {
             sweep_failed(kv, &err, "looking for systems that have ended", &said);
         }
@@ -404,12 +417,9 @@ static void sweep_first(tqi_kv *kv)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
     tq_error err = {0};
-    bool fresh = false;
 
     sweep->first = sweep->epoch = kv->host->epoch;
-    if (sweep_renew(kv, sweep->first, &fresh, &err) == TQ_OK) {
-        sweep_leased(sweep, sweep->first, fresh);
-    } else {
+    if (sweep_renew(kv, sweep->first, &err) != TQ_OK) {
         tqi_log(TQI_WARN, "kv", "storage %s: making the lease: %s", kv->owner, err.message);
     }
 }
