@@ -128,7 +128,8 @@ int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err)
     }
     conn_take(conn, memory);
     /* Who sends slowly, or stands still, has begun before those who come through. */
-    while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges->large_next) {
+    while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges &&
+           flusher->larges->large_next) {
         tqi_conn *oldest = flusher->larges;
         tqi_limit_reached(TQI_LIMIT_incoming_bytes);
         tq_error why;

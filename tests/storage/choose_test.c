@@ -86,7 +86,7 @@ static void put_chosen(host *h, tqi_put *op, tq_put_job *job, uint64_t bytes)
 static unsigned number(const tqi_link *link)
 {
     assert_memory_equal(link->name, "far-", 4);
-    return (unsigned)atoi(link->name + 4);
+    return (unsigned)strtoul(link->name + 4, NULL, 10);
 }
 
 static void put_one(host *h, uint64_t bytes, bool wait, host_end *end)
