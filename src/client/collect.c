@@ -94,14 +94,18 @@ static void collect_removed(const tq_error *err, void *arg)
     collect_next(c);
 }
 
-static int collect_ids(const Tq__CollectReply *reply, uint64_t **out, size_t *n_out, tq_error *err)
+/* Those that are named once more are the last ones, so many as *n_late. */
+static int collect_ids(const Tq__CollectReply *reply, uint64_t **out, size_t *n_out, size_t *n_late,
+                       tq_error *err)
 {
     size_t n = 0;
+    size_t done = 0;
     uint64_t *ids;
 
-    if (reply->n_count != reply->n_first) {
-        return tqi_error_set(err, TQ_EPROTO, "dead blocks: %zu ranges with %zu counts",
-                             reply->n_first, reply->n_count);
+    if (reply->n_count != reply->n_first || reply->writer_done.len != reply->n_first) {
+        return tqi_error_set(err, TQ_EPROTO,
+                             "dead blocks: %zu ranges with %zu counts and %zu flags",
+                             reply->n_first, reply->n_count, reply->writer_done.len);
     }
     for (size_t i = 0; i < reply->n_first; i++) {
         n += reply->count[i];
@@ -113,14 +117,14 @@ static int collect_ids(const Tq__CollectReply *reply, uint64_t **out, size_t *n_
     if (!ids) {
         return tqi_error_nomem(err, "dead blocks");
     }
-    n = 0;
+    *n_out = n;
     for (size_t i = 0; i < reply->n_first; i++) {
         for (uint32_t k = 0; k < reply->count[i]; k++) {
-            ids[n++] = reply->first[i] + k;
+            ids[reply->writer_done.data[i] ? done++ : --n] = reply->first[i] + k;
         }
     }
     *out = ids;
-    *n_out = n;
+    *n_late = *n_out - n;
     return TQ_OK;
 }
 
@@ -130,6 +134,7 @@ static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
     const Tq__CollectReply *reply = (const Tq__CollectReply *)answer->reply;
     tq_error err = {0};
     size_t n = 0;
+    size_t n_late = 0;
     (void)call;
 
     c->calling = false;
@@ -146,7 +151,7 @@ static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
         collect_next(c);
         return;
     }
-    if (collect_ids(reply, &c->ids, &n, &err) != TQ_OK) {
+    if (collect_ids(reply, &c->ids, &n, &n_late, &err) != TQ_OK) {
         collect_fail(c, &err);
         return;
     }
@@ -160,7 +165,9 @@ static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
     }
     c->removing = true;
     c->n_ids = n;
+    c->rt->internal.n_late = n_late;
     c->rt->manager->remove(c->rt->manager_state, c->incarnation, c->ids, n, collect_removed, c);
+    c->rt->internal.n_late = 0;
 }
 
 static void collect_next(tqi_collector *c)

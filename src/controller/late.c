@@ -30,9 +30,11 @@ void tqi_ctl_late_due(tqi_ctl_timed *timed)
 
 void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notice)
 {
-    bool again = owner->shared && !ctl->drain.begun;
-
-    tqi_owner_done(owner->meta, notice, again ? tqi_ctl_after_ms(ctl->write_deadline_ms) : 0);
+    tqi_owner_done(owner->meta, notice,
+                   owner->shared ? tqi_ctl_after_ms(ctl->write_deadline_ms) : 0);
+    if (ctl->drain.begun) {
+        tqi_owner_late_die(owner->meta, TQI_NEVER);
+    }
     late_arm(ctl, owner);
 }
 

@@ -164,7 +164,7 @@ static void drained(uint64_t left, void *arg)
     *out = left;
 }
 
-/* At the end of the system it is done at once, and what is told then is told once. */
+/* At the end of the system it is done at once, also for what dies only then. */
 static void the_end_does_not_wait(void **state)
 {
     kit_call call, waiting;
@@ -192,6 +192,7 @@ static void the_end_does_not_wait(void **state)
     notice = reply->notice;
     kit_end(&waiting);
     collect(&other, notice, &waiting);
+    collect(&other, expect_notice(&waiting, lost, 1, true), &waiting);
     while (left == 77) {
         uv_run(&k.loop, UV_RUN_ONCE);
     }

@@ -126,6 +126,7 @@ void system_start(test_system *sys, unsigned units, uint64_t capacity)
                                       .token = &token,
                                       .grace_ms = 1000,
                                       .owner_timeout_ms = 300,
+                                      .write_deadline_ms = 50,
                                       .manager = "SimpleStorage",
                                       .manager_config = "{}",
                                       .config = "{\"test\": true}"};

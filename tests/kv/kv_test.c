@@ -171,6 +171,26 @@ static void removes_orphans(void **state)
     batch_free(&b);
 }
 
+/* What arrives when it has been removed is found again, also when it is one of several values of a block. */
+static void removes_what_arrives_late(void **state)
+{
+    batch b;
+
+    (void)state;
+    batch_make(&b, "late", 1, 1, 5000, 0);
+    tq_meta_rele(batch_put(&on, &b));
+    size_t values = map_store_values();
+    clear("late");
+    map_store_wait(0);
+    for (unsigned n = 1; n <= values; n++) {
+        map_store_delay(n);
+        expect_error(on.op, tq_put(on.op, &b.args), TQ_ETIMEDOUT, "did not answer");
+        map_store_wait_arrived();
+        map_store_wait(0);
+    }
+    batch_free(&b);
+}
+
 static void names_what_the_store_forgot(void **state)
 {
     batch b;
@@ -225,6 +245,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(closes_while_a_put_waits, setup_map, teardown),
         cmocka_unit_test_setup_teardown(removes_orphans, setup_map, teardown),
         cmocka_unit_test_setup_teardown(removes_orphans, setup_small, teardown),
+        cmocka_unit_test_setup_teardown(removes_what_arrives_late, setup_map, teardown),
+        cmocka_unit_test_setup_teardown(removes_what_arrives_late, setup_small, teardown),
         cmocka_unit_test_setup_teardown(names_what_the_store_forgot, setup_map, teardown),
         cmocka_unit_test_setup_teardown(names_what_the_store_forgot, setup_small, teardown),
     };

@@ -26,7 +26,8 @@ static pthread_mutex_t map_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t map_changed = PTHREAD_COND_INITIALIZER;
 static map_entry *map;
 static uint64_t map_bytes, map_capacity = UINT64_MAX;
-static unsigned map_fail_after;
+static unsigned map_fail_after, map_delay_after;
+static map_entry *map_delayed; /* on its way */
 static bool map_was_full;
 
 static int map_open(void *state, const tq_kv_client *client, const char *config, tq_error *err)
@@ -57,6 +58,22 @@ static void map_drop(map_entry *entry)
     free(entry);
 }
 
+static void map_add(map_entry *entry)
+{
+    map_bytes += entry->size;
+    HASH_ADD_STR(map, key, entry);
+}
+
+/* Nothing was found under a key: what is on its way there arrives. */
+static void map_missed(const char *key)
+{
+    if (map_delayed != NULL && strcmp(key, map_delayed->key) == 0) {
+        map_add(map_delayed);
+        map_delayed = NULL;
+        pthread_cond_broadcast(&map_changed);
+    }
+}
+
 static int map_put_one(const tq_kv_value *value, tq_error *err)
 {
     map_entry *entry;
@@ -84,8 +101,13 @@ static int map_put_one(const tq_kv_value *value, tq_error *err)
         entry->size += value->slices[s].size;
     }
     assert_int_equal(entry->size, value->size);
-    map_bytes += entry->size;
-    HASH_ADD_STR(map, key, entry);
+    if (map_delay_after > 0 && --map_delay_after == 0) {
+        map_delayed = entry;
+        err->code = TQ_ETIMEDOUT;
+        strcpy(err->message, "the store did not answer");
+        return TQ_ETIMEDOUT;
+    }
+    map_add(entry);
     return TQ_OK;
 }
 
@@ -129,6 +151,8 @@ static int map_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline_n
             assert_int_equal(entry->size, reads[i].value_size);
             assert_true(reads[i].offset + reads[i].size <= entry->size);
             memcpy(reads[i].dest, entry->data + reads[i].offset, reads[i].size);
+        } else {
+            map_missed(reads[i].key);
         }
     }
     pthread_mutex_unlock(&map_lock);
@@ -156,6 +180,8 @@ static int map_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_
         keys[i].missing = entry == NULL;
         if (entry != NULL) {
             map_drop(entry);
+        } else {
+            map_missed(keys[i].key);
         }
     }
     pthread_cond_broadcast(&map_changed);
@@ -229,6 +255,22 @@ void map_store_fail_after(unsigned n)
 {
     pthread_mutex_lock(&map_lock);
     map_fail_after = n;
+    pthread_mutex_unlock(&map_lock);
+}
+
+void map_store_delay(unsigned n)
+{
+    pthread_mutex_lock(&map_lock);
+    map_delay_after = n;
+    pthread_mutex_unlock(&map_lock);
+}
+
+void map_store_wait_arrived(void)
+{
+    pthread_mutex_lock(&map_lock);
+    while (map_delayed != NULL) {
+        pthread_cond_wait(&map_changed, &map_lock);
+    }
     pthread_mutex_unlock(&map_lock);
 }
 

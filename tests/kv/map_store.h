@@ -22,6 +22,11 @@ void map_store_reset(void);
 void map_store_set_capacity(uint64_t bytes);
 /* The put of the n-th value from now on fails; 0: none. */
 void map_store_fail_after(unsigned n);
+/* The put of the n-th value from now on gets no answer, and is executed when the value has been looked for, or removed, in
+ * vain. */
+void map_store_delay(unsigned n);
+/* Waits until it is. */
+void map_store_wait_arrived(void);
 /* Removes every value, as a store that evicts. */
 void map_store_evict(void);
 /* Waits until it holds that many values. */

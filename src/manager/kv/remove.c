@@ -2,7 +2,8 @@
  * remove.c - dead blocks.
  *
  * A block is known here by its id alone.  Most are one value; an id without one was never written, or is a block of
- * several values, which its head tells.
+ * several values, which its head tells.  While some of them may still arrive the head stays, for the last removal to find
+ * them by.
  */
 #include "manager/kv/kv.h"
 
@@ -23,6 +24,7 @@ typedef struct remove_job {
     uint64_t epoch;
     uint64_t *ids;
     size_t n;
+    size_t done_ids; /* under the first so many nothing arrives any more */
     void (*done)(const tq_error *err, void *arg);
     void *arg;
     tq_error err;
@@ -47,8 +49,8 @@ static int remove_now(remove_job *job, remove_keys *keys, size_t n)
                                        &job->err);
 }
 
-/* A block of `parts` values: its head goes last. */
-static int remove_parts(remove_job *job, remove_keys *keys, uint64_t id, uint64_t parts)
+/* A block of `parts` values: its head goes last, if it goes. */
+static int remove_parts(remove_job *job, remove_keys *keys, uint64_t id, uint64_t parts, bool head)
 {
     int code = TQ_OK;
     size_t n = 0;
@@ -60,19 +62,20 @@ static int remove_parts(remove_job *job, remove_keys *keys, uint64_t id, uint64_
             n = 0;
         }
     }
-    if (code == TQ_OK) {
+    if (code == TQ_OK && head) {
         tqi_kv_key_of(&keys->text[0], job->epoch, id, TQI_KV_HEAD);
         code = remove_now(job, keys, 1);
     }
     return code;
 }
 
-/* The heads of blocks that have no value of their own. */
-static int remove_headed(remove_job *job, remove_keys *keys, const uint64_t *ids, size_t n)
+/* Of blocks that have no value of their own, at these places. */
+static int remove_headed(remove_job *job, remove_keys *keys, const size_t *places, size_t n)
 {
     const tqi_kv *kv = job->kv;
     struct headed {
-        uint64_t id, parts;
+        size_t place;
+        uint64_t parts;
     } *found = calloc(n, sizeof(*found));
     size_t n_found = 0;
     int code;
@@ -81,7 +84,7 @@ static int remove_headed(remove_job *job, remove_keys *keys, const uint64_t *ids
         return tqi_error_nomem(&job->err, "removing values");
     }
     for (size_t i = 0; i < n; i++) {
-        tqi_kv_key_of(&keys->text[i], job->epoch, ids[i], TQI_KV_HEAD);
+        tqi_kv_key_of(&keys->text[i], job->epoch, job->ids[places[i]], TQI_KV_HEAD);
         memset(keys->counts[i], 0, sizeof(keys->counts[i]));
         keys->heads[i] = (tq_kv_read){
             .key = keys->text[i].text, .value_size = 8, .size = 8, .dest = keys->counts[i]};
@@ -90,35 +93,37 @@ static int remove_headed(remove_job *job, remove_keys *keys, const uint64_t *ids
     for (size_t i = 0; i < n && code == TQ_OK; i++) {
         if (!keys->heads[i].missing) {
             found[n_found++] =
-                (struct headed){.id = ids[i], .parts = tqi_kv_from_le64(keys->counts[i])};
+                (struct headed){.place = places[i], .parts = tqi_kv_from_le64(keys->counts[i])};
         }
     }
     for (size_t i = 0; i < n_found && code == TQ_OK; i++) {
+        uint64_t id = job->ids[found[i].place];
         if (found[i].parts == 0 || found[i].parts > REMOVE_PARTS_MAX) {
             code =
                 tqi_error_set(&job->err, TQ_EPROTO, "storage %s: the head of block %llu is damaged",
-                              kv->owner, (unsigned long long)found[i].id);
+                              kv->owner, (unsigned long long)id);
             break;
         }
-        code = remove_parts(job, keys, found[i].id, found[i].parts);
+        code = remove_parts(job, keys, id, found[i].parts, found[i].place < job->done_ids);
     }
     free(found);
     return code;
 }
 
-static int remove_some(remove_job *job, remove_keys *keys, const uint64_t *ids, size_t n)
+/* Those from place `first` on. */
+static int remove_some(remove_job *job, remove_keys *keys, size_t first, size_t n)
 {
-    uint64_t headed[REMOVE_KEYS];
+    size_t headed[REMOVE_KEYS];
     size_t n_headed = 0;
     int code;
 
     for (size_t i = 0; i < n; i++) {
-        tqi_kv_key_of(&keys->text[i], job->epoch, ids[i], TQI_KV_WHOLE);
+        tqi_kv_key_of(&keys->text[i], job->epoch, job->ids[first + i], TQI_KV_WHOLE);
     }
     code = remove_now(job, keys, n);
     for (size_t i = 0; i < n && code == TQ_OK; i++) {
         if (keys->keys[i].missing) {
-            headed[n_headed++] = ids[i];
+            headed[n_headed++] = first + i;
         }
     }
     return code == TQ_OK && n_headed > 0 ? remove_headed(job, keys, headed, n_headed) : code;
@@ -136,7 +141,7 @@ static void remove_work(void *arg)
     }
     for (size_t i = 0; i < job->n && code == TQ_OK; i += REMOVE_KEYS) {
         size_t n = job->n - i < REMOVE_KEYS ? job->n - i : REMOVE_KEYS;
-        code = remove_some(job, keys, job->ids + i, n);
+        code = remove_some(job, keys, i, n);
     }
     if (code != TQ_OK && job->err.code == TQ_OK) {
         tqi_error_set(&job->err, code, "storage %s: removing failed", job->kv->owner);
@@ -166,12 +171,18 @@ void tqi_kv_remove_start(void *state, uint64_t incarnation, const uint64_t *ids,
     tqi_kv *kv = state;
     remove_job *job = calloc(1, sizeof(*job));
     uint64_t *copy = calloc(n + 1, sizeof(*copy));
+    const tqi_manager_internal *internal = kv->host->internal;
     tq_error err = {0};
 
     if (job != NULL && copy != NULL) {
         memcpy(copy, ids, n * sizeof(*ids));
-        *job = (remove_job){
-            .kv = kv, .epoch = incarnation, .ids = copy, .n = n, .done = done, .arg = arg};
+        *job = (remove_job){.kv = kv,
+                            .epoch = incarnation,
+                            .ids = copy,
+                            .n = n,
+                            .done_ids = n - internal->n_late,
+                            .done = done,
+                            .arg = arg};
         if (kv->host->work(kv->host, remove_work, remove_done, job) == TQ_OK) {
             return;
         }
