@@ -212,6 +212,7 @@ static void all_when_none_fits(void **state)
     free(op.units);
     /* One that did not answer comes last, wherever it is. */
     tqi_simple_find(h.state, "unit-0")->silent = true;
+    tqi_simple_find(h.state, "unit-0")->capacity = 100 * MIB; /* so that it may take it */
     tqi_simple_find(h.state, "far-7")->silent = true;
     put_chosen(&h, &op, &job, 50 * MIB);
     assert_int_equal(op.n_units, 0);
@@ -258,6 +259,89 @@ static void some_of_many_that_are_full(void **state)
     kit_close(&k);
 }
 
+/* None that a put leaves out is one that could take it. */
+static void no_units_hide_others(void **state)
+{
+    kit k;
+    host h;
+    kit_client far;
+    tq_put_job job;
+    tqi_put op;
+    tq_error err = {0};
+
+    (void)state;
+    kit_open(&k);
+    kit_client_open(&k, &far, -1);
+    for (unsigned i = 0; i < 40; i++) {
+        register_far(&far, i, 10 * MIB, 0); /* too small, and with much room */
+    }
+    register_far(&far, 40, 1000 * MIB, 1000 * MIB); /* the only one that is large enough */
+    host_open(&k, &h, "SimpleStorage", "{}");
+    list(&k, &h);
+    put_chosen(&h, &op, &job, 50 * MIB);
+    assert_int_equal(op.n_units, 0);
+    assert_int_equal(tqi_put_choose_rest(&op, &err), TQ_OK);
+    assert_int_equal(number(op.units[0]), 40);
+    free(op.units);
+    /* A unit with room that did not answer lately, behind many full ones that do. */
+    for (unsigned i = 0; i < 40; i++) {
+        char name[32];
+        snprintf(name, sizeof(name), "far-%u", i);
+        tqi_simple_find(h.state, name)->used = 10 * MIB;
+    }
+    tqi_simple_find(h.state, "far-40")->used = 0;
+    tqi_simple_find(h.state, "far-40")->silent = true;
+    put_chosen(&h, &op, &job, MIB);
+    assert_int_equal(op.n_units, 0);
+    assert_int_equal(tqi_put_choose_rest(&op, &err), TQ_OK);
+    assert_int_equal(op.n_units, 16 + 1);
+    assert_int_equal(number(op.units[16]), 40);
+    free(op.units);
+    host_close(&h);
+    kit_client_close(&far);
+    kit_close(&k);
+}
+
+/* A unit that refuses a put is not asked by the next one, and what this client has put there is not counted for ever: the
+ * list, of which not every change is told, is believed again. */
+static void what_was_seen_ends_with_the_next_list(void **state)
+{
+    kit k;
+    host h;
+    kit_client far;
+    tq_put_job job;
+    tqi_put op;
+
+    (void)state;
+    kit_open(&k);
+    kit_client_open(&k, &far, -1);
+    register_far(&far, 0, 100 * MIB, 80 * MIB); /* 89 in truth */
+    host_open(&k, &h, "SimpleStorage", "{}");
+    list(&k, &h);
+    tqi_link *link = tqi_simple_find(h.state, "far-0");
+    put_chosen(&h, &op, &job, 5 * MIB);
+    assert_int_equal(op.n_units, 1);
+    tqi_put_note_full(&op, link);
+    free(op.units);
+    put_chosen(&h, &op, &job, 5 * MIB);
+    assert_int_equal(op.n_units, 0);
+    free(op.units);
+    put_chosen(&h, &op, &job, 4 * MIB); /* which may fit */
+    assert_int_equal(op.n_units, 1);
+    free(op.units);
+    list(&k, &h);
+    put_chosen(&h, &op, &job, 5 * MIB);
+    assert_int_equal(op.n_units, 1);
+    free(op.units);
+    tqi_link_grow(link, tqi_link_used(link) + 10 * MIB); /* as after puts */
+    assert_int_equal(tqi_put_free_bytes(link), 10 * MIB);
+    list(&k, &h);
+    assert_int_equal(tqi_put_free_bytes(link), 20 * MIB);
+    host_close(&h);
+    kit_client_close(&far);
+    kit_close(&k);
+}
+
 /* Units elsewhere: room that is not known of is found, and what fits nowhere is refused as ever. */
 static void finds_room_that_is_not_known(void **state)
 {
@@ -287,6 +371,70 @@ static void finds_room_that_is_not_known(void **state)
     assert_int_equal(refused.err.code, TQ_EFULL);
     assert_non_null(strstr(refused.err.message, "4194304"));
     host_end_free(&refused);
+    host_end_free(&end);
+    host_close(&h);
+    kit_close(&k);
+}
+
+/* All are full; a put waits at one of them, and room is made at another one. */
+static void goes_where_room_is_made(void **state)
+{
+    kit k;
+    host h;
+    host_end full[3], end;
+    static uint8_t data[6 * MIB];
+    tq_slice slice = {.data = data, .size = sizeof(data)};
+    tq_put_column column = {.name = "a",
+                            .rows = 1,
+                            .size = sizeof(data),
+                            .row_size = sizeof(data),
+                            .slices = &slice,
+                            .n_slices = 1};
+    tq_put_job job = {.columns = &column,
+                      .n_columns = 1,
+                      .adds_samples = true,
+                      .wait_when_full = true,
+                      .deadline_ns = tqi_deadline(KIT_LONG)};
+
+    (void)state;
+    kit_open(&k);
+    for (int i = 0; i < 3; i++) {
+        kit_unit_start(&k, i, 8 * MIB, i == 1);
+    }
+    host_open(&k, &h, "SimpleStorage", "{}");
+    for (int i = 0; i < 3; i++) {
+        put_one(&h, sizeof(data), true, &full[i]);
+        assert_int_equal(full[i].err.code, TQ_OK);
+    }
+    const tqi_simple *simple = h.state;
+    for (int round = 0; round < 2; round++) {
+        host_put_start(&h, &job, &end);
+        while (simple->puts == NULL || !simple->puts->last || simple->puts->reserving == NULL) {
+            uv_run(&k.loop, UV_RUN_ONCE);
+        }
+        int other = 0;
+        while (strcmp(full[other].blocks[0].owner, simple->puts->unit->name) == 0) {
+            other++;
+        }
+        h.base.abandon(&h.base, &full[other].blocks[0].id, 1, true);
+        host_wait(&h, &end);
+        assert_int_equal(end.err.code, TQ_OK);
+        assert_string_equal(end.blocks[0].owner, full[other].blocks[0].owner);
+        host_end_free(&full[other]);
+        full[other] = end;
+    }
+    /* One that waits there is cancelled as ever. */
+    host_put_start(&h, &job, &end);
+    while (simple->puts == NULL || !simple->puts->waits) {
+        uv_run(&k.loop, UV_RUN_ONCE);
+    }
+    h.manager->cancel(h.state, &job);
+    host_wait(&h, &end);
+    assert_int_equal(end.err.code, TQ_ECANCELED);
+    assert_null(simple->pauses);
+    for (int i = 0; i < 3; i++) {
+        host_end_free(&full[i]);
+    }
     host_end_free(&end);
     host_close(&h);
     kit_close(&k);
@@ -336,7 +484,10 @@ int main(void)
         cmocka_unit_test(the_better_of_two),
         cmocka_unit_test(all_when_none_fits),
         cmocka_unit_test(some_of_many_that_are_full),
+        cmocka_unit_test(no_units_hide_others),
+        cmocka_unit_test(what_was_seen_ends_with_the_next_list),
         cmocka_unit_test(finds_room_that_is_not_known),
+        cmocka_unit_test(goes_where_room_is_made),
         cmocka_unit_test(looks_before_it_searches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

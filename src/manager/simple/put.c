@@ -2,7 +2,7 @@
  * put.c - a batch on its way into a unit: choose, map, lease, reserve, copy or stream, finish.
  *
  * Units are tried in the order of put_choose.c, each without waiting, and when all are full the put waits at the one
- * with the most room.  A unit that does not answer is left for the next one after a short while; its ids are abandoned,
+ * with the most room, until there is room elsewhere.  A unit that does not answer is left for the next one after a short while; its ids are abandoned,
  * for the request may still be executed (the unit then refuses or frees them on their dead notice).
  *
  * When the unit, or the controller, turns out to be another one than the ids were leased for (TQ_ESTALE), the list is
@@ -18,8 +18,7 @@
 #include "manager/simple/put.h"
 
 #define PUT_RESTARTS 3u
-#define PUT_ROUNDS   6u /* after which the time per unit grows no more */
-#define PUT_LIST_NS  UINT64_C(1000000000)
+#define PUT_ROUNDS   6u                  /* after which the time per unit grows no more */
 #define PUT_FRESH_NS UINT64_C(100000000) /* a list is as good as new */
 #define PUT_TRY_NS   UINT64_C(400000000)
 /* The unit's own answer to a wait comes this much before the call gives up. */
@@ -154,9 +153,7 @@ static void put_choose(tqi_put *op)
         tqi_simple_list(simple, true, op->job->deadline_ns, put_listed, op);
         return;
     }
-    if (!simple->listing && tqi_now() - simple->listed_at > PUT_LIST_NS) {
-        tqi_simple_list(simple, false, tqi_simple_try(1, 0, TQI_NEVER), NULL, NULL);
-    }
+    tqi_simple_refresh(simple);
     put_begin(op);
 }
 
@@ -271,6 +268,7 @@ void tqi_put_failed_at(tqi_put *op, const tq_error *err)
     switch (err->code) {
     case TQ_EFULL:
         op->why = why;
+        tqi_put_note_full(op, op->unit);
         if (tqi_put_possible(op, op->unit) &&
             (op->fullest == NULL ||
              tqi_put_free_bytes(op->unit) > tqi_put_free_bytes(op->fullest))) {
@@ -335,6 +333,7 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
 
     (void)call;
     op->reserving = NULL;
+    bool leaves = tqi_put_wait_end(op);
     op->unit->stocking = op->unit->stocking && op->extra == 0;
     if (answer->status == TQ_EFULL) {
         tqi_link_put_back(op->unit, op->ids, n, &op->leases, &op->from); /* surely not used */
@@ -343,6 +342,10 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     }
     if (answer->status == TQ_EFULL && op->extra > 0 && !op->cancelled) {
         put_without_stock(op);
+        return;
+    }
+    if (answer->status == TQ_ECANCELED && leaves && !op->cancelled) {
+        put_begin(op);
         return;
     }
     if (answer->status != TQ_OK) {
@@ -442,6 +445,9 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
     code = code != TQ_OK ? tqi_error_nomem(err, "the leases of a put")
                          : tqi_call_start(channel, &args, &op->reserving, err);
     put_grants_fini(&grants);
+    if (code == TQ_OK && message.wait) {
+        tqi_put_wait_begin(op);
+    }
     return code;
 }
 

@@ -1,6 +1,6 @@
 /*
  * put.h - a put as the files that do it share it: put_layout.c cuts it into blocks, put_choose.c chooses units, put.c reserves,
- * put_write.c moves the bytes.
+ * put_wait.c waits for room, put_write.c moves the bytes.
  */
 #ifndef TQI_SIMPLE_PUT_H
 #define TQI_SIMPLE_PUT_H
@@ -32,11 +32,15 @@ typedef struct tqi_put {
     tq_error why; /* of the last unit that failed */
 
     tqi_link *unit;
-    uint32_t extra;      /* blocks behind the put's own that are reserved ahead */
-    bool no_stock;       /* there was no room for them */
-    tqi_ids_from from;   /* the ids */
-    tqi_leases leases;   /* of the ids that are asked to be reserved */
-    tqi_call *reserving; /* the request for room */
+    uint32_t extra;       /* blocks behind the put's own that are reserved ahead */
+    bool no_stock;        /* there was no room for them */
+    tqi_ids_from from;    /* the ids */
+    tqi_leases leases;    /* of the ids that are asked to be reserved */
+    tqi_call *reserving;  /* the request for room */
+    bool waits;           /* for that */
+    bool leaves;          /* it does not any more: there is room elsewhere */
+    unsigned believed;    /* how often that was believed of a unit of which nothing was told */
+    uint64_t believes_at; /* when it is the next time */
     bool cancelled;
     tqi_mapping *mapping;
     tqi_piece *pieces;
@@ -65,8 +69,21 @@ int tqi_put_choose(tqi_put *op, tq_error *err);
 /* Adds what is worth a try of the rest, those with the most room first. */
 int tqi_put_choose_rest(tqi_put *op, tq_error *err);
 uint64_t tqi_put_free_bytes(const tqi_link *link);
+/* Whether there is room for the batch beside `taken` bytes more, as far as is known. */
+bool tqi_put_fits(const tqi_put *op, const tqi_link *link, uint64_t taken);
+/* The unit has refused the batch for lack of room: others like it do not fit either, as far as is known. */
+void tqi_put_note_full(const tqi_put *op, tqi_link *link);
+/* Whether there is, as far as is known, at another unit than its own; of many that are elsewhere some are looked at. */
+bool tqi_put_elsewhere(tqi_put *op);
 /* Whether the batch can ever fit in the unit. */
 bool tqi_put_possible(const tqi_put *op, const tqi_link *link);
+
+/* put_wait.c: its request for room waits at the unit. */
+void tqi_put_wait_begin(tqi_put *op);
+/* That has ended.  true: it was given up, for there is room elsewhere. */
+bool tqi_put_wait_end(tqi_put *op);
+/* The list is up to date: puts that wait go where there is room for them now. */
+void tqi_puts_listed(tqi_simple *simple, const tqi_owner_changes *changes);
 
 /* stock.c: whether a put is small enough for room that was reserved ahead. */
 bool tqi_stock_suits(const tqi_put *op);

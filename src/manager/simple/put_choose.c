@@ -3,8 +3,9 @@
  *
  * Units of this machine first, then the better of two others that are drawn, then the other of these; only when none of
  * them has taken it, the rest: all that have room as far as is known, then some that have not, for it may have been made
- * meanwhile.  In a full store of thousands of units no put asks each of them.  Two that are drawn spread the puts of many clients nearly as evenly as a look at all of
- * them would, and better when what is known is old: the one with the most room is not everybody's choice.
+ * meanwhile.  In a full store of thousands of units no put asks each of them: a unit that has said that it is full counts
+ * as full until the list says more.  Two that are drawn spread the puts of many clients nearly as evenly as a look at all
+ * of them would, and better when what is known is old: the one with the most room is not everybody's choice.
  */
 #include <stdlib.h>
 
@@ -16,15 +17,23 @@
 /* Units that are drawn for one of the two, until one is found that has room as far as is known. */
 #define CHOOSE_DRAWS 8u
 
-/* Units without room, as far as is known, that are tried with the rest. */
+/* Of each rank of units without room, as far as is known, those that are tried with the rest. */
 #define CHOOSE_FULL 16u
+
+/* How early a unit of the rest is tried. */
+typedef enum choose_rank {
+    CHOOSE_ROOMY,     /* it answers, and has room as far as is known */
+    CHOOSE_ANSWERS,   /* room may have been made meanwhile */
+    CHOOSE_SILENT,    /* it may answer again */
+    CHOOSE_TOO_SMALL, /* it says so itself, if there is no other */
+    CHOOSE_RANKS
+} choose_rank;
 
 uint64_t tqi_put_free_bytes(const tqi_link *link)
 {
-    if (link->capacity == 0) {
-        return 0;
-    }
-    return link->used < link->capacity ? link->capacity - link->used : 0;
+    uint64_t used = tqi_link_used(link);
+
+    return used < link->capacity ? link->capacity - used : 0;
 }
 
 /* What of a unit the batch may fill, by its capacity and the usual share of it for new samples; the unit itself says it
@@ -39,12 +48,25 @@ bool tqi_put_possible(const tqi_put *op, const tqi_link *link)
     return link->capacity == 0 || op->total <= choose_limit(op, link);
 }
 
-/* Whether there is room for the batch, as far as is known. */
+bool tqi_put_fits(const tqi_put *op, const tqi_link *link, uint64_t taken)
+{
+    uint64_t limit = choose_limit(op, link), used = tqi_link_used(link) + taken;
+
+    return link->capacity == 0 || (used <= limit && op->total <= limit - used);
+}
+
 static bool choose_fits(const tqi_put *op, const tqi_link *link)
+{
+    return tqi_put_fits(op, link, 0);
+}
+
+void tqi_put_note_full(const tqi_put *op, tqi_link *link)
 {
     uint64_t limit = choose_limit(op, link);
 
-    return link->capacity == 0 || (link->used <= limit && op->total <= limit - link->used);
+    if (link->capacity > 0 && choose_fits(op, link)) {
+        tqi_link_grow(link, limit - op->total + 1);
+    }
 }
 
 /* Whether a is to be tried before b. */
@@ -59,13 +81,24 @@ static bool choose_before(const tqi_link *a, const tqi_link *b)
     return tqi_put_free_bytes(a) > tqi_put_free_bytes(b);
 }
 
-/* The same of the rest, in which those come first that answer and have room as far as is known. */
+static choose_rank choose_rank_of(const tqi_put *op, const tqi_link *link)
+{
+    if (!tqi_put_possible(op, link)) {
+        return CHOOSE_TOO_SMALL;
+    }
+    if (link->silent) {
+        return CHOOSE_SILENT;
+    }
+    return choose_fits(op, link) ? CHOOSE_ROOMY : CHOOSE_ANSWERS;
+}
+
+/* The same of the rest, by rank. */
 static int choose_compare(const void *one, const void *other)
 {
     const tqi_link *a = *(tqi_link *const *)one, *b = *(tqi_link *const *)other;
 
-    if (a->roomy != b->roomy) {
-        return a->roomy ? -1 : 1;
+    if (a->rank != b->rank) {
+        return a->rank < b->rank ? -1 : 1;
     }
     if (choose_before(a, b) || choose_before(b, a)) {
         return choose_before(a, b) ? -1 : 1;
@@ -120,6 +153,19 @@ static tqi_link *choose_draw(tqi_put *op, const tqi_link *but)
     return NULL;
 }
 
+bool tqi_put_elsewhere(tqi_put *op)
+{
+    const tqi_links *near = &op->simple->near;
+
+    for (size_t i = 0; i < near->n && i < CHOOSE_NEAR; i++) {
+        const tqi_link *link = near->items[i];
+        if (link != op->unit && !link->silent && choose_fits(op, link)) {
+            return true;
+        }
+    }
+    return choose_draw(op, op->unit) != NULL;
+}
+
 static void choose_far(tqi_put *op)
 {
     tqi_link *one = choose_draw(op, NULL);
@@ -159,19 +205,21 @@ static void choose_add(tqi_put *op, const tqi_links *set)
         tqi_link *link = set->items[i];
         if (link->chosen != op->simple->chosen) {
             link->lot = choose_number(op->simple);
-            link->roomy = !link->silent && choose_fits(op, link);
+            link->rank = choose_rank_of(op, link);
             op->units[op->n_units++] = link;
         }
     }
 }
 
-/* Leaves out, from the sorted rest on, units that will hardly take it. */
+/* Leaves out, from the sorted rest on, units that will hardly take it.  Each rank has its own number, so that none hides another:
+ * units that are full hide no silent one with room, and units that are too small no large one. */
 static void choose_drop(tqi_put *op, size_t first)
 {
-    size_t n = first, full = 0;
+    size_t n = first, kept[CHOOSE_RANKS] = {0};
 
     for (size_t i = first; i < op->n_units; i++) {
-        if (op->units[i]->roomy || full++ < CHOOSE_FULL) {
+        unsigned rank = op->units[i]->rank;
+        if (rank == CHOOSE_ROOMY || kept[rank]++ < CHOOSE_FULL) {
             op->units[n++] = op->units[i];
         }
     }

@@ -45,7 +45,7 @@ static void put_done(tqi_put *op)
         extents[i].block = tqi_put_block_of(op, i);
         extents[i].offset = op->starts[i];
     }
-    op->unit->used += op->total; /* until the unit reports */
+    tqi_link_grow(op->unit, tqi_link_used(op->unit) + op->total);
     uint32_t n_blocks = op->n_blocks;
     tqi_put_free(op);
     host->put_finish(host, job, NULL, blocks, n_blocks, extents, job->n_columns);

@@ -6,6 +6,7 @@
  *   link.c     what the manager has of one unit: its channel, its mapped memory, its leased block ids
  *   put.c      a batch on its way into a unit: room in it
  *   put_choose.c  which unit
+ *   put_wait.c  its wait for room
  *   put_write.c  its bytes
  *   get.c      ranges on their way out of units
  *   pause.c    time between two tries of a unit that cannot be reached
@@ -139,8 +140,10 @@ struct tqi_link {
     char *name;
     void *info; /* as listed */
     size_t info_size;
-    uint64_t incarnation; /* as listed; 0: not listed any more */
-    uint64_t capacity, used;
+    uint64_t incarnation;    /* as listed; 0: not listed any more */
+    uint64_t capacity, used; /* as listed */
+    uint64_t grown;          /* what is used, as this client has seen since; see tqi_link_used */
+    uint64_t grown_in;       /* after which answer it has */
     bool present;
     bool local;       /* on this machine, with a unix socket that is in sight */
     bool said;        /* how it is used, since its info was set */
@@ -174,7 +177,7 @@ struct tqi_link {
     size_t place;    /* there */
     uint64_t taken;  /* in which answer it was listed last */
     uint64_t chosen; /* by which search for all units */
-    bool roomy;      /* in that it counted as one with room */
+    unsigned rank;   /* in that: how early it is tried */
     uint64_t lot;    /* its place in that among equal ones */
     UT_hash_handle hh;
 };
@@ -193,6 +196,10 @@ int tqi_link_update(tqi_link *link, const tq_owner_info *info);
 void tqi_link_free(tqi_link *link);
 /* The channel to its unit. */
 int tqi_link_channel(tqi_link *link, tqi_channel **out, tq_error *err);
+/* Bytes that are used there: as listed, or as this client has seen since the last answer with changes of the list.  Each answer
+ * is believed again, for not all that others free is told: seen bytes that were never forgotten would only grow. */
+uint64_t tqi_link_used(const tqi_link *link);
+void tqi_link_grow(tqi_link *link, uint64_t used);
 /* Makes sure that it is known whether the unit's memory can be mapped, and maps it.  TQ_OK: known now; TQ_EAGAIN: the
  * wait ends when it is. */
 int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *err);
@@ -264,6 +271,8 @@ struct tqi_simple {
 /* Brings the list of units up to date, then calls listed (which may be NULL). */
 void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
                      void (*listed)(void *arg, const tq_error *err), void *arg);
+/* The same in the background, if that was not done lately. */
+void tqi_simple_refresh(tqi_simple *simple);
 /* NULL: it was never listed. */
 tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
 /* Forgets all units; at close. */

@@ -2,7 +2,7 @@
  * units.c - the storage units as this client knows them.
  *
  * The list comes from the controller: all of it once, then what has changed.  It is brought up to date when a unit is
- * unknown or does not answer, and, for the free bytes by which a put chooses, in the background at most every second.
+ * unknown or does not answer, and, for the free bytes by which a put chooses, in the background at most every second, also while a put waits for room.
  *
  * Units are found by name.  Those that can be written to now are in one of two sets, near ones and far ones, so that a put
  * chooses without a look at all of them.  A set has room for every unit before it is needed: moving a unit never fails.
@@ -13,6 +13,8 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "manager/simple/put.h"
+
+#define UNITS_REFRESH_NS UINT64_C(1000000000)
 
 /* ---------------------------------------------------------------------------------------- queries */
 
@@ -102,6 +104,18 @@ tqi_link *tqi_simple_find(tqi_simple *simple, const char *name)
     return link;
 }
 
+uint64_t tqi_link_used(const tqi_link *link)
+{
+    return link->grown_in == link->simple->taken && link->grown > link->used ? link->grown
+                                                                             : link->used;
+}
+
+void tqi_link_grow(tqi_link *link, uint64_t used)
+{
+    link->grown = used;
+    link->grown_in = link->simple->taken;
+}
+
 static int units_add(tqi_simple *simple, const tq_owner_info *info)
 {
     tqi_link *link = NULL;
@@ -173,6 +187,8 @@ static void units_listed(const tq_error *err, const tqi_owner_changes *changes, 
             if (units_take(simple, changes) != TQ_OK) {
                 tqi_error_nomem(&failed, "the list of storage units");
                 err = &failed;
+            } else {
+                tqi_puts_listed(simple, changes);
             }
         }
         if (query->listed != NULL) {
@@ -202,6 +218,13 @@ void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
         simple->listing = true;
     }
     internal->owner_changes(simple->host, &simple->list, wait, deadline, units_listed, query);
+}
+
+void tqi_simple_refresh(tqi_simple *simple)
+{
+    if (!simple->listing && tqi_now() - simple->listed_at > UNITS_REFRESH_NS) {
+        tqi_simple_list(simple, false, tqi_simple_try(1, 0, TQI_NEVER), NULL, NULL);
+    }
 }
 
 void tqi_simple_units_fini(tqi_simple *simple)
