@@ -144,8 +144,10 @@ static void check_samples(check *c, const tqi_partition *partition)
         check_that(c, sample != NULL && sample->partition == partition, "a member",
                    partition->name);
         check_that(c, sample->row < partition->rows, "a member's row", partition->name);
-        check_that(c, sample->ordinal < partition->next_ordinal, "a member's ordinal",
-                   partition->name);
+        check_that(c,
+                   sample->ordinal - c->meta->first_ordinal <
+                       partition->next_ordinal - c->meta->first_ordinal,
+                   "a member's ordinal", partition->name);
         if (sample->extras != NULL) {
             check_that(c, sample->extras->index == at.current_value, "a member's extras",
                        partition->name);

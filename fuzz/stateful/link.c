@@ -102,14 +102,17 @@ static bool link_read(sf_link *link)
 
 /* ---------------------------------------------------------------------------------------- replies */
 
-static void reply_failed(sf *f, const sf_pending *pending, const uint8_t *body, size_t size)
+static void reply_failed(sf *f, const sf_link *link, const sf_pending *pending, const uint8_t *body,
+                         size_t size)
 {
+    /* Of an odd link it may be the answer to another one with that number. */
+    bool must = pending->must && !link->odd;
     Tq__Error *error = tq__error__unpack(NULL, size, body);
     if (!error || error->code >= 0 || error->code < TQ_EENDED || !error->message[0]) {
         sf_fault(f, "a refusal of kind %u says nothing", pending->kind);
     }
     sf_counts[pending->kind].refused++;
-    if (pending->must || error->code == TQ_EINTERNAL || error->code == TQ_ENOMEM) {
+    if (must || error->code == TQ_EINTERNAL || error->code == TQ_ENOMEM) {
         sf_fault(f, "%s is refused: %s", tqi_method_find(pending->kind)->name, error->message);
     }
     tq__error__free_unpacked(error, NULL);
@@ -151,7 +154,7 @@ static void link_frame(sf *f, sf_client *client, sf_link *link, const tqi_frame 
         return;
     }
     if (frame->kind == TQI_FAILED) {
-        reply_failed(f, pending, body, frame->body);
+        reply_failed(f, link, pending, body, frame->body);
     } else if (frame->kind != pending->kind) {
         if (!pending->mutated && !link->odd) {
             sf_fault(f, "an answer of kind %u to a request of kind %u", frame->kind, pending->kind);
@@ -294,13 +297,13 @@ static void link_ask_again(sf *f, sf_link *link)
     }
 }
 
-void sf_link_open(sf *f, sf_client *client, sf_link *link)
+bool sf_link_open(sf *f, sf_client *client, sf_link *link)
 {
     uint8_t body[1024];
     tqi_frame frame;
     int theirs;
     if (link->fd >= 0) {
-        return;
+        return true;
     }
     hello_pair(f, client, link, &theirs);
     bool fine = hello_frame(f, link, &frame, body, sizeof(body)) && frame.kind == TQI_CHALLENGE;
@@ -313,6 +316,10 @@ void sf_link_open(sf *f, sf_client *client, sf_link *link)
     fine = hello_frame(f, link, &frame, body, sizeof(body)) && frame.kind == TQI_WELCOME;
     Tq__Welcome *welcome = fine ? tq__welcome__unpack(NULL, frame.body, body) : NULL;
     sf_process_of(theirs, 0);
+    if (!welcome && f->tight && frame.kind == TQI_FAILED) {
+        sf_link_close(link); /* there are too many sessions */
+        return false;
+    }
     if (!welcome) {
         sf_fault(f, "the server does not welcome");
     }
@@ -333,12 +340,25 @@ void sf_link_open(sf *f, sf_client *client, sf_link *link)
     link->instance = welcome->instance;
     tq__welcome__free_unpacked(welcome, NULL);
     link_ask_again(f, link);
+    return true;
+}
+
+/* Pins of the client at the unit. */
+static uint64_t leave_pins(const sf *f, const sf_client *client)
+{
+    const tqi_session *session = tqi_session_find(f->unit->server, client->session);
+    const tqi_writer *writer = session ? tqi_session_user(session) : NULL;
+    return writer ? HASH_COUNT(writer->pins) : 0;
 }
 
 void sf_client_leave(sf *f, sf_client *client, bool goodbye)
 {
     Tq__Bye bye = TQ__BYE__INIT;
     bye.finished = sf_once_in(f, 2);
+    sf_turn(f);
+    f->behind = NULL;
+    uint64_t pins = f->unit->pins;
+    pins -= goodbye && client->link[1].fd >= 0 ? leave_pins(f, client) : 0;
     for (int i = 0; i < 2; i++) {
         sf_link *link = &client->link[i];
         if (goodbye && link->fd >= 0) {
@@ -346,6 +366,10 @@ void sf_client_leave(sf *f, sf_client *client, bool goodbye)
         }
     }
     sf_turn(f);
+    if (f->unit->pins != pins) {
+        sf_fault(f, "a client says goodbye, and %lld pins of its stay",
+                 (long long)(f->unit->pins - pins));
+    }
     for (int i = 0; i < 2; i++) {
         sf_link_forget(&client->link[i]);
         sf_forget(f, client, i == 1);

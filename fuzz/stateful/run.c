@@ -19,10 +19,11 @@ static void run_silent(tqi_log_level level, const char *component, const char *t
     (void)arg;
 }
 
-static void run_begin(sf *f)
+static void run_begin(sf *f, const uint8_t *data, size_t size)
 {
     memset(f, 0, sizeof(*f));
-    f->clean = true;
+    f->data = data;
+    f->size = size;
     for (int i = 0; i < SF_CLIENTS; i++) {
         f->client[i].session[0] = (uint8_t)(i + 1);
         for (int l = 0; l < 2; l++) {
@@ -65,9 +66,7 @@ void sf_run(const uint8_t *data, size_t size)
     /* Of 256 requests so many are spoiled. */
     static const unsigned rates[] = {0, 8, 24, 48, 96, 160, 16, 32};
     static sf f;
-    run_begin(&f);
-    f.data = data;
-    f.size = size;
+    run_begin(&f, data, size);
     f.rate = rates[sf_pick(&f, 8)];
     while (!f.over && f.steps < RUN_STEPS_MAX) {
         sf_step(&f);

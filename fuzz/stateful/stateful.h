@@ -156,6 +156,8 @@ typedef struct sf {
     size_t size, at;
     bool over;
     unsigned rate; /* of 256 requests so many are spoiled */
+    bool strict;   /* rows of a field may not differ in type */
+    bool tight;    /* limits are low, so anything may be refused */
     bool clean;    /* nothing was spoiled so far, and nobody was cut off */
     uint64_t steps;
     /* world */
@@ -250,8 +252,8 @@ void sf_check_empty(sf *f);
 
 /* ---------------------------------------------------------------------------------------- link.c */
 
-/* Connected, with a session. */
-void sf_link_open(sf *f, sf_client *client, sf_link *link);
+/* Connected, with a session; false when there are too many. */
+bool sf_link_open(sf *f, sf_client *client, sf_link *link);
 void sf_link_close(sf_link *link);
 /* Sends bytes as they are; false when the connection is gone. */
 bool sf_link_write(sf *f, sf_link *link, const void *data, size_t size);

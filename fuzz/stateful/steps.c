@@ -83,7 +83,7 @@ char *sf_field_name(sf *f, uint32_t field)
 
 /* ---------------------------------------------------------------------------------------- sending */
 
-static sf_pending *send_note(sf_link *link, const sf_frame *frame, unsigned how, bool mutated)
+static void send_note(sf_link *link, const sf_frame *frame, unsigned how, bool mutated, bool tight)
 {
     sf_pending *pending = calloc(1, sizeof(*pending));
     sf_must(pending != NULL, "memory");
@@ -92,14 +92,13 @@ static sf_pending *send_note(sf_link *link, const sf_frame *frame, unsigned how,
     pending->mutated = mutated;
     pending->again = frame->again;
     pending->waits = how & SF_WAITS;
-    pending->must = !mutated && (how & SF_MUST);
+    pending->must = !mutated && (how & SF_MUST) && !tight;
     /* A head that lies may say less. */
     pending->size = frame->head.body < frame->size ? frame->head.body : frame->size;
     pending->body = malloc(frame->size + 1);
     sf_must(pending->body != NULL, "memory");
     memcpy(pending->body, frame->body, frame->size);
     DL_APPEND(link->pending, pending);
-    return pending;
 }
 
 /* With a descriptor, which nobody wants. */
@@ -235,7 +234,9 @@ void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, con
         sf_turn(f);
         f->behind = NULL;
     }
-    sf_link_open(f, client, link);
+    if (!sf_link_open(f, client, link)) {
+        return;
+    }
     send_make(f, link, kind, message, mutated, &frame);
     if (sf_too_large(f, &frame)) {
         return;
@@ -246,7 +247,7 @@ void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, con
     sf_counts[kind].sent++;
     sf_counts[kind].mutated += mutated;
     if (tqi_method_find(frame.head.kind) && frame.head.request) {
-        send_note(link, &frame, how, mutated);
+        send_note(link, &frame, how, mutated, f->tight);
     }
     sf_trace("%llu: client %d asks %llu, %s as kind %u%s%s\n", (unsigned long long)f->steps,
              (int)(client - f->client), (unsigned long long)frame.head.request,

@@ -281,7 +281,7 @@ void sf_step_publish(sf *f, sf_client *client)
         message->remover = sf_text(f, "r%u", sf_pick(f, 3));
     }
     message->other_fields = sf_once_in(f, 4);
-    bool fresh = message->samples && !(p.block && p.growing);
+    bool fresh = message->samples && !(p.block && p.growing) && !f->strict;
     sf_send(f, client, TQI_PUBLISH, message, fresh ? SF_CLEAN : 0);
     if (p.at) {
         p.at->id = 0; /* published, or dead with a publish that was refused */

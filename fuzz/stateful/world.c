@@ -73,6 +73,36 @@ static void world_until(sf *f, const bool *flag, const char *what)
     }
 }
 
+/* How much there may be: as usual, or little. */
+static void world_limits(bool tight)
+{
+    static tqi_limits_table usual;
+    if (!usual.sessions) {
+        usual = tqi_limits;
+    }
+    tqi_limits = usual;
+    if (!tight) {
+        return;
+    }
+    tqi_limits.sessions = 5;
+    tqi_limits.queued_replies = tqi_limits.all_queued_replies = 65536;
+    tqi_limits.kept_replies = 64;
+    tqi_limits.kept_reply_bytes = 65536;
+    tqi_limits.waiting = 3;
+    tqi_limits.waiting_bytes = 4096;
+    tqi_limits.all_waiting_bytes = 8192;
+    tqi_limits.request_bytes = 16384;
+    tqi_limits.incoming_bytes = 65536;
+    tqi_limits.partitions = tqi_limits.fields = tqi_limits.tasks = 3;
+    tqi_limits.leases = 4;
+    tqi_limits.owners = 3;
+    tqi_limits.late_ranges = 4;
+    tqi_limits.event_bytes = 4096;
+    tqi_limits.snapshots = tqi_limits.restores = 4;
+    tqi_limits.restore_bytes = 65536;
+    tqi_limits.pins = tqi_limits.pinned_blocks = 4;
+}
+
 void sf_open(sf *f)
 {
     const char *listen = f->controller_at;
@@ -80,7 +110,12 @@ void sf_open(sf *f)
     const char *unit_at = at;
     bool ready = false;
     tq_error err = {0};
+    uint32_t kind = sf_pick(f, 16);
 
+    f->strict = kind == 4;
+    f->tight = sf_pick(f, 4) == 3;
+    f->clean = !f->tight;
+    world_limits(f->tight);
     sf_must(uv_loop_init(&f->loop) == 0, "a loop");
     snprintf(f->dir, sizeof(f->dir), "/tmp/tq-stateful-XXXXXX");
     sf_must(mkdtemp(f->dir) != NULL, "a directory");
@@ -95,6 +130,8 @@ void sf_open(sf *f)
                                       .owner_timeout_ms = SF_OWNER_MS,
                                       .write_deadline_ms = SF_LATE_MS,
                                       .events = 64,
+                                      .first_counters = kind % 4 == 3 ? 100 : 0,
+                                      .strict_schema = f->strict,
                                       .metrics = true};
     sf_must(tqi_controller_alloc(&f->loop, &options, &f->controller, &err) == TQ_OK, err.message);
     tqi_unit_options unit = {.name = SF_UNIT,
@@ -138,6 +175,12 @@ void sf_close(sf *f)
 
 void sf_check(sf *f)
 {
+    tqi_metric_set *metrics = NULL;
+    tq_error err = {0};
+    if (tqi_controller_metrics(f->controller, 2, &metrics, &err) != TQ_OK) {
+        sf_fault(f, "no metrics: %s", err.message);
+    }
+    tqi_metric_set_free(metrics);
     sf_check_table(f, f->controller->meta);
     if (!tqi_store_check(f->unit->store)) {
         sf_fault(f, "the books of the store disagree");
@@ -249,6 +292,8 @@ void sf_check_empty(sf *f)
     sf_client *client = &f->client[0];
     unsigned sweeps = 0; /* a client notes so many clears at once */
     f->rate = 0;
+    f->tight = false;
+    world_limits(false);
     for (int i = 0; i < SF_CLIENTS; i++) {
         sf_client_leave(f, &f->client[i], i % 2 == 0);
     }
