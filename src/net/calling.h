@@ -96,6 +96,7 @@ struct tqi_channel {
     uint64_t server;        /* the only one it is for, 0 = any */
     bool primary;           /* the connector's first one: what ends there is the system */
     bool parkable;          /* its server may ask for the connection */
+    bool unwanted;          /* without calls it stays as it is when the connection is lost */
     bool other;             /* in this round of the list, an endpoint was that of another server */
     int refs;
     int state;

@@ -42,8 +42,8 @@ static bool channel_is_over(const tqi_channel *channel)
 
 static bool channel_wants_connection(const tqi_channel *channel)
 {
-    return channel->calls ||
-           (channel->refs > 0 && channel->epoch != 0 && !channel_is_over(channel));
+    return channel->calls || (channel->refs > 0 && channel->epoch != 0 && !channel->unwanted &&
+                              !channel_is_over(channel));
 }
 
 /* For one attempt, in milliseconds. */
@@ -522,6 +522,11 @@ void tqi_channel_on_open(tqi_channel *channel,
 void tqi_channel_set_parkable(tqi_channel *channel)
 {
     channel->parkable = true;
+}
+
+void tqi_channel_set_wanted(tqi_channel *channel, bool wanted)
+{
+    channel->unwanted = !wanted;
 }
 
 uint64_t tqi_channel_epoch(const tqi_channel *channel)

@@ -314,6 +314,8 @@ int tqi_channel_get_server(tqi_connector *connector, const char *endpoint, uint6
 /* A server that runs short of descriptors may ask for the connection while there are no calls; the next call connects again.
  * What its session there holds must be dispensable then. */
 void tqi_channel_set_parkable(tqi_channel *channel);
+/* A server that is not there any more is not worth a connection: while the channel is not wanted it connects for calls only. */
+void tqi_channel_set_wanted(tqi_channel *channel, bool wanted);
 /* Connected over a unix socket now. */
 bool tqi_channel_local(const tqi_channel *channel);
 /* Why the last attempt over a unix socket failed; "" without one. */

@@ -144,6 +144,18 @@ static void test_idle_reconnects(void **state)
     }
     assert_int_equal(server.opened, 1);
     assert_int_equal(opened.fresh, 1);
+    /* Where its user does not want it any more it comes back for a call only. */
+    tqi_channel_set_wanted(channel, false);
+    cut(&server);
+    for (int turns = 0; channel->state != TQI_CHANNEL_IDLE; turns++) {
+        assert_true(turns < 10000);
+        testing_run_ms(1);
+    }
+    assert_int_equal(opened.count, 4);
+    testing_call later = {0};
+    testing_reserve(channel, &later, 2, 10);
+    testing_until(&later.done, 1);
+    assert_int_equal(opened.count, 5);
     testing_connector_stop(connector);
     testing_server_stop(&server);
 }

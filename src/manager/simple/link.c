@@ -72,6 +72,7 @@ int tqi_link_channel(tqi_link *link, tqi_channel **out, tq_error *err)
             return tqi_error_set(err, code, "storage unit '%s': %s", link->name, why.message);
         }
         tqi_channel_set_parkable(link->channel);
+        tqi_channel_set_wanted(link->channel, link->incarnation != 0);
         tqi_channel_on_open(link->channel, link_opened, link);
     }
     *out = link->channel;
@@ -98,6 +99,9 @@ int tqi_link_update(tqi_link *link, const tq_owner_info *info)
     if (info == NULL) {
         link->incarnation = 0;
         link->present = false;
+        if (link->channel != NULL) {
+            tqi_channel_set_wanted(link->channel, false); /* it may never come back */
+        }
         tqi_link_settle(link);
         return TQ_OK;
     }
@@ -109,6 +113,9 @@ int tqi_link_update(tqi_link *link, const tq_owner_info *info)
         }
         tqi_link_unmap(link);
         link_drop_channel(link);
+    }
+    if (link->channel != NULL) {
+        tqi_channel_set_wanted(link->channel, true);
     }
     link->incarnation = info->incarnation;
     link->capacity = info->capacity_bytes;
@@ -211,8 +218,10 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     if (answer->status != TQ_OK) {
-        const char *failure =
-            tqi_channel_local(link->channel) ? "" : tqi_channel_unix_failure(link->channel);
+        /* The channel may be gone: the unit was listed at another place meanwhile. */
+        const char *failure = link->channel == NULL || tqi_channel_local(link->channel)
+                                  ? ""
+                                  : tqi_channel_unix_failure(link->channel);
         tqi_error_set(&err, answer->status, "%s", failure[0] ? failure : answer->error->message);
     } else {
         link_map_take(link, answer, &err);
