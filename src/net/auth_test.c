@@ -8,7 +8,6 @@
 
 #include <sys/socket.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "net/serving.h"
 #include "net/testing.h"
@@ -61,7 +60,6 @@ static void test_wrong_token(void **state)
     tqi_connector *connector = testing_connector(&wrong, 0);
     tqi_channel *channel = testing_channel(connector, server.endpoint);
     testing_call calls[2] = {0};
-    uint64_t start = tqi_now();
     /* No deadline: the refusal ends the calls, and there is no second attempt. */
     testing_reserve(channel, &calls[0], 1, -1);
     testing_events(channel, &calls[1], -1);
@@ -70,7 +68,6 @@ static void test_wrong_token(void **state)
         assert_int_equal(calls[i].status, TQ_EAUTH);
         assert_non_null(strstr(calls[i].error.message, server.endpoint));
     }
-    assert_true(tqi_now() - start < 2000000000u);
     assert_int_equal(warnings, 1);
     assert_int_equal(server.opened, 0);
     testing_call again = {0};

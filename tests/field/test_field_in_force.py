@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -63,20 +63,23 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "ctq"]
 
 
+def waited_ms() -> int:
+    """How long the controller let a claim wait that cannot be met: the error says it, however late the answer is read."""
+    with pytest.raises(TimedOutError) as caught:
+        ctq.get_client().get_meta(["x"], 1, "p", task_name="t")
+    found = re.search(r"0 ready after (\d+) ms", str(caught.value))
+    assert found, caught.value
+    return int(found[1])
+
+
 def test_who_attaches_waits_as_long_as_the_system_says() -> None:
     """`client.timeout` of the system is that of every process that gives none of its own."""
     with running({"client": {"timeout": 0.5}}):
         assert ctq.init().client.timeout == 0.5
-        begin = time.monotonic()
-        with pytest.raises(TimedOutError):
-            ctq.get_client().get_meta(["x"], 1, "p", task_name="t")
-        assert 0.4 < time.monotonic() - begin < 20
+        assert 400 < waited_ms() <= 500
         ctq.close()
         assert ctq.init({"client": {"timeout": 0.1}}).client.timeout == 0.1
-        begin = time.monotonic()
-        with pytest.raises(TimedOutError):
-            ctq.get_client().get_meta(["x"], 1, "p", task_name="t")
-        assert time.monotonic() - begin < 0.4
+        assert waited_ms() <= 100
 
 
 def test_init_returns_what_is_in_force_and_names_the_wishes_that_are_not(

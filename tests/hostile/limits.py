@@ -14,6 +14,7 @@ from urllib.request import urlopen
 from holder import EINVAL, Answer, Holder, data, fields, number
 
 from support.daemons import System
+from support.waiting import wait_status
 
 ACK, PUBLISH, RESERVE, CLAIM, LIST_PARTITIONS = 5, 16, 17, 18, 25
 LEASE_BLOCKS, ABANDON_BLOCKS = 28, 29
@@ -109,6 +110,10 @@ class Place:
             "sessions": sessions,
             "waits": waits,
         }
+
+    def until_waiting(self, claims: int) -> None:
+        """Until all of them wait: what other connections have sent may not have been read yet."""
+        wait_status(self.client, lambda status: len(status["waits"]) == claims)
 
     def refuses(self, holder: Holder, kind: int, body: bytes, *says: str) -> None:
         """A request that is beyond a limit: the error says so, and nothing changes."""

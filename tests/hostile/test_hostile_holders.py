@@ -6,7 +6,6 @@ import os
 import resource
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -78,10 +77,9 @@ def test_silent_connections_of_a_stranger_do_not_keep_a_client_out(system: Syste
     with ExitStack() as strangers:
         for _ in range(6000):
             strangers.enter_context(socket.create_connection((host, int(port)), 10))
-        begun = time.monotonic()
+        # In less time than a silent connection has to greet: none of the others had to run out of it first.
         with Holder(address, system.token_file, 5) as client:
             assert not client.call(LIST_PARTITIONS).failed
-        assert time.monotonic() - begun < 1.0
 
 
 def test_decoding_does_not_blow_a_request_up(system: System) -> None:

@@ -118,7 +118,7 @@ def sessions(place: Place) -> None:
 
 @limit("1MiB")
 def queued_replies(place: Place) -> None:
-    """Who does not take its replies is not read from until it has; nothing is lost."""
+    """A client that does not take its replies is not read from until it has; nothing is lost."""
     deaf = place.holder()
     for index in range(100):
         assert not deaf.call(RESERVE, reserve(name_of(index))).failed
@@ -133,7 +133,7 @@ def queued_replies(place: Place) -> None:
 
 @limit("1MiB")
 def all_queued_replies(place: Place) -> None:
-    """So it is when many have a little each."""
+    """The same when many clients have a little each."""
     several = [place.holder() for _ in range(8)]
     for index in range(100):
         assert not several[0].call(RESERVE, reserve(name_of(index))).failed
@@ -150,7 +150,7 @@ def all_queued_replies(place: Place) -> None:
 
 @limit("128MiB")
 def request_bytes(place: Place) -> None:
-    """A request that is small on the wire and large in memory; what is as large and holds bytes is taken."""
+    """A request that is small on the wire and large in memory is refused; one of as many bytes of data is taken."""
     holder = place.holder()
     nothing = data(1, data(1, "p") + b"\x3a\x00" * 3_000_000)
     said = "take more than 134217728 bytes of memory (limits.request_bytes): use smaller batches"
@@ -185,7 +185,7 @@ KEPT = "(limits.kept_replies, limits.kept_reply_bytes): acknowledge them"
 
 @limit(32768)
 def kept_replies(place: Place) -> None:
-    """Who acknowledges nothing changes nothing more, until it does."""
+    """A client that acknowledges nothing can change nothing more, until it does."""
     holder = place.holder()
     for _ in range(64):
         for _ in range(512):
@@ -217,10 +217,11 @@ WAITING = "(limits.waiting, limits.waiting_bytes): let some end first"
 
 @limit(16)
 def waiting(place: Place) -> None:
-    """Requests that wait do so as ever; one more is refused, until they have ended."""
+    """As many requests as are allowed wait; one more is refused, until they have ended."""
     holder = place.holder()
     for task in range(16):
         holder.send(CLAIM, claim("p", f"t{task}"))
+    place.until_waiting(16)
     place.refuses(holder, CLAIM, claim("p", "late"), "16 requests", WAITING)
     place.client.put({"x": [1]}, partition_id="p")
     for _ in range(16):
@@ -235,6 +236,7 @@ def waiting_bytes(place: Place) -> None:
     large = data(100, bytes(300 * KIB))  # of a newer version: kept with the message
     for task in range(4):
         holder.send(CLAIM, claim("p", f"t{task}") + large)
+    place.until_waiting(4)
     place.refuses(holder, CLAIM, claim("p", "late"), "4 requests", WAITING)
     place.client.put({"x": [1]}, partition_id="p")
     for _ in range(4):
@@ -244,11 +246,12 @@ def waiting_bytes(place: Place) -> None:
 
 @limit("1MiB")
 def all_waiting_bytes(place: Place) -> None:
-    """The same of many: who has little waiting goes on."""
+    """The same of all clients together: one that has little waiting goes on."""
     holders = [place.holder() for _ in range(4)]
     large = data(100, bytes(300 * KIB))
     for task, holder in enumerate(holders):
         holder.send(CLAIM, claim("p", f"t{task}") + large)
+    place.until_waiting(4)
     said = "which is more than 1048576 (limits.all_waiting_bytes): let some end first"
     place.refuses(holders[0], CLAIM, claim("p", "late"), said)
     little = place.holder()
@@ -304,6 +307,7 @@ def tasks(place: Place) -> None:
     holder = place.holder()
     for task in range(3):
         holder.send(CLAIM, claim("p", f"t{task}"))
+    place.until_waiting(3)
     said = "task 'late': it has 3 tasks, which is the most (limits.tasks): use fewer"
     place.refuses(holder, CLAIM, claim("p", "late", poll=True), said)
     place.client.put({"x": [1]}, partition_id="p")
@@ -321,7 +325,7 @@ def leases(place: Place) -> None:
     said = "16 leases of block ids that it has not used, which is the most (limits.leases): publish"
     place.refuses(holder, LEASE_BLOCKS, data(1, "unit-0") + number(3, 1), said)
     place.goes_on()  # of others
-    ids = b"".join(number(1, firsts[0] + place) for place in range(2))
+    ids = b"".join(number(1, firsts[0] + index) for index in range(2))
     assert not holder.call(ABANDON_BLOCKS, ids).failed
     assert not holder.call(LEASE_BLOCKS, data(1, "unit-0") + number(3, 1)).failed
 
@@ -403,8 +407,11 @@ def snapshot_idle(place: Place) -> None:
     wait_line(place.daemon.log, "of 'holder' was not read for")
     said = "not read for 0.3 s is closed (limits.snapshot_idle): save again"
     place.refuses(holder, SNAPSHOT_READ, number(1, mark), said)
-    again = told(holder.call(SNAPSHOT))
-    assert not holder.call(SNAPSHOT_READ, number(1, again)).failed
+    # On a busy machine the next one may be closed as well before it is read.
+    assert any(
+        not holder.call(SNAPSHOT_READ, number(1, told(holder.call(SNAPSHOT)))).failed
+        for _ in range(50)
+    )
 
 
 @limit(8)

@@ -114,8 +114,8 @@ def stack() -> Iterator[ExitStack]:
 @pytest.mark.slow
 def test_clients_cost_the_same_beside_many_units(tmp_path: Path, stack: ExitStack) -> None:
     scenes = [Scene(tmp_path / str(owners), owners, stack) for owners in (NEAR, MANY)]
-    # Both take turns, so that a busy machine is busy for both.  A second from one put of a client to its next is what
-    # is measured: the list of units is looked at so often.
+    # Both take turns, so that a busy machine is busy for both.  A client looks at the list of units once a second, so its
+    # puts are a little more than that apart.
     start = time.monotonic()
     for turn in range(ROUNDS + 1):
         time.sleep(max(0.0, start + 1.1 * turn - time.monotonic()))
@@ -123,6 +123,7 @@ def test_clients_cost_the_same_beside_many_units(tmp_path: Path, stack: ExitStac
             scene.put()
     few, many = ({"seconds": min(s.times[1:]), "bytes": min(s.bytes[1:])} for s in scenes)
     print(f"of a second of {CLIENTS} clients: {few} with {NEAR} owners, {many} with {MANY}")
-    assert many["bytes"] <= 1.3 * few["bytes"]
-    # Three milliseconds are measured, on a machine that others use: when each list named all owners it was 25 times.
-    assert many["seconds"] <= 2 * few["seconds"]
+    # Both cost the same.  When each list named all owners the bytes were 900 times as many, and the processor time, of
+    # which there are three milliseconds on a machine that others use, was 25 times as long.
+    assert many["bytes"] <= 1.5 * few["bytes"]
+    assert many["seconds"] <= 5 * few["seconds"]

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -137,13 +136,13 @@ def test_connections_of_one_host_are_bounded(measured: str) -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_partitions(system: System, measured: str) -> None:
-    """A scrape of many partitions stays small, and does not hold up the controller."""
+    """A scrape of many partitions stays small, and takes little of the controller's processor time."""
     client = system.client()
     for n in range(10_000):
         client.get_meta(["x"], 1, f"p{n}", mode="insert", task_name="t")
-    begun = time.perf_counter()
+    before = system.daemons[0].seconds()
     text = scrape(measured)
-    took = time.perf_counter() - begun
+    took = system.daemons[0].seconds() - before
     found = values(text)
     assert found["tq_partitions_total", ()] == 10_000
     assert found["tq_partitions_without_series", ()] == 10_000 - 256

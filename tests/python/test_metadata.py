@@ -211,11 +211,11 @@ def test_copies_and_pickles_are_independent() -> None:
 
 def test_large_batches_are_quick() -> None:
     large = BatchMeta._wrap(batch(list(range(100_000)))._pieces)
-    start = time.perf_counter()
+    start = time.process_time()
     chunks = large.chunk(8)
     joined = BatchMeta.concat(chunks)
     joined.reorder(list(range(99_999, -1, -1)))
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
     assert joined.global_indexes[:2] == [99_999, 99_998]
 
 
