@@ -85,6 +85,40 @@ void tqi_channel_acknowledge(tqi_channel *channel, bool last_time)
     acks_send_waiting(channel, last_time);
 }
 
+/* Bytes of such replies that a server keeps until the next request. */
+#define ACKS_LATE_BYTES 4096u
+
+/* Whether nothing at the server hangs on whether the reply has arrived, so that the next request may say it: a frame of its
+ * own would wake the server, and cost it half as much as the request. */
+static bool acks_can_wait(uint16_t kind)
+{
+    switch (kind) {
+    case TQI_PUBLISH:
+    case TQI_CLEAR:
+    case TQI_LEASE_BLOCKS:
+    case TQI_ABANDON_BLOCKS:
+    case TQI_UNIT_RESERVE:
+    case TQI_UNIT_UNPIN:
+    case TQI_UNIT_FINISH:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void tqi_channel_arrived(const tqi_call *call)
+{
+    tqi_channel *channel = call->channel;
+    /* Behind a call that waits the next request would not say it. */
+    bool alone = channel->n_keeps == 1 && !call->ended && !call->args.orphan;
+
+    channel->arrived++;
+    if (!alone || !acks_can_wait(call->method->kind) || channel->arrived_bytes > ACKS_LATE_BYTES) {
+        channel->ack_due = true;
+        channel->connector->acks_due = true;
+    }
+}
+
 void tqi_channel_send_ack(tqi_channel *channel)
 {
     tqi_channel_acknowledge(channel, false);

@@ -390,9 +390,7 @@ void tqi_call_answered(tqi_call *call, tqi_answer *answer)
     tqi_channel *channel = call->channel;
     call_unlist(call);
     if (call->kept) {
-        channel->arrived++;
-        channel->ack_due = true;
-        channel->connector->acks_due = true;
+        tqi_channel_arrived(call);
     }
     if (!call->ended) {
         call->ended = true;

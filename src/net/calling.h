@@ -25,6 +25,8 @@
 #define TQI_GONE_ATTEMPT_MS 1000 /* to connect to a server that has ended */
 #define TQI_BACKOFF_MIN_MS  10
 #define TQI_BACKOFF_MAX_MS  1000
+/* Servers are crowded for so long after one has said so, or has asked for a connection. */
+#define TQI_CROWDED_NS      UINT64_C(60000000000)
 #define TQI_BACKOFF_CALM_NS 1000000000u /* a connection that lived that long was a good one */
 #define TQI_PROTO_ERRORS    3           /* in a row until calls fail */
 
@@ -54,6 +56,7 @@ struct tqi_connector {
     tqi_channel *channels;
     tqi_call *ending; /* cancelled before they were sent: they end when the loop is about to wait */
     bool acks_due;    /* a channel may have ack_due */
+    uint64_t crowded_at; /* when a server last said that it is; 0: none has */
     tqi_fd_chunk fds;
     size_t open; /* channels and name look-ups that are not over */
     bool had_channel;
@@ -207,10 +210,9 @@ void tqi_channel_kick(tqi_channel *channel);
 /* Closes when nobody holds it and no call is left. */
 void tqi_channel_settle(tqi_channel *channel);
 void tqi_channel_close(tqi_channel *channel);
-/* The server needs room: closes the connection, not the session, when nothing needs it. */
-void tqi_channel_park(tqi_channel *channel);
 void tqi_channel_arm_deadline(tqi_channel *channel);
-/* acks.c */
+/* acks.c: an answer that its server keeps is there, and is about to be handed over. */
+void tqi_channel_arrived(const tqi_call *call);
 void tqi_channel_send(tqi_channel *channel, uint16_t kind, uint64_t ack,
                       const ProtobufCMessage *message);
 void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message);

@@ -539,6 +539,11 @@ const char *tqi_channel_unix_failure(const tqi_channel *channel)
     return channel->unix_failure;
 }
 
+bool tqi_channel_connected(const tqi_channel *channel)
+{
+    return channel->state == TQI_CHANNEL_OPEN;
+}
+
 bool tqi_channel_local(const tqi_channel *channel)
 {
     return channel->state == TQI_CHANNEL_OPEN && channel->conn && channel->conn->unix_socket;

@@ -127,6 +127,11 @@ int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, t
     return TQ_OK;
 }
 
+bool tqi_connector_crowded(const tqi_connector *connector)
+{
+    return connector->crowded_at != 0 && tqi_now() - connector->crowded_at < TQI_CROWDED_NS;
+}
+
 void tqi_connector_set_token(tqi_connector *connector, const tqi_token *token)
 {
     connector->token = *token;

@@ -2,7 +2,8 @@
  * crowd.c - connections that greet: how many there may be, and which are closed for others (see serving.h).
  *
  * A stranger can open connections and say nothing.  If a server then accepted no more, a client could not come in; so the
- * server goes on to accept, and the connections that have been silent longest make room.
+ * server goes on to accept, and the connections that have been silent longest make room.  Those of this user's own
+ * processes do not: each would be opened anew, and thousands of honest clients on busy cores do greet for seconds.
  */
 #include "net/serving.h"
 
@@ -83,8 +84,12 @@ int tqi_greeting_add(tqi_peer *peer, const struct sockaddr *addr)
         peer->origin = origin;
         DL_APPEND2(origin->peers, peer, origin_prev, origin_next);
     }
-    server->n_greeting++;
-    DL_APPEND2(server->greeting, peer, greet_prev, greet_next);
+    if (peer->same_user) {
+        DL_APPEND2(server->greeting_own, peer, greet_prev, greet_next);
+    } else {
+        server->n_greeting++;
+        DL_APPEND2(server->greeting, peer, greet_prev, greet_next);
+    }
     return TQ_OK;
 }
 
@@ -97,8 +102,12 @@ void tqi_greeting_remove(tqi_peer *peer)
         return;
     }
     peer->greeted = true;
-    server->n_greeting--;
-    DL_DELETE2(server->greeting, peer, greet_prev, greet_next);
+    if (peer->same_user) {
+        DL_DELETE2(server->greeting_own, peer, greet_prev, greet_next);
+    } else {
+        server->n_greeting--;
+        DL_DELETE2(server->greeting, peer, greet_prev, greet_next);
+    }
     if (origin) {
         peer->origin = NULL;
         DL_DELETE2(origin->peers, peer, origin_prev, origin_next);

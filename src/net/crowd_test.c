@@ -265,6 +265,52 @@ static void test_parked(void **state)
     testing_server_stop(&server);
 }
 
+/* More than enough are not asked, however slow those are that were; but who does not leave is not waited for. */
+static void test_park_enough(void **state)
+{
+    (void)state;
+    testing_server server;
+    tqi_connector *all[6];
+    testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
+    for (uint32_t i = 0; i < 6; i++) {
+        crowd_client(&server, &all[i], i);
+    }
+    assert_int_equal(tqi_peer_make_room(server.server, 64, 2), 2);
+    assert_int_equal(tqi_peer_make_room(server.server, 64, 2), 2);
+    assert_int_equal(tqi_peer_make_room(server.server, 1, 64), 3);
+    server.server->leaving_since = 0;
+    assert_int_equal(tqi_peer_make_room(server.server, 64, 1), 1);
+    crowd_connected_is(&server, 2);
+    assert_int_equal(server.server->leaving, 0);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        testing_connector_stop(all[i]);
+    }
+    testing_server_stop(&server);
+}
+
+/* A client is told when half of the descriptors are taken, and when its connection is asked for. */
+static void test_told_of_the_crowd(void **state)
+{
+    (void)state;
+    testing_server server;
+    tqi_connector *a, *b;
+    testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
+    tqi_channel *idle = crowd_client(&server, &a, 1);
+    assert_false(tqi_connector_crowded(a));
+    assert_true(tqi_channel_connected(idle));
+    server.server->descriptors = 2;
+    crowd_client(&server, &b, 2);
+    assert_true(tqi_connector_crowded(b));
+    assert_false(tqi_connector_crowded(a));
+    assert_int_equal(tqi_peer_make_room(server.server, 1, 1), 1);
+    crowd_connected_is(&server, 1);
+    assert_true(tqi_connector_crowded(a));
+    assert_false(tqi_channel_connected(idle));
+    testing_connector_stop(a);
+    testing_connector_stop(b);
+    testing_server_stop(&server);
+}
+
 /* A session that was parked ends with its grace, and the next call finds a new one. */
 static void test_parked_for_long(void **state)
 {
@@ -392,6 +438,7 @@ static void strangers_at(const char *endpoint, unsigned most)
     uint64_t before = tqi_limit_times(TQI_LIMIT_greeting);
     testing_server_start(&server, endpoint, 1, 60000);
     server.server->descriptors = LIMIT;
+    server.server->user = geteuid() + 1; /* those of this process are somebody else's then */
     for (int i = 0; i < STRANGERS; i++) {
         fds[i] = stranger(server.endpoint);
         uv_run(&testing_loop, UV_RUN_NOWAIT);
@@ -417,6 +464,42 @@ static void strangers_at(const char *endpoint, unsigned most)
     testing_server_stop(&server);
 }
 
+/* Those of this user's own processes may take their time, as many as they are: each would only come again. */
+static void test_own_processes(void **state)
+{
+    (void)state;
+    testing_server server;
+    testing_call call = {0};
+    int fds[STRANGERS];
+    uint64_t before = tqi_limit_times(TQI_LIMIT_greeting);
+    testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
+    server.server->descriptors = LIMIT;
+    for (int i = 0; i < STRANGERS; i++) {
+        fds[i] = stranger(server.endpoint);
+        uv_run(&testing_loop, UV_RUN_NOWAIT);
+    }
+    tqi_connector *connector = testing_connector(&testing_token, 0);
+    testing_reserve(testing_channel(connector, server.endpoint), &call, 1, 20);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+    assert_int_equal(tqi_limit_times(TQI_LIMIT_greeting), before);
+    assert_int_equal(server.server->n_greeting, 0);
+    /* They have the usual time for it. */
+    for (tqi_peer *peer = server.server->greeting_own; peer; peer = peer->greet_next) {
+        peer->deadline = 1;
+    }
+    tqi_server_arm_timer(server.server);
+    while (server.server->greeting_own) {
+        uv_run(&testing_loop, UV_RUN_ONCE);
+    }
+    for (int i = 0; i < STRANGERS; i++) {
+        assert_true(was_closed(fds[i]));
+        close(fds[i]);
+    }
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+}
+
 static void test_strangers(void **state)
 {
     (void)state;
@@ -436,9 +519,12 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_one_process, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_held_process, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_parked, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_park_enough, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_told_of_the_crowd, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_parked_for_long, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_more_than_fit, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_strangers, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_own_processes, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_crowd", tests, NULL, NULL);
 }

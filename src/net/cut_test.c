@@ -157,8 +157,9 @@ static void exchange(testing_server *server, const char *endpoint, uint32_t numb
     testing_call reserve = {0}, publish = {0}, read = {.buffer = back, .buffer_size = sizeof back};
     int executions = server->executions;
     int settled = server->settled_acked;
-    testing_reserve(channel, &reserve, number, 20);
+    /* In this order, for the server is told of the second answer at once, and of the first with it. */
     testing_write(channel, &publish, TQI_PUBLISH, data, size, 20);
+    testing_reserve(channel, &reserve, number, 20);
     testing_read(channel, &read, size, 20);
     testing_until(&read.done, 1);
     testing_until(&publish.done, 1);

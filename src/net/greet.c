@@ -79,6 +79,9 @@ static int greet_welcome(tqi_channel *channel, const Tq__Welcome *welcome, tq_er
     channel->instance = welcome->instance;
     snprintf(channel->system, sizeof channel->system, "%s", welcome->system);
     channel->started_us = welcome->started_us;
+    if (welcome->crowded) {
+        connector->crowded_at = tqi_now();
+    }
     tqi_channel_opened(channel, welcome->epoch, welcome->resumed);
     return TQ_OK;
 }

@@ -80,7 +80,7 @@ typedef struct tqi_tx {
     int segment;   /* first segment that is not sent whole */
     size_t offset; /* bytes of it that are sent */
     int n_fds;
-    int fds[TQI_FDS_MAX];    /* own */
+    int fds[TQI_FDS_MAX];    /* of whoever is told by `sent` */
     void (*sent)(void *arg); /* called once: sent, or connection lost */
     void *arg;
     size_t size;   /* bytes of it that are its own */

@@ -252,10 +252,10 @@ int tqi_request_prepare(tqi_request *request, size_t bytes, tq_error *err);
  * reply could not be made, and the request failed, or nobody is there to get it. */
 bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
                        const struct iovec *payload, int count, void (*sent)(void *arg), void *arg);
-/* Reply with descriptors (unix sockets and AGAIN requests only, else the request fails with TQ_EUNSUPPORTED); they are
- * dup'ed before the call returns. */
+/* Reply with descriptors (unix sockets and AGAIN requests only, else the request fails with TQ_EUNSUPPORTED); they must stay
+ * open until `sent` is called, for copies of them may be more than a process may have where thousands ask at once. */
 void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds,
-                           int count);
+                           int count, void (*sent)(void *arg), void *arg);
 void tqi_request_fail(tqi_request *request, const tq_error *err);
 
 /* ------------------------------------------------------------------------------------------------ client */
@@ -293,6 +293,8 @@ void tqi_connector_set_token(tqi_connector *connector, const tqi_token *token);
 /* In a forked child: closes the descriptors inherited from the parent, nothing else (async-signal-safe); the connector
  * is never used again in this process. */
 void tqi_connector_forked(tqi_connector *connector);
+/* Whether servers are crowded: the fewer connections a client keeps, the more clients need not take turns. */
+bool tqi_connector_crowded(const tqi_connector *connector);
 
 /* The channel to an endpoint list; the same one for the same string.  Connects when the first call is made.  hold/rele
  * count; at zero it is closed when its calls have ended. */
@@ -316,6 +318,10 @@ int tqi_channel_get_server(tqi_connector *connector, const char *endpoint, uint6
 void tqi_channel_set_parkable(tqi_channel *channel);
 /* A server that is not there any more is not worth a connection: while the channel is not wanted it connects for calls only. */
 void tqi_channel_set_wanted(tqi_channel *channel, bool wanted);
+/* Closes the connection, not the session, when it may be closed and nothing needs it: the server wants room. */
+void tqi_channel_park(tqi_channel *channel);
+/* Connected now. */
+bool tqi_channel_connected(const tqi_channel *channel);
 /* Connected over a unix socket now. */
 bool tqi_channel_local(const tqi_channel *channel);
 /* Why the last attempt over a unix socket failed; "" without one. */

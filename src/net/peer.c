@@ -43,8 +43,7 @@ void tqi_peer_close(tqi_peer *peer)
     }
 }
 
-/* Queues a frame that is no reply. */
-static void peer_send(tqi_peer *peer, uint16_t kind, const ProtobufCMessage *message)
+void tqi_peer_send(tqi_peer *peer, uint16_t kind, const ProtobufCMessage *message)
 {
     tqi_frame frame = {.kind = kind};
     tqi_tx *tx = tqi_tx_make(&frame, message, NULL, 0);
@@ -62,7 +61,7 @@ void tqi_peer_goodbye(tqi_peer *peer, const Tq__Goodbye *goodbye)
         peer->session->peer = NULL;
         peer->session = NULL;
     }
-    peer_send(peer, TQI_GOODBYE, &goodbye->base);
+    tqi_peer_send(peer, TQI_GOODBYE, &goodbye->base);
     tqi_conn_finish(peer->conn);
 }
 
@@ -94,7 +93,7 @@ static void peer_refuse(tqi_peer *peer, int code, char *text, bool aloud)
         tqi_log(TQI_DEBUG, peer->server->service->name, "connection from %s refused again: %s",
                 peer->conn->peer, text);
     }
-    peer_send(peer, TQI_FAILED, &error.base);
+    tqi_peer_send(peer, TQI_FAILED, &error.base);
     tqi_conn_finish(peer->conn);
 }
 
@@ -169,8 +168,9 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     welcome.server = server->id;
     welcome.system = server->system;
     welcome.started_us = server->started_us;
+    welcome.crowded = (unsigned)peer->conn->fd >= server->descriptors / TQI_CROWDED_SHARE;
     peer->goodbyes = hello->goodbyes;
-    peer_send(peer, TQI_WELCOME, &welcome.base);
+    tqi_peer_send(peer, TQI_WELCOME, &welcome.base);
     tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name,
             known ? "resumed" : "opened", peer->conn->peer);
     return TQ_OK;
@@ -202,50 +202,6 @@ static int peer_hello(tqi_peer *peer, const uint8_t *body, size_t size, tq_error
     }
     protobuf_c_message_free_unpacked(message, NULL);
     return rc;
-}
-
-/* ----------------------------------------------------------------------------------------------------- room */
-
-static bool peer_is_idle(const tqi_peer *peer)
-{
-    const tqi_session *session = peer->session;
-
-    return session && !peer->parked && !peer->conn->closed && !peer->conn->finishing &&
-           !peer->conn->queue && !peer->incoming && session->running == 0;
-}
-
-/* A client that has a call on its way, or more to say, stays. */
-unsigned tqi_peer_make_room(tqi_server *server, unsigned n)
-{
-    unsigned asked = 0, looked = 0;
-    tqi_peer *peer, *next;
-
-    if (!server->service->parkable) {
-        return 0;
-    }
-    /* Those that were silent longest are busy in rare cases only: a few more are looked at, not all. */
-    for (peer = server->peers; peer && asked < n && looked < 4 * n + 32; peer = next, looked++) {
-        next = peer->next;
-        if (peer_is_idle(peer) && server->service->parkable(peer->session, server->ctx)) {
-            peer->parked = true;
-            peer_send(peer, TQI_PARK, NULL);
-            DL_DELETE(server->peers, peer);
-            DL_APPEND(server->peers, peer);
-            asked++;
-        }
-    }
-    return asked;
-}
-
-static void peer_not_idle(tqi_peer *peer)
-{
-    tqi_server *server = peer->server;
-
-    if (server->service->parkable) {
-        peer->parked = false;
-        DL_DELETE(server->peers, peer);
-        DL_APPEND(server->peers, peer);
-    }
 }
 
 /* ------------------------------------------------------------------------------------------------- requests */
@@ -455,7 +411,7 @@ static int peer_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *b
         return peer_hello(peer, body, frame->body, err);
     }
     tqi_session_ack(peer->session, frame->ack);
-    peer_not_idle(peer);
+    tqi_peer_not_idle(peer);
     if (conn->closed) {
         return TQ_OK;
     }
@@ -537,6 +493,7 @@ static void peer_on_freed(tqi_conn *conn)
 {
     tqi_peer *peer = conn->owner;
     tqi_server *server = peer->server;
+    tqi_peer_set_parked(peer, false);
     DL_DELETE(server->peers, peer);
     free(peer);
     tqi_server_handle_closed(server);
@@ -575,7 +532,7 @@ static void peer_credentials(tqi_peer *peer, int fd)
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) == 0) {
         /* The number is 0 for a process of a namespace that is not visible from here. */
         peer->pid = cred.pid > 0 ? (uint64_t)cred.pid : 0;
-        peer->same_user = cred.uid == geteuid();
+        peer->same_user = cred.uid == peer->server->user;
     }
 }
 
@@ -617,7 +574,7 @@ int tqi_peer_open(tqi_server *server, int fd, const struct sockaddr *addr, const
         challenge.system = server->system;
         challenge.started_us = server->started_us;
     }
-    peer_send(peer, TQI_CHALLENGE, &challenge.base);
+    tqi_peer_send(peer, TQI_CHALLENGE, &challenge.base);
     tqi_server_arm_timer(server);
     return TQ_OK;
 }

@@ -7,6 +7,7 @@
 
 #include <utlist.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 
 #define REPLY_GOODBYE_MAX 4096 /* bytes of its body */
@@ -149,6 +150,7 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     tqi_call *call = channel->rx_call;
     (void)err;
     if (frame->kind == TQI_PARK && channel->conn == conn) {
+        channel->connector->crowded_at = tqi_now();
         tqi_channel_park(channel);
         return TQ_OK;
     }

@@ -3,11 +3,8 @@
  */
 #include "net/serving.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <utlist.h>
 
@@ -272,10 +269,10 @@ bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
 }
 
 void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds,
-                           int count)
+                           int count, void (*sent)(void *arg), void *arg)
 {
     if (request_is_orphan(request)) {
-        request_drop(request, NULL, NULL);
+        request_drop(request, sent, arg);
         return;
     }
     const tqi_peer *peer = request->session->peer;
@@ -283,27 +280,23 @@ void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, 
         tq_error err;
         tqi_error_set(&err, TQ_EUNSUPPORTED, "descriptors cannot be passed on this connection");
         tqi_request_fail(request, &err);
+        sent(arg);
         return;
     }
     tqi_frame frame = {.kind = request->kind,
                        .request = request->number,
                        .flags = TQI_FRAME_REPLY | (uint32_t)count << TQI_FRAME_FDS_SHIFT};
     tqi_tx *tx = tqi_tx_make(&frame, reply, NULL, 0);
-    for (int i = 0; tx && i < count; i++) {
-        int fd = fcntl(fds[i], F_DUPFD_CLOEXEC, 0);
-        if (fd < 0) {
-            tq_error err;
-            tqi_error_errno(&err, errno, "cannot duplicate a descriptor");
-            tqi_tx_rele(tx);
-            tqi_request_fail(request, &err);
-            return;
-        }
-        tx->fds[tx->n_fds++] = fd;
-    }
     if (!tx) {
         tqi_request_settle(request, false);
-        tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
+        request_end(request, request_failure(request, TQ_ENOMEM, "out of memory for the reply"));
+        sent(arg);
+        return;
     }
+    memcpy(tx->fds, fds, (size_t)count * sizeof *fds);
+    tx->n_fds = count;
+    tx->sent = sent;
+    tx->arg = arg;
     request_end(request, tx);
 }
 

@@ -35,6 +35,7 @@ struct tqi_listener {
     dev_t device; /* of the socket's file: it is removed only while it is still this one */
     ino_t inode;
     uint64_t resume; /* accepting pauses until then, 0 = it does not */
+    bool looks;      /* it has paused: there may still be no room */
     tqi_listener *prev, *next;
 };
 
@@ -111,6 +112,9 @@ void tqi_server_arm_timer(tqi_server *server)
     if (server->greeting && server->greeting->deadline < next) {
         next = server->greeting->deadline;
     }
+    if (server->greeting_own && server->greeting_own->deadline < next) {
+        next = server->greeting_own->deadline;
+    }
     if (server->lost && server->lost->deadline < next) {
         next = server->lost->deadline;
     }
@@ -130,15 +134,22 @@ void tqi_server_arm_timer(tqi_server *server)
 
 static void server_on_accept(uv_poll_t *poll, int status, int events);
 
+/* Closes those of a list whose time to greet is over. */
+static void server_close_late(tqi_server *server, tqi_peer **greeting, uint64_t now)
+{
+    while (*greeting && (*greeting)->deadline <= now) {
+        tqi_peer *peer = *greeting;
+        tqi_server_warn(server, peer->conn->peer, "closed: it did not authenticate in time");
+        tqi_peer_close(peer);
+    }
+}
+
 static void server_on_timer(uv_timer_t *timer)
 {
     tqi_server *server = timer->data;
     uint64_t now = tqi_now();
-    while (server->greeting && server->greeting->deadline <= now) {
-        tqi_peer *peer = server->greeting;
-        tqi_server_warn(server, peer->conn->peer, "closed: it did not authenticate in time");
-        tqi_peer_close(peer);
-    }
+    server_close_late(server, &server->greeting, now);
+    server_close_late(server, &server->greeting_own, now);
     while (server->lost && server->lost->deadline <= now) {
         tqi_session_end(server->lost, false);
     }
@@ -205,11 +216,24 @@ static void server_say_short(tqi_server *server, int errnum)
 /* Nothing is accepted for a short time: the connection that cannot be accepted stays ready, and would spin the loop. */
 static void server_pause(tqi_listener *listener, int errnum)
 {
-    server_say_short(listener->server, errnum);
-    bool room = tqi_peer_make_room(listener->server, TQI_PARK_FULL) > 0;
+    tqi_server *server = listener->server;
+    int over = server->full > server->crowded ? server->full - server->crowded : 0;
+    server_say_short(server, errnum);
+    bool room = tqi_peer_make_room(server, TQI_PARK_FULL, (unsigned)over + TQI_PARK_FULL) > 0;
     uv_poll_stop(&listener->poll);
+    listener->looks = true;
     listener->resume = tqi_now() + (room ? TQI_ACCEPT_SOON_NS : TQI_ACCEPT_PAUSE_NS);
-    tqi_server_arm_timer(listener->server);
+    tqi_server_arm_timer(server);
+}
+
+/* Whether one more descriptor is not one of the last: a connection that was accepted cannot be given back to wait. */
+static bool server_has_room(const tqi_listener *listener)
+{
+    int fd = fcntl(listener->fd, F_DUPFD_CLOEXEC, 0);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return fd >= 0 && fd < listener->server->full;
 }
 
 static void server_on_accept(uv_poll_t *poll, int status, int events)
@@ -217,6 +241,11 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
     tqi_listener *listener = poll->data;
     (void)status;
     (void)events;
+    if (listener->looks && !server_has_room(listener) && !tqi_greeting_give_way(listener->server)) {
+        server_pause(listener, EMFILE);
+        return;
+    }
+    listener->looks = false;
     for (int i = 0; i < SERVER_ACCEPTS && listener->fd >= 0; i++) {
         struct sockaddr_storage addr = {.ss_family = AF_UNIX};
         socklen_t size = sizeof addr;
@@ -233,7 +262,8 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
                 return;
             }
             if (fd >= listener->server->crowded) {
-                tqi_peer_make_room(listener->server, TQI_PARK_EACH);
+                tqi_peer_make_room(listener->server, TQI_PARK_EACH,
+                                   (unsigned)(fd - listener->server->crowded) + TQI_PARK_EACH);
             }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             int errnum = errno;
@@ -357,11 +387,12 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     server->grace_ns =
         options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
     server->handshake_ns = TQI_HANDSHAKE_NS;
+    server->user = geteuid();
     server->token = *options->token;
     unsigned long long descriptors = server_descriptors();
     descriptors = descriptors < INT_MAX ? descriptors : INT_MAX;
     server->descriptors = (unsigned)descriptors;
-    server->crowded = (int)(descriptors / 4 * 3);
+    server->crowded = (int)(descriptors - descriptors / 8);
     server->full = (int)(descriptors - descriptors / 16);
     uv_timer_init(loop, &server->timer);
     server->timer.data = server;

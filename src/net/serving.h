@@ -1,6 +1,7 @@
 /*
- * serving.h - what the server's files share: server.c (sockets, time), peer.c (one connection: handshake and frames),
- * session.c (sessions and kept replies), admit.c (their limits), process.c (the processes behind them), request.c (requests).
+ * serving.h - what the server's files share: server.c (sockets, time), crowd.c (connections that greet), peer.c (one connection:
+ * handshake and frames), park.c (room for more), session.c (sessions and kept replies), admit.c (their limits), process.c (the
+ * processes behind them), request.c (requests).
  */
 #ifndef TQI_NET_SERVING_H
 #define TQI_NET_SERVING_H
@@ -15,18 +16,22 @@
 #define TQI_HELLO_MAX       4096        /* bytes of a body before that */
 #define TQI_ACCEPT_PAUSE_NS 100000000u
 #define TQI_ACCEPT_SOON_NS  10000000u /* with idle peers on their way out */
+/* With one in so many of the descriptors taken, clients are told that it is crowded. */
+#define TQI_CROWDED_SHARE 2
 /* Idle peers asked to leave for each one that comes when descriptors run short, and when there are none left. */
 #define TQI_PARK_EACH 2u
 #define TQI_PARK_FULL 64u
+#define TQI_PARK_NS   UINT64_C(1000000000) /* who has not left by then is not waited for */
 /* Warnings about connections that are not authenticated: so many in so long. */
 #define TQI_WARN_MAX 10u
 #define TQI_WARN_NS  UINT64_C(10000000000)
 /* Clients with a wrong token are warned of once each, as long as they are among the last so many. */
 #define TQI_REFUSED_MAX 64u
 /*
- * Connections that greet.  Anybody may open them, so the servers of a process share one in TQI_GREETING_SHARE of its
+ * Connections that greet.  A stranger may open them, so the servers of a process share one in TQI_GREETING_SHARE of its
  * descriptors for them, and of a server's part one address gets half.  When one more comes than that, the oldest is closed,
- * if it has greeted for longer than an honest client takes; with twice as many it is closed in any case.
+ * if it has greeted for longer than an honest client takes; with twice as many it is closed in any case.  Processes of this
+ * user, on a unix socket, are no strangers: thousands of clients that come at once may take their time.
  */
 #define TQI_GREETING_SHARE    8u
 #define TQI_GREETING_MIN      16u
@@ -59,8 +64,10 @@ struct tqi_server {
     uv_timer_t timer;
     tqi_listener *listeners;
     tqi_peer *peers;    /* of a service with `parkable` those that were silent longest come first */
-    tqi_peer *greeting; /* not authenticated, by deadline */
+    tqi_peer *greeting; /* not authenticated, by deadline: of strangers */
     unsigned n_greeting;
+    tqi_peer *greeting_own; /* likewise, of processes of this user */
+    uid_t user;
     tqi_origin *origins;    /* of those */
     tqi_session *sessions;  /* by id */
     tqi_session *lost;      /* without connection, by the end of their grace */
@@ -70,10 +77,12 @@ struct tqi_server {
     uint64_t running_bytes; /* of all sessions */
     unsigned descriptors;   /* that the process may have */
     int full; /* and those from this one on are kept for what connections need: pidfds, memory passed */
-    int crowded;           /* descriptors from this number on are the last quarter */
-    uint64_t short_since;  /* when it was last said that there are no more, 0 = never */
-    uint64_t warned_since; /* window of tqi_server_warn */
-    unsigned warned;       /* in it */
+    int crowded;      /* descriptors from this number on are the last eighth */
+    unsigned leaving; /* peers that were asked for their connection lately, and are still there */
+    uint64_t leaving_since; /* lately: since then */
+    uint64_t short_since;   /* when it was last said that there are no more, 0 = never */
+    uint64_t warned_since;  /* window of tqi_server_warn */
+    unsigned warned;        /* in it */
     uint8_t refused[TQI_REFUSED_MAX][TQI_SESSION_ID]; /* a ring of those that were warned of */
     unsigned n_refused;                               /* ever */
     char *system;                                     /* "" of a unit */
@@ -182,13 +191,13 @@ void tqi_server_arm_timer(tqi_server *server);
 /* Takes an accepted socket over, also on failure. */
 void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name);
 
-/* crowd.c: a connection begins to greet.  addr NULL: over a unix socket.  TQ_OK or TQ_ENOMEM. */
+/* crowd.c: a connection begins to greet, its credentials are known.  addr NULL: over a unix socket.  TQ_OK or TQ_ENOMEM. */
 int tqi_greeting_add(tqi_peer *peer, const struct sockaddr *addr);
 /* It does not any more. */
 void tqi_greeting_remove(tqi_peer *peer);
-/* Closes those that are too many, the oldest first. */
+/* Closes those of strangers that are too many, the oldest first. */
 void tqi_greeting_limit(tqi_server *server, const struct sockaddr *addr);
-/* Closes the oldest, if there are more than a few; false when there are not. */
+/* Closes a stranger's oldest, if there are more than a few; false when there are not. */
 bool tqi_greeting_give_way(tqi_server *server);
 /* A server of this process begins, or has ended. */
 void tqi_greeting_server(int change);
@@ -203,8 +212,17 @@ int tqi_peer_open(tqi_server *server, int fd, const struct sockaddr *addr, const
 void tqi_peer_close(tqi_peer *peer);
 /* Sends the last frame and closes when that is sent; its session, if there is one, is without connection then. */
 void tqi_peer_goodbye(tqi_peer *peer, const Tq__Goodbye *goodbye);
-/* Asks up to n that are idle to close their connections, those that were silent longest first; returns how many. */
-unsigned tqi_peer_make_room(tqi_server *server, unsigned n);
+
+/* Queues a frame that is no reply. */
+void tqi_peer_send(tqi_peer *peer, uint16_t kind, const ProtobufCMessage *message);
+
+/* park.c */
+/* Asks up to n that are idle to close their connections, those that were silent longest first, until `enough` are on their
+ * way out; returns how many are. */
+unsigned tqi_peer_make_room(tqi_server *server, unsigned n, unsigned enough);
+/* It was asked for its connection; or it is gone, or has said something since. */
+void tqi_peer_set_parked(tqi_peer *peer, bool parked);
+void tqi_peer_not_idle(tqi_peer *peer);
 
 /* session.c */
 tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id);

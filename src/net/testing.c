@@ -282,6 +282,11 @@ static void service_took(testing_server *server, tqi_request *request)
     tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
 }
 
+static void service_mapped(void *arg)
+{
+    close((int)(intptr_t)arg);
+}
+
 static void service_map(tqi_request *request)
 {
     int fd = memfd_create("testing", MFD_CLOEXEC);
@@ -290,8 +295,7 @@ static void service_map(tqi_request *request)
     Tq__UnitMapReply reply;
     tq__unit_map_reply__init(&reply);
     reply.incarnation = 5;
-    tqi_request_reply_fds(request, &reply.base, &fd, 1);
-    close(fd);
+    tqi_request_reply_fds(request, &reply.base, &fd, 1, service_mapped, (void *)(intptr_t)fd);
 }
 
 static void service_handle(tqi_request *request, const ProtobufCMessage *message, void *ctx)

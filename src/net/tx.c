@@ -6,7 +6,6 @@
 #include <endian.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <tq/errors.h>
 
@@ -130,9 +129,6 @@ void tqi_tx_rele(tqi_tx *tx)
 {
     if (--tx->refs > 0) {
         return;
-    }
-    for (int i = 0; i < tx->n_fds; i++) {
-        close(tx->fds[i]);
     }
     free(tx->copy);
     free(tx);

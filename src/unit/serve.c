@@ -59,6 +59,11 @@ static void serve_sent(void *arg)
 
 /* ---------------------------------------------------------------------------------------- map */
 
+static void serve_mapped(void *arg)
+{
+    tqi_unit_store_rele(arg);
+}
+
 static void serve_map(tqi_unit *unit, tqi_request *request)
 {
     Tq__UnitMapReply reply = TQ__UNIT_MAP_REPLY__INIT;
@@ -84,7 +89,8 @@ static void serve_map(tqi_unit *unit, tqi_request *request)
     reply.arena_bytes = tqi_store_capacity(unit->store);
     reply.slots = tqi_store_slots(unit->store);
     int fds[2] = {tqi_store_arena_fd(unit->store), tqi_store_slots_fd(unit->store)};
-    tqi_request_reply_fds(request, &reply.base, fds, 2);
+    unit->held->refs++; /* that they stay open until they are sent */
+    tqi_request_reply_fds(request, &reply.base, fds, 2, serve_mapped, unit->held);
 }
 
 /* ---------------------------------------------------------------------------------------- write */

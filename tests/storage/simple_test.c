@@ -166,6 +166,26 @@ static void reserves_ahead(void **state)
     batch_system_close(&k, &h);
 }
 
+/* What saves requests lasts longer where answers take long, and as long as ever where they do not any more. */
+static void paces_by_answers(void **state)
+{
+    const uint64_t ms = 1000000;
+    tqi_simple simple = {0};
+
+    (void)state;
+    assert_int_equal(tqi_simple_pace(&simple, 50 * ms), 50 * ms);
+    tqi_simple_took(&simple, tqi_now() - 100 * ms);
+    assert_in_range(tqi_simple_pace(&simple, 50 * ms), 1600 * ms, 5000 * ms);
+    assert_int_equal(tqi_simple_pace(&simple, 9000 * ms), 9000 * ms);
+    tqi_simple_took(&simple, tqi_now() - 60000 * ms);
+    assert_int_equal(simple.answer_ns, TQI_ANSWER_MAX_NS);
+    assert_int_equal(tqi_simple_pace(&simple, 50 * ms), 5000 * ms);
+    for (int i = 0; i < 100; i++) {
+        tqi_simple_took(&simple, tqi_now());
+    }
+    assert_int_equal(tqi_simple_pace(&simple, 50 * ms), 50 * ms);
+}
+
 static void chooses_a_unit(void **state)
 {
     kit k;
@@ -338,6 +358,7 @@ int main(void)
         cmocka_unit_test_prestate(small_columns_share_blocks, &stream),
         cmocka_unit_test(leases_in_ranges),
         cmocka_unit_test(reserves_ahead),
+        cmocka_unit_test(paces_by_answers),
         cmocka_unit_test(chooses_a_unit),
         cmocka_unit_test(waits_or_fails_when_full),
         cmocka_unit_test_prestate(tells_what_is_gone, &shared),

@@ -3,7 +3,8 @@
  *
  * Mapping.  A unit on this machine is asked for its memory once per session there: a new session is a new writer to the
  * unit, which gives memory back only when it knows that its writers cannot write.  A unit that refuses, or that is
- * elsewhere (where.c), is written and read over the stream; the reason is logged.
+ * elsewhere (where.c), is written and read over the stream; the reason is logged.  Who only reads needs no connection once
+ * the memory is mapped: where many clients crowd a unit, it is closed.
  *
  * Ids.  They are topped up before they run out, so that a put seldom waits for a lease.  The first lease is a small one,
  * for the controller keeps room for the end of every id and most of many thousand clients put little; each one after it is
@@ -217,6 +218,7 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_wait_end(&link->map_waits, answer->error);
         return;
     }
+    tqi_simple_took(link->simple, link->map_asked_at);
     if (answer->status != TQ_OK) {
         /* The channel may be gone: the unit was listed at another place meanwhile. */
         const char *failure = link->channel == NULL || tqi_channel_local(link->channel)
@@ -230,6 +232,10 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
     tqi_link_settle(link);
     tqi_link_say(link, err.code != TQ_OK ? err.message : NULL);
     tqi_wait_end(&link->map_waits, NULL);
+    if (link->map_state == TQI_MAP_READY && tqi_connector_crowded(link->simple->connector) &&
+        !tqi_put_at(link) && link->simple->shown == NULL) {
+        tqi_channel_park(link->channel);
+    }
 }
 
 int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *err)
@@ -261,6 +267,7 @@ int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *er
             return code;
         }
         link->map_state = TQI_MAP_ASKED;
+        link->map_asked_at = tqi_now();
     }
     DL_APPEND(link->map_waits, wait);
     return TQ_EAGAIN;
@@ -381,6 +388,7 @@ static void link_leased(const tq_error *err, uint64_t first, uint64_t incarnatio
     }
     link->leasing = false;
     if (err == NULL) {
+        tqi_simple_took(simple, query->asked_at);
         if (!tqi_ids_known(simple, &link->ids_from) || link->ids_from.incarnation != incarnation) {
             tqi_link_drop_ids(link);
             link->ids_from = (tqi_ids_from){.incarnation = incarnation,

@@ -17,10 +17,11 @@
 #include "base/clock.h"
 #include "manager/simple/put.h"
 
-#define PUT_RESTARTS 3u
-#define PUT_ROUNDS   6u                  /* after which the time per unit grows no more */
-#define PUT_FRESH_NS UINT64_C(100000000) /* a list is as good as new */
-#define PUT_TRY_NS   UINT64_C(400000000)
+#define PUT_RESTARTS    3u
+#define PUT_ROUNDS      6u                  /* after which the time per unit grows no more */
+#define PUT_FRESH_NS    UINT64_C(100000000) /* a list is as good as new */
+#define PUT_TRY_NS      UINT64_C(400000000)
+#define PUT_TRY_ANSWERS 4u /* or as long as so many answers take */
 /* The unit's own answer to a wait comes this much before the call gives up. */
 #define PUT_SLACK_MS 100u
 
@@ -72,6 +73,11 @@ static size_t put_busy(const tqi_link *link, uint64_t *ids)
         }
     }
     return n;
+}
+
+bool tqi_put_at(const tqi_link *link)
+{
+    return put_busy(link, NULL) > 0;
 }
 
 void tqi_puts_new_session(tqi_simple *simple)
@@ -308,10 +314,13 @@ static void put_waited(tqi_wait *wait, const tq_error *err)
 }
 
 /* Another unit is tried soon, for a put shall go on within a second of the death of a unit: to ask for its memory and for
- * room there are two requests.  A unit that is only slow loses nothing but this put. */
+ * room there are two requests.  A unit that is only slow loses nothing but this put.  Where all answers take long, as they
+ * do beside thousands of clients, no other unit would be faster, and asking two would make it worse. */
 static uint64_t put_deadline(const tqi_put *op)
 {
-    uint64_t end = tqi_now() + (PUT_TRY_NS << (op->rounds < PUT_ROUNDS ? op->rounds : PUT_ROUNDS));
+    uint64_t usual = PUT_TRY_ANSWERS * op->simple->answer_ns;
+    uint64_t time = PUT_TRY_NS << (op->rounds < PUT_ROUNDS ? op->rounds : PUT_ROUNDS);
+    uint64_t end = tqi_now() + (usual > time ? usual : time);
 
     return op->last || end > op->job->deadline_ns ? op->job->deadline_ns : end;
 }
@@ -335,6 +344,9 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     op->reserving = NULL;
     bool leaves = tqi_put_wait_end(op);
     op->unit->stocking = op->unit->stocking && op->extra == 0;
+    if (answer->status == TQ_OK && !op->last) {
+        tqi_simple_took(op->simple, op->asked_at);
+    }
     if (answer->status == TQ_EFULL) {
         tqi_link_put_back(op->unit, op->ids, n, &op->leases, &op->from); /* surely not used */
     } else if (answer->status != TQ_OK) {
@@ -448,6 +460,7 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
     if (code == TQ_OK && message.wait) {
         tqi_put_wait_begin(op);
     }
+    op->asked_at = tqi_now();
     return code;
 }
 

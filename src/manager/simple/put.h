@@ -32,6 +32,7 @@ typedef struct tqi_put {
     tq_error why; /* of the last unit that failed */
 
     tqi_link *unit;
+    uint64_t asked_at;    /* when room was asked for */
     uint32_t extra;       /* blocks behind the put's own that are reserved ahead */
     bool no_stock;        /* there was no room for them */
     tqi_ids_from from;    /* the ids */

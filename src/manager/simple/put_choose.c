@@ -6,6 +6,9 @@
  * meanwhile.  In a full store of thousands of units no put asks each of them: a unit that has said that it is full counts
  * as full until the list says more.  Two that are drawn spread the puts of many clients nearly as evenly as a look at all
  * of them would, and better when what is known is old: the one with the most room is not everybody's choice.
+ *
+ * Where units are crowded, a client stays with those that it is connected to while they have room: with one connection for
+ * each of many thousand clients, and not one for each unit, none has to be closed for another again and again.
  */
 #include <stdlib.h>
 
@@ -69,6 +72,13 @@ void tqi_put_note_full(const tqi_put *op, tqi_link *link)
     }
 }
 
+/* Connected, and with a good part of its room free. */
+static bool choose_at_hand(const tqi_link *link)
+{
+    return link->channel != NULL && tqi_channel_connected(link->channel) &&
+           tqi_put_free_bytes(link) >= link->capacity / 4;
+}
+
 /* Whether a is to be tried before b. */
 static bool choose_before(const tqi_link *a, const tqi_link *b)
 {
@@ -77,6 +87,9 @@ static bool choose_before(const tqi_link *a, const tqi_link *b)
     }
     if (tqi_link_near(a) != tqi_link_near(b)) {
         return tqi_link_near(a);
+    }
+    if (tqi_connector_crowded(a->simple->connector) && choose_at_hand(a) != choose_at_hand(b)) {
+        return choose_at_hand(a);
     }
     return tqi_put_free_bytes(a) > tqi_put_free_bytes(b);
 }

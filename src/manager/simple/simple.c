@@ -10,6 +10,9 @@
 #include "config_backends.h"
 #include "manager/simple/put.h"
 
+#define SIMPLE_PACE        16u
+#define SIMPLE_PACE_MAX_NS UINT64_C(5000000000)
+
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline)
 {
     /* 2 s, 4 s, 8 s, ...; and time for the bytes on a slow link (50 MB/s). */
@@ -17,6 +20,23 @@ uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline)
     uint64_t end = tqi_deadline(seconds);
 
     return end < deadline ? end : deadline;
+}
+
+void tqi_simple_took(tqi_simple *simple, uint64_t asked_at)
+{
+    uint64_t took = tqi_now() - asked_at;
+
+    took = took < TQI_ANSWER_MAX_NS ? took : TQI_ANSWER_MAX_NS;
+    simple->answer_ns =
+        took > simple->answer_ns ? took : simple->answer_ns - (simple->answer_ns - took) / 4;
+}
+
+uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least)
+{
+    uint64_t pace = SIMPLE_PACE * simple->answer_ns;
+
+    pace = pace < SIMPLE_PACE_MAX_NS ? pace : SIMPLE_PACE_MAX_NS;
+    return pace > least ? pace : least;
 }
 
 /* ---------------------------------------------------------------------------------------- open, close */
@@ -101,6 +121,7 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     if (simple->controller != NULL) {
         tqi_channel_on_open(simple->controller, simple_session, simple);
     }
+    simple->turn = (uint32_t)tqi_random_id(); /* many clients do not begin at the same unit */
     tqi_store_host(simple->machine);
     uv_timer_init(internal->loop, &simple->stock_timer);
     simple->stock_timer.data = simple;

@@ -120,7 +120,8 @@ typedef struct tqi_ids_from {
     uint64_t session;     /* ours there */
 } tqi_ids_from;
 
-#define TQI_STOCK_MAX 15u
+#define TQI_STOCK_MAX     15u
+#define TQI_ANSWER_MAX_NS UINT64_C(1000000000)
 
 /* Room for a small block, reserved and not written yet: see stock.c. */
 typedef struct tqi_stocked {
@@ -154,6 +155,7 @@ struct tqi_link {
     tqi_channel *channel;
 
     tqi_map_state map_state;
+    uint64_t map_asked_at;
     tqi_mapping *mapping;
     tqi_wait *map_waits;
 
@@ -230,6 +232,7 @@ typedef struct tqi_query {
     void (*listed)(void *arg, const tq_error *err);
     void *arg;
     uint32_t count;
+    uint64_t asked_at;
     struct tqi_query *prev, *next;
 } tqi_query;
 
@@ -258,6 +261,7 @@ struct tqi_simple {
     bool listing;            /* a refresh in the background */
     uint64_t listed_at;      /* when the list was last brought up to date; 0: never */
     uint32_t turn;           /* of near units */
+    uint64_t answer_ns;      /* how long an answer takes, lately; at most TQI_ANSWER_MAX_NS */
     uint64_t lot;            /* the last number that was drawn; 0: none */
     uint64_t chosen;         /* searches for all units */
     uv_timer_t stock_timer;
@@ -273,6 +277,10 @@ void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
                      void (*listed)(void *arg, const tq_error *err), void *arg);
 /* The same in the background, if that was not done lately. */
 void tqi_simple_refresh(tqi_simple *simple);
+/* An answer came that somebody who is there gives at once: how long answers take on this machine, with what goes on there. */
+void tqi_simple_took(tqi_simple *simple, uint64_t asked_at);
+/* `least`, or as long as 16 answers take, but no more than 5 s: what saves requests lasts longer where they take long. */
+uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least);
 /* NULL: it was never listed. */
 tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
 /* Forgets all units; at close. */
@@ -291,6 +299,8 @@ void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_wai
 void tqi_simple_stop(void *state);
 
 void tqi_simple_put(void *state, tq_put_job *job);
+/* Whether a put is under way at that unit. */
+bool tqi_put_at(const tqi_link *link);
 void tqi_simple_cancel(void *state, tq_put_job *job);
 void tqi_simple_get(void *state, tq_get_job *job);
 

@@ -5,6 +5,9 @@
  * the other, the request of one asks for room for the next ones, too: 1, then 3, 7, at most TQI_STOCK_MAX blocks of one
  * size per unit.  They are blocks like any other that is reserved and not yet published: when the session ends, or the
  * unit, they are gone with it.  What was not used for a second is given back, for others may need the room.
+ *
+ * What is soon depends on how long a request takes.  Beside thousands of other clients it takes a good part of a second, and
+ * puts that each come after some of these still gain by each request that they need not make.
  */
 #include "manager/simple/put.h"
 
@@ -16,7 +19,6 @@
 #define STOCK_MOST    UINT64_C(1024)
 #define STOCK_SOON_NS UINT64_C(50000000)
 #define STOCK_IDLE_NS UINT64_C(1000000000)
-#define STOCK_IDLE_MS 1000u
 
 static uint64_t stock_size(uint64_t total)
 {
@@ -26,6 +28,28 @@ static uint64_t stock_size(uint64_t total)
         size *= 2;
     }
     return size;
+}
+
+/* How soon one put has to follow another. */
+static uint64_t stock_soon(const tqi_link *link)
+{
+    return tqi_simple_pace(link->simple, STOCK_SOON_NS);
+}
+
+/* When what is left of it is given back, if it is not used until then. */
+static uint64_t stock_end(const tqi_link *link)
+{
+    uint64_t idle = 2 * stock_soon(link);
+
+    return link->stock_at + (idle > STOCK_IDLE_NS ? idle : STOCK_IDLE_NS);
+}
+
+static void stock_arm(tqi_simple *simple, uint64_t end)
+{
+    uint64_t now = tqi_now();
+
+    uv_timer_start(&simple->stock_timer, tqi_stock_idle, end > now ? (end - now) / 1000000 + 1 : 0,
+                   0);
 }
 
 /* Whether room from there can be written to and published: unit, controller and session are still the same. */
@@ -79,7 +103,7 @@ uint32_t tqi_stock_want(tqi_put *op)
 {
     tqi_link *link = op->unit;
     uint64_t now = tqi_now();
-    bool soon = now - link->stock_at < STOCK_SOON_NS;
+    bool soon = now - link->stock_at < stock_soon(link);
 
     if (!tqi_stock_suits(op) || link->stocking || link->n_stock > 0 || link->mapping == NULL ||
         op->no_stock) {
@@ -112,7 +136,7 @@ void tqi_stock_fill(tqi_put *op)
     link->n_stock = op->extra;
     op->extra = 0;
     if (!uv_is_active((uv_handle_t *)&simple->stock_timer)) {
-        uv_timer_start(&simple->stock_timer, tqi_stock_idle, STOCK_IDLE_MS, 0);
+        stock_arm(simple, stock_end(link));
     }
 }
 
@@ -120,16 +144,18 @@ void tqi_stock_idle(uv_timer_t *timer)
 {
     tqi_simple *simple = timer->data;
     uint64_t now = tqi_now();
-    bool left = false;
+    uint64_t next = TQI_NEVER;
     tqi_link *link;
 
     for (link = simple->links; link != NULL; link = link->hh.next) {
-        if (now - link->stock_at >= STOCK_IDLE_NS) {
+        if (link->n_stock > 0 && stock_end(link) <= now) {
             tqi_stock_drop(link);
         }
-        left = left || link->n_stock > 0;
+        if (link->n_stock > 0 && stock_end(link) < next) {
+            next = stock_end(link);
+        }
     }
-    if (left) {
-        uv_timer_start(timer, tqi_stock_idle, STOCK_IDLE_MS, 0);
+    if (next != TQI_NEVER) {
+        stock_arm(simple, next);
     }
 }

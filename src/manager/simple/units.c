@@ -2,7 +2,8 @@
  * units.c - the storage units as this client knows them.
  *
  * The list comes from the controller: all of it once, then what has changed.  It is brought up to date when a unit is
- * unknown or does not answer, and, for the free bytes by which a put chooses, in the background at most every second, also while a put waits for room.
+ * unknown or does not answer, and, for the free bytes by which a put chooses, in the background at most every second, less often
+ * where answers take long, also while a put waits for room.
  *
  * Units are found by name.  Those that can be written to now are in one of two sets, near ones and far ones, so that a put
  * chooses without a look at all of them.  A set has room for every unit before it is needed: moving a unit never fails.
@@ -24,6 +25,7 @@ tqi_query *tqi_query_make(tqi_simple *simple)
 
     if (query != NULL) {
         query->simple = simple;
+        query->asked_at = tqi_now();
         DL_APPEND(simple->queries, query);
     }
     return query;
@@ -184,6 +186,7 @@ static void units_listed(const tq_error *err, const tqi_owner_changes *changes, 
         }
         if (err == NULL) {
             simple->listed_at = tqi_now();
+            tqi_simple_took(simple, query->asked_at);
             if (units_take(simple, changes) != TQ_OK) {
                 tqi_error_nomem(&failed, "the list of storage units");
                 err = &failed;
@@ -222,7 +225,8 @@ void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
 
 void tqi_simple_refresh(tqi_simple *simple)
 {
-    if (!simple->listing && tqi_now() - simple->listed_at > UNITS_REFRESH_NS) {
+    if (!simple->listing &&
+        tqi_now() - simple->listed_at > tqi_simple_pace(simple, UNITS_REFRESH_NS)) {
         tqi_simple_list(simple, false, tqi_simple_try(1, 0, TQI_NEVER), NULL, NULL);
     }
 }

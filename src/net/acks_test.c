@@ -1,0 +1,84 @@
+/*
+ * acks_test.c - when a server is told that replies have arrived.
+ */
+#include "net/calling.h"
+#include "net/testing.h"
+
+static testing_server server;
+static tqi_connector *connector;
+static tqi_channel *channel;
+
+static int setup(void **state)
+{
+    testing_setup(state);
+    testing_server_start(&server, testing_unix_endpoint(), 100, 5000);
+    connector = testing_connector(&testing_token, 0);
+    channel = testing_channel(connector, server.endpoint);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    testing_connector_stop(connector);
+    testing_server_stop(&server);
+    return testing_teardown(state);
+}
+
+/* A publish: nothing hangs on its acknowledgement. */
+static void publish(tqi_channel *on)
+{
+    testing_call call = {0};
+    uint8_t byte = testing_byte(0);
+    testing_write(on, &call, TQI_PUBLISH, &byte, 1, 20);
+    testing_until(&call.done, 1);
+    assert_int_equal(call.status, TQ_OK);
+}
+
+/* That the answer to a publish has arrived is said by the next request, or by the end of the session, not by a frame of its
+ * own. */
+static void test_late_ack(void **state)
+{
+    (void)state;
+    testing_call claim = {0};
+    publish(channel);
+    testing_run_ms(20);
+    assert_int_equal(server.settled_acked, 0);
+    publish(channel);
+    assert_int_equal(server.settled_acked, 1);
+    testing_run_ms(20);
+    assert_int_equal(server.settled_acked, 1);
+    /* What must be known goes at once, and says all. */
+    testing_claim(channel, &claim, true, 20);
+    testing_until(&claim.done, 1);
+    testing_until(&server.settled_acked, 3);
+    tqi_connector *own = testing_connector(&testing_token, 0);
+    publish(testing_channel(own, server.endpoint));
+    assert_int_equal(server.settled_acked, 3);
+    testing_connector_stop(own);
+    testing_until(&server.ended, 1);
+    assert_int_equal(server.settled_acked, 4);
+    assert_int_equal(server.settled_lost, 0);
+}
+
+/* Large answers are not kept until then, nor is one of very many. */
+static void test_late_ack_of_much(void **state)
+{
+    (void)state;
+    int n = 0;
+    while (channel->ack_sent == 0 && n < 400) {
+        publish(channel);
+        uv_run(&testing_loop, UV_RUN_NOWAIT);
+        n++;
+    }
+    assert_in_range(n, 10, 399);
+    testing_until(&server.settled_acked, n);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_late_ack, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_late_ack_of_much, setup, teardown),
+    };
+    return cmocka_run_group_tests_name("net_acks", tests, NULL, NULL);
+}

@@ -1,0 +1,68 @@
+/*
+ * park.c - room for more connections: idle clients are asked for theirs, and keep their sessions.
+ */
+#include "net/serving.h"
+
+#include <utlist.h>
+
+#include "base/clock.h"
+
+static bool park_is_idle(const tqi_peer *peer)
+{
+    const tqi_session *session = peer->session;
+
+    return session && !peer->parked && !peer->conn->closed && !peer->conn->finishing &&
+           !peer->conn->queue && !peer->incoming && session->running == 0;
+}
+
+void tqi_peer_set_parked(tqi_peer *peer, bool parked)
+{
+    tqi_server *server = peer->server;
+    if (parked && !peer->parked) {
+        server->leaving++;
+    } else if (!parked && peer->parked && server->leaving > 0) {
+        server->leaving--;
+    }
+    peer->parked = parked;
+}
+
+/* A client that has a call on its way, or more to say, stays.  Those that were asked may take a while to leave: thousands of
+ * them share few cores. */
+unsigned tqi_peer_make_room(tqi_server *server, unsigned n, unsigned enough)
+{
+    unsigned asked = 0, looked = 0;
+    tqi_peer *peer, *next;
+
+    if (!server->service->parkable) {
+        return 0;
+    }
+    uint64_t now = tqi_now();
+    if (now - server->leaving_since > TQI_PARK_NS) {
+        server->leaving_since = now;
+        server->leaving = 0;
+    }
+    /* Those that were silent longest are busy in rare cases only: a few more are looked at, not all. */
+    for (peer = server->peers; peer && asked < n && server->leaving < enough && looked < 4 * n + 32;
+         peer = next, looked++) {
+        next = peer->next;
+        if (park_is_idle(peer) && server->service->parkable(peer->session, server->ctx)) {
+            tqi_peer_set_parked(peer, true);
+            tqi_peer_send(peer, TQI_PARK, NULL);
+            DL_DELETE(server->peers, peer);
+            DL_APPEND(server->peers, peer);
+            asked++;
+        }
+    }
+    return server->leaving;
+}
+
+void tqi_peer_not_idle(tqi_peer *peer)
+{
+    tqi_server *server = peer->server;
+
+    if (server->service->parkable) {
+        tqi_peer_set_parked(peer, false);
+        DL_DELETE(server->peers, peer);
+        DL_APPEND(server->peers, peer);
+    }
+}
