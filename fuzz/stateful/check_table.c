@@ -209,9 +209,60 @@ static void check_blocks(const check *c)
     }
 }
 
+/* Ids of one queue: none of them lives, and each node stands behind those before it. */
+static uint64_t check_queue(const check *c, const tqi_owner *owner, const tqi_dead_node *node,
+                            bool late)
+{
+    uint64_t n = 0, before = 0;
+    for (; node != NULL; node = node->next) {
+        uint64_t order = late ? node->due : node->notice;
+        check_that(c, late ? order >= before : order > before, "the order of what is dead",
+                   owner->name);
+        check_that(c, late || order <= owner->last_notice, "a notice", owner->name);
+        for (uint32_t i = 0; i < node->count; i++) {
+            check_that(c, tqi_m_block_find(c->meta, node->first + i) == 0, "a dead block",
+                       owner->name);
+        }
+        before = order;
+        n++;
+    }
+    return n;
+}
+
+/* Each block and each id that is not published has room in the queue of its owner. */
+static void check_dead(const check *c, uint64_t left)
+{
+    const tqi_meta *meta = c->meta;
+    uint64_t dead = 0, late = 0;
+    for (const tqi_owner *owner = meta->owners; owner != NULL; owner = owner->hh.next) {
+        dead += check_queue(c, owner, owner->dead_head, false);
+        late += check_queue(c, owner, owner->late_head, true);
+    }
+    check_that(c, dead == meta->n_dead, "what is dead", "all owners");
+    check_that(c, late == meta->n_late, "what is late", "all owners");
+    check_that(c, meta->dead_reserved == meta->n_blocks + left, "room for what dies", "all owners");
+    check_that(c, meta->n_dead_free >= meta->dead_reserved, "free room for what dies",
+               "all owners");
+    check_that(c, meta->n_dead_pages * TQI_M_DEAD_PAGE == meta->n_dead_free + dead + late,
+               "all room for what dies", "all owners");
+}
+
+/* Each index is a sample's, is free, or is held by a clear. */
+static void check_places(const check *c)
+{
+    uint64_t held =
+        TQ_NO_INDEX - c->meta->first_index < c->meta->places; /* no sample has that one */
+    for (const tqi_clearing *clearing = c->meta->clearings; clearing != NULL;
+         clearing = clearing->next) {
+        held += clearing->n;
+    }
+    check_that(c, c->meta->places == c->meta->n_samples + c->meta->n_free + held, "indexes",
+               "all partitions");
+}
+
 static void check_ranges(const check *c)
 {
-    uint64_t ranges = 0;
+    uint64_t ranges = 0, left = 0;
     for (const tqi_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
         for (const tqi_range *range = owner->ranges; range != NULL; range = range->next) {
             uint32_t used = 0;
@@ -219,10 +270,12 @@ static void check_ranges(const check *c)
                 used += (uint32_t)__builtin_popcountll(range->used[i]);
             }
             check_that(c, used + range->left == range->count, "ids of a lease", owner->name);
+            left += range->left;
             ranges++;
         }
     }
     check_that(c, ranges == c->meta->n_ranges, "leases", "all owners");
+    check_dead(c, left);
 }
 
 void sf_check_table(const sf *f, const tqi_meta *meta)
@@ -238,5 +291,6 @@ void sf_check_table(const sf *f, const tqi_meta *meta)
     check_that(&c, c.samples == meta->n_samples, "samples", "all partitions");
     check_blocks(&c);
     check_ranges(&c);
+    check_places(&c);
     free(c.blocks);
 }
