@@ -33,7 +33,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
 class Place:
     """A folder with a system whose configuration names the module, and with the module."""
 
-    def __init__(self, folder: Path, backend: str = "Elsewhere") -> None:
+    def __init__(self, folder: Path, backend: str = "Elsewhere", module: str = NAME) -> None:
         """The system runs, in the place where this user's systems are found."""
         self.mark = folder / "mark"
         (folder / f"{NAME}.py").write_text(SOURCE.format(mark=str(self.mark)))
@@ -41,7 +41,7 @@ class Place:
         (folder / "ctq").mkdir(mode=0o700)
         self.system.runtime = folder / "ctq" / "default"
         self.system.token_file = str(self.system.runtime / "token")
-        section = f'{{path: "{folder}/store", module: {NAME}}}'
+        section = f'{{path: "{folder}/store", module: {module}}}'
         self.system.start(
             role="controller",
             settings=[f"backend.storage_backend={backend}", f"backend.{backend}={section}"],
@@ -123,5 +123,25 @@ def test_a_module_beside_a_backend_of_ours(tmp_path: Path) -> None:
     try:
         assert "has not allowed" in place.attach()
         assert not place.mark.exists()
+    finally:
+        place.system.close()
+
+
+@pytest.mark.parametrize("module", ["5", ".relative", "[os]"])
+def test_what_is_no_module_is_named(tmp_path: Path, module: str) -> None:
+    """Also where it is allowed, and for a name that only means something within a package."""
+    place = Place(tmp_path, module=module)
+    try:
+        said = place.attach(TQ_LIBRARIES=module)
+        assert "ConfigError: backend.Elsewhere.module: expected the name of a module, got" in said
+    finally:
+        place.system.close()
+
+
+def test_no_module(tmp_path: Path) -> None:
+    """An empty name is none: the backend is unknown."""
+    place = Place(tmp_path, module="''")
+    try:
+        assert "UnknownManagerError" in place.attach()
     finally:
         place.system.close()

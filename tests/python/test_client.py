@@ -322,6 +322,18 @@ def test_the_configuration_of_a_client_is_checked_as_that_of_init(client: Any) -
         ({"client": {"timout": 1}}, "unknown key 'client.timout', did you mean 'timeout'?"),
         ({"client": {"timeout": "soon"}}, "client.timeout: expected"),
         ([1], "must be a map"),
+        (
+            {"backend": {"X": {"module": 5}}},
+            "backend.X.module: expected the name of a module, got 5",
+        ),
+        (
+            {"backend": {"X": {"module": ".x"}}},
+            "backend.X.module: expected the name of a module, got '.x'",
+        ),
+        (
+            {"backend": {"storage_backend": "X", "X": {"library": 5}}},
+            "backend.X.library: expected a path, got 5",
+        ),
     ):
         with pytest.raises(errors.ConfigError, match=re.escape(message)):
             ctq.TransferQueueClient("checked", client._info, config=given)

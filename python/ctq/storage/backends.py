@@ -15,14 +15,32 @@ from .kv import StorageClientFactory, nothing
 from .kv_manager import KVStorageManager
 from .manager import StorageManager, StorageManagerFactory
 
-_CODE = ("library", "module")
-"""What a section may name that runs in each client."""
+
+def _module(name: str, section: Mapping[str, Any]) -> str | None:
+    """Return the module that a backend's section names; None for none."""
+    module = section.get("module")
+    if module is None or module == "":
+        return None
+    if not isinstance(module, str) or module.startswith("."):
+        raise ConfigError(f"backend.{name}.module: expected the name of a module, got {module!r}")
+    return module
+
+
+def _code(name: str, section: Mapping[str, Any]) -> list[str]:
+    """Return what a backend's section names that runs in each client: a library, a module."""
+    library = section.get("library") or ""
+    try:
+        return [os.fsdecode(library), _module(name, section) or ""]
+    except TypeError:
+        raise ConfigError(f"backend.{name}.library: expected a path, got {library!r}") from None
 
 
 def allowing(info: ControllerInfo, given: Mapping[str, Any]) -> ControllerInfo:
     """How to reach a system, with what this process lets it run: by its handle, the environment, its own configuration."""
-    sections = [part for part in (given.get("backend") or {}).values() if isinstance(part, Mapping)]
-    own = [os.fspath(part[key]) for part in sections for key in _CODE if part.get(key)]
+    sections = (given.get("backend") or {}).items()
+    own = [
+        code for name, part in sections if isinstance(part, Mapping) for code in _code(name, part)
+    ]
     listed = (info.allowed or "").split(":") + os.environ.get("TQ_LIBRARIES", "").split(":")
     return info._replace(allowed=":".join(dict.fromkeys(filter(None, listed + own))))
 
@@ -55,13 +73,11 @@ def import_backend(
 
     `info`: the section is that of the system there, and what it names has to be allowed; else it is our own.
     """
-    built_in, module = BUILT_IN.get(name), section.get("module")
+    built_in, module = BUILT_IN.get(name), _module(name, section)
     if built_in is not None:
         _import(name, built_in)
     if module is None:
         return
-    if not isinstance(module, str):
-        raise ConfigError(f"backend.{name}.module: expected the name of a module, got {module!r}")
     if info is None or _is_allowed(module, info):
         _import(name, module)
     elif built_in is not None or not _is_registered(name):
