@@ -104,7 +104,7 @@ def sessions(place: Place) -> None:
     said = str(refused.value)
     assert "16 sessions, which is its most (limits.sessions): close clients that are not" in said
     with pytest.raises(UnreachableError, match=r"limits\.sessions"):
-        place.system.client("late", client={"timeout": 0.5})
+        place.system.client("late", client={"timeout": 2})
     assert not held[-1].call(LIST_PARTITIONS).failed
     before = place.state()["sessions"]
     assert len(before) == 16
