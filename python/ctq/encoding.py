@@ -199,7 +199,7 @@ class Encoder:
 
 
 class TagEncoder(Encoder):
-    """Turns tags into bytes.  Whoever lists samples looks at tags, and may not trust those who put them: none is a pickle."""
+    """Turns tags into bytes.  Clients that list samples read the tags of others, whom they need not trust: none is a pickle."""
 
     _not_pickled = "which tags never are: give a tag a plain value, and put the object into a field"
 
@@ -404,7 +404,10 @@ class Decoder:
 class TagDecoder(Decoder):
     """Turns bytes into tags."""
 
-    _not_unpickled = "the tag is pickled, and tags are never unpickled: who put it has not done so by this version of ctq"
+    _not_unpickled = (
+        "the tag is pickled, and tags are never unpickled: it was not put by this version of ctq; put it again with a plain "
+        "value, or clear the sample"
+    )
 
     def __init__(self) -> None:
         super().__init__(allow_pickle=False)

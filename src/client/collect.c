@@ -94,7 +94,7 @@ static void collect_removed(const tq_error *err, void *arg)
     collect_next(c);
 }
 
-/* Those that are named once more are the last ones, so many as *n_late. */
+/* The last *n_late of the ids are those that will be named once more. */
 static int collect_ids(const Tq__CollectReply *reply, uint64_t **out, size_t *n_out, size_t *n_late,
                        tq_error *err)
 {

@@ -160,7 +160,7 @@ static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n, b
 
 /* --------------------------------------------------------------------------------------- owners */
 
-/* Ends a question for owners, as it was asked. */
+/* Calls back whoever asked for owners, with the list or with its changes. */
 static void host_list_end(const host_call *made, const tq_error *err,
                           const tqi_owner_changes *changes)
 {

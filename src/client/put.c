@@ -9,7 +9,7 @@
  * blocks of a publish that it refuses.  When the call ends without its answer, the blocks are
  * abandoned here: if the publish was executed after all, abandoning its blocks changes nothing, for
  * the controller handles the two requests in that order.  What was written under ids whose session has
- * ended is removed from here where the store has no process of its own: nobody else knows of it.
+ * ended is removed by this client where the store has no process of its own: nobody else knows of it.
  */
 #include "client/put.h"
 
@@ -23,7 +23,7 @@
 #include "client/cmeta.h"
 #include "client/jobs.h"
 
-/* A session that ends takes what it leased with it; so often the bytes are written anew for that. */
+/* A session that ends takes its leases with it.  How often the bytes are written anew because of that. */
 #define PUT_TRIES 8u
 #define PUT_STAYS "what a put wrote whose session has ended may stay in its storage: "
 

@@ -3,8 +3,8 @@
  *
  * A store without a process of its own executes what it was sent when it gets to it, also what a client sent that has ended
  * since, or that got no answer.  Blocks of such a writer are removed at once, and again after the write deadline.  In between
- * the table keeps their ids, so the second removal depends on no client: whoever collects then makes it.  When the system
- * ends it is made at once.
+ * the table keeps their ids, so the second removal depends on no client: the collector of that time makes it.  When the
+ * system ends it is made at once.
  */
 #include <stddef.h>
 

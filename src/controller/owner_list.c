@@ -1,14 +1,14 @@
 /*
  * owner_list.c - the list of owners, for status and for clients, which are told of its changes.
  *
- * Every change raises the version of the list and puts the owner at the end of the row of changes, so an answer since a
- * version is the end of that row: what it costs is what has changed, however many owners there are.  Owners that are lost
- * leave a name behind, a bounded number of them; who comes with a version from before the oldest of these gets the whole
- * list, as does who comes with the version of another controller.
+ * Every change raises the version of the list and moves the owner to the end of the row of changes.  The answer for a
+ * version is the part of the row behind it: it costs what has changed, however many owners there are.  The names of lost
+ * owners are kept, up to a bound.  A client whose version is older than the oldest of them, or is another controller's,
+ * gets the whole list.
  *
- * A change is that an owner is new, comes back, is left by its last server, or is lost, and that its free bytes have
- * changed: in a system of few owners at every report, in a larger one when they have moved by an eighth of its
- * capacity, or over the line from which on new samples do not fit.
+ * An owner changes when it is new, comes back, is left by its last server, or is lost, and when its free bytes change: in
+ * a system of few owners with every report, in a larger one when they have moved by an eighth of its capacity, or across
+ * the line beyond which new samples do not fit.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 #include "base/text.h"
 #include "controller/internal.h"
 
-/* Up to so many owners each report is a change. */
+/* Up to this number of owners every report is a change. */
 #define LIST_EXACT 40u
 /* Names of lost owners that are kept. */
 #define LIST_GONE_MAX 1024u
@@ -66,7 +66,7 @@ void tqi_ctl_list_lost(tqi_controller *ctl, tqi_ctl_owner *owner)
     }
     list->version++;
     if (!gone || !name) {
-        list->forgot = list->version; /* the next question of everybody is for all */
+        list->forgot = list->version; /* so every client is sent the whole list next */
         free(gone);
         free(name);
         return;
@@ -87,7 +87,7 @@ void tqi_ctl_list_fini(tqi_controller *ctl)
     ctl->list.row = NULL;
 }
 
-/* From there on new samples do not fit (see room.c of the unit). */
+/* Beyond it new samples do not fit (see room.c of the unit). */
 static bool list_nearly_full(uint64_t capacity, uint64_t used)
 {
     return used > capacity / 10 * 9;
@@ -189,7 +189,7 @@ static int list_named(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners 
     return rc;
 }
 
-/* What comes behind a version, the newest first. */
+/* What has changed since a version, the newest first. */
 static int list_since(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners *msg,
                       Tq__ListOwnersReply *reply, tq_error *err)
 {

@@ -373,6 +373,22 @@ static uint64_t owner_report_ms(const tqi_controller *ctl)
     return ms < OWNER_REPORT_LEAST_MS ? OWNER_REPORT_LEAST_MS : ms;
 }
 
+/* Takes over `info`, with room for what it registers with; a change of it, and its return, are changes of the list. */
+static void owner_set_info(tqi_controller *ctl, tqi_ctl_owner *owner, uint8_t *info,
+                           const ProtobufCBinaryData *from, bool same)
+{
+    if (from->len) {
+        memcpy(info, from->data, from->len);
+    }
+    bool told = same && owner->info_size == from->len && memcmp(owner->info, info, from->len) == 0;
+    if (!told || !owner->servers) {
+        tqi_ctl_list_changed(ctl, owner, !told);
+    }
+    free(owner->info);
+    owner->info = info;
+    owner->info_size = from->len;
+}
+
 int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
                               const Tq__RegisterOwner *msg, tq_error *err)
 {
@@ -413,17 +429,7 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
             goto fail;
         }
     }
-    if (msg->info.len) {
-        memcpy(info, msg->info.data, msg->info.len);
-    }
-    bool told =
-        same && owner->info_size == msg->info.len && memcmp(owner->info, info, msg->info.len) == 0;
-    if (!told || !owner->servers) {
-        tqi_ctl_list_changed(ctl, owner, !told);
-    }
-    free(owner->info);
-    owner->info = info;
-    owner->info_size = msg->info.len;
+    owner_set_info(ctl, owner, info, &msg->info, same);
     owner_serve(owner, session, server);
     tqi_ctl_event_add(
         ctl, &(tqi_ctl_happened){.kind = "owner", .session = tqi_ctl_session_name(request)});

@@ -69,7 +69,7 @@ typedef struct tqi_manager_internal {
     /* While the callback of host->lease runs: the proof for the owner that gave a key, else size 0. */
     const uint8_t *grant;
     size_t grant_size;
-    /* While remove is called: so many ids, the last ones, are named once more, for something may still be written under them. */
+    /* While remove is called: how many ids, at the end, will be named once more, for something may still be written under them. */
     size_t n_late;
     uint64_t notice_ms; /* what waits for longer is named in the log; 0: it is not */
     /* As host->owners, but what has changed since a state of the list.  The changes are valid in the callback only. */

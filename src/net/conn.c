@@ -127,7 +127,7 @@ int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err)
         return TQ_OK;
     }
     conn_take(conn, memory);
-    /* Who sends slowly, or stands still, has begun before those who come through. */
+    /* A sender that is slow, or has stopped, began before those that finish: the oldest is the one to close. */
     while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges &&
            flusher->larges->large_next) {
         tqi_conn *oldest = flusher->larges;
@@ -135,7 +135,8 @@ int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err)
         tq_error why;
         tqi_error_set(&why, TQ_EAGAIN,
                       "requests that come in take %zu bytes, at most %llu may be taken "
-                      "(limits.incoming_bytes), and this one began first",
+                      "(limits.incoming_bytes), and this one began first: if it was not stuck, "
+                      "start the system with more",
                       flusher->incoming, (unsigned long long)tqi_limits.incoming_bytes);
         if (oldest == conn) {
             *err = why;

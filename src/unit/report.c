@@ -10,8 +10,8 @@
 #include "base/process.h"
 #include "unit/internal.h"
 
-/* Two reports are so far apart, or as the controller says: in a system of many units more, but not much more while
- * puts wait here, for their clients ask the controller what they wait for. */
+/* The least time between two reports.  In a system of many units the controller asks for more; while puts wait here it is at
+ * most the second, for their clients ask the controller what they wait for. */
 #define REPORT_LEAST_MS  200u
 #define REPORT_WAITED_MS 2000u
 

@@ -2,7 +2,7 @@
  * end.c - the clean end of a system: its daemon removes what it stored, for no client need be there any more.
  *
  * The controller serves nobody by now.  What a client was writing when it ended may still arrive, so the store is gone
- * through until nothing new is found.  The leases and the mark go last: a daemon that is killed amid this leaves them, and
+ * through until nothing new is found.  The leases and the mark go last: a daemon that is killed before that leaves them, and
  * the next system removes the rest (see sweep.c).
  */
 #include "manager/kv/kv.h"

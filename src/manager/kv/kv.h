@@ -50,7 +50,7 @@ typedef struct tqi_kv_sweep {
     unsigned second; /* renewals until the second one, at what was found; 0: there is nothing */
     uint64_t first;  /* epoch when it was opened */
     uint64_t leased; /* epoch of the lease; 0: none yet */
-    uint64_t due;    /* when the lease is to be renewed, also amid long work */
+    uint64_t due;    /* when the lease is to be renewed, also in the middle of long work */
     uint64_t *suspects;
     size_t n_suspects;
     /* under the lock */
@@ -126,8 +126,8 @@ typedef struct tqi_kv_key_text {
     char text[TQ_KV_KEY_MAX + 1];
 } tqi_kv_key_text;
 
-/* Keys of an epoch that are no blocks: the lease, which the store forgets by itself, likewise the lease of the client that
- * looks for epochs that have ended, and the mark, which says that there may be values of the epoch. */
+/* Keys of an epoch that are no blocks: its lease and that of the client that looks for epochs that have ended, both of which
+ * the store forgets by itself, and the mark, which says that there may be values of the epoch. */
 #define TQI_KV_LEASE "lease"
 #define TQI_KV_LOOKS "looks"
 #define TQI_KV_MARK  "kept"

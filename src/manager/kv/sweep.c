@@ -11,8 +11,8 @@
  *
  * All but the first leases is done by one thread per client, for it may take long: listing a store reads all of its keys.  One
  * client of an epoch looks for others, at once and again each time that a lease could have run out; the rest only renew.
- * Which one it is says a lease of its own, short and renewed with the other: when that client has ended, the next one that
- * renews takes its place and begins anew.
+ * That client holds a second lease, a short one that it renews with the other: when it has ended, the next client that
+ * renews takes that lease and begins anew.
  */
 #include "manager/kv/kv.h"
 
@@ -89,7 +89,7 @@ static int sweep_has_lease(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
     return sweep_has(kv, epoch, TQI_KV_LEASE, out, err);
 }
 
-/* Renews the lease of who looks, if that is this client; if nobody has it, it is now. */
+/* Renews the lease for looking if this client has it, and takes it if nobody has. */
 static int sweep_renew_looks(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -262,7 +262,7 @@ static bool sweep_take(const char *key, void *arg)
     return batch->code == TQ_OK && !sweep_closing(&batch->kv->sweep);
 }
 
-/* All values of an epoch, then its mark.  The lease of who looked ends by itself. */
+/* All values of an epoch, then its mark.  The lease for looking runs out by itself. */
 static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
 {
     tqi_kv *kv = batch->kv;
