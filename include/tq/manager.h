@@ -71,7 +71,7 @@ typedef struct tq_put_job {
     void *user;           /**< For the manager. */
 } tq_put_job;
 
-/** A byte range of a block and where it shall go. */
+/** A byte range of a block and where it is to go. */
 typedef struct tq_get_range {
     uint32_t block;  /**< Place in the job's blocks. */
     uint64_t offset; /**< Byte in the block. */

@@ -362,7 +362,7 @@ typedef struct tq_data_column {
  * produced, TQ_ECLEARED those that were cleared, TQ_ELOST those that were lost.  Result: tq_op_data. */
 TQ_API int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields);
 
-/** How one field of a read shall lie in memory, and where.  Zero-initialise. */
+/** How one field of a read is to lie in memory, and where.  Zero-initialise. */
 typedef struct tq_get_field {
     const char *name; /**< One of the fields that are read, or TQ_EFIELD. */
     /** Place rows at equal distances, as a dense tensor with room for the longest row has them.  For tensors whose rows

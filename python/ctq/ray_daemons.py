@@ -59,14 +59,14 @@ NODE_UNITS = {"max_restarts": -1, "max_concurrency": 4}
 """How Ray runs the actor of a node."""
 
 SECRET = "secret"
-"""File in a daemon's directory with what it is told and others shall not see."""
+"""File in a daemon's directory with what it is told and others must not see."""
 
 _DETACH = '"$@" <"$0" >&2 & echo $!'
 """Run by a shell: the daemon goes on without it, reading from the file $0."""
 
 
 class Plan(NamedTuple):
-    """What a system shall be, as the process that starts it was told."""
+    """What a system is to be, as the process that starts it was told."""
 
     name: str
     id: str

@@ -4,7 +4,7 @@
  *   files made -> SNAPSHOT -> [SNAPSHOT_READ, part written]* -> [blocks read, written]* -> SNAPSHOT_CLOSE -> files placed
  *
  * The blocks of the snapshot stay where they are until it is closed, whatever is cleared or overwritten meanwhile.  A timer
- * tells the controller that it is used, or it would close it, also while one read or write stands still.  Two
+ * tells the controller that it is used, or it would close it, also while one read or write hangs.  Two
  * buffers: one is written while the other is read into.
  */
 #include "client/checkpoint.h"

@@ -2,7 +2,7 @@
  * drain.c - before the end of a system: what its clients have stored where only clients reach it is removed by them.
  *
  * Snapshots are closed, for they hold back dead blocks, and all samples are cleared, so that all blocks are dead and their
- * collectors remove them as ever (see blocks.c), late ones for the second time (see late.c).  Meanwhile nobody else is
+ * collectors remove them as usual (see blocks.c), late ones for the second time (see late.c).  Meanwhile nobody else is
  * served: the system ends for them.  It is over when nothing dead is left that a connected collector could remove, or when
  * the time is up.
  */

@@ -307,7 +307,8 @@ static void crowd_costs_nothing(const char *sampler, const char *config)
     alone = alone > after ? alone : after;
     print_message("%s: a put takes %.1f us alone, %.1f us beside %u claims\n", sampler,
                   (double)alone / 1e3, (double)beside / 1e3, CROWD);
-    assert_true(beside * 2 <= alone * 3);
+    /* It is the same; a busy neighbour of the core makes either half as long again.  It was 20 to 300 times. */
+    assert_true(beside <= 3 * alone);
 }
 
 static void a_put_beside_sequential_claims(void **state)

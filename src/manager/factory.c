@@ -22,8 +22,8 @@ static bool factory_has(const char *list, const char *path)
     return false;
 }
 
-/* A library is code that runs in this process; whoever has the system's token, or has led us to a system of his own, can name
- * any file in the system's configuration. */
+/* A library is code that runs in this process, and whoever runs the system that we are led to can name any file in its
+ * configuration. */
 static int factory_load(const char *type, const char *library, const tqi_manager_trust *trust,
                         tq_error *err)
 {

@@ -2,7 +2,7 @@
  * channel.c - a channel: when it connects, what it does when that fails, and its end.
  *
  * It connects when the first call is made.  Once it was connected and while somebody holds it, it connects again when
- * the connection is lost even without calls: its session at the server, and what hangs on that, shall live.
+ * the connection is lost even without calls: its session at the server, and what depends on that, must live.
  */
 #include "net/calling.h"
 

@@ -249,7 +249,7 @@ static int endpoint_open_dir(const tqi_endpoint *endpoint, tq_error *err)
     return dir;
 }
 
-/* Where bind shall make the socket: there is no bindat, but a path that begins at a descriptor.  A process without /proc, and a
+/* Where bind is to make the socket: there is no bindat, but a path that begins at a descriptor.  A process without /proc, and a
  * name too long for it, go by the endpoint's path. */
 static void endpoint_bind_at(const tqi_endpoint *endpoint, int dir, struct sockaddr_un *addr,
                              socklen_t *size)

@@ -100,7 +100,7 @@ uint64_t tqi_store_trim(tqi_store *store);
  * max_bytes at once.  Returns the bytes that it went over; 0: there is nothing to give back.  Not while another thread
  * warms. */
 uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes);
-/* Bytes that a store shall keep resident when so many are in use: some more are warm ahead. */
+/* Bytes that a store is to keep resident when `used` are in use: some more are warm ahead. */
 uint64_t tqi_store_keeps(uint64_t used);
 /* Bytes of memory that the arena takes from the system. */
 uint64_t tqi_store_resident(const tqi_store *store);

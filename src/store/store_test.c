@@ -281,7 +281,7 @@ static void refuses_bad_options(void **state)
     tqi_store_free(NULL);
 }
 
-/* Only as much as is beyond what shall stay, from behind, a step at a time; never a byte of a block. */
+/* Only as much as is beyond what is to stay, from behind, a step at a time; never a byte of a block. */
 static void gives_back_in_steps(void **state)
 {
     enum {

@@ -3,7 +3,7 @@
  *
  * The controller names such blocks (join.c puts them into the queue).  For a few of them at a time the unit
  *
- *   1. asks what of them is live, and where it shall lie;
+ *   1. asks what of them is live, and where it is to lie;
  *   2. reserves the new blocks, under ids that are leased to it like to any writer, and copies, on the thread pool;
  *   3. tells the controller, which links the cells that are still there to the new blocks, all at once.
  *

@@ -75,7 +75,7 @@ class Backend:
     """Whether objects are encoded by the library: a store of objects has an encoding of its own."""
 
     def __init__(self, folder: Path, room: int = 0, patience: int = 60) -> None:
-        """Nothing runs yet; `room`: bytes that its store shall have, 0 for enough.
+        """Nothing runs yet; `room`: bytes that its store is to have, 0 for enough.
 
         `patience`: seconds until a store that waits for writers gives one up.
         """

@@ -149,7 +149,7 @@ def test_pictures(backend: Backend, pid: str) -> None:
 
 
 def test_layouts(backend: Backend, pid: str) -> None:
-    """A read says how columns shall lie."""
+    """A read says how columns are to lie."""
     ragged = torch.nested.as_nested_tensor([row(2), row(0), row(3)], layout=JAGGED)
     meta = ctq.get_client().put({"x": ragged, "y": row(3, 2)}, partition_id=pid)
     data = ctq.get_client().get_data(meta, layout={"x": "padded", "y": "dense"})

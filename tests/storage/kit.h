@@ -20,7 +20,7 @@
 
 #define KIT_UNITS  4
 #define KIT_LEASES 16
-/* Seconds for what shall succeed, however slow the machine is; only deadlines that shall pass are short. */
+/* Seconds for what must succeed, however slow the machine is; only deadlines that are meant to pass are short. */
 #define KIT_LONG 60.0
 
 typedef struct kit {

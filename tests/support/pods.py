@@ -85,7 +85,7 @@ class Cluster:
         )
 
     def enter(self, *names: str) -> list[str]:
-        """What to put before a command that shall run in namespaces of the cluster."""
+        """What to put before a command that is to run in namespaces of the cluster."""
         return [
             *("nsenter", "-t", str(self.held.pid), "--user", "--preserve-credentials"),
             *(f"--{name}" for name in names),
@@ -113,7 +113,7 @@ class Host:
         )
 
     def enter(self) -> list[str]:
-        """What to put before a command that shall run on it."""
+        """What to put before a command that is to run on it."""
         return [
             *("nsenter", "-t", str(self.held.pid), "--user", "--preserve-credentials"),
             *("--net", "--mount"),

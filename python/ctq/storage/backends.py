@@ -48,7 +48,7 @@ def allowing(info: ControllerInfo, given: Mapping[str, Any]) -> ControllerInfo:
 def _is_allowed(module: str, info: ControllerInfo) -> bool:
     """Whether a module that the system names may be imported.
 
-    That runs its code, and whoever leads us to a system of his own can name any.  One that was imported runs nothing more.
+    That runs its code, and whoever runs the system that we are led to can name any.  One that was imported runs no more.
     """
     return module in sys.modules or module in (info.allowed or "").split(":")
 

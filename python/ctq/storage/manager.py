@@ -154,7 +154,7 @@ class StorageManagerFactory:
 
     @classmethod
     def register(cls, manager_type: str) -> Callable[[type[Manager]], type[Manager]]:
-        """Register the decorated class, in every process that shall use it, before `init`."""
+        """Register the decorated class, in every process that uses it, before `init`."""
 
         def decorator(manager: type[Manager]) -> type[Manager]:
             if not isinstance(manager, type) or not issubclass(manager, StorageManager):

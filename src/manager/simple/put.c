@@ -313,7 +313,7 @@ static void put_waited(tqi_wait *wait, const tq_error *err)
     }
 }
 
-/* Another unit is tried soon, for a put shall go on within a second of the death of a unit: to ask for its memory and for
+/* Another unit is tried soon, for a put must go on within a second of the death of a unit: to ask for its memory and for
  * room there are two requests.  A unit that is only slow loses nothing but this put.  Where all answers take long, as they
  * do beside thousands of clients, no other unit would be faster, and asking two would make it worse. */
 static uint64_t put_deadline(const tqi_put *op)

@@ -90,7 +90,7 @@ void tqi_puts_listed(tqi_simple *simple, const tqi_owner_changes *changes);
 bool tqi_stock_suits(const tqi_put *op);
 /* Takes such room at the put's unit, if there is some. */
 bool tqi_stock_take(tqi_put *op);
-/* How many blocks more the put shall reserve; their sizes are set behind its own. */
+/* How many more blocks the put is to reserve; their sizes are set behind its own. */
 uint32_t tqi_stock_want(tqi_put *op);
 /* They are reserved. */
 void tqi_stock_fill(tqi_put *op);
