@@ -27,9 +27,10 @@
 
 /* Most samples that one request may make. */
 #define TQI_CTL_SAMPLES_MAX (1u << 24)
-/* Bytes of the events in one answer, and of what an owner says of itself when it registers. */
+/* Bytes of the events in one answer, and of what an owner says of itself when it registers: a list of as many owners as there
+ * may be fits into a frame. */
 #define TQI_CTL_EVENTS_PAGE    (16u << 20)
-#define TQI_CTL_OWNER_INFO_MAX 65536u
+#define TQI_CTL_OWNER_INFO_MAX 4096u
 /* Most sample indexes in one event or in one partition's status. */
 #define TQI_CTL_LOST_MAX 1000u
 

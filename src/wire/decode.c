@@ -26,13 +26,20 @@ typedef struct decode_budget {
     bool nomem;
 } decode_budget;
 
-static void *decode_alloc(void *data, size_t size)
+/* Bytes that malloc takes for a piece, by its size or by malloc_usable_size, which a sanitizer's malloc makes the same. */
+static uint64_t decode_piece(size_t size)
 {
-    decode_budget *budget = data;
     uint64_t piece =
         ((uint64_t)size + DECODE_HEAD + DECODE_GRAIN - 1) / DECODE_GRAIN * DECODE_GRAIN;
 
-    piece = piece < DECODE_LEAST ? DECODE_LEAST : piece;
+    return piece < DECODE_LEAST ? DECODE_LEAST : piece;
+}
+
+static void *decode_alloc(void *data, size_t size)
+{
+    decode_budget *budget = data;
+    uint64_t piece = decode_piece(size);
+
     if (piece > budget->left) {
         budget->over = true;
         return NULL;
@@ -43,7 +50,7 @@ static void *decode_alloc(void *data, size_t size)
         return NULL;
     }
     budget->left -= piece;
-    budget->held += malloc_usable_size(memory);
+    budget->held += decode_piece(malloc_usable_size(memory));
     return memory;
 }
 
@@ -52,7 +59,7 @@ static void decode_free(void *data, void *memory)
     decode_budget *budget = data;
 
     /* What was freed on the way is not given again: a table that grew counts twice at most. */
-    budget->held -= malloc_usable_size(memory);
+    budget->held -= decode_piece(malloc_usable_size(memory));
     free(memory);
 }
 
