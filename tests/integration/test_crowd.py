@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))
 DESCRIPTORS = 1060
 CLIENTS = 400
-ROUNDS = 8
+ROUNDS = 32
 
 
 @pytest.mark.slow
@@ -49,7 +49,9 @@ def test_clients_of_a_crowded_daemon_keep_to_one_unit_each(system: System) -> No
     log = daemon.log.read_text()
     assert "Too many open files" not in log
     assert "did not authenticate" not in log
-    # A few come before it is crowded: they are asked for a connection, and may come back once.
+    # Those who come before it is crowded are asked for a connection, and may come back once, however many rounds follow.
+    # Clients that take turns come back every third to eighth round.
     resumed = log.count(" resumed from ")
-    assert resumed < CLIENTS / 4, resumed
+    print(f"{resumed} sessions resumed")
+    assert resumed <= CLIENTS
     assert taken < DESCRIPTORS * 15 / 16, taken
