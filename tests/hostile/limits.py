@@ -80,8 +80,12 @@ class Place:
     def __init__(self, system: System, settings: Sequence[str]) -> None:
         """It runs."""
         self.system = system
-        self.daemon = system.start(settings=[*SMALL, *METRICS, *settings])
-        self.address = system.address.split(",")[0]
+        self.daemon = system.start(
+            "--listen", "tcp:127.0.0.1:0", settings=[*SMALL, *METRICS, *settings]
+        )
+        addresses = system.address.split(",")
+        self.address = next(one for one in addresses if one.startswith("unix:"))
+        self.tcp = next(one for one in addresses if one.startswith("tcp:"))
         self.client = system.client("watcher", client={"timeout": 20})
         self.holders = ExitStack()
 

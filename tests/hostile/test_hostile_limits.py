@@ -82,12 +82,11 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 @limit(8)
 def greeting(place: Place) -> None:
-    """Silent connections: the oldest is closed, and the log says why."""
+    """Silent connections that may be a stranger's, by the network: the oldest is closed, and the log says why."""
+    host, _, port = place.tcp.removeprefix("tcp:").rpartition(":")
     strangers = []
     for _ in range(80):
-        strangers.append(socket.socket(socket.AF_UNIX))
-        strangers[-1].settimeout(20)
-        strangers[-1].connect(place.address.removeprefix("unix:"))
+        strangers.append(socket.create_connection((host, int(port)), 20))
         place.holders.enter_context(strangers[-1])
     while strangers[0].recv(4096):
         pass
