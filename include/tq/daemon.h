@@ -1,5 +1,6 @@
 /*
- * daemon.h - a daemon inside a process of one's own: the same as the program tqd, for those who bring samplers along.
+ * daemon.h - runs a daemon inside your own process: the same as the program tqd, for processes that bring their own
+ * samplers.
  */
 #ifndef TQ_DAEMON_H
 #define TQ_DAEMON_H
@@ -10,22 +11,22 @@
 extern "C" {
 #endif
 
-/** What a process adds to the daemon that it runs. */
+/** What a process adds to the daemon it runs. */
 typedef struct tq_daemon_hooks {
-    /** The configuration names a sampler that this process does not know: registers it (tq_sampler_register), or says why
-     * there is none.  Called once, before anything is started.  May be NULL. */
+    /** Called when the configuration names a sampler that this process does not know: registers it (tq_sampler_register), or
+     * reports why it cannot.  Called once, before anything is started.  May be NULL. */
     int (*sampler)(const char *name, void *user, tq_error *err);
     void *user; /**< Handed to the function. */
 } tq_daemon_hooks;
 
 /**
- * Runs a daemon with the command line of tqd (see tqd --help; argv[0] is not looked at) on the calling thread, until
- * SIGTERM, SIGINT or the end of its owner (--owner-pid).  Returns the exit status of the program: 0 when it ended as it was
- * asked to.  A wrong option, --help and --version end the process, as they do in tqd.
+ * Runs a daemon with tqd's command line (see tqd --help; argv[0] is ignored) on the calling thread, until SIGTERM, SIGINT or
+ * the exit of its owner (--owner-pid).  Returns the program's exit status: 0 if it shut down because it was asked to.  A
+ * wrong option, --help and --version exit the process, as they do in tqd.
  *
- * At most one runs in a process at a time.  It takes SIGTERM and SIGINT over, ignores SIGPIPE and raises the limit of open
- * files.  `hooks` may be NULL; with hooks the process runs code that may block, so when its owner has ended and the daemon
- * has not ended ten seconds later, everything it made is removed and the process is ended.
+ * At most one daemon runs in a process at a time.  It handles SIGTERM and SIGINT, ignores SIGPIPE and raises the limit on
+ * open files.  `hooks` may be NULL.  With hooks the process runs code that may block: if the daemon has not shut down ten
+ * seconds after its owner exited, everything it created is removed and the process is killed.
  */
 TQ_API int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks);
 

@@ -1,9 +1,9 @@
 /*
  * errors.h - every error of the transfer queue, in one table.
  *
- * The table makes the enum, the text (tq_strerror), the Python exception classes and docs/errors.md (tools/error_page.py,
- * where a new code needs its cause and remedy).  A function that can fail returns TQ_OK (0) or one of these negative codes,
- * and fills a tq_error with a message that names the thing at fault.
+ * The enum, the texts (tq_strerror), the Python exception classes and docs/errors.md are all generated from this table (a
+ * new code also needs its cause and remedy in tools/error_page.py).  A function that can fail returns TQ_OK (0) or one of
+ * these negative codes, and fills a tq_error with a message that names the thing at fault.
  */
 #ifndef TQ_ERRORS_H
 #define TQ_ERRORS_H
@@ -56,10 +56,10 @@ enum tq_code {
 #undef TQ_ERROR_ENUM
 };
 
-/** Bytes of tq_error.message, its closing 0 included; longer messages are cut. */
+/** Size of tq_error.message in bytes, including the terminating 0; longer messages are truncated. */
 #define TQ_ERROR_MESSAGE_MAX 512
 
-/** An error with its detail.  Callers own it, usually on the stack; a zeroed one means "no error". */
+/** An error with its details.  Owned by the caller, usually on the stack; all zero means "no error". */
 typedef struct tq_error {
     int code;                           /**< TQ_OK or one of enum tq_code. */
     char message[TQ_ERROR_MESSAGE_MAX]; /**< Names the thing at fault; UTF-8, 0-terminated. */

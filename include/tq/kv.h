@@ -1,20 +1,21 @@
 /*
- * kv.h - the seam where key-value stores plug in: the little that the general KV storage manager needs of a store.
+ * kv.h - the plug-in interface for key-value stores: the few functions that the generic KV storage manager needs from a
+ * store.
  *
- * A KV client puts, gets and removes values by key, many at a time.  All else is done above it, once for all stores
- * (src/manager/kv): cutting batches into values, reading rows out of them, values beyond the store's limit, waiting for
- * room, removing what nobody refers to any more.
+ * A KV client puts, gets and removes values by key, many at a time.  Everything else is done above it, once for all stores
+ * (src/manager/kv): cutting batches into values, reading rows out of them, splitting values that exceed the store's limit,
+ * waiting for room, and removing values that nothing refers to any more.
  *
- * Keys are short texts of letters, digits, '/' and '.', made by the manager; no key is ever written with two different
- * values, so every function may be repeated after a failure.  Values are raw bytes, of known size: nothing is put before
- * or behind them.
+ * Keys are short strings of letters, digits, '/' and '.', made by the manager.  No key is ever written with two different
+ * values, so every function may be repeated after a failure.  Values are raw bytes of known size: no header or trailer is
+ * added.
  *
- * All functions may block, and are called on threads of a pool, several at a time; a store that has no connections that
- * threads can share keeps a pool of them.  A deadline is a CLOCK_MONOTONIC time in nanoseconds, UINT64_MAX for none; a
- * function that passes it ends with TQ_ETIMEDOUT.
+ * All functions may block.  They are called from the threads of a pool, several at a time; a client whose connections cannot
+ * be shared between threads keeps a pool of connections.  A deadline is a CLOCK_MONOTONIC time in nanoseconds, UINT64_MAX
+ * for none; a function that exceeds it fails with TQ_ETIMEDOUT.
  *
- * A plug-in is a shared library that exports `const tq_kv_client *tq_kv_client_plugin(uint32_t abi)`; it returns NULL when
- * it cannot serve that ABI.  It is named by "library" in the config of its type, like a storage manager's.
+ * A plug-in is a shared library that exports `const tq_kv_client *tq_kv_client_plugin(uint32_t abi)`; it returns NULL if it
+ * does not support that ABI.  Like a storage manager's, the library is named by "library" in the config of its type.
  */
 #ifndef TQ_KV_H
 #define TQ_KV_H
@@ -25,9 +26,9 @@
 extern "C" {
 #endif
 
-/** Version of this interface. 1: all up to forked; 2: lease, list. */
+/** Version of this interface.  1: everything up to forked; 2: lease, list. */
 #define TQ_KV_ABI 2
-/** Longest key, in bytes, without its closing 0. */
+/** Longest key in bytes, without the terminating 0. */
 #define TQ_KV_KEY_MAX 63
 
 /** A value to put. */
@@ -45,49 +46,49 @@ typedef struct tq_kv_read {
     uint64_t offset;     /**< First byte; 0 unless the client is `partial`. */
     uint64_t size;       /**< Bytes; the whole value unless the client is `partial`. */
     void *dest;          /**< Where they go. */
-    bool missing; /**< Set by the client: the store has no such key; dest is then undefined. */
+    bool missing; /**< Set by the client: no such key in the store; dest is then undefined. */
 } tq_kv_read;
 
 /** A key to remove. */
 typedef struct tq_kv_key {
     const char *key; /**< The key. */
-    bool missing;    /**< Set by the client: there was no such key; no error. */
+    bool missing;    /**< Set by the client: there was no such key; not an error. */
 } tq_kv_key;
 
 /** The table of one KV client. */
 typedef struct tq_kv_client {
-    uint32_t abi;       /**< TQ_KV_ABI it was made for; another one is refused. */
-    const char *type;   /**< Name it is chosen by: "Redis", ... */
+    uint32_t abi;       /**< TQ_KV_ABI it was built for; any other is refused. */
+    const char *type;   /**< Name it is selected by: "Redis", ... */
     size_t state_size;  /**< Bytes of private state, allocated and zeroed by the manager. */
     bool partial;       /**< get can read a part of a value. */
-    uint64_t value_max; /**< Largest value of the store, in bytes; 0: no limit. */
-    /** Opens with the JSON object of its config and checks that the store is there.  `client` is the table itself, for
-     * functions that serve several.  Required. */
+    uint64_t value_max; /**< Largest value the store takes, in bytes; 0: no limit. */
+    /** Opens with its config, a JSON object, and checks that the store can be reached.  `client` is the table itself, for
+     * functions shared by several tables.  Required. */
     int (*open)(void *state, const struct tq_kv_client *client, const char *config, tq_error *err);
-    /** Closes; no other function is running.  Required. */
+    /** Closes; no other function is running then.  Required. */
     void (*close)(void *state);
     /** Name of the store, the same for all its clients and at most 200 bytes; valid until close.  Required. */
     const char *(*name)(void *state);
-    /** Puts values.  TQ_EFULL when the store has no room.  After an error any of them may be there.  Required. */
+    /** Puts values.  TQ_EFULL if the store has no room.  After an error, any of them may have been stored.  Required. */
     int (*put)(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns,
                tq_error *err);
-    /** Gets ranges of values; keys that are not there are marked and are no error.  Required. */
+    /** Gets ranges of values; keys that do not exist are marked and are not an error.  Required. */
     int (*get)(void *state, tq_kv_read *reads, size_t n, uint64_t deadline_ns, tq_error *err);
-    /** Removes keys; those that are not there are marked and are no error.  Required. */
+    /** Removes keys; those that do not exist are marked and are not an error.  Required. */
     int (*remove)(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_ns, tq_error *err);
     /** Called in the child after fork: closes inherited descriptors.  May be NULL. */
     void (*forked)(void *state);
-    /** Puts a key with a value of one byte that the store forgets by itself after so many seconds, or renews it.  With
-     * this and `list`, values that a system left behind are removed by a later one.  May be NULL. */
+    /** Puts a key with a one-byte value that the store itself drops after `seconds`, or extends the lifetime of such a key.
+     * With this and `list`, a later system can remove the values that an earlier one left behind.  May be NULL. */
     int (*lease)(void *state, const char *key, double seconds, uint64_t deadline_ns, tq_error *err);
-    /** Calls `each` for the keys that begin with a prefix, until it returns false: in any order, some perhaps twice; those
-     * that come or go meanwhile may be missed.  `each` may call other functions of the client.  Where finding the next
-     * key may take long, `each` is called with NULL in between, several times a second.  May be NULL. */
+    /** Calls `each` for every key that begins with the prefix, until it returns false: in any order, perhaps twice for some;
+     * keys that are added or removed meanwhile may be missed.  `each` may call other functions of the client.  If finding
+     * the next key may take long, `each` is called with NULL several times a second in between.  May be NULL. */
     int (*list)(void *state, const char *prefix, bool (*each)(const char *key, void *arg),
                 void *arg, uint64_t deadline_ns, tq_error *err);
 } tq_kv_client;
 
-/** Registers a KV client by its type, as a storage manager of that type; TQ_EEXIST for a type that is taken. */
+/** Registers a KV client as the storage manager of its type; TQ_EEXIST if the type is taken. */
 TQ_API int tq_kv_register(const tq_kv_client *client, tq_error *err);
 
 #ifdef __cplusplus

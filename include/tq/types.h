@@ -1,5 +1,5 @@
 /*
- * types.h - the plain types that the API of users (tq.h) and of plug-ins (manager.h, sampler.h) share.
+ * types.h - the plain types shared by the user API (tq.h) and the plug-in interfaces (manager.h, sampler.h).
  */
 #ifndef TQ_TYPES_H
 #define TQ_TYPES_H
@@ -29,11 +29,11 @@ extern "C" {
 #define TQ_TAGS_MAX 1024
 /** Most dimensions of one row. */
 #define TQ_NDIM_MAX 16
-/** Value of a ragged dim when rows differ in several dims. */
+/** Value of ragged_dim when rows differ in several dims. */
 #define TQ_RAGGED_MANY 255
 /** Longest locator of a block, in bytes. */
 #define TQ_LOCATOR_MAX 48
-/** No index: a sample that is not there. */
+/** No index: no such sample. */
 #define TQ_NO_INDEX UINT32_MAX
 /** A deadline that never comes, in seconds. */
 #define TQ_FOREVER (-1.0)
@@ -63,17 +63,16 @@ typedef struct tq_dtype {
 /** What the cells of a field are. */
 typedef enum tq_kind {
     TQ_TENSOR = 0, /**< A tensor of the field's dtype. */
-    TQ_VALUE =
-        1 /**< Any other value, encoded by the user of the library: a row of `nbytes` of uint8. */
+    TQ_VALUE = 1   /**< Any other value, encoded by the library's user; a row is uint8 bytes. */
 } tq_kind;
 
-/** Kind and dtype of one row: rows of a field may differ in them. */
+/** Kind and dtype of one row; they may differ between rows of a field. */
 typedef struct tq_type {
     uint8_t kind;   /**< enum tq_kind. */
     tq_dtype dtype; /**< Element type; {TQ_UINT, 8} for values. */
 } tq_type;
 
-/** A piece of somebody's memory. */
+/** A range of memory that belongs to somebody else. */
 typedef struct tq_slice {
     const void *data; /**< May be NULL when size is 0. */
     size_t size;      /**< In bytes. */
