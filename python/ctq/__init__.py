@@ -1,7 +1,7 @@
 """A transfer queue: the data bus between the workers of reinforcement-learning post-training.
 
-Producers write columns of samples in any order, consumers claim samples whose fields are ready and read
-them from where they lie:
+Producers write columns of samples in any order.  Consumers claim samples whose fields are ready and read
+the data directly from where it is stored:
 
     import ctq as tq
 
@@ -117,10 +117,10 @@ if have_torch():
     __all__ += ["StreamingDataLoader", "StreamingDataset"]
 
 
-if not TYPE_CHECKING:  # type checkers take a module with this function to have every name
+if not TYPE_CHECKING:  # with this function, type checkers would believe the module has every name
 
     def __getattr__(name: str) -> Any:
-        """The classes that need torch, which is imported at their first use."""
+        """Import the classes that need torch at their first use."""
         if name not in _STREAMING:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from . import streaming

@@ -40,21 +40,21 @@ logger = logging.getLogger("ctq")
 
 
 PROBE_SECONDS = 1.0
-"""How long `init` waits for an answer of the system in use before it looks for another one."""
+"""How long `init` waits for the system in use to answer before it looks for another one."""
 
 
 class _Session(NamedTuple):
-    """What init made."""
+    """What `init` made."""
 
     client: TransferQueueClient
     system: system.System | RaySystem | None
     actor: Any = None
     job: Any = None
-    """The job of Ray whose system it is."""
+    """The Ray job that the system belongs to."""
 
     @property
     def is_over(self) -> bool:
-        """Whether it was of a job of Ray that this process has left."""
+        """Whether the system belongs to a Ray job that this process has left."""
         if self.job is None:
             return False
         from . import ray_cluster
@@ -62,25 +62,25 @@ class _Session(NamedTuple):
         return bool(ray_cluster.job() != self.job)
 
     def lost(self) -> TransferQueueError | None:
-        """Why the system cannot be used any more; None while it answers, and while it is only slow."""
+        """Why the system can no longer be used; None while it answers, or is merely slow."""
         try:
             self.client.get_events(since=2**63 - 1, limit=1, timeout=PROBE_SECONDS)
         except (UnreachableError, AuthenticationError, ClosedError) as error:
             return error
         except TransferQueueError:
-            pass  # somebody is there
+            pass  # the system answered
         return None
 
 
 class _Process:
-    """What this process has in use."""
+    """The session of this process."""
 
     def __init__(self) -> None:
         self.session: _Session | None = None
         self.lock = threading.Lock()
 
     def forked(self) -> None:
-        """The child's lock may have been held by a thread that it does not have."""
+        """Replace the lock: in the parent it may have been held by a thread that the child does not have."""
         self.lock = threading.Lock()
 
 
@@ -92,20 +92,21 @@ os.register_at_fork(after_in_child=_process.forked)
 def init(conf: Any = None, *, attach: bool | None = None, name: str | None = None) -> Config:
     """Find a running system, or start one, and connect to it; returns the final configuration.
 
-    `conf` is a map, the path of a YAML file or an OmegaConf (see config.yaml for what it may hold).  A system
-    is looked for by `address` in it, then by TQ_ADDRESS (with TQ_TOKEN_FILE), then by the name in TQ_SYSTEM
-    (`default`): in the Ray cluster, where Ray is initialised, and on this machine.  When there is none it is
-    started, on this machine or with storage on every node of the Ray cluster, and ends with this process or
-    with `close`.  With `attach=True` none is started: UnreachableError.  That is the default in a Ray worker
-    that gives no configuration.  `name` is what others see this process as.  The configuration is returned in
-    the form that was given: an OmegaConf for an OmegaConf.  It says what is in force: settings that a system which
-    runs already cannot take over have no effect, and a warning names each of them.  Another process attaches with its
-    `address` and `token_file`.  The latter is None for a system in a Ray cluster, whose secret lies in no file that all
-    nodes see: there the address alone is enough, for the system's actor hands the secret over.  Without Ray a process
-    attaches by name, on the controller's machine.
+    `conf` is a map, the path of a YAML file or an OmegaConf (config.yaml lists all keys).  A system is looked
+    up by the `address` in `conf`, then by TQ_ADDRESS (with TQ_TOKEN_FILE), then by the name in TQ_SYSTEM
+    (default: `default`), first in the Ray cluster, if Ray is initialised, then on this machine.  If there is none,
+    it is started, on this machine or with storage on every node of the Ray cluster; it ends with this process or
+    with `close`.  With `attach=True` none is started, and a missing system is an UnreachableError; this is the
+    default in a Ray worker that gives no configuration.  `name` identifies this process to others.
 
-    A second call returns the configuration of the system in use.  When that has ended, the call says so in a
-    warning and does what a first one does: it attaches to the system that runs now, or starts one.
+    The configuration is returned in the form in which it was given: an OmegaConf for an OmegaConf.  It contains
+    the settings in force: those that a running system can no longer adopt have no effect, and a warning names
+    each of them.  Another process attaches with its `address` and `token_file`.  `token_file` is None for a system
+    in a Ray cluster, because its secret is in no file that all nodes share; there the address alone is enough, and
+    the system's actor hands the secret over.  Without Ray, a process on the controller's machine attaches by name.
+
+    A second call returns the configuration of the system in use.  If that system has ended, the call logs a
+    warning and acts like a first call: it attaches to the system that runs now, or starts one.
     """
     with _process.lock:
         given = read(conf)
@@ -135,7 +136,7 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
             raise
         _process.session = _Session(client, started, actor, job)
         if job is not None:
-            # Ray's own end, which is registered when it is imported, must come after ours.
+            # Ray registers its exit handler on import; ours must run before it, so it is registered later.
             atexit.unregister(_end)
             atexit.register(_end)
         return as_given(conf, client.config)
@@ -144,7 +145,7 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
 def _find_or_start(
     given: Config, asked: tuple[bool | None, bool]
 ) -> tuple[system.ControllerInfo, system.System | RaySystem | None, Any]:
-    """Where the system is, what was started of it, and the job of Ray whose it is."""
+    """Where the system is, the part that was started here if any, and the Ray job that it belongs to."""
     attach, configured = asked
     info = system.from_environment(given)
     ray = system.ray_in_use()
@@ -171,9 +172,9 @@ def _find_or_start(
 
 
 def _with_secret(info: system.ControllerInfo, ray: Any) -> system.ControllerInfo:
-    """A system by its address, with the secret that it has if it is the one of the Ray cluster.
+    """Add the secret to a system's address if it is the system of the Ray cluster.
 
-    There it lies in no file: what init() returned names the address only.
+    That secret is in no file: the configuration that init() returned has only the address.
     """
     from . import ray_cluster
 
@@ -183,7 +184,7 @@ def _with_secret(info: system.ControllerInfo, ray: Any) -> system.ControllerInfo
 
 
 def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:
-    """The actor for tools on Ray, where Ray is in use or the configuration asks for it."""
+    """Create the actor for Ray tools if Ray is in use or the configuration asks for it."""
     if "ray" not in sys.modules and not config.ray.actor:
         return None
     from . import ray_actor
@@ -192,15 +193,15 @@ def _offer_actor(config: Config, info: system.ControllerInfo) -> Any:
 
 
 def close() -> None:
-    """Leave the system; in the process that started it, end it.  May be repeated."""
+    """Leave the system, and stop it if this process started it.  May be called repeatedly."""
     with _process.lock:
         _leave()
 
 
 def _leave(at_exit: bool = False) -> None:
-    """Leave the system, and end it when this process has started it; at its exit a detached one stays.
+    """Leave the system, and stop it if this process started it; at process exit a detached system keeps running.
 
-    Of some stores only a client can remove what the system has there, so ours is there until the system has ended.
+    In some stores only a client can remove the system's data, so our client stays until the system has ended.
     """
     session, _process.session = _process.session, None
     if session is None:
@@ -226,7 +227,7 @@ def _leave(at_exit: bool = False) -> None:
 
 
 def _removed_by_clients(client: TransferQueueClient) -> bool:
-    """Whether the store is one that the daemon cannot go through: those with clients in Python."""
+    """Whether only clients can remove data from the store, because the daemon cannot access it (Python backends)."""
     if client.config.backend.storage_backend in ("SimpleStorage", "Redis"):
         return False
     from .storage import StorageClientFactory
@@ -235,7 +236,7 @@ def _removed_by_clients(client: TransferQueueClient) -> bool:
 
 
 def _end() -> None:
-    """Close at the end of the process; a detached system stays."""
+    """Close at process exit; a detached system keeps running."""
     with _process.lock:
         _leave(at_exit=True)
 
@@ -244,7 +245,7 @@ atexit.register(_end)
 
 
 def get_client() -> TransferQueueClient:
-    """The client that init made."""
+    """The client that `init` made."""
     session = _process.session
     if session is None:
         raise ClosedError("this process is attached to no system: call ctq.init() first")
@@ -252,16 +253,16 @@ def get_client() -> TransferQueueClient:
 
 
 def _client() -> TransferQueueClient:
-    """The client; a process that has not called init attaches to a running system."""
+    """The client; a process that has not called `init` attaches to a running system."""
     if _process.session is None:
         init(attach=True)
     return get_client()
 
 
 def get_metrics_endpoint() -> str | None:
-    """Where the system serves its metrics for Prometheus: `host:port`; None when it does not, or there is no system.
+    """Where the system serves its Prometheus metrics, as `host:port`; None if it does not, or if there is no system.
 
-    They are served by systems that were started with `metrics.enabled`, at `/metrics`.
+    Systems started with `metrics.enabled` serve them at `/metrics`.
     """
     try:
         client = _client()
@@ -280,10 +281,10 @@ def _kv_put(
     *,
     group: str | None = None,
 ) -> Steps[KVBatchMeta]:
-    """Store fields, a tag map or both of one sample by key; it is made when it does not exist.
+    """Store fields, a tag map or both for one sample by key; the sample is created if it does not exist.
 
-    In a dict, tensors are the sample's own, without a dimension for samples; other values are kept as they
-    are.  Earlier fields and tags stay; returned are the tags and the names of all fields.
+    In a dict, tensors are those of the sample itself, without a batch dimension; other values are kept as they
+    are.  Earlier fields and tags stay.  Returns the tags and the names of all fields.
     """
     if fields is None and tag is None:
         raise InvalidArgumentError("kv_put: expected fields, a tag or both")
@@ -304,9 +305,9 @@ def _kv_batch_put(
     *,
     groups: Sequence[str | None] | None = None,
 ) -> Steps[KVBatchMeta]:
-    """Store columns, tags or both of samples by key, all or nothing; those that do not exist are made.
+    """Store columns, tags or both for samples by key, all or nothing; missing samples are created.
 
-    Earlier fields and tags stay; returned are the tags and the names of all fields.
+    Earlier fields and tags stay.  Returns the tags and the names of all fields.
     """
     return (
         yield from _client()._kv_batch_put(
@@ -328,11 +329,11 @@ def _kv_batch_get(
 ) -> Steps[TensorDict]:
     """Read samples by key, in the order of the keys; unknown keys are left out.
 
-    Fields are those that all of these samples have.  Names in `select_fields` that are not among them are left
-    out; when none is left the result is empty.  ValueError when none of the keys exists, or when there is
-    no field that all of them have.  With `strict` every unknown key, and every name in `select_fields` that is
-    not a field of all of the samples, is an error that names it.  `layout`, `padding`, `pin_memory` and `zero_copy`
-    are as in `TransferQueueClient.get_data`.
+    The fields are those that all of these samples have.  Names in `select_fields` that are not among them are
+    left out; if none remains, the result is empty.  ValueError if none of the keys exists, or if the samples
+    have no field in common.  With `strict`, any unknown key, and any name in `select_fields` that some of the
+    samples lack, is an error that names it.  `layout`, `padding`, `pin_memory` and `zero_copy` are as in
+    `TransferQueueClient.get_data`.
     """
     return (
         yield from _client()._kv_batch_get(
@@ -358,9 +359,9 @@ def _kv_batch_get_by_meta(
     zero_copy: bool = False,
     strict: bool = False,
 ) -> Steps[TensorDict]:
-    """Read the samples of a KVBatchMeta: its fields, or some of them; ValueError for one that it lacks.
+    """Read the samples of a KVBatchMeta: all of its fields, or some; ValueError for a field that it lacks.
 
-    With `strict` keys that are not there any more are an UnknownKeyError; else they are left out.
+    With `strict`, keys that no longer exist are an UnknownKeyError; otherwise they are left out.
     `layout`, `padding`, `pin_memory` and `zero_copy` are as in `TransferQueueClient.get_data`.
     """
     if meta.partition_id is None:
@@ -388,7 +389,7 @@ def _kv_batch_get_by_meta(
 
 
 def _kv_list(partition_id: str | None = None) -> Steps[dict[str, dict[str, Any]]]:
-    """Keys with their tags, per partition: of one partition, or of all."""
+    """Keys with their tags, per partition: for one partition, or for all."""
     return (yield from _client()._kv_list(partition_id))
 
 
@@ -404,11 +405,11 @@ def _save_checkpoint(
     metadata: Mapping[str, Any] | None = None,
     partition_id: str | None = None,
 ) -> Steps[None]:
-    """Save the system's state as a directory, which appears whole or not at all; a former one is replaced.
+    """Save the system's state as a directory, which appears whole or not at all; replaces an existing checkpoint.
 
-    `metadata` is a map for whoever loads it, kept in metadata.json.  Only one partition is saved when
-    `partition_id` is given.  `include_storage=False` leaves out data that outlives the system by itself; what
-    is kept in the memory of storage units is always saved.
+    `metadata` is a map for the program that loads the checkpoint, kept in metadata.json.  With `partition_id`
+    only that partition is saved.  `include_storage=False` leaves out data that outlives the system by itself;
+    data in the memory of storage units is always saved.
     """
     client = get_client()
     if not include_storage and client.config["backend"]["storage_backend"] == "SimpleStorage":
@@ -422,10 +423,10 @@ def _save_checkpoint(
 
 
 def _load_checkpoint(checkpoint_dir: str | os.PathLike[str]) -> Steps[None]:
-    """Replace the system's state by a checkpoint's (or, when it has one partition only, that partition).
+    """Replace the system's state by a checkpoint's (a checkpoint of one partition replaces only that partition).
 
-    All or nothing: FileNotFoundError without one, CheckpointError when it is incomplete or was altered,
-    StorageFullError when there is no room for its data.
+    All or nothing: FileNotFoundError if there is no checkpoint, CheckpointError if it is incomplete or was
+    altered, StorageFullError if there is no room for its data.
     """
     yield from get_client()._load_checkpoint(checkpoint_dir)
 

@@ -1,4 +1,4 @@
-"""Arguments of calls: what is refused, and the forms in which the library takes and gives them."""
+"""Arguments of calls: checks, and conversion to and from the library's forms."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Parser = Callable[[Any], Any]
 
 
 def check_keys(keys: Any) -> list[str]:
-    """The keys as a list: one string, or a list of them that is not empty."""
+    """The keys as a list, given as one string or a non-empty list of strings."""
     if isinstance(keys, str):
         return [keys]
     if not isinstance(keys, list):
@@ -46,7 +46,7 @@ def expect_text(what: str, given: object) -> None:
 
 
 def warn_nothing_selected(asked: Any, readable: list[str]) -> None:
-    """Warn that none of the fields that were asked for can be read."""
+    """Warn that none of the requested fields can be read."""
     if asked:
         logger.warning(
             "select_fields: none of the fields %s is ready in all of these samples (misspelt?); the result is "
@@ -57,7 +57,7 @@ def warn_nothing_selected(asked: Any, readable: list[str]) -> None:
 
 
 def check_data(what: str, given: object) -> None:
-    """Refuse anything without columns."""
+    """Refuse anything that has no columns."""
     if not is_tensordict(given) and not isinstance(given, Mapping):
         raise ArgumentTypeError(
             f"{what}: expected a TensorDict, or a dict of columns by field, got {type(given).__name__}"
@@ -65,7 +65,7 @@ def check_data(what: str, given: object) -> None:
 
 
 def expect_metadata(given: object) -> None:
-    """Refuse what is no metadata."""
+    """Refuse anything but metadata."""
     if not isinstance(given, BatchMeta):
         hint = ""
         if isinstance(given, KVBatchMeta):
@@ -74,14 +74,14 @@ def expect_metadata(given: object) -> None:
 
 
 def check_put_metadata(given: object) -> None:
-    """Refuse what is no metadata; a partition in its place is the commonest slip."""
+    """Refuse anything but metadata; passing a partition instead is the most common slip."""
     if not isinstance(given, BatchMeta):
         hint = f"; did you mean partition_id={given!r}?" if isinstance(given, str) else ""
         raise ArgumentTypeError(f"put: metadata must be a BatchMeta, got {given!r}{hint}")
 
 
 def sampling_json(config: Mapping[str, Any]) -> str:
-    """The sampling_config as it travels."""
+    """The sampling_config as JSON, as it is sent."""
     try:
         return json.dumps(config)
     except (TypeError, ValueError) as error:
@@ -91,7 +91,7 @@ def sampling_json(config: Mapping[str, Any]) -> str:
 
 
 def _no_json(config: Mapping[str, Any]) -> str:
-    """The entry that cannot travel, with a colon."""
+    """The entry that cannot be written as JSON, followed by a colon."""
     for name, value in config.items():
         try:
             json.dumps({name: value})
@@ -101,7 +101,7 @@ def _no_json(config: Mapping[str, Any]) -> str:
 
 
 def seconds(timeout: float | None) -> float:
-    """A timeout for the library, where 0 stands for the client's own."""
+    """A timeout in the library's form, where 0 means the client's own."""
     if timeout is None:
         return 0.0
     if not timeout > 0:
@@ -112,7 +112,7 @@ def seconds(timeout: float | None) -> float:
 
 
 def field_list(what: str, names: Any) -> list[str]:
-    """Names of fields as a list: one string, or a list or tuple of them."""
+    """Field names as a list, given as one string or a list or tuple of strings."""
     if isinstance(names, str):
         return [names]
     if not isinstance(names, (list, tuple)):
@@ -123,7 +123,7 @@ def field_list(what: str, names: Any) -> list[str]:
 
 
 def plain_names(names: Any) -> bool:
-    """Whether these can be names of fields, or are None (all): others name none, and are not worth an error."""
+    """Whether these can be field names, or are None (all); anything else names no field, and is not worth an error."""
     return names is None or (
         isinstance(names, (list, tuple))
         and len(names) > 0
@@ -138,12 +138,12 @@ def plain_names(names: Any) -> bool:
 
 
 def common_fields(meta: Meta) -> list[str]:
-    """Fields that every sample has (or had, and lost: reading those tells)."""
+    """Fields that every sample has, or had and lost (reading a lost one is an error)."""
     return [column[0] for column in meta.fields if len(column[8]) and all(memoryview(column[8]))]
 
 
 def progress_arrays(progress: tuple[bytes, int, bytes] | None, flat: bool) -> tuple[Any, Any]:
-    """Indexes and flags as arrays: a flag per sample, or (not flat) a row of them; (None, None) of no partition."""
+    """Indexes and flags as arrays: one flag per sample, or (not flat) a row of them; (None, None) without a partition."""
     if progress is None:
         return None, None
     indexes, columns, flags = progress
@@ -152,7 +152,7 @@ def progress_arrays(progress: tuple[bytes, int, bytes] | None, flat: bool) -> tu
 
 
 def parsed(data: Fields, parser: Parser | None) -> Fields:
-    """What a parser made of the data."""
+    """The data as returned by a parser."""
     if parser is None:
         return data
     given = {name: _for_parser(data, name) for name in data.keys()}  # noqa: SIM118 - a TensorDict iterates over rows
@@ -172,7 +172,7 @@ def parsed(data: Fields, parser: Parser | None) -> Fields:
 
 
 def _for_parser(data: Fields, name: str) -> Any:
-    """A column as a parser gets it: a dense tensor, or a list of rows."""
+    """A column in the form that a parser gets: a dense tensor, or a list of rows."""
     column: Any = data.get(name) if is_tensordict(data) else data[name]
     if getattr(column, "is_nested", False):
         return list(column.unbind())
@@ -180,7 +180,7 @@ def _for_parser(data: Fields, name: str) -> Any:
 
 
 def rows_of(data: Fields, start: int, end: int) -> Fields:
-    """Some rows of a batch of data."""
+    """Some of the rows of a batch of data."""
     if is_tensordict(data):
         part: Any = data
         return part[start:end]

@@ -1,11 +1,11 @@
-"""How a call runs: written once as steps, offered in a sync and an async form.
+"""How a call runs: it is written once, as steps, and offered in a sync and an async form.
 
-A call is a generator that yields what it waits for, an operation of the C library (`Op`), a coroutine of
-a storage manager written in Python, or something to be computed (`Work`), and is sent the result.  `twins` makes the two
+A call is a generator.  It yields what it waits for: an operation of the C library (`Op`), a coroutine of a
+storage manager written in Python, or a computation (`Work`); and it is sent the result.  `twins` makes the two
 public forms of it.
 
 The sync form waits without holding the GIL.  The async form waits in the running event loop: the
-library's thread puts finished operations into a list that belongs to the loop, and the loop takes
+library's thread appends completed operations to a list that belongs to the loop, and the loop takes
 all of them at once.  Cancelling the await cancels the operation.
 """
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 Step: TypeAlias = "Op | Work[Any] | Coroutine[Any, Any, Any]"
 Steps: TypeAlias = Generator[Step, Any, R]
-"""A call in the making: yields what to wait for, returns the call's result."""
+"""A call's generator: yields what to wait for, returns the call's result."""
 
 
 def run(steps: Steps[R]) -> R:
-    """Run a call to its end in this thread."""
+    """Run a call to completion in this thread."""
     send: Callable[[Any], Step] = steps.send
     value: Any = None
     try:
@@ -52,16 +52,16 @@ def run(steps: Steps[R]) -> R:
                 else:
                     value = step() if isinstance(step, Work) else _background.run(step)
                 send = steps.send
-            except BaseException as error:  # noqa: BLE001 - the steps decide what becomes of it
+            except BaseException as error:  # noqa: BLE001 - the steps decide how to handle it
                 value = error
                 send = steps.throw
     finally:
-        # An error and the frame that it was raised in would keep each other alive.
+        # An exception refers to its traceback's frames, and this frame to the exception: break the cycle.
         del value, send
 
 
 async def run_async(steps: Steps[R]) -> R:
-    """Run a call to its end in the running event loop."""
+    """Run a call to completion in the running event loop."""
     send: Callable[[Any], Step] = steps.send
     value: Any = None
     try:
@@ -79,7 +79,7 @@ async def run_async(steps: Steps[R]) -> R:
                 else:
                     value = await step
                 send = steps.send
-            except BaseException as error:  # noqa: BLE001 - the steps decide what becomes of it
+            except BaseException as error:  # noqa: BLE001 - the steps decide how to handle it
                 value = error
                 send = steps.throw
     finally:
@@ -97,7 +97,7 @@ async def wait(op: Op) -> Any:
     try:
         return await future
     except BaseException:
-        # Its own error, or a cancellation; cancelling what has ended does nothing.
+        # The operation's own error, or a cancellation; cancelling a completed operation has no effect.
         op.cancel()
         raise
 
@@ -123,7 +123,7 @@ def twins(
             explain(steps, args, kwargs, error)
             raise
 
-    # What the steps return is what both forms give in the end.
+    # The return type of both forms is that of the steps' return value.
     result = str(steps.__annotations__.get("return", ""))
     if result.startswith("Steps["):
         steps.__annotations__["return"] = result[len("Steps[") : -1]
@@ -136,7 +136,7 @@ def twins(
 
 
 def wait_any(ops: Sequence[Op], seconds: float | None) -> None:
-    """Wait until one of the operations has ended, or the time is over; none of them is cancelled."""
+    """Wait until one of the operations has completed, or the time is up; cancels none of them."""
     import select
 
     queue = Queue()
@@ -151,23 +151,23 @@ def wait_any(ops: Sequence[Op], seconds: float | None) -> None:
 
 
 class _Unread:
-    """In the place of a future whose result nobody reads there."""
+    """A stand-in for a future whose result nobody reads."""
 
     def done(self) -> bool:
         return True
 
     def set_result(self, result: Any, /) -> None:
-        """Never called, for it says that it is done."""
+        """Never called, because `done` returns True."""
 
     def set_exception(self, exception: Any, /) -> None:
-        """Never called, for it says that it is done."""
+        """Never called, because `done` returns True."""
 
 
 # --- event loops ----------------------------------------------------------------------------------
 
 
 class _Queues:
-    """The lists of finished operations, one per event loop."""
+    """The lists of completed operations, one per event loop."""
 
     def __init__(self) -> None:
         self._of_loop: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Queue] = (
@@ -176,7 +176,7 @@ class _Queues:
         self._lock = threading.Lock()
 
     def of(self, loop: asyncio.AbstractEventLoop) -> Queue:
-        """The list that belongs to a loop, made at its first use; to be called in that loop."""
+        """The list of an event loop, made on first use; must be called in that loop."""
         queue = self._of_loop.get(loop)
         if queue is not None and queue.pid == os.getpid():
             return queue
@@ -191,19 +191,19 @@ class _Queues:
         return queue
 
     def forked(self) -> None:
-        """The child's lock may have been held by a thread that it does not have."""
+        """Replace the lock: in the parent it may have been held by a thread that the child does not have."""
         self._lock = threading.Lock()
 
 
 class _Background:
-    """An event loop in a thread, for coroutines that a sync call has to wait for."""
+    """An event loop in a thread, for coroutines that a sync call waits for."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Run a coroutine to its end."""
+        """Run a coroutine to completion."""
         import asyncio
 
         future = asyncio.run_coroutine_threadsafe(coroutine, self._running())
@@ -227,12 +227,12 @@ class _Background:
     @staticmethod
     def _serve(loop: asyncio.AbstractEventLoop) -> None:
         while True:
-            # These two end an event loop, after the one that waits has got them; others still wait.
+            # These two stop an event loop, after being passed to the waiting caller; other callers still need the loop.
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 loop.run_forever()
 
     def forked(self) -> None:
-        """Threads do not come along."""
+        """Start over: threads do not survive a fork."""
         self._lock = threading.Lock()
         self._loop = None
 

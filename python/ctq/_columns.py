@@ -1,4 +1,4 @@
-"""What is known of samples, as columns: tags, schemas of fields, readiness; and small helpers of batches."""
+"""What is known about samples, as columns: tags, field schemas, readiness; and small helpers for batches."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     Places = array[int] | npt.NDArray[np.uint32] | None
 
 Schema = dict[str, Any]
-"""What is known of one field: dtype, shape, is_nested, is_non_tensor, per_sample_shapes, per_sample_dtypes."""
+"""What is known about one field: dtype, shape, is_nested, is_non_tensor, per_sample_shapes, per_sample_dtypes."""
 
 PER_SAMPLE = ("per_sample_shapes", "per_sample_dtypes")
-"""Entries of a schema with one item per sample, where samples differ.  The dtypes are those of a field whose samples
-differ in them, or of which some are tensors and others not: those have the dtype None, and the shape None."""
+"""Entries of a schema with one item per sample, present if samples differ.  per_sample_dtypes is there if the samples of a
+field differ in dtype, or if only some of them are tensors: the others have the dtype None, and the shape None."""
 
 
 # --- tags -----------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ _FLAT = frozenset({type(None), bool, int, float, str, bytes})
 def changed_tags(
     pieces: Sequence[Meta], tags: Sequence[dict[str, Any]]
 ) -> list[tuple[Meta, list[dict[str, Any]]]]:
-    """Per piece, the tags that differ from what the system gave."""
+    """Per piece, the tags that differ from those received from the system."""
     changed = []
     start = 0
     for piece in pieces:
@@ -65,14 +65,14 @@ def tags_of(meta: Meta) -> list[dict[str, Any]]:
 
 
 def copy_tags(maps: list[dict[str, Any]], places: Integers | None = None) -> list[dict[str, Any]]:
-    """Deep copies of the tags of all samples, or of those at some places."""
+    """Deep copies of the tags of all samples, or of the samples at some places."""
     from copy import deepcopy
 
     return copy_maps(maps, places, deepcopy)
 
 
 def encode_tags(tags: Sequence[Mapping[str, Any]], what: str = "tags") -> list[Tag]:
-    """Tags of samples as columns, one per name; a tag that cannot be stored is named."""
+    """Tags of samples as columns, one per tag name; an error names a tag that cannot be stored."""
     from array import array
 
     columns: dict[str, tuple[list[int], list[Any]]] = {}
@@ -114,7 +114,7 @@ class _Shapes(NamedTuple):
 
 
 def schema_of(pieces: Sequence[Meta]) -> dict[str, Schema]:
-    """Schema of the fields of all pieces."""
+    """Field schemas of all pieces together."""
     schema: dict[str, Schema] = {}
     for name, columns in _columns_by_name(pieces).items():
         _, kind, code, bits, *_ = columns[0]
@@ -138,13 +138,13 @@ def schema_of(pieces: Sequence[Meta]) -> dict[str, Schema]:
 
 
 def _is_mixed(columns: Sequence[Any]) -> bool:
-    """Whether rows of a field differ in dtype or kind; of a part of which nothing is known they do not."""
+    """Whether rows of a field differ in dtype or kind; pieces about which nothing is known do not count."""
     known = {column[1:4] for column in columns if column[5] is not None or column[6] is not None}
     return len(known) > 1 or any(column[10] is not None for column in columns)
 
 
 def types_of(column: Any, size: int) -> list[Dtype | None]:
-    """The element type of each row; None of other values."""
+    """The element type of each row; None for other values."""
     if column[10] is None:
         return [None if column[1] == VALUE else tuple(column[2:4])] * size
     return [unpacked_type(packed) for packed in memoryview(column[10]).cast("B").cast("I")]
@@ -169,7 +169,7 @@ def _mixed_schema(columns: Sequence[Any], sizes: Sequence[int]) -> Schema:
 
 
 def _settled(field: Schema) -> Schema:
-    """The schema of some samples of a field whose samples differ: that of one dtype, if these do not."""
+    """The schema of some samples of a mixed field: a uniform schema, if these samples do not differ."""
     dtypes = field.get("per_sample_dtypes")
     if dtypes is None:
         return field
@@ -195,7 +195,7 @@ def _settled(field: Schema) -> Schema:
 
 
 def copy_schema(schema: Mapping[str, Schema], places: Places) -> dict[str, Schema]:
-    """A deep copy for all samples, or for those at some places."""
+    """A deep copy for all samples, or for the samples at some places."""
     from copy import deepcopy
 
     copied: dict[str, Schema] = {}
@@ -214,7 +214,7 @@ def copy_schema(schema: Mapping[str, Schema], places: Places) -> dict[str, Schem
 
 
 def dtypes_of(pieces: Sequence[Meta]) -> dict[str, Any]:
-    """Element types of the fields of all pieces, without their shapes."""
+    """Element types of the fields of all pieces, without shapes."""
     return {
         name: None
         if found[0][1] == VALUE or not found[0][3] or _is_mixed(found)
@@ -224,7 +224,7 @@ def dtypes_of(pieces: Sequence[Meta]) -> dict[str, Any]:
 
 
 def _columns_by_name(pieces: Sequence[Meta]) -> dict[str, list[Any]]:
-    """Fields that all pieces have."""
+    """Columns of the fields that all pieces have."""
     columns: dict[str, list[Any]] = {}
     for piece in pieces:
         for column in piece.fields:
@@ -268,7 +268,7 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def schema_of_fields(fields: Fields) -> dict[str, Schema]:
-    """Schema of a batch of data, as a put of it would make it."""
+    """Schema of a batch of data, as it would be after a put."""
     from .tensors import to_batch
 
     schema: dict[str, Schema] = {}
@@ -298,7 +298,7 @@ def schema_of_fields(fields: Fields) -> dict[str, Schema]:
 
 
 def rows_of_schema(field: Mapping[str, Any], start: int, end: int) -> Schema:
-    """The schema of a field for some of its rows."""
+    """The schema of a field for some of the field's rows."""
     return _settled(
         {
             key: value[start:end] if key in PER_SAMPLE and value is not None else value
@@ -320,7 +320,7 @@ def status_of(pieces: Sequence[Meta]) -> Status:
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int8)
 
 
-# --- small things ---------------------------------------------------------------------------------
+# --- small helpers --------------------------------------------------------------------------------
 
 
 def as_status(status: Sequence[int] | Status | None, size: int) -> Status:
@@ -335,7 +335,7 @@ def check_length(what: str, column: Any, size: int) -> None:
 
 
 def check_order(places: Sequence[int], size: int) -> npt.NDArray[np.uint32]:
-    """The places as an array, each of which must come once."""
+    """Check that the places contain each number once, and return them as an array."""
     import numpy as np
 
     if len(places) != size:
@@ -350,7 +350,7 @@ def check_order(places: Sequence[int], size: int) -> npt.NDArray[np.uint32]:
 
 
 def merge_extra_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All entries; ValueError when two contradict each other."""
+    """All entries together; ValueError if two contradict each other."""
     merged: dict[str, Any] = {}
     for info in infos:
         for key, value in info.items():
@@ -363,7 +363,7 @@ def merge_extra_info(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality that also works on tensors and arrays."""
+    """Whether two values are equal; also works on tensors and arrays."""
     if type(one) is not type(other):
         return False
     equal = one == other
@@ -395,7 +395,7 @@ def shares(size: int, chunks: int) -> list[tuple[int, int]]:
 
 
 def refuse_unknown_fields(where: str, wanted: Iterable[str], there: Sequence[str]) -> None:
-    """Raise UnknownFieldError for what is wanted and is not there."""
+    """Raise UnknownFieldError for wanted fields that do not exist."""
     unknown = [name for name in dict.fromkeys(wanted) if name not in set(there)]
     if unknown:
         raise UnknownFieldError(

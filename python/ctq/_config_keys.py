@@ -1,6 +1,6 @@
-"""The keys of the configuration, each with the check of its values.
+"""The keys of the configuration, each with a check of its values.
 
-The table is made by the build from config/keys.toml, as is that of the daemon: both accept the same numbers.
+The build generates the table from config/keys.toml, like the daemon's table, so both accept the same values.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = [
 ]
 
 FOR_ALL_BACKENDS = frozenset({"module", "library"})
-"""Keys that the section of any backend may have: what registers its manager."""
+"""Keys allowed in the section of any backend: what registers its manager."""
 
 BUILT_IN = {name: module for name, module in BACKENDS.items() if module is not None}
-"""Backends written in Python that come with the package: the module that registers each."""
+"""Backends written in Python that are part of the package, with the module that registers each."""
 
 _UNITS = {
     kind: {suffix.lower(): factor for suffix, factor in units.items()}
@@ -37,7 +37,7 @@ _QUANTITY = re.compile(r"\s*([+-]?\d+(?:\.\d*)?(?:e[+-]?\d+)?)\s*([a-z%]*)\s*", 
 
 
 def quantity(kind: str, value: Any) -> float | None:
-    """A number of `seconds` or `bytes`, also from a text such as "250ms" or "25%"; None for anything else."""
+    """A number of `seconds` or `bytes`, also from text such as "250ms" or "25%"; None for anything else."""
     if not isinstance(value, str):
         return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
     match = _QUANTITY.fullmatch(value)
@@ -58,9 +58,9 @@ class Key(NamedTuple):
     kind: str
     default: Any
     expects: str
-    """What a value has to be, for "expected ..."."""
+    """Description of a valid value, for "expected ..."."""
     null: bool
-    """Whether null is a value."""
+    """Whether null is allowed."""
     scope: str
     read_by: tuple[str, ...]
     hidden: bool
@@ -71,16 +71,16 @@ class Key(NamedTuple):
 
     @property
     def is_read(self) -> bool:
-        """Whether it has an effect: `init()` returns some that have none, and TransferQueue knows others."""
+        """Whether the key has an effect: `init()` also returns keys that have none, and TransferQueue has others."""
         return bool(self.read_by)
 
     @property
     def is_of_optional_section(self) -> bool:
-        """Whether it is in the section of a backend that is not the default."""
+        """Whether the key is in the section of a backend other than the default."""
         return self.path.rpartition(".")[0] in OPTIONAL
 
     def accepts(self, value: Any) -> bool:
-        """Whether it is a value of this key."""
+        """Whether a value is valid for this key."""
         return (value is None and self.null) or _CHECKS[self.kind](self, value)
 
     def in_range(self, number: float) -> bool:
@@ -95,7 +95,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _text(key: Key, value: Any) -> bool:
-    # To a backend, an empty text may say that there is none.
+    # For a backend, empty text may mean that there is no value.
     return isinstance(value, str) and (value != "" or key.is_of_optional_section)
 
 
@@ -153,7 +153,7 @@ _CHECKS: dict[str, Callable[[Key, Any], bool]] = {
     "map": lambda key, value: isinstance(value, Mapping),
     "number": _number,
     "padding": _padding,
-    # What TransferQueue can do and this system cannot may only be off.
+    # Features of TransferQueue that this system does not have may only be switched off.
     "peer": lambda key, value: (
         not value or (isinstance(value, Mapping) and not value.get("enabled"))
     ),
@@ -166,4 +166,4 @@ TABLE = {row["path"]: Key(**row) for row in KEYS}
 """All keys by path."""
 
 SECTIONS = frozenset(path[:end] for path in TABLE for end in range(len(path)) if path[end] == ".")
-"""What has keys below it."""
+"""The paths that have keys below them."""

@@ -1,4 +1,4 @@
-"""What a batch of samples carries along about itself as a whole: anything that its users like."""
+"""User data attached to a batch of samples as a whole."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class ExtraInfo:
         self.extra_info[key] = value
 
     def has_extra_info(self, key: str) -> bool:
-        """Whether extra_info has that entry."""
+        """Whether extra_info has this entry."""
         return key in self.extra_info
 
     def remove_extra_info(self, key: str) -> Any:
-        """Take one entry out of extra_info and return it; None when it is not there."""
+        """Remove one entry from extra_info and return it; None if it does not exist."""
         return self.extra_info.pop(key, None)
 
     @named

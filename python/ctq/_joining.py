@@ -1,4 +1,4 @@
-"""Batches that are put together: whether they fit, and what their columns and pieces become."""
+"""Joining batches: whether they fit together, and their joined columns and pieces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
-    """The schemas of batches that are put one after the other."""
+    """The schemas of batches that are joined end to end."""
     merged: dict[str, Schema] = {}
     for name, base in batches[0].field_schema.items():
         having = [batch for batch in batches if name in batch.field_schema]
@@ -49,7 +49,7 @@ def concat_schemas(batches: Sequence[BatchMeta]) -> dict[str, Schema]:
 
 
 def check_alike(first: BatchMeta, known: Mapping[str, Any], batch: BatchMeta, number: int) -> None:
-    """Raise ValueError for fields, or dtypes of them, that contradict those of the first batch."""
+    """Raise ValueError if fields, or their dtypes, contradict those of the first batch."""
     if batch.field_names != first.field_names:
         raise ValueError(
             f"concat: fields differ: {first.field_names} in batch 0, {batch.field_names} in batch {number}"
@@ -66,13 +66,13 @@ def check_alike(first: BatchMeta, known: Mapping[str, Any], batch: BatchMeta, nu
 
 
 def is_one_field(first: BatchMeta, batch: BatchMeta) -> bool:
-    """Whether both are metadata that one system gave of one partition: rows of a field may differ there."""
+    """Whether both are metadata from one system for one partition: there, rows of a field may differ."""
     pieces = [*first._pieces, *batch._pieces]
     return all(piece.epoch for piece in pieces) and len({piece.partition for piece in pieces}) == 1
 
 
 def differing(ours: list[Any], theirs: list[Any]) -> str:
-    """Where two lists differ first."""
+    """Where two lists first differ."""
     if len(ours) != len(theirs):
         return f"{len(ours)} here, {len(theirs)} there"
     place = next(at for at, pair in enumerate(zip(ours, theirs, strict=True)) if pair[0] != pair[1])
@@ -80,7 +80,7 @@ def differing(ours: list[Any], theirs: list[Any]) -> str:
 
 
 def join(pieces: Sequence[Meta]) -> list[Meta]:
-    """Neighbours of one partition as one piece, where the library can do that."""
+    """Join neighbouring pieces of one partition where the library can."""
     joined: list[Meta] = []
     for _, start, end in runs([piece.partition for piece in pieces]):
         same = pieces[start:end]
@@ -92,12 +92,12 @@ def join(pieces: Sequence[Meta]) -> list[Meta]:
         except TransferQueueError as error:
             if isinstance(error, UnsupportedError):
                 raise
-            joined.extend(same)  # made by controllers of different epochs, or of different fields
+            joined.extend(same)  # of different epochs or fields
     return joined
 
 
 def union(cls: type[BatchMeta], mine: BatchMeta, other: BatchMeta) -> BatchMeta:
-    """Fields of both for the same samples; where both have a field, that of the other."""
+    """Fields of both for the same samples; if both have a field, the other's is used."""
     if other is None or other.size == 0:
         return mine.copy()
     if mine.size == 0:
@@ -131,7 +131,7 @@ def union(cls: type[BatchMeta], mine: BatchMeta, other: BatchMeta) -> BatchMeta:
 
 
 def concat(cls: type[BatchMeta], data: Sequence[BatchMeta] | None, validate: bool) -> BatchMeta:
-    """One batch after the other; ValueError when they contradict each other and `validate` is set."""
+    """Join batches end to end; ValueError if they contradict each other and `validate` is set."""
     batches = [batch for batch in data or () if batch is not None and batch.size > 0]
     if not batches:
         return cls.empty()

@@ -40,7 +40,7 @@ def _text(value: Any) -> bool:
 
 
 def _listed(value: Any) -> bool:
-    """Whether it is a list, or like one: with a length and an order."""
+    """Whether it is a list or list-like: with a length and an order."""
     return not isinstance(value, (str, bytes, Mapping)) and (
         isinstance(value, Sequence) or (hasattr(value, "__len__") and hasattr(value, "__getitem__"))
     )
@@ -151,7 +151,7 @@ KINDS: dict[str, Kind] = {
     "tensor_dict": COLUMNS,
     "timeout": (_number, "a number of seconds"),
 }
-"""By parameter name; None is also fine where the annotation or the default says so."""
+"""Expected kind by parameter name; None is also accepted where the annotation or the default allows it."""
 
 OTHERS: dict[str, Kind] = {
     "concat.data": BATCHES,
@@ -162,11 +162,11 @@ OTHERS: dict[str, Kind] = {
     "save_controller_checkpoint.path": (_path, "a path"),
     "save_storage_checkpoint.path": (_path, "a path"),
 }
-"""Parameters whose name means something else in other calls."""
+"""Parameters whose names mean something else in other calls."""
 
 
 def kind_of(function: Callable[..., Any], name: str) -> Kind | None:
-    """What is expected of a parameter."""
+    """The kind that a parameter expects."""
     qualified = function.__qualname__
     short = qualified.rpartition(".")[2].lstrip("_") if "__init__" not in qualified else qualified
     return OTHERS.get(f"{short}.{name}") or KINDS.get(name)
@@ -182,7 +182,7 @@ def explain(
         signature = inspect.signature(function)
         given = signature.bind(*args, **named).arguments
     except TypeError:
-        # Too many arguments or too few: Python's own words are clear, but for the name of the steps behind a call.
+        # Wrong number of arguments: Python's own message is clear, except that it names the steps behind the call.
         short = function.__qualname__.rpartition(".")[2]
         words = str(error).removeprefix(f"{function.__qualname__}()")
         if short.startswith("_") and not short.startswith("__") and words != str(error):
@@ -204,7 +204,7 @@ def _takes_none(parameter: inspect.Parameter) -> bool:
 
 
 def _shown(value: Any, kind: Kind) -> str:
-    """The type of a value, and which entry of a list is wrong."""
+    """The type of a value; for a list, also which entry is wrong."""
     if _listed(value) and kind in (TEXTS, COUNTS, MAPS):
         one = {TEXTS: _text, COUNTS: _integer, MAPS: _map}[kind]
         for place, each in enumerate(value):
@@ -214,7 +214,7 @@ def _shown(value: Any, kind: Kind) -> str:
 
 
 def _check_texts(name: str, value: Any, error: Exception) -> None:
-    """Refuse text that cannot be a name."""
+    """Refuse text that cannot be used as a name."""
     for each in [value] if isinstance(value, str) else value if _listed(value) else ():
         if isinstance(each, str) and ("\0" in each or _odd(each)):
             raise InvalidArgumentError(
@@ -232,7 +232,7 @@ def _odd(text: str) -> bool:
 
 
 def named(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function name the argument in its errors about wrong types."""
+    """Make errors of a function about wrong types name the argument."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -1,8 +1,8 @@
-"""Keys of tag maps, and the names under which the library keeps them.
+"""Keys of tag maps, and the names under which the library stores them.
 
-The library names tags by text that is not empty and holds no zero byte.  Any other key (a number, None, bytes, a
-tuple of these, text that UTF-8 cannot hold) is kept under a name made of the byte 0x1f and JSON; C
-programs and `tq ls` see that name as it is.
+In the library a tag name is non-empty text without a zero byte.  Any other key (a number, None, bytes, a
+tuple of these, text that UTF-8 cannot encode) is stored under a name made of the byte 0x1f and JSON; C
+programs and `tq ls` see that name unchanged.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ MARK = "\x1f"
 
 
 def tag_name(key: object) -> str:
-    """The name under which the library keeps the tag with a key."""
+    """The name under which the library stores the tag with this key."""
     if isinstance(key, str):
-        # Text such as "version": all but the rarest names.
+        # Text such as "version": nearly all keys take this path.
         if key.isascii() and key.isprintable() and key:
             return key
         if key and key[0] != MARK and "\0" not in key and _is_unicode(key):
@@ -28,11 +28,11 @@ def tag_name(key: object) -> str:
 
 
 def tag_key(name: str) -> Any:
-    """The key of a tag that the library keeps under a name which begins with the mark."""
+    """The key of a tag whose stored name begins with the mark."""
     try:
         return _key(json.loads(name[len(MARK) :]))
     except (ValueError, TypeError, KeyError):
-        return name  # a C program made it
+        return name  # written by a C program
 
 
 def _is_unicode(text: str) -> bool:
@@ -44,7 +44,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def _plain(key: object) -> object:
-    """The key as JSON can hold it."""
+    """The key in a form that JSON can represent."""
     if key is None or isinstance(key, (str, bool)):
         return key
     if isinstance(key, int):

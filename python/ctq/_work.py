@@ -1,8 +1,8 @@
-"""The parts of a call that keep a CPU busy for long: encoding and decoding.
+"""The CPU-heavy parts of a call: encoding and decoding.
 
-A call yields such work as a step (see `_calls`).  The sync form does it in the calling thread.  The async form does heavy
-work in another thread, so that no call blocks the event loop for long.  Those threads hand the GIL over about once a
-millisecond (pace.c), and copy memory without holding it.
+A call yields such work as a step (see `_calls`).  The sync form runs it in the calling thread.  The async form runs
+heavy work in another thread, so that no call blocks the event loop for long.  Those threads release the GIL about
+once a millisecond (pace.c), and copy memory without holding it.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WEIGHT = 2000
-"""Small values that are encoded or decoded in the loop: about half a millisecond."""
+"""Small values to encode or decode in the loop: about half a millisecond."""
 ROWS = 128
-"""Rows that may become one object each in the loop."""
+"""Rows in the loop that may each become an object."""
 BYTES = 1 << 20
-"""Bytes that are copied in the loop."""
+"""Bytes to copy in the loop."""
 
 
 class Work(Generic[R]):
@@ -45,14 +45,14 @@ class Work(Generic[R]):
         self._call: Callable[[], R] = lambda: call(*args, **kwargs)
 
     def __call__(self) -> R:
-        """Do it."""
+        """Run the computation."""
         if not self.heavy:
             return self._call()
         with _collector_off():
             return self._call()
 
     async def beside_the_loop(self) -> R:
-        """Do it in another thread."""
+        """Run the computation in another thread."""
         import asyncio
 
         context = contextvars.copy_context()
@@ -67,7 +67,7 @@ class Work(Generic[R]):
 
 
 class _Threads:
-    """The threads, made when they are first needed."""
+    """The threads, created on first use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -82,15 +82,15 @@ class _Threads:
             return self._executor
 
     def forked(self) -> None:
-        """In a forked child: it has none of the threads."""
+        """Start over in a forked child, which has none of the threads."""
         self._lock = threading.Lock()
         self._executor = None
 
 
 class _Collector:
-    """Python's garbage collector is off while many objects are made that all stay.
+    """Switches Python's garbage collector off while many long-lived objects are created.
 
-    Otherwise it would visit all objects of the process several times, holding the GIL for tens of milliseconds each time.
+    Otherwise it would scan all objects of the process several times, holding the GIL for tens of milliseconds each time.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class _Collector:
 
     @contextlib.contextmanager
     def off(self) -> Iterator[None]:
-        """Keep it off; when the last user is done it is switched on again, if it was on before."""
+        """Keep the collector off; after the last user it is switched on again if it was on before."""
         with self._lock:
             if not self._users:
                 self._was_on = gc.isenabled()
@@ -115,7 +115,7 @@ class _Collector:
                     gc.enable()
 
     def forked(self) -> None:
-        """In a forked child: the threads that wanted it off do not exist here."""
+        """Start over in a forked child, which does not have the threads that wanted the collector off."""
         if self._users and self._was_on:
             gc.enable()
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ os.register_at_fork(after_in_child=_collector.forked)
 
 
 def _cuda_streams() -> tuple[int, list[Any]] | None:
-    """The current device and streams of this thread: copies to the host are ordered behind what made the tensors."""
+    """The current device and streams of this thread: copies to the host must wait for the kernels that made the tensors."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
@@ -152,7 +152,7 @@ def _use_streams(streams: tuple[int, list[Any]] | None) -> None:
 
 
 def is_heavy(fields: Fields) -> bool:
-    """Whether a batch takes long to encode; the answer takes microseconds."""
+    """Whether a batch takes long to encode; deciding takes microseconds."""
     torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
     columns = (
         fields.values() if isinstance(fields, Mapping) else (each for _, each in fields.items())
@@ -179,7 +179,7 @@ def is_heavy(fields: Fields) -> bool:
 
 
 def _is_copied(torch: Any, tensor: Any) -> bool:
-    """Whether a tensor is large and not put from where it lies."""
+    """Whether a tensor is large and cannot be put directly from its own memory."""
     if tensor.numel() * tensor.element_size() <= BYTES:
         return False
     return bool(
@@ -188,7 +188,7 @@ def _is_copied(torch: Any, tensor: Any) -> bool:
 
 
 def is_heavy_row(values: Mapping[str, Any]) -> bool:
-    """The same of one sample."""
+    """Like is_heavy, for one sample."""
     torch = sys.modules.get("torch")
     for value in values.values():
         if torch is not None and isinstance(value, torch.Tensor):

@@ -1,4 +1,4 @@
-"""The calls of a client on samples by key: a key is a user's name for a sample, unique in its partition."""
+"""Client calls on samples by key: a key is a user's name for a sample, unique in its partition."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ NO_INDEX = 2**32 - 1
 """The index that no sample has (TQ_NO_INDEX)."""
 
 LIST_PAGE = 2000
-"""Keys that are listed at a time: with a few tags each they hold the controller up for about a millisecond."""
+"""Keys listed at a time: with a few tags each, they occupy the controller for about a millisecond."""
 MANY = 1000
-"""Samples whose tags are encoded or decoded in an event loop."""
+"""Most samples whose tags are encoded or decoded in an event loop."""
 
 
 class SamplesByKey:
-    """The calls of a client on samples by key."""
+    """Client calls on samples by key."""
 
     _core: Client
     _python: ManagedStorage | None
@@ -68,7 +68,7 @@ class SamplesByKey:
     ) -> Steps[BatchMeta]:
         """Metadata of samples by key, with the fields that all of them have.
 
-        Unknown keys are left out, or with `create` made.
+        Unknown keys are left out; with `create` they are created.
         """
         wanted = check_keys(keys)
         if create:
@@ -77,7 +77,7 @@ class SamplesByKey:
         return found if found is not None else BatchMeta.empty()
 
     def _lookup(self, keys: list[str], partition_id: str) -> Steps[BatchMeta | None]:
-        """The samples that exist of these keys, with the fields that all of them have."""
+        """Those samples of these keys that exist, with the fields that all of them have."""
         try:
             meta: Meta = yield self._core.resolve(partition_id, keys=keys, lenient=True, tags=True)
         except UnknownPartitionError:
@@ -87,13 +87,13 @@ class SamplesByKey:
     def _kv_retrieve_keys(
         self, global_indexes: Sequence[int] | int, partition_id: str
     ) -> Steps[list[str | None]]:
-        """Keys of samples by index, None for one without; RuntimeError when there is no such partition."""
+        """Keys of samples by index, None for a sample without one; RuntimeError if the partition does not exist."""
         indexes = [global_indexes] if isinstance(global_indexes, int) else global_indexes
         if not isinstance(indexes, list) or not all(isinstance(index, int) for index in indexes):
             raise ArgumentTypeError("global_indexes: expected an int or a list of int")
         if not indexes:
             raise InvalidArgumentError("global_indexes: expected at least one, got an empty list")
-        # Numbers that no sample can have are asked for as the one that none has.
+        # All numbers that no sample can have are sent as one invalid index.
         possible = [index if 0 <= index < NO_INDEX else NO_INDEX for index in indexes]
         try:
             keys: list[str | None] = yield self._core.retrieve_keys(partition_id, possible)
@@ -102,7 +102,7 @@ class SamplesByKey:
         return [key or None for key in keys]
 
     def _kv_list(self, partition_id: str | None = None) -> Steps[dict[str, dict[str, Any]]]:
-        """Keys with their tags, per partition: of one partition, or of all."""
+        """Keys with their tags, per partition: for one partition, or for all."""
         names: list[str] = yield self._core.list_partitions()
         if partition_id is not None:
             expect_text("partition_id", partition_id)
@@ -113,13 +113,13 @@ class SamplesByKey:
         return listed
 
     def _list(self, partition: str) -> Steps[dict[str, Any]]:
-        """Keys of a partition with their tags, a page at a time: the controller serves others in between."""
+        """Keys of a partition with their tags, one page at a time, so that the controller serves others in between."""
         listed: dict[str, Any] = {}
         meta: Meta
         meta, mark = yield self._core.list_keys(partition, LIST_PAGE)
         while mark:
             keys = meta.keys
-            # The next page comes while this one is taken apart.
+            # The next page is requested while this one is decoded.
             following = self._core.list_keys(partition, LIST_PAGE, keys[-1], mark)
             listed.update(zip(keys, tags_of(meta), strict=True))  # type: ignore[arg-type]
             meta, mark = yield following
@@ -136,9 +136,9 @@ class SamplesByKey:
         *,
         group: str | None,
     ) -> Steps[KVBatchMeta]:
-        """Store fields, a tag map or both of one sample by key."""
+        """Store fields, a tag map or both for one sample by key."""
         if fields is not None and not (fields if isinstance(fields, dict) else list(fields.keys())):
-            # No fields: the key alone is made, or brings its tag.
+            # Without fields, the call only creates the key or stores its tag.
             fields, tag = None, tag or {}
         simple = fields is None or not is_tensordict(fields)
         if self._python is not None or data_parser is not None or not simple:
@@ -193,7 +193,7 @@ class SamplesByKey:
         *,
         groups: Sequence[str | None] | None = None,
     ) -> Steps[KVBatchMeta]:
-        """Store columns, tags or both of samples by key; those that do not exist are made."""
+        """Store columns, tags or both for samples by key; missing samples are created."""
         names = check_keys(keys)
         if len(set(names)) != len(names):
             raise InvalidArgumentError(f"kv_batch_put: Got duplicated keys: {repeated(names)}")
@@ -245,9 +245,9 @@ class SamplesByKey:
         zero_copy: bool = False,
         strict: bool = False,
     ) -> Steps[TensorDict]:
-        """Read samples by key; unknown keys, and fields that not all of the samples have, are left out.
+        """Read samples by key; unknown keys, and fields that some of the samples lack, are left out.
 
-        With `strict` they are errors, which name them: UnknownKeyError, and UnknownFieldError for one of
+        With `strict` these are errors that name them: UnknownKeyError, and UnknownFieldError for an entry of
         `select_fields`.
         """
         wanted = check_keys(keys)
@@ -255,7 +255,7 @@ class SamplesByKey:
         options = read_options(self.config["client"], layout, padding, pin_memory)
         decoder = Decoder(self.config["serialization"]["allow_pickle"])
         if self._python is None and (options is None or options.is_packed) and plain_names(chosen):
-            # One call, in which the library looks the samples up and reads them.
+            # One call, in which the library both looks up and reads the samples.
             names = None if chosen is None else list(dict.fromkeys(chosen))
             found: Meta
             found, data = yield self._core.get_keys(

@@ -1,7 +1,7 @@
-"""Checkpoints: the table and its data as a directory.
+"""Checkpoints: the table and its data, saved as a directory.
 
-A checkpoint is of one instant, while others go on; its directory appears whole or not at all, and one that was
-altered is refused.  It loads into any number of storage units.
+A checkpoint captures one instant while other clients keep working.  Its directory appears whole or not at all,
+and a checkpoint that was altered is refused.  It can be loaded into any number of storage units.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ctq")
 
 METADATA_FILE = "metadata.json"
-FORMER = ".tq-former"  # of the name of a checkpoint that is being replaced
+FORMER = ".tq-former"  # name suffix of a checkpoint that is being replaced
 STORAGE_DIR = "storage"
 
 
 class Checkpoints:
-    """The calls of a client on checkpoints."""
+    """Checkpoint calls of a client."""
 
     _core: Client
     _python: ManagedStorage | None
@@ -43,11 +43,11 @@ class Checkpoints:
         partition_id: str | None = None,
         timeout: float | None = None,
     ) -> Steps[dict[str, Any]]:
-        """Save all partitions, or one of them; returns what is in the checkpoint.
+        """Save all partitions, or one of them; returns a description of the checkpoint's content.
 
-        With `include_storage=False` only the table is saved: loading links it to data that is still where it
-        was, and the rest is lost.  Storage units move samples whose neighbours of the same put were cleared, or
-        overwritten, so such samples may be among the lost.  Data of a storage manager written in Python stays with that manager.
+        With `include_storage=False` only the table is saved: loading it relinks the data that is still in the same
+        place, and the rest is lost.  Storage units move a sample if other samples of the same put were cleared or
+        overwritten, so such samples may be lost too.  Data of a storage manager written in Python stays with that manager.
         """
         if include_storage and self._python is not None:
             logger.warning(
@@ -68,9 +68,9 @@ class Checkpoints:
     def _load_checkpoint(
         self, checkpoint_dir: str | os.PathLike[str], *, timeout: float | None = None
     ) -> Steps[dict[str, Any]]:
-        """Replace all partitions by those of a checkpoint (of one partition: only that); returns what is in it.
+        """Replace all partitions by those of a checkpoint (if it has only one: just that one); returns its content.
 
-        All or nothing.  Metadata from before is refused afterwards; claims that wait get what is ready.
+        All or nothing.  Metadata obtained before is refused afterwards; waiting claims get the samples that are ready.
         """
         path = Path(os.path.abspath(os.fspath(checkpoint_dir)))
         if not path.exists() and not path.with_name(path.name + FORMER).exists():
@@ -100,10 +100,10 @@ class Checkpoints:
         yield from self._save_checkpoint(path, include_storage=False)
 
     def _load_controller_checkpoint(self, path: str) -> Steps[None]:
-        """Load the table saved by `save_controller_checkpoint`; cells are linked to data that is still there.
+        """Load the table saved by `save_controller_checkpoint`, and relink its cells to data that still exists.
 
-        Right after `load_storage_checkpoint` of the directory that `path` lies in there is nothing left to do,
-        for data comes with the table that it belongs to.
+        Right after `load_storage_checkpoint` of the parent directory of `path` this call has nothing left to do,
+        because that already loaded the data together with its table.
         """
         given = Path(os.path.abspath(path))
         storage, self._loaded_storage = self._loaded_storage, None
@@ -112,11 +112,11 @@ class Checkpoints:
         yield from self._load_checkpoint(path)
 
     def _save_storage_checkpoint(self, checkpoint_dir: str) -> Steps[None]:
-        """Save the data, with the table that it belongs to, in a folder of `checkpoint_dir`."""
+        """Save the data and its table in a subdirectory of `checkpoint_dir`."""
         yield from self._save_checkpoint(Path(checkpoint_dir) / STORAGE_DIR)
 
     def _load_storage_checkpoint(self, checkpoint_dir: str) -> Steps[None]:
-        """Load what `save_storage_checkpoint` has saved."""
+        """Load a checkpoint saved by `save_storage_checkpoint`."""
         yield from self._load_checkpoint(Path(checkpoint_dir) / STORAGE_DIR)
         self._loaded_storage = Path(os.path.abspath(checkpoint_dir))
 

@@ -1,6 +1,6 @@
 """The client: every call on samples by metadata, in a sync and an async form.
 
-`put` and `async_put` are the same call: written once, as steps (see `_calls`).
+`put` and `async_put` are the same call, written once as steps (see `_calls`).
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ logger = logging.getLogger("ctq")
 class TransferQueueClient(SamplesByKey, Checkpoints):
     """A connection to a system; usable from any number of threads and event loops, and after a fork.
 
-    `get_client()` gives the one that `init()` made.
+    `get_client()` returns the client that `init()` made.
     """
 
     @named
@@ -86,10 +86,10 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         *,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Connect to the system at an address; `client_id` is the name that people see.
+        """Connect to the system at an address; `client_id` is the name shown to people.
 
         `controller_info` is an address, or what `init()` returned as `controller.zmq_info`.  The two zmq_
-        arguments are for callers of TransferQueue; there are no such threads and sockets here.
+        arguments exist for callers of TransferQueue and are ignored: there are no such threads or sockets here.
         """
         self.client_id = client_id or f"ctq-{os.getpid()}"
         self._given = read_config(config)
@@ -110,12 +110,12 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     # --- connecting -------------------------------------------------------------------------------
 
     def _connect(self) -> Client:
-        """Connect with the storage manager that the system names."""
+        """Connect with the storage manager named by the system."""
         if StorageManagerFactory.is_empty():
             try:
                 return self._open(None)
             except UnknownManagerError:
-                pass  # it may be one written in Python
+                pass  # the storage manager may be written in Python
         core = self._open("")
         try:
             name, section = manager_of(core.config)
@@ -131,15 +131,15 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         return self._open(None)
 
     def _own_timeout(self) -> float:
-        """What this client was given as `client.timeout`; 0 when that is the system's."""
+        """The `client.timeout` given to this client; 0 to use the system's."""
         return float((self._given.get("client") or {}).get("timeout") or 0.0)
 
     def _timeout(self, core: Client) -> float:
-        """How long calls that say nothing else may take."""
+        """The time limit of calls that are given no timeout."""
         return float(self._in_force(core)["client"]["timeout"])
 
     def _notice(self) -> float:
-        """After how long a call that waits says so; as the core takes it: 0 for what the system says."""
+        """How long a call waits before it logs that it is waiting, in the core's form: 0 for the system's setting."""
         given = self._given.get("client", {}).get("wait_notice")
         return 0.0 if given is None else float(given) or -1.0
 
@@ -162,14 +162,14 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
 
     @property
     def system_config(self) -> Config:
-        """What the system runs with, whatever this client was given."""
+        """The system's own configuration, regardless of what this client was given."""
         return _of_system(self._core)
 
     def _in_force(self, core: Client) -> Config:
         return in_force(_of_system(core), self._given)
 
     def _final_config(self) -> Config:
-        """What is in force for this client, and where the system is."""
+        """The settings in force for this client, and where the system is."""
         final = self._in_force(self._core)
         final["address"] = self._info.address
         final["token_file"] = self._info.token_file
@@ -180,7 +180,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     def initialize_storage_manager(
         self, manager_type: str, config: Mapping[str, Any] | None = None
     ) -> None:
-        """Use another storage manager than the one that the system names."""
+        """Use a different storage manager than the one named by the system."""
         if StorageManagerFactory.knows(manager_type):
             manager = StorageManagerFactory.create(manager_type, self._info, config or {})
             core = self._open("")
@@ -196,11 +196,11 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
 
     @property
     def storage_manager(self) -> StorageManager | None:
-        """The storage manager, if it is one written in Python."""
+        """The storage manager, if it is written in Python."""
         return self._python.manager if self._python is not None else None
 
     def close(self) -> None:
-        """End all calls with ClosedError and leave the system.  May be repeated."""
+        """End all calls with ClosedError and leave the system.  May be called repeatedly."""
         self._given_up.clear()
         python, self._python = self._python, None
         if python is not None:
@@ -228,13 +228,13 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     ) -> Steps[BatchMeta]:
         """Metadata of samples.
 
-        `fetch`: samples whose fields are ready and that the task has not had, as the sampler picks; they
-        count as consumed.  The call waits for them, `timeout` seconds (default `client.timeout`), then
+        `fetch`: claims samples whose fields are ready and that the task has not consumed yet; the sampler picks
+        them, and they count as consumed.  The call waits up to `timeout` seconds (default `client.timeout`), then
         raises TimedOutError; in polling mode it returns an empty BatchMeta at once.
         `force_fetch`: all samples of the partition, ready or not; nothing is marked.  The partition must exist.
         `insert`: reserves new samples.
 
-        `sampling_config` is for the sampler; its entry `sampler` names another one than the controller's.
+        `sampling_config` is passed to the sampler; its entry `sampler` selects a different one than the controller's.
         """
         if batch_size == 0:
             return BatchMeta.empty()
@@ -276,8 +276,8 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         except TryAgainError:
             return BatchMeta.empty()
         except TimedOutError as error:
-            # A process that has found another system than the others waits for samples that never come.
-            # The controller names itself by its address: that is kept where this process knows nothing better.
+            # A process that found a different system than its peers would wait for samples that never come.
+            # The controller names itself by its address, which is kept if this process knows nothing better.
             said, _, itself = str(error).partition("; asked the system at ")
             system = describe(self._info)
             if itself and not system.startswith("the system '"):
@@ -286,7 +286,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         return BatchMeta._wrap([meta])
 
     def _check_partition(self, partition_id: str) -> Steps[None]:
-        """Refuse a partition that does not exist."""
+        """Raise an error if a partition does not exist."""
         names: list[str] = yield self._core.list_partitions()
         if partition_id not in names:
             raise UnknownPartitionError(
@@ -295,17 +295,17 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
             )
 
     def _sampling(self, given: Mapping[str, Any] | None) -> tuple[str | None, str | None]:
-        """Which sampler a claim asks for, if any, and its settings as JSON."""
+        """The sampler that a claim asks for, if any, and its settings as JSON."""
         settings = {**(self.config["controller"].get("sampling_config") or {}), **(given or {})}
-        # A client that attached may want another sampler than the one the system was started with.
+        # A client that attached may want a different sampler than the system was started with.
         policy = settings.pop("sampler", None) or self._given.get("controller", {}).get("sampler")
         return policy, sampling_json(settings) if settings else None
 
     def _claim(self, key: tuple[Any, ...], start: Callable[[], Op]) -> Steps[Meta]:
         """Claim samples.
 
-        A claim that its caller gives up gives them back, unless it has just ended: then what it got is left
-        for the next claim of the same kind.
+        If the caller gives the claim up, its samples are given back.  If the claim had just completed, its samples
+        are kept for the next claim of the same kind.
         """
         left = self._left_over(key)
         if left is not None:
@@ -325,7 +325,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         return meta
 
     def _left_over(self, key: tuple[Any, ...]) -> Meta | None:
-        """Take what a claim of the same kind got that was given up too late."""
+        """Take the samples of an earlier claim of the same kind that completed just before it was given up."""
         for op, kind in list(self._given_up.items()):
             if kind == key and op.done() and self._given_up.pop(op, None) is not None:
                 meta = _outcome(op)
@@ -357,13 +357,13 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         groups: Sequence[str | None] | None = None,
         strict: bool = False,
     ) -> Steps[BatchMeta]:
-        """Store columns: of the samples of `metadata`, or of new samples in a partition.
+        """Store columns, either of the samples of `metadata` or of new samples in a partition.
 
-        Returns the metadata of the samples; one that was given is brought up to date in place.  All of it
-        becomes visible at once, or nothing.  `groups` names the group (the prompt) of each new sample.
-        With `metadata` a `partition_id` is ignored; with `strict` another one than its samples' is an error.
-        `data_parser` gets the columns as a dict (ragged and other columns as lists of rows) and changes them
-        in place or returns the dict to store instead.
+        Returns the metadata of the samples; `metadata`, if given, is also updated in place.  All of the data
+        becomes visible at once, or none.  `groups` names the group (the prompt) of each new sample.
+        With `metadata`, `partition_id` is ignored; with `strict` it must match the samples' partition.
+        `data_parser` gets the columns as a dict (ragged and non-tensor columns as lists of rows) and either changes
+        them in place or returns the dict to store instead.
         """
         check_data("data", data)
         data = parsed(data, data_parser)
@@ -416,7 +416,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         return BatchMeta._wrap([meta])
 
     def _put_pieces(self, data: Fields, metadata: BatchMeta) -> Steps[list[Meta]]:
-        """One put per partition; almost always there is one."""
+        """One put per partition; there is almost always just one."""
         pieces = metadata._pieces
         changed = {id(piece): encode_tags(tags) for piece, tags in metadata._changed_tags()}
         started: list[Op] = []
@@ -444,23 +444,23 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         pin_memory: bool | None = None,
         zero_copy: bool = False,
     ) -> Steps[TensorDict]:
-        """The fields of the metadata's samples, in their order.
+        """The fields of the metadata's samples, in the order of the metadata.
 
-        A TensorDict, or without torch a dict of NumPy arrays (of a list of arrays where rows differ in
-        shape, a list of values where they are no tensors).  Empty metadata reads as empty data.
+        Returns a TensorDict, or without torch a dict of NumPy arrays (a list of arrays where rows differ in
+        shape, a list of values where they are not tensors).  Empty metadata reads as empty data.
 
-        `layout`: "jagged", "dense" (where all rows of a field have one shape; else jagged) or "padded"; or a
-        map of these by field, where "*" stands for all others.  `padding`: a pad value, or a map from fields to
-        a pad value or to a map of `value`, `multiple` and `length` (the padded length is at least that, and a
-        multiple of that), `lengths` and `mask` (names of fields to add to the result: the length of each row,
-        and where it is); fields named in it are padded if no layout is given.  `pin_memory`: into page-locked
-        memory, for copies to a GPU.  What is not given is as the configuration says (client.layout, padding,
-        pin_memory).
+        `layout`: "jagged", "dense" (for fields whose rows all have one shape; jagged for the rest) or "padded"; or a
+        map of these by field, where "*" stands for all other fields.  `padding`: a pad value, or a map from field to
+        a pad value or to a map of `value`, `multiple` and `length` (the padded length is at least `length`, and a
+        multiple of `multiple`), `lengths` and `mask` (names of fields to add to the result: the length of each row,
+        and the mask of its real elements); fields named in it are padded if no layout is given.  `pin_memory`: read
+        into page-locked memory, for copies to a GPU.  Options that are not given come from the configuration
+        (client.layout, padding, pin_memory).
 
-        `zero_copy`: tensors of 64 KiB or more are private views of a storage unit's memory where they can be: on
-        its machine, with rows that were put together, in their order, and neither padded nor page-locked.
-        Others are copied.  A view keeps its values whatever becomes of the samples, and what is written to it
-        stays in it; but its unit cannot use that memory anew before all tensors of the read are gone.
+        `zero_copy`: tensors of 64 KiB or more are private views of a storage unit's memory where possible: on the
+        unit's machine, for rows that were put together and are read in order, neither padded nor page-locked.
+        Others are copied.  A view keeps its values even after the samples are cleared, and writes to it stay
+        private; but the unit cannot reuse that memory before all tensors of the read have been freed.
         """
         if metadata is None:
             return empty()
@@ -488,13 +488,13 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         )
 
     def _set_custom_meta(self, metadata: BatchMeta) -> Steps[None]:
-        """Store the tags of the metadata's samples that were changed; others stay as they are."""
+        """Store the changed tags of the metadata's samples; other tags stay as they are."""
         expect_metadata(metadata)
         for piece, tags in metadata._changed_tags():
             yield self._core.put(meta=piece, tags=encode_tags(tags))
 
     def _clear_samples(self, metadata: BatchMeta) -> Steps[None]:
-        """Remove samples with everything known about them; those that are not there are skipped, with a warning."""
+        """Remove samples and everything known about them; missing ones are skipped with a warning."""
         expect_metadata(metadata)
         if metadata.size == 0:
             logger.debug("clear_samples: the metadata has no samples")
@@ -507,7 +507,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
                 _warn_missing(piece, (yield op))
 
     def _clear_partition(self, partition_id: str) -> Steps[None]:
-        """Remove a partition with everything in it; an unknown one is none to remove."""
+        """Remove a partition and everything in it; does nothing if there is no such partition."""
         if self._python is not None:
             yield from self._python.clear(partition_id)
         else:
@@ -516,16 +516,16 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     # --- status -----------------------------------------------------------------------------------
 
     def _get_consumption_status(self, task_name: str, partition_id: str) -> Steps[tuple[Any, Any]]:
-        """Indexes of a partition's samples and, for each, 1 if the task has had it; (None, None) without one."""
+        """Indexes of a partition's samples and, for each, 1 if the task has consumed it; (None, None) if there is none."""
         progress = yield self._core.consumption(partition_id, task_name)
         return progress_arrays(progress, flat=True)
 
     def _get_production_status(
         self, data_fields: Sequence[str], partition_id: str
     ) -> Steps[tuple[Any, Any]]:
-        """Indexes of a partition's samples and, for each, 1 per field that is ready.
+        """Indexes of a partition's samples and, for each, a 1 per field that is ready.
 
-        (None, None) without such a partition, and when no sample has one of the fields.
+        (None, None) if there is no such partition, or if no sample has any of the fields.
         """
         names = field_list("data_fields", data_fields)
         if not names:
@@ -538,19 +538,19 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         return indexes, produced
 
     def _check_consumption_status(self, task_name: str, partition_id: str) -> Steps[bool]:
-        """Whether there are samples and the task has had all of them."""
+        """Whether there are samples and the task has consumed all of them."""
         _, consumed = yield from self._get_consumption_status(task_name, partition_id)
         return consumed is not None and len(consumed) > 0 and bool((consumed == 1).all())
 
     def _check_production_status(
         self, data_fields: Sequence[str], partition_id: str
     ) -> Steps[bool]:
-        """Whether all samples of a partition have these fields."""
+        """Whether all samples of a partition have these fields ready."""
         _, produced = yield from self._get_production_status(data_fields, partition_id)
         return produced is not None and bool((produced == 1).all())
 
     def _reset_consumption(self, partition_id: str, task_name: str | None = None) -> Steps[bool]:
-        """Make consumed samples claimable again, for a task or for all of them."""
+        """Make consumed samples claimable again, for one task or for all tasks."""
         try:
             yield self._core.reset_consumption(partition_id, task_name)
         except UnknownPartitionError:
@@ -558,33 +558,34 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         return True
 
     def _get_partition_list(self) -> Steps[list[str]]:
-        """Names of the partitions, in order of creation."""
+        """Names of the partitions, in creation order."""
         names: list[str] = yield self._core.list_partitions()
         return names
 
     def _get_events(
         self, since: int = 0, limit: int = 0, wait: bool = False, timeout: float | None = None
     ) -> Steps[list[dict[str, Any]]]:
-        """What happened after event number `since`: puts, claims, clears, clients coming and going.
+        """Events after number `since`: puts, claims, clears, clients that join and leave.
 
-        A client that goes is of the kind `leave` when it said goodbye, `died` when its process ended without
-        one, `silent` when nothing was heard of it for `controller.session_grace`.
-        The oldest come first, at most `limit` events (0: as many as one answer holds, some 16 MiB).  All that are
-        kept are read by asking again from the last number, until there are none.  With `wait` the call waits
-        until there is one, or returns none when `timeout` seconds are over.
+        The event of a departing client is `leave` if it closed its session, `died` if its process ended without
+        doing so, and `silent` if nothing was heard from it for `controller.session_grace`.
+        The oldest events come first, at most `limit` of them (0: as many as one reply holds, some 16 MiB).  To read all
+        events that are kept, ask again from the last number until none are returned.  With `wait` the call waits for
+        the next event, and returns none after `timeout` seconds.
 
-        Each run of the controller numbers its events from 1.  A number from before a restart, of which this client has had
-        events, stands for the start of the run that answers; of that run itself, one beyond the last event waits for the next.
+        Each run of the controller numbers its events from 1.  If this client has received events of an earlier run, a
+        number from that run means the start of the current one.  A number of the current run beyond its last event
+        waits for the next event.
         """
         events, _ = yield self._core.events(since, limit, wait, seconds(timeout))
         return list(events)
 
     def _status(self) -> Steps[dict[str, Any]]:
-        """State of the whole system, by the names of `tq status --json`.
+        """State of the whole system, under the names used by `tq status --json`.
 
         `partitions`; `storage`, each with the `holders` that pin its blocks; `clients`; `waits`: every claim that
-        waits for samples, and every put that waits for room, with what it lacks.  `owners` and `sessions` are
-        deprecated names of `storage` and `clients`.
+        waits for samples and every put that waits for room, with what each is waiting for.  `owners` and `sessions`
+        are deprecated names of `storage` and `clients`.
         """
         status: dict[str, Any] = yield self._core.status()
         return status
@@ -609,7 +610,7 @@ AsyncTransferQueueClient = TransferQueueClient
 
 
 def _recover(python: ManagedStorage) -> None:
-    """Remove what clients of the same storage began to clear, and left behind."""
+    """Finish clears that other clients of the same storage began and left behind."""
     try:
         run(python.recover())
     except TransferQueueError as error:
@@ -617,7 +618,7 @@ def _recover(python: ManagedStorage) -> None:
 
 
 def _unknown_backend(why: str, configured: bool) -> str:
-    """What to say of a storage manager that the C library does not know."""
+    """The error message for a storage manager that the C library does not know."""
     missing = [name for name in BUILT_IN if name not in why]
     if "known are" in why and missing:
         why = ", ".join((why, *missing))
@@ -638,7 +639,7 @@ def _warn_missing(piece: Meta, cleared: int) -> None:
 
 
 def _outcome(op: Op) -> Meta | None:
-    """Metadata that a claim ended with, None after an error."""
+    """Metadata that a claim completed with; None after an error."""
     try:
         meta: Meta = op.result()
     except TransferQueueError:
@@ -647,18 +648,18 @@ def _outcome(op: Op) -> Meta | None:
 
 
 def _of_system(core: Client) -> Config:
-    """What a system runs with."""
+    """The configuration of a running system."""
     system: Config = of_map(json.loads(core.config or "{}"))
     return system
 
 
 def _as_info(given: ControllerInfo | Sequence[str | None] | str | None) -> ControllerInfo:
-    """How to reach a system, from what a user has of it."""
+    """How to reach a system, from any form that a user may have."""
     if isinstance(given, ControllerInfo):
         return given
     if isinstance(given, str):
         return ControllerInfo(given, os.environ.get("TQ_TOKEN_FILE"))
-    # What a ControllerInfo has become in an OmegaConf or in JSON.
+    # A ControllerInfo that went through an OmegaConf or JSON.
     if (
         isinstance(given, Sequence)
         and 1 <= len(given) <= len(ControllerInfo._fields)

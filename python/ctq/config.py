@@ -1,10 +1,10 @@
-"""The configuration: packaged defaults (config.yaml), what the system runs with, what init() was given.
+"""The configuration: packaged defaults (config.yaml), the running system's settings, the argument of init().
 
-A map, a path of a YAML file and an OmegaConf are accepted.  An unknown key, a value of the wrong kind, or a
-key that asks for something this system does not do is a ConfigError that names the key, and the file with the
-line.  Programs that import the package by the name transfer_queue have keys of their own in their
-configurations: there an unknown key is warned about once, and what a stock configuration of such a program
-says is taken without a word.
+A map, the path of a YAML file and an OmegaConf are accepted.  An unknown key, a value of the wrong kind, or a
+key that asks for something this system does not support is a ConfigError that names the key, and the file with
+the line.  Programs that import the package under the name transfer_queue have their own keys in their
+configurations: there, an unknown key is warned about once, and values from such a program's stock configuration
+are accepted silently.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Config(dict[str, Any]):
 
 
 def of_map(value: Any) -> Any:
-    """The value with every map in it made a Config."""
+    """Convert a value so that every map in it is a Config."""
     if isinstance(value, Mapping):
         return Config({str(key): of_map(entry) for key, entry in value.items()})
     return [of_map(entry) for entry in value] if isinstance(value, list) else value
 
 
-# --- where it comes from --------------------------------------------------------------------------
+# --- sources --------------------------------------------------------------------------------------
 
 
 def defaults() -> Config:
@@ -70,7 +70,7 @@ def _parse(text: str) -> Any:
 
 
 def read(conf: Any) -> Config:
-    """What init() was given, checked; samplers are replaced by their names."""
+    """Check the argument of init(), and replace samplers by their names."""
     if conf is None:
         return Config()
     file = None
@@ -89,7 +89,7 @@ def read(conf: Any) -> Config:
 
 
 def _as_numbers(given: Mapping[str, Any]) -> None:
-    """Make numbers of the times that clients read; the daemon does so with its own."""
+    """Convert the times that clients use to numbers; the daemon converts its own."""
     for key in TABLE.values():
         section, _, name = key.path.rpartition(".")
         values = given.get(section)
@@ -125,25 +125,25 @@ def _read_omegaconf(conf: Any) -> Any:
 
 
 def as_given(conf: Any, config: Config) -> Config:
-    """The configuration in the form of what was given: an OmegaConf for an OmegaConf."""
+    """Return the configuration in the form of the argument: an OmegaConf for an OmegaConf."""
     if type(conf).__module__.partition(".")[0] != "omegaconf":
         return config
     from omegaconf import OmegaConf
 
-    # What is no plain value (where the controller is) stays as it is.
+    # Values that are not plain (the location of the controller) stay as they are.
     made: Config = OmegaConf.create(_plain(config), flags={"allow_objects": True})
     return made
 
 
 def _plain(value: Any) -> Any:
-    """The opposite of `of_map`."""
+    """The inverse of `of_map`."""
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, list) else value
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
-    """Both; where both have an entry that is no map, that of `over`."""
+    """Merge two maps; entries of `over` win, unless both are maps."""
     merged = Config(base)
     for key, value in over.items():
         known = merged.get(key)
@@ -154,29 +154,29 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Config:
     return merged
 
 
-# --- what may be in it ----------------------------------------------------------------------------
+# --- valid content --------------------------------------------------------------------------------
 
 SAMPLE_COUNT_LIMIT = TABLE["backend.SimpleStorage.total_storage_size"].counts_below
-"""Numbers below this, as total_storage_size, are counts of samples."""
+"""A total_storage_size below this is a count of samples."""
 
 _HOSTS = {"enable"}
-"""Keys of programs that hand their own configuration over: verl's says with `enable` whether it uses the queue."""
+"""Keys of programs that pass their own configuration: verl's has `enable`, which says whether it uses the queue."""
 _warned: set[str] = set()
 
 
 class _Host:
-    """Whether the program was written for the package transfer_queue of PyPI."""
+    """Whether the program was written for PyPI's package transfer_queue."""
 
     keys_of_its_own = False
 
 
 def allow_other_keys() -> None:
-    """From now on unknown keys are warned about in this process, and not refused."""
+    """From now on, warn about unknown keys in this process instead of refusing them."""
     _Host.keys_of_its_own = True
 
 
 def _refuse_unknown(unknown: list[str], file: str | None) -> None:
-    """Refuse unknown keys, with what may have been meant."""
+    """Refuse unknown keys, with suggestions."""
     if _Host.keys_of_its_own:
         for path in unknown:
             if path not in _HOSTS:
@@ -188,7 +188,7 @@ def _refuse_unknown(unknown: list[str], file: str | None) -> None:
 
 
 def _hint(path: str) -> str:
-    """What may have been meant by an unknown key."""
+    """What an unknown key may have been meant as."""
     import difflib
 
     if path in _HOSTS:
@@ -199,7 +199,7 @@ def _hint(path: str) -> str:
     if close:
         return f", did you mean {close[0]!r}?"
     elsewhere = [known for known in (*TABLE, *SECTIONS) if known.rpartition(".")[2] == name]
-    # In the section of a backend last: it is the rarest.
+    # Try the sections of backends last: a match there is the least likely.
     elsewhere.sort(key=lambda known: known.rpartition(".")[0] in OPTIONAL)
     if elsewhere:
         return f", did you mean {elsewhere[0]!r}?"
@@ -207,7 +207,7 @@ def _hint(path: str) -> str:
 
 
 def _known_in(section: str) -> set[str]:
-    """Keys that a section may have."""
+    """Keys that a section may contain."""
     prefix = f"{section}." if section else ""
     shown = [path for path, key in TABLE.items() if not key.hidden]
     below = {path[len(prefix) :] for path in (*shown, *SECTIONS) if path.startswith(prefix)}
@@ -216,7 +216,7 @@ def _known_in(section: str) -> set[str]:
 
 
 def _line_of(file: str, path: str) -> str:
-    """The line of a file where a key is, with a colon; empty when it is not found."""
+    """The line of a key in a file, after a colon; empty if it is not found."""
     import yaml
 
     with open(file, encoding="utf-8") as text:
@@ -232,7 +232,7 @@ def _line_of(file: str, path: str) -> str:
 
 
 def knows(path: str) -> bool:
-    """Whether a path (`section.key`) is that of a key with a value of its own."""
+    """Whether a path (`section.key`) is a key with a value, and takes effect."""
     return path in TABLE and TABLE[path].is_read
 
 
@@ -276,7 +276,7 @@ def _warn_once(what: str, message: str) -> None:
 
 
 def _name_sampler(given: Config) -> None:
-    """Put the name of a sampler, and what it was made with, in the place of the sampler."""
+    """Replace a sampler by its name and its constructor arguments."""
     controller = given.get("controller")
     if not isinstance(controller, Mapping) or controller.get("sampler") is None:
         return
@@ -296,7 +296,7 @@ def _name_sampler(given: Config) -> None:
 
 
 def _warn_of_groups(controller: Mapping[str, Any]) -> None:
-    """Say that a sampler of whole groups, given by its name alone, takes each sample for a group."""
+    """Warn that a group sampler given only by name treats each sample as a group."""
     name = controller["sampler"]
     if name in ("GRPOGroupNSampler", "SeqlenBalancedSampler") and "n_samples_per_prompt" not in (
         controller.get("sampling_config") or {}
@@ -313,7 +313,7 @@ def _warn_of_groups(controller: Mapping[str, Any]) -> None:
 
 
 def settings(given: Mapping[str, Any]) -> list[str]:
-    """What was given as the daemon's --set options, `section.key=JSON`."""
+    """The settings as --set options of the daemon, `section.key=JSON`."""
     import json
 
     options: dict[str, Any] = {}
@@ -346,7 +346,7 @@ def _storage_size(value: Any) -> str | int | None:
         return value
     if value < SAMPLE_COUNT_LIMIT:
         if _Host.keys_of_its_own:
-            return None  # what the number means there, and what stock configurations have
+            return None  # as in TransferQueue, and in stock configurations
         _warn_once(
             "total_storage_size",
             f"configuration: backend.SimpleStorage.total_storage_size: {value} is taken as a count of samples, "

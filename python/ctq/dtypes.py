@@ -1,4 +1,4 @@
-"""Element types: those of torch and NumPy, and the numbers by which the library knows them."""
+"""Element types: those of torch and NumPy, and the numbers that the library uses for them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from ._core import TENSOR, VALUE
 
 Dtype = tuple[int, int]
-"""Element type as DLPack writes it: code and bits."""
+"""Element type in DLPack's form: code and bits."""
 
 INT, UINT, FLOAT, BFLOAT, COMPLEX, BOOL = 0, 1, 2, 4, 5, 6
 
 
 @functools.cache
 def have_torch() -> bool:
-    """Whether results are tensors in a TensorDict: torch and tensordict can be imported."""
+    """Whether results are TensorDicts of tensors: torch and tensordict can be imported."""
     import importlib.util
 
     return all(importlib.util.find_spec(name) is not None for name in ("torch", "tensordict"))
@@ -24,7 +24,7 @@ def have_torch() -> bool:
 
 @functools.cache
 def torch_dtypes() -> dict[Any, Dtype]:
-    """Element types by torch's dtypes: those that this version of torch has."""
+    """Element types by torch dtype, for the dtypes that this torch version has."""
     import torch
 
     names: dict[str, Dtype] = {
@@ -56,7 +56,7 @@ def torch_dtypes() -> dict[Any, Dtype]:
 
 @functools.cache
 def torch_dtypes_back() -> dict[Dtype, Any]:
-    """Torch's dtypes by element type."""
+    """Torch dtypes by element type."""
     return {dtype: of_torch for of_torch, dtype in torch_dtypes().items()}
 
 
@@ -65,7 +65,7 @@ _NUMPY_LETTERS = {INT: "i", UINT: "u", FLOAT: "f", COMPLEX: "c", BOOL: "b"}
 
 
 def numpy_dtype(dtype: Any) -> Dtype | None:
-    """The element type of an array, or None for one that is no tensor's."""
+    """The element type of an array, or None if it cannot be a tensor's."""
     if dtype.kind not in _NUMPY_KINDS or (
         dtype.kind in "fc" and dtype.itemsize > 8 * (1 + (dtype.kind == "c"))
     ):
@@ -75,7 +75,7 @@ def numpy_dtype(dtype: Any) -> Dtype | None:
 
 
 def numpy_dtype_back(dtype: Dtype) -> Any:
-    """NumPy's dtype; unsigned integers of the same size for types that it lacks."""
+    """The NumPy dtype; for types that NumPy lacks, unsigned integers of the same size."""
     import numpy as np
 
     code, bits = dtype
@@ -86,14 +86,14 @@ def numpy_dtype_back(dtype: Dtype) -> Any:
 
 
 def dtype_of(dtype: Dtype) -> Any:
-    """The element type for people: torch's, or NumPy's when torch is not installed."""
+    """The element type shown to users: torch's, or NumPy's if torch is not installed."""
     if have_torch():
         return torch_dtypes_back().get(dtype)
     return numpy_dtype_back(dtype)
 
 
 def describe_dtype(dtype: Any) -> Dtype | None:
-    """The element type behind a dtype of torch or NumPy, or None for anything else."""
+    """The element type of a torch or NumPy dtype, or None for anything else."""
     if dtype is None:
         return None
     if sys.modules.get("torch") is not None:
@@ -109,11 +109,11 @@ def describe_dtype(dtype: Any) -> Dtype | None:
 
 
 def packed_type(dtype: Dtype | None) -> int:
-    """What a row is as one number: of that element type, or (None) a value."""
+    """The kind of a row as one number: an element type, or a value (None)."""
     code, bits = dtype or (UINT, 8)
     return (VALUE if dtype is None else TENSOR) << 16 | bits << 8 | code
 
 
 def unpacked_type(packed: int) -> Dtype | None:
-    """The opposite of `packed_type`."""
+    """The inverse of `packed_type`."""
     return None if packed >> 16 == VALUE else (packed & 0xFF, packed >> 8 & 0xFF)

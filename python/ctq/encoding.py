@@ -1,18 +1,18 @@
 """Values other than tensors, as bytes: strings, numbers, lists, maps, arrays, objects.
 
-A value is MessagePack.  Arrays, tensors, images and a few Python types travel as extension types; what has
-no type of its own here is pickled by itself (functions with cloudpickle when it is installed) unless
-`serialization.allow_pickle` is off; in a tag it is refused.  Daemons never look inside.
+A value is encoded as MessagePack.  Arrays, tensors, images and a few Python types are sent as extension types.
+Objects of any other type are pickled (functions with cloudpickle if it is installed) unless
+`serialization.allow_pickle` is off; in a tag they are refused.  Daemons never decode values.
 
 Large memory inside values (tensors, arrays, bytes, texts, images, buffers of pickled objects) is put from where
-it lies: a column is a list of slices, and what was encoded is only what lies between them.  On the way out tensors and arrays
-are made over the memory that was read into.  docs/values.md has the layout.
+it is: a column is a list of slices, and only the bytes between them are copied by the encoder.  On the way out,
+tensors and arrays are made over the memory that was read into.  docs/values.md describes the layout.
 
 Some types come back as simpler ones: tuples and sets as lists, named tuples and dataclasses as lists
 and maps, enum members as their values, dates without time zone, UUIDs and Decimals as strings,
 bytearrays and memoryviews as bytes.
 
-A tag is nested at most `MAX_TAG_DEPTH` levels deep; a value 500 levels.
+A tag may be nested up to `MAX_TAG_DEPTH` levels deep, a value up to 500 levels.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ TENSOR, NDARRAY, SCALAR, PICKLE, CLOUDPICKLE, TENSORDICT, INTEGER, COMPLEX, DATE
 """Extension types."""
 
 BUFFER, OUT_OF_BAND, IMAGE, RAW = range(11, 15)
-"""More of them, since 0.3: large memory with its description; a pickle with buffers beside it; images; such a buffer."""
+"""More of them, since 0.3: large memory with its description; a pickle with its buffers beside it; images; a buffer."""
 
 OUT_OF_BAND_LEAST = 4096
-"""Smallest buffer of a pickled object that travels beside the pickle, in bytes."""
+"""Smallest buffer of a pickled object that is sent beside the pickle, in bytes."""
 
 MAX_TAG_DEPTH = 64
-"""Deepest nesting of lists and maps in a tag, which samplers and people read, too."""
+"""Deepest nesting of lists and maps in a tag, which samplers and people read too."""
 
 _MAX_REENTRIES = 64
-"""How deep extension types may be nested in each other beyond what unpack.c follows: each level takes 40 KB of the stack in msgpack."""
+"""How deeply extension types may be nested beyond the levels that unpack.c handles: each takes 40 KB of stack in msgpack."""
 
 _NOT_CONVERTED = object()
-"""A value for which there is no simpler one."""
+"""Marks a value that has no simpler form."""
 
 
 class Encoder:
-    """Turns values into bytes."""
+    """Encodes values as bytes."""
 
     _not_pickled = "which serialization.allow_pickle forbids: put plain values, tensors and arrays, or allow it"
 
@@ -62,21 +62,21 @@ class Encoder:
         self._allow_pickle = allow_pickle
 
     def encode(self, value: object) -> bytes:
-        """One value."""
+        """Encode one value."""
         try:
             return bytes(pack_rows([value], self._convert)[0])
         except (RecursionError, OverflowError) as error:
             raise _refused(error) from None
 
     def encode_rows(self, field: str, rows: Iterable[object]) -> list[bytes]:
-        """The rows of a field; an error names the field."""
+        """Encode the rows of a field; an error names the field."""
         try:
             return [self.encode(row) for row in rows]
         except SerializationError as error:
             raise SerializationError(f"field {field!r}: {error}") from error.__cause__
 
     def encode_column(self, field: str, rows: list[Any]) -> tuple[Buffer, memoryview]:
-        """The rows of a field end to end, and the size of each; an error names the field."""
+        """Encode the rows of a field end to end; returns the size of each too.  An error names the field."""
         try:
             encoded, sizes = pack_rows(rows, self._convert)
         except (RecursionError, OverflowError, SerializationError) as error:
@@ -86,7 +86,7 @@ class Encoder:
     def encode_slices(
         self, field: str, rows: list[Any], keep: list[Any]
     ) -> tuple[list[Slice], memoryview]:
-        """The same as slices, where large memory is that of the rows; whatever has to stay alive with them is added to `keep`."""
+        """Like encode_column, but as slices that use the rows' own large memory; its owners are added to `keep`."""
         try:
             slices, sizes = pack_rows(rows, self._convert, keep)
         except (RecursionError, OverflowError, SerializationError) as error:
@@ -94,7 +94,7 @@ class Encoder:
         return slices, memoryview(sizes).cast("Q")
 
     def _convert(self, value: Any) -> object:
-        """Something simpler, or a tuple that pack.c turns into an extension type; so a value that stays a value is never a tuple."""
+        """A simpler value, or a tuple that pack.c makes an extension type; so a simpler value is never a tuple."""
         torch, numpy = sys.modules.get("torch"), sys.modules.get("numpy")
         if torch is not None and isinstance(value, torch.Tensor):
             return self._tensor(torch, value)
@@ -173,7 +173,7 @@ class Encoder:
         def stays(buffer: pickle.PickleBuffer) -> bool:
             try:
                 memory = buffer.raw()
-            except BufferError:  # not in one piece
+            except BufferError:  # not contiguous
                 return True
             if memory.nbytes < OUT_OF_BAND_LEAST:
                 return True
@@ -199,7 +199,7 @@ class Encoder:
 
 
 class TagEncoder(Encoder):
-    """Turns tags into bytes.  Clients that list samples read the tags of others, whom they need not trust: none is a pickle."""
+    """Encodes tags.  Clients that list samples read the tags of others, whom they need not trust, so no tag is a pickle."""
 
     _not_pickled = "which tags never are: give a tag a plain value, and put the object into a field"
 
@@ -208,7 +208,7 @@ class TagEncoder(Encoder):
 
 
 def _nested_parts(torch: Any, value: Any) -> list[Any]:
-    """The layout and the rows of a nested tensor; what these do not tell follows: the ragged dim, and what lies in no rows."""
+    """The layout and rows of a nested tensor, and what they leave open: the ragged dim, or an empty tensor's shape."""
     from .ragged import ragged_dim_of, rows_of
 
     jagged = value.layout == torch.jagged
@@ -222,7 +222,7 @@ def _nested_parts(torch: Any, value: Any) -> list[Any]:
 
 
 class _Raw:
-    """Memory of a pickled object."""
+    """A buffer of a pickled object."""
 
     def __init__(self, memory: memoryview) -> None:
         self.memory = memory
@@ -234,7 +234,7 @@ def _kind(value: object) -> str:
 
 @contextlib.contextmanager
 def _naming(value: object) -> Iterator[None]:
-    """What a class's own __reduce__ raises becomes an error that names the class."""
+    """Convert an error from a class's own __reduce__ to an error that names the class."""
     try:
         yield
     except (RecursionError, MemoryError):
@@ -246,7 +246,7 @@ def _naming(value: object) -> Iterator[None]:
 
 
 def _refused(error: Exception, field: str | None = None) -> SerializationError:
-    """The error of a value that cannot be encoded, with the name of its field."""
+    """The error for a value that cannot be encoded, with its field's name."""
     where = "" if field is None else f"field {field!r}: "
     if isinstance(error, RecursionError):
         return SerializationError(f"{where}a value is nested too deep to be stored")
@@ -258,7 +258,7 @@ def _no_tuple(value: Any) -> Any:
 
 
 class _Refusal:
-    """Whether this process refuses all pickles: notes are decoded when they are read, without a client."""
+    """Whether this process refuses all pickles: a global, because notes are decoded without a client."""
 
     pickles = False
 
@@ -269,7 +269,7 @@ def refuse_pickles() -> None:
 
 
 class Decoder:
-    """Turns bytes into values."""
+    """Decodes values from bytes."""
 
     _not_unpickled = "the value is pickled, and serialization.allow_pickle forbids unpickling it"
 
@@ -277,7 +277,7 @@ class Decoder:
         self._allow_pickle = allow_pickle and not _Refusal.pickles
 
     def decode(self, encoded: Buffer) -> Any:
-        """One value; tensors and arrays in it may lie in `encoded`, if that is writable."""
+        """Decode one value; its tensors and arrays may refer to `encoded`, if that is writable."""
         return self._decode(encoded, self._decode_other)
 
     def _decode(self, encoded: Buffer, other: Callable[[memoryview], Any]) -> Any:
@@ -285,7 +285,7 @@ class Decoder:
         return unpack_rows(encoded, array("Q", (0, size)), self._build, other)[0]
 
     def decode_rows(self, field: str, encoded: Buffer, offsets: Buffer) -> list[Any]:
-        """The rows of a field, given the offset of each and the end; an error names the field."""
+        """Decode the rows of a field, given the offset of each and of the end; an error names the field."""
         try:
             return unpack_rows(encoded, offsets, self._build, self._decode_other)
         except SerializationError as error:
@@ -293,7 +293,7 @@ class Decoder:
             raise SerializationError(f"{where}: {error}") from error.__cause__
 
     def decode_left(self, left: Left, offsets: Buffer) -> list[Any] | None:
-        """The rows of a field that a read left in the store; None: they are not there any more, or cannot be decoded."""
+        """Decode the rows of a field that a read left in the store; None if they have gone, or cannot be decoded."""
         try:
             return unpack_rows(left, offsets, self._build, self._decode_other)
         except SerializationError:
@@ -310,7 +310,7 @@ class Decoder:
         return ""
 
     def _decode_other(self, encoded: memoryview, level: int = 0) -> Any:
-        """A row that unpack.c left alone: it is nested deep, or malformed; `level` counts the extension types around it."""
+        """Decode a row that unpack.c did not: deeply nested, or malformed; `level` counts the enclosing extension types."""
         import msgpack
 
         if level > _MAX_REENTRIES:
@@ -333,7 +333,7 @@ class Decoder:
             ) from error
 
     def _extension(self, code: int, payload: bytes, level: int) -> Any:
-        """An extension type in a row that is nested deeply."""
+        """Decode an extension type in a deeply nested row."""
         if code == BUFFER:
             import msgpack
 
@@ -350,7 +350,7 @@ class Decoder:
         return self._build(code, payload if raw else self._decode(payload, other))
 
     def _build(self, code: int, value: Any, memory: Any = None) -> Any:
-        """What an extension type stands for; `memory` is the reader's own, writable."""
+        """The object that an extension type stands for; `memory` belongs to the reader, and is writable."""
         if code in (PICKLE, CLOUDPICKLE) and memory is None:
             return self._unpickle(value)
         if code not in _BUILDERS and code not in (PICKLE, CLOUDPICKLE, OUT_OF_BAND, IMAGE):
@@ -378,7 +378,7 @@ class Decoder:
             ArithmeticError,
             RuntimeError,
             AttributeError,
-            SyntaxError,  # of NumPy, for what is not a dtype
+            SyntaxError,  # raised by NumPy for an invalid dtype
         ) as error:
             raise SerializationError(
                 f"a value of extension type {code} is malformed: {error}"
@@ -395,14 +395,14 @@ class Decoder:
             return pickle.loads(payload, buffers=buffers)  # noqa: S301
         except (SerializationError, MemoryError):
             raise
-        except Exception as error:  # a class that is not here, or whatever its own code raises
+        except Exception as error:  # an unknown class, or an error of its own code
             raise SerializationError(
                 f"a pickled value cannot be unpickled here: {type(error).__name__}: {error}"
             ) from error
 
 
 class TagDecoder(Decoder):
-    """Turns bytes into tags."""
+    """Decodes tags."""
 
     _not_unpickled = (
         "the tag is pickled, and tags are never unpickled: it was not put by this version of ctq; put it again with a plain "
@@ -417,7 +417,7 @@ class TagDecoder(Decoder):
 
 
 def _plain(value: Any) -> Any:
-    """What a non-tensor entry of a TensorDict holds."""
+    """The value of a non-tensor entry of a TensorDict."""
     from tensordict import NonTensorData, NonTensorStack
 
     if isinstance(value, NonTensorStack):
@@ -426,7 +426,7 @@ def _plain(value: Any) -> Any:
 
 
 def _as_simple(value: Any) -> object | None:
-    """The simpler type that a value comes back as, or None."""
+    """The simpler type that a value is stored as, or None."""
     import datetime
     import decimal
     import uuid
@@ -453,7 +453,7 @@ def _is_aware_datetime(value: Any) -> bool:
 
 
 def _duration(value: Any) -> str:
-    """A time span as ISO 8601 writes it."""
+    """A time span in ISO 8601 form."""
     if not value:
         return "P0D"
     sign = "-" if value.total_seconds() < 0 else ""
@@ -482,7 +482,7 @@ def check_depth(value: object, limit: int) -> bool:
 
 
 def _copied(payload: Any) -> bytearray:
-    """Memory of its own.  A bytearray of a number would be that many zeros."""
+    """A copy of the payload.  Checked first, because bytearray(number) would make that many zeros."""
     if not isinstance(payload, bytes):
         raise TypeError(f"its memory is of type {type(payload).__name__}, not bytes")
     return bytearray(payload)
@@ -537,7 +537,7 @@ def _build_nested(parts: list[Any], _: Any) -> Any:
 
 
 def _build_named(layout: str, rows: list[Any], ragged: int, values: Any = None) -> Any:
-    """A nested tensor whose rows alone do not tell what it is."""
+    """A nested tensor whose rows alone do not determine it."""
     import torch
 
     from .ragged import side_by_side, without_rows
@@ -576,4 +576,4 @@ _BUILDERS: dict[int, Callable[[Any, Any], Any]] = {
     RAW: lambda parts, memory: memory,
 }
 _WITH_MEMORY = frozenset((TENSOR, NDARRAY, IMAGE, RAW))
-"""Types that describe memory: when it is small, it is the last of their parts."""
+"""Types that describe memory; if the memory is small, it is the last of their parts."""

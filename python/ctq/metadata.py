@@ -1,8 +1,8 @@
-"""Metadata: which samples a call is about, and what is known of their fields.
+"""Metadata: which samples a call is about, and what is known about their fields.
 
-A `BatchMeta` is a few pieces, each a metadata object of the C library for samples of one partition;
-its columns (indexes, schemas, tags) are made when they are asked for.  Slicing and chunking therefore
-work on the C objects and cost no object per cell.  A `KVBatchMeta` names samples by their keys.
+A `BatchMeta` consists of a few pieces.  Each piece is a metadata object of the C library for samples of one
+partition; its columns (indexes, schemas, tags) are built on first use.  Slicing and chunking therefore work
+on the C objects and create no Python object per cell.  A `KVBatchMeta` names samples by their keys.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ logger = logging.getLogger("ctq")
 
 
 class BatchMeta(ExtraInfo):
-    """Metadata of a batch of samples, in an order of their own; what a claim returns and a read takes."""
+    """Metadata of an ordered batch of samples: the result of a claim, and the input of a read."""
 
     __slots__ = (
         "_indexes",
@@ -71,7 +71,7 @@ class BatchMeta(ExtraInfo):
         custom_meta: Sequence[Mapping[str, Any]] | None = None,
         _custom_backend_meta: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        """Metadata by hand, for samples named by partition and index."""
+        """Build metadata by hand, for samples named by partition and index."""
         if len(global_indexes) != len(partition_ids):
             raise ValueError(
                 f"expected a partition per index, got {len(global_indexes)} indexes and "
@@ -107,7 +107,7 @@ class BatchMeta(ExtraInfo):
     def _wrap(
         cls, pieces: Iterable[Meta], extra_info: Mapping[str, Any] | None = None
     ) -> BatchMeta:
-        """Metadata as the C library gave it."""
+        """Wrap metadata of the C library."""
         self = cls.__new__(cls)
         self._pieces = [piece for piece in pieces if len(piece)]
         self._indexes = None
@@ -163,7 +163,7 @@ class BatchMeta(ExtraInfo):
         self._rename(self.global_indexes, list(partitions))
 
     def _rename(self, indexes: list[int], partitions: list[str]) -> None:
-        """Be about other samples, of which nothing else is known than this metadata says."""
+        """Refer to other samples; everything else in this metadata now describes those."""
         other = BatchMeta(
             indexes,
             partitions,
@@ -177,10 +177,10 @@ class BatchMeta(ExtraInfo):
 
     @property
     def groups(self) -> list[str | None]:
-        """Group (the prompt) that each sample was put with, None for one without.
+        """The group (the prompt) that each sample was put with; None for a sample without one.
 
-        Samplers of groups hand out whole ones.  When one sample of a group is cleared, the others are not handed
-        out any more, unless another one is put into the group: clear them, too.
+        Group samplers hand out whole groups.  Once one sample of a group is cleared, the rest are no longer handed
+        out unless another sample is put into the group, so clear them too.
         """
         return [group for piece in self._pieces for group in piece.groups]
 
@@ -193,7 +193,7 @@ class BatchMeta(ExtraInfo):
 
     @property
     def field_schema(self) -> dict[str, Schema]:
-        """Per field: dtype, shape, is_nested, is_non_tensor, and per_sample_shapes when rows differ; per_sample_dtypes when they do in that."""
+        """Per field: dtype, shape, is_nested, is_non_tensor; per_sample_shapes, per_sample_dtypes if rows differ in them."""
         if self._schema is None:
             self._schema = schema_of(self._pieces)
         return self._schema
@@ -211,10 +211,10 @@ class BatchMeta(ExtraInfo):
 
     @property
     def production_status(self) -> Status:
-        """Per sample: 1 when all fields are ready.
+        """Per sample: 1 if all fields are ready.
 
-        As TransferQueue's it is an array of int8: count with `production_status.sum()`, for Python's own `sum()` adds in int8
-        and overflows above 127.
+        As in TransferQueue it is an array of int8: count with `production_status.sum()`, because Python's own `sum()`
+        adds in int8 and overflows above 127.
         """
         if self._status is None:
             self._status = status_of(self._pieces)
@@ -227,12 +227,12 @@ class BatchMeta(ExtraInfo):
 
     @property
     def is_ready(self) -> bool:
-        """Whether there are samples and all of them are ready."""
+        """Whether the batch is not empty and all its samples are ready."""
         return self.size > 0 and bool((self.production_status == 1).all())
 
     @property
     def custom_meta(self) -> list[dict[str, Any]]:
-        """Tags of each sample; a put of this metadata stores what is changed here."""
+        """Tags of each sample; a put with this metadata stores the changes made here."""
         if self._tags is None:
             self._tags = [tags for piece in self._pieces for tags in tags_of(piece)]
         return self._tags
@@ -244,7 +244,7 @@ class BatchMeta(ExtraInfo):
 
     @property
     def _custom_backend_meta(self) -> list[dict[str, Any]]:
-        """Per sample, what a storage manager noted about each field."""
+        """Per sample, the note of the storage manager on each field."""
         if self._notes is None:
             self._notes = [{} for _ in range(self.size)]
         return self._notes
@@ -256,7 +256,7 @@ class BatchMeta(ExtraInfo):
 
     @property
     def samples(self) -> SampleList:
-        """The samples one by one, for looking at them."""
+        """The samples one by one, for inspection."""
         return SampleList(self)
 
     @named
@@ -274,13 +274,13 @@ class BatchMeta(ExtraInfo):
         return list(each) if each is not None else [field.get("shape")] * self.size
 
     def _dtypes(self) -> dict[str, Any]:
-        """Element type of each field, as field_schema has it."""
+        """Element type of each field, as in field_schema."""
         if self._schema is None:
             return dtypes_of(self._pieces)
         return {name: field.get("dtype") for name, field in self._schema.items()}
 
     def _find(self, place: int) -> tuple[Meta, int]:
-        """Piece of a sample, and its place in there."""
+        """The piece that holds a sample, and the sample's place in that piece."""
         for piece in self._pieces:
             if place < len(piece):
                 return piece, place
@@ -329,14 +329,14 @@ class BatchMeta(ExtraInfo):
             tags.update(more)
 
     def clear_custom_meta(self) -> None:
-        """Forget all tags, here only."""
+        """Drop all tags from this metadata; stored tags stay."""
         self._tags = [{} for _ in range(self.size)]
 
     def _changed_tags(self) -> list[tuple[Meta, list[dict[str, Any]]]]:
-        """Per piece, the tags that differ from what the system gave."""
+        """Per piece, the tags that differ from those received from the system."""
         return [] if self._tags is None else changed_tags(self._pieces, self._tags)
 
-    # --- other batches from this one --------------------------------------------------------------
+    # --- deriving batches -------------------------------------------------------------------------
 
     @named
     def select_samples(self, sample_indices: Sequence[int]) -> BatchMeta:
@@ -352,7 +352,7 @@ class BatchMeta(ExtraInfo):
         return self._pick(places)
 
     def _pick(self, places: Places) -> BatchMeta:
-        """Samples by places that are known to exist; None: all."""
+        """Samples by their places, which are known to exist; None: all."""
         selected = BatchMeta._wrap(self._select(places), self.extra_info)
         selected._take_columns(self, places)
         return selected
@@ -376,7 +376,7 @@ class BatchMeta(ExtraInfo):
         return pieces
 
     def _take_columns(self, source: BatchMeta, places: Places) -> None:
-        """Rows of the columns that were made or changed at the source."""
+        """Copy rows of the columns that were built or changed in the source."""
         if source._schema is not None:
             self._schema = copy_schema(source._schema, places)
         if source._status is not None:
@@ -388,7 +388,7 @@ class BatchMeta(ExtraInfo):
 
     @named
     def select_fields(self, field_names: Sequence[str], *, strict: bool = False) -> BatchMeta:
-        """The same samples with some of the fields; unknown ones are left out.
+        """The same samples with only some of the fields; unknown fields are left out.
 
         With `strict` they are an UnknownFieldError.
         """
@@ -448,11 +448,11 @@ class BatchMeta(ExtraInfo):
 
     @named
     def chunk(self, chunks: int) -> list[BatchMeta]:
-        """That many batches, as equal as can be; the first ones are larger, the last ones may be empty."""
+        """Split into `chunks` batches of nearly equal size; the first ones are larger, the last ones may be empty."""
         return [self[start:end] for start, end in shares(self.size, chunks)]
 
     def chunk_by_partition(self) -> list[BatchMeta]:
-        """A batch per partition."""
+        """One batch per partition."""
         import numpy as np
 
         places: dict[str, list[Any]] = {}
@@ -481,7 +481,7 @@ class BatchMeta(ExtraInfo):
 
     @named
     def add_fields(self, tensor_dict: Fields, set_all_ready: bool = True) -> BatchMeta:
-        """Add the fields of a batch of data, in place; nothing is stored by it."""
+        """Add the fields of a batch of data, in place; stores nothing."""
         rows = row_count(tensor_dict)
         if rows == 0:
             logger.warning("add_fields: the data has no rows; nothing is added")
@@ -504,7 +504,7 @@ class BatchMeta(ExtraInfo):
         return self
 
     def _published(self, pieces: list[Meta]) -> None:
-        """Take over what a put of this metadata returned, one piece for each of its own."""
+        """Adopt the results of a put of this metadata, one piece for each of its own."""
         names = [name for piece in pieces[:1] for name in piece.field_names]
         fresh = schema_of(pieces)
         self._pieces = [mine.union(new) for mine, new in zip(self._pieces, pieces, strict=True)]
@@ -515,11 +515,11 @@ class BatchMeta(ExtraInfo):
 
     @named
     def union(self, other: BatchMeta) -> BatchMeta:
-        """Fields of both for the same samples; where both have a field, that of the other."""
+        """Fields of both for the same samples; if both have a field, the other's is used."""
         return union(BatchMeta, self, other)
 
     def _split(self, sizes: Sequence[int]) -> list[Meta]:
-        """The same samples in pieces of these sizes, each within one partition."""
+        """Split the same samples into pieces of these sizes, each within one partition."""
         if [len(piece) for piece in self._pieces] == list(sizes):
             return self._pieces
         pieces = []
@@ -533,9 +533,9 @@ class BatchMeta(ExtraInfo):
     @classmethod
     @named
     def concat(cls, data: Sequence[BatchMeta] | None, validate: bool = True) -> BatchMeta:
-        """One batch after the other; empty ones are skipped.
+        """Join batches end to end; empty ones are skipped.
 
-        ValueError when the fields, their dtypes or entries of extra_info contradict each other.
+        ValueError if fields, their dtypes or entries of extra_info contradict each other.
         """
         return concat(cls, data, validate)
 
@@ -552,7 +552,7 @@ def _rebuild(
 ) -> BatchMeta:
     made = BatchMeta._wrap(map(Meta.unpack, packed), extra_info)
     made._schema, status, made._tags, made._notes = columns
-    # What comes through shared memory may be read-only.
+    # Arrays received through shared memory may be read-only.
     made._status = None if status is None else status.copy()
     return made
 

@@ -1,9 +1,9 @@
-"""Samplers: which of the ready samples a claim gets.
+"""Samplers: they decide which of the ready samples a claim gets.
 
-A built-in sampler in the configuration, by name, class or instance, runs in the controller, in C, with what
-the instance was made with.  A sampler of your own is a subclass of `BaseSampler`; then the controller is
-started in a Python process (`ctq.host`), which calls it.  All of them can also be called directly, with lists
-of indexes.
+A built-in sampler in the configuration, given by name, class or instance, runs in the controller, in C, with
+the settings of the instance.  To write your own sampler, subclass `BaseSampler`; the controller is then
+started in a Python process (`ctq.host`), which calls it.  Every sampler can also be called directly, with
+lists of indexes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from . import _core
 from .errors import ArgumentTypeError, ConfigError, InvalidArgumentError
 
 Picked: TypeAlias = tuple[list[int], list[int]]
-"""What a sampler returns: the indexes that the claim gets, and those that count as consumed from now on."""
+"""The result of a sampler: the indexes that the claim gets, and those that count as consumed from now on."""
 
 
 class BaseSampler(ABC):
-    """Base of all samplers; a subclass writes `sample`."""
+    """Base of all samplers; a subclass implements `sample`."""
 
     def __init__(self) -> None:
-        """Start without kept answers.
+        """Start without cached results.
 
-        `_states[partition_id][task_name][dp_rank][batch_index]` is where samplers keep an answer that
-        several ranks ask for.
+        In `_states[partition_id][task_name][dp_rank][batch_index]` samplers keep a result that several ranks ask for.
         """
         self._states: dict[Any, Any] = {}
 
@@ -34,10 +33,10 @@ class BaseSampler(ABC):
     def sample(
         self, ready_indexes: list[int], batch_size: int, *args: Any, **kwargs: Any
     ) -> Picked:
-        """Pick from the ready indexes; two empty lists when too few of them fit.
+        """Pick from the ready indexes; two empty lists if too few of them fit.
 
-        Keyword arguments are `task_name`, `partition_id`, the entries of the claim's `sampling_config`, and
-        in the controller `partition`, by which tags can be read: `partition.get_custom_meta(indexes)`.
+        Keyword arguments are `task_name`, `partition_id`, the entries of the claim's `sampling_config`, and, in the
+        controller, `partition`, which gives access to tags: `partition.get_custom_meta(indexes)`.
         """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Picked:
@@ -47,26 +46,26 @@ class BaseSampler(ABC):
     def has_cached_result(
         self, partition_id: str, task_name: str, sampling_config: dict[str, Any] | None = None
     ) -> bool:
-        """Whether an answer is kept for the dp_rank and batch_index of the sampling_config."""
+        """Whether a result is cached for the dp_rank and batch_index of the sampling_config."""
         config = sampling_config or {}
         rank = config.get("dp_rank")
         kept = self._states.get(partition_id, {}).get(task_name, {})
         return rank is not None and config.get("batch_index") in kept.get(rank, {})
 
     def clear_cache(self, partition_id: str) -> None:
-        """Forget what is kept for a partition; called when it is cleared."""
+        """Drop the cached results of a partition; called when the partition is cleared."""
         self._states.pop(partition_id, None)
 
     def save_checkpoint(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the sampler."""
+        """The sampler's state for a checkpoint."""
         return {"_states": self._states}
 
     def load_checkpoint(self, state: dict[str, Any]) -> None:
-        """Go back to what `save_checkpoint` returned."""
+        """Restore the state returned by `save_checkpoint`."""
         self._states = state["_states"]
 
     def __repr__(self) -> str:
-        """The class with what it was made with, as far as it is known."""
+        """The class with its constructor arguments, as far as they are known."""
         made_with = ", ".join(
             f"{key}={getattr(self, key)!r}"
             for key in ("n_samples_per_prompt", "dp_size")
@@ -75,7 +74,7 @@ class BaseSampler(ABC):
         return f"{type(self).__name__}({made_with})"
 
     def _kept(self, partition_id: str, task_name: str, rank: Any) -> dict[Any, Any]:
-        """Where answers of a rank are kept, by batch_index."""
+        """The cached results of a rank, by batch_index."""
         kept: dict[Any, Any] = (
             self._states.setdefault(partition_id, {}).setdefault(task_name, {}).setdefault(rank, {})
         )
@@ -83,7 +82,7 @@ class BaseSampler(ABC):
 
 
 class SequentialSampler(BaseSampler):
-    """Ready samples in the order of their indexes; called directly, fewer than asked when there are not more."""
+    """Ready samples in index order; if called directly, fewer than requested if there are not enough."""
 
     def sample(
         self, ready_indexes: list[int], batch_size: int, *args: Any, **kwargs: Any
@@ -94,7 +93,7 @@ class SequentialSampler(BaseSampler):
 
 
 class RankAwareSampler(BaseSampler):
-    """Ready samples in order; all ranks that ask with one dp_rank and batch_index get the same ones."""
+    """Ready samples in order; all ranks that ask with the same dp_rank and batch_index get the same ones."""
 
     def sample(
         self,
@@ -107,7 +106,7 @@ class RankAwareSampler(BaseSampler):
         *args: Any,
         **kwargs: Any,
     ) -> Picked:
-        """The first `batch_size` indexes, or none when there are fewer; the same again for the same step."""
+        """The first `batch_size` indexes, or none if there are fewer; the same ones again for the same step."""
         if dp_rank < 0:
             raise InvalidArgumentError(f"dp_rank {dp_rank} must be greater than or equal to 0")
         steps = self._kept(partition_id, task_name, dp_rank)
@@ -120,14 +119,14 @@ class RankAwareSampler(BaseSampler):
 
 
 class GRPOGroupNSampler(BaseSampler):
-    """Whole groups of samples, those of one prompt.
+    """Whole groups of samples: the samples of one prompt.
 
-    In the controller a group is what was given as such at the put, else n samples that joined the partition
-    one after the other; called directly, n consecutive indexes.
+    In the controller a group is the group named at the put, or else n samples that joined the partition one
+    after the other.  Called directly, a group is n consecutive indexes.
     """
 
     def __init__(self, n_samples_per_prompt: int = 1) -> None:
-        """Groups of that many samples."""
+        """Groups of `n_samples_per_prompt` samples."""
         super().__init__()
         self.n_samples_per_prompt = _count("n_samples_per_prompt", n_samples_per_prompt)
 
@@ -140,7 +139,7 @@ class GRPOGroupNSampler(BaseSampler):
         *args: Any,
         **kwargs: Any,
     ) -> Picked:
-        """As many whole groups as make up `batch_size`, or none; kept for a dp_rank and batch_index."""
+        """As many whole groups as make up `batch_size`, or none; cached by dp_rank and batch_index."""
         rank, step = kwargs.get("dp_rank"), kwargs.get("batch_index")
         kept = self._states.get(partition_id, {}).get(task_name, {}).get(rank, {})
         if step in kept:
@@ -159,13 +158,13 @@ class GRPOGroupNSampler(BaseSampler):
 
 
 class SeqlenBalancedSampler(GRPOGroupNSampler):
-    """Whole groups for all data-parallel ranks at once, with nearly the same sum of the tag `total_lengths`.
+    """Whole groups for all data-parallel ranks at once, with nearly equal sums of the tag `total_lengths`.
 
     The batch size of a claim is that of one rank.
     """
 
     def __init__(self, n_samples_per_prompt: int = 1, dp_size: int = 1) -> None:
-        """Groups of that many samples, for that many ranks."""
+        """Groups of `n_samples_per_prompt` samples, for `dp_size` ranks."""
         super().__init__(n_samples_per_prompt)
         self.dp_size = _count("dp_size", dp_size)
         self._balanced_cache: dict[tuple[str, str, Any], list[list[int]]] = {}
@@ -179,9 +178,9 @@ class SeqlenBalancedSampler(GRPOGroupNSampler):
         *args: Any,
         **kwargs: Any,
     ) -> Picked:
-        """The share of `dp_rank` of the step `batch_index`; the first asker of a step picks for all ranks.
+        """The share of `dp_rank` in step `batch_index`; the first rank to ask in a step picks for all ranks.
 
-        Lengths come from `partition.get_custom_meta(indexes)`; without a `partition` shares are cut in order.
+        Lengths come from `partition.get_custom_meta(indexes)`; without a `partition`, shares are cut in order.
         """
         rank, step = kwargs.get("dp_rank", 0), kwargs.get("batch_index", 0)
         key = (partition_id, task_name, step)
@@ -214,31 +213,31 @@ class SeqlenBalancedSampler(GRPOGroupNSampler):
         ]
 
     def clear_cache(self, partition_id: str) -> None:
-        """Forget what is kept for a partition."""
+        """Drop the cached results of a partition."""
         super().clear_cache(partition_id)
         for key in [key for key in self._balanced_cache if key[0] == partition_id]:
             del self._balanced_cache[key]
 
     def save_checkpoint(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the sampler."""
+        """The sampler's state for a checkpoint."""
         return {**super().save_checkpoint(), "_balanced_cache": self._balanced_cache}
 
     def load_checkpoint(self, state: dict[str, Any]) -> None:
-        """Go back to what `save_checkpoint` returned."""
+        """Restore the state returned by `save_checkpoint`."""
         super().load_checkpoint(state)
         self._balanced_cache = state["_balanced_cache"]
 
 
 class UnevenPartsError(InvalidArgumentError, AssertionError):
-    """So many things cannot be split into that many parts."""
+    """The items cannot be split into this number of parts."""
 
 
 def get_seqlen_balanced_partitions(
     seqlen_list: Sequence[float], k_partitions: int, equal_size: bool
 ) -> list[list[int]]:
-    """Split things, given by their lengths, into k parts of nearly equal sum (Karmarkar-Karp).
+    """Split items, given by their lengths, into k parts of nearly equal sum (Karmarkar-Karp).
 
-    Each part lists the places of its things; with `equal_size` all parts have as many things.
+    Each part lists the places of its items; with `equal_size` all parts have the same number of items.
     """
     try:
         numbers = _core.balance([float(length) for length in seqlen_list], k_partitions, equal_size)
@@ -259,7 +258,7 @@ def _count(name: str, value: int) -> int:
 
 
 def _groups(ready_indexes: Sequence[int], size: int, wanted: int) -> list[int]:
-    """The first `wanted` runs of `size` consecutive indexes end to end, or nothing."""
+    """The first `wanted` runs of `size` consecutive indexes end to end; empty if there are too few."""
     ordered = sorted(set(ready_indexes))
     chosen: list[int] = []
     place = 0
@@ -280,16 +279,16 @@ _IN_C: dict[type[BaseSampler], tuple[str, ...]] = {
     RankAwareSampler: (),
     SeqlenBalancedSampler: ("n_samples_per_prompt", "dp_size"),
 }
-"""What the controller has in C, with what each was made with."""
+"""The built-in samplers, which the controller has in C, with their constructor arguments."""
 
 _OLD_NAMES = ("sequential", "grpo_group_n")
-"""Other names by which the controller knows samplers."""
+"""Other names under which the controller knows samplers."""
 
 _BEHAVIOUR = ("sample", "__call__", "has_cached_result", "clear_cache")
 
 
 _in_python: dict[str, BaseSampler] = {}
-"""Samplers written in Python that this process was given in configurations, by name."""
+"""Samplers written in Python that configurations gave to this process, by name."""
 
 
 def describe(sampler: Any) -> tuple[str, dict[str, Any]]:
@@ -312,7 +311,7 @@ def describe(sampler: Any) -> tuple[str, dict[str, Any]]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no sampler has; a sampler written in Python is imported later, where it runs."""
+    """Refuse an unknown sampler name; a sampler written in Python is imported later, where it runs."""
     known = [kind.__name__ for kind in _IN_C]
     if name and not is_in_python(name) and name not in (*known, *_OLD_NAMES):
         raise ConfigError(
@@ -321,17 +320,17 @@ def check_name(name: str) -> None:
 
 
 def to_import(name: str) -> None:
-    """The sampler was given by name: not the one that was given as an object before."""
+    """Note that the sampler is to be imported by name, replacing an object given earlier under that name."""
     _in_python.pop(name, None)
 
 
 def is_in_python(name: str) -> bool:
-    """Whether a name is that of a sampler written in Python: `module:Class`."""
+    """Whether a name has the form of a sampler written in Python: `module:Class`."""
     return ":" in name
 
 
 def pickled(name: str) -> bytes | None:
-    """The sampler of that name that this process was given; None when it is to be imported by its name."""
+    """The pickle of a sampler that this process was given as an object; None if it is imported by name."""
     import pickle
 
     sampler = _in_python.get(name)
@@ -358,7 +357,7 @@ def pickled(name: str) -> bytes | None:
 
 
 def _in_c(sampler: BaseSampler) -> type[BaseSampler] | None:
-    """The built-in class that the sampler is, when nothing of its behaviour was changed."""
+    """The built-in class of the sampler, unless its behaviour was changed."""
     known = next((base for base in type(sampler).__mro__ if base in _IN_C), None)
     if known is None or any(
         getattr(type(sampler), name) is not getattr(known, name) or name in vars(sampler)

@@ -1,10 +1,10 @@
 """Batches of a system as a PyTorch dataset and data loader.
 
 A `StreamingDataset` claims batches, cuts them into micro-batches and yields those with their metadata.
-While a batch is in use the claim of the next one waits at the controller.  It runs in the process that
-made it or in the worker processes of a data loader, each of which has a client of its own.
+While a batch is in use, the claim of the next one already waits at the controller.  The dataset runs in the
+process that made it or in the worker processes of a data loader, each with its own client.
 
-Needs torch and tensordict, which are imported with this module only.
+Importing this module imports torch and tensordict, which it needs; `import ctq` alone does not.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MicroBatch: TypeAlias = "tuple[TensorDict, BatchMeta]"
 _LAST_EVENT = 1 << 62
 
 _connected: weakref.WeakSet[StreamingDataset] = weakref.WeakSet()
-"""The datasets of this process that have a client."""
+"""The datasets of this process that are connected."""
 
 
 def default_fetch_batch_fn(
@@ -54,7 +54,7 @@ def default_fetch_batch_fn(
     sampling_config: Mapping[str, Any],
     batch_index: int,
 ) -> tuple[TensorDict | None, BatchMeta]:
-    """Claim a batch and read it; the data is None when the claim came back empty (polling mode)."""
+    """Claim a batch and read it; the data is None if the claim came back empty (polling mode)."""
     meta = tq_client.get_meta(
         data_fields=data_fields,
         batch_size=batch_size,
@@ -66,16 +66,16 @@ def default_fetch_batch_fn(
 
 
 def _asked(sampling_config: Mapping[str, Any], partition: str, batch: int) -> dict[str, Any]:
-    """What the sampler is told of one batch."""
+    """The sampler's settings for one batch."""
     return {**sampling_config, "batch_index": batch, "partition_id": partition}
 
 
 def chunk_batch_fn(
     td: TensorDict, batch_meta: BatchMeta, micro_batch_size: int = 1
 ) -> list[MicroBatch]:
-    """Cut a batch and its metadata into micro-batches of that size; the last one may be smaller.
+    """Cut a batch and its metadata into micro-batches of `micro_batch_size` rows; the last one may be smaller.
 
-    ValueError when the batch has fewer rows than one micro-batch, or other rows than the metadata.
+    ValueError if the batch has fewer rows than one micro-batch, or not as many rows as the metadata.
     """
     if not isinstance(td, TensorDictBase):
         raise TypeError(f"td: expected a TensorDict, got {type(td).__name__}")
@@ -90,7 +90,7 @@ def chunk_batch_fn(
         raise ValueError(
             f"the batch has {counted(rows, 'row')}, its metadata {counted(batch_meta.size, 'sample')}"
         )
-    # A TensorDict cannot cut nested tensors.
+    # A TensorDict cannot slice nested tensors.
     nested = {
         name: column
         for name, column in td.items()
@@ -109,9 +109,9 @@ def chunk_batch_fn(
 
 
 def _cut(column: Any, start: int, end: int, shared: dict[int, RowOffsets]) -> Any:
-    """Rows of a nested tensor; of a jagged one without gaps without a copy.
+    """Rows of a nested tensor; without a copy for a jagged tensor without gaps.
 
-    Columns that have their offsets in common keep that: `shared` has those that were cut already.
+    Columns that share their offsets still do afterwards: `shared` holds the offsets that were already cut.
     """
     if column.layout != torch.jagged:
         return torch.nested.as_nested_tensor(list(column.unbind())[start:end], layout=column.layout)
@@ -132,21 +132,21 @@ def _cut(column: Any, start: int, end: int, shared: dict[int, RowOffsets]) -> An
 class StreamingDataset(IterableDataset):  # type: ignore[misc]
     """Micro-batches of a partition, for one data-parallel rank.
 
-    Iterating claims `batch_size` samples at a time for the task, reads `data_fields` of them and yields
+    Iterating claims `batch_size` samples at a time for the task, reads their `data_fields` and yields
     (TensorDict, BatchMeta) of `micro_batch_size` rows.  It never ends by itself, unless
-    `should_check_consumption_status` is set: then it ends when the task has had all samples of the
-    partition (reserve them ahead, with TQ_PRE_ALLOC_SAMPLE_NUM, when they come later).
+    `should_check_consumption_status` is set: then it ends once the task has consumed all samples of the
+    partition (if more samples come later, reserve them in advance with TQ_PRE_ALLOC_SAMPLE_NUM).
 
-    `config` is what `init()` returned, or what it takes.  With RankAwareSampler all datasets of one `dp_rank`
-    get the same batches in the same order; in several workers of a data loader, worker w of n gets the
+    `config` is what `init()` returned, or anything that `init()` accepts.  With RankAwareSampler all datasets of one
+    `dp_rank` get the same batches in the same order; in several workers of a data loader, worker w of n gets the
     batches w, w + n, ...
 
-    `fetch_batch_fn` takes the place of `default_fetch_batch_fn`, `process_batch_fn` that of `chunk_batch_fn`;
-    both are called like these.  With `prefetch` (and the default fetch) the claim of the next batch waits
-    while a batch is in use.  A loop that is left gives that claim back; when it was answered already, the next
-    loop over this dataset starts with its batch.
+    `fetch_batch_fn` replaces `default_fetch_batch_fn`, and `process_batch_fn` replaces `chunk_batch_fn`; they are
+    called with the same arguments.  With `prefetch` (and the default fetch) the claim of the next batch waits
+    while a batch is in use.  Leaving a loop gives that claim back; if it was already answered, the next loop
+    over this dataset starts with its batch.
 
-    Batches are kept in `buffer`: after `reset()` they come again, until `step()` goes to another partition.
+    Batches are kept in `buffer`: after `reset()` they are yielded again, until `step()` moves to another partition.
     """
 
     @named
@@ -165,7 +165,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
         *,
         prefetch: bool = True,
     ) -> None:
-        """ValueError names an argument that cannot be."""
+        """Check the arguments; a ValueError names the wrong one."""
         if batch_size < 1:
             raise ValueError(f"batch_size: expected a positive number, got {batch_size}")
         if micro_batch_size < 1:
@@ -198,7 +198,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
         self._seen = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        # Connections and claims stay in their process.
+        # Connections and claims are not pickled.
         return {**self.__dict__, "_client": None, "_claim": None, "_pid": 0}
 
     # --- iterating --------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
     def _micro_batches(self, data: Any, meta: BatchMeta) -> Any:
         size = self.micro_batch_size
         if self.process_batch_fn is chunk_batch_fn:
-            size = min(size, meta.size)  # samplers may give fewer than asked
+            size = min(size, meta.size)  # samplers may return fewer than requested
         return self.process_batch_fn(data, meta, micro_batch_size=size)
 
     def reset(self) -> None:
@@ -230,7 +230,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
         self.batch_index = 0
 
     def step(self, partition_id: str) -> None:
-        """Go on with another partition."""
+        """Move to another partition."""
         if self._give_up():
             logger.warning(
                 "StreamingDataset: task %r leaves partition %r with a batch claimed and not used",
@@ -243,7 +243,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
         self.partition_id = partition_id
 
     def close(self) -> None:
-        """Give back the claim in flight and leave the system.  May be repeated; iterating connects again."""
+        """Give back the claim in flight and leave the system.  May be called repeatedly; iterating connects again."""
         client, self._client = self._client, None
         if client is not None and self._pid == os.getpid():
             self._give_up()
@@ -253,7 +253,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
     # --- connecting -------------------------------------------------------------------------------
 
     def _open(self) -> TransferQueueClient:
-        """The client of this process; what a forked worker brought along belongs to its parent."""
+        """The client of this process; a client that a forked worker inherited belongs to its parent."""
         if self._client is None or self._pid != os.getpid():
             given = read(self.config)
             self._claim = None
@@ -265,16 +265,16 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
         return self._client
 
     def _where(self, given: Config) -> ControllerInfo:
-        """The system: by the configuration, the environment, or as this dataset's maker had it."""
+        """How to reach the system: from the configuration, the environment, or the process that made this dataset."""
         named, reach = from_environment(given), self._reach
         if reach is not None and (named is None or named.address == reach.address):
-            return reach  # which also knows a secret that lies in no file, as in a Ray cluster
+            return reach  # includes a secret that is in no file, as in a Ray cluster
         return named if named is not None else attach_or_start(given, start=False)[0].info
 
     # --- claiming ---------------------------------------------------------------------------------
 
     def _batch_number(self) -> int:
-        """Number of the next batch among all of this rank; workers of a data loader take turns."""
+        """Number of the next batch among all batches of this rank; the workers of a data loader take turns."""
         worker = get_worker_info()
         if worker is None:
             return len(self.buffer)
@@ -297,7 +297,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
         )
 
     def _look_ahead(self, client: TransferQueueClient) -> None:
-        """Let the claim of the next batch wait while this one is in use."""
+        """Claim the next batch ahead, while the current one is in use."""
         if (
             self.prefetch
             and self._claim is None
@@ -307,7 +307,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
             self._claim = self._start(client)
 
     def _give_up(self) -> bool:
-        """Give back the claim in flight; True when it has been answered before, and is kept."""
+        """Give back the claim in flight; True if it was already answered, and is kept."""
         claim = self._claim
         if claim is None or self._pid != os.getpid():
             return False
@@ -320,7 +320,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
         return True
 
     def _fetch(self, client: TransferQueueClient) -> MicroBatch | None:
-        """The next batch; None when the task has had all of them."""
+        """The next batch; None once the task has consumed all samples."""
         if self.fetch_batch_fn is default_fetch_batch_fn:
             meta = self._next_claim(client)
             return None if meta is None else (client.get_data(meta), meta)
@@ -342,13 +342,13 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
             self._wait(client)
 
     def _next_claim(self, client: TransferQueueClient) -> BatchMeta | None:
-        """Wait for a claim; what happens is watched from before the claim was made."""
-        found = self._answer()  # what was claimed ahead
+        """Wait for a claim, watching the events from before the claim was made."""
+        found = self._answer()  # a claim made ahead
         while found is None:
             seen = self._seen = _last_event(client)
             if self._claim is None:
                 self._claim = self._start(client)
-            # The question after the end comes after the claim, so the claim is answered first.
+            # The controller gets the consumption check after the claim, so it answers the claim first.
             if not self._claim.done() and self._had_all(client) and not self._give_up():
                 return None
             self._wait(client)
@@ -363,7 +363,7 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
         return found
 
     def _answer(self) -> BatchMeta | None:
-        """What the claim in flight was answered with, if it was."""
+        """The samples of the claim in flight, if it was answered."""
         if self._claim is None or not self._claim.done():
             return None
         claim, self._claim = self._claim, None
@@ -373,13 +373,13 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
             return None
 
     def _had_all(self, client: TransferQueueClient) -> bool:
-        """Whether the dataset ends, and the end is reached."""
+        """Whether the dataset may end, and the task has consumed everything."""
         return self.should_check_consumption_status and client.check_consumption_status(
             self.task_name, self.partition_id
         )
 
     def _wait(self, client: TransferQueueClient) -> None:
-        """Wait for the answer of the claim, and for news of the partition when they matter."""
+        """Wait for the claim to be answered, or, where they matter, for events of the partition."""
         claim = self._claim
         watched = claim is None or self.should_check_consumption_status
         seconds = float(client.config["client"]["timeout"])
@@ -407,35 +407,35 @@ class StreamingDataset(IterableDataset):  # type: ignore[misc]
 
 
 def _last_event(client: TransferQueueClient) -> int:
-    """Number of the last event."""
+    """Number of the latest event."""
     _, last = client._core.events(_LAST_EVENT).result()
     return int(last)
 
 
 def leave(system: ControllerInfo) -> None:
-    """Close the datasets of this process that are connected to a system that it leaves."""
+    """Close the datasets of this process that are connected to a system which the process leaves."""
     for dataset in list(_connected):
         if dataset._client is not None and dataset._client._info.address == system.address:
             dataset.close()
 
 
 def _session_info() -> ControllerInfo | None:
-    """How this process reaches the system that it has in use."""
+    """How this process reaches its current system."""
     from ._api import _process
 
     return _process.session.client._info if _process.session is not None else None
 
 
 def _as_it_is(batch: Any) -> Any:
-    """The collate function: a dataset's batches are whole."""
+    """The collate function: batches of a dataset are already complete."""
     return batch
 
 
 class StreamingDataLoader(DataLoader):  # type: ignore[misc]
     """A DataLoader over a `StreamingDataset`, which makes the batches; yields (TensorDict, BatchMeta).
 
-    The arguments are those of torch's DataLoader; how many micro-batches workers hold ready is
-    `num_workers * prefetch_factor`.  What they hold when the loop is left is lost for the task.
+    The arguments are those of torch's DataLoader.  Workers hold up to `num_workers * prefetch_factor` micro-batches
+    ready; those still held when the loop is left are lost to the task.
     """
 
     def __init__(
@@ -450,7 +450,7 @@ class StreamingDataLoader(DataLoader):  # type: ignore[misc]
         persistent_workers: bool = False,
         pin_memory_device: str = "",
     ) -> None:
-        """Batch size, order and sampling are the dataset's."""
+        """Take batch size, order and sampling from the dataset."""
         super().__init__(
             dataset=dataset,
             batch_size=None,
@@ -465,7 +465,7 @@ class StreamingDataLoader(DataLoader):  # type: ignore[misc]
         )
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        """The batches, as the dataset makes them; a `collate_fn` may make something else of them."""
+        """The batches as the dataset makes them; a `collate_fn` may convert them."""
         batches: Iterator[MicroBatch] = super().__iter__()
         return batches
 
@@ -475,17 +475,17 @@ class StreamingDataLoader(DataLoader):  # type: ignore[misc]
         self.dataset.reset()
 
     def step(self, partition_id: str) -> None:
-        """Go on with another partition."""
+        """Move to another partition."""
         self._end_workers()
         self.dataset.step(partition_id)
 
     def get_buffer(self) -> list[MicroBatch]:
-        """The batches that the dataset keeps; those of worker processes stay there."""
+        """The batches kept by the dataset; those in worker processes are not included."""
         buffer: list[MicroBatch] = self.dataset.buffer
         return buffer
 
     def _end_workers(self) -> None:
-        """Persistent workers have the dataset as it was: the next loop starts new ones."""
+        """End persistent workers, which hold an old copy of the dataset; the next loop starts new ones."""
         if self.persistent_workers:
             self._iterator = None
 

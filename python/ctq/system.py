@@ -1,11 +1,11 @@
 """Finding, starting and stopping a system on this machine.
 
-A system that was started here has a directory of its own, BASE/NAME, with its sockets, its token and
-`handle.json`, by which others find it.  BASE is $XDG_RUNTIME_DIR/ctq, or ctq-UID in the temporary folder;
-only its user can look into it.  Whoever starts a system holds a lock on BASE itself meanwhile, so of two
-processes that start at once one starts and the other attaches.
+A system started here has its own directory, BASE/NAME, with its sockets, its token and `handle.json`, by which
+other processes find it.  BASE is $XDG_RUNTIME_DIR/ctq, or ctq-UID in the temporary folder; only its user can
+other processes find it.  BASE is $XDG_RUNTIME_DIR/ctq, or ctq-UID in the temporary folder; only its user can
+read it.  A process holds a lock on BASE while it starts a system, so if two processes start at once, one starts
 
-The daemon watches the process that started it and ends with it, taking the directory along.
+The daemon watches the process that started it, ends with that process, and removes the directory.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
 
-# Modules that take long to import are imported where they are used.
+# Modules that are slow to import are imported where they are used.
 logger = logging.getLogger("ctq")
 
 START_SECONDS = 60.0
-"""How long a daemon may take until all its parts serve."""
+"""How long a daemon may take to start until all its parts serve."""
 
 STOP_SECONDS = 10.0
 """How long a daemon may take to end before it is killed."""
@@ -50,7 +50,7 @@ OTHER_CAUSES = {
     str(kind.code): kind
     for kind in (AuthenticationError, TimedOutError, UnreachableError, UnsupportedError)
 }
-"""What keeps a daemon from starting and is no mistake in its configuration, by the code that it tells."""
+"""Why a daemon may fail to start without a mistake in its configuration, by the code that the daemon reports."""
 
 
 class ControllerInfo(NamedTuple):
@@ -60,16 +60,16 @@ class ControllerInfo(NamedTuple):
     token_file: str | None = None
     token: str | None = None
     allowed: str | None = None
-    """Libraries and modules that the system's configuration may name for its storage backend, joined by colons: those
-    that a handle in a place of this user's own names, and those that a client which passes this on allows."""
+    """Libraries and modules that the system's configuration may name for its storage backend, joined by colons:
+    those named by a handle in this user's own directory, and those allowed by a client that passes this info on."""
 
     def __repr__(self) -> str:
-        """What identifies it; the secret is not for logs."""
+        """Identifies the system; the secret must not appear in logs."""
         return f"ControllerInfo(address={self.address!r}, token_file={self.token_file!r})"
 
 
 class Handle(NamedTuple):
-    """A system of this machine, as its `handle.json` describes it."""
+    """A system on this machine, as described by its `handle.json`."""
 
     address: str
     token_file: str
@@ -84,12 +84,12 @@ class Handle(NamedTuple):
 
     @property
     def allowed(self) -> str:
-        """What its storage backend may run in clients that come by this handle."""
+        """The code that the storage backend may run in clients that find the system by this handle."""
         return ":".join(filter(None, (self.library, self.module)))
 
     @property
     def info(self) -> ControllerInfo:
-        """How to reach it."""
+        """How to reach the system."""
         return ControllerInfo(self.address, self.token_file, allowed=self.allowed)
 
     def __str__(self) -> str:
@@ -100,27 +100,27 @@ class Handle(NamedTuple):
 
 
 def from_environment(given: Mapping[str, Any]) -> ControllerInfo | None:
-    """The system that the configuration or the environment names by address."""
+    """The system whose address is in the configuration or the environment."""
     address = given.get("address") or os.environ.get("TQ_ADDRESS")
     token_file = given.get("token_file") or os.environ.get("TQ_TOKEN_FILE")
     return ControllerInfo(address, token_file) if address else None
 
 
 def ray_in_use() -> Any:
-    """Ray's module where Ray is initialised in this process, else None."""
+    """Ray's module if Ray is initialised in this process, else None."""
     ray: Any = sys.modules.get("ray")
-    initialised = getattr(ray, "is_initialized", None)  # it may be half imported
+    initialised = getattr(ray, "is_initialized", None)  # the module may be half imported
     return ray if initialised is not None and initialised() else None
 
 
 def node() -> str | None:
-    """Name of the node of a cluster that this process is on; None when it is in none."""
+    """Name of the cluster node that this process runs on; None outside a cluster."""
     ray = ray_in_use()
     return ray.get_runtime_context().get_node_id() if ray is not None else None
 
 
 def system_name() -> str:
-    """Name of the system that processes of this environment use: $TQ_SYSTEM, or `default`."""
+    """Name of the system used by processes in this environment: $TQ_SYSTEM, or `default`."""
     name = os.environ.get("TQ_SYSTEM") or "default"
     if "/" in name:
         raise NameLengthError(f"TQ_SYSTEM: {name!r}: '/' is not allowed in a system's name")
@@ -134,14 +134,14 @@ def system_name() -> str:
 
 
 def base_directory() -> Path:
-    """Where the directories of this user's systems are."""
+    """Parent of the directories of this user's systems."""
     from pathlib import Path
 
     return Path(runtime_dir())
 
 
 def find(name: str) -> Handle | None:
-    """The running system of that name."""
+    """The running system with this name."""
     import json
 
     try:
@@ -159,7 +159,7 @@ def find(name: str) -> Handle | None:
 
 
 def _read(directory: int, name: str) -> bytes:
-    """A file of a system's directory; a link is not followed, and a FIFO not waited for."""
+    """Read a file of a system's directory, without following a link or waiting for a FIFO."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with open(os.open(name, flags, dir_fd=directory), "rb") as file:
         return file.read()
@@ -177,7 +177,7 @@ def _is_alive(handle: Handle) -> bool:
         except PermissionError:
             return True
         return True
-    # The number of a process says nothing: it may be that of another container, or of another process by now.
+    # The process number proves nothing: it may belong to another container, or have been reused.
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)
@@ -187,7 +187,7 @@ def _is_alive(handle: Handle) -> bool:
 
 
 def describe(info: ControllerInfo) -> str:
-    """Which system is at an address, and for how long, as far as can be seen from here."""
+    """Which system is at an address, and how long it has been running, as far as this process can see."""
     import json
     from pathlib import Path
 
@@ -199,15 +199,15 @@ def describe(info: ControllerInfo) -> str:
                 age = max(0, round(time.time() - float(fields["created"])))
                 return f"the system {str(fields['name'])!r} at {endpoint}, started {age} s ago"
             except (OSError, ValueError, KeyError, TypeError):
-                break  # it serves elsewhere, or has ended
+                break  # the system serves elsewhere, or has ended
     return f"the system at {info.address}"
 
 
 class System:
-    """A system that this process has started."""
+    """A system started by this process."""
 
     detached = False
-    """It ends with this process."""
+    """The system ends with this process."""
 
     def __init__(
         self, handle: Handle, process: subprocess.Popen[bytes], ended: Callable[[], None]
@@ -218,7 +218,7 @@ class System:
         self._owner = os.getpid()
 
     def stop(self) -> None:
-        """End it and wait for its end; nothing of it is left.  In a forked child: does nothing."""
+        """End the system, wait until it has ended, and leave nothing behind.  Does nothing in a forked child."""
         import signal
 
         if os.getpid() != self._owner:
@@ -240,11 +240,11 @@ class System:
             self._process.wait()
             remove(self.handle.name)
         with suppress(OSError):
-            base_directory().rmdir()  # when it was the last one
+            base_directory().rmdir()  # if this was the last system
 
 
 def not_running(name: str) -> UnreachableError:
-    """The error when there is no system to attach to."""
+    """The error for when there is no system to attach to."""
     cluster = "the Ray cluster and in " if ray_in_use() is not None else ""
     return UnreachableError(
         f"no transfer queue is running: looked for an address in the configuration and in TQ_ADDRESS, and for "
@@ -253,7 +253,7 @@ def not_running(name: str) -> UnreachableError:
 
 
 def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, System | None]:
-    """The system of this environment's name; started when there is none and `start` allows it."""
+    """The system named by this environment; started if there is none and `start` allows it."""
     name = system_name()
     handle = find(name)
     if handle is None and not start:
@@ -262,7 +262,7 @@ def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, Syst
         logger.info("attached to %s", handle)
         return handle, None
     with locked(name) as directory:
-        handle = find(name)  # somebody may have been faster
+        handle = find(name)  # another process may have been faster
         if handle is not None:
             logger.info("attached to %s", handle)
             return handle, None
@@ -271,7 +271,7 @@ def attach_or_start(given: Mapping[str, Any], start: bool) -> tuple[Handle, Syst
 
 @contextmanager
 def locked(name: str) -> Iterator[Path]:
-    """Hold the lock of the base directory; gives the (existing) directory of the system."""
+    """Hold the lock of the base directory; yields the (existing) directory of the system."""
     import fcntl
 
     base = base_directory()
@@ -283,13 +283,13 @@ def locked(name: str) -> Iterator[Path]:
                 os.close(runtime_open(name, True))
                 current = os.stat(base, follow_symlinks=False)
             except FileNotFoundError:
-                continue  # the last system ended just now
+                continue  # the last system has just ended
             directory = base / name
             if not os.path.samestat(current, os.fstat(descriptor)):
                 with suppress(OSError):
                     directory.rmdir()
                 continue
-            # From here on the base directory has something in it, so nobody removes it.
+            # From here on the base directory is not empty, so no other process removes it.
             try:
                 yield directory
             except BaseException:
@@ -304,10 +304,10 @@ def locked(name: str) -> Iterator[Path]:
 
 
 def _start(directory: Path, name: str, given: Mapping[str, Any]) -> tuple[Handle, System]:
-    """Start a daemon, and before it what its storage needs; wait until all its parts serve."""
+    """Start whatever the storage needs, then a daemon; wait until all its parts serve."""
     from .storage.backends import starting
 
-    remove(name, keep=True)  # what a system that was killed has left
+    remove(name, keep=True)  # left by a system that was killed
     given, ended = starting(given)
     try:
         handle, process = _start_daemon(directory, name, given)
@@ -367,24 +367,24 @@ def _start_daemon(
 
 
 def own_temporary_directory() -> bool:
-    """Whether systems are looked for in a temporary directory that other processes need not have."""
+    """Whether systems are looked up in a temporary directory that other processes may not share."""
     base = base_directory()  # XDG_RUNTIME_DIR/ctq, or ctq-UID in the temporary directory
     return base.name != "ctq" and str(base.parent) != "/tmp"
 
 
 def daemon_options(directory: Path, ready: int) -> list[str]:
-    """Options of a tqd that ends with this process, and says on a descriptor when it serves."""
+    """Options for a tqd that ends with this process and reports on a descriptor when it serves."""
     return [
         f"--runtime-dir={directory}",
         f"--owner-pid={os.getpid()}",
         f"--ready-fd={ready}",
-        # Quieter than by hand: its messages go to this process's standard error.
+        # Less verbose than a tqd started by hand: its messages go to this process's standard error.
         "--set=log.level=warn",
     ]
 
 
 def read_ready(descriptor: int) -> str:
-    """What a tqd says when it serves ("ready"), or why it does not start."""
+    """What a tqd reports: "ready" when it serves, or why it does not start."""
     answer = b""
     deadline = time.monotonic() + START_SECONDS
     poller = select.poll()
@@ -400,48 +400,48 @@ def read_ready(descriptor: int) -> str:
 
 
 def environment(program: list[str]) -> dict[str, str]:
-    """What a daemon's process has for an environment."""
-    # Programs of this environment, such as the servers of storage backends, are found without it being active.
+    """The environment variables of a daemon's process."""
+    # Finds programs of this Python environment, such as storage servers, even if it is not activated.
     paths = [os.path.dirname(sys.executable), os.environ.get("PATH") or os.defpath]
     made = {**os.environ, "PATH": os.pathsep.join(filter(None, paths))}
     if len(program) > 1:
-        # A sampler's module is looked for where this process would find it.
+        # Import a sampler's module from wherever this process would.
         made["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     return made
 
 
 def fail_to_start(answer: str, status: int | None = None) -> None:
-    """Raise what a daemon that does not serve has answered."""
+    """Raise the error that a daemon which does not serve has reported."""
     said, _, code = answer.partition("\ncode: ")
     reason = said.removeprefix("error:").strip()
     if not reason or reason == "ready":
         ended = "it ended" if status is None else f"exit status {status}"
         raise InternalError(f"the daemon tqd did not start: {ended}, see its messages above")
-    # What it says first is usually about the configuration that it was given, perhaps after the option that it came by.
+    # The first line is usually about the configuration, perhaps prefixed with the option that set it.
     about = reason.split(":")[0 if not reason.startswith("--set:") else 2].strip()
     kind = OTHER_CAUSES.get(code) or (ConfigError if "." in about else _class_of(code))
     raise kind(f"the daemon tqd did not start: {reason}")
 
 
 def _class_of(code: str) -> type[TransferQueueError]:
-    """The class of errors with a code that a daemon tells."""
-    # Classes of Python's own have the code of the one that they derive from.
+    """The error class for a code reported by a daemon."""
+    # Classes that exist only in Python share the code of the class they derive from.
     classes = (getattr(errors, name) for name in errors.__all__)
     direct = (kind for kind in classes if TransferQueueError in kind.__bases__)
     return next((kind for kind in direct if str(kind.code) == code), InternalError)
 
 
 def _program(given: Mapping[str, Any]) -> tuple[list[str], bytes | None]:
-    """The daemon to start, and what it is to be told through its standard input.
+    """The command of the daemon to start, and what to send it through its standard input.
 
-    It is tqd, unless the sampler is written in Python: then a Python process runs the daemon.
+    The command is tqd, unless the sampler is written in Python: then a Python process runs the daemon.
     """
     in_python, payload = python_sampler(given)
     return (host_program(payload), payload) if in_python else (tqd_program(), None)
 
 
 def python_sampler(given: Mapping[str, Any]) -> tuple[bool, bytes | None]:
-    """Whether the sampler is written in Python, and pickled when it is not to be imported by its name."""
+    """Whether the sampler is written in Python, and its pickle unless it is imported by name."""
     from .samplers import is_in_python, pickled
 
     name = (given.get("controller") or {}).get("sampler") or ""
@@ -449,7 +449,7 @@ def python_sampler(given: Mapping[str, Any]) -> tuple[bool, bytes | None]:
 
 
 def host_program(payload: bytes | None) -> list[str]:
-    """The command of a daemon with a sampler in Python, which comes through its standard input or by name."""
+    """The command of a daemon whose sampler is in Python, read from standard input or imported by name."""
     if not sys.executable:
         raise ConfigError(
             "controller.sampler: one written in Python needs a Python to run in, and sys.executable names none"
@@ -459,7 +459,7 @@ def host_program(payload: bytes | None) -> list[str]:
 
 
 def tqd_program() -> list[str]:
-    """The command of the daemon of this environment."""
+    """The command of the tqd of this environment."""
     import shutil
     from pathlib import Path
 
@@ -494,7 +494,7 @@ def _wait_for_end(process: subprocess.Popen[bytes], seconds: float) -> bool:
 
 
 def remove(name: str, keep: bool = False) -> None:
-    """Remove what a daemon that was killed has left in the directory of its system, and the directory unless it is kept."""
+    """Remove what a killed daemon left in its system's directory, and with `keep` unset the directory itself."""
     try:
         descriptor = runtime_open(name)
     except UnreachableError:
@@ -502,6 +502,6 @@ def remove(name: str, keep: bool = False) -> None:
     try:
         runtime_clear(descriptor)
         if not keep:
-            os.rmdir(base_directory() / name)  # of a link nothing is removed
+            os.rmdir(base_directory() / name)  # fails on a link, whose target stays as it is
     finally:
         os.close(descriptor)

@@ -1,9 +1,9 @@
-"""Where data lies: storage managers, and clients of key-value stores.
+"""Where data is stored: storage managers, and clients of key-value stores.
 
-A storage manager keeps the data of samples; nothing else of the system knows how.  Those of the C library
-(SimpleStorage, Redis) are chosen by name in `backend.storage_backend`, and so are your own: subclass
-`StorageManager`, or, for a store that keeps values by key, the smaller `StorageKVClient`, and register it.
-`backend.NAME.module` names the module that does so; every client that allows it imports it before it connects.
+A storage manager keeps the data of samples; the rest of the system does not know how.  The managers of the C
+library (SimpleStorage, Redis) are selected by name in `backend.storage_backend`, and so are your own: subclass
+`StorageManager`, or, for a store that keeps values by key, the smaller `StorageKVClient`, and register the class.
+`backend.NAME.module` names the module that registers it; every client that allows it imports it before connecting.
 """
 
 from .._config_keys import BUILT_IN

@@ -1,4 +1,4 @@
-"""Backends by name: what the section of a configuration asks for is imported, started and told of clients."""
+"""Backends by name: import what a configuration section asks for, prepare the store, report connected clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .manager import StorageManager, StorageManagerFactory
 
 
 def _module(name: str, section: Mapping[str, Any]) -> str | None:
-    """Return the module that a backend's section names; None for none."""
+    """Return the module named by a backend's section, or None."""
     module = section.get("module")
     if module is None or module == "":
         return None
@@ -27,7 +27,7 @@ def _module(name: str, section: Mapping[str, Any]) -> str | None:
 
 
 def _code(name: str, section: Mapping[str, Any]) -> list[str]:
-    """Return what a backend's section names that runs in each client: a library, a module."""
+    """Return the code that a backend's section runs in each client: a library, a module."""
     library = section.get("library") or ""
     try:
         return [os.fsdecode(library), _module(name, section) or ""]
@@ -36,7 +36,7 @@ def _code(name: str, section: Mapping[str, Any]) -> list[str]:
 
 
 def allowing(info: ControllerInfo, given: Mapping[str, Any]) -> ControllerInfo:
-    """How to reach a system, with what this process lets it run: by its handle, the environment, its own configuration."""
+    """Add the code that this process allows to `info`: from the handle, the environment, its own configuration."""
     sections = (given.get("backend") or {}).items()
     own = [
         code for name, part in sections if isinstance(part, Mapping) for code in _code(name, part)
@@ -46,9 +46,10 @@ def allowing(info: ControllerInfo, given: Mapping[str, Any]) -> ControllerInfo:
 
 
 def _is_allowed(module: str, info: ControllerInfo) -> bool:
-    """Whether a module that the system names may be imported.
+    """Whether this process may import a module named by the system.
 
-    That runs its code, and whoever runs the system that we are led to can name any.  One that was imported runs no more.
+    Importing runs the module's code, and whoever runs the system we were led to can name any module.  A module that
+    is already imported runs no more code.
     """
     return module in sys.modules or module in (info.allowed or "").split(":")
 
@@ -69,9 +70,9 @@ def _is_registered(name: str) -> bool:
 def import_backend(
     name: str, section: Mapping[str, Any], info: ControllerInfo | None = None
 ) -> None:
-    """Import what registers a backend: its module here, and the one that its section names.
+    """Import the code that registers a backend: its built-in module, and the module named by its section.
 
-    `info`: the section is that of the system there, and what it names has to be allowed; else it is our own.
+    With `info` the section is that of the system there, and the module must be allowed; otherwise it is our own.
     """
     built_in, module = BUILT_IN.get(name), _module(name, section)
     if built_in is not None:
@@ -92,9 +93,9 @@ def import_backend(
 def manager_in_python(
     name: str, controller_info: ControllerInfo, section: Mapping[str, Any]
 ) -> StorageManager | None:
-    """Make the storage manager of a backend, if it is one written in Python.
+    """Make the storage manager of a backend if it is written in Python.
 
-    The module that the backend's section names is imported first, if it is allowed, and may be what registers it.
+    The module named by the backend's section, if allowed, is imported first, because it may register the manager.
     """
     import_backend(name, section, controller_info)
     client = StorageClientFactory.known(name)
@@ -107,9 +108,9 @@ def manager_in_python(
 
 
 def starting(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Callable[[], None]]:
-    """What the backend of a configuration needs before a system starts.
+    """Prepare what the backend of a configuration needs before a system starts.
 
-    Returns the configuration to start it with, and what to call when it has ended.
+    Returns the configuration to start the system with, and a function to call after the system has ended.
     """
     backend = given.get("backend") or {}
     name = str(backend.get("storage_backend") or "")
@@ -127,7 +128,7 @@ def starting(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Callable[[], 
 def client_connected(
     info: ControllerInfo, epoch: int, name: str, section: Mapping[str, Any]
 ) -> None:
-    """Tell the class of the store's clients that one has connected."""
+    """Tell the class of the store's clients that a client has connected."""
     client = StorageClientFactory.known(name)
     if client is not None:
         client.connected(info, epoch, section)

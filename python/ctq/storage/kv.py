@@ -1,10 +1,10 @@
 """Clients of key-value stores written in Python.
 
-There are two forms of a client, and a class may have either.  In the pointer form (`put_from`, `get_into`,
-`remove`) no byte becomes a Python object: the C library's KV manager cuts batches into values of about
-256 KiB and hands over addresses, and a store's own library moves the bytes.  In the value form (`put`, `get`,
-`clear`, as in TransferQueue) every cell is a value of its own, a tensor or another object, and what the client
-says of it is kept at the controller (see kv_manager).
+A client has one of two forms.  In the pointer form (`put_from`, `get_into`, `remove`) no byte becomes a Python
+object: the C library's KV manager cuts batches into values of about 256 KiB and passes addresses, and the
+store's own library moves the bytes.  In the value form (`put`, `get`, `clear`, as in TransferQueue) every cell
+is a separate value, a tensor or another object, and the metadata that the client returns for it is kept at the
+controller (see kv_manager).
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ def memory(pointer: int, size: int) -> memoryview:
 
 
 class StorageKVClient:
-    """Base of clients of a key-value store; define the three methods of one form.
+    """Base of clients of a key-value store; implement the three methods of one form.
 
-    Methods are called from several threads at once, and may be called again after an error, which may be any
-    exception; `StorageFullError` makes puts wait.  In the pointer form no key is ever put with other content.
-    A method that blocks for longer than `client.timeout` is not waited for in the value form; its thread goes on.
+    Methods are called from several threads at once, and may be called again after an error.  The error may be any
+    exception; `StorageFullError` makes puts wait.  In the pointer form a key is never put again with other content.
+    In the value form, a method that blocks for longer than `client.timeout` is abandoned: its thread goes on.
     """
 
     value_max: ClassVar[int] = 0
-    """Largest value of the store in bytes, 0 for no limit; larger ones are cut (pointer form)."""
+    """The store's largest value in bytes, 0 for no limit; larger values are cut (pointer form)."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Connect; `config` is the section of the backend in the configuration."""
@@ -53,7 +53,7 @@ class StorageKVClient:
     def close(self) -> None:
         """Disconnect."""
 
-    # --- with the system --------------------------------------------------------------------------
+    # --- around the system ------------------------------------------------------------------------
 
     @classmethod
     def manager_type(cls, section: Mapping[str, Any]) -> str | None:
@@ -64,9 +64,9 @@ class StorageKVClient:
     def starting(
         cls, section: Mapping[str, Any], detached: bool
     ) -> tuple[Mapping[str, Any], Callable[[], None]]:
-        """Called in the process that starts a system, before: what the store needs beside its servers.
+        """Called in the process that starts a system, before the start: set up what the store needs beside its servers.
 
-        Returns the section that the system is to run with, and what to call after the system's end.  `detached`:
+        Returns the section to run the system with, and a function to call after the system has ended.  `detached`:
         the system outlives the process.
         """
         return section, nothing
@@ -78,21 +78,21 @@ class StorageKVClient:
     # --- pointer form -----------------------------------------------------------------------------
 
     def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
-        """Put values: the bytes of each lie in pieces at addresses."""
+        """Put values; the bytes of each lie in one or more pieces of memory."""
         raise NotImplementedError
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Sequence[bool]:
-        """Get whole values of these sizes to addresses; False for a key that is not there."""
+        """Read whole values of these sizes into memory; False for a key that does not exist."""
         raise NotImplementedError
 
     def remove(self, keys: list[str]) -> Sequence[bool]:
-        """Remove keys; False for one that was not there."""
+        """Remove keys; False for one that did not exist."""
         raise NotImplementedError
 
     # --- value form -------------------------------------------------------------------------------
 
     def put(self, keys: list[str], values: list[Any]) -> list[Any] | None:
-        """Put values; what is returned, one object per key or None, is given to `get` and `clear`."""
+        """Put values; the result, one object per key or None, is later passed to `get` and `clear`."""
         raise NotImplementedError
 
     def get(
@@ -102,16 +102,16 @@ class StorageKVClient:
         dtypes: list[Any] | None = None,
         custom_backend_meta: list[Any] | None = None,
     ) -> list[Any]:
-        """Get values; None for a key that is not there.  Shape and dtype are None for objects."""
+        """Get values; None for a key that does not exist.  Shape and dtype are None for objects."""
         raise NotImplementedError
 
     def clear(self, keys: list[str], custom_backend_meta: list[Any] | None = None) -> None:
-        """Remove keys; those that are not there are no error."""
+        """Remove keys; a missing key is not an error."""
         raise NotImplementedError
 
 
 def nothing() -> None:
-    """Nothing to do."""
+    """Do nothing."""
 
 
 KVClient = TypeVar("KVClient", bound=type[Any])
@@ -150,7 +150,7 @@ class StorageClientFactory:
 
     @classmethod
     def _maker(cls, client_type: str) -> Callable[[str], Any]:
-        """What the C library calls for a client: the class that has the name then."""
+        """The factory that the C library calls for a client: it uses the class registered under the name at that time."""
         return lambda config: cls._registry[client_type](json.loads(config))
 
     @classmethod
@@ -165,16 +165,16 @@ class StorageClientFactory:
 
     @classmethod
     def known(cls, client_type: str) -> type[StorageKVClient] | None:
-        """The class of a registered type, if it is one of ours."""
+        """The class of a registered type, if it derives from StorageKVClient."""
         client = cls._registry.get(client_type)
         return client if client is not None and issubclass(client, StorageKVClient) else None
 
     @classmethod
     def needs_manager(cls, client_type: str) -> bool:
-        """Whether it is a client of the value form, which `KVStorageManager` serves."""
+        """Whether it is a client of the value form, which needs `KVStorageManager`."""
         client = cls._registry.get(client_type)
         return client is not None and not has_form(client, POINTER_FORM)
 
 
-# After close(), which does not wait for long: a thread that came back to no interpreter would crash.
+# Runs after close(), which does not wait for long: a thread that returned to a finalized interpreter would crash.
 atexit.register(_core.kv_wait)

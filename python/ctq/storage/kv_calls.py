@@ -1,4 +1,4 @@
-"""Calls of a storage client that takes values: in threads, each for a limited time, their answers checked."""
+"""Calls of a value-form storage client: run in threads, each with a time limit, with their answers checked."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ..dtypes import describe_dtype
 from ..errors import ClosedError, InvalidArgumentError, TimedOutError
 
 CALLS_AT_ONCE = 32
-"""Calls of one manager's client that run side by side."""
+"""Concurrent calls of one manager's client."""
 
 
 class CallLeftError(Exception):
-    """A call that still runs is not waited for any more; `reason` is what its caller is to be told."""
+    """A call is still running, but no longer waited for; `reason` is the error to raise to its caller."""
 
     def __init__(self, reason: BaseException) -> None:
         super().__init__(str(reason))
@@ -26,9 +26,9 @@ class CallLeftError(Exception):
 
 
 class Calls:
-    """The calls of a client of the value form, which block: in threads, each for a limited time.
+    """The blocking calls of a value-form client: run in threads, each with a time limit.
 
-    A call cannot be stopped.  Who is cancelled, or out of time, leaves it to its thread.
+    A call cannot be stopped.  If its caller is cancelled or runs out of time, the call is left to its thread.
     """
 
     def __init__(self, client: Any) -> None:
@@ -43,7 +43,7 @@ class Calls:
         with self._lock:
             if self._closed:
                 raise ClosedError("the client is closed")
-            if self._threads is None or self._pid != os.getpid():  # threads do not come along
+            if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
                 self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, f"ctq-{self.name}")
                 self._pid = os.getpid()
             return self._threads
@@ -56,9 +56,9 @@ class Calls:
         kwargs: Mapping[str, Any] | None = None,
         late: Callable[[Any], None] | None = None,
     ) -> Any:
-        """The answer of a method.
+        """Call a method and return its answer.
 
-        CallLeftError when it still runs: `late` is called with its answer, None for an error, once it has ended.
+        CallLeftError if it is still running: once it ends, `late` is called with its answer, or None after an error.
         """
         call = getattr(self._client, method)
         running = self._executor().submit(call, *args, **(kwargs or {}))
@@ -75,10 +75,10 @@ class Calls:
         except asyncio.CancelledError as error:
             if waiting.done():
                 if not waiting.cancelled():
-                    waiting.exception()  # looked at: the cancellation is what is raised
+                    waiting.exception()  # marks it as retrieved: the cancellation is raised instead
                 raise
             reason = error
-        waiting.cancel()  # and with it the call, if no thread has begun it
+        waiting.cancel()  # also cancels the call, if no thread has started it
         if late is not None and not running.cancelled():
             running.add_done_callback(
                 lambda ended: (
@@ -96,7 +96,7 @@ class Calls:
         return listed and not isinstance(answer, (str, bytes, Mapping)) and len(answer) == len(keys)
 
     def check_row(self, method: str, what: str, answer: Any, keys: Sequence[str]) -> Any:
-        """The answer, which must have one item per key."""
+        """Check that the answer has one item per key, and return it."""
         if not self.is_row(answer, keys):
             got = f"{len(answer)}" if isinstance(answer, (list, tuple)) else _described(answer)
             raise InvalidArgumentError(
@@ -105,7 +105,7 @@ class Calls:
         return answer
 
     def check_tensor(self, key: str, value: Any, shape: Any, dtype: Any) -> None:
-        """Raise unless a value that was got is the tensor that was put."""
+        """Raise an error unless a value that was read is the tensor that was put."""
         found = describe_dtype(getattr(value, "dtype", None))
         if (
             found is None
@@ -118,7 +118,7 @@ class Calls:
             )
 
     def close(self) -> None:
-        """Begin no other call; those that run go on."""
+        """Start no further calls; running calls go on."""
         with self._lock:
             self._closed = True
             if self._threads is not None and self._pid == os.getpid():
@@ -126,7 +126,7 @@ class Calls:
 
 
 def _described(value: Any) -> str:
-    """What a value is, for messages."""
+    """Describe a value for messages."""
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if dtype is not None and shape is not None:
         return f"one of shape {tuple(shape)} and {dtype}"

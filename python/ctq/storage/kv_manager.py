@@ -1,4 +1,4 @@
-"""The storage manager over clients of key-value stores that take values: each cell is a value of its own."""
+"""The storage manager over value-form clients of key-value stores: each cell is a separate value."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ UNKNOWN_OUTCOME = (
     ClosedError,
     asyncio.CancelledError,
 )
-"""How a publish ends that may have been done nevertheless."""
+"""Errors after which a publish may nevertheless have been done."""
 
 
 FULL_SECONDS = (0.01, 1.0)
-"""Pauses between tries to put into a store that has no room: the first, and the longest."""
+"""Pauses between attempts to put into a full store: the first, and the longest."""
 
 
 class KVStorageManager(StorageManager):
-    """Samples in a store of which `config["client_name"]` names the client, of the value form.
+    """Samples in a store accessed through the value-form client named by `config["client_name"]`.
 
     A cell is one value under the key tq/EPOCH/INDEX.INCARNATION.PUT/FIELD.  PUT is new with every put, so no key
-    is ever put with two values: what is written again lies elsewhere, becomes visible as a whole, and what it
-    replaces is removed then.  The note of a cell is its key without the field, what the client said of the
-    value, and whether the value is None.
+    is ever put with two values: an overwrite is stored under a new key and becomes visible as a whole, and then the
+    replaced value is removed.  The note of a cell is its key without the field, the object that the client returned
+    for the value, and whether the value is None.
     """
 
     def __init__(self, controller_info: ControllerInfo, config: Mapping[str, Any]) -> None:
@@ -74,7 +74,7 @@ class KVStorageManager(StorageManager):
     async def put_data(
         self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None = None
     ) -> None:
-        """Put the cells of each partition, then publish them: all of them or none."""
+        """Put the cells of each partition, then publish them, all or none."""
         rows = {name: row_list(name, data.get(name), metadata.size) for name in data.keys()}  # noqa: SIM118
         schema = schema_of_fields(data)
         start = 0
@@ -93,7 +93,7 @@ class KVStorageManager(StorageManager):
         rows: Mapping[str, Sequence[Any]],
         schema: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        """Put samples of one partition.  After an error what was put is removed, unless it may be published."""
+        """Put samples of one partition.  After an error remove the values again, unless they may have been published."""
         core = self._core
         epoch = core.epoch if core is not None else piece.epoch
         put = os.urandom(8).hex()
@@ -136,7 +136,7 @@ class KVStorageManager(StorageManager):
             await self._remove_rest()
 
     async def _put(self, keys: list[str], values: list[Any]) -> Sequence[Any] | None:
-        """Put values, all or none; waits for room in a store that is full."""
+        """Put values, all or none; waits for room if the store is full."""
         deadline = time.monotonic() + self.client_timeout
         pause, longest = FULL_SECONDS
         full: StorageFullError | None = None
@@ -166,23 +166,23 @@ class KVStorageManager(StorageManager):
     async def _undo(
         self, keys: list[str], said: Sequence[Any] | None, failed: BaseException
     ) -> None:
-        """Remove what a put that failed may have put; its error is the one to be raised."""
+        """Remove what a failed put may have stored; the put's error is the one to raise."""
         try:
             await self._call("clear", keys, custom_backend_meta=said)
         except Exception as error:  # noqa: BLE001
             self._not_undone(keys, error, failed)
 
     def _undo_late(self, keys: list[str], said: Sequence[Any] | None) -> None:
-        """Remove what was put after nobody waited for it any more; in the thread of that put."""
+        """Remove the values of a put that completed after its caller gave up; runs in the thread of that put."""
         try:
             self.storage_client.clear(keys, custom_backend_meta=said)
-        except Exception as error:  # noqa: BLE001 - nobody is there to be told
+        except Exception as error:  # noqa: BLE001 - there is no caller to raise it to
             self._not_undone(keys, error, None)
 
     def _not_undone(
         self, keys: list[str], error: BaseException, failed: BaseException | None
     ) -> None:
-        # A store that is not there fails both: that is in the error of the put.
+        # If the store is unreachable, both calls fail alike, and the put's error already says so.
         known = failed is not None and type(error) is type(failed)
         logger.log(
             logging.DEBUG if known else logging.WARNING,
@@ -202,7 +202,7 @@ class KVStorageManager(StorageManager):
             raise left.reason from None
 
     async def _remove_replaced(self, replaced: Sequence[Clearing]) -> None:
-        """Remove what a put has replaced; the put is done, so an error only leaves it for later."""
+        """Remove the values replaced by a put; the put itself is done, so after an error they are left for later."""
         for number, _, meta in replaced:
             removed = False
             try:
@@ -217,7 +217,7 @@ class KVStorageManager(StorageManager):
                     self._core.end_clear(number, removed)
 
     async def _remove_rest(self) -> None:
-        """Remove what a put has replaced and one answer could not tell of: that is asked for."""
+        """Request and remove those replaced values that did not fit into the answer to the put."""
         try:
             if self._core is not None:
                 await self._remove_replaced(await wait(self._core.begin_clear(self.remover)))
@@ -225,7 +225,7 @@ class KVStorageManager(StorageManager):
             logger.warning("values that were replaced are left for later: %s", error)
 
     async def get_data(self, metadata: BatchMeta) -> Any:
-        """Get the cells; LostError names samples whose values the store does not have any more."""
+        """Get the cells; LostError names samples whose values are no longer in the store."""
         names = metadata.field_names
         notes = [_note_of(metadata, row, name) for name in names for row in range(metadata.size)]
         keys = [f"{note[0]}/{names[place // metadata.size]}" for place, note in enumerate(notes)]
@@ -249,7 +249,7 @@ class KVStorageManager(StorageManager):
         return tensordict_of(fields, [metadata.size]) if have_torch() else fields
 
     async def clear_data(self, metadata: BatchMeta) -> None:
-        """Remove the cells, where the notes say that they are."""
+        """Remove the cells at the keys in their notes."""
         cells = [
             (f"{note[0]}/{name}", note[1])
             for notes in metadata._custom_backend_meta
@@ -261,7 +261,7 @@ class KVStorageManager(StorageManager):
             await self._call("clear", keys, custom_backend_meta=said)
 
     def close(self) -> None:
-        """Leave the store and the controller.  May be repeated."""
+        """Leave the store and the controller.  May be called repeatedly."""
         self._calls.close()
         close = getattr(self.storage_client, "close", None)
         if close is not None:
@@ -270,7 +270,7 @@ class KVStorageManager(StorageManager):
 
 
 def _of_field(value: Any, dtype: Any) -> Any:
-    """A tensor without elements is of the dtype of its field, whatever it was put with."""
+    """Give a tensor without elements the dtype of its field, whatever dtype it was put with."""
     if dtype is not None and is_tensor(value) and value.numel() == 0:
         return value.to(dtype)
     return value

@@ -1,11 +1,10 @@
 """Storage managers written in Python.
 
 A storage manager keeps the data of samples anywhere it likes, by partition, index and field, and tells the
-controller what is there; nothing else of the system knows how data is stored.  Subclass `StorageManager`,
-register it by a name, and name it in `backend.storage_backend`; its config is the section
-`backend.NAME`.
+controller what is stored; the rest of the system does not know how.  Subclass `StorageManager`, register the
+class under a name, and set `backend.storage_backend` to that name; its config is the section `backend.NAME`.
 
-The managers that are part of the C library (SimpleStorage) are chosen by name in the same place.
+The managers of the C library (SimpleStorage) are selected by name in the same place.
 """
 
 from __future__ import annotations
@@ -36,16 +35,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ctq")
 
 CLIENT_SECONDS = 60.0
-"""How long a call may take where nobody has said it: as `client.timeout`."""
+"""Time limit of a call if no other is given; the default of `client.timeout`."""
 
 
 class StorageManager(ABC):
     """Base of storage managers.
 
-    `client_timeout` is set by the client that uses it: `client.timeout` of its configuration.
+    `client_timeout` is set by the client that uses the manager, to the `client.timeout` of its configuration.
 
-    It keeps a session of its own at the controller (the handshake is done when it is made), through which
-    `notify_data_update` publishes.  The three methods below may be called from several event loops.
+    The manager has its own session at the controller, opened by the constructor; `notify_data_update` publishes
+    through it.  The three methods below may be called from several event loops.
     """
 
     def __init__(
@@ -56,7 +55,7 @@ class StorageManager(ABC):
     ) -> None:
         """Connect to the controller; `config` is the manager's section of the configuration.
 
-        `zmq_context` is for managers written for TransferQueue; nothing here uses one.
+        `zmq_context` is accepted for managers written for TransferQueue and not used.
         """
         self.controller_info = controller_info
         self.config: Config = of_map(dict(config))
@@ -75,9 +74,9 @@ class StorageManager(ABC):
     async def put_data(self, data: Fields, metadata: BatchMeta) -> None:
         """Store the columns of the samples, then call `notify_data_update`.
 
-        Rows of `data` belong to the samples of `metadata` in order.  Nothing is visible to others before
-        the controller was notified.  A `data_parser`, which TransferQueue's managers take as well, is never
-        given: the client has parsed the data.
+        Rows of `data` belong to the samples of `metadata` in order.  Others see nothing before the controller is
+        notified.  The `data_parser` parameter of TransferQueue's managers is never passed: the client has already
+        parsed the data.
         """
 
     @abstractmethod
@@ -86,10 +85,10 @@ class StorageManager(ABC):
 
     @abstractmethod
     async def clear_data(self, metadata: BatchMeta) -> None:
-        """Remove what is stored of the samples, which are cleared: nobody finds them any more.
+        """Remove the stored data of cleared samples, which no reader can find any more.
 
-        Their indexes are used again only afterwards.  It may be repeated, also by another process, when it
-        was not seen to end.  The notes of their cells are in `metadata._custom_backend_meta`.
+        Their indexes are reused only afterwards.  The call may be repeated, also by another process, if it was not
+        seen to complete.  The notes of the cells are in `metadata._custom_backend_meta`.
         """
 
     async def notify_data_update(
@@ -101,8 +100,8 @@ class StorageManager(ABC):
     ) -> None:
         """Tell the controller that fields of samples are stored.
 
-        `field_schema` is per field: dtype, shape, is_nested, is_non_tensor, and per_sample_shapes of nested
-        ones.  `custom_backend_meta` notes, per index and field, what a reader will need; it comes back as
+        `field_schema` contains per field: dtype, shape, is_nested, is_non_tensor, and per_sample_shapes for nested
+        fields.  `custom_backend_meta` has, per index and field, a note for readers; they get it back as
         `metadata._custom_backend_meta`.
         """
         indexes = [int(index) for index in global_indexes]
@@ -120,7 +119,7 @@ class StorageManager(ABC):
         notes: Mapping[str, Sequence[Any]],
         remover: str | None = None,
     ) -> Any:
-        """Publish fields of samples, with a note per cell; gives what the cells were to the remover."""
+        """Publish fields of samples with a note per cell; the replaced values go to the remover to delete."""
         if self._core is None:
             raise InvalidArgumentError(f"storage manager {self.storage_manager_id} is closed")
         encoder = Encoder()
@@ -136,7 +135,7 @@ class StorageManager(ABC):
         )
 
     def close(self) -> None:
-        """Leave the controller.  May be repeated."""
+        """Leave the controller.  May be called repeatedly."""
         core, self._core = self._core, None
         if core is not None:
             core.close()
@@ -154,7 +153,7 @@ class StorageManagerFactory:
 
     @classmethod
     def register(cls, manager_type: str) -> Callable[[type[Manager]], type[Manager]]:
-        """Register the decorated class, in every process that uses it, before `init`."""
+        """Register the decorated class; must run in every process that uses it, before `init`."""
 
         def decorator(manager: type[Manager]) -> type[Manager]:
             if not isinstance(manager, type) or not issubclass(manager, StorageManager):
@@ -178,7 +177,7 @@ class StorageManagerFactory:
 
     @classmethod
     def knows(cls, manager_type: str) -> bool:
-        """Whether a class is registered under the name."""
+        """Whether a class is registered under this name."""
         return manager_type in cls._registry
 
     @classmethod
@@ -191,20 +190,20 @@ TransferQueueStorageManagerFactory = StorageManagerFactory
 
 
 class AsyncSimpleStorageManager:
-    """Name of the manager of shared-memory storage units; it is part of the C library.
+    """Name of the manager of shared-memory storage units, which is part of the C library.
 
-    Accepted by `TransferQueueClient.initialize_storage_manager` under this name and as "SimpleStorage".
+    `TransferQueueClient.initialize_storage_manager` accepts it under this name and as "SimpleStorage".
     """
 
     manager_type: ClassVar[str] = "SimpleStorage"
 
 
 C_MANAGERS = {"AsyncSimpleStorageManager": AsyncSimpleStorageManager.manager_type}
-"""Other names of managers of the C library."""
+"""Other names for managers of the C library."""
 
 
 def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
-    """A column without bytes, from what a manager knows of it."""
+    """A column without data, from a manager's description of it."""
     dtypes = schema.get("per_sample_dtypes")
     if dtypes is not None:
         return _mixed_column(name, schema, dtypes, rows)
@@ -229,7 +228,7 @@ def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
 
 
 def _mixed_column(name: str, schema: Mapping[str, Any], dtypes: Sequence[Any], rows: int) -> Column:
-    """The same for rows that differ in dtype, or of which some are no tensors (dtype None)."""
+    """A column without data whose rows differ in dtype, or of which some are not tensors (dtype None)."""
     shapes = schema.get("per_sample_shapes") or [()] * rows
     if len(dtypes) != rows or len(shapes) != rows:
         raise InvalidArgumentError(
@@ -250,21 +249,21 @@ def _mixed_column(name: str, schema: Mapping[str, Any], dtypes: Sequence[Any], r
     return (name, kind, *first, rows, None, ndims, dims, (), 0, types)
 
 
-# --- how the client uses one ----------------------------------------------------------------------
+# --- how the client uses a manager ----------------------------------------------------------------
 
 READS = 3
-"""How often a read is tried whose samples are moved meanwhile."""
+"""Attempts of a read whose samples are moved while it runs."""
 
 Clearing: TypeAlias = "tuple[int, bool, Meta]"
-"""Data to be removed: number of the clear, whether it was begun here, and what the samples were."""
+"""Data to be removed: the number of the clear, whether this client started it, and the cleared samples."""
 
 
 class ManagedStorage:
     """Puts, reads and clears through a storage manager written in Python.
 
-    A clear has two halves at the controller: it begins, and the samples are gone; their data is removed; it
-    ends, and only now their indexes are used again.  What a client leaves behind in between goes to the next
-    one whose storage has the same name.
+    A clear has two phases at the controller.  When it begins, the samples disappear.  Then their data is removed.
+    When it ends, their indexes become reusable.  A clear that a client leaves unfinished goes to the next client
+    whose storage has the same name.
     """
 
     def __init__(self, core: Client, manager: StorageManager, name: str, timeout: float) -> None:
@@ -274,8 +273,8 @@ class ManagedStorage:
         manager.client_timeout = timeout
 
     def put(self, data: Fields, metadata: BatchMeta) -> Steps[list[Meta]]:
-        """Store the data of samples that exist; returns what the controller then knows of them."""
-        yield self.manager.put_data(data, metadata)  # the client has parsed the data
+        """Store the data of existing samples; returns what the controller then knows about them."""
+        yield self.manager.put_data(data, metadata)  # the client has already parsed the data
         names = list(data.keys())
         pieces: list[Meta] = []
         for piece in metadata._pieces:
@@ -286,14 +285,14 @@ class ManagedStorage:
         return pieces
 
     def get(self, metadata: BatchMeta) -> Steps[Any]:
-        """Read; the notes that go with the fields are put into the metadata first.
+        """Read data, after adding the notes of the cells to the metadata.
 
-        Samples that are cleared before all is read are an error; fields that are written again meanwhile are
-        read again, if the manager does not find them any more where they were.
+        If samples are cleared before the read completes, it fails.  If fields are overwritten meanwhile and the manager
+        no longer finds their old values, they are read again.
         """
         for again in reversed(range(READS)):
             dims = yield from self._note(metadata)
-            before = list(metadata._pieces)  # a put with the same metadata changes it
+            before = list(metadata._pieces)  # a put with the same metadata would change this list
             try:
                 data = yield self.manager.get_data(metadata)
             except Exception:
@@ -307,7 +306,7 @@ class ManagedStorage:
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _note(self, metadata: BatchMeta) -> Steps[dict[str, int]]:
-        """Put the notes of the cells into the metadata; returns the ragged dims of the fields."""
+        """Add the notes of the cells to the metadata; returns the ragged dims of the fields."""
         decoder = Decoder()
         names = metadata.field_names
         dims: dict[str, int] = {}
@@ -322,7 +321,7 @@ class ManagedStorage:
         return dims
 
     def _resolve_again(self, metadata: BatchMeta, fields: list[str]) -> Steps[list[Meta]]:
-        """Where the samples are now; ClearedError names those that are not there any more."""
+        """Look up where the samples are now; ClearedError names those that no longer exist."""
         pieces: list[Meta] = []
         for piece in metadata._pieces:
             found: Meta = yield self._core.resolve(
@@ -352,7 +351,7 @@ class ManagedStorage:
         meta: Meta | None = None,
         keys: Sequence[str] | None = None,
     ) -> Steps[int]:
-        """Clear samples by metadata or keys, or a whole partition, and remove their data; returns how many."""
+        """Clear samples by metadata or keys, or a whole partition, and remove their data; returns the number of samples."""
         begun: list[Clearing] = yield self._core.begin_clear(
             self.manager.remover, partition, meta=meta, keys=keys
         )
@@ -360,19 +359,19 @@ class ManagedStorage:
         return sum(len(cleared) for _, own, cleared in begun if own)
 
     def recover(self) -> Steps[None]:
-        """Remove the data of clears that others have begun and not ended."""
+        """Remove the data of clears that other clients began and did not finish."""
         begun: list[Clearing] = yield self._core.begin_clear(self.manager.remover)
         yield from self._remove(begun)
 
     def _remove(self, clearings: Sequence[Clearing]) -> Steps[None]:
-        """Remove the data of clears and end them; the first error of one that was begun here is raised."""
+        """Remove the data of clears and end them; raises the first error of a clear that this client began."""
         left = [number for number, _, _ in clearings]
         failed: Exception | None = None
         try:
             for number, own, meta in clearings:
                 try:
                     yield self.manager.clear_data(noted(meta))
-                except Exception as error:  # noqa: BLE001 - another clear has still to be ended
+                except Exception as error:  # noqa: BLE001 - the other clears still have to be ended
                     if not own:
                         logger.warning(
                             "removing the data of %s of partition %r: %s: %s; it is left for later",
@@ -387,7 +386,7 @@ class ManagedStorage:
                     yield self._core.end_clear(number, True)
                     left.remove(number)
         finally:
-            # Not waited for: this may be the end of a call that was given up.
+            # Not awaited: the call may have been cancelled.
             for number in left:
                 if not self._core.closed:
                     self._core.end_clear(number, False)
@@ -396,7 +395,7 @@ class ManagedStorage:
 
 
 def noted(meta: Meta) -> BatchMeta:
-    """Metadata with the notes that a manager gave when it told the controller of the cells."""
+    """Wrap metadata, with the notes that the manager gave when it notified the controller."""
     from ..metadata import BatchMeta
 
     decoder = Decoder()
@@ -409,7 +408,7 @@ def noted(meta: Meta) -> BatchMeta:
 
 
 def _moved(before: Sequence[Meta], now: Sequence[Meta], fields: Sequence[str]) -> bool:
-    """Whether cells lie elsewhere than they did."""
+    """Whether any cells have moved."""
     return any(
         old.notes(name) != new.notes(name)
         for old, new in zip(before, now, strict=True)
@@ -418,7 +417,7 @@ def _moved(before: Sequence[Meta], now: Sequence[Meta], fields: Sequence[str]) -
 
 
 def manager_of(config: str) -> tuple[str, dict[str, Any]]:
-    """Name and section of the storage manager in a system's configuration (JSON)."""
+    """Name and section of the storage manager, from a system's configuration (JSON)."""
     backend = json.loads(config).get("backend", {})
     name = str(backend.get("storage_backend") or "SimpleStorage")
     section = backend.get(name)

@@ -1,7 +1,7 @@
 """MooncakeStore: samples in a Mooncake distributed store.
 
-Values go by address both ways, through the KV manager of the C library.  The config is the section
-`backend.MooncakeStore`, with TransferQueue's keys.  Needs mooncake, the extra `ctq[mooncake]`.
+Values are passed by address in both directions, through the C library's KV manager.  The config is the section
+`backend.MooncakeStore`, with TransferQueue's keys.  Needs mooncake, from the extra `ctq[mooncake]`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _UNREACHABLE = {
 }
 
 _JOIN_BYTES = 16 << 10
-"""Pieces of a value that are smaller on average are joined first: each costs a request, and thousands fail."""
+"""If the pieces of a value are smaller than this on average, they are joined first: each piece costs a request, and
+thousands of them fail."""
 
 _DEFAULTS = {
     key.path.rpartition(".")[2]: key.default
@@ -46,10 +47,10 @@ _DEFAULTS = {
 
 @StorageClientFactory.register("MooncakeStore")
 class MooncakeClient(StorageKVClient):
-    """Values in the memory of the segments that one master knows."""
+    """Values in the segments' memory, managed by one master."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Connect to the master, and mount this client's segment if it is to have one."""
+        """Connect to the master, and mount this client's segment if it is configured to have one."""
         super().__init__(config)
         _check_supported(config)
         MooncakeDistributedStore, ReplicateConfig = _import()
@@ -61,11 +62,11 @@ class MooncakeClient(StorageKVClient):
                 f"backend.MooncakeStore.protocol: expected tcp or rdma, got {chosen['protocol']!r}"
             )
         own_address = _connect(self._master)
-        # Mooncake evicts what it likes when it is full, unless it is told not to.
+        # By default a full Mooncake evicts any data.
         self._replicate = ReplicateConfig()
         self._replicate.with_hard_pin = bool(chosen["hard_pin"])
         self._store = MooncakeDistributedStore()
-        # Data in a client's segment ends with that client, so where others hold it this one has none.
+        # Data in a client's segment is lost with that client, so this client has no segment if others provide them.
         self._segment = 0 if config.get("auto_init") else int(chosen["global_segment_size"])
         code = self._store.setup(
             chosen["local_hostname"] or own_address,
@@ -86,7 +87,7 @@ class MooncakeClient(StorageKVClient):
         return self._master
 
     def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
-        """Put values, gathered by the store; of small pieces, before."""
+        """Put values; the store gathers their pieces, small ones are joined before."""
         pointers, sizes, joined = _joined(pointers, sizes)
         pieces = (
             piece
@@ -95,28 +96,28 @@ class MooncakeClient(StorageKVClient):
         )
         with self._registered(pieces):
             codes = self._store.batch_put_from_multi_buffers(keys, pointers, sizes, self._replicate)
-        joined.clear()  # not before: the store reads from there
+        joined.clear()  # not earlier: the store reads from this memory
         self._check("put", keys, codes, [sum(pieces) for pieces in sizes])
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Sequence[bool]:
         """Get values."""
         with self._registered(zip(pointers, sizes, strict=True)):
             codes = list(self._store.batch_get_into(keys, pointers, sizes))
-            # A lease on all of them, seconds long, did not last: each by itself takes less time.
+            # One lease over all keys, seconds long, expired too early; a lease per key covers less time.
             for i in (i for i, code in enumerate(codes) if code == _EXPIRED):
                 (codes[i],) = self._store.batch_get_into([keys[i]], [pointers[i]], [sizes[i]])
         found = self._found("get", keys, codes)
-        # What is removed while it is read may have become another value's memory: only what is there still was read.
+        # A value removed during the read may have been overwritten in memory: only those that still exist are valid.
         there = self._store.batch_is_exist(keys)
         self._check("look for", keys, there)
         return [one and bool(still) for one, still in zip(found, there, strict=True)]
 
     def remove(self, keys: list[str]) -> Sequence[bool]:
-        """Remove values, also those that are being read."""
+        """Remove values, even while they are being read."""
         return self._found("remove", keys, self._store.batch_remove(keys, force=True))
 
     def _registered(self, pieces: Iterable[tuple[int, int]]) -> AbstractContextManager[None]:
-        """Registered memory, where the transport takes no other: TCP takes any."""
+        """Register the memory if the transport requires it; TCP does not."""
         return nullcontext() if self._regions is None else self._regions.hold(pieces)
 
     def _found(self, what: str, keys: list[str], codes: Sequence[int]) -> list[bool]:
@@ -137,7 +138,7 @@ class MooncakeClient(StorageKVClient):
         ]
         if not failed:
             return
-        # Only where no value failed for another reason is waiting for room of any use.
+        # Waiting for room only helps if no value failed for another reason.
         key, code, size = next((each for each in failed if each[1] != _FULL), failed[0])
         where = f"Mooncake at {self._master}: {what} of {key}"
         if code == _FULL:
@@ -155,14 +156,14 @@ class MooncakeClient(StorageKVClient):
         raise InputOutputError(f"{where} failed with code {code}")
 
     def close(self) -> None:
-        """Leave the store; what lies in this client's segment is gone with it."""
+        """Leave the store; data in this client's segment is lost."""
         self._store.close()
 
 
 def _joined(
     pointers: list[list[int]], sizes: list[list[int]]
 ) -> tuple[list[list[int]], list[list[int]], list[Any]]:
-    """Values whose pieces are small as one piece each, and the memory of those."""
+    """Join the pieces of each value if they are small; returns the pieces, and the memory of joined values."""
     pointers, sizes = list(pointers), list(sizes)
     kept: list[Any] = []
     for place, (pieces, lengths) in enumerate(zip(pointers, sizes, strict=True)):
@@ -173,21 +174,21 @@ def _joined(
 
 
 class Regions:
-    """Memory that is registered with a store while it is used.
+    """Memory that is registered with a store while it is in use.
 
-    A store refuses ranges that overlap, so a range within a registered one shares it, and one that sticks out of it
-    waits until that one is let go.
+    A store refuses overlapping ranges, so a range within a registered one shares its registration, and a range that
+    extends beyond one waits until that one is released.
     """
 
     def __init__(self, store: Any) -> None:
-        """Nothing is registered."""
+        """Start with nothing registered."""
         self._store = store
         self._changed = Condition()
         self._users: dict[tuple[int, int], int] = {}
 
     @contextmanager
     def hold(self, pieces: Iterable[tuple[int, int]]) -> Iterator[None]:
-        """Keep pieces, (address, size) each, registered for a while."""
+        """Keep pieces, (address, size) each, registered while the context is open."""
         wanted = merged(pieces)
         with self._changed:
             self._changed.wait_for(lambda: not any(map(self._sticks_out, wanted)))
@@ -235,7 +236,7 @@ class Regions:
 
 
 def merged(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The ranges, (start, end) each, of pieces, (address, size) each; those that touch are one."""
+    """Merge pieces, (address, size) each, into ranges, (start, end) each; adjacent ones are joined."""
     regions: list[tuple[int, int]] = []
     for start, size in sorted(pieces):
         if regions and start <= regions[-1][1]:
@@ -246,7 +247,7 @@ def merged(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _check_supported(config: Mapping[str, Any]) -> None:
-    """Refuse what TransferQueue's section can ask for and this client does not do."""
+    """Refuse options of TransferQueue's section that this client does not support."""
     offload = config.get("offload")
     wanted = {
         "offload.enabled": isinstance(offload, Mapping) and offload.get("enabled"),
@@ -258,9 +259,9 @@ def _check_supported(config: Mapping[str, Any]) -> None:
 
 
 def _import() -> tuple[Any, Any]:
-    """The classes of Mooncake."""
+    """Import the classes of Mooncake."""
     quiet = {} if "MC_LOG_LEVEL" in os.environ else {"MC_LOG_LEVEL": "ERROR"}
-    # It tells every step on standard error otherwise.  Read at import; not for other processes that are started.
+    # Otherwise it logs every step to standard error.  It reads this on import; child processes must not inherit it.
     os.environ.update(quiet)
     try:
         from mooncake.store import MooncakeDistributedStore, ReplicateConfig
@@ -275,7 +276,7 @@ def _import() -> tuple[Any, Any]:
 
 
 def _metadata_server(text: str) -> str:
-    """Where segments are looked up: at each other, or at an HTTP or etcd server."""
+    """Where clients look up segments: peer to peer, or at an HTTP or etcd server."""
     if text.strip().upper() == "P2PHANDSHAKE":
         return "P2PHANDSHAKE"
     if text.startswith("etcd://"):
@@ -285,9 +286,9 @@ def _metadata_server(text: str) -> str:
 
 
 def _connect(master: str) -> str:
-    """The address of this host on the way to the master.
+    """This host's address on the route to the master.
 
-    Fails at once where the store's own set-up would try for a minute.
+    Fails at once, where the store's own setup would keep trying for a minute.
     """
     host, _, port = master.rpartition(":")
     if not host or not port.isdigit():

@@ -1,4 +1,4 @@
-"""Columns on their way to and from a transport of tensors: as one flat tensor, on the device where they are."""
+"""Columns to and from a tensor transport: each is one flat tensor, on the device where its values are."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class Flat(NamedTuple):
     """A column: its elements end to end, or encoded values."""
 
     bytes: Any
-    """A tensor of bytes that belongs to nobody else; encoded values as an array of bytes."""
+    """A byte tensor with no other owner; for encoded values an array of bytes."""
     meta: dict[str, Any]
     """dtype, device and shape (or shapes) of tensors; else the sizes of the encoded values."""
     sizes: list[int]
     """Bytes of each row."""
 
     def schema(self) -> dict[str, Any]:
-        """What the controller is told."""
+        """The column's schema for the controller."""
         if "sizes" in self.meta:
             return {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": True}
         shapes = self.meta.get("shapes")
@@ -49,7 +49,7 @@ class Flat(NamedTuple):
 
 
 def flat_columns(fields: Fields, rows: int, encoder: Encoder) -> Iterator[tuple[str, Flat]]:
-    """The columns of a batch, copied: what is done to the caller's tensors later is not seen."""
+    """The columns of a batch, copied, so that later changes to the caller's tensors have no effect."""
     arrays = not is_tensordict(fields)
     for name, column in fields.items():
         if not isinstance(name, str):
@@ -68,7 +68,7 @@ def flat_columns(fields: Fields, rows: int, encoder: Encoder) -> Iterator[tuple[
 
 
 def _tensors(name: str, column: Any, rows: int, arrays: bool) -> Flat | None:
-    """A column of tensors; None for one of other values."""
+    """A column of tensors; None for other values."""
     import torch
 
     if arrays and is_plain_array(column):
@@ -102,7 +102,7 @@ def _tensors(name: str, column: Any, rows: int, arrays: bool) -> Flat | None:
 
 
 def _of_array(array: Any) -> Any:
-    """The array as a tensor, if torch has such; else as it is."""
+    """The array as a tensor if torch has its dtype; otherwise unchanged."""
     import torch
 
     try:
@@ -116,7 +116,7 @@ def _flat(tensors: Sequence[Any], shapes: list[Shape], shape: Shape | None = Non
 
     first = tensors[0]
     if first.device.type == "cuda":
-        torch.cuda.synchronize(first.device)  # whichever stream the values come from
+        torch.cuda.synchronize(first.device)  # the values may come from any stream
     with torch.no_grad():
         parts = [_plain(tensor).reshape(-1) for tensor in tensors]
         flat = torch.cat(parts) if len(parts) > 1 else parts[0].clone()
@@ -139,7 +139,7 @@ def _plain(tensor: Any) -> Any:
 def rows_of_group(
     data: Any, meta: Mapping[str, Any], start: int, rows: Sequence[int], decoder: Decoder
 ) -> list[Any]:
-    """Some rows of a group, whose first row is `start`; `data` is what was fetched."""
+    """Some rows of a group whose first row is `start`; `data` is the fetched group."""
     if "sizes" in meta:
         sizes = meta["sizes"]
         view = memoryview(b"" if data is None else data)

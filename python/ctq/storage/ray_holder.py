@@ -1,11 +1,11 @@
 """The Ray actors that hold what samples refer to in Ray's object store.
 
-One actor holds all references of a system: by key those of values, and by record those of tensors (see
-`ray_tensors`).  An object of Ray's ends with the process that put it, so what a client puts is put again by an
-actor on the client's node, and outlives the client; the actor of the references does that on its own node,
-and starts one on each other node.
+One actor holds all references of a system: references to values by key, and references to tensors by record
+(see `ray_tensors`).  A Ray object is lost when the process that put it ends.  Therefore, an actor on the
+client's node puts each object again, and the copy outlives the client.  The actor with the references does so on
+its own node and starts one actor on every other node.
 
-Values up to SMALL bytes go to the actor with the call, and lie in its memory.
+Values of up to SMALL bytes are sent to the actor with the call, and kept in its memory.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ logger = logging.getLogger("ctq")
 SMALL = 64 << 10
 CALLS_AT_ONCE = 16
 WATCH_SECONDS = 5.0
-"""How often a holder that watches its system looks whether that is there."""
+"""How often a holder that watches its system checks whether it is still there."""
 UNUSED_SECONDS = 60.0
-"""How long a reference may be on its way."""
+"""How long a reference may be in transit."""
 GONE_SECONDS = 10.0
-"""A system that has not answered for so long has ended."""
+"""A system that has not answered for this long has ended."""
 
 
 class Place(NamedTuple):
-    """Where a value is: in an object, at this place of a list."""
+    """Where a value is: an object, and the value's place in the list it contains."""
 
     ref: Any
     row: int
 
 
 class Borrowed:
-    """What Ray notes in this process of tensors that lie in another one.
+    """Ray's bookkeeping, in this process, of tensors in other processes.
 
-    Ray keeps these notes for ever (its issue 57962), so they are removed here, some time after their last use: a
-    reference may still be on its way.  They are internal to Ray: where they are not found, nothing is done.
+    Ray keeps these entries forever (its issue 57962), so they are removed here some time after their last use, because
+    a reference may still be in transit.  They are internal to Ray; if they are not found, nothing is done.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_use: dict[str, int] = {}
         self._unused: dict[str, float] = {}
-        """When each was used last, oldest first."""
+        """Time of the last use of each, oldest first."""
 
     @contextmanager
     def used(self, refs: Sequence[Any]) -> Iterator[None]:
-        """Use references."""
+        """Mark references as in use."""
         names = [ref.hex() for ref in refs]
         with self._lock:
             for name in names:
@@ -77,7 +77,7 @@ class Borrowed:
                 self._remove_old()
 
     def forget(self, groups: Sequence[Any]) -> None:
-        """References are given up."""
+        """Drop references that are no longer needed."""
         with self._lock:
             for group in groups:
                 if hasattr(group, "hex") and not isinstance(group, bytes):
@@ -100,7 +100,7 @@ class Borrowed:
     def free_here(ref: Any) -> None:
         """Let Ray free a tensor of this process at once.
 
-        Of an actor's tensors it asks the actor, by a call to it that may have to wait for the one that runs.
+        For tensors of an actor, Ray calls the actor, and that call may have to wait for the running one.
         """
         manager = _transport_manager()
         known = getattr(manager, "_managed_rdt_metadata", {})
@@ -118,7 +118,7 @@ def _transport_manager() -> Any:
 
 
 class Holder(Records):
-    """The actor: `root` is the one with the references, None in that one itself."""
+    """The actor; `root` is the actor with the references, or None in that actor itself."""
 
     def __init__(self, root: Any = None) -> None:
         self._borrowed = Borrowed()
@@ -129,21 +129,21 @@ class Holder(Records):
         self._lock = threading.Lock()
 
     def node(self) -> str:
-        """The node that it runs on."""
+        """The node that the actor runs on."""
         return str(_ray().get_runtime_context().get_node_id())
 
     def pid(self) -> int:
-        """Its process."""
+        """The actor's process."""
         return os.getpid()
 
     def prepare(self) -> None:
-        """Import torch, which references to tensors need, and which takes seconds, before the first comes."""
+        """Import torch ahead: references to tensors need it, and the import takes seconds."""
         importlib.import_module("torch")
 
-    # --- owning -----------------------------------------------------------------------------------
+    # --- taking ownership -------------------------------------------------------------------------
 
     def on_node(self, node: str) -> Any:
-        """The actor that puts for clients on a node; started when there is none."""
+        """The actor that puts for clients on a node; started if there is none."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         with self._lock:
@@ -154,7 +154,7 @@ class Holder(Records):
             return self._others[node]
 
     def adopt(self, keys: list[str], box: list[Any]) -> None:
-        """Put again what a client has put, a list with a value for each key, and keep it."""
+        """Put and keep a client's list again, with one value for each key."""
         box = self.own(box)
         if self._root is None:
             self.add(keys, box)
@@ -162,7 +162,7 @@ class Holder(Records):
             _ray().get(self._root.add.remote(keys, box))
 
     def own(self, box: list[Any]) -> list[Any]:
-        """Put again what a client has put; returns references to objects that are this process's."""
+        """Put a client's list again; returns references to objects owned by this process."""
         ray = _ray()
         return [ray.put(ray.get(ref)) for ref in box]
 
@@ -174,7 +174,7 @@ class Holder(Records):
             self._values.update(zip(keys, values, strict=True))
 
     def add(self, keys: list[str], box: list[Any]) -> None:
-        """Keep the reference to a list with a value for each key."""
+        """Keep the reference to a list with one value for each key."""
         with self._lock:
             for row, key in enumerate(keys):
                 self._values[key] = Place(box[0], row)
@@ -193,19 +193,19 @@ class Holder(Records):
         return found, list(refs)
 
     def remove(self, keys: list[str]) -> list[bool]:
-        """Forget keys; False for one that was not there."""
+        """Drop keys; False for one that did not exist."""
         with self._lock:
             return [self._values.pop(key, None) is not None for key in keys]
 
     def count(self) -> int:
-        """How many values and records there are."""
+        """Number of values and records."""
         with self._lock:
             return len(self._values) + self.records()
 
-    # --- the end ----------------------------------------------------------------------------------
+    # --- ending -----------------------------------------------------------------------------------
 
     def watch(self, info: ControllerInfo) -> None:
-        """End when the system has ended; for a holder that Ray keeps without the process that made it."""
+        """End after the system has ended; for a holder that Ray keeps even after its creator has exited."""
         threading.Thread(target=self._watch, args=(info,), daemon=True).start()
 
     def _watch(self, info: ControllerInfo) -> None:
@@ -236,7 +236,7 @@ def _ray() -> Any:
 
 
 def start(root: Any, **options: Any) -> Any:
-    """Start a holder; it takes no CPU, and is started again when its process dies."""
+    """Start a holder; it uses no CPU, and is restarted if its process dies."""
     return (
         _ray()
         .remote(Holder)
@@ -252,7 +252,7 @@ def start(root: Any, **options: Any) -> Any:
 
 
 def fetch(refs: Sequence[Any]) -> list[Any]:
-    """What each reference refers to, None for what is lost."""
+    """The object behind each reference; None for those that are lost."""
     ray = _ray()
     gone = (
         ray.exceptions.ObjectLostError,

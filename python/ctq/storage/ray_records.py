@@ -1,10 +1,10 @@
-"""What the holder knows of batches of tensors: which record has which cells, and in which objects they lie.
+"""The holder's table of tensor batches: which record has which cells, and which objects contain them.
 
-A record is what one put has brought: the columns of some samples.  It is added before the controller hears of
-it, and published after.  An overwrite is a new record: when it is published, the cells that it replaces leave
-the records that had been published before it was added; of two that write the same cells at once both stay, for
-only the controller knows which came last.  A column is forgotten with its last cell, and all when their samples
-are cleared.
+A record is the result of one put: the columns of some samples.  It is added before the controller is notified, and
+published afterwards.  An overwrite is a new record.  When it is published, the cells that it replaces are removed
+from all records that had been published before it was added.  If two overwrite the same cells at once, both stay,
+because only the controller knows which came last.  A column is dropped with its last cell, and a whole record once
+its samples are cleared.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ class Column(NamedTuple):
     """A column of a record, in groups of rows."""
 
     meta: Mapping[str, Any]
-    """What a reader wants to know of it."""
+    """The column's metadata for readers."""
     starts: list[int]
     """The first row of each group."""
     groups: list[Any]
-    """For each group the reference to its object, its bytes, or None where there is nothing to fetch."""
+    """For each group the reference to its object, its bytes, or None if there is nothing to fetch."""
 
 
 class Part(NamedTuple):
-    """Some rows of a column, as they are located."""
+    """Located rows of a column."""
 
     field: str
     meta: Mapping[str, Any]
     positions: list[int]
-    """Where the rows belong in what is read."""
+    """The rows' places in the result of the read."""
     rows: list[int]
     starts: list[int]
     groups: dict[int, Any]
@@ -62,7 +62,7 @@ class _Record:
         self.rows = {index: row for row, (index, _) in enumerate(samples)}
         self.columns = columns
         self.cells = {name: set(self.rows) for name in columns}
-        """Samples whose cells of the column are still to be read."""
+        """Per column, the samples whose cells can still be read."""
 
     def forget(self, name: str, index: int) -> None:
         cells = self.cells.get(name)
@@ -77,7 +77,7 @@ class Records:
     """Records by name, and by sample."""
 
     def __init__(self, forgotten: Callable[[list[Any]], None]) -> None:
-        """`forgotten` is told which groups are not needed any more."""
+        """`forgotten` is called with groups that are no longer needed."""
         self._forgotten = forgotten
         self._records: dict[str, _Record] = {}
         self._samples: dict[int, dict[str, int]] = {}
@@ -85,11 +85,11 @@ class Records:
         self._mutex = threading.Lock()
 
     def records(self) -> int:
-        """How many there are."""
+        """Number of records."""
         return len(self._records)
 
     def add_record(self, name: str, samples: list[Sample], columns: dict[str, Column]) -> None:
-        """Add a record; one of that name is replaced, for a call may be repeated."""
+        """Add a record; replaces one of the same name, because a call may be repeated."""
         with self._mutex:
             self._added += 1
             self._records[name] = _Record(self._added, samples, columns, self._forgotten)
@@ -97,7 +97,7 @@ class Records:
                 self._samples.setdefault(index, {})[name] = incarnation
 
     def publish_record(self, name: str) -> None:
-        """The controller has it: the cells that it has replaced are forgotten."""
+        """Drop the cells that this record replaces, now that the controller knows of it."""
         with self._mutex:
             record = self._records.get(name)
             if record is None or record.published:
@@ -112,14 +112,14 @@ class Records:
                         self._drop_if_empty(other)
 
     def drop_record(self, name: str) -> None:
-        """Forget a record that was not published."""
+        """Drop a record that was not published."""
         with self._mutex:
             record = self._records.get(name)
             if record is not None:
                 self._drop(name, record)
 
     def clear_samples(self, samples: list[Sample]) -> None:
-        """Forget samples; incarnation 0 is any."""
+        """Drop samples; incarnation 0 matches any."""
         with self._mutex:
             for index, incarnation in samples:
                 known = self._samples.get(index, {})
@@ -130,7 +130,7 @@ class Records:
     def locate(
         self, indexes: list[int], noted: dict[str, list[str | None]]
     ) -> tuple[list[Part], list[Any], list[tuple[str, int]]]:
-        """Find cells, by field the record of each row: parts, references, and cells that are not there."""
+        """Find cells, given the record of each row by field: parts, references, and missing cells."""
         parts: list[Part] = []
         refs: dict[Any, int] = {}
         lost: list[tuple[str, int]] = []
@@ -156,7 +156,7 @@ class Records:
         return parts, list(refs), lost
 
     def _current(self, field: str, index: int, name: str | None) -> str | None:
-        """The record of a cell: the noted one, or the newest, when that was overwritten meanwhile."""
+        """The record of a cell: the noted one, or the newest if that was overwritten meanwhile."""
         if name is not None and self._has(name, field, index):
             return name
         newer = [

@@ -1,8 +1,8 @@
 """RayStore: samples in Ray's object store.
 
-Values lie in Ray's shared memory, several to an object, and are read by copying out of it; the references are
-held by a named actor (see `ray_holder`), which the process that starts the system makes, and which ends with
-it.  With `tensor_transport` tensors go by Ray Direct Transport instead (see `ray_tensors`).
+Values are in Ray's shared memory, several to an object, and are read by copying them out.  The references are
+held by a named actor (see `ray_holder`).  The process that starts the system makes that actor, and the actor ends
+with it.  With `tensor_transport`, tensors use Ray Direct Transport instead (see `ray_tensors`).
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .ray_holder import SMALL
 logger = logging.getLogger("ctq")
 
 OBJECT_BYTES = 4 << 20
-"""Values of a put share objects up to here: large enough for Ray's cost per object, small enough to be freed."""
+"""Values of a put share objects up to this size: large enough to amortise Ray's cost per object, small enough to free."""
 TWICE_SHARE = 8
-"""What a process puts lies in the store twice until it is put again: an eighth of the store, or one object, at once."""
+"""A put's data is in the store twice until the holder has put it again: at most an eighth of it, or one object."""
 JOIN_BYTES = 16 << 10
-"""Pieces of a value that are smaller on average are joined first."""
+"""If the pieces of a value are smaller than this on average, they are joined first."""
 
 _connecting = threading.Lock()
 _detached: set[str] = set()
-"""Holders that this process has made to outlive it, and that do not watch their system yet."""
+"""Holders that this process made to outlive it, and that do not watch their system yet."""
 
 
 def connected(section: Mapping[str, Any], start: bool = False) -> tuple[Any, bool]:
-    """Ray's module, connected to a cluster; and whether this call has started one, which `start` allows."""
+    """Ray's module, connected to a cluster; and whether this call started one, which `start` allows."""
     try:
         import ray
     except ImportError as error:
@@ -64,7 +64,7 @@ def connected(section: Mapping[str, Any], start: bool = False) -> tuple[Any, boo
 
 
 def _is_own(ray: Any) -> bool:
-    """Whether `ray.init()` has started a cluster instead of finding one: then it is the process's own node."""
+    """Whether `ray.init()` started a cluster instead of finding one: then the node belongs to this process."""
     return getattr(ray._private.worker, "_global_node", None) is not None
 
 
@@ -73,12 +73,12 @@ def _address(ray: Any) -> str:
 
 
 def holder_name(section: Mapping[str, Any], epoch: int) -> str:
-    """Name of the actor with the references of a system."""
+    """Name of the actor that holds a system's references."""
     return str(section.get("holder") or f"ctq-store-{epoch:016x}")
 
 
 def find_holder(ray: Any, section: Mapping[str, Any], epoch: int) -> Any:
-    """The actor with the references of a system."""
+    """The actor that holds a system's references."""
     name = holder_name(section, epoch)
     try:
         return ray.get_actor(name, namespace=NAMESPACE)
@@ -94,7 +94,7 @@ def find_holder(ray: Any, section: Mapping[str, Any], epoch: int) -> Any:
 def offer_holder(
     ray: Any, section: Mapping[str, Any], epoch: int, info: ControllerInfo | None
 ) -> None:
-    """Make the actor where nobody has: for a system that no process with Ray has started.
+    """Make the actor if there is none: for a system that was not started by a process with Ray.
 
     It outlives this process, so it watches the system and ends with it.
     """
@@ -113,7 +113,7 @@ def offer_holder(
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Ray's errors as those of this package."""
+    """Convert Ray's errors to those of this package."""
     import ray.exceptions as of_ray
 
     try:
@@ -131,7 +131,7 @@ def failures() -> Iterator[None]:
 
 
 def _room() -> str:
-    """How large Ray's object store is, where Ray says so."""
+    """The size of Ray's object store, if Ray tells."""
     import ray
     import ray.exceptions as of_ray
 
@@ -143,27 +143,27 @@ def _room() -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    """What has happened: of an error that an actor's call has raised, what was raised there."""
+    """The first line of an error; for an error of an actor's call, of the error raised in the actor."""
     cause = getattr(error, "cause", None)
     told = cause if isinstance(cause, BaseException) else error
     return str(told).strip().split("\n", 1)[0]
 
 
 def holder_here(ray: Any, root: Any) -> Any:
-    """The holder on this node: the one with the references, or one beside it."""
+    """The holder on this node: the actor with the references, or one that it started here."""
     here = str(ray.get_runtime_context().get_node_id())
     return root if ray.get(root.node.remote()) == here else ray.get(root.on_node.remote(here))
 
 
 class _Started(NamedTuple):
-    """What a process has made for the system that it started."""
+    """What a process made for the system that it started."""
 
     ray: Any
     holder: Any
     own_cluster: bool
 
     def end(self) -> None:
-        """End it, unless Ray has been left meanwhile: then it has ended already."""
+        """End it, unless Ray has been shut down meanwhile: then it has already ended."""
         if self.ray.is_initialized():
             kill(self.ray, self.holder)
             if self.own_cluster:
@@ -187,7 +187,7 @@ def _epoch(key: str) -> int:
 
 
 def _groups(sizes: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
-    """Values that share an object."""
+    """Group values into objects."""
     start, bytes_ = 0, 0
     for end, pieces in enumerate(sizes):
         if end > start and bytes_ + sum(pieces) > OBJECT_BYTES:
@@ -206,16 +206,16 @@ def _pieces(pointers: Sequence[int], sizes: Sequence[int]) -> list[Any]:
 
 
 class Share:
-    """A number of bytes that threads share; what is larger than all of it gets all of it."""
+    """A byte budget shared by threads; a request larger than the whole budget gets all of it."""
 
     def __init__(self, size: int) -> None:
-        """Nothing is taken."""
+        """Start with the whole budget free."""
         self._size = size
         self._taken = 0
         self._changed = threading.Condition()
 
     def take(self, size: int, wait: bool) -> bool:
-        """Take some, or tell that there is not enough; `wait` for it only when this thread has taken nothing."""
+        """Take some, or return False if there is not enough; pass `wait` only if this thread holds nothing."""
         with self._changed:
             if wait:
                 self._changed.wait_for(lambda: self._has(size))
@@ -225,7 +225,7 @@ class Share:
             return True
 
     def give(self, size: int) -> None:
-        """Give back what was taken."""
+        """Return bytes to the budget."""
         with self._changed:
             self._taken -= size
             self._changed.notify_all()
@@ -237,8 +237,8 @@ class Share:
 class _Adoptions:
     """Objects of one put that the holder puts again, oldest first.
 
-    Nothing of a put that failed may be on its way when it is tried again: it would take the room that the next try
-    needs, and add keys that were removed.  So the end of `with` waits for all of it.
+    When a failed put is tried again, none of its calls may still be running: they would take the room that the next
+    attempt needs, and add keys that were removed.  So leaving the `with` block waits for all of them.
     """
 
     def __init__(self, ray: Any, holder: Any, twice: Share) -> None:
@@ -252,12 +252,12 @@ class _Adoptions:
 
     def __exit__(self, *_: object) -> None:
         while self._calls:
-            # Its error is looked at, or Ray prints it; the first one is on its way already.
+            # Retrieve the error, or Ray prints it; the first error is already being raised.
             with suppress(self._ray.exceptions.RayError):
                 self._finish()
 
     def add(self, keys: list[str], group: list[Any], size: int) -> None:
-        """Put an object, when enough of those before it have been put again."""
+        """Put an object, once enough of the earlier ones have been put again."""
         while not self._twice.take(size, wait=not self._calls):
             self._finish()
         try:
@@ -268,7 +268,7 @@ class _Adoptions:
         self._calls.append((call, size))
 
     def finish(self) -> None:
-        """Wait until all have been put again."""
+        """Wait until all objects have been put again."""
         while self._calls:
             self._finish()
 
@@ -282,7 +282,7 @@ class _Adoptions:
 
 @StorageClientFactory.register("RayStore")
 class RayStore(StorageKVClient):
-    """A client of the holder, and of Ray's object store."""
+    """A client of the holder and of Ray's object store."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Connect to Ray."""
@@ -292,13 +292,13 @@ class RayStore(StorageKVClient):
         self._here: dict[int, Any] = {}
         self._twice = Share(_store_bytes(self._ray) // TWICE_SHARE)
 
-    # --- with the system --------------------------------------------------------------------------
+    # --- around the system ------------------------------------------------------------------------
 
     @classmethod
     def manager_type(cls, section: Mapping[str, Any]) -> str | None:
-        """With a transport of tensors a manager of its own.
+        """Use a different manager with a tensor transport.
 
-        Ray is connected to already, which is best done in the caller's thread.
+        This also connects to Ray early, which is best done in the caller's thread.
         """
         connected(section)
         return "RayTensors" if section.get("tensor_transport") else None
@@ -307,7 +307,7 @@ class RayStore(StorageKVClient):
     def starting(
         cls, section: Mapping[str, Any], detached: bool
     ) -> tuple[dict[str, Any], Callable[[], None]]:
-        """Make the holder; it ends with this process, with the system at the latest."""
+        """Make the holder; it ends with this process, or with the system at the latest."""
         ray, own_cluster = connected(section, start=True)
         name = f"ctq-store-{secrets.token_hex(8)}"
         lifetime = {"lifetime": "detached"} if detached else {}
@@ -320,13 +320,13 @@ class RayStore(StorageKVClient):
 
     @classmethod
     def connected(cls, info: ControllerInfo, epoch: int, section: Mapping[str, Any]) -> None:
-        """Check that the holder is there."""
+        """Make sure that the holder exists."""
         offer_holder(connected(section)[0], section, epoch, info)
 
     # --- values by key ----------------------------------------------------------------------------
 
     def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
-        """Small values go along with the call; others are put, and put again by the node's holder."""
+        """Send small values with the call; put the others, and have the node's holder put them again."""
         epoch = _epoch(keys[0])
         with failures():
             if sum(map(sum, sizes)) <= SMALL:
@@ -345,7 +345,7 @@ class RayStore(StorageKVClient):
                 adoptions.finish()
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> list[bool]:
-        """Values are copied out of Ray's shared memory."""
+        """Copy values out of Ray's shared memory."""
         with failures():
             found, refs = self._ray.get(self._root(_epoch(keys[0])).find.remote(keys))
             groups = ray_holder.fetch(refs)
@@ -371,7 +371,7 @@ class RayStore(StorageKVClient):
         return True
 
     def remove(self, keys: list[str]) -> Sequence[bool]:
-        """Forget references; Ray frees an object with its last one."""
+        """Drop references; Ray frees an object with its last one."""
         with failures():
             gone: list[bool] = self._ray.get(self._root(_epoch(keys[0])).remove.remote(keys))
         return gone

@@ -1,11 +1,11 @@
-"""RayStore with `tensor_transport`: tensors go by Ray Direct Transport, from process to process.
+"""RayStore with `tensor_transport`: tensors travel by Ray Direct Transport, from process to process.
 
-A put copies each column of tensors, on its device, and offers it to the transport in groups of rows; what the
-holder gets are references and notes (see `ray_records`).  A read lets the transport fetch the groups that have the
-wanted rows.  No element of a tensor passes through Ray's object store, and none of a device's through the host.
+A put copies each column of tensors, on its device, and offers it to the transport in groups of rows; the holder
+gets references and notes (see `ray_records`).  A read lets the transport fetch the groups that contain the wanted
+rows.  No tensor element passes through Ray's object store, and no device tensor through the host.
 
-Tensors lie in the process that put them, and are lost with it.  Values that are no tensors, and tensors on a device
-that the transport does not serve, lie in Ray's object store, and are not.
+Tensors stay in the process that put them, and are lost with it.  Values that are not tensors, and tensors on a
+device that the transport does not serve, are kept in Ray's object store and survive that process.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ctq")
 
 GROUP_BYTES = 16 << 20
-"""Rows of a column that are fetched together: a read of one row brings no more than this, or the row."""
+"""Rows of a column that are fetched together: a read of one row transfers no more than this, or just the row."""
 
 
 def check_transport(name: Any) -> str:
-    """The name of a one-sided transport as Ray writes it; ConfigError for any other."""
+    """The name of a one-sided transport, in Ray's spelling; ConfigError for any other."""
     what = f"backend.RayStore.tensor_transport: {name!r}"
     if not have_torch():
         raise ConfigError(f"{what} needs torch: pip install 'ctq[torch]'")
@@ -65,7 +65,7 @@ def check_transport(name: Any) -> str:
 
 @StorageManagerFactory.register("RayTensors")
 class RayTensors(StorageManager):
-    """The manager: its config is the section of RayStore."""
+    """The manager; its config is the section of RayStore."""
 
     def __init__(self, controller_info: ControllerInfo, config: Mapping[str, Any]) -> None:
         """Connect to Ray, to the controller and to the holder."""
@@ -88,7 +88,7 @@ class RayTensors(StorageManager):
         self._root.prepare.remote()
 
     async def _call(self, method: Callable[..., Any], *arguments: Any) -> Any:
-        """Call something that waits for Ray, in a thread."""
+        """Call a function that waits for Ray, in a thread."""
 
         def call() -> Any:
             with failures():
@@ -106,7 +106,7 @@ class RayTensors(StorageManager):
     async def put_data(
         self, data: Fields, metadata: BatchMeta, data_parser: Callable[[Any], Any] | None = None
     ) -> None:
-        """Offer the tensors, note where they are, tell the controller; all or nothing of a partition."""
+        """Offer the tensors, note where they are, and tell the controller; all or nothing per partition."""
         if data_parser is not None:
             raise InvalidArgumentError("data_parser: the client parses, not the storage manager")
         name = secrets.token_hex(8)
@@ -127,7 +127,7 @@ class RayTensors(StorageManager):
     async def _tell(
         self, metadata: BatchMeta, schema: Mapping[str, Mapping[str, Any]], name: str
     ) -> None:
-        """Publish; after an error the record is dropped, unless some of it is, or may be, published."""
+        """Publish; after an error drop the record, unless some of it is, or may be, published."""
         start = 0
         try:
             for part in metadata.chunk_by_partition():
@@ -149,7 +149,7 @@ class RayTensors(StorageManager):
             raise
 
     def _offer(self, flat: Flat) -> Column:
-        """Put a column: by the transport, or into the object store what it does not carry."""
+        """Put a column by the transport; columns that it cannot carry go into the object store."""
         direct = "dtype" in flat.meta and self._carries(flat.meta["device"])
         starts: list[int] = []
         groups: list[Any] = []
@@ -185,7 +185,7 @@ class RayTensors(StorageManager):
     # --- get --------------------------------------------------------------------------------------
 
     async def get_data(self, metadata: BatchMeta) -> Any:
-        """Fetch the groups that have the cells; LostError names the samples whose cells are gone."""
+        """Fetch the groups that contain the cells; LostError names the samples whose cells are gone."""
         names = metadata.field_names
         indexes = metadata.global_indexes
         noted = metadata._custom_backend_meta
@@ -228,7 +228,7 @@ class RayTensors(StorageManager):
         )
 
     def _choose_device(self, parts: Sequence[Part], refs: Sequence[Any]) -> None:
-        """Where tensors are to come: to the device that is configured, or to the host if theirs is not here."""
+        """Choose the device that tensors arrive on: the configured one, or the host if their own is not available here."""
         import torch
         from ray.experimental import set_target_device_for_ref
 
@@ -245,7 +245,7 @@ class RayTensors(StorageManager):
     # --- clear ------------------------------------------------------------------------------------
 
     async def clear_data(self, metadata: BatchMeta) -> None:
-        """Forget the samples; a group's memory is freed with the last of them."""
+        """Drop the samples; a group's memory is freed with the last of them."""
         await self._ask("clear_samples", _samples(metadata))
 
 
@@ -261,7 +261,7 @@ def _samples(metadata: BatchMeta) -> list[tuple[int, int]]:
 
 
 def _groups(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Rows that are fetched together: the first of them, and where their bytes begin and end."""
+    """Groups of rows to fetch together: the first row, and where the bytes begin and end."""
     groups: list[tuple[int, int, int]] = []
     start = first = last = 0
     for row, size in enumerate(sizes):
@@ -274,7 +274,7 @@ def _groups(sizes: Sequence[int]) -> list[tuple[int, int, int]]:
 
 
 def _as_data(data: Any, meta: Mapping[str, Any]) -> Any:
-    """What a group is as: a tensor of bytes for tensors, bytes for other values."""
+    """The object to put for a group: a byte tensor for tensors, bytes for other values."""
     if data is None or "sizes" in meta:
         return data
     if meta["direct"]:
@@ -285,7 +285,7 @@ def _as_data(data: Any, meta: Mapping[str, Any]) -> Any:
 
 
 def _packed(rows: list[Any]) -> Any:
-    """The rows as a column that shares no memory with what is stored."""
+    """Pack the rows into a column that shares no memory with the stored data."""
     from tensordict import NonTensorStack
 
     column = pack_rows(rows)
