@@ -153,6 +153,7 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "configuration": lambda: command(sys.executable, "config/generate.py", "--check"),
     "protocol": lambda: python_script("check_protocol"),
     "docs": lambda: python_script("check_docs"),
+    "tour": lambda: python_script("check_tour"),
 }
 
 
