@@ -1,7 +1,7 @@
-"""A daemon whose controller picks with a sampler written in Python: `python -m ctq.host`, with tqd's options.
+"""Runs a daemon whose controller picks with a Python sampler: `python -m ctq.host`, with tqd's options.
 
-It is what `init()` starts in the place of tqd when the configuration holds such a sampler: as an object, which
-then comes pickled through the standard input, or as `module:Class`, which is imported.  The daemon is the same
+`init()` starts it instead of tqd if the configuration contains such a sampler: either as an object, which is
+pickled and sent through the standard input, or as `module:Class`, which is imported.  The daemon is the same
 C code as in tqd; Python runs only while the sampler is called.
 
     python -m ctq.host all-in-one --runtime-dir DIR --set controller.sampler=my.module:MySampler
@@ -26,21 +26,21 @@ from .samplers import BaseSampler
 logger = logging.getLogger("ctq")
 
 PICKLED = "--pickled-sampler"
-"""First argument when the sampler comes pickled through the standard input."""
+"""First argument if the sampler is sent pickled through the standard input."""
 
 
 class PartitionView:
-    """What a sampler may see of the partition that it picks from; valid during the call."""
+    """The part of a partition that a sampler may see while it picks; valid during the call."""
 
     def __init__(self, view: object, partition_id: str, ready: Sequence[int]) -> None:
-        """A look at the ready samples of a partition."""
+        """View the ready samples of a partition."""
         self.partition_id = partition_id
         self.global_indexes = set(ready)
         self._view = view
         self._places = {index: place for place, index in enumerate(ready)}
 
     def get_custom_meta(self, global_indices: Sequence[int]) -> dict[int, dict[str, Any]]:
-        """Tags of ready samples; others are left out."""
+        """Tags of ready samples; other samples are left out."""
         decoder = TagDecoder()
         found: dict[int, dict[str, Any]] = {}
         for index in global_indices:
@@ -54,7 +54,7 @@ class PartitionView:
         return found
 
     def get_groups(self, global_indices: Sequence[int]) -> dict[int, tuple[str | None, int]]:
-        """Of ready samples the group given at the put, or None, and the place in the order of joining."""
+        """Per ready sample, the group given at the put, or None, and its position in joining order."""
         return {
             index: view_sample(self._view, self._places[index])[:2]
             for index in global_indices
@@ -73,7 +73,7 @@ class _Adapter:
     def pick(
         self, view: object, ready: list[int], size: int, partition: str, task: str, config: str
     ) -> tuple[list[int], list[int], str | None]:
-        """One call of the sampler: sampled, consumed, and the slot of an answer that it keeps."""
+        """Call the sampler; returns the sampled and consumed indexes, and the slot of a result that it caches."""
         settings: dict[str, Any] = json.loads(config)
         known = {
             "partition": PartitionView(view, partition, ready),
@@ -92,7 +92,7 @@ class _Adapter:
         logger.warning("sampler %s failed", self.name, exc_info=error)
         try:
             message = str(error).encode("utf-8", "backslashreplace").decode()
-        except Exception:  # noqa: BLE001  # its own code
+        except Exception:  # noqa: BLE001  # the sampler's own code
             message = "(it cannot be printed)"
         text = f"sampler {self.name!r} raised {type(error).__name__}: {message}"
         return ValueError(text) if isinstance(error, ValueError) else SamplerError(text)
@@ -127,7 +127,7 @@ class _Adapter:
         return found
 
     def _slot(self, partition: str, task: str, settings: dict[str, Any]) -> str | None:
-        """Name of the answer when the sampler keeps it, so that the controller does not free its samples."""
+        """Name of a result that the sampler caches, so that the controller does not free its samples."""
         if settings.get("dp_rank") is None or not self._has_cached(partition, task, settings):
             return None
         return f"dp_rank={settings['dp_rank']} batch_index={settings.get('batch_index')}"[:255]
@@ -136,16 +136,16 @@ class _Adapter:
         return bool(self._sampler.has_cached_result(partition, task, settings))
 
     def kept(self, partition: str, task: str, config: str) -> bool:
-        """Whether the sampler has an answer although too few samples are ready."""
+        """Whether the sampler has a cached result even though too few samples are ready."""
         return self._has_cached(partition, task, json.loads(config))
 
     def forget(self, partition: str) -> None:
-        """The partition was cleared."""
+        """Drop the cached results of a partition that was cleared."""
         self._sampler.clear_cache(partition)
 
 
 def _accepted(sample: Callable[..., Any]) -> set[str]:
-    """Which of the arguments that are not in every claim a sampler takes."""
+    """Those optional arguments of a claim that the sampler accepts."""
     extras = {"partition", "task_name", "partition_id"}
     try:
         parameters = inspect.signature(sample).parameters.values()
@@ -159,7 +159,7 @@ def _accepted(sample: Callable[..., Any]) -> set[str]:
 def _short(value: Any) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  # its own code
+    except Exception:  # noqa: BLE001  # the value's own code
         text = f"a {type(value).__name__} that cannot be printed"
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -180,7 +180,7 @@ def _unpickle(payload: bytes, name: str) -> Any:
 
 
 def _import(name: str) -> Any:
-    """The class that `module:Class` names."""
+    """Import the class named by `module:Class`."""
     import importlib
 
     module, separator, path = name.partition(":")
@@ -195,7 +195,7 @@ def _import(name: str) -> Any:
 
 
 def _loader(payload: bytes | None) -> Callable[[str], _Adapter]:
-    """What makes the sampler when the daemon asks for it by name."""
+    """A function that makes the sampler when the daemon asks for it by name."""
 
     def load(name: str) -> _Adapter:
         sampler = _import(name) if payload is None else _unpickle(payload, name)

@@ -1,9 +1,9 @@
-"""Pillow images inside values: the pixels as they lie in memory, and everything else that makes up an image.
+"""Pillow images inside values: the pixels as they are in memory, and everything else that makes up an image.
 
 The pixels are put straight from the image's own memory if Pillow exposes it (through Arrow, since 11.2) in the layout of
-one of its raw modes; otherwise `tobytes` copies them.  An image that was read lies in the memory of the read, like a tensor, and is
-written to there: Pillow makes images over a buffer that is given to it (`Image.frombuffer`).  It does so for RGB too, only not by a
-public function; a Pillow that does not is found out once, and images are then copied.
+one of its raw modes; otherwise `tobytes` copies them.  An image that was read uses the memory of the read, like a tensor,
+and modifying it writes there: Pillow can make an image over a given buffer (`Image.frombuffer`), for RGB too, though not
+through a public function.  Whether this Pillow can is checked once; if not, images are copied.
 
 Images of Pillow's own classes are not pickled.  Images of other classes are treated like any other object.
 """
@@ -28,18 +28,18 @@ _RAW_MODES = {
     "F": ("F", 4),
     "I": ("I", 4),
 }
-"""Modes whose pixels lie in memory exactly as a raw mode writes them: that raw mode, and the bytes of a pixel."""
+"""Modes whose pixels are in memory exactly as a raw mode writes them: that raw mode, and the bytes of a pixel."""
 
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 
 PLAIN, TUPLE, LIST, PICKLED = range(4)
-"""How metadata of an image is stored: as [one of these, the item], for a tuple or list with its items described likewise."""
+"""How metadata of an image is stored: as [one of these, the item]; the items of a tuple or list have the same form."""
 
 Described = tuple[list[Any], "tuple[int, int] | bytes", Any]
 
 
 def image_memory(value: Any, pickled: Callable[[object], bytes]) -> Described | None:
-    """The description of an image, where its pixels lie, and what owns them; None for anything but a Pillow image."""
+    """The description of an image, where its pixels are, and their owner; None for anything but a Pillow image."""
     image = sys.modules["PIL.Image"].Image
     kind = type(value)
     if not isinstance(value, image) or not kind.__module__.startswith("PIL."):
@@ -70,8 +70,8 @@ def _palette(value: Any) -> bytes:
 
 
 def _more_state(value: Any) -> list[Any]:
-    """What a Pillow class pickles besides pixels and info, such as a file name or the layers of a JPEG."""
-    # Its own method would copy the pixels.
+    """State that a Pillow class pickles besides pixels and info, such as a file name or the layers of a JPEG."""
+    # Pillow's own method would copy the pixels.
     kind: Any = type(value)
     same = kind.__new__(kind)
     same.__dict__.update(value.__dict__, tobytes=bytes)
@@ -101,7 +101,7 @@ def _back(kept: list[Any], unpickle: Callable[[bytes], Any]) -> Any:
 
 
 def image_of(parts: list[Any], memory: Any, unpickle: Callable[[bytes], Any]) -> Any:
-    """The opposite of `image_memory`."""
+    """The inverse of `image_memory`."""
     try:
         from PIL import Image
     except ImportError:
@@ -129,7 +129,7 @@ def image_of(parts: list[Any], memory: Any, unpickle: Callable[[bytes], Any]) ->
 
 
 def _mapped(mode: str, size: tuple[int, int], memory: Any) -> Any:
-    """Pillow's inner image over memory: not marked as read-only, as by `frombuffer`, for nobody else has this memory."""
+    """Pillow's inner image over memory; not marked read-only, unlike `frombuffer`, because the image owns the memory."""
     from PIL import Image
 
     module: Any = Image
@@ -138,7 +138,7 @@ def _mapped(mode: str, size: tuple[int, int], memory: Any) -> Any:
 
 @functools.cache
 def _maps() -> bool:
-    """Whether this Pillow makes writable images of all the raw modes over memory that it is given."""
+    """Whether this Pillow can make writable images of all the raw modes over given memory."""
     from PIL import Image
 
     try:
@@ -154,24 +154,24 @@ def _maps() -> bool:
             shown = max(1, pixel - 1)  # RGB does not use its last byte
             if not same or memory[-pixel:][:shown] != memory[:shown]:
                 return False
-    except Exception:  # noqa: BLE001 - whatever another Pillow makes of it
+    except Exception:  # noqa: BLE001 - another version of Pillow may raise anything
         return False
     return True
 
 
 def _check_size(mode: str, width: int, height: int, raw: str, memory: Any) -> None:
-    """Before Pillow allocates an image: a size without its pixels must not take memory."""
+    """Check before Pillow allocates an image: a size without its pixels must not take memory."""
     if raw:
         fits = len(memory) == width * height * _RAW_MODES[mode][1]
     else:
-        # The smallest pixel is a bit; Pillow itself compares exactly.
+        # The smallest pixel is one bit; Pillow itself compares exactly.
         fits = width * height <= 8 * len(memory)
     if not fits or width < 0 or height < 0:
         raise ValueError(f"{len(memory)} bytes of pixels for a size of {width} x {height}")
 
 
 def _fill(image: Any, memory: Any, raw: str) -> None:
-    """Copy pixels in the layout of a raw mode into an image that nobody else uses yet."""
+    """Copy pixels in the layout of a raw mode into a new image."""
     place = _pixels(image)
     if place is None:
         image.frombytes(bytes(memory), "raw", raw)
@@ -190,12 +190,12 @@ def _palette_of(palette: list[Any]) -> Any:
 
 
 def _class_of(name: str, base: type) -> type:
-    """A Pillow class by its name.  A row never says what is imported: only Pillow's own list of formats is."""
+    """A Pillow class by name.  Only Pillow's own list of formats decides what is imported, never the stored value."""
     from PIL import Image
 
     module, _, kind = name.partition(":")
     if module.startswith("PIL."):
-        # As Image.open does: the common formats first.
+        # Like Image.open: the common formats first.
         for load in (lambda: None, Image.preinit, Image.init):
             load()
             found = getattr(sys.modules.get(module), kind, None)
@@ -207,7 +207,7 @@ def _class_of(name: str, base: type) -> type:
     )
 
 
-# --- Pillow's memory, as Arrow shows it ------------------------------------------------------------
+# --- Pillow's memory, through Arrow ---------------------------------------------------------------
 
 
 class _Array(ctypes.Structure):
@@ -233,19 +233,19 @@ _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 def _pixels(image: Any) -> tuple[int, int, Any] | None:
-    """Where an image's pixels lie in one piece, how many bytes, and what keeps them alive; None if Pillow does not expose that."""
+    """An image's pixels, if contiguous: address, number of bytes, and their owner; None if Pillow does not expose them."""
     known = _RAW_MODES.get(image.mode)
     if known is None or not hasattr(image, "__arrow_c_array__") or not all(image.size):
         return None
     try:
         capsules = image.__arrow_c_array__()
-    except ValueError:  # a large image in several pieces
+    except ValueError:  # a large image in several blocks
         return None
     array = _Array.from_address(_pointer(capsules[1], b"arrow_array"))
     flat = array.children[0].contents if array.n_children else array
     width, height = image.size
     pixels = width * height
-    # Bands lie in a list of their own; what has one number per pixel does not.
+    # Bands are in a child list; modes with one number per pixel have no child.
     if flat.length != (4 * pixels if array.n_children else pixels) or flat.offset:
         return None
     return int(flat.buffers[1]), pixels * known[1], capsules

@@ -1,8 +1,8 @@
-"""Which settings of a configuration are in force, and which have no effect because the system runs already.
+"""Which settings of a configuration are in force, and which have no effect because the system is already running.
 
 A process that attaches to a system gets that system's configuration.  Its own settings count only for what each process
-does for itself: all of `client` and `serialization`, how it looks for a system (`ray`, `address`), and what its claims carry
-(`controller.sampler`, `controller.sampling_config`, `controller.polling_mode`).  Everything else was
+does for itself: all of `client` and `serialization`, how it looks for a system (`ray`, `address`), and what its claims
+contain (`controller.sampler`, `controller.sampling_config`, `controller.polling_mode`).  Everything else was
 decided when the daemons were started.
 """
 
@@ -20,21 +20,21 @@ from .config import SAMPLE_COUNT_LIMIT, Config, defaults, knows, merge
 logger = logging.getLogger("ctq")
 
 PLACE = {key.path.partition(".")[0] for key in TABLE.values() if key.scope == "search"}
-"""Where to look for a system: compared with nothing."""
+"""Settings that only locate a system; they are not compared."""
 
 LOCAL = (
     "client.",
     "serialization.",
     *(key.path for key in TABLE.values() if key.scope == "process"),
 )
-"""What each process decides for itself."""
+"""Settings that each process decides for itself."""
 
 COUNTED = "backend.SimpleStorage.total_storage_size"
-"""The size that small numbers do not mean."""
+"""The size setting whose small numbers are counts of samples, not bytes."""
 
 
 class Ignored(NamedTuple):
-    """A setting that was asked for and has no effect."""
+    """A requested setting that has no effect."""
 
     key: str
     wished: Any
@@ -47,7 +47,7 @@ class Ignored(NamedTuple):
 def in_force(system: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
     """The configuration of a process: the system's, with its own settings where they have an effect.
 
-    A value that was given in other words ("64MiB") stays as it was given.
+    An equal value in a different form ("64MiB") is kept in the form in which it was given.
     """
     final = merge(merge(defaults(), system), given)
     for ignored in without_effect(given, system):
@@ -61,23 +61,23 @@ def in_force(system: Mapping[str, Any], given: Mapping[str, Any]) -> Config:
 
 
 def without_effect(given: Mapping[str, Any], system: Mapping[str, Any]) -> list[Ignored]:
-    """The settings asked for that differ from what a system runs with, in the order of the configuration."""
+    """The requested settings that differ from a running system's, in the order of the configuration."""
     return [
         each
         for each in differences(given, merge(defaults(), system))
-        # A claim may ask for an answer at once; it cannot ask a controller that polls to let it wait.
+        # A claim may ask for an immediate answer, but it cannot make a controller in polling mode wait.
         if not each.key.startswith(LOCAL)
         and (each.key != "controller.polling_mode" or not each.wished)
     ]
 
 
 def differences(given: Mapping[str, Any], used: Mapping[str, Any]) -> list[Ignored]:
-    """The settings asked for that differ from the configuration in use."""
+    """The requested settings that differ from the configuration in use."""
     backend = _at(used, "backend.storage_backend")
     found = []
     for key, wished in _leaves({name: part for name, part in given.items() if name not in PLACE}):
         if key.startswith("backend.") and key.count(".") > 1 and key.split(".")[1] != backend:
-            continue  # of another backend: storage_backend tells
+            continue  # of another backend: the difference in storage_backend is reported
         actual = _at(used, key)
         if not _same(key, wished, actual):
             found.append(Ignored(key, wished, actual))
@@ -85,7 +85,7 @@ def differences(given: Mapping[str, Any], used: Mapping[str, Any]) -> list[Ignor
 
 
 def warn(ignored: list[Ignored], why: str) -> None:
-    """Warn of settings that have no effect, by name, and say why."""
+    """Warn about settings that have no effect, by name, with the reason."""
     if ignored:
         logger.warning(
             "configuration: %s no effect, because %s: %s",
@@ -96,7 +96,7 @@ def warn(ignored: list[Ignored], why: str) -> None:
 
 
 def _leaves(given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys that have a meaning, with their values; null asks for nothing."""
+    """The keys that have an effect, with their values; null requests nothing."""
     for name, value in given.items():
         key = f"{prefix}{name}"
         if isinstance(value, Mapping) and not knows(key):
@@ -113,7 +113,7 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _fill(final: dict[str, Any], system: Mapping[str, Any]) -> None:
-    """Replace null by what the system runs with."""
+    """Replace null by the system's value."""
     for name, value in system.items():
         if isinstance(value, Mapping) and isinstance(final.get(name), dict):
             _fill(final[name], value)
@@ -127,7 +127,7 @@ def _same(key: str, wished: Any, actual: Any) -> bool:
     kind = TABLE[key].kind if key in TABLE else ""
     if kind == "bytes":
         if isinstance(wished, int) and wished < SAMPLE_COUNT_LIMIT and key == COUNTED:
-            return True  # a count of samples, which limits nothing anywhere and is warned about as such
+            return True  # a count of samples: it limits nothing, and has its own warning
         return _close(quantity("bytes", wished), quantity("bytes", actual))
     if isinstance(actual, list) != isinstance(wished, list):
         return _list(wished) == _list(actual)
@@ -141,7 +141,7 @@ def _same(key: str, wished: Any, actual: Any) -> bool:
 
 
 def _close(wished: float | None, actual: float | None) -> bool:
-    """The daemon cuts off parts of a byte."""
+    """Whether two sizes are equal but for fractions of a byte, which the daemon cuts off."""
     return wished is not None and actual is not None and abs(wished - actual) < 1
 
 
@@ -150,7 +150,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value for people; a password in a URL is not for logs."""
+    """A value for display, without the password of a URL."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "nothing" if value is None else re.sub(r"//[^@/]*@", "//***@", str(value))

@@ -1,4 +1,4 @@
-"""Metadata of samples that are named by their keys."""
+"""Metadata of samples named by their keys."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class KVBatchMeta:
     def _made(
         cls, keys: list[str], tags: list[dict[str, Any]], partition: str, fields: list[str]
     ) -> KVBatchMeta:
-        """As a call made it: checked, and of lists and maps that nobody else has."""
+        """Wrap the result of a call: already checked, with lists and maps that have no other owner."""
         self = cls.__new__(cls)
         self.keys = keys
         self.tags = tags
@@ -112,15 +112,15 @@ class KVBatchMeta:
 
     @named
     def chunk(self, chunks: int) -> list[KVBatchMeta]:
-        """That many batches, as equal as can be; the first ones are larger, the last ones may be empty."""
+        """Split into `chunks` batches of nearly equal size; the first ones are larger, the last ones may be empty."""
         return [self._at(range(start, end)) for start, end in shares(self.size, chunks)]
 
     @classmethod
     @named
     def concat(cls, data: Sequence[KVBatchMeta] | None) -> KVBatchMeta:
-        """One batch after the other; empty ones are skipped.
+        """Join batches end to end; empty ones are skipped.
 
-        ValueError when keys repeat, or fields, partitions or entries of extra_info contradict each other.
+        ValueError if keys repeat, or if fields, partitions or entries of extra_info contradict each other.
         """
         batches = [batch for batch in data or () if batch is not None and batch.size > 0]
         if not batches:
@@ -145,6 +145,6 @@ class KVBatchMeta:
 
 
 def repeated(names: Sequence[str]) -> list[str]:
-    """Some of the names that come more than once."""
+    """Some of the names that occur more than once."""
     seen: set[str] = set()
     return [name for name in names if name in seen or seen.add(name)][:8]  # type: ignore[func-returns-value]

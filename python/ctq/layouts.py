@@ -1,4 +1,4 @@
-"""Layouts of rows that need a copy: those of rows that lie apart, and the fields that padding adds."""
+"""Layouts of rows that need a copy: for rows that are not contiguous; and the fields that padding adds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tensors import is_tensordict, pack_rows, tensordict_of
 
 
 def padded_length(longest: int, padding: Padding) -> int:
-    """The length that rows of at most this length are padded to."""
+    """The padded length for rows of at most this length."""
     length: int = max(longest, padding.length)
     return -(-length // padding.multiple) * padding.multiple
 
@@ -45,12 +45,12 @@ def _as_tensor(values: Any) -> Any:
 
 
 def merged_dim(one: int, other: int) -> int:
-    """What is known of the ragged dim when both are true."""
+    """Combine two pieces of knowledge about the ragged dim."""
     return one or other if not one or not other or one == other else RAGGED_MANY
 
 
 def with_ragged_dims(fields: Any, dims: Mapping[str, int]) -> Any:
-    """A TensorDict whose nested columns are ragged where their fields are; others stay as they are."""
+    """A TensorDict whose nested columns are ragged in the dim of their fields; other columns stay as they are."""
     for name, dim in dims.items():
         column = fields.get(name)
         if dim <= 1 or not getattr(column, "is_nested", False):
@@ -64,7 +64,7 @@ def with_ragged_dims(fields: Any, dims: Mapping[str, int]) -> Any:
 
 
 def lay_out(fields: Any, options: ReadOptions | None) -> Any:
-    """A TensorDict (or dict) with its columns laid out as asked."""
+    """A TensorDict (or dict) with its columns in the requested layouts."""
     if options is None:
         return fields
     names = list(fields.keys())
@@ -100,7 +100,7 @@ def lay_out_rows(
 
 
 def _is_row(row: Any) -> bool:
-    """Whether a row is a plain tensor, or an array without torch."""
+    """Whether a row is a plain tensor, or, without torch, an array."""
     if not have_torch():
         import numpy as np
 
@@ -121,7 +121,7 @@ def _stack(rows: list[Any]) -> Any:
 
 
 def pad_rows(field: str, rows: list[Any], padding: Padding) -> tuple[Any, Any]:
-    """Rows padded in all of their dims, and their lengths (None when they have no dims)."""
+    """Rows padded in all of their dims, and their lengths (None if they have no dims)."""
     import numpy as np
 
     depths = {row.ndim for row in rows}

@@ -1,4 +1,4 @@
-"""One sample on its way in: values of its own, without a dimension for samples, become columns of one row."""
+"""Storing one sample: its values, without a batch dimension, become columns of one row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def row_batch(fields: Mapping[str, Any], encoder: Encoder) -> Batch:
-    """Columns of one sample: tensors are its own, without a dimension for samples; other values are kept as they are."""
+    """Columns of one sample: tensors have no batch dimension; other values are kept as they are."""
     torch = sys.modules.get("torch")
     tensors: Any = torch.Tensor if torch is not None else None
     batch = Batch(1, [], [])
@@ -51,6 +51,6 @@ def _one_row(name: str, value: Any) -> Any:
             )
         return value.unsqueeze(0)
     if is_array(value):
-        # Arrays are the tensors of those who have no others; else they are values.
+        # Without torch, arrays take the place of tensors; with torch they are values.
         return Rows([value]) if have_torch() else value[None]
     return Rows([value])

@@ -1,4 +1,4 @@
-"""Jagged nested tensors: which dim is ragged, and how they are made of values that lie end to end."""
+"""Jagged nested tensors: which dim is ragged, and how to build them over values that are end to end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ RAGGED_MANY = 255
 
 
 class RowOffsets(NamedTuple):
-    """Where the rows of a jagged column begin and end, in the form that torch keeps.
+    """Where the rows of a jagged column begin and end, in torch's form.
 
-    Nested tensors that have it in common have one ragged size, so torch computes with them together.
+    Nested tensors that share this object have the same ragged size, so torch can compute with them together.
     """
 
     offsets: Any
     least: Any
     """Length of the shortest row: the size of the first dim of a tensor without elements."""
     most: Any
-    """Length of the longest row, likewise."""
+    """Length of the longest row, used in the same way."""
 
 
 def row_offsets(offsets: bytes, least: int, most: int) -> RowOffsets:
@@ -36,7 +36,7 @@ def row_offsets(offsets: bytes, least: int, most: int) -> RowOffsets:
 
 
 def offsets_of_lengths(lengths: Sequence[int], device: Any = "cpu") -> RowOffsets:
-    """Offsets of rows of those lengths."""
+    """Offsets of rows with these lengths."""
     import torch
 
     return RowOffsets(
@@ -47,11 +47,11 @@ def offsets_of_lengths(lengths: Sequence[int], device: Any = "cpu") -> RowOffset
 
 
 def jagged(values: Any, rows: RowOffsets, ragged: int = 1) -> Any:
-    """A jagged nested tensor of values that lie end to end along the dim `ragged`, counted with that of the rows.
+    """A jagged nested tensor over values that are end to end along the dim `ragged`, counting the batch dim.
 
-    torch's own function makes it a view of `values` for autograd, at four times the cost of all the rest of a small
-    read; what was just read has no history, so it is made as torch makes one that it unpickles.  The shortest and the
-    longest length go with it: where torch does not know them it pads to the sum of all lengths.
+    torch's own function makes it an autograd view of `values`, at four times the cost of the rest of a small read.
+    Values that were just read have no history, so the tensor is built the way torch builds one when unpickling.  The
+    shortest and the longest length are set too: without them torch pads to the sum of all lengths.
     """
     return _jagged_maker()(values, rows, ragged)
 
@@ -60,7 +60,7 @@ def jagged(values: Any, rows: RowOffsets, ragged: int = 1) -> Any:
 def _jagged_maker() -> Callable[[Any, RowOffsets, int], Any]:
     try:
         from torch.nested._internal.nested_tensor import NestedTensor
-    except ImportError:  # a torch that keeps it elsewhere
+    except ImportError:  # another torch version keeps it elsewhere
         return jagged_by_torch
     return lambda values, rows, ragged: NestedTensor(
         values=values,
@@ -71,7 +71,7 @@ def _jagged_maker() -> Callable[[Any, RowOffsets, int], Any]:
 
 
 def jagged_by_torch(values: Any, rows: RowOffsets, ragged: int) -> Any:
-    """What `jagged` makes, by torch's public function."""
+    """The same result as `jagged`, through torch's public function."""
     import torch
 
     return torch.nested.nested_tensor_from_jagged(
@@ -84,9 +84,9 @@ def jagged_by_torch(values: Any, rows: RowOffsets, ragged: int) -> Any:
 
 
 def side_by_side(rows: Sequence[Any], ragged_dim: int) -> Any:
-    """A jagged nested tensor that is ragged in that dim of the batch, at the cost of one copy.
+    """A jagged nested tensor that is ragged in the given dim of the batch, at the cost of one copy.
 
-    None when the rows lack that dim, or differ in another one.
+    None if the rows lack that dim, or differ in another one.
     """
     import torch
 
@@ -104,7 +104,7 @@ def side_by_side(rows: Sequence[Any], ragged_dim: int) -> Any:
 
 
 def rows_of(tensor: Any) -> list[Any]:
-    """The rows of a nested tensor; torch's own function takes no jagged one whose first offset is not 0."""
+    """The rows of a nested tensor; torch's own function rejects a jagged one whose first offset is not 0."""
     import torch
 
     if tensor.layout != torch.jagged:
@@ -128,9 +128,9 @@ def without_rows(values: Any, ragged: int) -> Any:
 
 
 def ragged_dim_of(tensor: Any) -> int:
-    """The dim of the batch that a nested tensor names as its ragged one; 0: none, or just the first of its rows.
+    """The ragged dim of the batch, as stored in a nested tensor; 0 if there is none, or if it is the rows' first dim.
 
-    torch names the first also where the rows that it was given agreed in all dims.
+    torch names the first dim even if the rows had the same size in all dims.
     """
     import torch
 

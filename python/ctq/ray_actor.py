@@ -1,15 +1,15 @@
-"""The named actor through which tools on Ray look into the system.
+"""The named actor through which Ray tools inspect the system.
 
 In a process that uses Ray, `init()` makes the actor `TransferQueueController` in the namespace
-`transfer_queue`.  It is one more client of the system, takes no CPU of the cluster, and ends with `close()`:
+`transfer_queue`.  It is one more client of the system, uses no CPU of the cluster, and ends with `close()`:
 
     actor = ray.get_actor("TransferQueueController", namespace="transfer_queue")
     ray.get(actor.list_partitions.remote())
     ray.get(actor.get_partition_snapshot.remote("train")).keys_mapping
 
-A second system in a cluster, of another name (TQ_SYSTEM), has its actor as `TransferQueueController:NAME`.
-Nothing of the system depends on it.  ctq does not import Ray for it: `ray.actor: true` in the configuration
-asks for the actor, null (the default) makes it where Ray is in use already.
+A second system in a cluster, under a different name (TQ_SYSTEM), has the actor `TransferQueueController:NAME`.
+The system itself does not depend on it.  ctq does not import Ray for it: `ray.actor: true` in the configuration
+requests the actor; null (the default) makes it if Ray is already in use.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ logger = logging.getLogger("ctq")
 ACTOR_NAME = "TransferQueueController"
 NAMESPACE = "transfer_queue"
 NAME_SECONDS = 10.0
-"""How long an actor that is ending may have the name."""
+"""How long an ending actor may keep the name."""
 
 
 @dataclass
 class PartitionSnapshot:
-    """What is known of a partition at one moment; a copy, nothing changes with it.
+    """The state of a partition at one moment; a copy that does not change.
 
     Rows of `production_status` and of the columns in `consumption_status` are global indexes.
     """
@@ -46,25 +46,25 @@ class PartitionSnapshot:
     global_indexes: set[int]
     """Samples of the partition."""
     production_status: Any
-    """1 where a sample (row) has a field (column)."""
+    """1 if a sample (row) has a field (column)."""
     consumption_status: dict[str, Any]
-    """Per task, 1 where it has had a sample."""
+    """Per task, 1 if it has consumed a sample."""
     field_name_mapping: dict[str, int]
     """Column of each field."""
     field_schema: dict[str, dict[str, Any]]
     """Per field: dtype, shape, is_nested, is_non_tensor."""
     custom_meta: dict[int, dict[str, Any]]
-    """Tags of each sample that has some."""
+    """Tags of each sample that has any."""
     keys_mapping: dict[str, int]
     """Index of each key."""
     revert_keys_mapping: dict[int, str] = field(default_factory=dict)
     """Key of each index that has one."""
     pre_allocated_global_indexes: set[int] = field(default_factory=set)
-    """Samples reserved ahead, of which nothing is known yet."""
+    """Samples reserved in advance that have no data yet."""
 
     @property
     def total_samples_num(self) -> int:
-        """Number of samples, without those reserved ahead."""
+        """Number of samples, without those reserved in advance."""
         return len(self.global_indexes)
 
     @property
@@ -83,7 +83,7 @@ class PartitionSnapshot:
         return int(self.production_status.shape[1])
 
     def get_statistics(self) -> dict[str, Any]:
-        """Numbers of samples in all, produced per field and consumed per task."""
+        """Total number of samples, number produced per field and number consumed per task."""
         total = self.total_samples_num
 
         def share(count: Any) -> float:
@@ -116,7 +116,7 @@ class PartitionSnapshot:
 
 
 class ControllerWindow:
-    """What the actor can be asked: a window on the controller, which is a daemon of its own."""
+    """The methods of the actor: a window onto the controller, which is a separate daemon."""
 
     def __init__(self, info: ControllerInfo) -> None:
         """Attach to the system at an address."""
@@ -124,7 +124,7 @@ class ControllerWindow:
         self._client = TransferQueueClient(f"{ACTOR_NAME} (Ray)", info)
 
     def address(self) -> str:
-        """Address of the system that it looks into."""
+        """Address of the system that the actor is attached to."""
         return self._info.address
 
     def get_config(self) -> Config:
@@ -137,42 +137,42 @@ class ControllerWindow:
         return names
 
     def get_partition_snapshot(self, partition_id: str) -> PartitionSnapshot | None:
-        """What is known of a partition; None when there is none of that name."""
+        """The state of a partition; None if there is none with this name."""
         return snapshot(self._client, partition_id)
 
     def get_partition_index_range(self, partition_id: str) -> list[int]:
-        """Indexes of a partition's samples, with those reserved ahead."""
+        """Indexes of a partition's samples, including those reserved in advance."""
         found = snapshot(self._client, partition_id)
         if found is None:
             return []
         return sorted(found.global_indexes | found.pre_allocated_global_indexes)
 
     def clear_partition(self, partition_id: str, clear_consumption: bool = True) -> None:
-        """Remove a partition with everything in it; an unknown one is none to remove."""
+        """Remove a partition and everything in it; does nothing if there is no such partition."""
         if not clear_consumption:
             raise ValueError("clear_consumption: what was consumed goes with the samples")
         self._client.clear_partition(partition_id)
 
     def get_consumption_status(self, partition_id: str, task_name: str) -> tuple[Any, Any]:
-        """Indexes and, for each, 1 if the task has had it; (None, None) without the partition."""
+        """Indexes and, for each, 1 if the task has consumed it; (None, None) if there is no such partition."""
         status: tuple[Any, Any] = self._client.get_consumption_status(task_name, partition_id)
         return status
 
     def get_production_status(self, partition_id: str, data_fields: list[str]) -> tuple[Any, Any]:
-        """Indexes and, for each, 1 per field that is ready; (None, None) without the partition."""
+        """Indexes and, for each, a 1 per field that is ready; (None, None) if there is no such partition."""
         status: tuple[Any, Any] = self._client.get_production_status(data_fields, partition_id)
         return status
 
     def reset_consumption(self, partition_id: str, task_name: str | None = None) -> None:
-        """Make consumed samples claimable again, for a task or for all of them."""
+        """Make consumed samples claimable again, for one task or for all tasks."""
         self._client.reset_consumption(partition_id, task_name)
 
 
-# --- options that a program wants its actors made with ---------------------------------------------
+# --- options that a program sets for its actors ---------------------------------------------------
 
 
 class ActorOptions:
-    """What `options` of an actor's class returns: what the actor is to be made with."""
+    """The result of `options` of an actor class: the options to make the actor with."""
 
     def __init__(self, kind: type[ActorClass], options: Mapping[str, Any]) -> None:
         """Options as Ray takes them."""
@@ -180,15 +180,15 @@ class ActorOptions:
         self.given = dict(options)
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the actor, where one can be made by hand."""
+        """Make the actor, if it can be made by hand."""
         return self.kind.make(self.given, *args, **kwargs)
 
 
 class ActorClass:
-    """An actor's class as programs on Ray know it.
+    """An actor class as Ray programs know it.
 
-    Such programs replace `options` by a function of their own that adds to what it is given (a runtime_env,
-    resources): every actor that `init()` makes in the place of this class gets what that adds.
+    Such programs replace `options` by their own function that adds to the options it is given (a runtime_env,
+    resources): every actor that `init()` makes in place of this class gets these additions.
     """
 
     @classmethod
@@ -198,17 +198,17 @@ class ActorClass:
 
     @classmethod
     def remote(cls, *args: Any, **kwargs: Any) -> Any:
-        """Make an actor by hand, where that is possible."""
+        """Make an actor by hand, if that is possible."""
         return cls.options().remote(*args, **kwargs)
 
     @staticmethod
     def make(options: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Make an actor with these options, or say why that is not possible."""
+        """Make an actor with these options, or raise an error that says why that is not possible."""
         raise NotImplementedError
 
 
 class TransferQueueController(ControllerWindow, ActorClass):
-    """The controller: an actor that looks into the system at an address (a ControllerInfo)."""
+    """The controller: an actor attached to the system at an address (a ControllerInfo)."""
 
     @staticmethod
     def make(
@@ -226,7 +226,7 @@ class TransferQueueController(ControllerWindow, ActorClass):
 
 
 class SimpleStorageUnit(ActorClass):
-    """The storage units: processes that `init()` starts on every node, where an actor of its own looks after them."""
+    """The storage units: processes that `init()` starts on every node, each node with an actor that looks after them."""
 
     @staticmethod
     def make(options: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -238,7 +238,7 @@ class SimpleStorageUnit(ActorClass):
 
 
 def wanted_options(kind: type[ActorClass]) -> dict[str, Any]:
-    """What a program that has replaced `options` adds to it."""
+    """The options added by a program that has replaced `options`."""
     made = kind.options()
     return usable(made.given) if isinstance(made, ActorOptions) else {}
 
@@ -246,7 +246,7 @@ def wanted_options(kind: type[ActorClass]) -> dict[str, Any]:
 def usable(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options without a requirement on TransferQueue in their runtime_env.
 
-    Ray would install PyPI's package of that name there, in the place of this one.
+    Otherwise Ray would install PyPI's package of that name there, instead of this one.
     """
     kept = dict(options)
     env = dict(kept.pop("runtime_env", None) or {})
@@ -277,11 +277,11 @@ def _is_transfer_queue(requirement: object) -> bool:
     return name is not None and re.sub(r"[-_.]+", "", name.group()).lower() == "transferqueue"
 
 
-# --- looking inside -------------------------------------------------------------------------------
+# --- inspecting -----------------------------------------------------------------------------------
 
 
 def snapshot(client: TransferQueueClient, partition_id: str) -> PartitionSnapshot | None:
-    """What a client can see of a partition; None when there is none of that name."""
+    """A partition as a client can see it; None if there is none with this name."""
     listed = {each["name"]: each for each in client.status()["partitions"]}
     if partition_id not in listed:
         return None
@@ -333,7 +333,7 @@ def _zeros(*shape: int) -> Any:
 
 
 def _array(filled: Any) -> Any:
-    """The status as a tensor where there is torch."""
+    """The status as a tensor if torch is installed."""
     from .dtypes import have_torch
 
     if not have_torch():
@@ -347,7 +347,7 @@ def _array(filled: Any) -> Any:
 
 
 def wanted(config: Mapping[str, Any]) -> Any:
-    """Ray's module if the actor is asked for, or Ray is in use in this process; else None."""
+    """Ray's module if the actor is requested, or if Ray is in use in this process; else None."""
     asked = (config.get("ray") or {}).get("actor")
     if asked is None:
         return ray_in_use()
@@ -363,10 +363,10 @@ def wanted(config: Mapping[str, Any]) -> Any:
 
 
 def offer(config: Mapping[str, Any], info: ControllerInfo) -> Any:
-    """Make the actor where it is wanted and this system has none; returns its handle if this call made it.
+    """Make the actor if it is wanted and this system has none; returns its handle if this call made it.
 
-    One name is one actor in a Ray cluster.  Where a system of another name has it, this one's actor has the
-    system's name in its own: `TransferQueueController:NAME`.
+    In a Ray cluster a name belongs to one actor.  If a system with another name holds it, the actor of this system
+    has the system's name in its own: `TransferQueueController:NAME`.
     """
     ray = wanted(config)
     if ray is None:
@@ -400,7 +400,7 @@ def offer(config: Mapping[str, Any], info: ControllerInfo) -> Any:
 
 
 def _make_or_find(ray: Any, info: ControllerInfo, name: str) -> tuple[Any, str]:
-    """An actor of that name that this call has made; or else None, and the address of the system that has one."""
+    """An actor that this call has made; or else None, and the address of the system whose actor has the name."""
     deadline = time.monotonic() + NAME_SECONDS
     for pause in pauses():
         try:
@@ -413,15 +413,15 @@ def _make_or_find(ray: Any, info: ControllerInfo, name: str) -> tuple[Any, str]:
             address = getattr(existing, "address", None)
             return None, "" if address is None else str(ray.get(address.remote()))
         except (ValueError, ray.exceptions.RayActorError):
-            pass  # somebody was faster; or it is that of a job that has just ended
+            pass  # another process was faster, or the actor's job has just ended
         if time.monotonic() > deadline:
             break
-        time.sleep(pause)  # nothing tells when Ray gives a name free
+        time.sleep(pause)  # Ray does not notify when it frees a name
     return None, ""
 
 
 def pauses(longest: float = 0.5) -> Iterator[float]:
-    """Pauses between questions to Ray about what it does not tell by itself: they grow, to half a second."""
+    """Growing pauses, up to half a second, between polls of Ray for changes that it does not notify."""
     pause = 0.01
     while True:
         yield pause
@@ -429,9 +429,9 @@ def pauses(longest: float = 0.5) -> Iterator[float]:
 
 
 def _make(ray: Any, info: ControllerInfo, name: str) -> Any:
-    """Make the actor, on this node: the system's socket and token are reached from here.
+    """Make the actor, on this node: the system's socket and token are accessible from here.
 
-    It serves one call at a time, and so has no pool of threads; see `kill` for why that matters.
+    It serves one call at a time, and therefore has no thread pool; see `kill` for why that matters.
     """
     actor = on_node(
         ray,
@@ -446,7 +446,7 @@ def _make(ray: Any, info: ControllerInfo, name: str) -> Any:
 
 
 def on_node(ray: Any, kind: type, node: str, wanted: Mapping[str, Any], /, **options: Any) -> Any:
-    """An actor class bound to a node, which takes no CPU of it; `wanted` is what else a program wants for it."""
+    """An actor class bound to a node, using no CPU there; `wanted` holds further options set by the program."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ours = {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False), **options}
@@ -454,11 +454,11 @@ def on_node(ray: Any, kind: type, node: str, wanted: Mapping[str, Any], /, **opt
 
 
 def kill(ray: Any, actor: Any, seconds: float = STOP_SECONDS) -> bool:
-    """Kill an actor and wait until Ray knows that it is dead; whether it is.
+    """Kill an actor and wait until Ray knows that it is dead; returns whether it is.
 
-    `ray.kill` only sends a message.  If the last reference to the actor is dropped before that message has arrived,
-    Ray ends the actor gently instead.  In Ray 2.60 a gentle end aborts (SIGABRT, with a C++ trace on the driver's
-    console) if the actor serves its calls with threads (max_concurrency > 1) and has had no call yet: the
+    `ray.kill` only sends a message.  If the last reference to the actor is dropped before that message arrives,
+    Ray ends the actor gracefully instead.  In Ray 2.60 a graceful end aborts (SIGABRT, with a C++ trace on the driver's
+    console) if the actor serves its calls with threads (max_concurrency > 1) and has not had a call yet: the
     destructor of the core worker finds a thread of the pool that nobody has joined.  So the reference is kept
     here until the actor is dead.
     """
@@ -467,19 +467,19 @@ def kill(ray: Any, actor: Any, seconds: float = STOP_SECONDS) -> bool:
 
 
 def wait_dead(ray: Any, actor: Any, seconds: float) -> bool:
-    """Wait until Ray knows that an actor is dead; whether it is."""
+    """Wait until Ray knows that an actor is dead; returns whether it is."""
     deadline = time.monotonic() + seconds
-    # Without retries, whatever the actor was made with: Ray prints a line for each call that it would send again.
+    # No retries, whatever the actor was made with: Ray prints a line for each call that it would retry.
     ready = actor.__ray_ready__.options(max_task_retries=0)
     for pause in pauses():
         left = deadline - time.monotonic()
         if left <= 0:
             break
         try:
-            # Served if it gets in before the message of ray.kill; else it fails as soon as the actor is dead.
+            # The call is served if it arrives before the message of ray.kill; otherwise it fails once the actor is dead.
             ray.get(ready.remote(), timeout=left)
         except ray.exceptions.ActorUnavailableError:
-            time.sleep(min(pause, left))  # it is dying, and such a call ends at once
+            time.sleep(min(pause, left))  # the actor is dying, and such a call returns at once
         except ray.exceptions.RayActorError:
             return True
         except ray.exceptions.GetTimeoutError:

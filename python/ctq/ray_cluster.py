@@ -1,11 +1,11 @@
-"""Finding, starting and ending a system in the Ray cluster that this process is in.
+"""Finding, starting and ending a system in this process's Ray cluster.
 
-Such a system is an actor, found by the name `TransferQueueSystem:NAME` in the namespace `transfer_queue`, NAME as
-in TQ_SYSTEM; see ray_daemons for what it runs.  Ray lets one actor have a name, which decides a race of two
-inits.  It ends with the process that started it, and with its job; with `ray.lifetime: detached` it stays until
-that process calls `close()`, or any other `stop()`.
+Such a system is an actor named `TransferQueueSystem:NAME` in the namespace `transfer_queue`, with NAME as
+in TQ_SYSTEM; see ray_daemons for what it runs.  Ray allows one actor per name, which settles a race between two
+inits.  The system ends with the process that started it, and with its job.  With `ray.lifetime: detached` it stays
+until that process calls `close()`, or any other process calls `stop()`.
 
-In a Ray worker `init()` without a configuration attaches only; with one it may start a system.
+In a Ray worker `init()` without a configuration only attaches; with one it may start a system.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from .system import (
 logger = logging.getLogger("ctq")
 
 ENDING_SECONDS = 30.0
-"""How long a system may take to end before another one of its name is started."""
+"""How long a system may take to end before another one with its name is started."""
 
 CALLS_AT_ONCE = 10_000
-"""Workers that the head serves side by side; they only wait there."""
+"""Workers served concurrently by the head; they only wait there."""
 
 
 def actor_name(name: str) -> str:
-    """Name of the actor that is the system of that name."""
+    """Name of the actor of the system with this name."""
     return f"TransferQueueSystem:{name}"
 
 
 def wanted(given: Mapping[str, Any]) -> Any:
-    """Ray's module when systems are looked for and started in its cluster; else None."""
+    """Ray's module if systems are looked up and started in its cluster; else None."""
     asked = (given.get("ray") or {}).get("cluster")
     ray = ray_in_use() if asked is not False else None
     if asked and ray is None:
@@ -66,7 +66,7 @@ def wanted(given: Mapping[str, Any]) -> Any:
 
 
 def in_worker(ray: Any) -> bool:
-    """Whether this process runs Ray tasks or actors, and is no driver."""
+    """Whether this process runs Ray tasks or actors, rather than a driver."""
     return bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
 
 
@@ -78,16 +78,16 @@ class Job(NamedTuple):
 
 
 def job() -> Job | None:
-    """The job that this process belongs to now; None outside of Ray."""
+    """The job that this process belongs to now; None outside Ray."""
     ray = ray_in_use()
     return Job(str(node()), ray.get_runtime_context().get_job_id()) if ray is not None else None
 
 
 class RaySystem:
-    """A system that this process has started in a Ray cluster."""
+    """A system that this process started in a Ray cluster."""
 
     def __init__(self, handle: RayHandle, head: Any, ended: Callable[[], None]) -> None:
-        """The system, its actor, and what to call after its end."""
+        """The system, its actor, and a function to call after it has ended."""
         self.handle = handle
         self._head = head
         self._ended = ended
@@ -96,11 +96,11 @@ class RaySystem:
 
     @property
     def detached(self) -> bool:
-        """Whether it stays when this process ends."""
+        """Whether the system stays when this process ends."""
         return self.handle.detached
 
     def stop(self) -> None:
-        """End it and wait for its end.  In a forked child, and when the job is over already: does nothing."""
+        """End the system and wait until it has ended.  Does nothing in a forked child, or if the job is already over."""
         ray = ray_in_use()
         if ray is not None and os.getpid() == self._owner and job() == self._job:
             _end(ray, self._head)
@@ -115,14 +115,14 @@ def _end(ray: Any, head: Any) -> None:
     except GetTimeoutError:
         logger.warning("the system's daemons did not end in time; they end with their actors")
     except RayError:
-        pass  # it has died
+        pass  # the actor has died
     kill(ray, head)
 
 
 def stop(name: str | None = None) -> bool:
-    """End the system of a name in this process's Ray cluster, whoever started it; whether there was one.
+    """End the system with this name in this process's Ray cluster, whoever started it; returns whether there was one.
 
-    The name is by default that of TQ_SYSTEM (`default`).  For detached systems whose starter is gone.
+    The default name is that of TQ_SYSTEM (`default`).  Meant for detached systems whose starter is gone.
     """
     ray = ray_in_use()
     if ray is None:
@@ -134,23 +134,23 @@ def stop(name: str | None = None) -> bool:
 
 
 def attach(ray: Any) -> ControllerInfo | None:
-    """The system of this environment's name in the Ray cluster, or None."""
+    """The system named by this environment in the Ray cluster, or None."""
     found = _attach_or_start(ray, None)
     return found[0].info if found is not None else None
 
 
 def find_outside() -> Handle | None:
-    """The system of this environment's name on this machine that is in no Ray cluster."""
+    """The system named by this environment on this machine, if it is not in a Ray cluster."""
     name = system_name()
     handle = find(name)
     if handle is None or handle.name == local_name(name):
-        return None  # one of a cluster that is not ours, or that is ending
+        return None  # belongs to another cluster, or is ending
     logger.info("attached to %s", handle)
     return handle
 
 
 def start(ray: Any, given: Mapping[str, Any]) -> tuple[ControllerInfo, RaySystem | None]:
-    """Start a system on this node; when somebody is faster, attach to theirs."""
+    """Start a system on this node; if another process is faster, attach to its system."""
     found = _attach_or_start(ray, given)
     assert found is not None
     return found[0].info, found[1]
@@ -173,7 +173,7 @@ def _attach_or_start(
         if handle is not None:
             logger.info("attached to %s", handle)
             return handle, None
-        # Somebody was faster, or it is ending: nothing tells when Ray gives its name free.
+        # Another process was faster, or the system is ending: Ray does not notify when it frees the name.
         if time.monotonic() > deadline:
             raise UnreachableError(
                 f"the system {name!r} of this Ray cluster has been ending for {ENDING_SECONDS:g} s"
@@ -190,7 +190,7 @@ def _find(ray: Any, name: str) -> Any:
 
 
 def _start(ray: Any, name: str, given: Mapping[str, Any]) -> RaySystem | None:
-    """Start a system, and before it what its storage needs; None when there is an actor of its name by now."""
+    """Start whatever the storage needs, then a system; None if an actor with its name exists by now."""
     from .storage.backends import starting
 
     given, ended = starting(given)
@@ -254,7 +254,7 @@ def _start_head(
 
 
 def _join(ray: Any, head: Any) -> RayHandle | None:
-    """How to reach a system, when it serves on this node; None when it is ending, or has ended."""
+    """How to reach a system once it serves on this node; None if it is ending, or has ended."""
     from ray.exceptions import RayActorError
 
     try:
@@ -264,7 +264,7 @@ def _join(ray: Any, head: Any) -> RayHandle | None:
 
 
 def _ask(ray: Any, head: Any) -> RayHandle | None:
-    """As `_join`, but RayActorError when it has ended; other errors of Ray's become our own."""
+    """Like `_join`, but RayActorError if it has ended; other errors of Ray are converted to our own."""
     from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
     seconds = 3 * START_SECONDS

@@ -1,13 +1,13 @@
 """The actors that run the daemons of a system in a Ray cluster.
 
-The head is one actor on the node of the first `init()`; it runs the controller and that node's storage units, and
-has an actor on every other node that runs that node's units.  The actors of the nodes are owned by the head, so
-Ray ends them with it, and starts one again whose process has died.  A daemon that dies is started again by its
-actor; what its units held is lost, which the controller tells by sample.  The controller's death ends the system:
-its table is nowhere else.
+The head is one actor on the node of the first `init()`.  It runs the controller and that node's storage units, and
+has one actor on every other node to run that node's units.  The head owns these actors, so Ray ends them with it;
+Ray restarts an actor whose process has died.  An actor restarts its daemon if that dies; the data in its units is
+lost, which the controller reports per sample.  If the controller dies, the system ends, because its table exists
+nowhere else.
 
-No daemon is a child of its actor, for Ray kills the children of a worker with it and they could not clean up.
-They watch their actor's process instead, and end with it.
+Daemons are not children of their actors, because Ray kills the children of a worker with it, before they could clean
+up.  Instead, they watch their actor's process and end with it.
 """
 
 from __future__ import annotations
@@ -47,47 +47,47 @@ from .system import (
 logger = logging.getLogger("ctq")
 
 PAUSES = (0.1, 10.0)
-"""Seconds before a daemon that does not start is tried again: at first, and at most."""
+"""Seconds before a failed start of a daemon is retried: the first pause, and the longest."""
 
 PLACES = ("XDG_RUNTIME_DIR", "TMPDIR")
-"""Environment variables that say where the directories of systems are."""
+"""Environment variables that determine where the directories of systems are."""
 
 LOOK_SECONDS = 0.2
-"""Where nothing tells of a process's end it is looked for this often."""
+"""How often to check whether a process has ended, where no notification is available."""
 
 NODE_UNITS = {"max_restarts": -1, "max_concurrency": 4}
-"""How Ray runs the actor of a node."""
+"""Ray options for the actor of a node."""
 
 SECRET = "secret"
-"""File in a daemon's directory with what it is told and others must not see."""
+"""File in a daemon's directory with data for the daemon that others must not see."""
 
 _DETACH = '"$@" <"$0" >&2 & echo $!'
-"""Run by a shell: the daemon goes on without it, reading from the file $0."""
+"""Run by a shell: detaches the daemon, with the file $0 as its standard input."""
 
 
 class Plan(NamedTuple):
-    """What a system is to be, as the process that starts it was told."""
+    """What to run as a system, as requested by the process that starts it."""
 
     name: str
     id: str
     settings: tuple[str, ...]
     """The daemons' --set options."""
     sampler: tuple[bool, bytes | None]
-    """Whether it is written in Python, and how it comes when it is not imported by name."""
+    """Whether the sampler is written in Python, and its pickle unless it is imported by name."""
     units: bool
-    """Whether it keeps its data in storage units."""
+    """Whether the system keeps its data in storage units."""
     detached: bool
     user: str
     places: dict[str, str]
-    """The environment variables by which its starter finds the directories of systems."""
+    """The environment variables by which the starter finds the directories of systems."""
     actors: tuple[str, ...] = ()
-    """Names of actors that its storage has made, and that end with it."""
+    """Names of actors that the storage has made, and that end with the system."""
     options: Mapping[str, Any] | None = None
-    """What its starter wants the actors of other nodes made with."""
+    """The starter's options for the actors of other nodes."""
 
 
 class RayHandle(NamedTuple):
-    """A system of a Ray cluster, as its head describes it."""
+    """A system in a Ray cluster, as described by its head."""
 
     name: str
     id: str
@@ -99,11 +99,11 @@ class RayHandle(NamedTuple):
     detached: bool
     created: float
     allowed: str = ""
-    """Libraries and modules of its storage backend, joined by colons."""
+    """Libraries and modules of the storage backend, joined by colons."""
 
     @property
     def info(self) -> ControllerInfo:
-        """How to reach it."""
+        """How to reach the system."""
         return ControllerInfo(self.address, token=self.token, allowed=self.allowed)
 
     def __repr__(self) -> str:
@@ -122,25 +122,25 @@ class RayHandle(NamedTuple):
 
 
 class Daemon:
-    """A tqd that ends with this process, and can be ended before."""
+    """A tqd that ends with this process, and can be ended earlier."""
 
     def __init__(
         self, directory: Path, program: list[str], options: list[str], secret: bytes | None = None
     ) -> None:
-        """Start it in its directory, which exists, and wait until all its parts serve.
+        """Start the daemon in its directory, which exists, and wait until all its parts serve.
 
-        It reads `secret` from its standard input.
+        The daemon reads `secret` from its standard input.
         """
         self.directory = directory
         self._process: int | None = None
-        remove(directory.name, keep=True)  # what one that was killed has left
+        remove(directory.name, keep=True)  # left by a daemon that was killed
         reading, writing = os.pipe()
         try:
             try:
                 self.pid = self._launch(program, options, secret, writing)
             finally:
                 os.close(writing)
-            with suppress(OSError):  # it has ended already, or this sandbox has no such call
+            with suppress(OSError):  # the process has ended, or the sandbox forbids the call
                 self._process = os.pidfd_open(self.pid)
             answer = read_ready(reading)
         except BaseException:
@@ -177,7 +177,7 @@ class Daemon:
         return int(shell.stdout)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for its end; whether it has ended."""
+        """Wait until the daemon ends; returns whether it has."""
         if self._process is None:
             return self._look(seconds)
         poller = select.poll()
@@ -185,7 +185,7 @@ class Daemon:
         return bool(poller.poll(None if seconds is None else seconds * 1000))
 
     def _look(self, seconds: float | None) -> bool:
-        """As `wait`, where nothing tells of its end."""
+        """Like `wait`, for when there is no notification of its end."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             try:
@@ -197,7 +197,7 @@ class Daemon:
             time.sleep(LOOK_SECONDS)
 
     def stop(self) -> None:
-        """End it; nothing of it is left."""
+        """End the daemon and leave nothing behind."""
         if not self.wait(0):
             self._signal(signal.SIGTERM)
         if not self.wait(STOP_SECONDS):
@@ -207,11 +207,11 @@ class Daemon:
         self.clean()
 
     def clean(self) -> None:
-        """Remove what it has left, once it has ended."""
+        """Remove what the daemon left, once it has ended."""
         with suppress(OSError):
             remove(self.directory.name)
         with suppress(OSError):
-            base_directory().rmdir()  # when it was the last one
+            base_directory().rmdir()  # if this was the last system
 
     def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
@@ -227,10 +227,10 @@ class Daemon:
 
 
 class Kept:
-    """A daemon that is started again when it has died; by a thread of its own."""
+    """A daemon that is restarted when it dies, by its own thread."""
 
     def __init__(self, what: str, start: Callable[[], Daemon]) -> None:
-        """Begin to start it."""
+        """Begin to start the daemon."""
         self._what = what
         self._start = start
         self._state = threading.Condition()
@@ -241,7 +241,7 @@ class Kept:
         self._thread.start()
 
     def ready(self) -> int:
-        """Wait until it serves; its process.  Raises what keeps it from starting."""
+        """Wait until the daemon serves; returns its process.  Raises the error that keeps it from starting."""
         with self._state:
             self._state.wait_for(lambda: self._serves() or self._error or self._ending.is_set())
             if self._error is not None:
@@ -251,11 +251,11 @@ class Kept:
             return self._daemon.pid
 
     def _serves(self) -> bool:
-        """Whether it runs; one that has just died may not have been noticed yet."""
+        """Whether the daemon runs; one that has just died may not have been noticed yet."""
         return self._daemon is not None and not self._daemon.wait(0)
 
     def stop(self) -> None:
-        """End it."""
+        """End the daemon."""
         self._set(None, None, ending=True)
         self._thread.join()
 
@@ -273,7 +273,7 @@ class Kept:
         while not self._ending.wait(0):
             try:
                 daemon = self._start()
-            except Exception as error:  # noqa: BLE001  # who waits gets it
+            except Exception as error:  # noqa: BLE001  # raised to the waiting callers
                 self._set(None, error)
                 logger.warning("%s: %s; tried again in %g s", self._what, error, pause)
                 self._ending.wait(pause)
@@ -292,7 +292,7 @@ class Kept:
                     self._what,
                     daemon.pid,
                 )
-                # One that dies as soon as it serves is not started again at full speed.
+                # Do not restart at full speed a daemon that dies as soon as it serves.
                 pause = min(2 * pause, PAUSES[1]) if begin > time.monotonic() - 10 else PAUSES[0]
                 self._ending.wait(pause)
 
@@ -304,9 +304,9 @@ def _node_id() -> str:
 
 
 def _options(plan: Plan) -> list[str]:
-    """What all daemons are told: to listen where Ray reaches this node, unless something else is said.
+    """Options for all daemons: listen on the address by which Ray reaches this node, unless configured otherwise.
 
-    Ray itself trusts the network, so that these listen beyond the machine is no news to anybody.
+    Ray itself trusts the network, so there is no need to warn that the daemons listen beyond this machine.
     """
     import ray
 
@@ -318,9 +318,9 @@ def _options(plan: Plan) -> list[str]:
 
 
 def start_controller(plan: Plan) -> Daemon:
-    """The system's controller, reached through this node's address.
+    """Start the system's controller, reached through this node's address.
 
-    Processes of this machine that do not use Ray find it by its name, too, when no other system has it.
+    Processes of this machine that do not use Ray can find it by name too, unless another system has the name.
     """
     in_python, payload = plan.sampler
     program = [*(host_program(payload) if in_python else tqd_program()), "controller"]
@@ -334,7 +334,7 @@ def start_controller(plan: Plan) -> Daemon:
 
 
 def start_units(plan: Plan, handle: RayHandle) -> Daemon:
-    """The storage units of this node."""
+    """Start the storage units of this node."""
     node = _node_id()
     with locked(f"ray-{plan.id}-{node[:12]}") as directory:
         pass
@@ -349,7 +349,7 @@ def start_units(plan: Plan, handle: RayHandle) -> Daemon:
 
 
 def local_name(name: str) -> str:
-    """What the handle of a system in a Ray cluster says on the machine of its controller."""
+    """The name in the handle of a Ray cluster's system, on the machine of its controller."""
     return f"{name} (Ray)"
 
 
@@ -357,21 +357,21 @@ def local_name(name: str) -> str:
 
 
 class NodeUnits:
-    """The actor of a node: keeps its storage units running.
+    """The actor of a node: keeps the node's storage units running.
 
-    Its methods are asynchronous, so it has an event loop and no pool of threads; see `ray_actor.kill`.
+    Its methods are asynchronous, so it has an event loop and no thread pool; see `ray_actor.kill`.
     """
 
     def __init__(self, plan: Plan, handle: RayHandle) -> None:
-        """Begin to start them."""
+        """Begin to start the units."""
         self._kept = Kept(f"storage units of node {_node_id()}", lambda: start_units(plan, handle))
 
     async def ready(self) -> int:
-        """Wait until they serve; the process of their daemon."""
+        """Wait until the units serve; returns the process of their daemon."""
         return await asyncio.to_thread(self._kept.ready)
 
     async def stop(self) -> None:
-        """End them."""
+        """End the units."""
         await asyncio.to_thread(self._kept.stop)
 
 
@@ -379,10 +379,10 @@ class Head:
     """The actor that is the system: runs the controller, and has storage units run on every node."""
 
     def __init__(self, plan: Plan) -> None:
-        """Nothing runs before the first `join`."""
+        """Runs nothing before the first `join`."""
         import ray
 
-        # The starter is on this node, and others find what it starts where it looks for it.
+        # The starter is on this node, and others look for the system where the starter would.
         for name in PLACES:
             os.environ.pop(name, None)
         os.environ.update({name: at for name, at in plan.places.items() if os.path.isdir(at)})
@@ -398,7 +398,7 @@ class Head:
         self._ending = False
 
     async def join(self, node: str) -> RayHandle | None:
-        """How to reach the system, once it serves on that node; None when it is ending."""
+        """How to reach the system, once it serves on this node; None if it is ending."""
         if self._ending:
             return None
         if self._started is None:
@@ -409,7 +409,7 @@ class Head:
         return handle
 
     async def units(self) -> dict[str, int]:
-        """Processes of the daemons with storage units, by node; those that start are waited for."""
+        """Processes of the daemons with storage units, by node; waits for those that are starting."""
         found = {node: self._ready(node) for node in list(self._units)}
         return dict(zip(found, await asyncio.gather(*found.values()), strict=True))
 
@@ -449,7 +449,7 @@ class Head:
         return handle
 
     def _watch(self, controller: Daemon) -> None:
-        """When the controller dies the system is over."""
+        """End the system when the controller dies."""
         import ray
 
         controller.wait()
@@ -479,7 +479,7 @@ class Head:
                 logger.warning("node %s has no storage units: %s", node, result)
 
     async def _units_of(self, node: str) -> int:
-        """Wait until a node's units serve; they are started when they are not yet."""
+        """Wait until a node's units serve, starting them if necessary."""
         task = self._units.get(node)
         if task is None:
             task = self._units[node] = asyncio.create_task(self._start_units(node))
@@ -487,7 +487,7 @@ class Head:
             return await asyncio.shield(task)
         except BaseException:
             if task.done() and self._units.get(node) is task:
-                del self._units[node]  # the next one tries again
+                del self._units[node]  # the next caller tries again
             raise
 
     async def _start_units(self, node: str) -> int:
@@ -506,7 +506,7 @@ class Head:
         self._actors[node] = units.remote(self._plan, handle)
         try:
             return await asyncio.wait_for(self._ready(node), 1.5 * START_SECONDS)
-        except Exception as error:  # noqa: BLE001  # Ray raises what it likes
+        except Exception as error:  # noqa: BLE001  # Ray may raise anything
             await self._stop_units(node)
             cause = getattr(error, "cause", None)
             if isinstance(cause, TransferQueueError):
@@ -514,10 +514,10 @@ class Head:
             raise UnreachableError(f"node {node}: storage units did not start: {error!r}") from None
 
     async def _ready(self, node: str) -> int:
-        """The process of the daemon on a node, when it serves."""
+        """The process of the daemon on a node, once it serves."""
         if node == self._node and self._own is not None:
             return await asyncio.to_thread(self._own.ready)
-        # An actor that Ray is starting again is waited for, instead of being unavailable.
+        # Wait for an actor that Ray is restarting, instead of failing as unavailable.
         ready = self._actors[node].ready.options(max_task_retries=-1)
         pid: int = await ready.remote()
         return pid
@@ -526,13 +526,13 @@ class Head:
         import ray
 
         actor = self._actors.pop(node)
-        with suppress(Exception):  # it may not run yet, or not any more; its daemon ends with it
+        with suppress(Exception):  # the actor may not be running; its daemon ends with it
             await asyncio.wait_for(actor.stop.remote(), STOP_SECONDS)
         await asyncio.to_thread(kill, ray, actor)
 
 
 def _kill_named(name: str) -> None:
-    """End an actor, if it is there."""
+    """End an actor, if it exists."""
     import ray
 
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""Options of reads: how fields are laid out and padded, and whether in page-locked memory."""
+"""Options of reads: layout and padding of fields, and whether to use page-locked memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import InvalidArgumentError
 
 LAYOUTS = ("jagged", "dense", "padded")
 ANY = "*"
-"""Stands for all fields that are not named."""
+"""Stands for all fields that are not listed."""
 
 LayoutOption: TypeAlias = "str | Mapping[str, str]"
 """A layout, or one per field."""
@@ -26,7 +26,7 @@ class Padding(NamedTuple):
     """How one field is padded."""
 
     value: Any = 0
-    """What the gaps are filled with."""
+    """The value that fills the gaps."""
     multiple: int = 1
     """The padded length is a multiple of this."""
     length: int = 0
@@ -38,7 +38,7 @@ class Padding(NamedTuple):
 
 
 class ReadOptions(NamedTuple):
-    """How the fields of a read are laid out, and whether in page-locked memory."""
+    """The layouts of the fields of a read, and whether to use page-locked memory."""
 
     layouts: Mapping[str, str]
     paddings: Mapping[str, Padding]
@@ -54,11 +54,11 @@ class ReadOptions(NamedTuple):
 
     @property
     def is_packed(self) -> bool:
-        """Whether no column is padded, nor in page-locked memory: all lie as the library gives them."""
+        """Whether no column is padded or in page-locked memory: all stay as the library returns them."""
         return not self.pin_memory and "padded" not in self.layouts.values()
 
     def added(self, fields: Sequence[str]) -> set[str]:
-        """Names of the fields that padding adds; none of them may be one that is read."""
+        """Names of the fields that padding adds; none of them may be a field that is read."""
         names: set[str] = set()
         for field in fields:
             if self.layout(field) == "padded":
@@ -78,9 +78,9 @@ def read_options(
     padding: PaddingOption | None,
     pin_memory: bool | None,
 ) -> ReadOptions | None:
-    """What a read and the `client` section of the configuration ask for; None: nothing special.
+    """The options of a read, combined with the `client` section of the configuration; None if there is nothing special.
 
-    A field that a read gives a padding, and no layout, is padded.
+    A field for which the read gives a padding, but no layout, is padded.
     """
     layouts = as_layouts(config.get("layout") or "jagged")
     paddings = as_paddings(config.get("padding") or {})
@@ -99,12 +99,12 @@ def read_options(
 
 
 def _over(configured: dict[str, R], given: dict[str, R], option: object) -> dict[str, R]:
-    """What a read gives for some fields goes over the configuration; for all fields, in its place."""
+    """Combine options: values for some fields override the configuration's, a value for all fields replaces them."""
     return {**configured, **given} if isinstance(option, Mapping) else given
 
 
 def as_layouts(layout: Any) -> dict[str, str]:
-    """The layout of each field; InvalidArgumentError for one that does not exist."""
+    """The layout of each field; InvalidArgumentError for an unknown layout."""
     layouts = dict(layout) if isinstance(layout, Mapping) else {ANY: layout}
     for field, name in layouts.items():
         if name not in LAYOUTS:
@@ -148,7 +148,7 @@ def _as_padding(field: str, given: Any) -> Padding:
 
 @functools.cache
 def _can_pin() -> bool:
-    """Whether there is an accelerator that profits from page-locked memory; warns if there is none."""
+    """Whether there is an accelerator that benefits from page-locked memory; warns if there is none."""
     if not have_torch():
         raise InvalidArgumentError("pin_memory: expected torch to be installed")
     import torch

@@ -1,20 +1,20 @@
-"""Reads: what was read becomes tensors, laid out as the reader likes.
+"""Reads: turn what was read into tensors, in the layout that the reader wants.
 
-With torch and tensordict installed a read gives a TensorDict, else a dict.  Rows without dims make a
-dense column and values a NonTensorStack (a list without torch), whatever the layout.  Other tensors:
+With torch and tensordict installed a read returns a TensorDict, otherwise a dict.  Rows without dims become a
+dense column, and values a NonTensorStack (a list without torch), whatever the layout.  Other tensors:
 
-`jagged`: a nested tensor with jagged layout (where torch allows it, else a strided one, else a stack).
-`dense`: a tensor where all rows have one shape, else as jagged.
-`padded`: a tensor with room for the longest row, with gaps filled.
+`jagged`: a nested tensor with jagged layout (if torch allows it, else a strided one, else a stack).
+`dense`: a tensor if all rows have one shape, otherwise as jagged.
+`padded`: a tensor with room for the longest row, with the gaps filled.
 
-Without torch a column is an array where all rows have one shape (or are padded) and else a list of
-arrays; types that NumPy lacks (bfloat16, 8-bit floats) are unsigned integers of their bits.
+Without torch a column is an array if all rows have one shape (or are padded), and otherwise a list of
+arrays; types that NumPy lacks (bfloat16, 8-bit floats) become unsigned integers with the same bits.
 
-Long texts and bytes are made straight from memory that a storage unit shares, where they are left by the read (`Left`).  When
-they have gone from there meanwhile, the read is repeated, with a copy.
+Long texts and bytes are built straight from memory shared by a storage unit; the read does not copy them first (`Left`).
+If they have been removed from there meanwhile, the read is repeated, with a copy.
 
-None of the rest copies: tensors lie in memory of the library, which is given back when the last tensor over
-it is gone, and rows are read straight into their padded place.  Only these cost a second copy: padding
+Nothing else is copied either: tensors use memory of the library, which is freed with the last tensor over
+it, and rows are read straight into their padded place.  Only these cost a second copy: padding
 rows that differ in more than their first dim, metadata of several partitions, and layouts of data that
 came from a storage manager written in Python.
 """
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 
 class _GoneError(Exception):
-    """What a read has left in the store is not there any more."""
+    """Values that a read left in the store are no longer there."""
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def read(
     *,
     zero_copy: bool = False,
 ) -> Steps[Any]:
-    """Read fields of samples, laid out as asked."""
+    """Read fields of samples, in the requested layouts."""
     if options is not None:
         options.added(names)
     if len(pieces) == 1 and options is not None:
@@ -78,7 +78,7 @@ def read(
         except _GoneError:
             data = yield core.get(pieces[0], names, zero_copy=zero_copy)
         return (yield from _laid_out(data, decoder))
-    # Parts are copied together below.
+    # The parts are copied together below.
     started = [core.get(piece, names) for piece in pieces]
     parts: list[Data] = []
     for op in started:
@@ -97,7 +97,7 @@ def packed(
     *,
     zero_copy: bool = False,
 ) -> Steps[Any]:
-    """What was read of samples without anything special, in the order of the names of the fields."""
+    """The columns of a read without special options, in the order of the field names."""
     columns = sorted(data.columns)
     try:
         return (yield from _laid_out(data, decoder, options, columns=columns))
@@ -114,7 +114,7 @@ def _laid_out(
     memory: Mapping[str, Any] | None = None,
     columns: Sequence[Any] | None = None,
 ) -> Steps[Any]:
-    """What was read as the result of the call."""
+    """Turn what was read into the result of the call."""
     columns = data.columns if columns is None else columns
     rows = len(data)
 
@@ -134,10 +134,10 @@ def _read_placed(
     decoder: Decoder,
     zero_copy: bool,
 ) -> Steps[Any]:
-    """A read whose columns are laid out, and placed, by the library.
+    """Read columns that the library lays out and places.
 
-    Pad values and page-locked memory need dtypes and shapes, which metadata may lack (when it was made by
-    hand) or have outdated (when samples were written again): then the controller is asked.
+    Pad values and page-locked memory need dtypes and shapes.  Metadata may lack them (if it was made by hand), or they
+    may be outdated (if samples were overwritten): then the controller is asked.
     """
     known = piece
     leave = True
@@ -167,17 +167,17 @@ def _read_placed(
 
 
 class _Plan(NamedTuple):
-    """What the library is asked to do with the columns of a read."""
+    """How the library should place the columns of a read."""
 
     layouts: list[CoreLayout]
     memory: dict[str, Any]
     """Page-locked memory by field."""
     needs_schema: bool
-    """Whether what the metadata says about dtypes and shapes went into it."""
+    """Whether the plan depends on the dtypes and shapes in the metadata."""
 
     @classmethod
     def make(cls, meta: Meta, names: Sequence[str], options: ReadOptions) -> _Plan | None:
-        """The plan; None when too little is known of the fields."""
+        """The plan; None if too little is known about the fields."""
         fields = {column[0]: column for column in meta.fields}
         plan = cls([], {}, options.pin_memory)
         for name in names:
@@ -210,7 +210,7 @@ class _Plan(NamedTuple):
 
 
 def _element(field: str, value: Any, dtype: Dtype) -> bytes:
-    """One element of a dtype as bytes."""
+    """One element of a dtype, as bytes."""
     try:
         if not have_torch():
             import numpy as np
@@ -227,7 +227,7 @@ def _element(field: str, value: Any, dtype: Dtype) -> bytes:
 
 
 def _shapes_of(column: Any, rows: int) -> Any:
-    """Shapes of the rows as one array (rows x dims) or a list of tuples; None when they are not known."""
+    """Shapes of the rows as one array (rows x dims) or a list of tuples; None if they are unknown."""
     import numpy as np
 
     shape, ndims, dims = column[5:8]
@@ -244,7 +244,7 @@ def _shapes_of(column: Any, rows: int) -> Any:
 
 
 def _can_pad(shapes: Any) -> bool:
-    """Whether the library pads rows of these shapes: they differ in their first dim at most."""
+    """Whether the library can pad rows of these shapes: they differ only in their first dim, if at all."""
     return (
         not isinstance(shapes, list)
         and len(shapes) > 0
@@ -254,7 +254,7 @@ def _can_pad(shapes: Any) -> bool:
 
 
 def _bytes_of(shapes: Any, itemsize: int, padding: Padding | None) -> int:
-    """Bytes of a column."""
+    """Size of a column in bytes."""
     import math
 
     if isinstance(shapes, list):
@@ -266,7 +266,7 @@ def _bytes_of(shapes: Any, itemsize: int, padding: Padding | None) -> int:
 
 
 def _pinned(size: int) -> Any:
-    """Page-locked memory; torch keeps and reuses it, and waits for copies from it to a GPU."""
+    """Page-locked memory; torch caches it, and reuses it only after copies from it to a GPU are done."""
     import torch
 
     return torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=True)
@@ -294,7 +294,7 @@ def _columns(
     options: ReadOptions | None,
     memory: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, Any]]:
-    """What was read, by field, with the fields that padding adds."""
+    """The columns that were read, by field, with the fields that padding adds."""
     offsets: dict[bytes, RowOffsets] = {}
     for column in columns:
         name = column[0]
@@ -322,7 +322,7 @@ class _Column:
         offsets: dict[bytes, RowOffsets] | None = None,
         memory: Any = None,
     ) -> None:
-        """`offsets` are those of the columns read with it so far: equal ones are one, as torch wants it."""
+        """`offsets` holds the offsets of columns read so far: equal ones share one object, as torch expects."""
         self.name, self.kind, code, bits, self._ragged, self._shape = column[:6]
         self._ndims, self._dims, self._offsets, memory_of_library, _, self.length = column[6:12]
         self.ragged_dim = column[12]
@@ -332,10 +332,10 @@ class _Column:
         self._known = {} if offsets is None else offsets
         self._left = memory_of_library if type(memory_of_library) is Left else None
         self._bytes = memoryview(b"" if self._left is not None else memory_of_library)
-        self._tensor = memory  # the same bytes as a tensor, when they are the reader's own
+        self._tensor = memory  # the same bytes as a tensor, if the reader owns them
 
     def _over(self, shape: Sequence[int], start: int = 0, end: int | None = None) -> Any:
-        """A tensor or array of that shape over the column's bytes, or over some of them."""
+        """A tensor or array with this shape over the column's bytes, or over some of them."""
         end = len(self._bytes) if end is None else end
         if self._tensor is not None:
             return shaped(self._tensor[start:end].view(torch_dtypes_back()[self._dtype]), shape)
@@ -343,7 +343,7 @@ class _Column:
         return made(self._bytes[start:end], self._dtype, shape)
 
     def _sizes(self) -> Any:
-        """Dims of all rows as an array of rows x dims; None when they differ in number, or are none."""
+        """Dims of all rows as an array of rows x dims; None if the rows differ in the number of dims, or have none."""
         import numpy as np
 
         depths = np.frombuffer(self._ndims, dtype=np.uint32)
@@ -356,7 +356,7 @@ class _Column:
         return self._sizes()[:, 0].copy()
 
     def padded(self) -> Any:
-        """The column, whose rows lie at equal distances."""
+        """The column, whose rows are at equal distances."""
         inner = [int(dim) for dim in self._sizes()[0, 1:]]
         return self._over((self._count, self.length, *inner))
 
@@ -384,7 +384,7 @@ class _Column:
         return jagged(self._over(shape), rows)
 
     def _side_by_side(self, shape: Sequence[int], ragged_dim: int, decoder: Decoder) -> Any:
-        """The values of a field that is ragged behind the first dim of its rows, which lie end to end: one copy."""
+        """The values of a field that is ragged beyond the first dim of its rows, which are end to end: one copy."""
         import torch
 
         axis = ragged_dim - 1
@@ -392,9 +392,9 @@ class _Column:
             return self._over(shape)
         if self._ragged:
             return torch.cat(self.rows(decoder), axis)
-        # Rows that agree are moved by one call.
+        # Rows of equal shape are moved by one call.
         moved = self._over((self._count, *self._shape)).movedim(0, axis)
-        return moved.reshape(shape).detach()  # where nothing had to be moved it is a view
+        return moved.reshape(shape).detach()  # a view if nothing had to be moved
 
     def rows(self, decoder: Decoder) -> list[Any]:
         """The rows, one object each."""
@@ -418,7 +418,7 @@ class _Column:
         return values
 
     def _mixed_rows(self, decoder: Decoder) -> list[Any]:
-        """Rows that differ in dtype or kind, each of which begins where its offset says."""
+        """Rows that differ in dtype or kind; each begins at its offset."""
         sizes = memoryview(self._dims).tolist()
         starts = memoryview(self._offsets).tolist()
         values: list[Any] = []
@@ -443,7 +443,7 @@ class _Column:
 
 
 def _merge(parts: Sequence[Data], decoder: Decoder, options: ReadOptions | None) -> Any:
-    """What was read in several parts, one after the other; all of them have the same fields."""
+    """Join the parts of a read; all of them have the same fields."""
     rows: dict[str, list[Any]] = {}
     dims: dict[str, int] = {}
     for data in parts:

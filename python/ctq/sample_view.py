@@ -1,4 +1,4 @@
-"""The samples of a BatchMeta one by one, to look at."""
+"""The samples of a BatchMeta one by one, for inspection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SampleView:
-    """One sample of a batch, to look at."""
+    """One sample of a batch, for inspection."""
 
     __slots__ = ("_batch", "_place")
 
@@ -36,7 +36,7 @@ class SampleView:
 
     @property
     def production_status(self) -> int:
-        """1 when all fields are ready."""
+        """1 if all fields are ready."""
         return int(self._batch.production_status[self._place])
 
     @property
@@ -46,7 +46,7 @@ class SampleView:
 
     @property
     def fields(self) -> Mapping[str, Mapping[str, Any]]:
-        """What is known of the sample's fields; read-only."""
+        """What is known about the sample's fields; read-only."""
         fields = {}
         for name, field in self._batch.field_schema.items():
             each = field.get("per_sample_shapes")

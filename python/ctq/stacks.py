@@ -1,7 +1,7 @@
-"""NonTensorStacks: columns of values as tensordict has them, with one small TensorDict per row.
+"""NonTensorStacks: tensordict's form of columns of values, with one small TensorDict per row.
 
-tensordict makes these row by row in Python code.  A column of plain values (texts, numbers) is made faster, by copying a
-member that tensordict made, when members look as they did in versions 0.10 to 0.15; else tensordict makes all of them.
+tensordict builds these row by row in Python code.  A column of plain values (texts, numbers) is built faster here, by
+copying a member made by tensordict, as long as members look as in versions 0.10 to 0.15; otherwise tensordict does it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 from ._core import pause, stamp
 
 _PLAIN = frozenset((str, bytes, int, float, bool, dict, list))
-"""Types of values that a member holds as they are."""
+"""Types of values that a member stores unchanged."""
 _AT_ONCE = 256
-"""Rows that become values of a stack before other threads have their turn."""
+"""Rows added to a stack before other threads get a turn."""
 
 
 def stacked_values(column: Any) -> list[Any]:
@@ -30,7 +30,7 @@ def stacked_values(column: Any) -> list[Any]:
 
 
 def stack_of_objects(rows: list[Any]) -> Any:
-    """Rows that are not all tensors: a stack of TensorDicts where all are such, else of values."""
+    """Rows that are not all tensors: a stack of TensorDicts if all are TensorDicts, otherwise of values."""
     from tensordict import NonTensorData, NonTensorStack, TensorDict, TensorDictBase
 
     kinds = set(map(type, rows))
@@ -54,7 +54,7 @@ def stack_of_objects(rows: list[Any]) -> Any:
 
 @functools.cache
 def _pattern() -> Any:
-    """A member of a stack of plain values to be copied; None when this tensordict makes others than expected."""
+    """A template member for stacks of plain values; None if this tensordict builds different ones than expected."""
     import torch
     from tensordict import NonTensorStack, TensorDict
 
@@ -78,7 +78,7 @@ def _pattern() -> Any:
 
 @functools.cache
 def _is_simple() -> bool:
-    """Whether a stack is its list of members and their number."""
+    """Whether a stack consists of just its list of members and their number."""
     import torch
     from tensordict import NonTensorStack
 
@@ -91,12 +91,12 @@ def _is_simple() -> bool:
 
 
 def _holds_more(parts: dict[str, Any]) -> bool:
-    """Whether there is anything in it."""
+    """Whether any part is not empty."""
     return any(value is not None and value is not False for value in parts.values())
 
 
 def _stack(members: list[Any]) -> Any:
-    """A stack of members that are alike; tensordict would look at each of them."""
+    """A stack of uniform members; tensordict would inspect each of them."""
     import torch
     from tensordict import NonTensorStack
 

@@ -1,7 +1,7 @@
-"""Tensors on their way in: what users hand over becomes columns (for the way out see `reading`).
+"""Writing tensors: turns the user's data into columns (for the opposite direction see `reading`).
 
-Bytes are not copied here: a column names the memory of the caller's tensors.  Tensors on a GPU are
-copied to the host once, into memory that torch keeps page-locked.
+No bytes are copied here: a column refers to the memory of the caller's tensors.  Tensors on a GPU are
+copied to the host once, into page-locked memory that torch caches.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 
 class Batch(NamedTuple):
-    """Columns of one put, with the objects whose memory they name."""
+    """Columns of one put, with the objects that own their memory."""
 
     rows: int
     columns: list[Column]
@@ -52,14 +52,14 @@ class Batch(NamedTuple):
 
 
 class Rows(list[Any]):
-    """Rows of a column that are values, also when they are arrays."""
+    """Rows of a column that are values, even if they are arrays."""
 
 
 # --- in -------------------------------------------------------------------------------------------
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether it is a tensor of torch."""
+    """Whether it is a torch tensor."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
@@ -70,13 +70,13 @@ def _is_tensor_type(kind: type) -> bool:
 
 
 def is_array(value: Any) -> bool:
-    """Whether it is an array of NumPy."""
+    """Whether it is a NumPy array."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, numpy.ndarray)
 
 
 def is_plain_array(value: Any) -> bool:
-    """Whether it is an array with nothing but elements: a mask would be lost."""
+    """Whether it is an array with nothing but elements: the mask of a masked array would be lost."""
     return is_array(value) and not isinstance(value, sys.modules["numpy"].ma.MaskedArray)
 
 
@@ -96,7 +96,7 @@ def _tensordict_base() -> type[Any]:
 
 
 def row_count(fields: Fields) -> int:
-    """Number of rows of a batch; RowCountError names a column without any."""
+    """Number of rows of a batch; RowCountError names a column without rows."""
     if is_tensordict(fields):
         size: Any = fields.batch_size  # type: ignore[union-attr]
         if len(size) == 0:
@@ -128,7 +128,7 @@ def _rows_of(name: str, column: Any) -> int:
 def to_batch(fields: Fields, encoder: Encoder) -> Batch:
     """Columns of a TensorDict, or of a mapping from names to tensors, arrays or lists of rows."""
     rows = row_count(fields)
-    # Arrays are tensors in a mapping; in the rows of a TensorDict they are values.
+    # In a mapping, arrays are tensors; in the rows of a TensorDict they are values.
     arrays = not is_tensordict(fields)
     batch = Batch(rows, [], [])
     for name, column in fields.items():
@@ -142,7 +142,7 @@ def to_batch(fields: Fields, encoder: Encoder) -> Batch:
 
 
 def is_plain(tensor: Any) -> bool:
-    """Whether a tensor's elements lie on the CPU one after the other, as they are; of torch's own class only."""
+    """Whether a tensor is of torch's own class, on the CPU, with contiguous elements that need no conversion."""
     import torch
 
     return bool(
@@ -156,7 +156,7 @@ def is_plain(tensor: Any) -> bool:
 
 
 def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: bool) -> None:
-    """Add a column to a batch; `arrays`: whether arrays are tensors, not values."""
+    """Add a column to a batch; `arrays`: whether arrays are tensors rather than values."""
     if is_tensor(column) and _torch_ok(column):
         given = _rows_of(name, column)
         made = _jagged_column(name, column, batch.keep) if column.is_nested else None
@@ -199,14 +199,14 @@ def _named_ragged(column: Column | None, dim: int) -> Column | None:
 
 
 def row_list(name: str, column: Any, rows: int) -> list[Any]:
-    """The rows of a column that is no tensor."""
+    """The rows of a non-tensor column."""
     if sys.modules.get("tensordict") is not None:
         from tensordict import NonTensorData, NonTensorStack, TensorDictBase
 
         if isinstance(column, NonTensorStack):
             return stacked_values(column)
         if isinstance(column, NonTensorData):
-            # As TransferQueue has it: what has as many items as there are rows is one for each.
+            # As in TransferQueue: a value with as many items as there are rows has one for each row.
             data = column.data
             if is_array(data) and data.ndim and data.shape[0] == rows:
                 return list(data)
@@ -218,26 +218,26 @@ def row_list(name: str, column: Any, rows: int) -> list[Any]:
 
 
 def _unbound(tensor: Any) -> list[Any]:
-    """The rows of a tensor, as data: without gradients."""
+    """The rows of a tensor, as data: detached from autograd."""
     import torch
 
     tensor = tensor.detach()
     if tensor.layout == torch.jagged and tensor._ragged_idx == 1 and tensor.lengths() is None:
-        # torch's own unbind expects the first offset to be 0.
+        # torch's own unbind requires the first offset to be 0.
         ends = tensor.offsets().tolist()
         return [tensor.values()[start:end] for start, end in pairwise(ends)]
     return list(tensor.unbind())
 
 
 def _torch_ok(tensor: Any) -> bool:
-    """Whether it is a tensor of plain elements in rows."""
+    """Whether it is a tensor with rows of plain elements."""
     import torch
 
     return tensor.layout in (torch.strided, torch.jagged) and tensor.dtype in torch_dtypes()
 
 
 def _ready(tensor: Any, keep: list[Any]) -> Any:
-    """The tensor on the CPU and contiguous; kept."""
+    """The tensor on the CPU and contiguous; kept alive by `keep`."""
     import torch
 
     if type(tensor) is torch.Tensor and is_plain(tensor):
@@ -253,7 +253,7 @@ def _ready(tensor: Any, keep: list[Any]) -> Any:
 
 
 def _to_host(tensor: Any) -> Any:
-    """A copy on the host; of a GPU's tensor in page-locked memory, which torch keeps for the next one."""
+    """A copy on the host; from a GPU in page-locked memory, which torch caches for later copies."""
     import torch
 
     if tensor.device.type == "meta":
@@ -266,12 +266,12 @@ def _to_host(tensor: Any) -> Any:
 
 
 def slice_of(tensor: Any) -> tuple[int, int]:
-    """Where the bytes of a contiguous tensor lie."""
+    """Address and size of a contiguous tensor's bytes."""
     return tensor.data_ptr(), tensor.numel() * tensor.element_size()
 
 
 def _contiguous(values: Any, keep: list[Any]) -> Any:
-    """The array in C order and the machine's byte order, as one flat buffer; kept."""
+    """The array in C order and native byte order, as one flat buffer; kept alive by `keep`."""
     import numpy as np
 
     values = np.asarray(values, dtype=values.dtype.newbyteorder("="), order="C")
@@ -282,7 +282,7 @@ def _contiguous(values: Any, keep: list[Any]) -> Any:
 def dense_column(
     name: str, dtype: Dtype, rows: int, shape: tuple[int, ...], slices: list[Any]
 ) -> Column:
-    """A column of rows of one shape."""
+    """A column whose rows have one shape."""
     return (name, TENSOR, *dtype, rows, shape, None, None, slices)
 
 
@@ -297,7 +297,7 @@ def _ragged(
 
 
 def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
-    """A column of tensors, one per row; None when they differ in dtype, or have no plain elements."""
+    """A column of tensors, one per row; None if they differ in dtype, or do not have plain elements."""
     import torch
 
     kinds = {(row.dtype, row.layout, row.is_nested, row.is_cpu) for row in rows}
@@ -318,7 +318,7 @@ def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
 
 
 def _mixed_rows(name: str, rows: list[Any], keep: list[Any], encoder: Encoder) -> Column | None:
-    """A column of tensors of several dtypes, or of tensors beside other values; None when no row is a tensor."""
+    """A column of tensors of several dtypes, or of tensors and other values; None if no row is a tensor."""
     plain = [is_tensor(row) and not row.is_nested and _torch_ok(row) for row in rows]
     if not any(plain):
         return None
@@ -344,7 +344,7 @@ def _mixed_rows(name: str, rows: list[Any], keep: list[Any], encoder: Encoder) -
 
 
 def _all_plain(rows: list[Any]) -> bool:
-    """Whether the elements of all rows lie in memory as they are; they are on the CPU."""
+    """Whether all rows are on the CPU with elements that need no conversion."""
     from torch import Tensor
 
     return (
@@ -355,7 +355,7 @@ def _all_plain(rows: list[Any]) -> bool:
 
 
 def _together(rows: list[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
-    """Rows on a GPU as one tensor there, so that they come to the host at once; None for others."""
+    """Rows on a GPU joined into one tensor there, so that one copy brings them to the host; None for others."""
     import torch
 
     inner = shapes[0][1:]
@@ -366,12 +366,12 @@ def _together(rows: list[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
     try:
         with torch.no_grad():
             return torch.cat(rows) if shapes[0] else torch.stack(rows)
-    except (RuntimeError, NotImplementedError):  # a dtype that torch cannot do this with
+    except (RuntimeError, NotImplementedError):  # torch does not support this for some dtypes
         return None
 
 
 def _array_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
-    """A column of arrays, one per row; None when they differ in dtype or are no tensors."""
+    """A column of arrays, one per row; None if they differ in dtype or cannot be tensors."""
     dtype = numpy_dtype(rows[0].dtype)
     if dtype is None or any(numpy_dtype(row.dtype) != dtype for row in rows):
         return None
@@ -380,7 +380,7 @@ def _array_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
 
 
 def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
-    """A jagged nested tensor whose rows lie end to end, without taking it apart; else None."""
+    """A column over a jagged nested tensor whose rows are end to end, without splitting it; otherwise None."""
     import numpy as np
     import torch
 
@@ -405,26 +405,26 @@ def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
 
 
 def empty() -> Any:
-    """What reading nothing gives."""
+    """The result of reading nothing."""
     return tensordict_of({}, [0]) if have_torch() else {}
 
 
 def tensordict_of(fields: Mapping[str, Any], batch_size: Sequence[int]) -> Any:
-    """A TensorDict of columns."""
+    """A TensorDict with these columns."""
     from tensordict import TensorDict
 
     return TensorDict(dict(fields), batch_size=list(batch_size))
 
 
 def tensordict_of_tensors(fields: dict[str, Any], rows: int) -> Any:
-    """A TensorDict of columns that are known to be tensors, jagged or not, with that many rows.
+    """A TensorDict of columns that are known to be tensors, jagged or not, with `rows` rows.
 
-    The checks of its constructor cost more than the rest of a small read, where a column is jagged.
+    If a column is jagged, the checks of its constructor would cost more than the rest of a small read.
     """
     from tensordict import TensorDict
 
     unchecked = getattr(TensorDict, "_new_unsafe", None)
-    if unchecked is None:  # a tensordict that has it no more
+    if unchecked is None:  # this tensordict no longer has it
         return tensordict_of(fields, [rows])
     import torch
 
@@ -434,7 +434,7 @@ def tensordict_of_tensors(fields: dict[str, Any], rows: int) -> Any:
 def pack_rows(rows: list[Any], ragged_dim: int = 0) -> Any:
     """Rows of any kind as one column, in the most regular form that they allow.
 
-    `ragged_dim` is what is known of their field; 0: what these rows differ in decides.
+    `ragged_dim` is the known ragged dim of their field; 0: it is the dim in which these rows differ.
     """
     if not have_torch():
         return rows
@@ -450,7 +450,7 @@ def pack_rows(rows: list[Any], ragged_dim: int = 0) -> Any:
         filled = [row for row in rows if row.numel()]
         if not filled or any(row.dtype != filled[0].dtype for row in filled):
             return NonTensorStack(*rows)
-        # A tensor without elements says nothing of the dtype of its field.
+        # A tensor without elements says nothing about the dtype of its field.
         rows = [row.to(filled[0].dtype) for row in rows]
     if all(row.ndim == 0 for row in rows):
         return torch.stack(rows)
@@ -470,7 +470,7 @@ def pack_rows(rows: list[Any], ragged_dim: int = 0) -> Any:
 
 
 def stack_of_rows(rows: list[Any]) -> Any:
-    """Rows that differ in dtype or kind as a stack of what they are."""
+    """Rows that differ in dtype or kind, as a stack of the rows as they are."""
     if not have_torch():
         return rows
     if all(is_tensor(row) for row in rows):
@@ -481,30 +481,30 @@ def stack_of_rows(rows: list[Any]) -> Any:
 
 
 def tensor_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:
-    """A tensor of that shape over memory of the library."""
+    """A tensor with this shape over memory of the library."""
     import torch
 
     of_torch = torch_dtypes_back()[dtype]
     if len(memory) == 0:
-        # Reads are on the CPU, whatever the user's default device is.
+        # Reads are on the CPU, whatever the user's default device.
         return torch.empty(tuple(shape), dtype=of_torch, device="cpu")
     return shaped(torch.frombuffer(memory, dtype=of_torch), shape)
 
 
 def shaped(flat: Any, shape: Sequence[int]) -> Any:
-    """A flat tensor as one of another shape that is nobody's view, so that torch lets users change it in place."""
+    """Reshape a flat tensor to one that is not a view, so that torch lets users modify it in place."""
     return flat if len(shape) == 1 else flat.view(tuple(shape)).detach()
 
 
 def array_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:
-    """An array of that shape over memory of the library."""
+    """An array with this shape over memory of the library."""
     import numpy as np
 
     return np.frombuffer(memory, dtype=numpy_dtype_back(dtype)).reshape(shape)
 
 
 def tensor_memory(tensor: Any) -> tuple[list[Any], tuple[int, int], Any] | None:
-    """A tensor inside a value: dtype and shape, where its bytes lie, and what owns them; None for one that is no plain tensor."""
+    """A tensor inside a value: its dtype and shape, its memory, and the owner; None if it is not a plain tensor."""
     import torch
 
     dtype = torch_dtypes().get(tensor.dtype)
@@ -515,7 +515,7 @@ def tensor_memory(tensor: Any) -> tuple[list[Any], tuple[int, int], Any] | None:
 
 
 def tensor_from_bytes(dtype: Dtype, shape: Sequence[int], memory: Any) -> Any:
-    """The tensor over memory that is its own; an array without torch."""
+    """The tensor over its own memory; an array without torch."""
     return (tensor_over if have_torch() else array_over)(memory, dtype, shape)
 
 
