@@ -1,5 +1,5 @@
 /*
- * arena.c - memory, references and buffers that live as long as one call, and arguments turned into plain C in it.
+ * arena.c - memory, references and buffers of one call, and conversion of its arguments to plain C.
  */
 #include "core.h"
 
@@ -132,7 +132,7 @@ int core_strings(core_arena *arena, PyObject *object, const char *what, bool opt
                      Py_TYPE(object)->tp_name);
         return -1;
     }
-    /* A tuple of its own: the list may be changed by others while the call runs. */
+    /* A copy: other code may change the list while the call runs. */
     PyObject *items = PySequence_Tuple(object);
     if (!items) {
         return -1;
@@ -159,7 +159,7 @@ int core_strings(core_arena *arena, PyObject *object, const char *what, bool opt
     return 0;
 }
 
-/* Integers of `size` bytes from a buffer with items of that size, or from a sequence. */
+/* Integers of `size` bytes each, from a buffer with items of that size or from a sequence. */
 static int arena_integers(core_arena *arena, PyObject *object, const char *what, size_t size,
                           const void **out, size_t *n)
 {

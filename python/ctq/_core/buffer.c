@@ -1,5 +1,5 @@
 /*
- * buffer.c - Buffer: memory of a Meta or Data, for the buffer protocol; the owner lives as long as the last view.
+ * buffer.c - Buffer: memory of a Meta or Data, through the buffer protocol; the last view keeps its owner alive.
  */
 #include "core.h"
 
@@ -24,7 +24,7 @@ PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memor
     }
     core_count(CORE_BUFFER, 1);
     self->owner = Py_NewRef(owner);
-    /* The library owns the memory; what it lends read-only is shown read-only. */
+    /* The library owns the memory; the view is read-only if the library's is. */
     self->memory = n ? (void *)(uintptr_t)memory : buffer_empty;
     self->n = (Py_ssize_t)n;
     self->itemsize = format == 'Q' ? 8 : format == 'I' ? 4 : 1;

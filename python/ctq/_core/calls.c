@@ -1,11 +1,11 @@
 /*
- * calls.c - the methods of Client that start an operation: each turns its arguments into plain C, and starts.
+ * calls.c - the methods of Client that start an operation: each converts its arguments to plain C, and starts it.
  *
- * `timeout` is the operation's deadline in seconds: 0 the client's own, negative none.
+ * `timeout` is the time limit of the operation in seconds; 0: the client's own; negative: no limit.
  */
 #include "core.h"
 
-/* Common end of every call: `parsed` tells whether the arguments were good. */
+/* The last step of every call; `parsed`: whether its arguments were valid. */
 #define START(op, parsed, call)              \
     do {                                     \
         if (!(parsed)) {                     \

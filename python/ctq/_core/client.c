@@ -2,7 +2,7 @@
  * client.c - Client: a connection to one system.  Its calls are in calls.c and put.c.
  *
  * The handle is only read with the GIL held, and calls are started without releasing it, so none of them is running when
- * close takes the handle away.  Operations hold a reference to their client.
+ * close takes the handle.  Operations hold a reference to their client.
  */
 #include "core.h"
 
@@ -130,7 +130,7 @@ static PyType_Spec client_spec = {
     .slots = client_slots,
 };
 
-/* The calls live in another file, so the type gets them after it is made; then it is closed to changes. */
+/* The calls are in another file, so they are added after the type is created; then the type is made immutable. */
 PyTypeObject *core_client_type(PyObject *module)
 {
     PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &client_spec, NULL);

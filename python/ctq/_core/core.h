@@ -1,12 +1,12 @@
 /*
- * core.h - what the files of ctq._core share: the CPython extension over the public C API of libtq.
+ * core.h - shared declarations of ctq._core, the CPython extension over the public C API of libtq.
  *
- * One type per handle: Client, Op, Meta, Data, and Queue (finished operations of one event loop); Buffer shows memory of
- * a Meta or Data to NumPy and torch without a copy.  Every handle has one destructor, every error one translator
- * (core_raise), and live objects are counted so that tests can bring the counts back to where they were.
+ * One type per handle: Client, Op, Meta, Data, and Queue (completed operations of one event loop); a Buffer exposes memory
+ * of a Meta or Data to NumPy and torch without a copy.  Every handle has one destructor, every error goes through one
+ * translator (core_raise), and live objects are counted so that tests can check that none leaks.
  *
  * Threads.  All Python objects are used with the GIL held.  The one function that runs without it is the callback of an
- * operation (op.c), on a thread of libtq; it touches the fields of core_op that are marked so, under core_lock.
+ * operation (op.c), on a thread of libtq; it uses only the fields of core_op that are marked so, under core_lock.
  */
 #ifndef CORE_H
 #define CORE_H
@@ -48,22 +48,22 @@ typedef struct core_state {
 
 /* The state, from an instance of one of the module's types (none of which can be subclassed). */
 core_state *core_state_of(PyObject *self);
-/* Counts an object that was made (+1) or freed (-1). */
+/* Counts an object that was created (+1) or freed (-1). */
 void core_count(enum core_kind kind, int change);
 
 /* errors.c */
 int core_errors_init(PyObject *module, core_state *state);
-/* Sets the exception that an error stands for.  Returns NULL. */
+/* Sets the exception for an error.  Returns NULL. */
 PyObject *core_raise(core_state *state, const tq_error *err);
-/* The same as an object instead of setting it; a new reference, NULL with an exception set when that failed. */
+/* Returns the exception as a new reference instead of setting it; on failure NULL with an exception set. */
 PyObject *core_exception(core_state *state, const tq_error *err);
 
 /* ---------------------------------------------------------------------------------------------- arena */
 
-/* Memory that is freed together.  Zeroed memory is an empty arena. */
+/* Memory that is freed as a whole.  A zeroed struct is an empty arena. */
 typedef struct core_arena {
     struct core_chunk *chunks;
-    PyObject **held; /* references given back with it */
+    PyObject **held; /* references dropped with it */
     size_t n_held, cap_held;
     Py_buffer **views; /* buffers released with it */
     size_t n_views, cap_views;
@@ -78,12 +78,12 @@ const Py_buffer *core_arena_view(core_arena *arena, PyObject *object);
 /* With the GIL held. */
 void core_arena_free(core_arena *arena);
 
-/* Arguments into plain C, in memory of an arena.  None gives NULL and 0. On failure -1 with an exception set. */
+/* Convert arguments to plain C, in an arena.  None becomes NULL and 0. On failure -1 with an exception set. */
 int core_strings(core_arena *arena, PyObject *object, const char *what, bool optional_items,
                  const char *const **out, size_t *n);
 /* A string without a zero byte, or NULL for None. */
 int core_string(PyObject *object, const char *what, const char **out);
-/* Unsigned integers: a buffer of that item size, or a sequence of ints. */
+/* Unsigned integers, from a buffer with this item size or a sequence of ints. */
 int core_u32s(core_arena *arena, PyObject *object, const char *what, const uint32_t **out,
               size_t *n);
 int core_u64s(core_arena *arena, PyObject *object, const char *what, const uint64_t **out,
@@ -103,7 +103,7 @@ typedef struct core_data {
     PyObject_HEAD tq_data *data;
 } core_data;
 
-/* What an operation gives. */
+/* The result type of an operation. */
 typedef enum core_result {
     CORE_NOTHING,
     CORE_GIVES_META,
@@ -122,21 +122,21 @@ typedef enum core_result {
 
 struct core_queue;
 
-/* An operation.  From its start to its end it owns a reference to itself (core_op_start, core_reap). */
+/* An operation.  From start to completion it owns a reference to itself (core_op_start, core_reap). */
 typedef struct core_op {
     PyObject_HEAD tq_op *op;
     PyObject *client;
     core_result gives;
-    core_arena args;  /* what was given to the call, until it is done */
-    PyObject *future; /* of asyncio, to be resolved when done */
+    core_arena args;  /* the call's arguments, until it completes */
+    PyObject *future; /* asyncio future to resolve on completion */
     pid_t pid;        /* of the process that started it */
     /* under core_lock, and touched by the callback */
-    struct core_queue *queue; /* a reference; NULL: nobody is told */
+    struct core_queue *queue; /* a reference; NULL: nobody is notified */
     struct core_op *next;
     bool done;
 } core_op;
 
-/* Finished operations of one event loop. */
+/* Completed operations of one event loop. */
 typedef struct core_queue {
     PyObject_HEAD pid_t pid;
     /* under core_lock */
@@ -144,7 +144,7 @@ typedef struct core_queue {
     core_op *first, *last;
 } core_queue;
 
-/* Guards everything that the callback touches.  Nothing is called with it held but system calls that do not block. */
+/* Guards everything that the callback uses.  While it is held, only system calls that do not block are made. */
 extern pthread_mutex_t core_lock;
 int core_fork_init(void);
 
@@ -158,31 +158,31 @@ PyObject *core_client_notify(core_client *self, PyObject *args, PyObject *kwargs
 /* get.c */
 PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs);
 PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwargs);
-/* The meta of an argument, held by the operation; NULL with an exception set. */
+/* The meta in an argument, kept alive by the operation; NULL with an exception set. */
 tq_meta *core_call_meta(core_op *op, PyObject *object);
-/* Gives up what was lent to reads that have done with it. */
+/* Drops memory lent to reads that have finished with it. */
 void core_get_reap(void);
 
 /* op.c */
 PyTypeObject *core_op_type(PyObject *module);
 /* A new operation of the client, not started; NULL with an exception set. */
 core_op *core_op_new(core_client *client, core_result gives, double timeout);
-/* Around the call that starts it: before it, and with what it returned.  finish gives the operation to Python or raises the
- * error; it always takes over the reference. */
+/* Called before and after the C call that starts the operation, the latter with its result.  finish returns the operation
+ * to Python or raises the error; it always takes over the reference. */
 void core_op_begin(core_op *op);
 PyObject *core_op_finish(core_op *op, int code);
-/* Result of an operation that is done, or its error as exception. */
+/* Result of a completed operation, or its error as an exception. */
 PyObject *core_op_result(core_op *op);
-/* Gives up what finished operations own that nobody waits for. */
+/* Frees the resources of completed operations that nobody waits for. */
 void core_reap(void);
-/* Appends to the list of those; with core_lock held. */
+/* Appends to the list of such operations; with core_lock held. */
 void core_leave(core_op *op);
-/* Gives back what a finished operation kept for its call, and its reference to itself. */
+/* Drops the arguments that a completed operation kept, and its reference to itself. */
 void core_op_settle(core_op *op);
 
 /* queue.c */
 PyTypeObject *core_queue_type(PyObject *module);
-/* Appends a finished operation and wakes the loop; with core_lock held. False: the queue is closed. */
+/* Appends a completed operation and wakes the loop; with core_lock held. False: the queue is closed. */
 bool core_queue_push(core_queue *queue, core_op *op);
 
 /* meta.c */
@@ -192,12 +192,12 @@ PyObject *core_meta_wrap(core_state *state, tq_meta *meta); /* holds its own ref
 /* data.c */
 PyTypeObject *core_data_type(PyObject *module);
 PyObject *core_data_wrap(core_state *state, tq_data *data);
-/* Kind and dtype of each row, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all are alike. */
+/* Kind and dtype of each row, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all rows agree. */
 PyObject *core_types(const tq_type *types, size_t n);
 /* A list of bytes. */
 PyObject *core_notes(const tq_slice *notes, size_t rows);
 
-/* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which lives as long as `owner`. */
+/* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which is kept alive by `owner`. */
 PyTypeObject *core_buffer_type(PyObject *module);
 PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n,
                            char format, bool writable);
@@ -205,7 +205,7 @@ PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memor
 /* left.c: Left, a column of values that a read left in the store. */
 PyTypeObject *core_left_type(PyObject *module);
 PyObject *core_left_make(core_state *state, tq_data *data, size_t column);
-/* Its values; None when they are not there any more. */
+/* Its values; None if they are no longer there. */
 PyObject *core_left_rows(PyObject *left, PyObject *build, PyObject *decode);
 
 /* jagged.c: jagged_rows(ndims, dims, ragged dim) -> offsets, least, greatest, shape; or None. */
@@ -214,32 +214,32 @@ PyObject *core_jagged_rows(PyObject *module, PyObject *args);
 /* sampler.c: balance(weights, k, equal) -> part of each. */
 PyObject *core_balance(PyObject *module, PyObject *args);
 
-/* Memory inside a value that has at least this many bytes is put without a copy, and is stored aligned. */
+/* Memory inside a value is put without a copy, and stored aligned, if it has at least this many bytes. */
 #define CORE_LARGE 4096u
 #define CORE_ALIGN 64u
-/* With at least this many, the reader gets a view of the memory that the read was made into; less is copied out of it. */
+/* From this size on, the reader gets a view of the memory of the read; smaller pieces are copied out of it. */
 #define CORE_VIEW 16384u
-/* The extension type of such memory (encoding.py: BUFFER). */
+/* The extension type of large memory (encoding.py: BUFFER). */
 #define CORE_BUFFER 11
 
 /* pack_rows.c: pack_rows(rows, convert, keep), weigh(value, limit). */
 PyObject *core_pack_rows(PyObject *module, PyObject *args);
 PyObject *core_weigh(PyObject *module, PyObject *args);
 
-/* pace.c: pace() makes the calling thread one that hands the GIL over. */
+/* pace.c: pace() makes the calling thread one that periodically releases the GIL. */
 PyObject *core_pace(PyObject *module, PyObject *ignored);
-/* pause() hands it over in such a thread. */
+/* pause() releases the GIL in such a thread. */
 PyObject *core_pause(PyObject *module, PyObject *ignored);
-/* To be called with the GIL held for every few values, and may give it away for an instant. */
+/* Call every few values with the GIL held; it may release the GIL briefly. */
 void core_pace_step(size_t steps);
-/* memcpy; of CORE_COPY_ALONE bytes or more without the GIL. */
+/* memcpy; releases the GIL for CORE_COPY_ALONE bytes or more. */
 #define CORE_COPY_ALONE ((size_t)64 << 10)
 void core_copy(void *to, const void *from, size_t size);
 
-/* texts.c: puts the rows of a column that are long texts or bytes into a list of n; the others stay NULL. */
+/* texts.c: stores those rows of a column that are long texts or bytes in a list of n; the others stay NULL. */
 int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
                PyObject *list);
-/* The same of a column that was left in the store.  1: it is not there any more, and the list holds nothing of use. */
+/* The same for a column left in the store.  1: it is no longer there, and the list's content is useless. */
 int core_texts_left(tq_data *data, size_t column, PyObject *list);
 
 /* stamp.c: stamp(member, values, untrack) -> copies of a NonTensorData, each with one of the values. */
@@ -247,18 +247,18 @@ PyObject *core_stamp(PyObject *module, PyObject *args);
 
 /* unpack.c: unpack_rows(data, offsets, build, decode). */
 PyObject *core_unpack_rows(PyObject *module, PyObject *args);
-/* One value of `size` bytes; what is not understood is handed to `decode` as a memoryview.  `build` as in unpack_rows, but
- * memory is always a bytearray; NULL: no extension type is understood. */
+/* Decodes one value of `size` bytes; unknown encodings go to `decode` as a memoryview.  `build` as in unpack_rows, but
+ * memory is always a bytearray; NULL: no extension type is decoded. */
 PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *build, PyObject *decode);
 
-/* kv.c: kv_register(type, make, value_max): clients of a key-value store that are written in Python. */
+/* kv.c: kv_register(type, make, value_max): clients of a key-value store written in Python. */
 PyObject *core_kv_register(PyObject *module, PyObject *args);
 PyObject *core_kv_wait(PyObject *module, PyObject *ignored);
 
 /* maps.c */
 PyObject *core_copy_maps(PyObject *module, PyObject *args);
 
-/* report.c: results that become plain Python objects. */
+/* report.c: results converted to plain Python objects. */
 PyObject *core_progress(core_state *state, const tq_progress *progress);
 PyObject *core_names(const char *const *names, size_t n);
 PyObject *core_status(const tq_system_status *status);
@@ -267,7 +267,7 @@ PyObject *core_checkpoint(const tq_checkpoint *checkpoint);
 PyObject *core_clearings(core_state *state, const tq_clearing *clearings, size_t n);
 /* A tuple of integers. */
 PyObject *core_shape(const uint64_t *shape, uint32_t ndim);
-/* UTF-8 as str, whatever is in it; None for NULL. */
+/* UTF-8 as str, even if invalid; None for NULL. */
 PyObject *core_text(const char *text);
 
 #endif

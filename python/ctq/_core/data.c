@@ -1,6 +1,6 @@
 /*
- * data.c - Data: what a read returned.  Its columns are shown as Buffers over the memory of the library, so that
- * numpy.frombuffer and torch.frombuffer take them without a copy; the memory goes back when the last view is gone.
+ * data.c - Data: the result of a read.  Its columns are exposed as Buffers over the library's memory, so that
+ * numpy.frombuffer and torch.frombuffer use them without a copy; the memory is freed with the last view.
  */
 #include "core.h"
 
@@ -33,7 +33,7 @@ static Py_ssize_t data_length(core_data *self)
     return (Py_ssize_t)tq_data_rows(self->data);
 }
 
-/* The notes of a manager that keys by index, as a list of bytes. */
+/* The notes of a storage manager that keys by index, as a list of bytes. */
 PyObject *core_notes(const tq_slice *notes, size_t n)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
@@ -49,7 +49,7 @@ PyObject *core_notes(const tq_slice *notes, size_t n)
     return list;
 }
 
-/* What each row is, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all are alike. */
+/* Kind and dtype of each row, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all rows agree. */
 PyObject *core_types(const tq_type *types, size_t n)
 {
     if (!types) {

@@ -1,11 +1,11 @@
 /*
- * errors.c - the exception classes, made from the table of tq/errors.h, and the one place that raises them.
+ * errors.c - the exception classes, generated from the table in tq/errors.h, and the only place that raises them.
  *
  * Every class derives from TransferQueueError and from the built-in class that the table names, so that both
- * `except ctq.TransferQueueError` and `except ValueError` work.  All are RuntimeErrors as well, for that is what
- * programs written for the Python peer catch: its client raises it for whatever the controller refuses.  What
- * cannot be read any more (cleared, lost) is a StorageKeyNotFoundError.  A system that has ended is one that cannot be
- * reached: who catches UnreachableError catches that, too.
+ * `except ctq.TransferQueueError` and `except ValueError` work.  All are RuntimeErrors too, because programs written
+ * for TransferQueue catch those: its client raises RuntimeError for any refusal by the controller.  Errors about data that
+ * can no longer be read (cleared, lost) are StorageKeyNotFoundErrors.  A system that has ended cannot be reached either, so
+ * that error is also an UnreachableError.
  */
 #include "core.h"
 
@@ -34,7 +34,7 @@ static PyObject *errors_make(PyObject *module, const char *name, const char *doc
     return error;
 }
 
-/* The bases of one row. */
+/* The base classes for one row. */
 static PyObject *errors_bases(core_state *state, const error_row *row)
 {
     PyObject *builtins = PyEval_GetBuiltins(); /* borrowed */
@@ -52,7 +52,7 @@ static PyObject *errors_bases(core_state *state, const error_row *row)
     return bases;
 }
 
-/* A KeyError shows its message in quotes, for it expects a key; these have a sentence. */
+/* KeyError quotes its message, because it expects a key; these messages are sentences. */
 static int errors_plain_text(PyObject *error)
 {
     PyObject *text = PyObject_GetAttrString(PyExc_Exception, "__str__");

@@ -1,12 +1,12 @@
 /*
- * get.c - Client.get: reads, with columns laid out and placed as asked.
+ * get.c - Client.get: reads, with columns laid out and placed as requested.
  *
  * A layout is a tuple (field, padded, length, multiple, dtype code, dtype bits, pad, address, bytes), as in tq_get_field: pad
- * is one element (b"": zeros), address that of memory to read into (0: the library's).
+ * is one element (b"": zeros), address the memory to read into (0: the library's).
  *
- * Memory that is read into is lent to the library, which may write to it longer than the operation lasts (a cancelled
- * read).  Its owner is therefore not held by the operation but by a loan, which comes back on any thread, without the GIL,
- * and is given up by core_reap.
+ * Memory to read into is lent to the library, which may write to it even after the operation has completed (a cancelled
+ * read).  Therefore a loan keeps its owner alive, not the operation.  The library returns the loan on any thread, without
+ * the GIL, and core_reap drops it.
  */
 #include "core.h"
 

@@ -1,8 +1,8 @@
 /*
- * jagged.c - jagged_rows: the shapes of a column's rows as torch's jagged layout describes them: offsets along the one
- * dim that may vary, with the least and the greatest length, and the other dims, which agree.
+ * jagged.c - jagged_rows: converts the shapes of a column's rows to torch's jagged layout: offsets along the one dim
+ * that may vary, with the least and the greatest length, and the other dims, which must agree.
  *
- * A small read makes several such columns; in NumPy this takes longer than all the rest of one.
+ * A small read has several such columns; in NumPy this conversion would take longer than the rest of the read.
  */
 #include "core.h"
 
@@ -11,7 +11,7 @@ typedef struct jagged_shapes {
     size_t rows, ndim;
 } jagged_shapes;
 
-/* The offsets along a dim into `ends`, rows + 1 of them; false: the rows differ in another dim, or the sum is too large. */
+/* Writes the rows + 1 offsets along a dim to `ends`; false: the rows differ in another dim, or the sum is too large. */
 static bool jagged_offsets(const jagged_shapes *shapes, size_t ragged, int64_t *ends,
                            uint64_t *least, uint64_t *most)
 {
@@ -38,7 +38,7 @@ static bool jagged_offsets(const jagged_shapes *shapes, size_t ragged, int64_t *
     return true;
 }
 
-/* Whether all rows have as many dims, of which `ragged` is one; an exception and false for sizes that contradict. */
+/* Whether all rows have the same number of dims, including `ragged`; false with an exception for inconsistent sizes. */
 static bool jagged_regular(const Py_buffer *ndims, const Py_buffer *dims, Py_ssize_t ragged,
                            jagged_shapes *shapes)
 {

@@ -1,8 +1,8 @@
 /*
- * kv.c - clients of key-value stores that are written in Python, below the general KV storage manager of libtq.
+ * kv.c - clients of key-value stores written in Python, used by the general KV storage manager of libtq.
  *
  * The manager calls a client on threads of libtq's pool; each call takes the GIL and calls one method of the Python object
- * with lists of keys, addresses and sizes.  No byte of a value becomes a Python object: a client hands the addresses on to
+ * with lists of keys, addresses and sizes.  No byte of a value becomes a Python object: a client passes the addresses to
  * its store, or views them.
  */
 #include "core.h"
@@ -15,15 +15,15 @@
 
 #define KV_NAME_MAX 200
 
-/* One registered type; never freed, as all tables. */
+/* One registered type; never freed, like all such tables. */
 typedef struct kv_type {
     tq_kv_client table;
-    PyObject *make; /* from the config, a JSON text, to a client */
+    PyObject *make; /* makes a client from the config, a JSON text */
     core_state *state;
     char name[TQ_NAME_MAX + 1];
 } kv_type;
 
-/* What the manager allocates for one open client. */
+/* The manager's state for one open client. */
 typedef struct kv_state {
     const kv_type *type;
     PyObject *client;
@@ -32,7 +32,7 @@ typedef struct kv_state {
 
 /* ------------------------------------------------------------------------------- errors */
 
-/* The code of an exception: that of our own classes, else one that fits. */
+/* The code for an exception: exact for our own classes, otherwise the closest. */
 static int kv_code(const core_state *state, PyObject *exception)
 {
     long code = TQ_EIO;
@@ -51,7 +51,7 @@ static int kv_code(const core_state *state, PyObject *exception)
                                                                            : (int)code;
 }
 
-/* Moves the exception that is set into an error that names store, method and exception. */
+/* Converts the pending exception to an error that names store, method and exception. */
 static int kv_failed(const kv_type *type, const char *method, tq_error *err)
 {
     PyObject *kind, *exception, *trace;
@@ -74,14 +74,14 @@ static int kv_failed(const kv_type *type, const char *method, tq_error *err)
 /* ------------------------------------------------------------------------------- calls */
 
 /* A call into Python from a thread of libtq's pool.  The cycle collector must not run there: it may free operations and
- * clients, which waits for loops that wait for this thread, or races with the close of their client. */
+ * clients, and freeing them would wait for loops that wait for this thread, or race with the close of their client. */
 static int kv_calls; /* with the GIL held */
 static int kv_collected;
-/* Where the end of the last one is waited for. */
+/* Signalled when the last call has returned. */
 static pthread_mutex_t kv_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t kv_changed = PTHREAD_COND_INITIALIZER;
 static bool kv_idle = true;
-static pid_t kv_pid; /* whose calls they are: threads do not come along to a child */
+static pid_t kv_pid; /* the process of these calls: threads do not survive a fork */
 
 static void kv_set_idle(bool idle)
 {
@@ -114,7 +114,7 @@ static void kv_leave(PyGILState_STATE gil)
     PyGILState_Release(gil);
 }
 
-/* A thread that comes back from a store's library when there is no interpreter any more would end the process. */
+/* A thread that returns from a store's library after the interpreter is finalized would end the process. */
 PyObject *core_kv_wait(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
     Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&kv_lock);
@@ -130,7 +130,7 @@ static PyObject *kv_number(uint64_t value)
     return PyLong_FromUnsignedLongLong(value);
 }
 
-/* A list of n items that `item` makes. */
+/* A list of n items created by `item`. */
 static PyObject *kv_list(size_t n, PyObject *(*item)(const void *from, size_t i), const void *from)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
@@ -146,8 +146,8 @@ static PyObject *kv_list(size_t n, PyObject *(*item)(const void *from, size_t i)
     return list;
 }
 
-/* Calls a method with keys, addresses and sizes, which it takes over; NULL for one that could not be
- * made. */
+/* Calls a method with keys, addresses and sizes, and takes over their references; NULL stands for an argument that could
+ * not be created. */
 static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys, PyObject *pointers,
                          PyObject *sizes)
 {
@@ -162,7 +162,7 @@ static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys,
     return answer;
 }
 
-/* Whether an answer for a key is True, or anything that equals it; with an exception set -1 for what is neither that nor
+/* Whether the answer for a key is True, or equal to True; -1 with an exception set if it equals neither True nor
  * False. */
 static int kv_truth(PyObject *item, const char *key)
 {
@@ -176,8 +176,8 @@ static int kv_truth(PyObject *item, const char *key)
     return found < 0 || missing < 0 ? -1 : found;
 }
 
-/* Reads an answer, which it takes over, of one truth per key: whether it was there.  `keys` and `missing` are those of the
- * first one; the others follow every `stride` bytes. */
+/* Reads an answer with one truth value per key: whether the key was there.  Takes over the answer.  `keys` and `missing`
+ * are those of the first key; the others follow every `stride` bytes. */
 static int kv_found(const kv_state *kv, const char *method, PyObject *answer, size_t n,
                     const char *const *keys, bool *missing, size_t stride, tq_error *err)
 {
@@ -249,7 +249,7 @@ static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t dea
                 kv_list(n, kv_value_pointers, values), kv_list(n, kv_value_sizes, values));
     int code = answer ? TQ_OK : kv_failed(kv->type, "put_from", err);
 
-    (void)deadline_ns; /* a store's own time limits are its client's business */
+    (void)deadline_ns; /* the Python client handles its store's time limits */
     Py_XDECREF(answer);
     kv_leave(gil);
     return code;

@@ -1,8 +1,8 @@
 /*
  * left.c - Left: a column of values that a read left in the store; its rows become objects straight from there.
  *
- * Long texts and bytes are copied once (texts.c).  Any other row is copied as it is, in one look, and unpacked from that
- * copy, which is small enough to stay in the cache: unpacking calls Python, and reads bytes more than once.
+ * Long texts and bytes are copied once (texts.c).  Any other row is copied unchanged, in one look, and unpacked from that
+ * copy, which is small enough to stay in cache: unpacking calls Python, and reads bytes more than once.
  */
 #include "core.h"
 
@@ -52,7 +52,7 @@ static void left_look(void *arg, size_t row, const void *bytes, size_t size)
     memcpy(arg, bytes, size);
 }
 
-/* Rows that are in the list already stay as they are.  1: they are not there any more. */
+/* Rows already in the list stay unchanged.  1: the column is no longer there. */
 static int left_fill(core_left *self, PyObject *list, PyObject *build, PyObject *decode)
 {
     const uint64_t *offsets = left_offsets(self);

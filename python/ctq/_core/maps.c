@@ -1,9 +1,9 @@
 /*
- * maps.c - copies of many small maps (tags of samples), where Python's own deep copy takes a microsecond each.
+ * maps.c - copies of many small maps (tags of samples); Python's own deep copy takes a microsecond for each.
  */
 #include "core.h"
 
-/* Whether it is a value that copies share: it cannot be changed. */
+/* Whether copies can share the value, because it is immutable. */
 static bool maps_plain(PyObject *value)
 {
     return value == Py_None || PyLong_CheckExact(value) || PyFloat_CheckExact(value) ||
@@ -40,7 +40,7 @@ PyObject *core_copy_maps(PyObject *Py_UNUSED(module), PyObject *args)
     }
     n = places == Py_None ? (size_t)PyList_GET_SIZE(maps) : n;
     copies = PyList_New((Py_ssize_t)n);
-    collects = PyGC_Disable(); /* so many new objects would only make it look at all others */
+    collects = PyGC_Disable(); /* this many new objects would make it scan all others in vain */
     for (size_t i = 0; copies && i < n; i++) {
         Py_ssize_t from = places == Py_None ? (Py_ssize_t)i : (Py_ssize_t)place[i];
         /* Copying runs Python code, which may change the list. */

@@ -1,7 +1,7 @@
 /*
- * meta.c - Meta: which samples, and where their cells lie; immutable, as in C.
+ * meta.c - Meta: which samples, and where their cells are stored; immutable, as in C.
  *
- * Columns (indexes, shapes, readiness) are shown as Buffers over the memory of the meta, never as one object per cell.
+ * Columns (indexes, shapes, readiness) are exposed as Buffers over the meta's memory, never as one object per cell.
  */
 #include "core.h"
 
@@ -19,7 +19,7 @@ PyObject *core_meta_wrap(core_state *state, tq_meta *meta)
     return (PyObject *)self;
 }
 
-/* Takes over the reference of a meta that a call has made. */
+/* Takes over the reference to a meta created by a call. */
 static PyObject *meta_take(core_state *state, tq_meta *meta)
 {
     PyObject *self = core_meta_wrap(state, meta);
@@ -403,7 +403,7 @@ static PyObject *meta_tag_maps(core_meta *self, PyObject *args)
     }
     size_t n = tq_meta_size(self->meta);
     PyObject *maps = PyList_New((Py_ssize_t)n);
-    int collects = PyGC_Disable(); /* so many new objects would only make it look at all others */
+    int collects = PyGC_Disable(); /* this many new objects would make it scan all others in vain */
 
     for (size_t i = 0; maps && i < n; i++) {
         PyObject *map = PyDict_New();

@@ -1,14 +1,14 @@
 /*
- * op.c - Op: one operation, under the sync and the asyncio calls alike.
+ * op.c - Op: one operation, used by both the sync and the asyncio calls.
  *
  * Rules.
- *   - From its start to its end an operation owns a reference to itself, and what was given to the call (names, buffers,
- *     tensors).  Both are given back with the GIL held: by the event loop that drains its queue, or by core_reap, which runs
+ *   - From start to completion an operation owns a reference to itself, and the call's arguments (names, buffers,
+ *     tensors).  Both are dropped with the GIL held: by the event loop that drains its queue, or by core_reap, which runs
  *     whenever something is started, waited for or closed.
- *   - The callback runs on a thread of libtq without the GIL.  It marks the end and hands the reference over to
- *     a queue or to the list of finished operations; then it does not touch the operation any more.
+ *   - The callback runs on a thread of libtq without the GIL.  It marks the operation completed and hands the reference to
+ *     a queue or to the list of completed operations; after that it no longer uses the operation.
  *   - core_lock guards the mark, the list and the queues.  It is never held while Python code runs.
- *   - After a fork the child has no thread that could end an operation of the parent: waiting for one is an error there.
+ *   - After a fork the child has no thread that could complete an operation of the parent: waiting for one is an error.
  */
 #include "core.h"
 
@@ -16,8 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Seconds after which who waits looks for signals, at first and at last: one that came just before it fell asleep has not
- * woken it. */
+/* Seconds after which a waiting thread checks for signals, the first time and the longest: a signal that arrived just
+ * before the thread fell asleep did not wake it. */
 #define OP_NAP_MIN 0.01
 #define OP_NAP_MAX 1.0
 
@@ -176,7 +176,7 @@ static void op_dealloc(core_op *self)
     Py_DECREF(type);
 }
 
-/* Metadata together with what else the operation gives; takes over the reference. */
+/* Metadata together with the operation's other result; takes over the reference. */
 static PyObject *op_with_meta(core_state *state, core_op *op, PyObject *other)
 {
     PyObject *meta = other ? core_meta_wrap(state, tq_op_meta(op->op)) : NULL;
@@ -268,8 +268,8 @@ static double op_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Waits until it has ended, without the GIL.  A signal handler that raises ends the wait: the operation is then
- * cancelled.  1: ended; 0: the time is over; -1: an exception is set. */
+/* Waits without the GIL until the operation has completed.  A signal handler that raises ends the wait: the operation is
+ * then cancelled.  1: completed; 0: the time is up; -1: an exception is set. */
 static int op_await(core_op *self, double timeout)
 {
     double until = timeout < 0 ? HUGE_VAL : op_now() + timeout, nap = OP_NAP_MIN;
@@ -354,7 +354,7 @@ static PyObject *op_attach(core_op *self, PyObject *const *args, Py_ssize_t narg
     bool done = self->done;
     bool usable = queue->fd >= 0;
     if (!done && usable) {
-        /* An earlier future was given up. */
+        /* An earlier future was abandoned. */
         core_queue *old_queue = self->queue;
         PyObject *old_future = self->future;
         self->queue = queue;

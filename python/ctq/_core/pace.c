@@ -1,17 +1,17 @@
 /*
- * pace.c - threads that encode and decode beside an event loop hand the GIL over about once a millisecond.
+ * pace.c - threads that encode and decode beside an event loop release the GIL about once a millisecond.
  *
- * A C function that holds the GIL for long stops the loop as surely as one that runs in it: CPython asks for the GIL only
- * after its switch interval, and only between bytecodes.  A paced thread therefore sleeps for an instant now and then, so
- * that whoever waits for the GIL gets it at once.  Other threads never pause here.
+ * A C function that holds the GIL for long blocks the loop as surely as one that runs in it: CPython asks for the GIL only
+ * after its switch interval, and only between bytecodes.  A paced thread therefore sleeps briefly now and then, so that a
+ * thread waiting for the GIL gets it at once.  Other threads never pause here.
  */
 #include "core.h"
 
 #include <time.h>
 
-#define PACE_STEPS 1000u            /* small values between two looks at the clock */
+#define PACE_STEPS 1000u            /* small values between two checks of the clock */
 #define PACE_NS    UINT64_C(700000) /* how long the GIL is held */
-#define PACE_NAP   20000L           /* for how long it is given away; the kernel adds its slack */
+#define PACE_NAP   20000L           /* how long it is released; the kernel adds its slack */
 
 static _Thread_local bool pace_on;
 static _Thread_local size_t pace_steps;

@@ -1,19 +1,19 @@
 /*
- * pack.c - values to MessagePack, without a Python call per plain value.
+ * pack.c - encodes values as MessagePack, without a Python call per plain value.
  *
- * What is not plain (tensors, arrays, objects) is handed to `convert` (encoding.py), which returns something simpler, or
- * what becomes an extension type:
- *   (code, bytes)                        that payload as it is
+ * Values that are not plain (tensors, arrays, objects) are passed to `convert` (encoding.py), which returns a simpler
+ * value, or a tuple that becomes an extension type:
+ *   (code, bytes)                        the payload itself
  *   (code, value)                        the value, encoded, is the payload
- *   (code, parts, (address, n), owner)   n bytes of memory with a description, see below; in place of address and n also an
- *                                        object with the buffer protocol, in C order
+ *   (code, parts, (address, n), owner)   n bytes of memory with a description, see below; an object with the buffer
+ *                                        protocol, in C order, may take the place of (address, n)
  *
- * Memory of CORE_LARGE bytes or more is not copied where the caller gives a list `keep`: what was encoded is cut there, the
- * memory itself is a slice of the column, and its owner goes into the list.  Such memory, unless it is text or bytes, is an
- * extension of type CORE_BUFFER: MessagePack of [code, parts, bytes of the memory, bytes of zeros before it], those
- * zeros, the memory, perhaps more zeros.  The zeros bring the memory to a multiple of CORE_ALIGN from the start of
- * its row, and make the row's size such a multiple, so that all rows of the column lie aligned when they are read end to
- * end.  Smaller memory is MessagePack of [*parts, the memory] under its own code.
+ * If the caller passes a list `keep`, memory of CORE_LARGE bytes or more is not copied: the encoded bytes are cut there, the
+ * memory itself becomes a slice of the column, and its owner is added to the list.  Such memory, unless it is text or bytes,
+ * is an extension of type CORE_BUFFER: MessagePack of [code, parts, bytes of the memory, bytes of zeros before it], those
+ * zeros, the memory, and possibly more zeros.  The zeros align the memory to a multiple of CORE_ALIGN from the start of
+ * its row, and make the row's size such a multiple, so that all rows of the column are aligned when they are read end to
+ * end.  Smaller memory is encoded as MessagePack of [*parts, the memory] under its own code.
  */
 #include "pack.h"
 
@@ -72,7 +72,7 @@ static void pack_number(char *at, uint64_t number, unsigned n)
     }
 }
 
-/* A type byte with a big-endian number of `n` bytes behind it. */
+/* A type byte followed by a big-endian number of `n` bytes. */
 static int pack_head(core_packer *p, uint8_t type, uint64_t number, unsigned n)
 {
     char *at = pack_more(p, 1 + n);
@@ -91,7 +91,7 @@ static int pack_too_long(void)
     return -1;
 }
 
-/* The head of something with a length: types for 1, 2 and 4 bytes (0: there is none for 1). */
+/* The head of an item with a length: the types for lengths of 1, 2 and 4 bytes (0: no type for 1). */
 static int pack_length(core_packer *p, size_t length, uint8_t one, uint8_t two, uint8_t four)
 {
     if (one && length <= UINT8_MAX) {
@@ -120,7 +120,7 @@ static int pack_cut_out(core_packer *p, const void *data, size_t size)
     return 0;
 }
 
-/* The bytes of `owner`, copied or cut out. */
+/* The bytes of `owner`, copied or made a slice. */
 static int pack_memory(core_packer *p, const void *data, size_t size, PyObject *owner)
 {
     if (p->keep && size >= CORE_LARGE) {
@@ -167,7 +167,7 @@ static int pack_bytes(core_packer *p, const void *data, size_t size, PyObject *o
     return rc ? rc : pack_memory(p, data, size, owner);
 }
 
-/* The bytes of a bytearray or memoryview; its owner is a view, which keeps it from being resized. */
+/* The bytes of a bytearray or memoryview; a view is kept as the owner, because it prevents resizing. */
 static int pack_view(core_packer *p, PyObject *value)
 {
     PyObject *view = PyMemoryView_FromObject(value);
@@ -231,7 +231,7 @@ static int pack_float(core_packer *p, PyObject *value)
     return pack_head(p, 0xcb, bits, 8);
 }
 
-/* While a value is encoded, it may be changed by Python code that encoding calls, or by other threads. */
+/* Python code that encoding calls, or another thread, may change a value while it is encoded. */
 static int pack_changed(void)
 {
     PyErr_SetString(PyExc_RuntimeError, "a value changed while it was encoded");
@@ -304,7 +304,7 @@ static int pack_extension_head(core_packer *p, uint8_t code, size_t size)
     return rc ? rc : pack_head(p, code, 0, 0);
 }
 
-/* Opens an extension whose size is known when it is closed. */
+/* Opens an extension whose size is filled in when it is closed. */
 static int pack_open_one(core_packer *p, uint8_t code, size_t *start)
 {
     if (p->open.n == CORE_PACK_OPEN) {
@@ -327,7 +327,7 @@ static int pack_close(core_packer *p, size_t start)
     return size <= UINT32_MAX - CORE_ALIGN ? 0 : pack_too_long();
 }
 
-/* One whose payload is a value, or with `data` a list of parts and that memory. */
+/* An extension whose payload is a value, or, with `data`, a list of parts and the memory. */
 static int pack_nested(core_packer *p, uint8_t code, PyObject *parts, unsigned depth,
                        const void *data, size_t size)
 {
@@ -343,7 +343,7 @@ static int pack_nested(core_packer *p, uint8_t code, PyObject *parts, unsigned d
     if (cuts != p->n_cuts || buffers != p->buffers || core_pack_at(p) - start > UINT16_MAX) {
         return pack_close(p, start);
     }
-    /* The shortest head, as MessagePack has it. */
+    /* The shortest head, as MessagePack requires. */
     size_t length = p->size - head - 6;
     p->open.n--;
     p->size = head;
@@ -403,7 +403,7 @@ int core_pack_fill(core_packer *p)
         if (pack_cut_out(p, pack_zeros, fill)) {
             return -1;
         }
-        /* Texts and bytes behind it may have been cut out, too. */
+        /* Texts and bytes after it may have been made slices too. */
         core_pack_cut *place = p->cuts + p->last_cut;
         memmove(place + 1, place, (p->n_cuts - 1 - p->last_cut) * sizeof(*place));
         *place = (core_pack_cut){p->last_end, pack_zeros, fill};
@@ -417,7 +417,7 @@ int core_pack_fill(core_packer *p)
     return 0;
 }
 
-/* What `convert` has made of a value. */
+/* Encodes the result of `convert`. */
 static int pack_converted(core_packer *p, PyObject *made, unsigned depth)
 {
     int code;

@@ -1,9 +1,9 @@
 /*
- * pack_rows.c - pack_rows and weigh: columns of values, which pack.c encodes, and what encoding one would cost.
+ * pack_rows.c - pack_rows and weigh: columns of values, encoded by pack.c, and the estimated cost of encoding one.
  */
 #include "pack.h"
 
-/* Bytes that rows of plain text will take.  The size of other rows is not known before they are packed: they count nothing. */
+/* Bytes needed by rows of plain text.  The size of other rows is unknown before they are packed, so they count as 0. */
 static size_t rows_text_room(PyObject *rows, bool cuts)
 {
     size_t room = 0;
@@ -47,7 +47,7 @@ static void rows_capsule_free(PyObject *capsule)
     tq_buffer_give(PyCapsule_GetPointer(capsule, NULL), room);
 }
 
-/* What was packed, as bytes, or as a Buffer on the warm memory that it lies in, which is the capsule's then. */
+/* The packed bytes, as bytes, or as a Buffer over the warm memory, which then belongs to the capsule. */
 static PyObject *rows_object(core_packer *p, core_state *state)
 {
     PyObject *made = NULL;
@@ -79,7 +79,7 @@ static int rows_slice(PyObject *list, const void *data, size_t size)
     return rc;
 }
 
-/* The slices of a column that was cut; `packed` is what lies between the cuts. */
+/* The slices of a column that was cut; `packed` holds the bytes between the cuts. */
 static PyObject *rows_slices(const core_packer *p, PyObject *packed)
 {
     PyObject *list = PyList_New(0);
@@ -140,7 +140,7 @@ PyObject *core_pack_rows(PyObject *module, PyObject *args)
 
 /* ----------------------------------------------------------------------------------------- weighing */
 
-/* Takes what a value costs to encode from what is left, as far as that goes. */
+/* Subtracts the cost of encoding a value from the remaining budget, until that is used up. */
 static void rows_weigh(PyObject *value, Py_ssize_t *left, unsigned depth)
 {
     PyObject *key, *item;

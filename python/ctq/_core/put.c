@@ -1,9 +1,10 @@
 /*
- * put.c - Client.put and Client.notify: columns of Python buffers into tq_column, without copying their bytes.
+ * put.c - Client.put and Client.notify: convert columns of Python buffers to tq_column, without copying their bytes.
  *
- * A column is a tuple (name, kind, dtype code, dtype bits, rows, shape, ndims, dims, slices), and behind that, if it has one,
- * its ragged dim, and what each row is (32-bit numbers, kind << 16 | bits << 8 | code) where they differ.  A slice is an object with the buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).  Rows of other values give one
- * slice each and neither shape nor dims: their sizes are the dims.
+ * A column is a tuple (name, kind, dtype code, dtype bits, rows, shape, ndims, dims, slices), optionally followed by its
+ * ragged dim, and by the kind and dtype of each row if rows differ (32-bit numbers, kind << 16 | bits << 8 | code).  A slice
+ * is an object with the buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).  Rows of
+ * other values give one slice each and neither shape nor dims: their sizes are the dims.
  */
 #include "core.h"
 
@@ -78,7 +79,7 @@ static int put_value_shapes(core_arena *arena, tq_column *column)
     return 0;
 }
 
-/* What each row is, when they differ. */
+/* Kind and dtype of each row, if rows differ. */
 static int put_types(core_arena *arena, PyObject *object, tq_column *column)
 {
     const uint32_t *packed;
@@ -187,7 +188,7 @@ static int put_tag(core_arena *arena, PyObject *tuple, size_t n, tq_tag *tag)
     return 0;
 }
 
-/* Arguments of put and notify alike. */
+/* Arguments of both put and notify. */
 typedef struct put_call {
     PyObject *meta, *keys, *groups, *columns, *tags, *keep;
     Py_ssize_t n;
@@ -230,7 +231,7 @@ static int put_parse(core_op *op, put_call *call)
     PyObject *tags = call->tags ? PySequence_Tuple(call->tags) : PyTuple_New(0);
     int rc = columns && tags ? 0 : -1;
     if (!rc) {
-        /* The arena keeps the tuples, for names point into their strings. */
+        /* The arena keeps the tuples, because names point into their strings. */
         rc = core_arena_hold(arena, columns) || core_arena_hold(arena, tags) ? -1 : 0;
         args->n_columns = (size_t)PyTuple_GET_SIZE(columns);
         args->n_tags = (size_t)PyTuple_GET_SIZE(tags);

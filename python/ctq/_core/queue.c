@@ -1,9 +1,9 @@
 /*
- * queue.c - Queue: hands finished operations to the event loop that waits for them, in batches.
+ * queue.c - Queue: passes completed operations to the event loop that waits for them, in batches.
  *
  * The loop watches the queue's eventfd (fileno) and calls drain when it is readable.  The callback of an operation appends
- * to the list and writes to the eventfd only when the list was empty, so a burst of results costs one wake-up.  Closing
- * the queue, when its loop is gone, leaves what is in it or comes later to core_reap.
+ * to the list and writes to the eventfd only if the list was empty, so a burst of results costs one wake-up.  When the
+ * queue is closed, because its loop is gone, operations in it or arriving later are left to core_reap.
  */
 #include "core.h"
 
@@ -76,7 +76,7 @@ static void queue_dealloc(core_queue *self)
     Py_DECREF(type);
 }
 
-/* The exception that is set, taken away. */
+/* Takes the pending exception. */
 static PyObject *queue_raised(void)
 {
 #if PY_VERSION_HEX >= 0x030C0000
@@ -91,7 +91,7 @@ static PyObject *queue_raised(void)
 #endif
 }
 
-/* Resolves the future of an operation that has ended, unless somebody else did (a cancelled await). */
+/* Resolves the future of a completed operation, unless it is already resolved (a cancelled await). */
 static void queue_resolve(core_state *state, core_op *op)
 {
     PyObject *future = op->future;
@@ -129,7 +129,7 @@ static PyObject *queue_drain(core_queue *self, PyObject *Py_UNUSED(ignored))
     Py_INCREF(self);
     pthread_mutex_lock(&core_lock);
     if (self->fd >= 0) {
-        eventfd_read(self->fd, &count); /* EAGAIN when there was nothing to read */
+        eventfd_read(self->fd, &count); /* EAGAIN if there was nothing to read */
     }
     core_op *op = self->first;
     self->first = self->last = NULL;

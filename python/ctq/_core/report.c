@@ -1,5 +1,5 @@
 /*
- * report.c - results that become plain Python objects at once: progress, names, status, events.
+ * report.c - results converted to plain Python objects immediately: progress, names, status, events.
  */
 #include "core.h"
 
@@ -32,7 +32,7 @@ PyObject *core_progress(core_state *state, const tq_progress *progress)
     if (!progress || !progress->known) {
         Py_RETURN_NONE;
     }
-    /* Copied: the memory belongs to the operation, which may be used up before the views are. */
+    /* Copied: the memory belongs to the operation, which the views may outlive. */
     return Py_BuildValue("(y#ny#)", (const char *)progress->indexes,
                          (Py_ssize_t)(progress->n * sizeof(*progress->indexes)),
                          (Py_ssize_t)progress->columns, (const char *)progress->flags,
@@ -70,7 +70,7 @@ static PyObject *report_indexes(const uint32_t *indexes, size_t n)
     return list;
 }
 
-/* Appends an item and gives its reference away; NULL clears the list. */
+/* Appends an item and drops its reference; NULL clears the list. */
 static PyObject *report_add(PyObject *list, PyObject *item)
 {
     if (list && (!item || PyList_Append(list, item))) {
@@ -140,7 +140,7 @@ static PyObject *report_owner(const tq_status_owner *owner)
     for (size_t i = 0; holders && i < owner->n_holders; i++) {
         holders = report_add(holders, report_pin(&owner->holders[i]));
     }
-    /* The N takes over the reference, also when it is NULL. */
+    /* The N takes over the reference, even if it is NULL. */
     return Py_BuildValue(
         "{s:N,s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N}", "name", core_text(owner->name), "manager",
         core_text(owner->manager), "present", PyBool_FromLong(owner->present), "blocks",
@@ -195,7 +195,7 @@ PyObject *core_status(const tq_system_status *status)
         waits = report_add(waits, report_wait(&status->waits[i]));
     }
     if (partitions && owners && sessions && waits) {
-        /* owners and sessions: older names of the two before them. */
+        /* owners and sessions: older names of the two entries before them. */
         result = Py_BuildValue("{s:K,s:d,s:N,s:I,s:K,s:O,s:O,s:O,s:O,s:O,s:O}", "epoch",
                                (unsigned long long)status->epoch, "uptime", status->uptime,
                                "version", core_text(status->version), "waiting", status->waiting,
@@ -252,7 +252,7 @@ PyObject *core_clearings(core_state *state, const tq_clearing *clearings, size_t
     PyObject *list = PyList_New((Py_ssize_t)n);
 
     for (size_t i = 0; list && i < n; i++) {
-        /* The N takes over the reference, also when it is NULL. */
+        /* The N takes over the reference, even if it is NULL. */
         PyObject *item = Py_BuildValue(
             "(KNN)", (unsigned long long)clearings[i].id, PyBool_FromLong(clearings[i].begun),
             core_meta_wrap(state, (tq_meta *)(uintptr_t)clearings[i].meta));

@@ -1,11 +1,11 @@
 /*
- * sampler.c - what samplers written in Python use of libtq.
+ * sampler.c - functions of libtq for samplers written in Python.
  */
 #include "core.h"
 
 #include <tq/sampler.h>
 
-/* Parts of things as a list of ints. */
+/* The part of each item, as a list of ints. */
 static PyObject *sampler_parts(const uint32_t *part, Py_ssize_t n)
 {
     PyObject *list = PyList_New(n);

@@ -1,13 +1,13 @@
 /*
  * stamp.c - stamp(member, values, untrack): members of a NonTensorStack of plain values, copied from one of them.
  *
- * tensordict makes one in about 1.5 us in Python code, which for a column of texts takes as long as reading them.  All members
- * of plain values differ in nothing but the value, so they are copied from one that tensordict made: the object, its dict, the
+ * tensordict needs about 1.5 us of Python code for each, which for a column of texts takes as long as reading them.  Members
+ * of plain values differ only in the value, so they are copied from one made by tensordict: the object, its dict, the
  * empty TensorDict in it, and the dict that holds the value.  ctq/stacks.py makes sure that a member looks like that.
  */
 #include "core.h"
 
-/* A new object of the same type with that dict, which is taken over. */
+/* A new object of the same type with this dict, whose reference is taken over. */
 static PyObject *stamp_object(PyObject *like, PyObject *dict, PyObject *none)
 {
     PyObject *made = dict ? PyBaseObject_Type.tp_new(Py_TYPE(like), none, NULL) : NULL;
@@ -30,7 +30,7 @@ static PyObject *stamp_dict(PyObject *like, PyObject *name, PyObject *value)
     return made;
 }
 
-/* What is copied (dicts of the member, of the TensorDict in it, and of its values), and what is needed for that. */
+/* The objects to copy (dicts of the member, of its TensorDict, and of its values), and what is needed for that. */
 typedef struct stamp_like {
     PyObject *member, *inner, *outer, *held, *values;
     PyObject *none, *name_inner, *name_values, *name_data;
@@ -49,7 +49,7 @@ static PyObject *stamp_member(const stamp_like *like, PyObject *value, bool untr
         made = stamp_object(like->member, Py_NewRef(outer), like->none);
     }
     if (made && untrack) {
-        /* In no cycle: the collector would stop all threads for tens of milliseconds to see that of many. */
+        /* Not part of a cycle; to find that out, the collector would stop all threads for tens of ms. */
         PyObject_GC_UnTrack(held);
         PyObject_GC_UnTrack(inner);
         PyObject_GC_UnTrack(outer);
@@ -74,7 +74,7 @@ static PyObject *stamp_all(const stamp_like *like, PyObject *values, bool untrac
             Py_CLEAR(list);
             break;
         }
-        /* The garbage collector may run while a member is made, and Python code may then change the list. */
+        /* The garbage collector may run while a member is created, and the Python code it runs may change the list. */
         PyObject *value = Py_NewRef(PyList_GET_ITEM(values, i));
         PyObject *made = stamp_member(like, value, untrack);
         Py_DECREF(value);

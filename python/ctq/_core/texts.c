@@ -1,15 +1,15 @@
 /*
- * texts.c - columns of long texts and bytes: the rows of such a column are made by one copy each, without the GIL.
+ * texts.c - columns of long texts and bytes: each row is created with a single copy, without the GIL.
  *
- * A str of ASCII is its bytes.  So a row is made as one at once, and its bytes are looked at while they are copied; what
- * turns out not to be ASCII is thrown away and decoded in the ordinary way (unpack.c).
+ * An ASCII str has the same bytes as its UTF-8.  So a row is first created as ASCII, and its bytes are checked while they are
+ * copied; a row that turns out not to be ASCII is dropped and decoded in the ordinary way (unpack.c).
  *
- * Where there is much to copy, and a processor has nothing to do, a second thread takes a part of the rows.  It is never
- * waited for to begin: the caller goes on as long as there are rows.  On a busy machine there is no second thread, because it
- * might be interrupted in the middle of a row, and the caller would then have to wait for it.
+ * If there is much to copy, and a processor is idle, a second thread takes some of the rows.  The caller never waits for it
+ * to start, but goes on as long as there are rows.  On a busy machine there is no second thread, because it might be
+ * preempted in the middle of a row, and the caller would have to wait for it.
  *
- * Rows that were left in the store are copied out of it like that, too, and only this once (tq_data_look).  They may be
- * overwritten meanwhile, and so are each copied in one look; what was copied is thrown away when a look fails.
+ * Rows left in the store are also copied out of it in this way, only once (tq_data_look).  They may be overwritten
+ * meanwhile, so each is copied in one look; the copy is dropped if the look fails.
  */
 #include "core.h"
 
@@ -19,19 +19,19 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Shorter rows are not worth it. */
+/* For shorter rows this is not worth it. */
 #define TEXTS_LONG 4096u
-/* Columns with at least so many bytes are copied without the GIL, and by two threads. */
+/* Columns with at least this many bytes are copied without the GIL, and by two threads. */
 #define TEXTS_LEAST ((size_t)128 << 10)
 #define TEXTS_TWO   ((size_t)4 << 20)
-/* Bytes that a thread takes at a time, and bytes after which it looks whether they were ASCII. */
+/* Bytes that a thread takes at a time, and bytes after which it checks whether they were ASCII. */
 #define TEXTS_TAKE  ((size_t)128 << 10)
 #define TEXTS_PIECE ((size_t)1 << 10)
 
-/* A row; `to` is the memory of the new object, which has room for them. */
+/* A row; `to` is the memory of the new object, which has room for the bytes. */
 typedef struct texts_row {
     const uint8_t *from; /* of a row in memory */
-    unsigned head;       /* of one in the store: what comes before its bytes */
+    unsigned head;       /* of a row in the store: size of the head before its bytes */
     uint8_t *to;
     size_t size;
     Py_ssize_t row;
@@ -42,7 +42,7 @@ typedef struct texts_row {
 typedef struct texts_job {
     pthread_mutex_t lock;
     pthread_cond_t ended;
-    size_t next, busy; /* under the lock: the first row that nobody took, threads that copy */
+    size_t next, busy; /* under the lock: the first row not yet taken, threads that copy */
     unsigned users;    /* under the lock */
     bool gone;         /* under the lock: a look failed */
     tq_data *left;     /* NULL: the rows are in memory */
@@ -54,7 +54,7 @@ typedef struct texts_job {
 /* Sixteen bytes at any address. */
 typedef uint64_t texts_wide __attribute__((vector_size(16), aligned(1), may_alias));
 
-/* Copies them in one pass; whether all are ASCII.  It ends early when not. */
+/* Copies the bytes in one pass; returns whether all are ASCII.  Stops early if not. */
 static bool texts_copy_ascii(uint8_t *to, const uint8_t *from, size_t size)
 {
     size_t at = 0;
@@ -101,7 +101,7 @@ static void texts_look(void *arg, size_t place, const void *bytes, size_t size)
     texts_copy(row, (const uint8_t *)bytes + row->head);
 }
 
-/* Copies a row; false: it is not there any more. */
+/* Copies a row; false: it is no longer there. */
 static bool texts_copy_row(const texts_job *job, texts_row *row)
 {
     if (!job->left) {
@@ -111,7 +111,7 @@ static bool texts_copy_row(const texts_job *job, texts_row *row)
     return tq_data_look(job->left, job->column, (size_t)row->row, 1, texts_look, row) == TQ_OK;
 }
 
-/* Copies rows until none is left, or one is not there any more. */
+/* Copies rows until none is left, or one is no longer there. */
 static void texts_work(texts_job *job)
 {
     pthread_mutex_lock(&job->lock);
@@ -154,11 +154,11 @@ static void *texts_helper(void *arg)
     return NULL;
 }
 
-/* Whether there are fewer threads that want to run than processors, at this instant. */
+/* Whether there are currently fewer runnable threads than processors. */
 static bool texts_spare(void)
 {
     char text
-        [128]; /* "0.20 0.18 0.12 1/80 11206\n": three averages, how many want to run, of how many */
+        [128]; /* "0.20 0.18 0.12 1/80 11206\n": three averages, runnable threads, all threads */
     int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
@@ -171,7 +171,7 @@ static bool texts_spare(void)
     return blank && strtol(blank, NULL, 10) < sysconf(_SC_NPROCESSORS_ONLN);
 }
 
-/* Another thread for the job, if there can be one. */
+/* Starts another thread for the job, if possible. */
 static void texts_help(texts_job *job)
 {
     pthread_attr_t attributes;
@@ -206,7 +206,7 @@ static void texts_run(texts_job *job, size_t bytes)
     pthread_mutex_unlock(&job->lock);
 }
 
-/* Whether a row is one long text, or bytes; where they lie. */
+/* Whether a row is one long text, or bytes; and where its bytes are. */
 static bool texts_is_long(const uint8_t *at, size_t size, texts_row *out)
 {
     uint8_t type = size > TEXTS_LONG ? at[0] : 0;
@@ -220,7 +220,7 @@ static bool texts_is_long(const uint8_t *at, size_t size, texts_row *out)
     return head > 0 && length == size - head;
 }
 
-/* The long rows of a column, at most n; returns their bytes. */
+/* Finds the long rows of a column, at most n; returns their bytes. */
 static size_t texts_find(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
                          texts_job *job)
 {
@@ -238,7 +238,7 @@ static size_t texts_find(const uint8_t *base, size_t size, const uint64_t *bound
     return bytes;
 }
 
-/* Makes the objects, without their bytes. */
+/* Creates the objects, without their bytes. */
 static int texts_make(texts_job *job, PyObject *list)
 {
     for (size_t i = 0; i < job->n; i++) {
@@ -269,7 +269,7 @@ static texts_job *texts_begin(Py_ssize_t n)
     return job;
 }
 
-/* Makes the rows that were found; 1: they are not there any more. */
+/* Creates the rows that were found; 1: they are no longer there. */
 static int texts_end(texts_job *job, size_t bytes, PyObject *list)
 {
     int code = texts_make(job, list);

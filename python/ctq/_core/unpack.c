@@ -1,12 +1,12 @@
 /*
- * unpack.c - unpack_rows: MessagePack to columns of values; the opposite of pack.c.
+ * unpack.c - unpack_rows: decodes MessagePack to columns of values; the inverse of pack.c.
  *
- * `build(code, value)` makes what extension types stand for; value is what their payload encodes, or their payload itself as
- * bytes (UNPACK_NESTED says which).  For a CORE_BUFFER it is build(code, parts, memory), where memory is a writable view of
- * the data that was given, if it is aligned and large enough, else a bytearray: a small value must not keep all that was
- * read from being freed.
+ * `build(code, value)` creates the object that an extension type stands for; value is the decoded payload, or the payload
+ * itself as bytes (UNPACK_NESTED lists the former).  For a CORE_BUFFER it is build(code, parts, memory), where memory is a
+ * writable view of the given data if it is aligned and large enough, otherwise a bytearray: a small value must not keep
+ * the memory of the whole read alive.
  *
- * A row that is not understood here (malformed bytes, deep nesting) is left to `decode` as a whole, so it is never an
+ * A row that is not understood here (malformed bytes, deep nesting) is passed to `decode` as a whole, so it is never an
  * error here.
  */
 #include "core.h"
@@ -19,12 +19,12 @@
 
 typedef struct unpacker {
     const uint8_t *at, *end;
-    PyObject *build; /* borrowed; NULL: extension types are left to `decode` */
-    PyObject *whole; /* borrowed memoryview of what is unpacked, or NULL */
+    PyObject *build; /* borrowed; NULL: extension types are passed to `decode` */
+    PyObject *whole; /* borrowed memoryview of the data being unpacked, or NULL */
     const uint8_t *base;
 } unpacker;
 
-/* A big-endian number of `n` bytes; false when there are not as many. */
+/* Reads a big-endian number of `n` bytes; false if fewer are left. */
 static bool unpack_number(unpacker *in, unsigned n, uint64_t *number)
 {
     if ((size_t)(in->end - in->at) < n) {
@@ -37,10 +37,10 @@ static bool unpack_number(unpacker *in, unsigned n, uint64_t *number)
     return true;
 }
 
-/* Values are returned as new references; NULL with no exception set: this row is not for us. */
+/* Values are returned as new references; NULL without an exception: this row is for `decode`. */
 static PyObject *unpack_value(unpacker *in, unsigned depth);
 
-/* Whether there are only ASCII characters; may run without the GIL. */
+/* Whether all characters are ASCII; may run without the GIL. */
 static bool unpack_is_ascii(const uint8_t *text, size_t size)
 {
     uint64_t bits = 0, word;
@@ -104,7 +104,7 @@ static PyObject *unpack_bytes(unpacker *in, uint64_t size, bool text)
 
 static PyObject *unpack_list(unpacker *in, uint64_t n, unsigned depth)
 {
-    /* Every item takes a byte at least. */
+    /* Every item takes at least one byte. */
     PyObject *list = depth < UNPACK_DEPTH && n <= (uint64_t)(in->end - in->at)
                          ? PyList_New((Py_ssize_t)n)
                          : NULL;
@@ -154,7 +154,7 @@ static PyObject *unpack_map(unpacker *in, uint64_t n, unsigned depth)
         if (!value || PyDict_SetItem(map, key, value)) {
             Py_CLEAR(map);
             if (value && PyErr_ExceptionMatches(PyExc_TypeError)) {
-                PyErr_Clear(); /* a key that cannot be one */
+                PyErr_Clear(); /* an unhashable key */
             }
         }
         Py_XDECREF(key);
@@ -193,14 +193,14 @@ static PyObject *unpack_int(unpacker *in, uint8_t type)
     if (type < 0xd0) {
         return PyLong_FromUnsignedLongLong(bits);
     }
-    /* The sign is that of the first of its bytes. */
+    /* The sign is in the first byte. */
     unsigned spare = 64 - (8u << (type & 3));
     return PyLong_FromLongLong((long long)(bits << spare) >> spare);
 }
 
 /* -------------------------------------------------------------------------------------- extensions */
 
-/* Memory of the data: a view of it, or a copy. */
+/* Part of the data, as a view or a copy. */
 static PyObject *unpack_memory(const unpacker *in, const uint8_t *from, size_t size)
 {
     if (in->whole && size >= CORE_VIEW && (uintptr_t)from % CORE_ALIGN == 0) {
@@ -215,7 +215,7 @@ static PyObject *unpack_memory(const unpacker *in, const uint8_t *from, size_t s
     return copy;
 }
 
-/* A small number that MessagePack writes as such. */
+/* A small number in MessagePack's short form. */
 static bool unpack_size(unpacker *in, uint64_t *number)
 {
     if (in->at == in->end) {
@@ -229,7 +229,7 @@ static bool unpack_size(unpacker *in, uint64_t *number)
     return type >= 0xcc && type <= 0xcf && unpack_number(in, 1u << (type & 3), number);
 }
 
-/* Memory with a description, see pack.c; `in` ends with the payload. */
+/* Memory with a description, see pack.c; the payload is at the end of `in`. */
 static PyObject *unpack_buffer(unpacker *in, unsigned depth)
 {
     uint64_t code, size, lead;
@@ -261,7 +261,7 @@ static PyObject *unpack_extension(unpacker *in, uint64_t size, unsigned depth)
     unpacker payload = *in;
     payload.end = in->at += size;
     if (code > INT8_MAX) {
-        return NULL; /* MessagePack's own */
+        return NULL; /* reserved by MessagePack */
     }
     core_pace_step(20);
     if (code == CORE_BUFFER) {
@@ -283,7 +283,7 @@ static PyObject *unpack_extension(unpacker *in, uint64_t size, unsigned depth)
 
 /* ------------------------------------------------------------------------------------------ values */
 
-/* Types with a length of 1 << `power` bytes in front. */
+/* Types preceded by a length of 1 << `power` bytes. */
 static PyObject *unpack_long(unpacker *in, uint8_t type, unsigned power, unsigned depth)
 {
     uint64_t length;
@@ -380,7 +380,7 @@ PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *build, PyObjec
     if (PyErr_Occurred()) {
         return NULL;
     }
-    /* A copy, for a decoder may keep what it was given. */
+    /* A copy, because a decoder may keep its argument. */
     PyObject *bytes = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
     PyObject *view = bytes ? PyMemoryView_FromObject(bytes) : NULL;
     value = view ? PyObject_CallOneArg(decode, view) : NULL;
@@ -389,7 +389,7 @@ PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *build, PyObjec
     return value;
 }
 
-/* The row that `in` holds; `whole` is what it is a part of. */
+/* The row in `in`, which is part of `whole`. */
 static PyObject *unpack_row(unpacker *in, PyObject *whole, PyObject *decode)
 {
     const uint8_t *start = in->at;
@@ -408,7 +408,7 @@ static PyObject *unpack_row(unpacker *in, PyObject *whole, PyObject *decode)
     return value;
 }
 
-/* Rows between the offsets, which must ascend within the data. */
+/* The rows between the offsets, which must be ascending and within the data. */
 static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject *build,
                             PyObject *decode)
 {

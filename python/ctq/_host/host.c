@@ -1,15 +1,15 @@
 /*
- * host.c - the module ctq._host: a daemon in this process whose controller picks with a sampler written in Python.
+ * host.c - the module ctq._host: a daemon in this process whose controller picks with a Python sampler.
  *
- * The daemon runs without the GIL; only while the sampler is called does its loop hold it.  Each call goes to an object made
- * by ctq.host, which hands over plain values and checks what comes back:
+ * The daemon runs without the GIL; its loop holds it only while the sampler is called.  Each call goes to an object made
+ * by ctq.host, which passes plain values and checks the result:
  *
- *   name, that of the sampler
+ *   name, the sampler's
  *   pick(view, ready, size, partition, task, config) -> (sampled, consumed, slot or None)
  *   kept(partition, task, config) -> bool
  *   forget(partition)
  *
- * `view` is a capsule for view_sample; it is void when the call is over.
+ * `view` is a capsule for view_sample; it is invalid after the call.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -25,7 +25,7 @@
 
 /* ---------------------------------------------------------------------------------------------- errors */
 
-/* The pending exception as an error: one of ours keeps its code, a ValueError is TQ_EINVAL, others are `code`. */
+/* Converts the pending exception to an error: our own keep their code, a ValueError is TQ_EINVAL, others are `code`. */
 static int host_error(int code, tq_error *err)
 {
     PyObject *type, *value, *traceback;
@@ -107,7 +107,7 @@ static PyObject *host_ready(const tq_sampler_view *view)
 
 /* ---------------------------------------------------------------------------------------------- the pick */
 
-/* Place of an index in the view, which is in ascending order; -1: it is not there. */
+/* Place of an index in the view, which is in ascending order; -1 if it is not in it. */
 static int64_t host_place(const tq_sampler_view *view, uint32_t index)
 {
     const uint32_t *indexes = tq_view_indexes(view);
@@ -125,7 +125,7 @@ static int64_t host_place(const tq_sampler_view *view, uint32_t index)
     return low < tq_view_count(view) && indexes[low] == index ? (int64_t)low : -1;
 }
 
-/* One index of what was returned; -1 with an error for what cannot be an index. */
+/* One returned index; -1 with an error for anything that cannot be an index. */
 static int64_t host_index(PyObject *list, Py_ssize_t i)
 {
     long long index = PyLong_AsLongLong(PyList_GET_ITEM(list, i));
@@ -174,7 +174,7 @@ static int host_apply_consumed(const tq_sampler_view *view, PyObject *name, PyOb
     return rc;
 }
 
-/* Puts what the sampler returned into the pick; on an error an exception may be set. */
+/* Stores the sampler's result in the pick; on an error an exception may be set. */
 static int host_apply(const tq_sampler_view *view, PyObject *name, PyObject *result, tq_pick *pick)
 {
     PyObject *sampled, *consumed;
@@ -214,7 +214,7 @@ static int host_pick(const tq_sampler_view *view, const tq_pick_request *request
     if (PyErr_Occurred()) {
         rc = host_error(TQ_EPICK, err);
     }
-    /* A sampler that keeps the view gets an error, not freed memory. */
+    /* If the sampler keeps the view, its later use is an error instead of an access to freed memory. */
     if (capsule && PyCapsule_SetName(capsule, HOST_VIEW_OVER)) {
         PyErr_Clear();
     }
@@ -260,7 +260,7 @@ static void host_forget(const char *partition, void *user)
 
 /* ---------------------------------------------------------------------------------------------- the daemon */
 
-/* The daemon asks for a sampler that libtq does not have: makes and registers it, for the rest of the process. */
+/* Called for a sampler that libtq does not have: creates and registers it, for the lifetime of the process. */
 static int host_load(const char *name, void *user, tq_error *err)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
@@ -291,7 +291,7 @@ static int host_load(const char *name, void *user, tq_error *err)
     };
     rc = tq_sampler_register(table, err);
     if (rc == TQ_OK) {
-        sampler = NULL; /* kept by the table, as long as the process lives */
+        sampler = NULL; /* kept by the table for the lifetime of the process */
         table = NULL;
     }
 done:
@@ -311,7 +311,7 @@ static PyObject *host_run_daemon(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O:run_daemon", &PyList_Type, &list, &load)) {
         return NULL;
     }
-    hooks.user = load; /* held by the caller's arguments, as the strings are */
+    hooks.user = load; /* kept alive by the caller's arguments, like the strings */
     Py_ssize_t n = PyList_GET_SIZE(list);
     const char **argv = PyMem_Calloc((size_t)n + 2, sizeof(*argv));
     if (!argv) {
@@ -326,7 +326,7 @@ static PyObject *host_run_daemon(PyObject *module, PyObject *args)
         }
     }
     Py_BEGIN_ALLOW_THREADS
-        /* The parser changes the order of the pointers, and none of the strings. */
+        /* The parser reorders the pointers, but does not change the strings. */
         status = tq_daemon_run((int)n + 1, (char **)(uintptr_t)argv, &hooks);
     Py_END_ALLOW_THREADS PyMem_Free(argv);
     return PyLong_FromLong(status);
