@@ -3,7 +3,7 @@
  */
 #include "client/checkpoint.h"
 
-/* A hash without memory leaves the element out: its hh.tbl is NULL then. */
+/* When the hash cannot allocate, it leaves the element out: its hh.tbl is then NULL. */
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 #include <utlist.h>

@@ -1,10 +1,10 @@
 /*
- * checkpoint.h - what saving (save.c) and loading (load.c) share: steps, the blocks of a checkpoint, and jobs of the
- * storage manager that are no put or get of a user.
+ * checkpoint.h - what saving (save.c) and loading (load.c) share: steps, the blocks of a checkpoint, and storage-manager
+ * jobs that are not a user's put or get.
  *
  * A step is a request, a job of the manager or work in the thread pool; a task has one at a time.  Cancelling takes
- * effect between steps.  A step has the client's timeout; the operation as a whole has a deadline only if its user set
- * one, for it takes as long as there is data.
+ * effect between steps.  A step has the client's timeout; the operation as a whole has a deadline only if its user set one,
+ * because its duration depends on the amount of data.
  */
 #ifndef TQI_CLIENT_CHECKPOINT_H
 #define TQI_CLIENT_CHECKPOINT_H
@@ -25,19 +25,19 @@ typedef struct tqi_ckpt_blocks {
 
 struct tqi_ckpt_block {
     tqi_ckpt_block *next;
-    tq_block from;      /* as saved; owner and locator matter to the saver only */
+    tq_block from;      /* as saved; only saving uses owner and locator */
     tq_block to;        /* where it is now; loading */
     uint64_t shift;     /* of its bytes in `to` */
     uint64_t partition; /* number of its partition */
 };
 
-/* Adds the blocks of a part that are not known yet. TQ_ECHECKPOINT for one that contradicts an earlier one. */
+/* Adds the blocks of a part that are not known yet. TQ_ECHECKPOINT if one contradicts an earlier one. */
 int tqi_ckpt_collect(tqi_ckpt_blocks *blocks, const Tq__SnapshotPart *part, uint64_t partition,
                      tq_error *err);
 tqi_ckpt_block *tqi_ckpt_find(const tqi_ckpt_blocks *blocks, uint64_t id);
 void tqi_ckpt_blocks_fini(tqi_ckpt_blocks *blocks);
 
-/* A job at the storage manager that is not of a put or get: host.c hands its end to `ended`. */
+/* A storage-manager job that does not belong to a put or get: host.c calls `ended` when it finishes. */
 struct tqi_side_job {
     tqi_side_job *prev, *next; /* runtime->side_jobs */
     const void *job;
@@ -47,7 +47,7 @@ struct tqi_side_job {
 };
 
 void tqi_side_job_begin(tqi_runtime *rt, tqi_side_job *side);
-/* The side job of a job, taken off the list; NULL: it is a user's. */
+/* Takes the side job of a job off the list; NULL: the job is a user's. */
 tqi_side_job *tqi_side_job_end(tqi_runtime *rt, const void *job);
 
 /* Deadline of a step that begins now. */
@@ -55,10 +55,10 @@ uint64_t tqi_ckpt_step_deadline(const tqi_task *task);
 /* A request with the deadline of a step. */
 int tqi_ckpt_call(tqi_task *task, uint16_t kind, const ProtobufCMessage *message,
                   void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err);
-/* The task's deadline, or its cancel: TQ_OK, or why it may not go on. */
+/* Checks the task's deadline and whether it was cancelled: TQ_OK, or why it must stop. */
 int tqi_ckpt_go_on(const tqi_task *task, tq_error *err);
-/* Runs something in the thread pool, then `done` on the loop; both are given the task, and what went wrong is in *work_error.
- * The last thing that its caller does. */
+/* Runs something in the thread pool, then `done` on the loop; both get the task, and *work_error holds what went wrong.  The
+ * caller must not touch the task after this. */
 void tqi_ckpt_work(tqi_task *task, tq_error *work_error, void (*work)(void *arg),
                    void (*done)(void *arg));
 /* Makes the task of a checkpoint's operation; NULL with *code set. */

@@ -20,8 +20,8 @@
 #include "base/error.h"
 #include "base/log.h"
 
-#define DIR_DEPTH 16 /* directories that are open at once while one is removed */
-/* Where the former one is for a moment: no name that a user gives to a copy that is to be kept. */
+#define DIR_DEPTH 16 /* directories held open at once while a tree is removed */
+/* Where the former checkpoint is for a moment; unlike any name a user would give to a copy to keep. */
 #define DIR_FORMER ".tq-former"
 
 static int dir_errno(tq_error *err, const char *what, const char *path)
@@ -38,7 +38,7 @@ static int dir_remove_one(const char *path, const struct stat *st, int flag, str
     return remove(path) == 0 || errno == ENOENT ? 0 : -1; /* another writer removes it as well */
 }
 
-/* Removes a directory with all that is in it; what is left is said in the log. */
+/* Removes a directory and everything in it; logs what could not be removed. */
 static void dir_remove(const char *path)
 {
     if (nftw(path, dir_remove_one, DIR_DEPTH, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT) {
@@ -94,7 +94,8 @@ static int dir_make_parents(const char *parent, tq_error *err)
     return code;
 }
 
-/* Whether a directory is a checkpoint, also a damaged one, or one of the Python system that has the same metadata.json. */
+/* Whether a directory is a checkpoint: even a damaged one, or one made by the Python system, which has the same
+ * metadata.json. */
 static bool dir_is_checkpoint(const char *path)
 {
     static const char start[] = "tq-checkpoint ";
@@ -145,7 +146,7 @@ static int dir_check_place(const char *path, tq_error *err)
                                path);
 }
 
-/* Puts back a former checkpoint whose successor did not come. */
+/* Puts back a former checkpoint whose successor was never placed. */
 static void dir_recover(const char *path)
 {
     char *old = dir_text(path, DIR_FORMER);
@@ -155,7 +156,7 @@ static void dir_recover(const char *path)
     free(old);
 }
 
-/* Removes what writers that died have left: nobody holds its lock. */
+/* Removes what dead writers left behind: nobody holds its lock. */
 static void dir_remove_stale(const char *path, const char *parent)
 {
     const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
@@ -185,7 +186,7 @@ static void dir_remove_stale(const char *path, const char *parent)
     }
 }
 
-/* Makes a directory of its own and locks it; again when somebody took it for a left one before it was locked. */
+/* Makes a directory for this writer and locks it.  Tries again if somebody took it for a leftover before it was locked. */
 static int dir_make_temp(tqi_ckpt_out *out, tq_error *err)
 {
     struct stat st = {0};
@@ -255,7 +256,7 @@ static int dir_sync_parent(const char *path, tq_error *err)
     return code;
 }
 
-/* For file systems that cannot exchange two names. */
+/* For file systems that cannot exchange two names atomically. */
 static int dir_replace(const tqi_ckpt_out *out, tq_error *err)
 {
     char *old = dir_text(out->path, DIR_FORMER);
@@ -293,7 +294,7 @@ int tqi_ckpt_dir_place(tqi_ckpt_out *out, tq_error *err)
             break;
         }
         moved = !exchanged && rename(out->temp, out->path) == 0;
-        /* Again when another writer was first to have a checkpoint there. */
+        /* Tries again if another writer placed its checkpoint there first. */
         if (!exchanged && !moved && errno != ENOTEMPTY && errno != EEXIST) {
             code = dir_errno(err, "moving", out->temp);
         }

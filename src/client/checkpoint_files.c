@@ -43,7 +43,7 @@ static int ckpt_errno(tq_error *err, const char *what, const char *name)
     return tqi_error_set(err, TQ_EIO, "checkpoint: %s %s: %s", what, name, strerror(code));
 }
 
-/* Takes the descriptor over, also on failure. */
+/* Takes ownership of the descriptor, even on failure. */
 static int ckpt_file_init(tqi_ckpt_file *file, const char *name, int fd, tq_error *err)
 {
     file->name = name;
@@ -222,7 +222,7 @@ int tqi_ckpt_check(const tqi_ckpt_file *file, const char *path, tq_error *err)
     return TQ_OK;
 }
 
-/* What is in the place of a file: whatever a checkpoint was copied with, or somebody has put there. */
+/* Describes what lies where a file should be: anything may have been copied or put there. */
 static const char *ckpt_kind(mode_t mode)
 {
     return S_ISDIR(mode)    ? "it is a directory, not a file"
@@ -231,7 +231,7 @@ static const char *ckpt_kind(mode_t mode)
                             : "it is a device, not a file";
 }
 
-/* Opens what must be a regular file, without waiting for anything: a FIFO would wait for its writer. */
+/* Opens what must be a regular file, without blocking: opening a FIFO would wait for its writer. */
 static int ckpt_open(const char *path, int dir, const char *name, int *fd_out, struct stat *st,
                      tq_error *err)
 {
@@ -278,7 +278,7 @@ static int ckpt_open_file(const char *path, int dir, const char *name, tqi_ckpt_
     return TQ_OK;
 }
 
-/* Reads a small file whole, with a closing 0. */
+/* Reads a small file completely and adds a terminating 0. */
 static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, char **out,
                       size_t *size, tq_error *err)
 {
@@ -303,7 +303,7 @@ static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, c
     return code;
 }
 
-/* The number after `word` at the place, which is moved behind it and the white space that follows. */
+/* Parses `word` and the number after it; advances the position past them and the white space that follows. */
 static bool ckpt_number(const char **at, const char *word, uint64_t *out)
 {
     size_t size = strlen(word);
@@ -320,7 +320,7 @@ static bool ckpt_number(const char **at, const char *word, uint64_t *out)
     return true;
 }
 
-/* The wanted size and sum of a file, from its line. */
+/* Parses the expected size and sum of a file from its line. */
 static bool ckpt_line(const char *text, const char *name, tqi_ckpt_file *file)
 {
     char start[64];
@@ -390,7 +390,7 @@ static int ckpt_read_manifest(tqi_ckpt_in *in, const char *path, int dir, tqi_ck
     return code;
 }
 
-/* Reads a file whole and checks its sum; with a closing 0. */
+/* Reads a file completely, checks its sum and adds a terminating 0. */
 static int ckpt_take(const char *path, int dir, const char *name, tqi_ckpt_file *file,
                      uint8_t **out, tq_error *err)
 {
@@ -404,7 +404,7 @@ static int ckpt_take(const char *path, int dir, const char *name, tqi_ckpt_file 
         code = tqi_error_nomem(err, "a checkpoint");
     }
     ckpt_file_fini(file);
-    *out = bytes; /* freed with the checkpoint, also after an error */
+    *out = bytes; /* freed with the checkpoint, even after an error */
     return code;
 }
 

@@ -1,5 +1,6 @@
 /*
- * checkpoint_files.h - checkpoints on disk: a directory that is written beside its place and put there whole.
+ * checkpoint_files.h - checkpoints on disk: a directory that is written next to its final place and moved there when
+ * complete.
  *
  *   state.bin      the table: parts of a snapshot, each with its length in front
  *   data.bin       bytes of the blocks, end to end, in the order in which the state names them first
@@ -18,7 +19,7 @@
 
 struct XXH3_state_s;
 
-/* What the manifest tells beside the files. */
+/* What the manifest says besides the list of files. */
 typedef struct tqi_ckpt_about {
     uint64_t epoch; /* of the controller */
     bool partial;   /* one partition */
@@ -27,7 +28,7 @@ typedef struct tqi_ckpt_about {
     uint64_t samples;
 } tqi_ckpt_about;
 
-/* A file that is written or read from its beginning to its end. */
+/* A file that is written or read sequentially. */
 typedef struct tqi_ckpt_file {
     const char *name;
     int fd;        /* -1: none */
@@ -41,19 +42,19 @@ typedef struct tqi_ckpt_file {
 typedef struct tqi_ckpt_out {
     char *path; /* without a slash at its end */
     char *temp; /* NULL: none */
-    int dir;    /* of temp, locked as long as it is written */
+    int dir;    /* of temp, locked while it is being written */
     tqi_ckpt_file state;
     tqi_ckpt_file data;
 } tqi_ckpt_out;
 
-/* Makes the directory beside `path`, and its parents. TQ_EEXIST for a directory that is no checkpoint. */
+/* Makes the directory next to `path`, and its parents.  TQ_EEXIST if `path` is a directory but not a checkpoint. */
 int tqi_ckpt_out_open(tqi_ckpt_out *out, const char *path, bool data, tq_error *err);
 int tqi_ckpt_write(tqi_ckpt_file *file, const void *bytes, size_t size, tq_error *err);
 int tqi_ckpt_write_part(tqi_ckpt_file *file, const void *bytes, size_t size, tq_error *err);
-/* Everything is on disk, then in its place.  A former checkpoint is whole until then. */
+/* Syncs everything to disk, then moves it into place.  A former checkpoint stays intact until then. */
 int tqi_ckpt_out_commit(tqi_ckpt_out *out, const tqi_ckpt_about *about, const char *metadata,
                         tq_error *err);
-/* Removes what is not committed, and frees. */
+/* Removes what was not committed, and frees it. */
 void tqi_ckpt_out_fini(tqi_ckpt_out *out);
 
 /* Zero-initialise. */
@@ -66,14 +67,14 @@ typedef struct tqi_ckpt_in {
     size_t state_at; /* where the next part begins */
 } tqi_ckpt_in;
 
-/* Opens a checkpoint and checks all of it but the data: TQ_ECHECKPOINT tells what is wrong. */
+/* Opens a checkpoint and checks all of it except the data: TQ_ECHECKPOINT says what is wrong. */
 int tqi_ckpt_in_open(tqi_ckpt_in *in, const char *path, tq_error *err);
-/* The next part of the state; false at the end. */
+/* Reads the next part of the state; false after the last one. */
 bool tqi_ckpt_next_part(tqi_ckpt_in *in, const uint8_t **bytes, size_t *size);
 void tqi_ckpt_first_part(tqi_ckpt_in *in);
-/* The next bytes of a file: TQ_ECHECKPOINT when there are fewer. */
+/* Reads the next bytes of a file: TQ_ECHECKPOINT if there are fewer. */
 int tqi_ckpt_read(tqi_ckpt_file *file, void *bytes, size_t size, tq_error *err);
-/* The file was read to its end: is it what was written? */
+/* Called when the file was read completely: checks that it is what was written. */
 int tqi_ckpt_check(const tqi_ckpt_file *file, const char *path, tq_error *err);
 void tqi_ckpt_in_fini(tqi_ckpt_in *in);
 

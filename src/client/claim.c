@@ -34,7 +34,7 @@ static int claim_check(const tq_claim_args *args, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "unknown claim mode %d", (int)args->mode);
     }
     if (args->mode == TQ_FORCE_FETCH) {
-        return TQ_OK; /* takes all there is: size, task and sampler say nothing */
+        return TQ_OK; /* takes everything: size, task and sampler do not apply */
     }
     if (args->batch_size < 1) {
         return tqi_error_set(err, TQ_ESIZE, "batch size must be at least 1, given %lld",

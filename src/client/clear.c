@@ -1,5 +1,5 @@
 /*
- * clear.c - taking things out of the table: samples, partitions, consumption.
+ * clear.c - removing things from the table: samples, partitions, consumption.
  */
 #include "client/client.h"
 #include "client/cmeta.h"
@@ -138,7 +138,7 @@ static int clear_begun(tq_op *op, const tqi_task *task, const ProtobufCMessage *
     return tqi_clearings_decode(op, reply->clearing, reply->n_clearing, err);
 }
 
-/* What is cleared, into a message of its own. */
+/* Writes what is to be cleared into a message of its own. */
 static int clear_fill(tqi_region *region, const tq_begin_clear_args *args, Tq__Clear **out,
                       tq_error *err)
 {

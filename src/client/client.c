@@ -1,8 +1,8 @@
 /*
  * client.c - opening and closing clients, and their options.
  *
- * A client is counted: the user's reference, which tq_client_close gives back, and one per op, so
- * that ops may be freed after their client was closed.
+ * A client is reference-counted: one reference is the user's, which tq_client_close releases, and each op holds one, so that
+ * ops may be freed after their client was closed.
  */
 #include "client/client.h"
 
@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "config_keys.h"
 
-/* How long closing waits for work of the storage, which cannot be stopped. */
+/* How long closing waits for storage work that cannot be stopped. */
 #define CLIENT_CLOSE_S 5
 
 static void client_free(tq_client *client)
@@ -177,8 +177,8 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
     return TQ_OK;
 }
 
-/* Waits for the end of the loop thread, with the lock held.  False when it has to wait for work of the storage for too long:
- * then it cleans up behind itself. */
+/* Waits, with the lock held, for the loop thread to finish.  Returns false if storage work takes too long: the loop thread
+ * then cleans up after itself. */
 static bool client_ended(tq_client *client, tqi_runtime *rt)
 {
     uint64_t until = tqi_deadline(CLIENT_CLOSE_S);
@@ -191,7 +191,7 @@ static bool client_ended(tq_client *client, tqi_runtime *rt)
         if (rt->self_free) {
             return false;
         }
-        until = tqi_deadline(1); /* a callback: nobody calls back after a close */
+        until = tqi_deadline(1); /* in a callback: no callback runs after a close */
     }
     return true;
 }
@@ -209,14 +209,14 @@ void tq_client_close(tq_client *client)
     client->closing = true;
     rt = client->runtime;
     if (rt && on_loop) {
-        rt->self_free = true; /* in a callback: the thread cleans up behind itself */
+        rt->self_free = true; /* in a callback: the thread cleans up after itself */
     }
     tqi_client_wake(client);
     if (rt && !on_loop) {
         ended = client_ended(client, rt);
     }
     if (!ended) {
-        /* Under the lock, for the client may be gone after it. */
+        /* Under the lock, because the client may be gone once it is released. */
         tqi_log(
             TQI_WARN, "client",
             "client of %s: its storage has not ended its work %d s after close, which goes on "

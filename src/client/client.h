@@ -1,12 +1,10 @@
 /*
- * client.h - what the files of the client share: client, runtime (its loop thread), operations and
- * their tasks.
+ * client.h - types and functions shared by the files of the client: client, runtime (its loop thread), operations, tasks.
  *
- * Threads.  A tq_client has at most one runtime: a thread that runs a libuv loop, and everything
- * that speaks with the system lives there.  Calls are prepared on the caller's thread as a task
- * (checked, copied), then queued.  One lock per client guards its queue, its cancel list and the
- * pointer to its runtime; it is never held while anything is called back, and no other lock is
- * taken under it.
+ * Threads.  A tq_client has at most one runtime: a thread that runs a libuv loop, and everything that talks to the system
+ * runs there.  Calls are prepared on the caller's thread as a task (checked, copied), then queued.  One lock per client
+ * guards its queue, its cancel list and the pointer to its runtime; it is never held during a callback, and no other lock is
+ * taken while it is held.
  *
  * A task is one started call.  It belongs to the loop thread from the moment it is queued, is
  * linked in runtime->tasks until it is freed, and may live longer than its op (a cancelled read
@@ -34,7 +32,7 @@ typedef struct tqi_views tqi_views;
 
 /* --------------------------------------------------------------------------------------- client */
 
-/* Options of tq_client_open, copied; a forked child opens with them again. */
+/* Options of tq_client_open, copied; a forked child reopens with them. */
 typedef struct tqi_saved_options {
     tqi_region region;
     const char *address;
@@ -44,28 +42,29 @@ typedef struct tqi_saved_options {
     const char *libraries;      /* that the system's config may name; NULL: none */
     const char *node;           /* NULL: the machine */
     double timeout;             /* not 0 */
-    bool own_timeout;           /* else the system's client.timeout, once it is known */
+    bool own_timeout;           /* else the system's client.timeout, once known */
     double notice;              /* 0: the system's */
     uint64_t first_request;
     tqi_token token;
 } tqi_saved_options;
 
-/* wait.c: about the medians of what waits for ops have taken lately. */
+/* wait.c: approximate medians of how long recent waits for ops took. */
 typedef struct tqi_waits {
     _Atomic uint32_t looked_ns; /* of those that looked for the end first */
     _Atomic uint32_t slept_ns;  /* of those that slept at once */
-    _Atomic uint32_t interval;  /* waits between two that try the other kind */
+    _Atomic uint32_t interval;  /* number of waits between two that try the other kind */
     _Atomic uint32_t left;      /* until the next of these */
 } tqi_waits;
 
 void tqi_waits_init(tqi_waits *waits);
 /* Whether the next one is to look first. */
 bool tqi_waits_look(tqi_waits *waits);
-/* One has taken so long; crowded: somebody else had the core while it looked. */
+/* Records how long a wait took; crowded: another thread had the core while this one was spinning. */
 void tqi_waits_learn(tqi_waits *waits, bool looked, bool crowded, uint64_t ns);
 
 struct tq_client {
-    tq_client *prev, *next; /* all clients of the process, for fork; under the lock of fork.c */
+    tq_client *prev, *next; /* list of all clients of the process, for fork; under the lock of
+                               fork.c */
     _Atomic uint32_t refs;  /* the user's, and one per op */
     tqi_saved_options options;
     _Atomic uint64_t epoch;
@@ -76,10 +75,11 @@ struct tq_client {
     pthread_cond_t changed;      /* runtime's state, pause and quiet */
     tqi_runtime *runtime;        /* NULL after fork until the first call */
     _Atomic uint32_t generation; /* raised in every forked child */
-    tq_error ended; /* code 0, or why its system has ended: a forked child is to know it at once */
+    tq_error ended; /* code 0, or why its system has ended; kept so that a forked child knows it at
+                       once */
     bool closing;
-    bool woken; /* the async was sent and the queue not drained since */
-    bool pause; /* a fork waits for the loop thread to stand still */
+    bool woken; /* the async was sent and the queue has not been drained since */
+    bool pause; /* a fork is waiting for the loop thread to pause */
     tq_op *submit_first, *submit_last;
     tq_op *cancel_first;
     tqi_views *views;       /* views.h: in use, with pins of the runtime */
@@ -98,7 +98,8 @@ typedef enum tqi_runtime_state {
     TQI_RUNTIME_OPENING = 0,
     TQI_RUNTIME_OPEN,
     TQI_RUNTIME_FAILED, /* could not open, or is shutting down */
-    TQI_RUNTIME_DEAD    /* the thread's last act: may be joined without waiting for anything else */
+    TQI_RUNTIME_DEAD    /* set as the thread's last action: it can be joined without further
+                           waiting */
 } tqi_runtime_state;
 
 struct tqi_runtime {
@@ -110,29 +111,29 @@ struct tqi_runtime {
     tqi_runtime_state state;
     bool quiet; /* the loop thread runs no code of ours: it is parked, or in a user's callback */
     bool deaf;  /* the async must not be sent any more */
-    bool
-        self_free; /* closed in its own callback, or not waited for: the thread frees runtime and client */
-    tq_error error; /* why it failed; written once, before state is FAILED */
+    bool self_free; /* closed in its own callback, or not waited for: the thread frees the runtime
+                      and client */
+    tq_error error; /* why it failed; written once, before state becomes FAILED */
 
     /* loop thread only */
     uv_async_t async;
     uv_prepare_t prepare;
     uv_check_t check;
     uv_timer_t open_timer;
-    uv_timer_t wait_timer; /* nearest deadline of tasks that wait for the opening */
+    uv_timer_t wait_timer; /* earliest deadline of tasks that are waiting for the opening */
     uv_timer_t notice_timer;
     uv_timer_t save_timer;                       /* of `saves` */
     uint64_t notice_ms;                          /* 0: no notices */
     bool noticing;                               /* the timer runs */
     uint64_t next_claim_notice, next_put_notice; /* not before, when nothing looks wrong */
-    bool stop_due;                               /* stop when no network code is on the stack */
+    bool stop_due;                               /* stop once no network code is on the stack */
     bool stopping;
     bool connector_closed;
     bool manager_opening;
     bool manager_open;
     bool manager_closing;
     bool handles_closing;
-    tqi_task *tasks;                 /* all that were begun or wait for the opening */
+    tqi_task *tasks;                 /* all tasks that have begun or are waiting for the opening */
     _Atomic unsigned works;          /* in the thread pool; who closes reads it */
     unsigned host_calls;             /* lease, owners, abandon */
     uint64_t sessions;               /* at the controller, so far */
@@ -155,22 +156,22 @@ struct tqi_runtime {
 int tqi_runtime_start(tq_client *client, tq_error *err);
 /* Joins a dead runtime and frees it. */
 void tqi_runtime_free(tqi_runtime *rt);
-/* Ends everything and lets the thread end, once the loop is between two events; loop thread. */
+/* Ends everything and lets the thread exit, once the loop is between two events; loop thread. */
 void tqi_runtime_stop(tqi_runtime *rt, const tq_error *err);
-/* The opening has ended: sends the tasks that waited for it on their way. */
+/* The opening has finished: begins the tasks that were waiting for it. */
 void tqi_runtime_ready(tqi_runtime *rt);
-/* A task with that deadline waits for the opening. */
+/* Notes that a task with that deadline is waiting for the opening. */
 void tqi_runtime_expect(tqi_runtime *rt, uint64_t deadline);
-/* open.c: reaches the controller, asks how the system stores, opens the manager; ends in
- * tqi_runtime_ready or _stop. */
+/* open.c: connects to the controller, asks how the system stores data and opens the manager; finishes with tqi_runtime_ready
+ * or _stop. */
 void tqi_runtime_open(tqi_runtime *rt);
 /* Whether the caller is the client's loop thread. */
 bool tqi_on_loop(tq_client *client);
 
-/* Whether `rt` has a storage manager; TQ_EMANAGER tells what was asked for without one. */
+/* Whether `rt` has a storage manager; TQ_EMANAGER names what was requested without one. */
 int tqi_runtime_check_manager(const tqi_runtime *rt, const char *what, tq_error *err);
 
-/* status.c: a counter that an owner reported; 0 when it did not. */
+/* status.c: a counter that an owner reported; 0 if it did not. */
 uint64_t tqi_owner_counter(const Tq__OwnerInfo *info, const char *name);
 
 /* host.c: fills rt->host. */
@@ -183,7 +184,7 @@ void tqi_collector_stop(tqi_runtime *rt);
 /* fork.c */
 int tqi_fork_register(tq_client *client, tq_error *err);
 void tqi_fork_unregister(tq_client *client);
-/* Before libuv's pool of threads is used: a child that ends must not wait for threads that it does not have. */
+/* Called before libuv's thread pool is used: a forked child must not wait on exit for threads that it does not have. */
 void tqi_fork_uses_threads(void);
 /* pool.c: taken around a fork. */
 void tqi_pool_lock(void);
@@ -207,11 +208,11 @@ struct tq_op {
     uint32_t generation; /* of the client when it was started */
     pthread_t ender;     /* while ENDING */
     bool *freed;         /* while ENDING: set by tq_op_free in the callback */
-    bool free_when_done; /* freed by a callback of another op; loop thread */
-    tqi_task *task;      /* while BUSY; NULL once it has ended and waits for its callback */
+    bool free_when_done; /* freed in a callback of another op; loop thread */
+    tqi_task *task;      /* while BUSY; NULL once it has ended and its callback is due */
     tq_op *next;         /* in the client's queue or the runtime's ended list */
     tq_op *cancel_prev, *cancel_next;
-    bool cancel_queued; /* under the client's lock, as the two above */
+    bool cancel_queued; /* under the client's lock, like the two above */
 
     tq_error error;
     tqi_region results;
@@ -234,15 +235,14 @@ struct tq_op {
 
 /* ---------------------------------------------------------------------------------------- tasks */
 
-/* What a kind of call does.  All on the loop thread, but fini (any). */
+/* What a kind of call does.  All functions run on the loop thread, except fini (any thread). */
 typedef struct tqi_task_type {
     size_t size;
-    /* Begins; ends, now or later, with tqi_task_end and tqi_task_free. */
+    /* Begins the task; it finishes, now or later, with tqi_task_end and tqi_task_free. */
     void (*begin)(tqi_task *task);
-    /* The user cancelled: task->canceled is set, task->op is not ended.  NULL: the request in
-     * flight is cancelled. */
+    /* The user cancelled: task->canceled is set, and the op has not ended.  NULL: the request in flight is cancelled. */
     void (*cancel)(tqi_task *task);
-    /* Frees what is not in the task's region; may be NULL. */
+    /* Frees whatever is not in the task's region; may be NULL. */
     void (*fini)(tqi_task *task);
     /* Its arguments point to bytes that are not copied.  They may be results of the op, which the task then keeps. */
     bool takes_slices;
@@ -267,18 +267,17 @@ struct tqi_task {
     void (*answered)(tqi_task *task, tqi_answer *answer);
     bool begun;
     bool canceled;
-    tqi_results former; /* see takes_slices */
-    uint64_t
-        waits_since; /* notice.c: ms of the loop; 0: it does not wait, or that was asked about */
-    uint8_t asks;    /* how often; an answer that tells nothing lets it be asked again */
-    bool over;       /* cancelled because the system has ended: that is its error */
+    tqi_results former;   /* see takes_slices */
+    uint64_t waits_since; /* notice.c: loop time in ms; 0: it does not wait, or was asked about */
+    uint8_t asks;         /* how often; after an empty answer it is asked again */
+    bool over;            /* cancelled because the system has ended: that is its error */
     tqi_region region;
 };
 
-/* notice.c: how long a call may wait before that is said; `config` is the system's. */
+/* notice.c: how long a call may wait before it is logged; `config` is the system's. */
 void tqi_notice_init(tqi_runtime *rt, const char *config);
 void tqi_notice_start(tqi_runtime *rt);
-/* A task has begun that may wait for long. */
+/* A task that may wait for a long time has begun. */
 static inline void tqi_notice_watch(tqi_task *task)
 {
     tqi_runtime *rt = task->rt;
@@ -290,12 +289,12 @@ static inline void tqi_notice_watch(tqi_task *task)
     }
 }
 
-/* Prepares a call on an op: checks that it is not in progress.  Its results are there until the call
- * is submitted, because they may be its arguments.  NULL with *code set. */
+/* Prepares a call on an op and checks that the op is not in progress.  The op's results stay until the call is submitted,
+ * because they may be its arguments.  NULL with *code set on failure. */
 tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code);
 /* Forgets the op's results, then queues the task, or frees it and gives the op the error.  Returns what the call returns. */
 int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err);
-/* Ends the op of a task (which lives on): its results are in place.  err NULL or code 0: success.
+/* Completes the op of a task (the task itself lives on); its results are in place.  err NULL or code 0: success.
  * */
 void tqi_task_end(tqi_task *task, const tq_error *err);
 /* Frees a task that has ended its op. */
@@ -306,31 +305,31 @@ void tqi_task_finish(tqi_task *task, const tq_error *err);
  * started. */
 int tqi_task_call(tqi_task *task, uint16_t kind, const ProtobufCMessage *message,
                   void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err);
-/* Same, with all arguments; done and arg are set by it. */
+/* The same with all arguments; sets done and arg itself. */
 int tqi_task_call_args(tqi_task *task, tqi_call_args *args,
                        void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err);
 /* Called by the loop thread for queued ops and cancels. */
 void tqi_task_begin(tqi_runtime *rt, tqi_task *task);
 void tqi_task_cancel(tqi_task *task);
-/* Whether a busy op was asked to end early, even if the loop has not come to that yet; loop thread.
+/* Whether a busy op was cancelled, even if the loop has not handled that yet; loop thread.
  */
 bool tqi_op_canceled(tq_op *op);
-/* wait.c: sleeps until it is DONE, when that is near. */
+/* wait.c: sleeps until it is DONE, which is imminent. */
 void tqi_op_settle(tq_op *op);
-/* Whether it was started before a fork, in the parent. */
+/* Whether it was started in the parent, before a fork. */
 bool tqi_op_foreign(const tq_op *op);
-/* Whether the caller is its callback; state as just read. */
+/* Whether the caller is its callback; `state` as just read. */
 bool tqi_op_in_own_callback(const tq_op *op, uint32_t state);
 /* Runs the callbacks that are due. */
 void tqi_op_flush(tqi_runtime *rt);
 /* Milliseconds from now to a deadline, for the wire: at least 1; 0 for none. */
 uint64_t tqi_remaining_ms(uint64_t deadline);
-/* Sends ids back to the controller; nothing is told about it. */
+/* Gives ids back to the controller; no result is reported. */
 void tqi_abandon(tqi_runtime *rt, const uint64_t *ids, size_t n, bool done);
 
 /* ------------------------------------------------------------------------------- plain requests */
 
-/* Reads a checked reply into the op; an error ends the op with it. */
+/* Decodes a checked reply into the op; if that fails, the op ends with the error. */
 typedef int (*tqi_decode_fn)(tq_op *op, const tqi_task *task, const ProtobufCMessage *reply,
                              tq_error *err);
 
@@ -340,18 +339,18 @@ typedef struct tqi_plain {
     uint16_t kind;
     ProtobufCMessage *message; /* in the region */
     tqi_decode_fn decode;      /* NULL: the reply says nothing */
-    uint64_t
-        *timeout_ms; /* of the message, filled when it is sent; NULL: the server does not wait */
+    uint64_t *
+        timeout_ms; /* field of the message, filled in when it is sent; NULL: the server does not wait */
     const char *partition; /* for the decoder */
-    size_t n;              /* for the decoder: rows or names asked for */
-    bool quiet_timeout;    /* a deadline is no error: decode is called with NULL */
-    bool claim;            /* an answer that nobody wants any more is released */
+    size_t n;              /* for the decoder: rows or names requested */
+    bool quiet_timeout;    /* a deadline is not an error: decode is called with NULL */
+    bool claim;            /* an answer that is no longer wanted is released */
 } tqi_plain;
 
 /* clear.c: clears that have begun, as the op's result. */
 int tqi_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, tq_error *err);
 
-/* Makes one with an empty message; NULL with *code set, which is then what the call returns. */
+/* Makes one with an empty message; NULL with *code set, which the call then returns. */
 tqi_plain *tqi_plain_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
                           tqi_decode_fn decode, int *code);
 

@@ -2,8 +2,8 @@
  * cmeta.h - inside of tq_meta: columns of arrays, one entry per sample.
  *
  * A cell's placement is a block (place in the meta's block table plus 1, or a mark) and a byte
- * offset in it; its size is that of its shape.  Block tables are shared between metas that were cut
- * from one another, so that a small selection costs by its own size.
+ * offset in it; its size is that of its shape.  Metas selected from one another share block tables, so the cost of a small
+ * selection depends only on its own size.
  */
 #ifndef TQI_CLIENT_CMETA_H
 #define TQI_CLIENT_CMETA_H
@@ -55,7 +55,8 @@ struct tq_meta {
     const char **groups; /* likewise */
     tqi_cells *fields;
     size_t n_fields;
-    _Atomic(uint32_t *) table; /* of the names of many fields; made by the first search */
+    _Atomic(uint32_t *) table; /* index of the names, if there are many fields; made by the first
+                                  search */
     tq_meta_tag *tags;
     uint64_t **tag_starts; /* per tag: n + 1 places in values */
     size_t n_tags;
@@ -65,9 +66,9 @@ struct tq_meta {
 tq_meta *tqi_cmeta_alloc(const char *partition, size_t n, size_t n_fields, size_t n_tags);
 void tqi_blocks_rele(tqi_blocks *blocks);
 tqi_blocks *tqi_blocks_alloc(size_t n);
-/* Place of a field, or -1; of a meta that is complete. */
+/* Index of a field in a complete meta, or -1. */
 ptrdiff_t tqi_cmeta_find(const tq_meta *meta, const char *field);
-/* Whether a uniform or ragged field knows its rows' shapes. */
+/* Whether the shapes of a uniform or ragged field's rows are known. */
 bool tqi_cells_shaped(const tqi_cells *cells);
 /* Dims and bytes of a row of a shaped field. */
 const uint64_t *tqi_cells_dims(const tqi_cells *cells, size_t row, uint32_t *ndim);
@@ -80,23 +81,23 @@ static inline bool tqi_type_same(tq_type a, tq_type b)
 {
     return a.kind == b.kind && a.dtype.code == b.dtype.code && a.dtype.bits == b.dtype.bits;
 }
-/* Of n rows of which `types` says what they are: if those that say so agree (tensors without elements do not), the field is of
- * that one type, and its types go. */
+/* For n rows with `types`: if all that count agree (tensors without elements do not count), the field gets that one type and
+ * its types are dropped. */
 void tqi_cells_agree(tqi_cells *cells, size_t n);
-/* Bytes of one row of that shape; false when they do not fit. */
+/* Bytes of one row of that shape; false if they overflow. */
 bool tqi_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, uint64_t *out);
-/* Whether it is a type code with a number of bits that it can have. */
+/* Whether the type code exists and can have that number of bits. */
 bool tqi_dtype_known(tq_dtype dtype);
 
 /*
- * meta_wire.c: from a message, which is checked in full: TQ_EPROTO names what is wrong with it.
- * `packed` allows the marks that only packed metas have.  fields_of: where fields, owners and
- * blocks are taken from (a publish knows them, its reply does not); NULL: the batch itself.
+ * meta_wire.c: makes a meta from a message, which is checked completely: TQ_EPROTO names what is wrong with it.  `packed`
+ * allows the marks that only packed metas have.  fields_of: where fields, owners and blocks are taken from (a publish has
+ * them, its reply does not); NULL: the batch itself.
  */
 int tqi_cmeta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim,
                      bool packed, tq_meta **out, tq_error *err);
 /* Marks of packed metas, counted from the number of blocks, after those of Field. */
-#define TQI_PACKED_UNKNOWN       3u /* placement unknown, not produced as far as is known */
+#define TQI_PACKED_UNKNOWN       3u /* placement unknown, and not produced as far as is known */
 #define TQI_PACKED_UNKNOWN_READY 4u /* placement unknown, produced */
 
 #endif

@@ -1,15 +1,13 @@
 /*
- * collect.c - serving a store that has no process of its own: registers the manager's shared owner
- * at the controller and removes the blocks that die.
+ * collect.c - serving a store that has no server process of ours: registers the manager's shared owner at the controller and
+ * removes dead blocks.  One Collect request at a time waits at the controller; its answer names dead ids, which the manager
+ * removes, and the next Collect confirms that.  If a write to an id may still arrive, the controller names the id once more
+ * when none can, to whichever client collects then; so nothing is remembered here.  After an error the loop waits and
+ * registers again.
  *
- * One Collect request waits at the controller at a time; its answer names dead ids, which the
- * manager removes, and the next Collect says so.  Ids under which something may still arrive the
- * controller names once more when nothing can: to whoever collects then, so nothing is kept here.
- * After an error the loop waits and registers again.
- *
- * Block ids begin again with every epoch of the controller, and with it the store's incarnation: the
- * manager is asked for it at every registration, and what is left to remove of an earlier epoch is
- * forgotten, for it went with that epoch.
+ * Block ids start over with every epoch of the controller, and so does the store's incarnation: the manager is asked for it
+ * at every registration.  Blocks of an earlier epoch that are still to be removed are forgotten, because they went with that
+ * epoch.
  */
 #include "client/client.h"
 
@@ -28,14 +26,14 @@ struct tqi_collector {
     const char *owner;
     uint64_t incarnation; /* registered, or being so */
     uint64_t epoch;       /* in which it was asked for */
-    uint64_t done;        /* notice up to which everything was removed */
+    uint64_t done;        /* everything up to this notice was removed */
     uint64_t notice;      /* being removed */
     bool calling;         /* a request is in flight */
     bool removing;
     uint64_t *ids; /* being removed */
     size_t n_ids;
     bool rejoin;         /* the session is new: register again before the next Collect */
-    unsigned announcing; /* registrations of a new session that are on their way */
+    unsigned announcing; /* registrations of a new session in flight */
     bool stopping;
     int handles;
     uv_timer_t retry;
@@ -90,11 +88,11 @@ static void collect_removed(const tq_error *err, void *arg)
         collect_fail(c, err);
         return;
     }
-    c->done = c->notice; /* in another epoch: registering again begins anew */
+    c->done = c->notice; /* in another epoch: registering again starts over */
     collect_next(c);
 }
 
-/* The last *n_late of the ids are those that will be named once more. */
+/* The last *n_late ids are those that will be named once more. */
 static int collect_ids(const Tq__CollectReply *reply, uint64_t **out, size_t *n_out, size_t *n_late,
                        tq_error *err)
 {
@@ -147,7 +145,7 @@ static void collect_answered(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     if (answer->epoch != c->epoch || c->epoch != c->rt->host.epoch) {
-        c->rejoin = true; /* ids of another epoch than the incarnation we have */
+        c->rejoin = true; /* ids of a different epoch than the incarnation we have */
         collect_next(c);
         return;
     }
@@ -215,14 +213,14 @@ static void collect_registered(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     if (answer->epoch != c->epoch) {
-        /* It was sent again to another controller than it was made for. */
+        /* It was resent to a different controller than it was made for. */
         c->rejoin = true;
     }
     c->done = 0;
     collect_next(c);
 }
 
-/* The manager's owner, as it is in the epoch of now. */
+/* The manager's owner in the current epoch. */
 static int collect_ask(tqi_collector *c, tq_error *err)
 {
     tqi_runtime *rt = c->rt;
@@ -306,8 +304,8 @@ static void collect_announced(tqi_call *call, tqi_answer *answer, void *arg)
     collect_release(c);
 }
 
-/* The owner is served by the new session before anything else is asked of it: a put that takes new block ids because its
- * session was lost finds it there. */
+/* The new session serves the owner before anything else is requested: a put that takes new block ids because its session was
+ * lost will find the owner. */
 static void collect_announce(tqi_collector *c)
 {
     Tq__RegisterOwner message;

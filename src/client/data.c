@@ -1,5 +1,5 @@
 /*
- * data.c - tq_data: counted columns of rows in memory of the library.
+ * data.c - tq_data: reference-counted columns of rows in the library's memory.
  */
 #include "client/data.h"
 

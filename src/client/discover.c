@@ -25,7 +25,7 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     if (!out) {
         return tqi_error_null(err, "tq_runtime_dir: out");
     }
-    /* In a container it may be named and not be there, or be somebody else's. */
+    /* In a container the variable may name a directory that does not exist or belongs to another user. */
     if (runtime && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode) &&
         access(runtime, W_OK | X_OK) == 0) {
         written = snprintf(out, size, "%s/ctq", runtime);
@@ -39,7 +39,7 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     return TQ_OK;
 }
 
-/* A name is not a way out of the directory of all systems. */
+/* A name must not lead out of the directory of all systems. */
 static int discover_check_name(const char *name, tq_error *err)
 {
     int rc = tqi_check_name("system", name, DISCOVER_NAME_MAX, err);
@@ -52,7 +52,7 @@ static int discover_check_name(const char *name, tq_error *err)
     return rc;
 }
 
-/* The directory of a system in that of all of them. */
+/* Opens a system's directory in the directory of all systems. */
 static int discover_system(int base_fd, const char *base, const char *name, bool make, int *fd,
                            tq_error *err)
 {

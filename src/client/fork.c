@@ -1,18 +1,16 @@
 /*
- * fork.c - clients in a process that forks.
+ * fork.c - clients in a forking process.
  *
- * - prepare: every loop thread is asked to stand still where no network code is on its stack (parked
- *   in its queue, or in a user's callback), and all locks of the client are taken: list of clients,
- *   each client, pool of buffers.
- * - parent: everything goes on.
+ * - prepare: every loop thread is asked to pause where no network code is on its stack (parked in its queue, or in a user's
+ *   callback), and all locks of the client are taken: list of clients, each client, buffer pool.
+ * - parent: everything resumes.
  * - child: the loop threads do not exist.  Each runtime is abandoned: the descriptors of its
- *   connections are closed (which says nothing to their servers: the parent holds them too), its
- *   manager drops what it must not share, its memory stays as it was.  A new runtime, with a session
- *   of its own, is made at the first call.
+ *   connections are closed (the servers do not notice, as the parent still holds them), its manager drops what it must not
+ *   share, and its memory stays as it was.  The first call makes a new runtime with its own session.
  *
- * A loop thread that does not stand still within FORK_WAIT_S (its manager or a callback holds
- * something up that the forking thread holds) is not waited for any longer; its runtime's state may
- * then be in change, so the child leaves it alone and keeps the descriptors.
+ * A loop thread that does not pause within FORK_WAIT_S (its manager or a callback is blocked on something that the forking
+ * thread holds) is not waited for any longer.  Its runtime may then be in the middle of a change, so the child leaves it
+ * alone and keeps the descriptors.
  */
 #include "client/client.h"
 #include "client/views.h"
@@ -28,8 +26,8 @@
 
 #define FORK_WAIT_S 0.5
 
-/* A child closes the descriptor that wakes a loop, which libuv has in a private field of uv_loop_t and no function gives
- * away.  The loop is embedded in its user's structures, so its layout cannot change while the major version stays. */
+/* A child closes the descriptor that wakes a loop, which libuv keeps in a private field of uv_loop_t without an accessor.
+ * Users embed the loop in their own structures, so its layout cannot change within a major version. */
 _Static_assert(UV_VERSION_MAJOR == 1,
                "look where this libuv keeps the descriptor of uv_async_send");
 
@@ -52,7 +50,7 @@ static void fork_quiesce(tq_client *client)
     }
     tqi_client_wake(client);
     until = tqi_deadline(FORK_WAIT_S);
-    /* The lock is given up while waiting: another thread may have freed it. */
+    /* The lock is released while waiting: another thread may have freed it. */
     while (client->runtime == rt && !rt->quiet) {
         if (tqi_cond_wait_until(&client->changed, &client->lock, until) == ETIMEDOUT) {
             break;
@@ -68,7 +66,7 @@ static void fork_prepare(void)
         fork_quiesce(client);
     }
     for (tq_client *client = fork_clients; client; client = client->next) {
-        tqi_views_own(client); /* a child cannot keep a unit from using their memory anew */
+        tqi_views_own(client); /* a child cannot keep a unit from reusing their memory */
     }
     tqi_pool_lock();
 }
@@ -136,8 +134,8 @@ static void fork_no_work(uv_work_t *work)
     (void)work;
 }
 
-/* libuv's destructor joins the threads of its pool.  In a child they do not exist, and joining them ends in a crash; the next
- * work after a fork starts new ones, so a child that exits does some: none. */
+/* libuv's destructor joins the threads of its pool.  In a child they do not exist, and joining them crashes.  The first work
+ * item after a fork starts new threads, so a child that exits submits an empty one. */
 static void fork_at_exit(void)
 {
     uv_loop_t loop;

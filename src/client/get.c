@@ -1,14 +1,13 @@
 /*
  * get.c - reads: placements -> ranges -> manager -> columns.
  *
- * A meta's placements are hints.  Where one is missing, or the manager says that a block is gone,
- * the controller is asked where the samples are now.  If it names the same block again, the data is
- * lost: the read fails and names samples and fields, and the block is reported, unless its owner is
- * away.  If it does not, the samples were moved or overwritten meanwhile, and are read where they are
- * now; that may happen any number of times before the deadline.
+ * A meta's placements are hints.  If one is missing, or the manager says that a block is gone, the client asks the
+ * controller where the samples are now.  If it names the same block again, the data is lost: the read fails and names
+ * samples and fields, and the block is reported, unless its owner is away.  Otherwise the samples were moved or overwritten
+ * meanwhile and are read from their new place; that may happen any number of times before the deadline.
  *
- * The destination belongs to the task, or to the caller, who is told when it is not written to any more.  A read that is cancelled while the manager writes ends at
- * once, and its task keeps the memory until the manager has finished.
+ * The destination belongs to the task, or to the caller, who is notified when nothing writes to it any more.  A read that is
+ * cancelled while the manager is writing completes at once; its task keeps the memory until the manager has finished.
  */
 #include "client/get.h"
 
@@ -21,7 +20,7 @@
 #include "client/jobs.h"
 #include "client/names.h"
 
-/* Filling as many bytes holds up the loop for about as long as a hop to another thread and back. */
+/* Filling this many bytes takes the loop about as long as a hop to another thread and back. */
 #define GET_FILL_INLINE (UINT64_C(256) << 10)
 
 static void get_try(tqi_get *get);
@@ -61,7 +60,7 @@ static void get_done(tqi_get *get)
 
 /* -------------------------------------------------------------------------------------- resolve */
 
-/* The answer is about the same samples and has all fields. */
+/* Checks that the answer is about the same samples and has all fields. */
 static int get_check(const tqi_get *get, const tq_meta *meta, tq_error *err)
 {
     if (!meta || meta->n != get->meta->n ||
@@ -161,7 +160,7 @@ static void get_owners(const tq_error *listed, const tq_owner_info *owners, size
     get_fail(get, &err);
 }
 
-/* Asks for the owners of the blocks that are gone, each once if blocks of one lie together. */
+/* Asks for the owners of the gone blocks; each only once if its blocks are adjacent. */
 static void get_ask_owners(tqi_get *get)
 {
     const char **names = tqi_region_array(&get->task.region, get->n_gone, sizeof *names);
@@ -259,7 +258,7 @@ static void get_filled(void *arg)
     }
 }
 
-/* Fills the gaps between padded rows, many of them not on the loop's thread; then reads. */
+/* Fills the gaps between padded rows (off the loop thread if there are many bytes), then reads. */
 static void get_fill_and_read(tqi_get *get)
 {
     tq_manager_host *host = &get->task.rt->host;
@@ -307,8 +306,8 @@ static void get_shown(tqi_get *get)
     }
 }
 
-/* Reads what the meta says, or finds out more.  Of a system that has ended nothing is read, although its memory may still be
- * mapped here: the controller is asked, and that fails. */
+/* Reads what the meta says, or finds out more first.  Nothing is read from a system that has ended, although its memory may
+ * still be mapped here: the controller is asked, and that fails. */
 static void get_try(tqi_get *get)
 {
     tqi_runtime *rt = get->task.rt;
@@ -353,7 +352,7 @@ static bool get_is_common(const tqi_cells *cells, size_t n)
     return n > 0;
 }
 
-/* From now on the fields are those that all samples have, of the ones that were asked for. */
+/* From now on, the fields are those requested ones that all samples have. */
 static int get_choose(tqi_get *get, tq_error *err)
 {
     tqi_region *region = &get->task.region;

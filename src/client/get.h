@@ -1,6 +1,5 @@
 /*
- * get.h - a read: what get.c (steps), get_plan.c (ranges and destination) and get_layout.c (how rows
- * lie there) share.
+ * get.h - a read: types shared by get.c (steps), get_plan.c (ranges and destination) and get_layout.c (row layout).
  */
 #ifndef TQI_CLIENT_GET_H
 #define TQI_CLIENT_GET_H
@@ -17,7 +16,7 @@ typedef struct tqi_get {
     tq_meta *meta;       /* as it is known now */
     const char **fields; /* asked for */
     size_t n_fields;
-    tq_get_field *layouts; /* of each field; NULL: nothing was asked for */
+    tq_get_field *layouts; /* of each field; NULL: none was requested */
     void (*release)(void *arg);
     void *release_arg;
     bool resolved;   /* the controller was asked */
@@ -25,7 +24,7 @@ typedef struct tqi_get {
     bool in_owners;  /* the list of owners was asked for */
     bool zero_copy;
     bool leave_values;
-    tqi_view_job shows;  /* what is to be seen where it lies, or left there; columns in order */
+    tqi_view_job shows;  /* columns to read in place, or to leave there, in order */
     size_t *show_column; /* of each of its ranges */
     size_t max_shows, max_show_columns;
     void (*shown)(struct tqi_get *get);
@@ -42,36 +41,35 @@ typedef struct tqi_get {
 
 /* Whether any cell has no placement to read from; with `err`, names them as lost or not ready. */
 bool tqi_get_missing(const tqi_get *get, tq_error *err);
-/* Makes data, ranges and blocks for the meta as it is. */
+/* Makes data, ranges and blocks for the meta in its present state. */
 int tqi_get_plan(tqi_get *get, tq_error *err);
-/* Whether a cell to read lies in a block that was gone; with `err`, names them as lost. */
+/* Whether any cell to read lies in a gone block; with `err`, names them as lost. */
 bool tqi_get_still_gone(const tqi_get *get, tq_error *err);
 
-/* Ranges of the c-th column, which has memory; once for each, then tqi_get_plan_end. */
+/* Plans the ranges of the c-th column, which has memory; called once for each, then tqi_get_plan_end. */
 int tqi_get_plan_ranges(tqi_get *get, size_t c, tq_error *err);
 int tqi_get_plan_end(tqi_get *get, tq_error *err);
 /* The cells of the c-th column. */
 const tqi_cells *tqi_get_cells(const tqi_get *get, size_t c);
 
-/* get_show.c: whether the c-th column, which has been laid out, is one to see where it lies; it is noted then. */
+/* get_show.c: whether the c-th column, which has been laid out, can be read in place; if so, it is noted. */
 bool tqi_get_shows(tqi_get *get, size_t c);
-/* Notes a range of it; false: out of memory. */
+/* Notes a range of such a column; false: out of memory. */
 bool tqi_get_note(tqi_get *get, size_t c, const tqi_view_range *range);
-/* get_leave.c: whether it is one to leave in the store; it is noted then. */
+/* get_leave.c: whether the column can be left in the store; if so, it is noted. */
 bool tqi_get_leaves(tqi_get *get, size_t c);
-/* The ranges from the i-th on of a column to leave are where they are: leaves it, or takes their data away if it cannot be
- * left.  The first range behind them. */
+/* The manager has located the ranges, from the i-th on, of a column to leave: leaves the column, or drops the located data
+ * if it cannot be left.  Returns the index of the first range after them. */
 size_t tqi_get_left(tqi_get *get, size_t i);
-/* Asks the manager to show the columns that were noted; `shown` is called when it has, with what it could not show
- * planned to be copied.  False when there is nothing to ask. */
+/* Asks the manager to map the noted columns; `shown` is called when it has, and what it could not map is then planned as a
+ * copy.  False if there is nothing to ask for. */
 bool tqi_get_show(tqi_get *get, void (*shown)(tqi_get *get));
 /* The same columns are to be copied. */
 int tqi_get_copy_instead(tqi_get *get, tq_error *err);
 
-/* get_layout.c: copies what was asked for. */
+/* get_layout.c: copies the requested layout. */
 int tqi_get_layouts(tqi_get *get, const tq_get_options *options, tq_error *err);
-/* Places the rows of column `c`, whose shapes are set, at equal distances if that was asked for and
- * they allow it. */
+/* Places the rows of column `c`, whose shapes are set, at equal distances if that was requested and the shapes allow it. */
 int tqi_get_pad(tqi_get *get, size_t c, tq_error *err);
 /* Memory of the c-th column, for `size` bytes. */
 int tqi_get_memory(tqi_get *get, size_t c, uint64_t size, tq_error *err);

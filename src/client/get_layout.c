@@ -1,10 +1,10 @@
 /*
- * get_layout.c - how the rows of a column that is read lie in memory: end to end, or at equal
- * distances with the gaps filled, in memory of the library or of the caller.
+ * get_layout.c - how the rows of a column are laid out in memory: end to end, or at equal distances with the gaps filled, in
+ * the library's memory or the caller's.
  *
- * Padding costs no copy: every row is one range of the read anyway, and its destination is its
- * padded place.  That needs rows whose bytes stay together in the padded tensor, so rows that differ
- * in other dims than the first are left end to end.
+ * Padding costs no copy: every row is one range of the read anyway, and its destination is its padded place.  This requires
+ * that a row's bytes stay together in the padded tensor, so rows that differ in dims other than the first are left end to
+ * end.
  */
 #include "client/get.h"
 
@@ -65,7 +65,7 @@ int tqi_get_layouts(tqi_get *get, const tq_get_options *options, tq_error *err)
 
 /* --------------------------------------------------------------------------------------- padding */
 
-/* Rows have a first dim, and agree in all others; *longest is the largest first dim. */
+/* Whether rows have a first dim and agree in all others; *longest is the largest first dim. */
 static bool layout_can_pad(const tq_data_column *column, size_t rows, uint64_t *longest)
 {
     const uint64_t *first = column->dims;
@@ -129,7 +129,7 @@ too_large:
                          column->name);
 }
 
-/* Repeats one element over `size` bytes, which are a multiple of it. */
+/* Repeats one element over `size` bytes, a multiple of its size. */
 static void layout_repeat(uint8_t *at, uint64_t size, const uint8_t *element, size_t element_size)
 {
     uint64_t done = element_size;

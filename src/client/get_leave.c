@@ -1,9 +1,9 @@
 /*
- * get_leave.c - reads that leave values in the store, for readers that make objects of their own of them (tq_data_look).
+ * get_leave.c - reads that leave values in the store, for readers that decode them into objects of their own (tq_data_look).
  *
- * Only large columns, for a small one is copied on the loop in no time.  Only rows that are texts, bytes, or lists and maps
- * of them: a tensor or an image inside of a value wants memory that was read into.  What the rows are is told by the first
- * one; if others differ, they are read more slowly, not wrongly.
+ * Only large columns, because copying a small one on the loop takes no time.  Only rows that are texts, bytes, or lists and
+ * maps of them: a tensor or an image inside a value needs memory that was read into.  The first row decides; if others
+ * differ, they are read more slowly, but not wrongly.
  */
 #include "client/get.h"
 
@@ -12,9 +12,9 @@
 #include "base/fence.h"
 
 #define LEAVE_MIN (UINT64_C(256) << 10)
-/* Bytes of a row, on average; and of an extension type that is large memory, see docs/values.md. */
+/* Average bytes of a row; and the extension type for large memory, see docs/values.md. */
 #define LEAVE_ROW 4096u
-/* Values of the first row that are looked at. */
+/* How many values of the first row are inspected. */
 #define LEAVE_VALUES 64u
 
 bool tqi_get_leaves(tqi_get *get, size_t c)
@@ -53,8 +53,8 @@ bool tqi_get_leaves(tqi_get *get, size_t c)
     return true;
 }
 
-/* Whether a row is a text, bytes, or lists and maps of such, as far as its first values tell.  Only a hint: the bytes may change
- * meanwhile. */
+/* Whether a row is a text, bytes, or lists and maps of those, judging by its first values.  Only a hint: the bytes may
+ * change meanwhile. */
 static bool leave_is_plain(const uint8_t *bytes, size_t size)
 {
     bool plain = true;

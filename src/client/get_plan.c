@@ -1,6 +1,6 @@
 /*
- * get_plan.c - from placements to byte ranges: destination columns, runs of neighbouring rows,
- * order of the store.
+ * get_plan.c - turns placements into byte ranges: destination columns, runs of adjacent rows, sorted in the order of the
+ * store.
  */
 #include "client/get.h"
 
@@ -24,7 +24,7 @@ static bool plan_placed(uint32_t block)
 
 /* ----------------------------------------------------------------------- naming what is missing */
 
-#define PLAN_NAMED 5 /* samples named per field, and fields named */
+#define PLAN_NAMED 5 /* most samples named per field, and most fields named */
 
 typedef bool (*plan_match)(const tqi_get *get, const tqi_cells *cells, size_t row);
 
@@ -165,7 +165,7 @@ static int plan_dims(tq_data *data, const tqi_cells *cells, size_t rows, tq_data
                                  column->name);
         }
         if (cells->types) {
-            /* Elements of all sizes are to lie where they may be looked at. */
+            /* Elements of every size must be aligned for access. */
             offsets[i + 1] = (offsets[i + 1] + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
         }
     }
@@ -311,7 +311,7 @@ static void plan_sort(tqi_get *get)
     }
 }
 
-/* Only the blocks that are read, in the order of the ranges, which are renumbered. */
+/* Keeps only the blocks that are read, in the order of the ranges, and renumbers the ranges. */
 static int plan_blocks(tqi_get *get, tq_error *err)
 {
     size_t n = 0;

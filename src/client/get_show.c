@@ -1,8 +1,7 @@
 /*
- * get_show.c - reads that do not copy: which columns can be seen where they lie, and asking for them.
- *
- * Only tensors: other values are decoded anyway, and then thrown away.  Only large ones: a mapping costs as much as copying
- * SHOW_MIN bytes, and a process may have some ten thousand mappings.
+ * get_show.c - reads without copying: decides which columns can be read in place, and asks for them.  Only tensors: other
+ * values are decoded anyway and the bytes then discarded.  Only large ones: a mapping costs as much as copying SHOW_MIN
+ * bytes, and a process may have only some tens of thousands of mappings.
  */
 #include "client/get.h"
 
@@ -11,7 +10,7 @@
 
 #define SHOW_MIN (UINT64_C(64) << 10)
 
-/* Whether the rows lie end to end in one block; *first is one that has bytes. */
+/* Whether the rows lie end to end in one block; *first is the first row that has bytes. */
 static bool show_together(const tqi_get *get, const tqi_cells *cells, size_t *first)
 {
     bool found = false;
@@ -81,7 +80,7 @@ int tqi_get_copy_instead(tqi_get *get, tq_error *err)
     return code;
 }
 
-/* Takes over what the manager shows, also for an op that is gone: it is to be given back. */
+/* Takes over the manager's mappings, even if the op is gone: they must be given back. */
 static void show_done(tqi_view_job *job)
 {
     tqi_get *get = job->arg;

@@ -3,7 +3,7 @@
  * jobs, thread pool.
  *
  * All on the loop thread.  Requests of the manager are counted in rt->host_calls, work in
- * rt->works: the runtime stops only when none is left.  The ends of jobs belong to put.c and get.c.
+ * rt->works: the runtime stops only when none is left.  put.c and get.c complete the jobs.
  */
 #include "client/checkpoint.h"
 #include "client/client.h"
@@ -17,7 +17,7 @@
 #include "base/error.h"
 #include "wire/methods.h"
 
-/* The server's own answer to a wait comes this much before the client gives up. */
+/* The server answers a wait this much before the client gives up. */
 #define HOST_SLACK_NS 100000000u
 
 typedef void (*host_leased_fn)(const tq_error *err, uint64_t first, uint64_t incarnation,
@@ -122,7 +122,7 @@ static void host_lease(tq_manager_host *host, const char *owner, uint32_t count,
 static void host_told(tqi_call *call, tqi_answer *answer, void *arg)
 {
     (void)call;
-    (void)answer; /* ids that are not given back now go when the session ends */
+    (void)answer; /* ids that are not given back now are released when the session ends */
     host_end(arg);
 }
 
@@ -160,7 +160,7 @@ static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n, b
 
 /* --------------------------------------------------------------------------------------- owners */
 
-/* Calls back whoever asked for owners, with the list or with its changes. */
+/* Calls back everyone who asked for owners, with the list or with its changes. */
 static void host_list_end(const host_call *made, const tq_error *err,
                           const tqi_owner_changes *changes)
 {

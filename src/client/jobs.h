@@ -1,5 +1,5 @@
 /*
- * jobs.h - between the manager host and the reads and writes it serves.
+ * jobs.h - the interface between the manager host and the reads and writes it serves.
  */
 #ifndef TQI_CLIENT_JOBS_H
 #define TQI_CLIENT_JOBS_H
@@ -13,11 +13,11 @@ void tqi_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err,
 void tqi_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
                     const uint32_t *gone, uint32_t n_gone);
 
-/* host.c: those of some owners of the runtime's manager that there are now. */
+/* host.c: those of the given owners of the runtime's manager that exist now. */
 void tqi_owners(tqi_runtime *rt, const char *const *names, size_t n, uint64_t deadline,
                 void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg),
                 void *arg);
-/* Tells the controller that published blocks are gone from their store. */
+/* Reports to the controller that published blocks are gone from their store. */
 void tqi_report_lost(tqi_runtime *rt, const uint64_t *ids, size_t n);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * layout_test.c - how columns that are read are laid out: distances, gaps, what cannot be padded, memory of the caller,
- * memory that is not there.
+ * layout_test.c - how columns are laid out when read: distances, gaps, what cannot be padded, the caller's memory, lack of
+ * memory.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -3,7 +3,7 @@
  *
  *   files checked -> [bytes read, blocks written]* -> sums right -> [RESTORE_PART]* -> RESTORE_COMMIT
  *
- * Nothing is visible before the commit, and that is all or nothing.  A load that fails abandons what it has written.
+ * Nothing is visible before the commit, which is all or nothing.  A load that fails abandons what it has written.
  */
 #include "client/checkpoint.h"
 
@@ -64,8 +64,8 @@ static void load_dropped(tqi_call *call, tqi_answer *answer, void *arg)
     (void)arg;
 }
 
-/* Gives back what was written; after a commit without an answer that changes nothing if it was carried out, for the
- * controller handles the two in that order. */
+/* Gives back what was written.  After a commit without an answer this changes nothing if the commit was carried out, because
+ * the controller handles the two in order. */
 static void load_fail(load_task *load, const tq_error *err)
 {
     tqi_runtime *rt = load->task.rt;
@@ -148,7 +148,7 @@ static void load_commit(load_task *load)
     }
 }
 
-/* The part with the blocks that were written in place of those that were saved. */
+/* Rewrites a part to refer to the newly written blocks instead of the saved ones. */
 typedef struct load_swap {
     tqi_region region;
     Tq__SnapshotPart part;
@@ -194,7 +194,7 @@ static int load_swap_blocks(const load_task *load, load_swap *swap, uint64_t *sh
     return TQ_OK;
 }
 
-/* Fills `swap` from a part, whose offsets are moved. */
+/* Fills `swap` from a part and shifts the part's offsets. */
 static int load_swap_part(const load_task *load, const Tq__SnapshotPart *part, load_swap *swap,
                           tq_error *err)
 {
@@ -448,7 +448,7 @@ static void load_next_group(load_task *load)
 
 /* ---------------------------------------------------------------------------------------- beginning */
 
-/* Reads the state through: the blocks, and whether it is what the manifest says. */
+/* Reads the whole state: collects the blocks and checks it against the manifest. */
 static int load_look(load_task *load, tq_error *err)
 {
     const uint8_t *bytes = NULL;
@@ -533,7 +533,7 @@ static void load_opened(void *arg)
     }
     load->at = load->found.first;
     atomic_store(&load->task.op->to_move, load->in.about.data ? load->found.bytes : 0);
-    /* Before hours of data: a table that is too large is refused at once. */
+    /* Done before hours of data transfer: a table that is too large is refused at once. */
     tq__restore_part__init(&message);
     message.total = load->in.state_size;
     message.ask = true;
@@ -547,7 +547,7 @@ static void load_begin(tqi_task *task)
     tqi_ckpt_work(task, &((load_task *)task)->work_error, load_open, load_opened);
 }
 
-/* A commit is short and its outcome must be known. */
+/* A commit is short, and its outcome must be known. */
 static void load_cancel(tqi_task *task)
 {
     load_task *load = (load_task *)task;

@@ -1,12 +1,9 @@
 /*
- * look.c - tq_data_look: rows that a read left in the store, read there.
- *
- * The unit may use their memory anew at any time, so each look is checked by the block's slot, as every read of shared memory
- * is (store/store.h): the slot's word holds the block's id before and after.  Ids are never reused, so two looks that
- * both hold have seen the same bytes.
- *
- * Before the memory goes away under a reader (the client is closed) or would in a child (it is not inherited), what was
- * left becomes a copy.  A lock keeps that and looks apart; it is held by a reader for the rows of one call.
+ * look.c - tq_data_look: reading rows that a read left in the store, in place.  The unit may reuse their memory at any time,
+ * so each access is validated by the block's slot, like every read of shared memory (store/store.h): the slot's word must
+ * hold the block's id before and after.  Ids are never reused, so two accesses that both pass saw the same bytes.  Before
+ * the memory goes away under a reader (the client is closed) or would be missing in a child (it is not inherited), what was
+ * left becomes a copy.  A lock separates copying and reading; a reader holds it for the rows of one call.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +14,7 @@
 
 static bool look_before(const tqi_left *left)
 {
-    /* Acquire: nothing is read before the id was seen. */
+    /* Acquire: no byte is read before the id was seen. */
     return left->word ? atomic_load_explicit(left->word, memory_order_acquire) == left->id
                       : left->at != NULL;
 }
@@ -65,7 +62,7 @@ void tqi_left_own(tqi_views *views)
     pthread_rwlock_unlock(&views->moved);
 }
 
-/* The piece that has a row of the column; NULL: none has. */
+/* The piece that holds a row of the column; NULL: none. */
 static const tqi_left *look_find(const tqi_views *views, size_t c, size_t row)
 {
     size_t low = 0, high = views->n_left;

@@ -1,6 +1,5 @@
 /*
- * meta.c - tq_meta: making, counting, reading.  Immutable once it is out, so only the count is
- * shared between threads.
+ * meta.c - tq_meta: creation, reference counting, access.  Immutable once published, so threads share only the count.
  */
 #include "client/cmeta.h"
 
@@ -185,7 +184,7 @@ ptrdiff_t tqi_cmeta_find(const tq_meta *meta, const char *field)
     uint32_t *table = atomic_load_explicit(kept, memory_order_acquire);
 
     if (!table && meta->n_fields > TQI_NAMES_FEW) {
-        /* Others may be at it as well: the first one's is kept. */
+        /* Other threads may be building it too: the first one is kept. */
         uint32_t *made = tqi_name_table(names);
         if (made && !atomic_compare_exchange_strong(kept, &table, made)) {
             free(made);

@@ -2,7 +2,7 @@
  * meta_pack.c - metas as bytes: a short header, then a ClaimReply message with runs, of the blocks
  * that are used.
  *
- * The header is "TQM" and the version of this format.  Decoding is that of a controller's answer
+ * The header is "TQM" and the version of this format.  Decoding uses the same code as for a controller's answer
  * (meta_wire.c), so it is checked in the same way.
  */
 #include "client/cmeta.h"
@@ -19,7 +19,7 @@ static const uint8_t pack_magic[PACK_HEADER] = {'T', 'Q', 'M', 1};
 typedef struct pack_out {
     tqi_region region;
     const tq_meta *meta;
-    uint32_t *places; /* of the meta's blocks in the message, plus 1; 0: not used */
+    uint32_t *places; /* index in the message of each of the meta's blocks, plus 1; 0: unused */
     uint32_t n_blocks;
 } pack_out;
 

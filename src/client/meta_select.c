@@ -1,5 +1,5 @@
 /*
- * meta_select.c - metas cut from and put together of other metas: select, concat, union.
+ * meta_select.c - metas made from other metas: select, concat, union.
  *
  * All three gather rows of parts column by column; a selection of 100,000 samples is a few array
  * copies.
@@ -84,7 +84,7 @@ static int sel_ragged(tq_meta *out, tqi_cells *to, const sel_part *parts,
     return TQ_OK;
 }
 
-/* What the rows are, when they may differ: in one of the parts, or between two of them. */
+/* Types of the rows, if they may differ: within one part, or between two parts. */
 static int sel_types(tq_meta *out, tqi_cells *to, const sel_part *parts,
                      const tqi_cells *const *from, size_t n_parts)
 {
@@ -187,7 +187,7 @@ static int sel_field(tq_meta *out, tqi_cells *to, const sel_part *parts,
     to->pub.name = tqi_region_string(&out->region, from[0]->pub.name);
     to->pub.kind = from[0]->pub.kind;
     to->pub.dtype = from[0]->pub.dtype;
-    /* Parts may be of different times: what any of them knows is true. */
+    /* Parts may be from different times: what any of them knows holds. */
     for (size_t p = 0; p < n_parts; p++) {
         to->pub.ragged_dim = tqi_ragged_dim_join(to->pub.ragged_dim, from[p]->pub.ragged_dim);
     }
@@ -297,7 +297,8 @@ static int sel_tag(tq_meta *out, size_t t, const char *name, const sel_part *par
     return out->tags[t].name ? TQ_OK : TQ_ENOMEM;
 }
 
-/* The tag of `other` (its place there) over that at place t of out, of the same samples: a sample without it keeps its own. */
+/* Merges a tag of `other` (given by its index there) into tag t of `out`, for the same samples: a sample that lacks it in
+ * `other` keeps its own. */
 static int sel_merge_tag(tq_meta *out, size_t t, const tq_meta *other, size_t from)
 {
     const tq_meta_tag mine = out->tags[t];
@@ -504,7 +505,7 @@ static int sel_agree_fields(const tq_meta *a, const tq_meta *b, tq_error *err)
     return TQ_OK;
 }
 
-/* Fields of all parts, in the order of the first; the schema comes from a part that knows it. */
+/* Fields of all parts, in the order of the first part; the schema comes from a part that knows it. */
 static int sel_concat_fields(tq_meta *out, const sel_part *parts, size_t n_parts)
 {
     const tqi_cells **from = calloc(n_parts, sizeof *from);
@@ -581,7 +582,7 @@ int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err
         return tqi_error_nomem(err, "metadata");
     }
     for (size_t i = 0; i < n; i++) {
-        if (metas[i]->n > 0) { /* empty ones have nothing to say about fields */
+        if (metas[i]->n > 0) { /* empty parts say nothing about fields */
             parts[used].meta = metas[i];
             parts[used++].n = metas[i]->n;
         }

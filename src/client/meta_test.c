@@ -1,5 +1,5 @@
 /*
- * meta_test.c - metas cut, joined, united, packed; and refused when their bytes are wrong.
+ * meta_test.c - metas are selected, concatenated, united and packed; packed bytes that are wrong are refused.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -174,7 +174,7 @@ static void test_decode(void **state)
     tq_meta_rele(meta);
 }
 
-/* Each change of a good batch is refused, and named. */
+/* Each corruption of a good batch is refused, and the message names it. */
 static void test_decode_bad(void **state)
 {
     (void)state;
@@ -293,7 +293,7 @@ static void test_select(void **state)
     tq_meta_rele(meta);
 }
 
-/* The types of rows survive packing, and go when the rows that are selected agree. */
+/* The types of rows survive packing, and are dropped when the selected rows agree. */
 static void check_packed_types(const tq_meta *meta)
 {
     const uint32_t last[] = {(uint32_t)(meta->n - 1)};
@@ -422,7 +422,7 @@ static void test_pack(void **state)
     check_sample(out);
     tq_meta_rele(out);
     for (size_t cut = 0; cut < size;
-         cut++) { /* any prefix is refused or a whole meta; never a crash */
+         cut++) { /* any prefix is refused or is a complete meta; never a crash */
         if (tq_meta_unpack(bytes, cut, &out, NULL) == TQ_OK) {
             tq_meta_rele(out);
         }
@@ -449,7 +449,7 @@ static void test_pack(void **state)
     free(bytes);
 }
 
-/* A packed meta's marks are not believed in an answer of the controller. */
+/* A packed meta's marks are not accepted in an answer of the controller. */
 static void test_packed_marks(void **state)
 {
     sample_batch s;

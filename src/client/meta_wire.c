@@ -1,6 +1,6 @@
 /*
- * meta_wire.c - a tq_meta from a Batch message.  Nothing in the message is believed: counts, sizes,
- * places and sums are checked before they are used, here and nowhere else.
+ * meta_wire.c - a tq_meta from a Batch message.  Nothing in the message is trusted: counts, sizes, indexes and sums are
+ * checked before they are used, here and nowhere else.
  */
 #include "client/cmeta.h"
 
@@ -9,7 +9,7 @@
 #include "base/error.h"
 #include "base/type.h"
 
-/* What is decoded, for messages and checks. */
+/* What is being decoded, for messages and checks. */
 typedef struct wire_in {
     const Tq__Batch *names;  /* partition, indexes, keys, tags */
     const Tq__Batch *fields; /* fields, owners, blocks */
@@ -101,7 +101,7 @@ static int wire_uniform(wire_in *in, const Tq__Field *from, tqi_cells *to)
     return to->pub.shape ? TQ_OK : wire_nomem(in);
 }
 
-/* ndims: one per row, one for all, or none when only the schema is told. */
+/* ndims: one per row, one for all, or none if only the schema is given. */
 static int wire_ragged(wire_in *in, const Tq__Field *from, tqi_cells *to)
 {
     size_t n = in->meta->n;
@@ -253,7 +253,7 @@ static int wire_opaque(wire_in *in, const Tq__Field *from, tqi_cells *to)
     return TQ_OK;
 }
 
-/* What each row is, when they differ; `from` may be the reply to a publish, which says what rows are kept as. */
+/* Type of each row, if they differ; `from` may be the reply to a publish, which says what rows are stored as. */
 static int wire_types(wire_in *in, const Tq__Field *from, tqi_cells *to)
 {
     size_t n = in->meta->n;

@@ -1,5 +1,5 @@
 /*
- * name_table.c - see name_table.h.  Open addressing; a table has at least twice as many places as there are names.
+ * name_table.c - see name_table.h.  Open addressing; a table has at least twice as many slots as names.
  */
 #include "client/name_table.h"
 
@@ -46,7 +46,7 @@ static uint32_t name_place(tqi_name_array names, const uint32_t *table, const ch
     return at;
 }
 
-/* Fills a table; returns a name that is there twice, or NULL. */
+/* Fills a table; returns a duplicate name, or NULL. */
 static const char *name_fill(tqi_name_array names, uint32_t *table)
 {
     const char *twice = NULL;

@@ -12,7 +12,7 @@
 
 #include <tq/types.h>
 
-/* n names: the pointers to them lie `stride` bytes apart, and none is NULL. */
+/* n names: their pointers lie `stride` bytes apart, and none is NULL. */
 typedef struct tqi_name_array {
     const void *first; /* of the pointers */
     size_t stride;
@@ -26,11 +26,11 @@ typedef struct tqi_name_array {
 /* Up to here a search is as fast without a table. */
 #define TQI_NAMES_FEW 16u
 
-/* A table of the names, for free(); NULL: they are few, or there is no memory. */
+/* Makes a table of the names, to be freed with free(); NULL: there are only a few, or no memory. */
 uint32_t *tqi_name_table(tqi_name_array names);
-/* Place of a name, or -1.  table: of the same names, or NULL. */
+/* Index of a name, or -1.  table: made from the same names, or NULL. */
 ptrdiff_t tqi_name_find(tqi_name_array names, const uint32_t *table, const char *name);
-/* TQ_EINVAL when one of the names is there twice. */
+/* TQ_EINVAL if one of the names occurs twice. */
 int tqi_check_distinct(const char *what, tqi_name_array names, tq_error *err);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * name_table_test.c - names found with a table and without one.
+ * name_table_test.c - names are found with and without a table.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -57,7 +57,7 @@ static void finds_each_name_at_its_place(void **state)
             char want[64];
             snprintf(want, sizeof want, "field '%s' is given twice", all[n / 2].text);
             assert_string_equal(err.message, want);
-            /* The first place of a name is the one that is found. */
+            /* The first occurrence of a name is the one found. */
             uint32_t *again = tqi_name_table(names);
             assert_int_equal(tqi_name_find(names, again, all[n / 2].text), n / 2);
             free(again);

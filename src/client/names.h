@@ -1,5 +1,5 @@
 /*
- * names.h - checks and copies of what callers give, before anything is sent.
+ * names.h - checks and copies of callers' arguments, before anything is sent.
  */
 #ifndef TQI_CLIENT_NAMES_H
 #define TQI_CLIENT_NAMES_H
@@ -11,20 +11,20 @@
 /* A partition, field, ... name: checked (TQ_ENAME) and copied. */
 int tqi_copy_name(tqi_region *region, const char *what, const char *name, char **out,
                   tq_error *err);
-/* The same for the name of a tag, which may have any bytes. */
+/* The same for the name of a tag, which may contain any bytes. */
 int tqi_copy_tag_name(tqi_region *region, const char *name, char **out, tq_error *err);
-/* TQ_EINVAL for NULL in place of n things. */
+/* TQ_EINVAL if n > 0 things are given as NULL. */
 int tqi_check_array(const char *what, const void *array, size_t n, tq_error *err);
 /* Field names: checked, none twice (TQ_EINVAL), copied.  names NULL with n 0: none. */
 int tqi_copy_fields(tqi_region *region, const char *const *names, size_t n, char ***out,
                     size_t *n_out, tq_error *err);
-/* Keys, all of them set: TQ_ENAME tells which. */
+/* Keys, none of them NULL: TQ_ENAME says which one is bad. */
 int tqi_copy_keys(tqi_region *region, const char *const *keys, size_t n, char ***out, size_t *n_out,
                   tq_error *err);
 /* Groups; NULL elements are none and become "". */
 int tqi_copy_groups(tqi_region *region, const char *const *groups, size_t n, char ***out,
                     size_t *n_out, tq_error *err);
-/* TQ_EINVAL when there are more samples than an index can number. */
+/* TQ_EINVAL if there are more samples than an index can number. */
 int tqi_check_samples(size_t n, tq_error *err);
 
 #endif

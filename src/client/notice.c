@@ -1,12 +1,10 @@
 /*
- * notice.c - a call that waits for long is named in the log, with what it waits for, while it waits.
- *
- * Calls that may wait only note when they began.  One timer per client looks at them; what is older than the notice's time
- * makes it ask the controller once what this session waits for.  The controller answers with what it has not told this
- * session before, so nothing of it is kept here.  A put may have looked for a unit until then, and waits at the controller
- * a moment later: when the answer is empty it is asked again after the same time, a few times.
- *
- * A training loop may well wait in each step: what waits without anything looking wrong is named once a minute.
+ * notice.c - logs a call that has been waiting for a long time, and what it is waiting for, while it waits.  Calls that may
+ * wait only record when they began.  One timer per client checks them; when one is older than the notice time, the client
+ * asks the controller once what this session is waiting for.  The controller answers with what it has not yet told this
+ * session, so nothing is remembered here.  A put may have been looking for a unit until then and start to wait at the
+ * controller a moment later: if the answer is empty, the client asks again after the same time, a few times.  A training
+ * loop may well wait in every step: a wait that does not look wrong is logged once a minute.
  */
 #include "client/client.h"
 
@@ -20,7 +18,7 @@
 
 #define NOTICE_AGAIN_MS 60000u
 #define NOTICE_ASKS     3u
-/* The controller's answer is worth waiting for so long. */
+/* How long to wait for the controller's answer. */
 #define NOTICE_CALL_NS UINT64_C(5000000000)
 
 static void notice_due(uv_timer_t *timer);
@@ -93,7 +91,7 @@ static void notice_answered(tqi_call *call, tqi_answer *answer, void *arg)
 
     (void)call;
     if (answer->status != TQ_OK) {
-        return; /* without the controller there is another line that says so */
+        return; /* if the controller is unreachable, another log line says so */
     }
     for (size_t i = 0; i < reply->n_wait; i++) {
         notice_log(rt, reply->wait[i]);
@@ -114,7 +112,7 @@ static void notice_ask(tqi_runtime *rt)
     tqi_call *call;
 
     message.mine = true;
-    /* Begun here and parked there are not the same instant. */
+    /* The call began here slightly before it was parked there. */
     message.older_ms = rt->notice_ms / 2;
     if (!rt->stopping && rt->controller) {
         tqi_call_start(rt->controller, &args, &call, NULL);

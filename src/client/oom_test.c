@@ -1,5 +1,6 @@
 /*
- * oom_test.c - every allocation of metadata and of a client that opens fails once: the call says so, and nothing leaks.
+ * oom_test.c - every allocation made for metadata, and while a client opens, fails once: the call reports it, and nothing
+ * leaks.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -82,7 +83,8 @@ static void metadata_fails_cleanly(void **state)
     tq_meta_rele(from);
 }
 
-/* There is no system at that address: with all its memory a client says so, with less it says that. */
+/* There is no system at that address: a client reports that if it has enough memory, and otherwise reports the lack of
+ * memory. */
 static void open_fails_cleanly(void **state)
 {
     tq_client_options options = {.size = sizeof(options),

@@ -1,26 +1,22 @@
 /*
- * op.c - operations: how a call starts, is cancelled, and ends; wait.c has how it is waited for.
+ * op.c - operations: how a call starts, is cancelled and completes; wait.c implements waiting for it.
  *
  * Rules
  *   - A started op ends exactly once.  Only the loop thread ends ops; cancel and close only ask it
  *     to.
  *   - state goes DONE -> BUSY (caller's thread, when it is queued), BUSY -> DONE (no callback) or
  *     BUSY -> ENDING -> DONE (around the callback).  Results and error are written before state
- *     leaves BUSY (release) and read after it (acquire).  Sleepers set WAITED and sleep on the word
- *     itself; who makes it DONE wakes them, and does not touch the op after that, for its owner may
- *     free it at once.
- *   - Callbacks do not run where an op ends, but when the loop is between two events
- *     (tqi_op_flush), with no lock held and no network code below them on the stack: they may
- *     start, cancel and free ops, and may fork.
- *   - tq_op_free in the op's own callback frees it there; the loop thread learns it through
- *     op->freed and forgets the op.  On another thread it waits until the callback has returned.
- *     In a callback of another op it cannot wait: the op is cancelled and freed when it has ended,
- *     and its callback is not called any more.
- *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread
- *     unlinks it under the lock and looks at the op only if it is BUSY then: nobody but itself can
- *     change that.  Free unlinks under the lock.
- *   - An op that was BUSY when the process forked has the child's generation against it: there it
- *     is never done.
+ *     leaves BUSY (release) and read after it (acquire).  Sleepers set WAITED and sleep on the word itself; the thread that
+ *     makes it DONE wakes them, and does not touch the op after that, because its owner may free it at once.
+ *   - Callbacks do not run where an op completes, but when the loop is between two events (tqi_op_flush), with no lock held
+ *     and no network code below them on the stack: they may start, cancel and free ops, and may fork.
+ *   - tq_op_free in the op's own callback frees it there; the loop thread sees op->freed and forgets the op.  On another
+ *     thread it waits until the callback has returned.  In a callback of another op it cannot wait: the op is cancelled and
+ *     freed once it has ended, and its callback is never called.
+ *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread unlinks it under the lock and
+ *     touches the op only if it is BUSY then, which only the loop thread can change.  Freeing unlinks it under the lock.
+ *   - An op that was BUSY when the process forked belongs to an older generation than the child's: in the child it is never
+ *     done.
  */
 #include "client/client.h"
 
@@ -33,7 +29,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-/* Makes it DONE; op is not ours any more afterwards. */
+/* Makes it DONE; after that the op is no longer ours. */
 static void op_release(tq_op *op)
 {
     uint32_t old = atomic_exchange_explicit(&op->state, TQI_OP_DONE, memory_order_acq_rel);
@@ -62,7 +58,7 @@ static void op_free_results(tqi_results *results)
     tqi_region_fini(&results->region);
 }
 
-/* Forgets the results of the call before, and hands over what they are made of. */
+/* Drops the previous call's results, and hands over the memory that holds them. */
 static tqi_results op_take_results(tq_op *op)
 {
     tqi_results taken = {.meta = op->meta,
@@ -276,11 +272,11 @@ tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
     tqi_task *task;
 
     if (tqi_op_in_own_callback(op, state) || (state & ~TQI_OP_WAITED) == TQI_OP_BUSY) {
-        *code = TQ_EINVAL; /* in progress: its error is not ours to set */
+        *code = TQ_EINVAL; /* in progress: we must not set its error */
         return NULL;
     }
     if (state != TQI_OP_DONE) {
-        tqi_op_settle(op); /* its callback is just returning on the loop thread */
+        tqi_op_settle(op); /* its callback is about to return on the loop thread */
     }
     task = calloc(1, type->size);
     if (!task) {

@@ -1,8 +1,8 @@
 /*
- * open.c - opening a runtime: connector, controller, how the system stores, storage manager.
+ * open.c - opening a runtime: connector, controller, the system's storage configuration, storage manager.
  *
- * Runs on the loop thread, within the client's timeout.  The manager's type and config are the
- * user's, or else what the controller hands out (SYSTEM_CONFIG).
+ * Runs on the loop thread, within the client's timeout.  The manager's type and config are the user's, or else those that
+ * the controller hands out (SYSTEM_CONFIG).
  */
 #include "client/client.h"
 
@@ -29,8 +29,8 @@ static void open_on_connection(tqi_channel *channel, uint64_t epoch, bool fresh,
     }
 }
 
-/* The system has ended (why), or is there again (NULL).  Calls that wait at a server end with their requests; what waits
- * without one, as a put for room in a key-value store, ends here. */
+/* The system has ended (why), or is back (NULL).  Calls that wait at a server end with their requests; calls that wait
+ * without one, such as a put for room in a key-value store, are ended here. */
 static void open_on_ended(const tq_error *why, void *arg)
 {
     tqi_runtime *rt = arg;
@@ -118,7 +118,7 @@ static int open_manager(tqi_runtime *rt, const Tq__SystemConfigReply *reply, tq_
     return TQ_OK;
 }
 
-/* The system's configuration came for the first time.  Calls use the deadline that it names, unless the user gave one. */
+/* The system's configuration has arrived for the first time.  Calls use its timeout unless the user set one. */
 static void open_keep_config(tq_client *client, const char *text)
 {
     json_t *config = json_loads(text, 0, NULL);
@@ -161,7 +161,7 @@ static void open_on_config(tqi_call *call, tqi_answer *answer, void *arg)
     }
 }
 
-/* Name for people: what the user gave, or program and pid. */
+/* Name shown to people: what the user gave, or program and pid. */
 static void open_name(const tqi_saved_options *options, char *out, size_t size)
 {
     if (options->name) {

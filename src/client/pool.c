@@ -1,11 +1,9 @@
 /*
- * pool.c - buffers that were used before and whose pages are therefore there: copying into memory
- * that was never touched is several times slower than into warm memory.
- *
- * Sizes are rounded up to classes of four steps per power of two, so that reads of about the same
- * size meet again.  Kept are the newest buffers: as many bytes as were in use at once, so that the
- * next read of the same batch finds all it needs, but at least POOL_LEAST and at most an eighth of
- * the memory that this process may use.  What nobody wanted for POOL_OLD_NS is given back when another buffer comes.
+ * pool.c - buffers that were used before, so their pages are already mapped: copying into memory that was never touched is
+ * several times slower than into warm memory.  Sizes are rounded up to size classes, four per power of two, so that reads of
+ * similar size can reuse each other's buffers.  The pool keeps the newest buffers: as many bytes as were ever in use at
+ * once, so that the next read of the same batch finds all it needs, but at least POOL_LEAST and at most an eighth of the
+ * memory that this process may use.  A buffer that was not needed for POOL_OLD_NS is freed when another one is returned.
  * Small buffers are left to malloc.  One lock for the process, taken around fork.
  */
 #include "client/data.h"
@@ -33,9 +31,9 @@ static uint64_t pool_since[POOL_BUFFERS];  /* when each was put here */
 static int pool_count;
 static size_t pool_bytes;
 static size_t pool_lent;  /* bytes of buffers in use */
-static size_t pool_limit; /* bytes that are kept; grows with what is in use at once */
+static size_t pool_limit; /* most bytes to keep; grows with the bytes in use at once */
 
-/* The class of a size; 0 when it is too large for any. */
+/* The class of a size; 0 if it is too large for any. */
 static size_t pool_class(size_t size)
 {
     size_t step;
@@ -49,7 +47,7 @@ static size_t pool_class(size_t size)
     return (size + step - 1) & ~(step - 1);
 }
 
-/* Takes the i-th kept buffer out; with the lock held. */
+/* Removes the i-th kept buffer; with the lock held. */
 static tqi_buffer pool_take(int i)
 {
     tqi_buffer buffer = pool_kept[i];

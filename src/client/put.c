@@ -1,15 +1,14 @@
 /*
- * put.c - put and notify: write first, publish second.
+ * put.c - put and notify: write first, then publish.
  *
  * caller: checked and copied (put_args.c) -> loop: manager->put -> tqi_put_finish -> PUBLISH ->
  * metadata.
  *
- * The caller's bytes are read until the manager has finished, so a cancelled put ends no earlier
- * (the manager is asked to hurry); what was written is then abandoned.  The controller queues the
- * blocks of a publish that it refuses.  When the call ends without its answer, the blocks are
- * abandoned here: if the publish was executed after all, abandoning its blocks changes nothing, for
- * the controller handles the two requests in that order.  What was written under ids whose session has
- * ended is removed by this client where the store has no process of its own: nobody else knows of it.
+ * The manager reads the caller's bytes until it has finished, so a cancelled put completes no earlier (the manager is asked
+ * to stop); what was written is then abandoned.  The controller itself queues the blocks of a publish that it refuses for
+ * removal.  When the call ends without its answer, the blocks are abandoned here: if the publish was executed after all,
+ * abandoning its blocks changes nothing, because the controller handles the two requests in that order.  Data written under
+ * ids whose session has ended is removed by this client if the store has no server process of ours: nobody else knows of it.
  */
 #include "client/put.h"
 
@@ -23,11 +22,11 @@
 #include "client/cmeta.h"
 #include "client/jobs.h"
 
-/* A session that ends takes its leases with it.  How often the bytes are written anew because of that. */
+/* When a session ends, its leases end too.  How often the bytes are rewritten because of that. */
 #define PUT_TRIES 8u
 #define PUT_STAYS "what a put wrote whose session has ended may stay in its storage: "
 
-/* Ids that a store is to remove, until it has. */
+/* Ids for a store to remove, kept until it has. */
 typedef struct put_void {
     tqi_runtime *rt;
     uint64_t ids[];
@@ -44,8 +43,8 @@ static void put_removed(const tq_error *err, void *arg)
     }
 }
 
-/* Removes what was written under ids that ended with their session.  It was removed when that ended, and again after the
- * write deadline, but the write may have taken longer than that. */
+/* Removes data written under ids that ended with their session.  It was removed when the session ended, and again after the
+ * write deadline, but the write may have taken even longer. */
 static void put_remove(tqi_put *put)
 {
     tqi_runtime *rt = put->task.rt;
@@ -62,7 +61,7 @@ static void put_remove(tqi_put *put)
                         put->n_ids, put_removed, removed);
 }
 
-/* Gives up what was written.  asked: the publish may have been executed, and then nothing happens. */
+/* Abandons what was written.  asked: the publish may have been executed, and then this does nothing. */
 static void put_give_up(tqi_put *put, bool asked)
 {
     tqi_runtime *rt = put->task.rt;
@@ -83,7 +82,7 @@ static int put_order(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
-/* Whether a sample is named twice: then only one of its rows is the one that was kept. */
+/* Whether a sample is named twice: only one of its rows was then kept. */
 static bool put_has_twins(tqi_put *put, const Tq__Batch *reply)
 {
     uint32_t *sorted;
@@ -94,7 +93,7 @@ static bool put_has_twins(tqi_put *put, const Tq__Batch *reply)
     }
     sorted = tqi_region_copy(&put->task.region, reply->index, reply->n_index, sizeof *sorted);
     if (!sorted) {
-        return true; /* placements are then asked for: right, only slower */
+        return true; /* placements are then looked up: correct, only slower */
     }
     qsort(sorted, reply->n_index, sizeof *sorted, put_order);
     for (size_t i = 1; i < reply->n_index; i++) {
@@ -103,7 +102,7 @@ static bool put_has_twins(tqi_put *put, const Tq__Batch *reply)
     return twins;
 }
 
-/* The reply names the samples; where their cells lie is what was published. */
+/* The reply names the samples; their cells lie where we published them. */
 static int put_result(tqi_put *put, const Tq__Batch *reply, tq_error *err)
 {
     if (!reply || reply->n_index != put->n) {
@@ -137,8 +136,8 @@ static void put_write(tqi_put *put)
     rt->manager->put(rt->manager_state, &put->job);
 }
 
-/* Whether a publish was refused because its blocks are void: their session, or their owner as it was, has ended since they
- * were leased.  Nothing of it was done then, so it is done anew. */
+/* Whether a publish was refused because its blocks are void: their session, or that incarnation of their owner, has ended
+ * since they were leased.  Nothing was done then, so the put starts over. */
 static bool put_is_void(const tqi_put *put, const tqi_answer *answer)
 {
     const tqi_runtime *rt = put->task.rt;
@@ -164,7 +163,7 @@ static void put_published(tqi_task *task, tqi_answer *answer)
         return;
     }
     if (answer->status != TQ_OK) {
-        /* These end a call without an answer; all others come from the controller. */
+        /* Codes that end a call without an answer; all others come from the controller. */
         bool unanswered = answer->status == TQ_ETIMEDOUT || answer->status == TQ_EUNREACHABLE ||
                           answer->status == TQ_EENDED || answer->status == TQ_ECANCELED;
         if (unanswered || (answer->told && put->session != task->rt->sessions)) {
@@ -236,7 +235,7 @@ static void put_begin(tqi_task *task)
     }
 }
 
-/* Either the publish is on its way, or the manager is at work. */
+/* Either the publish is in flight, or the manager is at work. */
 static void put_cancel(tqi_task *task)
 {
     tqi_put *put = (tqi_put *)task;

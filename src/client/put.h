@@ -1,6 +1,5 @@
 /*
- * put.h - a put as it is prepared on the caller's thread (put_args.c) and carried out on the loop
- * (put.c).
+ * put.h - a put: prepared on the caller's thread (put_args.c) and carried out on the loop (put.c).
  */
 #ifndef TQI_CLIENT_PUT_H
 #define TQI_CLIENT_PUT_H
@@ -26,7 +25,7 @@ typedef struct tqi_put {
  * with the notes in opaque (NULL: empty ones). */
 int tqi_put_prepare(tqi_put *put, const tq_put_args *args, bool notify,
                     const tq_slice *const *opaque, tq_error *err);
-/* Places of the stored columns, from the manager's answer, into the message. */
+/* Writes the placements of the stored columns, from the manager's answer, into the message. */
 int tqi_put_place(tqi_put *put, const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
                   uint32_t n_extents, tq_error *err);
 

@@ -1,8 +1,6 @@
 /*
- * put_args.c - checks what is put, on the caller's thread, and makes the publish message and the
- * manager's job of it.
- *
- * Everything but the bytes of the columns is copied into the put's region.
+ * put_args.c - checks the arguments of a put on the caller's thread and builds the publish message and the manager's job.
+ * Everything except the bytes of the columns is copied into the put's region.
  */
 #include "client/cmeta.h"
 #include "client/name_table.h"
@@ -89,7 +87,7 @@ static int put_samples(tqi_put *put, const tq_put_args *args, tq_error *err)
 
 /* -------------------------------------------------------------------------------------- columns */
 
-/* Kind and dtype of one row, or of all; *dtype is what is stored of a value. */
+/* Kind and dtype of one row, or of all; *dtype is the stored dtype, also for a value. */
 static int put_check_type(const tq_column *column, uint32_t kind, tq_dtype *dtype, tq_error *err)
 {
     if (kind != TQ_TENSOR && kind != TQ_VALUE) {
@@ -234,7 +232,7 @@ static int put_ragged(tqi_put *put, const tq_column *column, Tq__Field *field, t
     return code;
 }
 
-/* A value's only dim is the size of its encoding: always told per row. */
+/* A value's only dim is the size of its encoding: always given per row. */
 static int put_value(tqi_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
                      tq_error *err)
 {
@@ -336,7 +334,7 @@ static int put_opaque(tqi_put *put, const tq_slice *notes, Tq__Field *field, tq_
     return TQ_OK;
 }
 
-/* Kind and dtype of the column, or of each of its rows when they differ. */
+/* Kind and dtype of the column, or of each of its rows if they differ. */
 static int put_types(tqi_put *put, const tq_column *column, Tq__Field *field, tq_error *err)
 {
     tqi_region *region = &put->task.region;

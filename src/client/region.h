@@ -1,5 +1,5 @@
 /*
- * region.h - memory that is freed as one: what belongs to a call, a meta or a result.
+ * region.h - memory that is freed as a whole: everything that belongs to one call, meta or result.
  */
 #ifndef TQI_CLIENT_REGION_H
 #define TQI_CLIENT_REGION_H
@@ -15,8 +15,8 @@ typedef struct tqi_region {
 } tqi_region;
 
 void tqi_region_fini(tqi_region *region);
-/* `n` items of `item` bytes, aligned to 16, not cleared; NULL when out of memory or when the
- * product overflows.  A length of 0 gives an address that may not be used. */
+/* `n` items of `item` bytes, aligned to 16, not cleared; NULL if out of memory or if the product overflows.  A length of 0
+ * gives an address that may not be used. */
 void *tqi_region_array(tqi_region *region, size_t n, size_t item);
 /* The same, cleared. */
 void *tqi_region_zero(tqi_region *region, size_t n, size_t item);

@@ -16,7 +16,7 @@
 static void request_released(tqi_call *call, tqi_answer *answer, void *arg)
 {
     (void)call;
-    (void)answer; /* if it failed, the session is gone, and the claim with it */
+    (void)answer; /* if it failed, the session is gone, and with it the claim */
     (void)arg;
 }
 
@@ -37,7 +37,7 @@ static void request_release(tqi_channel *channel, const ProtobufCMessage *reply)
     }
 }
 
-/* A claim was answered after its call had ended: nobody will ever see these samples. */
+/* The answer to a claim arrived after its call had ended: nobody will ever see these samples. */
 static void request_orphan(tqi_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     (void)arg;
@@ -49,7 +49,7 @@ static void request_orphan_free(void *arg)
     (void)arg;
 }
 
-/* The reply is acknowledged after this returns: until then a release finds the claim. */
+/* The reply is acknowledged after this returns; until then, a release can find the claim. */
 static void request_answered(tqi_task *task, tqi_answer *answer)
 {
     tqi_plain *plain = (tqi_plain *)task;

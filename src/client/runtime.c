@@ -2,13 +2,12 @@
  * runtime.c - the loop thread of a client: its queue, and how it stops.
  *
  * Callers link ops into the client's queue under the client's lock and send the async once per
- * drain (`woken`); the loop thread takes the whole queue at a time.  Between two events of the loop
- * (prepare and check handlers) the callbacks of ended ops run, and stopping goes on; so neither
- * ever has network code below it on the stack.
+ * drain (`woken`); the loop thread takes the whole queue at a time.  Callbacks of ended ops and the steps of stopping run
+ * between two events of the loop (in prepare and check handlers), so neither ever has network code below it on the stack.
  *
- * Stopping: the manager's jobs are cancelled and the connector is closed, which ends every request
- * and with them the jobs that wait for one; when no task, no work in the thread pool and no request of the manager is left, the
- * manager is closed; then the handles.
+ * Stopping: the manager's jobs are cancelled and the connector is closed, which ends every request and thereby the jobs that
+ * wait for one; when no task, no work in the thread pool and no request of the manager is left, the manager is closed; then
+ * the handles.
  */
 #include "client/client.h"
 #include "client/views.h"
@@ -54,7 +53,7 @@ int tqi_runtime_check_manager(const tqi_runtime *rt, const char *what, tq_error 
 
 /* ---------------------------------------------------------------------------------------- queue */
 
-/* Lets a fork happen while this thread stands still. */
+/* Lets a fork happen while this thread is paused. */
 static void rt_park(tqi_runtime *rt)
 {
     tq_client *client = rt->client;
@@ -69,8 +68,7 @@ static void rt_park(tqi_runtime *rt)
     rt->quiet = false;
 }
 
-/* Takes one op off the cancel list; NULL when it is empty.  An op that is not BUSY any more is
- * passed over. */
+/* Takes one op off the cancel list; NULL if it is empty.  Skips ops that are no longer BUSY. */
 static tq_op *rt_next_cancel(tq_client *client)
 {
     tq_op *op;
@@ -178,7 +176,7 @@ void tqi_runtime_ready(tqi_runtime *rt)
     pthread_mutex_unlock(&client->lock);
     uv_timer_stop(&rt->wait_timer);
 
-    /* They were linked newest first; begin the oldest first. */
+    /* They were linked newest first; begin with the oldest. */
     rt->tasks = NULL;
     while (waiting) {
         tqi_task *next = waiting->next;
@@ -405,7 +403,7 @@ int tqi_runtime_start(tq_client *client, tq_error *err)
     }
     client->woken = false;
     client->runtime = rt;
-    /* Signals are the program's; its handlers run on its own threads. */
+    /* Signals belong to the program: its handlers run on its own threads. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     rc = pthread_create(&rt->thread, NULL, rt_main, rt);

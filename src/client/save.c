@@ -3,9 +3,9 @@
  *
  *   files made -> SNAPSHOT -> [SNAPSHOT_READ, part written]* -> [blocks read, written]* -> SNAPSHOT_CLOSE -> files placed
  *
- * The blocks of the snapshot stay where they are until it is closed, whatever is cleared or overwritten meanwhile.  A timer
- * tells the controller that it is used, or it would close it, also while one read or write hangs.  Two
- * buffers: one is written while the other is read into.
+ * The blocks of the snapshot stay in place until it is closed, whatever is cleared or overwritten meanwhile.  A timer tells
+ * the controller that the snapshot is in use (otherwise the controller would close it), even while a read or write hangs.
+ * There are two buffers: one is written while the other is read into.
  */
 #include "client/checkpoint.h"
 
@@ -23,11 +23,11 @@
 
 #define SAVE_BUFFER (UINT64_C(8) << 20)
 #define SAVE_RANGES 1024u
-/* Between two words to the controller that the snapshot is used. */
+/* Interval at which the controller is told that the snapshot is in use. */
 #define SAVE_KEEP_MS 2000u
 #define SAVE_KEEP_NS (SAVE_KEEP_MS * UINT64_C(1000000))
 
-/* Bytes on their way from the store into the file. */
+/* Bytes in transit from the store to the file. */
 typedef struct save_buffer {
     uint8_t *bytes;
     size_t size;
@@ -85,12 +85,12 @@ static void save_fini(tqi_task *task)
 static void save_kept(tqi_call *call, tqi_answer *answer, void *arg)
 {
     (void)call;
-    (void)answer; /* if it is closed, what is gone of it is seen when it is read */
+    (void)answer; /* if it is closed, reading will show what is gone */
     (void)arg;
 }
 
 /* The controller closes a snapshot that nobody reads.  Blocks may take hours after the last part, and a single write as long
- * as its file system likes: so a timer tells it, whatever the save is waiting for. */
+ * as its file system pleases; so a timer tells the controller, whatever the save is waiting for. */
 static void save_keep_due(uv_timer_t *timer)
 {
     tqi_runtime *rt = timer->data;
@@ -155,7 +155,7 @@ static void save_closed(tqi_task *task, tqi_answer *answer)
     save_finish((save_task *)task);
 }
 
-/* Files are placed or gone: what is left is the snapshot. */
+/* The files are in place or gone: only the snapshot is left. */
 static void save_close(save_task *save)
 {
     Tq__SnapshotClose message;
@@ -169,7 +169,7 @@ static void save_close(save_task *save)
     }
 }
 
-/* As tqi_ckpt_work; an end of the read waits for it. */
+/* Like tqi_ckpt_work; completion of the read waits for it. */
 static void save_work(save_task *save, void (*work)(void *arg), void (*done)(void *arg))
 {
     save->in_work = true;
@@ -188,7 +188,7 @@ static void save_dropped(void *arg)
     save_close(save);
 }
 
-/* Fails when nothing of it is under way any more. */
+/* Fails the save once none of its steps is in progress. */
 static void save_fail(save_task *save, const tq_error *err)
 {
     if (!save->error.code) {
@@ -199,7 +199,7 @@ static void save_fail(save_task *save, const tq_error *err)
     }
 }
 
-/* Whether it may take its next step; else it fails. */
+/* Whether it may take its next step; otherwise the save fails. */
 static bool save_goes_on(save_task *save)
 {
     tq_error err = {0};
@@ -260,7 +260,8 @@ static void save_written(void *arg)
     }
 }
 
-/* The snapshot is still there, so its blocks have gone for another reason; or it is not, and the controller says why. */
+/* Either the snapshot still exists, so its blocks are gone for another reason, or it does not, and the controller says
+ * why. */
 static void save_why_lost(tqi_task *task, tqi_answer *answer)
 {
     save_task *save = (save_task *)task;
@@ -314,7 +315,7 @@ static void save_got(tqi_side_job *side, const tq_error *err, const uint32_t *go
     }
 }
 
-/* Fills the job with as many bytes as fit into the buffer; false when there are none left. */
+/* Fills the job with as many bytes as fit into the buffer; false if none are left. */
 static bool save_plan(save_task *save, save_buffer *buffer)
 {
     uint32_t n_blocks = 0;
@@ -356,14 +357,14 @@ static void save_read(save_task *save)
     rt->manager->get(rt->manager_state, &save->job);
 }
 
-/* Keeps one buffer being written and the other being read into.  Whatever is started may have ended, and with it the
- * task, when the starting call returns: it is the last thing here. */
+/* Keeps one buffer being written and the other being read into.  A step may already have finished, and freed the task, when
+ * the call that starts it returns: so starting one is the last thing done here. */
 static void save_pump(save_task *save)
 {
     bool write = !save->in_work && !save->in_get && save->buffers[save->reading].full;
     if (write) {
         save->reading = !save->reading;
-        save->in_work = true; /* from here on, so that an end of the read waits for it */
+        save->in_work = true; /* set now, so that completion of the read waits for it */
     }
     if (!save->in_get && !save->buffers[save->reading].full) {
         if (save_plan(save, &save->buffers[save->reading])) {
@@ -506,11 +507,11 @@ static void save_work_open(void *arg)
 static void save_orphan_closed(tqi_call *call, tqi_answer *answer, void *arg)
 {
     (void)call;
-    (void)answer; /* if it failed, the session is gone, and the snapshot with it */
+    (void)answer; /* if it failed, the session is gone, and with it the snapshot */
     (void)arg;
 }
 
-/* The snapshot was taken after its call had ended: nobody will read it. */
+/* The snapshot was taken after the call had ended: nobody will read it. */
 static void save_orphan(tqi_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     Tq__SnapshotClose message;
@@ -568,7 +569,7 @@ static void save_cancel(tqi_task *task)
 static const tqi_task_type save_type = {
     .size = sizeof(save_task), .begin = save_begin, .cancel = save_cancel, .fini = save_fini};
 
-/* What the user gave must be a JSON object; it is written as it is. */
+/* The user's metadata must be a JSON object; it is written unchanged. */
 static int save_prepare_metadata(save_task *save, const char *metadata, tq_error *err)
 {
     tqi_region *region = &save->task.region;

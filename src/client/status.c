@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-/* Copies of strings and arrays into the op's results.  `failed` is looked at once, at the end. */
+/* Copies of strings and arrays into the op's results.  `failed` is checked once, when all are made. */
 typedef struct status_out {
     tqi_region *region;
     bool failed;
@@ -239,7 +239,7 @@ static int status_events(tq_op *op, const tqi_task *task, const ProtobufCMessage
     op->events = to;
     op->n_events = reply->n_event;
     op->next_event = reply->next;
-    if (reply->n_event > 0) { /* without one the caller may keep the number that it has */
+    if (reply->n_event > 0) { /* without one, the caller keeps its number */
         atomic_store(&op->client->events_epoch, reply->epoch);
     }
     return TQ_OK;

@@ -1,5 +1,5 @@
 /*
- * value.c - encoded values (tq/value.h): as much of MessagePack as C programs need.
+ * value.c - encoded values (tq/value.h): the part of MessagePack that C programs need.
  */
 #include <tq/value.h>
 
@@ -13,11 +13,11 @@
 struct tq_values {
     uint8_t *bytes;
     size_t size, room;
-    uint64_t *ends; /* where each value ends: sizes for columns are made of them */
+    uint64_t *ends; /* where each value ends; columns' sizes are computed from these */
     uint64_t *sizes;
     uint32_t *tag_sizes;
     size_t n, n_room;
-    uint64_t pending; /* items that the value in progress lacks; 0: none is */
+    uint64_t pending; /* items still missing from the value in progress; 0: none is in progress */
     tq_slice slice;
 };
 
@@ -39,7 +39,7 @@ void tq_values_free(tq_values *values)
 
 /* ---------------------------------------------------------------------------------------- making */
 
-/* A head and what follows it, `items` of which are values of their own.  Nothing is added when there is no memory. */
+/* Adds a header and its payload; `items` values must follow.  Adds nothing if there is no memory. */
 static int value_add(tq_values *values, const uint8_t *head, size_t n_head, const void *body,
                      size_t size, uint64_t items)
 {
@@ -62,7 +62,7 @@ static int value_add(tq_values *values, const uint8_t *head, size_t n_head, cons
     return TQ_OK;
 }
 
-/* A type and a big-endian number of so many bytes. */
+/* Adds a type and a big-endian number of `bytes` bytes. */
 static size_t value_head(uint8_t *head, uint8_t type, uint64_t number, size_t bytes)
 {
     head[0] = type;
@@ -72,7 +72,8 @@ static size_t value_head(uint8_t *head, uint8_t type, uint64_t number, size_t by
     return 1 + bytes;
 }
 
-/* The shortest head of a length: in the type itself up to `most`, else in 1 (if there is such a type), 2 or 4 bytes. */
+/* Adds the shortest header for a length: in the type byte itself up to `most`, else in 1 (if there is such a type), 2 or 4
+ * bytes. */
 static int value_add_sized(tq_values *values, uint8_t fixed, uint64_t most, uint8_t type8,
                            uint8_t type16, const void *body, uint64_t n, uint64_t items)
 {
@@ -141,7 +142,7 @@ int tq_values_float(tq_values *values, double value)
     return value_add(values, head, value_head(head, 0xcb, raw, 8), NULL, 0, 0);
 }
 
-/* Bytes of the UTF-8 character that a text begins with; 0: it begins with none. */
+/* Bytes of the UTF-8 character at the start of a text; 0: there is none. */
 static size_t value_character(const uint8_t *at, size_t left)
 {
     size_t n = at[0] < 0x80                     ? 1
@@ -301,7 +302,7 @@ static void value_negative(tq_value *out, uint64_t raw, size_t n)
     out->number = (double)number;
 }
 
-/* What the first byte of a value says: bytes of the number behind it, and what that counts. */
+/* What the first byte of a value means: the size of the number after it, and what that number counts. */
 typedef struct value_form {
     tq_value_type type;
     size_t width;    /* of the number behind the first byte */

@@ -1,11 +1,10 @@
 /*
- * views.c - memory of a store that the data of a read shows where it lies.
- *
- * A view is a private mapping; the manager has pinned what it shows, so that it stays as it is.  The client's lock guards
- * the list of those in use, and the list of those whose pins the loop thread is to end.  When pins cannot be kept (the
- * client is closed, or the process forks: a child is not who pinned) the views are made copies first: writing to every page
- * of a private mapping gives it pages of its own, at the same addresses and with the same bytes.  What a read has
- * left in the store (look.c) is in the same list, and becomes copies elsewhere.
+ * views.c - store memory that a read exposes in place.  A view is a private mapping; the manager has pinned the memory
+ * behind it, so that its bytes do not change.  The client's lock guards the list of views in use, and the list of those
+ * whose pins the loop thread must end.  When pins cannot be kept (the client is closed, or the process forks: a pin does not
+ * belong to the child) the views are first turned into copies: writing to every page of a private mapping gives it pages of
+ * its own, at the same addresses and with the same bytes.  What a read has left in the store (look.c) is in the same list,
+ * and becomes a copy elsewhere.
  */
 #include "client/views.h"
 
@@ -63,7 +62,7 @@ void tqi_views_release(tqi_views *views)
     tq_client *client = views->client;
     bool ends = false;
 
-    /* Unlinked first: who makes copies of views must not find one that is being unmapped. */
+    /* Unlinked first, so that no thread that turns views into copies finds one that is being unmapped. */
     if (atomic_load(&views->attached)) {
         pthread_mutex_lock(&client->lock);
         ends = atomic_load(&views->attached);
@@ -77,7 +76,7 @@ void tqi_views_release(tqi_views *views)
     }
     if (ends) {
         pthread_mutex_lock(&client->lock);
-        /* Without a runtime that is open the pins have been ended, or are another process's. */
+        /* If no runtime is open, the pins have been ended or belong to another process. */
         ends = client->runtime && client->runtime->state == TQI_RUNTIME_OPEN;
         if (ends) {
             DL_APPEND(client->views_ended, views);
@@ -105,7 +104,7 @@ void tqi_views_unpin(tqi_runtime *rt, tqi_views *ended)
     }
 }
 
-/* A byte of every page is written, by a system that cannot do it for us; nobody's write is undone by that. */
+/* Writes a byte of every page, on a kernel that cannot do it for us; this undoes nobody's write. */
 static void views_touch(const tqi_view_map *map)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);

@@ -1,15 +1,12 @@
 /*
- * wait.c - how a thread waits for the end of an op: it looks for it for a moment first, or sleeps at once.
- *
- * A small call takes about as long as a core that has nothing to do takes to fall asleep and wake up, above all in a virtual
- * machine.  Who looks for the end keeps its core awake.  It yields the core each time; but where others compute, the kernel
- * may give them a whole time slice then, many times as long as a call.  Which of both is faster is measured all the time: a
- * client keeps about the median of its waits of either kind, and now and then tries the other kind.  It does so the more
- * seldom the more often that was no gain, and one look that cost a time slice ends looking at once, so that a busy machine
- * hardly sees it.
- *
- * Each median is one number that goes up by an eighth with a longer wait and down with a shorter one (Ma, Muthukrishnan
- * and Sandler, "Frugal Streaming for Estimating Quantiles", 2013).
+ * wait.c - how a thread waits for an op: it spins briefly first, or sleeps at once.  A small call takes about as long as an
+ * idle core takes to go to sleep and wake up, above all in a virtual machine.  A spinning thread keeps its core awake.  It
+ * yields the core on every iteration; but if other threads are computing, the kernel may then give them a whole time slice,
+ * many times as long as a call.  Which of the two is faster is measured continuously: a client tracks the approximate median
+ * of its waits of either kind, and occasionally tries the other kind.  The more often that was no gain, the less often it
+ * tries, and a single spin that cost a time slice disables spinning at once, so that a busy machine is hardly affected.
+ * Each median is one number that goes up by an eighth with a longer wait and down with a shorter one (Ma, Muthukrishnan and
+ * Sandler, "Frugal Streaming for Estimating Quantiles", 2013).
  */
 #include "client/client.h"
 
@@ -22,21 +19,21 @@
 
 #include "base/clock.h"
 
-/* How long who looks goes on: a little more than small calls take. */
+/* Longest spin: slightly more than a small call takes. */
 #define WAIT_LOOK_NS 200000u
-/* If it took so long, somebody else had the core. */
+/* If an iteration took this long, another thread had the core. */
 #define WAIT_CROWD_NS 400000u
-/* Bounds of the medians.  All that takes longer than looking can help is the same. */
+/* Bounds of the medians.  Waits too long for spinning to help are all treated alike. */
 #define WAIT_MIN_NS 1000u
 #define WAIT_MAX_NS 400000u
-/* At first looking is believed to be faster. */
+/* Spinning is initially assumed to be faster. */
 #define WAIT_LOOKED_NS 50000u
 #define WAIT_SLEPT_NS  100000u
-/* Waits from one of the other kind to the next, about. */
+/* Approximate number of waits between two tries of the other kind. */
 #define WAIT_TRY_MIN 16u
 #define WAIT_TRY_MAX 4096u
 
-/* What another thread of the client does at the same time may get lost in here; that does not matter. */
+/* A concurrent update by another thread of the client may be lost here; that does not matter. */
 
 static uint32_t waits_get(const _Atomic uint32_t *number)
 {
@@ -56,7 +53,7 @@ void tqi_waits_init(tqi_waits *waits)
     atomic_init(&waits->left, WAIT_TRY_MIN);
 }
 
-/* Whether looking is faster by more than an eighth, for it costs processor time. */
+/* Whether spinning is faster by more than an eighth; less would not justify its processor time. */
 static bool waits_prefer(const tqi_waits *waits)
 {
     uint32_t looked = waits_get(&waits->looked_ns);
@@ -75,7 +72,7 @@ bool tqi_waits_look(tqi_waits *waits)
     return waits_prefer(waits) != try;
 }
 
-/* The next try is after half to one and a half times the interval, for the caller may have a period of its own. */
+/* The next try comes after 0.5 to 1.5 times the interval, because the caller may have a period of its own. */
 static void waits_next(tqi_waits *waits, uint32_t interval, uint64_t chance)
 {
     interval = interval < WAIT_TRY_MIN ? WAIT_TRY_MIN : interval;
@@ -109,7 +106,7 @@ static bool wait_over(const tq_op *op)
     return state == TQI_OP_DONE || tqi_op_in_own_callback(op, state);
 }
 
-/* Looks for the end from `begun` on; who else wants the core gets it.  Whether somebody had it for long. */
+/* Spins from `begun` on, yielding the core to any thread that wants it.  Returns whether another thread had it for long. */
 static bool wait_look(const tq_op *op, uint64_t begun)
 {
     uint64_t now = begun;
@@ -121,7 +118,8 @@ static bool wait_look(const tq_op *op, uint64_t begun)
     return now - begun >= WAIT_CROWD_NS;
 }
 
-/* Sleeps until it has ended, the deadline has passed, or a signal handler has run; whether it has ended. */
+/* Sleeps until the op has completed, the deadline has passed, or a signal handler has run; returns whether it has
+ * completed. */
 static bool wait_sleep(tq_op *op, uint64_t deadline)
 {
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u),
@@ -162,7 +160,7 @@ bool tq_op_wait_for(tq_op *op, double seconds)
     bool crowded = look && wait_look(op, begun);
     bool ended = wait_sleep(op, deadline);
     uint64_t ns = tqi_now() - begun;
-    /* One that went on tells something if it was long. */
+    /* A wait that did not complete is informative only if it was long. */
     if (ended || ns >= WAIT_MAX_NS) {
         tqi_waits_learn(waits, look, crowded, ns);
     }

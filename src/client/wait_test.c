@@ -1,5 +1,5 @@
 /*
- * wait_test.c - whether who waits looks for the end first: what is faster lately, whatever it was before.
+ * wait_test.c - whether a waiting thread spins first: it does what has recently been faster, whatever was faster before.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +12,7 @@
 
 #define WAITS 4000
 
-/* How long looking and sleeping take, in nanoseconds; of `of` looks one meets others who want the core. */
+/* How long spinning and sleeping take, in nanoseconds; one spin in `of` loses the core to another thread. */
 typedef struct machine {
     uint64_t looked, slept;
     int of;
@@ -40,10 +40,10 @@ static void what_is_faster_is_done(void **state)
 
     (void)state;
     tqi_waits_init(&waits);
-    /* From the first one on; a few sleep, to see what that takes. */
+    /* Spins from the first wait on; a few waits sleep, to measure that. */
     assert_in_range(looks(&waits, 100, quiet), 90, 99);
     assert_in_range(looks(&waits, 4 * WAITS, quiet), 4 * WAITS - 40, 4 * WAITS - 1);
-    /* Looking is in the way of others now, and then not any more. */
+    /* Spinning gets in the way of others for a while, and then no longer. */
     looks(&waits, WAITS, (machine){.looked = 250000, .slept = 120000});
     assert_in_range(looks(&waits, 4 * WAITS, (machine){.looked = 250000, .slept = 120000}), 1, 40);
     looks(&waits, 4 * WAITS, quiet);
@@ -52,7 +52,8 @@ static void what_is_faster_is_done(void **state)
 
 static void what_does_not_help_is_rare(void **state)
 {
-    /* No difference; too little of one; long waits, of which looking is a small part; as quick as no wait is. */
+    /* No difference; too small a difference; long waits, of which spinning is a small part; as fast as not waiting at
+     * all. */
     static const machine machines[] = {{.looked = 100000, .slept = 100000},
                                        {.looked = 114000, .slept = 120000},
                                        {.looked = 5000000000, .slept = 5000000000},
@@ -71,7 +72,7 @@ static void what_does_not_help_is_rare(void **state)
 
 static void others_are_hardly_met(void **state)
 {
-    /* Of all looks, of every second, every tenth. */
+    /* Every spin, every second one, every tenth one. */
     static const machine machines[] = {{.looked = 40000, .slept = 80000, .of = 1},
                                        {.looked = 40000, .slept = 80000, .of = 2},
                                        {.looked = 40000, .slept = 80000, .of = 10}};
@@ -81,7 +82,7 @@ static void others_are_hardly_met(void **state)
         const machine *m = &machines[i];
         tqi_waits waits;
         tqi_waits_init(&waits);
-        /* Each costs 3.5 ms: not a hundredth of all waits meet others. */
+        /* Each costs 3.5 ms: fewer than a hundredth of all waits lose the core. */
         assert_in_range(looks(&waits, 100 * WAITS, *m) / m->of, 1, WAITS);
         /* And they are found out to be gone. */
         looks(&waits, 10 * WAITS, quiet);
@@ -89,7 +90,7 @@ static void others_are_hardly_met(void **state)
     }
 }
 
-/* One that tries the other kind, and ends without a result, is made up for. */
+/* A try of the other kind that ends without a result is repeated. */
 static void a_lost_try_is_made_again(void **state)
 {
     tqi_waits waits;
