@@ -1,1 +1,1 @@
-"""Benchmarks of the queue, side by side with what else one would use; `python -m bench --help`."""
+"""Benchmarks of the queue, side by side with its alternatives; `python -m bench --help`."""

@@ -15,7 +15,7 @@ from bench.run import OUT, OUT_ONLY, OUT_QUICK, QUICK, Plan, measure
 
 
 def _parts(text: str) -> list[str]:
-    """The parts that --only names."""
+    """The parts listed in --only."""
     parts = list(dict.fromkeys(text.split(",")))
     for part in parts:
         if part not in only.PARTS:
@@ -26,7 +26,7 @@ def _parts(text: str) -> list[str]:
 
 
 def main() -> None:
-    """Run what the options ask for."""
+    """Run what the options request."""
     options = argparse.ArgumentParser(prog="bench", description=__doc__)
     options.add_argument(
         "--quick", action="store_true", help="fewer, smaller rounds: less than 2 minutes"

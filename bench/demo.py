@@ -1,4 +1,4 @@
-"""The async demo (examples/async_demo.py), the same script on both sides: time of a step, the queue's share in it."""
+"""The async demo (examples/async_demo.py), the same script on both sides: time per step, and the queue's share of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.subjects import ROOT, SubjectError
 
 
 def run(environment: str, package: str, updates: int) -> dict[str, Any]:
-    """One run: seconds per optimizer step, and the share of its processes' time that went into the queue's calls."""
+    """One run: seconds per optimizer step, and the share of its processes' time spent in the queue's calls."""
     with tempfile.TemporaryDirectory(prefix="tq-bench-") as folder:
         done = subprocess.run(
             [
@@ -35,7 +35,7 @@ def run(environment: str, package: str, updates: int) -> dict[str, Any]:
             check=False,
         )
         saved = Path(folder) / "async_demo.json"
-        # A short run ends with 1, for it has not learnt enough; what counts here is that it ran to its end.
+        # A short run exits with 1, because it has not learned enough; here it only matters that it completed.
         if not saved.exists():
             raise SubjectError(f"the demo on {package} ended with {done.returncode}: {done.stderr}")
         outcome = json.loads(saved.read_text())

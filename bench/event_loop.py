@@ -1,4 +1,4 @@
-"""How long an event loop stands still; the tests of the async calls measure it, too."""
+"""How long calls block an event loop; the tests of the async calls measure this too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 async def longest_gap(call: Awaitable[Any]) -> tuple[float, Any]:
-    """The longest time between two turns of something that is due every millisecond while a call runs, and its result."""
+    """The longest gap between two runs of a task due every millisecond during a call, and the call's result."""
     longest, ended = 0.0, False
 
     async def beat() -> None:

@@ -1,7 +1,7 @@
-"""The figures that the benchmark reports, each with what it has to reach.
+"""The figures that the benchmark reports, each with its target.
 
-A figure is a ratio where it can be: absolute times differ between machines and hours.  Every round measures both
-sides one right after the other; a figure is the median of the rounds' ratios, so that a slow minute hits both.
+Where possible a figure is a ratio, because absolute times differ between machines and hours.  Every round measures
+both sides one right after the other; a figure is the median of the rounds' ratios, so that a slow minute affects both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 Results = dict[str, Any]
-"""What the run has measured: see run.py for its keys."""
+"""Everything that the run measured: see run.py for its keys."""
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Figure:
 
     name: str
     target: float | None
-    """What it has to reach; None: only reported."""
+    """The target; None: only reported."""
     value: Callable[[Results], float | None]
-    """None when it was not measured."""
+    """The value; None if it was not measured."""
     unit: str = "x"
     at_most: bool = False
 
     def reached(self, value: float | None) -> bool | None:
-        """Whether the target is reached; None when there is none, or no value."""
+        """Whether the target is reached; None if there is no target, or no value."""
         if self.target is None or value is None:
             return None
         return value <= self.target if self.at_most else value >= self.target
@@ -41,7 +41,7 @@ def ratio(over: Sequence[float], under: Sequence[float]) -> float | None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of the values lies."""
+    """The value below which this share of the values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -138,7 +138,7 @@ def _zero_copy(size: str) -> Callable[[Results], float | None]:
 
 
 def _stall(workload: str, step: str) -> Callable[[Results], float | None]:
-    """Milliseconds that the event loop stood still for longer than an idle one, medians of all calls."""
+    """Milliseconds for which the event loop was blocked beyond the gap of an idle one, medians of all calls."""
 
     def value(results: Results) -> float | None:
         rounds = results["stalls"].get(workload, [])

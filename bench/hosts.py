@@ -1,7 +1,7 @@
 """Across nodes: two hosts as two network namespaces joined by a veth, a system on one and its client on the other.
 
-The same bytes cross the same veth as a raw stream (raw.py) right before.  The two hosts share this machine's cores, so
-what one side's processor does is missing on the other.
+Right before, the same bytes cross the same veth as a raw stream (raw.py).  The two hosts share this machine's cores, so
+processor time used by one side is not available to the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PORT = 7000
 
 
 def measure(rounds: int, scale: float, tick: Callable[[str], None]) -> dict[str, Any]:
-    """Seconds of put and get by round, of the queue and of the raw stream; or why there are none."""
+    """Seconds of put and get by round, for the queue and for the raw stream; or the reason why there are none."""
     if rounds == 0:
         return {"skipped": "it was not asked for", "rounds": []}
     with tempfile.TemporaryDirectory(prefix="tq-bench-") as folder, ExitStack() as stack:
@@ -39,7 +39,7 @@ def measure(rounds: int, scale: float, tick: Callable[[str], None]) -> dict[str,
         size = WORKLOADS["simple"].rows(scale) * FIELDS * WIDTH * 4
         raw = stack.enter_context(_raw(hosts, size))
         daemon, client = stack.enter_context(_system(hosts, folder))
-        for _ in range(UNITS):  # they take turns; warm, and right
+        for _ in range(UNITS):  # units take turns; warms each, and checks the data
             client.ask("batch", workload="simple", scale=scale, check=True)
         found = []
         for _ in range(rounds):
@@ -48,7 +48,7 @@ def measure(rounds: int, scale: float, tick: Callable[[str], None]) -> dict[str,
             batch = client.ask("batch", workload="simple", scale=scale, check=False)
             assert batch["bytes"] == size
             used = cpu_seconds(daemon.pid) - before
-            # Every byte goes in and out.
+            # Every byte goes in and comes out.
             found.append({"raw": streams, "ctq": batch, "daemon": used / (2 * size / 1e9)})
             tick("hosts")
         return {"rounds": found}
@@ -56,7 +56,7 @@ def measure(rounds: int, scale: float, tick: Callable[[str], None]) -> dict[str,
 
 @contextmanager
 def _system(hosts: Hosts, folder: str) -> Iterator[tuple[Daemon, Subject]]:
-    """A client on the second host, of a system on the first."""
+    """A system on the first host, with a client on the second."""
     with tempfile.TemporaryDirectory(prefix="tq-bench-") as own:
         token = Path(own) / "token"
         token.write_text(os.urandom(16).hex() + "\n")
@@ -89,7 +89,7 @@ def _system(hosts: Hosts, folder: str) -> Iterator[tuple[Daemon, Subject]]:
 
 @contextmanager
 def _raw(hosts: Hosts, size: int) -> Iterator[Callable[[str], float]]:
-    """A raw stream between the hosts: gives the seconds of a `put` or a `get`."""
+    """A raw stream between the hosts: yields a function that returns the seconds of a `put` or a `get`."""
     with _end("serve", hosts.first, hosts.first.address, size) as server:
         assert server.stdout is not None
         port = read_line(server.stdout, "the raw stream's port")

@@ -1,4 +1,4 @@
-"""What the machine itself can do, measured at the same time: nothing that moves bytes is faster than this."""
+"""The limits of the machine itself, measured at the same time: nothing that moves bytes is faster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUND_TRIPS = 2000
 
 
 def warm_copy(size: int) -> float:
-    """Seconds to copy that many bytes between two buffers whose pages are there."""
+    """Seconds to copy this many bytes between two buffers whose pages are mapped."""
     source = np.ones(size, dtype=np.uint8)
     destination = np.ones(size, dtype=np.uint8)
     started = time.perf_counter()
@@ -25,7 +25,7 @@ def warm_copy(size: int) -> float:
 
 
 def stream(size: int, family: socket.AddressFamily) -> float:
-    """Seconds to send that many bytes to another process over a socket."""
+    """Seconds to send this many bytes to another process over a socket."""
     with _other_end(family, _drain) as connection:
         buffer = np.ones(CHUNK, dtype=np.uint8).data
         started = time.perf_counter()
@@ -39,7 +39,7 @@ def stream(size: int, family: socket.AddressFamily) -> float:
 
 
 def round_trip() -> float:
-    """Median seconds of a small question to another process and its answer."""
+    """Median seconds of a small request to another process and its answer."""
     with _other_end(socket.AF_UNIX, _echo) as connection:
         seconds = []
         for _ in range(ROUND_TRIPS):
@@ -68,7 +68,7 @@ def _echo(connection: socket.socket) -> None:
 def _other_end(
     family: socket.AddressFamily, run: Callable[[socket.socket], None]
 ) -> Iterator[socket.socket]:
-    """A socket to a process that runs `run` on the other end; it has started."""
+    """A socket to a process that runs `run` on the other end, and that has started."""
     if family == socket.AF_UNIX:
         ours, theirs = socket.socketpair()
     else:

@@ -1,7 +1,7 @@
-"""Lists of many keys, and claims of one process while another one lists them again and again: the controller serves both.
+"""Lists of many keys, and claims of one process while another keeps listing keys: the controller serves both.
 
-Where there are few cores a neighbour takes some of them, whatever it does.  So the claims are timed beside one that only
-computes on one of them, too.
+If there are few cores, any neighbour takes some of them, whatever it does.  So the claims are also timed beside a
+neighbour that only computes.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from bench.subjects import Subject
 
 TAGS = 7
 LISTED = 300_000
-"""Keys that are listed in a round, by as many lists as that takes, but no more than this:"""
+"""Most keys listed in a round, in as many lists as that takes, up to this many:"""
 LISTS = 100
 CHUNK = 50
 CLAIMS = 1000
-"""Claims beside nobody, and at least beside a neighbour."""
+"""Claims without a neighbour, and the minimum beside one."""
 
 
 def measure(
@@ -28,7 +28,7 @@ def measure(
     keys: int,
     tick: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Seconds of lists by side; of each claim of ours alone, beside a computing and beside a listing process."""
+    """Seconds of lists by side, and of our claims: alone, beside a computing and beside a listing process."""
     lists: list[dict[str, float]] = []
     claims: list[dict[str, list[float]]] = []
     ours = subjects["ctq"]
@@ -66,7 +66,7 @@ def _claims(subject: Subject) -> list[float]:
 def _beside(
     subject: Subject, neighbour: Subject, do: str, **args: Any
 ) -> tuple[list[float], dict[str, Any]]:
-    """Claims while the neighbour does something, again and again until there are enough of them."""
+    """Claims while the neighbour works, repeated until there are enough of them."""
     claims: list[float] = []
     answer: dict[str, Any] = {}
     while len(claims) < CLAIMS:

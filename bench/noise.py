@@ -2,9 +2,9 @@
 
     python bench/noise.py ctq|transfer_queue ADDRESS PUT READ DESCRIPTOR...
 
-A process each, forked once the package is imported, for that takes seconds.  They attach, do what they do once, and say
-so; from a line `go SECONDS` on they do it again and again, say so after these seconds, and go on until the next line, which they
-answer with how much they have moved.
+Each is a process, forked after the package is imported, because the import takes seconds.  They attach, do their work once,
+and report that.  After a line `go SECONDS` they repeat it, report when these seconds are over, and continue until the next
+line, which they answer with the amount of data they have moved.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from bench.workloads import table
 
 WRITERS = 4
 ROWS = 16
-"""Samples of one put."""
+"""Samples in one put."""
 
 
 ROLES = ("write",) * WRITERS + ("read",)
 
 
 class Noise:
-    """The other users, of the side that this process is."""
+    """The other users, on this process's side of the comparison."""
 
     def __init__(self, package: str, address: str, put: int, read: int) -> None:
-        """Starts them; `put` and `read` are the bytes of one put and of one read."""
+        """Start them; `put` and `read` are the bytes of one put and of one read."""
         told = [os.pipe() for _ in ROLES]
         said = [os.pipe() for _ in ROLES]
         theirs = [*(pipe[0] for pipe in told), *(pipe[1] for pipe in said)]
@@ -50,18 +50,18 @@ class Noise:
             os.close(descriptor)
         self._told = [os.fdopen(pipe[1], "w") for pipe in told]
         self._said = [os.fdopen(pipe[0]) for pipe in said]
-        # One after the other: several programs that join a Ray cluster at once may fail.
+        # One at a time: several programs that join a Ray cluster at once may fail.
         for place in range(len(ROLES)):
             self._tell("attach", place)
             self._answer(place)
 
     def go(self, seconds: float) -> None:
-        """Let them begin; returns when all have been at it for so long."""
+        """Let them begin; returns when all of them have been at work for this long."""
         self._tell(f"go {seconds}")
         self._answers()
 
     def stop(self) -> dict[str, float]:
-        """Let them pause; how many GB they have written and read in a second."""
+        """Pause them; returns the GB per second that they wrote and read."""
         self._tell("stop")
         written, read = 0.0, 0.0
         for role, answer in zip(ROLES, self._answers(), strict=True):
@@ -93,7 +93,7 @@ class Noise:
 
 
 def attach(tq: Any, address: str) -> None:
-    """Attach to the system that the worker has started."""
+    """Attach to the system started by the worker."""
     if tq.__name__ == "transfer_queue":
         import ray
 
@@ -104,7 +104,7 @@ def attach(tq: Any, address: str) -> None:
 
 
 def writer(tq: Any, number: int, put: int) -> Callable[[], int]:
-    """Puts a batch and clears it again."""
+    """Puts a batch and clears it."""
     fields = table({"data": torch.ones(ROWS, put // ROWS // 4)})
     keys = [f"k{row}" for row in range(ROWS)]
     partition = f"noise-{number}"
@@ -118,7 +118,7 @@ def writer(tq: Any, number: int, put: int) -> Callable[[], int]:
 
 
 def reader(tq: Any, number: int, put: int, read: int) -> Callable[[], int]:
-    """Reads all that it has put once."""
+    """Puts batches once, then keeps reading all of them."""
     fields = table({"data": torch.ones(ROWS, put // ROWS // 4)})
     partition = f"noise-{number}"
     keys: list[str] = []
@@ -136,7 +136,7 @@ def reader(tq: Any, number: int, put: int, read: int) -> Callable[[], int]:
 
 
 def serve(tq: Any, address: str, number: int, put: int, read: int, answers: TextIO) -> None:
-    """Do what the lines of the standard input say."""
+    """Execute the lines of the standard input."""
     role = ROLES[number]
     assert sys.stdin.readline().strip() == "attach"
     attach(tq, address)
@@ -160,11 +160,11 @@ def serve(tq: Any, address: str, number: int, put: int, read: int, answers: Text
     if tq.__name__ == "ctq":
         tq.close()
     else:
-        os._exit(0)  # Ray's goodbye takes seconds
+        os._exit(0)  # Ray's shutdown takes seconds
 
 
 def main() -> None:
-    """Import the package, then be a process per role; ends when they have ended."""
+    """Import the package, then run one process per role; ends when they have ended."""
     package, address = sys.argv[1:3]
     put, read, *descriptors = map(int, sys.argv[3:])
     told, said = descriptors[: len(ROLES)], descriptors[len(ROLES) :]

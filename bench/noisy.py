@@ -12,9 +12,9 @@ PUT = 64 << 20
 READ = 1 << 30
 OPERATIONS = ("kv_put", "claim")
 WARM = 3.0
-"""Seconds of streaming before the calls: what the storage units gave back in the pause before is taken again by then."""
+"""Seconds of streaming before the calls: by then the storage units have regained the memory released in the pause before."""
 LEAST = 2.0
-"""Seconds of calls in a round: a hundredth of them is to be more than one or two calls."""
+"""Seconds of calls in a round: a hundredth of the calls must be more than one or two."""
 
 
 def measure(
@@ -24,9 +24,9 @@ def measure(
     subjects: dict[str, Subject],
     tick: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """By round and side: seconds of each operation, and what the noisy clients have moved meanwhile.
+    """By round and side: seconds of each operation, and the data that the noisy clients moved meanwhile.
 
-    At least `count` calls of each operation, and as many more as fit into LEAST.  `scale` is of bytes and seconds.
+    At least `count` calls of each operation, and as many more as fit into LEAST.  `scale` applies to bytes and seconds.
     """
     found: list[dict[str, Any]] = []
     if rounds == 0:

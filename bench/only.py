@@ -1,4 +1,4 @@
-"""Some parts of the benchmark by themselves, on one system of each side: `python -m bench --only texts,images`."""
+"""Single parts of the benchmark, on one system of each side: `python -m bench --only texts,images`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from bench.subjects import Subject
 from bench.workloads import WORKLOADS
 
 PARTS = (*WORKLOADS, "texts", *(f"gaps-{name}" for name in STALLS), "zero-copy", *OPERATIONS)
-"""Batches by their workload; "texts" is reads of long texts beside decoding them, "gaps" how long the event loop stands still."""
+"""Batches by workload; "texts": reads of long texts beside decoding them; "gaps": how long the event loop is blocked."""
 
 
 def steps(plan: Plan, parts: list[str]) -> int:
-    """Number of ticks of a run."""
+    """Number of ticks in a run."""
     return sum(plan.long_rounds if part.startswith("gaps-") else plan.rounds for part in parts)
 
 
 def measure(plan: Plan, parts: list[str], tick: Tick, peer: bool = True) -> dict[str, Any]:
-    """What a whole run finds out of these parts; the rest is there, and empty."""
+    """The results of a whole run for these parts; the entries of other parts are empty."""
     results = _nothing() | {"about": about(peer)}
     with ExitStack() as stack:
         sides = {

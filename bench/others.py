@@ -1,6 +1,6 @@
-"""What else one would use to hand batches over: plain Ray objects, and Redis by itself.
+"""Alternatives for handing batches over: plain Ray objects, and Redis by itself.
 
-Both take the same columns as the queue; neither knows samples, so a column goes in and comes out whole.
+Both take the same columns as the queue; neither knows about samples, so a column goes in and comes out whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VALUE = 256 << 10
 
 
 class RayObjects:
-    """An object per column in a Ray store on this machine."""
+    """One object per column in a Ray store on this machine."""
 
     name = "Ray objects"
 
@@ -43,14 +43,14 @@ class RayObjects:
         references = [self._ray.put(column) for column in columns.values()]
         put = time.perf_counter()
         read = self._ray.get(references)
-        # What is read lies in the store, read-only; a trainer's own tensor is a copy.
+        # The data read is in the store, read-only; a trainer's own tensor is a copy.
         copied = [_copied(column) for column in read]
         got = time.perf_counter()
         assert len(copied) == len(columns)
         return {"put": put - started, "get": got - put}
 
     def close(self) -> None:
-        """End the store."""
+        """Stop the store."""
         self._ray.shutdown()
 
 
@@ -99,7 +99,7 @@ class Redis:
         return {"put": put - started, "get": got - put}
 
     def close(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self._client.close()
         self._server.stop()
         self._folder.cleanup()

@@ -1,4 +1,4 @@
-"""What processes of this machine have used."""
+"""Resource use of processes on this machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time of a process since it began, in and out of the kernel."""
+    """Processor time of a process since it started, in user and kernel mode."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS

@@ -2,9 +2,9 @@
 
     python bench/raw.py serve ADDRESS SIZE      python bench/raw.py ask ADDRESS SIZE
 
-Both ends have a buffer of the whole size whose pages are there, as the queue's memory and the caller's are.  `serve`
-prints its port.  `ask` reads its port, then lines `put` (its buffer goes to the other end) and `get` (the other end's
-comes), and answers each with the seconds that it took until the other end had read, or this one had, the last byte.
+Both ends have a buffer of the whole size whose pages are mapped, like the memory of the queue and of the caller.  `serve`
+prints its port.  `ask` reads its port, then lines `put` (send its buffer to the other end) and `get` (receive the other
+end's), and answers each with the seconds until the receiving end had read the last byte.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def receive(connection: socket.socket, buffer: memoryview) -> None:
 
 
 def serve(address: str, buffer: memoryview) -> None:
-    """Be the other end of one connection."""
+    """Serve one connection."""
     with socket.create_server((address, 0)) as server:
         print(server.getsockname()[1], flush=True)
         connection, _ = server.accept()
@@ -42,7 +42,7 @@ def serve(address: str, buffer: memoryview) -> None:
 
 
 def ask(address: str, buffer: memoryview) -> None:
-    """Time what the lines of the standard input ask for."""
+    """Time the requests on the standard input."""
     port = int(sys.stdin.readline())
     with socket.create_connection((address, port)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -59,7 +59,7 @@ def ask(address: str, buffer: memoryview) -> None:
 
 
 def main() -> None:
-    """Be the end that the arguments name."""
+    """Run the end given by the arguments."""
     end, address, size = sys.argv[1:]
     {"serve": serve, "ask": ask}[end](address, np.ones(int(size), dtype=np.uint8).data)
 

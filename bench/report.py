@@ -1,4 +1,4 @@
-"""What comes out: a table for the terminal, JSON with every number, charts."""
+"""Output: a table for the terminal, JSON with every number, charts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def show(figures: list[dict[str, Any]], results: dict[str, Any], console: Consol
 
 
 def show_some(figures: list[dict[str, Any]], results: dict[str, Any], console: Console) -> None:
-    """Print the tables of a run that measured some parts alone."""
+    """Print the tables of a run that measured only some parts."""
     console.print(_figures(figures))
     if results["batches"]:
         console.print(_throughput(results))
@@ -179,7 +179,7 @@ def _concurrent(results: dict[str, Any]) -> Table:
 
 
 def _limits(results: dict[str, Any]) -> Table:
-    """What nothing that moves bytes is faster than, and how long systems take to start."""
+    """Upper limits for anything that moves bytes, and how long systems take to start."""
     table = Table(title="limits of the machine, and start-up (medians)", title_justify="left")
     table.add_column("what")
     table.add_column("measured", justify="right")
@@ -229,7 +229,7 @@ def _hosts(rounds: list[dict[str, Any]]) -> Table:
 
 
 def save_numbers(results: dict[str, Any], figures: list[dict[str, Any]], folder: Path) -> Path:
-    """Write the numbers alone."""
+    """Write only the numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers = folder / "bench.json"
     numbers.write_text(json.dumps({"figures": figures, **results}, indent=1) + "\n", "utf-8")
@@ -237,7 +237,7 @@ def save_numbers(results: dict[str, Any], figures: list[dict[str, Any]], folder:
 
 
 def save(results: dict[str, Any], figures: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Write the numbers and the charts; what was written."""
+    """Write the numbers and the charts; returns the files written."""
     return [
         save_numbers(results, figures, folder),
         _draw_batches(results, folder / "batches.png"),
@@ -253,7 +253,7 @@ def _draw_batches(results: dict[str, Any], path: Path) -> Path:
     from matplotlib import pyplot
 
     figure, both = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
-    # One sample moves next to nothing.
+    # One sample moves hardly any data.
     batches = {
         name: each for name, each in results["batches"].items() if each[0]["ctq"]["bytes"] > 1e6
     }
@@ -313,7 +313,7 @@ def _draw_small(results: dict[str, Any], path: Path) -> Path:
 
 
 def _draw_callers(results: dict[str, Any], path: Path) -> Path:
-    """Calls a second by number of callers, an operation each."""
+    """Calls per second by number of callers, one chart per operation."""
     from matplotlib import pyplot
 
     operations = results["concurrent"]

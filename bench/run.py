@@ -1,4 +1,4 @@
-"""Measuring: round after round, in each of them one side after the other."""
+"""Measuring: in each round, one side after the other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.subjects import ROOT, Subject
 from bench.workloads import WORKLOADS, size
 
 Tick = Callable[[str], None]
-"""Told of each step that was done, for the progress bar."""
+"""Called after each step, for the progress bar."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Plan:
 
     rounds: int = 5
     long_rounds: int = 5
-    """Rounds of what takes long: starts, noisy neighbours, many callers of what has no target, fresh processes."""
+    """Rounds of slow parts: starts, noisy neighbours, many callers of operations without a target, fresh processes."""
     scale: float = 1.0
     calls: int = 500
     claims: int = 200
@@ -45,7 +45,7 @@ class Plan:
     """Optimizer steps of the demo; 0 leaves it out."""
 
     def steps(self) -> int:
-        """Number of ticks of a run."""
+        """Number of ticks in a run."""
         each = len(self.workloads) + len(OPERATIONS) + len(CALLERS) + 6
         each += self.hosts + bool(self.updates)
         rarely = 1 + len(STALLS) + self.noisy + (len(ASYNC) - 1) * len(CALLERS)
@@ -67,14 +67,14 @@ QUICK = Plan(
 
 OPERATIONS = ("kv_put", "tag_put", "claim", "kv_get", "kv_get_dense")
 ASYNC = ("kv_put", "tag_put", "claim", "kv_get")
-"""Those that many callers make at once."""
+"""Operations made concurrently by many callers."""
 CALLERS = (1, 16, 256)
 STALLS = ("maps", "strings")
-"""Batches whose async calls must not hold the event loop."""
+"""Batches whose async calls must not block the event loop."""
 
 
 KEEPS = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "100000000"}
-"""The variables of a process that gives freed memory back late: in others most of the time to make many texts is page faults."""
+"""Environment variables that make a process release freed memory late: else page faults dominate the creation of texts."""
 
 
 def sides_of(peer: bool) -> dict[str, tuple[str, str]]:
@@ -86,14 +86,14 @@ def sides_of(peer: bool) -> dict[str, tuple[str, str]]:
 
 
 def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
-    """Everything that the figures are made of, and of what and where."""
+    """All results that the figures are computed from, with the machine and the versions."""
     sides = sides_of(peer)
     results: dict[str, Any] = {"about": about(peer), "init": []}
     for _ in range(plan.long_rounds - 1):
         results["init"].append({name: _start_up(name, *side) for name, side in sides.items()})
         tick("init")
     with ExitStack() as stack:
-        # Imports take seconds: all at once, before anything is measured.
+        # Imports take seconds, so all processes import at once, before anything is measured.
         workers = {name: stack.enter_context(Subject(name, *side)) for name, side in sides.items()}
         other = stack.enter_context(Subject("other", *sides["ctq"]))
         reader = stack.enter_context(Subject("reader", *sides["ctq"], **KEEPS))
@@ -134,7 +134,7 @@ def _measure(
     results: dict[str, Any],
     tick: Tick,
 ) -> None:
-    """What is measured on one system of each side."""
+    """Everything measured on one system of each side."""
     results["small"] = small(plan, OPERATIONS, subjects, tick)
     results["concurrent"] = _concurrent(plan, subjects, tick)
     results["noisy"] = noisy.measure(
@@ -161,7 +161,7 @@ def _measure(
 def stalls(
     plan: Plan, workload: str, subjects: dict[str, Subject], tick: Tick
 ) -> list[dict[str, Any]]:
-    """For how long async calls on a batch hold the event loop."""
+    """How long async calls on a batch block the event loop."""
     rounds = []
     for _ in range(plan.long_rounds):
         rounds.append(
@@ -225,7 +225,7 @@ def about(peer: bool) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Its name, as the kernel gives it."""
+    """The processor's name, as reported by the kernel."""
     for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
@@ -234,7 +234,7 @@ def _processor() -> str:
 
 @contextmanager
 def system(subject: Subject) -> Iterator[float]:
-    """A system of that worker, and the seconds that it took to start."""
+    """Start a worker's system; yields the seconds that it took to start."""
     yield float(subject.ask("init")["seconds"])
     subject.ask("close")
 
@@ -245,14 +245,14 @@ def _start_up(name: str, environment: str, package: str) -> float:
 
 
 def _each(subjects: dict[str, Subject], key: str, do: str, **args: Any) -> dict[str, Any]:
-    """What each side measures for one question."""
+    """Ask each side the same question; returns the results."""
     return {name: subject.ask(do, **args)[key] for name, subject in subjects.items()}
 
 
 def small(
     plan: Plan, operations: Iterable[str], subjects: dict[str, Subject], tick: Tick
 ) -> dict[str, Any]:
-    """Small calls, one after the other."""
+    """Small calls, one at a time."""
     found: dict[str, Any] = {}
     for operation in operations:
         count = plan.claims if operation == "claim" else plan.calls
@@ -267,7 +267,7 @@ def small(
 
 
 def _concurrent(plan: Plan, subjects: dict[str, Subject], tick: Tick) -> dict[str, Any]:
-    """By operation and number of callers; each of them has at least one call."""
+    """Results by operation and number of callers; each caller makes at least one call."""
     found: dict[str, Any] = {operation: {} for operation in ASYNC}
     for operation in ASYNC:
         count = plan.calls if operation == "kv_put" else plan.claims
@@ -285,14 +285,14 @@ def _concurrent(plan: Plan, subjects: dict[str, Subject], tick: Tick) -> dict[st
 def batches(
     plan: Plan, name: str, subjects: dict[str, Subject], rounds: list[Any], tick: Tick
 ) -> None:
-    """One workload; for the simple one also what else moves its bytes."""
+    """One workload; for the simple one also the alternatives that move its bytes."""
     others: list[RayObjects | Redis] = (
         [RayObjects(), Redis()] if plan.others and name == "simple" else []
     )
     columns = WORKLOADS[name].columns(plan.scale) if others else None
     try:
         for subject in subjects.values():
-            subject.ask("batch", workload=name, scale=plan.scale, check=True)  # warm, and right
+            subject.ask("batch", workload=name, scale=plan.scale, check=True)  # warm up, check data
         for _ in range(plan.rounds):
             found = {
                 side: subject.ask("batch", workload=name, scale=plan.scale, check=False, warm=True)

@@ -1,8 +1,8 @@
 """Scale: thousands of clients, the memory of daemons, and what happens when a storage unit is killed.
 
-Everything runs on systems of its own, in daemons that are looked at from outside: descriptors, memory and processor
-time as the kernel counts them.  Memory of a store is what its memfds have of it; that of a controller is what is
-neither shared nor a file.
+Each part runs on its own system, whose daemons are observed from outside: descriptors, memory and processor
+time as counted by the kernel.  The memory of a store is that of its memfds; the memory of a controller is
+private and anonymous.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from tests.support.daemons import Daemon, System
 Tick = Callable[[str], None]
 MANY_CLIENTS = ROOT / "build" / "test" / "bench" / "many_clients"
 PER_PROCESS = 1024
-"""Clients in one process: each has a loop with descriptors of its own."""
+"""Clients in one process: each has its own loop with its own descriptors."""
 SETTLED = 16.0
-"""Seconds after which a store has given back what was not used lately: 10, and time to do it."""
+"""Seconds after which a store has released unused memory: 10, and time to do it."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of it."""
+    """How much to measure."""
 
     clients: int = 8192
     steps: int = 1000
-    """0: what takes a store some time by the clock is left out."""
+    """0: leaves out what a store does by the clock."""
     samples: int = 1_000_000
     quiet: float = 10.0
 
@@ -46,7 +46,7 @@ QUICK = Scale(clients=256, steps=0, samples=100_000, quiet=2.0)
 
 
 def measure(plan: Scale, rounds: int, long_rounds: int, one: Subject, tick: Tick) -> dict[str, Any]:
-    """All of it, by name; each is a list of rounds.  `one` is the client of one system after the other."""
+    """All parts, by name; each is a list of rounds.  `one` is the client of one system after the other."""
     found: dict[str, Any] = {}
     steps: tuple[Callable[[], list[Any]], ...] = (
         lambda: [_many(plan.clients)],
@@ -63,30 +63,30 @@ def measure(plan: Scale, rounds: int, long_rounds: int, one: Subject, tick: Tick
     return found
 
 
-# --- looking at a daemon --------------------------------------------------------------------------
+# --- observing a daemon ---------------------------------------------------------------------------
 
 
 def private(pid: int) -> int:
-    """Bytes of a process that are neither shared memory nor shared with others."""
+    """Bytes of a process that are neither shared memory nor shared with other processes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     sizes = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
     return sizes["Pss"] - sizes["Pss_Shmem"]
 
 
 def descriptors(pid: int) -> int:
-    """How many a process has."""
+    """Number of open descriptors of a process."""
     return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def processor(pid: int) -> float:
-    """Seconds of processor time of all its threads, to the nanosecond."""
+    """Seconds of processor time of all threads of a process, to the nanosecond."""
     times = (entry / "schedstat" for entry in Path(f"/proc/{pid}/task").iterdir())
     return sum(int(path.read_text().split()[0]) for path in times) / 1e9
 
 
 @contextmanager
 def _system(units: int = 2) -> Iterator[tuple[System, Daemon]]:
-    """All in one daemon."""
+    """A system whose parts all run in one daemon."""
     with tempfile.TemporaryDirectory(prefix="tq-bench-") as folder:
         system = System(Path(folder))
         try:
@@ -98,17 +98,17 @@ def _system(units: int = 2) -> Iterator[tuple[System, Daemon]]:
 
 @contextmanager
 def _client(system: System, one: Subject) -> Iterator[Subject]:
-    """A process as a client of that system."""
+    """A process as a client of the system."""
     one.ask("attach", TQ_ADDRESS=system.address, TQ_TOKEN_FILE=system.token_file)
     yield one
     one.ask("close")
 
 
-# --- what is measured -----------------------------------------------------------------------------
+# --- measurements ---------------------------------------------------------------------------------
 
 
 def _many(count: int) -> dict[str, Any]:
-    """Clients that put, claim, read and clear at once, five rounds; many_clients.c."""
+    """Clients that put, claim, read and clear concurrently, five rounds; many_clients.c."""
     with _system() as (system, daemon), ExitStack() as stack:
         memory, before = private(daemon.pid), descriptors(daemon.pid)
         processes = []
@@ -118,7 +118,7 @@ def _many(count: int) -> dict[str, Any]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**system.environment(), "TQ_LOG": "error"},  # they say when they wait
+                env={**system.environment(), "TQ_LOG": "error"},  # else each logs when it waits
             )
             processes.append(stack.enter_context(process))
         pipes = [(each.stdin, each.stdout) for each in processes]
@@ -156,7 +156,7 @@ def _next(pipes: list[tuple[Any, Any]]) -> None:
 
 
 def _memory(one: Subject, steps: int, rows: bool) -> dict[str, Any]:
-    """Memory of the store: with one batch in it, after many steps, and when all is cleared."""
+    """Memory of the store: with one batch in it, after many steps, and after all is cleared."""
     with _system() as (system, daemon), _client(system, one) as client:
         size = client.ask("hold", workload="simple", scale=1.0)["bytes"]
         held = daemon.stored()
@@ -165,7 +165,7 @@ def _memory(one: Subject, steps: int, rows: bool) -> dict[str, Any]:
         client.ask("release")
         live = client.ask("steps", count=steps, rows=rows)["bytes"]
         at_once = daemon.stored()
-        time.sleep(SETTLED)  # the store does this by the clock
+        time.sleep(SETTLED)  # the store releases memory by the clock
         after = daemon.stored()
         client.ask("release")
         cleared = time.perf_counter()
@@ -191,17 +191,17 @@ def _cells(one: Subject, samples: int) -> dict[str, Any]:
 
 
 def _idle(one: Subject, seconds: float) -> dict[str, Any]:
-    """Share of a core that a system takes while a client is attached and nothing is asked."""
+    """Share of a core that a system uses while a client is attached but makes no calls."""
     with _system() as (system, daemon), _client(system, one) as client:
         client.ask("hold", workload="tiny", scale=1.0)
-        time.sleep(1.0)  # what follows a put by the clock: reports, warming
+        time.sleep(1.0)  # lets timers that follow a put run: reports, warming
         before, started = processor(daemon.pid), time.perf_counter()
         time.sleep(seconds)
         return {"share": (processor(daemon.pid) - before) / (time.perf_counter() - started)}
 
 
 def _recovery(one: Subject) -> dict[str, Any]:
-    """Seconds of the first put after one of two units was killed, and until it serves again."""
+    """Seconds of the first put after one of two units was killed, and until the unit serves again."""
     with tempfile.TemporaryDirectory(prefix="tq-bench-") as folder:
         system = System(Path(folder))
         try:
@@ -226,7 +226,7 @@ def _unit(system: System, place: int) -> Daemon:
 
 
 def _first_read(one: Subject) -> dict[str, Any]:
-    """Seconds of the first read of a process, and of its second one."""
+    """Seconds of a process's first read, and of its second."""
     with _system() as (system, _), _client(system, one) as writer:
         writer.ask("put_once")
         with Subject("reader", ".venv", "ctq") as fresh, _client(system, fresh) as reader:
@@ -234,7 +234,7 @@ def _first_read(one: Subject) -> dict[str, Any]:
 
 
 def main() -> None:
-    """This part alone, without figures."""
+    """Run only this part, without figures."""
     plan = QUICK if "--quick" in sys.argv else FULL
     with Subject("one", ".venv", "ctq") as one:
         found = measure(plan, 3, 3, one, print)

@@ -1,4 +1,4 @@
-"""Processes that are measured: each side has one, in an environment of its own, and is asked in turn."""
+"""Processes that are measured: each side has one, in its own environment, and they are asked in turn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class SubjectError(Exception):
-    """A measured process ended; the text is the end of what it has said."""
+    """A measured process ended; the text is the end of its output."""
 
 
 class Subject:
@@ -29,7 +29,7 @@ class Subject:
         before: Sequence[str] = (),
         **variables: str,
     ) -> None:
-        """Starts it, and does not wait; `before`: a program that starts it; `variables` of its environment."""
+        """Start the process without waiting for it; `before`: a program to start it with; `variables` of its environment."""
         self.name = name
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the subject
         self._home = tempfile.TemporaryDirectory(prefix="tq-bench-")
@@ -45,7 +45,7 @@ class Subject:
             stdout=subprocess.PIPE,
             stderr=self._said,
             text=True,
-            # A system of its own, whatever else this user runs.
+            # Its own system, whatever else this user runs.
             env={
                 **{key: value for key, value in os.environ.items() if not key.startswith("TQ_")},
                 "XDG_RUNTIME_DIR": self._home.name,
@@ -57,17 +57,17 @@ class Subject:
 
     @property
     def home(self) -> str:
-        """Where others find the system that it has started: their XDG_RUNTIME_DIR."""
+        """Where others find the system that it started: their XDG_RUNTIME_DIR."""
         return self._home.name
 
     def ready(self) -> None:
-        """Wait until it has imported what it needs."""
+        """Wait until its imports are done."""
         if not self._ready:
             self._answer()
         self._ready = True
 
     def ask(self, do: str, **args: Any) -> dict[str, Any]:
-        """Have something done; what was measured."""
+        """Have the process do something; returns the measurements."""
         self.ready()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **args}) + "\n")

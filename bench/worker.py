@@ -1,9 +1,9 @@
-"""One side of the comparison: a process that has a package imported and times calls on it.
+"""One side of the comparison: a process that has a package imported and times calls to it.
 
     python bench/worker.py ctq|transfer_queue
 
 Reads one JSON object per line, {"do": NAME, ...}, and answers with one line.  Both packages have the same calls,
-so everything here is written once; each runs in an environment of its own.  The clock runs around the calls alone.
+so everything here is written once; each runs in its own environment.  Only the calls are timed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LISTED = "bench-listed"
 
 
 class Worker:
-    """The calls, by the names that requests use."""
+    """The calls, by their names in requests."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -42,10 +42,10 @@ class Worker:
         self._noise: Noise | None = None
         self._address = ""
 
-    # --- start and end ----------------------------------------------------------------------------
+    # --- starting and ending ----------------------------------------------------------------------
 
     def init(self) -> dict[str, Any]:
-        """Seconds until a system of two storage units serves; nothing was running before."""
+        """Seconds until a system of two storage units serves, with nothing running before."""
         from omegaconf import OmegaConf
 
         if self.package == "transfer_queue":
@@ -61,7 +61,7 @@ class Worker:
         return {"seconds": time.perf_counter() - started}
 
     def attach(self, **variables: str) -> dict[str, Any]:
-        """Attach to the system that the environment names, with these variables in it."""
+        """Attach to the system named by the environment, extended by these variables."""
         os.environ.update(variables)
         self.tq.init(attach=True)
         return {}
@@ -84,18 +84,18 @@ class Worker:
         return {}
 
     def noise_go(self, seconds: float) -> dict[str, Any]:
-        """Let them stream, for so long before this returns."""
+        """Let them stream; returns after these seconds."""
         assert self._noise is not None
         self._noise.go(seconds)
         return {}
 
     def noise_stop(self) -> dict[str, Any]:
-        """Let them pause; what they have moved."""
+        """Pause them; returns the data that they moved."""
         assert self._noise is not None
         return self._noise.stop()
 
     def noise_close(self) -> dict[str, Any]:
-        """End them."""
+        """Stop them."""
         assert self._noise is not None
         self._noise.close()
         return {}
@@ -105,13 +105,13 @@ class Worker:
     def _made(self, name: str, scale: float) -> Columns:
         key = (name, scale)
         if key not in self._columns:
-            self._columns = {key: WORKLOADS[name].columns(scale)}  # one at a time in memory
+            self._columns = {key: WORKLOADS[name].columns(scale)}  # keep only one in memory
         return self._columns[key]
 
     def batch(self, workload: str, scale: float, check: bool, warm: bool = False) -> dict[str, Any]:
         """Put, list, read and clear a batch by keys; seconds of each.
 
-        `warm`: it is put into every unit once before.  They take turns, and give memory back that was not used for some
+        `warm`: first put it into every unit once.  Units take turns, and release memory that was unused for some
         seconds, as it is while the other side is measured.
         """
         columns = self._made(workload, scale)
@@ -143,7 +143,7 @@ class Worker:
             "bytes": size(columns),
         }
 
-    # --- what stays in the store ------------------------------------------------------------------
+    # --- data that stays in the store -------------------------------------------------------------
 
     def hold(self, workload: str, scale: float) -> dict[str, Any]:
         """Put a batch and leave it there."""
@@ -159,9 +159,9 @@ class Worker:
         return {}
 
     def steps(self, count: int, rows: bool) -> dict[str, Any]:
-        """Steps that put a batch of a log-normal size and clear some of what is there; bytes that are left.
+        """Steps that put a batch of a log-normal size and clear some of the data; returns the bytes that are left.
 
-        `rows`: single samples are cleared, else whole batches.
+        `rows`: clear single samples instead of whole batches.
         """
         random = torch.Generator().manual_seed(0)
         live: dict[str, tuple[int, list[str]]] = {}
@@ -204,7 +204,7 @@ class Worker:
     # --- the event loop ---------------------------------------------------------------------------
 
     def stalls(self, workload: str, scale: float, count: int) -> dict[str, Any]:
-        """The longest time that the event loop stood still in async puts and gets of a batch, and while idle."""
+        """The longest times that the event loop was blocked in async puts and gets of a batch, and while idle."""
         fields = table(self._made(workload, scale))
         keys = [f"k{row}" for row in range(fields.batch_size[0])]
         found: dict[str, list[float]] = {"put": [], "get": [], "idle": []}
@@ -223,9 +223,9 @@ class Worker:
         return found
 
     def texts(self, scale: float, count: int) -> dict[str, Any]:
-        """Seconds of reads of long texts, and of decoding them from memory of this process, in turn.
+        """Seconds of reads of long texts, and of decoding them from this process's memory, in turn.
 
-        Whether making texts costs page faults is decided by the process (run.py: KEEPS), and is the same for both.
+        Whether creating texts costs page faults depends on the process (run.py: KEEPS), and is the same for both.
         """
         columns = self._made("long texts", scale)
         keys = [f"k{row}" for row in range(len(columns["text"]))]
@@ -251,7 +251,7 @@ class Worker:
     # --- small operations -------------------------------------------------------------------------
 
     def small(self, operation: str, count: int) -> dict[str, Any]:
-        """Seconds of each of `count` calls, one after the other."""
+        """Seconds of each of `count` calls, one at a time."""
         step: Callable[[int], Any] = getattr(self, f"_{operation}")(count)
         seconds = []
         for place in range(count):
@@ -273,7 +273,7 @@ class Worker:
         return lambda place: self.tq.kv_put("k", PARTITION, tag={"version": place})
 
     def _claims(self, count: int) -> dict[str, Any]:
-        """Samples for that many claims of 64; what the claims say."""
+        """Samples for `count` claims of 64, and the arguments of the claims."""
         self._fill(64 * count)
         self._claimed += 1
         return {
@@ -292,7 +292,7 @@ class Worker:
         return lambda place: self.tq.kv_batch_get("k", PARTITION)
 
     def _kv_get_dense(self, count: int) -> Callable[[int], Any]:
-        """Rows as they are, where the package can: PyPI's knows jagged alone."""
+        """Rows in dense layout if the package supports it: PyPI's only has jagged."""
         self.tq.kv_put("k", PARTITION, fields=self._fields())
         more = {"layout": "dense"} if self.package == "ctq" else {}
         return lambda place: self.tq.kv_batch_get("k", PARTITION, **more)
@@ -305,7 +305,7 @@ class Worker:
             client.put(table({"reward": torch.rand(count)}), partition_id=PARTITION)
 
     def concurrent(self, operation: str, callers: int, count: int) -> dict[str, Any]:
-        """Small calls by that many asyncio tasks at once: how many a second, and the seconds of each."""
+        """Small calls by this many concurrent asyncio tasks: calls per second, and the seconds of each."""
         step: Callable[[int], Awaitable[Any]] = getattr(self, f"_async_{operation}")(count)
         each: list[float] = []
 
@@ -343,7 +343,7 @@ class Worker:
         return lambda place: self.tq.async_kv_batch_get("k", PARTITION)
 
     def zero_copy(self, scale: float, count: int) -> dict[str, Any]:
-        """Seconds of reads of the simple case that show it where it lies; of ctq alone."""
+        """Seconds of zero-copy reads of the simple case; ctq only."""
         fields = table(self._made("simple", scale))
         keys = [f"k{row}" for row in range(fields.batch_size[0])]
         self.tq.kv_batch_put(keys, PARTITION, fields)
@@ -358,7 +358,7 @@ class Worker:
         return {"seconds": seconds}
 
     def growth(self, samples: int, count: int) -> dict[str, Any]:
-        """Seconds of claims of 64 from a partition of that many ready samples."""
+        """Seconds of claims of 64 from a partition of this many ready samples."""
         self._fill(samples)
         client = self.tq.get_client()
         seconds = []
@@ -371,7 +371,7 @@ class Worker:
         client.clear_partition(PARTITION)
         return {"seconds": seconds}
 
-    # --- lists of keys, and claims meanwhile: see listing.py --------------------------------------
+    # --- lists of keys, with concurrent claims: see listing.py ------------------------------------
 
     def fill_keys(self, keys: int, tags: int) -> dict[str, Any]:
         """Put keys with tags."""
@@ -384,12 +384,12 @@ class Worker:
         return {}
 
     def clear_keys(self) -> dict[str, Any]:
-        """Remove them."""
+        """Remove the keys."""
         self.tq.get_client().clear_partition(LISTED)
         return {}
 
     def listings(self, keys: int, count: int) -> dict[str, Any]:
-        """Seconds of each of `count` lists of those keys."""
+        """Seconds of each of `count` lists of these keys."""
         seconds = []
         for _ in range(count):
             started = time.perf_counter()
@@ -399,7 +399,7 @@ class Worker:
         return {"seconds": seconds}
 
     def compute(self, total: float) -> dict[str, Any]:
-        """Be busy for that many seconds, without the queue."""
+        """Compute for this many seconds, without the queue."""
         end = time.perf_counter() + total
         found = 0
         while time.perf_counter() < end:
@@ -422,7 +422,7 @@ class Worker:
 
 
 def compare(columns: Columns, data: Any) -> None:
-    """Raise unless every row that was read is what was put."""
+    """Raise an error unless every row that was read equals the row that was put."""
     for name, column in columns.items():
         got = data.get(name)
         rows = got.unbind() if isinstance(got, torch.Tensor) else got.tolist()
@@ -442,7 +442,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def main() -> None:
     """Answer requests until the input ends."""
-    # What the package prints must not be taken for an answer.
+    # Output of the package must not be mistaken for an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     worker = Worker(sys.argv[1])

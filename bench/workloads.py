@@ -1,7 +1,7 @@
-"""What is put, read and cleared: columns of samples as post-training makes them.
+"""What is put, read and cleared: columns of samples like those of post-training.
 
-The same seed gives the same bytes in every process and package, so that what one side reads can be compared with
-what the other side put.  Sizes are those of one step; `scale` makes fewer samples of the same kind.
+The same seed gives the same bytes in every process and package, so that the data read by one side can be compared
+with the data put by the other.  Sizes are those of one step; `scale` makes fewer samples of the same kind.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from tensordict import NonTensorStack, TensorDict
 
 Columns = dict[str, Any]
-"""By field: a tensor with a row per sample, a list of tensors (ragged), or a list of other values."""
+"""By field: a tensor with one row per sample, a list of tensors (ragged), or a list of other values."""
 
 UNITS = 2
-"""Storage units of a system, on either side."""
+"""Storage units of a system, the same on both sides."""
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,;"
 
 
@@ -31,11 +31,11 @@ class Workload:
     make: Callable[[int, torch.Generator], Columns]
 
     def rows(self, scale: float = 1.0) -> int:
-        """`scale` of its samples, at least one group of 8 unless it has fewer."""
+        """The number of samples at this scale: at least one group of 8, unless the workload has fewer."""
         return max(min(8, self.samples), round(self.samples * scale) // 8 * 8)
 
     def columns(self, scale: float = 1.0, seed: int = 0) -> Columns:
-        """The columns of a batch of that scale."""
+        """The columns of a batch at this scale."""
         return self.make(self.rows(scale), torch.Generator().manual_seed(seed))
 
 
@@ -72,7 +72,7 @@ def _size(value: Any) -> int:
     return 8
 
 
-# --- the peer's two cases -------------------------------------------------------------------------
+# --- the two cases of PyPI's transferqueue --------------------------------------------------------
 
 WIDTH = 8192
 FIELDS = 9
@@ -103,7 +103,7 @@ def _texts(samples: int, longest: int, random: torch.Generator) -> list[str]:
     return [page[:length] for length in lengths]
 
 
-# --- what trainers put ----------------------------------------------------------------------------
+# --- batches like those of trainers ---------------------------------------------------------------
 
 PROMPT = 1024
 LONGEST = 16384
@@ -171,7 +171,7 @@ def _maps(samples: int, random: torch.Generator) -> Columns:
 
 
 IMAGES = 8
-"""Images of a sample."""
+"""Images per sample."""
 
 
 def _images(samples: int, random: torch.Generator) -> Columns:

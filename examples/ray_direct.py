@@ -1,8 +1,8 @@
-"""Samples that go from process to process by Ray Direct Transport, and not through Ray's object store.
+"""Samples that go from process to process by Ray Direct Transport, without Ray's object store.
 
-An actor puts four batches of 64 MiB of tensors, this process claims and reads them, while all four are kept. The
-transport is Ray's NIXL with a log (storage/counted_nixl.py). Ray's object store has 80 MiB and may not use the disk, so
-the 256 MiB would not even fit; and what it holds in the end is measured.
+An actor puts four batches of 64 MiB of tensors; this process claims and reads them, while all four are kept. The
+transport is Ray's NIXL with a log (storage/counted_nixl.py). Ray's object store has 80 MiB and may not spill to disk, so
+the 256 MiB would not even fit; and the data in it at the end is measured.
 
     python examples/ray_direct.py
 """
@@ -48,19 +48,19 @@ class Producer:
 
 
 def used() -> int:
-    """Bytes in Ray's object store: a mark of 8 MiB is put, and waited for, so the figure is a fresh one."""
+    """Bytes in Ray's object store; waits until the figure includes a marker of 8 MiB, so that it is up to date."""
     total = ray.cluster_resources()["object_store_memory"]
     mark = ray.put(bytes(8 * MIB))
     in_use = 0
     while in_use < 8 * MIB:
-        time.sleep(0.05)  # the nodes tell it every so often, and nothing says when
+        time.sleep(0.05)  # nodes report it periodically, without a notification
         in_use = int(total - ray.available_resources().get("object_store_memory", 0))
     del mark
     return max(0, in_use - 8 * MIB)
 
 
 def main() -> int:
-    """Run it; the exit status is 0 if all went by the transport."""
+    """Run the example; the exit status is 0 if everything used the transport."""
     sys.path.insert(0, MODULES)
     os.environ["TQ_SYSTEM"] = f"ray-direct-{os.getpid()}"
     ray.init(
@@ -103,5 +103,5 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    # The libnl in the wheel of NIXL 1.5.1 crashes in its destructor at exit, in every process that has read by it.
+    # The libnl in the wheel of NIXL 1.5.1 crashes in its destructor at exit, in every process that has used it for reads.
     os._exit(status)

@@ -1,7 +1,7 @@
 """GRPO in lock-step: the loop of async_demo.py, but each stage waits for the one before.
 
-The next prompts are asked for when the last batch has been trained on, so all weights are fresh,
-and everybody waits for the longest answer.
+The next prompts are asked for after the last batch has been trained on, so all weights are fresh,
+and every stage waits for the longest answer.
 
     python examples/sync_demo.py                         # on this project's queue
     python examples/sync_demo.py --queue transfer_queue  # the same on the Python package

@@ -52,7 +52,7 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def perform(settings: Settings, queue: Queue, name: str) -> Outcome:
-    """Runs the loop once, with a progress line, and tells how it went."""
+    """Runs the loop once, with a progress line, and returns the outcome."""
     progress = Progress(name, settings.updates)
     try:
         outcome = launch.run(settings, queue, progress)
@@ -64,7 +64,7 @@ def perform(settings: Settings, queue: Queue, name: str) -> Outcome:
 
 
 def finish(outcome: Outcome, started: float, *others: Outcome) -> int:
-    """Prints what went wrong, in other runs too, and the last line; returns the exit code."""
+    """Prints everything that went wrong, in other runs too, and the last line; returns the exit code."""
     problems = [problem for run in (outcome, *others) for problem in run.problems]
     for problem in problems:
         print(f"problem: {problem}", file=sys.stderr)

@@ -19,8 +19,8 @@ INK_SPREAD = 0.034
 class Policy(nn.Module):
     """Gives the probability of each next token of an answer.
 
-    A fresh policy names every digit alike, and thinks the longer the more ink it sees: answers
-    have a few tokens or close to a hundred.  Such a long tail is what real rollouts look like.
+    A fresh policy gives every digit the same name, and thinks longer the more ink it sees: answers
+    have a few tokens or close to a hundred.  Real rollouts have such a long tail too.
     """
 
     def __init__(self) -> None:
@@ -99,9 +99,9 @@ class Policy(nn.Module):
         return padded[torch.arange(padded.shape[1]) < lengths[:, None]]
 
     def flat(self) -> Tensor:
-        """All parameters as one vector: how they travel through the queue."""
+        """All parameters as one vector, the form in which they are sent through the queue."""
         return parameters_to_vector(self.parameters()).detach()
 
     def load_flat(self, parameters: Tensor) -> None:
-        """Takes over parameters that `flat` gave."""
+        """Loads parameters returned by `flat`."""
         vector_to_parameters(parameters, self.parameters())

@@ -1,4 +1,4 @@
-"""The live progress line: one that moves on a terminal, plain lines elsewhere."""
+"""The live progress line: updated in place on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PLAIN_EVERY = 5.0
 
 
 class Progress:
-    """Shows how far a run is."""
+    """Shows the progress of a run."""
 
     def __init__(self, name: str, updates: int) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class Progress:
         )
 
     def show(self, state: dict[str, Any], rollout_workers: int) -> None:
-        """Takes over the state that the trainer tags its weights with."""
+        """Takes over the state with which the trainer tags its weights."""
         text = (
             f"reward {state['reward']:.2f}, held-out {state['held_out']:.2f},"
             f" {state['age']:.1f} versions behind, {rollout_workers} rollout workers,"

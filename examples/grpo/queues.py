@@ -1,12 +1,12 @@
-"""How a process gets hold of the queue, and a thin layer that measures what goes through it.
+"""How a process connects to the queue, and a thin layer that measures the data going through it.
 
-The same calls work on two packages, ``ctq`` and ``transfer_queue``.  All that differs is here:
+The same calls work on two packages, ``ctq`` and ``transfer_queue``.  All differences are here:
 
-* ``ctq`` processes attach to a running system by its address or name.  A claim that cannot be met
-  yet waits in the controller, and the queue records the events that the timeline is drawn from.
-* ``transfer_queue`` lives in a Ray cluster and has no events.  Its controller stands still while a
-  claim waits, so claims ask again after a pause instead.  Its group sampler wants consecutive
-  indexes, and cleared ones are reused in another order, so consumed samples stay where they are.
+* ``ctq`` processes attach to a running system by its address or name.  A claim that cannot be
+  satisfied yet waits in the controller, and the queue records the events for the timeline.
+* ``transfer_queue`` lives in a Ray cluster and has no events.  Its controller is blocked while a
+  claim waits, so claims return and are repeated after a pause.  Its group sampler needs consecutive
+  indexes, and cleared ones are reused in another order, so consumed samples are not cleared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from .settings import BACKENDS, PROMPTS, RECORDS, TRAIN, WEIGHTS, Settings
 
 Fields = Mapping[str, "Tensor | list[Tensor]"]
-"""Columns to write: a tensor with one row per sample, or a list of tensors of any length."""
+"""Columns to write: a tensor with one row per sample, or a list of tensors of any lengths."""
 
 
 class Stopped(BaseException):
@@ -54,11 +54,11 @@ class Queue:
     # --- connecting --------------------------------------------------------------------------
 
     def start(self) -> Settings:
-        """Starts a system or attaches to the user's own; returns settings that lead others to it."""
+        """Starts a system or attaches to the user's own; returns settings by which others find it."""
         raise NotImplementedError
 
     def attach(self, name: str) -> None:
-        """Attaches to the demo's system, as a worker of that name."""
+        """Attaches to the demo's system as a worker with this name."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -93,12 +93,12 @@ class Queue:
             self.tq.get_client().clear_samples(samples)
 
     def tidy(self) -> None:
-        """Removes what a finished run has left, all but the held-out answers."""
+        """Removes everything that a finished run left, except the held-out answers."""
         for partition in (PROMPTS, TRAIN, WEIGHTS, RECORDS):
             self.clear_partition(partition)
 
     def clear_partition(self, partition: str) -> None:
-        """Removes a whole partition, if there is one of that name."""
+        """Removes a whole partition, if it exists."""
         with self._timed():
             self.tq.get_client().clear_partition(self.settings.partition(partition))
 
@@ -107,9 +107,9 @@ class Queue:
     def stream(
         self, partition: str, fields: list[str], count: int, task: str
     ) -> Iterator[tuple[Any, TensorDict]]:
-        """Claims `count` samples after `count` samples, metadata and data, until told to stop.
+        """Keeps claiming `count` samples, and yields metadata and data, until told to stop.
 
-        A claim takes whole groups, and samples that this task has not had before.
+        A claim takes whole groups, and samples that this task has not consumed before.
         """
         parent = multiprocessing.parent_process()
         try:
@@ -139,7 +139,7 @@ class Queue:
             return dict(self.tq.kv_list(name).get(name, {}))
 
     def unconsumed(self, partition: str, task: str) -> int:
-        """Number of samples that a task has not had."""
+        """Number of samples that a task has not consumed."""
         _, consumed = self.tq.get_client().get_consumption_status(
             task_name=task, partition_id=self.settings.partition(partition)
         )
@@ -149,10 +149,10 @@ class Queue:
         """What happened in the queue after event number `since`, if the queue keeps a record."""
         return []
 
-    # --- inside ------------------------------------------------------------------------------
+    # --- internals --------------------------------------------------------------------------------
 
     def _claim(self, **claim: Any) -> Any | None:
-        """Metadata of claimed samples; None when there were not enough for a while."""
+        """Metadata of claimed samples; None if there were not enough for a while."""
         started = time.perf_counter()
         self._interruptible = True
         try:
@@ -173,7 +173,7 @@ class Queue:
         return data
 
     def _table(self, fields: Fields) -> TensorDict:
-        """Columns as the queue takes them; lists become one ragged (jagged) column."""
+        """Columns in the queue's form; lists become one ragged (jagged) column."""
         columns = {
             name: torch.nested.as_nested_tensor(value, layout=torch.jagged)
             if isinstance(value, list)
@@ -207,10 +207,10 @@ class CtqQueue(Queue):
     """The queue of this project."""
 
     PATIENCE = 1.0
-    """Seconds that a claim waits before its process looks around."""
+    """Seconds that a claim waits before its process checks for other work."""
 
     def start(self) -> Settings:
-        """Starts a system of its own name, unless the environment leads to one."""
+        """Starts a system under its own name, unless the environment refers to one."""
         if "TQ_ADDRESS" not in os.environ:
             os.environ.setdefault("TQ_SYSTEM", f"demo-{os.getpid()}")
         sampler = self.tq.GRPOGroupNSampler(n_samples_per_prompt=self.settings.group)
@@ -219,7 +219,7 @@ class CtqQueue(Queue):
         return self.settings
 
     def attach(self, name: str) -> None:
-        """Finds the system by the environment."""
+        """Finds the system through the environment."""
         self.tq.init(name=name, attach=True)
 
     def events(self, since: int) -> list[dict[str, Any]]:
@@ -237,11 +237,11 @@ class CtqQueue(Queue):
 
 
 class TransferQueueQueue(Queue):
-    """The Python package of the same interface, on a Ray cluster."""
+    """The Python package with the same interface, on a Ray cluster."""
 
     PAUSE = 0.002
     ATTEMPTS = 500
-    """How long, and how often, a claim tries before its process looks around."""
+    """How long, and how often, a claim is tried before its process checks for other work."""
 
     def __init__(self, settings: Settings) -> None:
         os.environ.setdefault("TQ_LOGGING_LEVEL", "ERROR")
@@ -278,17 +278,17 @@ class TransferQueueQueue(Queue):
     def put(
         self, partition: str, keys: list[str], fields: Fields, tags: list[dict[str, Any]]
     ) -> None:
-        """Writes tags before fields: a sample with fields can be claimed, with or without its tags."""
+        """Writes tags before fields: a sample with fields can be claimed, whether it has tags or not."""
         with self._timed():
             name = self.settings.partition(partition)
             self.tq.kv_batch_put(keys=keys, partition_id=name, tags=tags)
         super().put(partition, keys, fields, tags)
 
     def clear(self, samples: Any) -> None:
-        """Keeps the samples: see the module's comment."""
+        """Keeps the samples: see the module's docstring."""
 
     def tidy(self) -> None:
-        """Keeps them here, too; they go with the queue."""
+        """Keeps the samples here too; they are removed with the queue."""
 
     def _get_meta(self, **claim: Any) -> Any | None:
         for _ in range(self.ATTEMPTS):
@@ -300,14 +300,14 @@ class TransferQueueQueue(Queue):
 
 
 def _omega(config: dict[str, Any]) -> Any:
-    """A config as `transfer_queue` takes it, one that may hold objects."""
+    """A config in the form that `transfer_queue` takes, which may contain objects."""
     from omegaconf import OmegaConf
 
     return OmegaConf.create(config, flags={"allow_objects": True})
 
 
 def connection(settings: Settings) -> Queue:
-    """The queue that the settings name, not yet connected."""
+    """The queue named by the settings, not yet connected."""
     return {"ctq": CtqQueue, "transfer_queue": TransferQueueQueue}[settings.queue](settings)
 
 

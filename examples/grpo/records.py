@@ -1,4 +1,4 @@
-"""What a process says about itself, in the queue: when it worked, and what the queue cost it."""
+"""A process's own records, in the queue: when it worked, and how much time the queue took."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .settings import RECORDS
 
 
 class Record:
-    """A process's own account, written to partition `records` under the process's name."""
+    """A process's own record, written to partition `records` under the process's name."""
 
     INTERVAL = 1.0
-    """Seconds between two writes, so that little is missing of a process that is killed."""
+    """Seconds between two writes, short enough that little is lost if the process is killed."""
 
     def __init__(self, queue: Queue, name: str) -> None:
         self.queue = queue
@@ -34,12 +34,12 @@ class Record:
         self.spans += [start, time.time()]
 
     def put_now_and_then(self, **tags: Any) -> None:
-        """Writes the account if the last time was a while ago."""
+        """Writes the record if the last write was a while ago."""
         if time.time() - self._written > self.INTERVAL:
             self.put(**tags)
 
     def put(self, fields: Fields | None = None, **tags: Any) -> None:
-        """Writes the account."""
+        """Writes the record."""
         self._written = time.time()
         account = {
             "seconds": self._written - self.started,

@@ -24,7 +24,7 @@ BEFORE, AFTER = 1.5, 4.0
 
 
 def seconds_to(curve: list[tuple[float, float, float]], goal: float) -> float | None:
-    """When a curve has reached a reward, or None."""
+    """When a curve reached a reward, or None."""
     for end in range(1, len(curve) + 1):
         if level(curve[:end]) >= goal:
             return curve[end - 1][0]
@@ -58,7 +58,7 @@ def tell(outcome: Outcome) -> None:
 
 
 def compare(streamed: Outcome, lockstep: Outcome) -> str:
-    """Time to equal reward: the highest one that both have reached."""
+    """Time to equal reward: the highest reward that both have reached."""
     goal = 0.98 * min(level(streamed.curve), level(lockstep.curve))
     fast, slow = seconds_to(streamed.curve, goal), seconds_to(lockstep.curve, goal)
     if not fast or not slow:

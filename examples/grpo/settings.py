@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-# What the configuration says of each storage backend. auto_init brings its servers up with the queue.
+# Configuration of each storage backend. auto_init starts its servers with the queue.
 BACKENDS: dict[str, dict[str, Any]] = {
     "simple": {"storage_backend": "SimpleStorage"},
     "redis": {"storage_backend": "Redis", "Redis": {"auto_init": True}},
@@ -21,13 +21,13 @@ class Settings:
     queue: str = "ctq"
     """Package that provides the queue: ``ctq`` or ``transfer_queue``."""
     backend: str = "simple"
-    """Where the samples lie, a name of `BACKENDS`."""
+    """Where the samples are stored, a name of `BACKENDS`."""
     lockstep: bool = False
-    """Ask for the next prompts only when the last ones are trained on."""
+    """Ask for the next prompts only after the last ones have been trained on."""
     address: str = ""
-    """Where the demo's processes find its system, if not by the environment."""
+    """How the demo's processes find its system, if not through the environment."""
     prefix: str = ""
-    """Put before every partition's name, so that two runs can share one system."""
+    """Prefix of every partition's name, so that two runs can share one system."""
     seed: int = 0
 
     updates: int = 200
@@ -40,13 +40,13 @@ class Settings:
     group: int = 8
     """Answers per prompt (n of GRPO)."""
     chunk: int = 16
-    """Prompts that a rollout worker takes at once."""
+    """Prompts that a rollout worker takes at a time."""
     batch: int = 32
     """Prompts per optimizer step."""
     ahead: int = 2
     """Batches asked for ahead of the one being trained on; none in lock-step."""
     max_staleness: int = 8
-    """Samples made more versions ago than this are dropped."""
+    """Samples generated more versions ago than this are dropped."""
 
     learning_rate: float = 8e-3
     kl_weight: float = 0.1
@@ -56,7 +56,7 @@ class Settings:
     kill_at: float | None = 0.3
     """Share of the run after which one rollout worker is killed; None for never."""
     join_at: float = 0.4
-    """Share of the run after which another one joins."""
+    """Share of the run after which another worker joins."""
 
     def partition(self, name: str) -> str:
         """Full name of one of this run's partitions."""
@@ -64,7 +64,7 @@ class Settings:
 
     @property
     def window(self) -> int:
-        """Prompts that may be on their way at once."""
+        """Prompts that may be in flight at once."""
         return self.batch if self.lockstep else self.batch * (1 + self.ahead)
 
 
@@ -73,4 +73,4 @@ PROMPTS = "prompts"  # trainer -> rollout workers
 TRAIN = "train"  # rollout -> reward, reference -> trainer
 WEIGHTS = "weights"  # trainer -> rollout, reference workers
 EVAL = "eval"  # held-out answers, for anyone to judge again
-RECORDS = "records"  # what each process says about itself
+RECORDS = "records"  # each process's own record

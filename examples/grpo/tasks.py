@@ -1,7 +1,7 @@
 """The task: look at a handwritten digit, think for as long as it takes, name the digit.
 
-An answer is a sequence of tokens.  ``THINK`` goes on, one of the tokens 0 to 9 names the digit and
-ends the answer.  Whether an answer is right can be seen from its tokens and the label alone.
+An answer is a sequence of tokens.  ``THINK`` continues it; one of the tokens 0 to 9 names the digit
+and ends the answer.  Whether an answer is right can be seen from its tokens and the label alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PIXELS = 64
 
 
 def reward(answer: Tensor, label: int) -> float:
-    """1 if the answer ends in the label's digit, else 0 (an answer cut off while thinking, too)."""
+    """1 if the answer ends in the label's digit, else 0 (also if it was cut off while thinking)."""
     return float(int(answer[-1]) == label)
 
 
@@ -43,7 +43,7 @@ class Prompts:
 
 
 def load_digits(seed: int = 0) -> tuple[Prompts, Prompts]:
-    """Scikit-learn's 1797 handwritten digits, as prompts to learn from and held-out ones."""
+    """Scikit-learn's 1797 handwritten digits, split into prompts to learn from and held-out ones."""
     from sklearn.datasets import load_digits as load
 
     data = load()

@@ -22,13 +22,13 @@ class Events:
         self._last = max((event["seq"] for event in queue.events(since=0)), default=0)
 
     def collect(self) -> None:
-        """Takes over the events since the last time."""
+        """Fetches the events since the last call."""
         fresh = self.queue.events(since=self._last)
         self.seen += [event for event in fresh if event["seq"] > self._last]
         self._last = max((event["seq"] for event in fresh), default=self._last)
 
     def spans(self) -> Spans:
-        """A process works from when it is given samples until it has put what it made of them."""
+        """A process works from when it receives samples until it has put its results."""
         spans: Spans = {}
         given: dict[str, float] = {}
         for event in self.seen:
@@ -45,7 +45,7 @@ def _is_record(event: dict[str, Any]) -> bool:
 
 
 def recorded_spans(queue: Queue) -> Spans:
-    """What the processes say themselves, for a queue that keeps no record of events."""
+    """The processes' own records, for a queue that does not record events."""
     spans: Spans = {}
     for name in queue.tags(RECORDS):
         times = rows(queue.read(RECORDS, [name], ["spans"])["spans"])[0].tolist()[1:]
@@ -54,7 +54,7 @@ def recorded_spans(queue: Queue) -> Spans:
 
 
 def overlap(spans: Spans) -> float:
-    """Share of the time with work on more than one stage, of the time with any work."""
+    """Time with work on more than one stage, as a share of the time with any work."""
     edges: list[tuple[float, int, str]] = []
     for name, times in spans.items():
         stage = name.split("-")[0]

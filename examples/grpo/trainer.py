@@ -1,6 +1,6 @@
 """The loop that learns: claims judged groups, improves the policy, publishes its weights.
 
-The trainer also decides what is asked.  It keeps a number of prompts on their way: one batch in
+The trainer also decides which prompts are asked.  It keeps a number of prompts in flight: one batch in
 lock-step, several batches otherwise.  That number bounds how old the samples it gets can be.
 """
 
@@ -22,9 +22,9 @@ from .settings import EVAL, PROMPTS, TRAIN, WEIGHTS, Settings
 from .tasks import load_digits, reward
 
 FIELDS = ["prompt", "image", "answer", "logprob", "reward", "ref_logprob"]
-"""What a sample must have before it can be trained on."""
+"""Fields that a sample must have before it can be trained on."""
 EVALUATE_EVERY = 10
-"""Updates between two looks at the held-out reward."""
+"""Updates between two evaluations of the held-out reward."""
 ANSWERS_PER_IMAGE = 4
 """Held-out answers per image, before and after."""
 
@@ -99,13 +99,13 @@ class Trainer:
         self.version = 0
         self.asked = 0
         self.unanswered: dict[int, int] = {}
-        """Prompts on their way, each with the version at which it was asked."""
+        """Prompts in flight, each with the version at which it was asked."""
         self.consumed = 0
         self.dropped = 0
         self.produced: dict[str, int] = {}
         """Per rollout worker, the serial number after the highest one seen."""
         self.ages = torch.zeros(settings.max_staleness + 1, dtype=torch.int64)
-        """How many trained samples were made so many versions ago."""
+        """How many trained samples were generated this many versions ago."""
         self.age = 0.0
         """Mean age of the last batch."""
         self.seconds = 0.0
@@ -115,7 +115,7 @@ class Trainer:
         """(seconds, version, held-out reward) of each evaluation."""
 
     def run(self, record: Record) -> None:
-        """Trains until the last update, the time limit or the reward that is asked for."""
+        """Trains until the last update, the time limit or the requested reward."""
         settings, started = self.settings, time.monotonic()
         self.publish("reference")
         self.evaluate()
@@ -147,9 +147,9 @@ class Trainer:
         return reached or self.version >= settings.updates or self.seconds > settings.seconds
 
     def ask(self) -> None:
-        """Tops up the prompts on their way.
+        """Tops up the prompts in flight.
 
-        A prompt without answers for too long was lost with the worker that had it, and is replaced.
+        A prompt that has had no answers for too long was lost with its worker, and is replaced.
         """
         settings = self.settings
         oldest = self.version - settings.max_staleness
@@ -174,7 +174,7 @@ class Trainer:
         self.asked += missing
 
     def answered(self, prompts: Tensor) -> None:
-        """Takes prompts off the list of those on their way."""
+        """Takes prompts off the list of those in flight."""
         for prompt in prompts.unique().tolist():
             self.unanswered.pop(prompt, None)
 
@@ -213,7 +213,7 @@ class Trainer:
         self.version += 1
 
     def publish(self, key: str) -> None:
-        """Puts the weights into the queue; tags tell the version and how the training goes."""
+        """Puts the weights into the queue; tags give the version and the state of the training."""
         state = {
             "version": self.version,
             "reward": sum(self.rewards) / max(1, len(self.rewards)),
@@ -250,6 +250,6 @@ class Trainer:
 
 
 def level(curve: list[tuple[float, float, float]]) -> float:
-    """The held-out reward that a curve has reached: the mean of its last three evaluations."""
+    """The held-out reward reached by a curve: the mean of its last three evaluations."""
     last = [held_out for _, _, held_out in curve[-3:]]
     return sum(last) / max(1, len(last))

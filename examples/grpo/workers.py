@@ -1,7 +1,7 @@
 """The stages between a prompt and a sample that is ready to train on.
 
 Each function here is the whole life of one process.  None knows of the others: they claim samples
-whose fields they need, write fields or samples of their own, and run until they are told to stop.
+that have the fields they need, write fields or samples of their own, and run until they are told to stop.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def rollout(settings: Settings, name: str, seed: int) -> None:
         with record.work():
             queue.clear(samples)
             version = _newest_weights(queue, policy, version)
-            # The answers of one prompt are a group: they are neighbours, and put in one step.
+            # The answers to one prompt are a group: they are neighbours, and put in one step.
             asked = {
                 field: dense(data[field]).repeat_interleave(settings.group, dim=0)
                 for field in fields
@@ -61,7 +61,7 @@ def judge(settings: Settings, name: str) -> None:
 
 
 def reference(settings: Settings, name: str) -> None:
-    """Says how likely the untrained policy finds the answers: adds the field `ref_logprob`."""
+    """Computes how likely the untrained policy finds the answers: adds the field `ref_logprob`."""
     queue = _enter(settings, name)
     record = Record(queue, name)
     policy: Policy | None = None

@@ -1,6 +1,6 @@
-"""Ray's NIXL transport, with a line of log for everything that it offers and fetches.
+"""Ray's NIXL transport, with a log line for everything that it offers and fetches.
 
-A transport of one's own is registered the same way: in a module that every client imports,
+Your own transport is registered the same way: in a module that every client imports,
 `backend: {storage_backend: RayStore, RayStore: {tensor_transport: counted_nixl, module: counted_nixl}}`.
 """
 
@@ -27,14 +27,14 @@ class CountedNixl(NixlTensorTransport):
         return NAME
 
     def extract_tensor_transport_metadata(self, obj_id: str, rdt_object: list[Any]) -> Any:
-        """Offer tensors: their memory is registered."""
+        """Offer tensors by registering their memory."""
         size = sum(tensor.nbytes for tensor in rdt_object)
         CountedNixl.offered += size
         print(f"transport: process {os.getpid()} offers {size} bytes as {obj_id[-16:]}", flush=True)
         return super().extract_tensor_transport_metadata(obj_id, rdt_object)
 
     def fetch_multiple_tensors(self, obj_id: str, *arguments: Any, **options: Any) -> Any:
-        """Read tensors out of the memory of the process that has offered them."""
+        """Read tensors from the memory of the process that offered them."""
         request = super().fetch_multiple_tensors(obj_id, *arguments, **options)
         size = sum(tensor.nbytes for tensor in request.tensors)
         CountedNixl.fetched += size

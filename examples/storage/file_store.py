@@ -15,7 +15,7 @@ from ctq.storage import StorageClientFactory, StorageKVClient, memory
 
 @StorageClientFactory.register("PyFileStore")
 class FileStore(StorageKVClient):
-    """Values by key, moved between files and the addresses that the library names."""
+    """Values by key, moved between files and addresses given by the library."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         """Make the directory."""
@@ -39,7 +39,7 @@ class FileStore(StorageKVClient):
                     file.write(memory(pointer, size))
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> list[bool]:
-        """Read files to where they are wanted."""
+        """Read files into the given memory."""
         return [
             self._read(self._file(key), memory(pointer, size))
             for key, pointer, size in zip(keys, pointers, sizes, strict=True)
@@ -53,7 +53,7 @@ class FileStore(StorageKVClient):
             return False
 
     def remove(self, keys: list[str]) -> list[bool]:
-        """Remove files; those that are not there are no error."""
+        """Remove files; a missing file is not an error."""
         return [self._unlink(self._file(key)) for key in keys]
 
     def _unlink(self, name: str) -> bool:
