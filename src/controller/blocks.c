@@ -1,15 +1,13 @@
 /*
- * blocks.c - requests about blocks: lease, abandon, collect, report of lost ones, what is live of them, move.
- *
- * Dead blocks of an owner go to its collector: the one session that serves it, or, for a shared owner, the first
- * session that asked, until it ends.  A notice is sent again until it is done, so an answer that nobody got does no
- * harm.
+ * blocks.c - requests about blocks: lease, abandon, collect, report lost ones, list their live bytes, move.  Dead blocks of
+ * an owner go to its collector: the one session that serves it or, for a shared owner, the first session that asked, until
+ * it ends.  A notice is resent until it is confirmed, so a lost answer does no harm.
  */
 #include <stdlib.h>
 
 #include "controller/internal.h"
 
-/* Most ranges in one notice, thin and doubted blocks. */
+/* Most ranges, sparse blocks and doubted blocks in one notice. */
 #define COLLECT_MAX         4096u
 #define COLLECT_THIN_MAX    256u
 #define COLLECT_DOUBTED_MAX 4096u
@@ -53,7 +51,7 @@ int tqi_ctl_on_lease_blocks(tqi_controller *ctl, tqi_request *request, const Tq_
         rc = tqi_grant_make(owner->key, owner->name, incarnation,
                             tqi_session_id(tqi_request_session(request)), first, msg->count, grant);
         if (rc) {
-            /* The ids are the session's, and end with it. */
+            /* The ids belong to the session, and end with it. */
             return tqi_error_set(err, rc, "a lease under owner '%s' cannot be proven", msg->owner);
         }
         reply.grant = (ProtobufCBinaryData){sizeof(grant), grant};
@@ -115,7 +113,7 @@ static bool collect_pending(tqi_ctl_owner *owner, bool thin)
            (thin && tqi_owner_has_thin(owner->meta));
 }
 
-/* Answers with what is dead, and thin; on an error nothing was sent. */
+/* Answers with the dead and the sparse blocks; on an error nothing was sent. */
 static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, bool thin, tq_error *err)
 {
     Tq__CollectReply reply = TQ__COLLECT_REPLY__INIT;
@@ -142,7 +140,7 @@ static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, bool thin, 
         reply.doubted = owner->doubted;
         reply.n_doubted = owner->n_doubted;
         tqi_ctl_reply(request, &reply.base);
-        owner->n_doubted = 0; /* if it gets lost, a reader will say so again */
+        owner->n_doubted = 0; /* if it gets lost, a reader will report it again */
     }
     tqi_conv_fini(&conv);
     return rc;
@@ -247,8 +245,9 @@ void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void
                                                     .n_indexes = n});
 }
 
-/* Asks the owner whether it has the block.  What is asked already, or cannot be remembered, is not asked: a reader that still
- * misses the block says so again.  The list is sorted, for it is looked at once per block that anybody reports. */
+/* Asks the owner whether it has the block.  Does nothing if that has already been asked or cannot be remembered: a reader
+ * that still misses the block reports it again.  The list is sorted, because it is searched once for every reported
+ * block. */
 static void lost_doubt(tqi_ctl_owner *owner, uint64_t id)
 {
     size_t low = 0, high = owner->n_doubted;
@@ -276,8 +275,8 @@ static void lost_doubt(tqi_ctl_owner *owner, uint64_t id)
     tqi_ctl_collect_gather(owner);
 }
 
-/* Who serves an owner is believed; all others may be wrong, or lie, so their owner is asked.  Everybody serves a shared
- * owner: its store has no process of its own, and who may report may remove there, too. */
+/* A session that serves the owner is believed; any other may be wrong, or lie, so the owner is asked.  Everybody serves a
+ * shared owner: its store has no server process of ours, and whoever may report there may also remove. */
 int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_request *request, const Tq__ReportLost *msg,
                            tq_error *err)
 {
@@ -383,7 +382,7 @@ static int moves_in(tqi_conv *conv, const Tq__Move *msg, tqi_move **out, tq_erro
     return rc;
 }
 
-/* Blocks are moved by who serves their owner, within it. */
+/* Blocks are moved by a session that serves their owner, and stay with that owner. */
 static int moves_allowed(tqi_controller *ctl, tqi_request *request, const Tq__Move *msg,
                          tq_error *err)
 {

@@ -2,8 +2,8 @@
  * claim.c - claims: taken at once, or waiting in the list of their view until a change serves them.
  *
  * A view belongs to one task and field set of a partition.  Its waiters are served in order of arrival; one that asks for
- * more than there is does not hold up those behind it, and is not looked at (queue.h).  A served claim belongs to its
- * client when the reply is acknowledged; until then it goes back when the session ends.
+ * more than is ready neither holds up those behind it nor is tried (queue.h).  A served claim belongs to its client once the
+ * reply is acknowledged; until then, its samples go back if the session ends.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 #include "base/text.h"
 #include "controller/queue.h"
 
-/* What has to happen when the client has, or will never have, the reply. */
+/* What must happen once the client has received the reply, or never will. */
 typedef struct claim_receipt {
     tqi_controller *ctl;
     uint64_t session;
@@ -27,7 +27,7 @@ typedef struct claim_wait {
     uint64_t since;       /* when it came, for the metrics */
     tqi_meter_name *meter;
     tqi_result result;
-    bool filled;            /* its pick was kept for others, or for itself */
+    bool filled;            /* its pick was cached for others, or for itself */
     claim_receipt *receipt; /* made before anything is taken */
     tqi_claim_place place;  /* in the queue of the view */
     tqi_ctl_session *session;
@@ -198,7 +198,7 @@ static const tqi_ctl_wait_type claim_wait_type = {.leave = claim_leave,
                                                   .describe = claim_describe,
                                                   .dispose = claim_dispose};
 
-/* Marks a waiter ready when it can be served or has failed; false when it waits on. */
+/* Marks a waiter ready if it can be served or has failed; false if it keeps waiting. */
 static bool claim_try(claim_wait *wait)
 {
     tq_error err = {0};
@@ -209,7 +209,7 @@ static bool claim_try(claim_wait *wait)
     if (rc != TQ_OK) {
         wait->base.failure = malloc(sizeof(err));
         if (!wait->base.failure) {
-            /* Nothing to carry the error in: it is tried again with the next change, or times out. */
+            /* No memory to carry the error: it is tried again at the next change, or times out. */
             tqi_log(TQI_WARN, "controller", "a claim failed without memory to say so: %s",
                     err.message);
             return false;
@@ -225,7 +225,7 @@ static claim_wait *claim_of(tqi_claim_place *place)
     return place ? (claim_wait *)(void *)((char *)place - offsetof(claim_wait, place)) : NULL;
 }
 
-/* Serves those waiters that can be served now, the oldest first. */
+/* Serves the waiters that can be served now, oldest first. */
 static void claims_serve(tqi_view *view)
 {
     claim_wait *wait = NULL;
@@ -267,7 +267,7 @@ static int claim_check(const Tq__Claim *msg, tq_error *err)
         rc = tqi_check_name("field", msg->field[i], TQ_NAME_MAX, err);
     }
     if (rc || msg->mode == TQ__CLAIM_MODE__FORCE_FETCH) {
-        return rc; /* takes all there is: task, size and sampler say nothing */
+        return rc; /* takes everything: task, size and sampler do not apply */
     }
     if (msg->mode != TQ__CLAIM_MODE__FETCH) {
         return tqi_error_set(err, TQ_EINVAL, "unknown claim mode %d", (int)msg->mode);
@@ -289,7 +289,7 @@ static int claim_check(const Tq__Claim *msg, tq_error *err)
     return TQ_OK;
 }
 
-/* Every sample with what it has, whatever was consumed; nothing is marked. */
+/* Every sample with the fields it has, consumed or not; nothing is marked. */
 static int claim_force(tqi_controller *ctl, tqi_request *request, const Tq__Claim *msg,
                        tq_error *err)
 {
@@ -309,7 +309,7 @@ static int claim_force(tqi_controller *ctl, tqi_request *request, const Tq__Clai
     return rc;
 }
 
-/* Makes a waiter that holds its view and all that a later success needs. */
+/* Makes a waiter that holds its view and everything that a later success needs. */
 static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait **out, tq_error *err)
 {
     claim_wait *wait = calloc(1, sizeof(*wait));
@@ -345,7 +345,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
     return TQ_OK;
 }
 
-/* The claim, which was tried and failed, waits. */
+/* Parks a claim that could not be served at once. */
 static int claim_park(tqi_controller *ctl, tqi_request *request, claim_wait *wait, tq_error *err)
 {
     const Tq__Claim *msg = wait->msg;

@@ -223,7 +223,7 @@ static void lists_the_claims_that_wait(void **state)
     assert_false(wait->suspect);
     assert_int_equal(wait->session.len, 0);
     kit_free(all);
-    /* A session that asks for its own is told of each once, and it is an event then. */
+    /* A session that asks for its own waits is told of each once, which is then an event. */
     ask.mine = true;
     ask.older_ms = 3600000;
     for (uint32_t i = 0; i < 3; i++) {
@@ -316,7 +316,7 @@ static void goes_back_when_never_acknowledged(void **state)
     assert_int_equal(reply->batch->n_index, 2);
     kit_free(reply);
     assert_int_equal(kit_poll(&kit_usual.consumer, "p", "value", 1, "train"), 0);
-    /* Somebody waits for these samples, and gets them when the session ends without an ack. */
+    /* Another claim waits for these samples, and gets them when the session ends without an ack. */
     kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &call);
     kit_until_waiting(&kit_usual.producer, 1);
     kit_raw_send(&raw, TQI_BYE, 0, NULL);

@@ -1,10 +1,10 @@
 /*
- * clearing.c - clears in two halves, for storage managers whose data the controller cannot tell dead block by block.
- *
- * Begun, a clear is described (what the samples were, with the notes that their manager gave) and taken out of the table,
- * but their indexes are held.  Who began it removes the data and ends it.  When its session ends before, or it says that
- * it could not remove everything, whoever begins a clear for the same remover next is handed it and removes the data again.
- * Cells of such a manager that are published again, elsewhere, are a begun clear without indexes: what lay there before.
+ * clearing.c - two-phase clears, for storage managers whose data the controller cannot report dead block by block.  When a
+ * clear begins, its samples are described (with the notes that their manager gave) and removed from the table, but their
+ * indexes are held.  The session that began it removes the data and ends the clear.  If that session ends first, or says
+ * that it could not remove everything, the clear is handed to the next session that begins a clear for the same remover,
+ * which removes the data again.  When cells of such a manager are published again, elsewhere, the replaced data becomes a
+ * begun clear without indexes.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +12,13 @@
 #include "controller/internal.h"
 #include "wire/frame.h"
 
-/* Bytes of a reply that are not descriptions, at most, for each of them. */
+/* Upper bound for the bytes of a reply other than descriptions, per description. */
 #define CLEARING_OVERHEAD 64u
 
 struct tqi_ctl_clearing {
     uint64_t id;
     char *remover;
-    const tqi_ctl_session *session; /* that removes the data; NULL: nobody does */
+    const tqi_ctl_session *session; /* that removes the data; NULL: none */
     tqi_clearing *held;             /* NULL: no indexes */
     uint8_t *batch;                 /* a packed Batch */
     size_t size;
@@ -62,7 +62,7 @@ void tqi_ctl_clearings_free(tqi_controller *ctl)
 
 /* ------------------------------------------------------------------------------------------------ describing */
 
-/* Keeps what a clear is about, packed; *large says whether it failed because that has more than `max` bytes. */
+/* Keeps the description of a clear, packed; *large says whether it failed because that exceeds `max` bytes. */
 static int clearing_pack(tqi_controller *ctl, const tqi_batch *batch, const char *remover,
                          size_t max, bool *large, tqi_ctl_clearing **out, tq_error *err)
 {
@@ -119,7 +119,7 @@ static bool clearing_has_cells(const tqi_batch *batch)
     return false;
 }
 
-/* Describes the cells of samples, in several pieces where one would be too large. */
+/* Describes the cells of samples, in several pieces if one would be too large. */
 static int replaced_describe(tqi_controller *ctl, const tqi_resolve *all, const char *remover,
                              tqi_ctl_clearing **out, tq_error *err)
 {
@@ -216,7 +216,7 @@ uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_request *request,
 
 /* ------------------------------------------------------------------------------------------------ begin */
 
-/* What is to be cleared: the samples that are there. */
+/* The samples to be cleared: those that exist. */
 static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char *remover,
                           tqi_result *result, tqi_ctl_clearing **out, tq_error *err)
 {
@@ -241,7 +241,7 @@ static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char 
     return rc;
 }
 
-/* The clears that nobody removes the data of, as many as the reply has room for beside `own`. */
+/* The abandoned clears, whose data nobody is removing: as many as fit into the reply beside `own`. */
 static int begin_reply(tqi_controller *ctl, const char *remover, const tqi_ctl_clearing *own,
                        tqi_conv *conv, tqi_ctl_clearing ***taken, size_t *n, tq_error *err)
 {
@@ -264,7 +264,7 @@ static int begin_reply(tqi_controller *ctl, const char *remover, const tqi_ctl_c
     return TQ_OK;
 }
 
-/* Takes the samples out of the table.  `own` NULL: there are none, but there may be a partition. */
+/* Removes the samples from the table.  `own` NULL: there are none, but the partition may exist. */
 static int begin_apply(tqi_controller *ctl, tqi_request *request, const Tq__Clear *msg,
                        const tqi_batch *batch, tqi_ctl_clearing *own, tq_error *err)
 {
@@ -293,7 +293,7 @@ static int begin_apply(tqi_controller *ctl, tqi_request *request, const Tq__Clea
     return rc;
 }
 
-/* The whole reply before anything is done; what is known only then stands there as its largest value. */
+/* Builds the whole reply before anything is done; values known only afterwards are filled in with their largest value. */
 static void begin_fill(Tq__BeginClearReply *reply, Tq__Clearing *items, const tqi_ctl_clearing *own,
                        tqi_ctl_clearing *const *taken, size_t n)
 {
@@ -320,7 +320,7 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_request *request, const Tq__
     tqi_result result = {0};
     tqi_conv conv = {0};
     size_t n = 0;
-    /* Metadata of another epoch names nothing that is here. */
+    /* Metadata of another epoch names nothing that exists here. */
     bool clears =
         msg->clear && (msg->clear->epoch == 0 || msg->clear->epoch == tqi_meta_epoch(ctl->meta));
     int rc = tqi_check_name("remover", msg->remover, TQ_NAME_MAX, err);

@@ -1,6 +1,6 @@
 /*
- * clearing_test.c - clears in two halves over the real connection: what is seen in between, and who goes on with one that
- * was left behind.
+ * clearing_test.c - two-phase clears over the real connection: what is visible in between, and which session continues an
+ * abandoned one.
  */
 #include "controller/internal.h"
 #include "controller/test_kit.h"
@@ -210,7 +210,7 @@ static void what_was_left_goes_to_the_next(void **state)
     expect_notes(begun->clearing[0], 1, "kept");
     kit_free(begun);
     assert_int_equal(published_index(&client), 2);
-    /* It could not remove the data either: the next one gets it beside its own, once. */
+    /* It could not remove the data either: the next session gets it along with its own, once. */
     end(&other, id, false);
     begun = begin(&client, "shelf", keys + 1, 1);
     assert_int_equal(begun->n_clearing, 2);
@@ -235,7 +235,7 @@ static void a_whole_partition(void **state)
     Tq__ListPartitionsReply *names = kit_ok(&client, TQI_LIST_PARTITIONS, &ask);
     assert_int_equal(names->n_name, 0);
     kit_free(names);
-    /* One of that name made anew has nothing to do with it. */
+    /* A new partition of the same name has nothing to do with it. */
     assert_int_equal(published_index(&client), 3);
     end(&client, begun->clearing[0]->id, true);
     kit_free(begun);
@@ -263,7 +263,7 @@ static void what_a_publish_replaces_is_to_be_removed(void **state)
     expect_notes(reply->replaced, 2, "first");
     end(&client, reply->replaced->id, true);
     kit_free(reply);
-    /* No index was held: those of the samples are in use. */
+    /* No index was held: the samples still use theirs. */
     assert_int_equal(published_index(&client), 2);
     reply = publish(&client, &in_place);
     assert_null(reply->replaced);
@@ -287,7 +287,7 @@ static void much_that_a_publish_replaces_comes_in_pieces(void **state)
     assert_true(reply->replaced->begun);
     uint64_t first = reply->replaced->id;
     kit_free(reply);
-    /* The others are nobody's: who asks gets them all. */
+    /* The others belong to nobody: the next session that asks gets them all. */
     Tq__BeginClearReply *begun = begin(&other, "shelf", NULL, 0);
     assert_int_equal(begun->n_clearing, 4);
     for (size_t i = 0; i < begun->n_clearing; i++) {

@@ -1,8 +1,8 @@
 /*
  * collect.c - the controller's state at one instant as a set of metrics.
  *
- * It runs on the loop, so it is kept short: one walk over the partitions and their tasks, and series of their own only for
- * the newest partitions, for a training run makes one per step and looks at the last ones.
+ * It runs on the loop, so it is kept short: one walk over the partitions and their tasks, and separate series only for the
+ * newest partitions, because a training run makes one per step and looks only at the last ones.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -157,8 +157,8 @@ static void collect_counters(collect_state *state)
 
 /* ------------------------------------------------------------------------------------------------ owners */
 
-/* Counters that owners of any kind report under these names become metrics of their own; all others keep their names.  The
- * names are a contract of ReportOwner (protocol/tq.proto): what kind of storage it is, is not looked at. */
+/* Counters that owners of any kind report under these names become dedicated metrics; all others keep their names.  The
+ * names are part of the contract of ReportOwner (protocol/tq.proto) and do not depend on the kind of storage. */
 static const struct {
     const char *counter;
     tqi_metric metric;
@@ -212,7 +212,7 @@ static bool collect_reported(const tqi_ctl_owner *owner, const char *name, doubl
     return false;
 }
 
-/* What the Python peer tells of each of its storage units, of those owners that are processes with memory like them. */
+/* What the Python peer reports about each of its storage units, for owners that are likewise processes with memory. */
 static void collect_unit(collect_state *state, const tqi_ctl_owner *owner)
 {
     double rss = 0;

@@ -1,5 +1,5 @@
 /*
- * controller.c - lifecycle of the controller, its sessions, and the way from a request to its handler.
+ * controller.c - life cycle of the controller, its sessions, and dispatch of requests to their handlers.
  */
 #include "controller/controller.h"
 
@@ -13,7 +13,7 @@
 
 /* ------------------------------------------------------------------------------------------------ requests */
 
-/* A handler behind the type that all of them share. */
+/* Wraps a handler in the signature that all of them share. */
 typedef int (*ctl_handler)(tqi_controller *ctl, tqi_request *request,
                            const ProtobufCMessage *message, tq_error *err);
 
@@ -165,7 +165,7 @@ static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
     tqi_ctl_clearings_leave(ctl, session);
     tqi_ctl_owners_leave(ctl, session, dead || tqi_session_left(net));
     tqi_meta_session_end(ctl->meta, session->number, dead);
-    /* What is known of how it went: it said goodbye, its process has ended without one, or it was not heard of any more. */
+    /* How the session ended, as far as known: it was closed, its process exited without closing it, or it fell silent. */
     const char *kind = tqi_session_left(net) ? "leave" : dead ? "died" : "silent";
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = kind, .session = tqi_session_name(net)});
     tqi_session_set_user(net, NULL);
@@ -237,7 +237,7 @@ void tqi_controller_set_goodbye(tqi_controller *ctl, tqi_ending ending, const ch
     tqi_server_set_goodbye(ctl->server, ending, "the controller", reason);
 }
 
-/* The table, with its counters near their wrap when a test wants that. */
+/* Makes the table, with its counters close to wrapping around if a test wants that. */
 static int ctl_make_meta(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
     uint64_t below = options->first_counters;

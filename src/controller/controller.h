@@ -20,45 +20,47 @@ typedef struct tqi_controller_options {
     bool strict_schema;        /* a field has one kind and dtype */
     uint64_t grace_ms;         /* of sessions */
     uint64_t owner_timeout_ms; /* an owner gone for longer has lost its blocks */
-    /* Within this time a store executes what it was sent; 0: the default of controller.write_deadline. */
+    /* A store executes a request within this time; 0: the default of controller.write_deadline. */
     uint64_t write_deadline_ms;
     uint32_t events;    /* events kept; 0: the default of controller.events */
     uint64_t epoch;     /* 0: random */
     const char *system; /* name of the system; NULL = "" */
-    /* Handed to clients that ask (SYSTEM_CONFIG), never looked at; copied; NULL = "". */
+    /* Handed to clients that ask (SYSTEM_CONFIG), never interpreted; copied; NULL = "". */
     const char *manager;        /* type of the system's storage manager */
     const char *manager_config; /* its config, a JSON object */
     const char *config;         /* whole configuration, a JSON object */
-    bool metrics;               /* counts what tqi_controller_metrics tells */
+    bool metrics;               /* counts what tqi_controller_metrics reports */
     /* Tests: 0 = usual; else indexes, incarnations, ordinals and ids start this far below their wrap. */
     uint64_t first_counters;
 } tqi_controller_options;
 
 int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
                          tqi_controller **out, tq_error *err);
-/* Bound endpoints, joined by commas (an endpoint of port 0 has its real port). */
+/* Bound endpoints, separated by commas (port 0 is replaced by the actual port). */
 const char *tqi_controller_endpoint(const tqi_controller *controller);
 uint64_t tqi_controller_epoch(const tqi_controller *controller);
-/* What lies in stores that have no process of their own in the system. */
+/* Data in stores that have no server process in the system. */
 typedef struct tqi_controller_stored {
     uint64_t blocks, bytes;
-    uint64_t left; /* of the blocks, when the clients have removed what they could */
+    uint64_t left; /* of the blocks left after the clients removed what they could */
     bool removed;  /* they have removed all of it */
-    bool dead;     /* there is something else that is removed at the moment, or once more later */
-    bool stays;    /* a checkpoint refers to it: it is not to be removed when the system ends */
+    bool dead;     /* something else is being removed at the moment, or will be removed once more
+                      later */
+    bool stays;    /* a checkpoint refers to it: it must not be removed when the system ends */
 } tqi_controller_stored;
 
 tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *controller);
-/* The state of this instant as metrics, which any thread may render; on the loop thread only.  Of the partitions the
- * `max_partitions` newest have series of their own.  TQ_EUNSUPPORTED without the option `metrics`. */
+/* The current state as metrics, which any thread may render; call on the loop thread only.  Only the `max_partitions` newest
+ * partitions have separate series.  TQ_EUNSUPPORTED without the option `metrics`. */
 int tqi_controller_metrics(tqi_controller *controller, uint32_t max_partitions,
                            tqi_metric_set **out, tq_error *err);
-/* Before the system ends: has what lies in stores without a process of their own removed by the clients that are connected,
- * and serves nobody else from now on.  Snapshots are closed, but for data that stays.  `drained` is called once from the
- * loop, after `ms` at the latest, with the number of blocks that are left; then the controller is to be closed. */
+/* Called before the system ends: has the connected clients remove the data in stores that have no server process, and serves
+ * nobody else from now on.  Snapshots are closed, except those whose data stays.  `drained` is called once from the loop,
+ * after `ms` at the latest, with the number of blocks that are left; the controller must then be closed. */
 void tqi_controller_drain(tqi_controller *controller, uint64_t ms,
                           void (*drained)(uint64_t left, void *arg), void *arg);
-/* What its clients are told when it is closed: the system ends, or only this run of it (TQI_ENDS_RUN), and why. */
+/* Sets what its clients are told when it is closed: whether the system ends or only this run of it (TQI_ENDS_RUN), and
+ * why. */
 void tqi_controller_set_goodbye(tqi_controller *controller, tqi_ending ending, const char *reason);
 void tqi_controller_close(tqi_controller *controller, void (*done)(void *arg), void *arg);
 

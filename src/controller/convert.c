@@ -74,7 +74,7 @@ int tqi_conv_check_count(const char *what, size_t given, size_t n, tq_error *err
 
 /* ------------------------------------------------------------------------------------------------ received */
 
-/* Shapes of a ragged field: one count of dims per row, or one for all; together as many dims as are there. */
+/* Shapes of a ragged field: one count of dims per row, or one for all; together they must match the number of dims. */
 static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
 {
     uint64_t dims = 0;
@@ -395,7 +395,7 @@ static int conv_runs_out(tqi_conv *conv, const tqi_batch_field *in, const tqi_ba
     return TQ_OK;
 }
 
-/* A table of the types that there are, and each row's place in it. */
+/* Makes a table of the distinct types, and each row's index in it. */
 static int conv_types_out(tqi_conv *conv, const tqi_batch_field *in, size_t n, Tq__Field *out,
                           tq_error *err)
 {
@@ -467,7 +467,7 @@ static int conv_tags_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, tq
     return TQ_OK;
 }
 
-/* Place of a block's owner among those of the message; it is added when it is not there yet. */
+/* Index of a block's owner in the message; the owner is added if it is not there yet. */
 static uint32_t conv_owner_place(const tqi_batch_block *block, Tq__Owner *owners, Tq__Batch *out)
 {
     /* Blocks of one owner mostly follow each other: look from the newest. */
@@ -508,7 +508,7 @@ static int conv_blocks_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, 
     return TQ_OK;
 }
 
-/* Optional texts, where NULL is the empty one; protobuf-c takes no NULL inside an array.  NULL: out of memory. */
+/* Optional strings, with NULL as ""; protobuf-c does not accept NULL inside an array.  NULL: out of memory. */
 static char **conv_texts_out(tqi_conv *conv, const char *const *texts, size_t n, tq_error *err)
 {
     size_t i = 0;

@@ -1,8 +1,7 @@
 /*
- * convert.h - between the messages of the wire and the batches of the table.
- *
- * Arrays whose layout agrees are pointed to, not copied, in both directions; what must be made (runs, blocks, arrays of
- * messages) lies in a tqi_conv.  Both sides must therefore outlive their use.
+ * convert.h - converts between wire messages and the table's batches.  Arrays with the same layout are referenced, not
+ * copied, in both directions; what must be built (runs, blocks, arrays of messages) is in a tqi_conv.  Both sides must
+ * therefore stay valid while the result is in use.
  */
 #ifndef TQI_CONTROLLER_CONVERT_H
 #define TQI_CONTROLLER_CONVERT_H
@@ -10,7 +9,7 @@
 #include "meta/meta.h"
 #include "wire/methods.h"
 
-/* Memory that is freed as one.  Zero-initialised is empty. */
+/* Memory that is freed as a whole.  All zero is empty. */
 typedef struct tqi_conv {
     struct tqi_conv_chunk *chunks;
 } tqi_conv;
@@ -22,7 +21,7 @@ void *tqi_conv_alloc(tqi_conv *conv, size_t n, size_t item, tq_error *err);
 /* The same for an array of n pointers. */
 void *tqi_conv_pointers(tqi_conv *conv, size_t n, tq_error *err);
 
-/* protobuf-c's structs have no const; it does not write to what it packs. */
+/* protobuf-c's structs lack const, but it does not write to what it packs. */
 static inline char *tqi_conv_text(const char *text)
 {
     return (char *)(uintptr_t)(text ? text : "");
@@ -48,22 +47,22 @@ static inline ProtobufCBinaryData tqi_conv_bytes(const void *data, size_t size)
     return (ProtobufCBinaryData){.len = size, .data = (uint8_t *)(uintptr_t)data};
 }
 
-/* A batch that was received, of `samples` rows, checked for what does not need the table: lengths that agree, runs that
- * cover the rows, places that exist.  TQ_EINVAL names the array at fault. */
+/* Converts a received batch of `samples` rows and checks everything that does not need the table: lengths agree, runs cover
+ * the rows, indexes exist.  TQ_EINVAL names the array at fault. */
 int tqi_conv_batch_in(tqi_conv *conv, const Tq__Batch *in, size_t samples, tqi_batch *out,
                       tq_error *err);
 /* One block that was received. */
 int tqi_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_batch_block *out,
                       tq_error *err);
-/* A batch to send; `out` is initialised here. */
+/* Converts a batch to send; initialises `out`. */
 int tqi_conv_batch_out(tqi_conv *conv, const tqi_batch *in, uint64_t epoch, Tq__Batch *out,
                        tq_error *err);
-/* Whether the number names a dim of rows, none of them, or several. */
+/* Whether the number is a valid ragged_dim: a dim of rows, none, or several. */
 static inline bool tqi_conv_ragged_dim_ok(uint32_t dim)
 {
     return dim <= TQ_NDIM_MAX || dim == TQ_RAGGED_MANY;
 }
-/* TQ_EINVAL when an array that may be absent has neither 0 nor n items. */
+/* TQ_EINVAL if an optional array has neither 0 nor n items. */
 int tqi_conv_check_count(const char *what, size_t given, size_t n, tq_error *err);
 
 #endif

@@ -1,10 +1,9 @@
 /*
- * drain.c - before the end of a system: what its clients have stored where only clients reach it is removed by them.
- *
- * Snapshots are closed, for they hold back dead blocks, and all samples are cleared, so that all blocks are dead and their
- * collectors remove them as usual (see blocks.c), late ones for the second time (see late.c).  Meanwhile nobody else is
- * served: the system ends for them.  It is over when nothing dead is left that a connected collector could remove, or when
- * the time is up.
+ * drain.c - draining before a system ends: data in stores that only clients can reach is removed by the clients.  Snapshots
+ * are closed, because they hold back dead blocks, and all samples are cleared, so that all blocks are dead and their
+ * collectors remove them as usual (see blocks.c), late ones for the second time (see late.c).  Nobody else is served
+ * meanwhile: for them, the system has ended.  Draining finishes when no dead block is left that a connected collector could
+ * remove, or when the time is up.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,7 +14,7 @@
 #define DRAIN_RANGES  4096u
 #define DRAIN_UNKNOWN UINT64_MAX
 
-/* Blocks of an owner that are not removed yet. */
+/* Blocks of an owner that have not been removed yet. */
 static uint64_t drain_blocks(tqi_owner *owner, tqi_dead *dead)
 {
     uint64_t notice = 0, blocks = tqi_owner_blocks(owner);
@@ -27,7 +26,7 @@ static uint64_t drain_blocks(tqi_owner *owner, tqi_dead *dead)
     return blocks;
 }
 
-/* Whether some session of the owner can be asked to remove them. */
+/* Whether any session of the owner can be asked to remove them. */
 static bool drain_reached(const tqi_ctl_owner *owner)
 {
     const tqi_ctl_server *server = NULL;
@@ -40,7 +39,7 @@ static bool drain_reached(const tqi_ctl_owner *owner)
     return false;
 }
 
-/* Counts the blocks in stores without a process of their own; with `reached` only those that a session can remove.
+/* Counts the blocks in stores that have no server process; with `reached`, only those that a session can remove.
  * DRAIN_UNKNOWN: a snapshot holds back dead ones, or memory is short. */
 static uint64_t drain_left(tqi_controller *ctl, bool reached)
 {
@@ -84,11 +83,11 @@ static void drain_end(tqi_ctl_timed *timed)
     uint64_t left = drain_left(ctl, false);
 
     ctl->drain.over = true;
-    /* If nobody can tell, it may be all that there was. */
+    /* If the number is unknown, all of them may be left. */
     ctl->drain.drained(left == DRAIN_UNKNOWN ? ctl->drain.blocks : left, ctl->drain.arg);
 }
 
-/* Not at once: a handler may be at work, and the controller is closed next. */
+/* Not at once: a handler may be running, and the controller is closed next. */
 static void drain_end_soon(tqi_controller *ctl)
 {
     ctl->drain.over = true;
@@ -122,7 +121,7 @@ void tqi_controller_drain(tqi_controller *ctl, uint64_t ms,
     ctl->drain.end.due = drain_end;
     tqi_ctl_timed_add(ctl, &ctl->drain.end, tqi_ctl_after_ms(ms));
     if (!ctl->data_stays) {
-        tqi_ctl_snapshots_free(ctl); /* whoever reads one is not served any more */
+        tqi_ctl_snapshots_free(ctl); /* nobody who reads one is served any more */
     }
     tqi_ctl_late_end(ctl);
     if (drain_left(ctl, true) > 0) {

@@ -1,14 +1,13 @@
 /*
- * events.c - what happened lately: a ring of numbered events, with readers that wait for the next one.
- *
- * Numbers start at 1 and never skip, so a reader that is slower than the ring sees by the numbers that it missed some.
+ * events.c - recent events: a ring of numbered events, with readers that wait for the next one.  Numbers start at 1 and
+ * never skip, so a reader that is slower than the ring can tell from the numbers that it missed some.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "controller/internal.h"
 
-/* One allocation: the indexes and the strings lie behind it. */
+/* One allocation: the indexes and the strings follow the struct. */
 struct tqi_ctl_event {
     uint64_t seq;
     int64_t time_us;
@@ -84,7 +83,7 @@ static tqi_ctl_event *event_make(const tqi_ctl_happened *what)
     return event;
 }
 
-/* Forgets the event in a slot; false when there is none. */
+/* Drops the event in a slot; false if there is none. */
 static bool event_drop(tqi_ctl_events *events, tqi_ctl_event **slot)
 {
     if (!*slot) {
@@ -211,7 +210,7 @@ void tqi_ctl_events_gather(tqi_controller *ctl)
 int tqi_ctl_on_events(tqi_controller *ctl, tqi_request *request, const Tq__Events *msg,
                       tq_error *err)
 {
-    /* A number of an earlier run of the controller stands for the start of this one; where nobody says whose it is, one
+    /* A number from an earlier run of the controller stands for the start of this run; if its run is not known, a number
      * that is too large stands for the next event. */
     bool other = msg->epoch && msg->epoch != tqi_meta_epoch(ctl->meta);
     uint64_t since = other ? 0 : msg->since < ctl->events.last ? msg->since : ctl->events.last;

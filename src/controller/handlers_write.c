@@ -1,8 +1,8 @@
 /*
  * handlers_write.c - requests that change samples: publish, reserve, clear, reset of consumption.
  *
- * Each is one call of the table, which is all or nothing.  A refused publish leaves its blocks dead at once: its writer
- * has finished with them and will not name them again.
+ * Each is one call to the table, which is all or nothing.  A refused publish kills its blocks at once: their writer has
+ * finished with them and will not name them again.
  */
 #include <string.h>
 
@@ -21,14 +21,14 @@ static void write_event(tqi_controller *ctl, tqi_request *request, const char *k
 
 /* ------------------------------------------------------------------------------------------------ publish */
 
-/* Blocks of a refused publish that the session leased and did not publish are dead; all others are left alone. */
+/* Blocks of a refused publish die if the session leased and has not published them; all others are left alone. */
 static void publish_abandon(tqi_controller *ctl, tqi_request *request, const Tq__Batch *batch)
 {
     uint64_t session = tqi_ctl_session_number(request);
     for (size_t i = 0; i < batch->n_block; i++) {
         uint64_t id = batch->block[i]->id;
         tq_error ignored = {0};
-        /* One by one, for the table refuses a list whole; an id that is not the session's is not to be touched. */
+        /* One by one, because the table accepts or refuses a list as a whole; ids of other sessions must not be touched. */
         if (tqi_meta_abandon(ctl->meta, session, &id, 1, true, &ignored) == TQ_ENOMEM) {
             tqi_log(TQI_WARN, "controller",
                     "block %llu of a refused publish is kept until its session ends",
@@ -74,8 +74,8 @@ static int publish_naming(const Tq__Publish *msg, tqi_naming *naming, size_t *n,
     return TQ_OK;
 }
 
-/* The reply to a publish or reserve, made before the table changes, as is the memory that it is sent from: what was done is
- * never answered with an error. */
+/* The reply to a publish or reserve.  It, and the memory that it is sent from, are allocated before the table changes, so
+ * that work that was done is never answered with an error. */
 typedef struct write_answer {
     tqi_controller *ctl;
     tqi_request *request;
@@ -165,7 +165,7 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_request *request, const Tq__Publ
     answer.message = &answer.publish.base;
     rc = msg->remover[0] ? tqi_ctl_clearing_replaced(ctl, msg, &replaced, &clearing, err) : TQ_OK;
     if (replaced) {
-        clearing.id = UINT64_MAX; /* stands for the one that is given below, and is no shorter */
+        clearing.id = UINT64_MAX; /* placeholder for the one set below, at least as long */
         answer.publish.replaced = &clearing;
     }
     rc = rc ? rc : publish_apply(ctl, request, msg, &answer, err);
@@ -284,7 +284,7 @@ int tqi_ctl_on_clear(tqi_controller *ctl, tqi_request *request, const Tq__Clear 
     if (rc) {
         return rc;
     }
-    /* Metadata of another epoch names nothing that is here. */
+    /* Metadata of another epoch names nothing that exists here. */
     if (msg->epoch == 0 || msg->epoch == tqi_meta_epoch(ctl->meta)) {
         rc = clear_apply(ctl, msg, &cleared, err);
         if (rc) {

@@ -1,14 +1,14 @@
 /*
- * internal.h - what the files of the controller share: its state, waits, handlers, events and owners.
+ * internal.h - shared by the files of the controller: its state, waits, handlers, events and owners.
  *
- * Everything runs on the loop thread.  Order of work for every request: a handler changes the table, writes events,
- * and answers last; after it tqi_ctl_wake gathers the waits that the change satisfied and then answers them, so that
- * no answer is sent while lists are walked.
+ * Everything runs on the loop thread.  Order of work for every request: a handler changes the table, writes events, and
+ * answers last; then tqi_ctl_wake gathers the waits that the change satisfied and answers them afterwards, so that no answer
+ * is sent while lists are being walked.
  */
 #ifndef TQI_CONTROLLER_INTERNAL_H
 #define TQI_CONTROLLER_INTERNAL_H
 
-/* A hash without memory leaves the element out: its hh.tbl is NULL then. */
+/* When the hash cannot allocate, it leaves the element out: its hh.tbl is then NULL. */
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 #include <utlist.h>
@@ -27,14 +27,14 @@
 
 /* Most samples that one request may make. */
 #define TQI_CTL_SAMPLES_MAX (1u << 24)
-/* Bytes of the events in one answer, and of what an owner says of itself when it registers: a list of as many owners as there
- * may be fits into a frame. */
+/* Bytes of the events in one answer, and of the info with which an owner registers: sized so that a list of the most owners
+ * allowed fits into a frame. */
 #define TQI_CTL_EVENTS_PAGE    (16u << 20)
 #define TQI_CTL_OWNER_INFO_MAX 4096u
 /* Most sample indexes in one event or in one partition's status. */
 #define TQI_CTL_LOST_MAX 1000u
 
-/* How many of the snapshots, or restores, that there may be one session may have: a quarter, at least one. */
+/* How many of the allowed snapshots or restores one session may have: a quarter, but at least one. */
 static inline uint64_t tqi_ctl_share(uint64_t limit)
 {
     return limit < 8 ? 1 : limit / 4;
@@ -42,7 +42,7 @@ static inline uint64_t tqi_ctl_share(uint64_t limit)
 
 /* ------------------------------------------------------------------------------------------------ deadlines */
 
-/* A point in time (monotonic ns) at which something happens; in a heap, served by one timer. */
+/* A point in time (monotonic ns) at which something is due; in a heap, served by one timer. */
 typedef struct tqi_ctl_timed tqi_ctl_timed;
 struct tqi_ctl_timed {
     void (*due)(tqi_ctl_timed *timed);
@@ -59,7 +59,7 @@ uint64_t tqi_ctl_after_ms(uint64_t ms);
 
 typedef struct tqi_ctl_wait tqi_ctl_wait;
 
-/* What a kind of wait does.  Each wait ends once: leave, then answer or a failure, then free of its memory. */
+/* What a kind of wait does.  Each wait ends once: leave, then answer or fail, then free. */
 typedef struct tqi_ctl_wait_type {
     /* Takes it out of the lists of its kind. */
     void (*leave)(tqi_ctl_wait *wait);
@@ -67,11 +67,11 @@ typedef struct tqi_ctl_wait_type {
     void (*answer)(tqi_ctl_wait *wait);
     /* Its deadline passed: says so. */
     void (*describe)(const tqi_ctl_wait *wait, tq_error *err);
-    /* Frees it with what it owns.  NULL: free(). */
+    /* Frees it and what it owns.  NULL: free(). */
     void (*dispose)(tqi_ctl_wait *wait);
 } tqi_ctl_wait_type;
 
-/* A request that waits; the first member of each kind's own struct, which is malloc'ed. */
+/* A waiting request; the first member of each kind's own struct, which is malloc'ed. */
 struct tqi_ctl_wait {
     const tqi_ctl_wait_type *type;
     tqi_controller *ctl;
@@ -83,7 +83,7 @@ struct tqi_ctl_wait {
     tqi_ctl_wait *prev, *next; /* of ctl->ready */
 };
 
-/* Parks a request; timeout_ms 0: for ever.  From here on it is cancelled by its client. */
+/* Parks a request; timeout_ms 0: for ever.  From here on its client can cancel it. */
 void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type,
                        tqi_request *request, uint64_t timeout_ms);
 /* Marks it to be answered by the running or next tqi_ctl_wake. */
@@ -95,7 +95,7 @@ void tqi_ctl_wake(tqi_controller *ctl);
 
 /* ------------------------------------------------------------------------------------------------ sessions, owners */
 
-/* A waiting claim, as the list of its session has it; embedded in the claim's wait. */
+/* A waiting claim as an element of its session's list; embedded in the claim's wait. */
 typedef struct tqi_ctl_parked {
     uint64_t number; /* ascending */
     uint64_t since;  /* monotonic ns */
@@ -110,30 +110,31 @@ typedef struct tqi_ctl_session {
     struct tqi_ctl_server *serves;
 } tqi_ctl_session;
 
-/* snapshot.c: the session ended, with what it had open. */
+/* snapshot.c: the session ended: closes what it had open. */
 void tqi_ctl_snapshots_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_snapshots_free(tqi_controller *ctl);
 /* restore.c: likewise. */
 void tqi_ctl_restores_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_restores_free(tqi_controller *ctl);
 
-/* clearing.c: likewise, but what it leaves behind is for others. */
+/* clearing.c: the session ended: what it leaves behind is for others. */
 typedef struct tqi_ctl_clearing tqi_ctl_clearing;
 void tqi_ctl_clearings_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_clearings_free(tqi_controller *ctl);
-/* What the cells of a publish with a remover are before it, to be removed after, and how the reply says so; *out NULL:
- * nothing.  Of more than fits into a reply beside the rest it says the first piece; the others go to who asks next. */
+/* Describes the data that a publish with a remover will replace, to be removed afterwards, and puts it into the reply; *out
+ * NULL: none.  If it does not fit into the reply, the reply has the first piece; the others go to the next session that
+ * asks. */
 int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_ctl_clearing **out,
                               Tq__Clearing *message, tq_error *err);
 /* The publish was refused.  NULL is allowed. */
 void tqi_ctl_clearing_drop(tqi_ctl_clearing *clearing);
-/* It was done: the session has begun a clear, of this number. */
+/* The publish was done: the session has begun a clear with this number. */
 uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_request *request,
                                 tqi_ctl_clearing *clearing);
 /* handlers_write.c: whether what a clear names makes sense. */
 int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err);
 
-/* A session that serves an owner: in a row of each. */
+/* A session that serves an owner: in a list of both. */
 typedef struct tqi_ctl_server {
     tqi_ctl_session *session;
     struct tqi_ctl_owner *owner;
@@ -150,26 +151,29 @@ typedef struct tqi_ctl_owner {
     uint8_t *info;
     size_t info_size;
     bool shared;
-    bool mortal; /* what it holds ends with its session, or with its process */
+    bool mortal; /* its data is lost with its session, or with its process */
     bool keyed;  /* it gave a key */
     uint8_t key[TQI_GRANT_KEY];
-    uint64_t *doubted; /* blocks that a reader says are gone, for the next notice */
+    uint64_t *doubted; /* blocks that a reader reported as gone, for the next notice */
     size_t n_doubted, doubted_capacity;
-    tqi_ctl_server *servers;    /* present when there is one; more than one only when shared */
-    tqi_ctl_session *collector; /* the session that gets the dead notices; one of servers or NULL */
+    tqi_ctl_server *servers;    /* present if there is one; more than one only if shared */
+    tqi_ctl_session *collector; /* the session that gets the dead notices: one of servers, or
+                                   NULL */
     tqi_ctl_collect *collects;  /* waiting, in order of arrival */
     tqi_ctl_timed gone;         /* runs while nobody serves it */
     tqi_ctl_timed late;         /* runs while some of its blocks are late */
     char **counters;            /* names as reported last */
     uint64_t *values;
     size_t n_counters;
-    Tq__ReportOwner *told;   /* waits and pins as reported last; NULL: there are none */
+    Tq__ReportOwner *told;   /* waits and pins as last reported; NULL: none */
     uint64_t told_at;        /* monotonic ns */
-    uint64_t passed_on;      /* bit per told wait: its client was told of it */
+    uint64_t passed_on;      /* one bit per reported wait: its client was told of it */
     uint64_t capacity, used; /* as reported last; 0: not yet */
     uint64_t told_used;      /* when that was a change of the list */
-    uint64_t changed;        /* version of the list since its last change; 0: not in the row */
-    uint64_t info_changed;   /* since it was registered anew, or with another info */
+    uint64_t changed;        /* version of the list at its last change; 0: not in the list of
+                                changes */
+    uint64_t info_changed;   /* version at which it was registered anew, or with a different
+                                info */
     struct tqi_ctl_owner *older, *newer; /* of the row of changes */
     UT_hash_handle hh;
 } tqi_ctl_owner;
@@ -178,27 +182,27 @@ typedef struct tqi_ctl_owner {
 typedef struct tqi_ctl_gone tqi_ctl_gone;
 typedef struct tqi_ctl_list {
     uint64_t version;
-    uint64_t forgot;    /* what was lost up to this version may be unknown */
+    uint64_t forgot;    /* losses up to this version may be unknown */
     uint64_t gathered;  /* version for which waits were looked at */
     tqi_ctl_owner *row; /* by their last change, the oldest first */
     tqi_ctl_gone *gone; /* lost ones, the oldest first */
     size_t n_gone;
 } tqi_ctl_list;
 
-/* The owner is new, comes or has gone; with `info` it has registered as another one, or with another info. */
+/* The owner is new, arrives or has gone; with `info`, it has registered as a different one, or with a different info. */
 void tqi_ctl_list_changed(tqi_controller *ctl, tqi_ctl_owner *owner, bool info);
 /* It is lost. */
 void tqi_ctl_list_lost(tqi_controller *ctl, tqi_ctl_owner *owner);
 /* It has reported its bytes. */
 void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t capacity,
                          uint64_t used);
-/* Forgets what was lost; the owners are freed before. */
+/* Drops the names of lost owners; the owners have been freed before. */
 void tqi_ctl_list_fini(tqi_controller *ctl);
 
 /* NULL when there is none. */
 tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name);
 bool tqi_ctl_owner_serves(const tqi_ctl_owner *owner, const tqi_ctl_session *session);
-/* The session ended: its owners lose a server.  gone: it said goodbye, or its process is dead. */
+/* The session ended: its owners lose a server.  gone: it was closed, or its process is dead. */
 void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone);
 void tqi_ctl_owners_free(tqi_controller *ctl);
 /* Marks ready who waits for an owner. */
@@ -220,32 +224,32 @@ void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notic
 void tqi_ctl_late_due(tqi_ctl_timed *timed);
 /* The system ends: all late blocks are due. */
 void tqi_ctl_late_end(tqi_controller *ctl);
-/* Dead blocks came up, or the collector changed: marks ready who collects them. */
+/* There are new dead blocks, or the collector changed: marks the collector's wait ready. */
 void tqi_ctl_collect_gather(tqi_ctl_owner *owner);
-/* The session (NULL: any) does not serve the owner any more: fails its waiting collects. */
+/* The session (NULL: any) no longer serves the owner: fails its waiting collects. */
 void tqi_ctl_collect_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session);
 
 /* ------------------------------------------------------------------------------------------------ claims */
 
-/* The view's ready set grew: serves its waiters, oldest first. */
+/* The view's ready set has grown: serves its waiters, oldest first. */
 void tqi_ctl_claims_gather(tqi_view *view);
-/* The partition was restored: the waiters of a view go over to the new one. */
+/* The partition was restored: the waiters of a view move to the new one. */
 void tqi_ctl_claims_move(tqi_view *from, tqi_view *to, void *unused);
 
-/* Describes a waiting claim, all but its client. */
+/* Describes a waiting claim, except its client. */
 int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_conv *conv, Tq__WaitInfo *out,
                        tq_error *err);
-/* shortage.c: writes into out, in words, why the claim waits.  Returns whether it probably waits in vain. */
+/* shortage.c: writes into `out` why the claim waits, in words.  Returns whether it probably waits in vain. */
 bool tqi_ctl_shortage(const tqi_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
                       char *out, size_t size);
-#define TQI_CTL_SHORTAGE 300u /* bytes for it, so that an error has room for the rest */
+#define TQI_CTL_SHORTAGE 300u /* its size in bytes, so that an error has room for the rest */
 /* "63 s" */
 const char *tqi_ctl_uptime(const tqi_controller *ctl, char out[32]);
 
-/* waiting.c: what waits, at most 1000 of it. */
+/* waiting.c: what is waiting, at most 1000 entries. */
 int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, size_t *n,
                     tq_error *err);
-/* Answers a session that asks what it waits for: what it was not told before. */
+/* Answers a session that asks what it is waiting for, with what it was not told before. */
 int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__SystemStatus *msg,
                          tq_error *err);
 
@@ -254,7 +258,7 @@ int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__Sy
 typedef struct tqi_ctl_event tqi_ctl_event;
 typedef struct tqi_ctl_event_wait tqi_ctl_event_wait;
 typedef struct tqi_ctl_events {
-    tqi_ctl_event **slots; /* event of number s at s % capacity; NULL: it is not kept any more */
+    tqi_ctl_event **slots; /* event number s is at s % capacity; NULL: no longer kept */
     uint32_t capacity;
     uint64_t bytes; /* of these */
     uint64_t first; /* all before it are gone; 1 at the start */
@@ -276,7 +280,7 @@ struct tqi_ctl_happened {
 
 int tqi_ctl_events_init(tqi_ctl_events *events, uint32_t capacity, tq_error *err);
 void tqi_ctl_events_fini(tqi_ctl_events *events);
-/* Adds an event; one that there is no memory for is missing from the ring and logged. */
+/* Adds an event; if there is no memory for it, it is missing from the ring and that is logged. */
 void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what);
 /* Marks ready who waits for events. */
 void tqi_ctl_events_gather(tqi_controller *ctl);
@@ -293,17 +297,17 @@ typedef struct tqi_ctl_owner_wait {
     struct tqi_ctl_owner_wait *prev, *next;
 } tqi_ctl_owner_wait;
 
-/* Which storage it lacks, and since when, in words. */
+/* Which storage is missing, and since when, in words. */
 void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t size);
 
-/* The last storage of a manager that was there and is not any more. */
+/* The last storage of a manager that existed and no longer does. */
 typedef struct tqi_ctl_left {
     char *manager;
     char *name;
     int64_t us; /* Unix time */
     struct tqi_ctl_left *prev, *next;
 } tqi_ctl_left;
-/* The last storage of that manager to leave, "" for any; NULL: none is remembered. */
+/* The last storage of that manager ("": of any) to leave; NULL: none is remembered. */
 tqi_ctl_left *tqi_ctl_left_find(const tqi_controller *ctl, const char *manager);
 
 typedef struct tqi_ctl_snapshot tqi_ctl_snapshot;
@@ -316,20 +320,20 @@ struct tqi_controller {
     tqi_meta *meta;
     tqi_meter *meter; /* NULL: metrics are off */
     char *sampler;
-    char *manager; /* these three: for clients, never looked at */
+    char *manager; /* these three: for clients, never interpreted */
     char *manager_config;
     char *config;
     bool polling;
     bool closing;
     bool data_stays; /* a checkpoint refers to data that was not copied */
-    unsigned held;   /* not 0: a handler or a wake is at work, and wakes when it is done */
+    unsigned held;   /* not 0: a handler or a wake is running, and wakes when it is done */
     uint64_t owner_timeout_ms;
     uint64_t write_deadline_ms;
     uint64_t started; /* monotonic ns */
     uint64_t last_session;
     uint32_t waiting; /* claims */
     uint64_t last_wait;
-    uint64_t keeps; /* picks so far by samplers that keep answers of their own */
+    uint64_t keeps; /* picks so far by samplers that keep their own answers */
     tqi_heap timed; /* tqi_ctl_timed */
     tqi_ctl_wait *ready;
     tqi_ctl_owner *owners; /* by name */
@@ -349,43 +353,44 @@ struct tqi_controller {
     tqi_ctl_clearing *clearings; /* that have begun */
     uint64_t last_clearing;
     size_t
-        replaced_max; /* bytes of one description of what a publish replaces, of several samples */
+        replaced_max; /* most bytes in one description of what a publish replaces, unless it is of a
+                         single sample */
     uint64_t last_snapshot; /* number of a snapshot or restore */
     tqi_buf endpoint;
     void (*closed)(void *arg);
     void *closed_arg;
 };
 
-/* Whether the system ends, so that this kind of request is not served. */
+/* Whether the system is ending, so that this kind of request is not served. */
 int tqi_ctl_drain_refuse(const tqi_controller *ctl, uint16_t kind, tq_error *err);
-/* Something was removed, or somebody has left. */
+/* Something was removed, or a session has left. */
 void tqi_ctl_drain_look(tqi_controller *ctl);
 
-/* Handlers: TQ_OK when the request was answered or parked, else an error that it is failed with. */
+/* Handlers: TQ_OK if the request was answered or parked, else the error with which it fails. */
 #define TQI_CTL_HANDLER(number, NAME, method, Message, reply, Reply, mode)                       \
     int tqi_ctl_on_##method(tqi_controller *ctl, tqi_request *request, const Tq__##Message *msg, \
                             tq_error *err);
 TQI_CONTROLLER_METHODS(TQI_CTL_HANDLER)
 #undef TQI_CTL_HANDLER
 
-/* The request's session; NULL when it has ended. */
+/* The request's session; NULL if it has ended. */
 tqi_ctl_session *tqi_ctl_session_of(const tqi_request *request);
-/* Its number for the table; 0 when it has ended. */
+/* Its number for the table; 0 if it has ended. */
 uint64_t tqi_ctl_session_number(const tqi_request *request);
-/* Name of the request's session, "" when it has ended. */
+/* Name of the request's session, "" if it has ended. */
 const char *tqi_ctl_session_name(const tqi_request *request);
 /* Sends a reply without payload. */
-/* As tqi_request_reply, without a payload. */
+/* Like tqi_request_reply, without a payload. */
 bool tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply);
-/* TQ_EINVAL when the reply to `what` of n samples is larger than a frame may be: to be asked before anything is changed
- * that the reply is about. */
+/* TQ_EINVAL if the reply to `what` of n samples would exceed a frame: must be called before changing anything that the reply
+ * reports. */
 int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err);
-/* The same, and makes the memory that it is sent from: after that, a reply that is not larger is sent for certain. */
+/* The same, and allocates the memory it is sent from: after that, a reply no larger than this is certain to be sent. */
 int tqi_ctl_prepare_reply(tqi_request *request, const ProtobufCMessage *reply, const char *what,
                           size_t n, tq_error *err);
 /* Answers with an Empty. */
 void tqi_ctl_reply_empty(tqi_request *request);
-/* TQ_ESTALE when `epoch` is set and not this controller's. */
+/* TQ_ESTALE if `epoch` is set and not this controller's. */
 int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, tq_error *err);
 
 #endif

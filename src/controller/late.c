@@ -1,16 +1,15 @@
 /*
- * late.c - blocks that may be written once more when they have been removed.
- *
- * A store without a process of its own executes what it was sent when it gets to it, also what a client sent that has ended
- * since, or that got no answer.  Blocks of such a writer are removed at once, and again after the write deadline.  In between
- * the table keeps their ids, so the second removal depends on no client: the collector of that time makes it.  When the
- * system ends it is made at once.
+ * late.c - blocks that may be written once more after they were removed.  A store that has no server process of ours
+ * executes requests in its own time, even those of a client that has ended since or got no answer.  Blocks of such a writer
+ * are removed at once, and again after the write deadline.  In between the table keeps their ids, so the second removal does
+ * not depend on any particular client: whichever session is then the collector does it.  When the system ends, it is done at
+ * once.
  */
 #include <stddef.h>
 
 #include "controller/internal.h"
 
-/* Wakes the owner when the first of its late blocks is due. */
+/* Wakes the owner when its first late block is due. */
 static void late_arm(tqi_controller *ctl, tqi_ctl_owner *owner)
 {
     uint64_t due = tqi_owner_late(owner->meta);

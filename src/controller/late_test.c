@@ -1,5 +1,5 @@
 /*
- * late_test.c - over the real connection: what a store may still execute is removed twice, whoever collects.
+ * late_test.c - over the real connection: what a store may still write is removed twice, whichever session collects.
  */
 #include "controller/test_kit.h"
 
@@ -134,7 +134,7 @@ static void a_writer_that_ended_is_removed_again(void **state)
     kit_end(&call);
 }
 
-/* Nobody is there when the time has come: the next one to come is told. */
+/* No session is connected when the time comes: the next one to connect is told. */
 static void nobody_has_to_be_there(void **state)
 {
     kit_call call;
@@ -164,7 +164,7 @@ static void drained(uint64_t left, void *arg)
     *out = left;
 }
 
-/* At the end of the system it is done at once, also for what dies only then. */
+/* When the system ends it is done at once, even for blocks that die only then. */
 static void the_end_does_not_wait(void **state)
 {
     kit_call call, waiting;

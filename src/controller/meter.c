@@ -1,7 +1,7 @@
 /*
  * meter.c - counting requests, claims and cells as they happen (see meter.h).
  *
- * Counting never fails a request: a task or field that there is no memory for, or that is one too many, is counted under
+ * Counting never fails a request: a task or field for which there is no memory, or that exceeds the limit, is counted under
  * "(other)", which is made with the meter.
  */
 #include <stdlib.h>
@@ -11,7 +11,8 @@
 
 #include "controller/internal.h"
 
-/* Kinds as users of the Python peer know them, where it has such a request; others have the names of our own table. */
+/* Kinds are named as users of the Python peer know them, if it has such a request; others have the names of our own
+ * table. */
 static const struct {
     uint16_t kind;
     const char *name;
@@ -185,7 +186,7 @@ static uint64_t meter_elements(const uint64_t *dims, uint32_t ndim)
     return elements;
 }
 
-/* Adds the produced cells of a field that the table has accepted, so that its counts are known to agree. */
+/* Adds the produced cells of a field.  The table has accepted it, so its counts agree. */
 static void meter_field(tqi_meter_name *name, const tqi_batch_field *field)
 {
     uint64_t bytes = 0;

@@ -1,5 +1,5 @@
 /*
- * meter.h - what the controller counts for its metrics as it works.  NULL where metrics are off: each function then does
+ * meter.h - what the controller counts for its metrics while it works.  NULL if metrics are off: every function then does
  * nothing, and the request path reads no clock.
  */
 #ifndef TQI_CONTROLLER_METER_H
@@ -20,7 +20,7 @@ typedef struct tqi_ctl_happened tqi_ctl_happened;
 /* Requests of one kind. */
 typedef struct tqi_meter_op {
     const char *name;  /* as served; NULL: no such request */
-    const char *event; /* that tells how many samples it was about; NULL: none */
+    const char *event; /* counter of the samples it concerned; NULL: none */
     uint64_t errors;
     uint64_t samples;
     tqi_histogram duration; /* its count is that of the requests */
@@ -55,15 +55,15 @@ void tqi_meter_free(tqi_meter *meter);
 
 /* 0 where metrics are off. */
 uint64_t tqi_meter_now(const tqi_meter *meter);
-/* Where a request is counted; NULL where metrics are off. */
+/* Where a request is counted; NULL if metrics are off. */
 tqi_meter_op *tqi_meter_op_of(tqi_meter *meter, uint16_t kind, const ProtobufCMessage *message);
-/* A request that was begun at `since` is over, or waits from now on. */
+/* A request that began at `since` has finished, or waits from now on. */
 void tqi_meter_handled(tqi_meter_op *op, uint64_t since);
-/* It was refused, now or after waiting.  That too few samples are ready is an answer. */
+/* It was refused, now or after waiting.  Too few ready samples count as an answer. */
 void tqi_meter_failed(tqi_meter_op *op, int code);
-/* Counters of a task, for claims that wait; never NULL where metrics are on. */
+/* Counters of a task, for claims that wait; never NULL if metrics are on. */
 tqi_meter_name *tqi_meter_task(tqi_meter *meter, const char *task);
-/* A claim that came at `since` is answered. */
+/* A claim that arrived at `since` is answered. */
 void tqi_meter_claimed(tqi_meter *meter, const char *task, uint64_t since);
 void tqi_meter_event(tqi_meter *meter, const tqi_ctl_happened *what);
 /* A batch was published. */

@@ -235,7 +235,7 @@ static void reports_of_owners_are_shown(void **state)
     tqi_buf_fini(&text);
 }
 
-/* Known counters have metrics of their own, whatever storage manager the owner is of. */
+/* Known counters have dedicated metrics, whatever storage manager the owner belongs to. */
 static void known_counters_have_their_own_metrics(void **state)
 {
     static const char *const names[] = {"capacity_bytes", "used_bytes", "rss_bytes", "put_p99_ns",

@@ -1,6 +1,6 @@
 /*
- * oom_test.c - every allocation of a starting controller, of converting a batch, and of a request fails once: the call says
- * so, nothing leaks, and a request that failed has changed nothing.
+ * oom_test.c - every allocation of a starting controller, of converting a batch, and of a request fails once: the call
+ * reports it, nothing leaks, and a failed request has changed nothing.
  */
 #include "controller/test_kit.h"
 
@@ -95,7 +95,7 @@ static void batches_convert_or_say_why(void **state)
     }
 }
 
-/* Whether a client was told that it waits, since the last time that this was asked. */
+/* Whether a client was told what it is waiting for since the last call of this function. */
 static bool was_told(kit_client *client, uint64_t *seen)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
@@ -110,7 +110,7 @@ static bool was_told(kit_client *client, uint64_t *seen)
     return told;
 }
 
-/* A question of a client what of it waits. */
+/* A client's request for what it is waiting for. */
 typedef struct asked {
     bool done;
     int status;
@@ -151,7 +151,7 @@ static asked ask_what_waits(kit_client *client, long after)
     return about;
 }
 
-/* A client whose question what of it waits could not be answered is told when it asks again. */
+/* A client whose request could not be answered is told when it asks again. */
 static void what_waits_is_told_after_an_answer_that_failed(void **state)
 {
     kit k;
@@ -212,7 +212,7 @@ typedef enum outcome {
     CLOSED /* there was no memory for an answer of any kind */
 } outcome;
 
-/* Sends a request whose n-th allocation in the controller fails; *failed says whether there were so many. */
+/* Sends a request whose n-th allocation in the controller fails; *failed says whether there were that many. */
 static outcome request_without_memory(kit_raw *raw, uint16_t kind, const void *message, long n,
                                       bool *failed)
 {
@@ -313,7 +313,7 @@ static const changing changings[] = {
     {TQI_BEGIN_CLEAR, KEYS, 0, message_begin_clear},
 };
 
-/* What was done is answered as done, and what is answered with an error was not done. */
+/* Work that was done is answered as done, and work answered with an error was not done. */
 static void a_change_is_done_and_answered_or_not_done(void **state)
 {
     kit k;
@@ -381,7 +381,7 @@ static int ask(kit *k, kit_client *client)
     return rc ? rc : status;
 }
 
-/* Memory that was short when a client came is not missed by it for ever. */
+/* A shortage of memory when a client connected does not affect it for ever. */
 static void a_session_heals_when_memory_is_back(void **state)
 {
     kit k;

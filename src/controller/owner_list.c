@@ -1,14 +1,11 @@
 /*
- * owner_list.c - the list of owners, for status and for clients, which are told of its changes.
- *
- * Every change raises the version of the list and moves the owner to the end of the row of changes.  The answer for a
- * version is the part of the row behind it: it costs what has changed, however many owners there are.  The names of lost
- * owners are kept, up to a bound.  A client whose version is older than the oldest of them, or is another controller's,
- * gets the whole list.
- *
- * An owner changes when it is new, comes back, is left by its last server, or is lost, and when its free bytes change: in
- * a system of few owners with every report, in a larger one when they have moved by an eighth of its capacity, or across
- * the line beyond which new samples do not fit.
+ * owner_list.c - the list of owners, for the status and for clients, which are sent its changes.  Every change increments
+ * the version of the list and moves the owner to the end of the list of changes.  The answer for a version is the part of
+ * that list after it: its cost depends on what has changed, not on how many owners there are.  The names of lost owners are
+ * kept, up to a limit.  A client whose version is older than the oldest of them, or comes from another controller, gets the
+ * whole list.  An owner changes when it is new, comes back, loses its last server, or is lost, and when its free bytes
+ * change: in a system with few owners at every report, in a larger one when they have moved by an eighth of its capacity, or
+ * across the threshold beyond which new samples do not fit.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,7 +63,7 @@ void tqi_ctl_list_lost(tqi_controller *ctl, tqi_ctl_owner *owner)
     }
     list->version++;
     if (!gone || !name) {
-        list->forgot = list->version; /* so every client is sent the whole list next */
+        list->forgot = list->version; /* so every client gets the whole list next */
         free(gone);
         free(name);
         return;
@@ -87,7 +84,7 @@ void tqi_ctl_list_fini(tqi_controller *ctl)
     ctl->list.row = NULL;
 }
 
-/* Beyond it new samples do not fit (see room.c of the unit). */
+/* Beyond it, new samples do not fit (see the unit's room.c). */
 static bool list_nearly_full(uint64_t capacity, uint64_t used)
 {
     return used > capacity / 10 * 9;

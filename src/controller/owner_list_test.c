@@ -1,10 +1,11 @@
 /*
- * owner_list_test.c - the list of owners as clients follow it: what has changed, and nothing else, however many there are.
+ * owner_list_test.c - the list of owners as clients follow it: they get what has changed and nothing else, however many
+ * owners there are.
  */
 #include "controller/test_kit.h"
 
 #define MANY 300u
-/* More than there are names of lost owners kept. */
+/* More than the number of names of lost owners that are kept. */
 #define LOST 1100u
 
 static kit k;
@@ -73,7 +74,7 @@ static uint64_t report(const char *name, uint64_t capacity, uint64_t used)
     return ms;
 }
 
-/* Where the list was last, as a client keeps it. */
+/* The last version of the list, as a client keeps it. */
 static uint64_t epoch, version;
 
 static Tq__ListOwnersReply *ask(void)
@@ -263,7 +264,7 @@ static void those_that_are_named(void **state)
     kit_free(reply);
 }
 
-/* What is told does not grow with the number of owners, nor does the share of reports. */
+/* The size of the answers does not grow with the number of owners, nor does the load from reports. */
 static void costs_what_has_changed(void **state)
 {
     size_t sizes[2];

@@ -1,9 +1,10 @@
 /*
- * owner_loss_test.c - owners that go: given up after their time, back in time, back with nothing, and how others hear of it.
+ * owner_loss_test.c - owners that go away: given up after the timeout, back in time, back with nothing, and how others learn
+ * of it.
  */
 #include "controller/owner_kit.h"
 
-/* Events after *since, until one is of that kind; its copy is returned and *since moves to it. */
+/* Reads events after *since until one is of that kind; returns a copy of it and advances *since to it. */
 static Tq__EventsReply *wait_event(uint64_t *since, const char *kind, Tq__Event **event)
 {
     Tq__Events ask;
@@ -49,7 +50,7 @@ static void keeps_a_shared_owner_that_is_served(void **state)
     msg.shared = true;
     kit_fails(&late, TQI_REGISTER_OWNER, &msg, TQ_EEXIST, "'unit'");
     assert_int_equal(kit_poll(&client, "p", "x", 1, "t"), 1); /* nothing was lost */
-    /* Once no other serves it, it may begin anew. */
+    /* Once no other session serves it, it may start over. */
     kit_register(&late, "store", 5, true);
     kit_disconnect(&unit);
     kit_until_waiting(&late, 0);
@@ -118,7 +119,7 @@ static void comes_back_in_time(void **state)
     msg.incarnation = 77;
     msg.manager = kit_text("test");
     msg.info = (ProtobufCBinaryData){4, (uint8_t *)kit_text("info")};
-    /* Only who knows its key goes on with what it holds. */
+    /* Only a session that knows its key can continue with what it holds. */
     kit_fails(&again, TQI_REGISTER_OWNER, &msg, TQ_EEXIST, "another key");
     uint8_t key[TQI_GRANT_KEY];
     memset(key, 'x', sizeof(key));
@@ -220,7 +221,7 @@ static void readers_report_lost_blocks(void **state)
     owner_put("p", 2, NULL, &ids[0]);
     report.id = ids;
     report.n_id = 2;
-    /* A reader may be wrong, or lie: its word is a question to the owner, asked once. */
+    /* A reader may be wrong, or lie: its report becomes a question to the owner, asked once. */
     kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
     kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
     assert_int_equal(kit_poll(&client, "p", "x", 2, "before"), 2);
@@ -231,7 +232,7 @@ static void readers_report_lost_blocks(void **state)
     assert_true(asked->doubted[0] == ids[0]);
     assert_int_equal(asked->n_first, 0);
     kit_end(&call);
-    /* One that waits for notices hears of it at once. */
+    /* A session that waits for notices is told at once. */
     owner_collect(&unit, "unit", 0, &call);
     kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
     assert_int_equal(kit_wait(&call), TQ_OK);
@@ -246,7 +247,7 @@ static void readers_report_lost_blocks(void **state)
     assert_int_equal(kit_poll(&client, "p", "x", 1, "t"), 0);
 }
 
-/* Most that may be asked at once, each of them once, in whatever order they come. */
+/* As many as may be asked at once, each of them once, in any order. */
 static void many_lost_blocks_are_asked_for_once(void **state)
 {
     Tq__ReportLost report = TQ__REPORT_LOST__INIT;
@@ -278,7 +279,7 @@ static void many_lost_blocks_are_asked_for_once(void **state)
     free(ids);
 }
 
-/* Each manager's storage is known by itself, whatever left after it. */
+/* Each manager's last storage is remembered separately, whatever leaves later. */
 static void storage_that_left_is_known_by_manager(void **state)
 {
     Tq__RegisterOwner other;

@@ -95,7 +95,7 @@ static void redelivers_to_the_next_session(void **state)
     owner_collect(&next, "unit", 0, &call);
     uint64_t notice = expect_notice(&call, block);
     owner_collect(&next, "unit", notice, &call);
-    /* And back: who still waits under the replaced session is told. */
+    /* And back: a request that still waits under the replaced session is answered. */
     kit_register(&unit, "unit", 77, false);
     assert_int_equal(kit_wait(&call), TQ_ESTALE);
     kit_end(&call);
@@ -129,7 +129,7 @@ static void one_session_of_a_shared_owner_collects(void **state)
     kit_disconnect(&other);
 }
 
-/* What a store that is not ours was sent may arrive after the first removal. */
+/* A write to an external store may arrive after the first removal. */
 static void says_what_may_still_be_written(void **state)
 {
     kit_call call;
@@ -162,7 +162,7 @@ static void says_what_may_still_be_written(void **state)
     kit_end(&call);
 }
 
-/* What an owner has not to keep: ids that were never leased, or are dead and done. */
+/* What an owner need not keep: ids that were never leased, or are dead and confirmed. */
 static void says_which_blocks_it_knows(void **state)
 {
     Tq__UnknownBlocks ask;
@@ -280,7 +280,7 @@ static void moves_blocks(void **state)
     expect_notice(&call, from);
 }
 
-/* Who asks for it hears of blocks of which much is dead; who does not, does not. */
+/* A session that asks for sparse blocks is told of them; one that does not ask is not. */
 static void tells_of_thin_blocks(void **state)
 {
     Tq__Collect ask;
@@ -308,7 +308,7 @@ static void tells_of_thin_blocks(void **state)
     assert_int_equal(reply->n_thin, 1);
     assert_true(reply->thin[0] == from);
     kit_end(&call);
-    /* Again, until it says that it knows: the answer may have got lost. */
+    /* Repeated until it confirms: the answer may have been lost. */
     reply = kit_ok(&unit, TQI_COLLECT, &ask);
     assert_int_equal(reply->n_thin, 1);
     assert_true(reply->thin[0] == from);

@@ -1,13 +1,12 @@
 /*
  * owners.c - owners of blocks and the sessions that serve them.
  *
- * An owner is registered by the session that serves it and stays when that session ends, for owner_timeout: registered
- * again with the same incarnation it goes on as if nothing had happened, else all its blocks are lost.  A mortal one, whose
- * storage is memory of its process, is lost at once when its session said goodbye or its process is dead.  A shared
- * owner has any number of serving sessions and is never lost by time.
- *
- * Every holder of the token may register an owner, so owners are protected from other holders. An owner that gave a key is
- * registered again only with that key; one without a key, only while no other connected session serves it.
+ * An owner is registered by the session that serves it and survives that session for owner_timeout: if it is registered
+ * again with the same incarnation, it continues as if nothing had happened; otherwise all its blocks are lost.  A mortal
+ * one, whose storage is memory of its process, is lost at once when its session is closed or its process is dead.  A shared
+ * owner has any number of serving sessions and never times out.  Every holder of the token may register an owner, so owners
+ * are protected from other holders.  An owner that gave a key can be registered again only with that key; one without a key,
+ * only while no other connected session serves it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +19,11 @@
 
 /* Most counters in a report. */
 #define OWNER_COUNTERS_MAX 64u
-/* Managers of which the last storage to leave is remembered. */
+/* Number of managers for which the last storage to leave is remembered. */
 #define OWNER_LEFT_MAX 64u
-/* Waits, and pins, in one report: one bit each. */
+/* Most waits, and most pins, in one report: one bit each. */
 #define OWNER_TOLD_MAX 64u
-/* Milliseconds between two reports of an owner: at least, and for each owner that there is. */
+/* Milliseconds between two reports of an owner: the minimum, and the time added per owner. */
 #define OWNER_REPORT_LEAST_MS 200u
 #define OWNER_REPORT_EACH_MS  5u
 
@@ -70,7 +69,7 @@ static void owner_drop_told(tqi_ctl_owner *owner)
     }
 }
 
-/* A copy of what the owner says of waits and pins; *out NULL: it says nothing. */
+/* Copies the waits and pins that the owner reports; *out NULL: none. */
 static int owner_copy_told(const Tq__ReportOwner *msg, Tq__ReportOwner **out, tq_error *err)
 {
     Tq__ReportOwner part;
@@ -94,7 +93,7 @@ static int owner_copy_told(const Tq__ReportOwner *msg, Tq__ReportOwner **out, tq
     return *out ? TQ_OK : tqi_error_nomem(err, "a report");
 }
 
-/* Takes over what the owner says, and which of its waits were there before. */
+/* Stores what the owner reports, and which of its waits were known before. */
 static void owner_tell(tqi_ctl_owner *owner, Tq__ReportOwner *told)
 {
     uint64_t passed_on = 0;
@@ -122,7 +121,7 @@ static void owner_remove_server(tqi_ctl_owner *owner, tqi_ctl_server *server)
     free(server);
 }
 
-/* Ends an owner that nobody waits for any more; its part in the table is dropped before. */
+/* Frees an owner that nobody waits for any more; its part in the table has been dropped before. */
 static void owner_free(tqi_ctl_owner *owner)
 {
     while (owner->servers) {
@@ -138,7 +137,7 @@ static void owner_free(tqi_ctl_owner *owner)
     free(owner);
 }
 
-/* What the owner held is lost, and nobody serves it any more. */
+/* The owner's data is lost, and nobody serves it any more. */
 static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by)
 {
     tqi_ctl_loser loser = {.ctl = ctl, .name = by};
@@ -179,7 +178,8 @@ static void left_drop(tqi_controller *ctl, tqi_ctl_left *left)
     free(left);
 }
 
-/* Whoever finds no storage is told what there was.  Of many managers, and without memory, the oldest are forgotten. */
+/* A client that finds no storage is told what there was.  With too many managers, or too little memory, the oldest are
+ * forgotten. */
 static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
 {
     tqi_ctl_left *last = tqi_ctl_left_find(ctl, owner->manager);
@@ -272,9 +272,9 @@ static bool owner_key_shown(const tqi_ctl_owner *owner, const Tq__RegisterOwner 
            tqi_grant_key_equal(owner->key, msg->key.data);
 }
 
-/* Whether the message may take over the owner of that name.  What a server holds that is there is not given up for
- * another incarnation: one of a shared owner that comes with an old one asks its manager again and finds the new one.  The
- * same incarnation with another key, or with none, is somebody else's. */
+/* Whether the message may take over the owner of that name.  Data that a connected server holds is not given up for another
+ * incarnation: a server of a shared owner that arrives with an old incarnation asks its manager again and finds the new one.
+ * The same incarnation with a different key, or without one, belongs to somebody else. */
 static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *session,
                              const Tq__RegisterOwner *msg, bool same, tq_error *err)
 {
@@ -343,7 +343,7 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
     return TQ_OK;
 }
 
-/* Makes the session the server of the owner, or one of them. `server` is taken. */
+/* Makes the session the owner's server, or one of its servers.  Takes ownership of `server`. */
 static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_server *server)
 {
     tqi_ctl_server *old = NULL;
@@ -366,14 +366,16 @@ static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_
     tqi_ctl_timed_remove(&owner->gone);
 }
 
-/* How often an owner may report, so that the reports of all together take the same share of the controller's time. */
+/* How often an owner may report, so that the reports of all owners together always take the same share of the controller's
+ * time. */
 static uint64_t owner_report_ms(const tqi_controller *ctl)
 {
     uint64_t ms = (uint64_t)HASH_COUNT(ctl->owners) * OWNER_REPORT_EACH_MS;
     return ms < OWNER_REPORT_LEAST_MS ? OWNER_REPORT_LEAST_MS : ms;
 }
 
-/* Takes over `info`, with room for what it registers with; a change of it, and its return, are changes of the list. */
+/* Takes over `info`, which has room for the registered bytes; a change of it, and the owner's return, are changes of the
+ * list. */
 static void owner_set_info(tqi_controller *ctl, tqi_ctl_owner *owner, uint8_t *info,
                            const ProtobufCBinaryData *from, bool same)
 {

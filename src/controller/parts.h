@@ -1,5 +1,5 @@
 /*
- * parts.h - a snapshot as packed parts (SnapshotPart): what is kept between requests, and what is in the state file of a
+ * parts.h - a snapshot as packed parts (SnapshotPart): the form kept between requests and stored in the state file of a
  * checkpoint.
  */
 #ifndef TQI_CONTROLLER_PARTS_H
@@ -18,13 +18,13 @@ typedef struct tqi_ctl_parts {
 
 /* Appends a copy. */
 int tqi_ctl_parts_add(tqi_ctl_parts *parts, const uint8_t *bytes, size_t size, tq_error *err);
-/* Takes all partitions, or the one that `only` ("" = all) names. */
+/* Takes the partition named by `only` ("": all). */
 int tqi_ctl_parts_take(tqi_meta *meta, const char *only, tqi_ctl_parts *parts, tq_error *err);
 void tqi_ctl_parts_fini(tqi_ctl_parts *parts);
 
-/* Parts as the table takes them.  Zero-initialise. */
+/* Parts in the form the table takes.  Zero-initialise. */
 typedef struct tqi_ctl_reading {
-    bool strange; /* set before: blocks are of another epoch, none of them is here */
+    bool strange; /* set beforehand: blocks are of another epoch, so none of them exists here */
     tqi_snap_partition *partitions;
     size_t n_partitions;
     tqi_conv conv;
@@ -34,7 +34,7 @@ typedef struct tqi_ctl_reading {
     size_t n_rows;
 } tqi_ctl_reading;
 
-/* Decodes and checks; the parts must outlive it. */
+/* Decodes and checks the parts, which must outlive it. */
 int tqi_ctl_parts_read(const tqi_ctl_parts *parts, tqi_ctl_reading *reading, tq_error *err);
 void tqi_ctl_reading_fini(tqi_ctl_reading *reading);
 

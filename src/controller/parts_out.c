@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "wire/frame.h"
 
-/* Samples in one part, and bytes that it should not have. */
+/* Most samples in one part, and the size that it should stay below. */
 #define SNAPSHOT_PIECE      1024u
 #define SNAPSHOT_PART_BYTES (16u << 20)
 
@@ -131,7 +131,7 @@ static int parts_head(tqi_ctl_parts *parts, tqi_partition *partition, tq_error *
     return rc;
 }
 
-/* The next samples of a partition; *piece is how many to take, and is made smaller when their part is too large. */
+/* The next samples of a partition; *piece is how many to take, and is reduced if their part is too large. */
 static int parts_piece(tqi_meta *meta, tqi_ctl_parts *parts, tqi_partition *partition,
                        uint64_t *next, size_t *piece, bool *more, tq_error *err)
 {

@@ -8,8 +8,8 @@
 
 struct tqi_claim_family {
     tqi_fit fit;
-    uint64_t failed; /* the queue's `gained` or `changed` when it failed last */
-    uint32_t below;  /* then: those that need this many or more cannot be served */
+    uint64_t failed; /* the queue's `gained` or `changed` when it last failed */
+    uint32_t below;  /* at that time, claims that need this many or more could not be served */
     bool grows;
     UT_hash_handle hh;
     size_t key_size;
@@ -31,12 +31,12 @@ struct tqi_claim_queue {
     uint64_t gained;  /* how often the view has got more samples */
     uint64_t changed; /* and how often it has got more or fewer */
     uint64_t keeps;   /* picks of samplers that keep, at the last gain */
-    bool again;       /* one of these has picked since its claims were hinted */
+    bool again;       /* one of these samplers has picked since its claims were hinted */
 };
 
 /* ------------------------------------------------------------------------------------------------ families */
 
-/* What tells a family from another: sampler, two numbers, config. */
+/* What distinguishes families: sampler, two numbers, config. */
 static int queue_family_key(const tqi_sampler_family *family, tqi_buf *key)
 {
     tqi_buf_fini(key);
@@ -92,7 +92,7 @@ done:
     return rc;
 }
 
-/* How many samples a claim of the family may need to be worth a try. */
+/* Most samples that a claim of the family may need to be worth a try. */
 static uint32_t queue_family_room(const tqi_claim_queue *queue, const tqi_claim_family *family,
                                   uint32_t ready)
 {
@@ -198,7 +198,7 @@ int tqi_claim_queue_add(tqi_view *view, tqi_claim_place *place, uint64_t number,
         rc = queue_family_get(queue, sampler, request, &family);
     }
     if (rc == TQ_OK) {
-        /* Nobody is served from an empty view, and no view has so many samples that the bound is seen. */
+        /* Nobody is served from an empty view, and no view is large enough to reach the bound. */
         need = need == 0 ? 1 : need;
         rc = tqi_fit_add(&family->fit, &place->fit, need < UINT32_MAX ? need : UINT32_MAX - 1);
     }

@@ -1,11 +1,10 @@
 /*
- * queue.h - the claims that wait at one view, kept so that a change costs nothing for those that it cannot serve.
- *
- * A change can serve a claim in three ways.  There are now as many ready samples as it needs: the claims of a family
- * (sampler.h) stand in a row of their own (fit.h), which gives the oldest that needs no more than there is; when that one
- * fails, its family is passed over until the view has gained samples.  Or a pick was kept for it: claims are found by the
- * slot that they read.  Or its sampler keeps answers of its own: such a claim is asked for again when a sampler of that kind
- * has picked.  The last two are hinted.  Among all that may be served the oldest is tried first.
+ * queue.h - the claims that wait at one view, organised so that a change costs nothing for claims it cannot serve.  A change
+ * can serve a claim in three ways.  First, there are now as many ready samples as it needs: the claims of a family
+ * (sampler.h) have a list of their own (fit.h), which gives the oldest claim that needs no more than there is; if that one
+ * fails, its family is skipped until the view has gained samples.  Second, a pick was cached for it: claims are found by the
+ * slot that they read.  Third, its sampler keeps its own answers: such a claim is tried again when a sampler of that kind
+ * has picked.  The last two are hints.  Among all claims that may be served, the oldest is tried first.
  */
 #ifndef TQI_CONTROLLER_QUEUE_H
 #define TQI_CONTROLLER_QUEUE_H
@@ -32,26 +31,26 @@ typedef struct tqi_claim_place {
     struct tqi_claim_place *kept_prev, *kept_next; /* of those whose samplers keep */
 } tqi_claim_place;
 
-/* Adds a claim as the youngest to the queue of the view, which is made with the first one.  TQ_OK or TQ_ENOMEM. */
+/* Adds a claim as the youngest one to the view's queue, which the first claim creates.  TQ_OK or TQ_ENOMEM. */
 int tqi_claim_queue_add(tqi_view *view, tqi_claim_place *place, uint64_t number,
                         const tq_sampler *sampler, const tq_pick_request *request, tq_error *err);
-/* It is served, or has failed: it stays in the queue but is not tried again. */
+/* The claim was served, or has failed: it stays in the queue but is not tried again. */
 void tqi_claim_queue_served(tqi_claim_place *place);
-/* Takes it out of the queue of the view, which is freed with the last one. */
+/* Removes it from the view's queue, which is freed with the last claim. */
 void tqi_claim_queue_remove(tqi_view *view, tqi_claim_place *place);
-/* The first claim of the view's queue; NULL: nobody waits. */
+/* The first claim in the view's queue; NULL: none is waiting. */
 tqi_claim_place *tqi_claim_queue_first(const tqi_view *view);
-/* The queue goes over to another view, with other kept picks. */
+/* Moves the queue to another view, with other cached picks. */
 void tqi_claim_queue_move(tqi_view *from, tqi_view *to);
 
-/* The view has gained samples, or may have: everybody's time has come again.  keeps: number of picks so far by samplers that
- * keep answers of their own. */
+/* The view has gained samples, or may have: every claim may be tried again.  keeps: number of picks so far by samplers that
+ * keep their own answers. */
 void tqi_claim_queue_gained(tqi_view *view, uint64_t keeps);
-/* The oldest claim that may be served; NULL: none.  Until it is served or has failed it comes again. */
+/* The oldest claim that may be served; NULL: none.  It is returned again until it was served or has failed. */
 tqi_claim_place *tqi_claim_queue_next(tqi_view *view);
 /* It was tried and waits on. */
 void tqi_claim_queue_failed(tqi_claim_place *place);
-/* A claim was served from the view, so that samples have left it.  keeps: by a sampler that keeps answers of its own. */
+/* A claim was served from the view, so samples have left it.  keeps: by a sampler that keeps its own answers. */
 void tqi_claim_queue_changed(tqi_view *view, bool keeps);
 /* A pick was kept in the slot. */
 void tqi_claim_queue_filled(tqi_view *view, const char *slot);

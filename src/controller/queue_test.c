@@ -1,6 +1,6 @@
 /*
- * queue_test.c - the queue of waiting claims against a plain one, which tries everybody after every change; and what a
- * publish costs beside thousands that wait.
+ * queue_test.c - the queue of waiting claims against a naive one that tries every claim after every change; and the cost of
+ * a publish while thousands of claims wait.
  */
 #include "controller/queue.h"
 #include "controller/test_kit.h"
@@ -21,7 +21,7 @@ typedef struct model_claim {
     tq_pick_request request;
     char config[128];
     tqi_claim_place place; /* the queue's */
-    bool there, served;    /* by the queue; the plain one is the same with other tables */
+    bool there, served;    /* by the queue; the naive one is the same with other tables */
     bool filled;
     tqi_view *view;
     tqi_result result;
@@ -227,7 +227,7 @@ static void serves_whom_trying_everybody_serves(void **state)
     assert_true(tries[0] * 4 < tries[1]);
 }
 
-/* Groups that are not complete: one claim of a kind is tried for all of them. */
+/* Incomplete groups: one claim of a kind is tried on behalf of all of them. */
 static void tries_one_of_those_that_ask_for_the_same(void **state)
 {
     static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
@@ -260,7 +260,7 @@ static int crowd_compare(const void *a, const void *b)
     return one < other ? -1 : one > other;
 }
 
-/* Lower decile of the processor time of a put, its client's part included: what else runs on the machine only adds to it. */
+/* Lower decile of the processor time of a put, its client's part included: other load on the machine can only add to it. */
 static uint64_t crowd_put_ns(void)
 {
     static uint64_t took[PUTS];
@@ -277,7 +277,7 @@ static uint64_t crowd_put_ns(void)
     return took[PUTS / 10];
 }
 
-/* A put beside thousands of claims that wait for more than there will be. */
+/* A put while thousands of claims wait for more than there will ever be. */
 static void crowd_costs_nothing(const char *sampler, const char *config)
 {
     kit_call *calls = calloc(CROWD, sizeof(*calls));
@@ -307,7 +307,8 @@ static void crowd_costs_nothing(const char *sampler, const char *config)
     alone = alone > after ? alone : after;
     print_message("%s: a put takes %.1f us alone, %.1f us beside %u claims\n", sampler,
                   (double)alone / 1e3, (double)beside / 1e3, CROWD);
-    /* It is the same; a busy neighbour of the core makes either half as long again.  It was 20 to 300 times. */
+    /* The cost is the same; a busy neighbouring core can make either one half as long again.  It used to be 20 to 300
+     * times. */
     assert_true(beside <= 3 * alone);
 }
 
@@ -330,7 +331,7 @@ static void a_put_beside_grouped_claims(void **state)
                         "{\"n_samples_per_prompt\": 2, \"dp_rank\": %u, \"batch_index\": 0}");
 }
 
-/* A rank that comes later picks for one that waits, by a smaller claim for the same step. */
+/* A rank that comes later picks for one that waits, through a smaller claim for the same step. */
 static void a_kept_pick_is_given_to_who_waits_for_it(void **state)
 {
     Tq__Claim claim;

@@ -1,5 +1,5 @@
 /*
- * restore.c - putting a snapshot back: its parts are kept as they come, checked and put into the table by the commit.
+ * restore.c - restoring a snapshot: its parts are kept as they arrive; the commit checks them and puts them into the table.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -69,7 +69,7 @@ static void restore_due(tqi_ctl_timed *timed)
     restore_end(timed->ctl, restore);
 }
 
-/* Whether the part may come, and all that are to follow it; into another restore when `into` is NULL. */
+/* Whether the part, and all that will follow it, are allowed; into a new restore if `into` is NULL. */
 static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session,
                          const tqi_ctl_restore *into, const Tq__RestorePart *msg, tq_error *err)
 {

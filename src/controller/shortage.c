@@ -1,5 +1,5 @@
 /*
- * shortage.c - why a claim waits, in words: for its time-out, for the status, and for the log of its client.
+ * shortage.c - why a claim waits, in words: for its timeout error, for the status, and for its client's log.
  */
 #include <stdio.h>
 

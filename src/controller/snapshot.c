@@ -1,9 +1,9 @@
 /*
  * snapshot.c - snapshots of the table: taken at one instant, read part by part, closed.
  *
- * Taking one is one handler, so nothing changes on the way, and packs it at once: from then on it costs memory (some ten
- * bytes per cell) and keeps dead blocks from their owners, but holds nobody up.  So one whose reader does not come for a time
- * is closed.
+ * One handler takes it, so nothing changes meanwhile, and packs it at once: from then on it costs memory (about ten bytes
+ * per cell) and keeps dead blocks from being freed, but holds nobody up.  Therefore a snapshot that is not read for some
+ * time is closed.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -95,7 +95,7 @@ void tqi_ctl_snapshots_free(tqi_controller *ctl)
 
 /* ------------------------------------------------------------------------------------------------ handlers */
 
-/* Warns of a table that this system would not load again. */
+/* Warns about a table that this system would refuse to load again. */
 static void snapshot_measure(const tqi_request *request, const tqi_ctl_parts *parts)
 {
     uint64_t bytes = 0;

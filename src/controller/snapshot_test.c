@@ -1,5 +1,6 @@
 /*
- * snapshot_test.c - snapshots and restores over the real connection: whose they are, what they hold, when they end.
+ * snapshot_test.c - snapshots and restores over the real connection: which session they belong to, what they hold, when they
+ * end.
  */
 #include <stdio.h>
 
@@ -175,7 +176,7 @@ static void note_drained(uint64_t left, void *arg)
     *(uint64_t *)arg = left;
 }
 
-/* Nobody is served any more who could close it. */
+/* No client that could close it is served any more. */
 static void the_end_of_the_system_closes_them(void **state)
 {
     Tq__Collect ask;
@@ -195,7 +196,7 @@ static void the_end_of_the_system_closes_them(void **state)
     assert_int_equal(((Tq__CollectReply *)collect.reply)->n_first, 1);
     ask.done = ((Tq__CollectReply *)collect.reply)->notice;
     kit_end(&collect);
-    close_snapshot(snapshot->id); /* it is closed already, and its client need not know */
+    close_snapshot(snapshot->id); /* it is already closed, and its client need not know */
     assert_int_equal(left, 1234);
     kit_send(&unit, TQI_COLLECT, &ask, &collect);
     while (left == 1234) {
@@ -208,7 +209,7 @@ static void the_end_of_the_system_closes_them(void **state)
     kit_free(snapshot);
 }
 
-/* With a checkpoint that refers to the data nobody can tell what was removed: it may be all that is left. */
+/* With a checkpoint that refers to the data, the number removed is unknown: all of it may be left. */
 static void what_nobody_can_tell_counts_as_left(void **state)
 {
     kit_put what = {.partition = "p", .field = "x", .rows = 3, .owner = "store"};
@@ -229,7 +230,7 @@ static void what_nobody_can_tell_counts_as_left(void **state)
     assert_int_equal(left, 2);
 }
 
-/* Its table is too large for this system: it is told before the data comes, and what would help. */
+/* Its table is too large for this system: the client is told so before the data comes, and what would help. */
 static void a_table_that_is_too_large_is_refused_with_a_remedy(void **state)
 {
     const uint64_t limit = tqi_limits.restore_bytes;
@@ -292,7 +293,7 @@ static void they_belong_to_their_session(void **state)
     Tq__RestoreDrop drop = TQ__RESTORE_DROP__INIT;
     drop.id = commit.id;
     kit_free(kit_ok(&other, TQI_RESTORE_DROP, &drop));
-    /* Blocks that were published long ago are no new ones: refused, and nothing changes. */
+    /* Blocks that were published long ago are not new: refused, and nothing changes. */
     kit_fails(&client, TQI_RESTORE_COMMIT, &commit, TQ_EINVAL, "not an unpublished block");
     assert_int_equal(samples("p"), 1);
     kit_free(kit_ok(&client, TQI_RESTORE_DROP, &drop));
@@ -315,7 +316,7 @@ static void parts_that_make_no_sense_are_refused(void **state)
     kit_free(kept);
 }
 
-/* A session may open a quarter of the snapshots and restores that there may be, and always one. */
+/* A session may open a quarter of the allowed snapshots and restores, and always at least one. */
 static void a_session_may_have_a_quarter(void **state)
 {
     static const struct {

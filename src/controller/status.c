@@ -1,5 +1,5 @@
 /*
- * status.c - one picture of the whole system for people: partitions, owners, sessions; and its configuration.
+ * status.c - a picture of the whole system for people: partitions, owners, sessions; and its configuration.
  */
 #include "controller/internal.h"
 

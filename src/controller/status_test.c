@@ -90,7 +90,7 @@ static void the_ring_keeps_the_newest(void **state)
     kit_free(reply);
 }
 
-/* The limit of bytes is passed when the ring has just filled up: the newest event stays, and only what goes counts. */
+/* The byte limit is exceeded just when the ring has filled up: the newest event stays, and only what is dropped counts. */
 static void the_newest_event_stays_in_few_bytes(void **state)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
@@ -122,7 +122,7 @@ static void readers_wait_for_the_next_event(void **state)
     Tq__Events ask = TQ__EVENTS__INIT;
     kit_call call;
     (void)state;
-    /* From another run, with a larger number: goes on with what comes. */
+    /* From another run, with a larger number: continues with the events that follow. */
     ask.since = 1000;
     ask.wait = true;
     kit_send(&unit, TQI_EVENTS, &ask, &call);

@@ -238,7 +238,7 @@ uint64_t kit_lease(kit_client *client, const char *owner, uint32_t count)
     return first;
 }
 
-/* Message of a put, whose parts live as long as it. */
+/* The message of a put; its parts live as long as it does. */
 typedef struct kit_message {
     Tq__Publish publish;
     Tq__Batch batch;
@@ -362,7 +362,7 @@ static void raw_on_readable(uv_poll_t *poll, int status, int events)
     uv_poll_stop(poll);
 }
 
-/* Reads exactly so many bytes while the loop turns. */
+/* Reads exactly `size` bytes while running the loop. */
 static void raw_read(kit_raw *raw, void *out, size_t size)
 {
     uint8_t *at = out;

@@ -1,7 +1,7 @@
 /*
  * test_kit.h - a controller and its clients on one loop, for tests: the real server, the real channels, no threads.
  *
- * Calls are started and then run to their end by turning the loop.  Everything asserts by itself.
+ * Calls are started and then completed by running the loop.  Every function asserts by itself.
  */
 #ifndef TQI_CONTROLLER_TEST_KIT_H
 #define TQI_CONTROLLER_TEST_KIT_H
@@ -47,11 +47,11 @@ typedef struct kit_call {
     ProtobufCMessage *reply; /* a copy; NULL on error */
 } kit_call;
 
-/* Starts a controller; options may be NULL, its listen, token and grace are filled in when absent. */
+/* Starts a controller; options may be NULL; listen, token and grace are filled in if absent. */
 void kit_start(kit *k, const tqi_controller_options *options);
 void kit_stop(kit *k);
 
-/* Set-up and tear-down of most tests: a unit with owner "unit", and who puts and who claims. */
+/* Set-up and tear-down of most tests: a unit with owner "unit", a client that puts and one that claims. */
 typedef struct kit_usual_clients {
     kit k;
     kit_client unit, producer, consumer;
@@ -62,17 +62,17 @@ int kit_usual_start(void **state);
 int kit_usual_stop(void **state);
 
 void kit_connect(kit *k, kit_client *client, const char *name);
-/* Says goodbye; the server sees it when the loop turns on. */
+/* Closes the client; the server sees it when the loop continues. */
 void kit_disconnect(kit_client *client);
 
 /* Starts a request. */
 void kit_send(kit_client *client, uint16_t kind, const void *message, kit_call *call);
-/* Turns the loop until the call has ended. */
+/* Runs the loop until the call has completed. */
 int kit_wait(kit_call *call);
 void kit_end(kit_call *call);
-/* Turns the loop until the controller has this many waiting claims, as its status says. */
+/* Runs the loop until the controller's status shows this many waiting claims. */
 void kit_until_waiting(kit_client *client, uint32_t claims);
-/* One request that succeeds; the reply is the caller's, by kit_free. */
+/* One request that succeeds; the caller frees the reply with kit_free. */
 void *kit_ok(kit_client *client, uint16_t kind, const void *message);
 /* One request that fails with `code` and a message that contains `text`. */
 void kit_fails(kit_client *client, uint16_t kind, const void *message, int code, const char *text);
@@ -100,7 +100,7 @@ void kit_publish_fails(kit_client *client, kit_put *put, int code, const char *t
 /* Fills a fetch claim of field `field`. */
 void kit_claim(Tq__Claim *claim, const char *partition, char **field, int64_t size,
                const char *task);
-/* A poll claim's number of samples; 0 when it was refused with TQ_EAGAIN. */
+/* The number of samples of a poll claim; 0 if it was refused with TQ_EAGAIN. */
 size_t kit_poll(kit_client *client, const char *partition, const char *field, int64_t size,
                 const char *task);
 

@@ -1,8 +1,8 @@
 /*
  * wait.c - waiting is state: deadlines under one timer, parked requests, and waking them after a change.
  *
- * A wait is parked, then either marked ready and answered by tqi_ctl_wake, or ended by its deadline, its client's
- * cancel or the end of its session.  A cancel that finds it ready is too late: the answer is sent.
+ * A wait is parked, and then either marked ready and answered by tqi_ctl_wake, or ended by its deadline, by its client's
+ * cancel or with its session.  A cancel that finds it ready is too late: the answer is sent.
  */
 #include <stdlib.h>
 
@@ -71,7 +71,7 @@ uint64_t tqi_ctl_after_ms(uint64_t ms)
 
 /* ------------------------------------------------------------------------------------------------ waits */
 
-/* Ends a wait: with its answer, or with an error. */
+/* Ends a wait with its answer, or with an error. */
 static void wait_end(tqi_ctl_wait *wait, const tq_error *err)
 {
     const tqi_ctl_wait_type *type = wait->type;
@@ -166,7 +166,7 @@ void tqi_ctl_wake(tqi_controller *ctl)
         if (!ctl->ready) {
             break;
         }
-        /* An answer may end a session and with it other waits, also ready ones: always take the first. */
+        /* An answer may end a session and with it other waits, even ready ones: always take the first. */
         while (ctl->ready) {
             wait_end(ctl->ready, ctl->ready->failure);
         }

@@ -1,5 +1,5 @@
 /*
- * waiting.c - the list of what waits, for people: claims of every session, puts as their units have reported them, and
+ * waiting.c - the list of waiting requests, for people: claims of every session, puts as their units have reported them, and
  * puts for which there is no unit.
  */
 #include <string.h>
@@ -15,15 +15,15 @@ typedef struct waiting_list {
     Tq__WaitInfo **waits;
     size_t n, max;
     tqi_session *only; /* NULL: of all sessions */
-    uint64_t older_ms; /* of one: those that have waited that long and that it was not told of */
+    uint64_t older_ms; /* for one session: waits at least this long that it has not been told of */
     uint64_t now;
-    uint64_t last; /* of one: number of the last claim in the list */
+    uint64_t last; /* for one session: number of the last claim in the list */
     size_t puts;
     int rc;
     tq_error *err;
 } waiting_list;
 
-/* Another one, filled with what it has of its client. */
+/* Adds an entry, filled in with its client's details. */
 static Tq__WaitInfo *waiting_next(waiting_list *list, const char *kind, const char *client,
                                   uint64_t pid, const char *host)
 {
@@ -75,7 +75,7 @@ static uint64_t waiting_age(const waiting_list *list, const tqi_ctl_owner *owner
     return owner->told->wait[i]->age_ms + (list->now - owner->told_at) / 1000000u;
 }
 
-/* Whether a put is one that the list is about. */
+/* Whether a put belongs in the list. */
 static bool waiting_wants(const waiting_list *list, const tqi_ctl_owner *owner, size_t i)
 {
     const Tq__WaitInfo *info = owner->told->wait[i];
@@ -138,7 +138,7 @@ static void waiting_units(waiting_list *list)
         tqi_ctl_owners_missing(wait, missing, TQ_ERROR_MESSAGE_MAX);
         info->missing = missing;
         info->age_ms = age_ms;
-        info->suspect = true; /* it goes on only when somebody starts one */
+        info->suspect = true; /* it continues only when somebody starts one */
         info->number = wait->number;
         wait->passed_on = wait->passed_on || list->only;
     }
@@ -186,7 +186,7 @@ int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, si
     return rc;
 }
 
-/* The answer is made: its client is not told of these again. */
+/* The answer has been made: its client is not told of these again. */
 static void waiting_told(const waiting_list *list)
 {
     tqi_ctl_session *session = tqi_session_user(list->only);
@@ -234,7 +234,7 @@ int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__Sy
         reply.n_wait = list.n;
         if (tqi_ctl_reply(request, &reply.base)) {
             waiting_told(&list);
-            /* A client asks for this when it has waited for long. */
+            /* A client asks for this when it has waited for a long time. */
             for (size_t i = 0; i < list.n; i++) {
                 waiting_event(ctl, list.waits[i]);
             }

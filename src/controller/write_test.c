@@ -33,7 +33,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* Names of all partitions, joined by blanks. */
+/* Names of all partitions, separated by spaces. */
 static void expect_partitions(const char *expected)
 {
     Tq__ListPartitions ask = TQ__LIST_PARTITIONS__INIT;
@@ -264,7 +264,7 @@ static void a_refused_publish_leaves_no_trace(void **state)
     expect_partitions("p");
 }
 
-/* Sends a publish with one thing wrong at a time. */
+/* Sends publishes, each with one thing wrong. */
 static void refuses_arrays_that_disagree(void **state)
 {
     Tq__Publish publish;
@@ -408,7 +408,7 @@ static void clears_by_key_and_checks_arguments(void **state)
     expect_partitions("p");
 }
 
-/* What does not fit into a frame is found before anything changes; its bytes need not be there to be counted. */
+/* A reply that does not fit into a frame is detected before anything changes; its bytes need not exist to be counted. */
 static void a_reply_that_is_too_large_is_refused(void **state)
 {
     Tq__Tag tag;

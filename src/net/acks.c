@@ -1,5 +1,5 @@
 /*
- * acks.c - what a channel sends by itself: frames without a call, and which replies have arrived.
+ * acks.c - what a channel sends on its own: frames without a call, and acknowledgements of replies.
  */
 #include "net/calling.h"
 
@@ -16,7 +16,7 @@ void tqi_channel_send(tqi_channel *channel, uint16_t kind, uint64_t ack,
         tqi_conn_send(channel->conn, tx);
         return;
     }
-    /* Without memory the frame is lost; a new connection sends what matters again. */
+    /* If out of memory, the frame is lost; a new connection resends what matters. */
     tqi_conn_finish(channel->conn);
 }
 
@@ -25,14 +25,15 @@ void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const Protobu
     tqi_channel_send(channel, kind, kind == TQI_HELLO ? 0 : tqi_call_ack(channel), message);
 }
 
-/* So many replies the server may keep beyond what `ack` passes, and two more for each call that waits, which the frame that
- * ends that has to name; never more than ACKS_KEPT_MAX, nor than TQI_KEPT_BYTES.  The least that a server may be configured to keep is
- * twice that (limits.kept_replies, limits.kept_reply_bytes). */
+/* The server may keep this many replies that `ack` cannot acknowledge, plus two for each waiting call (which the frame that
+ * acknowledges them must name), but never more than ACKS_KEPT_MAX or TQI_KEPT_BYTES.  The smallest limits that a server
+ * accepts are twice that (limits.kept_replies, limits.kept_reply_bytes). */
 #define ACKS_KEPT     1024u
 #define ACKS_KEPT_MAX 16384u
 
-/* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies of all that came
- * after it: when there are many it is told which calls wait, and at the end, so that it knows what was received. */
+/* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies to all later
+ * calls.  So when there are many, and when the session closes, the client tells it which calls are waiting; then it knows
+ * which replies were received. */
 static void acks_send_waiting(tqi_channel *channel, bool last_time)
 {
     uint64_t beyond = channel->next_request - tqi_call_ack(channel);
@@ -79,17 +80,17 @@ void tqi_channel_acknowledge(tqi_channel *channel, bool last_time)
             tqi_channel_send_control(channel, TQI_ACK, NULL);
         }
         channel->ack_sent = ack;
-        /* Not before: what it is about is still in front of the next one. */
+        /* Not earlier: until then, the next ack cannot pass this reply. */
         channel->ack_hold = false;
     }
     acks_send_waiting(channel, last_time);
 }
 
-/* Bytes of such replies that a server keeps until the next request. */
+/* Most bytes of such replies that a server keeps until the next request. */
 #define ACKS_LATE_BYTES 4096u
 
-/* Whether nothing at the server hangs on whether the reply has arrived, so that the next request may say it: a frame of its
- * own would wake the server, and cost it half as much as the request. */
+/* Whether nothing at the server depends on the acknowledgement, so that it can travel with the next request: a separate
+ * frame would wake the server and cost it half as much as a request. */
 static bool acks_can_wait(uint16_t kind)
 {
     switch (kind) {
@@ -109,7 +110,7 @@ static bool acks_can_wait(uint16_t kind)
 void tqi_channel_arrived(const tqi_call *call)
 {
     tqi_channel *channel = call->channel;
-    /* Behind a call that waits the next request would not say it. */
+    /* While an earlier call waits, the next request could not acknowledge it. */
     bool alone = channel->n_keeps == 1 && !call->ended && !call->args.orphan;
 
     channel->arrived++;

@@ -1,5 +1,5 @@
 /*
- * acks_test.c - when a server is told that replies have arrived.
+ * acks_test.c - when replies are acknowledged to a server.
  */
 #include "net/calling.h"
 #include "net/testing.h"
@@ -24,7 +24,7 @@ static int teardown(void **state)
     return testing_teardown(state);
 }
 
-/* A publish: nothing hangs on its acknowledgement. */
+/* A publish: nothing depends on its acknowledgement. */
 static void publish(tqi_channel *on)
 {
     testing_call call = {0};
@@ -34,8 +34,7 @@ static void publish(tqi_channel *on)
     assert_int_equal(call.status, TQ_OK);
 }
 
-/* That the answer to a publish has arrived is said by the next request, or by the end of the session, not by a frame of its
- * own. */
+/* The answer to a publish is acknowledged by the next request, or when the session closes, not by a separate frame. */
 static void test_late_ack(void **state)
 {
     (void)state;
@@ -47,7 +46,7 @@ static void test_late_ack(void **state)
     assert_int_equal(server.settled_acked, 1);
     testing_run_ms(20);
     assert_int_equal(server.settled_acked, 1);
-    /* What must be known goes at once, and says all. */
+    /* What the server must know is sent at once, and acknowledges everything. */
     testing_claim(channel, &claim, true, 20);
     testing_until(&claim.done, 1);
     testing_until(&server.settled_acked, 3);
@@ -60,7 +59,7 @@ static void test_late_ack(void **state)
     assert_int_equal(server.settled_lost, 0);
 }
 
-/* Large answers are not kept until then, nor is one of very many. */
+/* Large answers are acknowledged at once, and so is one of very many. */
 static void test_late_ack_of_much(void **state)
 {
     (void)state;

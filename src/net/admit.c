@@ -1,13 +1,13 @@
 /*
- * admit.c - whether a session may have one more request: how many of its requests wait, and how many replies are kept.
+ * admit.c - whether a session may have one more request: limits the number of its waiting requests and of kept replies.
  */
 #include "net/serving.h"
 
 #include "base/error.h"
 #include "base/limits.h"
 
-/* Requests that give something back, and answer with nothing.  A client at its limits goes on with these, or it would keep
- * what it has: up to twice as many. */
+/* Requests that give something back and have an empty reply.  A client at its limits may still send these, up to twice the
+ * limit; otherwise it could never release what it holds. */
 static bool admit_gives_back(uint16_t kind)
 {
     switch (kind) {
@@ -24,7 +24,7 @@ static bool admit_gives_back(uint16_t kind)
     }
 }
 
-/* Those who have little waiting go on while others make all of it much. */
+/* Sessions with few waiting requests are still admitted when others drive up the total. */
 #define ADMIT_FLOOR (UINT64_C(64) << 10)
 
 static int admit_all_waiting(const tqi_session *session, uint64_t times, tq_error *err)
@@ -63,7 +63,7 @@ static int admit_waiting(const tqi_session *session, uint64_t times, tq_error *e
 static int admit_kept(const tqi_session *session, bool back, uint64_t times, tq_error *err)
 {
     bool many = session->kept / times >= tqi_limits.kept_replies;
-    /* A reply with nothing in it is bounded well enough by the number. */
+    /* The limit on their number is enough to bound empty replies. */
     if (!many && (back || session->kept_bytes <= tqi_limits.kept_reply_bytes)) {
         return TQ_OK;
     }

@@ -19,7 +19,7 @@
 #include "base/error.h"
 #include "base/log.h"
 
-/* What could be guessed in a lifetime is no secret: 16 random bytes, or 32 hexadecimal digits of them. */
+/* A secret must not be guessable in a lifetime: 16 random bytes, or the same as 32 hexadecimal digits. */
 #define AUTH_TOKEN_LEAST 16
 
 void tqi_token_warn(const char *what, const tqi_token *token)
@@ -35,7 +35,7 @@ void tqi_token_warn(const char *what, const tqi_token *token)
     }
 }
 
-/* A token file that others can read has told them the token. */
+/* A token file that others can read is no secret from them. */
 static void auth_warn_mode(const char *path, int fd)
 {
     static atomic_flag said = ATOMIC_FLAG_INIT;
@@ -64,7 +64,7 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
             path, strerror_r(errno, reason, sizeof reason));
     }
     auth_warn_mode(path, fd);
-    /* Room for white space behind the longest token, which an editor may have left. */
+    /* Room for white space after the longest token, which an editor may have added. */
     uint8_t bytes[TQI_TOKEN_MAX + 64];
     size_t size = 0;
     while (size < sizeof bytes) {

@@ -1,5 +1,5 @@
 /*
- * auth_test.c - who is let in, and what happens to those who speak badly.
+ * auth_test.c - which clients are admitted, and what happens to those that break the protocol.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,7 +60,7 @@ static void test_wrong_token(void **state)
     tqi_connector *connector = testing_connector(&wrong, 0);
     tqi_channel *channel = testing_channel(connector, server.endpoint);
     testing_call calls[2] = {0};
-    /* No deadline: the refusal ends the calls, and there is no second attempt. */
+    /* No deadline: the refusal ends the calls, and the client does not try again. */
     testing_reserve(channel, &calls[0], 1, -1);
     testing_events(channel, &calls[1], -1);
     testing_until(&calls[1].done, 1);
@@ -79,7 +79,7 @@ static void test_wrong_token(void **state)
     testing_server_stop(&server);
 }
 
-/* A path that means another system here refuses us; the endpoint after it is the one that was meant. */
+/* A path that belongs to another system here refuses us; the endpoint after it is the intended one. */
 static void test_refused_then_next(void **state)
 {
     (void)state;
@@ -102,7 +102,7 @@ static void test_refused_then_next(void **state)
     testing_server_stop(&server);
 }
 
-/* An address that means another server of the same system is passed over; alone it ends calls as stale. */
+/* An address that belongs to another server of the same system is skipped; if it is the only one, calls end as stale. */
 static void test_only_that_server(void **state)
 {
     (void)state;
@@ -128,7 +128,7 @@ static void test_only_that_server(void **state)
     assert_non_null(strstr(tqi_channel_unix_failure(channel), "another server"));
     assert_int_equal(other.executions, 0);
     assert_int_equal(tqi_channel_get_server(connector, other.endpoint, id, &wrong, NULL), TQ_OK);
-    /* No deadline: the answer of the other server ends it. */
+    /* No deadline: the other server's answer ends it. */
     testing_reserve(wrong, &lost, 1, -1);
     testing_until(&lost.done, 1);
     assert_int_equal(lost.status, TQ_ESTALE);
@@ -199,7 +199,7 @@ static void test_version_of_client(void **state)
     testing_server_stop(&server);
 }
 
-/* A server of a later version: what it sends in the known header is enough to tell. */
+/* A server of a later version: the header, whose format is fixed, is enough to recognise it. */
 typedef struct later_server {
     uv_poll_t poll;
     int fd;
@@ -278,7 +278,7 @@ static void test_version_of_server(void **state)
     assert_int_equal(recv(later.accepted[0], answer, sizeof answer, MSG_WAITALL), sizeof answer);
     assert_int_equal(tqi_frame_decode(answer, &told, NULL), TQ_OK);
     assert_int_equal(told.kind, TQI_HELLO);
-    /* The log says it once, not with each call. */
+    /* It is logged once, not with each call. */
     testing_call again = {0};
     testing_reserve(channel, &again, 2, -1);
     testing_until(&again.done, 1);
@@ -373,7 +373,7 @@ static void test_malformed_before_login(void **state)
     testing_server_stop(&server);
 }
 
-/* Whoever sends garbage without end fills no log. */
+/* A peer that keeps sending garbage does not fill the log. */
 static void test_warnings_are_limited(void **state)
 {
     static const tqi_frame garbage = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_BYE};
@@ -394,7 +394,7 @@ static void test_warnings_are_limited(void **state)
     testing_server_stop(&server);
 }
 
-/* When the server goes, a client says so once, however often it tries; and once when it is back. */
+/* When the server goes away, a client logs that once, however often it tries, and once when the server is back. */
 static void test_outages_are_said_once(void **state)
 {
     const char *endpoint = testing_unix_endpoint();
@@ -477,7 +477,7 @@ static void test_malformed_after_login(void **state)
     testing_server_stop(&server);
 }
 
-/* A kind of a later version, and a request by hand: answered, and the connection goes on. */
+/* An unknown kind of request from a later version, sent by hand: it is answered, and the connection stays open. */
 static void test_unknown_kind(void **state)
 {
     (void)state;

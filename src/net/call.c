@@ -1,9 +1,8 @@
 /*
- * call.c - one request on its way: started, sent as often as connections break, and ended exactly once.
- *
- * A call lives until its answer came.  When it ends early (deadline) after it was sent, a KEEP call stays as an orphan:
- * its request may have been executed, so it is sent again after a reconnect like any other, its answer is undone by
- * the owner's orphan function, and only then the acknowledgement passes it.
+ * call.c - one request in flight: started, resent whenever the connection breaks, and completed exactly once.  A call lives
+ * until its answer has arrived.  If it ends early (deadline) after it was sent, a KEEP call stays as an orphan: its request
+ * may have been executed, so it is resent after a reconnect like any other, the owner's orphan function undoes its answer,
+ * and only then does the acknowledgement pass it.
  */
 #include "net/calling.h"
 
@@ -15,7 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-/* Numbers may wrap around; those in use are always close together. */
+/* Numbers may wrap around; those in use are always close to each other. */
 static bool call_before(uint64_t a, uint64_t b)
 {
     return (int64_t)(a - b) < 0;
@@ -35,7 +34,7 @@ static void call_unlist(tqi_call *call)
     tqi_heap_remove(&call->channel->deadlines, &call->timed);
 }
 
-/* Takes the frame back if none of it was sent. */
+/* Withdraws the frame if no part of it was sent. */
 static void call_unsend(tqi_call *call)
 {
     if (call->tx->queued && !call->tx->touched) {
@@ -66,7 +65,7 @@ static void call_free(tqi_call *call)
     free(call);
 }
 
-/* Ends with an error.  The call is taken out first; its memory goes after done. */
+/* Ends a call with an error.  It is unlinked first; its memory is freed after done. */
 static void call_fail(tqi_call *call, const tq_error *why)
 {
     call_unlist(call);
@@ -211,7 +210,7 @@ void tqi_call_end_cancelled(tqi_connector *connector)
 
 /* ------------------------------------------------------------------------------------------ end of the calls */
 
-/* Makes the frame of a call that ends early independent of its owner's memory. */
+/* Makes the frame of a call that ends early independent of the owner's memory. */
 static void call_own_payload(tqi_call *call)
 {
     tqi_channel *channel = call->channel;
@@ -220,7 +219,7 @@ static void call_own_payload(tqi_call *call)
     }
     call->lost = true;
     if (call->tx->queued) {
-        /* Half of it is sent, and the rest cannot be kept: only another connection helps. */
+        /* It is partly sent, and the rest cannot be kept: only a new connection helps. */
         tqi_conn_close(channel->conn);
         tq_error err;
         tqi_error_nomem(&err, "a request");
@@ -228,7 +227,7 @@ static void call_own_payload(tqi_call *call)
     }
 }
 
-/* The request was sent and its owner waits no longer. */
+/* The request was sent, and its owner no longer waits. */
 static void call_abandon(tqi_call *call, const tq_error *why)
 {
     tqi_channel *channel = call->channel;
@@ -290,7 +289,7 @@ void tqi_call_timeouts(tqi_channel *channel)
     tqi_channel_settle(channel);
 }
 
-/* Whether the server may have executed it and keep its reply. */
+/* Whether the server may have executed it and be keeping its reply. */
 static bool call_may_be_kept(const tqi_call *call)
 {
     return call->method->keep && call->tx->touched && !call->garbled;
@@ -395,17 +394,17 @@ void tqi_call_answered(tqi_call *call, tqi_answer *answer)
     if (!call->ended) {
         call->ended = true;
         if (!call->args.orphan) {
-            /* Nothing is sent before done returns, so what it starts may carry the acknowledgement. */
+            /* Nothing is sent before done returns, so a call that it starts may carry the acknowledgement. */
             call_unkeep(call);
         }
         uint64_t next = channel->next_request;
         call->args.done(call, answer, call->args.arg);
         if (call->args.orphan && channel->next_request != next) {
-            /* It may undo the answer, and what does that must reach the server before the acknowledgement. */
+            /* done may undo the answer, and the request that does so must reach the server before the acknowledgement. */
             channel->ack_hold = true;
         }
     } else if (call->args.orphan && answer->status == TQ_OK) {
-        /* What undoes the answer must reach the server before the acknowledgement does. */
+        /* The request that undoes the answer must reach the server before the acknowledgement. */
         channel->ack_hold = true;
         call->args.orphan(channel, answer->reply, call->args.orphan_arg);
     }

@@ -1,5 +1,5 @@
 /*
- * call_test.c - how calls end early: cancelled, too late, nobody there; and what becomes of their answers.
+ * call_test.c - how calls end early: cancelled, past the deadline, or with no server; and what happens to their answers.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,7 +90,7 @@ static void test_cancel_waiting(void **state)
     assert_int_equal(calls[0].status, TQ_OK);
 }
 
-/* The answer was on its way already: it wins. */
+/* The answer was already in flight: it wins. */
 static void test_cancel_too_late(void **state)
 {
     (void)state;
@@ -106,7 +106,7 @@ static void test_cancel_too_late(void **state)
     testing_until(&server.settled_acked, 1);
 }
 
-/* Cancelled while there is no connection: the request is found waiting, then cancelled. */
+/* Cancelled without a connection: after reconnecting, the request is found still waiting and is cancelled. */
 static void test_cancel_disconnected(void **state)
 {
     (void)state;
@@ -143,7 +143,7 @@ static void test_deadline_waiting(void **state)
     assert_int_equal(call.orphans, 0);
 }
 
-/* A request that was sent is cancelled at the server, and the acknowledgement moves on with its refusal. */
+/* A request that was sent is cancelled at the server, and its refusal advances the acknowledgement. */
 static void test_deadline_cancels(void **state)
 {
     (void)state;
@@ -165,7 +165,7 @@ static void test_deadline_cancels(void **state)
     assert_null(channel->keeps);
 }
 
-/* The deadline passes while the answer is on its way: it is undone before it is acknowledged. */
+/* The deadline passes while the answer is in flight: it is undone before it is acknowledged. */
 static void test_orphan(void **state)
 {
     (void)state;
@@ -173,7 +173,7 @@ static void test_orphan(void **state)
     call.release_on = channel;
     testing_claim(channel, &call, false, 20);
     testing_until(&server.n_waiting, 1);
-    /* This one takes no cancel: it ends at its own pace. */
+    /* This one cannot be cancelled: it finishes at its own pace. */
     tqi_request_on_cancel(server.waiting[0], NULL, NULL);
     expire(call.call);
     assert_int_equal(call.status, TQ_ETIMEDOUT);
@@ -186,7 +186,7 @@ static void test_orphan(void **state)
     assert_int_equal(call.orphans_freed, 1);
 }
 
-/* The same, and the connection breaks with the answer on its way: the kept reply is fetched to be undone. */
+/* The same, but the connection breaks while the answer is in flight: the kept reply is fetched so that it can be undone. */
 static void test_orphan_resumed(void **state)
 {
     (void)state;
@@ -208,8 +208,7 @@ static void test_orphan_resumed(void **state)
     assert_int_equal(server.opened, 1);
 }
 
-/* One that nobody wants any more is answered while another waits in front of it, so that the acknowledgement does not
- * move. */
+/* A call that was given up is answered while an earlier one is waiting, so the acknowledgement does not advance. */
 static void begin_orphan_behind(testing_call *waits, testing_call *late)
 {
     testing_call first = {0};
@@ -225,7 +224,7 @@ static void begin_orphan_behind(testing_call *waits, testing_call *late)
     testing_run_ms(10);
 }
 
-/* The undoing waits in a full socket when the acknowledgement moves on: it must not carry that. */
+/* The undoing request is stuck behind a full socket when the acknowledgement advances: it must not carry it. */
 static void test_orphan_behind(void **state)
 {
     (void)state;
@@ -256,7 +255,7 @@ static void test_orphan_behind(void **state)
     free(data);
 }
 
-/* The frame that names what waits comes in the same round. */
+/* The frame that names the waiting calls comes in the same round. */
 static void test_orphan_behind_many(void **state)
 {
     (void)state;
@@ -275,8 +274,8 @@ static void test_orphan_behind_many(void **state)
     assert_int_equal(channel->n_keeps, 0);
 }
 
-/* Each round of puts ends with the oldest of the claims that wait: the acknowledgement moves on each time, but never passes
- * the puts. */
+/* Each round of puts ends with the oldest waiting claim: the acknowledgement advances each time, but never passes the
+ * puts. */
 static void test_many_wait(void **state)
 {
     (void)state;
@@ -302,7 +301,7 @@ static void test_many_wait(void **state)
     assert_int_equal(channel->n_keeps, 0);
 }
 
-/* The owner cannot use the answer and undoes it at once: that, too, comes before the acknowledgement. */
+/* The owner cannot use the answer and undoes it at once: that request, too, precedes the acknowledgement. */
 static void test_undone(void **state)
 {
     (void)state;
@@ -314,7 +313,7 @@ static void test_undone(void **state)
             testing_answer(&server);
         }
         testing_until(&server.released, poll + 1);
-        /* Of the first round claim and release were acknowledged. */
+        /* The claim and the release of the first round were acknowledged. */
         assert_int_equal(server.acked_at_release, poll);
         testing_until(&server.settled_acked, poll + 1);
         assert_int_equal(call.status, TQ_OK);
@@ -325,7 +324,7 @@ static void test_undone(void **state)
     assert_null(channel->keeps);
 }
 
-/* A fatal error ends the calls, yet what the server did for them is fetched by the next connection, and undone. */
+/* A fatal error ends the calls, but the next connection fetches what the server did for them, and it is undone. */
 static void test_fatal(void **state)
 {
     (void)state;
@@ -354,14 +353,14 @@ static void test_fatal(void **state)
     assert_int_equal(call.orphans_freed, 1);
     assert_int_equal(server.opened, 1);
     assert_null(channel->calls);
-    /* The same with nobody holding the channel: it closes, and nothing is left. */
+    /* The same when nobody holds the channel: it closes, and nothing is left. */
     tqi_connector *own = testing_connector(&testing_token, 0);
     tqi_channel *other = testing_channel(own, server.endpoint);
     testing_call last = {0}, garbled = {0};
     testing_claim(other, &last, false, -1);
     testing_claim(other, &garbled, false, -1);
     testing_until(&server.n_waiting, 2);
-    garbled.call->garbled = true; /* its answer could not be read: it is not asked for again */
+    garbled.call->garbled = true; /* its answer could not be decoded: it is not requested again */
     tqi_channel_fatal(other, &err);
     assert_int_equal(garbled.status, TQ_EAUTH);
     assert_int_equal(garbled.orphans_freed, 1);
@@ -372,7 +371,7 @@ static void test_fatal(void **state)
     testing_connector_stop(own);
 }
 
-/* The owner's memory goes away with the end of the call, in the middle of sending and of receiving. */
+/* The owner's memory is freed when the call ends, in the middle of sending and of receiving. */
 static void test_deadline_in_payload(void **state)
 {
     (void)state;
@@ -424,7 +423,7 @@ static void test_deadline_in_payload(void **state)
     assert_int_equal(server.opened, 1);
 }
 
-/* Everything ends in the middle of payloads of both directions. */
+/* Everything is closed in the middle of payloads in both directions. */
 static void test_close_in_payload(void **state)
 {
     (void)state;
@@ -489,7 +488,7 @@ static void test_second_endpoint(void **state)
     testing_connector_stop(own);
 }
 
-/* Closed at any moment of connecting, in the middle of a look-up among them. */
+/* Closed at every moment of connecting, including in the middle of a name look-up. */
 static void test_closed_client(void **state)
 {
     (void)state;

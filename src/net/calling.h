@@ -1,12 +1,12 @@
 /*
- * calling.h - what the client's files share: connector.c (identity, start and end, fork), channel.c (its life and its
- * connections), ends.c (servers that are gone, and how that is known), dial.c (resolve and connect), greet.c (handshake),
+ * calling.h - shared by the client's files: connector.c (identity, start and shutdown, fork), channel.c (its life cycle and
+ * connections), ends.c (servers that are gone, and how the client knows), dial.c (resolve and connect), greet.c (handshake),
  * call.c (requests), reply.c (their answers).
  */
 #ifndef TQI_NET_CALLING_H
 #define TQI_NET_CALLING_H
 
-/* Without memory an element is not added, and its hh.tbl stays NULL. */
+/* If out of memory, an element is not added and its hh.tbl stays NULL. */
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
@@ -16,28 +16,28 @@
 
 #define TQI_ATTEMPT_MS  5000         /* to connect and greet */
 #define TQI_GOODBYE_MS  200          /* to send what is queued at the end */
-#define TQI_PATIENCE_NS 2000000000u  /* without any connection; then it is said whom it waits for */
+#define TQI_PATIENCE_NS 2000000000u  /* without any connection; then it logs whom it waits for */
 #define TQI_SAY_NS      30000000000u /* and again, while that goes on */
-/* Nobody listens at an address of this machine: then it is given up.  A controller may be started again; what a storage unit
- * held is gone in any case, and the controller knows the others. */
+/* Nobody has listened at an address of this machine for this long: it is given up.  A controller may be restarted; what a
+ * storage unit held is gone in any case, and the controller knows the other units. */
 #define TQI_REFUSED_NS      UINT64_C(5000000000)
 #define TQI_REFUSED_UNIT_NS UINT64_C(500000000)
 #define TQI_GONE_ATTEMPT_MS 1000 /* to connect to a server that has ended */
 #define TQI_BACKOFF_MIN_MS  10
 #define TQI_BACKOFF_MAX_MS  1000
-/* Servers are crowded for so long after one has said so, or has asked for a connection. */
+/* How long servers are considered crowded after one has said so, or has asked for a connection back. */
 #define TQI_CROWDED_NS      UINT64_C(60000000000)
-#define TQI_BACKOFF_CALM_NS 1000000000u /* a connection that lived that long was a good one */
+#define TQI_BACKOFF_CALM_NS 1000000000u /* a connection that lived this long was a good one */
 #define TQI_PROTO_ERRORS    3           /* in a row until calls fail */
 
-/* Bytes of replies behind a call that waits, until the server is told that they have arrived. */
+/* Bytes of replies received after a waiting call until they are acknowledged explicitly. */
 #define TQI_KEPT_BYTES (UINT64_C(16) << 20)
 
 typedef struct tqi_fd_chunk tqi_fd_chunk;
 typedef struct tqi_resolve tqi_resolve;
 typedef struct tqi_open_fn tqi_open_fn;
 
-/* Sockets of the process, readable after a fork at any moment: chunks are only ever added. */
+/* Sockets of the process.  The list can be read after a fork at any moment, because chunks are only ever added. */
 struct tqi_fd_chunk {
     atomic_int fds[64]; /* -1: free */
     _Atomic(tqi_fd_chunk *) next;
@@ -54,11 +54,12 @@ struct tqi_connector {
     uint64_t first_request;
     tqi_flusher flusher;
     tqi_channel *channels;
-    tqi_call *ending; /* cancelled before they were sent: they end when the loop is about to wait */
-    bool acks_due;    /* a channel may have ack_due */
-    uint64_t crowded_at; /* when a server last said that it is; 0: none has */
+    tqi_call *ending;    /* cancelled before they were sent; they end when the loop is about to
+                         wait */
+    bool acks_due;       /* a channel may have ack_due */
+    uint64_t crowded_at; /* when a server last said that it is crowded; 0: never */
     tqi_fd_chunk fds;
-    size_t open; /* channels and name look-ups that are not over */
+    size_t open; /* channels and name look-ups not yet finished */
     bool had_channel;
     tq_error ended;                                   /* code 0, or why the system has ended */
     void (*on_ended)(const tq_error *why, void *arg); /* or NULL */
@@ -79,7 +80,7 @@ enum {
     TQI_CHANNEL_CLOSED
 };
 
-/* Why an attempt to connect failed, as far as that says something about the next one. */
+/* Why an attempt to connect failed, as far as it matters for the next one. */
 typedef enum tqi_failure {
     TQI_FAILURE_OTHER,
     TQI_FAILURE_REFUSED, /* nobody listens at an address of this machine */
@@ -97,32 +98,35 @@ struct tqi_channel {
     tqi_endpoint *endpoints;
     size_t n_endpoints, at; /* the one tried now */
     uint64_t server;        /* the only one it is for, 0 = any */
-    bool primary;           /* the connector's first one: what ends there is the system */
+    bool primary;           /* the connector's first channel: if its server ends, the system has
+                               ended */
     bool parkable;          /* its server may ask for the connection */
-    bool unwanted;          /* without calls it stays as it is when the connection is lost */
-    bool other;             /* in this round of the list, an endpoint was that of another server */
+    bool unwanted;          /* without calls it does not reconnect when the connection is lost */
+    bool other;             /* in this round of the list, an endpoint belonged to another server */
     int refs;
     int state;
     tqi_conn *conn;
     int conns; /* not freed yet, conn included */
     uint64_t epoch;
     uint64_t instance; /* of the session at the server */
-    uint64_t lost_at;  /* when an established connection was lost; 0 = it is there, or never was */
+    uint64_t lost_at;  /* when an established connection was lost; 0 = connected, or never was */
     uint64_t opened_at;
     uint64_t
-        failing_since; /* of the first round of attempts that failed; 0: none has since it was open */
-    uint64_t refused_since; /* since when all of them found that nobody listens; 0: they do not */
-    uint64_t told_at;       /* when it was said last whom it waits for; 0: not yet */
+        failing_since; /* of the first failed round of attempts; 0: none has failed since it was
+                          last open */
+    uint64_t refused_since; /* since when all of them found nobody listening; 0: not the case */
+    uint64_t told_at;       /* when it last logged which server it is waiting for; 0: not yet */
     bool all_refused, all_unknown; /* in this round of the list, so far */
     tqi_failure failure;           /* of the attempt at hand */
     struct sockaddr_storage dialed;
-    bool told_other;     /* it was said that an endpoint is somebody else's */
+    bool told_other;     /* it was logged that an endpoint belongs to somebody else */
     size_t connected_at; /* endpoint of the last connection, counted from 1; 0: none yet */
 
     /* the server, as it says */
     char system[TQI_SYSTEM_MAX];
     int64_t started_us;
-    char challenge_system[TQI_SYSTEM_MAX]; /* of who answers now, before either is trusted */
+    char challenge_system[TQI_SYSTEM_MAX]; /* of the server that answers now, before either side is
+                                              trusted */
     int64_t challenge_started_us;
     Tq__Goodbye *goodbye; /* that is being received */
     bool restarting;      /* it said that it begins anew */
@@ -133,7 +137,7 @@ struct tqi_channel {
     int timers;
     unsigned backoff_ms;
     int proto_errors;
-    int told_version;       /* one more than the other protocol version that the log has named */
+    int told_version;       /* the other protocol version that was logged, plus one */
     tq_error reason;        /* why there is no connection */
     char unix_failure[256]; /* why there is none over a unix socket */
     tqi_open_fn *on_open;
@@ -151,14 +155,15 @@ struct tqi_channel {
     /* calls */
     uint64_t next_request;
     tqi_call *calls; /* by number; in order of number */
-    tqi_call *keeps; /* of these the KEEP ones, until their answer was handed over */
+    tqi_call *keeps; /* the KEEP ones among these, until their answer was delivered */
     size_t n_keeps;
     tqi_heap deadlines;
     uint64_t ack_sent;
-    uint64_t arrived; /* answers of KEEP ones since the server was told which are waited for */
+    uint64_t arrived;       /* answers to KEEP calls since the server was last told which calls are
+                         waiting */
     uint64_t arrived_bytes; /* of these */
     bool ack_due;
-    bool ack_hold; /* what was queued in this round must not carry the new ack */
+    bool ack_hold; /* frames queued in this round must not carry the new ack */
 
     /* the reply at hand */
     tqi_call *rx_call;
@@ -176,9 +181,9 @@ struct tqi_call {
     tqi_tx *tx;
     bool listed; /* in channel->calls */
     bool kept;   /* in channel->keeps */
-    bool ended;  /* done was called: only the orphan is waited for */
+    bool ended;  /* done was called: only the orphan's answer is awaited */
     bool cancelled;
-    bool garbled;        /* a reply came that is none: to ask for it again would not help */
+    bool garbled;        /* an invalid reply came: requesting it again would not help */
     bool ending;         /* in connector->ending */
     bool lost;           /* cannot be sent again */
     tqi_heap_node timed; /* in channel->deadlines */
@@ -188,18 +193,18 @@ struct tqi_call {
 };
 
 /* connector.c */
-/* As tqi_log, for the part of the process whose connector it is. */
+/* Like tqi_log, for the part of the process that owns the connector. */
 void tqi_connector_log(const tqi_connector *connector, tqi_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 atomic_int *tqi_connector_note_fd(tqi_connector *connector, int fd); /* NULL: out of memory */
 void tqi_connector_part_closed(tqi_connector *connector);
 
 /* channel.c */
-/* The connection or the attempt failed: the next address or endpoint is tried, or there is a pause. */
+/* The connection or the attempt failed: tries the next address or endpoint, or pauses. */
 void tqi_channel_failed(tqi_channel *channel, const tq_error *why);
 /* Drops the connection, or the attempt. */
 void tqi_channel_drop(tqi_channel *channel);
-/* Trying again would not help: all calls end with the error.  The next call connects again. */
+/* Retrying would not help: all calls end with the error.  The next call connects again. */
 void tqi_channel_fatal(tqi_channel *channel, const tq_error *why);
 /* The same, with an error that says all. */
 void tqi_channel_fatal_as(tqi_channel *channel, const tq_error *why);
@@ -207,39 +212,40 @@ void tqi_channel_fatal_as(tqi_channel *channel, const tq_error *why);
 void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed);
 /* There is something to connect for. */
 void tqi_channel_kick(tqi_channel *channel);
-/* Closes when nobody holds it and no call is left. */
+/* Closes the channel if nobody holds it and no call is left. */
 void tqi_channel_settle(tqi_channel *channel);
 void tqi_channel_close(tqi_channel *channel);
 void tqi_channel_arm_deadline(tqi_channel *channel);
-/* acks.c: an answer that its server keeps is there, and is about to be handed over. */
+/* acks.c: an answer that the server keeps has arrived and is about to be delivered. */
 void tqi_channel_arrived(const tqi_call *call);
 void tqi_channel_send(tqi_channel *channel, uint16_t kind, uint64_t ack,
                       const ProtobufCMessage *message);
 void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message);
 void tqi_channel_send_ack(tqi_channel *channel);
-/* The same; `last_time`: also says which calls wait, however few replies came behind them. */
+/* The same; `last_time`: also names the waiting calls, however few replies came after them. */
 void tqi_channel_acknowledge(tqi_channel *channel, bool last_time);
 void tqi_channel_reset_rx(tqi_channel *channel);
-/* What breaks on a connection, in any state. */
+/* Handles whatever breaks a connection, in any state. */
 void tqi_channel_broken(tqi_conn *conn, const tq_error *err);
 
 /* ends.c */
-/* The server has said goodbye; the frame is in channel->goodbye. */
+/* The server has sent a Goodbye; the frame is in channel->goodbye. */
 void tqi_channel_goodbye(tqi_channel *channel);
-/* Who answers where this channel was connected has another token: its system has ended.  False: it was never connected. */
+/* A server with another token answers where this channel was connected, so its system has ended.  False: it was never
+ * connected. */
 bool tqi_channel_replaced(tqi_channel *channel);
-/* An attempt has failed: what that says is noted.  Before the next one of the round begins. */
+/* Records what a failed attempt says about the server.  Called before the next attempt of the round begins. */
 void tqi_channel_note_failure(tqi_channel *channel);
 /* connect() has failed with that number. */
 void tqi_channel_refused(tqi_channel *channel, int errnum);
-/* All endpoints of the list have failed.  True: it is over, and all calls have ended. */
+/* All endpoints of the list have failed.  True: given up, and all calls have ended. */
 bool tqi_channel_give_up(tqi_channel *channel);
 /* It is open again. */
 void tqi_channel_back(tqi_channel *channel);
 
 /* dial.c */
 void tqi_dial_start(tqi_channel *channel);
-/* Tries the next address of the endpoint; false when there is none. */
+/* Tries the next address of the endpoint; false if there is none. */
 bool tqi_dial_next_address(tqi_channel *channel);
 void tqi_dial_stop(tqi_channel *channel);
 
@@ -253,17 +259,17 @@ extern const tqi_conn_ops tqi_channel_ops;
 
 /* call.c */
 uint64_t tqi_call_ack(const tqi_channel *channel);
-/* Sends every call again that has no answer. */
+/* Resends every call that has no answer. */
 void tqi_call_resend(tqi_channel *channel);
-/* KEEP calls that an earlier session had sent end with TQ_ESTALE; another: the server is another run of it, too. */
+/* KEEP calls that an earlier session had sent end with TQ_ESTALE; another: the server is a different run, too. */
 void tqi_call_stale(tqi_channel *channel, bool another);
-/* The connection is gone and no other is tried: ends the calls that were started before this.  KEEP calls that had been
- * sent stay as orphans: the acknowledgement must not pass an answer that nobody got. */
+/* The connection is gone and no other will be tried: ends the calls that were started before this.  KEEP calls that had been
+ * sent stay as orphans: the acknowledgement must not pass an answer that nobody received. */
 void tqi_call_give_up(tqi_channel *channel, const tq_error *why);
-/* Ends every call that was started before this, orphans too. */
+/* Ends every call that was started before this, including orphans. */
 void tqi_call_end_all(tqi_channel *channel, const tq_error *why);
 void tqi_call_timeouts(tqi_channel *channel);
-/* Hands over the answer of a call whose reply is complete, and frees it. */
+/* Delivers the answer of a call whose reply is complete, and frees the call. */
 void tqi_call_answered(tqi_call *call, tqi_answer *answer);
 void tqi_call_end_cancelled(tqi_connector *connector);
 

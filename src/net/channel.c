@@ -1,8 +1,7 @@
 /*
- * channel.c - a channel: when it connects, what it does when that fails, and its end.
- *
- * It connects when the first call is made.  Once it was connected and while somebody holds it, it connects again when
- * the connection is lost even without calls: its session at the server, and what depends on that, must live.
+ * channel.c - a channel: when it connects, what it does when that fails, and how it closes.  It connects at the first call.
+ * Once it has been connected, and for as long as somebody holds it, it reconnects when the connection is lost, even without
+ * calls: its session at the server must stay alive, and with it everything that depends on the session.
  */
 #include "net/calling.h"
 
@@ -80,7 +79,7 @@ static void channel_attempt(tqi_channel *channel)
         channel->all_refused = channel->all_unknown = true;
     }
     channel->failure = TQI_FAILURE_OTHER;
-    /* Replaced as soon as the attempt gets somewhere. */
+    /* Replaced as soon as the attempt makes progress. */
     channel->state = TQI_CHANNEL_CONNECT;
     tqi_dial_start(channel);
 }
@@ -94,7 +93,7 @@ static void channel_pause(tqi_channel *channel)
         return;
     }
     channel->state = TQI_CHANNEL_WAIT;
-    /* Half of it is chance, so that clients of a restarted server do not come all at once. */
+    /* Half of it is random, so that the clients of a restarted server do not all come at once. */
     unsigned delay =
         channel->backoff_ms / 2 + (unsigned)(tqi_random_id() % (channel->backoff_ms / 2 + 1));
     uv_timer_start(&channel->retry_timer, channel_on_retry, delay, 0);
@@ -111,7 +110,8 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
     tqi_channel_drop(channel);
     tqi_connector_log(channel->connector, TQI_DEBUG, "%s", channel->reason.message);
     if (was_open) {
-        /* Said once: attempts that fail meanwhile say it in the debug log only.  Nor is it said of what has ended in order. */
+        /* Logged once: further failed attempts only write to the debug log.  Not logged at all for a server that shut down
+         * in order. */
         bool known = channel->restarting || channel->connector->ended.code != TQ_OK;
         tqi_connector_log(channel->connector, known ? TQI_INFO : TQI_WARN,
                           "connection to %s lost, trying again: %s", channel->endpoint,
@@ -139,7 +139,7 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why)
         return;
     }
     if (channel->other) {
-        /* The one that is meant may have been started anew, at these endpoints or at others: its user finds out. */
+        /* The intended server may have been restarted, at these endpoints or at others: the channel's user finds out. */
         tq_error gone;
         tqi_error_set(&gone, TQ_ESTALE, "another server of this system is at %s",
                       channel->endpoint);
@@ -169,7 +169,7 @@ void tqi_channel_fatal_as(tqi_channel *channel, const tq_error *why)
     tqi_channel_settle(channel);
 }
 
-/* The server is of another version.  A header of this one goes back, so that its log names both, too. */
+/* The server has another version.  A header of ours goes back, so that its log, too, names both. */
 static void channel_tell_version(tqi_channel *channel)
 {
     tqi_conn *conn = channel->conn;
@@ -210,7 +210,7 @@ static void channel_broken(tqi_channel *channel, const tq_error *err)
             tqi_channel_replaced(channel)) {
             return;
         }
-        /* A path or an address of another host's may be somebody else's here, who refuses: the next one is tried. */
+        /* A path or an address of another host may belong to somebody else here, who refuses us: the next one is tried. */
         if (channel->state == TQI_CHANNEL_OPEN || channel->at + 1 >= channel->n_endpoints) {
             tqi_channel_fatal(channel, err);
             return;
@@ -303,11 +303,12 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
     if (channel->conn != conn || channel->state != TQI_CHANNEL_GREET) {
         return; /* closed by a callback */
     }
-    /* Only now: calls started by the callbacks above go out in the order of their numbers, too. */
+    /* Only now, so that calls started by the callbacks above also go out in the order of their numbers. */
     channel->state = TQI_CHANNEL_OPEN;
     tqi_call_resend(channel);
     if (resumed) {
-        /* The last one may have been lost.  It goes behind the requests: one of them may be to undo an answer. */
+        /* The last acknowledgement may have been lost.  It is queued after the requests, because one of them may undo an
+         * answer. */
         channel->ack_sent = 0;
         channel->ack_hold = true;
         channel->arrived = channel->next_request - tqi_call_ack(channel);
@@ -327,7 +328,7 @@ void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed)
 void tqi_channel_arm_deadline(tqi_channel *channel)
 {
     if (!channel->deadlines.top) {
-        return; /* the timer may run out: it finds nothing to do */
+        return; /* the timer may fire: it will find nothing to do */
     }
     uint64_t now = tqi_now();
     uint64_t deadline = channel->deadlines.top->key;
@@ -433,7 +434,7 @@ void tqi_channel_settle(tqi_channel *channel)
     }
     const tqi_call *call;
     for (call = channel->calls; call; call = call->hh.next) {
-        /* A late answer is waited for only while there is a connection it could come on. */
+        /* A late answer is awaited only while there is a connection on which it could arrive. */
         if (!call->ended || channel->state == TQI_CHANNEL_OPEN) {
             return;
         }
@@ -458,7 +459,7 @@ static void channel_on_timer_closed(uv_handle_t *handle)
     }
 }
 
-/* Called again when a connection of a closed channel was freed. */
+/* Called again when a connection of a closed channel has been freed. */
 void tqi_channel_close(tqi_channel *channel)
 {
     if (channel->state != TQI_CHANNEL_CLOSED) {
@@ -468,7 +469,7 @@ void tqi_channel_close(tqi_channel *channel)
         if (open) {
             tqi_channel_acknowledge(channel, true);
         }
-        /* Answers that are still on their way were not received: what they gave goes back. */
+        /* Answers still in flight were not received: what they granted is given back. */
         uint64_t ack = tqi_call_ack(channel);
         channel->state = TQI_CHANNEL_CLOSED;
         tqi_channel_reset_rx(channel);

@@ -13,7 +13,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 
-/* A connection with less in its queue is always read from. */
+/* A connection with less than this in its queue is always read. */
 #define CONN_QUEUED_FLOOR (64u << 10)
 
 static void conn_on_event(uv_poll_t *poll, int status, int events)
@@ -39,7 +39,7 @@ static void conn_on_event(uv_poll_t *poll, int status, int events)
         return;
     }
     if (status < 0) {
-        /* The socket has an error (libuv stops polling then): what arrived before it is still read. */
+        /* The socket has an error (libuv then stops polling): what arrived before it is still read. */
         conn->armed = 0;
         if (conn->finishing) {
             conn->tx_broken = true;
@@ -63,7 +63,7 @@ void tqi_conn_arm(tqi_conn *conn)
     if (conn->connecting) {
         events = UV_WRITABLE;
     } else {
-        /* A socket that cannot be written to is told by reading. */
+        /* Reading reports the error of a socket that cannot be written to. */
         bool full = conn->queue && !conn->tx_broken && !conn->dirty;
         bool deaf = conn->finishing || tqi_conn_stuffed(conn);
         events = (deaf ? 0 : UV_READABLE) | (full || conn->finishing ? UV_WRITABLE : 0);
@@ -100,7 +100,7 @@ int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socke
 
 bool tqi_conn_stuffed(const tqi_conn *conn)
 {
-    /* One that cannot be written to is read from, for that tells of its end. */
+    /* A connection that cannot be written to is read, because reading shows that it has ended. */
     return conn->limited && !conn->tx_broken &&
            (conn->queued > tqi_limits.queued_replies ||
             (conn->queued > CONN_QUEUED_FLOOR &&
@@ -127,7 +127,7 @@ int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err)
         return TQ_OK;
     }
     conn_take(conn, memory);
-    /* A sender that is slow, or has stopped, began before those that finish: the oldest is the one to close. */
+    /* A slow or stopped sender began before those that do finish, so the oldest is the one to close. */
     while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges &&
            flusher->larges->large_next) {
         tqi_conn *oldest = flusher->larges;

@@ -1,5 +1,5 @@
 /*
- * connector.c - the identity of a client, and the start and end of its channels.
+ * connector.c - the identity of a client, and starting and closing its channels.
  */
 #include "net/calling.h"
 
@@ -24,8 +24,8 @@ static void connector_init_chunk(tqi_fd_chunk *chunk)
 }
 
 /*
- * A slot is filled after its socket was opened and emptied before it is closed: a fork in between leaves the child a
- * socket too much at worst, and never closes one that is somebody else's.
+ * A slot is filled after its socket was opened and emptied before it is closed: at worst, a fork in between leaves the child
+ * one socket too many; it never makes the child close a socket of somebody else.
  */
 atomic_int *tqi_connector_note_fd(tqi_connector *connector, int fd)
 {

@@ -1,9 +1,8 @@
 /*
- * crowd.c - connections that greet: how many there may be, and which are closed for others (see serving.h).
- *
- * A stranger can open connections and say nothing.  If a server then accepted no more, a client could not come in; so the
- * server goes on to accept, and the connections that have been silent longest make room.  Those of this user's own
- * processes do not: each would be opened anew, and thousands of honest clients on busy cores do greet for seconds.
+ * crowd.c - connections in the handshake: how many there may be, and which are closed to make room (see serving.h).  A
+ * stranger can open connections and send nothing.  If a server then stopped accepting, no client could connect; so the
+ * server keeps accepting, and closes the connections that have been silent longest.  It does not close those of this user's
+ * own processes: each would be reopened, and the handshakes of thousands of honest clients on busy cores do take seconds.
  */
 #include "net/serving.h"
 
@@ -17,7 +16,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 
-/* Servers of this process, which share its descriptors.  Only read for a size: relaxed. */
+/* Number of servers in this process, which share its descriptors.  Only used to compute a size: relaxed. */
 static _Atomic int crowd_servers;
 
 void tqi_greeting_server(int change)
@@ -127,7 +126,7 @@ static void crowd_close(tqi_peer *peer)
     tqi_peer_close(peer);
 }
 
-/* Whether of n that greet, the oldest being `oldest`, this one has to go. */
+/* Whether, with n connections in the handshake and `oldest` the oldest of them, that one must be closed. */
 static bool crowd_is(const tqi_peer *oldest, unsigned n, uint64_t most)
 {
     uint64_t since = oldest->deadline - oldest->server->handshake_ns;

@@ -1,5 +1,5 @@
 /*
- * crowd_test.c - many sessions at one server: what they cost in descriptors, and what happens when those run out.
+ * crowd_test.c - many sessions at one server: how many descriptors they cost, and what happens when descriptors run out.
  */
 #include "net/calling.h"
 #include "net/serving.h"
@@ -18,7 +18,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 
-/* Descriptors of this process; of them those of processes. */
+/* Descriptors of this process, and how many of them are pidfds. */
 static int crowd_count(int *processes)
 {
     DIR *dir = opendir("/proc/self/fd");
@@ -45,7 +45,7 @@ enum {
     SESSIONS = 12
 };
 
-/* In a process of its own: clients of all endpoints; says so and ends when it is told to. */
+/* Runs in a separate process: clients of all endpoints; reports when they are connected, and exits when asked to. */
 static int child_main(int argc, char **endpoints)
 {
     uv_loop_init(&testing_loop);
@@ -93,7 +93,7 @@ static void test_one_process(void **state)
     char ready;
     assert_int_equal(read(out[0], &ready, 1), 1);
 
-    /* One session of it ends: the others go on. */
+    /* One of its sessions ends: the others continue. */
     tqi_session *session = servers[0].server->sessions;
     assert_true(tqi_session_process(session) ==
                 tqi_session_process((tqi_session *)session->hh.next));
@@ -132,7 +132,7 @@ static void told_of(tqi_exit *exit, const char *failed)
     ((told *)exit)->times++;
 }
 
-/* Who holds a process is told of its end after the session that it came from; who does not care any more is not. */
+/* A watcher is notified that the process has ended after the session it came from; one that was removed is not. */
 static void test_held_process(void **state)
 {
     (void)state;
@@ -230,7 +230,7 @@ static void test_parked(void **state)
     testing_until(&call.done, 1);
     assert_int_equal(crowd_connected(&server), 3);
 
-    /* The next one that comes makes the server ask: the idle one leaves, the others stay. */
+    /* The next connection makes the server ask: the idle client leaves, the others stay. */
     server.server->crowded = 0;
     crowd_client(&server, &d, 4);
     crowd_connected_is(&server, 3);
@@ -239,7 +239,7 @@ static void test_parked(void **state)
     assert_true(tqi_channel_local(firm));
     assert_int_equal(server.ended, 0);
 
-    /* It comes back when it has something to say, to its old session. */
+    /* It comes back to its old session when it has something to send. */
     server.server->crowded = INT_MAX;
     call.done = 0;
     testing_reserve(idle, &call, 5, -1);
@@ -265,7 +265,8 @@ static void test_parked(void **state)
     testing_server_stop(&server);
 }
 
-/* More than enough are not asked, however slow those are that were; but who does not leave is not waited for. */
+/* No more clients are asked than necessary, however slowly they leave; but a client that does not leave is not waited
+ * for. */
 static void test_park_enough(void **state)
 {
     (void)state;
@@ -288,7 +289,7 @@ static void test_park_enough(void **state)
     testing_server_stop(&server);
 }
 
-/* A client is told when half of the descriptors are taken, and when its connection is asked for. */
+/* A client is notified when half of the descriptors are in use, and when its connection is wanted back. */
 static void test_told_of_the_crowd(void **state)
 {
     (void)state;
@@ -311,7 +312,7 @@ static void test_told_of_the_crowd(void **state)
     testing_server_stop(&server);
 }
 
-/* A session that was parked ends with its grace, and the next call finds a new one. */
+/* A parked session ends with its grace time, and the next call gets a new one. */
 static void test_parked_for_long(void **state)
 {
     (void)state;
@@ -339,7 +340,7 @@ enum {
     FIT = 6
 };
 
-/* In a process of its own: more clients than the server has descriptors for, all at once. */
+/* Runs in a separate process: more clients than the server has descriptors for, all at once. */
 static int crowd_main(const char *endpoint)
 {
     static testing_call calls[CLIENTS];
@@ -360,7 +361,7 @@ static int crowd_main(const char *endpoint)
     _exit(0);
 }
 
-/* All are served, with a watch on the process of each, and the server has said what is short. */
+/* All are served, each one's process is watched, and the server has logged what is short. */
 static void test_more_than_fit(void **state)
 {
     (void)state;
@@ -429,7 +430,7 @@ static bool was_closed(int fd)
     return n == 0 || errno != EAGAIN;
 }
 
-/* Silent connections make room for each other, the oldest first, and a client comes in. */
+/* Silent connections make room for each other, the oldest first, and a client can still connect. */
 static void strangers_at(const char *endpoint, unsigned most)
 {
     testing_server server;
@@ -438,7 +439,7 @@ static void strangers_at(const char *endpoint, unsigned most)
     uint64_t before = tqi_limit_times(TQI_LIMIT_greeting);
     testing_server_start(&server, endpoint, 1, 60000);
     server.server->descriptors = LIMIT;
-    server.server->user = geteuid() + 1; /* those of this process are somebody else's then */
+    server.server->user = geteuid() + 1; /* then those of this process count as strangers */
     for (int i = 0; i < STRANGERS; i++) {
         fds[i] = stranger(server.endpoint);
         uv_run(&testing_loop, UV_RUN_NOWAIT);
@@ -464,7 +465,7 @@ static void strangers_at(const char *endpoint, unsigned most)
     testing_server_stop(&server);
 }
 
-/* Those of this user's own processes may take their time, as many as they are: each would only come again. */
+/* Those of this user's own processes may take their time, however many they are: each would only come back. */
 static void test_own_processes(void **state)
 {
     (void)state;

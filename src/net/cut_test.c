@@ -2,8 +2,8 @@
  * cut_test.c - the connection breaks after every single byte of an exchange, in both directions: every request is
  * executed exactly once and every call gets its answer.
  *
- * A relay between client and server passes so many bytes and then closes both its sockets; connections after that
- * pass whole.
+ * A relay between client and server passes a given number of bytes and then closes both its sockets; later connections pass
+ * unhindered.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,7 +157,7 @@ static void exchange(testing_server *server, const char *endpoint, uint32_t numb
     testing_call reserve = {0}, publish = {0}, read = {.buffer = back, .buffer_size = sizeof back};
     int executions = server->executions;
     int settled = server->settled_acked;
-    /* In this order, for the server is told of the second answer at once, and of the first with it. */
+    /* In this order, because the second answer is acknowledged at once, and the first one with it. */
     testing_write(channel, &publish, TQI_PUBLISH, data, size, 20);
     testing_reserve(channel, &reserve, number, 20);
     testing_read(channel, &read, size, 20);

@@ -16,7 +16,7 @@
 
 #define DIAL_REMEDY "check the host's spelling, or give its address"
 
-/* A look-up on its way: it ends after its channel when that is closed meanwhile. */
+/* A look-up in progress: it outlives its channel if that is closed meanwhile. */
 struct tqi_resolve {
     uv_getaddrinfo_t req;
     tqi_channel *channel; /* NULL: not wanted any more */
@@ -82,7 +82,7 @@ bool tqi_dial_next_address(tqi_channel *channel)
     return true;
 }
 
-/* A look-up that the channel gave up comes to its end here as well. */
+/* A look-up that the channel gave up also finishes here. */
 static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo *list)
 {
     tqi_resolve *resolve = req->data;
@@ -95,7 +95,7 @@ static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo 
         channel->resolve = NULL;
         if (status != 0) {
             tq_error err;
-            /* Others, such as a name server that does not answer, may pass. */
+            /* Other errors, such as a name server that does not answer, may be temporary. */
             if (status == UV_EAI_NONAME || status == UV_EAI_NODATA || status == UV_EAI_ADDRFAMILY) {
                 channel->failure = TQI_FAILURE_UNKNOWN;
             }
@@ -166,7 +166,7 @@ void tqi_dial_stop(tqi_channel *channel)
         channel->resolve = NULL;
     }
     if (channel->addresses) {
-        /* libuv's list and that of the numeric look-up are both the C library's. */
+        /* libuv's list and that of the numeric look-up both come from the C library. */
         freeaddrinfo(channel->addresses);
         channel->addresses = NULL;
         channel->address = NULL;

@@ -185,7 +185,7 @@ void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size)
         const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)addr;
         char scope[IF_NAMESIZE + 1] = "%";
         inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
-        /* An address of one link is none without it. */
+        /* A link-local address is useless without it. */
         if (in->sin6_scope_id == 0 || !if_indextoname(in->sin6_scope_id, scope + 1)) {
             scope[0] = 0;
         }
@@ -197,7 +197,7 @@ void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size)
 
 void tqi_socket_tune(int fd, bool unix_socket)
 {
-    /* Every option is an improvement only: a kernel that has it not is used without it. */
+    /* Every option is only an improvement: it is fine if the kernel lacks it. */
     if (unix_socket) {
         int bytes = 1 << 20;
         (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
@@ -214,7 +214,7 @@ void tqi_socket_tune(int fd, bool unix_socket)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
 }
 
-/* Whether somebody accepts on a unix socket: 1 yes, 0 no (the file is a leftover), -1 unknown (errno). */
+/* Whether anybody accepts connections on a unix socket: 1 yes, 0 no (the file is a leftover), -1 unknown (errno). */
 static int endpoint_probe(const struct sockaddr_un *addr, socklen_t size)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -231,7 +231,8 @@ static int endpoint_probe(const struct sockaddr_un *addr, socklen_t size)
     return errnum == ECONNREFUSED ? 0 : -1;
 }
 
-/* Opens the directory of a socket: from then on the socket is made, looked at and removed there, wherever its path leads. */
+/* Opens the directory of a socket: from then on the socket is made, examined and removed there, wherever its path may lead
+ * later. */
 static int endpoint_open_dir(const tqi_endpoint *endpoint, tq_error *err)
 {
     char path[sizeof endpoint->path];
@@ -249,8 +250,8 @@ static int endpoint_open_dir(const tqi_endpoint *endpoint, tq_error *err)
     return dir;
 }
 
-/* Where bind is to make the socket: there is no bindat, but a path that begins at a descriptor.  A process without /proc, and a
- * name too long for it, go by the endpoint's path. */
+/* Where bind makes the socket: there is no bindat, but a path may start at a descriptor.  Without /proc, or if the name is
+ * too long for that, the endpoint's path is used. */
 static void endpoint_bind_at(const tqi_endpoint *endpoint, int dir, struct sockaddr_un *addr,
                              socklen_t *size)
 {
@@ -335,7 +336,7 @@ static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum
         int on = 1, off = 0;
         (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
         if (at->ai_family == AF_INET6) {
-            /* [::] is every address, those of IPv4 too, whatever this system's default is. */
+            /* [::] means every address, including those of IPv4, whatever the system's default is. */
             (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
             ((struct sockaddr_in6 *)&addr)->sin6_port = htons((uint16_t)port);
         } else {
@@ -351,7 +352,7 @@ static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum
     return -1;
 }
 
-/* Explains why it is not possible to listen on a TCP endpoint, and what to do about it. */
+/* Explains why listening on a TCP endpoint failed, and what to do about it. */
 static int endpoint_listen_failed(const tqi_endpoint *endpoint, const char *text, int errnum,
                                   tq_error *err)
 {

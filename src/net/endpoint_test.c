@@ -1,5 +1,5 @@
 /*
- * endpoint_test.c - endpoints as text, and what is in the way of listening.
+ * endpoint_test.c - endpoints as text, and what can prevent listening.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -134,7 +134,7 @@ static void test_in_use(void **state)
     testing_server_stop(&server);
 }
 
-/* What was bound and cannot listen is not left lying there. */
+/* A socket that was bound but cannot listen is removed. */
 static void test_listen_fails(void **state)
 {
     (void)state;
@@ -159,7 +159,7 @@ static void test_leftovers(void **state)
     assert_int_equal(listen_again(endpoint, &err), TQ_OK);
     assert_int_equal(access(endpoint + strlen("unix:"), F_OK), 0);
     testing_server_start(&server, endpoint, 1, 0);
-    /* At its end a server removes its own socket only. */
+    /* When a server closes, it removes only its own socket. */
     unlink(endpoint + strlen("unix:"));
     assert_int_equal(listen_again(endpoint, &err), TQ_OK);
     testing_server_stop(&server);
@@ -206,7 +206,7 @@ static void test_listen_errors(void **state)
                      TQ_EINVAL);
 }
 
-/* Without descriptors left the server pauses, and accepts when there are some again. */
+/* When no descriptors are left, the server pauses; it accepts again once some are free. */
 static void test_no_descriptors(void **state)
 {
     (void)state;

@@ -1,10 +1,9 @@
 /*
- * ends.c - servers that are gone: they said goodbye, or somebody else answers where they were, or nobody does.
- *
- * A client has one system.  The first channel of its connector leads to the controller (`primary`), and what is learnt there
- * of an end holds for all channels: connector->ended.  What is learnt at another one holds for that server alone:
- * channel->gone.  Both are reasons to fail at once, not to stop trying: each later call makes one round of attempts, and a
- * connection that succeeds ends that state.
+ * ends.c - servers that are gone: they sent a Goodbye, or somebody else answers in their place, or nobody does.  A client
+ * has one system.  The first channel of its connector leads to the controller (`primary`); if that ends, the end applies to
+ * all channels: connector->ended.  If another server ends, it applies to that server alone: channel->gone.  Both make calls
+ * fail at once, but do not stop the client from trying: each later call makes one round of attempts, and a successful
+ * connection clears that state.
  */
 #include "net/calling.h"
 
@@ -25,7 +24,7 @@ static const char *ends_who(const tqi_connector *connector)
     return connector->part ? connector->part : "client";
 }
 
-/* What a program can do; a part of a daemon joins what serves there next by itself. */
+/* What a program can do about it; a part of a daemon rejoins the next server there by itself. */
 static const char *ends_remedy(const tqi_connector *connector)
 {
     return connector->part
@@ -35,7 +34,7 @@ static const char *ends_remedy(const tqi_connector *connector)
 
 /* --------------------------------------------------------------------------------- what is known at once */
 
-/* Nothing is sent to this server any more, and nothing expected. */
+/* Nothing more is sent to this server or expected from it. */
 static void ends_drop(tqi_channel *channel)
 {
     tqi_channel_drop(channel);
@@ -60,7 +59,7 @@ static void ends_system(tqi_connector *connector, tq_error why)
     if (connector->on_ended) {
         connector->on_ended(&why, connector->on_ended_arg);
     }
-    /* Channels that are closed meanwhile stay in the list until the loop goes on. */
+    /* Channels that are closed meanwhile stay in the list until the loop continues. */
     DL_FOREACH (connector->channels, channel) {
         if (channel->state != TQI_CHANNEL_CLOSED) {
             tqi_call_end_all(channel, &why);
@@ -165,7 +164,7 @@ static bool ends_same_address(const struct sockaddr *a, const struct sockaddr_st
                   sizeof(struct in6_addr)) == 0;
 }
 
-/* Whether it is an address of this machine. */
+/* Whether it is one of this machine's addresses. */
 static bool ends_local(const struct sockaddr_storage *address)
 {
     struct ifaddrs *all = NULL;
@@ -204,7 +203,7 @@ void tqi_channel_note_failure(tqi_channel *channel)
     channel->failure = TQI_FAILURE_OTHER;
 }
 
-/* Logs that nobody has answered for a while, and again from time to time. */
+/* Logs that there has been no answer for a while, and repeats that from time to time. */
 static void ends_tell(tqi_channel *channel, uint64_t now)
 {
     if (now - channel->failing_since < TQI_PATIENCE_NS ||

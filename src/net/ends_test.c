@@ -1,6 +1,6 @@
 /*
- * ends_test.c - servers that end: they say goodbye while requests wait, at any byte of it the connection may break, and a
- * client that knows nothing of goodbyes, or a server that says none, is no worse off than before.
+ * ends_test.c - servers that shut down: they send a Goodbye while requests wait, the connection may break at any byte of it,
+ * and a client that does not know Goodbye, or a server that does not send one, is no worse off than before.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -37,7 +37,7 @@ static void on_ended(const tq_error *why, void *arg)
     }
 }
 
-/* What waits ends at once; later calls fail at once; a next server at the address is found by the next call. */
+/* Waiting calls end at once; later calls fail at once; the next call finds a new server at the address. */
 static void test_a_system_ends(void **state)
 {
     (void)state;
@@ -75,7 +75,7 @@ static void test_a_system_ends(void **state)
     testing_server_stop(&server);
 }
 
-/* Its own calls end as unreachable, those at the other server of the connector go on. */
+/* Its own calls end as unreachable; those at the connector's other server continue. */
 static void test_a_server_ends_alone(void **state)
 {
     (void)state;
@@ -105,7 +105,7 @@ static void test_a_server_ends_alone(void **state)
     testing_server_stop(&first);
 }
 
-/* A run that ends to begin anew: a call that may be repeated waits for the next one. */
+/* A run that ends in order to restart: a call that may be repeated waits for the next run. */
 static void test_a_run_ends(void **state)
 {
     (void)state;
@@ -130,8 +130,8 @@ static void test_a_run_ends(void **state)
     testing_server_stop(&server);
 }
 
-/* A client that does not read, with more in the queue than its socket takes, is waited for a short time only, and the others
- * hear of the end at once. */
+/* A client that does not read, with more queued than its socket takes, is waited for only briefly, and the others learn of
+ * the shutdown at once. */
 static void test_a_deaf_client_holds_nothing_up(void **state)
 {
     (void)state;
@@ -171,7 +171,7 @@ static void test_a_deaf_client_holds_nothing_up(void **state)
     testing_raw_close(&raw);
 }
 
-/* The bare client's Hello names no goodbyes: its connection is closed without one. */
+/* The bare client's Hello does not announce Goodbye: its connection is closed without one. */
 static void test_an_old_client_gets_no_goodbye(void **state)
 {
     (void)state;
@@ -189,7 +189,7 @@ static void test_an_old_client_gets_no_goodbye(void **state)
 
 /* ------------------------------------------------------------------------------------- cut at any byte */
 
-/* Carries one connection to the real server, and of what that says since the limit was set so many bytes. */
+/* Relays one connection to the real server, and a limited number of bytes of what the server sends from then on. */
 typedef struct player {
     uv_poll_t poll;
     int fd, peer, server;
@@ -268,7 +268,8 @@ static void player_on_accept(uv_poll_t *poll, int status, int events)
     close(p->fd); /* nobody listens after this one */
 }
 
-/* A client behind the player, whose claim waits when the server ends; its status, and the bytes of the goodbye. */
+/* A client behind the relay, whose claim is waiting when the server shuts down; returns its status and the size of the
+ * Goodbye. */
 static int cut_at(size_t limit, bool cut, size_t *size)
 {
     testing_server server;
@@ -312,7 +313,8 @@ static int cut_at(size_t limit, bool cut, size_t *size)
     return claim.status;
 }
 
-/* Whole it ends the call with its reason; cut short, at whichever byte, it is a lost connection, and the deadline holds. */
+/* A complete Goodbye ends the call with its reason; one cut off at any byte is a lost connection, and the deadline
+ * applies. */
 static void test_a_goodbye_that_is_cut(void **state)
 {
     (void)state;
@@ -327,7 +329,7 @@ static void test_a_goodbye_that_is_cut(void **state)
     assert_int_equal(cut_at(whole, true, &passed), TQ_EENDED);
 }
 
-/* A server of before says nothing at its end: the call waits for its deadline, and the next one finds nobody. */
+/* An older server shuts down silently: the call waits for its deadline, and the next one finds nobody. */
 static void test_a_server_without_goodbye(void **state)
 {
     (void)state;
@@ -344,7 +346,7 @@ static void test_a_server_without_goodbye(void **state)
     testing_connector_stop(connector);
 }
 
-/* Another token where it was connected: its system has ended, and a call says so. */
+/* Another token where it was connected: its system has ended, and the call's error says so. */
 static void test_another_system_at_the_address(void **state)
 {
     (void)state;

@@ -1,8 +1,8 @@
 /*
  * flush.c - the sending half of connections.
  *
- * Frames queued during one round of the loop leave together, in as few sendmsg calls as their pieces allow, right
- * before the loop waits again (or right after it polled).  Writability is polled for only while the socket is full.
+ * Frames queued during one iteration of the loop are sent together, in as few sendmsg calls as their pieces allow, right
+ * before the loop waits again (or right after it polled).  The loop polls for writability only while the socket is full.
  */
 #include "net/internal.h"
 
@@ -16,7 +16,8 @@
 
 #define FLUSH_PIECES 256
 
-/* Pieces of the queue's frames, up to a frame with descriptors that is not the first: they go with its first byte. */
+/* Collects pieces of the queue's frames, up to a frame with descriptors that is not the first: descriptors travel with a
+ * frame's first byte. */
 static int flush_gather(tqi_conn *conn, struct iovec *vec, size_t *bytes)
 {
     int n = 0;
@@ -56,7 +57,7 @@ static void flush_fds(struct msghdr *msg, void *control, const tqi_tx *tx)
     memcpy(CMSG_DATA(cmsg), tx->fds, size);
 }
 
-/* Takes `bytes` that were sent off the queue. */
+/* Removes `bytes` that were sent from the queue. */
 static void flush_advance(tqi_conn *conn, size_t bytes)
 {
     while (bytes > 0 && conn->queue) {
@@ -79,7 +80,7 @@ static void flush_advance(tqi_conn *conn, size_t bytes)
     }
 }
 
-/* One sendmsg.  Whether it took all it was given. */
+/* Makes one sendmsg call.  Returns whether it took everything. */
 static bool flush_once(tqi_conn *conn)
 {
     struct iovec vec[FLUSH_PIECES];
@@ -100,7 +101,7 @@ static bool flush_once(tqi_conn *conn)
         sent = sendmsg(conn->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
     } while (sent < 0 && errno == EINTR);
     if (sent < 0) {
-        /* What broke is learned from reading, after whatever the peer said before it closed. */
+        /* Reading will show what broke, after whatever the peer sent before it closed. */
         conn->tx_broken = errno != EAGAIN && errno != EWOULDBLOCK;
         return false;
     }
@@ -151,7 +152,7 @@ static void flusher_round(tqi_flusher *flusher)
 
 static void flusher_on_wake(uv_idle_t *handle)
 {
-    (void)handle; /* being active is all it does: the loop does not block */
+    (void)handle; /* it only has to be active, so that the loop does not block */
 }
 
 static void flusher_on_prepare(uv_prepare_t *handle)

@@ -73,7 +73,7 @@ static int greet_welcome(tqi_channel *channel, const Tq__Welcome *welcome, tq_er
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without an epoch");
     }
     if (channel->server != 0 && welcome->server != channel->server) {
-        /* Not a lie, for it knows the token: the same address means somebody else here. */
+        /* It is not lying, because it knows the token: the address belongs to another server here. */
         return tqi_error_set(err, TQ_ESTALE, "another server of this system answers there");
     }
     channel->instance = welcome->instance;
@@ -103,7 +103,7 @@ int tqi_greet_body(tqi_channel *channel, const tqi_frame *frame, const uint8_t *
         rc = greet_welcome(channel, (const Tq__Welcome *)message, err);
     } else {
         const Tq__Error *refused = (const Tq__Error *)message;
-        /* Only what the user can act on is final; anything else is tried again. */
+        /* Only errors that the user can fix are final; after anything else, the client tries again. */
         bool final = refused->code == TQ_EAUTH || refused->code == TQ_EVERSION;
         const char *file = refused->code == TQ_EAUTH ? channel->connector->token.file : "";
         rc = tqi_error_set(err, final ? refused->code : TQ_EIO, "%s%s%s%s", refused->message,

@@ -1,12 +1,10 @@
 /*
- * internal.h - what the files of src/net share below servers and channels: endpoints, authentication, frames on their
- * way out (tx), and framed non-blocking connections (conn).
- *
- * Rules that the code above leans on:
- *   - Nothing is sent from within a call of the owner: frames are queued, and go out when the loop is about to wait
- *     (flusher).  So sending never calls back into the one who sends.
- *   - A connection's memory is given back from a closing callback of the loop only: it stays valid through every
- *     callback, whatever is closed inside.  After calling out, code looks at `closed`.
+ * internal.h - shared by the files of src/net, below servers and channels: endpoints, authentication, outgoing frames (tx),
+ * and framed non-blocking connections (conn). Rules that the code above relies on:
+ *   - Nothing is sent from within a call of the owner: frames are queued, and sent when the loop is about to wait (flusher).
+ *     So sending never calls back into the sender.
+ *   - A connection's memory is freed only from a closing callback of the loop: it stays valid during every callback,
+ *     whatever that closes.  After a callback, code must check `closed`.
  */
 #ifndef TQI_NET_INTERNAL_H
 #define TQI_NET_INTERNAL_H
@@ -21,7 +19,7 @@
 
 /* ------------------------------------------------------------------------------------------------ endpoints */
 
-#define TQI_ENDPOINT_MAX 300 /* bytes of one endpoint's text with its closing 0 */
+#define TQI_ENDPOINT_MAX 300 /* bytes of one endpoint's text, including the terminating 0 */
 #define TQI_PEER_MAX     80  /* likewise of a peer's address */
 #define TQI_REASON_MAX   200 /* of a reason to end */
 #define TQI_SYSTEM_MAX   256 /* of a system's name */
@@ -31,13 +29,14 @@ typedef struct tqi_endpoint {
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
     char host[TQI_HOST_MAX];
     char port[16];
-    unsigned last_port; /* of a range to listen in, which begins at port; 0: no range */
+    unsigned last_port; /* last port of a range to listen in, which begins at `port`; 0: no
+                           range */
 } tqi_endpoint;
 
 /* Parses one endpoint ("unix:/path", "tcp:host:port", "tcp:[v6]:port", "tcp:host:first-last") of `size` bytes.  TQ_EINVAL
  * names it. */
 int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err);
-/* Parses a list joined by commas; at least one.  The array is the caller's, to be freed. */
+/* Parses a comma-separated list of at least one endpoint.  The caller frees the array. */
 int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count, tq_error *err);
 /* "unix:/path", "tcp:host:port" */
 void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size);
@@ -45,13 +44,13 @@ void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *
                               socklen_t *size);
 /* Name of a unix socket in its directory. */
 const char *tqi_endpoint_name(const tqi_endpoint *endpoint);
-/* A listening non-blocking socket, of a range at its first free port; `bound` gets the endpoint with its real port.  *dir_out,
- * unless NULL, is the directory in which a unix socket was made, from which it is to be removed; -1 for tcp. */
+/* Opens a listening non-blocking socket, for a range at the first free port; `bound` gets the endpoint with its actual port.
+ * *dir_out (unless NULL) is the directory in which a unix socket was made and from which it must be removed; -1 for tcp. */
 int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, int *dir_out, char *bound,
                         size_t bound_size, tq_error *err);
 /* Address of the other end: "unix" or "tcp:1.2.3.4:5". */
 void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size);
-/* Options of a connected tcp socket: no delay, dead peers are noticed. */
+/* Sets the options of a connected tcp socket: no delay, detection of dead peers. */
 void tqi_socket_tune(int fd, bool unix_socket);
 
 /* ------------------------------------------------------------------------------------------- authentication */
@@ -69,8 +68,8 @@ bool tqi_auth_equal(const uint8_t *a, const uint8_t *b, size_t size);
 /* -------------------------------------------------------------------------------------------------- frames out */
 
 /*
- * A frame to send, counted: the queue of a connection holds it, and so may a call that may have to be sent again or a
- * reply that is kept.  It is in one queue at most.
+ * An outgoing frame, reference-counted: held by the queue of a connection, and perhaps by a call that may have to be resent
+ * or by a kept reply.  It is in at most one queue.
  */
 typedef struct tqi_tx {
     struct tqi_tx *prev, *next;
@@ -94,13 +93,13 @@ typedef struct tqi_tx {
 /* A frame with its message packed (message may be NULL) and borrowed payload; refs is 1.  NULL: out of memory. */
 tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
                     const struct iovec *payload, int count);
-/* An empty frame with room for a body of so many bytes, to be filled later; refs is 1.  NULL: out of memory. */
+/* An empty frame with room for a body of that size, to be filled later; refs is 1.  NULL: out of memory. */
 tqi_tx *tqi_tx_room(size_t body);
-/* Packs a message without payload into it; false when there is not enough room, and nothing has changed. */
+/* Packs a message without payload into it; false, with nothing changed, if there is not enough room. */
 bool tqi_tx_fill(tqi_tx *tx, const tqi_frame *frame, const ProtobufCMessage *message);
-/* Changes the ack of a frame that is not sent yet. */
+/* Changes the ack of a frame that has not been sent yet. */
 void tqi_tx_set_ack(tqi_tx *tx, uint64_t ack);
-/* Makes the payload the frame's own, so that its memory may go away; TQ_OK or TQ_ENOMEM. */
+/* Copies the payload into the frame, so that the original memory may be freed; TQ_OK or TQ_ENOMEM. */
 int tqi_tx_own(tqi_tx *tx);
 /* Sendable from its beginning again. */
 void tqi_tx_rewind(tqi_tx *tx);
@@ -115,14 +114,15 @@ void tqi_tx_rele(tqi_tx *tx);
 
 typedef struct tqi_conn tqi_conn;
 
-/* What happens on a connection.  `conn->owner` is the owner's. */
+/* Events of a connection.  `conn->owner` is for the owner's use. */
 typedef struct tqi_conn_ops {
-    /* The outgoing connect ended: 0 or an errno. */
+    /* The outgoing connect finished: 0 or an errno. */
     void (*opened)(tqi_conn *conn, int errnum);
-    /* A header is there.  An error ends the connection through `broken`. */
+    /* A header has arrived.  An error ends the connection through `broken`. */
     int (*head)(tqi_conn *conn, const tqi_frame *frame, tq_error *err);
-    /* The body is there (valid during the call), the payload is not.  Called also for a frame without payload; with one,
-     * fills iov (at most TQI_SINK_MAX) with places of together frame->payload bytes, or leaves *count at 0: dropped. */
+    /* The body has arrived (valid during the call), the payload has not.  Also called for a frame without payload.  With a
+     * payload, fills iov (at most TQI_SINK_MAX) with destinations that add up to frame->payload bytes, or leaves *count at
+     * 0: the payload is dropped. */
     int (*body)(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
                 int *count, tq_error *err);
     /* The frame is complete. */
@@ -130,9 +130,9 @@ typedef struct tqi_conn_ops {
     /* The connection ended or broke the protocol; the owner must close it.  err->code is TQ_EPROTO, TQ_EVERSION, TQ_EIO
      * or what an operation above returned. */
     void (*broken)(tqi_conn *conn, const tq_error *err);
-    /* Everything queued is sent and tqi_conn_finish was called; the connection is closed already.  May be NULL. */
+    /* Everything queued was sent after tqi_conn_finish; the connection is already closed.  May be NULL. */
     void (*finished)(tqi_conn *conn);
-    /* From the loop, after tqi_conn_close: the memory is freed right after. */
+    /* Called from the loop after tqi_conn_close; the memory is freed right after it. */
     void (*freed)(tqi_conn *conn);
 } tqi_conn_ops;
 
@@ -142,19 +142,20 @@ enum {
     TQI_RX_PAYLOAD
 };
 
-/* Sends what was queued on its connections before the loop waits. */
+/* Sends the frames queued on its connections before the loop waits. */
 typedef struct tqi_flusher {
     uv_prepare_t prepare;
     uv_check_t check;
     uv_idle_t
-        wake; /* runs for one round after callbacks in prepare: somebody may wait for them with UV_RUN_ONCE */
+        wake; /* active for one round after callbacks in prepare: a caller may be waiting for them
+                 with UV_RUN_ONCE */
     bool called_out;
     size_t queued;    /* of all connections */
-    size_t incoming;  /* memory of large frames that come in, of all connections */
-    tqi_conn *larges; /* those where one does, the one that began first in front */
+    size_t incoming;  /* memory of large incoming frames, of all connections */
+    tqi_conn *larges; /* connections with such a frame, the one that began first at the front */
     tqi_conn *dirty;
-    uint8_t *
-        input; /* lent to the connection that receives, as are the places of payloads; NULL while it is lent */
+    uint8_t *input; /* lent to the receiving connection, like the payload destinations; NULL while
+                  lent */
     struct iovec *sink;
     void (*tick)(void *owner); /* before each round; may be NULL */
     void *owner;
@@ -168,14 +169,15 @@ struct tqi_conn {
     void *owner;
     tqi_flusher *flusher;
     int fd;
-    atomic_int *
-        fd_slot; /* where the owner noted fd for a forked child, or NULL; -1 again before fd is closed */
-    int armed; /* events polled for */
+    atomic_int
+        *fd_slot; /* where the owner recorded fd for a forked child, or NULL; reset to -1 before fd
+                    is closed */
+    int armed;    /* events polled for */
     bool unix_socket;
     bool connecting;
     bool closed;
     bool finishing;
-    bool tx_broken; /* sending failed; the reason comes with reading */
+    bool tx_broken; /* sending failed; reading will give the reason */
     bool want_fds;
     char peer[TQI_PEER_MAX];
 
@@ -185,23 +187,23 @@ struct tqi_conn {
     uint8_t *input; /* NULL while nothing is read ahead */
     size_t head, tail;
     tqi_buf big;     /* a body that does not fit in input */
-    size_t incoming; /* memory of the frame at hand, if that is large: its body, then the message */
+    size_t incoming; /* memory of the current frame, if large: its body, then the message */
     tqi_conn *large_prev, *large_next;
     struct iovec *sink; /* NULL between payloads */
     int sink_at, sink_count;
     bool drop;
     uint64_t payload_left;
-    bool much;                /* the socket is readable only when much is there (SO_RCVLOWAT) */
+    bool much;                /* the socket becomes readable only when much has arrived
+                                 (SO_RCVLOWAT) */
     int fds[2 * TQI_FDS_MAX]; /* received, not taken by a frame yet */
     int n_fds;
-    int frame_fds
-        [TQI_FDS_MAX]; /* of the frame at hand; the owner takes some by setting them to -1 */
+    int frame_fds[TQI_FDS_MAX]; /* of the current frame; the owner takes one by setting it to -1 */
     int n_frame_fds;
 
     /* out */
     tqi_tx *queue;
     size_t queued; /* bytes of its frames that are their own */
-    bool limited;  /* it is not read from while too much is queued */
+    bool limited;  /* not read while too much is queued */
     bool held;     /* that is so */
     void (*on_held)(tqi_conn *conn);
     bool dirty;
@@ -215,32 +217,34 @@ void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *
 /* Closes the handles; `freed` is called from the loop. */
 void tqi_flusher_stop(tqi_flusher *flusher, void (*freed)(void *owner));
 
-/* The frame at hand takes so much memory, 0 when it is done.  While all of the server's take more than limits.incoming_bytes,
- * the connection whose frame began first is closed; if that is this one it is TQ_EAGAIN.  One that is alone may go on. */
+/* The current frame takes `bytes` of memory; 0 when it is done.  While all of the server's frames take more than
+ * limits.incoming_bytes, the connection whose frame began first is closed; if it is this one, TQ_EAGAIN.  A lone connection
+ * may continue. */
 int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err);
 
-/* Takes a connected socket, or one whose connect is in progress.  On failure the socket stays the caller's. */
+/* Takes ownership of a connected socket, or of one whose connect is in progress.  On failure the caller keeps the
+ * socket. */
 int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socket, bool connecting,
                   const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err);
 /* Queues; takes over one reference of tx. */
 void tqi_conn_send(tqi_conn *conn, tqi_tx *tx);
-/* Takes a frame that is queued and not touched out of the queue and drops the queue's reference. */
+/* Removes a queued frame of which nothing was sent from the queue and drops the queue's reference. */
 void tqi_conn_unsend(tqi_conn *conn, tqi_tx *tx);
 /* Takes a frame out of the queue. */
 void tqi_conn_unqueue(tqi_conn *conn, tqi_tx *tx);
-/* The rest of the payload being received is not written to its places but dropped. */
+/* Drops the rest of the payload being received instead of writing it to its destinations. */
 void tqi_conn_drop_payload(tqi_conn *conn);
-/* No more reading; closes when the queue is sent. */
+/* Stops reading; closes once the queue is sent. */
 void tqi_conn_finish(tqi_conn *conn);
-/* Closes now.  Queued frames are settled.  May be repeated. */
+/* Closes now.  Queued frames are settled.  May be called again. */
 void tqi_conn_close(tqi_conn *conn);
 
-/* Between the files of the connection: sends what the socket takes; reads what is there; sets what is polled for. */
+/* Between the files of the connection: sends what the socket takes; reads what has arrived; sets the events to poll for. */
 void tqi_conn_flush(tqi_conn *conn);
 void tqi_conn_receive(tqi_conn *conn, bool last);
-/* Takes what was read ahead, but not while too much is queued. */
+/* Processes bytes that were read ahead, but not while too much is queued. */
 void tqi_conn_resume(tqi_conn *conn);
-/* Whether so much is queued that it is not read from. */
+/* Whether so much is queued that the connection is not read. */
 bool tqi_conn_stuffed(const tqi_conn *conn);
 void tqi_conn_arm(tqi_conn *conn);
 

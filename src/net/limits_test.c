@@ -1,5 +1,5 @@
 /*
- * limits_test.c - what the server keeps for a client is bounded, and a client of this library never gets to the bounds.
+ * limits_test.c - what the server keeps for a client is bounded, and a client of this library never reaches the bounds.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 
 #include <tq/errors.h>
 
-/* Turns the loop until that holds; the test fails after 10 s. */
+/* Runs the loop until the condition holds; the test fails after 10 s. */
 #define UNTIL(condition)                  \
     do {                                  \
         int turns = 0;                    \
@@ -64,7 +64,7 @@ static void reserve(uint32_t number)
     }
 }
 
-/* One claim waits for long, and the replies to what is called meanwhile are large. */
+/* One claim waits for a long time, and the replies to calls made meanwhile are large. */
 static void test_large_replies_beside_a_claim(void **state)
 {
     enum {
@@ -94,7 +94,7 @@ static void test_large_replies_beside_a_claim(void **state)
     stop();
 }
 
-/* Very many claims wait: naming them all takes much, and yet it is done in time. */
+/* Very many claims wait: naming them all takes a large frame, and yet it is sent in time. */
 static void test_many_replies_beside_many_claims(void **state)
 {
     enum {
@@ -147,7 +147,7 @@ static void raw_kept(testing_raw *raw, uint16_t kind, size_t n)
     UNTIL(server.session->kept >= before + n);
 }
 
-/* Sends one that is refused for that limit, and no other. */
+/* Sends one request, which must be refused because of exactly that limit. */
 static void raw_refused(testing_raw *raw, uint16_t kind, tqi_limit limit)
 {
     uint64_t before[TQI_LIMIT_NUMBER];
@@ -163,7 +163,7 @@ static void raw_refused(testing_raw *raw, uint16_t kind, tqi_limit limit)
     assert_int_equal(server.handled, handled);
 }
 
-/* What gives back goes on, up to twice the limit. */
+/* Requests that give something back are still admitted, up to twice the limit. */
 static void test_giving_back_goes_on(void **state)
 {
     (void)state;
@@ -214,7 +214,7 @@ enum {
     LARGE = 70000
 };
 
-/* Sends a write with a large message, and nothing of its payload. */
+/* Sends a write with a large message, but none of its payload. */
 static void raw_begin(testing_raw *raw)
 {
     static uint8_t bytes[TQI_FRAME_HEADER + LARGE] = {0};
@@ -234,7 +234,7 @@ static void raw_begin(testing_raw *raw)
     testing_raw_send(raw, bytes, sizeof bytes);
 }
 
-/* Messages that wait for their payloads count as bodies that come in do, and no more when the frame is done. */
+/* Messages that wait for their payloads count like incoming bodies, and no longer once the frame is done. */
 static void test_slow_payloads_are_bounded(void **state)
 {
     (void)state;
@@ -275,8 +275,8 @@ static void test_slow_payloads_are_bounded(void **state)
 
 /* ---------------------------------------------------------------------------------------------------- held */
 
-/* Sends on the socket of the client itself, behind what it has sent, in pieces that are small: with the large segments of the
- * loopback a socket is readable before as much is there as it was set to wait for. */
+/* Sends on the client's own socket, after what the client has sent, in small pieces: with the large segments of the
+ * loopback, a socket becomes readable before the amount it was set to wait for has arrived. */
 static void send_all(const uint8_t *data, size_t size)
 {
     while (size > 0) {
@@ -291,7 +291,8 @@ static void send_all(const uint8_t *data, size_t size)
     }
 }
 
-/* Much of a payload is missing when the connection is held; when it goes on, less is than the socket was to be read for. */
+/* Much of a payload is missing when the connection is held; when it resumes, less is missing than the socket was set to wait
+ * for. */
 static void test_goes_on_over_tcp(void **state)
 {
     enum {
@@ -303,7 +304,7 @@ static void test_goes_on_over_tcp(void **state)
     assert_non_null(data);
     start("tcp:127.0.0.1:0");
     reserve(0);
-    /* Whoever has anything in the queue is held, as the refusal of this payload is. */
+    /* With this limit, a connection with anything in its queue is held; here it is the refusal of this payload. */
     server.refuse_sink = SIZE;
     tqi_limits.queued_replies = 0;
     uint64_t before = tqi_limit_times(TQI_LIMIT_queued_replies);

@@ -138,7 +138,7 @@ static void test_descriptors(void **state)
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
     tqi_connector *connector = testing_connector(&testing_token, 0);
     tqi_channel *channel = testing_channel(connector, server.endpoint);
-    /* Between other replies, so that frames with and without descriptors share reads. */
+    /* Mixed with other replies, so that one read gets frames with and without descriptors. */
     testing_call calls[N] = {0}, others[N] = {0};
     for (uint32_t i = 0; i < N; i++) {
         testing_reserve(channel, &others[i], i, 10);
@@ -148,7 +148,7 @@ static void test_descriptors(void **state)
     assert_true(tqi_channel_local(channel));
     assert_true(server.local);
     assert_int_equal(tqi_session_pid(server.session), getpid());
-    /* That a process cannot be watched any more says nothing about its life. */
+    /* Losing the watch on a process does not mean that it has ended. */
     uv_poll_t *watch = &server.session->process->poll;
     watch->poll_cb(watch, UV_EBADF, 0);
     assert_false(uv_is_active((uv_handle_t *)watch));
@@ -292,7 +292,7 @@ static void chain_closed(void *arg)
     ((chain *)arg)->done = 1;
 }
 
-/* Starts the next call from within the end of the last one, and closes the client within the end of the very last. */
+/* Starts the next call from within the callback of the previous one, and closes the client in the last callback. */
 static void chain_next(tqi_call *handle, tqi_answer *answer, void *arg)
 {
     chain *c = arg;

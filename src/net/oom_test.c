@@ -1,6 +1,6 @@
 /*
- * oom_test.c - every allocation fails once: constructors report it and leave nothing behind, and an exchange between
- * client and server ends in an answer or in an error.
+ * oom_test.c - every allocation fails once: constructors report it and leak nothing, and an exchange between client and
+ * server ends with an answer or an error.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,7 +104,7 @@ static void test_client_alloc(void **state)
     assert_true(n >= 6);
 }
 
-/* The n-th allocation of a whole exchange fails; whatever that breaks, every call ends once. */
+/* The n-th allocation of a whole exchange fails; whatever that breaks, every call completes exactly once. */
 static void test_exchange(void **state)
 {
     (void)state;
@@ -154,7 +154,7 @@ static void test_exchange(void **state)
     assert_true(ok > 3 * n);
 }
 
-/* What a request that changes something has room for from the start is enough for every reply of a fixed size. */
+/* The room that a changing request has from the start is enough for every reply of fixed size. */
 static void test_reply_room(void **state)
 {
     (void)state;

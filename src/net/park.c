@@ -1,5 +1,5 @@
 /*
- * park.c - room for more connections: idle clients are asked for theirs, and keep their sessions.
+ * park.c - making room for more connections: idle clients are asked to close theirs, and keep their sessions.
  */
 #include "net/serving.h"
 
@@ -26,8 +26,8 @@ void tqi_peer_set_parked(tqi_peer *peer, bool parked)
     peer->parked = parked;
 }
 
-/* A client that has a call on its way, or more to say, stays.  Those that were asked may take a while to leave: thousands of
- * them share few cores. */
+/* A client that has a call in flight, or more to send, stays.  Those that were asked may take a while to leave: thousands of
+ * them share a few cores. */
 unsigned tqi_peer_make_room(tqi_server *server, unsigned n, unsigned enough)
 {
     unsigned asked = 0, looked = 0;
@@ -41,7 +41,7 @@ unsigned tqi_peer_make_room(tqi_server *server, unsigned n, unsigned enough)
         server->leaving_since = now;
         server->leaving = 0;
     }
-    /* Those that were silent longest are busy in rare cases only: a few more are looked at, not all. */
+    /* Those that were silent longest are rarely busy: only a few more are examined, not all. */
     for (peer = server->peers; peer && asked < n && server->leaving < enough && looked < 4 * n + 32;
          peer = next, looked++) {
         next = peer->next;

@@ -65,7 +65,7 @@ void tqi_peer_goodbye(tqi_peer *peer, const Tq__Goodbye *goodbye)
     tqi_conn_finish(peer->conn);
 }
 
-/* Whether a client that has another token was warned of before: it may try again and again. */
+/* Whether this client with a wrong token was already logged: it may keep trying. */
 static bool peer_refused_before(tqi_server *server, const uint8_t *session)
 {
     unsigned n = server->n_refused < TQI_REFUSED_MAX ? server->n_refused : TQI_REFUSED_MAX;
@@ -78,7 +78,7 @@ static bool peer_refused_before(tqi_server *server, const uint8_t *session)
     return false;
 }
 
-/* Tells the client why, then closes.  Said aloud only when `aloud`. */
+/* Tells the client why, then closes.  Logged as a warning only if `aloud`. */
 static void peer_refuse(tqi_peer *peer, int code, char *text, bool aloud)
 {
     Tq__Error error;
@@ -110,7 +110,7 @@ static int peer_check_hello(const Tq__Hello *hello, tq_error *err)
         return tqi_error_set(err, TQ_EPROTO,
                              "malformed message: a Hello with a name that is too long");
     }
-    /* They are shown to people: in the status, in events and in logs. */
+    /* They are shown to people, in the status, in events and in logs. */
     if (tqi_text_plain(hello->name, strlen(hello->name)) != strlen(hello->name) ||
         tqi_text_plain(hello->host, strlen(hello->host)) != strlen(hello->host)) {
         return tqi_error_set(err, TQ_EPROTO,
@@ -157,7 +157,7 @@ static int peer_welcome(tqi_peer *peer, const Tq__Hello *hello, tq_error *err)
     tqi_session_attach(session, peer);
     if (!known && server->service->session_open &&
         server->service->session_open(session, server->ctx) != TQ_OK) {
-        /* One that is half there would be resumed, and stay so for as long as its client lives. */
+        /* A half-made session would be resumed, and stay half-made for as long as its client lives. */
         tqi_session_unmake(session);
         return tqi_error_nomem(err, "a session");
     }
@@ -262,7 +262,7 @@ static int peer_bye(tqi_peer *peer, const uint8_t *body, size_t size, tq_error *
     return TQ_OK;
 }
 
-/* Asks the service where the payload goes, and keeps the places for the handler. */
+/* Asks the service where the payload goes, and keeps the destinations for the handler. */
 static int peer_places(const tqi_peer *peer, uint64_t size, struct iovec *iov, int *count,
                        tq_error *err)
 {
@@ -298,7 +298,7 @@ static int peer_places(const tqi_peer *peer, uint64_t size, struct iovec *iov, i
     return TQ_OK;
 }
 
-/* When the payload cannot be taken the request fails, *count is 0, and the payload is dropped. */
+/* If the payload cannot be taken, the request fails, *count is 0, and the payload is dropped. */
 static void peer_sink(tqi_peer *peer, uint64_t size, struct iovec *iov, int *count)
 {
     tq_error refused = {0};
@@ -312,7 +312,7 @@ static void peer_sink(tqi_peer *peer, uint64_t size, struct iovec *iov, int *cou
     }
 }
 
-/* A request that is known already: it is running (its reply will go to this connection) or its reply is kept. */
+/* A request that is already known: either it is running (its reply will go to this connection) or its reply is kept. */
 static int peer_repeated(tqi_request *request, const tqi_frame *frame, tq_error *err)
 {
     if (request->kind != frame->kind) {
@@ -361,7 +361,7 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
     request->message =
         tqi_request_decode(method->request, body, frame->body, &request->memory, err);
     if (!request->message && err->code != TQ_EPROTO) {
-        /* The frame is whole, so the connection goes on without it. */
+        /* The frame arrived completely, so the connection can continue without it. */
         tq_error refused = *err;
         tqi_request_fail(request, &refused);
         return TQ_OK;
@@ -374,7 +374,7 @@ static int peer_request(tqi_peer *peer, const tqi_frame *frame, const uint8_t *b
     if (frame->payload > 0) {
         peer_sink(peer, frame->payload, iov, count);
     }
-    /* It waits for the payload with its message, and without its body. */
+    /* While it waits for the payload, it holds the message but no longer the body. */
     bool large = *count > 0 && request->memory > TQI_CONN_INPUT;
     return tqi_conn_incoming(peer->conn, large ? request->memory : 0, err);
 }
@@ -524,7 +524,7 @@ static const tqi_conn_ops peer_ops = {
     .freed = peer_on_freed,
 };
 
-/* Who is at the other end of a unix socket. */
+/* Finds out which process is at the other end of a unix socket. */
 static void peer_credentials(tqi_peer *peer, int fd)
 {
     struct ucred cred;
@@ -570,7 +570,7 @@ int tqi_peer_open(tqi_server *server, int fd, const struct sockaddr *addr, const
     tq__challenge__init(&challenge);
     challenge.nonce = (ProtobufCBinaryData){sizeof peer->nonce, peer->nonce};
     if (unix_socket) {
-        /* Who had the token of a former system of that name is told by this that it is another one now. */
+        /* This tells a client with the token of a former system of that name that a different system now runs here. */
         challenge.system = server->system;
         challenge.started_us = server->started_us;
     }

@@ -1,11 +1,11 @@
 /*
  * process.c - the processes behind the sessions of a server, each watched once however many sessions it has.
  *
- * A pidfd is taken once per process and shared by all servers of this one, under a lock, for their loops are different
- * threads.  A watch of it belongs to one server and its loop, where a descriptor can be polled once only.
+ * A pidfd is taken once per process and shared by all servers in our process, under a lock, because their loops run on
+ * different threads.  A watch belongs to one server and its loop, in which a descriptor can be polled only once.
  *
- * Two pidfds of the same number that are both alive are the same process: the number is given to another one only
- * when the process that has it is gone.
+ * Two pidfds of the same number that are both alive are the same process: the number is reused only once the process that
+ * has it is gone.
  */
 #include "net/serving.h"
 
@@ -58,7 +58,7 @@ static int pidfd_of(int socket, uint64_t pid)
         return -1;
     }
 #ifdef SYS_pidfd_open
-    /* An older kernel: by number, which is that of another process only if this one is gone already. */
+    /* An older kernel: by number, which belongs to another process only if this one is already gone. */
     return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
 #else
     (void)pid;
@@ -78,7 +78,7 @@ static tqi_pidfd *pidfd_share(uint64_t pid, int fd)
         shared->refs++;
     } else {
         if (shared && made) {
-            /* Its number is another process's now; those who have it keep it. */
+            /* Its number now belongs to another process; its holders keep it. */
             HASH_DEL(pidfds, shared);
             shared->listed = false;
         }
@@ -86,7 +86,7 @@ static tqi_pidfd *pidfd_share(uint64_t pid, int fd)
         if (made) {
             *made = (tqi_pidfd){.pid = pid, .fd = fd, .refs = 1};
             HASH_ADD(hh, pidfds, pid, sizeof made->pid, made);
-            /* Without memory for the table it is this server's alone. */
+            /* If there is no memory for the table, it is not shared with other servers. */
             made->listed = made->hh.tbl != NULL;
         }
     }
@@ -98,7 +98,7 @@ static tqi_pidfd *pidfd_share(uint64_t pid, int fd)
     return shared;
 }
 
-/* One of its own, not shared; NULL: out of memory or descriptors. */
+/* A separate one, not shared; NULL: out of memory or descriptors. */
 static tqi_pidfd *pidfd_copy(const tqi_pidfd *shared)
 {
     tqi_pidfd *copy = calloc(1, sizeof *copy);
@@ -168,7 +168,7 @@ static void process_on_closed(uv_handle_t *handle)
     tqi_server_handle_closed(server);
 }
 
-/* Takes a reference of `pidfd` over, also on failure. */
+/* Takes over a reference to `pidfd`, even on failure. */
 static tqi_process *process_make(tqi_server *server, uint64_t pid, tqi_pidfd *pidfd)
 {
     tqi_process *process = calloc(1, sizeof *process);
@@ -215,7 +215,7 @@ tqi_process *tqi_process_get(tqi_server *server, int socket, uint64_t pid, int *
     }
     if (process) {
         process_unlist(
-            process); /* one that had the number before, and whose end is about to be seen */
+            process); /* an earlier process with that number, whose end is about to be noticed */
     }
     *errnum = ENOMEM;
     tqi_pidfd *pidfd = pidfd_share(pid, fd);

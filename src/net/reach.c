@@ -1,9 +1,7 @@
 /*
- * reach.c - by which addresses this host is reached from others.
- *
- * A socket that listens on all addresses says nothing that another host could use, and the loopback's address names every
- * host.  So what is given away is an address of the interface that somebody chose, or the one that the kernel would send
- * from: a datagram socket is connected for that, which sends nothing.
+ * reach.c - the addresses by which other hosts reach this one.  The wildcard address of a listening socket is of no use to
+ * another host, and the loopback address means every host itself.  So the published address is one of the interface that the
+ * user chose, or the one that the kernel would send from: connecting a datagram socket reveals it, and sends nothing.
  */
 #include "net/internal.h"
 
@@ -18,7 +16,7 @@
 
 #include "base/error.h"
 
-/* Far away: addresses of the blocks for documentation, which no route but one to everywhere has. */
+/* Remote addresses, from the blocks reserved for documentation, which only a default route covers. */
 static const char *const reach_everywhere[] = {"203.0.113.1", "2001:db8::1"};
 
 static bool reach_numeric(const char *host, struct sockaddr_storage *addr, socklen_t *size)
@@ -72,7 +70,7 @@ bool tqi_host_is_loopback(const char *host)
     return IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == 127);
 }
 
-/* The address that packets to there would be sent from. */
+/* The address from which packets to that destination would be sent. */
 static int reach_source(const struct sockaddr *to, socklen_t size, char *out)
 {
     struct sockaddr_storage from = {0};
@@ -92,7 +90,7 @@ static int reach_source(const struct sockaddr *to, socklen_t size, char *out)
     return errnum;
 }
 
-/* Whether an address is one of this host's: only such can be bound. */
+/* Whether an address belongs to this host: only those can be bound. */
 static bool reach_is_ours(const struct sockaddr *addr, socklen_t size)
 {
     struct sockaddr_storage copy = {0};
@@ -112,7 +110,7 @@ static bool reach_is_ours(const struct sockaddr *addr, socklen_t size)
     return ours;
 }
 
-/* How good an address of an interface is to be given away: 0 is none. */
+/* How suitable an interface's address is for publishing: 0 means not at all. */
 static int reach_rank(const struct ifaddrs *at)
 {
     if (!at->ifa_addr || !(at->ifa_flags & IFF_UP)) {
@@ -128,7 +126,7 @@ static int reach_rank(const struct ifaddrs *at)
     return IN6_IS_ADDR_LINKLOCAL(&v6->sin6_addr) ? 1 : 2;
 }
 
-/* The best addresses of an interface, or of any that is not the loopback's; false without one. */
+/* The best addresses of an interface, or of any interface except the loopback; false if there is none. */
 static bool reach_pick(const struct ifaddrs *list, const char *interface, tqi_reach *out)
 {
     int best = 0;
@@ -162,7 +160,7 @@ int tqi_reach_interface(const char *interface, tqi_reach *out, tq_error *err)
     if (!reach_pick(list, interface, out)) {
         size_t used = 0;
         for (const struct ifaddrs *at = list; at; at = at->ifa_next) {
-            /* Every interface has an entry of the link's own, one without an address that counts here. */
+            /* Every interface also has a link-level entry, whose address does not count here. */
             if (at->ifa_addr && at->ifa_addr->sa_family == AF_PACKET && used < sizeof names) {
                 used += (size_t)snprintf(names + used, sizeof names - used, "%s%s",
                                          used > 0 ? ", " : "", at->ifa_name);
@@ -175,7 +173,7 @@ int tqi_reach_interface(const char *interface, tqi_reach *out, tq_error *err)
     return rc;
 }
 
-/* Fills v4 where host is of that kind already, or another one is known. */
+/* Fills v4 if host already is an IPv4 address, or another one is known. */
 static void reach_complete(tqi_reach *reach)
 {
     tqi_reach other;

@@ -1,5 +1,5 @@
 /*
- * reach_test.c - ranges of ports, and by which addresses a host is reached.
+ * reach_test.c - port ranges, and the addresses by which a host is reached.
  */
 #include <arpa/inet.h>
 #include <ifaddrs.h>
@@ -12,7 +12,7 @@
 #include "net/serving.h"
 #include "net/testing.h"
 
-/* A port that is free now, with the two after it. */
+/* A port that is free at the moment, together with the next two. */
 static unsigned reach_free_ports(void)
 {
     for (unsigned first = 21000; first < 60000; first += 7) {
@@ -63,7 +63,7 @@ static void test_range(void **state)
     }
 }
 
-/* What is no host's address is refused at once, without a walk through the range. */
+/* An address that does not belong to this host is refused at once, without trying the whole range. */
 static void test_range_elsewhere(void **state)
 {
     (void)state;
@@ -96,7 +96,7 @@ static void test_ranges_as_text(void **state)
     assert_string_equal(text, good);
 }
 
-/* [::] takes connections of both kinds, and none of its ports is taken twice. */
+/* [::] accepts connections of both kinds, and none of its ports is used twice. */
 static void test_both_kinds(void **state)
 {
     (void)state;
@@ -151,7 +151,7 @@ static void test_interface(void **state)
     assert_non_null(strstr(err.message, "lo"));
 }
 
-/* Whether this host has an address beside the loopback's, without asking the code under test. */
+/* Whether this host has an address besides the loopback's, determined without the code under test. */
 static bool reach_alone(void)
 {
     struct ifaddrs *list = NULL;
@@ -189,7 +189,7 @@ static void test_towards(void **state)
     assert_int_equal(tqi_reach_towards("what", &reach, &elsewhere, &err), TQ_EINVAL);
 }
 
-/* What is given away is an address that can be bound here, and the loopback's only where there is no other. */
+/* A published address can be bound here, and is the loopback's only if there is no other. */
 static void test_default(void **state)
 {
     (void)state;

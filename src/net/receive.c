@@ -1,10 +1,9 @@
 /*
- * receive.c - the receiving half of connections: bytes to frames.
- *
- * Small frames are read ahead into an input buffer, which a connection has only while it needs it: one buffer serves all
- * connections of a loop, and thousands that are idle cost nothing for it.  A payload is read by the same recvmsg straight into the places
- * the owner gave, with the input buffer behind them for what follows.  A body too large for the buffer grows as its
- * bytes arrive, so that a length alone reserves nothing.
+ * receive.c - the receiving half of connections: turns bytes into frames.  Small frames are read ahead into an input buffer,
+ * which a connection holds only while it needs it: one buffer serves all connections of a loop, and thousands of idle ones
+ * cost nothing.  A payload is read by the same recvmsg straight into the owner's destinations, followed by the input buffer
+ * for whatever comes after it.  The buffer of a body too large for it grows as bytes arrive, so that a mere length reserves
+ * nothing.
  */
 #include "net/internal.h"
 
@@ -15,8 +14,8 @@
 
 #include "base/error.h"
 
-/* While more than this is missing of a payload, the socket is not read for less: the reader would be woken, and a core
- * taken from the sender, for every few segments. */
+/* While more than this is missing of a payload, the reader waits until at least this much has arrived: otherwise it would
+ * wake up, and take a core from the sender, for every few segments. */
 #define RECEIVE_AT_ONCE   (256 << 10)
 #define RECEIVE_PIECES    256
 #define RECEIVE_ROUNDS    8 /* reads per event, so that one peer does not starve the others */
@@ -32,7 +31,7 @@ static bool receive_body_is_big(const tqi_conn *conn)
     return conn->frame.body > TQI_CONN_INPUT;
 }
 
-/* Copies bytes that were read ahead to the payload's places. */
+/* Copies bytes that were read ahead to the payload's destinations. */
 static void receive_payload_ahead(tqi_conn *conn)
 {
     while (conn->payload_left > 0 && receive_ahead(conn) > 0) {
@@ -123,7 +122,7 @@ static int receive_body(tqi_conn *conn, const uint8_t *body, tq_error *err)
     return TQ_OK;
 }
 
-/* Takes one step with what was read ahead; *more is false when that needs more bytes. */
+/* Takes one step with the bytes read ahead; *more is false if it needs more bytes. */
 static int receive_step(tqi_conn *conn, bool *more, tq_error *err)
 {
     if (conn->state == TQI_RX_HEAD) {
@@ -167,7 +166,7 @@ static int receive_step(tqi_conn *conn, bool *more, tq_error *err)
     return rc == TQ_OK && !conn->closed ? tqi_conn_incoming(conn, 0, err) : rc;
 }
 
-/* Whether nothing is taken now, for too much is queued. */
+/* Whether nothing is processed now, because too much is queued. */
 static bool receive_hold(tqi_conn *conn)
 {
     bool stuffed = tqi_conn_stuffed(conn);
@@ -188,7 +187,7 @@ static int receive_parse(tqi_conn *conn, tq_error *err)
     return rc;
 }
 
-/* Moves what was read ahead to the front when what is at hand would not fit behind it. */
+/* Moves the bytes read ahead to the front if the current item would not fit after them. */
 static void receive_make_room(tqi_conn *conn)
 {
     if (conn->head == conn->tail) {
@@ -203,7 +202,8 @@ static void receive_make_room(tqi_conn *conn)
     }
 }
 
-/* Where the next bytes go: places of the frame at hand, then the input buffer.  *direct is the size of the former. */
+/* Where the next bytes go: the destinations of the current frame, then the input buffer.  *direct is the size of the
+ * former. */
 static int receive_places(tqi_conn *conn, struct iovec *vec, int *count, size_t *direct,
                           tq_error *err)
 {
@@ -243,7 +243,7 @@ static int receive_places(tqi_conn *conn, struct iovec *vec, int *count, size_t 
     return TQ_OK;
 }
 
-/* Accounts for `bytes` read into the places. */
+/* Accounts for `bytes` read into the destinations. */
 static void receive_account(tqi_conn *conn, size_t bytes, size_t direct)
 {
     size_t placed = bytes < direct ? bytes : direct;
@@ -291,7 +291,7 @@ static int receive_control(tqi_conn *conn, struct msghdr *msg, tq_error *err)
                     : TQ_OK;
 }
 
-/* One recvmsg and what follows from it.  *drained: the socket had less than there was room for. */
+/* Makes one recvmsg call and processes the result.  *drained: the socket had less than there was room for. */
 static int receive_once(tqi_conn *conn, bool *drained, tq_error *err)
 {
     struct iovec vec[RECEIVE_PIECES];
@@ -347,7 +347,7 @@ static int receive_borrow(tqi_conn *conn, tq_error *err)
     return conn->input ? TQ_OK : tqi_error_nomem(err, "what a connection reads ahead");
 }
 
-/* Gives back what nothing lies in, in whatever state the connection is. */
+/* Gives back empty buffers, in any state of the connection. */
 static void receive_return(tqi_conn *conn)
 {
     tqi_flusher *flusher = conn->flusher;
@@ -394,8 +394,8 @@ static void receive_all(tqi_conn *conn, bool last, tq_error *err)
     }
 }
 
-/* Sets from how many bytes on the socket is readable: never more than what the payload still needs, for the peer may send
- * nothing after it.  The end of the connection is seen in any case. */
+/* Sets how many bytes make the socket readable: never more than the payload still needs, because the peer may send nothing
+ * after it.  The end of the connection is noticed in any case. */
 static void receive_set_least(tqi_conn *conn)
 {
     bool much = !conn->unix_socket && conn->state == TQI_RX_PAYLOAD &&

@@ -60,7 +60,7 @@ static int reply_failed(tqi_channel *channel, const uint8_t *body, size_t size, 
     return rc;
 }
 
-/* Where the payload of a reply goes; *count 0: it is dropped. */
+/* Says where the payload of a reply goes; *count 0: it is dropped. */
 static void reply_sink(tqi_channel *channel, const tqi_call *call, uint64_t size, struct iovec *iov,
                        int *count)
 {
@@ -124,7 +124,7 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
     }
     channel->rx_reply = tqi_reply_decode(call->method->reply, body, frame->body, err);
     if (!channel->rx_reply && err->code == TQ_ENOMEM) {
-        /* What was done is not answered with an error: the reply is asked for again, on another connection. */
+        /* Work that was done must not end in an error: the reply is requested again, on a new connection. */
         return TQ_ENOMEM;
     }
     if (!channel->rx_reply && err->code != TQ_EPROTO) {
@@ -161,7 +161,7 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     if (!call) {
         return TQ_OK;
     }
-    /* Taken out of the channel first: what follows may start, end and close anything. */
+    /* Removed from the channel first, because the callbacks may start, end and close anything. */
     tq_error failed = channel->rx_error;
     ProtobufCMessage *reply = channel->rx_reply;
     channel->rx_call = NULL;

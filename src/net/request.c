@@ -13,7 +13,7 @@
 
 bool tqi_request_below(uint64_t number, uint64_t ack)
 {
-    /* Numbers may wrap around; those in use are always close together. */
+    /* Numbers may wrap around; those in use are always close to each other. */
     return ack != 0 && (int64_t)(number - ack) < 0;
 }
 
@@ -69,7 +69,7 @@ void tqi_request_unlist(tqi_request *request)
     }
 }
 
-/* What is not needed any more once it is answered. */
+/* Frees what is no longer needed once the request is answered. */
 static void request_strip(tqi_request *request)
 {
     if (request->message) {
@@ -121,7 +121,7 @@ int tqi_request_prepare(tqi_request *request, size_t bytes, tq_error *err)
     return TQ_OK;
 }
 
-/* Its frame, in the room that was made for it if it fits in there.  NULL: out of memory. */
+/* Makes its frame, in the reserved room if it fits.  NULL: out of memory. */
 static tqi_tx *request_frame(tqi_request *request, const tqi_frame *frame,
                              const ProtobufCMessage *message, const struct iovec *payload,
                              int count)
@@ -148,7 +148,7 @@ static tqi_tx *request_failure(tqi_request *request, int code, const char *messa
     return request_frame(request, &frame, &error.base, NULL, 0);
 }
 
-/* Sends to the session's connection, if it has one.  Takes a reference over. */
+/* Sends the frame on the session's connection, if it has one.  Takes over a reference. */
 static void request_send(tqi_session *session, tqi_tx *tx)
 {
     if (session->peer) {
@@ -178,7 +178,7 @@ void tqi_request_repeat(tqi_request *request)
     }
 }
 
-/* Ends a request with a reply, which may be NULL when there was no memory for it. */
+/* Completes a request with a reply, which may be NULL if there was no memory for it. */
 static void request_end(tqi_request *request, tqi_tx *tx)
 {
     tqi_session *session = request->session;
@@ -195,7 +195,7 @@ static void request_end(tqi_request *request, tqi_tx *tx)
     }
     bool keep = request->keep && request->listed;
     if (keep && tqi_request_below(request->number, session->acked)) {
-        /* The client gave it up without waiting for the reply: nobody will ask again. */
+        /* The client gave up on it without waiting for the reply: nobody will ask again. */
         keep = false;
     }
     if (!keep) {
@@ -245,7 +245,7 @@ bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
     }
     tqi_frame frame = {.kind = request->kind, .request = request->number, .flags = TQI_FRAME_REPLY};
     tqi_tx *tx = request_frame(request, &frame, reply, payload, count);
-    /* A kept reply needs its payload longer than its maker has to provide it. */
+    /* A kept reply needs its payload for longer than its maker has to provide it. */
     bool own = request->keep;
     if (tx && own && tqi_tx_own(tx) != TQ_OK) {
         tqi_tx_rele(tx);

@@ -1,5 +1,5 @@
 /*
- * server.c - listening sockets, the clock of a server (handshakes, grace times), its start and its end.
+ * server.c - listening sockets, the timer of a server (handshakes, grace times), its start and shutdown.
  */
 #include "net/serving.h"
 
@@ -22,7 +22,7 @@
 #include "base/text.h"
 
 #define SERVER_ACCEPTS     64                    /* connections accepted per event */
-#define SERVER_SAY_NS      UINT64_C(10000000000) /* between two words about a lack of descriptors */
+#define SERVER_SAY_NS      UINT64_C(10000000000) /* between two logs of a lack of descriptors */
 
 #define SERVER_OWN_HANDLES 2 /* the timer and the flusher */
 
@@ -32,10 +32,10 @@ struct tqi_listener {
     tqi_server *server;
     tqi_endpoint endpoint;
     int dir;      /* in which a unix socket lies; -1 for tcp */
-    dev_t device; /* of the socket's file: it is removed only while it is still this one */
+    dev_t device; /* of the socket's file: it is removed only if it is still this one */
     ino_t inode;
-    uint64_t resume; /* accepting pauses until then, 0 = it does not */
-    bool looks;      /* it has paused: there may still be no room */
+    uint64_t resume; /* accepting is paused until then; 0 = not paused */
+    bool looks;      /* it was paused: there may still be no room */
     tqi_listener *prev, *next;
 };
 
@@ -63,7 +63,7 @@ static void server_on_flusher_freed(void *owner)
     tqi_server_handle_closed(owner);
 }
 
-/* Closes the timer and the flusher, once nothing else is left: they see the last connections off. */
+/* Closes the timer and the flusher once nothing else is left, because the last connections still need them. */
 static void server_close_rest(tqi_server *server)
 {
     if (server->closing && !server->closed && server->handles == SERVER_OWN_HANDLES) {
@@ -134,7 +134,7 @@ void tqi_server_arm_timer(tqi_server *server)
 
 static void server_on_accept(uv_poll_t *poll, int status, int events);
 
-/* Closes those of a list whose time to greet is over. */
+/* Closes the connections of a list whose handshake time is over. */
 static void server_close_late(tqi_server *server, tqi_peer **greeting, uint64_t now)
 {
     while (*greeting && (*greeting)->deadline <= now) {
@@ -213,7 +213,7 @@ static void server_say_short(tqi_server *server, int errnum)
     }
 }
 
-/* Nothing is accepted for a short time: the connection that cannot be accepted stays ready, and would spin the loop. */
+/* Stops accepting for a short time: the connection that cannot be accepted stays ready and would make the loop spin. */
 static void server_pause(tqi_listener *listener, int errnum)
 {
     tqi_server *server = listener->server;
@@ -226,7 +226,7 @@ static void server_pause(tqi_listener *listener, int errnum)
     tqi_server_arm_timer(server);
 }
 
-/* Whether one more descriptor is not one of the last: a connection that was accepted cannot be given back to wait. */
+/* Whether one more descriptor would not be among the last ones: an accepted connection cannot be put back to wait. */
 static bool server_has_room(const tqi_listener *listener)
 {
     int fd = fcntl(listener->fd, F_DUPFD_CLOEXEC, 0);
@@ -274,7 +274,7 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             return;
         }
-        /* Any other error is that of one connection. */
+        /* Any other error concerns only one connection. */
     }
 }
 
@@ -422,7 +422,7 @@ int64_t tqi_server_started_us(const tqi_server *server)
     return server->started_us;
 }
 
-/* Those that did not take their goodbye: they may be stopped, and must not hold up the end. */
+/* Clients that did not read their Goodbye: they may be stopped, and must not delay the shutdown. */
 static void server_on_linger(uv_timer_t *timer)
 {
     tqi_server *server = timer->data;

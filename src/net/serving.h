@@ -1,12 +1,12 @@
 /*
- * serving.h - what the server's files share: server.c (sockets, time), crowd.c (connections that greet), peer.c (one connection:
- * handshake and frames), park.c (room for more), session.c (sessions and kept replies), admit.c (their limits), process.c (the
- * processes behind them), request.c (requests).
+ * serving.h - shared by the server's files: server.c (sockets, time), crowd.c (connections in the handshake), peer.c (one
+ * connection: handshake and frames), park.c (making room), session.c (sessions and kept replies), admit.c (their limits),
+ * process.c (the processes behind them), request.c (requests).
  */
 #ifndef TQI_NET_SERVING_H
 #define TQI_NET_SERVING_H
 
-/* Without memory an element is not added, and its hh.tbl stays NULL. */
+/* If out of memory, an element is not added and its hh.tbl stays NULL. */
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
@@ -16,34 +16,34 @@
 #define TQI_HELLO_MAX       4096        /* bytes of a body before that */
 #define TQI_ACCEPT_PAUSE_NS 100000000u
 #define TQI_ACCEPT_SOON_NS  10000000u /* with idle peers on their way out */
-/* With one in so many of the descriptors taken, clients are told that it is crowded. */
+/* When this fraction (one in N) of the descriptors is in use, clients are told that the server is crowded. */
 #define TQI_CROWDED_SHARE 2
-/* Idle peers asked to leave for each one that comes when descriptors run short, and when there are none left. */
+/* Idle peers asked to leave for each new connection, when descriptors run short and when none are left. */
 #define TQI_PARK_EACH 2u
 #define TQI_PARK_FULL 64u
-#define TQI_PARK_NS   UINT64_C(1000000000) /* who has not left by then is not waited for */
-/* Warnings about connections that are not authenticated: so many in so long. */
+#define TQI_PARK_NS   UINT64_C(1000000000) /* a peer that has not left by then is not waited for */
+/* Warnings about connections that are not authenticated: at most this many in this time. */
 #define TQI_WARN_MAX 10u
 #define TQI_WARN_NS  UINT64_C(10000000000)
-/* Clients with a wrong token are warned of once each, as long as they are among the last so many. */
+/* Clients with a wrong token are logged once each, as long as they are among the last this many. */
 #define TQI_REFUSED_MAX 64u
 /*
- * Connections that greet.  A stranger may open them, so the servers of a process share one in TQI_GREETING_SHARE of its
- * descriptors for them, and of a server's part one address gets half.  When one more comes than that, the oldest is closed,
- * if it has greeted for longer than an honest client takes; with twice as many it is closed in any case.  Processes of this
- * user, on a unix socket, are no strangers: thousands of clients that come at once may take their time.
+ * Connections in the handshake.  A stranger may open them, so the servers of a process share one in TQI_GREETING_SHARE of
+ * its descriptors for them, and one address may use half of a server's part.  When one more arrives than that, the oldest is
+ * closed if its handshake has taken longer than an honest client's; with twice as many it is closed in any case.  Processes
+ * of this user, on a unix socket, are not strangers: thousands of clients that come at once may take their time.
  */
 #define TQI_GREETING_SHARE    8u
 #define TQI_GREETING_MIN      16u
 #define TQI_GREETING_YOUNG_NS 250000000u
-/* For clients to take their goodbye, at the end. */
+/* Time for clients to read their Goodbye at shutdown. */
 #define TQI_LINGER_MS 500u
 
 typedef struct tqi_listener tqi_listener;
 typedef struct tqi_peer tqi_peer;
 typedef struct tqi_pidfd tqi_pidfd;
 
-/* Where connections come from: an address without its port, or all unix sockets. */
+/* Origin of connections: an address without its port, or all unix sockets. */
 typedef struct tqi_origin {
     uint8_t key[16];
     UT_hash_handle hh;
@@ -63,24 +63,25 @@ struct tqi_server {
     tqi_flusher flusher;
     uv_timer_t timer;
     tqi_listener *listeners;
-    tqi_peer *peers;    /* of a service with `parkable` those that were silent longest come first */
-    tqi_peer *greeting; /* not authenticated, by deadline: of strangers */
+    tqi_peer *peers;    /* for a service with `parkable`, those silent longest come first */
+    tqi_peer *greeting; /* of strangers, not authenticated, by deadline */
     unsigned n_greeting;
     tqi_peer *greeting_own; /* likewise, of processes of this user */
     uid_t user;
     tqi_origin *origins;    /* of those */
     tqi_session *sessions;  /* by id */
-    tqi_session *lost;      /* without connection, by the end of their grace */
-    tqi_session *ended;     /* memory to free when no callback of theirs is running */
+    tqi_session *lost;      /* without a connection, by the end of their grace time */
+    tqi_session *ended;     /* memory to free when none of their callbacks is running */
     tqi_process *processes; /* behind sessions, by number */
     uint64_t requests;
     uint64_t running_bytes; /* of all sessions */
     unsigned descriptors;   /* that the process may have */
-    int full; /* and those from this one on are kept for what connections need: pidfds, memory passed */
-    int crowded;      /* descriptors from this number on are the last eighth */
-    unsigned leaving; /* peers that were asked for their connection lately, and are still there */
+    int full; /* and those from this one on are reserved for what connections need: pidfds, passed
+                 memory */
+    int crowded;            /* descriptors from this number on are the last eighth */
+    unsigned leaving;       /* peers recently asked to leave that are still connected */
     uint64_t leaving_since; /* lately: since then */
-    uint64_t short_since;   /* when it was last said that there are no more, 0 = never */
+    uint64_t short_since;   /* when a lack of descriptors was last logged; 0 = never */
     uint64_t warned_since;  /* window of tqi_server_warn */
     unsigned warned;        /* in it */
     uint8_t refused[TQI_REFUSED_MAX][TQI_SESSION_ID]; /* a ring of those that were warned of */
@@ -102,12 +103,12 @@ struct tqi_server {
 struct tqi_peer {
     tqi_server *server;
     tqi_conn *conn;
-    tqi_session *
-        session; /* NULL before it is authenticated, and after the session was taken over or ended */
+    tqi_session *session; /* NULL until it is authenticated, and after the session was taken over or
+                    ended */
     uint8_t nonce[TQI_NONCE];
     uint64_t deadline;
     bool greeted;  /* not in the list `greeting` */
-    bool parked;   /* was asked to leave, and did not say anything since */
+    bool parked;   /* was asked to leave and has sent nothing since */
     bool goodbyes; /* understands a Goodbye */
     uint64_t pid;  /* unix: of the process that connected, 0 = unknown */
     bool same_user;
@@ -118,7 +119,7 @@ struct tqi_peer {
     tqi_peer *origin_prev, *origin_next;
 };
 
-/* A process, counted: by its sessions, and by who holds it beyond them. */
+/* A process, reference-counted: by its sessions, and by others that hold it beyond them. */
 struct tqi_process {
     uv_poll_t poll;
     tqi_server *server;
@@ -137,8 +138,8 @@ struct tqi_session {
     char *name;
     char *host;
     char endpoint[TQI_PEER_MAX];
-    uint64_t
-        instance; /* told to the client: a Welcome that got lost must not make it take this for an older session */
+    uint64_t instance; /* sent to the client: a lost Welcome must not make it take this for an older
+                     session */
     uint64_t pid;
     uint64_t opened;      /* monotonic */
     uint64_t deadline;    /* end of the grace, while in server->lost */
@@ -146,16 +147,16 @@ struct tqi_session {
     tqi_process *process; /* NULL: its end cannot be watched */
     tqi_exit exit;
     char remote[96];       /* why there is no process */
-    uint64_t acked;        /* replies below it were received; 0 = none said yet */
+    uint64_t acked;        /* replies below it were received; 0 = none acknowledged yet */
     tqi_request *requests; /* running, and kept, by number */
-    tqi_request
-        *keeps; /* of these the KEEP ones, in order of arrival, which is that of their numbers */
+    tqi_request *
+        keeps; /* the KEEP ones among these, in order of arrival, which is the order of their numbers */
     size_t running;
     uint64_t running_bytes; /* memory of these */
     size_t kept;            /* answered and not acknowledged */
     uint64_t kept_bytes;
     void *user;
-    bool held_told; /* the log says that it does not take its replies */
+    bool held_told; /* it was logged that the client does not acknowledge its replies */
     bool left;      /* said goodbye */
     bool finished;  /* and that nothing of it writes any more */
     bool ended;
@@ -181,46 +182,47 @@ struct tqi_request {
     void (*settled)(bool acked, void *arg);
     void *settled_arg;
     tqi_tx *room;             /* for the reply, or NULL; see tqi_request_prepare */
-    tqi_tx *reply;            /* kept; NULL when there was no memory for it */
+    tqi_tx *reply;            /* kept; NULL if there was no memory for it */
     tqi_request *prev, *next; /* keeps */
 };
 
 /* server.c */
 void tqi_server_handle_closed(tqi_server *server);
 void tqi_server_arm_timer(tqi_server *server);
-/* Takes an accepted socket over, also on failure. */
+/* Takes over an accepted socket, even on failure. */
 void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name);
 
-/* crowd.c: a connection begins to greet, its credentials are known.  addr NULL: over a unix socket.  TQ_OK or TQ_ENOMEM. */
+/* crowd.c: a connection begins its handshake, and its credentials are known.  addr NULL: over a unix socket.  TQ_OK or
+ * TQ_ENOMEM. */
 int tqi_greeting_add(tqi_peer *peer, const struct sockaddr *addr);
 /* It does not any more. */
 void tqi_greeting_remove(tqi_peer *peer);
-/* Closes those of strangers that are too many, the oldest first. */
+/* Closes connections of strangers if there are too many, the oldest first. */
 void tqi_greeting_limit(tqi_server *server, const struct sockaddr *addr);
-/* Closes a stranger's oldest, if there are more than a few; false when there are not. */
+/* Closes the oldest connection of a stranger if there are more than a few; false if there are not. */
 bool tqi_greeting_give_way(tqi_server *server);
-/* A server of this process begins, or has ended. */
+/* A server in this process starts, or has ended. */
 void tqi_greeting_server(int change);
 
-/* Warns of a connection of a stranger, whom nothing keeps from opening many: the first few of a time as warnings, with how
- * many there were before that, the others in the debug log. */
+/* Logs a connection of a stranger, whom nothing keeps from opening many: the first few in each period as warnings, with the
+ * number suppressed before, the rest in the debug log. */
 void tqi_server_warn(tqi_server *server, const char *peer, const char *what);
 
 /* peer.c */
 int tqi_peer_open(tqi_server *server, int fd, const struct sockaddr *addr, const char *peer_name,
                   tq_error *err);
 void tqi_peer_close(tqi_peer *peer);
-/* Sends the last frame and closes when that is sent; its session, if there is one, is without connection then. */
+/* Sends the last frame and closes once that is sent; its session, if any, is then without a connection. */
 void tqi_peer_goodbye(tqi_peer *peer, const Tq__Goodbye *goodbye);
 
 /* Queues a frame that is no reply. */
 void tqi_peer_send(tqi_peer *peer, uint16_t kind, const ProtobufCMessage *message);
 
 /* park.c */
-/* Asks up to n that are idle to close their connections, those that were silent longest first, until `enough` are on their
- * way out; returns how many are. */
+/* Asks up to n that are idle to close their connections, those that were silent longest first, until `enough` are leaving;
+ * returns how many are. */
 unsigned tqi_peer_make_room(tqi_server *server, unsigned n, unsigned enough);
-/* It was asked for its connection; or it is gone, or has said something since. */
+/* Whether it was asked to leave; false once it is gone or has sent something since. */
 void tqi_peer_set_parked(tqi_peer *peer, bool parked);
 void tqi_peer_not_idle(tqi_peer *peer);
 
@@ -230,39 +232,39 @@ tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id);
 tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char *name,
                               const char *host, uint64_t pid);
 void tqi_session_attach(tqi_session *session, tqi_peer *peer);
-/* Takes back a session that was just made and attached; its peer stays, without one. */
+/* Undoes a session that was just made and attached; its peer stays, without a session. */
 void tqi_session_unmake(tqi_session *session);
-/* The connection is gone; the grace begins. */
+/* The connection is gone; the grace time begins. */
 void tqi_session_detach(tqi_session *session);
 /* All replies below have arrived. */
 void tqi_session_ack(tqi_session *session, uint64_t ack);
-/* All below have but those of `waiting`, which are in ascending order. */
+/* All replies below it were received except those of `waiting`, in ascending order. */
 void tqi_session_ack_but(tqi_session *session, uint64_t below, const uint64_t *waiting, size_t n);
 void tqi_session_end(tqi_session *session, bool dead);
 /* Frees what tqi_session_end left. */
 void tqi_session_reap(tqi_server *server);
 
-/* admit.c: whether it may have one more request of that kind; `keep`: its reply would be kept. */
+/* admit.c: whether the session may have one more request of that kind; `keep`: its reply would be kept. */
 int tqi_session_admit(const tqi_session *session, uint16_t kind, bool keep, tq_error *err);
 
 /* process.c */
-/* The process that connected to a unix socket and has that number; NULL with *errnum when it cannot be watched. */
+/* The process that connected to a unix socket and has that number; NULL with *errnum if it cannot be watched. */
 tqi_process *tqi_process_get(tqi_server *server, int socket, uint64_t pid, int *errnum);
 int tqi_process_fd(const tqi_process *process);
 
 /* request.c */
 tqi_request *tqi_request_make(tqi_session *session, uint16_t kind, bool keep, uint64_t number);
-/* Puts it into the session: from now on repeats find it.  TQ_OK or TQ_ENOMEM. */
+/* Adds it to the session: from now on, repeats find it.  TQ_OK or TQ_ENOMEM. */
 int tqi_request_list(tqi_request *request);
 /* It runs no longer. */
 void tqi_request_stopped(tqi_request *request);
-/* Takes it out of the session, if it is in there. */
+/* Removes it from the session, if it is there. */
 void tqi_request_unlist(tqi_request *request);
-/* Takes an answered or never listed request out of the session and frees it. */
+/* Removes an answered or never listed request from the session and frees it. */
 void tqi_request_free(tqi_request *request);
 /* Sends the kept reply again. */
 void tqi_request_repeat(tqi_request *request);
-/* Calls on_settled if that is still to be done. */
+/* Calls on_settled if that has not been done yet. */
 void tqi_request_settle(tqi_request *request, bool acked);
 bool tqi_request_below(uint64_t number, uint64_t ack);
 

@@ -1,5 +1,5 @@
 /*
- * session.c - sessions of a server: their table, the death of their process, their kept replies, their end.
+ * session.c - sessions of a server: their table, the death of their process, their kept replies, and how they end.
  */
 #include "net/serving.h"
 
@@ -21,7 +21,7 @@ static void session_on_exit(tqi_exit *exit, const char *failed)
     const char *component = session->server->service->name;
     unsigned long long pid = session->process->pid;
     if (failed) {
-        /* Its session ends as one without a process does. */
+        /* Its session ends like one without a process. */
         tqi_log(TQI_WARN, component,
                 "the end of process %llu of session %s cannot be watched for any more: %s", pid,
                 tqi_session_name(session), failed);
@@ -32,7 +32,7 @@ static void session_on_exit(tqi_exit *exit, const char *failed)
     tqi_session_end(session, true);
 }
 
-/* Watches the process behind a unix socket; a session that has none simply is not local. */
+/* Watches the process behind a unix socket; a session without one simply is not local. */
 static void session_watch(tqi_session *session, const tqi_peer *peer)
 {
     if (session->process || !peer->conn->unix_socket) {
@@ -117,7 +117,7 @@ void tqi_session_attach(tqi_session *session, tqi_peer *peer)
 {
     tqi_server *server = session->server;
     if (session->peer) {
-        /* The client came back before the end of its old connection was seen. */
+        /* The client came back before the server noticed that its old connection had ended. */
         tqi_peer *old = session->peer;
         session->peer = NULL;
         tqi_peer_close(old);
@@ -200,7 +200,7 @@ static void session_cancel_running(tqi_session *session)
             request = request->hh.next;
         }
         if (!request || !request->cancel) {
-            break; /* never: those without were taken out above */
+            break; /* never happens: sessions without one were removed above */
         }
         size_t before = session->running;
         void (*cancel)(tqi_request *, void *) = request->cancel;

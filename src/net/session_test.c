@@ -36,7 +36,7 @@ static void on_open(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
     o->epoch = epoch;
 }
 
-/* The connection of the server's one session breaks. */
+/* Breaks the connection of the server's only session. */
 static void cut(testing_server *server)
 {
     tqi_peer_close(server->session->peer);
@@ -103,7 +103,7 @@ static void test_resume(void **state)
     testing_until(&server.n_waiting, 2);
     cut(&server);
     assert_false(tqi_session_connected(server.session));
-    /* Answered while nobody is there: the claim's reply is kept, the events are asked for again. */
+    /* Answered while nobody is connected: the claim's reply is kept, the events are requested again. */
     testing_answer(&server);
     testing_answer(&server);
     assert_int_equal(server.n_waiting, 0);
@@ -125,7 +125,7 @@ static void test_resume(void **state)
     assert_int_equal(server.settled_lost, 0);
 }
 
-/* An idle client comes back by itself: its session is worth something. */
+/* An idle client reconnects by itself, because its session matters. */
 static void test_idle_reconnects(void **state)
 {
     (void)state;
@@ -144,7 +144,7 @@ static void test_idle_reconnects(void **state)
     }
     assert_int_equal(server.opened, 1);
     assert_int_equal(opened.fresh, 1);
-    /* Where its user does not want it any more it comes back for a call only. */
+    /* If its user no longer wants it, it reconnects only for a call. */
     tqi_channel_set_wanted(channel, false);
     cut(&server);
     for (int turns = 0; channel->state != TQI_CHANNEL_IDLE; turns++) {
@@ -190,7 +190,8 @@ static void test_grace(void **state)
     testing_server_stop(&server);
 }
 
-/* A client whose session ended, and to whom the Welcome of the next one got lost, is told again that it is another. */
+/* A client whose session ended, and which did not receive the Welcome of the next one, is told again that it is a new
+ * session. */
 static void test_lost_welcome(void **state)
 {
     (void)state;
@@ -243,7 +244,7 @@ static void test_bye(void **state)
     testing_server_stop(&server);
 }
 
-/* A released channel says goodbye to its server while others go on. */
+/* A released channel closes its session at the server while others continue. */
 static void test_rele(void **state)
 {
     (void)state;
@@ -262,7 +263,7 @@ static void test_rele(void **state)
     tqi_channel_rele(a);
     testing_run_ms(20);
     assert_int_equal(servers[0].ended, 0);
-    /* Released with a call on its way: the call ends as usual. */
+    /* Released with a call in flight: the call completes as usual. */
     testing_reserve(a, &calls[2], 2, 10);
     tqi_channel_rele(a);
     testing_until(&calls[2].done, 1);
@@ -282,7 +283,7 @@ static void test_rele(void **state)
 
 /* ---------------------------------------------------------------------------------------- processes that die */
 
-/* In a process of its own: a client, then a child that inherits its socket and stays; the client just ends. */
+/* Runs in a separate process: a client, then a child that inherits its socket and stays; the client simply exits. */
 static int child_main(const char *endpoint)
 {
     uv_loop_init(&testing_loop);
@@ -361,7 +362,7 @@ static void test_death(void **state)
     testing_server_stop(&server);
 }
 
-/* What a forked child does with the client it inherited. */
+/* What a forked child does with an inherited client. */
 static void test_forked(void **state)
 {
     (void)state;
@@ -416,7 +417,7 @@ static void test_acks(void **state)
     testing_server_stop(&server);
 }
 
-/* What was received beyond a request that waits. */
+/* Replies that were received after a waiting request. */
 static void test_acks_beyond_what_waits(void **state)
 {
     (void)state;
@@ -453,7 +454,7 @@ static void test_acks_beyond_what_waits(void **state)
                        .body = (uint32_t)tq__ack__pack(&ack, body)};
     testing_raw_frame(&raw, &frame, body);
     testing_until(&server.settled_acked, 3);
-    /* Two that run, and the one whose answer was not received. */
+    /* Two that are running, and the one whose answer was not received. */
     assert_int_equal(HASH_COUNT(server.session->requests), 3);
     testing_raw_frame(&raw, &frame, body);
     testing_answer(&server);
@@ -581,14 +582,15 @@ static void test_memory_stays_flat_while_one_waits(void **state)
     stream_beside_a_claim(UINT64_MAX - STREAM_CALLS / 2, 0);
 }
 
-/* On connections that break nothing is executed twice, and what was told on the last one is told again. */
+/* When connections break, nothing is executed twice, and what was acknowledged on the last one is acknowledged again. */
 static void test_one_waits_on_connections_that_break(void **state)
 {
     (void)state;
     stream_beside_a_claim(0, STREAM_CALLS / 40 - 3);
 }
 
-/* A client that goes has received what was handed over, also behind a claim that waits; what was on its way goes back. */
+/* A client that closes has received everything that was delivered, even after a waiting claim; answers still in flight are
+ * undone. */
 static void test_goodbye(void **state)
 {
     (void)state;

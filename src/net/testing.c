@@ -35,7 +35,7 @@ int testing_setup(void **state)
 int testing_teardown(void **state)
 {
     (void)state;
-    /* After a failed test handles may be left: then the loop cannot be closed, and that is a failure, too. */
+    /* After a failed test, handles may be left: the loop then cannot be closed, which is a failure, too. */
     for (int i = 0; i < 100 && uv_run(&testing_loop, UV_RUN_NOWAIT); i++) {
     }
     for (int i = 0; i < testing_paths; i++) {
@@ -233,7 +233,7 @@ static void service_sent(void *arg)
     free(out);
 }
 
-/* Not through malloc, which a test may let fail. */
+/* Not through malloc, which a test may make fail. */
 static void *service_alloc(size_t size)
 {
     void *memory = aligned_alloc(16, (size + 31) & ~(size_t)15);

@@ -34,7 +34,7 @@ typedef struct testing_server {
     int acked_at_release; /* settled_acked when the last RELEASE came */
     int sinks, sinks_failed;
     uint64_t refuse_sink; /* payloads of that size are refused */
-    uint64_t received;    /* bytes of payloads, all as the pattern has them */
+    uint64_t received;    /* bytes of payloads that all matched the pattern */
     int bad_payloads;
     char *partition;                       /* of the batch that answers RESERVE, or NULL */
     int sent;                              /* calls of `sent` of payload replies */
@@ -42,7 +42,7 @@ typedef struct testing_server {
     int n_waiting;
     int cancelled;
     int handled;
-    bool stay;  /* no session may be asked for its connection */
+    bool stay;  /* no session may be asked to give up its connection */
     bool local; /* of the session that came last */
     tqi_session *session;
     bool closed;
@@ -59,7 +59,7 @@ typedef struct testing_call {
     uint64_t payload;
     uint8_t *buffer; /* where the payload went; free it */
     size_t buffer_size;
-    int pieces; /* the sink gives that many places, 0 = one */
+    int pieces; /* the sink gives that many destinations; 0 = one */
     int fd;     /* UNIT_MAP's */
     int orphans;
     uint64_t orphan_claim;
@@ -84,7 +84,7 @@ uint8_t testing_byte(uint64_t at);
 void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch,
                           uint64_t grace_ms);
 void testing_server_stop(testing_server *server);
-/* A path of its own under the temporary directory, as an endpoint. */
+/* A unique path under the temporary directory, as an endpoint. */
 const char *testing_unix_endpoint(void);
 
 tqi_connector *testing_connector(const tqi_token *token, uint64_t first_request);
@@ -121,7 +121,7 @@ void testing_raw_send(testing_raw *raw, const void *data, size_t size);
 void testing_raw_frame(testing_raw *raw, const tqi_frame *frame, const void *body);
 /* Handshake by hand, as a client of a new session. */
 void testing_raw_login(testing_raw *raw);
-/* The same for a session of that id (16 bytes) and instance; returns whether it was resumed, and its instance. */
+/* The same for a session with that id (16 bytes) and instance; returns whether it was resumed, and its instance. */
 bool testing_raw_hello(testing_raw *raw, const uint8_t *session, uint64_t *instance);
 void testing_raw_close(testing_raw *raw);
 /* Waits for the answer FAILED; its code. */

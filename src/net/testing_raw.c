@@ -43,7 +43,7 @@ void testing_raw_connect(testing_raw *raw, const char *endpoint)
 
 void testing_raw_send(testing_raw *raw, const void *data, size_t size)
 {
-    /* The server may have closed already: that is for the test to see from reading. */
+    /* The server may already have closed: the test sees that when it reads. */
     ssize_t n = send(raw->fd, data, size, MSG_NOSIGNAL);
     assert_true(n == (ssize_t)size || n < 0);
 }
