@@ -1,8 +1,9 @@
-"""Make from config/keys.toml what the programs, the package and the reader need of it.
+"""Generate files for the programs, the package and the reader from config/keys.toml.
 
 Without options: writes python/ctq/config.yaml and docs/configuration.md, which are kept in git.
---check: says whether the two are what would be written; the lint runs this.
---built DIR: writes what the build compiles and installs: config_table.c, config_keys.h, config_backends.h, _config_table.py.
+--check: reports whether these two files are up to date; the lint runs this.
+--built DIR: writes the files that the build compiles and installs: config_table.c, config_keys.h, config_backends.h,
+_config_table.py.
 
 Usage: generate.py [--table FILE] [--root DIR] [--check | --built DIR]
 """
@@ -29,7 +30,7 @@ C_TYPES = {
     "bytes": "TQD_BYTES",
     "texts": "TQD_STRINGS",
 }
-"""Types of src/daemon/config.h; the others are passed on unread."""
+"""Types of src/daemon/config.h; values of other types are passed on unread."""
 SHOWN_TYPES = {"text": "text", "choice": "text", "bool": "true/false", "number": "number"} | {
     "count": "number",
     "seconds": "time",
@@ -42,7 +43,7 @@ SHOWN_TYPES = {"text": "text", "choice": "text", "bool": "true/false", "number":
 
 
 def c_text(text: str | None) -> str:
-    """A string of C."""
+    """A C string literal."""
     return "NULL" if text is None else json.dumps(text, ensure_ascii=True)
 
 
@@ -55,7 +56,7 @@ def config_table(table: Table) -> str:
         fields = [
             c_text(key.path),
             C_TYPES.get(key["kind"], "TQD_FREE"),
-            # What a backend's section does not say is left to the backend.
+            # Settings missing from a backend's section are left to the backend.
             c_text(key.shown_default if enters and not key.section.optional else None),
             *(repr(float(key.number(key[limit] or 0))) for limit in ("min", "max")),
             c_text(key.range or None),
@@ -92,7 +93,7 @@ def config_table(table: Table) -> str:
 
 
 def help_text(table: Table) -> str:
-    """What --help-config prints: key, type, default, and what it is."""
+    """The output of --help-config: key, type, default and description."""
     lines = []
 
     def line(path: str, kind: str, default: str, text: str) -> None:
@@ -100,7 +101,7 @@ def help_text(table: Table) -> str:
 
     for section in table.sections:
         for key in section.keys:
-            # What is no setting of a system, and what is there for other programs only, is left out.
+            # Leaves out keys that are not settings of a system, or exist only for other programs.
             if section.name and not (key["hidden"] and not set(key["read_by"]) - {"backend"}):
                 limits = f" ({key.range})" if key.range else ""
                 kind = SHOWN_TYPES.get(key["kind"], "any")
@@ -129,7 +130,7 @@ def config_keys(table: Table) -> str:
 
 
 def config_backends(table: Table) -> str:
-    """The storage managers that come with the project, for the registry of libtq."""
+    """The project's own storage managers, for the registry of libtq."""
     lines = [f"/* {NOTICE} */", "#ifndef TQI_CONFIG_BACKENDS_H", "#define TQI_CONFIG_BACKENDS_H\n"]
     built, elsewhere = [], []
     for backend in table.backends:
@@ -163,7 +164,7 @@ def config_backends(table: Table) -> str:
 
 
 def config_module(table: Table) -> str:
-    """The rows for ctq.config."""
+    """The table rows for ctq.config."""
     lines = [f'"""The table of the configuration. {NOTICE}"""\n']
     lines.append(f"UNITS = {table.units!r}\n")
     lines.append("BACKENDS = {")
@@ -196,7 +197,7 @@ def config_module(table: Table) -> str:
 
 
 def paragraph(key: Key) -> list[str]:
-    """What there is to say of a key, in lines: running text is one line, what is indented stays."""
+    """The description of a key, in lines: running text is one line, indented lines stay as they are."""
     return running(f"{key['help']} {key['more'] or ''}".replace(" \n", " "))
 
 
@@ -301,7 +302,7 @@ BUILT = {
 
 
 def main() -> int:
-    """Write the files, or check them; 1 if one is out of step or the table is wrong."""
+    """Write the files, or check them; 1 if one is outdated or the table is wrong."""
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("--table", type=Path, default=HERE / "keys.toml")
     parser.add_argument("--root", type=Path, default=HERE.parent)

@@ -57,7 +57,7 @@ class Key:
         return f"{self.section.name}.{self['name']}".lstrip(".")
 
     def __getitem__(self, name: str) -> Any:
-        """What the entry says, or its section, or None."""
+        """The value of the entry, or of its section, or None."""
         own = self.entry.get(name)
         return self.section.entry.get(name, INHERITED.get(name)) if own is None else own
 
@@ -74,7 +74,7 @@ class Key:
 
     @property
     def range(self) -> str:
-        """The limits for people: "1 to 256 units", "at least 1MiB"; empty without any."""
+        """The limits in words: "1 to 256 units", "at least 1MiB"; empty if there are none."""
         low, high, unit = self["min"], self["max"], self["unit"]
         if low is None:
             return ""
@@ -83,13 +83,13 @@ class Key:
 
     @property
     def choices(self) -> str:
-        """The values of a choice for people: "error, warn, info or debug"."""
+        """The values of a choice in words: "error, warn, info or debug"."""
         *first, last = self["choices"]
         return f"{', '.join(first)} or {last}"
 
     @property
     def expects(self) -> str:
-        """What a value has to be: behind "expected ..."."""
+        """Description of a valid value, for use after "expected ..."."""
         limits = "" if not self.range else f", {self.range}"
         if self["max"] is not None:
             limits = f" from {self.range}"
@@ -109,7 +109,7 @@ class Key:
 
     @property
     def takes_null(self) -> bool:
-        """Whether null may be given: where it is the default, or the default is another's business."""
+        """Whether null is allowed: where it is the default, or the default is decided elsewhere."""
         return (
             self.section.optional
             or self["default"] is None
@@ -118,7 +118,7 @@ class Key:
 
     @property
     def shown_default(self) -> str:
-        """The default for people."""
+        """The default, for display."""
         value = self["if_null"] if self["default"] is None else self["default"]
         return yaml_value(value) if value is not None else "-"
 
@@ -127,7 +127,7 @@ class Section:
     """One section, with its keys."""
 
     def __init__(self, entry: dict[str, Any], units: dict[str, dict[str, float]]) -> None:
-        """Read it, and check its keys."""
+        """Read the section, and check its keys."""
         self.entry = entry
         self.name: str = entry["name"]
         self.optional = bool(entry.get("optional"))
@@ -137,12 +137,12 @@ class Section:
 
     @property
     def title(self) -> str:
-        """The name, for people."""
+        """The name, for display."""
         return self.name or "Without a section"
 
 
 def check(key: Key) -> None:
-    """Refuse an entry that no output could be made from."""
+    """Refuse an entry from which no output could be generated."""
     entry, where = key.entry, key.path if "name" in key.entry else f"a key of {key.section.name}"
     missing, strange = REQUIRED - set(entry), set(entry) - ALLOWED
     if missing or strange:
@@ -188,7 +188,7 @@ class Table:
         return [key for section in self.sections for key in section.keys]
 
     def of_daemon(self) -> list[Key]:
-        """The keys that tqd checks: what else a backend reads is passed on to it."""
+        """The keys that tqd checks; other keys of a backend are passed on to it."""
         return [
             key
             for key in self.keys
@@ -197,7 +197,7 @@ class Table:
         ]
 
     def of_init(self) -> list[Key]:
-        """The keys that tqd takes and does not keep: init() alone reads them, and no section passes them on."""
+        """The keys that tqd accepts but does not keep: only init() reads them, and no section passes them on."""
         return [
             key
             for key in self.keys

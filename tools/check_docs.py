@@ -71,7 +71,7 @@ class Header:
             self.comment_starts.add(first)
             before = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
             if not before.strip():
-                # A comment behind one declaration is not a comment above the next.
+                # A comment after one declaration does not document the next.
                 self.comment_ends.add(first + match.group().count("\n"))
             return blank(match.group())
 
@@ -186,7 +186,7 @@ def check_headers(root: Path) -> tuple[int, list[str]]:
 
 
 def is_exempt(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Tell whether a function's docstring stands elsewhere: overloads, setters, overrides."""
+    """Tell whether a function's docstring is elsewhere: overloads, setters, overrides."""
     names = {ast.unparse(decorator).rsplit(".", 1)[-1] for decorator in node.decorator_list}
     return bool(names & {"overload", "setter", "deleter", "override"})
 

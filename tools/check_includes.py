@@ -1,8 +1,8 @@
 """Reject every #include that goes against the direction of the parts (docs/design.md, section 4).
 
-`ALLOWED` lists for each part the parts it may include; what those may include is allowed with them. A part is
+`ALLOWED` lists for each part the parts it may include; their own allowed parts are allowed too. A part is
 a folder of src/, `include` (the public headers), or one of the outer folders. Headers of other projects are
-written in angle brackets and are not looked at.
+written in angle brackets and are ignored.
 
 Usage: check_includes.py [ROOT]
 """
@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "examples": {"include"},
 }
 
-# Allowed to that part alone, not to those that include it: the registry names the built-in managers.
+# Allowed only for this part, not for those that include it: the registry names the built-in managers.
 LOCAL: dict[str, set[str]] = {"manager": {"manager/simple", "manager/kv"}}
 
 # A fuzz target reaches into the decoder it feeds, wherever that is.

@@ -1,9 +1,9 @@
-"""Check that protocol/tq.proto still speaks the protocol version that src/wire/frame.h names.
+"""Check that protocol/tq.proto still defines the protocol version stated in src/wire/frame.h.
 
-protocol/versions/N.txt lists what version N is made of: the fields of each message, the values of each enum, and the
-requests of src/wire/methods.h. Peers of one version may be of different releases, so within it things may only be added.
-A field keeps its number and type; what is removed leaves its number `reserved`. Anything else raises TQI_PROTOCOL_VERSION
-(docs/design.md, "Versions").
+protocol/versions/N.txt lists the content of version N: the fields of each message, the values of each enum, and the
+requests of src/wire/methods.h. Peers with the same version may be of different releases, so within a version things may
+only be added. A field keeps its number and type; a removed one leaves its number `reserved`. Any other change raises
+TQI_PROTOCOL_VERSION (docs/design.md, "Versions").
 
 Usage: check_protocol.py [--keep] [ROOT]
 
@@ -23,7 +23,7 @@ REQUEST = re.compile(r"\bX\(\s*(\d+),\s*(\w+),\s*\w+,\s*(\w+),\s*\w+,\s*(\w+),\s
 VERSION = re.compile(r"#define\s+TQI_PROTOCOL_VERSION\s+(\d+)")
 
 Entries = dict[str, str]
-"""By where it stands ("Hello 3", "request 16"): what stands there ("bytes session")."""
+"""By location ("Hello 3", "request 16"): the definition there ("bytes session")."""
 
 
 def read_protocol(text: str) -> tuple[Entries, set[str]]:
@@ -37,7 +37,7 @@ def read_protocol(text: str) -> tuple[Entries, set[str]]:
                 reserved |= {f"{name} {int(number)}" for number in gone[1].split(",")}
             elif kind == "message" and (found := FIELD.fullmatch(statement)):
                 label, its_type, its_name, number = found.groups()
-                # `optional` only tells whether the field is there: the bytes are the same.
+                # `optional` only adds a presence test: the bytes are the same.
                 many = "repeated " if label == "repeated" else ""
                 entries[f"{name} {int(number)}"] = f"{many}{its_type} {its_name}"
             elif kind == "enum" and (found := VALUE.fullmatch(statement)):
@@ -50,7 +50,7 @@ def read_protocol(text: str) -> tuple[Entries, set[str]]:
 
 
 def read_requests(text: str) -> Entries:
-    """Return the table of requests in methods.h."""
+    """Return the request table in methods.h."""
     table = REQUEST.findall(text.replace("\\\n", " "))
     return {
         f"request {int(number)}": f"{name} {message} -> {reply} {mode.lower()}"

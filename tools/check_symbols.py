@@ -58,7 +58,7 @@ def check_library(binary: Path) -> list[str]:
 
 
 def check_extension(binary: Path) -> list[str]:
-    """Return a line for every name of the extension but its init function."""
+    """Return a line for every name that the extension exports besides its init function."""
     names = exported(binary)
     init = f"PyInit_{binary.name.split('.')[0]}"
     problems = [f"{binary.name}: exports {name}" for name in sorted(names - {init})]

@@ -4,13 +4,13 @@ A step of the tour is an item of a numbered list:
 
     3. `src/client/op.c` `op_enqueue` (event: the loop is woken): what happens, and why.
 
-The file has to define the function. An earlier step of the same section has to lead to it, which the script follows for
-`HOPS` functions: a function leads to every function and table that it names. The first step of a section is free. Where C
+The file has to define the function. An earlier step of the same section has to lead to it, within
+`HOPS` functions: a function leads to every function and table that it names. The first step of a section is exempt. If C
 does not name the next function, the brackets say how it is reached:
 
-    (slot NAME)      an earlier step calls a member `NAME`, which the tree sets to the function, or to one that leads to it
+    (slot NAME)      an earlier step calls a member `NAME`, which the code sets to the function, or to one that leads to it
     (request NAME)   an earlier step sends the request TQI_NAME, and the function takes its message
-    (event: TEXT)    the loop, the kernel or another process comes first; something in the tree has to name the function
+    (event: TEXT)    the loop, the kernel or another process comes first; some code in the tree has to name the function
 
 Paths and names of ours (tq_, tqi_, tqd_) between backticks anywhere on the page have to exist.
 
@@ -47,7 +47,7 @@ REQUEST = re.compile(r"\bX\(\s*\d+,\s*(\w+),\s*\w+,\s*(\w+),")
 
 @dataclass
 class Definition:
-    """A function or a table: what it names, and which members it calls."""
+    """A function or a table: the names it contains, and the members it calls."""
 
     file: str
     name: str
@@ -68,12 +68,12 @@ class Step:
 
 
 def blank(match: re.Match[str]) -> str:
-    """Replace everything but line ends by spaces."""
+    """Replace everything but newlines by spaces."""
     return re.sub(r"[^\n]", " ", match.group())
 
 
 def closing(text: str, start: int) -> int:
-    """Return where the bracket at `start` is closed; the end of the text when it is not."""
+    """Return where the bracket at `start` is closed, or the end of the text if it is not."""
     pairs = {"(": ")", "{": "}"}
     opened, closed = text[start], pairs[text[start]]
     depth = 0
@@ -85,7 +85,7 @@ def closing(text: str, start: int) -> int:
 
 
 def read_c(file: str, text: str) -> Iterator[Definition]:
-    """Return the functions and tables that a C file defines; a declaration is no definition."""
+    """Return the functions and tables that a C file defines, not those that it only declares."""
     code = DIRECTIVE.sub(blank, SKIPPED.sub(blank, text))
     for match in FUNCTION.finditer(code):
         head_end = closing(code, match.end() - 1)
@@ -101,7 +101,7 @@ def read_c(file: str, text: str) -> Iterator[Definition]:
 
 
 def definition(file: str, name: str, shared: bool, code: str) -> Definition:
-    """Take a piece of C apart."""
+    """Parse a piece of C."""
     return Definition(file, name, shared, set(WORD.findall(code)), set(MEMBER.findall(code)))
 
 
@@ -121,7 +121,7 @@ def read_python(file: str, text: str) -> Iterator[Definition]:
 
 
 class Tree:
-    """What the sources define, and what they set members to."""
+    """The definitions in the sources, and the functions that members are set to."""
 
     def __init__(self, root: Path) -> None:
         self.files: dict[str, dict[str, list[Definition]]] = {}
@@ -150,7 +150,7 @@ class Tree:
                     self.slots.setdefault(slot, set()).add(name)
 
     def _named(self, file: str, word: str) -> list[Definition]:
-        """Return what a word in a file may stand for: what the file itself defines first."""
+        """Return what a word in a file may refer to; definitions in the file itself come first."""
         own = self.files[file]
         here = [
             found
@@ -164,7 +164,7 @@ class Tree:
         ]
 
     def reach(self, start: Iterable[Definition], hops: int = HOPS) -> list[Definition]:
-        """Return what the definitions lead to, themselves among it."""
+        """Return the definitions reachable from these, including themselves."""
         seen: dict[tuple[str, str], list[Definition]] = {}
         edge = list(start)
         for hop in range(hops + 1):
@@ -194,7 +194,7 @@ class Tree:
 
 
 def check_way(tree: Tree, step: Step, before: list[Definition]) -> str | None:
-    """Say what is wrong with how a step is reached from those before it."""
+    """Describe what is wrong with how a step is reached from the steps before it."""
     goal = tree.files[step.file][step.name]
     if step.how == "event":
         return None if tree.is_named(step) else "nothing names it"
@@ -251,7 +251,7 @@ def check_names(root: Path, tree: Tree, number: int, line: str) -> Iterator[str]
 
 
 def check_page(root: Path) -> tuple[int, list[str]]:
-    """Check the page; return how many steps it has, and the problems."""
+    """Check the page; return the number of steps, and the problems."""
     tree = Tree(root)
     sections: list[list[Step]] = [[]]
     problems: list[str] = []

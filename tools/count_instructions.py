@@ -1,8 +1,8 @@
-"""Count the instructions of fixed operations, and compare with the counts that the repository keeps.
+"""Count the instructions of fixed operations, and compare with the counts kept in the repository.
 
-The operations are tests/instructions/operations.c, the counts tests/instructions/counts.json: instructions per
-operation.  More than the tolerance over a count is a failure; as much below is said, so that the count is lowered.
-
+The operations are in tests/instructions/operations.c, the counts in tests/instructions/counts.json: instructions per
+operation.  A count that exceeds the kept one by more than the tolerance is a failure; one as far below it is reported,
+so that the kept count is lowered.
 Usage: count_instructions.py BUILD [--update]      (BUILD: a build directory with -Dtests=true)
 """
 
@@ -23,7 +23,7 @@ TOLERANCE = 0.05
 
 
 def count(build: Path) -> dict[str, int]:
-    """Instructions of each operation."""
+    """Count the instructions of each operation."""
     with tempfile.TemporaryDirectory(prefix="tq-count-") as folder:
         out = Path(folder) / "callgrind.out"
         subprocess.run(
@@ -40,7 +40,7 @@ def count(build: Path) -> dict[str, int]:
 
 
 def _dump(text: str) -> tuple[str, int] | None:
-    """Operation and count of one dump; None for what came after the last operation."""
+    """Operation and count in one dump; None for instructions after the last operation."""
     name = re.search(r"^desc: Trigger: Client Request: (.+)$", text, re.MULTILINE)
     total = re.search(r"^(?:totals|summary): (\d+)$", text, re.MULTILINE)
     if name is None or total is None:
@@ -49,7 +49,7 @@ def _dump(text: str) -> tuple[str, int] | None:
 
 
 def compare(known: dict[str, int], counted: dict[str, int]) -> list[str]:
-    """What is wrong, one line each."""
+    """Describe the differences, one line each."""
     wrong = [f"{name}: not counted any more" for name in known.keys() - counted.keys()]
     for name, now in counted.items():
         before = known.get(name)
@@ -63,7 +63,7 @@ def compare(known: dict[str, int], counted: dict[str, int]) -> list[str]:
 
 
 def main() -> int:
-    """Compare, or write the counts down."""
+    """Compare, or save the counts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("build", type=Path, help="a build directory with -Dtests=true")
     parser.add_argument("--update", action="store_true", help="write the counts down")

@@ -1,7 +1,7 @@
-"""Write docs/errors.md: each error of include/tq/errors.h with what causes it and what to do about it.
+"""Write docs/errors.md: each error of include/tq/errors.h with its causes and remedies.
 
 A new code needs an entry in ADVICE below, where {TQ_NAME_MAX} and the like stand for the limits of types.h. The lint
-runs this with --check: the page has to be what this would write.
+runs this with --check: the page must equal the output of this program.
 
 Usage: error_page.py [--check]
 """
@@ -154,7 +154,7 @@ ADVICE: dict[str, tuple[str, str]] = {
 
 
 def page() -> str:
-    """Return the page, or say which codes lack an entry."""
+    """Return the page; fail if a code lacks an entry."""
     header = (ROOT / "include/tq/errors.h").read_text(encoding="utf-8").replace("\\\n", " ")
     rows = ROW.findall(header)
     codes = [row[0] for row in rows]
@@ -178,7 +178,7 @@ def page() -> str:
 
 
 def main() -> int:
-    """Write the page, or check it; 1 if it is out of step."""
+    """Write the page, or check it; 1 if it is outdated."""
     place = ROOT / "docs" / "errors.md"
     text = page()
     if "--check" not in sys.argv:

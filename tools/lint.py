@@ -21,14 +21,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "test"
 CACHE = ROOT / "build" / "lint-cache"
-# As the compiler is given them, by way of the build directory.
+# Given as to the compiler, relative to the build directory.
 OUR_HEADERS = rf"^{re.escape(str(ROOT))}/(build/test/\.\./\.\./)?(include|src|python/ctq|examples)/"
 JOBS = min(4, os.cpu_count() or 2)
 
-# How far the analyzer follows one function; the default takes ten times as long and finds little more.
+# Limits how far the analyzer follows one function; the default takes ten times as long and finds little more.
 MOST_NODES = 20000
 
-# Of the output of one check.
+# Limits the output shown for one check.
 MOST_LINES = 100
 
 Result = tuple[bool, str]
@@ -43,7 +43,7 @@ def command(*words: str) -> Result:
 
 
 def tracked(*patterns: str) -> list[str]:
-    """Return the files of the tree that match, whether committed yet or not."""
+    """Return the matching files of the tree, whether committed yet or not."""
     words = ["git", "ls-files", "-co", "--exclude-standard", "--", *patterns]
     lines = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return sorted({line for line in lines.splitlines() if (ROOT / line).is_file()})
@@ -60,14 +60,14 @@ def python_script(name: str, *args: str) -> Result:
 
 
 def clang_format() -> Result:
-    """Every C file is formatted as .clang-format says."""
+    """All C files are formatted according to .clang-format."""
     good, output = command("clang-format", "--dry-run", "-Werror", *c_files())
     files = sorted({line.split(":", 1)[0] for line in output.splitlines() if ": error: " in line})
     return good, "\n".join([*files, "run `make format`"]) if files else output
 
 
 def tidy_key(source: Path, headers: bytes, arguments: str) -> str:
-    """Return a name for the state of everything that clang-tidy's answer on a file depends on."""
+    """Return a key for everything that clang-tidy's result for a file depends on."""
     digest = hashlib.sha256(headers)
     digest.update(arguments.encode())
     digest.update(source.read_bytes())
@@ -75,7 +75,7 @@ def tidy_key(source: Path, headers: bytes, arguments: str) -> str:
 
 
 def header_digest() -> bytes:
-    """Return a digest of all headers, of what the generated ones are made from, and of the configuration."""
+    """Return a digest of all headers, of the sources of the generated ones, and of the configuration."""
     digest = hashlib.sha256()
     for name in [*tracked("*.h", "*.proto", "config/*"), ".clang-tidy"]:
         digest.update(name.encode())
@@ -84,7 +84,7 @@ def header_digest() -> bytes:
 
 
 def clang_tidy() -> Result:
-    """Nothing that clang-tidy finds in the sources of the build."""
+    """clang-tidy finds nothing in the sources of the build."""
     database = json.loads((BUILD / "compile_commands.json").read_text(encoding="utf-8"))
     headers = header_digest()
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def clang_tidy() -> Result:
         options = [f"--extra-arg={word}" for word in ("-Xclang", "-analyzer-config")]
         options += [f"--extra-arg={word}" for word in ("-Xclang", f"max-nodes={MOST_NODES}")]
         if source.endswith("_test.c"):
-            # The analyzer does not know that a failed assertion of cmocka ends the test.
+            # The analyzer does not know that a failed cmocka assertion ends the test.
             options = ["--checks=-clang-analyzer-*"]
         good, output = command(
             "clang-tidy",
@@ -183,7 +183,7 @@ def main() -> int:
 
     results = {}
     if not args.no_build and set(names) & {"clang-tidy", "symbols"}:
-        # Generated headers and the binaries have to be there.
+        # Needs the generated headers and the binaries.
         good, output = command("ninja", "-C", str(BUILD), "-k0", "--quiet")
         results["build"] = good
         print(

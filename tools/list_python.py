@@ -1,4 +1,4 @@
-"""Print the files of a package folder that an installation carries, one per line, relative to it."""
+"""Print the files of a package folder that are installed, one per line, relative to the folder."""
 
 import sys
 from pathlib import Path

@@ -1,9 +1,9 @@
 """Run every part of the test suite and sum up: `make test` and `make test-quick`.
 
-Three lanes run side by side, one part at a time each. A part prints a line when it starts and when it ends; its
-whole output is kept in build/test-logs/. What counts as one test: each cmocka test of a C program (per build it
-runs in), each fuzz target, each check of the lint, each pytest case; of the comparison with PyPI's transferqueue
-each name, case and random sequence, and each of its own tests. A part that cannot be built, crashes, times
+Three lanes run side by side, each with one part at a time. A part prints a line when it starts and when it ends; its
+complete output is in build/test-logs/. Each of these counts as one test: a cmocka test of a C program (per build that
+runs it), a fuzz target, a check of the lint, a pytest case; and in the comparison with PyPI's transferqueue
+each name, case and random sequence, and each of that package's own tests. A part that cannot be built, crashes, times
 out or finds no tests counts as a failure. The last line of the output is `N passed, N failed`.
 
 Usage: run_tests.py [--quick] [--only PART]... [--list]
@@ -30,7 +30,7 @@ from test_runner import BUILD, LOGS, ROOT, Outcome, PartError, Runner
 CORPUS = ROOT / "fuzz" / "corpus"
 FUZZ_SECONDS = 5
 STATEFUL_SECONDS = 30
-# Good answers that each kind of request must have had by then: few, for the machine may be slow.
+# Minimum number of good answers to each kind of request by then: few, because the machine may be slow.
 STATEFUL_LEAST = 20
 JOBS = str(os.cpu_count() or 2)
 
@@ -38,7 +38,7 @@ TAP_LINE = re.compile(r"^(not ok|ok)\b(?: (\d+))?(.*)$", re.MULTILINE)
 TAP_PLAN = re.compile(r"^1\.\.(\d+)$", re.MULTILINE)
 
 
-# One ninja at a time in a build directory.
+# Only one ninja at a time may run in a build directory.
 NINJA: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
@@ -46,7 +46,7 @@ NINJA: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
 
 
 def count_tap(output: str, name: str, outcome: Outcome) -> tuple[int, int]:
-    """Add the tests that a cmocka program reports; return how many there are and how many it announced."""
+    """Add the tests reported by a cmocka program; return how many there are and how many it announced."""
     seen = 0
     for match in TAP_LINE.finditer(output):
         verdict, number, rest = match.groups()
@@ -92,7 +92,7 @@ def count_meson(runner: Runner, log: Path, outcome: Outcome) -> None:
 def meson_setup(
     runner: Runner, build: Path, *options: str, env: dict[str, str] | None = None
 ) -> None:
-    """Configure a build directory, or configure it anew when it exists."""
+    """Configure a build directory, or reconfigure an existing one."""
     again = ["--reconfigure"] if (build / "build.ninja").exists() else []
     runner.must("meson", "setup", *again, build, *options, env=env)
 
@@ -105,7 +105,7 @@ def compile_all(runner: Runner, build: Path) -> None:
 
 
 def meson_test(runner: Runner, build: Path, *options: str, processes: int = 2) -> Outcome:
-    """Build and run the C tests of a build directory; with a choice of tests, build only those."""
+    """Build and run the C tests of a build directory; if tests are selected, build only those."""
     outcome = Outcome()
     base = f"tests-{runner.name}"
     for old in (build / "meson-logs").glob(f"{base}*.json"):
@@ -138,12 +138,12 @@ def build_tests(runner: Runner) -> Outcome:
 
 
 def unit(runner: Runner) -> Outcome:
-    """Run the C tests as they are: more at once than there are cores, for the longest ones mostly wait."""
+    """Run the C tests without a sanitizer: more in parallel than there are cores, because the longest mostly wait."""
     return meson_test(runner, BUILD / "test", processes=4)
 
 
 def sanitized(runner: Runner, sanitizer: str, *options: str) -> Outcome:
-    """Run the C tests under a sanitizer, in a build of their own."""
+    """Run the C tests under a sanitizer, in a separate build."""
     build = BUILD / runner.name
     meson_setup(
         runner,
@@ -168,13 +168,13 @@ def tsan(runner: Runner) -> Outcome:
     options = ["--suite", "threaded"]
     bits = Path("/proc/sys/vm/mmap_rnd_bits")
     if bits.exists() and int(bits.read_text(encoding="ascii")) > 28:
-        # This ThreadSanitizer knows no address layouts that random.
+        # This ThreadSanitizer does not support address layouts as random as these.
         options += ["--wrap", f"setarch {platform.machine()} --addr-no-randomize"]
     return sanitized(runner, "thread", *options)
 
 
 def valgrind(runner: Runner) -> Outcome:
-    """Run the chosen C tests under valgrind."""
+    """Run the selected C tests under valgrind."""
     wrapper = (
         "valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite"
     )
@@ -191,7 +191,7 @@ def valgrind(runner: Runner) -> Outcome:
 
 
 def stateful(runner: Runner, build: Path, outcome: Outcome) -> None:
-    """Run sequences of requests that keep state; the log has the seed and how often each request succeeded."""
+    """Run sequences of requests that build up state; the log has the seed and how often each request succeeded."""
     seed = str(int.from_bytes(os.urandom(6), "big"))
     status = runner.command(
         build / "stateful",
@@ -211,7 +211,7 @@ def stateful(runner: Runner, build: Path, outcome: Outcome) -> None:
 
 
 def fuzz(runner: Runner) -> Outcome:
-    """Let libFuzzer run each target for a few seconds, from its corpus on, and then sequences of requests."""
+    """Run each libFuzzer target for a few seconds, starting from its corpus, and then sequences of requests."""
     build = BUILD / "fuzz"
     meson_setup(
         runner,
@@ -279,7 +279,7 @@ def lint(runner: Runner) -> Outcome:
 
 
 def count_junit(report: Path, outcome: Outcome) -> int:
-    """Add the cases of a pytest report; return how many there are."""
+    """Add the cases of a pytest report; return their number."""
     cases = list(ET.parse(report).getroot().iter("testcase"))
     for case in cases:
         name = f"{case.get('classname')}::{case.get('name')}"
@@ -294,7 +294,7 @@ def count_junit(report: Path, outcome: Outcome) -> int:
 
 
 def pytest(runner: Runner, python: Path, build: Path, *options: str) -> Outcome:
-    """Run pytest with temporary and runtime folders of its own."""
+    """Run pytest with its own temporary and runtime folders."""
     report = LOGS / f"{runner.name}.xml"
     report.unlink(missing_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="tqt-"))
@@ -330,7 +330,7 @@ def pytest(runner: Runner, python: Path, build: Path, *options: str) -> Outcome:
 
 
 def pytest_folder(folder: str, *options: str) -> Callable[[Runner], Outcome]:
-    """Make a part out of a folder of Python tests."""
+    """Make a part from a folder of Python tests."""
 
     def part(runner: Runner) -> Outcome:
         if not (ROOT / folder).is_dir():
@@ -342,7 +342,7 @@ def pytest_folder(folder: str, *options: str) -> Callable[[Runner], Outcome]:
 
 
 def nosimple(runner: Runner) -> Outcome:
-    """Leave out the simple manager and its storage; run the C tests, and the end-to-end tests on another manager."""
+    """Build without the simple manager and its storage; run the C tests, and the end-to-end tests on another manager."""
     base = BUILD / "nosimple"
     build = base / "meson"
     venv = base / "venv"
@@ -350,7 +350,7 @@ def nosimple(runner: Runner) -> Outcome:
     if not python.exists():
         runner.must(sys.executable, "-m", "venv", "--without-pip", venv)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    # It sees what is installed in the outer environment, behind its own ctq, tq and tqd.
+    # Sees the packages of the outer environment, after its own ctq, tq and tqd.
     own = venv / "lib" / version / "site-packages"
     outer = Path(sys.prefix) / "lib" / version / "site-packages"
     (own / "outer.pth").write_text(f"{outer}\n", encoding="utf-8")
@@ -382,7 +382,7 @@ def nosimple(runner: Runner) -> Outcome:
 
 
 def compat(runner: Runner) -> Outcome:
-    """Compare with PyPI's transferqueue, run its own tests, and the tests of the compat package."""
+    """Compare with PyPI's transferqueue, and run that package's own tests and the tests of the compat package."""
     python = ROOT / ".venv-compat" / "bin" / "python"
     if not python.exists() or not (ROOT / ".venv-peer").is_dir():
         raise PartError("the environments are missing: run `make compat`")
@@ -409,14 +409,14 @@ def compat(runner: Runner) -> Outcome:
 
 
 def say(runner: Runner, *beginnings: str) -> None:
-    """Print the lines of a part's log that begin so."""
+    """Print the lines of a part's log with these prefixes."""
     log = runner.log_path.read_text(encoding="utf-8", errors="replace")
     for line in log.splitlines():
         if line.startswith(beginnings):
             print(f"[{runner.name}] {line}", flush=True)
 
 
-# Of the Python tests, those about what tensordict makes and takes; `make test-matrix` runs all of them with it.
+# Only the Python tests about tensordict's input and output; `make test-matrix` runs all of them with it.
 WITH_OLD_TENSORDICT = [
     f"tests/python/test_{name}.py" for name in ("kv", "layouts", "values", "streaming")
 ]
@@ -450,7 +450,7 @@ def verl(runner: Runner) -> Outcome:
 
 # --- putting it together ----------------------------------------------------------------------------
 
-# Three lanes for two cores, for many tests wait for something most of their time. Tests that start Ray are in one of them.
+# Three lanes for two cores, because many tests mostly wait. All tests that start Ray are in the same lane.
 LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
     {
         "lint": lint,
@@ -521,7 +521,7 @@ def run_lane(lane: dict[str, Callable[[Runner], Outcome]], outcomes: dict[str, O
 
 
 def main() -> int:
-    """Run the parts asked for; 1 if anything failed."""
+    """Run the selected parts; 1 if anything failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,8 +1,8 @@
-"""Run the Python tests on every Python there is, and with both tensordicts: `make test-matrix`.
+"""Run the Python tests on every available Python, and with both tensordicts: `make test-matrix`.
 
-Each Python from 3.10 to 3.14 that is found gets an environment in build/matrix/ with the package built for it. That
-of .venv is tested there, with torch. The others are tested without torch, unless --torch installs it for them: what
-needs it, or another package that is not there, is left out and named. verl's environment tests an older tensordict.
+Each Python from 3.10 to 3.14 that is found gets an environment in build/matrix/ with the package built for it. The
+Python of .venv is tested with torch. The others are tested without torch, unless --torch installs it for them: tests
+that need torch, or another missing package, are left out and listed. verl's environment tests an older tensordict.
 
 Usage: test_matrix.py [--torch] [--only ENVIRONMENT]... [--list]
 """
@@ -26,13 +26,13 @@ MATRIX = ROOT / "build" / "matrix"
 FOLDERS = ("tests/python", "tests/field")
 VERSIONS = [f"3.{minor}" for minor in range(10, 15)]
 OWN = f"{sys.version_info.major}.{sys.version_info.minor}"
-PIP = "pip>=23.1"  # what a Python brings may be older, and not know settings of the build
+PIP = "pip>=23.1"  # the pip of a Python may be older, and not know build settings
 TESTS_NEED = ["pytest", "pytest-timeout", "hypothesis", "omegaconf", "prometheus_client"]
 TORCH = ["torch", "tensordict"]
 
 
 class Result(NamedTuple):
-    """What came of one environment."""
+    """The result of one environment."""
 
     name: str
     passed: int
@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
 
 def find(version: str) -> str | None:
-    """An interpreter of that version: on PATH, or one of pyenv's."""
+    """An interpreter of this version: on PATH, or one of pyenv's."""
     found = shutil.which(f"python{version}")
     if found and runs(found, version):
         return found
@@ -53,7 +53,7 @@ def find(version: str) -> str | None:
 
 
 def runs(python: str, version: str) -> bool:
-    """Whether it is what its name says: pyenv puts names on PATH that lead nowhere."""
+    """Whether the interpreter is of the version in its name: pyenv puts dead names on PATH."""
     code = "import sys, venv; print(*sys.version_info[:2], sep='.')"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=False)
     return done.returncode == 0 and done.stdout.strip() == version
@@ -67,7 +67,7 @@ def build(version: str, python: str, torch: bool) -> Path:
         subprocess.run([python, "-m", "venv", venv], check=True)
     pip = [inside, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
     subprocess.run([*pip, PIP], cwd=ROOT, check=True)
-    # The pins are those of one Python; another may have no wheel of them.
+    # The pinned versions are for one Python; another may have no wheels for them.
     subprocess.run(
         [*pip, "-r", "requirements/build.txt", *TESTS_NEED, *(TORCH if torch else [])],
         cwd=ROOT,
@@ -81,7 +81,7 @@ def build(version: str, python: str, torch: bool) -> Path:
 
 
 def test(name: str, python: Path) -> Result:
-    """Run the tests with an interpreter, in a runtime folder of its own."""
+    """Run the tests with an interpreter, in its own runtime folder."""
     MATRIX.mkdir(parents=True, exist_ok=True)
     report = MATRIX / f"{name}.xml"
     report.unlink(missing_ok=True)
@@ -130,12 +130,12 @@ def read(name: str, report: Path) -> Result:
 
 
 def folders(python: Path) -> list[str]:
-    """What pytest is given: the folders, without files that cannot be imported there."""
+    """Arguments for pytest: the folders, without files that cannot be imported there."""
     return [*FOLDERS, *(f"--ignore={path}" for path in unusable(python))]
 
 
 def unusable(python: Path) -> dict[str, str]:
-    """Test files that import at their top what an interpreter does not have, with the package."""
+    """Test files whose top-level imports an interpreter lacks, with the missing package."""
     wanted: dict[str, list[str]] = {}
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).glob("test_*.py")):
@@ -154,7 +154,7 @@ def unusable(python: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Run; 1 when something failed."""
+    """Run; 1 if anything failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

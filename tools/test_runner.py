@@ -1,4 +1,4 @@
-"""How run_tests.py runs the commands of a part: with a deadline, their output in the part's log, and nothing left behind."""
+"""How run_tests.py runs a part's commands: with a deadline, with output to the part's log, and without leftovers."""
 
 import os
 import signal
@@ -17,12 +17,12 @@ PART_TIMEOUT = 900.0
 
 
 class PartError(Exception):
-    """A part cannot go on: what it could not do is counted as one failure."""
+    """A part cannot continue; the failed step counts as one failure."""
 
 
 @dataclass
 class Outcome:
-    """What a part found."""
+    """The results of a part."""
 
     passed: int = 0
     failures: list[str] = field(default_factory=list)
@@ -64,27 +64,27 @@ class Runner:
         except subprocess.TimeoutExpired:
             raise PartError(f"took longer than {PART_TIMEOUT:.0f} s: {line}") from None
         finally:
-            # What the command started goes with it, also after a time-out.
+            # Also kill what the command started, even after a timeout.
             self.kill(process)
             process.wait()
             with self.lock:
                 self.running.discard(process)
 
     def must(self, *words: str | Path, env: dict[str, str] | None = None) -> None:
-        """Run a command that the part cannot go on without."""
+        """Run a command without which the part cannot continue."""
         status = self.command(*words, env=env)
         if status != 0:
             raise PartError(f"exit status {status}: {' '.join(str(word) for word in words)}")
 
     @staticmethod
     def kill(process: subprocess.Popen[str]) -> None:
-        """End the session of a command."""
+        """Kill the session of a command."""
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
     @classmethod
     def kill_all(cls) -> None:
-        """End everything that is still running."""
+        """Kill everything that is still running."""
         with cls.lock:
             for process in cls.running:
                 cls.kill(process)
