@@ -225,7 +225,7 @@ def comment(lines: list[str], indent: str) -> list[str]:
 def config_yaml(table: Table) -> str:
     """The commented default configuration."""
     lines = [
-        "# The default configuration of ctq. Give init() a map, a YAML file or an OmegaConf with what is to differ.",
+        "# The default configuration of ctq. Give init() a map, a YAML file or an OmegaConf with the keys that should differ.",
         f"# {NOTICE}",
     ]
     for section in table.sections:
@@ -255,12 +255,12 @@ def page(table: Table) -> str:
         "# Configuration\n",
         "`init()` takes a map, the path of a YAML file or an OmegaConf; `tqd` and `tq serve` take files (`--config`) and single",
         "values (`--set controller.events=1000`). An unknown key, or a value of the wrong kind or out of its range, is an error",
-        "that names the key, the value and what was expected. `tqd --help-config` has this list in short,",
-        "[config.yaml](../python/ctq/config.yaml) as a file to copy from.\n",
+        "that names the key, the value and what was expected. `tqd --help-config` prints a short form of this list, and",
+        "[config.yaml](../python/ctq/config.yaml) is a file to copy from.\n",
         "Times are numbers of seconds or texts such as `250ms`, `10s`, `5min`, `24h`; sizes are numbers of bytes or texts such as",
-        "`512MiB`, `8GiB` or `25%` of the machine's memory. No key changes in a system that runs: what is _fixed with the system_",
-        "is decided where its daemons start, for all; what is _of each process_ may differ in every process that attaches; what is",
-        "_for the search_ says where a process looks for a system.\n",
+        "`512MiB`, `8GiB` or `25%` of the machine's memory. No key can be changed in a running system. Keys marked _fixed with",
+        "the system_ are set where its daemons start, for all processes; keys marked _of each process_ may differ in every process",
+        "that attaches; keys marked _for the search_ say where a process looks for a system.\n",
         f"{NOTICE}\n".replace("Made", "This page is made"),
     ]
     for section in table.sections:
