@@ -1,1 +1,1 @@
-"""One suite per seam (storage manager, client of a key-value store, transport), run by every implementation of it."""
+"""One suite per seam (storage manager, client of a key-value store, transport), run by every implementation."""

@@ -1,14 +1,14 @@
-"""The implementations that the suite runs on: each starts the real thing and says what can be done to it.
+"""The implementations that the suite runs on: each starts the real thing and declares what a test may do to it.
 
-A backend has a system of its own (controller and storage in processes of their own) in a folder. `can` names what the
+A backend has its own system (controller and storage in separate processes) in a folder. `can` lists what the
 suite may do to it:
 
     restart   its store can be killed, and comes back without its data
-    pause     its store can be stopped and goes on later
-    fill      its store has as much room as it is told
-    delay     a relay lies in front of its store
+    pause     its store can be stopped and continued later
+    fill      the size of its store can be set
+    delay     a relay is in front of its store
     share     clients in other processes see its data
-    collect   what a killed writer left behind is removed
+    collect   data left behind by a killed writer is removed
     atomic    a put of several fields is seen whole or not at all
     transport it stands for a transport of the same storage
     kv        its store is used through a client of the KV seam: one
@@ -50,7 +50,7 @@ def built(*path: str) -> str:
 
 
 class Reach(NamedTuple):
-    """How another process gets at a system."""
+    """How another process reaches a system."""
 
     address: str
     token_file: str
@@ -64,20 +64,20 @@ class Reach(NamedTuple):
 
 
 class Backend:
-    """A system whose data lies in one kind of store."""
+    """A system whose data is in one kind of store."""
 
     title: ClassVar[str]
     type: ClassVar[str]
     can: ClassVar[frozenset[str]]
     is_process: ClassVar[bool] = True
-    """Whether the store is a process, that can be killed and started again."""
+    """Whether the store is a process that can be killed and restarted."""
     encodes: ClassVar[bool] = True
-    """Whether objects are encoded by the library: a store of objects has an encoding of its own."""
+    """Whether the library encodes objects: a store of objects has its own encoding."""
 
     def __init__(self, folder: Path, room: int = 0, patience: int = 60) -> None:
-        """Nothing runs yet; `room`: bytes that its store is to have, 0 for enough.
+        """Starts nothing yet; `room`: size of the store in bytes, 0 for enough.
 
-        `patience`: seconds until a store that waits for writers gives one up.
+        `patience`: seconds until a store that waits for a writer gives up on it.
         """
         self.folder = folder
         self.room = room
@@ -87,44 +87,44 @@ class Backend:
     def __str__(self) -> str:
         return self.title
 
-    # --- what a backend says ----------------------------------------------------------------------
+    # --- what a backend defines -------------------------------------------------------------------
 
     def open_store(self) -> None:
         """Start the store."""
 
     def close_store(self) -> None:
-        """End the store, in whatever state it is."""
+        """End the store, whatever state it is in."""
 
     def section(self) -> dict[str, Any]:
-        """Its section of the configuration."""
+        """The backend's section of the configuration."""
         return {}
 
     def register(self) -> None:
-        """Import the module that the section names, as clients do."""
+        """Import the module named by the section, as clients do."""
         importlib.import_module(self.section()["module"])
 
     def stored(self) -> int:
-        """How much is in the store, in a unit of its own; 0 for nothing."""
+        """Amount of data in the store, in a unit of the backend; 0 if empty."""
         raise NotImplementedError
 
     def kill(self) -> None:
-        """Kill the store, as `restart`."""
+        """Kill the store (`restart`)."""
         raise NotImplementedError
 
     def restart(self) -> None:
-        """Start it again."""
+        """Restart the store."""
         raise NotImplementedError
 
     def processes(self) -> list[int]:
-        """Processes of the store, as `pause`."""
+        """Processes of the store (`pause`)."""
         return []
 
     @property
     def environment(self) -> dict[str, str]:
-        """What other processes need in their environment."""
+        """Environment variables that other processes need."""
         return {}
 
-    # --- what is the same for all -----------------------------------------------------------------
+    # --- common to all backends -------------------------------------------------------------------
 
     def start(self) -> None:
         """Start store and system."""
@@ -136,7 +136,7 @@ class Backend:
             raise
 
     def open_system(self) -> None:
-        """Start the controller, and whatever of the store joins it."""
+        """Start the controller, and the parts of the store that join it."""
         self.system.start(role="controller", settings=self.settings())
 
     def settings(self) -> list[str]:
@@ -158,7 +158,7 @@ class Backend:
 
     @property
     def reach(self) -> Reach:
-        """How to get at it."""
+        """How to reach the system."""
         return Reach(self.system.address, self.system.token_file, self.environment)
 
     def client(self, name: str = "test", timeout: float = 30) -> ctq.TransferQueueClient:
@@ -173,17 +173,17 @@ class Backend:
             os.kill(pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let them go on."""
+        """Continue the processes of the store."""
         for pid in self.processes():
             os.kill(pid, signal.SIGCONT)
 
     def wait_empty(self, client: ctq.TransferQueueClient) -> None:
-        """Wait until nothing is in the store; each put makes the collector look again.
+        """Wait until the store is empty; each put makes the collector check again.
 
-        Seconds apart: a client reserves room ahead for small puts that come soon after each other, and gives it back
-        when none has come for a second.
+        Puts are seconds apart: a client reserves room in advance for small puts in quick succession, and returns it
+        after a second without one.
         """
-        deadline = time.monotonic() + 90  # a dead writer's are removed again after its deadline
+        deadline = time.monotonic() + 90  # data of a dead writer is removed after its deadline
         again = 0.0
         while time.monotonic() < deadline:
             if self.stored() == 0:
@@ -200,17 +200,17 @@ class Backend:
 
 
 class Units(Backend):
-    """Storage units of a daemon of its own."""
+    """Storage units in a separate daemon."""
 
     type = "SimpleStorage"
     can = frozenset({"restart", "pause", "fill", "share", "collect", "atomic", "transport"})
     tcp: ClassVar[str] = ""
     family: ClassVar[str] = "unix"
-    """Of the sockets that clients have."""
+    """Families of the clients' sockets."""
     shares: ClassVar[bool] = False
     """Whether clients map the units' memory."""
     before: ClassVar[tuple[str, ...]] = ()
-    """What the daemon of the units is started by."""
+    """Command that starts the units' daemon."""
     units: ClassVar[int] = 2
     daemon: Daemon | None = None
 
@@ -264,7 +264,7 @@ class SharedMemory(Units):
 
 
 class UnixStream(Units):
-    """The units have no memory that could be handed over: all goes over their unix socket."""
+    """The units have no memory that could be shared: all data goes over their unix socket."""
 
     title = "SimpleStorage, unix socket"
     before = (sys.executable, str(TESTS / "support" / "refuse.py"), "memfd_create=ENOSYS", "--")
@@ -279,7 +279,7 @@ class Tcp(Units):
 
 
 class Tcp6(Units):
-    """As TCP, on IPv6."""
+    """Like TCP, on IPv6."""
 
     title = "SimpleStorage, TCP on IPv6"
     tcp = "[::1]"
@@ -319,7 +319,7 @@ class Redis(Backend):
             self.server.stop()
 
     def asked(self, *words: str) -> str:
-        """What the server answers."""
+        """The server's answer."""
         assert self.server is not None
         return self.server.ask(*words)
 
@@ -340,7 +340,7 @@ class Redis(Backend):
 
 
 class RedisUnix(Redis):
-    """Over its unix socket."""
+    """Redis over its unix socket."""
 
     title = "Redis, unix socket"
 
@@ -348,7 +348,7 @@ class RedisUnix(Redis):
         return ["--unixsocket", str(self.folder / "redis.sock")]
 
     def delayed(self) -> Relay:
-        """Put a relay in front of it."""
+        """Put a relay in front of the server."""
         self.relay = Relay(self.folder / "relay.sock", self.folder / "redis.sock")
         return self.relay
 
@@ -358,7 +358,7 @@ class RedisUnix(Redis):
 
 
 class RedisTcp(Redis):
-    """Over TCP, with a password."""
+    """Redis over TCP, with a password."""
 
     title = "Redis, TCP and password"
 
@@ -366,7 +366,7 @@ class RedisTcp(Redis):
         return ["--requirepass", "open sesame"]
 
     def delayed(self) -> Relay:
-        """Put a relay in front of it."""
+        """Put a relay in front of the server."""
         assert self.server is not None
         self.relay = Relay(("127.0.0.1", 0), ("127.0.0.1", self.server.port))
         return self.relay
@@ -381,7 +381,7 @@ class RedisTcp(Redis):
 
 
 class RedisNodes(Backend):
-    """A cluster of three."""
+    """A Redis cluster of three nodes."""
 
     title = "Redis cluster"
     type = "Redis"
@@ -411,14 +411,14 @@ class RedisNodes(Backend):
 
 
 class Files(Backend):
-    """A folder; killed and restarted it is a volume that comes back empty."""
+    """A folder; killing and restarting it stands for a volume that comes back empty."""
 
     can = frozenset({"restart", "share", "collect", "atomic"})
     is_process = False
 
     @property
     def store(self) -> Path:
-        """Where the files lie."""
+        """The folder of the files."""
         return self.folder / "store"
 
     def open_store(self) -> None:
@@ -474,7 +474,7 @@ class DirStore(Files):
 
 
 class ValueFiles(Files):
-    """A KV client with a value per cell, as for TransferQueue."""
+    """A value-form KV client, as for TransferQueue."""
 
     title = "ValueFiles, a client of values"
     type = "ValueFiles"
@@ -543,7 +543,7 @@ class Mooncake(Backend):
 
 
 class RayObjects(Backend):
-    """Ray's object store. All systems of the suite use one cluster, in which each has a holder of its own."""
+    """Ray's object store. All systems of the suite use one cluster, in which each has its own holder."""
 
     title = "RayStore"
     type = "RayStore"
@@ -553,7 +553,7 @@ class RayObjects(Backend):
 
     @staticmethod
     def ray() -> Any:
-        """Ray, connected to the cluster of this process, which is started when there is none."""
+        """Ray, connected to this process's cluster, which is started if necessary."""
         import ray
 
         if not ray.is_initialized():
@@ -583,7 +583,7 @@ class RayObjects(Backend):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The secret of the cluster is in Ray's environment, which workers do not have by themselves."""
+        """The secret of the cluster is in Ray's environment, which workers do not inherit."""
         return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
 
     def register(self) -> None:

@@ -1,4 +1,4 @@
-"""The table of docs/backends.md: what the suite has measured of each backend, and where it is written."""
+"""The table of docs/backends.md: reads it, and writes what the suite measured for each backend."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Row = dict[str, str]
 
 
 def parts(page: str) -> tuple[str, str, str]:
-    """The page before, in and after the table."""
+    """The parts of the page before, in and after the table."""
     before, rest = page.split(BEGIN + "\n")
     table, after = rest.split(END)
     return before + BEGIN + "\n", table, END + after
 
 
 def read() -> dict[str, Row]:
-    """The table as it stands in the page, by backend."""
+    """The current table of the page, by backend."""
     _, table, _ = parts(PAGE.read_text(encoding="utf-8"))
     lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -42,7 +42,7 @@ def read() -> dict[str, Row]:
 
 
 def write(rows: dict[str, Row]) -> bool:
-    """Put the table into the page; whether that has changed anything."""
+    """Write the table to the page; returns whether anything changed."""
     page = PAGE.read_text(encoding="utf-8")
     before, _, after = parts(page)
     lines = ["| backend | " + " | ".join(COLUMNS) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]

@@ -43,12 +43,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def is_full(config: pytest.Config) -> bool:
-    """Whether the slow and the large cases run, too."""
+    """Whether to run the slow and the large cases too."""
     return bool(config.getoption("backends_full", default=False))
 
 
 def chosen(config: pytest.Config, needs: set[str]) -> list[str]:
-    """Names of the backends that can do it."""
+    """Names of the backends with these abilities."""
     assert needs <= NEEDS, needs
     only = config.getoption("backend", default=[]) or list(BACKENDS)
     return [name for name in BACKENDS if name in only and needs <= BACKENDS[name].can]
@@ -74,14 +74,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="package", autouse=True)
 def alone() -> Iterator[None]:
-    """No other system is found; stores of the tests and of the examples can be imported."""
+    """Hides other systems, and makes the stores of the tests and of the examples importable."""
     with tempfile.TemporaryDirectory(prefix="tqc-") as path, pytest.MonkeyPatch.context() as patch:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
             patch.delenv(name, raising=False)
         patch.setenv("XDG_RUNTIME_DIR", path)
         paths = [str(TESTS), str(EXAMPLES)]
         patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        # Clients that are given an address load a library, or import a module, only if it is named here.
+        # Clients with a given address load a library, or import a module, only if it is listed here.
         code = [*libraries(), "file_store", "conformance.stores"]
         patch.setenv("TQ_LIBRARIES", ":".join(code))
         patch.setattr(sys, "path", [*sys.path, *paths])
@@ -90,7 +90,7 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """A backend that all tests share which leave it as it is; `ctq` is attached to its system."""
+    """A backend shared by all tests that do not change it; `ctq` is attached to its system."""
     with tempfile.TemporaryDirectory(prefix="tqc-") as path:
         made = BACKENDS[request.param](Path(path))
         made.start()
@@ -110,7 +110,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 @pytest.fixture
 def fresh(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """A backend for one test, which starts it by `launch` and may do anything to it."""
+    """A backend for one test, which starts it with `launch` and may do anything to it."""
     made: list[Backend] = []
     with tempfile.TemporaryDirectory(prefix="tqc-") as path:
 
@@ -145,7 +145,7 @@ def opened(request: pytest.FixtureRequest) -> Iterator[Backend]:
 
 @pytest.fixture
 def pid(request: pytest.FixtureRequest, backend: Backend) -> Iterator[str]:
-    """A partition of the test's own, cleared afterwards."""
+    """A partition for this test, cleared afterwards."""
     name = request.node.name[:200]
     yield name
     ctq.get_client().clear_partition(name)
@@ -155,7 +155,7 @@ def pid(request: pytest.FixtureRequest, backend: Backend) -> Iterator[str]:
 
 RESULTS: dict[str, dict[str, int]] = {}
 MEASURED: dict[str, capabilities.Row] = {}
-"""What test_capabilities found, by title of the backend."""
+"""Results of test_capabilities, by title of the backend."""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -1,4 +1,4 @@
-"""Rows that tell which sample they belong to and whether they are whole."""
+"""Rows that show which sample they belong to, and whether they are whole."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 STEP = 1_000_003
-"""Rows of neighbouring numbers differ by this at every place."""
+"""Rows of consecutive numbers differ by this in every element."""
 
 
 def row(number: int, size: int) -> np.ndarray:
-    """The row with that number: `size` values, no two rows with an equal one at the same place."""
+    """The row with this number: `size` values; any two rows differ in every element."""
     return np.arange(size, dtype=np.int64) * 7919 + number * STEP
 
 
@@ -22,7 +22,7 @@ def rows(numbers: Iterable[int], size: int) -> np.ndarray:
 
 
 def number_of(value: Any) -> int:
-    """The number of a row that was read; fails on one that is made of pieces of several."""
+    """The number of a row that was read; fails on a row pieced together from several."""
     values = np.asarray(value)
     number, rest = divmod(int(values[0]), STEP)
     assert rest == 0, f"a row begins with {int(values[0])}"
@@ -37,5 +37,5 @@ def numbers_of(column: Any) -> list[int]:
 
 
 def unbound(column: Any) -> list[Any]:
-    """The rows of a column, whatever it is."""
+    """The rows of a column of any kind."""
     return list(column.unbind()) if hasattr(column, "unbind") else list(column)

@@ -1,7 +1,7 @@
-"""Stores written as users of TransferQueue write them: a client that takes values, and a manager of its own.
+"""Stores written the way users of TransferQueue write them: a value-form client, and a storage manager.
 
-Both keep each cell as a file, replaced in one step, in a folder that all processes share. Every client imports this
-module, for the configuration names it.
+Both keep each cell as a file, replaced atomically, in a folder shared by all processes. Every client imports this
+module, because the configuration names it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Folder:
         self.path.mkdir(exist_ok=True)
 
     def file(self, key: str) -> Path:
-        """Where the object with that key lies."""
+        """The file of the object with this key."""
         return self.path / hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()
 
     def put(self, key: str, value: Any) -> None:
@@ -39,7 +39,7 @@ class Folder:
         place = self.file(key)
         started = place.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
         if isinstance(value, torch.Tensor) and value.layout == torch.strided:
-            value = value.clone(memory_format=torch.contiguous_format)  # not all of what it views
+            value = value.clone(memory_format=torch.contiguous_format)  # drops unviewed memory
         with started.open("wb") as file:
             torch.save(value, file, pickle_protocol=5)
         started.replace(place)
@@ -52,7 +52,7 @@ class Folder:
             return MISSING
 
     def remove(self, key: str) -> None:
-        """Remove it, if it is there."""
+        """Remove the object, if it exists."""
         self.file(key).unlink(missing_ok=True)
 
 

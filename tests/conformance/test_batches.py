@@ -1,4 +1,4 @@
-"""Batches of many shapes: put, read whole and in part, put again, cleared in part and whole."""
+"""Batches of many shapes: put, read in whole and in part, overwritten, cleared in part and in whole."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def arrays(column: Any) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("count", [1, 129, 3000, pytest.param(100_000, marks=pytest.mark.full)])
 def test_rows(backend: Backend, pid: str, count: int) -> None:
-    """Dense, ragged, scalar and other columns of so many rows; some of them in another order, some twice."""
+    """Dense, ragged, scalar and other columns of `count` rows; some read in another order, some twice."""
     if not backend.encodes:
         count = min(count, 500 if count < 10_000 else 2000)  # a file per cell
     client = ctq.get_client()
@@ -54,7 +54,7 @@ EDGES = [0, 1, 7, 4 * KiB, 64 * KiB - 8, 64 * KiB, 64 * KiB + 8, 256 * KiB, 256 
 
 
 def test_sizes(backend: Backend, pid: str) -> None:
-    """Values from no byte at all to some megabytes, alone and together."""
+    """Values from zero bytes to some megabytes, alone and together."""
     client = ctq.get_client()
     values = [np.arange(size, dtype=np.int64).astype(np.uint8) for size in EDGES]
     for number, value in enumerate(values):
@@ -75,7 +75,7 @@ def test_sizes(backend: Backend, pid: str) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("size", [64 * MiB, 1 << 30], ids=["64MiB", "1GiB"])
 def test_large_values(backend: Backend, pid: str, size: int) -> None:
-    """One value of that size, beside small ones."""
+    """One value of this size, beside small ones."""
     client = backend.client(timeout=300)
     large = row(3, size // 8)
     meta = client.put({"x": large[None], "n": np.array([3])}, partition_id=pid)
@@ -97,7 +97,7 @@ def test_large_batches(backend: Backend, pid: str) -> None:
 
 
 def test_overlapping_puts(backend: Backend, pid: str) -> None:
-    """Puts that share some samples and some fields: each cell is what was put last, all else stays."""
+    """Puts that share some samples and some fields: each cell has its latest value, all else stays."""
     keys = [f"k{i}" for i in range(12)]
     ctq.kv_batch_put(keys[:8], pid, {"a": rows(range(8), 50), "b": rows(range(8), 6)})
     ctq.kv_batch_put(keys[4:], pid, {"b": rows(range(104, 112), 9), "c": rows(range(8), 3)})
@@ -113,7 +113,7 @@ def test_overlapping_puts(backend: Backend, pid: str) -> None:
 
 
 def test_overwrites(backend: Backend, pid: str) -> None:
-    """The same cells again and again, larger and smaller; what was there is gone from the store."""
+    """The same cells overwritten repeatedly, with larger and smaller values; old values are gone from the store."""
     client = ctq.get_client()
     meta = client.put({"x": rows(range(6), 10), "y": rows(range(6), 4)}, partition_id=pid)
     for version, size in enumerate([1, 20_000, 3, 40_000, 100], start=1):
@@ -128,7 +128,7 @@ def test_overwrites(backend: Backend, pid: str) -> None:
 
 
 def test_partial_clear(backend: Backend, pid: str) -> None:
-    """Cleared samples are gone, whoever asks; the others stay; the indexes are used again."""
+    """Cleared samples are gone for every client; the others stay; the indexes are reused."""
     client = ctq.get_client()
     meta = client.put({"x": rows(range(20), 3000), "n": np.arange(20)}, partition_id=pid)
     gone = meta.select_samples(list(range(0, 20, 2)))
@@ -136,7 +136,7 @@ def test_partial_clear(backend: Backend, pid: str) -> None:
     client.clear_samples(gone)
     client.clear_samples(gone)
     assert numbers_of(client.get_data(stay)["x"]) == list(range(1, 20, 2))
-    try:  # their block may still be there, for the sake of the others
+    try:  # their block may still exist, because it holds the others
         assert numbers_of(client.get_data(gone)["x"]) == list(range(0, 20, 2))
     except (ctq.errors.ClearedError, ctq.errors.LostError) as error:
         assert "sample" in str(error)
@@ -150,7 +150,7 @@ def test_partial_clear(backend: Backend, pid: str) -> None:
 
 
 def test_stages(backend: Backend, pid: str) -> None:
-    """A stage claims what the one before put, and adds a column; each sample is handed out once."""
+    """A stage claims the samples of the previous stage, and adds a column; each sample is handed out once."""
     client = ctq.get_client()
     for first in range(0, 32, 8):
         client.put({"x": rows(range(first, first + 8), 300)}, partition_id=pid)

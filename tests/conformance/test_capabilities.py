@@ -19,14 +19,14 @@ MiB = 1 << 20
 
 
 def copies(seen: dict[str, Any]) -> str:
-    """Which ways take no memory of this process beside the caller's, and what is handed to the caller."""
+    """Which directions take no memory of this process beside the caller's, and what the caller gets."""
     size = seen["bytes"]
     ways = {"put": seen["put"] < size / 4, "get": seen["get"] < size + size / 4}
     return " and ".join(way for way, free in ways.items() if free) or "no"
 
 
 def after_crash(backend: Backend, client: ctq.TransferQueueClient) -> str:
-    """Whether data is there when the process that put it was killed."""
+    """Whether data still exists after the process that put it was killed."""
     victim = Worker(put_and_stay, backend, "crash")
     assert victim.receive() == "done"
     victim.kill()
@@ -40,7 +40,7 @@ def after_crash(backend: Backend, client: ctq.TransferQueueClient) -> str:
 
 
 def after_restart(backend: Backend) -> str:
-    """Whether data is there when the store was killed and started again."""
+    """Whether data still exists after the store was killed and restarted."""
     if "restart" not in backend.can:
         return "not tried"
     if not backend.is_process:
@@ -57,7 +57,7 @@ def after_restart(backend: Backend) -> str:
 
 
 def largest(client: ctq.TransferQueueClient, sizes: list[int]) -> int:
-    """The largest of the sizes that a value can have."""
+    """The largest of these sizes that a value can have."""
     good = 0
     for size in sizes:
         try:
@@ -72,7 +72,7 @@ def largest(client: ctq.TransferQueueClient, sizes: list[int]) -> int:
 
 @pytest.mark.timeout(600)
 def test_capabilities(fresh: Callable[..., Any], request: pytest.FixtureRequest) -> None:
-    """Measure them; the page has the same row, but for what is only tried with --backends-full."""
+    """Measure them; the page has the same row, except for what is only tried with --backends-full."""
     backend: Backend = fresh()
     client = backend.client()
     seen = Worker(measure, backend, "measure").end()

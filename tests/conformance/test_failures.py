@@ -1,4 +1,4 @@
-"""What goes wrong with a store, and with those who use it: killed, full, slow, stopped."""
+"""Failures of a store and of its users: killed, full, slow, stopped."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ UNREACHED = (
     errors.LostError,
     OSError,
 )
-"""What a call may be told while the store is away."""
+"""Errors that a call may raise while the store is down."""
 
 Launch = Callable[..., Any]
 
 
 def check_whole(client: ctq.TransferQueueClient, partition: str, count: int) -> None:
-    """All of a partition is there."""
+    """All samples of a partition exist and are whole."""
     meta = client.get_meta(["x", "y"], count, partition, mode="force_fetch")
     assert meta.size == count
     data = client.get_data(meta)
@@ -40,22 +40,22 @@ def check_whole(client: ctq.TransferQueueClient, partition: str, count: int) -> 
     assert numbers_of(data["y"]) == numbers
     assert sorted(numbers) == list(
         range(count)
-    )  # indexes are used again in the order they were freed
+    )  # indexes are reused in the order that they were freed
 
 
 @pytest.mark.needs("share")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.full)])
 def test_killed_in_a_put(fresh: Launch, times: int) -> None:
-    """Of a writer that is killed in the middle of a put either all is visible or nothing, and nothing else stays."""
+    """If a writer is killed in the middle of a put, either all of it is visible or nothing, and nothing else stays."""
     backend: Backend = fresh(patience=2)
     client = backend.client("watcher")
-    ends = ("died", "silent")  # of a process on another machine only silence is seen
+    ends = ("died", "silent")  # a process on another machine can only fall silent
     for turn in range(times):
         victim = Worker(put_for_ever, backend, f"p{turn}", 50_000)
         assert victim.receive() == "starts"
         deadline = time.monotonic() + 60
-        while backend.stored() == 0:  # it is in its first put, or further
+        while backend.stored() == 0:  # wait until it is at least in its first put
             assert time.monotonic() < deadline
             assert not victim.pipe.poll(0.005), victim.receive()
         victim.kill()
@@ -72,13 +72,13 @@ def test_killed_in_a_put(fresh: Launch, times: int) -> None:
 
 @pytest.mark.needs("restart")
 def test_killed_and_restarted(fresh: Launch) -> None:
-    """While the store is away calls fail in time; when it is back, what it lost is reported by sample, and all goes on."""
+    """While the store is down, calls fail in time; when it is back, lost data is reported by sample, and work goes on."""
     backend: Backend = fresh()
     client = backend.client(timeout=2)
     meta = client.put({"x": rows(range(6), 30_000), "y": rows(range(6), 10)}, partition_id="p")
     backend.kill()
     start = time.monotonic()
-    try:  # memory that is shared outlives its owner
+    try:  # shared memory outlives its owner
         assert numbers_of(client.get_data(meta)["x"]) == list(range(6))
     except UNREACHED as error:
         assert str(error)
@@ -101,7 +101,7 @@ def test_killed_and_restarted(fresh: Launch) -> None:
 
 @pytest.mark.needs("restart", "atomic")
 def test_restarted_under_traffic(fresh: Launch) -> None:
-    """Puts go on while the store is killed and comes back: each one is whole, lost by name, or failed and not there."""
+    """Puts go on while the store is killed and comes back: each is whole, lost by name, or failed and not stored."""
     backend: Backend = fresh()
     client = backend.client(timeout=2)
     ends = threading.Event()
@@ -160,7 +160,7 @@ def test_full(fresh: Launch) -> None:
     with pytest.raises(errors.StorageFullError) as raised:
         for _ in range(12):
             kept.append(client.put(large, partition_id="p"))
-    assert re.search(r"\d+ .*bytes|bytes.* \d+", str(raised.value)), raised.value  # what it has
+    assert re.search(r"\d+ .*bytes|bytes.* \d+", str(raised.value)), raised.value  # its size
     assert "clear samples, or " in str(raised.value)
     assert len(kept) >= 2
     check = client.get_meta(["x", "y"], 4, "p", mode="force_fetch")
@@ -184,7 +184,7 @@ def test_full(fresh: Launch) -> None:
 
 @pytest.mark.needs("pause")
 def test_stopped(fresh: Launch) -> None:
-    """While the store's processes are stopped calls end at their deadline; nothing is half there afterwards."""
+    """While the store's processes are stopped, calls end at their deadline; no partial data remains afterwards."""
     backend: Backend = fresh()
     client = backend.client(timeout=2)
     meta = client.put({"x": rows(range(4), 9000), "y": rows(range(4), 5)}, partition_id="p")
@@ -195,7 +195,7 @@ def test_stopped(fresh: Launch) -> None:
     except UNREACHED:
         put = False
     else:
-        put = True  # it is in shared memory, and nobody else is needed for that
+        put = True  # shared memory needs no running process
     took = time.monotonic() - start
     backend.resume()
     assert took < 8
@@ -213,7 +213,7 @@ def test_stopped(fresh: Launch) -> None:
 
 @pytest.mark.needs("delay")
 def test_slow(fresh: Launch) -> None:
-    """A store that takes its time is waited for, up to the deadline; then nothing is half there."""
+    """Calls wait for a slow store up to the deadline; after that no partial data remains."""
     backend, relay = fresh(delayed=True)
     client = backend.client(timeout=30)
     relay.delay = 0.01
@@ -234,7 +234,7 @@ def test_slow(fresh: Launch) -> None:
 
 @pytest.mark.needs("share")
 def test_data_outlives_its_writer(fresh: Launch) -> None:
-    """What a process that was killed has put is read, or reported as lost; never anything else."""
+    """Data put by a killed process is read, or reported as lost; never anything else."""
     backend: Backend = fresh()
     client = backend.client()
     victim = Worker(put_and_stay, backend, "p")

@@ -1,4 +1,4 @@
-"""What every client of a key-value store must do, tried on the bare client: in C, in Python, of both forms."""
+"""What every client of a key-value store must do, tested on the bare client: in C, in Python, in both forms."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_in_c(opened: Backend) -> None:
 
 @pytest.fixture
 def store(opened: Backend) -> Iterator[Store]:
-    """Makes clients of the class that the backend's module has registered."""
+    """Makes clients of the class registered by the backend's module."""
     made: list[Any] = []
 
     def make() -> Any:
@@ -66,18 +66,18 @@ def pieces_of(value: np.ndarray, cuts: int) -> tuple[list[int], list[int]]:
 
 
 def moves(client: Any, first: int, sizes: list[int]) -> None:
-    """Values in, out, and away again; what is missing is said to be."""
+    """Values in, out, and removed; missing ones are reported."""
     keys = [f"tq/c0ffee/{first + i:x}" for i in range(len(sizes))]
     values = [(np.arange(size) * 7 + first + i).astype(np.uint8) for i, size in enumerate(sizes)]
     cut = [pieces_of(value, min(3, len(value))) for value in values]
-    for _ in range(2):  # a repeat is no error
+    for _ in range(2):  # a repeat is not an error
         client.put_from(keys, [pointers for pointers, _ in cut], [lengths for _, lengths in cut])
     got = [np.zeros(size + 1, dtype=np.uint8) for size in sizes]
     pointers = [one.ctypes.data for one in got]
     assert list(client.get_into(keys, pointers, sizes)) == [True] * len(keys)
     for value, one in zip(values, got, strict=True):
         assert np.array_equal(one[:-1], value)
-        assert one[-1] == 0  # nothing is written behind it
+        assert one[-1] == 0  # nothing is written past its end
     half = len(keys) // 2
     assert list(client.remove(keys[:half])) == [True] * half
     there = [False] * half + [True] * (len(keys) - half)
@@ -103,7 +103,7 @@ def test_pointer_form(opened: Backend, store: Store) -> None:
     assert bytes(got) == value.tobytes()
     assert list(other.remove(key)) == [True]
     assert list(client.get_into(key, [ctypes.addressof(got)], [100])) == [False]
-    many = np.arange(40_000, dtype=np.uint8)  # in thousands of pieces
+    many = np.arange(40_000, dtype=np.uint8)  # split into thousands of pieces
     starts = [many.ctypes.data + 8 * i for i in range(5000)]
     key = ["tq/c0ffee/b"]
     client.put_from(key, [starts], [[8] * 5000])
@@ -157,7 +157,7 @@ def test_value_form(opened: Backend, store: Store) -> None:
                 else:
                     assert got == value
     client.clear(keys, custom_backend_meta=notes)
-    client.clear(keys, custom_backend_meta=notes)  # those that are not there are no error
+    client.clear(keys, custom_backend_meta=notes)  # missing keys are not an error
     assert read(other, notes) == [None] * len(keys)
 
     def many(number: int) -> None:

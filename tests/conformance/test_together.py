@@ -1,4 +1,4 @@
-"""Several processes at once: writers and readers, puts of the same samples, reads of what is being cleared."""
+"""Several processes at once: writers and readers, puts of the same samples, reads of samples being cleared."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_writers_and_readers(backend: Backend, pid: str, pairs: int, batches: in
 @SHARE
 @pytest.mark.parametrize("times", [15, pytest.param(300, marks=pytest.mark.full)])
 def test_puts_of_the_same_samples(backend: Backend, pid: str, times: int) -> None:
-    """Readers see one version of a cell, whole; in the end all is one of the last versions."""
+    """Readers see one whole version of a cell; in the end every cell has one of the last versions."""
     put_version(ctq.get_client(), pid, 1)
     reader = Worker(read_until_told, backend, pid, "atomic" in backend.can)
     writers = [Worker(overwrite, backend, pid, first, times) for first in (1000, 5000)]
@@ -48,7 +48,7 @@ def test_puts_of_the_same_samples(backend: Backend, pid: str, times: int) -> Non
 @SHARE
 @pytest.mark.parametrize("times", [25, pytest.param(600, marks=pytest.mark.full)])
 def test_reads_during_clear(backend: Backend, pid: str, times: int) -> None:
-    """A reader gets whole rows, or is told that they were cleared."""
+    """A reader gets whole rows, or an error that they were cleared."""
     client = ctq.get_client()
     reader = Worker(read_until_told, backend, pid, "atomic" in backend.can)
     for number in range(times):

@@ -1,4 +1,4 @@
-"""The transports are what the suite takes them for: each backend that stands for one really uses it.
+"""Each backend that stands for a transport really uses it.
 
 The suite itself is the same for all of them: `simple-*` in backends.py.
 """

@@ -1,4 +1,4 @@
-"""Every type of value comes back as it does from any other backend."""
+"""Every type of value comes back the same from every backend."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .backends import Backend
 
 
 class Rounds:
-    """Columns put and read under keys of their own; what differs is noted."""
+    """Columns put and read under separate keys; differences are recorded."""
 
     def __init__(self, pid: str) -> None:
         self.pid = pid
@@ -36,7 +36,7 @@ class Rounds:
         self.rounds = 0
 
     def trip(self, column: Any, n: int) -> Any:
-        """The column after a round trip, as a field of its own."""
+        """The column after a round trip, as a separate field."""
         self.rounds += 1
         keys = [f"{self.rounds}-{i}" for i in range(n)]
         field = f"f{self.rounds}"
@@ -46,16 +46,16 @@ class Rounds:
         return data.get(field)
 
     def check(self, name: str, column: Any, layout: Any, expected: list[Any]) -> None:
-        """A round trip, and what comes back."""
+        """Make a round trip, and check the result."""
         try:
             same_column(self.trip(column, len(expected)), layout, expected)
-        except Exception as error:  # noqa: BLE001 - all of the table is tried
+        except Exception as error:  # noqa: BLE001 - try the whole table
             self.problems.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
 
 
 @pytest.fixture
 def rounds(pid: str) -> Any:
-    """Fails with all that differed."""
+    """Fails with all differences."""
     made = Rounds(pid)
     yield made
     assert made.rounds > 0
@@ -63,7 +63,7 @@ def rounds(pid: str) -> Any:
 
 
 def test_rows_that_differ_in_dtype_and_kind(backend: Backend, pid: str) -> None:
-    """Each row is what was put, whichever are read with it; a tensor without elements is of its field's dtype."""
+    """Each row is the row that was put, whichever rows are read with it; an empty tensor has its field's dtype."""
     rows = {
         "float": torch.tensor([1.5, 2.5]),
         "value": {"a": [1, None]},
@@ -87,7 +87,7 @@ def test_rows_that_differ_in_dtype_and_kind(backend: Backend, pid: str) -> None:
 
 
 def test_the_ragged_dim_is_that_of_the_field(backend: Backend, pid: str) -> None:
-    """Rows of (2, L) are ragged in dim 2, also when those that are read agree."""
+    """Rows of (2, L) are ragged in dim 2, even if the rows that are read have equal lengths."""
     for key, length in (("a", 3), ("b", 5)):
         ctq.kv_put(key, pid, fields={"x": torch.arange(2 * length).reshape(2, length)})
     for keys in (["a"], ["a", "b"], ["b", "b"]):
@@ -99,7 +99,7 @@ def test_dtypes(backend: Backend, rounds: Rounds) -> None:
     for name in DTYPES:
         dtype = getattr(torch, name, None)
         if dtype is None:
-            continue  # only newer versions of torch have it
+            continue  # exists only in newer versions of torch
         uniform, values = filled(dtype, (4, 3)), filled(dtype, (6,))
         ragged = torch.nested.nested_tensor_from_jagged(values, torch.tensor([0, 2, 2, 6]))
         rounds.check(name, uniform, JAGGED, list(uniform.unbind()))
@@ -114,7 +114,7 @@ def test_tensors(backend: Backend, rounds: Rounds) -> None:
 
 
 def test_values(backend: Backend, rounds: Rounds) -> None:
-    """Values that are no tensors; whoever keeps objects as they are may also keep their types."""
+    """Values that are not tensors; a store that keeps objects as they are may also keep their types."""
     for name, (value, expected) in VALUES.items():
         if name in SIMPLER and not backend.encodes:
             continue
@@ -140,7 +140,7 @@ def test_tensordicts(backend: Backend, pid: str) -> None:
 
 
 def test_pictures(backend: Backend, pid: str) -> None:
-    """Objects of a library that knows nothing of the queue."""
+    """Objects of a library that is unrelated to the queue."""
     picture = image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     ctq.kv_batch_put(["a", "b"], pid, TensorDict({"x": NonTensorStack(picture, picture)}, [2]))
     got = ctq.kv_batch_get(["a", "b"], pid).get("x").tolist()
@@ -149,7 +149,7 @@ def test_pictures(backend: Backend, pid: str) -> None:
 
 
 def test_layouts(backend: Backend, pid: str) -> None:
-    """A read says how columns are to lie."""
+    """A read chooses the layout of its columns."""
     ragged = torch.nested.as_nested_tensor([row(2), row(0), row(3)], layout=JAGGED)
     meta = ctq.get_client().put({"x": ragged, "y": row(3, 2)}, partition_id=pid)
     data = ctq.get_client().get_data(meta, layout={"x": "padded", "y": "dense"})

@@ -1,4 +1,4 @@
-"""What the server that workers are forked from has imported: all but a client."""
+"""Imported by the server that workers are forked from: everything but a client."""
 
 import numpy as np
 import tensordict

@@ -1,6 +1,6 @@
-"""What other processes do in the suite, and how they are started.
+"""The code that other processes run in the suite, and how they are started.
 
-They are forked from a server that has imported the package but made no client, so that each starts in no time.
+They are forked from a server that has imported the package but has made no client, so they start quickly.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["conformance.warm"])
 
 GONE = (ctq.errors.ClearedError, ctq.errors.LostError, ctq.errors.UnknownPartitionError)
-"""What a reader may be told of samples that were cleared meanwhile."""
+"""Errors that a reader may get for samples that were cleared meanwhile."""
 
 
 class Worker:
-    """A function of this module in a process of its own."""
+    """A function of this module in a separate process."""
 
     def __init__(self, function: Callable[..., Any], backend: Backend, *args: Any) -> None:
-        """Start it; it is given a client and the arguments."""
+        """Start the process; the function gets a client and the arguments."""
         self.pipe, other = SERVER.Pipe()
         self.process = SERVER.Process(
             target=_run, args=(other, function.__name__, backend.reach, args), daemon=True
@@ -41,7 +41,7 @@ class Worker:
         other.close()
 
     def receive(self, seconds: float = 60) -> Any:
-        """The next thing it sends."""
+        """The next value that it sends."""
         assert self.pipe.poll(seconds), f"{self.process} sends nothing within {seconds} s"
         try:
             failed, value = self.pipe.recv()
@@ -52,11 +52,11 @@ class Worker:
         return value
 
     def send(self, value: Any) -> None:
-        """Send it something."""
+        """Send it a value."""
         self.pipe.send(value)
 
     def end(self, seconds: float = 60) -> Any:
-        """The last thing it sends, once it has ended."""
+        """The last value that it sends, once it has ended."""
         value = self.receive(seconds)
         self.process.join(seconds)
         assert self.process.exitcode == 0, self.process
@@ -71,7 +71,7 @@ class Worker:
 
 
 class Line:
-    """The worker's end: what it sends, and asks."""
+    """The worker's end of the connection to the test."""
 
     def __init__(self, pipe: Connection) -> None:
         self.pipe = pipe
@@ -81,11 +81,11 @@ class Line:
         self.pipe.send((False, value))
 
     def told(self) -> bool:
-        """Whether something was sent here."""
+        """Whether the test has sent something."""
         return self.pipe.poll(0)
 
     def receive(self) -> Any:
-        """What was sent here."""
+        """The next value from the test."""
         return self.pipe.recv()
 
 
@@ -102,11 +102,11 @@ def _run(pipe: Connection, function: str, reach: Reach, args: tuple[Any, ...]) -
         raise
 
 
-# --- what they do -----------------------------------------------------------------------------------
+# --- what workers do ------------------------------------------------------------------------------
 
 
 def write(client: ctq.TransferQueueClient, line: Line, pid: str, first: int, batches: int) -> int:
-    """Put batches of four rows, numbered from `first` on; tell how many rows."""
+    """Put batches of four rows, numbered from `first` on; returns the number of rows."""
     for batch in range(batches):
         numbers = range(first + 4 * batch, first + 4 * batch + 4)
         size = 3 + 700 * (batch % 5)
@@ -117,7 +117,7 @@ def write(client: ctq.TransferQueueClient, line: Line, pid: str, first: int, bat
 
 
 def consume(client: ctq.TransferQueueClient, line: Line, pid: str, claims: int) -> list[int]:
-    """Claim four rows so many times; tell their numbers."""
+    """Claim four rows `claims` times; returns their numbers."""
     seen: list[int] = []
     for _ in range(claims):
         data = client.get_data(client.get_meta(["x", "n"], 4, pid, task_name="train"))
@@ -128,14 +128,14 @@ def consume(client: ctq.TransferQueueClient, line: Line, pid: str, claims: int) 
 
 
 def overwrite(client: ctq.TransferQueueClient, line: Line, pid: str, first: int, times: int) -> int:
-    """Put all samples of the partition again; tell the last number."""
+    """Put all samples of the partition again; returns the last number."""
     for number in range(first, first + times):
         put_version(client, pid, number)
     return first + times - 1
 
 
 def put_version(client: ctq.TransferQueueClient, pid: str, number: int) -> None:
-    """Put six samples, all of whose rows have that number."""
+    """Put six samples whose rows all have this number."""
     client.kv_batch_put(
         [f"k{i}" for i in range(6)],
         pid,
@@ -146,7 +146,7 @@ def put_version(client: ctq.TransferQueueClient, pid: str, number: int) -> None:
 def read_until_told(
     client: ctq.TransferQueueClient, line: Line, pid: str, atomic: bool
 ) -> tuple[int, int]:
-    """Read whatever the partition has; tell how many reads were answered, and how many found nothing."""
+    """Read the partition until told to stop; returns how many reads succeeded, and how many found nothing."""
     whole = gone = 0
     while not line.told() or whole == 0:
         try:
@@ -183,7 +183,7 @@ def put_and_stay(client: ctq.TransferQueueClient, line: Line, pid: str) -> None:
 
 
 def how_it_moves(client: ctq.TransferQueueClient, line: Line, pid: str) -> dict[str, Any]:
-    """Put and read a megabyte; whether memory is shared then, and the families of the sockets to the system."""
+    """Put and read a megabyte; returns whether memory is then shared, and the socket families used for the system."""
     data = client.get_data(client.put({"x": rows(range(4), 40_000)}, partition_id=pid))
     assert numbers_of(data["x"]) == [0, 1, 2, 3]
     maps = Path("/proc/self/maps").read_text(encoding="utf-8")
@@ -202,7 +202,7 @@ def how_it_moves(client: ctq.TransferQueueClient, line: Line, pid: str) -> dict[
     return {"shared": "/memfd:" in maps, "families": families or ["unix"]}
 
 
-# --- the capabilities, measured ---------------------------------------------------------------------
+# --- measuring the capabilities -------------------------------------------------------------------
 
 
 def _memory(*names: str) -> dict[str, int]:
@@ -212,14 +212,14 @@ def _memory(*names: str) -> dict[str, int]:
 
 
 class Peak:
-    """The most private memory that this process takes on while the body runs."""
+    """The most private memory that this process allocates while the body runs."""
 
     bytes = 0
 
     def __enter__(self) -> Peak:
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not to be found again
+        ctypes.CDLL(None).malloc_trim(0)  # memory freed before must not be reused
         with open("/proc/self/clear_refs", "w", encoding="ascii") as clear:
-            clear.write("5")  # the high-water mark begins again
+            clear.write("5")  # resets the high-water mark
         self.before = _memory("VmRSS", "RssShmem")
         return self
 
@@ -230,8 +230,8 @@ class Peak:
 
 
 def measure(client: ctq.TransferQueueClient, line: Line, pid: str) -> dict[str, Any]:
-    """Bytes of memory that a put, a whole read and a read of few rows take, beside the caller's own."""
-    n, size = 2048, 4096  # 64 MiB; values of a store are of 512 KiB then
+    """Bytes of memory used by a put, a whole read and a read of few rows, beside the caller's own."""
+    n, size = 2048, 4096  # 64 MiB; then a store's values have 512 KiB
     client.get_data(client.put({"x": rows(range(4), size)}, partition_id=pid))
     client.clear_partition(pid)
     values = rows(range(n), size)
@@ -250,7 +250,7 @@ def measure(client: ctq.TransferQueueClient, line: Line, pid: str) -> dict[str, 
 
 
 def device(client: ctq.TransferQueueClient, line: Line, pid: str) -> str:
-    """What becomes of a tensor on a device."""
+    """What happens to a tensor on a device."""
     import torch
 
     if not torch.cuda.is_available():

@@ -1,1 +1,1 @@
-"""What the tests of whole systems share: real daemons, waiting for processes, a relay that cuts connections."""
+"""Shared by the tests of whole systems: real daemons, waiting for processes, a relay that cuts connections."""

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; bound all at once, so that they differ."""
+    """Ports without a listener; all bound at the same time, so that they differ."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -19,7 +19,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def free_range(count: int) -> tuple[int, int]:
-    """First and last of ports in a row that nobody listens at now."""
+    """First and last of consecutive ports without a listener."""
     for first in range(23000, 60000, count):
         with ExitStack() as sockets:
             try:
@@ -33,7 +33,7 @@ def free_range(count: int) -> tuple[int, int]:
 
 
 def own_address(family: socket.AddressFamily = socket.AF_INET) -> str | None:
-    """The address of a family that this machine sends from, unless it is alone."""
+    """The address of this family that the machine sends from, or None if it has no network."""
     elsewhere = "203.0.113.1" if family == socket.AF_INET else "2001:db8::1"
     try:
         with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:

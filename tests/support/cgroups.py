@@ -1,4 +1,4 @@
-"""Control groups of the tests' own, with a limit of memory, on whichever version this machine has."""
+"""Control groups for the tests, with a memory limit, on whichever version this machine has."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class NoGroups(Exception):
-    """This process may not make control groups here; says why."""
+    """This process may not make control groups here; the text says why."""
 
 
 def _own_group() -> tuple[Path, str]:
@@ -33,7 +33,7 @@ def _own_group() -> tuple[Path, str]:
 
 @contextmanager
 def limited(memory: int, name: str) -> Iterator[list[str]]:
-    """A group below this process's with that much memory; the words that start a program in it."""
+    """A group below this process's with this much memory; yields the words that start a program in it."""
     own, limit = _own_group()
     group = own / name
     try:

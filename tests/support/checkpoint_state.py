@@ -1,4 +1,4 @@
-"""The state of a system that a checkpoint keeps, beside the values: as JSON that any version can be compared with."""
+"""The state of a system that a checkpoint saves, besides the values: as JSON that can be compared with any version's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def describe(client: Any) -> dict[str, Any]:
-    """Per partition: samples with key and tag, which cells are there, which are lost, what each task has had."""
+    """Per partition: samples with key and tag, existing cells, lost cells, what each task has consumed."""
     state: dict[str, Any] = {}
     for partition in client.status()["partitions"]:
         name = partition["name"]

@@ -27,7 +27,7 @@ def executable(name: str) -> str:
 
 
 def wait_exit(pid: int, seconds: float = READY_SECONDS) -> None:
-    """Waits until a process that need not be our child has ended."""
+    """Waits until a process, which need not be our child, has ended."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -43,7 +43,7 @@ class Daemon:
     """One tqd process."""
 
     def __init__(self, role: str, *args: str, log: Path, before: Sequence[str] = ()) -> None:
-        """Starts it and waits until it serves; `args` as on its command line, `before` a program that starts it."""
+        """Starts the daemon and waits until it serves; `args`: its command line; `before`: a program that starts it."""
         self.log = log
         read, write = os.pipe()
         with log.open("ab") as output:
@@ -67,7 +67,7 @@ class Daemon:
         return self.process.pid
 
     def stored(self) -> int:
-        """Bytes that the memory of its storage units takes."""
+        """Bytes of memory used by its storage units."""
         seen = {}
         for entry in Path(f"/proc/{self.pid}/fd").iterdir():
             if "memfd:tq-" in os.readlink(entry):
@@ -76,12 +76,12 @@ class Daemon:
         return sum(seen.values())
 
     def seconds(self) -> float:
-        """Seconds of processor time that its threads have taken so far."""
+        """Seconds of processor time used by its threads so far."""
         tasks = Path(f"/proc/{self.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
     def terminate(self) -> int:
-        """SIGTERM, then its exit status."""
+        """Sends SIGTERM, then returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(READY_SECONDS)
 
@@ -91,16 +91,16 @@ class Daemon:
         self.process.wait(READY_SECONDS)
 
     def stop(self) -> None:
-        """Ends it if it still runs."""
+        """Ends the daemon if it is still running."""
         if self.process.poll() is None:
             self.terminate()
 
 
 class System:
-    """A system in a folder: all in one daemon, or a controller and units in daemons of their own."""
+    """A system in a folder: everything in one daemon, or the controller and the units in separate daemons."""
 
     def __init__(self, folder: Path) -> None:
-        """Nothing runs yet."""
+        """Starts nothing yet."""
         self.folder = folder
         self.runtime = folder / "run"
         self.daemons: list[Daemon] = []
@@ -115,7 +115,7 @@ class System:
         settings: Sequence[str] = (),
         before: Sequence[str] = (),
     ) -> Daemon:
-        """Starts the daemon with the controller."""
+        """Starts the controller's daemon."""
         options = [word for setting in settings for word in ("--set", setting)]
         daemon = Daemon(
             role,
@@ -156,7 +156,7 @@ class System:
     def client(
         self, name: str = "test", address: str | None = None, **config: Any
     ) -> ctq.TransferQueueClient:
-        """A client of its own."""
+        """A new client."""
         info = ctq.ControllerInfo(address or self.address, self.token_file)
         client = ctq.TransferQueueClient(name, info, config=config)
         self.clients.append(client)
@@ -167,7 +167,7 @@ class System:
         return {**os.environ, "TQ_ADDRESS": self.address, "TQ_TOKEN_FILE": self.token_file}
 
     def tq(self, *args: str, status: int = 0) -> str:
-        """Runs the command line against it; checks the exit status, returns what it printed."""
+        """Runs the command line on this system; checks the exit status, returns the output."""
         done = subprocess.run(
             [executable("tq"), *args],
             env=self.environment(),
@@ -182,7 +182,7 @@ class System:
         return done.stdout if status == 0 else done.stderr
 
     def status(self) -> dict[str, Any]:
-        """`tq status --json`."""
+        """The output of `tq status --json`."""
         status: dict[str, Any] = json.loads(self.tq("status", "--json"))
         return status
 

@@ -1,4 +1,4 @@
-"""The errors that users meet most often: how each is provoked, and what its text has to say."""
+"""The errors that users meet most often: how to provoke each, and what its text must say."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from .provoked import (
 
 @dataclass(frozen=True)
 class Case:
-    """One error.  `thing`, `value`, `limit` and `remedy` are expressions that its text has to match."""
+    """One error.  `thing`, `value`, `limit` and `remedy` are expressions that must match its text."""
 
     name: str
     provoke: Callable[[Scene], Any]
@@ -56,7 +56,7 @@ class Case:
     slow: bool = False
 
     def misses(self, text: str) -> list[str]:
-        """Which of the four the text lacks."""
+        """Which of the four are missing from the text."""
         parts = {
             "thing": self.thing,
             "value": self.value,
@@ -72,7 +72,7 @@ TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 def unknown_partition(
     name: str, provoke: Callable[[Scene], Any], kind: type[Exception] | None
 ) -> Case:
-    """A partition that is not there, of whoever asks."""
+    """A partition that does not exist, in any kind of call."""
     there = r"there (is|are) .*'train'"
     return Case(
         name,
@@ -86,7 +86,7 @@ def unknown_partition(
 
 
 def of_before_a_load(name: str, use: Callable[[Any, Any], Any]) -> Case:
-    """What is done with metadata from before a checkpoint was loaded."""
+    """Use of metadata obtained before a checkpoint was loaded."""
     return Case(
         name,
         lambda s: loaded(s, use),
@@ -264,7 +264,7 @@ CASES = [
         errors.InvalidArgumentError,
         "field 'm'", "1 and 2 dims", "cannot be padded together", "layout jagged",
     ),
-    # what is gone
+    # data that is gone
     Case(
         "samples that were cleared",
         cleared,

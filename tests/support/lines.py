@@ -1,4 +1,4 @@
-"""Tables of faults and their tests: a test that is renamed must be renamed in its table."""
+"""Tables that map faults to tests: when a test is renamed, it must be renamed in its table too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Line(NamedTuple):
     tests: list[tuple[Path, str]]
 
     def missing(self) -> list[str]:
-        """Those that are not there."""
+        """The tests that do not exist."""
         return [
             f"{file}::{test}"
             for file, test in self.tests
@@ -32,7 +32,7 @@ def lines(page: Path) -> list[Line]:
         if line.startswith("| ")
     ]
     found = []
-    for row in rows[2:]:  # below the head and its rule
+    for row in rows[2:]:  # below the header and its rule
         tests = re.findall(r"`([\w./]+)::(\w+)`", row[-1])
         found.append(
             Line(row[0], [((ROOT if "/" in f else page.parent) / f, name) for f, name in tests])

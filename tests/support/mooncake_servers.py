@@ -1,4 +1,4 @@
-"""A real Mooncake master for tests, and processes that hold its data."""
+"""A real Mooncake master for tests, and processes that store its data."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from support.addresses import free_ports
 
 
 def program(name: str) -> str:
-    """A program of the package, beside this Python."""
+    """A program of the package, next to this Python."""
     return str(Path(sys.executable).parent / name)
 
 
 class MooncakeMaster:
-    """One mooncake_master on 127.0.0.1, and segments that hold the data of its clients."""
+    """One mooncake_master on 127.0.0.1, and segments that store the data of its clients."""
 
     def __init__(self, segment: int = 0, patience: int = 60) -> None:
-        """Start it, with one segment of so many bytes, and wait until it serves.
+        """Start the master, with one segment of this many bytes, and wait until it serves.
 
-        `patience`: seconds after which a put or get that was begun is taken for given up.
+        `patience`: seconds after which a put or get that was begun is considered abandoned.
         """
         self.patience = patience
         self.ports = free_ports(2)
@@ -34,7 +34,7 @@ class MooncakeMaster:
         self.start(segment)
 
     def start(self, segment: int) -> None:
-        """Start it, again after `stop`."""
+        """Start the master, possibly again after `stop`."""
         rpc, metrics = self.ports
         self.processes = [
             subprocess.Popen(
@@ -60,7 +60,7 @@ class MooncakeMaster:
             self.add_segment(segment)
 
     def add_segment(self, size: int) -> None:
-        """Start a process that holds data, and wait until it serves: the master knows it then."""
+        """Start a process that stores data, and wait until the master knows it."""
         (port,) = free_ports(1)
         process = subprocess.Popen(
             [
@@ -79,19 +79,19 @@ class MooncakeMaster:
         _wait_for(process, port)
 
     def keys(self) -> int:
-        """How many values it knows."""
+        """Number of values known to the master."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.ports[1]}/metrics") as page:
             lines = page.read().decode().splitlines()
         (count,) = [line.split()[-1] for line in lines if line.startswith("master_key_count")]
         return int(float(count))
 
     def kill(self) -> None:
-        """End the master only."""
+        """End only the master."""
         self.processes[0].kill()
         self.processes[0].wait()
 
     def stop(self) -> None:
-        """End all."""
+        """End the master and the segments."""
         for process in reversed(self.processes):
             process.kill()
             process.wait()
@@ -102,7 +102,7 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
     ended = os.pidfd_open(process.pid)
     try:
         while not _accepts(port):
-            # Nothing tells that it serves; that it has ended is waited for meanwhile.
+            # There is no notification that it serves; meanwhile, wait for its possible end.
             assert not select.select([ended], [], [], 0.02)[0], f"{process.args} has ended"
             assert time.monotonic() < deadline, f"{process.args} does not serve"
     finally:
@@ -111,6 +111,6 @@ def _wait_for(process: subprocess.Popen[bytes], port: int) -> None:
 
 def _accepts(port: int) -> bool:
     with socket.socket() as probe:
-        # From another address: a socket that connects to a free port of its own address may meet itself.
+        # From another address: a socket that connects to a free port of its own address may connect to itself.
         probe.bind(("127.0.0.2", 0))
         return probe.connect_ex(("127.0.0.1", port)) == 0

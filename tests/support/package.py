@@ -1,6 +1,6 @@
-"""Fixtures for tests of the package: one system per test module, in a runtime directory of its own.
+"""Fixtures for tests of the package: one system per test module, in a separate runtime directory.
 
-A conftest.py gets them with `from support.package import client, pid, runtime_dir, tq`.
+A conftest.py imports them with `from support.package import client, pid, runtime_dir, tq`.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ SMALL = {
     "backend": {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_units": 2}},
     "client": {"timeout": 20},
 }
-"""Configuration of the systems that tests start."""
+"""Configuration of the systems started by tests."""
 
 
 @pytest.fixture(scope="module")
 def runtime_dir() -> Iterator[Path]:
-    """An empty runtime directory that this process and its children look for systems in."""
+    """An empty runtime directory in which this process and its children look for systems."""
     with own_runtime() as path:
         yield path
 
 
 @pytest.fixture(scope="module")
 def tq(runtime_dir: Path) -> Iterator[Any]:
-    """The package, with a system that runs; nothing of it is left afterwards."""
+    """The package, with a running system; nothing of it is left afterwards."""
     import ctq
 
     ctq.init(SMALL)
@@ -46,7 +46,7 @@ def client(tq: Any) -> Any:
 
 @pytest.fixture
 def pid(request: pytest.FixtureRequest, tq: Any) -> Iterator[str]:
-    """A partition of the test's own, cleared afterwards."""
+    """A partition for this test, cleared afterwards."""
     name = request.node.name[:200]
     yield name
     tq.get_client().clear_partition(name)

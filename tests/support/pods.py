@@ -1,14 +1,14 @@
-"""Pods on one machine, as a container runtime makes them, of namespaces alone: nothing is left when they end.
+"""Pods on one machine, like those of a container runtime, made only of namespaces: nothing is left when they end.
 
-A `Cluster` is a user namespace with a bridge in a network namespace of its own.  Each `Pod` in it has mount, pid, ipc,
-network and uts namespaces, an address on the bridge, a firewall that lets a range of ports in, 64 KiB of /dev/shm, a
-read-only root and a folder of its own for temporary files, at the same path in all of them.  Programs in a pod run
-without capabilities, as a user without a passwd entry, and know no HOME.
+A `Cluster` is a user namespace with a bridge in a separate network namespace.  Each `Pod` in it has mount, pid, ipc,
+network and uts namespaces, an address on the bridge, a firewall that admits a range of ports, 64 KiB of /dev/shm, a
+read-only root and its own folder for temporary files, at the same path in all pods.  Programs in a pod run
+without capabilities, as a user without a passwd entry, and without HOME.
 
-`Hosts` are two hosts with a link between them, and no more: for what needs another host, not a pod.
+`Hosts` are just two hosts with a link between them: for tests that need another host, not a pod.
 
-All of it hangs on two or more processes that wait for the end of their standard input, so it also ends with the one who
-made it, however that ends.  It needs a kernel that lets this user make user namespaces, which root always may.
+All of this depends on two or more processes that wait for the end of their standard input, so it ends with its
+creator, however that ends.  It needs a kernel that lets this user create user namespaces, which root always may.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WAIT = "echo ready; exec cat >/dev/null"
 
 
 def read_line(stream: IO[str], what: str, seconds: float = SECONDS) -> str:
-    """The next line, or an assertion that says who did not answer."""
+    """The next line, or an assertion that names who did not answer."""
     readable, _, _ = select.select([stream], [], [], seconds)
     assert readable, f"{what}: no answer in {seconds} s"
     return stream.readline().strip()
@@ -55,7 +55,7 @@ class _Held:
 
     @property
     def pid(self) -> int:
-        """A process in the namespaces (but that of pids, which its children are in)."""
+        """A process in the namespaces (except the pid namespace, which contains its children)."""
         return self.process.pid
 
     def close(self) -> None:
@@ -71,10 +71,10 @@ def _run(command: Sequence[str], text: str | None = None) -> None:
 
 
 class Cluster:
-    """A bridge and what is on it."""
+    """A bridge and the pods on it."""
 
     def __init__(self) -> None:
-        """Nothing is on it yet."""
+        """Starts without pods."""
         self.pods: list[Pod] = []
         self.held = _Held(
             [
@@ -85,7 +85,7 @@ class Cluster:
         )
 
     def enter(self, *names: str) -> list[str]:
-        """What to put before a command that is to run in namespaces of the cluster."""
+        """Prefix for a command that runs it in namespaces of the cluster."""
         return [
             *("nsenter", "-t", str(self.held.pid), "--user", "--preserve-credentials"),
             *(f"--{name}" for name in names),
@@ -99,10 +99,10 @@ class Cluster:
 
 
 class Host:
-    """One of two hosts: programs in it see its network and, at `folder`, files that the other does not see."""
+    """One of two hosts: programs on it see its network and, at `folder`, files that the other host does not see."""
 
     def __init__(self, address: str, before: Sequence[str], folder: Path) -> None:
-        """Makes it, with the namespaces in which the command `before` starts a program around its own."""
+        """Makes the host, with the namespaces that the command `before` makes around its program."""
         self.address = address
         self.held = _Held(
             [
@@ -113,7 +113,7 @@ class Host:
         )
 
     def enter(self) -> list[str]:
-        """What to put before a command that is to run on it."""
+        """Prefix for a command that runs it on this host."""
         return [
             *("nsenter", "-t", str(self.held.pid), "--user", "--preserve-credentials"),
             *("--net", "--mount"),
@@ -121,10 +121,10 @@ class Host:
 
 
 class Hosts:
-    """Two hosts, joined by a link (a veth) and by nothing else: `10.78.0.1` and `10.78.0.2`."""
+    """Two hosts, joined only by a link (a veth): `10.78.0.1` and `10.78.0.2`."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes them; each has a folder of its own in the place of `folder`, which must exist."""
+        """Makes the hosts; each has its own folder mounted at `folder`, which must exist."""
         space = ("--net", "--mount")
         self.first = Host("10.78.0.1", ["unshare", "--user", "--map-root-user", *space], folder)
         try:
@@ -144,7 +144,7 @@ class Hosts:
             raise
 
     def close(self) -> None:
-        """Ends both; what still runs on them goes on without a network that others see."""
+        """Ends both; programs still running on them continue on an isolated network."""
         self.second.held.close()
         self.first.held.close()
 
@@ -153,7 +153,7 @@ class Pod:
     """One pod: `10.77.0.NUMBER` on the bridge, with `ports` open."""
 
     def __init__(self, cluster: Cluster, number: int, ports: tuple[int, int], folder: Path) -> None:
-        """Makes it; `folder` must exist, and is its own from now on, empty."""
+        """Makes the pod; `folder` must exist, and the pod sees its own, empty folder there."""
         self.name = f"pod-{number}"
         self.address = f"10.77.0.{number}"
         self.folder = folder
@@ -215,7 +215,7 @@ table inet pod {{
         _run([*self._enter(), *command], text)
 
     def start(self, *command: str, log: Path, **environment: str) -> subprocess.Popen[str]:
-        """A program in the pod; its standard output is read by the caller, its errors go to the log."""
+        """Starts a program in the pod; the caller reads its standard output, its errors go to the log."""
         variables = {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.defpath]),
             "TMPDIR": str(self.folder),
@@ -239,7 +239,7 @@ table inet pod {{
         return process
 
     def close(self) -> None:
-        """Ends the pod: its first process, and with that all others."""
+        """Ends the pod: its first process, and with it all others."""
         self.held.close()
         for process in self.processes:
             process.communicate()

@@ -1,4 +1,4 @@
-"""What the errors that users meet most often are provoked on, and how those are that take more than one call."""
+"""The systems on which the most frequent errors are provoked, and the provocations that take more than one call."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ MIB = 1 << 20
 
 @dataclass
 class Scene:
-    """What errors are provoked on: a system, another one, a store; each is started when it is first asked for."""
+    """Systems to provoke errors on: a system, another one, a store; each is started on first use."""
 
     folder: Path
     systems: list[System] = field(default_factory=list)
     stores: list[RedisServer] = field(default_factory=list)
 
     def start(self, name: str, *settings: str, role: str = "all-in-one") -> System:
-        """One more system."""
+        """Start a further system."""
         (self.folder / name).mkdir()
         made = System(self.folder / name)
         self.systems.append(made)
@@ -50,17 +50,17 @@ class Scene:
 
     @cached_property
     def system(self) -> System:
-        """The one that most of them are provoked on."""
+        """The system for most of the errors."""
         return self.start("one")
 
     @cached_property
     def other(self) -> System:
-        """One of another token."""
+        """A system with a different token."""
         return self.start("other")
 
     @cached_property
     def client(self) -> ctq.TransferQueueClient:
-        """A client of it that is not patient."""
+        """A client of the system with a short timeout."""
         return self.system.client("tester", client={"timeout": 1.0})
 
     @cached_property
@@ -71,7 +71,7 @@ class Scene:
 
     @cached_property
     def checkpoint(self) -> Path:
-        """A checkpoint of them."""
+        """A checkpoint of these samples."""
         assert self.meta.size == 4
         path = self.folder / "checkpoint"
         run(self.client._save_checkpoint(str(path)))
@@ -85,7 +85,7 @@ class Scene:
         run(self.client._load_checkpoint(str(copy)))
 
     def program(self, name: str, *args: str, address: str | None = None) -> str:
-        """What `tq` or `tqd` prints when it fails."""
+        """The output of a failing `tq` or `tqd`."""
         base = {key: value for key, value in os.environ.items() if not key.startswith("TQ_")}
         base["XDG_RUNTIME_DIR"] = str(self.folder)
         if address is not None:
@@ -102,22 +102,22 @@ class Scene:
         return done.stderr
 
     def daemon(self, *args: str) -> str:
-        """What a daemon says that does not start."""
+        """The output of a daemon that does not start."""
         return self.program("tqd", "all-in-one", "--runtime-dir", str(self.folder / "tqd"), *args)
 
     def close(self) -> None:
-        """End what was started."""
+        """End everything that was started."""
         for system in self.systems:
             system.close()
         for store in self.stores:
             store.stop()
 
 
-# --- how they are provoked --------------------------------------------------------------------------
+# --- provoking errors -----------------------------------------------------------------------------
 
 
 def claim(scene: Scene, *fields: str, partition: str = "train", **sampling: Any) -> Any:
-    """A claim of two samples that is not met, or refused."""
+    """A claim of two samples that times out, or is refused."""
     assert scene.meta.size == 4
     return scene.client.get_meta(
         list(fields), 2, partition, task_name="t", timeout=0.2, sampling_config=sampling or None
@@ -136,7 +136,7 @@ def at(scene: Scene, address: str, token_file: str | None = None) -> Any:
 
 
 def nobody() -> str:
-    """An address where nobody listens."""
+    """An address without a listener."""
     return f"tcp:127.0.0.1:{free_ports(1)[0]}"
 
 
@@ -171,7 +171,7 @@ def cleared(scene: Scene) -> Any:
 
 
 def loaded(scene: Scene, call: Callable[[ctq.TransferQueueClient, ctq.BatchMeta], Any]) -> Any:
-    """What metadata of before a load is used for after it."""
+    """Use of metadata from before a load after the load."""
     client = scene.client
     meta = client.put({"x": np.arange(2)}, partition_id="reloaded")
     path = str(scene.folder / f"reload-{len(list(scene.folder.iterdir()))}")
@@ -181,7 +181,7 @@ def loaded(scene: Scene, call: Callable[[ctq.TransferQueueClient, ctq.BatchMeta]
 
 
 def forgotten(scene: Scene) -> Any:
-    """A partition that a checkpoint does not have, after it was loaded."""
+    """A partition that was missing in a checkpoint, after loading it."""
     path = str(scene.checkpoint)
     scene.client.put({"x": np.arange(2)}, partition_id="later")
     run(scene.client._load_checkpoint(path))
@@ -303,7 +303,7 @@ op.cancel()
 
 
 def forked(scene: Scene) -> str:
-    """A child waits for an operation that its parent has started."""
+    """A child waits for an operation started by its parent."""
     done = subprocess.run(
         [sys.executable, "-c", FORKED, scene.system.address, scene.system.token_file],
         capture_output=True,

@@ -1,8 +1,8 @@
-"""Drivers of Ray that start a system, have live workers attached to it, and end; and what that leaves on the console.
+"""Ray drivers that start a system, have live workers attached to it, and end; and what they leave on the console.
 
-`run(count)` ends so many drivers, one after the other in each of some clusters, beside busy processes.  A driver does
-what a training job does: its workers put and claim samples, then it closes the system, leaves Ray, or simply ends.
-As a program it prints one line for all ends: `python -m support.ray_ends 200`.
+`run(count)` ends `count` drivers, one at a time in each of some clusters, beside busy processes.  A driver does
+what a training job does: its workers put and claim samples, then it closes the system, leaves Ray, or simply exits.
+Run as a program, it prints one line for all ends: `python -m support.ray_ends 200`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import pytest
 from support.ray_jobs import SMALL, daemons, wait_for_ends
 
 WAYS = ("close", "shutdown", "exit")
-"""How a driver ends its system: by close(), by leaving Ray, by ending."""
+"""How a driver ends its system: by close(), by leaving Ray, by exiting."""
 
 WORKERS = 2
 READY_SECONDS = 120.0
@@ -36,23 +36,23 @@ SETTLED = "every worker has said what it had to say"
 
 ABORT = re.compile(r"SIGABRT|Fatal Python error|terminate called")
 RAYS_OWN = re.compile(r"^:(job_id|actor_name|task_name):")
-"""Lines by which Ray marks a worker's output; it does not print them."""
+"""Lines with which Ray marks a worker's output; it does not print them."""
 
 
 @dataclass
 class Ends:
-    """What the ends of some drivers have left."""
+    """Traces left by the ends of some drivers."""
 
     count: int = 0
     seconds: float = 0.0
     aborts: list[str] = field(default_factory=list)
     """Files of workers that were aborted."""
     console: list[str] = field(default_factory=list)
-    """What was printed on the consoles of the drivers."""
+    """Output on the consoles of the drivers."""
     workers: list[str] = field(default_factory=list)
-    """What workers have written, also when their driver had gone before Ray would have printed it."""
+    """Output of workers, even if their driver ended before Ray would have printed it."""
     failed: list[str] = field(default_factory=list)
-    """Drivers that did not end well."""
+    """Drivers that did not end properly."""
 
     def __str__(self) -> str:
         return (
@@ -63,14 +63,14 @@ class Ends:
 
 
 def run(count: int, busy: int = 0, clusters: int = 1) -> Ends:
-    """End so many drivers; `busy` processes compute all the while."""
+    """End `count` drivers while `busy` processes compute."""
     ends = Ends(count)
     begin = time.monotonic()
     with ExitStack() as stack:
         made = [stack.enter_context(_cluster()) for _ in range(clusters)]
         stack.enter_context(_busy(busy))
         pool = stack.enter_context(ThreadPoolExecutor(clusters))
-        # One after the other in each cluster, where there is only one actor of the name that ours has.
+        # One at a time in each cluster, because only one actor there can have our actor's name.
         shares = [range(first, count, clusters) for first in range(clusters)]
         for done in [
             pool.submit(_share, at, share, ends) for at, share in zip(made, shares, strict=True)
@@ -94,7 +94,7 @@ class _Place(NamedTuple):
 
     address: str
     base: Path
-    """Where its processes put the directories of systems."""
+    """Where its processes create the directories of systems."""
     logs: Path
 
 
@@ -104,10 +104,10 @@ def _cluster() -> Iterator[_Place]:
 
     node = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
     with tempfile.TemporaryDirectory(prefix="ctq-") as base, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", base)  # the workers have it from the node
-        # Ray's workers are nice, and would get next to nothing beside the busy processes.
+        patch.setenv("XDG_RUNTIME_DIR", base)  # workers inherit it from the node
+        # Ray's workers are niced, and would get hardly any time beside the busy processes.
         patch.setenv("RAY_worker_niceness", "0")
-        # Nor does it kill them because something else on this machine takes its memory.
+        # Nor does it kill them because something else uses this machine's memory.
         patch.setenv("RAY_memory_monitor_refresh_ms", "0")
         cluster = Cluster(initialize_head=True, head_node_args=node)
         try:
@@ -131,7 +131,7 @@ def _busy(count: int) -> Iterator[None]:
 
 
 def _drive(at: _Place, number: int, ends: Ends) -> None:
-    """Run a driver to its end; notes what it has printed, and what went wrong."""
+    """Run a driver until it ends; records its output, and what went wrong."""
     process = subprocess.Popen(
         [sys.executable, __file__, "driver", at.address, WAYS[number % len(WAYS)]],
         stdin=subprocess.PIPE,
@@ -162,14 +162,14 @@ def _drive(at: _Place, number: int, ends: Ends) -> None:
 
 
 def _until_settled(process: subprocess.Popen[bytes]) -> bytes:
-    """What a driver prints until what its workers say last has come."""
+    """Output of a driver until the last line of its workers has arrived."""
     assert process.stdout is not None
     said = b""
     deadline = time.monotonic() + READY_SECONDS
     while said.count(SETTLED.encode()) < WORKERS:
         left = max(0.0, deadline - time.monotonic())
         readable, _, _ = select.select([process.stdout], [], [], left)
-        # Not through the buffer of the file object, which select does not see.
+        # Bypass the buffer of the file object, which select does not see.
         more = os.read(process.stdout.fileno(), 1 << 16) if readable else b""
         assert more, f"it did not come to its end: {said!r}"
         said += more
@@ -195,7 +195,7 @@ class Worker:
     """A worker of the driver."""
 
     def work(self, partition: str) -> int:
-        """Attach, put samples and claim them; reading them would import torch, which takes seconds."""
+        """Attach, put samples and claim them; no reads, because they would import torch, which takes seconds."""
         import numpy as np
 
         import ctq
@@ -206,12 +206,12 @@ class Worker:
         return client.get_meta(["x"], 10, partition, task_name="t").size
 
     def settle(self) -> None:
-        """Say that there is nothing more to say."""
+        """Print the last line."""
         print(SETTLED, flush=True)
 
 
 def drive(address: str, way: str) -> None:
-    """The driver: `settle` is last before the end of the system when that ends with the driver or with Ray."""
+    """The driver; `settle` is called last before the system ends, if that ends with the driver or with Ray."""
     import ray
 
     import ctq

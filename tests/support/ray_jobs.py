@@ -1,6 +1,6 @@
-"""What the tests of Ray clusters run in the cluster: workers on given nodes, and jobs with drivers of their own.
+"""Code that the tests of Ray clusters run in the cluster: workers on given nodes, and jobs with their own drivers.
 
-The tests' folder is on the PYTHONPATH of every node, so that workers import this module.
+The tests' folder is on the PYTHONPATH of every node, so that workers can import this module.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SMALL: dict[str, Any] = {
     "backend": {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_units": 2}},
     "client": {"timeout": 20},
 }
-"""Configuration of the systems that tests start."""
+"""Configuration of the systems started by tests."""
 
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
-"""Of ray.init."""
+"""Options of ray.init."""
 
 
 def rows_of(partition: str) -> np.ndarray[Any, Any]:
-    """What is put into a partition: 20,000 numbers that tell which it is."""
+    """The rows of a partition: 20,000 numbers that identify it."""
     return np.arange(20_000, dtype=np.int64).reshape(10, 2_000) + sum(partition.encode())
 
 
@@ -39,7 +39,7 @@ class Worker:
     """A worker of a job, on one node."""
 
     def attach(self, **options: Any) -> str:
-        """Call init as a worker does; the address of the system."""
+        """Call init as a worker does; returns the address of the system."""
         return str(ctq.init(**options).address)
 
     def start(self, conf: dict[str, Any]) -> str:
@@ -47,12 +47,12 @@ class Worker:
         return str(ctq.init(conf).address)
 
     def put(self, partition: str) -> int:
-        """Put rows; how many."""
+        """Put rows; returns how many."""
         batch = ctq.get_client().put({"x": rows_of(partition)}, partition_id=partition)
         return int(batch.size)
 
     def read(self, partition: str, task: str) -> bool:
-        """Claim the rows of a partition and read them; whether they are what was put."""
+        """Claim the rows of a partition and read them; returns whether they are the rows that were put."""
         client = ctq.get_client()
         batch = client.get_meta(["x"], 10, partition, task_name=task)
         got = np.stack([np.asarray(row) for row in client.get_data(batch)["x"]])
@@ -73,7 +73,7 @@ def worker_on(node: str) -> Any:
 
 
 def nodes() -> list[str]:
-    """The nodes of the cluster that live, that of this process first."""
+    """The live nodes of the cluster, this process's node first."""
     import ray
 
     own = ray.get_runtime_context().get_node_id()
@@ -82,7 +82,7 @@ def nodes() -> list[str]:
 
 
 class Job:
-    """A job with a driver process of its own: it starts a system, or attaches to one, and waits."""
+    """A job with its own driver process: it starts a system, or attaches to one, and waits."""
 
     def __init__(
         self, address: str, conf: dict[str, Any] | None = None, fill: bool = False
@@ -98,7 +98,7 @@ class Job:
         self._said: dict[str, Any] | None = None
 
     def said(self) -> dict[str, Any]:
-        """What the driver tells once it is where it waits."""
+        """The driver's report, once it is waiting."""
         if self._said is None:
             assert self.process.stdout is not None
             readable, _, _ = select.select([self.process.stdout], [], [], READY_SECONDS)
@@ -108,12 +108,12 @@ class Job:
         return self._said
 
     def kill(self) -> None:
-        """SIGKILL its driver."""
+        """Send SIGKILL to the driver."""
         self.process.kill()
         self.process.communicate()
 
     def end(self) -> None:
-        """Let its driver end by itself."""
+        """Let the driver end by itself."""
         self.process.communicate(timeout=READY_SECONDS)
         assert self.process.returncode == 0
 
@@ -123,7 +123,7 @@ def drive(job: dict[str, Any]) -> None:
     import ray
 
     said_to = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # Ray prints what it has to say
+    os.dup2(2, 1)  # Ray prints messages to stdout
     ray.init(job["address"], **QUIET)
     config = ctq.init(job["conf"])
     if job["fill"]:
@@ -144,14 +144,14 @@ def drive(job: dict[str, Any]) -> None:
 
 
 def daemons(directory: Path) -> dict[int, list[str]]:
-    """The daemons that run with a directory below this one: their command lines by process."""
+    """The running daemons whose directory is below this one: their command lines by process."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
             except OSError:
-                continue  # it has ended
+                continue  # the process has ended
             if any(word.startswith(f"--runtime-dir={directory}/") for word in words):
                 found[int(entry.name)] = words
     return found

@@ -1,4 +1,4 @@
-"""Real Redis servers for tests: single ones and clusters, waited for by what they log."""
+"""Real Redis servers for tests: single ones and clusters; they are ready once their log says so."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class RedisServer:
     """One redis-server on 127.0.0.1 that keeps nothing on disk."""
 
     def __init__(self, folder: Path, port: int, *args: str) -> None:
-        """Start it and wait until it serves."""
+        """Start the server and wait until it serves."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = port
@@ -34,7 +34,7 @@ class RedisServer:
         return self.process
 
     def restart(self) -> None:
-        """Start it again, empty, after `stop`."""
+        """Start the server again, empty, after `stop`."""
         self._run()
 
     def wait_log(self, text: str) -> None:
@@ -46,11 +46,11 @@ class RedisServer:
         raise AssertionError(f"redis-server ended without logging {text!r}")
 
     def ask(self, *words: str) -> str:
-        """The answer to a command, as redis-cli prints it."""
+        """The answer to a command, as printed by redis-cli."""
         return redis_cli("-p", str(self.port), *words)
 
     def values(self) -> int:
-        """Number of values: keys without those that say which systems live."""
+        """Number of values: keys except those that record live systems."""
         return values_of(self.ask("KEYS", "*"))
 
     def stop(self) -> None:
@@ -62,12 +62,12 @@ class RedisServer:
 
 
 def values_of(keys: str) -> int:
-    """How many of the keys are values, not what says which systems live."""
+    """How many of the keys are values, rather than records of live systems."""
     return sum(not key.endswith(("/lease", "/looks", "/kept")) for key in keys.split())
 
 
 def redis_cli(*words: str) -> str:
-    """What redis-cli prints; it must succeed."""
+    """The output of redis-cli, which must succeed."""
     done = subprocess.run(["redis-cli", *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
@@ -77,7 +77,7 @@ class RedisCluster:
     """Three masters without replicas."""
 
     def __init__(self, folder: Path) -> None:
-        """Start them, join them, and wait until each of them serves the cluster."""
+        """Start the masters, join them, and wait until each of them serves the cluster."""
         ports = free_ports(6)
         self.servers = [
             RedisServer(
@@ -99,7 +99,7 @@ class RedisCluster:
         return [server.values() for server in self.servers]
 
     def reshard(self, slots: int) -> None:
-        """Move that many slots, with their keys, from the first node to the last one."""
+        """Move this many slots, with their keys, from the first node to the last one."""
         first, last = self.servers[0], self.servers[-1]
         redis_cli(
             *("--cluster", "reshard", f"127.0.0.1:{first.port}"),

@@ -1,7 +1,7 @@
 """Runs a program in a sandbox whose kernel refuses some system calls: `refuse.py CALL=ERRNO... -- PROGRAM ARGUMENT...`
 
-CALL is a name of `CALLS`, or madvise:ADVICE and getsockopt:OPTION for these alone; ERRNO a name such as ENOSYS. The
-filter is a real seccomp filter: the program and everything that it starts has it.
+CALL is a name in `CALLS`, or madvise:ADVICE or getsockopt:OPTION for just these; ERRNO a name such as ENOSYS. The
+filter is a real seccomp filter: it applies to the program and everything that it starts.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ CALLS = {
 }
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
-ADVICE = 2  # the argument of madvise and of getsockopt that is looked at
+ADVICE = 2  # the argument of madvise and of getsockopt to check
 PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS, SECCOMP_MODE_FILTER = 22, 38, 2
-LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06  # of BPF: a word of the call's description, a jump, the end
+LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06  # BPF: load a word of the call's description, jump, return
 ALLOW, REFUSE = 0x7FFF0000, 0x00050000
 
 
@@ -42,7 +42,7 @@ def _instruction(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 
 def _rule(word: str) -> bytes:
-    """Instructions that refuse one call and fall through for all others."""
+    """Instructions that refuse one call and let all others through."""
     what, _, number = word.partition("=")
     name, _, argument = what.partition(":")
     refuse = _instruction(RETURN, REFUSE | getattr(errno, number))
@@ -60,7 +60,7 @@ def _rule(word: str) -> bytes:
 
 
 def install(words: list[str]) -> None:
-    """Has this process, and whatever it starts, refused the calls."""
+    """Refuse the calls to this process and everything that it starts."""
     program = (
         _instruction(LOAD, 4)
         + _instruction(EQUAL, ARCHITECTURES[platform.machine()], 1, 0)

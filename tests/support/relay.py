@@ -1,11 +1,11 @@
-"""A relay in front of a socket that cuts a connection after an exact number of bytes, or delays what it carries.
+"""A relay in front of a socket that cuts a connection after an exact number of bytes, or delays its data.
 
-It runs in a thread of the test. One cut can be armed at a time: the next connection that has carried that many bytes
-in that direction (counted from the moment of arming) is closed on both sides, in the middle of whatever it carried.
-Connections made after the cut pass untouched. While `delay` is set, each piece of data waits for so many seconds, and
-the connection carries nothing else in that direction meanwhile. Passed descriptors stay behind. With `version` set, the
-first frame of each direction of a connection says that it is of that protocol version. `cut` ends all connections. With
-`answers` set, a connection carries so many pieces of data from the server, and what comes behind them is swallowed.
+It runs in a thread of the test. One cut can be armed at a time: the next connection that has carried this many bytes
+in this direction (counted from the moment of arming) is closed on both sides, in the middle of whatever it carried.
+Connections made after the cut are not affected. While `delay` is set, each piece of data waits for that many seconds, and
+the connection carries nothing else in that direction meanwhile. Passed descriptors are not relayed. With `version` set, the
+first frame in each direction of a connection claims that protocol version. `cut` closes all connections. With
+`answers` set, a connection carries that many pieces of data from the server, and drops the rest.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Place = Path | tuple[str, int]
 
 
 def _socket(place: Place) -> tuple[socket.socket, str | tuple[str, int]]:
-    """An unconnected socket for a place, and its address."""
+    """An unconnected socket for a place, and the place's address."""
     if isinstance(place, Path):
         return socket.socket(socket.AF_UNIX), str(place)
     return socket.socket(), place
 
 
 class Relay:
-    """Listens on `path` and passes everything to the socket at `target`, and back; `port` 0 is any free one."""
+    """Listens on `path` and relays everything to the socket at `target`, and back; `port` 0 is any free one."""
 
     def __init__(self, path: Place, target: Place) -> None:
         self.path = path
@@ -66,12 +66,12 @@ class Relay:
             self._passed = {"up": 0, "down": 0}
 
     def disarm(self) -> None:
-        """No cut any more."""
+        """Cancels the armed cut."""
         with self._lock:
             self._left = {"up": None, "down": None}
 
     def passed(self) -> dict[str, int]:
-        """Bytes passed in each direction since the last arm (or `arm` with a number that is never reached)."""
+        """Bytes relayed in each direction since the last arm (or `arm` with a number that is never reached)."""
         with self._lock:
             return dict(self._passed)
 
@@ -100,7 +100,7 @@ class Relay:
                     break
                 if what == "accept":
                     self._accept()
-                elif key.fileobj.fileno() >= 0:  # not closed by an earlier one of this round
+                elif key.fileobj.fileno() >= 0:  # not closed earlier in this round
                     self._pass(key.fileobj, other, direction)
 
     def _accept(self) -> None:
@@ -124,7 +124,7 @@ class Relay:
         except OSError:
             data = b""
         if self.delay > 0 and data:
-            # Nothing more is read from there until this went on, so the order stays as it is.
+            # Read nothing more from there until this was sent, so that the order stays the same.
             self._selector.unregister(source)
             due = time.monotonic() + self.delay
             heapq.heappush(self._late, (due, id(source), source, target, direction, data))
@@ -134,7 +134,7 @@ class Relay:
     def _pass_late(self) -> None:
         while self._late and self._late[0][0] <= time.monotonic():
             _, _, source, target, direction, data = heapq.heappop(self._late)
-            if source.fileno() >= 0:  # not closed with its other side
+            if source.fileno() >= 0:  # not closed together with its other side
                 self._selector.register(source, selectors.EVENT_READ, ("pass", target, direction))
                 self._carry(source, target, direction, data)
 

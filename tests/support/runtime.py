@@ -1,4 +1,4 @@
-"""A runtime directory of the test's own."""
+"""A runtime directory for the test."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 @contextmanager
 def own_runtime(*without: str) -> Iterator[Path]:
-    """No system of somebody else's is found, by this process and its children; nor are variables `without` set."""
-    # Paths of sockets are short, so the directory does not lie below pytest's own.
+    """This process and its children find no other systems; variables in `without` are unset."""
+    # Socket paths are short, so the directory is not below pytest's own.
     with tempfile.TemporaryDirectory(prefix="ctq-") as path, pytest.MonkeyPatch.context() as patch:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM", *without):
             patch.delenv(name, raising=False)

@@ -1,7 +1,7 @@
-"""Batches of tensors in the forms that reads give, beside torch's own of the same rows.
+"""Batches of tensors in the forms that reads return, and torch's own tensors of the same rows.
 
-A `Form` puts the columns of a `Batch` once and reads them as often as asked; `own` makes the same batch with torch's
-public functions only.
+A `Form` puts the columns of a `Batch` once and reads them as often as requested; `own` makes the same batch with only
+torch's public functions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EQUAL = {"rows of no tokens": [0, 0, 0], "one row": [4], "many rows": [3, 3, 3, 
 LARGE = {"one row": [64], "many rows": [12, 0, 40, 4, 8]}
 LARGE_EQUAL = {"one row": [64], "many rows": [16, 16, 16, 16, 16]}
 WIDE = 256
-"""With so many elements per token `x`, `y` and `deep` have the 64 KiB from which on a read does not copy."""
+"""With this many elements per token `x`, `y` and `deep` reach the 64 KiB from which on a read does not copy."""
 
 
 class Batch(NamedTuple):
@@ -28,7 +28,7 @@ class Batch(NamedTuple):
     y: Any
     """like x"""
     deep: Any
-    """like x, with a dim of 3 behind"""
+    """like x, with another dim of 3 at the end"""
     f: Any
     """(rows, length)"""
     ids: Any
@@ -40,18 +40,18 @@ class Batch(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Size of the dim of the rows that never varies."""
+        """Size of the rows' dim that never varies."""
         return [size for size in self.x.shape[1:] if isinstance(size, int)][-1]
 
     @property
     def td(self) -> Any:
-        """All of it as a TensorDict, by name as in a read."""
+        """The whole batch as a TensorDict, with the field names of a read."""
         columns = dict(sorted(self._asdict().items()))
         return TensorDict(columns, batch_size=[len(self.one)])
 
 
 class Rows(NamedTuple):
-    """The rows of one column, and the dim of the batch that varies."""
+    """The rows of one column, and the varying dim of the batch."""
 
     rows: list[Any]
     ragged: int
@@ -74,7 +74,7 @@ def rows_of(lengths: list[int], ragged: int, inner: int) -> dict[str, Rows]:
 
 
 def jagged(lengths: list[int], ragged: int, inner: int) -> Batch:
-    """Nested tensors as torch makes them; their columns have the offsets in common."""
+    """Nested tensors made by torch; their columns share the offsets."""
     columns = {name: list(each.rows) for name, each in rows_of(lengths, ragged, inner).items()}
     offsets = torch.tensor([0, *lengths]).cumsum(0)
 
@@ -87,7 +87,7 @@ def jagged(lengths: list[int], ragged: int, inner: int) -> Batch:
             max_seqlen=max(lengths),
         )
 
-    with torch.no_grad():  # as torch.nested.nested_tensor makes them
+    with torch.no_grad():  # as torch.nested.nested_tensor does
         return Batch(
             *(made(name, ragged) for name in ("x", "y", "deep")),
             *(made(name, 1) for name in ("f", "ids", "flag")),
@@ -115,12 +115,12 @@ def _one(lengths: list[int]) -> Any:
 
 
 class Form(NamedTuple):
-    """One of the forms that reads give."""
+    """One of the forms that reads return."""
 
     name: str
     own: Callable[[list[int], int, int], Batch]
     read: Callable[[Any, list[str], str], Any]
-    """From the package, keys and a partition."""
+    """Called with the package, keys and a partition."""
     lengths: dict[str, list[int]]
     ragged: int = 1
     inner: int = 4
@@ -143,7 +143,7 @@ class Form(NamedTuple):
         return Batch(**{name: read[name] for name in Batch._fields})
 
     def make(self, count: str) -> Batch:
-        """Torch's own of the same rows."""
+        """Torch's own tensors of the same rows."""
         return self.own(self.lengths[count], self.ragged, self.inner)
 
 

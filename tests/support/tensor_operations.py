@@ -1,7 +1,7 @@
-"""What users run on tensors that they read: operations on a `Batch`, by name.
+"""Operations that users run on tensors that they read: functions of a `Batch`, by name.
 
-Each works on what the batch holds and may change it: it gets a batch of its own.  What torch refuses for a form, it has
-to refuse for a read of that form, too.
+Each gets its own batch, so it may change it.  If torch refuses an operation for a form, it must
+refuse it for a read of that form too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Operation = Callable[[Batch], Any]
 
 
 def _backward(loss: Callable[[Any], Any], column: str = "x") -> Operation:
-    """The gradient of a loss by a column that is a leaf."""
+    """The gradient of a loss with respect to a column that is a leaf."""
 
     def run(b: Batch) -> Any:
         leaf = getattr(b, column).requires_grad_()
@@ -57,7 +57,7 @@ def _saved(value: Any, **options: Any) -> Any:
 
 
 def _policy_loss(b: Batch) -> Any:
-    """Clipped surrogate loss on log probabilities, as PPO has it."""
+    """Clipped surrogate loss on log probabilities, as in PPO."""
     leaf = b.f.requires_grad_()
     ratio = (leaf - b.f.detach() * 0.5).exp()
     loss = -torch.minimum(ratio * 0.3, ratio.clamp(0.8, 1.2) * 0.3) * b.flag
@@ -79,7 +79,7 @@ def _masked_mean(b: Batch) -> Any:
 
 
 def _unpadded(b: Batch) -> Any:
-    """Padded and cut again."""
+    """Padded, and cut to length again."""
     full = nested.to_padded_tensor(b.x, 0.0)
     keep = torch.arange(full.shape[1]) < b.x.offsets().diff()[:, None]
     return full[keep], nested.narrow(
@@ -424,11 +424,11 @@ OPERATIONS: dict[str, Operation] = {
 }  # fmt: skip
 
 
-# --- how it is run --------------------------------------------------------------------------------
+# --- running an operation -------------------------------------------------------------------------
 
 
 def _of_column(change: Callable[[Any], Any]) -> Callable[[Batch], Batch]:
-    """A batch whose ragged columns went through a change together, and so still fit each other."""
+    """A batch whose ragged columns were all changed together, so that they still fit each other."""
 
     def run(b: Batch) -> Batch:
         return Batch(**change(b._asdict()))

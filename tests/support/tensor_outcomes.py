@@ -1,4 +1,4 @@
-"""What an operation on tensors came to, in a form that two of them can be compared in."""
+"""Outcomes of operations on tensors, in a form that can be compared."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tensordict import TensorDictBase
 
 @dataclasses.dataclass
 class Outcome:
-    """Words that have to be the same, and tensors that have to be equal."""
+    """Words that must be the same, and tensors that must be equal."""
 
     words: list[str] = dataclasses.field(default_factory=list)
     tensors: list[Any] = dataclasses.field(default_factory=list)
 
     def note(self, value: Any, elements: bool = True) -> None:
-        """Add a result; `elements`: whether those of tensors have to be equal, too."""
+        """Add a result; `elements`: whether the elements of tensors must be equal too."""
         if isinstance(value, torch.Tensor):
             self._note_tensor(value, elements)
         elif isinstance(value, TensorDictBase):
@@ -68,19 +68,19 @@ class Outcome:
 
 
 def outcome(operation: Callable[[Any], Any], batch: Any, elements: bool = True) -> Outcome:
-    """What an operation on a batch returned or raised, and what became of the batch."""
+    """What an operation on a batch returned or raised, and the state of the batch afterwards."""
     made = Outcome()
     torch.manual_seed(7)
     try:
         made.note(operation(batch), elements)
-    except Exception as error:  # noqa: BLE001  whatever torch raises, it has to raise for both
+    except Exception as error:  # noqa: BLE001  torch must raise the same for both
         made = Outcome([f"raised {type(error).__name__}"])
     made.note(batch if isinstance(batch, TensorDictBase) else batch.x)
     return made
 
 
 def difference(expected: Outcome, actual: Outcome) -> str | None:
-    """In which respect two outcomes differ; None: in none."""
+    """How two outcomes differ; None if they do not."""
     if expected.words != actual.words:
         pairs = zip([*expected.words, None], [*actual.words, None], strict=False)
         one, other = next(pair for pair in pairs if pair[0] != pair[1])
@@ -92,7 +92,7 @@ def difference(expected: Outcome, actual: Outcome) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Text without what is another one each time: numbers of ragged sizes, and addresses."""
+    """Text without parts that vary: numbers of ragged sizes, and addresses."""
     return re.sub(r"\bj\d+\b", "j", re.sub(r"0x[0-9a-f]+", "0x", text))
 
 
@@ -107,21 +107,21 @@ def _equal(one: Any, other: Any) -> bool:
 
 
 class Tally:
-    """How many operations on how many forms were compared, and how many came to the same."""
+    """How many operations on how many forms were compared, and how many had equal outcomes."""
 
     def __init__(self) -> None:
         self._pairs: dict[tuple[str, str], bool] = {}
         self._cases = 0
 
     def add(self, form: str, found: Mapping[str, str | None]) -> None:
-        """Count the cases of a form: operation, and in which respect it differs."""
+        """Count the cases of a form: each operation, and how its outcomes differ."""
         self._cases += len(found)
         for name, differs in found.items():
             pair = (form, name)
             self._pairs[pair] = self._pairs.get(pair, True) and differs is None
 
     def line(self) -> str | None:
-        """What there is to say of it; None: nothing was compared."""
+        """The summary; None if nothing was compared."""
         if not self._pairs:
             return None
         equal, forms = sum(self._pairs.values()), {form for form, _ in self._pairs}

@@ -1,6 +1,6 @@
 """torch's own list of operations on nested tensors, with its own samples, run on tensors that were read.
 
-torch makes a sample of random nested tensors.  Here it gets those of a batch, and what it makes of them is a template:
+torch makes a sample of random nested tensors.  Here it gets the tensors of a batch, and its sample is a template:
 each tensor of the batch in it is replaced by one that was just read, or just made.
 """
 
@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from .tensor_forms import Batch
 
 COLUMNS = {2: "f", 3: "x", 4: "deep"}
-"""The column of a batch with so many dims."""
+"""The column of a batch by its number of dims."""
 
 
 class Sample(NamedTuple):
@@ -31,7 +31,7 @@ class Sample(NamedTuple):
 
 
 def operations() -> list[Any]:
-    """Those of torch's operations for which it has samples of nested tensors."""
+    """Those torch operations that have samples of nested tensors."""
     return [each for each in definitions.njt_op_db if each.supports_njt]
 
 
@@ -57,12 +57,12 @@ def samples(batch: Batch, operation: Any, most: int) -> list[Sample]:
                 if len(made) == most:
                     break
         except (RuntimeError, TypeError, ValueError, IndexError):
-            pass  # torch's own samples are not for nested tensors of such rows: those that it made are taken
+            pass  # torch's samples do not fit nested tensors of such rows: use those made so far
     return made
 
 
 def has_gradients(template: Batch, sample: Sample) -> bool:
-    """Whether gradients of the sample are compared: of torch's views and of no tokens some end the process."""
+    """Whether to compare gradients of the sample: some, of torch's views and of no tokens, crash the process."""
     operation = sample.operation
     return bool(
         operation.supports_autograd
@@ -72,7 +72,7 @@ def has_gradients(template: Batch, sample: Sample) -> bool:
 
 
 def run(template: Batch, sample: Sample, backward: bool = False) -> Callable[[Batch], Any]:
-    """The sample as an operation on another batch of the same rows, with the gradients by its tensors."""
+    """The sample as an operation on another batch of the same rows, with the gradients with respect to its tensors."""
 
     def call(b: Batch) -> Any:
         leaves: list[Any] = []
@@ -103,7 +103,7 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _column_of(template: Batch, leaf: Any) -> str | None:
-    """The column that a tensor of a sample is a copy of."""
+    """The column of which a tensor in a sample is a copy."""
     if not isinstance(leaf, torch.Tensor) or not leaf.is_nested:
         return None
     for name in COLUMNS.values():
@@ -115,7 +115,7 @@ def _column_of(template: Batch, leaf: Any) -> str | None:
 
 
 def _replaced(template: Batch, batch: Batch, leaf: Any) -> Any:
-    """A tensor of the batch in the place of the template's; copies of all else."""
+    """The batch's tensor in place of the template's; copies of everything else."""
     if not isinstance(leaf, torch.Tensor):
         return leaf
     column = _column_of(template, leaf)
@@ -123,7 +123,7 @@ def _replaced(template: Batch, batch: Batch, leaf: Any) -> Any:
         return leaf.detach().clone()
     if not column.startswith("like "):
         return getattr(batch, column)
-    # Something that torch made in the form of the column: other elements in the same places.
+    # A tensor that torch made in the form of the column: different elements in the same layout.
     other = getattr(batch, column.removeprefix("like "))
     if not other.is_nested:
         return torch.rand(other.shape, generator=torch.Generator().manual_seed(1)).to(leaf.dtype)

@@ -1,6 +1,6 @@
-"""What users of TransferQueue put and what they read back: tables of inputs and results.
+"""What users of TransferQueue put and what they read: tables of inputs and results.
 
-The results are those of TransferQueue 0.1.11, but where the entry says `better`: there it fails or
+The results are those of TransferQueue 0.1.11, except where an entry says `better`: there it fails or
 changes the value.
 """
 
@@ -78,10 +78,10 @@ def nested(rows: list[Any], layout: Any = JAGGED) -> Any:
 
 
 def same(got: Any, expected: Any) -> None:
-    """Same type, dtype, shape and value, all the way down."""
+    """Same type, dtype, shape and value, at every level."""
     if isinstance(expected, torch.Tensor):
         assert isinstance(got, torch.Tensor)
-        if expected.is_nested:  # each has a size of its own kind for the ragged dim
+        if expected.is_nested:  # each has its own symbolic size for the ragged dim
             assert (got.is_nested, got.layout) == (True, expected.layout)
             same(list(got.unbind()), list(expected.unbind()))
             return
@@ -116,7 +116,7 @@ def same(got: Any, expected: Any) -> None:
 
 
 def same_column(got: Any, layout: Any, expected: list[Any]) -> None:
-    """A column that was read has a layout ("stack", None for a tensor, or of nested tensors) and these rows."""
+    """A column that was read has this layout ("stack", None for a tensor, or of nested tensors) and these rows."""
     if layout == "stack":
         assert type(got) is NonTensorStack
         same(got.tolist(), expected)
@@ -133,7 +133,7 @@ def same_column(got: Any, layout: Any, expected: list[Any]) -> None:
 
 
 def filled(dtype: Any, shape: tuple[int, ...]) -> Any:
-    """0, 1, 2, ... of a dtype, as bits where it has no numbers of its own."""
+    """0, 1, 2, ... of a dtype, as bit patterns for dtypes without numbers."""
     numbers = torch.arange(int(np.prod(shape)))
     if dtype.itemsize == 1 and "float4" in str(dtype):
         return numbers.to(torch.uint8).view(dtype).reshape(shape)
@@ -220,7 +220,7 @@ TENSORS: dict[str, tuple[Callable[[], Any], Any, list[Any]]] = {
         JAGGED,
         [row(2), row(3)],
     ),
-    # A list of lists of numbers: the empty one is of their dtype.
+    # A list of lists of numbers: the empty list gets their dtype.
     "lists": (
         lambda: [[1, 2], [3], []],
         JAGGED,
@@ -299,4 +299,4 @@ COLUMNS: list[tuple[Any, list[Any]]] = [
     (NonTensorStack(np.arange(2), np.arange(3)), [np.arange(2), np.arange(3)]),
     (NonTensorStack(row(2), "a"), [row(2), "a"]),
 ]  # fmt: skip
-"""Columns of two rows and what is read."""
+"""Columns of two rows and their read results."""

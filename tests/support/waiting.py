@@ -1,4 +1,4 @@
-"""Waiting for a state that the system reaches by itself: by its events, not by sleeping."""
+"""Waiting for a state that the system reaches by itself: through its events, without sleeping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def wait_event(
     since: int = 0,
     seconds: float = 30.0,
 ) -> dict[str, Any]:
-    """The first event after `since` that is wanted; each look waits at the controller until something happens."""
+    """The first wanted event after `since`; each attempt waits at the controller until something happens."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         events = client.get_events(since=since, wait=True)
@@ -31,7 +31,7 @@ def wait_status(
     wanted: Callable[[dict[str, Any]], bool],
     seconds: float = 30.0,
 ) -> dict[str, Any]:
-    """The first status that is wanted, for what has no event of its own: asked for again and again."""
+    """The first wanted status, for states without an event: polled repeatedly."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         status: dict[str, Any] = client.status()
