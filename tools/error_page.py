@@ -19,7 +19,7 @@ HEAD = """\
 
 Every call of the C library returns `TQ_OK` or one of these codes, and fills a `tq_error` whose message names the thing at
 fault. In Python each code is a class, `ctq.NAME`, which derives from `ctq.TransferQueueError`, so from `RuntimeError`, and from
-the built-in class named beside it; its `code` is the number below. State is as it was before a call that failed.
+the built-in class named beside it; its `code` is the number below. A call that fails leaves the state unchanged.
 
 This page is written by `tools/error_page.py` from `include/tq/errors.h`.
 """
@@ -47,14 +47,14 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "TQ_EPARTITION": (
         "No partition has this name: nothing was put into it yet, or it was cleared.",
-        "Check the name with `tq ls`; claims wait for partitions that come later, other calls do not.",
+        "Check the name with `tq ls`; claims wait for partitions that are created later, other calls do not.",
     ),
     "TQ_EFIELD": (
         "The metadata, or the partition, has no field of this name.",
         "Check the name; ask for the field when the samples are claimed or resolved.",
     ),
     "TQ_ENOTREADY": (
-        "Samples that are read do not have all of the fields yet.",
+        "Some of the samples to read do not have all of the fields yet.",
         "Claim them, which waits until the fields are there, or read only what `tq status` shows as produced.",
     ),
     "TQ_EMANAGER": (
@@ -76,22 +76,22 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "TQ_ETIMEDOUT": (
         "The deadline passed: too few samples became ready, no room became free, or a server did not answer.",
-        "The message says what was waited for. Check names of fields and tasks with `tq status`, or wait longer.",
+        "The message says what the call waited for. Check names of fields and tasks with `tq status`, or wait longer.",
     ),
     "TQ_ECANCELED": (
         "The operation was cancelled.",
-        "Nothing: a claim that was cancelled has given its samples back.",
+        "None needed: a cancelled claim has given its samples back.",
     ),
     "TQ_EPROTO": (
         "The bytes that were received are not a message of the protocol, or packed metadata was altered.",
         "Check that the address is that of a transfer queue; otherwise this is a bug to report.",
     ),
     "TQ_EAUTH": (
-        "The token is not the server's, or a file with it belongs to another user.",
-        "Use the token file of the system that runs now; a system that is started again has a new token.",
+        "The token differs from the server's, or its file belongs to another user.",
+        "Use the token file of the running system; a restarted system has a new token.",
     ),
     "TQ_EVERSION": (
-        "Client and server, or a plug-in and the library, are of different versions.",
+        "Client and server, or a plug-in and the library, have different versions.",
         "The message names both and the older one: install the same release everywhere.",
     ),
     "TQ_EUNREACHABLE": (
@@ -100,14 +100,14 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "TQ_ESTALE": (
         "The metadata, or the session, belongs to an earlier run of the controller or of a unit.",
-        "Claim or resolve the samples again; what an earlier run held is gone.",
+        "Claim or resolve the samples again; the data of an earlier run is gone.",
     ),
     "TQ_ECLEARED": (
         "The samples were cleared, or replaced by a checkpoint, after the metadata was made.",
         "Claim other samples; do not keep metadata of samples that others clear.",
     ),
     "TQ_ELOST": (
-        "The storage that held the data is gone for longer than `controller.owner_timeout`, or has evicted it.",
+        "The storage that held the data has been gone for longer than `controller.owner_timeout`, or has evicted it.",
         "Put the cells again, or load a checkpoint; `tq status` lists lost cells.",
     ),
     "TQ_EEXIST": (
@@ -115,8 +115,8 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Use another name or path.",
     ),
     "TQ_EAGAIN": (
-        "A claim that polls finds too few samples ready.",
-        "Ask again later, or claim without polling, which waits.",
+        "A polling claim found too few ready samples.",
+        "Try again later, or claim without polling, which waits.",
     ),
     "TQ_ECONFIG": (
         "A value of the configuration is unknown, of the wrong type or out of its range.",
@@ -131,8 +131,8 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Use a newer server, or a storage that can do it; the message names what is missing.",
     ),
     "TQ_EIO": (
-        "A system call failed: a file, a socket, memory that is shared.",
-        "The message has the file and the system's reason.",
+        "A system call failed: a file, a socket or shared memory.",
+        "The message names the file and the system's reason.",
     ),
     "TQ_EINTERNAL": (
         "Something that should not happen, or an error of a plug-in that has no code of its own.",
@@ -144,11 +144,11 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "TQ_EPICK": (
         "The sampler failed, or picked samples that it was not offered.",
-        "Correct the sampler; the message has its own error.",
+        "Correct the sampler; the message contains its error.",
     ),
     "TQ_EENDED": (
-        "The system that this client was attached to ended in order, or another one runs at its address now.",
-        "Call `init()` again, or open a new client, to attach to the system that runs now. What the old one stored is gone.",
+        "The client's system was shut down cleanly, or another one now runs at its address.",
+        "Call `init()` again, or open a new client, to attach to the running system. The data of the old one is gone.",
     ),
 }
 
