@@ -1,4 +1,4 @@
-"""Fixtures of the tests of faults that users met."""
+"""Fixtures for the tests of faults found by users."""
 
 from support.package import client, pid, runtime_dir, tq
 

@@ -1,4 +1,4 @@
-"""What users met when they built it: what is missing is said at once, with the command that installs it."""
+"""Faults that users met in the build: anything missing is reported at once, with the command that installs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [
 
 
 def configure(folder: Path, *options: str, **environment: str) -> str:
-    """What `meson setup` says when it fails."""
+    """The output of a failing `meson setup`."""
     done = subprocess.run(
         [str(MESON), "setup", str(folder / "build"), str(ROOT), *options],
         env={**os.environ, **environment},
@@ -62,7 +62,7 @@ def test_missing_packages_are_listed_at_once_with_the_command(tmp_path: Path) ->
 
 
 def test_an_old_python_is_named(tmp_path: Path) -> None:
-    """A Python of another version, as Meson asks for it, with the packages of the build there."""
+    """A Python of a different version, as Meson asks for it, with the packages of the build installed."""
     real = shutil.which("python3")
     fake = tmp_path / "python3.9"
     fake.write_text(
@@ -77,7 +77,7 @@ def test_an_old_python_is_named(tmp_path: Path) -> None:
 
 
 def test_every_package_of_the_build_is_checked() -> None:
-    """The build file names each library that packages/build.txt lists."""
+    """The build file names each library listed in packages/build.txt."""
     text = (ROOT / "meson.build").read_text()
     lines = (ROOT / "packages/build.txt").read_text().splitlines()
     packages = [line for line in lines if line.strip() and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""What users of the C library met: the natural line is safe, NULL is refused by name, values are written so that others can read them."""
+"""Faults that users met in the C library: the obvious code is safe, NULL is refused by name, others can read values."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))
 
 
 def c_api(system: System, step: str) -> list[str]:
-    """The lines that a step of the program prints; freed memory is overwritten by the allocator."""
+    """The output lines of a step of the program; the allocator overwrites freed memory."""
     done = subprocess.run(
         [str(Path(BUILD) / "tests" / "field" / "field_c_api"), step],
         env={**system.environment(), "MALLOC_PERTURB_": "165"},
@@ -43,7 +43,7 @@ def test_the_meta_of_a_failed_claim_is_refused_by_name(running: System) -> None:
 
 
 def test_every_public_function_is_tried_with_null() -> None:
-    """tests/client/null_test.c goes through them; none of the headers is missing there."""
+    """tests/client/null_test.c tries them all; no header is missing there."""
     tried = (ROOT / "tests/client/null_test.c").read_text()
     declared: set[str] = set()
     for header in sorted((ROOT / "include/tq").glob("*.h")):

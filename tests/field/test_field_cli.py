@@ -1,4 +1,4 @@
-"""What users met with the programs tq and tqd: text, option letters, partitions that are not there."""
+"""Faults that users met in the programs tq and tqd: text, option letters, missing partitions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNNAMED = {"LC_ALL": "", "LC_CTYPE": "", "LANG": ""}
 
 
 def on_terminal(system: System, args: Sequence[str], columns: int = 80) -> list[str]:
-    """The lines that tq prints on a terminal of so many columns."""
+    """The lines that tq prints on a terminal with this many columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
@@ -54,7 +54,7 @@ def on_terminal(system: System, args: Sequence[str], columns: int = 80) -> list[
 
 
 def piped(system: System, args: Sequence[str], env: dict[str, str]) -> str:
-    """What tq prints into a pipe."""
+    """The output of tq into a pipe."""
     done = subprocess.run(
         [executable("tq"), *args],
         env={**system.environment(), **env},
@@ -91,7 +91,7 @@ def test_text_is_shown_as_text(filled: System) -> None:
     assert re.search(r" schreiber-é +pé ", piped(filled, ["events"], UTF8))
     assert piped(filled, ["ls"], UTF8) == "pé\n"
     assert "é: 日日" in piped(filled, ["get", "pé"], UTF8)
-    # A locale without these characters gets their bytes.
+    # A locale without these characters gets their raw bytes.
     assert r"\xc3\xa9" in piped(filled, ["ls", "pé"], PLAIN)
 
 
@@ -108,7 +108,7 @@ def test_control_characters_are_escaped(filled: System) -> None:
 
 
 def test_columns_line_up_by_what_is_seen(filled: System) -> None:
-    """A wide character takes two cells, and what follows stands below what follows others."""
+    """A wide character takes two cells, and the next column is aligned with the other lines."""
     lines = piped(filled, ["ls", "pé"], UTF8).splitlines()
     places = set()
     for line in lines:
@@ -142,7 +142,7 @@ def test_json_has_the_whole_text(filled: System) -> None:
 
 
 def test_names_that_are_no_utf8_are_refused_and_tags_are_escaped(running: System) -> None:
-    """Names in Latin-1 by a program in C: JSON has those of tags, escaped, and drops nothing."""
+    """Latin-1 names put by a C program: JSON shows those of tags, escaped, and drops nothing."""
     done = subprocess.run(
         [str(Path(BUILD) / "tests" / "field" / "field_c_api"), "latin"],
         env=running.environment(),
@@ -171,7 +171,7 @@ def test_names_that_are_no_utf8_are_refused_and_tags_are_escaped(running: System
 
 
 def test_events_are_followed_over_a_restart_from_the_start_of_the_new_run(system: System) -> None:
-    """Although the former run had more events than the new one has."""
+    """Even if the previous run had more events than the new one has."""
     token = system.folder / "secret"
     token.write_text("0123456789abcdef")
     arguments = (f"--token-file={token}",)
@@ -204,13 +204,13 @@ def test_events_are_followed_over_a_restart_from_the_start_of_the_new_run(system
                 break
         assert reader.get_events(since=last)[0]["seq"] == 1
         newest = reader.get_events()[-1]["seq"]
-        # Of the run that answers, a number that is too large waits for the next event.
+        # In the current run, a number beyond the last event waits for the next event.
         assert reader.get_events(since=newest + 100, wait=True, timeout=0.05) == []
         followed.terminate()
 
 
 def test_events_begin_with_the_last_ones(running: System) -> None:
-    """--last N of those that are shown; 20 for who follows, all for who does not."""
+    """--last N applies to the events that are shown; the default is 20 with --follow, and all without."""
     client = running.client("writer")
     for number in range(30):
         client.put({"n": np.arange(2)}, partition_id=f"p{number}")
@@ -230,7 +230,7 @@ def test_events_begin_with_the_last_ones(running: System) -> None:
         text=True,
     ) as followed:
         assert followed.stdout is not None
-        followed.stdout.readline()  # the head
+        followed.stdout.readline()  # the header
         first = [followed.stdout.readline() for _ in range(20)]
         client.put({"n": np.arange(2)}, partition_id="after")
         assert puts("".join(first)) == written[-20:]
@@ -269,7 +269,7 @@ def test_a_sample_that_never_was_is_not_called_cleared(running: System) -> None:
 
 
 def test_the_default_configuration_serves_as_it_is(system: System) -> None:
-    """With the keys that init() alone reads, which tqd does not keep."""
+    """Including the keys that only init() reads, which tqd does not keep."""
     config = Path(ctq.__file__).parent / "config.yaml"
     system.start(
         "--config", str(config), settings=["backend.SimpleStorage.total_storage_size=64MiB"]
@@ -301,7 +301,7 @@ def test_a_second_system_of_a_name_is_told_how_to_get_another(system: System) ->
 def test_clearing_an_unknown_partition_says_so(running: System) -> None:
     for args in (["--all"], ["key"], ["@0"]):
         assert "there is no partition 'nope'" in running.tq("clear", "nope", *args, status=1)
-        # For scripts that clear what may be there.
+        # For scripts that clear something that may not exist.
         told = running.tq("clear", "nope", *args, "--if-exists")
         assert told == "cleared 0 samples\n"
     running.client().put({"x": np.arange(3)}, partition_id="p")
@@ -313,7 +313,7 @@ def test_clearing_an_unknown_partition_says_so(running: System) -> None:
 
 
 def options_of(*command: str) -> dict[str, str]:
-    """The letters of a program with the long option that each stands for, by its --help."""
+    """The option letters of a program with their long options, from its --help."""
     done = subprocess.run(
         [*command, "--help"],
         capture_output=True,
@@ -330,7 +330,7 @@ def test_one_letter_means_one_thing() -> None:
     assert theirs["o"] == "set"
     for letter in ours.keys() & theirs.keys():
         assert ours[letter] == theirs[letter], letter
-    # It hands its options on.
+    # It passes its options on.
     assert options_of(executable("tq"), "serve") == theirs
 
 

@@ -1,4 +1,4 @@
-"""Configurations: keys that are misspelt, and those of programs that hand theirs over."""
+"""Configurations: misspelt keys, and keys of programs that pass their own configuration."""
 
 from __future__ import annotations
 

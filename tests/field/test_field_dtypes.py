@@ -1,4 +1,4 @@
-"""A field holds what was put: rows of any dtype and kind, each exactly as it was, and never a cast."""
+"""A field keeps what was put: rows of any dtype and kind, each unchanged, never cast."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check(got: Any, put: Any) -> None:
 
 
 def check_stack(column: Any, rows: list[Any]) -> None:
-    # What `data["x"]` gives of a NonTensorStack is a list.
+    # For a NonTensorStack, `data["x"]` is a list.
     assert isinstance(column, (NonTensorStack, list))
     got = column if isinstance(column, list) else column.tolist()
     assert len(got) == len(rows)
@@ -56,7 +56,7 @@ def check_stack(column: Any, rows: list[Any]) -> None:
 
 
 def check_alone(column: Any, row: Any) -> None:
-    """Rows that agree are a tensor; other values a stack."""
+    """Rows that agree become a tensor; other values a stack."""
     if isinstance(row, torch.Tensor):
         assert isinstance(column, torch.Tensor)
         check(column.unbind()[0], row)

@@ -1,5 +1,5 @@
-"""How things end, and what those who are left hear of it: an owner that closes, a daemon or unit that is killed, a
-system that is started again under its name.
+"""How things end, and what the remaining processes learn of it: an owner that closes, a daemon or unit that is killed, a
+system that is restarted under its name.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def say(*words):
 
 
 def other_process(system: System, name: str, body: str, **options: Any) -> subprocess.Popen[str]:
-    """Another process with a client of that name."""
+    """Another process with a client of this name."""
     return subprocess.Popen(
         [sys.executable, "-c", HEAD + body, name],
         env=system.environment(),
@@ -57,7 +57,7 @@ def other_process(system: System, name: str, body: str, **options: Any) -> subpr
     [("client.close()", "leave"), ("os.kill(os.getpid(), signal.SIGKILL)", "died")],
 )
 def test_events_tell_a_goodbye_from_a_death(running: System, end: str, kind: str) -> None:
-    """A client that closes leaves; one whose process is killed has died."""
+    """A client that closes is reported as `leave`; one whose process is killed as `died`."""
     watcher = running.client("watcher")
     process = other_process(running, "worker", f"say('here'); {end}")
     process.communicate(timeout=60)
@@ -69,7 +69,7 @@ def test_events_tell_a_goodbye_from_a_death(running: System, end: str, kind: str
 
 
 def test_events_tell_who_has_gone_silent(system: System) -> None:
-    """A client that is not heard of for the grace time, over a connection that says nothing of its process."""
+    """A client from which nothing is heard for the grace time, over a connection that shows nothing of its process."""
     system.start(
         "--set=controller.listen=tcp:127.0.0.1:0",
         "--set=controller.session_grace=0.2",
@@ -87,15 +87,15 @@ def test_events_tell_who_has_gone_silent(system: System) -> None:
     assert ended["kind"] == "silent"
 
 
-# --- systems that end in order --------------------------------------------------------------------
+# --- systems that end cleanly ---------------------------------------------------------------------
 
 
 AT_ONCE = 4.0
-"""Seconds: less than the five for which a call looks for a next run of a system that did not say that it ends."""
+"""Seconds: less than the five for which a call looks for a next run if the system did not announce its end."""
 
 
 def ended_within(seconds: float, call: Callable[[], Any]) -> ctq.SystemEndedError:
-    """The error of a call that a system's end ends, which has to come that soon."""
+    """The error of a call ended by the system's end, which must come within this time."""
     begin = time.monotonic()
     with pytest.raises(ctq.SystemEndedError) as caught:
         call()
@@ -104,7 +104,7 @@ def ended_within(seconds: float, call: Callable[[], Any]) -> ctq.SystemEndedErro
 
 
 def in_thread(call: Callable[[], Any]) -> Future[Any]:
-    """The result of a call in a thread of its own, which ends with the test at the latest."""
+    """The result of a call in a separate thread, which ends with the test at the latest."""
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -134,14 +134,14 @@ while client.status()["waiting"] == 0: pass
 say("waits")
 thread.join()
 """
-"""Waits for a claim in a thread, says so, and says what became of it."""
+"""Waits for a claim in a thread, reports that, and reports the outcome."""
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_daemon_that_ends_says_goodbye_and_calls_end_at_once(
     running: System, signal_number: signal.Signals
 ) -> None:
-    """A claim that waits ends at once with the reason; later calls fail at once; nothing is printed."""
+    """A waiting claim ends at once with the reason; later calls fail at once; nothing is printed."""
     process = other_process(
         running,
         "worker",
@@ -171,7 +171,7 @@ say(caught(lambda: client.put({"x": [1, 2]}, partition_id="p")))
 
 
 def test_an_end_in_order_ends_all_kinds_of_waiting_calls(running: System) -> None:
-    """A claim, a put that waits for room and an asyncio claim end at once, as an UnreachableError too."""
+    """A claim, a put waiting for room and an asyncio claim end at once, all with an UnreachableError too."""
     client = running.client()
     big = {"x": np.zeros((1, 13 << 20), dtype=np.float32)}
     meta = client.put(big, partition_id="p")
@@ -184,7 +184,7 @@ def test_an_end_in_order_ends_all_kinds_of_waiting_calls(running: System) -> Non
     ]
     while client.status()["waiting"] < 2:
         assert not any(call.done() for call in calls)
-    # The put is behind these on its way to the unit, so it waits there by now.
+    # The put was sent to the unit before these, so it is waiting there by now.
     assert client.get_data(meta)["x"].numel() == 13 << 20
     begin = time.monotonic()
     running.daemons[0].terminate()
@@ -211,7 +211,7 @@ def test_a_forked_child_hears_of_the_end_that_its_parent_heard_of(running: Syste
 
 
 def test_a_client_that_is_stopped_does_not_hold_up_the_end(running: System) -> None:
-    """SIGSTOP keeps it from taking its goodbye; the daemon ends all the same, and it hears of it when it goes on."""
+    """A stopped client (SIGSTOP) takes no notice; the daemon still ends, and the client learns of it when it continues."""
     process = other_process(
         running,
         "worker",
@@ -230,12 +230,12 @@ def test_a_client_that_is_stopped_does_not_hold_up_the_end(running: System) -> N
 
 CROWD = 8192
 TOLD_WITHIN = 10.0
-"""Seconds from the signal until the last of them knows; goodbyes are waited for 2 s, and here two cores serve both sides."""
+"""Seconds from the signal until the last client knows; the daemon allows 2 s for notices; two cores serve both sides."""
 
 
 @pytest.mark.slow
 def test_a_goodbye_reaches_thousands_of_clients(running: System) -> None:
-    """Each of them waits for something, and each hears that the system has ended, not just that a connection broke."""
+    """Each of them waits for something, and each learns that the system has ended, not just that a connection broke."""
     with subprocess.Popen(
         [str(Path(BUILD) / "tests" / "field" / "field_crowd"), str(CROWD)],
         env=running.environment(),
@@ -258,7 +258,7 @@ def test_a_goodbye_reaches_thousands_of_clients(running: System) -> None:
 
 
 def test_calls_wait_while_a_daemon_is_started_again(system: System) -> None:
-    """SIGUSR1 says that it comes back: nothing fails, and units and clients are there again by themselves."""
+    """SIGUSR1 announces that it comes back: nothing fails, and units and clients reconnect by themselves."""
     token = system.folder / "secret"
     token.write_text("0123456789abcdef")
     system.start(f"--token-file={token}", role="controller")
@@ -270,7 +270,7 @@ def test_calls_wait_while_a_daemon_is_started_again(system: System) -> None:
     assert system.daemons[0].process.wait(30) == 0
     assert not waiting.done()
     system.start(f"--token-file={token}", role="controller")
-    # The call may reach the new controller after all events of its start, and then waits for the next one.
+    # The call may reach the new controller after all events of its start; then it waits for the next one.
     deadline = time.monotonic() + 30
     while not waiting.done() and time.monotonic() < deadline:
         system.client("another").close()
@@ -296,7 +296,7 @@ def test_clients_and_units_find_the_next_run_after_an_end(system: System) -> Non
 
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_a_unit_reads_its_token_file_again(system: System, end: str) -> None:
-    """The controller is started again with a new secret in the same file: units join it, and new clients reach them."""
+    """The controller is restarted with a new secret in the same file: units join it, and new clients reach them."""
     token = system.folder / "secret"
     token.write_text("0123456789abcdef")
     system.token_file = str(token)
@@ -314,7 +314,7 @@ def test_a_unit_reads_its_token_file_again(system: System, end: str) -> None:
 
 @pytest.mark.parametrize("zero_copy", [False, True])
 def test_nothing_is_read_of_a_system_that_has_ended(system: System, zero_copy: bool) -> None:
-    """Known metadata leads to memory that is still mapped; every call fails all the same."""
+    """Known metadata refers to memory that is still mapped; every call fails nevertheless."""
     system.start(settings=SMALL)
     client = system.client()
     meta = client.put({"x": np.arange(40_000)}, partition_id="p")
@@ -352,7 +352,7 @@ def test_stale_metadata_says_that_the_controller_was_restarted(system: System) -
             call()
 
 
-# --- another system of the same name ------------------------------------------------------------------
+# --- another system with the same name ------------------------------------------------------------
 
 OWNER = """
 import os, sys
@@ -383,13 +383,13 @@ class Owner:
         self.daemon = handle.pid
 
     def close(self) -> str:
-        """It closes its system; what it and its daemon have printed."""
+        """Close its system; returns the output of the process and its daemon."""
         printed = self.process.communicate(timeout=60)[1]
         assert self.process.returncode == 0
         return printed
 
     def kill(self) -> None:
-        """It and its daemon are killed, by kill -9."""
+        """Kill it and its daemon, with kill -9."""
         for pid in (self.daemon, self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -399,7 +399,7 @@ class Owner:
 
 @pytest.fixture
 def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Leaves the system at the end; called with the environment by which this process finds it."""
+    """Leaves the system in the end; called with the environment by which this process finds it."""
     with own_runtime():
 
         def attach(**variables: str) -> None:
@@ -416,7 +416,7 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
 def test_init_attaches_to_the_next_system_of_the_name(
     attached: Callable[..., None], end: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A worker whose system was closed, or killed, hears that it ended; init() attaches to the next one."""
+    """A worker whose system was closed, or killed, learns that it ended; init() attaches to the next one."""
     first = Owner()
     attached()
     worker = ctq.get_client()
@@ -437,7 +437,7 @@ def test_init_attaches_to_the_next_system_of_the_name(
     ctq.kv_put("b", "p", {"x": torch.ones(2)})
     assert ctq.kv_batch_get(["b"], "p")["x"][0].tolist() == [1.0, 1.0]
     assert ctq.init(attach=True)["address"] == second.address
-    # Its controller and its unit have said it once each, not for each call.
+    # Controller and unit reported it once each, not for each call.
     assert second.close().count("refused") <= 2
     err = capfd.readouterr().err
     assert err.count("\n") <= (6 if end == "kill" else 1), err
@@ -445,7 +445,7 @@ def test_init_attaches_to_the_next_system_of_the_name(
 
 @pytest.mark.slow
 def test_init_attaches_to_the_next_system_at_an_address(attached: Callable[..., None]) -> None:
-    """The same for TQ_ADDRESS over TCP: the next system has the address, and another token."""
+    """The same for TQ_ADDRESS over TCP: the next system has the same address, and a different token."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         listen = f"tcp:127.0.0.1:{free.getsockname()[1]}"
@@ -469,7 +469,7 @@ def test_init_attaches_to_the_next_system_at_an_address(attached: Callable[..., 
 
 @pytest.mark.slow
 def test_init_starts_a_system_when_its_own_was_killed() -> None:
-    """An owner whose daemon was killed has another one after init()."""
+    """An owner whose daemon was killed has a new one after init()."""
     with own_runtime():
         conf = {"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}}
         ctq.init(conf)
@@ -488,7 +488,7 @@ def test_init_starts_a_system_when_its_own_was_killed() -> None:
 
 @pytest.mark.slow
 def test_a_dataset_ends_with_its_system(attached: Callable[..., None]) -> None:
-    """An iterator that waits for a batch ends at once."""
+    """An iterator waiting for a batch ends at once."""
     owner = Owner()
     attached()
     dataset = ctq.StreamingDataset(
@@ -507,7 +507,7 @@ def test_a_dataset_ends_with_its_system(attached: Callable[..., None]) -> None:
     assert isinstance(waiting.exception(timeout=5), ctq.SystemEndedError)
 
 
-# --- nobody is there ------------------------------------------------------------------------------
+# --- no answer ------------------------------------------------------------------------------------
 
 
 def test_init_fails_at_once_for_a_host_that_does_not_exist(tmp_path: Path) -> None:
@@ -554,7 +554,7 @@ def test_a_shorter_timeout_of_the_client_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_calls_give_up_soon_after_the_daemon_was_killed(running: System) -> None:
-    """kill -9 says nothing: a call waits a short time for a next run, the ones after it do not wait again."""
+    """kill -9 gives no notice: a call waits a short time for a next run, later ones do not wait again."""
     client = running.client()
     waiting = in_thread(lambda: client.get_meta(["never"], 1, "p", task_name="t", timeout=60))
     while client.status()["waiting"] < 1:
@@ -571,13 +571,13 @@ def test_calls_give_up_soon_after_the_daemon_was_killed(running: System) -> None
 
 @pytest.mark.parametrize("end", ["terminate", "kill"])
 def test_a_unit_that_is_gone_holds_nobody_up(system: System, end: str) -> None:
-    """What it held is lost at once, and puts go to another unit; one that ends in order says so without a warning."""
+    """Its data is lost at once, and puts go to another unit; one that ends cleanly reports that without a warning."""
     system.start(role="controller")
     one = [*SMALL, "backend.SimpleStorage.num_data_storage_units=1"]
     unit = system.join("--listen", f"unix:{system.folder}/a.sock", name="first", settings=one)
     client = system.client()
     meta = client.put({"x": np.arange(4)}, partition_id="p")
-    client.get_data(meta)  # imports torch, if it is there
+    client.get_data(meta)  # imports torch, if installed
     system.join("--listen", f"unix:{system.folder}/b.sock", name="second", settings=one)
     getattr(unit, end)()
     begin = time.monotonic()
@@ -591,7 +591,7 @@ def test_a_unit_that_is_gone_holds_nobody_up(system: System, end: str) -> None:
 
 
 def test_a_put_finds_the_unit_that_replaced_a_stopped_one(system: System) -> None:
-    """The only unit stands still and keeps its connection; another one joins while a put of a field waits for it."""
+    """The only unit hangs and keeps its connection; another one joins while a put of a field waits for it."""
     system.start(role="controller")
     one = [*SMALL, "backend.SimpleStorage.num_data_storage_units=1"]
     unit = system.join("--listen", f"unix:{system.folder}/a.sock", name="first", settings=one)

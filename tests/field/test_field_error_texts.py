@@ -13,7 +13,7 @@ from support.runtime import own_runtime
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """Systems of this module's own; the process itself is attached to none."""
+    """Systems for this module; the process itself is attached to none."""
     with own_runtime():
         made = Scene(tmp_path_factory.mktemp("scene"))
         yield made

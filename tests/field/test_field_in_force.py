@@ -1,4 +1,4 @@
-"""What is in force in a system that runs already, and what of a wish is not."""
+"""Which requested settings are in force in a running system, and which are not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL = {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_unit
 
 @pytest.fixture(autouse=True)
 def base() -> Iterator[Path]:
-    """Nothing but the test's own systems is found."""
+    """Only the test's own systems are found."""
     with own_runtime() as path:
         yield path
         ctq.close()
@@ -41,7 +41,7 @@ def base() -> Iterator[Path]:
 
 @contextmanager
 def running(conf: dict[str, Any]) -> Iterator[None]:
-    """A system that another process has started."""
+    """A system started by another process."""
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, json.dumps({"backend": SMALL, **conf})],
         stdin=subprocess.PIPE,
@@ -59,12 +59,12 @@ def running(conf: dict[str, Any]) -> Iterator[None]:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What ctq has warned of."""
+    """The warnings of ctq."""
     return [record.getMessage() for record in caplog.records if record.name == "ctq"]
 
 
 def waited_ms() -> int:
-    """How long the controller let a claim wait that cannot be met: the error says it, however late the answer is read."""
+    """How long the controller let an impossible claim wait: in the error, however late the answer is read."""
     with pytest.raises(TimedOutError) as caught:
         ctq.get_client().get_meta(["x"], 1, "p", task_name="t")
     found = re.search(r"0 ready after (\d+) ms", str(caught.value))
@@ -73,7 +73,7 @@ def waited_ms() -> int:
 
 
 def test_who_attaches_waits_as_long_as_the_system_says() -> None:
-    """`client.timeout` of the system is that of every process that gives none of its own."""
+    """The system's `client.timeout` applies to every process that sets none itself."""
     with running({"client": {"timeout": 0.5}}):
         assert ctq.init().client.timeout == 0.5
         assert 400 < waited_ms() <= 500
@@ -85,7 +85,7 @@ def test_who_attaches_waits_as_long_as_the_system_says() -> None:
 def test_init_returns_what_is_in_force_and_names_the_wishes_that_are_not(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One warning, with the key, what was asked for and what the system has."""
+    """One warning, with the key, the requested value and the system's."""
     with running({}):
         config = ctq.init(
             {
@@ -110,7 +110,7 @@ def test_init_returns_what_is_in_force_and_names_the_wishes_that_are_not(
 def test_a_second_init_says_what_it_does_not_change_and_checks_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Differing keys are named; a value that no system could have is an error."""
+    """Differing keys are named; a value that no system accepts is an error."""
     first = ctq.init({"backend": SMALL})
     assert ctq.init({"backend": SMALL}) is first
     assert ctq.init() is first
@@ -133,7 +133,7 @@ def test_a_second_init_says_what_it_does_not_change_and_checks_it(
 
 
 def test_a_claim_that_times_out_says_which_system_was_asked() -> None:
-    """With its address and since when it lives, for there may be two of a name."""
+    """With its address and start time, because there may be two with the same name."""
     ctq.init({"backend": SMALL})
     handle = system.find("default")
     assert handle is not None
@@ -147,7 +147,7 @@ def test_a_claim_that_times_out_says_which_system_was_asked() -> None:
 def test_a_system_that_others_may_not_find_is_started_with_a_warning(
     own: bool, base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where a TMPDIR of the process's own says where it is, for others may have another one."""
+    """If it is found only through the process's TMPDIR, because other processes may have a different one."""
     if own:
         monkeypatch.delenv("XDG_RUNTIME_DIR")
         monkeypatch.setenv("TMPDIR", str(base))

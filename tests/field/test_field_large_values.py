@@ -1,4 +1,4 @@
-"""Large tensors inside maps, and calls of the async form that held the event loop (FIELD 5)."""
+"""Large tensors inside maps, and async calls that blocked the event loop (FIELD 5)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def maps(count: int) -> list[Any]:
 
 
 def test_tensors_inside_maps_are_put_from_where_they_lie() -> None:
-    """What was encoded is a few bytes between them; nothing else of the 28 MB is copied."""
+    """Only a few bytes between them are encoded; nothing else of the 28 MB is copied."""
     rows = maps(30)
     made = to_batch({"v": rows}, Encoder())
     (column,) = made.columns
@@ -42,7 +42,7 @@ def test_tensors_inside_maps_are_put_from_where_they_lie() -> None:
 
 
 def test_tensors_inside_maps_lie_in_what_was_read(client: Any, pid: str) -> None:
-    """Rows that are read have their tensors side by side in one buffer: they were copied once."""
+    """The tensors of rows that are read are side by side in one buffer: they were copied once."""
     rows = maps(8)
     keys = [f"k{row}" for row in range(len(rows))]
     ctq.kv_batch_put(keys, pid, batch(rows))
@@ -66,7 +66,7 @@ CASES: dict[str, Callable[[], list[Any]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_async_calls_do_not_hold_the_event_loop(client: Any, pid: str, case: str) -> None:
-    """Beside an idle loop in the same run: other processes of the machine hold that up, too."""
+    """Compared with an idle loop in the same run: other processes of the machine delay that too."""
     rows = CASES[case]()
     keys = [f"k{row}" for row in range(len(rows))]
     fields = batch(rows)
@@ -82,6 +82,6 @@ def test_async_calls_do_not_hold_the_event_loop(client: Any, pid: str, case: str
     asyncio.run(main())
     idle = statistics.median(gaps["idle"])
     for call in ("put", "get"):
-        # It was 0.3 to 2.4 s in every call.  A quiet machine has 5 ms; one with ten processes per core hands the GIL over
-        # late now and then, so the best call tells.
+        # It was 0.3 to 2.4 s in every call.  A quiet machine has 5 ms; with ten processes per core the GIL is sometimes
+        # handed over late, so the best call counts.
         assert min(gaps[call]) < 0.03 + 4 * idle, gaps

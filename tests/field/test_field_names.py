@@ -1,4 +1,4 @@
-"""Calls that TransferQueue takes, unusual names, and arguments that are none."""
+"""Calls that TransferQueue accepts, unusual names, and invalid arguments."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_key_that_no_name_can_be_is_refused_and_nothing_is_stored(
 
 
 def test_tags_that_are_no_list_of_maps_are_named(tq: Any, pid: str) -> None:
-    """It was a raw AttributeError."""
+    """It used to be a raw AttributeError."""
     for tags, message in (
         ({"v": 1}, r"^tags: expected a list of maps, one per key, got one map; did you mean"),
         (["q"], r"^tags\[0\]: expected a map of tags, got str"),

@@ -1,4 +1,4 @@
-"""The dim in which rows differ belongs to their field: it does not depend on which of them are read."""
+"""The dim in which rows differ is a property of their field: it does not depend on which rows are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tensordict import TensorDict  # noqa: E402
 
 
 def positions(length: int) -> Any:
-    """Position ids of one sample, as models of several modalities have them: four channels, ragged behind."""
+    """Position ids of one sample, as in multimodal models: four channels, ragged in the last dim."""
     return torch.arange(4 * length).reshape(4, length)
 
 
@@ -53,7 +53,7 @@ def test_metadata_cut_in_pieces_reads_with_the_ragged_dim_of_the_field(
     meta = client.put({"position_ids": rows}, partition_id=pid)
     for place in range(3):
         check(client.get_data(meta[place : place + 1])["position_ids"], rows[place : place + 1])
-    # What a put is told of a field that was there before it.
+    # What a put learns about a field that existed before it.
     late = client.put({"position_ids": [positions(7)]}, partition_id=pid)
     check(client.get_data(late)["position_ids"], [positions(7)])
     claimed = client.get_meta(["position_ids"], 1, pid, task_name="t")
@@ -75,7 +75,7 @@ def test_a_nested_tensor_names_its_ragged_dim(tq: Any, pid: str) -> None:
 
 
 def test_the_first_dim_is_not_named_where_torch_could_not_know_better(tq: Any, pid: str) -> None:
-    # as_nested_tensor takes the first dim where all rows agree.
+    # as_nested_tensor takes the first dim if all rows agree.
     for key in ("a", "b"):
         nested = torch.nested.as_nested_tensor([ROWS[key]], layout=torch.jagged)
         assert nested._ragged_idx == 1
@@ -113,7 +113,7 @@ def test_the_ragged_dim_is_forgotten_with_the_last_row(tq: Any, pid: str) -> Non
 def test_a_checkpoint_keeps_the_ragged_dim(tq: Any, pid: str, tmp_path: Path) -> None:
     for key, row in ROWS.items():
         tq.kv_put(key, partition_id=pid, fields={"ids": row})
-    tq.kv_clear(["b"], partition_id=pid)  # from here on nothing but the schema says it
+    tq.kv_clear(["b"], partition_id=pid)  # from here on only the schema knows
     tq.save_checkpoint(str(tmp_path / "saved"))
     tq.kv_clear(["a", "c"], partition_id=pid)
     tq.load_checkpoint(str(tmp_path / "saved"))

@@ -1,4 +1,4 @@
-"""What the README says of failures is true, and each of its remedies works."""
+"""The README's statements about failures are true, and each of its remedies works."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def killed_consumer(partition: str) -> None:
 
 
 def recipe() -> str:
-    """The code that the README gives for samples whose consumer died."""
+    """The README's code for samples whose consumer died."""
     section = README.read_text("utf-8").split("## When something dies", 1)[1].split("\n## ", 1)[0]
     return re.findall(r"^```py\n(.*?)^```", section, re.MULTILINE | re.DOTALL)[0]
 
@@ -56,7 +56,7 @@ def test_samples_of_a_killed_consumer_stay_consumed_and_the_readme_says_how_to_f
     client.put({"answer": [np.arange(n) * 1.0 for n in (3, 1, 4, 1)]}, partition_id="step-0")
     killed_consumer("step-0")
 
-    # Nobody gets them again by themselves ...
+    # No consumer gets them again automatically ...
     _, consumed = client.get_consumption_status("reward", "step-0")
     assert [int(flag) for flag in consumed] == [1, 1, 0, 0]
     batch = client.get_meta(["answer"], 2, "step-0", task_name="reward")
@@ -77,7 +77,7 @@ def test_samples_of_a_killed_consumer_stay_consumed_and_the_readme_says_how_to_f
 def test_the_recipe_holds_where_no_sample_or_every_sample_is_finished(
     tq: Any, pid: str, finished: int
 ) -> None:
-    """Before the first reward was ever written, and again when nothing is missing any more."""
+    """Before any reward was written, and again after all are."""
     client = tq.get_client()
     client.put({"answer": [np.arange(n) * 1.0 for n in (3, 1, 4, 1)]}, partition_id=pid)
     batch = client.get_meta(["answer"], 4, pid, task_name="reward")

@@ -1,4 +1,4 @@
-"""How large the storage is, and what of it stays behind when a system ends."""
+"""The size of the storage, and what is left in it when a system ends."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from support.runtime import own_runtime
 
 
 def test_storage_is_sized_by_the_limit_of_the_control_group(system: System) -> None:
-    """A quarter of the pod's limit, not of its host's memory; the log says how much and of what."""
+    """A quarter of the pod's limit, not of its host's memory; the log says how much, and of what."""
     with ExitStack() as stack:
         try:
             before = stack.enter_context(limited(512 << 20, f"tq-test-{os.getpid()}"))
         except NoGroups as error:
             pytest.skip(f"the kernel does not let this user make control groups: {error}")
-        stack.callback(system.close)  # a group with a process in it stays
+        stack.callback(system.close)  # a group that contains a process cannot be removed
         system.start(before=before)
         owners = system.client().status()["owners"]
         log = (system.folder / "tqd.log").read_text()
@@ -41,7 +41,7 @@ def test_storage_is_sized_by_the_limit_of_the_control_group(system: System) -> N
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """A server of the user's own."""
+    """A user's own server."""
     made = RedisServer(tmp_path / "redis", free_ports(1)[0])
     yield made
     made.stop()
@@ -70,7 +70,7 @@ def test_a_clean_end_removes_what_was_stored_in_a_redis_of_the_users_own(
 
 
 def test_close_removes_what_was_stored_in_a_redis_of_the_users_own(server: RedisServer) -> None:
-    """The owner's close() does, too; what another program has there stays."""
+    """The owner's close() removes it too; another program's data there stays."""
     server.ask("SET", "mine", "1")
     with own_runtime():
         ctq.init({"backend": {"storage_backend": "Redis", "Redis": {"url": server.url}}})
@@ -81,7 +81,7 @@ def test_close_removes_what_was_stored_in_a_redis_of_the_users_own(server: Redis
 
 
 def test_what_stays_in_a_store_is_named_in_the_log(system: System, server: RedisServer) -> None:
-    """With how much it is, where the store does not answer any more."""
+    """With the amount, if the store no longer answers."""
     fill(system, server)
     server.process.kill()
     server.process.wait()
@@ -94,7 +94,7 @@ def test_what_stays_in_a_store_is_named_in_the_log(system: System, server: Redis
 def test_data_that_a_checkpoint_refers_to_stays(
     system: System, server: RedisServer, tmp_path: Path
 ) -> None:
-    """One without data: the next system that loads it reads the values from where they are."""
+    """After a checkpoint without data, the next system that loads it reads the values from where they are."""
     client = fill(system, server)
     client.save_checkpoint(tmp_path / "ck", include_storage=False)
     client.close()
@@ -103,24 +103,24 @@ def test_data_that_a_checkpoint_refers_to_stays(
     assert "a checkpoint without data refers to them" in system.daemons[0].log.read_text()
 
 
-# --- stores that only clients reach ------------------------------------------------------------------
+# --- stores accessed only by clients --------------------------------------------------------------
 
 
 @pytest.fixture
 def master() -> Iterator[MooncakeMaster]:
-    """A Mooncake of the user's own."""
+    """A user's own Mooncake."""
     made = MooncakeMaster(64 << 20)
     yield made
     made.stop()
 
 
 def mooncake(master: MooncakeMaster) -> dict[str, object]:
-    """The section of a client that holds no data itself."""
+    """The section of a client that stores no data itself."""
     return {"master_server_address": master.address, "global_segment_size": 0}
 
 
 def fill_mooncake(system: System, master: MooncakeMaster) -> ctq.TransferQueueClient:
-    """Start a system on the master, and store 20 values, beside one of somebody else's."""
+    """Start a system on the master, and store 20 values, beside one of another program."""
     system.start(
         settings=[
             "backend.storage_backend=MooncakeStore",
@@ -138,7 +138,7 @@ def fill_mooncake(system: System, master: MooncakeMaster) -> ctq.TransferQueueCl
 def test_a_clean_end_removes_what_was_stored_in_a_mooncake_of_the_users_own(
     system: System, master: MooncakeMaster
 ) -> None:
-    """SIGTERM while a client is attached: that removes it, and hears of the end."""
+    """SIGTERM while a client is attached: the client removes the data, and learns of the end."""
     client = fill_mooncake(system, master)
     assert system.daemons[0].terminate() == 0
     assert master.keys() == 0
@@ -151,7 +151,7 @@ def test_a_clean_end_removes_what_was_stored_in_a_mooncake_of_the_users_own(
 def test_close_removes_what_was_stored_in_a_mooncake_of_the_users_own(
     master: MooncakeMaster, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The owner's close() does, too; what another program has there stays."""
+    """The owner's close() removes it too; another program's data there stays."""
     other = MooncakeClient(mooncake(master))
     text = np.frombuffer(b"mine", np.uint8)
     other.put_from(["tq/mine"], [[text.ctypes.data]], [[4]])
@@ -173,7 +173,7 @@ def test_close_removes_what_was_stored_in_a_mooncake_of_the_users_own(
 def test_what_stays_in_a_store_without_clients_is_named_in_the_log(
     system: System, master: MooncakeMaster
 ) -> None:
-    """How much, and under which keys."""
+    """The amount, and the keys."""
     client = fill_mooncake(system, master)
     epoch = client._core.epoch
     client.close()
@@ -200,7 +200,7 @@ def test_data_in_a_mooncake_that_a_checkpoint_refers_to_stays(
 def test_a_clean_end_waits_only_so_long_for_a_client_that_stands_still(
     system: System, master: MooncakeMaster
 ) -> None:
-    """The one that removes may be stopped; the end comes all the same, and the log names what stays."""
+    """The client that removes the data may be stopped; the system still ends, and the log names what stays."""
     fill_mooncake(system, master).close()
     stopped = subprocess.Popen(
         [

@@ -1,4 +1,4 @@
-"""Tensors that were read, in what users run on them: each test is a fault that somebody met."""
+"""Operations of users on tensors that were read: each test is a fault that a user met."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_columns_of_the_same_lengths_can_be_computed_with_together(tq: Any, pid:
     for read in (tq.kv_batch_get(KEYS, pid), tq.kv_batch_get(KEYS, pid, zero_copy=True)):
         product = read["ids"] * read["mask"]
         assert torch.equal(product.values(), (ids * (ids > 1)).values())
-        with pytest.raises(RuntimeError):  # as torch says it of rows of other lengths
+        with pytest.raises(RuntimeError):  # as torch does for rows of different lengths
             read["ids"] * read["other"]
 
 
@@ -101,7 +101,7 @@ def test_reads_come_on_the_cpu_whatever_the_default_device_is(tq: Any, pid: str)
 
 
 def test_tensors_of_a_read_can_be_detached_in_place(tq: Any, pid: str) -> None:
-    """They are nobody's view: what torch forbids on views is allowed."""
+    """They are not views: operations that torch forbids on views are allowed."""
     tq.kv_batch_put(KEYS, pid, {"x": torch.ones(3, 2, 2), "v": [{"t": torch.ones(2, 2)}] * 3})
     for layout in ("dense", "padded", "jagged"):
         read = tq.kv_batch_get(KEYS, pid, layout=layout)

@@ -1,4 +1,4 @@
-"""Errors name the thing, the value, the limit and the remedy, and are of a class that fits."""
+"""Errors name the thing, the value, the limit and the remedy, and have the right class."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ InputOutputError = ctq.errors.InputOutputError
 
 @pytest.fixture
 def busy() -> Any:
-    """A port that another program uses."""
+    """A port used by another program."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

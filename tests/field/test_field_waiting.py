@@ -1,4 +1,4 @@
-"""What waits is visible while it waits, and says what it lacks when it has waited in vain."""
+"""A waiting call is visible while it waits, and its timeout error says what was missing."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_status_has_one_set_of_names(running: System) -> None:
 
 
 def test_a_put_that_waits_for_room_is_visible(running: System) -> None:
-    """64 MiB in all, of which the last tenth is for columns of existing samples."""
+    """64 MiB in all, the last tenth of which is for columns of existing samples."""
     producer = running.client("producer")
     watcher = running.client("watcher")
     big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
@@ -242,7 +242,7 @@ def test_a_put_that_waits_for_long_says_so_in_the_log(
 def test_a_put_without_storage_says_what_there_was(
     system: System, capfd: pytest.CaptureFixture[str], end: str
 ) -> None:
-    """Units may come back, so it waits; the status, the log and its error name the last one and when it left."""
+    """Units may come back, so it waits; the status, the log and its error name the last unit and when it left."""
     system.start(role="controller")
     unit = system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
     client = system.client("producer", client={"timeout": 3, "wait_notice": 0.5})
@@ -296,7 +296,7 @@ def test_a_put_without_storage_goes_on_when_some_joins(system: System) -> None:
 def test_a_put_that_waits_for_room_in_a_store_by_keys_says_so_in_the_log(
     system: System, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The controller does not know of it; the log names the store, what is to be put, and what the store said."""
+    """The controller does not know of it; the log names the store, the data to be put, and the store's message."""
     server = RedisServer(tmp_path / "redis", free_ports(1)[0], "--maxmemory", "8mb")
     try:
         system.start(

@@ -1,4 +1,4 @@
-"""What errors of the package call things: by the names that the user knows."""
+"""Errors of the package use the names that the user knows."""
 
 from __future__ import annotations
 

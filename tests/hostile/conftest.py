@@ -1,4 +1,4 @@
-"""Fixtures for the tests of what a stranger, another user of the machine, or a holder of the token could do."""
+"""Fixtures for the tests of what a stranger, another user of the machine, or anyone with the token could do."""
 
 from support.package import client, pid, runtime_dir, tq
 

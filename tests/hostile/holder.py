@@ -1,4 +1,4 @@
-"""A client that has the token and speaks frames by hand: what no library would send, it can."""
+"""A client with the token that builds frames by hand, so it can send what no library would."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EAGAIN = -24
 
 
 def varint(value: int) -> bytes:
-    """A number as protobuf has it."""
+    """A number in protobuf's varint encoding."""
     out = bytearray()
     value &= (1 << 64) - 1
     while value > 0x7F:
@@ -34,7 +34,7 @@ def number(field: int, value: int) -> bytes:
 
 
 def data(field: int, value: bytes | str) -> bytes:
-    """A field with bytes, a text, or a message."""
+    """A field containing bytes, a text, or a message."""
     raw = value.encode() if isinstance(value, str) else value
     return varint(field << 3 | 2) + varint(len(raw)) + raw
 
@@ -70,7 +70,7 @@ class Answer:
     """A reply: its request, kind and body."""
 
     def __init__(self, request: int, kind: int, body: bytes) -> None:
-        """As it came."""
+        """As received."""
         self.request, self.kind, self.body = request, kind, body
 
     @property
@@ -80,7 +80,7 @@ class Answer:
 
     @property
     def code(self) -> int:
-        """The code of an error; 0 of any other answer."""
+        """The code of an error; 0 for any other answer."""
         raw = int(fields(self.body)[1][0]) if self.failed else 0
         return (raw >> 1) ^ -(raw & 1)
 
@@ -92,12 +92,12 @@ class Answer:
 
 
 class Holder:
-    """One connection of a session of its own."""
+    """One connection of a session."""
 
     def __init__(
         self, address: str, token_file: str, seconds: float = 30.0, session: bytes = b""
     ) -> None:
-        """Connects to an endpoint and authenticates, as that session; none: one of its own."""
+        """Connect to an endpoint and authenticate, with this session, or by default with a new one."""
         self.token = Path(token_file).read_bytes().rstrip()
         self.session = session or os.urandom(16)
         self.requests = 0
@@ -118,7 +118,7 @@ class Holder:
         self.raw.close()
 
     def greet(self) -> None:
-        """The handshake."""
+        """Perform the handshake."""
         challenge = self.receive()
         assert challenge.kind == CHALLENGE
         theirs = fields(challenge.body)[1][0]
@@ -140,13 +140,13 @@ class Holder:
         self.raw.sendall(header + body)
 
     def begin(self, kind: int, body: bytes, size: int) -> None:
-        """Sends a request's first bytes, and never the rest."""
+        """Send only the first bytes of a request."""
         self.requests += 1
         header = HEADER.pack(b"TQQ1", VERSION, kind, self.requests, 0, len(body), 0, 0)
         self.raw.sendall(header + body[:size])
 
     def exactly(self, size: int) -> bytes:
-        """As many bytes."""
+        """Receive exactly this many bytes."""
         got = bytearray()
         while len(got) < size:
             chunk = self.raw.recv(min(size - len(got), 1 << 20))
@@ -164,7 +164,7 @@ class Holder:
         return Answer(request, kind, body)
 
     def send(self, kind: int, body: bytes = b"", ack: int = 0) -> int:
-        """Sends a request; its number."""
+        """Send a request; returns its number."""
         self.requests += 1
         self.frame(kind, self.requests, body, ack)
         return self.requests
@@ -179,7 +179,7 @@ class Holder:
 
 
 def memory(pid: int, what: str = "VmRSS") -> int:
-    """Bytes of a process's memory: VmRSS now, VmHWM at most."""
+    """Memory of a process in bytes: VmRSS is the current, VmHWM the peak size."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(what + ":"):
             return int(line.split()[1]) * 1024

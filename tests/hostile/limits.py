@@ -1,4 +1,4 @@
-"""What the tests of limits share: a system that counts, and a look at whether a refusal has left everything as it was."""
+"""Shared by the tests of limits: a system with counters, and a check that a refusal changed nothing."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def claim(
 
 
 def force_fetch(partition: str) -> bytes:
-    """A Claim of all that there is, which changes nothing, but whose reply is kept."""
+    """A Claim of all samples, which changes nothing, but whose reply is kept."""
     return data(1, partition) + data(2, "x") + data(4, "t") + number(5, 1)
 
 
 def told(answer: Answer, field: int = 1) -> int:
-    """A number that an answer has."""
+    """A number from an answer."""
     assert not answer.failed, answer.message
     value = fields(answer.body)[field][0]
     assert isinstance(value, int)
@@ -60,7 +60,7 @@ def told(answer: Answer, field: int = 1) -> int:
 
 
 def wait_line(log: Path, text: str, seconds: float = 60) -> str:
-    """Until a daemon has logged it; the line."""
+    """Wait until a daemon has logged the text; returns the line."""
     with subprocess.Popen(
         ["tail", "-n", "+1", "-f", log], stdout=subprocess.PIPE, text=True
     ) as lines:
@@ -75,10 +75,10 @@ def wait_line(log: Path, text: str, seconds: float = 60) -> str:
 
 
 class Place:
-    """A system with small limits, a client that looks at it, and holders."""
+    """A system with small limits, a client that observes it, and holders."""
 
     def __init__(self, system: System, settings: Sequence[str]) -> None:
-        """It runs."""
+        """Start the system."""
         self.system = system
         self.daemon = system.start(
             "--listen", "tcp:127.0.0.1:0", settings=[*SMALL, *METRICS, *settings]
@@ -90,7 +90,7 @@ class Place:
         self.holders = ExitStack()
 
     def holder(self, address: str = "", session: bytes = b"") -> Holder:
-        """One more; closed at the end of the test."""
+        """Add a holder; closed when the test ends."""
         made = Holder(address or self.address, self.system.token_file, session=session)
         return self.holders.enter_context(made)
 
@@ -103,7 +103,7 @@ class Place:
         return {name: int(times) for name, times in found}
 
     def state(self) -> dict[str, Any]:
-        """What others would see changed."""
+        """The state that others would see changed."""
         status = self.client.status()
         owners = [(each["name"], each["blocks"]) for each in status["owners"]]
         sessions = sorted(each["name"] for each in status["sessions"])
@@ -116,11 +116,11 @@ class Place:
         }
 
     def until_waiting(self, claims: int) -> None:
-        """Until all of them wait: what other connections have sent may not have been read yet."""
+        """Wait until all of them are waiting: requests of other connections may not have been read yet."""
         wait_status(self.client, lambda status: len(status["waits"]) == claims)
 
     def refuses(self, holder: Holder, kind: int, body: bytes, *says: str) -> None:
-        """A request that is beyond a limit: the error says so, and nothing changes."""
+        """Send a request beyond a limit: the error says so, and nothing changes."""
         before = self.state()
         answer = holder.call(kind, body)
         assert answer.code == EINVAL, answer.message
@@ -129,7 +129,7 @@ class Place:
         assert self.state() == before
 
     def goes_on(self) -> None:
-        """Everybody is served."""
+        """Check that everyone is still served."""
         meta = self.client.put({"after": [1, 2]}, partition_id="after")
         assert self.client.get_data(meta)["after"].tolist() == [1, 2]
         self.client.clear_partition("after")

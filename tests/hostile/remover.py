@@ -1,6 +1,6 @@
-"""A store of files that several processes share, and a client of it in a process of its own.
+"""A store of files shared by several processes, and a client of it in a separate process.
 
-Usage: remover.py ADDRESS TOKEN_FILE; it prints which keys it removes, and lives until its input ends.
+Usage: remover.py ADDRESS TOKEN_FILE; prints the keys that it removes, and runs until its input ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from file_store import FileStore
 
 @StorageClientFactory.register("SharedFiles")
 class SharedFiles(FileStore):
-    """Files in a folder; it can be told not to answer when it has written."""
+    """Files in a folder; can be configured not to answer after writing."""
 
     answers: ClassVar[bool] = True
 
@@ -32,14 +32,14 @@ class SharedFiles(FileStore):
             raise OSError("the store has not answered")
 
     def remove(self, keys: list[str]) -> list[bool]:
-        """Remove files, and say so."""
+        """Remove files, and print their keys."""
         found = super().remove(keys)
         print("removed", *keys, flush=True)
         return found
 
 
 def main() -> None:
-    """Be the client."""
+    """Run the client."""
     client = ctq.TransferQueueClient("remover", ctq.ControllerInfo(*sys.argv[1:]))
     client.put({"x": np.array([1])}, partition_id="its own")
     client.clear_partition("its own")

@@ -1,4 +1,4 @@
-"""What somebody puts in the place of a file of a checkpoint."""
+"""Something else in place of a file of a checkpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def a_device(path: Path) -> None:
 
 
 def a_socket(path: Path) -> None:
-    # The path of a socket is short.
+    # The path of a socket must be short.
     with socket.socket(socket.AF_UNIX) as listener:
         here = Path.cwd()
         os.chdir(path.parent)
@@ -55,7 +55,7 @@ def a_socket(path: Path) -> None:
 def test_what_is_no_file_is_refused_at_once(
     client: Any, pid: str, tmp_path: Path, name: str, make: Callable[[Path], None], said: str
 ) -> None:
-    """The error names checkpoint, file and what it is; nothing waits for a writer, and nothing is loaded."""
+    """The error names checkpoint, file and its kind; nothing waits for a writer, and nothing is loaded."""
     path = tmp_path / "saved"
     client.put({"x": np.arange(4)}, partition_id=pid)
     client.save_checkpoint(str(path), partition_id=pid)

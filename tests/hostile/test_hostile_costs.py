@@ -1,6 +1,6 @@
-"""What calls cost grows with what they are about, not with what lies beside it, and never with its square.
+"""The cost of a call grows with its own data, not with unrelated data, and never quadratically.
 
-Processor time is measured, the least or the median of several, and compared with the same on a smaller size.
+Processor time is measured, the least or the median of several runs, and compared with that for a smaller size.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ROW = np.zeros((1, 2), np.float32)
 
 
 def least(call: Callable[[int], Any], times: int = 3) -> float:
-    """Seconds of this process's processor time that the cheapest of some calls takes; each gets its number.
+    """Seconds of processor time, in this process, of the cheapest of some calls; each call gets its number.
 
-    Python's search for garbage is left out: it walks all that the process has, whatever the call does.
+    Python's garbage collection is excluded: it walks everything in the process, whatever the call does.
     """
     best = float("inf")
     gc.collect()
@@ -44,7 +44,7 @@ def least(call: Callable[[int], Any], times: int = 3) -> float:
 
 
 def wide(fields: int) -> dict[str, Any]:
-    """One sample of so many fields."""
+    """One sample with this many fields."""
     return {f"field_{number}": ROW for number in range(fields)}
 
 
@@ -59,11 +59,11 @@ def test_a_put_costs_by_its_fields(system: System) -> None:
             client.put(row, partition_id=f"p{len(row)}-{number}")
             client.clear_partition(f"p{len(row)}-{number}")
 
-        put(-1)  # memory that is touched for the first time
+        put(-1)  # touches memory for the first time
         before = system.daemons[0].seconds()
         took[fields] = least(put)
         daemon[fields] = system.daemons[0].seconds() - before
-    # Eight times the fields take eight times as long, more or less on a busy machine; the square would be 64 times.
+    # Eight times the fields take about eight times as long, give or take a busy machine; quadratic would be 64 times.
     assert took[MANY] < 20 * took[FEW], took
     assert daemon[MANY] < 20 * daemon[FEW], daemon
 

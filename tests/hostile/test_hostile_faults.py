@@ -1,4 +1,4 @@
-"""Faults at the wrong moment: a session, a reply or a client that goes between two steps of a put."""
+"""Faults at the wrong moment: a session, a reply or a client is lost between two steps of a put."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def relay(system: System) -> Iterator[Relay]:
 
 
 def used(status: dict[str, Any]) -> int:
-    """Bytes that all storage units hold, reserved ones with them."""
+    """Bytes used in all storage units, including reserved ones."""
     return sum(unit["used_bytes"] for unit in status["storage"])
 
 
@@ -57,13 +57,13 @@ def end_session(relay: Relay, watcher: ctq.TransferQueueClient, name: str) -> No
 
 
 def put_small(client: ctq.TransferQueueClient, partition: str) -> None:
-    """Puts that come so fast that room for the next ones is reserved with them."""
+    """Puts in such quick succession that room for the next ones is reserved with them."""
     for i in range(12):
         client.put({"x": np.array([i])}, partition_id=partition)
 
 
 def test_a_lost_session_keeps_no_room(system: System, relay: Relay) -> None:
-    """What a session had reserved when it was lost is free again while its process lives."""
+    """Room reserved by a lost session is free again while its process lives."""
     watcher = system.client("watcher")
     client = system.client("worker", address=f"unix:{relay.path}")
     for i in range(3):
@@ -78,7 +78,7 @@ def test_a_lost_session_keeps_no_room(system: System, relay: Relay) -> None:
 
 
 def test_a_closed_client_keeps_no_room(system: System, relay: Relay) -> None:
-    """What a client had reserved ahead when it was closed is free again while its process lives."""
+    """Room that a closed client had reserved in advance is free again while its process lives."""
     watcher = system.client("watcher")
     for i in range(3):
         client = system.client(f"worker-{i}", address=f"unix:{relay.path}")
@@ -101,7 +101,7 @@ def test_a_claim_whose_acknowledgement_is_lost_with_its_session_is_handed_out_ag
     client.get_meta(["x"], 1, "a", task_name="t")
     reply = relay.passed()["down"]
     since = watcher.get_events()[-1]["seq"]
-    relay.arm("down", reply)  # the reply arrives whole, and nothing after it
+    relay.arm("down", reply)  # the whole reply arrives, and nothing after it
     first = client.get_meta(["x"], 1, "b", task_name="t")
     wait_event(
         watcher, lambda event: event["session"] == "worker" and event["kind"] == "silent", since
@@ -114,7 +114,7 @@ def test_a_claim_whose_acknowledgement_is_lost_with_its_session_is_handed_out_ag
 
 @StorageClientFactory.register("InterruptedStore")
 class InterruptedStore(StorageKVClient):
-    """A store in this process; what is to happen during the next write, and before a key is removed, can be set."""
+    """A store in this process, with hooks for the next write, and for the moment before a key is removed."""
 
     values: ClassVar[dict[str, bytes]] = {}
     during: ClassVar[list[Callable[[], None]]] = []
@@ -124,11 +124,11 @@ class InterruptedStore(StorageKVClient):
 
     @property
     def name(self) -> str:
-        """There is one of it."""
+        """There is only one."""
         return "here"
 
     def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
-        """Keep values."""
+        """Store values."""
         for key, pieces, lengths in zip(keys, pointers, sizes, strict=True):
             self.values[key] = b"".join(
                 bytes(memory(pointer, size)) for pointer, size in zip(pieces, lengths, strict=True)
@@ -137,14 +137,14 @@ class InterruptedStore(StorageKVClient):
             self.during.pop()()
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> list[bool]:
-        """Hand values out."""
+        """Return values."""
         for key, pointer, size in zip(keys, pointers, sizes, strict=True):
             if key in self.values:
                 memory(pointer, size)[:] = self.values[key]
         return [key in self.values for key in keys]
 
     def remove(self, keys: list[str]) -> list[bool]:
-        """Forget values."""
+        """Delete values."""
         for key in keys:
             self.removing.pop(key, lambda: None)()
         with self.changed:
@@ -155,7 +155,7 @@ class InterruptedStore(StorageKVClient):
 
     @classmethod
     def wait(cls, wanted: Callable[[], bool]) -> None:
-        """Wait until removals have made it so."""
+        """Wait until removals make the condition true."""
         with cls.changed:
             assert cls.changed.wait_for(wanted, 30), (cls.values, cls.removed)
 
@@ -166,7 +166,7 @@ class InterruptedStore(StorageKVClient):
 
     @classmethod
     def put_by(cls, client: ctq.TransferQueueClient, partition: str) -> str:
-        """A client puts one value; its key."""
+        """Put one value with a client; returns its key."""
         before = set(cls.values)
         client.put({"x": np.array([1])}, partition_id=partition)
         [key] = cls.values.keys() - before
@@ -175,7 +175,7 @@ class InterruptedStore(StorageKVClient):
 
 @pytest.fixture
 def store() -> Iterator[type[InterruptedStore]]:
-    """That store, empty."""
+    """This store, empty."""
     InterruptedStore.values.clear()
     yield InterruptedStore
     InterruptedStore.during.clear()
@@ -187,7 +187,7 @@ def store() -> Iterator[type[InterruptedStore]]:
 def interrupted(
     system: System, relay: Relay, store: type[InterruptedStore]
 ) -> ctq.TransferQueueClient:
-    """A client of that store, behind the relay."""
+    """A client of this store, behind the relay."""
     client = system.client("worker", address=f"unix:{relay.path}")
     client.initialize_storage_manager("InterruptedStore")
     return client
@@ -196,7 +196,7 @@ def interrupted(
 def test_a_put_whose_session_ends_while_it_writes_is_done(
     system: System, relay: Relay, interrupted: ctq.TransferQueueClient
 ) -> None:
-    """Its block ids went with the session: it takes new ones, and there is one put in the end."""
+    """Its block ids were lost with the session: it takes new ones, and in the end there is one put."""
     watcher = system.client("watcher")
     for i in range(3):
         InterruptedStore.during.append(lambda: end_session(relay, watcher, "worker"))
@@ -210,7 +210,7 @@ def test_a_put_whose_session_ends_while_it_writes_is_done(
 def test_a_value_that_arrives_late_is_removed_when_the_client_that_removed_it_before_has_closed(
     system: System, relay: Relay, store: type[InterruptedStore]
 ) -> None:
-    """It was on its way when the session of its writer ended; who is there after the write deadline removes it."""
+    """It was in flight when its writer's session ended; a client still there after the write deadline removes it."""
     watcher = system.client("watcher")
     collector, other = system.client("collector"), system.client("other")
     worker = system.client("worker", address=f"unix:{relay.path}")
@@ -230,7 +230,7 @@ def test_a_value_that_arrives_late_is_removed_when_the_client_that_removed_it_be
             store.values[late] = b"late"
             arrived.set()
 
-        # That the next one is removed shows that the collector has said that the late one was.
+        # The removal of the next value shows that the collector has reported the late one's.
         store.removing[late] = lambda: other.clear_partition("next")
         store.removing[next_one] = arrive
         end_session(relay, watcher, "worker")
@@ -247,7 +247,7 @@ def test_a_value_that_arrives_late_is_removed_when_the_client_that_removed_it_be
 def test_a_put_that_takes_longer_than_the_write_deadline_removes_what_its_lost_session_has_left(
     system: System, relay: Relay, store: type[InterruptedStore]
 ) -> None:
-    """It writes on when its keys have been removed for the last time; then only it knows of what it wrote."""
+    """It continues to write after the last removal of its keys; then only it knows what it wrote."""
     watcher, other = system.client("watcher"), system.client("other")
     worker = system.client("worker", address=f"unix:{relay.path}")
     other.initialize_storage_manager("InterruptedStore")
@@ -273,7 +273,7 @@ def test_a_put_that_takes_longer_than_the_write_deadline_removes_what_its_lost_s
 def test_a_value_that_arrives_late_is_removed_at_the_end_when_the_client_that_removed_it_was_killed(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end does not wait for the write deadline: the clients that are left remove the value at once."""
+    """The end does not wait for the write deadline: the remaining clients remove the value at once."""
     folder = tmp_path / "store"
     daemon = system.start(
         settings=["backend.storage_backend=SharedFiles", f"backend.SharedFiles.path={folder}"]
@@ -285,7 +285,7 @@ def test_a_value_that_arrives_late_is_removed_at_the_end_when_the_client_that_re
         text=True,
     ) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # what was its own: so it is the one that collects
+        process.stdout.readline()  # its own value: so this client is the collector
         client = system.client("client")
         client.put({"x": np.array([1])}, partition_id="next")
         [next_one] = folder.iterdir()
@@ -296,7 +296,7 @@ def test_a_value_that_arrives_late_is_removed_at_the_end_when_the_client_that_re
         [removed, late] = process.stdout.readline().split()
         client.clear_partition("next")
         [removed, key] = process.stdout.readline().split()
-        process.kill()  # it has said that the first one was removed, for it was told of the next
+        process.kill()  # it reported the first removal, because it got the next notice
     assert removed == "removed"
     assert folder.joinpath(key.replace("/", "-")) == next_one
     folder.joinpath(late.replace("/", "-")).write_bytes(b"late")
@@ -307,7 +307,7 @@ def test_a_value_that_arrives_late_is_removed_at_the_end_when_the_client_that_re
 def test_a_unit_whose_first_registration_was_not_answered_keeps_no_blocks(
     system: System, tmp_path: Path
 ) -> None:
-    """Registered, written to and given up before it heard of its registration: what it holds is known to nobody."""
+    """Registered, written to and abandoned before the answer to the registration: no one knows of its blocks."""
     system.start(
         role="controller",
         settings=["controller.session_grace=0s", "controller.owner_timeout=200ms"],

@@ -1,4 +1,4 @@
-"""What a client that has the token, but is broken or hostile, can do to others; and a stranger with many sockets."""
+"""What a broken or hostile client with the token can do to others; and a stranger with many sockets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """A system that a test starts."""
+    """A system for a test to start."""
     made = System(tmp_path)
     try:
         yield made
@@ -51,7 +51,7 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def many_descriptors() -> Iterator[None]:
-    """As many open files as the system lets this process have."""
+    """As many open files as the system allows this process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     yield
@@ -59,13 +59,13 @@ def many_descriptors() -> Iterator[None]:
 
 
 def tcp_of(address: str) -> str:
-    """The TCP endpoint of a list."""
+    """The TCP endpoint in a list."""
     return next(one for one in address.split(",") if one.startswith("tcp:"))
 
 
 @pytest.mark.usefixtures("many_descriptors")
 def test_silent_connections_of_a_stranger_do_not_keep_a_client_out(system: System) -> None:
-    # Descriptors for 2,000 connections, and three times as many of a stranger.
+    # Descriptors for 2,000 connections, and three times that many sockets of a stranger.
     system.start(
         "--listen",
         "tcp:127.0.0.1:0",
@@ -77,14 +77,14 @@ def test_silent_connections_of_a_stranger_do_not_keep_a_client_out(system: Syste
     with ExitStack() as strangers:
         for _ in range(6000):
             strangers.enter_context(socket.create_connection((host, int(port)), 10))
-        # In less time than a silent connection has to greet: none of the others had to run out of it first.
+        # Faster than the time a silent connection has to greet: the server did not wait for any of the others to time out.
         with Holder(address, system.token_file, 5) as client:
             assert not client.call(LIST_PARTITIONS).failed
 
 
 def test_decoding_does_not_blow_a_request_up(system: System) -> None:
     daemon = system.start(settings=SMALL)
-    # 30 million tags of nothing: two bytes each on the wire, and 94 times that in memory without a budget.
+    # 30 million empty tags: two bytes each on the wire, and without a budget 94 times that in memory.
     body = data(1, b"\x3a\x00" * 30_000_000)
     with Holder(system.address.split(",")[0], system.token_file) as holder:
         before = memory(daemon.pid)
@@ -105,7 +105,7 @@ def test_answers_that_are_not_read_stop_the_questions(system: System) -> None:
         for index in range(1000):
             assert not deaf.call(RESERVE, reserve(name_of(index), 1)).failed
         before = memory(daemon.pid)
-        # Lists of a megabyte each, and none is read: up to 800, or until the server takes no more questions.
+        # Lists of a megabyte each, none of them read: up to 800, or until the server takes no more requests.
         deaf.raw.setblocking(False)
         sent = refused = 0
         while sent < 800 and refused < 20:
@@ -118,7 +118,7 @@ def test_answers_that_are_not_read_stop_the_questions(system: System) -> None:
         taken = memory(daemon.pid, "VmHWM") - before
         print(f"{sent} lists of 1 MB that are not read took {taken / MIB:.0f} MiB at most")
         assert taken < 64 * MIB
-        # All of them come once they are read.
+        # All of them arrive once they are read.
         deaf.raw.settimeout(30)
         for _ in range(sent):
             assert len(deaf.receive().body) > 1_000_000
@@ -141,7 +141,7 @@ def test_replies_that_are_not_acknowledged_are_bounded(system: System) -> None:
         assert "limits.kept_replies, limits.kept_reply_bytes" in answers[-1].message
         assert sum(not answer.failed for answer in answers) * size < 70 * MIB
         assert taken < 110 * MIB
-        # Who acknowledges goes on.
+        # A client that acknowledges can continue.
         holder.frame(ACK, 0, b"", holder.requests + 1)
         assert not holder.call(CLAIM, force_fetch("p")).failed
 
@@ -154,7 +154,7 @@ def test_a_snapshot_that_is_not_read_is_closed(system: System) -> None:
         assert not opened.failed
         mark = fields(opened.body)[1][0]
         assert isinstance(mark, int)
-        # Half of the unit is filled and cleared again and again: what dies is free once the snapshot is closed.
+        # Half of the unit is filled and cleared again and again: dead blocks are freed once the snapshot is closed.
         for turn in range(8):
             value = torch.full((1, 30 * MIB), turn, dtype=torch.uint8)
             client.put(TensorDict({"x": value}, batch_size=1), partition_id="p")
@@ -166,7 +166,7 @@ def test_a_snapshot_that_is_not_read_is_closed(system: System) -> None:
 
 @pytest.mark.parametrize("name", [b"p\xff", b"p\n", b"\x1b[2J", b"p\xc2\x9b", b"\xed\xa0\x80"])
 def test_a_name_that_is_no_text_is_refused(system: System, name: bytes) -> None:
-    """The controller looks at the names itself: who speaks for himself need not be a client of ours."""
+    """The controller checks the names itself: a client that speaks the protocol need not be one of ours."""
     system.start(settings=SMALL)
     client = system.client("reader")
     with Holder(system.address.split(",")[0], system.token_file) as holder:
@@ -183,11 +183,11 @@ def test_a_name_that_is_no_text_is_refused(system: System, name: bytes) -> None:
 def test_a_save_that_stands_still_keeps_its_snapshot(
     system: System, tmp_path: Path, idle: str, error: type[Exception] | None
 ) -> None:
-    """Its storage stands still for longer than a snapshot may rest: as long as it says so, nothing is freed."""
+    """Its storage hangs for longer than a snapshot may be idle: as long as it says so, nothing is freed."""
     daemon = system.start(role="controller", settings=[f"limits.snapshot_idle={idle}"])
     unit = system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
     client = system.client("writer")
-    # More than is read at once: what comes after the first read is read when it is gone, if it goes.
+    # More than one read returns: if the snapshot were closed, reads after the first one would fail.
     for _ in range(4):
         client.put({"x": torch.zeros(1, 10 * MIB, dtype=torch.uint8)}, partition_id="p")
     with (
@@ -202,10 +202,10 @@ def test_a_save_that_stands_still_keeps_its_snapshot(
                 events = client.get_events(seen, wait=True)
                 seen, kinds = events[-1]["seq"], {each["kind"] for each in events}
             assert not holder.call(SNAPSHOT).failed
-            # One that nobody speaks for is closed meanwhile.
+            # Meanwhile, a snapshot that no client keeps alive is closed.
             wait_line(daemon.log, "of 'holder' was not read for")
             if error is not None:
-                # It may have been read later than the other one was opened, and so be closed later.
+                # It may have been read after the other one was opened, and so be closed later.
                 wait_line(daemon.log, "of 'writer' was not read for")
             client.clear_partition("p")
         finally:

@@ -1,4 +1,4 @@
-"""A library that the system's configuration names is code: whoever has the token, or an address, could have it loaded."""
+"""A library named by the system's configuration is code: anyone with the token, or an address, could have it loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def library() -> str:
 
 @pytest.fixture
 def system(tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
-    """A system that names it, in the place where this user's systems are found."""
+    """A system that names the library, where this user's systems are found."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     for name in ("TQ_LIBRARIES", "TQ_ADDRESS", "TQ_SYSTEM", "TQ_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
@@ -50,12 +50,12 @@ def system(tmp_path: Path, library: str, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 def loaded(library: str) -> bool:
-    """Whether it is in this process."""
+    """Whether the library is in this process."""
     return library in Path("/proc/self/maps").read_text()
 
 
 def refused(library: str) -> str:
-    """What is said of it."""
+    """The error for the library."""
     return f"the system's configuration names the library {library} for backend DirStore, which this process has not allowed"
 
 

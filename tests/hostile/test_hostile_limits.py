@@ -1,6 +1,6 @@
-"""Each key of the section `limits`: what is beyond it, what the error says and what to do, that it counts, and what goes on.
+"""Each key of the section `limits`: what exceeds it, what the error and its remedy say, that it counts, and what continues.
 
-A new key needs a case here.  What the limits keep from growing is measured in test_hostile_holders.py.
+A new key needs a case here.  The growth that limits prevent is measured in test_hostile_holders.py.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 class Case(NamedTuple):
-    """A limit: the settings, and what reaches it."""
+    """A limit: the settings, and a function that reaches it."""
 
     settings: tuple[str, ...]
     run: Callable[[Place], None]
@@ -59,7 +59,7 @@ CASES: dict[str, Case] = {}
 
 
 def limit(value: str | int, *more: str) -> Callable[[Callable[[Place], None]], None]:
-    """Makes a function the case of the limit that it is named after."""
+    """Makes a function the case for the limit of the same name."""
 
     def add(run: Callable[[Place], None]) -> None:
         CASES[run.__name__] = Case((f"limits.{run.__name__}={value}", *more), run)
@@ -69,7 +69,7 @@ def limit(value: str | int, *more: str) -> Callable[[Callable[[Place], None]], N
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """A system that a test starts."""
+    """A system for a test to start."""
     made = System(tmp_path)
     try:
         yield made
@@ -82,7 +82,7 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 @limit(8)
 def greeting(place: Place) -> None:
-    """Silent connections that may be a stranger's, by the network: the oldest is closed, and the log says why."""
+    """Silent connections over the network, possibly a stranger's: the oldest is closed, and the log says why."""
     host, _, port = place.tcp.removeprefix("tcp:").rpartition(":")
     strangers = []
     for _ in range(80):
@@ -96,7 +96,7 @@ def greeting(place: Place) -> None:
 
 @limit(16)
 def sessions(place: Place) -> None:
-    """All are connected: no more come.  One that has lost its connection makes room, although it could still come back."""
+    """All are connected: no more are accepted.  One that has lost its connection makes room, although it could come back."""
     held = [place.holder() for _ in range(14)]  # beside the watcher and the unit
     with pytest.raises(ConnectionRefusedError) as refused:
         place.holder()
@@ -112,12 +112,12 @@ def sessions(place: Place) -> None:
     held[1].raw.close()
 
 
-# --- replies and requests that wait --------------------------------------------------------------------
+# --- waiting replies and requests -----------------------------------------------------------------
 
 
 @limit("1MiB")
 def queued_replies(place: Place) -> None:
-    """A client that does not take its replies is not read from until it has; nothing is lost."""
+    """The server stops reading from a client that does not read its replies, until it does; nothing is lost."""
     deaf = place.holder()
     for index in range(100):
         assert not deaf.call(RESERVE, reserve(name_of(index))).failed
@@ -132,7 +132,7 @@ def queued_replies(place: Place) -> None:
 
 @limit("1MiB")
 def all_queued_replies(place: Place) -> None:
-    """The same when many clients have a little each."""
+    """The same if many clients have a few each."""
     several = [place.holder() for _ in range(8)]
     for index in range(100):
         assert not several[0].call(RESERVE, reserve(name_of(index))).failed
@@ -149,7 +149,7 @@ def all_queued_replies(place: Place) -> None:
 
 @limit("128MiB")
 def request_bytes(place: Place) -> None:
-    """A request that is small on the wire and large in memory is refused; one of as many bytes of data is taken."""
+    """A request that is small on the wire and large in memory is refused; one with as many bytes of data is accepted."""
     holder = place.holder()
     nothing = data(1, data(1, "p") + b"\x3a\x00" * 3_000_000)
     said = "take more than 134217728 bytes of memory (limits.request_bytes): use smaller batches"
@@ -160,7 +160,7 @@ def request_bytes(place: Place) -> None:
 
 @limit("1MiB")
 def incoming_bytes(place: Place) -> None:
-    """Requests that come slowly: the one that began first goes with its connection, and the others come through."""
+    """Slow requests: the one that began first is dropped with its connection, and the others succeed."""
     stuck = [place.holder() for _ in range(4)]
     body = reserve("p") + data(100, bytes(700 * KIB))
     for holder in stuck:
@@ -172,7 +172,7 @@ def incoming_bytes(place: Place) -> None:
     keys = [f"{index:06}" + "k" * 1000 for index in range(1000)]
     place.client.kv_batch_put(keys, "large", {"x": np.arange(1000)})
     assert len(place.client.kv_list("large")["large"]) == 1000
-    # One that is alone may be larger than all may.
+    # A single request may be larger than the limit for all.
     for holder in stuck:
         holder.raw.close()
     assert not place.holder().call(RESERVE, reserve("p") + data(100, bytes(4 * MIB))).failed
@@ -199,7 +199,7 @@ def kept_replies(place: Place) -> None:
 
 @limit("32MiB")
 def kept_reply_bytes(place: Place) -> None:
-    """The same where they are few and large."""
+    """The same if replies are few and large."""
     holder = place.holder()
     assert not holder.call(RESERVE, reserve("p", 200_000)).failed
     answer = holder.call(CLAIM, force_fetch("p"))
@@ -216,7 +216,7 @@ WAITING = "(limits.waiting, limits.waiting_bytes): let some end first"
 
 @limit(16)
 def waiting(place: Place) -> None:
-    """As many requests as are allowed wait; one more is refused, until they have ended."""
+    """As many requests as allowed wait; one more is refused, until some have ended."""
     holder = place.holder()
     for task in range(16):
         holder.send(CLAIM, claim("p", f"t{task}"))
@@ -230,7 +230,7 @@ def waiting(place: Place) -> None:
 
 @limit("1MiB")
 def waiting_bytes(place: Place) -> None:
-    """The same where they are few and large."""
+    """The same if requests are few and large."""
     holder = place.holder()
     large = data(100, bytes(300 * KIB))  # of a newer version: kept with the message
     for task in range(4):
@@ -245,7 +245,7 @@ def waiting_bytes(place: Place) -> None:
 
 @limit("1MiB")
 def all_waiting_bytes(place: Place) -> None:
-    """The same of all clients together: one that has little waiting goes on."""
+    """The same for all clients together: one with few waiting bytes can continue."""
     holders = [place.holder() for _ in range(4)]
     large = data(100, bytes(300 * KIB))
     for task, holder in enumerate(holders):
@@ -283,7 +283,7 @@ def partitions(place: Place) -> None:
 
 @limit(4)
 def fields_(place: Place) -> None:
-    """A claim may not name more, and a put not bring them; what is there stays."""
+    """A claim may not name more, and a put not add them; existing ones stay."""
     holder = place.holder()
     place.client.put({f"f{column}": [1] for column in range(3)}, partition_id="p")
     wide = [f"f{column}" for column in range(5)]
@@ -302,7 +302,7 @@ CASES["fields"] = Case(("limits.fields=4",), CASES.pop("fields_").run)
 
 @limit(3)
 def tasks(place: Place) -> None:
-    """Those that are there go on, and others have room in another partition."""
+    """Existing ones continue, and others have room in another partition."""
     holder = place.holder()
     for task in range(3):
         holder.send(CLAIM, claim("p", f"t{task}"))
@@ -318,7 +318,7 @@ def tasks(place: Place) -> None:
 
 @limit(16)
 def leases(place: Place) -> None:
-    """What is abandoned makes room."""
+    """Abandoned ones make room."""
     holder = place.holder()
     firsts = [told(holder.call(LEASE_BLOCKS, data(1, "unit-0") + number(3, 2))) for _ in range(16)]
     said = "16 leases of block ids that it has not used, which is the most (limits.leases): publish"
@@ -331,7 +331,7 @@ def leases(place: Place) -> None:
 
 @limit(4)
 def owners(place: Place) -> None:
-    """Known ones may come back."""
+    """Known ones may return."""
     holder = place.holder()
     bodies = [data(1, f"o{index}") + number(2, 5) + data(3, "m") for index in range(4)]
     for body in bodies[:3]:
@@ -343,7 +343,7 @@ def owners(place: Place) -> None:
 
 @limit(2)
 def late_ranges(place: Place) -> None:
-    """The oldest is to be removed for the last time before its time; the others still wait."""
+    """The oldest is removed for the last time early; the others still wait."""
     holder = place.holder()
     store = data(1, "store")
     assert not holder.call(
@@ -352,7 +352,7 @@ def late_ranges(place: Place) -> None:
     notice, ids = 0, []
 
     def collect() -> tuple[int, bool]:
-        """Says that the last notice is done; the block of the next one, and whether its writer has finished."""
+        """Confirms the last notice; returns the block of the next one, and whether its writer has finished."""
         nonlocal notice
         answer = holder.call(COLLECT, store + number(2, notice))
         notice = told(answer)
@@ -370,7 +370,7 @@ def late_ranges(place: Place) -> None:
 
 @limit("64KiB")
 def event_bytes(place: Place) -> None:
-    """The oldest events go; their numbers tell that some are missing."""
+    """The oldest events are dropped; a gap in the numbers shows it."""
     holder = place.holder()
     for index in range(200):
         assert not holder.call(RESERVE, reserve(name_of(index))).failed
@@ -387,7 +387,7 @@ def event_bytes(place: Place) -> None:
 
 @limit(8)
 def snapshots(place: Place) -> None:
-    """One client has a quarter; others still save, and so does it when it has closed one."""
+    """One client may have a quarter; others can still save, and so can it after closing one."""
     holder = place.holder()
     marks = [told(holder.call(SNAPSHOT)) for _ in range(2)]
     said = "8 may be open, 2 of one session (limits.snapshots): wait until one is saved"
@@ -399,14 +399,14 @@ def snapshots(place: Place) -> None:
 
 @limit("300ms")
 def snapshot_idle(place: Place) -> None:
-    """One that is not read is closed; its reader hears why, and may begin again."""
+    """One that is not read is closed; its reader learns why, and may begin again."""
     holder = place.holder()
     place.client.put({"x": [1]}, partition_id="p")
     mark = told(holder.call(SNAPSHOT))
     wait_line(place.daemon.log, "of 'holder' was not read for")
     said = "not read for 0.3 s is closed (limits.snapshot_idle): save again"
     place.refuses(holder, SNAPSHOT_READ, number(1, mark), said)
-    # On a busy machine the next one may be closed as well before it is read.
+    # On a busy machine the next one may also be closed before it is read.
     assert any(
         not holder.call(SNAPSHOT_READ, number(1, told(holder.call(SNAPSHOT)))).failed
         for _ in range(50)
@@ -415,7 +415,7 @@ def snapshot_idle(place: Place) -> None:
 
 @limit(8)
 def restores(place: Place) -> None:
-    """One client has a quarter; others still load, and so does it when it has dropped one."""
+    """One client may have a quarter; others can still load, and so can it after dropping one."""
     holder = place.holder()
     part = data(2, b"part")
     marks = [told(holder.call(RESTORE_PART, part)) for _ in range(2)]
@@ -430,7 +430,7 @@ def restores(place: Place) -> None:
 
 @limit("1MiB")
 def restore_bytes(place: Place) -> None:
-    """Parts are refused; and a client is told before it moves data, and was warned when it saved."""
+    """Parts are refused; the client learns it before it moves data, and was warned when it saved."""
     holder = place.holder()
     part = data(2, bytes(600 * KIB))
     mark = told(holder.call(RESTORE_PART, part))
@@ -456,7 +456,7 @@ def restore_bytes(place: Place) -> None:
 
 @limit("300ms")
 def restore_idle(place: Place) -> None:
-    """One that gets nothing is dropped; its client hears why, and may begin again."""
+    """One that receives nothing is dropped; its client learns why, and may begin again."""
     holder = place.holder()
     mark = told(holder.call(RESTORE_PART, data(2, b"part")))
     wait_line(place.daemon.log, f"restore {mark} of 'holder' got nothing for")
@@ -471,10 +471,10 @@ PINS = "(limits.pins, limits.pinned_blocks): read a copy"
 
 
 class Pinner:
-    """A holder with blocks in a unit whose memory it sees."""
+    """A holder with blocks in a unit whose memory it has mapped."""
 
     def __init__(self, place: Place, blocks: int) -> None:
-        """They are reserved."""
+        """Reserve the blocks."""
         controller = place.holder()
         leased = controller.call(LEASE_BLOCKS, data(1, "unit-0") + number(3, blocks))
         self.first, incarnation = told(leased), told(leased, 3)
@@ -504,7 +504,7 @@ class Pinner:
 
 
 def reads_go_on(place: Place, name: str, held: int) -> None:
-    """A client of ours that may pin no more gets copies, and nothing is refused to it."""
+    """A client of ours that may pin no more gets copies; nothing is refused."""
     rows = np.arange(64 * KIB, dtype=np.uint8)[None]
     before = place.counts()[name]
     read = []
@@ -518,7 +518,7 @@ def reads_go_on(place: Place, name: str, held: int) -> None:
 
 @limit(2)
 def pins(place: Place) -> None:
-    """A read in place ends one, and then there is room; a client of ours copies instead."""
+    """One read in place ends, and then there is room; a client of ours copies instead."""
     pinner = Pinner(place, 4)
     for pin in (1, 2):
         assert not pinner.unit.call(UNIT_PIN, pinner.body(pin, [pin])).failed
@@ -532,7 +532,7 @@ def pins(place: Place) -> None:
 
 @limit(3)
 def pinned_blocks(place: Place) -> None:
-    """The same where few pins have many blocks."""
+    """The same if few pins have many blocks."""
     pinner = Pinner(place, 4)
     assert not pinner.unit.call(UNIT_PIN, pinner.body(1, [0, 1])).failed
     said = "has 1 pin of 2 blocks in unit 'unit-0', with one of 2 it would have more than"
@@ -560,6 +560,6 @@ def test_what_is_beyond_a_limit_is_refused_and_counted_and_all_else_goes_on(
 
 
 def test_each_limit_has_its_case() -> None:
-    """Those of the configuration's table."""
+    """The cases are the limits in the configuration's table."""
     keys = {path.removeprefix("limits.") for path in TABLE if path.startswith("limits.")}
     assert keys == set(CASES)

@@ -1,4 +1,4 @@
-"""Each line of README.md has tests that exist, and each file of tests is in a line."""
+"""Each row of README.md has tests that exist, and each test file is in a row."""
 
 from __future__ import annotations
 

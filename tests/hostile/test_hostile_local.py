@@ -1,6 +1,6 @@
-"""What another user of the machine does in a shared temporary directory: links, directories and files where ours are looked for.
+"""Attacks by another user in a shared temporary directory: links, directories and files where ours are looked up.
 
-Directories of another user need root to be made; the tests that need them are skipped elsewhere.
+Creating another user's directories needs root; without root, the tests that need them are skipped.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from support.daemons import Daemon, executable
 SMALL = ("--set=backend.SimpleStorage.total_storage_size=16MiB",)
 
 OTHER = 65534
-"""A user that is not ours."""
+"""A different user."""
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files of another user")
 
 
 @pytest.fixture
 def shared() -> Iterator[Path]:
-    """A temporary directory that all users write to; without the sticky bit, so no kernel protects what is in it."""
+    """A temporary directory writable by all users; without the sticky bit, so that the kernel protects nothing in it."""
     with tempfile.TemporaryDirectory(prefix="tq-") as path:
         Path(path).chmod(0o777)
         yield Path(path)
 
 
 def base_of(shared: Path) -> Path:
-    """Where systems of this user are looked for."""
+    """Where this user's systems are looked up."""
     return shared / f"ctq-{os.geteuid()}"
 
 
@@ -58,7 +58,7 @@ def run(shared: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def start(directory: Path, log: Path, shared: Path | None = None) -> Daemon:
-    """A daemon with that runtime directory."""
+    """A daemon with this runtime directory."""
     with pytest.MonkeyPatch.context() as patch:
         if shared is not None:
             patch.delenv("XDG_RUNTIME_DIR", raising=False)
@@ -67,7 +67,7 @@ def start(directory: Path, log: Path, shared: Path | None = None) -> Daemon:
 
 
 def plant(directory: Path) -> socket.socket:
-    """A system's directory with a handle that leads to a socket of the attacker's."""
+    """Create a system's directory whose handle refers to a socket of the attacker."""
     directory.mkdir(mode=0o700)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(directory / "controller.sock"))
@@ -101,7 +101,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], path: Path) -> None:
 
 
 def test_a_link_in_the_place_of_the_base_is_not_followed(shared: Path) -> None:
-    """`ctq-UID -> .` makes the shared directory itself the user's own; what lies in it is anybody's."""
+    """`ctq-UID -> .` makes the shared directory itself the user's own; anyone can write its content."""
     base_of(shared).symlink_to(".")
     listener = plant(shared / "default")
     with listener:
@@ -109,12 +109,12 @@ def test_a_link_in_the_place_of_the_base_is_not_followed(shared: Path) -> None:
             done = run(shared, *command)
             assert_refused(done, base_of(shared))
             assert "is a symbolic link" in done.stderr
-            with pytest.raises(BlockingIOError):  # nobody has come
+            with pytest.raises(BlockingIOError):  # there was no connection
                 listener.accept()
 
 
 def test_nothing_is_started_behind_a_link(shared: Path) -> None:
-    """Nor does a new system go where somebody else's link leads."""
+    """Nor is a new system started behind another user's link."""
     (shared / "elsewhere").mkdir(mode=0o700)
     base_of(shared).symlink_to("elsewhere")
     for command in (
@@ -126,7 +126,7 @@ def test_nothing_is_started_behind_a_link(shared: Path) -> None:
 
 
 def test_a_link_in_the_place_of_a_system_is_not_followed(shared: Path) -> None:
-    """A system's directory is looked at like the one that it lies in."""
+    """A system's directory is checked like its parent."""
     base_of(shared).mkdir(mode=0o700)
     listener = plant(shared / "real")
     (base_of(shared) / "default").symlink_to(shared / "real")
@@ -141,7 +141,7 @@ def test_a_link_in_the_place_of_a_system_is_not_followed(shared: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../default", ".", "..", "a/b"])
 def test_a_name_of_a_system_is_no_path(shared: Path, name: str) -> None:
-    """TQ_SYSTEM does not lead out of the directory of the systems."""
+    """TQ_SYSTEM cannot refer to a directory outside the directory of systems."""
     base_of(shared).mkdir(mode=0o700)
     with plant(shared / "default"):
         done = run(shared, "/usr/bin/env", f"TQ_SYSTEM={name}", executable("tq"), "ls")
@@ -152,7 +152,7 @@ def test_a_name_of_a_system_is_no_path(shared: Path, name: str) -> None:
 @as_root
 @pytest.mark.parametrize("who", ["base", "system"])
 def test_a_directory_of_another_user_is_not_used(shared: Path, who: str) -> None:
-    """Who made it can read the token in it, and change what it leads to."""
+    """Its creator can read the token in it, and change what its handle refers to."""
     base = base_of(shared)
     base.mkdir(mode=0o700)
     (base / "default").mkdir(mode=0o700)
@@ -171,7 +171,7 @@ def test_a_directory_of_another_user_is_not_used(shared: Path, who: str) -> None
 
 
 def test_a_directory_that_is_open_to_others_is_not_used(shared: Path) -> None:
-    """A mode that lets others in is named, with what to do about it."""
+    """A mode that lets others in is reported, with the remedy."""
     base_of(shared).mkdir()
     base_of(shared).chmod(0o755)
     for command in ((executable("tq"), "ls"), (executable("tq"), "serve", *SMALL), attach()):
@@ -185,7 +185,7 @@ def test_a_directory_that_is_open_to_others_is_not_used(shared: Path) -> None:
 def test_a_directory_that_is_swapped_for_a_link(
     shared: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
-    """At its end a daemon, or the next one, removes what it made where it made it, and nothing behind a link."""
+    """When it ends, a daemon, or the next one, removes its files where it made them, and nothing behind a link."""
     victim = shared / "victim"
     (victim / "default").mkdir(parents=True, mode=0o700)
     victim.chmod(0o700)
@@ -206,7 +206,7 @@ def test_a_directory_that_is_swapped_for_a_link(
 
 
 def test_what_others_put_there_stays(tmp_path: Path) -> None:
-    """A daemon removes what daemons make: at its end, and what one that was killed has left."""
+    """A daemon removes only what daemons make: when it ends, and what a killed one left."""
     run_dir = tmp_path / "run"
     start(run_dir, tmp_path / "first").kill()
     left = {path.name for path in run_dir.iterdir()}
@@ -230,7 +230,7 @@ def test_what_others_put_there_stays(tmp_path: Path) -> None:
 
 
 def test_a_handle_that_is_a_fifo_is_not_waited_for(shared: Path) -> None:
-    """What is no file is refused at once."""
+    """Anything but a regular file is refused at once."""
     (base_of(shared) / "default").mkdir(parents=True, mode=0o700)
     base_of(shared).chmod(0o700)
     os.mkfifo(base_of(shared) / "default" / "handle.json", 0o600)

@@ -1,4 +1,4 @@
-"""Answers and reports that do not fit into one message come in pieces, and none of them is missing."""
+"""Answers and reports that do not fit into one message arrive in pieces, and none is missing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from support.daemons import System
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
 EVENTS = 20_000
-"""So many with a name of a thousand bytes are more than the 16 MiB of one answer."""
+"""This many names of a thousand bytes exceed the 16 MiB of one answer."""
 BLOCKS = 4_500
-"""More than one report of lost blocks may have (TQI_REPORT_LOST_MAX)."""
+"""More than one report of lost blocks may contain (TQI_REPORT_LOST_MAX)."""
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """A system that a test starts."""
+    """A system for a test to start."""
     made = System(tmp_path)
     try:
         yield made
@@ -58,7 +58,7 @@ def test_all_events_are_shown_though_one_answer_has_fewer(system: System) -> Non
 def test_more_lost_blocks_than_one_report_may_name_are_all_reported(
     tmp_path: Path, system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is a value of its own in a store that has forgotten them."""
+    """Each is a separate value in a store that has lost them."""
     store = tmp_path / "store"
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("TQ_LIBRARIES", "file_store")
@@ -83,7 +83,7 @@ def test_more_lost_blocks_than_one_report_may_name_are_all_reported(
     meta = client.get_meta(["x"], BLOCKS, "p", mode="force_fetch")
     with pytest.raises(LostError):
         client.get_data(meta)
-    # The reports are on their way when the read fails; each makes an event.
+    # The reports are in flight when the read fails; each creates an event.
     lost, seen = 0, 0
     while lost < BLOCKS:
         for event in client.get_events(seen, wait=True, timeout=30):

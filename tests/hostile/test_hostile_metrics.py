@@ -1,4 +1,4 @@
-"""What HTTP clients that do not finish their request do to `/metrics`."""
+"""What HTTP clients that do not complete their request do to `/metrics`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BEGUN = b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-Slow: "
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[tuple[str, int]]:
-    """Where a system serves its metrics."""
+    """The address at which a system serves its metrics."""
     running = System(tmp_path)
     running.start(settings=[*METRICS, "backend.SimpleStorage.total_storage_size=16MiB"])
     host, port = running.client().system_config["metrics"]["endpoint"].rsplit(":", 1)
@@ -36,7 +36,7 @@ def scrape(address: tuple[str, int], seconds: float) -> bytes:
 
 
 def test_slow_sockets_do_not_keep_the_page_away(address: tuple[str, int]) -> None:
-    """However many have begun a request: who asks in one go is answered, and of the others the first are closed."""
+    """However many requests are incomplete: a complete request is answered, and the oldest of the others are closed."""
     slow: list[socket.socket] = []
     try:
         for _ in range(200):
@@ -47,7 +47,7 @@ def test_slow_sockets_do_not_keep_the_page_away(address: tuple[str, int]) -> Non
                 assert b"tq_partitions_total 0\n" in scrape(address, 5)
                 assert time.monotonic() - start < 5
         assert slow[0].recv(1) == b""
-        slow[-1].sendall(b"\r\n\r\n")  # one that was only late
+        slow[-1].sendall(b"\r\n\r\n")  # a late but valid request
         assert slow[-1].recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
     finally:
         for one in slow:
@@ -56,7 +56,7 @@ def test_slow_sockets_do_not_keep_the_page_away(address: tuple[str, int]) -> Non
 
 @pytest.mark.slow
 def test_a_request_has_a_deadline(address: tuple[str, int]) -> None:
-    """A byte a second keeps no connection: within half a minute it is closed."""
+    """A byte per second does not keep a connection: it is closed within half a minute."""
     with socket.create_connection(address, timeout=10) as slow:
         slow.sendall(BEGUN)
         for _ in range(30):
@@ -69,7 +69,7 @@ def test_a_request_has_a_deadline(address: tuple[str, int]) -> None:
 
 
 def test_a_connection_may_be_kept(address: tuple[str, int]) -> None:
-    """Requests one after the other on one connection are answered, each with a deadline of its own."""
+    """Several requests on one connection are answered, each with its own deadline."""
     with socket.create_connection(address, timeout=10) as kept:
         for _ in range(100):
             kept.sendall(b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")

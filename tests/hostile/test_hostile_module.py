@@ -1,4 +1,4 @@
-"""A module that the system's configuration names is code, as a library is: whoever has the token could have it imported."""
+"""A module named by the system's configuration is code, like a library: anyone with the token could have it imported."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
 
 
 class Place:
-    """A folder with a system whose configuration names the module, and with the module."""
+    """A folder with the module, and with a system whose configuration names it."""
 
     def __init__(self, folder: Path, backend: str = "Elsewhere", module: str = NAME) -> None:
-        """The system runs, in the place where this user's systems are found."""
+        """Start the system where this user's systems are found."""
         self.mark = folder / "mark"
         (folder / f"{NAME}.py").write_text(SOURCE.format(mark=str(self.mark)))
         self.system = System(folder)
@@ -52,7 +52,7 @@ class Place:
             self.environment.pop(name, None)
 
     def attach(self, code: str = ATTACH, *, handle: bool = False, **more: str) -> str:
-        """What a process says that attaches, by the address or by the handle; "" when all went well."""
+        """The error of a process that attaches, by the address or by the handle; "" if there was none."""
         environment = {**self.environment, **more}
         if not handle:
             environment |= {
@@ -91,7 +91,7 @@ def test_an_address_alone_imports_nothing(place: Place) -> None:
 
 @pytest.mark.parametrize("how", ["environment", "configuration", "handle", "imported"])
 def test_who_allows_it(place: Place, how: str) -> None:
-    """The environment, the process's own configuration, the handle in this user's own directory, or who has it already."""
+    """The environment, the process's own configuration, the handle in this user's own directory, or an earlier import."""
     said = {
         "environment": lambda: place.attach(TQ_LIBRARIES=f"/other.so:{NAME}:other"),
         "configuration": lambda: place.attach(ATTACH.replace("init(", f"init({OWN}")),
@@ -110,7 +110,7 @@ def test_only_the_name_itself_allows_it(place: Place, listed: str) -> None:
 
 
 def test_a_backend_that_is_registered_needs_none(place: Place) -> None:
-    """The process has made a class for it: the module is not imported."""
+    """The process has a class for it: the module is not imported."""
     made = "from ctq.storage import StorageClientFactory\nimport file_store\n"
     made += 'StorageClientFactory.register("Elsewhere")(file_store.FileStore)\n'
     assert place.attach(made + ATTACH) == ""
@@ -118,7 +118,7 @@ def test_a_backend_that_is_registered_needs_none(place: Place) -> None:
 
 
 def test_a_module_beside_a_backend_of_ours(tmp_path: Path) -> None:
-    """RayStore is known to every process, but the module that its section names is not."""
+    """RayStore is known to every process, but the module named in its section is not."""
     place = Place(tmp_path, "RayStore")
     try:
         assert "has not allowed" in place.attach()
@@ -129,7 +129,7 @@ def test_a_module_beside_a_backend_of_ours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["5", ".relative", "[os]"])
 def test_what_is_no_module_is_named(tmp_path: Path, module: str) -> None:
-    """Also where it is allowed, and for a name that only means something within a package."""
+    """Even if it is allowed, and for a name that only has a meaning within a package."""
     place = Place(tmp_path, module=module)
     try:
         said = place.attach(TQ_LIBRARIES=module)
@@ -139,7 +139,7 @@ def test_what_is_no_module_is_named(tmp_path: Path, module: str) -> None:
 
 
 def test_no_module(tmp_path: Path) -> None:
-    """An empty name is none: the backend is unknown."""
+    """An empty name means no module: the backend is unknown."""
     place = Place(tmp_path, module="''")
     try:
         assert "UnknownManagerError" in place.attach()

@@ -1,4 +1,4 @@
-"""Names that would be commands to a terminal, or lines of a log: refused where they come in, and escaped where they are shown."""
+"""Names that would be terminal commands, or lines of a log: refused on input, and escaped in output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ODD = ["a\nb", "\x1b[2J", "tab\there", "\x7f", "csi\x9b2J", "a" * 20 + "\r"]
 @pytest.mark.parametrize("name", ODD)
 @pytest.mark.parametrize("what", ["key", "field", "partition", "task", "group"])
 def test_control_characters_are_refused_in_names(tq: Any, pid: str, what: str, name: str) -> None:
-    """The error names the name, escaped, and where the character is; nothing is stored."""
+    """The error gives the name, escaped, and the place of the character; nothing is stored."""
     with pytest.raises(NameLengthError, match="has a control character at byte") as caught:
         if what == "task":
             tq.get_client().get_meta(["x"], 1, pid, "fetch", name, timeout=1)
@@ -38,20 +38,20 @@ def test_control_characters_are_refused_in_names(tq: Any, pid: str, what: str, n
 
 
 def test_names_of_every_script_are_taken(tq: Any, pid: str) -> None:
-    """What is printed as text is a name."""
+    """All printable text is a valid name."""
     for name in ("schlüssel", "ключ", "键", "🔑", "a b", "\u00a0", "a'\"\\%s"):
         tq.kv_put(name, pid, {name: VALUE[0]})
         assert name in tq.kv_list(pid)[pid]
 
 
 def test_a_clients_name(tmp_path: Path) -> None:
-    """The name of a session is listed and logged, too."""
+    """The name of a session is listed and logged too."""
     system = System(tmp_path)
     system.start(settings=["backend.SimpleStorage.total_storage_size=16MiB"])
     try:
         with pytest.raises(NameLengthError, match=r"session name 'a.x0ab' has a control character"):
             system.client("a\nb")
-        # A program may be called anything; its default name is escaped.
+        # A program may have any name; its default client name is escaped.
         odd = tmp_path / "tq\n2001-01-01T00:00:00.000Z error tqd: forged"
         odd.symlink_to(executable("tq"))
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What clients cost the controller does not grow with the number of storage units that are registered there."""
+"""The controller's cost for clients does not grow with the number of registered storage units."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ROUNDS = 8
 ROW = {"x": np.zeros((1, 64), np.float32)}
 
 BYTES = struct.Struct("=120xQQ")
-"""Of the kernel's tcp_info: bytes that the other side has acknowledged, and bytes that came."""
+"""Fields of the kernel's tcp_info: bytes acknowledged by the peer, and bytes received."""
 
 
 def register(holder: Holder, index: int) -> None:
-    """Registers an owner as a storage unit of another machine would, which then has reported once."""
+    """Registers an owner, and reports once, as a storage unit on another machine would."""
     endpoint = f"tcp:10.{index >> 16}.{index >> 8 & 255}.{index & 255}:7000"
     info = (
         f"{endpoint},unix:/run/far/unit-{index}.sock\0machine-{index:032}\0{index:x} 1 {index:x}\0"
@@ -49,7 +49,7 @@ class Scene:
     """A controller with two units on this machine, others that are only registered, and clients that put there."""
 
     def __init__(self, folder: Path, owners: int, stack: ExitStack) -> None:
-        """Starts all of it."""
+        """Start everything."""
         folder.mkdir()
         self.system = System(folder)
         stack.callback(self.system.close)
@@ -80,7 +80,7 @@ class Scene:
         self.bytes: list[int] = []
 
     def moved(self) -> int:
-        """Bytes between the clients, which are all of this process, and the controller so far."""
+        """Bytes so far between the controller and the clients, which are all in this process."""
         total = 0
         for entry in os.listdir("/proc/self/fd"):
             try:
@@ -91,11 +91,11 @@ class Scene:
                         info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, BYTES.size)
                         total += sum(BYTES.unpack(info))
             except OSError:
-                continue  # closed meanwhile, or it has no peer
+                continue  # closed meanwhile, or without a peer
         return total
 
     def put(self) -> None:
-        """One put of each client; what it costs the controller is noted."""
+        """One put by each client; records its cost to the controller."""
         seconds, moved = self.controller.seconds(), self.moved()
         for client in self.clients:
             client.put(ROW, partition_id="p")
@@ -114,8 +114,8 @@ def stack() -> Iterator[ExitStack]:
 @pytest.mark.slow
 def test_clients_cost_the_same_beside_many_units(tmp_path: Path, stack: ExitStack) -> None:
     scenes = [Scene(tmp_path / str(owners), owners, stack) for owners in (NEAR, MANY)]
-    # Both take turns, so that a busy machine is busy for both.  A client looks at the list of units once a second, so its
-    # puts are a little more than that apart.
+    # Both take turns, so that a busy machine affects both.  A client reads the list of units once a second, so its
+    # puts are slightly more than that apart.
     start = time.monotonic()
     for turn in range(ROUNDS + 1):
         time.sleep(max(0.0, start + 1.1 * turn - time.monotonic()))
@@ -123,7 +123,7 @@ def test_clients_cost_the_same_beside_many_units(tmp_path: Path, stack: ExitStac
             scene.put()
     few, many = ({"seconds": min(s.times[1:]), "bytes": min(s.bytes[1:])} for s in scenes)
     print(f"of a second of {CLIENTS} clients: {few} with {NEAR} owners, {many} with {MANY}")
-    # Both cost the same.  When each list named all owners the bytes were 900 times as many, and the processor time, of
-    # which there are three milliseconds on a machine that others use, was 25 times as long.
+    # Both cost the same.  When each list named all owners there were 900 times as many bytes and 25 times the processor
+    # time, which is three milliseconds on a shared machine.
     assert many["bytes"] <= 1.5 * few["bytes"]
     assert many["seconds"] <= 5 * few["seconds"]

@@ -1,4 +1,4 @@
-"""The default limits are beyond what a large job needs: so many clients and partitions at once, and none is reached."""
+"""The default limits exceed what a large job needs: this many clients and partitions at once reach none of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """A system whose daemon has as many descriptors as it may."""
+    """A system whose daemon has as many descriptors as it is allowed."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     made = System(tmp_path)
@@ -34,13 +34,13 @@ def system(tmp_path: Path) -> Iterator[System]:
 
 
 def said(pipe: IO[str] | None) -> str:
-    """The next line of a program."""
+    """The next line of a program's output."""
     assert pipe
     return pipe.readline().strip()
 
 
 def go_on(process: subprocess.Popen[str]) -> None:
-    """Lets a program go on that waits for a line."""
+    """Lets a program continue that waits for a line."""
     assert process.stdin
     process.stdin.write("\n")
     process.stdin.flush()
@@ -48,7 +48,7 @@ def go_on(process: subprocess.Popen[str]) -> None:
 
 @pytest.mark.full
 def test_8192_clients_and_10000_partitions_reach_no_limit(system: System) -> None:
-    """Each client puts, claims, reads and clears; and while all are connected there are partitions, each with a field and a task."""
+    """Each client puts, claims, reads and clears; while all are connected, each partition gets a field and a task."""
     place = Place(system, [])
     program = Path(os.environ["TQ_TEST_BUILD"]) / "bench" / "many_clients"
     environment = {**system.environment(), "TQ_LOG": "error"}

@@ -1,4 +1,4 @@
-"""Tags are looked at by whoever lists samples: none of them is a pickle, and one that somebody makes is never loaded."""
+"""Tags are read by anyone who lists samples: none of them is a pickle, and a forged one is never loaded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from ctq.errors import SerializationError
 
 
 class Trap:
-    """Leaves a file behind where it is unpickled."""
+    """Leaves a file behind when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
-        """Nothing is left yet."""
+        """Leaves nothing yet."""
         self.mark = mark
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -27,13 +27,13 @@ class Trap:
 
 
 def put_raw(client: Any, key: str, pid: str, value: bytes) -> None:
-    """A tag as a client that speaks for itself puts it."""
+    """Put a tag as a client that speaks the protocol itself would."""
     tags = [("evil", value, array("I", [len(value)]))]
     client._core.put(partition=pid, keys=[key], tags=tags).result()
 
 
 def pickles(mark: Path) -> dict[str, bytes]:
-    """A trap in every form that a value can have which unpickles."""
+    """A trap in every form of value that unpickles."""
     trap = pickle.dumps(Trap(mark), protocol=5)
     packed = {
         "pickle": msgpack.ExtType(PICKLE, trap),
@@ -45,7 +45,7 @@ def pickles(mark: Path) -> dict[str, bytes]:
 
 
 def refused(look: Any, *args: Any) -> None:
-    """A look at tags that cannot be read says why."""
+    """Reading tags that cannot be decoded is an error that says why."""
     with pytest.raises(SerializationError, match="tags are never unpickled"):
         look(*args)
 
@@ -54,7 +54,7 @@ def refused(look: Any, *args: Any) -> None:
 def test_a_pickle_in_a_tag_is_never_loaded(
     tq: Any, client: Any, pid: str, tmp_path: Path, form: str
 ) -> None:
-    """Neither listed, nor claimed, nor looked at without claiming it, nor after it was loaded from a checkpoint."""
+    """Neither listed, nor claimed, nor read without a claim, nor after loading a checkpoint."""
     mark = tmp_path / "mark"
     tq.kv_put("good", pid, {"x": torch.arange(3)}, {"v": 1})
     tq.kv_put("bad", pid, {"x": torch.arange(3)})
@@ -65,7 +65,7 @@ def test_a_pickle_in_a_tag_is_never_loaded(
     refused(lambda: client.get_meta(["x"], 2, pid, mode="force_fetch").custom_meta)
     claimed = client.get_meta(["x"], 2, pid, task_name="t")
     refused(lambda: claimed.custom_meta)
-    # Data is read as ever, and what is left without that sample can be listed.
+    # Data can still be read, and without that sample the rest can be listed.
     assert client.get_data(claimed, layout="dense")["x"].tolist() == [[0, 1, 2]] * 2
     tq.kv_clear(["bad"], pid)
     assert tq.kv_list(pid) == {pid: {"good": {"v": 1}}}
@@ -75,7 +75,7 @@ def test_a_pickle_in_a_tag_is_never_loaded(
 def test_an_object_in_a_tag_is_refused_where_it_is_put(
     tq: Any, client: Any, pid: str, tmp_path: Path
 ) -> None:
-    """By every call that takes tags; nothing is stored, and no other partition's part either."""
+    """In every call that takes tags; nothing is stored, not even in another partition."""
     trap = Trap(tmp_path / "mark")
     says = "tag odd.*a value of type .*Trap can only be stored by pickling it, which tags never are"
     tq.kv_batch_put(["a", "b"], pid, {"x": torch.arange(2)}, [{"v": 1}, {"v": 2}])

@@ -1,4 +1,4 @@
-"""What a client that has the token could do to storage units, to their owners at the controller, and to waiting claims."""
+"""What a client with the token could do to storage units, to their owners at the controller, and to waiting claims."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = {"value": torch.arange(60, dtype=torch.float32).reshape(60, 1)}
 
 
 def lease(holder: Holder, count: int) -> dict[int, list[int | bytes]]:
-    """A lease of block ids of the unit."""
+    """A lease of the unit's block ids."""
     answer = holder.call(LEASE_BLOCKS, data(1, "unit-0") + number(3, count))
     assert not answer.failed
     found: dict[int, list[int | bytes]] = fields(answer.body)
@@ -30,7 +30,7 @@ def lease(holder: Holder, count: int) -> dict[int, list[int | bytes]]:
 
 
 def values(data: Mapping[str, Any]) -> list[float]:
-    """What was read, in ascending order."""
+    """The values read, in ascending order."""
     return sorted(row.item() for row in data["value"].unbind())
 
 
@@ -84,7 +84,7 @@ def test_only_the_unit_speaks_for_its_blocks(system: System) -> None:
         to = number(1, mine) + number(3, 240) + data(4, b"\x01" * 12)
         answer = holder.call(MOVE, data(1, owner) + number(2, 1) + data(3, to))
         assert answer.failed
-        # Each id that there can be is reported; the unit, which is asked, has them.
+        # Every possible id is reported; the unit, when asked, has them.
         lost = b"".join(number(1, block) for block in range(1, mine))
         assert not holder.call(REPORT_LOST, lost).failed
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""What is unsafe and works all the same is said once, with what to do about it."""
+"""Unsafe settings that still work are reported once, with the remedy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ for _ in range(2):
 @pytest.mark.parametrize("text", ["short", "a token of 16 b."])
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])
 def test_a_token_that_others_can_have(system: System, tmp_path: Path, text: str, mode: int) -> None:
-    """The daemon, `tq` and Python say once per process that the token is short, and that its file is open to others."""
+    """The daemon, `tq` and Python warn once per process that the token is short, and that its file is open to others."""
     path = token(tmp_path / "token", text, mode)
     daemon = system.start("--token-file", str(path), settings=[SMALL])
     system.token_file = str(path)
@@ -60,7 +60,7 @@ def test_a_token_that_others_can_have(system: System, tmp_path: Path, text: str,
 
 
 def test_a_token_that_is_made_gives_no_warning(system: System) -> None:
-    """What a daemon makes itself is right."""
+    """A daemon's own token is safe."""
     daemon = system.start("--listen", "tcp:127.0.0.1:0", settings=[SMALL])
     assert " warn " not in daemon.log.read_text()
 
@@ -83,7 +83,7 @@ def test_a_listener_beyond_this_machine(system: System, tmp_path: Path) -> None:
 
 
 def test_a_listener_on_a_network_that_is_trusted(system: System) -> None:
-    """Who says so has read the warning."""
+    """A user who sets this has read the warning."""
     daemon = system.start(
         "--listen", "tcp:0.0.0.0:0", settings=[SMALL, "net.trusted=true"], role="all-in-one"
     )

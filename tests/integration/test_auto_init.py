@@ -1,4 +1,4 @@
-"""auto_init: the daemon brings the server of its storage backend up, and takes it down again."""
+"""auto_init: the daemon starts the server of its storage backend, and stops it again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ctq.close()
 
 @pytest.fixture
 def runtime() -> Iterator[Path]:
-    """A runtime directory of the test's own, in which nothing is left."""
+    """A runtime directory for the test, which must be empty in the end."""
     with own_runtime() as alone:
         yield alone
         ctq.close()
@@ -44,13 +44,13 @@ def runtime() -> Iterator[Path]:
 
 
 def section(backend: str, **more: object) -> dict[str, Any]:
-    """The configuration that chooses a backend with a server of its own."""
+    """A configuration that selects a backend with its own server."""
     size = {"global_segment_size": "64MiB"} if backend == "MooncakeStore" else {}
     return {"storage_backend": backend, backend: {"auto_init": True, **size, **more}}
 
 
 def children(pid: int) -> dict[str, int]:
-    """Processes that a process has started, by name."""
+    """Children of a process, by name."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return {Path(f"/proc/{child}/comm").read_text().strip(): int(child) for child in listed}
 
@@ -64,7 +64,7 @@ def servers_of(backend: str, pid: int) -> list[int]:
 
 
 def put_and_get() -> None:
-    """Data goes in here and comes out in another process."""
+    """Data is put here and read in another process."""
     ctq.kv_put("k", "p", {"x": np.arange(5000)}, {"step": 1})
     subprocess.run([sys.executable, "-c", READER], check=True, timeout=120)
     ctq.kv_clear(["k"], "p")
@@ -104,7 +104,7 @@ def test_the_daemon_is_killed(system: System, backend: str) -> None:
 
 
 def test_the_server_is_killed(system: System) -> None:
-    """Calls say what cannot be reached, and the daemon says that its server has ended."""
+    """Calls name the server that cannot be reached, and the daemon logs that its server has ended."""
     daemon = system.start(
         settings=["backend.storage_backend=Redis", "backend.Redis.auto_init=true"]
     )
@@ -147,7 +147,7 @@ def test_serve(runtime: Path, tmp_path: Path, backend: str) -> None:
 
 
 def test_a_server_that_others_reach_has_a_password(system: System) -> None:
-    """Where the controller listens on TCP, so does Redis, with a password that clients are told."""
+    """If the controller listens on TCP, so does Redis, with a password that clients are given."""
     port, redis_port = free_ports(2)
     system.start(
         "--listen",
@@ -168,7 +168,7 @@ def test_a_server_that_others_reach_has_a_password(system: System) -> None:
 
 
 def test_a_full_server(system: System) -> None:
-    """`memory` is what it may take; a put beyond it waits, and fails."""
+    """`memory` limits the server; a put that exceeds it waits, and fails."""
     system.start(
         settings=["backend.storage_backend=Redis", "backend.Redis={auto_init: true, memory: 8MiB}"]
     )
@@ -179,7 +179,7 @@ def test_a_full_server(system: System) -> None:
 
 
 def refused(tmp_path: Path, *settings: str, status: int = 1) -> str:
-    """What a daemon says that does not start."""
+    """The output of a daemon that does not start."""
     options = [word for setting in settings for word in ("--set", setting)]
     daemon = Daemon(
         "all-in-one", "--runtime-dir", str(tmp_path / "run"), *options, log=tmp_path / "tqd.log"
@@ -190,7 +190,7 @@ def refused(tmp_path: Path, *settings: str, status: int = 1) -> str:
 
 
 def refused_by(program: str, tmp_path: Path, setting: str, path: str) -> str:
-    """What a daemon at another place says that does not start."""
+    """The output of a daemon in another place that does not start."""
     done = subprocess.run(
         [program, "all-in-one", "--runtime-dir", str(tmp_path / "run"), "--set", setting],
         env={**os.environ, "PATH": path},
@@ -204,7 +204,7 @@ def refused_by(program: str, tmp_path: Path, setting: str, path: str) -> str:
 
 
 def test_what_excludes_each_other(tmp_path: Path) -> None:
-    """A server of one's own and one that is to be started."""
+    """A user's server and an automatically started one."""
     answer = refused(
         tmp_path,
         "backend.storage_backend=Redis",
@@ -218,7 +218,7 @@ def test_what_excludes_each_other(tmp_path: Path) -> None:
 
 
 def test_what_mooncake_cannot_be(tmp_path: Path) -> None:
-    """Addresses that are none or are taken, and a protocol that is none."""
+    """Addresses that are invalid or taken, and an invalid protocol."""
     answer = refused(
         tmp_path,
         "backend.storage_backend=MooncakeStore",
@@ -240,8 +240,8 @@ def test_what_mooncake_cannot_be(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start(tmp_path: Path) -> None:
-    """What it said last is in the error."""
-    (tmp_path / ("long" * 30)).mkdir()  # no path of a socket may be so long
+    """The error contains the server's last output."""
+    (tmp_path / ("long" * 30)).mkdir()  # too long for the path of a socket
     answer = refused(
         tmp_path / ("long" * 30), "backend.storage_backend=Redis", "backend.Redis.auto_init=true"
     )
@@ -250,7 +250,7 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
 
 
 def test_any_name_of_a_directory_is_only_a_name() -> None:
-    """What is in it does not become a part of the server's configuration."""
+    """Special characters in it do not become part of the server's configuration."""
     with tempfile.TemporaryDirectory(prefix="ctq-") as short:
         folder = Path(short) / 'a "b\nport 6379\nunknown \\x'
         folder.mkdir()
@@ -273,9 +273,9 @@ def test_more_memory_than_there_is(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_one_of_two_servers_ends_early(tmp_path: Path) -> None:
-    """When the first one dies while the second one starts, neither is left, and the error says so."""
+    """If the first server dies while the second one starts, neither is left running, and the error says so."""
     alone = shutil.copy(executable("tqd"), tmp_path / "tqd")
-    impatient = tmp_path / "mooncake_client"  # the one beside tqd is taken
+    impatient = tmp_path / "mooncake_client"  # the one next to tqd is used
     impatient.write_text(
         "#!/bin/sh\n"
         "for child in $(cat /proc/$PPID/task/$PPID/children); do\n"
@@ -299,7 +299,7 @@ def test_redis_is_not_installed(runtime: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_programs_without_python_say_where_a_backend_is(system: System) -> None:
-    """`tq` cannot read what only the Python package can."""
+    """`tq` cannot read backends that only the Python package supports."""
     system.start(
         settings=[
             "backend.storage_backend=MooncakeStore",
@@ -318,6 +318,6 @@ def test_mooncake_is_not_installed(tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_none_is_an_error_of_the_configuration(runtime: Path) -> None:
-    """The daemon names the key after the option that it came by."""
+    """The daemon names the key, after the option that set it."""
     with pytest.raises(ConfigError, match=r"backend\.Redis\.auto_init: expected true or false"):
         ctq.init({"backend": section("Redis", auto_init="maybe")})

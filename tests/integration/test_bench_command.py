@@ -1,4 +1,4 @@
-"""`tq bench`: it measures a running system in a partition of its own, of which nothing is left, however it ends."""
+"""`tq bench`: it measures a running system in its own partition, and leaves nothing behind, however it ends."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CALLS = ["put", "tag", "claim of 64", "get"]
 
 
 def measured(running: System, *args: str) -> dict[str, Any]:
-    """What `tq bench --json` prints."""
+    """The output of `tq bench --json`."""
     found: dict[str, Any] = json.loads(running.tq("bench", "--json", *args))
     return found
 
 
 def test_what_comes_out(running: System) -> None:
-    """Every workload and call, in numbers that fit each other; what others have in the system stays as it was."""
+    """Every workload and call, in consistent numbers; other users' data in the system is unchanged."""
     client = running.client("trainer")
     put = client.put({"x": np.arange(5)}, partition_id="mine")
     found = measured(running, *FEW)
@@ -50,14 +50,14 @@ def test_what_comes_out(running: System) -> None:
     for (_, callers), each in calls.items():
         assert each["calls"] == 2 * (10 if callers == 1 else 32)
         assert 0 < each["p50"] <= each["p99"] < found["elapsed"]
-        # Each caller waits for its call: so many are done in a second.
+        # Each caller waits for its call, which determines the calls per second.
         assert each["per_second"] < 2 * each["calls"] / each["p50"]
     assert json.loads(running.tq("ls", "--json")) == ["mine"]
     assert list(client.get_data(put)["x"]) == [0, 1, 2, 3, 4]
 
 
 def test_a_table_for_people(running: System) -> None:
-    """Workloads by what they move, calls by how long they take; nothing on stderr, which is no terminal."""
+    """Workloads by throughput, calls by duration; nothing on stderr, which is not a terminal."""
     done = subprocess.run(
         [executable("tq"), "bench", *FEW, "--workload", "simple", "--workload", "tiny"],
         env=running.environment(),
@@ -81,7 +81,7 @@ def test_a_table_for_people(running: System) -> None:
 
 
 def test_progress_is_for_terminals(running: System) -> None:
-    """It is drawn on stderr when that is a terminal, also beside JSON, and is gone at the end."""
+    """It is drawn on stderr if that is a terminal, even with JSON output, and is erased in the end."""
     ours, theirs = pty.openpty()
     with os.fdopen(ours, "rb", buffering=0) as terminal:
         process = subprocess.Popen(
@@ -95,7 +95,7 @@ def test_progress_is_for_terminals(running: System) -> None:
         try:
             while more := terminal.read(65536):
                 drawn += more
-        except OSError:  # how the end of a terminal reads
+        except OSError:  # end of file on a terminal
             pass
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 0
@@ -106,7 +106,7 @@ def test_progress_is_for_terminals(running: System) -> None:
 
 
 def test_samplers_of_the_system_do_not_matter(system: System) -> None:
-    """Claims are as they are, whatever the system's own sampler wants to see."""
+    """The bench's claims do not use the system's own sampler, whatever it expects."""
     system.start(
         settings=[
             "backend.SimpleStorage.total_storage_size=64MiB",
@@ -119,7 +119,7 @@ def test_samplers_of_the_system_do_not_matter(system: System) -> None:
 
 @contextmanager
 def under_way(running: System, *args: str) -> Iterator[subprocess.Popen[str]]:
-    """A long run that has put something."""
+    """A long run that has already put something."""
     with subprocess.Popen(
         [executable("tq"), "events", "--follow", "--json"],
         env=running.environment(),
@@ -148,7 +148,7 @@ def under_way(running: System, *args: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(running: System, number: signal.Signals) -> None:
-    """It ends at once, with the status that shells give it, and its partition is gone."""
+    """It ends at once, with the exit status used by shells, and its partition is gone."""
     with under_way(running) as process:
         process.send_signal(number)
         out, said = process.communicate(timeout=30)
@@ -160,7 +160,7 @@ def test_an_interrupted_run_leaves_nothing(running: System, number: signal.Signa
 
 @pytest.mark.slow
 def test_a_system_that_is_gone(running: System) -> None:
-    """The run ends with the reason, and says what it could not clear."""
+    """The run ends with the reason, and names what it could not clear."""
     with under_way(running, "--timeout", "1") as process:
         running.daemons[0].kill()
         out, said = process.communicate(timeout=60)
@@ -171,7 +171,7 @@ def test_a_system_that_is_gone(running: System) -> None:
 
 
 def test_a_store_that_is_too_small(running: System) -> None:
-    """It is seen before anything is put, so that nobody else has to wait for room."""
+    """This is detected before anything is put, so that no other client has to wait for room."""
     running.client("trainer").put({"x": np.zeros((40, 1 << 20), np.uint8)}, partition_id="mine")
     said = running.tq("bench", "--workload", "simple", "--scale", "0.125", status=1)
     assert "the workload simple needs 39.6 MiB" in said
@@ -180,7 +180,7 @@ def test_a_store_that_is_too_small(running: System) -> None:
 
 
 def test_workloads_are_those_of_make_bench(system: System) -> None:
-    """Names, samples, fields, types and shapes agree with bench/workloads.py; random lengths on the whole."""
+    """Names, samples, fields, types and shapes equal bench/workloads.py; random lengths agree statistically."""
     torch = pytest.importorskip("torch")
     from bench.workloads import WORKLOADS as known
     from bench.workloads import size
@@ -188,7 +188,7 @@ def test_workloads_are_those_of_make_bench(system: System) -> None:
     for scale in (0.1, 1.0):
         listed = json.loads(system.tq("bench", "--list-workloads", "--json", "--scale", str(scale)))
         assert [each["name"] for each in listed] == WORKLOADS
-        # Maps, images and texts are Python's own.
+        # Maps, images and texts exist only in Python.
         own = {"multimodal", "maps", "images", "strings", "long texts"}
         assert set(known) - set(WORKLOADS) == own
         for each in listed:
@@ -208,7 +208,7 @@ def test_workloads_are_those_of_make_bench(system: System) -> None:
                 text = isinstance(column[0], str)
                 kind = "text" if text else str(column[0].dtype).removeprefix("torch.")
                 assert (field["type"], field["shape"]) == (kind, [None])
-                # Both are drawn from one distribution, and the same at every run.
+                # Both are drawn from the same distribution, and are the same in every run.
                 alike = 0.15 if scale == 1 else 1.0
                 assert field["bytes"] == pytest.approx(size({field["name"]: column}), rel=alike)
 

@@ -1,4 +1,4 @@
-"""Samples that are cleared one by one: what is left of their batches moves together, and nobody reads anything else."""
+"""Samples cleared one by one: the rest of their batches is compacted, and reads are not affected."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Sample = dict[str, Any]
 
 
 def batch(rng: random.Random, number: int) -> list[Sample]:
-    """Samples of log-normal lengths: two ragged columns, one of rows of a kilobyte, and a scalar."""
+    """Samples with log-normal lengths: two ragged columns, one with rows of a kilobyte, and a scalar."""
     made = []
     for row in range(ROWS):
         length = int(rng.lognormvariate(8.0, 1.0)) + 16
@@ -64,7 +64,7 @@ def size(samples: list[Sample]) -> int:
 
 
 def same(data: Any, samples: list[Sample]) -> None:
-    """Every value that was read is the one that was put."""
+    """Every value read equals the value that was put."""
     for name in samples[0]:
         rows = list(data[name].unbind())
         assert len(rows) == len(samples)
@@ -86,12 +86,12 @@ def check(client: Any, live: dict[str, Sample]) -> None:
 
 
 def owners(client: Any, name: str) -> int:
-    """Sum of what the units have told of themselves."""
+    """Sum of the units' own reports."""
     return sum(owner[name] for owner in client.status()["owners"])
 
 
 def until(reached: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Units tell of themselves some time later."""
+    """Units report with a delay."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline
@@ -99,7 +99,7 @@ def until(reached: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 def until_compact(client: Any, live: dict[str, Sample]) -> None:
-    """Bytes in use follow the live ones."""
+    """Bytes in use approach the live bytes."""
     most = AT_MOST * size(list(live.values()))
     until(lambda: 0 < owners(client, "used_bytes") <= most)
 
@@ -121,7 +121,7 @@ def drop(client: Any, live: dict[str, Sample], gone: list[str]) -> None:
 
 
 def test_memory_follows_what_is_live(running: System) -> None:
-    """Random single samples go; the rest is read by keys and by metadata from before, and seen in place."""
+    """Random single samples are cleared; the rest is read by key, by older metadata, and in place."""
     client, rng = running.client(), random.Random(1)
     live = fill(client, rng, 40)
     before = client.kv_retrieve_meta(list(live), "p")
@@ -138,7 +138,7 @@ def test_memory_follows_what_is_live(running: System) -> None:
     assert all(torch.equal(*pair) for pair in zip(seen["tokens"].unbind(), first, strict=True))
     with pytest.raises(ctq.TransferQueueError, match="cleared"):
         client.get_data(before)
-    # Nothing is left when nothing is live.
+    # Once nothing is live, nothing is left.
     del seen
     client.kv_clear(list(live), "p")
     until(lambda: owners(client, "used_bytes") == 0 and owners(client, "blocks") == 0)
@@ -146,7 +146,7 @@ def test_memory_follows_what_is_live(running: System) -> None:
 
 @pytest.mark.slow
 def test_all_at_once(running: System) -> None:
-    """Reads by old metadata, overwrites and clears go on while blocks move."""
+    """Reads with old metadata, overwrites and clears continue while blocks move."""
     client, rng = running.client(), random.Random(2)
     live = fill(client, rng, 30)
     lasting = {key: live[key] for key in list(live)[:: ROWS // 2]}
@@ -189,7 +189,7 @@ def test_all_at_once(running: System) -> None:
 
 
 def test_makes_room_for_puts_that_wait(system: System) -> None:
-    """A unit that is full of what is mostly dead takes what fits beside the rest."""
+    """A unit full of mostly dead blocks accepts whatever fits beside the live data."""
     system.start(settings=ONE_OF_8_MIB)
     client = system.client(client={"timeout": 60})
     rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
@@ -205,12 +205,12 @@ def test_makes_room_for_puts_that_wait(system: System) -> None:
 
 
 def test_a_put_that_waits_gets_all_the_room(system: System) -> None:
-    """Copies take half of what is left, until somebody waits: then what did not fit before moves."""
+    """Copies use half of the free room until a put waits: then blocks that did not fit before are moved."""
     system.start(settings=ONE_OF_8_MIB)
     client = system.client(client={"timeout": 60})
 
     def rows(n: int, size: int) -> Any:
-        """Rows of so many 128ths of the unit."""
+        """Rows of `n` 128ths of the unit."""
         return torch.arange(n * size << 14, dtype=torch.int32).view(n, -1)
 
     client.kv_batch_put([str(row) for row in range(16)], "p", {"x": rows(16, 1)})
@@ -219,7 +219,7 @@ def test_a_put_that_waits_gets_all_the_room(system: System) -> None:
     client.kv_clear([str(row) for row in range(14)], "p")
     kept = client.kv_retrieve_meta(["14", "15"], "p")
     until(lambda: owners(client, "used_bytes") == (16 + 98 + 11) << 16)
-    for _ in range(100):  # two of three parts are left, so it is not moved meanwhile
+    for _ in range(100):  # two thirds are live, so it is not moved meanwhile
         assert torch.equal(client.get_data(kept, layout="dense")["x"], rows(16, 1)[14:])
     assert owners(client, "used_bytes") == (16 + 98 + 11) << 16
     client.put({"z": rows(1, 12)}, metadata=large)
@@ -227,7 +227,7 @@ def test_a_put_that_waits_gets_all_the_room(system: System) -> None:
 
 
 def test_what_is_seen_in_place_stays(running: System) -> None:
-    """A copy of a block would only take room while its memory is looked at."""
+    """While a block is pinned by views, a copy of it would only take room."""
     client = running.client()
     rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
     keys = [[f"{number}-{row}" for row in range(8)] for number in range(2)]
@@ -245,7 +245,7 @@ def test_what_is_seen_in_place_stays(running: System) -> None:
 
 
 def test_the_next_batch_is_seen_before_the_last_is_let_go(system: System) -> None:
-    """What was seen in place is moved when that has ended, also when as much or more is seen by then."""
+    """Data viewed in place moves after the views end, even if as much or more is viewed by then."""
     system.start(settings=["backend.SimpleStorage.num_data_storage_units=1"])
     client = system.client(client={"timeout": 60})
     rows = {"x": torch.arange(8 * 100_000, dtype=torch.int32).view(8, -1)}
@@ -265,7 +265,7 @@ def test_the_next_batch_is_seen_before_the_last_is_let_go(system: System) -> Non
 
 
 def test_a_read_goes_on(running: System) -> None:
-    """What is overwritten or moved while it is read, again and again, is read where it is then."""
+    """Data repeatedly overwritten or moved while it is read is read from its current place."""
     client = running.client()
     large = torch.arange(4_000_000, dtype=torch.int64).view(8, -1)
     client.kv_batch_put([str(row) for row in range(8)], "p", {"x": large})
@@ -295,11 +295,11 @@ def test_a_read_goes_on(running: System) -> None:
 
 @pytest.mark.slow
 def test_a_session_that_ends(system: System, tmp_path: Path) -> None:
-    """A unit that was out of touch while it moved blocks goes on under ids of its next session."""
+    """A unit that lost its connection while moving blocks continues with the ids of its next session."""
     system.start(role="controller", settings=["controller.session_grace=600ms"])
     path = tmp_path / "relay.sock"
     relay = Relay(path, system.runtime / "controller.sock")
-    relay.delay = 0.002  # a unit pauses for longer than the controller takes
+    relay.delay = 0.002  # a unit pauses longer than the controller takes
     system.address = f"unix:{path}"
     system.join("--runtime-dir", str(system.folder / "one"), name="one")
     system.address = f"unix:{system.runtime / 'controller.sock'}"
@@ -328,7 +328,7 @@ def test_a_session_that_ends(system: System, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_reader_keeps_nothing(running: System) -> None:
-    """What a process looked at in place when it was killed moves and is freed like all else."""
+    """Data that a killed process viewed in place is moved and freed like everything else."""
     client, rng = running.client(), random.Random(3)
     live = fill(client, rng, 10)
     body = """
@@ -356,7 +356,7 @@ def test_a_killed_reader_keeps_nothing(running: System) -> None:
 
 
 def test_a_killed_unit_loses_what_it_had(system: System) -> None:
-    """A unit that is killed while it moves blocks takes its samples along, and the system goes on."""
+    """The samples of a unit killed while it moves blocks are lost, and the system goes on."""
     system.start(role="controller", settings=["controller.owner_timeout=500ms"])
     runtime = ("--runtime-dir", str(system.folder / "one"))
     unit = system.join(*runtime, name="one")
@@ -380,7 +380,7 @@ def test_a_killed_unit_loses_what_it_had(system: System) -> None:
 
 @pytest.mark.slow
 def test_checkpoints_meanwhile(running: System, tmp_path: Path) -> None:
-    """A checkpoint has all of its instant, whatever moves while it is written and after it."""
+    """A checkpoint has all data of its instant, whatever moves while it is written or afterwards."""
     client, rng = running.client(), random.Random(5)
     live = fill(client, rng, 30)
     ended = threading.Event()

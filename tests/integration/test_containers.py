@@ -1,4 +1,4 @@
-"""Systems in containers: process 1, numbers of processes that mean nothing, folders that cannot be written to."""
+"""Systems in containers: process 1, meaningless process numbers, read-only folders."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = [
 ]
 UNSHARE = ["unshare", "--user", "--mount", "--fork", "--kill-child"]
 CONTAINER = [*UNSHARE, "--map-current-user", "--pid", "--mount-proc"]
-"""Starts a program as process 1 of namespaces of its own, which end with this one."""
+"""Starts a program as process 1 of new namespaces, which end with this process."""
 AS_ROOT = [*UNSHARE, "--map-root-user", "sh", "-c"]
 """Starts a script as root of a mount namespace."""
 
@@ -40,7 +40,7 @@ ctq.close()
 
 @pytest.fixture
 def system(system: System) -> Iterator[System]:
-    """A system whose daemons may be in containers, which take no SIGTERM from outside: they are killed at the end."""
+    """A system whose daemons may be in containers, where SIGTERM from outside has no effect: they are killed in the end."""
     yield system
     for client in system.clients:
         client.close()
@@ -51,19 +51,19 @@ def system(system: System) -> Iterator[System]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A temporary folder with a short name: the path of a unix socket has a limit, and systems lie deep in it."""
+    """A temporary folder with a short name: unix socket paths are limited, and systems are nested deep in it."""
     with tempfile.TemporaryDirectory(prefix="tq-") as made:
         yield Path(made)
 
 
 def bare_environment(folder: Path, **more: str) -> dict[str, str]:
-    """No HOME and no runtime directory, as a container has it."""
+    """Without HOME and runtime directory, as in a container."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.defpath])
     return {"PATH": path, "TMPDIR": str(folder), "TQ_LOG": "info", **more}
 
 
 def attach(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """A process of this machine that looks for a system in that temporary folder, and uses it."""
+    """A process of this machine that looks for a system in this temporary folder, and uses it."""
     return subprocess.run(
         [sys.executable, "-c", WORKER],
         env=bare_environment(folder, **more),
@@ -75,14 +75,14 @@ def attach(folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
 
 
 def first_process(daemon: Daemon) -> int:
-    """The number that process 1 of its container has outside."""
+    """The number outside the container of its process 1."""
     path = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children")
     (child,) = path.read_text().split()
     return int(child)
 
 
 def test_process_1_ends_and_leaves_nothing(system: System) -> None:
-    """SIGTERM, which the kernel keeps from a process 1 without a handler, ends it cleanly."""
+    """SIGTERM, which the kernel does not deliver to a process 1 without a handler, ends it cleanly."""
     daemon = system.start(settings=SETTINGS, before=CONTAINER)
     assert json.loads((system.runtime / "handle.json").read_text())["pid"] == 1
     os.kill(first_process(daemon), signal.SIGTERM)
@@ -91,7 +91,7 @@ def test_process_1_ends_and_leaves_nothing(system: System) -> None:
 
 
 def test_process_1_comes_back(system: System) -> None:
-    """After SIGKILL the next daemon has the number that the handle names, and takes the folder over all the same."""
+    """After SIGKILL the next daemon has the number in the handle, and takes the folder over nevertheless."""
     daemon = system.start(settings=SETTINGS, before=CONTAINER)
     inside = first_process(daemon)
     os.kill(inside, signal.SIGKILL)
@@ -103,7 +103,7 @@ def test_process_1_comes_back(system: System) -> None:
 
 
 def test_a_folder_is_shared_by_containers(system: System, folder: Path) -> None:
-    """Who shares a folder with a container finds its system, though the number in the handle is another process here."""
+    """A process that shares a folder with a container finds its system, although the handle's pid is another process."""
     system.runtime = folder / f"ctq-{os.geteuid()}" / "default"
     system.runtime.parent.mkdir(mode=0o700)
     system.start(settings=SETTINGS, before=CONTAINER)
@@ -120,7 +120,7 @@ def test_a_folder_is_shared_by_containers(system: System, folder: Path) -> None:
 
 
 def test_the_handle_has_the_token_that_was_given(system: System, folder: Path) -> None:
-    """A system with a secret of the user's is found and attached to by its handle."""
+    """A system with the user's own secret is found and attached to through its handle."""
     (folder / "token").write_text("a secret\n")
     system.runtime = folder / f"ctq-{os.geteuid()}" / "default"
     system.runtime.parent.mkdir(mode=0o700)
@@ -132,7 +132,7 @@ def test_the_handle_has_the_token_that_was_given(system: System, folder: Path) -
 
 
 def test_a_runtime_directory_of_somebody_else(system: System, folder: Path) -> None:
-    """XDG_RUNTIME_DIR that is named and not there is passed over."""
+    """A nonexistent XDG_RUNTIME_DIR is ignored."""
     system.runtime = folder / f"ctq-{os.geteuid()}" / "default"
     system.runtime.parent.mkdir(mode=0o700)
     system.start(settings=SETTINGS)
@@ -162,7 +162,7 @@ def test_nothing_can_be_written(tmp_path: Path, program: str) -> None:
 
 
 def test_only_tcp_needs_no_folder(tmp_path: Path) -> None:
-    """A daemon with a token and endpoints writes nothing at all: a read-only root will do."""
+    """A daemon with a token and endpoints writes nothing at all: a read-only root is enough."""
     token = tmp_path / "token"
     token.write_text("a secret")
     script = 'mount -o remount,bind,ro / && mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'

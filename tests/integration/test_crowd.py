@@ -1,4 +1,4 @@
-"""More clients than a daemon has descriptors for one connection of each to every storage unit."""
+"""More clients than a daemon has descriptors for each to connect to every storage unit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUNDS = 32
 
 @pytest.mark.slow
 def test_clients_of_a_crowded_daemon_keep_to_one_unit_each(system: System) -> None:
-    """There is room for two connections of each, to the controller and one unit, so they do not take turns."""
+    """There is room for two connections per client, to the controller and one unit, so clients do not alternate."""
     daemon = system.start(
         settings=["backend.SimpleStorage.num_data_storage_units=2", "log.level=debug"],
         before=["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"],
@@ -49,7 +49,7 @@ def test_clients_of_a_crowded_daemon_keep_to_one_unit_each(system: System) -> No
     log = daemon.log.read_text()
     assert "Too many open files" not in log
     assert "did not authenticate" not in log
-    # Those who come before it is crowded are asked for a connection, and may come back once, however many rounds follow.
+    # Clients that came before it was crowded are asked to drop a connection; they may return once, in any number of rounds.
     # Clients that take turns come back every third to eighth round.
     resumed = log.count(" resumed from ")
     print(f"{resumed} sessions resumed")

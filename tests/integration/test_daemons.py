@@ -1,4 +1,4 @@
-"""tqd as people run it: roles, joining over TCP, clean ends, refusals."""
+"""tqd as users run it: roles, joining over TCP, clean ends, refusals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
 
 def test_units_join_over_tcp(system: System) -> None:
-    """A controller here, storage units there, clients that share no memory with them: data goes over the stream."""
+    """A controller here, storage units there, clients that share no memory with them: data goes through the stream."""
     system.start("--listen", "tcp:127.0.0.1:0", role="controller")
     for name in ("left", "right"):
         system.join("--listen", "tcp:127.0.0.1:0", name=name, settings=SMALL)
@@ -40,7 +40,7 @@ def test_units_join_over_tcp(system: System) -> None:
 
 @pytest.mark.slow
 def test_a_unit_says_at_once_whom_it_waits_for_and_then_rarely(system: System) -> None:
-    """Nobody listens where it is to join; when somebody does, it joins."""
+    """Nothing listens at the address it joins; once something does, it joins."""
     address = f"tcp:127.0.0.1:{free_ports(1)[0]}"
     token = system.folder / "secret"
     token.write_text("0123456789abcdef")
@@ -75,7 +75,7 @@ def test_a_unit_says_at_once_whom_it_waits_for_and_then_rarely(system: System) -
 
 
 def test_long_texts_over_tcp(system: System) -> None:
-    """What is not in memory of this machine cannot be decoded there: it is copied first."""
+    """Texts outside this machine's memory cannot be decoded in place: they are copied first."""
     system.start("--listen", "tcp:127.0.0.1:0", role="controller")
     system.join("--listen", "tcp:127.0.0.1:0", name="unit", settings=SMALL)
     client = system.client()
@@ -88,7 +88,7 @@ def test_long_texts_over_tcp(system: System) -> None:
 
 
 def test_units_cannot_share_an_endpoint(system: System) -> None:
-    """A fixed endpoint is one unit's: for several it is refused by name, unless each gets a number of its own."""
+    """A fixed endpoint belongs to one unit: several units are refused by name, unless each gets its own number."""
     system.start("--listen", "tcp:127.0.0.1:0", role="controller")
     join = ("--join", system.address, "--token-file", system.token_file, "--set", SMALL[0])
     shared = f"unix:{system.folder}/unit.sock"
@@ -104,7 +104,7 @@ def test_units_cannot_share_an_endpoint(system: System) -> None:
 def test_a_put_goes_to_the_node_that_it_is_made_on(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nodes that share a machine are told apart by the names that they are given, on both sides."""
+    """Nodes that share a machine are distinguished by their configured names, on both sides."""
     system.start(role="controller")
     for name in ("left", "right"):
         system.join(
@@ -137,7 +137,7 @@ def test_tcp_only_controller(system: System) -> None:
 
 
 def test_sigterm_leaves_nothing(system: System) -> None:
-    """SIGTERM ends a daemon with status 0, and takes its files along."""
+    """SIGTERM ends a daemon with status 0, and removes its files."""
     daemon = system.start(settings=SMALL)
     assert (system.runtime / "handle.json").exists()
     assert daemon.terminate() == 0
@@ -145,7 +145,7 @@ def test_sigterm_leaves_nothing(system: System) -> None:
 
 
 def test_an_end_is_said_once_by_whom_it_is_news(system: System) -> None:
-    """A daemon does not tell of its own system's end as an attached client would; one that joined it does, for each unit."""
+    """A daemon does not log its own system's end as an attached client would; one that joined it logs it, once per unit."""
     daemon = system.start("--listen", "tcp:127.0.0.1:0", settings=SMALL)
     tcp = next(one for one in system.address.split(",") if one.startswith("tcp:"))
     joined = subprocess.Popen(
@@ -190,7 +190,7 @@ def test_second_signal_changes_nothing(system: System) -> None:
 
 
 def test_ends_with_its_owner(system: System, tmp_path: Path) -> None:
-    """A daemon with an owner ends when that process is killed, and takes its files along."""
+    """A daemon with an owner ends when that process is killed, and removes its files."""
     owner = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     daemon = system.start("--owner-pid", str(owner.pid), settings=SMALL)
     owner.kill()
@@ -201,7 +201,7 @@ def test_ends_with_its_owner(system: System, tmp_path: Path) -> None:
 
 
 def test_directory_of_a_killed_daemon_is_taken_over(system: System) -> None:
-    """What a daemon killed with SIGKILL left behind does not stop the next one."""
+    """Files left behind by a daemon killed with SIGKILL do not stop the next one."""
     system.start(settings=SMALL).kill()
     assert (system.runtime / "handle.json").exists()
     system.start(settings=SMALL)
@@ -220,7 +220,7 @@ def test_two_daemons_in_one_directory(running: System, tmp_path: Path) -> None:
 
 
 def test_a_daemon_that_cannot_write_its_token_leaves_nothing_behind(tmp_path: Path) -> None:
-    """On a full disk it says why it does not start, and removes the directory that it made."""
+    """On a full disk the error says why it does not start, and the directory it made is removed."""
 
     def no_room() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -294,7 +294,7 @@ def test_bad_command_line(args: list[str], expected: str) -> None:
 
 
 def test_wrong_token(running: System, tmp_path: Path) -> None:
-    """A client with another token is refused, by its class; the system goes on."""
+    """A client with another token is refused with the right error class; the system goes on."""
     wrong = tmp_path / "wrong"
     wrong.write_text("not the token\n")
     with pytest.raises(ctq.errors.AuthenticationError, match="controller"):
@@ -305,7 +305,7 @@ def test_wrong_token(running: System, tmp_path: Path) -> None:
 
 
 def test_a_unit_with_a_wrong_token_ends(system: System, tmp_path: Path) -> None:
-    """It does not try for ever: it says who refused it."""
+    """It does not retry forever, and names the address that refused it."""
     system.start("--listen", "tcp:127.0.0.1:0", role="controller")
     wrong = tmp_path / "wrong"
     wrong.write_text("not the token\n")
@@ -326,7 +326,7 @@ def test_a_unit_with_a_wrong_token_ends(system: System, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_whom_a_unit_waits_for(tmp_path: Path) -> None:
-    """One that nobody answers says so after a moment, with the reason, and joins who comes late."""
+    """If there is no answer it logs that after a moment, with the reason, and joins a controller that comes late."""
     address = f"tcp:127.0.0.1:{free_ports(1)[0]}"
     token = tmp_path / "token"
     token.write_text("a secret of some length\n")
@@ -361,7 +361,7 @@ def test_whom_a_unit_waits_for(tmp_path: Path) -> None:
 def test_a_client_names_whom_it_could_not_reach(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The error has the address and the last reason; before it, who is waiting is told for whom."""
+    """The error has the address and the last reason; before it, a waiting call logs what it waits for."""
     address = f"tcp:127.0.0.1:{free_ports(1)[0]}"
     info = ctq.ControllerInfo(address, token="a secret of some length")
     expected = f"^{address} cannot be reached: {address}: connect: Connection refused"
@@ -388,7 +388,7 @@ GARBAGE = [
 @pytest.mark.parametrize("frame", GARBAGE)
 @pytest.mark.parametrize("name", ["controller.sock", "unit-0.sock"])
 def test_malformed_frame(running: System, name: str, frame: bytes) -> None:
-    """The connection is closed; the daemon and everybody else's connections live."""
+    """The connection is closed; the daemon and all other connections stay."""
     client = running.client()
     client.put({"x": np.arange(4)}, partition_id="p")
     with socket.socket(socket.AF_UNIX) as raw:
@@ -402,7 +402,7 @@ def test_malformed_frame(running: System, name: str, frame: bytes) -> None:
 
 
 def test_another_protocol_version(running: System) -> None:
-    """A client built for another version is told so by the first bytes it gets, and refused."""
+    """A client built for another version learns this from the first bytes it gets, and is refused."""
     with socket.socket(socket.AF_UNIX) as raw:
         raw.settimeout(30)
         raw.connect(str(running.runtime / "controller.sock"))
@@ -501,7 +501,7 @@ def test_command_line(running: System) -> None:
     ],
 )
 def test_wrong_command_lines(system: System, line: list[str], message: str) -> None:
-    """Exit status 2 and what is wrong, without a system to talk to."""
+    """Exit status 2 and an explanation, without connecting to a system."""
     done = subprocess.run(
         [executable("tq"), *line], check=False, capture_output=True, text=True, timeout=60
     )
@@ -511,7 +511,7 @@ def test_wrong_command_lines(system: System, line: list[str], message: str) -> N
 
 
 def test_status_shows_tasks_by_themselves(running: System) -> None:
-    """Fields and consumers have nothing to do with each other, so each has a table."""
+    """Fields and consumers are unrelated, so each has its own table."""
     client = running.client("writer")
     assert "TASK" not in running.tq("status")
     client.put({"x": np.arange(3), "y": np.arange(3)}, partition_id="p")

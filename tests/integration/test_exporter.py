@@ -27,7 +27,7 @@ METRICS = [*SMALL, "metrics.enabled=true"]
 
 
 def endpoint_of(system: System) -> str:
-    """Where its metrics are."""
+    """The address of its metrics."""
     endpoint: str = system.client("asks").system_config["metrics"]["endpoint"]
     return endpoint
 
@@ -40,7 +40,7 @@ def scrape(endpoint: str) -> str:
 
 
 def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """Every series with its value; parsing finds series that are there twice."""
+    """Every series with its value; parsing detects duplicate series."""
     found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -52,13 +52,13 @@ def values(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 @pytest.fixture
 def measured(system: System) -> str:
-    """A system in one daemon that serves metrics; where."""
+    """A system in one daemon that serves metrics; returns their address."""
     system.start(settings=METRICS)
     return endpoint_of(system)
 
 
 def test_scrapes_while_the_system_works(system: System, measured: str) -> None:
-    """Counters only grow and every text is whole, whatever else goes on."""
+    """Counters only grow and every text is complete, whatever else happens."""
     stop = threading.Event()
     texts: list[list[str]] = [[] for _ in range(4)]
 
@@ -106,7 +106,7 @@ def test_bad_http_clients_do_no_harm(system: System, measured: str) -> None:
         for _ in range(20):
             connect().sendall(b"GET /metr")
         for _ in range(4):
-            connect()  # never says anything
+            connect()  # never sends anything
         garbage = connect()
         garbage.sendall(os.urandom(100) + b"\r\n\r\n")
         unread = connect()
@@ -122,7 +122,7 @@ def test_bad_http_clients_do_no_harm(system: System, measured: str) -> None:
 
 
 def test_connections_of_one_host_are_bounded(measured: str) -> None:
-    """Who opens many connections does not use up the daemon: 64 are kept, and the first are closed for the last."""
+    """One host opening many connections does not exhaust the daemon: 64 are kept, and the oldest are closed for new ones."""
     host, port = measured.split(":")
     with ExitStack() as stack:
         many = [
@@ -154,7 +154,7 @@ def test_ten_thousand_partitions(system: System, measured: str) -> None:
 
 
 def test_units_elsewhere_report_their_requests(system: System) -> None:
-    """Units in daemons of their own, reached by TCP: their requests come to the controller's metrics."""
+    """Units in separate daemons, reached over TCP: their requests appear in the controller's metrics."""
     system.start("--listen", "tcp:127.0.0.1:0", "--set", "metrics.enabled=true", role="controller")
     system.join("--listen", "tcp:127.0.0.1:0", name="far", settings=SMALL)
     endpoint = endpoint_of(system)
@@ -163,7 +163,7 @@ def test_units_elsewhere_report_their_requests(system: System) -> None:
     client.get_data(put)
     unit = ("storage_unit_id", "far-0")
     found = values(scrape(endpoint))
-    # How they grow is reported within 200 ms; that is tested where the unit's loop is at hand.
+    # Growth is reported within 200 ms; that is tested where the unit's loop is accessible.
     for op in ("PUT_DATA", "GET_DATA", "CLEAR_DATA"):
         assert found["tq_storage_request_ops", (("op_type", op), unit)] >= 0
         assert found["tq_storage_request_latency_p99", (("op_type", op), unit)] >= 0
@@ -174,7 +174,7 @@ def test_units_elsewhere_report_their_requests(system: System) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody uses just now."""
+    """A currently unused port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -184,7 +184,7 @@ def free_port() -> int:
     ("listen", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("0.0.0.0", None)]
 )
 def test_where_it_listens(system: System, listen: str, shown: str | None) -> None:
-    """An address and a port of one's own; for the address of all interfaces the one that others reach is told."""
+    """A configured address and port; for the address of all interfaces, the log shows a reachable one."""
     port = free_port()
     system.start(settings=[*METRICS, f"metrics.port={port}", f"metrics.listen='{listen}'"])
     assert endpoint_of(system) == f"{shown or own_address() or '127.0.0.1'}:{port}"

@@ -1,4 +1,4 @@
-"""Parts that die: units, the controller, clients. What is promised then, on real processes."""
+"""Parts that die: units, the controller, clients; and what is guaranteed then, on real processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
 
 def script(system: System, body: str) -> subprocess.Popen[str]:
-    """Another process with a client of the system; it prints `ready` when it has come to its point."""
+    """Another process with a client of the system; it prints `ready` when it has reached its point."""
     head = """
     import os, signal, sys
     import numpy as np
@@ -39,7 +39,7 @@ def script(system: System, body: str) -> subprocess.Popen[str]:
 
 
 def kill_when_ready(process: subprocess.Popen[str]) -> None:
-    """SIGKILL, once it has said that it is there."""
+    """SIGKILL, once it has printed `ready`."""
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.kill()
@@ -67,7 +67,7 @@ def test_killed_claimer_blocks_nobody(running: System) -> None:
 
 
 def test_killed_writer_leaves_no_memory(running: System) -> None:
-    """Blocks that were reserved and written, but never published, are freed when their process is dead."""
+    """Blocks that were reserved and written, but never published, are freed after their process has died."""
     client = running.client()
     first = client.put({"x": np.arange(4)}, partition_id="p")
     for _ in range(5):
@@ -97,7 +97,7 @@ def test_killed_writer_leaves_no_memory(running: System) -> None:
 
 
 def test_full_store_waits_for_room(running: System) -> None:
-    """A put of new samples that finds no room waits; later stages go on meanwhile, and a clear lets it go on."""
+    """A put of new samples without room waits; later stages continue meanwhile, and a clear lets it continue."""
     client = running.client()
     small = client.put({"y": np.arange(4)}, partition_id="small")
     big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
@@ -113,7 +113,7 @@ def test_full_store_waits_for_room(running: System) -> None:
 
 
 def test_full_store_fails_at_the_deadline(running: System) -> None:
-    """Past the deadline the put fails as what it is, and nothing of it is there."""
+    """After the deadline the put fails with the right error, and leaves nothing."""
     client = running.client(client={"timeout": 1.0})
     big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
     client.put(big, partition_id="p")
@@ -126,7 +126,7 @@ def test_full_store_fails_at_the_deadline(running: System) -> None:
 
 @pytest.mark.slow
 def test_unit_killed_and_replaced(system: System) -> None:
-    """Reads of a unit that is gone fail within their deadline; when it comes back empty, its cells are lost, by name;
+    """Reads from a dead unit fail within their deadline; when it comes back empty, its cells are reported lost by name;
     written again they are whole."""
     system.start(role="controller")
     unit = system.join("--listen", "tcp:127.0.0.1:0", name="left", settings=SMALL)
@@ -153,10 +153,10 @@ def test_unit_killed_and_replaced(system: System) -> None:
 
 
 def test_a_read_of_a_dead_unit_asks_with_pauses(system: System) -> None:
-    """Until the unit counts as lost its reader tries again, but not as fast as it can: pauses of 10 ms up to 0.5 s."""
+    """Until the unit counts as lost its reader retries, but not at full speed: with pauses of 10 ms up to 0.5 s."""
     system.start("--listen", "tcp:127.0.0.1:0", role="controller")
     system.address = next(one for one in system.address.split(",") if one.startswith("tcp:"))
-    unit = system.join(name="dead", settings=SMALL)  # by TCP: its death is not known at once
+    unit = system.join(name="dead", settings=SMALL)  # over TCP its death is not noticed at once
     client = system.client(client={"timeout": 2.0})
     meta = client.put({"x": np.arange(6).reshape(3, 2)}, partition_id="p")
     unit.kill()
@@ -168,7 +168,7 @@ def test_a_read_of_a_dead_unit_asks_with_pauses(system: System) -> None:
 
 @pytest.mark.slow
 def test_controller_restarted(system: System) -> None:
-    """Calls fail within their deadline while it is gone, and work again when it is back; old metadata is stale."""
+    """Calls fail within their deadline while it is down, and work again when it is back; old metadata is stale."""
     first = system.start("--listen", f"unix:{system.folder}/c.sock", role="controller")
     token = (system.runtime / "token").read_text()
     kept = system.folder / "token"
@@ -192,7 +192,7 @@ def test_controller_restarted(system: System) -> None:
 
 
 def test_stopped_client_holds_up_nobody(running: System) -> None:
-    """A client that is stopped (SIGSTOP) in the middle of its work does not slow the others down."""
+    """A client stopped (SIGSTOP) in the middle of its work does not slow the others down."""
     victim = script(
         running,
         """

@@ -1,4 +1,4 @@
-"""Fixed operations cost what they did: their instructions, counted, against the counts that are kept."""
+"""Fixed operations cost as many instructions as before, counted and compared with the kept counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tools.count_instructions import COUNTS, TOLERANCE, compare, count
 
 @pytest.fixture(scope="module")
 def counted() -> dict[str, int]:
-    """Instructions per operation, of this build."""
+    """Instructions per operation, in this build."""
     return count(Path(os.environ["TQ_TEST_BUILD"]))
 
 

@@ -1,4 +1,4 @@
-"""How long a storage unit keeps memory that is free."""
+"""How long a storage unit keeps free memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 64 << 20
 
 
 def cleared(system: System, keep: str) -> Daemon:
-    """A daemon that has held a batch, which is cleared."""
+    """A daemon that has stored a batch, which is cleared."""
     system.folder.mkdir()
     daemon = system.start(
         settings=[
@@ -33,7 +33,7 @@ def cleared(system: System, keep: str) -> Daemon:
 
 
 def test_memory_is_kept_for_as_long_as_one_says(tmp_path: Path) -> None:
-    """One that keeps nothing gives it back; another, that was there before, has it still."""
+    """A unit that keeps nothing returns it; another one, which has had it longer, still keeps it."""
     with (
         closing(System(tmp_path / "keeps")) as keeps,
         closing(System(tmp_path / "gives")) as gives,

@@ -30,7 +30,7 @@ SEGMENT = 64 << 20
 
 @pytest.fixture
 def runtime() -> Iterator[None]:
-    """A runtime directory of the test's own."""
+    """A runtime directory for the test."""
     with own_runtime():
         yield
         ctq.close()
@@ -38,7 +38,7 @@ def runtime() -> Iterator[None]:
 
 @pytest.fixture
 def master(runtime: None) -> Iterator[MooncakeMaster]:
-    """A master with one segment, and the end of what a test has started."""
+    """A master with one segment; ends everything that a test has started."""
     made = MooncakeMaster(SEGMENT)
     yield made
     ctq.close()
@@ -71,7 +71,7 @@ ctq.close()
 
 @pytest.mark.slow
 def test_two_processes(master: MooncakeMaster) -> None:
-    """Put here, claim and read in another process, clear: the store has room for it again."""
+    """Put here, claim and read in another process, clear: the store has the room again."""
     started(master.address)
     client = ctq.get_client()
     data = {
@@ -87,7 +87,7 @@ def test_two_processes(master: MooncakeMaster) -> None:
 
 
 def fill(client: ctq.TransferQueueClient) -> int:
-    """Puts eighths of the segment until there is no room; how many there are."""
+    """Puts eighths of the segment until there is no room; returns how many fit."""
     eighth = {"x": np.zeros((1, SEGMENT // 8), dtype=np.uint8)}
     for place in range(9):
         began = time.monotonic()
@@ -114,7 +114,7 @@ def test_full(master: MooncakeMaster) -> None:
 
 @pytest.mark.slow
 def test_the_process_that_holds_the_data_is_lost(master: MooncakeMaster) -> None:
-    """Reads name the store while it does not answer; another segment takes new data."""
+    """Reads name the store while it does not answer; another segment accepts new data."""
     started(master.address)
     client = ctq.get_client()
     meta = client.put({"x": np.arange(1000).reshape(4, 250)}, partition_id="p")
@@ -123,7 +123,7 @@ def test_the_process_that_holds_the_data_is_lost(master: MooncakeMaster) -> None
         client.get_data(meta)
     master.add_segment(SEGMENT)
     deadline = time.monotonic() + 20
-    while True:  # the master tries the dead one until its time to live is over
+    while True:  # the master uses the dead one until its time to live expires
         try:
             again = client.put({"x": np.arange(1000).reshape(4, 250)}, partition_id="q")
             break
@@ -134,7 +134,7 @@ def test_the_process_that_holds_the_data_is_lost(master: MooncakeMaster) -> None
 
 @pytest.mark.slow
 def test_what_systems_have_left_is_removed_as_documented(master: MooncakeMaster) -> None:
-    """The lines of docs/backends.md: what other systems left goes, this one's data and others' keys stay."""
+    """The commands in docs/backends.md: data left by other systems is removed; this one's data and foreign keys stay."""
     from mooncake.store import MooncakeDistributedStore
 
     started(master.address)
@@ -167,7 +167,7 @@ def test_what_systems_have_left_is_removed_as_documented(master: MooncakeMaster)
 
 
 def test_what_cannot_be(master: MooncakeMaster) -> None:
-    """A protocol or an address that does not exist; a master that is not there."""
+    """A nonexistent protocol or address; a master that is not running."""
     with pytest.raises(ConfigError, match=r"MooncakeStore\.protocol"):
         started(master.address, protocol="pigeon")
     ctq.close()
@@ -185,7 +185,7 @@ def test_what_cannot_be(master: MooncakeMaster) -> None:
 
 
 def test_without_mooncake(runtime: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Init names what to install."""
+    """init() names the package to install."""
     plain = builtins.__import__
 
     def without(name: str, *args: Any, **kwargs: Any) -> Any:
@@ -199,13 +199,13 @@ def test_without_mooncake(runtime: None, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_merged_regions() -> None:
-    """Pieces that touch or overlap are one region."""
+    """Pieces that touch or overlap are merged."""
     assert merged([(30, 10), (0, 10), (10, 5), (12, 6), (50, 0)]) == [(0, 18), (30, 40)]
 
 
 @pytest.mark.slow
 def test_regions_are_shared_and_let_go(master: MooncakeMaster) -> None:
-    """Overlapping memory is registered with the store by several threads at once; nothing stays."""
+    """Several threads register overlapping memory with the store at once; nothing stays registered."""
     from mooncake.store import MooncakeDistributedStore
 
     store = MooncakeDistributedStore()
@@ -219,7 +219,7 @@ def test_regions_are_shared_and_let_go(master: MooncakeMaster) -> None:
         for _ in range(200):
             starts = numbers.integers(0, 1 << 19, 3)
             with regions.hold((base + int(start), 1 << 18) for start in starts):
-                assert store.register_buffer(base + int(starts[0]), 1) != 0  # it is registered
+                assert store.register_buffer(base + int(starts[0]), 1) != 0  # already registered
 
     with ThreadPoolExecutor(4) as pool:
         for done in [pool.submit(use, seed) for seed in range(4)]:

@@ -1,4 +1,4 @@
-"""A storage manager that is none of ours: a plug-in in C, loaded because the config names its library.
+"""An external storage manager: a plug-in in C, loaded because the config names its library.
 
 The same tests run in a build without storage units and their manager (-Dsimple=false), to prove that nothing else needs
 them.
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stored(system: System, store: Path, monkeypatch: pytest.MonkeyPatch) -> System:
-    """A system whose data lies in files; clients, here and in other processes, are allowed to load what it names."""
+    """A system whose data is in files; clients, here and in other processes, may load the library it names."""
     library = Path(os.environ["TQ_TEST_BUILD"]) / "src" / "manager" / "dirstore.so"
     monkeypatch.setenv("TQ_LIBRARIES", str(library))
     system.start(
@@ -70,7 +70,7 @@ def test_stages(stored: System) -> None:
 
 
 def test_rows_in_any_order(stored: System) -> None:
-    """Some rows of some fields, in another order than they were written in."""
+    """Some rows of some fields, in a different order than they were written."""
     client = stored.client()
     meta = client.put(
         {"x": np.arange(100), "y": [np.arange(i) for i in range(100)]}, partition_id="p"
@@ -80,7 +80,7 @@ def test_rows_in_any_order(stored: System) -> None:
 
 
 def test_cleared_blocks_are_removed(stored: System, store: Path) -> None:
-    """Nothing is left of a partition that was cleared, nor of writers that were killed."""
+    """Nothing is left of a cleared partition, nor of killed writers."""
     client = stored.client()
     body = """
 import os, signal
@@ -110,7 +110,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_gone_file_is_lost_data(stored: System, store: Path) -> None:
-    """A block that the store does not have any more is reported as lost, by sample and field."""
+    """A block that the store no longer has is reported as lost, by sample and field."""
     client = stored.client()
     meta = client.put({"x": np.arange(3)}, partition_id="p")
     for path in store.iterdir():

@@ -83,16 +83,16 @@ ctq.close()
 
 
 class Worker:
-    """A worker process in a pod, which does what it is told."""
+    """A worker process in a pod, which executes commands."""
 
     def __init__(self, pod: Pod, folder: Path, **environment: str) -> None:
-        """Starts it; it attaches when it is told to."""
+        """Starts the process; it attaches on command."""
         self.name = f"worker-{pod.name}"
         self.log = folder / f"{self.name}.log"
         self.process = pod.start(sys.executable, "-c", WORKER, log=self.log, **environment)
 
     def __call__(self, *command: Any) -> Any:
-        """One of the program's functions, with its arguments; what it returned."""
+        """Calls one of the program's functions, with arguments; returns its result."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(command) + "\n")
@@ -102,7 +102,7 @@ class Worker:
         return json.loads(answer)
 
     def uses(self) -> dict[str, str]:
-        """By unit, what the log says of how it is used."""
+        """By unit, how it is used according to the log."""
         said = {}
         for line in self.log.read_text().splitlines():
             _, found, rest = line.partition(" client: storage unit '")
@@ -113,14 +113,14 @@ class Worker:
 
 
 class Job:
-    """Three pods on a bridge, and the system's secret, which all of them see."""
+    """Three pods on a bridge, and the system's secret, which all of them can read."""
 
     def __init__(self, folder: Path) -> None:
         """Makes the pods; nothing runs in them yet."""
         self.folder = folder
         self.token = folder / "token"
         self.token.write_text("a secret for three pods\n")
-        # A short name, for the path of a unix socket has a limit.
+        # A short name, because the path of a unix socket has a limit.
         self.own = tempfile.TemporaryDirectory(prefix="tq-")
         self.cluster = Cluster()
         try:
@@ -134,12 +134,12 @@ class Job:
         }
 
     def close(self) -> None:
-        """Ends the pods and what runs in them."""
+        """Ends the pods and everything that runs in them."""
         self.cluster.close()
         self.own.cleanup()
 
     def daemon(self, pod: Pod, *command: str) -> str:
-        """Starts a daemon and gives its answer: `ready`, or an error."""
+        """Starts a daemon and returns its answer: `ready`, or an error."""
         process = pod.start(
             *command,
             f"--token-file={self.token}",
@@ -183,7 +183,7 @@ class Job:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Job]:
-    """Three pods; they end with the test."""
+    """Three pods, which end with the test."""
     made = Job(tmp_path)
     yield made
     made.close()
@@ -195,7 +195,7 @@ def test_a_job_across_three_pods(job: Job) -> None:
     first, second, third = job.pods
     assert job.serve() == "ready", (job.folder / "pod-1.log").read_text()
     for pod in (second, third):
-        # The same path in every pod, and another folder: whoever takes one socket for another is wrong.
+        # The same path in every pod, but a different folder: confusing one socket with another is an error.
         assert job.join(pod, f"--runtime-dir={pod.folder}/tq") == "ready"
     workers = [job.worker(pod) for pod in job.pods]
     for worker in workers:
@@ -236,7 +236,7 @@ def test_a_job_across_three_pods(job: Job) -> None:
 
 @pytest.mark.slow
 def test_a_unit_that_only_its_pod_reaches(job: Job) -> None:
-    """It does not join a controller in another pod; nor is there an eleventh port."""
+    """It does not join a controller in another pod; nor is an eleventh port open."""
     _, second, third = job.pods
     assert job.serve() == "ready", (job.folder / "pod-1.log").read_text()
     refused = job.join(second, "--listen=tcp:127.0.0.1:0")
@@ -250,7 +250,7 @@ def test_a_unit_that_only_its_pod_reaches(job: Job) -> None:
 
 
 def test_nothing_is_left(tmp_path: Path) -> None:
-    """When the pods are gone no process of theirs is there, nor anything on this machine's network."""
+    """After the pods are closed, none of their processes is left, and nothing on this machine's network."""
     made = Job(tmp_path)
     running = [pod.start("sleep", "1000", log=tmp_path / "log") for pod in made.pods]
     made.close()

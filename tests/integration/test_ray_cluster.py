@@ -1,4 +1,4 @@
-"""A system in a Ray cluster of three nodes on one machine: where it stores, who finds it, what ends when."""
+"""A system in a Ray cluster of three nodes on one machine: where it stores, how it is found, what ends when."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
 
 @pytest.fixture(scope="module")
 def base() -> Iterator[Path]:
-    """Where the daemons' directories are, of all nodes; the environment that the nodes get."""
+    """The folder of all nodes' daemon directories, set in the environment that the nodes get."""
     with tempfile.TemporaryDirectory(prefix="ctq-") as path, pytest.MonkeyPatch.context() as patch:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM", "TQ_NODE", "RAY_ADDRESS"):
             patch.delenv(name, raising=False)
@@ -56,7 +56,7 @@ def base() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(base: Path) -> Iterator[Cluster]:
-    """Three nodes, to which this process is connected as a driver."""
+    """Three nodes, with this process connected as a driver."""
     made = Cluster()
     for _ in range(3):
         made.add_node(include_dashboard=False, **NODE)
@@ -68,7 +68,7 @@ def cluster(base: Path) -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(cluster: Cluster, base: Path) -> Iterator[None]:
-    """After each test this process has left its system, and nothing runs or lies around."""
+    """After each test this process has left its system, and no process or file remains."""
     yield
     ctq.close()
     assert daemons(base) == {}
@@ -94,23 +94,23 @@ def workers(*at: str) -> dict[str, Any]:
 
 
 def used(client: ctq.TransferQueueClient) -> set[str]:
-    """Storage units that hold something."""
+    """Storage units that hold any data."""
     return {owner["name"] for owner in client.status()["owners"] if owner["blocks"]}
 
 
 def test_a_job_over_three_nodes(base: Path) -> None:
-    """Workers on all nodes put into their own units and read the others'; a unit that dies is named by what it held."""
+    """Workers on all nodes put into their own units and read the others'; if a unit dies, the lost data is named."""
     ctq.init(SMALL)
     client = ctq.get_client()
     by_node = workers()
     assert sorted(units()) == sorted(by_node)
     assert len(daemons(base)) == 4
-    # Whose own node has units puts there.
+    # A worker whose node has units puts there.
     for node, worker in by_node.items():
         before = used(client)
         assert ray.get(worker.put.remote(node)) == 10
         assert {name[:17] for name in used(client) - before} == {f"node-{node[:12]}"}
-    # Everybody reads everything.
+    # Every worker reads everything.
     reads = [
         worker.read.remote(partition, task)
         for task, worker in by_node.items()
@@ -130,7 +130,7 @@ def test_a_job_over_three_nodes(base: Path) -> None:
     }
     with pytest.raises(LostError, match="x"):
         client.get_data(client.get_meta(["x"], 10, victim, mode="force_fetch"))
-    # It is back, and the job goes on: what was lost is written again, by the node whose it was.
+    # The unit is back, and the job goes on: lost data is written again, by its original node.
     assert units()[victim] != pid
     client.clear_partition(victim)
     assert ray.get(by_node[victim].put.remote(victim)) == 10
@@ -155,14 +155,14 @@ def test_nothing_of_a_killed_job_is_left(cluster: Cluster, base: Path) -> None:
     job = Job(cluster.address)
     assert job.said()["partitions"] == []
     assert job.said()["address"] != said["address"]
-    # One that ends by itself ends its system before, whichever of Ray and ctq it has imported first.
+    # A driver that exits normally ends its system first, whichever of Ray and ctq it imported first.
     assert daemons(base)
     job.end()
     assert daemons(base) == {}
 
 
 def test_an_actor_that_is_killed_comes_back(base: Path) -> None:
-    """Ray starts it again on its node, with a daemon; the one before has ended with its actor."""
+    """Ray restarts it on its node, with a daemon; the previous daemon has ended with its actor."""
     ctq.init(SMALL)
     client = ctq.get_client()
     victim = nodes()[2]
@@ -193,7 +193,7 @@ def test_workers_attach_and_never_start_by_default(base: Path) -> None:
     ray.get(worker.close.remote())
     assert ctq.get_client().get_partition_list() == ["p"]
     assert ray.get(worker.attach.remote(attach=True)) == address
-    # By what init() returned, too: it names no file with the secret, for the system's actor has that.
+    # The result of init() works too: it names no file with the secret, because the system's actor has it.
     ray.get(worker.close.remote())
     assert config.token_file is None
     named = {"address": address, "token_file": config.token_file}
@@ -204,7 +204,7 @@ def test_workers_attach_and_never_start_by_default(base: Path) -> None:
 def test_a_worker_attaches_to_what_its_owner_started_again(
     cluster: Cluster, base: Path, end: str
 ) -> None:
-    """For a worker that outlives its owner what it had is over; its next init() finds the next system."""
+    """When a worker outlives its owner, its system is over; its next init() finds the next system."""
     owner = Job(cluster.address)
     first = owner.said()["address"]
     worker = worker_on(nodes()[1])
@@ -239,7 +239,7 @@ def test_two_that_start_at_once_share_a_system(cluster: Cluster) -> None:
 
 
 def test_a_detached_system_outlives_its_job(cluster: Cluster, base: Path) -> None:
-    """It is there for the next job, on all nodes, until it is ended."""
+    """The next job finds it, on all nodes, until it is ended."""
     job = Job(cluster.address, {**SMALL, "ray": {"lifetime": "detached"}}, fill=True)
     said = job.said()
     running = daemons(base)
@@ -252,12 +252,12 @@ def test_a_detached_system_outlives_its_job(cluster: Cluster, base: Path) -> Non
     assert daemons(base).keys() == running.keys()
     assert ray_cluster.stop()
     assert not ray_cluster.stop()
-    # Who started it may end it with close.
+    # The process that started it may end it with close.
     ctq.init({**SMALL, "ray": {"lifetime": "detached"}})
 
 
 def test_a_detached_system_on_ray_ends_as_a_whole(cluster: Cluster) -> None:
-    """Whoever stops it ends the actor that holds its samples, too."""
+    """Stopping it, from any process, also ends the actor that holds its samples."""
     job = Job(
         cluster.address,
         {**SMALL, "backend": {"storage_backend": "RayStore"}, "ray": {"lifetime": "detached"}},
@@ -274,7 +274,7 @@ def test_a_detached_system_on_ray_ends_as_a_whole(cluster: Cluster) -> None:
 
 
 def test_the_death_of_the_controller_ends_the_system(base: Path) -> None:
-    """Its table is nowhere else: calls fail with the address, nothing of it stays, and init makes a new one."""
+    """Its table exists nowhere else: calls fail with the address, nothing of it stays, and init makes a new one."""
     ctq.init({**SMALL, "client": {"timeout": 2}})
     client = ctq.get_client()
     client.put({"x": rows_of("p")}, partition_id="p")
@@ -290,7 +290,7 @@ def test_the_death_of_the_controller_ends_the_system(base: Path) -> None:
 
 
 def test_processes_without_ray_find_it_on_its_machine(cluster: Cluster) -> None:
-    """By its name, as they find a system that is not in a cluster."""
+    """By its name, as they find a system outside a cluster."""
     address = ctq.init(SMALL).address
     code = "import ctq; print(ctq.init(attach=True).address)"
     done = subprocess.run(
@@ -300,14 +300,14 @@ def test_processes_without_ray_find_it_on_its_machine(cluster: Cluster) -> None:
 
 
 def test_what_keeps_it_from_starting_is_told() -> None:
-    """An error of the daemon is the error of init; the name is free again."""
+    """An error of the daemon is raised by init; the name is free again."""
     with pytest.raises(ConfigError, match=r"controller\.sampler: .*'Nonesuch'"):
         ctq.init({**SMALL, "controller": {"sampler": "Nonesuch"}})
     ctq.init(SMALL)
 
 
 def test_what_is_in_the_way_is_told(base: Path) -> None:
-    """By its kind and words, as an error of ours and not of Ray's."""
+    """With its kind and message, as one of our errors and not one of Ray's."""
     base.write_text("no directory")
     try:
         with pytest.raises(ConfigError, match=f"{base} is not a directory and is not used"):
@@ -324,7 +324,7 @@ def test_a_system_on_this_machine_only(base: Path) -> None:
 
 
 def test_a_job_that_is_left_takes_its_system_along(cluster: Cluster, base: Path) -> None:
-    """init after another ray.init() is of the new job, also without close before."""
+    """init() after another ray.init() belongs to the new job, even without a close() before."""
     first = ctq.init(SMALL).address
     running = daemons(base)
     ray.shutdown()
@@ -335,7 +335,7 @@ def test_a_job_that_is_left_takes_its_system_along(cluster: Cluster, base: Path)
 
 
 def test_a_node_that_joins_later(cluster: Cluster, base: Path) -> None:
-    """It gets its units at its first init; when it is gone, what they held is told as lost."""
+    """It gets its units at its first init; when it is gone, their data is reported as lost."""
     ctq.init({**SMALL, "controller": {"owner_timeout": 1}})
     client = ctq.get_client()
     known = set(nodes())

@@ -1,4 +1,4 @@
-"""What the end of a driver of Ray leaves on the console: nothing of ours, and no actor that is aborted."""
+"""What the end of a Ray driver leaves on the console: none of our output, and no aborted actor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 def check(ends: ray_ends.Ends) -> None:
-    """All of them were clean."""
+    """All of the ends were clean."""
     print(ends)
     assert ends.failed == []
     assert ends.aborts == []
@@ -33,14 +33,14 @@ def check(ends: ray_ends.Ends) -> None:
 
 
 def test_the_end_of_a_driver_leaves_nothing_on_its_console() -> None:
-    """With live workers, in each way to end, beside two processes that compute."""
+    """With live workers, in each way of ending, beside two processes that compute."""
     check(ray_ends.run(3, busy=2))
 
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
 def test_two_hundred_ends_of_drivers_leave_nothing_on_their_consoles() -> None:
-    """As the one above; an abort came once in 15 to 20 ends."""
+    """Like the test above; an abort occurred once in 15 to 20 ends."""
     check(ray_ends.run(200, busy=2, clusters=2))
 
 
@@ -49,7 +49,7 @@ def test_two_hundred_ends_of_drivers_leave_nothing_on_their_consoles() -> None:
 
 @pytest.fixture(scope="module")
 def logs() -> Iterator[Path]:
-    """A cluster of this process; the directory with what its workers write."""
+    """A cluster for this process; yields the directory of its workers' output."""
     with own_runtime("RAY_ADDRESS"):
         ray.init(
             address="local",
@@ -65,7 +65,7 @@ def logs() -> Iterator[Path]:
 
 
 def process_of(actor: Any) -> int:
-    """The process of an actor, which is not called for it; waits until it runs."""
+    """The process of an actor, without calling it; waits until it runs."""
     from ray._private.state import actors
 
     nothing = ray.remote(num_cpus=0)(lambda: None)
@@ -74,23 +74,23 @@ def process_of(actor: Any) -> int:
         found = actors(actor._actor_id.hex())
         if found.get("State") == "ALIVE":
             return int(found["Pid"])
-        ray.get(nothing.remote(), timeout=60)  # Ray goes on; nothing tells when an actor runs
+        ray.get(nothing.remote(), timeout=60)  # a round trip, for lack of an event
     raise AssertionError(f"the actor does not run: {found}")
 
 
 def written(logs: Path, pid: int) -> str:
-    """What a worker has written."""
+    """The output of a worker."""
     return "".join(path.read_text("utf-8") for path in logs.glob(f"worker-*-{pid}.err"))
 
 
 def of_tools() -> Any:
-    """The actor for tools that look inside, of a system that runs."""
+    """The inspection actor of a running system."""
     config = ctq.init({**ray_ends.SMALL, "ray": {"actor": False}})
     return ray_actor._make(ray, config.controller.zmq_info, ray_actor.ACTOR_NAME)
 
 
 def of_node() -> Any:
-    """The actor of a node, without anything that it would run."""
+    """The actor of a node, with nothing to run."""
     idle = type("IdleUnits", (NodeUnits,), {"__init__": lambda self: None})
     return ray_actor.on_node(
         ray, idle, ray.get_runtime_context().get_node_id(), {}, **ray_daemons.NODE_UNITS
@@ -99,7 +99,7 @@ def of_node() -> Any:
 
 @pytest.mark.parametrize("make", [of_tools, of_node])
 def test_an_actor_that_nobody_has_called_ends_gently(logs: Path, make: Callable[[], Any]) -> None:
-    """Ray ends an actor so when the last reference to it is dropped; one with a pool of threads aborts."""
+    """Ray ends an actor this way when the last reference to it is dropped; one with a thread pool aborts."""
     actor = make()
     pid = process_of(actor)
     del actor
@@ -109,7 +109,7 @@ def test_an_actor_that_nobody_has_called_ends_gently(logs: Path, make: Callable[
 
 
 def test_an_actor_that_is_killed_is_dead_when_kill_returns(logs: Path) -> None:
-    """So its name is free, and dropping the last reference to it does nothing any more."""
+    """So its name is free, and dropping the last reference to it no longer does anything."""
     for _ in range(5):
         actor = (
             ray.remote(num_cpus=0)(type("Idle", (), {}))
@@ -126,7 +126,7 @@ def test_an_actor_that_is_killed_is_dead_when_kill_returns(logs: Path) -> None:
 
 
 def test_close_frees_the_names_of_its_actors(logs: Path) -> None:
-    """Nothing of a system is in the cluster any more when close has returned."""
+    """Nothing of a system is in the cluster any longer when close() returns."""
     for _ in range(3):
         ctq.init(ray_ends.SMALL)
         assert ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)

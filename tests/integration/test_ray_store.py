@@ -1,4 +1,4 @@
-"""Data in Ray's object store: the holder of the references, who survives whom, and what is freed."""
+"""Data in Ray's object store: the holder of the references, which process outlives which, and what is freed."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ CONFIG = {
     "client": {"timeout": 20},
     "ray": {
         "cluster": False
-    },  # the system is one of this machine, which processes without Ray find too
+    },  # a system of this machine only, so that processes without Ray find it too
 }
 
 
 @pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
-    """A small cluster of this process's own; a full store does not spill to disk."""
+    """A small cluster for this process; a full store does not spill to disk."""
     import ray
 
     ray.init(
@@ -64,7 +64,7 @@ def ray() -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
-    """Systems are found in a directory of the test's own."""
+    """Systems are looked up in a directory for this test."""
     with own_runtime():
         yield
         ctq.close()
@@ -72,14 +72,14 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture
 def client(ray: Any) -> ctq.TransferQueueClient:
-    """The client of a system that this process has started."""
+    """The client of a system started by this process."""
     ctq.init(CONFIG)
     return ctq.get_client()
 
 
 @pytest.fixture
 def direct(ray: Any) -> ctq.TransferQueueClient:
-    """The client of a system whose tensors go by Ray Direct Transport."""
+    """The client of a system whose tensors use Ray Direct Transport."""
     ctq.init(
         {
             **CONFIG,
@@ -102,13 +102,13 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def holder(ray: Any, client: ctq.TransferQueueClient) -> Any:
-    """The actor with the references."""
+    """The actor that holds the references."""
     section = client.system_config["backend"]["RayStore"]
     return ray_store.find_holder(ray, section, client._core.epoch)
 
 
 def wait_empty(ray: Any, client: ctq.TransferQueueClient) -> None:
-    """Dead values are removed by and by; each put makes the collector look again."""
+    """Dead values are removed gradually; each put makes the collector check again."""
     held = holder(ray, client)
     for _ in range(1000):
         if ray.get(held.count.remote()) == 0:
@@ -119,7 +119,7 @@ def wait_empty(ray: Any, client: ctq.TransferQueueClient) -> None:
 
 
 def gone(ray: Any, name: str) -> bool:
-    """Whether there is no actor of that name any more."""
+    """Whether there is no longer an actor with this name."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
@@ -187,7 +187,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.slow
 def test_clear_frees_the_object_store(ray: Any, client: ctq.TransferQueueClient) -> None:
-    """Five times what the store can hold goes through it."""
+    """Five times the store's capacity goes through it."""
     for number in range(10):
         meta = client.put({"x": np.full((8, 6 << 20), number, np.uint8)}, partition_id="p")
         assert int(np.asarray(client.get_data(meta)["x"][7])[-1]) == number
@@ -208,10 +208,10 @@ def test_a_full_store(ray: Any) -> None:
 
 
 def held_back() -> type[Holder]:
-    """A class that other processes get by value: they do not have this module."""
+    """A class that is sent to other processes by value, because they do not have this module."""
 
     class HeldBack(Holder):
-        """A holder that has no room for the first object, and takes its time for the others."""
+        """A holder that has no room for the first object, and delays the others."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -219,7 +219,7 @@ def held_back() -> type[Holder]:
             self._goes_on = threading.Event()
 
         def arrived(self) -> int:
-            """How many objects it was to put again."""
+            """Number of objects that it was to put again."""
             return self._arrived
 
         def go_on(self) -> None:
@@ -227,7 +227,7 @@ def held_back() -> type[Holder]:
             self._goes_on.set()
 
         def adopt(self, keys: list[str], box: list[Any]) -> None:
-            """As the holder's, later."""
+            """Like the holder's method, but delayed."""
             import ray
 
             with self._lock:
@@ -243,7 +243,7 @@ def held_back() -> type[Holder]:
 
 @pytest.mark.slow
 def test_a_failed_put_leaves_nothing_on_its_way(ray: Any, client: ctq.TransferQueueClient) -> None:
-    """It ends when the holder has done with all of it, which is an eighth of the store at most."""
+    """It ends after the holder has handled all of it, which is an eighth of the store at most."""
     slow = ray.remote(held_back()).options(num_cpus=0, max_concurrency=CALLS_AT_ONCE).remote()
     epoch = client._core.epoch
     store = ray_store.RayStore(client.system_config["backend"]["RayStore"])
@@ -276,7 +276,7 @@ def test_a_failed_put_leaves_nothing_on_its_way(ray: Any, client: ctq.TransferQu
 def test_a_put_that_waited_for_room_is_done_when_there_is_some(
     ray: Any, client: ctq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tries that found no room leave nothing in the store and nothing on its way, however many there were."""
+    """Attempts without room leave nothing in the store and nothing in transit, however many there were."""
     tries: SimpleQueue[int] = SimpleQueue()
     put_from = ray_store.RayStore.put_from
 
@@ -290,7 +290,7 @@ def test_a_put_that_waited_for_room_is_done_when_there_is_some(
     monkeypatch.setattr(ray_store.RayStore, "put_from", noting)
     rows = np.ones((8, 4 << 20), np.uint8)
     for number in range(5):
-        # In pieces of the size of the put's: the store needs no larger hole for the next round.
+        # In pieces of the put's size: the store needs no larger hole for the next round.
         blocks = [ray.put(np.zeros(4 << 20, np.uint8)) for _ in range(18)]
         with ThreadPoolExecutor(1) as pool:
             put = pool.submit(client.put, {"x": rows * number}, partition_id="p")
@@ -310,7 +310,7 @@ def test_a_put_that_waited_for_room_is_done_when_there_is_some(
 
 @pytest.mark.slow
 def test_lost_objects_are_named(ray: Any, client: ctq.TransferQueueClient) -> None:
-    """Of what was in a holder that was killed the samples are named; it is there again for what comes then."""
+    """When a holder is killed, its lost samples are named; it is restarted for new data."""
     meta = client.put({"x": np.zeros((3, 1 << 20))}, partition_id="p")
     held = holder(ray, client)
     os.kill(ray.get(held.pid.remote()), signal.SIGKILL)
@@ -322,7 +322,7 @@ def test_lost_objects_are_named(ray: Any, client: ctq.TransferQueueClient) -> No
 
 @pytest.mark.slow
 def test_two_systems(client: ctq.TransferQueueClient) -> None:
-    """Two systems in one cluster have holders of their own, and see nothing of each other."""
+    """Two systems in one cluster have separate holders, and do not see each other."""
     ctq.kv_put("k", "p", {"x": np.arange(3)})
     section = client.system_config["backend"]["RayStore"]
     ended = python(
@@ -342,7 +342,7 @@ ctq.close()
 
 @pytest.mark.slow
 def test_the_holder_ends_with_its_system(ray: Any, client: ctq.TransferQueueClient) -> None:
-    """`close` where it was started ends the holder."""
+    """`close` in the process that started the system ends the holder."""
     name = client.system_config["backend"]["RayStore"]["holder"]
     ctq.close()
     assert gone(ray, name)
@@ -360,7 +360,7 @@ def test_a_clean_end_leaves_nothing_in_a_cluster_of_the_users_own(
     deadline = time.monotonic() + 60
     while left := [each["name"] for each in list_named(ray) if each["namespace"] == NAMESPACE]:
         assert time.monotonic() < deadline, left
-    while True:  # Ray frees objects a moment after the actor that owned them
+    while True:  # Ray frees objects shortly after the actor that owned them
         try:
             blocks = [ray.put(np.zeros(4 << 20, np.uint8)) for _ in range(22)]
             break
@@ -372,14 +372,14 @@ def test_a_clean_end_leaves_nothing_in_a_cluster_of_the_users_own(
 
 
 def list_named(ray: Any) -> list[dict[str, str]]:
-    """The named actors that live, of all namespaces."""
+    """The live named actors, in all namespaces."""
     named: list[dict[str, str]] = ray.util.list_named_actors(all_namespaces=True)
     return named
 
 
 @pytest.mark.slow
 def test_a_system_of_daemons(ray: Any, system: System) -> None:
-    """Without a process that starts it the first client makes a holder, which outlives it but not the system."""
+    """If no process with Ray starts the system, the first client makes a holder, which outlives it but not the system."""
     address = ray.get_runtime_context().gcs_address
     system.start(
         settings=["backend.storage_backend=RayStore", f'backend.RayStore={{address: "{address}"}}']
@@ -397,7 +397,7 @@ def test_a_system_of_daemons(ray: Any, system: System) -> None:
 
 @pytest.mark.slow
 def test_the_wrong_cluster(ray: Any, system: System) -> None:
-    """A client in another cluster than the system's data says where that is."""
+    """A client in a different cluster than the system's data says where that is."""
     system.start(
         settings=[
             "backend.storage_backend=RayStore",
@@ -433,7 +433,7 @@ def test_the_transport_carries_the_tensors() -> None:
 
 @pytest.mark.slow
 def test_all_kinds_by_transport(direct: ctq.TransferQueueClient) -> None:
-    """Tensors of all kinds, and other values beside them."""
+    """Tensors of all kinds, mixed with other values."""
     check_kinds(direct)
 
 
@@ -478,7 +478,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.slow
 def test_cleared_tensors_are_freed(ray: Any, direct: ctq.TransferQueueClient) -> None:
-    """Overwritten and cleared tensors leave the process that has put them."""
+    """Overwritten and cleared tensors are freed in the process that put them."""
     stored = ray._private.worker.global_worker.rdt_manager.rdt_store
     held = holder(ray, direct)
     meta = direct.put({"x": torch.zeros(4, 5)}, partition_id="p")
@@ -507,7 +507,7 @@ def test_a_refused_put_leaves_nothing(ray: Any, direct: ctq.TransferQueueClient)
 def test_a_put_that_is_given_up_may_be_published(
     ray: Any, direct: ctq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who stops waiting for the controller does not know, so what it may have published stays."""
+    """A caller that stops waiting for the controller does not know the outcome, so data that may be published stays."""
     assert direct._python is not None
     manager = direct._python.manager
     publish = manager.notify_data_update
@@ -542,7 +542,7 @@ def test_nixl_is_not_installed(ray: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     ("transport", "message"), [("telepathy", "no transport that Ray knows"), ("gloo", "one-sided")]
 )
 def test_no_such_transport(ray: Any, transport: str, message: str) -> None:
-    """It is refused at init, by its place in the configuration."""
+    """It is refused at init, by its path in the configuration."""
     section = {"tensor_transport": transport}
     with pytest.raises(ConfigError, match=rf"RayStore\.tensor_transport: '{transport}'.*{message}"):
         ctq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})

@@ -1,4 +1,4 @@
-"""Where daemons listen and what they give away: addresses, interfaces, ranges of ports, IPv6."""
+"""Where daemons listen and which addresses they advertise: addresses, interfaces, port ranges, IPv6."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ONE_UNIT = [*SMALL, "backend.SimpleStorage.num_data_storage_units=1"]
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the one who runs the tests has set is not what they are about."""
+    """Variables set by the user who runs the tests must not affect them."""
     for name in ("TQ_INTERFACE", "TQ_BIND", "TQ_ADVERTISE_HOST", "TQ_PORT_RANGE"):
         monkeypatch.delenv(name, raising=False)
 
@@ -34,7 +34,7 @@ def tcp(addresses: str) -> list[str]:
 
 
 def unit_endpoints(system: System) -> dict[str, str]:
-    """What the storage units give away, from the daemons' logs."""
+    """The storage units' advertised endpoints, from the daemons' logs."""
     found = {}
     for log in system.folder.glob("*.log"):
         for line in log.read_text().splitlines():
@@ -47,7 +47,7 @@ def unit_endpoints(system: System) -> dict[str, str]:
 
 
 def check_data(client: ctq.TransferQueueClient, partition: str = "p") -> None:
-    """A put and a get, with the data looked at."""
+    """A put and a get, with a check of the data."""
     rows = np.arange(40_000, dtype=np.float32).reshape(4, 10_000)
     batch = client.put({"x": rows}, partition_id=partition)
     assert np.array_equal(np.stack(list(client.get_data(batch)["x"])), rows)
@@ -68,7 +68,7 @@ def test_ipv6(system: System) -> None:
 
 
 def test_all_ports_are_of_the_range(system: System) -> None:
-    """Every tcp endpoint without a port of its own takes one of the range, and the last one too many is an error."""
+    """Every tcp endpoint without a configured port takes one of the range; the first that finds none left is an error."""
     first, last = free_range(4)
     system.start(
         settings=[
@@ -104,7 +104,7 @@ def test_all_ports_are_of_the_range(system: System) -> None:
 def test_the_environment_says_what_the_configuration_does_not(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TQ_INTERFACE, TQ_ADVERTISE_HOST and TQ_PORT_RANGE; what the configuration says counts more."""
+    """TQ_INTERFACE, TQ_ADVERTISE_HOST and TQ_PORT_RANGE; the configuration takes precedence."""
     first, last = free_range(5)
     monkeypatch.setenv("TQ_INTERFACE", "lo")
     monkeypatch.setenv("TQ_ADVERTISE_HOST", "localhost")
@@ -134,7 +134,7 @@ def test_the_environment_says_what_the_configuration_does_not(
     ],
 )
 def test_bad_settings(tmp_path: Path, settings: list[str], expected: str) -> None:
-    """What cannot be is refused by the name of its key, and nothing is left."""
+    """Invalid settings are refused by the name of their key, and nothing is left."""
     options = [word for setting in settings for word in ("--set", setting)]
     daemon = Daemon(
         "all-in-one", "--runtime-dir", str(tmp_path / "run"), *options, log=tmp_path / "log"
@@ -146,7 +146,7 @@ def test_bad_settings(tmp_path: Path, settings: list[str], expected: str) -> Non
 
 @pytest.mark.parametrize("everything", ["0.0.0.0", "::"])
 def test_all_addresses_are_given_away_as_one(system: System, everything: str) -> None:
-    """A daemon that listens on all addresses says one that others can use, which is the loopback's only if it is alone."""
+    """A daemon that listens on all addresses advertises a usable one, which is the loopback's only without a network."""
     system.start(settings=[*ONE_UNIT, f"net.bind='{everything}'", "metrics.enabled=true"])
     (controller,) = tcp(system.address)
     (unit,) = tcp(unit_endpoints(system)["unit-0"])
@@ -159,14 +159,14 @@ def test_all_addresses_are_given_away_as_one(system: System, everything: str) ->
 
 
 def test_loopback_stays_what_it_is(system: System) -> None:
-    """Who binds to the loopback is reached by it, and its units are as well."""
+    """A daemon bound to the loopback is reached there, and so are its units."""
     system.start("--listen", "tcp:127.0.0.1:0", settings=ONE_UNIT)
     assert tcp(system.address)[0].startswith("tcp:127.0.0.1:")
     assert tcp(unit_endpoints(system)["unit-0"])[0].startswith("tcp:127.0.0.1:")
 
 
 def test_a_unit_listens_where_it_sees_the_controller(system: System) -> None:
-    """A storage daemon that is told nothing but the controller's address is reached like that one."""
+    """A storage daemon that is given only the controller's address is reachable in the same way as the controller."""
     system.start("--listen", "tcp:127.0.0.1:0", role="controller")
     (system.address,) = tcp(system.address)
     system.join(name="plain", settings=ONE_UNIT)
@@ -178,7 +178,7 @@ def test_a_unit_listens_where_it_sees_the_controller(system: System) -> None:
 def test_a_unit_beside_its_controller_listens_by_the_address_that_it_joins(
     system: System, family: str
 ) -> None:
-    """One machine, joined by its address in the network: workers on other machines reach the unit as they do the controller."""
+    """One machine, joined by its network address: workers on other machines reach the unit like the controller."""
     address = own_address(socket.AF_INET6 if family == "IPv6" else socket.AF_INET)
     if address is None:
         pytest.skip(f"this machine has no {family} address of its own")
@@ -192,7 +192,7 @@ def test_a_unit_beside_its_controller_listens_by_the_address_that_it_joins(
 
 
 def test_a_unit_that_joins_by_the_loopback_says_that_it_stays_there(system: System) -> None:
-    """Who listens on all addresses and is joined by the loopback's: the log of the unit says what that means."""
+    """If a daemon on all addresses is joined through the loopback, the unit's log explains the consequences."""
     system.start("--listen", "tcp:0.0.0.0:0", role="controller")
     port = tcp(system.address)[0].rpartition(":")[2]
     system.address = f"tcp:127.0.0.1:{port}"
@@ -205,7 +205,7 @@ def test_a_unit_that_joins_by_the_loopback_says_that_it_stays_there(system: Syst
 
 
 def test_an_unknown_controller_is_named(tmp_path: Path) -> None:
-    """A name that nobody knows is an error at once, unless the configuration has said all that it is asked for."""
+    """An unknown name is an error at once, unless the configuration makes the lookup unnecessary."""
     (tmp_path / "token").write_text("secret")
     join = ("--join", "tcp:no-such-host.invalid:7000", "--token-file", str(tmp_path / "token"))
     daemon = Daemon("storage", *join, log=tmp_path / "log")
@@ -215,7 +215,7 @@ def test_an_unknown_controller_is_named(tmp_path: Path) -> None:
 
 
 def test_a_client_takes_the_endpoint_that_works(running: System, tmp_path: Path) -> None:
-    """Of several endpoints: one that is not there, one of another system, a port without a server, the right one."""
+    """Of several endpoints: a missing one, one of another system, a port without a server, the right one."""
     other = System(tmp_path / "other")
     other.folder.mkdir()
     try:
@@ -233,7 +233,7 @@ def test_a_client_takes_the_endpoint_that_works(running: System, tmp_path: Path)
 
 
 def test_init_starts_a_system_for_others(tmp_path: Path) -> None:
-    """init() with net.bind: what it returns is good for a process that sees no file of this machine but the token."""
+    """init() with net.bind: its result works for a process that sees no file of this machine except the token."""
     first, last = free_range(6)
     code = f"""
 import json, sys, ctq
@@ -266,7 +266,7 @@ sys.stdin.read()
 
 
 def test_help_names_the_keys() -> None:
-    """`tqd --help-config` has them all, with the variables of the environment."""
+    """`tqd --help-config` lists all of them, with the environment variables."""
     text = subprocess.run(
         [executable("tqd"), "--help-config"], capture_output=True, text=True, check=True
     ).stdout

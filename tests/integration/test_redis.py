@@ -37,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[RedisCluster]:
-    """A cluster of three."""
+    """A cluster of three nodes."""
     made = RedisCluster(tmp_path)
     yield made
     made.stop()
@@ -51,7 +51,7 @@ def start(system: System, section: str) -> None:
 
 
 def numbers(rows: int, size: int, base: int) -> dict[str, np.ndarray]:
-    """Columns whose values tell where they belong."""
+    """Columns whose values show where they belong."""
     return {
         "x": np.arange(rows * size, dtype=np.int64).reshape(rows, size) + base,
         "y": np.arange(rows, dtype=np.float32) + base,
@@ -59,7 +59,7 @@ def numbers(rows: int, size: int, base: int) -> dict[str, np.ndarray]:
 
 
 def check(client: ctq.TransferQueueClient, meta: ctq.BatchMeta, rows: int, base: int) -> None:
-    """What is read is what `numbers` made."""
+    """The data read equals the output of `numbers`."""
     got = client.get_data(meta)
     expected = numbers(rows, np.asarray(got["x"][0]).shape[0], base)
     assert np.array_equal(np.stack([np.asarray(row) for row in got["x"]]), expected["x"])
@@ -122,7 +122,7 @@ def test_slots_move_under_traffic(system: System, cluster: RedisCluster) -> None
 
 
 def refused(folder: Path, section: str) -> str:
-    """What a daemon says that does not start on a Redis backend."""
+    """The output of a daemon that does not start on a Redis backend."""
     daemon = Daemon(
         "all-in-one",
         *("--runtime-dir", str(folder / "run"), "--set", "backend.storage_backend=Redis"),
@@ -141,7 +141,7 @@ def test_a_server_that_is_no_cluster(tmp_path: Path, server: RedisServer) -> Non
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
-    """A system on a store that is not there does not start, and names backend and address."""
+    """A system on an unreachable store does not start, and names backend and address."""
     port = free_ports(1)[0]
     answer = refused(tmp_path, f'url: "redis://127.0.0.1:{port}"')
     expected = (
@@ -163,7 +163,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
 
 
 def test_a_server_that_says_nothing(tmp_path: Path) -> None:
-    """It is waited for as long as the configuration says."""
+    """The daemon waits for it as long as configured."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
         answer = refused(tmp_path, f'url: "redis://{place}", timeout: 0.5')
@@ -176,19 +176,19 @@ def test_a_missing_url_shows_what_it_looks_like(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_is_named(tmp_path: Path) -> None:
-    """`Redis: {host: ...}` is what one tries first."""
+    """`Redis: {host: ...}` is what users try first."""
     answer = refused(tmp_path, "host: 127.0.0.1")
     assert "backend.Redis.host: unknown key; known are url, " in answer
 
 
 def redis_line(system: System) -> list[str]:
-    """What `tq status` says of the store."""
+    """The store's line in `tq status`."""
     (line,) = [line for line in system.tq("status").splitlines() if line.startswith("Redis:")]
     return line.split()
 
 
 def test_status_claims_nothing_about_the_server(system: System, server: RedisServer) -> None:
-    """How full the server is is not known here, nor, without a client, whether it is there."""
+    """The server's fill level is not known here, nor, without a client, whether it is running."""
     start(system, f'url: "{server.url}"')
     client = system.client("writer")
     client.put(numbers(4, 8, 1), partition_id="p")
@@ -250,7 +250,7 @@ for line in sys.stdin:
 
 
 class Other:
-    """A system of a process of its own."""
+    """A system in a separate process."""
 
     def __init__(self, folder: Path, url: str, sweep_after: float) -> None:
         """Start it and put a batch."""
@@ -266,19 +266,19 @@ class Other:
         self.handle = folder / "ctq" / "default" / "handle.json"
 
     def line(self) -> str:
-        """The next line that it prints."""
+        """The next line of its output."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def sum(self) -> int:
-        """What it reads of its batch."""
+        """The sum that it reads from its batch."""
         assert self.process.stdin is not None
         self.process.stdin.write("read\n")
         self.process.stdin.flush()
         return int(self.line())
 
     def kill(self) -> None:
-        """End it without a word, its daemon first: that would remove the values in its end."""
+        """Kill it, its daemon first, because the daemon would remove the values when it ends."""
         os.kill(json.loads(self.handle.read_text())["pid"], signal.SIGKILL)
         self.process.kill()
         self.process.wait()
@@ -291,7 +291,7 @@ class Other:
 def test_values_of_dead_systems_are_removed(
     system: System, server: RedisServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A system that was killed leaves its values to the next one, which leaves those of systems that live."""
+    """A killed system's values are removed by the next one, which spares those of live systems."""
     with tempfile.TemporaryDirectory(prefix="ctq-") as short:
         dead, alive = (Other(Path(short) / name, server.url, 1.5) for name in ("dead", "alive"))
         try:
@@ -315,7 +315,7 @@ def test_values_of_dead_systems_are_removed(
 def test_values_of_dead_systems_are_removed_although_the_first_client_has_closed(
     system: System, server: RedisServer
 ) -> None:
-    """One client looks for them; when it has ended, another one takes its place."""
+    """One client looks for them; when it has ended, another one takes over."""
     start(system, f'url: "{server.url}", sweep_after: 1.5')
     first = system.client("first")
     system.client("second")
@@ -331,7 +331,7 @@ def test_values_of_dead_systems_are_removed_although_the_first_client_has_closed
 
 @pytest.mark.slow
 def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServer) -> None:
-    """Removing what dead systems have left may take longer than a lease, which is renewed meanwhile."""
+    """Removing the data of dead systems may take longer than a lease, which is renewed meanwhile."""
     fill = "for i = 1, ARGV[1] do redis.call('SET', ARGV[2] .. string.format('%016x', i) .. ARGV[3], '1') end"
     server.ask("EVAL", fill, "0", "300000", "others/", "")
     server.ask("EVAL", fill, "0", "24", "tq/", "/kept")
@@ -350,7 +350,7 @@ def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServe
 def test_closing_while_the_server_stands_still(
     system: System, server: RedisServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """It takes seconds, not half a minute, and says what may be left."""
+    """It takes seconds, not half a minute, and reports what may be left."""
     start(system, f'url: "{server.url}"')
     client = system.client("one")
     client.put(numbers(8, 300, 1), partition_id="p")
@@ -358,12 +358,12 @@ def test_closing_while_the_server_stands_still(
     try:
         begun = time.monotonic()
         client.clear_partition("p")
-        client.get_partition_list()  # the word of the dead blocks has come before the answer to this
+        client.get_partition_list()  # dead blocks are reported before the answer to this
         client.close()
         assert time.monotonic() - begun < 15
     finally:
         server.process.send_signal(signal.SIGCONT)
-    # It waits no longer for the removal, which ends before if the machine lets it.
+    # The client no longer waits for the removal, which may complete earlier if the machine is fast enough.
     said = capfd.readouterr().err
     assert re.search(r"closing: [1-9] dead blocks? may be left in Redis|its storage has not", said)
     # A client of the system removes them.
@@ -374,7 +374,7 @@ def test_closing_while_the_server_stands_still(
 
 @pytest.mark.parametrize("seconds", ["0", "0.001", "1e300", ".nan"])
 def test_when_to_sweep_is_checked(tmp_path: Path, server: RedisServer, seconds: str) -> None:
-    """A time that is none, and one that no lease can last, is refused at once."""
+    """An invalid time, and one longer than any lease, are refused at once."""
     daemon = Daemon(
         "all-in-one",
         *("--runtime-dir", str(tmp_path / "run"), "--set", "backend.storage_backend=Redis"),

@@ -1,4 +1,4 @@
-"""Kernels and sandboxes that refuse system calls: there is another way, or a clear error, and the log says which."""
+"""Kernels and sandboxes that refuse system calls: there is an alternative, or a clear error, and the log says which."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SETTINGS = [
     "backend.SimpleStorage.num_data_storage_units=1",
 ]
 PEER_PIDFD = 77
-"""The option of getsockopt by which newer kernels give a pidfd."""
+"""The option of getsockopt that returns a pidfd on newer kernels."""
 POPULATE_WRITE = 23
 """Advice for madvise."""
 
@@ -46,12 +46,12 @@ client.close()
 
 
 def sandbox(*calls: str) -> list[str]:
-    """What to put before a command."""
+    """Prefix for a command that runs it in the sandbox."""
     return [sys.executable, str(REFUSE), *calls, "--"]
 
 
 def work(system: System, *calls: str) -> str:
-    """A worker in a sandbox of its own puts and gets; what it logged."""
+    """A worker in a separate sandbox puts and gets; returns its log."""
     done = subprocess.run(
         [*sandbox(*calls), sys.executable, "-c", WORKER, system.address, system.token_file],
         env={**os.environ, "TQ_LOG": "info"},
@@ -68,7 +68,7 @@ def work(system: System, *calls: str) -> str:
 
 
 def log_of(system: System) -> str:
-    """What the daemon logged."""
+    """The daemon's log."""
     return (system.folder / "tqd.log").read_text()
 
 
@@ -79,7 +79,7 @@ def test_without_a_sandbox(running: System) -> None:
 
 @BOTH
 def test_memfd_create(system: System, number: str) -> None:
-    """A daemon without memfds keeps its data to itself: all of it goes over the stream, and both sides say why."""
+    """A daemon without memfds shares no memory: all data goes over the stream, and both sides log why."""
     system.start(settings=SETTINGS, before=sandbox(f"memfd_create={number}"))
     reason = os.strerror(getattr(errno, number))
     assert (
@@ -94,7 +94,7 @@ def test_memfd_create(system: System, number: str) -> None:
 @BOTH
 @pytest.mark.parametrize("whose", ["daemon", "both"])
 def test_pidfd(system: System, number: str, whose: str) -> None:
-    """A daemon that cannot watch its clients gives nobody its memory to write to."""
+    """A daemon that cannot watch its clients does not share writable memory with them."""
     calls = (f"getsockopt:{PEER_PIDFD}=ENOPROTOOPT", f"pidfd_open={number}")
     system.start(settings=SETTINGS, before=sandbox(*calls))
     said = work(system, *(calls if whose == "both" else ()))
@@ -105,7 +105,7 @@ def test_pidfd(system: System, number: str, whose: str) -> None:
 
 @BOTH
 def test_the_owner_is_watched_without_pidfd(system: System, number: str) -> None:
-    """A daemon ends with its owner all the same, also when nobody has waited for the owner's end."""
+    """A daemon still ends with its owner, even if the owner is not reaped."""
     owner = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     daemon = system.start(
         "--owner-pid", str(owner.pid), settings=SETTINGS, before=sandbox(f"pidfd_open={number}")
@@ -119,7 +119,7 @@ def test_the_owner_is_watched_without_pidfd(system: System, number: str) -> None
 
 
 def test_an_owner_that_is_gone(system: System) -> None:
-    """Without pidfd, too, a daemon whose owner is gone already says so."""
+    """Even without pidfd, a daemon whose owner is already gone says so."""
     owner = subprocess.Popen([sys.executable, "-c", ""])
     owner.wait()
     with pytest.raises(AssertionError, match=f"cannot watch owner process {owner.pid}"):
@@ -128,14 +128,14 @@ def test_an_owner_that_is_gone(system: System) -> None:
 
 @pytest.mark.parametrize("number", ["ENOSYS", "EPERM", "EINVAL"])
 def test_madv_populate_write(system: System, number: str) -> None:
-    """Warming does without; memory is shared as ever."""
+    """Warming works without it; memory is still shared."""
     system.start(settings=SETTINGS, before=sandbox(f"madvise:{POPULATE_WRITE}={number}"))
     assert "is used by shared memory" in work(system)
 
 
 @BOTH
 def test_all_that_only_saves_time(system: System, number: str) -> None:
-    """No warming, no holes, no advice at all in daemon and client: data still comes and goes."""
+    """No warming, no holes, no advice at all in daemon and client: data transfers still work."""
     calls = (f"madvise={number}", f"fallocate={number}")
     system.start(settings=SETTINGS, before=sandbox(*calls))
     said = work(system, *calls)
@@ -145,7 +145,7 @@ def test_all_that_only_saves_time(system: System, number: str) -> None:
 
 
 def test_init_in_a_sandbox(tmp_path: Path) -> None:
-    """init() in a process that is refused all of these: it starts a system, works with it and takes it down."""
+    """init() in a process that is refused all of these calls: it starts a system, uses it and ends it."""
     code = """
 import sys
 sys.modules["torch"] = None

@@ -1,4 +1,4 @@
-"""Peers of different protocol versions: both sides say so at once, in words that name both versions and the older side."""
+"""Peers of different protocol versions: both sides report this at once, naming both versions and the older side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ other_version = pytest.mark.parametrize("step", [-1, 1], ids=["older", "newer"])
 
 
 def receive(raw: socket.socket, size: int) -> bytes:
-    """As many bytes, or fewer if the peer closes."""
+    """This many bytes, or fewer if the peer closes."""
     got = b""
     while len(got) < size and (chunk := raw.recv(size - len(got))):
         got += chunk
@@ -55,7 +55,7 @@ def log_says(log: Path, *words: str) -> bool:
 
 
 def wait_for(happened: Callable[[], bool], ask: Callable[[], object]) -> None:
-    """Asks a server something, again and again, until what was sent before it on another connection has happened."""
+    """Keeps sending requests to a server until it has handled what was sent before on another connection."""
     deadline = time.monotonic() + AT_ONCE
     while not happened():
         assert time.monotonic() < deadline
@@ -63,7 +63,7 @@ def wait_for(happened: Callable[[], bool], ask: Callable[[], object]) -> None:
 
 
 def versions(theirs: int, ours: int, them: str, us: str) -> list[str]:
-    """What the message has to say."""
+    """What the message must contain."""
     older = them if theirs < ours else us
     return [f"{them} speaks version {theirs}", f"{us} version {ours}", f"{older} is older"]
 
@@ -72,7 +72,7 @@ TCP = "listen=tcp:127.0.0.1:0"
 
 
 def start_apart(system: System, controller: list[str], unit: list[str]) -> None:
-    """A controller and a storage unit, each in a daemon of its own."""
+    """A controller and a storage unit, in separate daemons."""
     system.start(role="controller", settings=controller)
     folder = str(system.folder / "one")
     system.join("--runtime-dir", folder, name="one", settings=[*SMALL, *unit])
@@ -115,7 +115,7 @@ def test_a_server_refuses_a_client_of_another_version(
     for words in expected:
         assert words in answer
     assert log_says(log, *expected), log.read_text()
-    # It goes on serving others.
+    # The server continues to serve others.
     apart.client().put({"x": np.arange(2)}, partition_id="p")
 
 
@@ -145,7 +145,7 @@ def test_a_client_refuses_a_controller_of_another_version(
         logged = capfd.readouterr().err
         for words in expected:
             assert words in logged
-        # The server has heard of it, too: for it, the client is the one of the other version.
+        # The server has noticed as well: from its side, the client has the other version.
         told = versions(ours + step, ours, "the client", "this server")
         log = apart.daemons[0].log
         wait_for(lambda: log_says(log, *told), apart.client("other").status)

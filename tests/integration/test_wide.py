@@ -1,4 +1,4 @@
-"""Samples with many fields: what is small shares blocks with what lies beside it."""
+"""Samples with many fields: small values share blocks with their neighbours."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONE_UNIT = [
 
 
 def blocks(client: ctq.TransferQueueClient) -> int:
-    """Blocks that the storage has."""
+    """Number of blocks in the storage."""
     return sum(owner["blocks"] for owner in client.status()["owners"])
 
 
@@ -35,7 +35,7 @@ def stacked(rows: Any) -> np.ndarray[Any, Any]:
 
 @pytest.mark.slow
 def test_a_wide_sample_takes_few_blocks(system: System) -> None:
-    """32,000 fields of 8 bytes in a unit of 64 MiB, which cannot have as many blocks."""
+    """32,000 fields of 8 bytes in a unit of 64 MiB, which cannot have that many blocks."""
     system.start(settings=ONE_UNIT)
     client = system.client()
     data = {f"f{i}": np.array([i]) for i in range(32_000)}
@@ -49,7 +49,7 @@ def test_a_wide_sample_takes_few_blocks(system: System) -> None:
 
 @pytest.fixture
 def redis(system: System, tmp_path: Path) -> Iterator[RedisServer]:
-    """A system whose data is in a server."""
+    """A system whose data is in a Redis server."""
     made = RedisServer(tmp_path / "redis", free_ports(1)[0])
     system.start(
         settings=[
@@ -62,7 +62,7 @@ def redis(system: System, tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def test_small_columns_share_values(system: System, redis: RedisServer) -> None:
-    """100 columns of 4 KiB are seven values of 64 KiB or less; a large one among them does not lie with others."""
+    """100 columns of 4 KiB are seven values of 64 KiB or less; a large one among them does not share a value."""
     client = system.client()
     before = redis.values()
     rows = np.arange(64 * 64).reshape(64, 64)
@@ -75,7 +75,7 @@ def test_small_columns_share_values(system: System, redis: RedisServer) -> None:
     assert np.array_equal(stacked(got["large"]), np.tile(rows[:8], 20))
 
 
-# Bytes per row: nothing, a number, a tenth of a block, half of one, nearly one, exactly one, more.
+# Bytes per row: nothing, a number, a tenth of a block, half, nearly a block, exactly a block, more.
 widths = st.lists(
     st.sampled_from([0, 1, 8, 64, 6_000, 32_768, 65_000, 65_536, 70_000]), min_size=2, max_size=12
 )
@@ -92,7 +92,7 @@ steps = st.lists(
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["memory", "stream"])
 def test_any_widths_keep_their_bytes(system: System, way: str) -> None:
-    """Put, overwritten, cleared and read in any order, while the unit moves what is left of shared blocks."""
+    """Put, overwritten, cleared and read in any order, while the unit compacts shared blocks."""
     if way == "memory":
         system.start(settings=ONE_UNIT)
     else:
