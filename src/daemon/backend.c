@@ -1,5 +1,5 @@
 /*
- * backend.c - see backend.h.  A store is opened as a client opens it, on a thread of the loop's pool.
+ * backend.c - see backend.h.  Opens a store as a client would, on a thread of the loop's pool.
  */
 #include "daemon/backend.h"
 
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Seconds that removing may take: who ends a system waits for it, and kills it in the end. */
+/* Seconds that removing may take: whoever stops a system waits for it, and finally kills it. */
 #define BACKEND_END_SECONDS 6.0
 
 typedef struct backend_check {
@@ -45,7 +45,7 @@ static void backend_look(uv_work_t *work)
     size_t size = strlen(check->backend);
 
     if (rc) {
-        /* What is about a key of the section names it already. */
+        /* Errors about a key of the section already name it. */
         bool names = strncmp(found.message, check->backend, size) == 0 &&
                      (found.message[size] == '.' || found.message[size] == ':');
         tqi_error_set(&check->err, rc, "backend.%s%s%s", names ? "" : check->backend,
@@ -149,7 +149,7 @@ void tqd_backend_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,
         return;
     }
     if (stored.removed && stored.blocks == 0) {
-        return; /* there was only what had been cleared before */
+        return; /* there was only data that had already been cleared */
     }
     if (stored.removed) {
         tqi_log(TQI_INFO, "tqd",

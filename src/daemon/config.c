@@ -39,7 +39,7 @@ static json_t *config_get(const json_t *tree, const char *path)
         node = json_object_get(node, part);
         path += size + (path[size] == '.');
     }
-    /* jansson takes and gives non-const nodes only. */
+    /* jansson accepts and returns only non-const nodes. */
     return json_incref((json_t *)(uintptr_t)node);
 }
 
@@ -125,7 +125,7 @@ static bool config_quoted(const yaml_node_t *node)
     return node->data.scalar.style != YAML_PLAIN_SCALAR_STYLE;
 }
 
-/* Any node as JSON, for sections that the daemon only passes on. NULL: too deep, bad key, or out of memory. */
+/* Converts any node to JSON, for sections that the daemon only passes on. NULL: too deep, bad key, or out of memory. */
 static json_t *config_free_form(config_source *source, const yaml_node_t *node, int depth)
 {
     if (depth > CONFIG_DEPTH_MAX) {
@@ -272,7 +272,7 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
     return TQ_OK;
 }
 
-/* Applies a parsed text to a copy of the tree, which replaces it only when all of it is right. */
+/* Applies a parsed text to a copy of the tree, which replaces the tree only if all of it is valid. */
 static int config_parse(tqd_config *config, yaml_parser_t *parser, const char *name,
                         const char *path, tq_error *err)
 {

@@ -3,7 +3,7 @@
  *
  * The table (config_table.c, made from config/keys.toml) names every key with its type, default and range.  A bad key or
  * value is refused with file, line and what was expected.  The result is kept twice: as plain C values for the daemon, and
- * as one JSON object for clients that attach (they read sections of their own from it, which the daemon only passes on).
+ * as one JSON object for clients that attach (they read their own sections of it, which the daemon only passes on).
  */
 #ifndef TQD_CONFIG_H
 #define TQD_CONFIG_H
@@ -23,7 +23,7 @@ typedef enum tqd_type {
     TQD_BYTES,   /* a number, or "512MiB", "8GiB", "25%" (of the machine's memory) */
     TQD_STRINGS, /* a list of strings; a single string is a list of one */
     TQD_FREE,    /* anything: passed on to clients or to a storage manager */
-    TQD_INIT     /* read by init() alone: accepted, so that one file serves both, and not kept */
+    TQD_INIT     /* read only by init(): accepted, so that one file serves both, but not kept */
 } tqd_type;
 
 /* One key. */
@@ -32,9 +32,10 @@ typedef struct tqd_key {
         path; /* "controller.sampler"; a last part of "*" stands for any key without an entry of its own */
     tqd_type type;
     const char *value;   /* default, as YAML; NULL: none */
-    double min, max;     /* of numbers, in seconds or bytes where they are such; max 0: no limit */
+    double min, max;     /* for numbers, in seconds or bytes if they have a unit; max 0: no
+                            limit */
     const char *range;   /* both in words, for messages */
-    const char *choices; /* "a,b,c": the texts that may be given; NULL: any */
+    const char *choices; /* "a,b,c": the allowed strings; NULL: any */
     const char *expects; /* the choices in words */
 } tqd_key;
 
@@ -55,25 +56,26 @@ typedef struct tqd_config tqd_config;
 /* All defaults. */
 int tqd_config_alloc(tqd_config **out, tq_error *err);
 void tqd_config_free(tqd_config *config);
-/* Reads a YAML file over what is there. On an error nothing of it is applied. */
+/* Applies a YAML file on top of the present values.  On an error none of it is applied. */
 int tqd_config_load(tqd_config *config, const char *path, tq_error *err);
 /* "controller.sampler=GRPOGroupNSampler": the value is YAML. */
 int tqd_config_set(tqd_config *config, const char *assignment, tq_error *err);
 
-/* Whether a value was given, or is a default. */
+/* Whether a value was given, and is not a default. */
 bool tqd_config_is_set(const tqd_config *config, const char *path);
 /* Values by path; the path must be in the table with that type.  Strings belong to the config; NULL: not set. */
 const char *tqd_config_string(const tqd_config *config, const char *path);
 bool tqd_config_bool(const tqd_config *config, const char *path);
 int64_t tqd_config_int(const tqd_config *config, const char *path);
-/* A count is a whole number that is not below 0. */
+/* A count is a non-negative whole number. */
 uint64_t tqd_config_count(const tqd_config *config, const char *path);
 double tqd_config_seconds(const tqd_config *config, const char *path);
 uint64_t tqd_config_bytes(const tqd_config *config, const char *path);
 /* n strings of a list; fills at most max. */
 size_t tqd_config_strings(const tqd_config *config, const char *path, const char **out, size_t max);
 
-/* Writes down what the daemon has found out, under a path that nobody may set, for those who read the whole. */
+/* Records a value that the daemon has determined, under a path that users cannot set, for readers of the whole
+ * configuration. */
 int tqd_config_note(tqd_config *config, const char *path, const char *value, tq_error *err);
 
 /* The whole configuration, and the section of the chosen storage backend ("{}" without one), as JSON text; malloc'ed. */

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
-/* "12 MiB" with one of the units.  False when it is not of that form. */
+/* "12 MiB" with one of the units.  False if it does not have that form. */
 static bool value_quantity(const char *text, const tqd_unit *units, double *out)
 {
     char *end = NULL;

@@ -10,7 +10,7 @@
  * expected and what was given. */
 int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **out, tq_error *err);
 
-/* What a YAML reader makes of a scalar that has no type of its own: null, true, 1, 1.5 or a string. */
+/* How YAML interprets an untyped scalar: null, true, 1, 1.5 or a string. */
 json_t *tqd_value_guess(const char *text, bool quoted);
 
 #endif

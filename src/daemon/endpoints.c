@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A value of the configuration, else of the environment, or NULL. */
+/* A value from the configuration, else from the environment, or NULL. */
 static const char *net_value(const tqd_config *config, const char *key, const char *variable)
 {
     const char *value = tqd_config_string(config, key);
@@ -76,7 +76,7 @@ static int net_bind(tqd_net *net, tqi_reach *interface, bool *has_interface, tq_
     return TQ_OK;
 }
 
-/* What is given away goes into lists of endpoints: a name, or an address, and nothing else. */
+/* A published host goes into endpoint lists: it must be a name or an address, and nothing else. */
 static int net_advertise(tqd_net *net, tq_error *err)
 {
     const char *host = net_value(net->config, "net.advertise_host", "TQ_ADVERTISE_HOST");
@@ -115,7 +115,7 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
         return rc;
     }
     if (join && tqi_reach_towards(join, &towards, &elsewhere, &detail)) {
-        /* Only who has said all of it needs no way to the controller yet. */
+        /* Only a fully specified configuration does not need a route to the controller yet. */
         if (!has_interface && !(net->advertise && net->bind[0])) {
             return tqi_error_set(err, detail.code,
                                  "--join %s; to start before there is one, set net.interface, or "
@@ -139,7 +139,7 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
 
 /* ---------------------------------------------------------------------------------------- lists */
 
-/* Frames have no signature yet: who can change what is on the way takes a session over. */
+/* Frames are not signed: anyone who can modify the traffic can take over a session. */
 static void listen_warn(const tqd_net *net, const char *endpoint)
 {
     static atomic_flag said = ATOMIC_FLAG_INIT;
@@ -223,7 +223,7 @@ int tqd_net_controller(const tqd_net *net, const char *runtime_dir, tqd_listen *
                                "net.bind or net.interface");
 }
 
-/* One that storage.listen names, with the number of the unit in the place of %d. */
+/* An endpoint of storage.listen, with %d replaced by the unit's number. */
 static int unit_add(const tqd_net *net, const char *configured, size_t i, size_t n, tqd_listen *out,
                     tq_error *err)
 {
@@ -248,7 +248,8 @@ static int unit_add(const tqd_net *net, const char *configured, size_t i, size_t
     return listen_add(net, out, endpoint, err);
 }
 
-/* Where nothing is said: at net.bind, or where this daemon's controller is, or towards the one that is joined. */
+/* If nothing is configured: at net.bind, or where this daemon's controller is, or on the route to the controller that is
+ * joined. */
 static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_listen *out,
                             tq_error *err)
 {
@@ -276,7 +277,7 @@ static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_lis
     return rc;
 }
 
-/* A unit that only this host reaches is of no use to a controller elsewhere: its clients are there too. */
+/* A unit that only this host can reach is of no use to a controller elsewhere, because its clients are elsewhere too. */
 static int unit_check(const tqd_net *net, const tqd_listen *out, tq_error *err)
 {
     char host[TQI_HOST_MAX];

@@ -1,5 +1,5 @@
 /*
- * endpoints.h - where a daemon listens and by what others reach it, from configuration and environment.
+ * endpoints.h - where a daemon listens and which addresses it publishes, from configuration and environment.
  *
  *   net.interface       TQ_INTERFACE        listen at its address, and give that away
  *   net.bind            TQ_BIND             listen at this address
@@ -7,13 +7,11 @@
  *   net.port_range      TQ_PORT_RANGE       ports for every endpoint of port 0
  *
  * Endpoints that controller.listen and storage.listen name are used as they are.  Without them the controller listens at
- * net.bind or the interface's address, if one is set.  Units listen there too, else where their controller does, else at
- * the address by which this host reaches the controller that they join, also when that is on this host: whoever reaches the
- * controller reaches its units.
- * A daemon with a runtime directory has its unix sockets in any case.
- *
- * What is bound to all addresses is given away as the interface's address, or the one that this host would use towards
- * the controller, and never as the loopback's.
+ * net.bind or the interface's address, if one is set.  Units listen there too, else where their controller does, else at the
+ * address by which this host reaches the controller that they join, even if that is on this host: a client that can reach
+ * the controller can then reach its units.  A daemon with a runtime directory always has its unix sockets.  An endpoint
+ * bound to all addresses is published with the interface's address, or the one that this host would use to reach the
+ * controller, never with the loopback's.
  */
 #ifndef TQD_ENDPOINTS_H
 #define TQD_ENDPOINTS_H
@@ -30,7 +28,7 @@ typedef struct tqd_net {
     const char *advertise;   /* net.advertise_host; NULL: none */
     char bind[TQI_HOST_MAX]; /* from net.bind or net.interface; "": none */
     char range[32];          /* "first-last"; "": none */
-    /* Our address on the way to the controller to join; "": the loopback's, or there is none to join. */
+    /* Our address on the route to the controller to join; "": the loopback's, or there is none to join. */
     char towards[TQI_HOST_MAX];
     bool elsewhere; /* the controller to join is on another host */
     tqi_reach reach;
@@ -43,18 +41,19 @@ typedef struct tqd_listen {
     size_t n;
 } tqd_listen;
 
-/* Reads configuration and environment; `join`: the controller of a storage daemon, else NULL.  Strings stay the config's. */
+/* Reads configuration and environment; `join`: the controller of a storage daemon, else NULL.  Strings belong to the
+ * config. */
 int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_error *err);
 /* Endpoints of the controller, the one in the runtime directory (may be NULL) first. */
 int tqd_net_controller(const tqd_net *net, const char *runtime_dir, tqd_listen *out, tq_error *err);
-/* Endpoints of unit i of n.  TQ_ECONFIG when others could not reach them although the controller is elsewhere. */
+/* Endpoints of unit i of n.  TQ_ECONFIG if others could not reach them although the controller is elsewhere. */
 int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n, tqd_listen *out,
                  tq_error *err);
-/* Whether units listen on the loopback only because the controller was joined by the loopback's address. */
+/* Whether units listen only on the loopback because the controller was joined through the loopback's address. */
 bool tqd_net_joins_loopback(const tqd_net *net);
 /* The endpoint of the metrics. */
 int tqd_net_metrics(const tqd_net *net, char *out, size_t size, tq_error *err);
-/* Bound endpoints, joined by commas, as others reach them; malloc'ed, NULL without memory. */
+/* Bound endpoints, separated by commas, as others reach them; malloc'ed, NULL if out of memory. */
 char *tqd_net_advertised(const tqd_net *net, const char *bound);
 
 #endif

@@ -1,13 +1,13 @@
 /*
  * exporter.c - GET /metrics (libmicrohttpd); see exporter.h.
  *
- * Threads: the HTTP thread raises `asked`, wakes the loop by `async` and waits for `answered` to reach it; the loop takes
- * one set for all that were asked for until then.  `mutex` guards these two, `set` and `closing`.
+ * Threads: the HTTP thread raises `asked`, wakes the loop by `async` and waits for `answered` to reach it; the loop makes
+ * one set for everything requested until then.  `mutex` guards these two, `set` and `closing`.
  *
- * libmicrohttpd closes a connection on which nothing moves; one that sends a byte now and then it would keep for ever.  So the
- * connections are listed here, in the order in which their requests began, and shut down when a request takes too long, or
- * when one more comes than may be there.  `mutex` guards the list, too: libmicrohttpd closes a descriptor only after it has
- * told that the connection ends.
+ * libmicrohttpd closes an idle connection, but would keep one for ever that sends a byte now and then.  So connections are
+ * listed here, in the order in which their requests began, and shut down when a request takes too long or when there is one
+ * connection too many.  `mutex` guards the list, too: libmicrohttpd closes a descriptor only after it has reported that the
+ * connection ends.
  */
 #include "daemon/exporter.h"
 
@@ -25,14 +25,15 @@
 #include <unistd.h>
 #include <utlist.h>
 
-/* Connections at a time.  With one more the one ends whose request began first: an answer takes milliseconds, so it is one that
- * does not ask.  libmicrohttpd is allowed some more, for it stops accepting at its limit. */
+/* Connections at a time.  With one more, the one whose request began first is closed: an answer takes milliseconds, so it is
+ * one that never asks.  libmicrohttpd is allowed a few more, because it stops accepting at its limit. */
 #define EXPORTER_CONNECTIONS 64u
 #define EXPORTER_MORE        16u
-/* From the beginning of a connection, or the end of its last request, to the end of the next one; looked at every so often. */
+/* Limit from the start of a connection, or the end of its last request, to the end of the next request; and the interval at
+ * which it is checked. */
 #define EXPORTER_REQUEST_NS UINT64_C(20000000000)
 #define EXPORTER_LOOK_MS    2000u
-/* A connection on which nothing moves is closed after this. */
+/* An idle connection is closed after this. */
 #define EXPORTER_IDLE_SECONDS 10u
 #define EXPORTER_MEMORY       (32u << 10)
 /* How long a scrape waits for the controller's loop. */
@@ -59,7 +60,7 @@ struct tqd_exporter {
     uv_cond_t cond;
     uint64_t asked;
     uint64_t answered;
-    tqi_metric_set *set; /* answer to the last that asked, until it is taken */
+    tqi_metric_set *set; /* answer to the last request, until it is taken */
     bool closing;
 };
 
@@ -92,7 +93,7 @@ static void exporter_end_first(tqd_exporter *exporter)
     exporter_peer *first = exporter->peers;
 
     shutdown(first->fd, SHUT_RDWR);
-    /* It is not the first any more while it ends. */
+    /* While it is closing, it is no longer the first. */
     DL_DELETE(exporter->peers, first);
     first->since = UINT64_MAX;
     DL_APPEND(exporter->peers, first);
@@ -126,7 +127,7 @@ static void exporter_free(uv_handle_t *handle)
 
 /* ---------------------------------------------------------------------------------------- on the HTTP thread */
 
-/* A set of now; NULL when the loop did not answer, or the daemon is ending. */
+/* A current set; NULL if the loop did not answer, or the daemon is shutting down. */
 static tqi_metric_set *exporter_ask(tqd_exporter *exporter)
 {
     tqi_metric_set *set = NULL;
@@ -196,7 +197,7 @@ static enum MHD_Result exporter_metrics(tqd_exporter *exporter, struct MHD_Conne
                             "text/plain; version=0.0.4; charset=utf-8");
 }
 
-/* With the mutex held.  Those that are being ended are last, and not counted. */
+/* With the mutex held.  Connections being closed are last, and not counted. */
 static void exporter_add(tqd_exporter *exporter, exporter_peer *peer)
 {
     exporter_peer *at = exporter->peers;
@@ -229,7 +230,7 @@ static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connect
                              "only GET and HEAD are served\n");
     }
     if (!*state) {
-        *state = &seen; /* the headers are there; it is called again when all of the request is */
+        *state = &seen; /* the headers have arrived; it is called again for the complete request */
         return MHD_YES;
     }
     if (strcmp(url, "/metrics") == 0) {

@@ -1,6 +1,6 @@
 /*
- * guard.c - see guard.h.  The thread sleeps in poll until the owner ends or the daemon does; it touches the runtime
- * directory only when the loop, the other user of it, has not moved for the whole grace time.
+ * guard.c - see guard.h.  The thread sleeps in poll until the owner or the daemon ends; it touches the runtime directory
+ * only if the loop, its other user, has made no progress for the whole grace time.
  */
 #include "daemon/guard.h"
 
@@ -24,7 +24,7 @@ struct tqd_guard {
     tqd_rundir *rundir;
 };
 
-/* Whether the loop ended within the time (-1: for ever), or before its owner did, when that is watched. */
+/* Whether the loop ended within the time (-1: no limit), or, if the owner is watched, before the owner did. */
 static bool guard_wait(const tqd_guard *guard, bool owner, int timeout_ms)
 {
     struct pollfd fds[] = {{.fd = guard->ended_fd, .events = POLLIN},

@@ -49,7 +49,7 @@ static const struct argp_option options_table[] = {
     {"config", 'c', "FILE", 0, "YAML configuration; may be given more than once", 0},
     {"set", 'o', "KEY=VALUE", 0,
      "one value of the configuration, e.g. controller.sampler=GRPOGroupNSampler", 0},
-    /* Once the letter of --set: with tq it names the system, so here it must mean neither. */
+    /* Once the short form of --set; with tq it names the system, so here it must mean neither. */
     {NULL, 's', "", OPTION_HIDDEN, NULL, 0},
     {"listen", 'l', "ENDPOINT", 0, "where to listen; may be given more than once", 0},
     {"join", 'j', "ENDPOINT", 0, "controller that the storage units join", 0},
@@ -148,7 +148,7 @@ static error_t options_parse(int key, char *arg, struct argp_state *state)
         options->ready_fd = (int)options_number(state, "ready-fd", arg);
         break;
     case 'V':
-        /* By hand: argp's own needs a global symbol of the program, and this is a library. */
+        /* Done by hand: argp's version option needs a global symbol of the program, and this is a library. */
         puts("tqd " TQI_VERSION);
         exit(0);
     case OPT_HELP_CONFIG:
@@ -165,7 +165,7 @@ static error_t options_parse(int key, char *arg, struct argp_state *state)
     return 0;
 }
 
-/* --listen means the controller's endpoints where there is one, else the units'. */
+/* --listen means the controller's endpoints if there is one, else the units'. */
 static int options_listen(tqd_options *options, json_t *listen, tq_error *err)
 {
     char assignment[2048];

@@ -15,7 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* State and start of a process as /proc has them; false when it has not. */
+/* State and start time of a process from /proc; false if it is not there. */
 static bool owner_stat(pid_t pid, char *state, unsigned long long *start)
 {
     char path[64], text[1024];
@@ -30,7 +30,8 @@ static bool owner_stat(pid_t pid, char *state, unsigned long long *start)
         return false;
     }
     text[size] = 0;
-    /* The name, in parentheses, may hold anything; behind it the state is the third field, the start the 22nd. */
+    /* The name, in parentheses, may contain anything; after it, the state is the third field and the start time the
+     * 22nd. */
     const char *at = strrchr(text, ')');
     for (int field = 2; at && field < 22; field++) {
         at = strchr(at + 1, ' ');
@@ -52,7 +53,7 @@ bool tqd_owner_ended(const tqd_owner *owner)
     }
     if (!owner_stat(owner->pid, &state, &start)) {
         return owner->start !=
-               0; /* it was there before, so it is gone; without /proc its number has to do */
+               0; /* it existed before, so it is gone; without /proc, its number has to do */
     }
     return state == 'Z' || state == 'X' || (owner->start != 0 && start != owner->start);
 }

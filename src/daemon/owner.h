@@ -1,8 +1,8 @@
 /*
  * owner.h - the process that a daemon ends with.
  *
- * Its end is told by a pidfd.  Where the system refuses such it is looked at now and then; its number alone says
- * nothing, for another process may have it by then, so the time of its start is kept as well.
+ * A pidfd reports its exit.  If the system refuses pidfds, the process is polled; its number alone is not enough, because
+ * another process may have it by then, so its start time is kept as well.
  */
 #ifndef TQD_OWNER_H
 #define TQD_OWNER_H
@@ -11,7 +11,7 @@
 #include <sys/types.h>
 #include <tq/errors.h>
 
-/* How often it is looked at without a pidfd. */
+/* How often it is polled without a pidfd. */
 #define TQD_OWNER_LOOK_MS 250
 
 typedef struct tqd_owner {
@@ -20,7 +20,7 @@ typedef struct tqd_owner {
     unsigned long long start; /* when it started, in the kernel's ticks; 0: unknown */
 } tqd_owner;
 
-/* Finds the process; an error when it is not there. */
+/* Finds the process; an error if it does not exist. */
 int tqd_owner_init(tqd_owner *owner, pid_t pid, tq_error *err);
 void tqd_owner_fini(tqd_owner *owner);
 /* Whether it has ended; for an owner without a pidfd. */

@@ -1,7 +1,7 @@
 /*
  * ports.c - see ports.h.
  *
- * Each host has ports of its own, so listeners are counted by host, and the host with most of them counts.
+ * Each host has its own ports, so listeners are counted per host, and the host with the most decides.
  */
 #include "daemon/ports.h"
 
@@ -40,7 +40,7 @@ static unsigned ports_at(const tqd_net *net, const tqd_listen *listen, const cha
     return n;
 }
 
-/* What listens where; the units' lists are alike but for their numbers. */
+/* What listens where; the units' lists differ only in their numbers. */
 typedef struct ports_plan {
     tqd_listen controller, unit, metrics;
 } ports_plan;
@@ -65,7 +65,7 @@ static int ports_plan_make(const tqd_net *net, const tqd_ports_parts *parts, por
     return rc;
 }
 
-/* Where most ports are needed, and what for. */
+/* Where the most ports are needed, and what for. */
 static ports_need ports_most(const tqd_net *net, const tqd_ports_parts *parts,
                              const ports_plan *plan, char *where, size_t size)
 {

@@ -1,5 +1,5 @@
 /*
- * run.c - a daemon: a controller, storage units, or both, until a signal or the end of its owner.
+ * run.c - a daemon: a controller, storage units, or both, until a signal arrives or its owner exits.
  */
 #include <tq/daemon.h>
 
@@ -33,7 +33,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* What each of them ends; a hang-up is an end unless who started us ignores it (nohup). */
+/* What each signal ends; a hang-up ends the system unless our parent ignores it (nohup). */
 static const struct {
     int number;
     const char *name;
@@ -44,7 +44,7 @@ static const struct {
     {SIGHUP, "SIGHUP", TQI_ENDS_SYSTEM},
     {SIGUSR1, "SIGUSR1", TQI_ENDS_RUN},
 };
-/* For clients to remove what they have stored.  Who ends a system waits for it, and kills it in the end. */
+/* Time for clients to remove what they have stored.  Whoever stops a system waits for it, and finally kills it. */
 #define DAEMON_DRAIN_MS  4000u
 #define DAEMON_N_SIGNALS (sizeof(daemon_signals) / sizeof(daemon_signals[0]))
 
@@ -61,7 +61,7 @@ typedef struct daemon_state {
     char *backend_json;
     tqd_servers *servers; /* NULL: none were started */
     tqi_controller *controller;
-    uint64_t epoch;               /* of the controller, when it ends; 0: there was none */
+    uint64_t epoch;               /* of the controller, when it closes; 0: there was none */
     tqi_controller_stored stored; /* then */
     tqd_exporter *exporter;       /* NULL: metrics are off */
 #ifdef TQI_WITH_SIMPLE
@@ -91,7 +91,7 @@ static void daemon_tell(daemon_state *daemon, const char *text)
     close(fd);
 }
 
-/* Says why it does not start, to whoever started it and on standard error. */
+/* Reports why it does not start, to the process that started it and on standard error. */
 static void daemon_say(daemon_state *daemon, const tq_error *err)
 {
     char text[TQ_ERROR_MESSAGE_MAX + 32];
@@ -101,7 +101,7 @@ static void daemon_say(daemon_state *daemon, const tq_error *err)
     daemon_tell(daemon, text);
 }
 
-/* The controller has told its clients that the system ends, and is closed: nobody asks for the rest any more. */
+/* The controller has told its clients that the system ends, and is closed: nobody needs the rest any more. */
 static void daemon_stop_rest(void *arg)
 {
     daemon_state *daemon = arg;
@@ -109,7 +109,7 @@ static void daemon_stop_rest(void *arg)
     tqd_units_stop(daemon->units);
     daemon->units = NULL;
 #endif
-    /* A store that was started with the system ends with it; in somebody else's is what we have put there. */
+    /* A store that was started with the system ends with it; from an external store, our data must be removed. */
     if (daemon->epoch && !daemon->servers) {
         tqd_backend_end(&daemon->loop, daemon->options.config, daemon->epoch, daemon->stored);
     }
@@ -125,7 +125,7 @@ static void daemon_close_controller(daemon_state *daemon)
     tqi_controller_close(controller, daemon_stop_rest, daemon);
 }
 
-/* Clients have removed what they have stored, all but so many blocks. */
+/* Clients have removed what they have stored, except `left` blocks. */
 static void daemon_drained(uint64_t left, void *arg)
 {
     daemon_state *daemon = arg;
@@ -141,7 +141,7 @@ static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *rea
         return;
     }
     daemon->stopping = true;
-    /* The handlers stay until all is removed, for a second signal must not end us half way. */
+    /* The handlers stay until everything is removed, because a second signal must not kill us half way. */
     for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
         uv_unref((uv_handle_t *)&daemon->signals[i]);
     }
@@ -243,7 +243,7 @@ static int daemon_publish(daemon_state *daemon, tq_error *err)
     return rc;
 }
 
-/* All parts serve: let others find the system. */
+/* All parts are serving: let others find the system. */
 static void daemon_on_ready(void *arg)
 {
     daemon_state *daemon = arg;
@@ -303,7 +303,7 @@ static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
                          : TQ_OK;
 }
 
-/* The token that is given goes into the runtime directory, too: who finds the handle there attaches with it. */
+/* A given token goes into the runtime directory, too: a client that finds the handle there uses it to attach. */
 static int daemon_token(daemon_state *daemon, tq_error *err)
 {
     const tqd_options *options = &daemon->options;
@@ -314,7 +314,7 @@ static int daemon_token(daemon_state *daemon, tq_error *err)
                                                          options->name, &daemon->token, err);
 }
 
-/* The configured sampler, looked for here so that the error names the key. */
+/* Looks up the configured sampler here so that the error names the key. */
 static int daemon_find_sampler(const daemon_state *daemon, tq_error *err)
 {
     const char *name = tqd_config_string(daemon->options.config, "controller.sampler");
@@ -376,7 +376,7 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
                                    : tqd_exporter_start(daemon->exporter, daemon->controller, err);
 }
 
-/* Whether it runs storage units: where the data lies elsewhere a controller's daemon has none. */
+/* Whether it runs storage units: if the data is stored elsewhere, a controller's daemon has none. */
 static bool daemon_has_units(const daemon_state *daemon)
 {
     const tqd_options *options = &daemon->options;
@@ -419,7 +419,7 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
         .alone = daemon->controller == NULL,
     };
     if (!daemon->controller) {
-        /* Said before anything can be waited for; the connections say from time to time that it still is. */
+        /* Logged before anything can wait; the connections log from time to time that this is still so. */
         tqi_log(TQI_INFO, "tqd", "storage units wait for the controller at %s",
                 daemon->options.join);
     }
@@ -439,7 +439,7 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
 #endif
 }
 
-/* What servers let clients make them keep. */
+/* How much clients can make servers keep. */
 static void daemon_set_limits(const tqd_config *config)
 {
 #define LIMIT_COUNT(path)            tqd_config_count(config, path)
@@ -453,7 +453,7 @@ static void daemon_set_limits(const tqd_config *config)
 #undef LIMIT_MS
 }
 
-/* All but what the storage backend needs, which serves. */
+/* Starts everything except what the storage backend needs, which is already serving. */
 static int daemon_start_parts(daemon_state *daemon, tq_error *err)
 {
     daemon_set_limits(daemon->options.config);
@@ -507,7 +507,7 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
     if (daemon->options.role & TQD_CONTROLLER) {
         rc = daemon_start_servers(daemon, err);
         waits = daemon->servers != NULL;
-        /* What is not ours to start is looked for. */
+        /* A store that is not ours to start is checked. */
         rc = rc || waits ? rc
                          : tqd_backend_check(&daemon->loop, daemon->options.config,
                                              daemon_on_servers, daemon, &waits, err);
@@ -547,7 +547,7 @@ static void daemon_loop(daemon_state *daemon)
 
 int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
 {
-    /* Handles live in it: it stays where it is. */
+    /* It contains handles, so it must not move. */
     daemon_state *daemon = calloc(1, sizeof(*daemon));
     tq_error err = {0};
     int status;

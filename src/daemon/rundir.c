@@ -60,9 +60,9 @@ static int rundir_make_token(tqd_rundir *dir, tqi_token *token, tq_error *err)
 }
 
 /*
- * Whether a handle is there whose daemon lives.  One that was killed leaves its files behind; the next one clears them.
- * Its socket tells: a number of a process says nothing, for the handle may be of another container, or of the one that
- * this daemon was restarted in, where it has the same number as its predecessor.
+ * Whether there is a handle whose daemon is alive.  A killed daemon leaves its files behind, and the next one clears them.
+ * The socket decides: a process number proves nothing, because the handle may be from another container, or from the
+ * container in which this daemon was restarted with the same number as its predecessor.
  */
 static bool rundir_in_use(const tqd_rundir *dir)
 {
@@ -89,7 +89,7 @@ static bool rundir_in_use(const tqd_rundir *dir)
     return in_use;
 }
 
-/* Opens the directory and the one that it lies in, which is the user's own where it is that of all systems of this user. */
+/* Opens the directory and its parent, which must belong to the user if it is the directory of all systems of this user. */
 static int rundir_open(tqd_rundir *dir, tq_error *err)
 {
     char parent[sizeof(dir->path)];
@@ -118,7 +118,7 @@ static int rundir_open(tqd_rundir *dir, tq_error *err)
                                   .remedy = "name another directory by --runtime-dir"};
         rc = tqi_owndir_open(&which, true, &dir->fd, err);
         struct stat status;
-        /* The last system of this user that ended took the directory of all of them along just now. */
+        /* The last system of this user has just ended and removed the directory of all systems. */
         bool gone = rc && dir->in_base && fstat(dir->parent, &status) == 0 && status.st_nlink == 0;
         if (rc) {
             close(dir->parent);
@@ -137,7 +137,7 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_tok
 
     memset(dir, 0, sizeof(*dir));
     dir->fd = dir->parent = -1;
-    /* A slash behind the last part would have a link there followed. */
+    /* With a trailing slash, a link there would be followed. */
     while (size > 1 && path[size - 1] == '/') {
         size--;
     }
@@ -169,7 +169,7 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_tok
     return rundir_make_token(dir, token, err);
 }
 
-/* Whether its path still leads to it: others go by the path. */
+/* Whether its path still leads to it, because others use the path. */
 static bool rundir_in_place(const tqd_rundir *dir)
 {
     struct stat ours;
@@ -209,7 +209,7 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
     return rc;
 }
 
-/* Whether the token in the directory is the one that we wrote.  If it could not be written, nobody else uses the directory. */
+/* Whether the token in the directory is the one we wrote.  If it could not be written, nobody else uses the directory. */
 static bool rundir_is_ours(const tqd_rundir *dir)
 {
     struct stat status;
@@ -232,7 +232,8 @@ void tqd_rundir_withdraw(const tqd_rundir *dir)
     }
 }
 
-/* Removes the directory, and that of all systems of this user with the last of them; any other parent is not ours. */
+/* Removes the directory and, with the last system of this user, the directory of all systems; any other parent is not
+ * ours. */
 static void rundir_remove(const tqd_rundir *dir)
 {
     char base[512];
@@ -240,7 +241,7 @@ static void rundir_remove(const tqd_rundir *dir)
     if (rundir_in_place(dir) && unlinkat(dir->parent, dir->last, AT_REMOVEDIR) && errno != ENOENT) {
         tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", dir->path, strerror(errno));
     }
-    /* By its path, for nobody holds what it lies in; of a link, or of what has something in it, nothing is removed. */
+    /* By its path, because its parent is not held open; a link, or a directory that is not empty, is not removed. */
     if (dir->in_base && tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && rmdir(base) &&
         errno != ENOTEMPTY && errno != ENOENT && errno != EEXIST) {
         tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", base, strerror(errno));
@@ -255,11 +256,12 @@ void tqd_rundir_fini(tqd_rundir *dir)
         return;
     }
     dir->made = false;
-    /* A client that was told of our end may have started the next system of the name already: it cleared the directory. */
+    /* A client that learned of our shutdown may already have started the next system of that name, which cleared the
+     * directory. */
     if (rundir_is_ours(dir)) {
-        /* The handle goes first, so that nobody finds a system that is half gone. */
+        /* The handle goes first, so that nobody finds a half-removed system. */
         rundir_unlink(dir, "handle.json");
-        /* What serves removes its own socket; these are still there when it does not get to it. */
+        /* A server removes its own socket; these still exist if it did not get that far. */
         rundir_unlink(dir, "controller.sock");
         for (size_t i = 0; i < dir->n_units; i++) {
             snprintf(name, sizeof(name), "unit-%zu.sock", i);

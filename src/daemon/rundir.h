@@ -5,8 +5,8 @@
  *   DIR/token         the system's secret, mode 0600
  *   DIR/controller.sock, DIR/unit-N.sock, DIR/redis.sock
  *
- * The directory and the one that it lies in are held open from the start.  All that is written and removed goes through
- * these descriptors and has one of the names above: a link that somebody puts in the directory's place leads nowhere.
+ * The directory and its parent are held open from the start.  Everything is written and removed through these descriptors
+ * and has one of the names above: a link put in place of the directory has no effect.
  */
 #ifndef TQD_RUNDIR_H
 #define TQD_RUNDIR_H
@@ -21,26 +21,26 @@ typedef struct tqd_rundir {
     char token_file[300];
     const char *last;       /* part of the path */
     int fd, parent;         /* while it is made */
-    bool in_base;           /* it lies in the directory of all systems of this user */
+    bool in_base;           /* it is in the directory of all systems of this user */
     bool made;              /* the directory is ours to remove */
     size_t n_units;         /* whose sockets are in it */
-    uint64_t device, inode; /* of our token, by which we know whether it still is */
+    uint64_t device, inode; /* of our token, to check whether it is still ours */
     int64_t changed_ns;
 } tqd_rundir;
 
-/* Makes the directory (mode 0700) and the token in it: the given one, or a random one where that is empty.  TQ_EEXIST when
- * a running system has it. */
+/* Makes the directory (mode 0700) and the token in it: the given one, or a random one if that is empty.  TQ_EEXIST if a
+ * running system has it. */
 int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,
                     tq_error *err);
-/* Writes the handle: from now on others find the system.  `library` and `module`, unless NULL, are those of its storage backend:
- * clients that come by the handle, which only this user can write, may load and import them. */
+/* Writes the handle: from now on others can find the system.  `library` and `module`, unless NULL, are those of its storage
+ * backend: clients that come through the handle, which only this user can write, may load and import them. */
 int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid,
                        const char *library, const char *module, tq_error *err);
-/* Removes the handle: nobody finds the system any more. */
+/* Removes the handle: nobody can find the system any more. */
 void tqd_rundir_withdraw(const tqd_rundir *dir);
-/* Removes everything that was made, and the directory of all systems of this user when it is empty.  What others have put
- * into the directory stays, and so does the directory then, with a warning.  A zeroed one is allowed.
- * When another system of that name has begun to use the directory meanwhile, all of it is left alone. */
+/* Removes everything that was made, and the directory of all systems of this user if it is empty.  Files that others have
+ * put into the directory stay, and then so does the directory, with a warning.  A zeroed struct is allowed.  If another
+ * system of that name has begun to use the directory meanwhile, all of it is left alone. */
 void tqd_rundir_fini(tqd_rundir *dir);
 
 #endif

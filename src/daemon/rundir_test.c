@@ -1,5 +1,5 @@
 /*
- * rundir_test.c - a runtime directory that somebody moves away, and puts another in its place.
+ * rundir_test.c - somebody moves a runtime directory away and puts another in its place.
  */
 #include <setjmp.h>
 #include <stdarg.h>

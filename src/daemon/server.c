@@ -1,9 +1,9 @@
 /*
  * server.c - see server.h.
  *
- * The child is forked here, for libuv cannot ask the kernel to end a child with its parent.  That its output ends is how
- * its end is noticed: it holds the only other end of the pipe.  Everything runs on the loop's thread, the one whose death
- * the kernel tells the child.
+ * The child is forked here, because libuv cannot ask the kernel to kill a child with its parent.  Its exit is noticed when
+ * its output ends: it holds the only other end of the pipe.  Everything runs on the loop's thread, whose death makes the
+ * kernel kill the child.
  */
 #include "daemon/server.h"
 
@@ -32,10 +32,11 @@ struct tqd_server {
     struct sockaddr_storage at; /* what options.ready_at points to */
     pid_t pid;
     uv_pipe_t output;
-    uv_timer_t timer;  /* until it serves: the next look; while it is stopped: until SIGKILL */
+    uv_timer_t timer;  /* until it serves: the next check; while it is being stopped: until
+                          SIGKILL */
     uint64_t deadline; /* by which it must serve */
     bool serves;
-    bool told; /* options.ready was called, or must not be any more */
+    bool told; /* options.ready was called, or must no longer be called */
     bool stopping;
     bool ended;
     int open; /* handles */
@@ -71,7 +72,7 @@ bool tqd_server_find(const char *name, char out[PATH_MAX])
     return false;
 }
 
-/* In the child, where only what is safe after fork may be called. */
+/* Runs in the child, where only async-signal-safe functions may be called. */
 static void server_exec(const tqd_server_options *options, pid_t parent, int input, int output)
 {
     static const char failed[] = "cannot be executed\n";
@@ -82,7 +83,7 @@ static void server_exec(const tqd_server_options *options, pid_t parent, int inp
     }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    /* A group of its own: what a terminal sends is for the daemon, which ends the server in its turn. */
+    /* A process group of its own: a terminal's signals go to the daemon, which then stops the server itself. */
     setpgid(0, 0);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent) {
         _exit(127);
@@ -116,7 +117,7 @@ static int server_input(const char *text, tq_error *err)
     if (pipe2(fds, O_CLOEXEC)) {
         return tqi_error_errno(err, errno, "a pipe");
     }
-    /* Less than a pipe holds, so nobody has to read yet. */
+    /* Less than a pipe holds, so nobody needs to read yet. */
     ssize_t written = write(fds[1], text, strlen(text));
     close(fds[1]);
     if (written != (ssize_t)strlen(text)) {
@@ -126,7 +127,7 @@ static int server_input(const char *text, tq_error *err)
     return fds[0];
 }
 
-/* Forks; *output is where what it writes is read. */
+/* Forks; the child's output is read from *output. */
 static int server_fork(tqd_server *server, int *output, tq_error *err)
 {
     sigset_t all, before;
@@ -205,7 +206,7 @@ static void server_end(tqd_server *server)
         return;
     }
     server->ended = true;
-    /* One that has closed its output may live on; it must not. */
+    /* A child that has closed its output may still be running; it must not be. */
     int killed = waitpid(server->pid, &status, WNOHANG) == 0 ? kill(server->pid, SIGKILL) : -1;
     while (killed == 0 && waitpid(server->pid, &status, 0) < 0 && errno == EINTR) {
     }
@@ -262,8 +263,8 @@ static void server_serves(tqd_server *server)
     }
 }
 
-/* Whether somebody else than ourselves accepts connections there: a socket that connects to a free port of its own
- * address may meet itself. */
+/* Whether anybody other than ourselves accepts connections there: a socket that connects to a free port of its own address
+ * may connect to itself. */
 static bool server_accepts(const struct sockaddr_storage *at)
 {
     socklen_t size =
@@ -320,7 +321,7 @@ static void server_keep(tqd_server *server, const char *text, size_t size)
     server->tail[server->tail_size] = 0;
 }
 
-/* Whether the end of the output says that it serves. */
+/* Whether the tail of the output says that it is serving. */
 static void server_look(tqd_server *server)
 {
     const char *line = server->options.ready_line;
@@ -338,7 +339,7 @@ static void server_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *bu
         server_end(server);
         return;
     }
-    /* In steps, so that every line is whole in the tail at one of them, however much comes at once. */
+    /* In steps, so that at some step every line is complete in the tail, however much arrives at once. */
     for (size_t at = 0; at < (size_t)size; at += SERVER_TAIL / 2) {
         size_t left = (size_t)size - at;
         server_keep(server, buf->base + at, left < SERVER_TAIL / 2 ? left : SERVER_TAIL / 2);
@@ -379,7 +380,7 @@ int tqd_server_start(uv_loop_t *loop, const tqd_server_options *options, tqd_ser
         server_end(server);
         return tqi_error_set(err, TQ_EIO, "%s: %s", options->what, uv_strerror(rc));
     }
-    /* Not called at once: whoever starts it has to know it before it is told that it serves. */
+    /* Not called at once: the caller must have the server before it is told that it serves. */
     uv_timer_start(&server->timer, server_on_timer, 0, 0);
     *out = server;
     return TQ_OK;

@@ -1,8 +1,7 @@
 /*
- * server.h - a program that the daemon starts as its child: waited for until it serves, ended with the daemon.
- *
- * The child gets SIGKILL when the daemon dies, whatever of.  What it writes is read all the time, so that it never waits
- * for us; the end of it is kept for messages.  It is ended by SIGTERM, and by SIGKILL when it takes too long.
+ * server.h - a program that the daemon starts as its child: the daemon waits until it serves, and it ends with the daemon.
+ * The child is killed with SIGKILL when the daemon dies for any reason.  Its output is drained continuously, so it never
+ * blocks; the tail is kept for error messages.  It is stopped with SIGTERM, and with SIGKILL if that takes too long.
  */
 #ifndef TQD_SERVER_H
 #define TQD_SERVER_H
@@ -23,22 +22,22 @@ typedef struct tqd_server_options {
     const char *program;                     /* its path */
     const char *const *argv;                 /* ends with NULL */
     const char *input;                       /* its standard input, short; NULL: none */
-    const char *ready_line;                  /* it serves when it writes this; or NULL, and: */
-    const struct sockaddr_storage *ready_at; /* it serves when it accepts connections here */
+    const char *ready_line;                  /* it is serving once it writes this; or NULL, and: */
+    const struct sockaddr_storage *ready_at; /* it is serving once it accepts connections here */
     uint64_t timeout_ms;                     /* until it must serve */
-    /* Called once from the loop: it serves (err is NULL), or it never will. */
+    /* Called once from the loop: it is serving (err is NULL), or never will. */
     void (*ready)(const tq_error *err, void *arg);
-    /* Called once when it has ended: after a stop, or by itself, then with a text that says how.  Frees the server. */
+    /* Called once when it has exited: after a stop, or by itself, then with a text that says how.  Frees the server. */
     void (*ended)(const char *how, void *arg);
     void *arg;
 } tqd_server_options;
 
-/* Finds a program beside this one, else on the PATH.  False when it is in neither. */
+/* Finds a program next to this one, else on the PATH.  False if it is in neither. */
 bool tqd_server_find(const char *name, char out[PATH_MAX]);
 /* Starts it.  Strings are used during the call only, but `what` and `ready_line` until it has ended. */
 int tqd_server_start(uv_loop_t *loop, const tqd_server_options *options, tqd_server **out,
                      tq_error *err);
-/* Ends it; `ended` follows, and `ready` does not any more. */
+/* Stops it; `ended` will be called, and `ready` no longer. */
 void tqd_server_stop(tqd_server *server);
 int tqd_server_pid(const tqd_server *server);
 

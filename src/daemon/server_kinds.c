@@ -1,6 +1,6 @@
 /*
  * server_kinds.c - Redis: one server, at a socket in the runtime directory, or at the controller's address with a password
- * of its own.  Mooncake: a master, and a process that holds the data, so that it does not end with any client.
+ * of its own.  Mooncake: a master, and a process that holds the data, so that no client's exit ends it.
  */
 #include "daemon/server_kinds.h"
 
@@ -24,7 +24,7 @@
 
 /* ------------------------------------------------------------------------------- plans */
 
-/* Adds an argument.  One that does not fit makes the plan too long, which plan_end finds. */
+/* Adds an argument.  If it does not fit, the plan becomes too long, which plan_end detects. */
 static void plan_arg(tqd_plan *plan, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static void plan_arg(tqd_plan *plan, const char *format, ...)
@@ -71,7 +71,7 @@ static int place_resolve(const char *host, int port, struct sockaddr_storage *ou
     return TQ_OK;
 }
 
-/* Binds a port for a moment, to know whether it is free: 0 picks one.  Returns the port, or 0. */
+/* Binds a port for a moment, to see whether it is free: 0 picks one.  Returns the port, or 0. */
 static int place_try_port(struct sockaddr_storage *at, int port)
 {
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)at;
@@ -94,7 +94,7 @@ static int place_try_port(struct sockaddr_storage *at, int port)
     return found;
 }
 
-/* A port that is free at the host now, of the range if there is one. */
+/* A port that is currently free on the host, from the range if there is one. */
 static int place_port(tqd_place *place, const char *host, int *out, tq_error *err)
 {
     const char *dash = strchr(place->net->range, '-'); /* it was checked when it was read */
@@ -121,7 +121,7 @@ static int place_port(tqd_place *place, const char *host, int *out, tq_error *er
                                 place->net->range);
 }
 
-/* "HOST:PORT" as others reach it, with brackets where the host has colons. */
+/* "HOST:PORT" as others reach it, with brackets if the host contains colons. */
 static int place_advertise(tqd_place *place, const char *host, int port, char *out, size_t size,
                            tq_error *err)
 {
@@ -175,7 +175,7 @@ static void redis_url_path(const char *path, char *out, size_t size)
     }
 }
 
-/* Adds to the input.  What does not fit makes the plan too long, which plan_end finds. */
+/* Adds to the input.  If it does not fit, the plan becomes too long, which plan_end detects. */
 static void redis_add(tqd_plan *plan, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -251,7 +251,7 @@ static int redis_plan(tqd_place *place, size_t i, tqd_plan *plan, tq_error *err)
     plan->ready_line = "eady to accept connections";
     plan_arg(plan, "redis-server");
     plan_arg(plan,
-             "-"); /* its configuration comes through its input, for it has a password in it */
+             "-"); /* its configuration comes through its input, because it contains a password */
     redis_word(plan, "save", "");
     redis_word(plan, "appendonly", "no");
     redis_word(plan, "daemonize", "no");
@@ -299,7 +299,7 @@ static const char *mooncake_string(const tqd_place *place, const char *path, con
     return text && *text ? text : otherwise;
 }
 
-/* Where the master listens: where it is said, else beside the controller at any port. */
+/* Where the master listens: as configured, else at the controller's address with any port. */
 static int mooncake_master_at(tqd_place *place, char *host, size_t size, tq_error *err)
 {
     const char *given = mooncake_string(place, "backend.MooncakeStore.master_server_address", NULL);
@@ -328,7 +328,7 @@ static int mooncake_master_at(tqd_place *place, char *host, size_t size, tq_erro
     snprintf(place->address, sizeof(place->address), "%s", given);
     place->port = (int)port;
     place->picked = false;
-    /* Somebody else's master would look as if it were ours. */
+    /* Another system's master would look like ours. */
     rc = place_resolve(host, 0, &at, err);
     return rc || place_try_port(&at, (int)port)
                ? rc
@@ -355,10 +355,10 @@ static int mooncake_plan_master(tqd_place *place, tqd_plan *plan, tq_error *err)
     plan_arg(plan, "--metrics_host=127.0.0.1");
     plan_arg(plan, "--metrics_port=0");
     plan_arg(plan, "--enable_metric_reporting=false");
-    /* A full store makes puts wait; it throws nothing away. */
+    /* A full store makes puts wait; it evicts nothing. */
     plan_arg(plan, "--eviction_high_watermark_ratio=1.0");
     plan_arg(plan, "--eviction_ratio=0.0");
-    /* A read that takes longer fails; the lease keeps nobody waiting, for values are removed by force. */
+    /* A read that takes longer fails; the lease keeps nobody waiting, because values are removed by force. */
     plan_arg(plan, "--default_kv_lease_ttl=60000");
     plan_arg(plan, "--logtostderr=true");
     plan_arg(plan, "--minloglevel=2");

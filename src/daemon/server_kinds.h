@@ -7,16 +7,17 @@
 #include "daemon/endpoints.h"
 #include "daemon/server.h"
 
-/* Where the servers of a system are; what is in it from the start, then what a kind adds to it. */
+/* Where the servers of a system are: first what is known from the start, then what a kind adds. */
 typedef struct tqd_place {
     tqd_config *config;
     const tqd_net *net;
     const char *runtime_dir; /* NULL: none */
-    char host[TQI_HOST_MAX]; /* where the controller listens, of tcp; else the loopback's address */
-    bool local;              /* the controller listens on this machine's unix sockets only */
+    char host[TQI_HOST_MAX]; /* the controller's tcp address; else the loopback's */
+    bool local;              /* the controller listens only on unix sockets */
     int next_port;           /* of net.port_range, to be tried next */
 
-    bool picked; /* the port was picked here: another one may be free when it is not */
+    bool picked; /* the port was picked here: if it turns out to be taken, another one may be
+                    free */
     int port;
     char address[2 * TQI_HOST_MAX]; /* as clients are told */
 } tqd_place;
@@ -38,11 +39,11 @@ typedef struct tqd_plan {
 typedef struct tqd_server_kind {
     const char *backend;
     size_t n_programs;
-    /* Whether the configuration asks for it; an error when it asks for what cannot be. */
+    /* Whether the configuration asks for it; an error if it asks for something impossible. */
     int (*wanted)(const tqd_config *config, bool *out, tq_error *err);
-    /* Plans program i of n; those before it serve. */
+    /* Plans program i of n; those before it are serving. */
     int (*plan)(tqd_place *place, size_t i, tqd_plan *plan, tq_error *err);
-    /* All serve: writes down for clients where. */
+    /* All are serving: records for clients where they are. */
     int (*note)(const tqd_place *place, tq_error *err);
 } tqd_server_kind;
 

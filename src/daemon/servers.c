@@ -1,6 +1,6 @@
 /*
- * servers.c - see servers.h.  Programs are started one after the other, each when the one before it serves.  A port that
- * was free may be taken by the time a program binds it, so one that ends at once is tried again with another.
+ * servers.c - see servers.h.  Programs are started one after the other, each once the previous one is serving.  A port that
+ * was free may be taken by the time a program binds it, so a program that exits at once is tried again with another port.
  */
 #include "daemon/servers.h"
 
@@ -37,7 +37,7 @@ struct tqd_servers {
 
 static int servers_start_next(tqd_servers *servers, tq_error *err);
 
-/* Ends the last one that runs; frees when there is none. */
+/* Stops the last one that is running; frees everything if there is none. */
 static void servers_stop_next(tqd_servers *servers)
 {
     while (servers->n > 0 && !servers->ones[servers->n - 1].server) {
@@ -147,7 +147,7 @@ static int servers_start_next(tqd_servers *servers, tq_error *err)
     return rc;
 }
 
-/* The kind that the configuration asks for; NULL for none. */
+/* The kind that the configuration asks for; NULL: none. */
 static int servers_kind(const tqd_config *config, const tqd_server_kind **out, tq_error *err)
 {
     const char *backend = tqd_config_string(config, "backend.storage_backend");

@@ -1,6 +1,6 @@
 /*
- * servers.h - the servers of the chosen storage backend, where its configuration says auto_init: started before the
- * controller, ended with the daemon, and nobody else's.
+ * servers.h - the servers of the chosen storage backend, if its configuration says auto_init: started before the controller,
+ * stopped with the daemon, and used by nobody else.
  */
 #ifndef TQD_SERVERS_H
 #define TQD_SERVERS_H
@@ -12,18 +12,18 @@
 typedef struct tqd_servers tqd_servers;
 
 typedef struct tqd_servers_options {
-    tqd_config *config; /* where the servers are is written into it */
+    tqd_config *config; /* the servers' addresses are recorded in it */
     const tqd_net *net;
-    const tqd_listen *listen; /* of the controller: where it is reached, they are */
+    const tqd_listen *listen; /* of the controller: the servers listen at its addresses */
     const char *runtime_dir;  /* NULL: none */
 } tqd_servers_options;
 
-/* Starts them.  `ready` is called once from the loop: all serve (err is NULL), or one never will.  *out is NULL when there
- * is nothing to start; then `ready` is not called. */
+/* Starts them.  `ready` is called once from the loop: all are serving (err is NULL), or one never will.  *out is NULL if
+ * there is nothing to start; then `ready` is not called. */
 int tqd_servers_start(uv_loop_t *loop, const tqd_servers_options *options,
                       void (*ready)(const tq_error *err, void *arg), void *arg, tqd_servers **out,
                       tq_error *err);
-/* Ends them, the last one first; the loop has work until they have ended.  NULL is allowed. */
+/* Stops them, the last one first; the loop stays busy until they have exited.  NULL is allowed. */
 void tqd_servers_stop(tqd_servers *servers);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * units.c - see units.h.
  *
- * The starting thread and a unit's thread share only: the unit's options (read-only while it runs), `stop` (an async
- * handle of the unit's loop) the counter of units that are ready, and, under a lock, why one was refused.  What they say
- * at the end is written before `stop` is sent.
+ * The starting thread and a unit's thread share only: the unit's options (read-only while it runs), `stop` (an async handle
+ * of the unit's loop) the counter of units that are ready, and, under a lock, why one was refused.  Their closing message is
+ * set before `stop` is sent.
  */
 #include "daemon/units.h"
 
@@ -181,7 +181,7 @@ static const char *units_size(uint64_t bytes, char out[32])
     return out;
 }
 
-/* What the storage takes at most, and of what: a pod's limit may be far below its host's memory. */
+/* The most that storage may take, and of what: a pod's limit may be far below its host's memory. */
 static void units_log_size(const tqd_units *all)
 {
     tqi_memory memory = tqi_memory_limit();

@@ -1,5 +1,5 @@
 /*
- * units.h - the storage units of a daemon, each on a thread and loop of its own.
+ * units.h - the storage units of a daemon, each with its own thread and loop.
  */
 #ifndef TQD_UNITS_H
 #define TQD_UNITS_H
@@ -14,18 +14,18 @@ typedef struct tqd_units_options {
     const char *runtime_dir; /* sockets go here; NULL: none */
     const char *controller;  /* endpoint list to join */
     const tqi_token *token;
-    const char *token_file; /* read again when the controller has another token; NULL: never */
-    bool alone;             /* names must be unique across daemons: host and pid are part of them */
+    const char *token_file; /* read again if the controller has a different token; NULL: never */
+    bool alone;             /* names must be unique across daemons: they include host and pid */
 } tqd_units_options;
 
-/* Starts all units.  `ready` is called once, on the given loop: all of them serve (err is NULL), or the controller has
- * refused one, and they are to be stopped. */
+/* Starts all units.  `ready` is called once, on the given loop: all of them are serving (err is NULL), or the controller has
+ * refused one, and they must be stopped. */
 int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
                     void (*ready)(const tq_error *err, void *arg), void *arg, tqd_units **out,
                     tq_error *err);
-/* What their clients are told then: they end, or only this run of them (TQI_ENDS_RUN), and why. */
+/* Sets what their clients are told when they stop: that they end, or only this run of them (TQI_ENDS_RUN), and why. */
 void tqd_units_set_goodbye(tqd_units *units, tqi_ending ending, const char *reason);
-/* Stops them, joins the threads and frees; returns when all is gone.  NULL is allowed. */
+/* Stops them, joins the threads and frees everything before it returns.  NULL is allowed. */
 void tqd_units_stop(tqd_units *units);
 
 #endif

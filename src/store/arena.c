@@ -1,9 +1,9 @@
 /*
  * arena.c - the arena's memfd: sealed, sparse, mapped once (see arena.h).
  *
- * Relies on Linux memfds: sealing against shrinking is what lets clients map the arena without fear of SIGBUS, and
- * sealing against growing is what keeps a client that got the descriptor from enlarging it.  Where there are none the
- * memory is anonymous and not shared.
+ * Relies on Linux memfds: sealing against shrinking is what lets clients map the arena without fear of SIGBUS, and sealing
+ * against growing is what keeps a client that has the descriptor from enlarging it.  Without memfds the memory is anonymous
+ * and not shared.
  */
 #include "store/arena.h"
 
@@ -25,7 +25,7 @@
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
 #endif
 
-/* Whether the system refuses such a call at all, rather than to make this one. */
+/* Whether the system refuses such calls altogether, not just this one. */
 static bool arena_refused(int errnum)
 {
     return errnum == ENOSYS || errnum == EPERM || errnum == EACCES || errnum == EINVAL ||
@@ -59,7 +59,7 @@ int tqi_arena_memfd(const char *name, uint64_t size, char why[TQI_STORE_WHY], tq
         close(fd);
         return -2;
     }
-    /* F_SEAL_SEAL comes last: it is the caller's. */
+    /* F_SEAL_SEAL comes last and is left to the caller. */
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) != 0) {
         arena_why(why, "sealing a memfd");
         close(fd);
@@ -96,8 +96,8 @@ int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
         }
         return code;
     }
-    /* No writable mapping in a forked child.  A daemon's children write nothing, so it may be refused here; a client that
-     * is refused it does not map. */
+    /* No writable mapping in a forked child.  A daemon's children do not write, so a refusal is tolerated here; a client
+     * that is refused it does not map. */
     if (madvise(base, size, MADV_DONTFORK) != 0 && !arena_refused(errno)) {
         int code = tqi_error_errno(err, errno, "MADV_DONTFORK of a store's arena");
         munmap(base, size);
@@ -125,7 +125,7 @@ void tqi_arena_fini(tqi_arena *arena)
     arena->fd = -1;
 }
 
-/* Pages of [offset, end), both of whole pages. */
+/* Makes the pages of [offset, end), both page-aligned. */
 static int arena_populate_pages(tqi_arena *arena, uint64_t offset, uint64_t end)
 {
     int rc;
@@ -142,7 +142,7 @@ static int arena_populate_pages(tqi_arena *arena, uint64_t offset, uint64_t end)
     /* An older kernel, or a sandbox.  Writing into the pages could undo a writer's byte; fallocate adds the missing pages
      * to the file and leaves the others alone, so that a first touch only has to map them. */
     if (arena->fd < 0) {
-        return TQ_ENOMEM; /* nothing is warm then, and each first touch makes its page */
+        return TQ_ENOMEM; /* then nothing is warm, and each first touch makes its page */
     }
     do {
         rc = fallocate(arena->fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)(end - offset));
@@ -162,7 +162,7 @@ int tqi_arena_populate(tqi_arena *arena, uint64_t offset, uint64_t size)
         uint64_t next = (offset / TQI_HUGE + 1) * TQI_HUGE;
         next = next < end ? next : end;
         if (next - offset == TQI_HUGE) {
-            /* One page of it must be there, then the kernel makes the rest. */
+            /* One of its pages must exist, then the kernel makes the rest. */
             code = arena_populate_pages(arena, offset, offset + arena->page);
             if (code == TQ_OK && tqi_huge_collapse(arena->base + offset)) {
                 offset = next;
@@ -192,13 +192,13 @@ int tqi_arena_punch(tqi_arena *arena, uint64_t offset, uint64_t size)
                        (off_t)(end - begin));
     } while (rc != 0 && errno == EINTR);
     if (rc != 0) {
-        /* The same by another name, for who is not allowed fallocate. */
+        /* The same by another name, for processes that may not call fallocate. */
         rc = madvise(arena->base + begin, end - begin, MADV_REMOVE);
     }
     return rc == 0 ? TQ_OK : TQ_EIO;
 }
 
-/* Of memory without a file: pages that are there, window by window. */
+/* For memory without a file: counts the resident pages, window by window. */
 static uint64_t arena_resident_pages(const tqi_arena *arena)
 {
     unsigned char there[TQI_HUGE / 4096];

@@ -1,5 +1,6 @@
 /*
- * arena.h - the two memfds of a store: the arena that holds the bytes, and the slot table that says whose they are.
+ * arena.h - the two memfds of a store: the arena that holds the bytes, and the slot table that says which block they belong
+ * to.
  */
 #ifndef TQI_STORE_ARENA_H
 #define TQI_STORE_ARENA_H
@@ -15,10 +16,10 @@
 #define TQI_STORE_WHY 160
 
 /*
- * A sparse memfd, sealed against resizing and mapped once.  Not inherited by a forked child.  Where the system refuses
- * such (a sandbox, an old kernel) the memory is this process's own and fd is -1: everything goes over the stream then.  A
- * file in /dev/shm would not do: it cannot be sealed, so whoever has it could cut it short under its readers, and where
- * /dev/shm is small the first touch of a page ends the process.
+ * A sparse memfd, sealed against resizing and mapped once.  Not inherited by a forked child.  If the system refuses memfds
+ * (a sandbox, an old kernel), the memory is private to this process and fd is -1: all data then goes over the socket.  A
+ * file in /dev/shm would not do: it cannot be sealed, so anyone who has it could truncate it under its readers, and if
+ * /dev/shm is small, the first touch of a page kills the process.
  */
 typedef struct tqi_arena {
     int fd;
@@ -30,11 +31,11 @@ typedef struct tqi_arena {
 
 /* `size` is rounded up to a page. */
 int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err);
-/* A memfd that can be sealed: its descriptor, -1 with `why` where the system has none, -2 with err on failure. */
+/* Makes a sealable memfd: returns its descriptor, -1 with `why` if the system has none, -2 with err on failure. */
 int tqi_arena_memfd(const char *name, uint64_t size, char why[TQI_STORE_WHY], tq_error *err);
 void tqi_arena_fini(tqi_arena *arena);
-/* Makes the pages of [offset, offset + size) be there without changing a byte of them: safe while others write.
- * TQ_OK, or TQ_ENOMEM when the system has none left. */
+/* Populates the pages of [offset, offset + size) without changing a byte: safe while others write.  TQ_OK, or TQ_ENOMEM if
+ * the system has none left. */
 int tqi_arena_populate(tqi_arena *arena, uint64_t offset, uint64_t size);
 /* Gives back the whole pages inside [offset, offset + size); their bytes are zero afterwards. */
 int tqi_arena_punch(tqi_arena *arena, uint64_t offset, uint64_t size);
@@ -43,7 +44,7 @@ uint64_t tqi_arena_resident(const tqi_arena *arena);
 
 /* Slot -> block id; only the owner can write it. */
 typedef struct tqi_slots {
-    int fd; /* to hand out: nobody can write by it; -1: memory of this process's own */
+    int fd; /* to hand out: does not allow writing; -1: memory private to this process */
     _Atomic uint64_t *words;
     uint32_t count;
     uint32_t fresh;   /* slots from here on were never used */
@@ -52,13 +53,13 @@ typedef struct tqi_slots {
     uint32_t n_spares;
 } tqi_slots;
 
-/* `why`: as tqi_arena.why; when it says something already the table is not to be shared. */
+/* `why`: like tqi_arena.why; if it is already set, the table must not be shared. */
 int tqi_slots_init(tqi_slots *slots, uint32_t count, char why[TQI_STORE_WHY], tq_error *err);
 void tqi_slots_fini(tqi_slots *slots);
 /* A free slot, set to id.  TQ_OK, TQ_EFULL or TQ_ENOMEM. */
 int tqi_slots_take(tqi_slots *slots, uint64_t id, uint32_t *slot);
-/* Empties a slot.  When it returns, whoever sees a byte written to the block's memory from now on also sees the slot
- * empty.  Cannot fail. */
+/* Empties a slot.  After it returns, any reader that sees a byte written to the block's memory from now on also sees the
+ * slot empty.  Cannot fail. */
 void tqi_slots_give(tqi_slots *slots, uint32_t slot);
 
 #endif

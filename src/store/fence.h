@@ -1,8 +1,8 @@
 /*
  * fence.h - the racing copy of the seqlock between a store and its readers (base/fence.h says why it may race).
  *
- * The bytes of a block are plain memory that its owner may reuse while a reader copies: the reader notices by the slot
- * and throws the copy away.  The slot words are atomics, and all other memory of a store is checked in full.
+ * The bytes of a block are plain memory that its owner may reuse while a reader copies: the reader detects this by the slot
+ * and discards the copy.  The slot words are atomics, and all other memory of a store is checked completely.
  */
 #ifndef TQI_STORE_FENCE_H
 #define TQI_STORE_FENCE_H
@@ -22,7 +22,7 @@ static inline void tqi_copy_bytes(void *dest, const void *from, size_t size, boo
     }
 }
 
-/* Copies bytes that their owner may be changing. */
+/* Copies bytes that the owner may be changing. */
 static inline void tqi_racy_copy(void *dest, const void *from, size_t size, bool streaming)
 {
     TQI_RACY_BEGIN();

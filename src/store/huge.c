@@ -12,14 +12,15 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-/* A mapping of [offset, offset + size) of the file at an address that lies in its large page as the bytes lie in the file's:
- * only then can the one stand for the other. */
+/* Maps [offset, offset + size) of the file at an address with the same alignment within a large page as the offset has: only
+ * then can the kernel use large pages. */
 static void *huge_place(size_t size, int prot, int flags, int fd, uint64_t offset)
 {
     if (size < TQI_HUGE || size > SIZE_MAX - TQI_HUGE) {
         return mmap(NULL, size, prot, flags, fd, (off_t)offset);
     }
-    /* Addresses enough for such a part of that size; the file is mapped over that part, the rest is given back. */
+    /* Reserves enough addresses for an aligned part of that size; the file is mapped over that part, and the rest is given
+     * back. */
     uint8_t *room =
         mmap(NULL, size + TQI_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) {
@@ -58,7 +59,7 @@ void *tqi_huge_view(size_t size, int fd, uint64_t offset)
 
 bool tqi_huge_collapse(uint8_t *window)
 {
-    /* Failures in a row: after some the kernel is taken to be one that cannot.  A hint between threads. */
+    /* Consecutive failures: after a few, the kernel is assumed to be unable to do this.  A hint between threads. */
     static _Atomic unsigned failures;
     const unsigned enough = 32;
 

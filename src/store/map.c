@@ -40,7 +40,7 @@ uint32_t tqi_store_locator_read(const uint8_t locator[TQI_STORE_LOCATOR], uint64
     return slot;
 }
 
-/* The file must be as large as it is said to be: reading behind its end would be a SIGBUS. */
+/* The file must be as large as claimed: reading beyond its end would raise SIGBUS. */
 static int map_check(int fd, uint64_t bytes, const char *what, tq_error *err)
 {
     struct stat st;
@@ -82,7 +82,7 @@ int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t 
         code = tqi_error_errno(err, errno, "mapping the arena of a storage unit");
         goto fail;
     }
-    /* A forked child must not be able to write when the unit has seen its parent end. */
+    /* A forked child must not be able to write after the unit has seen its parent exit. */
     if (madvise(arena, arena_bytes, MADV_DONTFORK) != 0) {
         code = tqi_error_errno(err, errno, "MADV_DONTFORK of a storage unit's arena");
         goto fail;
@@ -96,7 +96,7 @@ int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t 
     map->arena_bytes = arena_bytes;
     map->slots = words;
     map->n_slots = slots;
-    /* Without it blocks are copied, not shown. */
+    /* Without it, blocks are copied, not mapped. */
     map->arena_fd = fcntl(arena_fd, F_DUPFD_CLOEXEC, 0);
     return TQ_OK;
 
@@ -144,7 +144,7 @@ void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size
         if (window + TQI_HUGE > map->arena_bytes) {
             return;
         }
-        /* Reading one's own byte makes a page there. */
+        /* Reading a byte of our own makes a page there. */
         (void)*(const volatile uint8_t *)at;
         if (!tqi_huge_collapse(map->arena + window)) {
             return;
@@ -191,7 +191,7 @@ bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, ui
     if (slot >= map->n_slots || offset > map->arena_bytes || size > map->arena_bytes - offset) {
         return false;
     }
-    /* Acquire: the copy is not begun before the id was seen. */
+    /* Acquire: the copy does not begin before the id was seen. */
     if (id == 0 || atomic_load_explicit(&map->slots[slot], memory_order_acquire) != id) {
         return false;
     }

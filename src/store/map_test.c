@@ -75,7 +75,7 @@ static void descriptors_are_safe(void **state)
     char path[64];
 
     (void)state;
-    /* Nobody can write the slot table, not even through a new opening. */
+    /* Nobody can write the slot table, not even by opening it again. */
     assert_true(mmap(NULL, 512, PROT_READ | PROT_WRITE, MAP_SHARED, slots, 0) == MAP_FAILED);
     assert_int_equal(write(slots, "x", 1), -1);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", slots);
@@ -89,7 +89,7 @@ static void descriptors_are_safe(void **state)
     /* Nobody can resize the arena. */
     assert_int_equal(ftruncate(arena, 4096), -1);
     assert_int_equal(ftruncate(arena, 2 << 20), -1);
-    /* A mapping of more than there is is refused. */
+    /* A mapping larger than the file is refused. */
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 2 << 20, 64, &err), TQ_EPROTO);
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 1 << 20, 65, &err), TQ_EPROTO);
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 0, 64, &err), TQ_EPROTO);
@@ -190,7 +190,7 @@ static void never_torn(void **state)
         }
         tqi_store_free_block(store, id);
     }
-    /* One that stays: the reader gets it for sure. */
+    /* A block that stays: the reader certainly gets it. */
     tqi_store_place last = {.id = ROUNDS + 1, .size = BLOCK};
     uint8_t out[BLOCK];
     assert_int_equal(tqi_store_reserve(store, &last, 1, false, &err), TQ_OK);

@@ -1,5 +1,5 @@
 /*
- * oom_test.c - every allocation of a store fails once: the call says so, nothing leaks, and the store is as before.
+ * oom_test.c - every allocation of a store fails once: the call reports it, nothing leaks, and the store is unchanged.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,11 +1,11 @@
 /*
  * slots.c - the slot table: which block's bytes a place of the arena holds, readable by every client.
  *
- * Clients must not be able to write it, for a forged id would make readers take foreign bytes for a block's.  Two things
- * see to that: the descriptor handed out is a second, read-only opening of the memfd (a mapping made from it cannot be
- * made writable), and F_SEAL_FUTURE_WRITE, set after the owner's own mapping was made, refuses every later write or
- * writable mapping even to who opens the memfd again through /proc.  A kernel before 5.1 lacks the seal and leaves the
- * first protection; without /proc there is the second.
+ * Clients must not be able to write it, because a forged id would make readers take foreign bytes for a block's.  Two things
+ * ensure that: the descriptor handed out is a second, read-only opening of the memfd (a mapping made from it cannot be made
+ * writable), and F_SEAL_FUTURE_WRITE, set after the owner's own mapping was made, refuses every later write or writable
+ * mapping, even to a process that reopens the memfd through /proc.  A kernel before 5.1 lacks the seal, which leaves the
+ * first protection; without /proc, the second remains.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +25,8 @@
 #endif
 
 /*
- * A descriptor by which nobody can write: a second, read-only opening, else the first one where the seal forbids writing
- * (there may be no /proc to open it through again).  -1 with `why` when neither is possible.
+ * A descriptor that does not allow writing: a second, read-only opening, or else the first one if the seal forbids writing
+ * (there may be no /proc through which to reopen it).  -1 with `why` if neither is possible.
  */
 static int slots_read_only(int fd, bool sealed, char why[TQI_STORE_WHY])
 {
@@ -66,7 +66,7 @@ int tqi_slots_init(tqi_slots *slots, uint32_t count, char why[TQI_STORE_WHY], tq
         }
         return code;
     }
-    /* Refused it is no harm: a daemon's children write nothing. */
+    /* A refusal does no harm: a daemon's children do not write. */
     madvise(words, bytes, MADV_DONTFORK);
     if (fd >= 0) {
         bool sealed = fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE | F_SEAL_SEAL) == 0;
@@ -97,7 +97,7 @@ int tqi_slots_take(tqi_slots *slots, uint64_t id, uint32_t *slot)
     if (slots->n_spares > 0) {
         at = slots->spares[slots->n_spares - 1];
     } else if (slots->fresh < slots->count) {
-        /* Room to give it back later, so that giving cannot fail. */
+        /* Reserves room to give it back later, so that giving cannot fail. */
         if (tqi_grow(&slots->spares, &slots->spares_capacity, (size_t)slots->fresh + 1,
                      sizeof(uint32_t)) != TQ_OK) {
             return TQ_ENOMEM;
@@ -111,7 +111,7 @@ int tqi_slots_take(tqi_slots *slots, uint64_t id, uint32_t *slot)
     } else {
         slots->fresh++;
     }
-    /* Nobody has the locator before the block is published, through messages; no order is needed for this store. */
+    /* Nobody has the locator before the block is published through messages; this store needs no ordering. */
     atomic_store_explicit(&slots->words[at], id, memory_order_relaxed);
     *slot = at;
     return TQ_OK;
@@ -120,9 +120,9 @@ int tqi_slots_take(tqi_slots *slots, uint64_t id, uint32_t *slot)
 void tqi_slots_give(tqi_slots *slots, uint32_t slot)
 {
     /*
-     * The writer's half of the seqlock.  The release fence orders the store of 0 before all later writes into the
-     * block's memory.  A reader whose copy saw one of those writes has an acquire fence behind the copy and therefore
-     * sees the 0 (or a later id) when it loads the slot again.
+     * The writer's half of the seqlock.  The release fence orders the store of 0 before all later writes into the block's
+     * memory.  A reader whose copy saw one of those writes has an acquire fence after the copy and therefore sees the 0 (or
+     * a later id) when it loads the slot again.
      */
     atomic_store_explicit(&slots->words[slot], 0, memory_order_relaxed);
     TQI_FENCE(memory_order_release);

@@ -17,7 +17,7 @@
 #include "store/huge.h"
 #include "store/tlsf.h"
 
-/* Warm memory kept ahead of the high-water mark: a sixteenth of it, within these. */
+/* Warm memory kept ahead of the high-water mark: a sixteenth of it, within these bounds. */
 #define STORE_AHEAD_MIN (UINT64_C(4) << 20)
 #define STORE_AHEAD_MAX (UINT64_C(256) << 20)
 
@@ -29,7 +29,7 @@ typedef struct store_block {
     uint32_t slot;
     uint32_t holds; /* pins included */
     uint32_t pins;
-    bool dead; /* freed while held: not found any more, memory still taken */
+    bool dead; /* freed while held: no longer found, memory still taken */
     void *user;
     UT_hash_handle hh;
 } store_block;
@@ -42,11 +42,11 @@ struct tqi_store {
     uint64_t n_blocks;   /* not dead */
     uint64_t used;
     uint64_t held_dead;  /* bytes of dead blocks */
-    uint64_t join_limit; /* bytes that blocks which add samples may fill */
+    uint64_t join_limit; /* limit in bytes for blocks that add samples */
     /* Shared with the one thread that warms; everything else belongs to the owner.  They are hints: relaxed. */
     _Atomic uint64_t high; /* end of the memory ever given out */
     _Atomic uint64_t warm; /* pages below are there */
-    _Atomic bool cold;     /* the system refused more pages: no use to go on */
+    _Atomic bool cold;     /* the system refused more pages: no use in continuing */
 };
 
 int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error *err)
@@ -170,7 +170,7 @@ uint64_t tqi_store_resident(const tqi_store *store)
     return tqi_arena_resident(&store->arena);
 }
 
-/* The block of that id, dead ones included. */
+/* The block with that id, including dead ones. */
 static store_block *store_any(const tqi_store *store, uint64_t id)
 {
     store_block *block;
@@ -254,7 +254,7 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
     return TQ_OK;
 }
 
-/* Bytes that the sizes take together, saturated. */
+/* Total bytes that the sizes take, saturated. */
 static uint64_t store_sum(uint64_t sum, uint64_t size)
 {
     uint64_t rounded = tqi_tlsf_round(size);
@@ -475,7 +475,7 @@ uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes)
     }
     uint64_t goal = ahead < store->arena.size - high ? high + ahead : store->arena.size;
     if (warm < high) {
-        warm = high; /* what is below was touched by its users, or is about to be */
+        warm = high; /* memory below it was touched by its users, or is about to be */
     }
     if (warm >= goal) {
         return 0;
@@ -489,7 +489,7 @@ uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes)
     return goal - warm - bytes;
 }
 
-/* Gives back up to `want` bytes of the free end, from behind; returns how many. */
+/* Gives back up to `want` bytes of the free end, starting from the top; returns how many. */
 static uint64_t store_give_end(tqi_store *store, uint64_t want)
 {
     uint64_t top = tqi_tlsf_top(&store->tlsf);
@@ -512,7 +512,7 @@ static uint64_t store_give_end(tqi_store *store, uint64_t want)
     return end - from;
 }
 
-/* The same of a free chunk: whoever reads punched memory had a block there once; its slot was emptied, with the fence,
+/* The same for a free chunk.  A reader of punched memory once had a block there, whose slot was emptied, with the fence,
  * when it was freed. */
 static uint64_t store_give_chunk(tqi_store *store, tqi_chunk *chunk, uint64_t want)
 {
@@ -552,7 +552,7 @@ uint64_t tqi_store_trim(tqi_store *store)
     uint64_t top = tqi_tlsf_top(&store->tlsf);
 
     tqi_store_give_back(store, 0, UINT64_MAX);
-    /* Warming may put pages behind what it has told of. */
+    /* Warming may populate pages beyond what it has reported. */
     tqi_arena_punch(&store->arena, top, store->arena.size - top);
     atomic_store_explicit(&store->high, top, memory_order_relaxed);
     atomic_store_explicit(&store->warm, top, memory_order_relaxed);

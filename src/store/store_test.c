@@ -93,7 +93,7 @@ static void all_or_none(void **state)
     places[2].id = 0;
     assert_int_equal(tqi_store_reserve(store, places, 4, false, &err), TQ_EINVAL);
     places[2].id = 12;
-    /* More slots than are left, and more than there are. */
+    /* More slots than are left, and more than exist. */
     assert_int_equal(tqi_store_reserve(store, places, 8, false, &err), TQ_EFULL);
     assert_int_equal(tqi_store_reserve(store, places, 9, false, &err), TQ_EINVAL);
     /* No room for the last one. */
@@ -198,7 +198,7 @@ static void gives_memory_back(void **state)
     tqi_store_free_block(store, 3);
     assert_true(tqi_store_trim(store) >= 2 * size);
     assert_int_equal(tqi_store_resident(store), 0);
-    /* Warming brings pages without a touch: a little before the first block, then the whole of this small arena. */
+    /* Warming populates pages without a touch: a few before the first block, then all of this small arena. */
     assert_int_equal(tqi_store_warm(store, 64 << 20), 0);
     assert_int_equal(tqi_store_resident(store), 4 << 20);
     assert_int_equal(reserve(store, 9, 60 << 20, false, &place[0]), TQ_OK);
@@ -281,7 +281,7 @@ static void refuses_bad_options(void **state)
     tqi_store_free(NULL);
 }
 
-/* Only as much as is beyond what is to stay, from behind, a step at a time; never a byte of a block. */
+/* Only what exceeds the amount to keep, from the top, one step at a time; never a byte of a block. */
 static void gives_back_in_steps(void **state)
 {
     enum {
@@ -313,7 +313,7 @@ static void gives_back_in_steps(void **state)
     assert_in_range(tqi_store_resident(store), keep - (4 << 20), keep);
     while (tqi_store_give_back(store, 0, 2 << 20) > 0) {
     }
-    /* What is left are the blocks and the pages that they share with free bytes. */
+    /* The blocks remain, and the pages that they share with free bytes. */
     assert_true(tqi_store_resident(store) <= BLOCKS / 2 * (size + 2 * 4096));
     for (uint64_t i = 0; i < BLOCKS; i += 2) {
         const uint8_t *at = tqi_store_find(store, i + 1, place[i].slot, NULL);
@@ -322,7 +322,7 @@ static void gives_back_in_steps(void **state)
         }
     }
     assert_true(tqi_store_check(store));
-    /* A hole that is used again, in part, gives its rest back once more and no more than that. */
+    /* When part of a hole is reused, only the rest of it is given back again. */
     assert_int_equal(reserve(store, 100, 1 << 20, false, &place[1]), TQ_OK);
     memset(tqi_store_find(store, 100, place[1].slot, NULL), 7, 1 << 20);
     tqi_store_free_block(store, 100);

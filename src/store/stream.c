@@ -1,5 +1,5 @@
 /*
- * stream.c - copies that go past the caches (see stream.h); plain ones where the processor has no such stores.
+ * stream.c - copies that bypass the caches (see stream.h); plain ones if the processor has no such stores.
  */
 #include "store/stream.h"
 
@@ -9,7 +9,7 @@
 #ifdef __SSE2__
 #include <emmintrin.h>
 
-/* A cache line, which streaming stores must fill as a whole to be fast. */
+/* A cache line, which streaming stores must fill completely to be fast. */
 #define STREAM_LINE 64u
 /* Less than this is not worth the fence. */
 #define STREAM_MIN 1024u
@@ -40,7 +40,7 @@ void tqi_stream_copy(void *dest, const void *from, size_t size)
         to += STREAM_LINE;
         at += STREAM_LINE;
     }
-    /* Streaming stores are not ordered with what other stores of this thread tell others. */
+    /* Streaming stores are not ordered with this thread's other stores. */
     _mm_sfence();
     memcpy(to, at, size);
 }

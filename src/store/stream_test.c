@@ -1,5 +1,5 @@
 /*
- * stream_test.c - copies past the caches copy exactly what they are asked to, wherever it begins and ends.
+ * stream_test.c - copies that bypass the caches copy exactly the requested bytes, wherever they begin and end.
  */
 #include <setjmp.h>
 #include <stdarg.h>

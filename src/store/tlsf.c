@@ -11,7 +11,7 @@
 #include <tq/errors.h>
 
 #define TLSF_STEPS_LOG 5
-/* Chunks of the size's own class that are looked at before untouched memory is taken. */
+/* Chunks of the size's own class that are examined before untouched memory is taken. */
 #define TLSF_LOOK 16
 
 static void tlsf_class(uint64_t size, uint32_t *first, uint32_t *step)
@@ -51,7 +51,7 @@ uint64_t tqi_tlsf_round(uint64_t size)
     return (size + TQI_TLSF_UNIT - 1) / TQI_TLSF_UNIT * TQI_TLSF_UNIT;
 }
 
-/* Makes sure that one more record can be had without failing. */
+/* Makes sure that one more record can be taken without failing. */
 static int tlsf_prepare(tqi_tlsf *tlsf)
 {
     if (tlsf->spare != TQI_TLSF_NONE || tlsf->n_chunks < tlsf->capacity) {
@@ -178,7 +178,7 @@ static uint32_t tlsf_find_above(const tqi_tlsf *tlsf, uint64_t size)
     return tlsf->heads[first][__builtin_ctz(steps)];
 }
 
-/* A chunk of the size's own class that happens to be large enough, looking at `limit` of them. */
+/* A chunk of the size's own class that happens to be large enough, examining at most `limit` of them. */
 static uint32_t tlsf_find_own(const tqi_tlsf *tlsf, uint64_t size, uint32_t limit)
 {
     uint32_t first, step;
@@ -194,8 +194,8 @@ static uint32_t tlsf_find_own(const tqi_tlsf *tlsf, uint64_t size, uint32_t limi
     return TQI_TLSF_NONE;
 }
 
-/* Cuts `size` bytes from the low side of a chunk that is in no list; the record `at` keeps the high side, and a new
- * record, which is returned, is the low side. */
+/* Cuts `size` bytes from the low side of a chunk that is in no list; the record `at` keeps the high side, and the returned
+ * new record is the low side. */
 static uint32_t tlsf_cut(tqi_tlsf *tlsf, uint32_t at, uint64_t size)
 {
     uint32_t low = tlsf_record(tlsf);

@@ -5,10 +5,10 @@
  * free chunks are kept in lists by size class (a power of two, split into 32 linear steps), and two levels of bitmaps
  * find a class that surely fits in constant time.  Three things differ from the paper:
  *
- *   - Chunk records lie in an array of this process, not in front of the chunks: clients can write the arena, so nothing
- *     that its owner trusts may lie in it.
- *   - The free end of the arena (the top) is in no list and is used last, from its low side; in a list the chunk of
- *     the lowest address seen is kept in front.  Memory that was used before, whose pages are there, is so used again.
+ *   - Chunk records lie in an array of this process, not in front of the chunks: clients can write the arena, so the arena
+ *     must not hold anything that its owner trusts.
+ *   - The free end of the arena (the top) is in no list and is used last, from its low side; in a list, the chunk with the
+ *     lowest address seen is kept at the front.  That way, memory whose pages already exist is reused.
  *   - When no class that surely fits has a chunk, the list of the size's own class is searched: a full store must not be
  *     called full while a chunk fits.
  *
@@ -28,7 +28,7 @@
 /* No chunk. */
 #define TQI_TLSF_NONE UINT32_MAX
 
-/* A stretch of the arena.  Neighbours and list links are places in the array of chunks. */
+/* A stretch of the arena.  Neighbours and list links are indexes into the array of chunks. */
 typedef struct tqi_chunk {
     uint64_t offset;
     uint64_t size;
@@ -37,7 +37,7 @@ typedef struct tqi_chunk {
     uint32_t prev; /* in its free list */
     uint32_t next;
     uint64_t
-        warm; /* while free: behind so many of its bytes no page is left; not kept for the top */
+        warm; /* while free: no page is left after this many of its bytes; not kept for the top */
     bool used;
 } tqi_chunk;
 
@@ -53,14 +53,14 @@ typedef struct tqi_tlsf {
     uint32_t heads[TQI_TLSF_FIRST][TQI_TLSF_STEPS];
 } tqi_tlsf;
 
-/* Size a block of that many bytes takes; UINT64_MAX when it is beyond any arena. */
+/* Size that a block of that many bytes takes; UINT64_MAX if it exceeds any arena. */
 uint64_t tqi_tlsf_round(uint64_t size);
 /* An arena of `capacity` bytes (a multiple of the unit), all free.  TQ_OK or TQ_ENOMEM. */
 int tqi_tlsf_init(tqi_tlsf *tlsf, uint64_t capacity);
 void tqi_tlsf_fini(tqi_tlsf *tlsf);
 /* Takes a chunk of at least `size` bytes.  TQ_OK, TQ_EFULL or TQ_ENOMEM. */
 int tqi_tlsf_take(tqi_tlsf *tlsf, uint64_t size, uint32_t *chunk);
-/* Gives it back; it joins its free neighbours. */
+/* Frees it and merges it with its free neighbours. */
 void tqi_tlsf_give(tqi_tlsf *tlsf, uint32_t chunk);
 /* Where the free end begins. */
 uint64_t tqi_tlsf_top(const tqi_tlsf *tlsf);

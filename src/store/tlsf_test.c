@@ -1,5 +1,5 @@
 /*
- * tlsf_test.c - the allocator against a plain model: no overlap, full coalescing, low addresses first.
+ * tlsf_test.c - the allocator against a naive model: no overlap, full coalescing, low addresses first.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -84,7 +84,7 @@ static void random_against_model(void **state)
     while (n > 0) {
         tqi_tlsf_give(&tlsf, live[--n].chunk);
     }
-    /* Everything has coalesced into the top, and the whole arena can be had in one piece. */
+    /* Everything has coalesced into the top, and the whole arena can be allocated in one piece. */
     assert_true(tqi_tlsf_check(&tlsf, &used));
     assert_int_equal(used, 0);
     assert_int_equal(tqi_tlsf_top(&tlsf), 0);

@@ -1,5 +1,5 @@
 /*
- * unshared_test.c - a store where the system has no memfds: it works, and shares its memory with nobody.
+ * unshared_test.c - a store on a system without memfds: it works, and shares its memory with nobody.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -70,7 +70,7 @@ static void says_why(void **state)
     }
 }
 
-/* A slot table that cannot be shared makes the arena one that is not. */
+/* If the slot table cannot be shared, neither is the arena. */
 static void shares_all_or_nothing(void **state)
 {
     (void)state;
@@ -82,7 +82,7 @@ static void shares_all_or_nothing(void **state)
     tqi_store_free(store);
 }
 
-/* What is no refusal is an error, not a store that is slow for a reason that passes. */
+/* Anything but a refusal is an error: a temporary failure must not make a store permanently slow. */
 static void other_failures_are_errors(void **state)
 {
     tqi_store_options options = {.capacity = MIB};

@@ -1,24 +1,25 @@
 /*
- * compact.c - moves what is live of blocks of which much is dead to new blocks, so that the old ones can be freed.
+ * compact.c - compaction: copies the live bytes of sparse blocks (blocks that are largely dead) to new blocks, so that the
+ * old ones can be freed.
  *
  * The controller names such blocks (join.c puts them into the queue).  For a few of them at a time the unit
  *
- *   1. asks what of them is live, and where it is to lie;
- *   2. reserves the new blocks, under ids that are leased to it like to any writer, and copies, on the thread pool;
- *   3. tells the controller, which links the cells that are still there to the new blocks, all at once.
+ *   1. asks which of their bytes are live, and where they go in the new blocks;
+ *   2. reserves the new blocks, under ids leased like any writer's, and copies on the thread pool;
+ *   3. tells the controller, which relinks the cells that still exist to the new blocks, all at once.
  *
- * The old block is dead then, like one that was cleared: it is freed on its notice, pins and readers keep it as long as
- * they do any other, and who has old placements asks the controller for new ones.  Cells that are cleared or overwritten
- * meanwhile stay so, for only what still points to the old block is linked again.  If anything fails the old blocks stay
- * as they are, and are tried again later.  A new block is never freed here once it was offered to the controller, which
- * alone knows whether it took it; the ids are abandoned, and a notice comes if it did not.  Ids die with the session that
- * leased them: what was begun before that begins anew.
+ * The old block is then dead, like one that was cleared: it is freed on its notice, pins and readers keep it like any other,
+ * and a reader with old placements asks the controller for new ones.  Cells that are cleared or overwritten meanwhile stay
+ * so, because only cells that still point to the old block are relinked.  If anything fails, the old blocks stay as they are
+ * and are tried again later.  A new block is never freed here once it was offered to the controller, which alone knows
+ * whether it accepted it; the ids are abandoned, and a notice comes if it did not.  Ids die with the session that leased
+ * them: work in progress then starts over.
  *
- * A batch is followed by a pause in proportion to it, and more so to the time of the controller that it took.  Copies take
- * at most half of the room that is left, except when puts wait for room: then there is no pause either, but after a batch
- * that moved nothing.  Blocks that readers look at in place stay where they are, for their memory would not be free after
- * a move; so the last tenth, which is for columns, is only lent.  Blocks for which there is no room, and those, wait until
- * there is more room or fewer are looked at.
+ * After each batch the unit pauses for a multiple of the time the batch took, and a larger multiple of the controller time
+ * it used.  Copies take at most half of the remaining room, unless puts are waiting for room: then there is no pause either,
+ * except after a batch that moved nothing.  Blocks that are pinned by readers stay where they are, because a move would not
+ * free their memory; so the last tenth, which is for columns, is only borrowed.  These pinned blocks, and blocks that do not
+ * fit, wait until room is freed or a pin ends.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -27,19 +28,19 @@
 #include "base/clock.h"
 #include "unit/internal.h"
 
-/* Blocks of a batch, and bytes of them if that is not one block. */
+/* Most blocks in a batch, and most bytes unless it is a single block. */
 #define COMPACT_BLOCKS 64u
 #define COMPACT_BYTES  (UINT64_C(16) << 20)
 #define COMPACT_LEASE  256u
-/* By how much the pause before a batch is longer than the last one took, and than the controller took for it, whose one loop
- * serves everybody.  While puts wait it is as long as the controller took, if anything was moved. */
+/* Pause before a batch, as a multiple of the previous batch's duration, and of the controller time it used (the controller
+ * is one loop that serves everyone).  While puts wait, it equals the controller time, if anything was moved. */
 #define COMPACT_PAUSE     3u
 #define COMPACT_PAUSE_ASK 20u
-/* The longest pause; the controller may have been away. */
+/* The longest pause; the controller may have been unreachable. */
 #define COMPACT_PAUSE_MAX_MS 2000u
 /* Pause after an error. */
 #define COMPACT_RETRY_MS 1000u
-/* A block that becomes smaller by less stays. */
+/* A block that would shrink by less than this stays. */
 #define COMPACT_GAIN 1024u
 
 typedef struct compact_copy {
@@ -78,7 +79,7 @@ static void compact_free(tqi_compacting *batch)
     free(batch);
 }
 
-/* Ends a batch; what it has not moved stays as it is. */
+/* Ends a batch; blocks that it has not moved stay as they are. */
 static void compact_end(tqi_compacting *batch, bool failed)
 {
     tqi_unit *unit = batch->unit;
@@ -95,7 +96,7 @@ static void compact_end(tqi_compacting *batch, bool failed)
     tqi_compact_arm(unit);
 }
 
-/* Whether the batch is about blocks that are still held. */
+/* Whether the blocks of the batch are still held. */
 static bool compact_valid(const tqi_compacting *batch)
 {
     return batch->held == batch->unit->held && !batch->unit->closing;
@@ -107,7 +108,7 @@ static bool compact_leases(const tqi_compacting *batch)
     return batch->lease == batch->unit->compact.lease;
 }
 
-/* All back into the queue, for another time. */
+/* Puts all of them back into the queue, for later. */
 static void compact_put_back(tqi_compacting *batch)
 {
     if (compact_valid(batch)) {
@@ -147,7 +148,7 @@ static void compact_abandoned(tqi_call *call, tqi_answer *answer, void *arg)
     compact_end(arg, true);
 }
 
-/* What the controller did not take it tells of in a notice; so it does when the session has ended. */
+/* The controller sends a notice for the blocks it did not accept, even if the session has ended. */
 static void compact_abandon(tqi_compacting *batch)
 {
     Tq__AbandonBlocks message;
@@ -186,7 +187,7 @@ static void compact_moved(tqi_call *call, tqi_answer *answer, void *arg)
         tqi_log(TQI_WARN, "unit", "%s: moving blocks failed: %s", unit->name,
                 answer->error->message);
     }
-    /* If they were moved after all they are not there the next time. */
+    /* If they were moved after all, they will not exist the next time. */
     compact_put_back(batch);
     compact_abandon(batch);
 }
@@ -295,7 +296,7 @@ static void compact_start_copy(tqi_compacting *batch)
 
 /* ---------------------------------------------------------------------------------------- 1: what is live */
 
-/* All the room there is while puts wait, else half of it. */
+/* All free room while puts wait, else half of it. */
 static uint64_t compact_room(const tqi_unit *unit)
 {
     uint64_t left = tqi_store_capacity(unit->store) - tqi_store_used(unit->store);
@@ -303,7 +304,7 @@ static uint64_t compact_room(const tqi_unit *unit)
     return tqi_unit_waited_for(unit) ? left : left / 2;
 }
 
-/* Room for a new block, under a leased id.  TQ_EFULL: there is none now. */
+/* Reserves room for a new block, under a leased id.  TQ_EFULL: there is none now. */
 static int compact_reserve(tqi_compacting *batch, uint64_t size, tqi_store_place *place)
 {
     tqi_unit *unit = batch->unit;
@@ -325,7 +326,7 @@ static int compact_reserve(tqi_compacting *batch, uint64_t size, tqi_store_place
     return code;
 }
 
-/* The pieces of one block as copies; false when they are not inside of it. */
+/* Plans the pieces of one block as copies; false if they are not inside it. */
 static bool compact_pieces(tqi_compacting *batch, const Tq__LiveReply *reply, size_t at, uint32_t n,
                            const uint8_t *from, uint64_t size, uint64_t fresh)
 {
@@ -344,7 +345,7 @@ static bool compact_pieces(tqi_compacting *batch, const Tq__LiveReply *reply, si
     return true;
 }
 
-/* One block of the answer, whose pieces are from `at` on. */
+/* Plans one block of the answer, whose pieces start at `at`. */
 static void compact_plan_block(tqi_compacting *batch, const Tq__LiveReply *reply, size_t i,
                                size_t at)
 {
@@ -373,7 +374,7 @@ static void compact_plan_block(tqi_compacting *batch, const Tq__LiveReply *reply
     unit->compact.full = 0;
 }
 
-/* Reserves new blocks and plans the copies; TQ_EPROTO for an answer that makes no sense. */
+/* Reserves new blocks and plans the copies; TQ_EPROTO if the answer makes no sense. */
 static int compact_plan(tqi_compacting *batch, const Tq__LiveReply *reply)
 {
     size_t asked = batch->n, at = 0, n = reply->n_begin;

@@ -1,8 +1,7 @@
 /*
- * compact_queue.c - which blocks are to be moved, and when the next of them are (compact.c moves them).
- *
- * Named ones come behind, and so do those that cannot be moved now: when they are all that is left, nothing is done before
- * something has changed that may help.
+ * compact_queue.c - which blocks to move, and when to move the next ones (compact.c moves them).  Newly named blocks are
+ * appended, and so are those that cannot be moved now: if only those are left, nothing is done until something changes that
+ * may help.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +24,7 @@ void tqi_compact_arm(tqi_unit *unit)
                    0);
 }
 
-/* Room for n more; without memory they are forgotten, and told again when more of them is dead. */
+/* Makes room for n more; if out of memory, they are forgotten, and named again when more of them is dead. */
 static bool compact_grow(tqi_compact *compact, size_t n)
 {
     return n > 0 &&

@@ -1,5 +1,6 @@
 /*
- * internal.h - the storage unit's parts: its stores, the writers it knows, what waits, and its life at the controller.
+ * internal.h - the storage unit's parts: its stores, the writers it knows, waiting reserves, and its registration at the
+ * controller.
  *
  *   unit.c      life of a unit; its store and its renewal; warming, trimming
  *   report.c    counters, told to the controller
@@ -36,10 +37,10 @@
 #define TQI_TOMBS_MAX 4096
 
 /*
- * Ids that are dead but were not here when their end was announced: a reserve for one may still be on its way, and
- * what it took would never be freed.  Kept as ranges; when there are too many, the lower half is replaced by one floor:
- * ids are given out in ascending order, so a reserve at or below the floor is an old one, and its writer is told to
- * lease new ids.  Bounded and never wrong on the dangerous side.
+ * Ids that are dead but had no block here when their end was announced: a reserve for one may still be in flight, and its
+ * room would never be freed.  Kept as ranges; if there are too many, the lower half is replaced by a floor: ids are handed
+ * out in ascending order, so a reserve at or below the floor is an old one, and its writer is told to lease new ids.
+ * Bounded, and errs only on the safe side.
  */
 typedef struct tqi_tombs {
     struct {
@@ -56,8 +57,8 @@ bool tqi_tombs_has(const tqi_tombs *tombs, uint64_t id);
 
 /* ---------------------------------------------------------------------------------------- stores */
 
-/* A store, counted: the unit, bytes on their way in or out, and warming hold it.  The one of an earlier epoch lives on
- * until these are done. */
+/* A store, reference-counted: held by the unit, by transfers in progress, and by warming.  The store of an earlier epoch
+ * lives until these are done. */
 typedef struct tqi_unit_store {
     tqi_unit *unit;
     tqi_store *store;
@@ -68,7 +69,7 @@ void tqi_unit_store_rele(tqi_unit_store *held);
 
 /* ---------------------------------------------------------------------------------------- pins */
 
-/* Blocks of a store that a session looks at in place: held until it ends the pin, or its process has exited. */
+/* Blocks of a store that a session reads in place: held until it ends the pin, or its process has exited. */
 typedef struct tqi_pin {
     uint64_t number;
     tqi_unit_store *held;
@@ -89,18 +90,19 @@ typedef struct tqi_granted {
 #define TQI_GRANTED_MAX 4u
 
 /*
- * A session that reserves blocks.  It lives as long as its session, and longer when the session ended while its process
- * may still write through a mapping: then until the process has exited, which a pidfd tells, or until no block of it
- * or pin of it is left.  Blocks name their writer by number.
+ * A session that reserves blocks.  It lives as long as its session, and longer if the session ended while its process may
+ * still write through a mapping: then until the process has exited (seen through a pidfd), or until none of its blocks and
+ * pins are left.  Blocks name their writer by number.
  */
 typedef struct tqi_writer {
     uint64_t number;
     tqi_unit *unit;
     tqi_session *session;           /* NULL: ended */
-    uint8_t client[TQI_SESSION_ID]; /* the session's id, which the client's next session has, too */
-    /* Blocks that it reserved and that are still here.  Published ones count too: the unit is not told of a publish, and
-     * one that was not published must find its writer when its dead notice comes, however late.  So a process stays
-     * watched until it has exited, the last of its blocks is freed, or it said that it has finished with them. */
+    uint8_t client[TQI_SESSION_ID]; /* the session's id, which the client's next session also
+                                       has */
+    /* Blocks that it reserved and that still exist.  Published ones count too: the unit does not learn of a publish, and an
+     * unpublished block must find its writer when its dead notice comes, however late.  So a process is watched until it has
+     * exited, the last of its blocks is freed, or it said that it has finished with them. */
     uint64_t reserved;
     bool mapped;   /* has (or had) the arena writable in its memory */
     tqi_pin *pins; /* by number */
@@ -113,48 +115,48 @@ typedef struct tqi_writer {
     size_t n_deferred;
     size_t deferred_capacity;
     tqi_granted granted
-        [TQI_GRANTED_MAX]; /* those proven last, so that a proof is computed once per lease */
+        [TQI_GRANTED_MAX]; /* the leases proven last, so that a proof is computed once per lease */
     unsigned n_granted;    /* ever */
-    bool left;             /* its session has ended, and its process may live */
+    bool left;             /* its session has ended, but its process may be alive */
     struct tqi_writer *prev, *next; /* of unit->left */
     UT_hash_handle hh;
 } tqi_writer;
 
 int tqi_writer_open(tqi_unit *unit, tqi_session *session);
-/* Its session has ended; finished: nothing of it writes any more, for its process has ended or its goodbye said so. */
+/* Its session has ended; finished: nothing writes for it any more, because its process has exited or its Bye said so. */
 void tqi_writer_end(tqi_writer *writer, bool finished);
-/* It has finished with these blocks of its own, or with `others` all but these: those that are dead are freed now, the others
- * when they die.  So has what its client was in sessions that were lost.  `ids` is sorted here. */
+/* It has finished with these of its own blocks (with `others`: with all but these): dead ones are freed now, the others when
+ * they die.  The same goes for its client's earlier, lost sessions.  Sorts `ids`. */
 void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others);
-/* What the writer's client was in a session that was lost (`after` NULL), or in another one; NULL: no more. */
+/* The writer record of a lost session of the same client: the first one (`after` NULL), or the next; NULL: no more. */
 tqi_writer *tqi_writer_former(const tqi_writer *writer, const tqi_writer *after);
-/* Something of a writer has gone; one whose session has ended and of whom nothing is left is forgotten. */
+/* A block or pin of a writer is gone; forgets the writer if its session has ended and nothing of it is left. */
 void tqi_writer_settle(tqi_writer *writer);
-/* Gives it the right to map; TQ_EUNSUPPORTED without a pidfd. */
+/* Permits it to map the arena; TQ_EUNSUPPORTED without a pidfd. */
 int tqi_writer_map(tqi_writer *writer, tq_error *err);
-/* Whether the lease is one that the controller granted to the writer's session, under this incarnation. */
+/* Whether the controller granted the lease to the writer's session, under this incarnation. */
 bool tqi_writer_granted(tqi_writer *writer, const Tq__Grant *grant);
 /* Makes it the writer of a block that it has just reserved. */
 void tqi_writer_add(tqi_writer *writer, uint64_t id);
-/* The writer of a block, or NULL when it is no more. */
+/* The writer of a block, or NULL if it no longer exists. */
 tqi_writer *tqi_writer_of(tqi_unit *unit, uint64_t id);
-/* Whether a block's writer has ended, and it was not sifted since. */
+/* Whether a block's writer has ended and the block has not been sifted since. */
 bool tqi_writer_left_behind(tqi_unit *unit, uint64_t id);
 /* It was. */
 void tqi_writer_sifted(tqi_unit *unit, uint64_t id);
 /* Frees a block at the store; idempotent. */
 void tqi_writer_free_block(tqi_unit *unit, uint64_t id);
-/* Dead block `id` of a writer that may still write: freed when it cannot any more.  TQ_OK or TQ_ENOMEM. */
+/* Block `id` is dead, but its writer may still write: frees it once it cannot any more.  TQ_OK or TQ_ENOMEM. */
 int tqi_writer_defer(tqi_writer *writer, uint64_t id);
 /* The store was replaced: forgets all blocks. */
 void tqi_writers_forget(tqi_unit *unit);
-/* Ends those whose sessions are over, at the unit's close. */
+/* Ends writers whose sessions have ended, when the unit closes. */
 void tqi_writers_close(tqi_unit *unit);
 
-/* Answers requests of readers that look at blocks in place. */
+/* Answers requests of readers that read blocks in place. */
 void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message);
 void tqi_unit_unpin(tqi_unit *unit, tqi_request *request, const Tq__UnitUnpin *message);
-/* Ends all pins of a writer; whether there were any. */
+/* Ends all pins of a writer; returns whether there were any. */
 bool tqi_writer_unpin(tqi_writer *writer);
 
 /* ---------------------------------------------------------------------------------------- waiting reserves */
@@ -170,7 +172,7 @@ typedef struct tqi_unit_wait {
     struct tqi_unit_wait *prev, *next;
 } tqi_unit_wait;
 
-/* First come, first served, in two rows: reserves that add columns may use the store's last tenth and must not stand
+/* First come, first served, in two queues: reserves that add columns may use the store's last tenth and must not queue
  * behind those that may not. */
 typedef struct tqi_unit_waits {
     tqi_unit_wait *row[2]; /* [adds_samples] */
@@ -179,7 +181,7 @@ typedef struct tqi_unit_waits {
     uint64_t last;         /* number */
 } tqi_unit_waits;
 
-/* Reserves now, parks the request, or fails it. */
+/* Reserves at once, parks the request, or fails it. */
 void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message);
 /* Room was made. */
 void tqi_unit_wake(tqi_unit *unit);
@@ -192,30 +194,30 @@ void tqi_unit_waits_timer(uv_timer_t *timer);
 /* Bytes that a parked reserve wants. */
 uint64_t tqi_unit_wanted(const Tq__UnitReserve *message);
 
-/* room.c: bytes that blocks of a kind could still have. */
+/* room.c: bytes still available to blocks of a kind. */
 uint64_t tqi_unit_room(const tqi_unit *unit, bool adds_samples);
 /* Writers that pin blocks, at most max, those with the most bytes first; returns how many. */
 size_t tqi_unit_holders(const tqi_unit *unit, const tqi_writer **out, size_t max);
-/* Writes into out, in words, why there is no room for `wanted` bytes.  behind: other puts have precedence. */
+/* Writes into `out` why there is no room for `wanted` bytes, in words.  behind: other puts have precedence. */
 void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind,
                             char *out, size_t size);
-#define TQI_UNIT_ROOM_TEXT 440u /* bytes for it, so that an error has room for the rest */
+#define TQI_UNIT_ROOM_TEXT 440u /* its size in bytes, so that an error has room for the rest */
 
 /* ---------------------------------------------------------------------------------------- compaction */
 
 typedef struct tqi_compacting tqi_compacting;
 
-/* Blocks of which much is dead, in the order in which they were named. */
+/* Sparse blocks, in the order in which they were named. */
 typedef struct tqi_compact {
     uint64_t *queue;
     size_t n, capacity;
-    size_t full;        /* so many of them, one after the other, found no room, or were looked at */
-    uint64_t full_used; /* bytes in use when that was */
+    size_t full;          /* this many in a row found no room or were pinned */
+    uint64_t full_used;   /* bytes in use when that was */
     uint64_t full_unpins; /* tqi_unit.unpins then */
     bool full_urged;      /* puts waited then */
     uint64_t first_id;    /* leased ids */
     uint32_t n_ids;
-    uint64_t lease;        /* raised when a session has ended with its ids */
+    uint64_t lease;        /* incremented when a session has ended, and its ids with it */
     uv_timer_t timer;      /* the pause before the next batch */
     uint64_t not_before;   /* when it ends */
     uint64_t urged_before; /* when it ends while puts wait */
@@ -227,7 +229,7 @@ typedef struct tqi_compact {
 void tqi_compact_add(tqi_unit *unit, const uint64_t *ids, size_t n);
 /* Goes on with what is in the queue. */
 void tqi_compact_go(tqi_unit *unit);
-/* Room was made, or fewer blocks are looked at. */
+/* Room was made, or a pin has ended. */
 void tqi_compact_room(tqi_unit *unit);
 /* A put waits for room. */
 void tqi_compact_urge(tqi_unit *unit);
@@ -235,12 +237,12 @@ void tqi_compact_urge(tqi_unit *unit);
 #define TQI_COMPACT_PAUSE_MS 20u
 /* compact.c: begins a batch. */
 void tqi_compact_timer(uv_timer_t *timer);
-/* Starts the timer of the next batch, or makes it earlier, if there is one to be made. */
+/* Starts the timer of the next batch, or makes it earlier, if a batch is due. */
 void tqi_compact_arm(tqi_unit *unit);
-/* Behind, or in front of what is in the queue. */
+/* Puts blocks at the back or the front of the queue. */
 void tqi_compact_append(tqi_unit *unit, const uint64_t *ids, size_t n);
 void tqi_compact_prepend(tqi_unit *unit, const uint64_t *ids, size_t n);
-/* It cannot be moved now: behind, until something has changed. */
+/* It cannot be moved now: to the back, until something has changed. */
 void tqi_compact_refuse(tqi_unit *unit, uint64_t id);
 /* The session that leased the ids has ended. */
 void tqi_compact_forget_ids(tqi_unit *unit);
@@ -253,8 +255,8 @@ void tqi_compact_fini(tqi_unit *unit);
 #define TQI_SIFT_MAX 1024u
 
 /*
- * A writer that has ended may leave blocks behind of which no table knows: reserved under an id that had ended before.  No
- * notice will come for them, so the controller is asked about the blocks of writers that are gone, each block once.
+ * A writer that has ended may leave blocks that no table knows: those reserved under an id that had already ended.  No
+ * notice will come for them, so the controller is asked about the blocks of writers that are gone, once for each block.
  */
 typedef struct tqi_sift {
     uv_timer_t timer;
@@ -268,7 +270,7 @@ typedef struct tqi_sift {
     uint64_t freed; /* blocks, ever */
 } tqi_sift;
 
-/* A writer that has blocks has ended, or the unit is registered again. */
+/* A writer with blocks has ended, or the unit has been registered again. */
 void tqi_sift_want(tqi_unit *unit);
 void tqi_sift_go(tqi_unit *unit);
 
@@ -282,12 +284,12 @@ typedef enum tqi_unit_op {
     TQI_UNIT_OPS
 } tqi_unit_op;
 
-/* An operation that was begun at `since` is done. */
+/* An operation that began at `since` is done. */
 void tqi_unit_count(tqi_unit *unit, tqi_unit_op op, uint64_t since);
-/* Counters have changed: they are reported soon. */
+/* Counters have changed: report them soon. */
 void tqi_unit_reportable(tqi_unit *unit);
 void tqi_unit_report(uv_timer_t *timer);
-/* The controller said how far apart reports are to be; 0: it did not. */
+/* The interval between reports that the controller asked for; 0: it did not. */
 void tqi_unit_report_every(tqi_unit *unit, uint64_t ms);
 
 /* ---------------------------------------------------------------------------------------- the unit */
@@ -303,18 +305,20 @@ struct tqi_unit {
     tqi_unit_store *held; /* the store of now */
     tqi_store *store;     /* held->store */
     uint64_t incarnation;
-    uint8_t key[TQI_GRANT_KEY]; /* for grants of ids; drawn once, shown to the controller only */
+    uint8_t key[TQI_GRANT_KEY]; /* for grants of ids; drawn once, revealed only to the
+                                   controller */
     tqi_tombs tombs;
 
     tqi_server *server;
     uint64_t next_writer;
     tqi_writer *writers; /* by number */
-    tqi_writer *left;    /* of them, those whose session was lost while their process lives */
+    tqi_writer *left;    /* the writers among them whose session was lost while their process
+                            lives */
     tqi_unit_waits waits;
     tqi_compact compact;
     tqi_sift sift;
     uint64_t pins, pinned_bytes; /* of all writers */
-    uint64_t unpins; /* blocks that were looked at and are not any more, though they are there */
+    uint64_t unpins;             /* blocks that are no longer pinned but still exist */
 
     /* controller */
     tqi_connector *connector;
@@ -322,13 +326,14 @@ struct tqi_unit {
     tqi_call *registering;
     uint64_t registering_as;      /* incarnation in that call */
     bool registering_with_blocks; /* there were some when it was made */
-    uint64_t registered_as;       /* incarnation the controller knows, 0 before */
+    uint64_t registered_as;       /* incarnation that the controller knows; 0 before it knows
+                                     one */
     bool registered;
     uint64_t epoch; /* 0 before the first connection */
     tqi_call *collecting;
     uint64_t notice;  /* freed up to here */
     uint64_t named;   /* thin blocks that were taken note of */
-    uv_timer_t retry; /* of registering or collecting after an error */
+    uv_timer_t retry; /* retry of registering or collecting after an error */
     uint64_t retry_ms;
     tqi_token token;
     char *token_file; /* NULL: the token stays */
@@ -349,7 +354,7 @@ struct tqi_unit {
     uint64_t warm_left;
     uv_timer_t trim;
     uint64_t keep_ms;
-    uint64_t peak, peak_before; /* bytes in use at most, in this span and in the one before */
+    uint64_t peak, peak_before; /* peak bytes in use, in this interval and in the previous one */
     uint64_t peak_since;        /* when this span began */
 
     void (*ready)(void *arg);
@@ -359,7 +364,7 @@ struct tqi_unit {
 
     /* closing */
     bool closing;
-    unsigned open; /* things that end later: server, connector, handles, warming */
+    unsigned open; /* things still to close: server, connector, handles, warming */
     void (*closed)(void *arg);
     void *closed_arg;
 };
@@ -368,14 +373,14 @@ extern const tqi_service tqi_unit_service;
 
 /* Something was reserved or freed. */
 void tqi_unit_changed(tqi_unit *unit);
-/* A new store and incarnation; what was held is dropped.  On an error all is as it was. */
+/* Makes a new store and incarnation and drops the old one.  On an error nothing has changed. */
 int tqi_unit_renew(tqi_unit *unit, tq_error *err);
 void tqi_unit_counters_reset(tqi_unit *unit);
-/* One of the things that close waits for has ended. */
+/* One of the things that closing waits for is done. */
 void tqi_unit_close_step(tqi_unit *unit);
 void tqi_unit_handle_closed(uv_handle_t *handle);
 
-/* join.c: one dead block: freed, kept until its writer is gone, or remembered.  TQ_OK or TQ_ENOMEM. */
+/* join.c: handles one dead block: it is freed, kept until its writer is gone, or remembered.  TQ_OK or TQ_ENOMEM. */
 int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done);
 int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err);
 void tqi_unit_retry(uv_timer_t *timer);

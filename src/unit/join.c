@@ -1,12 +1,11 @@
 /*
- * join.c - the unit's life at the controller: it registers as an owner of blocks and collects the dead ones.
+ * join.c - the unit at the controller: it registers as an owner of blocks and collects the dead ones.  Two requests:
+ * REGISTER_OWNER, repeated after every connection with a fresh session or a different epoch, and COLLECT, which waits at the
+ * controller until there are dead blocks.  If either fails, it is retried after a growing pause; only a unit that was
+ * refused before it was ever registered may be told to give up.
  *
- * Two requests: REGISTER_OWNER, again after every connection with a fresh session or another epoch, and COLLECT, which
- * waits at the controller until blocks are dead.  An error of either is followed by another try after a growing pause;
- * only who is refused before it was ever registered may be told to give up.
- *
- * What makes the unit drop everything and begin a new incarnation:
- *   - another epoch: no block of the old one can be named any more, and ids start again;
+ * What makes the unit drop everything and begin a new incarnation: - another epoch: no block of the old one can be named any
+ *   more, and ids start again;
  *   - a controller that had forgotten the owner meanwhile (it was away for longer than the owner timeout).
  */
 #include <stdlib.h>
@@ -44,7 +43,7 @@ void tqi_unit_retry(uv_timer_t *timer)
     }
 }
 
-/* Drops what was held; false when that has to be tried again. */
+/* Drops what was held; false if that must be retried. */
 static bool join_renew(tqi_unit *unit, const char *why)
 {
     tq_error err = {0};
@@ -67,7 +66,7 @@ static bool join_renew(tqi_unit *unit, const char *why)
 
 static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
 {
-    /* Blocks that were there when it asked are of a registration whose reply was lost. */
+    /* Blocks that existed when it asked belong to a registration whose reply was lost. */
     bool known = unit->registered_as == unit->incarnation || unit->registering_with_blocks;
     const char *why = NULL;
 
@@ -100,8 +99,8 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
     }
 }
 
-/* Whether the file of the token has another one by now: the controller was started again with it.  Clients come with the
- * new one, too. */
+/* Whether the token file has a different token by now: the controller was restarted with it.  Clients will use the new one,
+ * too. */
 static bool join_read_token(tqi_unit *unit)
 {
     tq_error err = {0};
@@ -140,7 +139,7 @@ static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
         join_registered(unit, (const Tq__RegisterOwnerReply *)answer->reply);
         return;
     }
-    /* A controller that answers with another token has ended the system that the unit knew. */
+    /* A controller that answers with a different token means that the system the unit knew has ended. */
     if ((answer->status == TQ_EAUTH || answer->status == TQ_EENDED) && join_read_token(unit)) {
         join_register(unit);
         return;
@@ -153,7 +152,7 @@ static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
     uint64_t now = tqi_now();
     bool ended = answer->status == TQ_EENDED;
     if (answer->status != unit->last_error || (ended && now - unit->said_at >= JOIN_SAY_NS)) {
-        /* An orderly end is not a failure: the unit waits for the next run. */
+        /* An orderly shutdown is not a failure: the unit waits for the next run. */
         tqi_log(ended ? TQI_INFO : TQI_WARN, "unit", "%s: %s: %s", unit->name,
                 ended ? "waits for the next run of the system"
                       : "registering failed, will try again",
@@ -245,7 +244,7 @@ static int join_dead_all(tqi_unit *unit, const Tq__CollectReply *reply, tq_error
         for (uint64_t k = 0; k < reply->count[i]; k++) {
             if (tqi_unit_dead(unit, reply->first[i] + k, reply->writer_done.data[i] != 0) !=
                 TQ_OK) {
-                /* The notice is not confirmed, so it comes again; what was freed of it is freed once. */
+                /* The notice is not confirmed, so it comes again; blocks already freed are not freed twice. */
                 return tqi_error_nomem(err, "dead blocks");
             }
         }
@@ -256,11 +255,11 @@ static int join_dead_all(tqi_unit *unit, const Tq__CollectReply *reply, tq_error
 static void join_reported(tqi_call *call, tqi_answer *answer, void *arg)
 {
     (void)call;
-    (void)answer; /* a reader that misses them still will say so again */
+    (void)answer; /* a reader that still misses them will report it again */
     (void)arg;
 }
 
-/* A reader said that these are gone: the controller believes the unit only. */
+/* A reader reported these as gone: the controller believes only the unit. */
 static void join_doubted(tqi_unit *unit, const Tq__CollectReply *reply)
 {
     uint64_t *lost = malloc(reply->n_doubted * sizeof(*lost) + 1);
@@ -304,7 +303,7 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
         return; /* registering goes on with it */
     }
     if (answer->status != TQ_OK) {
-        /* Not served by this session (any more): registering again is no harm. */
+        /* Not served by this session (any more): registering again does no harm. */
         unit->registered = false;
         join_later(unit);
         return;

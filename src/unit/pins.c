@@ -1,13 +1,10 @@
 /*
- * pins.c - blocks that readers look at in place, through private mappings of the unit's memory.
- *
- * A pinned block may end (be cleared, overwritten) like any other and is not found any more then, but its memory is not
- * given to others before the pin has ended.  A pin belongs to a session.  A client that says goodbye has made copies of
- * what it still shows.  A session that ends although its process lives on (it
- * was out of touch for too long) leaves its pins to its writer's record, until the process has exited: whoever looks at
- * memory must not find other bytes there.  The client's next session may end them one by one.
- *
- * A reader gives its pins numbers, so that it can end one of which it does not know whether it was ever made.
+ * pins.c - blocks that clients read in place, through private mappings of the unit's memory.  A pinned block may end (be
+ * cleared, overwritten) like any other and is then no longer found, but its memory is not reused until the pin has ended.  A
+ * pin belongs to a session.  A client that closes its session has already made copies of the views it still uses.  A session
+ * that ends although its process lives on (it was out of touch for too long) leaves its pins to its writer's record until
+ * the process has exited: a reader must not find other bytes in the memory.  The client's next session may end them one by
+ * one.  The reader numbers its pins, so that it can end one without knowing whether it was ever made.
  */
 #include <stdlib.h>
 
@@ -49,7 +46,7 @@ static tqi_pin *pin_find(tqi_writer *writer, uint64_t number)
     return pin;
 }
 
-/* Who pins; NULL when the request makes no sense. */
+/* The writer record that pins; NULL if the request makes no sense. */
 static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message,
                               tq_error *err)
 {
@@ -88,7 +85,7 @@ static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__Un
     return NULL;
 }
 
-/* Holds the blocks that are there; `gone` gets the places of the others. */
+/* Holds the blocks that exist; `gone` gets the indexes of the others. */
 static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_pin *pin, uint32_t *gone,
                      size_t *n_gone)
 {
@@ -124,7 +121,7 @@ void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *messa
         tqi_error_nomem(&err, "a pin");
         goto fail;
     }
-    /* As if all were gone, which is the largest answer; pins that the reader does not hear of would stay. */
+    /* Sized as if all were gone, the largest answer; pins that the reader does not learn of would stay. */
     for (size_t i = 0; i < message->n_id; i++) {
         gone[i] = (uint32_t)i;
     }
@@ -161,7 +158,7 @@ fail:
     tqi_request_fail(request, &err);
 }
 
-/* The pin may be of a session of the same client that was lost. */
+/* The pin may belong to a lost session of the same client. */
 static bool pin_end_number(tqi_writer *writer, uint64_t number)
 {
     tqi_writer *of = writer;

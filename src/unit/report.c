@@ -1,8 +1,7 @@
 /*
- * report.c - what a unit tells the controller of itself, for its status and metrics: bytes, requests by operation, what
- * waits for room, and who pins blocks.
- *
- * Counted is what comes as a request.  Reads on the same machine copy from the unit's memory and are not seen here.
+ * report.c - what a unit reports to the controller, for status and metrics: bytes, requests by operation, puts that wait for
+ * room, and clients that pin blocks.  Only requests are counted.  Reads on the same machine copy from the unit's memory and
+ * do not appear here.
  */
 #include <stdlib.h>
 
@@ -11,7 +10,7 @@
 #include "unit/internal.h"
 
 /* The least time between two reports.  In a system of many units the controller asks for more; while puts wait here it is at
- * most the second, for their clients ask the controller what they wait for. */
+ * most the second, because their clients ask the controller what they are waiting for. */
 #define REPORT_LEAST_MS  200u
 #define REPORT_WAITED_MS 2000u
 
@@ -95,7 +94,7 @@ typedef struct report_told {
     size_t n_pins;
 } report_told;
 
-/* protobuf-c's structs have no const; it does not write to what it packs. */
+/* protobuf-c's structs lack const, but it does not write to what it packs. */
 static char *report_text(const char *text)
 {
     return (char *)(uintptr_t)text;
@@ -147,7 +146,7 @@ static void report_pins(const tqi_unit *unit, report_told *told)
     }
 }
 
-/* NULL: there is nothing to report, or no memory to do so; only the status misses it then. */
+/* NULL: there is nothing to report, or no memory to do so; then only the status lacks it. */
 static report_told *report_tell(const tqi_unit *unit)
 {
     const tqi_unit_wait *wait;

@@ -1,5 +1,5 @@
 /*
- * room.c - why a put finds no room, in words: for its error, for the status, and for the log of its client.
+ * room.c - why a put finds no room, in words: for its error, for the status, and for its client's log.
  */
 #include "base/text.h"
 #include "unit/internal.h"
@@ -39,7 +39,7 @@ size_t tqi_unit_holders(const tqi_unit *unit, const tqi_writer **out, size_t max
     return n;
 }
 
-/* Cleared data that readers still look at. */
+/* Cleared data that readers still use in place. */
 static void room_pins(const tqi_unit *unit, tqi_text *text)
 {
     const tqi_writer *holders[ROOM_HOLDERS];

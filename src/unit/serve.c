@@ -2,8 +2,7 @@
  * serve.c - requests of readers and writers: map, write, read, stat.  (Reserve is in wait.c.)
  *
  * Bytes of a write go straight from the socket into the arena, bytes of a read straight from the arena into the socket.
- * While they are on their way the blocks are held: a block that is freed meanwhile is not found any more, but its
- * memory is not given to others.
+ * During the transfer the blocks are held: a block that is freed meanwhile is no longer found, but its memory is not reused.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -47,7 +46,7 @@ static void serve_hold_end(void *arg)
     free(hold);
 }
 
-/* The same, when the memory may make room for who waits. */
+/* The same, when the memory may make room for a waiting request. */
 static void serve_sent(void *arg)
 {
     serve_held *hold = arg;
@@ -198,7 +197,7 @@ static void serve_write(tqi_unit *unit, tqi_request *request, const Tq__UnitWrit
     serve_held *hold = tqi_request_user(request);
     tq_error err = {0};
 
-    /* The blocks may have ended while the bytes came: the writer is told. */
+    /* The blocks may have ended while the bytes arrived: the writer is told. */
     serve_write_check(unit, request, message, &err);
     if (hold != NULL) {
         tqi_request_set_user(request, NULL);
@@ -236,7 +235,7 @@ static int serve_read_check(const Tq__UnitRead *message, tq_error *err)
     return TQ_OK;
 }
 
-/* One range: a piece of the arena, joined to the one before where they lie end to end; or gone. */
+/* One range: a piece of the arena, merged with the previous one if they are adjacent; or gone. */
 static int serve_read_range(tqi_unit *unit, const Tq__UnitRead *message, size_t i, serve_held *hold,
                             struct iovec *iov, int *count, bool *gone, tq_error *err)
 {
@@ -401,7 +400,7 @@ static void serve_session_end(tqi_session *session, bool dead, void *ctx)
     }
 }
 
-/* A writer outlives its session while its process may write, and readers hold nothing between their requests but pins. */
+/* A writer outlives its session while its process may write; readers hold nothing between their requests except pins. */
 static bool serve_parkable(const tqi_session *session, void *ctx)
 {
     const tqi_writer *writer = tqi_session_user(session);

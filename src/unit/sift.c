@@ -1,15 +1,14 @@
 /*
- * sift.c - frees blocks of writers that are gone and that no table knows (see internal.h).
- *
- * A round goes over the slots in steps, asks the controller about those blocks whose writer has ended, and frees what it
- * does not know.  What it knows is published, or leased, or dead: a notice comes when it ends.  A block is asked about
- * once, so a round costs the controller as many ids as were left behind since the one before.
+ * sift.c - frees blocks that no table knows and whose writers are gone (see internal.h).  A round walks the slots in steps,
+ * asks the controller about the blocks whose writer has ended, and frees those it does not know.  Those it knows are
+ * published, leased or dead: a notice comes when they end.  A block is asked about once, so a round costs the controller as
+ * many ids as were left behind since the previous one.
  */
 #include "base/clock.h"
 #include "base/text.h"
 #include "unit/internal.h"
 
-/* Ends of writers are gathered for so long; slots looked at in one step. */
+/* How long ended writers are gathered; how many slots are examined in one step. */
 #define SIFT_PAUSE_MS 200u
 #define SIFT_SLOTS    65536u
 /* After an error. */
@@ -37,7 +36,7 @@ static void sift_answered(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     if (answer->status != TQ_OK || sift->asked_as != unit->incarnation) {
-        /* Another round asks again; of another incarnation nothing is left. */
+        /* Another round asks again; nothing is left of another incarnation. */
         sift->going = false;
         sift->wanted = true;
         sift_arm(unit, SIFT_RETRY_MS);
@@ -62,7 +61,7 @@ static void sift_answered(tqi_call *call, tqi_answer *answer, void *arg)
     sift_arm(unit, 0);
 }
 
-/* Asks about the gathered ids; false when that has to be tried again. */
+/* Asks about the gathered ids; false if that must be retried. */
 static bool sift_ask(tqi_unit *unit)
 {
     tqi_sift *sift = &unit->sift;

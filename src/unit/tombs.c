@@ -1,5 +1,5 @@
 /*
- * tombs.c - ids that ended before they came (see internal.h).
+ * tombs.c - ids that ended before their reserve arrived (see internal.h).
  */
 #include <string.h>
 
@@ -34,7 +34,7 @@ static void tombs_shrink(tqi_tombs *tombs)
     size_t half = tombs->n / 2;
     uint64_t floor = tombs->range[half - 1].last;
 
-    /* Ids may pass the end of their numbers: "higher" is by distance. */
+    /* Ids may wrap around: "higher" is by distance. */
     if (!tombs->has_floor || (int64_t)(floor - tombs->floor) > 0) {
         tombs->floor = floor;
     }
@@ -50,7 +50,7 @@ static void tombs_insert(tqi_tombs *tombs, uint64_t first, uint64_t last)
     }
     size_t from = tombs_find(tombs, first == 0 ? 0 : first - 1);
     size_t to = from;
-    /* Takes in all ranges that overlap or touch. */
+    /* Merges all ranges that overlap or touch. */
     while (to < tombs->n && (last == UINT64_MAX || tombs->range[to].first <= last + 1)) {
         first = tombs->range[to].first < first ? tombs->range[to].first : first;
         last = tombs->range[to].last > last ? tombs->range[to].last : last;

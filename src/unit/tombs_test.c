@@ -1,5 +1,5 @@
 /*
- * tombs_test.c - ids that ended before they came: against a plain model, at the limits, and past the end of numbers.
+ * tombs_test.c - ids that ended before their reserve arrived: against a naive model, at the limits, and across the wrap.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -47,7 +47,7 @@ static void stays_bounded(void **state)
         assert_true(tombs.n <= TQI_TOMBS_MAX);
         assert_true(tqi_tombs_has(&tombs, i * 10));
     }
-    /* Old ids stay dead; some that are not are refused too; new ones never. */
+    /* Old ids stay dead; some live ones are refused too; new ones never. */
     assert_true(tqi_tombs_has(&tombs, 10));
     assert_true(tqi_tombs_has(&tombs, 11));
     assert_true(tqi_tombs_has(&tombs, 99999 * 10));
@@ -70,7 +70,7 @@ static void numbers_wrap(void **state)
     assert_false(tqi_tombs_has(&tombs, 4));
     tqi_tombs_add(&tombs, 4, 0);
     assert_false(tqi_tombs_has(&tombs, 4));
-    /* A floor before the wrap does not refuse the ids behind it. */
+    /* A floor before the wrap does not refuse the ids after it. */
     tqi_tombs_clear(&tombs);
     for (uint64_t i = 0; i <= TQI_TOMBS_MAX; i++) {
         tqi_tombs_add(&tombs, UINT64_MAX - 100000 + i * 10, 1);

@@ -9,7 +9,7 @@
 #include "base/clock.h"
 #include "unit/internal.h"
 
-/* Memory stays warm for what was in use lately: in this span or the one before it.  What is beyond goes back to the system,
+/* As much memory stays warm as was in use recently: in this interval or the previous one.  The rest goes back to the system,
  * in steps that hold up nobody for long. */
 #define UNIT_GIVE_STEP (UINT64_C(8) << 20)
 #define UNIT_GIVE_MS   5u
@@ -18,7 +18,7 @@
 
 /* ---------------------------------------------------------------------------------------- stores */
 
-/* NULL with err filled when there is no memory for it. */
+/* NULL with err set if there is no memory for it. */
 static tqi_unit_store *unit_store_make(tqi_unit *unit, tq_error *err)
 {
     tqi_unit_store *held = calloc(1, sizeof(*held));
@@ -50,9 +50,9 @@ void tqi_unit_store_rele(tqi_unit_store *held)
 }
 
 /*
- * A new store, with memfds of its own, rather than an emptied one: a writer of the old epoch that is in the middle of a
- * copy writes into memory that nobody reads any more, and a reader with old locators finds an empty slot table, whatever
- * ids the new epoch gives out.
+ * A new store, with its own memfds, rather than an emptied one: a writer of the old epoch in the middle of a copy then
+ * writes into memory that nobody reads any more, and a reader with old locators finds an empty slot table, whatever ids the
+ * new epoch hands out.
  */
 int tqi_unit_renew(tqi_unit *unit, tq_error *err)
 {
@@ -206,7 +206,7 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
         code = tqi_error_set(err, TQ_EINVAL, "unit '%s' has nothing to listen on", unit->name);
         goto out;
     }
-    /* By these a client knows whether a path or an address that it finds means this unit. */
+    /* These tell a client whether a path or an address leads to this unit. */
     tqi_server_socket(unit->server, &device, &inode);
     snprintf(marks, sizeof(marks), "%llx %llx %llx",
              (unsigned long long)tqi_server_id(unit->server), (unsigned long long)device,

@@ -14,33 +14,36 @@ typedef struct tqi_unit tqi_unit;
 typedef struct tqi_unit_options {
     const char *name;          /* owner name, unique in the system: "unit-0" */
     const char *controller;    /* endpoint list to join */
-    bool own_controller;       /* it is one of this process, which says itself that it ends */
+    bool own_controller;       /* the controller is in this process, which itself reports that it
+                                  ends */
     const char *const *listen; /* endpoints to listen on: unix and/or tcp */
     size_t n_listen;
-    const char *advertise_host; /* host others reach the tcp endpoints by; NULL: as bound */
-    /* Without that: by what others reach an endpoint that is bound to all addresses; NULL: found out. */
+    const char *advertise_host; /* host by which others reach the tcp endpoints; NULL: as bound */
+    /* Without that: the addresses by which others reach an endpoint bound to all addresses; NULL: determined
+     * automatically. */
     const tqi_reach *reach;
-    const char *node; /* which clients of the same node know it by; NULL: by the machine only */
+    const char *node; /* by which clients on the same node recognise it; NULL: only by the
+                         machine */
     const tqi_token *token;
-    /* Where the token is from: read again when the controller has another one, as after a restart of it with a new file.
-     * NULL: it stays as it is. */
+    /* The token's file: read again if the controller has a different token, for example after it was restarted with a new
+     * file.  NULL: the token never changes. */
     const char *token_file;
     tqi_store_options store;
     uint64_t grace_ms;
-    uint64_t keep_ms; /* memory stays warm for what was in use within this time, or twice of it */
+    uint64_t keep_ms; /* memory in use within this time (at most twice this) stays warm */
 } tqi_unit_options;
 
-/* Listens, then joins: registers with the controller (again after every reconnect), collects dead blocks, reports its
- * counters (report.c).  A controller of a new epoch makes it drop all blocks. */
+/* Listens, then joins: registers with the controller (again after every reconnect), collects dead blocks and reports its
+ * counters (report.c).  When the controller has a new epoch, the unit drops all blocks. */
 int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **out, tq_error *err);
-/* Called (on the loop) whenever the unit is registered and serves. */
+/* Called (on the loop) whenever the unit has registered and is serving. */
 void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg);
-/* Called (on the loop) when the controller refuses it before it was ever registered: another token, or another version.  It
- * does not try again then; without this it does. */
+/* Called (on the loop) if the controller refuses the unit before it was ever registered: a different token or version.  The
+ * unit then does not retry; without this callback it does. */
 void tqi_unit_on_refused(tqi_unit *unit, void (*fn)(const tq_error *err, void *arg), void *arg);
 /* Its endpoint list, as registered with the controller. */
 const char *tqi_unit_endpoint(const tqi_unit *unit);
-/* What its clients are told when it is closed: it ends, or only this run of it (TQI_ENDS_RUN), and why. */
+/* Sets what its clients are told when it is closed: that it ends, or only this run of it (TQI_ENDS_RUN), and why. */
 void tqi_unit_set_goodbye(tqi_unit *unit, tqi_ending ending, const char *reason);
 void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg);
 

@@ -1,7 +1,7 @@
 /*
  * wait.c - reserves: answered at once, or parked until room is made or their deadline passes.
  *
- * Waiting is state: a parked request is a record in a row, and the free that makes room completes it.
+ * Waiting is state: a parked request is a record in a queue, and the free that makes room completes it.
  */
 #include <stdlib.h>
 
@@ -32,7 +32,7 @@ static void wait_answer(tqi_unit *unit, tqi_request *request, const tqi_store_pl
     reply.n_offset = n;
     reply.slot = slots;
     reply.n_slot = n;
-    /* What the writer does not hear of would stay reserved. */
+    /* Otherwise, room that the writer does not learn of would stay reserved. */
     if (tqi_request_prepare(request, tq__unit_reserve_reply__get_packed_size(&reply), &err) !=
         TQ_OK) {
         goto fail;
@@ -54,7 +54,7 @@ out:
     free(slots);
 }
 
-/* Whether one of the ids ended before it came. */
+/* Whether one of the ids ended before its reserve arrived. */
 static int wait_check_ids(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
 {
     for (size_t i = 0; i < message->n_id; i++) {
@@ -88,7 +88,7 @@ static int wait_check_grants(const tqi_unit *unit, tqi_writer *writer,
     return TQ_OK;
 }
 
-/* An id that is here already has been used: its writer is to lease new ones. */
+/* An id that already exists here has been used: its writer must lease new ones. */
 static int wait_check_fresh(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
 {
     for (size_t i = 0; i < message->n_id; i++) {
@@ -138,14 +138,14 @@ static int wait_check(const tqi_unit *unit, tqi_writer *writer, const Tq__UnitRe
     return code != TQ_OK ? code : wait_check_ids(unit, message, err);
 }
 
-/* Whether other puts have precedence: those that came earlier in the same row, and, for new samples, those that add
+/* Whether other puts have precedence: those that came earlier in the same queue, and, for new samples, those that add
  * columns to existing ones (they let samples be consumed, and so make room). */
 static bool wait_behind(const tqi_unit *unit, bool adds_samples)
 {
     return unit->waits.row[0] != NULL || (adds_samples && unit->waits.row[1] != NULL);
 }
 
-/* Says why in words when the unit is full; else names it in the store's message. */
+/* If the unit is full, says why in words; else names it in the store's message. */
 static void wait_fail(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message,
                       const tq_error *why, const char *what)
 {
@@ -176,7 +176,7 @@ static void wait_arm(tqi_unit *unit)
     uv_timer_start(&unit->waits.timer, tqi_unit_waits_timer, ms, 0);
 }
 
-/* Takes a parked reserve out of its row; its request is the caller's to end. */
+/* Removes a parked reserve from its queue; the caller must complete its request. */
 static void wait_remove(tqi_unit_wait *wait)
 {
     tqi_unit_wait **row = &wait->unit->waits.row[wait->message->adds_samples ? 1 : 0];
@@ -199,7 +199,7 @@ static void wait_cancel(tqi_request *request, void *arg)
     tqi_error_set(&err, TQ_ECANCELED, "waiting for room in unit '%s' was cancelled", unit->name);
     tqi_request_fail(request, &err);
     wait_arm(unit);
-    /* It may have been in front of others that fit. */
+    /* It may have blocked others that fit. */
     tqi_unit_wake(unit);
 }
 
@@ -266,7 +266,7 @@ void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
     free(places);
 }
 
-/* Tries the first of a row; false when it has to wait on. */
+/* Tries the first of a queue; false if it must keep waiting. */
 static bool wait_try(tqi_unit *unit, tqi_unit_wait *wait)
 {
     tqi_request *request = wait->request;

@@ -1,16 +1,15 @@
 /*
- * writers.c - who may still be writing into a block whose end was announced.
- *
- * A dead notice says of a block that was never published whether its writer is known to have finished.  When it is not
- * (the controller lost sight of the writer's session), the memory may be given to others only when nobody can write to
- * it any more:
+ * writers.c - writers that may still be writing into a block whose end was announced.  For a block that was never published,
+ * a dead notice says whether its writer is known to have finished.  If not (the controller lost the writer's session), the
+ * memory may be reused only once nobody can write to it any more:
  *   - a writer without a mapping writes through this unit, which refuses it once the block is freed;
- *   - a writer with a mapping that is gone with its process (a pidfd tells; an end-of-file proves nothing, for a forked
- *     child may keep the socket) writes no more.
- *   - a writer that lives says when it has finished: for all of its blocks in its goodbye, and for those of a session that
- *     the controller has ended when it hears of that (UNIT_FINISH).  Its session here may have been lost as well: the next
- *     one has the same id, and speaks for the process that the former one had.
- * Blocks of all others wait in their writer's list.  Pins of a session are kept as long, for who may write may read.
+ *   - a writer with a mapping cannot write once its process has exited (seen through a pidfd; an end-of-file proves nothing,
+ *     because a forked child may keep the socket open).
+ *   - a live writer says when it has finished: for all of its blocks in its Bye, and for those of a session that the
+ *     controller has ended when it learns of that (UNIT_FINISH).  Its session here may have been lost as well: the next one
+ *     has the same id, and speaks for the process of the former one.
+ * Blocks of all other writers wait in the writer's list.  A session's pins are kept as long, because a process that may
+ * write may also read.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -40,7 +39,7 @@ int tqi_writer_open(tqi_unit *unit, tqi_session *session)
     return TQ_OK;
 }
 
-/* The lease, if it is one of those proven last. */
+/* The lease, if it is among those proven last. */
 static const tqi_granted *writer_find_granted(const tqi_writer *writer, const Tq__Grant *grant)
 {
     for (unsigned i = 0; i < TQI_GRANTED_MAX; i++) {
@@ -82,7 +81,7 @@ static void writer_free(tqi_writer *writer)
     free(writer);
 }
 
-/* Forgets a writer whose session has ended; its deferred blocks are freed before. */
+/* Forgets a writer whose session has ended; its deferred blocks have been freed before. */
 static void writer_forget(tqi_writer *writer)
 {
     tqi_writer_unpin(writer);
@@ -93,10 +92,10 @@ static void writer_forget(tqi_writer *writer)
     writer_free(writer);
 }
 
-/* The word of a block whose writer lives and has finished with it: that of a writer that never was. */
+/* The word of a block whose writer is alive but has finished with it: the number of a writer that never existed. */
 #define WRITER_FINISHED (UINT64_C(1) << 63)
 
-/* A block's word at the store: twice its writer's number, and 1 when it was sifted; 0: the block is the unit's own. */
+/* A block's word at the store: twice its writer's number, plus 1 if it was sifted; 0: the block is the unit's own. */
 static uint64_t writer_mark(const tqi_unit *unit, uint64_t id)
 {
     return (uint64_t)(uintptr_t)tqi_store_user(unit->store, id);
@@ -178,7 +177,7 @@ int tqi_writer_defer(tqi_writer *writer, uint64_t id)
     return code;
 }
 
-/* Nothing writes for this writer any more: frees what waited for that, and the writer. */
+/* Nothing writes for this writer any more: frees the blocks that waited for that, and the writer. */
 static void writer_finished(tqi_writer *writer)
 {
     tqi_unit *unit = writer->unit;
@@ -208,7 +207,7 @@ static void writer_exited(tqi_exit *exit, const char *failed)
     tqi_writer *writer = (tqi_writer *)((char *)exit - offsetof(tqi_writer, exit));
 
     if (failed != NULL) {
-        /* The watch failed, which says nothing about the process. */
+        /* The watch failed, which does not mean that the process has exited. */
         tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay: %s",
                 writer->unit->name, failed);
         return;
@@ -231,7 +230,7 @@ static int writer_order(const void *left, const void *right)
     return a < b ? -1 : a > b;
 }
 
-/* A block without a writer waits for none; whether a table knows it is asked. */
+/* A block without a writer waits for none; the controller is asked whether it knows the block. */
 static void writer_finish_block(uint64_t id, void *user, void *arg)
 {
     const writer_finish *finish = arg;
@@ -306,7 +305,7 @@ void tqi_writer_end(tqi_writer *writer, bool finished)
         writer_finished(writer);
         return;
     }
-    /* The session was lost, or did not say that it has finished: its process may be there, in the middle of a copy. */
+    /* The session was lost, or did not say that it has finished: its process may still be in the middle of a copy. */
     writer->left = true;
     DL_APPEND(writer->unit->left, writer);
     writer->exit.fn = writer_exited;
@@ -339,7 +338,7 @@ void tqi_writers_forget(tqi_unit *unit)
         writer->reserved = 0;
         writer->n_deferred = 0;
         memset(writer->granted, 0, sizeof(writer->granted));
-        /* Pins hold the memory of the store that they were made in. */
+        /* Pins hold the memory of the store in which they were made. */
         if (writer->session == NULL && writer->pins == NULL) {
             writer_forget(writer);
         }
