@@ -1,4 +1,4 @@
-"""Samplers of a user's own; apart from the tests, so that the controller's process has little to import."""
+"""Samplers of a user; in a separate module, so that the controller's process has little to import."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Secret(Exception):
 
 
 class Newest(ctq.BaseSampler):
-    """The newest samples first; misbehaves when it is told to."""
+    """The newest samples first; misbehaves on request."""
 
     def sample(self, ready_indexes: list[int], batch_size: int, **kwargs: Any) -> Any:
-        """By the entry `mode` of the sampling_config."""
+        """Behave according to the entry `mode` of the sampling_config."""
         newest = sorted(ready_indexes, reverse=True)[:batch_size]
         wrong: dict[str, Any] = {
             "not ready": ([4711], [4711]),
@@ -60,7 +60,7 @@ class Newest(ctq.BaseSampler):
 
 
 class Ranked(ctq.BaseSampler):
-    """As those written for TransferQueue are: keeps the answer of a rank, takes no more than it needs."""
+    """Like samplers written for TransferQueue: caches the result of a rank, accepts only the arguments it needs."""
 
     def __init__(self, mark: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Ranked(ctq.BaseSampler):
         task_name: str,
         partition_id: str,
     ) -> samplers.Picked:
-        """The same for every asker of a rank and step."""
+        """The same samples for every caller of a rank and step."""
         steps = self._kept(partition_id, task_name, dp_rank)
         if batch_index not in steps:
             picked = ready_indexes[-batch_size:]

@@ -1,4 +1,4 @@
-"""Wrong types of arguments: every public call answers with an error that begins with the argument's name."""
+"""Arguments of wrong types: every public call raises an error that begins with the argument's name."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ BATCHES = {
 }
 
 
-# The checkpoint, which is not there, is looked for before the time is.
+# The nonexistent checkpoint is checked before the time is.
 EARLIER = {("client.load_checkpoint", "timeout")}
 
 
 class Thing:
-    """What no argument may be."""
+    """A value that is invalid for every argument."""
 
 
 VALID: dict[str, Any] = {
@@ -101,7 +101,7 @@ VALID: dict[str, Any] = {
 
 
 def valid(function: Callable[..., Any], name: str, pid: str) -> Any:
-    """An argument that a call takes, so that only the other one is wrong."""
+    """A valid argument of a call, so that only the other one is wrong."""
     rows = {"x": np.zeros((1, 2))}
     batch = ctq.BatchMeta([0], [pid], {"x": {}})
     by_key = ctq.KVBatchMeta(["k"], [{}], pid, ["x"])
@@ -165,7 +165,7 @@ def test_a_wrong_type_names_the_argument(tq: Any, pid: str, path: str, parameter
 
 
 def test_the_list_of_calls_is_complete() -> None:
-    """A new call is added above."""
+    """Every new call must be added above."""
     functions = {
         name
         for name in ctq.__all__

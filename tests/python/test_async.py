@@ -99,7 +99,7 @@ def test_a_cancelled_await_cancels_the_operation(client: Any, pid: str) -> None:
             await task
         while (await client.async_status())["waiting"]:
             await asyncio.sleep(0)
-        # The sample goes to the next claim, not to the one that was given up.
+        # The sample goes to the next claim, not to the abandoned one.
         await client.async_put({"x": torch.arange(1)}, partition_id=pid)
         assert (await client.async_get_meta(["x"], 1, pid, task_name="t")).size == 1
 
@@ -150,7 +150,7 @@ def test_claims_cancelled_at_any_moment_lose_no_samples(client: Any, pid: str) -
         producing = asyncio.ensure_future(produce())
         await asyncio.gather(*(consume(producing) for _ in range(workers)))
         await producing
-        # What cancelled claims gave back is claimed by one that nobody cancels.
+        # Samples given back by cancelled claims are claimed by one that is not cancelled.
         while len(seen) < total:
             seen.extend((await client.async_get_meta(["x"], 1, pid, task_name="t")).global_indexes)
 
@@ -236,7 +236,7 @@ def test_an_interrupt_ends_a_waiting_call(client: Any, pid: str) -> None:
 
 
 def test_an_interrupt_is_never_late(client: Any, pid: str) -> None:
-    """Nor when it comes just before the call falls asleep."""
+    """Not even when it comes just before the call falls asleep."""
 
     def interrupt(_signal: int, _frame: object) -> None:
         raise InterruptedError

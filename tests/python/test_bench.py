@@ -1,4 +1,4 @@
-"""The benchmark: what it makes is what it reads back, and every figure of one side comes out."""
+"""The benchmark: the data it makes equals the data it reads back, and every figure of one side is produced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lint that holds a protocol version: what it lets pass and what it does not."""
+"""The lint that guards a protocol version: what it accepts and what it rejects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROTO, METHODS, FRAME = "protocol/tq.proto", "src/wire/methods.h", "src/wire/fra
 
 @pytest.fixture
 def check(tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """Runs it on a copy of the tree's protocol in which one text is replaced."""
+    """Runs it on a copy of the tree's protocol with one text replaced."""
 
     def run(file: str = PROTO, old: str = "", new: str = "", *options: str) -> tuple[int, str]:
         for name in (PROTO, METHODS, FRAME):
@@ -84,7 +84,7 @@ def test_what_an_older_peer_would_misread_does_not(
 
 
 def test_a_raised_version_gets_a_list_of_its_own(check: Callable[..., tuple[int, str]]) -> None:
-    # The number that is there stays behind it.
+    # The existing number comes after it.
     assert check(FRAME, "TQI_PROTOCOL_VERSION ", "TQI_PROTOCOL_VERSION 9", "--keep")[0] == 0
     code, told = check(FRAME, "TQI_PROTOCOL_VERSION ", "TQI_PROTOCOL_VERSION 9")
     assert code == 0, told

@@ -1,4 +1,4 @@
-"""The lint that compares docs/tour.md with the code: which steps pass and which do not."""
+"""The lint that compares docs/tour.md with the code: which steps it accepts and which it rejects."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ Check = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def check(tmp_path: Path) -> Check:
-    """Runs it on a small tree in which one text is replaced."""
+    """Runs it on a small tree with one text replaced."""
 
     def run(file: str = "docs/tour.md", old: str = "", new: str = "") -> tuple[int, str]:
         for name, text in FILES.items():

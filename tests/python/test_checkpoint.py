@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back, what is refused, and that others go on meanwhile."""
+"""Checkpoints: what is restored, what is refused, and that other clients can continue meanwhile."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def same(got: Any, expected: dict[str, Any]) -> None:
 
 
 def everything(client: Any) -> dict[str, Any]:
-    """All that can be read of a system, but for where it lies."""
+    """Everything that can be read from a system, except where it is stored."""
     status = client.status()
     state: dict[str, Any] = {"keys": client.kv_list()}
     for partition in status["partitions"]:
@@ -116,7 +116,7 @@ def fill(tq: Any) -> None:
     tq.kv_put("reserved", "p", tag={"only": "a tag"})
 
 
-# --- what comes back ------------------------------------------------------------------------------
+# --- what is restored -----------------------------------------------------------------------------
 
 
 def test_everything_comes_back(tq: Any, client: Any, ck: Path) -> None:
@@ -162,7 +162,7 @@ def test_metadata_from_before_is_refused(tq: Any, client: Any, ck: Path) -> None
     tq.load_checkpoint(ck)
     with pytest.raises(ClearedError, match="partition 'q'"):
         client.put({"y": torch.zeros(2)}, meta)
-    # The unit may not have freed the old blocks yet: what they held can be read until then.
+    # The unit may not have freed the old blocks yet: until then their data can be read.
     with pytest.raises(ClearedError, match="partition 'q'"):
         while True:
             assert client.get_data(meta)["x"].tolist() == before
@@ -276,7 +276,7 @@ def test_a_directory_with_other_metadata_is_not_replaced(tq: Any, ck: Path) -> N
     with pytest.raises(ExistsError, match="not a checkpoint"):
         tq.save_checkpoint(ck)
     assert (ck / "model.safetensors").read_text() == "weights"
-    # What is one, of whatever system, may be damaged and is replaced.
+    # An existing checkpoint, of any system, may be damaged and is replaced.
     (ck / "metadata.json").write_text('{"storage_saved": true}')
     tq.save_checkpoint(ck)
     (ck / "metadata.json").write_text("")
@@ -300,7 +300,7 @@ def test_many_save_to_one_place(tq: Any, ck: Path) -> None:
     tq.kv_put("a", "p", {"x": torch.ones(1)})
     with ThreadPoolExecutor(8) as pool:
         for place in range(12):
-            path = ck / str(place % 6)  # twice each: a new one, and one that is there
+            path = ck / str(place % 6)  # twice each: a new one, and an existing one
             for saved in [pool.submit(tq.save_checkpoint, path) for _ in range(8)]:
                 assert saved.result() is None
     assert sorted(path.name for path in ck.iterdir()) == [str(place) for place in range(6)]
@@ -389,11 +389,11 @@ def test_files_of_two_checkpoints_do_not_mix(tq: Any, client: Any, ck: Path) -> 
             tq.load_checkpoint(ck)
 
 
-# --- beside others --------------------------------------------------------------------------------
+# --- beside other clients -------------------------------------------------------------------------
 
 
 def test_a_save_is_of_one_instant(tq: Any, client: Any, ck: Path) -> None:
-    """Two fields put together are both in it; a sample's two keys of one put, too."""
+    """Two fields put together are both in it; so are two keys of one put."""
     stop = threading.Event()
     errors: list[BaseException] = []
     saved = 0
@@ -405,7 +405,7 @@ def test_a_save_is_of_one_instant(tq: Any, client: Any, ck: Path) -> None:
                 while not stop.is_set():
                     work(turn)
                     turn += 1
-            except BaseException as error:  # noqa: BLE001 - it is raised by the test
+            except BaseException as error:  # noqa: BLE001 - the test raises it
                 errors.append(error)
 
         thread = threading.Thread(target=run)
@@ -464,7 +464,7 @@ def test_a_cancelled_save_leaves_nothing(tq: Any, client: Any, ck: Path) -> None
         else:
             shutil.rmtree(ck)
     client.clear_partition("q")
-    # Nothing holds the blocks: there is room for as much again, twice.
+    # Nothing pins the blocks: there is room for the same amount again, twice.
     for _ in range(4):
         client.put({"x": torch.zeros(4, 1_500_000)}, partition_id="q")
         client.clear_partition("q")
@@ -540,7 +540,7 @@ def test_a_full_store_refuses_it(tmp_path: Path) -> None:
         with pytest.raises((StorageFullError, ctq.errors.TimedOutError)):
             client.load_checkpoint(ck, timeout=2)
         assert everything(client) == before
-        # What had been written is given back.
+        # Space that had already been written is released.
         client.put({"y": np.zeros((3, 2 << 20), dtype=np.uint8)}, partition_id="mine2")
         client.close()
     finally:

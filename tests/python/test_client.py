@@ -247,7 +247,7 @@ def test_metadata_of_two_partitions(client: Any, pid: str) -> None:
 def test_cleared_samples_cannot_be_read_or_written(client: Any, pid: str) -> None:
     meta = put(client, pid, 2)
     client.clear_samples(meta[:1])
-    # Without placements of its own, so that the controller is asked where the data is.
+    # Without placements, so that the controller is asked where the data is.
     by_hand = ctq.BatchMeta(meta.global_indexes, meta.partition_ids, meta.field_schema)
     for call in (
         lambda: client.get_data(by_hand),
@@ -337,7 +337,7 @@ def test_the_configuration_of_a_client_is_checked_as_that_of_init(client: Any) -
     ):
         with pytest.raises(errors.ConfigError, match=re.escape(message)):
             ctq.TransferQueueClient("checked", client._info, config=given)
-    # What init() takes in other words, and what init() has returned.
+    # Other forms of the argument of init(), and the result of init().
     for given in ({"client": {"timeout": "250ms"}}, client.config):
         other = ctq.TransferQueueClient("checked", client._info, config=given)
         assert other.config.client.timeout == (0.25 if given is not client.config else 20)
@@ -464,7 +464,7 @@ def test_a_closed_client(runtime_dir: Any, client: Any, pid: str) -> None:
 
 
 def test_sampler_of_one_claim(client: Any, pid: str) -> None:
-    """A claim may name its own sampler, whatever the controller's is; an unknown one is refused."""
+    """A claim may select its own sampler, whatever the controller's is; an unknown one is refused."""
     put(client, pid, 5, groups=["a", "b", "a", "b", "c"])
     config = {"sampler": "grpo_group_n", "n_samples_per_prompt": 2}
     values = client.get_data(fetch(client, pid, 4, sampling_config=config))["x"].tolist()
@@ -474,13 +474,13 @@ def test_sampler_of_one_claim(client: Any, pid: str) -> None:
 
 
 def test_a_partition_in_the_place_of_metadata(client: Any) -> None:
-    """The commonest slip is told as what it is."""
+    """The most common slip has a specific error."""
     with pytest.raises(errors.InvalidArgumentError, match="partition_id='p'"):
         client.put({"x": torch.arange(2)}, "p")
 
 
 def test_sampler_of_a_client_that_attached(client: Any, pid: str) -> None:
-    """Its claims use the sampler that it was given, not the one the system was started with."""
+    """Its claims use the client's own sampler, not the one the system was started with."""
     config = {
         "controller": {
             "sampler": "GRPOGroupNSampler",
@@ -498,7 +498,7 @@ def test_sampler_of_a_client_that_attached(client: Any, pid: str) -> None:
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
 def test_bad_timeout(client: Any, pid: str, timeout: float) -> None:
-    """What is no time to wait is refused, not waited for."""
+    """An invalid timeout is refused, and not waited for."""
     with pytest.raises(errors.InvalidArgumentError, match="timeout"):
         fetch(client, pid, 1, timeout=timeout)
 
@@ -514,6 +514,6 @@ def test_too_many_tags(client: Any, pid: str) -> None:
 
 
 def test_closed_standard_descriptors(runtime_dir: Any, client: Any) -> None:
-    """A process without stdin, stdout and stderr works and ends well."""
+    """A process without stdin, stdout and stderr works and ends properly."""
     body = "import os; [os.close(n) for n in (0, 1, 2)]; import ctq; ctq.init(attach=True); ctq.kv_list(); ctq.close()"
     assert subprocess.run([sys.executable, "-c", body], check=False, timeout=60).returncode == 0

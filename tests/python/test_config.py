@@ -79,7 +79,7 @@ def test_bad_files_name_the_file(tmp_path: Path) -> None:
 def test_programs_with_keys_of_their_own_are_warned_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that import the package transfer_queue; what is refused elsewhere is in tests/field."""
+    """Those that import the package transfer_queue; refusals in other programs are tested in tests/field."""
     monkeypatch.setattr(config._Host, "keys_of_its_own", True)
     monkeypatch.setattr(config, "_warned", set())
     caplog.set_level(logging.WARNING, "ctq")
@@ -158,7 +158,7 @@ def daemon_keys() -> dict[str, str]:
 
 
 def test_defaults_are_those_of_the_daemon() -> None:
-    """What `tqd` and `init()` start without a configuration is the same system."""
+    """Without a configuration, `tqd` and `init()` start the same system."""
     daemon = daemon_keys()
     mine = config.defaults()
     compared = 0
@@ -173,7 +173,7 @@ def test_defaults_are_those_of_the_daemon() -> None:
 
 
 def test_every_key_of_the_daemon_is_known_and_described() -> None:
-    """`init()` takes each of them, and config.yaml has each, if only as a comment of a backend's section."""
+    """`init()` accepts each of them, and config.yaml contains each, if only as a comment in a backend's section."""
     text = Path(config.__file__).with_name("config.yaml").read_text("utf-8")
     for path in daemon_keys():
         name = path.rpartition(".")[2]
@@ -184,7 +184,7 @@ def test_every_key_of_the_daemon_is_known_and_described() -> None:
 
 
 def test_the_defaults_can_be_given(caplog: pytest.LogCaptureFixture) -> None:
-    """config.yaml is a configuration: a copy of it is what users begin with."""
+    """config.yaml is a valid configuration: users begin with a copy of it."""
     assert config.read(Path(config.__file__).with_name("config.yaml")) == config.defaults()
     assert caplog.text == ""
 
@@ -200,7 +200,7 @@ def test_a_count_of_samples_limits_nothing(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_an_omegaconf_comes_back_as_one() -> None:
-    """What init returns can be used as what it was given."""
+    """The result of init() can be used like its argument."""
     omegaconf = pytest.importorskip("omegaconf")
     final = config.merge(config.defaults(), {"controller": {"zmq_info": object()}})
     assert config.as_given({"a": 1}, final) is final

@@ -1,4 +1,4 @@
-"""config/keys.toml, the one table of the configuration, and what is made from it."""
+"""config/keys.toml, the single table of the configuration, and the files generated from it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ max = 65536
 since = "9.9.9"
 help = "Connections that are served at the same time."
 """
-"""What a limit needs in the table."""
+"""Entries that a limit needs in the table."""
 
 PRINT_KEYS = """
 #include "daemon/config.h"
@@ -56,7 +56,7 @@ def generate(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def with_key(folder: Path, entry: str) -> Path:
-    """A copy of the table with one more key in the section net."""
+    """A copy of the table with an additional key in the section net."""
     text = KEYS.read_text("utf-8")
     at = text.index('[[section]]\nname = "limits"')
     path = folder / "keys.toml"
@@ -65,7 +65,7 @@ def with_key(folder: Path, entry: str) -> Path:
 
 
 def rows_of(module: Path) -> dict[str, Key]:
-    """The keys of a module made by the generator."""
+    """The keys in a generated module."""
     return {row["path"]: Key(**row) for row in runpy.run_path(str(module))["KEYS"]}
 
 
@@ -75,7 +75,7 @@ def test_a_key_of_the_table_is_in_every_output(tmp_path: Path) -> None:
         done = generate("--table", table, *words)
         assert done.returncode == 0, done.stderr
 
-    # The table of tqd, and what --help-config prints.
+    # The table of tqd, and the output of --help-config.
     (tmp_path / "main.c").write_text(PRINT_KEYS)
     program = tmp_path / "main"
     command = [
@@ -96,17 +96,17 @@ def test_a_key_of_the_table_is_in_every_output(tmp_path: Path) -> None:
         re.MULTILINE,
     )
 
-    # The constants of libtq.
+    # The constants in libtq.
     assert "#define TQI_CONFIG_NET_MAX_CONNECTIONS_MAX 65536\n" in (
         tmp_path / "config_keys.h"
     ).read_text("utf-8")
 
-    # The check of ctq.
+    # The check in ctq.
     key = rows_of(tmp_path / "_config_table.py")["net.max_connections"]
     assert [value for value in (0, 1, 65536, 65537, "9", None) if key.accepts(value)] == [1, 65536]
     assert key.expects == "a number from 1 to 65536"
 
-    # What is kept in git.
+    # The files kept in git.
     text = (tmp_path / "python/ctq/config.yaml").read_text("utf-8")
     assert yaml.safe_load(text)["net"]["max_connections"] == 1000
     assert "  # Connections that are served at the same time.\n  max_connections: 1000\n" in text
@@ -172,7 +172,7 @@ def test_a_mistake_in_the_table_is_named(tmp_path: Path, old: str, new: str, mes
     assert "Traceback" not in done.stderr
 
 
-# --- the same values are taken in C and in Python ---------------------------------------------
+# --- the same values are accepted in C and in Python ----------------------------------------------
 
 
 def nested(path: str, value: Any) -> dict[str, Any]:
@@ -184,16 +184,16 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 
 
 def said_in_c(path: str, value: object) -> str:
-    """What tqd says against a value; empty when it takes it."""
+    """The error of tqd for a value; empty if it is accepted."""
     command = [executable("tqd"), "all-in-one", "--set", f"{path}={value}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    # Then it would need a runtime directory.
+    # Otherwise it would need a runtime directory.
     return "" if "--token-file is needed" in done.stderr else done.stderr
 
 
 def said_in_python(path: str, value: object) -> str:
-    """What the package says against a value."""
+    """The error of the package for a value."""
     try:
         config.read(nested(path, value))
     except ConfigError as error:
@@ -202,7 +202,7 @@ def said_in_python(path: str, value: object) -> str:
 
 
 def bounds() -> list[Any]:
-    """Every key with a range, with the values at its ends and beyond them."""
+    """Every key with a range, with values at and beyond its limits."""
     found = []
     for key in TABLE.values():
         step = 0.0005 if key.kind == "seconds" else 1
@@ -270,7 +270,7 @@ def test_choices_are_checked(path: str) -> None:
         assert f"{path}: expected {key.expects}, got 'pigeon'" in said_in_c(path, "pigeon")
 
 
-# --- what reads it ----------------------------------------------------------------------------
+# --- readers of the table -------------------------------------------------------------------------
 
 
 def test_what_the_daemon_reads_is_in_the_table_with_that_type() -> None:

@@ -1,4 +1,4 @@
-"""Samplers of the user's own, written in Python: in the controller of a system that init() starts."""
+"""Users' samplers in Python: in the controller of a system started by init()."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NAME = "own_samplers:Newest"
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty runtime directory; no system is left in it."""
+    """An empty runtime directory; checks that no system is left in it."""
     with tempfile.TemporaryDirectory(prefix="ctq-") as path:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
             monkeypatch.delenv(name, raising=False)
@@ -46,7 +46,7 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def start(sampler: Any, polling: bool = False) -> Any:
-    """A system with that sampler, and its client."""
+    """A system with this sampler; returns its client."""
     ctq.init({**CONFIG, "controller": {"sampler": sampler, "polling_mode": polling}})
     return ctq.get_client()
 
@@ -67,7 +67,7 @@ def claim(client: Any, n: int, pid: str = "p", timeout: float = 10, **config: An
 
 
 def ready(client: Any) -> int:
-    """Samples that the task has not consumed."""
+    """Number of samples that the task has not consumed."""
     _, consumed = client.get_consumption_status("train", "p")
     return list(consumed).count(0)
 
@@ -81,7 +81,7 @@ def test_it_picks(base: Path) -> None:
     assert claim(client, 1, mode="arguments") == [3]
     assert claim(client, 1, mode="keeps") == [2]
     assert claim(client, 1) == [2]
-    # A claim that waits is tried when samples come.
+    # A waiting claim is retried when samples arrive.
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(claim, client, 3)
         put(3, first=6)
@@ -89,7 +89,7 @@ def test_it_picks(base: Path) -> None:
     put(3, first=9)
     assert claim(client, 2, mode="drops") == [11]
     assert ready(client) == 0
-    # Another sampler can still be asked for; one of Python cannot be named by a client.
+    # A claim can still request a different sampler; but a client cannot name a Python one.
     put(1, first=12)
     assert claim(client, 1, sampler="SequentialSampler") == [12]
     with pytest.raises(errors.UnknownSamplerError, match="os:system"):
@@ -121,7 +121,7 @@ def test_a_bad_answer_fails_the_claim_alone(base: Path) -> None:
             claim(client, 2, mode=mode)
         assert f"sampler '{NAME}'" in str(caught.value), mode
         assert ready(client) == 4, mode
-    # So does that of a claim that waits.
+    # So does the error of a waiting claim.
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(claim, client, 5, mode="raises")
         put(1, first=4)
@@ -140,7 +140,7 @@ def test_nothing_is_too_little(base: Path) -> None:
 
 @pytest.mark.parametrize("polling", [False, True])
 def test_answers_that_it_keeps(base: Path, polling: bool) -> None:
-    """A step is given again although too few samples are ready, until the partition is cleared."""
+    """A step is answered again even though too few samples are ready, until the partition is cleared."""
     client = start(Ranked("mark"), polling)
     put(5)
     step: dict[str, Any] = {"dp_rank": 0, "batch_index": 0}
@@ -238,7 +238,7 @@ if "wait" in sys.argv:
 
 @pytest.mark.slow
 def test_of_the_main_program(base: Path, tmp_path: Path) -> None:
-    """Its class travels by value; without cloudpickle it cannot, and that is said."""
+    """Its class is sent by value; without cloudpickle it cannot be, and the error says so."""
     program = tmp_path / "main.py"
     program.write_text(MAIN)
     done = subprocess.run(

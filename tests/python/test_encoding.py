@@ -1,4 +1,4 @@
-"""Values to bytes and back, without a system."""
+"""Encoding and decoding values, without a system."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def test_pickle_can_be_forbidden() -> None:
 
 
 def test_what_cannot_be_pickled_is_named() -> None:
-    """With its field and its type, whatever pickle says; the cause stays."""
+    """With its field and its type, whatever pickle's message is; the cause is kept."""
 
     class Local:
         """Pickle finds no class inside a function."""
@@ -324,7 +324,7 @@ OTHER = [
 
 
 def columns(values: list[Any]) -> tuple[bytes, Any]:
-    """Encoded in one go, and the offsets of the rows."""
+    """Encoded in one call, and the offsets of the rows."""
     encoded, sizes = Encoder().encode_column("f", values)
     return bytes(encoded), array("Q", [0, *itertools.accumulate(sizes)])
 
@@ -339,7 +339,7 @@ def test_columns_are_what_msgpack_makes() -> None:
 
 
 def test_long_columns_lie_in_warm_memory() -> None:
-    """Text of a known length, text that is not ASCII, and values whose size nobody knows before."""
+    """Text of a known length, text that is not ASCII, and values of unknown size."""
     for values in (
         ["a" * 1000] * 200,
         ["é" * 1000] * 200,
@@ -398,7 +398,7 @@ def test_any_bytes_decode_as_msgpack_does(rows: list[bytes]) -> None:
     for row in rows:
         try:
             expected = repr(Decoder(allow_pickle=False).decode(row))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must be the same
+        except Exception as error:  # noqa: BLE001 - any error, but it must be the same
             expected = type(error).__name__
         try:
             got = repr(

@@ -1,4 +1,4 @@
-"""A process that forks after init goes on in parent and child."""
+"""When a process forks after init, both parent and child can continue."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_fork_with_operations_in_flight(client: Any, pid: str) -> None:
         while (await client.async_status())["waiting"] == 0:
             await asyncio.sleep(0)
         status = run(in_child, pid, "c")
-        assert (await claim).size == 1  # of the sample that the child has put
+        assert (await claim).size == 1  # the sample put by the child
         return status
 
     assert asyncio.run(main()) == 0

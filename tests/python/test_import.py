@@ -1,4 +1,4 @@
-"""What importing the package costs and brings along."""
+"""The cost of importing the package, and what it imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ctq import _core, errors
 
 def test_import_is_fast_and_brings_no_heavy_modules() -> None:
     program = (
-        # Of the processor's time, so that a busy machine does not count.
+        # Processor time, so that a busy machine does not matter.
         "import sys, time; start = time.process_time(); import ctq; "
         "print(time.process_time() - start); print(*sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""Which wishes have an effect in a system that runs, and how the others are told."""
+"""Which requested settings have an effect in a running system, and how the others are reported."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
         ("controller.session_grace", "10s"),
         ("controller.session_grace", "10000ms"),
         ("controller.session_grace", 10),
-        ("controller.sampler", "GRPOGroupNSampler"),  # its claims ask for it
+        ("controller.sampler", "GRPOGroupNSampler"),  # its claims request it
         ("controller.sampling_config", {"n_samples_per_prompt": 2}),
         ("controller.polling_mode", True),
         ("controller.listen", []),
@@ -55,7 +55,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
         ("ray.cluster", False),
         ("address", "unix:/elsewhere"),
         ("metrics.enabled", False),
-        ("backend.Redis.url", "redis://elsewhere"),  # of a backend that nobody asked for
+        ("backend.Redis.url", "redis://elsewhere"),  # of a backend that is not used
         ("backend.storage_backend", "SimpleStorage"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Offsets and lengths of jagged columns, and the nested tensors made of them."""
+"""Offsets and lengths of jagged columns, and the nested tensors built from them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_rows_that_differ_in_one_dim(shapes: Any, ragged: int, expected: Any) ->
         ([(3, 4), (5, 4)], 1),
         ([(3, 4)], 2),
         ([(3, 4)], -1),
-        ([(1 << 62, 0), (1 << 62, 0)], 0),  # the sum is no 64-bit integer
+        ([(1 << 62, 0), (1 << 62, 0)], 0),  # the sum exceeds a 64-bit integer
         ([((1 << 64) - 1, 0), (1, 0)], 0),
     ],
 )

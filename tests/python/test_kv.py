@@ -1,4 +1,4 @@
-"""Samples by key: what the calls promise."""
+"""Samples by key: the guarantees of the calls."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_puts_merge_fields_by_key(tq: Any, pid: str) -> None:
 
 
 def test_a_tensordict_of_one_sample(tq: Any, pid: str) -> None:
-    """Fields of one sample with their batch dimension, and a map of none: what was there stays."""
+    """Fields of one sample with their batch dimension, and an empty one: existing fields stay."""
     fields = tensordict.TensorDict({"a": torch.arange(3)[None], "b": torch.ones(1)}, batch_size=[1])
     assert tq.kv_put("k", pid, fields=fields, tag={"t": 1}).fields == ["a", "b"]
     read = tq.kv_batch_get("k", pid)

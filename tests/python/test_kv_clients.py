@@ -1,4 +1,4 @@
-"""Clients of key-value stores that are not part of the library: in C, in Python, of both forms."""
+"""External clients of key-value stores: in C, in Python, in both forms."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder of the examples is where modules are looked for."""
+    """Makes the modules in the folder of the examples importable."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
@@ -45,14 +45,14 @@ def started(name: str, client_timeout: float = 30, **section: Any) -> None:
 
 @pytest.fixture(autouse=True)
 def ended(runtime_dir: Path) -> Iterator[None]:
-    """End the system of the test, which nobody else sees."""
+    """End the test's system, which no other process sees."""
     yield
     ctq.close()
 
 
 def check_traffic() -> None:
     """Small, large, ragged, empty and other values; an overwrite; a second stage; a claim."""
-    pytest.importorskip("torch")  # what is read is looked at as tensors
+    pytest.importorskip("torch")  # the checks use tensors
     client = ctq.get_client()
     rows = {
         "small": np.arange(24, dtype=np.int16).reshape(6, 2, 2),
@@ -80,7 +80,7 @@ def check_traffic() -> None:
 
 
 def wait_empty(path: Path) -> None:
-    """The values of dead blocks are removed by and by; each put makes the collector look again."""
+    """The values of dead blocks are removed gradually; each put makes the collector check again."""
     for _ in range(1000):
         if not list(path.iterdir()):
             return
@@ -92,21 +92,21 @@ def wait_empty(path: Path) -> None:
 @pytest.mark.usefixtures("example")
 @pytest.mark.parametrize("closes", [False, True])
 def test_a_forked_child_exits(tmp_path: Path, closes: bool) -> None:
-    """A child has no threads of its parent's; it exits by itself all the same, whether it uses the queue or not."""
+    """A child has none of its parent's threads; it still exits by itself, whether it uses the queue or not."""
     started("PyFileStore", module="file_store", path=str(tmp_path))
     ctq.kv_put("k", "p", {"x": np.arange(3)})
     child = os.fork()
     if child == 0:
         if closes:
             ctq.close()
-        ctypes.CDLL(None).exit(7)  # with what libraries do at the end; nothing of the test's
+        ctypes.CDLL(None).exit(7)  # runs the exit handlers of libraries, but none of the test's
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     assert ctq.kv_batch_get("k", "p")["x"][0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("example")
 def test_example_in_python(tmp_path: Path) -> None:
-    """The Python example, named by its module only."""
+    """The Python example, selected only by its module."""
     sys.modules.pop("file_store", None)
     started("PyFileStore", module="file_store", path=str(tmp_path))
     check_traffic()
@@ -114,7 +114,7 @@ def test_example_in_python(tmp_path: Path) -> None:
 
 
 def test_example_in_c(tmp_path: Path) -> None:
-    """The C example, named by its library only."""
+    """The C example, selected only by its library."""
     library = Path(os.environ["TQ_TEST_BUILD"]) / "examples" / "file_store.so"
     started("FileStore", library=str(library), path=str(tmp_path))
     check_traffic()
@@ -122,12 +122,12 @@ def test_example_in_c(tmp_path: Path) -> None:
 
 
 values: dict[str, Any] = {}
-"""What the clients below keep."""
+"""The data of the clients below."""
 
 
 @StorageClientFactory.register("ValueStore")
 class ValueStore(StorageKVClient):
-    """Tensors and objects as they are; what put says of a value is wanted back."""
+    """Tensors and objects as they are; expects the result of put to be passed back."""
 
     def put(self, keys: list[str], values_: list[Any]) -> list[Any]:
         for key, value in zip(keys, values_, strict=True):
@@ -151,7 +151,7 @@ class ValueStore(StorageKVClient):
 
 
 def test_value_form() -> None:
-    """A client as one writes it for TransferQueue."""
+    """A client as users write it for TransferQueue."""
     torch = pytest.importorskip("torch")
     values.clear()
     started("ValueStore")
@@ -170,7 +170,7 @@ def test_value_form() -> None:
 
 
 class Hook:
-    """Something to be done in the middle of a call of the store below."""
+    """An action in the middle of a call of the store below."""
 
     before_put: Callable[[list[str]], None] | None = None
     after_put: Callable[[], None] | None = None
@@ -179,7 +179,7 @@ class Hook:
 
 @StorageClientFactory.register("PeerStore")
 class PeerStore(StorageKVClient):
-    """A client in the style of those for TransferQueue: tensors as bytes of which shape and dtype are told."""
+    """A client in TransferQueue's style: tensors as bytes, with shape and dtype as arguments."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.prefix = config["prefix"]
@@ -249,7 +249,7 @@ WRONG: list[tuple[Any, str]] = [
 def test_answers_that_are_none(
     peer_store: Any, monkeypatch: pytest.MonkeyPatch, answer: Any, expected: str
 ) -> None:
-    """What a client gives back is looked at: client, key and what was expected are named."""
+    """A client's answers are checked: the error names client, key and what was expected."""
     torch = pytest.importorskip("torch")
     meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
     monkeypatch.setattr(PeerStore, "get", lambda *args: answer)
@@ -258,7 +258,7 @@ def test_answers_that_are_none(
     monkeypatch.undo()
     monkeypatch.setattr(PeerStore, "put", lambda *args: answer)
     if answer is None or (isinstance(answer, list) and len(answer) == 2):
-        return  # what put says of values is its own business
+        return  # any result of put is valid
     with pytest.raises(ValueError, match=r"^PeerStore.put: expected a list with one answer"):
         peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
 
@@ -266,7 +266,7 @@ def test_answers_that_are_none(
 def blocked(
     monkeypatch: pytest.MonkeyPatch, method: str
 ) -> tuple[threading.Event, queue.Queue[Any]]:
-    """Let a method of the store begin by waiting for an event; and what is cleared from now on."""
+    """Make a method of the store first wait for an event; returns that, and the keys cleared from now on."""
     goes_on, cleared = threading.Event(), queue.Queue[Any]()
     original, clear = getattr(PeerStore, method), PeerStore.clear
 
@@ -285,7 +285,7 @@ def blocked(
 
 @pytest.mark.slow
 def test_a_client_that_blocks(peer_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for as long as `client.timeout` says; what it does afterwards is undone."""
+    """It is waited for up to `client.timeout`; anything it does afterwards is undone."""
     torch = pytest.importorskip("torch")
     meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
     before = dict(values)
@@ -309,7 +309,7 @@ def test_a_client_that_blocks(peer_store: Any, monkeypatch: pytest.MonkeyPatch) 
 def test_a_put_that_is_cancelled_while_the_client_blocks(
     peer_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that gives up does not wait, and its values are removed when the client has put them."""
+    """The cancelled caller does not wait, and its values are removed after the client has put them."""
     torch = pytest.importorskip("torch")
     goes_on, cleared = blocked(monkeypatch, "put")
 
@@ -326,7 +326,7 @@ def test_a_put_that_is_cancelled_while_the_client_blocks(
 
 
 def test_a_full_store_of_values(peer_store: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A put waits for room, holding none, and fails when there is none in time."""
+    """A put waits for room without occupying any, and fails if there is none in time."""
     torch = pytest.importorskip("torch")
     tries: list[int] = []
     peer_store.storage_manager.client_timeout = 60
@@ -361,7 +361,7 @@ def test_a_full_store_of_values(peer_store: Any, caplog: pytest.LogCaptureFixtur
 def test_what_cannot_be_undone_is_told(
     peer_store: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the first key that may be left; not when the error of the put says it already."""
+    """With the first key that may be left; not if the put's error already says it."""
     torch = pytest.importorskip("torch")
 
     def fails(*args: Any, **kwargs: Any) -> None:
@@ -387,7 +387,7 @@ def test_what_cannot_be_undone_is_told(
 
 
 def test_an_overwrite_is_seen_as_a_whole(peer_store: Any) -> None:
-    """What is written again lies elsewhere until all of it is there; then what it replaces is removed."""
+    """Overwritten values are stored elsewhere until all are complete; then the replaced ones are removed."""
     torch = pytest.importorskip("torch")
     meta = peer_store.put(
         {"x": torch.arange(4).reshape(2, 2), "y": torch.ones(2)}, partition_id="p"
@@ -403,7 +403,7 @@ def test_an_overwrite_is_seen_as_a_whole(peer_store: Any) -> None:
     peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, metadata=meta.select_fields(["x"]))
     assert seen == [[[0, 1], [2, 3]]]
     assert len(values) == 4
-    # Metadata from before the overwrite finds what is there now.
+    # Metadata from before the overwrite finds the current values.
     Hook.after_put = None
     assert column(peer_store.get_data(meta.select_fields(["x"])), "x") == [[4, 5], [6, 7]]
     peer_store.clear_samples(meta)
@@ -413,7 +413,7 @@ def test_an_overwrite_is_seen_as_a_whole(peer_store: Any) -> None:
 def test_what_an_overwrite_could_not_remove_is_asked_for(
     peer_store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it has left, or was not told of in one answer, the next look removes."""
+    """Values that it left, or that did not fit into one answer, are removed by the next check."""
     torch = pytest.importorskip("torch")
     meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
 
@@ -430,7 +430,7 @@ def test_what_an_overwrite_could_not_remove_is_asked_for(
 
 
 def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
-    """Neither a first one nor an overwrite; what was there before stays."""
+    """Neither a first put nor an overwrite; existing values stay."""
     torch = pytest.importorskip("torch")
     meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
     before = dict(values)
@@ -440,7 +440,7 @@ def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
         raise error
 
     Hook.before_put = half
-    # The second one would say that it may have been done, if the controller were the one to raise it.
+    # If the controller raised the second error, it would mean that the put may have been done.
     for error in (OSError("disk on fire"), TimedOutError("still on fire")):
         with pytest.raises(type(error), match="on fire"):
             peer_store.put({"x": torch.arange(4, 8).reshape(2, 2)}, metadata=meta)
@@ -451,7 +451,7 @@ def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
     assert values == before
     assert column(peer_store.get_data(meta), "x") == [[0, 1], [2, 3]]
 
-    # Refused by the controller: the samples are cleared while their values are being put.
+    # Refused by the controller, because the samples are cleared while their values are being put.
     def clear() -> None:
         Hook.after_put = None
         peer_store.clear_samples(meta)
@@ -464,7 +464,7 @@ def test_a_put_that_fails_leaves_nothing(peer_store: Any) -> None:
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
 def test_a_client_that_wants_to_end_the_process(peer_store: Any, error: BaseException) -> None:
-    """The call raises what the client raised, and the next one works: they share a thread."""
+    """The call raises the client's exception, and the next call works: they share a thread."""
     torch = pytest.importorskip("torch")
 
     def end(keys: list[str]) -> None:
@@ -482,7 +482,7 @@ def test_a_client_that_wants_to_end_the_process(peer_store: Any, error: BaseExce
 def test_a_put_that_is_given_up_may_be_published(
     peer_store: Any, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    """Who stops waiting for the controller does not know, so what it may have published stays."""
+    """A caller that stops waiting for the controller does not know the outcome, so data that may be published stays."""
     torch = pytest.importorskip("torch")
     manager = peer_store._python.manager
     publish = manager._notify
@@ -503,7 +503,7 @@ def test_a_put_that_is_given_up_may_be_published(
 
 
 def test_a_read_that_an_overwrite_overtakes(peer_store: Any) -> None:
-    """Values that go away under a reader are looked for again where they are now."""
+    """If values disappear under a reader, it looks up where they are now."""
     torch = pytest.importorskip("torch")
     meta = peer_store.put({"x": torch.arange(4).reshape(2, 2)}, partition_id="p")
 
@@ -518,7 +518,7 @@ def test_a_read_that_an_overwrite_overtakes(peer_store: Any) -> None:
 
 
 def test_objects_that_are_lost(peer_store: Any) -> None:
-    """None is a value; an object that the store does not have any more is lost."""
+    """None is a value; an object that the store no longer has is lost."""
     meta = peer_store.put({"s": ["a", None, {"b": 1}]}, partition_id="p")
     assert list(peer_store.get_data(meta)["s"]) == ["a", None, {"b": 1}]
     for key in [key for key, value in values.items() if value == {"b": 1}]:
@@ -528,7 +528,7 @@ def test_objects_that_are_lost(peer_store: Any) -> None:
 
 
 def test_two_writers_of_one_cell(peer_store: Any) -> None:
-    """However often a cell is written at once, one value is left."""
+    """However many writers write a cell at once, one value is left."""
     torch = pytest.importorskip("torch")
     meta = peer_store.put({"x": torch.zeros(2, 2)}, partition_id="p")
 
@@ -548,7 +548,7 @@ def test_two_writers_of_one_cell(peer_store: Any) -> None:
 
 @StorageClientFactory.register("BrokenStore")
 class BrokenStore(StorageKVClient):
-    """Fails as it is told."""
+    """Fails on request."""
 
     failure: BaseException | None = None
     answer: ClassVar[Any] = [True]  # too few or too many answers
@@ -573,7 +573,7 @@ class BrokenStore(StorageKVClient):
 
 @pytest.mark.slow
 def test_errors_have_their_class() -> None:
-    """What a client raises is what the caller sees, with the store's name; nothing is left behind."""
+    """The caller gets the client's exception, with the store's name; nothing is left behind."""
     started("BrokenStore", client_timeout=2)
     try:
         BrokenStore.failure = OSError("disk on fire")
@@ -605,7 +605,7 @@ def test_errors_have_their_class() -> None:
 def test_closing_while_a_client_blocks(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What cannot be stopped is not waited for for long; when it ends the client is closed after all."""
+    """A call that cannot be stopped is not waited for for long; when it returns, the client is closed after all."""
     begun, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
     remove = BrokenStore.remove
 
@@ -630,7 +630,7 @@ def test_closing_while_a_client_blocks(
 
 
 def test_what_cannot_be_registered() -> None:
-    """A class without a whole form; an unknown client; a module that registers nothing."""
+    """A class without a complete form; an unknown client; a module that registers nothing."""
     with pytest.raises(TypeError, match="put_from, get_into, remove"):
 
         @StorageClientFactory.register("Half")

@@ -1,4 +1,4 @@
-"""Large memory inside values: put from where it lies, read into memory that then backs what is read."""
+"""Large memory inside values: put without a copy, and read into memory that then backs the values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Holder:
 
 
 def columns_of(rows: list[Any], **kwargs: Any) -> tuple[list[Any], bytes, list[int], list[Any]]:
-    """Slices of the rows, what they hold, the sizes of the rows, and what is kept."""
+    """Slices of the rows, their content, the sizes of the rows, and the objects kept alive."""
     import ctypes
 
     keep: list[Any] = []
@@ -56,7 +56,7 @@ def columns_of(rows: list[Any], **kwargs: Any) -> tuple[list[Any], bytes, list[i
 
 
 def memory(held: bytes) -> memoryview:
-    """A writable copy that lies as what is read does."""
+    """A writable copy that is aligned like memory of a read."""
     room = np.empty(len(held) + ALIGN, np.uint8)
     start = -room.ctypes.data % ALIGN
     room[start : start + len(held)] = np.frombuffer(held, np.uint8)
@@ -143,7 +143,7 @@ def test_every_kind_at_every_depth(name: str, depth: int) -> None:
     assert bytes(whole) == held, "the same bytes, copied"
     assert list(again) == sizes
     assert all(same(value, got) for got in decoded(memory(held), sizes))
-    # Also where nothing is aligned, and where what was read cannot be written to.
+    # Even if nothing is aligned, or the memory of the read is read-only.
     assert all(same(value, got) for got in decoded(memory(b"x" + held)[1:], sizes))
     assert all(same(value, got) for got in decoded(held, sizes))
 
@@ -157,7 +157,7 @@ def test_what_is_put_is_the_callers_own_memory(kind: Any) -> None:
 
 
 def test_what_is_read_lies_in_what_was_read() -> None:
-    """Aligned, writable, and each on its own; small ones are copied out, for they would hold all the rest."""
+    """Aligned, writable, and not overlapping; small ones are copied out, because they would keep the rest alive."""
     rows = [
         {"a": torch.arange(5000 + row), "small": torch.arange(1000), "b": np.arange(7001)}
         for row in range(5)
@@ -183,7 +183,7 @@ def test_what_is_read_lies_in_what_was_read() -> None:
 
 
 def test_text_and_bytes_behind_a_tensor() -> None:
-    """Cut out, too, behind the zeros that fill the row up."""
+    """Made slices too, after the zeros that pad the row."""
     row = [torch.arange(5000), "t" * 5000, b"b" * 5001, {"end": 1}]
     _, held, sizes, _ = columns_of([row, row])
     assert sizes[0] % ALIGN == 0
@@ -191,7 +191,7 @@ def test_text_and_bytes_behind_a_tensor() -> None:
 
 
 def test_values_of_version_0_2_0_are_read() -> None:
-    """As msgpack made them: the bytes of a tensor or array inside its extension type, whatever their size."""
+    """As msgpack encoded them: the bytes of a tensor or array inside its extension type, whatever their size."""
     import msgpack
 
     def extension(code: int, value: Any) -> msgpack.ExtType:
@@ -258,7 +258,7 @@ def test_images_come_back_as_they_were(mode: str, size: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBX", "RGBA", "CMYK", "F", "I"])
 def test_images_lie_in_the_memory_of_the_read(mode: str) -> None:
-    """Nothing is copied; what is drawn stays in the image, and what the image was made of stays as long as it does."""
+    """Nothing is copied; drawing modifies only the image, and the memory of the read lives as long as the image."""
     from PIL import ImageDraw
 
     from ctq import images
@@ -280,7 +280,7 @@ def test_images_lie_in_the_memory_of_the_read(mode: str) -> None:
     one.load()[0, 0] = colour
     assert one.getpixel((7, 7)) == one.getpixel((0, 0)) != before
     assert other.tobytes() == image.tobytes()
-    # It is put from there again, like any other.
+    # It can be put from there again, like any other image.
     _, held, sizes, _ = columns_of([[one]], allow_pickle=False)
     assert decoded(memory(held), sizes, allow_pickle=False)[0][0].tobytes() == one.tobytes()
     assert not one.readonly
@@ -316,7 +316,7 @@ def test_images_of_files_keep_their_class(tmp_path: Any) -> None:
 def test_a_row_does_not_say_what_is_imported(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even a module that lies with Pillow's and has a class of images."""
+    """Not even a module next to Pillow's that contains a class of images."""
     import PIL
 
     (tmp_path / "RogueImage.py").write_text(
@@ -333,7 +333,7 @@ def test_a_row_does_not_say_what_is_imported(
 
 
 def test_images_of_a_format_are_read_where_nobody_has_used_it(tmp_path: Any) -> None:
-    """Pillow's own formats are loaded as Pillow itself does."""
+    """Pillow's own formats are loaded in the way Pillow does it."""
     Image.new("RGB", (4, 4), "red").save(tmp_path / "x.ppm")
     Image.new("RGB", (4, 4), "red").save(tmp_path / "x.tga")
     for file in ("x.ppm", "x.tga"):
@@ -370,7 +370,7 @@ def test_an_image_of_an_unknown_class_is_refused() -> None:
 
 
 def test_malformed_payloads_are_refused_with_the_name_of_the_field() -> None:
-    """Whatever byte of the description is changed, and wherever it ends."""
+    """Whichever byte of the description is changed, and wherever it is truncated."""
     _, held, sizes, _ = columns_of([{"a": torch.arange(600), "b": np.arange(700), "i": picture()}])
     good = decoded(memory(held), sizes)[0]
     refused = 0
@@ -391,7 +391,7 @@ def test_malformed_payloads_are_refused_with_the_name_of_the_field() -> None:
 
 
 def extension(code: int, payload: object) -> bytes:
-    """A row as another program may have written it."""
+    """A row as another program might write it."""
     return bytes(msgpack.packb(msgpack.ExtType(code, msgpack.packb(payload))))
 
 
@@ -485,7 +485,7 @@ def stack(rows: list[Any]) -> Any:
 
 
 def test_values_are_independent_of_the_store_and_of_the_caller(client: Any, pid: str) -> None:
-    """What is changed after the put, in what was read, or by a later put, is seen nowhere else."""
+    """Changes to the caller's values after the put, to the result of a read, or by a later put, are visible nowhere else."""
     keys = [f"k{row}" for row in range(20)]
     rows = rows_of(20)
     ctq.kv_batch_put(keys, pid, stack(rows))
@@ -516,7 +516,7 @@ def test_each_kind_through_a_system(client: Any, pid: str) -> None:
 
 
 def test_memory_is_given_back(client: Any, pid: str) -> None:
-    """Also after errors; a value that is kept holds what was read, a small one does not."""
+    """Even after errors; a value that is kept alive keeps the memory of its read, a small one does not."""
     keys = [f"k{row}" for row in range(10)]
     ctq.kv_batch_put(keys, pid, stack([{**row, "s": torch.zeros(9)} for row in rows_of(10)]))
     gc.collect()
@@ -541,7 +541,7 @@ def test_memory_is_given_back(client: Any, pid: str) -> None:
 
 
 def test_a_cancelled_put_keeps_the_memory_as_long_as_it_is_read(client: Any, pid: str) -> None:
-    """Cancelled at any point: all of it is there, or nothing; what is put next is right."""
+    """Cancelled at any point: all of the data is stored, or none; the next put is correct."""
 
     async def main() -> None:
         for attempt in range(12):
@@ -621,7 +621,7 @@ def test_a_forked_child_has_threads_of_its_own(client: Any, pid: str) -> None:
 
 
 def test_a_storage_manager_in_python_gets_ordinary_values(client: Any, pid: str) -> None:
-    """And so does a parser: encoding comes after them."""
+    """And so does a parser: encoding happens after them."""
     seen: list[Any] = []
 
     def parser(data: Any) -> Any:
@@ -633,7 +633,7 @@ def test_a_storage_manager_in_python_gets_ordinary_values(client: Any, pid: str)
 
 
 def test_values_that_change_while_they_are_encoded_are_an_error() -> None:
-    """By code of their own, or by another thread while the GIL is away."""
+    """By the values' own code, or by another thread while the GIL is released."""
     value: dict[str, Any] = {"a": None, "b": 1}
 
     class Changes:

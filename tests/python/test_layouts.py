@@ -1,4 +1,4 @@
-"""Layouts of reads: dense and padded columns, lengths and masks, memory of the reader."""
+"""Layouts of reads: dense and padded columns, lengths and masks, the reader's own memory."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_padding_of_fields(tq: Any, client: Any, stored: str) -> None:
     meta = client.kv_retrieve_meta(KEYS[::-1], stored)
     padding = {"ids": {"value": -100, "multiple": 8, "lengths": "n", "mask": "attention"}}
     data = client.get_data(meta, padding=padding)
-    assert data["uniform"].is_nested  # only fields that are named
+    assert data["uniform"].is_nested  # only named fields
     assert torch.equal(data["ids"], expected(rows_of()[::-1], -100, 8))
     assert data["n"].tolist() == LENGTHS[::-1]
     assert data["n"].dtype == torch.int64
@@ -193,7 +193,7 @@ def test_metadata_with_an_old_schema(tq: Any, client: Any, pid: str) -> None:
     client.clear_samples(old)
     tq.kv_put("k", pid, fields={"x": torch.arange(4.0)})
     piece = client.kv_retrieve_meta("k", pid)._pieces[0]
-    # What the reader knows: another dtype than what it will find.
+    # The reader's knowledge: a different dtype than the stored one.
     anybody = _core.Meta.make(pid, piece.indexes, ["x"])
     options = read_options.read_options({}, None, {"x": {"value": 2, "length": 6}}, None)
     assert options is not None
@@ -207,7 +207,7 @@ def test_metadata_with_an_old_schema(tq: Any, client: Any, pid: str) -> None:
 
 
 def test_memory_of_the_reader(client: Any, stored: str) -> None:
-    """What pinned reads do: the library reads into memory that the reader has."""
+    """What pinned reads do: the library reads into the reader's memory."""
     piece = client.kv_retrieve_meta(KEYS, stored)._pieces[0]
     before = _core.live()
     memory = torch.zeros(4 * 5 * 8, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Values that a read leaves in the store: decoded straight from there, or read again when they have gone meanwhile."""
+"""Values that a read leaves in the store: decoded straight from there, or read again if they have gone meanwhile."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ COLUMNS: dict[str, list[Any]] = {
 
 @pytest.fixture(autouse=True)
 def all_given_back(client: Any) -> Iterator[None]:
-    """Nothing of a read is left over, here or at a unit."""
+    """Nothing of a read is left, here or at a unit."""
     yield
     gc.collect()
-    # A thread that decoded lets go of its read after it has handed out the result; a unit tells of its pins by itself.
+    # The decoding thread drops its read after returning the result; a unit reports its pins by itself.
     wait_status(
         client,
         lambda status: (
@@ -65,7 +65,7 @@ def put(pid: str, rows: list[Any], keys: list[str] = KEYS) -> None:
 
 
 def left_of(client: Any, pid: str, keys: list[str] = KEYS) -> Any:
-    """The column as the library gives it to a reader that makes objects of it."""
+    """The column as the library returns it to a reader that makes objects of it."""
     _, data = client._core.get_keys(pid, keys, ["v"], leave_values=True).result()
     return data.columns[0][9]
 
@@ -75,11 +75,11 @@ def values_of(left: Any) -> list[Any] | None:
 
 
 def until_gone(client: Any, left: Any) -> None:
-    """A unit frees a block when it is told to, a little later."""
+    """A unit frees a block when it is notified, slightly later."""
     deadline = time.monotonic() + 60
     while values_of(left) is not None:
         assert time.monotonic() < deadline
-        client.status()  # an answer of the controller, which tells the unit
+        client.status()  # an answer of the controller, which notifies the unit
 
 
 def alike(one: Any, other: Any) -> bool:
@@ -105,7 +105,7 @@ def test_every_kind_comes_back_as_it_was(client: Any, pid: str, kind: str) -> No
         got = read.get("v").tolist()
         assert all(map(alike, got, rows))
     if kind == "beside tensors":
-        got[1]["x"] += 1  # it is the reader's own
+        got[1]["x"] += 1  # the reader owns it
         assert alike(values_of(left_of(client, pid))[1], rows[1])
 
 
@@ -124,7 +124,7 @@ def test_rows_of_several_puts_and_units_in_any_order(client: Any, pid: str) -> N
     [
         ["x" * 100_000, "y"],  # few bytes
         ["x" * 1000] * 500,  # short rows
-        [{"x": torch.zeros(50_000)}] * 4,  # wants memory that was read into
+        [{"x": torch.zeros(50_000)}] * 4,  # needs the memory of the read
         [[1, {"n": "a" * 5000, "x": torch.zeros(50_000)}]] * 4,
     ],
     ids=["few", "short", "tensors", "tensors behind texts"],
@@ -136,7 +136,7 @@ def test_what_is_copied_as_before(client: Any, pid: str, rows: list[Any]) -> Non
 
 
 class Resumed:
-    """The rest of a call, whose first operation has given an answer."""
+    """The rest of a call, after its first operation has returned."""
 
     def __init__(self, steps: Any, answer: Any) -> None:
         self._steps, self._first = steps, [answer]
@@ -158,7 +158,7 @@ def test_what_has_gone_is_noticed(client: Any, pid: str, kind: str) -> None:
     assert values_of(left) == COLUMNS[kind]
     client.clear_partition(pid)
     until_gone(client, left)
-    put(pid, COLUMNS["bytes"])  # where it was
+    put(pid, COLUMNS["bytes"])  # in the same place
     assert values_of(left) is None
     del left
 
@@ -184,7 +184,7 @@ def test_a_read_finds_what_replaced_it(client: Any, pid: str, by: str) -> None:
 def test_values_that_are_overwritten_and_cleared_are_never_mixed(
     client: Any, pid: str, kind: str
 ) -> None:
-    """A reader sees rows as one writer put them, or an error that they are not there."""
+    """A reader sees rows as one writer put them, or an error that they do not exist."""
 
     def version(number: int) -> Any:
         text = f"{number:08d}" * 2000
@@ -231,7 +231,7 @@ def test_a_closed_client_leaves_copies(client: Any, pid: str) -> None:
     other.close()
     client.clear_partition(pid)
     for kind in ("bytes", "letters"):
-        put(pid, COLUMNS[kind])  # where it was
+        put(pid, COLUMNS[kind])  # in the same place
         client.clear_partition(pid)
     assert values_of(left) == COLUMNS["texts"]
     del left

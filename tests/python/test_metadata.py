@@ -1,4 +1,4 @@
-"""BatchMeta and KVBatchMeta, made by hand: no system is needed."""
+"""BatchMeta and KVBatchMeta built by hand, without a system."""
 
 from __future__ import annotations
 

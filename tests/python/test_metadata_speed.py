@@ -14,7 +14,7 @@ from ctq import BatchMeta
 
 N = 100_000
 BOUND = 15
-"""Times that it takes to make a list of N maps; most calls take less than one."""
+"""Limit, in times that it takes to build a list of N maps; most calls take less than one."""
 
 Touch = Callable[[BatchMeta], Any]
 
@@ -24,7 +24,7 @@ def columns(meta: BatchMeta) -> list[Any]:
 
 
 def seconds(call: Callable[[Any], Any], given: Callable[[], Any]) -> float:
-    """Of the processor's time, the best of three."""
+    """Processor time, the best of three."""
     best = float("inf")
     for _ in range(3):
         argument = given()

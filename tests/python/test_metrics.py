@@ -1,4 +1,4 @@
-"""get_metrics_endpoint() and what is served there: names of the Python peer, values after known calls."""
+"""get_metrics_endpoint() and its metrics: the names of TransferQueue's, and values after known calls."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Scrape:
 
 @pytest.fixture(scope="module")
 def endpoint(runtime_dir: Path) -> Iterator[str]:
-    """A system with metrics, and where they are."""
+    """A system with metrics; yields their address."""
     ctq.init(
         {
             "backend": {"SimpleStorage": {"total_storage_size": "64MiB"}},
@@ -189,7 +189,7 @@ def test_attached_processes_find_it(endpoint: str) -> None:
 
 
 def test_the_dashboard_asks_for_what_is_served(endpoint: str) -> None:
-    """Every metric and every label in the expressions of the dashboard is there in a system at work."""
+    """A system at work has every metric and every label in the dashboard's expressions."""
     fill("dashboard")
     samples = Scrape(endpoint).samples
     dashboard = json.loads((ROOT / "docs/grafana/transfer-queue.json").read_text())

@@ -1,6 +1,6 @@
-"""Checkpoints that released versions have written load in this one, with everything that is in them.
+"""Checkpoints written by released versions load in this one, with all of their content.
 
-A failure here means that this version cannot read what users have on disk: see tests/fixtures/checkpoints/README.md.
+A failure here means that this version cannot read checkpoints that users have: see tests/fixtures/checkpoints/README.md.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ README = "see tests/fixtures/checkpoints/README.md"
 
 
 def contents_of(version: str) -> Any:
-    """The module that says what the checkpoints of a version contain."""
+    """The module that defines the content of a version's checkpoints."""
     name = "checkpoint_contents_" + version.replace(".", "_")
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, FIXTURES / version / "contents.py")
@@ -46,12 +46,12 @@ def contents_of(version: str) -> Any:
 
 
 def state_of(version: str, checkpoint: str) -> Any:
-    """What describe() said of it when it was saved."""
+    """The result of describe() when it was saved."""
     return json.loads((FIXTURES / version / "state.json").read_text())[checkpoint]
 
 
 def rows_of(column: Any) -> list[Any]:
-    """The rows of a column that was read, however it is laid out."""
+    """The rows of a column that was read, in any layout."""
     return list(column.unbind() if isinstance(column, torch.Tensor) else column)
 
 
@@ -126,7 +126,7 @@ def test_groups_consumption_and_cached_picks_hold(groups_of_two: Any, version: s
         meta = client.get_meta(["x"], 4, "tasks", task_name="train", sampling_config=pick)
         picked += meta.global_indexes
     assert sorted(picked) == [i for i, had in zip(indexes, consumed, strict=True) if had]
-    # What is left of the groups: the names of the first put, then pairs in order.
+    # The rest of the groups: the names given in the first put, then pairs in order.
     free = client.get_meta(["x"], 2, "tasks", task_name="train")
     assert [int(row) for row in rows_of(client.get_data(free)["x"])] == [10, 11]
     pair = client.get_meta(["x"], 2, "tasks", task_name="other")

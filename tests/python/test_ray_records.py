@@ -1,4 +1,4 @@
-"""What the holder on Ray knows of tensors: overwrites, also at once, clears, and what is forgotten when."""
+"""The Ray holder's table of tensors: overwrites, even concurrent ones, clears, and what is dropped when."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ SAMPLES = [(7, 1), (8, 1), (9, 2)]
 
 
 class Known:
-    """Records, and what they have given up."""
+    """Records, and the groups they have dropped."""
 
     def __init__(self) -> None:
         self.forgotten: list[Any] = []
         self.records = Records(self.forgotten.extend)
 
     def add(self, name: str, *fields: str, samples: list[tuple[int, int]] = SAMPLES) -> None:
-        """A record whose groups are named after it, of two rows each."""
+        """Add a record whose groups are named after it, with two rows each."""
         groups = [f"{name}0", f"{name}1"][: (len(samples) + 1) // 2]
         starts = list(range(0, len(samples), 2))
         self.records.add_record(
@@ -29,7 +29,7 @@ class Known:
         )
 
     def find(self, field: str, name: str | None, *indexes: int) -> list[Any]:
-        """Group of each sample, None for a cell that is lost."""
+        """Group of each sample, None for a lost cell."""
         parts, refs, lost = self.records.locate(list(indexes), {field: [name] * len(indexes)})
         found: list[Any] = [None] * len(indexes)
         for part in parts:
@@ -48,7 +48,7 @@ def known() -> Known:
 
 
 def test_rows_lie_in_groups(known: Known) -> None:
-    """In any order, some of them, and one that is not there."""
+    """In any order, some of them, and one that does not exist."""
     known.add("a", "x", "y")
     known.records.publish_record("a")
     assert known.find("x", "a", 9, 7, 8) == ["a1x", "a0x", "a0x"]
@@ -57,7 +57,7 @@ def test_rows_lie_in_groups(known: Known) -> None:
 
 
 def test_an_overwrite_forgets_what_it_replaces(known: Known) -> None:
-    """Only when it is published; a former note finds the new one."""
+    """Only once it is published; an older note finds the new one."""
     known.add("a", "x", "y")
     known.records.publish_record("a")
     known.add("b", "x")
@@ -70,7 +70,7 @@ def test_an_overwrite_forgets_what_it_replaces(known: Known) -> None:
 
 
 def test_a_part_is_overwritten(known: Known) -> None:
-    """A column goes with its last cell."""
+    """A column is dropped with its last cell."""
     known.add("a", "x")
     known.records.publish_record("a")
     for name, sample in (("b", (7, 1)), ("c", (8, 1))):
@@ -85,7 +85,7 @@ def test_a_part_is_overwritten(known: Known) -> None:
 
 
 def test_overwrites_at_once_both_stay(known: Known) -> None:
-    """The controller may have heard of them in either order."""
+    """The controller may have received them in either order."""
     known.add("a", "x")
     known.records.publish_record("a")
     known.add("b", "x")
@@ -101,7 +101,7 @@ def test_overwrites_at_once_both_stay(known: Known) -> None:
 
 
 def test_a_put_that_failed(known: Known) -> None:
-    """It is dropped, and what was there stays; both calls may be repeated."""
+    """It is dropped, and earlier data stays; both calls may be repeated."""
     known.add("a", "x")
     known.records.publish_record("a")
     known.add("b", "x")
@@ -112,7 +112,7 @@ def test_a_put_that_failed(known: Known) -> None:
 
 
 def test_clear_goes_by_incarnation(known: Known) -> None:
-    """Metadata of a sample whose index was used again since clears nothing; 0 is any incarnation."""
+    """Metadata of a sample whose index was reused since clears nothing; 0 is any incarnation."""
     known.add("a", "x")
     known.records.publish_record("a")
     known.records.clear_samples([(9, 1), (7, 1), (8, 0)])

@@ -30,7 +30,7 @@ def test_the_example_runs(runtime_dir: Path) -> None:
 
 
 def test_a_c_program_is_compiled_as_printed(system: System, tmp_path: Path) -> None:
-    """The compiler's line, against what an installation has; that of the tests' build stands for one of its own."""
+    """The compiler's command line, which assumes an installation; the one of the tests' build stands in for it."""
     (block,) = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     setup, install, _, compile_line = block.splitlines()
     assert setup.startswith("meson setup ")

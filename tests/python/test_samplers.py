@@ -22,7 +22,7 @@ STEP: dict[str, Any] = {"task_name": "train", "partition_id": "p", "dp_rank": 0,
 
 
 class Lengths:
-    """Tags of samples, as the controller shows them to a sampler."""
+    """Tags of samples, in the form that the controller passes to a sampler."""
 
     def __init__(self, lengths: dict[int, float]) -> None:
         self._lengths = lengths
@@ -138,7 +138,7 @@ def test_partitions_by_length() -> None:
 
 def test_names_in_a_configuration() -> None:
     class Wide(GRPOGroupNSampler):
-        """Made in another way, behaves the same."""
+        """Constructed differently, behaves the same."""
 
         def __init__(self) -> None:
             super().__init__(8)

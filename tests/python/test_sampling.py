@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def put(pid: str, lengths: list[int]) -> None:
-    """Samples whose value is their place."""
+    """Samples whose value is their index."""
     ctq.kv_batch_put(
         keys=[f"k{place}" for place in range(len(lengths))],
         partition_id=pid,
@@ -37,14 +37,14 @@ def balanced(client: Any) -> Iterator[Any]:
 
 
 def claim(client: Any, pid: str, size: int, *, seconds: float = 30, **config: Any) -> list[int]:
-    """Values of what a claim gets; `seconds` is short where it gets nothing."""
+    """Values of the claimed samples; `seconds` is short if the claim is to get nothing."""
     meta = client.get_meta(["x"], size, pid, "fetch", "train", config, timeout=seconds)
     values: list[int] = client.get_data(meta)["x"].tolist()
     return values
 
 
 def test_balanced_shares_of_all_ranks(balanced: Any, pid: str) -> None:
-    """Groups of 100, 10, 91 and 20: the heaviest with the lightest."""
+    """Groups of 100, 10, 91 and 20: the heaviest is paired with the lightest."""
     put(pid, [50, 50, 5, 5, 45, 46, 10, 10, 1, 1])
     second = claim(balanced, pid, 4, dp_rank=1, batch_index=0)
     assert sorted(second) == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""Random sequences of calls against a simple model of what the queue should hold."""
+"""Random sequences of calls, compared with a simple model of the queue."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class Queue(RuleBasedStateMachine):
             sample.consumed.add(task)
 
     def _claim(self, n: int, names: list[str], task: str) -> Any:
-        """A claim that answers at once, of the first n ready samples or of none."""
+        """A claim that returns at once, with the first n ready samples or with none."""
         op = self.client._core.claim(
             self.partition, names, n, task=task, sampler="SequentialSampler", poll=True
         )
@@ -249,7 +249,7 @@ class Queue(RuleBasedStateMachine):
         self.samples = []
         self.exists = False
 
-    # --- looking ------------------------------------------------------------------------------
+    # --- reading ----------------------------------------------------------------------------------
 
     @rule(wanted=keys)
     def read_keys(self, wanted: list[str]) -> None:

@@ -25,7 +25,7 @@ TensorDict = pytest.importorskip("tensordict").TensorDict
 
 NAME = "Shelf"
 shelf: dict[tuple[str, int, str], Any] = {}
-"""What the manager below keeps: by partition, index and field."""
+"""The data of the manager below: by partition, index and field."""
 
 
 @ctq.StorageManagerFactory.register(NAME)
@@ -78,7 +78,7 @@ class ShelfManager(ctq.StorageManager):
 
 @pytest.fixture(scope="module")
 def managed() -> Iterator[Any]:
-    """A system whose clients store through the manager above."""
+    """A system whose clients store data through the manager above."""
     with tempfile.TemporaryDirectory(prefix="ctq-") as path, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", path)
         patch.delenv("TQ_ADDRESS", raising=False)
@@ -164,12 +164,12 @@ def test_a_failing_manager_publishes_nothing(managed: Any, monkeypatch: pytest.M
 
 
 def rows_of(partition: str) -> set[int]:
-    """Indexes that the shelf has something of."""
+    """Indexes of samples with data on the shelf."""
     return {index for name, index, _ in shelf if name == partition}
 
 
 def test_a_clear_in_the_middle(managed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While data is being removed its samples are cleared for everybody, and nobody gets their indexes."""
+    """While data is being removed its samples are cleared for everyone, and their indexes are not reused."""
     meta = managed.put({"x": torch.arange(3.0)}, partition_id="mid")
     ctq.kv_batch_put(["k"], "mid", {"x": torch.ones(1)})
     seen: list[str] = []
@@ -202,7 +202,7 @@ def test_a_clear_in_the_middle(managed: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_read_that_a_clear_overtakes(managed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was read is not given out when its samples were cleared meanwhile."""
+    """Data is not returned if its samples were cleared during the read."""
     meta = managed.put({"x": torch.arange(3.0)}, partition_id="over")
     read = ShelfManager.get_data
 
@@ -238,7 +238,7 @@ def test_data_that_cannot_be_removed(
     assert rows_of("stuck") == {*meta.global_indexes, *kept.global_indexes}
     with pytest.raises(errors.ClearedError):
         managed.get_data(meta)
-    # Its own clear fails, the one that was left behind does not.
+    # Its own clear fails, the leftover one does not.
     with pytest.raises(OSError, match="locked"):
         managed.clear_samples(kept)
     assert calls[1:] == [kept.global_indexes, meta.global_indexes]
@@ -249,7 +249,7 @@ def test_data_that_cannot_be_removed(
 
 
 def clear_and_stop(meta: ctq.BatchMeta, said: int) -> None:
-    """In a child: stop for good while data is being removed."""
+    """In a child: hang while data is being removed."""
 
     async def stop(_: Any, metadata: ctq.BatchMeta) -> None:
         os.write(said, b"x")
@@ -260,7 +260,7 @@ def clear_and_stop(meta: ctq.BatchMeta, said: int) -> None:
 
 
 def test_a_client_that_dies_in_the_middle_of_a_clear(managed: Any) -> None:
-    """The next client of that storage removes the data again; until then nobody gets the indexes."""
+    """The next client of this storage removes the data again; until then the indexes are not reused."""
     meta = managed.put({"x": torch.arange(3.0)}, partition_id="crash")
     last = max((event["seq"] for event in managed.get_events()), default=0)
     hear, said = os.pipe()
@@ -291,7 +291,7 @@ def test_a_client_that_dies_in_the_middle_of_a_clear(managed: Any) -> None:
 def test_a_load_while_a_clear_is_left_behind(
     managed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A checkpoint has no samples that are being cleared, and loading one leaves the clear to be ended."""
+    """A checkpoint has no samples that are being cleared, and after loading one the clear still has to be ended."""
     meta = managed.put({"x": torch.arange(2.0)}, partition_id="load")
 
     async def fail(*_: Any) -> None:

@@ -58,7 +58,7 @@ def values(batches: Any) -> list[list[int]]:
 
 
 def flat(batches: Any) -> list[int]:
-    # Indexes that were used before come back in another order.
+    # Reused indexes come back in another order.
     return sorted(value for each in values(batches) for value in each)
 
 
@@ -173,10 +173,10 @@ def test_a_loop_that_is_left_loses_no_sample(client: Any, pid: str, dataset: Any
     stopped = dataset()
     for _ in stopped:
         break
-    # The second batch was claimed ahead: the next loop begins with it.
+    # The second batch was claimed ahead: the next loop starts with it.
     assert values(stopped) == [[4, 5], [6, 7]]
 
-    # A claim that was still waiting is given back: another reader gets the samples.
+    # A claim that is still waiting is given back: another reader gets the samples.
     waiting = dataset(task_name="other", should_check_consumption_status=False, batch_size=8)
     stream = iter(waiting)
     next(stream)
@@ -206,7 +206,7 @@ def test_ends_although_another_reader_takes_the_rest(client: Any, pid: str, data
     left: list[Any] = []
     reader = threading.Thread(target=lambda: left.extend(mine))
     reader.start()
-    for start in (4, 6):  # too few for the claim that waits
+    for start in (4, 6):  # too few for the waiting claim
         client.put({"x": torch.arange(2)}, metadata=reserved[start : start + 2])
         assert client.get_meta(["x"], 2, pid, task_name="train").size == 2
     reader.join(20)
@@ -240,7 +240,7 @@ def test_ranks_of_one_group_get_the_same_batches_others_get_the_rest(
 ) -> None:
     put(client, pid, 0, 16)
     config = {**client.config, "controller": {"sampler": "RankAwareSampler"}}
-    # Without prefetch: a rank that claims ahead could take the batch that the other one is about to ask for.
+    # Without prefetch: a rank that claims ahead could take the batch that the other one is about to request.
     streams = [iter(dataset(config=config, dp_rank=rank, prefetch=False)) for rank in (0, 0, 1)]
     rounds = [[next(stream) for stream in streams] for _ in range(4)]
     one, same, other = (values(each) for each in zip(*rounds, strict=True))
@@ -296,7 +296,7 @@ print(next(iter(dataset))[0]["x"].tolist())
 
 @pytest.mark.slow
 def test_a_dataset_leaves_with_the_system(runtime_dir: Path) -> None:
-    """Its client does not go on to look for a system that has ended; it finds the next one."""
+    """Its client does not go on looking for a system that has ended; it finds the next one."""
     done = python(LEFT_WITH_ITS_SYSTEM, TQ_SYSTEM="left")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["[0, 1, 2, 3]", "None", "[4, 5, 6, 7]"]

@@ -1,4 +1,4 @@
-"""Starting, finding and ending a system; what is left afterwards."""
+"""Starting, finding and ending a system; and what is left afterwards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WAIT = START + "sys.stdin.read()\nctq.close()\n"
 
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty runtime directory of the test's own."""
+    """An empty runtime directory for the test."""
     with tempfile.TemporaryDirectory(prefix="ctq-") as path:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
             monkeypatch.delenv(name, raising=False)
@@ -40,7 +40,7 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def start() -> tuple[subprocess.Popen[str], system.Handle]:
-    """Another process that starts a system and keeps it until its input ends."""
+    """Another process that starts a system and keeps it running until its input ends."""
     starter = subprocess.Popen(
         [sys.executable, "-c", WAIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -49,7 +49,7 @@ def start() -> tuple[subprocess.Popen[str], system.Handle]:
 
 
 def wait_for_end(descriptor: int) -> None:
-    """Wait for the end of the process of a pidfd."""
+    """Wait until the process of a pidfd has ended."""
     poller = select.poll()
     poller.register(descriptor, select.POLLIN)
     assert poller.poll(20_000), "the process has not ended"
@@ -238,7 +238,7 @@ def test_a_directory_of_somebody_else_is_refused(base: Path) -> None:
 
 
 def test_pickles_are_refused(base: Path) -> None:
-    """With allow_pickle: false nothing that others wrote is unpickled."""
+    """With allow_pickle: false, nothing written by other clients is unpickled."""
     ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "16MiB"}}})
     ctq.kv_put("a", "p", fields={"x": Path("/odd")})
     assert ctq.kv_batch_get("a", "p")["x"].tolist() == [Path("/odd")]

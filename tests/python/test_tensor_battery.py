@@ -1,7 +1,7 @@
-"""Tensors that were read beside torch's own of the same layout and rows: the same operation comes to the same.
+"""Tensors that were read, compared with torch's own of the same layout and rows: operations have the same outcome.
 
-Results (elements, shape, dtype, layout, gradients, what became of the operand) or the class of the error.  The
-operations are those of `support.tensor_operations`, and all of torch's own list for nested tensors.
+Compared are the results (elements, shape, dtype, layout, gradients, state of the operand) or the class of the error.
+The operations are those of `support.tensor_operations`, and torch's own list for nested tensors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BY_NAME = {form.name: form for form in FORMS}
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Small tensors: threads only cost."""
+    """The tensors are small, so threads would only add cost."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -38,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def read(tq: Any, pid: str, request: pytest.FixtureRequest) -> Any:
-    """A function that reads the batch of a form and count anew; it is put once."""
+    """A function that reads the batch of a form and count again; the batch is put once."""
     form, count = request.param
     keys = form.put(tq, count, pid)
     return functools.partial(form.get, tq, keys, pid)
@@ -46,7 +46,7 @@ def read(tq: Any, pid: str, request: pytest.FixtureRequest) -> Any:
 
 @functools.cache
 def expected(name: str, count: str) -> dict[str, Outcome]:
-    """What the operations come to on torch's own tensors; forms that are read alike have it in common."""
+    """Outcomes of the operations on torch's own tensors, shared by forms that read the same tensors."""
     form = BY_NAME[name]
     for other in FORMS[: FORMS.index(form)]:
         alike = (other.own, other.lengths, other.ragged, other.inner)
@@ -56,7 +56,7 @@ def expected(name: str, count: str) -> dict[str, Outcome]:
 
 
 def check(form: str, found: dict[str, str | None]) -> None:
-    """Count what was compared, and name the first that differ."""
+    """Count the comparisons, and name the first differences."""
     TALLY.add(form, found)
     differing = [f"{name}: {why}" for name, why in found.items() if why is not None]
     assert not differing, f"{len(differing)} of {len(found)} differ:\n" + "\n".join(differing[:20])
@@ -72,7 +72,7 @@ def test_operations(read: Any, case: tuple[Form, str]) -> None:
 
 
 LISTED = [case for case in CASES if case[0] is FORMS[0]]
-"""Those that torch's list is run on: half a minute each, so `make test` takes one, and `make test-full` all."""
+"""Forms to run torch's list on: half a minute each, so `make test` runs one, and `make test-full` all."""
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ CHANGED = [(case, name) for case in MANY for name in CONDITIONS]
     indirect=["read"],
 )
 def test_operations_after_a_change(read: Any, case: tuple[Form, str], condition: str) -> None:
-    """On what became of the tensors before: pickled, copied, moved to shared memory."""
+    """On copies of the tensors: pickled, cloned, moved to shared memory."""
     form, count = case
     change = CONDITIONS[condition]
     check(f"{form.name}, {condition}", {
@@ -142,7 +142,7 @@ MODES: dict[str, Any] = {
     "default dtype": default_dtype,
 }
 AS_A_CLONE = {("no_grad", "in place on its values")}
-"""What torch allows on its own nested tensors while they are views of their values, and on no clone of them."""
+"""Allowed by torch on its own nested tensors while they are views of their values, but not on clones of them."""
 IN_MODES = [(case, name) for case in MANY for name in MODES]
 
 
@@ -154,17 +154,17 @@ IN_MODES = [(case, name) for case in MANY for name in MODES]
     indirect=["read"],
 )
 def test_operations_in_a_mode(read: Any, case: tuple[Form, str], mode: str) -> None:
-    """Read in the mode, used in the mode."""
+    """Read in the mode, and used in the mode."""
     form, count = case
     enter = MODES[mode]
-    # Defaults say where tensors are made, not where they are read: torch's own are made without.
+    # Defaults apply where tensors are made, not where they are read: torch's own are made without them.
     makes_own = mode in ("inference_mode", "no_grad")
 
     def own() -> Batch:
         with enter() if makes_own else contextlib.nullcontext():
             return form.make(count)
 
-    # An operation that makes an index on the meta device gives elements that nobody wrote.
+    # An operation that makes an index on the meta device returns uninitialised elements.
     elements = mode != "default device"
     found: dict[str, str | None] = {}
     for name, operation in OPERATIONS.items():
@@ -194,7 +194,7 @@ def test_read_in_inference_mode_and_used_outside(read: Any) -> None:
 
 
 def test_an_empty_selection_has_no_columns(tq: Any, client: Any, pid: str) -> None:
-    """There is no row to know a dtype by: a batch of no rows, as TransferQueue gives it."""
+    """Without rows the dtype is unknown: a batch of no rows, as in TransferQueue."""
     FORMS[0].put(tq, "many rows", pid)
     meta = client.kv_retrieve_meta(["k0"], pid)
     reads = [client.get_data(meta.select_samples([])), client.get_data(tq.BatchMeta.empty())]

@@ -1,4 +1,4 @@
-"""Tensors that were read, in what surrounds them: compilers, loaders, other processes, files, and whole TensorDicts."""
+"""Tensors that were read, in various contexts: compilers, loaders, other processes, files, and whole TensorDicts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ USED = ["jagged", "jagged, ragged dim 2", "jagged, zero-copy", "dense", "padded"
 
 @pytest.fixture(params=USED)
 def form(request: pytest.FixtureRequest) -> Any:
-    """Each of the forms that differ to a TensorDict."""
+    """Each of the forms that are different for a TensorDict."""
     return BY_NAME[request.param]
 
 
 @pytest.fixture
 def read(tq: Any, pid: str, form: Any) -> Callable[[], Batch]:
-    """Reads the batch of a form anew."""
+    """Reads the batch of a form again."""
     keys = form.put(tq, "many rows", pid)
     return lambda: form.get(tq, keys, pid)
 
@@ -107,7 +107,7 @@ def _saved(td: Any) -> Any:
 
 @pytest.mark.filterwarnings("ignore")
 def test_tensordicts(form: Any, tq: Any, pid: str) -> None:
-    """The whole batch, as the TensorDict that a read gives, and as one made of torch's own tensors."""
+    """The whole batch, as the TensorDict of a read, and as one made of torch's own tensors."""
     keys = form.put(tq, "many rows", pid)
     found: dict[str, str | None] = {}
     for name, operation in TENSORDICTS.items():
@@ -126,7 +126,7 @@ def test_tensordicts(form: Any, tq: Any, pid: str) -> None:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("form", ["jagged", "dense"], indirect=True)
 def test_compiled_functions(read: Callable[[], Batch], form: Any) -> None:
-    """Traced as torch's own are: further batches need no other graph."""
+    """Traced like torch's own: further batches need no new graph."""
 
     def loss(x: Any, y: Any) -> Any:
         return (x.sin() * y).sum(-1) * 2
@@ -181,7 +181,7 @@ def test_files_hold_no_more_than_the_tensor(read: Callable[[], Batch], form: Any
 
 @pytest.mark.parametrize("form", ["dense"], indirect=True)
 def test_memory_that_torch_did_not_allocate_cannot_grow(read: Callable[[], Batch]) -> None:
-    """The one difference that is left: as on a tensor over an array of NumPy."""
+    """The only remaining difference: it behaves like a tensor over a NumPy array."""
     one = read().one
     with pytest.raises(RuntimeError, match="not resizable"):
         one.resize_(100)
@@ -195,7 +195,7 @@ def _double(queue: Any, back: Any) -> None:
 
 @pytest.mark.slow
 def test_tensors_go_to_other_processes(tq: Any, pid: str) -> None:
-    """A child that was spawned computes with them."""
+    """A spawned child computes with them."""
     keys = JAGGED.put(tq, "many rows", pid)
     batch = JAGGED.get(tq, keys, pid)
     context = torch.multiprocessing.get_context("spawn")
@@ -213,7 +213,7 @@ def test_tensors_go_to_other_processes(tq: Any, pid: str) -> None:
 
 
 class Rows(torch.utils.data.Dataset[Any]):
-    """Rows of a batch that was read, as an item each."""
+    """Rows of a batch that was read, one item each."""
 
     def __init__(self, batch: Batch) -> None:
         self.rows = [dict(zip(("x", "ids"), each, strict=True))

@@ -1,4 +1,4 @@
-"""Columns of long texts: each comes back as it was, and the stack that holds them is one of tensordict's own."""
+"""Columns of long texts: each is read unchanged, and the stack that holds them is like tensordict's own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIZES = (0, 1, 31, 255, 256, 4095, 4096, 4097, 5119, 5120, 5121, 32768, 65535, 6
 
 
 def columns_of(rows: Sequence[Any]) -> tuple[bytes, memoryview]:
-    """Encoded rows end to end, and where they begin and end."""
+    """Encoded rows end to end, and their offsets."""
     encoded = [Encoder().encode(row) for row in rows]
     offsets = array("Q", [0])
     for each in encoded:
@@ -46,7 +46,7 @@ def decoded(rows: Sequence[Any]) -> list[Any]:
 
 
 def same(got: Any, expected: Any) -> bool:
-    """Equal, of the same type, and stored alike: a str of ASCII must be one inside, too."""
+    """Equal, of the same type, and stored alike: an ASCII str must be compact ASCII inside too."""
     if type(got) is not type(expected) or got != expected:
         return False
     return not isinstance(got, str) or got.isascii() == expected.isascii()
@@ -56,7 +56,7 @@ def same(got: Any, expected: Any) -> bool:
 def test_texts_of_every_size(alphabet: str) -> None:
     letters = ALPHABETS[alphabet]
     rows = [(letters * (size // len(letters) + 1))[:size] for size in SIZES]
-    # Long ones first: only columns that begin with one are taken as texts.
+    # Long ones first: only columns that begin with one are handled as texts.
     rows = rows[::-1] + rows
     assert all(map(same, decoded(rows), rows))
     assert hash(tuple(decoded(rows))) == hash(tuple(rows))
@@ -95,7 +95,7 @@ def test_a_malformed_text_is_an_error_that_names_its_row(spoil: str) -> None:
 
 
 def test_large_columns_from_many_threads() -> None:
-    """More than 4 MiB, of which another thread may take a part."""
+    """More than 4 MiB, so another thread may copy a part."""
     rows: list[Any] = [f"{row:08d}" * 4096 for row in range(200)]
     rows[100] = "é" * 20_000
     rows[150] = b"\x00\xff" * 20_000
@@ -116,7 +116,7 @@ def test_large_columns_from_many_threads() -> None:
 
 
 def test_texts_that_are_overwritten_and_cleared_are_never_mixed(client: Any, pid: str) -> None:
-    """A reader sees a text as one writer put it, or an error that it is not there."""
+    """A reader sees a text as one writer put it, or an error that it does not exist."""
     keys = [f"k{row}" for row in range(64)]
     versions = [f"{version:08d}" * 2048 for version in range(12)]
     versions += [f"é{version:07d}" * 2048 for version in range(12)]
@@ -172,7 +172,7 @@ def by_tensordict(rows: list[Any]) -> Any:
 
 
 def test_this_tensordict_makes_stacks_as_expected() -> None:
-    """Else they are made by tensordict, at four times the cost."""
+    """Otherwise tensordict builds them, at four times the cost."""
     assert stacks._pattern() is not None
     assert stacks._is_simple()
 
@@ -230,7 +230,7 @@ def test_a_tensordict_that_differs_makes_the_stacks_itself(monkeypatch: pytest.M
 
 
 def test_stacks_are_given_back() -> None:
-    """Also those that the garbage collector does not look at."""
+    """Even those that the garbage collector does not track."""
     for count in (3, 1000):
         held = [{"row": row} for row in range(count)]
         before = [sys.getrefcount(row) for row in held]
@@ -241,7 +241,7 @@ def test_stacks_are_given_back() -> None:
 
 
 def test_the_collector_has_nothing_to_visit_in_a_long_stack() -> None:
-    """Else it holds the GIL for tens of milliseconds when it is switched on again, and with it the event loop."""
+    """Otherwise it holds the GIL for tens of milliseconds when it is switched on again, which blocks the event loop."""
     gc.collect()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What users put and what they read back: the tables of support/typed_values.py, and what fits into none."""
+"""What users put and what they read: the tables in support/typed_values.py, and cases that do not fit into them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def column_of(tq: Any, pid: str, column: Any, n: int) -> Any:
 def test_every_dtype(tq: Any, pid: str, name: str) -> None:
     dtype = getattr(torch, name, None)
     if dtype is None:
-        assert name == "float4_e2m1fn_x2"  # only newer versions of torch have it
+        assert name == "float4_e2m1fn_x2"  # exists only in newer versions of torch
         return
     uniform = filled(dtype, (4, 3))
     got = column_of(tq, pid, uniform, 4)

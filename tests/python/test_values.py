@@ -1,4 +1,4 @@
-"""What a read returns: kinds, dtypes, shapes and values of every kind of column."""
+"""Results of reads: kinds, dtypes, shapes and values of every kind of column."""
 
 from __future__ import annotations
 

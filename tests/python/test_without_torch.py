@@ -1,4 +1,4 @@
-"""The package where torch is not installed: NumPy in and out."""
+"""The package without torch: NumPy in and out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads that do not copy: what they show stays as it is, whatever becomes of the samples and of the reader."""
+"""Zero-copy reads: their values never change, whatever happens to the samples and to the reader."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = [f"k{row}" for row in range(ROWS)]
 
 @pytest.fixture(scope="module")
 def tq(runtime_dir: Path) -> Iterator[Any]:
-    """A system of one unit, so that what does not fit has to wait there."""
+    """A system with one unit, so that a put that does not fit has to wait there."""
     ctq.init(ONE_UNIT)
     yield ctq
     ctq.close()
@@ -53,13 +53,13 @@ def view(pid: str, keys: list[str] = KEYS, **more: Any) -> Any:
 
 
 def pins(client: Any) -> tuple[int, int]:
-    """How many pins the unit has told of, and their bytes."""
+    """How many pins the unit has reported, and their bytes."""
     (unit,) = client.status()["owners"]
     return unit["pins"], unit["pinned_bytes"]
 
 
 def until_pins(client: Any, expected: tuple[int, int]) -> None:
-    """The unit tells of its pins by itself, a little later."""
+    """The unit reports its pins by itself, with a delay."""
     deadline = time.monotonic() + 60
     while pins(client) != expected:
         assert time.monotonic() < deadline, (pins(client), expected)
@@ -78,7 +78,7 @@ def test_shows_what_was_put_and_lets_go(client: Any, pid: str) -> None:
     del seen
     gc.collect()
     assert torch.equal(part, data[3])
-    until_pins(client, (1, SIZE))  # the last tensor over it counts
+    until_pins(client, (1, SIZE))  # the last tensor over it ends the pin
     del part
     gc.collect()
     until_pins(client, (0, 0))
@@ -90,7 +90,7 @@ def test_data_outlives_its_samples(client: Any, pid: str) -> None:
     changed = put(pid, 3)  # overwrites
     after = view(pid)
     ctq.kv_clear(KEYS, pid)
-    for step in range(20):  # through all the memory that is left, again and again
+    for step in range(20):  # cycles through all the remaining memory
         put(f"{pid}-{step}", 100 + step, KEYS[:8])
         client.clear_partition(f"{pid}-{step}")
     assert torch.equal(before, data)
@@ -107,7 +107,7 @@ def test_writes_stay_with_the_writer(client: Any, pid: str) -> None:
     assert torch.equal(ctq.kv_batch_get(KEYS, pid, layout="dense")["x"], data)
     assert (mine[2] == -1).all() and torch.equal(mine[1], data[1] + 1)
     assert torch.equal(mine[3], data[3])
-    # What is put where the views were is not hidden by what was written to them.
+    # Writes to the views do not hide data put in the same place later.
     del mine, other
     gc.collect()
     client.clear_partition(pid)
@@ -127,7 +127,7 @@ def test_a_put_waits_for_pinned_memory(client: Any, pid: str) -> None:
     writer.start()
     until_pins(client, (1, SIZE))
     assert torch.equal(seen[0], data)
-    assert not done.is_set()  # and will not be: the room is not there
+    assert not done.is_set()  # and will not be: there is no room
     seen.clear()
     gc.collect()
     assert done.wait(60)
@@ -164,7 +164,7 @@ def test_a_killed_reader_lets_go(client: Any, pid: str) -> None:
         reader.send_signal(signal.SIGKILL)
         reader.stdin.close()
     until_pins(client, (0, 0))
-    # All of it is there again: this fits only where the reader's memory is given back.
+    # All of it is free again: this fits only if the reader's memory was released.
     data = put(pid, 10, [f"n{row}" for row in range(3 * ROWS + ROWS // 2)])
     assert data.numel() * 4 == 28 << 20
 
@@ -189,7 +189,7 @@ def test_a_closed_client_leaves_copies(client: Any, pid: str) -> None:
 def test_a_child_keeps_what_it_inherits(client: Any, pid: str) -> None:
     data = put(pid, 14)
     seen = view(pid)
-    # NumPy: torch's threads are not in a child, and it would wait for them.
+    # NumPy, because torch's threads do not exist in a child, which would wait for them.
     mine, wanted, later = seen.numpy(), data.numpy(), numbers(15, 8).numpy()
     go, told = os.pipe()
     child = os.fork()
@@ -197,7 +197,7 @@ def test_a_child_keeps_what_it_inherits(client: Any, pid: str) -> None:
         status = 1
         try:
             os.close(told)
-            os.read(go, 1)  # the parent has let go, cleared, and put other data there
+            os.read(go, 1)  # the parent has dropped, cleared and overwritten the data
             same = bool((mine == wanted).all())
             mine[0] = 0
             status = 0 if same and bool((view(pid, KEYS[:8]).numpy() == later).all()) else 2
@@ -234,7 +234,7 @@ def test_what_cannot_be_shown_is_copied(client: Any, pid: str) -> None:
     )
     assert torch.equal(padded["x"][:, :WIDTH], data)
     until_pins(client, (0, 0))
-    # Neighbours are together, wherever they begin.
+    # Neighbouring rows were put together, wherever the selection begins.
     seen = view(pid, KEYS[3:9], select_fields="x")
     assert torch.equal(seen, data[3:9])
     until_pins(client, (1, SIZE))
@@ -260,12 +260,12 @@ def test_outdated_metadata_is_looked_up(client: Any, pid: str) -> None:
     before = put(pid, 19)
     old = client.kv_retrieve_meta(KEYS, pid)
     again = put(pid, 20)
-    # It gives the old values until the unit has freed their block, which it does when it is told to, a little later.
+    # It returns the old values until the unit has freed their block, which happens shortly after it is notified.
     deadline = time.monotonic() + 60
     while torch.equal(seen := client.get_data(old, layout="dense", zero_copy=True)["x"], before):
         assert time.monotonic() < deadline
         del seen
-        client.status()  # an answer of the controller, which tells the unit
+        client.status()  # an answer of the controller, which notifies the unit
     assert torch.equal(seen, again)
     client.clear_partition(pid)
     with pytest.raises(ctq.TransferQueueError):
