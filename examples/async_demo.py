@@ -1,6 +1,6 @@
 """GRPO without barriers: rollout, reward, reference and training stream through a transfer queue.
 
-A policy learns to name handwritten digits.  Every stage is a process of its own; they meet only in
+A policy learns to name handwritten digits.  Every stage is a separate process; they meet only in
 the queue.  While it trains, one rollout worker is killed and another joins.
 
     python examples/async_demo.py                         # on this project's queue

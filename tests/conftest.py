@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support.daemons import System
 
-# A shell ignores these for what it starts in the background, and a daemon keeps to that.  Daemons of the tests end by them,
-# wherever the tests run.
+# A shell ignores these signals for its background processes, and a daemon inherits that.  The tests' daemons end by
+# them, wherever the tests run.
 for ignored, usual in (
     (signal.SIGHUP, signal.SIG_DFL),
     (signal.SIGINT, signal.default_int_handler),
@@ -24,7 +24,7 @@ for ignored, usual in (
     if signal.getsignal(ignored) is signal.SIG_IGN:
         signal.signal(ignored, usual)
 
-# Two threads of torch on cores that other tests use, too, spin for each other: the same takes up to 20 times as long.
+# Two threads of torch spin for each other on cores that other tests use too: this takes up to 20 times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SMALL = [
@@ -34,12 +34,12 @@ SMALL = [
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What `make test-full` adds."""
+    """The options added by `make test-full`."""
     parser.addoption("--full", action="store_true", help="also the tests that take many minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes many minutes; tests/conformance has an option of its own for that."""
+    """Leave out tests that take many minutes; tests/conformance has its own option for that."""
     if config.getoption("full"):
         return
     own = Path(__file__).parent / "conformance"
@@ -51,14 +51,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What the modules brought is no garbage: tests that look for some need not walk it, 0.2 s each time with torch."""
+    """Freeze the modules' objects: tests that collect garbage need not walk them, 0.2 s each time with torch."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """A system that the test starts as it likes; everything of it ends with the test."""
+    """A system for the test to start; everything ends with the test."""
     made = System(tmp_path)
     yield made
     made.close()

@@ -13,5 +13,5 @@ Where to start reading:
 
 import logging
 
-# torch warns about a name of its own that tensordict still uses; nobody here can do anything about it.
+# torch warns about one of its names that tensordict still uses; nothing here can change that.
 logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)

@@ -105,7 +105,7 @@ def _draw_ages(axes: Axes, outcome: Outcome) -> None:
 
 
 def _draw_timeline(axes: Axes, outcome: Outcome) -> None:
-    """Who worked when, around the moments at which a worker is killed and another joins."""
+    """Which process worked when, around the moments when a worker is killed and another joins."""
     first, last = timeline.bounds(outcome.spans)
     moments = outcome.moments.values() or [(first + last) / 2]
     start = max(first, min(moments) - BEFORE)

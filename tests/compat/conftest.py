@@ -1,4 +1,4 @@
-"""Tests that need the environment of the compat package (.venv-compat): no other collects them."""
+"""Tests that need the environment of the compat package (.venv-compat); they are not collected in any other."""
 
 from __future__ import annotations
 

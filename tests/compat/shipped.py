@@ -1,7 +1,7 @@
 """Run the tests that PyPI's transferqueue ships, unchanged, against the compat package.
 
-The files come out of the wheel in .venv-peer.  What uses the public interface is run; a test that cannot apply
-has a line in shipped.md, with its reason.  Fails on a failure that is not listed, on a listed test that passes,
+The files are taken from the wheel in .venv-peer.  Tests of the public interface are run; a test that cannot apply
+has a line in shipped.md, with the reason.  Fails on a failure that is not listed, on a listed test that passes,
 and on a file of the wheel that is neither run nor listed.
 """
 
@@ -32,7 +32,7 @@ RUN = [
 ]
 SECONDS = 540.0
 
-# One Ray cluster for all files, which is reached by RAY_ADDRESS: starting one takes long.
+# One Ray cluster for all files, found through RAY_ADDRESS, because starting one is slow.
 CLUSTER = """
 import os, sys, ray
 context = ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -49,13 +49,13 @@ def shipped_tests() -> Path:
 
 
 def reasons() -> dict[str, str]:
-    """What cannot apply, with why."""
+    """The tests that cannot apply, with the reasons."""
     rows = re.findall(r"^\| `(\S+)` \| (.+) \|$", TABLE.read_text("utf-8"), re.MULTILINE)
     return dict(rows)
 
 
 def run_files(folder: Path) -> Path:
-    """Run the files in a copy of the folder, so that nothing of the peer's is imported; returns the report."""
+    """Run the files in a copy of the folder, so that none of the peer's modules is imported; returns the report."""
     shutil.copytree(shipped_tests(), folder / "tests")
     (folder / "run").mkdir(mode=0o700)
     report = folder / "report.xml"
@@ -75,7 +75,7 @@ def run_files(folder: Path) -> Path:
 
 
 def main() -> int:
-    """Run, count, compare with the table."""
+    """Run, count, and compare with the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -96,7 +96,7 @@ def main() -> int:
     for case in cases:
         file, test = _name(case)
         if case.find("skipped") is not None:
-            continue  # they skip themselves where their backend or a GPU is not there
+            continue  # they skip themselves without their backend or a GPU
         ran[file] += 1
         name = f"{file}::{test}"
         row = next((row for row in (name, re.sub(r"\[.*\]$", "", name)) if row in listed), None)

@@ -1,4 +1,4 @@
-"""What programs on the package transfer_queue do to it: verl's configuration, NeMo-RL's changes of its actors."""
+"""How programs use the package transfer_queue: verl's configuration, NeMo-RL's changes to its actors."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ backend:
     local_buffer_size: 1073741824
     device_name: ""
 """
-"""The keys and the defaults that verl 0.9.1 hands over (tests/compat/verl reads the file itself)."""
+"""The keys and defaults that verl 0.9.1 passes (tests/compat/verl reads the file itself)."""
 
 
 def settings_of(conf: object) -> list[str]:
-    """What becomes of a configuration for the daemon: warnings come on the way."""
+    """The daemon's settings from a configuration; may log warnings."""
     return config.settings(config.read(conf))
 
 
@@ -119,7 +119,7 @@ PIN = "TransferQueue==0.1.9"
 
 
 def patch_options(kind: type, monkeypatch: pytest.MonkeyPatch, **more: object) -> None:
-    """Replace `options` as a program does that wants its own entries in every actor's options."""
+    """Replace `options` like a program that adds its own entries to every actor's options."""
     original = kind.options  # type: ignore[attr-defined]
 
     def patched(*args: object, **options: object) -> object:
@@ -199,7 +199,7 @@ tq.close()
 
 @pytest.mark.slow
 def test_actors_of_a_system_on_ray_are_made_with_what_a_program_adds() -> None:
-    # Paths of sockets have to be short.
+    # Socket paths must be short.
     with tempfile.TemporaryDirectory(prefix="tqr-", dir="/tmp") as short:
         places = {"XDG_RUNTIME_DIR": short, "RAY_TMPDIR": short}
         done = subprocess.run(

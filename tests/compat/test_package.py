@@ -24,12 +24,12 @@ MODULES = [
     for module in pkgutil.walk_packages(transfer_queue.__path__, "transfer_queue.")
     if not module.name.startswith("transfer_queue._")
 ]
-# Names that only programs written for the other package use, and that have no counterpart in ctq.
+# Names used only by programs written for the other package, without a counterpart in ctq.
 OWN = {"ExplicitEnum", "ProductionStatus", "Role", "get_logger"}
 
 
 def origin(name: str) -> object:
-    """The object of ctq that has the name."""
+    """The ctq object with this name."""
     streaming = importlib.import_module("ctq.streaming")
     for module in (ctq, ctq.ray_actor, ctq.samplers, ctq.storage, streaming):
         if hasattr(module, name):

@@ -1,4 +1,4 @@
-"""The actor by which tools on Ray look into the system."""
+"""The actor through which Ray tools inspect the system."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_it_is_not_made_where_it_is_not_wanted() -> None:
 
 
 def actors_of_others(*names: str) -> list[Any]:
-    """Actors of systems elsewhere, by the names that ours would have."""
+    """Actors of other systems, under the names that ours would have."""
 
     class Other:
         def address(self) -> str:
@@ -148,7 +148,7 @@ def test_without_a_name_that_is_free_the_log_says_what_to_do(
 
 
 def test_waiting_for_the_death_of_an_actor_asks_ray_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call to an actor that Ray has lost touch with ends at once, again and again until Ray knows more."""
+    """A call to an actor that Ray has lost touch with returns at once, repeatedly, until Ray knows more."""
     (other,) = actors_of_others("lost")
     ray.get(other.address.remote())
     asked = 0

@@ -1,4 +1,4 @@
-"""A connection that is cut at every byte of a put, a claim and a clear: nothing is lost, nothing happens twice."""
+"""A connection cut at every byte of a put, a claim and a clear: nothing is lost, nothing happens twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def relayed(running: System, tmp_path: Path):
 
 
 def at_every_byte(relay: Relay, direction: str, act: Callable[[int], None]) -> int:
-    """Runs `act` once to count its bytes, then once per byte with the connection cut there. Returns the cuts made."""
+    """Runs `act` once to count its bytes, then once per byte with the connection cut there. Returns the number of cuts."""
     relay.arm(direction, NEVER)
     act(-1)
     total = relay.passed()[direction]
@@ -41,7 +41,7 @@ def at_every_byte(relay: Relay, direction: str, act: Callable[[int], None]) -> i
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_put(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -> None:
-    """Each put makes its samples once."""
+    """Each put creates its samples exactly once."""
     client, relay = relayed
     puts = 0
 
@@ -77,7 +77,7 @@ def test_claim(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -
 
 @pytest.mark.parametrize("direction", [pytest.param("up", marks=pytest.mark.slow), "down"])
 def test_clear(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -> None:
-    """Each clear takes its samples and no others, also when its indexes are used again at once."""
+    """Each clear removes its samples and no others, even if its indexes are reused at once."""
     client, relay = relayed
     kept = client.put({"x": np.arange(4)}, partition_id="p")
 

@@ -1,4 +1,4 @@
-"""Ten thousand partitions made, used and cleared: memory, descriptors and tables stay flat."""
+"""Ten thousand partitions created, used and cleared: memory, descriptors and tables do not grow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WARM = 1_000
 
 
 def resident_kib(pid: int) -> int:
-    """Private memory of a process, without what it shares (the arena)."""
+    """Private memory of a process, without shared memory (the arena)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1])
@@ -30,7 +30,7 @@ def descriptors(pid: int) -> int:
 @pytest.mark.parametrize("wrap", [False, True], ids=["usual", "counters-near-their-wrap"])
 def test_partitions(system: System, wrap: bool) -> None:
     """Each partition gets puts, a second column, tags, a claim, a read and a clear."""
-    # The ring of events is full before the first look.
+    # The event ring is full before the first measurement.
     settings = ["backend.SimpleStorage.total_storage_size=64MiB", "controller.events=1000"]
     if wrap:
         settings.append("controller.first_counters=1000")

@@ -28,7 +28,7 @@ _WAIT = "echo ready; exec cat >/dev/null"
 
 
 def read_line(stream: IO[str], what: str, seconds: float = SECONDS) -> str:
-    """The next line, or an assertion that names who did not answer."""
+    """The next line, or an assertion that names the process that did not answer."""
     readable, _, _ = select.select([stream], [], [], seconds)
     assert readable, f"{what}: no answer in {seconds} s"
     return stream.readline().strip()

@@ -1,4 +1,4 @@
-"""What users of TransferQueue put and what they read: tables of inputs and results.
+"""Values that users of TransferQueue put and read: tables of inputs and results.
 
 The results are those of TransferQueue 0.1.11, except where an entry says `better`: there it fails or
 changes the value.

@@ -1,4 +1,4 @@
-"""What mypy makes of the public API; checked by `mypy --strict`, never run."""
+"""Types of the public API, as inferred by mypy; checked by `mypy --strict`, never run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def async_client(client: ctq.AsyncTransferQueueClient, meta: BatchMeta) ->
 
 
 def module() -> None:
-    """A name that the module does not have is an error, also in an `except`."""
+    """A name that the module does not have is an error, even in an `except`."""
     ctq.kv_batch_putt(["k"], "p")  # type: ignore[attr-defined]
     try:
         ctq.close()
@@ -91,7 +91,7 @@ def metadata(meta: BatchMeta, kv: KVBatchMeta) -> None:
 
 
 class Manager(ctq.StorageManager):
-    """A manager with all that it needs; leaving one out makes it abstract."""
+    """A manager with all required methods; leaving one out makes it abstract."""
 
     async def put_data(self, data: Any, metadata: BatchMeta, data_parser: Any = None) -> None:
         await self.notify_data_update("p", metadata.global_indexes, metadata.field_schema)

@@ -13,7 +13,7 @@ import ctq  # noqa: E402 - nothing is imported from an installation of two halve
 from ctq import __all__, __version__  # noqa: E402, F401
 from ctq.config import allow_other_keys  # noqa: E402
 
-# Programs written for PyPI's package hand over configurations with keys of their own.
+# Programs written for PyPI's package pass configurations with their own keys.
 allow_other_keys()
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Refuses an installation in which files of PyPI's transferqueue lie among these."""
+"""Refuses an installation in which files of PyPI's transferqueue are mixed with these."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ FOREIGN = ("utils/zmq_utils.py", "utils/serial_utils.py", "storage/bootstrap/__i
 
 
 def refuse_mixed_files() -> None:
-    """ImportError when files of both distributions lie in this folder."""
+    """Raise ImportError if this folder contains files of both distributions."""
     folder = Path(__file__).parent
     found = [name for name in FOREIGN if (folder / name).exists()]
     if found:

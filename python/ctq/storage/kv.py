@@ -78,7 +78,7 @@ class StorageKVClient:
     # --- pointer form -----------------------------------------------------------------------------
 
     def put_from(self, keys: list[str], pointers: list[list[int]], sizes: list[list[int]]) -> None:
-        """Put values; the bytes of each lie in one or more pieces of memory."""
+        """Put values; the bytes of each are in one or more pieces of memory."""
         raise NotImplementedError
 
     def get_into(self, keys: list[str], pointers: list[int], sizes: list[int]) -> Sequence[bool]:

@@ -236,7 +236,7 @@ class Regions:
 
 
 def merged(pieces: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Merge pieces, (address, size) each, into ranges, (start, end) each; adjacent ones are joined."""
+    """Merge pieces, (address, size) each, into ranges, (start, end) each; those that touch or overlap are joined."""
     regions: list[tuple[int, int]] = []
     for start, size in sorted(pieces):
         if regions and start <= regions[-1][1]:

@@ -1,7 +1,7 @@
-"""Answers in a form that can be written down and compared: type, dtype, shape, layout, values, order.
+"""Answers in a form that can be saved and compared: type, dtype, shape, layout, values, order.
 
-Global indexes are told relative to the first one that was free when the case began, for what was allocated
-before depends on the cases before it.  Errors are told by the built-in classes that they can be caught as.
+Global indexes are relative to the first one that was free when the case began, because earlier cases determine
+which indexes are allocated.  Errors are described by the built-in classes by which they can be caught.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from tensordict import NonTensorData, NonTensorStack, TensorDict, TensorDictBase
 
 Answer = Any
 
-# What programs catch by name, beside built-in classes.
+# Classes that programs catch by name, besides built-in classes.
 CAUGHT = {"StorageKeyNotFoundError"}
 
 
 def of_error(error: BaseException) -> Answer:
-    """The classes as which an error can be caught, nearest first."""
+    """The classes by which an error can be caught, nearest first."""
     names = [
         cls.__name__
         for cls in type(error).__mro__
@@ -37,7 +37,7 @@ def of_error(error: BaseException) -> Answer:
 
 
 def of(value: Any, base: int = 0) -> Answer:
-    """An answer, written down."""
+    """An answer, in the form to save."""
     if value is None or (isinstance(value, (bool, str)) and type(value) in (bool, str)):
         return value
     if type(value) is int:
@@ -58,8 +58,8 @@ def of(value: Any, base: int = 0) -> Answer:
 def of_meta(meta: Any, base: int) -> Answer:
     """A BatchMeta; indexes relative to `base`.
 
-    What is said of the fields of no samples, and of fields that no sample of the batch has yet, are the
-    differences D06 and D07, with cases of their own.
+    The fields of an empty batch, and fields that no sample of the batch has yet, are the differences D06 and D07,
+    which have separate cases.
     """
     written = bool((np.asarray(meta.production_status) == 1).any())
     return {
@@ -77,9 +77,9 @@ def of_meta(meta: Any, base: int) -> Answer:
 
 
 def of_schema(field: Mapping[str, Any]) -> Answer:
-    """What a BatchMeta says of one field, without the differences D02 and D03.
+    """A BatchMeta's description of one field, without the differences D02 and D03.
 
-    Those have cases of their own: a nested field whose rows have one shape is a dense one, the shape of a
+    Those have separate cases: a nested field whose rows have one shape is described as dense, the shape of a
     nested field is that of its rows, and a row without dimensions counts as one with one element.
     """
     shape, each = field.get("shape"), field.get("per_sample_shapes")
@@ -129,12 +129,12 @@ def of_tensor(tensor: torch.Tensor, base: int) -> Answer:
 def _values(tensor: torch.Tensor) -> dict[str, Any]:
     plain = tensor.detach()
     if plain.dtype.itemsize == 1 and plain.dtype.is_floating_point:
-        plain = plain.view(torch.uint8)  # lists of fp8 are not supported everywhere
+        plain = plain.view(torch.uint8)  # tolist() does not support fp8 everywhere
     return {"shape": list(plain.shape), "values": of(plain.tolist())}
 
 
 def of_tensordict(data: TensorDictBase, base: int) -> Answer:
-    """A TensorDict: its batch size and its columns, as programs get them by `data[name]`."""
+    """A TensorDict: its batch size and its columns, as returned by `data[name]`."""
     return {
         "TensorDict": list(data.batch_size),
         "columns": {
@@ -156,7 +156,7 @@ def of_array(array: np.ndarray[Any, Any], base: int) -> Answer:
 def _of_map(value: Mapping[Any, Any], base: int) -> Answer:
     name = type(value).__name__
     entries = [[of(key, base), of(entry, base)] for key, entry in value.items()]
-    entries.sort(key=repr)  # which order counts is noted by the cases that are about it
+    entries.sort(key=repr)  # cases where the order matters record it themselves
     return {"map": "dict" if name in ("dict", "Config", "DictConfig") else name, "entries": entries}
 
 
@@ -192,7 +192,7 @@ _KINDS: list[tuple[Any, Any]] = [
 
 
 def agree(peer: Answer, ours: Answer) -> bool:
-    """Whether two answers are the same; of an error, whether ours is caught wherever the peer's is."""
+    """Whether two answers agree; for errors, whether ours is caught wherever the peer's is."""
     if isinstance(peer, dict) and isinstance(ours, dict):
         if "error" in peer and "error" in ours:
             return peer["error"][0] in [*ours["error"], "Exception"]

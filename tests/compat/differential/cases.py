@@ -1,4 +1,4 @@
-"""Cases of the differential test, and what they run in."""
+"""Cases of the differential test, and the systems they run in."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from .answers import Answer, of, of_error
 
-# The kinds of system that cases run in, each with its configuration; made in this order.
+# The kinds of system for cases, each with its configuration; started in this order.
 SETUPS: dict[str, dict[str, Any]] = {
     "none": {},
     "polling": {"controller": {"polling_mode": True}},
@@ -24,12 +24,12 @@ SETUPS: dict[str, dict[str, Any]] = {
     "seqlen": {"controller": {"polling_mode": True, "sampler": ("SeqlenBalancedSampler", [2, 2])}},
     "waiting": {},
 }
-"""`none` is without a system.  A sampler is given as its class and what that is made with."""
+"""`none`: without a system.  A sampler is given as its class and constructor arguments."""
 
 
 @dataclass
 class Script:
-    """What a case calls, and the answers that it got."""
+    """The calls of a case, and their answers."""
 
     tq: ModuleType
     name: str
@@ -48,28 +48,28 @@ class Script:
         return f"{self.name}/{name}"
 
     def note(self, value: Any, *, listed: str | None = None) -> None:
-        """Write down an answer; `listed` is the id of a disagreement that is known."""
+        """Record an answer; `listed` is the id of a known disagreement."""
         try:
             told: Answer = of(value, self.base)
-        except Exception as error:  # noqa: BLE001 - an answer that cannot be looked at is one, too
+        except Exception as error:  # noqa: BLE001 - an answer that cannot be read is an answer too
             told = {"unreadable": of_error(error)}
         self.answers.append({"answer": told, "listed": listed})
 
     def call(
         self, function: Callable[..., Any], *args: Any, listed: str | None = None, **named: Any
     ) -> Any:
-        """Call, write down what came back or was raised, and return it."""
+        """Call, record the result or the exception, and return it."""
         try:
             value = function(*args, **named)
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)
-        except Exception as error:  # noqa: BLE001 - which one is what is compared
+        except Exception as error:  # noqa: BLE001 - the exception itself is compared
             value = error
         self.note(value, listed=listed)
         return value
 
     def status(self, function: Callable[..., Any], *args: Any, listed: str | None = None) -> None:
-        """Note a status call: its indexes relative to the case's first."""
+        """Record a status call, with indexes relative to the case's first."""
         try:
             indexes, status = function(*args)
         except Exception as error:  # noqa: BLE001
@@ -80,12 +80,12 @@ class Script:
         self.note((indexes, status), listed=listed)
 
     def forced(self, fields: list[str], pid: str) -> Any:
-        """All samples of a partition in order, for the peer gives them in that of a Python set."""
+        """All samples of a partition in order, because the peer returns them in the order of a Python set."""
         meta = self.client.get_meta(fields, 1, pid, "force_fetch")
         order = sorted(range(meta.size), key=meta.global_indexes.__getitem__)
         return meta.select_samples(order)
 
-    # --- data that cases write ---------------------------------------------------------------------
+    # --- data written by cases --------------------------------------------------------------------
 
     def rows(self, count: int, start: int = 0) -> Any:
         """A dense column of two numbers per row."""
@@ -98,7 +98,7 @@ class Script:
         return TensorDict(columns, batch_size=len(next(iter(columns.values()))))
 
     def fill(self, keys: list[str], pid: str, *fields: str) -> Any:
-        """Put a number per key into each of the fields."""
+        """Put one number per key into each of the fields."""
         columns = {name: self.rows(len(keys), place) for place, name in enumerate(fields or ("x",))}
         return self.tq.kv_batch_put(keys, pid, self.data(**columns))
 
@@ -108,7 +108,7 @@ Run = Callable[[Script], None]
 
 @dataclass(frozen=True)
 class Case:
-    """A case: the point of the semantics that it is about, and the kind of system it needs."""
+    """A case: the point of the contract that it is about, and the kind of system it needs."""
 
     point: int
     name: str
@@ -120,7 +120,7 @@ CASES: list[Case] = []
 
 
 def case(point: int, setup: str = "polling") -> Callable[[Run], Run]:
-    """Register the decorated function as a case of a point."""
+    """Register the decorated function as a case for a point."""
 
     def register(run: Run) -> Run:
         name = run.__name__.strip("_").replace("_", "-")
@@ -132,7 +132,7 @@ def case(point: int, setup: str = "polling") -> Callable[[Run], Run]:
 
 
 def listed_ids(document: Path) -> dict[str, str]:
-    """Ids of the disagreements that the page lists, with what it says of each."""
+    """Ids of the disagreements listed on the page, with their descriptions."""
     rows = re.findall(
         r"^\| (D\d\d) \| (.+) \|$", document.read_text(encoding="utf-8"), re.MULTILINE
     )

@@ -1,7 +1,7 @@
 """Run the script on both sides and compare: compare.py [--sequences N] [--keep FOLDER] [CASE...]
 
 Prints what is covered and what disagrees; fails on a disagreement that docs/compatibility.md does not list,
-and on a listed one that is none any more.
+and on a listed one that no longer exists.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ POINTS = 23
 """The numbered points of the contract, and the section on data_parser."""
 SECONDS = 540.0
 SHOWN = 1500
-"""Of one answer in a report."""
+"""Longest part of an answer in a report."""
 
 Told = dict[str, Any]
 
@@ -76,7 +76,7 @@ def play_both(folder: Path, sequences: int, cases: list[str]) -> tuple[Told, Tol
 
 
 class Report:
-    """What disagrees, and which of it is listed."""
+    """The disagreements, and which of them are listed."""
 
     def __init__(self) -> None:
         self.listed = listed_ids(DOCUMENT)
@@ -84,7 +84,7 @@ class Report:
         self.problems: list[str] = []
 
     def known(self, name: str) -> bool:
-        """Whether the page lists a disagreement; says so when it does not."""
+        """Whether the page lists a disagreement; reports it if not."""
         self.used[name] += 1
         if name in self.listed:
             return True
@@ -111,7 +111,7 @@ class Report:
         return len(self.problems) == before
 
     def finish(self) -> int:
-        """Report; 1 when something is wrong."""
+        """Report; returns 1 if anything is wrong."""
         for problem in self.problems:
             print(f"compat: {problem}")
         return 1 if self.problems else 0
@@ -123,7 +123,7 @@ def _shown(answer: Any) -> str:
 
 
 def compare_names(report: Report, peer: Told, ours: Told) -> tuple[int, int]:
-    """How many of the names agree, of how many."""
+    """How many of the names agree, and how many there are."""
     good = 0
     for name in NAMES:
         found = differences(name, peer["names"][name.path], ours["names"][name.path])
@@ -137,7 +137,7 @@ def compare_names(report: Report, peer: Told, ours: Told) -> tuple[int, int]:
 
 
 def unwritten() -> list[str]:
-    """Names that the page does not tell of."""
+    """Names that are missing on the page."""
     words = set(re.findall(r"[\w.]+", DOCUMENT.read_text(encoding="utf-8")))
     missing = []
     for name in NAMES:
@@ -151,7 +151,7 @@ def unwritten() -> list[str]:
 
 
 def main() -> int:
-    """Compare; 1 when something is wrong."""
+    """Compare; returns 1 if anything is wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Every public name of the contract with users, and how it can be called."""
+"""Every public name of the contract, and how it can be called."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Kind = Literal["function", "class", "method", "attribute", "module", "version", 
 
 @dataclass(frozen=True)
 class Name:
-    """A public name: where it is found, and of what kind it is."""
+    """A public name: its module, and its kind."""
 
     path: str
     kind: Kind
     seed: bool = False
-    """It is one of the seed's names, which 0.1.11 has no longer; ours has it as an alias."""
+    """The name is from the seed, and 0.1.11 no longer has it; ours has it as an alias."""
     listed: str | None = None
     """Id of a known difference."""
 
 
-# How the peer's parts talk to each other, in signatures of public methods: no program gives them.
+# Parameters of public methods that the peer's own parts use among themselves: programs never pass them.
 INTERNAL_PARAMETERS = {"socket", "zmq_io_threads", "zmq_max_sockets"}
 
 KV = ["kv_put", "kv_batch_put", "kv_batch_get", "kv_batch_get_by_meta", "kv_list", "kv_clear"]
@@ -112,7 +112,7 @@ SAMPLER_METHODS = [
     "save_checkpoint",
     "load_checkpoint",
 ]
-# The modules that programs import from; those of the other parts are the peer's inside.
+# The modules that programs import from; the rest are internal to the peer.
 MODULES = [
     "client",
     "interface",
@@ -218,7 +218,7 @@ Look = dict[str, Any]
 
 
 def look(name: Name) -> Look:
-    """What there is under a name in this environment."""
+    """Describe what a name refers to in this environment."""
     import transfer_queue
 
     try:
@@ -246,14 +246,14 @@ def _find(path: str) -> Any:
     module, _, rest = path.rpartition(":")
     found: Any = importlib.import_module(".".join(filter(None, ["transfer_queue", module])))
     for part in rest.split("."):
-        # A field of a dataclass that has a default factory is no attribute of the class.
+        # A dataclass field with a default factory is not an attribute of the class.
         if part not in getattr(found, "__dataclass_fields__", ()):
             found = getattr(found, part)
     return found
 
 
 def _accepted(key: str) -> bool:
-    """Whether the packaged configuration has a key, or the package takes one without a warning."""
+    """Whether the packaged configuration has a key, or the package accepts one without a warning."""
     import logging
 
     import yaml
@@ -297,7 +297,7 @@ def _parameters(found: Any) -> list[list[str | None]] | None:
 
 
 def differences(name: Name, peer: Look, ours: Look) -> list[str]:
-    """What a program that uses the name would notice."""
+    """The differences visible to a program that uses the name."""
     if not ours["found"]:
         return [f"not there: {ours.get('why', '')}"]
     if name.kind == "version":
@@ -319,7 +319,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _missing_parameters(peer: list[list[str | None]], ours: list[list[str | None]]) -> list[str]:
-    """Parameters that ours does not take the same way."""
+    """Parameters that ours does not accept in the same way."""
     found = []
     catch_all = {each[1] for each in ours}
     for place, (name, kind, default) in enumerate(peer):
@@ -341,5 +341,5 @@ def _missing_parameters(peer: list[list[str | None]], ours: list[list[str | None
     return found
 
 
-# Defaults that are the same to a caller.
+# Defaults that are equivalent for a caller.
 SAME_DEFAULTS = {("[]", "()"), ("None", "()"), ("{}", "mappingproxy({})")}

@@ -1,7 +1,7 @@
 """Run the script in this environment: play.py SCRATCH OUTPUT SEQUENCES [CASE...]
 
 Writes one JSON object with the answers of all names, cases and sequences.  Both sides import the package
-`transfer_queue`; which one that is depends on the environment.
+`transfer_queue`; the environment determines which implementation that is.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ from differential.cases import CASES, SETUPS, Case, Script
 from differential.sequences import run_sequence
 
 SOAK = 64
-"""Indexes reserved at a time until only new ones are left."""
+"""Indexes reserved at a time until only unused ones are left."""
 
 
 def make_config(setup: str) -> dict[str, Any]:
-    """The configuration of a kind of system, with its sampler made."""
+    """The configuration for a kind of system, with a sampler instance."""
     config = json.loads(json.dumps(SETUPS[setup]))
     given = config.get("controller", {}).get("sampler")
     if given is not None:
         name, arguments = given
         config["controller"]["sampler"] = getattr(tq, name)(*arguments)
-    # Starting the peer's units takes long.
+    # Starting the peer's units is slow.
     units = 2 if setup == "polling" else 1
     config["backend"] = {"SimpleStorage": {"num_data_storage_units": units}}
     return config
 
 
 class Base:
-    """The first index that was never used: what is freed is used up before a case begins."""
+    """The first index never used: freed indexes are used up before a case begins."""
 
     def __init__(self) -> None:
         self.highest = -1
         self.round = 0
 
     def next(self) -> int:
-        """Use up what is free, and return the next index."""
+        """Use up the freed indexes, and return the next one."""
         self.round += 1
         while True:
             meta = tq.get_client().get_meta(
@@ -79,7 +79,7 @@ class Base:
 
 
 def started(setup: str, cases: list[Case], told: dict[str, Any]) -> Any:
-    """Start a system; returns its configuration, or None: its error is the answer of all its cases."""
+    """Start a system; returns its configuration, or None if it fails: the error is then the answer of all its cases."""
     from omegaconf import OmegaConf
 
     try:
@@ -92,7 +92,7 @@ def started(setup: str, cases: list[Case], told: dict[str, Any]) -> Any:
 
 
 def play(scratch: Path, sequences: int, wanted: list[str]) -> dict[str, Any]:
-    """Run everything, or the cases that are wanted."""
+    """Run everything, or the selected cases."""
     told: dict[str, Any] = {"cases": {}, "sequences": {}, "names": {}, "seconds": {}}
     if not wanted:
         told["names"] = {name.path: all_names.look(name) for name in all_names.NAMES}
@@ -100,7 +100,7 @@ def play(scratch: Path, sequences: int, wanted: list[str]) -> dict[str, Any]:
         cases = [
             case for case in CASES if case.setup == setup and (not wanted or case.name in wanted)
         ]
-        # Some unusual inputs leave the upstream package unable to list its keys, so they come last.
+        # After some unusual inputs the upstream package can no longer list its keys, so they come last.
         cases.sort(key=lambda case: case.run.__module__ == points_inputs.__name__)
         seeds = range(sequences) if setup == "polling" else range(0)
         if not cases and not seeds:
@@ -139,7 +139,7 @@ def play(scratch: Path, sequences: int, wanted: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Play and write the answers."""
+    """Run, and write the answers."""
     scratch, output, sequences, *wanted = sys.argv[1:]
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="error")
     told = play(Path(scratch), int(sequences), wanted)

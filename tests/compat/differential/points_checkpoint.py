@@ -11,7 +11,7 @@ from .cases import Script, case
 
 
 def told(folder: Path) -> dict[str, object]:
-    """What the contract says of the file of a checkpoint."""
+    """The properties of a checkpoint's file that the contract defines."""
     read = json.loads((folder / "metadata.json").read_text())
     return {name: read.get(name) for name in ("storage_saved", "user_metadata")}
 

@@ -1,4 +1,4 @@
-"""Inputs that are unusual and taken: nothing of something, odd names, other kinds of sequences."""
+"""Unusual inputs that are accepted: empty ones, odd names, other kinds of sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points 13 to 17: metadata, statuses, and the batches of metadata themselves."""
+"""Points 13 to 17: metadata, statuses, and operations on batches of metadata."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ def schema(count: int, name: str = "x", dtype: torch.dtype = torch.float32) -> d
 
 
 def batch(c: Script, indexes: list[int], **more: Any) -> Any:
-    """Metadata by hand."""
+    """Metadata built by hand."""
     made = {
         "global_indexes": indexes,
         "partition_ids": ["p"] * len(indexes),
@@ -292,7 +292,7 @@ def metadata_by_hand(c: Script) -> None:
 
 @case(17, "none")
 def no_arguments_make_empty_metadata(c: Script) -> None:
-    """The contract asks for `BatchMeta()`; the peer has no defaults for it."""
+    """The contract requires `BatchMeta()`; the peer has no defaults for it."""
     c.call(c.tq.BatchMeta, listed="D01")
     c.call(c.tq.KVBatchMeta)
 

@@ -1,4 +1,4 @@
-"""Points 10 to 12: what a read returns."""
+"""Points 10 to 12: the results of reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .cases import Script, case
 
 
 class Colour(enum.Enum):
-    """A value of a type of its own."""
+    """A value of a custom type."""
 
     RED = "red"
 
@@ -45,7 +45,7 @@ def written(
     *,
     one_listed: str | None = None,
 ) -> None:
-    """Put each column by itself and read it back; then what the metadata says of it.
+    """Put each column alone and read it back; then record what the metadata says about it.
 
     `one_listed` is the id of a known disagreement on a read of one row.
     """
@@ -55,7 +55,7 @@ def written(
         try:
             data = TensorDict({"x": make()}, batch_size=rows)
             c.tq.kv_batch_put(keys, pid, data)
-        except Exception as error:  # noqa: BLE001 - which one is what is compared
+        except Exception as error:  # noqa: BLE001 - the exception itself is compared
             c.note(error)
             continue
         c.call(c.tq.kv_batch_get, keys, pid)

@@ -20,7 +20,7 @@ FREED = 64
 
 
 class Sequence:
-    """One sequence: it works on partitions of its own, and keeps to calls that the peer survives."""
+    """One sequence: it has its own partitions, and makes only calls that the peer survives."""
 
     def __init__(self, script: Script, random: Random) -> None:
         self.c = script
@@ -61,38 +61,38 @@ class Sequence:
         return self.c.pid(f"p{self.random.choice([0, 0, 1]) if which is None else which}")
 
     def known_pid(self) -> str:
-        """A partition that exists by now: asking for another one is an error, which has cases of its own."""
+        """An existing partition: a missing one is an error, which has separate cases."""
         pid = self.pid()
         if pid not in self.c.client.get_partition_list():
             self.c.client.put(self.data(1), partition_id=pid)
         return pid
 
     def forced(self, fields: list[str]) -> Any:
-        """All samples of a partition; of fields whose rows are all gone (D09) there are cases."""
+        """All samples of a partition; fields whose rows are all gone (D09) have separate cases."""
         pid = self.known_pid()
         return self.c.call(self.c.forced, self.written(pid, fields) or fields[:1], pid)
 
     def written(self, pid: str, fields: list[str]) -> list[str]:
-        """Those of the fields that have rows."""
+        """The fields that have rows."""
         if pid not in self.c.client.get_partition_list():
             return []
         names: list[str] = self.c.client.get_meta(fields, 1, pid, "force_fetch").field_names
         return names
 
     def use_up(self) -> None:
-        """Use up the indexes that one clear has freed: the peer reuses them in the order of a Python set."""
+        """Use up the indexes freed by a clear, because the peer reuses them in the order of a Python set."""
         self.c.client.get_meta(["soak"], FREED, self.c.pid("soak"), "insert")
 
     def keys(self, most: int = 4) -> list[str]:
-        """Some keys, each once."""
+        """Some distinct keys."""
         return self.random.sample(KEYS, self.random.randint(1, most))
 
     def kv(self, name: str) -> Any:
-        """A function by key, in its sync or its async form."""
+        """A function on keys, in its sync or its async form."""
         return getattr(self.c.tq, self.random.choice(["", "async_"]) + name)
 
     def column(self, name: str, rows: int) -> Any:
-        """A column of new values: a field keeps its kind and dtype."""
+        """A column of new values; a field keeps its kind and dtype."""
         start = 100 * self.tick
         if name == "d1":
             return torch.arange(start, start + rows)
@@ -198,12 +198,12 @@ class Sequence:
 
     def clear_partition(self) -> None:
         pid = self.pid()
-        if self.written(pid, [*DENSE, "ragged", "text"]):  # else D10
+        if self.written(pid, [*DENSE, "ragged", "text"]):  # otherwise D10
             self.c.call(self.c.client.clear_partition, pid)
             self.use_up()
 
     def metadata(self) -> None:
-        """Pure calls on metadata of the partition."""
+        """Local calls on metadata of the partition."""
         fields = ["d1", "d2"]
         meta = self.forced(fields)
         if isinstance(meta, Exception):

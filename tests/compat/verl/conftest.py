@@ -1,4 +1,4 @@
-"""Tests with verl itself; they need its environment (.venv-verl), and no other collects them."""
+"""Tests with verl itself; they need its environment (.venv-verl), and are not collected in any other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ except importlib.metadata.PackageNotFoundError:
 
 @pytest.fixture(scope="module")
 def tq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The package transfer_queue with a system that runs on verl's stock configuration."""
+    """The package transfer_queue with a running system on verl's stock configuration."""
     import transfer_queue
     from names import stock_configuration
     from omegaconf import OmegaConf

@@ -1,7 +1,7 @@
-"""What verl uses of the package transfer_queue, and whether it is there: names.py [--json FILE]
+"""Names of the package transfer_queue that verl uses, and whether they exist: names.py [--json FILE]
 
 Reads every file of the installed verl: imports of the package and of its modules, attributes of the module
-under the names it is imported by, and the keywords of calls of these.
+under the names it is imported by, and the keyword arguments in calls of these.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def stock_configuration() -> Path:
 
 
 class Uses(ast.NodeVisitor):
-    """The names of one file: each as a dotted path from the package on, with keywords of its calls."""
+    """The names used in one file: each as a dotted path starting at the package, with keywords of its calls."""
 
     def __init__(self) -> None:
         self.modules: dict[str, str] = {}
@@ -52,7 +52,7 @@ class Uses(ast.NodeVisitor):
                 self.objects[name.asname or name.name] = path
 
     def path_of(self, node: ast.AST) -> str | None:
-        """The dotted path that an expression stands for."""
+        """The dotted path that an expression refers to."""
         if isinstance(node, ast.Name):
             return self.modules.get(node.id) or self.objects.get(node.id)
         if isinstance(node, ast.Attribute):
@@ -75,7 +75,7 @@ class Uses(ast.NodeVisitor):
 
 
 def uses() -> dict[str, set[str]]:
-    """Everything that verl uses, with keywords of calls."""
+    """Everything that verl uses, with the keywords of calls."""
     found: dict[str, set[str]] = {}
     for path in sorted(folder().rglob("*.py")):
         text = path.read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def uses() -> dict[str, set[str]]:
             continue
         tree = ast.parse(text, str(path))
         seen = Uses()
-        # Imports may stand in functions below their first use in the file.
+        # Imports may be inside functions, below their first use in the file.
         for node in ast.walk(tree):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 seen.visit(node)
@@ -94,7 +94,7 @@ def uses() -> dict[str, set[str]]:
 
 
 def resolve(path: str) -> Any:
-    """The object that a dotted path names; AttributeError or ImportError when there is none."""
+    """The object at a dotted path; AttributeError or ImportError if there is none."""
     parts = path.split(".")
     thing: Any = importlib.import_module(parts[0])
     for place, name in enumerate(parts[1:], 2):
@@ -106,7 +106,7 @@ def resolve(path: str) -> Any:
 
 
 def problem(path: str, keywords: set[str]) -> str | None:
-    """What is missing of a name."""
+    """Describe what is missing for a name."""
     try:
         thing = resolve(path)
     except (AttributeError, ImportError) as error:
@@ -120,7 +120,7 @@ def problem(path: str, keywords: set[str]) -> str | None:
 
 
 def main() -> int:
-    """Count; 1 when something is missing."""
+    """Count; returns 1 if anything is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="write what passed and failed to this file")
     args = parser.parse_args()

@@ -22,7 +22,7 @@ TEMPLATE = (
 
 @register("small")
 class SmallAgentLoop(AgentLoopBase):
-    """Answers at once: as many tokens as the session has a number, and one more."""
+    """Answers at once, with one token more than the session's number."""
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
         """One turn."""
@@ -45,7 +45,7 @@ class SmallAgentLoop(AgentLoopBase):
 
 
 def make_model(path: Path) -> None:
-    """A model's folder as verl looks into it: its configuration and a tokenizer, no weights."""
+    """A model's folder as verl expects it: its configuration and a tokenizer, no weights."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

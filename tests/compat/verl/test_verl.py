@@ -1,4 +1,4 @@
-"""verl's replay buffer and agent-loop worker on the package transfer_queue, with a system that runs."""
+"""verl's replay buffer and agent-loop worker on the package transfer_queue, with a running system."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def replay_buffer(kind: str = "ReplayBuffer", **more: Any) -> Any:
 
 
 def trajectories(tq: Any, uid: str, step: int, samples: int = 2) -> None:
-    """What a rollout leaves of one prompt: its state, and its answers of different lengths."""
+    """The results of a rollout for one prompt: its state, and its answers of different lengths."""
     tq.kv_put(
         key=uid,
         partition_id="train",
@@ -95,7 +95,7 @@ def test_the_replay_buffer_samples_the_oldest_groups_whole(tq: Any, train: str) 
     data = tq.kv_batch_get(batch.keys, batch.partition_id, ["responses", "raw_prompt"])
     assert data["responses"].offsets().diff().tolist() == [int(key[2]) + 2 for key in batch.keys]
     assert [row[0]["content"] for row in data["raw_prompt"]] == [key[0] for key in batch.keys]
-    # Prompts that were sampled are gone; the third one waits for the next step.
+    # Sampled prompts are gone; the third one waits for the next step.
     assert {key for key, tag in tq.kv_list(train)[train].items() if tag.get("is_prompt")} == {"c"}
 
 
@@ -121,7 +121,7 @@ def test_the_async_replay_buffer_drops_what_is_stale(tq: Any, train: str) -> Non
 
 @pytest.fixture(scope="module")
 def worker(tq: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The worker's class as it is, in this process instead of an actor of Ray."""
+    """The unmodified worker class, in this process instead of a Ray actor."""
     import small_agent
     from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 
@@ -132,7 +132,7 @@ def worker(tq: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def prompts(uids: list[str], step: int) -> Any:
-    """A batch of the data loader's, as the trainer hands it over."""
+    """A batch of the data loader, in the form that the trainer passes on."""
     from verl.utils import tensordict_utils as tu
 
     chats = np.empty(len(uids), dtype=object)
@@ -150,7 +150,7 @@ def prompts(uids: list[str], step: int) -> Any:
 
 
 async def generate(worker: Any, batch: Any) -> None:
-    """Hand a batch over, and wait until the worker has stored all of it."""
+    """Pass a batch to the worker, and wait until all of it is stored."""
     await worker.generate_sequences(batch)
     await asyncio.gather(*worker.background_tasks)
 
@@ -168,7 +168,7 @@ def test_the_agent_loop_worker_fills_what_the_replay_buffer_samples(
         "p1": "finished",
         "p2": "failure",
     }
-    # Failed prompts are sampled, too; they have no answers.
+    # Failed prompts are sampled too; they have no answers.
     batch, _ = replay_buffer().sample(global_steps=1, partition_id=train, batch_size=len(uids))
     keys = ["p0_0_0", "p0_1_0", "p1_0_0", "p1_1_0"]
     assert sorted(batch.keys) == keys
