@@ -516,7 +516,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
     # --- status -----------------------------------------------------------------------------------
 
     def _get_consumption_status(self, task_name: str, partition_id: str) -> Steps[tuple[Any, Any]]:
-        """Indexes of a partition's samples and, for each, 1 if the task has consumed it; (None, None) if there is none."""
+        """A partition's indexes and, for each, 1 if the task has consumed it; (None, None) without the partition."""
         progress = yield self._core.consumption(partition_id, task_name)
         return progress_arrays(progress, flat=True)
 

@@ -504,7 +504,7 @@ class BatchMeta(ExtraInfo):
         return self
 
     def _published(self, pieces: list[Meta]) -> None:
-        """Adopt the results of a put of this metadata, one piece for each of its own."""
+        """Adopt the pieces returned by a put of this metadata, one for each of its own."""
         names = [name for piece in pieces[:1] for name in piece.field_names]
         fresh = schema_of(pieces)
         self._pieces = [mine.union(new) for mine, new in zip(self._pieces, pieces, strict=True)]

@@ -4,7 +4,7 @@ A `StreamingDataset` claims batches, cuts them into micro-batches and yields tho
 While a batch is in use, the claim of the next one already waits at the controller.  The dataset runs in the
 process that made it or in the worker processes of a data loader, each with its own client.
 
-Importing this module imports torch and tensordict, which it needs; `import ctq` alone does not.
+Needs torch and tensordict; they are imported with this module, and not by `import ctq` alone.
 """
 
 from __future__ import annotations

@@ -605,7 +605,7 @@ def test_errors_have_their_class() -> None:
 def test_closing_while_a_client_blocks(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """A call that cannot be stopped is not waited for for long; when it returns, the client is closed after all."""
+    """A call that cannot be stopped is waited for only briefly; when it returns, the client is closed after all."""
     begun, goes_on, closed = threading.Event(), threading.Event(), threading.Event()
     remove = BrokenStore.remove
 

@@ -85,7 +85,7 @@ class StorageManager(ABC):
 
     @abstractmethod
     async def clear_data(self, metadata: BatchMeta) -> None:
-        """Remove the stored data of cleared samples, which no reader can find any more.
+        """Remove the stored data of cleared samples, which readers can no longer find.
 
         Their indexes are reused only afterwards.  The call may be repeated, also by another process, if it was not
         seen to complete.  The notes of the cells are in `metadata._custom_backend_meta`.
