@@ -62,7 +62,7 @@ static uint32_t block_map_place(const tqi_meta *meta, uint64_t id)
     return place;
 }
 
-/* Empties a place and moves back what would not be found any more. */
+/* Empties a slot and moves back entries that would no longer be found. */
 static void block_map_remove(tqi_meta *meta, uint64_t id)
 {
     uint32_t mask = meta->block_map_size - 1;
@@ -212,7 +212,7 @@ void tqi_m_partition_cells(tqi_partition *partition, tqi_m_cell_fn fn, void *arg
 
     for (field = partition->known; field != NULL; field = next) {
         next = field->next;
-        field->plans++; /* keeps the field while its last cell may go */
+        field->plans++; /* keeps the field alive while its last cell may be removed */
         for (roaring_init_iterator(partition->members, &it); it.has_value && field->known;
              roaring_advance_uint32_iterator(&it)) {
             uint32_t row = tqi_m_sample(partition->meta, it.current_value)->row;
@@ -244,7 +244,7 @@ static void block_lose_cell(tqi_field *field, uint32_t index, uint32_t row, tqi_
     }
 }
 
-/* Tells of the samples, in one call if there is memory for it. */
+/* Reports the samples, in one call if there is memory for it. */
 static void block_tell(const char *partition, const roaring_bitmap_t *hit, tqi_lost_fn lost,
                        void *arg)
 {
@@ -289,7 +289,7 @@ int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost
     size_t capacity = 0;
 
     meta->operation++;
-    /* First the partitions they are in, for a block's record goes with its last cell. */
+    /* First collects their partitions, because a block's record goes with its last cell. */
     for (size_t i = 0; i < n; i++) {
         uint32_t handle = tqi_m_block_find(meta, ids[i]);
         tqi_partition *partition = handle != 0 ? tqi_m_block(meta, handle)->partition : NULL;

@@ -1,9 +1,8 @@
 /*
- * claim.c - taking samples for a task, settling and giving back, and resetting consumption.
- *
- * A claim's record lives from the take until its answer is acknowledged (settle) or it goes back (release).  What it
- * gives back is only what is still its own: not samples cleared since (incarnation), not after a reset (generation), and
- * not those of a cached pick, which another asker may still be given.
+ * claim.c - taking samples for a task, settling and releasing claims, and resetting consumption.  A claim's record lives
+ * from the take until its answer is acknowledged (settle) or its samples go back (release).  A release gives back only
+ * samples that still belong to the claim: not those cleared since (incarnation), not after a reset (generation), and not
+ * those of a cached pick, which another caller may still be given.
  */
 #include "meta/internal.h"
 
@@ -25,7 +24,7 @@ void tqi_m_claim_free(tqi_meta *meta, tqi_claim *claim)
     free(claim);
 }
 
-/* Record of the samples among `consumed` that the task has not consumed before; they are not consumed yet. */
+/* Makes the record of those samples among `consumed` that the task has not consumed before; does not consume them yet. */
 static int claim_make(tqi_view *view, const uint32_t *consumed, uint32_t n, uint64_t session_id,
                       tqi_claim **out, tq_error *err)
 {

@@ -1,6 +1,6 @@
 /*
- * clearing.c - clears in two halves, for storage whose data is found by index: the samples are gone when one begins, and
- * nobody gets their indexes before it ends, which is when the data is gone too.
+ * clearing.c - two-phase clears, for storage whose data is found by index: the samples are gone when a clear begins, but
+ * their indexes are not reused before it ends, when the data is gone too.
  */
 #include "meta/internal.h"
 

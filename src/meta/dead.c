@@ -1,14 +1,13 @@
 /*
- * dead.c - queues of dead block ids, one per owner, delivered until they are done.
+ * dead.c - queues of dead block ids, one per owner, redelivered until confirmed.
  *
- * Nodes come from one pool.  Every live block and every unpublished id has one node reserved, from its lease on, so that
- * the death of a block cannot fail.  A node's notice number only rises along the queue, and "done" covers whole nodes.  Only
- * ids that die in one operation share a node: so a node that was handed out, or is older than a hold, does not grow, and
- * the same operations make the same notices whenever they are asked for.
- *
- * What may still be written when its owner says that it is freed is kept: its node goes from the queue to the late ones of the
- * owner, in order of time, and comes back to the queue when that has passed, as something that has just died.  That needs no
- * memory either.  limits.late_ranges bounds how many nodes of all owners are late.
+ * Nodes come from one pool.  Every live block and every unpublished id has a node reserved from its lease on, so that the
+ * death of a block cannot fail.  A node's notice number only rises along the queue, and "done" covers whole nodes.  Only ids
+ * that die in one operation share a node: so a node that was handed out, or is older than a hold, does not grow, and the
+ * same operations make the same notices whenever they are requested.  A block that may still be written after its owner has
+ * freed it is kept: its node moves from the queue to the owner's late ones, in order of time, and returns to the queue when
+ * that time has passed, as if it had just died.  That needs no memory either.  limits.late_ranges bounds the number of late
+ * nodes of all owners.
  */
 #include "meta/internal.h"
 
@@ -41,7 +40,7 @@ static void dead_give_back(tqi_meta *meta, tqi_dead_node *node)
     meta->n_dead_free++;
 }
 
-/* The oldest node of the queue, out of it. */
+/* Removes the oldest node from the queue. */
 static tqi_dead_node *dead_take(tqi_owner *owner)
 {
     tqi_dead_node *node = owner->dead_head;
@@ -95,7 +94,7 @@ static void dead_append(tqi_owner *owner, tqi_dead_node *node)
     owner->dead_tail = node;
 }
 
-/* Adds the id to the newest node if it is next to it. */
+/* Adds the id to the newest node if it is adjacent. */
 static bool dead_merge(tqi_owner *owner, uint64_t id, bool writer_done)
 {
     tqi_dead_node *tail = owner->dead_tail;
@@ -187,7 +186,7 @@ size_t tqi_owner_dead(tqi_owner *owner, tqi_dead *out, size_t max, uint64_t *not
     return n;
 }
 
-/* The oldest of the late nodes is dead once more, and now for good. */
+/* The oldest late node becomes dead once more, and now for good. */
 static void late_die(tqi_owner *owner)
 {
     tqi_dead_node *node = late_take(owner);
@@ -200,7 +199,7 @@ void tqi_owner_done(tqi_owner *owner, uint64_t notice, uint64_t due)
 {
     tqi_meta *meta = owner->meta;
 
-    /* Only what was handed out can have been freed. */
+    /* Only ids that were handed out can have been freed. */
     notice = notice < owner->delivered ? notice : owner->delivered;
     while (owner->dead_head != NULL && owner->dead_head->notice <= notice) {
         tqi_dead_node *node = dead_take(owner);

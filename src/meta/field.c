@@ -146,7 +146,7 @@ uint64_t tqi_m_cell_bytes(const tqi_field *field, const tqi_cell *cell)
                                : elements * tqi_type_size(tqi_m_cell_type(field, cell));
 }
 
-/* Whether nothing is there: see tqi_m_cell_blank. */
+/* Whether the cell is empty: see tqi_m_cell_blank. */
 static bool field_is_blank(const tqi_cell *cell)
 {
     return cell->block == TQI_CELL_OPAQUE && cell->offset == 0;

@@ -1,11 +1,12 @@
 /*
- * internal.h - the functions that the files of the table share, over the records of records.h.  Only files of src/meta include it.
+ * internal.h - functions shared by the files of the table, over the records of records.h.  Only files of src/meta include
+ * it.
  *
  * Functions named tqi_m_* are shared between these files; everything else visible is in meta.h.
  *
- * How one change stays all or nothing: a change first plans (checks everything, allocates everything, marks what it
- * would use), then either undoes the plan or commits it.  Committing uses only functions documented here as "cannot
- * fail".  CRoaring is the one exception: its bitmaps have no way to reserve, and end the process when memory is gone.
+ * How one change stays all or nothing: a change first plans (checks everything, allocates everything, marks what it would
+ * use), then either undoes the plan or commits it.  Committing uses only functions documented here as "cannot fail".
+ * CRoaring is the one exception: its bitmaps cannot reserve memory, and abort the process if there is none.
  */
 #ifndef TQI_META_INTERNAL_H
 #define TQI_META_INTERNAL_H
@@ -20,7 +21,7 @@ static inline tqi_sample *tqi_m_place(const tqi_meta *meta, uint32_t place)
     return &meta->pages[place >> TQI_M_PAGE_BITS][place & (TQI_M_PAGE - 1)];
 }
 
-/* The sample of an index, also a free one; NULL when the index was never used. */
+/* The sample of an index, even a free one; NULL if the index was never used. */
 static inline tqi_sample *tqi_m_sample(const tqi_meta *meta, uint32_t index)
 {
     uint32_t place = index - meta->first_index;
@@ -29,13 +30,13 @@ static inline tqi_sample *tqi_m_sample(const tqi_meta *meta, uint32_t index)
 
 /* The sample of an index if it is in the partition (and of that incarnation; 0: any), else NULL. */
 tqi_sample *tqi_m_member(const tqi_partition *partition, uint32_t index, uint32_t incarnation);
-/* TQ_ECLEARED: names those of the samples that are no members, and says when a checkpoint replaced them. */
+/* TQ_ECLEARED: names the samples that are not members, and says when a checkpoint replaced them. */
 int tqi_m_cleared(const tqi_partition *partition, const uint32_t *indexes,
                   const uint32_t *incarnations, size_t n, tq_error *err);
-/* TQ_EKEY, TQ_EFIELD: say what there is; the name may be NULL. */
+/* TQ_EKEY, TQ_EFIELD: list what exists; the name may be NULL. */
 int tqi_m_unknown_key(const tqi_partition *partition, const char *key, tq_error *err);
 int tqi_m_unknown_field(const tqi_partition *partition, const char *name, tq_error *err);
-/* Says which indexes the next n samples will get, first freed first, and allocates room for them. */
+/* Determines which indexes the next n samples will get, first freed first, and allocates room for them. */
 int tqi_m_samples_plan(tqi_meta *meta, uint32_t n, uint32_t *indexes, tq_error *err);
 /* Pages for places below `end`. */
 int tqi_m_samples_reserve(tqi_meta *meta, uint64_t end, tq_error *err);
@@ -46,10 +47,10 @@ static inline bool tqi_m_index_free(const tqi_sample *sample)
 {
     return sample->partition == NULL && sample->ordinal == 0;
 }
-/* Puts a place at the end of the queue of free ones.  Cannot fail. */
+/* Appends an index to the queue of free ones.  Cannot fail. */
 void tqi_m_place_free(tqi_meta *meta, uint32_t place);
-/* Clears one sample: cells, extras, consumption, readiness, row; frees its index (or the clear that is being begun gets
- * it).  Cannot fail. */
+/* Clears one sample: cells, extras, consumption, readiness, row; frees its index (or gives it to the clear that is being
+ * begun).  Cannot fail. */
 void tqi_m_sample_clear(tqi_partition *partition, uint32_t index);
 void tqi_m_samples_fini(tqi_meta *meta);
 /* clearing.c */
@@ -68,17 +69,17 @@ int tqi_m_group_join(tqi_partition *partition, tqi_extras *extras, const char *n
 /* ---------------------------------------------------------------------------------------- partition.c */
 
 tqi_partition *tqi_m_partition_lookup(const tqi_meta *meta, const char *name); /* existing or not */
-/* Makes one more of that name, as not existing; finding by name is only done when the other one has gone. */
+/* Makes another one of that name, as not existing; it can be found by name only once the other one has gone. */
 int tqi_m_partition_make(tqi_meta *meta, const char *name, tqi_partition **out, tq_error *err);
-/* Also makes it, as not existing; the caller gives it a plan or a view, or calls gc. */
+/* Finds or makes it, as not existing; the caller gives it a plan or a view, or calls gc. */
 int tqi_m_partition_get(tqi_meta *meta, const char *name, tqi_partition **out, tq_error *err);
-/* It is written to: from now on it exists.  Cannot fail. */
+/* It was written to: from now on it exists.  Cannot fail. */
 void tqi_m_partition_born(tqi_partition *partition);
 /* Frees it if it does not exist and nothing refers to it. */
 void tqi_m_partition_gc(tqi_partition *partition);
-/* Room for n more rows in the row list and in all field sets. */
+/* Reserves room for n more rows in the row list and in all field sets. */
 int tqi_m_rows_reserve(tqi_partition *partition, size_t n, tq_error *err);
-/* The row that the i-th sample from now on gets. */
+/* The row that the i-th next sample will get. */
 uint32_t tqi_m_row_peek(const tqi_partition *partition, uint32_t i);
 uint32_t tqi_m_row_take(tqi_partition *partition);
 void tqi_m_row_free(tqi_partition *partition, uint32_t row);
@@ -89,28 +90,29 @@ void tqi_m_partition_destroy(tqi_partition *partition);
 
 tqi_field *tqi_m_field_find(const tqi_partition *partition, const char *name); /* known or not */
 int tqi_m_field_get(tqi_partition *partition, const char *name, tqi_field **out, tq_error *err);
-/* Frees it when it has neither schema, field set nor plan. */
+/* Frees it if it has neither schema nor field set nor plan. */
 void tqi_m_field_gc(tqi_field *field);
 int tqi_m_field_reserve(tqi_field *field, size_t rows, tq_error *err);
-/* The field gets a schema; takes over the counted shape (none: ragged).  Cannot fail. */
+/* Gives the field a schema; takes over the reference to the shape (none: ragged).  Cannot fail. */
 void tqi_m_field_learn(tqi_field *field, uint8_t kind, tq_dtype dtype, uint32_t shape);
 /* Notes which dim of its rows is ragged, and the shape that they are compared with. */
 void tqi_m_field_set_ragged_dim(tqi_field *field, uint8_t dim, uint32_t like);
-/* What its rows are from now on, but for those with types of their own.  No row of the old type is left that has bytes. */
+/* Sets the type of its rows from now on, except those with their own types.  No row of the old type with bytes may be
+ * left. */
 void tqi_m_field_set_type(tqi_field *field, uint32_t type);
 static inline uint32_t tqi_m_field_type(const tqi_field *field)
 {
     return tqi_type_pack(field->kind, field->dtype);
 }
 static inline uint32_t tqi_m_cell_type(const tqi_field *field, const tqi_cell *cell);
-/* Whether the row says something of its field's type: a tensor without elements does not. */
+/* Whether the row has a say in its field's type: a tensor without elements does not. */
 bool tqi_m_cell_filled(const tqi_field *field, const tqi_cell *cell);
 /* Counts a produced cell by its type. */
 void tqi_m_cell_count(tqi_field *field, const tqi_cell *cell);
-/* Takes away what the row has, before the type of its field changes; a cell that counts as produced stays in its place
- * until another one is linked. */
+/* Removes what the row has before its field's type changes; a cell that counts as produced takes its place until another one
+ * is linked. */
 void tqi_m_cell_blank(tqi_field *field, uint32_t row);
-/* From now on its rows have shapes of their own. */
+/* From now on its rows have their own shapes. */
 void tqi_m_field_make_ragged(tqi_field *field);
 /* Sets the cell of a row to a block or opaque bytes.  Takes over the counted shape (and the bytes); counts the block;
  * releases what was there; updates readiness.  Cannot fail. */
@@ -128,16 +130,16 @@ static inline tqi_cell tqi_m_cell(const tqi_field *field, uint32_t row)
 
 /* ---------------------------------------------------------------------------------------- shape.c */
 
-/* Handle of a shape, counted once.  TQ_EINVAL when the number of elements overflows. */
+/* Handle of a shape, with one reference.  TQ_EINVAL if the number of elements overflows. */
 int tqi_m_shape_get(tqi_meta *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
                     tq_error *err);
-/* The same for a row that is not of its field's type; type 0: it is. */
+/* The same for a row whose type differs from its field's; type 0: it does not. */
 int tqi_m_shape_get_typed(tqi_meta *meta, uint32_t type, uint32_t ndim, const uint64_t *dims,
                           uint32_t *handle, tq_error *err);
-/* The type that a row's shape has to say when its field is of the type `own`: 0 if it is of that one, or a tensor without
+/* The type that a row's shape must record if its field's type is `own`: 0 if it has that type, or is a tensor without
  * elements, which takes the dtype of its field. */
 uint32_t tqi_m_relative_type(uint32_t own, uint32_t type, uint32_t ndim, const uint64_t *dims);
-/* Type of a row with a type of its own, else 0. */
+/* A row's own type, else 0. */
 uint32_t tqi_m_shape_type(const tqi_meta *meta, uint32_t handle);
 void tqi_m_shape_hold(tqi_meta *meta, uint32_t handle, uint64_t n);
 void tqi_m_shape_rele(tqi_meta *meta, uint32_t handle, uint64_t n);
@@ -175,9 +177,9 @@ static inline void tqi_m_block_link(tqi_block *block, uint32_t row, uint64_t byt
     block->row_first = row < block->row_first ? row : block->row_first;
     block->row_last = row > block->row_last ? row : block->row_last;
 }
-/* Counts one cell less; the block is dead with the last one.  Cannot fail. */
+/* Counts one cell less; the block dies with the last one.  Cannot fail. */
 void tqi_m_block_unlink(tqi_meta *meta, uint32_t handle, uint64_t bytes);
-/* Ends a hold; the block is dead with the last one.  Cannot fail. */
+/* Ends a hold; the block dies with the last one.  Cannot fail. */
 void tqi_m_block_rele(tqi_meta *meta, uint32_t handle);
 /* Whether the cell lies in a block. */
 static inline bool tqi_m_stored(const tqi_cell *cell)
@@ -189,17 +191,17 @@ uint32_t tqi_m_block_find(const tqi_meta *meta, uint64_t id); /* 0: none */
 typedef void (*tqi_m_cell_fn)(tqi_field *field, uint32_t index, uint32_t row, tqi_cell *cell,
                               void *arg);
 void tqi_m_partition_cells(tqi_partition *partition, tqi_m_cell_fn fn, void *arg);
-/* Makes the cells of blocks with the stamp lost, and calls `lost`. */
+/* Marks the cells of stamped blocks as lost, and calls `lost`. */
 void tqi_m_lose_stamped(tqi_partition *partition, uint64_t stamp, tqi_lost_fn lost, void *arg);
 void tqi_m_blocks_fini(tqi_meta *meta);
 
 /* ---------------------------------------------------------------------------------------- move.c */
 
-/* Less dead than this is not worth a move. */
+/* Fewer dead bytes than this are not worth a move. */
 #define TQI_M_THIN_MIN 1024u
-/* A block with more cells is not thin: their moves would take long, and are worth little. */
+/* A block with more cells never counts as sparse: moving them would take long and gain little. */
 #define TQI_M_THIN_CELLS 65536u
-/* The most live bytes of a block of which much is dead. */
+/* The most live bytes that a sparse block may have. */
 static inline uint64_t tqi_m_thin_from(const tqi_block *block)
 {
     uint64_t most = (block->size - block->size / 4) >> block->told;
@@ -207,7 +209,7 @@ static inline uint64_t tqi_m_thin_from(const tqi_block *block)
 
     return most < worth ? most : worth;
 }
-/* Names the block to its owner, if much of it is dead and it is not named yet. */
+/* Names the block to its owner, if it is sparse and has not been named yet. */
 void tqi_m_thin_check(tqi_meta *meta, tqi_block *block, uint32_t handle);
 /* Takes a listed block from the list. */
 void tqi_m_thin_drop(tqi_meta *meta, tqi_block *block);
@@ -216,7 +218,7 @@ void tqi_m_thin_drop(tqi_meta *meta, tqi_block *block);
 
 tqi_session *tqi_m_session_find(const tqi_meta *meta, uint64_t id);
 int tqi_m_session_get(tqi_meta *meta, uint64_t id, tqi_session **out, tq_error *err);
-/* The range of an unpublished id of the session, NULL if it is none. */
+/* The range of an unpublished id of the session; NULL if it is not one. */
 tqi_range *tqi_m_range_find(const tqi_session *session, uint64_t id);
 void tqi_m_range_mark(tqi_range *range, uint64_t id, bool used);
 /* A marked id is published or dead: counts it, and frees the range with its last one.  Cannot fail. */
@@ -241,7 +243,7 @@ void tqi_m_dead_fini(tqi_meta *meta);
 tqi_tag *tqi_m_tag_alloc(tqi_partition *partition, const char *name, const uint8_t *value,
                          uint32_t size);
 void tqi_m_tag_free(tqi_partition *partition, tqi_tag *tag);
-/* Puts it on the sample; returns the one it replaced, or NULL.  *before: how many others lie in front of it. */
+/* Puts it on the sample; returns the one it replaced, or NULL.  *before: how many others precede it. */
 tqi_tag *tqi_m_tag_set(tqi_extras *extras, tqi_tag *tag, size_t *before);
 /* Takes it back and puts `old` (may be NULL) in its place. */
 void tqi_m_tag_unset(tqi_extras *extras, const tqi_tag *tag, tqi_tag *old);
@@ -262,7 +264,7 @@ int tqi_m_task_get(tqi_partition *partition, const char *name, tqi_task **out);
 int tqi_m_set_reserve(tqi_set *set, size_t rows, tq_error *err);
 /* The same view on another partition that has no members yet; not held. */
 int tqi_m_view_twin(const tqi_view *view, tqi_partition *partition, tqi_view **out, tq_error *err);
-/* All members came at once: counts what is ready anew.  Cannot fail. */
+/* All members were added at once: recounts what is ready.  Cannot fail. */
 void tqi_m_views_fill(tqi_partition *partition);
 /* After the partition was cleared: frees views that nobody holds, and tasks and sets without views. */
 void tqi_m_views_reset(tqi_partition *partition);
@@ -271,7 +273,7 @@ void tqi_m_views_destroy(tqi_partition *partition);
 
 /* ---------------------------------------------------------------------------------------- claim.c */
 
-/* Forgets what the task consumed and picked; its claims give nothing back. */
+/* Forgets what the task consumed and picked; its claims then give nothing back. */
 void tqi_m_task_reset(tqi_task *task);
 void tqi_m_claim_free(tqi_meta *meta, tqi_claim *claim);
 /* A cached pick of n samples for the task, all of them yet to be filled in; it replaces one of that name. */

@@ -1,10 +1,10 @@
 /*
- * late_test.c - blocks that were freed while something could still be written under their ids.
+ * late_test.c - blocks that were freed while a write to their ids could still arrive.
  */
 #include "base/limits.h"
 #include "meta/meta_test.h"
 
-/* Leases ids and gives them up while they are being written; returns the first. */
+/* Leases ids and abandons them while they are being written; returns the first. */
 static uint64_t give_up(table *t, uint32_t n)
 {
     uint64_t ids[8], first;
@@ -17,7 +17,7 @@ static uint64_t give_up(table *t, uint32_t n)
     return first;
 }
 
-/* The only range that is dead; says that it was freed. */
+/* The only dead range; confirms that it was freed. */
 static void expect_dead(table *t, uint64_t first, uint32_t count, bool writer_done, uint64_t due)
 {
     tqi_dead got[4];
@@ -67,7 +67,7 @@ static void late_blocks_die_twice_in_order(void **state)
         assert_null(tqi_meta_next_dead(t.meta));
         tqi_owner_late_die(t.owner, 109 + 10 * i);
         assert_ptr_equal(tqi_meta_next_dead(t.meta), t.owner);
-        /* Handed out until it is done, as all that is dead, and then gone. */
+        /* Handed out until confirmed, like everything dead, and then gone. */
         assert_true(tqi_owner_has_dead(t.owner));
         expect_dead(&t, first[i], 2 + i, true, 200);
         expect_none_dead(&t);
@@ -79,7 +79,7 @@ static void late_blocks_die_twice_in_order(void **state)
     table_close(&t);
 }
 
-/* What dies meanwhile is not held up, and what was not confirmed is not late. */
+/* Blocks that die meanwhile are not held up, and unconfirmed ones are not late. */
 static void late_blocks_do_not_hold_others_up(void **state)
 {
     table t;
@@ -95,7 +95,7 @@ static void late_blocks_do_not_hold_others_up(void **state)
     assert_int_equal(tqi_owner_dead(t.owner, got, 4, &notice), 2);
     assert_true(got[0].first == second && !got[0].writer_done);
     assert_true(got[1].first == first && got[1].writer_done);
-    /* The collector ended without a word: the next one gets the same. */
+    /* The collector ended without confirming: the next one gets the same. */
     assert_int_equal(tqi_owner_dead(t.owner, got, 4, &notice), 2);
     assert_int_equal(late(&t), 0);
     tqi_owner_done(t.owner, notice, 200);
@@ -121,7 +121,7 @@ static void late_blocks_are_bounded(void **state)
         expect_dead(&t, first[i], 1, false, 100);
     }
     expect_none_dead(&t);
-    /* One more: the oldest is not late any more, before its time. */
+    /* One more: the oldest stops being late before its time. */
     for (uint32_t i = 3; i < 5; i++) {
         first[i] = give_up(&t, 1);
         expect_dead(&t, first[i], 1, false, 100);
@@ -135,7 +135,7 @@ static void late_blocks_are_bounded(void **state)
     table_close(&t);
 }
 
-/* While a snapshot is read nothing is freed, not for the second time either. */
+/* While a snapshot is being read nothing is freed, not even for the second time. */
 static void late_blocks_wait_for_holds(void **state)
 {
     table t;

@@ -1,8 +1,6 @@
 /*
- * lease.c - sessions as the table knows them: the block ids leased to them and their claims.
- *
- * Ids only rise, so a session's ranges, kept in order of leasing, are sorted by their distance from its first one: that
- * holds across the wrap of the counter, too.
+ * lease.c - sessions in the table: the block ids leased to them, and their claims.  Ids only increase, so a session's
+ * ranges, kept in order of leasing, are sorted by their distance from the first one, even across the counter's wrap.
  */
 #include "meta/internal.h"
 
@@ -35,7 +33,7 @@ int tqi_m_session_get(tqi_meta *meta, uint64_t id, tqi_session **out, tq_error *
     return TQ_OK;
 }
 
-/* Place of the last range that begins at or before the id; ranges is not empty. */
+/* Index of the last range that begins at or before the id; ranges is not empty. */
 static size_t lease_place(const tqi_session *session, uint64_t id)
 {
     uint64_t base = session->ranges[0]->first;
@@ -161,7 +159,7 @@ int tqi_meta_abandon(tqi_meta *meta, uint64_t session_id, const uint64_t *ids, s
     const tqi_session *session = tqi_m_session_find(meta, session_id);
     size_t i;
 
-    /* Marking while checking finds ids that are named twice. */
+    /* Marking while checking detects ids that are named twice. */
     for (i = 0; i < n; i++) {
         tqi_range *range = session != NULL ? tqi_m_range_find(session, ids[i]) : NULL;
         if (range == NULL) {

@@ -1,5 +1,5 @@
 /*
- * meta.c - the table as a whole: making, freeing and counting it.
+ * meta.c - the table as a whole: creation, destruction and counts.
  */
 #include "meta/internal.h"
 

@@ -2,11 +2,10 @@
  * meta.h - everything the controller knows, as a pure state machine: partitions, samples, keys, groups, tags, fields,
  * cells, readiness, consumption, blocks and their owners.  No I/O, no clock, no threads, no wire format.
  *
- * Words are those of docs/design.md.  All names and strings given in are copied.  Every changing call is all or
- * nothing: on an error the state is as it was.
- *
- * Cost: a publish, claim or clear costs by its own size, never by the size of the partition.  A cell is 16 bytes
- * (block handle, shape handle, offset); a sample's extras (key, group, tags) exist only when set.
+ * The terms are those of docs/design.md.  Names and strings passed in are copied.  Every changing call is all or nothing: on
+ * an error the state is unchanged.  Cost: a publish, claim or clear takes time in proportion to its own size, never to the
+ * size of the partition.  A cell is 16 bytes (block handle, shape handle, offset); a sample's extras (key, group, tags)
+ * exist only when set.
  *
  * Handles (tqi_partition *, tqi_view *, tqi_owner *) are valid until the call documented to end them.
  */
@@ -26,11 +25,11 @@ typedef struct tqi_owner tqi_owner;
 typedef struct tqi_hold tqi_hold;
 typedef struct tqi_clearing tqi_clearing;
 
-/* Counters of a new table; 0 picks the usual start.  Tests start them near their wrap. */
+/* Initial counters of a new table; 0 selects the usual start.  Tests start them near their wrap. */
 typedef struct tqi_meta_options {
     uint64_t epoch; /* not 0 */
     uint32_t first_index;
-    uint32_t first_incarnation; /* usual: 1; 0 is skipped at the wrap, for it matches any */
+    uint32_t first_incarnation; /* usual: 1; 0 is skipped at the wrap, because it matches any */
     uint64_t first_block;       /* usual: 1 */
     uint64_t first_ordinal;
     uint64_t first_claim; /* usual: 1 */
@@ -43,8 +42,8 @@ uint64_t tqi_meta_epoch(const tqi_meta *meta);
 
 /* ---------------------------------------------------------------------------------------- batches in and out */
 
-/* Placement of `rows` rows that lie end to end in one block from byte `offset`.  `block` is a place in the batch's
- * blocks plus 1, or one of the marks below. */
+/* Placement of `rows` rows that lie end to end in one block from byte `offset`.  `block` is an index into the batch's blocks
+ * plus 1, or one of the marks below. */
 typedef struct tqi_run {
     uint32_t block;
     uint32_t rows;
@@ -52,7 +51,7 @@ typedef struct tqi_run {
 } tqi_run;
 #define TQI_RUN_NONE   0u               /* not produced */
 #define TQI_RUN_LOST   UINT32_MAX       /* lost with its storage */
-#define TQI_RUN_OPAQUE (UINT32_MAX - 1) /* kept by a manager that keys by index: see opaque */
+#define TQI_RUN_OPAQUE (UINT32_MAX - 1) /* its manager keeps it by index: see opaque */
 
 /* One field of a batch; arrays belong to the caller (in) or to the batch (out). */
 typedef struct tqi_batch_field {
@@ -69,10 +68,10 @@ typedef struct tqi_batch_field {
     const tqi_run *runs; /* cover all samples of the batch in order */
     size_t n_runs;
     const tq_slice *opaque; /* per sample, for TQI_RUN_OPAQUE; else NULL */
-    uint8_t ragged_dim;     /* in: what the rows say of themselves; out: what the schema knows */
-    const uint32_t
-        *types; /* per row (see base/type.h), when they differ: then it is ragged, and kind
-                             * and dtype are those of the first row; else NULL */
+    uint8_t ragged_dim;     /* in: what the column declares; out: what the schema knows */
+    /* Per row (see base/type.h), if they differ: the field is then ragged, and kind and dtype are those of the first row;
+     * else NULL. */
+    const uint32_t *types;
 } tqi_batch_field;
 
 /* One tag of a batch: msgpack-encoded values end to end; size 0 = not set for that sample. */
@@ -114,9 +113,8 @@ typedef struct tqi_batch {
 typedef struct tqi_result {
     tqi_batch batch;
     uint64_t claim; /* id of the claim, 0 without one */
-    uint64_t
-        bytes; /* of the cells, as far as they are known: sum over cells of itemsize * elements */
-    const char **other_fields; /* of a publish: what all of its samples have besides its fields */
+    uint64_t bytes; /* of the cells, as far as known: sum over cells of itemsize * elements */
+    const char **other_fields; /* of a publish: the other fields that all of its samples have */
     size_t n_other_fields;
     void *arena; /* private */
 } tqi_result;
@@ -136,25 +134,25 @@ typedef struct tqi_publish {
     tqi_naming naming;
     bool create;       /* TQI_BY_KEY: make missing keys, else TQ_EKEY */
     bool other_fields; /* the result names them */
-    uint64_t session;  /* whose block ids they must be (number given by the controller) */
-    /* Called with the finished result when nothing else can fail any more and nothing has changed yet: an error of its
-     * refuses the publish.  May be NULL. */
+    uint64_t session;  /* to which the block ids must belong (number given by the controller) */
+    /* Called with the finished result when nothing else can fail and nothing has changed yet: if it returns an error, the
+     * publish is refused.  May be NULL. */
     int (*accept)(const tqi_result *result, void *arg, tq_error *err);
     void *accept_arg;
 } tqi_publish;
 
-/* Publishes: links cells, merges tags, sets groups (only of new samples; another group on an old one: TQ_EINVAL),
- * learns schemas, counts blocks.  Blocks whose ids are not unpublished ids of the session: TQ_EINVAL, and nothing
- * changes; a refused publish's own blocks are queued as dead by the caller with tqi_meta_abandon.  Runs must cover all
- * rows and stay inside the block (offset + bytes <= size).  Rows keep the kind and dtype that they are put with; with
- * strict_schema those must be the field's (TQ_EDTYPE names field, expected, given).  Tensors without elements take the dtype
- * of their field.  A field with uniform shape turns ragged when another shape, or another kind or dtype, arrives.
- * Blocks no cell of which is linked are dead at once.  `result`: indexes, incarnations, keys, groups, tags, ordinals
- * of the samples, and for fields only name, kind, dtype, schema shape (no runs, no dims). */
+/* Publishes: links cells, merges tags, sets groups (only of new samples; another group on an old one: TQ_EINVAL), learns
+ * schemas, counts blocks.  Blocks whose ids are not unpublished ids of the session: TQ_EINVAL, and nothing changes; a
+ * refused publish's own blocks are queued as dead by the caller with tqi_meta_abandon.  Runs must cover all rows and stay
+ * inside the block (offset + bytes <= size).  Rows keep the kind and dtype with which they are put; with strict_schema those
+ * must be the field's (TQ_EDTYPE names field, expected, given).  Tensors without elements take the dtype of their field.  A
+ * field with uniform shape becomes ragged when a different shape, kind or dtype arrives.  Blocks without a linked cell die
+ * at once.  `result`: indexes, incarnations, keys, groups, tags, ordinals of the samples, and for fields only name, kind,
+ * dtype, schema shape (no runs, no dims). */
 int tqi_meta_publish(tqi_meta *meta, const tqi_publish *publish, tqi_result *result, tq_error *err);
 
 /* Reserves samples: n new ones (keys NULL), or those of the keys that do not exist yet.  `groups` may be NULL. The result
- * names all of them (also the keys that existed). */
+ * names all of them (including the keys that existed). */
 int tqi_meta_reserve(tqi_meta *meta, const char *partition, size_t n, const char *const *keys,
                      const char *const *groups, tqi_result *result, tq_error *err);
 
@@ -169,7 +167,7 @@ int tqi_meta_clear_keys(tqi_meta *meta, const char *partition, const char *const
 int tqi_meta_clear_partition(tqi_meta *meta, const char *partition, uint32_t *cleared,
                              tq_error *err);
 
-/* What to clear in two halves: samples by index, as tqi_meta_clear_indexes, or the whole partition. */
+/* What to clear in two phases: samples by index, as in tqi_meta_clear_indexes, or the whole partition. */
 typedef struct tqi_clear {
     const char *partition;
     const uint32_t *indexes;
@@ -177,20 +175,20 @@ typedef struct tqi_clear {
     size_t n;
     bool all;
 } tqi_clear;
-/* Clears, but holds the indexes: no new sample gets them before the clear ends.  The handle lives until then. */
+/* Clears, but holds the indexes: no new sample gets them before the clear ends.  The handle is valid until then. */
 int tqi_clearing_begin(tqi_meta *meta, const tqi_clear *clear, tqi_clearing **out, tq_error *err);
 /* The indexes go to the free list, in the order in which the samples were cleared. */
 void tqi_clearing_end(tqi_meta *meta, tqi_clearing *clearing);
 uint32_t tqi_clearing_samples(const tqi_clearing *clearing); /* that it cleared */
 
-/* Frees the consumption of a task (NULL or "": of all) on a partition.  Unknown ones are no error. */
+/* Frees the consumption of a task (NULL or "": of all) on a partition.  Unknown ones are not an error. */
 int tqi_meta_reset_consumption(tqi_meta *meta, const char *partition, const char *task,
                                tq_error *err);
 
 /* ---------------------------------------------------------------------------------------- claims */
 
-/* The view of a task on (partition, field set): made by use, also for partitions and fields that do not exist yet.  It
- * keeps the ready and unconsumed samples up to date.  Counted: hold with get, end with rele (an unheld view of a
+/* The view of a task on (partition, field set): made by use, also for partitions and fields that do not exist yet.  It keeps
+ * the ready and unconsumed samples up to date.  Reference-counted: hold with get, release with rele (an unheld view of a
  * partition that was never written goes away with it; others stay until their partition is cleared).  TQ_EINVAL for no
  * field, TQ_ENAME for bad names. */
 int tqi_view_get(tqi_meta *meta, const char *partition, const char *const *fields, size_t n_fields,
@@ -200,37 +198,37 @@ uint32_t tqi_view_ready(const tqi_view *view); /* ready and not consumed by the 
 void tqi_view_set_user(tqi_view *view, void *user);
 void *tqi_view_user(const tqi_view *view);
 
-/* Views whose ready set grew since the last call, each once, only those that are held.  NULL when there are none left.
- * The controller drains it after every change and tries the waiters of each. */
+/* Returns the held views whose ready set has grown since the last call, each once; NULL if none are left.  The controller
+ * drains it after every change and tries the waiters of each. */
 tqi_view *tqi_meta_next_touched(tqi_meta *meta);
 
-/* What the sampler layer reads of a view: see sampler.h (src/sampler) for the adapter.  indexes: ascending, valid until
+/* What the sampler layer reads from a view: see sampler.h (src/sampler) for the adapter.  indexes: ascending, valid until
  * the next change; owned by the view and rebuilt lazily. */
 uint32_t tqi_view_list(tqi_view *view, const uint32_t **indexes, tq_error *err);
-/* The same, but only the first `max` of them: costs by what is asked for, not by what is ready.  Without memory
+/* The same, but only the first `max` of them: the cost depends on `max`, not on how many are ready.  If out of memory,
  * *indexes is NULL. */
 uint32_t tqi_view_list_first(tqi_view *view, uint32_t max, const uint32_t **indexes, tq_error *err);
 const char *tqi_view_sample_group(const tqi_view *view, uint32_t index); /* NULL: none */
 uint32_t tqi_view_sample_group_size(const tqi_view *view, uint32_t index);
 /* From 0, whatever the partition's first ordinal is. */
 uint64_t tqi_view_sample_ordinal(const tqi_view *view, uint32_t index);
-/* Encoded tag value, size 0 when it has none. */
+/* Encoded tag value; size 0 if it has none. */
 tq_slice tqi_view_sample_tag(const tqi_view *view, uint32_t index, const char *name);
-/* The sample's tag number `tag`, from 0; false when it has no more. */
+/* The sample's tag number `tag`, from 0; false if it has no more. */
 bool tqi_view_sample_tag_at(const tqi_view *view, uint32_t index, uint32_t tag, const char **name,
                             tq_slice *value);
 /* Whether the sample is ready for the view's fields and consumed by its task. */
 bool tqi_view_had(const tqi_view *view, uint32_t index);
 
-/* Why a view has no more to give, for people: see tqi_view_ready for what it has. */
+/* Why a view has no more samples to give, for people: see tqi_view_ready for what it has. */
 typedef struct tqi_shortage {
     bool exists;       /* the partition */
     uint32_t samples;  /* of the partition */
     uint32_t consumed; /* of these by the task */
 } tqi_shortage;
 void tqi_view_shortage(const tqi_view *view, tqi_shortage *out);
-/* The i-th of the view's fields, by name: how many samples of the partition have it, and how many had it; false at the
- * end. */
+/* The i-th of the view's fields, by name: how many samples of the partition have it, and how many had it; false after the
+ * last one. */
 bool tqi_view_field(const tqi_view *view, size_t i, const char **name, uint32_t *produced,
                     uint32_t *lost);
 
@@ -239,22 +237,22 @@ typedef struct tqi_short_group {
     const char *name; /* NULL: the samples of n consecutive ordinals from `ordinal` on */
     uint64_t ordinal; /* from 0 */
     uint32_t ready;   /* of its samples */
-    uint32_t left;    /* of its samples are there and not consumed, ready or not */
-    bool broken;      /* samples of it were cleared, or consumed: what is left is too few */
+    uint32_t left;    /* number of its samples that exist and are not consumed, ready or not */
+    bool broken;      /* samples of it were cleared or consumed: too few are left */
 } tqi_short_group;
 /* The groups of n that have ready samples, but fewer than n. */
 typedef struct tqi_short_groups {
     uint32_t groups;
     uint32_t samples;        /* ready ones in them */
     uint32_t broken;         /* groups */
-    tqi_short_group example; /* a broken one if there is one; without groups nothing */
+    tqi_short_group example; /* a broken one if there is one; unset if there are no groups */
 } tqi_short_groups;
-/* Looks at every sample of the partition, and at no more than a million: for people, not for every claim. */
+/* Examines every sample of the partition, but at most a million: for people, not for every claim. */
 int tqi_view_short_groups(const tqi_view *view, uint32_t n, tqi_short_groups *out, tq_error *err);
 
-/* Cached picks of a sampler for (partition, task): a slot holds indexes.  get returns NULL when empty or when one of its
- * samples was cleared since.  set replaces what the slot held; with n 0 it empties it, which cannot fail.  A reset of the
- * task's consumption and the end of the partition empty all slots. */
+/* Cached picks of a sampler for (partition, task): a slot holds indexes.  get returns NULL if it is empty or one of its
+ * samples was cleared since.  set replaces the slot's contents; n 0 empties it, which cannot fail.  Resetting the task's
+ * consumption, and clearing the partition, empty all slots. */
 const uint32_t *tqi_view_cache_get(const tqi_view *view, const char *slot, uint32_t *n);
 int tqi_view_cache_set(tqi_view *view, const char *slot, const uint32_t *indexes, uint32_t n,
                        tq_error *err);
@@ -265,10 +263,10 @@ int tqi_view_cache_set(tqi_view *view, const char *slot, const uint32_t *indexes
 int tqi_view_take(tqi_view *view, const uint32_t *chosen, uint32_t n_chosen,
                   const uint32_t *consumed, uint32_t n_consumed, uint64_t session, bool with_tags,
                   tqi_result *result, tq_error *err);
-/* The claim's answer was acknowledged: the record goes, the samples stay consumed.  Unknown ids are ignored. */
+/* The claim's answer was acknowledged: drops the record; the samples stay consumed.  Unknown ids are ignored. */
 void tqi_meta_claim_settle(tqi_meta *meta, uint64_t claim);
-/* The session's claim goes back: its samples are free again unless cleared or reset since, or kept in a cached pick of
- * the task (which hands them out again).  Unknown ids, and those of claims of other sessions, are ignored. */
+/* Gives the session's claim back: its samples are free again unless cleared or reset since, or kept in a cached pick of the
+ * task (which hands them out again).  Unknown ids, and those of claims of other sessions, are ignored. */
 void tqi_meta_claim_release(tqi_meta *meta, uint64_t session, uint64_t claim);
 
 /* ---------------------------------------------------------------------------------------- reading */
@@ -284,7 +282,7 @@ typedef struct tqi_resolve {
     bool
         lenient; /* leave out unknown keys and fields; else TQ_EKEY, TQ_EFIELD; cleared samples: TQ_ECLEARED */
     bool tags;
-    bool skip_cleared; /* leave out indexes whose samples are not there */
+    bool skip_cleared; /* leave out indexes whose samples do not exist */
 } tqi_resolve;
 /* Unknown partition: TQ_EPARTITION (lenient: n = 0). */
 int tqi_meta_resolve(tqi_meta *meta, const tqi_resolve *resolve, tqi_result *result, tq_error *err);
@@ -300,19 +298,19 @@ int tqi_meta_production(tqi_meta *meta, const char *partition, const char *const
 /* Partitions in order of creation: pass NULL first; NULL ends.  Only existing ones (written or reserved in). */
 tqi_partition *tqi_meta_next_partition(tqi_meta *meta, const tqi_partition *after);
 tqi_partition *tqi_meta_find_partition(tqi_meta *meta, const char *name);
-/* TQ_EPARTITION: says which ones there are, and when a checkpoint replaced all of them. */
+/* TQ_EPARTITION: lists the existing ones, and says when a checkpoint replaced all of them. */
 int tqi_meta_unknown_partition(tqi_meta *meta, const char *name, tq_error *err);
 const char *tqi_partition_name(const tqi_partition *partition);
 uint32_t tqi_partition_samples(const tqi_partition *partition);
 uint64_t tqi_partition_bytes(const tqi_partition *partition); /* of live cells */
-/* Samples with lost cells, ascending, at most max; returns how many there are. */
+/* Lists samples with lost cells, ascending, at most max; returns how many there are in all. */
 uint32_t tqi_partition_lost(const tqi_partition *partition, uint32_t *out, uint32_t max);
 /* Samples that have keys, in order of joining, with tags and groups: no fields. */
 int tqi_partition_keys(tqi_meta *meta, tqi_partition *partition, tqi_result *result, tq_error *err);
 
-/* A page of them.  It begins behind the key `after`, or where that was before it was cleared. */
+/* A page of them.  It begins after the key `after`, or where that key was before it was cleared. */
 typedef struct tqi_keys_page {
-    const char *after; /* last key of the page before; "": the first page */
+    const char *after; /* last key of the previous page; "": the first page */
     uint64_t mark;     /* of the page before */
     size_t limit;      /* 0: all */
     uint64_t next;     /* out: mark of this page; 0: nothing is left */
@@ -334,7 +332,7 @@ typedef struct tqi_field_info {
     uint8_t ragged_dim;
     bool mixed; /* rows differ in kind or dtype */
 } tqi_field_info;
-/* i-th field with a schema; false at the end. */
+/* The i-th field with a schema; false after the last one. */
 bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_info *out);
 /* i-th task; false at the end. */
 bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name,
@@ -343,16 +341,16 @@ bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **n
 typedef struct tqi_task_info {
     const char *name;
     uint32_t consumed;
-    uint32_t ready; /* ready and not consumed, for the field set of which that are most */
+    uint32_t ready; /* ready and not consumed, for the field set with the most of these */
 } tqi_task_info;
-/* Calls fn for every task, in order of their making. */
+/* Calls fn for every task, in order of creation. */
 void tqi_partition_each_task(const tqi_partition *partition,
                              void (*fn)(const tqi_task_info *info, void *arg), void *arg);
 
 /* ---------------------------------------------------------------------------------------- blocks and owners */
 
-/* An owner (re)appears.  With another incarnation than before: everything it held is lost first (as owner_lost) and its
- * unpublished ranges are void. */
+/* An owner (re)appears.  With a different incarnation than before, everything it held is lost first (as in owner_lost) and
+ * its unpublished ranges are void. */
 int tqi_owner_register(tqi_meta *meta, const char *name, uint64_t incarnation, tqi_owner **out,
                        tq_error *err);
 tqi_owner *tqi_owner_find(tqi_meta *meta, const char *name);
@@ -361,7 +359,7 @@ uint64_t tqi_owner_blocks(const tqi_owner *owner); /* live */
 uint64_t tqi_owner_bytes(const tqi_owner *owner);
 void tqi_owner_set_user(tqi_owner *owner, void *user);
 void *tqi_owner_user(const tqi_owner *owner);
-/* A store of its own processes: what a writer sent may arrive there after the writer's end. */
+/* An external store: a writer's requests may be executed after the writer has ended. */
 void tqi_owner_set_outlives(tqi_owner *owner);
 /* Unlinks every block of the owner: cells become lost.  Calls `lost` per partition with the samples that lost cells
  * (may be NULL), then drops owner, ranges and dead queue.  Handles to the owner end here. */
@@ -369,8 +367,8 @@ typedef void (*tqi_lost_fn)(const char *partition, const uint32_t *indexes, size
 void tqi_owner_lost(tqi_meta *meta, tqi_owner *owner, tqi_lost_fn lost, void *arg);
 /* The owner of a published block; NULL: there is no such block. */
 tqi_owner *tqi_meta_block_owner(const tqi_meta *meta, uint64_t id);
-/* Keeps of the ids those that are not the owner's: not published, leased, or dead and not done.  Sorts them; returns how many
- * are left.  n is at most TQI_UNKNOWN_MAX. */
+/* Keeps only the ids that are not the owner's: not published, not leased, and not dead and unconfirmed.  Sorts them; returns
+ * how many are left.  n is at most TQI_UNKNOWN_MAX. */
 #define TQI_UNKNOWN_MAX 4096u
 size_t tqi_owner_unknown(tqi_owner *owner, uint64_t *ids, size_t n);
 /* Readers found published blocks gone. Unknown ids are ignored. */
@@ -380,75 +378,76 @@ int tqi_meta_blocks_lost(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_lost
 /* Leases ids [*first, *first + count) under an owner to a session; 1 <= count <= 256. */
 int tqi_meta_lease(tqi_meta *meta, uint64_t session, tqi_owner *owner, uint32_t count,
                    uint64_t *first, tq_error *err);
-/* Unpublished ids of the session are dead; `writer_done`: nothing writes to them any more.  Ids that are published or
- * not the session's: TQ_EINVAL, nothing changes. */
+/* Kills unpublished ids of the session; `writer_done`: nothing writes to them any more.  If an id is published or not the
+ * session's: TQ_EINVAL, and nothing changes. */
 int tqi_meta_abandon(tqi_meta *meta, uint64_t session, const uint64_t *ids, size_t n,
                      bool writer_done, tq_error *err);
-/* Everything of a session that ended: never published ids are dead (writer_done = dead, but for owners whose writes outlive
- * their writers), and unsettled claims go back. */
+/* Cleans up after a session that ended: ids that were never published die (writer_done = dead, except for owners whose
+ * writes outlive their writers), and unsettled claims go back. */
 void tqi_meta_session_end(tqi_meta *meta, uint64_t session, bool dead);
 
-/* Dead blocks of an owner, oldest first, as ranges; they stay queued until done. */
+/* Dead blocks of an owner, oldest first, as ranges; they stay queued until confirmed. */
 typedef struct tqi_dead {
     uint64_t first;
     uint32_t count;
     bool writer_done;
 } tqi_dead;
-/* Fills at most max; *notice is the number to say done with (0 when there is nothing). Asking again before done gives
- * the same ones (redelivery), possibly with more behind them. */
+/* Fills at most max; *notice is the number to confirm with (0 if there is nothing).  Calling again before that returns the
+ * same ones (redelivery), possibly followed by more. */
 size_t tqi_owner_dead(tqi_owner *owner, tqi_dead *out, size_t max, uint64_t *notice);
 /* All ranges up to that notice were freed.  Those whose writer was not done are late until `due`, a time that only rises from
  * call to call; 0: they are freed for good, too. */
 void tqi_owner_done(tqi_owner *owner, uint64_t notice, uint64_t due);
-/* When the first of the late ones is due; UINT64_MAX: there are none. */
+/* When the first late one is due; UINT64_MAX: there are none. */
 uint64_t tqi_owner_late(const tqi_owner *owner);
-/* Late ones that are due by then are dead once more, with writer_done. */
+/* Late ones due by then become dead once more, with writer_done. */
 void tqi_owner_late_die(tqi_owner *owner, uint64_t now);
-/* Whether there are dead ones that are not done, or late ones. */
+/* Whether there are unconfirmed dead ones, or late ones. */
 bool tqi_owner_has_dead(const tqi_owner *owner);
-/* While a hold is open, blocks that die are kept from their owners: what was live when it was opened can be read until
- * it is closed.  NULL may be closed. */
+/* While a hold is open, dead blocks are not reported to their owners, so everything that was live when it was opened can be
+ * read until it is closed.  NULL may be closed. */
 int tqi_hold_open(tqi_meta *meta, tqi_hold **out, tq_error *err);
 void tqi_hold_close(tqi_meta *meta, tqi_hold *hold);
-/* Owners whose dead queue went from empty to not empty, or that have another thin block, since the last call; NULL when
- * there are none left. */
+/* Owners whose dead queue became non-empty, or that have another sparse block, since the last call; NULL if there are none
+ * left. */
 tqi_owner *tqi_meta_next_dead(tqi_meta *meta);
 
-/* Names blocks of which at least a quarter, and a kilobyte, is dead; at most max ids.  *number is to be said done with (0
- * when there are none); asking again before that names the same ones, and maybe more.  After it a block is named again
- * when it has lost half of what it had.  None while a hold is open. */
+/* Names blocks of which at least a quarter, and a kilobyte, is dead; at most max ids.  Confirm with *number (0 if there are
+ * none); calling again before that names the same ones, and maybe more.  After that, a block is named again once it has lost
+ * half of what it had.  Names none while a hold is open. */
 size_t tqi_owner_thin(tqi_owner *owner, uint64_t *ids, size_t max, uint64_t *number);
 void tqi_owner_thin_done(tqi_owner *owner, uint64_t number);
 bool tqi_owner_has_thin(const tqi_owner *owner);
 
-/* Bytes that lie end to end in a block, and where they lie in a block of nothing but what is live. */
+/* Adjacent live bytes of a block, and where they go in a block that holds only live bytes. */
 typedef struct tqi_stretch {
     uint64_t begin;
     uint64_t bytes;
     uint64_t place;
 } tqi_stretch;
 typedef struct tqi_live {
-    size_t n; /* blocks that are answered: the first so many of the ids, at least one */
+    size_t n; /* number of blocks answered: the first ids, at least one */
     uint64_t *sizes;
-    uint32_t *counts; /* stretches of each, 0: nothing of it is live, or it is unknown */
+    uint32_t *counts; /* stretches of each; 0: none of it is live, or it is unknown */
     tqi_stretch *stretches;
     size_t n_stretches;
     size_t capacity;
 } tqi_live;
-/* Where what is live of blocks lies.  TQ_EAGAIN while a hold is open: what is moved from would be kept.  End with fini, also
+/* Lists the live bytes of blocks.  TQ_EAGAIN while a hold is open, because the old blocks would be kept.  Call fini, even
  * after an error. */
 int tqi_meta_live(tqi_meta *meta, const uint64_t *ids, size_t n, tqi_live *out, tq_error *err);
 void tqi_live_fini(tqi_live *live);
 
-/* What is live of a block goes to a new one, an unpublished id of the session. */
+/* Moves a block's live bytes to a new block, an unpublished id of the session. */
 typedef struct tqi_move {
     uint64_t from;
     tqi_batch_block to;
-    const tqi_stretch *stretches; /* ascending, apart from each other: what `to` has of it */
+    const tqi_stretch *stretches; /* ascending, not touching each other: the parts of it that `to`
+                                     has */
     size_t n;
 } tqi_move;
-/* Relinks the cells of the old blocks that lie in a stretch.  Cells outside of all stretches stay where they are; a new block
- * that no cell goes to is dead at once.  All or none of the moves. */
+/* Relinks the cells of the old blocks that lie in a stretch.  Cells outside all stretches stay where they are; a new block
+ * without cells dies at once.  All or none of the moves. */
 int tqi_meta_move(tqi_meta *meta, uint64_t session, const tqi_move *moves, size_t n, tq_error *err);
 
 /* Sizes of the tables, for metrics and tests of leaks. */
@@ -458,7 +457,7 @@ typedef struct tqi_meta_counts {
     uint64_t held; /* indexes of clears that have not ended */
 } tqi_meta_counts;
 void tqi_meta_count(const tqi_meta *meta, tqi_meta_counts *out);
-/* Indexes that were freed and not used again yet. */
+/* Indexes that were freed and not reused yet. */
 uint32_t tqi_meta_free_indexes(const tqi_meta *meta);
 
 #endif

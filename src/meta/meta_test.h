@@ -1,5 +1,5 @@
 /*
- * meta_test.h - what the tests of the table share: a table with one owner and short calls to put samples into it.
+ * meta_test.h - shared by the tests of the table: a table with one owner, and short calls to put samples into it.
  */
 #ifndef TQI_META_TEST_H
 #define TQI_META_TEST_H
@@ -43,7 +43,7 @@ static inline void table_close(table *t)
     t->meta = NULL;
 }
 
-/* Everything that a cleared table must have given back; dead blocks are collected first. */
+/* Checks that a cleared table has given everything back; collects dead blocks first. */
 static inline void table_assert_empty(table *t)
 {
     tqi_meta_counts counts;

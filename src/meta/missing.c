@@ -1,5 +1,5 @@
 /*
- * missing.c - what errors say of samples and partitions that are not there (any more).
+ * missing.c - error messages about samples and partitions that do not exist (any more).
  */
 #include "meta/internal.h"
 
@@ -34,7 +34,7 @@ int tqi_m_cleared(const tqi_partition *partition, const uint32_t *indexes,
     char named[96];
     char clock[32];
     tqi_text text = tqi_text_begin(named, sizeof(named));
-    /* A partition that does not exist may have ended with the load. */
+    /* A partition that does not exist may have been removed by the load. */
     int64_t loaded = partition->exists ? partition->loaded_us : partition->meta->loaded_us;
     size_t found = 0;
 

@@ -1,5 +1,5 @@
 /*
- * model.h - a naive model of the table in plain arrays, for model_test.c: everything is found by looking at everything.
+ * model.h - a naive model of the table in plain arrays, for model_test.c: everything is found by linear search.
  */
 #ifndef TQI_META_MODEL_H
 #define TQI_META_MODEL_H
@@ -40,7 +40,7 @@ typedef struct model_cell {
     uint32_t opaque;
     model_shape shape;
     bool wide;  /* int64, else float32 */
-    bool typed; /* its shape says so, for its field was of the other type */
+    bool typed; /* its shape records it, because its field had the other type */
 } model_cell;
 
 typedef struct model_sample {
@@ -135,7 +135,7 @@ int model_find_key(const model *m, int partition, int key); /* place, -1: none *
 /* Learns the schema from cells that are to be set, and says which of them are typed. */
 void model_learn(model *m, int partition, int field, model_cell *cells, const int *places,
                  size_t n);
-/* Whether the row says something of its field's type. */
+/* Whether the row has a say in its field's type. */
 bool model_filled(const model_cell *cell);
 /* The ragged dim of a field. */
 uint8_t model_ragged_dim(const model_field *field);

@@ -1,5 +1,5 @@
 /*
- * model_check.c - comparing all that the table tells with the model.
+ * model_check.c - compares everything that the table reports with the model.
  */
 #include "meta/model_run.h"
 

@@ -56,7 +56,7 @@ static void op_clear(run *r)
     assert_int_equal(cleared, want);
 }
 
-/* Begins a clear in two halves, or ends one. */
+/* Begins or ends a two-phase clear. */
 static void op_clearing(run *r)
 {
     int clear = (int)rnd(r, M_CLEARS);

@@ -1,5 +1,5 @@
 /*
- * model_test.c - random operations on the table and on a naive model of it; both must agree all the time.
+ * model_test.c - random operations on the table and on a naive model of it; the two must always agree.
  *
  * The seeds are fixed.  Some runs start the counters near their wrap.
  */

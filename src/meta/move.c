@@ -1,16 +1,15 @@
 /*
- * move.c - blocks of which much is dead: which they are, what is live of them, and its move to new blocks.
- *
- * An owner is told once of a block that has become thin, and again when half of the rest is gone, so a block that
- * its owner cannot move costs nothing.  A table has no list of the cells of a block; they are found by a walk over the
- * rows in which it had some, one for all blocks of a request that share rows: they are mostly columns of the same samples.
+ * move.c - compaction: finding sparse blocks, listing their live bytes, and relinking cells to the copies.  An owner is told
+ * once about a block that has become sparse, and again when half of the rest is gone, so a block that its owner cannot move
+ * costs nothing.  The table has no list of the cells of a block; they are found by walking the rows in which it had cells,
+ * with one walk for all blocks of a request that share rows, since these are mostly columns of the same samples.
  */
 #include "meta/internal.h"
 
-/* Where rows of another column begin in a block: the alignment of any value. */
+/* Alignment of the next column's rows in a block: enough for any value. */
 #define MOVE_ALIGN 16u
-/* Blocks that are answered at once, and cells that are looked at for them: about a millisecond, or two times what the first
- * block takes alone.  Blocks of a table whose rows were used again share all of them, and fewer are no faster then. */
+/* Most blocks answered at once, and most cells examined for them: about a millisecond, or twice what the first block alone
+ * takes.  In a table whose rows were reused, blocks share all rows, so answering fewer would be no faster. */
 #define MOVE_LIVE_BLOCKS 256u
 #define MOVE_LIVE_WALK   (UINT64_C(1) << 18)
 
@@ -61,7 +60,7 @@ void tqi_m_thin_drop(tqi_meta *meta, tqi_block *block)
 
 bool tqi_owner_has_thin(const tqi_owner *owner)
 {
-    /* While a hold is open what is moved from is kept, so a move would only take room. */
+    /* While a hold is open the old blocks are kept, so a move would only take room. */
     return owner->meta->holds == NULL && owner->thin_first != 0;
 }
 
@@ -103,7 +102,7 @@ void tqi_owner_thin_done(tqi_owner *owner, uint64_t number)
 
 /* ---------------------------------------------------------------------------------------- walks */
 
-/* Rows of a partition in which blocks of a walk have cells, and how many. */
+/* Rows of a partition in which the blocks of a walk have cells, and how many rows. */
 typedef struct move_rows {
     tqi_partition *partition;
     uint32_t first, last;
@@ -123,7 +122,7 @@ static int rows_order(const void *left, const void *right)
     return a->first < b->first ? -1 : a->first > b->first;
 }
 
-/* Makes one of those that overlap or touch; returns how many are left. */
+/* Merges ranges that overlap or touch; returns how many are left. */
 static size_t rows_join(move_rows *rows, size_t n)
 {
     size_t last = 0;
@@ -144,7 +143,7 @@ static size_t rows_join(move_rows *rows, size_t n)
     return last + 1;
 }
 
-/* Stamps the blocks, with their places, and says where their cells are; 0 is for blocks that are not there. */
+/* Stamps the blocks with their indexes, and says where their cells are; 0 for blocks that do not exist. */
 static size_t move_stamp(tqi_meta *meta, const uint32_t *handles, size_t n, move_rows *rows)
 {
     size_t n_rows = 0;
@@ -256,7 +255,7 @@ static void live_sort(live_cells *found)
     }
 }
 
-/* Joins cells to stretches; the n-th block's are from *at on. */
+/* Merges cells into stretches; the n-th block's begin at *at. */
 static int live_join(const live_cells *found, size_t *at, uint32_t block, tqi_live *out)
 {
     uint64_t *size = &out->sizes[block];
@@ -368,7 +367,7 @@ static void move_plan_fini(move_plan *plan)
     free(plan->rows);
 }
 
-/* The range of the new block; NULL with err (TQ_EINVAL) when it cannot be one. */
+/* The range of the new block; NULL with err (TQ_EINVAL) if it cannot be one. */
 static tqi_range *move_range(const tqi_session *session, const tqi_batch_block *to, tq_error *err)
 {
     tqi_range *range = session != NULL ? tqi_m_range_find(session, to->id) : NULL;
@@ -407,7 +406,7 @@ static int move_check_stretches(const tqi_move *move, tq_error *err)
     return TQ_OK;
 }
 
-/* Marks the new blocks as used, which also finds those that are named twice; nothing is marked after an error. */
+/* Marks the new blocks as used, which also detects duplicates; nothing stays marked after an error. */
 static int move_check(move_plan *plan, tq_error *err)
 {
     int rc = TQ_OK;
@@ -431,7 +430,7 @@ static int move_check(move_plan *plan, tq_error *err)
     return rc;
 }
 
-/* The stretch that has all bytes of the cell, or NULL. */
+/* The stretch that contains all bytes of the cell, or NULL. */
 static const tqi_stretch *move_find(const tqi_move *move, uint64_t offset, uint64_t bytes)
 {
     size_t low = 0, high = move->n;
@@ -468,7 +467,7 @@ static void move_cell(tqi_field *field, tqi_cell *cell, tqi_block *block, void *
     tqi_m_block_unlink(plan->meta, from, bytes);
 }
 
-/* What ended during the copy left dead bytes in the new block, and no later end tells of them. */
+/* Cells that ended during the copy left dead bytes in the new block, which no later event would report. */
 static void move_check_new(tqi_meta *meta, const tqi_move *move, uint32_t handle)
 {
     tqi_block *block = tqi_m_block(meta, handle);

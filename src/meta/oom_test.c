@@ -1,7 +1,6 @@
 /*
- * oom_test.c - every allocation of every call fails once: the call says so, and the table is as it was.
- *
- * Memory of CRoaring, a library of its own, never fails here.
+ * oom_test.c - every allocation of every call fails once: the call reports it, and the table is unchanged.  CRoaring's own
+ * allocations never fail here.
  */
 #include "base/oom.h"
 #include "meta/meta_test.h"
@@ -38,7 +37,7 @@ static void print_batch(FILE *out, const tqi_batch *batch)
     }
 }
 
-/* Everything that the table tells, as text to be freed. */
+/* Everything that the table reports, as text that the caller frees. */
 static char *snapshot(table *t)
 {
     char *text = NULL;

@@ -1,5 +1,5 @@
 /*
- * owner.c - owners of storage: who they are, what they hold, and what is lost with them.
+ * owner.c - owners of storage: their records, what they hold, and what is lost with them.
  */
 #include <stdlib.h>
 
@@ -39,7 +39,8 @@ int tqi_owner_register(tqi_meta *meta, const char *name, uint64_t incarnation, t
     owner->meta = meta;
     owner->incarnation = incarnation;
     memcpy(owner->name, name, size);
-    /* Added before the old one goes, so that a failure leaves that one; finding by name is only done after. */
+    /* Added before the old one goes, so that a failure leaves that one in place; it can be found by name only
+     * afterwards. */
     HASH_ADD_KEYPTR(hh, meta->owners, owner->name, size, owner);
     if (hash_failed) {
         free(owner);

@@ -1,8 +1,7 @@
 /*
- * partition.c - partitions: their life, rows, and what the status says about them.
- *
- * A partition exists from the first write to it until it is cleared.  Its record may live longer or begin earlier: while
- * a view of it is held, or a publish to it is in the making.
+ * partition.c - partitions: their life cycle, their rows, and their status.  A partition exists from the first write to it
+ * until it is cleared.  Its record may begin earlier or live longer: while a view of it is held, or a publish to it is being
+ * planned.
  */
 #include "meta/internal.h"
 
@@ -287,7 +286,7 @@ uint32_t tqi_partition_lost(const tqi_partition *partition, uint32_t *out, uint3
     return (uint32_t)roaring_bitmap_get_cardinality(partition->lost);
 }
 
-/* Kind and dtype of the rows that there are, which only a walk can tell where some have types of their own. */
+/* Kind and dtype of the existing rows; if some have their own types, only a walk can tell. */
 static void part_types(const tqi_field *field, tqi_field_info *out)
 {
     uint32_t found = 0;

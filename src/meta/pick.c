@@ -1,5 +1,5 @@
 /*
- * pick.c - what the sampler layer reads of a view: its samples in ascending order, and what is known of each.
+ * pick.c - what the sampler layer reads from a view: its samples in ascending order, and what is known about each.
  */
 #include "meta/internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * plan.c - the samples, groups, tags and blocks of a publish in the making; see plan.h.
+ * plan.c - the samples, groups, tags and blocks of a planned publish; see plan.h.
  */
 #include "meta/plan.h"
 
@@ -140,7 +140,7 @@ static int plan_place(tqi_plan *plan, tq_error *err)
     for (size_t i = 0; i < plan->n; i++) {
         tqi_row *row = &plan->rows[i];
         if (row->index == TQ_NO_INDEX) {
-            uint32_t k = row->row; /* place among the new samples, from plan_new and plan_key */
+            uint32_t k = row->row; /* index among the new samples, from plan_new and plan_key */
             uint32_t place = plan->fresh[k] - plan->meta->first_index;
             row->index = plan->fresh[k];
             row->incarnation = tqi_m_place(plan->meta, place)->incarnation;
@@ -224,7 +224,7 @@ static int plan_tag(tqi_plan *plan, size_t i, const char *name, const uint8_t *v
     }
     tqi_tag *old = tqi_m_tag_set(extras, tag, &before);
     plan->tags[plan->n_tags++] = (tqi_plan_tag){extras, tag, old};
-    /* They are a list: fine for a few, and bounded. */
+    /* They are in a list, which is fine because they are few, and bounded. */
     if (before >= TQ_TAGS_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "tag '%s': a sample has at most %d tags", name,
                              TQ_TAGS_MAX);
@@ -257,7 +257,7 @@ int tqi_m_plan_tags(tqi_plan *plan, tq_error *err)
                                  tag->name, tag->values_size - at);
         }
     }
-    /* Rows of one sample all see what a later one of them made. */
+    /* All rows of a sample see what a later one of them made. */
     for (size_t i = 0; plan->n_tags > 0 && i < plan->n; i++) {
         const tqi_sample *sample = tqi_m_member(plan->partition, plan->rows[i].index, 0);
         if (plan->rows[i].extras == NULL && sample != NULL) {
@@ -269,8 +269,7 @@ int tqi_m_plan_tags(tqi_plan *plan, tq_error *err)
 
 /* ---------------------------------------------------------------------------------------- blocks */
 
-/* Why a block cannot be published: its owner is not there any more as it was when the block was leased, or it is none of
- * the session's. */
+/* Why a block cannot be published: that incarnation of its owner no longer exists, or the block is not the session's. */
 static int plan_block_refuse(const tqi_plan *plan, const tqi_batch_block *block, tq_error *err)
 {
     const tqi_owner *owner = tqi_owner_find(plan->meta, block->owner);
@@ -300,7 +299,7 @@ static int plan_block(tqi_plan *plan, const tqi_session *session, const tqi_batc
                              "locator of block %llu has %zu bytes, at most %d are possible",
                              (unsigned long long)block->id, block->locator_size, TQ_LOCATOR_MAX);
     }
-    /* Marking it finds a block that is named twice. */
+    /* Marking it detects a block that is named twice. */
     tqi_m_range_mark(range, block->id, true);
     plan->ranges[plan->n_ranges++] = range;
     return TQ_OK;

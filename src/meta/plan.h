@@ -1,8 +1,8 @@
 /*
- * plan.h - a publish or reservation in the making: everything checked and allocated, nothing changed for others.
+ * plan.h - a planned publish or reservation: everything is checked and allocated, nothing is visible to others yet.
  *
- * Steps in order: begin, samples, tags, blocks, fields, then the result is described, then commit.  tqi_m_plan_fini ends
- * a plan in any state: it undoes what was not committed.
+ * Steps in order: begin, samples, tags, blocks, fields, then the result is described, then commit.  tqi_m_plan_fini ends a
+ * plan in any state: it undoes whatever was not committed.
  */
 #ifndef TQI_META_PLAN_H
 #define TQI_META_PLAN_H
@@ -29,8 +29,8 @@ typedef struct tqi_plan_field {
     bool learns; /* it has no schema yet */
     bool turns_ragged;
     bool switches; /* to the type below */
-    uint32_t
-        type; /* of the field after the commit: what its rows are whose shapes say nothing else */
+    uint32_t type; /* of the field after the commit: the type of rows whose shapes do not record
+                 another */
     uint8_t ragged_dim; /* of the field after the commit */
     uint32_t like;      /* likewise; not counted for it */
 } tqi_plan_field;
@@ -80,7 +80,7 @@ static inline uint32_t tqi_m_plan_given_type(const tqi_batch_field *in, size_t r
 
 int tqi_m_plan_begin(tqi_plan *plan, tqi_meta *meta, const tqi_batch *batch, tqi_naming naming,
                      tq_error *err);
-/* Which samples the rows are; makes new ones. */
+/* Finds the samples of the rows; makes new ones. */
 int tqi_m_plan_samples(tqi_plan *plan, bool create, tq_error *err);
 /* Merges tags: visible at once, taken back by fini. */
 int tqi_m_plan_tags(tqi_plan *plan, tq_error *err);
@@ -88,7 +88,7 @@ int tqi_m_plan_blocks(tqi_plan *plan, uint64_t session, tq_error *err);
 int tqi_m_plan_fields(tqi_plan *plan, tq_error *err);
 /* plan_type.c: TQ_EINVAL for a kind or dtype that does not exist. */
 int tqi_m_plan_check_type(const tqi_batch_field *in, uint32_t type, tq_error *err);
-/* Finds the type that the field has after the commit.  TQ_EDTYPE when the schema is strict and rows are of another. */
+/* Finds the type that the field has after the commit.  TQ_EDTYPE if the schema is strict and rows have another. */
 int tqi_m_plan_type(const tqi_plan *plan, tqi_plan_field *out, tq_error *err);
 /* Describes the fields: name, kind, dtype and shape of the schema. */
 int tqi_m_plan_describe(const tqi_plan *plan, tqi_result *result, tq_error *err);

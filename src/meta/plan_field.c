@@ -1,5 +1,5 @@
 /*
- * plan_field.c - the fields of a publish in the making: schemas, shapes, runs; and linking their cells.  See plan.h.
+ * plan_field.c - the fields of a planned publish: schemas, shapes and runs; and linking their cells.  See plan.h.
  */
 #include "base/text.h"
 #include "meta/plan.h"
@@ -136,8 +136,8 @@ static void plan_schema(tqi_plan *plan, tqi_plan_field *out)
     }
 }
 
-/* Which dim is ragged: what the column says of itself (the first says nothing: torch names it where all lengths agree),
- * and where its rows differ from those that are there. */
+/* Which dim is ragged: as the column declares (the first dim does not count: torch names it even if all lengths agree), and
+ * where its rows differ from the existing ones. */
 static void plan_ragged_dim(const tqi_plan *plan, tqi_plan_field *out)
 {
     const tqi_field *field = out->field;
@@ -284,7 +284,7 @@ int tqi_m_plan_fields(tqi_plan *plan, tq_error *err)
     return rc;
 }
 
-/* What the rows are stored as, which differs from what was given where tensors have no elements. */
+/* The types with which rows are stored; they differ from the given ones for tensors without elements. */
 static int plan_describe_types(const tqi_plan *plan, const tqi_plan_field *from,
                                tqi_batch_field *out, tqi_result *result)
 {
@@ -384,7 +384,7 @@ static void plan_link_field(tqi_plan *plan, tqi_plan_field *from)
     }
 }
 
-/* The rows that are replaced let go of what they have while the field still is of their type. */
+/* The replaced rows release what they have while the field still has their type. */
 static void plan_blank(const tqi_plan *plan, const tqi_plan_field *from)
 {
     tqi_plan_walk walk = {.in = from->in};

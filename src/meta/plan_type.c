@@ -1,8 +1,7 @@
 /*
- * plan_type.c - the kind and dtype of the fields of a publish in the making.  See plan.h.
- *
- * A field has the type of its first rows; rows of other types say in their shapes what they are.  When a put replaces the last
- * row of the field's type, the field takes the new one.  Tensors without elements have no say in it: they follow the field.
+ * plan_type.c - the kind and dtype of the fields of a planned publish.  See plan.h.  A field has the type of its first rows;
+ * rows of other types record theirs in their shapes.  When a put replaces the last row of the field's type, the field takes
+ * the new type.  Tensors without elements do not count: they follow the field.
  */
 #include "meta/plan.h"
 
@@ -84,8 +83,9 @@ static int plan_replaces(const tqi_plan *plan, const tqi_plan_field *out, plan_r
     return TQ_OK;
 }
 
-/* Goes over the rows that bring a cell, leaving out tensors without elements: *first is the type of the first one that is not
- * of the type `own`, and *same whether one is.  *any is the type of the first row of all, whatever it has. */
+/* Walks the rows that bring a cell, except tensors without elements: *first is the type of the first one whose type is not
+ * `own`, and *same says whether any has the type `own`.  *any is the type of the very first row, with or without
+ * elements. */
 static int plan_given(const tqi_plan *plan, const tqi_plan_field *out, uint32_t own,
                       uint32_t *first, uint32_t *any, bool *same, tq_error *err)
 {
@@ -120,7 +120,7 @@ static int plan_given(const tqi_plan *plan, const tqi_plan_field *out, uint32_t 
     return TQ_OK;
 }
 
-/* Makes the field take the other type if no row that has its own type is left. */
+/* Makes the field take the other type if no row of its own type is left. */
 static int plan_switches(const tqi_plan *plan, tqi_plan_field *out, uint32_t other, tq_error *err)
 {
     const tqi_field *field = out->field;
@@ -157,7 +157,7 @@ int tqi_m_plan_type(const tqi_plan *plan, tqi_plan_field *out, tq_error *err)
     }
     out->type = own != 0 ? own : first != 0 ? first : any;
     if (plan->meta->strict_schema) {
-        if (own == 0) { /* of a new field only rows that differ among themselves can be refused */
+        if (own == 0) { /* in a new field, only rows that differ among themselves can be refused */
             first = 0;
             rc = plan_given(plan, out, out->type, &first, &any, &same, err);
         }

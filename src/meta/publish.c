@@ -36,7 +36,7 @@ static void publish_commit(tqi_plan *plan)
             tqi_m_block_add(plan->meta, block, plan->ranges[i]->owner, plan->partition);
     }
     tqi_m_plan_link(plan);
-    /* What no cell is linked to is dead now, and the ranges may end. */
+    /* Blocks without a linked cell are dead now, and the ranges may end. */
     for (size_t i = 0; i < plan->n_ranges; i++) {
         tqi_m_block_rele(plan->meta, plan->handles[i]);
         tqi_m_range_use(plan->meta, plan->ranges[i]);

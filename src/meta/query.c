@@ -1,11 +1,11 @@
 /*
- * query.c - reading: where samples lie, what is produced and consumed, which keys there are.
+ * query.c - queries: where samples lie, what is produced and consumed, which keys exist.
  */
 #include "meta/internal.h"
 
 /* ---------------------------------------------------------------------------------------- resolve */
 
-/* The rows that are asked for; *n is what is found (lenient: unknown keys are left out). */
+/* The requested rows; *n is the number found (lenient: unknown keys are left out). */
 static int query_rows(const tqi_partition *partition, const tqi_resolve *ask, tqi_row *rows,
                       size_t *n, tq_error *err)
 {
@@ -51,7 +51,7 @@ static void query_all_rows(const tqi_partition *partition, tqi_row *rows)
     }
 }
 
-/* The fields that are asked for, malloc'ed. */
+/* The requested fields, malloc'ed. */
 static int query_fields(const tqi_partition *partition, const tqi_resolve *ask, tqi_field ***out,
                         size_t *n, tq_error *err)
 {

@@ -1,6 +1,6 @@
 /*
- * records.h - the records that the table of src/meta is made of.  Only files of src/meta include it, by internal.h, which
- * has what is done with them.
+ * records.h - the records that make up the table.  Only files of src/meta include it, through internal.h, which has the
+ * functions on them.
  */
 #ifndef TQI_META_RECORDS_H
 #define TQI_META_RECORDS_H
@@ -38,7 +38,7 @@ typedef struct tqi_dead_node tqi_dead_node;
 
 /* ---------------------------------------------------------------------------------------- samples */
 
-/* One sample, found by its global index.  While it is free, `row` is the place of the next free one. */
+/* One sample, found by its global index.  While it is free, `row` is the index of the next free one. */
 struct tqi_sample {
     tqi_partition *partition; /* NULL: free, or held by a clear that has not ended */
     tqi_extras *extras;       /* NULL: no key, group, tags */
@@ -67,7 +67,7 @@ struct tqi_tag {
     uint8_t value[];
 };
 
-/* The samples of one prompt: one per partition and name. */
+/* The samples of one prompt: one record per partition and name. */
 struct tqi_group {
     UT_hash_handle hh;
     uint32_t samples;
@@ -81,12 +81,12 @@ struct tqi_extras {
     tqi_group *group;
     tqi_tag *tags;
     uint32_t index;
-    uint32_t fresh; /* place among the new samples of the plan that made it */
+    uint32_t fresh; /* index among the new samples of the plan that made it */
     size_t key_size;
     char key[]; /* "": none */
 };
 
-/* A clear that has begun: indexes that nobody gets before it ends. */
+/* A clear that has begun: indexes that are not reused before it ends. */
 struct tqi_clearing {
     tqi_clearing *prev, *next;
     uint32_t n;
@@ -127,11 +127,11 @@ struct tqi_field {
     bool ragged;
     uint32_t shape; /* uniform: counted handle; ragged: none */
     uint64_t dim;   /* the one dim of a shape without a record */
-    uint32_t like;  /* counted handle: rows are compared with this one; none: no row has two dims */
+    uint32_t like;  /* counted handle of the shape with which rows are compared; none: no row has
+                       two dims */
     uint8_t ragged_dim; /* 1: the rows' first dim differs, ...; 0: none is known to */
-    uint32_t
-        foreign; /* produced cells that are not of this kind and dtype: their shapes say what they are */
-    uint32_t filled; /* of the others, those that are no tensors without elements */
+    uint32_t foreign;   /* produced cells of another kind or dtype, which their shapes record */
+    uint32_t filled;    /* the other cells, except tensors without elements */
     uint32_t produced;
     uint32_t lost;
     uint32_t capacity; /* rows of cells */
@@ -139,7 +139,7 @@ struct tqi_field {
     tqi_set **sets; /* field sets that contain it */
     size_t n_sets;
     size_t sets_capacity;
-    uint32_t plans; /* publishes in the making that refer to it */
+    uint32_t plans; /* planned publishes that refer to it */
     uint64_t stamp;
     char name[];
 };
@@ -147,7 +147,7 @@ struct tqi_field {
 struct tqi_partition {
     tqi_meta *meta;
     UT_hash_handle hh;
-    uint64_t number;            /* in the order in which partitions were made */
+    uint64_t number;            /* in order of creation of the partitions */
     tqi_partition *prev, *next; /* existing ones, in order of creation */
     bool exists;                /* else only views or a plan refer to it */
     uint32_t plans;
@@ -198,7 +198,8 @@ struct tqi_task {
     tqi_slot *slots;
     roaring_bitmap_t *consumed;
     uint32_t n_consumed;
-    uint64_t generation; /* raised when consumption is reset: older claims give nothing back */
+    uint64_t generation; /* incremented when consumption is reset: older claims then give nothing
+                            back */
     bool kept;           /* from a snapshot: lives without views, as long as its partition exists */
     char name[];
 };
@@ -257,7 +258,7 @@ struct tqi_shape {
     uint32_t handle;
     uint32_t ndim;
     uint64_t type;   /* of the row; 0: that of its field */
-    uint64_t dims[]; /* right behind it: both are the key of those with a type */
+    uint64_t dims[]; /* right after it: together they are the key of shapes with a type */
 };
 #define TQI_SHAPE_NONE   0u
 #define TQI_SHAPE_SCALAR 1u
@@ -272,13 +273,13 @@ struct tqi_block {
     tqi_partition *partition; /* all its cells are in one */
     uint64_t stamp;
     uint64_t live_bytes;
-    uint64_t thin_from; /* with so many or less live it may be thin */
+    uint64_t thin_from; /* with this many live bytes or fewer it may be sparse */
     uint32_t place;     /* in the batch with that stamp */
     uint32_t live;
     uint32_t row_first, row_last; /* its cells are in these rows */
     uint32_t thin_prev, thin_next;
     bool listed;  /* among its owner's thin blocks */
-    bool named;   /* as one, but its owner has not said that it knows */
+    bool named;   /* named as sparse, but its owner has not confirmed that */
     uint8_t told; /* how often its owner knew */
     uint8_t locator_size;
     uint8_t locator[TQ_LOCATOR_MAX];
@@ -293,20 +294,20 @@ struct tqi_dead_node {
     uint64_t number; /* of the table, in the order in which nodes were made */
     union {
         uint64_t operation; /* in which its blocks died */
-        uint64_t due;       /* of a late one: when it comes to the queue again */
+        uint64_t due;       /* of a late one: when it returns to the queue */
     };
     uint32_t count;
     bool writer_done;
 };
 #define TQI_M_DEAD_PAGE 256u
 
-/* Blocks that die while it is open are not told to their owners. */
+/* Blocks that die while it is open are not reported to their owners. */
 struct tqi_hold {
     tqi_hold *prev, *next;
     uint64_t since; /* number of the newest node when it was opened */
 };
 
-/* Ids leased to a session; it goes when none of them is unpublished. */
+/* Ids leased to a session; freed when none of them is unpublished. */
 struct tqi_range {
     tqi_range *prev, *next; /* of the owner */
     tqi_session *session;
@@ -335,14 +336,14 @@ struct tqi_owner {
     uint64_t bytes;
     void *user;
     bool dropping; /* being lost: its blocks need no dead notice */
-    bool outlives; /* what a writer sent may arrive after its end */
+    bool outlives; /* a writer's requests may be executed after it has ended */
     tqi_range *ranges;
     tqi_dead_node *dead_head, *dead_tail;
     tqi_dead_node *late_head, *late_tail; /* freed, but may be written once more */
     uint64_t last_notice;                 /* number of the newest node */
     uint64_t delivered;                   /* up to this notice they were handed out */
-    uint32_t thin_first, thin_last; /* handles of blocks of which much is dead; named ones first */
-    uint64_t named;                 /* how often some were named */
+    uint32_t thin_first, thin_last;       /* handles of sparse blocks; named ones first */
+    uint64_t named;                       /* how often some were named */
     bool woken;
     tqi_owner *woken_prev, *woken_next;
     char name[];
@@ -350,7 +351,7 @@ struct tqi_owner {
 
 struct tqi_meta {
     uint64_t epoch;
-    uint64_t stamp; /* raised per operation, for marks in records */
+    uint64_t stamp; /* incremented by every operation, for marks in records */
 
     /* samples */
     tqi_sample **pages;
@@ -363,7 +364,7 @@ struct tqi_meta {
     uint32_t free_head, free_tail, n_free;
     uint64_t n_samples;
     tqi_clearing *clearings; /* in order of beginning */
-    tqi_clearing *clearing;  /* the one that is being begun: takes the indexes that are freed */
+    tqi_clearing *clearing;  /* the one being begun: takes the freed indexes */
 
     /* partitions */
     tqi_partition *partitions; /* hash, also of those that do not exist */
@@ -413,7 +414,8 @@ struct tqi_meta {
     uint64_t n_dead;
     uint64_t n_late;
     uint64_t last_dead;      /* number of the newest node */
-    uint64_t operation;      /* of what blocks may die in: the calls that change the table */
+    uint64_t operation;      /* number of the operation in which blocks may die: a call that changes
+                                the table */
     uint64_t last_partition; /* number */
     tqi_hold *holds;         /* in order of opening */
 };

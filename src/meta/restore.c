@@ -1,11 +1,11 @@
 /*
- * restore.c - putting a snapshot back: samples, tasks, views, and the order of it all.  See restore.h.
+ * restore.c - restoring a snapshot: samples, tasks, views, and the order of the steps.  See restore.h.
  */
 #include "meta/restore.h"
 
-/* Indexes up to here are kept even when the table has never had so many. */
+/* Indexes up to this are kept even if the table has never had that many. */
 #define RESTORE_PLACES (UINT64_C(1) << 24)
-/* Ordinals that are left for new samples are more than will ever come: they do not wrap. */
+/* More ordinals are left for new samples than will ever be needed, so they do not wrap. */
 #define RESTORE_ORDINALS (UINT64_MAX / 2)
 
 /* ---------------------------------------------------------------------------------------- which samples */
@@ -80,7 +80,7 @@ static bool restore_replaces(const tqi_restoring *run, const tqi_partition *part
     return false;
 }
 
-/* Whether the index of a sample (NULL: never used) is free, or will be when what is replaced has gone. */
+/* Whether the index of a sample (NULL: never used) is free, or will be once the replaced partitions are gone. */
 static bool restore_may_take(const tqi_restoring *run, const tqi_sample *sample)
 {
     if (sample == NULL || sample->partition == NULL) {
@@ -89,7 +89,7 @@ static bool restore_may_take(const tqi_restoring *run, const tqi_sample *sample)
     return restore_replaces(run, sample->partition);
 }
 
-/* Whether all samples can have the indexes that they had; TQ_EINVAL when two have one. */
+/* Whether all samples can keep their indexes; TQ_EINVAL if two have the same one. */
 static int restore_may_keep(tqi_restoring *run, uint64_t total, bool *keep, tq_error *err)
 {
     const tqi_meta *meta = run->meta;
@@ -159,7 +159,7 @@ static bool restore_given(const char *const *texts, size_t i)
     return texts != NULL && texts[i] != NULL && texts[i][0] != '\0';
 }
 
-/* Extras of a sample, made if it has none yet. */
+/* The extras of a sample, made if it has none yet. */
 static tqi_extras *restore_extras(tqi_restore_part *part, size_t row, const char *key)
 {
     if (part->extras[row] == NULL) {
@@ -414,7 +414,7 @@ static int restore_check_names(const tqi_restoring *run, tq_error *err)
     return rc;
 }
 
-/* Makes the partition with all that it will have. */
+/* Makes the partition with everything that it will have. */
 static int restore_make(tqi_restoring *run, tqi_restore_part *part, tq_error *err)
 {
     size_t base = 0;

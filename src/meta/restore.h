@@ -1,10 +1,9 @@
 /*
- * restore.h - a restore in the making, shared by restore.c (samples and all of it), restore_cells.c (fields, cells and
- * blocks) and restore_commit.c.  Only files of src/meta include it.
- *
- * The partitions are made beside those that they replace, under the same name, with everything but what the rest of the
- * table would see: their samples have no records yet, their cells name blocks by their place in the part.  Making them
- * may fail; then they are dropped again.  Committing only links, and cannot.
+ * restore.h - a restore being prepared, shared by restore.c (samples and the whole), restore_cells.c (fields, cells and
+ * blocks) and restore_commit.c.  Only files of src/meta include it.  The partitions are built beside those that they
+ * replace, under the same name, without anything that the rest of the table would see: their samples have no records yet,
+ * and their cells name blocks by their index in the part.  Building them may fail; they are then dropped.  Committing only
+ * links, and cannot fail.
  */
 #ifndef TQI_META_RESTORE_H
 #define TQI_META_RESTORE_H
@@ -16,7 +15,7 @@
 typedef struct tqi_restore_block {
     const tqi_batch_block *in;
     tqi_range *range; /* of an unpublished id, marked */
-    uint32_t handle;  /* of a live one that is linked again; 0: it is lost, or unpublished */
+    uint32_t handle;  /* of a live block that is relinked; 0: it is lost, or unpublished */
     uint32_t cells;
     uint64_t bytes; /* of them */
     uint32_t row_first, row_last;
@@ -51,9 +50,9 @@ typedef struct tqi_restoring {
     tqi_restored out;
 } tqi_restoring;
 
-/* Place of a saved index in the part, -1: it has no such sample. */
+/* Position of a saved index in the part; -1: no such sample. */
 ptrdiff_t tqi_m_restore_find(const tqi_restore_part *part, uint32_t saved);
-/* Finds the blocks of a part, and what they are here. */
+/* Finds the blocks of a part, and their state here. */
 int tqi_m_restore_blocks(const tqi_restoring *run, tqi_restore_part *part, tq_error *err);
 /* Fields and cells of a part. */
 int tqi_m_restore_fields(tqi_restoring *run, tqi_restore_part *part, tq_error *err);

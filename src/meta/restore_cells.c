@@ -1,5 +1,5 @@
 /*
- * restore_cells.c - the storage of a restore in the making: blocks, schemas and cells.  See restore.h.
+ * restore_cells.c - the storage of a restore being prepared: blocks, schemas and cells.  See restore.h.
  */
 #include "meta/restore.h"
 
@@ -19,7 +19,7 @@ static bool restore_block_same(const tqi_batch_block *a, const tqi_batch_block *
            strcmp(a->owner, b->owner) == 0;
 }
 
-/* The block lives where the snapshot says: its cells are linked to it again. */
+/* The block still exists where the snapshot says: its cells are relinked to it. */
 static void restore_block_live(const tqi_restoring *run, const tqi_restore_part *part,
                                tqi_restore_block *block)
 {
@@ -207,7 +207,7 @@ static tqi_restore_block *restore_block_of(const restore_walk *walk, uint32_t pl
     return block->range != NULL || block->handle != 0 ? block : NULL;
 }
 
-/* Counts a cell that is there; its shape is counted already. */
+/* Counts an existing cell; its shape has already been counted. */
 static void restore_link(const restore_walk *walk, size_t row, tqi_cell cell)
 {
     tqi_partition *made = walk->part->made;
@@ -235,7 +235,7 @@ static int restore_opaque(const restore_walk *walk, size_t i, uint32_t shape, tq
         return restore_bad(walk, "a cell of a manager that keys by index has no note", err);
     }
     if (walk->run->out.renumbered) {
-        /* The manager has the data under the index that the sample had. */
+        /* The manager keeps the data under the sample's former index. */
         tqi_m_shape_rele(walk->run->meta, shape, 1);
         restore_lose(walk, walk->base + i);
         return TQ_OK;
@@ -254,7 +254,7 @@ static int restore_opaque(const restore_walk *walk, size_t i, uint32_t shape, tq
     return TQ_OK;
 }
 
-/* One cell that was produced; *offset is moved behind it. */
+/* One produced cell; advances *offset past it. */
 static int restore_cell(restore_walk *walk, size_t i, const tqi_run *run, tqi_restore_block *block,
                         uint64_t *offset, tq_error *err)
 {
@@ -342,7 +342,7 @@ static int restore_column(restore_walk *walk, tq_error *err)
     for (size_t i = 0; i < (in->types != NULL ? walk->batch->n : 1); i++) {
         uint32_t type = restore_type(in, i);
         tq_dtype dtype = tqi_type_dtype(type);
-        /* Rows with types of their own are in ragged fields only. */
+        /* Rows with their own types occur only in ragged fields. */
         if (type >> 16 > TQ_VALUE || dtype.bits == 0 || dtype.bits % 8 != 0 ||
             (!in->ragged && type != tqi_m_field_type(field)) ||
             (tqi_type_kind(type) == TQ_VALUE && (dtype.code != TQ_UINT || dtype.bits != 8))) {

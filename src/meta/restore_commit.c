@@ -1,6 +1,6 @@
 /*
- * restore_commit.c - the end of a restore: what was replaced goes, and what was made takes its place.  Nothing here can
- * fail (but see internal.h about bitmaps).
+ * restore_commit.c - committing a restore: drops what is replaced and puts the new partitions in its place.  Nothing here
+ * can fail (but see internal.h about bitmaps).
  */
 #include "meta/restore.h"
 
@@ -14,7 +14,7 @@ static void commit_hold(tqi_meta *meta, const tqi_restore_part *part)
     }
 }
 
-/* The old partition ends; its held views go over. */
+/* The old partition ends; its held views move to the new one. */
 static void commit_replace(const tqi_restoring *run, const tqi_restore_part *part)
 {
     for (size_t i = 0; i < part->n_views; i++) {
@@ -31,8 +31,8 @@ static void commit_replace(const tqi_restoring *run, const tqi_restore_part *par
 
 /* ---------------------------------------------------------------------------------------- samples */
 
-/* Takes the places of the new samples out of the queue of free ones, whose order stays; places between those that were
- * ever used and the new ones join it. */
+/* Removes the new samples' indexes from the queue of free ones, whose order stays; indexes between those ever used and the
+ * new ones are added to it. */
 static void commit_places(const tqi_restoring *run)
 {
     tqi_meta *meta = run->meta;

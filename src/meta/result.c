@@ -71,7 +71,7 @@ void tqi_result_fini(tqi_result *result)
 
 /* ---------------------------------------------------------------------------------------- samples */
 
-/* Keys and groups, each only when some sample has one. */
+/* Keys and groups, each only if some sample has one. */
 static int result_names(const tqi_row *rows, size_t n, tqi_result *result)
 {
     const char **keys = NULL;
@@ -140,7 +140,7 @@ typedef struct result_scratch {
     size_t runs_capacity;
 } result_scratch;
 
-/* Place of a block in the batch plus 1; 0 without memory. */
+/* Index of a block in the batch plus 1; 0 if out of memory. */
 static uint32_t result_block(result_scratch *scratch, uint32_t handle)
 {
     tqi_block *block = tqi_m_block(scratch->meta, handle);
@@ -261,7 +261,7 @@ static int result_uniform(result_scratch *scratch, const tqi_field *field, tqi_b
     return TQ_OK;
 }
 
-/* Copies of the bytes of opaque cells, when there are any. */
+/* Copies the bytes of opaque cells, if there are any. */
 static int result_opaque(result_scratch *scratch, const tqi_field *field, const tqi_row *rows,
                          size_t n, tqi_batch_field *out)
 {
@@ -287,7 +287,7 @@ static int result_opaque(result_scratch *scratch, const tqi_field *field, const 
     return TQ_OK;
 }
 
-/* What the rows are: of one kind and dtype if those agree that say so, else each by itself. */
+/* Types of the rows: a single kind and dtype if all rows that count agree, else one per row. */
 static int result_types(result_scratch *scratch, const tqi_field *field, const tqi_row *rows,
                         size_t n, tqi_batch_field *out)
 {
@@ -385,7 +385,7 @@ static int result_blocks(result_scratch *scratch)
     }
     for (size_t i = 0; i < scratch->n_blocks; i++) {
         blocks[i] = scratch->blocks[i];
-        /* Neighbours mostly have one owner: they share the copy of its name. */
+        /* Adjacent blocks mostly have the same owner: they share the copy of its name. */
         if (blocks[i].owner != owner) {
             owner = blocks[i].owner;
             copy = tqi_m_result_strdup(scratch->result, owner);

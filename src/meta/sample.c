@@ -1,8 +1,8 @@
 /*
  * sample.c - samples: their global indexes, incarnations, keys and groups.
  *
- * Samples lie in pages that never move, by place = index - first index of the table.  Free ones form a queue through
- * their `row`, so that freeing cannot fail and the index freed first is used first.
+ * Samples lie in pages that never move, at position index - first index of the table.  Free ones form a queue through their
+ * `row`, so that freeing cannot fail and the index freed first is reused first.
  */
 #include "meta/internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * schema_test.c - what publishes may carry: schemas, shapes, values, tags, groups, keys; and how bad ones are refused.
+ * schema_test.c - what publishes may contain: schemas, shapes, values, tags, groups, keys; and how bad ones are refused.
  */
 #include "meta/meta_test.h"
 

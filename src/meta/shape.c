@@ -1,15 +1,15 @@
 /*
  * shape.c - shapes of rows behind 32-bit handles.
  *
- * A row of no dims and a row of one dim below 2^31 need no record: the handle says it all.  So ragged columns of one dim,
- * the usual ones, cost nothing per length.  Other shapes are kept once per value, counted.  A row that is not of the type of
- * its field has a record that says so, so that a cell needs no room for its type.
+ * A row without dims, and a row with one dim below 2^31, need no record: the handle encodes them.  So ragged columns of one
+ * dim, the usual ones, cost nothing per length.  Other shapes are kept once per value, reference-counted.  A row whose type
+ * differs from its field's has a record that says so, so that a cell needs no room for its type.
  */
 #include "meta/internal.h"
 
 #define SHAPE_INLINE_MAX 0x7fffffffu
 
-/* Elements of a shape; false when they overflow. */
+/* Number of elements of a shape; false if it overflows. */
 static bool shape_count(uint32_t ndim, const uint64_t *dims, uint64_t *elements)
 {
     bool fits = true;
@@ -28,7 +28,7 @@ static bool shape_count(uint32_t ndim, const uint64_t *dims, uint64_t *elements)
     return fits;
 }
 
-/* A free place in the table of records, with room in the free list for all of them. */
+/* A free slot in the table of records, with room in the free list for all of them. */
 static int shape_place(tqi_meta *meta, uint32_t *place)
 {
     if (meta->n_shape_free > 0) {

@@ -1,11 +1,10 @@
 /*
- * shortage.c - what a view lacks: the numbers behind the text that tells people why a claim waits.
- *
- * Everything here is asked for by people and at time-outs only, so it may cost by the size of the partition.
+ * shortage.c - what a view lacks: the numbers behind the text that tells people why a claim waits.  All of this is requested
+ * only by people and at timeouts, so its cost may grow with the size of the partition.
  */
 #include "meta/internal.h"
 
-/* Samples that a look at groups goes over. */
+/* Most samples examined when looking for groups. */
 #define SHORTAGE_LOOK_MAX 1000000u
 
 void tqi_view_shortage(const tqi_view *view, tqi_shortage *out)
@@ -33,7 +32,7 @@ bool tqi_view_field(const tqi_view *view, size_t i, const char **name, uint32_t 
 
 /* ---------------------------------------------------------------------------------------- groups */
 
-/* A group is known by its record or, without one, by its place among the ordinals. */
+/* A group is identified by its record or, without one, by its position among the ordinals. */
 typedef struct shortage_key {
     const tqi_group *group;
     uint64_t place;
@@ -95,7 +94,7 @@ static int shortage_count_ready(const tqi_view *view, uint32_t n, shortage_group
     return TQ_OK;
 }
 
-/* Counts the samples of these groups that are there and that the task has not had. */
+/* Counts the existing samples of these groups that the task has not consumed. */
 static void shortage_count_left(const tqi_view *view, uint32_t n, shortage_group *groups)
 {
     const tqi_partition *partition = view->key.set->partition;
@@ -114,7 +113,7 @@ static void shortage_count_left(const tqi_view *view, uint32_t n, shortage_group
     }
 }
 
-/* Whether a group that has too few samples left will not get more by itself. */
+/* Whether a group with too few samples left will not get more by itself. */
 static bool shortage_broken(const tqi_partition *partition, const shortage_group *group, uint32_t n)
 {
     uint64_t made = partition->next_ordinal - partition->meta->first_ordinal;

@@ -1,5 +1,5 @@
 /*
- * shortage_test.c - what a view says that it lacks: samples, fields, complete groups.
+ * shortage_test.c - what a view reports as missing: samples, fields, complete groups.
  */
 #include "meta/meta_test.h"
 

@@ -1,5 +1,5 @@
 /*
- * snapshot.c - taking the state of a partition apart into the parts of a snapshot.
+ * snapshot.c - splits the state of a partition into the parts of a snapshot.
  */
 #include "meta/snapshot.h"
 
@@ -38,7 +38,7 @@ static int snap_fields(const tqi_partition *partition, tqi_snap_partition *out, 
     return TQ_OK;
 }
 
-/* Whether all samples of the pick are still there; else it is void. */
+/* Whether all samples of the pick still exist; otherwise it is void. */
 static bool snap_slot_valid(const tqi_task *task, const tqi_slot *slot)
 {
     for (uint32_t i = 0; i < slot->n; i++) {

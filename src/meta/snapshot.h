@@ -1,9 +1,9 @@
 /*
- * snapshot.h - the state of partitions as a value: taken from a table, and put back into one.
+ * snapshot.h - the state of partitions as a value: taken from a table, and restored into one.
  *
  * A snapshot is made of parts, so that none of them is large: the head of a partition (schemas, tasks, cached picks), then
- * its samples in pieces, by ascending index.  Numbers are those of the table it was taken from; ordinals count from 0.
- * Consumption is what the tasks have been given, acknowledged or not.
+ * its samples in pieces, by ascending index.  Numbers are those of the original table; ordinals count from 0.  Consumption
+ * is what the tasks have been given, acknowledged or not.
  */
 #ifndef TQI_META_SNAPSHOT_H
 #define TQI_META_SNAPSHOT_H
@@ -33,7 +33,7 @@ typedef struct tqi_snap_rows {
 typedef struct tqi_snap_partition {
     const char *name;
     uint64_t next_ordinal;
-    const tqi_field_info *fields; /* in order of creation; produced and lost are not looked at */
+    const tqi_field_info *fields; /* in order of creation; produced and lost are ignored */
     size_t n_fields;
     const tqi_snap_task *tasks; /* in order of creation */
     size_t n_tasks;
@@ -41,10 +41,11 @@ typedef struct tqi_snap_partition {
     size_t n_rows;
 } tqi_snap_partition;
 
-/* Everything of a partition but its samples (rows is empty); memory belongs to `result`, which holds nothing else. */
+/* Everything of a partition except its samples (rows is empty); the memory belongs to `result`, which holds nothing
+ * else. */
 int tqi_snapshot_head(tqi_partition *partition, tqi_snap_partition *out, tqi_result *result,
                       tq_error *err);
-/* At most `max` samples with an index of at least *next; batch.n 0: there are none left.  *next is where to go on.  The
+/* At most `max` samples with an index of at least *next; batch.n 0: there are none left.  *next is where to continue.  The
  * memory belongs to `result`. */
 int tqi_snapshot_rows(tqi_partition *partition, uint64_t *next, size_t max, tqi_snap_rows *out,
                       tqi_result *result, tq_error *err);
@@ -58,9 +59,9 @@ typedef struct tqi_restore {
      * lost.  Else every block is an unpublished one of `session`. */
     bool relink;
     uint64_t session;
-    int64_t now_us; /* what errors about metadata of before it will say */
-    /* A held view of a partition that is replaced goes over to the new one with all its holds; `to` takes the place of
-     * `from`, which ends with the call.  May be NULL when no view is held. */
+    int64_t now_us; /* what errors about metadata from before it will say */
+    /* A held view of a replaced partition moves to the new one with all its holds; `to` replaces `from`, which ends with the
+     * call.  May be NULL when no view is held. */
     void (*moved)(tqi_view *from, tqi_view *to, void *arg);
     void *arg;
 } tqi_restore;
@@ -71,9 +72,9 @@ typedef struct tqi_restored {
     bool renumbered; /* an index was taken: all samples got others, in the same order */
 } tqi_restored;
 
-/* Replaces all partitions, or those that are named, by those of a snapshot: all or nothing.  Samples keep their indexes
- * (but see renumbered) and get the next incarnation of them, so that metadata from before does not fit any more.  What
- * the snapshot says is checked: TQ_EINVAL names what is wrong.  Blocks of the session that no cell needs are dead. */
+/* Replaces all partitions, or the named ones, with those of a snapshot: all or nothing.  Samples keep their indexes (but see
+ * renumbered) and get the next incarnation, so that metadata from before no longer matches.  The snapshot is validated:
+ * TQ_EINVAL names what is wrong.  Blocks of the session that no cell needs die. */
 int tqi_meta_restore(tqi_meta *meta, const tqi_restore *restore, tqi_restored *out, tq_error *err);
 
 #endif

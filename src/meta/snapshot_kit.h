@@ -40,7 +40,7 @@ static inline void kit_moved(tqi_view *from, tqi_view *to, void *arg)
     kit_moves++;
 }
 
-/* Tests own what they take: they may change it. */
+/* Tests own the snapshots they take, and may change them. */
 #define KIT_MUTABLE(type, pointer) ((type *)(uintptr_t)(pointer))
 
 static inline void kit_expose(kit_snapshot *snap, size_t p)

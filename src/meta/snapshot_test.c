@@ -1,5 +1,5 @@
 /*
- * snapshot_test.c - a table taken apart and put back: the same to all queries; snapshots that lie are refused.
+ * snapshot_test.c - a table that is saved and restored answers all queries the same; inconsistent snapshots are refused.
  */
 #include "meta/snapshot_kit.h"
 
@@ -182,7 +182,7 @@ static void a_partial_restore_leaves_the_rest(void **state)
     }
     tqi_result_fini(&result);
     kit_free(&snap);
-    /* Into the same place again: now they are free to take, for the partition is replaced. */
+    /* Restored in the same place again: now they are free, because the partition is being replaced. */
     kit_take(&to, "p", &snap);
     assert_int_equal(kit_restore(&to, &snap, true, true, &out), TQ_OK);
     assert_false(out.renumbered);
@@ -191,7 +191,7 @@ static void a_partial_restore_leaves_the_rest(void **state)
     table_close(&from);
 }
 
-/* A clear that has begun lasts through a restore, which gives nobody the indexes that it holds. */
+/* A clear that has begun survives a restore, which does not reuse the indexes it holds. */
 static void indexes_of_a_clear_stay_held(void **state)
 {
     const tqi_clear clear = {.partition = "p", .all = true};
@@ -293,7 +293,7 @@ static void a_hold_keeps_dead_blocks_back(void **state)
 
 /* ---------------------------------------------------------------------------------------- lies */
 
-/* One thing changed about a good snapshot. */
+/* A good snapshot with one thing changed. */
 static void lie_index_twice(kit_snapshot *s)
 {
     s->partitions[0].indexes[1] = s->partitions[0].indexes[0];

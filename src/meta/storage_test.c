@@ -34,7 +34,7 @@ static void dead_blocks_are_delivered_until_done(void **state)
     assert_int_equal(got[0].first, 1);
     assert_int_equal(got[0].count, 2);
     assert_true(got[0].writer_done);
-    /* The neighbours do not join a range that was handed out. */
+    /* Adjacent ids do not join a range that was handed out. */
     assert_int_equal(
         tqi_meta_clear_indexes(t.meta, "p", (const uint32_t[]){1, 2}, NULL, 2, &cleared, &t.err),
         TQ_OK);
@@ -94,7 +94,7 @@ static void overwriting_kills_blocks(void **state)
     table_close(&t);
 }
 
-/* Whoever asks in between changes nothing: the same operations make the same notices. */
+/* Asking in between changes nothing: the same operations make the same notices. */
 static void notices_do_not_depend_on_when_they_are_asked_for(void **state)
 {
     table t[2];
@@ -167,7 +167,7 @@ static void leases_are_checked(void **state)
     assert_int_equal(got[1].count, 247);
     tqi_meta_session_end(t.meta, SESSION, true);
     tqi_owner_done(t.owner, notice, 0);
-    /* A writer that is gone writes no more, but to a store that still has to execute what it was sent. */
+    /* A writer that is gone no longer writes, except to a store that has yet to execute its requests. */
     tqi_owner_set_outlives(t.owner);
     tqi_meta_session_end(t.meta, SESSION + 1, true);
     assert_int_equal(dead(&t, got, 8, &notice), 1);
@@ -389,7 +389,7 @@ static void a_move_relinks_what_is_still_there(void **state)
     assert_int_equal(move_one(&t, SESSION, 1, &to, rest), TQ_OK);
     assert_int_equal(dead(&t, got, 4, &notice), 2);
     assert_int_equal(got[1].first, first + 1);
-    /* Nor does a move take what lies outside of its stretches. */
+    /* Nor does a move take cells outside its stretches. */
     to.id = first + 2;
     assert_int_equal(move_one(&t, SESSION, first, &to, (tqi_stretch){0, ROW * 4 + 1, 0}), TQ_OK);
     assert_int_equal(tqi_meta_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
@@ -550,7 +550,7 @@ static void thin_blocks_are_told_once(void **state)
     assert_true(tqi_owner_has_thin(t.owner));
     assert_int_equal(tqi_owner_thin(t.owner, ids, 1, &number), 1);
     assert_int_equal(ids[0], 1);
-    /* Not while what is moved from would be kept. */
+    /* Not while the old blocks would be kept. */
     assert_int_equal(tqi_hold_open(t.meta, &hold, &t.err), TQ_OK);
     assert_int_equal(tqi_owner_thin(t.owner, ids, 4, &last), 0);
     tqi_live live;
@@ -562,7 +562,7 @@ static void thin_blocks_are_told_once(void **state)
     assert_ptr_equal(tqi_meta_next_dead(t.meta), t.owner);
     assert_int_equal(tqi_meta_live(t.meta, ids, 1, &live, &t.err), TQ_OK);
     tqi_live_fini(&live);
-    /* Again, and with more, until its owner has taken note. */
+    /* Repeated, with more, until its owner has confirmed it. */
     assert_int_equal(tqi_owner_thin(t.owner, ids, 4, &last), 2);
     assert_int_equal(ids[0], 1);
     assert_int_equal(ids[1], 2);
@@ -604,7 +604,7 @@ static void what_died_during_a_move_is_told(void **state)
     tqi_batch_block to = {
         .id = first, .size = ROWS * ROW * 4, .owner = "unit", .owner_incarnation = 7};
     tqi_stretch all = {0, ROWS * ROW * 4, 0};
-    /* All was live when it was copied; half was when the copy came. */
+    /* All was live when it was copied; half was left when the copy arrived. */
     for (uint32_t i = 0; i < ROWS / 2; i++) {
         clear_one(&t, indexes[i]);
     }

@@ -1,5 +1,5 @@
 /*
- * tag.c - tags: small encoded values by name on a sample, merged by name.  The values are never looked into.
+ * tag.c - tags: small encoded values by name on a sample, merged by name.  The values are never decoded.
  */
 #include "meta/internal.h"
 

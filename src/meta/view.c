@@ -79,7 +79,7 @@ void tqi_m_ready_leave(tqi_partition *partition, uint32_t index, uint32_t row)
     for (set = partition->sets; set != NULL; set = set->hh.next) {
         if (set->missing[row] == 0) {
             set_remove(set, index);
-            /* The cells are unlinked after this: it must not look like becoming unready again. */
+            /* The cells are unlinked after this, which must not look like becoming unready again. */
             set->missing[row] = 1;
         }
     }
@@ -236,7 +236,7 @@ static void set_gc(tqi_set *set)
     free(set);
 }
 
-/* Counts what is missing for the samples that are there. */
+/* Counts what is missing for the existing samples. */
 static void set_fill(tqi_set *set)
 {
     roaring_uint32_iterator_t it;
@@ -493,7 +493,7 @@ void tqi_view_rele(tqi_view *view)
     }
 }
 
-/* Frees the tasks without views of a partition that does not exist any more. */
+/* Frees the tasks without views of a partition that no longer exists. */
 static void view_end_tasks(tqi_partition *partition)
 {
     tqi_task *task, *next;

@@ -140,7 +140,7 @@ static void a_claim_gives_back_only_what_is_still_its_own(void **state)
     tqi_meta_claim_release(t.meta, SESSION, claim);
     assert_int_equal(tqi_view_ready(view), 3);
     tqi_meta_claim_settle(t.meta, later);
-    /* After a reset and another claim, the first claim has no say. */
+    /* After a reset and another claim, the first claim no longer matters. */
     claim = table_take(&t, view, 2, taken);
     assert_int_equal(tqi_meta_reset_consumption(t.meta, "p", "", &t.err), TQ_OK);
     assert_int_equal(tqi_view_ready(view), 4);
@@ -149,7 +149,7 @@ static void a_claim_gives_back_only_what_is_still_its_own(void **state)
     assert_int_equal(tqi_view_ready(view), 0);
     tqi_meta_claim_release(t.meta, SESSION, later);
     assert_int_equal(tqi_view_ready(view), 4);
-    /* The end of the session gives back what was not settled. */
+    /* When the session ends, unsettled claims are given back. */
     later = table_take(&t, view, 2, taken);
     tqi_meta_claim_settle(t.meta, table_take(&t, view, 1, taken));
     tqi_meta_session_end(t.meta, SESSION, true);
