@@ -1,5 +1,6 @@
 /*
- * factory.c - the storage manager of a type, from a plug-in library when its config names one; and whether its store is there.
+ * factory.c - finds the storage manager of a type, loading a plug-in library if its config names one; and checks whether its
+ * store can be reached.
  */
 #include <jansson.h>
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 #include "manager/kv/kv.h"
 #include "manager/manager.h"
 
-/* Whether a list of paths, joined by colons, has one of them. */
+/* Whether a colon-separated list of paths contains the path. */
 static bool factory_has(const char *list, const char *path)
 {
     size_t size = strlen(path);
@@ -22,7 +23,7 @@ static bool factory_has(const char *list, const char *path)
     return false;
 }
 
-/* A library is code that runs in this process, and whoever runs the system that we are led to can name any file in its
+/* A library is code that runs in this process, and the operator of the system we connect to can name any file in its
  * configuration. */
 static int factory_load(const char *type, const char *library, const tqi_manager_trust *trust,
                         tq_error *err)
@@ -54,7 +55,7 @@ int tqi_manager_make(const char *type, const char *config, const tqi_manager_tru
                              "config of storage manager %s: a JSON object is expected", type);
     }
     const char *library = json_string_value(json_object_get(root, "library"));
-    /* A type that this process has, or has loaded, needs none. */
+    /* A type that this process has, or has loaded, needs no library. */
     if (library != NULL && tq_manager_find(type, out, NULL) != TQ_OK) {
         code = factory_load(type, library, trust, err);
     }

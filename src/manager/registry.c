@@ -21,11 +21,11 @@ typedef const tq_kv_client *(*registry_kv_plugin)(uint32_t abi);
 #define REGISTRY_BUILT(manager)    manager,
 #define REGISTRY_ABSENT(type, why) {type, why},
 
-/* Those that come with the library; ends with NULL.  config/keys.toml names them. */
+/* The built-in ones; ends with NULL.  config/keys.toml names them. */
 static const tq_storage_manager *const registry_builtin[] = {TQI_BACKENDS_BUILT(REGISTRY_BUILT)
                                                                  NULL};
 
-/* Those that come with the project but not with this library, and why. */
+/* Those that belong to the project but are not in this library, and why. */
 static const struct {
     const char *type, *why;
 } registry_elsewhere[] = {TQI_BACKENDS_ABSENT(REGISTRY_ABSENT)};
@@ -158,7 +158,7 @@ int tq_manager_load(const char *path, tq_error *err)
     if (code != TQ_OK) {
         dlclose(library);
     }
-    /* A registered one stays loaded for ever; loaded again, dlopen only counts. */
+    /* A registered one stays loaded for ever; loading it again only increments dlopen's count. */
     return code;
 }
 

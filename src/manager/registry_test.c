@@ -130,7 +130,7 @@ static void loads_plugins(void **state)
     assert_int_equal(tq_manager_load(TEST_PLUGINS "/oldstore.so", &err), TQ_EVERSION);
 }
 
-/* What the system names is loaded only if this process trusts it; what it has anyway is used without. */
+/* A library named by the system is loaded only if this process trusts it; types it already has need no trust. */
 static void loads_what_is_trusted(void **state)
 {
     static const char library[] = TEST_PLUGINS "/oldstore.so";

@@ -1,9 +1,9 @@
 /*
  * cut.c - how a batch becomes values: which rows go into which block, and which bytes into which value.
  *
- * The bytes of a batch are looked at as one stream: its columns one after the other, each with its rows in order.  Blocks
- * are consecutive pieces of that stream, values are consecutive pieces of a block: so one walk along the caller's slices
- * gives the slices of all values, and nothing is copied.
+ * The bytes of a batch are treated as one stream: its columns one after the other, each with its rows in order.  Blocks are
+ * consecutive pieces of that stream, values are consecutive pieces of a block: so one walk along the caller's slices gives
+ * the slices of all values, and nothing is copied.
  */
 #include "manager/kv/kv.h"
 
@@ -47,8 +47,7 @@ static int cut_extent(cut_state *state, uint32_t column, uint32_t row, uint32_t 
     return TQ_OK;
 }
 
-/* Columns from `c` on that together have no more than one value may have, in one block; *end: the first one that is not among
- * them. */
+/* Puts columns from `c` on that together fit into one value into one block; *end: the first column not included. */
 static int cut_shared(cut_state *state, uint32_t c, uint32_t *end)
 {
     const tq_put_job *job = state->job;

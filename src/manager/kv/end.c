@@ -1,8 +1,7 @@
 /*
- * end.c - the clean end of a system: its daemon removes what it stored, for no client need be there any more.
- *
- * The controller serves nobody by now.  What a client was writing when it ended may still arrive, so the store is gone
- * through until nothing new is found.  The leases and the mark go last: a daemon that is killed before that leaves them, and
+ * end.c - the clean shutdown of a system: its daemon removes the stored data, because there may be no client left to do it.
+ * The controller no longer serves anybody.  Data that a client was writing when it ended may still arrive, so the store is
+ * scanned until nothing new is found.  The leases and the mark go last: a daemon that is killed before that leaves them, and
  * the next system removes the rest (see sweep.c).
  */
 #include "manager/kv/kv.h"
@@ -45,7 +44,7 @@ static void end_flush(end_batch *batch)
     batch->n = 0;
 }
 
-/* Whether a key says that the system lives, and is no value. */
+/* Whether a key is a sign that the system is alive, rather than a value. */
 static bool end_is_sign(const end_batch *batch, const char *key)
 {
     const char *name = key + strlen(batch->prefix);

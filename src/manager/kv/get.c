@@ -1,9 +1,7 @@
 /*
- * get.c - ranges of rows out of values.
- *
- * Ranges that lie end to end become one.  A value of which little is wanted is read in parts, when the store can do that;
- * else it is read whole: straight to its destination when all of it is wanted in one piece, or into a buffer from which
- * the wanted ranges are copied.
+ * get.c - reads ranges of rows from values.  Adjacent ranges are merged.  If only a little of a value is needed, it is read
+ * in parts, if the store can do that; otherwise it is read completely: straight to its destination if all of it is needed in
+ * one piece, else into a buffer from which the needed ranges are copied.
  */
 #include "manager/kv/kv.h"
 
@@ -12,7 +10,7 @@
 
 #include "base/buf.h"
 
-/* What a request of its own costs, in bytes that could be read in the same time. */
+/* The cost of a separate request, in bytes that could be read in the same time. */
 #define GET_REQUEST_BYTES 8192u
 /* Most bytes of whole values in buffers at a time, per task. */
 #define GET_BUFFERED (16u << 20)
@@ -28,7 +26,7 @@ typedef struct get_run {
     bool *gone; /* per block; each block belongs to one task */
 } get_run;
 
-/* A range to copy out of a value that was read whole. */
+/* A range to copy from a value that was read completely. */
 typedef struct get_copy {
     const uint8_t *from;
     void *dest;
@@ -43,7 +41,7 @@ struct get_task {
     tq_error err;
     /* on the pool */
     tq_kv_read *reads;
-    tqi_kv_key_text *keys; /* of the reads; keys of one value are written again for each */
+    tqi_kv_key_text *keys; /* of the reads; a value's key is written again for each of its reads */
     uint32_t *blocks;      /* of the reads: places in the job */
     uint8_t **buffers;     /* of the reads: NULL, or the value */
     size_t n_reads;
@@ -67,7 +65,7 @@ static int get_add_read(get_task *task, uint32_t b, uint64_t part, tq_kv_read re
         return TQ_ENOMEM;
     }
     tqi_kv_key_of(&task->keys[n - 1], block->owner_incarnation, block->id, part);
-    task->reads[n - 1] = read; /* its key is set when the keys have their final place */
+    task->reads[n - 1] = read; /* its key is set once the keys are at their final address */
     task->blocks[n - 1] = b;
     task->buffers[n - 1] = buffer;
     task->n_reads = n;
@@ -75,7 +73,7 @@ static int get_add_read(get_task *task, uint32_t b, uint64_t part, tq_kv_read re
 }
 
 /* Ranges [first, end) of the job that touch bytes [at, at + size) of their block, which are one value; merged in `out`,
- * relative to the value.  Returns how many there are then. */
+ * relative to the value.  Returns how many remain. */
 static size_t get_merge(const tq_get_job *job, uint32_t first, uint32_t end, uint64_t at,
                         uint64_t size, tq_get_range *out)
 {
@@ -156,7 +154,7 @@ static void get_forget(get_task *task)
     task->buffered = 0;
 }
 
-/* Reads what is planned, and copies out of the buffers. */
+/* Performs the planned reads, and copies from the buffers. */
 static int get_flush(get_task *task)
 {
     const tqi_kv *kv = task->run->kv;
@@ -234,7 +232,7 @@ static void get_work(void *arg)
     } else if (code != TQ_OK && task->err.code == TQ_OK) {
         tqi_error_set(&task->err, code, "storage %s: reading failed", task->run->kv->owner);
     } else if (code == TQ_OK) {
-        task->err.code = TQ_OK; /* a client may have noted what it has got over */
+        task->err.code = TQ_OK; /* a client may have left an error that it recovered from */
     }
     get_forget(task);
     free(merged);
@@ -285,7 +283,7 @@ static void get_done(void *arg)
     get_end(run, err);
 }
 
-/* Cuts the ranges into tasks of about the same size, at the borders of blocks. */
+/* Divides the ranges into tasks of similar size, at block boundaries. */
 static void get_share(get_run *run)
 {
     const tq_get_job *job = run->job;

@@ -1,5 +1,5 @@
 /*
- * kv.c - the table of the general KV storage manager: one per registered KV client (see kv.h).
+ * kv.c - the table of the generic KV storage manager: one per registered KV client (see kv.h).
  */
 #include "manager/kv/kv.h"
 
@@ -174,7 +174,8 @@ static void kv_timer_closed(uv_handle_t *handle)
 
     if (kv->host->work(kv->host, kv_close_work, kv_close_done, kv) != TQ_OK) {
         kv_close_work(
-            kv); /* without memory for a thread it blocks the loop, which has no more jobs */
+            kv); /* if there is no memory for a thread it blocks the loop, which has no more
+                    jobs */
         kv_close_done(kv);
     }
 }
@@ -192,7 +193,7 @@ const char *tqi_kv_owner(void *state, uint64_t *incarnation)
 {
     tqi_kv *kv = state;
 
-    /* Ids begin again with every epoch of the controller: what an epoch stores is a store of its own. */
+    /* Ids start over with every epoch of the controller: each epoch is treated as a separate store. */
     *incarnation = kv->host->epoch;
     tqi_kv_sweep_epoch(kv, kv->host->epoch);
     return kv->owner;

@@ -1,5 +1,5 @@
 /*
- * kv.h - the parts of the general KV storage manager: batches in any store that keeps values by key.
+ * kv.h - the parts of the generic KV storage manager: batches in any store that keeps values by key.
  *
  *   kv.c      the table: open, close, fork; one per registered KV client
  *   cut.c     how a batch becomes values
@@ -9,12 +9,12 @@
  *   end.c     the clean end of a system: all of its values
  *   sweep.c   values of systems that have ended in another way
  *
- * A block is one value, under the key tq/EPOCH/ID.  Where it is larger than the store's largest value it is several,
- * ID.0, ID.1, ..., with a head ID.n that holds their number (8 bytes, little-endian): the head is written first and
- * removed last, so that a block of which any part is left can be found by its id alone.  The locator is the size of the
- * parts (8 bytes, little-endian), 0 for one value.
+ * A block is one value, under the key tq/EPOCH/ID.  If it exceeds the store's largest value, it is several, ID.0, ID.1, ...,
+ * with a head ID.n that holds their number (8 bytes, little-endian): the head is written first and removed last, so that a
+ * block with any part left can be found by its id alone.  The locator is the size of the parts (8 bytes, little-endian), 0
+ * for one value.
  *
- * Jobs begin and end on the client's loop; what blocks runs on its pool.
+ * Jobs begin and end on the client's loop; blocking work runs on its pool.
  */
 #ifndef TQI_KV_H
 #define TQI_KV_H
@@ -27,30 +27,30 @@
 
 #include <tq/kv.h>
 
-/* Columns that follow each other share a value up to here; a larger one is cut into values of about TQI_KV_VALUE, or of more, so
- * that there are not more than one lease's. */
+/* Consecutive columns share a value up to this size; a larger column is cut into values of about TQI_KV_VALUE, or larger
+ * ones if there would otherwise be more than one lease allows. */
 #define TQI_KV_ONE_VALUE (64u << 10)
 #define TQI_KV_VALUE     (256u << 10)
-/* Tasks of one job on the pool, and the fewest bytes that are worth one. */
+/* Most tasks of one job on the pool, and the fewest bytes worth a task. */
 #define TQI_KV_TASKS      4u
 #define TQI_KV_TASK_BYTES (1u << 20)
 #define TQI_KV_LOCATOR    8u
 
 typedef struct tqi_kv_put tqi_kv_put;
 
-/* The lease of the epoch, and the search for epochs without one; see sweep.c. */
+/* The epoch's lease, and the search for epochs without one; see sweep.c. */
 typedef struct tqi_kv_sweep {
     bool runs; /* the store has leases and lists its keys */
     double after;
     double renewal;
     pthread_t thread;
     /* of the thread */
-    bool looks;      /* for epochs that have ended: it has the lease for that */
+    bool looks;      /* for ended epochs: this client holds the lease for searching */
     unsigned next;   /* renewals until the next look */
-    unsigned second; /* renewals until the second one, at what was found; 0: there is nothing */
+    unsigned second; /* renewals until the second check of what was found; 0: nothing was */
     uint64_t first;  /* epoch when it was opened */
     uint64_t leased; /* epoch of the lease; 0: none yet */
-    uint64_t due;    /* when the lease is to be renewed, also in the middle of long work */
+    uint64_t due;    /* when the lease must be renewed, even in the middle of long work */
     uint64_t *suspects;
     size_t n_suspects;
     /* under the lock */
@@ -80,7 +80,7 @@ typedef struct tqi_kv_type {
     const tq_kv_client *client;
 } tqi_kv_type;
 
-/* Where the client's state begins behind the manager's. */
+/* Where the client's state begins, after the manager's. */
 #define TQI_KV_STATE_AT \
     ((sizeof(tqi_kv) + _Alignof(max_align_t) - 1) / _Alignof(max_align_t) * _Alignof(max_align_t))
 
@@ -126,8 +126,8 @@ typedef struct tqi_kv_key_text {
     char text[TQ_KV_KEY_MAX + 1];
 } tqi_kv_key_text;
 
-/* Keys of an epoch that are no blocks: its lease and that of the client that looks for epochs that have ended, both of which
- * the store forgets by itself, and the mark, which says that there may be values of the epoch. */
+/* Keys of an epoch that are not blocks: its lease and that of the client that searches for ended epochs, both of which the
+ * store drops by itself, and the mark, which says that there may be values of the epoch. */
 #define TQI_KV_LEASE "lease"
 #define TQI_KV_LOOKS "looks"
 #define TQI_KV_MARK  "kept"
@@ -137,7 +137,7 @@ typedef struct tqi_kv_key_text {
 #define TQI_KV_HEAD  (UINT64_MAX - 1)
 
 void tqi_kv_key_of(tqi_kv_key_text *out, uint64_t epoch, uint64_t id, uint64_t part);
-/* Size of the parts of a block, 0 when it is one value.  TQ_EPROTO for a locator that is not of this manager. */
+/* Size of the parts of a block; 0 if it is one value.  TQ_EPROTO for a locator that is not this manager's. */
 int tqi_kv_part_size(const tq_block *block, uint64_t *out, tq_error *err);
 static inline uint64_t tqi_kv_parts(uint64_t size, uint64_t part_size)
 {
@@ -176,12 +176,12 @@ void tqi_kv_cut_fini(tqi_kv_cut *cut);
 
 void tqi_kv_put_start(void *state, tq_put_job *job);
 void tqi_kv_put_cancel(void *state, tq_put_job *job);
-/* There may be room now: tries the puts that wait. */
+/* There may be room now: tries the waiting puts. */
 void tqi_kv_put_retry(tqi_kv *kv);
 void tqi_kv_get_start(void *state, tq_get_job *job);
-/* Whether what the config says of it can be. */
+/* Checks what the config says about it. */
 int tqi_kv_sweep_check(const tq_kv_client *client, const char *config, tq_error *err);
-/* On the thread that opens: the epoch has a lease when it returns. */
+/* On the opening thread: the epoch has a lease when it returns. */
 int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err);
 /* The controller's epoch is another one. */
 void tqi_kv_sweep_epoch(tqi_kv *kv, uint64_t epoch);

@@ -1,12 +1,12 @@
 /*
- * put.c - values on their way into the store, and waiting for room.
+ * put.c - writing values to the store, and waiting for room.
  *
- * A put leases a block id per value, and writes the values in a few tasks on the pool.  When the store has no room, what
- * was written is removed again, so that two puts cannot starve each other with halves, and the put waits: until this
- * client has removed something, or a timer says that somebody else may have.  A store that is not ours has no other way
- * to tell; the pauses grow to a second.  The controller does not know of such a wait, so it is not in the status; the log
- * names it after the time of a notice.  A put that fails abandons its ids: they come back as dead and are removed, twice
- * when the store has not answered, for it may execute what it was sent after the first removal.
+ * A put leases a block id per value, and writes the values in a few tasks on the pool.  When the store has no room, what was
+ * written is removed again, so that two puts cannot starve each other with halves, and the put waits until this client has
+ * removed something, or until a timer fires, because another client may have.  An external store has no other way to tell
+ * us; the pauses grow to a second.  The controller does not know of such a wait, so it is not in the status; the log names
+ * it after the notice time.  A put that fails abandons its ids: they come back as dead and are removed, twice if the store
+ * has not answered, because it may still execute the writes after the first removal.
  */
 #include "manager/kv/kv.h"
 
@@ -38,7 +38,7 @@ struct tqi_kv_put {
     unsigned n_tasks;
     unsigned running;
     bool canceled;
-    bool unsure;   /* what was sent to the store may still arrive there */
+    bool unsure;   /* data sent to the store may still arrive there */
     bool waiting;  /* in kv->full */
     tq_error full; /* why it waits, or has waited */
     uint64_t pause_ms;
@@ -157,7 +157,7 @@ void tqi_kv_put_cancel(void *state, tq_put_job *job)
 
 /* ------------------------------------------------------------------------------- writing */
 
-/* Removes what a task may have written.  What cannot be removed now is when the abandoned ids come back. */
+/* Removes what a task may have written.  Values that cannot be removed now are removed when the abandoned ids come back. */
 static void put_undo(put_task *task, tqi_kv_key_text *keys, size_t n)
 {
     const tqi_kv *kv = task->put->kv;
@@ -244,7 +244,7 @@ static void put_work(void *arg)
     free(counted);
 }
 
-/* Full is what a put can wait for; any other error of a task is the put's. */
+/* A put can wait if the store is full; any other error of a task is the put's error. */
 static void put_written(void *arg)
 {
     put_task *task = arg;
@@ -272,7 +272,7 @@ static void put_written(void *arg)
     put_end(put, failed != NULL ? failed : full);
 }
 
-/* Cuts the values into tasks of about the same size, at the borders of blocks. */
+/* Divides the values into tasks of similar size, at block boundaries. */
 static void put_share(tqi_kv_put *put)
 {
     const tqi_kv_cut *cut = &put->cut;

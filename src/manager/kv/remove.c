@@ -1,9 +1,7 @@
 /*
- * remove.c - dead blocks.
- *
- * A block is known here by its id alone.  Most are one value; an id without one was never written, or is a block of
- * several values, which its head tells.  While some of them may still arrive the head stays, for the last removal to find
- * them by.
+ * remove.c - removes dead blocks.  A block is known here only by its id.  Most are one value; an id without one was never
+ * written, or is a block of several values, as its head says.  While some of them may still arrive, the head stays, so that
+ * the last removal can find them.
  */
 #include "manager/kv/kv.h"
 
@@ -14,9 +12,9 @@
 
 /* Keys of one request to the store. */
 #define REMOVE_KEYS 1024u
-/* Most values of one block: what a head says is checked, for it comes from a store. */
+/* Most values of one block: a head's number is checked, because it comes from a store. */
 #define REMOVE_PARTS_MAX (UINT64_C(1) << 24)
-/* Seconds that a request may take: who closes waits for it.  The notice is delivered again after a failure. */
+/* Seconds that a request may take; closing waits for it.  After a failure the notice is redelivered. */
 #define REMOVE_SECONDS 4.0
 
 typedef struct remove_job {
@@ -24,7 +22,7 @@ typedef struct remove_job {
     uint64_t epoch;
     uint64_t *ids;
     size_t n;
-    size_t done_ids; /* under the first so many nothing arrives any more */
+    size_t done_ids; /* number of leading ids to which no write can arrive any more */
     void (*done)(const tq_error *err, void *arg);
     void *arg;
     tq_error err;
@@ -49,7 +47,7 @@ static int remove_now(remove_job *job, remove_keys *keys, size_t n)
                                        &job->err);
 }
 
-/* A block of `parts` values: its head goes last, if it goes. */
+/* A block of `parts` values: its head is removed last, if at all. */
 static int remove_parts(remove_job *job, remove_keys *keys, uint64_t id, uint64_t parts, bool head)
 {
     int code = TQ_OK;

@@ -1,18 +1,16 @@
 /*
  * sweep.c - values of systems that have ended.
  *
- * A system that was killed leaves its values in the store, under keys with its epoch.  Nobody can ask whether an epoch's
- * controller lives, so each client keeps a lease for the epoch of its own: a key that the store forgets by itself when
- * nobody renews it for `sweep_after` seconds.  An epoch with values and without a lease has ended: its values are removed.
- *
- * Two things keep the values of systems that live from being taken.  The lease is there before the first value, and lasts
- * long: a system may be without any client for that time.  And an epoch must be without a lease twice, several renewals
- * apart: leases are the first thing that a store which is short of memory may evict, and clients bring them back.
- *
- * All but the first leases is done by one thread per client, for it may take long: listing a store reads all of its keys.  One
- * client of an epoch looks for others, at once and again each time that a lease could have run out; the rest only renew.
- * That client holds a second lease, a short one that it renews with the other: when it has ended, the next client that
- * renews takes that lease and begins anew.
+ * A killed system leaves its values in the store, under keys with its epoch.  There is no way to ask whether an epoch's
+ * controller is alive, so each client keeps a lease for its own epoch: a key that the store drops by itself if nobody renews
+ * it for `sweep_after` seconds.  An epoch with values but without a lease has ended: its values are removed.  Two things
+ * protect the values of live systems.  The lease is written before the first value and lasts long: a system may be without
+ * any client for that time.  And an epoch must be found without a lease twice, several renewals apart: leases are the first
+ * thing that a store short of memory may evict, and clients restore them.  Everything except the first lease is done by one
+ * thread per client, because it may take long: listing a store reads all of its keys.  One client of an epoch searches for
+ * ended epochs, at once and again each time a lease could have expired; the others only renew.  The searching client holds a
+ * second, short lease that it renews along with the first: when it has ended, the next client that renews takes that lease
+ * and starts over.
  */
 #include "manager/kv/kv.h"
 
@@ -30,18 +28,18 @@
 #include "base/text.h"
 #include "config_keys.h"
 
-/* Seconds without a client until a system counts as ended.  Shorter leases than the least would run out between renewals,
- * and longer ones than the most are no numbers for a store. */
+/* Seconds without a client until a system counts as ended.  Leases shorter than the minimum would expire between renewals,
+ * and stores do not accept ones longer than the maximum. */
 #define SWEEP_AFTER     ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_DEFAULT)
 #define SWEEP_AFTER_MIN ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_MIN)
 #define SWEEP_AFTER_MAX ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_MAX)
-/* Seconds between renewals, at most, and how many of them lie between the two looks. */
+/* Longest time between renewals in seconds, and how many renewals lie between the two checks. */
 #define SWEEP_RENEWAL 60.0
 #define SWEEP_TURNS   3u
-/* Seconds that one request, and that one listing, may take.  Who closes waits for a request. */
+/* Seconds that one request, and one listing, may take.  Closing waits for a request. */
 #define SWEEP_SECONDS      4.0
 #define SWEEP_LIST_SECONDS 600.0
-/* Epochs of one look; others are left for the next system. */
+/* Most epochs per search; others are left for the next one. */
 #define SWEEP_EPOCHS 1024u
 #define SWEEP_KEYS   1024u
 #define SWEEP_PREFIX "tq/"
@@ -89,7 +87,7 @@ static int sweep_has_lease(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
     return sweep_has(kv, epoch, TQI_KV_LEASE, out, err);
 }
 
-/* Renews the lease for looking if this client has it, and takes it if nobody has. */
+/* Renews the search lease if this client has it, and takes it if nobody has. */
 static int sweep_renew_looks(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -144,8 +142,8 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, tq_error *err)
     return code == TQ_OK ? sweep_renew_looks(kv, err) : code;
 }
 
-/* Called all along what takes long: a lease that runs out meanwhile would make others take us for ended.  What fails here
- * is said at the next renewal. */
+/* Called throughout long work: if the lease expired meanwhile, others would think that we have ended.  Errors here are
+ * reported at the next renewal. */
 static void sweep_keep(tqi_kv *kv)
 {
     tq_error err = {0};
@@ -262,7 +260,7 @@ static bool sweep_take(const char *key, void *arg)
     return batch->code == TQ_OK && !sweep_closing(&batch->kv->sweep);
 }
 
-/* All values of an epoch, then its mark.  The lease for looking runs out by itself. */
+/* Removes all values of an epoch, then its mark.  The search lease expires by itself. */
 static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
 {
     tqi_kv *kv = batch->kv;
@@ -290,7 +288,7 @@ static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
     return code;
 }
 
-/* Removes the values of what has no lease at the second look either. */
+/* Removes the values of epochs that still have no lease at the second check. */
 static int sweep_remove(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -311,7 +309,7 @@ static int sweep_remove(tqi_kv *kv, tq_error *err)
 
 /* ------------------------------------------------------------------------------- the thread */
 
-/* Waits for the next renewal, or until the epoch is another one.  False: it is over. */
+/* Waits for the next renewal, or until the epoch changes.  False: the client is closing. */
 static bool sweep_wait(tqi_kv_sweep *sweep, uint64_t *epoch)
 {
     uint64_t due = tqi_deadline(sweep->renewal);
@@ -327,7 +325,7 @@ static bool sweep_wait(tqi_kv_sweep *sweep, uint64_t *epoch)
     return goes_on;
 }
 
-/* What is due at this renewal: a look, or the second one at what the last look has found. */
+/* Does what is due at this renewal: a search, or the second check of what the last search found. */
 static int sweep_turn(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -399,7 +397,7 @@ static int sweep_config(tqi_kv_sweep *sweep, const char *config, const char *typ
     return code;
 }
 
-/* A thread that gets no signals: they are the program's. */
+/* A thread that gets no signals: those belong to the program. */
 static int sweep_thread(tqi_kv *kv)
 {
     sigset_t all, before;
@@ -411,8 +409,8 @@ static int sweep_thread(tqi_kv *kv)
     return rc;
 }
 
-/* The first lease, before the first value.  A store that refuses it (it is full, say) is used all the same: what has no
- * lease yet has no mark either, so nobody sweeps it. */
+/* The first lease, before the first value.  A store that refuses it (because it is full, say) is used anyway: an epoch
+ * without a lease has no mark yet either, so nobody sweeps it. */
 static void sweep_first(tqi_kv *kv)
 {
     tqi_kv_sweep *sweep = &kv->sweep;

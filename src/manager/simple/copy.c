@@ -1,8 +1,8 @@
 /*
  * copy.c - copies of many pieces: small ones at once, large ones on the thread pool, very large ones on several threads.
  *
- * One thread copies warm memory at 9 to 10 GB/s: 256 KiB hold up the loop for 25 us, about as long as a hop to the pool
- * and back takes.  Work is split by bytes, not by pieces, for one piece may be the whole batch.
+ * One thread copies warm memory at 9 to 10 GB/s: 256 KiB hold up the loop for 25 us, about as long as a hop to the pool and
+ * back takes.  Work is split by bytes, not by pieces, because one piece may be the whole batch.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,9 +12,9 @@
 
 #define COPY_SPLIT     (UINT64_C(4) << 20)
 #define COPY_ITEMS_MAX 4u
-/* Pieces of this size are worth a look at the pages they go to. */
+/* Pieces of this size are worth checking the pages they go to. */
 #define COPY_WARM (UINT64_C(1) << 20)
-/* Copies of this many bytes leave the caches alone: nobody finds the first bytes there when the last ones are copied. */
+/* Copies of this many bytes bypass the caches: the first bytes would have been evicted before the last ones are copied. */
 #define COPY_STREAM (UINT64_C(8) << 20)
 
 typedef struct copy_job copy_job;
@@ -54,7 +54,7 @@ static void copy_piece(const tqi_store_map *map, bool write, bool streaming, tqi
     }
     if (!tqi_store_map_read(map, piece->id, piece->slot, piece->offset + skip, piece->dest + skip,
                             bytes, streaming)) {
-        /* Set by any thread that has a part of the piece, read on the loop when all are done. */
+        /* Set by any thread that copies part of the piece; read on the loop when all are done. */
         atomic_store_explicit(&piece->gone, true, memory_order_relaxed);
     }
 }
@@ -86,7 +86,7 @@ static void copy_ran(void *arg)
     }
 }
 
-/* Cuts the pieces into `n` items of about the same bytes. */
+/* Divides the pieces into `n` items of similar size. */
 static void copy_split(copy_job *job, uint64_t total, unsigned n)
 {
     size_t piece = 0;

@@ -1,13 +1,12 @@
 /*
- * get.c - ranges on their way out of units: from mapped memory, or over the stream straight into their places.
+ * get.c - reads ranges from units: from mapped memory, or over the socket straight into place.  The ranges are divided into
+ * parts, one per (unit, incarnation); ranges that are adjacent in both block and destination become one piece.  Each part
+ * ends with its bytes in place and some blocks marked gone, or with an error; the job ends when all parts have ended,
+ * because until then the destinations may still be written.
  *
- * The ranges are cut into parts, one per (unit, incarnation); neighbours that lie end to end in block and destination
- * become one piece.  Each part ends with its bytes in place and some blocks marked gone, or with an error; the job ends
- * when all parts have ended, for until then somebody may be writing into the destinations.
- *
- * A block is gone when its unit says so, when its slot does not hold it (any more), or when the controller's list has
- * no such unit, or another incarnation of it.  A unit that does not answer is asked again and again until the deadline,
- * with a look at the list and a pause in between.
+ * A block is gone when its unit says so, when its slot does not hold it (any more), or when the controller's list has no
+ * such unit, or another incarnation of it.  A unit that does not answer is asked repeatedly until the deadline, with an
+ * update of the list and a pause in between.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -148,7 +147,7 @@ static void get_part_failed(get_part *part, const tq_error *err)
         get_part_end(part, &why);
         return;
     }
-    /* Whatever the reason, the unit could not be asked: that is what the reader is told. */
+    /* Whatever the reason, the unit could not be asked, and that is the error the reader gets. */
     tqi_error_set(&part->why, err->code == TQ_ETIMEDOUT ? TQ_ETIMEDOUT : TQ_EUNREACHABLE,
                   "storage unit '%s': %s", part->owner, err->message);
     if (part->unit != NULL && err->code != TQ_ESTALE) {
@@ -200,18 +199,18 @@ static void get_part_looked(void *arg, const tq_error *err)
     tqi_simple_pause(part->op->simple, part->tries++, part->op->job->deadline_ns, &part->wait);
 }
 
-/* Asks the controller what became of the unit, then goes on. */
+/* Asks the controller what happened to the unit, then continues. */
 static void get_part_look(get_part *part)
 {
     uint64_t deadline = tqi_simple_try(0, 0, part->op->job->deadline_ns);
     uint64_t soon = tqi_now() + 50000000u;
 
-    /* When no time is left: a moment for the answer that may turn an error into "gone". */
+    /* If no time is left: a moment for the answer that may turn an error into "gone". */
     deadline = deadline < soon ? soon : deadline;
     tqi_simple_list(part->op->simple, false, deadline, get_part_looked, part);
 }
 
-/* Deadline of this try: the last one leaves some time to look at the list. */
+/* Deadline of this try: the last one leaves some time to update the list. */
 static uint64_t get_part_deadline(const get_part *part)
 {
     uint64_t end = part->op->job->deadline_ns, now = tqi_now();
@@ -426,7 +425,7 @@ static void get_part_try(get_part *part)
 
 /* ---------------------------------------------------------------------------------------- start */
 
-/* The part of a block, made when it is the first one. */
+/* The part that a block belongs to, made for its first block. */
 static uint32_t get_part_of(get_op *op, const tq_block *block)
 {
     uint32_t i;
@@ -464,7 +463,7 @@ static void get_add(get_op *op, const tq_get_range *range, size_t at)
     piece->dest = range->dest;
 }
 
-/* Whether a range goes on where the one before ended, in the block and in its place. */
+/* Whether a range continues where the previous one ended, in the block and in the destination. */
 static bool get_joins(const tq_get_range *before, const tq_get_range *range)
 {
     return before->block == range->block && before->offset + before->size == range->offset &&

@@ -1,14 +1,14 @@
 /*
- * link.c - what the manager has of one unit: its channel, its mapped memory, its leased block ids.
+ * link.c - the manager's side of one unit: its channel, its mapped memory, its leased block ids.
  *
  * Mapping.  A unit on this machine is asked for its memory once per session there: a new session is a new writer to the
- * unit, which gives memory back only when it knows that its writers cannot write.  A unit that refuses, or that is
- * elsewhere (where.c), is written and read over the stream; the reason is logged.  Who only reads needs no connection once
- * the memory is mapped: where many clients crowd a unit, it is closed.
+ * unit, which gives memory back only when it knows that its writers cannot write.  A unit that refuses, or that is elsewhere
+ * (where.c), is written and read over the socket; the reason is logged.  A client that only reads needs no connection once
+ * the memory is mapped: if many clients crowd a unit, it is closed.
  *
- * Ids.  They are topped up before they run out, so that a put seldom waits for a lease.  The first lease is a small one,
- * for the controller keeps room for the end of every id and most of many thousand clients put little; each one after it is
- * twice the size of the one before, up to 256.  They are void when the unit, the controller or our session there is another one.
+ * Ids.  They are topped up before they run out, so that a put seldom waits for a lease.  The first lease is small, because
+ * the controller reserves memory for every id's end, and most of many thousand clients put little; each later lease doubles,
+ * up to 256.  Ids are void when the unit, the controller or our session there has changed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,7 @@ void tqi_wait_end(tqi_wait **row, const tq_error *err)
 {
     tqi_wait *list = *row;
 
-    *row = NULL; /* who is called may wait again, in a new row */
+    *row = NULL; /* a callback may wait again, in a new list */
     while (list != NULL) {
         tqi_wait *wait = list;
         DL_DELETE(list, wait);
@@ -144,7 +144,7 @@ int tqi_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_link **out)
     return TQ_OK;
 }
 
-/* The channel is not released here: the connector was closed before, and its channels with it. */
+/* The channel is not released here: it was closed before, with the connector. */
 void tqi_link_free(tqi_link *link)
 {
     tqi_link_unmap(link);
@@ -220,7 +220,7 @@ static void link_mapped(tqi_call *call, tqi_answer *answer, void *arg)
     }
     tqi_simple_took(link->simple, link->map_asked_at);
     if (answer->status != TQ_OK) {
-        /* The channel may be gone: the unit was listed at another place meanwhile. */
+        /* The channel may be gone: the unit was listed at another address meanwhile. */
         const char *failure = link->channel == NULL || tqi_channel_local(link->channel)
                                   ? ""
                                   : tqi_channel_unix_failure(link->channel);
@@ -283,8 +283,8 @@ bool tqi_ids_known(const tqi_simple *simple, const tqi_ids_from *from)
 static void link_finished(tqi_call *call, tqi_answer *answer, void *arg)
 {
     (void)call;
-    (void)
-        answer; /* a unit that does not know it, or has lost our session, waits for the end of this process */
+    (void)answer; /* a unit that does not learn of it, or has lost our session, waits until this
+                   process exits */
     (void)arg;
 }
 
@@ -319,7 +319,7 @@ void tqi_link_drop_ids(tqi_link *link)
     uint64_t *ids = malloc(link->ids_total * sizeof(*ids) + 1);
     size_t n = 0;
 
-    /* Without memory they are given back when the session ends. */
+    /* If out of memory, they are given back when the session ends. */
     for (size_t i = 0; i < link->n_ids && ids != NULL; i++) {
         for (uint32_t k = 0; k < link->ids[i].count; k++) {
             ids[n++] = link->ids[i].first + k;
@@ -433,7 +433,7 @@ static void link_lease(tqi_link *link, size_t want, uint64_t deadline)
                               query);
 }
 
-/* Room for the leases of the next n ids, of which each may be of another one. */
+/* Room for the leases of the next n ids, each of which may come from a different lease. */
 static int link_reserve_leases(const tqi_link *link, size_t n, tqi_leases *leases)
 {
     size_t most = 0;

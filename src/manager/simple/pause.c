@@ -1,8 +1,8 @@
 /*
  * pause.c - time between two tries of a unit that cannot be reached.
  *
- * A connection to a unit that has died is refused at once, and the controller lists the unit until it counts as lost.  Who
- * tries again without a pause asks the controller thousands of times a second.
+ * A connection to a unit that has died is refused at once, and the controller lists the unit until it counts as lost.
+ * Retrying without a pause would ask the controller thousands of times a second.
  */
 #include "base/clock.h"
 #include "manager/simple/simple.h"

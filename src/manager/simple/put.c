@@ -1,14 +1,12 @@
 /*
- * put.c - a batch on its way into a unit: choose, map, lease, reserve, copy or stream, finish.
+ * put.c - writes a batch to a unit: choose, map, lease, reserve, copy or stream, finish.
  *
- * Units are tried in the order of put_choose.c, each without waiting, and when all are full the put waits at the one
- * with the most room, until there is room elsewhere.  A unit that does not answer is left for the next one after a short while; its ids are abandoned,
- * for the request may still be executed (the unit then refuses or frees them on their dead notice).
- *
- * When the unit, or the controller, turns out to be another one than the ids were leased for (TQ_ESTALE), the list is
- * brought up to date and everything begins anew, a few times.
- *
- * A put that is cancelled stops where it waits; once its bytes are on their way it goes on to its end.
+ * Units are tried in the order of put_choose.c, each without waiting, and if all are full, the put waits at the one with the
+ * most room until there is room elsewhere.  If a unit does not answer, the put moves on to the next one after a short while;
+ * its ids are abandoned, because the request may still be executed (the unit then refuses them, or frees them on their dead
+ * notice).  If the ids were leased for a different run of the unit or the controller (TQ_ESTALE), the list is updated and
+ * everything starts over, a few times.  A put that is cancelled stops if it is waiting; once its bytes are in transit, it
+ * runs to completion.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,11 +16,11 @@
 #include "manager/simple/put.h"
 
 #define PUT_RESTARTS    3u
-#define PUT_ROUNDS      6u                  /* after which the time per unit grows no more */
+#define PUT_ROUNDS      6u                  /* after which the time per unit stops growing */
 #define PUT_FRESH_NS    UINT64_C(100000000) /* a list is as good as new */
 #define PUT_TRY_NS      UINT64_C(400000000)
 #define PUT_TRY_ANSWERS 4u /* or as long as so many answers take */
-/* The unit's own answer to a wait comes this much before the call gives up. */
+/* The unit answers a wait this much before the call gives up. */
 #define PUT_SLACK_MS 100u
 
 static void put_choose(tqi_put *op);
@@ -59,7 +57,7 @@ void tqi_put_abandon(tqi_put *op, uint32_t n)
     }
 }
 
-/* Ids that a put at that unit may be writing to, or is about to; returns how many. */
+/* Ids to which a put at that unit may be writing, or is about to; returns how many. */
 static size_t put_busy(const tqi_link *link, uint64_t *ids)
 {
     const tqi_put *op;
@@ -165,7 +163,7 @@ static void put_choose(tqi_put *op)
 
 /* ---------------------------------------------------------------------------------------- trying */
 
-/* Begins anew with a list that is up to date. */
+/* Starts over with an up-to-date list. */
 static void put_restart(tqi_put *op, const tq_error *why)
 {
     op->why = *why;
@@ -179,15 +177,16 @@ static void put_restart(tqi_put *op, const tq_error *why)
     tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
 }
 
-/* Waits at the unit with the most room, or at the best one when none said anything; without `wait_when_full` a full store
- * ends the put. */
+/* Waits at the unit with the most room, or at the best one if none has reported its room; without `wait_when_full`, a full
+ * store ends the put. */
 static void put_last(tqi_put *op)
 {
     bool full = op->fullest != NULL;
 
     if (!full && op->why.code == TQ_EUNREACHABLE && op->restarts < PUT_RESTARTS &&
         tqi_now() < op->job->deadline_ns) {
-        /* None of them is there.  After a restart of the controller they come back one by one, so the list waits for one. */
+        /* None of them is present.  After a restart of the controller they come back one by one, so the list waits for
+         * one. */
         op->restarts++;
         tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
         return;
@@ -225,7 +224,7 @@ static void put_rest(tqi_put *op)
     }
 }
 
-/* A list that did not come is no reason to try no more units. */
+/* If the list did not arrive, there may still be other units to try. */
 static void put_rest_listed(void *arg, const tq_error *err)
 {
     tqi_put *op = arg;
@@ -238,7 +237,7 @@ static void put_rest_listed(void *arg, const tq_error *err)
     put_rest(op);
 }
 
-/* Goes on with the next unit, or with what there is to do without one. */
+/* Continues with the next unit, or with what remains if there is none. */
 static void put_go(tqi_put *op)
 {
     tqi_simple *simple = op->simple;
@@ -262,7 +261,7 @@ static void put_next(tqi_put *op)
     put_go(op);
 }
 
-/* What a failed step at a unit means for the put. */
+/* Decides what a failed step at a unit means for the put. */
 void tqi_put_failed_at(tqi_put *op, const tq_error *err)
 {
     tq_error why = *err;
@@ -313,9 +312,9 @@ static void put_waited(tqi_wait *wait, const tq_error *err)
     }
 }
 
-/* Another unit is tried soon, for a put must go on within a second of the death of a unit: to ask for its memory and for
- * room there are two requests.  A unit that is only slow loses nothing but this put.  Where all answers take long, as they
- * do beside thousands of clients, no other unit would be faster, and asking two would make it worse. */
+/* Another unit is tried soon, because a put must make progress within a second of a unit's death, and asking for memory and
+ * for room takes two requests.  A unit that is merely slow only loses this put.  If all answers take long, as they do with
+ * thousands of clients, no other unit would be faster, and asking two would make it worse. */
 static uint64_t put_deadline(const tqi_put *op)
 {
     uint64_t usual = PUT_TRY_ANSWERS * op->simple->answer_ns;
@@ -325,7 +324,7 @@ static uint64_t put_deadline(const tqi_put *op)
     return op->last || end > op->job->deadline_ns ? op->job->deadline_ns : end;
 }
 
-/* There is no room for more than the put itself: once more at the same unit, for that alone. */
+/* There is no room for more than the put itself: tries the same unit once more, for the put alone. */
 static void put_without_stock(tqi_put *op)
 {
     op->extra = 0;
@@ -386,7 +385,7 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     tqi_put_write(op);
 }
 
-/* Leases as a message has them: few but for a put of hundreds of columns. */
+/* The leases in the form of the message: few, except for a put of hundreds of columns. */
 #define PUT_GRANTS 4u
 typedef struct put_grants {
     Tq__Grant few[PUT_GRANTS], *few_list[PUT_GRANTS];
@@ -464,7 +463,7 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
     return code;
 }
 
-/* Ids for the put, and for what it reserves ahead. */
+/* Leases ids for the put, and for what it reserves ahead. */
 static int put_take(tqi_put *op)
 {
     tqi_link *unit = op->unit;
@@ -489,7 +488,7 @@ static void put_give_back(tqi_put *op)
     op->extra = 0;
 }
 
-/* One step at a unit: whatever is missing is asked for, and put_waited comes back here. */
+/* One step at a unit: requests whatever is missing; put_waited comes back here. */
 static void put_try(tqi_put *op)
 {
     tqi_link *unit = op->units[op->at];
@@ -517,7 +516,7 @@ static void put_try(tqi_put *op)
     }
     if (code == TQ_OK && unit->mapping != NULL &&
         unit->mapping->incarnation != op->from.incarnation) {
-        /* Ids of another run of the unit than the memory we have: the newer one is asked for. */
+        /* The ids are from a different run of the unit than our mapping: requests the newer one. */
         put_give_back(op);
         tqi_link_unmap(unit);
         if (op->remaps++ < PUT_RESTARTS) {

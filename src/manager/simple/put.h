@@ -1,6 +1,6 @@
 /*
- * put.h - a put as the files that do it share it: put_layout.c cuts it into blocks, put_choose.c chooses units, put.c reserves,
- * put_wait.c waits for room, put_write.c moves the bytes.
+ * put.h - a put, shared by the files that implement it: put_layout.c divides it into blocks, put_choose.c chooses units,
+ * put.c reserves, put_wait.c waits for room, put_write.c moves the bytes.
  */
 #ifndef TQI_SIMPLE_PUT_H
 #define TQI_SIMPLE_PUT_H
@@ -25,7 +25,7 @@ typedef struct tqi_put {
     size_t n_units, at;
     bool all;          /* the rest is among them */
     bool last;         /* waits at this one until the deadline */
-    tqi_link *fullest; /* of those that said that they are full, the one with the most room */
+    tqi_link *fullest; /* of the units that reported being full, the one with the most room */
     unsigned restarts;
     unsigned rounds; /* in which no unit answered in time */
     unsigned remaps;
@@ -33,20 +33,20 @@ typedef struct tqi_put {
 
     tqi_link *unit;
     uint64_t asked_at;    /* when room was asked for */
-    uint32_t extra;       /* blocks behind the put's own that are reserved ahead */
+    uint32_t extra;       /* blocks reserved ahead, after the put's own */
     bool no_stock;        /* there was no room for them */
     tqi_ids_from from;    /* the ids */
     tqi_leases leases;    /* of the ids that are asked to be reserved */
     tqi_call *reserving;  /* the request for room */
     bool waits;           /* for that */
-    bool leaves;          /* it does not any more: there is room elsewhere */
-    unsigned believed;    /* how often that was believed of a unit of which nothing was told */
+    bool leaves;          /* it no longer waits there: there is room elsewhere */
+    unsigned believed;    /* how often that was assumed of a unit without news */
     uint64_t believes_at; /* when it is the next time */
     bool cancelled;
     tqi_mapping *mapping;
     tqi_piece *pieces;
     size_t n_pieces;
-    uint32_t written;            /* blocks that are on their way over the stream */
+    uint32_t written;            /* blocks in transit over the socket */
     struct tqi_put *prev, *next; /* all of the manager, for cancel */
 } tqi_put;
 
@@ -55,49 +55,49 @@ static inline uint32_t tqi_put_block_of(const tqi_put *op, uint32_t column)
     return op->block_of != NULL ? op->block_of[column] : 0;
 }
 
-/* put_layout.c: which columns lie where in which blocks; once per put. */
+/* put_layout.c: decides which columns go where in which blocks; once per put. */
 int tqi_put_layout(tqi_put *op, tq_error *err);
 /* Makes op->order, for what is sent block by block. */
 int tqi_put_order(tqi_put *op);
-/* put.c: gives up the first n ids, which are reserved or may be, and which nothing of this put writes to any more. */
+/* put.c: gives up the first n ids, which are or may be reserved, and to which this put no longer writes. */
 void tqi_put_abandon(tqi_put *op, uint32_t n);
-/* The session at the controller is a new one: tells the units of what was reserved in the former one, and is not being
- * written. */
+/* The session at the controller is new: tells the units which blocks reserved in the former one are not being written. */
 void tqi_puts_new_session(tqi_simple *simple);
 
-/* put_choose.c: sets op->units to those that are tried first, which may be none. */
+/* put_choose.c: sets op->units to those to try first, which may be none. */
 int tqi_put_choose(tqi_put *op, tq_error *err);
-/* Adds what is worth a try of the rest, those with the most room first. */
+/* Adds the remaining units that are worth a try, those with the most room first. */
 int tqi_put_choose_rest(tqi_put *op, tq_error *err);
 uint64_t tqi_put_free_bytes(const tqi_link *link);
-/* Whether there is room for the batch beside `taken` bytes more, as far as is known. */
+/* Whether there is room for the batch in addition to `taken` bytes, as far as is known. */
 bool tqi_put_fits(const tqi_put *op, const tqi_link *link, uint64_t taken);
-/* The unit has refused the batch for lack of room: others like it do not fit either, as far as is known. */
+/* The unit has refused the batch for lack of room: similar batches are assumed not to fit either. */
 void tqi_put_note_full(const tqi_put *op, tqi_link *link);
-/* Whether there is, as far as is known, at another unit than its own; of many that are elsewhere some are looked at. */
+/* Whether there is room, as far as is known, at a unit other than its own; if there are many elsewhere, only some are
+ * checked. */
 bool tqi_put_elsewhere(tqi_put *op);
 /* Whether the batch can ever fit in the unit. */
 bool tqi_put_possible(const tqi_put *op, const tqi_link *link);
 
 /* put_wait.c: its request for room waits at the unit. */
 void tqi_put_wait_begin(tqi_put *op);
-/* That has ended.  true: it was given up, for there is room elsewhere. */
+/* That wait has ended.  true: it was given up because there is room elsewhere. */
 bool tqi_put_wait_end(tqi_put *op);
-/* The list is up to date: puts that wait go where there is room for them now. */
+/* The list is up to date: waiting puts move to where there is room for them now. */
 void tqi_puts_listed(tqi_simple *simple, const tqi_owner_changes *changes);
 
 /* stock.c: whether a put is small enough for room that was reserved ahead. */
 bool tqi_stock_suits(const tqi_put *op);
-/* Takes such room at the put's unit, if there is some. */
+/* Takes such room at the put's unit, if there is any. */
 bool tqi_stock_take(tqi_put *op);
-/* How many more blocks the put is to reserve; their sizes are set behind its own. */
+/* How many more blocks the put should reserve; their sizes are set after its own. */
 uint32_t tqi_stock_want(tqi_put *op);
 /* They are reserved. */
 void tqi_stock_fill(tqi_put *op);
 
 /* The room is reserved: copies or streams the batch there, then finishes the job, or calls one of the two below. */
 void tqi_put_write(tqi_put *op);
-/* A step at the unit failed; its ids are abandoned.  Goes on elsewhere or anew, or ends the job. */
+/* A step at the unit failed; its ids are abandoned.  Continues elsewhere, starts over, or ends the job. */
 void tqi_put_failed_at(tqi_put *op, const tq_error *err);
 /* Ends the job with an error. */
 void tqi_put_fail(tqi_put *op, const tq_error *err);

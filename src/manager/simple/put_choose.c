@@ -1,31 +1,30 @@
 /*
  * put_choose.c - which units a put tries, and in which order.
  *
- * Units of this machine first, then the better of two others that are drawn, then the other of these; only when none of
- * them has taken it, the rest: all that have room as far as is known, then some that have not, for it may have been made
- * meanwhile.  In a full store of thousands of units no put asks each of them: a unit that has said that it is full counts
- * as full until the list says more.  Two that are drawn spread the puts of many clients nearly as evenly as a look at all
- * of them would, and better when what is known is old: the one with the most room is not everybody's choice.
- *
- * Where units are crowded, a client stays with those that it is connected to while they have room: with one connection for
- * each of many thousand clients, and not one for each unit, none has to be closed for another again and again.
+ * First the units of this machine, then the better of two others drawn at random, then the other one; only if none of them
+ * has accepted the put, the rest: all that are known to have room, then some that are not, because room may have been made
+ * meanwhile.  In a full store of thousands of units, no put asks every unit: one that has reported being full counts as full
+ * until the list says otherwise.  Drawing two spreads the puts of many clients nearly as evenly as examining all of them
+ * would, and better if the information is stale: not everybody picks the one with the most room.  If units are crowded, a
+ * client stays with those it is connected to while they have room: with one connection per client, for many thousand
+ * clients, instead of one per unit, connections need not be closed for each other again and again.
  */
 #include <stdlib.h>
 
 #include "base/clock.h"
 #include "manager/simple/put.h"
 
-/* Units of this machine that are tried before any other. */
+/* Most units of this machine that are tried before any other. */
 #define CHOOSE_NEAR 16u
-/* Units that are drawn for one of the two, until one is found that has room as far as is known. */
+/* Most units drawn for each of the two, until one is found that is known to have room. */
 #define CHOOSE_DRAWS 8u
 
-/* Of each rank of units without room, as far as is known, those that are tried with the rest. */
+/* How many of each rank of units that are not known to have room are tried with the rest. */
 #define CHOOSE_FULL 16u
 
 /* How early a unit of the rest is tried. */
 typedef enum choose_rank {
-    CHOOSE_ROOMY,     /* it answers, and has room as far as is known */
+    CHOOSE_ROOMY,     /* it answers, and is known to have room */
     CHOOSE_ANSWERS,   /* room may have been made meanwhile */
     CHOOSE_SILENT,    /* it may answer again */
     CHOOSE_TOO_SMALL, /* it says so itself, if there is no other */
@@ -39,7 +38,7 @@ uint64_t tqi_put_free_bytes(const tqi_link *link)
     return used < link->capacity ? link->capacity - used : 0;
 }
 
-/* What of a unit the batch may fill, by its capacity and the usual share of it for new samples; the unit itself says it
+/* How much of a unit the batch may fill, by its capacity and the usual share for new samples; the unit itself decides
  * exactly. */
 static uint64_t choose_limit(const tqi_put *op, const tqi_link *link)
 {
@@ -119,7 +118,7 @@ static int choose_compare(const void *one, const void *other)
     return a->lot < b->lot ? -1 : a->lot > b->lot;
 }
 
-/* The next number of a row that need not be secret (xorshift, G. Marsaglia). */
+/* The next number of a sequence that need not be secret (xorshift, G. Marsaglia). */
 static uint64_t choose_number(tqi_simple *simple)
 {
     while (simple->lot == 0) {
@@ -131,7 +130,7 @@ static uint64_t choose_number(tqi_simple *simple)
     return simple->lot;
 }
 
-/* Those of this machine, from another place on each time, so that equal ones take turns: what is put in keeps their order. */
+/* Adds those of this machine, starting elsewhere each time, so that equal ones take turns; their order is kept. */
 static void choose_near(tqi_put *op)
 {
     const tqi_links *near = &op->simple->near;
@@ -152,7 +151,7 @@ static void choose_near(tqi_put *op)
     }
 }
 
-/* A unit elsewhere, not `but`, that answers and has room as far as is known; NULL: none was drawn. */
+/* A unit elsewhere, other than `but`, that answers and is known to have room; NULL: none was drawn. */
 static tqi_link *choose_draw(tqi_put *op, const tqi_link *but)
 {
     const tqi_links *far = &op->simple->far;
@@ -224,8 +223,8 @@ static void choose_add(tqi_put *op, const tqi_links *set)
     }
 }
 
-/* Leaves out, from the sorted rest on, units that will hardly take it.  Each rank has its own number, so that none hides another:
- * units that are full hide no silent one with room, and units that are too small no large one. */
+/* Drops units unlikely to accept it from the sorted rest.  Each rank has its own limit, so that none crowds out another:
+ * full units must not hide a silent one with room, nor small units a large one. */
 static void choose_drop(tqi_put *op, size_t first)
 {
     size_t n = first, kept[CHOOSE_RANKS] = {0};

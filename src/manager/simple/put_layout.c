@@ -1,9 +1,8 @@
 /*
- * put_layout.c - how a batch lies in blocks.
- *
- * A block costs a lease, a slot, an allocation and its record in the table, however small it is, so small columns share blocks.  A
- * column of more than TQI_SIMPLE_SHARED has one of its own: it is what zero-copy reads show, and dies as a whole when the
- * column is written again.  What dies of a shared block is given back by compaction.
+ * put_layout.c - how a batch is laid out in blocks.  A block costs a lease, a slot, an allocation and its record in the
+ * table, however small it is, so small columns share blocks.  A column larger than TQI_SIMPLE_SHARED has its own block:
+ * zero-copy reads map it, and it dies as a whole when the column is rewritten.  Dead parts of a shared block are reclaimed
+ * by compaction.
  */
 #include <stdlib.h>
 
@@ -14,8 +13,8 @@ static uint64_t layout_aligned(uint64_t size)
     return (size + TQI_SIMPLE_ALIGN - 1) / TQI_SIMPLE_ALIGN * TQI_SIMPLE_ALIGN;
 }
 
-/* Which column lies in which block: behind others while there is room.  The block with most room left is the one that is filled
- * up, so a column that is too large for it does not end it. */
+/* Assigns columns to blocks, one after another while there is room.  The block with the most room left is filled next, so a
+ * column too large for it does not close it. */
 static int layout_share(tqi_put *op, tq_error *err)
 {
     const tq_put_job *job = op->job;

@@ -1,17 +1,16 @@
 /*
- * put_wait.c - a put that waits for room at one unit, and what it hears of the others.
- *
- * All units were full when it began to wait.  Room may be made at another one first, and at its own perhaps never, so while
- * it waits the list is kept up to date, and a put leaves its place when there is room for it elsewhere: at once when the list
- * tells of a unit that has changed.  Not every change is told, so older figures are believed, too, but ever more seldom:
- * where they are wrong the put loses its place for nothing.
+ * put_wait.c - a put that waits for room at one unit, and what it learns of the others.  All units were full when it began
+ * to wait.  Room may be made at another one first, and perhaps never at its own, so while it waits the list is kept up to
+ * date, and a put leaves its queue if there is room for it elsewhere: at once if the list reports a changed unit.  Not every
+ * change is reported, so older figures are trusted, too, but less and less often: if they are wrong, the put loses its place
+ * for nothing.
  */
 #include "base/clock.h"
 #include "manager/simple/put.h"
 
 /* The longest of all pauses. */
 #define WAIT_PAUSE 6u
-/* Between two times that older figures are believed: first, and how often it is doubled. */
+/* Interval between two uses of older figures: the first one, and how often it doubles. */
 #define WAIT_BELIEVE_NS UINT64_C(1000000000)
 #define WAIT_DOUBLE     6u
 
@@ -19,7 +18,7 @@ static void wait_look(tqi_wait *wait, const tq_error *err)
 {
     tqi_put *op = (tqi_put *)wait;
 
-    if (err == NULL) { /* else the client is closed, which ends the reserve as well */
+    if (err == NULL) { /* otherwise the client is closed, which ends the reserve as well */
         tqi_simple_refresh(op->simple);
         tqi_put_wait_begin(op);
     }
@@ -58,7 +57,7 @@ static void wait_leave(tqi_put *op)
 /* Those that wait elsewhere and fit there go there. */
 static void wait_told(tqi_simple *simple, const tqi_link *link)
 {
-    uint64_t taken = 0; /* of its room, by those that were sent there before */
+    uint64_t taken = 0; /* of its room, by puts that were sent there before */
     tqi_put *op;
 
     if (link->set == NULL || link->silent || link->capacity == 0) {

@@ -1,5 +1,5 @@
 /*
- * put_write.c - the bytes of a batch on their way into reserved room: copied into mapped memory, or streamed.
+ * put_write.c - writes the bytes of a batch into reserved room: copies them into mapped memory, or streams them.
  */
 #include <stdlib.h>
 
@@ -57,7 +57,8 @@ static void put_copied(void *arg)
 {
     tqi_put *op = arg;
 
-    /* The bytes are ordered before the publish: that goes through a socket after this thread has seen the copies end. */
+    /* The bytes are ordered before the publish, which goes through a socket after this thread has seen the copies
+     * finish. */
     put_done(op);
 }
 

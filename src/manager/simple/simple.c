@@ -81,7 +81,7 @@ static int simple_config(const char *config, tq_error *err)
     return code;
 }
 
-/* A new session at the controller does not own what the last one leased. */
+/* A new session at the controller does not own the leases of the previous one. */
 static void simple_session(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
     tqi_simple *simple = arg;
@@ -121,7 +121,8 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     if (simple->controller != NULL) {
         tqi_channel_on_open(simple->controller, simple_session, simple);
     }
-    simple->turn = (uint32_t)tqi_random_id(); /* many clients do not begin at the same unit */
+    simple->turn = (uint32_t)tqi_random_id(); /* so that many clients do not begin at the same
+                                                 unit */
     tqi_store_host(simple->machine);
     uv_timer_init(internal->loop, &simple->stock_timer);
     simple->stock_timer.data = simple;

@@ -3,14 +3,14 @@
  *
  *   simple.c   the table: open, close, config, fork
  *   units.c    the list of units
- *   link.c     what the manager has of one unit: its channel, its mapped memory, its leased block ids
- *   put.c      a batch on its way into a unit: room in it
+ *   link.c     the manager's side of one unit: its channel, its mapped memory, its leased block ids
+ *   put.c      writing a batch to a unit: room in it
  *   put_choose.c  which unit
- *   put_wait.c  its wait for room
+ *   put_wait.c  waiting for room
  *   put_write.c  its bytes
- *   get.c      ranges on their way out of units
+ *   get.c      reading ranges from units
  *   pause.c    time between two tries of a unit that cannot be reached
- *   view.c     blocks seen where they lie
+ *   view.c     reading blocks in place
  *   copy.c     copies of many pieces, on the loop or on the thread pool
  *
  * A batch goes whole into one unit.  A locator is the slot (u32) and the offset in the arena (u64), little-endian; the
@@ -22,7 +22,7 @@
 #ifndef TQI_SIMPLE_H
 #define TQI_SIMPLE_H
 
-/* A hash without memory leaves the element out: its hh.tbl is NULL then. */
+/* When the hash cannot allocate, it leaves the element out: its hh.tbl is then NULL. */
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 #include <utlist.h>
@@ -46,7 +46,7 @@ typedef struct tqi_link tqi_link;
 
 /* ---------------------------------------------------------------------------------------- copies */
 
-/* A piece to copy.  For reads `id` and `slot` name the block; a piece whose block is not there is marked. */
+/* A piece to copy.  For reads, `id` and `slot` name the block; a piece whose block does not exist is marked. */
 typedef struct tqi_piece {
     uint8_t *dest;
     const uint8_t *from; /* writes */
@@ -58,7 +58,7 @@ typedef struct tqi_piece {
     _Atomic bool gone;
 } tqi_piece;
 
-/* A unit's memory in this process, counted: by its link, and by copies that are under way. */
+/* A unit's memory in this process, reference-counted: by its link, and by copies in progress. */
 typedef struct tqi_mapping {
     tqi_store_map map;
     uint64_t incarnation;
@@ -74,7 +74,7 @@ void tqi_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_p
 
 /* ---------------------------------------------------------------------------------------- waiting for a link */
 
-/* Waits for something of a link; embedded in who waits.  fn: err NULL = there. */
+/* Waits for something of a link; embed it in your own struct.  fn: err NULL = available. */
 typedef struct tqi_wait {
     void (*fn)(struct tqi_wait *wait, const tq_error *err);
     uint64_t due; /* of a pause: when it ends */
@@ -83,7 +83,7 @@ typedef struct tqi_wait {
 
 /* Ends all that wait in a row. */
 void tqi_wait_end(tqi_wait **row, const tq_error *err);
-/* Takes one out of a row; false when it is not in it. */
+/* Removes one from a list; false if it is not in it. */
 bool tqi_wait_leave(tqi_wait **row, tqi_wait *wait);
 
 typedef enum tqi_map_state {
@@ -93,7 +93,7 @@ typedef enum tqi_map_state {
     TQI_MAP_REFUSED /* until the next fresh session there */
 } tqi_map_state;
 
-/* A lease, with the proof that its unit asks for. */
+/* A lease, with the proof that its unit requires. */
 typedef struct tqi_lease {
     uint64_t first;
     uint32_t count;
@@ -107,13 +107,13 @@ typedef struct tqi_id_range {
     tqi_lease lease;
 } tqi_id_range;
 
-/* The leases that ids were taken from, in the order of the ids; one may come more than once.  Zero-initialise. */
+/* The leases from which ids were taken, in the order of the ids; one may occur more than once.  Zero-initialise. */
 typedef struct tqi_leases {
     tqi_lease *leases;
     size_t n, capacity;
 } tqi_leases;
 
-/* Where leased ids come from; they are void when one of it is another one. */
+/* Where leased ids come from; they are void if any of it has changed. */
 typedef struct tqi_ids_from {
     uint64_t incarnation; /* of the unit */
     uint64_t epoch;       /* of the controller */
@@ -123,7 +123,7 @@ typedef struct tqi_ids_from {
 #define TQI_STOCK_MAX     15u
 #define TQI_ANSWER_MAX_NS UINT64_C(1000000000)
 
-/* Room for a small block, reserved and not written yet: see stock.c. */
+/* Room for a small block, reserved but not yet written: see stock.c. */
 typedef struct tqi_stocked {
     uint64_t id, offset;
     uint32_t slot;
@@ -135,7 +135,7 @@ typedef struct tqi_links {
     size_t n, capacity;
 } tqi_links;
 
-/* One unit, as this client has it.  Lives until the manager is closed. */
+/* One unit, as this client knows it.  Lives until the manager is closed. */
 struct tqi_link {
     tqi_simple *simple;
     char *name;
@@ -143,15 +143,15 @@ struct tqi_link {
     size_t info_size;
     uint64_t incarnation;    /* as listed; 0: not listed any more */
     uint64_t capacity, used; /* as listed */
-    uint64_t grown;          /* what is used, as this client has seen since; see tqi_link_used */
+    uint64_t grown;          /* bytes in use, as this client has seen since; see tqi_link_used */
     uint64_t grown_in;       /* after which answer it has */
     bool present;
-    bool local;       /* on this machine, with a unix socket that is in sight */
+    bool local;       /* on this machine, with a reachable unix socket */
     bool said;        /* how it is used, since its info was set */
     const char *away; /* why it is not local */
     uint64_t server;  /* number of its server, 0: unknown */
     bool silent;      /* did not answer lately */
-    char *endpoint;   /* what of its list can be reached from here */
+    char *endpoint;   /* the endpoints of its list that can be reached from here */
     tqi_channel *channel;
 
     tqi_map_state map_state;
@@ -175,7 +175,7 @@ struct tqi_link {
     tqi_ids_from stock_from;
     bool stocking; /* more is asked for */
 
-    tqi_links *set;  /* that it is in; NULL: it cannot be written to now */
+    tqi_links *set;  /* that it belongs to; NULL: it cannot be written now */
     size_t place;    /* there */
     uint64_t taken;  /* in which answer it was listed last */
     uint64_t chosen; /* by which search for all units */
@@ -184,40 +184,41 @@ struct tqi_link {
     UT_hash_handle hh;
 };
 
-/* Takes a unit's registered info apart: what of its endpoints can be reached from here, and whether it is local. */
+/* Parses a unit's registered info: which of its endpoints can be reached from here, and whether it is local. */
 int tqi_link_set_info(tqi_link *link, const void *info, size_t size);
-/* Logs, once, how the unit is used: by shared memory, or over the stream and why (`failure` where it is local and failed,
+/* Logs once how the unit is used: through shared memory, or over the socket and why (`failure` if it is local and failed,
  * else NULL). */
 void tqi_link_say(tqi_link *link, const char *failure);
 /* Whether its memory is shared with this process, as far as is known. */
 bool tqi_link_near(const tqi_link *link);
-/* Puts it into the set that it belongs to: called whenever what decides that has changed. */
+/* Puts it into the set where it belongs; called whenever that may have changed. */
 void tqi_link_settle(tqi_link *link);
 int tqi_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_link **out);
 int tqi_link_update(tqi_link *link, const tq_owner_info *info);
 void tqi_link_free(tqi_link *link);
 /* The channel to its unit. */
 int tqi_link_channel(tqi_link *link, tqi_channel **out, tq_error *err);
-/* Bytes that are used there: as listed, or as this client has seen since the last answer with changes of the list.  Each answer
- * is believed again, for not all that others free is told: seen bytes that were never forgotten would only grow. */
+/* Bytes in use there: as listed, or as this client has seen since the last answer with changes to the list.  Each answer
+ * resets this, because not everything that others free is reported: observed bytes that were never dropped would only
+ * grow. */
 uint64_t tqi_link_used(const tqi_link *link);
 void tqi_link_grow(tqi_link *link, uint64_t used);
-/* Makes sure that it is known whether the unit's memory can be mapped, and maps it.  TQ_OK: known now; TQ_EAGAIN: the
- * wait ends when it is. */
+/* Finds out whether the unit's memory can be mapped, and maps it.  TQ_OK: known now; TQ_EAGAIN: the wait ends when it
+ * is. */
 int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *err);
 /* Forgets the mapping; copies under way keep it. */
 void tqi_link_unmap(tqi_link *link);
 void tqi_mapping_rele(tqi_mapping *mapping);
-/* Tells the unit that we have finished with blocks that the controller does not know as ours any more, or with `others` with
- * all but these; so it need not wait for the end of this process to use their memory again. */
+/* Tells the unit that we have finished with blocks that the controller no longer counts as ours (with `others`: with all
+ * except these), so that it can reuse their memory before this process exits. */
 void tqi_link_finish(tqi_link *link, const uint64_t *ids, size_t n, bool others);
-/* Whether the controller may still know ids from there as ours. */
+/* Whether the controller may still count ids from there as ours. */
 bool tqi_ids_known(const tqi_simple *simple, const tqi_ids_from *from);
 /* Takes n leased ids.  TQ_OK, TQ_ENOMEM, or TQ_EAGAIN: try again when the wait ends. */
 int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_leases *leases, tqi_ids_from *from,
                   uint64_t deadline, tqi_wait *wait);
-/* Puts ids back that were not used.  Those that do not come from where the link's own do now are given back to the
- * controller if that may still know them, else forgotten. */
+/* Puts unused ids back.  Those whose origin differs from the link's present one are given back to the controller if it may
+ * still know them, else forgotten. */
 void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_leases *leases,
                        const tqi_ids_from *from);
 /* Forgets all leased ids, and gives them back to the controller if that may still know them. */
@@ -239,7 +240,7 @@ typedef struct tqi_query {
 tqi_query *tqi_query_make(tqi_simple *simple);
 /* Ends it; false when the manager is closed. */
 bool tqi_query_end(tqi_query *query);
-/* Whoever waits for a list with that arg is not told any more; false when nobody does. */
+/* Cancels a wait for the list with that arg; false if there is none. */
 bool tqi_query_leave(tqi_simple *simple, const void *arg);
 
 struct tqi_simple {
@@ -249,19 +250,19 @@ struct tqi_simple {
     char machine[TQI_STORE_HOST];
     char *node;          /* NULL: none is named */
     tqi_link *links;     /* by name */
-    tqi_links near, far; /* of these: those that can be written to now */
+    tqi_links near, far; /* the ones among these that can be written now */
     tqi_owners_at list;  /* as the units are known */
     uint64_t taken;      /* answers with changes of it */
     tqi_mapping *mappings;
     tqi_query *queries;
     struct tqi_put *puts;    /* under way */
-    uint64_t session;        /* raised with every new session at the controller */
+    uint64_t session;        /* incremented with every new session at the controller */
     struct tqi_shown *shown; /* pins at units */
     uint64_t last_pin;       /* number of the last one */
     bool listing;            /* a refresh in the background */
-    uint64_t listed_at;      /* when the list was last brought up to date; 0: never */
+    uint64_t listed_at;      /* when the list was last updated; 0: never */
     uint32_t turn;           /* of near units */
-    uint64_t answer_ns;      /* how long an answer takes, lately; at most TQI_ANSWER_MAX_NS */
+    uint64_t answer_ns;      /* how long answers have recently taken; at most TQI_ANSWER_MAX_NS */
     uint64_t lot;            /* the last number that was drawn; 0: none */
     uint64_t chosen;         /* searches for all units */
     uv_timer_t stock_timer;
@@ -272,34 +273,35 @@ struct tqi_simple {
     void *closed_arg;
 };
 
-/* Brings the list of units up to date, then calls listed (which may be NULL). */
+/* Updates the list of units, then calls listed (which may be NULL). */
 void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
                      void (*listed)(void *arg, const tq_error *err), void *arg);
-/* The same in the background, if that was not done lately. */
+/* The same in the background, unless it was done recently. */
 void tqi_simple_refresh(tqi_simple *simple);
-/* An answer came that somebody who is there gives at once: how long answers take on this machine, with what goes on there. */
+/* Records the time of an answer that a live server gives at once: it shows how long answers take under the machine's present
+ * load. */
 void tqi_simple_took(tqi_simple *simple, uint64_t asked_at);
-/* `least`, or as long as 16 answers take, but no more than 5 s: what saves requests lasts longer where they take long. */
+/* `least`, or the time of 16 answers, but at most 5 s: things that save requests last longer if requests take long. */
 uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least);
 /* NULL: it was never listed. */
 tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
 /* Forgets all units; at close. */
 void tqi_simple_units_fini(tqi_simple *simple);
-/* Deadline of the k-th try of something that moves `bytes`: a try must not use up the time in which another unit, or a
- * look at the list of units, could help. */
+/* Deadline of the k-th try of something that moves `bytes`: a try must not use up the time in which another unit, or an
+ * update of the list, could help. */
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
 
-/* stock.c: gives back what a unit has reserved ahead; for all units that were not written to lately. */
+/* stock.c: gives back room reserved ahead at a unit; or at all units that were not written recently. */
 void tqi_stock_drop(tqi_link *link);
 void tqi_stock_idle(uv_timer_t *timer);
 
-/* pause.c: ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; with an error when the client is closed. */
+/* pause.c: ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; fails if the client is closed. */
 void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_wait *wait);
 /* Ends all pauses, now and from now on. */
 void tqi_simple_stop(void *state);
 
 void tqi_simple_put(void *state, tq_put_job *job);
-/* Whether a put is under way at that unit. */
+/* Whether a put is in progress at that unit. */
 bool tqi_put_at(const tqi_link *link);
 void tqi_simple_cancel(void *state, tq_put_job *job);
 void tqi_simple_get(void *state, tq_get_job *job);
@@ -308,7 +310,7 @@ void tqi_simple_view(void *state, tqi_view_job *job);
 void tqi_simple_unview(void *state, void *pin);
 /* Forgets all pins; at close. */
 void tqi_simple_view_fini(tqi_simple *simple);
-/* The slot (return value) and the place in the arena that a block's locator names. */
+/* The slot (return value) and the arena offset in a block's locator. */
 uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin);
 
 #endif

@@ -1,13 +1,11 @@
 /*
- * stock.c - room for small blocks that is reserved ahead, so that a small put needs no request to its unit.
- *
- * A put of a few hundred bytes spends more time on asking for room than on all else.  Where such puts come one soon after
- * the other, the request of one asks for room for the next ones, too: 1, then 3, 7, at most TQI_STOCK_MAX blocks of one
- * size per unit.  They are blocks like any other that is reserved and not yet published: when the session ends, or the
- * unit, they are gone with it.  What was not used for a second is given back, for others may need the room.
- *
- * What is soon depends on how long a request takes.  Beside thousands of other clients it takes a good part of a second, and
- * puts that each come after some of these still gain by each request that they need not make.
+ * stock.c - room for small blocks that is reserved ahead, so that a small put needs no request to its unit.  A put of a few
+ * hundred bytes spends more time asking for room than on everything else.  When such puts come in quick succession, the
+ * request of one also asks for room for the next ones: 1, then 3, then 7, at most TQI_STOCK_MAX blocks of one size per unit.
+ * These blocks are like any other that is reserved and not yet published: they go when the session or the unit ends.  Room
+ * that was not used for a second is given back, because others may need it.  What counts as quick depends on how long a
+ * request takes.  With thousands of other clients it takes a good part of a second, and even puts several request times
+ * apart gain from each request that they need not make.
  */
 #include "manager/simple/put.h"
 
@@ -36,7 +34,7 @@ static uint64_t stock_soon(const tqi_link *link)
     return tqi_simple_pace(link->simple, STOCK_SOON_NS);
 }
 
-/* When what is left of it is given back, if it is not used until then. */
+/* When the rest of it is given back, unless it is used before. */
 static uint64_t stock_end(const tqi_link *link)
 {
     uint64_t idle = 2 * stock_soon(link);
@@ -52,7 +50,7 @@ static void stock_arm(tqi_simple *simple, uint64_t end)
                    0);
 }
 
-/* Whether room from there can be written to and published: unit, controller and session are still the same. */
+/* Whether that room can still be written and published: unit, controller and session are unchanged. */
 static bool stock_valid(const tqi_link *link, const tqi_ids_from *from)
 {
     return tqi_ids_known(link->simple, from) && link->mapping != NULL &&

@@ -1,12 +1,9 @@
 /*
- * units.c - the storage units as this client knows them.
- *
- * The list comes from the controller: all of it once, then what has changed.  It is brought up to date when a unit is
- * unknown or does not answer, and, for the free bytes by which a put chooses, in the background at most every second, less often
- * where answers take long, also while a put waits for room.
- *
- * Units are found by name.  Those that can be written to now are in one of two sets, near ones and far ones, so that a put
- * chooses without a look at all of them.  A set has room for every unit before it is needed: moving a unit never fails.
+ * units.c - the storage units as this client knows them.  The list comes from the controller: all of it once, then only
+ * changes.  It is updated when a unit is unknown or does not answer, and also, for the free bytes by which a put chooses, in
+ * the background at most every second (less often if answers take long), even while a put waits for room.  Units are found
+ * by name.  Those that can be written now are in one of two sets, near and far, so that a put can choose without examining
+ * all of them.  A set has room for every unit in advance, so moving a unit never fails.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -145,7 +142,7 @@ static int units_put_in(tqi_simple *simple, const tq_owner_info *info)
     return tqi_link_update(link, info);
 }
 
-/* Takes over what has changed.  Units that are not in the list any more stay as records, without incarnation. */
+/* Applies the changes.  Units that are no longer in the list stay as records, without an incarnation. */
 static int units_take(tqi_simple *simple, const tqi_owner_changes *changes)
 {
     tqi_link *link;

@@ -1,17 +1,11 @@
 /*
- * view.c - blocks seen where they lie: pinned at their unit, then mapped privately.
- *
- * The ranges of a read are cut into parts, one per (unit, incarnation).  A part is one request: the unit is asked to keep
- * the blocks' memory from being reused (which also says whether they are there), and each range gets a mapping of its own.
- * With one mapping for all, a page that somebody wrote to would go on to show its old bytes when the unit uses it anew.
- *
- * A shared range is not pinned: its reader gets the mapping that the link has anyway, counted, and looks at the slot
- * itself.
- *
- * Whatever does not work out, the range is left without data, and its reader copies: that way finds out what is wrong.
- *
- * A pin whose making ended with an error may have been made all the same; it is ended at once, and its number is never
- * used again, so that this can be no other's.
+ * view.c - reading blocks in place: pinned at their unit, then mapped privately.  The ranges of a read are divided into
+ * parts, one per (unit, incarnation).  A part is one request: the unit is asked to keep the blocks' memory from being reused
+ * (and says whether they exist), and each range gets its own mapping.  With a single mapping for all, a page that the reader
+ * wrote to would keep its old bytes after the unit has reused it.  A shared range is not pinned: its reader gets the link's
+ * existing mapping, reference-counted, and checks the slot itself.  If anything fails, the range is left without data, and
+ * its reader copies it: that path finds out what is wrong.  A pin whose request failed may have been made anyway; it is
+ * ended at once, and its number is never reused, so this cannot hit another pin.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +13,7 @@
 #include "base/clock.h"
 #include "manager/simple/simple.h"
 
-/* A unit that does not answer for so long has ended the session. */
+/* A unit that does not answer for this long has ended the session. */
 #define VIEW_UNPIN_S 60.0
 
 /* A pin at a unit, or its mapping. */
@@ -63,7 +57,7 @@ static void view_unpinned(tqi_call *call, tqi_answer *answer, void *arg)
     (void)arg;
 }
 
-/* Tells the unit; when it cannot be told, it finds out by the end of this process. */
+/* Tells the unit; if that fails, the unit finds out when this process exits. */
 static void view_unpin(tqi_shown *shown)
 {
     Tq__UnitUnpin message;
@@ -136,7 +130,7 @@ static void view_part_end(view_part *part)
 
 /* ---------------------------------------------------------------------------------------- steps */
 
-/* Maps the ranges of a part whose blocks are pinned; whether there are any. */
+/* Maps the ranges of a part whose blocks are pinned; returns whether there are any. */
 static bool view_map(view_part *part, const Tq__UnitPinReply *reply)
 {
     view_op *op = part->op;
@@ -161,7 +155,7 @@ static bool view_map(view_part *part, const Tq__UnitPinReply *reply)
     return any;
 }
 
-/* Where the shared ranges of a part lie, if their blocks do now. */
+/* Locates the shared ranges of a part, if their blocks still exist. */
 static bool view_find_shared(view_part *part)
 {
     view_op *op = part->op;
@@ -182,7 +176,7 @@ static bool view_find_shared(view_part *part)
     return any;
 }
 
-/* Shows the shared ranges of a part; their reader holds the mapping. */
+/* Exposes the shared ranges of a part; their reader holds the mapping. */
 static void view_share(view_part *part)
 {
     tqi_view_job *job = part->op->job;
@@ -347,7 +341,7 @@ static size_t view_part_of(view_op *op, const tqi_view_range *range)
     return i;
 }
 
-/* Whether the range is one of its block, as far as can be told here. */
+/* Whether the range lies inside its block, as far as can be checked here. */
 static bool view_sound(const tqi_view_range *range)
 {
     return range->block->locator_size == TQI_SIMPLE_LOCATOR && range->size > 0 &&

@@ -1,11 +1,10 @@
 /*
- * where.c - where a unit is, seen from this process, and what is said about it.
- *
- * A unit registers its endpoints, its machine, the number of its server, the file of its unix socket and, where it is
- * given one, its node.  Two nodes may be on one machine (those of one Ray cluster, containers), and then who is near is
- * a matter of the node: where both sides name theirs it counts, and not the machine.  Containers on
- * one machine may have the same paths for different files and the same addresses for different hosts: a path is taken
- * for the unit's only when it is the same file, and a server that answers must have the number (tqi_channel_get_server).
+ * where.c - where a unit is, seen from this process, and what is logged about it.  A unit registers its endpoints, its
+ * machine, the number of its server, the file of its unix socket and, if it has one, its node.  Two nodes may be on one
+ * machine (those of a Ray cluster, containers), and then nearness depends on the node: if both sides name theirs, the node
+ * counts and not the machine.  Containers on one machine may have the same paths for different files and the same addresses
+ * for different hosts: a path is used for the unit only if it is the same file, and a server that answers must have the
+ * registered number (tqi_channel_get_server).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,12 +13,12 @@
 #include "base/log.h"
 #include "manager/simple/simple.h"
 
-/* Numbers of the third field of a unit's info; 0 where it has none. */
+/* Numbers in the third field of a unit's info; 0 if it has none. */
 typedef struct where_marks {
     unsigned long long server, device, inode;
 } where_marks;
 
-/* Whether the path of the list's first unix endpoint is the unit's socket here, too. */
+/* Whether the path of the list's first unix endpoint leads to the unit's socket here, too. */
 static bool where_in_sight(const char *list, const where_marks *marks)
 {
     const char *at = strstr(list, "unix:");
@@ -61,7 +60,7 @@ static char *where_without_unix(const char *list)
     return out;
 }
 
-/* Why a unit is not local; NULL when it is. */
+/* Why a unit is not local; NULL if it is. */
 static const char *where_away(const tqi_simple *simple, const char *list, const char *machine,
                               const where_marks *marks, const char *node)
 {
@@ -107,7 +106,7 @@ int tqi_link_set_info(tqi_link *link, const void *info, size_t size)
     const char *away = where_away(link->simple, copy, machine, &marks, node);
     endpoint = away == NULL ? strdup(copy) : where_without_unix(copy);
     if (endpoint != NULL && endpoint[0] == 0) {
-        /* Only sockets that are elsewhere: kept, so that the error says where it should be. */
+        /* Only sockets that are elsewhere: kept, so that the error says where the unit should be. */
         free(endpoint);
         endpoint = strdup(copy);
     }
@@ -137,7 +136,7 @@ void tqi_link_say(tqi_link *link, const char *failure)
         tqi_log(TQI_INFO, "client", "storage unit '%s' is used by shared memory", link->name);
         return;
     }
-    /* A failure is worth a look: on one machine shared memory is what one expects. */
+    /* A failure is worth attention: on one machine, users expect shared memory. */
     tqi_log(failure != NULL ? TQI_WARN : TQI_INFO, "client",
             "storage unit '%s' is used over the stream, not by shared memory: %s", link->name,
             failure != NULL ? failure : link->away);

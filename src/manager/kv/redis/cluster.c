@@ -1,7 +1,7 @@
 /*
  * cluster.c - nodes with their idle connections, and which node serves which slot of a cluster.
  *
- * A server that is no cluster is one node.  Nodes are never removed: a place in the list stays valid.
+ * A server that is not a cluster counts as one node.  Nodes are never removed, so an index into the list stays valid.
  */
 #include "manager/kv/redis/redis.h"
 
@@ -94,7 +94,7 @@ static int cluster_row(tqi_redis *redis, const tqi_redis_node *asked, const redi
         return tqi_error_set(err, TQ_EPROTO, "Redis: CLUSTER SLOTS has an unexpected form");
     }
     const redisReply *master = row->element[2];
-    /* A node that does not know its own address is where we asked. */
+    /* A node that does not know its own address is at the address we asked. */
     bool known = master->element[0]->type == REDIS_REPLY_STRING && master->element[0]->len > 0;
     int code = tqi_redis_node_get(redis, known ? master->element[0]->str : asked->host,
                                   (int)master->element[1]->integer, &node, err);

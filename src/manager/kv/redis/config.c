@@ -177,7 +177,7 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
     if (root == NULL || !json_is_object(root)) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis: a JSON object is expected");
     } else if (config_check_keys(root, err) != TQ_OK) {
-        code = TQ_ECONFIG; /* first, for a misspelt key is also a missing one */
+        code = TQ_ECONFIG; /* first, because a misspelt key is also a missing one */
     } else if (!json_is_string(url)) {
         code = tqi_error_set(err, TQ_ECONFIG,
                              "Redis.url: expected the URL of the server: "

@@ -1,11 +1,11 @@
 /*
- * link.c - one connection to a Redis server: commands out of the caller's memory, replies by hiredis.
+ * link.c - one connection to a Redis server: commands from the caller's memory, replies through hiredis.
  *
  * Commands are written by us, not through hiredis' output buffer, which would copy every value.  Replies are parsed
  * by hiredis with functions of ours that make no objects: a value is copied from the read buffer to its destination.
  *
- * A server may be silent for the time that is configured, and all of it ends at the deadline, also when something trickles
- * in: writes wait in poll(); reads, which are hiredis', by a time limit of the socket that shrinks with what is left.
+ * A server may be silent for the configured time, and everything ends at the deadline, even if bytes keep trickling in:
+ * writes wait in poll(); reads, which hiredis does, use a socket timeout that shrinks with the remaining time.
  */
 #include "manager/kv/redis/redis.h"
 
@@ -92,7 +92,7 @@ static int link_failed(const tqi_redis_link *link, int errnum, tq_error *err)
     return tqi_error_set(err, TQ_EUNREACHABLE, "the connection to Redis failed: %s", text);
 }
 
-/* How long one wait may take now; 0 when the deadline has passed. */
+/* How long one wait may take now; 0 if the deadline has passed. */
 static uint64_t link_left(const tqi_redis_link *link)
 {
     uint64_t now = tqi_now();
@@ -101,7 +101,7 @@ static uint64_t link_left(const tqi_redis_link *link)
     return left < link->silence ? left : link->silence;
 }
 
-/* Lets reads give up after the time that one wait may take.  Not said again while that has not shrunk to its half. */
+/* Makes reads give up after the time that one wait may take.  Not set again until that has shrunk to half. */
 static int link_arm(tqi_redis_link *link)
 {
     uint64_t left = link_left(link);
@@ -305,7 +305,7 @@ int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_err
     return code;
 }
 
-/* The number behind "NAME:"; 0: it is not there. */
+/* The number after "NAME:"; 0: not found. */
 static unsigned long long link_number(const char *info, const char *name)
 {
     const char *at = strstr(info, name);

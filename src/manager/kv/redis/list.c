@@ -1,5 +1,5 @@
 /*
- * list.c - the keys that a server, or all nodes of a cluster, have: SCAN, with nested replies.
+ * list.c - listing the keys of a server, or of all nodes of a cluster: SCAN, with nested replies.
  */
 #include "manager/kv/redis/redis.h"
 
@@ -41,7 +41,7 @@ static int list_step(tqi_redis *redis, tqi_redis_link *link, const char *pattern
     return code;
 }
 
-/* *goes_on: `each` has not said that it is enough. */
+/* *goes_on: `each` wants to continue. */
 static int list_node(tqi_redis *redis, unsigned node, const char *pattern,
                      bool (*each)(const char *key, void *arg), void *arg, uint64_t deadline,
                      bool *goes_on, tq_error *err)
@@ -77,7 +77,7 @@ int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char
     pthread_mutex_lock(&redis->lock);
     size_t n = redis->n_nodes;
     pthread_mutex_unlock(&redis->lock);
-    /* Nodes without slots are not asked: they may be gone. */
+    /* Nodes without slots are skipped: they may be gone. */
     for (unsigned node = 0; node < n && code == TQ_OK && goes_on; node++) {
         unsigned slot = 0;
         while (slot < TQI_REDIS_SLOTS && tqi_redis_slot_node(redis, slot) != node) {

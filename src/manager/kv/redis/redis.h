@@ -5,11 +5,11 @@
  *   config.c   the config and the URL in it
  *   link.c     one connection: commands out, replies in
  *   cluster.c  nodes with their idle connections; which node serves which slot of a cluster
- *   list.c     the keys there are
- *   run.c      a row of commands: shared out among nodes, pipelined, moved and tried again
+ *   list.c     listing keys
+ *   run.c      a list of commands: distributed among nodes, pipelined, redirected and retried
  *
- * Values travel without a copy of ours: out of the caller's slices, and from hiredis' read buffer to their destination.
- * Everything may be called from several threads: a thread takes a connection of its own.
+ * Values travel without an extra copy: from the caller's slices, and from hiredis' read buffer to their destination.
+ * Everything may be called from several threads: each takes its own connection.
  */
 #ifndef TQI_REDIS_H
 #define TQI_REDIS_H
@@ -23,11 +23,11 @@
 #include <tq/kv.h>
 
 #define TQI_REDIS_SLOTS 16384u
-/* Largest value of a store that was not told to take larger ones (proto-max-bulk-len). */
+/* Largest value of a store unless it is configured for larger ones (proto-max-bulk-len). */
 #define TQI_REDIS_VALUE_MAX (UINT64_C(512) << 20)
-/* Commands that one connection has under way. */
+/* Commands in flight on one connection. */
 #define TQI_REDIS_WINDOW 16u
-/* What is looked at of what a server says about its memory. */
+/* How much is read of what a server reports about its memory. */
 #define TQI_REDIS_INFO 4096u
 
 typedef struct tqi_redis tqi_redis;
@@ -75,7 +75,7 @@ int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint6
 
 /* ---------------------------------------------------------------------------------------- connections */
 
-/* A reply; a value that was asked for is not in it but in its destination. */
+/* A reply; a requested value is not in it but at its destination. */
 typedef struct tqi_redis_reply {
     int type; /* REDIS_REPLY_... */
     long long integer;
@@ -90,26 +90,26 @@ typedef struct tqi_redis_link {
     uint64_t silence; /* nanoseconds that the server may say nothing */
     uint64_t armed;   /* nanoseconds after which a read gives up */
     tq_kv_read *expected;
-    char *spare; /* TQI_REDIS_INFO bytes for a string that is no value; NULL: it is dropped */
+    char *spare; /* TQI_REDIS_INFO bytes for a string that is not a value; NULL: it is dropped */
     tqi_redis_reply reply;
     struct tqi_redis_link *next; /* idle ones of a node */
 } tqi_redis_link;
 
-/* Connects, says who we are and chooses the database. */
+/* Connects, authenticates and selects the database. */
 int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port,
                         uint64_t deadline, tqi_redis_link **out, tq_error *err);
 void tqi_redis_link_close(tqi_redis_link *link);
-/* How long all that is sent and received from now on may take. */
+/* Sets the deadline for everything sent and received from now on. */
 int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline,
                          tq_error *err);
 /* A command of plain words. */
 int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_error *err);
-/* From now on replies are hiredis' own objects, for nested ones; the link is closed after it, not used again. */
+/* From now on replies are hiredis' own objects, which can be nested; the link is closed afterwards, not reused. */
 int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err);
 /* A command of plain words on such a link; *out is freed by freeReplyObject. */
 int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out,
                        tq_error *err);
-/* Appends to a message of TQ_EFULL how much the server uses of how much, where it says so.  False: the link has failed. */
+/* Appends to a TQ_EFULL message how much of its memory the server uses, if it says so.  False: the link has failed. */
 bool tqi_redis_link_room(tqi_redis_link *link, tq_error *err);
 int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, tq_error *err);
 /* The next reply, in link->reply; a value goes to `expected` if that is not NULL. */

@@ -1,8 +1,7 @@
 /*
- * run.c - a row of commands: shared out among nodes, pipelined on one connection each, moved and tried again.
- *
- * Every command may be repeated: no key is ever written with two values.  So when an idle connection turns out to be
- * closed the rest is said again on a new one, and a command that a node sends elsewhere (MOVED, ASK) is said there.
+ * run.c - a list of commands: distributed among nodes, pipelined on one connection each, redirected and retried.  Every
+ * command may be repeated, because no key is ever written with two values.  So if an idle connection turns out to be closed,
+ * the rest is resent on a new one, and a command that a node redirects (MOVED, ASK) is sent there.
  */
 #include "manager/kv/redis/redis.h"
 
@@ -10,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* How often commands may be sent elsewhere before the cluster is called unsettled. */
+/* How often commands may be redirected before the cluster is considered unstable. */
 #define RUN_ROUNDS 16
 
 /* "MOVED 3999 127.0.0.1:6381": the node it names. */
@@ -98,7 +97,7 @@ static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_
         command->removed->missing = reply->integer == 0;
         break;
     case TQI_REDIS_GET:
-        /* A range of a key that is not there is an empty string. */
+        /* A range of a key that does not exist is an empty string. */
         command->read->missing =
             reply->type == REDIS_REPLY_NIL ||
             (reply->size == 0 && command->read->size != command->read->value_size);
@@ -114,7 +113,7 @@ static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_
     return TQ_OK;
 }
 
-/* The oldest command under way is answered.  `broken` says whether the connection is of no use any more. */
+/* The oldest command in flight was answered.  `broken` says whether the connection is no longer usable. */
 static int run_receive(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command *command,
                        bool *broken, tq_error *err)
 {
@@ -135,14 +134,14 @@ static int run_receive(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command
     return run_answered(redis, command, &link->reply, err);
 }
 
-/* Says the commands of one node that are not done, and reads the answers. */
+/* Sends the unfinished commands of one node, and reads the answers. */
 static int run_pipeline(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command *const *commands,
                         size_t n, bool *broken, tq_error *err)
 {
     size_t sent = 0, received = 0;
     int code = TQ_OK;
 
-    /* After a refusal the answers to what was said are still read, for the connection is to be used again. */
+    /* After a refusal the remaining answers are still read, so that the connection can be reused. */
     while (received < n && !*broken && (code == TQ_OK || received < sent)) {
         if (code == TQ_OK && sent < n && sent - received < TQI_REDIS_WINDOW) {
             code = tqi_redis_link_send(link, commands[sent], err);
@@ -200,7 +199,7 @@ static int run_node(tqi_redis *redis, unsigned node, tqi_redis_command **command
     }
 }
 
-/* Commands that are not done and go to the node of the first of them. */
+/* The unfinished commands that go to the same node as the first of them. */
 static size_t run_group(tqi_redis_command *commands, size_t n, tqi_redis_command **out)
 {
     size_t found = 0;
@@ -230,7 +229,7 @@ int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint6
     }
     limit = RUN_ROUNDS;
     while (code == TQ_OK && (found = run_group(commands, n, group)) > 0) {
-        /* A node that answered all of its commands leaves none behind: only those that are sent on are. */
+        /* A node that answered all of its commands leaves only redirected ones. */
         pthread_mutex_lock(&redis->lock);
         size_t nodes = redis->n_nodes;
         pthread_mutex_unlock(&redis->lock);
