@@ -1,9 +1,8 @@
 /*
  * pipeline.c - a producer and a consumer that meet only in the queue.
  *
- * Against a running system: TQ_ADDRESS=unix:/path TQ_TOKEN_FILE=/path ./pipeline
- * The producer puts batches of rows; the consumer waits for rows, reads them from where they lie,
- * and clears them.
+ * Against a running system: TQ_ADDRESS=unix:/path TQ_TOKEN_FILE=/path ./pipeline The producer puts batches of rows; the
+ * consumer waits for rows, reads them straight from storage, and clears them.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -20,7 +19,7 @@ enum {
 static const char *const partition = "pipeline";
 static const char *const field = "numbers";
 
-/* Waits for an op; a failed one ends the program with what went wrong. */
+/* Waits for an op; if it failed, exits with the error. */
 static void check(tq_op *op, int started, const char *what)
 {
     if (started != TQ_OK || tq_op_wait(op) != TQ_OK) {
@@ -58,7 +57,7 @@ static void *produce(void *client)
     return NULL;
 }
 
-/* Claims, reads and clears one batch; returns the sum of the first number of each row. */
+/* Claims, reads and clears one batch; returns the sum of the first numbers of all rows. */
 static double consume(tq_op *op)
 {
     const tq_claim_args claim = {.partition = partition,

@@ -1,9 +1,9 @@
 /*
  * controller_fuzz.c - sequences of requests into a controller, through the real server over socket pairs.
  *
- * An input is a list of steps: an op byte, a length (16 bits, little-endian) and so many bytes.  Most ops send the bytes as
- * the body of a request; the others acknowledge, cancel, reconnect, say goodbye or go on as the other of two clients.
- * The controller starts anew for every input, with epoch 1 and block ids from 1, so that inputs can name them.
+ * An input is a list of steps: an op byte, a length (16 bits, little-endian) and that many bytes.  Most ops send the bytes
+ * as the body of a request; the others acknowledge, cancel, reconnect, close the session or switch to the other of two
+ * clients.  The controller is restarted for every input, with epoch 1 and block ids from 1, so that inputs can name them.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -188,7 +188,7 @@ static void fuzz_cancel(fuzz *f, fuzz_client *client, const uint8_t *data, size_
     }
 }
 
-/* Without data: of all.  Else of those before the last so many, but some of them. */
+/* Without data: acknowledges everything.  Otherwise everything before the last few, except some of it. */
 static void fuzz_ack(fuzz *f, fuzz_client *client, const uint8_t *data, size_t size)
 {
     Tq__Ack ack = TQ__ACK__INIT;

@@ -1,6 +1,6 @@
 /*
- * meta_unpack_fuzz.c - bytes that claim to be packed metadata.  What is accepted must survive being
- * used: cut, joined, packed and unpacked again to the same samples.
+ * meta_unpack_fuzz.c - bytes that claim to be packed metadata.  Accepted input must survive being used: selected from,
+ * concatenated, packed and unpacked again to the same samples.
  */
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /*
- * check_table.c - the books of the table against each other: everything that is counted is counted anew.
+ * check_table.c - checks the table's books against each other: everything that is counted is recounted.
  */
 #include <stdarg.h>
 
@@ -209,7 +209,7 @@ static void check_blocks(const check *c)
     }
 }
 
-/* Ids of one queue: none of them lives, and each node stands behind those before it. */
+/* Ids of one queue: none of them is live, and every node follows those before it. */
 static uint64_t check_queue(const check *c, const tqi_owner *owner, const tqi_dead_node *node,
                             bool late)
 {

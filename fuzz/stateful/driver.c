@@ -1,8 +1,8 @@
 /*
  * driver.c - the stateful fuzzer without libFuzzer: runs of a seed, and the table of what was asked and answered.
  *
- * Run i of seed s is run 0 of seed s + i, so a fault is had again by the seed that it names.  The input of such a run is
- * written to a file, too, which can be given to the target of libFuzzer or of replay.c, or back as an argument.
+ * Run i of seed s is run 0 of seed s + i, so a fault can be reproduced with the seed that it names.  The input of such a run
+ * is written to a file, too, which can be given to the target of libFuzzer or of replay.c, or back as an argument.
  */
 #include "stateful.h"
 

@@ -130,7 +130,7 @@ bool sf_host_work(void)
 /* ---------------------------------------------------------------------------------------- processes */
 
 /* One that waits for the end of a pipe, which comes when this one ends.  (A fork would copy the page tables of a sanitized
- * process.)  It has no socket of this one any more when it speaks; before that, sockets that are closed would seem open. */
+ * process.)  It no longer has this process's sockets when it reports in; before that, closed sockets would seem open. */
 static int process_spawn(void)
 {
     static int ends[2] = {-1, -1};

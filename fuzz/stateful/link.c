@@ -141,7 +141,7 @@ static void link_frame(sf *f, sf_client *client, sf_link *link, const tqi_frame 
 {
     sf_pending *pending;
     if (!(frame->flags & TQI_FRAME_REPLY)) {
-        return; /* it is asked to leave, or told why it is closed */
+        return; /* a request to leave, or the reason why it is closed */
     }
     sf_trace("    client %d hears of %llu, kind %u\n", (int)(client - f->client),
              (unsigned long long)frame->request, frame->kind);

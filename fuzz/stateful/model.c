@@ -1,7 +1,6 @@
 /*
- * model.c - what replies have told: ids, samples, blocks, parts of snapshots.  Later requests are made of it.
- *
- * It may be wrong of what others have changed since; requests made of that are refused, as they are in life.
+ * model.c - what replies have revealed: ids, samples, blocks, parts of snapshots.  Later requests are built from it.  It may
+ * be outdated if others have changed something since; requests built from that are refused, as in reality.
  */
 #include "stateful.h"
 

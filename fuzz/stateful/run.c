@@ -1,5 +1,5 @@
 /*
- * run.c - one run: a world, steps until the input is used up, and the end.
+ * run.c - one run: a world, steps until the input is used up, and the final checks.
  */
 #include "stateful.h"
 

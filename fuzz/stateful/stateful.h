@@ -45,7 +45,7 @@ struct tqi_meta;
 #define SF_UNIT     "unit-0"
 #define SF_CAPACITY (UINT64_C(256) << 10)
 #define SF_KINDS    80
-/* How long things are kept for who is away. */
+/* How long things are kept for an absent client. */
 #define SF_GRACE_MS 5000u
 #define SF_OWNER_MS 20000u
 #define SF_LATE_MS  300u
@@ -108,7 +108,7 @@ typedef struct sf_pending {
     bool waits; /* its answer may be long in coming */
     bool must;  /* succeed */
     bool lost;  /* its connection was */
-    bool again; /* its number is another one's, whose answer may come */
+    bool again; /* its number belongs to another request, whose answer may arrive */
     uint8_t *body;
     size_t size;
     struct sf_pending *prev, *next;
@@ -216,7 +216,7 @@ unsigned sf_report(uint64_t least);
 
 /* ---------------------------------------------------------------------------------------- host.c */
 
-/* From now on until sf_host_end time stands still but for sf_host_pass, and randomness is that of `seed`. */
+/* From now on until sf_host_end, only sf_host_pass advances time, and randomness comes from `seed`. */
 void sf_host_begin(uint64_t seed);
 void sf_host_end(void);
 void sf_host_pass(uint64_t ms);
@@ -264,7 +264,7 @@ void sf_link_forget(sf_link *link);
 uint64_t sf_link_ack(const sf_link *link);
 void sf_link_control(sf *f, sf_client *client, sf_link *link, uint16_t kind,
                      const ProtobufCMessage *message);
-/* The session ends with a goodbye, or is left to its grace; the client begins another one. */
+/* The session is closed, or left to its grace time; the client begins another one. */
 void sf_client_leave(sf *f, sf_client *client, bool goodbye);
 
 /* ---------------------------------------------------------------------------------------- model.c */
@@ -323,8 +323,8 @@ typedef struct sf_frame {
     size_t size, room;
     const uint8_t *payload;
     size_t payload_size;
-    bool cut;        /* the connection is closed behind what was sent */
-    size_t length;   /* so many bytes are sent, of all; SIZE_MAX: all */
+    bool cut;        /* the connection is closed after what was sent */
+    size_t length;   /* only this many bytes are sent; SIZE_MAX: all */
     bool descriptor; /* one travels with it */
     bool again;      /* its number may be another one's */
 } sf_frame;

@@ -307,7 +307,7 @@ static void step_ack(sf *f, sf_client *client)
     sf_turn(f);
 }
 
-/* The connection breaks; the session goes on with the next one. */
+/* The connection breaks; the session continues on the next one. */
 static void step_cut(sf *f, sf_client *client)
 {
     sf_link *link = &client->link[sf_pick(f, 2)];

@@ -233,7 +233,7 @@ void sf_step_live(sf *f, sf_client *client)
     }
 }
 
-/* What is told is gone when the client connects with another session. */
+/* What was reported is void when the client connects with another session. */
 static void *kept(sf *f, const void *items, size_t n, size_t size)
 {
     void *copy = sf_alloc(f, n * size + 1);
@@ -243,7 +243,7 @@ static void *kept(sf *f, const void *items, size_t n, size_t size)
     return copy;
 }
 
-/* What was told to be live goes to new ids. */
+/* Bytes reported as live go to new ids. */
 void sf_step_move(sf *f, sf_client *client)
 {
     Tq__Move *message = sf_message(f, &tq__move__descriptor);

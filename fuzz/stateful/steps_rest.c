@@ -46,7 +46,7 @@ void sf_step_snapshot(sf *f, sf_client *client)
     sf_send(f, client, TQI_SNAPSHOT, message, 0);
 }
 
-/* Mostly reads what is left and closes it: as long as one is open nothing is moved, and nothing dead is told. */
+/* Mostly reads what is left and closes it: as long as one is open, nothing is moved and no dead blocks are reported. */
 void sf_step_snapshot_read(sf *f, sf_client *client)
 {
     uint64_t id = client->snapshot;

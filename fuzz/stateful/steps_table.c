@@ -63,7 +63,7 @@ static size_t some_samples(sf *f, int *partition, uint32_t **index, uint32_t **i
 
 /* ---------------------------------------------------------------------------------------- publish */
 
-/* What is published of: a block with so many bytes, of which some are taken. */
+/* What publishes use: a block of a given size, of which some bytes are taken. */
 typedef struct put {
     Tq__Batch *batch;
     sf_block *at; /* of the unit; NULL: it is another's */

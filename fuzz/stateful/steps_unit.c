@@ -54,7 +54,7 @@ void sf_step_unit_reserve(sf *f, sf_client *client)
     sf_send(f, client, TQI_UNIT_RESERVE, message, message->wait ? SF_WAITS : 0);
 }
 
-/* A block that is reserved, the newest that there is; NULL: there is none, and one is asked for. */
+/* The newest reserved block; NULL: there is none, and one is requested. */
 sf_block *sf_block_of(sf *f, sf_client *client, bool written)
 {
     unsigned have = client->n_block < SF_BLOCKS ? client->n_block : SF_BLOCKS;

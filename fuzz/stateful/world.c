@@ -187,7 +187,7 @@ void sf_check(sf *f)
     }
 }
 
-/* Moves of the unit, and what it is told of, change the rest. */
+/* The unit's moves and the notices it gets change the rest. */
 void sf_state(const sf *f, sf_state_of *out)
 {
     tqi_meta_counts n;
@@ -197,7 +197,7 @@ void sf_state(const sf *f, sf_state_of *out)
 
 /* ---------------------------------------------------------------------------------------- the end */
 
-/* Clears all that there is, and ends the clears of those that are gone. */
+/* Clears everything, and ends clears that were abandoned. */
 static void empty_sweep(sf *f, sf_client *client)
 {
     tqi_partition *partition;
@@ -311,7 +311,7 @@ void sf_check_empty(sf *f)
     } while (f->controller->clearings && ++sweeps < 64);
     sf_pass(f, SF_OWNER_MS + 1);
     empty_shared(f);
-    /* The unit is told what is dead, and asks what is known of the rest. */
+    /* The unit is told which blocks are dead, and asks about the rest. */
     for (int i = 0; i < 8 && tqi_store_blocks(f->unit->store) > 0; i++) {
         sf_pass(f, WORLD_SWEEP_MS);
     }

@@ -11,7 +11,7 @@
  *   - A call that returns TQ_OK has started and completes exactly once.  One that returns an error has not started: the op
  *     holds the error, and the callback is not called.
  *   - The callback runs on the client's own thread, or on the thread that cancels or closes.  It must not block.  It may
- *     start other operations, but not on the op that it completes (free that op, or reuse it once the callback has returned).
+ *     start other operations, but not on its own op (free that op, or reuse it once the callback has returned).
  *   - tq_op_cancel may be called at any time from any thread, and repeated.  The op still completes exactly once: with
  *     TQ_ECANCELED, or with its result if that was already on its way.  A claim that was cancelled before its answer arrived
  *     returns the samples and completes with TQ_ECANCELED; one that completes with TQ_OK has its samples.

@@ -166,7 +166,7 @@ struct lines {
     char last[64];
 };
 
-/* On the wall clock this deadline, counted from the start of the machine, would have passed years ago. */
+/* Taken as wall-clock time, this deadline, which counts from boot, would have passed years ago. */
 static void test_condition(void **state)
 {
     (void)state;

@@ -14,10 +14,10 @@ typedef struct tqi_buf {
 } tqi_buf;
 
 void tqi_buf_fini(tqi_buf *buf);
-/* Room for `more` bytes after size; TQ_OK or TQ_ENOMEM (buffer unchanged). */
+/* Reserves room for `more` bytes after size; TQ_OK or TQ_ENOMEM (buffer unchanged). */
 int tqi_buf_reserve(tqi_buf *buf, size_t more);
 int tqi_buf_append(tqi_buf *buf, const void *data, size_t size);
-/* printf at the end; the text is not 0-terminated in size, but a 0 follows it. */
+/* Appends formatted text; size does not count the terminating 0, but one follows. */
 int tqi_buf_printf(tqi_buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Grows an array of `item` bytes each to hold at least `need`: doubles *capacity.  TQ_OK or TQ_ENOMEM (unchanged). */

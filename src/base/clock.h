@@ -19,7 +19,7 @@ const char *tqi_text_time(int64_t us, char *out, size_t size);
 /* now + seconds as a monotonic time; negative seconds: TQI_NEVER.  Saturates. */
 uint64_t tqi_deadline(double seconds);
 /* A condition whose timed waits follow the monotonic clock: a step of the wall clock must not lengthen a wait.  Every
- * condition that is waited for with a time limit is made by this. */
+ * condition with timed waits is made by this function. */
 void tqi_cond_init(pthread_cond_t *cond);
 /* Waits until it is signalled or the deadline has passed (ETIMEDOUT); returns what pthread_cond_timedwait does. */
 int tqi_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline);

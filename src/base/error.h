@@ -24,10 +24,11 @@ int tqi_error_nomem(tq_error *err, const char *what);
 /* TQ_EIO from errno: "what: strerror". */
 int tqi_error_errno(tq_error *err, int errnum, const char *what);
 
-/* Checks a partition, field, task, ... name: TQ_ENAME when empty, longer than `max` bytes, not UTF-8, or with a control
- * character, which would be a command to the terminal of who lists it, or a line of a log.  `what` is "partition". */
+/* Checks a partition, field, task, ... name: TQ_ENAME if it is empty, longer than `max` bytes, not UTF-8, or contains a
+ * control character, which could be a command to the terminal that lists it, or forge a log line.  `what` is
+ * "partition". */
 int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err);
-/* As that, for names of any bytes, which are shown escaped: those of tags, and of owners, which are made of paths. */
+/* The same for names with any bytes, which are shown escaped: those of tags, and of owners, which are made from paths. */
 int tqi_check_size(const char *what, const char *name, size_t max, tq_error *err);
 
 #endif

@@ -1,13 +1,10 @@
 /*
- * fence.h - the fence for readers of memory that its owner may change meanwhile (a seqlock); store/fence.h has the copy.
- *
- * Such a reader notices afterwards that the bytes were changed, and throws them away.  By the letter of C that is a data race, as
- * in every seqlock over bulk data (H. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012).
- * It is harmless here, for what is read is not used before the check, and the fence orders the reading against the
- * check.
- *
- * ThreadSanitizer knows no fences and would report the reading.  In its builds it is marked with the sanitizer's own
- * annotation for "these reads are meant", and nothing else is.
+ * fence.h - the fence for readers of memory that its owner may change at the same time (a seqlock); store/fence.h has the
+ * copy.  Such a reader detects afterwards that the bytes were changed, and discards them.  By the letter of C that is a data
+ * race, as in every seqlock over bulk data (H. Boehm, "Can seqlocks get along with programming language memory models?",
+ * MSPC 2012).  It is harmless here, because the bytes are not used before the check, and the fence orders the read before
+ * the check.  ThreadSanitizer does not model fences and would report the read.  In its builds, this read (and nothing else)
+ * is marked with the sanitizer's annotation for intended races.
  */
 #ifndef TQI_FENCE_H
 #define TQI_FENCE_H

@@ -38,7 +38,7 @@ static void fit_set(tqi_fit *fit, uint32_t place, uint32_t need)
     }
 }
 
-/* Moves those that are left to the front of the row, and counts everything anew. */
+/* Moves the remaining ones to the front of the array, and recomputes everything. */
 static void fit_pack(tqi_fit *fit)
 {
     uint32_t used = 0;
@@ -59,7 +59,8 @@ static void fit_pack(tqi_fit *fit)
     }
 }
 
-/* The row is used up: packs it when half of the places are free, else doubles it; either is paid for by as many adds. */
+/* The array is full: packs it if half of the slots are free, else doubles it; either cost is amortised over as many
+ * adds. */
 static int fit_reserve(tqi_fit *fit)
 {
     uint32_t capacity = fit->capacity == 0 ? FIT_CAPACITY : fit->capacity;

@@ -2,7 +2,7 @@
  * fit.h - waiters in order of arrival, each with the number it needs. The oldest waiter that a given number satisfies is
  * found in O(log n), however many need more.
  *
- * A tree over the places in the row, each node with the least number that is waited for below it.
+ * A tree over the slots of the array; each node has the smallest number needed below it.
  */
 #ifndef TQI_BASE_FIT_H
 #define TQI_BASE_FIT_H

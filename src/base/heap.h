@@ -1,8 +1,7 @@
 /*
- * heap.h - things in order of a number, mostly deadlines: the least is on top.
- *
- * A pairing heap.  The nodes lie in what is ordered, so adding needs no memory and cannot fail; it takes constant time in
- * any order, removing O(log n) on average.  Zero-initialised is an empty heap, and a node that is in none.
+ * heap.h - items ordered by a number, mostly deadlines: the smallest is on top.  A pairing heap.  The nodes are embedded in
+ * the items, so adding needs no memory and cannot fail; it takes constant time in any order, removing O(log n) on average.
+ * All zero is an empty heap, and a node in no heap.
  */
 #ifndef TQI_BASE_HEAP_H
 #define TQI_BASE_HEAP_H

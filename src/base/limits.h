@@ -1,10 +1,8 @@
 /*
- * limits.h - how much a client can make a server keep.
- *
- * One table for the whole process: the daemon sets it from the section `limits` of its configuration (config/keys.toml, whose
- * names and defaults these are) before it starts a server; else the defaults hold.  Each default passes 8,192 clients and
- * 10,000 partitions.  What is beyond a limit is refused with an error that names it, has to wait, or is given up where its
- * help says so; each time is counted.
+ * limits.h - how much a client can make a server keep.  One table for the whole process: the daemon sets it from the section
+ * `limits` of its configuration (config/keys.toml has the names and defaults) before it starts a server; otherwise the
+ * defaults apply.  Each default allows 8,192 clients and 10,000 partitions.  Anything beyond a limit is refused with an
+ * error that names it, has to wait, or is dropped if its help says so; every such case is counted.
  */
 #ifndef TQI_LIMITS_H
 #define TQI_LIMITS_H

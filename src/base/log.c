@@ -1,8 +1,8 @@
 /*
  * log.c - one line per message, on stderr or to a callback.
  *
- * The level is atomic, so that a message that is not wanted costs one load; the sink is behind a mutex, which is held
- * while it is called: when tqi_log_set_sink returns, the former sink is not running any more.
+ * The level is atomic, so that a suppressed message costs one load; the sink is guarded by a mutex, which is held while it
+ * is called: when tqi_log_set_sink returns, the former sink is no longer running.
  */
 #include "base/log.h"
 
@@ -73,7 +73,7 @@ static void log_stderr(tqi_log_level level, const char *component, const char *t
         n = sizeof line - 1;
         line[n - 1] = '\n';
     }
-    /* One write, so that lines of several processes do not mix; nobody can be told when it fails. */
+    /* One write, so that lines of several processes do not mix; there is nobody to report a failure to. */
     ssize_t written = write(STDERR_FILENO, line, (size_t)n);
     (void)written;
 }
@@ -90,7 +90,7 @@ void tqi_log(tqi_log_level level, const char *component, const char *format, ...
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    /* Names and reasons come from others: a line break in one would forge a line. */
+    /* Names and reasons come from others: a line break in one could forge a line. */
     tqi_text_escape(plain, sizeof plain, text);
     pthread_mutex_lock(&log_mutex);
     if (log_sink) {

@@ -16,7 +16,7 @@ typedef enum tqi_log_level {
 void tqi_log_set_level(tqi_log_level level);
 /* "error", "warn", "info", "debug"; -1 for another word. */
 int tqi_log_parse_level(const char *word);
-/* Where lines go; NULL brings stderr back.  The text has no closing newline. */
+/* Sets where lines go; NULL restores stderr.  The text has no trailing newline. */
 typedef void (*tqi_log_fn)(tqi_log_level level, const char *component, const char *text, void *arg);
 void tqi_log_set_sink(tqi_log_fn fn, void *arg);
 void tqi_log(tqi_log_level level, const char *component, const char *format, ...)

@@ -1,10 +1,10 @@
 /*
  * memory.c - the smaller of the machine's memory and the limits of this process's control groups.
  *
- * /proc/self/cgroup names the group in each hierarchy, /proc/self/mountinfo where a hierarchy is mounted and which group
- * the mount shows as its root.  A limit counts for all groups below it, so every directory from the group up to the mount
- * is read: memory.max and memory.high of version 2, memory.limit_in_bytes of version 1.  What cannot be read limits
- * nothing.  Both versions may be mounted side by side; only one of them has the memory controller.
+ * /proc/self/cgroup names the group in each hierarchy, /proc/self/mountinfo where a hierarchy is mounted and which group the
+ * mount shows as its root.  A limit counts for all groups below it, so every directory from the group up to the mount is
+ * read: memory.max and memory.high of version 2, memory.limit_in_bytes of version 1.  A file that cannot be read sets no
+ * limit.  Both versions may be mounted side by side; only one of them has the memory controller.
  */
 #include "base/memory.h"
 
@@ -137,7 +137,7 @@ static void memory_unescape(char *text)
     *to = 0;
 }
 
-/* What of the group's path lies below the root of the mount; "" when the mount does not show the group. */
+/* The part of the group's path below the root of the mount; "" if the mount does not show the group. */
 static const char *memory_below(const char *group, const char *root)
 {
     size_t size = strcmp(root, "/") == 0 ? 0 : strlen(root);

@@ -1,5 +1,5 @@
 /*
- * memory.h - how much memory this process may use: that of the machine, or less where its control group says so.
+ * memory.h - how much memory this process may use: all of the machine's, or less if its control group limits it.
  */
 #ifndef TQI_BASE_MEMORY_H
 #define TQI_BASE_MEMORY_H

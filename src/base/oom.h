@@ -1,10 +1,9 @@
 /*
- * oom.h - for tests: allocations that fail when a test says so.
+ * oom.h - for tests: allocations that fail on demand.
  *
  * Included by one source file of a test program, which is linked with tqi_oom_args (meson.build): calls of malloc, calloc,
  * realloc and posix_memalign in libtq and in the test come here.  Those inside other shared libraries do not, so their
- * memory never fails.  All state belongs to the thread that sets it: threads
- * in the background go on.
+ * memory never fails.  All state belongs to the thread that sets it: background threads are not affected.
  */
 #ifndef TQI_BASE_OOM_H
 #define TQI_BASE_OOM_H
@@ -36,13 +35,13 @@ static inline void oom_arm(long after, bool once)
     oom.armed = true;
 }
 
-/* After so many allocations that succeed, all fail: what has failed is not tried again with success. */
+/* After `after` successful allocations, all fail: a retry does not succeed. */
 static inline void oom_all_after(long after)
 {
     oom_arm(after, false);
 }
 
-/* After so many allocations that succeed, one fails: a failure is seen even where the next attempt would succeed. */
+/* After `after` successful allocations, one fails: shows a failure even if the next attempt would succeed. */
 static inline void oom_one_after(long after)
 {
     oom_arm(after, true);

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* How often a directory is made again that others remove meanwhile, and a name drawn again that is taken. */
+/* How often to remake a directory that others remove meanwhile, and to redraw a name that is taken. */
 #define OWNDIR_TRIES 100
 
 /* ---------------------------------------------------------------------------------------- opening */
@@ -27,7 +27,7 @@ static int owndir_refuse(const tqi_owndir *which, const char *why, tq_error *err
                          which->remedy);
 }
 
-/* Whose it is and who else can look into it, asked of what was opened. */
+/* Checks owner and mode of the opened directory. */
 static int owndir_check(const tqi_owndir *which, int fd, tq_error *err)
 {
     struct stat status;
@@ -79,7 +79,7 @@ int tqi_owndir_open(const tqi_owndir *which, bool make, int *fd, tq_error *err)
 {
     int opened = -1;
 
-    /* Whoever ends removes what is empty, perhaps between our making it and our opening it. */
+    /* A system that ends removes empty directories, perhaps between our making it and opening it. */
     for (int i = 0; i < OWNDIR_TRIES; i++) {
         if (make && mkdirat(which->at, which->name, 0700) && errno != EEXIST) {
             return tqi_error_set(err, TQ_ECONFIG, "cannot make %s: %s; %s", which->shown,

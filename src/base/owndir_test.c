@@ -88,7 +88,7 @@ static void test_files(void **state)
     (void)state;
 
     assert_int_equal(open_at(in_folder("own"), true, &dir, &err), TQ_OK);
-    /* Links stand in the place of the file and of its temporary file: neither link is followed. */
+    /* Links replace the file and its temporary file: neither link is followed. */
     int other = openat(dir, "other", O_WRONLY | O_CREAT, 0600);
     assert_int_equal(write(other, "old", 3), 3);
     close(other);

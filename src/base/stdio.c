@@ -11,7 +11,7 @@ void tqi_stdio_guard(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
         if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
-            /* The lowest free number is taken, so it is this one; without /dev/null there is nothing to be done. */
+            /* open takes the lowest free number, so it is this one; without /dev/null, nothing can be done. */
             int null = open("/dev/null", O_RDWR);
             if (null > STDERR_FILENO) {
                 close(null);

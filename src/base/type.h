@@ -1,5 +1,5 @@
 /*
- * type.h - what a row is, as one number: kind << 16 | bits << 8 | code; never 0.
+ * type.h - kind and dtype of a row as one number: kind << 16 | bits << 8 | code; never 0.
  */
 #ifndef TQI_BASE_TYPE_H
 #define TQI_BASE_TYPE_H
@@ -29,7 +29,7 @@ static inline uint32_t tqi_type_size(uint32_t type)
     return (type >> 8 & 0xffu) / 8u;
 }
 
-/* Place of a type in a list of *n types.  One that is not in it yet is added: there is room for a type per row. */
+/* Index of a type in a list of *n types.  A new one is added: there is room for one type per row. */
 static inline uint32_t tqi_type_place(uint32_t *types, size_t *n, uint32_t type)
 {
     size_t at = 0;
@@ -42,7 +42,7 @@ static inline uint32_t tqi_type_place(uint32_t *types, size_t *n, uint32_t type)
     return (uint32_t)at;
 }
 
-/* The ragged dim of rows of which two parts are known: 0 says nothing, two different dims are TQ_RAGGED_MANY. */
+/* Combines the ragged dims of two sets of rows: 0 is neutral, two different dims are TQ_RAGGED_MANY. */
 static inline uint8_t tqi_ragged_dim_join(uint8_t one, uint8_t other)
 {
     return one == 0 || one == other ? other : other == 0 ? one : TQ_RAGGED_MANY;

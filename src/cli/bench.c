@@ -1,8 +1,8 @@
 /*
  * bench.c - tq bench: how fast a running system is from here, in a partition of its own.
  *
- * Nothing else in the system is touched, and the partition is cleared however the run ends; what it costs the others is
- * its traffic, and room in the storage for one batch at a time.
+ * Nothing else in the system is touched, and the partition is cleared however the run ends; others only notice its traffic,
+ * and the room that one batch at a time takes in the storage.
  */
 #include "cli/bench.h"
 

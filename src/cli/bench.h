@@ -1,8 +1,6 @@
 /*
- * bench.h - what the files of tq bench share.
- *
- * bench.c: options and order of things; bench_data.c: workloads; bench_batches.c, bench_calls.c: measuring;
- * bench_run.c: one call after the other, progress, and what a signal does; bench_report.c: what comes out.
+ * bench.h - shared by the files of tq bench.  bench.c: options and sequence; bench_data.c: workloads; bench_batches.c,
+ * bench_calls.c: measuring; bench_run.c: running calls, progress, and signals; bench_report.c: the output.
  */
 #ifndef TQ_CLI_BENCH_H
 #define TQ_CLI_BENCH_H
@@ -13,8 +11,8 @@
 #include "cli/cli.h"
 
 #define BENCH_LISTED_MAX 16
-/* Rounds of a workload before those that count.  Puts go to the storage with most room, to equal ones in turn, and the first
- * put there touches memory that was never used. */
+/* Warm-up rounds of a workload.  Puts go to the storage with the most room, to equal ones in turn, and the first put there
+ * touches memory that was never used. */
 #define BENCH_WARM 2
 
 /* What the command line said for bench. */
@@ -76,7 +74,7 @@ typedef struct bench_batch {
     uint64_t bytes;
 } bench_batch;
 
-/* Makes one, the same every time; prints why not and returns 1. */
+/* Makes one, the same every time; on failure prints why and returns 1. */
 int bench_batch_make(const bench_workload *workload, double scale, bench_batch *out);
 void bench_batch_free(bench_batch *batch);
 /* What the workloads are at that scale, as JSON. */
@@ -118,7 +116,7 @@ typedef struct bench {
     cli_session session;
     char partition[32]; /* of this run alone */
 
-    /* Under the lock: a signal may come at any time, see bench_run.c. */
+    /* Under the lock: a signal may arrive at any time, see bench_run.c. */
     pthread_mutex_t lock;
     pthread_t guard;
     int stopped;  /* the signal; 0: none */
@@ -136,16 +134,16 @@ typedef struct bench {
     size_t n_called;
 } bench;
 
-/* From here on a signal ends the run in order. */
+/* From here on, a signal ends the run in an orderly way. */
 int bench_guard_start(bench *run);
 void bench_guard_stop(bench *run);
-/* One call on the session's op: begin (1: the run is to end), start it, end with what starting returned.  bench_end waits,
- * and prints what went wrong and returns 1. */
+/* One call on the session's op: bench_begin (returns 1 if the run must end), start the call, bench_end with the code that
+ * starting returned.  bench_end waits; on an error it prints it and returns 1. */
 int bench_begin(bench *run);
 int bench_end(bench *run, int started);
 /* A new op for the session: results of the last one are freed. */
 int bench_renew(bench *run);
-/* From now on there may be something in the partition. */
+/* From now on the partition may hold something. */
 void bench_hold(bench *run);
 /* Whether a signal has come. */
 bool bench_stopped(bench *run);
@@ -154,11 +152,11 @@ void bench_progress(bench *run, const char *format, ...) __attribute__((format(p
 void bench_progress_end(bench *run);
 /* Clears the partition, for what comes next in the run. */
 int bench_empty(bench *run);
-/* Clears it when the run ends, however that comes. */
+/* Clears it when the run ends, however it ends. */
 int bench_clean(bench *run);
 
 double bench_now(void);
-/* The value below which that share lies; sorts. */
+/* The value below which that share of all lies; sorts the values. */
 double bench_percentile(double *values, size_t n, double share);
 
 int bench_move(bench *run, const bench_workload *workload, bench_moved *out);

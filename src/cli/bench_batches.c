@@ -66,7 +66,7 @@ static int batch_step(bench *run, const bench_batch *batch, int step, double *se
     return failed;
 }
 
-/* One round; `check`: what is listed and read is looked at. */
+/* One round; `check`: verifies what is listed and read. */
 static int batch_round(bench *run, const bench_batch *batch, bool check,
                        double seconds[BENCH_STEPS])
 {
@@ -111,7 +111,7 @@ static int batch_fits(bench *run, const bench_batch *batch)
     const tq_system_status *status = tq_op_status(run->session.op);
     for (size_t i = 0; i < status->n_owners; i++) {
         const tq_status_owner *owner = &status->owners[i];
-        /* It reports what it uses now and then; what is published is known at once. */
+        /* It reports its usage only now and then; published blocks are known at once. */
         uint64_t used = owner->used_bytes > owner->bytes ? owner->used_bytes : owner->bytes;
         uint64_t room = owner->capacity_bytes > used ? owner->capacity_bytes - used : 0;
         if (owner->present && owner->capacity_bytes > 0) {

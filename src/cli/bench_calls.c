@@ -1,8 +1,7 @@
 /*
- * bench_calls.c - small calls: how long one takes, alone and with others on their way on the same connection.
- *
- * One caller waits for each call, as a program does that has nothing else to do.  More of them are driven by the ends of
- * their calls: each has two ops that take turns, for an op is not started again where it ends.
+ * bench_calls.c - small calls: how long one takes, alone and with others in flight on the same connection.  A single caller
+ * waits for each call, like a program that has nothing else to do.  Several callers are driven by their callbacks: each has
+ * two ops that take turns, because an op cannot be restarted in its own callback.
  */
 #include "cli/bench.h"
 
@@ -12,11 +11,11 @@
 
 #define CLAIMED   64
 #define FILL_ROWS 65536
-/* Calls of each caller, at least: else most of them are about the beginning and the end. */
+/* Fewest calls of each caller: with fewer, start-up and shutdown would dominate. */
 #define CALLS_EACH 8
 
 typedef enum call_kind {
-    CALL_TRIP, /* the smallest request that there is: what any call takes at least */
+    CALL_TRIP, /* the smallest request: the minimum that any call takes */
     CALL_PUT,
     CALL_TAG,
     CALL_CLAIM,
@@ -105,7 +104,7 @@ static int call_put_one(const call_run *calls)
            bench_end(calls->run, call_put(calls, calls->run->session.op, "k"));
 }
 
-/* Samples that are ready for that many claims. */
+/* Makes samples ready for that many claims. */
 static int call_fill(const call_run *calls)
 {
     size_t left = calls->count * CLAIMED;

@@ -2,7 +2,7 @@
  * bench_data.c - the workloads of tq bench, and batches of them in memory.
  *
  * They are those of bench/workloads.py, in names, samples, fields, types and shapes; a test compares them.  Its maps with
- * tensors (multimodal) are the Python package's own and are left to it.
+ * tensors (multimodal) are specific to the Python package and are left to it.
  */
 #include "cli/bench.h"
 
@@ -159,7 +159,7 @@ static size_t text_head(uint64_t length, uint8_t out[3])
     return 3;
 }
 
-/* Lengths of a field's rows, as they are to be stored; what they add up to, in elements. */
+/* Lengths of a field's rows as stored; returns their sum in elements. */
 static uint64_t field_lengths(const bench_workload *workload, const bench_field *field, size_t rows,
                               uint64_t *out)
 {

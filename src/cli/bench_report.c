@@ -1,5 +1,5 @@
 /*
- * bench_report.c - what comes out of tq bench: two tables for people, or JSON with every number in seconds and bytes.
+ * bench_report.c - the output of tq bench: two tables for people, or JSON with every number in seconds and bytes.
  */
 #include "cli/bench.h"
 
@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Below this a copy is over before the clock has moved much. */
+/* Below this a copy is too short for the clock. */
 #define COPY_LEAST (UINT64_C(1) << 20)
 
 static const char *const report_steps[BENCH_STEPS] = {"put", "list", "get", "clear", "copy"};

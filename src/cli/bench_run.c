@@ -1,10 +1,10 @@
 /*
  * bench_run.c - how a run of tq bench goes from call to call, and how it ends when a signal comes.
  *
- * SIGINT, SIGTERM and SIGHUP are blocked in every thread and taken by one of its own, the guard.  The first one marks the
- * run as stopped and cancels the call that is on its way; a call begins under the same lock, so that none begins after
- * that.  The run then clears its partition and ends.  A second signal, and one that comes before anything was put, ends
- * the process at once.
+ * SIGINT, SIGTERM and SIGHUP are blocked in every thread and handled by a dedicated one, the guard.  The first signal marks
+ * the run as stopped and cancels the call in flight; a call begins under the same lock, so that none begins after that.  The
+ * run then clears its partition and ends.  A second signal, or one that arrives before anything was put, ends the process at
+ * once.
  */
 #include "cli/bench.h"
 
@@ -160,7 +160,7 @@ int bench_empty(bench *run)
     return bench_begin(run) || bench_end(run, tq_clear_partition(run->session.op, run->partition));
 }
 
-/* Also after a signal, and after an error: what the op was used for is done. */
+/* Works even after a signal or an error: the op's call has completed. */
 int bench_clean(bench *run)
 {
     tq_op *op = run->holding ? tq_op_alloc(run->session.client, NULL, NULL) : NULL;

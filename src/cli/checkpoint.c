@@ -1,5 +1,5 @@
 /*
- * checkpoint.c - tq save, tq load: the state of a system into a directory and back.
+ * checkpoint.c - tq save, tq load: save the state of a system to a directory and load it back.
  */
 #include "cli/cli.h"
 

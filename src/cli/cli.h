@@ -1,5 +1,5 @@
 /*
- * cli.h - what the commands of tq share.  Everything here uses the public header only.
+ * cli.h - shared by the commands of tq.  Everything here uses only the public header.
  */
 #ifndef TQ_CLI_H
 #define TQ_CLI_H
@@ -29,7 +29,7 @@ typedef struct cli_options {
     int n_args;
 } cli_options;
 
-/* One command.  Returns the exit status: 0; with the reason printed 1, or 2 when the command line is wrong. */
+/* One command.  Returns the exit status: 0, or, with the reason printed, 1, or 2 if the command line is wrong. */
 typedef struct cli_command {
     const char *name;
     const char *args; /* for the help: "[PARTITION]" */
@@ -47,19 +47,19 @@ int cli_load(cli_options *options);
 int cli_bench(cli_options *options);
 int cli_serve(cli_options *options);
 
-/* A connection to the system and one op on it.  Exits with a message when there is none. */
+/* Connects to the system and makes one op.  Exits with a message if that fails. */
 typedef struct cli_session {
     tq_client *client;
     tq_op *op;
 } cli_session;
 int cli_connect(const cli_options *options, bool with_storage, cli_session *out);
 void cli_disconnect(cli_session *session);
-/* Waits for the op that `started` is the result of starting; prints what went wrong and returns 1. */
+/* Waits for the op (`started` is the code that starting it returned); on an error prints it and returns 1. */
 int cli_wait(const cli_session *session, int started);
 
 /* "tq: " and the message on stderr; returns 1. */
 int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* The same for a wrong command line, with a hint at the help; returns 2. */
+/* The same for a wrong command line, with a pointer to the help; returns 2. */
 int cli_usage(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Prints a JSON value and frees it; returns the exit status. */
@@ -74,10 +74,9 @@ void cli_table_cell(cli_table *table, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void cli_table_print(cli_table *table); /* and frees it */
 
-/* Takes the locale that the environment names, or UTF-8 when it names none. */
+/* Sets the locale that the environment names, or UTF-8 if it names none. */
 void cli_text_init(void);
-/* A copy of a text in which control characters, and bytes that are not text in the locale, are "\xNN"; `lines`: line ends and tabs
- * stay. */
+/* Copies a text with control characters, and bytes invalid in the locale, as "\xNN"; `lines`: keeps line ends and tabs. */
 char *cli_text(const char *text, bool lines);
 /* Cells of the display that a text takes. */
 size_t cli_cells(const char *text);
@@ -89,7 +88,7 @@ void cli_pad(const char *text, size_t cells, bool right);
 size_t cli_terminal(void);
 /* A text as JSON, which is UTF-8: other bytes are "\xNN".  NULL: null. */
 json_t *cli_json_text(const char *text);
-/* Sets a member of an object, whose name is such a text; takes the value over. */
+/* Sets a member of an object, whose name is such a text; takes ownership of the value. */
 void cli_json_set(json_t *object, const char *name, json_t *value);
 
 /* "1.5 GiB" into out. */

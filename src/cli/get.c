@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The samples that the arguments behind the partition name: keys, or indexes when all begin with '@'. */
+/* The samples named by the arguments after the partition: keys, or indexes if all begin with '@'. */
 typedef struct get_selection {
     const char *partition;
     const char *const *keys;
@@ -69,7 +69,7 @@ static const char **get_ready_fields(const tq_meta *meta, size_t *n)
     return names;
 }
 
-/* What is left out is said, or a table without a column would look as if there were none. */
+/* Omitted columns are mentioned, or the table would look as if they did not exist. */
 static void get_say_left(const tq_meta *meta, const char *const *ready, size_t n)
 {
     size_t left = 0;
@@ -197,7 +197,7 @@ int cli_get(cli_options *options)
     return status;
 }
 
-/* Whether the partition is there; says so when it is not, unless that is allowed. */
+/* Whether the partition exists; reports it if not, unless that is allowed. */
 static int get_known(const cli_session *session, const cli_options *options, const char *partition)
 {
     size_t n = 0;

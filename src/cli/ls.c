@@ -9,8 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-/* An answer of fewer events was not cut: it holds 16 MiB of them, and none has more than some 8 KiB.  An empty one need not
- * come while others are at work. */
+/* An answer with fewer events was not truncated: it holds 16 MiB of them, and none exceeds about 8 KiB.  An empty answer may
+ * never come while others are working. */
 #define EVENTS_MORE 1000u
 
 static json_t *ls_tags(const tq_meta *meta, size_t row)
@@ -132,7 +132,7 @@ static void events_print_head(void)
     events_print_row(heads);
 }
 
-/* Commands of tq that came and went say nothing about the system. */
+/* Commands of tq that came and went are not interesting. */
 static bool events_shown(const tq_event *event, const cli_options *options)
 {
     return options->all || strcmp(event->session, CLI_NAME) != 0 ||
@@ -198,7 +198,7 @@ static void events_page(const tq_event *events, size_t n, const cli_options *opt
 
 #define EVENTS_FOLLOW_LAST 20
 
-/* Finds the number behind which the last events that are asked for begin; 0: with the first one that is kept. */
+/* Finds the number after which the requested last events begin; 0: from the first one that is kept. */
 static int events_begin(const cli_session *session, const cli_options *options, uint64_t *since)
 {
     long last = options->last < 0 && options->follow ? EVENTS_FOLLOW_LAST : options->last;

@@ -1,5 +1,5 @@
 /*
- * render.c - what people see: JSON (jansson), errors, and how numbers look.
+ * render.c - output for people: JSON (jansson), errors, and number formats.
  */
 #include "cli/cli.h"
 

@@ -26,7 +26,7 @@ static const char *serve_daemon(char path[PATH_MAX])
     return "tqd";
 }
 
-/* Where the systems of this user live; tqd makes it, and looks whose it is. */
+/* The directory of this user's systems; tqd creates it and checks its owner. */
 static int serve_base(char *out, size_t size)
 {
     tq_error err = {0};
@@ -43,7 +43,7 @@ int cli_serve(cli_options *options)
     int first = 0;
     bool placed = false;
 
-    /* A role may be named as for tqd, if it is one that makes a system. */
+    /* A role may be given as for tqd, if it is one that starts a system. */
     if (options->n_args > 0 && options->args[0][0] != '-') {
         if (strcmp(options->args[0], "all-in-one") != 0) {
             return cli_usage("serve runs a whole system (all-in-one), not '%s'; other roles are "

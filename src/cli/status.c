@@ -1,5 +1,5 @@
 /*
- * status.c - tq status: what waits, partitions with what was produced and consumed, storage, clients.
+ * status.c - tq status: waiting calls, partitions with what was produced and consumed, storage, clients.
  */
 #include "cli/cli.h"
 
@@ -91,7 +91,7 @@ static json_t *status_json(const tq_system_status *status)
     json_t *storage = json_array();
     json_t *sessions = json_array();
     json_t *waits = json_array();
-    char epoch[17]; /* as text: JSON numbers lose what is above 2^53 */
+    char epoch[17]; /* as text: JSON numbers lose precision above 2^53 */
     snprintf(epoch, sizeof(epoch), "%016" PRIx64, status->epoch);
     for (size_t i = 0; i < status->n_partitions; i++) {
         json_array_append_new(partitions, status_partition(&status->partitions[i]));
@@ -118,7 +118,7 @@ static json_t *status_json(const tq_system_status *status)
                      waits);
 }
 
-/* One line per call that waits, and why.  Nothing when there are none. */
+/* One line per waiting call, with the reason.  Nothing if there are none. */
 static void status_print_waits(const tq_system_status *status)
 {
     static const char *const columns[] = {"WAITING", "CLIENT", "TASK",   "WHERE",  "FIELDS",
@@ -161,7 +161,7 @@ static void status_print_waits(const tq_system_status *status)
     }
 }
 
-/* One line per client that looks at blocks in place.  Nothing when there are none. */
+/* One line per client that reads blocks in place.  Nothing if there are none. */
 static void status_print_pins(const tq_system_status *status)
 {
     static const char *const columns[] = {"PINNED BY", "HOST", ">PID", "STORAGE", ">PINS", ">SIZE"};
@@ -231,7 +231,7 @@ static void status_print_partitions(const tq_system_status *status)
     }
 }
 
-/* One line per task and partition: what was consumed.  Nothing when there are none. */
+/* One line per task and partition: what was consumed.  Nothing if there are none. */
 static void status_print_tasks(const tq_system_status *status)
 {
     static const char *const columns[] = {"TASK", "PARTITION", ">CONSUMED", ">SAMPLES"};
@@ -256,7 +256,7 @@ static void status_print_tasks(const tq_system_status *status)
     }
 }
 
-/* A store without a process of its own is known by its clients: without one nothing is known of it. */
+/* A store without a server process of ours is known only through its clients: without one, nothing is known about it. */
 static const char *status_owner(const tq_status_owner *owner)
 {
     bool has_process = owner->capacity_bytes > 0 || strcmp(owner->manager, "SimpleStorage") == 0;
@@ -280,7 +280,7 @@ static void status_print_owners(const tq_system_status *status)
         cli_table_cell(table, "%s", owner->manager);
         cli_table_cell(table, "%s", status_owner(owner));
         cli_table_cell(table, "%" PRIu64, owner->blocks);
-        /* A store without a process of its own tells neither. */
+        /* A store without a server process of ours reports neither. */
         bool told = owner->capacity_bytes > 0;
         cli_table_cell(table, "%s", told ? cli_bytes(owner->used_bytes, used) : "-");
         cli_table_cell(table, "%s", told ? cli_bytes(owner->pinned_bytes, pinned) : "-");

@@ -1,8 +1,8 @@
 /*
- * table.c - tables for people: columns as wide as what is in them.
+ * table.c - tables for people: columns as wide as their contents.
  *
  * On a terminal a table is no wider than the terminal: its widest columns are cut, with an ellipsis, until it fits.
- * Elsewhere nothing is cut; a cell that is much longer than most pushes only the rest of its own line.
+ * Elsewhere nothing is cut; a cell much longer than most only shifts the rest of its own line.
  */
 #include "cli/cli.h"
 
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TABLE_WIDE     40u /* no column is padded to more, but for a terminal that has the room */
+#define TABLE_WIDE     40u /* no column is padded beyond this, unless the terminal has room */
 #define TABLE_NARROW   8u  /* no column is cut to less */
 #define TABLE_GAP      1u
 #define TABLE_COLS_MAX 16u

@@ -1,6 +1,6 @@
 /*
- * text.c - names and values as people may see them: what a terminal could take for a command is escaped, and widths are
- * counted in cells of the display, not in bytes.
+ * text.c - names and values made safe for people to see: anything that a terminal could take for a command is escaped, and
+ * widths are counted in display cells, not in bytes.
  */
 #include "cli/cli.h"
 
@@ -22,7 +22,7 @@ void cli_text_init(void)
         const char *value = getenv(names[i]);
         named = named || (value && *value);
     }
-    /* Containers and services often say nothing of a locale; their terminals are UTF-8 all the same. */
+    /* Containers and services often set no locale; their terminals are UTF-8 anyway. */
     if (!setlocale(LC_CTYPE, named ? "" : "C.UTF-8")) {
         (void)setlocale(LC_CTYPE, "C.UTF-8");
     }

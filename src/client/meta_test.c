@@ -14,8 +14,8 @@
 #include "base/clock.h"
 #include "client/cmeta.h"
 
-/* A batch of n samples: "u" uniform float32 [2] in block 1, "r" ragged in block 2, row 1 of it
- * lost, row 2 not there. */
+/* A batch of n samples: "u" uniform float32 [2] in block 1, "r" ragged in block 2, whose row 1 is lost and row 2 not
+ * produced. */
 typedef struct sample_batch {
     Tq__Batch batch;
     Tq__Owner owner;

@@ -62,7 +62,7 @@ static int value_add(tq_values *values, const uint8_t *head, size_t n_head, cons
     return TQ_OK;
 }
 
-/* Adds a type and a big-endian number of `bytes` bytes. */
+/* Writes a type and a big-endian number of the given size. */
 static size_t value_head(uint8_t *head, uint8_t type, uint64_t number, size_t bytes)
 {
     head[0] = type;

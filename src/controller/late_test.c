@@ -103,7 +103,7 @@ static void the_collector_of_then_removes_again(void **state)
     kit_disconnect(&collector);       /* if it heard of it before that, it is told again */
     kit_end(&call);
     uint64_t notice = expect_notice(&waiting, first, 3, true);
-    /* Again until it is done, and then no more. */
+    /* Redelivered until confirmed, and then no more. */
     collect(&other, 0, &waiting);
     assert_true(expect_notice(&waiting, first, 3, true) == notice);
     collect(&other, notice, &waiting);

@@ -15,7 +15,7 @@ char *kit_text(const char *s);
 /* The owner is given up after a minute, or at once. */
 int owner_setup(void **state);
 int owner_setup_impatient(void **state);
-/* Ends the rest, where the test has ended `unit`. */
+/* Tears down the rest, if the test has already ended `unit`. */
 int owner_teardown(void **state);
 int owner_teardown_unit(void **state);
 

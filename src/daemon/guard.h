@@ -1,6 +1,6 @@
 /*
  * guard.h - the last resort of a daemon that runs other people's code: when its owner is gone and the loop is stuck in that
- * code, a thread of its own removes what the daemon made and ends the process.
+ * code, a separate thread removes what the daemon created and kills the process.
  */
 #ifndef TQD_GUARD_H
 #define TQD_GUARD_H

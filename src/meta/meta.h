@@ -395,8 +395,8 @@ typedef struct tqi_dead {
 /* Fills at most max; *notice is the number to confirm with (0 if there is nothing).  Calling again before that returns the
  * same ones (redelivery), possibly followed by more. */
 size_t tqi_owner_dead(tqi_owner *owner, tqi_dead *out, size_t max, uint64_t *notice);
-/* All ranges up to that notice were freed.  Those whose writer was not done are late until `due`, a time that only rises from
- * call to call; 0: they are freed for good, too. */
+/* All ranges up to that notice were freed.  Those whose writer was not done are late until `due`, which never decreases
+ * between calls; 0: they are freed for good, too. */
 void tqi_owner_done(tqi_owner *owner, uint64_t notice, uint64_t due);
 /* When the first late one is due; UINT64_MAX: there are none. */
 uint64_t tqi_owner_late(const tqi_owner *owner);

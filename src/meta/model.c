@@ -204,7 +204,7 @@ bool model_filled(const model_cell *cell)
     return cell->state >= CELL_STORED && model_bytes(cell) > 0;
 }
 
-/* Whether the field may take the other type: no row of its own is left, and none is given twice. */
+/* Whether the field may take the other type: no row of its own type is left, and no row is given twice. */
 static bool model_may_switch(const model *m, int partition, int field, const model_cell *cells,
                              const int *places, size_t n)
 {

@@ -78,7 +78,7 @@ void check_counts(const run *r)
     assert_int_equal(counts.held, held);
 }
 
-/* One cell of a resolved batch against the model; `offset` is where the run goes on. */
+/* One cell of a resolved batch against the model; `offset` is where the run continues. */
 static void check_cell(const run *r, const tqi_batch *batch, const tqi_batch_field *field,
                        const tqi_run *at, uint64_t *offset, const model_cell *cell,
                        const model_shape *shape, size_t row, const tq_slice *opaque)

@@ -177,7 +177,7 @@ static size_t metric_utf8(const unsigned char *text)
     return size;
 }
 
-/* A label's value, quoted.  One name that is no UTF-8 would make a scraper refuse the whole text. */
+/* A label's value, quoted.  A single name that is not UTF-8 would make a scraper refuse the whole text. */
 static int metric_quote(tqi_buf *out, const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;

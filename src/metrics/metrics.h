@@ -38,7 +38,7 @@ typedef struct tqi_histogram {
 extern const uint64_t tqi_histogram_bounds[TQI_HISTOGRAM_BUCKETS];
 
 void tqi_histogram_add(tqi_histogram *histogram, uint64_t ns);
-/* The duration below which the share q (0 to 1) of all lies, interpolated in its bucket; 0 when there are none. */
+/* The q-quantile (0 to 1) of the durations, interpolated within its bucket; 0 if there are none. */
 uint64_t tqi_histogram_quantile(const tqi_histogram *histogram, double q);
 
 /* ------------------------------------------------------------------------------------------- sets */
@@ -48,13 +48,13 @@ typedef struct tqi_metric_set tqi_metric_set;
 /* NULL: out of memory. */
 tqi_metric_set *tqi_metric_set_alloc(void);
 void tqi_metric_set_free(tqi_metric_set *set);
-/* Adds a value; labels as the family has them, else NULL; they are copied.  Without memory the set is marked as broken,
- * and rendering it fails. */
+/* Adds a value; labels as the family defines them, else NULL; they are copied.  If out of memory, the set is marked as
+ * broken, and rendering it fails. */
 void tqi_metric_add(tqi_metric_set *set, tqi_metric metric, const char *label, const char *label2,
                     double value);
 void tqi_metric_add_histogram(tqi_metric_set *set, tqi_metric metric, const char *label,
                               const tqi_histogram *histogram);
-/* Appends the whole as text: every family with its help and type, also those without a value.  TQ_OK or TQ_ENOMEM. */
+/* Appends the whole set as text: every family with its help and type, even those without a value.  TQ_OK or TQ_ENOMEM. */
 int tqi_metric_render(const tqi_metric_set *set, tqi_buf *out);
 
 #endif

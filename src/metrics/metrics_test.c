@@ -87,7 +87,7 @@ static void quantiles(void **state)
     assert_true(tqi_histogram_quantile(&histogram, 1) == UINT64_C(300000000000));
 }
 
-/* Whatever allocation fails, a set is rendered whole or not at all. */
+/* Whichever allocation fails, a set is rendered completely or not at all. */
 static void no_memory(void **state)
 {
     size_t whole = 0;

@@ -217,7 +217,7 @@ void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *
 /* Closes the handles; `freed` is called from the loop. */
 void tqi_flusher_stop(tqi_flusher *flusher, void (*freed)(void *owner));
 
-/* The current frame takes `bytes` of memory; 0 when it is done.  While all of the server's frames take more than
+/* The current frame takes `memory` bytes; 0 when it is done.  While all of the server's frames take more than
  * limits.incoming_bytes, the connection whose frame began first is closed; if it is this one, TQ_EAGAIN.  A lone connection
  * may continue. */
 int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err);

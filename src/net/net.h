@@ -242,7 +242,7 @@ void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request
  * before that (false); before session_end.  Never called for a request that fails. */
 void tqi_request_on_settled(tqi_request *request, void (*fn)(bool acked, void *arg), void *arg);
 
-/* Reserves room for a reply of `size` bytes without payload.  A KEEP request has room for TQI_REPLY_ROOM bytes from the
+/* Reserves room for a reply of `bytes` bytes, without payload.  A KEEP request has room for TQI_REPLY_ROOM bytes from the
  * start; one with a larger reply calls this before it changes anything.  A reply that fits into the room cannot fail for
  * lack of memory, so work that was done is never answered with an error. */
 int tqi_request_prepare(tqi_request *request, size_t bytes, tq_error *err);

@@ -1,8 +1,8 @@
 /*
  * adapter.c - one claim: a sampler's pick over a view of the table, then the take.
  *
- * The pick is collected here and changes the table only when the sampler succeeded: first the cached picks of others are
- * stored, then the samples are taken; if the take fails the stored ones are dropped again.
+ * The pick is collected here and changes the table only if the sampler succeeded: first the cached picks of others are
+ * stored, then the samples are taken; if the take fails, the stored picks are dropped again.
  */
 #include "sampler/sampler.h"
 
@@ -322,7 +322,7 @@ static int adapter_compare(const void *a, const void *b)
     return one < other ? -1 : one > other;
 }
 
-/* Positions are checked as they are added; samples that are handed out again are checked here for coming twice. */
+/* Positions are checked as they are added; samples that are handed out again are checked for duplicates here. */
 static int adapter_check_again(tq_pick *pick, const char *sampler, tq_error *err)
 {
     if (pick->n_again > 1) {
@@ -344,7 +344,7 @@ int tqi_sampler_slot(const tq_sampler *sampler, const tq_pick_request *request,
     return sampler->slot != NULL ? sampler->slot(request, slot, err) : TQ_OK;
 }
 
-/* TQ_OK with the result when the request's slot holds a pick, else TQ_EAGAIN. */
+/* TQ_OK with the result if the request's slot holds a pick, else TQ_EAGAIN. */
 static int adapter_cached(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request,
                           uint64_t session, bool with_tags, tqi_result *result, tq_error *err)
 {

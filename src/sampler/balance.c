@@ -3,9 +3,9 @@
  * partitioning", Technical Report UCB/CSD 82/113, 1982.
  *
  * A solution is k sets with their sums, heaviest first.  The two solutions with the largest spread are merged, the heaviest
- * set of one with the lightest of the other, until one is left.  For parts of equal size each first solution holds k
- * neighbours in the order of their weights, one per set; else one thing and k - 1 empty sets.  Ties are broken by the number
- * of things in a set and then by its first thing, so the same weights always give the same parts.
+ * set of one with the lightest of the other, until one is left.  For parts of equal size, each initial solution holds k
+ * consecutive things in order of weight, one per set; otherwise one thing and k - 1 empty sets.  Ties are broken by the
+ * number of things in a set and then by its first thing, so the same weights always give the same parts.
  *
  * Sets are linked lists through `next`, so that a merge costs k log k: all of it n log n.
  */
@@ -131,7 +131,7 @@ static void balance_start(balance *work, uint32_t n, uint32_t each)
 
     for (uint32_t i = 0; i < n; i += each, solution += work->k) {
         for (uint32_t j = 0; j < work->k; j++) {
-            /* The things are sorted, so the sets are, from the last one on. */
+            /* The things are sorted, so the sets are too, starting from the last one. */
             const balance_item *item = j < each ? &work->items[i + each - 1 - j] : NULL;
             solution[j] = item != NULL ? (balance_set){item->weight, 1, item->thing, item->thing}
                                        : (balance_set){0, 0, BALANCE_NONE, BALANCE_NONE};

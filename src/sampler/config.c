@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Those that some sampler reads, and those that callers of the peer's hand over beside them. */
+/* Keys that some sampler reads, and others that callers of the Python peer pass along. */
 static const char *const config_keys[] = {"batch_index",          "dp_rank",      "dp_size",
                                           "n_samples_per_prompt", "partition_id", "task_name"};
 #define CONFIG_KEYS (sizeof(config_keys) / sizeof(config_keys[0]))
@@ -77,7 +77,7 @@ static int config_bad(const json_t *value, const char *name, const char *expecte
     return code;
 }
 
-/* A whole number, at least 1; 1 when it is not there. */
+/* A whole number, at least 1; 1 if it is absent. */
 static int config_count(const json_t *config, const char *name, uint32_t *out, tq_error *err)
 {
     const json_t *value = json_object_get(config, name);
@@ -230,7 +230,7 @@ uint32_t tqi_sampler_group(const tq_sampler *sampler, const tq_pick_request *req
     tqi_sampler_config config = {.group = 1};
     tq_error err = {0};
 
-    /* By name, which no other sampler can have: the table may be a copy. */
+    /* Compared by name, which is unique: the table may be a copy. */
     if (strcmp(sampler->name, tqi_sampler_grpo_group_n.name) != 0 &&
         strcmp(sampler->name, tqi_sampler_seqlen_balanced.name) != 0) {
         return 1;
@@ -259,7 +259,7 @@ int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sample
 int tqi_sampler_config_slot(const tqi_sampler_config *config, uint32_t rank,
                             char slot[TQ_NAME_MAX + 1], tq_error *err)
 {
-    /* The slot begins with the own rank, a number: the first match is what comes behind it. */
+    /* The slot begins with our own rank, a number: the first match is what follows it. */
     const char *step = strstr(config->slot, CONFIG_STEP);
     int length = snprintf(slot, TQ_NAME_MAX + 1, "dp_rank=%u%s", rank, step != NULL ? step : "");
 

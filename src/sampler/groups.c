@@ -1,5 +1,6 @@
 /*
- * groups.c - see groups.h.  One pass over the view, one hash table; costs by the samples that it has to look at.
+ * groups.c - see groups.h.  One pass over the view, one hash table; its cost is in proportion to the samples it has to
+ * examine.
  */
 #include "sampler/groups.h"
 
@@ -67,7 +68,7 @@ static void groups_free(group_scan *scan)
     free(scan->table);
 }
 
-/* Stops as soon as the first `wanted` groups are complete: no later sample can change what they are. */
+/* Stops as soon as the first `wanted` groups are complete: later samples cannot change them. */
 static void groups_collect(group_scan *scan, const tq_sampler_view *view, uint32_t n,
                            uint32_t wanted)
 {

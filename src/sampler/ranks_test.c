@@ -1,5 +1,5 @@
 /*
- * ranks_test.c - samplers of data-parallel ranks over a real table, and the balancing below them against a plain search.
+ * ranks_test.c - samplers of data-parallel ranks over a real table, and their balancing against a naive search.
  */
 #include "meta/meta_test.h"
 #include "sampler/sampler.h"
@@ -386,7 +386,7 @@ static void balance_refuses_what_cannot_be_split(void **state)
     assert_int_equal(part[0] + part[1] + part[2] + part[3], 0);
 }
 
-/* What a sampler is goes by its name, not by where its table lies. */
+/* A sampler is identified by its name, not by the address of its table. */
 static void a_copy_of_a_table_hands_out_groups_too(void **state)
 {
     const tq_pick_request request = {.config = "{\"n_samples_per_prompt\":4}"};

@@ -1,6 +1,6 @@
 /*
- * registry.c - samplers by name.  Registered ones come after the built-in ones; nothing is ever taken out, so a found
- * table stays valid.
+ * registry.c - samplers by name.  Registered ones come after the built-in ones; nothing is ever removed, so a found table
+ * stays valid.
  */
 #include "sampler/builtin.h"
 #include "sampler/sampler.h"
@@ -52,7 +52,7 @@ static const tq_sampler *registry_lookup(const char *name)
     return NULL;
 }
 
-/* TQ_ESAMPLER with the names that there are; with the lock held. */
+/* TQ_ESAMPLER with the known names; with the lock held. */
 static int registry_unknown(const char *name, tq_error *err)
 {
     const registry_entry *entry;
@@ -134,8 +134,8 @@ void tqi_sampler_forget(const char *partition)
     (void)pthread_mutex_lock(&registry_lock);
     entry = registry_entries;
     (void)pthread_mutex_unlock(&registry_lock);
-    /* Entries are only ever put in front and never change: they can be walked without the lock, which a sampler's own
-     * registering must be able to take. */
+    /* Entries are only ever prepended and never change, so they can be walked without the lock, which a sampler must be able
+     * to take to register another. */
     for (; entry != NULL; entry = entry->next) {
         if (entry->sampler->forget != NULL) {
             entry->sampler->forget(partition, entry->sampler->user);

@@ -178,7 +178,7 @@ static void grpo_keeps_the_pick_of_a_rank(void **state)
     PICKED(&c, 0, 1);
     assert_int_equal(c.r.claim, 0);
     assert_int_equal(tqi_view_ready(c.view), 2);
-    /* Another rank may have them by now: they do not go back to free. */
+    /* Another rank may have them by now: they are not freed again. */
     tqi_meta_claim_release(c.t.meta, SESSION, first);
     assert_int_equal(tqi_view_ready(c.view), 2);
     clear_one(&c, 1);
@@ -320,7 +320,7 @@ static void a_registered_sampler_caches_for_others(void **state)
     close_claim(&c);
 }
 
-/* A sampler that keeps its one answer itself: the first batch, which it gives again until the partition is cleared. */
+/* A sampler that keeps its only answer itself: the first batch, which it repeats until the partition is cleared. */
 typedef struct keeper {
     uint32_t kept[8];
     uint32_t n;

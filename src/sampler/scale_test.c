@@ -1,5 +1,6 @@
 /*
- * scale_test.c - memory per cell of the table, and costs of it and of claims that must not grow with the partition.  Times are printed, not judged.
+ * scale_test.c - memory per cell of the table, and costs of the table and of claims that must not grow with the partition.
+ * Times are printed, not judged.
  */
 #include "meta/meta_test.h"
 #include "sampler/sampler.h"

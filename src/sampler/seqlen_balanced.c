@@ -1,9 +1,8 @@
 /*
- * seqlen_balanced.c - one step of all data-parallel ranks at once: whole groups, dealt out so that the ranks get nearly the
- * same sum of the tag `total_lengths`.
- *
- * The first asker of a step picks for all ranks: batch_size samples for each of dp_size ranks.  What the others get is kept
- * in their slots.  Every rank gets the same number of groups; a sample without the tag weighs 1.
+ * seqlen_balanced.c - one step of all data-parallel ranks at once: whole groups, distributed so that the ranks get nearly
+ * the same sum of the tag `total_lengths`.  The first caller of a step picks for all ranks: batch_size samples for each of
+ * dp_size ranks.  The others' picks are kept in their slots.  Every rank gets the same number of groups; a sample without
+ * the tag weighs 1.
  */
 #include "sampler/builtin.h"
 #include "sampler/config.h"
@@ -102,7 +101,7 @@ static int seqlen_weigh(const tq_sampler_view *view, const uint32_t *positions, 
     return TQ_OK;
 }
 
-/* Hands out the groups: those of the asker's rank to the pick, those of the others to their slots. */
+/* Hands out the groups: those of the caller's rank to the pick, those of the others to their slots. */
 static int seqlen_deal(const tq_pick_request *request, const tqi_sampler_config *config,
                        const uint32_t *positions, const uint32_t *part, uint32_t *share,
                        tq_pick *pick, tq_error *err)

@@ -2,19 +2,19 @@
  * internal.h - the storage unit's parts: its stores, the writers it knows, waiting reserves, and its registration at the
  * controller.
  *
- *   unit.c      life of a unit; its store and its renewal; warming, trimming
- *   report.c    counters, told to the controller
+ *   unit.c      life cycle of a unit; its store and its renewal; warming, trimming
+ *   report.c    counters, reported to the controller
  *   join.c      the channel to the controller: register, collect dead blocks
  *   serve.c     requests of readers and writers
  *   wait.c      reserves that wait for room
  *   room.c      why there is none, in words
- *   compact.c   moves what is live of blocks of which much is dead; compact_queue.c has these blocks
- *   pins.c      blocks that readers look at in place
- *   writers.c   who may still be writing into a block whose end was announced
- *   tombs.c     ids that ended before they came
- *   sift.c      blocks of writers that are gone and that no table knows
+ *   compact.c   compaction: moves the live bytes of sparse blocks; compact_queue.c has these blocks
+ *   pins.c      blocks that readers read in place
+ *   writers.c   writers that may still be writing into a block whose end was announced
+ *   tombs.c     ids that ended before their reserve arrived
+ *   sift.c      blocks that no table knows, of writers that are gone
  *
- * Everything runs on the unit's loop thread, but tqi_store_warm, which is made for a helper thread.
+ * Everything runs on the unit's loop thread, except tqi_store_warm, which is meant for a helper thread.
  */
 #ifndef TQI_UNIT_INTERNAL_H
 #define TQI_UNIT_INTERNAL_H

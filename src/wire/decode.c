@@ -1,9 +1,8 @@
 /*
- * decode.c - bodies as messages, within a budget.
- *
- * protobuf-c takes what a message asks for: an empty string or sub-message is 2 bytes on the wire and a hundred and more in
- * memory.  So decoding has an allocator that gives as much as the largest honest message of that size needs, and no more.
- * What it gives comes from malloc, so a message is freed like any other.
+ * decode.c - decodes bodies into messages, within a budget.  protobuf-c allocates whatever a message asks for: an empty
+ * string or sub-message takes 2 bytes on the wire and more than a hundred in memory.  So decoding uses an allocator that
+ * grants only as much as the largest honest message of that size needs.  Its memory comes from malloc, so a message is freed
+ * like any other.
  */
 #include <malloc.h>
 #include <stdbool.h>
@@ -58,7 +57,7 @@ static void decode_free(void *data, void *memory)
 {
     decode_budget *budget = data;
 
-    /* What was freed on the way is not given again: a table that grew counts twice at most. */
+    /* Memory freed on the way is not granted again: a table that grew counts at most twice. */
     budget->held -= decode_piece(malloc_usable_size(memory));
     free(memory);
 }

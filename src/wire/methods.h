@@ -2,8 +2,8 @@
  * methods.h - the requests of the wire format in one table: number, C name, message name, reply, how it is repeated.
  *
  * Dispatch, codec, help and tests come from this table.
- *   KEEP  changes state: its reply is kept until the client acknowledges it, a repeat gets the kept reply.
- *   AGAIN may be executed twice, for it reads, or sets what it sets in the same way: a repeat is executed again.
+ *   KEEP  changes state: its reply is kept until the client acknowledges it, a repeat gets the kept reply.  AGAIN may be
+ *   executed twice, because it only reads or is idempotent: a repeat is executed again.
  */
 #ifndef TQI_WIRE_METHODS_H
 #define TQI_WIRE_METHODS_H
@@ -77,7 +77,7 @@ enum tqi_kind {
     TQI_CANCEL = 6,
     TQI_BYE = 7, /* body is a Bye, or there is none: the client ends its session */
     TQI_PARK =
-        8, /* no body, from the server: closing this connection while it is idle would make room */
+        8, /* no body, from the server: please close this connection while idle, to make room */
     TQI_GOODBYE = 9, /* body is a Goodbye, the server's last frame: it ends */
 #define TQI_KIND(number, NAME, name, Message, reply, Reply, mode) TQI_##NAME = (number),
     TQI_CONTROLLER_METHODS(TQI_KIND) TQI_UNIT_METHODS(TQI_KIND)
@@ -100,8 +100,8 @@ typedef struct tqi_method {
 const tqi_method *tqi_method_find(uint16_t kind);
 
 /*
- * Decodes a body.  NULL and TQ_EPROTO when it is not a well-formed message of that type, TQ_EINVAL when it would take more
- * memory than the base and so many times its size; free with protobuf_c_message_free_unpacked(message, NULL).
+ * Decodes a body.  NULL and TQ_EPROTO if it is not a well-formed message of that type, TQ_EINVAL if it would take more
+ * memory than the base plus a multiple of its size; free with protobuf_c_message_free_unpacked(message, NULL).
  *
  * A number takes at most 8 bytes in memory for its one on the wire.  Short strings take more, 72 to 104 bytes with the
  * scanner's table: the base has room for a million and more of them.
@@ -110,11 +110,11 @@ const tqi_method *tqi_method_find(uint16_t kind);
 #define TQI_DECODE_BASE   (UINT64_C(128) << 20)
 ProtobufCMessage *tqi_message_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
                                      size_t size, tq_error *err);
-/* The same of a request, or of what came with one: it may not take more than limits.request_bytes either, whatever its size.
- * *memory is what it takes. */
+/* The same for a request, or for something that came with one: it may not take more than limits.request_bytes either,
+ * whatever its size.  *memory is what it takes. */
 ProtobufCMessage *tqi_request_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
                                      size_t size, size_t *memory, tq_error *err);
-/* The same of what comes from a server, which may describe many samples with short keys. */
+/* The same for messages from a server, which may describe many samples with short keys. */
 #define TQI_DECODE_FACTOR_REPLY 64u
 ProtobufCMessage *tqi_reply_decode(const ProtobufCMessageDescriptor *type, const uint8_t *body,
                                    size_t size, tq_error *err);

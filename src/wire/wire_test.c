@@ -129,7 +129,8 @@ static void test_decode(void **state)
     assert_string_equal(back->field[1], "b");
     assert_int_equal(back->batch_size, -4);
     protobuf_c_message_free_unpacked(message, NULL);
-    /* Cut anywhere it is refused or a shorter message, never a crash; at the last byte always refused. */
+    /* Truncated anywhere, it is refused or is a shorter message, never a crash; without its last byte it is always
+     * refused. */
     for (size_t cut = 0; cut < size; cut++) {
         uint8_t *part = malloc(cut + 1);
         assert_non_null(part);
@@ -171,7 +172,7 @@ static size_t peak_kib(void)
     return (size_t)usage.ru_maxrss;
 }
 
-/* Parts of nothing take a hundred bytes each: they are refused before they have taken much. */
+/* Empty parts take a hundred bytes each: they are refused before they have taken much memory. */
 static void test_decode_budget(void **state)
 {
     (void)state;
@@ -209,7 +210,7 @@ static void test_decode_budget(void **state)
     protobuf_c_message_free_unpacked(request, NULL);
     tqi_limits.request_bytes = limit;
     free(body);
-    /* A million keys, and as many small numbers as there are bytes, are no harm. */
+    /* A million keys, and as many small numbers as there are bytes, are accepted. */
     body = parts(5, "1234567", 1000000, &size);
     ProtobufCMessage *message = tqi_message_decode(&tq__batch__descriptor, body, size, &err);
     assert_non_null(message);

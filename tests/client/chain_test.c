@@ -1,6 +1,6 @@
 /*
- * chain_test.c - what an op has returned is given to its next call: metadata, data, keys, names, tags, notes, texts of
- * errors.  Made to be run under AddressSanitizer: each of these once read memory that the call had just freed.
+ * chain_test.c - an op's results are passed to its next call: metadata, data, keys, names, tags, notes, texts of errors.
+ * Made to be run under AddressSanitizer: each of these once read memory that the call had just freed.
  */
 #include "usual.h"
 
@@ -318,7 +318,7 @@ static void test_after_a_cancel(void **state)
         const tq_slice slice = {read->data, read->offsets[4]};
         const tq_column column = {
             .name = x, .dtype = read->dtype, .rows = 4, .slices = &slice, .n_slices = 1};
-        /* Whenever the put ends, its bytes are there until then. */
+        /* The bytes stay valid until the put ends, whenever that is. */
         const tq_put_args args = {.partition = "q", .n = 4, .columns = &column, .n_columns = 1};
         assert_int_equal(tq_put(op, &args), TQ_OK);
         if (round % 2 == 0) {

@@ -1,6 +1,5 @@
 /*
- * client_errors_test.c - what is wrong is refused by its own error, which names it, and the state
- * stays as it was.
+ * client_errors_test.c - every mistake is refused with its own error, which names it, and the state is unchanged.
  */
 #include "usual.h"
 

@@ -1,9 +1,6 @@
 /*
- * fork_test.c - a client in a process that forks: parent and child both go on, each with a session
- * of its own.
- *
- * The child reports by its exit code; it ends with _exit, for the threads of the system are only in
- * the parent.
+ * fork_test.c - a client in a process that forks: parent and child both continue, each with its own session.  The child
+ * reports through its exit code; it ends with _exit, because the system's threads exist only in the parent.
  */
 #include "system.h"
 

@@ -1,6 +1,6 @@
 /*
- * moves_test.c - what is left of blocks of which much is dead moves, in a real system: memory follows what is live, and
- * reads by metadata from before find the same values, also while it goes on.
+ * moves_test.c - compaction in a real system: the live bytes of sparse blocks move, memory use follows the live bytes, and
+ * reads with older metadata find the same values, even while blocks are being moved.
  */
 #include "system.h"
 

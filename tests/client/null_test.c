@@ -1,6 +1,6 @@
 /*
- * null_test.c - every public function with NULL in place of each argument that must be given: TQ_EINVAL with a message that
- * names it, or nothing.  tests/field/test_field_c_api.py checks that no function of the headers is missing here.
+ * null_test.c - every public function with NULL for each required argument: TQ_EINVAL with a message that names it, or
+ * nothing.  tests/field/test_field_c_api.py checks that no function of the headers is missing here.
  */
 #include "system.h"
 

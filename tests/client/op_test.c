@@ -1,6 +1,6 @@
 /*
- * op_test.c - the completion contract of operations under races: every started op ends exactly
- * once, whoever cancels, frees or closes meanwhile.  Made to be run under ThreadSanitizer.
+ * op_test.c - the completion contract of operations under races: every started op completes exactly once, whatever is
+ * cancelled, freed or closed meanwhile.  Made to be run under ThreadSanitizer.
  */
 #include "system.h"
 
@@ -53,7 +53,7 @@ static int start_put(tq_op *op, const int64_t *value, const tq_slice *slice)
     return tq_put(op, &args);
 }
 
-/* Counts the calls of a callback, and wakes who waits for them. */
+/* Counts the calls of a callback, and wakes threads that wait for them. */
 typedef struct tally {
     pthread_mutex_t lock;
     pthread_cond_t changed;

@@ -384,7 +384,7 @@ static void look_right(void *arg, size_t row, const void *bytes, size_t size)
     *(size_t *)arg += size == TEXT + 3 && text[3] == 'a' + (int)row && text[size - 1] == text[3];
 }
 
-/* What was left in the store is seen there until it is not there any more, and becomes a copy with the end of the client. */
+/* Rows left in the store can be read there for as long as they exist, and become a copy when the client is closed. */
 static void test_left_values(void **state)
 {
     tq_get_options options = {.size = sizeof options, .leave_values = true};

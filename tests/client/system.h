@@ -35,7 +35,7 @@ void system_stop_unit(test_system *sys, unsigned unit);
 /* A client of it. */
 tq_client *system_open(const test_system *sys, double timeout);
 
-/* Both, and an op of the client; and the end of all three. */
+/* Starts both and makes an op of the client; and closes all three. */
 void system_begin(test_system *sys, unsigned units, uint64_t capacity, double timeout,
                   tq_client **client, tq_op **op);
 void system_end(test_system *sys, tq_client *client, tq_op *op);

@@ -1,6 +1,6 @@
 /*
- * value_test.c - encoded values: what is made is read again, at every length where the head changes, and bytes that are no
- * value are refused.
+ * value_test.c - encoded values: encoded values can be read back, at every length where the header changes, and bytes that
+ * are not a value are refused.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -3,7 +3,7 @@
  *
  *     kv_client TYPE LIBRARY CONFIG
  *
- * LIBRARY is a plug-in, or "-" for a client that comes with the library.  The store must be empty; it is left empty.
+ * LIBRARY is a plug-in, or "-" for a built-in client.  The store must be empty; it is left empty.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -224,7 +224,7 @@ static void takes_long_keys(void **state)
     assert_true(remove_one(store, key));
 }
 
-/* Many values in one call: all of them, some of them, and some that are not there. */
+/* Many values in one call: all of them, some of them, and some that do not exist. */
 static void moves_many(void *state, unsigned first)
 {
     char keys[KEYS][TQ_KV_KEY_MAX + 1];
@@ -323,7 +323,7 @@ static void is_called_from_several_threads(void **state)
     }
 }
 
-/* With a deadline that has passed a call does its work or says that it is late; either way the client goes on. */
+/* With a deadline that has passed, a call does its work or reports that it is late; either way the client stays usable. */
 static void is_told_the_deadline(void **state)
 {
     uint8_t byte = 1, got = 0;

@@ -1,5 +1,5 @@
 /*
- * c_api.c - what users of the C library wrote, against the system that the environment names: c_api STEP.
+ * c_api.c - code as users of the C library write it, run against the system that the environment names: c_api STEP.
  */
 #include <stdio.h>
 #include <stdlib.h>

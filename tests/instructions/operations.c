@@ -2,7 +2,8 @@
  * operations.c - fixed operations whose instructions are counted.
  *
  * Runs under callgrind: each operation is repeated on the same state, the counts of all repeats are dumped under its name.
- * Instructions, unlike seconds, are the same on a busy machine, so a change that makes an operation dearer is seen.
+ * Instructions, unlike seconds, are the same on a busy machine, so a change that makes an operation more expensive is
+ * detected.
  */
 #include "meta/meta_test.h"
 #include "sampler/sampler.h"

@@ -1,6 +1,6 @@
 /*
- * kv_test.c - the general KV manager with the real client and controller, over stores that are full, fail, forget, and
- * take only small values.
+ * kv_test.c - the generic KV manager with the real client and controller, over stores that are full, fail, lose values, or
+ * accept only small ones.
  */
 #include "batch.h"
 #include "map_store.h"

@@ -1,6 +1,6 @@
 /*
- * map_store.h - a KV store in the memory of the test's process, with a client for it: a whole store, which a test can make
- * full, make fail, and take values out of.
+ * map_store.h - a KV store in the memory of the test's process, with a client for it: a complete store, which a test can
+ * fill, make fail, and remove values from.
  *
  * "MapStore" reads parts of values and has no limit; "SmallStore" reads whole values of at most MAP_SMALL bytes.  Both are
  * clients of the one store.
@@ -22,8 +22,7 @@ void map_store_reset(void);
 void map_store_set_capacity(uint64_t bytes);
 /* The put of the n-th value from now on fails; 0: none. */
 void map_store_fail_after(unsigned n);
-/* The put of the n-th value from now on gets no answer, and is executed when the value has been looked for, or removed, in
- * vain. */
+/* The n-th put from now on gets no answer, and is executed after a get or removal of the value has found nothing. */
 void map_store_delay(unsigned n);
 /* Waits until it is. */
 void map_store_wait_arrived(void);

@@ -139,7 +139,7 @@ static int teardown(void **state)
 
 /* ---------------------------------------------------------------------------------- tests */
 
-/* Keys that are no values: the leases of the system and of who looks for others, and the mark. */
+/* Keys that are not values: the lease of the system, the search lease, and the mark. */
 #define KEYS_KEPT 3
 
 /* Removal comes after the clear, on another thread: the server says when. */
@@ -293,7 +293,7 @@ static void outlives_the_server(void **state)
     expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_EUNREACHABLE, "Redis");
     server_again(&redis);
     tq_op_set_timeout(on.op, 60);
-    /* It kept nothing: the reader is told which samples are lost, and they can be written again. */
+    /* It kept nothing: the reader's error names the lost samples, and they can be written again. */
     expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_ELOST, "kept");
     b.args.meta = meta;
     b.args.partition = NULL;

@@ -1,7 +1,7 @@
 /*
  * dirstore.c - a complete storage manager in one file: every block is a file in a directory that all clients share.
  *
- * It is the example of "write a backend" and is built against the public headers only:
+ * It is the example of "write a backend" and is built only against the public headers:
  *
  *     cc -std=gnu11 -shared -fPIC -Iinclude -o dirstore.so tests/plugins/dirstore.c
  *
@@ -236,8 +236,8 @@ static const char *dir_owner(void *state, uint64_t *incarnation)
 {
     dir_state *dir = state;
 
-    /* Block ids begin again with every epoch of the controller, so what an epoch stores is a store of its own; the files
-     * of earlier epochs are left to who owns the directory. */
+    /* Block ids start over with every epoch of the controller, so each epoch is treated as a separate store; the files of
+     * earlier epochs are left to the owner of the directory. */
     *incarnation = dir->host->epoch;
     return dir->owner;
 }
@@ -320,7 +320,7 @@ static void dir_open(void *state, tq_manager_host *host, const char *config,
     } else if (mkdir(dir->path, 0700) != 0 && errno != EEXIST) {
         dir_error(&err, TQ_EIO, "making", dir->path);
     } else {
-        /* Names of owners are at most 255 bytes: the end of a path tells more than its beginning. */
+        /* Names of owners are at most 255 bytes: the end of a path is more telling than its beginning. */
         size_t n = strlen(dir->path);
         snprintf(dir->owner, sizeof(dir->owner), "dir:%s", dir->path + (n > 240 ? n - 240 : 0));
     }

@@ -1,5 +1,5 @@
 /*
- * oldstore.c - a plug-in made for an interface that no longer exists: it must be refused, not called.
+ * oldstore.c - a plug-in built for an interface version that no longer exists: it must be refused, not called.
  */
 #include <stddef.h>
 

@@ -1,5 +1,5 @@
 /*
- * choose_test.c - which units a put tries: its machine's, the better of two others, and all of them only when it has to.
+ * choose_test.c - which units a put tries: its machine's, the better of two others, and all of them only if it has to.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -69,7 +69,7 @@ static void list(kit *k, host *h)
     kit_until(k, &done);
 }
 
-/* A put of so many bytes that has chosen; put_end frees it. */
+/* A put of `bytes` bytes that has chosen its units; put_end frees it. */
 static void put_chosen(host *h, tqi_put *op, tq_put_job *job, uint64_t bytes)
 {
     tq_error err = {0};
@@ -302,8 +302,8 @@ static void no_units_hide_others(void **state)
     kit_close(&k);
 }
 
-/* A unit that refuses a put is not asked by the next one, and what this client has put there is not counted for ever: the
- * list, of which not every change is told, is believed again. */
+/* A unit that refuses a put is not asked by the next one, and the bytes that this client has put there are not counted for
+ * ever: the list is trusted again, because not every change is reported. */
 static void what_was_seen_ends_with_the_next_list(void **state)
 {
     kit k;

@@ -1,6 +1,6 @@
 /*
- * grant_test.c - what a storage unit takes only from the session to which the controller granted it: block ids, and what
- * becomes of blocks that no table knows.
+ * grant_test.c - a storage unit accepts block ids only from the session to which the controller granted them; and what
+ * happens to blocks that no table knows.
  */
 #include "kit.h"
 

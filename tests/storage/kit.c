@@ -440,7 +440,7 @@ uint64_t kit_reported(kit_client *client, const char *name)
 void kit_until_reported(kit_client *client, const char *name, uint64_t value)
 {
     while (kit_reported(client, name) != value) {
-        /* A report that is on its way may be handled right behind the question. */
+        /* A report in flight may be handled right after the request. */
         if (kit_reported(client, name) == value) {
             break;
         }

@@ -73,7 +73,7 @@ void kit_unit_stop(kit *k, int i);
 
 void kit_client_open(kit *k, kit_client *client, int unit);
 void kit_client_close(kit_client *client);
-/* Breaks the connection to the unit, whose session ends there without a goodbye; the next call connects again. */
+/* Breaks the connection to the unit, whose session ends there without being closed; the next call reconnects. */
 void kit_client_cut(kit_client *client);
 
 /* Starts a call; kit_end waits for it. */
@@ -94,13 +94,13 @@ int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint3
                 uint64_t *offset, tq_error *err);
 int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size,
               tq_error *err);
-/* Reads one range; *gone says whether the block is not there. */
+/* Reads one range; *gone says whether the block does not exist. */
 int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size,
              void *into, bool *gone, tq_error *err);
 void kit_stat(kit_client *client, uint64_t *used, uint64_t *blocks);
 /* Maps the unit's memory; `incarnation` may be NULL. */
 void kit_map(kit_client *client, tqi_store_map *map, uint64_t *incarnation);
-/* A counter as the one unit told it last, and waiting until it is told like that. */
+/* A counter as last reported by the only unit, and a wait until it has that value. */
 uint64_t kit_reported(kit_client *client, const char *name);
 void kit_until_reported(kit_client *client, const char *name, uint64_t value);
 

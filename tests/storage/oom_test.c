@@ -1,6 +1,6 @@
 /*
- * oom_test.c - every allocation of a request to a storage unit fails once: what is answered with an error was not done, and
- * when memory is back all goes on.
+ * oom_test.c - every allocation of a request to a storage unit fails once: work answered with an error was not done, and
+ * when memory is available again everything continues.
  */
 #include "kit.h"
 
@@ -163,7 +163,7 @@ static void blocks_are_pinned_and_answered_or_not_pinned(void **state)
     reply block = reserve(&client, id, -1, &unused);
     assert_int_equal(block.status, TQ_OK);
     for (uint64_t i = 0; i < PINNED; i++) {
-        ids[i] = id + i * 1000; /* all but the first are not there, and are named in the reply */
+        ids[i] = id + i * 1000; /* all except the first do not exist, and are named in the reply */
     }
     slots[0] = block.slot;
     tq__unit_pin__init(&message);

@@ -1,5 +1,5 @@
 /*
- * room_test.c - when a storage unit gives room to others: waiting, collecting, epochs, writers that live on, pins.
+ * room_test.c - when a storage unit reuses room: waiting, collecting, epochs, writers that outlive their session, pins.
  */
 #include "kit.h"
 
@@ -199,8 +199,8 @@ static void new_epoch_drops_all(void **state)
 
 /* ---- a writer that the controller lost sight of, but that still lives ---- */
 
-/* The child: reserves half of the unit in its own session, maps it, gives its id up in the middle of a write, says so,
- * and lives until told. */
+/* The child: reserves half of the unit in its own session, maps it, gives its id up in the middle of a write, reports that,
+ * and runs until told to exit. */
 static void writer_child(kit *parent, const char *endpoint, int say, int hear)
 {
     static kit k;

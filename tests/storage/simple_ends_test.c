@@ -1,5 +1,6 @@
 /*
- * simple_ends_test.c - puts and reads of the simple manager beside what ends: units, the controller, leases, the process.
+ * simple_ends_test.c - puts and reads of the simple manager while something ends: units, the controller, leases, the
+ * process.
  */
 #include "batch.h"
 

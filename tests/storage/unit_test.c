@@ -37,11 +37,11 @@ static void writes_and_reads(void **state)
     assert_memory_equal(out, data, sizeof(data));
     assert_int_equal(kit_read(&other, id, slot, 99990, 10, out, &gone, &err), TQ_OK);
     assert_memory_equal(out, data + 99990, 10);
-    /* Only whole blocks of one's own are written. */
+    /* Only complete blocks of the writer's own can be written. */
     assert_int_equal(kit_write(&client, id, slot, data, 10, &err), TQ_EINVAL);
     assert_int_equal(kit_write(&client, id, slot + 1, data, sizeof(data), &err), TQ_ESTALE);
     assert_int_equal(kit_write(&other, id, slot, data, sizeof(data), &err), TQ_ESTALE);
-    /* Ranges outside of the block, and blocks that are not there. */
+    /* Ranges outside the block, and blocks that do not exist. */
     assert_int_equal(kit_read(&other, id, slot, 99990, 11, out, &gone, &err), TQ_EINVAL);
     assert_int_equal(kit_read(&other, id, slot, UINT64_MAX, 2, out, &gone, &err), TQ_EINVAL);
     assert_int_equal(kit_read(&other, id + 1, slot, 0, 10, out, &gone, &err), TQ_OK);
@@ -220,7 +220,7 @@ static void finish(kit_client *client, const uint64_t *ids, size_t n, bool other
     kit_call_free(&call);
 }
 
-/* Waits until the unit has so many blocks, which its next dead notice changes. */
+/* Waits until the unit has that many blocks, which its next dead notice changes. */
 static void until_blocks(kit_client *client, uint64_t wanted)
 {
     uint64_t used, blocks;
@@ -230,7 +230,7 @@ static void until_blocks(kit_client *client, uint64_t wanted)
     } while (blocks != wanted);
 }
 
-/* Blocks whose end is announced while their writer lives are free when it says that it has finished. */
+/* Blocks whose end is announced while their writer is alive are freed once it says that it has finished. */
 static void a_writer_that_lives_finishes_blocks(void **state)
 {
     kit k;
@@ -253,7 +253,7 @@ static void a_writer_that_lives_finishes_blocks(void **state)
     }
     /* The end of three is announced as that of blocks whose writer may still write; one is not dead yet. */
     kit_abandon(&client, ids, 3, true);
-    /* A block that its writer has finished with is freed by its notice, which comes behind those of the three. */
+    /* A block that its writer has finished with is freed by its notice, which comes after those of the three. */
     uint64_t last = ids[0] + 4;
     assert_int_equal(kit_reserve(&client, last, 100, true, &slot, &offset, &err), TQ_OK);
     kit_abandon(&client, &last, 1, false);
@@ -352,7 +352,7 @@ static void refuses_bad_options(void **state)
     options.store.capacity = 0;
     assert_int_equal(tqi_unit_alloc(&k.loop, &options, &unit, &err), TQ_EINVAL);
     assert_null(unit);
-    /* A unit whose controller is not there yet can be closed. */
+    /* A unit whose controller does not run yet can be closed. */
     char at[160];
     snprintf(at, sizeof(at), "unix:%s/lonely", k.dir);
     listen[0] = at;
@@ -409,7 +409,7 @@ static void reports_less_often_beside_many(void **state)
     kit_close(&k);
 }
 
-/* However rarely a unit reports: that a put waits is told soon, for its client asks the controller. */
+/* However rarely a unit reports, it soon reports a waiting put, because the put's client asks the controller. */
 static void reports_that_puts_wait(void **state)
 {
     kit k;

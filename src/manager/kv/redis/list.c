@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One step: *cursor is where to go on, "0" at the end. */
+/* One step: *cursor is where to continue; "0" when done. */
 static int list_step(tqi_redis *redis, tqi_redis_link *link, const char *pattern, char cursor[32],
                      bool (*each)(const char *key, void *arg), void *arg, bool *goes_on,
                      tq_error *err)
