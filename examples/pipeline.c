@@ -67,7 +67,7 @@ static double consume(tq_op *op)
                                  .task = "example"};
     double sum = 0;
 
-    check(op, tq_claim(op, &claim), "claim"); /* waits until there are enough rows */
+    check(op, tq_claim(op, &claim), "claim"); /* waits for enough rows */
     tq_meta *meta = tq_meta_hold(tq_op_meta(op));
     check(op, tq_get(op, meta, NULL, 0), "get");
     const float *rows = tq_data_column_at(tq_op_data(op), 0)->data;

@@ -72,7 +72,7 @@ bool sf_link_write(sf *f, sf_link *link, const void *data, size_t size)
     return link->fd >= 0;
 }
 
-/* Reads more; false when nothing is there. */
+/* Reads more; false if nothing has arrived. */
 static bool link_read(sf_link *link)
 {
     char space[CMSG_SPACE(sizeof(int) * TQI_FDS_MAX)];

@@ -119,7 +119,7 @@ static void learn_batch(sf *f, const Tq__Batch *batch)
     }
 }
 
-/* What was published is where its writer put it. */
+/* Published data is where its writer put it. */
 static void learn_publish(sf *f, sf_client *client, const Tq__Publish *asked,
                           const Tq__PublishReply *reply)
 {

@@ -63,7 +63,7 @@ static void run_end(sf *f)
 
 void sf_run(const uint8_t *data, size_t size)
 {
-    /* Of 256 requests so many are spoiled. */
+    /* How many of 256 requests are spoiled. */
     static const unsigned rates[] = {0, 8, 24, 48, 96, 160, 16, 32};
     static sf f;
     run_begin(&f, data, size);

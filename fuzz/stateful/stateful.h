@@ -155,7 +155,7 @@ typedef struct sf {
     const uint8_t *data;
     size_t size, at;
     bool over;
-    unsigned rate; /* of 256 requests so many are spoiled */
+    unsigned rate; /* how many of 256 requests are spoiled */
     bool strict;   /* rows of a field may not differ in type */
     bool tight;    /* limits are low, so anything may be refused */
     bool clean;    /* nothing was spoiled so far, and nobody was cut off */
@@ -173,7 +173,7 @@ typedef struct sf {
     /* memory of one step */
     uint8_t *arena;
     size_t used;
-    /* told by replies, to all */
+    /* learned from replies, for all clients */
     sf_sample sample[SF_SAMPLES];
     unsigned n_sample;
     sf_placed placed[SF_PLACED];
@@ -196,7 +196,7 @@ typedef struct sf_count {
     uint64_t sent, mutated, well, well_mutated, refused;
 } sf_count;
 extern sf_count sf_counts[SF_KINDS];
-extern bool sf_tracing; /* every request and answer is told */
+extern bool sf_tracing; /* every request and answer is logged */
 void sf_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 extern uint64_t sf_cut, sf_ended, sf_killed, sf_cancelled, sf_violations, sf_runs;
 
@@ -242,7 +242,7 @@ void sf_pass(sf *f, uint64_t ms);
 /* Compares the books of table and unit. */
 void sf_check(sf *f);
 void sf_check_table(const sf *f, const struct tqi_meta *meta);
-/* What no request changes that is refused. */
+/* State that a refused request must not change. */
 typedef struct sf_state_of {
     uint64_t partitions, samples, cells, keys, held;
 } sf_state_of;
@@ -252,12 +252,12 @@ void sf_check_empty(sf *f);
 
 /* ---------------------------------------------------------------------------------------- link.c */
 
-/* Connected, with a session; false when there are too many. */
+/* Connects, with a session; false if there are too many. */
 bool sf_link_open(sf *f, sf_client *client, sf_link *link);
 void sf_link_close(sf_link *link);
 /* Sends bytes as they are; false when the connection is gone. */
 bool sf_link_write(sf *f, sf_link *link, const void *data, size_t size);
-/* Reads what is there. */
+/* Reads what has arrived. */
 void sf_link_take(sf *f, sf_client *client, sf_link *link);
 void sf_link_forget(sf_link *link);
 /* All replies that came were received: what frames say of that. */

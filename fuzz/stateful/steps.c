@@ -93,7 +93,7 @@ static void send_note(sf_link *link, const sf_frame *frame, unsigned how, bool m
     pending->again = frame->again;
     pending->waits = how & SF_WAITS;
     pending->must = !mutated && (how & SF_MUST) && !tight;
-    /* A head that lies may say less. */
+    /* A false header may claim less. */
     pending->size = frame->head.body < frame->size ? frame->head.body : frame->size;
     pending->body = malloc(frame->size + 1);
     sf_must(pending->body != NULL, "memory");
@@ -158,7 +158,7 @@ static void send_answered(sf *f, sf_link *link)
     }
 }
 
-/* What is refused changes nothing. */
+/* A refused request changes nothing. */
 static void send_unchanged(sf *f, uint16_t kind, const sf_state_of *before)
 {
     sf_state_of after;

@@ -290,7 +290,7 @@ static void empty_table(const sf *f)
 void sf_check_empty(sf *f)
 {
     sf_client *client = &f->client[0];
-    unsigned sweeps = 0; /* a client notes so many clears at once */
+    unsigned sweeps = 0; /* a client remembers this many clears at once */
     f->rate = 0;
     f->tight = false;
     world_limits(false);

@@ -25,7 +25,7 @@ void tqi_cond_init(pthread_cond_t *cond);
 int tqi_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline);
 /* Cryptographically random bytes (getrandom); aborts only if the kernel has none. */
 void tqi_random(void *out, size_t size);
-/* A random number that is not 0: epochs and incarnations. */
+/* A random non-zero number: for epochs and incarnations. */
 uint64_t tqi_random_id(void);
 
 #endif

@@ -28,7 +28,7 @@ typedef struct tqi_fit {
 void tqi_fit_fini(tqi_fit *fit);
 /* Adds it as the youngest; need is below UINT32_MAX.  TQ_OK or TQ_ENOMEM. */
 int tqi_fit_add(tqi_fit *fit, tqi_fit_node *node, uint32_t need);
-/* Takes it out; one that is in none stays so. */
+/* Removes it; does nothing if it is in none. */
 void tqi_fit_remove(tqi_fit *fit, tqi_fit_node *node);
 /* The oldest one that needs at most `room`, or NULL. */
 tqi_fit_node *tqi_fit_first(const tqi_fit *fit, uint32_t room);

@@ -27,7 +27,7 @@ typedef struct tqi_heap {
 
 /* The node must be in no heap. */
 void tqi_heap_add(tqi_heap *heap, tqi_heap_node *node, uint64_t key);
-/* Takes the node out; one that is in no heap stays so. */
+/* Removes the node; does nothing if it is in no heap. */
 void tqi_heap_remove(tqi_heap *heap, tqi_heap_node *node);
 
 static inline bool tqi_heap_has(const tqi_heap_node *node)

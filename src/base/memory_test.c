@@ -91,7 +91,7 @@ static void test_version_2(void **state)
     put(*state, "/sys/fs/cgroup/pods/one/box/memory.max", "max\n");
     put(*state, "/sys/fs/cgroup/pods/one/box/memory.high", "max\n");
     expect(*state, MACHINE, false);
-    /* A limit counts for all that is below it. */
+    /* A limit applies to everything below it. */
     put(*state, "/sys/fs/cgroup/pods/memory.max", "68719476736\n");
     expect(*state, UINT64_C(64) << 30, true);
     put(*state, "/sys/fs/cgroup/pods/one/box/memory.high", "1073741824\n");

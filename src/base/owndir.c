@@ -139,7 +139,7 @@ int tqi_owndir_read(int dir, const char *name, const char *shown, size_t max, ch
     return rc;
 }
 
-/* Makes a file under a name that nobody has, which it says. */
+/* Makes a file under an unused name, and returns the name. */
 static int owndir_temporary(int dir, const char *name, char *out, size_t size)
 {
     int fd = -1;

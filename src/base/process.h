@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-/* Resident memory in bytes; 0 when the kernel does not say. */
+/* Resident memory in bytes; 0 if unknown. */
 uint64_t tqi_process_rss(void);
 
 #endif

@@ -25,7 +25,7 @@ struct cli_bench_options {
     size_t calls;
     size_t callers[BENCH_LISTED_MAX]; /* none: a few kinds */
     size_t n_callers;
-    bool list; /* say what the workloads are, and no more */
+    bool list; /* only list the workloads */
 };
 
 /* Of its options; the input is a cli_bench_options. */
@@ -99,7 +99,7 @@ typedef struct bench_moved {
     double *seconds[BENCH_STEPS];
 } bench_moved;
 
-/* Calls of one kind, so many at a time. */
+/* Calls of one kind, a given number at a time. */
 typedef struct bench_called {
     const char *name;
     size_t callers;

@@ -47,7 +47,7 @@ typedef struct call_run {
 typedef struct call_caller {
     call_run *calls;
     tq_op *ops[2];
-    size_t place; /* of the call that is on its way */
+    size_t place; /* of the call in flight */
     double started;
 } call_caller;
 

@@ -50,14 +50,14 @@ typedef struct tqi_saved_options {
 
 /* wait.c: approximate medians of how long recent waits for ops took. */
 typedef struct tqi_waits {
-    _Atomic uint32_t looked_ns; /* of those that looked for the end first */
+    _Atomic uint32_t looked_ns; /* of those that spun first */
     _Atomic uint32_t slept_ns;  /* of those that slept at once */
     _Atomic uint32_t interval;  /* number of waits between two that try the other kind */
     _Atomic uint32_t left;      /* until the next of these */
 } tqi_waits;
 
 void tqi_waits_init(tqi_waits *waits);
-/* Whether the next one is to look first. */
+/* Whether the next wait should spin first. */
 bool tqi_waits_look(tqi_waits *waits);
 /* Records how long a wait took; crowded: another thread had the core while this one was spinning. */
 void tqi_waits_learn(tqi_waits *waits, bool looked, bool crowded, uint64_t ns);
@@ -134,7 +134,7 @@ struct tqi_runtime {
     bool manager_closing;
     bool handles_closing;
     tqi_task *tasks;                 /* all tasks that have begun or are waiting for the opening */
-    _Atomic unsigned works;          /* in the thread pool; who closes reads it */
+    _Atomic unsigned works;          /* in the thread pool; closing reads it */
     unsigned host_calls;             /* lease, owners, abandon */
     uint64_t sessions;               /* at the controller, so far */
     tq_op *ended_first, *ended_last; /* ops whose callback is due */
@@ -248,7 +248,7 @@ typedef struct tqi_task_type {
     bool takes_slices;
 } tqi_task_type;
 
-/* What the results of a call are made of. */
+/* Memory of the results of a call. */
 typedef struct tqi_results {
     tq_meta *meta;
     tq_data *data;

@@ -276,7 +276,7 @@ static void get_fill_and_read(tqi_get *get)
     get_read(get);
 }
 
-/* What is to be copied is planned. */
+/* The copies are planned. */
 static void get_copy(tqi_get *get)
 {
     tq_error err = {0};

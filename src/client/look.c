@@ -67,7 +67,7 @@ static const tqi_left *look_find(const tqi_views *views, size_t c, size_t row)
 {
     size_t low = 0, high = views->n_left;
 
-    while (low < high) { /* the first one behind it */
+    while (low < high) { /* the first one after it */
         size_t middle = low + (high - low) / 2;
         const tqi_left *left = &views->left[middle];
         if (left->column < c || (left->column == c && left->row <= row)) {

@@ -265,7 +265,7 @@ const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next)
 tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
 {
     if (!op) {
-        *code = TQ_EINVAL; /* and there is no op that could say so */
+        *code = TQ_EINVAL; /* and there is no op to hold the error */
         return NULL;
     }
     uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);

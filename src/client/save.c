@@ -54,7 +54,7 @@ typedef struct save_task {
     bool state_only;
     uint64_t snapshot;                       /* 0: none open */
     struct save_task *prev_kept, *next_kept; /* runtime->saves */
-    bool kept;                               /* it is there */
+    bool kept;                               /* it exists */
     uint32_t n_lost;                         /* blocks that are gone */
     const char *lost_owner;
     uint32_t part;

@@ -50,7 +50,7 @@ typedef struct tqi_views {
 tqi_views *tqi_views_make(size_t n);
 /* Links it with its client once maps and pins are filled in; loop thread. */
 void tqi_views_attach(tqi_views *views, struct tqi_runtime *rt);
-/* Nobody looks any more; any thread. */
+/* No thread is reading any more; any thread. */
 void tqi_views_release(tqi_views *views);
 /* Ends the pins of a list, and frees it; loop thread. */
 void tqi_views_unpin(struct tqi_runtime *rt, tqi_views *ended);

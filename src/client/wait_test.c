@@ -18,7 +18,7 @@ typedef struct machine {
     int of;
 } machine;
 
-/* How many of so many waits look. */
+/* How many of that many waits spin. */
 static int looks(tqi_waits *waits, int n, machine m)
 {
     int sum = 0;

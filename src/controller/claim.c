@@ -24,7 +24,7 @@ typedef struct claim_wait {
     const tq_sampler *sampler;
     tq_pick_request pick; /* prepared; strings are the message's */
     tqi_view *view;       /* held */
-    uint64_t since;       /* when it came, for the metrics */
+    uint64_t since;       /* when it arrived, for the metrics */
     tqi_meter_name *meter;
     tqi_result result;
     bool filled;            /* its pick was cached for others, or for itself */

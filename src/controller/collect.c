@@ -33,7 +33,7 @@ static void collect_sum_task(const tqi_task_info *info, void *arg)
     task->unconsumed += state->samples - info->consumed;
 }
 
-/* What all partitions together have. */
+/* Totals of all partitions. */
 static void collect_sum(collect_state *state, const tqi_partition *partition)
 {
     uint32_t lost = tqi_partition_lost(partition, NULL, 0);

@@ -103,7 +103,7 @@ static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
     return TQ_OK;
 }
 
-/* What each row is, when they differ. */
+/* Type of each row, if they differ. */
 static int conv_types_in(tqi_conv *conv, const Tq__Field *in, size_t n, tqi_batch_field *out,
                          tq_error *err)
 {

@@ -65,7 +65,7 @@ typedef struct tqi_ctl_wait_type {
     void (*leave)(tqi_ctl_wait *wait);
     /* It was marked ready: sends the reply. */
     void (*answer)(tqi_ctl_wait *wait);
-    /* Its deadline passed: says so. */
+    /* Its deadline passed: answers with that. */
     void (*describe)(const tqi_ctl_wait *wait, tq_error *err);
     /* Frees it and what it owns.  NULL: free(). */
     void (*dispose)(tqi_ctl_wait *wait);
@@ -106,7 +106,7 @@ typedef struct tqi_ctl_session {
     uint64_t number; /* for the table */
     tqi_session *net;
     tqi_ctl_parked *parked; /* in order of arrival */
-    uint64_t last_wait;     /* up to this number it was told of them */
+    uint64_t last_wait;     /* it was told of those up to this number */
     struct tqi_ctl_server *serves;
 } tqi_ctl_session;
 
@@ -183,7 +183,7 @@ typedef struct tqi_ctl_gone tqi_ctl_gone;
 typedef struct tqi_ctl_list {
     uint64_t version;
     uint64_t forgot;    /* losses up to this version may be unknown */
-    uint64_t gathered;  /* version for which waits were looked at */
+    uint64_t gathered;  /* version for which waits were checked */
     tqi_ctl_owner *row; /* by their last change, the oldest first */
     tqi_ctl_gone *gone; /* lost ones, the oldest first */
     size_t n_gone;
@@ -199,18 +199,18 @@ void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t cap
 /* Drops the names of lost owners; the owners have been freed before. */
 void tqi_ctl_list_fini(tqi_controller *ctl);
 
-/* NULL when there is none. */
+/* NULL if there is none. */
 tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name);
 bool tqi_ctl_owner_serves(const tqi_ctl_owner *owner, const tqi_ctl_session *session);
 /* The session ended: its owners lose a server.  gone: it was closed, or its process is dead. */
 void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone);
 void tqi_ctl_owners_free(tqi_controller *ctl);
-/* Marks ready who waits for an owner. */
+/* Marks the waits for an owner ready. */
 void tqi_ctl_owners_gather(tqi_controller *ctl);
 /* OwnerInfo of all owners of a manager type ("": of all types). */
 int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_conv *conv, const char *manager,
                             Tq__OwnerInfo ***out, size_t *n, tq_error *err);
-/* Who lost data. */
+/* Where data was lost. */
 typedef struct tqi_ctl_loser {
     tqi_controller *ctl;
     const char *name; /* of the session, or of an owner that went away */
@@ -282,7 +282,7 @@ int tqi_ctl_events_init(tqi_ctl_events *events, uint32_t capacity, tq_error *err
 void tqi_ctl_events_fini(tqi_ctl_events *events);
 /* Adds an event; if there is no memory for it, it is missing from the ring and that is logged. */
 void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what);
-/* Marks ready who waits for events. */
+/* Marks the waits for events ready. */
 void tqi_ctl_events_gather(tqi_controller *ctl);
 
 /* ------------------------------------------------------------------------------------------------ the controller */

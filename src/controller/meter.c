@@ -21,7 +21,7 @@ static const struct {
     {TQI_PUBLISH, "NOTIFY_DATA_UPDATE", "put"},
     {TQI_CLAIM, "GET_META", "claim"},
     {TQI_CLEAR, "CLEAR_META", "clear"},
-    {TQI_UNIT_MAP, "CLEAR_PARTITION", NULL}, /* stands for the slot behind the last kind */
+    {TQI_UNIT_MAP, "CLEAR_PARTITION", NULL}, /* stands for the slot after the last kind */
     {TQI_RESERVE, "RESERVE", "reserve"},
     {TQI_RESOLVE, "KV_RETRIEVE_META", NULL},
     {TQI_CONSUMPTION, "GET_CONSUMPTION", NULL},

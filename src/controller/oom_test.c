@@ -362,7 +362,7 @@ static void answered(tqi_call *call, tqi_answer *answer, void *arg)
     *(int *)arg = answer->status;
 }
 
-/* One request, whose status is all that is wanted of it. */
+/* One request of which only the status matters. */
 static int ask(kit *k, kit_client *client)
 {
     Tq__ListPartitions list;

@@ -186,7 +186,7 @@ static int list_named(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners 
     return rc;
 }
 
-/* What has changed since a version, the newest first. */
+/* The changes since a version, newest first. */
 static int list_since(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners *msg,
                       Tq__ListOwnersReply *reply, tq_error *err)
 {

@@ -143,7 +143,7 @@ static void tells_what_has_changed(void **state)
     expect_one("new", "other place", true, 0);
     report("new", 1000, 1);
     expect_one("new", NULL, true, 1);
-    /* It begins anew: what it was is gone. */
+    /* It starts over: its former state is gone. */
     add("new", 8, "other place");
     Tq__ListOwnersReply *reply = ask();
     assert_int_equal(reply->n_gone, 1);
@@ -220,7 +220,7 @@ static void free_bytes_in_steps(void **state)
     epoch = version = 0;
     expect_all(1);
     report("one", 1000, 1);
-    expect_one("one", NULL, true, 1); /* of few each is told */
+    expect_one("one", NULL, true, 1); /* if there are few, each change is sent */
     report("one", 1000, 1);
     expect_nothing();
     add_many(MANY);

@@ -196,7 +196,7 @@ static void says_which_blocks_it_knows(void **state)
     reply = kit_ok(&unit, TQI_UNKNOWN_BLOCKS, &ask);
     assert_int_equal(reply->n_id, 3);
     kit_free(reply);
-    ask.n_id = 0; /* whoever asks for none is told of none */
+    ask.n_id = 0; /* a session that asks for none gets none */
     reply = kit_ok(&unit, TQI_UNKNOWN_BLOCKS, &ask);
     assert_int_equal(reply->n_id, 0);
     kit_free(reply);
@@ -314,7 +314,7 @@ static void tells_of_thin_blocks(void **state)
     assert_true(reply->thin[0] == from);
     ask.named = reply->named;
     kit_free(reply);
-    /* It is told of the dead as before. */
+    /* It still gets the dead blocks. */
     kit_send(&unit, TQI_COLLECT, &ask, &call);
     clear("p");
     expect_notice(&call, from);

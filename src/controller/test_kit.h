@@ -27,7 +27,7 @@ typedef struct kit {
     char listen[96];
     tqi_token token;
     tqi_controller *controller;
-    int closing; /* closes under way */
+    int closing; /* closes in progress */
 } kit;
 
 typedef struct kit_client {
@@ -36,7 +36,7 @@ typedef struct kit_client {
     tqi_channel *channel;
 } kit_client;
 
-/* A call on its way or ended. */
+/* A call in flight or completed. */
 typedef struct kit_call {
     kit_client *client;
     tqi_call *call;

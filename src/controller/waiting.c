@@ -58,7 +58,7 @@ static void waiting_claims(tqi_session *net, void *arg)
                 continue;
             }
             if ((list->now - parked->since) / 1000000u < list->older_ms) {
-                return; /* those behind it are younger */
+                return; /* those after it are younger */
             }
         }
         Tq__WaitInfo *info = waiting_next(list, "claim", tqi_session_name(net),

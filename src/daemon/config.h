@@ -48,7 +48,7 @@ typedef struct tqd_unit {
 extern const tqd_key tqd_keys[];
 extern const size_t tqd_n_keys;
 extern const tqd_unit tqd_seconds_units[], tqd_bytes_units[];
-/* What --help-config prints. */
+/* Prints --help-config. */
 extern const char tqd_config_help[];
 
 typedef struct tqd_config tqd_config;

@@ -23,7 +23,7 @@ static const char *net_value(const tqd_config *config, const char *key, const ch
     return value && *value ? value : NULL;
 }
 
-/* Takes a port from the text; 0 when there is none. */
+/* Takes a port from the text; 0 if there is none. */
 static unsigned net_port(const char **text)
 {
     char *end = NULL;

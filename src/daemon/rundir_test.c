@@ -44,7 +44,7 @@ static void test_life(void **state)
     tq_error err = {0};
     (void)state;
 
-    /* A slash behind it changes nothing. */
+    /* A trailing slash changes nothing. */
     assert_int_equal(tqd_rundir_init(&dir, in_folder("ctq/one/"), "one", &token, &err), TQ_OK);
     assert_int_equal(token.size, 64);
     assert_int_equal(tq_discover("one", &found, &err), TQ_EUNREACHABLE);

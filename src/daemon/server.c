@@ -41,7 +41,7 @@ struct tqd_server {
     bool ended;
     int open; /* handles */
     char how[64];
-    char tail[SERVER_TAIL + 1]; /* the end of what it wrote */
+    char tail[SERVER_TAIL + 1]; /* the tail of its output */
     size_t tail_size;
     char chunk[4096];
 };
@@ -105,7 +105,7 @@ static void server_exec(const tqd_server_options *options, pid_t parent, int inp
     _exit(127);
 }
 
-/* What the child reads: the text, or nothing. */
+/* The child's input: the text, or nothing. */
 static int server_input(const char *text, tq_error *err)
 {
     int fds[2];
@@ -184,7 +184,7 @@ static void server_tell(tqd_server *server, const tq_error *err)
     }
 }
 
-/* What it wrote last, as one line. */
+/* The tail of its output, as one line. */
 static const char *server_last(tqd_server *server)
 {
     while (server->tail_size > 0 && strchr("\r\n ", server->tail[server->tail_size - 1])) {
@@ -375,7 +375,7 @@ int tqd_server_start(uv_loop_t *loop, const tqd_server_options *options, tqd_ser
     rc = rc ? rc : uv_read_start((uv_stream_t *)&server->output, server_on_alloc, server_on_read);
     if (rc) {
         server->stopping = true;
-        server->options.ended = NULL; /* who is told now is not told again */
+        server->options.ended = NULL; /* reported now, so not reported again */
         kill(server->pid, SIGKILL);
         server_end(server);
         return tqi_error_set(err, TQ_EIO, "%s: %s", options->what, uv_strerror(rc));

@@ -30,7 +30,7 @@ struct tqd_servers {
     int tries;
     bool serve; /* all */
     bool stopping;
-    tq_error failed; /* of the one that is being started */
+    tq_error failed; /* of the one being started */
     void (*ready)(const tq_error *err, void *arg);
     void *arg;
 };
@@ -87,7 +87,7 @@ static void servers_on_ready(const tq_error *err, void *arg)
     tqd_servers *servers = one->all;
     tq_error failed = {0};
 
-    if (err && err->code == TQ_EIO) { /* it has ended; that is dealt with then */
+    if (err && err->code == TQ_EIO) { /* it has exited; that is handled there */
         servers->failed = *err;
         return;
     }

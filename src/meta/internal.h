@@ -231,7 +231,7 @@ void tqi_m_range_free(tqi_meta *meta, tqi_range *range);
 /* One dead id (with its reservation) for the owner's queue.  Cannot fail. */
 void tqi_m_dead_push(tqi_owner *owner, uint64_t id, bool writer_done);
 int tqi_m_dead_reserve(tqi_meta *meta, uint32_t n, tq_error *err);
-/* The owner has something to be told. */
+/* There is something to report to the owner. */
 void tqi_m_owner_wake(tqi_owner *owner);
 /* The owner's queue goes. */
 void tqi_m_dead_drop(tqi_owner *owner);

@@ -334,7 +334,7 @@ typedef struct tqi_field_info {
 } tqi_field_info;
 /* The i-th field with a schema; false after the last one. */
 bool tqi_partition_field(const tqi_partition *partition, size_t i, tqi_field_info *out);
-/* i-th task; false at the end. */
+/* The i-th task; false after the last one. */
 bool tqi_partition_task(const tqi_partition *partition, size_t i, const char **name,
                         uint32_t *consumed);
 

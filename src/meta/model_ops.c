@@ -173,7 +173,7 @@ static void op_claim_end(run *r)
         tqi_meta_claim_settle(r->meta, claim->id);
         claim->id = 0;
     } else {
-        /* Another session has no say. */
+        /* Another session must not affect it. */
         tqi_meta_claim_release(r->meta, (uint64_t)claim->session + M_SESSIONS, claim->id);
         tqi_meta_claim_release(r->meta, (uint64_t)claim->session, claim->id);
         model_release(&r->m, claim);
@@ -454,7 +454,7 @@ static void op_collect(run *r)
     tqi_owner_done(r->owners[owner], notice, due);
 }
 
-/* What a view goes over to is looked up by what it was. */
+/* The view that replaces another is looked up by the old one. */
 static void restored_view(tqi_view *from, tqi_view *to, void *arg)
 {
     run *r = arg;

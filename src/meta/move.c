@@ -163,7 +163,7 @@ static size_t move_stamp(tqi_meta *meta, const uint32_t *handles, size_t n, move
     return rows_join(rows, n_rows);
 }
 
-/* Cells that a walk looks at, at most. */
+/* Most cells that a walk examines. */
 static uint64_t rows_walk(const move_rows *rows, size_t n)
 {
     uint64_t sum = 0;

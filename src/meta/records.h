@@ -75,7 +75,7 @@ struct tqi_group {
     char name[];
 };
 
-/* What few samples have. */
+/* Attributes that few samples have. */
 struct tqi_extras {
     UT_hash_handle hh; /* in the partition's keys, when it has one */
     tqi_group *group;
@@ -230,7 +230,7 @@ struct tqi_view {
 struct tqi_slot {
     UT_hash_handle hh;
     uint32_t n;
-    uint32_t *indexes; /* both lie behind the name */
+    uint32_t *indexes; /* both follow the name */
     uint32_t *incarnations;
     char name[];
 };
@@ -244,7 +244,7 @@ struct tqi_claim {
     tqi_task *task; /* NULL: the task is gone */
     uint64_t generation;
     uint32_t n;
-    uint32_t *incarnations; /* behind the indexes */
+    uint32_t *incarnations; /* after the indexes */
     uint32_t indexes[];
 };
 
@@ -278,7 +278,7 @@ struct tqi_block {
     uint32_t live;
     uint32_t row_first, row_last; /* its cells are in these rows */
     uint32_t thin_prev, thin_next;
-    bool listed;  /* among its owner's thin blocks */
+    bool listed;  /* among its owner's sparse blocks */
     bool named;   /* named as sparse, but its owner has not confirmed that */
     uint8_t told; /* how often its owner knew */
     uint8_t locator_size;

@@ -175,7 +175,7 @@ static uint32_t restore_type(const tqi_batch_field *in, size_t i)
     return in->types != NULL ? in->types[i] : tqi_type_pack(in->kind, in->dtype);
 }
 
-/* Dims of row i of the piece; NULL when there are too few. */
+/* Dims of row i of the piece; NULL if there are too few. */
 static const uint64_t *restore_dims(restore_walk *walk, size_t i, uint32_t *ndim)
 {
     static const uint64_t none[1];

@@ -50,7 +50,7 @@ int tqi_snapshot_head(tqi_partition *partition, tqi_snap_partition *out, tqi_res
 int tqi_snapshot_rows(tqi_partition *partition, uint64_t *next, size_t max, tqi_snap_rows *out,
                       tqi_result *result, tq_error *err);
 
-/* What to put back, and how. */
+/* What to restore, and how. */
 typedef struct tqi_restore {
     const tqi_snap_partition *partitions; /* in order of creation */
     size_t n;

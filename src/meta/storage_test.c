@@ -581,7 +581,7 @@ static void thin_blocks_are_told_once(void **state)
     assert_false(tqi_owner_has_thin(t.owner));
     clear_one(&t, indexes[ROWS - 1]);
     assert_true(tqi_owner_has_thin(t.owner));
-    /* What died since is none. */
+    /* Blocks that died since are not listed. */
     table_clear(&t, "p");
     assert_false(tqi_owner_has_thin(t.owner));
     table_assert_empty(&t);

@@ -276,7 +276,7 @@ static int set_link(tqi_set *set, const char *const *names, tq_error *err)
     return TQ_OK;
 }
 
-/* `names`: sorted, each once, NULL at the end. */
+/* `names`: sorted, each once, NULL-terminated. */
 static int set_make(tqi_partition *partition, const char *const *names, size_t n, size_t key_size,
                     tqi_set **out, tq_error *err)
 {

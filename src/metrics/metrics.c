@@ -155,7 +155,7 @@ void tqi_metric_add_histogram(tqi_metric_set *set, tqi_metric metric, const char
 
 /* ------------------------------------------------------------------------------------------- text */
 
-/* Length of the UTF-8 sequence at `text`, 0 when it is none. */
+/* Length of the UTF-8 sequence at `text`; 0 if invalid. */
 static size_t metric_utf8(const unsigned char *text)
 {
     size_t size = *text < 0x80                    ? 1

@@ -15,7 +15,7 @@
 #include "net/internal.h"
 
 #define TQI_ATTEMPT_MS  5000         /* to connect and greet */
-#define TQI_GOODBYE_MS  200          /* to send what is queued at the end */
+#define TQI_GOODBYE_MS  200          /* to send what is queued when closing */
 #define TQI_PATIENCE_NS 2000000000u  /* without any connection; then it logs whom it waits for */
 #define TQI_SAY_NS      30000000000u /* and again, while that goes on */
 /* Nobody has listened at an address of this machine for this long: it is given up.  A controller may be restarted; what a
@@ -64,7 +64,7 @@ struct tqi_connector {
     tq_error ended;                                   /* code 0, or why the system has ended */
     void (*on_ended)(const tq_error *why, void *arg); /* or NULL */
     void *on_ended_arg;
-    bool finished; /* said by goodbyes */
+    bool finished; /* sent in Byes */
     bool closing;
     void (*done)(void *arg);
     void *done_arg;
@@ -84,7 +84,7 @@ enum {
 typedef enum tqi_failure {
     TQI_FAILURE_OTHER,
     TQI_FAILURE_REFUSED, /* nobody listens at an address of this machine */
-    TQI_FAILURE_UNKNOWN  /* there is no such name */
+    TQI_FAILURE_UNKNOWN  /* no such name */
 } tqi_failure;
 
 struct tqi_open_fn {
@@ -117,19 +117,19 @@ struct tqi_channel {
     uint64_t refused_since; /* since when all of them found nobody listening; 0: not the case */
     uint64_t told_at;       /* when it last logged which server it is waiting for; 0: not yet */
     bool all_refused, all_unknown; /* in this round of the list, so far */
-    tqi_failure failure;           /* of the attempt at hand */
+    tqi_failure failure;           /* of the current attempt */
     struct sockaddr_storage dialed;
     bool told_other;     /* it was logged that an endpoint belongs to somebody else */
     size_t connected_at; /* endpoint of the last connection, counted from 1; 0: none yet */
 
-    /* the server, as it says */
+    /* the server, as it claims */
     char system[TQI_SYSTEM_MAX];
     int64_t started_us;
     char challenge_system[TQI_SYSTEM_MAX]; /* of the server that answers now, before either side is
                                               trusted */
     int64_t challenge_started_us;
     Tq__Goodbye *goodbye; /* that is being received */
-    bool restarting;      /* it said that it begins anew */
+    bool restarting;      /* it announced a restart */
     tq_error gone;        /* code 0, or why it alone has ended */
 
     uv_timer_t deadline_timer;
@@ -165,7 +165,7 @@ struct tqi_channel {
     bool ack_due;
     bool ack_hold; /* frames queued in this round must not carry the new ack */
 
-    /* the reply at hand */
+    /* the current reply */
     tqi_call *rx_call;
     ProtobufCMessage *rx_reply;
     tq_error rx_error;
@@ -206,7 +206,7 @@ void tqi_channel_failed(tqi_channel *channel, const tq_error *why);
 void tqi_channel_drop(tqi_channel *channel);
 /* Retrying would not help: all calls end with the error.  The next call connects again. */
 void tqi_channel_fatal(tqi_channel *channel, const tq_error *why);
-/* The same, with an error that says all. */
+/* The same, with a complete error. */
 void tqi_channel_fatal_as(tqi_channel *channel, const tq_error *why);
 /* The handshake is over. */
 void tqi_channel_opened(tqi_channel *channel, uint64_t epoch, bool resumed);

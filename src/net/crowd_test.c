@@ -400,7 +400,7 @@ enum {
     GREETING = LIMIT / TQI_GREETING_SHARE /* of them for connections that greet */
 };
 
-/* Connects and says nothing. */
+/* Connects and sends nothing. */
 static int stranger(const char *endpoint)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};

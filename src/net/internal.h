@@ -76,10 +76,10 @@ typedef struct tqi_tx {
     unsigned refs;
     bool queued;
     bool touched;  /* some of its bytes were sent, ever */
-    int segment;   /* first segment that is not sent whole */
+    int segment;   /* first segment not completely sent */
     size_t offset; /* bytes of it that are sent */
     int n_fds;
-    int fds[TQI_FDS_MAX];    /* of whoever is told by `sent` */
+    int fds[TQI_FDS_MAX];    /* owned by the party that `sent` notifies */
     void (*sent)(void *arg); /* called once: sent, or connection lost */
     void *arg;
     size_t size;   /* bytes of it that are its own */
@@ -204,7 +204,7 @@ struct tqi_conn {
     tqi_tx *queue;
     size_t queued; /* bytes of its frames that are their own */
     bool limited;  /* not read while too much is queued */
-    bool held;     /* that is so */
+    bool held;     /* too much is queued now */
     void (*on_held)(tqi_conn *conn);
     bool dirty;
     tqi_conn *dirty_prev, *dirty_next;

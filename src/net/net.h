@@ -263,7 +263,7 @@ void tqi_request_fail(tqi_request *request, const tq_error *err);
 
 typedef struct tqi_connector tqi_connector; /* identity of a client; makes channels */
 typedef struct tqi_channel tqi_channel; /* requests to one endpoint, across broken connections */
-typedef struct tqi_call tqi_call;       /* one request on its way */
+typedef struct tqi_call tqi_call;       /* one request in flight */
 
 typedef struct tqi_connector_options {
     const tqi_token *token; /* copied */

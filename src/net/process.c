@@ -141,9 +141,9 @@ static void process_on_event(uv_poll_t *poll, int status, int events)
     tqi_exit *exit;
     (void)events;
     if (status < 0) {
-        /* That says nothing about the process. */
+        /* This says nothing about the process itself. */
         uv_poll_stop(poll);
-        process_unlist(process); /* sessions to come try anew */
+        process_unlist(process); /* later sessions try again */
         tqi_exit *next;
         DL_FOREACH_SAFE (process->exits, exit, next) {
             exit->fn(exit, uv_strerror(status));

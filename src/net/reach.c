@@ -264,7 +264,7 @@ void tqi_reach_default(tqi_reach *out)
         freeifaddrs(list);
     }
     if (!out->host[0]) {
-        snprintf(out->host, sizeof out->host, "127.0.0.1"); /* a host that is alone */
+        snprintf(out->host, sizeof out->host, "127.0.0.1"); /* a host without a network */
         memcpy(out->v4, out->host, sizeof out->v4);
     }
 }

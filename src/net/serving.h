@@ -15,7 +15,7 @@
 #define TQI_HANDSHAKE_NS    5000000000u /* for a connection to authenticate */
 #define TQI_HELLO_MAX       4096        /* bytes of a body before that */
 #define TQI_ACCEPT_PAUSE_NS 100000000u
-#define TQI_ACCEPT_SOON_NS  10000000u /* with idle peers on their way out */
+#define TQI_ACCEPT_SOON_NS  10000000u /* with idle peers leaving */
 /* When this fraction (one in N) of the descriptors is in use, clients are told that the server is crowded. */
 #define TQI_CROWDED_SHARE 2
 /* Idle peers asked to leave for each new connection, when descriptors run short and when none are left. */
@@ -72,7 +72,7 @@ struct tqi_server {
     tqi_session *sessions;  /* by id */
     tqi_session *lost;      /* without a connection, by the end of their grace time */
     tqi_session *ended;     /* memory to free when none of their callbacks is running */
-    tqi_process *processes; /* behind sessions, by number */
+    tqi_process *processes; /* of sessions, by number */
     uint64_t requests;
     uint64_t running_bytes; /* of all sessions */
     unsigned descriptors;   /* that the process may have */
@@ -127,7 +127,7 @@ struct tqi_process {
     uint64_t pid;
     unsigned refs;
     bool listed;     /* in server->processes */
-    tqi_exit *exits; /* to be told of its end */
+    tqi_exit *exits; /* to notify when it exits */
     UT_hash_handle hh;
 };
 
@@ -146,7 +146,7 @@ struct tqi_session {
     tqi_peer *peer;       /* NULL while not connected */
     tqi_process *process; /* NULL: its end cannot be watched */
     tqi_exit exit;
-    char remote[96];       /* why there is no process */
+    char remote[96];       /* why no process is known */
     uint64_t acked;        /* replies below it were received; 0 = none acknowledged yet */
     tqi_request *requests; /* running, and kept, by number */
     tqi_request *
@@ -157,7 +157,7 @@ struct tqi_session {
     uint64_t kept_bytes;
     void *user;
     bool held_told; /* it was logged that the client does not acknowledge its replies */
-    bool left;      /* said goodbye */
+    bool left;      /* closed by the client */
     bool finished;  /* and that nothing of it writes any more */
     bool ended;
     tqi_session *prev, *next; /* lost or ended */
@@ -215,7 +215,7 @@ void tqi_peer_close(tqi_peer *peer);
 /* Sends the last frame and closes once that is sent; its session, if any, is then without a connection. */
 void tqi_peer_goodbye(tqi_peer *peer, const Tq__Goodbye *goodbye);
 
-/* Queues a frame that is no reply. */
+/* Queues a frame that is not a reply. */
 void tqi_peer_send(tqi_peer *peer, uint16_t kind, const ProtobufCMessage *message);
 
 /* park.c */

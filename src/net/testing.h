@@ -112,7 +112,7 @@ typedef struct testing_raw {
     int size;
     int eof;
     int closed;
-    bool goodbyes; /* its Hello says that it understands them */
+    bool goodbyes; /* its Hello announces support for them */
 } testing_raw;
 
 void testing_raw_connect(testing_raw *raw, const char *endpoint);

@@ -1,5 +1,5 @@
 /*
- * tx.c - frames on their way out.
+ * tx.c - outgoing frames.
  */
 #include "net/internal.h"
 

@@ -136,7 +136,7 @@ static void balance_start(balance *work, uint32_t n, uint32_t each)
             solution[j] = item != NULL ? (balance_set){item->weight, 1, item->thing, item->thing}
                                        : (balance_set){0, 0, BALANCE_NONE, BALANCE_NONE};
         }
-        /* Weights below 0 stand behind the empty sets. */
+        /* Weights below 0 come after the empty sets. */
         qsort(solution, work->k, sizeof(*solution), balance_compare_sets);
         balance_push(work, solution);
     }

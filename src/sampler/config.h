@@ -11,8 +11,8 @@
 typedef struct tqi_sampler_config {
     uint32_t group;     /* n_samples_per_prompt; 1 when absent */
     uint32_t dp_size;   /* 1 when absent */
-    bool has_rank;      /* dp_rank is there */
-    bool has_step;      /* batch_index is there */
+    bool has_rank;      /* dp_rank is given */
+    bool has_step;      /* batch_index is given */
     int64_t rank;       /* dp_rank when it is a whole number, else -1 */
     char rank_text[64]; /* as it was given, cut off */
     /* Cache slot of (dp_rank, batch_index): all callers of one step of one rank get the same samples.  "" without

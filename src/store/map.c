@@ -107,7 +107,7 @@ fail:
     return code;
 }
 
-/* What a child inherits, too. */
+/* The part that a child inherits, too. */
 static void map_drop_rest(tqi_store_map *map)
 {
     if (map->arena_fd >= 0) {

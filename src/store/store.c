@@ -45,7 +45,7 @@ struct tqi_store {
     uint64_t join_limit; /* limit in bytes for blocks that add samples */
     /* Shared with the one thread that warms; everything else belongs to the owner.  They are hints: relaxed. */
     _Atomic uint64_t high; /* end of the memory ever given out */
-    _Atomic uint64_t warm; /* pages below are there */
+    _Atomic uint64_t warm; /* pages below exist */
     _Atomic bool cold;     /* the system refused more pages: no use in continuing */
 };
 

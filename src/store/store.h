@@ -76,7 +76,7 @@ void tqi_store_set_user(tqi_store *store, uint64_t id, void *user);
 void *tqi_store_user(const tqi_store *store, uint64_t id);
 /* Calls fn for each block; fn may set the block's user word and change nothing else. */
 void tqi_store_each(tqi_store *store, void (*fn)(uint64_t id, void *user, void *arg), void *arg);
-/* Whether a block is there. */
+/* Whether a block exists. */
 bool tqi_store_has(const tqi_store *store, uint64_t id);
 /* The block in a slot (0: none), and the number of slots that ever had one: to walk all blocks in steps. */
 uint64_t tqi_store_slot_id(const tqi_store *store, uint32_t slot);

@@ -84,7 +84,7 @@ static void all_or_none(void **state)
     for (int i = 0; i < 9; i++) {
         places[i] = (tqi_store_place){.id = (uint64_t)i + 10, .size = 64};
     }
-    /* The third has an id that is there. */
+    /* The third has an id that exists. */
     places[2].id = 1;
     assert_int_equal(tqi_store_reserve(store, places, 4, false, &err), TQ_EINVAL);
     assert_non_null(strstr(err.message, "block 1 "));

@@ -256,7 +256,7 @@ int tqi_tlsf_take(tqi_tlsf *tlsf, uint64_t size, uint32_t *chunk)
     return TQ_OK;
 }
 
-/* Joins the chunk behind `at` to it. */
+/* Merges the chunk after `at` into it. */
 static void tlsf_join(tqi_tlsf *tlsf, uint32_t at)
 {
     uint32_t behind = tlsf->chunks[at].after;

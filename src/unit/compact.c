@@ -192,7 +192,7 @@ static void compact_moved(tqi_call *call, tqi_answer *answer, void *arg)
     compact_abandon(batch);
 }
 
-/* Nothing was told to the controller yet. */
+/* The controller has not been told anything yet. */
 static void compact_undo(tqi_compacting *batch)
 {
     tqi_unit *unit = batch->unit;

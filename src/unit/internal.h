@@ -221,7 +221,7 @@ typedef struct tqi_compact {
     uv_timer_t timer;      /* the pause before the next batch */
     uint64_t not_before;   /* when it ends */
     uint64_t urged_before; /* when it ends while puts wait */
-    tqi_compacting *now;   /* the batch under way */
+    tqi_compacting *now;   /* the batch in progress */
     uint64_t moved, moved_bytes;
 } tqi_compact;
 
@@ -261,8 +261,8 @@ void tqi_compact_fini(tqi_unit *unit);
 typedef struct tqi_sift {
     uv_timer_t timer;
     bool wanted;   /* a writer with blocks has ended since the last round began */
-    bool going;    /* a round is under way */
-    uint32_t next; /* slot to look at */
+    bool going;    /* a round is in progress */
+    uint32_t next; /* next slot to examine */
     tqi_call *asking;
     uint64_t asked_as; /* incarnation of the question */
     uint64_t ids[TQI_SIFT_MAX];
@@ -332,7 +332,7 @@ struct tqi_unit {
     uint64_t epoch; /* 0 before the first connection */
     tqi_call *collecting;
     uint64_t notice;  /* freed up to here */
-    uint64_t named;   /* thin blocks that were taken note of */
+    uint64_t named;   /* sparse blocks that were confirmed */
     uv_timer_t retry; /* retry of registering or collecting after an error */
     uint64_t retry_ms;
     tqi_token token;

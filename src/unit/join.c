@@ -81,7 +81,7 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
     }
     unit->epoch = reply->epoch;
     if (unit->registering_as != unit->incarnation) {
-        join_register(unit); /* anew meanwhile */
+        join_register(unit); /* renewed meanwhile */
         return;
     }
     unit->registered = true;
@@ -300,7 +300,7 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
     (void)call;
     unit->collecting = NULL;
     if (unit->closing || !unit->registered) {
-        return; /* registering goes on with it */
+        return; /* registering continues with it */
     }
     if (answer->status != TQ_OK) {
         /* Not served by this session (any more): registering again does no harm. */

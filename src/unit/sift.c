@@ -95,7 +95,7 @@ static void sift_step(uv_timer_t *timer)
     tqi_sift *sift = &unit->sift;
 
     if (sift->asking != NULL || unit->closing || !unit->registered) {
-        return; /* the answer, or registering, goes on */
+        return; /* the answer, or registering, continues it */
     }
     if (!sift->going) {
         sift->going = true;

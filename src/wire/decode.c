@@ -62,7 +62,7 @@ static void decode_free(void *data, void *memory)
     free(memory);
 }
 
-/* What a message of that size may take by its parts. */
+/* Memory that a message of that size may take for its parts. */
 static uint64_t decode_most(size_t size, uint64_t factor)
 {
     return TQI_DECODE_BASE + size * factor;

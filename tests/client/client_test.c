@@ -254,7 +254,7 @@ static void test_tags(void **state)
     assert_int_equal(tq_meta_size(tq_op_meta(op)), 0);
 }
 
-/* Expects a page: its keys, and whether there is another one. */
+/* Expects a page: its keys, and whether another one follows. */
 static void check_page(const tq_keys_page *page, const char *const *keys, size_t n, bool more)
 {
     expect_ok(op, tq_list_keys_page(op, "pages", page));

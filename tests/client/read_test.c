@@ -274,7 +274,7 @@ static void test_by_keys(void **state)
     const tq_data *data;
     (void)state;
 
-    read_keys(keys, 3, NULL, 0); /* there is no such partition */
+    read_keys(keys, 3, NULL, 0); /* no such partition */
     assert_int_equal(tq_meta_size(tq_op_meta(op)), 0);
     assert_null(tq_op_data(op));
     put_key("a", both, 2, 1);
@@ -412,7 +412,7 @@ static void test_left_values(void **state)
     gone = tq_data_hold(tq_op_data(reader));
     expect_ok(op, tq_clear_meta(op, others));
     while (tq_data_look(gone, 0, 0, TEXTS, look_right, &right) == TQ_OK) {
-        sched_yield(); /* the unit is told a little later */
+        sched_yield(); /* the unit learns of it a little later */
     }
     assert_int_equal(tq_data_look(gone, 0, 0, 1, look_right, &right), TQ_ELOST);
 

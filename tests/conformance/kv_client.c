@@ -174,7 +174,7 @@ static void keeps_values_of_every_size(void **state)
         got[sizes[i]] = 77;
         assert_true(get_range(store, key, sizes[i], 0, sizes[i], got));
         assert_memory_equal(got, bytes, sizes[i]);
-        assert_int_equal(got[sizes[i]], 77); /* nothing is written behind it */
+        assert_int_equal(got[sizes[i]], 77); /* nothing is written after it */
         assert_true(remove_one(store, key));
         assert_false(remove_one(store, key));
         assert_false(get_range(store, key, sizes[i], 0, sizes[i], got));

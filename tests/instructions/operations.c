@@ -19,7 +19,7 @@ static const char *const fields[] = {"prompt", "response", "reward",  "old_log_p
                                      "mask",   "returns",  "version", "advantages"};
 #define FIELDS 9u
 
-/* What is counted, and nothing else. */
+/* Exactly the operation to be counted. */
 #define COUNTED(name, statement)       \
     do {                               \
         CALLGRIND_ZERO_STATS;          \

@@ -113,7 +113,7 @@ static void waits_for_room(void **state)
     tq_op_cancel(waiting);
     assert_int_equal(tq_op_wait(waiting), TQ_ECANCELED);
     map_store_wait(values);
-    /* Until there is room. */
+    /* Waits until there is room. */
     map_store_reset_full();
     assert_int_equal(tq_put(waiting, &second.args), TQ_OK);
     map_store_wait_full();
@@ -201,7 +201,7 @@ static void names_what_the_store_forgot(void **state)
     tq_meta *meta = batch_put(&on, &b);
     map_store_evict();
     expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_ELOST, "forgotten");
-    /* Written again, it is there again. */
+    /* Written again, it exists again. */
     b.args.meta = meta;
     b.args.partition = NULL;
     expect_ok(on.op, tq_put(on.op, &b.args));

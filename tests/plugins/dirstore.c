@@ -29,7 +29,7 @@ typedef struct dir_state {
     char owner[256]; /* the same for all clients of the directory */
 } dir_state;
 
-/* One put, get or remove on its way through the thread pool. */
+/* One put, get or remove in the thread pool. */
 typedef struct dir_job {
     dir_state *state;
     tq_put_job *put;

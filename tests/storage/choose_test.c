@@ -423,7 +423,7 @@ static void goes_where_room_is_made(void **state)
         host_end_free(&full[other]);
         full[other] = end;
     }
-    /* One that waits there is cancelled as ever. */
+    /* A put that waits there can be cancelled as usual. */
     host_put_start(&h, &job, &end);
     while (simple->puts == NULL || !simple->puts->waits) {
         uv_run(&k.loop, UV_RUN_ONCE);

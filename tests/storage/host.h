@@ -29,13 +29,13 @@ typedef struct host {
     unsigned leases; /* asked for */
     size_t listed;   /* owners in answers to questions for the list */
     unsigned works;  /* run on the pool */
-    unsigned open;   /* requests under way */
+    unsigned open;   /* requests in flight */
     uint64_t abandoned;
 } host;
 
 void host_open(kit *k, host *h, const char *type, const char *config);
 void host_close(host *h);
-/* Stores the columns; the end holds copies. */
+/* Stores the columns; the result holds copies. */
 void host_put_start(host *h, tq_put_job *job, host_end *end);
 void host_get_start(host *h, tq_get_job *job, host_end *end);
 void host_wait(host *h, const host_end *end);

@@ -72,7 +72,7 @@ static void waits_when_full(void **state)
     kit_unit_start(&k, 0, 100 * 4096, false);
     kit_client_open(&k, &client, 0);
     uint64_t id = kit_lease(&client, 0, 20, &incarnation);
-    /* What can never fit is refused at once, with sizes. */
+    /* A request that can never fit is refused at once, with sizes. */
     kit_reserve_start(&client, id, 91 * 4096, true, true, 0, 0, &never);
     kit_end(&client, &never);
     assert_int_equal(never.status, TQ_EFULL);
@@ -386,7 +386,7 @@ static void pinned_memory_is_not_reused(void **state)
         assert_int_equal(kit_reserve(&client, ids[i], MIB / 2, false, &slots[i], &offsets[i], &err),
                          TQ_OK);
     }
-    /* Only for who has the memory. */
+    /* Only for a session that has mapped the memory. */
     assert_int_equal(pin(&client, 1, ids, slots, 2, &gone), TQ_EUNSUPPORTED);
     kit_map(&client, &map, NULL);
     memset(map.arena + offsets[0], 0x11, MIB / 2);
@@ -406,7 +406,7 @@ static void pinned_memory_is_not_reused(void **state)
         kit_stat(&client, &used, &blocks);
     } while (blocks > 0);
     assert_int_equal(used, MIB); /* dead, and still there */
-    /* Who holds it is told. */
+    /* Its holder is notified. */
     kit_call full;
     kit_reserve_start(&client, ids[0] + 3, MIB / 4, false, false, 0, incarnation, &full);
     kit_end(&client, &full);

@@ -108,7 +108,7 @@ static void waits_for_the_first_unit(void **state)
     assert_int_equal(end.err.code, TQ_OK);
     batch_check(&h, &b, &end, 1);
     host_end_free(&end);
-    /* A client that is closed with a put under way ends it. */
+    /* Closing a client ends its put in progress. */
     host_put_start(&h, &b.job, &end);
     host_close(&h);
     assert_true(end.done);
@@ -144,7 +144,7 @@ static void cancels_where_it_waits(void **state)
     assert_int_equal(end.err.code, TQ_ECANCELED);
     batch_put(&h, &b, &first);
     h.manager->cancel(h.state, &b.job); /* too late, and no harm */
-    /* For room.  It was in front of one that fits. */
+    /* Waits for room.  It was ahead of one that fits. */
     unsigned before = (unsigned)h.abandoned;
     host_put_start(&h, &b.job, &end);
     for (int i = 0; i < 50 && !end.done; i++) {
@@ -256,7 +256,7 @@ static void closes_in_the_child(void **state)
     int status;
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    batch_check(&h, &b, &end, 1); /* the parent goes on */
+    batch_check(&h, &b, &end, 1); /* the parent continues */
     host_end_free(&end);
     batch_free(&b);
     batch_system_close(&k, &h);

@@ -53,7 +53,7 @@ static void moves_batches(void **state)
     }
     assert_true(tcp || h.works > 3); /* large copies were not made on the loop */
     assert_int_equal(tcp ? h.works : 0, 0);
-    assert_in_range(h.leases, 1, 2); /* one lease served all; the next may be on its way */
+    assert_in_range(h.leases, 1, 2); /* one lease served all; the next may be in flight */
     host_close(&h);
     host_close(&reader);
     kit_close(&k);

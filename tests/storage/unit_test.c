@@ -83,7 +83,7 @@ static void many_ranges_in_one_read(void **state)
         assert_int_equal(kit_write(&client, first + i, slot[i], data, 200, &err), TQ_OK);
     }
     for (uint64_t i = 0; i < 40; i++) {
-        ids[i] = first + i / 2 + (i % 7 == 3 ? 1000 : 0); /* some are not there */
+        ids[i] = first + i / 2 + (i % 7 == 3 ? 1000 : 0); /* some do not exist */
         slots[i] = slot[i / 2];
         offsets[i] = i % 2 * 100;
         sizes[i] = 100;

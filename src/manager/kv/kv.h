@@ -46,7 +46,7 @@ typedef struct tqi_kv_sweep {
     pthread_t thread;
     /* of the thread */
     bool looks;      /* for ended epochs: this client holds the lease for searching */
-    unsigned next;   /* renewals until the next look */
+    unsigned next;   /* renewals until the next search */
     unsigned second; /* renewals until the second check of what was found; 0: nothing was */
     uint64_t first;  /* epoch when it was opened */
     uint64_t leased; /* epoch of the lease; 0: none yet */
@@ -159,7 +159,7 @@ typedef struct tqi_kv_cut_value {
 
 /* A batch as blocks and values; values of a block lie end to end, in the order of the batch's bytes. */
 typedef struct tqi_kv_cut {
-    tq_block *blocks; /* ids are filled in by who leases them */
+    tq_block *blocks; /* ids are filled in by the code that leases them */
     uint32_t n_blocks;
     tq_extent *extents;
     uint32_t n_extents;

@@ -54,7 +54,7 @@ typedef struct sweep_batch {
     tqi_kv_key_text keys[SWEEP_KEYS];
 } sweep_batch;
 
-/* A key of an epoch that is no block's. */
+/* A key of an epoch that is not a block's. */
 static void sweep_key(tqi_kv_key_text *out, uint64_t epoch, const char *what)
 {
     snprintf(out->text, sizeof(out->text), SWEEP_PREFIX "%016" PRIx64 "/%s", epoch, what);

@@ -28,7 +28,7 @@ typedef struct get_part {
     uint64_t bytes;
     unsigned tries;
     unsigned remaps;
-    unsigned calls; /* of the stream, under way */
+    unsigned calls; /* over the socket, in flight */
     bool looked;    /* in the list, since the last error */
     tq_error why;   /* of this try */
 } get_part;

@@ -19,7 +19,7 @@
 #define PUT_ROUNDS      6u                  /* after which the time per unit stops growing */
 #define PUT_FRESH_NS    UINT64_C(100000000) /* a list is as good as new */
 #define PUT_TRY_NS      UINT64_C(400000000)
-#define PUT_TRY_ANSWERS 4u /* or as long as so many answers take */
+#define PUT_TRY_ANSWERS 4u /* or as long as this many answers take */
 /* The unit answers a wait this much before the call gives up. */
 #define PUT_SLACK_MS 100u
 
@@ -288,7 +288,7 @@ void tqi_put_failed_at(tqi_put *op, const tq_error *err)
             tqi_error_set(&op->why, err->code, "storage unit '%s': %s", op->unit->name,
                           err->message);
         }
-        op->simple->listed_at = 0; /* the list may say more */
+        op->simple->listed_at = 0; /* the list may have news */
         put_next(op);
         return;
     case TQ_ESTALE:
@@ -480,7 +480,7 @@ static int put_take(tqi_put *op)
     return code;
 }
 
-/* What put_take took was not used. */
+/* Gives back what put_take took and nobody used. */
 static void put_give_back(tqi_put *op)
 {
     tqi_link_put_back(op->unit, op->ids, op->n_blocks + op->extra, &op->leases, &op->from);

@@ -57,7 +57,7 @@ static inline uint32_t tqi_put_block_of(const tqi_put *op, uint32_t column)
 
 /* put_layout.c: decides which columns go where in which blocks; once per put. */
 int tqi_put_layout(tqi_put *op, tq_error *err);
-/* Makes op->order, for what is sent block by block. */
+/* Makes op->order, for sending block by block. */
 int tqi_put_order(tqi_put *op);
 /* put.c: gives up the first n ids, which are or may be reserved, and to which this put no longer writes. */
 void tqi_put_abandon(tqi_put *op, uint32_t n);

@@ -206,7 +206,7 @@ void tqi_link_grow(tqi_link *link, uint64_t used);
 /* Finds out whether the unit's memory can be mapped, and maps it.  TQ_OK: known now; TQ_EAGAIN: the wait ends when it
  * is. */
 int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *err);
-/* Forgets the mapping; copies under way keep it. */
+/* Forgets the mapping; copies in progress keep it. */
 void tqi_link_unmap(tqi_link *link);
 void tqi_mapping_rele(tqi_mapping *mapping);
 /* Tells the unit that we have finished with blocks that the controller no longer counts as ours (with `others`: with all
@@ -269,7 +269,7 @@ struct tqi_simple {
     uv_timer_t pause_timer; /* the nearest end of a pause */
     tqi_wait *pauses;
     bool stopped;              /* nothing is tried any more */
-    void (*closed)(void *arg); /* told at the end of close */
+    void (*closed)(void *arg); /* called when closing is done */
     void *closed_arg;
 };
 

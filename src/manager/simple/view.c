@@ -26,7 +26,7 @@ typedef struct tqi_shown {
 
 typedef struct view_op view_op;
 
-/* What is seen of one unit. */
+/* The ranges of one unit. */
 typedef struct view_part {
     tqi_wait wait; /* first: waits are known by it */
     view_op *op;

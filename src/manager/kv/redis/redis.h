@@ -87,7 +87,7 @@ typedef struct tqi_redis_link {
     redisContext *context;
     bool used; /* it was idle before: the server may have closed it */
     uint64_t deadline;
-    uint64_t silence; /* nanoseconds that the server may say nothing */
+    uint64_t silence; /* nanoseconds that the server may be silent */
     uint64_t armed;   /* nanoseconds after which a read gives up */
     tq_kv_read *expected;
     char *spare; /* TQI_REDIS_INFO bytes for a string that is not a value; NULL: it is dropped */

@@ -80,7 +80,7 @@ static int run_refused(tqi_redis *redis, tqi_redis_command *command, const char 
                          text);
 }
 
-/* What the reply to a command says. */
+/* Handles the reply to a command. */
 static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_redis_reply *reply,
                         tq_error *err)
 {
