@@ -1,7 +1,8 @@
 /*
  * rundir.h - the runtime directory of one system: token, sockets and the handle by which others find it.
  *
- *   DIR/handle.json   {address, token_file, pid, owner_pid, name, user, created, version, library, module}; written last, whole
+ *   DIR/handle.json   {address, token_file, pid, owner_pid, name, user, created, version, library, module}; written last,
+ *                     atomically
  *   DIR/token         the system's secret, mode 0600
  *   DIR/controller.sock, DIR/unit-N.sock, DIR/redis.sock
  *

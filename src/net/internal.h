@@ -1,6 +1,8 @@
 /*
  * internal.h - shared by the files of src/net, below servers and channels: endpoints, authentication, outgoing frames (tx),
- * and framed non-blocking connections (conn). Rules that the code above relies on:
+ * and framed non-blocking connections (conn).
+ *
+ * Rules that the code above relies on:
  *   - Nothing is sent from within a call of the owner: frames are queued, and sent when the loop is about to wait (flusher).
  *     So sending never calls back into the sender.
  *   - A connection's memory is freed only from a closing callback of the loop: it stays valid during every callback,
