@@ -136,16 +136,29 @@ static void reply_well(sf *f, sf_client *client, const sf_pending *pending, cons
     protobuf_c_message_free_unpacked(reply, NULL);
 }
 
+/* What a reply answers, or NULL.  Two requests may have one number: one that waited when its connection was lost and was not
+ * sent again, and a spoiled one that took its number. */
+static sf_pending *link_answered(const sf_link *link, const tqi_frame *frame)
+{
+    sf_pending *pending, *found = NULL;
+    DL_FOREACH (link->pending, pending) {
+        if (pending->number == frame->request &&
+            (!found || (found->kind != frame->kind && pending->kind == frame->kind))) {
+            found = pending;
+        }
+    }
+    return found;
+}
+
 static void link_frame(sf *f, sf_client *client, sf_link *link, const tqi_frame *frame,
                        const uint8_t *body)
 {
-    sf_pending *pending;
     if (!(frame->flags & TQI_FRAME_REPLY)) {
         return; /* a request to leave, or the reason why it is closed */
     }
     sf_trace("    client %d hears of %llu, kind %u\n", (int)(client - f->client),
              (unsigned long long)frame->request, frame->kind);
-    DL_SEARCH_SCALAR(link->pending, pending, number, frame->request);
+    sf_pending *pending = link_answered(link, frame);
     if (!pending) {
         if (f->clean) {
             sf_fault(f, "an answer to request %llu, which nobody made",
