@@ -192,7 +192,8 @@ def valgrind(runner: Runner) -> Outcome:
 
 def stateful(runner: Runner, build: Path, outcome: Outcome) -> None:
     """Run sequences of requests that build up state; the log has the seed and how often each request succeeded."""
-    seed = str(int.from_bytes(os.urandom(6), "big"))
+    # Always from the same seed on: a failure comes from a change.  CONTRIBUTING.md says how to search for new faults.
+    seed = "1"
     status = runner.command(
         build / "stateful",
         *("--seed", seed),
