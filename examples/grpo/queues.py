@@ -287,6 +287,10 @@ class TransferQueueQueue(Queue):
     def clear(self, samples: Any) -> None:
         """Keeps the samples: see the module's docstring."""
 
+    def tags(self, partition: str) -> dict[str, dict[str, Any]]:
+        """Only the keys that have tags: a put is several requests, and a process killed between them leaves keys without any."""
+        return {key: tags for key, tags in super().tags(partition).items() if tags}
+
     def tidy(self) -> None:
         """Keeps the samples here too; they are removed with the queue."""
 
