@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 pytest.importorskip("torch")
+pytest.importorskip("rich")
+
+from rich.console import Console
 
 from bench import __main__ as command
 from bench import demo, hosts, noisy, only, report
