@@ -109,6 +109,7 @@ def test_data_that_a_checkpoint_refers_to_stays(
 @pytest.fixture
 def master() -> Iterator[MooncakeMaster]:
     """A user's own Mooncake."""
+    pytest.importorskip("mooncake")
     made = MooncakeMaster(64 << 20)
     yield made
     made.stop()

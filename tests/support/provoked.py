@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 import ctq
 from ctq._calls import run
@@ -236,15 +237,13 @@ def busy(scene: Scene) -> str:
 
 
 def padded(scene: Scene, padding: Any, name: str = "r") -> Any:
-    import torch
-
+    torch = pytest.importorskip("torch")
     meta = scene.client.put({name: [torch.arange(2), torch.arange(5)]}, partition_id="ragged")
     return scene.client.get_data(meta, layout="padded", padding={name: padding})
 
 
 def mixed(scene: Scene) -> Any:
-    import torch
-
+    torch = pytest.importorskip("torch")
     meta = scene.client.put({"m": [torch.zeros(2), torch.zeros(2, 3)]}, partition_id="mixed")
     return scene.client.get_data(meta, layout="padded")
 
