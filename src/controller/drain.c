@@ -121,7 +121,7 @@ void tqi_controller_drain(tqi_controller *ctl, uint64_t ms,
     ctl->drain.end.due = drain_end;
     tqi_ctl_timed_add(ctl, &ctl->drain.end, tqi_ctl_after_ms(ms));
     if (!ctl->data_stays) {
-        tqi_ctl_snapshots_free(ctl); /* nobody who reads one is served any more */
+        tqi_ctl_snapshots_free(ctl); /* their readers are no longer served */
     }
     tqi_ctl_late_end(ctl);
     if (drain_left(ctl, true) > 0) {
