@@ -28,8 +28,8 @@ unexport PYTHONPATH PYTHONHOME
 
 C_FILES := $(shell find include protocol config src fuzz examples python -name '*.[ch]' -o -name '*.proto' \
 	-o -name meson.build -o -path 'config/*.toml' -o -path 'config/*.py' 2>/dev/null)
-PY_FILES := $(shell find python/ctq -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
-COMPAT_FILES := python/ctq/config.yaml $(shell find python/compat -type f 2>/dev/null)
+PY_FILES := $(shell find python/transferq -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
+COMPAT_FILES := python/transferq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
 .PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full verl bench bench-quick lint format clean distclean dev
@@ -76,13 +76,13 @@ $(VENV)/.stamp-dev: $(addprefix requirements/,dev.txt backends.txt ray.txt moonc
 
 # --- the project, installed as its users get it -----------------------------------------------
 
-$(VENV)/.stamp-ctq: $(BUILD_FILES) $(PY_FILES) $(VENV)/.stamp-build
-	@echo "build: libtq, tqd, tq and ctq into $(VENV)"
+$(VENV)/.stamp-transferq: $(BUILD_FILES) $(PY_FILES) $(VENV)/.stamp-build
+	@echo "build: libtq, tqd, tq and transferq into $(VENV)"
 	@$(PIP) --no-build-isolation --no-deps --force-reinstall \
 		-Cbuild-dir=build/py -Ccompile-args=-j$(JOBS) .
 	@touch $@
 
-build: deps $(VENV)/.stamp-ctq
+build: deps $(VENV)/.stamp-transferq
 
 # --- running it -------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ format: dev
 	@$(BIN)/ruff format -q .
 
 clean:
-	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.stamp-ctq .venv-compat/.stamp-compat
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.stamp-transferq .venv-compat/.stamp-compat
 
 distclean: clean
 	@rm -rf $(VENV) .venv-peer .venv-compat .venv-verl

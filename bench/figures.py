@@ -50,7 +50,7 @@ def _batches(workload: str, step: str, other: str = "peer") -> Callable[[Results
     def value(results: Results) -> float | None:
         rounds = results["batches"].get(workload, [])
         rounds = [each for each in rounds if other in each]
-        return ratio([each[other][step] for each in rounds], [each["ctq"][step] for each in rounds])
+        return ratio([each[other][step] for each in rounds], [each["transferq"][step] for each in rounds])
 
     return value
 
@@ -58,7 +58,7 @@ def _batches(workload: str, step: str, other: str = "peer") -> Callable[[Results
 def _hosts(step: str) -> Callable[[Results], float | None]:
     def value(results: Results) -> float | None:
         rounds = results["hosts"]["rounds"]
-        return ratio([each["raw"][step] for each in rounds], [each["ctq"][step] for each in rounds])
+        return ratio([each["raw"][step] for each in rounds], [each["transferq"][step] for each in rounds])
 
     return value
 
@@ -68,7 +68,7 @@ def _small(operation: str) -> Callable[[Results], float | None]:
         rounds = [each for each in results["small"].get(operation, []) if "peer" in each]
         return ratio(
             [percentile(each["peer"], 0.5) for each in rounds],
-            [percentile(each["ctq"], 0.5) for each in rounds],
+            [percentile(each["transferq"], 0.5) for each in rounds],
         )
 
     return value
@@ -79,7 +79,7 @@ def _noisy(operation: str) -> Callable[[Results], float | None]:
         rounds = [each for each in results["noisy"] if "peer" in each]
         return ratio(
             [percentile(each["peer"][operation], 0.99) for each in rounds],
-            [percentile(each["ctq"][operation], 0.99) for each in rounds],
+            [percentile(each["transferq"][operation], 0.99) for each in rounds],
         )
 
     return value
@@ -89,10 +89,10 @@ def _demo(value: str, over: str | None) -> Callable[[Results], float | None]:
     def found(results: Results) -> float | None:
         rounds = results["demo"]
         if over is None:
-            return median([each["ctq"][value] for each in rounds]) if rounds else None
+            return median([each["transferq"][value] for each in rounds]) if rounds else None
         rounds = [each for each in rounds if over in each]
         return ratio(
-            [each["ctq"][value] for each in rounds], [each[over][value] for each in rounds]
+            [each["transferq"][value] for each in rounds], [each[over][value] for each in rounds]
         )
 
     return found
@@ -105,17 +105,17 @@ def _daemon(results: Results) -> float | None:
 
 def _concurrent(results: Results) -> float | None:
     rounds = [each for each in results["concurrent"]["kv_put"]["256"] if "peer" in each]
-    return ratio(*([each[side]["per_second"] for each in rounds] for side in ("ctq", "peer")))
+    return ratio(*([each[side]["per_second"] for each in rounds] for side in ("transferq", "peer")))
 
 
 def _init(results: Results) -> float | None:
     rounds = [each for each in results["init"] if "peer" in each]
-    return ratio([each["peer"] for each in rounds], [each["ctq"] for each in rounds])
+    return ratio([each["peer"] for each in rounds], [each["transferq"] for each in rounds])
 
 
 def _listing(results: Results) -> float | None:
     rounds = [each for each in results["listing"] if "peer" in each]
-    return ratio([each["peer"] for each in rounds], [each["ctq"] for each in rounds])
+    return ratio([each["peer"] for each in rounds], [each["transferq"] for each in rounds])
 
 
 def _meanwhile(beside: str) -> Callable[[Results], float | None]:
@@ -142,7 +142,7 @@ def _stall(workload: str, step: str) -> Callable[[Results], float | None]:
 
     def value(results: Results) -> float | None:
         rounds = results["stalls"].get(workload, [])
-        calls = [one["ctq"] for one in rounds]
+        calls = [one["transferq"] for one in rounds]
         if not calls:
             return None
         busy, idle = (

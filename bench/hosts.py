@@ -49,7 +49,7 @@ def measure(rounds: int, scale: float, tick: Callable[[str], None]) -> dict[str,
             assert batch["bytes"] == size
             used = cpu_seconds(daemon.pid) - before
             # Every byte goes in and comes out.
-            found.append({"raw": streams, "ctq": batch, "daemon": used / (2 * size / 1e9)})
+            found.append({"raw": streams, "transferq": batch, "daemon": used / (2 * size / 1e9)})
             tick("hosts")
         return {"rounds": found}
 
@@ -73,9 +73,9 @@ def _system(hosts: Hosts, folder: str) -> Iterator[tuple[Daemon, Subject]]:
         try:
             assert daemon.answer == "ready", f"{daemon}: {daemon.log.read_text()}"
             with Subject(
-                "ctq",
+                "transferq",
                 ".venv",
-                "ctq",
+                "transferq",
                 before=hosts.second.enter(),
                 TQ_ADDRESS=address,
                 TQ_TOKEN_FILE=str(token),

@@ -31,7 +31,7 @@ def measure(
     """Seconds of lists by side, and of our claims: alone, beside a computing and beside a listing process."""
     lists: list[dict[str, float]] = []
     claims: list[dict[str, list[float]]] = []
-    ours = subjects["ctq"]
+    ours = subjects["transferq"]
     count = max(1, min(LISTS, LISTED // keys))
     for subject in subjects.values():
         subject.ask("fill_keys", keys=keys, tags=TAGS)

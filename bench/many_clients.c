@@ -86,7 +86,7 @@ static void one_claimed(tq_op *op, void *arg)
 {
     one *client = arg;
     check(op, TQ_OK, "claim");
-    client->meta = tq_meta_hold(tq_op_meta(op));
+    client->meta = tq_meta_ref(tq_op_meta(op));
     check(client->get, tq_get(client->get, client->meta, NULL, 0), "get");
 }
 
@@ -101,7 +101,7 @@ static void one_cleared(tq_op *op, void *arg)
 {
     one *client = arg;
     check(op, TQ_OK, "clear");
-    tq_meta_rele(client->meta);
+    tq_meta_unref(client->meta);
     client->meta = NULL;
     client->seconds[client->round++] = now() - client->started;
     if (client->round < client->rounds) {

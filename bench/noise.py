@@ -1,6 +1,6 @@
 """Other users of a system, who keep its storage busy: writers that stream large puts, a reader of large batches.
 
-    python bench/noise.py ctq|transfer_queue ADDRESS PUT READ DESCRIPTOR...
+    python bench/noise.py transferq|transfer_queue ADDRESS PUT READ DESCRIPTOR...
 
 Each is a process, forked after the package is imported, because the import takes seconds.  They attach, do their work once,
 and report that.  After a line `go SECONDS` they repeat it, report when these seconds are over, and continue until the next
@@ -157,7 +157,7 @@ def serve(tq: Any, address: str, number: int, put: int, read: int, answers: Text
         answers.write(json.dumps({"bytes": moved, "seconds": seconds}) + "\n")
     if role == "read":
         tq.get_client().clear_partition(f"noise-{number}")
-    if tq.__name__ == "ctq":
+    if tq.__name__ == "transferq":
         tq.close()
     else:
         os._exit(0)  # Ray's shutdown takes seconds

@@ -42,7 +42,7 @@ def measure(plan: Plan, parts: list[str], tick: Tick, peer: bool = True) -> dict
         sides = {
             name: stack.enter_context(Subject(name, *side)) for name, side in sides_of(peer).items()
         }
-        reader = stack.enter_context(Subject("reader", *sides_of(peer)["ctq"], **KEEPS))
+        reader = stack.enter_context(Subject("reader", *sides_of(peer)["transferq"], **KEEPS))
         for each in (*sides.values(), reader):
             each.ready()
         with ExitStack() as systems:
@@ -54,9 +54,9 @@ def measure(plan: Plan, parts: list[str], tick: Tick, peer: bool = True) -> dict
                 elif part in OPERATIONS:
                     results["small"] |= small(plan, [part], sides, tick)
                 elif part == "texts":
-                    results["texts"] = texts(plan, sides["ctq"], reader, tick)
+                    results["texts"] = texts(plan, sides["transferq"], reader, tick)
                 elif part == "zero-copy":
-                    results["zero-copy"] = zero_copy(plan, sides["ctq"], tick)
+                    results["zero-copy"] = zero_copy(plan, sides["transferq"], tick)
                 else:
                     name = part.removeprefix("gaps-")
                     results["stalls"][name] = stalls(plan, name, sides, tick)

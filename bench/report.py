@@ -13,7 +13,7 @@ from rich.table import Table
 from bench import limits, noisy
 from bench.figures import FIGURES, percentile
 
-COLOURS = {"ctq": "#1b6ca8", "peer": "#c46a2b", "Ray objects": "#7a7a7a", "Redis": "#a83232"}
+COLOURS = {"transferq": "#1b6ca8", "peer": "#c46a2b", "Ray objects": "#7a7a7a", "Redis": "#a83232"}
 
 
 def evaluate(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def _times(results: dict[str, Any]) -> Table:
             for side in rounds[0]:
                 add(f"{workload}: {step}", side, [found[side][step] for found in rounds])
     for name in results["texts"][0] if results["texts"] else ():
-        add(f"long texts: {name}", "ctq", [one for each in results["texts"] for one in each[name]])
+        add(f"long texts: {name}", "transferq", [one for each in results["texts"] for one in each[name]])
     for workload, rounds in results["stalls"].items():
         for step in ("put", "get", "idle"):
             for side in rounds[0]:
@@ -81,7 +81,7 @@ def _times(results: dict[str, Any]) -> Table:
                 add(f"{workload}: the loop stands still, {step}", side, gaps)
     for name in results["zero-copy"][0] if results["zero-copy"] else ():
         seconds = [one for each in results["zero-copy"] for one in each[name]]
-        add(f"zero-copy get, {name}", "ctq", seconds)
+        add(f"zero-copy get, {name}", "transferq", seconds)
     return table
 
 
@@ -113,7 +113,7 @@ def _throughput(results: dict[str, Any]) -> Table:
     for name in ("list ms", "clear ms"):
         table.add_column(name, justify="right")
     for workload, rounds in results["batches"].items():
-        size = rounds[0]["ctq"]["bytes"]
+        size = rounds[0]["transferq"]["bytes"]
         for side in rounds[0]:
             each = [found[side] for found in rounds]
             table.add_row(
@@ -150,7 +150,7 @@ def _latencies(results: dict[str, Any]) -> Table:
         seconds = [one for found in results["claims while listing"] for one in found[when]]
         table.add_row(
             "claim of 1, alone" if when == "alone" else f"claim of 1, another is {when}",
-            "ctq",
+            "transferq",
             *(f"{1e6 * percentile(seconds, share):.0f}" for share in (0.5, 0.99)),
         )
     return table
@@ -221,8 +221,8 @@ def _hosts(rounds: list[dict[str, Any]]) -> Table:
     table.add_column("side")
     for name in ("put", "get"):
         table.add_column(name, justify="right")
-    size = rounds[0]["ctq"]["bytes"]
-    for side, title in (("ctq", "ctq"), ("raw", "raw stream")):
+    size = rounds[0]["transferq"]["bytes"]
+    for side, title in (("transferq", "transferq"), ("raw", "raw stream")):
         seconds = [median(each[side][step] for each in rounds) for step in ("put", "get")]
         table.add_row(title, *(f"{size / 1e9 / one:.2f}" for one in seconds))
     return table
@@ -255,13 +255,13 @@ def _draw_batches(results: dict[str, Any], path: Path) -> Path:
     figure, both = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     # One sample moves hardly any data.
     batches = {
-        name: each for name, each in results["batches"].items() if each[0]["ctq"]["bytes"] > 1e6
+        name: each for name, each in results["batches"].items() if each[0]["transferq"]["bytes"] > 1e6
     }
     workloads = list(batches)
     for axes, step in zip(both, ("put", "get"), strict=True):
         for place, side in enumerate(COLOURS):
             heights = [
-                rounds[0]["ctq"]["bytes"] / 1e9 / median(each[side][step] for each in rounds)
+                rounds[0]["transferq"]["bytes"] / 1e9 / median(each[side][step] for each in rounds)
                 if side in rounds[0]
                 else 0
                 for rounds in batches.values()
@@ -285,7 +285,7 @@ def _draw_small(results: dict[str, Any], path: Path) -> Path:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
-    for side in ("ctq", "peer"):
+    for side in ("transferq", "peer"):
         seconds = [
             [1e6 * one for found in rounds for one in found.get(side, [])]
             for rounds in results["small"].values()

@@ -79,7 +79,7 @@ KEEPS = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "100000000"}
 
 def sides_of(peer: bool) -> dict[str, tuple[str, str]]:
     """Environment and package of each side."""
-    sides = {"ctq": (".venv", "ctq")}
+    sides = {"transferq": (".venv", "transferq")}
     if peer:
         sides["peer"] = (".venv-peer", "transfer_queue")
     return sides
@@ -95,8 +95,8 @@ def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
     with ExitStack() as stack:
         # Imports take seconds, so all processes import at once, before anything is measured.
         workers = {name: stack.enter_context(Subject(name, *side)) for name, side in sides.items()}
-        other = stack.enter_context(Subject("other", *sides["ctq"]))
-        reader = stack.enter_context(Subject("reader", *sides["ctq"], **KEEPS))
+        other = stack.enter_context(Subject("other", *sides["transferq"]))
+        reader = stack.enter_context(Subject("reader", *sides["transferq"], **KEEPS))
         for each in (*workers.values(), other, reader):
             each.ready()
         with ExitStack() as systems:
@@ -144,8 +144,8 @@ def _measure(
     results["growth"] = []
     for _ in range(plan.rounds):
         count = min(plan.claims, plan.few // 64)
-        few = subjects["ctq"].ask("growth", samples=plan.few, count=count)
-        many = subjects["ctq"].ask("growth", samples=plan.many, count=count)
+        few = subjects["transferq"].ask("growth", samples=plan.few, count=count)
+        many = subjects["transferq"].ask("growth", samples=plan.many, count=count)
         results["growth"].append({"few": few["seconds"], "many": many["seconds"]})
         tick("growth")
     results["batches"] = {name: [] for name in plan.workloads}
@@ -154,8 +154,8 @@ def _measure(
     results["stalls"] = {}
     for name in STALLS:
         results["stalls"][name] = stalls(plan, name, subjects, tick)
-    results["texts"] = texts(plan, subjects["ctq"], reader, tick)
-    results["zero-copy"] = zero_copy(plan, subjects["ctq"], tick)
+    results["texts"] = texts(plan, subjects["transferq"], reader, tick)
+    results["zero-copy"] = zero_copy(plan, subjects["transferq"], tick)
 
 
 def stalls(
@@ -201,7 +201,7 @@ def zero_copy(plan: Plan, ours: Subject, tick: Tick) -> list[dict[str, Any]]:
 
 def about(peer: bool) -> dict[str, Any]:
     """The machine and the versions."""
-    packages = ("ctq", "torch", "tensordict", "ray", "redis", "numpy")
+    packages = ("transferq", "torch", "tensordict", "ray", "redis", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
     server = subprocess.run(
         ["redis-server", "--version"], capture_output=True, text=True, check=True

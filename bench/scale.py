@@ -229,14 +229,14 @@ def _first_read(one: Subject) -> dict[str, Any]:
     """Seconds of a process's first read, and of its second."""
     with _system() as (system, _), _client(system, one) as writer:
         writer.ask("put_once")
-        with Subject("reader", ".venv", "ctq") as fresh, _client(system, fresh) as reader:
+        with Subject("reader", ".venv", "transferq") as fresh, _client(system, fresh) as reader:
             return {name: reader.ask("read_once")["seconds"] for name in ("first", "second")}
 
 
 def main() -> None:
     """Run only this part, without figures."""
     plan = QUICK if "--quick" in sys.argv else FULL
-    with Subject("one", ".venv", "ctq") as one:
+    with Subject("one", ".venv", "transferq") as one:
         found = measure(plan, 3, 3, one, print)
     for rounds in found.values():
         for each in rounds:

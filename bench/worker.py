@@ -1,6 +1,6 @@
 """One side of the comparison: a process that has a package imported and times calls to it.
 
-    python bench/worker.py ctq|transfer_queue
+    python bench/worker.py transferq|transfer_queue
 
 Reads one JSON object per line, {"do": NAME, ...}, and answers with one line.  Both packages have the same calls,
 so everything here is written once; each runs in its own environment.  Only the calls are timed.
@@ -294,7 +294,7 @@ class Worker:
     def _kv_get_dense(self, count: int) -> Callable[[int], Any]:
         """Rows in dense layout if the package supports it: PyPI's only has jagged."""
         self.tq.kv_put("k", PARTITION, fields=self._fields())
-        more = {"layout": "dense"} if self.package == "ctq" else {}
+        more = {"layout": "dense"} if self.package == "transferq" else {}
         return lambda place: self.tq.kv_batch_get("k", PARTITION, **more)
 
     def _fill(self, samples: int) -> None:
@@ -343,7 +343,7 @@ class Worker:
         return lambda place: self.tq.async_kv_batch_get("k", PARTITION)
 
     def zero_copy(self, scale: float, count: int) -> dict[str, Any]:
-        """Seconds of zero-copy reads of the simple case; ctq only."""
+        """Seconds of zero-copy reads of the simple case; transferq only."""
         fields = table(self._made("simple", scale))
         keys = [f"k{row}" for row in range(fields.batch_size[0])]
         self.tq.kv_batch_put(keys, PARTITION, fields)

@@ -1,6 +1,6 @@
 """Generate files for the programs, the package and the reader from config/keys.toml.
 
-Without options: writes python/ctq/config.yaml and docs/configuration.md, which are kept in git.
+Without options: writes python/transferq/config.yaml and docs/configuration.md, which are kept in git.
 --check: reports whether these two files are up to date; the lint runs this.
 --built DIR: writes the files that the build compiles and installs: config_table.c, config_keys.h, config_backends.h,
 _config_table.py.
@@ -164,7 +164,7 @@ def config_backends(table: Table) -> str:
 
 
 def config_module(table: Table) -> str:
-    """The table rows for ctq.config."""
+    """The table rows for transferq.config."""
     lines = [f'"""The table of the configuration. {NOTICE}"""\n']
     lines.append(f"UNITS = {table.units!r}\n")
     lines.append("BACKENDS = {")
@@ -225,7 +225,7 @@ def comment(lines: list[str], indent: str) -> list[str]:
 def config_yaml(table: Table) -> str:
     """The commented default configuration."""
     lines = [
-        "# The default configuration of ctq. Give init() a map, a YAML file or an OmegaConf with the keys that should differ.",
+        "# The default configuration of transferq. Give init() a map, a YAML file or an OmegaConf with the keys that should differ.",
         f"# {NOTICE}",
     ]
     for section in table.sections:
@@ -256,7 +256,7 @@ def page(table: Table) -> str:
         "`init()` takes a map, the path of a YAML file or an OmegaConf; `tqd` and `tq serve` take files (`--config`) and single",
         "values (`--set controller.events=1000`). An unknown key, or a value of the wrong kind or out of its range, is an error",
         "that names the key, the value and what was expected. `tqd --help-config` prints a short form of this list, and",
-        "[config.yaml](../python/ctq/config.yaml) is a file to copy from.\n",
+        "[config.yaml](../python/transferq/config.yaml) is a file to copy from.\n",
         "Times are numbers of seconds or texts such as `250ms`, `10s`, `5min`, `24h`; sizes are numbers of bytes or texts such as",
         "`512MiB`, `8GiB` or `25%` of the machine's memory. No key can be changed in a running system. Keys marked _fixed with",
         "the system_ are set where its daemons start, for all processes; keys marked _of each process_ may differ in every process",
@@ -292,7 +292,7 @@ def entry(section: Section, key: Key) -> list[str]:
     return lines + (["```", *kept, "```\n"] if kept else [])
 
 
-COMMITTED = {"python/ctq/config.yaml": config_yaml, "docs/configuration.md": page}
+COMMITTED = {"python/transferq/config.yaml": config_yaml, "docs/configuration.md": page}
 BUILT = {
     "config_table.c": config_table,
     "config_keys.h": config_keys,

@@ -68,14 +68,14 @@ static double consume(tq_op *op)
     double sum = 0;
 
     check(op, tq_claim(op, &claim), "claim"); /* waits for enough rows */
-    tq_meta *meta = tq_meta_hold(tq_op_meta(op));
+    tq_meta *meta = tq_meta_ref(tq_op_meta(op));
     check(op, tq_get(op, meta, NULL, 0), "get");
     const float *rows = tq_data_column_at(tq_op_data(op), 0)->data;
-    for (size_t i = 0; i < tq_meta_size(meta); i++) {
+    for (size_t i = 0; i < tq_meta_sample_count(meta); i++) {
         sum += (double)rows[i * WIDTH];
     }
     check(op, tq_clear_meta(op, meta), "clear");
-    tq_meta_rele(meta);
+    tq_meta_unref(meta);
     return sum;
 }
 

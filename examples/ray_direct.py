@@ -19,7 +19,7 @@ import ray
 import torch
 from tensordict import TensorDict
 
-import ctq
+import transferq
 
 MODULES = str(Path(__file__).parent / "storage")
 MIB = 1 << 20
@@ -32,7 +32,7 @@ class Producer:
     """A rollout worker."""
 
     def __init__(self) -> None:
-        ctq.init()
+        transferq.init()
 
     def put(self, number: int) -> int:
         """Put one batch; returns its bytes."""
@@ -43,7 +43,7 @@ class Producer:
             },
             batch_size=[ROWS],
         )
-        ctq.get_client().put(batch, partition_id="step-0")
+        transferq.get_client().put(batch, partition_id="step-0")
         return sum(int(column.nbytes) for column in batch.values())
 
 
@@ -75,8 +75,8 @@ def main() -> int:
         },
     )
     section = {"tensor_transport": "counted_nixl", "module": "counted_nixl"}
-    ctq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})
-    client = ctq.get_client()
+    transferq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})
+    client = transferq.get_client()
     before = used()
     producer: Any = Producer.remote()
     put = sum(ray.get([producer.put.remote(number) for number in range(BATCHES)]))
@@ -93,7 +93,7 @@ def main() -> int:
     )
     print(f"read by the transport:   {CountedNixl.fetched / MIB:7.1f} MiB")
     print(f"in Ray's object store:   {(after - before) / MIB:7.1f} MiB more than before, of 80.0")
-    ctq.close()
+    transferq.close()
     ray.shutdown()
     done = right == BATCHES and CountedNixl.fetched == put and after - before < MIB
     print("ray direct: the transport carried all of it" if done else "ray direct: FAILED")

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "client/cmeta.h"
+#include "client/meta/meta.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -16,19 +16,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tq_meta *meta = NULL;
 
     if (reply && reply->batch &&
-        tqi_cmeta_decode(reply->batch, NULL, reply->claim, false, &meta, NULL) == TQ_OK) {
+        tqi_client_meta_decode(reply->batch, NULL, reply->claim, false, &meta, NULL) == TQ_OK) {
         for (size_t f = 0; f < meta->n_fields; f++) {
-            const tqi_cells *cells = &meta->fields[f];
+            const tqi_client_cells *cells = &meta->fields[f];
             for (size_t i = 0; i < meta->n; i++) {
                 uint32_t block = cells->block[i];
-                if (block != TQI_CELL_NONE && block < TQI_CELL_MARKS &&
-                    (block > meta->blocks->n || cells->offset[i] + tqi_cells_size(cells, i) >
+                if (block != TQI_CLIENT_CELL_NONE && block < TQI_CLIENT_CELL_MARKS &&
+                    (block > meta->blocks->n || cells->offset[i] + tqi_client_cells_size(cells, i) >
                                                     meta->blocks->blocks[block - 1].size)) {
                     abort(); /* a cell outside of its block */
                 }
             }
         }
-        tq_meta_rele(meta);
+        tq_meta_unref(meta);
     }
     if (reply) {
         protobuf_c_message_free_unpacked(&reply->base, NULL);

@@ -31,13 +31,13 @@ enum {
 
 typedef struct fuzz_client {
     int fd;
-    uint8_t session[TQI_SESSION_ID];
+    uint8_t session[TQI_NET_SESSION_ID];
     uint64_t requests;
 } fuzz_client;
 
 typedef struct fuzz {
     uv_loop_t loop;
-    tqi_token token;
+    tqi_net_token token;
     tqi_controller *controller;
     fuzz_client clients[FUZZ_CLIENTS];
     int active;
@@ -117,13 +117,13 @@ static void fuzz_read(fuzz *f, fuzz_client *client, void *out, size_t size)
 static void fuzz_connect(fuzz *f, fuzz_client *client)
 {
     int pair[2];
-    uint8_t header[TQI_FRAME_HEADER], body[256], nonce[TQI_NONCE] = {1}, proof[TQI_PROOF];
+    uint8_t header[TQI_FRAME_HEADER], body[256], nonce[TQI_NET_NONCE] = {1}, proof[TQI_NET_PROOF];
     tqi_frame frame;
     Tq__Hello hello;
     tq_error err;
     fuzz_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     fuzz_must(ioctl(pair[1], FIONBIO, &(int){1}) == 0);
-    tqi_server_adopt(f->controller->server, pair[1], true, "fuzz");
+    tqi_net_server_adopt(f->controller->server, pair[1], true, "fuzz");
     client->fd = pair[0];
     fuzz_read(f, client, header, sizeof(header));
     fuzz_must(tqi_frame_decode(header, &frame, &err) == TQ_OK && frame.body <= sizeof(body));
@@ -131,7 +131,7 @@ static void fuzz_connect(fuzz *f, fuzz_client *client)
     Tq__Challenge *challenge =
         (Tq__Challenge *)tqi_message_decode(&tq__challenge__descriptor, body, frame.body, &err);
     fuzz_must(challenge != NULL);
-    fuzz_must(tqi_auth_proof(&f->token, "tq-client", challenge->nonce.data, nonce, client->session,
+    fuzz_must(tqi_net_auth_proof(&f->token, "tq-client", challenge->nonce.data, nonce, client->session,
                              proof) == TQ_OK);
     protobuf_c_message_free_unpacked(&challenge->base, NULL);
     tq__hello__init(&hello);

@@ -19,24 +19,24 @@ static void fuzz_use(tq_meta *meta)
 
     if (tq_meta_pack(meta, &bytes, &packed, NULL) != TQ_OK ||
         tq_meta_unpack(bytes, packed, &again, NULL) != TQ_OK ||
-        tq_meta_size(again) != tq_meta_size(meta) ||
-        tq_meta_fields(again) != tq_meta_fields(meta)) {
+        tq_meta_sample_count(again) != tq_meta_sample_count(meta) ||
+        tq_meta_field_count(again) != tq_meta_field_count(meta)) {
         abort(); /* what was accepted must be accepted again */
     }
     if (tq_meta_concat(pair, 2, &joined, NULL) == TQ_OK) {
-        if (tq_meta_size(joined) != 2 * tq_meta_size(meta)) {
+        if (tq_meta_sample_count(joined) != 2 * tq_meta_sample_count(meta)) {
             abort();
         }
-        tq_meta_rele(joined);
+        tq_meta_unref(joined);
     }
-    if (tq_meta_size(meta) > 0) {
-        const uint32_t rows[2] = {(uint32_t)tq_meta_size(meta) - 1, 0};
+    if (tq_meta_sample_count(meta) > 0) {
+        const uint32_t rows[2] = {(uint32_t)tq_meta_sample_count(meta) - 1, 0};
         if (tq_meta_select(meta, rows, 2, NULL, 0, &joined, NULL) == TQ_OK) {
-            tq_meta_rele(joined);
+            tq_meta_unref(joined);
         }
     }
     free(bytes);
-    tq_meta_rele(again);
+    tq_meta_unref(again);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tq_meta *meta = NULL;
     if (tq_meta_unpack(data, size, &meta, NULL) == TQ_OK) {
         fuzz_use(meta);
-        tq_meta_rele(meta);
+        tq_meta_unref(meta);
     }
     return 0;
 }

@@ -18,24 +18,24 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static tqi_token fuzz_token = {.bytes = {'t', 'o', 'k', 'e', 'n'}, .size = 5};
+static tqi_net_token fuzz_token = {.bytes = {'t', 'o', 'k', 'e', 'n'}, .size = 5};
 
 /* ------------------------------------------------------------------------------------------------ the service */
 
 static bool fuzz_serves(uint16_t kind, void *ctx)
 {
     (void)ctx;
-    return kind != TQI_MOVE;
+    return kind != TQI_COMPACT_MOVE;
 }
 
-static void fuzz_fail(tqi_request *request, int code)
+static void fuzz_fail(tqi_net_request *request, int code)
 {
     tq_error err = {.code = code, .message = "fuzz"};
-    free(tqi_request_user(request));
-    tqi_request_fail(request, &err);
+    free(tqi_net_request_user(request));
+    tqi_net_request_fail(request, &err);
 }
 
-static void fuzz_cancel(tqi_request *request, void *arg)
+static void fuzz_cancel(tqi_net_request *request, void *arg)
 {
     (void)arg;
     fuzz_fail(request, TQ_ECANCELED);
@@ -53,40 +53,40 @@ static void fuzz_sent(void *arg)
 }
 
 /* Answers with an empty message of the right type. */
-static void fuzz_reply(tqi_request *request)
+static void fuzz_reply(tqi_net_request *request)
 {
-    const tqi_method *method = tqi_method_find(tqi_request_kind(request));
+    const tqi_method *method = tqi_method_find(tqi_net_request_kind(request));
     ProtobufCMessage *reply = malloc(method->reply->sizeof_message);
     char *memory = malloc(16);
     if (!reply || !memory) {
         abort();
     }
     protobuf_c_message_init(method->reply, reply);
-    free(tqi_request_user(request));
-    tqi_request_on_settled(request, fuzz_settled, method->keep ? malloc(1) : NULL);
+    free(tqi_net_request_user(request));
+    tqi_net_request_on_settled(request, fuzz_settled, method->keep ? malloc(1) : NULL);
     memset(memory, 'x', 16);
     struct iovec payload = {memory, 16};
-    if (tqi_request_kind(request) == TQI_UNIT_READ || tqi_request_kind(request) == TQI_PUBLISH) {
-        tqi_request_reply(request, reply, &payload, 1, fuzz_sent, memory);
+    if (tqi_net_request_kind(request) == TQI_UNIT_READ || tqi_net_request_kind(request) == TQI_PUBLISH) {
+        tqi_net_request_reply(request, reply, &payload, 1, fuzz_sent, memory);
     } else {
-        tqi_request_reply(request, reply, NULL, 0, fuzz_sent, memory);
+        tqi_net_request_reply(request, reply, NULL, 0, fuzz_sent, memory);
     }
     free(reply);
 }
 
-static void fuzz_handle(tqi_request *request, const ProtobufCMessage *message, void *ctx)
+static void fuzz_handle(tqi_net_request *request, const ProtobufCMessage *message, void *ctx)
 {
     const struct iovec *iov = NULL;
-    int n = tqi_request_payload(request, &iov);
+    int n = tqi_net_request_payload(request, &iov);
     (void)message;
     (void)ctx;
     for (int i = 0; i < n; i++) {
         memset(iov[i].iov_base, 0, iov[i].iov_len);
     }
-    switch (tqi_request_kind(request)) {
+    switch (tqi_net_request_kind(request)) {
     case TQI_CLAIM:
     case TQI_EVENTS:
-        tqi_request_on_cancel(request, fuzz_cancel, NULL);
+        tqi_net_request_on_cancel(request, fuzz_cancel, NULL);
         break;
     case TQI_CLEAR:
     case TQI_RESOLVE:
@@ -97,7 +97,7 @@ static void fuzz_handle(tqi_request *request, const ProtobufCMessage *message, v
     }
 }
 
-static int fuzz_sink(tqi_request *request, const ProtobufCMessage *message, uint64_t size,
+static int fuzz_sink(tqi_net_request *request, const ProtobufCMessage *message, uint64_t size,
                      struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
 {
     (void)message;
@@ -111,20 +111,20 @@ static int fuzz_sink(tqi_request *request, const ProtobufCMessage *message, uint
     if (!bytes) {
         abort();
     }
-    tqi_request_set_user(request, bytes);
+    tqi_net_request_set_user(request, bytes);
     iov[0] = (struct iovec){bytes, size / 3};
     iov[1] = (struct iovec){bytes + size / 3, size - size / 3};
     *count = 2;
     return TQ_OK;
 }
 
-static void fuzz_sink_failed(tqi_request *request, void *ctx)
+static void fuzz_sink_failed(tqi_net_request *request, void *ctx)
 {
     (void)ctx;
-    free(tqi_request_user(request));
+    free(tqi_net_request_user(request));
 }
 
-static const tqi_service fuzz_service = {
+static const tqi_net_service fuzz_service = {
     .name = "fuzz",
     .serves = fuzz_serves,
     .handle = fuzz_handle,
@@ -162,11 +162,11 @@ static void fuzz_send(uv_loop_t *loop, int fd, const uint8_t *data, size_t size)
 static void fuzz_login(uv_loop_t *loop, int fd)
 {
     uint8_t bytes[TQI_FRAME_HEADER + 256] = {0};
-    uint8_t nonce[TQI_NONCE] = {1}, session[TQI_SESSION_ID] = {2}, proof[TQI_PROOF];
+    uint8_t nonce[TQI_NET_NONCE] = {1}, session[TQI_NET_SESSION_ID] = {2}, proof[TQI_NET_PROOF];
     uv_run(loop, UV_RUN_NOWAIT);
     fuzz_drain(fd, bytes, sizeof bytes);
     /* The nonce is the only field: 32 bytes behind a tag and a length. */
-    if (tqi_auth_proof(&fuzz_token, "tq-client", bytes + TQI_FRAME_HEADER + 2, nonce, session,
+    if (tqi_net_auth_proof(&fuzz_token, "tq-client", bytes + TQI_FRAME_HEADER + 2, nonce, session,
                        proof) != TQ_OK) {
         abort();
     }
@@ -184,8 +184,8 @@ static void fuzz_login(uv_loop_t *loop, int fd)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     uv_loop_t loop;
-    tqi_server *server = NULL;
-    tqi_server_options options = {.epoch = 1, .token = &fuzz_token};
+    tqi_net_server *server = NULL;
+    tqi_net_server_options options = {.epoch = 1, .token = &fuzz_token};
     int fds[2];
     if (size < 1) {
         return 0;
@@ -193,10 +193,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tqi_log_set_level(TQI_ERROR);
     if (uv_loop_init(&loop) != 0 ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0 ||
-        tqi_server_alloc(&loop, &fuzz_service, NULL, &options, &server, NULL) != TQ_OK) {
+        tqi_net_server_alloc(&loop, &fuzz_service, NULL, &options, &server, NULL) != TQ_OK) {
         abort();
     }
-    tqi_server_adopt(server, fds[0], (data[0] & 2) != 0, "fuzz");
+    tqi_net_server_adopt(server, fds[0], (data[0] & 2) != 0, "fuzz");
     if (data[0] & 1) {
         fuzz_login(&loop, fds[1]);
         if (HASH_COUNT(server->sessions) != 1) {
@@ -214,7 +214,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (server->sessions) {
         abort(); /* no grace: it ends with its connection */
     }
-    tqi_server_close(server, NULL, NULL);
+    tqi_net_server_close(server, NULL, NULL);
     uv_run(&loop, UV_RUN_DEFAULT);
     if (uv_loop_close(&loop) != 0) {
         abort();

@@ -11,8 +11,8 @@
 
 #include "base/log.h"
 #include "controller/internal.h"
-#include "controller/parts.h"
-#include "meta/snapshot.h"
+#include "controller/snapshot_parts.h"
+#include "table/snapshot.h"
 
 #define FUZZ_SESSION 1u
 #define FUZZ_BLOCKS  16u
@@ -26,39 +26,39 @@ static void fuzz_must(bool fine)
     }
 }
 
-/* A table with one sample, and leased blocks that an input can name: ids from 1, owner "unit" of incarnation 7. */
-static tqi_meta *fuzz_table(void)
+/* A table with one sample, and granted blocks that an input can name: ids from 1, owner "unit" of incarnation 7. */
+static tqi_table *fuzz_table(void)
 {
-    tqi_meta_options options = {.epoch = 1};
-    tqi_meta *meta = NULL;
-    tqi_owner *owner = NULL;
-    tqi_result result = {0};
+    tqi_table_options options = {.epoch = 1};
+    tqi_table *meta = NULL;
+    tqi_table_owner *owner = NULL;
+    tqi_table_result result = {0};
     uint64_t first = 0;
-    fuzz_must(tqi_meta_alloc(&options, &meta, NULL) == TQ_OK);
-    fuzz_must(tqi_owner_register(meta, "unit", 7, &owner, NULL) == TQ_OK);
-    fuzz_must(tqi_meta_lease(meta, FUZZ_SESSION, owner, FUZZ_BLOCKS, &first, NULL) == TQ_OK);
-    fuzz_must(tqi_meta_reserve(meta, "p", 1, NULL, NULL, &result, NULL) == TQ_OK);
-    tqi_result_fini(&result);
+    fuzz_must(tqi_table_alloc(&options, &meta, NULL) == TQ_OK);
+    fuzz_must(tqi_table_owner_register(meta, "unit", 7, &owner, NULL) == TQ_OK);
+    fuzz_must(tqi_table_grant(meta, FUZZ_SESSION, owner, FUZZ_BLOCKS, &first, NULL) == TQ_OK);
+    fuzz_must(tqi_table_reserve(meta, "p", 1, NULL, NULL, &result, NULL) == TQ_OK);
+    tqi_table_result_fini(&result);
     return meta;
 }
 
 /* Takes the table and puts it back. */
-static void fuzz_again(tqi_meta *meta)
+static void fuzz_again(tqi_table *meta)
 {
     tqi_ctl_parts parts = {0};
     tqi_ctl_reading reading = {0};
-    tqi_restored done;
-    tqi_meta_counts before, after;
+    tqi_table_restored done;
+    tqi_table_counts before, after;
     tq_error err = {0};
-    tqi_meta_count(meta, &before);
+    tqi_table_count(meta, &before);
     fuzz_must(tqi_ctl_parts_take(meta, "", &parts, &err) == TQ_OK);
     fuzz_must(tqi_ctl_parts_read(&parts, &reading, &err) == TQ_OK);
-    tqi_restore ask = {.partitions = reading.partitions,
+    tqi_table_restore_state ask = {.partitions = reading.partitions,
                        .n = reading.n_partitions,
                        .relink = true,
                        .session = FUZZ_SESSION};
-    fuzz_must(tqi_meta_restore(meta, &ask, &done, &err) == TQ_OK);
-    tqi_meta_count(meta, &after);
+    fuzz_must(tqi_table_restore(meta, &ask, &done, &err) == TQ_OK);
+    tqi_table_count(meta, &after);
     fuzz_must(memcmp(&before, &after, sizeof(before)) == 0);
     tqi_ctl_reading_fini(&reading);
     tqi_ctl_parts_fini(&parts);
@@ -68,10 +68,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     tqi_ctl_parts parts = {0};
     tqi_ctl_reading reading = {0};
-    tqi_restored done;
+    tqi_table_restored done;
     tq_error err = {0};
     uint8_t how = size ? data[0] : 0;
-    tqi_meta *meta = fuzz_table();
+    tqi_table *meta = fuzz_table();
     for (size_t at = 1; size >= 5 && at <= size - 4;) {
         size_t length = data[at] | (size_t)data[at + 1] << 8 | (size_t)data[at + 2] << 16;
         length = length < size - at - 4 ? length : size - at - 4;
@@ -80,17 +80,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     reading.strange = how & 4;
     if (tqi_ctl_parts_read(&parts, &reading, &err) == TQ_OK) {
-        tqi_restore ask = {.partitions = reading.partitions,
+        tqi_table_restore_state ask = {.partitions = reading.partitions,
                            .n = reading.n_partitions,
                            .partial = how & 1,
                            .relink = (how & 2) != 0,
                            .session = FUZZ_SESSION};
-        if (tqi_meta_restore(meta, &ask, &done, &err) == TQ_OK) {
+        if (tqi_table_restore(meta, &ask, &done, &err) == TQ_OK) {
             fuzz_again(meta);
         }
     }
     tqi_ctl_reading_fini(&reading);
     tqi_ctl_parts_fini(&parts);
-    tqi_meta_free(meta);
+    tqi_table_free(meta);
     return 0;
 }

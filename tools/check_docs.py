@@ -3,7 +3,7 @@
 C: each declaration in include/tq/*.h, each member of a public struct and each item of a public enum has a comment
 directly above it or behind it on its last line; so has each public macro (a run of macros may share one).
 
-Python: each module of ctq, and each class, function and method whose name does not begin with an underscore, has
+Python: each module of transferq, and each class, function and method whose name does not begin with an underscore, has
 a docstring; so has everything public in the extension, if it can be imported.
 
 Usage: check_docs.py [ROOT]
@@ -234,7 +234,7 @@ def check_modules(root: Path) -> tuple[int, list[str]]:
     count = 0
     package = root / "python" / "ctq"
     if not (package / "__init__.py").exists():
-        return 0, ["python/ctq: no package found"]
+        return 0, ["python/transferq: no package found"]
     exported = exported_names(package)
     for path in sorted(package.rglob("*.py")):
         where = path.relative_to(root).as_posix()
@@ -252,7 +252,7 @@ def check_modules(root: Path) -> tuple[int, list[str]]:
 def check_extension() -> tuple[int, list[str]]:
     """Check the public names of the installed extension and of its types."""
     try:
-        core = importlib.import_module("ctq._core")
+        core = importlib.import_module("transferq._core")
     except ImportError:
         return 0, []
     count = 0
@@ -262,7 +262,7 @@ def check_extension() -> tuple[int, list[str]]:
             continue
         count += 1
         if not value.__doc__:
-            problems.append(f"ctq._core.{name}: no docstring")
+            problems.append(f"transferq._core.{name}: no docstring")
         if not isinstance(value, type) or issubclass(value, BaseException):
             continue
         for member, slot in sorted(vars(value).items()):
@@ -270,7 +270,7 @@ def check_extension() -> tuple[int, list[str]]:
                 continue
             count += 1
             if not getattr(slot, "__doc__", None):
-                problems.append(f"ctq._core.{name}.{member}: no docstring")
+                problems.append(f"transferq._core.{name}.{member}: no docstring")
     return count, problems
 
 

@@ -17,9 +17,9 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"base"},
     "wire": {"base"},
     "net": {"wire"},
-    "meta": {"base"},
-    "sampler": {"meta"},
-    "controller": {"meta", "sampler", "net", "metrics"},
+    "table": {"base"},
+    "sampler": {"table"},
+    "controller": {"table", "sampler", "net", "metrics"},
     "store": {"base"},
     "unit": {"store", "net", "metrics"},
     "manager": {"net"},
@@ -28,8 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "client": {"manager", "net"},
     "daemon": {"controller", "unit", "manager"},
     "cli": {"include"},
-    "python/ctq/_core": {"include"},
-    "python/ctq/_host": {"include"},
+    "python/transferq/_core": {"include"},
+    "python/transferq/_host": {"include"},
     "examples": {"include"},
 }
 

@@ -1,7 +1,7 @@
 """Check what the built binaries export, and that every public function is there.
 
 - libtq.so exports only names that begin with `tq_`, and every function marked TQ_API in include/tq/*.h.
-- The extensions ctq._core and ctq._host export their module init function and nothing else.
+- The extensions transferq._core and transferq._host export their module init function and nothing else.
 
 Usage: check_symbols.py BUILD_DIR
 """
@@ -82,7 +82,7 @@ def main() -> int:
     else:
         problems.append(f"{library} is not built")
     if len(extensions) < 2:
-        problems.append("the extensions ctq._core and ctq._host are not built")
+        problems.append("the extensions transferq._core and transferq._host are not built")
     for extension in extensions:
         problems += check_extension(extension)
     for problem in problems:

@@ -128,7 +128,7 @@ class Tree:
         self.shared: dict[str, list[Definition]] = {}
         self.slots: dict[str, set[str]] = {}
         self.words: set[str] = set()
-        for folder in ("src", "python/ctq", "include"):
+        for folder in ("src", "python/transferq", "include"):
             for path in sorted((root / folder).rglob("*.[chp]*")):
                 if path.suffix in (".c", ".h", ".py") and not path.stem.endswith("_test"):
                     self._add(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))

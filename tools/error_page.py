@@ -18,7 +18,7 @@ HEAD = """\
 # Errors
 
 Every call of the C library returns `TQ_OK` or one of these codes, and fills a `tq_error` whose message names the thing at
-fault. In Python each code is a class, `ctq.NAME`, which derives from `ctq.TransferQueueError`, so from `RuntimeError`, and from
+fault. In Python each code is a class, `transferq.NAME`, which derives from `transferq.TransferQueueError`, so from `RuntimeError`, and from
 the built-in class named beside it; its `code` is the number below. A call that fails leaves the state unchanged.
 
 This page is written by `tools/error_page.py` from `include/tq/errors.h`.
@@ -171,7 +171,7 @@ def page() -> str:
     for code, number, name, base, text in rows:
         cause, remedy = (each.format(**limits) for each in ADVICE[code])
         parts.append(
-            f"## {code}\n\n{number}, `ctq.{name}` (a `{base}`): {text}.\n\n"
+            f"## {code}\n\n{number}, `transferq.{name}` (a `{base}`): {text}.\n\n"
             f"- **Cause.** {cause}\n- **Remedy.** {remedy}\n"
         )
     return "\n".join(parts)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "test"
 CACHE = ROOT / "build" / "lint-cache"
 # Given as to the compiler, relative to the build directory.
-OUR_HEADERS = rf"^{re.escape(str(ROOT))}/(build/test/\.\./\.\./)?(include|src|python/ctq|examples)/"
+OUR_HEADERS = rf"^{re.escape(str(ROOT))}/(build/test/\.\./\.\./)?(include|src|python/transferq|examples)/"
 JOBS = min(4, os.cpu_count() or 2)
 
 # Limits how far the analyzer follows one function; the default takes ten times as long and finds little more.
@@ -136,7 +136,7 @@ def clang_tidy() -> Result:
 def mypy() -> Result:
     """The package and the typing tests pass mypy in strict mode."""
     folders = [
-        name for name in ("python/ctq", "tests/typing") if any((ROOT / name).glob("**/*.py*"))
+        name for name in ("python/transferq", "tests/typing") if any((ROOT / name).glob("**/*.py*"))
     ]
     return command(sys.executable, "-m", "mypy", "--no-error-summary", *folders)
 

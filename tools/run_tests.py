@@ -351,7 +351,7 @@ def nosimple(runner: Runner) -> Outcome:
     if not python.exists():
         runner.must(sys.executable, "-m", "venv", "--without-pip", venv)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    # Sees the packages of the outer environment, after its own ctq, tq and tqd.
+    # Sees the packages of the outer environment, after its own transferq, tq and tqd.
     own = venv / "lib" / version / "site-packages"
     outer = Path(sys.prefix) / "lib" / version / "site-packages"
     (own / "outer.pth").write_text(f"{outer}\n", encoding="utf-8")

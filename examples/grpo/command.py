@@ -19,15 +19,15 @@ def parser(description: str) -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=description)
     options.add_argument(
         "--queue",
-        choices=["ctq", "transfer_queue"],
-        default="ctq",
+        choices=["transferq", "transfer_queue"],
+        default="transferq",
         help="package that provides the queue (default: %(default)s)",
     )
     options.add_argument(
         "--backend",
         choices=list(BACKENDS),
         default=Settings.backend,
-        help="where ctq stores the samples (default: %(default)s)",
+        help="where transferq stores the samples (default: %(default)s)",
     )
     options.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     options.add_argument(

@@ -1,8 +1,8 @@
 """How a process connects to the queue, and a thin layer that measures the data going through it.
 
-The same calls work on two packages, ``ctq`` and ``transfer_queue``.  All differences are here:
+The same calls work on two packages, ``transferq`` and ``transfer_queue``.  All differences are here:
 
-* ``ctq`` processes attach to a running system by its address or name.  A claim that cannot be
+* ``transferq`` processes attach to a running system by its address or name.  A claim that cannot be
   satisfied yet waits in the controller, and the queue records the events for the timeline.
 * ``transfer_queue`` lives in a Ray cluster and has no events.  Its controller is blocked while a
   claim waits, so claims return and are repeated after a pause.  Its group sampler needs consecutive
@@ -203,7 +203,7 @@ class Queue:
             raise Stopped
 
 
-class CtqQueue(Queue):
+class TransferQQueue(Queue):
     """The queue of this project."""
 
     PATIENCE = 1.0
@@ -312,7 +312,7 @@ def _omega(config: dict[str, Any]) -> Any:
 
 def connection(settings: Settings) -> Queue:
     """The queue named by the settings, not yet connected."""
-    return {"ctq": CtqQueue, "transfer_queue": TransferQueueQueue}[settings.queue](settings)
+    return {"transferq": TransferQQueue, "transfer_queue": TransferQueueQueue}[settings.queue](settings)
 
 
 def rows(column: Tensor) -> list[Tensor]:

@@ -18,8 +18,8 @@ BACKENDS: dict[str, dict[str, Any]] = {
 class Settings:
     """One run of the training loop."""
 
-    queue: str = "ctq"
-    """Package that provides the queue: ``ctq`` or ``transfer_queue``."""
+    queue: str = "transferq"
+    """Package that provides the queue: ``transferq`` or ``transfer_queue``."""
     backend: str = "simple"
     """Where the samples are stored, a name of `BACKENDS`."""
     lockstep: bool = False

@@ -3,7 +3,7 @@
  *
  *     cc -std=gnu11 -shared -fPIC $(pkg-config --cflags tq) -o file_store.so file_store.c
  *
- *     ctq.init({"backend": {"storage_backend": "FileStore",
+ *     transferq.init({"backend": {"storage_backend": "FileStore",
  *                           "FileStore": {"library": "/opt/file_store.so", "path": "/mnt/shared/tq"}}})
  */
 #include <errno.h>

@@ -1,6 +1,6 @@
 """A storage backend in Python: every value is a file in a directory that all workers share.
 
-ctq.init({"backend": {"storage_backend": "PyFileStore",
+transferq.init({"backend": {"storage_backend": "PyFileStore",
                       "PyFileStore": {"module": "file_store", "path": "/mnt/shared/tq"}}})
 """
 
@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ctq.storage import StorageClientFactory, StorageKVClient, memory
+from transferq.storage import StorageClientFactory, StorageKVClient, memory
 
 
 @StorageClientFactory.register("PyFileStore")

@@ -3,11 +3,11 @@
  */
 #include <stdarg.h>
 
-#include "meta/internal.h"
+#include "table/internal.h"
 
 typedef struct sf sf;
 void sf_fault(const sf *f, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
-void sf_check_table(const sf *f, const tqi_meta *meta);
+void sf_check_table(const sf *f, const tqi_table *meta);
 
 /* What cells say of their blocks. */
 typedef struct check_block {
@@ -17,14 +17,14 @@ typedef struct check_block {
 
 typedef struct check {
     const sf *f;
-    const tqi_meta *meta;
+    const tqi_table *meta;
     check_block *blocks; /* by handle */
     uint64_t samples, cells;
 } check;
 
-static uint32_t check_handles(const tqi_meta *meta)
+static uint32_t check_handles(const tqi_table *meta)
 {
-    return (uint32_t)meta->n_block_pages * TQI_M_BLOCK_PAGE;
+    return (uint32_t)meta->n_block_pages * TQI_T_BLOCK_PAGE;
 }
 
 static void check_that(const check *c, bool fine, const char *what, const char *name)
@@ -36,18 +36,18 @@ static void check_that(const check *c, bool fine, const char *what, const char *
 
 /* ---------------------------------------------------------------------------------------- fields */
 
-static void check_cell(const check *c, const tqi_field *field, uint32_t row, uint32_t *stored,
+static void check_cell(const check *c, const tqi_table_field *field, uint32_t row, uint32_t *stored,
                        uint64_t *bytes)
 {
-    const tqi_cell *cell = &field->cells[row];
-    uint64_t size = tqi_m_cell_bytes(field, cell);
+    const tqi_table_cell *cell = &field->cells[row];
+    uint64_t size = tqi_t_cell_bytes(field, cell);
     ++*stored;
     *bytes += size;
-    if (cell->block == TQI_CELL_OPAQUE) {
+    if (cell->block == TQI_TABLE_CELL_OPAQUE) {
         return;
     }
     check_that(c, cell->block <= check_handles(c->meta), "a block's handle", field->name);
-    const tqi_block *block = tqi_m_block(c->meta, cell->block);
+    const tqi_table_block *block = tqi_t_block(c->meta, cell->block);
     check_that(c, block->owner != NULL, "a cell's block", field->name);
     check_that(c, block->partition == field->partition, "the partition of a block", field->name);
     check_that(c, row >= block->row_first && row <= block->row_last, "a block's rows", field->name);
@@ -58,24 +58,24 @@ static void check_cell(const check *c, const tqi_field *field, uint32_t row, uin
 }
 
 /* Counts the cells of the members; other rows have none. */
-static void check_field(check *c, const tqi_partition *partition, const tqi_field *field,
+static void check_field(check *c, const tqi_table_partition *partition, const tqi_table_field *field,
                         uint64_t *bytes, uint64_t *live)
 {
     uint32_t produced = 0, lost = 0, seen = 0;
     roaring_uint32_iterator_t at;
     for (uint32_t row = 0; row < field->capacity; row++) {
-        seen += field->cells[row].block != TQI_CELL_NONE;
+        seen += field->cells[row].block != TQI_TABLE_CELL_NONE;
     }
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
-        const tqi_sample *sample = tqi_m_sample(c->meta, at.current_value);
-        uint32_t block = tqi_m_cell(field, sample->row).block;
-        if (tqi_m_produced(block)) {
+        const tqi_table_sample *sample = tqi_t_sample(c->meta, at.current_value);
+        uint32_t block = tqi_t_cell(field, sample->row).block;
+        if (tqi_t_produced(block)) {
             check_cell(c, field, sample->row, &produced, bytes);
         }
-        lost += block == TQI_CELL_LOST;
+        lost += block == TQI_TABLE_CELL_LOST;
         check_that(
-            c, block != TQI_CELL_LOST || roaring_bitmap_contains(partition->lost, at.current_value),
+            c, block != TQI_TABLE_CELL_LOST || roaring_bitmap_contains(partition->lost, at.current_value),
             "lost samples", partition->name);
     }
     check_that(c, produced == field->produced, "produced rows", field->name);
@@ -86,16 +86,16 @@ static void check_field(check *c, const tqi_partition *partition, const tqi_fiel
 
 /* ---------------------------------------------------------------------------------------- views */
 
-static void check_set(const check *c, const tqi_partition *partition, const tqi_set *set)
+static void check_set(const check *c, const tqi_table_partition *partition, const tqi_table_set *set)
 {
     roaring_uint32_iterator_t at;
     uint64_t ready = 0;
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
-        const tqi_sample *sample = tqi_m_sample(c->meta, at.current_value);
+        const tqi_table_sample *sample = tqi_t_sample(c->meta, at.current_value);
         uint32_t missing = 0;
         for (uint32_t i = 0; i < set->n_fields; i++) {
-            missing += !tqi_m_produced(tqi_m_cell(set->fields[i], sample->row).block);
+            missing += !tqi_t_produced(tqi_t_cell(set->fields[i], sample->row).block);
         }
         check_that(c, set->missing[sample->row] == missing, "missing fields", partition->name);
         check_that(c, roaring_bitmap_contains(set->ready, at.current_value) == (missing == 0),
@@ -106,7 +106,7 @@ static void check_set(const check *c, const tqi_partition *partition, const tqi_
                partition->name);
 }
 
-static void check_view(const check *c, const tqi_partition *partition, const tqi_view *view)
+static void check_view(const check *c, const tqi_table_partition *partition, const tqi_table_view *view)
 {
     roaring_bitmap_t *avail = roaring_bitmap_andnot(view->key.set->ready, view->key.task->consumed);
     check_that(c, roaring_bitmap_equals(avail, view->avail), "samples that are to be had",
@@ -116,31 +116,31 @@ static void check_view(const check *c, const tqi_partition *partition, const tqi
     roaring_bitmap_free(avail);
 }
 
-static void check_views(const check *c, const tqi_partition *partition)
+static void check_views(const check *c, const tqi_table_partition *partition)
 {
-    for (const tqi_set *set = partition->sets; set != NULL; set = set->hh.next) {
+    for (const tqi_table_set *set = partition->sets; set != NULL; set = set->hh.next) {
         check_set(c, partition, set);
     }
-    for (const tqi_task *task = partition->tasks; task != NULL; task = task->hh.next) {
+    for (const tqi_table_task *task = partition->tasks; task != NULL; task = task->hh.next) {
         check_that(c, roaring_bitmap_get_cardinality(task->consumed) == task->n_consumed,
                    "consumed samples", task->name);
         check_that(c, roaring_bitmap_is_subset(task->consumed, partition->members),
                    "members among the consumed", task->name);
     }
-    for (const tqi_view *view = partition->views; view != NULL; view = view->hh.next) {
+    for (const tqi_table_view *view = partition->views; view != NULL; view = view->hh.next) {
         check_view(c, partition, view);
     }
 }
 
 /* ---------------------------------------------------------------------------------------- partitions */
 
-static void check_samples(check *c, const tqi_partition *partition)
+static void check_samples(check *c, const tqi_table_partition *partition)
 {
     roaring_uint32_iterator_t at;
     uint64_t members = 0, keys = 0, grouped = 0, in_groups = 0;
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
-        const tqi_sample *sample = tqi_m_sample(c->meta, at.current_value);
+        const tqi_table_sample *sample = tqi_t_sample(c->meta, at.current_value);
         check_that(c, sample != NULL && sample->partition == partition, "a member",
                    partition->name);
         check_that(c, sample->row < partition->rows, "a member's row", partition->name);
@@ -156,7 +156,7 @@ static void check_samples(check *c, const tqi_partition *partition)
         }
         members++;
     }
-    for (const tqi_group *group = partition->groups; group != NULL; group = group->hh.next) {
+    for (const tqi_table_group *group = partition->groups; group != NULL; group = group->hh.next) {
         in_groups += group->samples;
     }
     check_that(c, members == partition->samples, "samples", partition->name);
@@ -165,11 +165,11 @@ static void check_samples(check *c, const tqi_partition *partition)
     c->samples += members;
 }
 
-static void check_partition(check *c, const tqi_partition *partition)
+static void check_partition(check *c, const tqi_table_partition *partition)
 {
     uint64_t bytes = 0, live = 0;
     check_samples(c, partition);
-    for (const tqi_field *field = partition->known; field != NULL; field = field->next) {
+    for (const tqi_table_field *field = partition->known; field != NULL; field = field->next) {
         check_field(c, partition, field, &bytes, &live);
     }
     check_that(c, bytes == partition->bytes, "bytes", partition->name);
@@ -184,7 +184,7 @@ static void check_blocks(const check *c)
 {
     uint32_t n = 0;
     for (uint32_t handle = 1; handle <= check_handles(c->meta); handle++) {
-        const tqi_block *block = tqi_m_block(c->meta, handle);
+        const tqi_table_block *block = tqi_t_block(c->meta, handle);
         if (block->owner == NULL) {
             continue;
         }
@@ -193,14 +193,14 @@ static void check_blocks(const check *c)
                    block->owner->name);
         check_that(c, c->blocks[handle].bytes == block->live_bytes, "live bytes of a block",
                    block->owner->name);
-        check_that(c, tqi_m_block_find(c->meta, block->id) == handle, "a block's id",
+        check_that(c, tqi_t_block_find(c->meta, block->id) == handle, "a block's id",
                    block->owner->name);
     }
     check_that(c, n == c->meta->n_blocks, "blocks", "all owners");
-    for (const tqi_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
+    for (const tqi_table_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
         uint64_t blocks = 0, bytes = 0;
         for (uint32_t handle = 1; handle <= check_handles(c->meta); handle++) {
-            const tqi_block *block = tqi_m_block(c->meta, handle);
+            const tqi_table_block *block = tqi_t_block(c->meta, handle);
             blocks += block->owner == owner;
             bytes += block->owner == owner ? block->size : 0;
         }
@@ -210,7 +210,7 @@ static void check_blocks(const check *c)
 }
 
 /* Ids of one queue: none of them is live, and every node follows those before it. */
-static uint64_t check_queue(const check *c, const tqi_owner *owner, const tqi_dead_node *node,
+static uint64_t check_queue(const check *c, const tqi_table_owner *owner, const tqi_table_dead_node *node,
                             bool late)
 {
     uint64_t n = 0, before = 0;
@@ -220,7 +220,7 @@ static uint64_t check_queue(const check *c, const tqi_owner *owner, const tqi_de
                    owner->name);
         check_that(c, late || order <= owner->last_notice, "a notice", owner->name);
         for (uint32_t i = 0; i < node->count; i++) {
-            check_that(c, tqi_m_block_find(c->meta, node->first + i) == 0, "a dead block",
+            check_that(c, tqi_t_block_find(c->meta, node->first + i) == 0, "a dead block",
                        owner->name);
         }
         before = order;
@@ -232,9 +232,9 @@ static uint64_t check_queue(const check *c, const tqi_owner *owner, const tqi_de
 /* Each block and each id that is not published has room in the queue of its owner. */
 static void check_dead(const check *c, uint64_t left)
 {
-    const tqi_meta *meta = c->meta;
+    const tqi_table *meta = c->meta;
     uint64_t dead = 0, late = 0;
-    for (const tqi_owner *owner = meta->owners; owner != NULL; owner = owner->hh.next) {
+    for (const tqi_table_owner *owner = meta->owners; owner != NULL; owner = owner->hh.next) {
         dead += check_queue(c, owner, owner->dead_head, false);
         late += check_queue(c, owner, owner->late_head, true);
     }
@@ -243,7 +243,7 @@ static void check_dead(const check *c, uint64_t left)
     check_that(c, meta->dead_reserved == meta->n_blocks + left, "room for what dies", "all owners");
     check_that(c, meta->n_dead_free >= meta->dead_reserved, "free room for what dies",
                "all owners");
-    check_that(c, meta->n_dead_pages * TQI_M_DEAD_PAGE == meta->n_dead_free + dead + late,
+    check_that(c, meta->n_dead_pages * TQI_T_DEAD_PAGE == meta->n_dead_free + dead + late,
                "all room for what dies", "all owners");
 }
 
@@ -252,7 +252,7 @@ static void check_places(const check *c)
 {
     uint64_t held =
         TQ_NO_INDEX - c->meta->first_index < c->meta->places; /* no sample has that one */
-    for (const tqi_clearing *clearing = c->meta->clearings; clearing != NULL;
+    for (const tqi_table_clearing *clearing = c->meta->clearings; clearing != NULL;
          clearing = clearing->next) {
         held += clearing->n;
     }
@@ -263,29 +263,29 @@ static void check_places(const check *c)
 static void check_ranges(const check *c)
 {
     uint64_t ranges = 0, left = 0;
-    for (const tqi_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
-        for (const tqi_range *range = owner->ranges; range != NULL; range = range->next) {
+    for (const tqi_table_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
+        for (const tqi_table_range *range = owner->ranges; range != NULL; range = range->next) {
             uint32_t used = 0;
             for (int i = 0; i < 4; i++) {
                 used += (uint32_t)__builtin_popcountll(range->used[i]);
             }
-            check_that(c, used + range->left == range->count, "ids of a lease", owner->name);
+            check_that(c, used + range->left == range->count, "ids of a grant", owner->name);
             left += range->left;
             ranges++;
         }
     }
-    check_that(c, ranges == c->meta->n_ranges, "leases", "all owners");
+    check_that(c, ranges == c->meta->n_ranges, "grants", "all owners");
     check_dead(c, left);
 }
 
-void sf_check_table(const sf *f, const tqi_meta *meta)
+void sf_check_table(const sf *f, const tqi_table *meta)
 {
     check c = {.f = f, .meta = meta};
     c.blocks = calloc((size_t)check_handles(meta) + 1, sizeof(*c.blocks));
     if (c.blocks == NULL) {
         sf_fault(f, "no memory for a check");
     }
-    for (const tqi_partition *p = meta->existing; p != NULL; p = p->next) {
+    for (const tqi_table_partition *p = meta->existing; p != NULL; p = p->next) {
         check_partition(&c, p);
     }
     check_that(&c, c.samples == meta->n_samples, "samples", "all partitions");

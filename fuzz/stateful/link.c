@@ -75,7 +75,7 @@ bool sf_link_write(sf *f, sf_link *link, const void *data, size_t size)
 /* Reads more; false if nothing has arrived. */
 static bool link_read(sf_link *link)
 {
-    char space[CMSG_SPACE(sizeof(int) * TQI_FDS_MAX)];
+    char space[CMSG_SPACE(sizeof(int) * TQI_NET_FDS_MAX)];
     if (link->capacity - link->n_in < LINK_IN) {
         link->capacity = link->n_in + 2 * LINK_IN;
         link->in = realloc(link->in, link->capacity);
@@ -260,16 +260,16 @@ static bool hello_frame(sf *f, sf_link *link, tqi_frame *frame, uint8_t *body, s
 
 static void hello_send(sf *f, sf_client *client, sf_link *link, const uint8_t *nonce)
 {
-    uint8_t mine[TQI_NONCE] = {1}, proof[TQI_PROOF];
+    uint8_t mine[TQI_NET_NONCE] = {1}, proof[TQI_NET_PROOF];
     Tq__Hello hello;
     char name[32];
-    sf_must(tqi_auth_proof(&f->token, "tq-client", nonce, mine, client->session, proof) == TQ_OK,
+    sf_must(tqi_net_auth_proof(&f->token, "tq-client", nonce, mine, client->session, proof) == TQ_OK,
             "a proof");
     tq__hello__init(&hello);
     snprintf(name, sizeof(name), "client-%d", (int)(client - f->client));
     hello.nonce = (ProtobufCBinaryData){sizeof(mine), mine};
     hello.proof = (ProtobufCBinaryData){sizeof(proof), proof};
-    hello.session = (ProtobufCBinaryData){TQI_SESSION_ID, client->session};
+    hello.session = (ProtobufCBinaryData){TQI_NET_SESSION_ID, client->session};
     hello.name = name;
     hello.instance = link->instance;
     hello.goodbyes = true;
@@ -288,7 +288,7 @@ static void hello_pair(sf *f, sf_client *client, sf_link *link, int *theirs)
     sf_process_of(pair[1], client->pid);
     link->fd = pair[0];
     *theirs = pair[1];
-    tqi_server_adopt(link->unit ? f->unit->server : f->controller->server, pair[1], true, "fuzz");
+    tqi_net_server_adopt(link->unit ? f->unit->server : f->controller->server, pair[1], true, "fuzz");
 }
 
 /* Asks again for what the lost connection did not answer, in the order in which it was asked. */
@@ -321,7 +321,7 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
     hello_pair(f, client, link, &theirs);
     bool fine = hello_frame(f, link, &frame, body, sizeof(body)) && frame.kind == TQI_CHALLENGE;
     Tq__Challenge *challenge = fine ? tq__challenge__unpack(NULL, frame.body, body) : NULL;
-    if (!challenge || challenge->nonce.len != TQI_NONCE) {
+    if (!challenge || challenge->nonce.len != TQI_NET_NONCE) {
         sf_fault(f, "the server does not challenge");
     }
     hello_send(f, client, link, challenge->nonce.data);
@@ -359,8 +359,8 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
 /* Pins of the client at the unit. */
 static uint64_t leave_pins(const sf *f, const sf_client *client)
 {
-    const tqi_session *session = tqi_session_find(f->unit->server, client->session);
-    const tqi_writer *writer = session ? tqi_session_user(session) : NULL;
+    const tqi_net_session *session = tqi_net_session_find(f->unit->server, client->session);
+    const tqi_unit_writer *writer = session ? tqi_net_session_user(session) : NULL;
     return writer ? HASH_COUNT(writer->pins) : 0;
 }
 

@@ -68,11 +68,11 @@ void sf_forget(sf *f, sf_client *client, bool unit)
         return;
     }
     memset(client->serves, 0, sizeof(client->serves));
-    client->n_lease = client->n_claim = client->n_clearing = 0;
+    client->n_grant = client->n_claim = client->n_clearing = 0;
     client->snapshot = client->restore = 0;
     client->saving = NULL;
     if (client->live) {
-        tq__live_reply__free_unpacked(client->live, NULL);
+        tq__compact_live_reply__free_unpacked(client->live, NULL);
         client->live = NULL;
     }
 }
@@ -141,21 +141,21 @@ static void learn_publish(sf *f, sf_client *client, const Tq__Publish *asked,
 
 /* ---------------------------------------------------------------------------------------- the controller's */
 
-static void learn_lease(sf *f, sf_client *client, const Tq__LeaseBlocks *asked,
-                        const Tq__LeaseBlocksReply *reply)
+static void learn_grant(sf *f, sf_client *client, const Tq__GrantBlocks *asked,
+                        const Tq__GrantBlocksReply *reply)
 {
     int owner = model_owner(asked->owner);
     if (owner < 0 || reply->count == 0) {
         return;
     }
-    sf_lease *lease = &client->lease[client->n_lease++ % SF_LEASES];
-    *lease = (sf_lease){.first = reply->first,
+    sf_grant *grant = &client->grant[client->n_grant++ % SF_GRANTS];
+    *grant = (sf_grant){.first = reply->first,
                         .count = reply->count,
                         .owner = owner,
                         .incarnation = reply->incarnation,
-                        .granted = reply->grant.len == TQI_GRANT};
-    if (lease->granted) {
-        memcpy(lease->grant, reply->grant.data, TQI_GRANT);
+                        .granted = reply->grant.len == TQI_NET_GRANT};
+    if (grant->granted) {
+        memcpy(grant->grant, reply->grant.data, TQI_NET_GRANT);
     }
     f->owner[owner].incarnation = reply->incarnation;
     sf_number(f, reply->first);
@@ -218,24 +218,24 @@ static void learn_snapshot(sf *f, sf_client *client, const Tq__SnapshotReply *re
     sf_number(f, reply->id);
 }
 
-static void learn_live(sf *f, sf_client *client, const Tq__Live *asked, const Tq__LiveReply *reply)
+static void learn_live(sf *f, sf_client *client, const Tq__CompactLive *asked, const Tq__CompactLiveReply *reply)
 {
-    size_t size = tq__live_reply__get_packed_size(reply);
+    size_t size = tq__compact_live_reply__get_packed_size(reply);
     uint8_t *bytes = malloc(size + 1);
     (void)f;
     sf_must(bytes != NULL, "memory");
-    tq__live_reply__pack(reply, bytes);
+    tq__compact_live_reply__pack(reply, bytes);
     if (client->live) {
-        tq__live_reply__free_unpacked(client->live, NULL);
+        tq__compact_live_reply__free_unpacked(client->live, NULL);
     }
-    client->live = tq__live_reply__unpack(NULL, size, bytes);
+    client->live = tq__compact_live_reply__unpack(NULL, size, bytes);
     free(bytes);
     for (size_t i = 0; i < SF_MANY && i < asked->n_id; i++) {
         client->live_id[i] = asked->id[i];
     }
 }
 
-static void learn_collect(sf *f, const Tq__Collect *asked, const Tq__CollectReply *reply)
+static void learn_collect(sf *f, const Tq__CollectDead *asked, const Tq__CollectDeadReply *reply)
 {
     int owner = model_owner(asked->owner);
     if (reply->n_first != reply->n_count || reply->n_first != reply->writer_done.len) {
@@ -394,18 +394,18 @@ static void learn_controller(sf *f, sf_client *client, uint16_t kind, const Prot
     case TQI_RESOLVE:
         learn_batch(f, ((const Tq__ResolveReply *)reply)->batch);
         break;
-    case TQI_LEASE_BLOCKS:
-        learn_lease(f, client, (const Tq__LeaseBlocks *)asked, (const Tq__LeaseBlocksReply *)reply);
+    case TQI_GRANT_BLOCKS:
+        learn_grant(f, client, (const Tq__GrantBlocks *)asked, (const Tq__GrantBlocksReply *)reply);
         break;
     case TQI_REGISTER_OWNER:
         learn_registered(f, client, (const Tq__RegisterOwner *)asked,
                          (const Tq__RegisterOwnerReply *)reply);
         break;
-    case TQI_COLLECT:
-        learn_collect(f, (const Tq__Collect *)asked, (const Tq__CollectReply *)reply);
+    case TQI_COLLECT_DEAD:
+        learn_collect(f, (const Tq__CollectDead *)asked, (const Tq__CollectDeadReply *)reply);
         break;
-    case TQI_LIVE:
-        learn_live(f, client, (const Tq__Live *)asked, (const Tq__LiveReply *)reply);
+    case TQI_COMPACT_LIVE:
+        learn_live(f, client, (const Tq__CompactLive *)asked, (const Tq__CompactLiveReply *)reply);
         break;
     case TQI_BEGIN_CLEAR:
         learn_begun(f, client, (const Tq__BeginClearReply *)reply);

@@ -29,10 +29,10 @@
 #include "net/net.h"
 #include "unit/unit.h"
 
-struct tqi_meta;
+struct tqi_table;
 
 #define SF_CLIENTS  5
-#define SF_LEASES   6
+#define SF_GRANTS   6
 #define SF_BLOCKS   16
 #define SF_MANY     8
 #define SF_SAMPLES  48
@@ -52,15 +52,15 @@ struct tqi_meta;
 
 /* ---------------------------------------------------------------------------------------- learned */
 
-/* Ids that were leased: those from `next` on are not used yet. */
-typedef struct sf_lease {
+/* Ids that were granted: those from `next` on are not used yet. */
+typedef struct sf_grant {
     uint64_t first;
     uint32_t count, next;
     int owner;
     uint64_t incarnation;
-    uint8_t grant[TQI_GRANT];
+    uint8_t grant[TQI_NET_GRANT];
     bool granted;
-} sf_lease;
+} sf_grant;
 
 /* A block that was reserved at the unit. */
 typedef struct sf_block {
@@ -94,7 +94,7 @@ typedef struct sf_saved {
 
 typedef struct sf_owner {
     uint64_t incarnation;
-    uint8_t key[TQI_GRANT_KEY];
+    uint8_t key[TQI_NET_GRANT_KEY];
     bool keyed;
     uint64_t notice, named;
 } sf_owner;
@@ -126,14 +126,14 @@ typedef struct sf_link {
 } sf_link;
 
 typedef struct sf_client {
-    uint8_t session[TQI_SESSION_ID];
+    uint8_t session[TQI_NET_SESSION_ID];
     unsigned generation;
     int pid;         /* its process, as servers see it; 0: none yet */
     sf_link link[2]; /* to the controller, to the unit */
     bool mapped;
     bool serves[SF_OWNERS];
-    sf_lease lease[SF_LEASES];
-    unsigned n_lease; /* ever, as all of these */
+    sf_grant grant[SF_GRANTS];
+    unsigned n_grant; /* ever, as all of these */
     sf_block block[SF_BLOCKS];
     unsigned n_block;
     uint64_t claim[SF_MANY], clearing[SF_MANY], pin[SF_MANY];
@@ -145,7 +145,7 @@ typedef struct sf_client {
     uint64_t restore;
     uint32_t restore_next;
     int restoring; /* place in saved */
-    Tq__LiveReply *live;
+    Tq__CompactLiveReply *live;
     uint64_t live_id[SF_MANY];
     int live_owner;
 } sf_client;
@@ -164,7 +164,7 @@ typedef struct sf {
     uv_loop_t loop;
     char dir[64];
     char controller_at[96];
-    tqi_token token;
+    tqi_net_token token;
     tqi_controller *controller;
     tqi_unit *unit;
     bool closed;
@@ -241,7 +241,7 @@ void sf_turn(sf *f);
 void sf_pass(sf *f, uint64_t ms);
 /* Compares the books of table and unit. */
 void sf_check(sf *f);
-void sf_check_table(const sf *f, const struct tqi_meta *meta);
+void sf_check_table(const sf *f, const struct tqi_table *meta);
 /* State that a refused request must not change. */
 typedef struct sf_state_of {
     uint64_t partitions, samples, cells, keys, held;
@@ -311,8 +311,8 @@ TQI_UNIT_METHODS(SF_STEP)
 
 char *sf_partition_name(sf *f);
 char *sf_field_name(sf *f, uint32_t field);
-/* An id that may be published: of a lease of the client's.  NULL: it has none, and asks for some. */
-sf_lease *sf_lease_of(sf *f, sf_client *client, int owner);
+/* An id that may be published: of a grant of the client's.  NULL: it has none, and asks for some. */
+sf_grant *sf_grant_of(sf *f, sf_client *client, int owner);
 sf_block *sf_block_of(sf *f, sf_client *client, bool written);
 
 /* ---------------------------------------------------------------------------------------- mutate.c */

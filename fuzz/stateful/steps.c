@@ -390,14 +390,14 @@ static const struct {
 #define SF_OFTEN_LIST_PARTITIONS   4
 #define SF_OFTEN_LIST_KEYS         4
 #define SF_OFTEN_RETRIEVE_KEYS     6
-#define SF_OFTEN_LEASE_BLOCKS      6
+#define SF_OFTEN_GRANT_BLOCKS      6
 #define SF_OFTEN_ABANDON_BLOCKS    5
 #define SF_OFTEN_REGISTER_OWNER    6
 #define SF_OFTEN_REPORT_OWNER      5
-#define SF_OFTEN_COLLECT           12
+#define SF_OFTEN_COLLECT_DEAD           12
 #define SF_OFTEN_LIST_OWNERS       4
 #define SF_OFTEN_REPORT_LOST       4
-#define SF_OFTEN_MOVE              16
+#define SF_OFTEN_COMPACT_MOVE              16
 #define SF_OFTEN_SYSTEM_STATUS     4
 #define SF_OFTEN_EVENTS            5
 #define SF_OFTEN_SYSTEM_CONFIG     4
@@ -409,7 +409,7 @@ static const struct {
 #define SF_OFTEN_RESTORE_DROP      4
 #define SF_OFTEN_BEGIN_CLEAR       5
 #define SF_OFTEN_END_CLEAR         8
-#define SF_OFTEN_LIVE              8
+#define SF_OFTEN_COMPACT_LIVE              8
 #define SF_OFTEN_UNKNOWN_BLOCKS    5
 #define SF_OFTEN_UNIT_MAP          4
 #define SF_OFTEN_UNIT_RESERVE      10

@@ -1,5 +1,5 @@
 /*
- * steps_blocks.c - requests about blocks and their owners: leases, notices of what is dead, moves.
+ * steps_blocks.c - requests about blocks and their owners: grants, notices of what is dead, moves.
  */
 #include "stateful.h"
 
@@ -42,16 +42,16 @@ void sf_step_register_owner(sf *f, sf_client *client)
     message->shared = owner == 3;
     message->mortal = owner == 2;
     if (owner == 1) {
-        memset(known->key, 'k', TQI_GRANT_KEY);
+        memset(known->key, 'k', TQI_NET_GRANT_KEY);
         message->key.data = known->key;
-        message->key.len = TQI_GRANT_KEY;
+        message->key.len = TQI_NET_GRANT_KEY;
     }
     sf_send(f, client, TQI_REGISTER_OWNER, message, 0);
 }
 
-void sf_step_lease_blocks(sf *f, sf_client *client)
+void sf_step_grant_blocks(sf *f, sf_client *client)
 {
-    Tq__LeaseBlocks *message = sf_message(f, &tq__lease_blocks__descriptor);
+    Tq__GrantBlocks *message = sf_message(f, &tq__grant_blocks__descriptor);
     int owner = (int)sf_pick(f, SF_OWNERS);
     if (!owner_served(f, owner)) {
         sf_step_register_owner(f, client);
@@ -62,29 +62,29 @@ void sf_step_lease_blocks(sf *f, sf_client *client)
     if (sf_pick(f, 2)) {
         message->incarnation = f->owner[owner].incarnation;
     }
-    sf_send(f, client, TQI_LEASE_BLOCKS, message, owner == 0 ? SF_CLEAN : 0);
+    sf_send(f, client, TQI_GRANT_BLOCKS, message, owner == 0 ? SF_CLEAN : 0);
 }
 
-sf_lease *sf_lease_of(sf *f, sf_client *client, int owner)
+sf_grant *sf_grant_of(sf *f, sf_client *client, int owner)
 {
-    for (unsigned i = 0; i < SF_LEASES && i < client->n_lease; i++) {
-        sf_lease *lease = &client->lease[i];
-        if (lease->owner == owner && lease->next < lease->count) {
-            return lease;
+    for (unsigned i = 0; i < SF_GRANTS && i < client->n_grant; i++) {
+        sf_grant *grant = &client->grant[i];
+        if (grant->owner == owner && grant->next < grant->count) {
+            return grant;
         }
     }
     if (!owner_served(f, owner)) {
         sf_step_register_owner(f, client);
         return NULL;
     }
-    Tq__LeaseBlocks *message = sf_message(f, &tq__lease_blocks__descriptor);
+    Tq__GrantBlocks *message = sf_message(f, &tq__grant_blocks__descriptor);
     message->owner = sf_text(f, "%s", sf_owner_name(owner));
     message->count = 1 + sf_pick(f, 24);
-    sf_send(f, client, TQI_LEASE_BLOCKS, message, owner == 0 ? SF_CLEAN : 0);
+    sf_send(f, client, TQI_GRANT_BLOCKS, message, owner == 0 ? SF_CLEAN : 0);
     return NULL;
 }
 
-/* Ids of a lease, or of blocks that were reserved. */
+/* Ids of a grant, or of blocks that were reserved. */
 void sf_step_abandon_blocks(sf *f, sf_client *client)
 {
     Tq__AbandonBlocks *message = sf_message(f, &tq__abandon_blocks__descriptor);
@@ -100,9 +100,9 @@ void sf_step_abandon_blocks(sf *f, sf_client *client)
             }
         }
     } else {
-        sf_lease *lease = sf_lease_of(f, client, (int)sf_pick(f, SF_OWNERS));
-        while (lease && message->n_id < n && lease->next < lease->count) {
-            message->id[message->n_id++] = lease->first + lease->next++;
+        sf_grant *grant = sf_grant_of(f, client, (int)sf_pick(f, SF_OWNERS));
+        while (grant && message->n_id < n && grant->next < grant->count) {
+            message->id[message->n_id++] = grant->first + grant->next++;
         }
     }
     if (message->n_id) {
@@ -134,7 +134,7 @@ void sf_step_report_owner(sf *f, sf_client *client)
         wait->kind = sf_text(f, "put");
         wait->number = sf_pick(f, 8);
         wait->session.data = f->client[sf_pick(f, SF_CLIENTS)].session;
-        wait->session.len = TQI_SESSION_ID;
+        wait->session.len = TQI_NET_SESSION_ID;
         pin->client = sf_text(f, "reader");
         pin->pins = sf_pick(f, 9);
         message->wait = sf_alloc(f, sizeof(wait));
@@ -145,9 +145,9 @@ void sf_step_report_owner(sf *f, sf_client *client)
     sf_send(f, client, TQI_REPORT_OWNER, message, 0);
 }
 
-void sf_step_collect(sf *f, sf_client *client)
+void sf_step_collect_dead(sf *f, sf_client *client)
 {
-    Tq__Collect *message = sf_message(f, &tq__collect__descriptor);
+    Tq__CollectDead *message = sf_message(f, &tq__collect_dead__descriptor);
     int owner = owner_of(f, client);
     if (owner < 0) {
         return;
@@ -158,7 +158,7 @@ void sf_step_collect(sf *f, sf_client *client)
         message->named = f->owner[owner].named;
     }
     message->thin = sf_pick(f, 2);
-    sf_send(f, client, TQI_COLLECT, message, SF_WAITS);
+    sf_send(f, client, TQI_COLLECT_DEAD, message, SF_WAITS);
 }
 
 void sf_step_list_owners(sf *f, sf_client *client)
@@ -208,9 +208,9 @@ void sf_step_report_lost(sf *f, sf_client *client)
     sf_send(f, client, TQI_REPORT_LOST, message, SF_MUST);
 }
 
-void sf_step_live(sf *f, sf_client *client)
+void sf_step_compact_live(sf *f, sf_client *client)
 {
-    Tq__Live *message = sf_message(f, &tq__live__descriptor);
+    Tq__CompactLive *message = sf_message(f, &tq__compact_live__descriptor);
     int owner = sf_pick(f, 8) ? 1 + (int)sf_pick(f, SF_OWNERS - 1) : 0;
     uint32_t n = 1 + sf_pick(f, 3);
     message->id = sf_alloc(f, n * sizeof(uint64_t));
@@ -229,7 +229,7 @@ void sf_step_live(sf *f, sf_client *client)
     }
     client->live_owner = owner;
     if (message->n_id) {
-        sf_send(f, client, TQI_LIVE, message, 0);
+        sf_send(f, client, TQI_COMPACT_LIVE, message, 0);
     }
 }
 
@@ -244,16 +244,16 @@ static void *kept(sf *f, const void *items, size_t n, size_t size)
 }
 
 /* Bytes reported as live go to new ids. */
-void sf_step_move(sf *f, sf_client *client)
+void sf_step_compact_move(sf *f, sf_client *client)
 {
-    Tq__Move *message = sf_message(f, &tq__move__descriptor);
-    Tq__LiveReply *live = client->live;
+    Tq__CompactMove *message = sf_message(f, &tq__compact_move__descriptor);
+    Tq__CompactLiveReply *live = client->live;
     int owner = owner_of(f, client);
     if (owner < 0) {
         return;
     }
     if (!live || live->n_size == 0 || client->live_owner != owner) {
-        sf_step_live(f, client);
+        sf_step_compact_live(f, client);
         return;
     }
     size_t n = live->n_size < SF_MANY ? live->n_size : SF_MANY, pieces = 0;
@@ -265,12 +265,12 @@ void sf_step_move(sf *f, sf_client *client)
     message->to = sf_alloc(f, n * sizeof(*message->to));
     message->pieces = kept(f, live->pieces, n, sizeof(uint32_t));
     for (size_t i = 0; i < n; i++) {
-        sf_lease *lease = sf_lease_of(f, client, owner);
-        if (!lease) {
+        sf_grant *grant = sf_grant_of(f, client, owner);
+        if (!grant) {
             return;
         }
         Tq__Block *block = sf_message(f, &tq__block__descriptor);
-        block->id = lease->first + lease->next++;
+        block->id = grant->first + grant->next++;
         block->size = live->size[i];
         message->to[message->n_to++] = block;
         pieces += live->pieces[i];
@@ -281,7 +281,7 @@ void sf_step_move(sf *f, sf_client *client)
     message->bytes = kept(f, live->bytes, pieces, sizeof(uint64_t));
     message->place = kept(f, live->place, pieces, sizeof(uint64_t));
     message->n_begin = message->n_bytes = message->n_place = pieces;
-    sf_send(f, client, TQI_MOVE, message, 0);
+    sf_send(f, client, TQI_COMPACT_MOVE, message, 0);
     if (client->live && sf_pick(f, 2)) {
         client->live->n_size = 0;
     }

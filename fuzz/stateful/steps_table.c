@@ -222,11 +222,11 @@ static bool put_place(sf *f, sf_client *client, put *p)
         p->at = block;
         put_block(f, p, block->id, 0, block->incarnation, block);
     } else if (which < 6) {
-        sf_lease *lease = sf_lease_of(f, client, 1 + (int)sf_pick(f, 3));
-        if (!lease) {
+        sf_grant *grant = sf_grant_of(f, client, 1 + (int)sf_pick(f, 3));
+        if (!grant) {
             return false;
         }
-        put_block(f, p, lease->first + lease->next++, lease->owner, lease->incarnation, NULL);
+        put_block(f, p, grant->first + grant->next++, grant->owner, grant->incarnation, NULL);
     } else {
         p->opaque = which == 7;
     }

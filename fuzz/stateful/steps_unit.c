@@ -29,28 +29,28 @@ static uint64_t reserve_size(sf *f)
 void sf_step_unit_reserve(sf *f, sf_client *client)
 {
     Tq__UnitReserve *message = sf_message(f, &tq__unit_reserve__descriptor);
-    Tq__Grant *grant = sf_message(f, &tq__grant__descriptor);
-    sf_lease *lease = sf_lease_of(f, client, 0);
+    Tq__Grant *proof = sf_message(f, &tq__grant__descriptor);
+    sf_grant *grant = sf_grant_of(f, client, 0);
     uint32_t n = 1 + sf_pick(f, 3);
-    if (!lease) {
+    if (!grant) {
         return;
     }
     message->id = sf_alloc(f, n * sizeof(uint64_t));
     message->size = sf_alloc(f, n * sizeof(uint64_t));
-    for (uint32_t i = 0; i < n && lease->next < lease->count; i++) {
-        message->id[message->n_id++] = lease->first + lease->next++;
+    for (uint32_t i = 0; i < n && grant->next < grant->count; i++) {
+        message->id[message->n_id++] = grant->first + grant->next++;
         message->size[message->n_size++] = reserve_size(f);
     }
-    grant->first = lease->first;
-    grant->count = lease->count;
-    grant->proof.data = lease->grant;
-    grant->proof.len = lease->granted ? TQI_GRANT : 0;
-    message->grant = sf_alloc(f, sizeof(grant));
-    message->grant[message->n_grant++] = grant;
+    proof->first = grant->first;
+    proof->count = grant->count;
+    proof->proof.data = grant->grant;
+    proof->proof.len = grant->granted ? TQI_NET_GRANT : 0;
+    message->grant = sf_alloc(f, sizeof(proof));
+    message->grant[message->n_grant++] = proof;
     message->adds_samples = sf_pick(f, 2);
     message->wait = sf_pick(f, 2);
     message->timeout_ms = sf_pick(f, 4) * 50;
-    message->incarnation = sf_pick(f, 2) ? lease->incarnation : 0;
+    message->incarnation = sf_pick(f, 2) ? grant->incarnation : 0;
     sf_send(f, client, TQI_UNIT_RESERVE, message, message->wait ? SF_WAITS : 0);
 }
 

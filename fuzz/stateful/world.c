@@ -94,7 +94,7 @@ static void world_limits(bool tight)
     tqi_limits.request_bytes = 16384;
     tqi_limits.incoming_bytes = 65536;
     tqi_limits.partitions = tqi_limits.fields = tqi_limits.tasks = 3;
-    tqi_limits.leases = 4;
+    tqi_limits.grants = 4;
     tqi_limits.owners = 3;
     tqi_limits.late_ranges = 4;
     tqi_limits.event_bytes = 4096;
@@ -190,8 +190,8 @@ void sf_check(sf *f)
 /* The unit's moves and the notices it gets change the rest. */
 void sf_state(const sf *f, sf_state_of *out)
 {
-    tqi_meta_counts n;
-    tqi_meta_count(f->controller->meta, &n);
+    tqi_table_counts n;
+    tqi_table_count(f->controller->meta, &n);
     *out = (sf_state_of){n.partitions, n.samples, n.live_cells, n.keys, n.held};
 }
 
@@ -200,12 +200,12 @@ void sf_state(const sf *f, sf_state_of *out)
 /* Clears everything, and ends clears that were abandoned. */
 static void empty_sweep(sf *f, sf_client *client)
 {
-    tqi_partition *partition;
+    tqi_table_partition *partition;
     Tq__BeginClear *begin;
-    while ((partition = tqi_meta_next_partition(f->controller->meta, NULL)) != NULL) {
+    while ((partition = tqi_table_next_partition(f->controller->meta, NULL)) != NULL) {
         f->used = 0;
         Tq__Clear *clear = sf_message(f, &tq__clear__descriptor);
-        clear->partition = sf_copy(f, tqi_partition_name(partition));
+        clear->partition = sf_copy(f, tqi_table_partition_name(partition));
         clear->all = true;
         sf_send(f, client, TQI_CLEAR, clear, SF_MUST);
     }
@@ -230,14 +230,14 @@ static void empty_sweep(sf *f, sf_client *client)
 static void empty_shared(sf *f)
 {
     for (tqi_ctl_owner *owner = f->controller->owners; owner; owner = owner->hh.next) {
-        tqi_dead dead;
+        tqi_table_dead dead;
         uint64_t notice = 0;
         if (!owner->shared) {
             continue;
         }
-        tqi_owner_late_die(owner->meta, TQI_NEVER);
-        while (tqi_owner_dead(owner->meta, &dead, 1, &notice) > 0) {
-            tqi_owner_done(owner->meta, notice, 0);
+        tqi_table_owner_late_die(owner->meta, TQI_NEVER);
+        while (tqi_table_owner_dead(owner->meta, &dead, 1, &notice) > 0) {
+            tqi_table_owner_done(owner->meta, notice, 0);
         }
     }
 }
@@ -265,9 +265,9 @@ static void empty_unit(const sf *f)
 static void empty_table(const sf *f)
 {
     const tqi_controller *ctl = f->controller;
-    tqi_meta_counts n;
-    tqi_meta_count(ctl->meta, &n);
-    n.ranges -= f->unit->compact.n_ids > 0; /* the unit leases ids for its moves */
+    tqi_table_counts n;
+    tqi_table_count(ctl->meta, &n);
+    n.ranges -= f->unit->compact.n_ids > 0; /* the unit grants ids for its moves */
     if (n.partitions || n.samples || n.live_cells || n.blocks || n.ranges || n.keys || n.claims ||
         n.dead || n.late || n.held || n.views || n.shapes) {
         sf_fault(f,

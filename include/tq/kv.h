@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-/** Version of this interface.  1: everything up to forked; 2: lease, list. */
+/** Version of this interface.  1: everything up to forked; 2: keepalive, list. */
 #define TQ_KV_ABI 2
 /** Longest key in bytes, without the terminating 0. */
 #define TQ_KV_KEY_MAX 63
@@ -80,7 +80,7 @@ typedef struct tq_kv_client {
     void (*forked)(void *state);
     /** Puts a key with a one-byte value that the store itself drops after `seconds`, or extends the lifetime of such a key.
      * With this and `list`, a later system can remove the values that an earlier one left behind.  May be NULL. */
-    int (*lease)(void *state, const char *key, double seconds, uint64_t deadline_ns, tq_error *err);
+    int (*keepalive)(void *state, const char *key, double seconds, uint64_t deadline_ns, tq_error *err);
     /** Calls `each` for every key that begins with the prefix, until it returns false: in any order, perhaps twice for some;
      * keys that are added or removed meanwhile may be missed.  `each` may call other functions of the client.  If finding
      * the next key may take long, `each` is called with NULL several times a second in between.  May be NULL. */

@@ -27,15 +27,15 @@ extern "C" {
 
 /** Version of this interface. 1: open, close, put, cancel, get, owner, remove, forked. */
 #define TQ_MANAGER_ABI 1
-/** Most block ids in one lease. */
-#define TQ_LEASE_MAX 256
+/** Most block ids in one grant. */
+#define TQ_GRANT_MAX 256
 
 /** A piece of storage, as its manager describes it. */
 typedef struct tq_block {
-    uint64_t id;       /**< From host->lease. */
+    uint64_t id;       /**< From host->grant. */
     uint64_t size;     /**< Bytes. */
-    const char *owner; /**< Name of the owner it was leased under; copied by tq_put_finish. */
-    uint64_t owner_incarnation;      /**< From the lease. */
+    const char *owner; /**< Name of the owner it was granted under; copied by tq_put_finish. */
+    uint64_t owner_incarnation;      /**< From the grant. */
     uint8_t locator[TQ_LOCATOR_MAX]; /**< Opaque: what get needs to find it. */
     uint8_t locator_size;            /**< Bytes used of it. */
 } tq_block;
@@ -105,12 +105,12 @@ typedef struct tq_manager_host tq_manager_host; /**< The client, as a manager se
 /** What the client offers its manager.  Call only on the loop thread. */
 struct tq_manager_host {
     uint32_t abi; /**< TQ_MANAGER_ABI of the client. */
-    /** Leases 1 to TQ_LEASE_MAX block ids [first, first + count) under an owner. The callback runs on the loop thread. */
-    void (*lease)(tq_manager_host *host, const char *owner, uint32_t count, uint64_t deadline_ns,
+    /** Grants 1 to TQ_GRANT_MAX block ids [first, first + count) under an owner. The callback runs on the loop thread. */
+    void (*grant)(tq_manager_host *host, const char *owner, uint32_t count, uint64_t deadline_ns,
                   void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation,
                                void *arg),
                   void *arg);
-    /** Gives up leased ids that will not be published (their write failed).  `done`: nothing writes to them any more;
+    /** Gives up granted ids that will not be published (their write failed).  `done`: nothing writes to them any more;
      * otherwise data already sent may still arrive, so they are removed now and again later. */
     void (*abandon)(tq_manager_host *host, const uint64_t *ids, size_t n, bool done);
     /** Lists the owners of this manager's type; `wait`: waits until there is at least one.  The array is valid only during
@@ -159,7 +159,7 @@ typedef struct tq_storage_manager {
      * host->epoch, because block ids start over with the epoch.  Called again whenever the client registers.  NULL: owners
      * register themselves. */
     const char *(*owner)(void *state, uint64_t *incarnation);
-    /** Removes dead blocks that were leased under that incarnation; must be idempotent.  Required with `owner`. */
+    /** Removes dead blocks that were granted under that incarnation; must be idempotent.  Required with `owner`. */
     void (*remove)(void *state, uint64_t incarnation, const uint64_t *ids, size_t n,
                    void (*done)(const tq_error *err, void *arg), void *arg);
     /** Called in the child after fork, before a new client is made: closes inherited descriptors.  May be NULL. */

@@ -183,14 +183,14 @@ typedef struct tq_meta_tag {
 } tq_meta_tag;
 
 /** Takes another reference; returns the meta. */
-TQ_API tq_meta *tq_meta_hold(tq_meta *meta);
+TQ_API tq_meta *tq_meta_ref(tq_meta *meta);
 /** Releases a reference; NULL is allowed. */
-TQ_API void tq_meta_rele(tq_meta *meta);
+TQ_API void tq_meta_unref(tq_meta *meta);
 /** Makes a meta by hand, without placements: a read looks them up.  incarnations NULL: any. */
 TQ_API int tq_meta_make(const char *partition, const uint32_t *indexes,
                         const uint32_t *incarnations, size_t n, const char *const *fields,
                         size_t n_fields, tq_meta **out, tq_error *err);
-TQ_API size_t tq_meta_size(const tq_meta *meta);           /**< Samples. */
+TQ_API size_t tq_meta_sample_count(const tq_meta *meta);           /**< Samples. */
 TQ_API const char *tq_meta_partition(const tq_meta *meta); /**< Name of the partition. */
 TQ_API uint64_t
 tq_meta_epoch(const tq_meta *meta); /**< Of the controller that made it; 0: made by hand. */
@@ -199,13 +199,13 @@ TQ_API const uint32_t *tq_meta_indexes(const tq_meta *meta); /**< Global index o
 TQ_API const uint32_t *tq_meta_incarnations(const tq_meta *meta); /**< Of each sample; 0 = any. */
 TQ_API const char *tq_meta_key(const tq_meta *meta, size_t i);    /**< Key of sample i, or NULL. */
 TQ_API const char *tq_meta_group(const tq_meta *meta, size_t i); /**< Group of sample i, or NULL. */
-TQ_API size_t tq_meta_fields(const tq_meta *meta);               /**< Number of fields. */
+TQ_API size_t tq_meta_field_count(const tq_meta *meta);               /**< Number of fields. */
 /** The f-th field; valid as long as the meta. */
 TQ_API const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f);
 /** Notes of the f-th field's cells, one per sample (size 0: none), if a custom manager keeps them by index and the meta has
  * placements; else NULL.  Valid as long as the meta. */
 TQ_API const tq_slice *tq_meta_notes(const tq_meta *meta, size_t f);
-TQ_API size_t tq_meta_tags(const tq_meta *meta); /**< Number of tags. */
+TQ_API size_t tq_meta_tag_count(const tq_meta *meta); /**< Number of tags. */
 /** The t-th tag; valid as long as the meta. */
 TQ_API const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t);
 /** Selects rows (by position, in any order, repeats allowed) and fields (NULL: all) of a meta.  TQ_EFIELD for an unknown
@@ -286,15 +286,15 @@ TQ_API int tq_notify(tq_op *op, const tq_put_args *args, const tq_slice *const *
 
 /** How a claim picks. */
 typedef enum tq_claim_mode {
-    TQ_FETCH = 0,      /**< Ready samples new to the task, picked by its sampler and consumed. */
-    TQ_FORCE_FETCH = 1 /**< All samples with the fields they have; none are consumed. */
+    TQ_CLAIM_FETCH = 0,      /**< Ready samples new to the task, picked by its sampler and consumed. */
+    TQ_CLAIM_FORCE_FETCH = 1 /**< All samples with the fields they have; none are consumed. */
 } tq_claim_mode;
 
 /** A claim. */
 typedef struct tq_claim_args {
     const char *partition;      /**< Partition; it need not exist yet. */
     const char *const *fields;  /**< Fields that must be ready. */
-    size_t n_fields;            /**< How many; at least 1 for TQ_FETCH. */
+    size_t n_fields;            /**< How many; at least 1 for TQ_CLAIM_FETCH. */
     int64_t batch_size;         /**< Samples; TQ_ESIZE below 1. */
     const char *task;           /**< The consumer. */
     tq_claim_mode mode;         /**< How. */
@@ -399,8 +399,8 @@ typedef struct tq_get_options {
 TQ_API int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields,
                      const tq_get_options *options);
 
-/** Which samples and fields tq_get_keys reads. */
-typedef struct tq_get_keys_args {
+/** Which samples and fields tq_get_by_key reads. */
+typedef struct tq_get_by_key_args {
     const char *partition;   /**< Partition; an unknown one has no samples. */
     const char *const *keys; /**< n keys; unknown ones are left out. */
     size_t n;                /**< How many. */
@@ -409,16 +409,16 @@ typedef struct tq_get_keys_args {
     size_t n_fields;   /**< How many. */
     bool zero_copy;    /**< As in tq_get_options. */
     bool leave_values; /**< As in tq_get_options. */
-} tq_get_keys_args;
+} tq_get_by_key_args;
 
 /** Looks samples up by key and reads them, in one call.  Result: tq_op_meta of the samples found, with all fields that any
  * of them has, and tq_op_data, which is NULL if no field is left to read. */
-TQ_API int tq_get_keys(tq_op *op, const tq_get_keys_args *args);
+TQ_API int tq_get_by_key(tq_op *op, const tq_get_by_key_args *args);
 
-TQ_API tq_data *tq_data_hold(tq_data *data);        /**< Takes another reference. */
-TQ_API void tq_data_rele(tq_data *data);            /**< Releases a reference; NULL is allowed. */
-TQ_API size_t tq_data_rows(const tq_data *data);    /**< Rows. */
-TQ_API size_t tq_data_columns(const tq_data *data); /**< Columns. */
+TQ_API tq_data *tq_data_ref(tq_data *data);        /**< Takes another reference. */
+TQ_API void tq_data_unref(tq_data *data);            /**< Releases a reference; NULL is allowed. */
+TQ_API size_t tq_data_row_count(const tq_data *data);    /**< Rows. */
+TQ_API size_t tq_data_column_count(const tq_data *data); /**< Columns. */
 /** The c-th column; valid as long as the data. */
 TQ_API const tq_data_column *tq_data_column_at(const tq_data *data, size_t c);
 
@@ -489,9 +489,9 @@ typedef struct tq_progress {
 } tq_progress;
 
 /** Which samples a task has consumed. */
-TQ_API int tq_consumption(tq_op *op, const char *partition, const char *task);
+TQ_API int tq_query_consumption(tq_op *op, const char *partition, const char *task);
 /** Which samples have which fields. */
-TQ_API int tq_production(tq_op *op, const char *partition, const char *const *fields,
+TQ_API int tq_query_production(tq_op *op, const char *partition, const char *const *fields,
                          size_t n_fields);
 /** Lists the names of the partitions, in order of creation.  Result: tq_op_names. */
 TQ_API int tq_list_partitions(tq_op *op);
@@ -511,7 +511,7 @@ typedef struct tq_keys_page {
  * exists throughout is never left out.  tq_op_count is not 0 if there is another page. */
 TQ_API int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page);
 /** Looks up the keys of samples by index.  Result: tq_op_names ("" = none). */
-TQ_API int tq_retrieve_keys(tq_op *op, const char *partition, const uint32_t *indexes, size_t n);
+TQ_API int tq_keys_of(tq_op *op, const char *partition, const uint32_t *indexes, size_t n);
 
 /** A field as the status shows it. */
 typedef struct tq_status_field {
@@ -600,7 +600,7 @@ typedef struct tq_status_wait {
     bool suspect;              /**< It will probably wait in vain; `missing` says why. */
 } tq_status_wait;
 
-/** The state of a system.  Result of tq_status, by tq_op_status. */
+/** The state of a system.  Result of tq_query_status, by tq_op_status. */
 typedef struct tq_system_status {
     uint64_t epoch;                        /**< Of the controller. */
     double uptime;                         /**< Seconds. */
@@ -618,7 +618,7 @@ typedef struct tq_system_status {
 } tq_system_status;
 
 /** Gets the state of the system, for people and tools. */
-TQ_API int tq_status(tq_op *op);
+TQ_API int tq_query_status(tq_op *op);
 
 /** Something that happened. */
 typedef struct tq_event {
@@ -648,7 +648,7 @@ typedef struct tq_event {
  * If it comes from the current run and exceeds the last event, it waits for the next one.  The client takes `since` to be
  * from the run whose events it received last: if several callers follow events on one client, each should start again at 0
  * when the numbers it gets go down. */
-TQ_API int tq_events(tq_op *op, uint64_t since, uint32_t limit, bool wait);
+TQ_API int tq_query_events(tq_op *op, uint64_t since, uint32_t limit, bool wait);
 
 /* ------------------------------------------------------------------------------------------------ checkpoints */
 

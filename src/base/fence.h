@@ -6,8 +6,8 @@
  * the check.  ThreadSanitizer does not model fences and would report the read.  In its builds, this read (and nothing else)
  * is marked with the sanitizer's annotation for intended races.
  */
-#ifndef TQI_FENCE_H
-#define TQI_FENCE_H
+#ifndef TQI_BASE_FENCE_H
+#define TQI_BASE_FENCE_H
 
 #include <stdatomic.h>
 

@@ -4,8 +4,8 @@
  * defaults apply.  Each default allows 8,192 clients and 10,000 partitions.  Anything beyond a limit is refused with an
  * error that names it, has to wait, or is dropped if its help says so; every such case is counted.
  */
-#ifndef TQI_LIMITS_H
-#define TQI_LIMITS_H
+#ifndef TQI_BASE_LIMITS_H
+#define TQI_BASE_LIMITS_H
 
 #include <stdint.h>
 
@@ -25,7 +25,7 @@
     X(COUNT, partitions, 100000)                      \
     X(COUNT, fields, 65536)                           \
     X(COUNT, tasks, 16384)                            \
-    X(COUNT, leases, 4096)                            \
+    X(COUNT, grants, 4096)                            \
     X(COUNT, owners, 16384)                           \
     X(COUNT, late_ranges, 1048576)                    \
     X(BYTES, event_bytes, UINT64_C(64) << 20)         \

@@ -1,8 +1,8 @@
 /*
  * cli.h - shared by the commands of tq.  Everything here uses only the public header.
  */
-#ifndef TQ_CLI_H
-#define TQ_CLI_H
+#ifndef TQI_CLI_CLI_H
+#define TQI_CLI_CLI_H
 
 #include <jansson.h>
 #include <stdbool.h>

@@ -54,15 +54,15 @@ static int get_select(const cli_options *options, get_selection *out)
 /* Fields that every sample of the meta has; the caller frees the array, the names belong to the meta. */
 static const char **get_ready_fields(const tq_meta *meta, size_t *n)
 {
-    const char **names = calloc(tq_meta_fields(meta) + 1, sizeof(*names));
+    const char **names = calloc(tq_meta_field_count(meta) + 1, sizeof(*names));
     *n = 0;
-    for (size_t f = 0; names && f < tq_meta_fields(meta); f++) {
+    for (size_t f = 0; names && f < tq_meta_field_count(meta); f++) {
         const tq_meta_field *field = tq_meta_field_at(meta, f);
         size_t ready = 0;
-        while (ready < tq_meta_size(meta) && field->ready[ready] == 1) {
+        while (ready < tq_meta_sample_count(meta) && field->ready[ready] == 1) {
             ready++;
         }
-        if (ready == tq_meta_size(meta)) {
+        if (ready == tq_meta_sample_count(meta)) {
             names[(*n)++] = field->name;
         }
     }
@@ -73,7 +73,7 @@ static const char **get_ready_fields(const tq_meta *meta, size_t *n)
 static void get_say_left(const tq_meta *meta, const char *const *ready, size_t n)
 {
     size_t left = 0;
-    for (size_t f = 0, at = 0; f < tq_meta_fields(meta); f++) {
+    for (size_t f = 0, at = 0; f < tq_meta_field_count(meta); f++) {
         const char *name = tq_meta_field_at(meta, f)->name;
         if (at < n && ready[at] == name) {
             at++;
@@ -93,9 +93,9 @@ static void get_say_left(const tq_meta *meta, const char *const *ready, size_t n
 static json_t *get_json(const tq_meta *meta, const tq_data *data)
 {
     json_t *list = json_array();
-    for (size_t i = 0; i < tq_meta_size(meta); i++) {
+    for (size_t i = 0; i < tq_meta_sample_count(meta); i++) {
         json_t *fields = json_object();
-        for (size_t c = 0; c < tq_data_columns(data); c++) {
+        for (size_t c = 0; c < tq_data_column_count(data); c++) {
             const tq_data_column *column = tq_data_column_at(data, c);
             cli_json_set(fields, column->name, column->data ? cli_row(column, i) : json_null());
         }
@@ -113,8 +113,8 @@ static void get_table(const tq_meta *meta, const tq_data *data)
     static const char *const columns[] = {"KEY", ">INDEX", "FIELD", "TYPE", "VALUE"};
     cli_table *table = cli_table_new(columns, 5);
     char type[32];
-    for (size_t i = 0; table && i < tq_meta_size(meta); i++) {
-        for (size_t c = 0; c < tq_data_columns(data); c++) {
+    for (size_t i = 0; table && i < tq_meta_sample_count(meta); i++) {
+        for (size_t c = 0; c < tq_data_column_count(data); c++) {
             const tq_data_column *column = tq_data_column_at(data, c);
             const char *key = tq_meta_key(meta, i);
             tq_type is = cli_row_type(column, i);
@@ -187,9 +187,9 @@ int cli_get(cli_options *options)
                                 .tags = true};
         status = cli_wait(&session, tq_resolve(session.op, &args));
         if (!status) {
-            tq_meta *meta = tq_meta_hold(tq_op_meta(session.op));
+            tq_meta *meta = tq_meta_ref(tq_op_meta(session.op));
             status = get_read(&session, options, meta);
-            tq_meta_rele(meta);
+            tq_meta_unref(meta);
         }
         cli_disconnect(&session);
     }

@@ -16,7 +16,7 @@
 static json_t *ls_tags(const tq_meta *meta, size_t row)
 {
     json_t *tags = json_object();
-    for (size_t t = 0; t < tq_meta_tags(meta); t++) {
+    for (size_t t = 0; t < tq_meta_tag_count(meta); t++) {
         const tq_meta_tag *tag = tq_meta_tag_at(meta, t);
         const uint8_t *value = tag->values;
         for (size_t i = 0; i < row; i++) {
@@ -65,7 +65,7 @@ static int ls_keys(const cli_session *session, const cli_options *options)
     const tq_meta *meta = tq_op_meta(session->op);
     json_t *list = json_array();
     cli_table *table = options->json ? NULL : cli_table_new(columns, 4);
-    for (size_t i = 0; i < tq_meta_size(meta); i++) {
+    for (size_t i = 0; i < tq_meta_sample_count(meta); i++) {
         json_t *tags = ls_tags(meta, i);
         const char *key = tq_meta_key(meta, i);
         const char *group = tq_meta_group(meta, i);
@@ -211,7 +211,7 @@ static int events_begin(const cli_session *session, const cli_options *options, 
         return last < 0 ? 0 : cli_fail("out of memory");
     }
     do {
-        status = cli_wait(session, tq_events(session->op, at, 0, false));
+        status = cli_wait(session, tq_query_events(session->op, at, 0, false));
         const tq_event *events = status ? NULL : tq_op_events(session->op, &n, &at);
         for (size_t i = 0; i < n && !status && last > 0; i++) {
             if (events_shown(&events[i], options)) {
@@ -249,7 +249,7 @@ int cli_events(cli_options *options)
         events_print_head();
     }
     do {
-        status = cli_wait(&session, tq_events(session.op, since, 0, !first && options->follow));
+        status = cli_wait(&session, tq_query_events(session.op, since, 0, !first && options->follow));
         first = false;
         if (!status) {
             const tq_event *events = tq_op_events(session.op, &n, &since);

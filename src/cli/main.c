@@ -1,7 +1,7 @@
 /*
  * main.c - tq, the command line: options, and one table of commands.
  */
-#include "cli/bench.h"
+#include "cli/bench/bench.h"
 #include "cli/cli.h"
 
 #include <argp.h>

@@ -328,7 +328,7 @@ int cli_status(cli_options *options)
     if (status) {
         return status;
     }
-    status = cli_wait(&session, tq_status(session.op));
+    status = cli_wait(&session, tq_query_status(session.op));
     if (!status) {
         const tq_system_status *system = tq_op_status(session.op);
         if (options->json) {

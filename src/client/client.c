@@ -28,7 +28,7 @@ static void client_free(tq_client *client)
     free(client);
 }
 
-void tqi_client_rele(tq_client *client)
+void tqi_client_unref(tq_client *client)
 {
     if (atomic_fetch_sub_explicit(&client->refs, 1, memory_order_acq_rel) == 1) {
         client_free(client);
@@ -46,7 +46,7 @@ static int client_copy(tqi_region *region, const char *text, const char **out, t
     return TQ_OK;
 }
 
-static int client_token(const tq_client_options *from, const char *token_file, tqi_token *out,
+static int client_token(const tq_client_options *from, const char *token_file, tqi_net_token *out,
                         tq_error *err)
 {
     size_t size;
@@ -57,7 +57,7 @@ static int client_token(const tq_client_options *from, const char *token_file, t
                 "neither a token nor a token file is given: set token_file or TQ_TOKEN_FILE to "
                 "the file with the system's secret");
         }
-        return tqi_token_load(token_file, out, err);
+        return tqi_net_token_load(token_file, out, err);
     }
     size = strlen(from->token);
     if (size == 0 || size > sizeof out->bytes) {
@@ -66,11 +66,11 @@ static int client_token(const tq_client_options *from, const char *token_file, t
     }
     memcpy(out->bytes, from->token, size);
     out->size = size;
-    tqi_token_warn("the token that was given", out);
+    tqi_net_token_warn("the token that was given", out);
     return TQ_OK;
 }
 
-static int client_options(tqi_saved_options *to, const tq_client_options *from, tq_error *err)
+static int client_options(tqi_client_saved_options *to, const tq_client_options *from, tq_error *err)
 {
     const char *address = from->address;
     const char *token_file = from->token_file;
@@ -115,17 +115,17 @@ static int client_options(tqi_saved_options *to, const tq_client_options *from, 
 
 static int client_start(tq_client *client, tq_error *err)
 {
-    tqi_runtime *rt;
+    tqi_client_runtime *rt;
     int code;
 
     pthread_mutex_lock(&client->lock);
-    code = tqi_runtime_start(client, err);
+    code = tqi_client_runtime_start(client, err);
     rt = client->runtime;
     if (code == TQ_OK) {
-        while (rt->state != TQI_RUNTIME_OPEN && rt->state != TQI_RUNTIME_DEAD) {
+        while (rt->state != TQI_CLIENT_RUNTIME_OPEN && rt->state != TQI_CLIENT_RUNTIME_DEAD) {
             pthread_cond_wait(&client->changed, &client->lock);
         }
-        if (rt->state == TQI_RUNTIME_DEAD) {
+        if (rt->state == TQI_CLIENT_RUNTIME_DEAD) {
             if (err) {
                 *err = rt->error;
             }
@@ -135,7 +135,7 @@ static int client_start(tq_client *client, tq_error *err)
     }
     pthread_mutex_unlock(&client->lock);
     if (code != TQ_OK && rt) {
-        tqi_runtime_free(rt);
+        tqi_client_runtime_free(rt);
     }
     return code;
 }
@@ -158,10 +158,10 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
     atomic_init(&client->refs, 1);
     pthread_mutex_init(&client->lock, NULL);
     tqi_cond_init(&client->changed);
-    tqi_waits_init(&client->waits);
+    tqi_client_waits_init(&client->waits);
     code = client_options(&client->options, options, err);
     if (code == TQ_OK) {
-        code = tqi_fork_register(client, err);
+        code = tqi_client_fork_register(client, err);
     }
     if (code != TQ_OK) {
         client_free(client);
@@ -169,8 +169,8 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
     }
     code = client_start(client, err);
     if (code != TQ_OK) {
-        tqi_fork_unregister(client);
-        tqi_client_rele(client);
+        tqi_client_fork_unregister(client);
+        tqi_client_unref(client);
         return code;
     }
     *out = client;
@@ -179,15 +179,15 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
 
 /* Waits, with the lock held, for the loop thread to finish.  Returns false if storage work takes too long: the loop thread
  * then cleans up after itself. */
-static bool client_ended(tq_client *client, tqi_runtime *rt)
+static bool client_ended(tq_client *client, tqi_client_runtime *rt)
 {
     uint64_t until = tqi_deadline(CLIENT_CLOSE_S);
 
-    while (rt->state != TQI_RUNTIME_DEAD) {
+    while (rt->state != TQI_CLIENT_RUNTIME_DEAD) {
         if (tqi_cond_wait_until(&client->changed, &client->lock, until) != ETIMEDOUT) {
             continue;
         }
-        rt->self_free = rt->state != TQI_RUNTIME_DEAD && atomic_load(&rt->works) > 0;
+        rt->self_free = rt->state != TQI_CLIENT_RUNTIME_DEAD && atomic_load(&rt->works) > 0;
         if (rt->self_free) {
             return false;
         }
@@ -198,13 +198,13 @@ static bool client_ended(tq_client *client, tqi_runtime *rt)
 
 void tq_client_close(tq_client *client)
 {
-    tqi_runtime *rt;
+    tqi_client_runtime *rt;
     bool on_loop, ended = true;
 
     if (!client) {
         return;
     }
-    on_loop = tqi_on_loop(client);
+    on_loop = tqi_client_on_loop(client);
     pthread_mutex_lock(&client->lock);
     client->closing = true;
     rt = client->runtime;
@@ -234,10 +234,10 @@ void tq_client_close(tq_client *client)
         client->runtime = NULL;
         pthread_mutex_unlock(&client->lock);
         rt->thread = 0;
-        tqi_runtime_free(rt);
+        tqi_client_runtime_free(rt);
     }
-    tqi_fork_unregister(client);
-    tqi_client_rele(client);
+    tqi_client_fork_unregister(client);
+    tqi_client_unref(client);
 }
 
 uint64_t tq_client_epoch(const tq_client *client)

@@ -13,7 +13,7 @@
  * alone and keeps the descriptors.
  */
 #include "client/client.h"
-#include "client/views.h"
+#include "client/get/borrows.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -38,10 +38,10 @@ static int fork_rc;
 
 static void fork_quiesce(tq_client *client)
 {
-    tqi_runtime *rt = client->runtime;
+    tqi_client_runtime *rt = client->runtime;
     uint64_t until;
 
-    if (!rt || rt->state == TQI_RUNTIME_DEAD) {
+    if (!rt || rt->state == TQI_CLIENT_RUNTIME_DEAD) {
         return;
     }
     client->pause = true;
@@ -66,14 +66,14 @@ static void fork_prepare(void)
         fork_quiesce(client);
     }
     for (tq_client *client = fork_clients; client; client = client->next) {
-        tqi_views_own(client); /* a child cannot keep a unit from reusing their memory */
+        tqi_client_borrows_own(client); /* a child cannot keep a unit from reusing their memory */
     }
-    tqi_pool_lock();
+    tqi_client_pool_lock();
 }
 
 static void fork_parent(void)
 {
-    tqi_pool_unlock();
+    tqi_client_pool_unlock();
     for (tq_client *client = fork_clients; client; client = client->next) {
         client->pause = false;
         pthread_cond_broadcast(&client->changed);
@@ -82,7 +82,7 @@ static void fork_parent(void)
     pthread_mutex_unlock(&fork_lock);
 }
 
-static void fork_abandon(tqi_runtime *rt)
+static void fork_abandon(tqi_client_runtime *rt)
 {
     if (!rt->quiet || rt->handles_closing) {
         return;
@@ -91,7 +91,7 @@ static void fork_abandon(tqi_runtime *rt)
         rt->manager->forked(rt->manager_state);
     }
     if (rt->connector) {
-        tqi_connector_forked(rt->connector);
+        tqi_net_connector_forked(rt->connector);
     }
     close(uv_backend_fd(&rt->loop));
     close(rt->loop.async_io_watcher.fd);
@@ -99,7 +99,7 @@ static void fork_abandon(tqi_runtime *rt)
 
 static void fork_child(void)
 {
-    tqi_pool_forked();
+    tqi_client_pool_forked();
     for (tq_client *client = fork_clients; client; client = client->next) {
         pthread_mutex_init(&client->lock, NULL);
         tqi_cond_init(&client->changed);
@@ -108,7 +108,7 @@ static void fork_child(void)
             fork_abandon(client->runtime);
             client->runtime = NULL;
         }
-        tqi_views_forked(client);
+        tqi_client_borrows_forked(client);
         client->woken = false;
         client->pause = false;
         client->submit_first = NULL;
@@ -158,7 +158,7 @@ static void fork_threads_install(void)
     }
 }
 
-void tqi_fork_uses_threads(void)
+void tqi_client_fork_uses_threads(void)
 {
     pthread_once(&fork_threads_once, fork_threads_install);
 }
@@ -170,7 +170,7 @@ static void fork_install(void)
     fork_rc = pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
-int tqi_fork_register(tq_client *client, tq_error *err)
+int tqi_client_fork_register(tq_client *client, tq_error *err)
 {
     pthread_once(&fork_once, fork_install);
     if (fork_rc != 0) {
@@ -186,7 +186,7 @@ int tqi_fork_register(tq_client *client, tq_error *err)
     return TQ_OK;
 }
 
-void tqi_fork_unregister(tq_client *client)
+void tqi_client_fork_unregister(tq_client *client)
 {
     pthread_mutex_lock(&fork_lock);
     if (client->prev) {

@@ -23,7 +23,7 @@
 
 static void notice_due(uv_timer_t *timer);
 
-void tqi_notice_init(tqi_runtime *rt, const char *config)
+void tqi_client_notice_init(tqi_client_runtime *rt, const char *config)
 {
     double seconds = rt->client->options.notice;
     json_t *root = seconds != 0 ? NULL : json_loads(config, 0, NULL);
@@ -37,13 +37,13 @@ void tqi_notice_init(tqi_runtime *rt, const char *config)
     rt->notice_ms = seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) : 0;
 }
 
-void tqi_notice_start(tqi_runtime *rt)
+void tqi_client_notice_start(tqi_client_runtime *rt)
 {
     rt->noticing = true;
     uv_timer_start(&rt->notice_timer, notice_due, rt->notice_ms, 0);
 }
 
-static void notice_log(tqi_runtime *rt, const Tq__WaitInfo *info)
+static void notice_log(tqi_client_runtime *rt, const Tq__WaitInfo *info)
 {
     bool put = strcmp(info->kind, "put") == 0;
     uint64_t now = uv_now(&rt->loop);
@@ -75,18 +75,18 @@ static void notice_log(tqi_runtime *rt, const Tq__WaitInfo *info)
 }
 
 /* Nothing is known of what waits. */
-static void notice_again(tqi_runtime *rt)
+static void notice_again(tqi_client_runtime *rt)
 {
-    for (tqi_task *task = rt->tasks; task; task = task->next) {
+    for (tqi_client_task *task = rt->tasks; task; task = task->next) {
         if (task->asks > 0 && task->asks < NOTICE_ASKS && !task->waits_since) {
-            tqi_notice_watch(task);
+            tqi_client_notice_watch(task);
         }
     }
 }
 
-static void notice_answered(tqi_call *call, tqi_answer *answer, void *arg)
+static void notice_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    tqi_runtime *rt = arg;
+    tqi_client_runtime *rt = arg;
     const Tq__SystemStatusReply *reply = (const Tq__SystemStatusReply *)answer->reply;
 
     (void)call;
@@ -101,32 +101,32 @@ static void notice_answered(tqi_call *call, tqi_answer *answer, void *arg)
     }
 }
 
-static void notice_ask(tqi_runtime *rt)
+static void notice_ask(tqi_client_runtime *rt)
 {
     Tq__SystemStatus message = TQ__SYSTEM_STATUS__INIT;
-    tqi_call_args args = {.kind = TQI_SYSTEM_STATUS,
+    tqi_net_call_args args = {.kind = TQI_SYSTEM_STATUS,
                           .message = &message.base,
                           .deadline = tqi_now() + NOTICE_CALL_NS,
                           .done = notice_answered,
                           .arg = rt};
-    tqi_call *call;
+    tqi_net_call *call;
 
     message.mine = true;
     /* The call began here slightly before it was parked there. */
     message.older_ms = rt->notice_ms / 2;
     if (!rt->stopping && rt->controller) {
-        tqi_call_start(rt->controller, &args, &call, NULL);
+        tqi_net_call_start(rt->controller, &args, &call, NULL);
     }
 }
 
 static void notice_due(uv_timer_t *timer)
 {
-    tqi_runtime *rt = timer->data;
+    tqi_client_runtime *rt = timer->data;
     uint64_t now = uv_now(&rt->loop);
     uint64_t next = UINT64_MAX;
     bool due = false;
 
-    for (tqi_task *task = rt->tasks; task; task = task->next) {
+    for (tqi_client_task *task = rt->tasks; task; task = task->next) {
         if (task->waits_since && now - task->waits_since >= rt->notice_ms) {
             task->waits_since = 0;
             task->asks++;

@@ -12,7 +12,7 @@
 
 #include <tq/tq.h>
 
-#include "base/oom.h"
+#include "base/testkit_oom.h"
 
 static const char *const fields[] = {"prompt", "answer"};
 static const uint32_t indexes[] = {3, 1, 4, 5};
@@ -78,9 +78,9 @@ static void metadata_fails_cleanly(void **state)
             assert_true(code == TQ_OK || (code == TQ_ENOMEM && err.code == TQ_ENOMEM && !out));
         } while (code != TQ_OK);
         assert_true(n > 1);
-        tq_meta_rele(out);
+        tq_meta_unref(out);
     }
-    tq_meta_rele(from);
+    tq_meta_unref(from);
 }
 
 /* There is no system at that address: a client reports that if it has enough memory, and otherwise reports the lack of

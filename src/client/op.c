@@ -8,7 +8,7 @@
  *     BUSY -> ENDING -> DONE (around the callback).  Results and error are written before state
  *     leaves BUSY (release) and read after it (acquire).  Sleepers set WAITED and sleep on the word itself; the thread that
  *     makes it DONE wakes them, and does not touch the op after that, because its owner may free it at once.
- *   - Callbacks do not run where an op completes, but when the loop is between two events (tqi_op_flush), with no lock held
+ *   - Callbacks do not run where an op completes, but when the loop is between two events (tqi_client_op_flush), with no lock held
  *     and no network code below them on the stack: they may start, cancel and free ops, and may fork.
  *   - tq_op_free in the op's own callback frees it there; the loop thread sees op->freed and forgets the op.  On another
  *     thread it waits until the callback has returned.  In a callback of another op it cannot wait: the op is cancelled and
@@ -32,36 +32,36 @@
 /* Makes it DONE; after that the op is no longer ours. */
 static void op_release(tq_op *op)
 {
-    uint32_t old = atomic_exchange_explicit(&op->state, TQI_OP_DONE, memory_order_acq_rel);
-    if (old & TQI_OP_WAITED) {
+    uint32_t old = atomic_exchange_explicit(&op->state, TQI_CLIENT_OP_DONE, memory_order_acq_rel);
+    if (old & TQI_CLIENT_OP_WAITED) {
         syscall(SYS_futex, &op->state, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
     }
 }
 
-bool tqi_op_foreign(const tq_op *op)
+bool tqi_client_op_foreign(const tq_op *op)
 {
     return op->generation != atomic_load_explicit(&op->client->generation, memory_order_relaxed);
 }
 
-bool tqi_op_in_own_callback(const tq_op *op, uint32_t state)
+bool tqi_client_op_in_own_callback(const tq_op *op, uint32_t state)
 {
-    return (state & ~TQI_OP_WAITED) == TQI_OP_ENDING && pthread_equal(op->ender, pthread_self());
+    return (state & ~TQI_CLIENT_OP_WAITED) == TQI_CLIENT_OP_ENDING && pthread_equal(op->ender, pthread_self());
 }
 
-static void op_free_results(tqi_results *results)
+static void op_free_results(tqi_client_results *results)
 {
-    tq_meta_rele(results->meta);
-    tq_data_rele(results->data);
+    tq_meta_unref(results->meta);
+    tq_data_unref(results->data);
     for (size_t i = 0; i < results->n_clearings; i++) {
-        tq_meta_rele((tq_meta *)(uintptr_t)results->clearings[i].meta);
+        tq_meta_unref((tq_meta *)(uintptr_t)results->clearings[i].meta);
     }
     tqi_region_fini(&results->region);
 }
 
 /* Drops the previous call's results, and hands over the memory that holds them. */
-static tqi_results op_take_results(tq_op *op)
+static tqi_client_results op_take_results(tq_op *op)
 {
-    tqi_results taken = {.meta = op->meta,
+    tqi_client_results taken = {.meta = op->meta,
                          .data = op->data,
                          .clearings = op->clearings,
                          .n_clearings = op->n_clearings,
@@ -87,7 +87,7 @@ static tqi_results op_take_results(tq_op *op)
 
 static void op_clear(tq_op *op)
 {
-    tqi_results results = op_take_results(op);
+    tqi_client_results results = op_take_results(op);
     op_free_results(&results);
 }
 
@@ -131,7 +131,7 @@ static void op_dispose(tq_op *op)
     pthread_mutex_unlock(&client->lock);
     op_clear(op);
     free(op);
-    tqi_client_rele(client);
+    tqi_client_unref(client);
 }
 
 void tq_op_free(tq_op *op)
@@ -141,15 +141,15 @@ void tq_op_free(tq_op *op)
         return;
     }
     state = atomic_load_explicit(&op->state, memory_order_acquire);
-    if (tqi_op_in_own_callback(op, state)) {
+    if (tqi_client_op_in_own_callback(op, state)) {
         *op->freed = true;
-    } else if (state != TQI_OP_DONE && !tqi_op_foreign(op)) {
+    } else if (state != TQI_CLIENT_OP_DONE && !tqi_client_op_foreign(op)) {
         tq_op_cancel(op);
-        if (tqi_on_loop(op->client)) {
+        if (tqi_client_on_loop(op->client)) {
             op->free_when_done = true;
             return;
         }
-        tqi_op_settle(op);
+        tqi_client_op_settle(op);
     }
     op_dispose(op);
 }
@@ -168,7 +168,7 @@ void tq_op_cancel(tq_op *op)
         return;
     }
     pthread_mutex_lock(&client->lock);
-    if ((atomic_load(&op->state) & ~TQI_OP_WAITED) == TQI_OP_BUSY && !tqi_op_foreign(op) &&
+    if ((atomic_load(&op->state) & ~TQI_CLIENT_OP_WAITED) == TQI_CLIENT_OP_BUSY && !tqi_client_op_foreign(op) &&
         client->runtime && !op->cancel_queued) {
         op->cancel_queued = true;
         op->cancel_prev = NULL;
@@ -182,7 +182,7 @@ void tq_op_cancel(tq_op *op)
     pthread_mutex_unlock(&client->lock);
 }
 
-bool tqi_op_canceled(tq_op *op)
+bool tqi_client_op_canceled(tq_op *op)
 {
     tq_client *client = op->client;
     bool canceled;
@@ -197,8 +197,8 @@ bool tq_op_done(const tq_op *op)
     if (!op) {
         return true;
     }
-    uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire) & ~TQI_OP_WAITED;
-    return state != TQI_OP_BUSY;
+    uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire) & ~TQI_CLIENT_OP_WAITED;
+    return state != TQI_CLIENT_OP_BUSY;
 }
 
 const tq_error *tq_op_error(const tq_op *op)
@@ -262,21 +262,21 @@ const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next)
 /* ---------------------------------------------------------------------------------------- start */
 
 /* The results stay until the call is submitted: its arguments may lie in them. */
-tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
+tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *type, int *code)
 {
     if (!op) {
         *code = TQ_EINVAL; /* and there is no op to hold the error */
         return NULL;
     }
     uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
-    tqi_task *task;
+    tqi_client_task *task;
 
-    if (tqi_op_in_own_callback(op, state) || (state & ~TQI_OP_WAITED) == TQI_OP_BUSY) {
+    if (tqi_client_op_in_own_callback(op, state) || (state & ~TQI_CLIENT_OP_WAITED) == TQI_CLIENT_OP_BUSY) {
         *code = TQ_EINVAL; /* in progress: we must not set its error */
         return NULL;
     }
-    if (state != TQI_OP_DONE) {
-        tqi_op_settle(op); /* its callback is about to return on the loop thread */
+    if (state != TQI_CLIENT_OP_DONE) {
+        tqi_client_op_settle(op); /* its callback is about to return on the loop thread */
     }
     task = calloc(1, type->size);
     if (!task) {
@@ -290,7 +290,7 @@ tqi_task *tqi_task_make(tq_op *op, const tqi_task_type *type, int *code)
     return task;
 }
 
-static void task_destroy(tqi_task *task)
+static void task_destroy(tqi_client_task *task)
 {
     if (task->type->fini) {
         task->type->fini(task);
@@ -300,7 +300,7 @@ static void task_destroy(tqi_task *task)
     free(task);
 }
 
-static int op_enqueue(tq_op *op, tqi_task *task, tq_error *err)
+static int op_enqueue(tq_op *op, tqi_client_task *task, tq_error *err)
 {
     tq_client *client = op->client;
     int code = TQ_OK;
@@ -311,17 +311,17 @@ static int op_enqueue(tq_op *op, tqi_task *task, tq_error *err)
         code = tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
         goto done;
     }
-    if (client->runtime && client->runtime->state == TQI_RUNTIME_DEAD) {
-        tqi_runtime_free(client->runtime);
+    if (client->runtime && client->runtime->state == TQI_CLIENT_RUNTIME_DEAD) {
+        tqi_client_runtime_free(client->runtime);
         client->runtime = NULL;
     }
-    if (client->runtime && client->runtime->state == TQI_RUNTIME_FAILED) {
+    if (client->runtime && client->runtime->state == TQI_CLIENT_RUNTIME_FAILED) {
         *err = client->runtime->error;
         code = err->code;
         goto done;
     }
     if (!client->runtime) {
-        code = tqi_runtime_start(client, err);
+        code = tqi_client_runtime_start(client, err);
         if (code != TQ_OK) {
             goto done;
         }
@@ -330,7 +330,7 @@ static int op_enqueue(tq_op *op, tqi_task *task, tq_error *err)
     task->op = op;
     op->generation = atomic_load(&client->generation);
     op->next = NULL;
-    atomic_store_explicit(&op->state, TQI_OP_BUSY, memory_order_release);
+    atomic_store_explicit(&op->state, TQI_CLIENT_OP_BUSY, memory_order_release);
     if (client->submit_last) {
         client->submit_last->next = op;
     } else {
@@ -343,7 +343,7 @@ done:
     return code;
 }
 
-int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err)
+int tqi_client_task_submit(tq_op *op, tqi_client_task *task, int code, tq_error *err)
 {
     if (task->type->takes_slices && code == TQ_OK) {
         task->former = op_take_results(op);
@@ -361,7 +361,7 @@ int tqi_task_submit(tq_op *op, tqi_task *task, int code, tq_error *err)
     return code;
 }
 
-void tqi_task_begin(tqi_runtime *rt, tqi_task *task)
+void tqi_client_task_begin(tqi_client_runtime *rt, tqi_client_task *task)
 {
     if (!task->rt) {
         task->rt = rt;
@@ -372,24 +372,24 @@ void tqi_task_begin(tqi_runtime *rt, tqi_task *task)
         rt->tasks = task;
     }
     if (rt->stopping) {
-        tqi_task_finish(task, NULL); /* the runtime's reason takes its place */
+        tqi_client_task_finish(task, NULL); /* the runtime's reason takes its place */
     } else if (task->canceled) {
         tq_error err = {0};
         tqi_error_set(&err, TQ_ECANCELED, "cancelled");
-        tqi_task_finish(task, &err);
-    } else if (rt->state == TQI_RUNTIME_OPEN) {
+        tqi_client_task_finish(task, &err);
+    } else if (rt->state == TQI_CLIENT_RUNTIME_OPEN) {
         task->begun = true;
         task->type->begin(task);
     } else {
-        tqi_runtime_expect(rt, task->deadline);
+        tqi_client_runtime_expect(rt, task->deadline);
     }
 }
 
 /* ------------------------------------------------------------------------------------------ end */
 
-void tqi_task_end(tqi_task *task, const tq_error *err)
+void tqi_client_task_end(tqi_client_task *task, const tq_error *err)
 {
-    tqi_runtime *rt = task->rt;
+    tqi_client_runtime *rt = task->rt;
     tq_op *op = task->op;
 
     if (!op) {
@@ -419,9 +419,9 @@ void tqi_task_end(tqi_task *task, const tq_error *err)
     rt->ended_last = op;
 }
 
-void tqi_task_free(tqi_task *task)
+void tqi_client_task_free(tqi_client_task *task)
 {
-    tqi_runtime *rt = task->rt;
+    tqi_client_runtime *rt = task->rt;
     if (task->prev) {
         task->prev->next = task->next;
     } else {
@@ -433,13 +433,13 @@ void tqi_task_free(tqi_task *task)
     task_destroy(task);
 }
 
-void tqi_task_finish(tqi_task *task, const tq_error *err)
+void tqi_client_task_finish(tqi_client_task *task, const tq_error *err)
 {
-    tqi_task_end(task, err);
-    tqi_task_free(task);
+    tqi_client_task_end(task, err);
+    tqi_client_task_free(task);
 }
 
-static void op_call_back(tqi_runtime *rt, tq_op *op)
+static void op_call_back(tqi_client_runtime *rt, tq_op *op)
 {
     tq_client *client = rt->client;
     bool freed = false;
@@ -452,7 +452,7 @@ static void op_call_back(tqi_runtime *rt, tq_op *op)
 
     op->ender = pthread_self();
     op->freed = &freed;
-    atomic_fetch_xor_explicit(&op->state, TQI_OP_BUSY | TQI_OP_ENDING, memory_order_acq_rel);
+    atomic_fetch_xor_explicit(&op->state, TQI_CLIENT_OP_BUSY | TQI_CLIENT_OP_ENDING, memory_order_acq_rel);
     if (op->done && !op->free_when_done) {
         op->done(op, op->arg);
     }
@@ -472,7 +472,7 @@ static void op_call_back(tqi_runtime *rt, tq_op *op)
     pthread_mutex_unlock(&client->lock);
 }
 
-void tqi_op_flush(tqi_runtime *rt)
+void tqi_client_op_flush(tqi_client_runtime *rt)
 {
     while (rt->ended_first) {
         tq_op *op = rt->ended_first;
@@ -487,7 +487,7 @@ void tqi_op_flush(tqi_runtime *rt)
 
 /* -------------------------------------------------------------------------- requests and cancel */
 
-uint64_t tqi_remaining_ms(uint64_t deadline)
+uint64_t tqi_client_remaining_ms(uint64_t deadline)
 {
     uint64_t now;
     if (deadline == TQI_NEVER) {
@@ -497,16 +497,16 @@ uint64_t tqi_remaining_ms(uint64_t deadline)
     return deadline <= now ? 1 : (deadline - now) / 1000000u + 1;
 }
 
-static void task_answered(tqi_call *call, tqi_answer *answer, void *arg)
+static void task_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    tqi_task *task = arg;
+    tqi_client_task *task = arg;
     (void)call;
     task->call = NULL;
     task->answered(task, answer);
 }
 
-int tqi_task_call_args(tqi_task *task, tqi_call_args *args,
-                       void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err)
+int tqi_client_task_call_args(tqi_client_task *task, tqi_net_call_args *args,
+                       void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
 {
     if (task->rt->stopping) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
@@ -514,17 +514,17 @@ int tqi_task_call_args(tqi_task *task, tqi_call_args *args,
     task->answered = answered;
     args->done = task_answered;
     args->arg = task;
-    return tqi_call_start(task->rt->controller, args, &task->call, err);
+    return tqi_net_call_start(task->rt->controller, args, &task->call, err);
 }
 
-int tqi_task_call(tqi_task *task, uint16_t kind, const ProtobufCMessage *message,
-                  void (*answered)(tqi_task *task, tqi_answer *answer), tq_error *err)
+int tqi_client_task_call(tqi_client_task *task, uint16_t kind, const ProtobufCMessage *message,
+                  void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
 {
-    tqi_call_args args = {.kind = kind, .message = message, .deadline = task->deadline};
-    return tqi_task_call_args(task, &args, answered, err);
+    tqi_net_call_args args = {.kind = kind, .message = message, .deadline = task->deadline};
+    return tqi_client_task_call_args(task, &args, answered, err);
 }
 
-void tqi_task_cancel(tqi_task *task)
+void tqi_client_task_cancel(tqi_client_task *task)
 {
     tq_error err = {0};
 
@@ -532,13 +532,13 @@ void tqi_task_cancel(tqi_task *task)
     if (!task->begun) {
         if (task->rt) {
             tqi_error_set(&err, TQ_ECANCELED, "cancelled");
-            tqi_task_finish(task, &err);
+            tqi_client_task_finish(task, &err);
         }
-        return; /* else it is still queued, and tqi_task_begin ends it */
+        return; /* else it is still queued, and tqi_client_task_begin ends it */
     }
     if (task->type->cancel) {
         task->type->cancel(task);
     } else if (task->call) {
-        tqi_call_cancel(task->call);
+        tqi_net_call_cancel(task->call);
     }
 }

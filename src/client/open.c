@@ -17,15 +17,15 @@
 #include "base/error.h"
 #include "base/text.h"
 
-static void open_on_connection(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+static void open_on_connection(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
-    tqi_runtime *rt = arg;
+    tqi_client_runtime *rt = arg;
     (void)channel;
     atomic_store(&rt->client->epoch, epoch);
     rt->host.epoch = epoch;
     if (fresh) {
         rt->sessions++;
-        tqi_collector_rejoin(rt);
+        tqi_client_collector_rejoin(rt);
     }
 }
 
@@ -33,9 +33,9 @@ static void open_on_connection(tqi_channel *channel, uint64_t epoch, bool fresh,
  * without one, such as a put for room in a key-value store, are ended here. */
 static void open_on_ended(const tq_error *why, void *arg)
 {
-    tqi_runtime *rt = arg;
+    tqi_client_runtime *rt = arg;
     tq_client *client = rt->client;
-    tqi_task *task, *next;
+    tqi_client_task *task, *next;
 
     pthread_mutex_lock(&client->lock);
     client->ended = why ? *why : (tq_error){0};
@@ -44,14 +44,14 @@ static void open_on_ended(const tq_error *why, void *arg)
         next = task->next;
         if (task->begun && task->op && !task->call && task->type->cancel && !task->canceled) {
             task->over = true;
-            tqi_task_cancel(task);
+            tqi_client_task_cancel(task);
         }
     }
 }
 
 static void open_manager_opened(const tq_error *err, void *arg)
 {
-    tqi_runtime *rt = arg;
+    tqi_client_runtime *rt = arg;
     tq_error failed = {0};
 
     if (!rt->manager_opening) {
@@ -60,37 +60,37 @@ static void open_manager_opened(const tq_error *err, void *arg)
     rt->manager_opening = false;
     uv_timer_stop(&rt->open_timer);
     if (err && err->code != TQ_OK) {
-        tqi_runtime_stop(rt, err);
+        tqi_client_runtime_stop(rt, err);
         return;
     }
     rt->manager_open = true;
     if (rt->stop_due) {
         return;
     }
-    if (rt->manager->owner && tqi_collector_start(rt, &failed) != TQ_OK) {
-        tqi_runtime_stop(rt, &failed);
+    if (rt->manager->owner && tqi_client_collector_start(rt, &failed) != TQ_OK) {
+        tqi_client_runtime_stop(rt, &failed);
         return;
     }
-    tqi_runtime_ready(rt);
+    tqi_client_runtime_ready(rt);
 }
 
 static void open_on_timeout(uv_timer_t *timer)
 {
-    tqi_runtime *rt = timer->data;
+    tqi_client_runtime *rt = timer->data;
     tq_error err = {0};
     tqi_error_set(&err, TQ_ETIMEDOUT, "storage manager %s did not open in time", rt->manager->type);
-    tqi_runtime_stop(rt, &err);
+    tqi_client_runtime_stop(rt, &err);
 }
 
-static int open_manager(tqi_runtime *rt, const Tq__SystemConfigReply *reply, tq_error *err)
+static int open_manager(tqi_client_runtime *rt, const Tq__SystemConfigReply *reply, tq_error *err)
 {
-    const tqi_saved_options *options = &rt->client->options;
+    const tqi_client_saved_options *options = &rt->client->options;
     const char *type = options->manager ? options->manager : reply->manager;
     const char *config = options->manager_config;
     int code;
 
     if (!type[0]) {
-        tqi_runtime_ready(rt);
+        tqi_client_runtime_ready(rt);
         return TQ_OK;
     }
     if (!config) {
@@ -112,7 +112,7 @@ static int open_manager(tqi_runtime *rt, const Tq__SystemConfigReply *reply, tq_
     rt->host.manager = rt->manager;
     rt->manager_opening = true;
     if (rt->open_deadline != TQI_NEVER) {
-        uv_timer_start(&rt->open_timer, open_on_timeout, tqi_remaining_ms(rt->open_deadline), 0);
+        uv_timer_start(&rt->open_timer, open_on_timeout, tqi_client_remaining_ms(rt->open_deadline), 0);
     }
     rt->manager->open(rt->manager_state, &rt->host, rt->manager_config, open_manager_opened, rt);
     return TQ_OK;
@@ -131,22 +131,22 @@ static void open_keep_config(tq_client *client, const char *text)
     client->config = strdup(text);
 }
 
-static void open_on_config(tqi_call *call, tqi_answer *answer, void *arg)
+static void open_on_config(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    tqi_runtime *rt = arg;
+    tqi_client_runtime *rt = arg;
     const Tq__SystemConfigReply *reply = (const Tq__SystemConfigReply *)answer->reply;
     tq_client *client = rt->client;
     tq_error err = {0};
     (void)call;
 
     if (answer->status != TQ_OK) {
-        tqi_runtime_stop(rt, answer->error);
+        tqi_client_runtime_stop(rt, answer->error);
         return;
     }
     if (rt->stop_due) {
         return;
     }
-    tqi_notice_init(rt, reply->config);
+    tqi_client_notice_init(rt, reply->config);
     rt->internal.notice_ms = rt->notice_ms;
     pthread_mutex_lock(&client->lock);
     if (!client->config) {
@@ -155,14 +155,14 @@ static void open_on_config(tqi_call *call, tqi_answer *answer, void *arg)
     pthread_mutex_unlock(&client->lock);
     if (!client->config) {
         tqi_error_nomem(&err, "the configuration");
-        tqi_runtime_stop(rt, &err);
+        tqi_client_runtime_stop(rt, &err);
     } else if (open_manager(rt, reply, &err) != TQ_OK) {
-        tqi_runtime_stop(rt, &err);
+        tqi_client_runtime_stop(rt, &err);
     }
 }
 
 /* Name shown to people: what the user gave, or program and pid. */
-static void open_name(const tqi_saved_options *options, char *out, size_t size)
+static void open_name(const tqi_client_saved_options *options, char *out, size_t size)
 {
     if (options->name) {
         snprintf(out, size, "%s", options->name);
@@ -173,47 +173,47 @@ static void open_name(const tqi_saved_options *options, char *out, size_t size)
     }
 }
 
-static int open_begin(tqi_runtime *rt, tq_error *err)
+static int open_begin(tqi_client_runtime *rt, tq_error *err)
 {
-    const tqi_saved_options *options = &rt->client->options;
+    const tqi_client_saved_options *options = &rt->client->options;
     char name[TQ_NAME_MAX + 1];
     Tq__SystemConfig message;
-    tqi_connector_options connector = {
+    tqi_net_connector_options connector = {
         .token = &options->token, .name = name, .first_request = options->first_request};
-    tqi_call_args args = {.kind = TQI_SYSTEM_CONFIG,
+    tqi_net_call_args args = {.kind = TQI_SYSTEM_CONFIG,
                           .message = &message.base,
                           .deadline = rt->open_deadline,
                           .done = open_on_config,
                           .arg = rt};
-    tqi_call *call;
+    tqi_net_call *call;
     int code;
 
     tq__system_config__init(&message);
     open_name(options, name, sizeof name);
-    code = tqi_connector_alloc(&rt->loop, &connector, &rt->connector, err);
+    code = tqi_net_connector_alloc(&rt->loop, &connector, &rt->connector, err);
     if (code == TQ_OK) {
-        tqi_connector_on_ended(rt->connector, open_on_ended, rt);
+        tqi_net_connector_on_ended(rt->connector, open_on_ended, rt);
         if (rt->client->ended.code != TQ_OK) {
-            tqi_connector_set_ended(rt->connector, &rt->client->ended);
+            tqi_net_connector_set_ended(rt->connector, &rt->client->ended);
         }
-        code = tqi_channel_get(rt->connector, options->address, &rt->controller, err);
+        code = tqi_net_channel_get(rt->connector, options->address, &rt->controller, err);
     }
     if (code == TQ_OK) {
-        tqi_channel_on_open(rt->controller, open_on_connection, rt);
+        tqi_net_channel_on_open(rt->controller, open_on_connection, rt);
         rt->internal.loop = &rt->loop;
         rt->internal.connector = rt->connector;
         rt->internal.controller = rt->controller;
         rt->internal.node = options->node;
-        tqi_host_init(rt);
-        code = tqi_call_start(rt->controller, &args, &call, err);
+        tqi_client_manager_host_init(rt);
+        code = tqi_net_call_start(rt->controller, &args, &call, err);
     }
     return code;
 }
 
-void tqi_runtime_open(tqi_runtime *rt)
+void tqi_client_runtime_open(tqi_client_runtime *rt)
 {
     tq_error err = {0};
     if (open_begin(rt, &err) != TQ_OK) {
-        tqi_runtime_stop(rt, &err);
+        tqi_client_runtime_stop(rt, &err);
     }
 }

@@ -13,32 +13,32 @@
  * */
 #define REQUEST_SLACK_NS 100000000u
 
-static void request_released(tqi_call *call, tqi_answer *answer, void *arg)
+static void request_released(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     (void)call;
     (void)answer; /* if it failed, the session is gone, and with it the claim */
     (void)arg;
 }
 
-static void request_release(tqi_channel *channel, const ProtobufCMessage *reply)
+static void request_release(tqi_net_channel *channel, const ProtobufCMessage *reply)
 {
     const Tq__ClaimReply *claim = (const Tq__ClaimReply *)reply;
     Tq__Release message;
-    tqi_call_args args = {.kind = TQI_RELEASE,
+    tqi_net_call_args args = {.kind = TQI_RELEASE,
                           .message = &message.base,
                           .deadline = TQI_NEVER,
                           .done = request_released};
-    tqi_call *call;
+    tqi_net_call *call;
 
     tq__release__init(&message);
     message.claim = claim->claim;
     if (claim->claim != 0) {
-        tqi_call_start(channel, &args, &call, NULL);
+        tqi_net_call_start(channel, &args, &call, NULL);
     }
 }
 
 /* The answer to a claim arrived after its call had ended: nobody will ever see these samples. */
-static void request_orphan(tqi_channel *channel, const ProtobufCMessage *reply, void *arg)
+static void request_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     (void)arg;
     request_release(channel, reply);
@@ -50,17 +50,17 @@ static void request_orphan_free(void *arg)
 }
 
 /* The reply is acknowledged after this returns; until then, a release can find the claim. */
-static void request_answered(tqi_task *task, tqi_answer *answer)
+static void request_answered(tqi_client_task *task, tqi_net_answer *answer)
 {
-    tqi_plain *plain = (tqi_plain *)task;
+    tqi_client_request_task *plain = (tqi_client_request_task *)task;
     tq_error err = {0};
     int code = TQ_OK;
 
     if (answer->status != TQ_OK && !(plain->quiet_timeout && answer->status == TQ_ETIMEDOUT)) {
-        tqi_task_finish(task, answer->error);
+        tqi_client_task_finish(task, answer->error);
         return;
     }
-    if (plain->claim && tqi_op_canceled(task->op)) {
+    if (plain->claim && tqi_client_op_canceled(task->op)) {
         code = tqi_error_set(&err, TQ_ECANCELED, "cancelled");
     } else if (plain->decode) {
         code = plain->decode(task->op, task, answer->reply, &err);
@@ -71,18 +71,18 @@ static void request_answered(tqi_task *task, tqi_answer *answer)
             request_release(task->rt->controller, answer->reply);
         }
     }
-    tqi_task_finish(task, code == TQ_OK ? NULL : &err);
+    tqi_client_task_finish(task, code == TQ_OK ? NULL : &err);
 }
 
-static void request_begin(tqi_task *task)
+static void request_begin(tqi_client_task *task)
 {
-    tqi_plain *plain = (tqi_plain *)task;
-    tqi_call_args args = {
+    tqi_client_request_task *plain = (tqi_client_request_task *)task;
+    tqi_net_call_args args = {
         .kind = plain->kind, .message = plain->message, .deadline = task->deadline};
     tq_error err = {0};
 
     if (plain->timeout_ms) {
-        *plain->timeout_ms = tqi_remaining_ms(task->deadline);
+        *plain->timeout_ms = tqi_client_remaining_ms(task->deadline);
         if (args.deadline < TQI_NEVER - REQUEST_SLACK_NS) {
             args.deadline += REQUEST_SLACK_NS;
         }
@@ -90,19 +90,19 @@ static void request_begin(tqi_task *task)
     if (plain->claim) {
         args.orphan = request_orphan;
         args.orphan_free = request_orphan_free;
-        tqi_notice_watch(task);
+        tqi_client_notice_watch(task);
     }
-    if (tqi_task_call_args(task, &args, request_answered, &err) != TQ_OK) {
-        tqi_task_finish(task, &err);
+    if (tqi_client_task_call_args(task, &args, request_answered, &err) != TQ_OK) {
+        tqi_client_task_finish(task, &err);
     }
 }
 
-static const tqi_task_type request_type = {.size = sizeof(tqi_plain), .begin = request_begin};
+static const tqi_client_task_type request_type = {.size = sizeof(tqi_client_request_task), .begin = request_begin};
 
-tqi_plain *tqi_plain_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
-                          tqi_decode_fn decode, int *code)
+tqi_client_request_task *tqi_client_request_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
+                          tqi_client_decode_fn decode, int *code)
 {
-    tqi_plain *plain = (tqi_plain *)tqi_task_make(op, &request_type, code);
+    tqi_client_request_task *plain = (tqi_client_request_task *)tqi_client_task_make(op, &request_type, code);
     if (!plain) {
         return NULL;
     }
@@ -111,7 +111,7 @@ tqi_plain *tqi_plain_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescri
     plain->message = tqi_region_array(&plain->task.region, 1, type->sizeof_message);
     if (!plain->message) {
         tq_error err = {0};
-        *code = tqi_task_submit(op, &plain->task, tqi_error_nomem(&err, "a request"), &err);
+        *code = tqi_client_task_submit(op, &plain->task, tqi_error_nomem(&err, "a request"), &err);
         return NULL;
     }
     protobuf_c_message_init(type, plain->message);

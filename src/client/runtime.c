@@ -10,7 +10,7 @@
  * the handles.
  */
 #include "client/client.h"
-#include "client/views.h"
+#include "client/get/borrows.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -22,24 +22,24 @@
 
 void tqi_client_wake(tq_client *client)
 {
-    tqi_runtime *rt = client->runtime;
+    tqi_client_runtime *rt = client->runtime;
     if (rt && !rt->deaf && !client->woken) {
         client->woken = true;
         uv_async_send(&rt->async);
     }
 }
 
-bool tqi_on_loop(tq_client *client)
+bool tqi_client_on_loop(tq_client *client)
 {
     bool on;
     pthread_mutex_lock(&client->lock);
-    on = client->runtime && client->runtime->state != TQI_RUNTIME_DEAD &&
+    on = client->runtime && client->runtime->state != TQI_CLIENT_RUNTIME_DEAD &&
          pthread_equal(client->runtime->thread, pthread_self());
     pthread_mutex_unlock(&client->lock);
     return on;
 }
 
-int tqi_runtime_check_manager(const tqi_runtime *rt, const char *what, tq_error *err)
+int tqi_client_runtime_check_manager(const tqi_client_runtime *rt, const char *what, tq_error *err)
 {
     if (!rt->manager) {
         return tqi_error_set(
@@ -54,7 +54,7 @@ int tqi_runtime_check_manager(const tqi_runtime *rt, const char *what, tq_error 
 /* ---------------------------------------------------------------------------------------- queue */
 
 /* Lets a fork happen while this thread is paused. */
-static void rt_park(tqi_runtime *rt)
+static void rt_park(tqi_client_runtime *rt)
 {
     tq_client *client = rt->client;
     if (!client->pause) {
@@ -79,14 +79,14 @@ static tq_op *rt_next_cancel(tq_client *client)
         }
         op->cancel_next = NULL;
         op->cancel_queued = false;
-        if ((atomic_load(&op->state) & ~TQI_OP_WAITED) == TQI_OP_BUSY) {
+        if ((atomic_load(&op->state) & ~TQI_CLIENT_OP_WAITED) == TQI_CLIENT_OP_BUSY) {
             return op;
         }
     }
     return NULL;
 }
 
-static void rt_drain(tqi_runtime *rt)
+static void rt_drain(tqi_client_runtime *rt)
 {
     tq_client *client = rt->client;
     tq_op *op;
@@ -98,17 +98,17 @@ static void rt_drain(tqi_runtime *rt)
     client->submit_first = NULL;
     client->submit_last = NULL;
     if (client->closing) {
-        tqi_runtime_stop(rt, NULL);
+        tqi_client_runtime_stop(rt, NULL);
     }
-    tqi_views *ended = client->views_ended;
+    tqi_client_borrows *ended = client->views_ended;
     client->views_ended = NULL;
     pthread_mutex_unlock(&client->lock);
 
-    tqi_views_unpin(rt, ended);
+    tqi_client_borrows_unpin(rt, ended);
     while (op) {
         tq_op *next = op->next;
         op->next = NULL;
-        tqi_task_begin(rt, op->task);
+        tqi_client_task_begin(rt, op->task);
         op = next;
     }
     for (;;) {
@@ -119,7 +119,7 @@ static void rt_drain(tqi_runtime *rt)
             return;
         }
         if (op->task) {
-            tqi_task_cancel(op->task);
+            tqi_client_task_cancel(op->task);
         }
     }
 }
@@ -133,45 +133,45 @@ static void rt_on_async(uv_async_t *async)
 
 static void rt_on_wait(uv_timer_t *timer)
 {
-    tqi_runtime *rt = timer->data;
+    tqi_client_runtime *rt = timer->data;
     uint64_t next = TQI_NEVER;
     uint64_t now = tqi_now();
-    tqi_task *task = rt->tasks;
+    tqi_client_task *task = rt->tasks;
     tq_error err = {0};
 
     tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before the controller at %s was reached",
                   rt->client->options.address);
     while (task) {
-        tqi_task *after = task->next;
+        tqi_client_task *after = task->next;
         if (!task->begun && task->deadline <= now) {
-            tqi_task_finish(task, &err);
+            tqi_client_task_finish(task, &err);
         } else if (!task->begun && task->deadline < next) {
             next = task->deadline;
         }
         task = after;
     }
     if (next != TQI_NEVER) {
-        uv_timer_start(timer, rt_on_wait, tqi_remaining_ms(next), 0);
+        uv_timer_start(timer, rt_on_wait, tqi_client_remaining_ms(next), 0);
     }
 }
 
-void tqi_runtime_expect(tqi_runtime *rt, uint64_t deadline)
+void tqi_client_runtime_expect(tqi_client_runtime *rt, uint64_t deadline)
 {
-    uint64_t ms = tqi_remaining_ms(deadline);
+    uint64_t ms = tqi_client_remaining_ms(deadline);
     if (deadline != TQI_NEVER && (!uv_is_active((uv_handle_t *)&rt->wait_timer) ||
                                   uv_timer_get_due_in(&rt->wait_timer) > ms)) {
         uv_timer_start(&rt->wait_timer, rt_on_wait, ms, 0);
     }
 }
 
-void tqi_runtime_ready(tqi_runtime *rt)
+void tqi_client_runtime_ready(tqi_client_runtime *rt)
 {
     tq_client *client = rt->client;
-    tqi_task *waiting = rt->tasks;
-    tqi_task *order = NULL;
+    tqi_client_task *waiting = rt->tasks;
+    tqi_client_task *order = NULL;
 
     pthread_mutex_lock(&client->lock);
-    rt->state = TQI_RUNTIME_OPEN;
+    rt->state = TQI_CLIENT_RUNTIME_OPEN;
     pthread_cond_broadcast(&client->changed);
     pthread_mutex_unlock(&client->lock);
     uv_timer_stop(&rt->wait_timer);
@@ -179,28 +179,28 @@ void tqi_runtime_ready(tqi_runtime *rt)
     /* They were linked newest first; begin with the oldest. */
     rt->tasks = NULL;
     while (waiting) {
-        tqi_task *next = waiting->next;
+        tqi_client_task *next = waiting->next;
         waiting->prev = NULL;
         waiting->next = order;
         order = waiting;
         waiting = next;
     }
     while (order) {
-        tqi_task *next = order->next;
+        tqi_client_task *next = order->next;
         order->next = rt->tasks;
         order->prev = NULL;
         if (rt->tasks) {
             rt->tasks->prev = order;
         }
         rt->tasks = order;
-        tqi_task_begin(rt, order);
+        tqi_client_task_begin(rt, order);
         order = next;
     }
 }
 
 /* ----------------------------------------------------------------------------------------- stop */
 
-void tqi_runtime_stop(tqi_runtime *rt, const tq_error *err)
+void tqi_client_runtime_stop(tqi_client_runtime *rt, const tq_error *err)
 {
     if (rt->stop_due) {
         return;
@@ -215,34 +215,34 @@ void tqi_runtime_stop(tqi_runtime *rt, const tq_error *err)
 
 static void rt_connector_closed(void *arg)
 {
-    tqi_runtime *rt = arg;
+    tqi_client_runtime *rt = arg;
     rt->connector_closed = true;
 }
 
 static void rt_manager_closed(void *arg)
 {
-    tqi_runtime *rt = arg;
+    tqi_client_runtime *rt = arg;
     rt->manager_open = false;
     rt->manager_closing = false;
 }
 
-static void rt_stop_now(tqi_runtime *rt)
+static void rt_stop_now(tqi_client_runtime *rt)
 {
     tq_client *client = rt->client;
-    tqi_task *task;
+    tqi_client_task *task;
 
     rt->stopping = true;
     pthread_mutex_lock(&client->lock);
-    rt->state = TQI_RUNTIME_FAILED; /* nothing is queued from now on */
+    rt->state = TQI_CLIENT_RUNTIME_FAILED; /* nothing is queued from now on */
     pthread_mutex_unlock(&client->lock);
     rt_drain(rt);
     task = rt->tasks;
     while (task) {
-        tqi_task *next = task->next;
+        tqi_client_task *next = task->next;
         if (!task->begun) {
-            tqi_task_finish(task, NULL);
+            tqi_client_task_finish(task, NULL);
         } else if (!task->call) {
-            tqi_task_cancel(task); /* a put may wait for room without a request */
+            tqi_client_task_cancel(task); /* a put may wait for room without a request */
         }
         task = next;
     }
@@ -250,16 +250,16 @@ static void rt_stop_now(tqi_runtime *rt)
     uv_timer_stop(&rt->wait_timer);
     uv_timer_stop(&rt->notice_timer);
     uv_timer_stop(&rt->save_timer);
-    tqi_views_stop(rt);
-    tqi_collector_stop(rt);
+    tqi_client_borrows_stop(rt);
+    tqi_client_collector_stop(rt);
     if (rt->internal.stop) {
         rt->internal.stop(rt->manager_state);
     }
     if (rt->connector) {
         if (rt->works == 0) {
-            tqi_connector_finished(rt->connector);
+            tqi_net_connector_finished(rt->connector);
         }
-        tqi_connector_close(rt->connector, rt_connector_closed, rt);
+        tqi_net_connector_close(rt->connector, rt_connector_closed, rt);
         rt->connector = NULL;
         rt->controller = NULL; /* went with it */
     } else {
@@ -267,7 +267,7 @@ static void rt_stop_now(tqi_runtime *rt)
     }
 }
 
-static void rt_fini_handles(tqi_runtime *rt)
+static void rt_fini_handles(tqi_client_runtime *rt)
 {
     uv_close((uv_handle_t *)&rt->async, NULL);
     uv_close((uv_handle_t *)&rt->prepare, NULL);
@@ -278,7 +278,7 @@ static void rt_fini_handles(tqi_runtime *rt)
     uv_close((uv_handle_t *)&rt->save_timer, NULL);
 }
 
-static void rt_close_handles(tqi_runtime *rt)
+static void rt_close_handles(tqi_client_runtime *rt)
 {
     tq_client *client = rt->client;
 
@@ -293,7 +293,7 @@ static void rt_close_handles(tqi_runtime *rt)
 }
 
 /* Between two events. */
-static void rt_between(tqi_runtime *rt)
+static void rt_between(tqi_client_runtime *rt)
 {
     if (rt->handles_closing) {
         return;
@@ -301,7 +301,7 @@ static void rt_between(tqi_runtime *rt)
     if (rt->stop_due && !rt->stopping) {
         rt_stop_now(rt);
     }
-    tqi_op_flush(rt);
+    tqi_client_op_flush(rt);
     if (!rt->stopping || rt->tasks || rt->works > 0 || rt->host_calls > 0 || rt->manager_opening ||
         rt->manager_closing || rt->collector || rt->ended_first) {
         return;
@@ -329,15 +329,15 @@ static void rt_on_check(uv_check_t *check)
 
 static void *rt_main(void *arg)
 {
-    tqi_runtime *rt = arg;
+    tqi_client_runtime *rt = arg;
     tq_client *client = rt->client;
     bool self_free;
 
-    tqi_runtime_open(rt);
+    tqi_client_runtime_open(rt);
     uv_run(&rt->loop, UV_RUN_DEFAULT);
 
     pthread_mutex_lock(&client->lock);
-    rt->state = TQI_RUNTIME_DEAD;
+    rt->state = TQI_CLIENT_RUNTIME_DEAD;
     self_free = rt->self_free;
     pthread_cond_broadcast(&client->changed);
     if (self_free) {
@@ -347,14 +347,14 @@ static void *rt_main(void *arg)
     if (self_free) {
         pthread_detach(pthread_self());
         rt->thread = 0;
-        tqi_runtime_free(rt);
-        tqi_fork_unregister(client);
-        tqi_client_rele(client);
+        tqi_client_runtime_free(rt);
+        tqi_client_fork_unregister(client);
+        tqi_client_unref(client);
     }
     return NULL;
 }
 
-static int rt_init_handles(tqi_runtime *rt)
+static int rt_init_handles(tqi_client_runtime *rt)
 {
     int rc = uv_async_init(&rt->loop, &rt->async, rt_on_async);
     if (rc != 0) {
@@ -378,9 +378,9 @@ static int rt_init_handles(tqi_runtime *rt)
     return 0;
 }
 
-int tqi_runtime_start(tq_client *client, tq_error *err)
+int tqi_client_runtime_start(tq_client *client, tq_error *err)
 {
-    tqi_runtime *rt = calloc(1, sizeof *rt);
+    tqi_client_runtime *rt = calloc(1, sizeof *rt);
     sigset_t all;
     sigset_t before;
     int rc;
@@ -423,7 +423,7 @@ fail:
     return err ? err->code : TQ_EIO;
 }
 
-void tqi_runtime_free(tqi_runtime *rt)
+void tqi_client_runtime_free(tqi_client_runtime *rt)
 {
     if (rt->thread) {
         pthread_join(rt->thread, NULL);

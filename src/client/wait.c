@@ -45,7 +45,7 @@ static void waits_set(_Atomic uint32_t *number, uint32_t value)
     atomic_store_explicit(number, value, memory_order_relaxed);
 }
 
-void tqi_waits_init(tqi_waits *waits)
+void tqi_client_waits_init(tqi_client_waits *waits)
 {
     atomic_init(&waits->looked_ns, WAIT_LOOKED_NS);
     atomic_init(&waits->slept_ns, WAIT_SLEPT_NS);
@@ -54,14 +54,14 @@ void tqi_waits_init(tqi_waits *waits)
 }
 
 /* Whether spinning is faster by more than an eighth; less would not justify its processor time. */
-static bool waits_prefer(const tqi_waits *waits)
+static bool waits_prefer(const tqi_client_waits *waits)
 {
     uint32_t looked = waits_get(&waits->looked_ns);
 
     return looked + looked / 8 < waits_get(&waits->slept_ns);
 }
 
-bool tqi_waits_look(tqi_waits *waits)
+bool tqi_client_waits_look(tqi_client_waits *waits)
 {
     uint32_t left = waits_get(&waits->left);
     bool try = left <= 1;
@@ -73,7 +73,7 @@ bool tqi_waits_look(tqi_waits *waits)
 }
 
 /* The next try comes after 0.5 to 1.5 times the interval, because the caller may have a period of its own. */
-static void waits_next(tqi_waits *waits, uint32_t interval, uint64_t chance)
+static void waits_next(tqi_client_waits *waits, uint32_t interval, uint64_t chance)
 {
     interval = interval < WAIT_TRY_MIN ? WAIT_TRY_MIN : interval;
     interval = interval > WAIT_TRY_MAX ? WAIT_TRY_MAX : interval;
@@ -81,7 +81,7 @@ static void waits_next(tqi_waits *waits, uint32_t interval, uint64_t chance)
     waits_set(&waits->left, interval / 2 + (uint32_t)(chance % interval));
 }
 
-void tqi_waits_learn(tqi_waits *waits, bool looked, bool crowded, uint64_t ns)
+void tqi_client_waits_learn(tqi_client_waits *waits, bool looked, bool crowded, uint64_t ns)
 {
     _Atomic uint32_t *median = looked ? &waits->looked_ns : &waits->slept_ns;
     uint32_t other = waits_get(looked ? &waits->slept_ns : &waits->looked_ns);
@@ -103,7 +103,7 @@ static bool wait_over(const tq_op *op)
 {
     uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
 
-    return state == TQI_OP_DONE || tqi_op_in_own_callback(op, state);
+    return state == TQI_CLIENT_OP_DONE || tqi_client_op_in_own_callback(op, state);
 }
 
 /* Spins from `begun` on, yielding the core to any thread that wants it.  Returns whether another thread had it for long. */
@@ -125,15 +125,15 @@ static bool wait_sleep(tq_op *op, uint64_t deadline)
     struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u),
                              .tv_nsec = (long)(deadline % 1000000000u)};
 
-    while (!wait_over(op) && !tqi_op_foreign(op)) {
+    while (!wait_over(op) && !tqi_client_op_foreign(op)) {
         uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
-        if (state == TQI_OP_DONE ||
-            (!(state & TQI_OP_WAITED) && !atomic_compare_exchange_strong_explicit(
-                                             &op->state, &state, state | TQI_OP_WAITED,
+        if (state == TQI_CLIENT_OP_DONE ||
+            (!(state & TQI_CLIENT_OP_WAITED) && !atomic_compare_exchange_strong_explicit(
+                                             &op->state, &state, state | TQI_CLIENT_OP_WAITED,
                                              memory_order_acq_rel, memory_order_acquire))) {
             continue;
         }
-        if (syscall(SYS_futex, &op->state, FUTEX_WAIT_BITSET_PRIVATE, state | TQI_OP_WAITED,
+        if (syscall(SYS_futex, &op->state, FUTEX_WAIT_BITSET_PRIVATE, state | TQI_CLIENT_OP_WAITED,
                     deadline == TQI_NEVER ? NULL : &until, NULL, FUTEX_BITSET_MATCH_ANY) != 0 &&
             errno != EAGAIN) {
             break;
@@ -147,22 +147,22 @@ bool tq_op_wait_for(tq_op *op, double seconds)
     if (!op) {
         return true;
     }
-    tqi_waits *waits = &op->client->waits;
+    tqi_client_waits *waits = &op->client->waits;
     if (wait_over(op)) {
         return true;
     }
-    if (tqi_op_foreign(op) || seconds == 0) {
+    if (tqi_client_op_foreign(op) || seconds == 0) {
         return false;
     }
     uint64_t begun = tqi_now();
     uint64_t deadline = tqi_deadline(seconds);
-    bool look = deadline - begun > WAIT_CROWD_NS && tqi_waits_look(waits);
+    bool look = deadline - begun > WAIT_CROWD_NS && tqi_client_waits_look(waits);
     bool crowded = look && wait_look(op, begun);
     bool ended = wait_sleep(op, deadline);
     uint64_t ns = tqi_now() - begun;
     /* A wait that did not complete is informative only if it was long. */
     if (ended || ns >= WAIT_MAX_NS) {
-        tqi_waits_learn(waits, look, crowded, ns);
+        tqi_client_waits_learn(waits, look, crowded, ns);
     }
     return ended;
 }
@@ -173,15 +173,15 @@ int tq_op_wait(tq_op *op)
         return TQ_EINVAL;
     }
     while (!tq_op_wait_for(op, -1)) {
-        if (tqi_op_foreign(op)) {
+        if (tqi_client_op_foreign(op)) {
             return TQ_ECLOSED;
         }
     }
     return op->error.code;
 }
 
-void tqi_op_settle(tq_op *op)
+void tqi_client_op_settle(tq_op *op)
 {
-    while (!wait_sleep(op, TQI_NEVER) && !tqi_op_foreign(op)) {
+    while (!wait_sleep(op, TQI_NEVER) && !tqi_client_op_foreign(op)) {
     }
 }

@@ -19,15 +19,15 @@ typedef struct machine {
 } machine;
 
 /* How many of that many waits spin. */
-static int looks(tqi_waits *waits, int n, machine m)
+static int looks(tqi_client_waits *waits, int n, machine m)
 {
     int sum = 0;
 
     for (int i = 0; i < n; i++) {
-        bool look = tqi_waits_look(waits);
+        bool look = tqi_client_waits_look(waits);
         sum += look;
         bool crowded = look && m.of > 0 && sum % m.of == 0;
-        tqi_waits_learn(waits, look, crowded, crowded ? 3500000 : look ? m.looked : m.slept);
+        tqi_client_waits_learn(waits, look, crowded, crowded ? 3500000 : look ? m.looked : m.slept);
     }
     return sum;
 }
@@ -36,10 +36,10 @@ static const machine quiet = {.looked = 60000, .slept = 120000};
 
 static void what_is_faster_is_done(void **state)
 {
-    tqi_waits waits;
+    tqi_client_waits waits;
 
     (void)state;
-    tqi_waits_init(&waits);
+    tqi_client_waits_init(&waits);
     /* Spins from the first wait on; a few waits sleep, to measure that. */
     assert_in_range(looks(&waits, 100, quiet), 90, 99);
     assert_in_range(looks(&waits, 4 * WAITS, quiet), 4 * WAITS - 40, 4 * WAITS - 1);
@@ -61,8 +61,8 @@ static void what_does_not_help_is_rare(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(machines) / sizeof(machines[0]); i++) {
-        tqi_waits waits;
-        tqi_waits_init(&waits);
+        tqi_client_waits waits;
+        tqi_client_waits_init(&waits);
         looks(&waits, WAITS, machines[i]);
         assert_in_range(looks(&waits, WAITS, machines[i]), 1, WAITS / 3);
         looks(&waits, 4 * WAITS, quiet);
@@ -80,8 +80,8 @@ static void others_are_hardly_met(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(machines) / sizeof(machines[0]); i++) {
         const machine *m = &machines[i];
-        tqi_waits waits;
-        tqi_waits_init(&waits);
+        tqi_client_waits waits;
+        tqi_client_waits_init(&waits);
         /* Each costs 3.5 ms: fewer than a hundredth of all waits lose the core. */
         assert_in_range(looks(&waits, 100 * WAITS, *m) / m->of, 1, WAITS);
         /* And they are found out to be gone. */
@@ -93,18 +93,18 @@ static void others_are_hardly_met(void **state)
 /* A try of the other kind that ends without a result is repeated. */
 static void a_lost_try_is_made_again(void **state)
 {
-    tqi_waits waits;
+    tqi_client_waits waits;
     int n = 0;
 
     (void)state;
-    tqi_waits_init(&waits);
-    while (tqi_waits_look(&waits)) {
+    tqi_client_waits_init(&waits);
+    while (tqi_client_waits_look(&waits)) {
         assert_true(++n < 64);
     }
-    assert_false(tqi_waits_look(&waits));
-    assert_false(tqi_waits_look(&waits));
-    tqi_waits_learn(&waits, false, false, quiet.slept);
-    assert_true(tqi_waits_look(&waits));
+    assert_false(tqi_client_waits_look(&waits));
+    assert_false(tqi_client_waits_look(&waits));
+    tqi_client_waits_learn(&waits, false, false, quiet.slept);
+    assert_true(tqi_client_waits_look(&waits));
 }
 
 int main(void)

@@ -1,5 +1,5 @@
 /*
- * blocks.c - requests about blocks: lease, abandon, collect, report lost ones, list their live bytes, move.  Dead blocks of
+ * blocks.c - requests about blocks: grant, abandon, collect, report lost ones, list their live bytes, move.  Dead blocks of
  * an owner go to its collector: the one session that serves it or, for a shared owner, the first session that asked, until
  * it ends.  A notice is resent until it is confirmed, so a lost answer does no harm.
  */
@@ -12,47 +12,47 @@
 #define COLLECT_THIN_MAX    256u
 #define COLLECT_DOUBTED_MAX 4096u
 
-struct tqi_ctl_collect {
+struct tqi_ctl_metrics_set {
     tqi_ctl_wait base; /* first: waits are known by it */
     tqi_ctl_owner *owner;
     tqi_ctl_session *session;
     bool thin; /* wants to know of blocks to move, too */
-    tqi_ctl_collect *prev, *next;
+    tqi_ctl_metrics_set *prev, *next;
 };
 
-/* ------------------------------------------------------------------------------------------------ lease, abandon */
+/* ------------------------------------------------------------------------------------------------ grant, abandon */
 
-int tqi_ctl_on_lease_blocks(tqi_controller *ctl, tqi_request *request, const Tq__LeaseBlocks *msg,
+int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const Tq__GrantBlocks *msg,
                             tq_error *err)
 {
-    Tq__LeaseBlocksReply reply = TQ__LEASE_BLOCKS_REPLY__INIT;
+    Tq__GrantBlocksReply reply = TQ__GRANT_BLOCKS_REPLY__INIT;
     uint64_t first = 0;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
     if (!owner || !owner->servers) {
         return tqi_error_set(err, TQ_EUNREACHABLE, "owner '%s' is %s", msg->owner,
                              owner ? "gone" : "unknown");
     }
-    uint64_t incarnation = tqi_owner_incarnation(owner->meta);
+    uint64_t incarnation = tqi_table_owner_incarnation(owner->meta);
     if (msg->incarnation && msg->incarnation != incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is another run of it now", msg->owner);
     }
     if (msg->count < 1 || msg->count > 256) {
         return tqi_error_set(err, TQ_EINVAL,
-                             "lease of %u blocks under owner '%s', 1 to 256 are possible",
+                             "grant of %u blocks under owner '%s', 1 to 256 are possible",
                              (unsigned)msg->count, msg->owner);
     }
-    int rc = tqi_meta_lease(ctl->meta, tqi_ctl_session_number(request), owner->meta, msg->count,
+    int rc = tqi_table_grant(ctl->meta, tqi_ctl_session_number(request), owner->meta, msg->count,
                             &first, err);
     if (rc) {
         return rc;
     }
-    uint8_t grant[TQI_GRANT];
+    uint8_t grant[TQI_NET_GRANT];
     if (owner->keyed) {
-        rc = tqi_grant_make(owner->key, owner->name, incarnation,
-                            tqi_session_id(tqi_request_session(request)), first, msg->count, grant);
+        rc = tqi_net_grant_make(owner->key, owner->name, incarnation,
+                            tqi_net_session_id(tqi_net_request_session(request)), first, msg->count, grant);
         if (rc) {
             /* The ids belong to the session, and end with it. */
-            return tqi_error_set(err, rc, "a lease under owner '%s' cannot be proven", msg->owner);
+            return tqi_error_set(err, rc, "a grant under owner '%s' cannot be proven", msg->owner);
         }
         reply.grant = (ProtobufCBinaryData){sizeof(grant), grant};
     }
@@ -63,38 +63,38 @@ int tqi_ctl_on_lease_blocks(tqi_controller *ctl, tqi_request *request, const Tq_
     return TQ_OK;
 }
 
-int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_request *request,
+int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request,
                               const Tq__UnknownBlocks *msg, tq_error *err)
 {
     Tq__UnknownBlocksReply reply = TQ__UNKNOWN_BLOCKS_REPLY__INIT;
-    tqi_conv conv = {0};
+    tqi_ctl_conv conv = {0};
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
     if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request)) ||
-        tqi_owner_incarnation(owner->meta) != msg->incarnation) {
+        tqi_table_owner_incarnation(owner->meta) != msg->incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session",
                              msg->owner);
     }
-    if (msg->n_id > TQI_UNKNOWN_MAX) {
+    if (msg->n_id > TQI_TABLE_UNKNOWN_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "owner '%s' asks for %zu blocks, at most %u at once",
-                             msg->owner, msg->n_id, TQI_UNKNOWN_MAX);
+                             msg->owner, msg->n_id, TQI_TABLE_UNKNOWN_MAX);
     }
-    reply.id = tqi_conv_alloc(&conv, msg->n_id, sizeof(*reply.id), err);
+    reply.id = tqi_ctl_conv_alloc(&conv, msg->n_id, sizeof(*reply.id), err);
     int rc = reply.id ? TQ_OK : TQ_ENOMEM;
     if (rc == TQ_OK) {
         if (msg->n_id) { /* none have no array either */
             memcpy(reply.id, msg->id, msg->n_id * sizeof(*reply.id));
         }
-        reply.n_id = tqi_owner_unknown(owner->meta, reply.id, msg->n_id);
+        reply.n_id = tqi_table_owner_unknown(owner->meta, reply.id, msg->n_id);
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }
 
-int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_request *request,
+int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_net_request *request,
                               const Tq__AbandonBlocks *msg, tq_error *err)
 {
-    int rc = tqi_meta_abandon(ctl->meta, tqi_ctl_session_number(request), msg->id, msg->n_id,
+    int rc = tqi_table_abandon(ctl->meta, tqi_ctl_session_number(request), msg->id, msg->n_id,
                               !msg->writing, err);
     if (rc) {
         return rc;
@@ -107,28 +107,28 @@ int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_request *request,
 
 static bool collect_pending(tqi_ctl_owner *owner, bool thin)
 {
-    tqi_dead dead;
+    tqi_table_dead dead;
     uint64_t notice = 0;
-    return owner->n_doubted > 0 || tqi_owner_dead(owner->meta, &dead, 1, &notice) > 0 ||
-           (thin && tqi_owner_has_thin(owner->meta));
+    return owner->n_doubted > 0 || tqi_table_owner_dead(owner->meta, &dead, 1, &notice) > 0 ||
+           (thin && tqi_table_owner_has_sparse(owner->meta));
 }
 
 /* Answers with the dead and the sparse blocks; on an error nothing was sent. */
-static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, bool thin, tq_error *err)
+static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool thin, tq_error *err)
 {
-    Tq__CollectReply reply = TQ__COLLECT_REPLY__INIT;
-    tqi_conv conv = {0};
-    tqi_dead *dead = tqi_conv_alloc(&conv, COLLECT_MAX, sizeof(*dead), err);
-    size_t n = dead ? tqi_owner_dead(owner->meta, dead, COLLECT_MAX, &reply.notice) : 0;
-    uint8_t *done = tqi_conv_alloc(&conv, n, 1, err);
-    reply.first = tqi_conv_alloc(&conv, n, sizeof(*reply.first), err);
-    reply.count = tqi_conv_alloc(&conv, n, sizeof(*reply.count), err);
+    Tq__CollectDeadReply reply = TQ__COLLECT_DEAD_REPLY__INIT;
+    tqi_ctl_conv conv = {0};
+    tqi_table_dead *dead = tqi_ctl_conv_alloc(&conv, COLLECT_MAX, sizeof(*dead), err);
+    size_t n = dead ? tqi_table_owner_dead(owner->meta, dead, COLLECT_MAX, &reply.notice) : 0;
+    uint8_t *done = tqi_ctl_conv_alloc(&conv, n, 1, err);
+    reply.first = tqi_ctl_conv_alloc(&conv, n, sizeof(*reply.first), err);
+    reply.count = tqi_ctl_conv_alloc(&conv, n, sizeof(*reply.count), err);
     size_t n_thin = thin ? COLLECT_THIN_MAX : 0;
-    reply.thin = tqi_conv_alloc(&conv, n_thin, sizeof(*reply.thin), err);
+    reply.thin = tqi_ctl_conv_alloc(&conv, n_thin, sizeof(*reply.thin), err);
     int rc = dead && done && reply.first && reply.count && reply.thin ? TQ_OK : TQ_ENOMEM;
     if (rc == TQ_OK) {
         if (thin) {
-            reply.n_thin = tqi_owner_thin(owner->meta, reply.thin, n_thin, &reply.named);
+            reply.n_thin = tqi_table_owner_sparse(owner->meta, reply.thin, n_thin, &reply.named);
         }
         for (size_t i = 0; i < n; i++) {
             reply.first[i] = dead[i].first;
@@ -136,43 +136,43 @@ static int collect_reply(tqi_request *request, tqi_ctl_owner *owner, bool thin, 
             done[i] = dead[i].writer_done;
         }
         reply.n_first = reply.n_count = n;
-        reply.writer_done = tqi_conv_bytes(done, n);
+        reply.writer_done = tqi_ctl_conv_bytes(done, n);
         reply.doubted = owner->doubted;
         reply.n_doubted = owner->n_doubted;
         tqi_ctl_reply(request, &reply.base);
         owner->n_doubted = 0; /* if it gets lost, a reader will report it again */
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }
 
 static void collect_leave(tqi_ctl_wait *base)
 {
-    tqi_ctl_collect *collect = (tqi_ctl_collect *)base;
+    tqi_ctl_metrics_set *collect = (tqi_ctl_metrics_set *)base;
     DL_DELETE(collect->owner->collects, collect);
 }
 
 static void collect_answer(tqi_ctl_wait *base)
 {
-    const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
+    const tqi_ctl_metrics_set *collect = (const tqi_ctl_metrics_set *)base;
     tq_error err = {0};
     if (collect_reply(base->request, collect->owner, collect->thin, &err) != TQ_OK) {
-        tqi_request_fail(base->request, &err);
+        tqi_net_request_fail(base->request, &err);
     }
 }
 
 static void collect_describe(const tqi_ctl_wait *base, tq_error *err)
 {
-    const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
+    const tqi_ctl_metrics_set *collect = (const tqi_ctl_metrics_set *)base;
     tqi_error_set(err, TQ_ETIMEDOUT, "no dead blocks of owner '%s'", collect->owner->name);
 }
 
 static const tqi_ctl_wait_type collect_wait_type = {
     .leave = collect_leave, .answer = collect_answer, .describe = collect_describe};
 
-void tqi_ctl_collect_gather(tqi_ctl_owner *owner)
+void tqi_ctl_metrics_gather(tqi_ctl_owner *owner)
 {
-    tqi_ctl_collect *collect = NULL;
+    tqi_ctl_metrics_set *collect = NULL;
     if (!owner->collector && owner->collects) {
         owner->collector = owner->collects->session;
     }
@@ -183,10 +183,10 @@ void tqi_ctl_collect_gather(tqi_ctl_owner *owner)
     }
 }
 
-void tqi_ctl_collect_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
+void tqi_ctl_metrics_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
 {
-    tqi_ctl_collect *collect = NULL;
-    tqi_ctl_collect *next = NULL;
+    tqi_ctl_metrics_set *collect = NULL;
+    tqi_ctl_metrics_set *next = NULL;
     tq_error err = {0};
     tqi_error_set(&err, TQ_ESTALE, "owner '%s' is not served by this session any more",
                   owner->name);
@@ -197,7 +197,7 @@ void tqi_ctl_collect_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
     }
 }
 
-int tqi_ctl_on_collect(tqi_controller *ctl, tqi_request *request, const Tq__Collect *msg,
+int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const Tq__CollectDead *msg,
                        tq_error *err)
 {
     tqi_ctl_session *session = tqi_ctl_session_of(request);
@@ -214,13 +214,13 @@ int tqi_ctl_on_collect(tqi_controller *ctl, tqi_request *request, const Tq__Coll
             tqi_ctl_late_done(ctl, owner, msg->done);
         }
         if (msg->thin) {
-            tqi_owner_thin_done(owner->meta, msg->named);
+            tqi_table_owner_sparse_done(owner->meta, msg->named);
         }
         if (collect_pending(owner, msg->thin)) {
             return collect_reply(request, owner, msg->thin, err);
         }
     }
-    tqi_ctl_collect *collect = calloc(1, sizeof(*collect));
+    tqi_ctl_metrics_set *collect = calloc(1, sizeof(*collect));
     if (!collect) {
         return tqi_error_nomem(err, "a waiting collect");
     }
@@ -272,51 +272,51 @@ static void lost_doubt(tqi_ctl_owner *owner, uint64_t id)
             (owner->n_doubted - low) * sizeof(*owner->doubted));
     owner->doubted[low] = id;
     owner->n_doubted++;
-    tqi_ctl_collect_gather(owner);
+    tqi_ctl_metrics_gather(owner);
 }
 
 /* A session that serves the owner is believed; any other may be wrong, or lie, so the owner is asked.  Everybody serves a
  * shared owner: its store has no server process of ours, and whoever may report there may also remove. */
-int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_request *request, const Tq__ReportLost *msg,
+int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const Tq__ReportLost *msg,
                            tq_error *err)
 {
     tqi_ctl_loser loser = {.ctl = ctl, .name = tqi_ctl_session_name(request)};
     tqi_ctl_session *session = tqi_ctl_session_of(request);
-    tqi_conv conv = {0};
+    tqi_ctl_conv conv = {0};
     size_t n = 0;
     if (msg->n_id > TQI_REPORT_LOST_MAX) {
         return tqi_error_set(err, TQ_EINVAL,
                              "%zu blocks are reported as lost, at most %u may be at once",
                              msg->n_id, TQI_REPORT_LOST_MAX);
     }
-    uint64_t *believed = tqi_conv_alloc(&conv, msg->n_id, sizeof(*believed), err);
+    uint64_t *believed = tqi_ctl_conv_alloc(&conv, msg->n_id, sizeof(*believed), err);
     int rc = believed ? TQ_OK : TQ_ENOMEM;
     for (size_t i = 0; rc == TQ_OK && i < msg->n_id; i++) {
-        tqi_owner *meta = tqi_meta_block_owner(ctl->meta, msg->id[i]);
-        tqi_ctl_owner *owner = meta ? tqi_owner_user(meta) : NULL;
+        tqi_table_owner *meta = tqi_table_block_owner(ctl->meta, msg->id[i]);
+        tqi_ctl_owner *owner = meta ? tqi_table_owner_user(meta) : NULL;
         if (owner && (owner->shared || tqi_ctl_owner_serves(owner, session))) {
             believed[n++] = msg->id[i];
         } else if (owner) {
             lost_doubt(owner, msg->id[i]);
         }
     }
-    rc = rc ? rc : tqi_meta_blocks_lost(ctl->meta, believed, n, tqi_ctl_lost, &loser, err);
+    rc = rc ? rc : tqi_table_blocks_lost(ctl->meta, believed, n, tqi_ctl_lost, &loser, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply_empty(request);
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }
 
 /* ------------------------------------------------------------------------------------------------ moves */
 
 /* The answer's stretches as columns. */
-static int live_out(tqi_conv *conv, const tqi_live *live, Tq__LiveReply *reply, tq_error *err)
+static int live_out(tqi_ctl_conv *conv, const tqi_table_live *live, Tq__CompactLiveReply *reply, tq_error *err)
 {
     size_t n = live->n_stretches;
-    reply->begin = tqi_conv_alloc(conv, n, sizeof(*reply->begin), err);
-    reply->bytes = tqi_conv_alloc(conv, n, sizeof(*reply->bytes), err);
-    reply->place = tqi_conv_alloc(conv, n, sizeof(*reply->place), err);
+    reply->begin = tqi_ctl_conv_alloc(conv, n, sizeof(*reply->begin), err);
+    reply->bytes = tqi_ctl_conv_alloc(conv, n, sizeof(*reply->bytes), err);
+    reply->place = tqi_ctl_conv_alloc(conv, n, sizeof(*reply->place), err);
     if (!reply->begin || !reply->bytes || !reply->place) {
         return TQ_ENOMEM;
     }
@@ -332,58 +332,58 @@ static int live_out(tqi_conv *conv, const tqi_live *live, Tq__LiveReply *reply, 
     return TQ_OK;
 }
 
-int tqi_ctl_on_live(tqi_controller *ctl, tqi_request *request, const Tq__Live *msg, tq_error *err)
+int tqi_ctl_on_compact_live(tqi_controller *ctl, tqi_net_request *request, const Tq__CompactLive *msg, tq_error *err)
 {
-    Tq__LiveReply reply = TQ__LIVE_REPLY__INIT;
-    tqi_conv conv = {0};
-    tqi_live live = {0};
-    int rc = tqi_meta_live(ctl->meta, msg->id, msg->n_id, &live, err);
+    Tq__CompactLiveReply reply = TQ__COMPACT_LIVE_REPLY__INIT;
+    tqi_ctl_conv conv = {0};
+    tqi_table_live live = {0};
+    int rc = tqi_table_compact_live(ctl->meta, msg->id, msg->n_id, &live, err);
     rc = rc ? rc : live_out(&conv, &live, &reply, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_live_fini(&live);
-    tqi_conv_fini(&conv);
+    tqi_table_live_fini(&live);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }
 
 /* The moves of a request. */
-static int moves_in(tqi_conv *conv, const Tq__Move *msg, tqi_move **out, tq_error *err)
+static int moves_in(tqi_ctl_conv *conv, const Tq__CompactMove *msg, tqi_table_move **out, tq_error *err)
 {
     size_t n = msg->n_from, at = 0;
-    int rc = tqi_conv_check_count("new block", msg->n_to, n, err);
-    rc = rc ? rc : tqi_conv_check_count("number of pieces", msg->n_pieces, n, err);
-    rc = rc ? rc : tqi_conv_check_count("size of a piece", msg->n_bytes, msg->n_begin, err);
-    rc = rc ? rc : tqi_conv_check_count("place of a piece", msg->n_place, msg->n_begin, err);
+    int rc = tqi_ctl_conv_check_count("new block", msg->n_to, n, err);
+    rc = rc ? rc : tqi_ctl_conv_check_count("number of pieces", msg->n_pieces, n, err);
+    rc = rc ? rc : tqi_ctl_conv_check_count("size of a piece", msg->n_bytes, msg->n_begin, err);
+    rc = rc ? rc : tqi_ctl_conv_check_count("place of a piece", msg->n_place, msg->n_begin, err);
     if (rc == TQ_OK && (!msg->owner || n != msg->n_to || n != msg->n_pieces ||
                         msg->n_begin != msg->n_bytes || msg->n_begin != msg->n_place)) {
         rc =
             tqi_error_set(err, TQ_EINVAL, "move of %zu blocks: %s", n,
                           msg->owner ? "new blocks or pieces are missing" : "the owner is missing");
     }
-    tqi_move *moves = rc ? NULL : tqi_conv_alloc(conv, n, sizeof(*moves), err);
-    tqi_stretch *all = rc ? NULL : tqi_conv_alloc(conv, msg->n_begin, sizeof(*all), err);
+    tqi_table_move *moves = rc ? NULL : tqi_ctl_conv_alloc(conv, n, sizeof(*moves), err);
+    tqi_table_stretch *all = rc ? NULL : tqi_ctl_conv_alloc(conv, msg->n_begin, sizeof(*all), err);
     if (!moves || !all) {
         return rc ? rc : TQ_ENOMEM;
     }
     for (size_t i = 0; i < msg->n_begin; i++) {
-        all[i] = (tqi_stretch){msg->begin[i], msg->bytes[i], msg->place[i]};
+        all[i] = (tqi_table_stretch){msg->begin[i], msg->bytes[i], msg->place[i]};
     }
     for (size_t i = 0; i < n && rc == TQ_OK; i++) {
         if (msg->pieces[i] > msg->n_begin - at) {
             return tqi_error_set(err, TQ_EINVAL, "move of block %llu: pieces are missing",
                                  (unsigned long long)msg->from[i]);
         }
-        moves[i] = (tqi_move){.from = msg->from[i], .stretches = all + at, .n = msg->pieces[i]};
+        moves[i] = (tqi_table_move){.from = msg->from[i], .stretches = all + at, .n = msg->pieces[i]};
         at += msg->pieces[i];
-        rc = tqi_conv_block_in(msg->to[i], msg->owner, &moves[i].to, err);
+        rc = tqi_ctl_conv_block_in(msg->to[i], msg->owner, &moves[i].to, err);
     }
     *out = moves;
     return rc;
 }
 
 /* Blocks are moved by a session that serves their owner, and stay with that owner. */
-static int moves_allowed(tqi_controller *ctl, tqi_request *request, const Tq__Move *msg,
+static int moves_allowed(tqi_controller *ctl, tqi_net_request *request, const Tq__CompactMove *msg,
                          tq_error *err)
 {
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner->name);
@@ -392,7 +392,7 @@ static int moves_allowed(tqi_controller *ctl, tqi_request *request, const Tq__Mo
                              msg->owner->name);
     }
     for (size_t i = 0; i < msg->n_from; i++) {
-        tqi_owner *from = tqi_meta_block_owner(ctl->meta, msg->from[i]);
+        tqi_table_owner *from = tqi_table_block_owner(ctl->meta, msg->from[i]);
         if (from && from != owner->meta) {
             return tqi_error_set(err, TQ_EINVAL, "move of block %llu: it is not of owner '%s'",
                                  (unsigned long long)msg->from[i], msg->owner->name);
@@ -401,17 +401,17 @@ static int moves_allowed(tqi_controller *ctl, tqi_request *request, const Tq__Mo
     return TQ_OK;
 }
 
-int tqi_ctl_on_move(tqi_controller *ctl, tqi_request *request, const Tq__Move *msg, tq_error *err)
+int tqi_ctl_on_compact_move(tqi_controller *ctl, tqi_net_request *request, const Tq__CompactMove *msg, tq_error *err)
 {
-    tqi_conv conv = {0};
-    tqi_move *moves = NULL;
+    tqi_ctl_conv conv = {0};
+    tqi_table_move *moves = NULL;
     int rc = moves_in(&conv, msg, &moves, err);
     rc = rc ? rc : moves_allowed(ctl, request, msg, err);
     rc = rc ? rc
-            : tqi_meta_move(ctl->meta, tqi_ctl_session_number(request), moves, msg->n_from, err);
+            : tqi_table_compact_move(ctl->meta, tqi_ctl_session_number(request), moves, msg->n_from, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply_empty(request);
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }

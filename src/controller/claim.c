@@ -23,13 +23,13 @@ typedef struct claim_wait {
     const Tq__Claim *msg; /* lives until the request ends */
     const tq_sampler *sampler;
     tq_pick_request pick; /* prepared; strings are the message's */
-    tqi_view *view;       /* held */
+    tqi_table_view *view;       /* held */
     uint64_t since;       /* when it arrived, for the metrics */
-    tqi_meter_name *meter;
-    tqi_result result;
+    tqi_ctl_meter_name *meter;
+    tqi_table_result result;
     bool filled;            /* its pick was cached for others, or for itself */
     claim_receipt *receipt; /* made before anything is taken */
-    tqi_claim_place place;  /* in the queue of the view */
+    tqi_ctl_claim_place place;  /* in the queue of the view */
     tqi_ctl_session *session;
     tqi_ctl_parked parked; /* in the list of the session */
 } claim_wait;
@@ -39,22 +39,22 @@ static void claim_settled(bool acked, void *arg)
     claim_receipt *receipt = arg;
     tqi_controller *ctl = receipt->ctl;
     if (acked) {
-        tqi_meta_claim_settle(ctl->meta, receipt->claim);
+        tqi_table_claim_settle(ctl->meta, receipt->claim);
     } else {
-        tqi_meta_claim_release(ctl->meta, receipt->session, receipt->claim);
+        tqi_table_claim_release(ctl->meta, receipt->session, receipt->claim);
     }
     free(receipt);
     tqi_ctl_wake(ctl);
 }
 
 /* Sends a batch as the reply of a claim; on an error nothing was sent. */
-static int claim_reply(tqi_controller *ctl, tqi_request *request, const tqi_result *result,
+static int claim_reply(tqi_controller *ctl, tqi_net_request *request, const tqi_table_result *result,
                        claim_receipt **receipt, tq_error *err)
 {
-    tqi_conv conv = {0};
+    tqi_ctl_conv conv = {0};
     Tq__Batch batch;
     Tq__ClaimReply reply = TQ__CLAIM_REPLY__INIT;
-    int rc = tqi_conv_batch_out(&conv, &result->batch, tqi_meta_epoch(ctl->meta), &batch, err);
+    int rc = tqi_ctl_conv_batch_out(&conv, &result->batch, tqi_table_epoch(ctl->meta), &batch, err);
     if (rc == TQ_OK) {
         reply.batch = &batch;
         reply.claim = result->claim;
@@ -65,17 +65,17 @@ static int claim_reply(tqi_controller *ctl, tqi_request *request, const tqi_resu
             (*receipt)->ctl = ctl;
             (*receipt)->session = tqi_ctl_session_number(request);
             (*receipt)->claim = result->claim;
-            tqi_request_on_settled(request, claim_settled, *receipt);
+            tqi_net_request_on_settled(request, claim_settled, *receipt);
             *receipt = NULL;
         }
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }
 
-static void claim_event(tqi_controller *ctl, tqi_request *request, const Tq__Claim *msg,
-                        const tqi_result *result)
+static void claim_event(tqi_controller *ctl, tqi_net_request *request, const Tq__Claim *msg,
+                        const tqi_table_result *result)
 {
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "claim",
                                                .session = tqi_ctl_session_name(request),
@@ -89,14 +89,14 @@ static void claim_cached(const char *slot, void *arg)
 {
     claim_wait *wait = arg;
     wait->filled = true;
-    tqi_claim_queue_filled(wait->view, slot);
+    tqi_ctl_claim_queue_filled(wait->view, slot);
 }
 
 /* Tries to take the samples of a claim: TQ_OK with wait->result filled, TQ_EAGAIN, or another error. */
-static int claim_take(tqi_controller *ctl, tqi_request *request, claim_wait *wait, tq_error *err)
+static int claim_take(tqi_controller *ctl, tqi_net_request *request, claim_wait *wait, tq_error *err)
 {
     tqi_sampler_told told = {.cached = claim_cached, .arg = wait};
-    if (wait->sampler->kept && tqi_view_ready(wait->view) > 0) {
+    if (wait->sampler->kept && tqi_table_view_ready(wait->view) > 0) {
         ctl->keeps++; /* it may pick, and then keep */
     }
     int rc =
@@ -104,7 +104,7 @@ static int claim_take(tqi_controller *ctl, tqi_request *request, claim_wait *wai
                           wait->msg->tags, &wait->result, &told, err);
     if (rc == TQ_OK) {
         claim_event(ctl, request, wait->msg, &wait->result);
-        tqi_meter_claimed(ctl->meter, wait->msg->task, wait->since);
+        tqi_ctl_meter_claimed(ctl->meter, wait->msg->task, wait->since);
     }
     return rc;
 }
@@ -115,10 +115,10 @@ static void claim_free(claim_wait *wait)
 {
     if (wait) {
         if (wait->view) {
-            tqi_view_rele(wait->view);
+            tqi_table_view_unref(wait->view);
         }
         tqi_sampler_release(&wait->pick);
-        tqi_result_fini(&wait->result);
+        tqi_table_result_fini(&wait->result);
         free(wait->receipt);
         free(wait);
     }
@@ -127,7 +127,7 @@ static void claim_free(claim_wait *wait)
 static void claim_leave(tqi_ctl_wait *base)
 {
     claim_wait *wait = (claim_wait *)base;
-    tqi_claim_queue_remove(wait->view, &wait->place);
+    tqi_ctl_claim_queue_remove(wait->view, &wait->place);
     DL_DELETE(wait->session->parked, &wait->parked);
     base->ctl->waiting--;
     if (wait->meter) {
@@ -140,9 +140,9 @@ static void claim_answer(tqi_ctl_wait *base)
     claim_wait *wait = (claim_wait *)base;
     tq_error err = {0};
     if (claim_reply(base->ctl, base->request, &wait->result, &wait->receipt, &err) != TQ_OK) {
-        tqi_meta_claim_release(base->ctl->meta, tqi_ctl_session_number(base->request),
+        tqi_table_claim_release(base->ctl->meta, tqi_ctl_session_number(base->request),
                                wait->result.claim);
-        tqi_request_fail(base->request, &err);
+        tqi_net_request_fail(base->request, &err);
     }
 }
 
@@ -160,17 +160,17 @@ static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
         "claim of %u sample%s of partition '%.128s' by task '%.64s' with fields %s: %u ready after "
         "%llu ms; %s; asked the system at %s, which has been up for %s",
         (unsigned)wait->pick.batch_size, tqi_text_s(wait->pick.batch_size), wait->msg->partition,
-        wait->msg->task, fields, (unsigned)tqi_view_ready(wait->view),
+        wait->msg->task, fields, (unsigned)tqi_table_view_ready(wait->view),
         (unsigned long long)wait->msg->timeout_ms, missing, tqi_controller_endpoint(base->ctl),
         tqi_ctl_uptime(base->ctl, up));
 }
 
-int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_conv *conv, Tq__WaitInfo *out,
+int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_ctl_conv *conv, Tq__WaitInfo *out,
                        tq_error *err)
 {
     const claim_wait *wait =
         (const claim_wait *)(const void *)((const char *)parked - offsetof(claim_wait, parked));
-    char *missing = tqi_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);
+    char *missing = tqi_ctl_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);
     if (!missing) {
         return TQ_ENOMEM;
     }
@@ -182,7 +182,7 @@ int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_conv *conv, Tq__WaitInf
     out->field = wait->msg->field;
     out->n_field = wait->msg->n_field;
     out->wanted = wait->pick.batch_size;
-    out->ready = tqi_view_ready(wait->view);
+    out->ready = tqi_table_view_ready(wait->view);
     out->age_ms = (tqi_now() - parked->since) / 1000000u;
     out->number = parked->number;
     return TQ_OK;
@@ -220,42 +220,42 @@ static bool claim_try(claim_wait *wait)
     return true;
 }
 
-static claim_wait *claim_of(tqi_claim_place *place)
+static claim_wait *claim_of(tqi_ctl_claim_place *place)
 {
     return place ? (claim_wait *)(void *)((char *)place - offsetof(claim_wait, place)) : NULL;
 }
 
 /* Serves the waiters that can be served now, oldest first. */
-static void claims_serve(tqi_view *view)
+static void claims_serve(tqi_table_view *view)
 {
     claim_wait *wait = NULL;
-    while ((wait = claim_of(tqi_claim_queue_next(view))) != NULL) {
+    while ((wait = claim_of(tqi_ctl_claim_queue_next(view))) != NULL) {
         if (claim_try(wait)) {
-            tqi_claim_queue_served(&wait->place);
-            tqi_claim_queue_changed(view, wait->sampler->kept != NULL);
+            tqi_ctl_claim_queue_served(&wait->place);
+            tqi_ctl_claim_queue_changed(view, wait->sampler->kept != NULL);
         } else {
-            tqi_claim_queue_failed(&wait->place);
+            tqi_ctl_claim_queue_failed(&wait->place);
         }
     }
 }
 
-void tqi_ctl_claims_gather(tqi_view *view)
+void tqi_ctl_claims_gather(tqi_table_view *view)
 {
-    const claim_wait *first = claim_of(tqi_claim_queue_first(view));
+    const claim_wait *first = claim_of(tqi_ctl_claim_queue_first(view));
     if (first) {
-        tqi_claim_queue_gained(view, first->base.ctl->keeps);
+        tqi_ctl_claim_queue_gained(view, first->base.ctl->keeps);
         claims_serve(view);
     }
 }
 
-void tqi_ctl_claims_move(tqi_view *from, tqi_view *to, void *unused)
+void tqi_ctl_claims_move(tqi_table_view *from, tqi_table_view *to, void *unused)
 {
-    tqi_claim_place *place = NULL;
+    tqi_ctl_claim_place *place = NULL;
     (void)unused;
-    DL_FOREACH (tqi_claim_queue_first(from), place) {
+    DL_FOREACH (tqi_ctl_claim_queue_first(from), place) {
         claim_of(place)->view = to;
     }
-    tqi_claim_queue_move(from, to);
+    tqi_ctl_claim_queue_move(from, to);
 }
 
 /* ------------------------------------------------------------------------------------------------ handlers */
@@ -290,22 +290,22 @@ static int claim_check(const Tq__Claim *msg, tq_error *err)
 }
 
 /* Every sample with the fields it has, consumed or not; nothing is marked. */
-static int claim_force(tqi_controller *ctl, tqi_request *request, const Tq__Claim *msg,
+static int claim_force(tqi_controller *ctl, tqi_net_request *request, const Tq__Claim *msg,
                        tq_error *err)
 {
-    tqi_result result = {0};
-    tqi_resolve resolve = {
+    tqi_table_result result = {0};
+    tqi_table_resolve_args resolve = {
         .partition = msg->partition,
         .fields = (const char *const *)msg->field,
         .n_fields = msg->n_field,
         .lenient = true,
         .tags = msg->tags,
     };
-    int rc = tqi_meta_resolve(ctl->meta, &resolve, &result, err);
+    int rc = tqi_table_resolve(ctl->meta, &resolve, &result, err);
     if (rc == TQ_OK) {
         rc = claim_reply(ctl, request, &result, NULL, err);
     }
-    tqi_result_fini(&result);
+    tqi_table_result_fini(&result);
     return rc;
 }
 
@@ -318,7 +318,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
         return TQ_ENOMEM;
     }
     wait->msg = msg;
-    wait->since = tqi_meter_now(ctl->meter);
+    wait->since = tqi_ctl_meter_now(ctl->meter);
     wait->pick = (tq_pick_request){
         .batch_size = (uint32_t)msg->batch_size,
         .partition = msg->partition,
@@ -330,7 +330,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
         rc = tqi_sampler_prepare(wait->sampler, &wait->pick, err);
     }
     if (rc == TQ_OK) {
-        rc = tqi_view_get(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field,
+        rc = tqi_table_view_get(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field,
                           msg->task, &wait->view, err);
     }
     if (rc == TQ_OK) {
@@ -346,30 +346,30 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
 }
 
 /* Parks a claim that could not be served at once. */
-static int claim_park(tqi_controller *ctl, tqi_request *request, claim_wait *wait, tq_error *err)
+static int claim_park(tqi_controller *ctl, tqi_net_request *request, claim_wait *wait, tq_error *err)
 {
     const Tq__Claim *msg = wait->msg;
-    int rc = tqi_claim_queue_add(wait->view, &wait->place, ctl->last_wait + 1, wait->sampler,
+    int rc = tqi_ctl_claim_queue_add(wait->view, &wait->place, ctl->last_wait + 1, wait->sampler,
                                  &wait->pick, err);
     if (rc) {
         claim_free(wait);
         return rc;
     }
-    tqi_claim_queue_failed(&wait->place);
+    tqi_ctl_claim_queue_failed(&wait->place);
     wait->session = tqi_ctl_session_of(request);
     wait->parked = (tqi_ctl_parked){.number = ++ctl->last_wait, .since = tqi_now()};
     DL_APPEND(wait->session->parked, &wait->parked);
     ctl->waiting++;
-    wait->meter = tqi_meter_task(ctl->meter, msg->task);
+    wait->meter = tqi_ctl_meter_task(ctl->meter, msg->task);
     if (wait->meter) {
         wait->meter->waiting++;
     }
-    wait->base.op = tqi_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
+    wait->base.op = tqi_ctl_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
     tqi_ctl_wait_park(ctl, &wait->base, &claim_wait_type, request, msg->timeout_ms);
     return TQ_OK;
 }
 
-int tqi_ctl_on_claim(tqi_controller *ctl, tqi_request *request, const Tq__Claim *msg, tq_error *err)
+int tqi_ctl_on_claim(tqi_controller *ctl, tqi_net_request *request, const Tq__Claim *msg, tq_error *err)
 {
     claim_wait *wait = NULL;
     int rc = claim_check(msg, err);
@@ -390,7 +390,7 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_request *request, const Tq__Claim 
     if (rc == TQ_OK) {
         rc = claim_reply(ctl, request, &wait->result, &wait->receipt, err);
         if (rc) {
-            tqi_meta_claim_release(ctl->meta, tqi_ctl_session_number(request), wait->result.claim);
+            tqi_table_claim_release(ctl->meta, tqi_ctl_session_number(request), wait->result.claim);
         } else if (wait->filled) {
             claims_serve(wait->view);
         }
@@ -399,11 +399,11 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_request *request, const Tq__Claim 
     return rc;
 }
 
-int tqi_ctl_on_release(tqi_controller *ctl, tqi_request *request, const Tq__Release *msg,
+int tqi_ctl_on_release(tqi_controller *ctl, tqi_net_request *request, const Tq__Release *msg,
                        tq_error *err)
 {
     (void)err;
-    tqi_meta_claim_release(ctl->meta, tqi_ctl_session_number(request), msg->claim);
+    tqi_table_claim_release(ctl->meta, tqi_ctl_session_number(request), msg->claim);
     tqi_ctl_reply_empty(request);
     return TQ_OK;
 }

@@ -1,7 +1,7 @@
 /*
  * claim_test.c - claims over the real connection: taken, waiting, woken, timed out, cancelled, given back.
  */
-#include "controller/test_kit.h"
+#include "controller/testkit.h"
 
 static char *value[] = {(char *)(uintptr_t) "value"};
 
@@ -249,8 +249,8 @@ static void lists_the_claims_that_wait(void **state)
     }
     assert_int_equal(waits, 1);
     kit_free(happened);
-    tqi_call_cancel(mine.call);
-    tqi_call_cancel(other.call);
+    tqi_net_call_cancel(mine.call);
+    tqi_net_call_cancel(other.call);
     assert_int_equal(kit_wait(&mine), TQ_ECANCELED);
     assert_int_equal(kit_wait(&other), TQ_ECANCELED);
     kit_end(&mine);
@@ -274,7 +274,7 @@ static void keeps_deadlines_in_order(void **state)
     kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &soon);
     assert_int_equal(kit_wait(&soon), TQ_ETIMEDOUT);
     assert_false(late.done);
-    tqi_call_cancel(late.call);
+    tqi_net_call_cancel(late.call);
     assert_int_equal(kit_wait(&late), TQ_ECANCELED);
     assert_false(never.done);
     put("p", 5);
@@ -292,7 +292,7 @@ static void can_be_cancelled(void **state)
     kit_claim(&claim, "p", value, 1, "train");
     kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &call);
     kit_until_waiting(&kit_usual.producer, 1);
-    tqi_call_cancel(call.call);
+    tqi_net_call_cancel(call.call);
     assert_int_equal(kit_wait(&call), TQ_ECANCELED);
     kit_end(&call);
     kit_until_waiting(&kit_usual.producer, 0);

@@ -14,11 +14,11 @@
 /* ------------------------------------------------------------------------------------------------ requests */
 
 /* Wraps a handler in the signature that all of them share. */
-typedef int (*ctl_handler)(tqi_controller *ctl, tqi_request *request,
+typedef int (*ctl_handler)(tqi_controller *ctl, tqi_net_request *request,
                            const ProtobufCMessage *message, tq_error *err);
 
 #define CTL_ENTRY(number, NAME, method, Message, reply, Reply, mode)                   \
-    static int ctl_entry_##method(tqi_controller *ctl, tqi_request *request,           \
+    static int ctl_entry_##method(tqi_controller *ctl, tqi_net_request *request,           \
                                   const ProtobufCMessage *message, tq_error *err)      \
     {                                                                                  \
         return tqi_ctl_on_##method(ctl, request, (const Tq__##Message *)message, err); \
@@ -45,51 +45,51 @@ static bool ctl_serves(uint16_t kind, void *ctx)
     return ctl_find(kind) != NULL;
 }
 
-static void ctl_handle(tqi_request *request, const ProtobufCMessage *message, void *ctx)
+static void ctl_handle(tqi_net_request *request, const ProtobufCMessage *message, void *ctx)
 {
     tqi_controller *ctl = ctx;
     tq_error err = {0};
-    uint64_t since = tqi_meter_now(ctl->meter);
-    tqi_meter_op *op = tqi_meter_op_of(ctl->meter, tqi_request_kind(request), message);
+    uint64_t since = tqi_ctl_meter_now(ctl->meter);
+    tqi_ctl_meter_op *op = tqi_ctl_meter_op_of(ctl->meter, tqi_net_request_kind(request), message);
     ctl->held++;
-    int rc = tqi_ctl_drain_refuse(ctl, tqi_request_kind(request), &err);
+    int rc = tqi_ctl_drain_refuse(ctl, tqi_net_request_kind(request), &err);
     if (rc == TQ_OK) {
-        rc = ctl_find(tqi_request_kind(request))(ctl, request, message, &err);
+        rc = ctl_find(tqi_net_request_kind(request))(ctl, request, message, &err);
     }
     if (rc) {
         if (err.code == TQ_OK) {
             tqi_error_set(&err, rc, "request failed");
         }
-        tqi_request_fail(request, &err);
-        tqi_meter_failed(op, rc);
+        tqi_net_request_fail(request, &err);
+        tqi_ctl_meter_failed(op, rc);
     }
     ctl->held--;
     tqi_ctl_wake(ctl);
-    tqi_meter_handled(op, since);
+    tqi_ctl_meter_handled(op, since);
     tqi_ctl_drain_look(ctl);
 }
 
-tqi_ctl_session *tqi_ctl_session_of(const tqi_request *request)
+tqi_ctl_session *tqi_ctl_session_of(const tqi_net_request *request)
 {
-    tqi_session *session = tqi_request_session(request);
-    return session ? tqi_session_user(session) : NULL;
+    tqi_net_session *session = tqi_net_request_session(request);
+    return session ? tqi_net_session_user(session) : NULL;
 }
 
-uint64_t tqi_ctl_session_number(const tqi_request *request)
+uint64_t tqi_ctl_session_number(const tqi_net_request *request)
 {
     const tqi_ctl_session *session = tqi_ctl_session_of(request);
     return session ? session->number : 0;
 }
 
-const char *tqi_ctl_session_name(const tqi_request *request)
+const char *tqi_ctl_session_name(const tqi_net_request *request)
 {
-    tqi_session *session = tqi_request_session(request);
-    return session ? tqi_session_name(session) : "";
+    tqi_net_session *session = tqi_net_request_session(request);
+    return session ? tqi_net_session_name(session) : "";
 }
 
-bool tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply)
+bool tqi_ctl_reply(tqi_net_request *request, const ProtobufCMessage *reply)
 {
-    return tqi_request_reply(request, reply, NULL, 0, NULL, NULL);
+    return tqi_net_request_reply(request, reply, NULL, 0, NULL, NULL);
 }
 
 static int ctl_check_size(size_t size, const char *what, size_t n, tq_error *err)
@@ -108,15 +108,15 @@ int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t 
     return ctl_check_size(protobuf_c_message_get_packed_size(reply), what, n, err);
 }
 
-int tqi_ctl_prepare_reply(tqi_request *request, const ProtobufCMessage *reply, const char *what,
+int tqi_ctl_prepare_reply(tqi_net_request *request, const ProtobufCMessage *reply, const char *what,
                           size_t n, tq_error *err)
 {
     size_t size = protobuf_c_message_get_packed_size(reply);
     int rc = ctl_check_size(size, what, n, err);
-    return rc ? rc : tqi_request_prepare(request, size, err);
+    return rc ? rc : tqi_net_request_prepare(request, size, err);
 }
 
-void tqi_ctl_reply_empty(tqi_request *request)
+void tqi_ctl_reply_empty(tqi_net_request *request)
 {
     Tq__Empty empty = TQ__EMPTY__INIT;
     tqi_ctl_reply(request, &empty.base);
@@ -124,10 +124,10 @@ void tqi_ctl_reply_empty(tqi_request *request)
 
 int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, tq_error *err)
 {
-    uint64_t ours = tqi_meta_epoch(ctl->meta);
+    uint64_t ours = tqi_table_epoch(ctl->meta);
     if (epoch && epoch != ours) {
         char clock[32];
-        const char *since = tqi_text_time(ctl->server ? tqi_server_started_us(ctl->server) : 0,
+        const char *since = tqi_text_time(ctl->server ? tqi_net_server_started_us(ctl->server) : 0,
                                           clock, sizeof clock);
         return tqi_error_set(err, TQ_ESTALE,
                              "%s is of an earlier run of the controller (epoch %016llx, now "
@@ -141,7 +141,7 @@ int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, t
 
 /* ------------------------------------------------------------------------------------------------ sessions */
 
-static int ctl_session_open(tqi_session *net, void *ctx)
+static int ctl_session_open(tqi_net_session *net, void *ctx)
 {
     tqi_controller *ctl = ctx;
     tqi_ctl_session *session = calloc(1, sizeof(*session));
@@ -150,31 +150,31 @@ static int ctl_session_open(tqi_session *net, void *ctx)
     }
     session->number = ++ctl->last_session;
     session->net = net;
-    tqi_session_set_user(net, session);
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "join", .session = tqi_session_name(net)});
+    tqi_net_session_set_user(net, session);
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "join", .session = tqi_net_session_name(net)});
     tqi_ctl_wake(ctl);
     return TQ_OK;
 }
 
-static void ctl_session_end(tqi_session *net, bool dead, void *ctx)
+static void ctl_session_end(tqi_net_session *net, bool dead, void *ctx)
 {
     tqi_controller *ctl = ctx;
-    tqi_ctl_session *session = tqi_session_user(net);
+    tqi_ctl_session *session = tqi_net_session_user(net);
     tqi_ctl_snapshots_leave(ctl, session);
     tqi_ctl_restores_leave(ctl, session);
     tqi_ctl_clearings_leave(ctl, session);
-    tqi_ctl_owners_leave(ctl, session, dead || tqi_session_left(net));
-    tqi_meta_session_end(ctl->meta, session->number, dead);
+    tqi_ctl_owners_leave(ctl, session, dead || tqi_net_session_left(net));
+    tqi_table_session_end(ctl->meta, session->number, dead);
     /* How the session ended, as far as known: it was closed, its process exited without closing it, or it fell silent. */
-    const char *kind = tqi_session_left(net) ? "leave" : dead ? "died" : "silent";
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = kind, .session = tqi_session_name(net)});
-    tqi_session_set_user(net, NULL);
+    const char *kind = tqi_net_session_left(net) ? "leave" : dead ? "died" : "silent";
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = kind, .session = tqi_net_session_name(net)});
+    tqi_net_session_set_user(net, NULL);
     free(session);
     tqi_ctl_wake(ctl);
     tqi_ctl_drain_look(ctl);
 }
 
-static const tqi_service ctl_service = {
+static const tqi_net_service ctl_service = {
     .name = "controller",
     .session_open = ctl_session_open,
     .session_end = ctl_session_end,
@@ -192,9 +192,9 @@ static void ctl_free(tqi_controller *ctl)
     tqi_ctl_owners_free(ctl);
     tqi_ctl_events_fini(&ctl->events);
     if (ctl->meta) {
-        tqi_meta_free(ctl->meta);
+        tqi_table_free(ctl->meta);
     }
-    tqi_meter_free(ctl->meter);
+    tqi_ctl_meter_free(ctl->meter);
     tqi_buf_fini(&ctl->endpoint);
     free(ctl->sampler);
     free(ctl->manager);
@@ -226,22 +226,22 @@ void tqi_controller_close(tqi_controller *ctl, void (*done)(void *arg), void *ar
     ctl->closed = done;
     ctl->closed_arg = arg;
     if (ctl->server) {
-        tqi_server_close(ctl->server, ctl_server_closed, ctl);
+        tqi_net_server_close(ctl->server, ctl_server_closed, ctl);
     } else {
         ctl_server_closed(ctl);
     }
 }
 
-void tqi_controller_set_goodbye(tqi_controller *ctl, tqi_ending ending, const char *reason)
+void tqi_controller_set_goodbye(tqi_controller *ctl, tqi_net_ending ending, const char *reason)
 {
-    tqi_server_set_goodbye(ctl->server, ending, "the controller", reason);
+    tqi_net_server_set_goodbye(ctl->server, ending, "the controller", reason);
 }
 
 /* Makes the table, with its counters close to wrapping around if a test wants that. */
 static int ctl_make_meta(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
     uint64_t below = options->first_counters;
-    tqi_meta_options meta = {.epoch = options->epoch ? options->epoch : tqi_random_id(),
+    tqi_table_options meta = {.epoch = options->epoch ? options->epoch : tqi_random_id(),
                              .strict_schema = options->strict_schema};
     if (below) {
         meta.first_index = (uint32_t)(0u - below);
@@ -250,7 +250,7 @@ static int ctl_make_meta(tqi_controller *ctl, const tqi_controller_options *opti
         meta.first_ordinal = 0u - below;
         meta.first_claim = 0u - below;
     }
-    return tqi_meta_alloc(&meta, &ctl->meta, err);
+    return tqi_table_alloc(&meta, &ctl->meta, err);
 }
 
 /* Everything but sockets. */
@@ -269,7 +269,7 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
     if (!ctl->sampler || !ctl->manager || !ctl->manager_config || !ctl->config) {
         return tqi_error_nomem(err, "a controller");
     }
-    if (options->metrics && !(ctl->meter = tqi_meter_alloc())) {
+    if (options->metrics && !(ctl->meter = tqi_ctl_meter_alloc())) {
         return tqi_error_nomem(err, "metrics");
     }
     ctl->polling = options->polling;
@@ -286,14 +286,14 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
 
 static int ctl_listen(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
-    tqi_server_options server = {.epoch = tqi_meta_epoch(ctl->meta),
+    tqi_net_server_options server = {.epoch = tqi_table_epoch(ctl->meta),
                                  .token = options->token,
                                  .grace_ms = options->grace_ms,
                                  .system = options->system};
-    int rc = tqi_server_alloc(ctl->loop, &ctl_service, ctl, &server, &ctl->server, err);
+    int rc = tqi_net_server_alloc(ctl->loop, &ctl_service, ctl, &server, &ctl->server, err);
     for (size_t i = 0; i < options->n_listen && rc == TQ_OK; i++) {
         char bound[512] = "";
-        rc = tqi_server_listen(ctl->server, options->listen[i], bound, sizeof(bound), err);
+        rc = tqi_net_server_listen(ctl->server, options->listen[i], bound, sizeof(bound), err);
         if (rc == TQ_OK && tqi_buf_printf(&ctl->endpoint, "%s%s", i ? "," : "", bound) != TQ_OK) {
             rc = tqi_error_nomem(err, "an endpoint");
         }
@@ -332,7 +332,7 @@ const char *tqi_controller_endpoint(const tqi_controller *ctl)
 
 uint64_t tqi_controller_epoch(const tqi_controller *ctl)
 {
-    return tqi_meta_epoch(ctl->meta);
+    return tqi_table_epoch(ctl->meta);
 }
 
 tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
@@ -341,9 +341,9 @@ tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
 
     for (const tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
         if (owner->shared) {
-            stored.blocks += tqi_owner_blocks(owner->meta);
-            stored.bytes += tqi_owner_bytes(owner->meta);
-            stored.dead = stored.dead || tqi_owner_has_dead(owner->meta);
+            stored.blocks += tqi_table_owner_blocks(owner->meta);
+            stored.bytes += tqi_table_owner_bytes(owner->meta);
+            stored.dead = stored.dead || tqi_table_owner_has_dead(owner->meta);
         }
     }
     stored.left = stored.blocks;

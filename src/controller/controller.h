@@ -3,8 +3,8 @@
  *
  * Runs on one loop and owns everything on it.  It knows nothing of how data is stored.
  */
-#ifndef TQI_CONTROLLER_H
-#define TQI_CONTROLLER_H
+#ifndef TQI_CONTROLLER_CONTROLLER_H
+#define TQI_CONTROLLER_CONTROLLER_H
 
 #include "metrics/metrics.h"
 #include "net/net.h"
@@ -14,7 +14,7 @@ typedef struct tqi_controller tqi_controller;
 typedef struct tqi_controller_options {
     const char *const *listen; /* endpoints */
     size_t n_listen;
-    const tqi_token *token;
+    const tqi_net_token *token;
     const char *sampler;       /* default for claims without one; NULL or "": sequential */
     bool polling;              /* claims answer at once by default */
     bool strict_schema;        /* a field has one kind and dtype */
@@ -59,9 +59,9 @@ int tqi_controller_metrics(tqi_controller *controller, uint32_t max_partitions,
  * after `ms` at the latest, with the number of blocks that are left; the controller must then be closed. */
 void tqi_controller_drain(tqi_controller *controller, uint64_t ms,
                           void (*drained)(uint64_t left, void *arg), void *arg);
-/* Sets what its clients are told when it is closed: whether the system ends or only this run of it (TQI_ENDS_RUN), and
+/* Sets what its clients are told when it is closed: whether the system ends or only this run of it (TQI_NET_ENDS_RUN), and
  * why. */
-void tqi_controller_set_goodbye(tqi_controller *controller, tqi_ending ending, const char *reason);
+void tqi_controller_set_goodbye(tqi_controller *controller, tqi_net_ending ending, const char *reason);
 void tqi_controller_close(tqi_controller *controller, void (*done)(void *arg), void *arg);
 
 #endif

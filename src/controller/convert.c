@@ -14,27 +14,27 @@
 
 /* ------------------------------------------------------------------------------------------------ memory */
 
-typedef struct tqi_conv_chunk {
-    struct tqi_conv_chunk *next;
+typedef struct tqi_ctl_conv_chunk {
+    struct tqi_ctl_conv_chunk *next;
     size_t used;
     size_t size;
     _Alignas(16) uint8_t data[];
-} tqi_conv_chunk;
+} tqi_ctl_conv_chunk;
 
-void tqi_conv_fini(tqi_conv *conv)
+void tqi_ctl_conv_fini(tqi_ctl_conv *conv)
 {
-    tqi_conv_chunk *chunk = conv->chunks;
+    tqi_ctl_conv_chunk *chunk = conv->chunks;
     while (chunk) {
-        tqi_conv_chunk *next = chunk->next;
+        tqi_ctl_conv_chunk *next = chunk->next;
         free(chunk);
         chunk = next;
     }
     conv->chunks = NULL;
 }
 
-void *tqi_conv_alloc(tqi_conv *conv, size_t n, size_t item, tq_error *err)
+void *tqi_ctl_conv_alloc(tqi_ctl_conv *conv, size_t n, size_t item, tq_error *err)
 {
-    tqi_conv_chunk *chunk = conv->chunks;
+    tqi_ctl_conv_chunk *chunk = conv->chunks;
     size_t size = 0;
     if (__builtin_mul_overflow(n, item, &size) || size > SIZE_MAX / 2) {
         tqi_error_nomem(err, "a message");
@@ -59,12 +59,12 @@ void *tqi_conv_alloc(tqi_conv *conv, size_t n, size_t item, tq_error *err)
     return out;
 }
 
-void *tqi_conv_pointers(tqi_conv *conv, size_t n, tq_error *err)
+void *tqi_ctl_conv_pointers(tqi_ctl_conv *conv, size_t n, tq_error *err)
 {
-    return tqi_conv_alloc(conv, n, sizeof(void *), err);
+    return tqi_ctl_conv_alloc(conv, n, sizeof(void *), err);
 }
 
-int tqi_conv_check_count(const char *what, size_t given, size_t n, tq_error *err)
+int tqi_ctl_conv_check_count(const char *what, size_t given, size_t n, tq_error *err)
 {
     if (given != 0 && given != n) {
         return tqi_error_set(err, TQ_EINVAL, "%s: %zu given for %zu samples", what, given, n);
@@ -104,7 +104,7 @@ static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
 }
 
 /* Type of each row, if they differ. */
-static int conv_types_in(tqi_conv *conv, const Tq__Field *in, size_t n, tqi_batch_field *out,
+static int conv_types_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, tqi_table_batch_field *out,
                          tq_error *err)
 {
     uint32_t *types;
@@ -115,7 +115,7 @@ static int conv_types_in(tqi_conv *conv, const Tq__Field *in, size_t n, tqi_batc
         return tqi_error_set(err, TQ_EINVAL, "field '%s': types of %zu rows given for %zu samples",
                              in->name, in->n_row_type, n);
     }
-    types = tqi_conv_alloc(conv, n, sizeof(*types), err);
+    types = tqi_ctl_conv_alloc(conv, n, sizeof(*types), err);
     if (!types) {
         return TQ_ENOMEM;
     }
@@ -140,7 +140,7 @@ static int conv_shape_in(const Tq__Field *in, size_t n, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "field '%s': malformed dtype 0x%x", in->name,
                              (unsigned)in->dtype);
     }
-    if (!tqi_conv_ragged_dim_ok(in->ragged_dim)) {
+    if (!tqi_ctl_conv_ragged_dim_ok(in->ragged_dim)) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': dim %u cannot be the ragged one",
                              in->name, (unsigned)in->ragged_dim);
     }
@@ -159,7 +159,7 @@ static int conv_shape_in(const Tq__Field *in, size_t n, tq_error *err)
 }
 
 /* Fills runs, whose marks are counted from the number of blocks on the wire. */
-static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_run *runs, bool *opaque,
+static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_table_run *runs, bool *opaque,
                         tq_error *err)
 {
     uint64_t rows = 0;
@@ -174,9 +174,9 @@ static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_run 
         if (block <= n_blocks) {
             runs[i].block = (uint32_t)block;
         } else if (block == n_blocks + 1) {
-            runs[i].block = TQI_RUN_LOST;
+            runs[i].block = TQI_TABLE_RUN_LOST;
         } else if (block == n_blocks + 2) {
-            runs[i].block = TQI_RUN_OPAQUE;
+            runs[i].block = TQI_TABLE_RUN_OPAQUE;
             *opaque = true;
         } else {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu names block %u of %zu",
@@ -190,8 +190,8 @@ static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_run 
     return TQ_OK;
 }
 
-static int conv_field_in(tqi_conv *conv, const Tq__Field *in, size_t n, size_t n_blocks,
-                         tqi_batch_field *out, tq_error *err)
+static int conv_field_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, size_t n_blocks,
+                         tqi_table_batch_field *out, tq_error *err)
 {
     bool opaque = false;
     int rc = conv_shape_in(in, n, err);
@@ -203,7 +203,7 @@ static int conv_field_in(tqi_conv *conv, const Tq__Field *in, size_t n, size_t n
                              "field '%s': %zu run_block, %zu run_offset and %zu run_rows", in->name,
                              in->n_run_block, in->n_run_offset, in->n_run_rows);
     }
-    tqi_run *runs = tqi_conv_alloc(conv, in->n_run_block, sizeof(*runs), err);
+    tqi_table_run *runs = tqi_ctl_conv_alloc(conv, in->n_run_block, sizeof(*runs), err);
     if (!runs) {
         return TQ_ENOMEM;
     }
@@ -215,7 +215,7 @@ static int conv_field_in(tqi_conv *conv, const Tq__Field *in, size_t n, size_t n
         return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu opaque cells given for %zu samples",
                              in->name, in->n_opaque, opaque ? n : 0);
     }
-    *out = (tqi_batch_field){
+    *out = (tqi_table_batch_field){
         .name = in->name,
         .kind = (uint8_t)in->kind,
         .dtype = {.code = (uint8_t)(in->dtype & 0xff), .bits = (uint8_t)(in->dtype >> 8)},
@@ -231,7 +231,7 @@ static int conv_field_in(tqi_conv *conv, const Tq__Field *in, size_t n, size_t n
         .n_runs = in->n_run_block,
     };
     if (opaque) {
-        tq_slice *slices = tqi_conv_alloc(conv, n, sizeof(*slices), err);
+        tq_slice *slices = tqi_ctl_conv_alloc(conv, n, sizeof(*slices), err);
         if (!slices) {
             return TQ_ENOMEM;
         }
@@ -243,7 +243,7 @@ static int conv_field_in(tqi_conv *conv, const Tq__Field *in, size_t n, size_t n
     return conv_types_in(conv, in, n, out, err);
 }
 
-static int conv_tag_in(const Tq__Tag *in, size_t n, tqi_batch_tag *out, tq_error *err)
+static int conv_tag_in(const Tq__Tag *in, size_t n, tqi_table_batch_tag *out, tq_error *err)
 {
     uint64_t size = 0;
     if (in->n_size != n) {
@@ -257,14 +257,14 @@ static int conv_tag_in(const Tq__Tag *in, size_t n, tqi_batch_tag *out, tq_error
         return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu bytes of values, its sizes say %llu",
                              in->name, in->values.len, (unsigned long long)size);
     }
-    *out = (tqi_batch_tag){.name = in->name,
+    *out = (tqi_table_batch_tag){.name = in->name,
                            .values = in->values.data,
                            .values_size = in->values.len,
                            .sizes = in->size};
     return TQ_OK;
 }
 
-int tqi_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_batch_block *out,
+int tqi_ctl_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_table_batch_block *out,
                       tq_error *err)
 {
     if (in->locator.len > TQ_LOCATOR_MAX) {
@@ -272,7 +272,7 @@ int tqi_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_batch_blo
                              "block %llu: locator of %zu bytes, at most %d are possible",
                              (unsigned long long)in->id, in->locator.len, TQ_LOCATOR_MAX);
     }
-    *out = (tqi_batch_block){
+    *out = (tqi_table_batch_block){
         .id = in->id,
         .size = in->size,
         .owner = owner->name,
@@ -283,9 +283,9 @@ int tqi_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_batch_blo
     return TQ_OK;
 }
 
-static int conv_blocks_in(tqi_conv *conv, const Tq__Batch *in, tqi_batch *out, tq_error *err)
+static int conv_blocks_in(tqi_ctl_conv *conv, const Tq__Batch *in, tqi_table_batch *out, tq_error *err)
 {
-    tqi_batch_block *blocks = tqi_conv_alloc(conv, in->n_block, sizeof(*blocks), err);
+    tqi_table_batch_block *blocks = tqi_ctl_conv_alloc(conv, in->n_block, sizeof(*blocks), err);
     if (!blocks) {
         return TQ_ENOMEM;
     }
@@ -296,7 +296,7 @@ static int conv_blocks_in(tqi_conv *conv, const Tq__Batch *in, tqi_batch *out, t
                                  (unsigned long long)block->id, (unsigned)block->owner,
                                  in->n_owner);
         }
-        int rc = tqi_conv_block_in(block, in->owner[block->owner], &blocks[i], err);
+        int rc = tqi_ctl_conv_block_in(block, in->owner[block->owner], &blocks[i], err);
         if (rc) {
             return rc;
         }
@@ -309,21 +309,21 @@ static int conv_blocks_in(tqi_conv *conv, const Tq__Batch *in, tqi_batch *out, t
 /* Counts of the arrays that name samples. */
 static int conv_names_in(const Tq__Batch *in, size_t n, tq_error *err)
 {
-    int rc = tqi_conv_check_count("index", in->n_index, n, err);
-    rc = rc ? rc : tqi_conv_check_count("incarnation", in->n_incarnation, in->n_index, err);
-    rc = rc ? rc : tqi_conv_check_count("key", in->n_key, n, err);
-    rc = rc ? rc : tqi_conv_check_count("group", in->n_group, n, err);
+    int rc = tqi_ctl_conv_check_count("index", in->n_index, n, err);
+    rc = rc ? rc : tqi_ctl_conv_check_count("incarnation", in->n_incarnation, in->n_index, err);
+    rc = rc ? rc : tqi_ctl_conv_check_count("key", in->n_key, n, err);
+    rc = rc ? rc : tqi_ctl_conv_check_count("group", in->n_group, n, err);
     return rc;
 }
 
-int tqi_conv_batch_in(tqi_conv *conv, const Tq__Batch *in, size_t samples, tqi_batch *out,
+int tqi_ctl_conv_batch_in(tqi_ctl_conv *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out,
                       tq_error *err)
 {
     int rc = conv_names_in(in, samples, err);
     if (rc) {
         return rc;
     }
-    *out = (tqi_batch){
+    *out = (tqi_table_batch){
         .partition = in->partition,
         .n = samples,
         .indexes = in->n_index ? in->index : NULL,
@@ -335,8 +335,8 @@ int tqi_conv_batch_in(tqi_conv *conv, const Tq__Batch *in, size_t samples, tqi_b
     if (rc) {
         return rc;
     }
-    tqi_batch_tag *tags = tqi_conv_alloc(conv, in->n_tag, sizeof(*tags), err);
-    tqi_batch_field *fields = tqi_conv_alloc(conv, in->n_field, sizeof(*fields), err);
+    tqi_table_batch_tag *tags = tqi_ctl_conv_alloc(conv, in->n_tag, sizeof(*tags), err);
+    tqi_table_batch_field *fields = tqi_ctl_conv_alloc(conv, in->n_field, sizeof(*fields), err);
     if (!tags || !fields) {
         return TQ_ENOMEM;
     }
@@ -357,19 +357,19 @@ int tqi_conv_batch_in(tqi_conv *conv, const Tq__Batch *in, size_t samples, tqi_b
 
 static uint32_t conv_mark(uint32_t block, size_t n_blocks)
 {
-    if (block == TQI_RUN_LOST) {
+    if (block == TQI_TABLE_RUN_LOST) {
         return (uint32_t)n_blocks + 1;
     }
-    return block == TQI_RUN_OPAQUE ? (uint32_t)n_blocks + 2 : block;
+    return block == TQI_TABLE_RUN_OPAQUE ? (uint32_t)n_blocks + 2 : block;
 }
 
 /* Splits runs into their three columns, and opaque cells into protobuf-c's bytes. */
-static int conv_runs_out(tqi_conv *conv, const tqi_batch_field *in, const tqi_batch *batch,
+static int conv_runs_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, const tqi_table_batch *batch,
                          Tq__Field *out, tq_error *err)
 {
-    uint32_t *blocks = tqi_conv_alloc(conv, in->n_runs, sizeof(*blocks), err);
-    uint32_t *rows = tqi_conv_alloc(conv, in->n_runs, sizeof(*rows), err);
-    uint64_t *offsets = tqi_conv_alloc(conv, in->n_runs, sizeof(*offsets), err);
+    uint32_t *blocks = tqi_ctl_conv_alloc(conv, in->n_runs, sizeof(*blocks), err);
+    uint32_t *rows = tqi_ctl_conv_alloc(conv, in->n_runs, sizeof(*rows), err);
+    uint64_t *offsets = tqi_ctl_conv_alloc(conv, in->n_runs, sizeof(*offsets), err);
     if (!blocks || !rows || !offsets) {
         return TQ_ENOMEM;
     }
@@ -383,27 +383,27 @@ static int conv_runs_out(tqi_conv *conv, const tqi_batch_field *in, const tqi_ba
     out->run_offset = offsets;
     out->n_run_block = out->n_run_rows = out->n_run_offset = in->n_runs;
     if (in->opaque) {
-        out->opaque = tqi_conv_alloc(conv, batch->n, sizeof(*out->opaque), err);
+        out->opaque = tqi_ctl_conv_alloc(conv, batch->n, sizeof(*out->opaque), err);
         if (!out->opaque) {
             return TQ_ENOMEM;
         }
         out->n_opaque = batch->n;
         for (size_t i = 0; i < batch->n; i++) {
-            out->opaque[i] = tqi_conv_bytes(in->opaque[i].data, in->opaque[i].size);
+            out->opaque[i] = tqi_ctl_conv_bytes(in->opaque[i].data, in->opaque[i].size);
         }
     }
     return TQ_OK;
 }
 
 /* Makes a table of the distinct types, and each row's index in it. */
-static int conv_types_out(tqi_conv *conv, const tqi_batch_field *in, size_t n, Tq__Field *out,
+static int conv_types_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, size_t n, Tq__Field *out,
                           tq_error *err)
 {
     if (!in->types || n == 0) {
         return TQ_OK;
     }
-    out->type = tqi_conv_alloc(conv, n, sizeof(*out->type), err);
-    out->row_type = tqi_conv_alloc(conv, n, sizeof(*out->row_type), err);
+    out->type = tqi_ctl_conv_alloc(conv, n, sizeof(*out->type), err);
+    out->row_type = tqi_ctl_conv_alloc(conv, n, sizeof(*out->row_type), err);
     if (!out->type || !out->row_type) {
         return TQ_ENOMEM;
     }
@@ -414,28 +414,28 @@ static int conv_types_out(tqi_conv *conv, const tqi_batch_field *in, size_t n, T
     return TQ_OK;
 }
 
-static int conv_fields_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, tq_error *err)
+static int conv_fields_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
-    Tq__Field *fields = tqi_conv_alloc(conv, in->n_fields, sizeof(*fields), err);
-    out->field = tqi_conv_pointers(conv, in->n_fields, err);
+    Tq__Field *fields = tqi_ctl_conv_alloc(conv, in->n_fields, sizeof(*fields), err);
+    out->field = tqi_ctl_conv_pointers(conv, in->n_fields, err);
     if (!fields || !out->field) {
         return TQ_ENOMEM;
     }
     out->n_field = in->n_fields;
     for (size_t i = 0; i < in->n_fields; i++) {
-        const tqi_batch_field *from = &in->fields[i];
+        const tqi_table_batch_field *from = &in->fields[i];
         Tq__Field *to = &fields[i];
         tq__field__init(to);
-        to->name = tqi_conv_text(from->name);
+        to->name = tqi_ctl_conv_text(from->name);
         to->kind = from->kind;
         to->dtype = from->dtype.code | (uint32_t)from->dtype.bits << 8;
         to->ragged = from->ragged;
         to->ragged_dim = from->ragged_dim;
-        to->shape = tqi_conv_u64(from->shape);
+        to->shape = tqi_ctl_conv_u64(from->shape);
         to->n_shape = from->ragged ? 0 : from->ndim;
-        to->ndims = tqi_conv_u32(from->ndims);
+        to->ndims = tqi_ctl_conv_u32(from->ndims);
         to->n_ndims = from->n_ndims;
-        to->dims = tqi_conv_u64(from->dims);
+        to->dims = tqi_ctl_conv_u64(from->dims);
         to->n_dims = from->n_dims;
         out->field[i] = to;
         int rc = conv_runs_out(conv, from, in, to, err);
@@ -447,20 +447,20 @@ static int conv_fields_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, 
     return TQ_OK;
 }
 
-static int conv_tags_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, tq_error *err)
+static int conv_tags_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
-    Tq__Tag *tags = tqi_conv_alloc(conv, in->n_tags, sizeof(*tags), err);
-    out->tag = tqi_conv_pointers(conv, in->n_tags, err);
+    Tq__Tag *tags = tqi_ctl_conv_alloc(conv, in->n_tags, sizeof(*tags), err);
+    out->tag = tqi_ctl_conv_pointers(conv, in->n_tags, err);
     if (!tags || !out->tag) {
         return TQ_ENOMEM;
     }
     out->n_tag = in->n_tags;
     for (size_t i = 0; i < in->n_tags; i++) {
-        const tqi_batch_tag *from = &in->tags[i];
+        const tqi_table_batch_tag *from = &in->tags[i];
         tq__tag__init(&tags[i]);
-        tags[i].name = tqi_conv_text(from->name);
-        tags[i].values = tqi_conv_bytes(from->values, from->values_size);
-        tags[i].size = tqi_conv_u32(from->sizes);
+        tags[i].name = tqi_ctl_conv_text(from->name);
+        tags[i].values = tqi_ctl_conv_bytes(from->values, from->values_size);
+        tags[i].size = tqi_ctl_conv_u32(from->sizes);
         tags[i].n_size = in->n;
         out->tag[i] = &tags[i];
     }
@@ -468,7 +468,7 @@ static int conv_tags_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, tq
 }
 
 /* Index of a block's owner in the message; the owner is added if it is not there yet. */
-static uint32_t conv_owner_place(const tqi_batch_block *block, Tq__Owner *owners, Tq__Batch *out)
+static uint32_t conv_owner_place(const tqi_table_batch_block *block, Tq__Owner *owners, Tq__Batch *out)
 {
     /* Blocks of one owner mostly follow each other: look from the newest. */
     for (size_t i = out->n_owner; i > 0; i--) {
@@ -480,28 +480,28 @@ static uint32_t conv_owner_place(const tqi_batch_block *block, Tq__Owner *owners
     }
     Tq__Owner *owner = &owners[out->n_owner];
     tq__owner__init(owner);
-    owner->name = tqi_conv_text(block->owner);
+    owner->name = tqi_ctl_conv_text(block->owner);
     owner->incarnation = block->owner_incarnation;
     out->owner[out->n_owner] = owner;
     return (uint32_t)out->n_owner++;
 }
 
-static int conv_blocks_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, tq_error *err)
+static int conv_blocks_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
-    Tq__Block *blocks = tqi_conv_alloc(conv, in->n_blocks, sizeof(*blocks), err);
-    Tq__Owner *owners = tqi_conv_alloc(conv, in->n_blocks, sizeof(*owners), err);
-    out->block = tqi_conv_pointers(conv, in->n_blocks, err);
-    out->owner = tqi_conv_pointers(conv, in->n_blocks, err);
+    Tq__Block *blocks = tqi_ctl_conv_alloc(conv, in->n_blocks, sizeof(*blocks), err);
+    Tq__Owner *owners = tqi_ctl_conv_alloc(conv, in->n_blocks, sizeof(*owners), err);
+    out->block = tqi_ctl_conv_pointers(conv, in->n_blocks, err);
+    out->owner = tqi_ctl_conv_pointers(conv, in->n_blocks, err);
     if (!blocks || !owners || !out->block || !out->owner) {
         return TQ_ENOMEM;
     }
     out->n_block = in->n_blocks;
     for (size_t i = 0; i < in->n_blocks; i++) {
-        const tqi_batch_block *from = &in->blocks[i];
+        const tqi_table_batch_block *from = &in->blocks[i];
         tq__block__init(&blocks[i]);
         blocks[i].id = from->id;
         blocks[i].size = from->size;
-        blocks[i].locator = tqi_conv_bytes(from->locator, from->locator_size);
+        blocks[i].locator = tqi_ctl_conv_bytes(from->locator, from->locator_size);
         blocks[i].owner = conv_owner_place(from, owners, out);
         out->block[i] = &blocks[i];
     }
@@ -509,23 +509,23 @@ static int conv_blocks_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, 
 }
 
 /* Optional strings, with NULL as ""; protobuf-c does not accept NULL inside an array.  NULL: out of memory. */
-static char **conv_texts_out(tqi_conv *conv, const char *const *texts, size_t n, tq_error *err)
+static char **conv_texts_out(tqi_ctl_conv *conv, const char *const *texts, size_t n, tq_error *err)
 {
     size_t i = 0;
     while (i < n && texts[i]) {
         i++;
     }
     if (i == n) {
-        return tqi_conv_texts(texts);
+        return tqi_ctl_conv_texts(texts);
     }
-    char **out = tqi_conv_pointers(conv, n, err);
+    char **out = tqi_ctl_conv_pointers(conv, n, err);
     for (i = 0; out && i < n; i++) {
-        out[i] = tqi_conv_text(texts[i]);
+        out[i] = tqi_ctl_conv_text(texts[i]);
     }
     return out;
 }
 
-static int conv_names_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, tq_error *err)
+static int conv_names_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
     if (in->keys && in->n) {
         out->key = conv_texts_out(conv, in->keys, in->n, err);
@@ -539,17 +539,17 @@ static int conv_names_out(tqi_conv *conv, const tqi_batch *in, Tq__Batch *out, t
                                                                                     : TQ_OK;
 }
 
-int tqi_conv_batch_out(tqi_conv *conv, const tqi_batch *in, uint64_t epoch, Tq__Batch *out,
+int tqi_ctl_conv_batch_out(tqi_ctl_conv *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out,
                        tq_error *err)
 {
     tq__batch__init(out);
-    out->partition = tqi_conv_text(in->partition);
+    out->partition = tqi_ctl_conv_text(in->partition);
     out->epoch = epoch;
-    out->index = tqi_conv_u32(in->indexes);
+    out->index = tqi_ctl_conv_u32(in->indexes);
     out->n_index = in->indexes ? in->n : 0;
-    out->incarnation = tqi_conv_u32(in->incarnations);
+    out->incarnation = tqi_ctl_conv_u32(in->incarnations);
     out->n_incarnation = in->incarnations ? in->n : 0;
-    out->ordinal = tqi_conv_u64(in->ordinals);
+    out->ordinal = tqi_ctl_conv_u64(in->ordinals);
     out->n_ordinal = in->ordinals ? in->n : 0;
     int rc = conv_names_out(conv, in, out, err);
     rc = rc ? rc : conv_tags_out(conv, in, out, err);

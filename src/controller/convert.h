@@ -1,68 +1,68 @@
 /*
  * convert.h - converts between wire messages and the table's batches.  Arrays with the same layout are referenced, not
- * copied, in both directions; what must be built (runs, blocks, arrays of messages) is in a tqi_conv.  Both sides must
+ * copied, in both directions; what must be built (runs, blocks, arrays of messages) is in a tqi_ctl_conv.  Both sides must
  * therefore stay valid while the result is in use.
  */
 #ifndef TQI_CONTROLLER_CONVERT_H
 #define TQI_CONTROLLER_CONVERT_H
 
-#include "meta/meta.h"
+#include "table/table.h"
 #include "wire/methods.h"
 
 /* Memory that is freed as a whole.  All zero is empty. */
-typedef struct tqi_conv {
-    struct tqi_conv_chunk *chunks;
-} tqi_conv;
+typedef struct tqi_ctl_conv {
+    struct tqi_ctl_conv_chunk *chunks;
+} tqi_ctl_conv;
 
-void tqi_conv_fini(tqi_conv *conv);
+void tqi_ctl_conv_fini(tqi_ctl_conv *conv);
 /* Zeroed memory for n items; never NULL for n == 0.  NULL: out of memory, err is set. */
-void *tqi_conv_alloc(tqi_conv *conv, size_t n, size_t item, tq_error *err);
+void *tqi_ctl_conv_alloc(tqi_ctl_conv *conv, size_t n, size_t item, tq_error *err);
 
 /* The same for an array of n pointers. */
-void *tqi_conv_pointers(tqi_conv *conv, size_t n, tq_error *err);
+void *tqi_ctl_conv_pointers(tqi_ctl_conv *conv, size_t n, tq_error *err);
 
 /* protobuf-c's structs lack const, but it does not write to what it packs. */
-static inline char *tqi_conv_text(const char *text)
+static inline char *tqi_ctl_conv_text(const char *text)
 {
     return (char *)(uintptr_t)(text ? text : "");
 }
 
-static inline char **tqi_conv_texts(const char *const *texts)
+static inline char **tqi_ctl_conv_texts(const char *const *texts)
 {
     return (char **)(uintptr_t)texts;
 }
 
-static inline uint32_t *tqi_conv_u32(const uint32_t *items)
+static inline uint32_t *tqi_ctl_conv_u32(const uint32_t *items)
 {
     return (uint32_t *)(uintptr_t)items;
 }
 
-static inline uint64_t *tqi_conv_u64(const uint64_t *items)
+static inline uint64_t *tqi_ctl_conv_u64(const uint64_t *items)
 {
     return (uint64_t *)(uintptr_t)items;
 }
 
-static inline ProtobufCBinaryData tqi_conv_bytes(const void *data, size_t size)
+static inline ProtobufCBinaryData tqi_ctl_conv_bytes(const void *data, size_t size)
 {
     return (ProtobufCBinaryData){.len = size, .data = (uint8_t *)(uintptr_t)data};
 }
 
 /* Converts a received batch of `samples` rows and checks everything that does not need the table: lengths agree, runs cover
  * the rows, indexes exist.  TQ_EINVAL names the array at fault. */
-int tqi_conv_batch_in(tqi_conv *conv, const Tq__Batch *in, size_t samples, tqi_batch *out,
+int tqi_ctl_conv_batch_in(tqi_ctl_conv *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out,
                       tq_error *err);
 /* One block that was received. */
-int tqi_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_batch_block *out,
+int tqi_ctl_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_table_batch_block *out,
                       tq_error *err);
 /* Converts a batch to send; initialises `out`. */
-int tqi_conv_batch_out(tqi_conv *conv, const tqi_batch *in, uint64_t epoch, Tq__Batch *out,
+int tqi_ctl_conv_batch_out(tqi_ctl_conv *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out,
                        tq_error *err);
 /* Whether the number is a valid ragged_dim: a dim of rows, none, or several. */
-static inline bool tqi_conv_ragged_dim_ok(uint32_t dim)
+static inline bool tqi_ctl_conv_ragged_dim_ok(uint32_t dim)
 {
     return dim <= TQ_NDIM_MAX || dim == TQ_RAGGED_MANY;
 }
 /* TQ_EINVAL if an optional array has neither 0 nor n items. */
-int tqi_conv_check_count(const char *what, size_t given, size_t n, tq_error *err);
+int tqi_ctl_conv_check_count(const char *what, size_t given, size_t n, tq_error *err);
 
 #endif

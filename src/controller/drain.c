@@ -15,10 +15,10 @@
 #define DRAIN_UNKNOWN UINT64_MAX
 
 /* Blocks of an owner that have not been removed yet. */
-static uint64_t drain_blocks(tqi_owner *owner, tqi_dead *dead)
+static uint64_t drain_blocks(tqi_table_owner *owner, tqi_table_dead *dead)
 {
-    uint64_t notice = 0, blocks = tqi_owner_blocks(owner);
-    size_t n = tqi_owner_dead(owner, dead, DRAIN_RANGES, &notice);
+    uint64_t notice = 0, blocks = tqi_table_owner_blocks(owner);
+    size_t n = tqi_table_owner_dead(owner, dead, DRAIN_RANGES, &notice);
 
     for (size_t i = 0; i < n; i++) {
         blocks += dead[i].count;
@@ -32,7 +32,7 @@ static bool drain_reached(const tqi_ctl_owner *owner)
     const tqi_ctl_server *server = NULL;
 
     DL_FOREACH (owner->servers, server) {
-        if (tqi_session_connected(server->session->net)) {
+        if (tqi_net_session_connected(server->session->net)) {
             return true;
         }
     }
@@ -43,7 +43,7 @@ static bool drain_reached(const tqi_ctl_owner *owner)
  * DRAIN_UNKNOWN: a snapshot holds back dead ones, or memory is short. */
 static uint64_t drain_left(tqi_controller *ctl, bool reached)
 {
-    tqi_dead *dead = ctl->snapshots ? NULL : calloc(DRAIN_RANGES, sizeof(*dead));
+    tqi_table_dead *dead = ctl->snapshots ? NULL : calloc(DRAIN_RANGES, sizeof(*dead));
     uint64_t blocks = 0;
 
     if (!dead) {
@@ -60,15 +60,15 @@ static uint64_t drain_left(tqi_controller *ctl, bool reached)
 
 static void drain_clear(tqi_controller *ctl)
 {
-    tqi_partition *partition = NULL;
+    tqi_table_partition *partition = NULL;
     char name[TQ_NAME_MAX + 1];
     uint32_t cleared = 0;
     tq_error err = {0};
 
     ctl->held++;
-    while ((partition = tqi_meta_next_partition(ctl->meta, NULL)) != NULL) {
-        snprintf(name, sizeof(name), "%s", tqi_partition_name(partition));
-        if (tqi_meta_clear_partition(ctl->meta, name, &cleared, &err) != TQ_OK) {
+    while ((partition = tqi_table_next_partition(ctl->meta, NULL)) != NULL) {
+        snprintf(name, sizeof(name), "%s", tqi_table_partition_name(partition));
+        if (tqi_table_clear_partition(ctl->meta, name, &cleared, &err) != TQ_OK) {
             tqi_log(TQI_WARN, "controller", "clearing partition '%s': %s", name, err.message);
             break;
         }
@@ -104,7 +104,7 @@ void tqi_ctl_drain_look(tqi_controller *ctl)
 
 int tqi_ctl_drain_refuse(const tqi_controller *ctl, uint16_t kind, tq_error *err)
 {
-    return !ctl->drain.begun || kind == TQI_COLLECT || kind == TQI_ABANDON_BLOCKS ||
+    return !ctl->drain.begun || kind == TQI_COLLECT_DEAD || kind == TQI_ABANDON_BLOCKS ||
                    kind == TQI_SNAPSHOT_CLOSE
                ? TQ_OK
                : tqi_error_set(err, TQ_EENDED, "the system at %s is ending",

@@ -99,7 +99,7 @@ void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
 {
     tqi_ctl_events *events = &ctl->events;
     tqi_ctl_event *event = event_make(what);
-    tqi_meter_event(ctl->meter, what);
+    tqi_ctl_meter_event(ctl->meter, what);
     tqi_ctl_event **slot = &events->slots[++events->last % events->capacity];
     event_drop(events, slot);
     *slot = event;
@@ -128,32 +128,32 @@ static void event_message(const tqi_ctl_event *event, Tq__Event *out)
     tq__event__init(out);
     out->seq = event->seq;
     out->time_us = event->time_us;
-    out->kind = tqi_conv_text(event->kind);
-    out->session = tqi_conv_text(event->session);
-    out->partition = tqi_conv_text(event->partition);
-    out->task = tqi_conv_text(event->task);
+    out->kind = tqi_ctl_conv_text(event->kind);
+    out->session = tqi_ctl_conv_text(event->session);
+    out->partition = tqi_ctl_conv_text(event->partition);
+    out->task = tqi_ctl_conv_text(event->task);
     out->samples = event->samples;
     out->bytes = event->bytes;
-    out->index = tqi_conv_u32(event->indexes);
+    out->index = tqi_ctl_conv_u32(event->indexes);
     out->n_index = event->n_indexes;
 }
 
 /* Answers with the events after `since`; on an error nothing was sent. */
-static int events_reply(tqi_controller *ctl, tqi_request *request, uint64_t since, uint32_t limit,
+static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t since, uint32_t limit,
                         tq_error *err)
 {
     const tqi_ctl_events *events = &ctl->events;
     Tq__EventsReply reply = TQ__EVENTS_REPLY__INIT;
-    tqi_conv conv = {0};
+    tqi_ctl_conv conv = {0};
     uint64_t oldest = events->last > events->capacity ? events->last - events->capacity : 0;
     oldest = events->first > oldest + 1 ? events->first - 1 : oldest;
     uint64_t seq = since > oldest ? since : oldest;
     uint64_t left = events->last > seq ? events->last - seq : 0;
     size_t n = limit && limit < left ? limit : (size_t)left;
-    Tq__Event *items = tqi_conv_alloc(&conv, n, sizeof(*items), err);
-    reply.event = tqi_conv_pointers(&conv, n, err);
+    Tq__Event *items = tqi_ctl_conv_alloc(&conv, n, sizeof(*items), err);
+    reply.event = tqi_ctl_conv_pointers(&conv, n, err);
     if (!items || !reply.event) {
-        tqi_conv_fini(&conv);
+        tqi_ctl_conv_fini(&conv);
         return TQ_ENOMEM;
     }
     size_t bytes = 0;
@@ -167,9 +167,9 @@ static int events_reply(tqi_controller *ctl, tqi_request *request, uint64_t sinc
         }
     }
     reply.next = seq;
-    reply.epoch = tqi_meta_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->meta);
     tqi_ctl_reply(request, &reply.base);
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return TQ_OK;
 }
 
@@ -184,7 +184,7 @@ static void events_answer(tqi_ctl_wait *base)
     const tqi_ctl_event_wait *wait = (const tqi_ctl_event_wait *)base;
     tq_error err = {0};
     if (events_reply(base->ctl, base->request, wait->since, wait->limit, &err) != TQ_OK) {
-        tqi_request_fail(base->request, &err);
+        tqi_net_request_fail(base->request, &err);
     }
 }
 
@@ -207,12 +207,12 @@ void tqi_ctl_events_gather(tqi_controller *ctl)
     }
 }
 
-int tqi_ctl_on_events(tqi_controller *ctl, tqi_request *request, const Tq__Events *msg,
+int tqi_ctl_on_events(tqi_controller *ctl, tqi_net_request *request, const Tq__Events *msg,
                       tq_error *err)
 {
     /* A number from an earlier run of the controller stands for the start of this run; if its run is not known, a number
      * that is too large stands for the next event. */
-    bool other = msg->epoch && msg->epoch != tqi_meta_epoch(ctl->meta);
+    bool other = msg->epoch && msg->epoch != tqi_table_epoch(ctl->meta);
     uint64_t since = other ? 0 : msg->since < ctl->events.last ? msg->since : ctl->events.last;
     if (!msg->wait || since < ctl->events.last) {
         return events_reply(ctl, request, since, msg->limit, err);

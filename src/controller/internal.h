@@ -22,7 +22,7 @@
 #include "controller/controller.h"
 #include "controller/convert.h"
 #include "controller/meter.h"
-#include "meta/meta.h"
+#include "table/table.h"
 #include "sampler/sampler.h"
 
 /* Most samples that one request may make. */
@@ -75,8 +75,8 @@ typedef struct tqi_ctl_wait_type {
 struct tqi_ctl_wait {
     const tqi_ctl_wait_type *type;
     tqi_controller *ctl;
-    tqi_request *request;
-    tqi_meter_op *op; /* where its failure is counted; NULL: nowhere */
+    tqi_net_request *request;
+    tqi_ctl_meter_op *op; /* where its failure is counted; NULL: nowhere */
     tqi_ctl_timed timed;
     bool ready;                /* in ctl->ready */
     tq_error *failure;         /* ready with an error; owned */
@@ -85,7 +85,7 @@ struct tqi_ctl_wait {
 
 /* Parks a request; timeout_ms 0: for ever.  From here on its client can cancel it. */
 void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type,
-                       tqi_request *request, uint64_t timeout_ms);
+                       tqi_net_request *request, uint64_t timeout_ms);
 /* Marks it to be answered by the running or next tqi_ctl_wake. */
 void tqi_ctl_wait_ready(tqi_ctl_wait *wait);
 /* Ends it now with an error. */
@@ -104,7 +104,7 @@ typedef struct tqi_ctl_parked {
 
 typedef struct tqi_ctl_session {
     uint64_t number; /* for the table */
-    tqi_session *net;
+    tqi_net_session *net;
     tqi_ctl_parked *parked; /* in order of arrival */
     uint64_t last_wait;     /* it was told of those up to this number */
     struct tqi_ctl_server *serves;
@@ -129,7 +129,7 @@ int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_c
 /* The publish was refused.  NULL is allowed. */
 void tqi_ctl_clearing_drop(tqi_ctl_clearing *clearing);
 /* The publish was done: the session has begun a clear with this number. */
-uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_request *request,
+uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_net_request *request,
                                 tqi_ctl_clearing *clearing);
 /* handlers_write.c: whether what a clear names makes sense. */
 int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err);
@@ -142,24 +142,24 @@ typedef struct tqi_ctl_server {
     struct tqi_ctl_server *before, *behind; /* of the session */
 } tqi_ctl_server;
 
-typedef struct tqi_ctl_collect tqi_ctl_collect;
+typedef struct tqi_ctl_metrics_set tqi_ctl_metrics_set;
 
 typedef struct tqi_ctl_owner {
     char *name;
-    tqi_owner *meta;
+    tqi_table_owner *meta;
     char *manager;
     uint8_t *info;
     size_t info_size;
     bool shared;
     bool mortal; /* its data is lost with its session, or with its process */
     bool keyed;  /* it gave a key */
-    uint8_t key[TQI_GRANT_KEY];
+    uint8_t key[TQI_NET_GRANT_KEY];
     uint64_t *doubted; /* blocks that a reader reported as gone, for the next notice */
     size_t n_doubted, doubted_capacity;
     tqi_ctl_server *servers;    /* present if there is one; more than one only if shared */
     tqi_ctl_session *collector; /* the session that gets the dead notices: one of servers, or
                                    NULL */
-    tqi_ctl_collect *collects;  /* waiting, in order of arrival */
+    tqi_ctl_metrics_set *collects;  /* waiting, in order of arrival */
     tqi_ctl_timed gone;         /* runs while nobody serves it */
     tqi_ctl_timed late;         /* runs while some of its blocks are late */
     char **counters;            /* names as reported last */
@@ -208,14 +208,14 @@ void tqi_ctl_owners_free(tqi_controller *ctl);
 /* Marks the waits for an owner ready. */
 void tqi_ctl_owners_gather(tqi_controller *ctl);
 /* OwnerInfo of all owners of a manager type ("": of all types). */
-int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_conv *conv, const char *manager,
+int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager,
                             Tq__OwnerInfo ***out, size_t *n, tq_error *err);
 /* Where data was lost. */
 typedef struct tqi_ctl_loser {
     tqi_controller *ctl;
     const char *name; /* of the session, or of an owner that went away */
 } tqi_ctl_loser;
-/* tqi_lost_fn with a tqi_ctl_loser: writes the event. */
+/* tqi_table_lost_fn with a tqi_ctl_loser: writes the event. */
 void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void *loser);
 
 /* late.c: the owner's blocks up to that notice were freed. */
@@ -225,32 +225,32 @@ void tqi_ctl_late_due(tqi_ctl_timed *timed);
 /* The system ends: all late blocks are due. */
 void tqi_ctl_late_end(tqi_controller *ctl);
 /* There are new dead blocks, or the collector changed: marks the collector's wait ready. */
-void tqi_ctl_collect_gather(tqi_ctl_owner *owner);
+void tqi_ctl_metrics_gather(tqi_ctl_owner *owner);
 /* The session (NULL: any) no longer serves the owner: fails its waiting collects. */
-void tqi_ctl_collect_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session);
+void tqi_ctl_metrics_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session);
 
 /* ------------------------------------------------------------------------------------------------ claims */
 
 /* The view's ready set has grown: serves its waiters, oldest first. */
-void tqi_ctl_claims_gather(tqi_view *view);
+void tqi_ctl_claims_gather(tqi_table_view *view);
 /* The partition was restored: the waiters of a view move to the new one. */
-void tqi_ctl_claims_move(tqi_view *from, tqi_view *to, void *unused);
+void tqi_ctl_claims_move(tqi_table_view *from, tqi_table_view *to, void *unused);
 
 /* Describes a waiting claim, except its client. */
-int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_conv *conv, Tq__WaitInfo *out,
+int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_ctl_conv *conv, Tq__WaitInfo *out,
                        tq_error *err);
 /* shortage.c: writes into `out` why the claim waits, in words.  Returns whether it probably waits in vain. */
-bool tqi_ctl_shortage(const tqi_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
+bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
                       char *out, size_t size);
 #define TQI_CTL_SHORTAGE 300u /* its size in bytes, so that an error has room for the rest */
 /* "63 s" */
 const char *tqi_ctl_uptime(const tqi_controller *ctl, char out[32]);
 
 /* waiting.c: what is waiting, at most 1000 entries. */
-int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, size_t *n,
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__WaitInfo ***out, size_t *n,
                     tq_error *err);
 /* Answers a session that asks what it is waiting for, with what it was not told before. */
-int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__SystemStatus *msg,
+int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg,
                          tq_error *err);
 
 /* ------------------------------------------------------------------------------------------------ events */
@@ -316,9 +316,9 @@ typedef struct tqi_ctl_restore tqi_ctl_restore;
 struct tqi_controller {
     uv_loop_t *loop;
     uv_timer_t timer; /* of `timed` */
-    tqi_server *server;
-    tqi_meta *meta;
-    tqi_meter *meter; /* NULL: metrics are off */
+    tqi_net_server *server;
+    tqi_table *meta;
+    tqi_ctl_meter *meter; /* NULL: metrics are off */
     char *sampler;
     char *manager; /* these three: for clients, never interpreted */
     char *manager_config;
@@ -368,28 +368,28 @@ void tqi_ctl_drain_look(tqi_controller *ctl);
 
 /* Handlers: TQ_OK if the request was answered or parked, else the error with which it fails. */
 #define TQI_CTL_HANDLER(number, NAME, method, Message, reply, Reply, mode)                       \
-    int tqi_ctl_on_##method(tqi_controller *ctl, tqi_request *request, const Tq__##Message *msg, \
+    int tqi_ctl_on_##method(tqi_controller *ctl, tqi_net_request *request, const Tq__##Message *msg, \
                             tq_error *err);
 TQI_CONTROLLER_METHODS(TQI_CTL_HANDLER)
 #undef TQI_CTL_HANDLER
 
 /* The request's session; NULL if it has ended. */
-tqi_ctl_session *tqi_ctl_session_of(const tqi_request *request);
+tqi_ctl_session *tqi_ctl_session_of(const tqi_net_request *request);
 /* Its number for the table; 0 if it has ended. */
-uint64_t tqi_ctl_session_number(const tqi_request *request);
+uint64_t tqi_ctl_session_number(const tqi_net_request *request);
 /* Name of the request's session, "" if it has ended. */
-const char *tqi_ctl_session_name(const tqi_request *request);
+const char *tqi_ctl_session_name(const tqi_net_request *request);
 /* Sends a reply without payload. */
-/* Like tqi_request_reply, without a payload. */
-bool tqi_ctl_reply(tqi_request *request, const ProtobufCMessage *reply);
+/* Like tqi_net_request_reply, without a payload. */
+bool tqi_ctl_reply(tqi_net_request *request, const ProtobufCMessage *reply);
 /* TQ_EINVAL if the reply to `what` of n samples would exceed a frame: must be called before changing anything that the reply
  * reports. */
 int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err);
 /* The same, and allocates the memory it is sent from: after that, a reply no larger than this is certain to be sent. */
-int tqi_ctl_prepare_reply(tqi_request *request, const ProtobufCMessage *reply, const char *what,
+int tqi_ctl_prepare_reply(tqi_net_request *request, const ProtobufCMessage *reply, const char *what,
                           size_t n, tq_error *err);
 /* Answers with an Empty. */
-void tqi_ctl_reply_empty(tqi_request *request);
+void tqi_ctl_reply_empty(tqi_net_request *request);
 /* TQ_ESTALE if `epoch` is set and not this controller's. */
 int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, tq_error *err);
 

@@ -1,7 +1,7 @@
 /*
  * late_test.c - over the real connection: what a store may still write is removed twice, whichever session collects.
  */
-#include "controller/test_kit.h"
+#include "controller/testkit.h"
 
 static kit k;
 static kit_client collector, other, writer;
@@ -44,12 +44,12 @@ static int teardown(void **state)
 
 static void collect(kit_client *who, uint64_t done, kit_call *call)
 {
-    Tq__Collect msg;
+    Tq__CollectDead msg;
 
-    tq__collect__init(&msg);
+    tq__collect_dead__init(&msg);
     msg.owner = (char *)(uintptr_t) "store";
     msg.done = done;
-    kit_send(who, TQI_COLLECT, &msg, call);
+    kit_send(who, TQI_COLLECT_DEAD, &msg, call);
 }
 
 /* The first one to ask is the collector. */
@@ -63,7 +63,7 @@ static void begin(kit_call *call)
 static uint64_t expect_notice(kit_call *call, uint64_t first, uint32_t count, bool writer_done)
 {
     assert_int_equal(kit_wait(call), TQ_OK);
-    const Tq__CollectReply *reply = (const Tq__CollectReply *)call->reply;
+    const Tq__CollectDeadReply *reply = (const Tq__CollectDeadReply *)call->reply;
     uint64_t notice = reply->notice;
     assert_int_equal(reply->n_first, 1);
     assert_true(reply->first[0] == first);
@@ -76,7 +76,7 @@ static uint64_t expect_notice(kit_call *call, uint64_t first, uint32_t count, bo
 /* A put that the store did not answer. */
 static uint64_t give_up(uint32_t n)
 {
-    uint64_t ids[8], first = kit_lease(&writer, "store", n);
+    uint64_t ids[8], first = kit_grant(&writer, "store", n);
     Tq__AbandonBlocks msg;
 
     for (uint32_t i = 0; i < n; i++) {
@@ -122,7 +122,7 @@ static void a_writer_that_ended_is_removed_again(void **state)
 
     (void)state;
     begin(&call);
-    uint64_t first = kit_lease(&writer, "store", 2);
+    uint64_t first = kit_grant(&writer, "store", 2);
     kit_disconnect(&writer);
     kit_connect(&k, &writer, "writer");
     collect(&collector, expect_notice(&call, first, 2, false), &call);
@@ -184,7 +184,7 @@ static void the_end_does_not_wait(void **state)
     tqi_controller_drain(k.controller, 60000, drained, &left);
     collect(&other, 0, &waiting);
     assert_int_equal(kit_wait(&waiting), TQ_OK);
-    const Tq__CollectReply *reply = (const Tq__CollectReply *)waiting.reply;
+    const Tq__CollectDeadReply *reply = (const Tq__CollectDeadReply *)waiting.reply;
     assert_int_equal(reply->n_first, 2);
     assert_true(reply->first[0] == lost && reply->writer_done.data[0] == 0);
     assert_true(reply->first[1] == first && reply->writer_done.data[1] == 1);

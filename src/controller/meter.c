@@ -33,9 +33,9 @@ static const struct {
 
 /* ------------------------------------------------------------------------------------------------ names */
 
-static tqi_meter_name *meter_name_add(tqi_meter_name **table, const char *text)
+static tqi_ctl_meter_name *meter_name_add(tqi_ctl_meter_name **table, const char *text)
 {
-    tqi_meter_name *name = calloc(1, sizeof(*name) + strlen(text) + 1);
+    tqi_ctl_meter_name *name = calloc(1, sizeof(*name) + strlen(text) + 1);
     if (name) {
         memcpy(name->name, text, strlen(text) + 1);
         HASH_ADD_STR(*table, name, name);
@@ -47,9 +47,9 @@ static tqi_meter_name *meter_name_add(tqi_meter_name **table, const char *text)
     return name;
 }
 
-static tqi_meter_name *meter_name(tqi_meter_name **table, const char *text)
+static tqi_ctl_meter_name *meter_name(tqi_ctl_meter_name **table, const char *text)
 {
-    tqi_meter_name *name = NULL;
+    tqi_ctl_meter_name *name = NULL;
     HASH_FIND_STR(*table, text, name);
     if (!name && HASH_COUNT(*table) <= TQI_METRIC_NAMES_MAX) {
         name = meter_name_add(table, text);
@@ -60,10 +60,10 @@ static tqi_meter_name *meter_name(tqi_meter_name **table, const char *text)
     return name;
 }
 
-static void meter_names_free(tqi_meter_name **table)
+static void meter_names_free(tqi_ctl_meter_name **table)
 {
-    tqi_meter_name *name = NULL;
-    tqi_meter_name *next = NULL;
+    tqi_ctl_meter_name *name = NULL;
+    tqi_ctl_meter_name *next = NULL;
     HASH_ITER (hh, *table, name, next) {
         HASH_DEL(*table, name);
         free(name);
@@ -72,27 +72,27 @@ static void meter_names_free(tqi_meter_name **table)
 
 /* ------------------------------------------------------------------------------------------------ life */
 
-tqi_meter *tqi_meter_alloc(void)
+tqi_ctl_meter *tqi_ctl_meter_alloc(void)
 {
-    tqi_meter *meter = calloc(1, sizeof(*meter));
+    tqi_ctl_meter *meter = calloc(1, sizeof(*meter));
     if (!meter || !meter_name_add(&meter->tasks, TQI_METRIC_OTHER) ||
         !meter_name_add(&meter->fields, TQI_METRIC_OTHER)) {
-        tqi_meter_free(meter);
+        tqi_ctl_meter_free(meter);
         return NULL;
     }
-    for (uint16_t slot = 0; slot + 1u < TQI_METER_OPS; slot++) {
+    for (uint16_t slot = 0; slot + 1u < TQI_CTL_METER_OPS; slot++) {
         const tqi_method *method = tqi_method_find((uint16_t)(TQI_PUBLISH + slot));
         meter->ops[slot].name = method ? method->name : NULL;
     }
     for (size_t i = 0; i < sizeof(meter_names) / sizeof(*meter_names); i++) {
-        tqi_meter_op *op = &meter->ops[meter_names[i].kind - TQI_PUBLISH];
+        tqi_ctl_meter_op *op = &meter->ops[meter_names[i].kind - TQI_PUBLISH];
         op->name = meter_names[i].name;
         op->event = meter_names[i].event;
     }
     return meter;
 }
 
-void tqi_meter_free(tqi_meter *meter)
+void tqi_ctl_meter_free(tqi_ctl_meter *meter)
 {
     if (meter) {
         meter_names_free(&meter->tasks);
@@ -103,31 +103,31 @@ void tqi_meter_free(tqi_meter *meter)
 
 /* ------------------------------------------------------------------------------------------------ requests */
 
-uint64_t tqi_meter_now(const tqi_meter *meter)
+uint64_t tqi_ctl_meter_now(const tqi_ctl_meter *meter)
 {
     return meter ? tqi_now() : 0;
 }
 
-tqi_meter_op *tqi_meter_op_of(tqi_meter *meter, uint16_t kind, const ProtobufCMessage *message)
+tqi_ctl_meter_op *tqi_ctl_meter_op_of(tqi_ctl_meter *meter, uint16_t kind, const ProtobufCMessage *message)
 {
     size_t slot = (size_t)kind - TQI_PUBLISH;
     if (!meter) {
         return NULL;
     }
     if (kind == TQI_CLEAR && ((const Tq__Clear *)message)->all) {
-        slot = TQI_METER_OPS - 1;
+        slot = TQI_CTL_METER_OPS - 1;
     }
     return &meter->ops[slot];
 }
 
-void tqi_meter_handled(tqi_meter_op *op, uint64_t since)
+void tqi_ctl_meter_handled(tqi_ctl_meter_op *op, uint64_t since)
 {
     if (op) {
         tqi_histogram_add(&op->duration, tqi_now() - since);
     }
 }
 
-void tqi_meter_failed(tqi_meter_op *op, int code)
+void tqi_ctl_meter_failed(tqi_ctl_meter_op *op, int code)
 {
     if (op && code != TQ_EAGAIN && code != TQ_ECANCELED) {
         op->errors++;
@@ -136,39 +136,39 @@ void tqi_meter_failed(tqi_meter_op *op, int code)
 
 /* ------------------------------------------------------------------------------------------------ claims, events */
 
-tqi_meter_name *tqi_meter_task(tqi_meter *meter, const char *task)
+tqi_ctl_meter_name *tqi_ctl_meter_task(tqi_ctl_meter *meter, const char *task)
 {
     return meter ? meter_name(&meter->tasks, task) : NULL;
 }
 
-void tqi_meter_claimed(tqi_meter *meter, const char *task, uint64_t since)
+void tqi_ctl_meter_claimed(tqi_ctl_meter *meter, const char *task, uint64_t since)
 {
-    tqi_meter_name *name = tqi_meter_task(meter, task);
+    tqi_ctl_meter_name *name = tqi_ctl_meter_task(meter, task);
     if (name) {
         tqi_histogram_add(&name->wait, tqi_now() - since);
     }
 }
 
-void tqi_meter_event(tqi_meter *meter, const tqi_ctl_happened *what)
+void tqi_ctl_meter_event(tqi_ctl_meter *meter, const tqi_ctl_happened *what)
 {
     if (!meter) {
         return;
     }
-    for (size_t i = 0; i < TQI_METER_EVENTS_MAX; i++) {
+    for (size_t i = 0; i < TQI_CTL_METER_EVENTS_MAX; i++) {
         if (!meter->events[i].kind || strcmp(meter->events[i].kind, what->kind) == 0) {
             meter->events[i].kind = what->kind;
             meter->events[i].count++;
             break;
         }
     }
-    for (size_t i = 0; i < TQI_METER_OPS; i++) {
+    for (size_t i = 0; i < TQI_CTL_METER_OPS; i++) {
         if (meter->ops[i].event && strcmp(meter->ops[i].event, what->kind) == 0) {
             meter->ops[i].samples += what->samples;
             break;
         }
     }
     if (strcmp(what->kind, "claim") == 0) {
-        tqi_meter_name *task = tqi_meter_task(meter, what->task);
+        tqi_ctl_meter_name *task = tqi_ctl_meter_task(meter, what->task);
         task->claims++;
         task->items += what->samples;
         task->bytes += what->bytes;
@@ -187,7 +187,7 @@ static uint64_t meter_elements(const uint64_t *dims, uint32_t ndim)
 }
 
 /* Adds the produced cells of a field.  The table has accepted it, so its counts agree. */
-static void meter_field(tqi_meter_name *name, const tqi_batch_field *field)
+static void meter_field(tqi_ctl_meter_name *name, const tqi_table_batch_field *field)
 {
     uint64_t bytes = 0;
     uint64_t cells = 0;
@@ -196,8 +196,8 @@ static void meter_field(tqi_meter_name *name, const tqi_batch_field *field)
     const uint64_t *dims = field->dims;
     uint64_t each = field->ragged ? 0 : meter_elements(field->shape, field->ndim);
     for (size_t r = 0; r < field->n_runs; r++) {
-        const tqi_run *run = &field->runs[r];
-        bool there = run->block != TQI_RUN_NONE && run->block != TQI_RUN_LOST;
+        const tqi_table_run *run = &field->runs[r];
+        bool there = run->block != TQI_TABLE_RUN_NONE && run->block != TQI_TABLE_RUN_LOST;
         cells += there ? run->rows : 0;
         if (!field->ragged) {
             bytes += there ? each * run->rows * size : 0;
@@ -214,7 +214,7 @@ static void meter_field(tqi_meter_name *name, const tqi_batch_field *field)
     name->bytes += bytes;
 }
 
-void tqi_meter_published(tqi_meter *meter, const tqi_batch *batch)
+void tqi_ctl_meter_published(tqi_ctl_meter *meter, const tqi_table_batch *batch)
 {
     for (size_t i = 0; meter && i < batch->n_fields; i++) {
         meter_field(meter_name(&meter->fields, batch->fields[i].name), &batch->fields[i]);

@@ -1,7 +1,7 @@
 /*
  * metrics_test.c - what a controller's metrics say after known puts, claims, clears and losses.
  */
-#include "controller/test_kit.h"
+#include "controller/testkit.h"
 
 static kit k;
 static kit_client unit, client;

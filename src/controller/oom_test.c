@@ -2,13 +2,13 @@
  * oom_test.c - every allocation of a starting controller, of converting a batch, and of a request fails once: the call
  * reports it, nothing leaks, and a failed request has changed nothing.
  */
-#include "controller/test_kit.h"
+#include "controller/testkit.h"
 
 #include <stdio.h>
 #include <sys/socket.h>
 
 #include "base/log.h"
-#include "base/oom.h"
+#include "base/testkit_oom.h"
 #include "controller/convert.h"
 
 static void closed(void *arg)
@@ -18,7 +18,7 @@ static void closed(void *arg)
 
 static void a_controller_starts_or_says_why(void **state)
 {
-    tqi_token token = {.size = 5, .bytes = "token"};
+    tqi_net_token token = {.size = 5, .bytes = "token"};
     const char *listen[] = {"tcp:127.0.0.1:0"};
     tqi_controller_options options = {
         .token = &token, .listen = listen, .n_listen = 1, .events = 16};
@@ -54,15 +54,15 @@ static void batches_convert_or_say_why(void **state)
         ROWS = 3000
     };
     static uint32_t indexes[ROWS];
-    static tqi_run runs[ROWS];
+    static tqi_table_run runs[ROWS];
     for (uint32_t i = 0; i < ROWS; i++) {
         indexes[i] = i;
-        runs[i] = (tqi_run){.block = i % 3 ? 1 + i % 2 : TQI_RUN_LOST, .rows = 1, .offset = i};
+        runs[i] = (tqi_table_run){.block = i % 3 ? 1 + i % 2 : TQI_TABLE_RUN_LOST, .rows = 1, .offset = i};
     }
-    tqi_batch_field fields[] = {{.name = "x", .dtype = {TQ_INT, 8}, .runs = runs, .n_runs = ROWS}};
-    tqi_batch_block blocks[] = {{.id = 1, .owner = "a", .owner_incarnation = 1, .size = ROWS},
+    tqi_table_batch_field fields[] = {{.name = "x", .dtype = {TQ_INT, 8}, .runs = runs, .n_runs = ROWS}};
+    tqi_table_batch_block blocks[] = {{.id = 1, .owner = "a", .owner_incarnation = 1, .size = ROWS},
                                 {.id = 2, .owner = "a", .owner_incarnation = 2, .size = ROWS}};
-    tqi_batch batch = {.partition = "p",
+    tqi_table_batch batch = {.partition = "p",
                        .n = ROWS,
                        .indexes = indexes,
                        .fields = fields,
@@ -72,14 +72,14 @@ static void batches_convert_or_say_why(void **state)
     int rc = TQ_ENOMEM;
     (void)state;
     for (long n = 0; rc != TQ_OK; n++) {
-        tqi_conv conv = {0};
+        tqi_ctl_conv conv = {0};
         Tq__Batch message;
-        tqi_batch back = {0};
+        tqi_table_batch back = {0};
         tq_error err = {0};
         oom_all_after(n);
-        rc = tqi_conv_batch_out(&conv, &batch, 9, &message, &err);
+        rc = tqi_ctl_conv_batch_out(&conv, &batch, 9, &message, &err);
         if (rc == TQ_OK) {
-            rc = tqi_conv_batch_in(&conv, &message, ROWS, &back, &err);
+            rc = tqi_ctl_conv_batch_in(&conv, &message, ROWS, &back, &err);
         }
         oom_end();
         assert_int_equal(rc, err.code);
@@ -91,7 +91,7 @@ static void batches_convert_or_say_why(void **state)
             assert_memory_equal(back.fields[0].runs, runs, sizeof(runs));
             assert_int_equal(back.blocks[1].owner_incarnation, 2);
         }
-        tqi_conv_fini(&conv);
+        tqi_ctl_conv_fini(&conv);
     }
 }
 
@@ -118,7 +118,7 @@ typedef struct asked {
     long failures; /* allocations that failed until the answer came */
 } asked;
 
-static void asked_done(tqi_call *call, tqi_answer *answer, void *arg)
+static void asked_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     asked *about = arg;
     (void)call;
@@ -134,14 +134,14 @@ static asked ask_what_waits(kit_client *client, long after)
     Tq__SystemStatus message = TQ__SYSTEM_STATUS__INIT;
     asked about = {0};
     tq_error err = {0};
-    tqi_call *call;
+    tqi_net_call *call;
     message.mine = true;
-    const tqi_call_args args = {.kind = TQI_SYSTEM_STATUS,
+    const tqi_net_call_args args = {.kind = TQI_SYSTEM_STATUS,
                                 .message = &message.base,
                                 .deadline = TQI_NEVER,
                                 .done = asked_done,
                                 .arg = &about};
-    assert_int_equal(tqi_call_start(client->channel, &args, &call, &err), TQ_OK);
+    assert_int_equal(tqi_net_call_start(client->channel, &args, &call, &err), TQ_OK);
     if (after >= 0) {
         oom_one_after(after);
     }
@@ -177,7 +177,7 @@ static void what_waits_is_told_after_an_answer_that_failed(void **state)
             refused++;
             assert_int_equal(ask_what_waits(&client, -1).waits, 1);
         }
-        tqi_call_cancel(waiting.call);
+        tqi_net_call_cancel(waiting.call);
         assert_int_equal(kit_wait(&waiting), TQ_ECANCELED);
         kit_end(&waiting);
         kit_until_waiting(&client, 0);
@@ -356,7 +356,7 @@ static void a_change_is_done_and_answered_or_not_done(void **state)
 
 /* ------------------------------------------------------------------------------------------------ sessions */
 
-static void answered(tqi_call *call, tqi_answer *answer, void *arg)
+static void answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     (void)call;
     *(int *)arg = answer->status;
@@ -369,12 +369,12 @@ static int ask(kit *k, kit_client *client)
     tq_error err = {0};
     int status = 1;
     tq__list_partitions__init(&list);
-    tqi_call_args args = {.kind = TQI_LIST_PARTITIONS,
+    tqi_net_call_args args = {.kind = TQI_LIST_PARTITIONS,
                           .message = &list.base,
                           .deadline = tqi_deadline(60),
                           .done = answered,
                           .arg = &status};
-    int rc = tqi_call_start(client->channel, &args, NULL, &err);
+    int rc = tqi_net_call_start(client->channel, &args, NULL, &err);
     while (rc == TQ_OK && status == 1) {
         uv_run(&k->loop, UV_RUN_ONCE);
     }
@@ -391,12 +391,12 @@ static void a_session_heals_when_memory_is_back(void **state)
     tqi_log_set_sink(quiet, NULL);
     kit_start(&k, NULL);
     for (; failed; n++) {
-        tqi_connector_options options = {.token = &k.token, .name = "client"};
+        tqi_net_connector_options options = {.token = &k.token, .name = "client"};
         kit_client client = {.kit = &k};
         tq_error err = {0};
         assert_true(n < 1000);
-        assert_int_equal(tqi_connector_alloc(&k.loop, &options, &client.connector, &err), TQ_OK);
-        assert_int_equal(tqi_channel_get(client.connector, k.listen, &client.channel, &err), TQ_OK);
+        assert_int_equal(tqi_net_connector_alloc(&k.loop, &options, &client.connector, &err), TQ_OK);
+        assert_int_equal(tqi_net_channel_get(client.connector, k.listen, &client.channel, &err), TQ_OK);
         oom_one_after(n);
         int status = ask(&k, &client);
         failed = oom_end() > 0;

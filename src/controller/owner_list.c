@@ -118,8 +118,8 @@ static void list_describe(const tqi_ctl_owner *owner, bool brief, Tq__OwnerInfo 
 {
     tq__owner_info__init(item);
     item->name = owner->name;
-    item->incarnation = tqi_owner_incarnation(owner->meta);
-    item->info = tqi_conv_bytes(owner->info, owner->info_size);
+    item->incarnation = tqi_table_owner_incarnation(owner->meta);
+    item->info = tqi_ctl_conv_bytes(owner->info, owner->info_size);
     item->present = owner->servers != NULL;
     item->capacity_bytes = owner->capacity;
     item->used_bytes = owner->used;
@@ -127,8 +127,8 @@ static void list_describe(const tqi_ctl_owner *owner, bool brief, Tq__OwnerInfo 
         return;
     }
     item->manager = owner->manager;
-    item->blocks = tqi_owner_blocks(owner->meta);
-    item->bytes = tqi_owner_bytes(owner->meta);
+    item->blocks = tqi_table_owner_blocks(owner->meta);
+    item->bytes = tqi_table_owner_bytes(owner->meta);
     item->counter = owner->counters;
     item->value = owner->values;
     item->n_counter = item->n_value = owner->n_counters;
@@ -139,15 +139,15 @@ static void list_describe(const tqi_ctl_owner *owner, bool brief, Tq__OwnerInfo 
 }
 
 /* Room for n owners. */
-static int list_items(tqi_conv *conv, size_t n, Tq__OwnerInfo **items, Tq__OwnerInfo ***list,
+static int list_items(tqi_ctl_conv *conv, size_t n, Tq__OwnerInfo **items, Tq__OwnerInfo ***list,
                       tq_error *err)
 {
-    *list = tqi_conv_pointers(conv, n, err);
-    *items = tqi_conv_alloc(conv, n, sizeof(**items), err);
+    *list = tqi_ctl_conv_pointers(conv, n, err);
+    *items = tqi_ctl_conv_alloc(conv, n, sizeof(**items), err);
     return *list && *items ? TQ_OK : TQ_ENOMEM;
 }
 
-static int list_all(tqi_controller *ctl, tqi_conv *conv, const char *manager, bool brief,
+static int list_all(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager, bool brief,
                     Tq__OwnerInfo ***out, size_t *n, tq_error *err)
 {
     Tq__OwnerInfo *items = NULL;
@@ -163,14 +163,14 @@ static int list_all(tqi_controller *ctl, tqi_conv *conv, const char *manager, bo
     return rc;
 }
 
-int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_conv *conv, const char *manager,
+int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager,
                             Tq__OwnerInfo ***out, size_t *n, tq_error *err)
 {
     return list_all(ctl, conv, manager, false, out, n, err);
 }
 
 /* Those that the message names. */
-static int list_named(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners *msg,
+static int list_named(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwners *msg,
                       Tq__ListOwnersReply *reply, tq_error *err)
 {
     Tq__OwnerInfo *items = NULL;
@@ -187,7 +187,7 @@ static int list_named(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners 
 }
 
 /* The changes since a version, newest first. */
-static int list_since(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners *msg,
+static int list_since(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwners *msg,
                       Tq__ListOwnersReply *reply, tq_error *err)
 {
     const tqi_ctl_list *list = &ctl->list;
@@ -203,7 +203,7 @@ static int list_since(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners 
         at = at == list->gone ? NULL : at->prev;
     }
     int rc = list_items(conv, n, &items, &reply->owner, err);
-    reply->gone = tqi_conv_pointers(conv, n_gone, err);
+    reply->gone = tqi_ctl_conv_pointers(conv, n_gone, err);
     if (rc != TQ_OK || !reply->gone) {
         return TQ_ENOMEM;
     }
@@ -223,14 +223,14 @@ static int list_since(tqi_controller *ctl, tqi_conv *conv, const Tq__ListOwners 
 }
 
 /* Answers with the owners; on an error nothing was sent. */
-static int owners_reply(tqi_controller *ctl, tqi_request *request, const Tq__ListOwners *msg,
+static int owners_reply(tqi_controller *ctl, tqi_net_request *request, const Tq__ListOwners *msg,
                         tq_error *err)
 {
     Tq__ListOwnersReply reply = TQ__LIST_OWNERS_REPLY__INIT;
-    tqi_conv conv = {0};
+    tqi_ctl_conv conv = {0};
     int rc;
 
-    reply.epoch = tqi_meta_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->meta);
     reply.changes = msg->since > 0 && msg->since >= ctl->list.forgot &&
                     msg->since <= ctl->list.version && msg->epoch == reply.epoch;
     if (msg->n_name > 0) {
@@ -245,7 +245,7 @@ static int owners_reply(tqi_controller *ctl, tqi_request *request, const Tq__Lis
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }
 
@@ -271,7 +271,7 @@ static void owners_answer(tqi_ctl_wait *base)
 {
     tq_error err = {0};
     if (owners_reply(base->ctl, base->request, ((tqi_ctl_owner_wait *)base)->msg, &err) != TQ_OK) {
-        tqi_request_fail(base->request, &err);
+        tqi_net_request_fail(base->request, &err);
     }
 }
 
@@ -323,7 +323,7 @@ void tqi_ctl_owners_gather(tqi_controller *ctl)
     }
 }
 
-int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_request *request, const Tq__ListOwners *msg,
+int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_net_request *request, const Tq__ListOwners *msg,
                            tq_error *err)
 {
     if (!msg->wait || owners_present(ctl, msg->manager)) {

@@ -2,7 +2,7 @@
  * owner_list_test.c - the list of owners as clients follow it: they get what has changed and nothing else, however many
  * owners there are.
  */
-#include "controller/test_kit.h"
+#include "controller/testkit.h"
 
 #define MANY 300u
 /* More than the number of names of lost owners that are kept. */

@@ -2,7 +2,7 @@
  * owner_loss_test.c - owners that go away: given up after the timeout, back in time, back with nothing, and how others learn
  * of it.
  */
-#include "controller/owner_kit.h"
+#include "controller/owner_testkit.h"
 
 /* Reads events after *since until one is of that kind; returns a copy of it and advances *since to it. */
 static Tq__EventsReply *wait_event(uint64_t *since, const char *kind, Tq__Event **event)
@@ -92,7 +92,7 @@ static void comes_back_in_time(void **state)
     Tq__ListOwners list;
     kit_client again;
     uint64_t since = 0, block = 0;
-    Tq__LeaseBlocks lease;
+    Tq__GrantBlocks grant;
     (void)state;
     owner_put("p", 2, NULL, &block);
     kit_disconnect(&unit);
@@ -103,10 +103,10 @@ static void comes_back_in_time(void **state)
     assert_non_null(find_owner(owners, "unit"));
     assert_false(find_owner(owners, "unit")->present);
     kit_free(owners);
-    tq__lease_blocks__init(&lease);
-    lease.owner = kit_text("unit");
-    lease.count = 1;
-    kit_fails(&client, TQI_LEASE_BLOCKS, &lease, TQ_EUNREACHABLE, "gone");
+    tq__grant_blocks__init(&grant);
+    grant.owner = kit_text("unit");
+    grant.count = 1;
+    kit_fails(&client, TQI_GRANT_BLOCKS, &grant, TQ_EUNREACHABLE, "gone");
     /* Nobody is present now: this waits for one. */
     kit_call call;
     list.wait = true;
@@ -121,7 +121,7 @@ static void comes_back_in_time(void **state)
     msg.info = (ProtobufCBinaryData){4, (uint8_t *)kit_text("info")};
     /* Only a session that knows its key can continue with what it holds. */
     kit_fails(&again, TQI_REGISTER_OWNER, &msg, TQ_EEXIST, "another key");
-    uint8_t key[TQI_GRANT_KEY];
+    uint8_t key[TQI_NET_GRANT_KEY];
     memset(key, 'x', sizeof(key));
     msg.key = (ProtobufCBinaryData){sizeof(key), key};
     kit_fails(&again, TQI_REGISTER_OWNER, &msg, TQ_EEXIST, "another key");
@@ -227,7 +227,7 @@ static void readers_report_lost_blocks(void **state)
     assert_int_equal(kit_poll(&client, "p", "x", 2, "before"), 2);
     owner_collect(&unit, "unit", 0, &call);
     assert_int_equal(kit_wait(&call), TQ_OK);
-    Tq__CollectReply *asked = (Tq__CollectReply *)call.reply;
+    Tq__CollectDeadReply *asked = (Tq__CollectDeadReply *)call.reply;
     assert_int_equal(asked->n_doubted, 1);
     assert_true(asked->doubted[0] == ids[0]);
     assert_int_equal(asked->n_first, 0);
@@ -236,7 +236,7 @@ static void readers_report_lost_blocks(void **state)
     owner_collect(&unit, "unit", 0, &call);
     kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
     assert_int_equal(kit_wait(&call), TQ_OK);
-    asked = (Tq__CollectReply *)call.reply;
+    asked = (Tq__CollectDeadReply *)call.reply;
     assert_int_equal(asked->n_doubted, 1);
     kit_end(&call);
     kit_free(kit_ok(&unit, TQI_REPORT_LOST, &report));
@@ -267,7 +267,7 @@ static void many_lost_blocks_are_asked_for_once(void **state)
     kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
     owner_collect(&unit, "unit", 0, &call);
     assert_int_equal(kit_wait(&call), TQ_OK);
-    const Tq__CollectReply *asked = (Tq__CollectReply *)call.reply;
+    const Tq__CollectDeadReply *asked = (Tq__CollectDeadReply *)call.reply;
     assert_int_equal(asked->n_doubted, N);
     for (uint32_t i = 1; i < N; i++) {
         assert_true(asked->doubted[i - 1] < asked->doubted[i]);

@@ -1,7 +1,7 @@
 /*
- * owner_test.c - owners over the real connection: lease, collect and redelivery, shared owners, what they know, moves.
+ * owner_test.c - owners over the real connection: grant, collect and redelivery, shared owners, what they know, moves.
  */
-#include "controller/owner_kit.h"
+#include "controller/owner_testkit.h"
 
 static void clear(const char *partition)
 {
@@ -16,7 +16,7 @@ static void clear(const char *partition)
 static uint64_t expect_notice(kit_call *call, uint64_t block)
 {
     assert_int_equal(kit_wait(call), TQ_OK);
-    Tq__CollectReply *reply = (Tq__CollectReply *)call->reply;
+    Tq__CollectDeadReply *reply = (Tq__CollectDeadReply *)call->reply;
     uint64_t notice = reply->notice;
     assert_true(notice != 0);
     assert_int_equal(reply->n_first, 1);
@@ -27,25 +27,25 @@ static uint64_t expect_notice(kit_call *call, uint64_t block)
     return notice;
 }
 
-static void leases_under_known_owners(void **state)
+static void grants_under_known_owners(void **state)
 {
-    Tq__LeaseBlocks msg;
+    Tq__GrantBlocks msg;
     (void)state;
-    uint64_t first = kit_lease(&client, "unit", 256);
-    uint64_t second = kit_lease(&client, "unit", 1);
+    uint64_t first = kit_grant(&client, "unit", 256);
+    uint64_t second = kit_grant(&client, "unit", 1);
     assert_true(second >= first + 256 || second < first);
-    tq__lease_blocks__init(&msg);
+    tq__grant_blocks__init(&msg);
     msg.owner = kit_text("nobody");
     msg.count = 1;
-    kit_fails(&client, TQI_LEASE_BLOCKS, &msg, TQ_EUNREACHABLE, "nobody");
+    kit_fails(&client, TQI_GRANT_BLOCKS, &msg, TQ_EUNREACHABLE, "nobody");
     msg.owner = kit_text("unit");
     msg.incarnation = 78;
-    kit_fails(&client, TQI_LEASE_BLOCKS, &msg, TQ_ESTALE, "unit");
+    kit_fails(&client, TQI_GRANT_BLOCKS, &msg, TQ_ESTALE, "unit");
     msg.incarnation = 77;
     msg.count = 0;
-    kit_fails(&client, TQI_LEASE_BLOCKS, &msg, TQ_EINVAL, "0 blocks");
+    kit_fails(&client, TQI_GRANT_BLOCKS, &msg, TQ_EINVAL, "0 blocks");
     msg.count = 257;
-    kit_fails(&client, TQI_LEASE_BLOCKS, &msg, TQ_EINVAL, "257 blocks");
+    kit_fails(&client, TQI_GRANT_BLOCKS, &msg, TQ_EINVAL, "257 blocks");
 }
 
 static void collects_until_it_is_done(void **state)
@@ -66,7 +66,7 @@ static void collects_until_it_is_done(void **state)
     owner_collect(&unit, "unit", 0, &call);
     uint64_t notice = expect_notice(&call, first);
     owner_collect(&unit, "unit", notice, &call);
-    second = kit_lease(&client, "unit", 1);
+    second = kit_grant(&client, "unit", 1);
     assert_false(call.done);
     abandon.id = &second;
     abandon.n_id = 1;
@@ -136,7 +136,7 @@ static void says_what_may_still_be_written(void **state)
     Tq__AbandonBlocks msg;
     (void)state;
     kit_register(&unit, "store", 5, true);
-    uint64_t id = kit_lease(&client, "store", 1);
+    uint64_t id = kit_grant(&client, "store", 1);
     tq__abandon_blocks__init(&msg);
     msg.id = &id;
     msg.n_id = 1;
@@ -144,25 +144,25 @@ static void says_what_may_still_be_written(void **state)
     kit_free(kit_ok(&client, TQI_ABANDON_BLOCKS, &msg));
     owner_collect(&unit, "store", 0, &call);
     assert_int_equal(kit_wait(&call), TQ_OK);
-    const Tq__CollectReply *reply = (const Tq__CollectReply *)call.reply;
+    const Tq__CollectDeadReply *reply = (const Tq__CollectDeadReply *)call.reply;
     assert_int_equal(reply->n_first, 1);
     assert_true(reply->first[0] == id);
     assert_int_equal(reply->writer_done.data[0], 0);
     uint64_t done = reply->notice;
     kit_end(&call);
     /* The same of a writer that has gone. */
-    id = kit_lease(&client, "store", 1);
+    id = kit_grant(&client, "store", 1);
     kit_disconnect(&client);
     kit_connect(&k, &client, "client");
     owner_collect(&unit, "store", done, &call);
     assert_int_equal(kit_wait(&call), TQ_OK);
-    reply = (const Tq__CollectReply *)call.reply;
+    reply = (const Tq__CollectDeadReply *)call.reply;
     assert_true(reply->n_first == 1 && reply->first[0] == id);
     assert_int_equal(reply->writer_done.data[0], 0);
     kit_end(&call);
 }
 
-/* What an owner need not keep: ids that were never leased, or are dead and confirmed. */
+/* What an owner need not keep: ids that were never granted, or are dead and confirmed. */
 static void says_which_blocks_it_knows(void **state)
 {
     Tq__UnknownBlocks ask;
@@ -173,13 +173,13 @@ static void says_which_blocks_it_knows(void **state)
     owner_put("p", 2, NULL, &published);
     kit_register(&unit, "store", 5, true);
     owner_put("p", 2, "store", &other);
-    uint64_t leased = kit_lease(&client, "unit", 3);
-    uint64_t given_up = leased + 1;
+    uint64_t granted = kit_grant(&client, "unit", 3);
+    uint64_t given_up = granted + 1;
     abandon.id = &given_up;
     abandon.n_id = 1;
     kit_free(kit_ok(&client, TQI_ABANDON_BLOCKS, &abandon));
     for (int i = 0; i < 6; i++) {
-        ids[i] = (uint64_t[]){123456, leased + 2, other, given_up, leased, published}[i];
+        ids[i] = (uint64_t[]){123456, granted + 2, other, given_up, granted, published}[i];
     }
     tq__unknown_blocks__init(&ask);
     ask.owner = kit_text("unit");
@@ -204,18 +204,18 @@ static void says_which_blocks_it_knows(void **state)
     kit_fails(&client, TQI_UNKNOWN_BLOCKS, &ask, TQ_ESTALE, "not served by this session");
     ask.incarnation = 78;
     kit_fails(&unit, TQI_UNKNOWN_BLOCKS, &ask, TQ_ESTALE, "not served by this session");
-    abandon.id = &leased;
+    abandon.id = &granted;
     kit_free(kit_ok(&client, TQI_ABANDON_BLOCKS, &abandon));
-    expect_notice(&call, leased);
+    expect_notice(&call, granted);
 }
 
 static void moves_blocks(void **state)
 {
-    Tq__Move move = TQ__MOVE__INIT;
+    Tq__CompactMove move = TQ__COMPACT_MOVE__INIT;
     Tq__Owner owner;
     Tq__Block block, *blocks = &block;
     Tq__Resolve resolve;
-    Tq__Live live = TQ__LIVE__INIT;
+    Tq__CompactLive live = TQ__COMPACT_LIVE__INIT;
     kit_call call;
     uint64_t from = 0, begin = 0, bytes = 0, place = 100;
     uint32_t pieces = 1;
@@ -223,7 +223,7 @@ static void moves_blocks(void **state)
     owner_put("p", 2, NULL, &from);
     live.id = &from;
     live.n_id = 1;
-    Tq__LiveReply *told = kit_ok(&unit, TQI_LIVE, &live);
+    Tq__CompactLiveReply *told = kit_ok(&unit, TQI_COMPACT_LIVE, &live);
     assert_int_equal(told->n_size, 1);
     assert_int_equal(told->n_begin, 1);
     assert_int_equal(told->begin[0], 0);
@@ -233,14 +233,14 @@ static void moves_blocks(void **state)
     kit_free(told);
     move.from = &from;
     move.n_from = 1;
-    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "owner is missing");
+    kit_fails(&unit, TQI_COMPACT_MOVE, &move, TQ_EINVAL, "owner is missing");
     tq__owner__init(&owner);
     tq__block__init(&block);
     owner.name = kit_text("unit");
     owner.incarnation = 77;
     move.owner = &owner;
-    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "missing");
-    block.id = kit_lease(&unit, "unit", 1);
+    kit_fails(&unit, TQI_COMPACT_MOVE, &move, TQ_EINVAL, "missing");
+    block.id = kit_grant(&unit, "unit", 1);
     block.size = 100 + bytes;
     uint8_t locator[TQ_LOCATOR_MAX + 1] = {0};
     block.locator = (ProtobufCBinaryData){sizeof(locator), locator};
@@ -248,27 +248,27 @@ static void moves_blocks(void **state)
     move.n_to = 1;
     move.pieces = &pieces;
     move.n_pieces = 1;
-    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "pieces are missing");
+    kit_fails(&unit, TQI_COMPACT_MOVE, &move, TQ_EINVAL, "pieces are missing");
     move.begin = &begin;
     move.n_begin = 1;
-    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "missing");
+    kit_fails(&unit, TQI_COMPACT_MOVE, &move, TQ_EINVAL, "missing");
     move.bytes = &bytes;
     move.place = &place;
     move.n_bytes = move.n_place = 1;
-    kit_fails(&unit, TQI_MOVE, &move, TQ_EINVAL, "locator");
+    kit_fails(&unit, TQI_COMPACT_MOVE, &move, TQ_EINVAL, "locator");
     block.locator.len = 1;
     uint64_t own = block.id;
-    block.id = kit_lease(&client, "unit", 1);
-    kit_fails(&client, TQI_MOVE, &move, TQ_ESTALE, "not served by this session");
+    block.id = kit_grant(&client, "unit", 1);
+    kit_fails(&client, TQI_COMPACT_MOVE, &move, TQ_ESTALE, "not served by this session");
     kit_register(&client, "mine", 5, false);
     owner.name = kit_text("mine");
     owner.incarnation = 5;
-    block.id = kit_lease(&client, "mine", 1);
-    kit_fails(&client, TQI_MOVE, &move, TQ_EINVAL, "not of owner 'mine'");
+    block.id = kit_grant(&client, "mine", 1);
+    kit_fails(&client, TQI_COMPACT_MOVE, &move, TQ_EINVAL, "not of owner 'mine'");
     owner.name = kit_text("unit");
     owner.incarnation = 77;
     block.id = own;
-    kit_free(kit_ok(&unit, TQI_MOVE, &move));
+    kit_free(kit_ok(&unit, TQI_COMPACT_MOVE, &move));
     tq__resolve__init(&resolve);
     resolve.partition = kit_text("p");
     Tq__ResolveReply *reply = kit_ok(&client, TQI_RESOLVE, &resolve);
@@ -283,18 +283,18 @@ static void moves_blocks(void **state)
 /* A session that asks for sparse blocks is told of them; one that does not ask is not. */
 static void tells_of_thin_blocks(void **state)
 {
-    Tq__Collect ask;
+    Tq__CollectDead ask;
     Tq__Clear some;
     kit_call call;
     uint64_t from = 0;
     uint32_t indexes[1024];
     (void)state;
     owner_put("p", 2048, NULL, &from);
-    tq__collect__init(&ask);
+    tq__collect_dead__init(&ask);
     tq__clear__init(&some);
     ask.owner = kit_text("unit");
     ask.thin = true;
-    kit_send(&unit, TQI_COLLECT, &ask, &call);
+    kit_send(&unit, TQI_COLLECT_DEAD, &ask, &call);
     for (uint32_t i = 0; i < 1024; i++) {
         indexes[i] = i;
     }
@@ -303,19 +303,19 @@ static void tells_of_thin_blocks(void **state)
     some.n_index = 1024;
     kit_free(kit_ok(&client, TQI_CLEAR, &some));
     assert_int_equal(kit_wait(&call), TQ_OK);
-    Tq__CollectReply *reply = (Tq__CollectReply *)call.reply;
+    Tq__CollectDeadReply *reply = (Tq__CollectDeadReply *)call.reply;
     assert_int_equal(reply->n_first, 0);
     assert_int_equal(reply->n_thin, 1);
     assert_true(reply->thin[0] == from);
     kit_end(&call);
     /* Repeated until it confirms: the answer may have been lost. */
-    reply = kit_ok(&unit, TQI_COLLECT, &ask);
+    reply = kit_ok(&unit, TQI_COLLECT_DEAD, &ask);
     assert_int_equal(reply->n_thin, 1);
     assert_true(reply->thin[0] == from);
     ask.named = reply->named;
     kit_free(reply);
     /* It still gets the dead blocks. */
-    kit_send(&unit, TQI_COLLECT, &ask, &call);
+    kit_send(&unit, TQI_COLLECT_DEAD, &ask, &call);
     clear("p");
     expect_notice(&call, from);
 }
@@ -323,7 +323,7 @@ static void tells_of_thin_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(leases_under_known_owners, owner_setup,
+        cmocka_unit_test_setup_teardown(grants_under_known_owners, owner_setup,
                                         owner_teardown_unit),
         cmocka_unit_test_setup_teardown(collects_until_it_is_done, owner_setup,
                                         owner_teardown_unit),

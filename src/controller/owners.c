@@ -144,10 +144,10 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
     HASH_DEL(ctl->owners, owner);
     tqi_ctl_timed_remove(&owner->gone);
     tqi_ctl_timed_remove(&owner->late);
-    tqi_ctl_collect_drop(owner, NULL);
+    tqi_ctl_metrics_drop(owner, NULL);
     tqi_ctl_list_lost(ctl, owner);
-    tqi_owner_set_user(owner->meta, NULL);
-    tqi_owner_lost(ctl->meta, owner->meta, tqi_ctl_lost, &loser);
+    tqi_table_owner_set_user(owner->meta, NULL);
+    tqi_table_owner_lost(ctl->meta, owner->meta, tqi_ctl_lost, &loser);
     tqi_log(TQI_INFO, "controller", "owner '%s' is gone, its blocks are lost", owner->name);
     owner_free(owner);
 }
@@ -208,10 +208,10 @@ void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool go
 {
     while (session->serves) {
         tqi_ctl_owner *owner = session->serves->owner;
-        tqi_ctl_collect_drop(owner, session);
+        tqi_ctl_metrics_drop(owner, session);
         owner_remove_server(owner, session->serves);
         if (owner->servers) {
-            tqi_ctl_collect_gather(owner);
+            tqi_ctl_metrics_gather(owner);
             continue;
         }
         if (!owner->shared) {
@@ -256,11 +256,11 @@ static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
         rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': %zu bytes of info, at most %u are possible",
                            msg->name, msg->info.len, TQI_CTL_OWNER_INFO_MAX);
     }
-    if (rc == TQ_OK && msg->key.len && (msg->key.len != TQI_GRANT_KEY || msg->shared)) {
+    if (rc == TQ_OK && msg->key.len && (msg->key.len != TQI_NET_GRANT_KEY || msg->shared)) {
         rc = tqi_error_set(err, TQ_EINVAL,
                            "owner '%s': a key of %zu bytes; one that is not shared may have one "
                            "of %u",
-                           msg->name, msg->key.len, (unsigned)TQI_GRANT_KEY);
+                           msg->name, msg->key.len, (unsigned)TQI_NET_GRANT_KEY);
     }
     return rc;
 }
@@ -268,8 +268,8 @@ static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
 /* Whether the message shows the key of the owner. */
 static bool owner_key_shown(const tqi_ctl_owner *owner, const Tq__RegisterOwner *msg)
 {
-    return owner->keyed && msg->key.len == TQI_GRANT_KEY &&
-           tqi_grant_key_equal(owner->key, msg->key.data);
+    return owner->keyed && msg->key.len == TQI_NET_GRANT_KEY &&
+           tqi_net_grant_key_equal(owner->key, msg->key.data);
 }
 
 /* Whether the message may take over the owner of that name.  Data that a connected server holds is not given up for another
@@ -294,9 +294,9 @@ static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *
                              msg->name);
     }
     DL_FOREACH (owner->servers, server) {
-        if (server->session != session && tqi_session_connected(server->session->net)) {
+        if (server->session != session && tqi_net_session_connected(server->session->net)) {
             return tqi_error_set(err, TQ_EEXIST, "owner '%s' is served by '%s', which is connected",
-                                 msg->name, tqi_session_name(server->session->net));
+                                 msg->name, tqi_net_session_name(server->session->net));
         }
     }
     return TQ_OK;
@@ -316,28 +316,28 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
     owner->manager = strdup(msg->manager);
     owner->shared = msg->shared != 0;
     owner->mortal = msg->mortal != 0 && !owner->shared;
-    owner->keyed = msg->key.len == TQI_GRANT_KEY;
+    owner->keyed = msg->key.len == TQI_NET_GRANT_KEY;
     if (owner->keyed) {
-        memcpy(owner->key, msg->key.data, TQI_GRANT_KEY);
+        memcpy(owner->key, msg->key.data, TQI_NET_GRANT_KEY);
     }
     if (!owner->name || !owner->manager) {
         owner_free(owner);
         return tqi_error_nomem(err, "an owner");
     }
-    int rc = tqi_owner_register(ctl->meta, msg->name, msg->incarnation, &owner->meta, err);
+    int rc = tqi_table_owner_register(ctl->meta, msg->name, msg->incarnation, &owner->meta, err);
     if (rc) {
         owner_free(owner);
         return rc;
     }
     HASH_ADD_KEYPTR(hh, ctl->owners, owner->name, strlen(owner->name), owner);
     if (!owner->hh.tbl) {
-        tqi_owner_lost(ctl->meta, owner->meta, NULL, NULL);
+        tqi_table_owner_lost(ctl->meta, owner->meta, NULL, NULL);
         owner_free(owner);
         return tqi_error_nomem(err, "an owner");
     }
-    tqi_owner_set_user(owner->meta, owner);
+    tqi_table_owner_set_user(owner->meta, owner);
     if (owner->shared) {
-        tqi_owner_set_outlives(owner->meta);
+        tqi_table_owner_set_outlives(owner->meta);
     }
     *out = owner;
     return TQ_OK;
@@ -351,7 +351,7 @@ static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_
     DL_FOREACH_SAFE (owner->servers, old, next) {
         if (old->session == session || !owner->shared) {
             if (old->session != session) {
-                tqi_ctl_collect_drop(owner, old->session);
+                tqi_ctl_metrics_drop(owner, old->session);
                 owner_remove_server(owner, old);
             } else {
                 free(server);
@@ -391,7 +391,7 @@ static void owner_set_info(tqi_controller *ctl, tqi_ctl_owner *owner, uint8_t *i
     owner->info_size = from->len;
 }
 
-int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
+int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request,
                               const Tq__RegisterOwner *msg, tq_error *err)
 {
     Tq__RegisterOwnerReply reply = TQ__REGISTER_OWNER_REPLY__INIT;
@@ -399,7 +399,7 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
     tqi_ctl_server *server = NULL;
     uint8_t *info = NULL;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name);
-    bool same = owner && tqi_owner_incarnation(owner->meta) == msg->incarnation;
+    bool same = owner && tqi_table_owner_incarnation(owner->meta) == msg->incarnation;
     int rc = owner_check(msg, err);
     if (rc == TQ_OK && owner) {
         rc = owner_check_known(owner, session, msg, same, err);
@@ -435,7 +435,7 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_request *request,
     owner_serve(owner, session, server);
     tqi_ctl_event_add(
         ctl, &(tqi_ctl_happened){.kind = "owner", .session = tqi_ctl_session_name(request)});
-    reply.epoch = tqi_meta_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->meta);
     reply.fresh = !same;
     reply.report_ms = owner_report_ms(ctl);
     tqi_ctl_reply(request, &reply.base);
@@ -457,7 +457,7 @@ static uint64_t owner_counter(const Tq__ReportOwner *msg, const char *name)
     return 0;
 }
 
-int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_request *request, const Tq__ReportOwner *msg,
+int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_net_request *request, const Tq__ReportOwner *msg,
                             tq_error *err)
 {
     Tq__ReportOwnerReply reply = TQ__REPORT_OWNER_REPLY__INIT;

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct tqi_claim_family {
+struct tqi_ctl_claim_family {
     tqi_fit fit;
     uint64_t failed; /* the queue's `gained` or `changed` when it last failed */
     uint32_t below;  /* at that time, claims that need this many or more could not be served */
@@ -16,17 +16,17 @@ struct tqi_claim_family {
     char key[];
 };
 
-struct tqi_claim_slot {
-    tqi_claim_place *claims;
+struct tqi_ctl_claim_slot {
+    tqi_ctl_claim_place *claims;
     UT_hash_handle hh;
     char name[];
 };
 
-struct tqi_claim_queue {
-    tqi_claim_place *claims;
-    tqi_claim_family *families;
-    tqi_claim_slot *slots;
-    tqi_claim_place *kept;
+struct tqi_ctl_claim_queue {
+    tqi_ctl_claim_place *claims;
+    tqi_ctl_claim_family *families;
+    tqi_ctl_claim_slot *slots;
+    tqi_ctl_claim_place *kept;
     tqi_heap hints;   /* by number */
     uint64_t gained;  /* how often the view has got more samples */
     uint64_t changed; /* and how often it has got more or fewer */
@@ -48,7 +48,7 @@ static int queue_family_key(const tqi_sampler_family *family, tqi_buf *key)
     return tqi_buf_append(key, family->config, strlen(family->config));
 }
 
-static void queue_family_gc(tqi_claim_queue *queue, tqi_claim_family *family)
+static void queue_family_gc(tqi_ctl_claim_queue *queue, tqi_ctl_claim_family *family)
 {
     if (family->fit.count == 0) {
         HASH_DEL(queue->families, family);
@@ -57,11 +57,11 @@ static void queue_family_gc(tqi_claim_queue *queue, tqi_claim_family *family)
     }
 }
 
-static int queue_family_get(tqi_claim_queue *queue, const tq_sampler *sampler,
-                            const tq_pick_request *request, tqi_claim_family **out)
+static int queue_family_get(tqi_ctl_claim_queue *queue, const tq_sampler *sampler,
+                            const tq_pick_request *request, tqi_ctl_claim_family **out)
 {
     tqi_sampler_family of = tqi_sampler_family_of(sampler, request);
-    tqi_claim_family *family = NULL;
+    tqi_ctl_claim_family *family = NULL;
     tqi_buf key = {0};
     int rc = queue_family_key(&of, &key);
 
@@ -93,7 +93,7 @@ done:
 }
 
 /* Most samples that a claim of the family may need to be worth a try. */
-static uint32_t queue_family_room(const tqi_claim_queue *queue, const tqi_claim_family *family,
+static uint32_t queue_family_room(const tqi_ctl_claim_queue *queue, const tqi_ctl_claim_family *family,
                                   uint32_t ready)
 {
     if (family->failed == (family->grows ? queue->gained : queue->changed) &&
@@ -105,7 +105,7 @@ static uint32_t queue_family_room(const tqi_claim_queue *queue, const tqi_claim_
 
 /* ------------------------------------------------------------------------------------------------ slots */
 
-static void queue_slot_gc(tqi_claim_queue *queue, tqi_claim_slot *slot)
+static void queue_slot_gc(tqi_ctl_claim_queue *queue, tqi_ctl_claim_slot *slot)
 {
     if (slot->claims == NULL) {
         HASH_DEL(queue->slots, slot);
@@ -113,10 +113,10 @@ static void queue_slot_gc(tqi_claim_queue *queue, tqi_claim_slot *slot)
     }
 }
 
-static int queue_slot_get(tqi_claim_queue *queue, const char *name, tqi_claim_slot **out)
+static int queue_slot_get(tqi_ctl_claim_queue *queue, const char *name, tqi_ctl_claim_slot **out)
 {
     size_t size = strlen(name);
-    tqi_claim_slot *slot = NULL;
+    tqi_ctl_claim_slot *slot = NULL;
 
     HASH_FIND(hh, queue->slots, name, size, slot);
     if (slot == NULL) {
@@ -135,25 +135,25 @@ static int queue_slot_get(tqi_claim_queue *queue, const char *name, tqi_claim_sl
     return TQ_OK;
 }
 
-static void queue_hint(tqi_claim_queue *queue, tqi_claim_place *place)
+static void queue_hint(tqi_ctl_claim_queue *queue, tqi_ctl_claim_place *place)
 {
     if (!tqi_heap_has(&place->hint)) {
         tqi_heap_add(&queue->hints, &place->hint, place->number);
     }
 }
 
-static void queue_hint_slot(tqi_claim_queue *queue, const tqi_claim_slot *slot)
+static void queue_hint_slot(tqi_ctl_claim_queue *queue, const tqi_ctl_claim_slot *slot)
 {
-    tqi_claim_place *place = NULL;
+    tqi_ctl_claim_place *place = NULL;
 
     DL_FOREACH2 (slot->claims, place, slot_next) {
         queue_hint(queue, place);
     }
 }
 
-static void queue_hint_kept(tqi_claim_queue *queue)
+static void queue_hint_kept(tqi_ctl_claim_queue *queue)
 {
-    tqi_claim_place *place = NULL;
+    tqi_ctl_claim_place *place = NULL;
 
     DL_FOREACH2 (queue->kept, place, kept_next) {
         queue_hint(queue, place);
@@ -162,21 +162,21 @@ static void queue_hint_kept(tqi_claim_queue *queue)
 
 /* ------------------------------------------------------------------------------------------------ in and out */
 
-static void queue_gc(tqi_view *view, tqi_claim_queue *queue)
+static void queue_gc(tqi_table_view *view, tqi_ctl_claim_queue *queue)
 {
     if (queue->claims == NULL) {
         free(queue);
-        tqi_view_set_user(view, NULL);
+        tqi_table_view_set_user(view, NULL);
     }
 }
 
-int tqi_claim_queue_add(tqi_view *view, tqi_claim_place *place, uint64_t number,
+int tqi_ctl_claim_queue_add(tqi_table_view *view, tqi_ctl_claim_place *place, uint64_t number,
                         const tq_sampler *sampler, const tq_pick_request *request, tq_error *err)
 {
     char name[TQ_NAME_MAX + 1];
-    tqi_claim_queue *queue = tqi_view_user(view);
-    tqi_claim_family *family = NULL;
-    tqi_claim_slot *slot = NULL;
+    tqi_ctl_claim_queue *queue = tqi_table_view_user(view);
+    tqi_ctl_claim_family *family = NULL;
+    tqi_ctl_claim_slot *slot = NULL;
     uint32_t need = sampler->need(request);
     int rc = tqi_sampler_slot(sampler, request, name, err);
 
@@ -191,7 +191,7 @@ int tqi_claim_queue_add(tqi_view *view, tqi_claim_place *place, uint64_t number,
         /* No family has failed yet: its `failed` is 0. */
         queue->gained = 1;
         queue->changed = 1;
-        tqi_view_set_user(view, queue);
+        tqi_table_view_set_user(view, queue);
     }
     rc = name[0] != '\0' ? queue_slot_get(queue, name, &slot) : TQ_OK;
     if (rc == TQ_OK) {
@@ -227,9 +227,9 @@ int tqi_claim_queue_add(tqi_view *view, tqi_claim_place *place, uint64_t number,
     return TQ_OK;
 }
 
-void tqi_claim_queue_served(tqi_claim_place *place)
+void tqi_ctl_claim_queue_served(tqi_ctl_claim_place *place)
 {
-    tqi_claim_queue *queue = place->queue;
+    tqi_ctl_claim_queue *queue = place->queue;
 
     if (place->family == NULL) {
         return;
@@ -248,28 +248,28 @@ void tqi_claim_queue_served(tqi_claim_place *place)
     }
 }
 
-void tqi_claim_queue_remove(tqi_view *view, tqi_claim_place *place)
+void tqi_ctl_claim_queue_remove(tqi_table_view *view, tqi_ctl_claim_place *place)
 {
-    tqi_claim_queue_served(place);
+    tqi_ctl_claim_queue_served(place);
     DL_DELETE(place->queue->claims, place);
     queue_gc(view, place->queue);
     place->queue = NULL;
 }
 
-tqi_claim_place *tqi_claim_queue_first(const tqi_view *view)
+tqi_ctl_claim_place *tqi_ctl_claim_queue_first(const tqi_table_view *view)
 {
-    const tqi_claim_queue *queue = tqi_view_user(view);
+    const tqi_ctl_claim_queue *queue = tqi_table_view_user(view);
 
     return queue != NULL ? queue->claims : NULL;
 }
 
-void tqi_claim_queue_move(tqi_view *from, tqi_view *to)
+void tqi_ctl_claim_queue_move(tqi_table_view *from, tqi_table_view *to)
 {
-    tqi_claim_queue *queue = tqi_view_user(from);
+    tqi_ctl_claim_queue *queue = tqi_table_view_user(from);
 
-    tqi_view_set_user(from, NULL);
-    tqi_view_set_user(to, queue);
-    for (tqi_claim_slot *slot = queue != NULL ? queue->slots : NULL; slot != NULL;
+    tqi_table_view_set_user(from, NULL);
+    tqi_table_view_set_user(to, queue);
+    for (tqi_ctl_claim_slot *slot = queue != NULL ? queue->slots : NULL; slot != NULL;
          slot = slot->hh.next) {
         queue_hint_slot(queue, slot);
     }
@@ -277,9 +277,9 @@ void tqi_claim_queue_move(tqi_view *from, tqi_view *to)
 
 /* ------------------------------------------------------------------------------------------------ changes */
 
-void tqi_claim_queue_gained(tqi_view *view, uint64_t keeps)
+void tqi_ctl_claim_queue_gained(tqi_table_view *view, uint64_t keeps)
 {
-    tqi_claim_queue *queue = tqi_view_user(view);
+    tqi_ctl_claim_queue *queue = tqi_table_view_user(view);
 
     if (queue == NULL) {
         return;
@@ -292,42 +292,42 @@ void tqi_claim_queue_gained(tqi_view *view, uint64_t keeps)
     }
 }
 
-static tqi_claim_place *queue_oldest(const tqi_claim_queue *queue, uint32_t ready)
+static tqi_ctl_claim_place *queue_oldest(const tqi_ctl_claim_queue *queue, uint32_t ready)
 {
-    const tqi_claim_family *family = NULL;
-    tqi_claim_place *oldest = TQI_HEAP_ENTRY(queue->hints.top, tqi_claim_place, hint);
+    const tqi_ctl_claim_family *family = NULL;
+    tqi_ctl_claim_place *oldest = TQI_HEAP_ENTRY(queue->hints.top, tqi_ctl_claim_place, hint);
 
     for (family = queue->families; family != NULL; family = family->hh.next) {
         tqi_fit_node *node = tqi_fit_first(&family->fit, queue_family_room(queue, family, ready));
         if (node != NULL) {
-            tqi_claim_place *place =
-                (tqi_claim_place *)(void *)((char *)node - offsetof(tqi_claim_place, fit));
+            tqi_ctl_claim_place *place =
+                (tqi_ctl_claim_place *)(void *)((char *)node - offsetof(tqi_ctl_claim_place, fit));
             oldest = oldest == NULL || place->number < oldest->number ? place : oldest;
         }
     }
     return oldest;
 }
 
-tqi_claim_place *tqi_claim_queue_next(tqi_view *view)
+tqi_ctl_claim_place *tqi_ctl_claim_queue_next(tqi_table_view *view)
 {
-    tqi_claim_queue *queue = tqi_view_user(view);
-    tqi_claim_place *oldest = NULL;
+    tqi_ctl_claim_queue *queue = tqi_table_view_user(view);
+    tqi_ctl_claim_place *oldest = NULL;
 
     if (queue != NULL) {
-        oldest = queue_oldest(queue, tqi_view_ready(view));
+        oldest = queue_oldest(queue, tqi_table_view_ready(view));
         if (oldest == NULL && queue->again) {
             queue->again = false;
             queue_hint_kept(queue);
-            oldest = queue_oldest(queue, tqi_view_ready(view));
+            oldest = queue_oldest(queue, tqi_table_view_ready(view));
         }
     }
     return oldest;
 }
 
-void tqi_claim_queue_failed(tqi_claim_place *place)
+void tqi_ctl_claim_queue_failed(tqi_ctl_claim_place *place)
 {
-    tqi_claim_queue *queue = place->queue;
-    tqi_claim_family *family = place->family;
+    tqi_ctl_claim_queue *queue = place->queue;
+    tqi_ctl_claim_family *family = place->family;
 
     tqi_heap_remove(&queue->hints, &place->hint);
     uint64_t now = family->grows ? queue->gained : queue->changed;
@@ -337,9 +337,9 @@ void tqi_claim_queue_failed(tqi_claim_place *place)
     family->failed = now;
 }
 
-void tqi_claim_queue_changed(tqi_view *view, bool keeps)
+void tqi_ctl_claim_queue_changed(tqi_table_view *view, bool keeps)
 {
-    tqi_claim_queue *queue = tqi_view_user(view);
+    tqi_ctl_claim_queue *queue = tqi_table_view_user(view);
 
     if (queue != NULL) {
         queue->changed++;
@@ -347,10 +347,10 @@ void tqi_claim_queue_changed(tqi_view *view, bool keeps)
     }
 }
 
-void tqi_claim_queue_filled(tqi_view *view, const char *name)
+void tqi_ctl_claim_queue_filled(tqi_table_view *view, const char *name)
 {
-    tqi_claim_queue *queue = tqi_view_user(view);
-    const tqi_claim_slot *slot = NULL;
+    tqi_ctl_claim_queue *queue = tqi_table_view_user(view);
+    const tqi_ctl_claim_slot *slot = NULL;
 
     if (queue != NULL) {
         HASH_FIND(hh, queue->slots, name, strlen(name), slot);

@@ -3,8 +3,8 @@
  * a publish while thousands of claims wait.
  */
 #include "controller/queue.h"
-#include "controller/test_kit.h"
-#include "meta/meta_test.h"
+#include "controller/testkit.h"
+#include "table/test/testkit.h"
 
 #include <stdlib.h>
 #include <time.h>
@@ -20,17 +20,17 @@ typedef struct model_claim {
     const tq_sampler *sampler;
     tq_pick_request request;
     char config[128];
-    tqi_claim_place place; /* the queue's */
+    tqi_ctl_claim_place place; /* the queue's */
     bool there, served;    /* by the queue; the naive one is the same with other tables */
     bool filled;
-    tqi_view *view;
-    tqi_result result;
+    tqi_table_view *view;
+    tqi_table_result result;
 } model_claim;
 
 /* One table with its claims; `plain`: without a queue. */
 typedef struct model {
     table t;
-    tqi_view *view;
+    tqi_table_view *view;
     bool plain;
     model_claim *claims; /* by arrival */
     uint32_t n;
@@ -47,7 +47,7 @@ static void model_filled(const char *slot, void *arg)
 {
     const model_claim *claim = arg;
 
-    tqi_claim_queue_filled(claim->view, slot);
+    tqi_ctl_claim_queue_filled(claim->view, slot);
 }
 
 static int model_try(model *m, model_claim *claim)
@@ -65,7 +65,7 @@ static int model_try(model *m, model_claim *claim)
 
 static void model_serve(model *m)
 {
-    tqi_claim_place *place = NULL;
+    tqi_ctl_claim_place *place = NULL;
     bool any = m->plain;
 
     while (any) {
@@ -78,13 +78,13 @@ static void model_serve(model *m)
     if (m->plain) {
         return;
     }
-    while ((place = tqi_claim_queue_next(m->view)) != NULL) {
+    while ((place = tqi_ctl_claim_queue_next(m->view)) != NULL) {
         if (model_try(m, (model_claim *)(void *)((char *)place - offsetof(model_claim, place))) ==
             TQ_OK) {
-            tqi_claim_queue_served(place);
-            tqi_claim_queue_changed(m->view, false);
+            tqi_ctl_claim_queue_served(place);
+            tqi_ctl_claim_queue_changed(m->view, false);
         } else {
-            tqi_claim_queue_failed(place);
+            tqi_ctl_claim_queue_failed(place);
         }
     }
 }
@@ -94,17 +94,17 @@ static void model_open(model *m, bool plain)
     *m = (model){.plain = plain, .claims = calloc(MODEL_CLAIMS, sizeof(model_claim))};
     assert_non_null(m->claims);
     table_open(&m->t);
-    assert_int_equal(tqi_view_get(m->t.meta, "p", fields, 1, "train", &m->view, &m->t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(m->t.meta, "p", fields, 1, "train", &m->view, &m->t.err), TQ_OK);
 }
 
 static void model_leave(model *m, model_claim *claim)
 {
     if (claim->there && !m->plain) {
-        tqi_claim_queue_remove(m->view, &claim->place);
+        tqi_ctl_claim_queue_remove(m->view, &claim->place);
     }
     if (claim->there) {
         tqi_sampler_release(&claim->request);
-        tqi_result_fini(&claim->result);
+        tqi_table_result_fini(&claim->result);
     }
     claim->there = false;
 }
@@ -114,8 +114,8 @@ static void model_close(model *m)
     for (uint32_t i = 0; i < m->n; i++) {
         model_leave(m, &m->claims[i]);
     }
-    assert_null(tqi_view_user(m->view));
-    tqi_view_rele(m->view);
+    assert_null(tqi_table_view_user(m->view));
+    tqi_table_view_unref(m->view);
     table_clear(&m->t, "p");
     table_assert_empty(&m->t);
     table_close(&m->t);
@@ -135,15 +135,15 @@ static void model_arrive(model *m, const char *sampler, uint32_t batch, const ch
     assert_int_equal(tqi_sampler_prepare(claim->sampler, &claim->request, &m->t.err), TQ_OK);
     if (model_try(m, claim) == TQ_EAGAIN) {
         if (!m->plain) {
-            assert_int_equal(tqi_claim_queue_add(m->view, &claim->place, m->n, claim->sampler,
+            assert_int_equal(tqi_ctl_claim_queue_add(m->view, &claim->place, m->n, claim->sampler,
                                                  &claim->request, &m->t.err),
                              TQ_OK);
-            tqi_claim_queue_failed(&claim->place);
+            tqi_ctl_claim_queue_failed(&claim->place);
         }
     } else {
         claim->there = false;
         tqi_sampler_release(&claim->request);
-        tqi_result_fini(&claim->result);
+        tqi_table_result_fini(&claim->result);
     }
     model_serve(m); /* what the arrival kept for others */
 }
@@ -151,14 +151,14 @@ static void model_arrive(model *m, const char *sampler, uint32_t batch, const ch
 static void model_put(model *m, uint32_t n, const char *const *groups)
 {
     table_new_in_groups(&m->t, n, fields[0], groups);
-    tqi_claim_queue_gained(m->view, 0);
+    tqi_ctl_claim_queue_gained(m->view, 0);
     model_serve(m);
 }
 
 static void model_compare(const model *queue, const model *plain)
 {
     assert_int_equal(queue->n, plain->n);
-    assert_int_equal(tqi_view_ready(queue->view), tqi_view_ready(plain->view));
+    assert_int_equal(tqi_table_view_ready(queue->view), tqi_table_view_ready(plain->view));
     for (uint32_t i = 0; i < queue->n; i++) {
         const model_claim *one = &queue->claims[i];
         const model_claim *other = &plain->claims[i];
@@ -296,7 +296,7 @@ static void crowd_costs_nothing(const char *sampler, const char *config)
     kit_until_waiting(&kit_usual.producer, CROWD);
     uint64_t beside = crowd_put_ns();
     for (uint32_t i = 0; i < CROWD; i++) {
-        tqi_call_cancel(calls[i].call);
+        tqi_net_call_cancel(calls[i].call);
     }
     for (uint32_t i = 0; i < CROWD; i++) {
         assert_int_equal(kit_wait(&calls[i]), TQ_ECANCELED);

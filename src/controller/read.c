@@ -6,16 +6,16 @@
 
 #include "controller/internal.h"
 
-int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_request *request, const Tq__Resolve *msg,
+int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__Resolve *msg,
                        tq_error *err)
 {
-    tqi_result result = {0};
-    tqi_conv conv = {0};
+    tqi_table_result result = {0};
+    tqi_ctl_conv conv = {0};
     Tq__Batch batch;
     Tq__ResolveReply reply = TQ__RESOLVE_REPLY__INIT;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
     rc = rc ? rc : tqi_ctl_check_epoch(ctl, msg->epoch, "metadata to resolve", err);
-    rc = rc ? rc : tqi_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
+    rc = rc ? rc : tqi_ctl_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
     if (rc) {
         return rc;
     }
@@ -23,7 +23,7 @@ int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_request *request, const Tq__Reso
         return tqi_error_set(err, TQ_EINVAL, "resolve in partition '%s' names keys and indexes",
                              msg->partition);
     }
-    tqi_resolve resolve = {
+    tqi_table_resolve_args resolve = {
         .partition = msg->partition,
         .keys = msg->n_key ? (const char *const *)msg->key : NULL,
         .indexes = msg->n_index ? msg->index : NULL,
@@ -34,20 +34,20 @@ int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_request *request, const Tq__Reso
         .lenient = msg->lenient,
         .tags = msg->tags,
     };
-    rc = tqi_meta_resolve(ctl->meta, &resolve, &result, err);
-    rc = rc ? rc : tqi_conv_batch_out(&conv, &result.batch, tqi_meta_epoch(ctl->meta), &batch, err);
+    rc = tqi_table_resolve(ctl->meta, &resolve, &result, err);
+    rc = rc ? rc : tqi_ctl_conv_batch_out(&conv, &result.batch, tqi_table_epoch(ctl->meta), &batch, err);
     if (rc == TQ_OK) {
         reply.batch = &batch;
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_conv_fini(&conv);
-    tqi_result_fini(&result);
+    tqi_ctl_conv_fini(&conv);
+    tqi_table_result_fini(&result);
     return rc;
 }
 
 /* ------------------------------------------------------------------------------------------------ status of samples */
 
-int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_request *request,
+int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_net_request *request,
                                  const Tq__ConsumptionQuery *msg, tq_error *err)
 {
     Tq__ConsumptionReply reply = TQ__CONSUMPTION_REPLY__INIT;
@@ -58,7 +58,7 @@ int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_request *request,
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
     rc = rc ? rc : tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
     rc = rc ? rc
-            : tqi_meta_consumption(ctl->meta, msg->partition, msg->task, &known, &index, &consumed,
+            : tqi_table_consumption(ctl->meta, msg->partition, msg->task, &known, &index, &consumed,
                                    &n, err);
     if (rc) {
         return rc;
@@ -66,14 +66,14 @@ int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_request *request,
     reply.known = known;
     reply.index = index;
     reply.n_index = n;
-    reply.consumed = tqi_conv_bytes(consumed, n);
+    reply.consumed = tqi_ctl_conv_bytes(consumed, n);
     tqi_ctl_reply(request, &reply.base);
     free(index);
     free(consumed);
     return TQ_OK;
 }
 
-int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_request *request,
+int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_net_request *request,
                                 const Tq__ProductionQuery *msg, tq_error *err)
 {
     Tq__ProductionReply reply = TQ__PRODUCTION_REPLY__INIT;
@@ -86,7 +86,7 @@ int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_request *request,
         rc = tqi_check_name("field", msg->field[i], TQ_NAME_MAX, err);
     }
     rc = rc ? rc
-            : tqi_meta_production(ctl->meta, msg->partition, (const char *const *)msg->field,
+            : tqi_table_production(ctl->meta, msg->partition, (const char *const *)msg->field,
                                   msg->n_field, &known, &index, &produced, &n, err);
     if (rc) {
         return rc;
@@ -94,7 +94,7 @@ int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_request *request,
     reply.known = known;
     reply.index = index;
     reply.n_index = n;
-    reply.produced = tqi_conv_bytes(produced, n * msg->n_field);
+    reply.produced = tqi_ctl_conv_bytes(produced, n * msg->n_field);
     tqi_ctl_reply(request, &reply.base);
     free(index);
     free(produced);
@@ -106,109 +106,109 @@ int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_request *request,
 static size_t read_count_partitions(tqi_controller *ctl)
 {
     size_t n = 0;
-    tqi_partition *partition = NULL;
-    while ((partition = tqi_meta_next_partition(ctl->meta, partition)) != NULL) {
+    tqi_table_partition *partition = NULL;
+    while ((partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
         n++;
     }
     return n;
 }
 
-int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_request *request,
+int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_net_request *request,
                                const Tq__ListPartitions *msg, tq_error *err)
 {
     Tq__ListPartitionsReply reply = TQ__LIST_PARTITIONS_REPLY__INIT;
-    tqi_conv conv = {0};
-    tqi_partition *partition = NULL;
+    tqi_ctl_conv conv = {0};
+    tqi_table_partition *partition = NULL;
     (void)msg;
-    reply.name = tqi_conv_pointers(&conv, read_count_partitions(ctl), err);
+    reply.name = tqi_ctl_conv_pointers(&conv, read_count_partitions(ctl), err);
     if (!reply.name) {
         return TQ_ENOMEM;
     }
-    while ((partition = tqi_meta_next_partition(ctl->meta, partition)) != NULL) {
-        reply.name[reply.n_name++] = tqi_conv_text(tqi_partition_name(partition));
+    while ((partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
+        reply.name[reply.n_name++] = tqi_ctl_conv_text(tqi_table_partition_name(partition));
     }
     tqi_ctl_reply(request, &reply.base);
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return TQ_OK;
 }
 
 /* Adds the keys of one partition to the reply. */
-static int list_keys_add(tqi_controller *ctl, tqi_conv *conv, tqi_partition *partition,
-                         tqi_keys_page *page, tqi_result *result, Tq__ListKeysReply *reply,
+static int list_keys_add(tqi_controller *ctl, tqi_ctl_conv *conv, tqi_table_partition *partition,
+                         tqi_table_keys_page *page, tqi_table_result *result, Tq__ListKeysReply *reply,
                          tq_error *err)
 {
-    Tq__Batch *batch = tqi_conv_alloc(conv, 1, sizeof(*batch), err);
+    Tq__Batch *batch = tqi_ctl_conv_alloc(conv, 1, sizeof(*batch), err);
     if (!batch) {
         return TQ_ENOMEM;
     }
-    int rc = tqi_partition_keys_page(ctl->meta, partition, page, result, err);
-    rc = rc ? rc : tqi_conv_batch_out(conv, &result->batch, tqi_meta_epoch(ctl->meta), batch, err);
+    int rc = tqi_table_partition_keys_page(ctl->meta, partition, page, result, err);
+    rc = rc ? rc : tqi_ctl_conv_batch_out(conv, &result->batch, tqi_table_epoch(ctl->meta), batch, err);
     if (rc == TQ_OK) {
-        batch->partition = tqi_conv_text(tqi_partition_name(partition));
+        batch->partition = tqi_ctl_conv_text(tqi_table_partition_name(partition));
         reply->batch[reply->n_batch++] = batch;
     }
     return rc;
 }
 
-int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_request *request, const Tq__ListKeys *msg,
+int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq__ListKeys *msg,
                          tq_error *err)
 {
     Tq__ListKeysReply reply = TQ__LIST_KEYS_REPLY__INIT;
-    tqi_conv conv = {0};
+    tqi_ctl_conv conv = {0};
     bool all = msg->partition[0] == 0;
-    tqi_partition *partition = NULL;
-    tqi_keys_page page = {.after = ""};
+    tqi_table_partition *partition = NULL;
+    tqi_table_keys_page page = {.after = ""};
     if (!all) {
-        page = (tqi_keys_page){.after = msg->after, .mark = msg->mark, .limit = msg->limit};
+        page = (tqi_table_keys_page){.after = msg->after, .mark = msg->mark, .limit = msg->limit};
     }
     size_t n = all ? read_count_partitions(ctl) : 1;
-    tqi_result *results = tqi_conv_alloc(&conv, n, sizeof(*results), err);
-    reply.batch = tqi_conv_pointers(&conv, n, err);
+    tqi_table_result *results = tqi_ctl_conv_alloc(&conv, n, sizeof(*results), err);
+    reply.batch = tqi_ctl_conv_pointers(&conv, n, err);
     int rc = results && reply.batch ? TQ_OK : TQ_ENOMEM;
     if (!all && rc == TQ_OK) {
-        partition = tqi_meta_find_partition(ctl->meta, msg->partition);
+        partition = tqi_table_find_partition(ctl->meta, msg->partition);
         if (partition) {
             rc = list_keys_add(ctl, &conv, partition, &page, &results[0], &reply, err);
             reply.mark = page.next;
         }
     }
     while (all && rc == TQ_OK &&
-           (partition = tqi_meta_next_partition(ctl->meta, partition)) != NULL) {
+           (partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
         rc = list_keys_add(ctl, &conv, partition, &page, &results[reply.n_batch], &reply, err);
     }
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
     }
     for (size_t i = 0; results && i < n; i++) {
-        tqi_result_fini(&results[i]);
+        tqi_table_result_fini(&results[i]);
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }
 
-int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_request *request, const Tq__RetrieveKeys *msg,
+int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_net_request *request, const Tq__RetrieveKeys *msg,
                              tq_error *err)
 {
     Tq__RetrieveKeysReply reply = TQ__RETRIEVE_KEYS_REPLY__INIT;
-    tqi_conv conv = {0};
-    tqi_partition *partition = NULL;
+    tqi_ctl_conv conv = {0};
+    tqi_table_partition *partition = NULL;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
     if (rc) {
         return rc;
     }
-    partition = tqi_meta_find_partition(ctl->meta, msg->partition);
+    partition = tqi_table_find_partition(ctl->meta, msg->partition);
     if (!partition) {
-        return tqi_meta_unknown_partition(ctl->meta, msg->partition, err);
+        return tqi_table_unknown_partition(ctl->meta, msg->partition, err);
     }
-    reply.key = tqi_conv_pointers(&conv, msg->n_index, err);
+    reply.key = tqi_ctl_conv_pointers(&conv, msg->n_index, err);
     if (!reply.key) {
         return TQ_ENOMEM;
     }
     reply.n_key = msg->n_index;
     for (size_t i = 0; i < msg->n_index; i++) {
-        reply.key[i] = tqi_conv_text(tqi_partition_key(partition, msg->index[i]));
+        reply.key[i] = tqi_ctl_conv_text(tqi_table_partition_key(partition, msg->index[i]));
     }
     tqi_ctl_reply(request, &reply.base);
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return TQ_OK;
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "controller/internal.h"
-#include "controller/parts.h"
+#include "controller/snapshot_parts.h"
 
 struct tqi_ctl_restore {
     uint64_t id;
@@ -42,7 +42,7 @@ void tqi_ctl_restores_free(tqi_controller *ctl)
     }
 }
 
-static tqi_ctl_restore *restore_find(tqi_controller *ctl, const tqi_request *request, uint64_t id)
+static tqi_ctl_restore *restore_find(tqi_controller *ctl, const tqi_net_request *request, uint64_t id)
 {
     tqi_ctl_restore *restore = NULL;
     DL_SEARCH_SCALAR(ctl->restores, restore, id, id);
@@ -63,7 +63,7 @@ static void restore_due(tqi_ctl_timed *timed)
     tqi_ctl_restore *restore = (tqi_ctl_restore *)((char *)timed - offsetof(tqi_ctl_restore, idle));
     tqi_log(TQI_WARN, "controller",
             "restore %llu of '%s' got nothing for %llu s and is dropped (limits.restore_idle)",
-            (unsigned long long)restore->id, tqi_session_name(restore->session->net),
+            (unsigned long long)restore->id, tqi_net_session_name(restore->session->net),
             (unsigned long long)(tqi_limits.restore_idle / 1000));
     tqi_limit_reached(TQI_LIMIT_restore_idle);
     restore_end(timed->ctl, restore);
@@ -105,7 +105,7 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session,
     return TQ_OK;
 }
 
-int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_request *request, const Tq__RestorePart *msg,
+int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_net_request *request, const Tq__RestorePart *msg,
                             tq_error *err)
 {
     Tq__RestorePartReply reply = TQ__RESTORE_PART_REPLY__INIT;
@@ -146,7 +146,7 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_request *request, const Tq_
     return TQ_OK;
 }
 
-int tqi_ctl_on_restore_drop(tqi_controller *ctl, tqi_request *request, const Tq__RestoreDrop *msg,
+int tqi_ctl_on_restore_drop(tqi_controller *ctl, tqi_net_request *request, const Tq__RestoreDrop *msg,
                             tq_error *err)
 {
     tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
@@ -160,26 +160,26 @@ int tqi_ctl_on_restore_drop(tqi_controller *ctl, tqi_request *request, const Tq_
 
 /* ------------------------------------------------------------------------------------------------ commit */
 
-int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_request *request,
+int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_net_request *request,
                               const Tq__RestoreCommit *msg, tq_error *err)
 {
     Tq__RestoreCommitReply reply = TQ__RESTORE_COMMIT_REPLY__INIT;
     tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
-    tqi_ctl_reading reading = {.strange = msg->relink && msg->epoch != tqi_meta_epoch(ctl->meta)};
-    tqi_restored done = {0};
+    tqi_ctl_reading reading = {.strange = msg->relink && msg->epoch != tqi_table_epoch(ctl->meta)};
+    tqi_table_restored done = {0};
     if (!restore) {
         return restore_unknown(msg->id, err);
     }
     int rc = tqi_ctl_parts_read(&restore->parts, &reading, err);
     if (rc == TQ_OK) {
-        tqi_restore ask = {.partitions = reading.partitions,
+        tqi_table_restore_state ask = {.partitions = reading.partitions,
                            .n = reading.n_partitions,
                            .partial = msg->partial,
                            .relink = msg->relink,
                            .session = tqi_ctl_session_number(request),
                            .now_us = tqi_wall_us(),
                            .moved = tqi_ctl_claims_move};
-        rc = tqi_meta_restore(ctl->meta, &ask, &done, err);
+        rc = tqi_table_restore(ctl->meta, &ask, &done, err);
     }
     if (rc == TQ_OK) {
         tqi_ctl_event_add(ctl,

@@ -24,13 +24,13 @@ static void shortage_part(shortage_text *text)
 }
 
 /* Fields that no sample has: most likely somebody misspelt them. */
-static bool shortage_unknown(const tqi_view *view, shortage_text *text)
+static bool shortage_unknown(const tqi_table_view *view, shortage_text *text)
 {
     const char *name = NULL;
     uint32_t produced = 0;
     uint32_t lost = 0;
     size_t n = 0;
-    for (size_t i = 0; tqi_view_field(view, i, &name, &produced, &lost); i++) {
+    for (size_t i = 0; tqi_table_view_field(view, i, &name, &produced, &lost); i++) {
         if (produced || lost) {
             continue;
         }
@@ -54,13 +54,13 @@ static bool shortage_unknown(const tqi_view *view, shortage_text *text)
 }
 
 /* The other fields that some samples lack. */
-static void shortage_lacking(const tqi_view *view, uint32_t samples, shortage_text *text)
+static void shortage_lacking(const tqi_table_view *view, uint32_t samples, shortage_text *text)
 {
     const char *name = NULL;
     uint32_t produced = 0;
     uint32_t lost = 0;
     size_t n = 0;
-    for (size_t i = 0; tqi_view_field(view, i, &name, &produced, &lost); i++) {
+    for (size_t i = 0; tqi_table_view_field(view, i, &name, &produced, &lost); i++) {
         if ((!produced && !lost) || produced >= samples) {
             continue;
         }
@@ -81,7 +81,7 @@ static void shortage_lacking(const tqi_view *view, uint32_t samples, shortage_te
     }
 }
 
-static void shortage_broken_group(const tqi_short_group *group, uint32_t n, shortage_text *text)
+static void shortage_broken_group(const tqi_table_short_group *group, uint32_t n, shortage_text *text)
 {
     if (group->name) {
         tqi_text_add(
@@ -100,17 +100,17 @@ static void shortage_broken_group(const tqi_short_group *group, uint32_t n, shor
 }
 
 /* Groups that lack samples, for a sampler that hands out whole ones. */
-static bool shortage_groups(const tqi_view *view, uint32_t n, shortage_text *text)
+static bool shortage_groups(const tqi_table_view *view, uint32_t n, shortage_text *text)
 {
-    tqi_short_groups groups;
+    tqi_table_short_groups groups;
     tq_error err = {0};
-    if (n < 2 || tqi_view_short_groups(view, n, &groups, &err) != TQ_OK || groups.groups == 0) {
+    if (n < 2 || tqi_table_view_short_groups(view, n, &groups, &err) != TQ_OK || groups.groups == 0) {
         return false;
     }
     shortage_part(text);
     tqi_text_add(&text->out, "%u of the ready ones are in %u incomplete groups of %u",
                  (unsigned)groups.samples, (unsigned)groups.groups, (unsigned)n);
-    const tqi_short_group *group = &groups.example;
+    const tqi_table_short_group *group = &groups.example;
     tqi_text_add(&text->out, ": ");
     if (group->broken) {
         shortage_broken_group(group, n, text);
@@ -128,12 +128,12 @@ static bool shortage_groups(const tqi_view *view, uint32_t n, shortage_text *tex
     return group->broken;
 }
 
-bool tqi_ctl_shortage(const tqi_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
+bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
                       char *out, size_t size)
 {
     shortage_text text = {.out = tqi_text_begin(out, size)};
-    tqi_shortage shortage;
-    tqi_view_shortage(view, &shortage);
+    tqi_table_shortage shortage;
+    tqi_table_view_shortage(view, &shortage);
     if (!shortage.exists) {
         tqi_text_add(&text.out, "there is no partition '%.128s' (misspelt?)", pick->partition);
         return true;

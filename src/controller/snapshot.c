@@ -9,12 +9,12 @@
 #include <stdlib.h>
 
 #include "controller/internal.h"
-#include "controller/parts.h"
+#include "controller/snapshot_parts.h"
 
 struct tqi_ctl_snapshot {
     uint64_t id;
     const tqi_ctl_session *session;
-    tqi_hold *hold;
+    tqi_table_freeze *hold;
     tqi_ctl_parts parts;
     tqi_ctl_timed idle; /* runs from the last read on */
     tqi_ctl_snapshot *prev, *next;
@@ -22,7 +22,7 @@ struct tqi_ctl_snapshot {
 
 static void snapshot_free(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 {
-    tqi_hold_close(ctl->meta, snapshot->hold);
+    tqi_table_freeze_close(ctl->meta, snapshot->hold);
     tqi_ctl_parts_fini(&snapshot->parts);
     free(snapshot);
 }
@@ -41,7 +41,7 @@ static void snapshot_due(tqi_ctl_timed *timed)
         (tqi_ctl_snapshot *)((char *)timed - offsetof(tqi_ctl_snapshot, idle));
     tqi_log(TQI_WARN, "controller",
             "snapshot %llu of '%s' was not read for %llu s and is closed (limits.snapshot_idle)",
-            (unsigned long long)snapshot->id, tqi_session_name(snapshot->session->net),
+            (unsigned long long)snapshot->id, tqi_net_session_name(snapshot->session->net),
             (unsigned long long)(tqi_limits.snapshot_idle / 1000));
     tqi_limit_reached(TQI_LIMIT_snapshot_idle);
     snapshot_close(ctl, snapshot);
@@ -96,7 +96,7 @@ void tqi_ctl_snapshots_free(tqi_controller *ctl)
 /* ------------------------------------------------------------------------------------------------ handlers */
 
 /* Warns about a table that this system would refuse to load again. */
-static void snapshot_measure(const tqi_request *request, const tqi_ctl_parts *parts)
+static void snapshot_measure(const tqi_net_request *request, const tqi_ctl_parts *parts)
 {
     uint64_t bytes = 0;
 
@@ -112,7 +112,7 @@ static void snapshot_measure(const tqi_request *request, const tqi_ctl_parts *pa
     }
 }
 
-int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_request *request, const Tq__Snapshot *msg,
+int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq__Snapshot *msg,
                         tq_error *err)
 {
     Tq__SnapshotReply reply = TQ__SNAPSHOT_REPLY__INIT;
@@ -124,7 +124,7 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_request *request, const Tq__Sna
         return tqi_error_nomem(err, "a snapshot");
     }
     snapshot->session = tqi_ctl_session_of(request);
-    int rc = tqi_hold_open(ctl->meta, &snapshot->hold, err);
+    int rc = tqi_table_freeze_open(ctl->meta, &snapshot->hold, err);
     rc = rc ? rc : tqi_ctl_parts_take(ctl->meta, msg->partition, &snapshot->parts, err);
     if (rc) {
         snapshot_free(ctl, snapshot);
@@ -143,19 +143,19 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_request *request, const Tq__Sna
     reply.id = snapshot->id;
     reply.parts = (uint32_t)snapshot->parts.n;
     reply.samples = snapshot->parts.samples;
-    reply.epoch = tqi_meta_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->meta);
     tqi_ctl_reply(request, &reply.base);
     return TQ_OK;
 }
 
-static tqi_ctl_snapshot *snapshot_find(tqi_controller *ctl, const tqi_request *request, uint64_t id)
+static tqi_ctl_snapshot *snapshot_find(tqi_controller *ctl, const tqi_net_request *request, uint64_t id)
 {
     tqi_ctl_snapshot *snapshot = NULL;
     DL_SEARCH_SCALAR(ctl->snapshots, snapshot, id, id);
     return snapshot && snapshot->session == tqi_ctl_session_of(request) ? snapshot : NULL;
 }
 
-int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_request *request, const Tq__SnapshotRead *msg,
+int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_net_request *request, const Tq__SnapshotRead *msg,
                              tq_error *err)
 {
     Tq__SnapshotReadReply reply = TQ__SNAPSHOT_READ_REPLY__INIT;
@@ -182,7 +182,7 @@ int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_request *request, const Tq
     return TQ_OK;
 }
 
-int tqi_ctl_on_snapshot_close(tqi_controller *ctl, tqi_request *request,
+int tqi_ctl_on_snapshot_close(tqi_controller *ctl, tqi_net_request *request,
                               const Tq__SnapshotClose *msg, tq_error *err)
 {
     tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);

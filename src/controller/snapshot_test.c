@@ -5,7 +5,7 @@
 #include <stdio.h>
 
 #include "base/limits.h"
-#include "controller/test_kit.h"
+#include "controller/testkit.h"
 
 static kit k;
 static kit_client unit, client, other;
@@ -150,8 +150,8 @@ static void one_partition_replaces_only_itself(void **state)
 
 static void dead_blocks_wait_for_the_end_of_a_snapshot(void **state)
 {
-    Tq__Collect ask;
-    tq__collect__init(&ask);
+    Tq__CollectDead ask;
+    tq__collect_dead__init(&ask);
     kit_call collect;
     (void)state;
     ask.owner = (char *)(uintptr_t) "unit";
@@ -159,13 +159,13 @@ static void dead_blocks_wait_for_the_end_of_a_snapshot(void **state)
     Tq__SnapshotReply *first = take("");
     Tq__SnapshotReply *second = take("");
     clear("p");
-    kit_send(&unit, TQI_COLLECT, &ask, &collect);
+    kit_send(&unit, TQI_COLLECT_DEAD, &ask, &collect);
     close_snapshot(second->id);
     assert_int_equal(samples("p"), 0);
     assert_false(collect.done);
     close_snapshot(first->id);
     assert_int_equal(kit_wait(&collect), TQ_OK);
-    assert_int_equal(((Tq__CollectReply *)collect.reply)->n_first, 1);
+    assert_int_equal(((Tq__CollectDeadReply *)collect.reply)->n_first, 1);
     kit_end(&collect);
     kit_free(first);
     kit_free(second);
@@ -179,7 +179,7 @@ static void note_drained(uint64_t left, void *arg)
 /* No client that could close it is served any more. */
 static void the_end_of_the_system_closes_them(void **state)
 {
-    Tq__Collect ask;
+    Tq__CollectDead ask;
     kit_call collect;
     uint64_t left = 1234;
     kit_put what = {.partition = "p", .field = "x", .rows = 3, .owner = "store"};
@@ -188,22 +188,22 @@ static void the_end_of_the_system_closes_them(void **state)
     kit_register(&unit, "store", 5, true);
     kit_free(kit_publish(&client, &what));
     Tq__SnapshotReply *snapshot = take("");
-    tq__collect__init(&ask);
+    tq__collect_dead__init(&ask);
     ask.owner = (char *)(uintptr_t) "store";
-    kit_send(&unit, TQI_COLLECT, &ask, &collect);
+    kit_send(&unit, TQI_COLLECT_DEAD, &ask, &collect);
     tqi_controller_drain(k.controller, 60000, note_drained, &left);
     assert_int_equal(kit_wait(&collect), TQ_OK);
-    assert_int_equal(((Tq__CollectReply *)collect.reply)->n_first, 1);
-    ask.done = ((Tq__CollectReply *)collect.reply)->notice;
+    assert_int_equal(((Tq__CollectDeadReply *)collect.reply)->n_first, 1);
+    ask.done = ((Tq__CollectDeadReply *)collect.reply)->notice;
     kit_end(&collect);
     close_snapshot(snapshot->id); /* it is already closed, and its client need not know */
     assert_int_equal(left, 1234);
-    kit_send(&unit, TQI_COLLECT, &ask, &collect);
+    kit_send(&unit, TQI_COLLECT_DEAD, &ask, &collect);
     while (left == 1234) {
         uv_run(&k.loop, UV_RUN_ONCE);
     }
     assert_int_equal(left, 0);
-    tqi_call_cancel(collect.call);
+    tqi_net_call_cancel(collect.call);
     kit_wait(&collect);
     kit_end(&collect);
     kit_free(snapshot);
@@ -255,8 +255,8 @@ static void a_table_that_is_too_large_is_refused_with_a_remedy(void **state)
 
 static void a_session_takes_its_snapshots_along(void **state)
 {
-    Tq__Collect ask;
-    tq__collect__init(&ask);
+    Tq__CollectDead ask;
+    tq__collect_dead__init(&ask);
     kit_call collect;
     (void)state;
     ask.owner = (char *)(uintptr_t) "unit";
@@ -267,7 +267,7 @@ static void a_session_takes_its_snapshots_along(void **state)
     Tq__RestorePart part = TQ__RESTORE_PART__INIT;
     kit_free(kit_ok(&other, TQI_RESTORE_PART, &part));
     clear("p");
-    kit_send(&unit, TQI_COLLECT, &ask, &collect);
+    kit_send(&unit, TQI_COLLECT_DEAD, &ask, &collect);
     kit_disconnect(&other);
     assert_int_equal(kit_wait(&collect), TQ_OK);
     kit_end(&collect);

@@ -3,28 +3,28 @@
  */
 #include "controller/internal.h"
 
-static int status_fields(tqi_conv *conv, const tqi_partition *partition, Tq__PartitionInfo *out,
+static int status_fields(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out,
                          tq_error *err)
 {
-    tqi_field_info field;
+    tqi_table_field_info field;
     size_t n = 0;
-    while (tqi_partition_field(partition, n, &field)) {
+    while (tqi_table_partition_field(partition, n, &field)) {
         n++;
     }
-    Tq__FieldInfo *items = tqi_conv_alloc(conv, n, sizeof(*items), err);
-    out->field = tqi_conv_pointers(conv, n, err);
+    Tq__FieldInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
+    out->field = tqi_ctl_conv_pointers(conv, n, err);
     if (!items || !out->field) {
         return TQ_ENOMEM;
     }
-    for (size_t i = 0; i < n && tqi_partition_field(partition, i, &field); i++) {
+    for (size_t i = 0; i < n && tqi_table_partition_field(partition, i, &field); i++) {
         tq__field_info__init(&items[i]);
-        items[i].name = tqi_conv_text(field.name);
+        items[i].name = tqi_ctl_conv_text(field.name);
         items[i].kind = field.kind;
         items[i].dtype = field.dtype.code | (uint32_t)field.dtype.bits << 8;
         items[i].ragged = field.ragged;
         items[i].ragged_dim = field.ragged_dim;
         items[i].mixed = field.mixed;
-        items[i].shape = tqi_conv_u64(field.shape);
+        items[i].shape = tqi_ctl_conv_u64(field.shape);
         items[i].n_shape = field.ragged ? 0 : field.ndim;
         items[i].produced = field.produced;
         items[i].lost = field.lost;
@@ -33,65 +33,65 @@ static int status_fields(tqi_conv *conv, const tqi_partition *partition, Tq__Par
     return TQ_OK;
 }
 
-static int status_tasks(tqi_conv *conv, const tqi_partition *partition, Tq__PartitionInfo *out,
+static int status_tasks(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out,
                         tq_error *err)
 {
     const char *name = NULL;
     uint32_t consumed = 0;
     size_t n = 0;
-    while (tqi_partition_task(partition, n, &name, &consumed)) {
+    while (tqi_table_partition_task(partition, n, &name, &consumed)) {
         n++;
     }
-    Tq__TaskInfo *items = tqi_conv_alloc(conv, n, sizeof(*items), err);
-    out->task = tqi_conv_pointers(conv, n, err);
+    Tq__TaskInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
+    out->task = tqi_ctl_conv_pointers(conv, n, err);
     if (!items || !out->task) {
         return TQ_ENOMEM;
     }
-    for (size_t i = 0; i < n && tqi_partition_task(partition, i, &name, &consumed); i++) {
+    for (size_t i = 0; i < n && tqi_table_partition_task(partition, i, &name, &consumed); i++) {
         tq__task_info__init(&items[i]);
-        items[i].name = tqi_conv_text(name);
+        items[i].name = tqi_ctl_conv_text(name);
         items[i].consumed = consumed;
         out->task[out->n_task++] = &items[i];
     }
     return TQ_OK;
 }
 
-static int status_partition(tqi_conv *conv, const tqi_partition *partition, Tq__PartitionInfo *out,
+static int status_partition(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out,
                             tq_error *err)
 {
     tq__partition_info__init(out);
-    out->name = tqi_conv_text(tqi_partition_name(partition));
-    out->samples = tqi_partition_samples(partition);
-    out->bytes = tqi_partition_bytes(partition);
-    uint32_t lost = tqi_partition_lost(partition, NULL, 0);
+    out->name = tqi_ctl_conv_text(tqi_table_partition_name(partition));
+    out->samples = tqi_table_partition_samples(partition);
+    out->bytes = tqi_table_partition_bytes(partition);
+    uint32_t lost = tqi_table_partition_lost(partition, NULL, 0);
     if (lost) {
         lost = lost < TQI_CTL_LOST_MAX ? lost : TQI_CTL_LOST_MAX;
-        out->lost = tqi_conv_alloc(conv, lost, sizeof(*out->lost), err);
+        out->lost = tqi_ctl_conv_alloc(conv, lost, sizeof(*out->lost), err);
         if (!out->lost) {
             return TQ_ENOMEM;
         }
-        tqi_partition_lost(partition, out->lost, lost);
+        tqi_table_partition_lost(partition, out->lost, lost);
         out->n_lost = lost;
     }
     int rc = status_fields(conv, partition, out, err);
     return rc ? rc : status_tasks(conv, partition, out, err);
 }
 
-static int status_partitions(tqi_controller *ctl, tqi_conv *conv, Tq__SystemStatusReply *reply,
+static int status_partitions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemStatusReply *reply,
                              tq_error *err)
 {
-    tqi_partition *partition = NULL;
+    tqi_table_partition *partition = NULL;
     size_t n = 0;
     int rc = TQ_OK;
-    while ((partition = tqi_meta_next_partition(ctl->meta, partition)) != NULL) {
+    while ((partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
         n++;
     }
-    Tq__PartitionInfo *items = tqi_conv_alloc(conv, n, sizeof(*items), err);
-    reply->partition = tqi_conv_pointers(conv, n, err);
+    Tq__PartitionInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
+    reply->partition = tqi_ctl_conv_pointers(conv, n, err);
     if (!items || !reply->partition) {
         return TQ_ENOMEM;
     }
-    while (rc == TQ_OK && (partition = tqi_meta_next_partition(ctl->meta, partition)) != NULL) {
+    while (rc == TQ_OK && (partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
         Tq__PartitionInfo *item = &items[reply->n_partition];
         rc = status_partition(conv, partition, item, err);
         reply->partition[reply->n_partition++] = item;
@@ -101,57 +101,57 @@ static int status_partitions(tqi_controller *ctl, tqi_conv *conv, Tq__SystemStat
 
 /* ------------------------------------------------------------------------------------------------ sessions */
 
-static void status_count_session(tqi_session *session, void *arg)
+static void status_count_session(tqi_net_session *session, void *arg)
 {
     size_t *n = arg;
     (void)session;
     (*n)++;
 }
 
-static void status_add_session(tqi_session *session, void *arg)
+static void status_add_session(tqi_net_session *session, void *arg)
 {
     Tq__SystemStatusReply *reply = arg;
     Tq__SessionInfo *info = reply->session[reply->n_session++];
     tq__session_info__init(info);
-    info->name = tqi_conv_text(tqi_session_name(session));
-    info->pid = tqi_session_pid(session);
-    info->host = tqi_conv_text(tqi_session_host(session));
-    info->endpoint = tqi_conv_text(tqi_session_endpoint(session));
-    info->connected = tqi_session_connected(session);
-    info->age_ms = tqi_session_age_ms(session);
+    info->name = tqi_ctl_conv_text(tqi_net_session_name(session));
+    info->pid = tqi_net_session_pid(session);
+    info->host = tqi_ctl_conv_text(tqi_net_session_host(session));
+    info->endpoint = tqi_ctl_conv_text(tqi_net_session_endpoint(session));
+    info->connected = tqi_net_session_connected(session);
+    info->age_ms = tqi_net_session_age_ms(session);
 }
 
-static int status_sessions(tqi_controller *ctl, tqi_conv *conv, Tq__SystemStatusReply *reply,
+static int status_sessions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemStatusReply *reply,
                            tq_error *err)
 {
     size_t n = 0;
-    tqi_server_each_session(ctl->server, status_count_session, &n);
-    Tq__SessionInfo *items = tqi_conv_alloc(conv, n, sizeof(*items), err);
-    reply->session = tqi_conv_pointers(conv, n, err);
+    tqi_net_server_each_session(ctl->server, status_count_session, &n);
+    Tq__SessionInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
+    reply->session = tqi_ctl_conv_pointers(conv, n, err);
     if (!items || !reply->session) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
         reply->session[i] = &items[i];
     }
-    tqi_server_each_session(ctl->server, status_add_session, reply);
+    tqi_net_server_each_session(ctl->server, status_add_session, reply);
     return TQ_OK;
 }
 
-int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_request *request, const Tq__SystemStatus *msg,
+int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg,
                              tq_error *err)
 {
     Tq__SystemStatusReply reply;
-    tqi_conv conv = {0};
+    tqi_ctl_conv conv = {0};
     if (msg->mine) {
         return tqi_ctl_waiting_mine(ctl, request, msg, err);
     }
     tq__system_status_reply__init(&reply);
-    reply.epoch = tqi_meta_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->meta);
     reply.uptime_ms = (tqi_now() - ctl->started) / 1000000u;
-    reply.version = tqi_conv_text(TQI_VERSION);
+    reply.version = tqi_ctl_conv_text(TQI_VERSION);
     reply.waiting = ctl->waiting;
-    reply.requests = tqi_server_requests(ctl->server);
+    reply.requests = tqi_net_server_requests(ctl->server);
     int rc = status_partitions(ctl, &conv, &reply, err);
     rc = rc ? rc : tqi_ctl_owners_describe(ctl, &conv, "", &reply.owner, &reply.n_owner, err);
     rc = rc ? rc : status_sessions(ctl, &conv, &reply, err);
@@ -159,11 +159,11 @@ int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_request *request, const Tq
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }
 
-int tqi_ctl_on_system_config(tqi_controller *ctl, tqi_request *request, const Tq__SystemConfig *msg,
+int tqi_ctl_on_system_config(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemConfig *msg,
                              tq_error *err)
 {
     Tq__SystemConfigReply reply;

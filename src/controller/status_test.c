@@ -4,7 +4,7 @@
 #include <unistd.h>
 
 #include "base/limits.h"
-#include "controller/test_kit.h"
+#include "controller/testkit.h"
 
 static kit k;
 static kit_client unit, client;
@@ -140,7 +140,7 @@ static void readers_wait_for_the_next_event(void **state)
     ask.timeout_ms = 0;
     kit_send(&unit, TQI_EVENTS, &ask, &call);
     kit_until_waiting(&unit, 0);
-    tqi_call_cancel(call.call);
+    tqi_net_call_cancel(call.call);
     assert_int_equal(kit_wait(&call), TQ_ECANCELED);
     kit_end(&call);
 }
@@ -210,7 +210,7 @@ static void status_shows_all_of_it(void **state)
         assert_true(reply->session[i]->name[0] != 0);
     }
     kit_free(reply);
-    tqi_call_cancel(call.call);
+    tqi_net_call_cancel(call.call);
     assert_int_equal(kit_wait(&call), TQ_ECANCELED);
     kit_end(&call);
 }
@@ -236,7 +236,7 @@ static void answers_no_requests_of_units(void **state)
 static void refuses_to_start_with_bad_options(void **state)
 {
     uv_loop_t loop;
-    tqi_token token = {.size = 5, .bytes = "token"};
+    tqi_net_token token = {.size = 5, .bytes = "token"};
     const char *listen[] = {"unix:/nonexistent-folder/c.sock"};
     tqi_controller_options options = {
         .token = &token, .sampler = "roulette", .listen = listen, .n_listen = 1};

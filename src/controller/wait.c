@@ -81,10 +81,10 @@ static void wait_end(tqi_ctl_wait *wait, const tq_error *err)
         wait->ready = false;
     }
     type->leave(wait);
-    tqi_request_on_cancel(wait->request, NULL, NULL);
+    tqi_net_request_on_cancel(wait->request, NULL, NULL);
     if (err) {
-        tqi_meter_failed(wait->op, err->code);
-        tqi_request_fail(wait->request, err);
+        tqi_ctl_meter_failed(wait->op, err->code);
+        tqi_net_request_fail(wait->request, err);
     } else {
         type->answer(wait);
     }
@@ -104,7 +104,7 @@ static void wait_due(tqi_ctl_timed *timed)
     wait_end(wait, &err);
 }
 
-static void wait_cancelled(tqi_request *request, void *arg)
+static void wait_cancelled(tqi_net_request *request, void *arg)
 {
     tqi_ctl_wait *wait = arg;
     (void)request;
@@ -118,7 +118,7 @@ static void wait_cancelled(tqi_request *request, void *arg)
 }
 
 void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type,
-                       tqi_request *request, uint64_t timeout_ms)
+                       tqi_net_request *request, uint64_t timeout_ms)
 {
     wait->type = type;
     wait->ctl = ctl;
@@ -127,7 +127,7 @@ void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wa
     if (timeout_ms) {
         tqi_ctl_timed_add(ctl, &wait->timed, tqi_ctl_after_ms(timeout_ms));
     }
-    tqi_request_on_cancel(request, wait_cancelled, wait);
+    tqi_net_request_on_cancel(request, wait_cancelled, wait);
 }
 
 void tqi_ctl_wait_ready(tqi_ctl_wait *wait)
@@ -151,14 +151,14 @@ void tqi_ctl_wake(tqi_controller *ctl)
     }
     ctl->held++;
     for (;;) {
-        tqi_view *view = NULL;
-        tqi_owner *owner = NULL;
-        while ((view = tqi_meta_next_touched(ctl->meta)) != NULL) {
+        tqi_table_view *view = NULL;
+        tqi_table_owner *owner = NULL;
+        while ((view = tqi_table_next_touched(ctl->meta)) != NULL) {
             tqi_ctl_claims_gather(view);
         }
-        while ((owner = tqi_meta_next_dead(ctl->meta)) != NULL) {
-            if (tqi_owner_user(owner)) {
-                tqi_ctl_collect_gather(tqi_owner_user(owner));
+        while ((owner = tqi_table_next_dead(ctl->meta)) != NULL) {
+            if (tqi_table_owner_user(owner)) {
+                tqi_ctl_metrics_gather(tqi_table_owner_user(owner));
             }
         }
         tqi_ctl_owners_gather(ctl);

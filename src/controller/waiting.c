@@ -11,10 +11,10 @@
 /* What is being made. */
 typedef struct waiting_list {
     tqi_controller *ctl;
-    tqi_conv *conv;
+    tqi_ctl_conv *conv;
     Tq__WaitInfo **waits;
     size_t n, max;
-    tqi_session *only; /* NULL: of all sessions */
+    tqi_net_session *only; /* NULL: of all sessions */
     uint64_t older_ms; /* for one session: waits at least this long that it has not been told of */
     uint64_t now;
     uint64_t last; /* for one session: number of the last claim in the list */
@@ -27,24 +27,24 @@ typedef struct waiting_list {
 static Tq__WaitInfo *waiting_next(waiting_list *list, const char *kind, const char *client,
                                   uint64_t pid, const char *host)
 {
-    Tq__WaitInfo *info = tqi_conv_alloc(list->conv, 1, sizeof(*info), list->err);
+    Tq__WaitInfo *info = tqi_ctl_conv_alloc(list->conv, 1, sizeof(*info), list->err);
     if (!info) {
         list->rc = TQ_ENOMEM;
         return NULL;
     }
     tq__wait_info__init(info);
-    info->kind = tqi_conv_text(kind);
-    info->client = tqi_conv_text(client);
+    info->kind = tqi_ctl_conv_text(kind);
+    info->client = tqi_ctl_conv_text(client);
     info->pid = pid;
-    info->host = tqi_conv_text(host);
+    info->host = tqi_ctl_conv_text(host);
     list->waits[list->n++] = info;
     return info;
 }
 
-static void waiting_claims(tqi_session *net, void *arg)
+static void waiting_claims(tqi_net_session *net, void *arg)
 {
     waiting_list *list = arg;
-    tqi_ctl_session *session = tqi_session_user(net);
+    tqi_ctl_session *session = tqi_net_session_user(net);
     tqi_ctl_parked *parked = NULL;
     if (!session) {
         return;
@@ -61,8 +61,8 @@ static void waiting_claims(tqi_session *net, void *arg)
                 return; /* those after it are younger */
             }
         }
-        Tq__WaitInfo *info = waiting_next(list, "claim", tqi_session_name(net),
-                                          tqi_session_pid(net), tqi_session_host(net));
+        Tq__WaitInfo *info = waiting_next(list, "claim", tqi_net_session_name(net),
+                                          tqi_net_session_pid(net), tqi_net_session_host(net));
         if (info) {
             list->last = parked->number;
             list->rc = tqi_ctl_claim_info(parked, list->conv, info, list->err);
@@ -82,8 +82,8 @@ static bool waiting_wants(const waiting_list *list, const tqi_ctl_owner *owner, 
     if (!list->only) {
         return true;
     }
-    return info->session.len == TQI_SESSION_ID &&
-           memcmp(info->session.data, tqi_session_id(list->only), TQI_SESSION_ID) == 0 &&
+    return info->session.len == TQI_NET_SESSION_ID &&
+           memcmp(info->session.data, tqi_net_session_id(list->only), TQI_NET_SESSION_ID) == 0 &&
            waiting_age(list, owner, i) >= list->older_ms && !(owner->passed_on >> i & 1);
 }
 
@@ -118,7 +118,7 @@ static void waiting_units(waiting_list *list)
     uint64_t now = tqi_now();
     tqi_ctl_owner_wait *wait = NULL;
     DL_FOREACH (list->ctl->owner_waits, wait) {
-        tqi_session *net = tqi_request_session(wait->base.request);
+        tqi_net_session *net = tqi_net_request_session(wait->base.request);
         uint64_t age_ms = (now - wait->since) / 1000000u;
         bool mine = net == list->only && age_ms >= list->older_ms && !wait->passed_on;
         if (!net || wait->base.ready || (list->only && !mine)) {
@@ -127,9 +127,9 @@ static void waiting_units(waiting_list *list)
         if (list->n == list->max || list->rc) {
             return;
         }
-        char *missing = tqi_conv_alloc(list->conv, TQ_ERROR_MESSAGE_MAX, 1, list->err);
-        Tq__WaitInfo *info = missing ? waiting_next(list, "put", tqi_session_name(net),
-                                                    tqi_session_pid(net), tqi_session_host(net))
+        char *missing = tqi_ctl_conv_alloc(list->conv, TQ_ERROR_MESSAGE_MAX, 1, list->err);
+        Tq__WaitInfo *info = missing ? waiting_next(list, "put", tqi_net_session_name(net),
+                                                    tqi_net_session_pid(net), tqi_net_session_host(net))
                                      : NULL;
         if (!info) {
             list->rc = TQ_ENOMEM;
@@ -162,21 +162,21 @@ static int waiting_fill(waiting_list *list)
     list->now = tqi_now();
     list->max = list->ctl->waiting + waiting_count_puts(list->ctl);
     list->max = list->max < WAITING_MAX ? list->max : WAITING_MAX;
-    list->waits = tqi_conv_pointers(list->conv, list->max, list->err);
+    list->waits = tqi_ctl_conv_pointers(list->conv, list->max, list->err);
     if (!list->waits) {
         return TQ_ENOMEM;
     }
     if (list->only) {
         waiting_claims(list->only, list);
     } else {
-        tqi_server_each_session(list->ctl->server, waiting_claims, list);
+        tqi_net_server_each_session(list->ctl->server, waiting_claims, list);
     }
     waiting_puts(list);
     waiting_units(list);
     return list->rc;
 }
 
-int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, size_t *n,
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__WaitInfo ***out, size_t *n,
                     tq_error *err)
 {
     waiting_list list = {.ctl = ctl, .conv = conv, .err = err};
@@ -189,7 +189,7 @@ int tqi_ctl_waiting(tqi_controller *ctl, tqi_conv *conv, Tq__WaitInfo ***out, si
 /* The answer has been made: its client is not told of these again. */
 static void waiting_told(const waiting_list *list)
 {
-    tqi_ctl_session *session = tqi_session_user(list->only);
+    tqi_ctl_session *session = tqi_net_session_user(list->only);
     size_t left = list->puts;
     if (session && list->last) {
         session->last_wait = list->last;
@@ -216,20 +216,20 @@ static void waiting_event(tqi_controller *ctl, const Tq__WaitInfo *info)
                                                .bytes = put ? info->wanted : 0});
 }
 
-int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__SystemStatus *msg,
+int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg,
                          tq_error *err)
 {
     Tq__SystemStatusReply reply;
-    tqi_conv conv = {0};
+    tqi_ctl_conv conv = {0};
     waiting_list list = {.ctl = ctl,
                          .conv = &conv,
-                         .only = tqi_request_session(request),
+                         .only = tqi_net_request_session(request),
                          .older_ms = msg->older_ms,
                          .err = err};
     int rc = waiting_fill(&list);
     if (rc == TQ_OK) {
         tq__system_status_reply__init(&reply);
-        reply.epoch = tqi_meta_epoch(ctl->meta);
+        reply.epoch = tqi_table_epoch(ctl->meta);
         reply.wait = list.waits;
         reply.n_wait = list.n;
         if (tqi_ctl_reply(request, &reply.base)) {
@@ -240,6 +240,6 @@ int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_request *request, const Tq__Sy
             }
         }
     }
-    tqi_conv_fini(&conv);
+    tqi_ctl_conv_fini(&conv);
     return rc;
 }

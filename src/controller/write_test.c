@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "controller/internal.h"
-#include "controller/test_kit.h"
+#include "controller/testkit.h"
 
 static kit k;
 static kit_client unit, client;
@@ -52,10 +52,10 @@ static void expect_partitions(const char *expected)
 /* The block is dead in the owner's queue and its writer has finished. */
 static void expect_dead(uint64_t block)
 {
-    Tq__Collect ask;
-    tq__collect__init(&ask);
+    Tq__CollectDead ask;
+    tq__collect_dead__init(&ask);
     ask.owner = text("unit");
-    Tq__CollectReply *reply = kit_ok(&unit, TQI_COLLECT, &ask);
+    Tq__CollectDeadReply *reply = kit_ok(&unit, TQI_COLLECT_DEAD, &ask);
     bool found = false;
     assert_int_equal(reply->n_first, reply->n_count);
     assert_int_equal(reply->n_first, reply->writer_done.len);
@@ -340,7 +340,7 @@ static void refuses_blocks_of_others(void **state)
     kit_put put = {.partition = "p", .field = "x", .rows = 1};
     Tq__AbandonBlocks abandon = TQ__ABANDON_BLOCKS__INIT;
     (void)state;
-    uint64_t foreign = kit_lease(&unit, "unit", 1);
+    uint64_t foreign = kit_grant(&unit, "unit", 1);
     abandon.id = &foreign;
     abandon.n_id = 1;
     kit_fails(&client, TQI_ABANDON_BLOCKS, &abandon, TQ_EINVAL, "");

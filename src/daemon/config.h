@@ -5,8 +5,8 @@
  * value is refused with file, line and what was expected.  The result is kept twice: as plain C values for the daemon, and
  * as one JSON object for clients that attach (they read their own sections of it, which the daemon only passes on).
  */
-#ifndef TQD_CONFIG_H
-#define TQD_CONFIG_H
+#ifndef TQI_DAEMON_CONFIG_H
+#define TQI_DAEMON_CONFIG_H
 
 #include <jansson.h>
 #include <stdbool.h>

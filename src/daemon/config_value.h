@@ -1,8 +1,8 @@
 /*
  * config_value.h - typed values from the scalars of a YAML document.
  */
-#ifndef TQD_CONFIG_VALUE_H
-#define TQD_CONFIG_VALUE_H
+#ifndef TQI_DAEMON_CONFIG_VALUE_H
+#define TQI_DAEMON_CONFIG_VALUE_H
 
 #include "daemon/config.h"
 

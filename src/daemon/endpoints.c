@@ -55,14 +55,14 @@ static int net_range(tqd_net *net, tq_error *err)
     return TQ_OK;
 }
 
-static int net_bind(tqd_net *net, tqi_reach *interface, bool *has_interface, tq_error *err)
+static int net_bind(tqd_net *net, tqi_net_addresses *interface, bool *has_interface, tq_error *err)
 {
     const char *name = net_value(net->config, "net.interface", "TQ_INTERFACE");
     const char *bind = net_value(net->config, "net.bind", "TQ_BIND");
     tq_error detail = {0};
 
     *has_interface = name != NULL;
-    if (name && tqi_reach_interface(name, interface, &detail)) {
+    if (name && tqi_net_address_of_interface(name, interface, &detail)) {
         return tqi_error_set(err, TQ_ECONFIG, "net.interface (TQ_INTERFACE): %s", detail.message);
     }
     bind = bind ? bind : name ? interface->host : "";
@@ -80,7 +80,7 @@ static int net_bind(tqd_net *net, tqi_reach *interface, bool *has_interface, tq_
 static int net_advertise(tqd_net *net, tq_error *err)
 {
     const char *host = net_value(net->config, "net.advertise_host", "TQ_ADVERTISE_HOST");
-    char endpoint[TQI_HOST_MAX + 16], parsed[TQI_HOST_MAX];
+    char endpoint[TQI_NET_HOST_MAX + 16], parsed[TQI_NET_HOST_MAX];
 
     net->advertise = host;
     if (!host) {
@@ -88,8 +88,8 @@ static int net_advertise(tqd_net *net, tq_error *err)
     }
     bool v6 = host[0] != '[' && strchr(host, ':');
     snprintf(endpoint, sizeof(endpoint), "tcp:%s%s%s:1", v6 ? "[" : "", host, v6 ? "]" : "");
-    bool valid = strlen(host) < TQI_HOST_MAX && !host[strcspn(host, ", \t\r\n/")] &&
-                 tqi_endpoint_host(endpoint, parsed, sizeof(parsed)) &&
+    bool valid = strlen(host) < TQI_NET_HOST_MAX && !host[strcspn(host, ", \t\r\n/")] &&
+                 tqi_net_endpoint_host(endpoint, parsed, sizeof(parsed)) &&
                  (!strchr(parsed, ':') ||
                   strspn(parsed, "0123456789abcdefABCDEF:.") == strcspn(parsed, "%"));
     return valid ? TQ_OK
@@ -101,7 +101,7 @@ static int net_advertise(tqd_net *net, tq_error *err)
 
 int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_error *err)
 {
-    tqi_reach interface = {0}, towards = {0};
+    tqi_net_addresses interface = {0}, towards = {0};
     bool has_interface = false, elsewhere = false;
     tq_error detail = {0};
 
@@ -114,7 +114,7 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
     if (rc) {
         return rc;
     }
-    if (join && tqi_reach_towards(join, &towards, &elsewhere, &detail)) {
+    if (join && tqi_net_address_towards(join, &towards, &elsewhere, &detail)) {
         /* Only a fully specified configuration does not need a route to the controller yet. */
         if (!has_interface && !(net->advertise && net->bind[0])) {
             return tqi_error_set(err, detail.code,
@@ -124,7 +124,7 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
         }
     }
     net->elsewhere = elsewhere;
-    if (towards.host[0] && !tqi_host_is_loopback(towards.host)) {
+    if (towards.host[0] && !tqi_net_host_is_loopback(towards.host)) {
         memcpy(net->towards, towards.host, sizeof(net->towards));
     }
     if (has_interface) {
@@ -132,7 +132,7 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
     } else if (elsewhere) {
         net->reach = towards;
     } else {
-        tqi_reach_default(&net->reach);
+        tqi_net_address_default(&net->reach);
     }
     return TQ_OK;
 }
@@ -143,10 +143,10 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
 static void listen_warn(const tqd_net *net, const char *endpoint)
 {
     static atomic_flag said = ATOMIC_FLAG_INIT;
-    char host[TQI_HOST_MAX];
+    char host[TQI_NET_HOST_MAX];
 
     if (!tqd_config_bool(net->config, "net.trusted") &&
-        tqi_endpoint_host(endpoint, host, sizeof(host)) && !tqi_host_is_loopback(host) &&
+        tqi_net_endpoint_host(endpoint, host, sizeof(host)) && !tqi_net_host_is_loopback(host) &&
         !atomic_flag_test_and_set(&said)) {
         tqi_log(TQI_WARN, "tqd",
                 "listens on %s, beyond this machine: after the handshake what is sent is neither "
@@ -181,7 +181,7 @@ static int listen_add(const tqd_net *net, tqd_listen *out, const char *endpoint,
 
 static int listen_add_host(const tqd_net *net, tqd_listen *out, const char *host, tq_error *err)
 {
-    char endpoint[TQI_HOST_MAX + 16];
+    char endpoint[TQI_NET_HOST_MAX + 16];
     bool v6 = strchr(host, ':') != NULL;
 
     snprintf(endpoint, sizeof(endpoint), "tcp:%s%s%s:0", v6 ? "[" : "", host, v6 ? "]" : "");
@@ -254,7 +254,7 @@ static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_lis
                             tq_error *err)
 {
     const char *controller[TQD_LISTEN_MAX];
-    char host[TQI_HOST_MAX];
+    char host[TQI_NET_HOST_MAX];
     int rc = TQ_OK;
 
     if (net->bind[0]) {
@@ -270,7 +270,7 @@ static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_lis
     }
     size_t n = tqd_config_strings(net->config, "controller.listen", controller, TQD_LISTEN_MAX);
     for (size_t i = 0; !rc && i < n; i++) {
-        if (tqi_endpoint_host(controller[i], host, sizeof(host))) {
+        if (tqi_net_endpoint_host(controller[i], host, sizeof(host))) {
             rc = listen_add_host(net, out, host, err);
         }
     }
@@ -280,13 +280,13 @@ static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_lis
 /* A unit that only this host can reach is of no use to a controller elsewhere, because its clients are elsewhere too. */
 static int unit_check(const tqd_net *net, const tqd_listen *out, tq_error *err)
 {
-    char host[TQI_HOST_MAX];
+    char host[TQI_NET_HOST_MAX];
 
     if (!net->elsewhere) {
         return TQ_OK;
     }
     for (size_t i = 0; i < out->n; i++) {
-        if (tqi_endpoint_host(out->list[i], host, sizeof(host)) && !tqi_host_is_loopback(host)) {
+        if (tqi_net_endpoint_host(out->list[i], host, sizeof(host)) && !tqi_net_host_is_loopback(host)) {
             return TQ_OK;
         }
     }
@@ -337,11 +337,11 @@ int tqd_net_metrics(const tqd_net *net, char *out, size_t size, tq_error *err)
     size_t n = tqd_config_strings(net->config, "controller.listen", listen, TQD_LISTEN_MAX);
     const char *host = tqd_config_string(net->config, "metrics.listen");
     int64_t port = tqd_config_int(net->config, "metrics.port");
-    char controller[TQI_HOST_MAX];
+    char controller[TQI_NET_HOST_MAX];
     char number[32];
 
     for (size_t i = 0; !host && i < n; i++) {
-        host = tqi_endpoint_host(listen[i], controller, sizeof(controller)) ? controller : NULL;
+        host = tqi_net_endpoint_host(listen[i], controller, sizeof(controller)) ? controller : NULL;
     }
     host = host ? host : net->bind[0] ? net->bind : "127.0.0.1";
     bool bracket = strchr(host, ':') && host[0] != '[';
@@ -362,7 +362,7 @@ char *tqd_net_advertised(const tqd_net *net, const char *bound)
         char one[TQD_ENDPOINT_MAX], text[TQD_ENDPOINT_MAX];
         size_t size = strcspn(bound, ",");
         snprintf(one, sizeof(one), "%.*s", (int)size, bound);
-        rc = tqi_endpoint_advertise(one, net->advertise, &net->reach, text, sizeof(text), NULL);
+        rc = tqi_net_endpoint_advertise(one, net->advertise, &net->reach, text, sizeof(text), NULL);
         if (rc == TQ_OK) {
             rc = tqi_buf_printf(&list, "%s%s", list.size > 0 ? "," : "", text);
         }

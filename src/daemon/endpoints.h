@@ -13,8 +13,8 @@
  * bound to all addresses is published with the interface's address, or the one that this host would use to reach the
  * controller, never with the loopback's.
  */
-#ifndef TQD_ENDPOINTS_H
-#define TQD_ENDPOINTS_H
+#ifndef TQI_DAEMON_ENDPOINTS_H
+#define TQI_DAEMON_ENDPOINTS_H
 
 #include "daemon/config.h"
 #include "net/net.h"
@@ -26,12 +26,12 @@ typedef struct tqd_net {
     const tqd_config *config;
     const char *join;        /* of a storage daemon, else NULL */
     const char *advertise;   /* net.advertise_host; NULL: none */
-    char bind[TQI_HOST_MAX]; /* from net.bind or net.interface; "": none */
+    char bind[TQI_NET_HOST_MAX]; /* from net.bind or net.interface; "": none */
     char range[32];          /* "first-last"; "": none */
     /* Our address on the route to the controller to join; "": the loopback's, or there is none to join. */
-    char towards[TQI_HOST_MAX];
+    char towards[TQI_NET_HOST_MAX];
     bool elsewhere; /* the controller to join is on another host */
-    tqi_reach reach;
+    tqi_net_addresses reach;
 } tqd_net;
 
 /* The endpoints of one listener. */

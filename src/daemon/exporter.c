@@ -322,14 +322,14 @@ int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, t
     exporter->max_partitions = (uint32_t)tqd_config_count(config, "metrics.max_partitions");
     int rc = tqd_net_metrics(net, endpoint, sizeof(endpoint), err);
     tq_error why = {0};
-    if (rc == TQ_OK && tqi_listen(endpoint, &exporter->fd, bound, sizeof(bound), &why)) {
+    if (rc == TQ_OK && tqi_net_listen(endpoint, &exporter->fd, bound, sizeof(bound), &why)) {
         rc = tqi_error_set(err, why.code, "metrics.port: %s", why.message);
     }
     if (rc) {
         free(exporter);
         return rc;
     }
-    rc = tqi_endpoint_advertise(bound, net->advertise, &net->reach, reached, sizeof(reached), err);
+    rc = tqi_net_endpoint_advertise(bound, net->advertise, &net->reach, reached, sizeof(reached), err);
     snprintf(exporter->endpoint, sizeof(exporter->endpoint), "%s",
              reached + (rc ? 0 : strlen("tcp:")));
     rc = rc ? rc : tqd_config_note(config, "metrics.endpoint", exporter->endpoint, err);

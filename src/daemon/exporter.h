@@ -4,8 +4,8 @@
  * A thread of libmicrohttpd's serves the connections.  It never accesses the controller: for each scrape it asks the
  * controller's loop for a set of metrics and renders that, so a slow or broken HTTP client costs the controller nothing.
  */
-#ifndef TQD_EXPORTER_H
-#define TQD_EXPORTER_H
+#ifndef TQI_DAEMON_EXPORTER_H
+#define TQI_DAEMON_EXPORTER_H
 
 #include "controller/controller.h"
 #include "daemon/endpoints.h"

@@ -1,8 +1,8 @@
 /*
  * options.h - the command line of tqd.
  */
-#ifndef TQD_OPTIONS_H
-#define TQD_OPTIONS_H
+#ifndef TQI_DAEMON_OPTIONS_H
+#define TQI_DAEMON_OPTIONS_H
 
 #include "daemon/config.h"
 

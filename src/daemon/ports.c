@@ -26,12 +26,12 @@ static bool ports_of_range(const tqd_net *net, const char *endpoint, char *host,
 {
     const char *port = strrchr(endpoint, ':');
 
-    return port && strcmp(port + 1, net->range) == 0 && tqi_endpoint_host(endpoint, host, size);
+    return port && strcmp(port + 1, net->range) == 0 && tqi_net_endpoint_host(endpoint, host, size);
 }
 
 static unsigned ports_at(const tqd_net *net, const tqd_listen *listen, const char *host)
 {
-    char one[TQI_HOST_MAX];
+    char one[TQI_NET_HOST_MAX];
     unsigned n = 0;
 
     for (size_t i = 0; i < listen->n; i++) {
@@ -70,7 +70,7 @@ static ports_need ports_most(const tqd_net *net, const tqd_ports_parts *parts,
                              const ports_plan *plan, char *where, size_t size)
 {
     const tqd_listen *lists[] = {&plan->controller, &plan->unit, &plan->metrics};
-    char host[TQI_HOST_MAX];
+    char host[TQI_NET_HOST_MAX];
     ports_need most = {0};
 
     for (size_t k = 0; k < 3; k++) {
@@ -122,7 +122,7 @@ static int ports_short(const tqd_net *net, const ports_need *need, unsigned has,
 int tqd_ports_check(const tqd_net *net, const tqd_ports_parts *parts, tq_error *err)
 {
     const char *dash = strchr(net->range, '-'); /* it was checked when it was read */
-    char host[TQI_HOST_MAX];
+    char host[TQI_NET_HOST_MAX];
 
     if (!dash) {
         return TQ_OK;

@@ -1,8 +1,8 @@
 /*
  * ports.h - whether net.port_range has a port for everything that a daemon listens with.
  */
-#ifndef TQD_PORTS_H
-#define TQD_PORTS_H
+#ifndef TQI_DAEMON_PORTS_H
+#define TQI_DAEMON_PORTS_H
 
 #include "daemon/endpoints.h"
 

@@ -10,15 +10,15 @@
 #include "base/stdio.h"
 #include "config_backends.h"
 #include "controller/controller.h"
-#include "daemon/backend.h"
+#include "daemon/backend_probe.h"
 #include "daemon/endpoints.h"
 #include "daemon/exporter.h"
-#include "daemon/guard.h"
+#include "daemon/watchdog.h"
 #include "daemon/options.h"
-#include "daemon/owner.h"
+#include "daemon/parent.h"
 #include "daemon/ports.h"
 #include "daemon/rundir.h"
-#include "daemon/servers.h"
+#include "daemon/backend_servers.h"
 #include "sampler/sampler.h"
 #ifdef TQI_WITH_SIMPLE
 #include "daemon/units.h"
@@ -37,12 +37,12 @@
 static const struct {
     int number;
     const char *name;
-    tqi_ending ending;
+    tqi_net_ending ending;
 } daemon_signals[] = {
-    {SIGTERM, "SIGTERM", TQI_ENDS_SYSTEM},
-    {SIGINT, "SIGINT", TQI_ENDS_SYSTEM},
-    {SIGHUP, "SIGHUP", TQI_ENDS_SYSTEM},
-    {SIGUSR1, "SIGUSR1", TQI_ENDS_RUN},
+    {SIGTERM, "SIGTERM", TQI_NET_ENDS_SYSTEM},
+    {SIGINT, "SIGINT", TQI_NET_ENDS_SYSTEM},
+    {SIGHUP, "SIGHUP", TQI_NET_ENDS_SYSTEM},
+    {SIGUSR1, "SIGUSR1", TQI_NET_ENDS_RUN},
 };
 /* Time for clients to remove what they have stored.  Whoever stops a system waits for it, and finally kills it. */
 #define DAEMON_DRAIN_MS  4000u
@@ -52,14 +52,14 @@ typedef struct daemon_state {
     tqd_options options;
     const tq_daemon_hooks *hooks; /* or NULL */
     uv_loop_t loop;
-    tqi_token token;
+    tqi_net_token token;
     tqd_rundir rundir;
     tqd_net net;
     tqd_listen listen; /* of the controller */
     char *address;     /* of the controller, as others reach it */
     char *config_json;
     char *backend_json;
-    tqd_servers *servers; /* NULL: none were started */
+    tqd_backend_servers *servers; /* NULL: none were started */
     tqi_controller *controller;
     uint64_t epoch;               /* of the controller, when it closes; 0: there was none */
     tqi_controller_stored stored; /* then */
@@ -68,11 +68,11 @@ typedef struct daemon_state {
     tqd_units *units;
 #endif
     uv_signal_t signals[DAEMON_N_SIGNALS];
-    tqd_owner owner;
+    tqd_parent owner;
     bool owner_watched;
     uv_poll_t owner_poll;   /* of its pidfd */
     uv_timer_t owner_timer; /* else */
-    tqd_guard *guard;       /* or NULL */
+    tqd_watchdog *guard;       /* or NULL */
     bool stopping;
     int failed;
 } daemon_state;
@@ -111,9 +111,9 @@ static void daemon_stop_rest(void *arg)
 #endif
     /* A store that was started with the system ends with it; from an external store, our data must be removed. */
     if (daemon->epoch && !daemon->servers) {
-        tqd_backend_end(&daemon->loop, daemon->options.config, daemon->epoch, daemon->stored);
+        tqd_backend_probe_end(&daemon->loop, daemon->options.config, daemon->epoch, daemon->stored);
     }
-    tqd_servers_stop(daemon->servers);
+    tqd_backend_servers_stop(daemon->servers);
     daemon->servers = NULL;
 }
 
@@ -135,7 +135,7 @@ static void daemon_drained(uint64_t left, void *arg)
     daemon_close_controller(daemon);
 }
 
-static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *reason)
+static void daemon_stop(daemon_state *daemon, tqi_net_ending ending, const char *reason)
 {
     if (daemon->stopping) {
         return;
@@ -156,7 +156,7 @@ static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *rea
 #ifdef TQI_WITH_SIMPLE
     if (daemon->units) {
         tqd_units_set_goodbye(daemon->units,
-                              ending == TQI_ENDS_RUN ? TQI_ENDS_RUN : TQI_ENDS_SERVER, reason);
+                              ending == TQI_NET_ENDS_RUN ? TQI_NET_ENDS_RUN : TQI_NET_ENDS_SERVER, reason);
     }
 #endif
     if (!daemon->controller) {
@@ -166,9 +166,9 @@ static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *rea
     daemon->epoch = tqi_controller_epoch(daemon->controller);
     daemon->stored = tqi_controller_stored_elsewhere(daemon->controller);
     tqi_controller_set_goodbye(daemon->controller, ending, reason);
-    if (ending == TQI_ENDS_SYSTEM && (daemon->stored.blocks > 0 || daemon->stored.dead) &&
+    if (ending == TQI_NET_ENDS_SYSTEM && (daemon->stored.blocks > 0 || daemon->stored.dead) &&
         !daemon->stored.stays && !daemon->servers &&
-        tqd_backend_needs_clients(daemon->options.config)) {
+        tqd_backend_probe_needs_clients(daemon->options.config)) {
         tqi_controller_drain(daemon->controller, DAEMON_DRAIN_MS, daemon_drained, daemon);
     } else {
         daemon_close_controller(daemon);
@@ -179,7 +179,7 @@ static void daemon_stop(daemon_state *daemon, tqi_ending ending, const char *rea
 static void daemon_fail(daemon_state *daemon, const char *reason)
 {
     daemon->failed = 1;
-    daemon_stop(daemon, TQI_ENDS_SYSTEM, reason);
+    daemon_stop(daemon, TQI_NET_ENDS_SYSTEM, reason);
 }
 
 static void daemon_on_signal(uv_signal_t *handle, int number)
@@ -212,7 +212,7 @@ static void daemon_owner_ended(daemon_state *daemon)
     snprintf(reason, sizeof(reason), "its owner, process %d, has ended",
              (int)daemon->options.owner_pid);
     tqi_log(TQI_INFO, "tqd", "%s: ending", reason);
-    daemon_stop(daemon, TQI_ENDS_SYSTEM, reason);
+    daemon_stop(daemon, TQI_NET_ENDS_SYSTEM, reason);
 }
 
 static void daemon_on_owner(uv_poll_t *handle, int status, int events)
@@ -225,7 +225,7 @@ static void daemon_on_owner(uv_poll_t *handle, int status, int events)
 static void daemon_on_look(uv_timer_t *timer)
 {
     daemon_state *daemon = timer->data;
-    if (tqd_owner_ended(&daemon->owner)) {
+    if (tqd_parent_ended(&daemon->owner)) {
         daemon_owner_ended(daemon);
     }
 }
@@ -285,7 +285,7 @@ static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
     if (!daemon->options.owner_pid) {
         return TQ_OK;
     }
-    int rc = tqd_owner_init(&daemon->owner, daemon->options.owner_pid, err);
+    int rc = tqd_parent_init(&daemon->owner, daemon->options.owner_pid, err);
     if (rc) {
         return rc;
     }
@@ -297,9 +297,9 @@ static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
     } else {
         uv_timer_init(&daemon->loop, &daemon->owner_timer);
         daemon->owner_timer.data = daemon;
-        uv_timer_start(&daemon->owner_timer, daemon_on_look, TQD_OWNER_LOOK_MS, TQD_OWNER_LOOK_MS);
+        uv_timer_start(&daemon->owner_timer, daemon_on_look, TQD_PARENT_CHECK_MS, TQD_PARENT_CHECK_MS);
     }
-    return daemon->hooks ? tqd_guard_start(&daemon->owner, &daemon->rundir, &daemon->guard, err)
+    return daemon->hooks ? tqd_watchdog_start(&daemon->owner, &daemon->rundir, &daemon->guard, err)
                          : TQ_OK;
 }
 
@@ -307,7 +307,7 @@ static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
 static int daemon_token(daemon_state *daemon, tq_error *err)
 {
     const tqd_options *options = &daemon->options;
-    int rc = options->token_file ? tqi_token_load(options->token_file, &daemon->token, err) : TQ_OK;
+    int rc = options->token_file ? tqi_net_token_load(options->token_file, &daemon->token, err) : TQ_OK;
 
     return rc || !options->runtime_dir ? rc
                                        : tqd_rundir_init(&daemon->rundir, options->runtime_dir,
@@ -329,7 +329,7 @@ static int daemon_find_sampler(const daemon_state *daemon, tq_error *err)
     } else if (rc && strchr(name, ':')) {
         return tqi_error_set(err, TQ_ECONFIG,
                              "controller.sampler: '%s' is written in Python: start it with python "
-                             "-m ctq.host in the place of tqd, with the same options",
+                             "-m transferq.host in the place of tqd, with the same options",
                              name);
     }
     return rc ? tqi_error_set(err, TQ_ECONFIG, "controller.sampler: %s", detail.message) : TQ_OK;
@@ -478,7 +478,7 @@ static int daemon_start_servers(daemon_state *daemon, tq_error *err)
 {
     const char *runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL;
     int rc = tqd_net_controller(&daemon->net, runtime_dir, &daemon->listen, err);
-    tqd_servers_options options = {
+    tqd_backend_servers_options options = {
         .config = daemon->options.config,
         .net = &daemon->net,
         .listen = &daemon->listen,
@@ -486,7 +486,7 @@ static int daemon_start_servers(daemon_state *daemon, tq_error *err)
     };
 
     return rc ? rc
-              : tqd_servers_start(&daemon->loop, &options, daemon_on_servers, daemon,
+              : tqd_backend_servers_start(&daemon->loop, &options, daemon_on_servers, daemon,
                                   &daemon->servers, err);
 }
 
@@ -509,7 +509,7 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
         waits = daemon->servers != NULL;
         /* A store that is not ours to start is checked. */
         rc = rc || waits ? rc
-                         : tqd_backend_check(&daemon->loop, daemon->options.config,
+                         : tqd_backend_probe_check(&daemon->loop, daemon->options.config,
                                              daemon_on_servers, daemon, &waits, err);
     }
     return rc || waits ? rc : daemon_start_parts(daemon, err);
@@ -536,7 +536,7 @@ static void daemon_loop(daemon_state *daemon)
         daemon_fail(daemon, err.message);
     }
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
-    tqd_guard_stop(daemon->guard);
+    tqd_watchdog_stop(daemon->guard);
     tqd_rundir_fini(&daemon->rundir);
     for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
@@ -569,7 +569,7 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
         daemon_loop(daemon);
         status = daemon->failed;
     }
-    tqd_owner_fini(&daemon->owner);
+    tqd_parent_fini(&daemon->owner);
     free(daemon->address);
     free(daemon->config_json);
     free(daemon->backend_json);

@@ -31,10 +31,10 @@ static int64_t rundir_changed(const struct stat *status)
     return (int64_t)status->st_ctim.tv_sec * 1000000000 + status->st_ctim.tv_nsec;
 }
 
-static int rundir_make_token(tqd_rundir *dir, tqi_token *token, tq_error *err)
+static int rundir_make_token(tqd_rundir *dir, tqi_net_token *token, tq_error *err)
 {
     uint8_t secret[RUNDIR_TOKEN_BYTES];
-    char text[TQI_TOKEN_MAX + 1];
+    char text[TQI_NET_TOKEN_MAX + 1];
 
     if (token->size == 0) {
         tqi_random(secret, sizeof(secret));
@@ -80,7 +80,7 @@ static bool rundir_in_use(const tqd_rundir *dir)
     if (address && strncmp(address, "unix:", 5) == 0) {
         char first[512];
         snprintf(first, sizeof(first), "%.*s", (int)strcspn(address, ","), address);
-        in_use = tqi_endpoint_alive(first);
+        in_use = tqi_net_endpoint_alive(first);
     } else if (address) {
         in_use = pid > 0 && pid != getpid() && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
     }
@@ -130,7 +130,7 @@ static int rundir_open(tqd_rundir *dir, tq_error *err)
     }
 }
 
-int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,
+int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_net_token *token,
                     tq_error *err)
 {
     size_t size = strlen(path);

@@ -9,8 +9,8 @@
  * The directory and its parent are held open from the start.  Everything is written and removed through these descriptors
  * and has one of the names above: a link put in place of the directory has no effect.
  */
-#ifndef TQD_RUNDIR_H
-#define TQD_RUNDIR_H
+#ifndef TQI_DAEMON_RUNDIR_H
+#define TQI_DAEMON_RUNDIR_H
 
 #include "net/net.h"
 
@@ -31,7 +31,7 @@ typedef struct tqd_rundir {
 
 /* Makes the directory (mode 0700) and the token in it: the given one, or a random one if that is empty.  TQ_EEXIST if a
  * running system has it. */
-int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_token *token,
+int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_net_token *token,
                     tq_error *err);
 /* Writes the handle: from now on others can find the system.  `library` and `module`, unless NULL, are those of its storage
  * backend: clients that come through the handle, which only this user can write, may load and import them. */

@@ -39,7 +39,7 @@ static const char *in_folder(const char *name)
 static void test_life(void **state)
 {
     tqd_rundir dir;
-    tqi_token token = {0};
+    tqi_net_token token = {0};
     tq_location found;
     tq_error err = {0};
     (void)state;
@@ -61,7 +61,7 @@ static void test_life(void **state)
 static void test_moved(void **state)
 {
     tqd_rundir dir;
-    tqi_token token = {0};
+    tqi_net_token token = {0};
     tq_error err = {0};
     (void)state;
 

@@ -37,7 +37,7 @@ struct tqd_units {
     uint64_t grace_ms;
     uint64_t keep_ms;
     bool says_goodbye;
-    tqi_ending ending;
+    tqi_net_ending ending;
     char reason[256];
     size_t n;
     units_one *units;
@@ -252,7 +252,7 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
     return TQ_OK;
 }
 
-void tqd_units_set_goodbye(tqd_units *all, tqi_ending ending, const char *reason)
+void tqd_units_set_goodbye(tqd_units *all, tqi_net_ending ending, const char *reason)
 {
     all->says_goodbye = true;
     all->ending = ending;

@@ -1,8 +1,8 @@
 /*
  * manager.h - what managers inside libtq get from the client beyond the public interface: the loop and its connections.
  */
-#ifndef TQI_MANAGER_H
-#define TQI_MANAGER_H
+#ifndef TQI_MANAGER_MANAGER_H
+#define TQI_MANAGER_MANAGER_H
 
 #include "net/net.h"
 
@@ -11,7 +11,7 @@
 #include <tq/manager.h>
 
 /* A range of a block that a reader wants to read in place, instead of having it copied. */
-typedef struct tqi_view_range {
+typedef struct tqi_manager_borrow_range {
     const tq_block *block;
     uint64_t offset; /* in the block */
     uint64_t size;   /* at least 1 */
@@ -23,11 +23,11 @@ typedef struct tqi_view_range {
     void *map;     /* out, with data, unless shared: what the reader must unmap when done */
     size_t map_size;
     const _Atomic uint64_t *word; /* out, with data, if shared */
-} tqi_view_range;
+} tqi_manager_borrow_range;
 
 /* Ranges to see.  Valid until done. */
-typedef struct tqi_view_job {
-    tqi_view_range *ranges;
+typedef struct tqi_manager_borrow_job {
+    tqi_manager_borrow_range *ranges;
     size_t n;
     uint64_t deadline_ns;
     void **pins; /* out: n_pins pins, each to be passed to unview once, after unmapping; room for
@@ -35,38 +35,38 @@ typedef struct tqi_view_job {
     size_t n_pins;
     /* Called once, from the loop, possibly before view returns.  It cannot fail: ranges that cannot be read in place are
      * copied. */
-    void (*done)(struct tqi_view_job *job);
+    void (*done)(struct tqi_manager_borrow_job *job);
     void *arg;
-} tqi_view_job;
+} tqi_manager_borrow_job;
 
 /* A state of the controller's list of owners; zero: none. */
-typedef struct tqi_owners_at {
+typedef struct tqi_manager_owners_at {
     uint64_t epoch; /* of the controller */
     uint64_t version;
-} tqi_owners_at;
+} tqi_manager_owners_at;
 
 /* What has changed in that list. */
-typedef struct tqi_owner_changes {
+typedef struct tqi_manager_owner_changes {
     bool all;                    /* these are all owners; none is then named as gone */
     const tq_owner_info *owners; /* info NULL: it is as it was */
     size_t n;
     const char *const *gone; /* no longer in the list; remove these before adding `owners` */
     size_t n_gone;
-    tqi_owners_at at; /* for the next question */
-} tqi_owner_changes;
+    tqi_manager_owners_at at; /* for the next question */
+} tqi_manager_owner_changes;
 
 /* Owned parts of the reply that the lists point into. */
-int tqi_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_owner_changes *out, tq_error *err);
-void tqi_owner_changes_fini(tqi_owner_changes *changes);
+int tqi_manager_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_manager_owner_changes *out, tq_error *err);
+void tqi_manager_owner_changes_fini(tqi_manager_owner_changes *changes);
 
 /* tq_manager_host.internal.  At close the client closes the connector first (that ends every call and so every job), then
  * the manager: its close must not touch channels. */
 typedef struct tqi_manager_internal {
     uv_loop_t *loop;
-    tqi_connector *connector;
-    tqi_channel *controller; /* to detect a new session there (leases are then void); may be NULL */
+    tqi_net_connector *connector;
+    tqi_net_channel *controller; /* to detect a new session there (grants are then void); may be NULL */
     const char *node;        /* that this process is on; NULL: the machine */
-    /* During the callback of host->lease: the proof, if the owner gave a key; else size 0. */
+    /* During the callback of host->grant: the proof, if the owner gave a key; else size 0. */
     const uint8_t *grant;
     size_t grant_size;
     /* During remove: how many of the last ids will be named once more, because a write to them may still arrive. */
@@ -74,13 +74,13 @@ typedef struct tqi_manager_internal {
     uint64_t notice_ms; /* longer waits are named in the log; 0: never */
     /* Like host->owners, but only the changes since a state of the list.  They are valid only during the callback. */
     void (*owner_changes)(
-        tq_manager_host *host, const tqi_owners_at *since, bool wait, uint64_t deadline_ns,
-        void (*done)(const tq_error *err, const tqi_owner_changes *changes, void *arg), void *arg);
+        tq_manager_host *host, const tqi_manager_owners_at *since, bool wait, uint64_t deadline_ns,
+        void (*done)(const tq_error *err, const tqi_manager_owner_changes *changes, void *arg), void *arg);
 
     /* Set at opening by a manager that can expose blocks: as private mappings, which keep the blocks' bytes whatever happens
      * to the blocks, until they are given back or the connector closes the session; or as its own mapping, until the pin is
      * given back or the manager is closed. */
-    void (*view)(void *state, tqi_view_job *job);
+    void (*view)(void *state, tqi_manager_borrow_job *job);
     void (*unview)(void *state, void *pin);
 
     /* Set at opening by a manager whose jobs may wait without a call.  Called before the connector is closed: ends these

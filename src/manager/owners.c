@@ -6,7 +6,7 @@
 #include "base/error.h"
 #include "manager/manager.h"
 
-int tqi_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_owner_changes *out, tq_error *err)
+int tqi_manager_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_manager_owner_changes *out, tq_error *err)
 {
     tq_owner_info *owners = calloc(reply->n_owner + 1, sizeof(*owners));
 
@@ -26,7 +26,7 @@ int tqi_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_owner_changes *
             .used_bytes = from->used_bytes,
         };
     }
-    *out = (tqi_owner_changes){
+    *out = (tqi_manager_owner_changes){
         .all = !reply->changes,
         .owners = owners,
         .n = reply->n_owner,
@@ -37,7 +37,7 @@ int tqi_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_owner_changes *
     return TQ_OK;
 }
 
-void tqi_owner_changes_fini(tqi_owner_changes *changes)
+void tqi_manager_owner_changes_fini(tqi_manager_owner_changes *changes)
 {
     free((void *)(uintptr_t)changes->owners);
 }

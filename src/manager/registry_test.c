@@ -116,10 +116,10 @@ static void loads_plugins(void **state)
     tq_error err = {0};
 
     (void)state;
-    assert_int_equal(tq_manager_load(TEST_PLUGINS "/dirstore.so", &err), TQ_OK);
+    assert_int_equal(tq_manager_load(TEST_PLUGINS "/dir_store.so", &err), TQ_OK);
     assert_int_equal(tq_manager_find("DirStore", &found, &err), TQ_OK);
     assert_string_equal(found->type, "DirStore");
-    assert_int_equal(tq_manager_load(TEST_PLUGINS "/dirstore.so", &err), TQ_OK);
+    assert_int_equal(tq_manager_load(TEST_PLUGINS "/dir_store.so", &err), TQ_OK);
     assert_int_equal(tq_manager_find("DirStore", &again, &err), TQ_OK);
     assert_ptr_equal(found, again);
     assert_int_equal(tq_manager_load("/nonexistent/library.so", &err), TQ_EMANAGER);
@@ -127,15 +127,15 @@ static void loads_plugins(void **state)
     assert_int_equal(tq_manager_load("libuv.so.1", &err), TQ_EMANAGER);
     assert_non_null(strstr(err.message, "tq_storage_manager_plugin"));
     assert_int_equal(tq_manager_load("", &err), TQ_EINVAL);
-    assert_int_equal(tq_manager_load(TEST_PLUGINS "/oldstore.so", &err), TQ_EVERSION);
+    assert_int_equal(tq_manager_load(TEST_PLUGINS "/old_store.so", &err), TQ_EVERSION);
 }
 
 /* A library named by the system is loaded only if this process trusts it; types it already has need no trust. */
 static void loads_what_is_trusted(void **state)
 {
-    static const char library[] = TEST_PLUGINS "/oldstore.so";
+    static const char library[] = TEST_PLUGINS "/old_store.so";
     const tqi_manager_trust none = {0};
-    const tqi_manager_trust some = {.libraries = "/other.so:" TEST_PLUGINS "/oldstore.so"};
+    const tqi_manager_trust some = {.libraries = "/other.so:" TEST_PLUGINS "/old_store.so"};
     const tqi_manager_trust own = {.own_config = true};
     const tq_storage_manager *found = NULL;
     char config[512];
@@ -152,7 +152,7 @@ static void loads_what_is_trusted(void **state)
     assert_int_equal(setenv("TQ_LIBRARIES", library, 1), 0);
     assert_int_equal(tqi_manager_make("OldStore", config, &none, &found, &err), TQ_EVERSION);
     assert_int_equal(unsetenv("TQ_LIBRARIES"), 0);
-    assert_int_equal(tq_manager_load(TEST_PLUGINS "/dirstore.so", &err), TQ_OK);
+    assert_int_equal(tq_manager_load(TEST_PLUGINS "/dir_store.so", &err), TQ_OK);
     assert_int_equal(tqi_manager_make("DirStore", config, &none, &found, &err), TQ_OK);
     assert_string_equal(found->type, "DirStore");
 }

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "base/oom.h"
+#include "base/testkit_oom.h"
 #include "metrics/metrics.h"
 
 static void assert_line(const tqi_buf *text, const char *line)

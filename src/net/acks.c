@@ -7,26 +7,26 @@
 
 #include <utlist.h>
 
-void tqi_channel_send(tqi_channel *channel, uint16_t kind, uint64_t ack,
+void tqi_net_channel_send(tqi_net_channel *channel, uint16_t kind, uint64_t ack,
                       const ProtobufCMessage *message)
 {
     tqi_frame frame = {.kind = kind, .ack = ack};
-    tqi_tx *tx = tqi_tx_make(&frame, message, NULL, 0);
+    tqi_net_out_frame *tx = tqi_net_out_frame_make(&frame, message, NULL, 0);
     if (tx) {
-        tqi_conn_send(channel->conn, tx);
+        tqi_net_conn_send(channel->conn, tx);
         return;
     }
     /* If out of memory, the frame is lost; a new connection resends what matters. */
-    tqi_conn_finish(channel->conn);
+    tqi_net_conn_finish(channel->conn);
 }
 
-void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const ProtobufCMessage *message)
+void tqi_net_channel_send_control(tqi_net_channel *channel, uint16_t kind, const ProtobufCMessage *message)
 {
-    tqi_channel_send(channel, kind, kind == TQI_HELLO ? 0 : tqi_call_ack(channel), message);
+    tqi_net_channel_send(channel, kind, kind == TQI_HELLO ? 0 : tqi_net_call_ack(channel), message);
 }
 
 /* The server may keep this many replies that `ack` cannot acknowledge, plus two for each waiting call (which the frame that
- * acknowledges them must name), but never more than ACKS_KEPT_MAX or TQI_KEPT_BYTES.  The smallest limits that a server
+ * acknowledges them must name), but never more than ACKS_KEPT_MAX or TQI_NET_KEPT_BYTES.  The smallest limits that a server
  * accepts are twice that (limits.kept_replies, limits.kept_reply_bytes). */
 #define ACKS_KEPT     1024u
 #define ACKS_KEPT_MAX 16384u
@@ -34,15 +34,15 @@ void tqi_channel_send_control(tqi_channel *channel, uint16_t kind, const Protobu
 /* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies to all later
  * calls.  So when there are many, and when the session closes, the client tells it which calls are waiting; then it knows
  * which replies were received. */
-static void acks_send_waiting(tqi_channel *channel, bool last_time)
+static void acks_send_waiting(tqi_net_channel *channel, bool last_time)
 {
-    uint64_t beyond = channel->next_request - tqi_call_ack(channel);
+    uint64_t beyond = channel->next_request - tqi_net_call_ack(channel);
     uint64_t enough = ACKS_KEPT + 2 * (uint64_t)channel->n_keeps;
     enough = enough < ACKS_KEPT_MAX ? enough : ACKS_KEPT_MAX;
     if (!channel->keeps) {
         channel->arrived_bytes = 0; /* `ack` says all */
     }
-    if (last_time || channel->arrived_bytes >= TQI_KEPT_BYTES) {
+    if (last_time || channel->arrived_bytes >= TQI_NET_KEPT_BYTES) {
         enough = 1;
     }
     if (channel->arrived < enough || beyond < enough) {
@@ -55,29 +55,29 @@ static void acks_send_waiting(tqi_channel *channel, bool last_time)
     if (!ack.waiting) {
         return; /* another time */
     }
-    const tqi_call *call;
+    const tqi_net_call *call;
     DL_FOREACH (channel->keeps, call) {
         ack.waiting[ack.n_waiting++] = call->number;
     }
-    tqi_channel_send_control(channel, TQI_ACK, &ack.base);
+    tqi_net_channel_send_control(channel, TQI_ACK, &ack.base);
     free(ack.waiting);
     channel->arrived = 0;
     channel->arrived_bytes = 0;
 }
 
-void tqi_channel_acknowledge(tqi_channel *channel, bool last_time)
+void tqi_net_channel_acknowledge(tqi_net_channel *channel, bool last_time)
 {
-    uint64_t ack = tqi_call_ack(channel);
+    uint64_t ack = tqi_net_call_ack(channel);
     channel->ack_due = false;
-    if (channel->state != TQI_CHANNEL_OPEN || channel->conn->closed) {
+    if (channel->state != TQI_NET_CHANNEL_OPEN || channel->conn->closed) {
         return;
     }
     if (ack != channel->ack_sent) {
-        tqi_tx *last = channel->conn->queue ? channel->conn->queue->prev : NULL;
+        tqi_net_out_frame *last = channel->conn->queue ? channel->conn->queue->prev : NULL;
         if (last && !last->touched && !channel->ack_hold) {
-            tqi_tx_set_ack(last, ack);
+            tqi_net_out_frame_set_ack(last, ack);
         } else {
-            tqi_channel_send_control(channel, TQI_ACK, NULL);
+            tqi_net_channel_send_control(channel, TQI_ACK, NULL);
         }
         channel->ack_sent = ack;
         /* Not earlier: until then, the next ack cannot pass this reply. */
@@ -96,7 +96,7 @@ static bool acks_can_wait(uint16_t kind)
     switch (kind) {
     case TQI_PUBLISH:
     case TQI_CLEAR:
-    case TQI_LEASE_BLOCKS:
+    case TQI_GRANT_BLOCKS:
     case TQI_ABANDON_BLOCKS:
     case TQI_UNIT_RESERVE:
     case TQI_UNIT_UNPIN:
@@ -107,9 +107,9 @@ static bool acks_can_wait(uint16_t kind)
     }
 }
 
-void tqi_channel_arrived(const tqi_call *call)
+void tqi_net_channel_arrived(const tqi_net_call *call)
 {
-    tqi_channel *channel = call->channel;
+    tqi_net_channel *channel = call->channel;
     /* While an earlier call waits, the next request could not acknowledge it. */
     bool alone = channel->n_keeps == 1 && !call->ended && !call->args.orphan;
 
@@ -120,7 +120,7 @@ void tqi_channel_arrived(const tqi_call *call)
     }
 }
 
-void tqi_channel_send_ack(tqi_channel *channel)
+void tqi_net_channel_send_ack(tqi_net_channel *channel)
 {
-    tqi_channel_acknowledge(channel, false);
+    tqi_net_channel_acknowledge(channel, false);
 }

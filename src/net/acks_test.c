@@ -2,11 +2,11 @@
  * acks_test.c - when replies are acknowledged to a server.
  */
 #include "net/calling.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 static testing_server server;
-static tqi_connector *connector;
-static tqi_channel *channel;
+static tqi_net_connector *connector;
+static tqi_net_channel *channel;
 
 static int setup(void **state)
 {
@@ -25,7 +25,7 @@ static int teardown(void **state)
 }
 
 /* A publish: nothing depends on its acknowledgement. */
-static void publish(tqi_channel *on)
+static void publish(tqi_net_channel *on)
 {
     testing_call call = {0};
     uint8_t byte = testing_byte(0);
@@ -50,7 +50,7 @@ static void test_late_ack(void **state)
     testing_claim(channel, &claim, true, 20);
     testing_until(&claim.done, 1);
     testing_until(&server.settled_acked, 3);
-    tqi_connector *own = testing_connector(&testing_token, 0);
+    tqi_net_connector *own = testing_connector(&testing_token, 0);
     publish(testing_channel(own, server.endpoint));
     assert_int_equal(server.settled_acked, 3);
     testing_connector_stop(own);

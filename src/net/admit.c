@@ -27,9 +27,9 @@ static bool admit_gives_back(uint16_t kind)
 /* Sessions with few waiting requests are still admitted when others drive up the total. */
 #define ADMIT_FLOOR (UINT64_C(64) << 10)
 
-static int admit_all_waiting(const tqi_session *session, uint64_t times, tq_error *err)
+static int admit_all_waiting(const tqi_net_session *session, uint64_t times, tq_error *err)
 {
-    const tqi_server *server = session->server;
+    const tqi_net_server *server = session->server;
     if (server->running_bytes / times <= tqi_limits.all_waiting_bytes ||
         session->running_bytes / times <= ADMIT_FLOOR) {
         return TQ_OK;
@@ -44,7 +44,7 @@ static int admit_all_waiting(const tqi_session *session, uint64_t times, tq_erro
                          (unsigned long long)tqi_limits.all_waiting_bytes);
 }
 
-static int admit_waiting(const tqi_session *session, uint64_t times, tq_error *err)
+static int admit_waiting(const tqi_net_session *session, uint64_t times, tq_error *err)
 {
     bool many = session->running / times >= tqi_limits.waiting;
     if (!many && session->running_bytes / times <= tqi_limits.waiting_bytes) {
@@ -60,7 +60,7 @@ static int admit_waiting(const tqi_session *session, uint64_t times, tq_error *e
         (unsigned long long)tqi_limits.waiting, (unsigned long long)tqi_limits.waiting_bytes);
 }
 
-static int admit_kept(const tqi_session *session, bool back, uint64_t times, tq_error *err)
+static int admit_kept(const tqi_net_session *session, bool back, uint64_t times, tq_error *err)
 {
     bool many = session->kept / times >= tqi_limits.kept_replies;
     /* The limit on their number is enough to bound empty replies. */
@@ -77,7 +77,7 @@ static int admit_kept(const tqi_session *session, bool back, uint64_t times, tq_
                          (unsigned long long)tqi_limits.kept_reply_bytes);
 }
 
-int tqi_session_admit(const tqi_session *session, uint16_t kind, bool keep, tq_error *err)
+int tqi_net_session_admit(const tqi_net_session *session, uint16_t kind, bool keep, tq_error *err)
 {
     bool back = admit_gives_back(kind);
     uint64_t times = back ? 2 : 1;

@@ -22,7 +22,7 @@
 /* A secret must not be guessable in a lifetime: 16 random bytes, or the same as 32 hexadecimal digits. */
 #define AUTH_TOKEN_LEAST 16
 
-void tqi_token_warn(const char *what, const tqi_token *token)
+void tqi_net_token_warn(const char *what, const tqi_net_token *token)
 {
     static atomic_flag said = ATOMIC_FLAG_INIT;
 
@@ -51,7 +51,7 @@ static void auth_warn_mode(const char *path, int fd)
     }
 }
 
-int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
+int tqi_net_token_load(const char *path, tqi_net_token *token, tq_error *err)
 {
     char reason[128];
     char what[330];
@@ -65,7 +65,7 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
     }
     auth_warn_mode(path, fd);
     /* Room for white space after the longest token, which an editor may have added. */
-    uint8_t bytes[TQI_TOKEN_MAX + 64];
+    uint8_t bytes[TQI_NET_TOKEN_MAX + 64];
     size_t size = 0;
     while (size < sizeof bytes) {
         ssize_t n = read(fd, bytes + size, sizeof bytes - size);
@@ -87,7 +87,7 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
     while (size > 0 && isspace(bytes[size - 1])) {
         size--;
     }
-    if (size == 0 || size > TQI_TOKEN_MAX) {
+    if (size == 0 || size > TQI_NET_TOKEN_MAX) {
         OPENSSL_cleanse(bytes, sizeof bytes);
         return tqi_error_set(err, TQ_EAUTH, "token file '%s' %s", path,
                              size == 0 ? "is empty" : "is longer than 256 bytes");
@@ -98,32 +98,32 @@ int tqi_token_load(const char *path, tqi_token *token, tq_error *err)
     (void)snprintf(token->file, sizeof token->file, "%s", path);
     OPENSSL_cleanse(bytes, sizeof bytes);
     snprintf(what, sizeof what, "the token in '%.300s'", path);
-    tqi_token_warn(what, token);
+    tqi_net_token_warn(what, token);
     return TQ_OK;
 }
 
-int tqi_auth_proof(const tqi_token *token, const char *role, const uint8_t first[TQI_NONCE],
-                   const uint8_t second[TQI_NONCE], const uint8_t session[TQI_SESSION_ID],
-                   uint8_t proof[TQI_PROOF])
+int tqi_net_auth_proof(const tqi_net_token *token, const char *role, const uint8_t first[TQI_NET_NONCE],
+                   const uint8_t second[TQI_NET_NONCE], const uint8_t session[TQI_NET_SESSION_ID],
+                   uint8_t proof[TQI_NET_PROOF])
 {
-    uint8_t text[16 + 2 * TQI_NONCE + TQI_SESSION_ID];
+    uint8_t text[16 + 2 * TQI_NET_NONCE + TQI_NET_SESSION_ID];
     size_t size = strlen(role);
     memcpy(text, role, size);
-    memcpy(text + size, first, TQI_NONCE);
-    size += TQI_NONCE;
-    memcpy(text + size, second, TQI_NONCE);
-    size += TQI_NONCE;
-    memcpy(text + size, session, TQI_SESSION_ID);
-    size += TQI_SESSION_ID;
+    memcpy(text + size, first, TQI_NET_NONCE);
+    size += TQI_NET_NONCE;
+    memcpy(text + size, second, TQI_NET_NONCE);
+    size += TQI_NET_NONCE;
+    memcpy(text + size, session, TQI_NET_SESSION_ID);
+    size += TQI_NET_SESSION_ID;
     unsigned int length = 0;
     if (!HMAC(EVP_sha256(), token->bytes, (int)token->size, text, size, proof, &length) ||
-        length != TQI_PROOF) {
+        length != TQI_NET_PROOF) {
         return TQ_EINTERNAL;
     }
     return TQ_OK;
 }
 
-bool tqi_auth_equal(const uint8_t *a, const uint8_t *b, size_t size)
+bool tqi_net_auth_equal(const uint8_t *a, const uint8_t *b, size_t size)
 {
     return CRYPTO_memcmp(a, b, size) == 0;
 }

@@ -10,7 +10,7 @@
 
 #include "base/log.h"
 #include "net/serving.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 static int warnings;
 static char warning[1024];
@@ -41,8 +41,8 @@ static int teardown(void **state)
 /* Another client of the same server works. */
 static void assert_serves(testing_server *server)
 {
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server->endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server->endpoint);
     testing_call call = {0};
     testing_reserve(channel, &call, 1, 10);
     testing_until(&call.done, 1);
@@ -55,10 +55,10 @@ static void test_wrong_token(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
-    tqi_token wrong = testing_token;
+    tqi_net_token wrong = testing_token;
     wrong.bytes[31] ^= 1;
-    tqi_connector *connector = testing_connector(&wrong, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&wrong, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call calls[2] = {0};
     /* No deadline: the refusal ends the calls, and the client does not try again. */
     testing_reserve(channel, &calls[0], 1, -1);
@@ -84,18 +84,18 @@ static void test_refused_then_next(void **state)
 {
     (void)state;
     testing_server stranger, server;
-    char list[2 * TQI_ENDPOINT_MAX];
+    char list[2 * TQI_NET_ENDPOINT_MAX];
     testing_server_start(&stranger, testing_unix_endpoint(), 1, 1000);
     testing_server_start(&server, "tcp:127.0.0.1:0", 2, 1000);
-    stranger.server->token = (tqi_token){.bytes = "another", .size = 7};
+    stranger.server->token = (tqi_net_token){.bytes = "another", .size = 7};
     snprintf(list, sizeof list, "%s,%s", stranger.endpoint, server.endpoint);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, list);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, list);
     testing_call call = {0};
     testing_reserve(channel, &call, 1, 10);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
-    assert_int_equal(tqi_channel_epoch(channel), 2);
+    assert_int_equal(tqi_net_channel_epoch(channel), 2);
     assert_int_equal(stranger.opened, 0);
     testing_connector_stop(connector);
     testing_server_stop(&stranger);
@@ -107,27 +107,27 @@ static void test_only_that_server(void **state)
 {
     (void)state;
     testing_server other, server;
-    char list[2 * TQI_ENDPOINT_MAX];
+    char list[2 * TQI_NET_ENDPOINT_MAX];
     testing_server_start(&other, testing_unix_endpoint(), 1, 1000);
     testing_server_start(&server, "tcp:127.0.0.1:0", 2, 1000);
-    uint64_t id = tqi_server_id(server.server);
-    assert_true(id != 0 && id != tqi_server_id(other.server));
+    uint64_t id = tqi_net_server_id(server.server);
+    assert_true(id != 0 && id != tqi_net_server_id(other.server));
     snprintf(list, sizeof list, "%s,%s", other.endpoint, server.endpoint);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = NULL, *same = NULL, *wrong = NULL;
-    assert_int_equal(tqi_channel_get_server(connector, list, id, &channel, NULL), TQ_OK);
-    assert_int_equal(tqi_channel_get_server(connector, list, id, &same, NULL), TQ_OK);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = NULL, *same = NULL, *wrong = NULL;
+    assert_int_equal(tqi_net_channel_get_server(connector, list, id, &channel, NULL), TQ_OK);
+    assert_int_equal(tqi_net_channel_get_server(connector, list, id, &same, NULL), TQ_OK);
     assert_ptr_equal(channel, same);
     testing_call call = {0}, lost = {0};
     testing_reserve(channel, &call, 1, 10);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
-    assert_int_equal(tqi_channel_epoch(channel), 2);
-    assert_false(tqi_channel_local(channel));
-    assert_non_null(strstr(tqi_channel_unix_failure(channel), other.endpoint));
-    assert_non_null(strstr(tqi_channel_unix_failure(channel), "another server"));
+    assert_int_equal(tqi_net_channel_epoch(channel), 2);
+    assert_false(tqi_net_channel_local(channel));
+    assert_non_null(strstr(tqi_net_channel_unix_failure(channel), other.endpoint));
+    assert_non_null(strstr(tqi_net_channel_unix_failure(channel), "another server"));
     assert_int_equal(other.executions, 0);
-    assert_int_equal(tqi_channel_get_server(connector, other.endpoint, id, &wrong, NULL), TQ_OK);
+    assert_int_equal(tqi_net_channel_get_server(connector, other.endpoint, id, &wrong, NULL), TQ_OK);
     /* No deadline: the other server's answer ends it. */
     testing_reserve(wrong, &lost, 1, -1);
     testing_until(&lost.done, 1);
@@ -141,25 +141,25 @@ static void test_only_that_server(void **state)
 static void test_token_file(void **state)
 {
     (void)state;
-    tqi_token token;
+    tqi_net_token token;
     tq_error err;
     char path[] = "/tmp/tq-token-XXXXXX";
     int fd = mkstemp(path);
     assert_true(fd >= 0);
-    assert_int_equal(tqi_token_load(path, &token, &err), TQ_EAUTH);
+    assert_int_equal(tqi_net_token_load(path, &token, &err), TQ_EAUTH);
     assert_non_null(strstr(err.message, path));
     assert_int_equal(write(fd, "secret\r\n \n", 10), 10);
-    assert_int_equal(tqi_token_load(path, &token, &err), TQ_OK);
+    assert_int_equal(tqi_net_token_load(path, &token, &err), TQ_OK);
     assert_int_equal(token.size, 6);
     assert_memory_equal(token.bytes, "secret", 6);
     char text[300];
     memset(text, 'x', sizeof text);
     assert_int_equal(write(fd, text, sizeof text), sizeof text);
-    assert_int_equal(tqi_token_load(path, &token, &err), TQ_EAUTH);
+    assert_int_equal(tqi_net_token_load(path, &token, &err), TQ_EAUTH);
     assert_non_null(strstr(err.message, path));
     close(fd);
     unlink(path);
-    assert_int_equal(tqi_token_load(path, &token, &err), TQ_EAUTH);
+    assert_int_equal(tqi_net_token_load(path, &token, &err), TQ_EAUTH);
     assert_non_null(strstr(err.message, path));
 }
 
@@ -228,13 +228,13 @@ static void later_on_closed(uv_handle_t *handle)
 
 static void later_start(later_server *later, const char *endpoint, const void *bytes, size_t size)
 {
-    tqi_endpoint parsed;
-    char bound[TQI_ENDPOINT_MAX];
+    tqi_net_endpoint parsed;
+    char bound[TQI_NET_ENDPOINT_MAX];
     memset(later, 0, sizeof *later);
     later->bytes = bytes;
     later->size = size;
-    assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
-    assert_int_equal(tqi_endpoint_listen(&parsed, &later->fd, NULL, bound, sizeof bound, NULL),
+    assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
+    assert_int_equal(tqi_net_endpoint_listen(&parsed, &later->fd, NULL, bound, sizeof bound, NULL),
                      TQ_OK);
     uv_poll_init(&testing_loop, &later->poll, later->fd);
     later->poll.data = later;
@@ -260,8 +260,8 @@ static void test_version_of_server(void **state)
     uint8_t header[TQI_FRAME_HEADER];
     tqi_frame_encode(&(tqi_frame){.version = 3, .kind = 99, .body = 12345}, header);
     later_start(&later, endpoint, header, sizeof header);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call call = {0};
     testing_reserve(channel, &call, 1, -1);
     testing_until(&call.done, 1);
@@ -296,8 +296,8 @@ static void test_server_of_noise(void **state)
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
     static const char noise[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
     later_start(&later, endpoint, noise, sizeof noise - 1);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call call = {0};
     testing_reserve(channel, &call, 1, -1);
     testing_until(&call.done, 1);
@@ -315,7 +315,7 @@ static void test_false_server(void **state)
     later_server later;
     char endpoint[128];
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
-    uint8_t bytes[2 * TQI_FRAME_HEADER + 256], nonce[TQI_NONCE] = {0}, proof[TQI_PROOF] = {0};
+    uint8_t bytes[2 * TQI_FRAME_HEADER + 256], nonce[TQI_NET_NONCE] = {0}, proof[TQI_NET_PROOF] = {0};
     Tq__Challenge challenge;
     tq__challenge__init(&challenge);
     challenge.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
@@ -332,13 +332,13 @@ static void test_false_server(void **state)
     tqi_frame_encode(&frame, bytes + size);
     size += TQI_FRAME_HEADER + frame.body;
     later_start(&later, endpoint, bytes, size);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call call = {0};
     testing_reserve(channel, &call, 1, -1);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_EAUTH);
-    assert_int_equal(tqi_channel_epoch(channel), 0);
+    assert_int_equal(tqi_net_channel_epoch(channel), 0);
     testing_connector_stop(connector);
     later_stop(&later);
 }
@@ -382,14 +382,14 @@ static void test_warnings_are_limited(void **state)
 
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
     warnings = 0;
-    for (unsigned i = 0; i < 3 * TQI_WARN_MAX; i++) {
+    for (unsigned i = 0; i < 3 * TQI_NET_WARN_MAX; i++) {
         testing_raw raw;
         testing_raw_connect(&raw, server.endpoint);
         testing_raw_frame(&raw, &garbage, NULL);
         testing_until(&raw.eof, 1);
         testing_raw_close(&raw);
     }
-    assert_true(warnings >= (int)TQI_WARN_MAX && warnings < 3 * (int)TQI_WARN_MAX);
+    assert_true(warnings >= (int)TQI_NET_WARN_MAX && warnings < 3 * (int)TQI_NET_WARN_MAX);
     assert_serves(&server);
     testing_server_stop(&server);
 }
@@ -402,8 +402,8 @@ static void test_outages_are_said_once(void **state)
     (void)state;
 
     testing_server_start(&server, endpoint, 1, 1000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call call = {0}, again = {0};
     testing_reserve(channel, &call, 1, 10);
     testing_until(&call.done, 1);
@@ -449,8 +449,8 @@ static void test_malformed_after_login(void **state)
     };
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 0);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call before = {0}, waiting = {0}, after = {0};
     testing_reserve(channel, &before, 1, 10);
     testing_claim(channel, &waiting, false, 10);

@@ -20,12 +20,12 @@ static bool call_before(uint64_t a, uint64_t b)
     return (int64_t)(a - b) < 0;
 }
 
-uint64_t tqi_call_ack(const tqi_channel *channel)
+uint64_t tqi_net_call_ack(const tqi_net_channel *channel)
 {
     return channel->keeps ? channel->keeps->number : channel->next_request;
 }
 
-static void call_unlist(tqi_call *call)
+static void call_unlist(tqi_net_call *call)
 {
     if (call->listed) {
         call->listed = false;
@@ -35,15 +35,15 @@ static void call_unlist(tqi_call *call)
 }
 
 /* Withdraws the frame if no part of it was sent. */
-static void call_unsend(tqi_call *call)
+static void call_unsend(tqi_net_call *call)
 {
     if (call->tx->queued && !call->tx->touched) {
-        tqi_conn_unsend(call->channel->conn, call->tx);
+        tqi_net_conn_unsend(call->channel->conn, call->tx);
     }
 }
 
 /* From now on the acknowledgement may pass it. */
-static void call_unkeep(tqi_call *call)
+static void call_unkeep(tqi_net_call *call)
 {
     if (call->kept) {
         call->kept = false;
@@ -52,7 +52,7 @@ static void call_unkeep(tqi_call *call)
     }
 }
 
-static void call_free(tqi_call *call)
+static void call_free(tqi_net_call *call)
 {
     call_unlist(call);
     call_unkeep(call);
@@ -60,17 +60,17 @@ static void call_free(tqi_call *call)
         call->args.orphan_free(call->args.orphan_arg);
     }
     if (call->tx) {
-        tqi_tx_rele(call->tx);
+        tqi_net_out_frame_unref(call->tx);
     }
     free(call);
 }
 
 /* Ends a call with an error.  It is unlinked first; its memory is freed after done. */
-static void call_fail(tqi_call *call, const tq_error *why)
+static void call_fail(tqi_net_call *call, const tq_error *why)
 {
     call_unlist(call);
     if (!call->ended) {
-        tqi_answer answer = {.status = why->code, .error = why, .epoch = call->channel->epoch};
+        tqi_net_answer answer = {.status = why->code, .error = why, .epoch = call->channel->epoch};
         call->ended = true;
         call->args.done(call, &answer, call->args.arg);
     }
@@ -79,10 +79,10 @@ static void call_fail(tqi_call *call, const tq_error *why)
 
 /* ---------------------------------------------------------------------------------------------------- start */
 
-static int call_check(const tqi_channel *channel, const tqi_call_args *args,
+static int call_check(const tqi_net_channel *channel, const tqi_net_call_args *args,
                       const tqi_method *method, tq_error *err)
 {
-    if (channel->state == TQI_CHANNEL_CLOSED) {
+    if (channel->state == TQI_NET_CHANNEL_CLOSED) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
     }
     if (!method || !args->message || args->message->descriptor != method->request || !args->done) {
@@ -102,29 +102,29 @@ static uint64_t call_next_number(uint64_t number)
     return number + 1 != 0 ? number + 1 : 1;
 }
 
-static void call_send(tqi_call *call)
+static void call_send(tqi_net_call *call)
 {
-    tqi_tx_rewind(call->tx);
+    tqi_net_out_frame_rewind(call->tx);
     call->tx->refs++;
-    tqi_conn_send(call->channel->conn, call->tx);
+    tqi_net_conn_send(call->channel->conn, call->tx);
 }
 
-static void call_send_cancel(tqi_call *call)
+static void call_send_cancel(tqi_net_call *call)
 {
     Tq__Cancel cancel;
     tq__cancel__init(&cancel);
     cancel.request = call->number;
-    tqi_channel_send_control(call->channel, TQI_CANCEL, &cancel.base);
+    tqi_net_channel_send_control(call->channel, TQI_CANCEL, &cancel.base);
 }
 
-int tqi_call_start(tqi_channel *channel, const tqi_call_args *args, tqi_call **out, tq_error *err)
+int tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, tqi_net_call **out, tq_error *err)
 {
     const tqi_method *method = tqi_method_find(args->kind);
     int rc = call_check(channel, args, method, err);
     if (rc != TQ_OK) {
         return rc;
     }
-    tqi_call *call = calloc(1, sizeof *call);
+    tqi_net_call *call = calloc(1, sizeof *call);
     if (!call) {
         return tqi_error_nomem(err, "a request");
     }
@@ -133,8 +133,8 @@ int tqi_call_start(tqi_channel *channel, const tqi_call_args *args, tqi_call **o
     call->method = method;
     call->args = *args;
     call->args.orphan = NULL; /* until nothing can fail any more */
-    tqi_frame frame = {.kind = args->kind, .request = call->number, .ack = tqi_call_ack(channel)};
-    call->tx = tqi_tx_make(&frame, args->message, args->payload, args->n_payload);
+    tqi_frame frame = {.kind = args->kind, .request = call->number, .ack = tqi_net_call_ack(channel)};
+    call->tx = tqi_net_out_frame_make(&frame, args->message, args->payload, args->n_payload);
     if (!call->tx) {
         goto nomem;
     }
@@ -156,12 +156,12 @@ int tqi_call_start(tqi_channel *channel, const tqi_call_args *args, tqi_call **o
         call->kept = true;
     }
     if (channel->deadlines.top == &call->timed) {
-        tqi_channel_arm_deadline(channel);
+        tqi_net_channel_arm_deadline(channel);
     }
-    if (channel->state == TQI_CHANNEL_OPEN) {
+    if (channel->state == TQI_NET_CHANNEL_OPEN) {
         call_send(call);
     } else {
-        tqi_channel_kick(channel);
+        tqi_net_channel_kick(channel);
     }
     if (out) {
         *out = call;
@@ -174,15 +174,15 @@ nomem:
 
 /* --------------------------------------------------------------------------------------------------- cancel */
 
-void tqi_call_cancel(tqi_call *call)
+void tqi_net_call_cancel(tqi_net_call *call)
 {
-    tqi_channel *channel = call->channel;
+    tqi_net_channel *channel = call->channel;
     if (call->ended || call->cancelled) {
         return;
     }
     call->cancelled = true;
     if (call->tx->touched) {
-        if (channel->state == TQI_CHANNEL_OPEN) {
+        if (channel->state == TQI_NET_CHANNEL_OPEN) {
             call_send_cancel(call);
         }
         return;
@@ -193,72 +193,72 @@ void tqi_call_cancel(tqi_call *call)
     DL_APPEND2(channel->connector->ending, call, ending_prev, ending_next);
 }
 
-void tqi_call_end_cancelled(tqi_connector *connector)
+void tqi_net_call_end_cancelled(tqi_net_connector *connector)
 {
     while (connector->ending) {
-        tqi_call *call = connector->ending;
-        tqi_channel *channel = call->channel;
+        tqi_net_call *call = connector->ending;
+        tqi_net_channel *channel = call->channel;
         connector->flusher.called_out = true;
         DL_DELETE2(connector->ending, call, ending_prev, ending_next);
         tq_error err;
         tqi_error_set(&err, TQ_ECANCELED, "%s was cancelled before it was sent",
                       call->method->name);
         call_fail(call, &err);
-        tqi_channel_settle(channel);
+        tqi_net_channel_settle(channel);
     }
 }
 
 /* ------------------------------------------------------------------------------------------ end of the calls */
 
 /* Makes the frame of a call that ends early independent of the owner's memory. */
-static void call_own_payload(tqi_call *call)
+static void call_own_payload(tqi_net_call *call)
 {
-    tqi_channel *channel = call->channel;
-    if (tqi_tx_own(call->tx) == TQ_OK) {
+    tqi_net_channel *channel = call->channel;
+    if (tqi_net_out_frame_own(call->tx) == TQ_OK) {
         return;
     }
     call->lost = true;
     if (call->tx->queued) {
         /* It is partly sent, and the rest cannot be kept: only a new connection helps. */
-        tqi_conn_close(channel->conn);
+        tqi_net_conn_close(channel->conn);
         tq_error err;
         tqi_error_nomem(&err, "a request");
-        tqi_channel_failed(channel, &err);
+        tqi_net_channel_failed(channel, &err);
     }
 }
 
 /* The request was sent, and its owner no longer waits. */
-static void call_abandon(tqi_call *call, const tq_error *why)
+static void call_abandon(tqi_net_call *call, const tq_error *why)
 {
-    tqi_channel *channel = call->channel;
+    tqi_net_channel *channel = call->channel;
     bool orphan = call->method->keep || call->args.orphan;
     tqi_heap_remove(&channel->deadlines, &call->timed);
     if (channel->rx_call == call && channel->conn) {
-        tqi_conn_drop_payload(channel->conn);
+        tqi_net_conn_drop_payload(channel->conn);
     }
     call_own_payload(call);
-    if (channel->state == TQI_CHANNEL_OPEN) {
+    if (channel->state == TQI_NET_CHANNEL_OPEN) {
         call_send_cancel(call);
     } else if (!call->method->keep) {
         orphan = false;
     }
     if (!orphan) {
         if (channel->rx_call == call) {
-            tqi_channel_reset_rx(channel);
+            tqi_net_channel_reset_rx(channel);
         }
         call_fail(call, why);
         return;
     }
     call->ended = true;
-    tqi_answer answer = {.status = why->code, .error = why, .epoch = channel->epoch};
+    tqi_net_answer answer = {.status = why->code, .error = why, .epoch = channel->epoch};
     call->args.done(call, &answer, call->args.arg);
 }
 
-static void call_timeout(tqi_call *call)
+static void call_timeout(tqi_net_call *call)
 {
-    tqi_channel *channel = call->channel;
+    tqi_net_channel *channel = call->channel;
     tq_error err;
-    if (channel->state == TQI_CHANNEL_OPEN) {
+    if (channel->state == TQI_NET_CHANNEL_OPEN) {
         tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before %s answered (%s)",
                       channel->endpoint, call->method->name);
     } else {
@@ -280,29 +280,29 @@ static void call_timeout(tqi_call *call)
     }
 }
 
-void tqi_call_timeouts(tqi_channel *channel)
+void tqi_net_call_timeouts(tqi_net_channel *channel)
 {
     uint64_t now = tqi_now();
     while (channel->deadlines.top && channel->deadlines.top->key <= now) {
-        call_timeout(TQI_HEAP_ENTRY(channel->deadlines.top, tqi_call, timed));
+        call_timeout(TQI_HEAP_ENTRY(channel->deadlines.top, tqi_net_call, timed));
     }
-    tqi_channel_settle(channel);
+    tqi_net_channel_settle(channel);
 }
 
 /* Whether the server may have executed it and be keeping its reply. */
-static bool call_may_be_kept(const tqi_call *call)
+static bool call_may_be_kept(const tqi_net_call *call)
 {
     return call->method->keep && call->tx->touched && !call->garbled;
 }
 
-void tqi_call_give_up(tqi_channel *channel, const tq_error *why)
+void tqi_net_call_give_up(tqi_net_channel *channel, const tq_error *why)
 {
     uint64_t limit = channel->next_request;
     bool found = true;
-    while (found && channel->state != TQI_CHANNEL_CLOSED) {
+    while (found && channel->state != TQI_NET_CHANNEL_CLOSED) {
         /* From the start again after each: its callback may end any other. */
         found = false;
-        tqi_call *call;
+        tqi_net_call *call;
         for (call = channel->calls; call && call_before(call->number, limit);
              call = call->hh.next) {
             if (!call->ended || !call_may_be_kept(call)) {
@@ -318,20 +318,20 @@ void tqi_call_give_up(tqi_channel *channel, const tq_error *why)
     }
 }
 
-void tqi_call_end_all(tqi_channel *channel, const tq_error *why)
+void tqi_net_call_end_all(tqi_net_channel *channel, const tq_error *why)
 {
     uint64_t limit = channel->next_request;
-    tqi_call *call;
+    tqi_net_call *call;
     while ((call = channel->calls) && call_before(call->number, limit)) {
         call_unsend(call);
-        if (call->tx->queued && tqi_tx_own(call->tx) != TQ_OK) {
-            tqi_conn_close(channel->conn);
+        if (call->tx->queued && tqi_net_out_frame_own(call->tx) != TQ_OK) {
+            tqi_net_conn_close(channel->conn);
         }
         call_fail(call, why);
     }
 }
 
-void tqi_call_stale(tqi_channel *channel, bool another)
+void tqi_net_call_stale(tqi_net_channel *channel, bool another)
 {
     uint64_t limit = channel->next_request;
     char clock[32];
@@ -350,10 +350,10 @@ void tqi_call_stale(tqi_channel *channel, bool another)
                       channel->endpoint);
     }
     bool found = true;
-    while (found && channel->state != TQI_CHANNEL_CLOSED) {
+    while (found && channel->state != TQI_NET_CHANNEL_CLOSED) {
         /* From the start again after each: its callback may end any other. */
         found = false;
-        tqi_call *call;
+        tqi_net_call *call;
         for (call = channel->calls; call && call_before(call->number, limit);
              call = call->hh.next) {
             if (call->method->keep && call->tx->touched) {
@@ -365,9 +365,9 @@ void tqi_call_stale(tqi_channel *channel, bool another)
     }
 }
 
-void tqi_call_resend(tqi_channel *channel)
+void tqi_net_call_resend(tqi_net_channel *channel)
 {
-    tqi_call *call, *next;
+    tqi_net_call *call, *next;
     for (call = channel->calls; call; call = next) {
         next = call->hh.next;
         if (call->ended && !call->method->keep) {
@@ -384,12 +384,12 @@ void tqi_call_resend(tqi_channel *channel)
     }
 }
 
-void tqi_call_answered(tqi_call *call, tqi_answer *answer)
+void tqi_net_call_answered(tqi_net_call *call, tqi_net_answer *answer)
 {
-    tqi_channel *channel = call->channel;
+    tqi_net_channel *channel = call->channel;
     call_unlist(call);
     if (call->kept) {
-        tqi_channel_arrived(call);
+        tqi_net_channel_arrived(call);
     }
     if (!call->ended) {
         call->ended = true;
@@ -409,7 +409,7 @@ void tqi_call_answered(tqi_call *call, tqi_answer *answer)
         call->args.orphan(channel, answer->reply, call->args.orphan_arg);
     }
     call_free(call);
-    if (channel->state != TQI_CHANNEL_CLOSED) {
-        tqi_channel_settle(channel);
+    if (channel->state != TQI_NET_CHANNEL_CLOSED) {
+        tqi_net_channel_settle(channel);
     }
 }

@@ -10,11 +10,11 @@
 #include "base/error.h"
 #include "net/calling.h"
 #include "net/serving.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 static testing_server server;
-static tqi_connector *connector;
-static tqi_channel *channel;
+static tqi_net_connector *connector;
+static tqi_net_channel *channel;
 
 static int setup(void **state)
 {
@@ -34,15 +34,15 @@ static int teardown(void **state)
 
 static void cut(void)
 {
-    tqi_peer_close(server.session->peer);
+    tqi_net_peer_close(server.session->peer);
 }
 
 /* Its deadline is now. */
-static void expire(tqi_call *call)
+static void expire(tqi_net_call *call)
 {
     tqi_heap_remove(&channel->deadlines, &call->timed);
     tqi_heap_add(&channel->deadlines, &call->timed, 0);
-    tqi_call_timeouts(channel);
+    tqi_net_call_timeouts(channel);
 }
 
 static void test_cancel_before_sending(void **state)
@@ -50,8 +50,8 @@ static void test_cancel_before_sending(void **state)
     (void)state;
     testing_call call = {0}, other = {0};
     testing_claim(channel, &call, false, -1);
-    tqi_call_cancel(call.call);
-    tqi_call_cancel(call.call);
+    tqi_net_call_cancel(call.call);
+    tqi_net_call_cancel(call.call);
     assert_int_equal(call.done, 0); /* it ends from the loop */
     testing_reserve(channel, &other, 1, 10);
     testing_until(&other.done, 1);
@@ -62,7 +62,7 @@ static void test_cancel_before_sending(void **state)
     /* With an open connection, before the loop had a chance to send. */
     testing_call queued = {0};
     testing_claim(channel, &queued, false, 10);
-    tqi_call_cancel(queued.call);
+    tqi_net_call_cancel(queued.call);
     testing_until(&queued.done, 1);
     assert_int_equal(queued.status, TQ_ECANCELED);
     assert_int_equal(server.handled, 1);
@@ -77,9 +77,9 @@ static void test_cancel_waiting(void **state)
     testing_claim(channel, &calls[1], false, -1);
     testing_events(channel, &calls[2], -1);
     testing_until(&server.n_waiting, 3);
-    tqi_call_cancel(calls[1].call);
-    tqi_call_cancel(calls[1].call);
-    tqi_call_cancel(calls[2].call);
+    tqi_net_call_cancel(calls[1].call);
+    tqi_net_call_cancel(calls[1].call);
+    tqi_net_call_cancel(calls[2].call);
     testing_until(&calls[2].done, 1);
     assert_int_equal(calls[1].status, TQ_ECANCELED);
     assert_int_equal(calls[2].status, TQ_ECANCELED);
@@ -98,7 +98,7 @@ static void test_cancel_too_late(void **state)
     testing_claim(channel, &call, false, -1);
     testing_until(&server.n_waiting, 1);
     testing_answer(&server);
-    tqi_call_cancel(call.call);
+    tqi_net_call_cancel(call.call);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
     assert_int_equal(server.cancelled, 0);
@@ -114,10 +114,10 @@ static void test_cancel_disconnected(void **state)
     testing_claim(channel, &call, false, -1);
     testing_until(&server.n_waiting, 1);
     cut();
-    while (channel->state == TQI_CHANNEL_OPEN) {
+    while (channel->state == TQI_NET_CHANNEL_OPEN) {
         uv_run(&testing_loop, UV_RUN_ONCE);
     }
-    tqi_call_cancel(call.call);
+    tqi_net_call_cancel(call.call);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_ECANCELED);
     assert_int_equal(server.cancelled, 1);
@@ -174,7 +174,7 @@ static void test_orphan(void **state)
     testing_claim(channel, &call, false, 20);
     testing_until(&server.n_waiting, 1);
     /* This one cannot be cancelled: it finishes at its own pace. */
-    tqi_request_on_cancel(server.waiting[0], NULL, NULL);
+    tqi_net_request_on_cancel(server.waiting[0], NULL, NULL);
     expire(call.call);
     assert_int_equal(call.status, TQ_ETIMEDOUT);
     testing_answer(&server);
@@ -196,7 +196,7 @@ static void test_orphan_resumed(void **state)
     testing_until(&server.n_waiting, 1);
     cut();
     testing_answer(&server);
-    while (channel->state == TQI_CHANNEL_OPEN) {
+    while (channel->state == TQI_NET_CHANNEL_OPEN) {
         uv_run(&testing_loop, UV_RUN_ONCE);
     }
     expire(call.call);
@@ -219,7 +219,7 @@ static void begin_orphan_behind(testing_call *waits, testing_call *late)
     testing_claim(channel, waits, false, -1);
     testing_claim(channel, late, false, 20);
     testing_until(&server.n_waiting, 2);
-    tqi_request_on_cancel(server.waiting[1], NULL, NULL);
+    tqi_net_request_on_cancel(server.waiting[1], NULL, NULL);
     expire(late->call);
     testing_run_ms(10);
 }
@@ -236,7 +236,7 @@ static void test_orphan_behind(void **state)
         data[i] = testing_byte(i);
     }
     begin_orphan_behind(&waits, &late);
-    tqi_conn *conn = server.session->peer->conn;
+    tqi_net_conn *conn = server.session->peer->conn;
     uv_poll_stop(&conn->poll);
     testing_write(channel, &large, TQI_PUBLISH, data, size, 20);
     testing_run_ms(10);
@@ -247,7 +247,7 @@ static void test_orphan_behind(void **state)
     testing_until(&waits.done, 1);
     testing_run_ms(5);
     conn->armed = 0;
-    tqi_conn_arm(conn);
+    tqi_net_conn_arm(conn);
     testing_until(&server.released, 1);
     assert_int_equal(server.acked_at_release, 1);
     testing_until(&large.done, 1);
@@ -335,7 +335,7 @@ static void test_fatal(void **state)
     testing_until(&server.n_waiting, 2);
     testing_claim(channel, &unsent, false, -1);
     tqi_error_set(&err, TQ_EAUTH, "the token is not the server's");
-    tqi_channel_fatal(channel, &err);
+    tqi_net_channel_fatal(channel, &err);
     assert_int_equal(call.status, TQ_EAUTH);
     assert_int_equal(events.status, TQ_EAUTH);
     assert_int_equal(unsent.status, TQ_EAUTH);
@@ -354,19 +354,19 @@ static void test_fatal(void **state)
     assert_int_equal(server.opened, 1);
     assert_null(channel->calls);
     /* The same when nobody holds the channel: it closes, and nothing is left. */
-    tqi_connector *own = testing_connector(&testing_token, 0);
-    tqi_channel *other = testing_channel(own, server.endpoint);
+    tqi_net_connector *own = testing_connector(&testing_token, 0);
+    tqi_net_channel *other = testing_channel(own, server.endpoint);
     testing_call last = {0}, garbled = {0};
     testing_claim(other, &last, false, -1);
     testing_claim(other, &garbled, false, -1);
     testing_until(&server.n_waiting, 2);
     garbled.call->garbled = true; /* its answer could not be decoded: it is not requested again */
-    tqi_channel_fatal(other, &err);
+    tqi_net_channel_fatal(other, &err);
     assert_int_equal(garbled.status, TQ_EAUTH);
     assert_int_equal(garbled.orphans_freed, 1);
     assert_int_equal(last.status, TQ_EAUTH);
     assert_int_equal(last.orphans_freed, 0);
-    tqi_channel_rele(other);
+    tqi_net_channel_unref(other);
     assert_int_equal(last.orphans_freed, 1);
     testing_connector_stop(own);
 }
@@ -404,7 +404,7 @@ static void test_deadline_in_payload(void **state)
             while (channel->rx_call != call.call) {
                 uv_run(&testing_loop, UV_RUN_ONCE);
             }
-            assert_int_equal(channel->conn->state, TQI_RX_PAYLOAD);
+            assert_int_equal(channel->conn->state, TQI_NET_RX_PAYLOAD);
         }
         expire(call.call);
         assert_int_equal(call.done, 1);
@@ -430,8 +430,8 @@ static void test_close_in_payload(void **state)
     enum {
         SIZE = 8 << 20
     };
-    tqi_connector *own = testing_connector(&testing_token, 0);
-    tqi_channel *other = testing_channel(own, server.endpoint);
+    tqi_net_connector *own = testing_connector(&testing_token, 0);
+    tqi_net_channel *other = testing_channel(own, server.endpoint);
     uint8_t *data = calloc(2, SIZE);
     assert_non_null(data);
     testing_call writing = {0}, reading = {.buffer = data + SIZE, .buffer_size = SIZE};
@@ -453,7 +453,7 @@ static void test_nobody_there(void **state)
     (void)state;
     char endpoint[400];
     snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:127.0.0.1:1");
-    tqi_channel *nowhere = testing_channel(connector, endpoint);
+    tqi_net_channel *nowhere = testing_channel(connector, endpoint);
     testing_call call = {0}, at_once = {0};
     uint64_t start = tqi_now();
     testing_reserve(nowhere, &call, 1, 0.1);
@@ -470,7 +470,7 @@ static void test_nobody_there(void **state)
     const char *missing =
         strstr(call.error.message, "unix:/nonexistent/tq.sock: connect: No such file or directory");
     assert_true((refused != NULL) != (missing != NULL));
-    tqi_channel_rele(nowhere);
+    tqi_net_channel_unref(nowhere);
 }
 
 static void test_second_endpoint(void **state)
@@ -479,8 +479,8 @@ static void test_second_endpoint(void **state)
     char endpoint[700];
     snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:localhost:1,%s",
              server.endpoint);
-    tqi_connector *own = testing_connector(&testing_token, 0);
-    tqi_channel *list = testing_channel(own, endpoint);
+    tqi_net_connector *own = testing_connector(&testing_token, 0);
+    tqi_net_channel *list = testing_channel(own, endpoint);
     testing_call call = {0};
     testing_reserve(list, &call, 1, 15);
     testing_until(&call.done, 1);
@@ -493,8 +493,8 @@ static void test_closed_client(void **state)
 {
     (void)state;
     for (int rounds = 0; rounds < 20; rounds++) {
-        tqi_connector *own = testing_connector(&testing_token, 0);
-        tqi_channel *unreachable =
+        tqi_net_connector *own = testing_connector(&testing_token, 0);
+        tqi_net_channel *unreachable =
             testing_channel(own, rounds % 2 ? "tcp:localhost:1" : server.endpoint);
         testing_call call = {0};
         testing_claim(unreachable, &call, false, -1);
@@ -517,7 +517,7 @@ static void test_many_deadlines(void **state)
     };
     testing_call *calls = calloc(N, sizeof *calls);
     assert_non_null(calls);
-    tqi_channel *nowhere = testing_channel(connector, "unix:/nonexistent/tq.sock");
+    tqi_net_channel *nowhere = testing_channel(connector, "unix:/nonexistent/tq.sock");
     for (int i = 0; i < N; i++) {
         testing_reserve(nowhere, &calls[i], (uint32_t)i, 0.02 + (i * 7919 % N) * 1e-5);
     }
@@ -526,7 +526,7 @@ static void test_many_deadlines(void **state)
         assert_int_equal(calls[i].status, TQ_EUNREACHABLE);
     }
     assert_null(nowhere->calls);
-    tqi_channel_rele(nowhere);
+    tqi_net_channel_unref(nowhere);
     free(calls);
 }
 

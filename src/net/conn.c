@@ -18,7 +18,7 @@
 
 static void conn_on_event(uv_poll_t *poll, int status, int events)
 {
-    tqi_conn *conn = poll->data;
+    tqi_net_conn *conn = poll->data;
     if (conn->closed) {
         return;
     }
@@ -33,7 +33,7 @@ static void conn_on_event(uv_poll_t *poll, int status, int events)
         }
         conn->connecting = false;
         if (errnum == 0) {
-            tqi_conn_arm(conn);
+            tqi_net_conn_arm(conn);
         }
         conn->ops->opened(conn, errnum);
         return;
@@ -43,21 +43,21 @@ static void conn_on_event(uv_poll_t *poll, int status, int events)
         conn->armed = 0;
         if (conn->finishing) {
             conn->tx_broken = true;
-            tqi_conn_flush(conn);
+            tqi_net_conn_flush(conn);
         } else {
-            tqi_conn_receive(conn, true);
+            tqi_net_conn_receive(conn, true);
         }
         return;
     }
     if (events & UV_WRITABLE) {
-        tqi_conn_flush(conn);
+        tqi_net_conn_flush(conn);
     }
     if ((events & UV_READABLE) && !conn->closed && !conn->finishing) {
-        tqi_conn_receive(conn, false);
+        tqi_net_conn_receive(conn, false);
     }
 }
 
-void tqi_conn_arm(tqi_conn *conn)
+void tqi_net_conn_arm(tqi_net_conn *conn)
 {
     int events = 0;
     if (conn->connecting) {
@@ -65,7 +65,7 @@ void tqi_conn_arm(tqi_conn *conn)
     } else {
         /* Reading reports the error of a socket that cannot be written to. */
         bool full = conn->queue && !conn->tx_broken && !conn->dirty;
-        bool deaf = conn->finishing || tqi_conn_stuffed(conn);
+        bool deaf = conn->finishing || tqi_net_conn_stuffed(conn);
         events = (deaf ? 0 : UV_READABLE) | (full || conn->finishing ? UV_WRITABLE : 0);
     }
     if (events != conn->armed && uv_poll_start(&conn->poll, events, conn_on_event) == 0) {
@@ -73,10 +73,10 @@ void tqi_conn_arm(tqi_conn *conn)
     }
 }
 
-int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socket, bool connecting,
-                  const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err)
+int tqi_net_conn_open(uv_loop_t *loop, tqi_net_flusher *flusher, int fd, bool unix_socket, bool connecting,
+                  const tqi_net_conn_ops *ops, void *owner, tqi_net_conn **out, tq_error *err)
 {
-    tqi_conn *conn = calloc(1, sizeof *conn);
+    tqi_net_conn *conn = calloc(1, sizeof *conn);
     if (!conn) {
         return tqi_error_nomem(err, "a connection");
     }
@@ -93,12 +93,12 @@ int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socke
     conn->fd = fd;
     conn->unix_socket = unix_socket;
     conn->connecting = connecting;
-    tqi_conn_arm(conn);
+    tqi_net_conn_arm(conn);
     *out = conn;
     return TQ_OK;
 }
 
-bool tqi_conn_stuffed(const tqi_conn *conn)
+bool tqi_net_conn_stuffed(const tqi_net_conn *conn)
 {
     /* A connection that cannot be written to is read, because reading shows that it has ended. */
     return conn->limited && !conn->tx_broken &&
@@ -107,9 +107,9 @@ bool tqi_conn_stuffed(const tqi_conn *conn)
              conn->flusher->queued > tqi_limits.all_queued_replies));
 }
 
-static void conn_take(tqi_conn *conn, size_t memory)
+static void conn_take(tqi_net_conn *conn, size_t memory)
 {
-    tqi_flusher *flusher = conn->flusher;
+    tqi_net_flusher *flusher = conn->flusher;
     if (memory > 0 && conn->incoming == 0) {
         DL_APPEND2(flusher->larges, conn, large_prev, large_next);
     } else if (memory == 0 && conn->incoming > 0) {
@@ -120,9 +120,9 @@ static void conn_take(tqi_conn *conn, size_t memory)
     conn->incoming = memory;
 }
 
-int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err)
+int tqi_net_conn_incoming(tqi_net_conn *conn, size_t memory, tq_error *err)
 {
-    tqi_flusher *flusher = conn->flusher;
+    tqi_net_flusher *flusher = conn->flusher;
     if (!conn->limited || memory == conn->incoming) {
         return TQ_OK;
     }
@@ -130,7 +130,7 @@ int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err)
     /* A slow or stopped sender began before those that do finish, so the oldest is the one to close. */
     while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges &&
            flusher->larges->large_next) {
-        tqi_conn *oldest = flusher->larges;
+        tqi_net_conn *oldest = flusher->larges;
         tqi_limit_reached(TQI_LIMIT_incoming_bytes);
         tq_error why;
         tqi_error_set(&why, TQ_EAGAIN,
@@ -147,7 +147,7 @@ int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err)
     return TQ_OK;
 }
 
-void tqi_conn_unqueue(tqi_conn *conn, tqi_tx *tx)
+void tqi_net_conn_unqueue(tqi_net_conn *conn, tqi_net_out_frame *tx)
 {
     DL_DELETE(conn->queue, tx);
     tx->queued = false;
@@ -155,7 +155,7 @@ void tqi_conn_unqueue(tqi_conn *conn, tqi_tx *tx)
     conn->flusher->queued -= tx->size;
 }
 
-static void conn_mark_dirty(tqi_conn *conn)
+static void conn_mark_dirty(tqi_net_conn *conn)
 {
     if (!conn->dirty) {
         conn->dirty = true;
@@ -163,11 +163,11 @@ static void conn_mark_dirty(tqi_conn *conn)
     }
 }
 
-void tqi_conn_send(tqi_conn *conn, tqi_tx *tx)
+void tqi_net_conn_send(tqi_net_conn *conn, tqi_net_out_frame *tx)
 {
     if (conn->closed || conn->finishing) {
-        tqi_tx_settle(tx);
-        tqi_tx_rele(tx);
+        tqi_net_out_frame_settle(tx);
+        tqi_net_out_frame_unref(tx);
         return;
     }
     tx->queued = true;
@@ -177,18 +177,18 @@ void tqi_conn_send(tqi_conn *conn, tqi_tx *tx)
     conn_mark_dirty(conn);
 }
 
-void tqi_conn_unsend(tqi_conn *conn, tqi_tx *tx)
+void tqi_net_conn_unsend(tqi_net_conn *conn, tqi_net_out_frame *tx)
 {
-    tqi_conn_unqueue(conn, tx);
-    tqi_tx_rele(tx);
+    tqi_net_conn_unqueue(conn, tx);
+    tqi_net_out_frame_unref(tx);
 }
 
-void tqi_conn_drop_payload(tqi_conn *conn)
+void tqi_net_conn_drop_payload(tqi_net_conn *conn)
 {
     conn->drop = true;
 }
 
-void tqi_conn_finish(tqi_conn *conn)
+void tqi_net_conn_finish(tqi_net_conn *conn)
 {
     if (!conn->closed && !conn->finishing) {
         conn->finishing = true;
@@ -198,7 +198,7 @@ void tqi_conn_finish(tqi_conn *conn)
 
 static void conn_on_closed(uv_handle_t *handle)
 {
-    tqi_conn *conn = handle->data;
+    tqi_net_conn *conn = handle->data;
     conn->ops->freed(conn);
     for (int i = 0; i < conn->n_fds; i++) {
         close(conn->fds[i]);
@@ -214,7 +214,7 @@ static void conn_on_closed(uv_handle_t *handle)
     free(conn);
 }
 
-void tqi_conn_close(tqi_conn *conn)
+void tqi_net_conn_close(tqi_net_conn *conn)
 {
     if (conn->closed) {
         return;
@@ -232,9 +232,9 @@ void tqi_conn_close(tqi_conn *conn)
     close(conn->fd);
     conn->fd = -1;
     while (conn->queue) {
-        tqi_tx *tx = conn->queue;
-        tqi_conn_unqueue(conn, tx);
-        tqi_tx_settle(tx);
-        tqi_tx_rele(tx);
+        tqi_net_out_frame *tx = conn->queue;
+        tqi_net_conn_unqueue(conn, tx);
+        tqi_net_out_frame_settle(tx);
+        tqi_net_out_frame_unref(tx);
     }
 }

@@ -15,7 +15,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-static void connector_init_chunk(tqi_fd_chunk *chunk)
+static void connector_init_chunk(tqi_net_fd_chunk *chunk)
 {
     for (size_t i = 0; i < sizeof chunk->fds / sizeof *chunk->fds; i++) {
         atomic_init(&chunk->fds[i], -1);
@@ -27,9 +27,9 @@ static void connector_init_chunk(tqi_fd_chunk *chunk)
  * A slot is filled after its socket was opened and emptied before it is closed: at worst, a fork in between leaves the child
  * one socket too many; it never makes the child close a socket of somebody else.
  */
-atomic_int *tqi_connector_note_fd(tqi_connector *connector, int fd)
+atomic_int *tqi_net_connector_note_fd(tqi_net_connector *connector, int fd)
 {
-    tqi_fd_chunk *chunk = &connector->fds;
+    tqi_net_fd_chunk *chunk = &connector->fds;
     for (;;) {
         for (size_t i = 0; i < sizeof chunk->fds / sizeof *chunk->fds; i++) {
             if (atomic_load(&chunk->fds[i]) == -1) {
@@ -37,7 +37,7 @@ atomic_int *tqi_connector_note_fd(tqi_connector *connector, int fd)
                 return &chunk->fds[i];
             }
         }
-        tqi_fd_chunk *next = atomic_load(&chunk->next);
+        tqi_net_fd_chunk *next = atomic_load(&chunk->next);
         if (!next) {
             next = malloc(sizeof *next);
             if (!next) {
@@ -50,9 +50,9 @@ atomic_int *tqi_connector_note_fd(tqi_connector *connector, int fd)
     }
 }
 
-void tqi_connector_forked(tqi_connector *connector)
+void tqi_net_connector_forked(tqi_net_connector *connector)
 {
-    for (tqi_fd_chunk *chunk = &connector->fds; chunk; chunk = atomic_load(&chunk->next)) {
+    for (tqi_net_fd_chunk *chunk = &connector->fds; chunk; chunk = atomic_load(&chunk->next)) {
         for (size_t i = 0; i < sizeof chunk->fds / sizeof *chunk->fds; i++) {
             int fd = atomic_exchange(&chunk->fds[i], -1);
             if (fd >= 0) {
@@ -62,7 +62,7 @@ void tqi_connector_forked(tqi_connector *connector)
     }
 }
 
-void tqi_connector_log(const tqi_connector *connector, tqi_log_level level, const char *format, ...)
+void tqi_net_connector_log(const tqi_net_connector *connector, tqi_log_level level, const char *format, ...)
 {
     char text[2 * TQ_ERROR_MESSAGE_MAX];
     va_list args;
@@ -79,20 +79,20 @@ void tqi_connector_log(const tqi_connector *connector, tqi_log_level level, cons
 
 static void connector_tick(void *owner)
 {
-    tqi_connector *connector = owner;
-    tqi_call_end_cancelled(connector);
+    tqi_net_connector *connector = owner;
+    tqi_net_call_end_cancelled(connector);
     if (connector->acks_due) {
         connector->acks_due = false;
-        tqi_channel *channel;
+        tqi_net_channel *channel;
         DL_FOREACH (connector->channels, channel) {
             if (channel->ack_due) {
-                tqi_channel_send_ack(channel);
+                tqi_net_channel_send_ack(channel);
             }
         }
     }
 }
 
-int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, tqi_connector **out,
+int tqi_net_connector_alloc(uv_loop_t *loop, const tqi_net_connector_options *options, tqi_net_connector **out,
                         tq_error *err)
 {
     if (!options->token || options->token->size == 0) {
@@ -103,7 +103,7 @@ int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, t
         return tqi_error_set(err, TQ_ENAME, "session name has %zu bytes, at most 255 are allowed",
                              strlen(name));
     }
-    tqi_connector *connector = calloc(1, sizeof *connector);
+    tqi_net_connector *connector = calloc(1, sizeof *connector);
     if (!connector) {
         return tqi_error_nomem(err, "a client");
     }
@@ -122,29 +122,29 @@ int tqi_connector_alloc(uv_loop_t *loop, const tqi_connector_options *options, t
         connector->host[0] = 0;
     }
     connector_init_chunk(&connector->fds);
-    tqi_flusher_init(&connector->flusher, loop, connector_tick, connector);
+    tqi_net_flusher_init(&connector->flusher, loop, connector_tick, connector);
     *out = connector;
     return TQ_OK;
 }
 
-bool tqi_connector_crowded(const tqi_connector *connector)
+bool tqi_net_connector_crowded(const tqi_net_connector *connector)
 {
-    return connector->crowded_at != 0 && tqi_now() - connector->crowded_at < TQI_CROWDED_NS;
+    return connector->crowded_at != 0 && tqi_now() - connector->crowded_at < TQI_NET_CROWDED_NS;
 }
 
-void tqi_connector_set_token(tqi_connector *connector, const tqi_token *token)
+void tqi_net_connector_set_token(tqi_net_connector *connector, const tqi_net_token *token)
 {
     connector->token = *token;
 }
 
 static void connector_free(void *owner)
 {
-    tqi_connector *connector = owner;
+    tqi_net_connector *connector = owner;
     void (*done)(void *) = connector->done;
     void *arg = connector->done_arg;
-    tqi_fd_chunk *chunk = atomic_load(&connector->fds.next);
+    tqi_net_fd_chunk *chunk = atomic_load(&connector->fds.next);
     while (chunk) {
-        tqi_fd_chunk *next = atomic_load(&chunk->next);
+        tqi_net_fd_chunk *next = atomic_load(&chunk->next);
         free(chunk);
         chunk = next;
     }
@@ -156,30 +156,30 @@ static void connector_free(void *owner)
     }
 }
 
-void tqi_connector_part_closed(tqi_connector *connector)
+void tqi_net_connector_part_closed(tqi_net_connector *connector)
 {
     if (--connector->open == 0 && connector->closing) {
-        tqi_flusher_stop(&connector->flusher, connector_free);
+        tqi_net_flusher_stop(&connector->flusher, connector_free);
     }
 }
 
-void tqi_connector_finished(tqi_connector *connector)
+void tqi_net_connector_finished(tqi_net_connector *connector)
 {
     connector->finished = true;
 }
 
-void tqi_connector_close(tqi_connector *connector, void (*done)(void *arg), void *arg)
+void tqi_net_connector_close(tqi_net_connector *connector, void (*done)(void *arg), void *arg)
 {
     connector->closing = true;
     connector->done = done;
     connector->done_arg = arg;
-    tqi_call_end_cancelled(connector);
+    tqi_net_call_end_cancelled(connector);
     if (connector->open == 0) {
-        tqi_flusher_stop(&connector->flusher, connector_free);
+        tqi_net_flusher_stop(&connector->flusher, connector_free);
         return;
     }
-    tqi_channel *channel;
+    tqi_net_channel *channel;
     DL_FOREACH (connector->channels, channel) {
-        tqi_channel_close(channel);
+        tqi_net_channel_close(channel);
     }
 }

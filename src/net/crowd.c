@@ -19,19 +19,19 @@
 /* Number of servers in this process, which share its descriptors.  Only used to compute a size: relaxed. */
 static _Atomic int crowd_servers;
 
-void tqi_greeting_server(int change)
+void tqi_net_greeting_server(int change)
 {
     atomic_fetch_add_explicit(&crowd_servers, change, memory_order_relaxed);
 }
 
-static uint64_t crowd_max(const tqi_server *server)
+static uint64_t crowd_max(const tqi_net_server *server)
 {
     int servers = atomic_load_explicit(&crowd_servers, memory_order_relaxed);
     uint64_t all =
-        tqi_limits.greeting ? tqi_limits.greeting : server->descriptors / TQI_GREETING_SHARE;
+        tqi_limits.greeting ? tqi_limits.greeting : server->descriptors / TQI_NET_GREETING_SHARE;
     uint64_t most = all / (uint64_t)(servers > 0 ? servers : 1);
 
-    return most > TQI_GREETING_MIN ? most : TQI_GREETING_MIN;
+    return most > TQI_NET_GREETING_MIN ? most : TQI_NET_GREETING_MIN;
 }
 
 /* The address; a v4 address as v6 has it. */
@@ -49,10 +49,10 @@ static bool crowd_key(const struct sockaddr *addr, uint8_t key[16])
     return true;
 }
 
-static tqi_origin *crowd_find(tqi_server *server, const struct sockaddr *addr)
+static tqi_net_origin *crowd_find(tqi_net_server *server, const struct sockaddr *addr)
 {
     uint8_t key[16];
-    tqi_origin *origin = NULL;
+    tqi_net_origin *origin = NULL;
 
     if (crowd_key(addr, key)) {
         HASH_FIND(hh, server->origins, key, sizeof key, origin);
@@ -60,13 +60,13 @@ static tqi_origin *crowd_find(tqi_server *server, const struct sockaddr *addr)
     return origin;
 }
 
-int tqi_greeting_add(tqi_peer *peer, const struct sockaddr *addr)
+int tqi_net_greeting_add(tqi_net_peer *peer, const struct sockaddr *addr)
 {
-    tqi_server *server = peer->server;
+    tqi_net_server *server = peer->server;
     uint8_t key[16];
 
     if (crowd_key(addr, key)) {
-        tqi_origin *origin = crowd_find(server, addr);
+        tqi_net_origin *origin = crowd_find(server, addr);
         if (!origin) {
             origin = calloc(1, sizeof *origin);
             if (!origin) {
@@ -92,10 +92,10 @@ int tqi_greeting_add(tqi_peer *peer, const struct sockaddr *addr)
     return TQ_OK;
 }
 
-void tqi_greeting_remove(tqi_peer *peer)
+void tqi_net_greeting_remove(tqi_net_peer *peer)
 {
-    tqi_server *server = peer->server;
-    tqi_origin *origin = peer->origin;
+    tqi_net_server *server = peer->server;
+    tqi_net_origin *origin = peer->origin;
 
     if (peer->greeted) {
         return;
@@ -117,27 +117,27 @@ void tqi_greeting_remove(tqi_peer *peer)
     }
 }
 
-static void crowd_close(tqi_peer *peer)
+static void crowd_close(tqi_net_peer *peer)
 {
-    tqi_greeting_remove(peer);
+    tqi_net_greeting_remove(peer);
     tqi_limit_reached(TQI_LIMIT_greeting);
-    tqi_server_warn(peer->server, peer->conn->peer,
+    tqi_net_server_warn(peer->server, peer->conn->peer,
                     "closed: it did not authenticate, and others came (limits.greeting)");
-    tqi_peer_close(peer);
+    tqi_net_peer_close(peer);
 }
 
 /* Whether, with n connections in the handshake and `oldest` the oldest of them, that one must be closed. */
-static bool crowd_is(const tqi_peer *oldest, unsigned n, uint64_t most)
+static bool crowd_is(const tqi_net_peer *oldest, unsigned n, uint64_t most)
 {
     uint64_t since = oldest->deadline - oldest->server->handshake_ns;
 
-    return n > 2 * most || (n > most && tqi_now() - since > TQI_GREETING_YOUNG_NS);
+    return n > 2 * most || (n > most && tqi_now() - since > TQI_NET_GREETING_YOUNG_NS);
 }
 
-void tqi_greeting_limit(tqi_server *server, const struct sockaddr *addr)
+void tqi_net_greeting_limit(tqi_net_server *server, const struct sockaddr *addr)
 {
     uint64_t most = crowd_max(server);
-    tqi_origin *origin = crowd_find(server, addr);
+    tqi_net_origin *origin = crowd_find(server, addr);
 
     while (origin && crowd_is(origin->peers, origin->n, most / 2)) {
         crowd_close(origin->peers); /* some are left, so the origin is, too */
@@ -147,9 +147,9 @@ void tqi_greeting_limit(tqi_server *server, const struct sockaddr *addr)
     }
 }
 
-bool tqi_greeting_give_way(tqi_server *server)
+bool tqi_net_greeting_give_way(tqi_net_server *server)
 {
-    if (server->n_greeting <= TQI_GREETING_MIN) {
+    if (server->n_greeting <= TQI_NET_GREETING_MIN) {
         return false;
     }
     crowd_close(server->greeting);

@@ -3,7 +3,7 @@
  */
 #include "net/calling.h"
 #include "net/serving.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -52,7 +52,7 @@ static int child_main(int argc, char **endpoints)
     testing_token.size = 32;
     memset(testing_token.bytes, 'k', testing_token.size);
     for (uint32_t i = 0; i < SESSIONS; i++) {
-        tqi_connector *connector = testing_connector(&testing_token, 0);
+        tqi_net_connector *connector = testing_connector(&testing_token, 0);
         testing_call call = {0};
         testing_reserve(testing_channel(connector, endpoints[i % (uint32_t)argc]), &call, i, -1);
         testing_until(&call.done, 1);
@@ -94,10 +94,10 @@ static void test_one_process(void **state)
     assert_int_equal(read(out[0], &ready, 1), 1);
 
     /* One of its sessions ends: the others continue. */
-    tqi_session *session = servers[0].server->sessions;
-    assert_true(tqi_session_process(session) ==
-                tqi_session_process((tqi_session *)session->hh.next));
-    tqi_session_end(session, false);
+    tqi_net_session *session = servers[0].server->sessions;
+    assert_true(tqi_net_session_process(session) ==
+                tqi_net_session_process((tqi_net_session *)session->hh.next));
+    tqi_net_session_end(session, false);
     testing_run_ms(10);
     assert_int_equal(servers[0].ended, 1);
     assert_int_equal(servers[0].ended_dead, 0);
@@ -122,11 +122,11 @@ static void test_one_process(void **state)
 }
 
 typedef struct told {
-    tqi_exit exit;
+    tqi_net_exit exit;
     int times;
 } told;
 
-static void told_of(tqi_exit *exit, const char *failed)
+static void told_of(tqi_net_exit *exit, const char *failed)
 {
     assert_null(failed);
     ((told *)exit)->times++;
@@ -153,13 +153,13 @@ static void test_held_process(void **state)
     }
     testing_until(&server.executions, SESSIONS);
     told one = {.exit = {.fn = told_of}}, other = {.exit = {.fn = told_of}};
-    tqi_process *process = tqi_process_hold(tqi_session_process(server.session));
-    tqi_process_on_exit(process, &one.exit);
-    tqi_process_on_exit(process, &other.exit);
-    tqi_process_off_exit(process, &other.exit);
-    tqi_process_off_exit(process, &other.exit);
+    tqi_net_process *process = tqi_net_process_ref(tqi_net_session_process(server.session));
+    tqi_net_process_on_exit(process, &one.exit);
+    tqi_net_process_on_exit(process, &other.exit);
+    tqi_net_process_off_exit(process, &other.exit);
+    tqi_net_process_off_exit(process, &other.exit);
     while (server.server->sessions) {
-        tqi_session_end(server.server->sessions, false);
+        tqi_net_session_end(server.server->sessions, false);
     }
     assert_int_equal(server.ended, SESSIONS);
     assert_int_equal(one.times, 0);
@@ -169,7 +169,7 @@ static void test_held_process(void **state)
     testing_until(&one.times, 1);
     assert_int_equal(other.times, 0);
     assert_int_equal(server.ended_dead, 0);
-    tqi_process_rele(process);
+    tqi_net_process_unref(process);
     int status = 0;
     assert_int_equal(waitpid(child, &status, 0), child);
     for (int i = 0; i < 2; i++) {
@@ -182,12 +182,12 @@ static void test_held_process(void **state)
 /* ---------------------------------------------------------------------------------------- few descriptors */
 
 /* A client whose connection may be asked for, and one call. */
-static tqi_channel *crowd_client(const testing_server *server, tqi_connector **connector,
+static tqi_net_channel *crowd_client(const testing_server *server, tqi_net_connector **connector,
                                  uint32_t number)
 {
     *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(*connector, server->endpoint);
-    tqi_channel_set_parkable(channel);
+    tqi_net_channel *channel = testing_channel(*connector, server->endpoint);
+    tqi_net_channel_set_parkable(channel);
     testing_call call = {0};
     testing_reserve(channel, &call, number, -1);
     testing_until(&call.done, 1);
@@ -198,8 +198,8 @@ static tqi_channel *crowd_client(const testing_server *server, tqi_connector **c
 static int crowd_connected(const testing_server *server)
 {
     int n = 0;
-    for (tqi_session *session = server->server->sessions; session; session = session->hh.next) {
-        n += tqi_session_connected(session);
+    for (tqi_net_session *session = server->server->sessions; session; session = session->hh.next) {
+        n += tqi_net_session_connected(session);
     }
     return n;
 }
@@ -217,14 +217,14 @@ static void test_parked(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
-    tqi_connector *a, *b, *c, *d;
-    tqi_channel *idle = crowd_client(&server, &a, 1);
-    tqi_channel *busy = crowd_client(&server, &b, 2);
+    tqi_net_connector *a, *b, *c, *d;
+    tqi_net_channel *idle = crowd_client(&server, &a, 1);
+    tqi_net_channel *busy = crowd_client(&server, &b, 2);
     testing_call claim = {0};
     testing_claim(busy, &claim, false, -1);
     testing_until(&server.n_waiting, 1);
     c = testing_connector(&testing_token, 0);
-    tqi_channel *firm = testing_channel(c, server.endpoint); /* would connect again at once */
+    tqi_net_channel *firm = testing_channel(c, server.endpoint); /* would connect again at once */
     testing_call call = {0};
     testing_reserve(firm, &call, 3, -1);
     testing_until(&call.done, 1);
@@ -234,9 +234,9 @@ static void test_parked(void **state)
     server.server->crowded = 0;
     crowd_client(&server, &d, 4);
     crowd_connected_is(&server, 3);
-    assert_false(tqi_channel_local(idle));
-    assert_true(tqi_channel_local(busy));
-    assert_true(tqi_channel_local(firm));
+    assert_false(tqi_net_channel_local(idle));
+    assert_true(tqi_net_channel_local(busy));
+    assert_true(tqi_net_channel_local(firm));
     assert_int_equal(server.ended, 0);
 
     /* It comes back to its old session when it has something to send. */
@@ -254,11 +254,11 @@ static void test_parked(void **state)
     /* A session that must not lose it is not asked. */
     server.stay = true;
     server.server->crowded = 0;
-    tqi_connector *e;
+    tqi_net_connector *e;
     crowd_client(&server, &e, 6);
     testing_run_ms(20);
     assert_int_equal(crowd_connected(&server), 5);
-    tqi_connector *all[] = {a, b, c, d, e};
+    tqi_net_connector *all[] = {a, b, c, d, e};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         testing_connector_stop(all[i]);
     }
@@ -271,16 +271,16 @@ static void test_park_enough(void **state)
 {
     (void)state;
     testing_server server;
-    tqi_connector *all[6];
+    tqi_net_connector *all[6];
     testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
     for (uint32_t i = 0; i < 6; i++) {
         crowd_client(&server, &all[i], i);
     }
-    assert_int_equal(tqi_peer_make_room(server.server, 64, 2), 2);
-    assert_int_equal(tqi_peer_make_room(server.server, 64, 2), 2);
-    assert_int_equal(tqi_peer_make_room(server.server, 1, 64), 3);
+    assert_int_equal(tqi_net_peer_make_room(server.server, 64, 2), 2);
+    assert_int_equal(tqi_net_peer_make_room(server.server, 64, 2), 2);
+    assert_int_equal(tqi_net_peer_make_room(server.server, 1, 64), 3);
     server.server->leaving_since = 0;
-    assert_int_equal(tqi_peer_make_room(server.server, 64, 1), 1);
+    assert_int_equal(tqi_net_peer_make_room(server.server, 64, 1), 1);
     crowd_connected_is(&server, 2);
     assert_int_equal(server.server->leaving, 0);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -294,19 +294,19 @@ static void test_told_of_the_crowd(void **state)
 {
     (void)state;
     testing_server server;
-    tqi_connector *a, *b;
+    tqi_net_connector *a, *b;
     testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
-    tqi_channel *idle = crowd_client(&server, &a, 1);
-    assert_false(tqi_connector_crowded(a));
-    assert_true(tqi_channel_connected(idle));
+    tqi_net_channel *idle = crowd_client(&server, &a, 1);
+    assert_false(tqi_net_connector_crowded(a));
+    assert_true(tqi_net_channel_connected(idle));
     server.server->descriptors = 2;
     crowd_client(&server, &b, 2);
-    assert_true(tqi_connector_crowded(b));
-    assert_false(tqi_connector_crowded(a));
-    assert_int_equal(tqi_peer_make_room(server.server, 1, 1), 1);
+    assert_true(tqi_net_connector_crowded(b));
+    assert_false(tqi_net_connector_crowded(a));
+    assert_int_equal(tqi_net_peer_make_room(server.server, 1, 1), 1);
     crowd_connected_is(&server, 1);
-    assert_true(tqi_connector_crowded(a));
-    assert_false(tqi_channel_connected(idle));
+    assert_true(tqi_net_connector_crowded(a));
+    assert_false(tqi_net_channel_connected(idle));
     testing_connector_stop(a);
     testing_connector_stop(b);
     testing_server_stop(&server);
@@ -318,8 +318,8 @@ static void test_parked_for_long(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 30);
-    tqi_connector *a, *b;
-    tqi_channel *idle = crowd_client(&server, &a, 1);
+    tqi_net_connector *a, *b;
+    tqi_net_channel *idle = crowd_client(&server, &a, 1);
     server.server->crowded = 0;
     crowd_client(&server, &b, 2);
     testing_until(&server.ended, 1);
@@ -348,8 +348,8 @@ static int crowd_main(const char *endpoint)
     testing_token.size = 32;
     memset(testing_token.bytes, 'k', testing_token.size);
     for (uint32_t i = 0; i < CLIENTS; i++) {
-        tqi_channel *channel = testing_channel(testing_connector(&testing_token, 0), endpoint);
-        tqi_channel_set_parkable(channel);
+        tqi_net_channel *channel = testing_channel(testing_connector(&testing_token, 0), endpoint);
+        tqi_net_channel_set_parkable(channel);
         testing_reserve(channel, &calls[i], i, -1);
     }
     for (uint32_t i = 0; i < CLIENTS; i++) {
@@ -397,7 +397,7 @@ static void test_more_than_fit(void **state)
 enum {
     STRANGERS = 300,
     LIMIT = 512,                          /* descriptors, as the server takes it */
-    GREETING = LIMIT / TQI_GREETING_SHARE /* of them for connections that greet */
+    GREETING = LIMIT / TQI_NET_GREETING_SHARE /* of them for connections that greet */
 };
 
 /* Connects and sends nothing. */
@@ -405,13 +405,13 @@ static int stranger(const char *endpoint)
 {
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_un path;
-    tqi_endpoint parsed;
+    tqi_net_endpoint parsed;
     socklen_t size = sizeof path;
-    assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
+    assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
     int fd = socket(parsed.unix_socket ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
     if (parsed.unix_socket) {
-        tqi_endpoint_sockaddr_un(&parsed, &path, &size);
+        tqi_net_endpoint_sockaddr_un(&parsed, &path, &size);
         assert_int_equal(connect(fd, (const struct sockaddr *)&path, size), 0);
     } else {
         addr.sin_port = htons((uint16_t)strtoul(strrchr(endpoint, ':') + 1, NULL, 10));
@@ -450,13 +450,13 @@ static void strangers_at(const char *endpoint, unsigned most)
     assert_in_range(server.server->n_greeting, most, 2 * most);
     assert_true(was_closed(fds[0]));
     assert_false(was_closed(fds[STRANGERS - 1]));
-    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
     uint64_t since = tqi_now();
     testing_reserve(testing_channel(connector, server.endpoint), &call, 1, 20);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
     assert_true(tqi_now() - since <
-                TQI_ATTEMPT_MS * UINT64_C(1000000)); /* with the first attempt */
+                TQI_NET_ATTEMPT_MS * UINT64_C(1000000)); /* with the first attempt */
     assert_true(server.server->short_since == 0);
     testing_connector_stop(connector);
     for (int i = 0; i < STRANGERS; i++) {
@@ -479,17 +479,17 @@ static void test_own_processes(void **state)
         fds[i] = stranger(server.endpoint);
         uv_run(&testing_loop, UV_RUN_NOWAIT);
     }
-    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
     testing_reserve(testing_channel(connector, server.endpoint), &call, 1, 20);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
     assert_int_equal(tqi_limit_times(TQI_LIMIT_greeting), before);
     assert_int_equal(server.server->n_greeting, 0);
     /* They have the usual time for it. */
-    for (tqi_peer *peer = server.server->greeting_own; peer; peer = peer->greet_next) {
+    for (tqi_net_peer *peer = server.server->greeting_own; peer; peer = peer->greet_next) {
         peer->deadline = 1;
     }
-    tqi_server_arm_timer(server.server);
+    tqi_net_server_arm_timer(server.server);
     while (server.server->greeting_own) {
         uv_run(&testing_loop, UV_RUN_ONCE);
     }

@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 
 #include "net/internal.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 enum {
     UP,
@@ -35,7 +35,7 @@ typedef struct link {
 struct relay {
     uv_poll_t poll;
     int fd;
-    tqi_endpoint target;
+    tqi_net_endpoint target;
     size_t limit[WAYS]; /* of the next connection; then none */
     size_t passed[WAYS];
     int links;
@@ -96,7 +96,7 @@ static void relay_on_accept(uv_poll_t *poll, int status, int events)
     assert_non_null(link);
     struct sockaddr_un addr;
     socklen_t size;
-    tqi_endpoint_sockaddr_un(&r->target, &addr, &size);
+    tqi_net_endpoint_sockaddr_un(&r->target, &addr, &size);
     link->relay = r;
     link->fds[UP] = accept(r->fd, NULL, NULL);
     link->fds[DOWN] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -117,12 +117,12 @@ static void relay_on_accept(uv_poll_t *poll, int status, int events)
 
 static void relay_start(relay *r, const char *endpoint, const char *target)
 {
-    tqi_endpoint own;
-    char bound[TQI_ENDPOINT_MAX];
+    tqi_net_endpoint own;
+    char bound[TQI_NET_ENDPOINT_MAX];
     memset(r, 0, sizeof *r);
-    assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &own, NULL), TQ_OK);
-    assert_int_equal(tqi_endpoint_parse(target, strlen(target), &r->target, NULL), TQ_OK);
-    assert_int_equal(tqi_endpoint_listen(&own, &r->fd, NULL, bound, sizeof bound, NULL), TQ_OK);
+    assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &own, NULL), TQ_OK);
+    assert_int_equal(tqi_net_endpoint_parse(target, strlen(target), &r->target, NULL), TQ_OK);
+    assert_int_equal(tqi_net_endpoint_listen(&own, &r->fd, NULL, bound, sizeof bound, NULL), TQ_OK);
     uv_poll_init(&testing_loop, &r->poll, r->fd);
     r->poll.data = r;
     r->limit[UP] = r->limit[DOWN] = SIZE_MAX;
@@ -152,8 +152,8 @@ static void exchange(testing_server *server, const char *endpoint, uint32_t numb
     for (size_t i = 0; i < size; i++) {
         data[i] = testing_byte(i);
     }
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call reserve = {0}, publish = {0}, read = {.buffer = back, .buffer_size = sizeof back};
     int executions = server->executions;
     int settled = server->settled_acked;

@@ -17,7 +17,7 @@
 
 #include "base/error.h"
 
-static int endpoint_parse_unix(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
+static int endpoint_parse_unix(const char *text, size_t size, tqi_net_endpoint *endpoint, tq_error *err)
 {
     const size_t prefix = strlen("unix:");
     if (size == prefix) {
@@ -52,7 +52,7 @@ static long endpoint_port(const char *text, const char *end)
     return number <= 65535 ? number : -1;
 }
 
-static int endpoint_parse_tcp(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
+static int endpoint_parse_tcp(const char *text, size_t size, tqi_net_endpoint *endpoint, tq_error *err)
 {
     const char *host = text + strlen("tcp:");
     const char *end = text + size;
@@ -99,7 +99,7 @@ static int endpoint_parse_tcp(const char *text, size_t size, tqi_endpoint *endpo
     return TQ_OK;
 }
 
-int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err)
+int tqi_net_endpoint_parse(const char *text, size_t size, tqi_net_endpoint *endpoint, tq_error *err)
 {
     memset(endpoint, 0, sizeof *endpoint);
     if (size >= 5 && memcmp(text, "unix:", 5) == 0) {
@@ -115,7 +115,7 @@ int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq
         (int)(size < 200 ? size : 200), text);
 }
 
-int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count, tq_error *err)
+int tqi_net_endpoint_parse_list(const char *text, tqi_net_endpoint **out, size_t *count, tq_error *err)
 {
     if (!text || !*text) {
         return tqi_error_set(err, TQ_EINVAL, "no endpoint is given");
@@ -124,14 +124,14 @@ int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count,
     for (const char *at = text; *at; at++) {
         n += *at == ',';
     }
-    tqi_endpoint *list = calloc(n, sizeof *list);
+    tqi_net_endpoint *list = calloc(n, sizeof *list);
     if (!list) {
         return tqi_error_nomem(err, "endpoints");
     }
     const char *at = text;
     for (size_t i = 0; i < n; i++) {
         size_t size = strcspn(at, ",");
-        int rc = tqi_endpoint_parse(at, size, &list[i], err);
+        int rc = tqi_net_endpoint_parse(at, size, &list[i], err);
         if (rc != TQ_OK) {
             free(list);
             return rc;
@@ -143,7 +143,7 @@ int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count,
     return TQ_OK;
 }
 
-void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size)
+void tqi_net_endpoint_format(const tqi_net_endpoint *endpoint, char *out, size_t size)
 {
     if (endpoint->unix_socket) {
         snprintf(out, size, "unix:%s", endpoint->path);
@@ -158,13 +158,13 @@ void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size)
     }
 }
 
-const char *tqi_endpoint_name(const tqi_endpoint *endpoint)
+const char *tqi_net_endpoint_name(const tqi_net_endpoint *endpoint)
 {
     const char *slash = strrchr(endpoint->path, '/');
     return slash ? slash + 1 : endpoint->path;
 }
 
-void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr,
+void tqi_net_endpoint_sockaddr_un(const tqi_net_endpoint *endpoint, struct sockaddr_un *addr,
                               socklen_t *size)
 {
     memset(addr, 0, sizeof *addr);
@@ -174,7 +174,7 @@ void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *
     *size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length + 1);
 }
 
-void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size)
+void tqi_net_peer_format(const struct sockaddr *addr, char *out, size_t size)
 {
     char host[INET6_ADDRSTRLEN] = "?";
     if (addr->sa_family == AF_INET) {
@@ -195,7 +195,7 @@ void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size)
     }
 }
 
-void tqi_socket_tune(int fd, bool unix_socket)
+void tqi_net_socket_tune(int fd, bool unix_socket)
 {
     /* Every option is only an improvement: it is fine if the kernel lacks it. */
     if (unix_socket) {
@@ -233,10 +233,10 @@ static int endpoint_probe(const struct sockaddr_un *addr, socklen_t size)
 
 /* Opens the directory of a socket: from then on the socket is made, examined and removed there, wherever its path may lead
  * later. */
-static int endpoint_open_dir(const tqi_endpoint *endpoint, tq_error *err)
+static int endpoint_open_dir(const tqi_net_endpoint *endpoint, tq_error *err)
 {
     char path[sizeof endpoint->path];
-    const char *name = tqi_endpoint_name(endpoint);
+    const char *name = tqi_net_endpoint_name(endpoint);
     size_t size = (size_t)(name - endpoint->path);
 
     memcpy(path, size > 0 ? endpoint->path : ".", size > 0 ? size : 1);
@@ -252,11 +252,11 @@ static int endpoint_open_dir(const tqi_endpoint *endpoint, tq_error *err)
 
 /* Where bind makes the socket: there is no bindat, but a path may start at a descriptor.  Without /proc, or if the name is
  * too long for that, the endpoint's path is used. */
-static void endpoint_bind_at(const tqi_endpoint *endpoint, int dir, struct sockaddr_un *addr,
+static void endpoint_bind_at(const tqi_net_endpoint *endpoint, int dir, struct sockaddr_un *addr,
                              socklen_t *size)
 {
-    tqi_endpoint there = {.unix_socket = true};
-    const char *name = tqi_endpoint_name(endpoint);
+    tqi_net_endpoint there = {.unix_socket = true};
+    const char *name = tqi_net_endpoint_name(endpoint);
 
     snprintf(there.path, sizeof there.path, "/proc/self/fd/%d", dir);
     size_t length = strlen(there.path);
@@ -264,15 +264,15 @@ static void endpoint_bind_at(const tqi_endpoint *endpoint, int dir, struct socka
     if (fits) {
         snprintf(there.path + length, sizeof there.path - length, "/%s", name);
     }
-    tqi_endpoint_sockaddr_un(fits ? &there : endpoint, addr, size);
+    tqi_net_endpoint_sockaddr_un(fits ? &there : endpoint, addr, size);
 }
 
-static int endpoint_listen_unix(const tqi_endpoint *endpoint, int *fd_out, int *dir_out,
+static int endpoint_listen_unix(const tqi_net_endpoint *endpoint, int *fd_out, int *dir_out,
                                 tq_error *err)
 {
     struct sockaddr_un addr;
     socklen_t size;
-    const char *name = tqi_endpoint_name(endpoint);
+    const char *name = tqi_net_endpoint_name(endpoint);
     int dir = endpoint_open_dir(endpoint, err);
     if (dir < 0) {
         return TQ_EIO;
@@ -353,7 +353,7 @@ static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum
 }
 
 /* Explains why listening on a TCP endpoint failed, and what to do about it. */
-static int endpoint_listen_failed(const tqi_endpoint *endpoint, const char *text, int errnum,
+static int endpoint_listen_failed(const tqi_net_endpoint *endpoint, const char *text, int errnum,
                                   tq_error *err)
 {
     char reason[128];
@@ -377,11 +377,11 @@ static int endpoint_listen_failed(const tqi_endpoint *endpoint, const char *text
                          strerror_r(errnum, reason, sizeof reason), remedy);
 }
 
-static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *bound,
+static int endpoint_listen_tcp(const tqi_net_endpoint *endpoint, int *fd_out, char *bound,
                                size_t bound_size, tq_error *err)
 {
-    char text[TQI_ENDPOINT_MAX];
-    tqi_endpoint_format(endpoint, text, sizeof text);
+    char text[TQI_NET_ENDPOINT_MAX];
+    tqi_net_endpoint_format(endpoint, text, sizeof text);
     struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *list = NULL;
@@ -407,19 +407,19 @@ static int endpoint_listen_tcp(const tqi_endpoint *endpoint, int *fd_out, char *
         close(fd);
         return tqi_error_errno(err, errnum, "getsockname");
     }
-    tqi_peer_format((const struct sockaddr *)&addr, bound, bound_size);
+    tqi_net_peer_format((const struct sockaddr *)&addr, bound, bound_size);
     *fd_out = fd;
     return TQ_OK;
 }
 
-int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, int *dir_out, char *bound,
+int tqi_net_endpoint_listen(const tqi_net_endpoint *endpoint, int *fd_out, int *dir_out, char *bound,
                         size_t bound_size, tq_error *err)
 {
     int dir = -1;
     int rc;
 
     if (endpoint->unix_socket) {
-        tqi_endpoint_format(endpoint, bound, bound_size);
+        tqi_net_endpoint_format(endpoint, bound, bound_size);
         rc = endpoint_listen_unix(endpoint, fd_out, &dir, err);
     } else {
         rc = endpoint_listen_tcp(endpoint, fd_out, bound, bound_size, err);
@@ -432,23 +432,23 @@ int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, int *dir_out,
     return rc;
 }
 
-int tqi_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq_error *err)
+int tqi_net_listen(const char *endpoint, int *fd, char *bound, size_t bound_size, tq_error *err)
 {
-    tqi_endpoint parsed;
-    int rc = tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, err);
-    return rc ? rc : tqi_endpoint_listen(&parsed, fd, NULL, bound, bound_size, err);
+    tqi_net_endpoint parsed;
+    int rc = tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, err);
+    return rc ? rc : tqi_net_endpoint_listen(&parsed, fd, NULL, bound, bound_size, err);
 }
 
-bool tqi_endpoint_alive(const char *endpoint)
+bool tqi_net_endpoint_alive(const char *endpoint)
 {
-    tqi_endpoint parsed;
+    tqi_net_endpoint parsed;
     struct sockaddr_un addr;
     socklen_t size;
 
-    if (tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL) != TQ_OK ||
+    if (tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL) != TQ_OK ||
         !parsed.unix_socket) {
         return false;
     }
-    tqi_endpoint_sockaddr_un(&parsed, &addr, &size);
+    tqi_net_endpoint_sockaddr_un(&parsed, &addr, &size);
     return endpoint_probe(&addr, size) == 1;
 }

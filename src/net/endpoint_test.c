@@ -13,7 +13,7 @@
 #include <sys/socket.h>
 
 #include "net/serving.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 static void test_parse(void **state)
 {
@@ -29,14 +29,14 @@ static void test_parse(void **state)
         {"tcp:[fe80::1%eth0]:1", "", "fe80::1%eth0", "1"},
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
-        tqi_endpoint endpoint;
-        char text[TQI_ENDPOINT_MAX];
-        assert_int_equal(tqi_endpoint_parse(good[i].text, strlen(good[i].text), &endpoint, NULL),
+        tqi_net_endpoint endpoint;
+        char text[TQI_NET_ENDPOINT_MAX];
+        assert_int_equal(tqi_net_endpoint_parse(good[i].text, strlen(good[i].text), &endpoint, NULL),
                          TQ_OK);
         assert_string_equal(endpoint.path, good[i].path);
         assert_string_equal(endpoint.host, good[i].host);
         assert_string_equal(endpoint.port, good[i].port);
-        tqi_endpoint_format(&endpoint, text, sizeof text);
+        tqi_net_endpoint_format(&endpoint, text, sizeof text);
         assert_string_equal(text, good[i].text);
     }
 }
@@ -49,18 +49,18 @@ static void test_parse_bad(void **state)
         "tcp:h:",    "tcp::5",   "tcp:h:x",    "tcp:h:65536", "tcp:h:-1", "tcp:h:000001",
         "tcp:::1:5", "tcp:[]:5", "tcp:[::1]5", "udp:h:5",     "tcp:h:5 "};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        tqi_endpoint endpoint;
+        tqi_net_endpoint endpoint;
         tq_error err = {0};
-        assert_int_equal(tqi_endpoint_parse(bad[i], strlen(bad[i]), &endpoint, &err), TQ_EINVAL);
+        assert_int_equal(tqi_net_endpoint_parse(bad[i], strlen(bad[i]), &endpoint, &err), TQ_EINVAL);
         assert_non_null(strstr(err.message, bad[i]));
     }
     char text[200];
     snprintf(text, sizeof text, "unix:/%0106d", 0);
-    tqi_endpoint endpoint;
+    tqi_net_endpoint endpoint;
     tq_error err = {0};
-    assert_int_equal(tqi_endpoint_parse(text, strlen(text), &endpoint, &err), TQ_OK);
+    assert_int_equal(tqi_net_endpoint_parse(text, strlen(text), &endpoint, &err), TQ_OK);
     snprintf(text, sizeof text, "unix:/%0107d", 0);
-    assert_int_equal(tqi_endpoint_parse(text, strlen(text), &endpoint, &err), TQ_EINVAL);
+    assert_int_equal(tqi_net_endpoint_parse(text, strlen(text), &endpoint, &err), TQ_EINVAL);
     assert_non_null(strstr(err.message, text));
     assert_non_null(strstr(err.message, "108"));
     assert_non_null(strstr(err.message, "107"));
@@ -69,17 +69,17 @@ static void test_parse_bad(void **state)
 static void test_parse_list(void **state)
 {
     (void)state;
-    tqi_endpoint *list = NULL;
+    tqi_net_endpoint *list = NULL;
     size_t count = 0;
     tq_error err = {0};
-    assert_int_equal(tqi_endpoint_parse_list("unix:/a,tcp:h:1,tcp:[::]:2", &list, &count, &err),
+    assert_int_equal(tqi_net_endpoint_parse_list("unix:/a,tcp:h:1,tcp:[::]:2", &list, &count, &err),
                      TQ_OK);
     assert_int_equal(count, 3);
     assert_string_equal(list[2].port, "2");
     free(list);
     static const char *const bad[] = {"", ",", "unix:/a,", "unix:/a,,tcp:h:1", NULL};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_int_equal(tqi_endpoint_parse_list(bad[i], &list, &count, &err), TQ_EINVAL);
+        assert_int_equal(tqi_net_endpoint_parse_list(bad[i], &list, &count, &err), TQ_EINVAL);
     }
 }
 
@@ -100,11 +100,11 @@ int __wrap_listen(int fd, int backlog)
 /* A second server on the same loop. */
 static int listen_again(const char *endpoint, tq_error *err)
 {
-    tqi_endpoint parsed;
-    char bound[TQI_ENDPOINT_MAX];
+    tqi_net_endpoint parsed;
+    char bound[TQI_NET_ENDPOINT_MAX];
     int fd = -1;
-    assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &parsed, err), TQ_OK);
-    int rc = tqi_endpoint_listen(&parsed, &fd, NULL, bound, sizeof bound, err);
+    assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, err), TQ_OK);
+    int rc = tqi_net_endpoint_listen(&parsed, &fd, NULL, bound, sizeof bound, err);
     if (rc == TQ_OK) {
         close(fd);
     }
@@ -120,7 +120,7 @@ static void test_in_use(void **state)
     assert_int_equal(listen_again(server.endpoint, &err), TQ_EEXIST);
     assert_non_null(strstr(err.message, server.endpoint));
     testing_call call = {0};
-    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
     testing_reserve(testing_channel(connector, server.endpoint), &call, 1, 10);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
@@ -183,26 +183,26 @@ static void test_listen_errors(void **state)
     tq_error err = {0};
     char small[8];
     testing_server_start(&server, testing_unix_endpoint(), 1, 0);
-    assert_int_equal(tqi_server_listen(server.server, "nowhere", NULL, 0, &err), TQ_EINVAL);
-    assert_int_equal(tqi_server_listen(server.server, "tcp:127.0.0.1:0", small, sizeof small, &err),
+    assert_int_equal(tqi_net_server_listen(server.server, "nowhere", NULL, 0, &err), TQ_EINVAL);
+    assert_int_equal(tqi_net_server_listen(server.server, "tcp:127.0.0.1:0", small, sizeof small, &err),
                      TQ_EINVAL);
     char second[300];
     assert_int_equal(
-        tqi_server_listen(server.server, "tcp:127.0.0.1:0", second, sizeof second, &err), TQ_OK);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
+        tqi_net_server_listen(server.server, "tcp:127.0.0.1:0", second, sizeof second, &err), TQ_OK);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
     testing_call call = {0};
     testing_reserve(testing_channel(connector, second), &call, 1, 10);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
     testing_connector_stop(connector);
     testing_server_stop(&server);
-    tqi_server *none = NULL;
-    tqi_server_options options = {.epoch = 1};
-    tqi_service service = {.name = "none"};
-    assert_int_equal(tqi_server_alloc(&testing_loop, &service, NULL, &options, &none, &err),
+    tqi_net_server *none = NULL;
+    tqi_net_server_options options = {.epoch = 1};
+    tqi_net_service service = {.name = "none"};
+    assert_int_equal(tqi_net_server_alloc(&testing_loop, &service, NULL, &options, &none, &err),
                      TQ_EINVAL);
-    options = (tqi_server_options){.token = &testing_token};
-    assert_int_equal(tqi_server_alloc(&testing_loop, &service, NULL, &options, &none, &err),
+    options = (tqi_net_server_options){.token = &testing_token};
+    assert_int_equal(tqi_net_server_alloc(&testing_loop, &service, NULL, &options, &none, &err),
                      TQ_EINVAL);
 }
 

@@ -19,13 +19,13 @@
 #include "base/error.h"
 #include "base/log.h"
 
-static const char *ends_who(const tqi_connector *connector)
+static const char *ends_who(const tqi_net_connector *connector)
 {
     return connector->part ? connector->part : "client";
 }
 
 /* What a program can do about it; a part of a daemon rejoins the next server there by itself. */
-static const char *ends_remedy(const tqi_connector *connector)
+static const char *ends_remedy(const tqi_net_connector *connector)
 {
     return connector->part
                ? ""
@@ -35,24 +35,24 @@ static const char *ends_remedy(const tqi_connector *connector)
 /* --------------------------------------------------------------------------------- what is known at once */
 
 /* Nothing more is sent to this server or expected from it. */
-static void ends_drop(tqi_channel *channel)
+static void ends_drop(tqi_net_channel *channel)
 {
-    tqi_channel_drop(channel);
-    tqi_dial_stop(channel);
+    tqi_net_channel_drop(channel);
+    tqi_net_dial_stop(channel);
     uv_timer_stop(&channel->retry_timer);
-    channel->state = TQI_CHANNEL_IDLE;
+    channel->state = TQI_NET_CHANNEL_IDLE;
     channel->at = 0;
     channel->other = false;
 }
 
 /* `why` is a copy: callbacks may change the connector's. */
-static void ends_system(tqi_connector *connector, tq_error why)
+static void ends_system(tqi_net_connector *connector, tq_error why)
 {
-    tqi_channel *channel;
+    tqi_net_channel *channel;
     connector->ended = why;
-    tqi_connector_log(connector, connector->own_system ? TQI_DEBUG : TQI_INFO, "%s", why.message);
+    tqi_net_connector_log(connector, connector->own_system ? TQI_DEBUG : TQI_INFO, "%s", why.message);
     DL_FOREACH (connector->channels, channel) {
-        if (channel->state != TQI_CHANNEL_CLOSED) {
+        if (channel->state != TQI_NET_CHANNEL_CLOSED) {
             ends_drop(channel);
         }
     }
@@ -61,27 +61,27 @@ static void ends_system(tqi_connector *connector, tq_error why)
     }
     /* Channels that are closed meanwhile stay in the list until the loop continues. */
     DL_FOREACH (connector->channels, channel) {
-        if (channel->state != TQI_CHANNEL_CLOSED) {
-            tqi_call_end_all(channel, &why);
+        if (channel->state != TQI_NET_CHANNEL_CLOSED) {
+            tqi_net_call_end_all(channel, &why);
         }
-        if (channel->state != TQI_CHANNEL_CLOSED) {
-            tqi_channel_settle(channel);
+        if (channel->state != TQI_NET_CHANNEL_CLOSED) {
+            tqi_net_channel_settle(channel);
         }
     }
 }
 
-static void ends_server(tqi_channel *channel, tq_error why)
+static void ends_server(tqi_net_channel *channel, tq_error why)
 {
     channel->gone = why;
-    tqi_connector_log(channel->connector, TQI_INFO, "%s: %s", channel->endpoint, why.message);
+    tqi_net_connector_log(channel->connector, TQI_INFO, "%s: %s", channel->endpoint, why.message);
     ends_drop(channel);
-    tqi_call_end_all(channel, &why);
-    if (channel->state != TQI_CHANNEL_CLOSED) {
-        tqi_channel_settle(channel);
+    tqi_net_call_end_all(channel, &why);
+    if (channel->state != TQI_NET_CHANNEL_CLOSED) {
+        tqi_net_channel_settle(channel);
     }
 }
 
-void tqi_channel_goodbye(tqi_channel *channel)
+void tqi_net_channel_goodbye(tqi_net_channel *channel)
 {
     Tq__Goodbye *goodbye = channel->goodbye;
     tq_error why;
@@ -104,19 +104,19 @@ void tqi_channel_goodbye(tqi_channel *channel)
         ends_server(channel, why);
     } else {
         channel->restarting = true;
-        tqi_channel_failed(channel, &why);
+        tqi_net_channel_failed(channel, &why);
     }
 }
 
-bool tqi_channel_replaced(tqi_channel *channel)
+bool tqi_net_channel_replaced(tqi_net_channel *channel)
 {
-    char name[TQI_ENDPOINT_MAX], clock[32];
+    char name[TQI_NET_ENDPOINT_MAX], clock[32];
     tq_error why;
 
     if (channel->epoch == 0) {
         return false;
     }
-    tqi_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
+    tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
     if (!channel->primary) {
         tqi_error_set(&why, TQ_EUNREACHABLE, "another system's server answers at %s now", name);
         ends_server(channel, why);
@@ -135,12 +135,12 @@ bool tqi_channel_replaced(tqi_channel *channel)
     return true;
 }
 
-void tqi_connector_set_ended(tqi_connector *connector, const tq_error *why)
+void tqi_net_connector_set_ended(tqi_net_connector *connector, const tq_error *why)
 {
     connector->ended = *why;
 }
 
-void tqi_connector_on_ended(tqi_connector *connector, void (*fn)(const tq_error *why, void *arg),
+void tqi_net_connector_on_ended(tqi_net_connector *connector, void (*fn)(const tq_error *why, void *arg),
                             void *arg)
 {
     connector->on_ended = fn;
@@ -183,48 +183,48 @@ static bool ends_local(const struct sockaddr_storage *address)
     return found;
 }
 
-void tqi_channel_refused(tqi_channel *channel, int errnum)
+void tqi_net_channel_refused(tqi_net_channel *channel, int errnum)
 {
     bool nobody =
         errnum == ECONNREFUSED || (errnum == ENOENT && channel->dialed.ss_family == AF_UNIX);
     if (nobody && ends_local(&channel->dialed)) {
-        channel->failure = TQI_FAILURE_REFUSED;
+        channel->failure = TQI_NET_FAILURE_REFUSED;
     }
 }
 
-void tqi_channel_note_failure(tqi_channel *channel)
+void tqi_net_channel_note_failure(tqi_net_channel *channel)
 {
-    if (channel->failure != TQI_FAILURE_UNKNOWN) {
+    if (channel->failure != TQI_NET_FAILURE_UNKNOWN) {
         channel->all_unknown = false;
     }
-    if (channel->failure == TQI_FAILURE_OTHER) {
+    if (channel->failure == TQI_NET_FAILURE_OTHER) {
         channel->all_refused = false;
     }
-    channel->failure = TQI_FAILURE_OTHER;
+    channel->failure = TQI_NET_FAILURE_OTHER;
 }
 
 /* Logs that there has been no answer for a while, and repeats that from time to time. */
-static void ends_tell(tqi_channel *channel, uint64_t now)
+static void ends_tell(tqi_net_channel *channel, uint64_t now)
 {
-    if (now - channel->failing_since < TQI_PATIENCE_NS ||
-        (channel->told_at != 0 && now - channel->told_at < TQI_SAY_NS)) {
+    if (now - channel->failing_since < TQI_NET_PATIENCE_NS ||
+        (channel->told_at != 0 && now - channel->told_at < TQI_NET_SAY_NS)) {
         return;
     }
     channel->told_at = now;
-    tqi_connector_log(channel->connector, TQI_WARN, "still waiting for %s after %.0f s: %s",
+    tqi_net_connector_log(channel->connector, TQI_WARN, "still waiting for %s after %.0f s: %s",
                       channel->endpoint, (double)(now - channel->failing_since) / 1e9,
                       channel->reason.message);
 }
 
-bool tqi_channel_give_up(tqi_channel *channel)
+bool tqi_net_channel_give_up(tqi_net_channel *channel)
 {
-    const tqi_connector *connector = channel->connector;
+    const tqi_net_connector *connector = channel->connector;
     uint64_t now = tqi_now();
-    uint64_t patience = channel->primary ? TQI_REFUSED_NS : TQI_REFUSED_UNIT_NS;
+    uint64_t patience = channel->primary ? TQI_NET_REFUSED_NS : TQI_NET_REFUSED_UNIT_NS;
     tq_error why = connector->ended.code != TQ_OK ? connector->ended : channel->gone;
 
     if (why.code != TQ_OK) {
-        tqi_channel_fatal_as(channel, &why);
+        tqi_net_channel_fatal_as(channel, &why);
         return true;
     }
     if (channel->failing_since == 0) {
@@ -248,16 +248,16 @@ bool tqi_channel_give_up(tqi_channel *channel)
     } else {
         return false;
     }
-    tqi_channel_fatal_as(channel, &why);
+    tqi_net_channel_fatal_as(channel, &why);
     return true;
 }
 
-void tqi_channel_back(tqi_channel *channel)
+void tqi_net_channel_back(tqi_net_channel *channel)
 {
-    tqi_connector *connector = channel->connector;
+    tqi_net_connector *connector = channel->connector;
 
     if (channel->lost_at != 0) {
-        tqi_connector_log(channel->connector, channel->restarting ? TQI_INFO : TQI_WARN,
+        tqi_net_connector_log(channel->connector, channel->restarting ? TQI_INFO : TQI_WARN,
                           "connection to %s is back after %.1f s", channel->endpoint,
                           (double)(tqi_now() - channel->lost_at) / 1e9);
     }
@@ -271,7 +271,7 @@ void tqi_channel_back(tqi_channel *channel)
     channel->gone.code = TQ_OK;
     if (channel->primary && connector->ended.code != TQ_OK) {
         connector->ended.code = TQ_OK;
-        tqi_connector_log(channel->connector, TQI_INFO, "a system serves at %s again",
+        tqi_net_connector_log(channel->connector, TQI_INFO, "a system serves at %s again",
                           channel->endpoint);
         if (connector->on_ended) {
             connector->on_ended(NULL, connector->on_ended_arg);

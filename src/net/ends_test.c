@@ -11,13 +11,13 @@
 
 #include "base/clock.h"
 #include "net/internal.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 #define MS UINT64_C(1000000)
 
-static void server_end(testing_server *server, tqi_ending ending)
+static void server_end(testing_server *server, tqi_net_ending ending)
 {
-    tqi_server_set_goodbye(server->server, ending, "the test's server", "SIGTERM");
+    tqi_net_server_set_goodbye(server->server, ending, "the test's server", "SIGTERM");
     testing_server_stop(server);
 }
 
@@ -46,15 +46,15 @@ static void test_a_system_ends(void **state)
     char endpoint[128];
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
     testing_server_start(&server, endpoint, 1, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_connector_on_ended(connector, on_ended, &t);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_connector_on_ended(connector, on_ended, &t);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call claim = {0}, events = {0}, later = {0}, again = {0};
     testing_claim(channel, &claim, false, 60);
     testing_events(channel, &events, 60);
     testing_until(&server.n_waiting, 2);
     uint64_t begin = tqi_now();
-    server_end(&server, TQI_ENDS_SYSTEM);
+    server_end(&server, TQI_NET_ENDS_SYSTEM);
     testing_until(&claim.done, 1);
     testing_until(&events.done, 1);
     assert_int_equal(claim.status, TQ_EENDED);
@@ -82,15 +82,15 @@ static void test_a_server_ends_alone(void **state)
     testing_server first, second;
     testing_server_start(&first, testing_unix_endpoint(), 1, 60000);
     testing_server_start(&second, testing_unix_endpoint(), 1, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *one = testing_channel(connector, first.endpoint);
-    tqi_channel *two = testing_channel(connector, second.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *one = testing_channel(connector, first.endpoint);
+    tqi_net_channel *two = testing_channel(connector, second.endpoint);
     testing_call a = {0}, b = {0}, later = {0};
     testing_claim(one, &a, false, 60);
     testing_claim(two, &b, false, 60);
     testing_until(&first.n_waiting, 1);
     testing_until(&second.n_waiting, 1);
-    server_end(&second, TQI_ENDS_SERVER);
+    server_end(&second, TQI_NET_ENDS_SERVER);
     testing_until(&b.done, 1);
     assert_int_equal(b.status, TQ_EUNREACHABLE);
     assert_non_null(strstr(b.error.message, "the test's server has ended (SIGTERM)"));
@@ -113,12 +113,12 @@ static void test_a_run_ends(void **state)
     char endpoint[128];
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
     testing_server_start(&server, endpoint, 1, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call events = {0};
     testing_events(channel, &events, 60);
     testing_until(&server.n_waiting, 1);
-    server_end(&server, TQI_ENDS_RUN);
+    server_end(&server, TQI_NET_ENDS_RUN);
     testing_run_ms(50);
     assert_int_equal(events.done, 0);
     testing_server_start(&server, endpoint, 2, 60000);
@@ -155,13 +155,13 @@ static void test_a_deaf_client_holds_nothing_up(void **state)
     frame.body = (uint32_t)tq__unit_read__pack(&read, body);
     testing_raw_frame(&raw, &frame, body);
     testing_until(&server.handled, 1);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call claim = {0};
     testing_claim(channel, &claim, false, 60);
     testing_until(&server.n_waiting, 1);
     uint64_t begin = tqi_now();
-    server_end(&server, TQI_ENDS_SYSTEM);
+    server_end(&server, TQI_NET_ENDS_SYSTEM);
     uint64_t took = tqi_now() - begin;
     assert_true(took >= 400 * MS && took < 5000 * MS);
     assert_int_equal(server.sent, 1); /* its memory was given back */
@@ -181,7 +181,7 @@ static void test_an_old_client_gets_no_goodbye(void **state)
     testing_raw_connect(&raw, server.endpoint);
     testing_raw_login(&raw);
     int before = raw.size;
-    server_end(&server, TQI_ENDS_SYSTEM);
+    server_end(&server, TQI_NET_ENDS_SYSTEM);
     testing_until(&raw.eof, 1);
     assert_int_equal(raw.size, before);
     testing_raw_close(&raw);
@@ -274,33 +274,33 @@ static int cut_at(size_t limit, bool cut, size_t *size)
 {
     testing_server server;
     player p = {.cut = cut, .open = 1};
-    char endpoint[128], bound[TQI_ENDPOINT_MAX];
-    tqi_endpoint target, own;
+    char endpoint[128], bound[TQI_NET_ENDPOINT_MAX];
+    tqi_net_endpoint target, own;
     struct sockaddr_un addr;
     socklen_t addr_size;
 
     testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
-    assert_int_equal(tqi_endpoint_parse(server.endpoint, strlen(server.endpoint), &target, NULL),
+    assert_int_equal(tqi_net_endpoint_parse(server.endpoint, strlen(server.endpoint), &target, NULL),
                      TQ_OK);
-    assert_int_equal(tqi_endpoint_parse(endpoint, strlen(endpoint), &own, NULL), TQ_OK);
-    tqi_endpoint_sockaddr_un(&target, &addr, &addr_size);
+    assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &own, NULL), TQ_OK);
+    tqi_net_endpoint_sockaddr_un(&target, &addr, &addr_size);
     p.server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(p.server, (const struct sockaddr *)&addr, addr_size), 0);
-    assert_int_equal(tqi_endpoint_listen(&own, &p.fd, NULL, bound, sizeof bound, NULL), TQ_OK);
+    assert_int_equal(tqi_net_endpoint_listen(&own, &p.fd, NULL, bound, sizeof bound, NULL), TQ_OK);
     uv_poll_init(&testing_loop, &p.poll, p.fd);
     p.poll.data = &p;
     p.limit = SIZE_MAX;
     uv_poll_start(&p.poll, UV_READABLE, player_on_accept);
 
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call claim = {0};
     testing_claim(channel, &claim, false, 0.2);
     testing_until(&server.n_waiting, 1);
     p.passed = 0;
     p.limit = limit;
-    server_end(&server, TQI_ENDS_SYSTEM);
+    server_end(&server, TQI_NET_ENDS_SYSTEM);
     testing_until(&claim.done, 1);
     *size = p.passed;
     testing_connector_stop(connector);
@@ -335,8 +335,8 @@ static void test_a_server_without_goodbye(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call claim = {0};
     testing_claim(channel, &claim, false, 0.3);
     testing_until(&server.n_waiting, 1);
@@ -351,12 +351,12 @@ static void test_another_system_at_the_address(void **state)
 {
     (void)state;
     testing_server server;
-    tqi_token mine = testing_token;
+    tqi_net_token mine = testing_token;
     char endpoint[128];
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
     testing_server_start(&server, endpoint, 1, 60000);
-    tqi_connector *connector = testing_connector(&mine, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&mine, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call first = {0}, second = {0}, third = {0};
     testing_reserve(channel, &first, 1, 60);
     testing_until(&first.done, 1);

@@ -18,10 +18,10 @@
 
 /* Collects pieces of the queue's frames, up to a frame with descriptors that is not the first: descriptors travel with a
  * frame's first byte. */
-static int flush_gather(tqi_conn *conn, struct iovec *vec, size_t *bytes)
+static int flush_gather(tqi_net_conn *conn, struct iovec *vec, size_t *bytes)
 {
     int n = 0;
-    tqi_tx *tx;
+    tqi_net_out_frame *tx;
     *bytes = 0;
     DL_FOREACH (conn->queue, tx) {
         bool begun = tx->segment > 0 || tx->offset > 0;
@@ -45,7 +45,7 @@ static int flush_gather(tqi_conn *conn, struct iovec *vec, size_t *bytes)
     return n;
 }
 
-static void flush_fds(struct msghdr *msg, void *control, const tqi_tx *tx)
+static void flush_fds(struct msghdr *msg, void *control, const tqi_net_out_frame *tx)
 {
     size_t size = sizeof(int) * (size_t)tx->n_fds;
     msg->msg_control = control;
@@ -58,10 +58,10 @@ static void flush_fds(struct msghdr *msg, void *control, const tqi_tx *tx)
 }
 
 /* Removes `bytes` that were sent from the queue. */
-static void flush_advance(tqi_conn *conn, size_t bytes)
+static void flush_advance(tqi_net_conn *conn, size_t bytes)
 {
     while (bytes > 0 && conn->queue) {
-        tqi_tx *tx = conn->queue;
+        tqi_net_out_frame *tx = conn->queue;
         tx->touched = true;
         while (tx->segment < tx->n) {
             size_t left = tx->iov[tx->segment].iov_len - tx->offset;
@@ -73,25 +73,25 @@ static void flush_advance(tqi_conn *conn, size_t bytes)
             tx->segment++;
             tx->offset = 0;
         }
-        tqi_conn_unqueue(conn, tx);
+        tqi_net_conn_unqueue(conn, tx);
         conn->flusher->called_out |= tx->sent != NULL;
-        tqi_tx_settle(tx);
-        tqi_tx_rele(tx);
+        tqi_net_out_frame_settle(tx);
+        tqi_net_out_frame_unref(tx);
     }
 }
 
 /* Makes one sendmsg call.  Returns whether it took everything. */
-static bool flush_once(tqi_conn *conn)
+static bool flush_once(tqi_net_conn *conn)
 {
     struct iovec vec[FLUSH_PIECES];
     union {
-        char space[CMSG_SPACE(sizeof(int) * TQI_FDS_MAX)];
+        char space[CMSG_SPACE(sizeof(int) * TQI_NET_FDS_MAX)];
         struct cmsghdr align;
     } control;
     struct msghdr msg = {.msg_iov = vec};
     size_t bytes;
     msg.msg_iovlen = (size_t)flush_gather(conn, vec, &bytes);
-    const tqi_tx *first = conn->queue;
+    const tqi_net_out_frame *first = conn->queue;
     if (first->n_fds > 0 && first->segment == 0 && first->offset == 0) {
         memset(&control, 0, sizeof control);
         flush_fds(&msg, &control, first);
@@ -109,7 +109,7 @@ static bool flush_once(tqi_conn *conn)
     return (size_t)sent == bytes;
 }
 
-void tqi_conn_flush(tqi_conn *conn)
+void tqi_net_conn_flush(tqi_net_conn *conn)
 {
     if (conn->closed || conn->connecting) {
         return;
@@ -122,31 +122,31 @@ void tqi_conn_flush(tqi_conn *conn)
         return;
     }
     if (conn->finishing && (!conn->queue || conn->tx_broken)) {
-        tqi_conn_close(conn);
+        tqi_net_conn_close(conn);
         if (conn->ops->finished) {
             conn->ops->finished(conn);
         }
         return;
     }
-    if (conn->held && !tqi_conn_stuffed(conn)) {
-        tqi_conn_resume(conn);
+    if (conn->held && !tqi_net_conn_stuffed(conn)) {
+        tqi_net_conn_resume(conn);
         if (conn->closed) {
             return;
         }
     }
-    tqi_conn_arm(conn);
+    tqi_net_conn_arm(conn);
 }
 
-static void flusher_round(tqi_flusher *flusher)
+static void flusher_round(tqi_net_flusher *flusher)
 {
     if (flusher->tick) {
         flusher->tick(flusher->owner);
     }
     while (flusher->dirty) {
-        tqi_conn *conn = flusher->dirty;
+        tqi_net_conn *conn = flusher->dirty;
         DL_DELETE2(flusher->dirty, conn, dirty_prev, dirty_next);
         conn->dirty = false;
-        tqi_conn_flush(conn);
+        tqi_net_conn_flush(conn);
     }
 }
 
@@ -157,7 +157,7 @@ static void flusher_on_wake(uv_idle_t *handle)
 
 static void flusher_on_prepare(uv_prepare_t *handle)
 {
-    tqi_flusher *flusher = handle->data;
+    tqi_net_flusher *flusher = handle->data;
     flusher->called_out = false;
     flusher_round(flusher);
     if (flusher->called_out && !uv_is_closing((uv_handle_t *)&flusher->wake)) {
@@ -167,12 +167,12 @@ static void flusher_on_prepare(uv_prepare_t *handle)
 
 static void flusher_on_check(uv_check_t *handle)
 {
-    tqi_flusher *flusher = handle->data;
+    tqi_net_flusher *flusher = handle->data;
     uv_idle_stop(&flusher->wake);
     flusher_round(flusher);
 }
 
-void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *owner), void *owner)
+void tqi_net_flusher_init(tqi_net_flusher *flusher, uv_loop_t *loop, void (*tick)(void *owner), void *owner)
 {
     memset(flusher, 0, sizeof *flusher);
     flusher->tick = tick;
@@ -194,7 +194,7 @@ void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *
 
 static void flusher_on_closed(uv_handle_t *handle)
 {
-    tqi_flusher *flusher = handle->data;
+    tqi_net_flusher *flusher = handle->data;
     if (--flusher->open == 0) {
         free(flusher->input);
         free(flusher->sink);
@@ -202,7 +202,7 @@ static void flusher_on_closed(uv_handle_t *handle)
     }
 }
 
-void tqi_flusher_stop(tqi_flusher *flusher, void (*freed)(void *owner))
+void tqi_net_flusher_stop(tqi_net_flusher *flusher, void (*freed)(void *owner))
 {
     flusher->freed = freed;
     uv_close((uv_handle_t *)&flusher->prepare, flusher_on_closed);

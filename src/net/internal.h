@@ -21,51 +21,51 @@
 
 /* ------------------------------------------------------------------------------------------------ endpoints */
 
-#define TQI_ENDPOINT_MAX 300 /* bytes of one endpoint's text, including the terminating 0 */
-#define TQI_PEER_MAX     80  /* likewise of a peer's address */
-#define TQI_REASON_MAX   200 /* of a reason to end */
-#define TQI_SYSTEM_MAX   256 /* of a system's name */
+#define TQI_NET_ENDPOINT_MAX 300 /* bytes of one endpoint's text, including the terminating 0 */
+#define TQI_NET_PEER_MAX     80  /* likewise of a peer's address */
+#define TQI_NET_REASON_MAX   200 /* of a reason to end */
+#define TQI_NET_SYSTEM_MAX   256 /* of a system's name */
 
-typedef struct tqi_endpoint {
+typedef struct tqi_net_endpoint {
     bool unix_socket;
     char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-    char host[TQI_HOST_MAX];
+    char host[TQI_NET_HOST_MAX];
     char port[16];
     unsigned last_port; /* last port of a range to listen in, which begins at `port`; 0: no
                            range */
-} tqi_endpoint;
+} tqi_net_endpoint;
 
 /* Parses one endpoint ("unix:/path", "tcp:host:port", "tcp:[v6]:port", "tcp:host:first-last") of `size` bytes.  TQ_EINVAL
  * names it. */
-int tqi_endpoint_parse(const char *text, size_t size, tqi_endpoint *endpoint, tq_error *err);
+int tqi_net_endpoint_parse(const char *text, size_t size, tqi_net_endpoint *endpoint, tq_error *err);
 /* Parses a comma-separated list of at least one endpoint.  The caller frees the array. */
-int tqi_endpoint_parse_list(const char *text, tqi_endpoint **out, size_t *count, tq_error *err);
+int tqi_net_endpoint_parse_list(const char *text, tqi_net_endpoint **out, size_t *count, tq_error *err);
 /* "unix:/path", "tcp:host:port" */
-void tqi_endpoint_format(const tqi_endpoint *endpoint, char *out, size_t size);
-void tqi_endpoint_sockaddr_un(const tqi_endpoint *endpoint, struct sockaddr_un *addr,
+void tqi_net_endpoint_format(const tqi_net_endpoint *endpoint, char *out, size_t size);
+void tqi_net_endpoint_sockaddr_un(const tqi_net_endpoint *endpoint, struct sockaddr_un *addr,
                               socklen_t *size);
 /* Name of a unix socket in its directory. */
-const char *tqi_endpoint_name(const tqi_endpoint *endpoint);
+const char *tqi_net_endpoint_name(const tqi_net_endpoint *endpoint);
 /* Opens a listening non-blocking socket, for a range at the first free port; `bound` gets the endpoint with its actual port.
  * *dir_out (unless NULL) is the directory in which a unix socket was made and from which it must be removed; -1 for tcp. */
-int tqi_endpoint_listen(const tqi_endpoint *endpoint, int *fd_out, int *dir_out, char *bound,
+int tqi_net_endpoint_listen(const tqi_net_endpoint *endpoint, int *fd_out, int *dir_out, char *bound,
                         size_t bound_size, tq_error *err);
 /* Address of the other end: "unix" or "tcp:1.2.3.4:5". */
-void tqi_peer_format(const struct sockaddr *addr, char *out, size_t size);
+void tqi_net_peer_format(const struct sockaddr *addr, char *out, size_t size);
 /* Sets the options of a connected tcp socket: no delay, detection of dead peers. */
-void tqi_socket_tune(int fd, bool unix_socket);
+void tqi_net_socket_tune(int fd, bool unix_socket);
 
 /* ------------------------------------------------------------------------------------------- authentication */
 
-#define TQI_NONCE 32
-#define TQI_PROOF 32
+#define TQI_NET_NONCE 32
+#define TQI_NET_PROOF 32
 
 /* HMAC-SHA256(token, role | first nonce | second nonce | session). */
-int tqi_auth_proof(const tqi_token *token, const char *role, const uint8_t first[TQI_NONCE],
-                   const uint8_t second[TQI_NONCE], const uint8_t session[TQI_SESSION_ID],
-                   uint8_t proof[TQI_PROOF]);
+int tqi_net_auth_proof(const tqi_net_token *token, const char *role, const uint8_t first[TQI_NET_NONCE],
+                   const uint8_t second[TQI_NET_NONCE], const uint8_t session[TQI_NET_SESSION_ID],
+                   uint8_t proof[TQI_NET_PROOF]);
 /* Compares in constant time. */
-bool tqi_auth_equal(const uint8_t *a, const uint8_t *b, size_t size);
+bool tqi_net_auth_equal(const uint8_t *a, const uint8_t *b, size_t size);
 
 /* -------------------------------------------------------------------------------------------------- frames out */
 
@@ -73,15 +73,15 @@ bool tqi_auth_equal(const uint8_t *a, const uint8_t *b, size_t size);
  * An outgoing frame, reference-counted: held by the queue of a connection, and perhaps by a call that may have to be resent
  * or by a kept reply.  It is in at most one queue.
  */
-typedef struct tqi_tx {
-    struct tqi_tx *prev, *next;
+typedef struct tqi_net_out_frame {
+    struct tqi_net_out_frame *prev, *next;
     unsigned refs;
     bool queued;
     bool touched;  /* some of its bytes were sent, ever */
     int segment;   /* first segment not completely sent */
     size_t offset; /* bytes of it that are sent */
     int n_fds;
-    int fds[TQI_FDS_MAX];    /* owned by the party that `sent` notifies */
+    int fds[TQI_NET_FDS_MAX];    /* owned by the party that `sent` notifies */
     void (*sent)(void *arg); /* called once: sent, or connection lost */
     void *arg;
     size_t size;   /* bytes of it that are its own */
@@ -90,62 +90,62 @@ typedef struct tqi_tx {
     uint8_t header[TQI_FRAME_HEADER];
     int n;              /* segments: header, body, payload */
     struct iovec iov[]; /* then the body's bytes */
-} tqi_tx;
+} tqi_net_out_frame;
 
 /* A frame with its message packed (message may be NULL) and borrowed payload; refs is 1.  NULL: out of memory. */
-tqi_tx *tqi_tx_make(const tqi_frame *frame, const ProtobufCMessage *message,
+tqi_net_out_frame *tqi_net_out_frame_make(const tqi_frame *frame, const ProtobufCMessage *message,
                     const struct iovec *payload, int count);
 /* An empty frame with room for a body of that size, to be filled later; refs is 1.  NULL: out of memory. */
-tqi_tx *tqi_tx_room(size_t body);
+tqi_net_out_frame *tqi_net_out_frame_room(size_t body);
 /* Packs a message without payload into it; false, with nothing changed, if there is not enough room. */
-bool tqi_tx_fill(tqi_tx *tx, const tqi_frame *frame, const ProtobufCMessage *message);
+bool tqi_net_out_frame_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const ProtobufCMessage *message);
 /* Changes the ack of a frame that has not been sent yet. */
-void tqi_tx_set_ack(tqi_tx *tx, uint64_t ack);
+void tqi_net_out_frame_set_ack(tqi_net_out_frame *tx, uint64_t ack);
 /* Copies the payload into the frame, so that the original memory may be freed; TQ_OK or TQ_ENOMEM. */
-int tqi_tx_own(tqi_tx *tx);
+int tqi_net_out_frame_own(tqi_net_out_frame *tx);
 /* Sendable from its beginning again. */
-void tqi_tx_rewind(tqi_tx *tx);
+void tqi_net_out_frame_rewind(tqi_net_out_frame *tx);
 /* Calls `sent` if it was not called yet. */
-void tqi_tx_settle(tqi_tx *tx);
-void tqi_tx_rele(tqi_tx *tx);
+void tqi_net_out_frame_settle(tqi_net_out_frame *tx);
+void tqi_net_out_frame_unref(tqi_net_out_frame *tx);
 
 /* ----------------------------------------------------------------------------------------------- connections */
 
-#define TQI_CONN_INPUT 65536 /* bytes read ahead */
-#define TQI_SINK_MAX   4096  /* pieces that a sink may give */
+#define TQI_NET_CONN_INPUT 65536 /* bytes read ahead */
+#define TQI_NET_SINK_MAX   4096  /* pieces that a sink may give */
 
-typedef struct tqi_conn tqi_conn;
+typedef struct tqi_net_conn tqi_net_conn;
 
 /* Events of a connection.  `conn->owner` is for the owner's use. */
-typedef struct tqi_conn_ops {
+typedef struct tqi_net_conn_ops {
     /* The outgoing connect finished: 0 or an errno. */
-    void (*opened)(tqi_conn *conn, int errnum);
+    void (*opened)(tqi_net_conn *conn, int errnum);
     /* A header has arrived.  An error ends the connection through `broken`. */
-    int (*head)(tqi_conn *conn, const tqi_frame *frame, tq_error *err);
+    int (*head)(tqi_net_conn *conn, const tqi_frame *frame, tq_error *err);
     /* The body has arrived (valid during the call), the payload has not.  Also called for a frame without payload.  With a
-     * payload, fills iov (at most TQI_SINK_MAX) with destinations that add up to frame->payload bytes, or leaves *count at
+     * payload, fills iov (at most TQI_NET_SINK_MAX) with destinations that add up to frame->payload bytes, or leaves *count at
      * 0: the payload is dropped. */
-    int (*body)(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
+    int (*body)(tqi_net_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov,
                 int *count, tq_error *err);
     /* The frame is complete. */
-    int (*done)(tqi_conn *conn, const tqi_frame *frame, tq_error *err);
+    int (*done)(tqi_net_conn *conn, const tqi_frame *frame, tq_error *err);
     /* The connection ended or broke the protocol; the owner must close it.  err->code is TQ_EPROTO, TQ_EVERSION, TQ_EIO
      * or what an operation above returned. */
-    void (*broken)(tqi_conn *conn, const tq_error *err);
-    /* Everything queued was sent after tqi_conn_finish; the connection is already closed.  May be NULL. */
-    void (*finished)(tqi_conn *conn);
-    /* Called from the loop after tqi_conn_close; the memory is freed right after it. */
-    void (*freed)(tqi_conn *conn);
-} tqi_conn_ops;
+    void (*broken)(tqi_net_conn *conn, const tq_error *err);
+    /* Everything queued was sent after tqi_net_conn_finish; the connection is already closed.  May be NULL. */
+    void (*finished)(tqi_net_conn *conn);
+    /* Called from the loop after tqi_net_conn_close; the memory is freed right after it. */
+    void (*freed)(tqi_net_conn *conn);
+} tqi_net_conn_ops;
 
 enum {
-    TQI_RX_HEAD,
-    TQI_RX_BODY,
-    TQI_RX_PAYLOAD
+    TQI_NET_RX_HEAD,
+    TQI_NET_RX_BODY,
+    TQI_NET_RX_PAYLOAD
 };
 
 /* Sends the frames queued on its connections before the loop waits. */
-typedef struct tqi_flusher {
+typedef struct tqi_net_flusher {
     uv_prepare_t prepare;
     uv_check_t check;
     uv_idle_t
@@ -154,8 +154,8 @@ typedef struct tqi_flusher {
     bool called_out;
     size_t queued;    /* of all connections */
     size_t incoming;  /* memory of large incoming frames, of all connections */
-    tqi_conn *larges; /* connections with such a frame, the one that began first at the front */
-    tqi_conn *dirty;
+    tqi_net_conn *larges; /* connections with such a frame, the one that began first at the front */
+    tqi_net_conn *dirty;
     uint8_t *input; /* lent to the receiving connection, like the payload destinations; NULL while
                   lent */
     struct iovec *sink;
@@ -163,13 +163,13 @@ typedef struct tqi_flusher {
     void *owner;
     void (*freed)(void *owner); /* after stop, when the handles are closed */
     int open;
-} tqi_flusher;
+} tqi_net_flusher;
 
-struct tqi_conn {
+struct tqi_net_conn {
     uv_poll_t poll;
-    const tqi_conn_ops *ops;
+    const tqi_net_conn_ops *ops;
     void *owner;
-    tqi_flusher *flusher;
+    tqi_net_flusher *flusher;
     int fd;
     atomic_int
         *fd_slot; /* where the owner recorded fd for a forked child, or NULL; reset to -1 before fd
@@ -181,7 +181,7 @@ struct tqi_conn {
     bool finishing;
     bool tx_broken; /* sending failed; reading will give the reason */
     bool want_fds;
-    char peer[TQI_PEER_MAX];
+    char peer[TQI_NET_PEER_MAX];
 
     /* in */
     int state;
@@ -190,64 +190,64 @@ struct tqi_conn {
     size_t head, tail;
     tqi_buf big;     /* a body that does not fit in input */
     size_t incoming; /* memory of the current frame, if large: its body, then the message */
-    tqi_conn *large_prev, *large_next;
+    tqi_net_conn *large_prev, *large_next;
     struct iovec *sink; /* NULL between payloads */
     int sink_at, sink_count;
     bool drop;
     uint64_t payload_left;
     bool much;                /* the socket becomes readable only when much has arrived
                                  (SO_RCVLOWAT) */
-    int fds[2 * TQI_FDS_MAX]; /* received, not taken by a frame yet */
+    int fds[2 * TQI_NET_FDS_MAX]; /* received, not taken by a frame yet */
     int n_fds;
-    int frame_fds[TQI_FDS_MAX]; /* of the current frame; the owner takes one by setting it to -1 */
+    int frame_fds[TQI_NET_FDS_MAX]; /* of the current frame; the owner takes one by setting it to -1 */
     int n_frame_fds;
 
     /* out */
-    tqi_tx *queue;
+    tqi_net_out_frame *queue;
     size_t queued; /* bytes of its frames that are their own */
     bool limited;  /* not read while too much is queued */
     bool held;     /* too much is queued now */
-    void (*on_held)(tqi_conn *conn);
+    void (*on_held)(tqi_net_conn *conn);
     bool dirty;
-    tqi_conn *dirty_prev, *dirty_next;
+    tqi_net_conn *dirty_prev, *dirty_next;
 
-    tqi_conn *prev, *next; /* the owner's */
+    tqi_net_conn *prev, *next; /* the owner's */
 };
 
-void tqi_flusher_init(tqi_flusher *flusher, uv_loop_t *loop, void (*tick)(void *owner),
+void tqi_net_flusher_init(tqi_net_flusher *flusher, uv_loop_t *loop, void (*tick)(void *owner),
                       void *owner);
 /* Closes the handles; `freed` is called from the loop. */
-void tqi_flusher_stop(tqi_flusher *flusher, void (*freed)(void *owner));
+void tqi_net_flusher_stop(tqi_net_flusher *flusher, void (*freed)(void *owner));
 
 /* The current frame takes `memory` bytes; 0 when it is done.  While all of the server's frames take more than
  * limits.incoming_bytes, the connection whose frame began first is closed; if it is this one, TQ_EAGAIN.  A lone connection
  * may continue. */
-int tqi_conn_incoming(tqi_conn *conn, size_t memory, tq_error *err);
+int tqi_net_conn_incoming(tqi_net_conn *conn, size_t memory, tq_error *err);
 
 /* Takes ownership of a connected socket, or of one whose connect is in progress.  On failure the caller keeps the
  * socket. */
-int tqi_conn_open(uv_loop_t *loop, tqi_flusher *flusher, int fd, bool unix_socket, bool connecting,
-                  const tqi_conn_ops *ops, void *owner, tqi_conn **out, tq_error *err);
+int tqi_net_conn_open(uv_loop_t *loop, tqi_net_flusher *flusher, int fd, bool unix_socket, bool connecting,
+                  const tqi_net_conn_ops *ops, void *owner, tqi_net_conn **out, tq_error *err);
 /* Queues; takes over one reference of tx. */
-void tqi_conn_send(tqi_conn *conn, tqi_tx *tx);
+void tqi_net_conn_send(tqi_net_conn *conn, tqi_net_out_frame *tx);
 /* Removes a queued frame of which nothing was sent from the queue and drops the queue's reference. */
-void tqi_conn_unsend(tqi_conn *conn, tqi_tx *tx);
+void tqi_net_conn_unsend(tqi_net_conn *conn, tqi_net_out_frame *tx);
 /* Takes a frame out of the queue. */
-void tqi_conn_unqueue(tqi_conn *conn, tqi_tx *tx);
+void tqi_net_conn_unqueue(tqi_net_conn *conn, tqi_net_out_frame *tx);
 /* Drops the rest of the payload being received instead of writing it to its destinations. */
-void tqi_conn_drop_payload(tqi_conn *conn);
+void tqi_net_conn_drop_payload(tqi_net_conn *conn);
 /* Stops reading; closes once the queue is sent. */
-void tqi_conn_finish(tqi_conn *conn);
+void tqi_net_conn_finish(tqi_net_conn *conn);
 /* Closes now.  Queued frames are settled.  May be called again. */
-void tqi_conn_close(tqi_conn *conn);
+void tqi_net_conn_close(tqi_net_conn *conn);
 
 /* Between the files of the connection: sends what the socket takes; reads what has arrived; sets the events to poll for. */
-void tqi_conn_flush(tqi_conn *conn);
-void tqi_conn_receive(tqi_conn *conn, bool last);
+void tqi_net_conn_flush(tqi_net_conn *conn);
+void tqi_net_conn_receive(tqi_net_conn *conn, bool last);
 /* Processes bytes that were read ahead, but not while too much is queued. */
-void tqi_conn_resume(tqi_conn *conn);
+void tqi_net_conn_resume(tqi_net_conn *conn);
 /* Whether so much is queued that the connection is not read. */
-bool tqi_conn_stuffed(const tqi_conn *conn);
-void tqi_conn_arm(tqi_conn *conn);
+bool tqi_net_conn_stuffed(const tqi_net_conn *conn);
+void tqi_net_conn_arm(tqi_net_conn *conn);
 
 #endif

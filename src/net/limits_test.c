@@ -9,7 +9,7 @@
 #include "base/limits.h"
 #include "net/calling.h"
 #include "net/serving.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 #include <tq/errors.h>
 
@@ -25,8 +25,8 @@
 
 static tqi_limits_table saved;
 static testing_server server;
-static tqi_connector *connector;
-static tqi_channel *channel;
+static tqi_net_connector *connector;
+static tqi_net_channel *channel;
 
 static void start(const char *endpoint)
 {
@@ -314,7 +314,7 @@ static void test_goes_on_over_tcp(void **state)
                        .payload = SIZE};
     tqi_frame_encode(&frame, data);
     send_all(data, FIRST);
-    const tqi_conn *conn = server.session->peer->conn;
+    const tqi_net_conn *conn = server.session->peer->conn;
     bool held = false;
     UNTIL((held = held || tqi_limit_times(TQI_LIMIT_queued_replies) > before) && !conn->held);
     assert_true(server.session->held_told);

@@ -6,24 +6,24 @@
 #include <unistd.h>
 
 #include "net/serving.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 static void round_trip(const char *endpoint)
 {
     testing_server server;
     testing_server_start(&server, endpoint, 7, 1000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call call = {0};
     testing_reserve(channel, &call, 42, 10);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
     assert_int_equal(call.index, 42);
     assert_int_equal(server.executed[42], 1);
-    assert_int_equal(tqi_channel_epoch(channel), 7);
+    assert_int_equal(tqi_net_channel_epoch(channel), 7);
     testing_until(&server.settled_acked, 1);
     assert_int_equal(server.opened, 1);
-    tqi_channel_rele(channel);
+    tqi_net_channel_unref(channel);
     testing_connector_stop(connector);
     testing_until(&server.ended, 1);
     assert_int_equal(server.settled_lost, 0);
@@ -49,8 +49,8 @@ static void payloads(const char *endpoint)
                                    65536, 70000, 262143, 262144, 262145, 524327, 1 << 20, 8 << 20};
     testing_server server;
     testing_server_start(&server, endpoint, 1, 1000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     size_t most = sizes[sizeof sizes / sizeof *sizes - 1];
     uint8_t *data = malloc(most);
     uint8_t *back = malloc(most);
@@ -80,7 +80,7 @@ static void payloads(const char *endpoint)
     assert_int_equal(server.received, total);
     assert_int_equal(server.bad_payloads, 0);
     testing_until(&server.sent, (int)(sizeof sizes / sizeof *sizes));
-    tqi_channel_rele(channel);
+    tqi_net_channel_unref(channel);
     testing_connector_stop(connector);
     testing_server_stop(&server);
     free(data);
@@ -107,8 +107,8 @@ static void test_pipelined(void **state)
     };
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call *calls = calloc(N, sizeof *calls);
     assert_non_null(calls);
     for (uint32_t i = 0; i < N; i++) {
@@ -122,7 +122,7 @@ static void test_pipelined(void **state)
         assert_int_equal(server.executed[i], 1);
     }
     testing_until(&server.settled_acked, N);
-    assert_int_equal(tqi_server_requests(server.server), N);
+    assert_int_equal(tqi_net_server_requests(server.server), N);
     free(calls);
     testing_connector_stop(connector);
     testing_server_stop(&server);
@@ -136,8 +136,8 @@ static void test_descriptors(void **state)
     };
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     /* Mixed with other replies, so that one read gets frames with and without descriptors. */
     testing_call calls[N] = {0}, others[N] = {0};
     for (uint32_t i = 0; i < N; i++) {
@@ -145,17 +145,17 @@ static void test_descriptors(void **state)
         testing_map(channel, &calls[i]);
     }
     testing_until(&calls[N - 1].done, 1);
-    assert_true(tqi_channel_local(channel));
+    assert_true(tqi_net_channel_local(channel));
     assert_true(server.local);
-    assert_int_equal(tqi_session_pid(server.session), getpid());
+    assert_int_equal(tqi_net_session_pid(server.session), getpid());
     /* Losing the watch on a process does not mean that it has ended. */
     uv_poll_t *watch = &server.session->process->poll;
     watch->poll_cb(watch, UV_EBADF, 0);
     assert_false(uv_is_active((uv_handle_t *)watch));
     assert_int_equal(server.ended, 0);
-    assert_true(tqi_session_pidfd(server.session) >= 0);
-    assert_string_equal(tqi_session_name(server.session), "tester");
-    assert_string_equal(tqi_session_endpoint(server.session), "unix");
+    assert_true(tqi_net_session_pidfd(server.session) >= 0);
+    assert_string_equal(tqi_net_session_name(server.session), "tester");
+    assert_string_equal(tqi_net_session_endpoint(server.session), "unix");
     for (uint32_t i = 0; i < N; i++) {
         char text[8] = "";
         assert_int_equal(calls[i].status, TQ_OK);
@@ -174,20 +174,20 @@ static void test_descriptors_tcp(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, "tcp:127.0.0.1:0", 1, 1000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call call = {0};
     testing_map(channel, &call);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_EUNSUPPORTED);
     assert_false(server.local);
-    assert_false(tqi_channel_local(channel));
-    assert_memory_equal(tqi_session_endpoint(server.session), "tcp:127.0.0.1:", 14);
+    assert_false(tqi_net_channel_local(channel));
+    assert_memory_equal(tqi_net_session_endpoint(server.session), "tcp:127.0.0.1:", 14);
     testing_connector_stop(connector);
     testing_server_stop(&server);
 }
 
-static void plain_done(tqi_call *handle, tqi_answer *answer, void *arg)
+static void plain_done(tqi_net_call *handle, tqi_net_answer *answer, void *arg)
 {
     testing_call *call = arg;
     (void)handle;
@@ -198,13 +198,13 @@ static void plain_done(tqi_call *handle, tqi_answer *answer, void *arg)
     }
 }
 
-static void start_plain(tqi_channel *channel, testing_call *call, uint16_t kind,
+static void start_plain(tqi_net_channel *channel, testing_call *call, uint16_t kind,
                         ProtobufCMessage *message)
 {
     tq_error err = {0};
-    tqi_call_args args = {
+    tqi_net_call_args args = {
         .kind = kind, .message = message, .deadline = UINT64_MAX, .done = plain_done, .arg = call};
-    assert_int_equal(tqi_call_start(channel, &args, &call->call, &err), TQ_OK);
+    assert_int_equal(tqi_net_call_start(channel, &args, &call->call, &err), TQ_OK);
 }
 
 static void test_failures(void **state)
@@ -213,16 +213,16 @@ static void test_failures(void **state)
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
     server.refuse_sink = 5000;
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call failing = {0}, unserved = {0}, refused = {0}, narrow = {0}, without = {0},
                  after = {0};
     Tq__Clear clear;
     tq__clear__init(&clear);
     start_plain(channel, &failing, TQI_CLEAR, &clear.base);
-    Tq__Collect collect;
-    tq__collect__init(&collect);
-    start_plain(channel, &unserved, TQI_COLLECT, &collect.base);
+    Tq__CollectDead collect;
+    tq__collect_dead__init(&collect);
+    start_plain(channel, &unserved, TQI_COLLECT_DEAD, &collect.base);
     uint8_t data[5000];
     memset(data, 1, sizeof data);
     testing_write(channel, &refused, TQI_UNIT_WRITE, data, sizeof data, 10);
@@ -243,8 +243,8 @@ static void test_failures(void **state)
     assert_int_equal(server.opened, 1);
     /* A message of another type is refused before anything is sent. */
     tq_error err = {0};
-    tqi_call_args args = {.kind = TQI_CLAIM, .message = &clear.base, .done = plain_done};
-    assert_int_equal(tqi_call_start(channel, &args, NULL, &err), TQ_EINVAL);
+    tqi_net_call_args args = {.kind = TQI_CLAIM, .message = &clear.base, .done = plain_done};
+    assert_int_equal(tqi_net_call_start(channel, &args, NULL, &err), TQ_EINVAL);
     testing_connector_stop(connector);
     testing_server_stop(&server);
 }
@@ -254,8 +254,8 @@ static void test_big_message(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     /* Bodies around the size of the input buffer, and one far above it. */
     static const size_t sizes[] = {65400, 65480, 65496, 65530, 65536, 65537, 66000, 5u << 20};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -281,8 +281,8 @@ static void test_big_message(void **state)
 }
 
 typedef struct chain {
-    tqi_channel *channel;
-    tqi_connector *connector;
+    tqi_net_channel *channel;
+    tqi_net_connector *connector;
     int left;
     int done;
 } chain;
@@ -293,23 +293,23 @@ static void chain_closed(void *arg)
 }
 
 /* Starts the next call from within the callback of the previous one, and closes the client in the last callback. */
-static void chain_next(tqi_call *handle, tqi_answer *answer, void *arg)
+static void chain_next(tqi_net_call *handle, tqi_net_answer *answer, void *arg)
 {
     chain *c = arg;
     (void)handle;
     assert_int_equal(answer->status, TQ_OK);
     if (c->left-- == 0) {
-        tqi_connector_close(c->connector, chain_closed, c);
+        tqi_net_connector_close(c->connector, chain_closed, c);
         return;
     }
     Tq__Reserve message;
     tq__reserve__init(&message);
-    tqi_call_args args = {.kind = TQI_RESERVE,
+    tqi_net_call_args args = {.kind = TQI_RESERVE,
                           .message = &message.base,
                           .deadline = UINT64_MAX,
                           .done = chain_next,
                           .arg = c};
-    assert_int_equal(tqi_call_start(c->channel, &args, NULL, NULL), TQ_OK);
+    assert_int_equal(tqi_net_call_start(c->channel, &args, NULL, NULL), TQ_OK);
 }
 
 static void test_reentrant(void **state)
@@ -320,7 +320,7 @@ static void test_reentrant(void **state)
     chain c = {.left = 100};
     c.connector = testing_connector(&testing_token, UINT64_MAX - 40);
     c.channel = testing_channel(c.connector, server.endpoint);
-    tqi_answer first = {.status = TQ_OK};
+    tqi_net_answer first = {.status = TQ_OK};
     chain_next(NULL, &first, &c);
     testing_until(&c.done, 1);
     testing_until(&server.ended, 1);

@@ -8,9 +8,9 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "base/oom.h"
+#include "base/testkit_oom.h"
 #include "net/calling.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 static void no_log(tqi_log_level level, const char *component, const char *text, void *arg)
 {
@@ -25,29 +25,29 @@ static void on_closed(void *arg)
     *(int *)arg = 1;
 }
 
-static const tqi_service idle_service = {.name = "idle"};
+static const tqi_net_service idle_service = {.name = "idle"};
 
 static void test_server_alloc(void **state)
 {
     (void)state;
     char endpoint[128];
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
-    tqi_server_options options = {.epoch = 1, .token = &testing_token};
+    tqi_net_server_options options = {.epoch = 1, .token = &testing_token};
     bool failed = true;
     long n = 0;
     while (failed) {
-        tqi_server *server = NULL;
+        tqi_net_server *server = NULL;
         tq_error err = {0};
         oom_one_after(n++);
-        int rc = tqi_server_alloc(&testing_loop, &idle_service, NULL, &options, &server, &err);
+        int rc = tqi_net_server_alloc(&testing_loop, &idle_service, NULL, &options, &server, &err);
         if (rc == TQ_OK) {
-            rc = tqi_server_listen(server, endpoint, NULL, 0, &err);
+            rc = tqi_net_server_listen(server, endpoint, NULL, 0, &err);
         }
         failed = oom_end() > 0;
         assert_int_equal(rc, failed ? TQ_ENOMEM : TQ_OK);
         if (server) {
             int closed = 0;
-            tqi_server_close(server, on_closed, &closed);
+            tqi_net_server_close(server, on_closed, &closed);
             testing_until(&closed, 1);
         } else {
             assert_int_equal(err.code, TQ_ENOMEM);
@@ -56,7 +56,7 @@ static void test_server_alloc(void **state)
     assert_true(n >= 3);
 }
 
-static void ignore_done(tqi_call *call, tqi_answer *answer, void *arg)
+static void ignore_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     (void)call;
     assert_int_equal(answer->status, TQ_ECLOSED);
@@ -66,28 +66,28 @@ static void ignore_done(tqi_call *call, tqi_answer *answer, void *arg)
 static void test_client_alloc(void **state)
 {
     (void)state;
-    tqi_connector_options options = {.token = &testing_token, .name = "oom"};
+    tqi_net_connector_options options = {.token = &testing_token, .name = "oom"};
     bool failed = true;
     long n = 0;
     while (failed) {
-        tqi_connector *connector = NULL;
-        tqi_channel *channel = NULL;
+        tqi_net_connector *connector = NULL;
+        tqi_net_channel *channel = NULL;
         tq_error err = {0};
         int done = 0;
         Tq__Reserve message;
         tq__reserve__init(&message);
-        tqi_call_args args = {.kind = TQI_RESERVE,
+        tqi_net_call_args args = {.kind = TQI_RESERVE,
                               .message = &message.base,
                               .deadline = 1,
                               .done = ignore_done,
                               .arg = &done};
         oom_one_after(n++);
-        int rc = tqi_connector_alloc(&testing_loop, &options, &connector, &err);
+        int rc = tqi_net_connector_alloc(&testing_loop, &options, &connector, &err);
         if (rc == TQ_OK) {
-            rc = tqi_channel_get(connector, "unix:/nonexistent/x,tcp:127.0.0.1:1", &channel, &err);
+            rc = tqi_net_channel_get(connector, "unix:/nonexistent/x,tcp:127.0.0.1:1", &channel, &err);
         }
         if (rc == TQ_OK) {
-            rc = tqi_call_start(channel, &args, NULL, &err);
+            rc = tqi_net_call_start(channel, &args, NULL, &err);
             if (rc != TQ_OK) {
                 assert_null(channel->calls);
                 assert_null(channel->keeps);
@@ -119,8 +119,8 @@ static void test_exchange(void **state)
         testing_server server;
         uint8_t back[100];
         testing_server_start(&server, testing_unix_endpoint(), 1, 10000);
-        tqi_connector *connector = testing_connector(&testing_token, 0);
-        tqi_channel *channel = testing_channel(connector, server.endpoint);
+        tqi_net_connector *connector = testing_connector(&testing_token, 0);
+        tqi_net_channel *channel = testing_channel(connector, server.endpoint);
         testing_call reserve = {0}, publish = {0},
                      read = {.buffer = back, .buffer_size = sizeof back}, map = {0};
         testing_reserve(channel, &reserve, 1, 20);
@@ -173,7 +173,7 @@ static void test_reply_room(void **state)
                      field->type == PROTOBUF_C_TYPE_BYTES || field->type == PROTOBUF_C_TYPE_MESSAGE;
             size += 2 + 10; /* its number, and the longest integer */
         }
-        assert_true(varies || size <= TQI_REPLY_ROOM);
+        assert_true(varies || size <= TQI_NET_REPLY_ROOM);
         fixed += !varies;
     }
     assert_true(fixed > 10);

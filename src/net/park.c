@@ -7,17 +7,17 @@
 
 #include "base/clock.h"
 
-static bool park_is_idle(const tqi_peer *peer)
+static bool park_is_idle(const tqi_net_peer *peer)
 {
-    const tqi_session *session = peer->session;
+    const tqi_net_session *session = peer->session;
 
     return session && !peer->parked && !peer->conn->closed && !peer->conn->finishing &&
            !peer->conn->queue && !peer->incoming && session->running == 0;
 }
 
-void tqi_peer_set_parked(tqi_peer *peer, bool parked)
+void tqi_net_peer_set_parked(tqi_net_peer *peer, bool parked)
 {
-    tqi_server *server = peer->server;
+    tqi_net_server *server = peer->server;
     if (parked && !peer->parked) {
         server->leaving++;
     } else if (!parked && peer->parked && server->leaving > 0) {
@@ -28,16 +28,16 @@ void tqi_peer_set_parked(tqi_peer *peer, bool parked)
 
 /* A client that has a call in flight, or more to send, stays.  Those that were asked may take a while to leave: thousands of
  * them share a few cores. */
-unsigned tqi_peer_make_room(tqi_server *server, unsigned n, unsigned enough)
+unsigned tqi_net_peer_make_room(tqi_net_server *server, unsigned n, unsigned enough)
 {
     unsigned asked = 0, looked = 0;
-    tqi_peer *peer, *next;
+    tqi_net_peer *peer, *next;
 
     if (!server->service->parkable) {
         return 0;
     }
     uint64_t now = tqi_now();
-    if (now - server->leaving_since > TQI_PARK_NS) {
+    if (now - server->leaving_since > TQI_NET_PARK_NS) {
         server->leaving_since = now;
         server->leaving = 0;
     }
@@ -46,8 +46,8 @@ unsigned tqi_peer_make_room(tqi_server *server, unsigned n, unsigned enough)
          peer = next, looked++) {
         next = peer->next;
         if (park_is_idle(peer) && server->service->parkable(peer->session, server->ctx)) {
-            tqi_peer_set_parked(peer, true);
-            tqi_peer_send(peer, TQI_PARK, NULL);
+            tqi_net_peer_set_parked(peer, true);
+            tqi_net_peer_send(peer, TQI_PARK, NULL);
             DL_DELETE(server->peers, peer);
             DL_APPEND(server->peers, peer);
             asked++;
@@ -56,12 +56,12 @@ unsigned tqi_peer_make_room(tqi_server *server, unsigned n, unsigned enough)
     return server->leaving;
 }
 
-void tqi_peer_not_idle(tqi_peer *peer)
+void tqi_net_peer_not_idle(tqi_net_peer *peer)
 {
-    tqi_server *server = peer->server;
+    tqi_net_server *server = peer->server;
 
     if (server->service->parkable) {
-        tqi_peer_set_parked(peer, false);
+        tqi_net_peer_set_parked(peer, false);
         DL_DELETE(server->peers, peer);
         DL_APPEND(server->peers, peer);
     }

@@ -28,7 +28,7 @@
 
 /* ------------------------------------------------------------------------------------ shared by all servers */
 
-struct tqi_pidfd {
+struct tqi_net_pidfd {
     uint64_t pid;
     int fd;
     unsigned refs;
@@ -37,7 +37,7 @@ struct tqi_pidfd {
 };
 
 static pthread_mutex_t pidfd_lock = PTHREAD_MUTEX_INITIALIZER;
-static tqi_pidfd *pidfds; /* by number */
+static tqi_net_pidfd *pidfds; /* by number */
 
 static bool pidfd_alive(int fd)
 {
@@ -67,9 +67,9 @@ static int pidfd_of(int socket, uint64_t pid)
 }
 
 /* Takes over `fd`.  NULL: out of memory. */
-static tqi_pidfd *pidfd_share(uint64_t pid, int fd)
+static tqi_net_pidfd *pidfd_share(uint64_t pid, int fd)
 {
-    tqi_pidfd *shared, *made = calloc(1, sizeof *made);
+    tqi_net_pidfd *shared, *made = calloc(1, sizeof *made);
     bool alive = pidfd_alive(fd);
 
     pthread_mutex_lock(&pidfd_lock);
@@ -84,7 +84,7 @@ static tqi_pidfd *pidfd_share(uint64_t pid, int fd)
         }
         shared = made;
         if (made) {
-            *made = (tqi_pidfd){.pid = pid, .fd = fd, .refs = 1};
+            *made = (tqi_net_pidfd){.pid = pid, .fd = fd, .refs = 1};
             HASH_ADD(hh, pidfds, pid, sizeof made->pid, made);
             /* If there is no memory for the table, it is not shared with other servers. */
             made->listed = made->hh.tbl != NULL;
@@ -99,19 +99,19 @@ static tqi_pidfd *pidfd_share(uint64_t pid, int fd)
 }
 
 /* A separate one, not shared; NULL: out of memory or descriptors. */
-static tqi_pidfd *pidfd_copy(const tqi_pidfd *shared)
+static tqi_net_pidfd *pidfd_copy(const tqi_net_pidfd *shared)
 {
-    tqi_pidfd *copy = calloc(1, sizeof *copy);
+    tqi_net_pidfd *copy = calloc(1, sizeof *copy);
     int fd = copy ? fcntl(shared->fd, F_DUPFD_CLOEXEC, 0) : -1;
     if (fd < 0) {
         free(copy);
         return NULL;
     }
-    *copy = (tqi_pidfd){.pid = shared->pid, .fd = fd, .refs = 1};
+    *copy = (tqi_net_pidfd){.pid = shared->pid, .fd = fd, .refs = 1};
     return copy;
 }
 
-static void pidfd_rele(tqi_pidfd *shared)
+static void pidfd_rele(tqi_net_pidfd *shared)
 {
     pthread_mutex_lock(&pidfd_lock);
     bool last = --shared->refs == 0;
@@ -127,7 +127,7 @@ static void pidfd_rele(tqi_pidfd *shared)
 
 /* ------------------------------------------------------------------------------------------------ one server's */
 
-static void process_unlist(tqi_process *process)
+static void process_unlist(tqi_net_process *process)
 {
     if (process->listed) {
         HASH_DEL(process->server->processes, process);
@@ -137,14 +137,14 @@ static void process_unlist(tqi_process *process)
 
 static void process_on_event(uv_poll_t *poll, int status, int events)
 {
-    tqi_process *process = poll->data;
-    tqi_exit *exit;
+    tqi_net_process *process = poll->data;
+    tqi_net_exit *exit;
     (void)events;
     if (status < 0) {
         /* This says nothing about the process itself. */
         uv_poll_stop(poll);
         process_unlist(process); /* later sessions try again */
-        tqi_exit *next;
+        tqi_net_exit *next;
         DL_FOREACH_SAFE (process->exits, exit, next) {
             exit->fn(exit, uv_strerror(status));
         }
@@ -157,25 +157,25 @@ static void process_on_event(uv_poll_t *poll, int status, int events)
         exit->fn(exit, NULL);
     }
     uv_poll_stop(poll);
-    tqi_process_rele(process);
+    tqi_net_process_unref(process);
 }
 
 static void process_on_closed(uv_handle_t *handle)
 {
-    tqi_process *process = handle->data;
-    tqi_server *server = process->server;
+    tqi_net_process *process = handle->data;
+    tqi_net_server *server = process->server;
     free(process);
-    tqi_server_handle_closed(server);
+    tqi_net_server_handle_closed(server);
 }
 
 /* Takes over a reference to `pidfd`, even on failure. */
-static tqi_process *process_make(tqi_server *server, uint64_t pid, tqi_pidfd *pidfd)
+static tqi_net_process *process_make(tqi_net_server *server, uint64_t pid, tqi_net_pidfd *pidfd)
 {
-    tqi_process *process = calloc(1, sizeof *process);
+    tqi_net_process *process = calloc(1, sizeof *process);
     int rc = process ? uv_poll_init(server->loop, &process->poll, pidfd->fd) : UV_ENOMEM;
     if (rc == UV_EEXIST) {
         /* Another server of this loop polls it. */
-        tqi_pidfd *copy = pidfd_copy(pidfd);
+        tqi_net_pidfd *copy = pidfd_copy(pidfd);
         pidfd_rele(pidfd);
         pidfd = copy;
         rc = pidfd ? uv_poll_init(server->loop, &process->poll, pidfd->fd) : UV_ENOMEM;
@@ -199,9 +199,9 @@ static tqi_process *process_make(tqi_server *server, uint64_t pid, tqi_pidfd *pi
     return process;
 }
 
-tqi_process *tqi_process_get(tqi_server *server, int socket, uint64_t pid, int *errnum)
+tqi_net_process *tqi_net_process_get(tqi_net_server *server, int socket, uint64_t pid, int *errnum)
 {
-    tqi_process *process;
+    tqi_net_process *process;
     int fd = pidfd_of(socket, pid);
     if (fd < 0) {
         *errnum = errno;
@@ -218,17 +218,17 @@ tqi_process *tqi_process_get(tqi_server *server, int socket, uint64_t pid, int *
             process); /* an earlier process with that number, whose end is about to be noticed */
     }
     *errnum = ENOMEM;
-    tqi_pidfd *pidfd = pidfd_share(pid, fd);
+    tqi_net_pidfd *pidfd = pidfd_share(pid, fd);
     return pidfd ? process_make(server, pid, pidfd) : NULL;
 }
 
-tqi_process *tqi_process_hold(tqi_process *process)
+tqi_net_process *tqi_net_process_ref(tqi_net_process *process)
 {
     process->refs++;
     return process;
 }
 
-void tqi_process_rele(tqi_process *process)
+void tqi_net_process_unref(tqi_net_process *process)
 {
     if (--process->refs > 0) {
         return;
@@ -238,13 +238,13 @@ void tqi_process_rele(tqi_process *process)
     pidfd_rele(process->pidfd);
 }
 
-void tqi_process_on_exit(tqi_process *process, tqi_exit *exit)
+void tqi_net_process_on_exit(tqi_net_process *process, tqi_net_exit *exit)
 {
     DL_APPEND(process->exits, exit);
     exit->listed = true;
 }
 
-void tqi_process_off_exit(tqi_process *process, tqi_exit *exit)
+void tqi_net_process_off_exit(tqi_net_process *process, tqi_net_exit *exit)
 {
     if (exit->listed) {
         DL_DELETE(process->exits, exit);
@@ -252,7 +252,7 @@ void tqi_process_off_exit(tqi_process *process, tqi_exit *exit)
     }
 }
 
-int tqi_process_fd(const tqi_process *process)
+int tqi_net_process_fd(const tqi_net_process *process)
 {
     return process->pidfd->fd;
 }

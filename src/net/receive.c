@@ -21,18 +21,18 @@
 #define RECEIVE_ROUNDS    8 /* reads per event, so that one peer does not starve the others */
 #define RECEIVE_BODY_STEP (1u << 20) /* a large body's buffer grows at least by that */
 
-static size_t receive_ahead(const tqi_conn *conn)
+static size_t receive_ahead(const tqi_net_conn *conn)
 {
     return conn->tail - conn->head;
 }
 
-static bool receive_body_is_big(const tqi_conn *conn)
+static bool receive_body_is_big(const tqi_net_conn *conn)
 {
-    return conn->frame.body > TQI_CONN_INPUT;
+    return conn->frame.body > TQI_NET_CONN_INPUT;
 }
 
 /* Copies bytes that were read ahead to the payload's destinations. */
-static void receive_payload_ahead(tqi_conn *conn)
+static void receive_payload_ahead(tqi_net_conn *conn)
 {
     while (conn->payload_left > 0 && receive_ahead(conn) > 0) {
         size_t n = receive_ahead(conn);
@@ -59,10 +59,10 @@ static void receive_payload_ahead(tqi_conn *conn)
 }
 
 /* Descriptors of the frame that begins. */
-static int receive_take_fds(tqi_conn *conn, tq_error *err)
+static int receive_take_fds(tqi_net_conn *conn, tq_error *err)
 {
     int want = (int)(conn->frame.flags >> TQI_FRAME_FDS_SHIFT & TQI_FRAME_FDS_MASK);
-    if (want > conn->n_fds || want > TQI_FDS_MAX) {
+    if (want > conn->n_fds || want > TQI_NET_FDS_MAX) {
         return tqi_error_set(err, TQ_EPROTO,
                              "malformed frame: it announces %d descriptors, %d came", want,
                              conn->n_fds);
@@ -74,7 +74,7 @@ static int receive_take_fds(tqi_conn *conn, tq_error *err)
     return TQ_OK;
 }
 
-static void receive_close_fds(tqi_conn *conn)
+static void receive_close_fds(tqi_net_conn *conn)
 {
     for (int i = 0; i < conn->n_frame_fds; i++) {
         if (conn->frame_fds[i] >= 0) {
@@ -84,7 +84,7 @@ static void receive_close_fds(tqi_conn *conn)
     conn->n_frame_fds = 0;
 }
 
-static int receive_head(tqi_conn *conn, tq_error *err)
+static int receive_head(tqi_net_conn *conn, tq_error *err)
 {
     int rc = tqi_frame_decode(conn->input + conn->head, &conn->frame, err);
     conn->head += TQI_FRAME_HEADER;
@@ -95,16 +95,16 @@ static int receive_head(tqi_conn *conn, tq_error *err)
         rc = conn->ops->head(conn, &conn->frame, err);
     }
     conn->big.size = 0;
-    conn->state = TQI_RX_BODY;
+    conn->state = TQI_NET_RX_BODY;
     return rc;
 }
 
-static int receive_body(tqi_conn *conn, const uint8_t *body, tq_error *err)
+static int receive_body(tqi_net_conn *conn, const uint8_t *body, tq_error *err)
 {
     int count = 0;
     if (conn->frame.payload > 0 && !conn->sink) {
-        tqi_flusher *flusher = conn->flusher;
-        conn->sink = flusher->sink ? flusher->sink : malloc(TQI_SINK_MAX * sizeof *conn->sink);
+        tqi_net_flusher *flusher = conn->flusher;
+        conn->sink = flusher->sink ? flusher->sink : malloc(TQI_NET_SINK_MAX * sizeof *conn->sink);
         flusher->sink = NULL;
         if (!conn->sink) {
             return tqi_error_nomem(err, "places of a payload");
@@ -118,18 +118,18 @@ static int receive_body(tqi_conn *conn, const uint8_t *body, tq_error *err)
     conn->sink_at = 0;
     conn->sink_count = count;
     conn->drop = count == 0;
-    conn->state = TQI_RX_PAYLOAD;
+    conn->state = TQI_NET_RX_PAYLOAD;
     return TQ_OK;
 }
 
 /* Takes one step with the bytes read ahead; *more is false if it needs more bytes. */
-static int receive_step(tqi_conn *conn, bool *more, tq_error *err)
+static int receive_step(tqi_net_conn *conn, bool *more, tq_error *err)
 {
-    if (conn->state == TQI_RX_HEAD) {
+    if (conn->state == TQI_NET_RX_HEAD) {
         *more = receive_ahead(conn) >= TQI_FRAME_HEADER;
         return *more ? receive_head(conn, err) : TQ_OK;
     }
-    if (conn->state == TQI_RX_BODY && !receive_body_is_big(conn)) {
+    if (conn->state == TQI_NET_RX_BODY && !receive_body_is_big(conn)) {
         *more = receive_ahead(conn) >= conn->frame.body;
         if (!*more) {
             return TQ_OK;
@@ -138,7 +138,7 @@ static int receive_step(tqi_conn *conn, bool *more, tq_error *err)
         conn->head += conn->frame.body;
         return receive_body(conn, body, err);
     }
-    if (conn->state == TQI_RX_BODY) {
+    if (conn->state == TQI_NET_RX_BODY) {
         size_t n = conn->frame.body - conn->big.size;
         if (n > receive_ahead(conn)) {
             n = receive_ahead(conn);
@@ -160,16 +160,16 @@ static int receive_step(tqi_conn *conn, bool *more, tq_error *err)
     if (!*more) {
         return TQ_OK;
     }
-    conn->state = TQI_RX_HEAD;
+    conn->state = TQI_NET_RX_HEAD;
     int rc = conn->ops->done(conn, &conn->frame, err);
     receive_close_fds(conn);
-    return rc == TQ_OK && !conn->closed ? tqi_conn_incoming(conn, 0, err) : rc;
+    return rc == TQ_OK && !conn->closed ? tqi_net_conn_incoming(conn, 0, err) : rc;
 }
 
 /* Whether nothing is processed now, because too much is queued. */
-static bool receive_hold(tqi_conn *conn)
+static bool receive_hold(tqi_net_conn *conn)
 {
-    bool stuffed = tqi_conn_stuffed(conn);
+    bool stuffed = tqi_net_conn_stuffed(conn);
     if (stuffed && !conn->held && conn->on_held) {
         conn->on_held(conn);
     }
@@ -177,7 +177,7 @@ static bool receive_hold(tqi_conn *conn)
     return stuffed;
 }
 
-static int receive_parse(tqi_conn *conn, tq_error *err)
+static int receive_parse(tqi_net_conn *conn, tq_error *err)
 {
     bool more = true;
     int rc = TQ_OK;
@@ -188,14 +188,14 @@ static int receive_parse(tqi_conn *conn, tq_error *err)
 }
 
 /* Moves the bytes read ahead to the front if the current item would not fit after them. */
-static void receive_make_room(tqi_conn *conn)
+static void receive_make_room(tqi_net_conn *conn)
 {
     if (conn->head == conn->tail) {
         conn->head = conn->tail = 0;
         return;
     }
-    size_t need = conn->state == TQI_RX_BODY ? conn->frame.body : TQI_FRAME_HEADER;
-    if (conn->head + need > TQI_CONN_INPUT || conn->tail == TQI_CONN_INPUT) {
+    size_t need = conn->state == TQI_NET_RX_BODY ? conn->frame.body : TQI_FRAME_HEADER;
+    if (conn->head + need > TQI_NET_CONN_INPUT || conn->tail == TQI_NET_CONN_INPUT) {
         memmove(conn->input, conn->input + conn->head, receive_ahead(conn));
         conn->tail -= conn->head;
         conn->head = 0;
@@ -204,18 +204,18 @@ static void receive_make_room(tqi_conn *conn)
 
 /* Where the next bytes go: the destinations of the current frame, then the input buffer.  *direct is the size of the
  * former. */
-static int receive_places(tqi_conn *conn, struct iovec *vec, int *count, size_t *direct,
+static int receive_places(tqi_net_conn *conn, struct iovec *vec, int *count, size_t *direct,
                           tq_error *err)
 {
     int n = 0;
     *direct = 0;
-    if (conn->state == TQI_RX_BODY && receive_body_is_big(conn)) {
+    if (conn->state == TQI_NET_RX_BODY && receive_body_is_big(conn)) {
         size_t left = conn->frame.body - conn->big.size;
         size_t step = conn->big.size > RECEIVE_BODY_STEP ? conn->big.size : RECEIVE_BODY_STEP;
         if (tqi_buf_reserve(&conn->big, left < step ? left : step) != TQ_OK) {
             return tqi_error_nomem(err, "a message");
         }
-        int rc = tqi_conn_incoming(conn, conn->big.capacity, err);
+        int rc = tqi_net_conn_incoming(conn, conn->big.capacity, err);
         if (rc != TQ_OK) {
             return rc;
         }
@@ -226,7 +226,7 @@ static int receive_places(tqi_conn *conn, struct iovec *vec, int *count, size_t 
             *count = n;
             return TQ_OK; /* what follows is still the body */
         }
-    } else if (conn->state == TQI_RX_PAYLOAD && !conn->drop) {
+    } else if (conn->state == TQI_NET_RX_PAYLOAD && !conn->drop) {
         int at = conn->sink_at;
         for (; at < conn->sink_count && n < RECEIVE_PIECES - 1; at++) {
             vec[n] = conn->sink[at];
@@ -238,20 +238,20 @@ static int receive_places(tqi_conn *conn, struct iovec *vec, int *count, size_t 
         }
     }
     receive_make_room(conn);
-    vec[n++] = (struct iovec){conn->input + conn->tail, TQI_CONN_INPUT - conn->tail};
+    vec[n++] = (struct iovec){conn->input + conn->tail, TQI_NET_CONN_INPUT - conn->tail};
     *count = n;
     return TQ_OK;
 }
 
 /* Accounts for `bytes` read into the destinations. */
-static void receive_account(tqi_conn *conn, size_t bytes, size_t direct)
+static void receive_account(tqi_net_conn *conn, size_t bytes, size_t direct)
 {
     size_t placed = bytes < direct ? bytes : direct;
     conn->tail += bytes - placed;
     if (placed == 0) {
         return;
     }
-    if (conn->state == TQI_RX_BODY) {
+    if (conn->state == TQI_NET_RX_BODY) {
         conn->big.size += placed;
         return;
     }
@@ -268,7 +268,7 @@ static void receive_account(tqi_conn *conn, size_t bytes, size_t direct)
     }
 }
 
-static int receive_control(tqi_conn *conn, struct msghdr *msg, tq_error *err)
+static int receive_control(tqi_net_conn *conn, struct msghdr *msg, tq_error *err)
 {
     bool overflow = (msg->msg_flags & MSG_CTRUNC) != 0;
     for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
@@ -292,11 +292,11 @@ static int receive_control(tqi_conn *conn, struct msghdr *msg, tq_error *err)
 }
 
 /* Makes one recvmsg call and processes the result.  *drained: the socket had less than there was room for. */
-static int receive_once(tqi_conn *conn, bool *drained, tq_error *err)
+static int receive_once(tqi_net_conn *conn, bool *drained, tq_error *err)
 {
     struct iovec vec[RECEIVE_PIECES];
     union {
-        char space[CMSG_SPACE(sizeof(int) * TQI_FDS_MAX)];
+        char space[CMSG_SPACE(sizeof(int) * TQI_NET_FDS_MAX)];
         struct cmsghdr align;
     } control;
     size_t direct = 0, room = 0;
@@ -337,20 +337,20 @@ static int receive_once(tqi_conn *conn, bool *drained, tq_error *err)
     return receive_parse(conn, err);
 }
 
-static int receive_borrow(tqi_conn *conn, tq_error *err)
+static int receive_borrow(tqi_net_conn *conn, tq_error *err)
 {
-    tqi_flusher *flusher = conn->flusher;
+    tqi_net_flusher *flusher = conn->flusher;
     if (!conn->input) {
-        conn->input = flusher->input ? flusher->input : malloc(TQI_CONN_INPUT);
+        conn->input = flusher->input ? flusher->input : malloc(TQI_NET_CONN_INPUT);
         flusher->input = NULL;
     }
     return conn->input ? TQ_OK : tqi_error_nomem(err, "what a connection reads ahead");
 }
 
 /* Gives back empty buffers, in any state of the connection. */
-static void receive_return(tqi_conn *conn)
+static void receive_return(tqi_net_conn *conn)
 {
-    tqi_flusher *flusher = conn->flusher;
+    tqi_net_flusher *flusher = conn->flusher;
     if (conn->input && (receive_ahead(conn) == 0 || conn->closed)) {
         conn->head = conn->tail = 0;
         if (flusher->input) {
@@ -360,7 +360,7 @@ static void receive_return(tqi_conn *conn)
         }
         conn->input = NULL;
     }
-    if (conn->sink && (conn->state == TQI_RX_HEAD || conn->closed)) {
+    if (conn->sink && (conn->state == TQI_NET_RX_HEAD || conn->closed)) {
         if (flusher->sink) {
             free(conn->sink);
         } else {
@@ -370,7 +370,7 @@ static void receive_return(tqi_conn *conn)
     }
 }
 
-static void receive_all(tqi_conn *conn, bool last, tq_error *err)
+static void receive_all(tqi_net_conn *conn, bool last, tq_error *err)
 {
     bool drained = false;
     int rc = receive_borrow(conn, err);
@@ -396,9 +396,9 @@ static void receive_all(tqi_conn *conn, bool last, tq_error *err)
 
 /* Sets how many bytes make the socket readable: never more than the payload still needs, because the peer may send nothing
  * after it.  The end of the connection is noticed in any case. */
-static void receive_set_least(tqi_conn *conn)
+static void receive_set_least(tqi_net_conn *conn)
 {
-    bool much = !conn->unix_socket && conn->state == TQI_RX_PAYLOAD &&
+    bool much = !conn->unix_socket && conn->state == TQI_NET_RX_PAYLOAD &&
                 conn->payload_left >= RECEIVE_AT_ONCE;
     int least = much ? RECEIVE_AT_ONCE : 1;
     if (much != conn->much &&
@@ -407,7 +407,7 @@ static void receive_set_least(tqi_conn *conn)
     }
 }
 
-void tqi_conn_receive(tqi_conn *conn, bool last)
+void tqi_net_conn_receive(tqi_net_conn *conn, bool last)
 {
     tq_error err = {0};
     receive_all(conn, last, &err);
@@ -417,7 +417,7 @@ void tqi_conn_receive(tqi_conn *conn, bool last)
     receive_return(conn);
 }
 
-void tqi_conn_resume(tqi_conn *conn)
+void tqi_net_conn_resume(tqi_net_conn *conn)
 {
     tq_error err = {0};
     conn->held = false;

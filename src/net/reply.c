@@ -12,24 +12,24 @@
 
 #define REPLY_GOODBYE_MAX 4096 /* bytes of its body */
 
-static void reply_on_opened(tqi_conn *conn, int errnum)
+static void reply_on_opened(tqi_net_conn *conn, int errnum)
 {
-    tqi_channel *channel = conn->owner;
+    tqi_net_channel *channel = conn->owner;
     if (errnum != 0) {
         tq_error err;
-        tqi_channel_refused(channel, errnum);
+        tqi_net_channel_refused(channel, errnum);
         tqi_error_errno(&err, errnum, "connect");
-        tqi_channel_failed(channel, &err);
+        tqi_net_channel_failed(channel, &err);
         return;
     }
-    channel->state = TQI_CHANNEL_GREET;
+    channel->state = TQI_NET_CHANNEL_GREET;
 }
 
-static int reply_on_head(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
+static int reply_on_head(tqi_net_conn *conn, const tqi_frame *frame, tq_error *err)
 {
-    const tqi_channel *channel = conn->owner;
-    if (channel->state != TQI_CHANNEL_OPEN) {
-        return tqi_greet_head(frame, err);
+    const tqi_net_channel *channel = conn->owner;
+    if (channel->state != TQI_NET_CHANNEL_OPEN) {
+        return tqi_net_client_handshake_head(frame, err);
     }
     bool park = frame->kind == TQI_PARK && frame->body == 0 && frame->payload == 0;
     bool goodbye = frame->kind == TQI_GOODBYE && frame->body <= REPLY_GOODBYE_MAX &&
@@ -42,7 +42,7 @@ static int reply_on_head(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     return TQ_OK;
 }
 
-static int reply_failed(tqi_channel *channel, const uint8_t *body, size_t size, tq_error *err)
+static int reply_failed(tqi_net_channel *channel, const uint8_t *body, size_t size, tq_error *err)
 {
     ProtobufCMessage *message = tqi_message_decode(&tq__error__descriptor, body, size, err);
     if (!message) {
@@ -61,7 +61,7 @@ static int reply_failed(tqi_channel *channel, const uint8_t *body, size_t size, 
 }
 
 /* Says where the payload of a reply goes; *count 0: it is dropped. */
-static void reply_sink(tqi_channel *channel, const tqi_call *call, uint64_t size, struct iovec *iov,
+static void reply_sink(tqi_net_channel *channel, const tqi_net_call *call, uint64_t size, struct iovec *iov,
                        int *count)
 {
     int rc = TQ_OK;
@@ -74,9 +74,9 @@ static void reply_sink(tqi_channel *channel, const tqi_call *call, uint64_t size
                       (unsigned long long)size);
         return;
     }
-    rc = call->args.sink(channel->rx_reply, size, iov, TQI_SINK_MAX, count, call->args.arg);
+    rc = call->args.sink(channel->rx_reply, size, iov, TQI_NET_SINK_MAX, count, call->args.arg);
     uint64_t sum = 0;
-    for (int i = 0; rc == TQ_OK && i < *count && i < TQI_SINK_MAX; i++) {
+    for (int i = 0; rc == TQ_OK && i < *count && i < TQI_NET_SINK_MAX; i++) {
         sum += iov[i].iov_len;
     }
     if (rc == TQ_OK && sum != size) {
@@ -89,14 +89,14 @@ static void reply_sink(tqi_channel *channel, const tqi_call *call, uint64_t size
     }
 }
 
-static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *body,
+static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8_t *body,
                          struct iovec *iov, int *count, tq_error *err)
 {
-    tqi_channel *channel = conn->owner;
-    if (channel->state != TQI_CHANNEL_OPEN) {
-        return tqi_greet_body(channel, frame, body, err);
+    tqi_net_channel *channel = conn->owner;
+    if (channel->state != TQI_NET_CHANNEL_OPEN) {
+        return tqi_net_client_handshake_body(channel, frame, body, err);
     }
-    tqi_channel_reset_rx(channel);
+    tqi_net_channel_reset_rx(channel);
     if (frame->kind == TQI_PARK) {
         return TQ_OK;
     }
@@ -105,7 +105,7 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
             (Tq__Goodbye *)tqi_message_decode(&tq__goodbye__descriptor, body, frame->body, err);
         return channel->goodbye ? TQ_OK : err->code;
     }
-    tqi_call *call;
+    tqi_net_call *call;
     HASH_FIND(hh, channel->calls, &frame->request, sizeof frame->request, call);
     if (!call) {
         return TQ_OK; /* given up meanwhile */
@@ -144,18 +144,18 @@ static int reply_on_body(tqi_conn *conn, const tqi_frame *frame, const uint8_t *
     return TQ_OK;
 }
 
-static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
+static int reply_on_done(tqi_net_conn *conn, const tqi_frame *frame, tq_error *err)
 {
-    tqi_channel *channel = conn->owner;
-    tqi_call *call = channel->rx_call;
+    tqi_net_channel *channel = conn->owner;
+    tqi_net_call *call = channel->rx_call;
     (void)err;
     if (frame->kind == TQI_PARK && channel->conn == conn) {
         channel->connector->crowded_at = tqi_now();
-        tqi_channel_park(channel);
+        tqi_net_channel_park(channel);
         return TQ_OK;
     }
     if (channel->goodbye && channel->conn == conn) {
-        tqi_channel_goodbye(channel);
+        tqi_net_channel_goodbye(channel);
         return TQ_OK;
     }
     if (!call) {
@@ -167,8 +167,8 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     channel->rx_call = NULL;
     channel->rx_reply = NULL;
     channel->proto_errors = 0;
-    channel->backoff_ms = TQI_BACKOFF_MIN_MS;
-    tqi_answer answer = {
+    channel->backoff_ms = TQI_NET_BACKOFF_MIN_MS;
+    tqi_net_answer answer = {
         .status = failed.code, .told = true, .epoch = channel->epoch, .n_fds = conn->n_frame_fds};
     if (failed.code == TQ_OK) {
         answer.reply = reply;
@@ -180,7 +180,7 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     if (call->kept) {
         channel->arrived_bytes += TQI_FRAME_HEADER + frame->body + frame->payload;
     }
-    tqi_call_answered(call, &answer);
+    tqi_net_call_answered(call, &answer);
     memcpy(conn->frame_fds, answer.fds, sizeof answer.fds);
     if (reply) {
         protobuf_c_message_free_unpacked(reply, NULL);
@@ -188,35 +188,35 @@ static int reply_on_done(tqi_conn *conn, const tqi_frame *frame, tq_error *err)
     return TQ_OK;
 }
 
-static void reply_on_finished(tqi_conn *conn)
+static void reply_on_finished(tqi_net_conn *conn)
 {
-    const tqi_channel *channel = conn->owner;
-    if (channel->state != TQI_CHANNEL_CLOSED) {
+    const tqi_net_channel *channel = conn->owner;
+    if (channel->state != TQI_NET_CHANNEL_CLOSED) {
         /* It was given up for want of memory. */
         tq_error err;
         tqi_error_nomem(&err, "a frame");
-        tqi_channel_broken(conn, &err);
+        tqi_net_channel_broken(conn, &err);
     }
 }
 
-static void reply_on_freed(tqi_conn *conn)
+static void reply_on_freed(tqi_net_conn *conn)
 {
-    tqi_channel *channel = conn->owner;
+    tqi_net_channel *channel = conn->owner;
     channel->conns--;
     if (channel->conn == conn) {
         channel->conn = NULL;
     }
-    if (channel->state == TQI_CHANNEL_CLOSED) {
-        tqi_channel_close(channel);
+    if (channel->state == TQI_NET_CHANNEL_CLOSED) {
+        tqi_net_channel_close(channel);
     }
 }
 
-const tqi_conn_ops tqi_channel_ops = {
+const tqi_net_conn_ops tqi_net_channel_ops = {
     .opened = reply_on_opened,
     .head = reply_on_head,
     .body = reply_on_body,
     .done = reply_on_done,
-    .broken = tqi_channel_broken,
+    .broken = tqi_net_channel_broken,
     .finished = reply_on_finished,
     .freed = reply_on_freed,
 };

@@ -11,15 +11,15 @@
 #include "base/error.h"
 #include "base/log.h"
 
-bool tqi_request_below(uint64_t number, uint64_t ack)
+bool tqi_net_request_below(uint64_t number, uint64_t ack)
 {
     /* Numbers may wrap around; those in use are always close to each other. */
     return ack != 0 && (int64_t)(number - ack) < 0;
 }
 
-tqi_request *tqi_request_make(tqi_session *session, uint16_t kind, bool keep, uint64_t number)
+tqi_net_request *tqi_net_request_make(tqi_net_session *session, uint16_t kind, bool keep, uint64_t number)
 {
-    tqi_request *request = calloc(1, sizeof *request);
+    tqi_net_request *request = calloc(1, sizeof *request);
     if (request) {
         request->number = number;
         request->kind = kind;
@@ -29,9 +29,9 @@ tqi_request *tqi_request_make(tqi_session *session, uint16_t kind, bool keep, ui
     return request;
 }
 
-int tqi_request_list(tqi_request *request)
+int tqi_net_request_list(tqi_net_request *request)
 {
-    tqi_session *session = request->session;
+    tqi_net_session *session = request->session;
     HASH_ADD(hh, session->requests, number, sizeof request->number, request);
     if (!request->hh.tbl) {
         return TQ_ENOMEM;
@@ -46,7 +46,7 @@ int tqi_request_list(tqi_request *request)
     return TQ_OK;
 }
 
-void tqi_request_stopped(tqi_request *request)
+void tqi_net_request_stopped(tqi_net_request *request)
 {
     request->session->running--;
     request->session->running_bytes -= request->memory;
@@ -54,7 +54,7 @@ void tqi_request_stopped(tqi_request *request)
     request->memory = 0;
 }
 
-void tqi_request_unlist(tqi_request *request)
+void tqi_net_request_unlist(tqi_net_request *request)
 {
     if (request->listed) {
         request->listed = false;
@@ -70,7 +70,7 @@ void tqi_request_unlist(tqi_request *request)
 }
 
 /* Frees what is no longer needed once the request is answered. */
-static void request_strip(tqi_request *request)
+static void request_strip(tqi_net_request *request)
 {
     if (request->message) {
         protobuf_c_message_free_unpacked(request->message, NULL);
@@ -81,22 +81,22 @@ static void request_strip(tqi_request *request)
     request->n_iov = 0;
     request->cancel = NULL;
     if (request->room) {
-        tqi_tx_rele(request->room);
+        tqi_net_out_frame_unref(request->room);
         request->room = NULL;
     }
 }
 
-void tqi_request_free(tqi_request *request)
+void tqi_net_request_free(tqi_net_request *request)
 {
-    tqi_request_unlist(request);
+    tqi_net_request_unlist(request);
     request_strip(request);
     if (request->reply) {
-        tqi_tx_rele(request->reply);
+        tqi_net_out_frame_unref(request->reply);
     }
     free(request);
 }
 
-void tqi_request_settle(tqi_request *request, bool acked)
+void tqi_net_request_settle(tqi_net_request *request, bool acked)
 {
     void (*settled)(bool, void *) = request->settled;
     request->settled = NULL;
@@ -105,36 +105,36 @@ void tqi_request_settle(tqi_request *request, bool acked)
     }
 }
 
-int tqi_request_prepare(tqi_request *request, size_t bytes, tq_error *err)
+int tqi_net_request_prepare(tqi_net_request *request, size_t bytes, tq_error *err)
 {
     if (request->room && request->room->room >= bytes) {
         return TQ_OK;
     }
-    tqi_tx *room = tqi_tx_room(bytes);
+    tqi_net_out_frame *room = tqi_net_out_frame_room(bytes);
     if (!room) {
         return tqi_error_nomem(err, "a reply");
     }
     if (request->room) {
-        tqi_tx_rele(request->room);
+        tqi_net_out_frame_unref(request->room);
     }
     request->room = room;
     return TQ_OK;
 }
 
 /* Makes its frame, in the reserved room if it fits.  NULL: out of memory. */
-static tqi_tx *request_frame(tqi_request *request, const tqi_frame *frame,
+static tqi_net_out_frame *request_frame(tqi_net_request *request, const tqi_frame *frame,
                              const ProtobufCMessage *message, const struct iovec *payload,
                              int count)
 {
-    tqi_tx *tx = request->room;
-    if (!tx || count > 0 || !tqi_tx_fill(tx, frame, message)) {
-        return tqi_tx_make(frame, message, payload, count);
+    tqi_net_out_frame *tx = request->room;
+    if (!tx || count > 0 || !tqi_net_out_frame_fill(tx, frame, message)) {
+        return tqi_net_out_frame_make(frame, message, payload, count);
     }
     request->room = NULL;
     return tx;
 }
 
-static tqi_tx *request_failure(tqi_request *request, int code, const char *message)
+static tqi_net_out_frame *request_failure(tqi_net_request *request, int code, const char *message)
 {
     Tq__Error error;
     tq__error__init(&error);
@@ -149,52 +149,52 @@ static tqi_tx *request_failure(tqi_request *request, int code, const char *messa
 }
 
 /* Sends the frame on the session's connection, if it has one.  Takes over a reference. */
-static void request_send(tqi_session *session, tqi_tx *tx)
+static void request_send(tqi_net_session *session, tqi_net_out_frame *tx)
 {
     if (session->peer) {
-        tqi_conn_send(session->peer->conn, tx);
+        tqi_net_conn_send(session->peer->conn, tx);
     } else {
-        tqi_tx_settle(tx);
-        tqi_tx_rele(tx);
+        tqi_net_out_frame_settle(tx);
+        tqi_net_out_frame_unref(tx);
     }
 }
 
-void tqi_request_repeat(tqi_request *request)
+void tqi_net_request_repeat(tqi_net_request *request)
 {
-    tqi_tx *tx = request->reply;
+    tqi_net_out_frame *tx = request->reply;
     if (!tx) {
         tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
         if (!tx) {
             /* The client asks again on its next connection. */
-            tqi_conn_finish(request->session->peer->conn);
+            tqi_net_conn_finish(request->session->peer->conn);
             return;
         }
         request->reply = tx;
     }
     if (!tx->queued) {
-        tqi_tx_rewind(tx);
+        tqi_net_out_frame_rewind(tx);
         tx->refs++;
         request_send(request->session, tx);
     }
 }
 
 /* Completes a request with a reply, which may be NULL if there was no memory for it. */
-static void request_end(tqi_request *request, tqi_tx *tx)
+static void request_end(tqi_net_request *request, tqi_net_out_frame *tx)
 {
-    tqi_session *session = request->session;
+    tqi_net_session *session = request->session;
     if (request->listed) {
-        tqi_request_stopped(request);
+        tqi_net_request_stopped(request);
     }
     if (!tx) {
         tqi_log(TQI_ERROR, session->server->service->name, "out of memory for a reply to %s",
-                tqi_session_name(session));
-        tqi_request_settle(request, false);
+                tqi_net_session_name(session));
+        tqi_net_request_settle(request, false);
         if (session->peer) {
-            tqi_conn_finish(session->peer->conn);
+            tqi_net_conn_finish(session->peer->conn);
         }
     }
     bool keep = request->keep && request->listed;
-    if (keep && tqi_request_below(request->number, session->acked)) {
+    if (keep && tqi_net_request_below(request->number, session->acked)) {
         /* The client gave up on it without waiting for the reply: nobody will ask again. */
         keep = false;
     }
@@ -202,8 +202,8 @@ static void request_end(tqi_request *request, tqi_tx *tx)
         if (tx) {
             request_send(session, tx);
         }
-        tqi_request_settle(request, true);
-        tqi_request_free(request);
+        tqi_net_request_settle(request, true);
+        tqi_net_request_free(request);
         return;
     }
     request->answered = true;
@@ -219,24 +219,24 @@ static void request_end(tqi_request *request, tqi_tx *tx)
 }
 
 /* Ends a request whose session is gone. */
-static void request_drop(tqi_request *request, void (*sent)(void *arg), void *arg)
+static void request_drop(tqi_net_request *request, void (*sent)(void *arg), void *arg)
 {
     if (request->listed) {
-        tqi_request_stopped(request);
+        tqi_net_request_stopped(request);
     }
     if (sent) {
         sent(arg);
     }
-    tqi_request_settle(request, false);
-    tqi_request_free(request);
+    tqi_net_request_settle(request, false);
+    tqi_net_request_free(request);
 }
 
-static bool request_is_orphan(const tqi_request *request)
+static bool request_is_orphan(const tqi_net_request *request)
 {
     return !request->session || request->session->ended;
 }
 
-bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
+bool tqi_net_request_reply(tqi_net_request *request, const ProtobufCMessage *reply,
                        const struct iovec *payload, int count, void (*sent)(void *arg), void *arg)
 {
     if (request_is_orphan(request)) {
@@ -244,11 +244,11 @@ bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
         return false;
     }
     tqi_frame frame = {.kind = request->kind, .request = request->number, .flags = TQI_FRAME_REPLY};
-    tqi_tx *tx = request_frame(request, &frame, reply, payload, count);
+    tqi_net_out_frame *tx = request_frame(request, &frame, reply, payload, count);
     /* A kept reply needs its payload for longer than its maker has to provide it. */
     bool own = request->keep;
-    if (tx && own && tqi_tx_own(tx) != TQ_OK) {
-        tqi_tx_rele(tx);
+    if (tx && own && tqi_net_out_frame_own(tx) != TQ_OK) {
+        tqi_net_out_frame_unref(tx);
         tx = NULL;
     }
     bool payload_out = tx && count > 0 && !own;
@@ -258,7 +258,7 @@ bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
     }
     bool made = tx != NULL;
     if (!tx) {
-        tqi_request_settle(request, false);
+        tqi_net_request_settle(request, false);
         tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
     }
     request_end(request, tx);
@@ -268,27 +268,27 @@ bool tqi_request_reply(tqi_request *request, const ProtobufCMessage *reply,
     return made;
 }
 
-void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, const int *fds,
+void tqi_net_request_reply_fds(tqi_net_request *request, const ProtobufCMessage *reply, const int *fds,
                            int count, void (*sent)(void *arg), void *arg)
 {
     if (request_is_orphan(request)) {
         request_drop(request, sent, arg);
         return;
     }
-    const tqi_peer *peer = request->session->peer;
-    if (request->keep || !peer || !peer->conn->unix_socket || count < 0 || count > TQI_FDS_MAX) {
+    const tqi_net_peer *peer = request->session->peer;
+    if (request->keep || !peer || !peer->conn->unix_socket || count < 0 || count > TQI_NET_FDS_MAX) {
         tq_error err;
         tqi_error_set(&err, TQ_EUNSUPPORTED, "descriptors cannot be passed on this connection");
-        tqi_request_fail(request, &err);
+        tqi_net_request_fail(request, &err);
         sent(arg);
         return;
     }
     tqi_frame frame = {.kind = request->kind,
                        .request = request->number,
                        .flags = TQI_FRAME_REPLY | (uint32_t)count << TQI_FRAME_FDS_SHIFT};
-    tqi_tx *tx = tqi_tx_make(&frame, reply, NULL, 0);
+    tqi_net_out_frame *tx = tqi_net_out_frame_make(&frame, reply, NULL, 0);
     if (!tx) {
-        tqi_request_settle(request, false);
+        tqi_net_request_settle(request, false);
         request_end(request, request_failure(request, TQ_ENOMEM, "out of memory for the reply"));
         sent(arg);
         return;
@@ -300,7 +300,7 @@ void tqi_request_reply_fds(tqi_request *request, const ProtobufCMessage *reply, 
     request_end(request, tx);
 }
 
-void tqi_request_fail(tqi_request *request, const tq_error *err)
+void tqi_net_request_fail(tqi_net_request *request, const tq_error *err)
 {
     request->settled = NULL; /* it is for successful replies */
     if (request_is_orphan(request)) {
@@ -311,27 +311,27 @@ void tqi_request_fail(tqi_request *request, const tq_error *err)
     request_end(request, request_failure(request, code, err->message));
 }
 
-uint16_t tqi_request_kind(const tqi_request *request)
+uint16_t tqi_net_request_kind(const tqi_net_request *request)
 {
     return request->kind;
 }
 
-tqi_session *tqi_request_session(const tqi_request *request)
+tqi_net_session *tqi_net_request_session(const tqi_net_request *request)
 {
     return request->session;
 }
 
-void tqi_request_set_user(tqi_request *request, void *user)
+void tqi_net_request_set_user(tqi_net_request *request, void *user)
 {
     request->user = user;
 }
 
-void *tqi_request_user(const tqi_request *request)
+void *tqi_net_request_user(const tqi_net_request *request)
 {
     return request->user;
 }
 
-int tqi_request_payload(const tqi_request *request, const struct iovec **iov)
+int tqi_net_request_payload(const tqi_net_request *request, const struct iovec **iov)
 {
     if (iov) {
         *iov = request->iov;
@@ -339,14 +339,14 @@ int tqi_request_payload(const tqi_request *request, const struct iovec **iov)
     return request->n_iov;
 }
 
-void tqi_request_on_cancel(tqi_request *request, void (*fn)(tqi_request *request, void *arg),
+void tqi_net_request_on_cancel(tqi_net_request *request, void (*fn)(tqi_net_request *request, void *arg),
                            void *arg)
 {
     request->cancel = fn;
     request->cancel_arg = arg;
 }
 
-void tqi_request_on_settled(tqi_request *request, void (*fn)(bool acked, void *arg), void *arg)
+void tqi_net_request_on_settled(tqi_net_request *request, void (*fn)(bool acked, void *arg), void *arg)
 {
     request->settled = fn;
     request->settled_arg = arg;

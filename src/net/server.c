@@ -26,25 +26,25 @@
 
 #define SERVER_OWN_HANDLES 2 /* the timer and the flusher */
 
-struct tqi_listener {
+struct tqi_net_listener {
     uv_poll_t poll;
     int fd;
-    tqi_server *server;
-    tqi_endpoint endpoint;
+    tqi_net_server *server;
+    tqi_net_endpoint endpoint;
     int dir;      /* in which a unix socket lies; -1 for tcp */
     dev_t device; /* of the socket's file: it is removed only if it is still this one */
     ino_t inode;
     uint64_t resume; /* accepting is paused until then; 0 = not paused */
     bool looks;      /* it was paused: there may still be no room */
-    tqi_listener *prev, *next;
+    tqi_net_listener *prev, *next;
 };
 
-static void server_free(tqi_server *server)
+static void server_free(tqi_net_server *server)
 {
-    tqi_session_reap(server);
+    tqi_net_session_reap(server);
     void (*done)(void *) = server->done;
     void *arg = server->done_arg;
-    tqi_greeting_server(-1);
+    tqi_net_greeting_server(-1);
     OPENSSL_cleanse(&server->token, sizeof server->token);
     free(server->system);
     free(server);
@@ -55,25 +55,25 @@ static void server_free(tqi_server *server)
 
 static void server_on_timer_closed(uv_handle_t *handle)
 {
-    tqi_server_handle_closed(handle->data);
+    tqi_net_server_handle_closed(handle->data);
 }
 
 static void server_on_flusher_freed(void *owner)
 {
-    tqi_server_handle_closed(owner);
+    tqi_net_server_handle_closed(owner);
 }
 
 /* Closes the timer and the flusher once nothing else is left, because the last connections still need them. */
-static void server_close_rest(tqi_server *server)
+static void server_close_rest(tqi_net_server *server)
 {
     if (server->closing && !server->closed && server->handles == SERVER_OWN_HANDLES) {
         server->closed = true;
         uv_close((uv_handle_t *)&server->timer, server_on_timer_closed);
-        tqi_flusher_stop(&server->flusher, server_on_flusher_freed);
+        tqi_net_flusher_stop(&server->flusher, server_on_flusher_freed);
     }
 }
 
-void tqi_server_handle_closed(tqi_server *server)
+void tqi_net_server_handle_closed(tqi_net_server *server)
 {
     if (--server->handles == 0) {
         server_free(server);
@@ -82,20 +82,20 @@ void tqi_server_handle_closed(tqi_server *server)
     server_close_rest(server);
 }
 
-void tqi_server_warn(tqi_server *server, const char *peer, const char *what)
+void tqi_net_server_warn(tqi_net_server *server, const char *peer, const char *what)
 {
     const char *component = server->service->name;
     uint64_t now = tqi_now();
-    if (server->warned_since == 0 || now - server->warned_since > TQI_WARN_NS) {
-        if (server->warned > TQI_WARN_MAX) {
+    if (server->warned_since == 0 || now - server->warned_since > TQI_NET_WARN_NS) {
+        if (server->warned > TQI_NET_WARN_MAX) {
             tqi_log(TQI_WARN, component, "%u more connection%s like these %s closed",
-                    server->warned - TQI_WARN_MAX, tqi_text_s(server->warned - TQI_WARN_MAX),
-                    server->warned - TQI_WARN_MAX == 1 ? "was" : "were");
+                    server->warned - TQI_NET_WARN_MAX, tqi_text_s(server->warned - TQI_NET_WARN_MAX),
+                    server->warned - TQI_NET_WARN_MAX == 1 ? "was" : "were");
         }
         server->warned_since = now;
         server->warned = 0;
     }
-    tqi_log(server->warned++ < TQI_WARN_MAX ? TQI_WARN : TQI_DEBUG, component,
+    tqi_log(server->warned++ < TQI_NET_WARN_MAX ? TQI_WARN : TQI_DEBUG, component,
             "connection from %s %s", peer, what);
 }
 
@@ -103,7 +103,7 @@ void tqi_server_warn(tqi_server *server, const char *peer, const char *what)
 
 static void server_on_timer(uv_timer_t *timer);
 
-void tqi_server_arm_timer(tqi_server *server)
+void tqi_net_server_arm_timer(tqi_net_server *server)
 {
     uint64_t next = TQI_NEVER;
     if (server->closing) {
@@ -118,7 +118,7 @@ void tqi_server_arm_timer(tqi_server *server)
     if (server->lost && server->lost->deadline < next) {
         next = server->lost->deadline;
     }
-    tqi_listener *listener;
+    tqi_net_listener *listener;
     DL_FOREACH (server->listeners, listener) {
         if (listener->resume != 0 && listener->resume < next) {
             next = listener->resume;
@@ -135,52 +135,52 @@ void tqi_server_arm_timer(tqi_server *server)
 static void server_on_accept(uv_poll_t *poll, int status, int events);
 
 /* Closes the connections of a list whose handshake time is over. */
-static void server_close_late(tqi_server *server, tqi_peer **greeting, uint64_t now)
+static void server_close_late(tqi_net_server *server, tqi_net_peer **greeting, uint64_t now)
 {
     while (*greeting && (*greeting)->deadline <= now) {
-        tqi_peer *peer = *greeting;
-        tqi_server_warn(server, peer->conn->peer, "closed: it did not authenticate in time");
-        tqi_peer_close(peer);
+        tqi_net_peer *peer = *greeting;
+        tqi_net_server_warn(server, peer->conn->peer, "closed: it did not authenticate in time");
+        tqi_net_peer_close(peer);
     }
 }
 
 static void server_on_timer(uv_timer_t *timer)
 {
-    tqi_server *server = timer->data;
+    tqi_net_server *server = timer->data;
     uint64_t now = tqi_now();
     server_close_late(server, &server->greeting, now);
     server_close_late(server, &server->greeting_own, now);
     while (server->lost && server->lost->deadline <= now) {
-        tqi_session_end(server->lost, false);
+        tqi_net_session_end(server->lost, false);
     }
-    tqi_listener *listener;
+    tqi_net_listener *listener;
     DL_FOREACH (server->listeners, listener) {
         if (listener->resume != 0 && listener->resume <= now) {
             listener->resume = 0;
             uv_poll_start(&listener->poll, UV_READABLE, server_on_accept);
         }
     }
-    tqi_server_arm_timer(server);
+    tqi_net_server_arm_timer(server);
 }
 
 /* --------------------------------------------------------------------------------------------------- sockets */
 
 /* addr NULL: a unix socket. */
-static void server_adopt(tqi_server *server, int fd, const struct sockaddr *addr,
+static void server_adopt(tqi_net_server *server, int fd, const struct sockaddr *addr,
                          const char *peer_name)
 {
     tq_error err;
-    tqi_socket_tune(fd, addr == NULL);
-    if (tqi_peer_open(server, fd, addr, peer_name, &err) != TQ_OK) {
+    tqi_net_socket_tune(fd, addr == NULL);
+    if (tqi_net_peer_open(server, fd, addr, peer_name, &err) != TQ_OK) {
         tqi_log(TQI_WARN, server->service->name, "connection from %s closed: %s", peer_name,
                 err.message);
         close(fd);
         return;
     }
-    tqi_greeting_limit(server, addr);
+    tqi_net_greeting_limit(server, addr);
 }
 
-void tqi_server_adopt(tqi_server *server, int fd, bool unix_socket, const char *peer_name)
+void tqi_net_server_adopt(tqi_net_server *server, int fd, bool unix_socket, const char *peer_name)
 {
     const struct sockaddr_in nowhere = {.sin_family = AF_INET};
     server_adopt(server, fd, unix_socket ? NULL : (const struct sockaddr *)&nowhere, peer_name);
@@ -193,7 +193,7 @@ static unsigned long long server_descriptors(void)
     return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 0;
 }
 
-static void server_say_short(tqi_server *server, int errnum)
+static void server_say_short(tqi_net_server *server, int errnum)
 {
     uint64_t now = tqi_now();
     char reason[64];
@@ -214,20 +214,20 @@ static void server_say_short(tqi_server *server, int errnum)
 }
 
 /* Stops accepting for a short time: the connection that cannot be accepted stays ready and would make the loop spin. */
-static void server_pause(tqi_listener *listener, int errnum)
+static void server_pause(tqi_net_listener *listener, int errnum)
 {
-    tqi_server *server = listener->server;
+    tqi_net_server *server = listener->server;
     int over = server->full > server->crowded ? server->full - server->crowded : 0;
     server_say_short(server, errnum);
-    bool room = tqi_peer_make_room(server, TQI_PARK_FULL, (unsigned)over + TQI_PARK_FULL) > 0;
+    bool room = tqi_net_peer_make_room(server, TQI_NET_PARK_FULL, (unsigned)over + TQI_NET_PARK_FULL) > 0;
     uv_poll_stop(&listener->poll);
     listener->looks = true;
-    listener->resume = tqi_now() + (room ? TQI_ACCEPT_SOON_NS : TQI_ACCEPT_PAUSE_NS);
-    tqi_server_arm_timer(server);
+    listener->resume = tqi_now() + (room ? TQI_NET_ACCEPT_SOON_NS : TQI_NET_ACCEPT_PAUSE_NS);
+    tqi_net_server_arm_timer(server);
 }
 
 /* Whether one more descriptor would not be among the last ones: an accepted connection cannot be put back to wait. */
-static bool server_has_room(const tqi_listener *listener)
+static bool server_has_room(const tqi_net_listener *listener)
 {
     int fd = fcntl(listener->fd, F_DUPFD_CLOEXEC, 0);
     if (fd >= 0) {
@@ -238,10 +238,10 @@ static bool server_has_room(const tqi_listener *listener)
 
 static void server_on_accept(uv_poll_t *poll, int status, int events)
 {
-    tqi_listener *listener = poll->data;
+    tqi_net_listener *listener = poll->data;
     (void)status;
     (void)events;
-    if (listener->looks && !server_has_room(listener) && !tqi_greeting_give_way(listener->server)) {
+    if (listener->looks && !server_has_room(listener) && !tqi_net_greeting_give_way(listener->server)) {
         server_pause(listener, EMFILE);
         return;
     }
@@ -252,22 +252,22 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
         int fd =
             accept4(listener->fd, (struct sockaddr *)&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            char name[TQI_PEER_MAX];
-            tqi_peer_format((const struct sockaddr *)&addr, name, sizeof name);
+            char name[TQI_NET_PEER_MAX];
+            tqi_net_peer_format((const struct sockaddr *)&addr, name, sizeof name);
             server_adopt(listener->server, fd,
                          listener->endpoint.unix_socket ? NULL : (const struct sockaddr *)&addr,
                          name);
-            if (fd >= listener->server->full && !tqi_greeting_give_way(listener->server)) {
+            if (fd >= listener->server->full && !tqi_net_greeting_give_way(listener->server)) {
                 server_pause(listener, EMFILE);
                 return;
             }
             if (fd >= listener->server->crowded) {
-                tqi_peer_make_room(listener->server, TQI_PARK_EACH,
-                                   (unsigned)(fd - listener->server->crowded) + TQI_PARK_EACH);
+                tqi_net_peer_make_room(listener->server, TQI_NET_PARK_EACH,
+                                   (unsigned)(fd - listener->server->crowded) + TQI_NET_PARK_EACH);
             }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             int errnum = errno;
-            if (!tqi_greeting_give_way(listener->server)) {
+            if (!tqi_net_greeting_give_way(listener->server)) {
                 server_pause(listener, errnum);
                 return;
             }
@@ -278,19 +278,19 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
     }
 }
 
-int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, size_t bound_size,
+int tqi_net_server_listen(tqi_net_server *server, const char *endpoint, char *bound, size_t bound_size,
                       tq_error *err)
 {
-    char text[TQI_ENDPOINT_MAX];
-    tqi_listener *listener = calloc(1, sizeof *listener);
+    char text[TQI_NET_ENDPOINT_MAX];
+    tqi_net_listener *listener = calloc(1, sizeof *listener);
     if (!listener) {
         return tqi_error_nomem(err, "a listening socket");
     }
-    int rc = tqi_endpoint_parse(endpoint, strlen(endpoint), &listener->endpoint, err);
+    int rc = tqi_net_endpoint_parse(endpoint, strlen(endpoint), &listener->endpoint, err);
     if (rc != TQ_OK) {
         goto fail;
     }
-    rc = tqi_endpoint_listen(&listener->endpoint, &listener->fd, &listener->dir, text, sizeof text,
+    rc = tqi_net_endpoint_listen(&listener->endpoint, &listener->fd, &listener->dir, text, sizeof text,
                              err);
     if (rc != TQ_OK) {
         goto fail;
@@ -305,7 +305,7 @@ int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, siz
         goto fail_socket;
     }
     struct stat st;
-    if (listener->dir >= 0 && fstatat(listener->dir, tqi_endpoint_name(&listener->endpoint), &st,
+    if (listener->dir >= 0 && fstatat(listener->dir, tqi_net_endpoint_name(&listener->endpoint), &st,
                                       AT_SYMLINK_NOFOLLOW) == 0) {
         listener->device = st.st_dev;
         listener->inode = st.st_ino;
@@ -323,7 +323,7 @@ int tqi_server_listen(tqi_server *server, const char *endpoint, char *bound, siz
 fail_socket:
     close(listener->fd);
     if (listener->dir >= 0) {
-        unlinkat(listener->dir, tqi_endpoint_name(&listener->endpoint), 0);
+        unlinkat(listener->dir, tqi_net_endpoint_name(&listener->endpoint), 0);
         close(listener->dir);
     }
 fail:
@@ -333,15 +333,15 @@ fail:
 
 static void server_on_listener_closed(uv_handle_t *handle)
 {
-    tqi_listener *listener = handle->data;
-    tqi_server *server = listener->server;
+    tqi_net_listener *listener = handle->data;
+    tqi_net_server *server = listener->server;
     free(listener);
-    tqi_server_handle_closed(server);
+    tqi_net_server_handle_closed(server);
 }
 
-static void server_close_listener(tqi_listener *listener)
+static void server_close_listener(tqi_net_listener *listener)
 {
-    const char *name = tqi_endpoint_name(&listener->endpoint);
+    const char *name = tqi_net_endpoint_name(&listener->endpoint);
     struct stat st;
     if (listener->dir >= 0) {
         if (fstatat(listener->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
@@ -360,16 +360,16 @@ static void server_close_listener(tqi_listener *listener)
 
 static void server_tick(void *owner)
 {
-    tqi_session_reap(owner);
+    tqi_net_session_reap(owner);
 }
 
-int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
-                     const tqi_server_options *options, tqi_server **out, tq_error *err)
+int tqi_net_server_alloc(uv_loop_t *loop, const tqi_net_service *service, void *ctx,
+                     const tqi_net_server_options *options, tqi_net_server **out, tq_error *err)
 {
     if (options->epoch == 0 || !options->token || options->token->size == 0) {
         return tqi_error_set(err, TQ_EINVAL, "%s needs an epoch and a token", service->name);
     }
-    tqi_server *server = calloc(1, sizeof *server);
+    tqi_net_server *server = calloc(1, sizeof *server);
     if (!server) {
         return tqi_error_nomem(err, "a server");
     }
@@ -386,7 +386,7 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     server->id = tqi_random_id();
     server->grace_ns =
         options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
-    server->handshake_ns = TQI_HANDSHAKE_NS;
+    server->handshake_ns = TQI_NET_HANDSHAKE_NS;
     server->user = geteuid();
     server->token = *options->token;
     unsigned long long descriptors = server_descriptors();
@@ -396,19 +396,19 @@ int tqi_server_alloc(uv_loop_t *loop, const tqi_service *service, void *ctx,
     server->full = (int)(descriptors - descriptors / 16);
     uv_timer_init(loop, &server->timer);
     server->timer.data = server;
-    tqi_flusher_init(&server->flusher, loop, server_tick, server);
+    tqi_net_flusher_init(&server->flusher, loop, server_tick, server);
     server->handles = SERVER_OWN_HANDLES;
-    tqi_greeting_server(1);
+    tqi_net_greeting_server(1);
     *out = server;
     return TQ_OK;
 }
 
-void tqi_server_set_token(tqi_server *server, const tqi_token *token)
+void tqi_net_server_set_token(tqi_net_server *server, const tqi_net_token *token)
 {
     server->token = *token;
 }
 
-void tqi_server_set_goodbye(tqi_server *server, tqi_ending ending, const char *who,
+void tqi_net_server_set_goodbye(tqi_net_server *server, tqi_net_ending ending, const char *who,
                             const char *reason)
 {
     server->says_goodbye = true;
@@ -417,7 +417,7 @@ void tqi_server_set_goodbye(tqi_server *server, tqi_ending ending, const char *w
     snprintf(server->reason, sizeof server->reason, "%s", reason);
 }
 
-int64_t tqi_server_started_us(const tqi_server *server)
+int64_t tqi_net_server_started_us(const tqi_net_server *server)
 {
     return server->started_us;
 }
@@ -425,17 +425,17 @@ int64_t tqi_server_started_us(const tqi_server *server)
 /* Clients that did not read their Goodbye: they may be stopped, and must not delay the shutdown. */
 static void server_on_linger(uv_timer_t *timer)
 {
-    tqi_server *server = timer->data;
-    tqi_peer *peer;
+    tqi_net_server *server = timer->data;
+    tqi_net_peer *peer;
     DL_FOREACH (server->peers, peer) {
-        tqi_peer_close(peer);
+        tqi_net_peer_close(peer);
     }
 }
 
-static void server_say_goodbye(tqi_server *server)
+static void server_say_goodbye(tqi_net_server *server)
 {
     Tq__Goodbye goodbye;
-    tqi_peer *peer;
+    tqi_net_peer *peer;
 
     tq__goodbye__init(&goodbye);
     goodbye.ending = (Tq__Ending)server->ending;
@@ -444,19 +444,19 @@ static void server_say_goodbye(tqi_server *server)
     goodbye.reason = server->reason;
     DL_FOREACH (server->peers, peer) {
         if (peer->session && peer->goodbyes && !peer->conn->closed && !peer->conn->finishing) {
-            tqi_peer_goodbye(peer, &goodbye);
+            tqi_net_peer_goodbye(peer, &goodbye);
         }
     }
-    uv_timer_start(&server->timer, server_on_linger, TQI_LINGER_MS, 0);
+    uv_timer_start(&server->timer, server_on_linger, TQI_NET_LINGER_MS, 0);
 }
 
-void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg)
+void tqi_net_server_close(tqi_net_server *server, void (*done)(void *arg), void *arg)
 {
     server->closing = true;
     server->done = done;
     server->done_arg = arg;
     while (server->listeners) {
-        tqi_listener *listener = server->listeners;
+        tqi_net_listener *listener = server->listeners;
         DL_DELETE(server->listeners, listener);
         server_close_listener(listener);
     }
@@ -465,34 +465,34 @@ void tqi_server_close(tqi_server *server, void (*done)(void *arg), void *arg)
         server_say_goodbye(server);
     }
     while (server->sessions) {
-        tqi_session_end(server->sessions, false);
+        tqi_net_session_end(server->sessions, false);
     }
-    tqi_peer *peer;
+    tqi_net_peer *peer;
     DL_FOREACH (server->peers, peer) {
         if (!peer->conn->finishing) {
-            tqi_peer_close(peer);
+            tqi_net_peer_close(peer);
         }
     }
     server_close_rest(server);
 }
 
-void tqi_server_each_session(tqi_server *server, void (*fn)(tqi_session *session, void *arg),
+void tqi_net_server_each_session(tqi_net_server *server, void (*fn)(tqi_net_session *session, void *arg),
                              void *arg)
 {
-    tqi_session *session, *next;
+    tqi_net_session *session, *next;
     HASH_ITER (hh, server->sessions, session, next) {
         fn(session, arg);
     }
 }
 
-uint64_t tqi_server_id(const tqi_server *server)
+uint64_t tqi_net_server_id(const tqi_net_server *server)
 {
     return server->id;
 }
 
-bool tqi_server_socket(const tqi_server *server, uint64_t *device, uint64_t *inode)
+bool tqi_net_server_socket(const tqi_net_server *server, uint64_t *device, uint64_t *inode)
 {
-    const tqi_listener *listener;
+    const tqi_net_listener *listener;
     DL_FOREACH (server->listeners, listener) {
         if (listener->endpoint.unix_socket && listener->inode != 0) {
             *device = listener->device;
@@ -503,7 +503,7 @@ bool tqi_server_socket(const tqi_server *server, uint64_t *device, uint64_t *ino
     return false;
 }
 
-uint64_t tqi_server_requests(const tqi_server *server)
+uint64_t tqi_net_server_requests(const tqi_net_server *server)
 {
     return server->requests;
 }

@@ -15,25 +15,25 @@
 
 /* --------------------------------------------------------------------------------- the process of a session */
 
-static void session_on_exit(tqi_exit *exit, const char *failed)
+static void session_on_exit(tqi_net_exit *exit, const char *failed)
 {
-    tqi_session *session = (tqi_session *)((char *)exit - offsetof(tqi_session, exit));
+    tqi_net_session *session = (tqi_net_session *)((char *)exit - offsetof(tqi_net_session, exit));
     const char *component = session->server->service->name;
     unsigned long long pid = session->process->pid;
     if (failed) {
         /* Its session ends like one without a process. */
         tqi_log(TQI_WARN, component,
                 "the end of process %llu of session %s cannot be watched for any more: %s", pid,
-                tqi_session_name(session), failed);
+                tqi_net_session_name(session), failed);
         return;
     }
     tqi_log(TQI_DEBUG, component, "process %llu of session %s has ended", pid,
-            tqi_session_name(session));
-    tqi_session_end(session, true);
+            tqi_net_session_name(session));
+    tqi_net_session_end(session, true);
 }
 
 /* Watches the process behind a unix socket; a session without one simply is not local. */
-static void session_watch(tqi_session *session, const tqi_peer *peer)
+static void session_watch(tqi_net_session *session, const tqi_net_peer *peer)
 {
     if (session->process || !peer->conn->unix_socket) {
         return;
@@ -45,26 +45,26 @@ static void session_watch(tqi_session *session, const tqi_peer *peer)
         return;
     }
     int errnum = 0;
-    session->process = tqi_process_get(session->server, peer->conn->fd, peer->pid, &errnum);
+    session->process = tqi_net_process_get(session->server, peer->conn->fd, peer->pid, &errnum);
     if (!session->process) {
         char reason[64];
         snprintf(session->remote, sizeof session->remote,
                  "its end cannot be watched, for there is no pidfd: %s",
                  strerror_r(errnum, reason, sizeof reason));
         tqi_log(TQI_DEBUG, session->server->service->name, "session %s: %s",
-                tqi_session_name(session), session->remote);
+                tqi_net_session_name(session), session->remote);
         return;
     }
     session->exit.fn = session_on_exit;
-    tqi_process_on_exit(session->process, &session->exit);
+    tqi_net_process_on_exit(session->process, &session->exit);
 }
 
 /* ------------------------------------------------------------------------------------------------ the table */
 
-tqi_session *tqi_session_find(tqi_server *server, const uint8_t *id)
+tqi_net_session *tqi_net_session_find(tqi_net_server *server, const uint8_t *id)
 {
-    tqi_session *session;
-    HASH_FIND(hh, server->sessions, id, TQI_SESSION_ID, session);
+    tqi_net_session *session;
+    HASH_FIND(hh, server->sessions, id, TQI_NET_SESSION_ID, session);
     return session;
 }
 
@@ -80,17 +80,17 @@ static char *session_text(const char *text)
     return copy;
 }
 
-static void session_free(tqi_session *session)
+static void session_free(tqi_net_session *session)
 {
     free(session->name);
     free(session->host);
     free(session);
 }
 
-tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char *name,
+tqi_net_session *tqi_net_session_make(tqi_net_server *server, const uint8_t *id, const char *name,
                               const char *host, uint64_t pid)
 {
-    tqi_session *session = calloc(1, sizeof *session);
+    tqi_net_session *session = calloc(1, sizeof *session);
     if (!session) {
         return NULL;
     }
@@ -100,12 +100,12 @@ tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char 
         session_free(session);
         return NULL;
     }
-    memcpy(session->id, id, TQI_SESSION_ID);
+    memcpy(session->id, id, TQI_NET_SESSION_ID);
     session->server = server;
     session->pid = pid;
     session->instance = tqi_random_id();
     session->opened = tqi_now();
-    HASH_ADD(hh, server->sessions, id, TQI_SESSION_ID, session);
+    HASH_ADD(hh, server->sessions, id, TQI_NET_SESSION_ID, session);
     if (!session->hh.tbl) {
         session_free(session);
         return NULL;
@@ -113,14 +113,14 @@ tqi_session *tqi_session_make(tqi_server *server, const uint8_t *id, const char 
     return session;
 }
 
-void tqi_session_attach(tqi_session *session, tqi_peer *peer)
+void tqi_net_session_attach(tqi_net_session *session, tqi_net_peer *peer)
 {
-    tqi_server *server = session->server;
+    tqi_net_server *server = session->server;
     if (session->peer) {
         /* The client came back before the server noticed that its old connection had ended. */
-        tqi_peer *old = session->peer;
+        tqi_net_peer *old = session->peer;
         session->peer = NULL;
-        tqi_peer_close(old);
+        tqi_net_peer_close(old);
     } else if (session->deadline != 0) {
         DL_DELETE(server->lost, session);
         session->deadline = 0;
@@ -131,55 +131,55 @@ void tqi_session_attach(tqi_session *session, tqi_peer *peer)
     session_watch(session, peer);
 }
 
-void tqi_session_detach(tqi_session *session)
+void tqi_net_session_detach(tqi_net_session *session)
 {
-    tqi_server *server = session->server;
+    tqi_net_server *server = session->server;
     session->peer = NULL;
     if (server->grace_ns == 0) {
-        tqi_session_end(session, false);
+        tqi_net_session_end(session, false);
         return;
     }
     session->deadline = tqi_now() + server->grace_ns;
     DL_APPEND(server->lost, session);
-    tqi_server_arm_timer(server);
+    tqi_net_server_arm_timer(server);
 }
 
-void tqi_session_ack_but(tqi_session *session, uint64_t below, const uint64_t *waiting, size_t n)
+void tqi_net_session_ack_but(tqi_net_session *session, uint64_t below, const uint64_t *waiting, size_t n)
 {
-    tqi_request *request, *next, *arrived = NULL;
+    tqi_net_request *request, *next, *arrived = NULL;
     size_t at = 0;
-    for (request = session->keeps; request && tqi_request_below(request->number, below);
+    for (request = session->keeps; request && tqi_net_request_below(request->number, below);
          request = next) {
         next = request->next;
-        while (at < n && tqi_request_below(waiting[at], request->number)) {
+        while (at < n && tqi_net_request_below(waiting[at], request->number)) {
             at++;
         }
         /* Running ones are passed over. */
         if (request->answered && (at == n || waiting[at] != request->number)) {
-            tqi_request_unlist(request);
+            tqi_net_request_unlist(request);
             DL_APPEND(arrived, request);
         }
     }
     while (arrived) {
         request = arrived;
         DL_DELETE(arrived, request);
-        tqi_request_settle(request, true);
-        tqi_request_free(request);
+        tqi_net_request_settle(request, true);
+        tqi_net_request_free(request);
     }
 }
 
-void tqi_session_ack(tqi_session *session, uint64_t ack)
+void tqi_net_session_ack(tqi_net_session *session, uint64_t ack)
 {
-    if (ack == 0 || (session->acked != 0 && !tqi_request_below(session->acked, ack))) {
+    if (ack == 0 || (session->acked != 0 && !tqi_net_request_below(session->acked, ack))) {
         return;
     }
     session->acked = ack;
-    tqi_session_ack_but(session, ack, NULL, 0);
+    tqi_net_session_ack_but(session, ack, NULL, 0);
 }
 
-static void session_cancel_running(tqi_session *session)
+static void session_cancel_running(tqi_net_session *session)
 {
-    tqi_request *request, *next;
+    tqi_net_request *request, *next;
     for (request = session->requests; request; request = next) {
         next = request->hh.next;
         if (request->answered || request->cancel) {
@@ -191,7 +191,7 @@ static void session_cancel_running(tqi_session *session)
             DL_DELETE(session->keeps, request);
         }
         request->listed = false;
-        tqi_request_stopped(request);
+        tqi_net_request_stopped(request);
         request->session = NULL;
     }
     while (session->running > 0) {
@@ -203,7 +203,7 @@ static void session_cancel_running(tqi_session *session)
             break; /* never happens: sessions without one were removed above */
         }
         size_t before = session->running;
-        void (*cancel)(tqi_request *, void *) = request->cancel;
+        void (*cancel)(tqi_net_request *, void *) = request->cancel;
         request->cancel = NULL;
         cancel(request, request->cancel_arg);
         if (session->running >= before) {
@@ -214,26 +214,26 @@ static void session_cancel_running(tqi_session *session)
     }
 }
 
-static void session_unlist(tqi_session *session)
+static void session_unlist(tqi_net_session *session)
 {
     HASH_DEL(session->server->sessions, session);
     if (session->process) {
-        tqi_process_off_exit(session->process, &session->exit);
-        tqi_process_rele(session->process);
+        tqi_net_process_off_exit(session->process, &session->exit);
+        tqi_net_process_unref(session->process);
         session->process = NULL;
     }
 }
 
-void tqi_session_unmake(tqi_session *session)
+void tqi_net_session_unmake(tqi_net_session *session)
 {
     session_unlist(session);
     session->peer->session = NULL;
     session_free(session);
 }
 
-void tqi_session_end(tqi_session *session, bool dead)
+void tqi_net_session_end(tqi_net_session *session, bool dead)
 {
-    tqi_server *server = session->server;
+    tqi_net_server *server = session->server;
     if (session->ended) {
         return;
     }
@@ -244,15 +244,15 @@ void tqi_session_end(tqi_session *session, bool dead)
         session->deadline = 0;
     }
     if (session->peer) {
-        tqi_peer *peer = session->peer;
+        tqi_net_peer *peer = session->peer;
         session->peer = NULL;
-        tqi_peer_close(peer);
+        tqi_net_peer_close(peer);
     }
     session_cancel_running(session);
     while (session->requests) {
-        tqi_request *request = session->requests;
-        tqi_request_settle(request, false);
-        tqi_request_free(request);
+        tqi_net_request *request = session->requests;
+        tqi_net_request_settle(request, false);
+        tqi_net_request_free(request);
     }
     if (server->service->session_end) {
         server->service->session_end(session, dead, server->ctx);
@@ -260,10 +260,10 @@ void tqi_session_end(tqi_session *session, bool dead)
     DL_APPEND(server->ended, session);
 }
 
-void tqi_session_reap(tqi_server *server)
+void tqi_net_session_reap(tqi_net_server *server)
 {
     while (server->ended) {
-        tqi_session *session = server->ended;
+        tqi_net_session *session = server->ended;
         DL_DELETE(server->ended, session);
         session_free(session);
     }
@@ -271,68 +271,68 @@ void tqi_session_reap(tqi_server *server)
 
 /* ------------------------------------------------------------------------------------------- what others ask */
 
-const uint8_t *tqi_session_id(const tqi_session *session)
+const uint8_t *tqi_net_session_id(const tqi_net_session *session)
 {
     return session->id;
 }
 
-const char *tqi_session_name(const tqi_session *session)
+const char *tqi_net_session_name(const tqi_net_session *session)
 {
     return session->name;
 }
 
-uint64_t tqi_session_pid(const tqi_session *session)
+uint64_t tqi_net_session_pid(const tqi_net_session *session)
 {
     return session->pid;
 }
 
-bool tqi_session_left(const tqi_session *session)
+bool tqi_net_session_left(const tqi_net_session *session)
 {
     return session->left;
 }
 
-bool tqi_session_finished(const tqi_session *session)
+bool tqi_net_session_finished(const tqi_net_session *session)
 {
     return session->finished;
 }
 
-int tqi_session_pidfd(const tqi_session *session)
+int tqi_net_session_pidfd(const tqi_net_session *session)
 {
-    return session->process ? tqi_process_fd(session->process) : -1;
+    return session->process ? tqi_net_process_fd(session->process) : -1;
 }
 
-tqi_process *tqi_session_process(const tqi_session *session)
+tqi_net_process *tqi_net_session_process(const tqi_net_session *session)
 {
     return session->process;
 }
 
-const char *tqi_session_host(const tqi_session *session)
+const char *tqi_net_session_host(const tqi_net_session *session)
 {
     return session->host;
 }
 
-const char *tqi_session_endpoint(const tqi_session *session)
+const char *tqi_net_session_endpoint(const tqi_net_session *session)
 {
     return session->endpoint;
 }
 
-bool tqi_session_connected(const tqi_session *session)
+bool tqi_net_session_connected(const tqi_net_session *session)
 {
     return session->peer != NULL;
 }
 
-uint64_t tqi_session_age_ms(const tqi_session *session)
+uint64_t tqi_net_session_age_ms(const tqi_net_session *session)
 {
     return (tqi_now() - session->opened) / 1000000;
 }
 
-bool tqi_session_local(const tqi_session *session)
+bool tqi_net_session_local(const tqi_net_session *session)
 {
     return session->process && session->peer && session->peer->same_user &&
            session->peer->pid == session->process->pid;
 }
 
-const char *tqi_session_remote(const tqi_session *session)
+const char *tqi_net_session_remote(const tqi_net_session *session)
 {
     if (!session->peer || !session->peer->conn->unix_socket) {
         return "it did not come over a unix socket";
@@ -343,12 +343,12 @@ const char *tqi_session_remote(const tqi_session *session)
     return session->remote[0] ? session->remote : "its end cannot be watched";
 }
 
-void tqi_session_set_user(tqi_session *session, void *user)
+void tqi_net_session_set_user(tqi_net_session *session, void *user)
 {
     session->user = user;
 }
 
-void *tqi_session_user(const tqi_session *session)
+void *tqi_net_session_user(const tqi_net_session *session)
 {
     return session->user;
 }

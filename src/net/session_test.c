@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "net/calling.h"
 #include "net/serving.h"
-#include "net/testing.h"
+#include "net/testkit.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define OWN_MALLOC 1
@@ -27,10 +27,10 @@ typedef struct openings {
     uint64_t epoch;
 } openings;
 
-static void on_open(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+static void on_open(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
     openings *o = arg;
-    assert_int_equal(tqi_channel_epoch(channel), epoch);
+    assert_int_equal(tqi_net_channel_epoch(channel), epoch);
     o->count++;
     o->fresh += fresh;
     o->epoch = epoch;
@@ -39,7 +39,7 @@ static void on_open(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
 /* Breaks the connection of the server's only session. */
 static void cut(testing_server *server)
 {
-    tqi_peer_close(server->session->peer);
+    tqi_net_peer_close(server->session->peer);
 }
 
 static void test_restart(void **state)
@@ -50,9 +50,9 @@ static void test_restart(void **state)
     openings opened = {0};
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
     testing_server_start(&server, endpoint, 100, 1000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
-    tqi_channel_on_open(channel, on_open, &opened);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_channel_on_open(channel, on_open, &opened);
     testing_call claim = {0}, events = {0}, unsent = {0}, late = {0};
     testing_claim(channel, &claim, false, -1);
     testing_events(channel, &events, -1);
@@ -94,15 +94,15 @@ static void test_resume(void **state)
     testing_server server;
     openings opened = {0};
     testing_server_start(&server, testing_unix_endpoint(), 100, 5000);
-    tqi_connector *connector = testing_connector(&testing_token, UINT64_MAX - 1);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
-    tqi_channel_on_open(channel, on_open, &opened);
+    tqi_net_connector *connector = testing_connector(&testing_token, UINT64_MAX - 1);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_channel_on_open(channel, on_open, &opened);
     testing_call claim = {0}, events = {0};
     testing_claim(channel, &claim, false, -1);
     testing_events(channel, &events, -1);
     testing_until(&server.n_waiting, 2);
     cut(&server);
-    assert_false(tqi_session_connected(server.session));
+    assert_false(tqi_net_session_connected(server.session));
     /* Answered while nobody is connected: the claim's reply is kept, the events are requested again. */
     testing_answer(&server);
     testing_answer(&server);
@@ -132,9 +132,9 @@ static void test_idle_reconnects(void **state)
     testing_server server;
     openings opened = {0};
     testing_server_start(&server, testing_unix_endpoint(), 100, 5000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
-    tqi_channel_on_open(channel, on_open, &opened);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_channel_on_open(channel, on_open, &opened);
     testing_call call = {0};
     testing_reserve(channel, &call, 1, 10);
     testing_until(&call.done, 1);
@@ -145,9 +145,9 @@ static void test_idle_reconnects(void **state)
     assert_int_equal(server.opened, 1);
     assert_int_equal(opened.fresh, 1);
     /* If its user no longer wants it, it reconnects only for a call. */
-    tqi_channel_set_wanted(channel, false);
+    tqi_net_channel_set_wanted(channel, false);
     cut(&server);
-    for (int turns = 0; channel->state != TQI_CHANNEL_IDLE; turns++) {
+    for (int turns = 0; channel->state != TQI_NET_CHANNEL_IDLE; turns++) {
         assert_true(turns < 10000);
         testing_run_ms(1);
     }
@@ -196,7 +196,7 @@ static void test_lost_welcome(void **state)
 {
     (void)state;
     testing_server server;
-    uint8_t session[TQI_SESSION_ID] = {9};
+    uint8_t session[TQI_NET_SESSION_ID] = {9};
     testing_raw raws[6];
     uint64_t instance = 0;
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
@@ -230,8 +230,8 @@ static void test_bye(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call claim = {0};
     testing_claim(channel, &claim, false, -1);
     testing_until(&server.n_waiting, 1);
@@ -251,21 +251,21 @@ static void test_rele(void **state)
     testing_server servers[2];
     testing_server_start(&servers[0], testing_unix_endpoint(), 1, 60000);
     testing_server_start(&servers[1], testing_unix_endpoint(), 2, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *a = testing_channel(connector, servers[0].endpoint);
-    tqi_channel *b = testing_channel(connector, servers[1].endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *a = testing_channel(connector, servers[0].endpoint);
+    tqi_net_channel *b = testing_channel(connector, servers[1].endpoint);
     assert_ptr_equal(testing_channel(connector, servers[0].endpoint), a);
     testing_call calls[3] = {0};
     testing_reserve(a, &calls[0], 1, 10);
     testing_reserve(b, &calls[1], 1, 10);
     testing_until(&calls[0].done, 1);
     testing_until(&calls[1].done, 1);
-    tqi_channel_rele(a);
+    tqi_net_channel_unref(a);
     testing_run_ms(20);
     assert_int_equal(servers[0].ended, 0);
     /* Released with a call in flight: the call completes as usual. */
     testing_reserve(a, &calls[2], 2, 10);
-    tqi_channel_rele(a);
+    tqi_net_channel_unref(a);
     testing_until(&calls[2].done, 1);
     assert_int_equal(calls[2].status, TQ_OK);
     testing_until(&servers[0].ended, 1);
@@ -289,8 +289,8 @@ static int child_main(const char *endpoint)
     uv_loop_init(&testing_loop);
     testing_token.size = 32;
     memset(testing_token.bytes, 'k', testing_token.size);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call call = {0}, claim = {0};
     testing_claim(channel, &claim, false, -1);
     testing_reserve(channel, &call, 1, -1);
@@ -337,10 +337,10 @@ static void test_death(void **state)
     testing_until(&server.executions, 1);
     assert_int_equal(server.opened, 1);
     assert_true(server.local);
-    assert_int_equal(tqi_session_pid(server.session), child);
+    assert_int_equal(tqi_net_session_pid(server.session), child);
     /* The pidfd is that process: it is alive, and signals reach it. */
-    assert_true(tqi_session_pidfd(server.session) >= 0);
-    assert_int_equal(syscall(SYS_pidfd_send_signal, tqi_session_pidfd(server.session), 0, NULL, 0),
+    assert_true(tqi_net_session_pidfd(server.session) >= 0);
+    assert_int_equal(syscall(SYS_pidfd_send_signal, tqi_net_session_pidfd(server.session), 0, NULL, 0),
                      0);
     pid_t grandchild = 0;
     assert_int_equal(read(out[0], &grandchild, sizeof grandchild), sizeof grandchild);
@@ -368,15 +368,15 @@ static void test_forked(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call call = {0}, again = {0};
     testing_reserve(channel, &call, 1, 10);
     testing_until(&call.done, 1);
     int fd = channel->conn->fd;
     pid_t child = fork();
     if (child == 0) {
-        tqi_connector_forked(connector);
+        tqi_net_connector_forked(connector);
         _exit(write(fd, "x", 1) == -1 ? 0 : 1);
     }
     int status = 0;
@@ -397,8 +397,8 @@ static void test_acks(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, UINT64_MAX - 3);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, UINT64_MAX - 3);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call claim = {0}, calls[10] = {0};
     testing_claim(channel, &claim, false, -1);
     for (uint32_t i = 0; i < 10; i++) {
@@ -475,7 +475,7 @@ static void test_acks_beyond_what_waits(void **state)
 }
 
 typedef struct stream {
-    tqi_channel *channel;
+    tqi_net_channel *channel;
     uint64_t started, ended;
     int over;
     size_t kept; /* most at any time */
@@ -490,7 +490,7 @@ enum {
 
 static void stream_fill(stream *s);
 
-static void stream_done(tqi_call *call, tqi_answer *answer, void *arg)
+static void stream_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     stream *s = arg;
     (void)call;
@@ -512,12 +512,12 @@ static void stream_fill(stream *s)
         Tq__Reserve message;
         tq__reserve__init(&message);
         message.samples = 1;
-        tqi_call_args args = {.kind = TQI_RESERVE,
+        tqi_net_call_args args = {.kind = TQI_RESERVE,
                               .message = &message.base,
                               .deadline = tqi_deadline(60),
                               .done = stream_done,
                               .arg = s};
-        assert_int_equal(tqi_call_start(s->channel, &args, NULL, NULL), TQ_OK);
+        assert_int_equal(tqi_net_call_start(s->channel, &args, NULL, NULL), TQ_OK);
         s->started++;
     }
 }
@@ -527,7 +527,7 @@ static void test_memory_stays_flat(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
     stream s = {.server = &server, .channel = testing_channel(connector, server.endpoint)};
     testing_call first = {0};
     testing_reserve(s.channel, &first, 0, 10);
@@ -553,7 +553,7 @@ static void stream_beside_a_claim(uint64_t first_request, uint64_t cut_each)
 {
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, first_request);
+    tqi_net_connector *connector = testing_connector(&testing_token, first_request);
     stream s = {.server = &server,
                 .channel = testing_channel(connector, server.endpoint),
                 .cut_each = cut_each};
@@ -596,8 +596,8 @@ static void test_goodbye(void **state)
     (void)state;
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, server.endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     testing_call waits = {0}, late = {0}, got = {0};
     testing_claim(channel, &waits, false, -1);
     testing_claim(channel, &late, false, -1);

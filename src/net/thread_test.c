@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "net/testing.h"
+#include "net/testkit.h"
 
 typedef struct server_thread {
     uv_thread_t thread;
@@ -22,20 +22,20 @@ static void on_stop(uv_async_t *async)
 {
     server_thread *t = async->data;
     uv_close((uv_handle_t *)async, NULL);
-    tqi_server_close(t->server.server, NULL, NULL);
+    tqi_net_server_close(t->server.server, NULL, NULL);
 }
 
 static void serve(void *arg)
 {
     server_thread *t = arg;
-    tqi_server_options options = {.epoch = 1, .token = &testing_token, .grace_ms = 1000};
+    tqi_net_server_options options = {.epoch = 1, .token = &testing_token, .grace_ms = 1000};
     assert_int_equal(uv_loop_init(&t->loop), 0);
     uv_async_init(&t->loop, &t->stop, on_stop);
     t->stop.data = t;
     assert_int_equal(
-        tqi_server_alloc(&t->loop, &testing_service, &t->server, &options, &t->server.server, NULL),
+        tqi_net_server_alloc(&t->loop, &testing_service, &t->server, &options, &t->server.server, NULL),
         TQ_OK);
-    assert_int_equal(tqi_server_listen(t->server.server, t->endpoint, NULL, 0, NULL), TQ_OK);
+    assert_int_equal(tqi_net_server_listen(t->server.server, t->endpoint, NULL, 0, NULL), TQ_OK);
     uv_sem_post(&t->ready);
     uv_run(&t->loop, UV_RUN_DEFAULT);
     assert_int_equal(uv_loop_close(&t->loop), 0);
@@ -43,7 +43,7 @@ static void serve(void *arg)
 
 typedef struct fork_thread {
     uv_thread_t thread;
-    tqi_connector *connector;
+    tqi_net_connector *connector;
     int status;
 } fork_thread;
 
@@ -52,7 +52,7 @@ static void fork_once(void *arg)
     fork_thread *f = arg;
     pid_t child = fork();
     if (child == 0) {
-        tqi_connector_forked(f->connector);
+        tqi_net_connector_forked(f->connector);
         _exit(0);
     }
     f->status = -1;
@@ -72,8 +72,8 @@ static void test_two_threads(void **state)
     snprintf(t->endpoint, sizeof t->endpoint, "%s", testing_unix_endpoint());
     assert_int_equal(uv_thread_create(&t->thread, serve, t), 0);
     uv_sem_wait(&t->ready);
-    tqi_connector *connector = testing_connector(&testing_token, 0);
-    tqi_channel *channel = testing_channel(connector, t->endpoint);
+    tqi_net_connector *connector = testing_connector(&testing_token, 0);
+    tqi_net_channel *channel = testing_channel(connector, t->endpoint);
     testing_call *calls = calloc(N, sizeof *calls);
     uint8_t *bytes = malloc(SIZE);
     assert_non_null(calls);

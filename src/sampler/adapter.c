@@ -13,7 +13,7 @@
 #include <string.h>
 
 struct tq_sampler_view {
-    tqi_view *view;
+    tqi_table_view *view;
     const uint32_t *indexes;
     uint32_t count;
 };
@@ -61,20 +61,20 @@ const uint32_t *tq_view_indexes(const tq_sampler_view *view)
 
 const char *tq_view_group(const tq_sampler_view *view, uint32_t i)
 {
-    return view != NULL && i < view->count ? tqi_view_sample_group(view->view, view->indexes[i])
+    return view != NULL && i < view->count ? tqi_table_view_sample_group(view->view, view->indexes[i])
                                            : NULL;
 }
 
 uint32_t tq_view_group_size(const tq_sampler_view *view, uint32_t i)
 {
     return view != NULL && i < view->count
-               ? tqi_view_sample_group_size(view->view, view->indexes[i])
+               ? tqi_table_view_sample_group_size(view->view, view->indexes[i])
                : 0;
 }
 
 uint64_t tq_view_ordinal(const tq_sampler_view *view, uint32_t i)
 {
-    return view != NULL && i < view->count ? tqi_view_sample_ordinal(view->view, view->indexes[i])
+    return view != NULL && i < view->count ? tqi_table_view_sample_ordinal(view->view, view->indexes[i])
                                            : 0;
 }
 
@@ -140,19 +140,19 @@ static bool adapter_number(tq_slice value, double *out)
 bool tq_view_tag_number(const tq_sampler_view *view, uint32_t i, const char *name, double *out)
 {
     return view != NULL && name != NULL && out != NULL && i < view->count &&
-           adapter_number(tqi_view_sample_tag(view->view, view->indexes[i], name), out);
+           adapter_number(tqi_table_view_sample_tag(view->view, view->indexes[i], name), out);
 }
 
 bool tq_view_tag(const tq_sampler_view *view, uint32_t i, uint32_t tag, const char **name,
                  tq_slice *value)
 {
     return view != NULL && name != NULL && value != NULL && i < view->count &&
-           tqi_view_sample_tag_at(view->view, view->indexes[i], tag, name, value);
+           tqi_table_view_sample_tag_at(view->view, view->indexes[i], tag, name, value);
 }
 
 bool tq_view_had(const tq_sampler_view *view, uint32_t index)
 {
-    return view != NULL && tqi_view_had(view->view, index);
+    return view != NULL && tqi_table_view_had(view->view, index);
 }
 
 /* ---------------------------------------------------------------------------------------- what a sampler picks */
@@ -218,7 +218,7 @@ int tq_pick_consume(tq_pick *pick, uint32_t i)
 
 int tq_pick_again(tq_pick *pick, uint32_t index)
 {
-    if (pick == NULL || !tqi_view_had(pick->view->view, index)) {
+    if (pick == NULL || !tqi_table_view_had(pick->view->view, index)) {
         return TQ_EINVAL;
     }
     if (tqi_grow(&pick->again, &pick->again_capacity, pick->n_again + 1, sizeof(*pick->again)) !=
@@ -285,8 +285,8 @@ static void adapter_pick_fini(tq_pick *pick)
 /* ---------------------------------------------------------------------------------------- the claim */
 
 /* Stores the cached picks and takes the samples. */
-static int adapter_take(tqi_view *view, const tq_pick *pick, uint64_t session, bool with_tags,
-                        tqi_result *result, tq_error *err)
+static int adapter_take(tqi_table_view *view, const tq_pick *pick, uint64_t session, bool with_tags,
+                        tqi_table_result *result, tq_error *err)
 {
     tq_error ignored;
     size_t stored = 0;
@@ -294,22 +294,22 @@ static int adapter_take(tqi_view *view, const tq_pick *pick, uint64_t session, b
 
     while (rc == TQ_OK && stored < pick->n_slots) {
         const pick_slot *slot = &pick->slots[stored];
-        rc = tqi_view_cache_set(view, slot->name, pick->cached + slot->from, slot->n, err);
+        rc = tqi_table_view_cache_set(view, slot->name, pick->cached + slot->from, slot->n, err);
         stored += rc == TQ_OK;
     }
     if (rc == TQ_OK && pick->own_slot[0] != '\0') {
-        rc = tqi_view_cache_set(view, pick->own_slot, pick->chosen, (uint32_t)pick->n_chosen, err);
+        rc = tqi_table_view_cache_set(view, pick->own_slot, pick->chosen, (uint32_t)pick->n_chosen, err);
     }
     if (rc == TQ_OK) {
-        rc = tqi_view_take(view, pick->chosen, (uint32_t)pick->n_chosen, pick->consumed,
+        rc = tqi_table_view_take(view, pick->chosen, (uint32_t)pick->n_chosen, pick->consumed,
                            (uint32_t)pick->n_consumed, session, with_tags, result, err);
         if (rc != TQ_OK && pick->own_slot[0] != '\0') {
-            (void)tqi_view_cache_set(view, pick->own_slot, NULL, 0, &ignored);
+            (void)tqi_table_view_cache_set(view, pick->own_slot, NULL, 0, &ignored);
         }
     }
     while (rc != TQ_OK && stored-- > 0) {
         /* Emptying a slot cannot fail. */
-        (void)tqi_view_cache_set(view, pick->slots[stored].name, NULL, 0, &ignored);
+        (void)tqi_table_view_cache_set(view, pick->slots[stored].name, NULL, 0, &ignored);
     }
     return rc;
 }
@@ -345,8 +345,8 @@ int tqi_sampler_slot(const tq_sampler *sampler, const tq_pick_request *request,
 }
 
 /* TQ_OK with the result if the request's slot holds a pick, else TQ_EAGAIN. */
-static int adapter_cached(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request,
-                          uint64_t session, bool with_tags, tqi_result *result, tq_error *err)
+static int adapter_cached(const tq_sampler *sampler, tqi_table_view *view, const tq_pick_request *request,
+                          uint64_t session, bool with_tags, tqi_table_result *result, tq_error *err)
 {
     char slot[TQ_NAME_MAX + 1];
     const uint32_t *chosen;
@@ -356,11 +356,11 @@ static int adapter_cached(const tq_sampler *sampler, tqi_view *view, const tq_pi
     if (rc != TQ_OK) {
         return rc;
     }
-    chosen = slot[0] != '\0' ? tqi_view_cache_get(view, slot, &n) : NULL;
+    chosen = slot[0] != '\0' ? tqi_table_view_cache_get(view, slot, &n) : NULL;
     if (chosen == NULL) {
         return TQ_EAGAIN;
     }
-    return tqi_view_take(view, chosen, n, NULL, 0, session, with_tags, result, err);
+    return tqi_table_view_take(view, chosen, n, NULL, 0, session, with_tags, result, err);
 }
 
 static void adapter_tell(const tq_pick *pick, const tqi_sampler_told *told)
@@ -373,8 +373,8 @@ static void adapter_tell(const tq_pick *pick, const tqi_sampler_told *told)
     }
 }
 
-int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request,
-                      uint64_t session, bool with_tags, tqi_result *result,
+int tqi_sampler_claim(const tq_sampler *sampler, tqi_table_view *view, const tq_pick_request *request,
+                      uint64_t session, bool with_tags, tqi_table_result *result,
                       const tqi_sampler_told *told, tq_error *err)
 {
     tq_sampler_view shown = {.view = view};
@@ -386,14 +386,14 @@ int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_r
     if (rc != TQ_EAGAIN) {
         return rc;
     }
-    if ((tqi_view_ready(view) < need || tqi_view_ready(view) == 0) &&
+    if ((tqi_table_view_ready(view) < need || tqi_table_view_ready(view) == 0) &&
         (sampler->kept == NULL || !sampler->kept(request))) {
         return tqi_error_set(err, TQ_EAGAIN,
                              "%u sample%s ready for task '%s' in partition '%s', %u needed",
-                             tqi_view_ready(view), tqi_view_ready(view) == 1 ? " is" : "s are",
+                             tqi_table_view_ready(view), tqi_table_view_ready(view) == 1 ? " is" : "s are",
                              request->task, request->partition, need);
     }
-    shown.count = tqi_view_list_first(view, look, &shown.indexes, err);
+    shown.count = tqi_table_view_list_first(view, look, &shown.indexes, err);
     if (shown.indexes == NULL) {
         return TQ_ENOMEM;
     }

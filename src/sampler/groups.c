@@ -103,7 +103,7 @@ static bool groups_enough(const group_scan *scan, uint32_t n, uint32_t wanted)
     return wanted == 0;
 }
 
-int tqi_groups_choose(const tq_sampler_view *view, uint32_t n, uint32_t wanted, uint32_t **out,
+int tqi_sampler_groups_choose(const tq_sampler_view *view, uint32_t n, uint32_t wanted, uint32_t **out,
                       tq_error *err)
 {
     group_scan scan;

@@ -12,7 +12,7 @@
 
 /* Positions (in the view) of the first `wanted` complete groups of n samples, group by group: wanted * n numbers, to be
  * freed by the caller.  TQ_EAGAIN if there are fewer groups. */
-int tqi_groups_choose(const tq_sampler_view *view, uint32_t n, uint32_t wanted, uint32_t **out,
+int tqi_sampler_groups_choose(const tq_sampler_view *view, uint32_t n, uint32_t wanted, uint32_t **out,
                       tq_error *err);
 
 #endif

@@ -53,7 +53,7 @@ static int grpo_pick(const tq_sampler_view *view, const tq_pick_request *request
     int rc = grpo_config(request, &config, err);
 
     if (rc == TQ_OK) {
-        rc = tqi_groups_choose(view, config.group, request->batch_size / config.group, &positions,
+        rc = tqi_sampler_groups_choose(view, config.group, request->batch_size / config.group, &positions,
                                err);
     }
     for (uint32_t i = 0; rc == TQ_OK && i < request->batch_size; i++) {

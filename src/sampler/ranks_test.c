@@ -1,7 +1,7 @@
 /*
  * ranks_test.c - samplers of data-parallel ranks over a real table, and their balancing against a naive search.
  */
-#include "meta/meta_test.h"
+#include "table/test/testkit.h"
 #include "sampler/sampler.h"
 
 #include <math.h>
@@ -10,21 +10,21 @@ static const char *const fields[] = {"a"};
 
 typedef struct claim_test {
     table t;
-    tqi_view *view;
-    tqi_result r;
+    tqi_table_view *view;
+    tqi_table_result r;
 } claim_test;
 
 static void open_claim(claim_test *c)
 {
     memset(c, 0, sizeof(*c));
     table_open(&c->t);
-    assert_int_equal(tqi_view_get(c->t.meta, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(c->t.meta, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
 }
 
 static void close_claim(claim_test *c)
 {
-    tqi_result_fini(&c->r);
-    tqi_view_rele(c->view);
+    tqi_table_result_fini(&c->r);
+    tqi_table_view_unref(c->view);
     table_clear(&c->t, "p");
     table_assert_empty(&c->t);
     table_close(&c->t);
@@ -38,7 +38,7 @@ static int claim(claim_test *c, const char *sampler, uint32_t batch, const char 
         .batch_size = batch, .partition = "p", .task = "train", .config = config};
     int rc;
 
-    tqi_result_fini(&c->r);
+    tqi_table_result_fini(&c->r);
     assert_int_equal(tqi_sampler_find(sampler, &found, &c->t.err), TQ_OK);
     rc = found->check(&request, &c->t.err);
     return rc ? rc
@@ -61,7 +61,7 @@ static void put_lengths(claim_test *c, size_t n, const uint32_t *lengths, const 
     uint8_t *values = calloc(n, 5);
     uint32_t *sizes = calloc(n, sizeof(*sizes));
     size_t used = 0;
-    tqi_result r = {0};
+    tqi_table_result r = {0};
 
     assert_non_null(values);
     assert_non_null(sizes);
@@ -75,17 +75,17 @@ static void put_lengths(claim_test *c, size_t n, const uint32_t *lengths, const 
             used += 5;
         }
     }
-    tqi_batch_tag tag = {"total_lengths", values, used, sizes};
+    tqi_table_batch_tag tag = {"total_lengths", values, used, sizes};
     put p = {.partition = "p",
              .n = n,
-             .naming = TQI_NEW,
+             .naming = TQI_TABLE_NEW,
              .groups = groups,
              .tags = &tag,
              .n_tags = 1,
              .fields = fields,
              .n_fields = 1};
     assert_int_equal(table_put(&c->t, &p, &r), TQ_OK);
-    tqi_result_fini(&r);
+    tqi_table_result_fini(&r);
     free(values);
     free(sizes);
 }
@@ -104,7 +104,7 @@ static void rank_aware_gives_a_step_again(void **state)
     assert_int_equal(claim(&c, "RankAwareSampler", 2, first), TQ_EAGAIN);
     table_new(&c.t, "p", 5, fields, 1, NULL);
     assert_int_equal(claim(&c, "RankAwareSampler", 6, first), TQ_EAGAIN); /* nothing, not fewer */
-    assert_int_equal(tqi_view_ready(c.view), 5);
+    assert_int_equal(tqi_table_view_ready(c.view), 5);
     assert_int_equal(claim(&c, "RankAwareSampler", 2, first), TQ_OK);
     PICKED(&c, 0, 1);
     assert_int_equal(claim(&c, "RankAwareSampler", 2, other), TQ_OK);
@@ -114,7 +114,7 @@ static void rank_aware_gives_a_step_again(void **state)
     assert_int_equal(claim(&c, "RankAwareSampler", 2, first), TQ_OK);
     PICKED(&c, 0, 1);
     assert_int_equal(c.r.claim, 0);
-    assert_int_equal(tqi_view_ready(c.view), 1);
+    assert_int_equal(tqi_table_view_ready(c.view), 1);
     /* The end of the partition ends its steps. */
     table_clear(&c.t, "p");
     table_new(&c.t, "p", 2, fields, 1, NULL);
@@ -183,7 +183,7 @@ static void seqlen_fills_the_slots_of_all_ranks(void **state)
     assert_int_equal(claim(&c, "SeqlenBalancedSampler", 4, text), TQ_OK);
     /* One long and one short group for each. */
     PICKED(&c, 0, 1, 6, 7);
-    assert_int_equal(tqi_view_ready(c.view), 1);
+    assert_int_equal(tqi_table_view_ready(c.view), 1);
     (void)snprintf(text, sizeof(text), config, 0);
     assert_int_equal(claim(&c, "SeqlenBalancedSampler", 4, text), TQ_OK);
     PICKED(&c, 2, 3, 4, 5);
@@ -201,15 +201,15 @@ static void seqlen_weighs_samples_without_the_tag(void **state)
     static const uint32_t lengths[] = {0, 0, 3, 0};
     static const uint8_t word[] = {0xa1, 'x', 0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0};
     static const uint32_t sizes[] = {2, 9};
-    tqi_batch_tag tag = {"total_lengths", word, sizeof(word), sizes};
+    tqi_table_batch_tag tag = {"total_lengths", word, sizeof(word), sizes};
     put p = {.partition = "p",
              .n = 2,
-             .naming = TQI_NEW,
+             .naming = TQI_TABLE_NEW,
              .tags = &tag,
              .n_tags = 1,
              .fields = fields,
              .n_fields = 1};
-    tqi_result r = {0};
+    tqi_table_result r = {0};
     claim_test c;
 
     (void)state;
@@ -221,10 +221,10 @@ static void seqlen_weighs_samples_without_the_tag(void **state)
     /* Without a rank nothing is kept: the next claim gets the next samples. */
     assert_int_equal(claim(&c, "SeqlenBalancedSampler", 4, "{}"), TQ_EAGAIN);
     assert_int_equal(table_put(&c.t, &p, &r), TQ_OK);
-    tqi_result_fini(&r);
+    tqi_table_result_fini(&r);
     assert_int_equal(claim(&c, "SeqlenBalancedSampler", 2, "{}"), TQ_EINVAL);
     assert_non_null(strstr(c.t.err.message, "total_lengths of sample 4"));
-    assert_int_equal(tqi_view_ready(c.view), 2);
+    assert_int_equal(tqi_table_view_ready(c.view), 2);
     close_claim(&c);
 }
 
@@ -281,7 +281,7 @@ static void seqlen_property(void **state)
                 assert_true(of_group[g] == 0 || of_group[g] == GROUP);
             }
         }
-        assert_int_equal(tqi_view_ready(c.view), 2);
+        assert_int_equal(tqi_table_view_ready(c.view), 2);
         for (size_t g = 0; g < GROUPS; g++) {
             largest = weights[g] > largest ? weights[g] : largest;
         }

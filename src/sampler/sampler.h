@@ -1,10 +1,10 @@
 /*
  * sampler.h - registry of samplers, and the adapter between a view of the table and the public sampler interface.
  */
-#ifndef TQI_SAMPLER_H
-#define TQI_SAMPLER_H
+#ifndef TQI_SAMPLER_SAMPLER_H
+#define TQI_SAMPLER_SAMPLER_H
 
-#include "meta/meta.h"
+#include "table/table.h"
 
 #include <tq/sampler.h>
 
@@ -43,10 +43,10 @@ typedef struct tqi_sampler_told {
     void *arg;
 } tqi_sampler_told;
 
-/* One claim on a view: cached answer, else pick, else TQ_EAGAIN.  On success the samples are taken (tqi_view_take) and
+/* One claim on a view: cached answer, else pick, else TQ_EAGAIN.  On success the samples are taken (tqi_table_view_take) and
  * described in result, and then `told` (may be NULL) is called with the slots that were filled. */
-int tqi_sampler_claim(const tq_sampler *sampler, tqi_view *view, const tq_pick_request *request,
-                      uint64_t session, bool with_tags, tqi_result *result,
+int tqi_sampler_claim(const tq_sampler *sampler, tqi_table_view *view, const tq_pick_request *request,
+                      uint64_t session, bool with_tags, tqi_table_result *result,
                       const tqi_sampler_told *told, tq_error *err);
 
 /* The slot whose pick the request is given; "" for none. */

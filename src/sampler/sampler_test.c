@@ -1,28 +1,28 @@
 /*
  * sampler_test.c - samplers over a real table: picks, groups, cached picks, config, registry.
  */
-#include "meta/meta_test.h"
+#include "table/test/testkit.h"
 #include "sampler/sampler.h"
 
 static const char *const fields[] = {"a"};
 
 typedef struct claim_test {
     table t;
-    tqi_view *view;
-    tqi_result r;
+    tqi_table_view *view;
+    tqi_table_result r;
 } claim_test;
 
 static void open_claim(claim_test *c)
 {
     memset(c, 0, sizeof(*c));
     table_open(&c->t);
-    assert_int_equal(tqi_view_get(c->t.meta, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(c->t.meta, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
 }
 
 static void close_claim(claim_test *c)
 {
-    tqi_result_fini(&c->r);
-    tqi_view_rele(c->view);
+    tqi_table_result_fini(&c->r);
+    tqi_table_view_unref(c->view);
     table_clear(&c->t, "p");
     table_assert_empty(&c->t);
     table_close(&c->t);
@@ -34,7 +34,7 @@ static int claim(claim_test *c, const char *sampler, uint32_t batch, const char 
     tq_pick_request request = {
         .batch_size = batch, .partition = "p", .task = "train", .config = config};
 
-    tqi_result_fini(&c->r);
+    tqi_table_result_fini(&c->r);
     assert_int_equal(tqi_sampler_find(sampler, &found, &c->t.err), TQ_OK);
     request.user = found->user;
     return tqi_sampler_claim(found, c->view, &request, SESSION, false, &c->r, NULL, &c->t.err);
@@ -54,21 +54,21 @@ static void put_field(claim_test *c, const uint32_t *indexes, size_t n)
 {
     put p = {.partition = "p",
              .n = n,
-             .naming = TQI_BY_INDEX,
+             .naming = TQI_TABLE_BY_INDEX,
              .indexes = indexes,
              .fields = fields,
              .n_fields = 1};
-    tqi_result r = {0};
+    tqi_table_result r = {0};
 
     assert_int_equal(table_put(&c->t, &p, &r), TQ_OK);
-    tqi_result_fini(&r);
+    tqi_table_result_fini(&r);
 }
 
 static void clear_one(claim_test *c, uint32_t index)
 {
     uint32_t cleared;
 
-    assert_int_equal(tqi_meta_clear_indexes(c->t.meta, "p", &index, NULL, 1, &cleared, &c->t.err),
+    assert_int_equal(tqi_table_clear_indexes(c->t.meta, "p", &index, NULL, 1, &cleared, &c->t.err),
                      TQ_OK);
     assert_int_equal(cleared, 1);
 }
@@ -132,7 +132,7 @@ static void grpo_survives_clears_and_reused_indexes(void **state)
     table_new(&c.t, "p", 2, fields, 1, NULL);
     assert_int_equal(claim(&c, "grpo_group_n", 2, N2), TQ_OK);
     PICKED(&c, 1, 4);
-    assert_int_equal(tqi_view_ready(c.view), 1);
+    assert_int_equal(tqi_table_view_ready(c.view), 1);
     close_claim(&c);
 }
 
@@ -153,9 +153,9 @@ static void grpo_follows_given_groups(void **state)
     table_new_in_groups(&c.t, 1, fields[0], (const char *const[]){"w"});
     assert_int_equal(claim(&c, "grpo_group_n", 2, N2), TQ_OK);
     PICKED(&c, 6, 8);
-    assert_int_equal(tqi_view_ready(c.view), 1);
-    assert_string_equal(tqi_view_sample_group(c.view, 7), "z");
-    assert_int_equal(tqi_view_sample_group_size(c.view, 7), 3);
+    assert_int_equal(tqi_table_view_ready(c.view), 1);
+    assert_string_equal(tqi_table_view_sample_group(c.view, 7), "z");
+    assert_int_equal(tqi_table_view_sample_group_size(c.view, 7), 3);
     close_claim(&c);
 }
 
@@ -177,16 +177,16 @@ static void grpo_keeps_the_pick_of_a_rank(void **state)
     assert_int_equal(claim(&c, "grpo_group_n", 2, step), TQ_OK);
     PICKED(&c, 0, 1);
     assert_int_equal(c.r.claim, 0);
-    assert_int_equal(tqi_view_ready(c.view), 2);
+    assert_int_equal(tqi_table_view_ready(c.view), 2);
     /* Another rank may have them by now: they are not freed again. */
-    tqi_meta_claim_release(c.t.meta, SESSION, first);
-    assert_int_equal(tqi_view_ready(c.view), 2);
+    tqi_table_claim_release(c.t.meta, SESSION, first);
+    assert_int_equal(tqi_table_view_ready(c.view), 2);
     clear_one(&c, 1);
     assert_int_equal(claim(&c, "grpo_group_n", 2, step), TQ_OK);
     PICKED(&c, 4, 5);
     /* A reset forgets picks, too. */
-    assert_int_equal(tqi_meta_reset_consumption(c.t.meta, "p", "train", &c.t.err), TQ_OK);
-    assert_int_equal(tqi_view_ready(c.view), 5);
+    assert_int_equal(tqi_table_reset_consumption(c.t.meta, "p", "train", &c.t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_ready(c.view), 5);
     assert_int_equal(claim(&c, "grpo_group_n", 4, step), TQ_OK);
     PICKED(&c, 2, 3, 4, 5);
     close_claim(&c);
@@ -286,10 +286,10 @@ static void a_registered_sampler_caches_for_others(void **state)
     static const uint8_t values[] = {0xfd, 0xce, 0,    1,    0x11, 0x70, 0xca, 0x3f, 0xc0, 0,
                                      0,    0xd1, 0xff, 0x7f, 0xa1, 'x',  0xcb, 0x3f, 0xf8};
     static const uint32_t sizes[] = {1, 5, 5, 3, 2, 3, 0};
-    tqi_batch_tag tag = {"t", values, sizeof(values), sizes};
+    tqi_table_batch_tag tag = {"t", values, sizeof(values), sizes};
     put p = {.partition = "p",
              .n = 7,
-             .naming = TQI_NEW,
+             .naming = TQI_TABLE_NEW,
              .tags = &tag,
              .n_tags = 1,
              .fields = fields,
@@ -313,7 +313,7 @@ static void a_registered_sampler_caches_for_others(void **state)
     assert_int_equal(table_put(&c.t, &p, &c.r), TQ_OK);
     assert_int_equal(claim(&c, "odd", 1, "mine"), TQ_OK);
     PICKED(&c, 6);
-    assert_int_equal(tqi_view_ready(c.view), 5);
+    assert_int_equal(tqi_table_view_ready(c.view), 5);
     assert_int_equal(claim(&c, "odd", 1, "other"), TQ_OK);
     PICKED(&c, 5, 4);
     assert_int_equal(c.r.claim, 0);
@@ -385,7 +385,7 @@ static void a_sampler_keeps_answers_of_its_own(void **state)
     table_new(&c.t, "p", 4, fields, 1, NULL);
     assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_OK);
     PICKED(&c, 0, 1);
-    assert_int_equal(tqi_view_ready(c.view), 1);
+    assert_int_equal(tqi_table_view_ready(c.view), 1);
     /* Fewer are ready than asked for, and none of those. */
     assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_OK);
     PICKED(&c, 0, 1);
@@ -399,7 +399,7 @@ static void a_sampler_keeps_answers_of_its_own(void **state)
     assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_EINVAL);
     tqi_sampler_forget("p");
     assert_int_equal(claim(&c, "keeper", 2, "{}"), TQ_EAGAIN);
-    assert_int_equal(tqi_view_ready(c.view), 1);
+    assert_int_equal(tqi_table_view_ready(c.view), 1);
     close_claim(&c);
 }
 

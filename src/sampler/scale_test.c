@@ -2,7 +2,7 @@
  * scale_test.c - memory per cell of the table, and costs of the table and of claims that must not grow with the partition.
  * Times are printed, not judged.
  */
-#include "meta/meta_test.h"
+#include "table/test/testkit.h"
 #include "sampler/sampler.h"
 
 #include <malloc.h>
@@ -34,9 +34,9 @@ static void a_cell_costs_at_most_32_bytes(void **state)
     size_t before, after;
     double start;
     uint32_t cleared;
-    tqi_view *view;
-    tqi_resolve ask = {.partition = "p"};
-    tqi_result r = {0};
+    tqi_table_view *view;
+    tqi_table_resolve_args ask = {.partition = "p"};
+    tqi_table_result r = {0};
 
     (void)state;
     table_open(&t);
@@ -51,42 +51,42 @@ static void a_cell_costs_at_most_32_bytes(void **state)
     assert_true(after - before <= (size_t)32 * ROWS * FIELDS);
 #endif
     /* Piecewise, too, with a view beside it. */
-    assert_int_equal(tqi_view_get(t.meta, "q", fields, FIELDS, "train", &view, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(t.meta, "q", fields, FIELDS, "train", &view, &t.err), TQ_OK);
     before = memory();
     for (uint32_t i = 0; i < ROWS / 64; i++) {
         table_new(&t, "q", 64, fields, FIELDS, NULL);
     }
     after = memory();
-    assert_int_equal(tqi_view_ready(view), ROWS);
+    assert_int_equal(tqi_table_view_ready(view), ROWS);
     print_message("bytes per cell, in 128 puts: %.1f\n",
                   (double)(after - before) / (ROWS * FIELDS));
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     assert_true(after - before <= (size_t)32 * ROWS * FIELDS);
 #endif
     start = seconds();
-    assert_int_equal(tqi_meta_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
     print_message("resolve of all: %.3f ms\n", (seconds() - start) * 1e3);
     assert_int_equal(r.batch.n_fields, FIELDS);
     assert_int_equal(r.batch.fields[0].n_runs, 1);
-    tqi_result_fini(&r);
+    tqi_table_result_fini(&r);
     start = seconds();
-    assert_int_equal(tqi_meta_clear_partition(t.meta, "p", &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_partition(t.meta, "p", &cleared, &t.err), TQ_OK);
     print_message("clear of all: %.3f ms\n", (seconds() - start) * 1e3);
     assert_int_equal(cleared, ROWS);
-    tqi_view_rele(view);
+    tqi_table_view_unref(view);
     table_clear(&t, "q");
     table_assert_empty(&t);
     table_close(&t);
 }
 
-static void claim_many(table *t, tqi_view *view, const char *sampler, const char *config,
+static void claim_many(table *t, tqi_table_view *view, const char *sampler, const char *config,
                        uint32_t times)
 {
     const tq_sampler *found;
     tq_pick_request request = {
         .batch_size = 64, .partition = "p", .task = "train", .config = config};
-    tqi_result r = {0};
-    uint32_t before = tqi_view_ready(view);
+    tqi_table_result r = {0};
+    uint32_t before = tqi_table_view_ready(view);
     double start;
 
     assert_int_equal(tqi_sampler_find(sampler, &found, &t->err), TQ_OK);
@@ -95,12 +95,12 @@ static void claim_many(table *t, tqi_view *view, const char *sampler, const char
         assert_int_equal(
             tqi_sampler_claim(found, view, &request, SESSION, false, &r, NULL, &t->err), TQ_OK);
         assert_int_equal(r.batch.n, 64);
-        tqi_meta_claim_settle(t->meta, r.claim);
-        tqi_result_fini(&r);
+        tqi_table_claim_settle(t->meta, r.claim);
+        tqi_table_result_fini(&r);
     }
     print_message("%s: claim of 64 of %u ready: %.1f us\n", sampler, before,
                   (seconds() - start) * 1e6 / times);
-    assert_int_equal(tqi_view_ready(view), before - 64 * times);
+    assert_int_equal(tqi_table_view_ready(view), before - 64 * times);
 }
 
 static void claims_cost_by_their_size(void **state)
@@ -110,14 +110,14 @@ static void claims_cost_by_their_size(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        tqi_view *view;
+        tqi_table_view *view;
         double start;
         uint32_t cleared;
 
         table_open(&t);
-        assert_int_equal(tqi_view_get(t.meta, "p", fields, 2, "train", &view, &t.err), TQ_OK);
+        assert_int_equal(tqi_table_view_get(t.meta, "p", fields, 2, "train", &view, &t.err), TQ_OK);
         table_new(&t, "p", sizes[i], fields, 2, NULL);
-        assert_int_equal(tqi_view_ready(view), sizes[i]);
+        assert_int_equal(tqi_table_view_ready(view), sizes[i]);
         claim_many(&t, view, "sequential", "{}", 50);
         if (sizes[i] <= 50000) {
             claim_many(&t, view, "grpo_group_n", "{\"n_samples_per_prompt\": 8}", 50);
@@ -136,11 +136,11 @@ static void claims_cost_by_their_size(void **state)
                 indexes[j] = k + j;
             }
             assert_int_equal(
-                tqi_meta_clear_indexes(t.meta, "p", indexes, NULL, 64, &cleared, &t.err), TQ_OK);
+                tqi_table_clear_indexes(t.meta, "p", indexes, NULL, 64, &cleared, &t.err), TQ_OK);
             assert_int_equal(cleared, 64);
         }
         print_message("clear of 64 x 2: %.1f us\n", (seconds() - start) * 1e6 / 50);
-        tqi_view_rele(view);
+        tqi_table_view_unref(view);
         table_clear(&t, "p");
         table_assert_empty(&t);
         table_close(&t);
@@ -153,7 +153,7 @@ static void partitions_leave_nothing_behind(void **state)
     table t;
     size_t early = 0, late;
     uint64_t notice;
-    tqi_dead dead[64];
+    tqi_table_dead dead[64];
 
     (void)state;
     table_open(&t);
@@ -162,8 +162,8 @@ static void partitions_leave_nothing_behind(void **state)
         (void)snprintf(name, sizeof(name), "step-%u", i);
         table_new(&t, name, 16, fields, 3, NULL);
         table_clear(&t, name);
-        while (tqi_owner_dead(t.owner, dead, 64, &notice) > 0) {
-            tqi_owner_done(t.owner, notice, 0);
+        while (tqi_table_owner_dead(t.owner, dead, 64, &notice) > 0) {
+            tqi_table_owner_done(t.owner, notice, 0);
         }
         if (i == 1000) {
             early = memory();

@@ -147,7 +147,7 @@ static int seqlen_pick(const tq_sampler_view *view, const tq_pick_request *reque
         return rc;
     }
     n_groups = request->batch_size / config.group * config.dp_size;
-    rc = tqi_groups_choose(view, config.group, n_groups, &positions, err);
+    rc = tqi_sampler_groups_choose(view, config.group, n_groups, &positions, err);
     if (rc != TQ_OK) {
         return rc;
     }

@@ -38,7 +38,7 @@ static void arena_why(char why[TQI_STORE_WHY], const char *what)
     snprintf(why, TQI_STORE_WHY, "%s: %s", what, strerror_r(errno, reason, sizeof(reason)));
 }
 
-int tqi_arena_memfd(const char *name, uint64_t size, char why[TQI_STORE_WHY], tq_error *err)
+int tqi_store_arena_memfd(const char *name, uint64_t size, char why[TQI_STORE_WHY], tq_error *err)
 {
     /* Kernels that know MFD_NOEXEC_SEAL may be set to refuse memfds without it, older ones do not know it. */
     int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
@@ -68,7 +68,7 @@ int tqi_arena_memfd(const char *name, uint64_t size, char why[TQI_STORE_WHY], tq
     return fd;
 }
 
-int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
+int tqi_store_arena_init(tqi_store_arena *arena, uint64_t size, tq_error *err)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 
@@ -79,7 +79,7 @@ int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
                              (unsigned long long)size);
     }
     size = (size + page - 1) / page * page;
-    int fd = tqi_arena_memfd("tq-arena", size, arena->why, err);
+    int fd = tqi_store_arena_memfd("tq-arena", size, arena->why, err);
     if (fd < -1) {
         return TQ_EIO;
     }
@@ -88,7 +88,7 @@ int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
         close(fd);
         fd = -1;
     }
-    void *base = tqi_huge_map(size, PROT_READ | PROT_WRITE, fd);
+    void *base = tqi_store_huge_map(size, PROT_READ | PROT_WRITE, fd);
     if (base == MAP_FAILED) {
         int code = tqi_error_errno(err, errno, "mapping a store's arena");
         if (fd >= 0) {
@@ -113,7 +113,7 @@ int tqi_arena_init(tqi_arena *arena, uint64_t size, tq_error *err)
     return TQ_OK;
 }
 
-void tqi_arena_fini(tqi_arena *arena)
+void tqi_store_arena_fini(tqi_store_arena *arena)
 {
     if (arena->base != NULL) {
         munmap(arena->base, arena->size);
@@ -126,7 +126,7 @@ void tqi_arena_fini(tqi_arena *arena)
 }
 
 /* Makes the pages of [offset, end), both page-aligned. */
-static int arena_populate_pages(tqi_arena *arena, uint64_t offset, uint64_t end)
+static int arena_populate_pages(tqi_store_arena *arena, uint64_t offset, uint64_t end)
 {
     int rc;
 
@@ -150,7 +150,7 @@ static int arena_populate_pages(tqi_arena *arena, uint64_t offset, uint64_t end)
     return rc == 0 ? TQ_OK : TQ_ENOMEM;
 }
 
-int tqi_arena_populate(tqi_arena *arena, uint64_t offset, uint64_t size)
+int tqi_store_arena_populate(tqi_store_arena *arena, uint64_t offset, uint64_t size)
 {
     uint64_t end = offset + size;
     int code = TQ_OK;
@@ -159,12 +159,12 @@ int tqi_arena_populate(tqi_arena *arena, uint64_t offset, uint64_t size)
     end = (end + arena->page - 1) / arena->page * arena->page;
     end = end > arena->size ? arena->size : end;
     while (offset < end && code == TQ_OK) {
-        uint64_t next = (offset / TQI_HUGE + 1) * TQI_HUGE;
+        uint64_t next = (offset / TQI_STORE_HUGE + 1) * TQI_STORE_HUGE;
         next = next < end ? next : end;
-        if (next - offset == TQI_HUGE) {
+        if (next - offset == TQI_STORE_HUGE) {
             /* One of its pages must exist, then the kernel makes the rest. */
             code = arena_populate_pages(arena, offset, offset + arena->page);
-            if (code == TQ_OK && tqi_huge_collapse(arena->base + offset)) {
+            if (code == TQ_OK && tqi_store_huge_collapse(arena->base + offset)) {
                 offset = next;
                 continue;
             }
@@ -175,7 +175,7 @@ int tqi_arena_populate(tqi_arena *arena, uint64_t offset, uint64_t size)
     return code;
 }
 
-int tqi_arena_punch(tqi_arena *arena, uint64_t offset, uint64_t size)
+int tqi_store_arena_punch(tqi_store_arena *arena, uint64_t offset, uint64_t size)
 {
     uint64_t begin = (offset + arena->page - 1) / arena->page * arena->page;
     uint64_t end = (offset + size) / arena->page * arena->page;
@@ -199,13 +199,13 @@ int tqi_arena_punch(tqi_arena *arena, uint64_t offset, uint64_t size)
 }
 
 /* For memory without a file: counts the resident pages, window by window. */
-static uint64_t arena_resident_pages(const tqi_arena *arena)
+static uint64_t arena_resident_pages(const tqi_store_arena *arena)
 {
-    unsigned char there[TQI_HUGE / 4096];
+    unsigned char there[TQI_STORE_HUGE / 4096];
     uint64_t pages = 0;
 
-    for (uint64_t at = 0; at < arena->size; at += TQI_HUGE) {
-        uint64_t size = arena->size - at < TQI_HUGE ? arena->size - at : TQI_HUGE;
+    for (uint64_t at = 0; at < arena->size; at += TQI_STORE_HUGE) {
+        uint64_t size = arena->size - at < TQI_STORE_HUGE ? arena->size - at : TQI_STORE_HUGE;
         if (mincore(arena->base + at, size, there) != 0) {
             return 0;
         }
@@ -216,7 +216,7 @@ static uint64_t arena_resident_pages(const tqi_arena *arena)
     return pages * arena->page;
 }
 
-uint64_t tqi_arena_resident(const tqi_arena *arena)
+uint64_t tqi_store_arena_resident(const tqi_store_arena *arena)
 {
     struct stat st;
 

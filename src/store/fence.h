@@ -13,20 +13,20 @@
 #include "base/fence.h"
 #include "store/stream.h"
 
-static inline void tqi_copy_bytes(void *dest, const void *from, size_t size, bool streaming)
+static inline void tqi_store_copy_bytes(void *dest, const void *from, size_t size, bool streaming)
 {
     if (streaming) {
-        tqi_stream_copy(dest, from, size);
+        tqi_store_stream_copy(dest, from, size);
     } else {
         memcpy(dest, from, size);
     }
 }
 
 /* Copies bytes that the owner may be changing. */
-static inline void tqi_racy_copy(void *dest, const void *from, size_t size, bool streaming)
+static inline void tqi_store_racy_copy(void *dest, const void *from, size_t size, bool streaming)
 {
     TQI_RACY_BEGIN();
-    tqi_copy_bytes(dest, from, size, streaming);
+    tqi_store_copy_bytes(dest, from, size, streaming);
     TQI_RACY_END();
 }
 

@@ -13,15 +13,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TQI_HUGE (UINT64_C(2) << 20)
+#define TQI_STORE_HUGE (UINT64_C(2) << 20)
 
 /* mmap of a shared file (fd -1: of private memory), aligned if it is large enough; MAP_FAILED with errno.  Unmapped with
  * munmap. */
-void *tqi_huge_map(size_t size, int prot, int fd);
+void *tqi_store_huge_map(size_t size, int prot, int fd);
 /* A private mapping of [offset, offset + size) of a file that can use the file's large pages; as above. */
-void *tqi_huge_view(size_t size, int fd, uint64_t offset);
+void *tqi_store_huge_borrow(size_t size, int fd, uint64_t offset);
 /* Turns the aligned 2 MiB at `window`, of which at least one page exists, into one page.  False if that is not possible
  * now. */
-bool tqi_huge_collapse(uint8_t *window);
+bool tqi_store_huge_collapse(uint8_t *window);
 
 #endif

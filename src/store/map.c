@@ -77,7 +77,7 @@ int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t 
     if (code != TQ_OK) {
         return code;
     }
-    arena = tqi_huge_map(arena_bytes, PROT_READ | PROT_WRITE, arena_fd);
+    arena = tqi_store_huge_map(arena_bytes, PROT_READ | PROT_WRITE, arena_fd);
     if (arena == MAP_FAILED) {
         code = tqi_error_errno(err, errno, "mapping the arena of a storage unit");
         goto fail;
@@ -140,20 +140,20 @@ void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size
     const uint8_t *end = at + size;
 
     while (at < end) {
-        uint64_t window = (uint64_t)(at - map->arena) / TQI_HUGE * TQI_HUGE;
-        if (window + TQI_HUGE > map->arena_bytes) {
+        uint64_t window = (uint64_t)(at - map->arena) / TQI_STORE_HUGE * TQI_STORE_HUGE;
+        if (window + TQI_STORE_HUGE > map->arena_bytes) {
             return;
         }
         /* Reading a byte of our own makes a page there. */
         (void)*(const volatile uint8_t *)at;
-        if (!tqi_huge_collapse(map->arena + window)) {
+        if (!tqi_store_huge_collapse(map->arena + window)) {
             return;
         }
-        at = map->arena + window + TQI_HUGE;
+        at = map->arena + window + TQI_STORE_HUGE;
     }
 }
 
-uint8_t *tqi_store_map_view(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base,
+uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base,
                             size_t *bytes)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
@@ -164,7 +164,7 @@ uint8_t *tqi_store_map_view(const tqi_store_map *map, uint64_t offset, uint64_t 
     }
     uint64_t begin = offset / page * page;
     uint64_t length = (offset + size + page - 1) / page * page - begin;
-    uint8_t *view = tqi_huge_view(length, map->arena_fd, begin);
+    uint8_t *view = tqi_store_huge_borrow(length, map->arena_fd, begin);
     if (view == MAP_FAILED) {
         return NULL;
     }
@@ -195,9 +195,9 @@ bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, ui
     if (id == 0 || atomic_load_explicit(&map->slots[slot], memory_order_acquire) != id) {
         return false;
     }
-    tqi_racy_copy(dest, map->arena + offset, size, streaming);
+    tqi_store_racy_copy(dest, map->arena + offset, size, streaming);
     /* Acquire fence: if the copy saw a byte written after the block was freed, the load below sees the slot emptied
-     * before (tqi_slots_give has the release fence).  Ids are never reused, so an equal id means the same block. */
+     * before (tqi_store_slots_give has the release fence).  Ids are never reused, so an equal id means the same block. */
     TQI_FENCE(memory_order_acquire);
     return atomic_load_explicit(&map->slots[slot], memory_order_relaxed) == id;
 }

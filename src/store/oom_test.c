@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "base/oom.h"
+#include "base/testkit_oom.h"
 #include "store/store.h"
 
 static void alloc_fails_cleanly(void **state)

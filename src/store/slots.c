@@ -47,10 +47,10 @@ static int slots_read_only(int fd, bool sealed, char why[TQI_STORE_WHY])
     return -1;
 }
 
-int tqi_slots_init(tqi_slots *slots, uint32_t count, char why[TQI_STORE_WHY], tq_error *err)
+int tqi_store_slots_init(tqi_store_slot_table *slots, uint32_t count, char why[TQI_STORE_WHY], tq_error *err)
 {
     size_t bytes = (size_t)count * sizeof(uint64_t);
-    int fd = why[0] ? -1 : tqi_arena_memfd("tq-slots", bytes, why, err);
+    int fd = why[0] ? -1 : tqi_store_arena_memfd("tq-slots", bytes, why, err);
 
     memset(slots, 0, sizeof(*slots));
     slots->fd = -1;
@@ -77,7 +77,7 @@ int tqi_slots_init(tqi_slots *slots, uint32_t count, char why[TQI_STORE_WHY], tq
     return TQ_OK;
 }
 
-void tqi_slots_fini(tqi_slots *slots)
+void tqi_store_slots_fini(tqi_store_slot_table *slots)
 {
     if (slots->words != NULL) {
         munmap((void *)(uintptr_t)slots->words, (size_t)slots->count * sizeof(uint64_t));
@@ -90,7 +90,7 @@ void tqi_slots_fini(tqi_slots *slots)
     slots->fd = -1;
 }
 
-int tqi_slots_take(tqi_slots *slots, uint64_t id, uint32_t *slot)
+int tqi_store_slots_take(tqi_store_slot_table *slots, uint64_t id, uint32_t *slot)
 {
     uint32_t at;
 
@@ -117,7 +117,7 @@ int tqi_slots_take(tqi_slots *slots, uint64_t id, uint32_t *slot)
     return TQ_OK;
 }
 
-void tqi_slots_give(tqi_slots *slots, uint32_t slot)
+void tqi_store_slots_give(tqi_store_slot_table *slots, uint32_t slot)
 {
     /*
      * The writer's half of the seqlock.  The release fence orders the store of 0 before all later writes into the block's

@@ -35,9 +35,9 @@ typedef struct store_block {
 } store_block;
 
 struct tqi_store {
-    tqi_arena arena;
-    tqi_slots slots;
-    tqi_tlsf tlsf;
+    tqi_store_arena arena;
+    tqi_store_slot_table slots;
+    tqi_store_tlsf tlsf;
     store_block *blocks; /* by id */
     uint64_t n_blocks;   /* not dead */
     uint64_t used;
@@ -64,7 +64,7 @@ int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error 
         return tqi_error_nomem(err, "a store");
     }
     store->slots.fd = -1;
-    code = tqi_arena_init(&store->arena, options->capacity, err);
+    code = tqi_store_arena_init(&store->arena, options->capacity, err);
     if (code != TQ_OK) {
         goto fail;
     }
@@ -72,11 +72,11 @@ int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error 
         uint64_t many = store->arena.size / 4096;
         slots = many < 4096 ? 4096 : many > (1u << 22) ? 1u << 22 : (uint32_t)many;
     }
-    code = tqi_slots_init(&store->slots, slots, store->arena.why, err);
+    code = tqi_store_slots_init(&store->slots, slots, store->arena.why, err);
     if (code != TQ_OK) {
         goto fail;
     }
-    code = tqi_tlsf_init(&store->tlsf, store->arena.size);
+    code = tqi_store_tlsf_init(&store->tlsf, store->arena.size);
     if (code != TQ_OK) {
         tqi_error_nomem(err, "a store's table of chunks");
         goto fail;
@@ -101,9 +101,9 @@ void tqi_store_free(tqi_store *store)
         HASH_DEL(store->blocks, block);
         free(block);
     }
-    tqi_tlsf_fini(&store->tlsf);
-    tqi_slots_fini(&store->slots);
-    tqi_arena_fini(&store->arena);
+    tqi_store_tlsf_fini(&store->tlsf);
+    tqi_store_slots_fini(&store->slots);
+    tqi_store_arena_fini(&store->arena);
     free(store);
 }
 
@@ -146,8 +146,8 @@ uint64_t tqi_store_longest(const tqi_store *store)
 {
     uint64_t longest = 0;
 
-    for (uint32_t i = store->tlsf.first; i != TQI_TLSF_NONE; i = store->tlsf.chunks[i].after) {
-        const tqi_chunk *chunk = &store->tlsf.chunks[i];
+    for (uint32_t i = store->tlsf.first; i != TQI_STORE_TLSF_NONE; i = store->tlsf.chunks[i].after) {
+        const tqi_store_chunk *chunk = &store->tlsf.chunks[i];
         if (!chunk->used && chunk->size > longest) {
             longest = chunk->size;
         }
@@ -167,7 +167,7 @@ uint32_t tqi_store_slots(const tqi_store *store)
 
 uint64_t tqi_store_resident(const tqi_store *store)
 {
-    return tqi_arena_resident(&store->arena);
+    return tqi_store_arena_resident(&store->arena);
 }
 
 /* The block with that id, including dead ones. */
@@ -190,15 +190,15 @@ static store_block *store_live(const tqi_store *store, uint64_t id)
 static void store_forget(tqi_store *store, store_block *block)
 {
     store->used -= store->tlsf.chunks[block->chunk].size;
-    tqi_tlsf_give(&store->tlsf, block->chunk);
+    tqi_store_tlsf_give(&store->tlsf, block->chunk);
     HASH_DEL(store->blocks, block);
     free(block);
 }
 
 static void store_drop(tqi_store *store, store_block *block)
 {
-    /* Before the memory can be given to anybody: see tqi_slots_give. */
-    tqi_slots_give(&store->slots, block->slot);
+    /* Before the memory can be given to anybody: see tqi_store_slots_give. */
+    tqi_store_slots_give(&store->slots, block->slot);
     store->n_blocks--;
     block->dead = true;
     if (block->holds == 0) {
@@ -224,16 +224,16 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
     }
     block->id = place->id;
     block->size = place->size;
-    int code = tqi_tlsf_take(&store->tlsf, place->size, &block->chunk);
+    int code = tqi_store_tlsf_take(&store->tlsf, place->size, &block->chunk);
     if (code != TQ_OK) {
         free(block);
         return code == TQ_EFULL ? tqi_error_set(err, code, "no %llu bytes in one piece",
                                                 (unsigned long long)place->size)
                                 : tqi_error_nomem(err, "a chunk");
     }
-    code = tqi_slots_take(&store->slots, block->id, &block->slot);
+    code = tqi_store_slots_take(&store->slots, block->id, &block->slot);
     if (code != TQ_OK) {
-        tqi_tlsf_give(&store->tlsf, block->chunk);
+        tqi_store_tlsf_give(&store->tlsf, block->chunk);
         free(block);
         return code == TQ_EFULL
                    ? tqi_error_set(err, code, "all %u slots are taken", store->slots.count)
@@ -241,8 +241,8 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
     }
     HASH_ADD(hh, store->blocks, id, sizeof(block->id), block);
     if (block->hh.tbl == NULL) {
-        tqi_slots_give(&store->slots, block->slot);
-        tqi_tlsf_give(&store->tlsf, block->chunk);
+        tqi_store_slots_give(&store->slots, block->slot);
+        tqi_store_tlsf_give(&store->tlsf, block->chunk);
         free(block);
         return tqi_error_nomem(err, "the table of blocks");
     }
@@ -257,7 +257,7 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
 /* Total bytes that the sizes take, saturated. */
 static uint64_t store_sum(uint64_t sum, uint64_t size)
 {
-    uint64_t rounded = tqi_tlsf_round(size);
+    uint64_t rounded = tqi_store_tlsf_round(size);
 
     return sum > UINT64_MAX - rounded ? UINT64_MAX : sum + rounded;
 }
@@ -297,7 +297,7 @@ int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool 
             return code;
         }
     }
-    uint64_t top = tqi_tlsf_top(&store->tlsf);
+    uint64_t top = tqi_store_tlsf_top(&store->tlsf);
     if (top > atomic_load_explicit(&store->high, memory_order_relaxed)) {
         atomic_store_explicit(&store->high, top, memory_order_relaxed);
     }
@@ -391,7 +391,7 @@ uint32_t tqi_store_slots_used(const tqi_store *store)
     return store->slots.fresh;
 }
 
-void tqi_store_hold(tqi_store *store, uint64_t id)
+void tqi_store_ref(tqi_store *store, uint64_t id)
 {
     store_block *block = store_live(store, id);
 
@@ -400,7 +400,7 @@ void tqi_store_hold(tqi_store *store, uint64_t id)
     }
 }
 
-void tqi_store_rele(tqi_store *store, uint64_t id)
+void tqi_store_unref(tqi_store *store, uint64_t id)
 {
     store_block *block = store_any(store, id);
 
@@ -428,7 +428,7 @@ bool tqi_store_unpin(tqi_store *store, uint64_t id)
         return false;
     }
     bool last = --block->pins == 0 && !block->dead;
-    tqi_store_rele(store, id);
+    tqi_store_unref(store, id);
     return last;
 }
 
@@ -481,7 +481,7 @@ uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes)
         return 0;
     }
     uint64_t bytes = goal - warm < max_bytes ? goal - warm : max_bytes;
-    if (tqi_arena_populate(&store->arena, warm, bytes) != TQ_OK) {
+    if (tqi_store_arena_populate(&store->arena, warm, bytes) != TQ_OK) {
         atomic_store_explicit(&store->cold, true, memory_order_relaxed);
         return 0;
     }
@@ -492,7 +492,7 @@ uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes)
 /* Gives back up to `want` bytes of the free end, starting from the top; returns how many. */
 static uint64_t store_give_end(tqi_store *store, uint64_t want)
 {
-    uint64_t top = tqi_tlsf_top(&store->tlsf);
+    uint64_t top = tqi_store_tlsf_top(&store->tlsf);
     uint64_t high = atomic_load_explicit(&store->high, memory_order_relaxed);
     uint64_t warm = atomic_load_explicit(&store->warm, memory_order_relaxed);
     uint64_t end = warm > high ? warm : high;
@@ -501,9 +501,9 @@ static uint64_t store_give_end(tqi_store *store, uint64_t want)
     if (end <= top) {
         return 0;
     }
-    uint64_t from = end - top > want ? (end - want) / TQI_HUGE * TQI_HUGE : top;
+    uint64_t from = end - top > want ? (end - want) / TQI_STORE_HUGE * TQI_STORE_HUGE : top;
     from = from < top ? top : from;
-    if (tqi_arena_punch(&store->arena, from, end - from) != TQ_OK) {
+    if (tqi_store_arena_punch(&store->arena, from, end - from) != TQ_OK) {
         return 0;
     }
     atomic_store_explicit(&store->high, top, memory_order_relaxed);
@@ -514,13 +514,13 @@ static uint64_t store_give_end(tqi_store *store, uint64_t want)
 
 /* The same for a free chunk.  A reader of punched memory once had a block there, whose slot was emptied, with the fence,
  * when it was freed. */
-static uint64_t store_give_chunk(tqi_store *store, tqi_chunk *chunk, uint64_t want)
+static uint64_t store_give_chunk(tqi_store *store, tqi_store_chunk *chunk, uint64_t want)
 {
     uint64_t end = chunk->offset + chunk->warm;
-    uint64_t from = chunk->warm > want ? (end - want) / TQI_HUGE * TQI_HUGE : chunk->offset;
+    uint64_t from = chunk->warm > want ? (end - want) / TQI_STORE_HUGE * TQI_STORE_HUGE : chunk->offset;
 
     from = from < chunk->offset ? chunk->offset : from;
-    if (tqi_arena_punch(&store->arena, from, end - from) != TQ_OK) {
+    if (tqi_store_arena_punch(&store->arena, from, end - from) != TQ_OK) {
         return 0;
     }
     chunk->warm = from - chunk->offset;
@@ -529,7 +529,7 @@ static uint64_t store_give_chunk(tqi_store *store, tqi_chunk *chunk, uint64_t wa
 
 uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes)
 {
-    uint64_t resident = tqi_arena_resident(&store->arena);
+    uint64_t resident = tqi_store_arena_resident(&store->arena);
 
     if (resident <= keep) {
         return 0;
@@ -537,8 +537,8 @@ uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes
     uint64_t want = resident - keep < max_bytes ? resident - keep : max_bytes;
     uint64_t given = store_give_end(store, want);
     for (uint32_t i = store->tlsf.chunks[store->tlsf.top].before;
-         i != TQI_TLSF_NONE && given < want; i = store->tlsf.chunks[i].before) {
-        tqi_chunk *chunk = &store->tlsf.chunks[i];
+         i != TQI_STORE_TLSF_NONE && given < want; i = store->tlsf.chunks[i].before) {
+        tqi_store_chunk *chunk = &store->tlsf.chunks[i];
         if (!chunk->used && chunk->warm > 0) {
             given += store_give_chunk(store, chunk, want - given);
         }
@@ -548,16 +548,16 @@ uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes
 
 uint64_t tqi_store_trim(tqi_store *store)
 {
-    uint64_t before = tqi_arena_resident(&store->arena);
-    uint64_t top = tqi_tlsf_top(&store->tlsf);
+    uint64_t before = tqi_store_arena_resident(&store->arena);
+    uint64_t top = tqi_store_tlsf_top(&store->tlsf);
 
     tqi_store_give_back(store, 0, UINT64_MAX);
     /* Warming may populate pages beyond what it has reported. */
-    tqi_arena_punch(&store->arena, top, store->arena.size - top);
+    tqi_store_arena_punch(&store->arena, top, store->arena.size - top);
     atomic_store_explicit(&store->high, top, memory_order_relaxed);
     atomic_store_explicit(&store->warm, top, memory_order_relaxed);
     atomic_store_explicit(&store->cold, false, memory_order_relaxed);
-    uint64_t after = tqi_arena_resident(&store->arena);
+    uint64_t after = tqi_store_arena_resident(&store->arena);
     return before > after ? before - after : 0;
 }
 
@@ -567,7 +567,7 @@ bool tqi_store_check(const tqi_store *store)
     store_block *block, *next;
 
     HASH_ITER (hh, store->blocks, block, next) {
-        const tqi_chunk *chunk = &store->tlsf.chunks[block->chunk];
+        const tqi_store_chunk *chunk = &store->tlsf.chunks[block->chunk];
         taken += chunk->size;
         live += block->dead ? 0 : 1;
         held_dead += block->dead ? chunk->size : 0;
@@ -580,7 +580,7 @@ bool tqi_store_check(const tqi_store *store)
             return false;
         }
     }
-    return tqi_tlsf_check(&store->tlsf, &used) && used == store->used && taken == used &&
+    return tqi_store_tlsf_check(&store->tlsf, &used) && used == store->used && taken == used &&
            held_dead == store->held_dead && live == store->n_blocks &&
            live == store->slots.fresh - store->slots.n_spares;
 }

@@ -10,8 +10,8 @@
  * fence; load again; equal both times means that the bytes are the block's.  The store therefore sets the slot to 0,
  * then a release fence, before it reuses or punches the memory.
  */
-#ifndef TQI_STORE_H
-#define TQI_STORE_H
+#ifndef TQI_STORE_STORE_H
+#define TQI_STORE_STORE_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -82,8 +82,8 @@ bool tqi_store_has(const tqi_store *store, uint64_t id);
 uint64_t tqi_store_slot_id(const tqi_store *store, uint32_t slot);
 uint32_t tqi_store_slots_used(const tqi_store *store);
 /* Keeps the memory of a block that is being sent from being reused. */
-void tqi_store_hold(tqi_store *store, uint64_t id);
-void tqi_store_rele(tqi_store *store, uint64_t id);
+void tqi_store_ref(tqi_store *store, uint64_t id);
+void tqi_store_unref(tqi_store *store, uint64_t id);
 /* A hold that may last: a client reads the block in place. */
 void tqi_store_pin(tqi_store *store, uint64_t id);
 /* Returns whether that was the last one of a block that still exists. */
@@ -109,8 +109,8 @@ uint64_t tqi_store_resident(const tqi_store *store);
 bool tqi_store_check(const tqi_store *store);
 
 /* Name of the running machine, to find out whether another process is on the same one; "" if unknown. */
-#define TQI_STORE_HOST 64
-void tqi_store_host(char out[TQI_STORE_HOST]);
+#define TQI_STORE_MACHINE 64
+void tqi_store_machine(char out[TQI_STORE_MACHINE]);
 
 /* ---- the other side: a reader's or writer's mapping of a store in another process ---- */
 typedef struct tqi_store_map {
@@ -127,7 +127,7 @@ void tqi_store_map_fini(tqi_store_map *map);
 /* A private view of [offset, offset + size) of the arena: it shows the present bytes, and writes to it are visible to nobody
  * else.  The caller must make sure that the owner does not reuse the bytes, and must unmap [*base, *base + *bytes).  NULL:
  * out of bounds, or refused by the system. */
-uint8_t *tqi_store_map_view(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base,
+uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base,
                             size_t *bytes);
 /* In a forked child: releases what was inherited.  The arena was not: its addresses may be in use for something else by
  * now. */

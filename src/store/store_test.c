@@ -139,22 +139,22 @@ static void holds_keep_memory(void **state)
     (void)state;
     assert_int_equal(reserve(store, 1, 16 * 4096, false, &place), TQ_OK);
     uint8_t *at = tqi_store_find(store, 1, place.slot, NULL);
-    tqi_store_hold(store, 1);
-    tqi_store_hold(store, 1);
+    tqi_store_ref(store, 1);
+    tqi_store_ref(store, 1);
     assert_true(tqi_store_free_block(store, 1));
     assert_false(tqi_store_free_block(store, 1));
     assert_int_equal(tqi_store_blocks(store), 0);
     assert_int_equal(reserve(store, 2, 1, false, &other), TQ_EFULL);
     at[0] = 1; /* still the block's */
-    tqi_store_rele(store, 1);
+    tqi_store_unref(store, 1);
     assert_int_equal(reserve(store, 2, 1, false, &other), TQ_EFULL);
     assert_true(tqi_store_check(store));
-    tqi_store_rele(store, 1);
+    tqi_store_unref(store, 1);
     assert_int_equal(tqi_store_used(store), 0);
-    tqi_store_rele(store, 1); /* nothing to release: no harm */
+    tqi_store_unref(store, 1); /* nothing to release: no harm */
     assert_int_equal(reserve(store, 2, 4096, false, &other), TQ_OK);
     /* Pins are holds of their own. */
-    tqi_store_hold(store, 2);
+    tqi_store_ref(store, 2);
     assert_false(tqi_store_pinned(store, 2));
     assert_false(tqi_store_unpin(store, 2)); /* none */
     tqi_store_pin(store, 2);
@@ -163,7 +163,7 @@ static void holds_keep_memory(void **state)
     assert_true(tqi_store_unpin(store, 2));
     tqi_store_pin(store, 2);
     assert_true(tqi_store_pinned(store, 2));
-    tqi_store_rele(store, 2);
+    tqi_store_unref(store, 2);
     assert_true(tqi_store_pinned(store, 2));
     /* Everything is dropped but what is held. */
     assert_int_equal(reserve(store, 3, 4096, false, &other), TQ_OK);

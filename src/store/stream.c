@@ -14,7 +14,7 @@
 /* Less than this is not worth the fence. */
 #define STREAM_MIN 1024u
 
-void tqi_stream_copy(void *dest, const void *from, size_t size)
+void tqi_store_stream_copy(void *dest, const void *from, size_t size)
 {
     uint8_t *to = dest;
     const uint8_t *at = from;
@@ -47,7 +47,7 @@ void tqi_stream_copy(void *dest, const void *from, size_t size)
 
 #else
 
-void tqi_stream_copy(void *dest, const void *from, size_t size)
+void tqi_store_stream_copy(void *dest, const void *from, size_t size)
 {
     memcpy(dest, from, size);
 }

@@ -12,6 +12,6 @@
 
 /* Like memcpy, for bytes that nobody will read soon (so many that the first ones would have left the cache before the last
  * ones are copied).  Complete when it returns: later stores become visible later. */
-void tqi_stream_copy(void *dest, const void *from, size_t size);
+void tqi_store_stream_copy(void *dest, const void *from, size_t size);
 
 #endif

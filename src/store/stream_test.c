@@ -29,7 +29,7 @@ static void copies_any_bytes(void **state)
     for (size_t k = 0; k < sizeof(sizes) / sizeof(*sizes); k++) {
         for (size_t shift = 0; shift < 64; shift += 7) {
             memset(to, GUARD, ROOM + 64);
-            tqi_stream_copy(to + shift, from + 63 - shift, sizes[k]);
+            tqi_store_stream_copy(to + shift, from + 63 - shift, sizes[k]);
             assert_memory_equal(to + shift, from + 63 - shift, sizes[k]);
             for (size_t i = 0; i < shift; i++) {
                 assert_int_equal(to[i], GUARD);

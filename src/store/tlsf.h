@@ -22,14 +22,14 @@
 #include <stdint.h>
 
 /* Alignment and smallest size of a chunk: a cache line. */
-#define TQI_TLSF_UNIT  64u
-#define TQI_TLSF_FIRST 56
-#define TQI_TLSF_STEPS 32
+#define TQI_STORE_TLSF_UNIT  64u
+#define TQI_STORE_TLSF_FIRST 56
+#define TQI_STORE_TLSF_STEPS 32
 /* No chunk. */
-#define TQI_TLSF_NONE UINT32_MAX
+#define TQI_STORE_TLSF_NONE UINT32_MAX
 
 /* A stretch of the arena.  Neighbours and list links are indexes into the array of chunks. */
-typedef struct tqi_chunk {
+typedef struct tqi_store_chunk {
     uint64_t offset;
     uint64_t size;
     uint32_t before; /* neighbour at the lower address */
@@ -39,32 +39,32 @@ typedef struct tqi_chunk {
     uint64_t
         warm; /* while free: no page is left after this many of its bytes; not kept for the top */
     bool used;
-} tqi_chunk;
+} tqi_store_chunk;
 
-typedef struct tqi_tlsf {
-    tqi_chunk *chunks;
+typedef struct tqi_store_tlsf {
+    tqi_store_chunk *chunks;
     size_t capacity;      /* of chunks */
     uint32_t n_chunks;    /* records ever made */
     uint32_t spare;       /* list of unused records, by next */
     uint32_t top;         /* the free end; may be of size 0 */
     uint32_t first;       /* the chunk at offset 0 */
     uint64_t first_level; /* bit: some step of it has a chunk */
-    uint32_t second_level[TQI_TLSF_FIRST];
-    uint32_t heads[TQI_TLSF_FIRST][TQI_TLSF_STEPS];
-} tqi_tlsf;
+    uint32_t second_level[TQI_STORE_TLSF_FIRST];
+    uint32_t heads[TQI_STORE_TLSF_FIRST][TQI_STORE_TLSF_STEPS];
+} tqi_store_tlsf;
 
 /* Size that a block of that many bytes takes; UINT64_MAX if it exceeds any arena. */
-uint64_t tqi_tlsf_round(uint64_t size);
+uint64_t tqi_store_tlsf_round(uint64_t size);
 /* An arena of `capacity` bytes (a multiple of the unit), all free.  TQ_OK or TQ_ENOMEM. */
-int tqi_tlsf_init(tqi_tlsf *tlsf, uint64_t capacity);
-void tqi_tlsf_fini(tqi_tlsf *tlsf);
+int tqi_store_tlsf_init(tqi_store_tlsf *tlsf, uint64_t capacity);
+void tqi_store_tlsf_fini(tqi_store_tlsf *tlsf);
 /* Takes a chunk of at least `size` bytes.  TQ_OK, TQ_EFULL or TQ_ENOMEM. */
-int tqi_tlsf_take(tqi_tlsf *tlsf, uint64_t size, uint32_t *chunk);
+int tqi_store_tlsf_take(tqi_store_tlsf *tlsf, uint64_t size, uint32_t *chunk);
 /* Frees it and merges it with its free neighbours. */
-void tqi_tlsf_give(tqi_tlsf *tlsf, uint32_t chunk);
+void tqi_store_tlsf_give(tqi_store_tlsf *tlsf, uint32_t chunk);
 /* Where the free end begins. */
-uint64_t tqi_tlsf_top(const tqi_tlsf *tlsf);
+uint64_t tqi_store_tlsf_top(const tqi_store_tlsf *tlsf);
 /* Checks every link and class, for tests; false when something is wrong. */
-bool tqi_tlsf_check(const tqi_tlsf *tlsf, uint64_t *used);
+bool tqi_store_tlsf_check(const tqi_store_tlsf *tlsf, uint64_t *used);
 
 #endif

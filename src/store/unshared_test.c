@@ -12,7 +12,7 @@
 
 #include <cmocka.h>
 
-#include "base/oom.h"
+#include "base/testkit_oom.h"
 #include "store/store.h"
 
 #define MIB (UINT64_C(1) << 20)

@@ -5,14 +5,14 @@
  * The controller names such blocks (join.c puts them into the queue).  For a few of them at a time the unit
  *
  *   1. asks which of their bytes are live, and where they go in the new blocks;
- *   2. reserves the new blocks, under ids leased like any writer's, and copies on the thread pool;
+ *   2. reserves the new blocks, under ids granted like any writer's, and copies on the thread pool;
  *   3. tells the controller, which relinks the cells that still exist to the new blocks, all at once.
  *
  * The old block is then dead, like one that was cleared: it is freed on its notice, pins and readers keep it like any other,
  * and a reader with old placements asks the controller for new ones.  Cells that are cleared or overwritten meanwhile stay
  * so, because only cells that still point to the old block are relinked.  If anything fails, the old blocks stay as they are
  * and are tried again later.  A new block is never freed here once it was offered to the controller, which alone knows
- * whether it accepted it; the ids are abandoned, and a notice comes if it did not.  Ids die with the session that leased
+ * whether it accepted it; the ids are abandoned, and a notice comes if it did not.  Ids die with the session that granted
  * them: work in progress then starts over.
  *
  * After each batch the unit pauses for a multiple of the time the batch took, and a larger multiple of the controller time
@@ -31,7 +31,7 @@
 /* Most blocks in a batch, and most bytes unless it is a single block. */
 #define COMPACT_BLOCKS 64u
 #define COMPACT_BYTES  (UINT64_C(16) << 20)
-#define COMPACT_LEASE  256u
+#define COMPACT_GRANT  256u
 /* Pause before a batch, as a multiple of the previous batch's duration, and of the controller time it used (the controller
  * is one loop that serves everyone).  While puts wait, it equals the controller time, if anything was moved. */
 #define COMPACT_PAUSE     3u
@@ -49,10 +49,10 @@ typedef struct compact_copy {
     uint64_t size;
 } compact_copy;
 
-struct tqi_compacting {
+struct tqi_unit_compacting {
     tqi_unit *unit;
     tqi_unit_store *held;
-    uint64_t lease; /* which its ids are from */
+    uint64_t grant; /* which its ids are from */
     uint64_t since;
     uint64_t sent;  /* when the controller was asked last */
     uint64_t asked; /* how long it took for its answers */
@@ -71,77 +71,77 @@ struct tqi_compacting {
 
 /* ---------------------------------------------------------------------------------------- batches */
 
-static void compact_free(tqi_compacting *batch)
+static void compact_free(tqi_unit_compacting *batch)
 {
-    tqi_unit_store_rele(batch->held);
+    tqi_unit_store_unref(batch->held);
     free(batch->begin);
     free(batch->copies);
     free(batch);
 }
 
 /* Ends a batch; blocks that it has not moved stay as they are. */
-static void compact_end(tqi_compacting *batch, bool failed)
+static void compact_end(tqi_unit_compacting *batch, bool failed)
 {
     tqi_unit *unit = batch->unit;
-    tqi_compact *compact = &unit->compact;
+    tqi_unit_compact *compact = &unit->compact;
     uint64_t now = tqi_now();
     uint64_t took = (now - batch->since) * COMPACT_PAUSE + batch->asked * COMPACT_PAUSE_ASK;
-    uint64_t ms = took / 1000000 + TQI_COMPACT_PAUSE_MS;
+    uint64_t ms = took / 1000000 + TQI_UNIT_COMPACT_PAUSE_MS;
 
     ms = ms < COMPACT_PAUSE_MAX_MS ? ms : COMPACT_PAUSE_MAX_MS;
     compact->not_before = now + (failed ? COMPACT_RETRY_MS : ms) * 1000000;
     compact->urged_before = batch->moved ? now + batch->asked : compact->not_before;
     compact->now = NULL;
     compact_free(batch);
-    tqi_compact_arm(unit);
+    tqi_unit_compact_arm(unit);
 }
 
 /* Whether the blocks of the batch are still held. */
-static bool compact_valid(const tqi_compacting *batch)
+static bool compact_valid(const tqi_unit_compacting *batch)
 {
     return batch->held == batch->unit->held && !batch->unit->closing;
 }
 
 /* Whether its ids are still the unit's. */
-static bool compact_leases(const tqi_compacting *batch)
+static bool compact_grants(const tqi_unit_compacting *batch)
 {
-    return batch->lease == batch->unit->compact.lease;
+    return batch->grant == batch->unit->compact.grant;
 }
 
 /* Puts all of them back into the queue, for later. */
-static void compact_put_back(tqi_compacting *batch)
+static void compact_put_back(tqi_unit_compacting *batch)
 {
     if (compact_valid(batch)) {
         batch->unit->compact.full = 0;
-        tqi_compact_append(batch->unit, batch->from, batch->n);
+        tqi_unit_compact_append(batch->unit, batch->from, batch->n);
     }
 }
 
-static bool compact_call(tqi_compacting *batch, uint16_t kind, const ProtobufCMessage *message,
-                         void (*done)(tqi_call *call, tqi_answer *answer, void *arg))
+static bool compact_call(tqi_unit_compacting *batch, uint16_t kind, const ProtobufCMessage *message,
+                         void (*done)(tqi_net_call *call, tqi_net_answer *answer, void *arg))
 {
     tqi_unit *unit = batch->unit;
-    tqi_call *call = NULL;
+    tqi_net_call *call = NULL;
     tq_error err = {0};
-    tqi_call_args args = {
+    tqi_net_call_args args = {
         .kind = kind, .message = message, .deadline = TQI_NEVER, .done = done, .arg = batch};
 
     batch->sent = tqi_now();
-    if (tqi_call_start(unit->controller, &args, &call, &err) != TQ_OK) {
+    if (tqi_net_call_start(unit->controller, &args, &call, &err) != TQ_OK) {
         tqi_log(TQI_WARN, "unit", "%s: cannot move blocks: %s", unit->name, err.message);
         return false;
     }
     return true;
 }
 
-static void compact_heard(tqi_compacting *batch)
+static void compact_heard(tqi_unit_compacting *batch)
 {
     batch->asked += tqi_now() - batch->sent;
 }
 
 /* ---------------------------------------------------------------------------------------- 3: moved */
 
-static void compact_abandoned(tqi_call *call, tqi_answer *answer, void *arg)
+static void compact_abandoned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     (void)call;
     (void)answer;
@@ -149,7 +149,7 @@ static void compact_abandoned(tqi_call *call, tqi_answer *answer, void *arg)
 }
 
 /* The controller sends a notice for the blocks it did not accept, even if the session has ended. */
-static void compact_abandon(tqi_compacting *batch)
+static void compact_abandon(tqi_unit_compacting *batch)
 {
     Tq__AbandonBlocks message;
     uint64_t ids[COMPACT_BLOCKS];
@@ -166,9 +166,9 @@ static void compact_abandon(tqi_compacting *batch)
     }
 }
 
-static void compact_moved(tqi_call *call, tqi_answer *answer, void *arg)
+static void compact_moved(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    tqi_compacting *batch = arg;
+    tqi_unit_compacting *batch = arg;
     tqi_unit *unit = batch->unit;
 
     (void)call;
@@ -193,7 +193,7 @@ static void compact_moved(tqi_call *call, tqi_answer *answer, void *arg)
 }
 
 /* The controller has not been told anything yet. */
-static void compact_undo(tqi_compacting *batch)
+static void compact_undo(tqi_unit_compacting *batch)
 {
     tqi_unit *unit = batch->unit;
 
@@ -205,14 +205,14 @@ static void compact_undo(tqi_compacting *batch)
     tqi_unit_wake(unit);
 }
 
-static void compact_tell(tqi_compacting *batch)
+static void compact_tell(tqi_unit_compacting *batch)
 {
     uint8_t locators[COMPACT_BLOCKS][TQI_STORE_LOCATOR];
     Tq__Block blocks[COMPACT_BLOCKS], *list[COMPACT_BLOCKS];
     Tq__Owner owner;
-    Tq__Move message;
+    Tq__CompactMove message;
 
-    tq__move__init(&message);
+    tq__compact_move__init(&message);
     tq__owner__init(&owner);
     owner.name = batch->unit->name;
     owner.incarnation = batch->unit->incarnation;
@@ -234,7 +234,7 @@ static void compact_tell(tqi_compacting *batch)
     message.place = batch->place;
     message.n_from = message.n_to = message.n_pieces = batch->n;
     message.n_begin = message.n_bytes = message.n_place = batch->n_pieces;
-    if (!compact_call(batch, TQI_MOVE, &message.base, compact_moved)) {
+    if (!compact_call(batch, TQI_COMPACT_MOVE, &message.base, compact_moved)) {
         compact_undo(batch);
         compact_abandon(batch);
     }
@@ -244,14 +244,14 @@ static void compact_tell(tqi_compacting *batch)
 
 static void compact_work(uv_work_t *work)
 {
-    const tqi_compacting *batch = work->data;
+    const tqi_unit_compacting *batch = work->data;
 
     for (size_t i = 0; i < batch->n_pieces; i++) {
         memcpy(batch->copies[i].to, batch->copies[i].from, batch->copies[i].size);
     }
 }
 
-static void compact_hold(const tqi_compacting *batch, void (*hold)(tqi_store *store, uint64_t id))
+static void compact_hold(const tqi_unit_compacting *batch, void (*hold)(tqi_store *store, uint64_t id))
 {
     for (size_t i = 0; i < batch->n; i++) {
         hold(batch->held->store, batch->from[i]);
@@ -261,14 +261,14 @@ static void compact_hold(const tqi_compacting *batch, void (*hold)(tqi_store *st
 
 static void compact_copied(uv_work_t *work, int status)
 {
-    tqi_compacting *batch = work->data;
+    tqi_unit_compacting *batch = work->data;
     tqi_unit *unit = batch->unit;
 
     (void)status;
-    compact_hold(batch, tqi_store_rele);
+    compact_hold(batch, tqi_store_unref);
     if (!compact_valid(batch)) {
         compact_end(batch, false);
-    } else if (!compact_leases(batch)) {
+    } else if (!compact_grants(batch)) {
         compact_undo(batch);
         compact_end(batch, false);
     } else {
@@ -278,17 +278,17 @@ static void compact_copied(uv_work_t *work, int status)
     tqi_unit_close_step(unit);
 }
 
-static void compact_start_copy(tqi_compacting *batch)
+static void compact_start_copy(tqi_unit_compacting *batch)
 {
     tqi_unit *unit = batch->unit;
 
     tqi_unit_changed(unit);
-    compact_hold(batch, tqi_store_hold);
+    compact_hold(batch, tqi_store_ref);
     batch->work.data = batch;
     unit->open++;
     if (uv_queue_work(unit->loop, &batch->work, compact_work, compact_copied) != 0) {
         unit->open--;
-        compact_hold(batch, tqi_store_rele);
+        compact_hold(batch, tqi_store_unref);
         compact_undo(batch);
         compact_abandon(batch);
     }
@@ -304,11 +304,11 @@ static uint64_t compact_room(const tqi_unit *unit)
     return tqi_unit_waited_for(unit) ? left : left / 2;
 }
 
-/* Reserves room for a new block, under a leased id.  TQ_EFULL: there is none now. */
-static int compact_reserve(tqi_compacting *batch, uint64_t size, tqi_store_place *place)
+/* Reserves room for a new block, under a granted id.  TQ_EFULL: there is none now. */
+static int compact_reserve(tqi_unit_compacting *batch, uint64_t size, tqi_store_place *place)
 {
     tqi_unit *unit = batch->unit;
-    tqi_compact *compact = &unit->compact;
+    tqi_unit_compact *compact = &unit->compact;
     tq_error err;
 
     if (compact->n_ids == 0 || size > batch->room) {
@@ -327,7 +327,7 @@ static int compact_reserve(tqi_compacting *batch, uint64_t size, tqi_store_place
 }
 
 /* Plans the pieces of one block as copies; false if they are not inside it. */
-static bool compact_pieces(tqi_compacting *batch, const Tq__LiveReply *reply, size_t at, uint32_t n,
+static bool compact_pieces(tqi_unit_compacting *batch, const Tq__CompactLiveReply *reply, size_t at, uint32_t n,
                            const uint8_t *from, uint64_t size, uint64_t fresh)
 {
     for (size_t i = 0; i < n; i++) {
@@ -346,7 +346,7 @@ static bool compact_pieces(tqi_compacting *batch, const Tq__LiveReply *reply, si
 }
 
 /* Plans one block of the answer, whose pieces start at `at`. */
-static void compact_plan_block(tqi_compacting *batch, const Tq__LiveReply *reply, size_t i,
+static void compact_plan_block(tqi_unit_compacting *batch, const Tq__CompactLiveReply *reply, size_t i,
                                size_t at)
 {
     tqi_unit *unit = batch->unit;
@@ -360,7 +360,7 @@ static void compact_plan_block(tqi_compacting *batch, const Tq__LiveReply *reply
         return;
     }
     if (tqi_store_pinned(unit->store, id) || compact_reserve(batch, fresh, to) != TQ_OK) {
-        tqi_compact_refuse(unit, id);
+        tqi_unit_compact_refuse(unit, id);
         return;
     }
     uint8_t *base = tqi_store_find(unit->store, to->id, to->slot, NULL);
@@ -375,7 +375,7 @@ static void compact_plan_block(tqi_compacting *batch, const Tq__LiveReply *reply
 }
 
 /* Reserves new blocks and plans the copies; TQ_EPROTO if the answer makes no sense. */
-static int compact_plan(tqi_compacting *batch, const Tq__LiveReply *reply)
+static int compact_plan(tqi_unit_compacting *batch, const Tq__CompactLiveReply *reply)
 {
     size_t asked = batch->n, at = 0, n = reply->n_begin;
 
@@ -390,7 +390,7 @@ static int compact_plan(tqi_compacting *batch, const Tq__LiveReply *reply)
     }
     batch->bytes = batch->begin + n;
     batch->place = batch->bytes + n;
-    tqi_compact_prepend(batch->unit, batch->from + reply->n_size, asked - reply->n_size);
+    tqi_unit_compact_prepend(batch->unit, batch->from + reply->n_size, asked - reply->n_size);
     batch->room = compact_room(batch->unit);
     batch->n = 0;
     for (size_t i = 0; i < reply->n_size && reply->pieces[i] <= n - at; i++) {
@@ -400,9 +400,9 @@ static int compact_plan(tqi_compacting *batch, const Tq__LiveReply *reply)
     return TQ_OK;
 }
 
-static void compact_answered(tqi_call *call, tqi_answer *answer, void *arg)
+static void compact_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    tqi_compacting *batch = arg;
+    tqi_unit_compacting *batch = arg;
     int code = answer->status;
 
     (void)call;
@@ -411,7 +411,7 @@ static void compact_answered(tqi_call *call, tqi_answer *answer, void *arg)
         compact_end(batch, false);
         return;
     }
-    if (code == TQ_OK && !compact_leases(batch)) {
+    if (code == TQ_OK && !compact_grants(batch)) {
         batch->since = tqi_now(); /* before there was no connection */
         batch->asked = 0;
         compact_put_back(batch);
@@ -419,7 +419,7 @@ static void compact_answered(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     if (code == TQ_OK) {
-        code = compact_plan(batch, (const Tq__LiveReply *)answer->reply);
+        code = compact_plan(batch, (const Tq__CompactLiveReply *)answer->reply);
     }
     if (code != TQ_OK) {
         compact_put_back(batch);
@@ -431,23 +431,23 @@ static void compact_answered(tqi_call *call, tqi_answer *answer, void *arg)
     }
 }
 
-static void compact_ask(tqi_compacting *batch)
+static void compact_ask(tqi_unit_compacting *batch)
 {
     tqi_unit *unit = batch->unit;
-    tqi_compact *compact = &unit->compact;
+    tqi_unit_compact *compact = &unit->compact;
     size_t most = compact->n_ids < COMPACT_BLOCKS ? compact->n_ids : COMPACT_BLOCKS;
     uint64_t sum = 0, size;
     size_t taken = 0, n = compact->n; /* not those that are refused here */
-    Tq__Live message;
+    Tq__CompactLive message;
 
-    batch->lease = compact->lease;
+    batch->grant = compact->grant;
     for (; taken < n && batch->n < most; taken++) {
         uint64_t id = compact->queue[taken];
         if (tqi_store_block(unit->store, id, &size) == NULL) {
             continue;
         }
         if (tqi_store_pinned(unit->store, id)) {
-            tqi_compact_refuse(unit, id);
+            tqi_unit_compact_refuse(unit, id);
             continue;
         }
         sum += size;
@@ -464,18 +464,18 @@ static void compact_ask(tqi_compacting *batch)
         compact_end(batch, false);
         return;
     }
-    tq__live__init(&message);
+    tq__compact_live__init(&message);
     message.id = batch->from;
     message.n_id = batch->n;
-    if (!compact_call(batch, TQI_LIVE, &message.base, compact_answered)) {
+    if (!compact_call(batch, TQI_COMPACT_LIVE, &message.base, compact_answered)) {
         compact_put_back(batch);
         compact_end(batch, true);
     }
 }
 
-static void compact_leased(tqi_call *call, tqi_answer *answer, void *arg)
+static void compact_granted(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    tqi_compacting *batch = arg;
+    tqi_unit_compacting *batch = arg;
     tqi_unit *unit = batch->unit;
 
     (void)call;
@@ -483,23 +483,23 @@ static void compact_leased(tqi_call *call, tqi_answer *answer, void *arg)
         compact_end(batch, true);
         return;
     }
-    const Tq__LeaseBlocksReply *reply = (const Tq__LeaseBlocksReply *)answer->reply;
+    const Tq__GrantBlocksReply *reply = (const Tq__GrantBlocksReply *)answer->reply;
     unit->compact.first_id = reply->first;
     unit->compact.n_ids = reply->count;
     compact_ask(batch);
 }
 
-void tqi_compact_timer(uv_timer_t *timer)
+void tqi_unit_compact_timer(uv_timer_t *timer)
 {
     tqi_unit *unit = timer->data;
-    Tq__LeaseBlocks message;
+    Tq__GrantBlocks message;
 
     if (unit->compact.now != NULL || !unit->registered || unit->compact.n == 0) {
         return;
     }
-    tqi_compacting *batch = calloc(1, sizeof(*batch));
+    tqi_unit_compacting *batch = calloc(1, sizeof(*batch));
     if (batch == NULL) {
-        uv_timer_start(timer, tqi_compact_timer, COMPACT_RETRY_MS, 0);
+        uv_timer_start(timer, tqi_unit_compact_timer, COMPACT_RETRY_MS, 0);
         return;
     }
     batch->unit = unit;
@@ -511,11 +511,11 @@ void tqi_compact_timer(uv_timer_t *timer)
         compact_ask(batch);
         return;
     }
-    tq__lease_blocks__init(&message);
+    tq__grant_blocks__init(&message);
     message.owner = unit->name;
     message.incarnation = unit->incarnation;
-    message.count = COMPACT_LEASE;
-    if (!compact_call(batch, TQI_LEASE_BLOCKS, &message.base, compact_leased)) {
+    message.count = COMPACT_GRANT;
+    if (!compact_call(batch, TQI_GRANT_BLOCKS, &message.base, compact_granted)) {
         compact_end(batch, true);
     }
 }

@@ -34,26 +34,26 @@
 
 /* ---------------------------------------------------------------------------------------- tombs */
 
-#define TQI_TOMBS_MAX 4096
+#define TQI_UNIT_TOMBS_MAX 4096
 
 /*
  * Ids that are dead but had no block here when their end was announced: a reserve for one may still be in flight, and its
  * room would never be freed.  Kept as ranges; if there are too many, the lower half is replaced by a floor: ids are handed
- * out in ascending order, so a reserve at or below the floor is an old one, and its writer is told to lease new ids.
+ * out in ascending order, so a reserve at or below the floor is an old one, and its writer is told to grant new ids.
  * Bounded, and errs only on the safe side.
  */
-typedef struct tqi_tombs {
+typedef struct tqi_unit_tombs {
     struct {
         uint64_t first, last;
-    } range[TQI_TOMBS_MAX]; /* ascending, apart from each other */
+    } range[TQI_UNIT_TOMBS_MAX]; /* ascending, apart from each other */
     size_t n;
     bool has_floor;
     uint64_t floor;
-} tqi_tombs;
+} tqi_unit_tombs;
 
-void tqi_tombs_clear(tqi_tombs *tombs);
-void tqi_tombs_add(tqi_tombs *tombs, uint64_t first, uint64_t count);
-bool tqi_tombs_has(const tqi_tombs *tombs, uint64_t id);
+void tqi_unit_tombs_clear(tqi_unit_tombs *tombs);
+void tqi_unit_tombs_add(tqi_unit_tombs *tombs, uint64_t first, uint64_t count);
+bool tqi_unit_tombs_has(const tqi_unit_tombs *tombs, uint64_t id);
 
 /* ---------------------------------------------------------------------------------------- stores */
 
@@ -65,105 +65,105 @@ typedef struct tqi_unit_store {
     unsigned refs;
 } tqi_unit_store;
 
-void tqi_unit_store_rele(tqi_unit_store *held);
+void tqi_unit_store_unref(tqi_unit_store *held);
 
 /* ---------------------------------------------------------------------------------------- pins */
 
 /* Blocks of a store that a session reads in place: held until it ends the pin, or its process has exited. */
-typedef struct tqi_pin {
+typedef struct tqi_unit_pinned {
     uint64_t number;
     tqi_unit_store *held;
     uint64_t bytes;
     UT_hash_handle hh;
     size_t n;
     uint64_t ids[];
-} tqi_pin;
+} tqi_unit_pinned;
 
 /* ---------------------------------------------------------------------------------------- writers */
 
-/* A lease that a writer has proven. */
-typedef struct tqi_granted {
+/* A grant that a writer has proven. */
+typedef struct tqi_unit_granted {
     uint64_t first;
     uint32_t count; /* 0: none */
-    uint8_t proof[TQI_GRANT];
-} tqi_granted;
-#define TQI_GRANTED_MAX 4u
+    uint8_t proof[TQI_NET_GRANT];
+} tqi_unit_granted;
+#define TQI_UNIT_GRANTED_MAX 4u
 
 /*
  * A session that reserves blocks.  It lives as long as its session, and longer if the session ended while its process may
  * still write through a mapping: then until the process has exited (seen through a pidfd), or until none of its blocks and
  * pins are left.  Blocks name their writer by number.
  */
-typedef struct tqi_writer {
+typedef struct tqi_unit_writer {
     uint64_t number;
     tqi_unit *unit;
-    tqi_session *session;           /* NULL: ended */
-    uint8_t client[TQI_SESSION_ID]; /* the session's id, which the client's next session also
+    tqi_net_session *session;           /* NULL: ended */
+    uint8_t client[TQI_NET_SESSION_ID]; /* the session's id, which the client's next session also
                                        has */
     /* Blocks that it reserved and that still exist.  Published ones count too: the unit does not learn of a publish, and an
      * unpublished block must find its writer when its dead notice comes, however late.  So a process is watched until it has
      * exited, the last of its blocks is freed, or it said that it has finished with them. */
     uint64_t reserved;
     bool mapped;   /* has (or had) the arena writable in its memory */
-    tqi_pin *pins; /* by number */
+    tqi_unit_pinned *pins; /* by number */
     uint64_t pinned_bytes;
     size_t pinned;        /* blocks, each as often as it is pinned */
     uint64_t pid;         /* with mapped: of the process */
-    tqi_process *process; /* with mapped */
-    tqi_exit exit;        /* when the session has ended */
+    tqi_net_process *process; /* with mapped */
+    tqi_net_exit exit;        /* when the session has ended */
     uint64_t *deferred;   /* dead blocks it may be writing to */
     size_t n_deferred;
     size_t deferred_capacity;
-    tqi_granted granted
-        [TQI_GRANTED_MAX]; /* the leases proven last, so that a proof is computed once per lease */
+    tqi_unit_granted granted
+        [TQI_UNIT_GRANTED_MAX]; /* the grants proven last, so that a proof is computed once per grant */
     unsigned n_granted;    /* ever */
     bool left;             /* its session has ended, but its process may be alive */
-    struct tqi_writer *prev, *next; /* of unit->left */
+    struct tqi_unit_writer *prev, *next; /* of unit->left */
     UT_hash_handle hh;
-} tqi_writer;
+} tqi_unit_writer;
 
-int tqi_writer_open(tqi_unit *unit, tqi_session *session);
+int tqi_unit_writer_open(tqi_unit *unit, tqi_net_session *session);
 /* Its session has ended; finished: nothing writes for it any more, because its process has exited or its Bye said so. */
-void tqi_writer_end(tqi_writer *writer, bool finished);
+void tqi_unit_writer_end(tqi_unit_writer *writer, bool finished);
 /* It has finished with these of its own blocks (with `others`: with all but these): dead ones are freed now, the others when
  * they die.  The same goes for its client's earlier, lost sessions.  Sorts `ids`. */
-void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others);
+void tqi_unit_writer_finish(tqi_unit_writer *writer, uint64_t *ids, size_t n, bool others);
 /* The writer record of a lost session of the same client: the first one (`after` NULL), or the next; NULL: no more. */
-tqi_writer *tqi_writer_former(const tqi_writer *writer, const tqi_writer *after);
+tqi_unit_writer *tqi_unit_writer_former(const tqi_unit_writer *writer, const tqi_unit_writer *after);
 /* A block or pin of a writer is gone; forgets the writer if its session has ended and nothing of it is left. */
-void tqi_writer_settle(tqi_writer *writer);
+void tqi_unit_writer_settle(tqi_unit_writer *writer);
 /* Permits it to map the arena; TQ_EUNSUPPORTED without a pidfd. */
-int tqi_writer_map(tqi_writer *writer, tq_error *err);
-/* Whether the controller granted the lease to the writer's session, under this incarnation. */
-bool tqi_writer_granted(tqi_writer *writer, const Tq__Grant *grant);
+int tqi_unit_writer_map(tqi_unit_writer *writer, tq_error *err);
+/* Whether the controller granted the grant to the writer's session, under this incarnation. */
+bool tqi_unit_writer_granted(tqi_unit_writer *writer, const Tq__Grant *grant);
 /* Makes it the writer of a block that it has just reserved. */
-void tqi_writer_add(tqi_writer *writer, uint64_t id);
+void tqi_unit_writer_add(tqi_unit_writer *writer, uint64_t id);
 /* The writer of a block, or NULL if it no longer exists. */
-tqi_writer *tqi_writer_of(tqi_unit *unit, uint64_t id);
+tqi_unit_writer *tqi_unit_writer_of(tqi_unit *unit, uint64_t id);
 /* Whether a block's writer has ended and the block has not been sifted since. */
-bool tqi_writer_left_behind(tqi_unit *unit, uint64_t id);
+bool tqi_unit_writer_left_behind(tqi_unit *unit, uint64_t id);
 /* It was. */
-void tqi_writer_sifted(tqi_unit *unit, uint64_t id);
+void tqi_unit_writer_sifted(tqi_unit *unit, uint64_t id);
 /* Frees a block at the store; idempotent. */
-void tqi_writer_free_block(tqi_unit *unit, uint64_t id);
+void tqi_unit_writer_free_block(tqi_unit *unit, uint64_t id);
 /* Block `id` is dead, but its writer may still write: frees it once it cannot any more.  TQ_OK or TQ_ENOMEM. */
-int tqi_writer_defer(tqi_writer *writer, uint64_t id);
+int tqi_unit_writer_defer(tqi_unit_writer *writer, uint64_t id);
 /* The store was replaced: forgets all blocks. */
-void tqi_writers_forget(tqi_unit *unit);
+void tqi_unit_writers_forget(tqi_unit *unit);
 /* Ends writers whose sessions have ended, when the unit closes. */
-void tqi_writers_close(tqi_unit *unit);
+void tqi_unit_writers_close(tqi_unit *unit);
 
 /* Answers requests of readers that read blocks in place. */
-void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message);
-void tqi_unit_unpin(tqi_unit *unit, tqi_request *request, const Tq__UnitUnpin *message);
+void tqi_unit_pin(tqi_unit *unit, tqi_net_request *request, const Tq__UnitPin *message);
+void tqi_unit_unpin(tqi_unit *unit, tqi_net_request *request, const Tq__UnitUnpin *message);
 /* Ends all pins of a writer; returns whether there were any. */
-bool tqi_writer_unpin(tqi_writer *writer);
+bool tqi_unit_writer_unpin(tqi_unit_writer *writer);
 
 /* ---------------------------------------------------------------------------------------- waiting reserves */
 
 typedef struct tqi_unit_wait {
     tqi_unit *unit;
-    tqi_request *request;
+    tqi_net_request *request;
     const Tq__UnitReserve *message; /* lives as long as the request */
     tqi_store_place *places;
     tqi_heap_node timed; /* by deadline; in none without one */
@@ -182,7 +182,7 @@ typedef struct tqi_unit_waits {
 } tqi_unit_waits;
 
 /* Reserves at once, parks the request, or fails it. */
-void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message);
+void tqi_unit_reserve(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message);
 /* Room was made. */
 void tqi_unit_wake(tqi_unit *unit);
 /* Whether anybody waits. */
@@ -197,7 +197,7 @@ uint64_t tqi_unit_wanted(const Tq__UnitReserve *message);
 /* room.c: bytes still available to blocks of a kind. */
 uint64_t tqi_unit_room(const tqi_unit *unit, bool adds_samples);
 /* Writers that pin blocks, at most max, those with the most bytes first; returns how many. */
-size_t tqi_unit_holders(const tqi_unit *unit, const tqi_writer **out, size_t max);
+size_t tqi_unit_holders(const tqi_unit *unit, const tqi_unit_writer **out, size_t max);
 /* Writes into `out` why there is no room for `wanted` bytes, in words.  behind: other puts have precedence. */
 void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind,
                             char *out, size_t size);
@@ -205,74 +205,74 @@ void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_sam
 
 /* ---------------------------------------------------------------------------------------- compaction */
 
-typedef struct tqi_compacting tqi_compacting;
+typedef struct tqi_unit_compacting tqi_unit_compacting;
 
 /* Sparse blocks, in the order in which they were named. */
-typedef struct tqi_compact {
+typedef struct tqi_unit_compact {
     uint64_t *queue;
     size_t n, capacity;
     size_t full;          /* this many in a row found no room or were pinned */
     uint64_t full_used;   /* bytes in use when that was */
     uint64_t full_unpins; /* tqi_unit.unpins then */
     bool full_urged;      /* puts waited then */
-    uint64_t first_id;    /* leased ids */
+    uint64_t first_id;    /* granted ids */
     uint32_t n_ids;
-    uint64_t lease;        /* incremented when a session has ended, and its ids with it */
+    uint64_t grant;        /* incremented when a session has ended, and its ids with it */
     uv_timer_t timer;      /* the pause before the next batch */
     uint64_t not_before;   /* when it ends */
     uint64_t urged_before; /* when it ends while puts wait */
-    tqi_compacting *now;   /* the batch in progress */
+    tqi_unit_compacting *now;   /* the batch in progress */
     uint64_t moved, moved_bytes;
-} tqi_compact;
+} tqi_unit_compact;
 
 /* The controller has named them. */
-void tqi_compact_add(tqi_unit *unit, const uint64_t *ids, size_t n);
+void tqi_unit_compact_add(tqi_unit *unit, const uint64_t *ids, size_t n);
 /* Goes on with what is in the queue. */
-void tqi_compact_go(tqi_unit *unit);
+void tqi_unit_compact_go(tqi_unit *unit);
 /* Room was made, or a pin has ended. */
-void tqi_compact_room(tqi_unit *unit);
+void tqi_unit_compact_room(tqi_unit *unit);
 /* A put waits for room. */
-void tqi_compact_urge(tqi_unit *unit);
+void tqi_unit_compact_urge(tqi_unit *unit);
 /* How long names are gathered, and the shortest pause after a batch. */
-#define TQI_COMPACT_PAUSE_MS 20u
+#define TQI_UNIT_COMPACT_PAUSE_MS 20u
 /* compact.c: begins a batch. */
-void tqi_compact_timer(uv_timer_t *timer);
+void tqi_unit_compact_timer(uv_timer_t *timer);
 /* Starts the timer of the next batch, or makes it earlier, if a batch is due. */
-void tqi_compact_arm(tqi_unit *unit);
+void tqi_unit_compact_arm(tqi_unit *unit);
 /* Puts blocks at the back or the front of the queue. */
-void tqi_compact_append(tqi_unit *unit, const uint64_t *ids, size_t n);
-void tqi_compact_prepend(tqi_unit *unit, const uint64_t *ids, size_t n);
+void tqi_unit_compact_append(tqi_unit *unit, const uint64_t *ids, size_t n);
+void tqi_unit_compact_prepend(tqi_unit *unit, const uint64_t *ids, size_t n);
 /* It cannot be moved now: to the back, until something has changed. */
-void tqi_compact_refuse(tqi_unit *unit, uint64_t id);
-/* The session that leased the ids has ended. */
-void tqi_compact_forget_ids(tqi_unit *unit);
+void tqi_unit_compact_refuse(tqi_unit *unit, uint64_t id);
+/* The session that granted the ids has ended. */
+void tqi_unit_compact_forget_ids(tqi_unit *unit);
 /* The store was replaced. */
-void tqi_compact_forget(tqi_unit *unit);
-void tqi_compact_fini(tqi_unit *unit);
+void tqi_unit_compact_forget(tqi_unit *unit);
+void tqi_unit_compact_fini(tqi_unit *unit);
 
 /* ---------------------------------------------------------------------------------------- sifting */
 
-#define TQI_SIFT_MAX 1024u
+#define TQI_UNIT_SIFT_MAX 1024u
 
 /*
  * A writer that has ended may leave blocks that no table knows: those reserved under an id that had already ended.  No
  * notice will come for them, so the controller is asked about the blocks of writers that are gone, once for each block.
  */
-typedef struct tqi_sift {
+typedef struct tqi_unit_sift {
     uv_timer_t timer;
     bool wanted;   /* a writer with blocks has ended since the last round began */
     bool going;    /* a round is in progress */
     uint32_t next; /* next slot to examine */
-    tqi_call *asking;
+    tqi_net_call *asking;
     uint64_t asked_as; /* incarnation of the question */
-    uint64_t ids[TQI_SIFT_MAX];
+    uint64_t ids[TQI_UNIT_SIFT_MAX];
     size_t n;
     uint64_t freed; /* blocks, ever */
-} tqi_sift;
+} tqi_unit_sift;
 
 /* A writer with blocks has ended, or the unit has been registered again. */
-void tqi_sift_want(tqi_unit *unit);
-void tqi_sift_go(tqi_unit *unit);
+void tqi_unit_sift_want(tqi_unit *unit);
+void tqi_unit_sift_go(tqi_unit *unit);
 
 /* ---------------------------------------------------------------------------------------- counters */
 
@@ -305,37 +305,37 @@ struct tqi_unit {
     tqi_unit_store *held; /* the store of now */
     tqi_store *store;     /* held->store */
     uint64_t incarnation;
-    uint8_t key[TQI_GRANT_KEY]; /* for grants of ids; drawn once, revealed only to the
+    uint8_t key[TQI_NET_GRANT_KEY]; /* for grants of ids; drawn once, revealed only to the
                                    controller */
-    tqi_tombs tombs;
+    tqi_unit_tombs tombs;
 
-    tqi_server *server;
+    tqi_net_server *server;
     uint64_t next_writer;
-    tqi_writer *writers; /* by number */
-    tqi_writer *left;    /* the writers among them whose session was lost while their process
+    tqi_unit_writer *writers; /* by number */
+    tqi_unit_writer *left;    /* the writers among them whose session was lost while their process
                             lives */
     tqi_unit_waits waits;
-    tqi_compact compact;
-    tqi_sift sift;
+    tqi_unit_compact compact;
+    tqi_unit_sift sift;
     uint64_t pins, pinned_bytes; /* of all writers */
     uint64_t unpins;             /* blocks that are no longer pinned but still exist */
 
     /* controller */
-    tqi_connector *connector;
-    tqi_channel *controller;
-    tqi_call *registering;
+    tqi_net_connector *connector;
+    tqi_net_channel *controller;
+    tqi_net_call *registering;
     uint64_t registering_as;      /* incarnation in that call */
     bool registering_with_blocks; /* there were some when it was made */
     uint64_t registered_as;       /* incarnation that the controller knows; 0 before it knows
                                      one */
     bool registered;
     uint64_t epoch; /* 0 before the first connection */
-    tqi_call *collecting;
+    tqi_net_call *collecting;
     uint64_t notice;  /* freed up to here */
     uint64_t named;   /* sparse blocks that were confirmed */
     uv_timer_t retry; /* retry of registering or collecting after an error */
     uint64_t retry_ms;
-    tqi_token token;
+    tqi_net_token token;
     char *token_file; /* NULL: the token stays */
     int last_error;   /* of registering: logged once */
     uint64_t said_at; /* when it was logged */
@@ -344,7 +344,7 @@ struct tqi_unit {
     uv_timer_t report;
     uint64_t report_ms;   /* between two */
     uint64_t reported_at; /* the last one */
-    tqi_call *reporting;
+    tqi_net_call *reporting;
     bool dirty;
     tqi_histogram ops[TQI_UNIT_OPS];
 
@@ -369,7 +369,7 @@ struct tqi_unit {
     void *closed_arg;
 };
 
-extern const tqi_service tqi_unit_service;
+extern const tqi_net_service tqi_unit_service;
 
 /* Something was reserved or freed. */
 void tqi_unit_changed(tqi_unit *unit);

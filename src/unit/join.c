@@ -49,7 +49,7 @@ static bool join_renew(tqi_unit *unit, const char *why)
     tq_error err = {0};
 
     if (unit->collecting != NULL) {
-        tqi_call_cancel(unit->collecting);
+        tqi_net_call_cancel(unit->collecting);
     }
     if (tqi_unit_renew(unit, &err) != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: cannot start anew: %s", unit->name, err.message);
@@ -91,8 +91,8 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
     unit->last_error = TQ_OK;
     tqi_log(TQI_INFO, "unit", "%s: registered, serving %s", unit->name, unit->endpoint);
     join_collect(unit);
-    tqi_compact_go(unit);
-    tqi_sift_go(unit);
+    tqi_unit_compact_go(unit);
+    tqi_unit_sift_go(unit);
     tqi_unit_counters_reset(unit);
     if (unit->ready != NULL) {
         unit->ready(unit->ready_arg);
@@ -104,12 +104,12 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
 static bool join_read_token(tqi_unit *unit)
 {
     tq_error err = {0};
-    tqi_token token = {0};
+    tqi_net_token token = {0};
 
     if (unit->token_file == NULL) {
         return false;
     }
-    if (tqi_token_load(unit->token_file, &token, &err) != TQ_OK) {
+    if (tqi_net_token_load(unit->token_file, &token, &err) != TQ_OK) {
         if (unit->last_error == TQ_OK) {
             tqi_log(TQI_WARN, "unit", "%s: %s", unit->name, err.message);
         }
@@ -121,12 +121,12 @@ static bool join_read_token(tqi_unit *unit)
     tqi_log(TQI_INFO, "unit", "%s: token file '%s' has another token now", unit->name,
             unit->token_file);
     unit->token = token;
-    tqi_connector_set_token(unit->connector, &token);
-    tqi_server_set_token(unit->server, &token);
+    tqi_net_connector_set_token(unit->connector, &token);
+    tqi_net_server_set_token(unit->server, &token);
     return true;
 }
 
-static void join_register_done(tqi_call *call, tqi_answer *answer, void *arg)
+static void join_register_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
 
@@ -179,7 +179,7 @@ static void join_register(tqi_unit *unit)
     message.info.len = unit->info_size;
     message.mortal = true;
     message.key = (ProtobufCBinaryData){sizeof(unit->key), unit->key};
-    tqi_call_args args = {
+    tqi_net_call_args args = {
         .kind = TQI_REGISTER_OWNER,
         .message = &message.base,
         .deadline = TQI_NEVER,
@@ -188,14 +188,14 @@ static void join_register(tqi_unit *unit)
     };
     unit->registering_as = unit->incarnation;
     unit->registering_with_blocks = tqi_store_blocks(unit->store) > 0;
-    if (tqi_call_start(unit->controller, &args, &unit->registering, &err) != TQ_OK) {
+    if (tqi_net_call_start(unit->controller, &args, &unit->registering, &err) != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: cannot register: %s", unit->name, err.message);
         unit->registering = NULL;
         join_later(unit);
     }
 }
 
-static void join_opened(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+static void join_opened(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
     tqi_unit *unit = arg;
 
@@ -213,7 +213,7 @@ static void join_opened(tqi_channel *channel, uint64_t epoch, bool fresh, void *
     } else if (!fresh) {
         return;
     }
-    tqi_compact_forget_ids(unit);
+    tqi_unit_compact_forget_ids(unit);
     unit->registered = false;
     join_register(unit);
 }
@@ -223,18 +223,18 @@ static void join_opened(tqi_channel *channel, uint64_t epoch, bool fresh, void *
 int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done)
 {
     if (!tqi_store_has(unit->store, id)) {
-        tqi_tombs_add(&unit->tombs, id, 1);
+        tqi_unit_tombs_add(&unit->tombs, id, 1);
         return TQ_OK;
     }
-    tqi_writer *writer = writer_done ? NULL : tqi_writer_of(unit, id);
+    tqi_unit_writer *writer = writer_done ? NULL : tqi_unit_writer_of(unit, id);
     if (writer != NULL && writer->mapped) {
-        return tqi_writer_defer(writer, id);
+        return tqi_unit_writer_defer(writer, id);
     }
-    tqi_writer_free_block(unit, id);
+    tqi_unit_writer_free_block(unit, id);
     return TQ_OK;
 }
 
-static int join_dead_all(tqi_unit *unit, const Tq__CollectReply *reply, tq_error *err)
+static int join_dead_all(tqi_unit *unit, const Tq__CollectDeadReply *reply, tq_error *err)
 {
     if (reply->n_first != reply->n_count || reply->n_first != reply->writer_done.len) {
         return tqi_error_set(err, TQ_EPROTO, "%zu first ids, %zu counts, %zu marks", reply->n_first,
@@ -252,7 +252,7 @@ static int join_dead_all(tqi_unit *unit, const Tq__CollectReply *reply, tq_error
     return TQ_OK;
 }
 
-static void join_reported(tqi_call *call, tqi_answer *answer, void *arg)
+static void join_reported(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     (void)call;
     (void)answer; /* a reader that still misses them will report it again */
@@ -260,7 +260,7 @@ static void join_reported(tqi_call *call, tqi_answer *answer, void *arg)
 }
 
 /* A reader reported these as gone: the controller believes only the unit. */
-static void join_doubted(tqi_unit *unit, const Tq__CollectReply *reply)
+static void join_doubted(tqi_unit *unit, const Tq__CollectDeadReply *reply)
 {
     uint64_t *lost = malloc(reply->n_doubted * sizeof(*lost) + 1);
     Tq__ReportLost message;
@@ -275,7 +275,7 @@ static void join_doubted(tqi_unit *unit, const Tq__CollectReply *reply)
     tq__report_lost__init(&message);
     message.id = lost;
     message.n_id = n;
-    tqi_call_args args = {
+    tqi_net_call_args args = {
         .kind = TQI_REPORT_LOST,
         .message = &message.base,
         .deadline = TQI_NEVER,
@@ -285,14 +285,14 @@ static void join_doubted(tqi_unit *unit, const Tq__CollectReply *reply)
     if (n > 0) {
         tqi_log(TQI_WARN, "unit", "%s: %zu block%s of the table %s not here", unit->name, n,
                 tqi_text_s(n), n == 1 ? "is" : "are");
-        if (tqi_call_start(unit->controller, &args, NULL, &err) != TQ_OK) {
+        if (tqi_net_call_start(unit->controller, &args, NULL, &err) != TQ_OK) {
             tqi_log(TQI_WARN, "unit", "%s: cannot report lost blocks: %s", unit->name, err.message);
         }
     }
     free(lost);
 }
 
-static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
+static void join_collect_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
     tq_error err = {0};
@@ -308,7 +308,7 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
         join_later(unit);
         return;
     }
-    const Tq__CollectReply *reply = (const Tq__CollectReply *)answer->reply;
+    const Tq__CollectDeadReply *reply = (const Tq__CollectDeadReply *)answer->reply;
     uint64_t since = tqi_now();
     int code = join_dead_all(unit, reply, &err);
     if (reply->n_first > 0) {
@@ -320,7 +320,7 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
         join_doubted(unit, reply);
     }
     if (reply->n_thin > 0) {
-        tqi_compact_add(unit, reply->thin, reply->n_thin);
+        tqi_unit_compact_add(unit, reply->thin, reply->n_thin);
         unit->named = reply->named;
     }
     if (code != TQ_OK) {
@@ -334,25 +334,25 @@ static void join_collect_done(tqi_call *call, tqi_answer *answer, void *arg)
 
 static void join_collect(tqi_unit *unit)
 {
-    Tq__Collect message;
+    Tq__CollectDead message;
     tq_error err = {0};
 
     if (unit->collecting != NULL || unit->closing) {
         return;
     }
-    tq__collect__init(&message);
+    tq__collect_dead__init(&message);
     message.owner = unit->name;
     message.done = unit->notice;
     message.thin = true;
     message.named = unit->named;
-    tqi_call_args args = {
-        .kind = TQI_COLLECT,
+    tqi_net_call_args args = {
+        .kind = TQI_COLLECT_DEAD,
         .message = &message.base,
         .deadline = TQI_NEVER,
         .done = join_collect_done,
         .arg = unit,
     };
-    if (tqi_call_start(unit->controller, &args, &unit->collecting, &err) != TQ_OK) {
+    if (tqi_net_call_start(unit->controller, &args, &unit->collecting, &err) != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: cannot collect: %s", unit->name, err.message);
         unit->collecting = NULL;
         join_later(unit);
@@ -361,7 +361,7 @@ static void join_collect(tqi_unit *unit)
 
 int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err)
 {
-    tqi_connector_options as = {
+    tqi_net_connector_options as = {
         .token = options->token,
         .name = unit->name,
         .part = "unit",
@@ -370,12 +370,12 @@ int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err
 
     unit->retry_ms = JOIN_RETRY_MIN;
     tqi_unit_report_every(unit, 0);
-    int code = tqi_connector_alloc(unit->loop, &as, &unit->connector, err);
+    int code = tqi_net_connector_alloc(unit->loop, &as, &unit->connector, err);
     if (code == TQ_OK) {
-        code = tqi_channel_get(unit->connector, options->controller, &unit->controller, err);
+        code = tqi_net_channel_get(unit->connector, options->controller, &unit->controller, err);
     }
     if (code == TQ_OK) {
-        tqi_channel_on_open(unit->controller, join_opened, unit);
+        tqi_net_channel_on_open(unit->controller, join_opened, unit);
         join_register(unit);
     }
     return code;

@@ -11,7 +11,7 @@
 #include "base/text.h"
 #include "unit/internal.h"
 
-static void pin_end(tqi_writer *writer, tqi_pin *pin)
+static void pin_end(tqi_unit_writer *writer, tqi_unit_pinned *pin)
 {
     tqi_unit *unit = writer->unit;
 
@@ -23,13 +23,13 @@ static void pin_end(tqi_writer *writer, tqi_pin *pin)
     for (size_t i = 0; i < pin->n; i++) {
         unit->unpins += tqi_store_unpin(pin->held->store, pin->ids[i]);
     }
-    tqi_unit_store_rele(pin->held);
+    tqi_unit_store_unref(pin->held);
     free(pin);
 }
 
-bool tqi_writer_unpin(tqi_writer *writer)
+bool tqi_unit_writer_unpin(tqi_unit_writer *writer)
 {
-    tqi_pin *pin, *next;
+    tqi_unit_pinned *pin, *next;
     bool any = writer->pins != NULL;
 
     HASH_ITER (hh, writer->pins, pin, next) {
@@ -38,20 +38,20 @@ bool tqi_writer_unpin(tqi_writer *writer)
     return any;
 }
 
-static tqi_pin *pin_find(tqi_writer *writer, uint64_t number)
+static tqi_unit_pinned *pin_find(tqi_unit_writer *writer, uint64_t number)
 {
-    tqi_pin *pin;
+    tqi_unit_pinned *pin;
 
     HASH_FIND(hh, writer->pins, &number, sizeof(number), pin);
     return pin;
 }
 
 /* The writer record that pins; NULL if the request makes no sense. */
-static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message,
+static tqi_unit_writer *pin_writer(tqi_unit *unit, tqi_net_request *request, const Tq__UnitPin *message,
                               tq_error *err)
 {
-    tqi_session *session = tqi_request_session(request);
-    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
+    tqi_net_session *session = tqi_net_request_session(request);
+    tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
 
     if (writer == NULL) {
         tqi_error_nomem(err, "a reader");
@@ -59,7 +59,7 @@ static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__Un
         tqi_error_set(err, TQ_EUNSUPPORTED,
                       "unit '%s' does not share memory with session '%s', which cannot see "
                       "a block in place",
-                      unit->name, tqi_session_name(session));
+                      unit->name, tqi_net_session_name(session));
     } else if (message->n_id == 0 || message->n_id != message->n_slot) {
         tqi_error_set(err, TQ_EINVAL, "pin of %zu ids with %zu slots", message->n_id,
                       message->n_slot);
@@ -72,7 +72,7 @@ static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__Un
             "session '%s' has %u pin%s of %zu block%s in unit '%s', with one of %zu it would "
             "have more than %llu, or than %llu blocks (limits.pins, limits.pinned_blocks): read a "
             "copy, or let go of what was read",
-            tqi_session_name(session), HASH_COUNT(writer->pins),
+            tqi_net_session_name(session), HASH_COUNT(writer->pins),
             tqi_text_s(HASH_COUNT(writer->pins)), writer->pinned, tqi_text_s(writer->pinned),
             unit->name, message->n_id, (unsigned long long)tqi_limits.pins,
             (unsigned long long)tqi_limits.pinned_blocks);
@@ -86,7 +86,7 @@ static tqi_writer *pin_writer(tqi_unit *unit, tqi_request *request, const Tq__Un
 }
 
 /* Holds the blocks that exist; `gone` gets the indexes of the others. */
-static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_pin *pin, uint32_t *gone,
+static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_unit_pinned *pin, uint32_t *gone,
                      size_t *n_gone)
 {
     bool same = message->incarnation == 0 || message->incarnation == unit->incarnation;
@@ -103,12 +103,12 @@ static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_pin *pin, u
     }
 }
 
-void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *message)
+void tqi_unit_pin(tqi_unit *unit, tqi_net_request *request, const Tq__UnitPin *message)
 {
     Tq__UnitPinReply reply = TQ__UNIT_PIN_REPLY__INIT;
     tq_error err = {0};
-    tqi_writer *writer = pin_writer(unit, request, message, &err);
-    tqi_pin *pin = NULL;
+    tqi_unit_writer *writer = pin_writer(unit, request, message, &err);
+    tqi_unit_pinned *pin = NULL;
     uint32_t *gone = NULL;
     size_t n_gone = 0;
 
@@ -127,7 +127,7 @@ void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *messa
     }
     reply.gone = gone;
     reply.n_gone = message->n_id;
-    if (tqi_request_prepare(request, tq__unit_pin_reply__get_packed_size(&reply), &err) != TQ_OK) {
+    if (tqi_net_request_prepare(request, tq__unit_pin_reply__get_packed_size(&reply), &err) != TQ_OK) {
         goto fail;
     }
     pin->number = message->pin;
@@ -147,7 +147,7 @@ void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *messa
         pin_end(writer, pin);
     }
     reply.n_gone = n_gone;
-    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+    tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
     tqi_unit_reportable(unit);
     free(gone);
     return;
@@ -155,37 +155,37 @@ void tqi_unit_pin(tqi_unit *unit, tqi_request *request, const Tq__UnitPin *messa
 fail:
     free(pin);
     free(gone);
-    tqi_request_fail(request, &err);
+    tqi_net_request_fail(request, &err);
 }
 
 /* The pin may belong to a lost session of the same client. */
-static bool pin_end_number(tqi_writer *writer, uint64_t number)
+static bool pin_end_number(tqi_unit_writer *writer, uint64_t number)
 {
-    tqi_writer *of = writer;
-    tqi_pin *pin = pin_find(writer, number);
+    tqi_unit_writer *of = writer;
+    tqi_unit_pinned *pin = pin_find(writer, number);
 
-    while (pin == NULL && (of = tqi_writer_former(writer, of == writer ? NULL : of)) != NULL) {
+    while (pin == NULL && (of = tqi_unit_writer_former(writer, of == writer ? NULL : of)) != NULL) {
         pin = pin_find(of, number);
     }
     if (pin == NULL) {
         return false;
     }
     pin_end(of, pin);
-    tqi_writer_settle(of);
+    tqi_unit_writer_settle(of);
     return true;
 }
 
-void tqi_unit_unpin(tqi_unit *unit, tqi_request *request, const Tq__UnitUnpin *message)
+void tqi_unit_unpin(tqi_unit *unit, tqi_net_request *request, const Tq__UnitUnpin *message)
 {
     Tq__Empty reply = TQ__EMPTY__INIT;
-    tqi_session *session = tqi_request_session(request);
-    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
+    tqi_net_session *session = tqi_net_request_session(request);
+    tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
     bool any = false;
 
     for (size_t i = 0; writer != NULL && i < message->n_pin; i++) {
         any = pin_end_number(writer, message->pin[i]) || any;
     }
-    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+    tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
     if (any) {
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);

@@ -60,7 +60,7 @@ static void report_fill(const tqi_unit *unit, report_columns *columns)
     report_add(columns, "", "used_bytes", tqi_store_used(unit->store));
     report_add(columns, "", "blocks", tqi_store_blocks(unit->store));
     report_add(columns, "", "rss_bytes", tqi_process_rss());
-    report_add(columns, "", "arrived", tqi_server_requests(unit->server));
+    report_add(columns, "", "arrived", tqi_net_server_requests(unit->server));
     report_add(columns, "", "waiting_puts", waiting);
     report_add(columns, "", "moved", unit->compact.moved);
     report_add(columns, "", "moved_bytes", unit->compact.moved_bytes);
@@ -103,18 +103,18 @@ static char *report_text(const char *text)
 static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool behind,
                         report_told *told)
 {
-    const tqi_session *session = tqi_request_session(wait->request);
+    const tqi_net_session *session = tqi_net_request_session(wait->request);
     Tq__WaitInfo *info = &told->waits[told->n_waits];
     char *missing = told->missing[told->n_waits];
 
     tq__wait_info__init(info);
     info->kind = report_text("put");
     if (session != NULL) {
-        info->client = report_text(tqi_session_name(session));
-        info->pid = tqi_session_pid(session);
-        info->host = report_text(tqi_session_host(session));
-        info->session.data = (uint8_t *)(uintptr_t)tqi_session_id(session);
-        info->session.len = TQI_SESSION_ID;
+        info->client = report_text(tqi_net_session_name(session));
+        info->pid = tqi_net_session_pid(session);
+        info->host = report_text(tqi_net_session_host(session));
+        info->session.data = (uint8_t *)(uintptr_t)tqi_net_session_id(session);
+        info->session.len = TQI_NET_SESSION_ID;
     }
     info->wanted = tqi_unit_wanted(wait->message);
     info->ready = tqi_unit_room(unit, wait->message->adds_samples);
@@ -128,16 +128,16 @@ static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool be
 
 static void report_pins(const tqi_unit *unit, report_told *told)
 {
-    const tqi_writer *holders[REPORT_PINS];
+    const tqi_unit_writer *holders[REPORT_PINS];
 
     told->n_pins = tqi_unit_holders(unit, holders, REPORT_PINS);
     for (size_t i = 0; i < told->n_pins; i++) {
-        const tqi_session *session = holders[i]->session;
+        const tqi_net_session *session = holders[i]->session;
         Tq__PinInfo *info = &told->pins[i];
         tq__pin_info__init(info);
         if (session != NULL) {
-            info->client = report_text(tqi_session_name(session));
-            info->host = report_text(tqi_session_host(session));
+            info->client = report_text(tqi_net_session_name(session));
+            info->host = report_text(tqi_net_session_host(session));
         }
         info->pid = holders[i]->pid;
         info->pins = HASH_COUNT(holders[i]->pins);
@@ -184,7 +184,7 @@ static uint64_t report_pause(const tqi_unit *unit)
     return every > past + REPORT_LEAST_MS ? every - past : REPORT_LEAST_MS;
 }
 
-static void report_done(tqi_call *call, tqi_answer *answer, void *arg)
+static void report_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
 
@@ -225,14 +225,14 @@ void tqi_unit_report(uv_timer_t *timer)
         message.pin = told->pin;
         message.n_pin = told->n_pins;
     }
-    tqi_call_args args = {
+    tqi_net_call_args args = {
         .kind = TQI_REPORT_OWNER,
         .message = &message.base,
         .deadline = TQI_NEVER,
         .done = report_done,
         .arg = unit,
     };
-    if (tqi_call_start(unit->controller, &args, &unit->reporting, &err) != TQ_OK) {
+    if (tqi_net_call_start(unit->controller, &args, &unit->reporting, &err) != TQ_OK) {
         tqi_log(TQI_WARN, "unit", "%s: no report: %s", unit->name, err.message);
         unit->reporting = NULL;
         unit->dirty = true;

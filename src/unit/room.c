@@ -15,9 +15,9 @@ uint64_t tqi_unit_room(const tqi_unit *unit, bool adds_samples)
     return used < limit ? limit - used : 0;
 }
 
-size_t tqi_unit_holders(const tqi_unit *unit, const tqi_writer **out, size_t max)
+size_t tqi_unit_holders(const tqi_unit *unit, const tqi_unit_writer **out, size_t max)
 {
-    const tqi_writer *writer;
+    const tqi_unit_writer *writer;
     size_t n = 0;
 
     if (unit->pins == 0) {
@@ -42,7 +42,7 @@ size_t tqi_unit_holders(const tqi_unit *unit, const tqi_writer **out, size_t max
 /* Cleared data that readers still use in place. */
 static void room_pins(const tqi_unit *unit, tqi_text *text)
 {
-    const tqi_writer *holders[ROOM_HOLDERS];
+    const tqi_unit_writer *holders[ROOM_HOLDERS];
     uint64_t held = tqi_store_held_dead(unit->store);
     size_t n = tqi_unit_holders(unit, holders, ROOM_HOLDERS);
 
@@ -53,9 +53,9 @@ static void room_pins(const tqi_unit *unit, tqi_text *text)
                  "; %llu of the used bytes were cleared, but zero-copy reads still show them: ",
                  (unsigned long long)held);
     for (size_t i = 0; i < n; i++) {
-        const tqi_session *session = holders[i]->session;
+        const tqi_net_session *session = holders[i]->session;
         tqi_text_add(text, "%s'%.64s' (process %llu) pins %llu", i > 0 ? ", " : "",
-                     session != NULL ? tqi_session_name(session) : "a session that is over",
+                     session != NULL ? tqi_net_session_name(session) : "a session that is over",
                      (unsigned long long)holders[i]->pid,
                      (unsigned long long)holders[i]->pinned_bytes);
     }

@@ -31,7 +31,7 @@ static serve_held *serve_hold_make(tqi_unit *unit, size_t max)
 
 static void serve_hold_add(serve_held *hold, uint64_t id)
 {
-    tqi_store_hold(hold->held->store, id);
+    tqi_store_ref(hold->held->store, id);
     hold->ids[hold->n++] = id;
 }
 
@@ -40,9 +40,9 @@ static void serve_hold_end(void *arg)
     serve_held *hold = arg;
 
     for (size_t i = 0; i < hold->n; i++) {
-        tqi_store_rele(hold->held->store, hold->ids[i]);
+        tqi_store_unref(hold->held->store, hold->ids[i]);
     }
-    tqi_unit_store_rele(hold->held);
+    tqi_unit_store_unref(hold->held);
     free(hold);
 }
 
@@ -60,28 +60,28 @@ static void serve_sent(void *arg)
 
 static void serve_mapped(void *arg)
 {
-    tqi_unit_store_rele(arg);
+    tqi_unit_store_unref(arg);
 }
 
-static void serve_map(tqi_unit *unit, tqi_request *request)
+static void serve_map(tqi_unit *unit, tqi_net_request *request)
 {
     Tq__UnitMapReply reply = TQ__UNIT_MAP_REPLY__INIT;
-    tqi_session *session = tqi_request_session(request);
-    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
+    tqi_net_session *session = tqi_net_request_session(request);
+    tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
     tq_error err = {0};
 
     if (tqi_store_unshared(unit->store) != NULL) {
         tqi_error_set(&err, TQ_EUNSUPPORTED, "its system does not let unit '%s' share memory: %s",
                       unit->name, tqi_store_unshared(unit->store));
-    } else if (!tqi_session_local(session)) {
+    } else if (!tqi_net_session_local(session)) {
         tqi_error_set(&err, TQ_EUNSUPPORTED,
                       "unit '%s' does not share memory with this process: %s", unit->name,
-                      tqi_session_remote(session));
+                      tqi_net_session_remote(session));
     } else {
-        tqi_writer_map(writer, &err);
+        tqi_unit_writer_map(writer, &err);
     }
     if (err.code != TQ_OK) {
-        tqi_request_fail(request, &err);
+        tqi_net_request_fail(request, &err);
         return;
     }
     reply.incarnation = unit->incarnation;
@@ -89,16 +89,16 @@ static void serve_map(tqi_unit *unit, tqi_request *request)
     reply.slots = tqi_store_slots(unit->store);
     int fds[2] = {tqi_store_arena_fd(unit->store), tqi_store_slots_fd(unit->store)};
     unit->held->refs++; /* that they stay open until they are sent */
-    tqi_request_reply_fds(request, &reply.base, fds, 2, serve_mapped, unit->held);
+    tqi_net_request_reply_fds(request, &reply.base, fds, 2, serve_mapped, unit->held);
 }
 
 /* ---------------------------------------------------------------------------------------- write */
 
 /* Checks the blocks of a write, which must be the session's own: only they are not yet published. */
-static int serve_write_check(tqi_unit *unit, const tqi_request *request,
+static int serve_write_check(tqi_unit *unit, const tqi_net_request *request,
                              const Tq__UnitWrite *message, tq_error *err)
 {
-    tqi_session *session = tqi_request_session(request);
+    tqi_net_session *session = tqi_net_request_session(request);
 
     if (message->n_id == 0 || message->n_id != message->n_slot ||
         message->n_id != message->n_size) {
@@ -115,7 +115,7 @@ static int serve_write_check(tqi_unit *unit, const tqi_request *request,
             return tqi_error_set(err, TQ_ESTALE, "unit '%s' has no block %llu any more", unit->name,
                                  id);
         }
-        tqi_writer *writer = tqi_writer_of(unit, id);
+        tqi_unit_writer *writer = tqi_unit_writer_of(unit, id);
         if (writer == NULL || writer->session == NULL || writer->session != session) {
             return tqi_error_set(err, TQ_ESTALE, "block %llu was reserved by another session", id);
         }
@@ -142,13 +142,13 @@ static int serve_write_size(const Tq__UnitWrite *message, uint64_t payload, tq_e
     return TQ_OK;
 }
 
-static int serve_sink(tqi_request *request, const ProtobufCMessage *base, uint64_t size,
+static int serve_sink(tqi_net_request *request, const ProtobufCMessage *base, uint64_t size,
                       struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
 {
     tqi_unit *unit = ctx;
     const Tq__UnitWrite *message = (const Tq__UnitWrite *)base;
 
-    if (tqi_request_kind(request) != TQI_UNIT_WRITE) {
+    if (tqi_net_request_kind(request) != TQI_UNIT_WRITE) {
         return tqi_error_set(err, TQ_EINVAL, "a payload where none belongs");
     }
     if (message->n_id > (size_t)max) {
@@ -176,51 +176,51 @@ static int serve_sink(tqi_request *request, const ProtobufCMessage *base, uint64
             (*count)++;
         }
     }
-    tqi_request_set_user(request, hold);
+    tqi_net_request_set_user(request, hold);
     return TQ_OK;
 }
 
-static void serve_sink_failed(tqi_request *request, void *ctx)
+static void serve_sink_failed(tqi_net_request *request, void *ctx)
 {
-    serve_held *hold = tqi_request_user(request);
+    serve_held *hold = tqi_net_request_user(request);
 
     (void)ctx;
     if (hold != NULL) {
-        tqi_request_set_user(request, NULL);
+        tqi_net_request_set_user(request, NULL);
         serve_sent(hold);
     }
 }
 
-static void serve_write(tqi_unit *unit, tqi_request *request, const Tq__UnitWrite *message)
+static void serve_write(tqi_unit *unit, tqi_net_request *request, const Tq__UnitWrite *message)
 {
     Tq__Empty reply = TQ__EMPTY__INIT;
-    serve_held *hold = tqi_request_user(request);
+    serve_held *hold = tqi_net_request_user(request);
     tq_error err = {0};
 
     /* The blocks may have ended while the bytes arrived: the writer is told. */
     serve_write_check(unit, request, message, &err);
     if (hold != NULL) {
-        tqi_request_set_user(request, NULL);
+        tqi_net_request_set_user(request, NULL);
         serve_sent(hold);
     } else if (err.code == TQ_OK) {
         serve_write_size(message, 0, &err);
     }
     if (err.code != TQ_OK) {
-        tqi_request_fail(request, &err);
+        tqi_net_request_fail(request, &err);
     } else {
-        tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+        tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
     }
 }
 
-static void serve_finish(tqi_request *request, const Tq__UnitFinish *message)
+static void serve_finish(tqi_net_request *request, const Tq__UnitFinish *message)
 {
     Tq__Empty reply = TQ__EMPTY__INIT;
-    tqi_session *session = tqi_request_session(request);
+    tqi_net_session *session = tqi_net_request_session(request);
 
     if (session != NULL) {
-        tqi_writer_finish(tqi_session_user(session), message->id, message->n_id, message->others);
+        tqi_unit_writer_finish(tqi_net_session_user(session), message->id, message->n_id, message->others);
     }
-    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+    tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
 }
 
 /* ---------------------------------------------------------------------------------------- read */
@@ -273,7 +273,7 @@ static int serve_read_range(tqi_unit *unit, const Tq__UnitRead *message, size_t 
     return TQ_OK;
 }
 
-static void serve_read(tqi_unit *unit, tqi_request *request, const Tq__UnitRead *message)
+static void serve_read(tqi_unit *unit, tqi_net_request *request, const Tq__UnitRead *message)
 {
     Tq__UnitReadReply reply = TQ__UNIT_READ_REPLY__INIT;
     serve_held *hold = NULL;
@@ -302,7 +302,7 @@ static void serve_read(tqi_unit *unit, tqi_request *request, const Tq__UnitRead 
             gone[reply.n_gone++] = (uint32_t)i;
         }
     }
-    tqi_request_reply(request, &reply.base, iov, count, serve_sent, hold);
+    tqi_net_request_reply(request, &reply.base, iov, count, serve_sent, hold);
     free(iov);
     free(gone);
     return;
@@ -313,17 +313,17 @@ fail:
     }
     free(iov);
     free(gone);
-    tqi_request_fail(request, &err);
+    tqi_net_request_fail(request, &err);
 }
 
-static void serve_stat(tqi_unit *unit, tqi_request *request)
+static void serve_stat(tqi_unit *unit, tqi_net_request *request)
 {
     Tq__UnitStatReply reply = TQ__UNIT_STAT_REPLY__INIT;
 
     reply.capacity = tqi_store_capacity(unit->store);
     reply.used = tqi_store_used(unit->store);
     reply.blocks = tqi_store_blocks(unit->store);
-    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+    tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
 }
 
 /* ---------------------------------------------------------------------------------------- dispatch */
@@ -341,13 +341,13 @@ static bool serve_serves(uint16_t kind, void *ctx)
     }
 }
 
-static void serve_handle(tqi_request *request, const ProtobufCMessage *message, void *ctx)
+static void serve_handle(tqi_net_request *request, const ProtobufCMessage *message, void *ctx)
 {
     tqi_unit *unit = ctx;
     uint64_t since = tqi_now();
     tq_error err;
 
-    switch (tqi_request_kind(request)) {
+    switch (tqi_net_request_kind(request)) {
     case TQI_UNIT_MAP:
         serve_map(unit, request);
         return;
@@ -375,25 +375,25 @@ static void serve_handle(tqi_request *request, const ProtobufCMessage *message, 
         serve_finish(request, (const Tq__UnitFinish *)message);
         return;
     default:
-        tqi_error_set(&err, TQ_EUNSUPPORTED, "request %u", tqi_request_kind(request));
-        tqi_request_fail(request, &err);
+        tqi_error_set(&err, TQ_EUNSUPPORTED, "request %u", tqi_net_request_kind(request));
+        tqi_net_request_fail(request, &err);
     }
 }
 
-static int serve_session_open(tqi_session *session, void *ctx)
+static int serve_session_open(tqi_net_session *session, void *ctx)
 {
-    return tqi_writer_open(ctx, session);
+    return tqi_unit_writer_open(ctx, session);
 }
 
-static void serve_session_end(tqi_session *session, bool dead, void *ctx)
+static void serve_session_end(tqi_net_session *session, bool dead, void *ctx)
 {
-    tqi_writer *writer = tqi_session_user(session);
+    tqi_unit_writer *writer = tqi_net_session_user(session);
 
     (void)ctx;
-    tqi_session_set_user(session, NULL);
-    bool unpinned = tqi_session_left(session) && tqi_writer_unpin(writer);
+    tqi_net_session_set_user(session, NULL);
+    bool unpinned = tqi_net_session_left(session) && tqi_unit_writer_unpin(writer);
     tqi_unit *unit = writer->unit;
-    tqi_writer_end(writer, dead || tqi_session_finished(session));
+    tqi_unit_writer_end(writer, dead || tqi_net_session_finished(session));
     if (unpinned) {
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
@@ -401,15 +401,15 @@ static void serve_session_end(tqi_session *session, bool dead, void *ctx)
 }
 
 /* A writer outlives its session while its process may write; readers hold nothing between their requests except pins. */
-static bool serve_parkable(const tqi_session *session, void *ctx)
+static bool serve_parkable(const tqi_net_session *session, void *ctx)
 {
-    const tqi_writer *writer = tqi_session_user(session);
+    const tqi_unit_writer *writer = tqi_net_session_user(session);
 
     (void)ctx;
     return writer->pins == NULL;
 }
 
-const tqi_service tqi_unit_service = {
+const tqi_net_service tqi_unit_service = {
     .name = "unit",
     .session_open = serve_session_open,
     .session_end = serve_session_end,

@@ -1,7 +1,7 @@
 /*
  * sift.c - frees blocks that no table knows and whose writers are gone (see internal.h).  A round walks the slots in steps,
  * asks the controller about the blocks whose writer has ended, and frees those it does not know.  Those it knows are
- * published, leased or dead: a notice comes when they end.  A block is asked about once, so a round costs the controller as
+ * published, granted or dead: a notice comes when they end.  A block is asked about once, so a round costs the controller as
  * many ids as were left behind since the previous one.
  */
 #include "base/clock.h"
@@ -23,10 +23,10 @@ static void sift_arm(tqi_unit *unit, uint64_t ms)
     }
 }
 
-static void sift_answered(tqi_call *call, tqi_answer *answer, void *arg)
+static void sift_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
-    tqi_sift *sift = &unit->sift;
+    tqi_unit_sift *sift = &unit->sift;
     const Tq__UnknownBlocksReply *reply = (const Tq__UnknownBlocksReply *)answer->reply;
     size_t freed = 0;
 
@@ -43,7 +43,7 @@ static void sift_answered(tqi_call *call, tqi_answer *answer, void *arg)
         return;
     }
     for (size_t i = 0; i < sift->n; i++) {
-        tqi_writer_sifted(unit, sift->ids[i]);
+        tqi_unit_writer_sifted(unit, sift->ids[i]);
     }
     for (size_t i = 0; i < reply->n_id; i++) {
         if (tqi_store_has(unit->store, reply->id[i]) &&
@@ -64,7 +64,7 @@ static void sift_answered(tqi_call *call, tqi_answer *answer, void *arg)
 /* Asks about the gathered ids; false if that must be retried. */
 static bool sift_ask(tqi_unit *unit)
 {
-    tqi_sift *sift = &unit->sift;
+    tqi_unit_sift *sift = &unit->sift;
     Tq__UnknownBlocks message;
     tq_error err = {0};
 
@@ -73,7 +73,7 @@ static bool sift_ask(tqi_unit *unit)
     message.incarnation = unit->incarnation;
     message.id = sift->ids;
     message.n_id = sift->n;
-    tqi_call_args args = {
+    tqi_net_call_args args = {
         .kind = TQI_UNKNOWN_BLOCKS,
         .message = &message.base,
         .deadline = TQI_NEVER,
@@ -81,7 +81,7 @@ static bool sift_ask(tqi_unit *unit)
         .arg = unit,
     };
     sift->asked_as = unit->incarnation;
-    if (tqi_call_start(unit->controller, &args, &sift->asking, &err) != TQ_OK) {
+    if (tqi_net_call_start(unit->controller, &args, &sift->asking, &err) != TQ_OK) {
         tqi_log(TQI_WARN, "unit", "%s: cannot ask about blocks: %s", unit->name, err.message);
         sift->asking = NULL;
         return false;
@@ -92,7 +92,7 @@ static bool sift_ask(tqi_unit *unit)
 static void sift_step(uv_timer_t *timer)
 {
     tqi_unit *unit = timer->data;
-    tqi_sift *sift = &unit->sift;
+    tqi_unit_sift *sift = &unit->sift;
 
     if (sift->asking != NULL || unit->closing || !unit->registered) {
         return; /* the answer, or registering, continues it */
@@ -106,9 +106,9 @@ static void sift_step(uv_timer_t *timer)
     sift->next = sift->next < end ? sift->next : end; /* the store may be another one now */
     uint32_t stop = end - sift->next > SIFT_SLOTS ? sift->next + SIFT_SLOTS : end;
     sift->n = 0;
-    while (sift->next < stop && sift->n < TQI_SIFT_MAX) {
+    while (sift->next < stop && sift->n < TQI_UNIT_SIFT_MAX) {
         uint64_t id = tqi_store_slot_id(unit->store, sift->next++);
-        if (id != 0 && tqi_writer_left_behind(unit, id)) {
+        if (id != 0 && tqi_unit_writer_left_behind(unit, id)) {
             sift->ids[sift->n++] = id;
         }
     }
@@ -126,15 +126,15 @@ static void sift_step(uv_timer_t *timer)
     }
 }
 
-void tqi_sift_want(tqi_unit *unit)
+void tqi_unit_sift_want(tqi_unit *unit)
 {
     unit->sift.wanted = true;
-    tqi_sift_go(unit);
+    tqi_unit_sift_go(unit);
 }
 
-void tqi_sift_go(tqi_unit *unit)
+void tqi_unit_sift_go(tqi_unit *unit)
 {
-    tqi_sift *sift = &unit->sift;
+    tqi_unit_sift *sift = &unit->sift;
 
     if ((sift->wanted || sift->going) && sift->asking == NULL &&
         !uv_is_active((uv_handle_t *)&sift->timer)) {

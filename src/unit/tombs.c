@@ -5,7 +5,7 @@
 
 #include "unit/internal.h"
 
-void tqi_tombs_clear(tqi_tombs *tombs)
+void tqi_unit_tombs_clear(tqi_unit_tombs *tombs)
 {
     tombs->n = 0;
     tombs->has_floor = false;
@@ -13,7 +13,7 @@ void tqi_tombs_clear(tqi_tombs *tombs)
 }
 
 /* First range whose last id is not below `id`. */
-static size_t tombs_find(const tqi_tombs *tombs, uint64_t id)
+static size_t tombs_find(const tqi_unit_tombs *tombs, uint64_t id)
 {
     size_t low = 0, high = tombs->n;
 
@@ -29,7 +29,7 @@ static size_t tombs_find(const tqi_tombs *tombs, uint64_t id)
 }
 
 /* Replaces the lower half by the floor. */
-static void tombs_shrink(tqi_tombs *tombs)
+static void tombs_shrink(tqi_unit_tombs *tombs)
 {
     size_t half = tombs->n / 2;
     uint64_t floor = tombs->range[half - 1].last;
@@ -43,9 +43,9 @@ static void tombs_shrink(tqi_tombs *tombs)
     memmove(tombs->range, tombs->range + half, tombs->n * sizeof(tombs->range[0]));
 }
 
-static void tombs_insert(tqi_tombs *tombs, uint64_t first, uint64_t last)
+static void tombs_insert(tqi_unit_tombs *tombs, uint64_t first, uint64_t last)
 {
-    if (tombs->n == TQI_TOMBS_MAX) {
+    if (tombs->n == TQI_UNIT_TOMBS_MAX) {
         tombs_shrink(tombs);
     }
     size_t from = tombs_find(tombs, first == 0 ? 0 : first - 1);
@@ -62,7 +62,7 @@ static void tombs_insert(tqi_tombs *tombs, uint64_t first, uint64_t last)
     tombs->range[from].last = last;
 }
 
-void tqi_tombs_add(tqi_tombs *tombs, uint64_t first, uint64_t count)
+void tqi_unit_tombs_add(tqi_unit_tombs *tombs, uint64_t first, uint64_t count)
 {
     if (count == 0) {
         return;
@@ -76,7 +76,7 @@ void tqi_tombs_add(tqi_tombs *tombs, uint64_t first, uint64_t count)
     }
 }
 
-bool tqi_tombs_has(const tqi_tombs *tombs, uint64_t id)
+bool tqi_unit_tombs_has(const tqi_unit_tombs *tombs, uint64_t id)
 {
     if (tombs->has_floor && (int64_t)(id - tombs->floor) <= 0) {
         return true;

@@ -41,7 +41,7 @@ static tqi_unit_store *unit_store_make(tqi_unit *unit, tq_error *err)
     return held;
 }
 
-void tqi_unit_store_rele(tqi_unit_store *held)
+void tqi_unit_store_unref(tqi_unit_store *held)
 {
     if (--held->refs == 0) {
         tqi_store_free(held->store);
@@ -63,15 +63,15 @@ int tqi_unit_renew(tqi_unit *unit, tq_error *err)
         return tqi_error_set(err, why.code, "%s", why.message);
     }
     tqi_unit_waits_fail(unit, TQ_ESTALE, "has started anew");
-    tqi_writers_forget(unit);
+    tqi_unit_writers_forget(unit);
     tqi_store_drop_all(unit->store);
     tqi_store_trim(unit->store);
-    tqi_unit_store_rele(unit->held);
+    tqi_unit_store_unref(unit->held);
     unit->held = fresh;
     unit->store = fresh->store;
     unit->incarnation = tqi_random_id();
-    tqi_tombs_clear(&unit->tombs);
-    tqi_compact_forget(unit);
+    tqi_unit_tombs_clear(&unit->tombs);
+    tqi_unit_compact_forget(unit);
     return TQ_OK;
 }
 
@@ -91,7 +91,7 @@ static void unit_warm_done(uv_work_t *work, int status)
     tqi_unit *unit = work->data;
 
     (void)status;
-    tqi_unit_store_rele(unit->warming);
+    tqi_unit_store_unref(unit->warming);
     unit->warming = NULL;
     if (unit->warm_left > 0 && !unit->closing) {
         unit_warm_start(unit);
@@ -111,7 +111,7 @@ static void unit_warm_start(tqi_unit *unit)
     unit->open++;
     if (uv_queue_work(unit->loop, &unit->warm, unit_warm_work, unit_warm_done) != 0) {
         /* Warming only saves time. */
-        tqi_unit_store_rele(unit->warming);
+        tqi_unit_store_unref(unit->warming);
         unit->warming = NULL;
         unit->open--;
     }
@@ -163,13 +163,13 @@ void tqi_unit_changed(tqi_unit *unit)
 static int unit_advertise(tqi_buf *list, const char *bound, const tqi_unit_options *options,
                           tq_error *err)
 {
-    tqi_reach found;
+    tqi_net_addresses found;
     char text[512];
 
     if (options->reach == NULL) {
-        tqi_reach_default(&found);
+        tqi_net_address_default(&found);
     }
-    int code = tqi_endpoint_advertise(bound, options->advertise_host,
+    int code = tqi_net_endpoint_advertise(bound, options->advertise_host,
                                       options->reach != NULL ? options->reach : &found, text,
                                       sizeof(text), err);
     if (code == TQ_OK && tqi_buf_printf(list, "%s%s", list->size > 0 ? "," : "", text) != TQ_OK) {
@@ -180,13 +180,13 @@ static int unit_advertise(tqi_buf *list, const char *bound, const tqi_unit_optio
 
 static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error *err)
 {
-    tqi_server_options server = {
+    tqi_net_server_options server = {
         .epoch = unit->incarnation, .token = options->token, .grace_ms = options->grace_ms};
-    char machine[TQI_STORE_HOST], marks[64];
+    char machine[TQI_STORE_MACHINE], marks[64];
     const char *node = options->node != NULL ? options->node : "";
     uint64_t device = 0, inode = 0;
     tqi_buf list = {0};
-    int code = tqi_server_alloc(unit->loop, &tqi_unit_service, unit, &server, &unit->server, err);
+    int code = tqi_net_server_alloc(unit->loop, &tqi_unit_service, unit, &server, &unit->server, err);
 
     if (code != TQ_OK) {
         return code;
@@ -194,7 +194,7 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
     unit->open++;
     for (size_t i = 0; i < options->n_listen; i++) {
         char bound[512];
-        code = tqi_server_listen(unit->server, options->listen[i], bound, sizeof(bound), err);
+        code = tqi_net_server_listen(unit->server, options->listen[i], bound, sizeof(bound), err);
         if (code == TQ_OK) {
             code = unit_advertise(&list, bound, options, err);
         }
@@ -207,11 +207,11 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
         goto out;
     }
     /* These tell a client whether a path or an address leads to this unit. */
-    tqi_server_socket(unit->server, &device, &inode);
+    tqi_net_server_socket(unit->server, &device, &inode);
     snprintf(marks, sizeof(marks), "%llx %llx %llx",
-             (unsigned long long)tqi_server_id(unit->server), (unsigned long long)device,
+             (unsigned long long)tqi_net_server_id(unit->server), (unsigned long long)device,
              (unsigned long long)inode);
-    tqi_store_host(machine);
+    tqi_store_machine(machine);
     unit->endpoint = strdup((const char *)list.data);
     if (unit->endpoint == NULL || tqi_buf_append(&list, "", 1) != TQ_OK ||
         tqi_buf_append(&list, machine, strlen(machine) + 1) != TQ_OK ||
@@ -239,9 +239,9 @@ static void unit_timer_init(tqi_unit *unit, uv_timer_t *timer)
 static void unit_free(tqi_unit *unit)
 {
     if (unit->held != NULL) {
-        tqi_unit_store_rele(unit->held);
+        tqi_unit_store_unref(unit->held);
     }
-    tqi_compact_fini(unit);
+    tqi_unit_compact_fini(unit);
     free(unit->name);
     free(unit->endpoint);
     free(unit->info);
@@ -269,7 +269,7 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit->keep_ms = options->keep_ms;
     tqi_random(unit->key, sizeof(unit->key));
     unit->name = strdup(options->name);
-    unit->token = options->token != NULL ? *options->token : (tqi_token){0};
+    unit->token = options->token != NULL ? *options->token : (tqi_net_token){0};
     unit->token_file = options->token_file != NULL ? strdup(options->token_file) : NULL;
     if (unit->name == NULL || (options->token_file != NULL && unit->token_file == NULL)) {
         unit_free(unit);
@@ -343,12 +343,12 @@ static void unit_part_closed(void *arg)
     tqi_unit_close_step(arg);
 }
 
-void tqi_unit_set_goodbye(tqi_unit *unit, tqi_ending ending, const char *reason)
+void tqi_unit_set_goodbye(tqi_unit *unit, tqi_net_ending ending, const char *reason)
 {
     char who[TQ_NAME_MAX + 32];
 
     snprintf(who, sizeof(who), "storage unit '%s'", unit->name);
-    tqi_server_set_goodbye(unit->server, ending, who, reason);
+    tqi_net_server_set_goodbye(unit->server, ending, who, reason);
 }
 
 void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg)
@@ -359,17 +359,17 @@ void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg)
     unit->ready = NULL;
     tqi_unit_waits_fail(unit, TQ_ECANCELED, "is closing");
     if (unit->controller != NULL) {
-        tqi_channel_rele(unit->controller);
+        tqi_net_channel_unref(unit->controller);
         unit->controller = NULL;
     }
     if (unit->connector != NULL) {
         unit->open++;
-        tqi_connector_close(unit->connector, unit_part_closed, unit);
+        tqi_net_connector_close(unit->connector, unit_part_closed, unit);
     }
     if (unit->server != NULL) {
-        tqi_server_close(unit->server, unit_part_closed, unit);
+        tqi_net_server_close(unit->server, unit_part_closed, unit);
     }
-    tqi_writers_close(unit);
+    tqi_unit_writers_close(unit);
     uv_close((uv_handle_t *)&unit->retry, tqi_unit_handle_closed);
     uv_close((uv_handle_t *)&unit->report, tqi_unit_handle_closed);
     uv_close((uv_handle_t *)&unit->trim, tqi_unit_handle_closed);

@@ -3,8 +3,8 @@
  *
  * A unit runs on one loop and owns everything on it.  A daemon hosts several, each on a thread of its own.
  */
-#ifndef TQI_UNIT_H
-#define TQI_UNIT_H
+#ifndef TQI_UNIT_UNIT_H
+#define TQI_UNIT_UNIT_H
 
 #include "net/net.h"
 #include "store/store.h"
@@ -21,10 +21,10 @@ typedef struct tqi_unit_options {
     const char *advertise_host; /* host by which others reach the tcp endpoints; NULL: as bound */
     /* Without that: the addresses by which others reach an endpoint bound to all addresses; NULL: determined
      * automatically. */
-    const tqi_reach *reach;
+    const tqi_net_addresses *reach;
     const char *node; /* by which clients on the same node recognise it; NULL: only by the
                          machine */
-    const tqi_token *token;
+    const tqi_net_token *token;
     /* The token's file: read again if the controller has a different token, for example after it was restarted with a new
      * file.  NULL: the token never changes. */
     const char *token_file;
@@ -43,8 +43,8 @@ void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg);
 void tqi_unit_on_refused(tqi_unit *unit, void (*fn)(const tq_error *err, void *arg), void *arg);
 /* Its endpoint list, as registered with the controller. */
 const char *tqi_unit_endpoint(const tqi_unit *unit);
-/* Sets what its clients are told when it is closed: that it ends, or only this run of it (TQI_ENDS_RUN), and why. */
-void tqi_unit_set_goodbye(tqi_unit *unit, tqi_ending ending, const char *reason);
+/* Sets what its clients are told when it is closed: that it ends, or only this run of it (TQI_NET_ENDS_RUN), and why. */
+void tqi_unit_set_goodbye(tqi_unit *unit, tqi_net_ending ending, const char *reason);
 void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg);
 
 #endif

@@ -10,15 +10,15 @@
 #include "unit/internal.h"
 
 /* Answers with the places. */
-static void wait_answer(tqi_unit *unit, tqi_request *request, const tqi_store_place *places,
+static void wait_answer(tqi_unit *unit, tqi_net_request *request, const tqi_store_place *places,
                         size_t n)
 {
     Tq__UnitReserveReply reply = TQ__UNIT_RESERVE_REPLY__INIT;
     tq_error err = {0};
     uint64_t *offsets = calloc(n, sizeof(*offsets));
     uint32_t *slots = calloc(n, sizeof(*slots));
-    tqi_session *session = tqi_request_session(request);
-    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
+    tqi_net_session *session = tqi_net_request_session(request);
+    tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
 
     if (offsets == NULL || slots == NULL || writer == NULL) {
         tqi_error_nomem(&err, "the answer to a reserve");
@@ -33,14 +33,14 @@ static void wait_answer(tqi_unit *unit, tqi_request *request, const tqi_store_pl
     reply.slot = slots;
     reply.n_slot = n;
     /* Otherwise, room that the writer does not learn of would stay reserved. */
-    if (tqi_request_prepare(request, tq__unit_reserve_reply__get_packed_size(&reply), &err) !=
+    if (tqi_net_request_prepare(request, tq__unit_reserve_reply__get_packed_size(&reply), &err) !=
         TQ_OK) {
         goto fail;
     }
     for (size_t i = 0; i < n; i++) {
-        tqi_writer_add(writer, places[i].id);
+        tqi_unit_writer_add(writer, places[i].id);
     }
-    tqi_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
+    tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
     tqi_unit_changed(unit);
     goto out;
 
@@ -48,7 +48,7 @@ fail:
     for (size_t i = 0; i < n; i++) {
         tqi_store_free_block(unit->store, places[i].id);
     }
-    tqi_request_fail(request, &err);
+    tqi_net_request_fail(request, &err);
 out:
     free(offsets);
     free(slots);
@@ -58,7 +58,7 @@ out:
 static int wait_check_ids(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
 {
     for (size_t i = 0; i < message->n_id; i++) {
-        if (tqi_tombs_has(&unit->tombs, message->id[i])) {
+        if (tqi_unit_tombs_has(&unit->tombs, message->id[i])) {
             return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu has ended already",
                                  unit->name, (unsigned long long)message->id[i]);
         }
@@ -67,7 +67,7 @@ static int wait_check_ids(const tqi_unit *unit, const Tq__UnitReserve *message, 
 }
 
 /* Whether the controller granted the ids to the session: their grants come in the order of the ids. */
-static int wait_check_grants(const tqi_unit *unit, tqi_writer *writer,
+static int wait_check_grants(const tqi_unit *unit, tqi_unit_writer *writer,
                              const Tq__UnitReserve *message, tq_error *err)
 {
     size_t at = 0, proven = 0;
@@ -78,9 +78,9 @@ static int wait_check_grants(const tqi_unit *unit, tqi_writer *writer,
             at++;
         }
         if (at == message->n_grant ||
-            (proven <= at && !tqi_writer_granted(writer, message->grant[at]))) {
+            (proven <= at && !tqi_unit_writer_granted(writer, message->grant[at]))) {
             return tqi_error_set(err, TQ_ESTALE,
-                                 "unit '%s': block %llu was not leased to this session", unit->name,
+                                 "unit '%s': block %llu was not granted to this session", unit->name,
                                  (unsigned long long)message->id[i]);
         }
         proven = at + 1;
@@ -88,7 +88,7 @@ static int wait_check_grants(const tqi_unit *unit, tqi_writer *writer,
     return TQ_OK;
 }
 
-/* An id that already exists here has been used: its writer must lease new ones. */
+/* An id that already exists here has been used: its writer must grant new ones. */
 static int wait_check_fresh(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
 {
     for (size_t i = 0; i < message->n_id; i++) {
@@ -110,7 +110,7 @@ uint64_t tqi_unit_wanted(const Tq__UnitReserve *message)
     return sum;
 }
 
-static int wait_check(const tqi_unit *unit, tqi_writer *writer, const Tq__UnitReserve *message,
+static int wait_check(const tqi_unit *unit, tqi_unit_writer *writer, const Tq__UnitReserve *message,
                       tq_error *err)
 {
     if (writer == NULL) {
@@ -146,7 +146,7 @@ static bool wait_behind(const tqi_unit *unit, bool adds_samples)
 }
 
 /* If the unit is full, says why in words; else names it in the store's message. */
-static void wait_fail(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message,
+static void wait_fail(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message,
                       const tq_error *why, const char *what)
 {
     char room[TQI_UNIT_ROOM_TEXT];
@@ -159,7 +159,7 @@ static void wait_fail(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
     } else {
         tqi_error_set(&err, why->code, "unit '%s': %s", unit->name, why->message);
     }
-    tqi_request_fail(request, &err);
+    tqi_net_request_fail(request, &err);
 }
 
 static void wait_arm(tqi_unit *unit)
@@ -183,13 +183,13 @@ static void wait_remove(tqi_unit_wait *wait)
 
     DL_DELETE(*row, wait);
     tqi_heap_remove(&wait->unit->waits.timed, &wait->timed);
-    tqi_request_on_cancel(wait->request, NULL, NULL);
+    tqi_net_request_on_cancel(wait->request, NULL, NULL);
     tqi_unit_reportable(wait->unit);
     free(wait->places);
     free(wait);
 }
 
-static void wait_cancel(tqi_request *request, void *arg)
+static void wait_cancel(tqi_net_request *request, void *arg)
 {
     tqi_unit_wait *wait = arg;
     tqi_unit *unit = wait->unit;
@@ -197,13 +197,13 @@ static void wait_cancel(tqi_request *request, void *arg)
 
     wait_remove(wait);
     tqi_error_set(&err, TQ_ECANCELED, "waiting for room in unit '%s' was cancelled", unit->name);
-    tqi_request_fail(request, &err);
+    tqi_net_request_fail(request, &err);
     wait_arm(unit);
     /* It may have blocked others that fit. */
     tqi_unit_wake(unit);
 }
 
-static void wait_park(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message,
+static void wait_park(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message,
                       tqi_store_place *places)
 {
     tqi_unit_wait *wait = calloc(1, sizeof(*wait));
@@ -212,7 +212,7 @@ static void wait_park(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
     if (wait == NULL) {
         free(places);
         tqi_error_nomem(&err, "a waiting reserve");
-        tqi_request_fail(request, &err);
+        tqi_net_request_fail(request, &err);
         return;
     }
     wait->unit = unit;
@@ -225,25 +225,25 @@ static void wait_park(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
         tqi_heap_add(&unit->waits.timed, &wait->timed, wait->since + message->timeout_ms * 1000000);
     }
     DL_APPEND(unit->waits.row[message->adds_samples ? 1 : 0], wait);
-    tqi_request_on_cancel(request, wait_cancel, wait);
+    tqi_net_request_on_cancel(request, wait_cancel, wait);
     wait_arm(unit);
-    tqi_compact_urge(unit);
+    tqi_unit_compact_urge(unit);
 }
 
-void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserve *message)
+void tqi_unit_reserve(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message)
 {
-    tqi_session *session = tqi_request_session(request);
-    tqi_writer *writer = session != NULL ? tqi_session_user(session) : NULL;
+    tqi_net_session *session = tqi_net_request_session(request);
+    tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
     tq_error err = {0};
 
     if (wait_check(unit, writer, message, &err) != TQ_OK) {
-        tqi_request_fail(request, &err);
+        tqi_net_request_fail(request, &err);
         return;
     }
     tqi_store_place *places = calloc(message->n_id, sizeof(*places));
     if (places == NULL) {
         tqi_error_nomem(&err, "a reserve");
-        tqi_request_fail(request, &err);
+        tqi_net_request_fail(request, &err);
         return;
     }
     for (size_t i = 0; i < message->n_id; i++) {
@@ -269,7 +269,7 @@ void tqi_unit_reserve(tqi_unit *unit, tqi_request *request, const Tq__UnitReserv
 /* Tries the first of a queue; false if it must keep waiting. */
 static bool wait_try(tqi_unit *unit, tqi_unit_wait *wait)
 {
-    tqi_request *request = wait->request;
+    tqi_net_request *request = wait->request;
     const Tq__UnitReserve *message = wait->message;
     tq_error err = {0};
 
@@ -313,7 +313,7 @@ void tqi_unit_wake(tqi_unit *unit)
     if (any) {
         wait_arm(unit);
     }
-    tqi_compact_room(unit);
+    tqi_unit_compact_room(unit);
 }
 
 void tqi_unit_waits_timer(uv_timer_t *timer)
@@ -324,7 +324,7 @@ void tqi_unit_waits_timer(uv_timer_t *timer)
 
     while (unit->waits.timed.top != NULL && unit->waits.timed.top->key <= now) {
         tqi_unit_wait *wait = TQI_HEAP_ENTRY(unit->waits.timed.top, tqi_unit_wait, timed);
-        tqi_request *request = wait->request;
+        tqi_net_request *request = wait->request;
         const Tq__UnitReserve *message = wait->message;
         wait_remove(wait);
         wait_fail(unit, request, message, &full, "stayed full until the deadline");
@@ -337,11 +337,11 @@ void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why)
 {
     for (int i = 0; i < 2; i++) {
         while (unit->waits.row[i] != NULL) {
-            tqi_request *request = unit->waits.row[i]->request;
+            tqi_net_request *request = unit->waits.row[i]->request;
             tq_error err;
             tqi_error_set(&err, code, "unit '%s' %s", unit->name, why);
             wait_remove(unit->waits.row[i]);
-            tqi_request_fail(request, &err);
+            tqi_net_request_fail(request, &err);
         }
     }
     uv_timer_stop(&unit->waits.timer);

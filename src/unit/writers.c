@@ -19,9 +19,9 @@
 #include "base/text.h"
 #include "unit/internal.h"
 
-int tqi_writer_open(tqi_unit *unit, tqi_session *session)
+int tqi_unit_writer_open(tqi_unit *unit, tqi_net_session *session)
 {
-    tqi_writer *writer = calloc(1, sizeof(*writer));
+    tqi_unit_writer *writer = calloc(1, sizeof(*writer));
 
     if (writer == NULL) {
         return TQ_ENOMEM;
@@ -29,21 +29,21 @@ int tqi_writer_open(tqi_unit *unit, tqi_session *session)
     writer->number = ++unit->next_writer;
     writer->unit = unit;
     writer->session = session;
-    memcpy(writer->client, tqi_session_id(session), sizeof(writer->client));
+    memcpy(writer->client, tqi_net_session_id(session), sizeof(writer->client));
     HASH_ADD(hh, unit->writers, number, sizeof(writer->number), writer);
     if (writer->hh.tbl == NULL) {
         free(writer);
         return TQ_ENOMEM;
     }
-    tqi_session_set_user(session, writer);
+    tqi_net_session_set_user(session, writer);
     return TQ_OK;
 }
 
-/* The lease, if it is among those proven last. */
-static const tqi_granted *writer_find_granted(const tqi_writer *writer, const Tq__Grant *grant)
+/* The grant, if it is among those proven last. */
+static const tqi_unit_granted *writer_find_granted(const tqi_unit_writer *writer, const Tq__Grant *grant)
 {
-    for (unsigned i = 0; i < TQI_GRANTED_MAX; i++) {
-        const tqi_granted *known = &writer->granted[i];
+    for (unsigned i = 0; i < TQI_UNIT_GRANTED_MAX; i++) {
+        const tqi_unit_granted *known = &writer->granted[i];
         if (known->count == grant->count && known->first == grant->first && known->count > 0) {
             return known;
         }
@@ -51,40 +51,40 @@ static const tqi_granted *writer_find_granted(const tqi_writer *writer, const Tq
     return NULL;
 }
 
-bool tqi_writer_granted(tqi_writer *writer, const Tq__Grant *grant)
+bool tqi_unit_writer_granted(tqi_unit_writer *writer, const Tq__Grant *grant)
 {
     const tqi_unit *unit = writer->unit;
-    const tqi_granted *known = writer_find_granted(writer, grant);
+    const tqi_unit_granted *known = writer_find_granted(writer, grant);
 
-    if (known != NULL && grant->proof.len == TQI_GRANT &&
-        memcmp(known->proof, grant->proof.data, TQI_GRANT) == 0) {
+    if (known != NULL && grant->proof.len == TQI_NET_GRANT &&
+        memcmp(known->proof, grant->proof.data, TQI_NET_GRANT) == 0) {
         return true;
     }
     if (writer->session == NULL || grant->count == 0 ||
-        !tqi_grant_holds(unit->key, unit->name, unit->incarnation, tqi_session_id(writer->session),
+        !tqi_net_grant_holds(unit->key, unit->name, unit->incarnation, tqi_net_session_id(writer->session),
                          grant->first, grant->count, grant->proof.data, grant->proof.len)) {
         return false;
     }
-    tqi_granted *next = &writer->granted[writer->n_granted++ % TQI_GRANTED_MAX];
-    *next = (tqi_granted){.first = grant->first, .count = grant->count};
-    memcpy(next->proof, grant->proof.data, TQI_GRANT);
+    tqi_unit_granted *next = &writer->granted[writer->n_granted++ % TQI_UNIT_GRANTED_MAX];
+    *next = (tqi_unit_granted){.first = grant->first, .count = grant->count};
+    memcpy(next->proof, grant->proof.data, TQI_NET_GRANT);
     return true;
 }
 
-static void writer_free(tqi_writer *writer)
+static void writer_free(tqi_unit_writer *writer)
 {
     if (writer->process != NULL) {
-        tqi_process_off_exit(writer->process, &writer->exit);
-        tqi_process_rele(writer->process);
+        tqi_net_process_off_exit(writer->process, &writer->exit);
+        tqi_net_process_unref(writer->process);
     }
     free(writer->deferred);
     free(writer);
 }
 
 /* Forgets a writer whose session has ended; its deferred blocks have been freed before. */
-static void writer_forget(tqi_writer *writer)
+static void writer_forget(tqi_unit_writer *writer)
 {
-    tqi_writer_unpin(writer);
+    tqi_unit_writer_unpin(writer);
     if (writer->left) {
         DL_DELETE(writer->unit->left, writer);
     }
@@ -101,21 +101,21 @@ static uint64_t writer_mark(const tqi_unit *unit, uint64_t id)
     return (uint64_t)(uintptr_t)tqi_store_user(unit->store, id);
 }
 
-void tqi_writer_add(tqi_writer *writer, uint64_t id)
+void tqi_unit_writer_add(tqi_unit_writer *writer, uint64_t id)
 {
     tqi_store_set_user(writer->unit->store, id, (void *)(uintptr_t)(writer->number * 2));
     writer->reserved++;
 }
 
-bool tqi_writer_left_behind(tqi_unit *unit, uint64_t id)
+bool tqi_unit_writer_left_behind(tqi_unit *unit, uint64_t id)
 {
     uint64_t mark = writer_mark(unit, id);
-    const tqi_writer *writer = mark != 0 && mark % 2 == 0 ? tqi_writer_of(unit, id) : NULL;
+    const tqi_unit_writer *writer = mark != 0 && mark % 2 == 0 ? tqi_unit_writer_of(unit, id) : NULL;
 
     return mark != 0 && mark % 2 == 0 && (writer == NULL || writer->session == NULL);
 }
 
-void tqi_writer_sifted(tqi_unit *unit, uint64_t id)
+void tqi_unit_writer_sifted(tqi_unit *unit, uint64_t id)
 {
     uint64_t mark = writer_mark(unit, id);
 
@@ -124,10 +124,10 @@ void tqi_writer_sifted(tqi_unit *unit, uint64_t id)
     }
 }
 
-tqi_writer *tqi_writer_of(tqi_unit *unit, uint64_t id)
+tqi_unit_writer *tqi_unit_writer_of(tqi_unit *unit, uint64_t id)
 {
     uint64_t number = writer_mark(unit, id) / 2;
-    tqi_writer *writer = NULL;
+    tqi_unit_writer *writer = NULL;
 
     if (number != 0) {
         HASH_FIND(hh, unit->writers, &number, sizeof(number), writer);
@@ -135,38 +135,38 @@ tqi_writer *tqi_writer_of(tqi_unit *unit, uint64_t id)
     return writer;
 }
 
-void tqi_writer_free_block(tqi_unit *unit, uint64_t id)
+void tqi_unit_writer_free_block(tqi_unit *unit, uint64_t id)
 {
-    tqi_writer *writer = tqi_writer_of(unit, id);
+    tqi_unit_writer *writer = tqi_unit_writer_of(unit, id);
 
     if (!tqi_store_free_block(unit->store, id) || writer == NULL) {
         return;
     }
     writer->reserved--;
-    tqi_writer_settle(writer);
+    tqi_unit_writer_settle(writer);
 }
 
-void tqi_writer_settle(tqi_writer *writer)
+void tqi_unit_writer_settle(tqi_unit_writer *writer)
 {
     if (writer->session == NULL && writer->reserved == 0 && writer->pins == NULL) {
         writer_forget(writer);
     }
 }
 
-tqi_writer *tqi_writer_former(const tqi_writer *writer, const tqi_writer *after)
+tqi_unit_writer *tqi_unit_writer_former(const tqi_unit_writer *writer, const tqi_unit_writer *after)
 {
-    tqi_writer *former = after != NULL ? after->next : writer->unit->left;
+    tqi_unit_writer *former = after != NULL ? after->next : writer->unit->left;
 
     for (; former != NULL; former = former->next) {
         if (memcmp(former->client, writer->client, sizeof(writer->client)) == 0 &&
-            writer->session != NULL && former->process == tqi_session_process(writer->session)) {
+            writer->session != NULL && former->process == tqi_net_session_process(writer->session)) {
             break;
         }
     }
     return former;
 }
 
-int tqi_writer_defer(tqi_writer *writer, uint64_t id)
+int tqi_unit_writer_defer(tqi_unit_writer *writer, uint64_t id)
 {
     int code = tqi_grow(&writer->deferred, &writer->deferred_capacity, writer->n_deferred + 1,
                         sizeof(*writer->deferred));
@@ -178,7 +178,7 @@ int tqi_writer_defer(tqi_writer *writer, uint64_t id)
 }
 
 /* Nothing writes for this writer any more: frees the blocks that waited for that, and the writer. */
-static void writer_finished(tqi_writer *writer)
+static void writer_finished(tqi_unit_writer *writer)
 {
     tqi_unit *unit = writer->unit;
     uint64_t *ids = writer->deferred;
@@ -186,10 +186,10 @@ static void writer_finished(tqi_writer *writer)
 
     writer->deferred = NULL;
     writer->n_deferred = 0;
-    bool unpinned = tqi_writer_unpin(writer);
+    bool unpinned = tqi_unit_writer_unpin(writer);
     writer_forget(writer);
     for (size_t i = 0; i < n; i++) {
-        tqi_writer_free_block(unit, ids[i]);
+        tqi_unit_writer_free_block(unit, ids[i]);
     }
     free(ids);
     if (n > 0) {
@@ -202,9 +202,9 @@ static void writer_finished(tqi_writer *writer)
     }
 }
 
-static void writer_exited(tqi_exit *exit, const char *failed)
+static void writer_exited(tqi_net_exit *exit, const char *failed)
 {
-    tqi_writer *writer = (tqi_writer *)((char *)exit - offsetof(tqi_writer, exit));
+    tqi_unit_writer *writer = (tqi_unit_writer *)((char *)exit - offsetof(tqi_unit_writer, exit));
 
     if (failed != NULL) {
         /* The watch failed, which does not mean that the process has exited. */
@@ -216,7 +216,7 @@ static void writer_exited(tqi_exit *exit, const char *failed)
 }
 
 typedef struct writer_finish {
-    tqi_writer *writer;
+    tqi_unit_writer *writer;
     const uint64_t *ids; /* sorted */
     size_t n;
     bool others;
@@ -234,7 +234,7 @@ static int writer_order(const void *left, const void *right)
 static void writer_finish_block(uint64_t id, void *user, void *arg)
 {
     const writer_finish *finish = arg;
-    tqi_writer *writer = finish->writer;
+    tqi_unit_writer *writer = finish->writer;
 
     if ((uint64_t)(uintptr_t)user / 2 != writer->number) {
         return;
@@ -247,7 +247,7 @@ static void writer_finish_block(uint64_t id, void *user, void *arg)
 }
 
 /* Whether a block was freed. */
-static bool writer_finish_blocks(tqi_writer *writer, const uint64_t *ids, size_t n, bool others)
+static bool writer_finish_blocks(tqi_unit_writer *writer, const uint64_t *ids, size_t n, bool others)
 {
     writer_finish finish = {writer, ids, n, others};
     tqi_unit *unit = writer->unit;
@@ -261,10 +261,10 @@ static bool writer_finish_blocks(tqi_writer *writer, const uint64_t *ids, size_t
     }
     for (size_t i = 0; i < writer->n_deferred; i++) {
         uint64_t id = writer->deferred[i];
-        if (tqi_writer_of(unit, id) == writer) {
+        if (tqi_unit_writer_of(unit, id) == writer) {
             writer->deferred[kept++] = id;
         } else {
-            tqi_writer_free_block(unit, id);
+            tqi_unit_writer_free_block(unit, id);
         }
     }
     bool freed = kept < writer->n_deferred;
@@ -272,7 +272,7 @@ static bool writer_finish_blocks(tqi_writer *writer, const uint64_t *ids, size_t
     return freed;
 }
 
-void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others)
+void tqi_unit_writer_finish(tqi_unit_writer *writer, uint64_t *ids, size_t n, bool others)
 {
     tqi_unit *unit = writer->unit;
 
@@ -280,25 +280,25 @@ void tqi_writer_finish(tqi_writer *writer, uint64_t *ids, size_t n, bool others)
         qsort(ids, n, sizeof(*ids), writer_order);
     }
     bool freed = writer_finish_blocks(writer, ids, n, others);
-    tqi_writer *former = tqi_writer_former(writer, NULL);
+    tqi_unit_writer *former = tqi_unit_writer_former(writer, NULL);
     while (former != NULL) {
-        tqi_writer *next = tqi_writer_former(writer, former);
+        tqi_unit_writer *next = tqi_unit_writer_former(writer, former);
         freed = writer_finish_blocks(former, ids, n, others) || freed;
-        tqi_writer_settle(former);
+        tqi_unit_writer_settle(former);
         former = next;
     }
-    tqi_sift_want(unit);
+    tqi_unit_sift_want(unit);
     if (freed) {
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
     }
 }
 
-void tqi_writer_end(tqi_writer *writer, bool finished)
+void tqi_unit_writer_end(tqi_unit_writer *writer, bool finished)
 {
     writer->session = NULL;
     if (writer->reserved > 0) {
-        tqi_sift_want(writer->unit);
+        tqi_unit_sift_want(writer->unit);
     }
     bool idle = writer->reserved == 0 && writer->pins == NULL;
     if (finished || !writer->mapped || idle || writer->unit->closing) {
@@ -309,30 +309,30 @@ void tqi_writer_end(tqi_writer *writer, bool finished)
     writer->left = true;
     DL_APPEND(writer->unit->left, writer);
     writer->exit.fn = writer_exited;
-    tqi_process_on_exit(writer->process, &writer->exit);
+    tqi_net_process_on_exit(writer->process, &writer->exit);
 }
 
-int tqi_writer_map(tqi_writer *writer, tq_error *err)
+int tqi_unit_writer_map(tqi_unit_writer *writer, tq_error *err)
 {
     if (writer->mapped) {
         return TQ_OK;
     }
-    tqi_process *process = tqi_session_process(writer->session);
+    tqi_net_process *process = tqi_net_session_process(writer->session);
     if (process == NULL) {
         return tqi_error_set(err, TQ_EUNSUPPORTED,
                              "unit '%s' cannot watch the process of session '%s'",
-                             writer->unit->name, tqi_session_name(writer->session));
+                             writer->unit->name, tqi_net_session_name(writer->session));
     }
     /* The writer may outlive its session. */
-    writer->process = tqi_process_hold(process);
-    writer->pid = tqi_session_pid(writer->session);
+    writer->process = tqi_net_process_ref(process);
+    writer->pid = tqi_net_session_pid(writer->session);
     writer->mapped = true;
     return TQ_OK;
 }
 
-void tqi_writers_forget(tqi_unit *unit)
+void tqi_unit_writers_forget(tqi_unit *unit)
 {
-    tqi_writer *writer, *next;
+    tqi_unit_writer *writer, *next;
 
     HASH_ITER (hh, unit->writers, writer, next) {
         writer->reserved = 0;
@@ -345,9 +345,9 @@ void tqi_writers_forget(tqi_unit *unit)
     }
 }
 
-void tqi_writers_close(tqi_unit *unit)
+void tqi_unit_writers_close(tqi_unit *unit)
 {
-    tqi_writer *writer, *next;
+    tqi_unit_writer *writer, *next;
 
     HASH_ITER (hh, unit->writers, writer, next) {
         if (writer->session == NULL) {

@@ -29,15 +29,15 @@
     X(26, LIST_KEYS, list_keys, ListKeys, list_keys_reply, ListKeysReply, AGAIN)                   \
     X(27, RETRIEVE_KEYS, retrieve_keys, RetrieveKeys, retrieve_keys_reply, RetrieveKeysReply,      \
       AGAIN)                                                                                       \
-    X(28, LEASE_BLOCKS, lease_blocks, LeaseBlocks, lease_blocks_reply, LeaseBlocksReply, KEEP)     \
+    X(28, GRANT_BLOCKS, grant_blocks, GrantBlocks, grant_blocks_reply, GrantBlocksReply, KEEP)     \
     X(29, ABANDON_BLOCKS, abandon_blocks, AbandonBlocks, empty, Empty, KEEP)                       \
     X(30, REGISTER_OWNER, register_owner, RegisterOwner, register_owner_reply, RegisterOwnerReply, \
       KEEP)                                                                                        \
     X(31, REPORT_OWNER, report_owner, ReportOwner, report_owner_reply, ReportOwnerReply, AGAIN)    \
-    X(32, COLLECT, collect, Collect, collect_reply, CollectReply, AGAIN)                           \
+    X(32, COLLECT_DEAD, collect_dead, CollectDead, collect_dead_reply, CollectDeadReply, AGAIN)                           \
     X(33, LIST_OWNERS, list_owners, ListOwners, list_owners_reply, ListOwnersReply, AGAIN)         \
     X(34, REPORT_LOST, report_lost, ReportLost, empty, Empty, KEEP)                                \
-    X(35, MOVE, move, Move, empty, Empty, KEEP)                                                    \
+    X(35, COMPACT_MOVE, compact_move, CompactMove, empty, Empty, KEEP)                                                    \
     X(36, SYSTEM_STATUS, system_status, SystemStatus, system_status_reply, SystemStatusReply,      \
       AGAIN)                                                                                       \
     X(37, EVENTS, events, Events, events_reply, EventsReply, AGAIN)                                \
@@ -53,7 +53,7 @@
     X(44, RESTORE_DROP, restore_drop, RestoreDrop, empty, Empty, KEEP)                             \
     X(45, BEGIN_CLEAR, begin_clear, BeginClear, begin_clear_reply, BeginClearReply, KEEP)          \
     X(46, END_CLEAR, end_clear, EndClear, empty, Empty, KEEP)                                      \
-    X(47, LIVE, live, Live, live_reply, LiveReply, AGAIN)                                          \
+    X(47, COMPACT_LIVE, compact_live, CompactLive, compact_live_reply, CompactLiveReply, AGAIN)                                          \
     X(48, UNKNOWN_BLOCKS, unknown_blocks, UnknownBlocks, unknown_blocks_reply, UnknownBlocksReply, \
       AGAIN)
 

@@ -14,8 +14,8 @@ import transfer_queue
 from transfer_queue.controller import TransferQueueController
 from transfer_queue.storage.simple_storage import SimpleStorageUnit
 
-from ctq import config, ray_actor
-from ctq.errors import UnsupportedError
+from transferq import config, ray_actor
+from transferq.errors import UnsupportedError
 
 VERL = """
 enable: {enable}
@@ -49,7 +49,7 @@ def test_a_configuration_of_verl_gives_no_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "_warned", set())
-    caplog.set_level(logging.WARNING, "ctq")
+    caplog.set_level(logging.WARNING, "transferq")
     path = tmp_path / "verl.yaml"
     for enable in ("true", "false"):
         path.write_text(VERL.format(enable=enable))
@@ -67,7 +67,7 @@ def test_a_configuration_as_nemo_rl_makes_it_gives_no_warning(
     from omegaconf import OmegaConf
 
     monkeypatch.setattr(config, "_warned", set())
-    caplog.set_level(logging.WARNING, "ctq")
+    caplog.set_level(logging.WARNING, "transferq")
     base = OmegaConf.load(str(resources.files("transfer_queue") / "config.yaml"))
     simple = {"total_storage_size": 1_000_000, "num_data_storage_units": 2}
     overlay = {
@@ -84,7 +84,7 @@ def test_the_other_packages_own_configuration_is_taken(
     root = Path(__file__).resolve().parents[2]
     [path] = root.glob(".venv-peer/lib/python*/site-packages/transfer_queue/config.yaml")
     monkeypatch.setattr(config, "_warned", set())
-    caplog.set_level(logging.WARNING, "ctq")
+    caplog.set_level(logging.WARNING, "transferq")
     settings_of(path)
     assert caplog.messages == []
 
@@ -93,7 +93,7 @@ def test_another_unknown_key_is_warned_about_once_with_what_was_meant(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "_warned", set())
-    caplog.set_level(logging.WARNING, "ctq")
+    caplog.set_level(logging.WARNING, "transferq")
     for _ in range(2):
         config.read({"controler": {"sampler": "x"}})
     assert caplog.messages == [
@@ -102,7 +102,7 @@ def test_another_unknown_key_is_warned_about_once_with_what_was_meant(
 
 
 def test_only_programs_that_import_it_by_this_name_may_have_other_keys() -> None:
-    code = "import ctq; ctq.config.read({'enable': True})"
+    code = "import transferq; transferq.config.read({'enable': True})"
     alone = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True
     )
@@ -180,7 +180,7 @@ def test_storage_units_and_controllers_are_not_made_by_hand() -> None:
 ACTOR = """
 import os, ray, transfer_queue as tq
 from transfer_queue.controller import TransferQueueController
-from ctq.ray_actor import ACTOR_NAME, NAMESPACE
+from transferq.ray_actor import ACTOR_NAME, NAMESPACE
 original = TransferQueueController.options
 def patched(*args, **options):
     options.setdefault("runtime_env", {"pip": ["TransferQueue==0.1.9"], "env_vars": {"TQ_MARK": "seen"}})

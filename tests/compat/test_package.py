@@ -16,48 +16,48 @@ import transfer_queue
 import yaml
 from packaging.requirements import Requirement
 
-import ctq
-import ctq.ray_actor
+import transferq
+import transferq.ray_actor
 
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(transfer_queue.__path__, "transfer_queue.")
     if not module.name.startswith("transfer_queue._")
 ]
-# Names used only by programs written for the other package, without a counterpart in ctq.
+# Names used only by programs written for the other package, without a counterpart in transferq.
 OWN = {"ExplicitEnum", "ProductionStatus", "Role", "get_logger"}
 
 
 def origin(name: str) -> object:
-    """The ctq object with this name."""
-    streaming = importlib.import_module("ctq.streaming")
-    for module in (ctq, ctq.ray_actor, ctq.samplers, ctq.storage, streaming):
+    """The transferq object with this name."""
+    streaming = importlib.import_module("transferq.streaming")
+    for module in (transferq, transferq.ray_actor, transferq.samplers, transferq.storage, streaming):
         if hasattr(module, name):
             return getattr(module, name)
-    raise AssertionError(f"ctq has no {name}")
+    raise AssertionError(f"transferq has no {name}")
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_has_the_objects_of_ctq(module: str) -> None:
+def test_a_module_has_the_objects_of_transferq(module: str) -> None:
     loaded = importlib.import_module(module)
     assert loaded.__doc__
     for name in getattr(loaded, "__all__", ()):
         assert name in OWN or getattr(loaded, name) is origin(name), name
 
 
-def test_the_package_has_every_name_of_ctq() -> None:
-    assert set(transfer_queue.__all__) == set(ctq.__all__)
-    for name in ctq.__all__:
-        assert getattr(transfer_queue, name) is getattr(ctq, name), name
+def test_the_package_has_every_name_of_transferq() -> None:
+    assert set(transfer_queue.__all__) == set(transferq.__all__)
+    for name in transferq.__all__:
+        assert getattr(transfer_queue, name) is getattr(transferq, name), name
 
 
 def test_a_dependency_on_the_other_distribution_is_satisfied() -> None:
     found = importlib.metadata.distribution("transferqueue")
     assert found.metadata["Name"] == "TransferQueue"
     assert Requirement("transferqueue>=0.1.11").specifier.contains(found.version)
-    assert found.version == f"{ctq.__version__}+ctq"
+    assert found.version == f"{transferq.__version__}+transferq"
     assert any(
-        Requirement(need) == Requirement(f"ctq[torch]=={ctq.__version__}")
+        Requirement(need) == Requirement(f"transferq[torch]=={transferq.__version__}")
         for need in found.requires or ()
     )
 
@@ -66,7 +66,7 @@ def test_version_and_default_configuration_are_in_the_package() -> None:
     files = resources.files("transfer_queue")
     assert (files / "version" / "version").read_text().strip() == transfer_queue.__version__
     defaults = yaml.safe_load((files / "config.yaml").read_text())
-    assert defaults == ctq.config.defaults()
+    assert defaults == transferq.config.defaults()
 
 
 def test_a_mixed_installation_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import transfer_queue as tq
 from tensordict import TensorDict
 from transfer_queue.dataloader.streaming_dataset import chunk_batch_fn
 
-from ctq.errors import StorageFullError
+from transferq.errors import StorageFullError
 
 DEADLINE = 20.0
 
@@ -148,12 +148,12 @@ def test_uneven_chunks_split_data_and_metadata_alike() -> None:
 def test_two_processes_that_start_at_once_share_one_system(tmp_path: Path) -> None:
     """In the peer they race for the same actor names."""
     code = (
-        "import sys, ctq\n"
+        "import sys, transferq\n"
         "sys.stdin.readline()\n"
-        "ctq.init()\n"
+        "transferq.init()\n"
         "me = sys.argv[1]\n"
-        "ctq.kv_put(me, 'p', tag={'v': 1})\n"
-        "print(ctq.get_client().status()['epoch'], flush=True)\n"
+        "transferq.kv_put(me, 'p', tag={'v': 1})\n"
+        "print(transferq.get_client().status()['epoch'], flush=True)\n"
         "sys.stdin.readline()\n"
     )
     processes = [

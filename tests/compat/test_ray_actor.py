@@ -12,9 +12,9 @@ import pytest
 import ray
 import torch
 
-import ctq as tq
-from ctq.errors import ConfigError
-from ctq.ray_actor import ACTOR_NAME, NAMESPACE, kill, wait_dead
+import transferq as tq
+from transferq.errors import ConfigError
+from transferq.ray_actor import ACTOR_NAME, NAMESPACE, kill, wait_dead
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -117,7 +117,7 @@ def test_the_actor_of_a_second_system_has_its_name(
     monkeypatch.setenv("TQ_SYSTEM", "second")
     own = f"{ACTOR_NAME}:second"
     try:
-        with caplog.at_level(logging.WARNING, "ctq"):
+        with caplog.at_level(logging.WARNING, "transferq"):
             address = tq.init().address
         tq.kv_put("k", "here", {"x": torch.ones(1)})
         seen = ray.get_actor(own, namespace=NAMESPACE)
@@ -137,7 +137,7 @@ def test_without_a_name_that_is_free_the_log_says_what_to_do(
 ) -> None:
     others = actors_of_others(ACTOR_NAME, f"{ACTOR_NAME}:default")
     try:
-        with caplog.at_level(logging.WARNING, "ctq"):
+        with caplog.at_level(logging.WARNING, "transferq"):
             tq.init()
         assert "has no actor for tools that look inside; start it with a name" in caplog.text
         tq.close()
@@ -167,12 +167,12 @@ def test_waiting_for_the_death_of_an_actor_asks_ray_seldom(monkeypatch: pytest.M
 
 def test_asking_for_it_without_ray_is_an_error_and_leaves_nothing() -> None:
     code = (
-        "import ctq\n"
-        "try: ctq.init({'ray': {'actor': True}})\n"
+        "import transferq\n"
+        "try: transferq.init({'ray': {'actor': True}})\n"
         f"except {ConfigError.__name__} as error: print(error)\n"
-        "print(ctq.system.find('default'))"
+        "print(transferq.system.find('default'))"
     )
-    code = "from ctq.errors import ConfigError\n" + code
+    code = "from transferq.errors import ConfigError\n" + code
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

@@ -30,8 +30,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import ctq
-from ctq.storage import ray_holder, ray_store
+import transferq
+from transferq.storage import ray_holder, ray_store
 from support.addresses import free_ports
 from support.daemons import Daemon, System
 from support.mooncake_servers import MooncakeMaster
@@ -56,11 +56,11 @@ class Reach(NamedTuple):
     token_file: str
     environment: dict[str, str]
 
-    def client(self, name: str, timeout: float) -> ctq.TransferQueueClient:
+    def client(self, name: str, timeout: float) -> transferq.TransferQueueClient:
         """A client in this process."""
         os.environ.update(self.environment)
-        info = ctq.ControllerInfo(self.address, self.token_file)
-        return ctq.TransferQueueClient(name, info, config={"client": {"timeout": timeout}})
+        info = transferq.ControllerInfo(self.address, self.token_file)
+        return transferq.TransferQueueClient(name, info, config={"client": {"timeout": timeout}})
 
 
 class Backend:
@@ -161,7 +161,7 @@ class Backend:
         """How to reach the system."""
         return Reach(self.system.address, self.system.token_file, self.environment)
 
-    def client(self, name: str = "test", timeout: float = 30) -> ctq.TransferQueueClient:
+    def client(self, name: str = "test", timeout: float = 30) -> transferq.TransferQueueClient:
         """A client in this process, closed with the backend."""
         made = self.reach.client(name, timeout)
         self.system.clients.append(made)
@@ -177,7 +177,7 @@ class Backend:
         for pid in self.processes():
             os.kill(pid, signal.SIGCONT)
 
-    def wait_empty(self, client: ctq.TransferQueueClient) -> None:
+    def wait_empty(self, client: transferq.TransferQueueClient) -> None:
         """Wait until the store is empty; each put makes the collector check again.
 
         Puts are seconds apart: a client reserves room in advance for small puts in quick succession, and returns it
@@ -438,7 +438,7 @@ class Files(Backend):
 
 def libraries() -> tuple[str, str]:
     """Backends in C from outside the tree: FileStore and DirStore."""
-    return built("examples", "file_store.so"), built("src", "manager", "dirstore.so")
+    return built("examples", "file_store.so"), built("src", "manager", "dir_store.so")
 
 
 class FilesInC(Files):
@@ -520,7 +520,7 @@ class Mooncake(Backend):
         return {"master_server_address": self.master.address, "global_segment_size": 0}
 
     def register(self) -> None:
-        importlib.import_module("ctq.storage.mooncake")
+        importlib.import_module("transferq.storage.mooncake")
 
     def stored(self) -> int:
         assert self.master is not None
@@ -587,7 +587,7 @@ class RayObjects(Backend):
         return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
 
     def register(self) -> None:
-        importlib.import_module("ctq.storage.ray_store")
+        importlib.import_module("transferq.storage.ray_store")
 
     def stored(self) -> int:
         return int(self.ray().get(self.actor.count.remote()))

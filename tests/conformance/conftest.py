@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import ctq
+import transferq
 
 from . import capabilities
 from .backends import BACKENDS, EXAMPLES, TESTS, Backend, libraries
@@ -90,12 +90,12 @@ def alone() -> Iterator[None]:
 
 @pytest.fixture(scope="package")
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """A backend shared by all tests that do not change it; `ctq` is attached to its system."""
+    """A backend shared by all tests that do not change it; `transferq` is attached to its system."""
     with tempfile.TemporaryDirectory(prefix="tqc-") as path:
         made = BACKENDS[request.param](Path(path))
         made.start()
         try:
-            ctq.init(
+            transferq.init(
                 {
                     "address": made.reach.address,
                     "token_file": made.reach.token_file,
@@ -104,7 +104,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
             )
             yield made
         finally:
-            ctq.close()
+            transferq.close()
             made.close()
 
 
@@ -148,7 +148,7 @@ def pid(request: pytest.FixtureRequest, backend: Backend) -> Iterator[str]:
     """A partition for this test, cleared afterwards."""
     name = request.node.name[:200]
     yield name
-    ctq.get_client().clear_partition(name)
+    transferq.get_client().clear_partition(name)
 
 
 # --- the table --------------------------------------------------------------------------------------

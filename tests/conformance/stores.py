@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-import ctq
-from ctq._columns import rows_of_schema, schema_of_fields
-from ctq.storage import StorageClientFactory, StorageKVClient, StorageManagerFactory
-from ctq.tensors import pack_rows, row_list, tensordict_of
+import transferq
+from transferq._columns import rows_of_schema, schema_of_fields
+from transferq.storage import StorageClientFactory, StorageKVClient, StorageManagerFactory
+from transferq.tensors import pack_rows, row_list, tensordict_of
 
 MISSING = object()
 
@@ -86,7 +86,7 @@ class ValueFiles(StorageKVClient):
 
 
 @StorageManagerFactory.register("FileManager")
-class FileManager(ctq.StorageManager):
+class FileManager(transferq.StorageManager):
     """A manager that keys by partition, index and field."""
 
     def __init__(self, controller_info: Any, config: Mapping[str, Any], zmq_context: Any = None):
@@ -94,7 +94,7 @@ class FileManager(ctq.StorageManager):
         self.folder = Folder(config["path"])
 
     @staticmethod
-    def cells(metadata: ctq.BatchMeta, name: str) -> list[str]:
+    def cells(metadata: transferq.BatchMeta, name: str) -> list[str]:
         """Keys of the cells of a field."""
         return [
             f"{partition}/{index}/{name}"
@@ -103,7 +103,7 @@ class FileManager(ctq.StorageManager):
             )
         ]
 
-    async def put_data(self, data: Any, metadata: ctq.BatchMeta, data_parser: Any = None) -> None:
+    async def put_data(self, data: Any, metadata: transferq.BatchMeta, data_parser: Any = None) -> None:
         schema = schema_of_fields(data)
         for name in schema:
             rows = row_list(name, data.get(name), metadata.size)
@@ -118,7 +118,7 @@ class FileManager(ctq.StorageManager):
             await self.notify_data_update(part.partition_ids[0], part.global_indexes, of_part)
             start += part.size
 
-    async def get_data(self, metadata: ctq.BatchMeta) -> Any:
+    async def get_data(self, metadata: transferq.BatchMeta) -> Any:
         columns: dict[str, Any] = {}
         for name in metadata.field_names:
             rows = [self.folder.get(key) for key in self.cells(metadata, name)]
@@ -128,11 +128,11 @@ class FileManager(ctq.StorageManager):
                 if row is MISSING
             ]
             if lost:
-                raise ctq.errors.LostError(f"field {name!r}: the files of samples {lost} are gone")
+                raise transferq.errors.LostError(f"field {name!r}: the files of samples {lost} are gone")
             columns[name] = pack_rows(rows)
         return tensordict_of(columns, [metadata.size])
 
-    async def clear_data(self, metadata: ctq.BatchMeta) -> None:
+    async def clear_data(self, metadata: transferq.BatchMeta) -> None:
         for name in metadata.field_names:
             for key in self.cells(metadata, name):
                 self.folder.remove(key)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
+import transferq
 
 from .backends import Backend
 from .patterns import number_of, numbers_of, row, rows, unbound
@@ -25,7 +25,7 @@ def test_rows(backend: Backend, pid: str, count: int) -> None:
     """Dense, ragged, scalar and other columns of `count` rows; some read in another order, some twice."""
     if not backend.encodes:
         count = min(count, 500 if count < 10_000 else 2000)  # a file per cell
-    client = ctq.get_client()
+    client = transferq.get_client()
     ragged = [row(i, 1 + i % 7) for i in range(count)]
     meta = client.put(
         {
@@ -55,7 +55,7 @@ EDGES = [0, 1, 7, 4 * KiB, 64 * KiB - 8, 64 * KiB, 64 * KiB + 8, 256 * KiB, 256 
 
 def test_sizes(backend: Backend, pid: str) -> None:
     """Values from zero bytes to some megabytes, alone and together."""
-    client = ctq.get_client()
+    client = transferq.get_client()
     values = [np.arange(size, dtype=np.int64).astype(np.uint8) for size in EDGES]
     for number, value in enumerate(values):
         meta = client.put({"x": value[None], "n": np.array([number])}, partition_id=pid)
@@ -99,22 +99,22 @@ def test_large_batches(backend: Backend, pid: str) -> None:
 def test_overlapping_puts(backend: Backend, pid: str) -> None:
     """Puts that share some samples and some fields: each cell has its latest value, all else stays."""
     keys = [f"k{i}" for i in range(12)]
-    ctq.kv_batch_put(keys[:8], pid, {"a": rows(range(8), 50), "b": rows(range(8), 6)})
-    ctq.kv_batch_put(keys[4:], pid, {"b": rows(range(104, 112), 9), "c": rows(range(8), 3)})
-    ctq.kv_batch_put(keys[6:7], pid, {"a": rows([77], 5000)})
-    read = ctq.kv_batch_get(keys[4:8], pid)
+    transferq.kv_batch_put(keys[:8], pid, {"a": rows(range(8), 50), "b": rows(range(8), 6)})
+    transferq.kv_batch_put(keys[4:], pid, {"b": rows(range(104, 112), 9), "c": rows(range(8), 3)})
+    transferq.kv_batch_put(keys[6:7], pid, {"a": rows([77], 5000)})
+    read = transferq.kv_batch_get(keys[4:8], pid)
     assert sorted(read.keys()) == ["a", "b", "c"]
     assert numbers_of(read["a"]) == [4, 5, 77, 7]
     assert numbers_of(read["b"]) == [104, 105, 106, 107]
     assert numbers_of(read["c"]) == [0, 1, 2, 3]
-    assert sorted(ctq.kv_batch_get(keys, pid).keys()) == ["b"]
-    assert numbers_of(ctq.kv_batch_get(keys[:4], pid, select_fields=["b"])["b"]) == [0, 1, 2, 3]
-    assert numbers_of(ctq.kv_batch_get(keys, pid)["b"]) == [*range(4), *range(104, 112)]
+    assert sorted(transferq.kv_batch_get(keys, pid).keys()) == ["b"]
+    assert numbers_of(transferq.kv_batch_get(keys[:4], pid, select_fields=["b"])["b"]) == [0, 1, 2, 3]
+    assert numbers_of(transferq.kv_batch_get(keys, pid)["b"]) == [*range(4), *range(104, 112)]
 
 
 def test_overwrites(backend: Backend, pid: str) -> None:
     """The same cells overwritten repeatedly, with larger and smaller values; old values are gone from the store."""
-    client = ctq.get_client()
+    client = transferq.get_client()
     meta = client.put({"x": rows(range(6), 10), "y": rows(range(6), 4)}, partition_id=pid)
     for version, size in enumerate([1, 20_000, 3, 40_000, 100], start=1):
         some = meta.select_samples([1, 3, 5]).select_fields(["x"])
@@ -129,7 +129,7 @@ def test_overwrites(backend: Backend, pid: str) -> None:
 
 def test_partial_clear(backend: Backend, pid: str) -> None:
     """Cleared samples are gone for every client; the others stay; the indexes are reused."""
-    client = ctq.get_client()
+    client = transferq.get_client()
     meta = client.put({"x": rows(range(20), 3000), "n": np.arange(20)}, partition_id=pid)
     gone = meta.select_samples(list(range(0, 20, 2)))
     stay = meta.select_samples(list(range(1, 20, 2)))
@@ -138,7 +138,7 @@ def test_partial_clear(backend: Backend, pid: str) -> None:
     assert numbers_of(client.get_data(stay)["x"]) == list(range(1, 20, 2))
     try:  # their block may still exist, because it holds the others
         assert numbers_of(client.get_data(gone)["x"]) == list(range(0, 20, 2))
-    except (ctq.errors.ClearedError, ctq.errors.LostError) as error:
+    except (transferq.errors.ClearedError, transferq.errors.LostError) as error:
         assert "sample" in str(error)
     again = client.put({"x": rows(range(100, 110), 7)}, partition_id=pid)
     assert numbers_of(client.get_data(again)["x"]) == list(range(100, 110))
@@ -151,7 +151,7 @@ def test_partial_clear(backend: Backend, pid: str) -> None:
 
 def test_stages(backend: Backend, pid: str) -> None:
     """A stage claims the samples of the previous stage, and adds a column; each sample is handed out once."""
-    client = ctq.get_client()
+    client = transferq.get_client()
     for first in range(0, 32, 8):
         client.put({"x": rows(range(first, first + 8), 300)}, partition_id=pid)
     seen: list[int] = []
@@ -172,11 +172,11 @@ def test_stages(backend: Backend, pid: str) -> None:
 def test_two_partitions(backend: Backend, pid: str) -> None:
     """The same keys in two partitions are different samples."""
     other = f"{pid}, the other"
-    client = ctq.get_client()
-    ctq.kv_batch_put(["a", "b"], pid, {"x": rows([1, 2], 10)})
-    ctq.kv_batch_put(["a", "b"], other, {"x": rows([3, 4], 20)})
-    assert numbers_of(ctq.kv_batch_get(["a", "b"], pid)["x"]) == [1, 2]
+    client = transferq.get_client()
+    transferq.kv_batch_put(["a", "b"], pid, {"x": rows([1, 2], 10)})
+    transferq.kv_batch_put(["a", "b"], other, {"x": rows([3, 4], 20)})
+    assert numbers_of(transferq.kv_batch_get(["a", "b"], pid)["x"]) == [1, 2]
     client.clear_partition(pid)
-    assert numbers_of(ctq.kv_batch_get(["b", "a"], other)["x"]) == [4, 3]
+    assert numbers_of(transferq.kv_batch_get(["b", "a"], other)["x"]) == [4, 3]
     client.clear_partition(other)
     backend.wait_empty(client)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import ctq
+import transferq
 
 from . import capabilities
 from .backends import BACKENDS, Backend
@@ -25,7 +25,7 @@ def copies(seen: dict[str, Any]) -> str:
     return " and ".join(way for way, free in ways.items() if free) or "no"
 
 
-def after_crash(backend: Backend, client: ctq.TransferQueueClient) -> str:
+def after_crash(backend: Backend, client: transferq.TransferQueueClient) -> str:
     """Whether data still exists after the process that put it was killed."""
     victim = Worker(put_and_stay, backend, "crash")
     assert victim.receive() == "done"
@@ -33,7 +33,7 @@ def after_crash(backend: Backend, client: ctq.TransferQueueClient) -> str:
     meta = client.get_meta(["x"], 8, "crash", mode="force_fetch")
     try:
         numbers = numbers_of(client.get_data(meta)["x"])
-    except ctq.errors.LostError:
+    except transferq.errors.LostError:
         return "no: reported as lost"
     assert numbers == list(range(8))
     return "yes"
@@ -50,20 +50,20 @@ def after_restart(backend: Backend) -> str:
     backend.restart()
     try:
         numbers = numbers_of(backend.client("after").get_data(meta)["x"])
-    except ctq.errors.LostError:
+    except transferq.errors.LostError:
         return "no: reported as lost"
     assert numbers == [0, 1, 2, 3]
     return "yes"
 
 
-def largest(client: ctq.TransferQueueClient, sizes: list[int]) -> int:
+def largest(client: transferq.TransferQueueClient, sizes: list[int]) -> int:
     """The largest of these sizes that a value can have."""
     good = 0
     for size in sizes:
         try:
             meta = client.put({"x": row(1, size // 8)[None]}, partition_id="large")
             assert number_of(unbound(client.get_data(meta)["x"])[0]) == 1
-        except ctq.errors.TransferQueueError:
+        except transferq.errors.TransferQueueError:
             break
         good = size
         client.clear_partition("large")

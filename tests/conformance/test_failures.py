@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
-from ctq import errors
+import transferq
+from transferq import errors
 from support.waiting import wait_event
 
 from .backends import Backend
@@ -31,7 +31,7 @@ UNREACHED = (
 Launch = Callable[..., Any]
 
 
-def check_whole(client: ctq.TransferQueueClient, partition: str, count: int) -> None:
+def check_whole(client: transferq.TransferQueueClient, partition: str, count: int) -> None:
     """All samples of a partition exist and are whole."""
     meta = client.get_meta(["x", "y"], count, partition, mode="force_fetch")
     assert meta.size == count
@@ -105,7 +105,7 @@ def test_restarted_under_traffic(fresh: Launch) -> None:
     backend: Backend = fresh()
     client = backend.client(timeout=2)
     ends = threading.Event()
-    done: list[ctq.BatchMeta] = []
+    done: list[transferq.BatchMeta] = []
     failed: list[Exception] = []
 
     def traffic() -> None:
@@ -156,7 +156,7 @@ def test_full(fresh: Launch) -> None:
     backend: Backend = fresh(room=24 * MiB)
     client = backend.client(timeout=4)
     large = {"x": rows(range(4), 75_000), "y": rows(range(4), 75_000)}  # 4.6 MiB
-    kept: list[ctq.BatchMeta] = []
+    kept: list[transferq.BatchMeta] = []
     with pytest.raises(errors.StorageFullError) as raised:
         for _ in range(12):
             kept.append(client.put(large, partition_id="p"))
@@ -167,7 +167,7 @@ def test_full(fresh: Launch) -> None:
     assert check.size == 4 * len(kept)
     for meta in kept:
         assert numbers_of(client.get_data(meta)["x"]) == [0, 1, 2, 3]
-    second: list[ctq.BatchMeta] = []
+    second: list[transferq.BatchMeta] = []
     patient = backend.client("patient", timeout=60)
     thread = threading.Thread(target=lambda: second.append(patient.put(large, partition_id="q")))
     thread.start()

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctq.storage import StorageClientFactory
-from ctq.storage.kv import POINTER_FORM, VALUE_FORM, has_form
+from transferq.storage import StorageClientFactory
+from transferq.storage.kv import POINTER_FORM, VALUE_FORM, has_form
 
 from .backends import BACKENDS, Backend, built
 

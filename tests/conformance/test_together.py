@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import ctq
+import transferq
 
 from .backends import Backend
 from .patterns import numbers_of, rows
@@ -32,14 +32,14 @@ def test_writers_and_readers(backend: Backend, pid: str, pairs: int, batches: in
 @pytest.mark.parametrize("times", [15, pytest.param(300, marks=pytest.mark.full)])
 def test_puts_of_the_same_samples(backend: Backend, pid: str, times: int) -> None:
     """Readers see one whole version of a cell; in the end every cell has one of the last versions."""
-    put_version(ctq.get_client(), pid, 1)
+    put_version(transferq.get_client(), pid, 1)
     reader = Worker(read_until_told, backend, pid, "atomic" in backend.can)
     writers = [Worker(overwrite, backend, pid, first, times) for first in (1000, 5000)]
     last = [writer.end(300) for writer in writers]
     reader.send("stop")
     whole, _ = reader.end()
     assert whole > 0
-    data = ctq.kv_batch_get([f"k{i}" for i in range(6)], pid)
+    data = transferq.kv_batch_get([f"k{i}" for i in range(6)], pid)
     found = set(numbers_of(data["x"]) + numbers_of(data["y"]))
     assert found <= set(last)
     assert len(found) == 1 or "atomic" not in backend.can
@@ -49,7 +49,7 @@ def test_puts_of_the_same_samples(backend: Backend, pid: str, times: int) -> Non
 @pytest.mark.parametrize("times", [25, pytest.param(600, marks=pytest.mark.full)])
 def test_reads_during_clear(backend: Backend, pid: str, times: int) -> None:
     """A reader gets whole rows, or an error that they were cleared."""
-    client = ctq.get_client()
+    client = transferq.get_client()
     reader = Worker(read_until_told, backend, pid, "atomic" in backend.can)
     for number in range(times):
         meta = client.put(

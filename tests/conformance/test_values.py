@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensordict import NonTensorStack, TensorDict
 
-import ctq
+import transferq
 from support.typed_values import (
     COLUMNS,
     DTYPES,
@@ -40,8 +40,8 @@ class Rounds:
         self.rounds += 1
         keys = [f"{self.rounds}-{i}" for i in range(n)]
         field = f"f{self.rounds}"
-        ctq.kv_batch_put(keys, self.pid, TensorDict({field: column}, batch_size=[n]))
-        data = ctq.kv_batch_get(keys, self.pid, select_fields=[field])
+        transferq.kv_batch_put(keys, self.pid, TensorDict({field: column}, batch_size=[n]))
+        data = transferq.kv_batch_get(keys, self.pid, select_fields=[field])
         assert data.batch_size == (n,)
         return data.get(field)
 
@@ -72,26 +72,26 @@ def test_rows_that_differ_in_dtype_and_kind(backend: Backend, pid: str) -> None:
         "float again": torch.ones(3),
     }
     for key, put in rows.items():
-        ctq.kv_put(key, pid, fields={"x": put})
-    stack = ctq.kv_batch_get(list(rows), pid).get("x")
+        transferq.kv_put(key, pid, fields={"x": put})
+    stack = transferq.kv_batch_get(list(rows), pid).get("x")
     assert isinstance(stack, NonTensorStack)
     for got, put in zip(stack.tolist(), rows.values(), strict=True):
         same(got, put)
-    floats = ctq.kv_batch_get(["float", "float again"], pid).get("x")
+    floats = transferq.kv_batch_get(["float", "float again"], pid).get("x")
     same_column(floats, torch.jagged, [rows["float"], rows["float again"]])
-    same_column(ctq.kv_batch_get(["half"], pid).get("x"), torch.jagged, [rows["half"]])
-    ctq.kv_put("empty", pid, fields={"y": torch.tensor([])})
-    ctq.kv_put("full", pid, fields={"y": torch.tensor([1, 2])})
-    read = ctq.kv_batch_get(["empty", "full"], pid).get("y")
+    same_column(transferq.kv_batch_get(["half"], pid).get("x"), torch.jagged, [rows["half"]])
+    transferq.kv_put("empty", pid, fields={"y": torch.tensor([])})
+    transferq.kv_put("full", pid, fields={"y": torch.tensor([1, 2])})
+    read = transferq.kv_batch_get(["empty", "full"], pid).get("y")
     same_column(read, torch.jagged, [torch.tensor([], dtype=torch.int64), torch.tensor([1, 2])])
 
 
 def test_the_ragged_dim_is_that_of_the_field(backend: Backend, pid: str) -> None:
     """Rows of (2, L) are ragged in dim 2, even if the rows that are read have equal lengths."""
     for key, length in (("a", 3), ("b", 5)):
-        ctq.kv_put(key, pid, fields={"x": torch.arange(2 * length).reshape(2, length)})
+        transferq.kv_put(key, pid, fields={"x": torch.arange(2 * length).reshape(2, length)})
     for keys in (["a"], ["a", "b"], ["b", "b"]):
-        assert ctq.kv_batch_get(keys, pid).get("x")._ragged_idx == 2
+        assert transferq.kv_batch_get(keys, pid).get("x")._ragged_idx == 2
 
 
 def test_dtypes(backend: Backend, rounds: Rounds) -> None:
@@ -130,20 +130,20 @@ def test_columns(backend: Backend, rounds: Rounds) -> None:
 def test_tensordicts(backend: Backend, pid: str) -> None:
     """Columns of TensorDicts, and maps with tensors inside."""
     column = TensorDict({"a": row(2, 3), "deep": TensorDict({"b": row(2)}, [2])}, [2])
-    ctq.kv_batch_put(["a", "b"], pid, TensorDict({"x": column}, [2]))
-    got = ctq.kv_batch_get(["a", "b"], pid).get("x")
+    transferq.kv_batch_put(["a", "b"], pid, TensorDict({"x": column}, [2]))
+    got = transferq.kv_batch_get(["a", "b"], pid).get("x")
     same(got["a"], row(2, 3))
     same(got["deep", "b"], row(2))
     inside = {"t": row(2), "n": np.arange(3)}
-    ctq.kv_put("c", pid, fields={"y": inside})
-    same(ctq.kv_batch_get("c", pid).get("y").tolist(), [inside])
+    transferq.kv_put("c", pid, fields={"y": inside})
+    same(transferq.kv_batch_get("c", pid).get("y").tolist(), [inside])
 
 
 def test_pictures(backend: Backend, pid: str) -> None:
     """Objects of a library that is unrelated to the queue."""
     picture = image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-    ctq.kv_batch_put(["a", "b"], pid, TensorDict({"x": NonTensorStack(picture, picture)}, [2]))
-    got = ctq.kv_batch_get(["a", "b"], pid).get("x").tolist()
+    transferq.kv_batch_put(["a", "b"], pid, TensorDict({"x": NonTensorStack(picture, picture)}, [2]))
+    got = transferq.kv_batch_get(["a", "b"], pid).get("x").tolist()
     assert [type(one) for one in got] == [type(picture)] * 2
     assert got[1].tobytes() == picture.tobytes()
 
@@ -151,7 +151,7 @@ def test_pictures(backend: Backend, pid: str) -> None:
 def test_layouts(backend: Backend, pid: str) -> None:
     """A read chooses the layout of its columns."""
     ragged = torch.nested.as_nested_tensor([row(2), row(0), row(3)], layout=JAGGED)
-    meta = ctq.get_client().put({"x": ragged, "y": row(3, 2)}, partition_id=pid)
-    data = ctq.get_client().get_data(meta, layout={"x": "padded", "y": "dense"})
+    meta = transferq.get_client().put({"x": ragged, "y": row(3, 2)}, partition_id=pid)
+    data = transferq.get_client().get_data(meta, layout={"x": "padded", "y": "dense"})
     same(data["x"], torch.tensor([[0.0, 1, 0], [0, 0, 0], [0, 1, 2]]))
     same(data["y"], row(3, 2))

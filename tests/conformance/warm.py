@@ -4,6 +4,6 @@ import numpy as np
 import tensordict
 import torch
 
-import ctq
+import transferq
 
-__all__ = ["ctq", "np", "tensordict", "torch"]
+__all__ = ["transferq", "np", "tensordict", "torch"]

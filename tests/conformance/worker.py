@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-import ctq
+import transferq
 
 from .backends import EXAMPLES, Backend, Reach
 from .patterns import number_of, numbers_of, rows, unbound
@@ -24,7 +24,7 @@ from .patterns import number_of, numbers_of, rows, unbound
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["conformance.warm"])
 
-GONE = (ctq.errors.ClearedError, ctq.errors.LostError, ctq.errors.UnknownPartitionError)
+GONE = (transferq.errors.ClearedError, transferq.errors.LostError, transferq.errors.UnknownPartitionError)
 """Errors that a reader may get for samples that were cleared meanwhile."""
 
 
@@ -105,7 +105,7 @@ def _run(pipe: Connection, function: str, reach: Reach, args: tuple[Any, ...]) -
 # --- what workers do ------------------------------------------------------------------------------
 
 
-def write(client: ctq.TransferQueueClient, line: Line, pid: str, first: int, batches: int) -> int:
+def write(client: transferq.TransferQueueClient, line: Line, pid: str, first: int, batches: int) -> int:
     """Put batches of four rows, numbered from `first` on; returns the number of rows."""
     for batch in range(batches):
         numbers = range(first + 4 * batch, first + 4 * batch + 4)
@@ -116,7 +116,7 @@ def write(client: ctq.TransferQueueClient, line: Line, pid: str, first: int, bat
     return 4 * batches
 
 
-def consume(client: ctq.TransferQueueClient, line: Line, pid: str, claims: int) -> list[int]:
+def consume(client: transferq.TransferQueueClient, line: Line, pid: str, claims: int) -> list[int]:
     """Claim four rows `claims` times; returns their numbers."""
     seen: list[int] = []
     for _ in range(claims):
@@ -127,14 +127,14 @@ def consume(client: ctq.TransferQueueClient, line: Line, pid: str, claims: int) 
     return seen
 
 
-def overwrite(client: ctq.TransferQueueClient, line: Line, pid: str, first: int, times: int) -> int:
+def overwrite(client: transferq.TransferQueueClient, line: Line, pid: str, first: int, times: int) -> int:
     """Put all samples of the partition again; returns the last number."""
     for number in range(first, first + times):
         put_version(client, pid, number)
     return first + times - 1
 
 
-def put_version(client: ctq.TransferQueueClient, pid: str, number: int) -> None:
+def put_version(client: transferq.TransferQueueClient, pid: str, number: int) -> None:
     """Put six samples whose rows all have this number."""
     client.kv_batch_put(
         [f"k{i}" for i in range(6)],
@@ -144,7 +144,7 @@ def put_version(client: ctq.TransferQueueClient, pid: str, number: int) -> None:
 
 
 def read_until_told(
-    client: ctq.TransferQueueClient, line: Line, pid: str, atomic: bool
+    client: transferq.TransferQueueClient, line: Line, pid: str, atomic: bool
 ) -> tuple[int, int]:
     """Read the partition until told to stop; returns how many reads succeeded, and how many found nothing."""
     whole = gone = 0
@@ -152,7 +152,7 @@ def read_until_told(
         try:
             meta = client.get_meta(["x", "y"], 6, pid, mode="force_fetch")
             data = client.get_data(meta)
-        except (*GONE, ctq.errors.NotReadyError, ctq.errors.UnknownFieldError):
+        except (*GONE, transferq.errors.NotReadyError, transferq.errors.UnknownFieldError):
             gone += 1
             continue
         if meta.size == 0 or not {"x", "y"} <= set(data.keys()):
@@ -164,7 +164,7 @@ def read_until_told(
     return whole, gone
 
 
-def put_for_ever(client: ctq.TransferQueueClient, line: Line, pid: str, size: int) -> None:
+def put_for_ever(client: transferq.TransferQueueClient, line: Line, pid: str, size: int) -> None:
     """Put batches of 16 rows into partitions pid-0, pid-1, ..., until it is killed."""
     batch = 0
     line.send("starts")
@@ -175,14 +175,14 @@ def put_for_ever(client: ctq.TransferQueueClient, line: Line, pid: str, size: in
         batch += 1
 
 
-def put_and_stay(client: ctq.TransferQueueClient, line: Line, pid: str) -> None:
+def put_and_stay(client: transferq.TransferQueueClient, line: Line, pid: str) -> None:
     """Put a batch and wait to be killed."""
     client.put({"x": rows(range(8), 20_000)}, partition_id=pid)
     line.send("done")
     line.receive()
 
 
-def how_it_moves(client: ctq.TransferQueueClient, line: Line, pid: str) -> dict[str, Any]:
+def how_it_moves(client: transferq.TransferQueueClient, line: Line, pid: str) -> dict[str, Any]:
     """Put and read a megabyte; returns whether memory is then shared, and the socket families used for the system."""
     data = client.get_data(client.put({"x": rows(range(4), 40_000)}, partition_id=pid))
     assert numbers_of(data["x"]) == [0, 1, 2, 3]
@@ -229,7 +229,7 @@ class Peak:
         self.bytes = max(0, after["VmHWM"] - self.before["VmRSS"] - shared)
 
 
-def measure(client: ctq.TransferQueueClient, line: Line, pid: str) -> dict[str, Any]:
+def measure(client: transferq.TransferQueueClient, line: Line, pid: str) -> dict[str, Any]:
     """Bytes of memory used by a put, a whole read and a read of few rows, beside the caller's own."""
     n, size = 2048, 4096  # 64 MiB; then a store's values have 512 KiB
     client.get_data(client.put({"x": rows(range(4), size)}, partition_id=pid))
@@ -249,7 +249,7 @@ def measure(client: ctq.TransferQueueClient, line: Line, pid: str) -> dict[str, 
     return {"bytes": n * size * 8, "put": put.bytes, "get": whole.bytes, "part": part.bytes}
 
 
-def device(client: ctq.TransferQueueClient, line: Line, pid: str) -> str:
+def device(client: transferq.TransferQueueClient, line: Line, pid: str) -> str:
     """What happens to a tensor on a device."""
     import torch
 

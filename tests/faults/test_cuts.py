@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ctq
+import transferq
 from support.daemons import System
 from support.relay import Relay
 
@@ -40,7 +40,7 @@ def at_every_byte(relay: Relay, direction: str, act: Callable[[int], None]) -> i
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_put(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -> None:
+def test_put(relayed: tuple[transferq.TransferQueueClient, Relay], direction: str) -> None:
     """Each put creates its samples exactly once."""
     client, relay = relayed
     puts = 0
@@ -58,7 +58,7 @@ def test_put(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -> 
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_claim(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -> None:
+def test_claim(relayed: tuple[transferq.TransferQueueClient, Relay], direction: str) -> None:
     """Each sample is claimed once, and none is left over."""
     client, relay = relayed
     client.put({"x": np.arange(3000)}, partition_id="p")
@@ -76,7 +76,7 @@ def test_claim(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -
 
 
 @pytest.mark.parametrize("direction", [pytest.param("up", marks=pytest.mark.slow), "down"])
-def test_clear(relayed: tuple[ctq.TransferQueueClient, Relay], direction: str) -> None:
+def test_clear(relayed: tuple[transferq.TransferQueueClient, Relay], direction: str) -> None:
     """Each clear removes its samples and no others, even if its indexes are reused at once."""
     client, relay = relayed
     kept = client.put({"x": np.arange(4)}, partition_id="p")

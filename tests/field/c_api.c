@@ -157,7 +157,7 @@ static void look(void)
     done(tq_resolve(op, &args), "resolve");
     done(tq_get(op, tq_op_meta(op), &field, 1), "get");
     const tq_data_column *column = tq_data_column_at(tq_op_data(op), 0);
-    for (size_t i = 0; i < tq_data_rows(tq_op_data(op)); i++) {
+    for (size_t i = 0; i < tq_data_row_count(tq_op_data(op)); i++) {
         const uint8_t *at = (const uint8_t *)column->data + column->offsets[i];
         tq_value value;
         tq_error err = {0};

@@ -18,15 +18,15 @@
 #define CROWD_CODES   64
 
 typedef struct one {
-    tqi_connector *connector;
-    tqi_channel *channel;
+    tqi_net_connector *connector;
+    tqi_net_channel *channel;
 } one;
 
 static uv_loop_t loop;
 static one *clients;
 static size_t count, begun, opened, ended, closed;
 static unsigned codes[CROWD_CODES];
-static tqi_token token;
+static tqi_net_token token;
 static const char *address;
 
 static void crowd_fail(const char *what, const tq_error *err)
@@ -36,13 +36,13 @@ static void crowd_fail(const char *what, const tq_error *err)
 }
 
 static void crowd_call(one *client, uint16_t kind, const void *message,
-                       void (*done)(tqi_call *call, tqi_answer *answer, void *arg))
+                       void (*done)(tqi_net_call *call, tqi_net_answer *answer, void *arg))
 {
     tq_error err = {0};
-    const tqi_call_args args = {
+    const tqi_net_call_args args = {
         .kind = kind, .message = message, .deadline = TQI_NEVER, .done = done, .arg = client};
-    tqi_call *call;
-    if (tqi_call_start(client->channel, &args, &call, &err) != TQ_OK) {
+    tqi_net_call *call;
+    if (tqi_net_call_start(client->channel, &args, &call, &err) != TQ_OK) {
         crowd_fail("call", &err);
     }
 }
@@ -53,7 +53,7 @@ static void crowd_closed(void *arg)
     closed++;
 }
 
-static void crowd_ended(tqi_call *call, tqi_answer *answer, void *arg)
+static void crowd_ended(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     (void)call;
     (void)arg;
@@ -63,7 +63,7 @@ static void crowd_ended(tqi_call *call, tqi_answer *answer, void *arg)
 
 static void crowd_open(void);
 
-static void crowd_opened(tqi_call *call, tqi_answer *answer, void *arg)
+static void crowd_opened(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     char field[] = "x";
     char *fields[] = {field};
@@ -87,15 +87,15 @@ static void crowd_opened(tqi_call *call, tqi_answer *answer, void *arg)
 
 static void crowd_open(void)
 {
-    const tqi_connector_options options = {.token = &token, .name = "one of many"};
+    const tqi_net_connector_options options = {.token = &token, .name = "one of many"};
     Tq__ListPartitions hello = TQ__LIST_PARTITIONS__INIT;
     tq_error err = {0};
     if (begun == count) {
         return;
     }
     one *client = &clients[begun++];
-    if (tqi_connector_alloc(&loop, &options, &client->connector, &err) != TQ_OK ||
-        tqi_channel_get(client->connector, address, &client->channel, &err) != TQ_OK) {
+    if (tqi_net_connector_alloc(&loop, &options, &client->connector, &err) != TQ_OK ||
+        tqi_net_channel_get(client->connector, address, &client->channel, &err) != TQ_OK) {
         crowd_fail("connector", &err);
     }
     crowd_call(client, TQI_LIST_PARTITIONS, &hello, crowd_opened);
@@ -117,7 +117,7 @@ int main(int argc, char **argv)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    if (tqi_token_load(file, &token, &err) != TQ_OK) {
+    if (tqi_net_token_load(file, &token, &err) != TQ_OK) {
         crowd_fail("token", &err);
     }
     for (size_t i = 0; i < CROWD_OPENING; i++) {
@@ -138,8 +138,8 @@ int main(int argc, char **argv)
     }
     fflush(stdout);
     for (size_t i = 0; i < count; i++) {
-        tqi_channel_rele(clients[i].channel);
-        tqi_connector_close(clients[i].connector, crowd_closed, NULL);
+        tqi_net_channel_unref(clients[i].channel);
+        tqi_net_connector_close(clients[i].connector, crowd_closed, NULL);
     }
     while (closed < count) {
         uv_run(&loop, UV_RUN_ONCE);

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctq._calls import run
-from ctq.errors import SerializationError, TransferQueueError
+from transferq._calls import run
+from transferq.errors import SerializationError, TransferQueueError
 from support.daemons import System
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,8 +43,8 @@ def test_the_meta_of_a_failed_claim_is_refused_by_name(running: System) -> None:
 
 
 def test_every_public_function_is_tried_with_null() -> None:
-    """tests/client/null_test.c tries them all; no header is missing there."""
-    tried = (ROOT / "tests/client/null_test.c").read_text()
+    """tests/c/client/null_test.c tries them all; no header is missing there."""
+    tried = (ROOT / "tests/c/client/null_test.c").read_text()
     declared: set[str] = set()
     for header in sorted((ROOT / "include/tq").glob("*.h")):
         text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)

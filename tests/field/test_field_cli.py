@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ctq
-from ctq._calls import run
+import transferq
+from transferq._calls import run
 from support.daemons import Daemon, System, executable
 from support.waiting import wait_event
 
@@ -270,7 +270,7 @@ def test_a_sample_that_never_was_is_not_called_cleared(running: System) -> None:
 
 def test_the_default_configuration_serves_as_it_is(system: System) -> None:
     """Including the keys that only init() reads, which tqd does not keep."""
-    config = Path(ctq.__file__).parent / "config.yaml"
+    config = Path(transferq.__file__).parent / "config.yaml"
     system.start(
         "--config", str(config), settings=["backend.SimpleStorage.total_storage_size=64MiB"]
     )

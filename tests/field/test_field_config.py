@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-import ctq
-from ctq import config
-from ctq.errors import ConfigError
+import transferq
+from transferq import config
+from transferq.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_an_unknown_key_is_refused_with_what_was_meant(
     conf: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        ctq.init(conf)
+        transferq.init(conf)
     assert message in str(caught.value)
 
 
@@ -40,7 +40,7 @@ def test_an_unknown_key_of_a_file_is_refused_with_file_and_line(tmp_path: Path) 
     path = tmp_path / "train.yaml"
     path.write_text("client:\n  timeout: 3\n\ncontroler:\n  sampler: GRPOGroupNSampler\n")
     with pytest.raises(ConfigError) as caught:
-        ctq.init(path)
+        transferq.init(path)
     assert str(caught.value).startswith(f"{path}:4: unknown key 'controler', did you mean")
 
 
@@ -54,10 +54,10 @@ def test_a_sampler_of_groups_by_its_name_alone_warns(
     name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "_warned", set())
-    caplog.set_level(logging.WARNING, "ctq")
+    caplog.set_level(logging.WARNING, "transferq")
     for said in (
         {"sampler": name, "sampling_config": {"n_samples_per_prompt": 1}},
-        {"sampler": getattr(ctq, name)(4)},
+        {"sampler": getattr(transferq, name)(4)},
         {"sampler": "SequentialSampler"},
     ):
         config.read({"controller": said})

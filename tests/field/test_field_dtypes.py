@@ -16,7 +16,7 @@ pytest.importorskip("tensordict")
 
 from tensordict import NonTensorStack, TensorDict  # noqa: E402
 
-from ctq import errors  # noqa: E402
+from transferq import errors  # noqa: E402
 from support.daemons import System  # noqa: E402
 
 PAIRS = {

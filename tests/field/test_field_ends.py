@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 
-import ctq
+import transferq
 from support.daemons import System, wait_exit
 from support.runtime import own_runtime
 from support.waiting import wait_event
@@ -33,8 +33,8 @@ SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
 HEAD = """
 import os, signal, sys, threading, time
-import ctq
-client = ctq.TransferQueueClient(sys.argv[1], ctq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
+import transferq
+client = transferq.TransferQueueClient(sys.argv[1], transferq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
 def say(*words):
     print(*words, flush=True)
 """
@@ -94,10 +94,10 @@ AT_ONCE = 4.0
 """Seconds: less than the five for which a call looks for a next run if the system did not announce its end."""
 
 
-def ended_within(seconds: float, call: Callable[[], Any]) -> ctq.SystemEndedError:
+def ended_within(seconds: float, call: Callable[[], Any]) -> transferq.SystemEndedError:
     """The error of a call ended by the system's end, which must come within this time."""
     begin = time.monotonic()
-    with pytest.raises(ctq.SystemEndedError) as caught:
+    with pytest.raises(transferq.SystemEndedError) as caught:
         call()
     assert time.monotonic() - begin < seconds
     return caught.value
@@ -125,7 +125,7 @@ def caught(call):
     begin = time.monotonic()
     try:
         call()
-    except ctq.TransferQueueError as error:
+    except transferq.TransferQueueError as error:
         return f"{type(error).__name__} {time.monotonic() - begin:.1f} {error}"
     return "no error"
 
@@ -189,8 +189,8 @@ def test_an_end_in_order_ends_all_kinds_of_waiting_calls(running: System) -> Non
     begin = time.monotonic()
     running.daemons[0].terminate()
     for call in calls:
-        assert isinstance(call.exception(timeout=5), ctq.SystemEndedError), call
-        assert isinstance(call.exception(), ctq.errors.UnreachableError)
+        assert isinstance(call.exception(timeout=5), transferq.SystemEndedError), call
+        assert isinstance(call.exception(), transferq.errors.UnreachableError)
     assert time.monotonic() - begin < 5
     ended_within(AT_ONCE, client.get_partition_list)
 
@@ -321,7 +321,7 @@ def test_nothing_is_read_of_a_system_that_has_ended(system: System, zero_copy: b
     assert len(client.get_data(meta, zero_copy=zero_copy)["x"]) == 40_000
     waiting = in_thread(lambda: client.get_events(since=2**63 - 1, wait=True, timeout=60))
     system.daemons[0].terminate()
-    assert isinstance(waiting.exception(30), ctq.SystemEndedError)
+    assert isinstance(waiting.exception(30), transferq.SystemEndedError)
     for call in (
         lambda: client.get_data(meta, zero_copy=zero_copy),
         lambda: client.get_data(meta.select_samples([3])),
@@ -348,7 +348,7 @@ def test_stale_metadata_says_that_the_controller_was_restarted(system: System) -
         lambda: client.put({"y": np.arange(4)}, metadata=meta),
         lambda: client.get_data(meta),
     ):
-        with pytest.raises(ctq.errors.StaleError, match=said):
+        with pytest.raises(transferq.errors.StaleError, match=said):
             call()
 
 
@@ -356,12 +356,12 @@ def test_stale_metadata_says_that_the_controller_was_restarted(system: System) -
 
 OWNER = """
 import os, sys
-import ctq
-ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_units": 1}},
+import transferq
+transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB", "num_data_storage_units": 1}},
           "controller": {"listen": os.environ.get("LISTEN") or None}})
-print(ctq.get_client()._info.address, ctq.get_client()._info.token_file, flush=True)
+print(transferq.get_client()._info.address, transferq.get_client()._info.token_file, flush=True)
 sys.stdin.read()
-ctq.close()
+transferq.close()
 """
 
 
@@ -378,7 +378,7 @@ class Owner:
         )
         assert self.process.stdout is not None
         self.address, self.token_file = self.process.stdout.readline().split()
-        handle = ctq.system.find("default")
+        handle = transferq.system.find("default")
         assert handle is not None
         self.daemon = handle.pid
 
@@ -405,10 +405,10 @@ def attached(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         def attach(**variables: str) -> None:
             for name, value in variables.items():
                 monkeypatch.setenv(name, value)
-            ctq.init(attach=True)
+            transferq.init(attach=True)
 
         yield attach
-        ctq.close()
+        transferq.close()
 
 
 @pytest.mark.slow
@@ -419,24 +419,24 @@ def test_init_attaches_to_the_next_system_of_the_name(
     """A worker whose system was closed, or killed, learns that it ended; init() attaches to the next one."""
     first = Owner()
     attached()
-    worker = ctq.get_client()
-    ctq.kv_put("a", "p", {"x": torch.ones(2)})
+    worker = transferq.get_client()
+    transferq.kv_put("a", "p", {"x": torch.ones(2)})
     getattr(first, end)()
     if end == "close":
-        said = ended_within(AT_ONCE, lambda: ctq.kv_put("b", "p", {"x": torch.ones(2)}))
+        said = ended_within(AT_ONCE, lambda: transferq.kv_put("b", "p", {"x": torch.ones(2)}))
         assert "system 'default'" in str(said)
         assert capfd.readouterr().err == ""
     second = Owner()
     for _ in range(5):
-        said = ended_within(2, lambda: ctq.kv_put("b", "p", {"x": torch.ones(2)}))
+        said = ended_within(2, lambda: transferq.kv_put("b", "p", {"x": torch.ones(2)}))
         assert "another one of that name" in str(said)
         assert time.strftime(" since %Y-") in str(said)
         assert "init()" in str(said)
-    ctq.init(attach=True)
-    assert ctq.get_client() is not worker
-    ctq.kv_put("b", "p", {"x": torch.ones(2)})
-    assert ctq.kv_batch_get(["b"], "p")["x"][0].tolist() == [1.0, 1.0]
-    assert ctq.init(attach=True)["address"] == second.address
+    transferq.init(attach=True)
+    assert transferq.get_client() is not worker
+    transferq.kv_put("b", "p", {"x": torch.ones(2)})
+    assert transferq.kv_batch_get(["b"], "p")["x"][0].tolist() == [1.0, 1.0]
+    assert transferq.init(attach=True)["address"] == second.address
     # Controller and unit reported it once each, not for each call.
     assert second.close().count("refused") <= 2
     err = capfd.readouterr().err
@@ -455,15 +455,15 @@ def test_init_attaches_to_the_next_system_at_an_address(attached: Callable[..., 
         copy = Path(os.environ["XDG_RUNTIME_DIR"], "copied-token")
         copy.write_text(Path(first.token_file).read_text("ascii"), "ascii")
         attached(TQ_ADDRESS=listen, TQ_TOKEN_FILE=str(copy))
-        ctq.kv_put("a", "p", {"x": torch.ones(2)})
+        transferq.kv_put("a", "p", {"x": torch.ones(2)})
         first.kill()
         patch.delenv("TQ_ADDRESS")
         second = Owner()
-    said = ended_within(5, lambda: ctq.kv_put("b", "p", {"x": torch.ones(2)}))
+    said = ended_within(5, lambda: transferq.kv_put("b", "p", {"x": torch.ones(2)}))
     assert f"another one, with another token, answers at {listen}" in str(said)
     copy.write_text(Path(second.token_file).read_text("ascii"), "ascii")
-    ctq.init(attach=True)
-    ctq.kv_put("b", "p", {"x": torch.ones(2)})
+    transferq.init(attach=True)
+    transferq.kv_put("b", "p", {"x": torch.ones(2)})
     second.close()
 
 
@@ -472,18 +472,18 @@ def test_init_starts_a_system_when_its_own_was_killed() -> None:
     """An owner whose daemon was killed has a new one after init()."""
     with own_runtime():
         conf = {"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}}
-        ctq.init(conf)
+        transferq.init(conf)
         try:
-            handle = ctq.system.find("default")
+            handle = transferq.system.find("default")
             assert handle is not None
             os.kill(handle.pid, signal.SIGKILL)
-            ctq.init(conf)
-            ctq.kv_put("a", "p", {"x": torch.ones(2)})
-            again = ctq.system.find("default")
+            transferq.init(conf)
+            transferq.kv_put("a", "p", {"x": torch.ones(2)})
+            again = transferq.system.find("default")
             assert again is not None
             assert again.pid != handle.pid
         finally:
-            ctq.close()
+            transferq.close()
 
 
 @pytest.mark.slow
@@ -491,8 +491,8 @@ def test_a_dataset_ends_with_its_system(attached: Callable[..., None]) -> None:
     """An iterator waiting for a batch ends at once."""
     owner = Owner()
     attached()
-    dataset = ctq.StreamingDataset(
-        config=ctq.get_client().config,
+    dataset = transferq.StreamingDataset(
+        config=transferq.get_client().config,
         batch_size=4,
         micro_batch_size=4,
         data_fields=["x"],
@@ -501,10 +501,10 @@ def test_a_dataset_ends_with_its_system(attached: Callable[..., None]) -> None:
         dp_rank=0,
     )
     waiting = in_thread(lambda: next(iter(dataset)))
-    while ctq.get_client().status()["waiting"] < 1:
+    while transferq.get_client().status()["waiting"] < 1:
         assert not waiting.done()
     owner.close()
-    assert isinstance(waiting.exception(timeout=5), ctq.SystemEndedError)
+    assert isinstance(waiting.exception(timeout=5), transferq.SystemEndedError)
 
 
 # --- no answer ------------------------------------------------------------------------------------
@@ -514,8 +514,8 @@ def test_init_fails_at_once_for_a_host_that_does_not_exist(tmp_path: Path) -> No
     token = tmp_path / "token"
     token.write_text("0123456789abcdef")
     begin = time.monotonic()
-    with pytest.raises(ctq.errors.UnreachableError, match=r"no-such-host\.invalid.*look-up"):
-        ctq.TransferQueueClient("c", ctq.ControllerInfo("tcp:no-such-host.invalid:1", str(token)))
+    with pytest.raises(transferq.errors.UnreachableError, match=r"no-such-host\.invalid.*look-up"):
+        transferq.TransferQueueClient("c", transferq.ControllerInfo("tcp:no-such-host.invalid:1", str(token)))
     assert time.monotonic() - begin < 10
 
 
@@ -532,9 +532,9 @@ def test_init_gives_up_soon_where_nobody_listens_on_this_machine(
     address = f"tcp:127.0.0.1:{port}" if kind == "tcp" else f"unix:{tmp_path}/nobody"
     begin = time.monotonic()
     with pytest.raises(
-        ctq.errors.UnreachableError, match=r"nobody has listened there for [56]\.\d s"
+        transferq.errors.UnreachableError, match=r"nobody has listened there for [56]\.\d s"
     ):
-        ctq.TransferQueueClient("c", ctq.ControllerInfo(address, str(token)))
+        transferq.TransferQueueClient("c", transferq.ControllerInfo(address, str(token)))
     assert 4 < time.monotonic() - begin < 10
     assert capfd.readouterr().err.count("still waiting") == 1
 
@@ -543,10 +543,10 @@ def test_a_shorter_timeout_of_the_client_is_kept(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef")
     begin = time.monotonic()
-    with pytest.raises(ctq.errors.UnreachableError, match=r"failed for [0-9.]+ s"):
-        ctq.TransferQueueClient(
+    with pytest.raises(transferq.errors.UnreachableError, match=r"failed for [0-9.]+ s"):
+        transferq.TransferQueueClient(
             "c",
-            ctq.ControllerInfo(f"unix:{tmp_path}/nobody", str(token)),
+            transferq.ControllerInfo(f"unix:{tmp_path}/nobody", str(token)),
             config={"client": {"timeout": 0.3}},
         )
     assert time.monotonic() - begin < 3
@@ -561,10 +561,10 @@ def test_calls_give_up_soon_after_the_daemon_was_killed(running: System) -> None
         pass
     running.daemons[0].kill()
     begin = time.monotonic()
-    assert isinstance(waiting.exception(timeout=30), ctq.errors.UnreachableError)
+    assert isinstance(waiting.exception(timeout=30), transferq.errors.UnreachableError)
     assert time.monotonic() - begin < 10
     begin = time.monotonic()
-    with pytest.raises(ctq.errors.UnreachableError, match="nobody has listened there"):
+    with pytest.raises(transferq.errors.UnreachableError, match="nobody has listened there"):
         client.put({"x": np.arange(2)}, partition_id="p")
     assert time.monotonic() - begin < 1
 
@@ -582,7 +582,7 @@ def test_a_unit_that_is_gone_holds_nobody_up(system: System, end: str) -> None:
     getattr(unit, end)()
     begin = time.monotonic()
     wait_event(client, lambda event: event["kind"] == "lost")
-    with pytest.raises(ctq.errors.LostError):
+    with pytest.raises(transferq.errors.LostError):
         client.get_data(client.get_meta(["x"], 4, "p", mode="force_fetch"))
     kept = client.put({"x": np.arange(4)}, partition_id="p")
     assert client.get_data(kept)["x"].tolist() == [0, 1, 2, 3]

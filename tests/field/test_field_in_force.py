@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-import ctq
-from ctq import system
-from ctq.errors import ConfigError, TimedOutError
+import transferq
+from transferq import system
+from transferq.errors import ConfigError, TimedOutError
 from support.runtime import own_runtime
 
 Starter = Callable[[dict[str, Any]], AbstractContextManager[None]]
 
 CODE = """
-import json, sys, ctq
-ctq.init(json.loads(sys.argv[1]))
+import json, sys, transferq
+transferq.init(json.loads(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -36,7 +36,7 @@ def base() -> Iterator[Path]:
     """Only the test's own systems are found."""
     with own_runtime() as path:
         yield path
-        ctq.close()
+        transferq.close()
 
 
 @contextmanager
@@ -54,19 +54,19 @@ def running(conf: dict[str, Any]) -> Iterator[None]:
         try:
             yield
         finally:
-            ctq.close()
+            transferq.close()
             process.communicate(timeout=30)
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The warnings of ctq."""
-    return [record.getMessage() for record in caplog.records if record.name == "ctq"]
+    """The warnings of transferq."""
+    return [record.getMessage() for record in caplog.records if record.name == "transferq"]
 
 
 def waited_ms() -> int:
     """How long the controller let an impossible claim wait: in the error, however late the answer is read."""
     with pytest.raises(TimedOutError) as caught:
-        ctq.get_client().get_meta(["x"], 1, "p", task_name="t")
+        transferq.get_client().get_meta(["x"], 1, "p", task_name="t")
     found = re.search(r"0 ready after (\d+) ms", str(caught.value))
     assert found, caught.value
     return int(found[1])
@@ -75,10 +75,10 @@ def waited_ms() -> int:
 def test_who_attaches_waits_as_long_as_the_system_says() -> None:
     """The system's `client.timeout` applies to every process that sets none itself."""
     with running({"client": {"timeout": 0.5}}):
-        assert ctq.init().client.timeout == 0.5
+        assert transferq.init().client.timeout == 0.5
         assert 400 < waited_ms() <= 500
-        ctq.close()
-        assert ctq.init({"client": {"timeout": 0.1}}).client.timeout == 0.1
+        transferq.close()
+        assert transferq.init({"client": {"timeout": 0.1}}).client.timeout == 0.1
         assert waited_ms() <= 100
 
 
@@ -87,7 +87,7 @@ def test_init_returns_what_is_in_force_and_names_the_wishes_that_are_not(
 ) -> None:
     """One warning, with the key, the requested value and the system's."""
     with running({}):
-        config = ctq.init(
+        config = transferq.init(
             {
                 "metrics": {"enabled": True},
                 "backend": {"SimpleStorage": {"total_storage_size": "1GiB"}},
@@ -96,7 +96,7 @@ def test_init_returns_what_is_in_force_and_names_the_wishes_that_are_not(
             attach=True,
         )
         assert config.metrics.enabled is False
-        assert ctq.get_metrics_endpoint() is None
+        assert transferq.get_metrics_endpoint() is None
         assert config.backend.SimpleStorage.total_storage_size == 64 << 20
         assert config.client.timeout == 7
         (said,) = warnings(caplog)
@@ -111,11 +111,11 @@ def test_a_second_init_says_what_it_does_not_change_and_checks_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Differing keys are named; a value that no system accepts is an error."""
-    first = ctq.init({"backend": SMALL})
-    assert ctq.init({"backend": SMALL}) is first
-    assert ctq.init() is first
+    first = transferq.init({"backend": SMALL})
+    assert transferq.init({"backend": SMALL}) is first
+    assert transferq.init() is first
     assert warnings(caplog) == []
-    assert ctq.init({"controller": {"sampler": "RankAwareSampler"}, "metrics": {"enabled": True}})
+    assert transferq.init({"controller": {"sampler": "RankAwareSampler"}, "metrics": {"enabled": True}})
     (said,) = warnings(caplog)
     assert "this process has called init() before" in said
     assert "sampler: RankAwareSampler was asked for, SequentialSampler is in force" in said
@@ -128,19 +128,19 @@ def test_a_second_init_says_what_it_does_not_change_and_checks_it(
         ({"backend": {"SimpleStorage": {"total_storage_size": "8 gigs"}}}, "total_storage_size"),
     ):
         with pytest.raises(ConfigError, match=key):
-            ctq.init(wrong)
-    assert ctq.init() is first
+            transferq.init(wrong)
+    assert transferq.init() is first
 
 
 def test_a_claim_that_times_out_says_which_system_was_asked() -> None:
     """With its address and start time, because there may be two with the same name."""
-    ctq.init({"backend": SMALL})
+    transferq.init({"backend": SMALL})
     handle = system.find("default")
     assert handle is not None
     with pytest.raises(
         TimedOutError, match=r"asked the system 'default' at unix:.*started . s ago"
     ):
-        ctq.get_client().get_meta(["x"], 1, "p", task_name="t", timeout=0.05)
+        transferq.get_client().get_meta(["x"], 1, "p", task_name="t", timeout=0.05)
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -151,7 +151,7 @@ def test_a_system_that_others_may_not_find_is_started_with_a_warning(
     if own:
         monkeypatch.delenv("XDG_RUNTIME_DIR")
         monkeypatch.setenv("TMPDIR", str(base))
-    ctq.init({"backend": SMALL})
+    transferq.init({"backend": SMALL})
     if not own:
         assert warnings(caplog) == []
         return

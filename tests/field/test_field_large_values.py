@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import ctq
+import transferq
 from bench.event_loop import longest_gap
-from ctq.encoding import Encoder
-from ctq.tensors import to_batch
+from transferq.encoding import Encoder
+from transferq.tensors import to_batch
 
 torch = pytest.importorskip("torch")
 tensordict = pytest.importorskip("tensordict")
@@ -45,8 +45,8 @@ def test_tensors_inside_maps_lie_in_what_was_read(client: Any, pid: str) -> None
     """The tensors of rows that are read are side by side in one buffer: they were copied once."""
     rows = maps(8)
     keys = [f"k{row}" for row in range(len(rows))]
-    ctq.kv_batch_put(keys, pid, batch(rows))
-    got = list(ctq.kv_batch_get(keys, pid)["v"])
+    transferq.kv_batch_put(keys, pid, batch(rows))
+    got = list(transferq.kv_batch_get(keys, pid)["v"])
     places = sorted(row["pv"].data_ptr() for row in got)
     size = rows[0]["pv"].nbytes
     assert all(size <= after - before < size + 1024 for before, after in pairwise(places))
@@ -74,9 +74,9 @@ def test_async_calls_do_not_hold_the_event_loop(client: Any, pid: str, case: str
 
     async def main() -> None:
         for _ in range(CALLS):
-            gaps["put"].append((await longest_gap(ctq.async_kv_batch_put(keys, pid, fields)))[0])
-            gaps["get"].append((await longest_gap(ctq.async_kv_batch_get(keys, pid)))[0])
-            await ctq.async_kv_clear(keys, pid)
+            gaps["put"].append((await longest_gap(transferq.async_kv_batch_put(keys, pid, fields)))[0])
+            gaps["get"].append((await longest_gap(transferq.async_kv_batch_get(keys, pid)))[0])
+            await transferq.async_kv_clear(keys, pid)
             gaps["idle"].append((await longest_gap(asyncio.sleep(0.1)))[0])
 
     asyncio.run(main())

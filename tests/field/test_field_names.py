@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctq import errors
+from transferq import errors
 
 KEY_MAX, NAME_MAX = 16384, 1023
 VALUE = np.arange(3)
@@ -124,7 +124,7 @@ def test_select_fields_without_a_match_warns(
     tq: Any, pid: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     tq.kv_put("a", pid, {"x": VALUE})
-    caplog.set_level(logging.WARNING, "ctq")
+    caplog.set_level(logging.WARNING, "transferq")
     assert list(tq.kv_batch_get(["a"], pid, ["x", "typo"]).keys()) == ["x"]
     assert list(tq.kv_batch_get(["a"], pid, select_fields=[]).keys()) == []
     assert caplog.messages == []

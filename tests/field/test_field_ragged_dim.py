@@ -136,7 +136,7 @@ def test_other_layouts_of_rows_with_an_inner_ragged_dim(client: Any, pid: str, l
 
 
 def test_micro_batches_keep_the_ragged_dim(tq: Any, pid: str) -> None:
-    from ctq.streaming import chunk_batch_fn
+    from transferq.streaming import chunk_batch_fn
 
     client = tq.get_client()
     meta = client.put({"ids": [positions(3), positions(3), positions(4)]}, partition_id=pid)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctq import errors
+from transferq import errors
 from support.daemons import System
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -21,7 +21,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 CONSUMER = """
 import sys, time
 sys.modules["torch"] = None  # it starts sooner
-import ctq as tq
+import transferq as tq
 tq.init(attach=True)
 client = tq.get_client()
 batch = client.get_meta(["answer"], 2, sys.argv[1], task_name="reward")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ctq
-from ctq.storage.mooncake import MooncakeClient
+import transferq
+from transferq.storage.mooncake import MooncakeClient
 from support.addresses import free_ports
 from support.cgroups import NoGroups, limited
 from support.daemons import System
@@ -47,7 +47,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     made.stop()
 
 
-def fill(system: System, server: RedisServer) -> ctq.TransferQueueClient:
+def fill(system: System, server: RedisServer) -> transferq.TransferQueueClient:
     """Start a system on the server, and store 102 values."""
     system.start(
         settings=["backend.storage_backend=Redis", f'backend.Redis={{url: "{server.url}"}}']
@@ -73,10 +73,10 @@ def test_close_removes_what_was_stored_in_a_redis_of_the_users_own(server: Redis
     """The owner's close() removes it too; another program's data there stays."""
     server.ask("SET", "mine", "1")
     with own_runtime():
-        ctq.init({"backend": {"storage_backend": "Redis", "Redis": {"url": server.url}}})
-        ctq.kv_batch_put([str(i) for i in range(50)], "p", {"x": np.zeros((50, 100))})
+        transferq.init({"backend": {"storage_backend": "Redis", "Redis": {"url": server.url}}})
+        transferq.kv_batch_put([str(i) for i in range(50)], "p", {"x": np.zeros((50, 100))})
         assert server.values() > 1
-        ctq.close()
+        transferq.close()
     assert server.ask("KEYS", "*") == "mine"
 
 
@@ -120,7 +120,7 @@ def mooncake(master: MooncakeMaster) -> dict[str, object]:
     return {"master_server_address": master.address, "global_segment_size": 0}
 
 
-def fill_mooncake(system: System, master: MooncakeMaster) -> ctq.TransferQueueClient:
+def fill_mooncake(system: System, master: MooncakeMaster) -> transferq.TransferQueueClient:
     """Start a system on the master, and store 20 values, beside one of another program."""
     system.start(
         settings=[
@@ -144,7 +144,7 @@ def test_a_clean_end_removes_what_was_stored_in_a_mooncake_of_the_users_own(
     assert system.daemons[0].terminate() == 0
     assert master.keys() == 0
     assert "the clients have removed 20 blocks" in system.daemons[0].log.read_text()
-    with pytest.raises(ctq.SystemEndedError):
+    with pytest.raises(transferq.SystemEndedError):
         client.get_partition_list()
 
 
@@ -158,12 +158,12 @@ def test_close_removes_what_was_stored_in_a_mooncake_of_the_users_own(
     other.put_from(["tq/mine"], [[text.ctypes.data]], [[4]])
     try:
         with own_runtime():
-            ctq.init(
+            transferq.init(
                 {"backend": {"storage_backend": "MooncakeStore", "MooncakeStore": mooncake(master)}}
             )
-            ctq.kv_batch_put([str(i) for i in range(50)], "p", {"x": np.zeros((50, 100))})
+            transferq.kv_batch_put([str(i) for i in range(50)], "p", {"x": np.zeros((50, 100))})
             assert master.keys() > 1
-            ctq.close()
+            transferq.close()
         assert master.keys() == 1
         assert "stay in MooncakeStore" not in capfd.readouterr().err
     finally:
@@ -207,7 +207,7 @@ def test_a_clean_end_waits_only_so_long_for_a_client_that_stands_still(
         [
             sys.executable,
             "-c",
-            "import ctq, os, signal; ctq.init(); print('there', flush=True); signal.pause()",
+            "import transferq, os, signal; transferq.init(); print('there', flush=True); signal.pause()",
         ],
         env=system.environment(),
         stdout=subprocess.PIPE,

@@ -110,8 +110,8 @@ def test_tensors_of_a_read_can_be_detached_in_place(tq: Any, pid: str) -> None:
 
 
 def test_micro_batches_pad_to_their_longest_row() -> None:
-    from ctq import BatchMeta
-    from ctq.streaming import chunk_batch_fn
+    from transferq import BatchMeta
+    from transferq.streaming import chunk_batch_fn
 
     ids = torch.nested.nested_tensor([*rows_of(), torch.ones(4)], layout=torch.jagged)
     data = TensorDict({"ids": ids, "mask": ids > 1}, batch_size=[4])

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-import ctq
-from ctq.system import attach_or_start
+import transferq
+from transferq.system import attach_or_start
 
-InputOutputError = ctq.errors.InputOutputError
+InputOutputError = transferq.errors.InputOutputError
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def busy() -> Any:
                 "metrics": {"enabled": True},
                 "net": {"port_range": f"{port}-{port}", "bind": "127.0.0.1"},
             },
-            ctq.errors.ConfigError,
+            transferq.errors.ConfigError,
             "PORT-PORT has 1 port, and 4 are needed at 127.0.0.1: 1 for the controller, "
             "2 for storage units, 1 for the metrics; give a longer range",
         ),
@@ -56,7 +56,7 @@ def busy() -> Any:
         ),
         (
             lambda port: {"controller": {"listen": "tcp:127.0.0.1:99999"}},
-            ctq.errors.InvalidArgumentError,
+            transferq.errors.InvalidArgumentError,
             "endpoint 'tcp:127.0.0.1:99999': the port is not a number from 0 to 65535",
         ),
         (
@@ -89,22 +89,22 @@ def test_an_endpoint_that_cannot_be_had_is_an_error_of_a_fitting_class(
 def test_a_strict_read_by_key_names_what_is_not_there(client: Any, pid: str, form: str) -> None:
     def read(keys: list[str], fields: list[str] | None = None, **options: Any) -> Any:
         if form == "sync":
-            return ctq.kv_batch_get(keys, pid, fields, **options)
-        return asyncio.run(ctq.async_kv_batch_get(keys, pid, fields, **options))
+            return transferq.kv_batch_get(keys, pid, fields, **options)
+        return asyncio.run(transferq.async_kv_batch_get(keys, pid, fields, **options))
 
-    ctq.kv_batch_put(["a", "b"], pid, {"x": torch.arange(2), "y": torch.arange(2)})
-    ctq.kv_batch_put(["b"], pid, {"z": torch.arange(1)})
+    transferq.kv_batch_put(["a", "b"], pid, {"x": torch.arange(2), "y": torch.arange(2)})
+    transferq.kv_batch_put(["b"], pid, {"z": torch.arange(1)})
     assert read(["a", "c"]).batch_size == (1,)  # as upstream
     assert read(["a"], ["typo"]).batch_size == (0,)
     assert read(["b", "a"], ["x"], strict=True)["x"].tolist() == [1, 0]
     assert set(read(["b"], strict=True).keys()) == {"x", "y", "z"}
     for layout in (None, "padded"):
-        with pytest.raises(ctq.errors.UnknownKeyError) as raised:
+        with pytest.raises(transferq.errors.UnknownKeyError) as raised:
             read(["a", "c", "d"], ["x"], strict=True, layout=layout)
         assert f"keys ['c', 'd'] not found in partition '{pid}', of 3 asked for" in str(
             raised.value
         )
-        with pytest.raises(ctq.errors.UnknownFieldError) as unknown:
+        with pytest.raises(transferq.errors.UnknownFieldError) as unknown:
             read(["a", "b"], ["x", "typo", "z"], strict=True, layout=layout)
         assert "unknown fields ['typo', 'z'], there are ['x', 'y']" in str(unknown.value)
 
@@ -114,14 +114,14 @@ def test_strict_metadata_names_what_is_not_there(client: Any, pid: str) -> None:
     assert meta.select_fields(["x", "typo"]).field_names == ["x"]  # as upstream
     assert meta.select_fields(["x"], strict=True).field_names == ["x"]
     with pytest.raises(
-        ctq.errors.UnknownFieldError, match=r"unknown fields \['typo'\], there are \['x', 'y'\]"
+        transferq.errors.UnknownFieldError, match=r"unknown fields \['typo'\], there are \['x', 'y'\]"
     ):
         meta.select_fields(["x", "typo"], strict=True)
     more = {"z": torch.arange(2)}
     client.put(more, metadata=meta, partition_id=pid, strict=True)
     client.put(more, metadata=meta, partition_id="other")  # as upstream
     with pytest.raises(
-        ctq.errors.InvalidArgumentError, match=f"'other', but the samples .* in \\['{pid}'\\]"
+        transferq.errors.InvalidArgumentError, match=f"'other', but the samples .* in \\['{pid}'\\]"
     ):
         client.put(more, metadata=meta, partition_id="other", strict=True)
 
@@ -131,14 +131,14 @@ def test_the_metadata_of_a_claim_tells_the_groups(client: Any, pid: str) -> None
     meta = client.get_meta(["x"], 3, pid, task_name="t")
     assert meta.groups == ["a", None, "b"]
     assert meta[1:].groups == [None, "b"]
-    assert ctq.BatchMeta([0], [pid]).groups == [None]
+    assert transferq.BatchMeta([0], [pid]).groups == [None]
 
 
 def test_messages_count_one_as_one(client: Any, pid: str) -> None:
-    with pytest.raises(ctq.errors.TimedOutError, match=f"claim of 1 sample of partition '{pid}'"):
+    with pytest.raises(transferq.errors.TimedOutError, match=f"claim of 1 sample of partition '{pid}'"):
         client.get_meta(["x"], 1, pid, task_name="t", timeout=0.01)
     meta = client.put({"x": torch.arange(1)}, partition_id=pid)
-    with pytest.raises(ctq.errors.TimedOutError, match="the partition has 1 sample;"):
+    with pytest.raises(transferq.errors.TimedOutError, match="the partition has 1 sample;"):
         client.get_meta(["x", "y"], 2, pid, task_name="t", timeout=0.01)
-    with pytest.raises(ctq.errors.RowCountError, match="expected 1 row, one per sample"):
+    with pytest.raises(transferq.errors.RowCountError, match="expected 1 row, one per sample"):
         client.put({"y": torch.arange(2)}, metadata=meta)

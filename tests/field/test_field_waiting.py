@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
+import transferq
 from support.addresses import free_ports
 from support.daemons import System
 from support.redis_servers import RedisServer
@@ -74,7 +74,7 @@ def test_a_claim_that_times_out_says_which_fields_how_many_samples_lack(running:
     meta = client.put({"prompt": np.arange(8)}, partition_id="train")
     client.put({"response": np.arange(5)}, metadata=meta[:5])
     client.get_meta(["prompt"], 2, "train", task_name="update")
-    with pytest.raises(ctq.errors.TimedOutError) as raised:
+    with pytest.raises(transferq.errors.TimedOutError) as raised:
         client.get_meta(["prompt", "response"], 4, "train", task_name="update", timeout=0.2)
     text = str(raised.value)
     assert "4 samples of partition 'train' by task 'update'" in text
@@ -91,7 +91,7 @@ def test_a_claim_says_which_group_never_completes(running: System) -> None:
     client = running.client()
     meta = client.put({"x": np.arange(4)}, partition_id="p", groups=["a", "a", "b", "b"])
     client.clear_samples(meta[1:2])
-    with pytest.raises(ctq.errors.TimedOutError) as raised:
+    with pytest.raises(transferq.errors.TimedOutError) as raised:
         client.get_meta(
             ["x"],
             4,
@@ -127,7 +127,7 @@ def test_a_put_that_waits_for_room_is_visible(running: System) -> None:
     watcher = running.client("watcher")
     big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
     first = producer.put(big, partition_id="p")
-    done: list[ctq.BatchMeta] = []
+    done: list[transferq.BatchMeta] = []
     thread = threading.Thread(target=lambda: done.append(producer.put(big, partition_id="p")))
     thread.start()
     status = wait_status(watcher, lambda status: status["waits"] != [])
@@ -156,7 +156,7 @@ def test_a_full_store_names_who_pins_what_was_cleared(running: System) -> None:
     meta = producer.put(big, partition_id="p")
     shown = reader.get_data(meta, zero_copy=True)
     producer.clear_samples(meta)
-    with pytest.raises(ctq.errors.StorageFullError) as raised:
+    with pytest.raises(transferq.errors.StorageFullError) as raised:
         producer.put(big, partition_id="p")
     text = str(raised.value)
     assert "41943040 bytes wanted, 18454937 are free for it: 41943040 of 67108864 are used" in text
@@ -187,7 +187,7 @@ def test_a_claim_that_waits_for_long_says_so_in_the_log(
 ) -> None:
     client = running.client("trainer-0", client={"wait_notice": 0.3})
     client.put({"response": np.arange(3)}, partition_id="train")
-    with pytest.raises(ctq.errors.TimedOutError):
+    with pytest.raises(transferq.errors.TimedOutError):
         client.get_meta(["response", "rewrad"], 4, "train", task_name="update", timeout=1.5)
     lines = [line for line in capfd.readouterr().err.splitlines() if "has waited" in line]
     assert len(lines) == 1
@@ -208,11 +208,11 @@ def test_what_waits_and_looks_right_is_said_once_a_minute(
     client = running.client("trainer-0", client={"wait_notice": 0.2})
     client.put({"response": np.arange(3)}, partition_id="train")
     for _ in range(2):
-        with pytest.raises(ctq.errors.TimedOutError):
+        with pytest.raises(transferq.errors.TimedOutError):
             client.get_meta(["response"], 4, "train", task_name="update", timeout=0.6)
     assert capfd.readouterr().err.count("has waited") == 1
     silent = running.client("trainer-1", client={"wait_notice": 0})
-    with pytest.raises(ctq.errors.TimedOutError):
+    with pytest.raises(transferq.errors.TimedOutError):
         silent.get_meta(["no"], 4, "train", task_name="update", timeout=0.6)
     assert "has waited" not in capfd.readouterr().err
 
@@ -224,7 +224,7 @@ def test_a_put_that_waits_for_long_says_so_in_the_log(
     producer = running.client("producer", client={"timeout": 3, "wait_notice": 1})
     big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
     producer.put(big, partition_id="p")
-    with pytest.raises(ctq.errors.StorageFullError):
+    with pytest.raises(transferq.errors.StorageFullError):
         producer.put(big, partition_id="p")
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "has waited" in line]
     assert "a put has waited" in line
@@ -248,12 +248,12 @@ def test_a_put_without_storage_says_what_there_was(
     client = system.client("producer", client={"timeout": 3, "wait_notice": 0.5})
     client.put({"x": np.arange(4)}, partition_id="p")
     getattr(unit, end)()
-    raised: list[ctq.errors.TimedOutError] = []
+    raised: list[transferq.errors.TimedOutError] = []
 
     def put() -> None:
         try:
             client.put({"x": np.arange(4)}, partition_id="p")
-        except ctq.errors.TimedOutError as error:
+        except transferq.errors.TimedOutError as error:
             raised.append(error)
 
     thread = threading.Thread(target=put)
@@ -303,7 +303,7 @@ def test_a_put_that_waits_for_room_in_a_store_by_keys_says_so_in_the_log(
             settings=["backend.storage_backend=Redis", f'backend.Redis={{url: "{server.url}"}}']
         )
         client = system.client("producer", client={"timeout": 3, "wait_notice": 0.5})
-        with pytest.raises(ctq.errors.StorageFullError):
+        with pytest.raises(transferq.errors.StorageFullError):
             client.put({"x": np.zeros((16, 1 << 20), np.uint8)}, partition_id="p")
         client.close()
     finally:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctq import errors
-from ctq.system import system_name
+from transferq import errors
+from transferq.system import system_name
 
 
 def test_a_call_is_named_as_it_is_called(client: Any, pid: str) -> None:

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-import ctq
-from ctq.storage import StorageClientFactory
+import transferq
+from transferq.storage import StorageClientFactory
 
 sys.path.append(str(Path(__file__).parents[2] / "examples" / "storage"))
 
@@ -40,7 +40,7 @@ class SharedFiles(FileStore):
 
 def main() -> None:
     """Run the client."""
-    client = ctq.TransferQueueClient("remover", ctq.ControllerInfo(*sys.argv[1:]))
+    client = transferq.TransferQueueClient("remover", transferq.ControllerInfo(*sys.argv[1:]))
     client.put({"x": np.array([1])}, partition_id="its own")
     client.clear_partition("its own")
     sys.stdin.read()

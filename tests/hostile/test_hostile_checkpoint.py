@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctq.errors import CheckpointError
+from transferq.errors import CheckpointError
 
 
 def a_fifo(path: Path) -> None:

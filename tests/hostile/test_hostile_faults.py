@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import remover
 
-import ctq
-from ctq.errors import TimedOutError, TransferQueueError
-from ctq.storage import StorageClientFactory, StorageKVClient, memory
+import transferq
+from transferq.errors import TimedOutError, TransferQueueError
+from transferq.storage import StorageClientFactory, StorageKVClient, memory
 from support.daemons import System
 from support.relay import Relay
 from support.waiting import wait_event, wait_status
@@ -44,7 +44,7 @@ def used(status: dict[str, Any]) -> int:
     return sum(unit["used_bytes"] for unit in status["storage"])
 
 
-def end_session(relay: Relay, watcher: ctq.TransferQueueClient, name: str) -> None:
+def end_session(relay: Relay, watcher: transferq.TransferQueueClient, name: str) -> None:
     """Cut a client's connection to the controller; wait until its session has ended there and it has a new one."""
     since = watcher.get_events()[-1]["seq"]
     relay.cut()
@@ -56,7 +56,7 @@ def end_session(relay: Relay, watcher: ctq.TransferQueueClient, name: str) -> No
         )["seq"]
 
 
-def put_small(client: ctq.TransferQueueClient, partition: str) -> None:
+def put_small(client: transferq.TransferQueueClient, partition: str) -> None:
     """Puts in such quick succession that room for the next ones is reserved with them."""
     for i in range(12):
         client.put({"x": np.array([i])}, partition_id=partition)
@@ -165,7 +165,7 @@ class InterruptedStore(StorageKVClient):
         cls.wait(lambda: not cls.values)
 
     @classmethod
-    def put_by(cls, client: ctq.TransferQueueClient, partition: str) -> str:
+    def put_by(cls, client: transferq.TransferQueueClient, partition: str) -> str:
         """Put one value with a client; returns its key."""
         before = set(cls.values)
         client.put({"x": np.array([1])}, partition_id=partition)
@@ -186,7 +186,7 @@ def store() -> Iterator[type[InterruptedStore]]:
 @pytest.fixture
 def interrupted(
     system: System, relay: Relay, store: type[InterruptedStore]
-) -> ctq.TransferQueueClient:
+) -> transferq.TransferQueueClient:
     """A client of this store, behind the relay."""
     client = system.client("worker", address=f"unix:{relay.path}")
     client.initialize_storage_manager("InterruptedStore")
@@ -194,7 +194,7 @@ def interrupted(
 
 
 def test_a_put_whose_session_ends_while_it_writes_is_done(
-    system: System, relay: Relay, interrupted: ctq.TransferQueueClient
+    system: System, relay: Relay, interrupted: transferq.TransferQueueClient
 ) -> None:
     """Its block ids were lost with the session: it takes new ones, and in the end there is one put."""
     watcher = system.client("watcher")

@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 
-import ctq
-from ctq.errors import ConfigError, TransferQueueError
+import transferq
+from transferq.errors import ConfigError, TransferQueueError
 from support.daemons import System, executable
 
 ATTACH = """
-import ctq
-ctq.init(attach=True)
-ctq.get_client().put({"x": [1, 2]}, partition_id="p")
-ctq.close()
+import transferq
+transferq.init(attach=True)
+transferq.get_client().put({"x": [1, 2]}, partition_id="p")
+transferq.close()
 """
 
 
 @pytest.fixture
 def library() -> str:
     """A plug-in from outside the tree."""
-    return str(Path(os.environ["TQ_TEST_BUILD"]) / "src" / "manager" / "dirstore.so")
+    return str(Path(os.environ["TQ_TEST_BUILD"]) / "src" / "manager" / "dir_store.so")
 
 
 @pytest.fixture
@@ -106,5 +106,5 @@ def test_only_the_path_itself_allows_it(
     """A path that only begins or ends like it does not."""
     monkeypatch.setenv("TQ_LIBRARIES", listed.format(library))
     with pytest.raises(TransferQueueError, match="has not allowed"):
-        ctq.TransferQueueClient("x", ctq.ControllerInfo(system.address, system.token_file))
+        transferq.TransferQueueClient("x", transferq.ControllerInfo(system.address, system.token_file))
     assert not loaded(library)

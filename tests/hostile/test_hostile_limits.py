@@ -18,7 +18,7 @@ from limits import (
     ACK,
     CLAIM,
     COLLECT,
-    LEASE_BLOCKS,
+    GRANT_BLOCKS,
     LIST_PARTITIONS,
     PUBLISH,
     REGISTER_OWNER,
@@ -41,8 +41,8 @@ from limits import (
     wait_line,
 )
 
-from ctq._config_keys import TABLE
-from ctq.errors import TransferQueueError, UnreachableError
+from transferq._config_keys import TABLE
+from transferq.errors import TransferQueueError, UnreachableError
 from support.daemons import System
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -320,13 +320,13 @@ def tasks(place: Place) -> None:
 def leases(place: Place) -> None:
     """Abandoned ones make room."""
     holder = place.holder()
-    firsts = [told(holder.call(LEASE_BLOCKS, data(1, "unit-0") + number(3, 2))) for _ in range(16)]
+    firsts = [told(holder.call(GRANT_BLOCKS, data(1, "unit-0") + number(3, 2))) for _ in range(16)]
     said = "16 leases of block ids that it has not used, which is the most (limits.leases): publish"
-    place.refuses(holder, LEASE_BLOCKS, data(1, "unit-0") + number(3, 1), said)
+    place.refuses(holder, GRANT_BLOCKS, data(1, "unit-0") + number(3, 1), said)
     place.goes_on()  # of others
     ids = b"".join(number(1, firsts[0] + index) for index in range(2))
     assert not holder.call(ABANDON_BLOCKS, ids).failed
-    assert not holder.call(LEASE_BLOCKS, data(1, "unit-0") + number(3, 1)).failed
+    assert not holder.call(GRANT_BLOCKS, data(1, "unit-0") + number(3, 1)).failed
 
 
 @limit(4)
@@ -362,7 +362,7 @@ def late_ranges(place: Place) -> None:
         return int(block), finished == b"\1"
 
     for _ in range(3):
-        ids.append(told(holder.call(LEASE_BLOCKS, store + number(3, 1))))
+        ids.append(told(holder.call(GRANT_BLOCKS, store + number(3, 1))))
         assert not holder.call(ABANDON_BLOCKS, number(1, ids[-1]) + number(2, 1)).failed
         assert collect() == (ids[-1], False)
     assert collect() == (ids[0], True)
@@ -476,7 +476,7 @@ class Pinner:
     def __init__(self, place: Place, blocks: int) -> None:
         """Reserve the blocks."""
         controller = place.holder()
-        leased = controller.call(LEASE_BLOCKS, data(1, "unit-0") + number(3, blocks))
+        leased = controller.call(GRANT_BLOCKS, data(1, "unit-0") + number(3, blocks))
         self.first, incarnation = told(leased), told(leased, 3)
         proof = fields(leased.body)[4][0]
         assert isinstance(proof, bytes)

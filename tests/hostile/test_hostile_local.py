@@ -90,7 +90,7 @@ def plant(directory: Path) -> socket.socket:
 
 def attach() -> tuple[str, ...]:
     """The two ways to attach."""
-    return (sys.executable, "-c", "import ctq; ctq.init(attach=True)")
+    return (sys.executable, "-c", "import transferq; transferq.init(attach=True)")
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], path: Path) -> None:
@@ -119,7 +119,7 @@ def test_nothing_is_started_behind_a_link(shared: Path) -> None:
     base_of(shared).symlink_to("elsewhere")
     for command in (
         (executable("tq"), "serve", *SMALL),
-        (sys.executable, "-c", "import ctq; ctq.init()"),
+        (sys.executable, "-c", "import transferq; transferq.init()"),
     ):
         assert_refused(run(shared, *command), base_of(shared))
         assert list((shared / "elsewhere").iterdir()) == []
@@ -162,7 +162,7 @@ def test_a_directory_of_another_user_is_not_used(shared: Path, who: str) -> None
         (executable("tq"), "ls"),
         (executable("tq"), "serve", *SMALL),
         attach(),
-        (sys.executable, "-c", "import ctq; ctq.init()"),
+        (sys.executable, "-c", "import transferq; transferq.init()"),
     ):
         done = run(shared, *command)
         assert done.returncode == 1, (command, done.stderr)

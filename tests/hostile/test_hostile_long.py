@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from limits import RESERVE, Place, name_of, reserve
 
-from ctq.errors import LostError
+from transferq.errors import LostError
 from support.daemons import System
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"

@@ -16,15 +16,15 @@ NAME = "tq_hostile_module"
 SOURCE = """
 import pathlib
 pathlib.Path({mark!r}).write_text("imported")
-from ctq.storage import StorageClientFactory
+from transferq.storage import StorageClientFactory
 import file_store
 StorageClientFactory.register("Elsewhere")(type("Elsewhere", (file_store.FileStore,), {{}}))
 """
 ATTACH = """
-import ctq
-ctq.init(attach=True)
-ctq.get_client().put({"x": [1, 2]}, partition_id="p")
-ctq.close()
+import transferq
+transferq.init(attach=True)
+transferq.get_client().put({"x": [1, 2]}, partition_id="p")
+transferq.close()
 """
 OWN = f'{{"backend": {{"storage_backend": "Elsewhere", "Elsewhere": {{"module": {NAME!r}}}}}}}, '
 EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
@@ -111,7 +111,7 @@ def test_only_the_name_itself_allows_it(place: Place, listed: str) -> None:
 
 def test_a_backend_that_is_registered_needs_none(place: Place) -> None:
     """The process has a class for it: the module is not imported."""
-    made = "from ctq.storage import StorageClientFactory\nimport file_store\n"
+    made = "from transferq.storage import StorageClientFactory\nimport file_store\n"
     made += 'StorageClientFactory.register("Elsewhere")(file_store.FileStore)\n'
     assert place.attach(made + ATTACH) == ""
     assert not place.mark.exists()

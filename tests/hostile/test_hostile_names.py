@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
-from ctq.errors import NameLengthError
+import transferq
+from transferq.errors import NameLengthError
 from support.daemons import Daemon, System, executable
 
 VALUE = np.arange(3)[None]
@@ -74,4 +74,4 @@ def test_a_systems_name(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TQ_SYSTEM", "a\x1bb")
         with pytest.raises(NameLengthError, match=r"system name 'a.x1bb' has a control character"):
-            ctq.system.find(ctq.system.system_name())
+            transferq.system.find(transferq.system.system_name())

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from holder import Holder, data, number
 
-import ctq
+import transferq
 from support.daemons import Daemon, System
 
 REGISTER_OWNER, REPORT_OWNER = 30, 31
@@ -73,7 +73,7 @@ class Scene:
             holder = stack.enter_context(Holder(tcp, self.system.token_file))
             for index in range(owners - NEAR):
                 register(holder, index)
-        self.clients: list[ctq.TransferQueueClient] = [
+        self.clients: list[transferq.TransferQueueClient] = [
             self.system.client(f"client-{index}") for index in range(CLIENTS)
         ]
         self.times: list[float] = []

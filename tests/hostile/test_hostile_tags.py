@@ -11,8 +11,8 @@ import msgpack
 import pytest
 import torch
 
-from ctq.encoding import CLOUDPICKLE, OUT_OF_BAND, PICKLE
-from ctq.errors import SerializationError
+from transferq.encoding import CLOUDPICKLE, OUT_OF_BAND, PICKLE
+from transferq.errors import SerializationError
 
 
 class Trap:

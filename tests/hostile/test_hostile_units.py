@@ -15,7 +15,7 @@ SMALL = [
     "backend.SimpleStorage.total_storage_size=64MiB",
     "backend.SimpleStorage.num_data_storage_units=1",
 ]
-LEASE_BLOCKS, REGISTER_OWNER, LIST_OWNERS, REPORT_LOST, MOVE, UNIT_RESERVE = 28, 30, 33, 34, 35, 65
+GRANT_BLOCKS, REGISTER_OWNER, LIST_OWNERS, REPORT_LOST, MOVE, UNIT_RESERVE = 28, 30, 33, 34, 35, 65
 ESTALE = -20
 MIB = 1 << 20
 ROWS = {"value": torch.arange(60, dtype=torch.float32).reshape(60, 1)}
@@ -23,7 +23,7 @@ ROWS = {"value": torch.arange(60, dtype=torch.float32).reshape(60, 1)}
 
 def lease(holder: Holder, count: int) -> dict[int, list[int | bytes]]:
     """A lease of the unit's block ids."""
-    answer = holder.call(LEASE_BLOCKS, data(1, "unit-0") + number(3, count))
+    answer = holder.call(GRANT_BLOCKS, data(1, "unit-0") + number(3, count))
     assert not answer.failed
     found: dict[int, list[int | bytes]] = fields(answer.body)
     return found

@@ -29,10 +29,10 @@ def token(path: Path, text: str, mode: int) -> Path:
 
 
 TWICE = """
-import ctq, os
+import transferq, os
 for _ in range(2):
-    info = ctq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"])
-    ctq.TransferQueueClient("x", info).close()
+    info = transferq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"])
+    transferq.TransferQueueClient("x", info).close()
 """
 
 

@@ -5,7 +5,7 @@
  * Instructions, unlike seconds, are the same on a busy machine, so a change that makes an operation more expensive is
  * detected.
  */
-#include "meta/meta_test.h"
+#include "table/test/testkit.h"
 #include "sampler/sampler.h"
 #include "store/store.h"
 
@@ -39,15 +39,15 @@ static void put_keyed(table *t, const char *const *keys)
 {
     put p = {.partition = "keyed",
              .n = ROWS,
-             .naming = TQI_BY_KEY,
+             .naming = TQI_TABLE_BY_KEY,
              .create = true,
              .keys = keys,
              .fields = fields,
              .n_fields = FIELDS};
-    tqi_result result = {0};
+    tqi_table_result result = {0};
 
     assert_int_equal(table_put(t, &p, &result), TQ_OK);
-    tqi_result_fini(&result);
+    tqi_table_result_fini(&result);
 }
 
 static void publishes(table *t)
@@ -72,30 +72,30 @@ static void publishes(table *t)
     table_clear(t, "keyed");
 }
 
-static void claim(table *t, tqi_view *view, const tq_sampler *sampler)
+static void claim(table *t, tqi_table_view *view, const tq_sampler *sampler)
 {
     tq_pick_request request = {
         .batch_size = ROWS, .partition = "ready", .task = "train", .config = "{}"};
-    tqi_result result = {0};
+    tqi_table_result result = {0};
 
     assert_int_equal(
         tqi_sampler_claim(sampler, view, &request, SESSION, false, &result, NULL, &t->err), TQ_OK);
-    tqi_meta_claim_settle(t->meta, result.claim);
-    tqi_result_fini(&result);
+    tqi_table_claim_settle(t->meta, result.claim);
+    tqi_table_result_fini(&result);
 }
 
 static void resolve(table *t, uint32_t first)
 {
     uint32_t indexes[ROWS];
-    tqi_resolve ask = {
+    tqi_table_resolve_args ask = {
         .partition = "ready", .indexes = indexes, .n = ROWS, .fields = fields, .n_fields = 3};
-    tqi_result result = {0};
+    tqi_table_result result = {0};
 
     for (uint32_t row = 0; row < ROWS; row++) {
         indexes[row] = first + row;
     }
-    assert_int_equal(tqi_meta_resolve(t->meta, &ask, &result, &t->err), TQ_OK);
-    tqi_result_fini(&result);
+    assert_int_equal(tqi_table_resolve(t->meta, &ask, &result, &t->err), TQ_OK);
+    tqi_table_result_fini(&result);
 }
 
 static void clear(table *t, uint32_t first)
@@ -107,17 +107,17 @@ static void clear(table *t, uint32_t first)
         indexes[row] = first + row;
     }
     assert_int_equal(
-        tqi_meta_clear_indexes(t->meta, "ready", indexes, NULL, ROWS, &cleared, &t->err), TQ_OK);
+        tqi_table_clear_indexes(t->meta, "ready", indexes, NULL, ROWS, &cleared, &t->err), TQ_OK);
     assert_int_equal(cleared, ROWS);
 }
 
 static void claims_and_clears(table *t)
 {
     const tq_sampler *sampler;
-    tqi_view *view;
+    tqi_table_view *view;
 
     assert_int_equal(tqi_sampler_find("sequential", &sampler, &t->err), TQ_OK);
-    assert_int_equal(tqi_view_get(t->meta, "ready", fields, 3, "train", &view, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(t->meta, "ready", fields, 3, "train", &view, &t->err), TQ_OK);
     for (uint32_t made = 0; made < READY; made += 1000) {
         table_new(t, "ready", 1000, fields, 3, NULL);
     }
@@ -137,7 +137,7 @@ static void claims_and_clears(table *t)
             clear(t, repeat * ROWS);
         }
     });
-    tqi_view_rele(view);
+    tqi_table_view_unref(view);
     table_clear(t, "ready");
 }
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
-from ctq.errors import ConfigError, StorageFullError, TransferQueueError
+import transferq
+from transferq.errors import ConfigError, StorageFullError, TransferQueueError
 from support.addresses import free_ports
 from support.daemons import Daemon, System, executable, wait_exit
 from support.redis_servers import redis_cli
@@ -26,11 +26,11 @@ from support.runtime import own_runtime
 BOTH = ["Redis", pytest.param("MooncakeStore", marks=pytest.mark.slow)]
 
 READER = """
-import ctq, numpy as np
-ctq.init(attach=True)
-got = ctq.kv_batch_get(["k"], "p")
+import transferq, numpy as np
+transferq.init(attach=True)
+got = transferq.kv_batch_get(["k"], "p")
 assert np.array_equal(np.asarray(got["x"][0]), np.arange(5000))
-ctq.close()
+transferq.close()
 """
 
 
@@ -39,7 +39,7 @@ def runtime() -> Iterator[Path]:
     """A runtime directory for the test, which must be empty in the end."""
     with own_runtime() as alone:
         yield alone
-        ctq.close()
+        transferq.close()
         assert list(alone.iterdir()) == []
 
 
@@ -65,22 +65,22 @@ def servers_of(backend: str, pid: int) -> list[int]:
 
 def put_and_get() -> None:
     """Data is put here and read in another process."""
-    ctq.kv_put("k", "p", {"x": np.arange(5000)}, {"step": 1})
+    transferq.kv_put("k", "p", {"x": np.arange(5000)}, {"step": 1})
     subprocess.run([sys.executable, "-c", READER], check=True, timeout=120)
-    ctq.kv_clear(["k"], "p")
+    transferq.kv_clear(["k"], "p")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BOTH)
 def test_init_and_close(runtime: Path, backend: str) -> None:
     """Two processes share data; after close() there is no process and no file of it."""
-    config = ctq.init({"backend": section(backend)})
+    config = transferq.init({"backend": section(backend)})
     assert config.backend[backend].auto_init is True
-    handle = ctq.system.find("default")
+    handle = transferq.system.find("default")
     assert handle is not None
     servers = servers_of(backend, handle.pid)
     put_and_get()
-    ctq.close()
+    transferq.close()
     for server in servers:
         wait_exit(server, 0)
     assert list(runtime.iterdir()) == []
@@ -136,9 +136,9 @@ def test_serve(runtime: Path, tmp_path: Path, backend: str) -> None:
     os.close(write)
     with os.fdopen(read) as ready:
         assert ready.read() == "ready\n"
-    ctq.init(attach=True)
+    transferq.init(attach=True)
     put_and_get()
-    ctq.close()
+    transferq.close()
     servers = servers_of(backend, serving.pid)
     serving.terminate()
     assert serving.wait(20) == 0
@@ -295,7 +295,7 @@ def test_redis_is_not_installed(runtime: Path, monkeypatch: pytest.MonkeyPatch) 
     """init() names the package to install."""
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ConfigError, match=r"redis-server is neither .* install the system package"):
-        ctq.init({"backend": section("Redis")})
+        transferq.init({"backend": section("Redis")})
 
 
 def test_programs_without_python_say_where_a_backend_is(system: System) -> None:
@@ -307,17 +307,17 @@ def test_programs_without_python_say_where_a_backend_is(system: System) -> None:
         ]
     )
     said = system.tq("get", "p", "k", status=1)
-    assert "'MooncakeStore': it is for processes in Python: the package ctq brings it" in said
+    assert "'MooncakeStore': it is for processes in Python: the package transferq brings it" in said
 
 
 def test_mooncake_is_not_installed(tmp_path: Path) -> None:
     """The daemon names the extra to install."""
     alone = shutil.copy(executable("tqd"), tmp_path / "tqd")
     done = refused_by(alone, tmp_path, "backend.storage_backend=MooncakeStore", path="/nowhere")
-    assert "mooncake_master is neither beside tqd nor on PATH: pip install 'ctq[mooncake]'" in done
+    assert "mooncake_master is neither beside tqd nor on PATH: pip install 'transferq[mooncake]'" in done
 
 
 def test_a_value_that_is_none_is_an_error_of_the_configuration(runtime: Path) -> None:
     """The daemon names the key, after the option that set it."""
     with pytest.raises(ConfigError, match=r"backend\.Redis\.auto_init: expected true or false"):
-        ctq.init({"backend": section("Redis", auto_init="maybe")})
+        transferq.init({"backend": section("Redis", auto_init="maybe")})

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import ctq
+import transferq
 from support.daemons import System
 from support.relay import Relay
 
@@ -136,7 +136,7 @@ def test_memory_follows_what_is_live(running: System) -> None:
     old = before.select_samples([places[key] for key in live])
     same(client.get_data(old), list(live.values()))
     assert all(torch.equal(*pair) for pair in zip(seen["tokens"].unbind(), first, strict=True))
-    with pytest.raises(ctq.TransferQueueError, match="cleared"):
+    with pytest.raises(transferq.TransferQueueError, match="cleared"):
         client.get_data(before)
     # Once nothing is live, nothing is left.
     del seen
@@ -162,7 +162,7 @@ def test_all_at_once(running: System) -> None:
                 same(read(reader, list(lasting)), list(lasting.values()))
                 view = reader.get_data(meta.select_fields(["tokens"]), zero_copy=True)
                 same(view, [{"tokens": sample["tokens"]} for sample in lasting.values()])
-        except (AssertionError, ctq.TransferQueueError) as error:
+        except (AssertionError, transferq.TransferQueueError) as error:
             failed.append(error)
 
     readers = [threading.Thread(target=read_on) for _ in range(2)]
@@ -333,9 +333,9 @@ def test_a_killed_reader_keeps_nothing(running: System) -> None:
     live = fill(client, rng, 10)
     body = """
         import os, signal
-        import ctq
-        client = ctq.TransferQueueClient(
-            "victim", ctq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
+        import transferq
+        client = transferq.TransferQueueClient(
+            "victim", transferq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
         keys = [f"{number}-{row}" for number in range(10) for row in range(8)]
         meta = client.kv_retrieve_meta(keys, "p").select_fields(["dense"])
         seen = client.get_data(meta, zero_copy=True)
@@ -369,7 +369,7 @@ def test_a_killed_unit_loses_what_it_had(system: System) -> None:
     unit.kill()
     system.join(*runtime, name="one")
     until(lambda: owners(client, "used_bytes") == 0)
-    with pytest.raises(ctq.TransferQueueError, match="lost"):
+    with pytest.raises(transferq.TransferQueueError, match="lost"):
         read(client, list(live)[:1])
     client.clear_partition("p")
     live = fill(client, rng, 10)

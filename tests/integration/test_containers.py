@@ -29,12 +29,12 @@ WORKER = """
 import sys
 sys.modules["torch"] = None  # it takes seconds to import, and is not needed for this
 import numpy as np
-import ctq
+import transferq
 
-conf = ctq.init(attach=True)
-batch = ctq.get_client().put({"x": np.arange(8).reshape(4, 2)}, partition_id="p")
-print(np.stack(list(ctq.get_client().get_data(batch)["x"])).tolist())
-ctq.close()
+conf = transferq.init(attach=True)
+batch = transferq.get_client().put({"x": np.arange(8).reshape(4, 2)}, partition_id="p")
+print(np.stack(list(transferq.get_client().get_data(batch)["x"])).tolist())
+transferq.close()
 """
 
 
@@ -144,7 +144,7 @@ def test_a_runtime_directory_of_somebody_else(system: System, folder: Path) -> N
 def test_nothing_can_be_written(tmp_path: Path, program: str) -> None:
     """Without a folder to write to, the error names it; init() says what to set."""
     command = {
-        "init": [sys.executable, "-c", "import ctq; ctq.init()"],
+        "init": [sys.executable, "-c", "import transferq; transferq.init()"],
         "serve": [executable("tq"), "serve"],
     }[program]
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ctq
-from ctq.errors import UnreachableError
+import transferq
+from transferq.errors import UnreachableError
 from support.addresses import free_ports
 from support.daemons import Daemon, System, executable, wait_exit
 
@@ -297,10 +297,10 @@ def test_wrong_token(running: System, tmp_path: Path) -> None:
     """A client with another token is refused with the right error class; the system goes on."""
     wrong = tmp_path / "wrong"
     wrong.write_text("not the token\n")
-    with pytest.raises(ctq.errors.AuthenticationError, match="controller"):
-        ctq.TransferQueueClient("x", ctq.ControllerInfo(running.address, str(wrong)))
-    with pytest.raises(ctq.errors.AuthenticationError, match="missing"):
-        ctq.TransferQueueClient("x", ctq.ControllerInfo(running.address, str(tmp_path / "missing")))
+    with pytest.raises(transferq.errors.AuthenticationError, match="controller"):
+        transferq.TransferQueueClient("x", transferq.ControllerInfo(running.address, str(wrong)))
+    with pytest.raises(transferq.errors.AuthenticationError, match="missing"):
+        transferq.TransferQueueClient("x", transferq.ControllerInfo(running.address, str(tmp_path / "missing")))
     assert running.client().get_partition_list() == []
 
 
@@ -363,10 +363,10 @@ def test_a_client_names_whom_it_could_not_reach(
 ) -> None:
     """The error has the address and the last reason; before it, a waiting call logs what it waits for."""
     address = f"tcp:127.0.0.1:{free_ports(1)[0]}"
-    info = ctq.ControllerInfo(address, token="a secret of some length")
+    info = transferq.ControllerInfo(address, token="a secret of some length")
     expected = f"^{address} cannot be reached: {address}: connect: Connection refused"
     with pytest.raises(UnreachableError, match=expected):
-        ctq.TransferQueueClient("x", info, config={"client": {"timeout": 8}})
+        transferq.TransferQueueClient("x", info, config={"client": {"timeout": 8}})
     assert capfd.readouterr().err.count(f"still waiting for {address}") == 1
 
 
@@ -432,8 +432,8 @@ def test_server_of_another_version(tmp_path: Path, running: System) -> None:
         os._exit(0)
     listener.close()
     try:
-        with pytest.raises(ctq.errors.ProtocolVersionError, match="77"):
-            ctq.TransferQueueClient("x", ctq.ControllerInfo(f"unix:{path}", running.token_file))
+        with pytest.raises(transferq.errors.ProtocolVersionError, match="77"):
+            transferq.TransferQueueClient("x", transferq.ControllerInfo(f"unix:{path}", running.token_file))
     finally:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 
-import ctq
+import transferq
 from support.daemons import System
 from support.waiting import wait_event
 
@@ -24,8 +24,8 @@ def script(system: System, body: str) -> subprocess.Popen[str]:
     head = """
     import os, signal, sys
     import numpy as np
-    import ctq
-    client = ctq.TransferQueueClient("victim", ctq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
+    import transferq
+    client = transferq.TransferQueueClient("victim", transferq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
     def stop_here():
         print("ready", flush=True)
         signal.pause()
@@ -102,7 +102,7 @@ def test_full_store_waits_for_room(running: System) -> None:
     small = client.put({"y": np.arange(4)}, partition_id="small")
     big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
     first = client.put(big, partition_id="p")
-    second: list[ctq.BatchMeta] = []
+    second: list[transferq.BatchMeta] = []
     thread = threading.Thread(target=lambda: second.append(client.put(big, partition_id="p")))
     thread.start()
     running.client("other").put({"z": np.arange(4)}, metadata=small)
@@ -117,10 +117,10 @@ def test_full_store_fails_at_the_deadline(running: System) -> None:
     client = running.client(client={"timeout": 1.0})
     big = {"x": np.zeros((1, 10 << 20), dtype=np.float32)}
     client.put(big, partition_id="p")
-    with pytest.raises(ctq.errors.StorageFullError, match="bytes"):
+    with pytest.raises(transferq.errors.StorageFullError, match="bytes"):
         client.put(big, partition_id="q")
     assert client.get_partition_list() == ["p"]
-    with pytest.raises(ctq.errors.StorageFullError):
+    with pytest.raises(transferq.errors.StorageFullError):
         client.put({"x": np.zeros((1, 100 << 20), dtype=np.float32)}, partition_id="q")
 
 
@@ -135,7 +135,7 @@ def test_unit_killed_and_replaced(system: System) -> None:
     unit.kill()
     start = time.monotonic()
     with pytest.raises(
-        (ctq.errors.UnreachableError, ctq.errors.TimedOutError, ctq.errors.LostError)
+        (transferq.errors.UnreachableError, transferq.errors.TimedOutError, transferq.errors.LostError)
     ):
         client.get_data(meta)
     assert time.monotonic() - start < 10
@@ -145,7 +145,7 @@ def test_unit_killed_and_replaced(system: System) -> None:
     assert lost["samples"] == 3
     (partition,) = system.status()["partitions"]
     assert partition["lost"] == [0, 1, 2]
-    with pytest.raises(ctq.errors.LostError, match="x"):
+    with pytest.raises(transferq.errors.LostError, match="x"):
         client.get_data(meta)
     client.put({"x": np.arange(6).reshape(3, 2) + 1}, metadata=meta)
     assert [list(row) for row in client.get_data(meta)["x"]] == [[1, 2], [3, 4], [5, 6]]
@@ -161,7 +161,7 @@ def test_a_read_of_a_dead_unit_asks_with_pauses(system: System) -> None:
     meta = client.put({"x": np.arange(6).reshape(3, 2)}, partition_id="p")
     unit.kill()
     before = system.status()["requests"]
-    with pytest.raises((ctq.errors.UnreachableError, ctq.errors.TimedOutError)):
+    with pytest.raises((transferq.errors.UnreachableError, transferq.errors.TimedOutError)):
         client.get_data(meta)
     assert system.status()["requests"] - before < 60
 
@@ -179,13 +179,13 @@ def test_controller_restarted(system: System) -> None:
     assert client.get_partition_list() == []
     reserved = client.get_meta(["x"], 2, "p", mode="insert")
     first.kill()
-    with pytest.raises((ctq.errors.UnreachableError, ctq.errors.TimedOutError), match=r"c\.sock"):
+    with pytest.raises((transferq.errors.UnreachableError, transferq.errors.TimedOutError), match=r"c\.sock"):
         client.get_partition_list()
     system.start("--listen", address, "--token-file", str(kept), role="controller")
     assert client.get_partition_list() == []
     system.address = address
     system.join("--listen", "tcp:127.0.0.1:0", name="left", settings=SMALL)
-    with pytest.raises(ctq.errors.StaleError):
+    with pytest.raises(transferq.errors.StaleError):
         client.put({"x": np.arange(2)}, metadata=reserved)
     client.put({"x": np.arange(2)}, partition_id="p")
     assert client.get_meta(["x"], 2, "p", task_name="t").size == 2

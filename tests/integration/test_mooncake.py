@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
-from ctq.errors import ConfigError, StorageFullError, UnreachableError, UnsupportedError
-from ctq.storage.mooncake import Regions, merged
+import transferq
+from transferq.errors import ConfigError, StorageFullError, UnreachableError, UnsupportedError
+from transferq.storage.mooncake import Regions, merged
 from support.daemons import executable
 from support.mooncake_servers import MooncakeMaster
 from support.runtime import own_runtime
@@ -33,7 +33,7 @@ def runtime() -> Iterator[None]:
     """A runtime directory for the test."""
     with own_runtime():
         yield
-        ctq.close()
+        transferq.close()
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def master(runtime: None) -> Iterator[MooncakeMaster]:
     """A master with one segment; ends everything that a test has started."""
     made = MooncakeMaster(SEGMENT)
     yield made
-    ctq.close()
+    transferq.close()
     made.stop()
 
 
 def started(address: str, timeout: float = 20, **more: object) -> None:
     """Start a system on the master; this client holds no data itself."""
     section = {"master_server_address": address, "global_segment_size": 0, **more}
-    ctq.init(
+    transferq.init(
         {
             "backend": {"storage_backend": "MooncakeStore", "MooncakeStore": section},
             "client": {"timeout": timeout},
@@ -57,15 +57,15 @@ def started(address: str, timeout: float = 20, **more: object) -> None:
 
 
 READER = """
-import ctq, numpy as np
-ctq.init(attach=True)
-client = ctq.get_client()
+import transferq, numpy as np
+transferq.init(attach=True)
+client = transferq.get_client()
 meta = client.get_meta(["dense", "ragged", "text"], 8, "p", task_name="t")
 got = client.get_data(meta)
 assert all(np.array_equal(np.asarray(row), np.arange(50_000) + i) for i, row in enumerate(got["dense"].unbind()))
 assert [row.shape[0] for row in got["ragged"].unbind()] == [0, 1, 2, 3, 4, 5, 6, 7]
 assert list(got["text"]) == [str(i) for i in range(8)]
-ctq.close()
+transferq.close()
 """
 
 
@@ -73,7 +73,7 @@ ctq.close()
 def test_two_processes(master: MooncakeMaster) -> None:
     """Put here, claim and read in another process, clear: the store has the room again."""
     started(master.address)
-    client = ctq.get_client()
+    client = transferq.get_client()
     data = {
         "dense": np.stack([np.arange(50_000) + i for i in range(8)]),
         "ragged": [np.arange(i, dtype=np.float32) for i in range(8)],
@@ -86,7 +86,7 @@ def test_two_processes(master: MooncakeMaster) -> None:
     client.clear_partition("q")
 
 
-def fill(client: ctq.TransferQueueClient) -> int:
+def fill(client: transferq.TransferQueueClient) -> int:
     """Puts eighths of the segment until there is no room; returns how many fit."""
     eighth = {"x": np.zeros((1, SEGMENT // 8), dtype=np.uint8)}
     for place in range(9):
@@ -104,7 +104,7 @@ def fill(client: ctq.TransferQueueClient) -> int:
 def test_full(master: MooncakeMaster) -> None:
     """A put that does not fit waits until its deadline, or until there is room after a clear."""
     started(master.address, timeout=2)
-    client = ctq.get_client()
+    client = transferq.get_client()
     assert fill(client) >= 7
     waiting = threading.Thread(target=client.clear_partition, args=("p0",))
     waiting.start()
@@ -116,10 +116,10 @@ def test_full(master: MooncakeMaster) -> None:
 def test_the_process_that_holds_the_data_is_lost(master: MooncakeMaster) -> None:
     """Reads name the store while it does not answer; another segment accepts new data."""
     started(master.address)
-    client = ctq.get_client()
+    client = transferq.get_client()
     meta = client.put({"x": np.arange(1000).reshape(4, 250)}, partition_id="p")
     master.processes[1].kill()
-    with pytest.raises((UnreachableError, ctq.errors.LostError)):
+    with pytest.raises((UnreachableError, transferq.errors.LostError)):
         client.get_data(meta)
     master.add_segment(SEGMENT)
     deadline = time.monotonic() + 20
@@ -138,7 +138,7 @@ def test_what_systems_have_left_is_removed_as_documented(master: MooncakeMaster)
     from mooncake.store import MooncakeDistributedStore
 
     started(master.address)
-    client = ctq.get_client()
+    client = transferq.get_client()
     meta = client.put({"x": np.arange(1000)}, partition_id="p")
     other = MooncakeDistributedStore()
     assert other.setup("127.0.0.1", "P2PHANDSHAKE", 0, 16 << 20, "tcp", "", master.address) == 0
@@ -170,13 +170,13 @@ def test_what_cannot_be(master: MooncakeMaster) -> None:
     """A nonexistent protocol or address; a master that is not running."""
     with pytest.raises(ConfigError, match=r"MooncakeStore\.protocol"):
         started(master.address, protocol="pigeon")
-    ctq.close()
+    transferq.close()
     with pytest.raises(ConfigError, match=r"MooncakeStore\.offload\.enabled: expected false"):
         started(master.address, offload={"enabled": True})
-    ctq.close()
+    transferq.close()
     with pytest.raises(ConfigError, match=r"expected HOST:PORT, got 'nowhere'"):
         started("nowhere")
-    ctq.close()
+    transferq.close()
     master.kill()
     with pytest.raises(
         UnreachableError, match=r"Mooncake master 127\.0\.0\.1:\d+ cannot be reached"
@@ -194,7 +194,7 @@ def test_without_mooncake(runtime: None, monkeypatch: pytest.MonkeyPatch) -> Non
         return plain(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UnsupportedError, match=r"pip install 'ctq\[mooncake\]'"):
+    with pytest.raises(UnsupportedError, match=r"pip install 'transferq\[mooncake\]'"):
         started("127.0.0.1:1")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ctq
+import transferq
 from support.daemons import System
 from support.waiting import wait_event
 
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def stored(system: System, store: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     """A system whose data is in files; clients, here and in other processes, may load the library it names."""
-    library = Path(os.environ["TQ_TEST_BUILD"]) / "src" / "manager" / "dirstore.so"
+    library = Path(os.environ["TQ_TEST_BUILD"]) / "src" / "manager" / "dir_store.so"
     monkeypatch.setenv("TQ_LIBRARIES", str(library))
     system.start(
         settings=[
@@ -85,8 +85,8 @@ def test_cleared_blocks_are_removed(stored: System, store: Path) -> None:
     body = """
 import os, signal
 import numpy as np
-import ctq
-client = ctq.TransferQueueClient("victim", ctq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
+import transferq
+client = transferq.TransferQueueClient("victim", transferq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
 client.put({"x": np.arange(1000)}, partition_id="q")
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -115,7 +115,7 @@ def test_gone_file_is_lost_data(stored: System, store: Path) -> None:
     meta = client.put({"x": np.arange(3)}, partition_id="p")
     for path in store.iterdir():
         path.unlink()
-    with pytest.raises(ctq.errors.LostError, match="x"):
+    with pytest.raises(transferq.errors.LostError, match="x"):
         client.get_data(meta)
     assert stored.status()["partitions"][0]["lost"] == [0, 1, 2]
     client.put({"x": np.arange(3) + 5}, metadata=meta)
@@ -132,5 +132,5 @@ def test_missing_library(system: System, tmp_path: Path, monkeypatch: pytest.Mon
             'backend.DirStore={library: "/no/such/plugin.so"}',
         ],
     )
-    with pytest.raises(ctq.errors.TransferQueueError, match=r"/no/such/plugin\.so"):
+    with pytest.raises(transferq.errors.TransferQueueError, match=r"/no/such/plugin\.so"):
         system.client()

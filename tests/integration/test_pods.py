@@ -29,7 +29,7 @@ import sys
 sys.modules["torch"] = None  # it takes seconds to import, and is not needed for this
 import numpy as np
 
-import ctq
+import transferq
 
 ROWS = 6
 client = None
@@ -41,8 +41,8 @@ def column(seed):
 
 def attach(name):
     global client
-    ctq.init(attach=True, name=name)
-    client = ctq.get_client()
+    transferq.init(attach=True, name=name)
+    client = transferq.get_client()
     status = open("/proc/self/status").read()
     return {
         "uid": os.getuid(),
@@ -78,7 +78,7 @@ def clear():
 for line in sys.stdin:
     name, *arguments = json.loads(line)
     print(json.dumps(globals()[name](*arguments)), flush=True)
-ctq.close()
+transferq.close()
 """
 
 

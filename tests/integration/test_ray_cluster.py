@@ -16,15 +16,15 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-import ctq
-from ctq import ray_cluster
-from ctq.errors import (
+import transferq
+from transferq import ray_cluster
+from transferq.errors import (
     ConfigError,
     LostError,
     SystemEndedError,
     UnreachableError,
 )
-from ctq.ray_actor import NAMESPACE
+from transferq.ray_actor import NAMESPACE
 from support.ray_jobs import (
     QUIET,
     SMALL,
@@ -70,7 +70,7 @@ def cluster(base: Path) -> Iterator[Cluster]:
 def nothing_left(cluster: Cluster, base: Path) -> Iterator[None]:
     """After each test this process has left its system, and no process or file remains."""
     yield
-    ctq.close()
+    transferq.close()
     assert daemons(base) == {}
     assert not base.exists()
 
@@ -93,15 +93,15 @@ def workers(*at: str) -> dict[str, Any]:
     return made
 
 
-def used(client: ctq.TransferQueueClient) -> set[str]:
+def used(client: transferq.TransferQueueClient) -> set[str]:
     """Storage units that hold any data."""
     return {owner["name"] for owner in client.status()["owners"] if owner["blocks"]}
 
 
 def test_a_job_over_three_nodes(base: Path) -> None:
     """Workers on all nodes put into their own units and read the others'; if a unit dies, the lost data is named."""
-    ctq.init(SMALL)
-    client = ctq.get_client()
+    transferq.init(SMALL)
+    client = transferq.get_client()
     by_node = workers()
     assert sorted(units()) == sorted(by_node)
     assert len(daemons(base)) == 4
@@ -155,7 +155,7 @@ def test_nothing_of_a_killed_job_is_left(cluster: Cluster, base: Path) -> None:
     job = Job(cluster.address)
     assert job.said()["partitions"] == []
     assert job.said()["address"] != said["address"]
-    # A driver that exits normally ends its system first, whichever of Ray and ctq it imported first.
+    # A driver that exits normally ends its system first, whichever of Ray and transferq it imported first.
     assert daemons(base)
     job.end()
     assert daemons(base) == {}
@@ -163,8 +163,8 @@ def test_nothing_of_a_killed_job_is_left(cluster: Cluster, base: Path) -> None:
 
 def test_an_actor_that_is_killed_comes_back(base: Path) -> None:
     """Ray restarts it on its node, with a daemon; the previous daemon has ended with its actor."""
-    ctq.init(SMALL)
-    client = ctq.get_client()
+    transferq.init(SMALL)
+    client = transferq.get_client()
     victim = nodes()[2]
     by_node = workers(victim)
     ray.get(by_node[victim].put.remote("p"))
@@ -186,12 +186,12 @@ def test_workers_attach_and_never_start_by_default(base: Path) -> None:
     with pytest.raises(UnreachableError, match="in the Ray cluster and in"):
         ray.get(worker.attach.remote())
     assert daemons(base) == {}
-    config = ctq.init(SMALL)
+    config = transferq.init(SMALL)
     address = config.address
     assert ray.get(worker.attach.remote()) == address
     ray.get(worker.put.remote("p"))
     ray.get(worker.close.remote())
-    assert ctq.get_client().get_partition_list() == ["p"]
+    assert transferq.get_client().get_partition_list() == ["p"]
     assert ray.get(worker.attach.remote(attach=True)) == address
     # The result of init() works too: it names no file with the secret, because the system's actor has it.
     ray.get(worker.close.remote())
@@ -244,16 +244,16 @@ def test_a_detached_system_outlives_its_job(cluster: Cluster, base: Path) -> Non
     said = job.said()
     running = daemons(base)
     job.end()
-    assert ctq.init().address == said["address"]
-    assert sorted(ctq.get_client().get_partition_list()) == said["partitions"]
+    assert transferq.init().address == said["address"]
+    assert sorted(transferq.get_client().get_partition_list()) == said["partitions"]
     (worker,) = workers(nodes()[1]).values()
     assert all(ray.get([worker.read.remote(name, "t") for name in said["partitions"]]))
-    ctq.close()
+    transferq.close()
     assert daemons(base).keys() == running.keys()
     assert ray_cluster.stop()
     assert not ray_cluster.stop()
     # The process that started it may end it with close.
-    ctq.init({**SMALL, "ray": {"lifetime": "detached"}})
+    transferq.init({**SMALL, "ray": {"lifetime": "detached"}})
 
 
 def test_a_detached_system_on_ray_ends_as_a_whole(cluster: Cluster) -> None:
@@ -264,10 +264,10 @@ def test_a_detached_system_on_ray_ends_as_a_whole(cluster: Cluster) -> None:
     )
     job.said()
     job.end()
-    ctq.init()
-    name = ctq.get_client().system_config["backend"]["RayStore"]["holder"]
+    transferq.init()
+    name = transferq.get_client().system_config["backend"]["RayStore"]["holder"]
     pid = ray.get(ray.get_actor(name, namespace=NAMESPACE).pid.remote())
-    ctq.close()
+    transferq.close()
     os.kill(pid, 0)
     assert ray_cluster.stop()
     wait_for_ends([pid], 20)
@@ -275,8 +275,8 @@ def test_a_detached_system_on_ray_ends_as_a_whole(cluster: Cluster) -> None:
 
 def test_the_death_of_the_controller_ends_the_system(base: Path) -> None:
     """Its table exists nowhere else: calls fail with the address, nothing of it stays, and init makes a new one."""
-    ctq.init({**SMALL, "client": {"timeout": 2}})
-    client = ctq.get_client()
+    transferq.init({**SMALL, "client": {"timeout": 2}})
+    client = transferq.get_client()
     client.put({"x": rows_of("p")}, partition_id="p")
     running = daemons(base)
     (controller,) = (pid for pid, words in running.items() if "controller" in words)
@@ -284,15 +284,15 @@ def test_the_death_of_the_controller_ends_the_system(base: Path) -> None:
     wait_for_ends(list(running), 10)
     with pytest.raises(UnreachableError, match=r"controller\.sock"):
         client.get_partition_list()
-    ctq.close()
-    ctq.init(SMALL)
-    assert ctq.get_client().get_partition_list() == []
+    transferq.close()
+    transferq.init(SMALL)
+    assert transferq.get_client().get_partition_list() == []
 
 
 def test_processes_without_ray_find_it_on_its_machine(cluster: Cluster) -> None:
     """By its name, as they find a system outside a cluster."""
-    address = ctq.init(SMALL).address
-    code = "import ctq; print(ctq.init(attach=True).address)"
+    address = transferq.init(SMALL).address
+    code = "import transferq; print(transferq.init(attach=True).address)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
@@ -302,8 +302,8 @@ def test_processes_without_ray_find_it_on_its_machine(cluster: Cluster) -> None:
 def test_what_keeps_it_from_starting_is_told() -> None:
     """An error of the daemon is raised by init; the name is free again."""
     with pytest.raises(ConfigError, match=r"controller\.sampler: .*'Nonesuch'"):
-        ctq.init({**SMALL, "controller": {"sampler": "Nonesuch"}})
-    ctq.init(SMALL)
+        transferq.init({**SMALL, "controller": {"sampler": "Nonesuch"}})
+    transferq.init(SMALL)
 
 
 def test_what_is_in_the_way_is_told(base: Path) -> None:
@@ -311,33 +311,33 @@ def test_what_is_in_the_way_is_told(base: Path) -> None:
     base.write_text("no directory")
     try:
         with pytest.raises(ConfigError, match=f"{base} is not a directory and is not used"):
-            ctq.init(SMALL)
+            transferq.init(SMALL)
     finally:
         base.unlink()
 
 
 def test_a_system_on_this_machine_only(base: Path) -> None:
     """`ray.cluster: false` keeps it out of the cluster; workers do not find it there."""
-    ctq.init({**SMALL, "ray": {"cluster": False}})
+    transferq.init({**SMALL, "ray": {"cluster": False}})
     assert [path.name for path in base.iterdir()] == ["default"]
     assert not ray_cluster.stop()
 
 
 def test_a_job_that_is_left_takes_its_system_along(cluster: Cluster, base: Path) -> None:
     """init() after another ray.init() belongs to the new job, even without a close() before."""
-    first = ctq.init(SMALL).address
+    first = transferq.init(SMALL).address
     running = daemons(base)
     ray.shutdown()
     wait_for_ends(list(running), 10)
     ray.init(cluster.address, **QUIET)
-    assert ctq.init(SMALL).address != first
-    assert ctq.get_client().get_partition_list() == []
+    assert transferq.init(SMALL).address != first
+    assert transferq.get_client().get_partition_list() == []
 
 
 def test_a_node_that_joins_later(cluster: Cluster, base: Path) -> None:
     """It gets its units at its first init; when it is gone, their data is reported as lost."""
-    ctq.init({**SMALL, "controller": {"owner_timeout": 1}})
-    client = ctq.get_client()
+    transferq.init({**SMALL, "controller": {"owner_timeout": 1}})
+    client = transferq.get_client()
     known = set(nodes())
     late = cluster.add_node(**NODE)
     (node,) = set(nodes()) - known

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import ray
 
-import ctq
-from ctq import ray_actor, ray_daemons
-from ctq.ray_actor import ACTOR_NAME, NAMESPACE
-from ctq.ray_daemons import NodeUnits
+import transferq
+from transferq import ray_actor, ray_daemons
+from transferq.ray_actor import ACTOR_NAME, NAMESPACE
+from transferq.ray_daemons import NodeUnits
 from support import ray_ends
 from support.ray_jobs import wait_for_ends
 from support.runtime import own_runtime
@@ -60,7 +60,7 @@ def logs() -> Iterator[Path]:
             logging_level=logging.ERROR,
         )
         yield Path(ray._private.worker._global_node.get_logs_dir_path())
-        ctq.close()
+        transferq.close()
         ray.shutdown()
 
 
@@ -85,7 +85,7 @@ def written(logs: Path, pid: int) -> str:
 
 def of_tools() -> Any:
     """The inspection actor of a running system."""
-    config = ctq.init({**ray_ends.SMALL, "ray": {"actor": False}})
+    config = transferq.init({**ray_ends.SMALL, "ray": {"actor": False}})
     return ray_actor._make(ray, config.controller.zmq_info, ray_actor.ACTOR_NAME)
 
 
@@ -105,7 +105,7 @@ def test_an_actor_that_nobody_has_called_ends_gently(logs: Path, make: Callable[
     del actor
     wait_for_ends([pid], 30)
     assert not ray_ends.ABORT.search(written(logs, pid))
-    ctq.close()
+    transferq.close()
 
 
 def test_an_actor_that_is_killed_is_dead_when_kill_returns(logs: Path) -> None:
@@ -128,9 +128,9 @@ def test_an_actor_that_is_killed_is_dead_when_kill_returns(logs: Path) -> None:
 def test_close_frees_the_names_of_its_actors(logs: Path) -> None:
     """Nothing of a system is in the cluster any longer when close() returns."""
     for _ in range(3):
-        ctq.init(ray_ends.SMALL)
+        transferq.init(ray_ends.SMALL)
         assert ray.get_actor(ACTOR_NAME, namespace=NAMESPACE)
-        ctq.close()
+        transferq.close()
         for name in (ACTOR_NAME, f"TransferQueueSystem:{os.environ.get('TQ_SYSTEM', 'default')}"):
             with pytest.raises(ValueError, match=name):
                 ray.get_actor(name, namespace=NAMESPACE)

@@ -22,11 +22,11 @@ import numpy as np
 import pytest
 import torch
 
-import ctq
-from ctq.errors import ConfigError, LostError, StorageFullError, UnreachableError
-from ctq.ray_actor import NAMESPACE, kill
-from ctq.storage import ray_store
-from ctq.storage.ray_holder import CALLS_AT_ONCE, Holder
+import transferq
+from transferq.errors import ConfigError, LostError, StorageFullError, UnreachableError
+from transferq.ray_actor import NAMESPACE, kill
+from transferq.storage import ray_store
+from transferq.storage.ray_holder import CALLS_AT_ONCE, Holder
 from support.daemons import System, wait_exit
 from support.runtime import own_runtime
 
@@ -67,32 +67,32 @@ def alone() -> Iterator[None]:
     """Systems are looked up in a directory for this test."""
     with own_runtime():
         yield
-        ctq.close()
+        transferq.close()
 
 
 @pytest.fixture
-def client(ray: Any) -> ctq.TransferQueueClient:
+def client(ray: Any) -> transferq.TransferQueueClient:
     """The client of a system started by this process."""
-    ctq.init(CONFIG)
-    return ctq.get_client()
+    transferq.init(CONFIG)
+    return transferq.get_client()
 
 
 @pytest.fixture
-def direct(ray: Any) -> ctq.TransferQueueClient:
+def direct(ray: Any) -> transferq.TransferQueueClient:
     """The client of a system whose tensors use Ray Direct Transport."""
-    ctq.init(
+    transferq.init(
         {
             **CONFIG,
             "backend": {"storage_backend": "RayStore", "RayStore": {"tensor_transport": "nixl"}},
         }
     )
-    return ctq.get_client()
+    return transferq.get_client()
 
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run a program in another process."""
     return subprocess.run(
-        [sys.executable, "-c", "import os, signal\nimport numpy as np\nimport ctq\n" + code],
+        [sys.executable, "-c", "import os, signal\nimport numpy as np\nimport transferq\n" + code],
         env={**os.environ, **env},
         capture_output=True,
         text=True,
@@ -101,20 +101,20 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def holder(ray: Any, client: ctq.TransferQueueClient) -> Any:
+def holder(ray: Any, client: transferq.TransferQueueClient) -> Any:
     """The actor that holds the references."""
     section = client.system_config["backend"]["RayStore"]
     return ray_store.find_holder(ray, section, client._core.epoch)
 
 
-def wait_empty(ray: Any, client: ctq.TransferQueueClient) -> None:
+def wait_empty(ray: Any, client: transferq.TransferQueueClient) -> None:
     """Dead values are removed gradually; each put makes the collector check again."""
     held = holder(ray, client)
     for _ in range(1000):
         if ray.get(held.count.remote()) == 0:
             return
-        ctq.kv_put("k", "wake", {"x": np.zeros(1)})
-        ctq.kv_clear(["k"], "wake")
+        transferq.kv_put("k", "wake", {"x": np.zeros(1)})
+        transferq.kv_clear(["k"], "wake")
     raise AssertionError(ray.get(held.count.remote()))
 
 
@@ -137,12 +137,12 @@ def arrays(column: Any) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-def test_all_kinds_of_values(client: ctq.TransferQueueClient) -> None:
+def test_all_kinds_of_values(client: transferq.TransferQueueClient) -> None:
     """As they are read from the object store."""
     check_kinds(client)
 
 
-def check_kinds(client: ctq.TransferQueueClient) -> None:
+def check_kinds(client: transferq.TransferQueueClient) -> None:
     """Small, large, ragged, empty and other values; an overwrite; a second stage; a claim; a part."""
     rows = {
         "small": np.arange(24, dtype=np.int16).reshape(6, 2, 2),
@@ -167,26 +167,26 @@ def check_kinds(client: ctq.TransferQueueClient) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_producer(client: ctq.TransferQueueClient) -> None:
+def test_a_killed_producer(client: transferq.TransferQueueClient) -> None:
     """Samples, large and small, of a process that was killed after its put are read by another one."""
-    ctq.kv_put("from-here", "p", {"x": np.arange(3)})
+    transferq.kv_put("from-here", "p", {"x": np.arange(3)})
     ended = python(
         """
-ctq.init()
-assert np.asarray(ctq.kv_batch_get(["from-here"], "p")["x"][0]).tolist() == [0, 1, 2]
-ctq.kv_batch_put(["a", "b"], "p", {"large": np.arange(1 << 20).reshape(2, 1 << 19)})
-ctq.kv_put("c", "p", {"small": np.arange(5)})
+transferq.init()
+assert np.asarray(transferq.kv_batch_get(["from-here"], "p")["x"][0]).tolist() == [0, 1, 2]
+transferq.kv_batch_put(["a", "b"], "p", {"large": np.arange(1 << 20).reshape(2, 1 << 19)})
+transferq.kv_put("c", "p", {"small": np.arange(5)})
 os.kill(os.getpid(), signal.SIGKILL)
 """
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    large = arrays(ctq.kv_batch_get(["a", "b"], "p")["large"])
+    large = arrays(transferq.kv_batch_get(["a", "b"], "p")["large"])
     assert np.array_equal(np.stack(large), np.arange(1 << 20).reshape(2, 1 << 19))
-    assert np.asarray(ctq.kv_batch_get(["c"], "p")["small"][0]).tolist() == [0, 1, 2, 3, 4]
+    assert np.asarray(transferq.kv_batch_get(["c"], "p")["small"][0]).tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.slow
-def test_clear_frees_the_object_store(ray: Any, client: ctq.TransferQueueClient) -> None:
+def test_clear_frees_the_object_store(ray: Any, client: transferq.TransferQueueClient) -> None:
     """Five times the store's capacity goes through it."""
     for number in range(10):
         meta = client.put({"x": np.full((8, 6 << 20), number, np.uint8)}, partition_id="p")
@@ -198,11 +198,11 @@ def test_clear_frees_the_object_store(ray: Any, client: ctq.TransferQueueClient)
 @pytest.mark.slow
 def test_a_full_store(ray: Any) -> None:
     """A put that does not fit fails as full, leaves nothing, and the next one fits."""
-    ctq.init({**CONFIG, "client": {"timeout": 3}})
-    client = ctq.get_client()
+    transferq.init({**CONFIG, "client": {"timeout": 3}})
+    client = transferq.get_client()
     with pytest.raises(StorageFullError):
         client.put({"x": np.zeros((40, 4 << 20), np.uint8)}, partition_id="p")
-    assert ctq.kv_list() == {}
+    assert transferq.kv_list() == {}
     meta = client.put({"x": np.ones((4, 4 << 20), np.uint8)}, partition_id="q")
     assert int(np.asarray(client.get_data(meta)["x"][3]).sum()) == 4 << 20
 
@@ -242,7 +242,7 @@ def held_back() -> type[Holder]:
 
 
 @pytest.mark.slow
-def test_a_failed_put_leaves_nothing_on_its_way(ray: Any, client: ctq.TransferQueueClient) -> None:
+def test_a_failed_put_leaves_nothing_on_its_way(ray: Any, client: transferq.TransferQueueClient) -> None:
     """It ends after the holder has handled all of it, which is an eighth of the store at most."""
     slow = ray.remote(held_back()).options(num_cpus=0, max_concurrency=CALLS_AT_ONCE).remote()
     epoch = client._core.epoch
@@ -274,7 +274,7 @@ def test_a_failed_put_leaves_nothing_on_its_way(ray: Any, client: ctq.TransferQu
 
 @pytest.mark.slow
 def test_a_put_that_waited_for_room_is_done_when_there_is_some(
-    ray: Any, client: ctq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
+    ray: Any, client: transferq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attempts without room leave nothing in the store and nothing in transit, however many there were."""
     tries: SimpleQueue[int] = SimpleQueue()
@@ -309,7 +309,7 @@ def test_a_put_that_waited_for_room_is_done_when_there_is_some(
 
 
 @pytest.mark.slow
-def test_lost_objects_are_named(ray: Any, client: ctq.TransferQueueClient) -> None:
+def test_lost_objects_are_named(ray: Any, client: transferq.TransferQueueClient) -> None:
     """When a holder is killed, its lost samples are named; it is restarted for new data."""
     meta = client.put({"x": np.zeros((3, 1 << 20))}, partition_id="p")
     held = holder(ray, client)
@@ -321,42 +321,42 @@ def test_lost_objects_are_named(ray: Any, client: ctq.TransferQueueClient) -> No
 
 
 @pytest.mark.slow
-def test_two_systems(client: ctq.TransferQueueClient) -> None:
+def test_two_systems(client: transferq.TransferQueueClient) -> None:
     """Two systems in one cluster have separate holders, and do not see each other."""
-    ctq.kv_put("k", "p", {"x": np.arange(3)})
+    transferq.kv_put("k", "p", {"x": np.arange(3)})
     section = client.system_config["backend"]["RayStore"]
     ended = python(
         f"""
-config = ctq.init({{"backend": {{"storage_backend": "RayStore", "RayStore": {{"address": {section["address"]!r}}}}}}})
+config = transferq.init({{"backend": {{"storage_backend": "RayStore", "RayStore": {{"address": {section["address"]!r}}}}}}})
 assert config.backend.RayStore.holder != {section["holder"]!r}
-assert ctq.kv_list() == {{}}
-ctq.kv_put("k", "p", {{"x": np.arange(7)}})
-print(np.asarray(ctq.kv_batch_get(["k"], "p")["x"][0]).tolist())
-ctq.close()
+assert transferq.kv_list() == {{}}
+transferq.kv_put("k", "p", {{"x": np.arange(7)}})
+print(np.asarray(transferq.kv_batch_get(["k"], "p")["x"][0]).tolist())
+transferq.close()
 """,
         TQ_SYSTEM="other",
     )
     assert ended.stdout.strip() == "[0, 1, 2, 3, 4, 5, 6]", ended.stderr
-    assert np.asarray(ctq.kv_batch_get(["k"], "p")["x"][0]).tolist() == [0, 1, 2]
+    assert np.asarray(transferq.kv_batch_get(["k"], "p")["x"][0]).tolist() == [0, 1, 2]
 
 
 @pytest.mark.slow
-def test_the_holder_ends_with_its_system(ray: Any, client: ctq.TransferQueueClient) -> None:
+def test_the_holder_ends_with_its_system(ray: Any, client: transferq.TransferQueueClient) -> None:
     """`close` in the process that started the system ends the holder."""
     name = client.system_config["backend"]["RayStore"]["holder"]
-    ctq.close()
+    transferq.close()
     assert gone(ray, name)
 
 
 @pytest.mark.slow
 def test_a_clean_end_leaves_nothing_in_a_cluster_of_the_users_own(
-    ray: Any, client: ctq.TransferQueueClient, capfd: pytest.CaptureFixture[str]
+    ray: Any, client: transferq.TransferQueueClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """No actor, and no object: what the store can hold fits again."""
     client.put({"x": np.ones((8, 6 << 20), np.uint8)}, partition_id="p")
     client.put({"x": np.ones((8, 100), np.uint8)}, partition_id="q")
     mine = ray.put(b"mine")
-    ctq.close()
+    transferq.close()
     deadline = time.monotonic() + 60
     while left := [each["name"] for each in list_named(ray) if each["namespace"] == NAMESPACE]:
         assert time.monotonic() < deadline, left
@@ -432,13 +432,13 @@ def test_the_transport_carries_the_tensors() -> None:
 
 
 @pytest.mark.slow
-def test_all_kinds_by_transport(direct: ctq.TransferQueueClient) -> None:
+def test_all_kinds_by_transport(direct: transferq.TransferQueueClient) -> None:
     """Tensors of all kinds, mixed with other values."""
     check_kinds(direct)
 
 
 @pytest.mark.slow
-def test_tensors_by_transport(direct: ctq.TransferQueueClient) -> None:
+def test_tensors_by_transport(direct: transferq.TransferQueueClient) -> None:
     """Element types, views, rows without elements; what is put and what is read are copies."""
     dtypes = (torch.bool, torch.int8, torch.float16, torch.bfloat16, torch.complex64, torch.float64)
     columns = {str(dtype): torch.arange(12).reshape(4, 3).to(dtype) for dtype in dtypes}
@@ -458,26 +458,26 @@ def test_tensors_by_transport(direct: ctq.TransferQueueClient) -> None:
 
 
 @pytest.mark.slow
-def test_tensors_end_with_their_process(direct: ctq.TransferQueueClient) -> None:
+def test_tensors_end_with_their_process(direct: transferq.TransferQueueClient) -> None:
     """Tensors of a killed process are lost, and named; other values of it are still there."""
     ended = python(
         """
 import torch
-ctq.init()
-ctq.kv_batch_put(["a", "b"], "p", {"x": torch.ones(2, 1000), "text": ["one", "two"]})
+transferq.init()
+transferq.kv_batch_put(["a", "b"], "p", {"x": torch.ones(2, 1000), "text": ["one", "two"]})
 os.kill(os.getpid(), signal.SIGKILL)
 """
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    assert list(ctq.kv_batch_get(["a", "b"], "p", ["text"])["text"]) == ["one", "two"]
+    assert list(transferq.kv_batch_get(["a", "b"], "p", ["text"])["text"]) == ["one", "two"]
     with pytest.raises(LostError, match=r"\['x'\].* samples \[0, 1\]"):
-        ctq.kv_batch_get(["a", "b"], "p")
-    ctq.kv_batch_put(["a", "b"], "p", {"x": torch.zeros(2, 1000)})
-    assert float(ctq.kv_batch_get(["a", "b"], "p")["x"][1].sum()) == 0
+        transferq.kv_batch_get(["a", "b"], "p")
+    transferq.kv_batch_put(["a", "b"], "p", {"x": torch.zeros(2, 1000)})
+    assert float(transferq.kv_batch_get(["a", "b"], "p")["x"][1].sum()) == 0
 
 
 @pytest.mark.slow
-def test_cleared_tensors_are_freed(ray: Any, direct: ctq.TransferQueueClient) -> None:
+def test_cleared_tensors_are_freed(ray: Any, direct: transferq.TransferQueueClient) -> None:
     """Overwritten and cleared tensors are freed in the process that put them."""
     stored = ray._private.worker.global_worker.rdt_manager.rdt_store
     held = holder(ray, direct)
@@ -492,12 +492,12 @@ def test_cleared_tensors_are_freed(ray: Any, direct: ctq.TransferQueueClient) ->
 
 
 @pytest.mark.slow
-def test_a_refused_put_leaves_nothing(ray: Any, direct: ctq.TransferQueueClient) -> None:
+def test_a_refused_put_leaves_nothing(ray: Any, direct: transferq.TransferQueueClient) -> None:
     """The controller refuses samples that were cleared; the tensors that were offered are withdrawn."""
     meta = direct.put({"x": torch.zeros(4, 5)}, partition_id="p")
     gone = direct.put({"x": torch.ones(2, 5)}, partition_id="p")
     direct.clear_samples(gone)
-    with pytest.raises(ctq.errors.ClearedError):
+    with pytest.raises(transferq.errors.ClearedError):
         direct.put({"x": torch.ones(2, 5)}, metadata=gone)
     assert ray.get(holder(ray, direct).count.remote()) == 1
     assert torch.equal(direct.get_data(meta, layout="dense")["x"], torch.zeros(4, 5))
@@ -505,7 +505,7 @@ def test_a_refused_put_leaves_nothing(ray: Any, direct: ctq.TransferQueueClient)
 
 @pytest.mark.slow
 def test_a_put_that_is_given_up_may_be_published(
-    ray: Any, direct: ctq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
+    ray: Any, direct: transferq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller that stops waiting for the controller does not know the outcome, so data that may be published stays."""
     assert direct._python is not None
@@ -533,8 +533,8 @@ def test_nixl_is_not_installed(ray: Any, monkeypatch: pytest.MonkeyPatch) -> Non
         lambda name, *rest: None if name == "nixl" else find(name, *rest),
     )
     section = {"tensor_transport": "nixl"}
-    with pytest.raises(ConfigError, match=r"'nixl' needs NIXL: pip install 'ctq\[nixl\]'"):
-        ctq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})
+    with pytest.raises(ConfigError, match=r"'nixl' needs NIXL: pip install 'transferq\[nixl\]'"):
+        transferq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})
 
 
 @pytest.mark.slow
@@ -545,4 +545,4 @@ def test_no_such_transport(ray: Any, transport: str, message: str) -> None:
     """It is refused at init, by its path in the configuration."""
     section = {"tensor_transport": transport}
     with pytest.raises(ConfigError, match=rf"RayStore\.tensor_transport: '{transport}'.*{message}"):
-        ctq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})
+        transferq.init({"backend": {"storage_backend": "RayStore", "RayStore": section}})

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ctq
+import transferq
 from support.addresses import free_range, own_address
 from support.daemons import Daemon, System, executable
 
@@ -46,7 +46,7 @@ def unit_endpoints(system: System) -> dict[str, str]:
     return found
 
 
-def check_data(client: ctq.TransferQueueClient, partition: str = "p") -> None:
+def check_data(client: transferq.TransferQueueClient, partition: str = "p") -> None:
     """A put and a get, with a check of the data."""
     rows = np.arange(40_000, dtype=np.float32).reshape(4, 10_000)
     batch = client.put({"x": rows}, partition_id=partition)
@@ -236,8 +236,8 @@ def test_init_starts_a_system_for_others(tmp_path: Path) -> None:
     """init() with net.bind: its result works for a process that sees no file of this machine except the token."""
     first, last = free_range(6)
     code = f"""
-import json, sys, ctq
-conf = ctq.init({{
+import json, sys, transferq
+conf = transferq.init({{
     "net": {{"bind": "127.0.0.1", "port_range": "{first}-{last}"}},
     "backend": {{"SimpleStorage": {{"total_storage_size": "64MiB"}}}},
 }})
@@ -258,7 +258,7 @@ sys.stdin.read()
         assert owner.stdin is not None
         address, token_file = json.loads(owner.stdout.readline())
         (controller,) = tcp(address)
-        client = ctq.TransferQueueClient("elsewhere", ctq.ControllerInfo(controller, token_file))
+        client = transferq.TransferQueueClient("elsewhere", transferq.ControllerInfo(controller, token_file))
         check_data(client)
         client.close()
         owner.stdin.close()

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ctq
-from ctq.errors import AuthenticationError, UnreachableError
+import transferq
+from transferq.errors import AuthenticationError, UnreachableError
 from support.addresses import free_ports
 from support.daemons import Daemon, System
 from support.redis_servers import RedisCluster, RedisServer
@@ -58,7 +58,7 @@ def numbers(rows: int, size: int, base: int) -> dict[str, np.ndarray]:
     }
 
 
-def check(client: ctq.TransferQueueClient, meta: ctq.BatchMeta, rows: int, base: int) -> None:
+def check(client: transferq.TransferQueueClient, meta: transferq.BatchMeta, rows: int, base: int) -> None:
     """The data read equals the output of `numbers`."""
     got = client.get_data(meta)
     expected = numbers(rows, np.asarray(got["x"][0]).shape[0], base)
@@ -102,7 +102,7 @@ def test_slots_move_under_traffic(system: System, cluster: RedisCluster) -> None
     metas = [client.put(numbers(4, 200, base), partition_id="p") for base in range(40)]
     moved = threading.Event()
 
-    def traffic(on: ctq.TransferQueueClient, first: int) -> int:
+    def traffic(on: transferq.TransferQueueClient, first: int) -> int:
         base = first
         while not moved.is_set():
             check(on, on.put(numbers(4, 200, base), partition_id=f"q{first}"), 4, base)
@@ -152,7 +152,7 @@ def test_nobody_answers(tmp_path: Path) -> None:
     answer = refused(tmp_path, f'url: "unix://{tmp_path}/none"')
     assert f"backend.Redis: Redis at {tmp_path}/none cannot be reached" in answer
     with own_runtime(), pytest.raises(UnreachableError, match=re.escape(expected)):
-        ctq.init(
+        transferq.init(
             {
                 "backend": {
                     "storage_backend": "Redis",
@@ -205,7 +205,7 @@ def test_a_password_is_never_shown(system: System, server: RedisServer, tmp_path
     with pytest.raises(AuthenticationError, match=f"Redis at 127.0.0.1:{server.port}: it refused"):
         system.client()
     with own_runtime(), pytest.raises(AuthenticationError, match="user and password") as failed:
-        ctq.init({"backend": {"storage_backend": "Redis", "Redis": {"url": wrong}}})
+        transferq.init({"backend": {"storage_backend": "Redis", "Redis": {"url": wrong}}})
     assert "wr0ng" not in str(failed.value)
     assert "wr0ng" not in (tmp_path / "tqd.log").read_text()
 
@@ -221,27 +221,27 @@ def test_init_by_config(server: RedisServer, monkeypatch: pytest.MonkeyPatch) ->
 
 def check_init(server: RedisServer) -> None:
     """Start, put, read, clear, end."""
-    config = ctq.init(
+    config = transferq.init(
         {"backend": {"storage_backend": "Redis", "Redis": {"url": server.url}}},
     )
     try:
         assert config.backend.storage_backend == "Redis"
-        ctq.kv_put("k", "p", {"x": np.arange(5)}, {"step": 1})
+        transferq.kv_put("k", "p", {"x": np.arange(5)}, {"step": 1})
         assert server.values() == 1
-        got = ctq.kv_batch_get(["k"], "p")
+        got = transferq.kv_batch_get(["k"], "p")
         assert np.array_equal(np.asarray(got["x"][0]), np.arange(5))
-        ctq.kv_clear(["k"], "p")
+        transferq.kv_clear(["k"], "p")
     finally:
-        ctq.close()
+        transferq.close()
 
 
 OTHER = """
 import sys
 import numpy as np
-import ctq
-ctq.init({"backend": {"storage_backend": "Redis",
+import transferq
+transferq.init({"backend": {"storage_backend": "Redis",
                       "Redis": {"url": sys.argv[1], "sweep_after": float(sys.argv[2])}}})
-client = ctq.get_client()
+client = transferq.get_client()
 meta = client.put({"x": np.arange(8).reshape(4, 2)}, partition_id="p")
 print(f"{client._core.epoch:016x}", flush=True)
 for line in sys.stdin:

@@ -32,9 +32,9 @@ WORKER = """
 import sys
 sys.modules["torch"] = None  # it takes seconds to import, and is not needed for this
 import numpy as np
-import ctq
+import transferq
 
-client = ctq.TransferQueueClient("worker", ctq.ControllerInfo(*sys.argv[1:3]))
+client = transferq.TransferQueueClient("worker", transferq.ControllerInfo(*sys.argv[1:3]))
 rows = np.arange(400_000, dtype=np.float32).reshape(4, 100_000)
 batch = client.put({"x": rows, "n": np.arange(4)}, partition_id="p")
 data = client.get_data(batch)
@@ -149,11 +149,11 @@ def test_init_in_a_sandbox(tmp_path: Path) -> None:
     code = """
 import sys
 sys.modules["torch"] = None
-import numpy as np, ctq
-ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
-batch = ctq.get_client().put({"x": np.arange(8).reshape(4, 2)}, partition_id="p")
-print(np.stack(list(ctq.get_client().get_data(batch)["x"])).tolist())
-ctq.close()
+import numpy as np, transferq
+transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+batch = transferq.get_client().put({"x": np.arange(8).reshape(4, 2)}, partition_id="p")
+print(np.stack(list(transferq.get_client().get_data(batch)["x"])).tolist())
+transferq.close()
 """
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     for name in ("XDG_RUNTIME_DIR", "TQ_ADDRESS", "TQ_SYSTEM"):

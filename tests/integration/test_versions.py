@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ctq
-from ctq.errors import ProtocolVersionError
+import transferq
+from transferq.errors import ProtocolVersionError
 from support.daemons import Daemon, System
 from support.relay import Place, Relay
 
@@ -138,7 +138,7 @@ def test_a_client_refuses_a_controller_of_another_version(
     try:
         start = time.monotonic()
         with pytest.raises(ProtocolVersionError) as raised:
-            ctq.TransferQueueClient("x", ctq.ControllerInfo(address, apart.token_file))
+            transferq.TransferQueueClient("x", transferq.ControllerInfo(address, apart.token_file))
         assert time.monotonic() - start < AT_ONCE
         for words in expected:
             assert words in str(raised.value)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-import ctq
+import transferq
 from support.addresses import free_ports
 from support.daemons import System
 from support.redis_servers import RedisServer
@@ -23,7 +23,7 @@ ONE_UNIT = [
 ]
 
 
-def blocks(client: ctq.TransferQueueClient) -> int:
+def blocks(client: transferq.TransferQueueClient) -> int:
     """Number of blocks in the storage."""
     return sum(owner["blocks"] for owner in client.status()["owners"])
 

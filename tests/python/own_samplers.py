@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import ctq
-from ctq import samplers
+import transferq
+from transferq import samplers
 
 
 class Secret(Exception):
@@ -18,7 +18,7 @@ class Secret(Exception):
     __repr__ = __str__
 
 
-class Newest(ctq.BaseSampler):
+class Newest(transferq.BaseSampler):
     """The newest samples first; misbehaves on request."""
 
     def sample(self, ready_indexes: list[int], batch_size: int, **kwargs: Any) -> Any:
@@ -59,7 +59,7 @@ class Newest(ctq.BaseSampler):
         return wrong.get(str(mode), (newest, newest))
 
 
-class Ranked(ctq.BaseSampler):
+class Ranked(transferq.BaseSampler):
     """Like samplers written for TransferQueue: caches the result of a rank, accepts only the arguments it needs."""
 
     def __init__(self, mark: str) -> None:

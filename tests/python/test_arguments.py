@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
-from ctq import _named, errors
+import transferq
+from transferq import _named, errors
 
 FUNCTIONS = [
     "kv_batch_get",
@@ -103,8 +103,8 @@ VALID: dict[str, Any] = {
 def valid(function: Callable[..., Any], name: str, pid: str) -> Any:
     """A valid argument of a call, so that only the other one is wrong."""
     rows = {"x": np.zeros((1, 2))}
-    batch = ctq.BatchMeta([0], [pid], {"x": {}})
-    by_key = ctq.KVBatchMeta(["k"], [{}], pid, ["x"])
+    batch = transferq.BatchMeta([0], [pid], {"x": {}})
+    by_key = transferq.KVBatchMeta(["k"], [{}], pid, ["x"])
     own = {
         "data": [batch] if function.__name__ == "concat" else rows,
         "fields": ["x"] if function.__name__ == "__init__" else rows,
@@ -119,13 +119,13 @@ def valid(function: Callable[..., Any], name: str, pid: str) -> Any:
 
 def calls() -> list[tuple[str, str]]:
     """Every parameter of every public call whose type matters: (call, parameter)."""
-    named = [f"ctq.{name}" for name in FUNCTIONS] + [f"client.{name}" for name in METHODS]
+    named = [f"transferq.{name}" for name in FUNCTIONS] + [f"client.{name}" for name in METHODS]
     named += [f"{kind}.{name}" for kind, names in BATCHES.items() for name in names]
     found = []
     for path in named:
         owner, _, name = path.rpartition(".")
-        holder: Any = {"ctq": ctq, "client": ctq.TransferQueueClient}.get(owner) or getattr(
-            ctq, owner
+        holder: Any = {"transferq": transferq, "client": transferq.TransferQueueClient}.get(owner) or getattr(
+            transferq, owner
         )
         function = getattr(holder, name)
         for parameter in inspect.signature(function).parameters:
@@ -140,7 +140,7 @@ def calls() -> list[tuple[str, str]]:
 def test_a_wrong_type_names_the_argument(tq: Any, pid: str, path: str, parameter: str) -> None:
     owner, _, name = path.rpartition(".")
     made: dict[str, Any] = {
-        "ctq": tq,
+        "transferq": tq,
         "client": tq.get_client(),
         "BatchMeta": tq.BatchMeta([0], [pid], {"x": {}}),
         "KVBatchMeta": tq.KVBatchMeta(["k"], [{}], pid, ["x"]),
@@ -168,22 +168,22 @@ def test_the_list_of_calls_is_complete() -> None:
     """Every new call must be added above."""
     functions = {
         name
-        for name in ctq.__all__
-        if inspect.isfunction(getattr(ctq, name)) and not name.startswith("async_")
+        for name in transferq.__all__
+        if inspect.isfunction(getattr(transferq, name)) and not name.startswith("async_")
     }
     assert functions - set(FUNCTIONS) == {"close", "get_client", "get_metrics_endpoint", "init"}
     without_arguments = {"close", "get_partition_list", "status"}
     for kind, listed, others in (
-        (ctq.TransferQueueClient, METHODS, without_arguments),
+        (transferq.TransferQueueClient, METHODS, without_arguments),
         (
-            ctq.BatchMeta,
+            transferq.BatchMeta,
             BATCHES["BatchMeta"],
             {"chunk_by_partition", "copy", "empty", "is_ready"}
             | {
-                name for name in dir(ctq.BatchMeta) if "extra_info" in name or "custom_meta" in name
+                name for name in dir(transferq.BatchMeta) if "extra_info" in name or "custom_meta" in name
             },
         ),
-        (ctq.KVBatchMeta, BATCHES["KVBatchMeta"], set()),
+        (transferq.KVBatchMeta, BATCHES["KVBatchMeta"], set()),
     ):
         public = {
             name
@@ -212,6 +212,6 @@ def test_an_error_of_the_callers_own_stays(tq: Any, pid: str) -> None:
 
 def test_an_entry_of_a_wrong_type_is_named_with_its_place() -> None:
     with pytest.raises(errors.ArgumentTypeError, match=r"^tags: .* got int \(3\) at place 1"):
-        ctq.KVBatchMeta(["a", "b"], [{}, 3])  # type: ignore[list-item]
+        transferq.KVBatchMeta(["a", "b"], [{}, 3])  # type: ignore[list-item]
     with pytest.raises(errors.ArgumentTypeError, match=r"^n_samples_per_prompt must be an int"):
-        ctq.GRPOGroupNSampler("4")  # type: ignore[arg-type]
+        transferq.GRPOGroupNSampler("4")  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-import ctq
-from ctq import _core, errors
+import transferq
+from transferq import _core, errors
 
 torch = pytest.importorskip("torch")
 
@@ -29,8 +29,8 @@ def test_many_calls_in_one_loop(client: Any, pid: str) -> None:
     async def main() -> None:
         async def one(i: int) -> float:
             key = f"k{i}"
-            await ctq.async_kv_put(key, pid, fields={"x": torch.tensor([float(i)])})
-            return (await ctq.async_kv_batch_get(key, pid))["x"].unbind()[0].item()
+            await transferq.async_kv_put(key, pid, fields={"x": torch.tensor([float(i)])})
+            return (await transferq.async_kv_batch_get(key, pid))["x"].unbind()[0].item()
 
         assert await asyncio.gather(*(one(i) for i in range(200))) == [float(i) for i in range(200)]
 
@@ -55,7 +55,7 @@ def test_threads_with_loops_and_without(client: Any, pid: str) -> None:
     def work(number: int) -> None:
         async def in_loop() -> None:
             for step in range(20):
-                await ctq.async_kv_put(
+                await transferq.async_kv_put(
                     f"{number}-{step}", pid, fields={"x": torch.tensor([number])}
                 )
 
@@ -64,7 +64,7 @@ def test_threads_with_loops_and_without(client: Any, pid: str) -> None:
                 asyncio.run(in_loop())
             else:
                 for step in range(20):
-                    ctq.kv_put(f"{number}-{step}", pid, fields={"x": torch.tensor([number])})
+                    transferq.kv_put(f"{number}-{step}", pid, fields={"x": torch.tensor([number])})
         except BaseException as error:  # noqa: BLE001 - shown below
             problems.append(error)
 
@@ -74,7 +74,7 @@ def test_threads_with_loops_and_without(client: Any, pid: str) -> None:
     for thread in threads:
         thread.join(60)
     assert problems == []
-    assert len(ctq.kv_list(pid)[pid]) == 120
+    assert len(transferq.kv_list(pid)[pid]) == 120
 
 
 def test_every_sample_is_claimed_once(client: Any, pid: str) -> None:
@@ -197,7 +197,7 @@ def test_a_loop_that_ends_with_operations_in_flight(client: Any, pid: str) -> No
 
 
 def test_closing_ends_what_is_in_flight(runtime_dir: Any, client: Any, pid: str) -> None:
-    other = ctq.TransferQueueClient("other", client._info)
+    other = transferq.TransferQueueClient("other", client._info)
 
     async def main() -> None:
         task = asyncio.ensure_future(other.async_get_meta(["x"], 1, pid, task_name="t"))

@@ -65,8 +65,8 @@ def test_a_run_without_the_peer(tmp_path: Path) -> None:
     for by_callers in results["concurrent"].values():
         assert set(by_callers) == {str(callers) for callers in CALLERS}
         for callers, rounds in by_callers.items():
-            assert len(rounds[0]["ctq"]["seconds"]) == max(5, int(callers))
-    assert all(each["ctq"] > 0 for each in results["init"])
+            assert len(rounds[0]["transferq"]["seconds"]) == max(5, int(callers))
+    assert all(each["transferq"] > 0 for each in results["init"])
     figures = report.evaluate(results)
     known = {each["figure"] for each in figures if each["value"] is not None}
     others = (
@@ -131,7 +131,7 @@ def test_across_hosts() -> None:
     assert len(ticks) == 2
     assert len(found["rounds"]) == 2, found
     for each in found["rounds"]:
-        assert all(each[side][step] > 0 for side in ("raw", "ctq") for step in ("put", "get"))
+        assert all(each[side][step] > 0 for side in ("raw", "transferq") for step in ("put", "get"))
         assert each["daemon"] >= 0
 
 
@@ -139,19 +139,19 @@ def test_across_hosts() -> None:
 @pytest.mark.timeout(300)
 def test_beside_noisy_clients() -> None:
     ticks: list[str] = []
-    with Subject("ctq", ".venv", "ctq") as subject:
+    with Subject("transferq", ".venv", "transferq") as subject:
         subject.ask("init")
-        (found,) = noisy.measure(1, 0.01, 5, {"ctq": subject}, ticks.append)
+        (found,) = noisy.measure(1, 0.01, 5, {"transferq": subject}, ticks.append)
         subject.ask("close")
     assert len(ticks) == 1
-    assert all(len(found["ctq"][operation]) >= 5 for operation in noisy.OPERATIONS)
-    assert all(found["ctq"]["moved"][way] > 0 for way in ("written", "read"))
+    assert all(len(found["transferq"][operation]) >= 5 for operation in noisy.OPERATIONS)
+    assert all(found["transferq"]["moved"][way] > 0 for way in ("written", "read"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_demo() -> None:
-    found = demo.run(".venv", "ctq", 2)
+    found = demo.run(".venv", "transferq", 2)
     assert found["step"] > 0
     assert 0 < found["share"] < 1
 

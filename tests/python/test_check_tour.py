@@ -14,17 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TOUR = """# A tour
 
 ## A put
-1. `python/ctq/client.py` `Client._put`: the columns go to the library, see `src/client/put.c`.
-2. `src/client/put.c` `tq_put` (slot put): the C API.
-3. `src/client/put.c` `put_begin`: a table of the task names it.
+1. `python/transferq/client.py` `Client._put`: the columns go to the library, see `src/client/put/put.c`.
+2. `src/client/put/put.c` `tq_put` (slot put): the C API.
+3. `src/client/put/put.c` `put_begin`: a table of the task names it.
 4. `src/unit/unit.c` `unit_store` (request STORE): it takes what was sent.
-5. `src/client/put.c` `put_ended` (event: the answer comes): it is
+5. `src/client/put/put.c` `put_ended` (event: the answer comes): it is
    over, says `tqi_send`.
 """
 
 FILES = {
     "docs/tour.md": TOUR,
-    "python/ctq/client.py": """
+    "python/transferq/client.py": """
 class Client:
     def _put(self):
         return self._core.put()
@@ -39,7 +39,7 @@ static PyMethodDef methods[] = {
     {"put", (PyCFunction)(void (*)(void))call_put, METH_NOARGS, NULL},
 };
 """,
-    "src/client/put.c": """
+    "src/client/put/put.c": """
 static void put_ended(void *arg)
 {
     (void)arg;
@@ -51,7 +51,7 @@ static void put_begin(tqi_task *task)
     tqi_send(TQI_STORE, put_ended, "put_quoted()");
 }
 
-static const tqi_task_type put_type = {
+static const tqi_client_task_type put_type = {
     .begin = put_begin,
 };
 
@@ -60,7 +60,7 @@ int tq_put(PyObject *self)
     return tqi_start(&put_type);
 }
 """,
-    "src/client/put.h": "int tq_put(PyObject *self);\nint put_declared(void);\nvoid tqi_send(int kind);\n",
+    "src/client/put/put.h": "int tq_put(PyObject *self);\nint put_declared(void);\nvoid tqi_send(int kind);\n",
     "src/unit/unit.c": """
 static void unit_store(const Tq__Store *message)
 {
@@ -128,12 +128,12 @@ def test_steps_that_follow_the_code_pass(check: Check) -> None:
         ("docs/tour.md", "`unit_store`", "`unit_other`", "does not take a Tq__Store"),
         ("docs/tour.md", "5. ", "6. ", "step 6 is the 5."),
         ("docs/tour.md", "`: a table", "` a table", "not of the form of steps"),
-        ("docs/tour.md", "see `src/client/put.c`", "see `src/client/out.c`", "no file src/client/out.c"),
+        ("docs/tour.md", "see `src/client/put/put.c`", "see `src/client/out.c`", "no file src/client/out.c"),
         ("docs/tour.md", "says `tqi_send`", "says `tqi_sent`", "nothing is called tqi_sent"),
         ("docs/tour.md", TOUR, "# A tour\n", "there are no steps"),
-        ("src/client/put.c", ".begin = put_begin", ".begin = NULL", "put_begin: no step before it leads"),
-        ("src/client/put.c", "TQI_STORE", "TQI_OTHER", "no step before it sends TQI_STORE"),
-        ("src/client/put.c", ", put_ended", "", "put_ended: nothing names it"),
+        ("src/client/put/put.c", ".begin = put_begin", ".begin = NULL", "put_begin: no step before it leads"),
+        ("src/client/put/put.c", "TQI_STORE", "TQI_OTHER", "no step before it sends TQI_STORE"),
+        ("src/client/put/put.c", ", put_ended", "", "put_ended: nothing names it"),
         ("src/core/calls.c", "(void))call_put", "(void))call_get", "nothing that a member put is set to"),
     ],
 )  # fmt: skip

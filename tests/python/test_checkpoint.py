@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
-from ctq.errors import (
+import transferq
+from transferq.errors import (
     CheckpointError,
     ClearedError,
     ExistsError,
@@ -202,7 +202,7 @@ def test_memory_is_saved_whatever_is_asked(
     tq: Any, client: Any, ck: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(tq)
-    with caplog.at_level(logging.WARNING, logger="ctq"):
+    with caplog.at_level(logging.WARNING, logger="transferq"):
         tq.save_checkpoint(ck, include_storage=False)
     assert "SimpleStorage" in caplog.text
     client.clear_partition("p")
@@ -221,7 +221,7 @@ def test_the_table_alone(tq: Any, client: Any, ck: Path, caplog: pytest.LogCaptu
     assert everything(client) == before
     same(tq.kv_batch_get(["a", "b", "c"], "p"), kinds())
     client.clear_partition("p")
-    with caplog.at_level(logging.WARNING, logger="ctq"):
+    with caplog.at_level(logging.WARNING, logger="transferq"):
         client.load_controller_checkpoint(str(ck))
     assert f"the data of {3 * len(kinds())} cells" in caplog.text
     assert tq.kv_list("p")["p"] == before["keys"]["p"]
@@ -334,7 +334,7 @@ def test_an_interrupted_exchange_is_completed(tq: Any, client: Any, ck: Path) ->
 
 
 def test_uninitialised() -> None:
-    code = "import ctq; ctq.save_checkpoint('/nowhere')"
+    code = "import transferq; transferq.save_checkpoint('/nowhere')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ClosedError" in done.stderr
 
@@ -459,7 +459,7 @@ def test_a_cancelled_save_leaves_nothing(tq: Any, client: Any, ck: Path) -> None
         op.cancel()
         try:
             op.result()
-        except ctq.errors.CanceledError:
+        except transferq.errors.CanceledError:
             assert list(ck.parent.iterdir()) == []
         else:
             shutil.rmtree(ck)
@@ -537,7 +537,7 @@ def test_a_full_store_refuses_it(tmp_path: Path) -> None:
         client = small.client()
         client.put({"y": np.arange(3)}, partition_id="mine")
         before = everything(client)
-        with pytest.raises((StorageFullError, ctq.errors.TimedOutError)):
+        with pytest.raises((StorageFullError, transferq.errors.TimedOutError)):
             client.load_checkpoint(ck, timeout=2)
         assert everything(client) == before
         # Space that had already been written is released.
@@ -555,9 +555,9 @@ def test_a_killed_save_leaves_the_former_checkpoint(running: System, tmp_path: P
     client.save_checkpoint(ck)
     client.put({"x": np.zeros((8, 1 << 20), dtype=np.uint8)}, partition_id="big")
     body = """
-    import os, ctq
-    client = ctq.TransferQueueClient(
-        "saver", ctq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"])
+    import os, transferq
+    client = transferq.TransferQueueClient(
+        "saver", transferq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"])
     )
     print("ready", flush=True)
     while True:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-import ctq
-from ctq import errors
+import transferq
+from transferq import errors
 
 torch = pytest.importorskip("torch")
 TensorDict = pytest.importorskip("tensordict").TensorDict
@@ -44,7 +44,7 @@ def test_put_claim_read_clear(client: Any, pid: str) -> None:
     client.clear_samples(claimed)
     assert client.get_consumption_status("t", pid)[0].tolist() == meta.global_indexes[3:]
     client.clear_samples(claimed)
-    client.clear_samples(ctq.BatchMeta())
+    client.clear_samples(transferq.BatchMeta())
 
 
 def test_schema_of_what_was_put(client: Any, pid: str) -> None:
@@ -115,7 +115,7 @@ def test_force_fetch_ignores_size_sampler_and_consumption(client: Any, pid: str)
 
 
 def test_reading_what_is_not_ready(client: Any, pid: str) -> None:
-    both = ctq.BatchMeta.concat(
+    both = transferq.BatchMeta.concat(
         [put(client, pid, 1), client.get_meta(["x"], 1, pid, mode="insert")], validate=False
     )
     with pytest.raises(errors.NotReadyError, match="x"):
@@ -225,15 +225,15 @@ def test_set_custom_meta_stores_only_changes(client: Any, pid: str) -> None:
     client.set_custom_meta(meta)
     stale = client.kv_retrieve_meta(["a", "b"], pid)
     assert stale.custom_meta == [{"n": 1}, {"n": 2}]
-    ctq.kv_put("a", pid, tag={"n": 5})
+    transferq.kv_put("a", pid, tag={"n": 5})
     stale.custom_meta[1]["m"] = 3
     client.set_custom_meta(stale)
-    assert ctq.kv_list(pid)[pid] == {"a": {"n": 5}, "b": {"n": 2, "m": 3}}
+    assert transferq.kv_list(pid)[pid] == {"a": {"n": 5}, "b": {"n": 2, "m": 3}}
 
 
 def test_metadata_of_two_partitions(client: Any, pid: str) -> None:
     other = pid + "-2"
-    both = ctq.BatchMeta.concat([put(client, pid, 2), put(client, other, 2, start=10)])
+    both = transferq.BatchMeta.concat([put(client, pid, 2), put(client, other, 2, start=10)])
     both.reorder([2, 0, 3, 1])
     assert client.get_data(both)["x"].tolist() == [10, 0, 11, 1]
     client.put({"y": torch.tensor([3, 1, 4, 2])}, metadata=both)
@@ -248,7 +248,7 @@ def test_cleared_samples_cannot_be_read_or_written(client: Any, pid: str) -> Non
     meta = put(client, pid, 2)
     client.clear_samples(meta[:1])
     # Without placements, so that the controller is asked where the data is.
-    by_hand = ctq.BatchMeta(meta.global_indexes, meta.partition_ids, meta.field_schema)
+    by_hand = transferq.BatchMeta(meta.global_indexes, meta.partition_ids, meta.field_schema)
     for call in (
         lambda: client.get_data(by_hand),
         lambda: client.put({"y": torch.ones(2)}, metadata=meta),
@@ -265,7 +265,7 @@ def test_clearing_what_is_not_there_is_told(
     client: Any, pid: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(client, pid, 1)
-    client.clear_samples(ctq.BatchMeta([1 << 20], [pid]))
+    client.clear_samples(transferq.BatchMeta([1 << 20], [pid]))
     assert f"1 of 1 samples are not in partition {pid!r} (cleared before, or never" in caplog.text
 
 
@@ -275,11 +275,11 @@ def test_clearing_what_is_not_there_is_told(
         (lambda client: client.put(None, partition_id="p"), "data: .* got NoneType"),
         (lambda client: client.put([1], partition_id="p"), "data: .* got list"),
         (lambda client: client.get_data("x"), "metadata: expected a BatchMeta, got str"),
-        (lambda client: client.get_data(ctq.KVBatchMeta()), "read it with kv_batch_get_by_meta"),
+        (lambda client: client.get_data(transferq.KVBatchMeta()), "read it with kv_batch_get_by_meta"),
         (lambda client: client.clear_samples("x"), "metadata: expected a BatchMeta, got str"),
         (lambda client: client.set_custom_meta([{}]), "metadata: expected a BatchMeta, got list"),
-        (lambda _: ctq.kv_batch_put(["k"], "p", [1]), "fields: .* got list"),
-        (lambda _: ctq.kv_put("k", "p", "text"), "fields: .* got str"),
+        (lambda _: transferq.kv_batch_put(["k"], "p", [1]), "fields: .* got list"),
+        (lambda _: transferq.kv_put("k", "p", "text"), "fields: .* got str"),
     ],
 )
 def test_arguments_of_a_wrong_type_say_what_was_expected(
@@ -306,14 +306,14 @@ def test_the_returned_config_leads_other_clients_to_the_system(client: Any) -> N
     for info in (
         client.config.controller.zmq_info,
         list(client.config.controller.zmq_info),
-        ctq.ControllerInfo(client.config.address, client.config.token_file),
+        transferq.ControllerInfo(client.config.address, client.config.token_file),
     ):
-        other = ctq.TransferQueueClient("other", info, 1, 4096)
+        other = transferq.TransferQueueClient("other", info, 1, 4096)
         other.initialize_storage_manager("SimpleStorage", client.config.backend.SimpleStorage)
         assert other.get_partition_list() == client.get_partition_list()
         other.close()
     with pytest.raises(ValueError, match="controller_info: expected the address"):
-        ctq.TransferQueueClient("other", 5)
+        transferq.TransferQueueClient("other", 5)
 
 
 def test_the_configuration_of_a_client_is_checked_as_that_of_init(client: Any) -> None:
@@ -336,10 +336,10 @@ def test_the_configuration_of_a_client_is_checked_as_that_of_init(client: Any) -
         ),
     ):
         with pytest.raises(errors.ConfigError, match=re.escape(message)):
-            ctq.TransferQueueClient("checked", client._info, config=given)
+            transferq.TransferQueueClient("checked", client._info, config=given)
     # Other forms of the argument of init(), and the result of init().
     for given in ({"client": {"timeout": "250ms"}}, client.config):
-        other = ctq.TransferQueueClient("checked", client._info, config=given)
+        other = transferq.TransferQueueClient("checked", client._info, config=given)
         assert other.config.client.timeout == (0.25 if given is not client.config else 20)
         other.close()
 
@@ -354,11 +354,11 @@ def test_bad_arguments_leave_everything_as_it_was(client: Any, pid: str) -> None
         (errors.NameLengthError, "name|key", lambda: put(client, "", 1)),
         (errors.NameLengthError, "name|key", lambda: put(client, "p" * 1100, 1)),
         (errors.NameLengthError, "name|key", lambda: client.put({"f" * 1100: torch.ones(1)}, partition_id=pid)),
-        (errors.NameLengthError, "name|key", lambda: ctq.kv_put("k" * 20000, pid, tag={"a": 1})),
+        (errors.NameLengthError, "name|key", lambda: transferq.kv_put("k" * 20000, pid, tag={"a": 1})),
         (errors.InvalidArgumentError, "mode", lambda: client.get_meta(["x"], 1, pid, mode="take")),
         (errors.InvalidArgumentError, "task_name", lambda: client.get_meta(["x"], 1, pid)),
         (errors.InvalidArgumentError, "partition_id", lambda: client.put({"x": torch.ones(1)})),
-        (errors.InvalidArgumentError, "no samples", lambda: client.put({"x": torch.ones(1)}, metadata=ctq.BatchMeta())),
+        (errors.InvalidArgumentError, "no samples", lambda: client.put({"x": torch.ones(1)}, metadata=transferq.BatchMeta())),
         (errors.InvalidArgumentError, "zero character", lambda: put(client, "a\0b", 1)),
         (TypeError, "expected", lambda: fetch(client, pid, 1, fields=5)),
     ]  # fmt: skip
@@ -380,7 +380,7 @@ def test_a_full_store(runtime_dir: Any, client: Any, pid: str) -> None:
     block = torch.zeros(4, 1 << 20)
     first = client.put({"big": block}, partition_id=pid)
     started = time.monotonic()
-    other = ctq.TransferQueueClient("filler", client._info, config={"client": {"timeout": 1}})
+    other = transferq.TransferQueueClient("filler", client._info, config={"client": {"timeout": 1}})
     try:
         with pytest.raises(errors.StorageFullError):
             for _ in range(8):
@@ -439,24 +439,24 @@ def test_signatures_and_documentation() -> None:
         "reset_consumption",
     ):
         sync, asynchronous = (
-            getattr(ctq.TransferQueueClient, prefix + name) for prefix in ("", "async_")
+            getattr(transferq.TransferQueueClient, prefix + name) for prefix in ("", "async_")
         )
         assert inspect.signature(sync) == inspect.signature(asynchronous)
         assert inspect.iscoroutinefunction(asynchronous)
         assert sync.__doc__
         assert (sync.__name__, asynchronous.__name__) == (name, f"async_{name}")
-    parameters = list(inspect.signature(ctq.TransferQueueClient.get_meta).parameters)
+    parameters = list(inspect.signature(transferq.TransferQueueClient.get_meta).parameters)
     assert parameters[:7] == [
         "self", "data_fields", "batch_size", "partition_id", "mode", "task_name", "sampling_config",
     ]  # fmt: skip
-    assert list(inspect.signature(ctq.kv_batch_put).parameters)[:5] == [
+    assert list(inspect.signature(transferq.kv_batch_put).parameters)[:5] == [
         "keys", "partition_id", "fields", "tags", "data_parser",
     ]  # fmt: skip
-    assert ctq.AsyncTransferQueueClient is ctq.TransferQueueClient
+    assert transferq.AsyncTransferQueueClient is transferq.TransferQueueClient
 
 
 def test_a_closed_client(runtime_dir: Any, client: Any, pid: str) -> None:
-    other = ctq.TransferQueueClient("other", client._info)
+    other = transferq.TransferQueueClient("other", client._info)
     other.close()
     other.close()
     with pytest.raises(errors.ClosedError):
@@ -487,7 +487,7 @@ def test_sampler_of_a_client_that_attached(client: Any, pid: str) -> None:
             "sampling_config": {"n_samples_per_prompt": 2},
         }
     }
-    other = ctq.TransferQueueClient("other", client._info, config=config)
+    other = transferq.TransferQueueClient("other", client._info, config=config)
     put(client, pid, 3, groups=["a", "b", "a"])
     values = other.get_data(fetch(other, pid, 2))["x"].tolist()
     assert sorted(values) == [0, 2]
@@ -505,15 +505,15 @@ def test_bad_timeout(client: Any, pid: str, timeout: float) -> None:
 
 def test_too_many_tags(client: Any, pid: str) -> None:
     """A sample has a bounded number of tags; the put that would exceed it changes nothing."""
-    ctq.kv_put("k", pid, tag={f"t{i}": i for i in range(1000)})
+    transferq.kv_put("k", pid, tag={f"t{i}": i for i in range(1000)})
     with pytest.raises(errors.InvalidArgumentError, match="1024"):
-        ctq.kv_put("k", pid, tag={f"u{i}": i for i in range(100)})
+        transferq.kv_put("k", pid, tag={f"u{i}": i for i in range(100)})
     with pytest.raises(errors.InvalidArgumentError, match="1024"):
-        ctq.kv_put("k", pid, tag={f"v{i}": i for i in range(2000)})
-    assert len(ctq.kv_list(pid)[pid]["k"]) == 1000
+        transferq.kv_put("k", pid, tag={f"v{i}": i for i in range(2000)})
+    assert len(transferq.kv_list(pid)[pid]["k"]) == 1000
 
 
 def test_closed_standard_descriptors(runtime_dir: Any, client: Any) -> None:
     """A process without stdin, stdout and stderr works and ends properly."""
-    body = "import os; [os.close(n) for n in (0, 1, 2)]; import ctq; ctq.init(attach=True); ctq.kv_list(); ctq.close()"
+    body = "import os; [os.close(n) for n in (0, 1, 2)]; import transferq; transferq.init(attach=True); transferq.kv_list(); transferq.close()"
     assert subprocess.run([sys.executable, "-c", body], check=False, timeout=60).returncode == 0

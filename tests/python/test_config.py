@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from ctq import GRPOGroupNSampler, SequentialSampler, config
-from ctq._config_keys import TABLE
-from ctq.errors import ConfigError
-from ctq.samplers import BaseSampler, Picked
+from transferq import GRPOGroupNSampler, SequentialSampler, config
+from transferq._config_keys import TABLE
+from transferq.errors import ConfigError
+from transferq.samplers import BaseSampler, Picked
 from support.daemons import executable
 
 
@@ -82,7 +82,7 @@ def test_programs_with_keys_of_their_own_are_warned_once(
     """Those that import the package transfer_queue; refusals in other programs are tested in tests/field."""
     monkeypatch.setattr(config._Host, "keys_of_its_own", True)
     monkeypatch.setattr(config, "_warned", set())
-    caplog.set_level(logging.WARNING, "ctq")
+    caplog.set_level(logging.WARNING, "transferq")
     for _ in range(2):
         config.read(
             {

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from ctq import config
-from ctq._config_keys import TABLE, Key, quantity
-from ctq.errors import ConfigError
+from transferq import config
+from transferq._config_keys import TABLE, Key, quantity
+from transferq.errors import ConfigError
 from support.daemons import executable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,13 +101,13 @@ def test_a_key_of_the_table_is_in_every_output(tmp_path: Path) -> None:
         tmp_path / "config_keys.h"
     ).read_text("utf-8")
 
-    # The check in ctq.
+    # The check in transferq.
     key = rows_of(tmp_path / "_config_table.py")["net.max_connections"]
     assert [value for value in (0, 1, 65536, 65537, "9", None) if key.accepts(value)] == [1, 65536]
     assert key.expects == "a number from 1 to 65536"
 
     # The files kept in git.
-    text = (tmp_path / "python/ctq/config.yaml").read_text("utf-8")
+    text = (tmp_path / "python/transferq/config.yaml").read_text("utf-8")
     assert yaml.safe_load(text)["net"]["max_connections"] == 1000
     assert "  # Connections that are served at the same time.\n  max_connections: 1000\n" in text
     page = (tmp_path / "docs/configuration.md").read_text("utf-8")
@@ -146,7 +146,7 @@ def test_a_file_out_of_step_is_found(tmp_path: Path) -> None:
     assert generate("--root", tmp_path).returncode == 0
     done = generate("--check", "--root", tmp_path, "--table", with_key(tmp_path, LIMIT))
     assert done.returncode == 1
-    assert "python/ctq/config.yaml is out of step with config/keys.toml" in done.stdout
+    assert "python/transferq/config.yaml is out of step with config/keys.toml" in done.stdout
     assert "docs/configuration.md is out of step" in done.stdout
 
 

@@ -20,8 +20,8 @@ from own_samplers import Newest, Ranked
 from tensordict import TensorDict
 from test_system import wait_for_end
 
-import ctq
-from ctq import config, errors
+import transferq
+from transferq import config, errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,18 +41,18 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("XDG_RUNTIME_DIR", path)
         yield Path(path) / "ctq"
-        ctq.close()
+        transferq.close()
         assert list(Path(path).iterdir()) == []
 
 
 def start(sampler: Any, polling: bool = False) -> Any:
     """A system with this sampler; returns its client."""
-    ctq.init({**CONFIG, "controller": {"sampler": sampler, "polling_mode": polling}})
-    return ctq.get_client()
+    transferq.init({**CONFIG, "controller": {"sampler": sampler, "polling_mode": polling}})
+    return transferq.get_client()
 
 
 def put(n: int, pid: str = "p", first: int = 0) -> None:
-    ctq.kv_batch_put(
+    transferq.kv_batch_put(
         keys=[f"k{place}" for place in range(first, first + n)],
         partition_id=pid,
         fields=TensorDict({"x": torch.arange(first, first + n)}, batch_size=n),
@@ -173,8 +173,8 @@ def test_by_name_and_from_a_guest(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text(
-        "import ctq\n"
-        "class Last(ctq.BaseSampler):\n"
+        "import transferq\n"
+        "class Last(transferq.BaseSampler):\n"
         "    def sample(self, ready_indexes, batch_size):\n"
         "        return ready_indexes[-batch_size:], ready_indexes[-batch_size:]\n"
     )
@@ -182,11 +182,11 @@ def test_by_name_and_from_a_guest(
     client = start("mine:Last")
     put(3)
     assert claim(client, 1) == [2]
-    guest = ctq.TransferQueueClient("guest", client._info)
+    guest = transferq.TransferQueueClient("guest", client._info)
     assert claim(guest, 1) == [1]
     guest.close()
     other = config.read({"controller": {"sampler": Newest}})
-    guest = ctq.TransferQueueClient("other", client._info, config=other)
+    guest = transferq.TransferQueueClient("other", client._info, config=other)
     with pytest.raises(errors.UnknownSamplerError, match="Newest"):
         claim(guest, 1)
     guest.close()
@@ -197,7 +197,7 @@ def test_by_name_and_from_a_guest(
     [
         ("nowhere:Sampler", "'nowhere:Sampler' cannot be imported: ModuleNotFoundError"),
         ("json:Sampler", "'json:Sampler' cannot be imported: AttributeError"),
-        ("json:dumps", "'json:dumps' is no ctq.BaseSampler"),
+        ("json:dumps", "'json:dumps' is no transferq.BaseSampler"),
         ("own_samplers:Ranked", "cannot be made: TypeError: .*mark"),
     ],
 )
@@ -221,16 +221,16 @@ MAIN = """
 import sys
 if "plain" in sys.argv:
     sys.modules["cloudpickle"] = None
-import ctq, json
-class Odd(ctq.BaseSampler):
+import transferq, json
+class Odd(transferq.BaseSampler):
     def sample(self, ready_indexes, batch_size, **kwargs):
         odd = ready_indexes[1::2][:batch_size]
         return odd, odd
-ctq.init({"controller": {"sampler": Odd}, "backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
-ctq.kv_batch_put(["a", "b", "c", "d"], "p", {"x": ["a", "b", "c", "d"]})
-client = ctq.get_client()
+transferq.init({"controller": {"sampler": Odd}, "backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+transferq.kv_batch_put(["a", "b", "c", "d"], "p", {"x": ["a", "b", "c", "d"]})
+client = transferq.get_client()
 meta = client.get_meta(["x"], 2, "p", "fetch", "train")
-print(json.dumps([meta.global_indexes, ctq.system.find("default").pid]), flush=True)
+print(json.dumps([meta.global_indexes, transferq.system.find("default").pid]), flush=True)
 if "wait" in sys.argv:
     sys.stdin.read()
 """
@@ -288,6 +288,6 @@ def test_tqd_says_who_can(tmp_path: Path) -> None:
         timeout=30,
     )
     assert done.returncode == 1
-    assert "python -m ctq.host in the place of tqd" in done.stderr
-    done = python("import ctq.host, sys; sys.exit(ctq.host.main(['--version']))")
+    assert "python -m transferq.host in the place of tqd" in done.stderr
+    done = python("import transferq.host, sys; sys.exit(transferq.host.main(['--version']))")
     assert done.stdout.startswith("tqd ")

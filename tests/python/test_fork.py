@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-import ctq
+import transferq
 
 torch = pytest.importorskip("torch")
 FORK = multiprocessing.get_context("fork")
 
 
 def in_child(pid: str, name: str) -> None:
-    ctq.kv_put(name, pid, fields={"x": torch.tensor([float(os.getpid())])})
-    asyncio.run(ctq.async_kv_put(f"{name}-async", pid, tag={"pid": os.getpid()}))
-    assert name in ctq.kv_list(pid)[pid]
-    ctq.close()
+    transferq.kv_put(name, pid, fields={"x": torch.tensor([float(os.getpid())])})
+    asyncio.run(transferq.async_kv_put(f"{name}-async", pid, tag={"pid": os.getpid()}))
+    assert name in transferq.kv_list(pid)[pid]
+    transferq.close()
 
 
 def run(target: Any, *args: Any) -> int | None:
@@ -30,10 +30,10 @@ def run(target: Any, *args: Any) -> int | None:
 
 
 def test_parent_and_child_both_work(client: Any, pid: str) -> None:
-    ctq.kv_put("parent", pid, tag={"n": 1})
+    transferq.kv_put("parent", pid, tag={"n": 1})
     assert [run(in_child, pid, f"child{i}") for i in range(3)] == [0, 0, 0]
-    ctq.kv_put("parent", pid, tag={"n": 2})
-    listed = ctq.kv_list(pid)[pid]
+    transferq.kv_put("parent", pid, tag={"n": 2})
+    listed = transferq.kv_list(pid)[pid]
     assert listed["parent"] == {"n": 2}
     assert {f"child{i}{end}" for i in range(3) for end in ("", "-async")} <= set(listed)
 
@@ -45,7 +45,7 @@ def test_children_at_the_same_time(client: Any, pid: str) -> None:
     for child in children:
         child.join(60)
     assert [child.exitcode for child in children] == [0] * 4
-    assert len(ctq.kv_list(pid)[pid]) == 8
+    assert len(transferq.kv_list(pid)[pid]) == 8
 
 
 def test_a_fork_with_operations_in_flight(client: Any, pid: str) -> None:
@@ -64,7 +64,7 @@ def test_operations_of_the_parent_are_refused_in_the_child(client: Any) -> None:
     op = client._core.events(1 << 62, 0, True, 30.0)
 
     def child() -> None:
-        with pytest.raises(ctq.TransferQueueError, match=f"parent process {os.getppid()}"):
+        with pytest.raises(transferq.TransferQueueError, match=f"parent process {os.getppid()}"):
             op.result()
 
     assert run(child) == 0
@@ -76,9 +76,9 @@ def test_a_child_that_closes_leaves_the_system_alone(client: Any, pid: str) -> N
     if child == 0:
         status = 1
         try:
-            ctq.close()
+            transferq.close()
             status = 0
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    ctq.kv_put("k", pid, tag={"a": 1})
+    transferq.kv_put("k", pid, tag={"a": 1})

@@ -7,14 +7,14 @@ import sys
 
 from elsewhere import python
 
-import ctq
-from ctq import _core, errors
+import transferq
+from transferq import _core, errors
 
 
 def test_import_is_fast_and_brings_no_heavy_modules() -> None:
     program = (
         # Processor time, so that a busy machine does not matter.
-        "import sys, time; start = time.process_time(); import ctq; "
+        "import sys, time; start = time.process_time(); import transferq; "
         "print(time.process_time() - start); print(*sys.modules)"
     )
     runs = [python(program) for _ in range(3)]
@@ -26,12 +26,12 @@ def test_import_is_fast_and_brings_no_heavy_modules() -> None:
 
 
 def test_version_is_that_of_the_distribution() -> None:
-    assert ctq.__version__ == _core.version
-    assert tuple(int(part) for part in ctq.__version__.split(".")[:3]) >= (0, 1, 11)
+    assert transferq.__version__ == _core.version
+    assert tuple(int(part) for part in transferq.__version__.split(".")[:3]) >= (0, 1, 11)
 
 
 def test_every_public_name_exists() -> None:
-    assert [name for name in ctq.__all__ if not hasattr(ctq, name)] == []
+    assert [name for name in transferq.__all__ if not hasattr(transferq, name)] == []
     assert [name for name in errors.__all__ if not hasattr(errors, name)] == []
 
 
@@ -46,14 +46,14 @@ def test_error_classes_come_from_the_table() -> None:
     assert issubclass(errors.StorageFullError, errors.TransferQueueError)
     assert issubclass(errors.StorageFullError, RuntimeError)
     assert issubclass(errors.TimedOutError, TimeoutError)
-    assert issubclass(errors.ClearedError, ctq.StorageKeyNotFoundError)
-    assert issubclass(ctq.StorageKeyNotFoundError, KeyError)
+    assert issubclass(errors.ClearedError, transferq.StorageKeyNotFoundError)
+    assert issubclass(transferq.StorageKeyNotFoundError, KeyError)
     assert str(errors.ClearedError("sample 0 was 'cleared'")) == "sample 0 was 'cleared'"
 
 
 def test_exiting_without_close_is_clean() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", "import ctq; ctq.close(); ctq.close()"],
+        [sys.executable, "-X", "dev", "-c", "import transferq; transferq.close(); transferq.close()"],
         capture_output=True,
         text=True,
         check=False,

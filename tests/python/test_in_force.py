@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ctq._core import memory_limit
-from ctq.config import defaults
-from ctq.in_force import differences, in_force, without_effect
+from transferq._core import memory_limit
+from transferq.config import defaults
+from transferq.in_force import differences, in_force, without_effect
 
 SYSTEM: dict[str, Any] = {
     "controller": {"sampler": "SequentialSampler", "session_grace": 10.0, "polling_mode": False},

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctq import errors
+from transferq import errors
 
 torch = pytest.importorskip("torch")
 tensordict = pytest.importorskip("tensordict")

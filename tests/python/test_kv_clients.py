@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-import ctq
-from ctq.errors import (
+import transferq
+from transferq.errors import (
     ClearedError,
     ConfigError,
     InputOutputError,
@@ -26,7 +26,7 @@ from ctq.errors import (
     TimedOutError,
     UnknownManagerError,
 )
-from ctq.storage import StorageClientFactory, StorageKVClient, memory
+from transferq.storage import StorageClientFactory, StorageKVClient, memory
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
 
@@ -40,20 +40,20 @@ def example(monkeypatch: pytest.MonkeyPatch) -> None:
 def started(name: str, client_timeout: float = 30, **section: Any) -> None:
     """Start a system on a backend."""
     backend = {"storage_backend": name, name: section}
-    ctq.init({"backend": backend, "client": {"timeout": client_timeout}})
+    transferq.init({"backend": backend, "client": {"timeout": client_timeout}})
 
 
 @pytest.fixture(autouse=True)
 def ended(runtime_dir: Path) -> Iterator[None]:
     """End the test's system, which no other process sees."""
     yield
-    ctq.close()
+    transferq.close()
 
 
 def check_traffic() -> None:
     """Small, large, ragged, empty and other values; an overwrite; a second stage; a claim."""
     pytest.importorskip("torch")  # the checks use tensors
-    client = ctq.get_client()
+    client = transferq.get_client()
     rows = {
         "small": np.arange(24, dtype=np.int16).reshape(6, 2, 2),
         "large": np.arange(6 * 90_000, dtype=np.float64).reshape(6, 90_000),
@@ -84,8 +84,8 @@ def wait_empty(path: Path) -> None:
     for _ in range(1000):
         if not list(path.iterdir()):
             return
-        ctq.kv_put("k", "wake", {"x": np.zeros(1)})
-        ctq.kv_clear(["k"], "wake")
+        transferq.kv_put("k", "wake", {"x": np.zeros(1)})
+        transferq.kv_clear(["k"], "wake")
     raise AssertionError(list(path.iterdir()))
 
 
@@ -94,14 +94,14 @@ def wait_empty(path: Path) -> None:
 def test_a_forked_child_exits(tmp_path: Path, closes: bool) -> None:
     """A child has none of its parent's threads; it still exits by itself, whether it uses the queue or not."""
     started("PyFileStore", module="file_store", path=str(tmp_path))
-    ctq.kv_put("k", "p", {"x": np.arange(3)})
+    transferq.kv_put("k", "p", {"x": np.arange(3)})
     child = os.fork()
     if child == 0:
         if closes:
-            ctq.close()
+            transferq.close()
         ctypes.CDLL(None).exit(7)  # runs the exit handlers of libraries, but none of the test's
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    assert ctq.kv_batch_get("k", "p")["x"][0].tolist() == [0, 1, 2]
+    assert transferq.kv_batch_get("k", "p")["x"][0].tolist() == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("example")
@@ -155,7 +155,7 @@ def test_value_form() -> None:
     torch = pytest.importorskip("torch")
     values.clear()
     started("ValueStore")
-    client = ctq.get_client()
+    client = transferq.get_client()
     data = {"x": torch.arange(12).reshape(3, 4), "s": ["a", {"b": 1}, None]}
     meta = client.put(data, partition_id="p")
     assert len(values) == 6
@@ -226,7 +226,7 @@ def peer_store(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(Hook, name, None)
     values.clear()
     started("PeerStore", prefix="mine:")
-    return ctq.get_client()
+    return transferq.get_client()
 
 
 def column(data: Any, name: str) -> list[list[int]]:
@@ -578,24 +578,24 @@ def test_errors_have_their_class() -> None:
     try:
         BrokenStore.failure = OSError("disk on fire")
         with pytest.raises(InputOutputError, match=r"BrokenStore\.put_from: OSError: disk on fire"):
-            ctq.kv_put("k", "p", {"x": np.zeros(3)})
+            transferq.kv_put("k", "p", {"x": np.zeros(3)})
         BrokenStore.failure = StorageFullError("no room")
         with pytest.raises(StorageFullError, match="no room"):
-            ctq.get_client().put({"x": np.zeros((2, 3))}, partition_id="p")
-        assert ctq.kv_list() == {}
+            transferq.get_client().put({"x": np.zeros((2, 3))}, partition_id="p")
+        assert transferq.kv_list() == {}
         BrokenStore.failure = None
         many = {f"f{i}": np.zeros((2, 70_000)) for i in range(3)}
-        meta = ctq.get_client().put(many, partition_id="p")
+        meta = transferq.get_client().put(many, partition_id="p")
         BrokenStore.failure = OSError()
         with pytest.raises(InputOutputError, match="expected one bool for each of"):
-            ctq.get_client().get_data(meta)
+            transferq.get_client().get_data(meta)
         some = meta.select_samples([0]).select_fields(["f0"])
         for answer, expected in ((7, "one bool for each of 1 keys, got 7"), ("y", "True or False")):
             BrokenStore.answer = answer
             with pytest.raises(InputOutputError, match=rf"BrokenStore\.get_into: .*{expected}"):
-                ctq.get_client().get_data(some)
+                transferq.get_client().get_data(some)
         with pytest.raises(InputOutputError, match=r"for key 'tq/.*', got 'y'"):
-            ctq.get_client().get_data(some)
+            transferq.get_client().get_data(some)
     finally:
         BrokenStore.failure = None
         BrokenStore.answer = [True]
@@ -618,10 +618,10 @@ def test_closing_while_a_client_blocks(
     monkeypatch.setattr(BrokenStore, "close", lambda self: closed.set())
     values.clear()
     started("BrokenStore")
-    ctq.kv_put("k", "p", {"x": np.zeros(3)})
-    ctq.kv_clear(["k"], "p")
+    transferq.kv_put("k", "p", {"x": np.zeros(3)})
+    transferq.kv_clear(["k"], "p")
     assert begun.wait(60)
-    ctq.close()
+    transferq.close()
     assert not goes_on.is_set() and not closed.is_set()
     assert "its storage has not ended its work 5 s after close" in capfd.readouterr().err
     goes_on.set()

@@ -18,11 +18,11 @@ import msgpack  # type: ignore[import-untyped,unused-ignore]
 import numpy as np
 import pytest
 
-import ctq
-from ctq import _core
-from ctq._work import Work, is_heavy
-from ctq.encoding import Decoder, Encoder
-from ctq.errors import SerializationError
+import transferq
+from transferq import _core
+from transferq._work import Work, is_heavy
+from transferq.encoding import Decoder, Encoder
+from transferq.errors import SerializationError
 
 torch = pytest.importorskip("torch")
 tensordict = pytest.importorskip("tensordict")
@@ -261,7 +261,7 @@ def test_images_lie_in_the_memory_of_the_read(mode: str) -> None:
     """Nothing is copied; drawing modifies only the image, and the memory of the read lives as long as the image."""
     from PIL import ImageDraw
 
-    from ctq import images
+    from transferq import images
 
     image = picture(mode, (200, 100))
     _, held, sizes, _ = columns_of([[image, image]], allow_pickle=False)
@@ -287,7 +287,7 @@ def test_images_lie_in_the_memory_of_the_read(mode: str) -> None:
 
 
 def test_a_pillow_that_cannot_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ctq import images
+    from transferq import images
 
     assert images._maps()
     monkeypatch.setattr(images, "_maps", lambda: False)
@@ -339,7 +339,7 @@ def test_images_of_a_format_are_read_where_nobody_has_used_it(tmp_path: Any) -> 
     for file in ("x.ppm", "x.tga"):
         encoded = Encoder().encode(Image.open(tmp_path / file))
         code = (
-            "import sys; from ctq.encoding import Decoder; "
+            "import sys; from transferq.encoding import Decoder; "
             "image = Decoder().decode(bytes.fromhex(sys.argv[1])); print(type(image).__name__, image.getpixel((1, 1)))"
         )
         done = subprocess.run(
@@ -488,21 +488,21 @@ def test_values_are_independent_of_the_store_and_of_the_caller(client: Any, pid:
     """Changes to the caller's values after the put, to the result of a read, or by a later put, are visible nowhere else."""
     keys = [f"k{row}" for row in range(20)]
     rows = rows_of(20)
-    ctq.kv_batch_put(keys, pid, stack(rows))
+    transferq.kv_batch_put(keys, pid, stack(rows))
     for row in rows:
         row["a"].fill_(-1)
         row["b"]["c"][0][:] = -1
     wanted = rows_of(20)
-    first = ctq.kv_batch_get(keys, pid)["v"]
-    second = ctq.kv_batch_get(keys, pid, zero_copy=True)["v"]
+    first = transferq.kv_batch_get(keys, pid)["v"]
+    second = transferq.kv_batch_get(keys, pid, zero_copy=True)["v"]
     for row in first:
         row["a"].fill_(-2)
         row["b"]["c"][0][:] = -2
     assert same(wanted, list(second))
-    assert same(wanted, list(ctq.kv_batch_get(keys, pid)["v"]))
-    kept = ctq.kv_batch_get(keys[3:5], pid)["v"][1]
-    ctq.kv_clear(keys, pid)
-    ctq.kv_batch_put(keys, pid, stack(rows))
+    assert same(wanted, list(transferq.kv_batch_get(keys, pid)["v"]))
+    kept = transferq.kv_batch_get(keys[3:5], pid)["v"][1]
+    transferq.kv_clear(keys, pid)
+    transferq.kv_batch_put(keys, pid, stack(rows))
     gc.collect()
     assert same(wanted[4], kept)
 
@@ -510,18 +510,18 @@ def test_values_are_independent_of_the_store_and_of_the_caller(client: Any, pid:
 def test_each_kind_through_a_system(client: Any, pid: str) -> None:
     for name, make in LARGE_VALUES.items():
         value = {"in": make()}
-        ctq.kv_put(name, pid, fields={name.replace(" ", "_"): value})
-        got = ctq.kv_batch_get(name, pid)[name.replace(" ", "_")]
+        transferq.kv_put(name, pid, fields={name.replace(" ", "_"): value})
+        got = transferq.kv_batch_get(name, pid)[name.replace(" ", "_")]
         assert same(value, got[0] if isinstance(got, list) else got.tolist()[0]), name
 
 
 def test_memory_is_given_back(client: Any, pid: str) -> None:
     """Even after errors; a value that is kept alive keeps the memory of its read, a small one does not."""
     keys = [f"k{row}" for row in range(10)]
-    ctq.kv_batch_put(keys, pid, stack([{**row, "s": torch.zeros(9)} for row in rows_of(10)]))
+    transferq.kv_batch_put(keys, pid, stack([{**row, "s": torch.zeros(9)} for row in rows_of(10)]))
     gc.collect()
     before = _core.live()
-    data = ctq.kv_batch_get(keys, pid)
+    data = transferq.kv_batch_get(keys, pid)
     large, small = data["v"][0]["a"], data["v"][1]["s"]
     del data
     gc.collect()
@@ -534,7 +534,7 @@ def test_memory_is_given_back(client: Any, pid: str) -> None:
     source = torch.zeros(50_000)
     references = source._use_count() if hasattr(source, "_use_count") else 0
     with pytest.raises(SerializationError, match="cannot be pickled"):
-        ctq.kv_put("bad", pid, fields={"v": [source, threading.Lock()]})
+        transferq.kv_put("bad", pid, fields={"v": [source, threading.Lock()]})
     gc.collect()
     assert _core.live() == before
     assert not references or source._use_count() == references
@@ -546,21 +546,21 @@ def test_a_cancelled_put_keeps_the_memory_as_long_as_it_is_read(client: Any, pid
     async def main() -> None:
         for attempt in range(12):
             keys = [f"{attempt}-{row}" for row in range(8)]
-            put = asyncio.create_task(ctq.async_kv_batch_put(keys, pid, stack(rows_of(8, 40_000))))
+            put = asyncio.create_task(transferq.async_kv_batch_put(keys, pid, stack(rows_of(8, 40_000))))
             for _ in range(attempt):
                 await asyncio.sleep(0)
             put.cancel()
             await asyncio.gather(put, return_exceptions=True)
             gc.collect()
-            listed = (await ctq.async_kv_list(pid)).get(pid, {})
+            listed = (await transferq.async_kv_list(pid)).get(pid, {})
             assert {key in listed for key in keys} in ({True}, {False})
             if keys[0] in listed:
-                got = await ctq.async_kv_batch_get(keys, pid)
+                got = await transferq.async_kv_batch_get(keys, pid)
                 assert same(rows_of(8, 40_000), list(got["v"]))
-            await ctq.async_kv_batch_put(keys, pid, stack(rows_of(8)))
-            got = await ctq.async_kv_batch_get(keys, pid)
+            await transferq.async_kv_batch_put(keys, pid, stack(rows_of(8)))
+            got = await transferq.async_kv_batch_get(keys, pid)
             assert same(rows_of(8), list(got["v"]))
-            await ctq.async_kv_clear(keys, pid)
+            await transferq.async_kv_clear(keys, pid)
 
     asyncio.run(main())
 
@@ -574,16 +574,16 @@ def test_many_threads_and_loops(client: Any, pid: str) -> None:
 
         async def in_loop() -> None:
             for _ in range(5):
-                await ctq.async_kv_batch_put(keys, pid, stack(wanted))
-                assert same(wanted, list((await ctq.async_kv_batch_get(keys, pid))["v"]))
+                await transferq.async_kv_batch_put(keys, pid, stack(wanted))
+                assert same(wanted, list((await transferq.async_kv_batch_get(keys, pid))["v"]))
 
         try:
             if number % 2:
                 asyncio.run(in_loop())
             else:
                 for _ in range(5):
-                    ctq.kv_batch_put(keys, pid, stack(wanted))
-                    assert same(wanted, list(ctq.kv_batch_get(keys, pid)["v"]))
+                    transferq.kv_batch_put(keys, pid, stack(wanted))
+                    assert same(wanted, list(transferq.kv_batch_get(keys, pid)["v"]))
         except BaseException as error:  # noqa: BLE001 - shown below
             problems.append(error)
 
@@ -598,21 +598,21 @@ def test_many_threads_and_loops(client: Any, pid: str) -> None:
 def in_child(pid: str) -> None:
     async def main() -> None:
         keys = [f"child{row}" for row in range(200)]
-        await ctq.async_kv_batch_put(keys, pid, stack(rows_of(200, 600)))
-        got = await ctq.async_kv_batch_get(keys, pid)
+        await transferq.async_kv_batch_put(keys, pid, stack(rows_of(200, 600)))
+        got = await transferq.async_kv_batch_get(keys, pid)
         assert same(rows_of(200, 600), list(got["v"]))
 
     asyncio.run(main())
-    ctq.close()
+    transferq.close()
 
 
 def test_a_forked_child_has_threads_of_its_own(client: Any, pid: str) -> None:
     async def main() -> None:
         keys = [f"k{row}" for row in range(200)]
-        await ctq.async_kv_batch_put(keys, pid, stack(rows_of(200, 600)))
+        await transferq.async_kv_batch_put(keys, pid, stack(rows_of(200, 600)))
 
     asyncio.run(main())
-    kept = ctq.kv_batch_get([f"k{row}" for row in range(200)], pid)["v"]
+    kept = transferq.kv_batch_get([f"k{row}" for row in range(200)], pid)["v"]
     child = multiprocessing.get_context("fork").Process(target=in_child, args=(pid,))
     child.start()
     child.join(60)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from elsewhere import python
 
-from ctq import _core, read_options, reading
+from transferq import _core, read_options, reading
 
 torch = pytest.importorskip("torch")
 TensorDict = pytest.importorskip("tensordict").TensorDict
@@ -264,11 +264,11 @@ import sys
 for name in ("torch", "tensordict", "ray"):
     sys.modules[name] = None
 import numpy as np
-import ctq
+import transferq
 
 conf = {"client": {"layout": {"x": "padded"}, "padding": {"x": {"value": -1, "mask": "m"}}}}
-assert ctq.init(conf).client.layout == {"x": "padded"}
-client = ctq.get_client()
+assert transferq.init(conf).client.layout == {"x": "padded"}
+client = transferq.get_client()
 rows = [np.arange(n, dtype=np.int32) for n in (2, 0, 3)]
 meta = client.put({"x": rows, "y": np.ones((3, 2)), "v": ["a", 1, None]}, partition_id="p")
 data = client.get_data(meta)
@@ -287,9 +287,9 @@ except ValueError as error:
 else:
     raise AssertionError("nothing was raised")
 for bad in ({"layout": "round"}, {"padding": {"x": "a"}}, {"pin_memory": 1}):
-    ctq.close()
+    transferq.close()
     try:
-        ctq.init({"client": bad})
+        transferq.init({"client": bad})
     except ValueError as error:
         assert f"client.{next(iter(bad))}" in str(error)
     else:

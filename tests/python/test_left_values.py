@@ -12,12 +12,12 @@ from typing import Any, cast
 
 import pytest
 
-import ctq
-from ctq import _core
-from ctq._calls import run
-from ctq._core import Left, unpack_rows
-from ctq.encoding import Decoder
-from ctq.errors import SerializationError
+import transferq
+from transferq import _core
+from transferq._calls import run
+from transferq._core import Left, unpack_rows
+from transferq.encoding import Decoder
+from transferq.errors import SerializationError
 from support.waiting import wait_status
 
 torch = pytest.importorskip("torch")
@@ -61,7 +61,7 @@ def all_given_back(client: Any) -> Iterator[None]:
 
 def put(pid: str, rows: list[Any], keys: list[str] = KEYS) -> None:
     stack = tensordict.NonTensorStack(*rows)
-    ctq.kv_batch_put(keys, pid, tensordict.TensorDict({"v": stack}, batch_size=[len(rows)]))
+    transferq.kv_batch_put(keys, pid, tensordict.TensorDict({"v": stack}, batch_size=[len(rows)]))
 
 
 def left_of(client: Any, pid: str, keys: list[str] = KEYS) -> Any:
@@ -95,8 +95,8 @@ def test_every_kind_comes_back_as_it_was(client: Any, pid: str, kind: str) -> No
     assert type(left_of(client, pid)) is Left
     meta = client.kv_retrieve_meta(KEYS, pid)
     reads = [
-        ctq.kv_batch_get(KEYS, pid),
-        asyncio.run(ctq.async_kv_batch_get(KEYS, pid)),
+        transferq.kv_batch_get(KEYS, pid),
+        asyncio.run(transferq.async_kv_batch_get(KEYS, pid)),
         client.get_data(meta),
         client.get_data(meta, layout="padded", zero_copy=True),
         asyncio.run(client.async_get_data(meta)),
@@ -116,7 +116,7 @@ def test_rows_of_several_puts_and_units_in_any_order(client: Any, pid: str) -> N
     order = [(7 * row) % ROWS for row in range(ROWS)]
     keys = [KEYS[row] for row in order]
     assert type(left_of(client, pid, keys)) is Left
-    assert ctq.kv_batch_get(keys, pid).get("v").tolist() == [rows[row] for row in order]
+    assert transferq.kv_batch_get(keys, pid).get("v").tolist() == [rows[row] for row in order]
 
 
 @pytest.mark.parametrize(
@@ -199,8 +199,8 @@ def test_values_that_are_overwritten_and_cleared_are_never_mixed(
     def read() -> None:
         while not ended.is_set():
             try:
-                got = ctq.kv_batch_get(KEYS, pid).get("v").tolist()
-            except ctq.TransferQueueError:
+                got = transferq.kv_batch_get(KEYS, pid).get("v").tolist()
+            except transferq.TransferQueueError:
                 continue  # cleared meanwhile
             wrong.extend(value for value in got if value not in versions)
             good.set()
@@ -212,13 +212,13 @@ def test_values_that_are_overwritten_and_cleared_are_never_mixed(
     assert good.wait(60)
     for place, each in enumerate(versions):
         if place % 3 == 2:
-            ctq.kv_clear(KEYS, pid)
+            transferq.kv_clear(KEYS, pid)
         put(pid, [each] * ROWS)
     ended.set()
     for reader in readers:
         reader.join()
     assert wrong == []
-    assert ctq.kv_batch_get(KEYS, pid).get("v").tolist() == [versions[-1]] * ROWS
+    assert transferq.kv_batch_get(KEYS, pid).get("v").tolist() == [versions[-1]] * ROWS
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_values_that_are_overwritten_and_cleared_are_never_mixed(
 
 def test_a_closed_client_leaves_copies(client: Any, pid: str) -> None:
     put(pid, COLUMNS["texts"])
-    other = ctq.TransferQueueClient("other", client._info)
+    other = transferq.TransferQueueClient("other", client._info)
     left = left_of(other, pid)
     other.close()
     client.clear_partition(pid)
@@ -269,6 +269,6 @@ def test_a_value_that_cannot_be_decoded_is_named(client: Any, pid: str) -> None:
     put(pid, rows)
     assert type(left_of(client, pid)) is Left
     with pytest.raises(SerializationError, match="field 'v', row 11"):
-        ctq.kv_batch_get(KEYS, pid)
+        transferq.kv_batch_get(KEYS, pid)
     with pytest.raises(SerializationError, match="field 'v', row 11"):
         client.get_data(client.kv_retrieve_meta(KEYS, pid))

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from ctq import BatchMeta, KVBatchMeta
+from transferq import BatchMeta, KVBatchMeta
 
 
 def batch(indexes: list[int], partitions: list[str] | None = None, **kwargs: object) -> BatchMeta:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ctq import BatchMeta
+from transferq import BatchMeta
 
 N = 100_000
 BOUND = 15

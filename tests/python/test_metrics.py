@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-import ctq
-from ctq.errors import ConfigError
+import transferq
+from transferq.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,22 +82,22 @@ class Scrape:
 @pytest.fixture(scope="module")
 def endpoint(runtime_dir: Path) -> Iterator[str]:
     """A system with metrics; yields their address."""
-    ctq.init(
+    transferq.init(
         {
             "backend": {"SimpleStorage": {"total_storage_size": "64MiB"}},
             "client": {"timeout": 20},
             "metrics": {"enabled": True},
         }
     )
-    found = ctq.get_metrics_endpoint()
+    found = transferq.get_metrics_endpoint()
     assert found is not None
     yield found
-    ctq.close()
+    transferq.close()
 
 
 def fill(partition: str) -> None:
     """Six samples with two fields, four of them claimed, one cleared, and a claim that is refused."""
-    client = ctq.get_client()
+    client = transferq.get_client()
     client.put(
         {"prompt": np.zeros((6, 4), np.float32), "text": [f"row {i}" for i in range(6)]},
         partition_id=partition,
@@ -172,9 +172,9 @@ def test_histograms_are_cumulative(endpoint: str) -> None:
 
 def test_names_of_any_text(endpoint: str) -> None:
     name = 'a"b\\c d {é} 数据'
-    ctq.kv_put("k", name, fields={"x": np.float32(1)})
+    transferq.kv_put("k", name, fields={"x": np.float32(1)})
     assert Scrape(endpoint).value("tq_partition_samples_total", partition_id=name) == 1
-    ctq.get_client().clear_partition(name)
+    transferq.get_client().clear_partition(name)
     assert all(
         s.labels["partition_id"] != name
         for s in Scrape(endpoint).samples["tq_partition_samples_total"]
@@ -182,10 +182,10 @@ def test_names_of_any_text(endpoint: str) -> None:
 
 
 def test_attached_processes_find_it(endpoint: str) -> None:
-    code = "import ctq; ctq.init(attach=True); print(ctq.get_metrics_endpoint()); ctq.close()"
+    code = "import transferq; transferq.init(attach=True); print(transferq.get_metrics_endpoint()); transferq.close()"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == endpoint
-    assert ctq.init()["metrics"]["endpoint"] == endpoint
+    assert transferq.init()["metrics"]["endpoint"] == endpoint
 
 
 def test_the_dashboard_asks_for_what_is_served(endpoint: str) -> None:
@@ -221,11 +221,11 @@ def test_without_metrics_there_is_no_endpoint(
     runtime_dir: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = """
-import ctq
-print(ctq.get_metrics_endpoint())
-ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "8MiB"}}})
-print(ctq.get_metrics_endpoint())
-ctq.close()
+import transferq
+print(transferq.get_metrics_endpoint())
+transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "8MiB"}}})
+print(transferq.get_metrics_endpoint())
+transferq.close()
 """
     monkeypatch.setenv("TQ_SYSTEM", "plain")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -235,10 +235,10 @@ ctq.close()
 def test_a_port_in_use_is_named(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     port = endpoint.split(":")[1]
     code = f"""
-import ctq
+import transferq
 try:
-    ctq.init({{"metrics": {{"enabled": True, "port": {port}}}}})
-except ctq.errors.{ConfigError.__name__} as error:
+    transferq.init({{"metrics": {{"enabled": True, "port": {port}}}}})
+except transferq.errors.{ConfigError.__name__} as error:
     print(error)
 """
     monkeypatch.setenv("TQ_SYSTEM", "second")

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-import ctq
-from ctq.errors import LostError
+import transferq
+from transferq.errors import LostError
 from support.checkpoint_state import describe
 from support.runtime import own_runtime
 
@@ -81,7 +81,7 @@ def compare(client: Any, contents: Any, partition: str) -> None:
 def groups_of_two() -> Iterator[Any]:
     """A system with the sampler that the checkpoints were made with."""
     with own_runtime():
-        ctq.init(
+        transferq.init(
             {
                 "backend": {"SimpleStorage": {"total_storage_size": "64MiB"}},
                 "controller": {
@@ -91,8 +91,8 @@ def groups_of_two() -> Iterator[Any]:
                 "client": {"timeout": 20},
             }
         )
-        yield ctq
-        ctq.close()
+        yield transferq
+        transferq.close()
 
 
 def test_there_are_fixtures() -> None:
@@ -152,7 +152,7 @@ def test_a_table_without_its_data_has_lost_cells(
     groups_of_two: Any, version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = groups_of_two.get_client()
-    with caplog.at_level(logging.WARNING, "ctq"):
+    with caplog.at_level(logging.WARNING, "transferq"):
         loaded = client.load_checkpoint(FIXTURES / version / "table_only")
     expected = state_of(version, "table_only")
     cells = sum(
@@ -184,11 +184,11 @@ def test_lost_cells_stay_lost_and_are_healed_by_a_put(groups_of_two: Any, versio
 @pytest.mark.parametrize("version", VERSIONS)
 def test_cells_of_a_python_manager(version: str) -> None:
     contents = contents_of(version)
-    ctq.StorageManagerFactory.register("Notes")(contents.NotesManager)
+    transferq.StorageManagerFactory.register("Notes")(contents.NotesManager)
     with own_runtime():
-        ctq.init({"backend": {"storage_backend": "Notes", "Notes": {}}, "client": {"timeout": 20}})
+        transferq.init({"backend": {"storage_backend": "Notes", "Notes": {}}, "client": {"timeout": 20}})
         try:
-            client = ctq.get_client()
+            client = transferq.get_client()
             client.load_checkpoint(FIXTURES / version / "opaque")
             assert describe(client) == state_of(version, "opaque")
             meta = client.get_meta(["x", "s"], 2, "opaque", task_name="train")
@@ -197,4 +197,4 @@ def test_cells_of_a_python_manager(version: str) -> None:
                 name: rows[1:] for name, rows in contents.OPAQUE.items()
             }
         finally:
-            ctq.close()
+            transferq.close()

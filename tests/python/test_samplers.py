@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ctq import (
+from transferq import (
     BaseSampler,
     GRPOGroupNSampler,
     RankAwareSampler,
@@ -16,7 +16,7 @@ from ctq import (
     SequentialSampler,
     config,
 )
-from ctq.samplers import get_seqlen_balanced_partitions
+from transferq.samplers import get_seqlen_balanced_partitions
 
 STEP: dict[str, Any] = {"task_name": "train", "partition_id": "p", "dp_rank": 0, "batch_index": 0}
 

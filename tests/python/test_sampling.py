@@ -8,8 +8,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-import ctq
-from ctq import errors
+import transferq
+from transferq import errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def put(pid: str, lengths: list[int]) -> None:
     """Samples whose value is their index."""
-    ctq.kv_batch_put(
+    transferq.kv_batch_put(
         keys=[f"k{place}" for place in range(len(lengths))],
         partition_id=pid,
         fields=TensorDict({"x": torch.arange(len(lengths))}, batch_size=len(lengths)),
@@ -28,9 +28,9 @@ def put(pid: str, lengths: list[int]) -> None:
 @pytest.fixture
 def balanced(client: Any) -> Iterator[Any]:
     """A client whose claims use the balancing sampler."""
-    sampler = ctq.SeqlenBalancedSampler(n_samples_per_prompt=2, dp_size=2)
-    other = ctq.TransferQueueClient(
-        "balanced", client._info, config=ctq.config.read({"controller": {"sampler": sampler}})
+    sampler = transferq.SeqlenBalancedSampler(n_samples_per_prompt=2, dp_size=2)
+    other = transferq.TransferQueueClient(
+        "balanced", client._info, config=transferq.config.read({"controller": {"sampler": sampler}})
     )
     yield other
     other.close()

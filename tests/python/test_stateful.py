@@ -17,9 +17,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-import ctq
-from ctq import errors
-from ctq._calls import run
+import transferq
+from transferq import errors
+from transferq._calls import run
 
 KEYS = [f"k{i}" for i in range(6)]
 FIELDS = ["a", "b", "c"]
@@ -58,7 +58,7 @@ class Queue(RuleBasedStateMachine):
     def begin(self) -> None:
         Queue.runs += 1
         self.partition = f"run-{Queue.runs}"
-        self.client = ctq.get_client()
+        self.client = transferq.get_client()
         self.samples: list[Sample] = []
         self.exists = False
         self.counter = 0
@@ -129,7 +129,7 @@ class Queue(RuleBasedStateMachine):
         self, wanted: list[str], names: list[str], given: list[dict[str, Any]], with_tags: bool
     ) -> None:
         columns = self._columns(names, len(wanted))
-        meta = ctq.kv_batch_put(
+        meta = transferq.kv_batch_put(
             wanted,
             self.partition,
             self._arrays(columns),
@@ -144,7 +144,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(wanted=keys, given=st.lists(tags, min_size=4, max_size=4))
     def put_tags(self, wanted: list[str], given: list[dict[str, Any]]) -> None:
-        ctq.kv_batch_put(wanted, self.partition, tags=given[: len(wanted)])
+        transferq.kv_batch_put(wanted, self.partition, tags=given[: len(wanted)])
         self._take_keys(wanted, given)
 
     def _take_keys(self, wanted: list[str], given: list[dict[str, Any]] | None) -> None:
@@ -197,7 +197,7 @@ class Queue(RuleBasedStateMachine):
             meta = op.result()
         except errors.TryAgainError:
             return None
-        return ctq.BatchMeta._wrap([meta])
+        return transferq.BatchMeta._wrap([meta])
 
     @rule(groups=st.integers(1, 2), names=fields, task=st.sampled_from(TASKS))
     def claim_groups(self, groups: int, names: list[str], task: str) -> None:
@@ -240,7 +240,7 @@ class Queue(RuleBasedStateMachine):
 
     @rule(wanted=keys)
     def clear_keys(self, wanted: list[str]) -> None:
-        ctq.kv_clear(wanted, self.partition)
+        transferq.kv_clear(wanted, self.partition)
         self.samples = [sample for sample in self.samples if sample.key not in wanted]
 
     @rule()
@@ -256,14 +256,14 @@ class Queue(RuleBasedStateMachine):
         samples = [sample for key in wanted if (sample := self._by_key(key))]
         if not samples:
             with pytest.raises(errors.UnknownKeyError):
-                ctq.kv_batch_get(wanted, self.partition)
+                transferq.kv_batch_get(wanted, self.partition)
             return
         common = sorted(set.intersection(*(set(sample.cells) for sample in samples)))
         if not common:
             with pytest.raises(errors.NotReadyError):
-                ctq.kv_batch_get(wanted, self.partition)
+                transferq.kv_batch_get(wanted, self.partition)
             return
-        data = ctq.kv_batch_get(wanted, self.partition)
+        data = transferq.kv_batch_get(wanted, self.partition)
         assert sorted(data.keys()) == common
         for name in common:
             assert np.asarray(data[name]).tolist() == [sample.cells[name] for sample in samples]
@@ -272,7 +272,7 @@ class Queue(RuleBasedStateMachine):
     def the_table_is_that_of_the_model(self) -> None:
         if not self.partition:
             return
-        listed = ctq.kv_list(self.partition)
+        listed = transferq.kv_list(self.partition)
         with_keys = {sample.key: sample.tags for sample in self.samples if sample.key is not None}
         assert listed == ({self.partition: with_keys} if self.exists else {})
         samples = sorted(self.samples, key=lambda sample: sample.index)

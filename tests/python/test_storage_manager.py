@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
-from ctq import errors
+import transferq
+from transferq import errors
 
 torch = pytest.importorskip("torch")
 TensorDict = pytest.importorskip("tensordict").TensorDict
@@ -28,11 +28,11 @@ shelf: dict[tuple[str, int, str], Any] = {}
 """The data of the manager below: by partition, index and field."""
 
 
-@ctq.StorageManagerFactory.register(NAME)
-class ShelfManager(ctq.StorageManager):
+@transferq.StorageManagerFactory.register(NAME)
+class ShelfManager(transferq.StorageManager):
     """Keeps rows in a dict of this process."""
 
-    async def put_data(self, data: Any, metadata: ctq.BatchMeta) -> None:
+    async def put_data(self, data: Any, metadata: transferq.BatchMeta) -> None:
         schema: dict[str, Mapping[str, Any]] = {}
         notes: dict[int, dict[str, Any]] = {index: {} for index in metadata.global_indexes}
         for name in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
@@ -54,7 +54,7 @@ class ShelfManager(ctq.StorageManager):
         for part in metadata.chunk_by_partition():
             await self.notify_data_update(part.partition_ids[0], part.global_indexes, schema, notes)
 
-    async def get_data(self, metadata: ctq.BatchMeta) -> Any:
+    async def get_data(self, metadata: transferq.BatchMeta) -> Any:
         assert all(
             set(notes) == set(metadata.field_names) for notes in metadata._custom_backend_meta
         )
@@ -70,7 +70,7 @@ class ShelfManager(ctq.StorageManager):
             columns[name] = torch.stack(rows) if tensors else rows
         return TensorDict(columns, batch_size=[metadata.size])
 
-    async def clear_data(self, metadata: ctq.BatchMeta) -> None:
+    async def clear_data(self, metadata: transferq.BatchMeta) -> None:
         gone = set(zip(metadata.partition_ids, metadata.global_indexes, strict=True))
         for key in [key for key in shelf if key[:2] in gone]:
             del shelf[key]
@@ -82,11 +82,11 @@ def managed() -> Iterator[Any]:
     with tempfile.TemporaryDirectory(prefix="ctq-") as path, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", path)
         patch.delenv("TQ_ADDRESS", raising=False)
-        ctq.init(
+        transferq.init(
             {"backend": {"storage_backend": NAME, NAME: {"depth": 3}}, "client": {"timeout": 20}}
         )
-        yield ctq.get_client()
-        ctq.close()
+        yield transferq.get_client()
+        transferq.close()
         assert list(Path(path).iterdir()) == []
 
 
@@ -122,15 +122,15 @@ def test_put_claim_read_clear(managed: Any) -> None:
 def test_a_checkpoint_has_the_table_only(
     managed: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ctq.kv_batch_put(["a", "b"], "ck", {"x": torch.arange(2)}, tags=[{"t": 1}, {}])
-    ctq.save_checkpoint(tmp_path / "ck")
+    transferq.kv_batch_put(["a", "b"], "ck", {"x": torch.arange(2)}, tags=[{"t": 1}, {}])
+    transferq.save_checkpoint(tmp_path / "ck")
     assert "ShelfManager keeps its data itself" in caplog.text
     assert '"storage_saved": false' in (tmp_path / "ck" / "metadata.json").read_text()
     managed.get_meta(["x"], 2, "ck", task_name="t")
-    ctq.kv_batch_put(["c"], "ck", {"x": torch.arange(1)})
-    ctq.load_checkpoint(tmp_path / "ck")
-    assert ctq.kv_list("ck")["ck"] == {"a": {"t": 1}, "b": {}}
-    assert ctq.kv_batch_get(["b", "a"], "ck")["x"].tolist() == [1, 0]
+    transferq.kv_batch_put(["c"], "ck", {"x": torch.arange(1)})
+    transferq.load_checkpoint(tmp_path / "ck")
+    assert transferq.kv_list("ck")["ck"] == {"a": {"t": 1}, "b": {}}
+    assert transferq.kv_batch_get(["b", "a"], "ck")["x"].tolist() == [1, 0]
     assert managed.get_meta(["x"], 2, "ck", task_name="t").size == 2
     managed.clear_partition("ck")
     shelf.clear()
@@ -138,13 +138,13 @@ def test_a_checkpoint_has_the_table_only(
 
 def test_by_key_and_in_a_loop(managed: Any) -> None:
     async def main() -> None:
-        meta = await ctq.async_kv_batch_put(
+        meta = await transferq.async_kv_batch_put(
             ["a", "b"], "kv", {"x": torch.arange(2)}, tags=[{"t": 1}, {}]
         )
         assert (meta.fields, meta.tags) == (["x"], [{"t": 1}, {}])
-        assert (await ctq.async_kv_batch_get(["b", "a"], "kv"))["x"].tolist() == [1, 0]
-        await ctq.async_kv_clear("a", "kv")
-        assert list((await ctq.async_kv_list("kv"))["kv"]) == ["b"]
+        assert (await transferq.async_kv_batch_get(["b", "a"], "kv"))["x"].tolist() == [1, 0]
+        await transferq.async_kv_clear("a", "kv")
+        assert list((await transferq.async_kv_list("kv"))["kv"]) == ["b"]
         assert len(shelf) == 1
 
     asyncio.run(main())
@@ -171,11 +171,11 @@ def rows_of(partition: str) -> set[int]:
 def test_a_clear_in_the_middle(managed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While data is being removed its samples are cleared for everyone, and their indexes are not reused."""
     meta = managed.put({"x": torch.arange(3.0)}, partition_id="mid")
-    ctq.kv_batch_put(["k"], "mid", {"x": torch.ones(1)})
+    transferq.kv_batch_put(["k"], "mid", {"x": torch.ones(1)})
     seen: list[str] = []
     remove = ShelfManager.clear_data
 
-    async def slowly(self: Any, metadata: ctq.BatchMeta) -> None:
+    async def slowly(self: Any, metadata: transferq.BatchMeta) -> None:
         if set(metadata.global_indexes) != set(meta.global_indexes):
             await remove(self, metadata)
             return
@@ -206,7 +206,7 @@ def test_a_read_that_a_clear_overtakes(managed: Any, monkeypatch: pytest.MonkeyP
     meta = managed.put({"x": torch.arange(3.0)}, partition_id="over")
     read = ShelfManager.get_data
 
-    async def overtaken(self: Any, metadata: ctq.BatchMeta) -> Any:
+    async def overtaken(self: Any, metadata: transferq.BatchMeta) -> Any:
         data = await read(self, metadata)
         await managed.async_clear_samples(metadata.select_samples([1]))
         return data
@@ -226,7 +226,7 @@ def test_data_that_cannot_be_removed(
     calls: list[list[int]] = []
     remove = ShelfManager.clear_data
 
-    async def fail(self: Any, metadata: ctq.BatchMeta) -> None:
+    async def fail(self: Any, metadata: transferq.BatchMeta) -> None:
         calls.append(metadata.global_indexes)
         if len(calls) < 3:
             raise OSError("the shelf is locked")
@@ -242,21 +242,21 @@ def test_data_that_cannot_be_removed(
     with pytest.raises(OSError, match="locked"):
         managed.clear_samples(kept)
     assert calls[1:] == [kept.global_indexes, meta.global_indexes]
-    with caplog.at_level(logging.WARNING, "ctq"):
+    with caplog.at_level(logging.WARNING, "transferq"):
         managed.clear_partition("stuck")
     assert calls[3:] == [kept.global_indexes]
     assert rows_of("stuck") == set()
 
 
-def clear_and_stop(meta: ctq.BatchMeta, said: int) -> None:
+def clear_and_stop(meta: transferq.BatchMeta, said: int) -> None:
     """In a child: hang while data is being removed."""
 
-    async def stop(_: Any, metadata: ctq.BatchMeta) -> None:
+    async def stop(_: Any, metadata: transferq.BatchMeta) -> None:
         os.write(said, b"x")
         signal.pause()
 
     ShelfManager.clear_data = stop  # type: ignore[method-assign]
-    ctq.get_client().clear_samples(meta)
+    transferq.get_client().clear_samples(meta)
 
 
 def test_a_client_that_dies_in_the_middle_of_a_clear(managed: Any) -> None:
@@ -281,7 +281,7 @@ def test_a_client_that_dies_in_the_middle_of_a_clear(managed: Any) -> None:
     assert set(held.global_indexes).isdisjoint(meta.global_indexes)
     assert rows_of("crash") == {*meta.global_indexes, *held.global_indexes}
     info = managed.config["controller"]["zmq_info"]
-    ctq.TransferQueueClient("next", info).close()
+    transferq.TransferQueueClient("next", info).close()
     assert rows_of("crash") == set(held.global_indexes)
     free = managed.put({"x": torch.ones(400)}, partition_id="crash")
     assert set(free.global_indexes) > set(meta.global_indexes)
@@ -301,8 +301,8 @@ def test_a_load_while_a_clear_is_left_behind(
         patch.setattr(ShelfManager, "clear_data", fail)
         with pytest.raises(OSError, match="locked"):
             managed.clear_samples(meta)
-        ctq.save_checkpoint(tmp_path / "ck")
-        ctq.load_checkpoint(tmp_path / "ck")
+        transferq.save_checkpoint(tmp_path / "ck")
+        transferq.load_checkpoint(tmp_path / "ck")
     assert managed.get_meta(["x"], 1, "load", mode="force_fetch").size == 0
     assert rows_of("load") == set(meta.global_indexes)
     managed.clear_partition("load")
@@ -311,14 +311,14 @@ def test_a_load_while_a_clear_is_left_behind(
 
 def test_registration_is_checked() -> None:
     with pytest.raises(TypeError, match="not a subclass"):
-        ctq.StorageManagerFactory.register("x")(int)  # type: ignore[type-var]
+        transferq.StorageManagerFactory.register("x")(int)  # type: ignore[type-var]
     with pytest.raises(errors.UnknownManagerError, match=r"'nothing'.*Shelf"):
-        ctq.StorageManagerFactory.create("nothing", ctq.ControllerInfo(""), {})
-    assert ctq.TransferQueueStorageManager is ctq.StorageManager
+        transferq.StorageManagerFactory.create("nothing", transferq.ControllerInfo(""), {})
+    assert transferq.TransferQueueStorageManager is transferq.StorageManager
 
 
 def test_a_misspelt_backend_is_named_with_those_there_are(tmp_path: Path) -> None:
-    program = 'import ctq; ctq.init({"backend": {"storage_backend": "Redsi"}})'
+    program = 'import transferq; transferq.init({"backend": {"storage_backend": "Redsi"}})'
     ended = subprocess.run(
         [sys.executable, "-c", program],
         env={**os.environ, "TMPDIR": str(tmp_path), "TQ_SYSTEM": f"misspelt-{os.getpid()}"},

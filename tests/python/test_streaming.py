@@ -16,8 +16,8 @@ pytest.importorskip("tensordict")
 
 from tensordict import TensorDict  # noqa: E402
 
-from ctq import BatchMeta  # noqa: E402
-from ctq.streaming import (  # noqa: E402
+from transferq import BatchMeta  # noqa: E402
+from transferq.streaming import (  # noqa: E402
     StreamingDataLoader,
     StreamingDataset,
     chunk_batch_fn,
@@ -275,19 +275,19 @@ def test_a_dataset_is_pickled_without_its_connections(client: Any, pid: str, dat
 
 LEFT_WITH_ITS_SYSTEM = """
 import torch
-import ctq
+import transferq
 
 def put(first):
-    ctq.get_client().put({"x": torch.arange(first, first + 4)}, partition_id="p")
+    transferq.get_client().put({"x": torch.arange(first, first + 4)}, partition_id="p")
 
-dataset = ctq.StreamingDataset(ctq.init(), 4, 4, ["x"], "p", "t", 0)
+dataset = transferq.StreamingDataset(transferq.init(), 4, 4, ["x"], "p", "t", 0)
 put(0)
 loop = iter(dataset)
 print(next(loop)[0]["x"].tolist())
-ctq.close()
+transferq.close()
 print(dataset._client)
 loop.close()
-ctq.init()
+transferq.init()
 put(4)
 dataset.step("p")
 print(next(iter(dataset))[0]["x"].tolist())

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from elsewhere import python
 
-import ctq
-from ctq import errors, system
+import transferq
+from transferq import errors, system
 
 START = """
-import ctq, json, os, sys
-ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
-handle = ctq.system.find(ctq.system.system_name())
+import transferq, json, os, sys
+transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+handle = transferq.system.find(transferq.system.system_name())
 print(json.dumps(handle._asdict()), flush=True)
 """
-WAIT = START + "sys.stdin.read()\nctq.close()\n"
+WAIT = START + "sys.stdin.read()\ntransferq.close()\n"
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("XDG_RUNTIME_DIR", path)
         yield Path(path) / "ctq"
-        ctq.close()
+        transferq.close()
 
 
 def start() -> tuple[subprocess.Popen[str], system.Handle]:
@@ -62,7 +62,7 @@ def test_init_is_quick_and_close_leaves_nothing(base: Path) -> None:
         best >= 0.5 and tries < 20
     ):  # one in 20 is quick, however busy the machine is
         begin = time.perf_counter()
-        ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+        transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
         best, tries = min(best, time.perf_counter() - begin), tries + 1
         handle = system.find("default")
         assert handle is not None
@@ -71,8 +71,8 @@ def test_init_is_quick_and_close_leaves_nothing(base: Path) -> None:
             base.stat().st_mode & 0o777,
             (base / "default" / "token").stat().st_mode & 0o777,
         ) == (0o700, 0o600)
-        ctq.close()
-        ctq.close()
+        transferq.close()
+        transferq.close()
         assert not base.exists()
         with pytest.raises(ProcessLookupError):
             os.kill(handle.pid, 0)
@@ -98,29 +98,29 @@ def test_nothing_is_left_when_the_starter_ends_without_close(base: Path) -> None
 
 def test_others_attach_and_detach(base: Path, caplog: pytest.LogCaptureFixture) -> None:
     starter, handle = start()
-    caplog.set_level("INFO", "ctq")
-    config = ctq.init(attach=True, name="guest")
+    caplog.set_level("INFO", "transferq")
+    config = transferq.init(attach=True, name="guest")
     assert config.backend.SimpleStorage.total_storage_size == 64 << 20
     assert f"attached to system 'default' of {handle.user}, process {handle.pid}" in caplog.text
-    assert "guest" in [session["name"] for session in ctq.get_client().status()["sessions"]]
-    ctq.kv_put("k", "p", tag={"a": 1})
-    assert ctq.init() is ctq.get_client().config
-    ctq.close()
+    assert "guest" in [session["name"] for session in transferq.get_client().status()["sessions"]]
+    transferq.kv_put("k", "p", tag={"a": 1})
+    assert transferq.init() is transferq.get_client().config
+    transferq.close()
     os.kill(handle.pid, 0)
-    assert ctq.init(attach=True)
-    assert ctq.kv_list("p") == {"p": {"k": {"a": 1}}}
-    ctq.close()
+    assert transferq.init(attach=True)
+    assert transferq.kv_list("p") == {"p": {"k": {"a": 1}}}
+    transferq.close()
     assert starter.communicate(timeout=20)[0] == ""
     assert not base.exists()
 
 
 def test_attach_never_starts(base: Path) -> None:
     with pytest.raises(errors.UnreachableError, match=r"TQ_ADDRESS.*'default'.*" + str(base)):
-        ctq.init(attach=True)
+        transferq.init(attach=True)
     with pytest.raises(errors.UnreachableError):
-        ctq.kv_list()
+        transferq.kv_list()
     with pytest.raises(errors.ClosedError, match="init"):
-        ctq.get_client()
+        transferq.get_client()
     assert not base.exists()
 
 
@@ -148,16 +148,16 @@ def test_two_that_start_at_once_share_a_system(base: Path) -> None:
 def test_systems_by_name(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starter, _ = start()
     monkeypatch.setenv("TQ_SYSTEM", "second")
-    ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+    transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
     assert sorted(path.name for path in base.iterdir()) == ["default", "second"]
-    ctq.close()
+    transferq.close()
     assert [path.name for path in base.iterdir()] == ["default"]
     starter.communicate(timeout=20)
     assert not base.exists()
     for bad in ("a/b", ".hidden", "n" * 65):
         monkeypatch.setenv("TQ_SYSTEM", bad)
         with pytest.raises(errors.NameLengthError, match="TQ_SYSTEM"):
-            ctq.init()
+            transferq.init()
 
 
 def test_what_a_killed_daemon_left_is_cleaned_up(base: Path) -> None:
@@ -166,9 +166,9 @@ def test_what_a_killed_daemon_left_is_cleaned_up(base: Path) -> None:
     os.kill(handle.pid, signal.SIGKILL)
     wait_for_end(daemon)
     assert (base / "default" / "handle.json").exists()
-    ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
-    assert ctq.get_client().get_partition_list() == []
-    ctq.close()
+    transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
+    assert transferq.get_client().get_partition_list() == []
+    transferq.close()
     starter.communicate(timeout=20)
     assert not base.exists()
 
@@ -179,13 +179,13 @@ def test_by_address(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(base.parent))
     monkeypatch.setenv("TQ_ADDRESS", handle.address)
     monkeypatch.setenv("TQ_TOKEN_FILE", handle.token_file)
-    ctq.init()
-    ctq.kv_put("k", "p", tag={})
-    ctq.close()
+    transferq.init()
+    transferq.kv_put("k", "p", tag={})
+    transferq.close()
     monkeypatch.delenv("TQ_ADDRESS")
-    assert list(ctq.init({"address": handle.address, "token_file": handle.token_file})) != []
-    assert ctq.kv_list("p") == {"p": {"k": {}}}
-    ctq.close()
+    assert list(transferq.init({"address": handle.address, "token_file": handle.token_file})) != []
+    assert transferq.kv_list("p") == {"p": {"k": {}}}
+    transferq.close()
     starter.communicate(timeout=20)
 
 
@@ -194,11 +194,11 @@ def test_wrong_and_missing_tokens(base: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "token"
     wrong.write_text("no" * 20)
     with pytest.raises(errors.AuthenticationError):
-        ctq.init({"address": handle.address, "token_file": str(wrong)})
+        transferq.init({"address": handle.address, "token_file": str(wrong)})
     with pytest.raises(errors.TransferQueueError, match="none"):
-        ctq.init({"address": handle.address, "token_file": str(tmp_path / "none")})
-    ctq.init()
-    ctq.close()
+        transferq.init({"address": handle.address, "token_file": str(tmp_path / "none")})
+    transferq.init()
+    transferq.close()
     starter.communicate(timeout=20)
 
 
@@ -207,7 +207,7 @@ def test_a_controller_that_is_not_there(tmp_path: Path) -> None:
     token.write_text("secret" * 6)
     begin = time.monotonic()
     with pytest.raises((errors.UnreachableError, errors.TimedOutError)):
-        ctq.init(
+        transferq.init(
             {
                 "address": f"unix:{tmp_path}/nobody.sock",
                 "token_file": str(token),
@@ -222,10 +222,10 @@ def test_a_daemon_that_does_not_start(base: Path) -> None:
         errors.ConfigError,
         match=r"controller\.sampler: no sampler 'no_such_sampler'; there are SequentialSampler, GRPO",
     ):
-        ctq.init({"controller": {"sampler": "no_such_sampler"}})
+        transferq.init({"controller": {"sampler": "no_such_sampler"}})
     assert not base.exists()
     with pytest.raises(errors.ConfigError, match="num_data_storage_units"):
-        ctq.init({"backend": {"SimpleStorage": {"num_data_storage_units": 1000}}})
+        transferq.init({"backend": {"SimpleStorage": {"num_data_storage_units": 1000}}})
     assert not base.exists()
 
 
@@ -233,24 +233,24 @@ def test_a_directory_of_somebody_else_is_refused(base: Path) -> None:
     base.mkdir(mode=0o755)
     base.chmod(0o755)
     with pytest.raises(errors.ConfigError, match="mode 0700"):
-        ctq.init()
+        transferq.init()
     base.rmdir()
 
 
 def test_pickles_are_refused(base: Path) -> None:
     """With allow_pickle: false, nothing written by other clients is unpickled."""
-    ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "16MiB"}}})
-    ctq.kv_put("a", "p", fields={"x": Path("/odd")})
-    got = ctq.kv_batch_get("a", "p")["x"]
+    transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "16MiB"}}})
+    transferq.kv_put("a", "p", fields={"x": Path("/odd")})
+    got = transferq.kv_batch_get("a", "p")["x"]
     assert (got if isinstance(got, list) else got.tolist()) == [Path("/odd")]
     code = """
-import ctq
-ctq.init({"serialization": {"allow_pickle": False}}, attach=True)
+import transferq
+transferq.init({"serialization": {"allow_pickle": False}}, attach=True)
 try:
-    print("unpickled", ctq.kv_batch_get("a", "p"))
-except ctq.errors.SerializationError as error:
+    print("unpickled", transferq.kv_batch_get("a", "p"))
+except transferq.errors.SerializationError as error:
     print(error)
-ctq.close()
+transferq.close()
 """
     done = python(code)
     assert done.returncode == 0, done.stderr

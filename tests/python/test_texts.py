@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-import ctq
-from ctq import stacks
-from ctq.encoding import Decoder, Encoder
-from ctq.errors import SerializationError
+import transferq
+from transferq import stacks
+from transferq.encoding import Decoder, Encoder
+from transferq.errors import SerializationError
 
 torch = pytest.importorskip("torch")
 tensordict = pytest.importorskip("tensordict")
@@ -126,7 +126,7 @@ def test_texts_that_are_overwritten_and_cleared_are_never_mixed(client: Any, pid
         stack = tensordict.NonTensorStack(*[version] * len(keys))
         return tensordict.TensorDict({"t": stack}, batch_size=[len(keys)])
 
-    ctq.kv_batch_put(keys, pid, fields(versions[0]))
+    transferq.kv_batch_put(keys, pid, fields(versions[0]))
     ended = threading.Event()
     seen: list[str] = []
     reads = [0]
@@ -134,8 +134,8 @@ def test_texts_that_are_overwritten_and_cleared_are_never_mixed(client: Any, pid
     def read() -> None:
         while not ended.is_set():
             try:
-                got = ctq.kv_batch_get(keys, pid).get("t").tolist()
-            except ctq.TransferQueueError:
+                got = transferq.kv_batch_get(keys, pid).get("t").tolist()
+            except transferq.TransferQueueError:
                 continue  # cleared meanwhile
             seen.extend(set(got) - whole)
             reads[0] += 1
@@ -145,14 +145,14 @@ def test_texts_that_are_overwritten_and_cleared_are_never_mixed(client: Any, pid
         reader.start()
     for place, version in enumerate(versions):
         if place % 3 == 2:
-            ctq.kv_clear(keys, pid)
-        ctq.kv_batch_put(keys, pid, fields(version))
+            transferq.kv_clear(keys, pid)
+        transferq.kv_batch_put(keys, pid, fields(version))
     ended.set()
     for reader in readers:
         reader.join()
     assert seen == []
     assert reads[0] > 0
-    last = ctq.kv_batch_get(keys, pid).get("t").tolist()
+    last = transferq.kv_batch_get(keys, pid).get("t").tolist()
     assert last == [versions[-1]] * len(keys)
 
 

@@ -11,10 +11,10 @@ import sys
 for name in ("torch", "tensordict", "ray"):
     sys.modules[name] = None
 import numpy as np
-import ctq
+import transferq
 
-ctq.init()
-client = ctq.get_client()
+transferq.init()
+client = transferq.get_client()
 fields = {
     "dense": np.arange(6, dtype=np.float32).reshape(3, 2),
     "scalar": np.array([1, 2, 3]),
@@ -37,12 +37,12 @@ assert claimed.get_shapes("ragged") == [(2,), (0,), (3,)]
 indexes, consumed = client.get_consumption_status("t", "p")
 assert consumed.tolist() == [1, 1, 1]
 assert client.check_consumption_status("t", "p")
-ctq.kv_put("k", "kv", fields={"x": np.arange(3), "s": "text"})
-got = ctq.kv_batch_get("k", "kv")
+transferq.kv_put("k", "kv", fields={"x": np.arange(3), "s": "text"})
+got = transferq.kv_batch_get("k", "kv")
 assert got["x"].tolist() == [[0, 1, 2]] and got["s"] == ["text"]
-assert client.get_data(ctq.BatchMeta()) == {}
-print(ctq.kv_batch_get("k", "shared") if len(sys.argv) > 1 else "fine")
-ctq.close()
+assert client.get_data(transferq.BatchMeta()) == {}
+print(transferq.kv_batch_get("k", "shared") if len(sys.argv) > 1 else "fine")
+transferq.close()
 """
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-import ctq
+import transferq
 
 torch = pytest.importorskip("torch")
 
@@ -32,9 +32,9 @@ KEYS = [f"k{row}" for row in range(ROWS)]
 @pytest.fixture(scope="module")
 def tq(runtime_dir: Path) -> Iterator[Any]:
     """A system with one unit, so that a put that does not fit has to wait there."""
-    ctq.init(ONE_UNIT)
-    yield ctq
-    ctq.close()
+    transferq.init(ONE_UNIT)
+    yield transferq
+    transferq.close()
     assert list(runtime_dir.iterdir()) == []
 
 
@@ -44,12 +44,12 @@ def numbers(base: float, rows: int = ROWS) -> Any:
 
 def put(pid: str, base: float, keys: list[str] = KEYS) -> Any:
     data = numbers(base, len(keys))
-    ctq.kv_batch_put(keys, pid, {"x": data})
+    transferq.kv_batch_put(keys, pid, {"x": data})
     return data
 
 
 def view(pid: str, keys: list[str] = KEYS, **more: Any) -> Any:
-    return ctq.kv_batch_get(keys, pid, layout="dense", zero_copy=True, **more)["x"]
+    return transferq.kv_batch_get(keys, pid, layout="dense", zero_copy=True, **more)["x"]
 
 
 def pins(client: Any) -> tuple[int, int]:
@@ -89,7 +89,7 @@ def test_data_outlives_its_samples(client: Any, pid: str) -> None:
     before = view(pid)
     changed = put(pid, 3)  # overwrites
     after = view(pid)
-    ctq.kv_clear(KEYS, pid)
+    transferq.kv_clear(KEYS, pid)
     for step in range(20):  # cycles through all the remaining memory
         put(f"{pid}-{step}", 100 + step, KEYS[:8])
         client.clear_partition(f"{pid}-{step}")
@@ -104,7 +104,7 @@ def test_writes_stay_with_the_writer(client: Any, pid: str) -> None:
     mine[1] += 1
     assert torch.equal(other, data)
     assert torch.equal(view(pid), data)
-    assert torch.equal(ctq.kv_batch_get(KEYS, pid, layout="dense")["x"], data)
+    assert torch.equal(transferq.kv_batch_get(KEYS, pid, layout="dense")["x"], data)
     assert (mine[2] == -1).all() and torch.equal(mine[1], data[1] + 1)
     assert torch.equal(mine[3], data[3])
     # Writes to the views do not hide data put in the same place later.
@@ -139,9 +139,9 @@ def test_a_put_waits_for_pinned_memory(client: Any, pid: str) -> None:
 
 READER = """
 import sys, time
-import ctq
-ctq.init(attach=True)
-seen = ctq.kv_batch_get([f"k{row}" for row in range(16)], sys.argv[1], layout="dense", zero_copy=True)["x"]
+import transferq
+transferq.init(attach=True)
+seen = transferq.kv_batch_get([f"k{row}" for row in range(16)], sys.argv[1], layout="dense", zero_copy=True)["x"]
 print(float(seen[0, 0]), flush=True)
 sys.stdin.read()
 """
@@ -171,7 +171,7 @@ def test_a_killed_reader_lets_go(client: Any, pid: str) -> None:
 
 def test_a_closed_client_leaves_copies(client: Any, pid: str) -> None:
     data = put(pid, 11)
-    other = ctq.TransferQueueClient("other", client._info)
+    other = transferq.TransferQueueClient("other", client._info)
     meta = client.kv_retrieve_meta(KEYS, pid)
     seen = other.get_data(meta, layout="dense", zero_copy=True)["x"]
     until_pins(client, (1, SIZE))
@@ -219,17 +219,17 @@ def test_a_child_keeps_what_it_inherits(client: Any, pid: str) -> None:
 
 def test_what_cannot_be_shown_is_copied(client: Any, pid: str) -> None:
     data = put(pid, 17)
-    ctq.kv_batch_put(
+    transferq.kv_batch_put(
         KEYS,
         pid,
         {"small": torch.arange(ROWS), "text": [f"text {row}" * 9000 for row in range(ROWS)]},
     )
     backwards = KEYS[::-1]
     assert torch.equal(view(pid, backwards, select_fields="x"), data.flip(0))
-    read = ctq.kv_batch_get(KEYS, pid, select_fields=["small", "text"], zero_copy=True)
+    read = transferq.kv_batch_get(KEYS, pid, select_fields=["small", "text"], zero_copy=True)
     assert read["small"].tolist() == list(range(ROWS))
     assert read["text"][3] == "text 3" * 9000
-    padded = ctq.kv_batch_get(
+    padded = transferq.kv_batch_get(
         KEYS, pid, select_fields="x", padding={"x": {"length": WIDTH + 1}}, zero_copy=True
     )
     assert torch.equal(padded["x"][:, :WIDTH], data)
@@ -244,7 +244,7 @@ def test_ragged_rows_and_many_columns(client: Any, pid: str) -> None:
     rows = [torch.arange(1000 * (row + 1), dtype=torch.int64) for row in range(ROWS)]
     ragged = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
     wide = numbers(18)[:, :4096].clone()
-    ctq.kv_batch_put(KEYS, pid, {"ragged": ragged, "wide": wide})
+    transferq.kv_batch_put(KEYS, pid, {"ragged": ragged, "wide": wide})
     meta = client.kv_retrieve_meta(KEYS, pid)
     read = asyncio.run(client.async_get_data(meta, zero_copy=True))
     assert all(
@@ -252,7 +252,7 @@ def test_ragged_rows_and_many_columns(client: Any, pid: str) -> None:
     )
     assert torch.equal(torch.stack(read["wide"].unbind()), wide)
     until_pins(client, (1, 8 * 1000 * (ROWS * (ROWS + 1) // 2) + wide.nbytes))
-    read = asyncio.run(ctq.async_kv_batch_get(KEYS, pid, zero_copy=True))
+    read = asyncio.run(transferq.async_kv_batch_get(KEYS, pid, zero_copy=True))
     assert torch.equal(torch.stack(read["wide"].unbind()), wide)
 
 
@@ -268,6 +268,6 @@ def test_outdated_metadata_is_looked_up(client: Any, pid: str) -> None:
         client.status()  # an answer of the controller, which notifies the unit
     assert torch.equal(seen, again)
     client.clear_partition(pid)
-    with pytest.raises(ctq.TransferQueueError):
+    with pytest.raises(transferq.TransferQueueError):
         client.get_data(old, zero_copy=True)
     assert torch.equal(seen, again)

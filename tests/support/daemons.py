@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ctq
+import transferq
 
 READY_SECONDS = 30.0
 
@@ -104,7 +104,7 @@ class System:
         self.folder = folder
         self.runtime = folder / "run"
         self.daemons: list[Daemon] = []
-        self.clients: list[ctq.TransferQueueClient] = []
+        self.clients: list[transferq.TransferQueueClient] = []
         self.address = ""
         self.token_file = str(self.runtime / "token")
 
@@ -155,10 +155,10 @@ class System:
 
     def client(
         self, name: str = "test", address: str | None = None, **config: Any
-    ) -> ctq.TransferQueueClient:
+    ) -> transferq.TransferQueueClient:
         """A new client."""
-        info = ctq.ControllerInfo(address or self.address, self.token_file)
-        client = ctq.TransferQueueClient(name, info, config=config)
+        info = transferq.ControllerInfo(address or self.address, self.token_file)
+        client = transferq.TransferQueueClient(name, info, config=config)
         self.clients.append(client)
         return client
 

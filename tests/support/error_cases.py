@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-import ctq
-from ctq import errors
-from ctq._calls import run
+import transferq
+from transferq import errors
+from transferq._calls import run
 
 from .provoked import (
     MIB,
@@ -277,7 +277,7 @@ CASES = [
     ),
     of_before_a_load(
         "a read of samples of before a load",
-        lambda client, meta: client.get_data(ctq.BatchMeta.concat([meta, meta])),
+        lambda client, meta: client.get_data(transferq.BatchMeta.concat([meta, meta])),
     ),
     Case(
         "a partition of before a load",
@@ -386,9 +386,9 @@ CASES = [
     ),
     Case(
         "a module that was not initialised",
-        lambda s: ctq.get_client(),
+        lambda s: transferq.get_client(),
         errors.ClosedError,
-        "this process", "attached to no system", "attached to no system", r"call ctq\.init\(\) first",
+        "this process", "attached to no system", "attached to no system", r"call transferq\.init\(\) first",
     ),
     # checkpoints
     Case(
@@ -424,19 +424,19 @@ CASES = [
     # configuration
     Case(
         "an unknown key of the configuration",
-        lambda s: ctq.init({"controler": {}}),
+        lambda s: transferq.init({"controler": {}}),
         errors.ConfigError,
         "key", "'controler'", "unknown", "did you mean 'controller'",
     ),
     Case(
         "a size that is none",
-        lambda s: ctq.init({"backend": {"SimpleStorage": {"total_storage_size": "12XB"}}}),
+        lambda s: transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "12XB"}}}),
         errors.ConfigError,
         "total_storage_size", "'12XB'", '"8GiB", "25%"', "expected a size",
     ),
     Case(
         "an unknown backend",
-        lambda s: ctq.init({"backend": {"storage_backend": "Nope"}}),
+        lambda s: transferq.init({"backend": {"storage_backend": "Nope"}}),
         errors.UnknownManagerError,
         r"backend\.storage_backend", "'Nope'", "known are: SimpleStorage, Redis", "must be registered before init",
     ),

@@ -30,11 +30,11 @@ def runtime_dir() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def tq(runtime_dir: Path) -> Iterator[Any]:
     """The package, with a running system; nothing of it is left afterwards."""
-    import ctq
+    import transferq
 
-    ctq.init(SMALL)
-    yield ctq
-    ctq.close()
+    transferq.init(SMALL)
+    yield transferq
+    transferq.close()
     assert list(runtime_dir.iterdir()) == []
 
 

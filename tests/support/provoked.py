@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import ctq
-from ctq._calls import run
+import transferq
+from transferq._calls import run
 
 from .addresses import free_ports
 from .daemons import System, executable
@@ -60,12 +60,12 @@ class Scene:
         return self.start("other")
 
     @cached_property
-    def client(self) -> ctq.TransferQueueClient:
+    def client(self) -> transferq.TransferQueueClient:
         """A client of the system with a short timeout."""
         return self.system.client("tester", client={"timeout": 1.0})
 
     @cached_property
-    def meta(self) -> ctq.BatchMeta:
+    def meta(self) -> transferq.BatchMeta:
         """Four samples with the fields `x` and `t`."""
         data = {"x": np.arange(4), "t": [["a"], ["b"], ["c"], ["d"]]}
         return self.client.put(data, partition_id="train")
@@ -127,9 +127,9 @@ def claim(scene: Scene, *fields: str, partition: str = "train", **sampling: Any)
 
 def at(scene: Scene, address: str, token_file: str | None = None) -> Any:
     """A put to an address."""
-    info = ctq.ControllerInfo(address, token_file or scene.system.token_file)
+    info = transferq.ControllerInfo(address, token_file or scene.system.token_file)
     config = {"client": {"timeout": 20}}
-    client = ctq.TransferQueueClient("stray", info, config=config)
+    client = transferq.TransferQueueClient("stray", info, config=config)
     try:
         return client.put({"x": np.arange(2)}, partition_id="p")
     finally:
@@ -171,7 +171,7 @@ def cleared(scene: Scene) -> Any:
     scene.client.put({"y": np.arange(7)}, metadata=meta)
 
 
-def loaded(scene: Scene, call: Callable[[ctq.TransferQueueClient, ctq.BatchMeta], Any]) -> Any:
+def loaded(scene: Scene, call: Callable[[transferq.TransferQueueClient, transferq.BatchMeta], Any]) -> Any:
     """Use of metadata from before a load after the load."""
     client = scene.client
     meta = client.put({"x": np.arange(2)}, partition_id="reloaded")
@@ -287,13 +287,13 @@ def another_version(scene: Scene) -> Any:
 
 FORKED = """
 import os, sys
-import ctq
-client = ctq.TransferQueueClient("parent", ctq.ControllerInfo(*sys.argv[1:]))
+import transferq
+client = transferq.TransferQueueClient("parent", transferq.ControllerInfo(*sys.argv[1:]))
 op = client._core.events(2**63, 0, True, 5.0)
 if os.fork() == 0:
     try:
         op.result()
-    except ctq.TransferQueueError as error:
+    except transferq.TransferQueueError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
     os._exit(0)
 os.wait()

@@ -198,10 +198,10 @@ class Worker:
         """Attach, put samples and claim them; no reads, because they would import torch, which takes seconds."""
         import numpy as np
 
-        import ctq
+        import transferq
 
-        ctq.init()
-        client = ctq.get_client()
+        transferq.init()
+        client = transferq.get_client()
         client.put({"x": np.arange(20).reshape(10, 2)}, partition_id=partition)
         return client.get_meta(["x"], 10, partition, task_name="t").size
 
@@ -214,15 +214,15 @@ def drive(address: str, way: str) -> None:
     """The driver; `settle` is called last before the system ends, if that ends with the driver or with Ray."""
     import ray
 
-    import ctq
+    import transferq
 
     ray.init(address, logging_level=logging.ERROR)
-    ctq.init(SMALL)
+    transferq.init(SMALL)
     workers: list[Any] = [ray.remote(num_cpus=0)(Worker).remote() for _ in range(WORKERS)]
     rows = ray.get([worker.work.remote(f"p{i}") for i, worker in enumerate(workers)])
     assert rows == [10] * WORKERS
     if way == "close":
-        ctq.close()
+        transferq.close()
     ray.get([worker.settle.remote() for worker in workers])
     sys.stdin.read()
     if way == "shutdown":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-import ctq
+import transferq
 
 READY_SECONDS = 60.0
 
@@ -40,27 +40,27 @@ class Worker:
 
     def attach(self, **options: Any) -> str:
         """Call init as a worker does; returns the address of the system."""
-        return str(ctq.init(**options).address)
+        return str(transferq.init(**options).address)
 
     def start(self, conf: dict[str, Any]) -> str:
         """Call init with a configuration."""
-        return str(ctq.init(conf).address)
+        return str(transferq.init(conf).address)
 
     def put(self, partition: str) -> int:
         """Put rows; returns how many."""
-        batch = ctq.get_client().put({"x": rows_of(partition)}, partition_id=partition)
+        batch = transferq.get_client().put({"x": rows_of(partition)}, partition_id=partition)
         return int(batch.size)
 
     def read(self, partition: str, task: str) -> bool:
         """Claim the rows of a partition and read them; returns whether they are the rows that were put."""
-        client = ctq.get_client()
+        client = transferq.get_client()
         batch = client.get_meta(["x"], 10, partition, task_name=task)
         got = np.stack([np.asarray(row) for row in client.get_data(batch)["x"]])
         return bool(np.array_equal(got, rows_of(partition)))
 
     def close(self) -> None:
         """Leave the system."""
-        ctq.close()
+        transferq.close()
 
 
 def worker_on(node: str) -> Any:
@@ -125,12 +125,12 @@ def drive(job: dict[str, Any]) -> None:
     said_to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # Ray prints messages to stdout
     ray.init(job["address"], **QUIET)
-    config = ctq.init(job["conf"])
+    config = transferq.init(job["conf"])
     if job["fill"]:
         workers = {f"from-{node}": worker_on(node) for node in nodes()}
         ray.get([worker.attach.remote() for worker in workers.values()])
         ray.get([worker.put.remote(name) for name, worker in workers.items()])
-    status = ctq.get_client().status()
+    status = transferq.get_client().status()
     said = {
         "address": config.address,
         "partitions": sorted(partition["name"] for partition in status["partitions"]),

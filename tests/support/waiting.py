@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import ctq
+import transferq
 
 
 def wait_event(
-    client: ctq.TransferQueueClient,
+    client: transferq.TransferQueueClient,
     wanted: Callable[[dict[str, Any]], bool],
     since: int = 0,
     seconds: float = 30.0,
@@ -27,7 +27,7 @@ def wait_event(
 
 
 def wait_status(
-    client: ctq.TransferQueueClient,
+    client: transferq.TransferQueueClient,
     wanted: Callable[[dict[str, Any]], bool],
     seconds: float = 30.0,
 ) -> dict[str, Any]:

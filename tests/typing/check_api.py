@@ -7,28 +7,28 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-import ctq
-from ctq import BatchMeta, Config, KVBatchMeta, TransferQueueClient
+import transferq
+from transferq import BatchMeta, Config, KVBatchMeta, TransferQueueClient
 
 
 def functions() -> None:
-    assert_type(ctq.init(), Config)
-    assert_type(ctq.init({"client": {"timeout": 5}}, attach=True, name="me"), Config)
-    assert_type(ctq.get_client(), TransferQueueClient)
-    assert_type(ctq.kv_put("k", "p", {"x": [1]}, {"t": 1}), KVBatchMeta)
-    assert_type(ctq.kv_batch_put(["k"], "p", fields=None, tags=[{}]), KVBatchMeta)
-    assert_type(ctq.kv_list("p"), dict[str, dict[str, Any]])
-    ctq.kv_clear("k", partition_id="p")
-    ctq.kv_put(5, "p")  # type: ignore[arg-type]
-    ctq.kv_put("k")  # type: ignore[call-arg]
-    assert_type(ctq.__version__, str)
+    assert_type(transferq.init(), Config)
+    assert_type(transferq.init({"client": {"timeout": 5}}, attach=True, name="me"), Config)
+    assert_type(transferq.get_client(), TransferQueueClient)
+    assert_type(transferq.kv_put("k", "p", {"x": [1]}, {"t": 1}), KVBatchMeta)
+    assert_type(transferq.kv_batch_put(["k"], "p", fields=None, tags=[{}]), KVBatchMeta)
+    assert_type(transferq.kv_list("p"), dict[str, dict[str, Any]])
+    transferq.kv_clear("k", partition_id="p")
+    transferq.kv_put(5, "p")  # type: ignore[arg-type]
+    transferq.kv_put("k")  # type: ignore[call-arg]
+    assert_type(transferq.__version__, str)
 
 
 async def async_functions() -> None:
-    assert_type(await ctq.async_kv_put("k", "p", tag={}), KVBatchMeta)
-    assert_type(await ctq.async_kv_list(), dict[str, dict[str, Any]])
-    await ctq.async_kv_clear(["k"], "p")
-    await ctq.async_kv_list(partition_id=5)  # type: ignore[arg-type]
+    assert_type(await transferq.async_kv_put("k", "p", tag={}), KVBatchMeta)
+    assert_type(await transferq.async_kv_list(), dict[str, dict[str, Any]])
+    await transferq.async_kv_clear(["k"], "p")
+    await transferq.async_kv_list(partition_id=5)  # type: ignore[arg-type]
 
 
 def client(client: TransferQueueClient, meta: BatchMeta) -> None:
@@ -42,7 +42,7 @@ def client(client: TransferQueueClient, meta: BatchMeta) -> None:
     client.get_meta("x", batch_size="4", partition_id="p")  # type: ignore[arg-type]
 
 
-async def async_client(client: ctq.AsyncTransferQueueClient, meta: BatchMeta) -> None:
+async def async_client(client: transferq.AsyncTransferQueueClient, meta: BatchMeta) -> None:
     assert_type(await client.async_get_meta(["x"], 4, "p", task_name="t", timeout=1.0), BatchMeta)
     assert_type(await client.async_put({"x": [1]}, partition_id="p"), BatchMeta)
     assert_type(await client.async_reset_consumption("p"), bool)
@@ -52,24 +52,24 @@ async def async_client(client: ctq.AsyncTransferQueueClient, meta: BatchMeta) ->
 
 def module() -> None:
     """A name that the module does not have is an error, even in an `except`."""
-    ctq.kv_batch_putt(["k"], "p")  # type: ignore[attr-defined]
+    transferq.kv_batch_putt(["k"], "p")  # type: ignore[attr-defined]
     try:
-        ctq.close()
-    except ctq.TimedOutErorr:  # type: ignore[attr-defined]
+        transferq.close()
+    except transferq.TimedOutErorr:  # type: ignore[attr-defined]
         pass
-    except (ctq.TimedOutError, ctq.StorageFullError) as error:
+    except (transferq.TimedOutError, transferq.StorageFullError) as error:
         assert_type(error.code, int)
-    except ctq.TransferQueueError as error:
+    except transferq.TransferQueueError as error:
         assert_type(error.code, int)
-    assert_type(ctq.UnreachableError("x"), ctq.errors.UnreachableError)
+    assert_type(transferq.UnreachableError("x"), transferq.errors.UnreachableError)
 
 
-def streaming(loader: ctq.StreamingDataLoader) -> None:
+def streaming(loader: transferq.StreamingDataLoader) -> None:
     for data, meta in loader:
         assert_type(meta, BatchMeta)
-        ctq.get_client().put(data, metadata=meta)
-    ctq.StreamingDataset(ctq.init(), 4, 2, ["x"], "p", "t", dp_rank=0, prefetch=False)
-    ctq.StreamingDataset(ctq.init(), 4, 2, ["x"], "p", "t")  # type: ignore[call-arg]
+        transferq.get_client().put(data, metadata=meta)
+    transferq.StreamingDataset(transferq.init(), 4, 2, ["x"], "p", "t", dp_rank=0, prefetch=False)
+    transferq.StreamingDataset(transferq.init(), 4, 2, ["x"], "p", "t")  # type: ignore[call-arg]
     assert_type(loader.reset(), None)
     assert_type(loader.get_buffer()[0][1], BatchMeta)
     loader.step(5)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def metadata(meta: BatchMeta, kv: KVBatchMeta) -> None:
     assert_type(kv.extra_info, dict[str, Any] | None)
 
 
-class Manager(ctq.StorageManager):
+class Manager(transferq.StorageManager):
     """A manager with all required methods; leaving one out makes it abstract."""
 
     async def put_data(self, data: Any, metadata: BatchMeta, data_parser: Any = None) -> None:
@@ -102,4 +102,4 @@ class Manager(ctq.StorageManager):
     async def clear_data(self, metadata: BatchMeta) -> None: ...
 
 
-assert_type(ctq.StorageManagerFactory.register("m")(Manager), type[Manager])
+assert_type(transferq.StorageManagerFactory.register("m")(Manager), type[Manager])

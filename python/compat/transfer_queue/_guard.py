@@ -12,7 +12,7 @@ def refuse_mixed_files() -> None:
     found = [name for name in FOREIGN if (folder / name).exists()]
     if found:
         raise ImportError(
-            f"{folder} holds files of two distributions: this package is ctq's transfer_queue, and {found} "
+            f"{folder} holds files of two distributions: this package is transferq's transfer_queue, and {found} "
             "are those of PyPI's transferqueue. They cannot be installed beside each other: run "
             "`pip uninstall -y transferqueue`, remove what is left of the folder, and install one of them again"
         )

@@ -1,5 +1,5 @@
 """The client."""
 
-from ctq import AsyncTransferQueueClient, TransferQueueClient
+from transferq import AsyncTransferQueueClient, TransferQueueClient
 
 __all__ = ["AsyncTransferQueueClient", "TransferQueueClient"]

@@ -1,6 +1,6 @@
 """Functions of the package: init and close, calls by key, checkpoints, metrics."""
 
-from ctq import (
+from transferq import (
     async_kv_batch_get,
     async_kv_batch_get_by_meta,
     async_kv_batch_put,

@@ -1,5 +1,5 @@
 """Metadata of samples."""
 
-from ctq import BatchMeta, KVBatchMeta
+from transferq import BatchMeta, KVBatchMeta
 
 __all__ = ["BatchMeta", "KVBatchMeta"]

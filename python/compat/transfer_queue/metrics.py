@@ -1,5 +1,5 @@
 """Where the metrics are served."""
 
-from ctq import get_metrics_endpoint
+from transferq import get_metrics_endpoint
 
 __all__ = ["get_metrics_endpoint"]

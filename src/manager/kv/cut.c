@@ -168,7 +168,7 @@ int tqi_kv_cut_make(const tq_put_job *job, uint64_t value_max, tqi_kv_cut *out, 
     for (uint32_t c = 0; c < job->n_columns; c++) {
         out->bytes += job->columns[c].size;
     }
-    uint64_t target = out->bytes / (TQ_LEASE_MAX / 2) + 1;
+    uint64_t target = out->bytes / (TQ_GRANT_MAX / 2) + 1;
     target = target < TQI_KV_VALUE ? TQI_KV_VALUE : target;
     target = value_max != 0 && target > value_max ? value_max : target;
     for (uint32_t c = 0; c < job->n_columns && code == TQ_OK;) {

@@ -1,7 +1,7 @@
 /*
  * end.c - the clean shutdown of a system: its daemon removes the stored data, because there may be no client left to do it.
  * The controller no longer serves anybody.  Data that a client was writing when it ended may still arrive, so the store is
- * scanned until nothing new is found.  The leases and the mark go last: a daemon that is killed before that leaves them, and
+ * scanned until nothing new is found.  The keepalives and the mark go last: a daemon that is killed before that leaves them, and
  * the next system removes the rest (see sweep.c).
  */
 #include "manager/kv/kv.h"
@@ -49,7 +49,7 @@ static bool end_is_sign(const end_batch *batch, const char *key)
 {
     const char *name = key + strlen(batch->prefix);
 
-    return strcmp(name, TQI_KV_LEASE) == 0 || strcmp(name, TQI_KV_LOOKS) == 0 ||
+    return strcmp(name, TQI_KV_KEEPALIVE) == 0 || strcmp(name, TQI_KV_LOOKS) == 0 ||
            strcmp(name, TQI_KV_MARK) == 0;
 }
 
@@ -87,7 +87,7 @@ static int end_values(end_batch *batch)
 
 static void end_signs(end_batch *batch)
 {
-    static const char *const names[] = {TQI_KV_LEASE, TQI_KV_LOOKS, TQI_KV_MARK};
+    static const char *const names[] = {TQI_KV_KEEPALIVE, TQI_KV_LOOKS, TQI_KV_MARK};
     uint64_t values = batch->removed;
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {

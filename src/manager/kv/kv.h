@@ -16,8 +16,8 @@
  *
  * Jobs begin and end on the client's loop; blocking work runs on its pool.
  */
-#ifndef TQI_KV_H
-#define TQI_KV_H
+#ifndef TQI_MANAGER_KV_KV_H
+#define TQI_MANAGER_KV_KV_H
 
 #include <pthread.h>
 #include <stddef.h>
@@ -28,7 +28,7 @@
 #include <tq/kv.h>
 
 /* Consecutive columns share a value up to this size; a larger column is cut into values of about TQI_KV_VALUE, or larger
- * ones if there would otherwise be more than one lease allows. */
+ * ones if there would otherwise be more than one keepalive allows. */
 #define TQI_KV_ONE_VALUE (64u << 10)
 #define TQI_KV_VALUE     (256u << 10)
 /* Most tasks of one job on the pool, and the fewest bytes worth a task. */
@@ -38,19 +38,19 @@
 
 typedef struct tqi_kv_put tqi_kv_put;
 
-/* The epoch's lease, and the search for epochs without one; see sweep.c. */
+/* The epoch's keepalive, and the search for epochs without one; see sweep.c. */
 typedef struct tqi_kv_sweep {
-    bool runs; /* the store has leases and lists its keys */
+    bool runs; /* the store has keepalives and lists its keys */
     double after;
     double renewal;
     pthread_t thread;
     /* of the thread */
-    bool looks;      /* for ended epochs: this client holds the lease for searching */
+    bool looks;      /* for ended epochs: this client holds the keepalive for searching */
     unsigned next;   /* renewals until the next search */
     unsigned second; /* renewals until the second check of what was found; 0: nothing was */
     uint64_t first;  /* epoch when it was opened */
-    uint64_t leased; /* epoch of the lease; 0: none yet */
-    uint64_t due;    /* when the lease must be renewed, even in the middle of long work */
+    uint64_t keepalived; /* epoch of the keepalive; 0: none yet */
+    uint64_t due;    /* when the keepalive must be renewed, even in the middle of long work */
     uint64_t *suspects;
     size_t n_suspects;
     /* under the lock */
@@ -126,9 +126,9 @@ typedef struct tqi_kv_key_text {
     char text[TQ_KV_KEY_MAX + 1];
 } tqi_kv_key_text;
 
-/* Keys of an epoch that are not blocks: its lease and that of the client that searches for ended epochs, both of which the
+/* Keys of an epoch that are not blocks: its keepalive and that of the client that searches for ended epochs, both of which the
  * store drops by itself, and the mark, which says that there may be values of the epoch. */
-#define TQI_KV_LEASE "lease"
+#define TQI_KV_KEEPALIVE "keepalive"
 #define TQI_KV_LOOKS "looks"
 #define TQI_KV_MARK  "kept"
 
@@ -159,7 +159,7 @@ typedef struct tqi_kv_cut_value {
 
 /* A batch as blocks and values; values of a block lie end to end, in the order of the batch's bytes. */
 typedef struct tqi_kv_cut {
-    tq_block *blocks; /* ids are filled in by the code that leases them */
+    tq_block *blocks; /* ids are filled in by the code that keepalives them */
     uint32_t n_blocks;
     tq_extent *extents;
     uint32_t n_extents;
@@ -181,7 +181,7 @@ void tqi_kv_put_retry(tqi_kv *kv);
 void tqi_kv_get_start(void *state, tq_get_job *job);
 /* Checks what the config says about it. */
 int tqi_kv_sweep_check(const tq_kv_client *client, const char *config, tq_error *err);
-/* On the opening thread: the epoch has a lease when it returns. */
+/* On the opening thread: the epoch has a keepalive when it returns. */
 int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err);
 /* The controller's epoch is another one. */
 void tqi_kv_sweep_epoch(tqi_kv *kv, uint64_t epoch);

@@ -1,7 +1,7 @@
 /*
  * put.c - writing values to the store, and waiting for room.
  *
- * A put leases a block id per value, and writes the values in a few tasks on the pool.  When the store has no room, what was
+ * A put grants a block id per value, and writes the values in a few tasks on the pool.  When the store has no room, what was
  * written is removed again, so that two puts cannot starve each other with halves, and the put waits until this client has
  * removed something, or until a timer fires, because another client may have.  An external store has no other way to tell
  * us; the pauses grow to a second.  The controller does not know of such a wait, so it is not in the status; the log names
@@ -32,8 +32,8 @@ struct tqi_kv_put {
     tqi_kv *kv;
     tq_put_job *job;
     tqi_kv_cut cut;
-    uint32_t leased; /* blocks that have their ids */
-    uint64_t epoch;  /* they were leased under */
+    uint32_t granted; /* blocks that have their ids */
+    uint64_t epoch;  /* they were granted under */
     put_task tasks[TQI_KV_TASKS];
     unsigned n_tasks;
     unsigned running;
@@ -47,7 +47,7 @@ struct tqi_kv_put {
     tqi_kv_put *prev, *next;
 };
 
-static void put_lease(tqi_kv_put *put);
+static void put_grant(tqi_kv_put *put);
 static void put_write(tqi_kv_put *put);
 
 /* ------------------------------------------------------------------------------- the end */
@@ -55,12 +55,12 @@ static void put_write(tqi_kv_put *put);
 static void put_end(tqi_kv_put *put, const tq_error *err)
 {
     tq_manager_host *host = put->kv->host;
-    uint64_t ids[TQ_LEASE_MAX];
+    uint64_t ids[TQ_GRANT_MAX];
 
     if (err != NULL) {
-        for (uint32_t b = 0; b < put->leased;) {
+        for (uint32_t b = 0; b < put->granted;) {
             size_t n = 0;
-            while (b < put->leased && n < TQ_LEASE_MAX) {
+            while (b < put->granted && n < TQ_GRANT_MAX) {
                 ids[n++] = put->cut.blocks[b++].id;
             }
             host->abandon(host, ids, n, !put->unsure);
@@ -314,15 +314,15 @@ static void put_write(tqi_kv_put *put)
 
 /* ------------------------------------------------------------------------------- ids */
 
-static void put_leased(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg)
+static void put_granted(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg)
 {
     tqi_kv_put *put = arg;
     tq_error stale = {0};
 
-    if (err == NULL && put->leased > 0 && incarnation != put->epoch) {
+    if (err == NULL && put->granted > 0 && incarnation != put->epoch) {
         tqi_error_set(&stale, TQ_ESTALE, "storage %s: the controller was restarted during a put",
                       put->kv->owner);
-        put->leased = 0; /* those ids ended with their epoch */
+        put->granted = 0; /* those ids ended with their epoch */
         err = &stale;
     }
     if (err == NULL && put->canceled) {
@@ -334,26 +334,26 @@ static void put_leased(const tq_error *err, uint64_t first, uint64_t incarnation
         return;
     }
     put->epoch = incarnation;
-    for (uint64_t i = 0; put->leased < put->cut.n_blocks && i < TQ_LEASE_MAX; i++) {
-        tq_block *block = &put->cut.blocks[put->leased++];
+    for (uint64_t i = 0; put->granted < put->cut.n_blocks && i < TQ_GRANT_MAX; i++) {
+        tq_block *block = &put->cut.blocks[put->granted++];
         block->id = first + i;
         block->owner = put->kv->owner;
         block->owner_incarnation = incarnation;
     }
-    put_lease(put);
+    put_grant(put);
 }
 
-static void put_lease(tqi_kv_put *put)
+static void put_grant(tqi_kv_put *put)
 {
     tq_manager_host *host = put->kv->host;
-    uint32_t left = put->cut.n_blocks - put->leased;
+    uint32_t left = put->cut.n_blocks - put->granted;
 
     if (left == 0) {
         put_write(put);
         return;
     }
-    host->lease(host, put->kv->owner, left < TQ_LEASE_MAX ? left : TQ_LEASE_MAX,
-                put->job->deadline_ns, put_leased, put);
+    host->grant(host, put->kv->owner, left < TQ_GRANT_MAX ? left : TQ_GRANT_MAX,
+                put->job->deadline_ns, put_granted, put);
 }
 
 void tqi_kv_put_start(void *state, tq_put_job *job)
@@ -375,5 +375,5 @@ void tqi_kv_put_start(void *state, tq_put_job *job)
         return;
     }
     job->user = put;
-    put_lease(put);
+    put_grant(put);
 }

@@ -2,14 +2,14 @@
  * sweep.c - values of systems that have ended.
  *
  * A killed system leaves its values in the store, under keys with its epoch.  There is no way to ask whether an epoch's
- * controller is alive, so each client keeps a lease for its own epoch: a key that the store drops by itself if nobody renews
- * it for `sweep_after` seconds.  An epoch with values but without a lease has ended: its values are removed.  Two things
- * protect the values of live systems.  The lease is written before the first value and lasts long: a system may be without
- * any client for that time.  And an epoch must be found without a lease twice, several renewals apart: leases are the first
- * thing that a store short of memory may evict, and clients restore them.  Everything except the first lease is done by one
+ * controller is alive, so each client keeps a keepalive for its own epoch: a key that the store drops by itself if nobody renews
+ * it for `sweep_after` seconds.  An epoch with values but without a keepalive has ended: its values are removed.  Two things
+ * protect the values of live systems.  The keepalive is written before the first value and lasts long: a system may be without
+ * any client for that time.  And an epoch must be found without a keepalive twice, several renewals apart: keepalives are the first
+ * thing that a store short of memory may evict, and clients restore them.  Everything except the first keepalive is done by one
  * thread per client, because it may take long: listing a store reads all of its keys.  One client of an epoch searches for
- * ended epochs, at once and again each time a lease could have expired; the others only renew.  The searching client holds a
- * second, short lease that it renews along with the first: when it has ended, the next client that renews takes that lease
+ * ended epochs, at once and again each time a keepalive could have expired; the others only renew.  The searching client holds a
+ * second, short keepalive that it renews along with the first: when it has ended, the next client that renews takes that keepalive
  * and starts over.
  */
 #include "manager/kv/kv.h"
@@ -28,7 +28,7 @@
 #include "base/text.h"
 #include "config_keys.h"
 
-/* Seconds without a client until a system counts as ended.  Leases shorter than the minimum would expire between renewals,
+/* Seconds without a client until a system counts as ended.  Keepalives shorter than the minimum would expire between renewals,
  * and stores do not accept ones longer than the maximum. */
 #define SWEEP_AFTER     ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_DEFAULT)
 #define SWEEP_AFTER_MIN ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_MIN)
@@ -68,7 +68,7 @@ static bool sweep_closing(tqi_kv_sweep *sweep)
     return closing;
 }
 
-/* ------------------------------------------------------------------------------- leases */
+/* ------------------------------------------------------------------------------- keepalives */
 
 static int sweep_has(tqi_kv *kv, uint64_t epoch, const char *what, bool *out, tq_error *err)
 {
@@ -82,24 +82,24 @@ static int sweep_has(tqi_kv *kv, uint64_t epoch, const char *what, bool *out, tq
     return code;
 }
 
-static int sweep_has_lease(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
+static int sweep_has_keepalive(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
 {
-    return sweep_has(kv, epoch, TQI_KV_LEASE, out, err);
+    return sweep_has(kv, epoch, TQI_KV_KEEPALIVE, out, err);
 }
 
-/* Renews the search lease if this client has it, and takes it if nobody has. */
+/* Renews the search keepalive if this client has it, and takes it if nobody has. */
 static int sweep_renew_looks(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
     tqi_kv_key_text key;
     bool had = false;
-    int code = sweep->looks ? TQ_OK : sweep_has(kv, sweep->leased, TQI_KV_LOOKS, &had, err);
+    int code = sweep->looks ? TQ_OK : sweep_has(kv, sweep->keepalived, TQI_KV_LOOKS, &had, err);
 
     if (code != TQ_OK || had) {
         return code;
     }
-    sweep_key(&key, sweep->leased, TQI_KV_LOOKS);
-    code = kv->client->lease(kv->store, key.text, sweep->renewal * SWEEP_TURNS,
+    sweep_key(&key, sweep->keepalived, TQI_KV_LOOKS);
+    code = kv->client->keepalive(kv->store, key.text, sweep->renewal * SWEEP_TURNS,
                              tqi_deadline(SWEEP_SECONDS), err);
     if (code == TQ_OK && !sweep->looks) {
         sweep->looks = true;
@@ -109,17 +109,17 @@ static int sweep_renew_looks(tqi_kv *kv, tq_error *err)
     return code;
 }
 
-/* The lease of the epoch, with its mark. */
+/* The keepalive of the epoch, with its mark. */
 static int sweep_renew(tqi_kv *kv, uint64_t epoch, tq_error *err)
 {
     tqi_kv_key_text key, mark;
     const tq_slice one = {.data = "1", .size = 1};
     const tq_kv_value value = {.key = mark.text, .slices = &one, .n_slices = 1, .size = 1};
     bool had = false;
-    int code = sweep_has_lease(kv, epoch, &had, err);
+    int code = sweep_has_keepalive(kv, epoch, &had, err);
 
     kv->sweep.due = tqi_now() + (uint64_t)(kv->sweep.renewal * 1e9);
-    if (code == TQ_OK && !had && epoch == kv->sweep.leased) {
+    if (code == TQ_OK && !had && epoch == kv->sweep.keepalived) {
         bool marked = false;
         code = sweep_has(kv, epoch, TQI_KV_MARK, &marked, err);
         if (code == TQ_OK && !marked) {
@@ -127,29 +127,29 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, tq_error *err)
         }
     }
     if (code == TQ_OK) {
-        sweep_key(&key, epoch, TQI_KV_LEASE);
-        code = kv->client->lease(kv->store, key.text, kv->sweep.after, tqi_deadline(SWEEP_SECONDS),
+        sweep_key(&key, epoch, TQI_KV_KEEPALIVE);
+        code = kv->client->keepalive(kv->store, key.text, kv->sweep.after, tqi_deadline(SWEEP_SECONDS),
                                  err);
     }
     if (code == TQ_OK && !had) {
         sweep_key(&mark, epoch, TQI_KV_MARK);
         code = kv->client->put(kv->store, &value, 1, tqi_deadline(SWEEP_SECONDS), err);
     }
-    if (code == TQ_OK && epoch != kv->sweep.leased) {
-        kv->sweep.leased = epoch;
+    if (code == TQ_OK && epoch != kv->sweep.keepalived) {
+        kv->sweep.keepalived = epoch;
         kv->sweep.looks = false;
     }
     return code == TQ_OK ? sweep_renew_looks(kv, err) : code;
 }
 
-/* Called throughout long work: if the lease expired meanwhile, others would think that we have ended.  Errors here are
+/* Called throughout long work: if the keepalive expired meanwhile, others would think that we have ended.  Errors here are
  * reported at the next renewal. */
 static void sweep_keep(tqi_kv *kv)
 {
     tq_error err = {0};
 
-    if (kv->sweep.leased != 0 && tqi_now() >= kv->sweep.due) {
-        sweep_renew(kv, kv->sweep.leased, &err);
+    if (kv->sweep.keepalived != 0 && tqi_now() >= kv->sweep.due) {
+        sweep_renew(kv, kv->sweep.keepalived, &err);
     }
 }
 
@@ -176,7 +176,7 @@ static bool sweep_note(const char *key, void *arg)
     size_t i = 0;
 
     sweep_keep(kv);
-    if (key != NULL && sweep_epoch_of(key, &epoch) && epoch != sweep->leased) {
+    if (key != NULL && sweep_epoch_of(key, &epoch) && epoch != sweep->keepalived) {
         while (i < sweep->n_suspects && sweep->suspects[i] != epoch) {
             i++;
         }
@@ -187,7 +187,7 @@ static bool sweep_note(const char *key, void *arg)
     return !sweep_closing(sweep);
 }
 
-/* Drops those that have a lease. */
+/* Drops those that have a keepalive. */
 static int sweep_check(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -195,10 +195,10 @@ static int sweep_check(tqi_kv *kv, tq_error *err)
     int code = TQ_OK;
 
     for (size_t i = 0; i < sweep->n_suspects && code == TQ_OK; i++) {
-        bool leased;
+        bool keepalived;
         sweep_keep(kv);
-        code = sweep_has_lease(kv, sweep->suspects[i], &leased, err);
-        if (code == TQ_OK && !leased) {
+        code = sweep_has_keepalive(kv, sweep->suspects[i], &keepalived, err);
+        if (code == TQ_OK && !keepalived) {
             sweep->suspects[left++] = sweep->suspects[i];
         }
     }
@@ -206,7 +206,7 @@ static int sweep_check(tqi_kv *kv, tq_error *err)
     return code;
 }
 
-/* Which epochs have a mark and no lease. */
+/* Which epochs have a mark and no keepalive. */
 static int sweep_look(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -260,7 +260,7 @@ static bool sweep_take(const char *key, void *arg)
     return batch->code == TQ_OK && !sweep_closing(&batch->kv->sweep);
 }
 
-/* Removes all values of an epoch, then its mark.  The search lease expires by itself. */
+/* Removes all values of an epoch, then its mark.  The search keepalive expires by itself. */
 static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
 {
     tqi_kv *kv = batch->kv;
@@ -288,7 +288,7 @@ static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
     return code;
 }
 
-/* Removes the values of epochs that still have no lease at the second check. */
+/* Removes the values of epochs that still have no keepalive at the second check. */
 static int sweep_remove(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -360,7 +360,7 @@ static void *sweep_main(void *arg)
     tqi_kv *kv = arg;
     tqi_kv_sweep *sweep = &kv->sweep;
     uint64_t epoch = sweep->first;
-    bool said = sweep->leased == 0;
+    bool said = sweep->keepalived == 0;
     tq_error err = {0};
 
     if (sweep_turn(kv, &err) != TQ_OK) {
@@ -368,7 +368,7 @@ static void *sweep_main(void *arg)
     }
     while (sweep_wait(sweep, &epoch)) {
         if (sweep_renew(kv, epoch, &err) != TQ_OK) {
-            sweep_failed(kv, &err, "renewing the lease", &said);
+            sweep_failed(kv, &err, "renewing the keepalive", &said);
             continue;
         }
         said = false;
@@ -409,8 +409,8 @@ static int sweep_thread(tqi_kv *kv)
     return rc;
 }
 
-/* The first lease, before the first value.  A store that refuses it (because it is full, say) is used anyway: an epoch
- * without a lease has no mark yet either, so nobody sweeps it. */
+/* The first keepalive, before the first value.  A store that refuses it (because it is full, say) is used anyway: an epoch
+ * without a keepalive has no mark yet either, so nobody sweeps it. */
 static void sweep_first(tqi_kv *kv)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -418,7 +418,7 @@ static void sweep_first(tqi_kv *kv)
 
     sweep->first = sweep->epoch = kv->host->epoch;
     if (sweep_renew(kv, sweep->first, &err) != TQ_OK) {
-        tqi_log(TQI_WARN, "kv", "storage %s: making the lease: %s", kv->owner, err.message);
+        tqi_log(TQI_WARN, "kv", "storage %s: making the keepalive: %s", kv->owner, err.message);
     }
 }
 
@@ -426,7 +426,7 @@ int tqi_kv_sweep_check(const tq_kv_client *client, const char *config, tq_error 
 {
     tqi_kv_sweep sweep;
 
-    return client->lease == NULL || client->list == NULL
+    return client->keepalive == NULL || client->list == NULL
                ? TQ_OK
                : sweep_config(&sweep, config, client->type, err);
 }
@@ -435,7 +435,7 @@ int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
 
-    if (kv->client->lease == NULL || kv->client->list == NULL) {
+    if (kv->client->keepalive == NULL || kv->client->list == NULL) {
         return TQ_OK;
     }
     int code = sweep_config(sweep, config, kv->client->type, err);

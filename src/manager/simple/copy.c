@@ -31,14 +31,14 @@ struct copy_job {
     const tqi_store_map *map;
     bool write;
     bool streaming;
-    tqi_piece *pieces;
+    tqi_simple_piece *pieces;
     void (*done)(void *arg);
     void *arg;
     unsigned left;
     copy_item items[COPY_ITEMS_MAX];
 };
 
-static void copy_piece(const tqi_store_map *map, bool write, bool streaming, tqi_piece *piece,
+static void copy_piece(const tqi_store_map *map, bool write, bool streaming, tqi_simple_piece *piece,
                        uint64_t skip, uint64_t bytes)
 {
     if (write) {
@@ -46,7 +46,7 @@ static void copy_piece(const tqi_store_map *map, bool write, bool streaming, tqi
             tqi_store_map_warm(map, piece->dest + skip, bytes);
         }
         if (streaming) {
-            tqi_stream_copy(piece->dest + skip, piece->from + skip, bytes);
+            tqi_store_stream_copy(piece->dest + skip, piece->from + skip, bytes);
         } else {
             memcpy(piece->dest + skip, piece->from + skip, bytes);
         }
@@ -65,7 +65,7 @@ static void copy_run(void *arg)
     uint64_t left = item->bytes, skip = item->skip;
 
     for (size_t i = item->first; left > 0; i++) {
-        tqi_piece *piece = &item->job->pieces[i];
+        tqi_simple_piece *piece = &item->job->pieces[i];
         uint64_t bytes = piece->size - skip < left ? piece->size - skip : left;
         copy_piece(item->job->map, item->job->write, item->job->streaming, piece, skip, bytes);
         left -= bytes;
@@ -103,7 +103,7 @@ static void copy_split(copy_job *job, uint64_t total, unsigned n)
     }
 }
 
-void tqi_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_piece *pieces,
+void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_simple_piece *pieces,
               size_t n, void (*done)(void *arg), void *arg)
 {
     uint64_t total = 0;

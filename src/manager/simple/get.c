@@ -18,12 +18,12 @@ typedef struct get_op get_op;
 
 /* What is read from one unit. */
 typedef struct get_part {
-    tqi_wait wait; /* first: waits are known by it */
+    tqi_simple_waiter wait; /* first: waits are known by it */
     get_op *op;
     const char *owner; /* of the job's blocks */
     uint64_t incarnation;
-    tqi_link *unit;
-    tqi_mapping *mapping;
+    tqi_simple_link *unit;
+    tqi_simple_mapping *mapping;
     size_t first, n; /* its pieces */
     uint64_t bytes;
     unsigned tries;
@@ -36,7 +36,7 @@ typedef struct get_part {
 struct get_op {
     tqi_simple *simple;
     tq_get_job *job;
-    tqi_piece *pieces; /* grouped by part */
+    tqi_simple_piece *pieces; /* grouped by part */
     size_t n_pieces;
     get_part *parts;
     uint32_t n_parts;
@@ -116,7 +116,7 @@ static void get_part_end(get_part *part, const tq_error *err)
     get_op *op = part->op;
 
     if (part->mapping != NULL) {
-        tqi_mapping_rele(part->mapping);
+        tqi_simple_mapping_unref(part->mapping);
         part->mapping = NULL;
     }
     if (err != NULL && op->err.code == TQ_OK) {
@@ -156,7 +156,7 @@ static void get_part_failed(get_part *part, const tq_error *err)
     get_part_look(part);
 }
 
-static void get_part_paused(tqi_wait *wait, const tq_error *err)
+static void get_part_paused(tqi_simple_waiter *wait, const tq_error *err)
 {
     get_part *part = (get_part *)wait;
 
@@ -222,7 +222,7 @@ static uint64_t get_part_deadline(const get_part *part)
     return tqi_simple_try(part->tries, part->bytes, end);
 }
 
-static void get_part_waited(tqi_wait *wait, const tq_error *err)
+static void get_part_waited(tqi_simple_waiter *wait, const tq_error *err)
 {
     get_part *part = (get_part *)wait;
 
@@ -240,7 +240,7 @@ static int get_sink(const ProtobufCMessage *base, uint64_t size, struct iovec *i
 {
     const Tq__UnitReadReply *reply = (const Tq__UnitReadReply *)base;
     const get_call *made = arg;
-    const tqi_piece *pieces = made->part->op->pieces + made->first;
+    const tqi_simple_piece *pieces = made->part->op->pieces + made->first;
     size_t gone = 0;
     uint64_t sum = 0;
     int n = 0;
@@ -261,7 +261,7 @@ static int get_sink(const ProtobufCMessage *base, uint64_t size, struct iovec *i
     return gone == reply->n_gone && sum == size ? TQ_OK : TQ_EPROTO;
 }
 
-static void get_read_done(tqi_call *call, tqi_answer *answer, void *arg)
+static void get_read_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     get_call made = *(get_call *)arg;
     get_part *part = made.part;
@@ -279,7 +279,7 @@ static void get_read_done(tqi_call *call, tqi_answer *answer, void *arg)
             bytes += part->op->pieces[made.first + i].size;
         }
         for (size_t i = 0; i < reply->n_gone && reply->gone[i] < made.n; i++) {
-            tqi_piece *piece = &part->op->pieces[made.first + reply->gone[i]];
+            tqi_simple_piece *piece = &part->op->pieces[made.first + reply->gone[i]];
             bytes -= piece->size;
             atomic_store_explicit(&piece->gone, true, memory_order_relaxed);
         }
@@ -304,10 +304,10 @@ static void get_read_done(tqi_call *call, tqi_answer *answer, void *arg)
 }
 
 /* Asks for pieces [first, first + n) of all. */
-static int get_read(get_part *part, tqi_channel *channel, size_t first, size_t n, uint64_t deadline,
+static int get_read(get_part *part, tqi_net_channel *channel, size_t first, size_t n, uint64_t deadline,
                     tq_error *err)
 {
-    const tqi_piece *pieces = part->op->pieces + first;
+    const tqi_simple_piece *pieces = part->op->pieces + first;
     const tq_block *blocks = part->op->job->blocks;
     Tq__UnitRead message;
     get_call *made = malloc(sizeof(*made));
@@ -338,7 +338,7 @@ static int get_read(get_part *part, tqi_channel *channel, size_t first, size_t n
     message.slot = slots;
     message.n_slot = n;
     message.incarnation = part->incarnation;
-    tqi_call_args args = {
+    tqi_net_call_args args = {
         .kind = TQI_UNIT_READ,
         .message = &message.base,
         .deadline = deadline,
@@ -346,7 +346,7 @@ static int get_read(get_part *part, tqi_channel *channel, size_t first, size_t n
         .sink = get_sink,
         .arg = made,
     };
-    code = tqi_call_start(channel, &args, NULL, err);
+    code = tqi_net_call_start(channel, &args, NULL, err);
     if (code == TQ_OK) {
         made = NULL;
     }
@@ -361,12 +361,12 @@ out:
 static void get_part_stream(get_part *part)
 {
     uint64_t deadline = get_part_deadline(part);
-    tqi_channel *channel = NULL;
+    tqi_net_channel *channel = NULL;
     tq_error err = {0};
 
     part->why.code = TQ_OK;
     part->calls = 1; /* this function's: answers come later, never from within */
-    int code = tqi_link_channel(part->unit, &channel, &err);
+    int code = tqi_simple_link_channel(part->unit, &channel, &err);
     for (size_t at = 0; at < part->n && code == TQ_OK; at += TQI_SIMPLE_PIECES) {
         size_t n = part->n - at < TQI_SIMPLE_PIECES ? part->n - at : TQI_SIMPLE_PIECES;
         code = get_read(part, channel, part->first + at, n, deadline, &err);
@@ -391,11 +391,11 @@ static void get_part_copied(void *arg)
 
 static void get_part_try(get_part *part)
 {
-    tqi_link *unit = part->unit;
+    tqi_simple_link *unit = part->unit;
     tq_error err = {0};
 
     part->wait.fn = get_part_waited;
-    int code = tqi_link_map(unit, get_part_deadline(part), &part->wait, &err);
+    int code = tqi_simple_link_map(unit, get_part_deadline(part), &part->wait, &err);
     if (code == TQ_EAGAIN) {
         return;
     }
@@ -404,7 +404,7 @@ static void get_part_try(get_part *part)
         return;
     }
     if (unit->mapping != NULL && unit->mapping->incarnation != part->incarnation) {
-        tqi_link_unmap(unit);
+        tqi_simple_link_unmap(unit);
         if (part->remaps++ == 0) {
             get_part_try(part);
         } else {
@@ -419,7 +419,7 @@ static void get_part_try(get_part *part)
     }
     part->mapping = unit->mapping;
     part->mapping->refs++;
-    tqi_copy(part->op->simple->host, &part->mapping->map, false, part->op->pieces + part->first,
+    tqi_simple_copy(part->op->simple->host, &part->mapping->map, false, part->op->pieces + part->first,
              part->n, get_part_copied, part);
 }
 
@@ -452,7 +452,7 @@ uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin)
 static void get_add(get_op *op, const tq_get_range *range, size_t at)
 {
     const tq_block *block = &op->job->blocks[range->block];
-    tqi_piece *piece = &op->pieces[at];
+    tqi_simple_piece *piece = &op->pieces[at];
     uint64_t begin;
 
     piece->slot = tqi_simple_locate(block, &begin);

@@ -17,7 +17,7 @@ static void pause_due(uv_timer_t *timer);
 static void pause_start(tqi_simple *simple)
 {
     uint64_t now = tqi_now(), next = TQI_NEVER;
-    tqi_wait *wait;
+    tqi_simple_waiter *wait;
 
     DL_FOREACH (simple->pauses, wait) {
         next = wait->due < next ? wait->due : next;
@@ -32,7 +32,7 @@ static void pause_due(uv_timer_t *timer)
 {
     tqi_simple *simple = timer->data;
     uint64_t now = tqi_now();
-    tqi_wait *due = NULL, *wait, *next;
+    tqi_simple_waiter *due = NULL, *wait, *next;
 
     DL_FOREACH_SAFE (simple->pauses, wait, next) {
         if (wait->due <= now) {
@@ -40,7 +40,7 @@ static void pause_due(uv_timer_t *timer)
             DL_APPEND(due, wait);
         }
     }
-    tqi_wait_end(&due, NULL); /* new pauses begin in here */
+    tqi_simple_wait_end(&due, NULL); /* new pauses begin in here */
     pause_start(simple);
 }
 
@@ -50,7 +50,7 @@ static const tq_error *pause_closed(tq_error *err)
     return err;
 }
 
-void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_wait *wait)
+void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_waiter *wait)
 {
     uint64_t ms = k < 6 ? PAUSE_FIRST_MS << k : PAUSE_MAX_MS;
     uint64_t due = tqi_now() + ms * PAUSE_NS_IN_MS;
@@ -72,5 +72,5 @@ void tqi_simple_stop(void *state)
 
     simple->stopped = true;
     uv_timer_stop(&simple->pause_timer);
-    tqi_wait_end(&simple->pauses, pause_closed(&err));
+    tqi_simple_wait_end(&simple->pauses, pause_closed(&err));
 }

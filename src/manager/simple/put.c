@@ -1,10 +1,10 @@
 /*
- * put.c - writes a batch to a unit: choose, map, lease, reserve, copy or stream, finish.
+ * put.c - writes a batch to a unit: choose, map, grant, reserve, copy or stream, finish.
  *
  * Units are tried in the order of put_choose.c, each without waiting, and if all are full, the put waits at the one with the
  * most room until there is room elsewhere.  If a unit does not answer, the put moves on to the next one after a short while;
  * its ids are abandoned, because the request may still be executed (the unit then refuses them, or frees them on their dead
- * notice).  If the ids were leased for a different run of the unit or the controller (TQ_ESTALE), the list is updated and
+ * notice).  If the ids were granted for a different run of the unit or the controller (TQ_ESTALE), the list is updated and
  * everything starts over, a few times.  A put that is cancelled stops if it is waiting; once its bytes are in transit, it
  * runs to completion.
  */
@@ -23,15 +23,15 @@
 /* The unit answers a wait this much before the call gives up. */
 #define PUT_SLACK_MS 100u
 
-static void put_choose(tqi_put *op);
-static void put_go(tqi_put *op);
-static void put_try(tqi_put *op);
+static void put_choose(tqi_simple_put_op *op);
+static void put_go(tqi_simple_put_op *op);
+static void put_try(tqi_simple_put_op *op);
 
-void tqi_put_free(tqi_put *op)
+void tqi_simple_put_free(tqi_simple_put_op *op)
 {
     DL_DELETE(op->simple->puts, op);
     if (op->mapping != NULL) {
-        tqi_mapping_rele(op->mapping);
+        tqi_simple_mapping_unref(op->mapping);
     }
     free(op->pieces);
     free(op->units);
@@ -42,25 +42,25 @@ void tqi_put_free(tqi_put *op)
     free(op->starts);
     free(op->block_of);
     free(op->order);
-    free(op->leases.leases);
+    free(op->grants.grants);
     free(op);
 }
 
-void tqi_put_abandon(tqi_put *op, uint32_t n)
+void tqi_simple_put_abandon(tqi_simple_put_op *op, uint32_t n)
 {
     tq_manager_host *host = op->simple->host;
 
-    if (tqi_ids_known(op->simple, &op->from)) {
+    if (tqi_simple_ids_known(op->simple, &op->from)) {
         host->abandon(host, op->ids, n, true);
     } else {
-        tqi_link_finish(op->unit, op->ids, n, false);
+        tqi_simple_link_finish(op->unit, op->ids, n, false);
     }
 }
 
 /* Ids to which a put at that unit may be writing, or is about to; returns how many. */
-static size_t put_busy(const tqi_link *link, uint64_t *ids)
+static size_t put_busy(const tqi_simple_link *link, uint64_t *ids)
 {
-    const tqi_put *op;
+    const tqi_simple_put_op *op;
     size_t n = 0;
 
     DL_FOREACH (link->simple->puts, op) {
@@ -73,14 +73,14 @@ static size_t put_busy(const tqi_link *link, uint64_t *ids)
     return n;
 }
 
-bool tqi_put_at(const tqi_link *link)
+bool tqi_simple_put_at(const tqi_simple_link *link)
 {
     return put_busy(link, NULL) > 0;
 }
 
-void tqi_puts_new_session(tqi_simple *simple)
+void tqi_simple_puts_new_session(tqi_simple *simple)
 {
-    for (tqi_link *link = simple->links; link != NULL; link = link->hh.next) {
+    for (tqi_simple_link *link = simple->links; link != NULL; link = link->hh.next) {
         link->n_stock = 0;
         if (link->channel == NULL) {
             continue; /* nothing was reserved there */
@@ -93,44 +93,44 @@ void tqi_puts_new_session(tqi_simple *simple)
             continue;
         }
         size_t n = put_busy(link, busy);
-        tqi_link_finish(link, busy, n, true);
+        tqi_simple_link_finish(link, busy, n, true);
         free(busy);
     }
 }
 
-void tqi_put_fail(tqi_put *op, const tq_error *err)
+void tqi_simple_put_fail(tqi_simple_put_op *op, const tq_error *err)
 {
     tq_manager_host *host = op->simple->host;
     tq_put_job *job = op->job;
 
-    tqi_put_free(op);
+    tqi_simple_put_free(op);
     host->put_finish(host, job, err, NULL, 0, NULL, 0);
 }
 
-static void put_end_cancelled(tqi_put *op)
+static void put_end_cancelled(tqi_simple_put_op *op)
 {
     tq_error err = {0};
 
     tqi_error_set(&err, TQ_ECANCELED, "the put was cancelled before its bytes were stored");
-    tqi_put_fail(op, &err);
+    tqi_simple_put_fail(op, &err);
 }
 
 /* ---------------------------------------------------------------------------------------- choosing */
 
-static void put_begin(tqi_put *op)
+static void put_begin(tqi_simple_put_op *op)
 {
     tq_error err = {0};
 
     op->fullest = NULL;
-    if (tqi_put_choose(op, &err) != TQ_OK) {
-        tqi_put_fail(op, &err);
+    if (tqi_simple_put_choose(op, &err) != TQ_OK) {
+        tqi_simple_put_fail(op, &err);
         return;
     }
     if (op->simple->near.n + op->simple->far.n == 0) {
         tqi_error_set(&err, TQ_EUNREACHABLE,
                       "no storage unit serves this system now: start one (tqd storage --join), or "
                       "see tq status for those that are gone");
-        tqi_put_fail(op, op->why.code != TQ_OK ? &op->why : &err);
+        tqi_simple_put_fail(op, op->why.code != TQ_OK ? &op->why : &err);
         return;
     }
     op->last = false;
@@ -139,17 +139,17 @@ static void put_begin(tqi_put *op)
 
 static void put_listed(void *arg, const tq_error *err)
 {
-    tqi_put *op = arg;
+    tqi_simple_put_op *op = arg;
 
     if (err != NULL) {
         tq_error copy = *err;
-        tqi_put_fail(op, &copy);
+        tqi_simple_put_fail(op, &copy);
         return;
     }
     put_begin(op);
 }
 
-static void put_choose(tqi_put *op)
+static void put_choose(tqi_simple_put_op *op)
 {
     tqi_simple *simple = op->simple;
 
@@ -164,14 +164,14 @@ static void put_choose(tqi_put *op)
 /* ---------------------------------------------------------------------------------------- trying */
 
 /* Starts over with an up-to-date list. */
-static void put_restart(tqi_put *op, const tq_error *why)
+static void put_restart(tqi_simple_put_op *op, const tq_error *why)
 {
     op->why = *why;
-    tqi_stock_drop(op->unit);
-    tqi_link_drop_ids(op->unit);
-    tqi_link_unmap(op->unit);
+    tqi_simple_stock_drop(op->unit);
+    tqi_simple_link_drop_ids(op->unit);
+    tqi_simple_link_unmap(op->unit);
     if (op->restarts++ >= PUT_RESTARTS) {
-        tqi_put_fail(op, why);
+        tqi_simple_put_fail(op, why);
         return;
     }
     tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
@@ -179,7 +179,7 @@ static void put_restart(tqi_put *op, const tq_error *why)
 
 /* Waits at the unit with the most room, or at the best one if none has reported its room; without `wait_when_full`, a full
  * store ends the put. */
-static void put_last(tqi_put *op)
+static void put_last(tqi_simple_put_op *op)
 {
     bool full = op->fullest != NULL;
 
@@ -200,7 +200,7 @@ static void put_last(tqi_put *op)
     }
     if (op->last || (full && !op->job->wait_when_full) || tqi_now() >= op->job->deadline_ns) {
         tq_error why = op->why;
-        tqi_put_fail(op, &why);
+        tqi_simple_put_fail(op, &why);
         return;
     }
     op->last = true;
@@ -211,12 +211,12 @@ static void put_last(tqi_put *op)
 }
 
 /* None of the first ones has taken it. */
-static void put_rest(tqi_put *op)
+static void put_rest(tqi_simple_put_op *op)
 {
     tq_error err = {0};
 
-    if (tqi_put_choose_rest(op, &err) != TQ_OK) {
-        tqi_put_fail(op, &err);
+    if (tqi_simple_put_choose_rest(op, &err) != TQ_OK) {
+        tqi_simple_put_fail(op, &err);
     } else if (op->n_units == 0) {
         put_choose(op); /* all have gone meanwhile */
     } else {
@@ -227,18 +227,18 @@ static void put_rest(tqi_put *op)
 /* If the list did not arrive, there may still be other units to try. */
 static void put_rest_listed(void *arg, const tq_error *err)
 {
-    tqi_put *op = arg;
+    tqi_simple_put_op *op = arg;
 
     if (err != NULL && err->code == TQ_ECLOSED) {
         tq_error copy = *err;
-        tqi_put_fail(op, &copy);
+        tqi_simple_put_fail(op, &copy);
         return;
     }
     put_rest(op);
 }
 
 /* Continues with the next unit, or with what remains if there is none. */
-static void put_go(tqi_put *op)
+static void put_go(tqi_simple_put_op *op)
 {
     tqi_simple *simple = op->simple;
 
@@ -255,14 +255,14 @@ static void put_go(tqi_put *op)
     }
 }
 
-static void put_next(tqi_put *op)
+static void put_next(tqi_simple_put_op *op)
 {
     op->at++;
     put_go(op);
 }
 
 /* Decides what a failed step at a unit means for the put. */
-void tqi_put_failed_at(tqi_put *op, const tq_error *err)
+void tqi_simple_put_failed_at(tqi_simple_put_op *op, const tq_error *err)
 {
     tq_error why = *err;
 
@@ -273,10 +273,10 @@ void tqi_put_failed_at(tqi_put *op, const tq_error *err)
     switch (err->code) {
     case TQ_EFULL:
         op->why = why;
-        tqi_put_note_full(op, op->unit);
-        if (tqi_put_possible(op, op->unit) &&
+        tqi_simple_put_note_full(op, op->unit);
+        if (tqi_simple_put_possible(op, op->unit) &&
             (op->fullest == NULL ||
-             tqi_put_free_bytes(op->unit) > tqi_put_free_bytes(op->fullest))) {
+             tqi_simple_put_free_bytes(op->unit) > tqi_simple_put_free_bytes(op->fullest))) {
             op->fullest = op->unit;
         }
         put_next(op);
@@ -295,16 +295,16 @@ void tqi_put_failed_at(tqi_put *op, const tq_error *err)
         put_restart(op, &why);
         return;
     default:
-        tqi_put_fail(op, &why);
+        tqi_simple_put_fail(op, &why);
     }
 }
 
-static void put_waited(tqi_wait *wait, const tq_error *err)
+static void put_waited(tqi_simple_waiter *wait, const tq_error *err)
 {
-    tqi_put *op = (tqi_put *)wait;
+    tqi_simple_put_op *op = (tqi_simple_put_op *)wait;
 
     if (err != NULL) {
-        tqi_put_failed_at(op, err);
+        tqi_simple_put_failed_at(op, err);
     } else if (op->cancelled) {
         put_end_cancelled(op);
     } else {
@@ -315,7 +315,7 @@ static void put_waited(tqi_wait *wait, const tq_error *err)
 /* Another unit is tried soon, because a put must make progress within a second of a unit's death, and asking for memory and
  * for room takes two requests.  A unit that is merely slow only loses this put.  If all answers take long, as they do with
  * thousands of clients, no other unit would be faster, and asking two would make it worse. */
-static uint64_t put_deadline(const tqi_put *op)
+static uint64_t put_deadline(const tqi_simple_put_op *op)
 {
     uint64_t usual = PUT_TRY_ANSWERS * op->simple->answer_ns;
     uint64_t time = PUT_TRY_NS << (op->rounds < PUT_ROUNDS ? op->rounds : PUT_ROUNDS);
@@ -325,31 +325,31 @@ static uint64_t put_deadline(const tqi_put *op)
 }
 
 /* There is no room for more than the put itself: tries the same unit once more, for the put alone. */
-static void put_without_stock(tqi_put *op)
+static void put_without_stock(tqi_simple_put_op *op)
 {
     op->extra = 0;
     op->no_stock = true;
     put_try(op);
 }
 
-static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
+static void put_reserved(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    tqi_put *op = arg;
+    tqi_simple_put_op *op = arg;
     const Tq__UnitReserveReply *reply = (const Tq__UnitReserveReply *)answer->reply;
     uint32_t n = op->n_blocks + op->extra;
     tq_error err = {0};
 
     (void)call;
     op->reserving = NULL;
-    bool leaves = tqi_put_wait_end(op);
+    bool leaves = tqi_simple_put_wait_end(op);
     op->unit->stocking = op->unit->stocking && op->extra == 0;
     if (answer->status == TQ_OK && !op->last) {
         tqi_simple_took(op->simple, op->asked_at);
     }
     if (answer->status == TQ_EFULL) {
-        tqi_link_put_back(op->unit, op->ids, n, &op->leases, &op->from); /* surely not used */
+        tqi_simple_link_put_back(op->unit, op->ids, n, &op->grants, &op->from); /* surely not used */
     } else if (answer->status != TQ_OK) {
-        tqi_put_abandon(op, n);
+        tqi_simple_put_abandon(op, n);
     }
     if (answer->status == TQ_EFULL && op->extra > 0 && !op->cancelled) {
         put_without_stock(op);
@@ -361,40 +361,40 @@ static void put_reserved(tqi_call *call, tqi_answer *answer, void *arg)
     }
     if (answer->status != TQ_OK) {
         op->extra = 0;
-        tqi_put_failed_at(op, answer->error);
+        tqi_simple_put_failed_at(op, answer->error);
         return;
     }
     op->unit->silent = false;
     if (reply->n_offset != n || reply->n_slot != n) {
-        tqi_put_abandon(op, n);
+        tqi_simple_put_abandon(op, n);
         tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved %zu blocks, asked were %u",
                       op->unit->name, reply->n_offset, n);
-        tqi_put_fail(op, &err);
+        tqi_simple_put_fail(op, &err);
         return;
     }
     memcpy(op->offsets, reply->offset, n * sizeof(*op->offsets));
     memcpy(op->slots, reply->slot, n * sizeof(*op->slots));
     if (op->extra > 0) {
-        tqi_stock_fill(op);
+        tqi_simple_stock_fill(op);
     }
     if (op->cancelled) {
-        tqi_put_abandon(op, op->n_blocks);
+        tqi_simple_put_abandon(op, op->n_blocks);
         put_end_cancelled(op);
         return;
     }
-    tqi_put_write(op);
+    tqi_simple_put_write(op);
 }
 
-/* The leases in the form of the message: few, except for a put of hundreds of columns. */
+/* The grants in the form of the message: few, except for a put of hundreds of columns. */
 #define PUT_GRANTS 4u
 typedef struct put_grants {
     Tq__Grant few[PUT_GRANTS], *few_list[PUT_GRANTS];
     Tq__Grant *grants, **list;
 } put_grants;
 
-static int put_grants_make(const tqi_put *op, put_grants *made)
+static int put_grants_make(const tqi_simple_put_op *op, put_grants *made)
 {
-    size_t n = op->leases.n;
+    size_t n = op->grants.n;
 
     made->grants = n > PUT_GRANTS ? calloc(n, sizeof(*made->grants)) : made->few;
     made->list = n > PUT_GRANTS ? calloc(n, sizeof(Tq__Grant *)) : made->few_list;
@@ -402,12 +402,12 @@ static int put_grants_make(const tqi_put *op, put_grants *made)
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
-        const tqi_lease *lease = &op->leases.leases[i];
+        const tqi_simple_grant *grant = &op->grants.grants[i];
         tq__grant__init(&made->grants[i]);
-        made->grants[i].first = lease->first;
-        made->grants[i].count = lease->count;
-        made->grants[i].proof.data = (uint8_t *)(uintptr_t)lease->proof;
-        made->grants[i].proof.len = TQI_GRANT;
+        made->grants[i].first = grant->first;
+        made->grants[i].count = grant->count;
+        made->grants[i].proof.data = (uint8_t *)(uintptr_t)grant->proof;
+        made->grants[i].proof.len = TQI_NET_GRANT;
         made->list[i] = &made->grants[i];
     }
     return TQ_OK;
@@ -421,7 +421,7 @@ static void put_grants_fini(put_grants *made)
     }
 }
 
-static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
+static int put_reserve(tqi_simple_put_op *op, tqi_net_channel *channel, tq_error *err)
 {
     Tq__UnitReserve message;
     put_grants grants;
@@ -437,7 +437,7 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
     message.incarnation = op->from.incarnation;
     int code = put_grants_make(op, &grants);
     message.grant = grants.list;
-    message.n_grant = op->leases.n;
+    message.n_grant = op->grants.n;
     message.wait = op->last && op->job->wait_when_full && op->extra == 0;
     if (message.wait && deadline != TQI_NEVER) {
         uint64_t now = tqi_now();
@@ -446,32 +446,32 @@ static int put_reserve(tqi_put *op, tqi_channel *channel, tq_error *err)
         uint64_t slack = ms / 8 < PUT_SLACK_MS ? ms / 8 : PUT_SLACK_MS;
         message.timeout_ms = ms - slack > 0 ? ms - slack : 1;
     }
-    tqi_call_args args = {
+    tqi_net_call_args args = {
         .kind = TQI_UNIT_RESERVE,
         .message = &message.base,
         .deadline = deadline,
         .done = put_reserved,
         .arg = op,
     };
-    code = code != TQ_OK ? tqi_error_nomem(err, "the leases of a put")
-                         : tqi_call_start(channel, &args, &op->reserving, err);
+    code = code != TQ_OK ? tqi_error_nomem(err, "the grants of a put")
+                         : tqi_net_call_start(channel, &args, &op->reserving, err);
     put_grants_fini(&grants);
     if (code == TQ_OK && message.wait) {
-        tqi_put_wait_begin(op);
+        tqi_simple_put_wait_begin(op);
     }
     op->asked_at = tqi_now();
     return code;
 }
 
-/* Leases ids for the put, and for what it reserves ahead. */
-static int put_take(tqi_put *op)
+/* Grants ids for the put, and for what it reserves ahead. */
+static int put_take(tqi_simple_put_op *op)
 {
-    tqi_link *unit = op->unit;
+    tqi_simple_link *unit = op->unit;
 
-    op->extra = tqi_stock_want(op);
+    op->extra = tqi_simple_stock_want(op);
     uint64_t deadline = /* the controller's */
         op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
-    int code = tqi_link_take(unit, op->ids, op->n_blocks + op->extra, &op->leases, &op->from,
+    int code = tqi_simple_link_take(unit, op->ids, op->n_blocks + op->extra, &op->grants, &op->from,
                              deadline, &op->wait);
     if (code != TQ_OK && op->extra > 0) {
         unit->stocking = false;
@@ -481,28 +481,28 @@ static int put_take(tqi_put *op)
 }
 
 /* Gives back what put_take took and nobody used. */
-static void put_give_back(tqi_put *op)
+static void put_give_back(tqi_simple_put_op *op)
 {
-    tqi_link_put_back(op->unit, op->ids, op->n_blocks + op->extra, &op->leases, &op->from);
+    tqi_simple_link_put_back(op->unit, op->ids, op->n_blocks + op->extra, &op->grants, &op->from);
     op->unit->stocking = op->unit->stocking && op->extra == 0;
     op->extra = 0;
 }
 
 /* One step at a unit: requests whatever is missing; put_waited comes back here. */
-static void put_try(tqi_put *op)
+static void put_try(tqi_simple_put_op *op)
 {
-    tqi_link *unit = op->units[op->at];
-    tqi_channel *channel = NULL;
+    tqi_simple_link *unit = op->units[op->at];
+    tqi_net_channel *channel = NULL;
     tq_error err = {0};
 
     op->unit = unit;
     op->wait.fn = put_waited;
-    int code = tqi_link_channel(unit, &channel, &err);
+    int code = tqi_simple_link_channel(unit, &channel, &err);
     if (code == TQ_OK) {
-        code = tqi_link_map(unit, put_deadline(op), &op->wait, &err);
+        code = tqi_simple_link_map(unit, put_deadline(op), &op->wait, &err);
     }
-    if (code == TQ_OK && tqi_stock_take(op)) {
-        tqi_put_write(op);
+    if (code == TQ_OK && tqi_simple_stock_take(op)) {
+        tqi_simple_put_write(op);
         return;
     }
     if (code == TQ_OK) {
@@ -518,13 +518,13 @@ static void put_try(tqi_put *op)
         unit->mapping->incarnation != op->from.incarnation) {
         /* The ids are from a different run of the unit than our mapping: requests the newer one. */
         put_give_back(op);
-        tqi_link_unmap(unit);
+        tqi_simple_link_unmap(unit);
         if (op->remaps++ < PUT_RESTARTS) {
             put_try(op);
             return;
         }
         tqi_error_set(&err, TQ_ESTALE, "storage unit '%s' is another run of it now", unit->name);
-        tqi_put_failed_at(op, &err);
+        tqi_simple_put_failed_at(op, &err);
         return;
     }
     if (code == TQ_OK) {
@@ -534,7 +534,7 @@ static void put_try(tqi_put *op)
         }
     }
     if (code != TQ_OK) {
-        tqi_put_failed_at(op, &err);
+        tqi_simple_put_failed_at(op, &err);
     }
 }
 
@@ -543,7 +543,7 @@ static void put_try(tqi_put *op)
 void tqi_simple_put(void *state, tq_put_job *job)
 {
     tqi_simple *simple = state;
-    tqi_put *op = calloc(1, sizeof(*op));
+    tqi_simple_put_op *op = calloc(1, sizeof(*op));
     tq_error err = {0};
 
     if (op == NULL) {
@@ -554,8 +554,8 @@ void tqi_simple_put(void *state, tq_put_job *job)
     op->simple = simple;
     op->job = job;
     DL_APPEND(simple->puts, op);
-    if (tqi_put_layout(op, &err) != TQ_OK) {
-        tqi_put_fail(op, &err);
+    if (tqi_simple_put_layout(op, &err) != TQ_OK) {
+        tqi_simple_put_fail(op, &err);
         return;
     }
     put_choose(op);
@@ -564,7 +564,7 @@ void tqi_simple_put(void *state, tq_put_job *job)
 void tqi_simple_cancel(void *state, tq_put_job *job)
 {
     tqi_simple *simple = state;
-    tqi_put *op = NULL;
+    tqi_simple_put_op *op = NULL;
 
     DL_SEARCH_SCALAR(simple->puts, op, job, job);
     if (op == NULL) {
@@ -573,10 +573,10 @@ void tqi_simple_cancel(void *state, tq_put_job *job)
     op->cancelled =
         true; /* where it cannot be stopped now, it is when the step it is at ends with an error */
     if (op->reserving != NULL) {
-        tqi_call_cancel(op->reserving);
-    } else if (tqi_query_leave(simple, op) ||
-               (op->unit != NULL && (tqi_wait_leave(&op->unit->map_waits, &op->wait) ||
-                                     tqi_wait_leave(&op->unit->lease_waits, &op->wait)))) {
+        tqi_net_call_cancel(op->reserving);
+    } else if (tqi_simple_query_leave(simple, op) ||
+               (op->unit != NULL && (tqi_simple_wait_leave(&op->unit->map_waits, &op->wait) ||
+                                     tqi_simple_wait_leave(&op->unit->grant_waits, &op->wait)))) {
         put_end_cancelled(op);
     }
 }

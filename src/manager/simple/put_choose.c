@@ -31,71 +31,71 @@ typedef enum choose_rank {
     CHOOSE_RANKS
 } choose_rank;
 
-uint64_t tqi_put_free_bytes(const tqi_link *link)
+uint64_t tqi_simple_put_free_bytes(const tqi_simple_link *link)
 {
-    uint64_t used = tqi_link_used(link);
+    uint64_t used = tqi_simple_link_used(link);
 
     return used < link->capacity ? link->capacity - used : 0;
 }
 
 /* How much of a unit the batch may fill, by its capacity and the usual share for new samples; the unit itself decides
  * exactly. */
-static uint64_t choose_limit(const tqi_put *op, const tqi_link *link)
+static uint64_t choose_limit(const tqi_simple_put_op *op, const tqi_simple_link *link)
 {
     return op->job->adds_samples ? link->capacity / 10 * 9 : link->capacity;
 }
 
-bool tqi_put_possible(const tqi_put *op, const tqi_link *link)
+bool tqi_simple_put_possible(const tqi_simple_put_op *op, const tqi_simple_link *link)
 {
     return link->capacity == 0 || op->total <= choose_limit(op, link);
 }
 
-bool tqi_put_fits(const tqi_put *op, const tqi_link *link, uint64_t taken)
+bool tqi_simple_put_fits(const tqi_simple_put_op *op, const tqi_simple_link *link, uint64_t taken)
 {
-    uint64_t limit = choose_limit(op, link), used = tqi_link_used(link) + taken;
+    uint64_t limit = choose_limit(op, link), used = tqi_simple_link_used(link) + taken;
 
     return link->capacity == 0 || (used <= limit && op->total <= limit - used);
 }
 
-static bool choose_fits(const tqi_put *op, const tqi_link *link)
+static bool choose_fits(const tqi_simple_put_op *op, const tqi_simple_link *link)
 {
-    return tqi_put_fits(op, link, 0);
+    return tqi_simple_put_fits(op, link, 0);
 }
 
-void tqi_put_note_full(const tqi_put *op, tqi_link *link)
+void tqi_simple_put_note_full(const tqi_simple_put_op *op, tqi_simple_link *link)
 {
     uint64_t limit = choose_limit(op, link);
 
     if (link->capacity > 0 && choose_fits(op, link)) {
-        tqi_link_grow(link, limit - op->total + 1);
+        tqi_simple_link_grow(link, limit - op->total + 1);
     }
 }
 
 /* Connected, and with a good part of its room free. */
-static bool choose_at_hand(const tqi_link *link)
+static bool choose_at_hand(const tqi_simple_link *link)
 {
-    return link->channel != NULL && tqi_channel_connected(link->channel) &&
-           tqi_put_free_bytes(link) >= link->capacity / 4;
+    return link->channel != NULL && tqi_net_channel_connected(link->channel) &&
+           tqi_simple_put_free_bytes(link) >= link->capacity / 4;
 }
 
 /* Whether a is to be tried before b. */
-static bool choose_before(const tqi_link *a, const tqi_link *b)
+static bool choose_before(const tqi_simple_link *a, const tqi_simple_link *b)
 {
     if (a->silent != b->silent) {
         return b->silent;
     }
-    if (tqi_link_near(a) != tqi_link_near(b)) {
-        return tqi_link_near(a);
+    if (tqi_simple_link_near(a) != tqi_simple_link_near(b)) {
+        return tqi_simple_link_near(a);
     }
-    if (tqi_connector_crowded(a->simple->connector) && choose_at_hand(a) != choose_at_hand(b)) {
+    if (tqi_net_connector_crowded(a->simple->connector) && choose_at_hand(a) != choose_at_hand(b)) {
         return choose_at_hand(a);
     }
-    return tqi_put_free_bytes(a) > tqi_put_free_bytes(b);
+    return tqi_simple_put_free_bytes(a) > tqi_simple_put_free_bytes(b);
 }
 
-static choose_rank choose_rank_of(const tqi_put *op, const tqi_link *link)
+static choose_rank choose_rank_of(const tqi_simple_put_op *op, const tqi_simple_link *link)
 {
-    if (!tqi_put_possible(op, link)) {
+    if (!tqi_simple_put_possible(op, link)) {
         return CHOOSE_TOO_SMALL;
     }
     if (link->silent) {
@@ -107,7 +107,7 @@ static choose_rank choose_rank_of(const tqi_put *op, const tqi_link *link)
 /* The same of the rest, by rank. */
 static int choose_compare(const void *one, const void *other)
 {
-    const tqi_link *a = *(tqi_link *const *)one, *b = *(tqi_link *const *)other;
+    const tqi_simple_link *a = *(tqi_simple_link *const *)one, *b = *(tqi_simple_link *const *)other;
 
     if (a->rank != b->rank) {
         return a->rank < b->rank ? -1 : 1;
@@ -131,14 +131,14 @@ static uint64_t choose_number(tqi_simple *simple)
 }
 
 /* Adds those of this machine, starting elsewhere each time, so that equal ones take turns; their order is kept. */
-static void choose_near(tqi_put *op)
+static void choose_near(tqi_simple_put_op *op)
 {
-    const tqi_links *near = &op->simple->near;
+    const tqi_simple_links *near = &op->simple->near;
     size_t n = near->n < CHOOSE_NEAR ? near->n : CHOOSE_NEAR;
     size_t start = op->simple->turn++;
 
     for (size_t k = 0; k < n; k++) {
-        tqi_link *link = near->items[(start + k) % near->n];
+        tqi_simple_link *link = near->items[(start + k) % near->n];
         if (link->silent) {
             continue; /* it comes with the rest */
         }
@@ -152,12 +152,12 @@ static void choose_near(tqi_put *op)
 }
 
 /* A unit elsewhere, other than `but`, that answers and is known to have room; NULL: none was drawn. */
-static tqi_link *choose_draw(tqi_put *op, const tqi_link *but)
+static tqi_simple_link *choose_draw(tqi_simple_put_op *op, const tqi_simple_link *but)
 {
-    const tqi_links *far = &op->simple->far;
+    const tqi_simple_links *far = &op->simple->far;
 
     for (unsigned i = 0; far->n > 0 && i < CHOOSE_DRAWS; i++) {
-        tqi_link *link = far->items[choose_number(op->simple) % far->n];
+        tqi_simple_link *link = far->items[choose_number(op->simple) % far->n];
         if (link != but && !link->silent && choose_fits(op, link)) {
             return link;
         }
@@ -165,12 +165,12 @@ static tqi_link *choose_draw(tqi_put *op, const tqi_link *but)
     return NULL;
 }
 
-bool tqi_put_elsewhere(tqi_put *op)
+bool tqi_simple_put_elsewhere(tqi_simple_put_op *op)
 {
-    const tqi_links *near = &op->simple->near;
+    const tqi_simple_links *near = &op->simple->near;
 
     for (size_t i = 0; i < near->n && i < CHOOSE_NEAR; i++) {
-        const tqi_link *link = near->items[i];
+        const tqi_simple_link *link = near->items[i];
         if (link != op->unit && !link->silent && choose_fits(op, link)) {
             return true;
         }
@@ -178,10 +178,10 @@ bool tqi_put_elsewhere(tqi_put *op)
     return choose_draw(op, op->unit) != NULL;
 }
 
-static void choose_far(tqi_put *op)
+static void choose_far(tqi_simple_put_op *op)
 {
-    tqi_link *one = choose_draw(op, NULL);
-    tqi_link *other = one != NULL ? choose_draw(op, one) : NULL;
+    tqi_simple_link *one = choose_draw(op, NULL);
+    tqi_simple_link *other = one != NULL ? choose_draw(op, one) : NULL;
 
     if (other != NULL && choose_before(other, one)) {
         op->units[op->n_units++] = other;
@@ -196,7 +196,7 @@ static void choose_far(tqi_put *op)
     }
 }
 
-int tqi_put_choose(tqi_put *op, tq_error *err)
+int tqi_simple_put_choose(tqi_simple_put_op *op, tq_error *err)
 {
     free(op->units);
     op->units = calloc(CHOOSE_NEAR + 2, sizeof(*op->units));
@@ -211,10 +211,10 @@ int tqi_put_choose(tqi_put *op, tq_error *err)
     return TQ_OK;
 }
 
-static void choose_add(tqi_put *op, const tqi_links *set)
+static void choose_add(tqi_simple_put_op *op, const tqi_simple_links *set)
 {
     for (size_t i = 0; i < set->n; i++) {
-        tqi_link *link = set->items[i];
+        tqi_simple_link *link = set->items[i];
         if (link->chosen != op->simple->chosen) {
             link->lot = choose_number(op->simple);
             link->rank = choose_rank_of(op, link);
@@ -225,7 +225,7 @@ static void choose_add(tqi_put *op, const tqi_links *set)
 
 /* Drops units unlikely to accept it from the sorted rest.  Each rank has its own limit, so that none crowds out another:
  * full units must not hide a silent one with room, nor small units a large one. */
-static void choose_drop(tqi_put *op, size_t first)
+static void choose_drop(tqi_simple_put_op *op, size_t first)
 {
     size_t n = first, kept[CHOOSE_RANKS] = {0};
 
@@ -238,11 +238,11 @@ static void choose_drop(tqi_put *op, size_t first)
     op->n_units = n;
 }
 
-int tqi_put_choose_rest(tqi_put *op, tq_error *err)
+int tqi_simple_put_choose_rest(tqi_simple_put_op *op, tq_error *err)
 {
     tqi_simple *simple = op->simple;
     size_t first = op->n_units;
-    tqi_link **units =
+    tqi_simple_link **units =
         realloc(op->units, (first + simple->near.n + simple->far.n + 1) * sizeof(*units));
 
     if (units == NULL) {

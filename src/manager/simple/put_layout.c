@@ -1,5 +1,5 @@
 /*
- * put_layout.c - how a batch is laid out in blocks.  A block costs a lease, a slot, an allocation and its record in the
+ * put_layout.c - how a batch is laid out in blocks.  A block costs a grant, a slot, an allocation and its record in the
  * table, however small it is, so small columns share blocks.  A column larger than TQI_SIMPLE_SHARED has its own block:
  * zero-copy reads map it, and it dies as a whole when the column is rewritten.  Dead parts of a shared block are reclaimed
  * by compaction.
@@ -15,7 +15,7 @@ static uint64_t layout_aligned(uint64_t size)
 
 /* Assigns columns to blocks, one after another while there is room.  The block with the most room left is filled next, so a
  * column too large for it does not close it. */
-static int layout_share(tqi_put *op, tq_error *err)
+static int layout_share(tqi_simple_put_op *op, tq_error *err)
 {
     const tq_put_job *job = op->job;
     uint64_t filled = TQI_SIMPLE_SHARED + 1; /* there is none yet */
@@ -43,16 +43,16 @@ static int layout_share(tqi_put *op, tq_error *err)
 }
 
 /* Where each column begins in its block, and how large the blocks are. */
-static void layout_place(tqi_put *op)
+static void layout_place(tqi_simple_put_op *op)
 {
     for (uint32_t i = 0; i < op->job->n_columns; i++) {
-        uint32_t block = tqi_put_block_of(op, i);
+        uint32_t block = tqi_simple_put_block_of(op, i);
         op->starts[i] = layout_aligned(op->sizes[block]);
         op->sizes[block] = op->starts[i] + op->job->columns[i].size;
     }
 }
 
-int tqi_put_order(tqi_put *op)
+int tqi_simple_put_order(tqi_simple_put_op *op)
 {
     uint32_t n = op->job->n_columns;
 
@@ -81,7 +81,7 @@ int tqi_put_order(tqi_put *op)
     return TQ_OK;
 }
 
-int tqi_put_layout(tqi_put *op, tq_error *err)
+int tqi_simple_put_layout(tqi_simple_put_op *op, tq_error *err)
 {
     const tq_put_job *job = op->job;
 
@@ -95,7 +95,7 @@ int tqi_put_layout(tqi_put *op, tq_error *err)
     if (op->total > TQI_SIMPLE_SHARED && job->n_columns > 1 && layout_share(op, err) != TQ_OK) {
         return TQ_ENOMEM;
     }
-    size_t room = op->n_blocks + (tqi_stock_suits(op) ? TQI_STOCK_MAX : 0);
+    size_t room = op->n_blocks + (tqi_simple_stock_suits(op) ? TQI_SIMPLE_STOCK_MAX : 0);
     op->sizes = calloc(room, sizeof(*op->sizes));
     op->ids = calloc(room, sizeof(*op->ids));
     op->offsets = calloc(room, sizeof(*op->offsets));

@@ -14,76 +14,76 @@
 #define WAIT_BELIEVE_NS UINT64_C(1000000000)
 #define WAIT_DOUBLE     6u
 
-static void wait_look(tqi_wait *wait, const tq_error *err)
+static void wait_look(tqi_simple_waiter *wait, const tq_error *err)
 {
-    tqi_put *op = (tqi_put *)wait;
+    tqi_simple_put_op *op = (tqi_simple_put_op *)wait;
 
     if (err == NULL) { /* otherwise the client is closed, which ends the reserve as well */
         tqi_simple_refresh(op->simple);
-        tqi_put_wait_begin(op);
+        tqi_simple_put_wait_begin(op);
     }
 }
 
-void tqi_put_wait_begin(tqi_put *op)
+void tqi_simple_put_wait_begin(tqi_simple_put_op *op)
 {
     op->waits = true;
     op->wait.fn = wait_look;
     tqi_simple_pause(op->simple, WAIT_PAUSE, TQI_NEVER, &op->wait);
 }
 
-bool tqi_put_wait_end(tqi_put *op)
+bool tqi_simple_put_wait_end(tqi_simple_put_op *op)
 {
     bool leaves = op->leaves;
 
     if (op->waits) {
-        tqi_wait_leave(&op->simple->pauses, &op->wait);
+        tqi_simple_wait_leave(&op->simple->pauses, &op->wait);
     }
     op->waits = false;
     op->leaves = false;
     return leaves;
 }
 
-static bool wait_stays(const tqi_put *op)
+static bool wait_stays(const tqi_simple_put_op *op)
 {
     return op->waits && !op->leaves && !op->cancelled;
 }
 
-static void wait_leave(tqi_put *op)
+static void wait_leave(tqi_simple_put_op *op)
 {
     op->leaves = true;
-    tqi_call_cancel(op->reserving);
+    tqi_net_call_cancel(op->reserving);
 }
 
 /* Those that wait elsewhere and fit there go there. */
-static void wait_told(tqi_simple *simple, const tqi_link *link)
+static void wait_told(tqi_simple *simple, const tqi_simple_link *link)
 {
     uint64_t taken = 0; /* of its room, by puts that were sent there before */
-    tqi_put *op;
+    tqi_simple_put_op *op;
 
     if (link->set == NULL || link->silent || link->capacity == 0) {
         return;
     }
     DL_FOREACH (simple->puts, op) {
-        if (wait_stays(op) && op->unit != link && tqi_put_fits(op, link, taken)) {
+        if (wait_stays(op) && op->unit != link && tqi_simple_put_fits(op, link, taken)) {
             taken += op->total;
             wait_leave(op);
         }
     }
 }
 
-void tqi_puts_listed(tqi_simple *simple, const tqi_owner_changes *changes)
+void tqi_simple_puts_listed(tqi_simple *simple, const tqi_manager_owner_changes *changes)
 {
     uint64_t now = tqi_now();
-    tqi_put *op;
+    tqi_simple_put_op *op;
 
     for (size_t i = 0; i < changes->n && simple->puts != NULL; i++) {
-        const tqi_link *link = tqi_simple_find(simple, changes->owners[i].name);
+        const tqi_simple_link *link = tqi_simple_find(simple, changes->owners[i].name);
         if (link != NULL) {
             wait_told(simple, link);
         }
     }
     DL_FOREACH (simple->puts, op) {
-        if (wait_stays(op) && now >= op->believes_at && tqi_put_elsewhere(op)) {
+        if (wait_stays(op) && now >= op->believes_at && tqi_simple_put_elsewhere(op)) {
             op->believes_at = now + (WAIT_BELIEVE_NS << op->believed);
             op->believed += op->believed < WAIT_DOUBLE;
             wait_leave(op);

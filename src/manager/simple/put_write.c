@@ -7,7 +7,7 @@
 
 static const uint8_t put_zeros[TQI_SIMPLE_ALIGN];
 
-static void put_done(tqi_put *op)
+static void put_done(tqi_simple_put_op *op)
 {
     tq_manager_host *host = op->simple->host;
     tq_put_job *job = op->job;
@@ -15,20 +15,20 @@ static void put_done(tqi_put *op)
     tq_extent *extents = calloc(job->n_columns, sizeof(*extents));
     tq_error err;
 
-    if (!tqi_ids_known(op->simple, &op->from)) {
+    if (!tqi_simple_ids_known(op->simple, &op->from)) {
         free(blocks);
         free(extents);
-        tqi_put_abandon(op, op->n_blocks);
-        tqi_error_set(&err, TQ_ESTALE, "the session that leased the blocks of a put has ended");
-        tqi_put_failed_at(op, &err);
+        tqi_simple_put_abandon(op, op->n_blocks);
+        tqi_error_set(&err, TQ_ESTALE, "the session that granted the blocks of a put has ended");
+        tqi_simple_put_failed_at(op, &err);
         return;
     }
     if (blocks == NULL || extents == NULL) {
-        tqi_put_abandon(op, op->n_blocks);
+        tqi_simple_put_abandon(op, op->n_blocks);
         free(blocks);
         free(extents);
         tqi_error_nomem(&err, "the blocks of a put");
-        tqi_put_fail(op, &err);
+        tqi_simple_put_fail(op, &err);
         return;
     }
     for (uint32_t i = 0; i < op->n_blocks; i++) {
@@ -42,12 +42,12 @@ static void put_done(tqi_put *op)
     for (uint32_t i = 0; i < job->n_columns; i++) {
         extents[i].column = i;
         extents[i].rows = job->columns[i].rows;
-        extents[i].block = tqi_put_block_of(op, i);
+        extents[i].block = tqi_simple_put_block_of(op, i);
         extents[i].offset = op->starts[i];
     }
-    tqi_link_grow(op->unit, tqi_link_used(op->unit) + op->total);
+    tqi_simple_link_grow(op->unit, tqi_simple_link_used(op->unit) + op->total);
     uint32_t n_blocks = op->n_blocks;
-    tqi_put_free(op);
+    tqi_simple_put_free(op);
     host->put_finish(host, job, NULL, blocks, n_blocks, extents, job->n_columns);
     free(blocks);
     free(extents);
@@ -55,14 +55,14 @@ static void put_done(tqi_put *op)
 
 static void put_copied(void *arg)
 {
-    tqi_put *op = arg;
+    tqi_simple_put_op *op = arg;
 
     /* The bytes are ordered before the publish, which goes through a socket after this thread has seen the copies
      * finish. */
     put_done(op);
 }
 
-static void put_copy(tqi_put *op)
+static void put_copy(tqi_simple_put_op *op)
 {
     const tq_put_job *job = op->job;
     size_t n = 0;
@@ -71,17 +71,17 @@ static void put_copy(tqi_put *op)
     for (uint32_t i = 0; i < op->n_blocks; i++) {
         if (op->offsets[i] > op->mapping->map.arena_bytes ||
             op->sizes[i] > op->mapping->map.arena_bytes - op->offsets[i]) {
-            tqi_put_abandon(op, op->n_blocks);
+            tqi_simple_put_abandon(op, op->n_blocks);
             tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved bytes outside of its memory",
                           op->unit->name);
-            tqi_put_fail(op, &err);
+            tqi_simple_put_fail(op, &err);
             return;
         }
     }
     for (uint32_t i = 0; i < job->n_columns; i++) {
         const tq_put_column *column = &job->columns[i];
         uint8_t *dest =
-            op->mapping->map.arena + op->offsets[tqi_put_block_of(op, i)] + op->starts[i];
+            op->mapping->map.arena + op->offsets[tqi_simple_put_block_of(op, i)] + op->starts[i];
         for (size_t k = 0; k < column->n_slices; k++) {
             if (column->slices[k].size > 0) {
                 op->pieces[n].dest = dest;
@@ -93,19 +93,19 @@ static void put_copy(tqi_put *op)
         }
     }
     op->n_pieces = n;
-    tqi_copy(op->simple->host, &op->mapping->map, true, op->pieces, n, put_copied, op);
+    tqi_simple_copy(op->simple->host, &op->mapping->map, true, op->pieces, n, put_copied, op);
 }
 
-static void put_stream(tqi_put *op);
+static void put_stream(tqi_simple_put_op *op);
 
-static void put_streamed(tqi_call *call, tqi_answer *answer, void *arg)
+static void put_streamed(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    tqi_put *op = arg;
+    tqi_simple_put_op *op = arg;
 
     (void)call;
     if (answer->status != TQ_OK) {
-        tqi_put_abandon(op, op->n_blocks);
-        tqi_put_failed_at(op, answer->error);
+        tqi_simple_put_abandon(op, op->n_blocks);
+        tqi_simple_put_failed_at(op, answer->error);
     } else if (op->written < op->n_blocks) {
         put_stream(op);
     } else {
@@ -114,7 +114,7 @@ static void put_streamed(tqi_call *call, tqi_answer *answer, void *arg)
 }
 
 /* The bytes of blocks [from, to) end to end, with what lies between the columns of a block. */
-static int put_gather(tqi_put *op, uint32_t from, uint32_t to, struct iovec **out, int *count)
+static int put_gather(tqi_simple_put_op *op, uint32_t from, uint32_t to, struct iovec **out, int *count)
 {
     const tq_put_job *job = op->job;
     struct iovec *iov = NULL;
@@ -125,7 +125,7 @@ static int put_gather(tqi_put *op, uint32_t from, uint32_t to, struct iovec **ou
         n += job->columns[i].n_slices + 1;
     }
     iov = malloc((n + 1) * sizeof(*iov));
-    if (iov == NULL || tqi_put_order(op) != TQ_OK) {
+    if (iov == NULL || tqi_simple_put_order(op) != TQ_OK) {
         free(iov);
         return TQ_ENOMEM;
     }
@@ -133,7 +133,7 @@ static int put_gather(tqi_put *op, uint32_t from, uint32_t to, struct iovec **ou
     for (uint32_t k = 0; k < job->n_columns; k++) {
         uint32_t i = op->order != NULL ? op->order[k] : k;
         const tq_put_column *column = &job->columns[i];
-        uint32_t block = tqi_put_block_of(op, i);
+        uint32_t block = tqi_simple_put_block_of(op, i);
         if (block < from || block >= to) {
             continue;
         }
@@ -154,20 +154,20 @@ static int put_gather(tqi_put *op, uint32_t from, uint32_t to, struct iovec **ou
     return TQ_OK;
 }
 
-static void put_stream(tqi_put *op)
+static void put_stream(tqi_simple_put_op *op)
 {
     Tq__UnitWrite message;
     uint32_t from = op->written;
     uint32_t to = op->n_blocks - from > TQI_SIMPLE_PIECES ? from + TQI_SIMPLE_PIECES : op->n_blocks;
     struct iovec *iov = NULL;
-    tqi_channel *channel = NULL;
+    tqi_net_channel *channel = NULL;
     int count = 0;
     tq_error err = {0};
 
     int code =
         put_gather(op, from, to, &iov, &count) == TQ_OK ? TQ_OK : tqi_error_nomem(&err, "a put");
     if (code == TQ_OK) {
-        code = tqi_link_channel(op->unit, &channel, &err);
+        code = tqi_simple_link_channel(op->unit, &channel, &err);
     }
     if (code == TQ_OK) {
         tq__unit_write__init(&message);
@@ -178,7 +178,7 @@ static void put_stream(tqi_put *op)
         message.size = op->sizes + from;
         message.n_size = to - from;
         message.incarnation = op->from.incarnation;
-        tqi_call_args args = {
+        tqi_net_call_args args = {
             .kind = TQI_UNIT_WRITE,
             .message = &message.base,
             .payload = iov,
@@ -187,20 +187,20 @@ static void put_stream(tqi_put *op)
             .done = put_streamed,
             .arg = op,
         };
-        code = tqi_call_start(channel, &args, NULL, &err);
+        code = tqi_net_call_start(channel, &args, NULL, &err);
     }
     free(iov);
     op->written = to;
     if (code != TQ_OK) {
-        tqi_put_abandon(op, op->n_blocks);
-        tqi_put_failed_at(op, &err);
+        tqi_simple_put_abandon(op, op->n_blocks);
+        tqi_simple_put_failed_at(op, &err);
     }
 }
 
-void tqi_put_write(tqi_put *op)
+void tqi_simple_put_write(tqi_simple_put_op *op)
 {
     const tq_put_job *job = op->job;
-    tqi_mapping *mapping = op->unit->mapping;
+    tqi_simple_mapping *mapping = op->unit->mapping;
     size_t n = 0;
 
     op->written = 0;
@@ -218,7 +218,7 @@ void tqi_put_write(tqi_put *op)
         return;
     }
     if (op->mapping != NULL) {
-        tqi_mapping_rele(op->mapping);
+        tqi_simple_mapping_unref(op->mapping);
     }
     op->mapping = mapping;
     mapping->refs++;

@@ -26,7 +26,7 @@ void tqi_simple_took(tqi_simple *simple, uint64_t asked_at)
 {
     uint64_t took = tqi_now() - asked_at;
 
-    took = took < TQI_ANSWER_MAX_NS ? took : TQI_ANSWER_MAX_NS;
+    took = took < TQI_SIMPLE_ANSWER_MAX_NS ? took : TQI_SIMPLE_ANSWER_MAX_NS;
     simple->answer_ns =
         took > simple->answer_ns ? took : simple->answer_ns - (simple->answer_ns - took) / 4;
 }
@@ -81,8 +81,8 @@ static int simple_config(const char *config, tq_error *err)
     return code;
 }
 
-/* A new session at the controller does not own the leases of the previous one. */
-static void simple_session(tqi_channel *channel, uint64_t epoch, bool fresh, void *arg)
+/* A new session at the controller does not own the grants of the previous one. */
+static void simple_session(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
     tqi_simple *simple = arg;
 
@@ -90,7 +90,7 @@ static void simple_session(tqi_channel *channel, uint64_t epoch, bool fresh, voi
     (void)epoch;
     if (fresh) {
         simple->session++;
-        tqi_puts_new_session(simple);
+        tqi_simple_puts_new_session(simple);
     }
 }
 
@@ -119,18 +119,18 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     simple->connector = internal->connector;
     simple->controller = internal->controller;
     if (simple->controller != NULL) {
-        tqi_channel_on_open(simple->controller, simple_session, simple);
+        tqi_net_channel_on_open(simple->controller, simple_session, simple);
     }
     simple->turn = (uint32_t)tqi_random_id(); /* so that many clients do not begin at the same
                                                  unit */
-    tqi_store_host(simple->machine);
+    tqi_store_machine(simple->machine);
     uv_timer_init(internal->loop, &simple->stock_timer);
     simple->stock_timer.data = simple;
     uv_timer_init(internal->loop, &simple->pause_timer);
     simple->pause_timer.data = simple;
     internal->stop = tqi_simple_stop;
-    internal->view = tqi_simple_view;
-    internal->unview = tqi_simple_unview;
+    internal->view = tqi_simple_borrow;
+    internal->unview = tqi_simple_return;
     opened(NULL, arg);
 }
 
@@ -149,13 +149,13 @@ static void simple_pause_closed(uv_handle_t *handle)
 static void simple_close(void *state, void (*closed)(void *arg), void *arg)
 {
     tqi_simple *simple = state;
-    tqi_query *query, *next_query;
+    tqi_simple_query *query, *next_query;
 
     DL_FOREACH_SAFE (simple->queries, query, next_query) {
         DL_DELETE(simple->queries, query);
         query->simple = NULL;
     }
-    tqi_simple_view_fini(simple);
+    tqi_simple_borrow_fini(simple);
     tqi_simple_units_fini(simple);
     free(simple->node);
     simple->closed = closed;
@@ -167,7 +167,7 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
 static void simple_forked(void *state)
 {
     tqi_simple *simple = state;
-    tqi_mapping *mapping;
+    tqi_simple_mapping *mapping;
 
     DL_FOREACH (simple->mappings, mapping) {
         tqi_store_map_forked(&mapping->map);

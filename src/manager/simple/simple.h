@@ -3,7 +3,7 @@
  *
  *   simple.c   the table: open, close, config, fork
  *   units.c    the list of units
- *   link.c     the manager's side of one unit: its channel, its mapped memory, its leased block ids
+ *   link.c     the manager's side of one unit: its channel, its mapped memory, its granted block ids
  *   put.c      writing a batch to a unit: room in it
  *   put_choose.c  which unit
  *   put_wait.c  waiting for room
@@ -17,10 +17,10 @@
  * unit is the block's owner.
  *
  * Everything belongs to the client's loop thread; only the copies of copy.c run elsewhere.  Requests that may outlive the
- * manager (lease, owners) hold a record that close detaches.
+ * manager (grant, owners) hold a record that close detaches.
  */
-#ifndef TQI_SIMPLE_H
-#define TQI_SIMPLE_H
+#ifndef TQI_MANAGER_SIMPLE_SIMPLE_H
+#define TQI_MANAGER_SIMPLE_SIMPLE_H
 
 /* When the hash cannot allocate, it leaves the element out: its hh.tbl is then NULL. */
 #define HASH_NONFATAL_OOM 1
@@ -42,12 +42,12 @@
 #define TQI_SIMPLE_PIECES 1024u
 
 typedef struct tqi_simple tqi_simple;
-typedef struct tqi_link tqi_link;
+typedef struct tqi_simple_link tqi_simple_link;
 
 /* ---------------------------------------------------------------------------------------- copies */
 
 /* A piece to copy.  For reads, `id` and `slot` name the block; a piece whose block does not exist is marked. */
-typedef struct tqi_piece {
+typedef struct tqi_simple_piece {
     uint8_t *dest;
     const uint8_t *from; /* writes */
     uint64_t offset;     /* reads: in the arena */
@@ -56,94 +56,94 @@ typedef struct tqi_piece {
     uint32_t slot;
     uint32_t block; /* place in the job */
     _Atomic bool gone;
-} tqi_piece;
+} tqi_simple_piece;
 
 /* A unit's memory in this process, reference-counted: by its link, and by copies in progress. */
-typedef struct tqi_mapping {
+typedef struct tqi_simple_mapping {
     tqi_store_map map;
     uint64_t incarnation;
     unsigned refs;
     tqi_simple *simple;
-    struct tqi_mapping *prev, *next; /* all, for fork */
-} tqi_mapping;
+    struct tqi_simple_mapping *prev, *next; /* all, for fork */
+} tqi_simple_mapping;
 
 /* Copies the pieces, from -> dest in the map (write) or out of the map into dest, and calls done on the loop, possibly
  * before it returns.  Map and pieces must stay. */
-void tqi_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_piece *pieces,
+void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_simple_piece *pieces,
               size_t n, void (*done)(void *arg), void *arg);
 
 /* ---------------------------------------------------------------------------------------- waiting for a link */
 
 /* Waits for something of a link; embed it in your own struct.  fn: err NULL = available. */
-typedef struct tqi_wait {
-    void (*fn)(struct tqi_wait *wait, const tq_error *err);
+typedef struct tqi_simple_waiter {
+    void (*fn)(struct tqi_simple_waiter *wait, const tq_error *err);
     uint64_t due; /* of a pause: when it ends */
-    struct tqi_wait *prev, *next;
-} tqi_wait;
+    struct tqi_simple_waiter *prev, *next;
+} tqi_simple_waiter;
 
 /* Ends all that wait in a row. */
-void tqi_wait_end(tqi_wait **row, const tq_error *err);
+void tqi_simple_wait_end(tqi_simple_waiter **row, const tq_error *err);
 /* Removes one from a list; false if it is not in it. */
-bool tqi_wait_leave(tqi_wait **row, tqi_wait *wait);
+bool tqi_simple_wait_leave(tqi_simple_waiter **row, tqi_simple_waiter *wait);
 
-typedef enum tqi_map_state {
-    TQI_MAP_NONE = 0,
-    TQI_MAP_ASKED,
-    TQI_MAP_READY,
-    TQI_MAP_REFUSED /* until the next fresh session there */
-} tqi_map_state;
+typedef enum tqi_simple_map_state {
+    TQI_SIMPLE_MAP_NONE = 0,
+    TQI_SIMPLE_MAP_ASKED,
+    TQI_SIMPLE_MAP_READY,
+    TQI_SIMPLE_MAP_REFUSED /* until the next fresh session there */
+} tqi_simple_map_state;
 
-/* A lease, with the proof that its unit requires. */
-typedef struct tqi_lease {
+/* A grant, with the proof that its unit requires. */
+typedef struct tqi_simple_grant {
     uint64_t first;
     uint32_t count;
-    uint8_t proof[TQI_GRANT];
-} tqi_lease;
+    uint8_t proof[TQI_NET_GRANT];
+} tqi_simple_grant;
 
-/* Ids of one lease that are left. */
-typedef struct tqi_id_range {
+/* Ids of one grant that are left. */
+typedef struct tqi_simple_id_range {
     uint64_t first;
     uint32_t count;
-    tqi_lease lease;
-} tqi_id_range;
+    tqi_simple_grant grant;
+} tqi_simple_id_range;
 
-/* The leases from which ids were taken, in the order of the ids; one may occur more than once.  Zero-initialise. */
-typedef struct tqi_leases {
-    tqi_lease *leases;
+/* The grants from which ids were taken, in the order of the ids; one may occur more than once.  Zero-initialise. */
+typedef struct tqi_simple_grants {
+    tqi_simple_grant *grants;
     size_t n, capacity;
-} tqi_leases;
+} tqi_simple_grants;
 
-/* Where leased ids come from; they are void if any of it has changed. */
-typedef struct tqi_ids_from {
+/* Where granted ids come from; they are void if any of it has changed. */
+typedef struct tqi_simple_ids_from {
     uint64_t incarnation; /* of the unit */
     uint64_t epoch;       /* of the controller */
     uint64_t session;     /* ours there */
-} tqi_ids_from;
+} tqi_simple_ids_from;
 
-#define TQI_STOCK_MAX     15u
-#define TQI_ANSWER_MAX_NS UINT64_C(1000000000)
+#define TQI_SIMPLE_STOCK_MAX     15u
+#define TQI_SIMPLE_ANSWER_MAX_NS UINT64_C(1000000000)
 
 /* Room for a small block, reserved but not yet written: see stock.c. */
-typedef struct tqi_stocked {
+typedef struct tqi_simple_stocked {
     uint64_t id, offset;
     uint32_t slot;
-} tqi_stocked;
+} tqi_simple_stocked;
 
 /* Units in no order. */
-typedef struct tqi_links {
-    tqi_link **items;
+typedef struct tqi_simple_links {
+    tqi_simple_link **items;
     size_t n, capacity;
-} tqi_links;
+} tqi_simple_links;
 
 /* One unit, as this client knows it.  Lives until the manager is closed. */
-struct tqi_link {
+struct tqi_simple_link {
     tqi_simple *simple;
     char *name;
     void *info; /* as listed */
     size_t info_size;
     uint64_t incarnation;    /* as listed; 0: not listed any more */
     uint64_t capacity, used; /* as listed */
-    uint64_t grown;          /* bytes in use, as this client has seen since; see tqi_link_used */
+    uint64_t grown;          /* bytes in use, as this client has seen since; see tqi_simple_link_used */
     uint64_t grown_in;       /* after which answer it has */
     bool present;
     bool local;       /* on this machine, with a reachable unix socket */
@@ -152,30 +152,30 @@ struct tqi_link {
     uint64_t server;  /* number of its server, 0: unknown */
     bool silent;      /* did not answer lately */
     char *endpoint;   /* the endpoints of its list that can be reached from here */
-    tqi_channel *channel;
+    tqi_net_channel *channel;
 
-    tqi_map_state map_state;
+    tqi_simple_map_state map_state;
     uint64_t map_asked_at;
-    tqi_mapping *mapping;
-    tqi_wait *map_waits;
+    tqi_simple_mapping *mapping;
+    tqi_simple_waiter *map_waits;
 
-    tqi_id_range *ids; /* leased and not used */
+    tqi_simple_id_range *ids; /* granted and not used */
     size_t n_ids, ids_capacity;
     uint64_t ids_total;
-    tqi_ids_from ids_from;
-    uint32_t last_lease; /* ids of it; 0 before the first */
-    bool leasing;
-    tqi_wait *lease_waits;
+    tqi_simple_ids_from ids_from;
+    uint32_t last_grant; /* ids of it; 0 before the first */
+    bool granting;
+    tqi_simple_waiter *grant_waits;
 
-    tqi_stocked stock[TQI_STOCK_MAX];
+    tqi_simple_stocked stock[TQI_SIMPLE_STOCK_MAX];
     uint32_t stock_first, n_stock; /* those that are left */
     uint32_t stock_next;           /* how many were asked for last */
     uint64_t stock_size;           /* of each */
     uint64_t stock_at;             /* when it was last used, or asked for */
-    tqi_ids_from stock_from;
+    tqi_simple_ids_from stock_from;
     bool stocking; /* more is asked for */
 
-    tqi_links *set;  /* that it belongs to; NULL: it cannot be written now */
+    tqi_simple_links *set;  /* that it belongs to; NULL: it cannot be written now */
     size_t place;    /* there */
     uint64_t taken;  /* in which answer it was listed last */
     uint64_t chosen; /* by which search for all units */
@@ -185,89 +185,89 @@ struct tqi_link {
 };
 
 /* Parses a unit's registered info: which of its endpoints can be reached from here, and whether it is local. */
-int tqi_link_set_info(tqi_link *link, const void *info, size_t size);
+int tqi_simple_link_set_info(tqi_simple_link *link, const void *info, size_t size);
 /* Logs once how the unit is used: through shared memory, or over the socket and why (`failure` if it is local and failed,
  * else NULL). */
-void tqi_link_say(tqi_link *link, const char *failure);
+void tqi_simple_link_say(tqi_simple_link *link, const char *failure);
 /* Whether its memory is shared with this process, as far as is known. */
-bool tqi_link_near(const tqi_link *link);
+bool tqi_simple_link_near(const tqi_simple_link *link);
 /* Puts it into the set where it belongs; called whenever that may have changed. */
-void tqi_link_settle(tqi_link *link);
-int tqi_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_link **out);
-int tqi_link_update(tqi_link *link, const tq_owner_info *info);
-void tqi_link_free(tqi_link *link);
+void tqi_simple_link_settle(tqi_simple_link *link);
+int tqi_simple_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_simple_link **out);
+int tqi_simple_link_update(tqi_simple_link *link, const tq_owner_info *info);
+void tqi_simple_link_free(tqi_simple_link *link);
 /* The channel to its unit. */
-int tqi_link_channel(tqi_link *link, tqi_channel **out, tq_error *err);
+int tqi_simple_link_channel(tqi_simple_link *link, tqi_net_channel **out, tq_error *err);
 /* Bytes in use there: as listed, or as this client has seen since the last answer with changes to the list.  Each answer
  * resets this, because not everything that others free is reported: observed bytes that were never dropped would only
  * grow. */
-uint64_t tqi_link_used(const tqi_link *link);
-void tqi_link_grow(tqi_link *link, uint64_t used);
+uint64_t tqi_simple_link_used(const tqi_simple_link *link);
+void tqi_simple_link_grow(tqi_simple_link *link, uint64_t used);
 /* Finds out whether the unit's memory can be mapped, and maps it.  TQ_OK: known now; TQ_EAGAIN: the wait ends when it
  * is. */
-int tqi_link_map(tqi_link *link, uint64_t deadline, tqi_wait *wait, tq_error *err);
+int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_waiter *wait, tq_error *err);
 /* Forgets the mapping; copies in progress keep it. */
-void tqi_link_unmap(tqi_link *link);
-void tqi_mapping_rele(tqi_mapping *mapping);
+void tqi_simple_link_unmap(tqi_simple_link *link);
+void tqi_simple_mapping_unref(tqi_simple_mapping *mapping);
 /* Tells the unit that we have finished with blocks that the controller no longer counts as ours (with `others`: with all
  * except these), so that it can reuse their memory before this process exits. */
-void tqi_link_finish(tqi_link *link, const uint64_t *ids, size_t n, bool others);
+void tqi_simple_link_finish(tqi_simple_link *link, const uint64_t *ids, size_t n, bool others);
 /* Whether the controller may still count ids from there as ours. */
-bool tqi_ids_known(const tqi_simple *simple, const tqi_ids_from *from);
-/* Takes n leased ids.  TQ_OK, TQ_ENOMEM, or TQ_EAGAIN: try again when the wait ends. */
-int tqi_link_take(tqi_link *link, uint64_t *ids, size_t n, tqi_leases *leases, tqi_ids_from *from,
-                  uint64_t deadline, tqi_wait *wait);
+bool tqi_simple_ids_known(const tqi_simple *simple, const tqi_simple_ids_from *from);
+/* Takes n granted ids.  TQ_OK, TQ_ENOMEM, or TQ_EAGAIN: try again when the wait ends. */
+int tqi_simple_link_take(tqi_simple_link *link, uint64_t *ids, size_t n, tqi_simple_grants *grants, tqi_simple_ids_from *from,
+                  uint64_t deadline, tqi_simple_waiter *wait);
 /* Puts unused ids back.  Those whose origin differs from the link's present one are given back to the controller if it may
  * still know them, else forgotten. */
-void tqi_link_put_back(tqi_link *link, const uint64_t *ids, size_t n, const tqi_leases *leases,
-                       const tqi_ids_from *from);
-/* Forgets all leased ids, and gives them back to the controller if that may still know them. */
-void tqi_link_drop_ids(tqi_link *link);
+void tqi_simple_link_put_back(tqi_simple_link *link, const uint64_t *ids, size_t n, const tqi_simple_grants *grants,
+                       const tqi_simple_ids_from *from);
+/* Forgets all granted ids, and gives them back to the controller if that may still know them. */
+void tqi_simple_link_drop_ids(tqi_simple_link *link);
 
 /* ---------------------------------------------------------------------------------------- the manager */
 
 /* A request to the client that may end after close. */
-typedef struct tqi_query {
+typedef struct tqi_simple_query {
     tqi_simple *simple; /* NULL: closed meanwhile */
-    tqi_link *link;
+    tqi_simple_link *link;
     void (*listed)(void *arg, const tq_error *err);
     void *arg;
     uint32_t count;
     uint64_t asked_at;
-    struct tqi_query *prev, *next;
-} tqi_query;
+    struct tqi_simple_query *prev, *next;
+} tqi_simple_query;
 
-tqi_query *tqi_query_make(tqi_simple *simple);
+tqi_simple_query *tqi_simple_query_make(tqi_simple *simple);
 /* Ends it; false when the manager is closed. */
-bool tqi_query_end(tqi_query *query);
+bool tqi_simple_query_end(tqi_simple_query *query);
 /* Cancels a wait for the list with that arg; false if there is none. */
-bool tqi_query_leave(tqi_simple *simple, const void *arg);
+bool tqi_simple_query_leave(tqi_simple *simple, const void *arg);
 
 struct tqi_simple {
     tq_manager_host *host;
-    tqi_connector *connector;
-    tqi_channel *controller;
-    char machine[TQI_STORE_HOST];
+    tqi_net_connector *connector;
+    tqi_net_channel *controller;
+    char machine[TQI_STORE_MACHINE];
     char *node;          /* NULL: none is named */
-    tqi_link *links;     /* by name */
-    tqi_links near, far; /* the ones among these that can be written now */
-    tqi_owners_at list;  /* as the units are known */
+    tqi_simple_link *links;     /* by name */
+    tqi_simple_links near, far; /* the ones among these that can be written now */
+    tqi_manager_owners_at list;  /* as the units are known */
     uint64_t taken;      /* answers with changes of it */
-    tqi_mapping *mappings;
-    tqi_query *queries;
-    struct tqi_put *puts;    /* under way */
+    tqi_simple_mapping *mappings;
+    tqi_simple_query *queries;
+    struct tqi_simple_put_op *puts;    /* under way */
     uint64_t session;        /* incremented with every new session at the controller */
-    struct tqi_shown *shown; /* pins at units */
+    struct tqi_simple_borrowed *shown; /* pins at units */
     uint64_t last_pin;       /* number of the last one */
     bool listing;            /* a refresh in the background */
     uint64_t listed_at;      /* when the list was last updated; 0: never */
     uint32_t turn;           /* of near units */
-    uint64_t answer_ns;      /* how long answers have recently taken; at most TQI_ANSWER_MAX_NS */
+    uint64_t answer_ns;      /* how long answers have recently taken; at most TQI_SIMPLE_ANSWER_MAX_NS */
     uint64_t lot;            /* the last number that was drawn; 0: none */
     uint64_t chosen;         /* searches for all units */
     uv_timer_t stock_timer;
     uv_timer_t pause_timer; /* the nearest end of a pause */
-    tqi_wait *pauses;
+    tqi_simple_waiter *pauses;
     bool stopped;              /* nothing is tried any more */
     void (*closed)(void *arg); /* called when closing is done */
     void *closed_arg;
@@ -284,7 +284,7 @@ void tqi_simple_took(tqi_simple *simple, uint64_t asked_at);
 /* `least`, or the time of 16 answers, but at most 5 s: things that save requests last longer if requests take long. */
 uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least);
 /* NULL: it was never listed. */
-tqi_link *tqi_simple_find(tqi_simple *simple, const char *name);
+tqi_simple_link *tqi_simple_find(tqi_simple *simple, const char *name);
 /* Forgets all units; at close. */
 void tqi_simple_units_fini(tqi_simple *simple);
 /* Deadline of the k-th try of something that moves `bytes`: a try must not use up the time in which another unit, or an
@@ -292,24 +292,24 @@ void tqi_simple_units_fini(tqi_simple *simple);
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
 
 /* stock.c: gives back room reserved ahead at a unit; or at all units that were not written recently. */
-void tqi_stock_drop(tqi_link *link);
-void tqi_stock_idle(uv_timer_t *timer);
+void tqi_simple_stock_drop(tqi_simple_link *link);
+void tqi_simple_stock_idle(uv_timer_t *timer);
 
 /* pause.c: ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; fails if the client is closed. */
-void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_wait *wait);
+void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_waiter *wait);
 /* Ends all pauses, now and from now on. */
 void tqi_simple_stop(void *state);
 
 void tqi_simple_put(void *state, tq_put_job *job);
 /* Whether a put is in progress at that unit. */
-bool tqi_put_at(const tqi_link *link);
+bool tqi_simple_put_at(const tqi_simple_link *link);
 void tqi_simple_cancel(void *state, tq_put_job *job);
 void tqi_simple_get(void *state, tq_get_job *job);
 
-void tqi_simple_view(void *state, tqi_view_job *job);
-void tqi_simple_unview(void *state, void *pin);
+void tqi_simple_borrow(void *state, tqi_manager_borrow_job *job);
+void tqi_simple_return(void *state, void *pin);
 /* Forgets all pins; at close. */
-void tqi_simple_view_fini(tqi_simple *simple);
+void tqi_simple_borrow_fini(tqi_simple *simple);
 /* The slot (return value) and the arena offset in a block's locator. */
 uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin);
 

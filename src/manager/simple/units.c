@@ -16,9 +16,9 @@
 
 /* ---------------------------------------------------------------------------------------- queries */
 
-tqi_query *tqi_query_make(tqi_simple *simple)
+tqi_simple_query *tqi_simple_query_make(tqi_simple *simple)
 {
-    tqi_query *query = calloc(1, sizeof(*query));
+    tqi_simple_query *query = calloc(1, sizeof(*query));
 
     if (query != NULL) {
         query->simple = simple;
@@ -28,7 +28,7 @@ tqi_query *tqi_query_make(tqi_simple *simple)
     return query;
 }
 
-bool tqi_query_end(tqi_query *query)
+bool tqi_simple_query_end(tqi_simple_query *query)
 {
     if (query->simple == NULL) {
         return false;
@@ -43,9 +43,9 @@ static void query_untold(void *arg, const tq_error *err)
     (void)err;
 }
 
-bool tqi_query_leave(tqi_simple *simple, const void *arg)
+bool tqi_simple_query_leave(tqi_simple *simple, const void *arg)
 {
-    tqi_query *query;
+    tqi_simple_query *query;
 
     DL_FOREACH (simple->queries, query) {
         if (query->listed != NULL && query->arg == arg) {
@@ -59,19 +59,19 @@ bool tqi_query_leave(tqi_simple *simple, const void *arg)
 
 /* ---------------------------------------------------------------------------------------- sets */
 
-void tqi_link_settle(tqi_link *link)
+void tqi_simple_link_settle(tqi_simple_link *link)
 {
     tqi_simple *simple = link->simple;
-    tqi_links *set = NULL;
+    tqi_simple_links *set = NULL;
 
     if (link->present && link->incarnation != 0) {
-        set = tqi_link_near(link) ? &simple->near : &simple->far;
+        set = tqi_simple_link_near(link) ? &simple->near : &simple->far;
     }
     if (set == link->set) {
         return;
     }
     if (link->set != NULL) {
-        tqi_link *last = link->set->items[--link->set->n];
+        tqi_simple_link *last = link->set->items[--link->set->n];
         link->set->items[link->place] = last;
         last->place = link->place;
     }
@@ -86,30 +86,30 @@ void tqi_link_settle(tqi_link *link)
 static int units_reserve(tqi_simple *simple)
 {
     size_t n = HASH_COUNT(simple->links) + 1;
-    int code = tqi_grow(&simple->near.items, &simple->near.capacity, n, sizeof(tqi_link *));
+    int code = tqi_grow(&simple->near.items, &simple->near.capacity, n, sizeof(tqi_simple_link *));
 
     return code != TQ_OK
                ? code
-               : tqi_grow(&simple->far.items, &simple->far.capacity, n, sizeof(tqi_link *));
+               : tqi_grow(&simple->far.items, &simple->far.capacity, n, sizeof(tqi_simple_link *));
 }
 
 /* ---------------------------------------------------------------------------------------- units */
 
-tqi_link *tqi_simple_find(tqi_simple *simple, const char *name)
+tqi_simple_link *tqi_simple_find(tqi_simple *simple, const char *name)
 {
-    tqi_link *link = NULL;
+    tqi_simple_link *link = NULL;
 
     HASH_FIND_STR(simple->links, name, link);
     return link;
 }
 
-uint64_t tqi_link_used(const tqi_link *link)
+uint64_t tqi_simple_link_used(const tqi_simple_link *link)
 {
     return link->grown_in == link->simple->taken && link->grown > link->used ? link->grown
                                                                              : link->used;
 }
 
-void tqi_link_grow(tqi_link *link, uint64_t used)
+void tqi_simple_link_grow(tqi_simple_link *link, uint64_t used)
 {
     link->grown = used;
     link->grown_in = link->simple->taken;
@@ -117,14 +117,14 @@ void tqi_link_grow(tqi_link *link, uint64_t used)
 
 static int units_add(tqi_simple *simple, const tq_owner_info *info)
 {
-    tqi_link *link = NULL;
+    tqi_simple_link *link = NULL;
 
-    if (units_reserve(simple) != TQ_OK || tqi_link_make(simple, info, &link) != TQ_OK) {
+    if (units_reserve(simple) != TQ_OK || tqi_simple_link_make(simple, info, &link) != TQ_OK) {
         return TQ_ENOMEM;
     }
     HASH_ADD_KEYPTR(hh, simple->links, link->name, strlen(link->name), link);
     if (link->hh.tbl == NULL) {
-        tqi_link_free(link);
+        tqi_simple_link_free(link);
         return TQ_ENOMEM;
     }
     link->taken = simple->taken;
@@ -133,19 +133,19 @@ static int units_add(tqi_simple *simple, const tq_owner_info *info)
 
 static int units_put_in(tqi_simple *simple, const tq_owner_info *info)
 {
-    tqi_link *link = tqi_simple_find(simple, info->name);
+    tqi_simple_link *link = tqi_simple_find(simple, info->name);
 
     if (link == NULL) {
         return units_add(simple, info);
     }
     link->taken = simple->taken;
-    return tqi_link_update(link, info);
+    return tqi_simple_link_update(link, info);
 }
 
 /* Applies the changes.  Units that are no longer in the list stay as records, without an incarnation. */
-static int units_take(tqi_simple *simple, const tqi_owner_changes *changes)
+static int units_take(tqi_simple *simple, const tqi_manager_owner_changes *changes)
 {
-    tqi_link *link;
+    tqi_simple_link *link;
     int code = TQ_OK;
 
     if (changes->at.epoch == simple->list.epoch && changes->at.version < simple->list.version) {
@@ -155,7 +155,7 @@ static int units_take(tqi_simple *simple, const tqi_owner_changes *changes)
     for (size_t i = 0; i < changes->n_gone; i++) {
         link = tqi_simple_find(simple, changes->gone[i]);
         if (link != NULL) {
-            tqi_link_update(link, NULL);
+            tqi_simple_link_update(link, NULL);
         }
     }
     for (size_t i = 0; i < changes->n && code == TQ_OK; i++) {
@@ -164,20 +164,20 @@ static int units_take(tqi_simple *simple, const tqi_owner_changes *changes)
     for (link = simple->links; changes->all && code == TQ_OK && link != NULL;
          link = link->hh.next) {
         if (link->taken != simple->taken) {
-            tqi_link_update(link, NULL);
+            tqi_simple_link_update(link, NULL);
         }
     }
-    simple->list = code == TQ_OK ? changes->at : (tqi_owners_at){0}; /* else all, the next time */
+    simple->list = code == TQ_OK ? changes->at : (tqi_manager_owners_at){0}; /* else all, the next time */
     return code;
 }
 
-static void units_listed(const tq_error *err, const tqi_owner_changes *changes, void *arg)
+static void units_listed(const tq_error *err, const tqi_manager_owner_changes *changes, void *arg)
 {
-    tqi_query *query = arg;
+    tqi_simple_query *query = arg;
     tqi_simple *simple = query->simple;
     tq_error failed = {0};
 
-    if (tqi_query_end(query)) {
+    if (tqi_simple_query_end(query)) {
         if (query->listed == NULL) {
             simple->listing = false;
         }
@@ -188,7 +188,7 @@ static void units_listed(const tq_error *err, const tqi_owner_changes *changes, 
                 tqi_error_nomem(&failed, "the list of storage units");
                 err = &failed;
             } else {
-                tqi_puts_listed(simple, changes);
+                tqi_simple_puts_listed(simple, changes);
             }
         }
         if (query->listed != NULL) {
@@ -202,7 +202,7 @@ void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
                      void (*listed)(void *arg, const tq_error *err), void *arg)
 {
     const tqi_manager_internal *internal = simple->host->internal;
-    tqi_query *query = tqi_query_make(simple);
+    tqi_simple_query *query = tqi_simple_query_make(simple);
     tq_error err;
 
     if (query == NULL) {
@@ -230,11 +230,11 @@ void tqi_simple_refresh(tqi_simple *simple)
 
 void tqi_simple_units_fini(tqi_simple *simple)
 {
-    tqi_link *link, *next;
+    tqi_simple_link *link, *next;
 
     HASH_ITER (hh, simple->links, link, next) {
         HASH_DEL(simple->links, link);
-        tqi_link_free(link);
+        tqi_simple_link_free(link);
     }
     free(simple->near.items);
     free(simple->far.items);

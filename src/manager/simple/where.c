@@ -4,7 +4,7 @@
  * machine (those of a Ray cluster, containers), and then nearness depends on the node: if both sides name theirs, the node
  * counts and not the machine.  Containers on one machine may have the same paths for different files and the same addresses
  * for different hosts: a path is used for the unit only if it is the same file, and a server that answers must have the
- * registered number (tqi_channel_get_server).
+ * registered number (tqi_net_channel_get_server).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -81,7 +81,7 @@ static const char *where_away(const tqi_simple *simple, const char *list, const 
                                          "container or user?)";
 }
 
-int tqi_link_set_info(tqi_link *link, const void *info, size_t size)
+int tqi_simple_link_set_info(tqi_simple_link *link, const void *info, size_t size)
 {
     char *copy = calloc(1, size + 4);
     where_marks marks = {0};
@@ -126,7 +126,7 @@ int tqi_link_set_info(tqi_link *link, const void *info, size_t size)
     return TQ_OK;
 }
 
-void tqi_link_say(tqi_link *link, const char *failure)
+void tqi_simple_link_say(tqi_simple_link *link, const char *failure)
 {
     if (link->said) {
         return;
@@ -142,7 +142,7 @@ void tqi_link_say(tqi_link *link, const char *failure)
             failure != NULL ? failure : link->away);
 }
 
-bool tqi_link_near(const tqi_link *link)
+bool tqi_simple_link_near(const tqi_simple_link *link)
 {
-    return link->local && link->map_state != TQI_MAP_REFUSED;
+    return link->local && link->map_state != TQI_SIMPLE_MAP_REFUSED;
 }

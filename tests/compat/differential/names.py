@@ -266,7 +266,7 @@ def _accepted(key: str) -> bool:
             break
     else:
         return True
-    from ctq import config
+    from transferq import config
 
     given: Any = "x"
     for part in reversed(key.split(".")):
@@ -274,13 +274,13 @@ def _accepted(key: str) -> bool:
     warnings: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = warnings.append  # type: ignore[method-assign]
-    logging.getLogger("ctq").addHandler(handler)
+    logging.getLogger("transferq").addHandler(handler)
     try:
         config.read(given)
     except config.ConfigError:
         return True  # the key is known, and its values are checked
     finally:
-        logging.getLogger("ctq").removeHandler(handler)
+        logging.getLogger("transferq").removeHandler(handler)
     return not warnings
 
 

@@ -13,7 +13,7 @@ import tensordict
 import torch
 from names import problem, stock_configuration, uses
 
-from ctq import config
+from transferq import config
 
 PROMPTS = {"p0": "what is two and three", "p1": "what is two", "p2": "six"}
 
@@ -35,7 +35,7 @@ def test_the_stock_configuration_gives_no_warning(
     import transfer_queue  # noqa: F401 - it is imported by this name
 
     monkeypatch.setattr(config, "_warned", set())
-    caplog.set_level(logging.WARNING, "ctq")
+    caplog.set_level(logging.WARNING, "transferq")
     config.settings(config.read(stock_configuration()))
     assert caplog.messages == []
 

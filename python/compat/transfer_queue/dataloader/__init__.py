@@ -1,5 +1,5 @@
 """Batches of a system as a PyTorch dataset and data loader."""
 
-from ctq.streaming import StreamingDataLoader, StreamingDataset
+from transferq.streaming import StreamingDataLoader, StreamingDataset
 
 __all__ = ["StreamingDataLoader", "StreamingDataset"]

@@ -1,5 +1,5 @@
 """The data loader of streaming datasets."""
 
-from ctq.streaming import StreamingDataLoader
+from transferq.streaming import StreamingDataLoader
 
 __all__ = ["StreamingDataLoader"]

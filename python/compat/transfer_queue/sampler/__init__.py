@@ -1,6 +1,6 @@
 """Samplers."""
 
-from ctq import (
+from transferq import (
     BaseSampler,
     GRPOGroupNSampler,
     RankAwareSampler,

@@ -1,5 +1,5 @@
 """The base of all samplers."""
 
-from ctq import BaseSampler
+from transferq import BaseSampler
 
 __all__ = ["BaseSampler"]

@@ -1,5 +1,5 @@
 """The sampler GRPOGroupNSampler."""
 
-from ctq import GRPOGroupNSampler
+from transferq import GRPOGroupNSampler
 
 __all__ = ["GRPOGroupNSampler"]

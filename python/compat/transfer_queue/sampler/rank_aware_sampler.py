@@ -1,5 +1,5 @@
 """The sampler RankAwareSampler."""
 
-from ctq import RankAwareSampler
+from transferq import RankAwareSampler
 
 __all__ = ["RankAwareSampler"]

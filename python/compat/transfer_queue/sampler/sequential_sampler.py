@@ -1,5 +1,5 @@
 """The sampler SequentialSampler."""
 
-from ctq import SequentialSampler
+from transferq import SequentialSampler
 
 __all__ = ["SequentialSampler"]

@@ -1,13 +1,13 @@
 """Storage managers."""
 
-from ctq import (
+from transferq import (
     AsyncSimpleStorageManager,
     StorageKeyNotFoundError,
     StorageManager,
     StorageManagerFactory,
 )
-from ctq.ray_actor import SimpleStorageUnit
-from ctq.storage import KVStorageManager, StorageClientFactory, StorageKVClient
+from transferq.ray_actor import SimpleStorageUnit
+from transferq.storage import KVStorageManager, StorageClientFactory, StorageKVClient
 
 __all__ = [
     "AsyncSimpleStorageManager",

@@ -195,11 +195,11 @@ static int link_write(const tqi_redis_link *link, struct iovec *iov, int n, tq_e
     return TQ_OK;
 }
 
-static int link_lease_head(const tqi_redis_command *command, const char *asking, char *out,
+static int link_keepalive_head(const tqi_redis_command *command, const char *asking, char *out,
                            size_t size)
 {
     char ms[24];
-    int n = snprintf(ms, sizeof(ms), "%llu", (unsigned long long)command->lease_ms);
+    int n = snprintf(ms, sizeof(ms), "%llu", (unsigned long long)command->keepalive_ms);
     size_t key = strlen(command->key);
 
     if (command->verb == TQI_REDIS_RENEW) {
@@ -224,9 +224,9 @@ static int link_head(const tqi_redis_command *command, char *out, size_t size)
     case TQI_REDIS_UNLINK:
         return snprintf(out, size, "%s*2\r\n$6\r\nUNLINK\r\n$%zu\r\n%s\r\n", asking, key,
                         command->key);
-    case TQI_REDIS_LEASE:
+    case TQI_REDIS_KEEPALIVE:
     case TQI_REDIS_RENEW:
-        return link_lease_head(command, asking, out, size);
+        return link_keepalive_head(command, asking, out, size);
     case TQI_REDIS_GET:
         break;
     }

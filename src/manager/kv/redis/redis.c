@@ -107,14 +107,14 @@ static int redis_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadlin
     return redis_run(state, commands, n, deadline_ns, err);
 }
 
-static int redis_lease(void *state, const char *key, double seconds, uint64_t deadline_ns,
+static int redis_keepalive(void *state, const char *key, double seconds, uint64_t deadline_ns,
                        tq_error *err)
 {
     tq_kv_key known = {.key = key};
     uint64_t ms = (uint64_t)(seconds * 1000) + 1;
     tqi_redis_command renew = {
-        .verb = TQI_REDIS_RENEW, .key = key, .removed = &known, .lease_ms = ms};
-    tqi_redis_command make = {.verb = TQI_REDIS_LEASE, .key = key, .lease_ms = ms};
+        .verb = TQI_REDIS_RENEW, .key = key, .removed = &known, .keepalive_ms = ms};
+    tqi_redis_command make = {.verb = TQI_REDIS_KEEPALIVE, .key = key, .keepalive_ms = ms};
     int code = tqi_redis_run(state, &renew, 1, deadline_ns, err);
 
     return code == TQ_OK && known.missing ? tqi_redis_run(state, &make, 1, deadline_ns, err) : code;
@@ -151,7 +151,7 @@ static const tq_kv_client redis_client = {
     .get = redis_get,
     .remove = redis_remove,
     .forked = redis_forked,
-    .lease = redis_lease,
+    .keepalive = redis_keepalive,
     .list = redis_list,
 };
 

@@ -11,8 +11,8 @@
  * Values travel without an extra copy: from the caller's slices, and from hiredis' read buffer to their destination.
  * Everything may be called from several threads: each takes its own connection.
  */
-#ifndef TQI_REDIS_H
-#define TQI_REDIS_H
+#ifndef TQI_MANAGER_KV_REDIS_REDIS_H
+#define TQI_MANAGER_KV_REDIS_REDIS_H
 
 #include <pthread.h>
 
@@ -51,7 +51,7 @@ typedef enum tqi_redis_verb {
     TQI_REDIS_SET,
     TQI_REDIS_GET,
     TQI_REDIS_UNLINK,
-    TQI_REDIS_LEASE,
+    TQI_REDIS_KEEPALIVE,
     TQI_REDIS_RENEW
 } tqi_redis_verb;
 
@@ -62,7 +62,7 @@ typedef struct tqi_redis_command {
     const tq_kv_value *value; /* SET */
     tq_kv_read *read;         /* GET, of the whole or of a range */
     tq_kv_key *removed;       /* UNLINK, RENEW */
-    uint64_t lease_ms; /* LEASE: a SET that expires; RENEW: PEXPIRE, possible in a full store too */
+    uint64_t keepalive_ms; /* KEEPALIVE: a SET that expires; RENEW: PEXPIRE, possible in a full store too */
     unsigned slot;
     unsigned node;
     bool asking; /* this once, and nobody else's commands for the slot */

@@ -90,7 +90,7 @@ static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_
     command->done = true;
     switch (command->verb) {
     case TQI_REDIS_SET:
-    case TQI_REDIS_LEASE:
+    case TQI_REDIS_KEEPALIVE:
         break;
     case TQI_REDIS_UNLINK:
     case TQI_REDIS_RENEW:

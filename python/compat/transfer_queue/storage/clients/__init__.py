@@ -1,5 +1,5 @@
 """Clients of key-value stores."""
 
-from ctq.storage import StorageClientFactory, StorageKVClient
+from transferq.storage import StorageClientFactory, StorageKVClient
 
 __all__ = ["StorageClientFactory", "StorageKVClient"]

@@ -1,5 +1,5 @@
 """The base of clients of key-value stores, and their factory."""
 
-from ctq.storage import StorageClientFactory, StorageKVClient
+from transferq.storage import StorageClientFactory, StorageKVClient
 
 __all__ = ["StorageClientFactory", "StorageKVClient"]

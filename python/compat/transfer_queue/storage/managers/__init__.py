@@ -1,7 +1,7 @@
 """Storage managers."""
 
-from ctq import AsyncSimpleStorageManager, StorageManager, StorageManagerFactory
-from ctq.storage import KVStorageManager
+from transferq import AsyncSimpleStorageManager, StorageManager, StorageManagerFactory
+from transferq.storage import KVStorageManager
 
 __all__ = [
     "AsyncSimpleStorageManager",

@@ -1,12 +1,12 @@
 """The base of storage managers, their factory, and the manager of key-value stores."""
 
-from ctq import (
+from transferq import (
     StorageManager,
     StorageManagerFactory,
     TransferQueueStorageManager,
     TransferQueueStorageManagerFactory,
 )
-from ctq.storage import KVStorageManager
+from transferq.storage import KVStorageManager
 
 __all__ = [
     "KVStorageManager",

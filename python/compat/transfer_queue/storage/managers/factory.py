@@ -1,5 +1,5 @@
 """The factory of storage managers."""
 
-from ctq import StorageManagerFactory, TransferQueueStorageManagerFactory
+from transferq import StorageManagerFactory, TransferQueueStorageManagerFactory
 
 __all__ = ["StorageManagerFactory", "TransferQueueStorageManagerFactory"]

@@ -1,5 +1,5 @@
 """The manager over storage units."""
 
-from ctq import AsyncSimpleStorageManager
+from transferq import AsyncSimpleStorageManager
 
 __all__ = ["AsyncSimpleStorageManager"]

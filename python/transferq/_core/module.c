@@ -1,0 +1,287 @@
+/*
+ * module.c - the module transferq._core: its types, its errors, the count of live objects.
+ */
+#include "core.h"
+
+static const char *const core_live_names[CORE_N_KINDS] = {"client", "op",    "meta", "data",
+                                                          "buffer", "queue", "left"};
+static long core_live[CORE_N_KINDS]; /* with the GIL held */
+
+void core_count(enum core_kind kind, int change)
+{
+    core_live[kind] += change;
+}
+
+core_state *core_state_of(PyObject *self)
+{
+    return PyType_GetModuleState(Py_TYPE(self));
+}
+
+PyDoc_STRVAR(core_live_doc, "live()\n--\n\nHow many objects of each kind are alive; for tests.");
+
+static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
+{
+    core_reap();
+    PyObject *dict = PyDict_New();
+    for (int i = 0; dict && i < CORE_N_KINDS; i++) {
+        PyObject *count = PyLong_FromLong(core_live[i]);
+        if (!count || PyDict_SetItemString(dict, core_live_names[i], count)) {
+            Py_CLEAR(dict);
+        }
+        Py_XDECREF(count);
+    }
+    return dict;
+}
+
+PyDoc_STRVAR(
+    core_memory_limit_doc,
+    "memory_limit() -> (int, bool): bytes that this process may use, and whether its control "
+    "group says so.");
+
+static PyObject *core_memory_limit(PyObject *module, PyObject *unused)
+{
+    bool of_cgroup = false;
+    uint64_t bytes = tq_memory_limit(&of_cgroup);
+
+    (void)module;
+    (void)unused;
+    return Py_BuildValue("KO", (unsigned long long)bytes, of_cgroup ? Py_True : Py_False);
+}
+
+PyDoc_STRVAR(core_runtime_dir_doc,
+             "runtime_dir() -> str: where the systems of this user have their directories.");
+
+static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
+{
+    char path[4096];
+    tq_error err = {0};
+
+    (void)unused;
+    if (tq_runtime_dir(path, sizeof(path), &err) != TQ_OK) {
+        return core_raise(PyModule_GetState(module), &err);
+    }
+    return PyUnicode_DecodeFSDefault(path);
+}
+
+PyDoc_STRVAR(
+    core_runtime_open_doc,
+    "runtime_open(name, make=False, /)\n--\n\n"
+    "A descriptor of the directory of runtime_dir() (None), or of that of a system in it.  "
+    "ConfigError unless they are this user's alone.");
+
+static PyObject *core_runtime_open(PyObject *module, PyObject *args)
+{
+    const char *name;
+    int make = 0;
+    int fd = -1;
+    tq_error err = {0};
+
+    if (!PyArg_ParseTuple(args, "z|p:runtime_open", &name, &make)) {
+        return NULL;
+    }
+    if (tq_runtime_open(name, make, &fd, &err) != TQ_OK) {
+        return core_raise(PyModule_GetState(module), &err);
+    }
+    return PyLong_FromLong(fd);
+}
+
+PyDoc_STRVAR(core_runtime_clear_doc,
+             "runtime_clear(fd, /)\n--\n\n"
+             "Removes what a daemon that was killed has left in the directory of its system.");
+
+static PyObject *core_runtime_clear(PyObject *module, PyObject *fd)
+{
+    long number = PyLong_AsLong(fd);
+
+    (void)module;
+    if (number == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    tq_runtime_clear((int)number);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(
+    core_balance_doc,
+    "balance(weights, k, equal) -> list: the part of each thing, from 0; parts weigh nearly "
+    "the same.");
+
+PyDoc_STRVAR(
+    core_pack_rows_doc,
+    "pack_rows(rows, convert, keep=None, /)\n--\n\n"
+    "A list of values as MessagePack: their bytes end to end (bytes, or a Buffer when there are "
+    "many), and the size of each as 64-bit integers.  Values that are not plain are given to "
+    "`convert`.  With a list `keep` the bytes are a list of slices, in which large memory is not "
+    "copied, and what they point into is appended to `keep`.");
+PyDoc_STRVAR(
+    core_unpack_rows_doc,
+    "unpack_rows(data, offsets, build, decode, /)\n--\n\n"
+    "The opposite: a list of the values that lie between 64-bit offsets in the data, which may be "
+    "a Left: then None when they are not there any more.  `build` "
+    "makes what extension types stand for.  Rows that are malformed or nested deep are given to "
+    "`decode` as a memoryview.");
+PyDoc_STRVAR(
+    core_weigh_doc,
+    "weigh(value, limit, /)\n--\n\n"
+    "Whether encoding it costs more than `limit` small values; looks no further than that.");
+PyDoc_STRVAR(core_pace_doc,
+             "pace()\n--\n\n"
+             "From now on pack_rows and unpack_rows hand the GIL over about once a millisecond in "
+             "this thread.");
+PyDoc_STRVAR(
+    core_jagged_rows_doc,
+    "jagged_rows(ndims, dims, ragged, /)\n--\n\n"
+    "Rows that agree in all dims but `ragged`, counted from 0: their offsets along it as 64-bit "
+    "integers in bytes, the least and the greatest length, and the shape of all rows end "
+    "to end.  None for rows that differ in more.");
+PyDoc_STRVAR(
+    core_kv_register_doc,
+    "kv_register(type, make, value_max): make(config) gives a client of a key-value store.");
+
+static PyMethodDef core_functions[] = {
+    {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},
+    {"unpack_rows", core_unpack_rows, METH_VARARGS, core_unpack_rows_doc},
+    {"jagged_rows", core_jagged_rows, METH_VARARGS, core_jagged_rows_doc},
+    {"weigh", core_weigh, METH_VARARGS, core_weigh_doc},
+    {"pace", core_pace, METH_NOARGS, core_pace_doc},
+    {"pause", core_pause, METH_NOARGS,
+     "pause()\n--\n\nHand the GIL over, in a thread that does so."},
+    {"stamp", core_stamp, METH_VARARGS,
+     "stamp(member, values, untrack, /)\n--\n\n"
+     "Copies of a member of a NonTensorStack, each with one of the values; untrack: the garbage "
+     "collector does not look at them."},
+    {"balance", core_balance, METH_VARARGS, core_balance_doc},
+    {"kv_register", core_kv_register, METH_VARARGS, core_kv_register_doc},
+    {"kv_wait", core_kv_wait, METH_NOARGS,
+     "kv_wait()\n--\n\nWait until no method of a client of a key-value store runs."},
+    {"memory_limit", core_memory_limit, METH_NOARGS, core_memory_limit_doc},
+    {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
+    {"runtime_open", core_runtime_open, METH_VARARGS, core_runtime_open_doc},
+    {"runtime_clear", core_runtime_clear, METH_O, core_runtime_clear_doc},
+    {"live", core_live_counts, METH_NOARGS, core_live_doc},
+    {"copy_maps", core_copy_maps, METH_VARARGS,
+     "copy_maps(maps, places, deepcopy, /)\n--\n\n"
+     "Copies of the maps in the list at these places (None: all); deepcopy copies what is not "
+     "plain."},
+    {0},
+};
+
+static int core_add_types(PyObject *module, core_state *state)
+{
+    const struct {
+        PyTypeObject **slot;
+        PyTypeObject *(*make)(PyObject *module);
+    } types[] = {
+        {&state->client, core_client_type}, {&state->op, core_op_type},
+        {&state->meta, core_meta_type},     {&state->data, core_data_type},
+        {&state->buffer, core_buffer_type}, {&state->queue, core_queue_type},
+        {&state->left, core_left_type},
+    };
+
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        *types[i].slot = types[i].make(module);
+        if (!*types[i].slot || PyModule_AddType(module, *types[i].slot)) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int core_exec(PyObject *module)
+{
+    core_state *state = PyModule_GetState(module);
+
+    state->name_done = PyUnicode_InternFromString("done");
+    state->name_set_result = PyUnicode_InternFromString("set_result");
+    state->name_set_exception = PyUnicode_InternFromString("set_exception");
+    if (!state->name_done || !state->name_set_result || !state->name_set_exception) {
+        return -1;
+    }
+    if (core_errors_init(module, state) || core_add_types(module, state) || core_fork_init()) {
+        return -1;
+    }
+    if (PyModule_AddStringConstant(module, "version", tq_version()) ||
+        PyModule_AddIntConstant(module, "TENSOR", TQ_TENSOR) ||
+        PyModule_AddIntConstant(module, "VALUE", TQ_VALUE) ||
+        PyModule_AddIntConstant(module, "FETCH", TQ_CLAIM_FETCH) ||
+        PyModule_AddIntConstant(module, "FORCE_FETCH", TQ_CLAIM_FORCE_FETCH) ||
+        PyModule_AddIntConstant(module, "NAME_MAX", TQ_NAME_MAX) ||
+        PyModule_AddIntConstant(module, "KEY_MAX", TQ_KEY_MAX)) {
+        return -1;
+    }
+    return 0;
+}
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    core_state *state = PyModule_GetState(module);
+
+    Py_VISIT(state->error);
+    Py_VISIT(state->not_found);
+    for (size_t i = 0; i < CORE_N_ERRORS; i++) {
+        Py_VISIT(state->errors[i]);
+    }
+    Py_VISIT(state->client);
+    Py_VISIT(state->op);
+    Py_VISIT(state->meta);
+    Py_VISIT(state->data);
+    Py_VISIT(state->buffer);
+    Py_VISIT(state->queue);
+    Py_VISIT(state->left);
+    return 0;
+}
+
+static int core_clear(PyObject *module)
+{
+    core_state *state = PyModule_GetState(module);
+
+    Py_CLEAR(state->error);
+    Py_CLEAR(state->not_found);
+    for (size_t i = 0; i < CORE_N_ERRORS; i++) {
+        Py_CLEAR(state->errors[i]);
+    }
+    Py_CLEAR(state->client);
+    Py_CLEAR(state->op);
+    Py_CLEAR(state->meta);
+    Py_CLEAR(state->data);
+    Py_CLEAR(state->buffer);
+    Py_CLEAR(state->queue);
+    Py_CLEAR(state->left);
+    Py_CLEAR(state->name_done);
+    Py_CLEAR(state->name_set_result);
+    Py_CLEAR(state->name_set_exception);
+    return 0;
+}
+
+static void core_free(void *module)
+{
+    core_clear(module);
+}
+
+/* Slots hold functions as void pointers, as CPython defines them. */
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "transferq._core",
+    .m_doc = "The transfer queue's C library as Python objects; use the package transferq instead.",
+    .m_size = sizeof(core_state),
+    .m_methods = core_functions,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC PyInit__core(void);
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}

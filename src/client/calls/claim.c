@@ -1,0 +1,194 @@
+/*
+ * claim.c - calls that answer with metadata: claim, resolve, reserve.
+ */
+#include "client/client.h"
+#include "client/meta/meta.h"
+#include "client/calls/args.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+static int claim_batch(tq_op *op, const Tq__Batch *batch, uint64_t claim, tq_error *err)
+{
+    if (!batch) {
+        return tqi_error_set(err, TQ_EPROTO, "the controller's answer has no batch");
+    }
+    return tqi_client_meta_decode(batch, NULL, claim, false, &op->meta, err);
+}
+
+/* ---------------------------------------------------------------------------------------- claim */
+
+static int claim_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                        tq_error *err)
+{
+    const Tq__ClaimReply *reply = (const Tq__ClaimReply *)message;
+    (void)task;
+    return claim_batch(op, reply->batch, reply->claim, err);
+}
+
+static int claim_check(const tq_claim_args *args, tq_error *err)
+{
+    int code;
+    if (args->mode != TQ_CLAIM_FETCH && args->mode != TQ_CLAIM_FORCE_FETCH) {
+        return tqi_error_set(err, TQ_EINVAL, "unknown claim mode %d", (int)args->mode);
+    }
+    if (args->mode == TQ_CLAIM_FORCE_FETCH) {
+        return TQ_OK; /* takes everything: size, task and sampler do not apply */
+    }
+    if (args->batch_size < 1) {
+        return tqi_error_set(err, TQ_ESIZE, "batch size must be at least 1, given %lld",
+                             (long long)args->batch_size);
+    }
+    code = args->task ? tqi_check_name("task", args->task, TQ_NAME_MAX, err)
+                      : tqi_error_null(err, "task");
+    if (code == TQ_OK && (!args->fields || args->n_fields == 0)) {
+        code = tqi_error_set(err, TQ_EINVAL, "claim of task '%s': no fields given", args->task);
+    }
+    if (code == TQ_OK && args->sampler && strlen(args->sampler) > TQ_NAME_MAX) {
+        code = tqi_check_name("sampler", args->sampler, TQ_NAME_MAX, err);
+    }
+    return code;
+}
+
+static int claim_fill(tqi_region *region, const tq_claim_args *args, Tq__Claim *to, tq_error *err)
+{
+    int code = args ? claim_check(args, err) : tqi_error_null(err, "tq_claim: args");
+    if (code != TQ_OK) {
+        return code;
+    }
+    code = code ? code : tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
+    code =
+        code ? code
+             : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
+    if (code != TQ_OK) {
+        return code;
+    }
+    to->batch_size = args->batch_size;
+    to->mode = args->mode == TQ_CLAIM_FORCE_FETCH ? TQ__CLAIM_MODE__FORCE_FETCH : TQ__CLAIM_MODE__FETCH;
+    to->poll = args->poll;
+    to->tags = args->tags;
+    to->task = tqi_region_string(region, args->task ? args->task : "");
+    to->sampler = tqi_region_string(region, args->sampler ? args->sampler : "");
+    to->config = tqi_region_string(region, args->sampler_config ? args->sampler_config : "");
+    if (!to->task || !to->sampler || !to->config) {
+        return tqi_error_nomem(err, "a claim");
+    }
+    return TQ_OK;
+}
+
+int tq_claim(tq_op *op, const tq_claim_args *args)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_CLAIM, &tq__claim__descriptor, claim_decode, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__Claim *message = (Tq__Claim *)plain->message;
+    plain->claim = true;
+    plain->timeout_ms = &message->timeout_ms;
+    code = claim_fill(&plain->task.region, args, message, &err);
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+/* -------------------------------------------------------------------------------------- resolve */
+
+static int claim_resolved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                          tq_error *err)
+{
+    const Tq__ResolveReply *reply = (const Tq__ResolveReply *)message;
+    (void)task;
+    return claim_batch(op, reply->batch, 0, err);
+}
+
+static int claim_fill_resolve(tqi_region *region, const tq_resolve_args *args, Tq__Resolve *to,
+                              tq_error *err)
+{
+    if (!args) {
+        return tqi_error_null(err, "tq_resolve: args");
+    }
+    int code = tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
+    code = code ? code : tqi_client_check_samples(args->n, err);
+    if (code == TQ_OK && !args->keys && !args->indexes && args->n > 0) {
+        code = tqi_error_set(err, TQ_EINVAL, "keys and indexes are NULL, expected %zu of either",
+                             args->n);
+    }
+    code =
+        code ? code
+             : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
+    if (code == TQ_OK && args->keys && args->indexes) {
+        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': both keys and indexes are given",
+                             args->partition);
+    }
+    if (code == TQ_OK && (args->keys || args->indexes) && args->n == 0) {
+        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': no %s given", args->partition,
+                             args->keys ? "keys" : "indexes");
+    }
+    if (code == TQ_OK && args->keys) {
+        code = tqi_client_copy_keys(region, args->keys, args->n, &to->key, &to->n_key, err);
+    }
+    if (code == TQ_OK && args->indexes) {
+        to->index = tqi_region_copy(region, args->indexes, args->n, sizeof *args->indexes);
+        to->n_index = args->n;
+        code = to->index ? TQ_OK : tqi_error_nomem(err, "indexes");
+    }
+    to->lenient = args->lenient;
+    to->tags = args->tags;
+    return code;
+}
+
+int tq_resolve(tq_op *op, const tq_resolve_args *args)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_RESOLVE, &tq__resolve__descriptor, claim_resolved, &code);
+    if (!plain) {
+        return code;
+    }
+    code = claim_fill_resolve(&plain->task.region, args, (Tq__Resolve *)plain->message, &err);
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+/* -------------------------------------------------------------------------------------- reserve */
+
+static int claim_reserved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                          tq_error *err)
+{
+    const Tq__ReserveReply *reply = (const Tq__ReserveReply *)message;
+    size_t n = ((const tqi_client_request_task *)task)->n;
+    int code = claim_batch(op, reply->batch, 0, err);
+    if (code == TQ_OK && tq_meta_sample_count(op->meta) != n) {
+        code = tqi_error_set(err, TQ_EPROTO, "the controller reserved %zu samples, asked were %zu",
+                             tq_meta_sample_count(op->meta), n);
+    }
+    return code;
+}
+
+int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *keys,
+               const char *const *groups)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_RESERVE, &tq__reserve__descriptor, claim_reserved, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__Reserve *message = (Tq__Reserve *)plain->message;
+    tqi_region *region = &plain->task.region;
+    plain->n = n;
+    code = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
+    code = code ? code : tqi_client_check_samples(n, &err);
+    if (code == TQ_OK && n == 0) {
+        code = tqi_error_set(&err, TQ_EINVAL, "partition '%s': no samples to reserve", partition);
+    }
+    if (code == TQ_OK && keys) {
+        code = tqi_client_copy_keys(region, keys, n, &message->key, &message->n_key, &err);
+    }
+    code =
+        code ? code : tqi_client_copy_groups(region, groups, n, &message->group, &message->n_group, &err);
+    message->samples = keys ? 0 : (uint32_t)n;
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}

@@ -1,0 +1,216 @@
+/*
+ * clear.c - removing things from the table: samples, partitions, consumption.
+ */
+#include "client/client.h"
+#include "client/meta/meta.h"
+#include "client/calls/args.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+static int clear_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                        tq_error *err)
+{
+    (void)task;
+    (void)err;
+    op->count = ((const Tq__ClearReply *)message)->samples;
+    return TQ_OK;
+}
+
+static tqi_client_request_task *clear_make(tq_op *op, const char *partition, Tq__Clear **message, int *code,
+                             tq_error *err)
+{
+    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_CLEAR, &tq__clear__descriptor, clear_decode, code);
+    if (plain) {
+        *message = (Tq__Clear *)plain->message;
+        *code =
+            tqi_client_copy_name(&plain->task.region, "partition", partition, &(*message)->partition, err);
+    }
+    return plain;
+}
+
+static int clear_indexes(tqi_client_request_task *plain, Tq__Clear *message, const uint32_t *indexes, size_t n,
+                         tq_error *err)
+{
+    int code = tqi_client_check_samples(n, err);
+    code = code ? code : tqi_client_check_array("indexes", indexes, n, err);
+    if (code == TQ_OK) {
+        message->index = tqi_region_copy(&plain->task.region, indexes, n, sizeof *indexes);
+        message->n_index = n;
+        code = message->index ? TQ_OK : tqi_error_nomem(err, "indexes");
+    }
+    return code;
+}
+
+int tq_clear_meta(tq_op *op, const tq_meta *meta)
+{
+    Tq__Clear *message;
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = clear_make(op, meta ? meta->partition : "", &message, &code, &err);
+    if (!plain) {
+        return code;
+    }
+    code = meta ? code : tqi_error_null(&err, "tq_clear_meta: meta");
+    code = code ? code : clear_indexes(plain, message, meta->indexes, meta->n, &err);
+    if (code == TQ_OK) {
+        message->incarnation = tqi_region_copy(&plain->task.region, meta->incarnations, meta->n,
+                                               sizeof *meta->incarnations);
+        message->n_incarnation = meta->n;
+        message->epoch = meta->epoch;
+        code = message->incarnation ? TQ_OK : tqi_error_nomem(&err, "incarnations");
+    }
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+int tq_clear_indexes(tq_op *op, const char *partition, const uint32_t *indexes, size_t n)
+{
+    Tq__Clear *message;
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = clear_make(op, partition, &message, &code, &err);
+    if (!plain) {
+        return code;
+    }
+    code = code ? code : clear_indexes(plain, message, indexes, n, &err);
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+int tq_clear_keys(tq_op *op, const char *partition, const char *const *keys, size_t n)
+{
+    Tq__Clear *message;
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = clear_make(op, partition, &message, &code, &err);
+    if (!plain) {
+        return code;
+    }
+    code = code ? code
+                : tqi_client_copy_keys(&plain->task.region, keys, n, &message->key, &message->n_key, &err);
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+int tq_clear_partition(tq_op *op, const char *partition)
+{
+    Tq__Clear *message;
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = clear_make(op, partition, &message, &code, &err);
+    if (!plain) {
+        return code;
+    }
+    message->all = true;
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+/* ---------------------------------------------------------------------------------------- in two halves */
+
+int tqi_client_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, tq_error *err)
+{
+    op->clearings = tqi_region_array(&op->results, n, sizeof *op->clearings);
+    if (!op->clearings) {
+        return tqi_error_nomem(err, "clears");
+    }
+    for (size_t i = 0; i < n; i++) {
+        tq_meta *meta = NULL;
+        Tq__Batch *batch = (Tq__Batch *)tqi_reply_decode(
+            &tq__batch__descriptor, from[i]->batch.data, from[i]->batch.len, err);
+        int code = batch ? tqi_client_meta_decode(batch, NULL, 0, false, &meta, err) : err->code;
+        if (batch) {
+            protobuf_c_message_free_unpacked(&batch->base, NULL);
+        }
+        if (code != TQ_OK) {
+            return code;
+        }
+        op->clearings[op->n_clearings++] =
+            (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
+    }
+    return TQ_OK;
+}
+
+static int clear_begun(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                       tq_error *err)
+{
+    const Tq__BeginClearReply *reply = (const Tq__BeginClearReply *)message;
+    (void)task;
+    op->count = reply->samples;
+    return tqi_client_clearings_decode(op, reply->clearing, reply->n_clearing, err);
+}
+
+/* Writes what is to be cleared into a message of its own. */
+static int clear_fill(tqi_region *region, const tq_begin_clear_args *args, Tq__Clear **out,
+                      tq_error *err)
+{
+    const tq_meta *meta = args->meta;
+    const char *partition = meta ? meta->partition : args->partition;
+    Tq__Clear *to = tqi_region_array(region, 1, sizeof *to);
+    if (!to) {
+        return tqi_error_nomem(err, "a clear");
+    }
+    tq__clear__init(to);
+    *out = to;
+    int code = tqi_client_copy_name(region, "partition", partition, &to->partition, err);
+    if (code == TQ_OK && meta) {
+        to->index = tqi_region_copy(region, meta->indexes, meta->n, sizeof *meta->indexes);
+        to->incarnation =
+            tqi_region_copy(region, meta->incarnations, meta->n, sizeof *meta->incarnations);
+        to->n_index = to->n_incarnation = meta->n;
+        to->epoch = meta->epoch;
+        code = to->index && to->incarnation ? TQ_OK : tqi_error_nomem(err, "indexes");
+    } else if (code == TQ_OK && args->keys) {
+        code = tqi_client_copy_keys(region, args->keys, args->n, &to->key, &to->n_key, err);
+    }
+    to->all = !meta && !args->keys;
+    return code;
+}
+
+int tq_begin_clear(tq_op *op, const tq_begin_clear_args *args)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_BEGIN_CLEAR, &tq__begin_clear__descriptor, clear_begun, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__BeginClear *message = (Tq__BeginClear *)plain->message;
+    tqi_region *region = &plain->task.region;
+    code = args ? tqi_client_copy_name(region, "remover", args->remover, &message->remover, &err)
+                : tqi_error_null(&err, "tq_begin_clear: args");
+    if (code == TQ_OK && (args->meta || args->partition)) {
+        code = clear_fill(region, args, &message->clear, &err);
+    }
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+int tq_end_clear(tq_op *op, uint64_t id, bool removed)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_END_CLEAR, &tq__end_clear__descriptor, NULL, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__EndClear *message = (Tq__EndClear *)plain->message;
+    message->id = id;
+    message->removed = removed;
+    return tqi_client_task_submit(op, &plain->task, TQ_OK, &err);
+}
+
+int tq_reset_consumption(tq_op *op, const char *partition, const char *task)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_RESET_CONSUMPTION, &tq__reset_consumption__descriptor, NULL, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__ResetConsumption *message = (Tq__ResetConsumption *)plain->message;
+    code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
+    if (code == TQ_OK && task) {
+        code = tqi_client_copy_name(&plain->task.region, "task", task, &message->task, &err);
+    }
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}

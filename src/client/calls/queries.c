@@ -1,0 +1,203 @@
+/*
+ * lists.c - queries about samples: consumption, production, partitions, keys.
+ */
+#include "client/client.h"
+#include "client/meta/meta.h"
+#include "client/calls/args.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+/* ------------------------------------------------------------------------------------- progress */
+
+static int lists_progress(tq_op *op, bool known, const uint32_t *indexes, size_t n,
+                          const ProtobufCBinaryData *flags, size_t columns, tq_error *err)
+{
+    tqi_region *region = &op->results;
+    tq_progress *out;
+
+    if (flags->len != n * columns) {
+        return tqi_error_set(err, TQ_EPROTO,
+                             "the controller answered %zu flags for %zu samples and %zu columns",
+                             flags->len, n, columns);
+    }
+    out = tqi_region_zero(region, 1, sizeof *out);
+    if (!out) {
+        return tqi_error_nomem(err, "progress");
+    }
+    out->known = known;
+    out->n = n;
+    out->columns = columns;
+    out->indexes = tqi_region_copy(region, indexes, n, sizeof *indexes);
+    out->flags = tqi_region_copy(region, flags->data, flags->len, 1);
+    if (!out->indexes || !out->flags) {
+        return tqi_error_nomem(err, "progress");
+    }
+    op->progress = out;
+    return TQ_OK;
+}
+
+static int lists_consumption(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                             tq_error *err)
+{
+    const Tq__ConsumptionReply *reply = (const Tq__ConsumptionReply *)message;
+    (void)task;
+    return lists_progress(op, reply->known, reply->index, reply->n_index, &reply->consumed, 1, err);
+}
+
+int tq_query_consumption(tq_op *op, const char *partition, const char *task)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_CONSUMPTION, &tq__consumption_query__descriptor,
+                                      lists_consumption, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__ConsumptionQuery *message = (Tq__ConsumptionQuery *)plain->message;
+    code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
+    code = code ? code : tqi_client_copy_name(&plain->task.region, "task", task, &message->task, &err);
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+static int lists_production(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                            tq_error *err)
+{
+    const Tq__ProductionReply *reply = (const Tq__ProductionReply *)message;
+    size_t columns = ((const tqi_client_request_task *)task)->n;
+    return lists_progress(op, reply->known, reply->index, reply->n_index, &reply->produced, columns,
+                          err);
+}
+
+int tq_query_production(tq_op *op, const char *partition, const char *const *fields, size_t n_fields)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_PRODUCTION, &tq__production_query__descriptor,
+                                      lists_production, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__ProductionQuery *message = (Tq__ProductionQuery *)plain->message;
+    tqi_region *region = &plain->task.region;
+    plain->n = n_fields;
+    code = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
+    code =
+        code ? code
+             : tqi_client_copy_fields(region, fields, n_fields, &message->field, &message->n_field, &err);
+    if (code == TQ_OK && message->n_field == 0) {
+        code = tqi_error_set(&err, TQ_EINVAL, "partition '%s': no fields given", partition);
+    }
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+/* ---------------------------------------------------------------------------------------- names */
+
+static int lists_names(tq_op *op, char **names, size_t n, tq_error *err)
+{
+    static char none[1];
+    char **copies = tqi_region_strings(&op->results, (const char *const *)names, n, none);
+    if (!copies) {
+        return tqi_error_nomem(err, "names");
+    }
+    op->names = (const char *const *)copies;
+    op->n_names = n;
+    return TQ_OK;
+}
+
+static int lists_partitions(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                            tq_error *err)
+{
+    const Tq__ListPartitionsReply *reply = (const Tq__ListPartitionsReply *)message;
+    (void)task;
+    return lists_names(op, reply->name, reply->n_name, err);
+}
+
+int tq_list_partitions(tq_op *op)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_LIST_PARTITIONS, &tq__list_partitions__descriptor,
+                                      lists_partitions, &code);
+    return plain ? tqi_client_task_submit(op, &plain->task, TQ_OK, &err) : code;
+}
+
+static int lists_keys(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                      tq_error *err)
+{
+    const Tq__ListKeysReply *reply = (const Tq__ListKeysReply *)message;
+    const char *partition = ((const tqi_client_request_task *)task)->partition;
+
+    op->count = reply->mark;
+    for (size_t i = 0; i < reply->n_batch; i++) {
+        if (strcmp(reply->batch[i]->partition, partition) == 0) {
+            return tqi_client_meta_decode(reply->batch[i], NULL, 0, false, &op->meta, err);
+        }
+    }
+    return tq_meta_make(partition, NULL, NULL, 0, NULL, 0, &op->meta, err);
+}
+
+int tq_list_keys(tq_op *op, const char *partition)
+{
+    const tq_keys_page all = {.limit = 0};
+    return tq_list_keys_page(op, partition, &all);
+}
+
+int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page)
+{
+    char **after = NULL;
+    size_t n_after = 0;
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_LIST_KEYS, &tq__list_keys__descriptor, lists_keys, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__ListKeys *message = (Tq__ListKeys *)plain->message;
+    code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
+    plain->partition = message->partition;
+    code = code || page ? code : tqi_error_null(&err, "tq_list_keys_page: page");
+    message->limit = page ? page->limit : 0;
+    if (code == TQ_OK && page->mark != 0) {
+        code = tqi_client_copy_keys(&plain->task.region, &page->after, 1, &after, &n_after, &err);
+        message->after = code == TQ_OK ? after[0] : message->after;
+        message->mark = page->mark;
+    }
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}
+
+static int lists_retrieved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
+                           tq_error *err)
+{
+    const Tq__RetrieveKeysReply *reply = (const Tq__RetrieveKeysReply *)message;
+    size_t n = ((const tqi_client_request_task *)task)->n;
+    if (reply->n_key != n) {
+        return tqi_error_set(err, TQ_EPROTO, "the controller answered %zu keys for %zu samples",
+                             reply->n_key, n);
+    }
+    return lists_names(op, reply->key, reply->n_key, err);
+}
+
+int tq_keys_of(tq_op *op, const char *partition, const uint32_t *indexes, size_t n)
+{
+    tq_error err = {0};
+    int code;
+    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_RETRIEVE_KEYS, &tq__retrieve_keys__descriptor,
+                                      lists_retrieved, &code);
+    if (!plain) {
+        return code;
+    }
+    Tq__RetrieveKeys *message = (Tq__RetrieveKeys *)plain->message;
+    plain->n = n;
+    code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
+    code = code ? code : tqi_client_check_samples(n, &err);
+    code = code ? code : tqi_client_check_array("indexes", indexes, n, &err);
+    if (code == TQ_OK) {
+        message->index = tqi_region_copy(&plain->task.region, indexes, n, sizeof *indexes);
+        message->n_index = n;
+        code = message->index ? TQ_OK : tqi_error_nomem(&err, "indexes");
+    }
+    return tqi_client_task_submit(op, &plain->task, code, &err);
+}

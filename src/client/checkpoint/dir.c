@@ -1,0 +1,342 @@
+/*
+ * checkpoint_dir.c - see checkpoint_dir.h.
+ */
+#include "client/checkpoint/dir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/log.h"
+
+#define DIR_DEPTH 16 /* directories held open at once while a tree is removed */
+/* Where the former checkpoint is for a moment; unlike any name a user would give to a copy to keep. */
+#define DIR_FORMER ".tq-former"
+
+static int dir_errno(tq_error *err, const char *what, const char *path)
+{
+    int code = errno;
+    return tqi_error_set(err, TQ_EIO, "checkpoint: %s %s: %s", what, path, strerror(code));
+}
+
+static int dir_remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+{
+    (void)st;
+    (void)flag;
+    (void)ftw;
+    return remove(path) == 0 || errno == ENOENT ? 0 : -1; /* another writer removes it as well */
+}
+
+/* Removes a directory and everything in it; logs what could not be removed. */
+static void dir_remove(const char *path)
+{
+    if (nftw(path, dir_remove_one, DIR_DEPTH, FTW_DEPTH | FTW_PHYS) != 0 && errno != ENOENT) {
+        tqi_log(TQI_WARN, "checkpoint", "%s could not be removed: %s", path, strerror(errno));
+    }
+}
+
+static char *dir_text(const char *path, const char *suffix)
+{
+    char *text = NULL;
+    return asprintf(&text, "%s%s", path, suffix) < 0 ? NULL : text;
+}
+
+/* The path without slashes at its end. */
+static char *dir_trim(const char *path)
+{
+    char *copy = strdup(path);
+    size_t size = copy ? strlen(copy) : 0;
+    while (size > 1 && copy[size - 1] == '/') {
+        copy[--size] = 0;
+    }
+    return copy;
+}
+
+/* The directory that the path lies in. */
+static char *dir_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash) {
+        return strdup(".");
+    }
+    return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+}
+
+static int dir_make_parents(const char *parent, tq_error *err)
+{
+    char *copy = strdup(parent);
+    int code = copy ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
+    char *slash = copy;
+    while (code == TQ_OK && slash) {
+        slash = strchr(slash + 1, '/');
+        if (slash) {
+            *slash = 0;
+        }
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
+            code = dir_errno(err, "making", copy);
+        }
+        if (slash) {
+            *slash = '/';
+        }
+    }
+    free(copy);
+    return code;
+}
+
+/* Whether a directory is a checkpoint: even a damaged one, or one made by the Python system, which has the same
+ * metadata.json. */
+static bool dir_is_checkpoint(const char *path)
+{
+    static const char start[] = "tq-checkpoint ";
+    char found[sizeof start - 1];
+    char *manifest = dir_text(path, "/MANIFEST");
+    char *metadata = dir_text(path, "/metadata.json");
+    FILE *file = manifest ? fopen(manifest, "re") : NULL;
+    json_t *about = metadata ? json_load_file(metadata, 0, NULL) : NULL;
+    bool known = (file && fread(found, sizeof found, 1, file) == 1 &&
+                  memcmp(found, start, sizeof found) == 0) ||
+                 json_is_boolean(json_object_get(about, "storage_saved"));
+    if (file) {
+        (void)fclose(file);
+    }
+    json_decref(about);
+    free(manifest);
+    free(metadata);
+    return known;
+}
+
+/* Only a checkpoint, or an empty directory, may be replaced. */
+static int dir_check_place(const char *path, tq_error *err)
+{
+    struct stat st;
+    const struct dirent *entry;
+    bool empty = true;
+    DIR *dir;
+
+    if (lstat(path, &st) != 0) {
+        return errno == ENOENT ? TQ_OK : dir_errno(err, "looking at", path);
+    }
+    dir = S_ISDIR(st.st_mode) ? opendir(path) : NULL;
+    if (!dir) {
+        return tqi_error_set(err, TQ_EEXIST, "checkpoint: %s is there and no directory", path);
+    }
+    while ((entry = readdir(dir))) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            empty = false;
+        }
+    }
+    closedir(dir);
+    return empty || dir_is_checkpoint(path)
+               ? TQ_OK
+               : tqi_error_set(err, TQ_EEXIST,
+                               "checkpoint: directory %s has files that are not a checkpoint's: "
+                               "name one that "
+                               "is empty, new, or a checkpoint to replace",
+                               path);
+}
+
+/* Puts back a former checkpoint whose successor was never placed. */
+static void dir_recover(const char *path)
+{
+    char *old = dir_text(path, DIR_FORMER);
+    if (old && access(path, F_OK) != 0 && access(old, F_OK) == 0 && rename(old, path) == 0) {
+        tqi_log(TQI_WARN, "checkpoint", "%s was being replaced: the former one is back", path);
+    }
+    free(old);
+}
+
+/* Removes what dead writers left behind: nobody holds its lock. */
+static void dir_remove_stale(const char *path, const char *parent)
+{
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    size_t size = strlen(name);
+    DIR *dir = opendir(parent);
+    const struct dirent *entry;
+
+    while (dir && (entry = readdir(dir))) {
+        char *stale = NULL;
+        int fd = -1;
+        if (strncmp(entry->d_name, name, size) != 0 ||
+            strncmp(entry->d_name + size, ".tmp-", 5) != 0 ||
+            asprintf(&stale, "%s/%s", parent, entry->d_name) < 0) {
+            continue;
+        }
+        fd = open(stale, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            dir_remove(stale);
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+        free(stale);
+    }
+    if (dir) {
+        closedir(dir);
+    }
+}
+
+/* Makes a directory for this writer and locks it.  Tries again if somebody took it for a leftover before it was locked. */
+static int dir_make_temp(tqi_client_ckpt_out *out, tq_error *err)
+{
+    struct stat st = {0};
+    uint64_t number;
+    for (;;) {
+        free(out->temp);
+        out->temp = NULL;
+        if (getrandom(&number, sizeof number, 0) != sizeof number ||
+            asprintf(&out->temp, "%s.tmp-%016" PRIx64, out->path, number) < 0) {
+            out->temp = NULL;
+            return tqi_error_nomem(err, "a checkpoint");
+        }
+        if (mkdir(out->temp, 0777) != 0) {
+            int code = dir_errno(err, "making", out->temp);
+            free(out->temp);
+            out->temp = NULL;
+            return code;
+        }
+        out->dir = open(out->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (out->dir < 0 && errno != ENOENT) {
+            return dir_errno(err, "opening", out->temp);
+        }
+        if (out->dir >= 0 && flock(out->dir, LOCK_EX | LOCK_NB) == 0 && fstat(out->dir, &st) == 0 &&
+            st.st_nlink > 0) {
+            return TQ_OK;
+        }
+        if (out->dir >= 0) {
+            close(out->dir);
+            out->dir = -1;
+        }
+    }
+}
+
+int tqi_client_ckpt_dir_make(tqi_client_ckpt_out *out, const char *path, tq_error *err)
+{
+    char *parent;
+    int code;
+
+    out->dir = -1;
+    out->path = dir_trim(path);
+    parent = out->path ? dir_parent(out->path) : NULL;
+    if (!parent) {
+        return tqi_error_nomem(err, "a checkpoint");
+    }
+    code = dir_make_parents(parent, err);
+    if (code == TQ_OK) {
+        dir_recover(out->path);
+        code = dir_check_place(out->path, err);
+    }
+    if (code == TQ_OK) {
+        dir_remove_stale(out->path, parent);
+        code = dir_make_temp(out, err);
+    }
+    free(parent);
+    return code;
+}
+
+static int dir_sync_parent(const char *path, tq_error *err)
+{
+    char *parent = dir_parent(path);
+    int fd = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int code = fd >= 0 && fsync(fd) == 0 ? TQ_OK : dir_errno(err, "syncing the directory of", path);
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(parent);
+    return code;
+}
+
+/* For file systems that cannot exchange two names atomically. */
+static int dir_replace(const tqi_client_ckpt_out *out, tq_error *err)
+{
+    char *old = dir_text(out->path, DIR_FORMER);
+    int code;
+    if (!old) {
+        return tqi_error_nomem(err, "a checkpoint");
+    }
+    dir_remove(old);
+    if (rename(out->path, old) != 0) {
+        code = dir_errno(err, "moving", out->path);
+    } else if (rename(out->temp, out->path) != 0) {
+        code = dir_errno(err, "moving", out->temp);
+        dir_recover(out->path);
+    } else {
+        code = dir_sync_parent(out->path, err);
+        dir_remove(old);
+    }
+    free(old);
+    return code;
+}
+
+int tqi_client_ckpt_dir_place(tqi_client_ckpt_out *out, tq_error *err)
+{
+    int code = fsync(out->dir) == 0 ? TQ_OK : dir_errno(err, "syncing", out->temp);
+    bool exchanged = false;
+    bool moved = false;
+    while (code == TQ_OK && !exchanged && !moved) {
+        code = dir_check_place(out->path, err);
+        if (code) {
+            return code;
+        }
+        exchanged = renameat2(AT_FDCWD, out->temp, AT_FDCWD, out->path, RENAME_EXCHANGE) == 0;
+        if (!exchanged && errno != ENOENT) {
+            code = dir_replace(out, err);
+            break;
+        }
+        moved = !exchanged && rename(out->temp, out->path) == 0;
+        /* Tries again if another writer placed its checkpoint there first. */
+        if (!exchanged && !moved && errno != ENOTEMPTY && errno != EEXIST) {
+            code = dir_errno(err, "moving", out->temp);
+        }
+    }
+    if (exchanged || moved) {
+        code = dir_sync_parent(out->path, err);
+    }
+    if (exchanged) {
+        dir_remove(out->temp); /* the former one */
+    }
+    if (code == TQ_OK) {
+        free(out->temp);
+        out->temp = NULL;
+    }
+    return code;
+}
+
+void tqi_client_ckpt_dir_drop(tqi_client_ckpt_out *out)
+{
+    if (out->temp) {
+        dir_remove(out->temp);
+    }
+    if (out->path && out->dir >= 0) {
+        close(out->dir);
+    }
+    free(out->temp);
+    free(out->path);
+    out->temp = NULL;
+    out->path = NULL;
+    out->dir = -1;
+}
+
+int tqi_client_ckpt_dir_open(const char *path, int *dir, tq_error *err)
+{
+    char *trimmed = dir_trim(path);
+    int code;
+    if (!trimmed) {
+        return tqi_error_nomem(err, "a checkpoint");
+    }
+    dir_recover(trimmed);
+    *dir = open(trimmed, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    code = *dir >= 0 ? TQ_OK : dir_errno(err, "opening", trimmed);
+    free(trimmed);
+    return code;
+}

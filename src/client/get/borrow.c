@@ -1,0 +1,128 @@
+/*
+ * get_show.c - reads without copying: decides which columns can be read in place, and asks for them.  Only tensors: other
+ * values are decoded anyway and the bytes then discarded.  Only large ones: a mapping costs as much as copying SHOW_MIN
+ * bytes, and a process may have only some tens of thousands of mappings.
+ */
+#include "client/get/get.h"
+
+#include "base/buf.h"
+#include "base/error.h"
+
+#define SHOW_MIN (UINT64_C(64) << 10)
+
+/* Whether the rows lie end to end in one block; *first is the first row that has bytes. */
+static bool show_together(const tqi_client_get *get, const tqi_client_cells *cells, size_t *first)
+{
+    bool found = false;
+    uint64_t end = 0;
+
+    for (size_t i = 0; i < get->meta->n; i++) {
+        uint64_t size = tqi_client_cells_size(cells, i);
+        if (size == 0) {
+            continue;
+        }
+        if (!found) {
+            *first = i;
+            found = true;
+        } else if (cells->block[i] != cells->block[*first] || cells->offset[i] != end) {
+            return false;
+        }
+        end = cells->offset[i] + size;
+    }
+    return found;
+}
+
+bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow_range *range)
+{
+    size_t n = get->shows.n;
+
+    if (tqi_grow(&get->shows.ranges, &get->max_shows, n + 1, sizeof *range) != TQ_OK ||
+        tqi_grow(&get->show_column, &get->max_show_columns, n + 1, sizeof c) != TQ_OK) {
+        return false;
+    }
+    get->show_column[n] = c;
+    get->shows.ranges[n] = *range;
+    get->shows.n++;
+    return true;
+}
+
+bool tqi_client_get_borrows(tqi_client_get *get, size_t c)
+{
+    const tq_data_column *column = &get->data->columns[c];
+    const tqi_client_cells *cells = tqi_client_get_cells(get, c);
+    uint64_t size = column->offsets[get->meta->n];
+    size_t first = 0;
+
+    if (!get->zero_copy || !get->task.rt->internal.view || column->kind != TQ_TENSOR ||
+        column->types || column->padded || size < SHOW_MIN ||
+        (get->layouts && get->layouts[c].dest) || !show_together(get, cells, &first)) {
+        return false;
+    }
+    return tqi_client_get_note(get, c,
+                        &(tqi_manager_borrow_range){
+                            .block = &get->meta->blocks->blocks[cells->block[first] - 1],
+                            .offset = cells->offset[first],
+                            .size = size,
+                        });
+}
+
+int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err)
+{
+    int code = TQ_OK;
+
+    for (size_t i = 0; i < get->shows.n && code == TQ_OK; i++) {
+        size_t c = get->show_column[i];
+        if (!get->shows.ranges[i].data && !get->data->columns[c].data) {
+            code = tqi_client_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
+            code = code ? code : tqi_client_get_plan_ranges(get, c, err);
+        }
+    }
+    return code;
+}
+
+/* Takes over the manager's mappings, even if the op is gone: they must be given back. */
+static void show_done(tqi_manager_borrow_job *job)
+{
+    tqi_client_get *get = job->arg;
+    tqi_client_borrows *views = get->data->views;
+
+    for (size_t i = 0; i < job->n;) {
+        const tqi_manager_borrow_range *range = &job->ranges[i];
+        if (range->shared) {
+            i = tqi_client_get_left(get, i);
+            continue;
+        }
+        if (range->data) {
+            get->data->columns[get->show_column[i]].data = range->data;
+            views->maps[views->n_maps++] = (tqi_client_borrow_map){range->map, range->map_size};
+        }
+        i++;
+    }
+    for (size_t i = 0; i < job->n_pins; i++) {
+        views->pins[views->n_pins++] = job->pins[i];
+    }
+    if (views->n_pins > 0) {
+        tqi_client_borrows_attach(views, get->task.rt);
+    }
+    get->shown(get);
+}
+
+bool tqi_client_get_borrow(tqi_client_get *get, void (*shown)(tqi_client_get *get))
+{
+    if (get->shows.n == 0) {
+        return false;
+    }
+    get->shown = shown;
+    get->data->views = tqi_client_borrows_make(get->shows.n);
+    get->shows.pins = tqi_region_zero(&get->task.region, get->shows.n, sizeof *get->shows.pins);
+    if (!get->data->views || !get->shows.pins) {
+        shown(get); /* nothing can be shown: all is copied */
+        return true;
+    }
+    get->shows.n_pins = 0;
+    get->shows.deadline_ns = get->task.deadline;
+    get->shows.done = show_done;
+    get->shows.arg = get;
+    get->task.rt->internal.view(get->task.rt->manager_state, &get->shows);
+    return true;
+}

@@ -1,0 +1,318 @@
+/*
+ * meta_pack.c - metas as bytes: a short header, then a ClaimReply message with runs, of the blocks
+ * that are used.
+ *
+ * The header is "TQM" and the version of this format.  Decoding uses the same code as for a controller's answer
+ * (meta_wire.c), so it is checked in the same way.
+ */
+#include "client/meta/meta.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/type.h"
+
+#define PACK_HEADER 4u
+static const uint8_t pack_magic[PACK_HEADER] = {'T', 'Q', 'M', 1};
+
+typedef struct pack_out {
+    tqi_region region;
+    const tq_meta *meta;
+    uint32_t *places; /* index in the message of each of the meta's blocks, plus 1; 0: unused */
+    uint32_t n_blocks;
+} pack_out;
+
+static void *pack_const(const void *data)
+{
+    return (void *)(uintptr_t)data; /* protobuf-c does not write to what it packs */
+}
+
+static int pack_owner(Tq__Batch *batch, const tq_block *block, Tq__Owner *owners, uint32_t *place)
+{
+    for (size_t i = batch->n_owner; i > 0; i--) {
+        const Tq__Owner *owner = &owners[i - 1];
+        if (owner->incarnation == block->owner_incarnation &&
+            strcmp(owner->name, block->owner) == 0) {
+            *place = (uint32_t)(i - 1);
+            return TQ_OK;
+        }
+    }
+    *place = (uint32_t)batch->n_owner;
+    tq__owner__init(&owners[*place]);
+    owners[*place].name = pack_const(block->owner);
+    owners[*place].incarnation = block->owner_incarnation;
+    batch->owner[batch->n_owner++] = &owners[*place];
+    return TQ_OK;
+}
+
+static int pack_blocks(pack_out *out, Tq__Batch *batch)
+{
+    const tq_meta *meta = out->meta;
+    size_t n = meta->blocks ? meta->blocks->n : 0;
+    Tq__Block *blocks;
+    Tq__Owner *owners;
+
+    out->places = tqi_region_zero(&out->region, n, sizeof *out->places);
+    if (!out->places) {
+        return TQ_ENOMEM;
+    }
+    for (size_t f = 0; f < meta->n_fields; f++) {
+        for (size_t i = 0; i < meta->n; i++) {
+            uint32_t block = meta->fields[f].block[i];
+            if (block != TQI_CLIENT_CELL_NONE && block < TQI_CLIENT_CELL_MARKS && !out->places[block - 1]) {
+                out->places[block - 1] = ++out->n_blocks;
+            }
+        }
+    }
+    blocks = tqi_region_array(&out->region, out->n_blocks, sizeof *blocks);
+    owners = tqi_region_array(&out->region, out->n_blocks, sizeof *owners);
+    batch->block = tqi_region_array(&out->region, out->n_blocks, sizeof *batch->block);
+    batch->owner = tqi_region_array(&out->region, out->n_blocks, sizeof *batch->owner);
+    if (!blocks || !owners || !batch->block || !batch->owner) {
+        return TQ_ENOMEM;
+    }
+    batch->n_block = out->n_blocks;
+    for (size_t b = 0; b < n; b++) {
+        const tq_block *from = &meta->blocks->blocks[b];
+        Tq__Block *to;
+        if (!out->places[b]) {
+            continue;
+        }
+        to = &blocks[out->places[b] - 1];
+        tq__block__init(to);
+        to->id = from->id;
+        to->size = from->size;
+        to->locator.data = pack_const(from->locator);
+        to->locator.len = from->locator_size;
+        pack_owner(batch, from, owners, &to->owner);
+        batch->block[out->places[b] - 1] = to;
+    }
+    return TQ_OK;
+}
+
+static uint32_t pack_mark(const pack_out *out, const tqi_client_cells *cells, size_t i)
+{
+    uint32_t block = cells->block[i];
+    switch (block) {
+    case TQI_CLIENT_CELL_NONE:
+        return 0;
+    case TQI_CLIENT_CELL_LOST:
+        return out->n_blocks + 1;
+    case TQI_CLIENT_CELL_OPAQUE:
+        return out->n_blocks + 2;
+    case TQI_CLIENT_CELL_UNKNOWN:
+        return out->n_blocks + (cells->ready[i] ? TQI_CLIENT_PACKED_UNKNOWN_READY : TQI_CLIENT_PACKED_UNKNOWN);
+    default:
+        return out->places[block - 1];
+    }
+}
+
+static int pack_runs(pack_out *out, const tqi_client_cells *cells, Tq__Field *to)
+{
+    size_t n = out->meta->n;
+    size_t runs = 0;
+    uint64_t next = 0;
+
+    to->run_block = tqi_region_array(&out->region, n, sizeof *to->run_block);
+    to->run_rows = tqi_region_array(&out->region, n, sizeof *to->run_rows);
+    to->run_offset = tqi_region_array(&out->region, n, sizeof *to->run_offset);
+    if (!to->run_block || !to->run_rows || !to->run_offset) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint32_t mark = pack_mark(out, cells, i);
+        bool placed = mark != 0 && mark <= out->n_blocks;
+        if (runs > 0 && to->run_block[runs - 1] == mark && (!placed || next == cells->offset[i])) {
+            to->run_rows[runs - 1]++;
+        } else {
+            to->run_block[runs] = mark;
+            to->run_rows[runs] = 1;
+            to->run_offset[runs++] = placed ? cells->offset[i] : 0;
+        }
+        next = placed ? cells->offset[i] + tqi_client_cells_size(cells, i) : 0;
+    }
+    to->n_run_block = runs;
+    to->n_run_rows = runs;
+    to->n_run_offset = runs;
+    return TQ_OK;
+}
+
+static int pack_types(pack_out *out, const tqi_client_cells *cells, Tq__Field *to)
+{
+    size_t n = out->meta->n;
+
+    if (!cells->types || n == 0) {
+        return TQ_OK;
+    }
+    to->type = tqi_region_array(&out->region, n, sizeof *to->type);
+    to->row_type = tqi_region_array(&out->region, n, sizeof *to->row_type);
+    if (!to->type || !to->row_type) {
+        return TQ_ENOMEM;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint32_t type = tqi_type_pack(cells->types[i].kind, cells->types[i].dtype);
+        to->row_type[i] = tqi_type_place(to->type, &to->n_type, type);
+    }
+    to->n_row_type = n;
+    return TQ_OK;
+}
+
+static int pack_field(pack_out *out, const tqi_client_cells *cells, Tq__Field *to)
+{
+    size_t n = out->meta->n;
+
+    tq__field__init(to);
+    to->name = pack_const(cells->pub.name);
+    to->kind = cells->pub.kind;
+    to->dtype = cells->pub.dtype.code | (uint32_t)cells->pub.dtype.bits << 8;
+    to->ragged = cells->pub.ragged;
+    to->ragged_dim = cells->pub.ragged_dim;
+    if (!cells->pub.ragged) {
+        to->shape = pack_const(cells->pub.shape);
+        to->n_shape = cells->pub.ndim;
+    } else if (cells->pub.ndims && n > 0) {
+        to->ndims = pack_const(cells->pub.ndims);
+        to->n_ndims = n;
+        to->dims = pack_const(cells->pub.dims);
+        to->n_dims = cells->starts[n];
+    }
+    if (cells->opaque) {
+        to->opaque = tqi_region_array(&out->region, n, sizeof *to->opaque);
+        if (!to->opaque) {
+            return TQ_ENOMEM;
+        }
+        to->n_opaque = n;
+        for (size_t i = 0; i < n; i++) {
+            to->opaque[i].data = pack_const(cells->opaque[i].data);
+            to->opaque[i].len = cells->opaque[i].size;
+        }
+    }
+    return pack_types(out, cells, to) ? TQ_ENOMEM : pack_runs(out, cells, to);
+}
+
+static int pack_texts(pack_out *out, const char **texts, char ***to, size_t *n)
+{
+    if (!texts) {
+        return TQ_OK;
+    }
+    *to = tqi_region_array(&out->region, out->meta->n, sizeof **to);
+    if (!*to) {
+        return TQ_ENOMEM;
+    }
+    *n = out->meta->n;
+    for (size_t i = 0; i < *n; i++) {
+        (*to)[i] = pack_const(texts[i] ? texts[i] : "");
+    }
+    return TQ_OK;
+}
+
+static int pack_tags(pack_out *out, Tq__Batch *batch)
+{
+    const tq_meta *meta = out->meta;
+    Tq__Tag *tags = tqi_region_array(&out->region, meta->n_tags, sizeof *tags);
+    batch->tag = tqi_region_array(&out->region, meta->n_tags, sizeof *batch->tag);
+    if (!tags || !batch->tag) {
+        return TQ_ENOMEM;
+    }
+    batch->n_tag = meta->n_tags;
+    for (size_t t = 0; t < meta->n_tags; t++) {
+        tq__tag__init(&tags[t]);
+        tags[t].name = pack_const(meta->tags[t].name);
+        tags[t].values.data = pack_const(meta->tags[t].values);
+        tags[t].values.len = meta->tag_starts[t][meta->n];
+        tags[t].size = pack_const(meta->tags[t].sizes);
+        tags[t].n_size = meta->n;
+        batch->tag[t] = &tags[t];
+    }
+    return TQ_OK;
+}
+
+static int pack_batch(pack_out *out, Tq__Batch *batch)
+{
+    const tq_meta *meta = out->meta;
+    Tq__Field *fields = tqi_region_array(&out->region, meta->n_fields, sizeof *fields);
+    int code;
+
+    batch->partition = pack_const(meta->partition);
+    batch->epoch = meta->epoch;
+    batch->index = meta->indexes;
+    batch->n_index = meta->n;
+    batch->incarnation = meta->incarnations;
+    batch->n_incarnation = meta->n;
+    batch->field = tqi_region_array(&out->region, meta->n_fields, sizeof *batch->field);
+    if (!fields || !batch->field) {
+        return TQ_ENOMEM;
+    }
+    batch->n_field = meta->n_fields;
+    code = pack_texts(out, meta->keys, &batch->key, &batch->n_key);
+    code = code ? code : pack_texts(out, meta->groups, &batch->group, &batch->n_group);
+    code = code ? code : pack_tags(out, batch);
+    code = code ? code : pack_blocks(out, batch);
+    for (size_t f = 0; f < meta->n_fields && code == TQ_OK; f++) {
+        batch->field[f] = &fields[f];
+        code = pack_field(out, &meta->fields[f], &fields[f]);
+    }
+    return code;
+}
+
+int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err)
+{
+    pack_out pack = {.meta = meta};
+    Tq__ClaimReply message;
+    Tq__Batch batch;
+    uint8_t *bytes = NULL;
+    size_t body;
+
+    if (!meta || !out || !size) {
+        return tqi_error_null(err, !meta  ? "tq_meta_pack: meta"
+                                   : !out ? "tq_meta_pack: out"
+                                          : "tq_meta_pack: size");
+    }
+    tq__claim_reply__init(&message);
+    tq__batch__init(&batch);
+    *out = NULL;
+    if (pack_batch(&pack, &batch) == TQ_OK) {
+        message.batch = &batch;
+        message.claim = meta->claim;
+        body = tq__claim_reply__get_packed_size(&message);
+        bytes = malloc(PACK_HEADER + body);
+    }
+    if (!bytes) {
+        tqi_region_fini(&pack.region);
+        return tqi_error_nomem(err, "packed metadata");
+    }
+    memcpy(bytes, pack_magic, PACK_HEADER);
+    tq__claim_reply__pack(&message, bytes + PACK_HEADER);
+    tqi_region_fini(&pack.region);
+    *out = bytes;
+    *size = PACK_HEADER + body;
+    return TQ_OK;
+}
+
+int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *err)
+{
+    Tq__ClaimReply *message;
+    tq_error malformed = {0};
+    int code;
+
+    if (!bytes || !out) {
+        return tqi_error_null(err, !bytes ? "tq_meta_unpack: bytes" : "tq_meta_unpack: out");
+    }
+    *out = NULL;
+    if (size < PACK_HEADER || memcmp(bytes, pack_magic, PACK_HEADER) != 0) {
+        return tqi_error_set(err, TQ_EPROTO, "packed metadata: not of this format or version");
+    }
+    message = (Tq__ClaimReply *)tqi_reply_decode(&tq__claim_reply__descriptor, bytes + PACK_HEADER,
+                                                 size - PACK_HEADER, &malformed);
+    if (!message) {
+        return tqi_error_set(err, malformed.code, "packed metadata: %.200s", malformed.message);
+    }
+    if (!message->batch) {
+        code = tqi_error_set(err, TQ_EPROTO, "packed metadata: no batch");
+    } else {
+        code = tqi_client_meta_decode(message->batch, NULL, message->claim, true, out, err);
+    }
+    protobuf_c_message_free_unpacked(&message->base, NULL);
+    return code;
+}

@@ -1,0 +1,541 @@
+/*
+ * move.c - compaction: finding sparse blocks, listing their live bytes, and relinking cells to the copies.  An owner is told
+ * once about a block that has become sparse, and again when half of the rest is gone, so a block that its owner cannot move
+ * costs nothing.  The table has no list of the cells of a block; they are found by walking the rows in which it had cells,
+ * with one walk for all blocks of a request that share rows, since these are mostly columns of the same samples.
+ */
+#include "table/internal.h"
+
+/* Alignment of the next column's rows in a block: enough for any value. */
+#define MOVE_ALIGN 16u
+/* Most blocks answered at once, and most cells examined for them: about a millisecond, or twice what the first block alone
+ * takes.  In a table whose rows were reused, blocks share all rows, so answering fewer would be no faster. */
+#define MOVE_LIVE_BLOCKS 256u
+#define MOVE_LIVE_WALK   (UINT64_C(1) << 18)
+
+/* ---------------------------------------------------------------------------------------- thin blocks */
+
+static bool thin_is(const tqi_table_block *block)
+{
+    return block->live_bytes <= block->thin_from && block->size > TQI_T_SPARSE_MIN &&
+           block->live <= TQI_T_SPARSE_CELLS;
+}
+
+void tqi_t_sparse_check(tqi_table *meta, tqi_table_block *block, uint32_t handle)
+{
+    tqi_table_owner *owner = block->owner;
+
+    if (block->listed || owner->dropping || !thin_is(block)) {
+        return;
+    }
+    block->thin_prev = owner->thin_last;
+    block->thin_next = 0;
+    if (owner->thin_last != 0) {
+        tqi_t_block(meta, owner->thin_last)->thin_next = handle;
+    } else {
+        owner->thin_first = handle;
+    }
+    owner->thin_last = handle;
+    block->listed = true;
+    tqi_t_owner_wake(owner);
+}
+
+void tqi_t_sparse_drop(tqi_table *meta, tqi_table_block *block)
+{
+    tqi_table_owner *owner = block->owner;
+
+    if (block->thin_prev != 0) {
+        tqi_t_block(meta, block->thin_prev)->thin_next = block->thin_next;
+    } else {
+        owner->thin_first = block->thin_next;
+    }
+    if (block->thin_next != 0) {
+        tqi_t_block(meta, block->thin_next)->thin_prev = block->thin_prev;
+    } else {
+        owner->thin_last = block->thin_prev;
+    }
+    block->listed = false;
+    block->named = false;
+}
+
+bool tqi_table_owner_has_sparse(const tqi_table_owner *owner)
+{
+    /* While a hold is open the old blocks are kept, so a move would only take room. */
+    return owner->meta->holds == NULL && owner->thin_first != 0;
+}
+
+size_t tqi_table_owner_sparse(tqi_table_owner *owner, uint64_t *ids, size_t max, uint64_t *number)
+{
+    uint32_t handle = tqi_table_owner_has_sparse(owner) ? owner->thin_first : 0;
+    size_t n = 0;
+
+    while (n < max && handle != 0) {
+        tqi_table_block *block = tqi_t_block(owner->meta, handle);
+        handle = block->thin_next;
+        if (thin_is(block)) {
+            block->named = true;
+            ids[n++] = block->id;
+        } else {
+            /* It has got cells again, by a restore. */
+            tqi_t_sparse_drop(owner->meta, block);
+        }
+    }
+    *number = n > 0 ? ++owner->named : 0;
+    return n;
+}
+
+void tqi_table_owner_sparse_done(tqi_table_owner *owner, uint64_t number)
+{
+    if (number != owner->named) {
+        return; /* the answer got lost */
+    }
+    while (owner->thin_first != 0) {
+        tqi_table_block *block = tqi_t_block(owner->meta, owner->thin_first);
+        if (!block->named) {
+            break;
+        }
+        tqi_t_sparse_drop(owner->meta, block);
+        block->told += block->told < 63;
+        block->thin_from = tqi_t_sparse_from(block);
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- walks */
+
+/* Rows of a partition in which the blocks of a walk have cells, and how many rows. */
+typedef struct move_rows {
+    tqi_table_partition *partition;
+    uint32_t first, last;
+    uint64_t cells;
+} move_rows;
+
+typedef void (*move_fn)(tqi_table_field *field, tqi_table_cell *cell, tqi_table_block *block, void *arg);
+
+static int rows_order(const void *left, const void *right)
+{
+    const move_rows *a = left;
+    const move_rows *b = right;
+
+    if (a->partition != b->partition) {
+        return a->partition->number < b->partition->number ? -1 : 1;
+    }
+    return a->first < b->first ? -1 : a->first > b->first;
+}
+
+/* Merges ranges that overlap or touch; returns how many are left. */
+static size_t rows_join(move_rows *rows, size_t n)
+{
+    size_t last = 0;
+
+    if (n < 2) {
+        return n;
+    }
+    qsort(rows, n, sizeof(*rows), rows_order);
+    for (size_t i = 1; i < n; i++) {
+        move_rows *to = &rows[last];
+        if (to->partition == rows[i].partition && rows[i].first <= (uint64_t)to->last + 1) {
+            to->last = rows[i].last > to->last ? rows[i].last : to->last;
+            to->cells += rows[i].cells;
+        } else {
+            rows[++last] = rows[i];
+        }
+    }
+    return last + 1;
+}
+
+/* Stamps the blocks with their indexes, and says where their cells are; 0 for blocks that do not exist. */
+static size_t move_stamp(tqi_table *meta, const uint32_t *handles, size_t n, move_rows *rows)
+{
+    size_t n_rows = 0;
+
+    meta->stamp++;
+    for (size_t i = 0; i < n; i++) {
+        tqi_table_block *block = handles[i] != 0 ? tqi_t_block(meta, handles[i]) : NULL;
+        if (block != NULL) {
+            block->place = (uint32_t)i;
+        }
+        if (block != NULL && block->stamp != meta->stamp) {
+            block->stamp = meta->stamp;
+            rows[n_rows++] =
+                (move_rows){block->partition, block->row_first, block->row_last, block->live};
+        }
+    }
+    return rows_join(rows, n_rows);
+}
+
+/* Most cells that a walk examines. */
+static uint64_t rows_walk(const move_rows *rows, size_t n)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        for (const tqi_table_field *field = rows[i].partition->known; field != NULL;
+             field = field->next) {
+            sum += (uint64_t)rows[i].last - rows[i].first + 1;
+        }
+    }
+    return sum;
+}
+
+/* Calls fn for the cells of stamped blocks; fn may move a cell to a block without the stamp. */
+static void move_walk(tqi_table *meta, const move_rows *rows, move_fn fn, void *arg)
+{
+    uint64_t stamp = meta->stamp;
+    uint64_t left = rows->cells;
+
+    for (tqi_table_field *field = rows->partition->known; field != NULL && left > 0;
+         field = field->next) {
+        uint64_t end =
+            (uint64_t)rows->last + 1 < field->capacity ? (uint64_t)rows->last + 1 : field->capacity;
+        uint32_t other = TQI_TABLE_CELL_NONE; /* the last block seen that has no stamp */
+        for (uint64_t row = rows->first; row < end && left > 0; row++) {
+            tqi_table_cell *cell = &field->cells[row];
+            if (cell->block == other || !tqi_t_stored(cell)) {
+                continue;
+            }
+            tqi_table_block *block = tqi_t_block(meta, cell->block);
+            if (block->stamp == stamp) {
+                left--;
+                fn(field, cell, block, arg);
+            } else {
+                other = cell->block;
+            }
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------------------- what is live */
+
+typedef struct live_cell {
+    const tqi_table_field *field;
+    uint64_t begin;
+    uint64_t bytes;
+    uint32_t place;
+} live_cell;
+
+typedef struct live_cells {
+    live_cell *cells;
+    size_t n;
+    size_t capacity;
+    bool failed;
+} live_cells;
+
+static void live_add(tqi_table_field *field, tqi_table_cell *cell, tqi_table_block *block, void *arg)
+{
+    live_cells *found = arg;
+
+    if (found->failed ||
+        tqi_grow(&found->cells, &found->capacity, found->n + 1, sizeof(*found->cells)) != TQ_OK) {
+        found->failed = true;
+        return;
+    }
+    found->cells[found->n++] =
+        (live_cell){field, cell->offset, tqi_t_cell_bytes(field, cell), block->place};
+}
+
+static int live_order(const void *left, const void *right)
+{
+    const live_cell *a = left;
+    const live_cell *b = right;
+
+    if (a->place != b->place) {
+        return a->place < b->place ? -1 : 1;
+    }
+    return a->begin < b->begin ? -1 : a->begin > b->begin;
+}
+
+/* Cells are found column by column, and mostly lie in that order. */
+static void live_sort(live_cells *found)
+{
+    for (size_t i = 1; i < found->n; i++) {
+        if (live_order(&found->cells[i - 1], &found->cells[i]) > 0) {
+            qsort(found->cells, found->n, sizeof(*found->cells), live_order);
+            return;
+        }
+    }
+}
+
+/* Merges cells into stretches; the n-th block's begin at *at. */
+static int live_join(const live_cells *found, size_t *at, uint32_t block, tqi_table_live *out)
+{
+    uint64_t *size = &out->sizes[block];
+
+    for (const tqi_table_field *field = NULL; *at < found->n && found->cells[*at].place == block; ++*at) {
+        const live_cell *cell = &found->cells[*at];
+        tqi_table_stretch *last = out->counts[block] > 0 ? &out->stretches[out->n_stretches - 1] : NULL;
+        uint64_t end = last != NULL ? last->begin + last->bytes : 0;
+        if (last != NULL && (cell->begin < end || (cell->begin == end && cell->field == field))) {
+            uint64_t more = cell->begin + cell->bytes > end ? cell->begin + cell->bytes - end : 0;
+            last->bytes += more;
+            *size += more;
+        } else {
+            if (tqi_grow(&out->stretches, &out->capacity, out->n_stretches + 1,
+                         sizeof(*out->stretches)) != TQ_OK) {
+                return TQ_ENOMEM;
+            }
+            /* Rows of a column lie end to end. */
+            *size = cell->field == field ? *size : (*size + MOVE_ALIGN - 1) & ~(MOVE_ALIGN - 1ull);
+            out->stretches[out->n_stretches++] = (tqi_table_stretch){cell->begin, cell->bytes, *size};
+            out->counts[block]++;
+            *size += cell->bytes;
+        }
+        field = cell->field;
+    }
+    return TQ_OK;
+}
+
+int tqi_table_compact_live(tqi_table *meta, const uint64_t *ids, size_t n, tqi_table_live *out, tq_error *err)
+{
+    n = n < MOVE_LIVE_BLOCKS ? n : MOVE_LIVE_BLOCKS;
+    uint32_t *handles = calloc(n + 1, sizeof(*handles));
+    move_rows *rows = calloc(n + 1, sizeof(*rows));
+    live_cells found = {0};
+    uint64_t cells = 0;
+    size_t at = 0;
+    int rc = TQ_OK;
+
+    *out = (tqi_table_live){.sizes = calloc(n + 1, sizeof(*out->sizes)),
+                      .counts = calloc(n + 1, sizeof(*out->counts))};
+    if (handles == NULL || rows == NULL || out->sizes == NULL || out->counts == NULL) {
+        rc = tqi_error_nomem(err, "live cells");
+        goto out;
+    }
+    if (meta->holds != NULL) {
+        rc = tqi_error_set(err, TQ_EAGAIN, "no block can be moved while a checkpoint is read");
+        goto out;
+    }
+    for (; out->n < n; out->n++) {
+        uint32_t handle = tqi_t_block_find(meta, ids[out->n]);
+        cells += handle != 0 ? tqi_t_block(meta, handle)->live : 0;
+        if (out->n > 0 && cells > TQI_T_SPARSE_CELLS) {
+            break;
+        }
+        handles[out->n] = handle;
+    }
+    size_t n_rows = move_stamp(meta, handles, out->n < 1 ? out->n : 1, rows);
+    uint64_t most = 2 * rows_walk(rows, n_rows);
+    most = most > MOVE_LIVE_WALK ? most : MOVE_LIVE_WALK;
+    n_rows = move_stamp(meta, handles, out->n, rows);
+    while (out->n > 1 && rows_walk(rows, n_rows) > most) {
+        out->n /= 2;
+        n_rows = move_stamp(meta, handles, out->n, rows);
+    }
+    for (size_t i = 0; i < n_rows; i++) {
+        move_walk(meta, &rows[i], live_add, &found);
+    }
+    live_sort(&found);
+    for (uint32_t i = 0; i < out->n && !found.failed; i++) {
+        found.failed = live_join(&found, &at, i, out) != TQ_OK;
+    }
+    if (found.failed) {
+        rc = tqi_error_nomem(err, "live cells");
+    }
+
+out:
+    free(found.cells);
+    free(rows);
+    free(handles);
+    return rc;
+}
+
+void tqi_table_live_fini(tqi_table_live *live)
+{
+    free(live->sizes);
+    free(live->counts);
+    free(live->stretches);
+    *live = (tqi_table_live){0};
+}
+
+/* ---------------------------------------------------------------------------------------- moves */
+
+typedef struct move_plan {
+    tqi_table *meta;
+    const tqi_table_move *moves;
+    size_t n;
+    const tqi_table_session *session;
+    uint32_t *from; /* handles */
+    uint32_t *to;
+    tqi_table_range **ranges;
+    move_rows *rows;
+} move_plan;
+
+static void move_plan_fini(move_plan *plan)
+{
+    free(plan->from);
+    free(plan->to);
+    free(plan->ranges);
+    free(plan->rows);
+}
+
+/* The range of the new block; NULL with err (TQ_EINVAL) if it cannot be one. */
+static tqi_table_range *move_range(const tqi_table_session *session, const tqi_table_batch_block *to, tq_error *err)
+{
+    tqi_table_range *range = session != NULL ? tqi_t_range_find(session, to->id) : NULL;
+
+    if (range == NULL || to->owner == NULL || strcmp(range->owner->name, to->owner) != 0 ||
+        range->owner->incarnation != to->owner_incarnation) {
+        tqi_error_set(err, TQ_EINVAL,
+                      "block %llu is not an unpublished block of this session and owner",
+                      (unsigned long long)to->id);
+        return NULL;
+    }
+    if (to->locator_size > TQ_LOCATOR_MAX) {
+        tqi_error_set(err, TQ_EINVAL,
+                      "locator of block %llu has %zu bytes, at most %d are possible",
+                      (unsigned long long)to->id, to->locator_size, TQ_LOCATOR_MAX);
+        return NULL;
+    }
+    return range;
+}
+
+static int move_check_stretches(const tqi_table_move *move, tq_error *err)
+{
+    uint64_t end = 0;
+
+    for (size_t i = 0; i < move->n; i++) {
+        const tqi_table_stretch *stretch = &move->stretches[i];
+        if (stretch->begin < end || stretch->bytes > UINT64_MAX - stretch->begin ||
+            stretch->place > move->to.size || stretch->bytes > move->to.size - stretch->place) {
+            return tqi_error_set(err, TQ_EINVAL,
+                                 "what is moved of block %llu is out of order, or does not fit "
+                                 "into block %llu",
+                                 (unsigned long long)move->from, (unsigned long long)move->to.id);
+        }
+        end = stretch->begin + stretch->bytes;
+    }
+    return TQ_OK;
+}
+
+/* Marks the new blocks as used, which also detects duplicates; nothing stays marked after an error. */
+static int move_check(move_plan *plan, tq_error *err)
+{
+    int rc = TQ_OK;
+    size_t i = 0;
+
+    for (; i < plan->n && rc == TQ_OK; i++) {
+        plan->ranges[i] = move_range(plan->session, &plan->moves[i].to, err);
+        if (plan->ranges[i] == NULL) {
+            rc = TQ_EINVAL;
+            break;
+        }
+        tqi_t_range_mark(plan->ranges[i], plan->moves[i].to.id, true);
+        rc = move_check_stretches(&plan->moves[i], err);
+    }
+    if (rc == TQ_OK) {
+        rc = tqi_t_blocks_reserve(plan->meta, plan->n, err);
+    }
+    while (rc != TQ_OK && i-- > 0) {
+        tqi_t_range_mark(plan->ranges[i], plan->moves[i].to.id, false);
+    }
+    return rc;
+}
+
+/* The stretch that contains all bytes of the cell, or NULL. */
+static const tqi_table_stretch *move_find(const tqi_table_move *move, uint64_t offset, uint64_t bytes)
+{
+    size_t low = 0, high = move->n;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (move->stretches[middle].begin <= offset) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if (low == 0) {
+        return NULL;
+    }
+    const tqi_table_stretch *stretch = &move->stretches[low - 1];
+    uint64_t into = offset - stretch->begin;
+    return into <= stretch->bytes && bytes <= stretch->bytes - into ? stretch : NULL;
+}
+
+static void move_cell(tqi_table_field *field, tqi_table_cell *cell, tqi_table_block *block, void *arg)
+{
+    const move_plan *plan = arg;
+    uint32_t from = cell->block, to = plan->to[block->place];
+    uint64_t bytes = tqi_t_cell_bytes(field, cell);
+    const tqi_table_stretch *stretch = move_find(&plan->moves[block->place], cell->offset, bytes);
+
+    if (stretch == NULL) {
+        return;
+    }
+    cell->block = to;
+    cell->offset = cell->offset - stretch->begin + stretch->place;
+    tqi_t_block_link(tqi_t_block(plan->meta, to), (uint32_t)(cell - field->cells), bytes);
+    tqi_t_block_unlink(plan->meta, from, bytes);
+}
+
+/* Cells that ended during the copy left dead bytes in the new block, which no later event would report. */
+static void move_check_new(tqi_table *meta, const tqi_table_move *move, uint32_t handle)
+{
+    tqi_table_block *block = tqi_t_block(meta, handle);
+    uint64_t copied = 0;
+
+    for (size_t i = 0; i < move->n; i++) {
+        copied += move->stretches[i].bytes;
+    }
+    if (block->live_bytes < copied) {
+        tqi_t_sparse_check(meta, block, handle);
+    }
+}
+
+/* Cannot fail. */
+static void move_commit(move_plan *plan)
+{
+    tqi_table *meta = plan->meta;
+    size_t n_rows = move_stamp(meta, plan->from, plan->n, plan->rows);
+
+    for (size_t i = 0; i < plan->n; i++) {
+        const tqi_table_batch_block *to = &plan->moves[i].to;
+        if (plan->from[i] == 0) {
+            tqi_t_dead_push(plan->ranges[i]->owner, to->id, true);
+        } else {
+            tqi_table_partition *partition = tqi_t_block(meta, plan->from[i])->partition;
+            plan->to[i] = tqi_t_block_add(meta, to, plan->ranges[i]->owner, partition);
+        }
+    }
+    for (size_t i = 0; i < n_rows; i++) {
+        move_walk(meta, &plan->rows[i], move_cell, plan);
+    }
+    for (size_t i = 0; i < plan->n; i++) {
+        if (plan->to[i] != 0) {
+            move_check_new(meta, &plan->moves[i], plan->to[i]);
+            tqi_t_block_unref(meta, plan->to[i]);
+        }
+        tqi_t_range_use(meta, plan->ranges[i]);
+    }
+}
+
+int tqi_table_compact_move(tqi_table *meta, uint64_t session, const tqi_table_move *moves, size_t n, tq_error *err)
+{
+    move_plan plan = {
+        .meta = meta,
+        .moves = moves,
+        .n = n,
+        .session = tqi_t_session_find(meta, session),
+        .from = calloc(n + 1, sizeof(*plan.from)),
+        .to = calloc(n + 1, sizeof(*plan.to)),
+        .ranges = calloc(n + 1, sizeof(tqi_table_range *)),
+        .rows = calloc(n + 1, sizeof(*plan.rows)),
+    };
+    int rc;
+
+    meta->operation++;
+    if (plan.from == NULL || plan.to == NULL || plan.ranges == NULL || plan.rows == NULL) {
+        rc = tqi_error_nomem(err, "moves");
+        goto out;
+    }
+    for (size_t i = 0; i < n; i++) {
+        plan.from[i] = tqi_t_block_find(meta, moves[i].from);
+    }
+    rc = move_check(&plan, err);
+    if (rc == TQ_OK) {
+        move_commit(&plan);
+    }
+
+out:
+    move_plan_fini(&plan);
+    return rc;
+}

@@ -1,0 +1,277 @@
+/*
+ * dead.c - queues of dead block ids, one per owner, redelivered until confirmed.
+ *
+ * Nodes come from one pool.  Every live block and every unpublished id has a node reserved from its grant on, so that the
+ * death of a block cannot fail.  A node's notice number only rises along the queue, and "done" covers whole nodes.  Only ids
+ * that die in one operation share a node: so a node that was handed out, or is older than a hold, does not grow, and the
+ * same operations make the same notices whenever they are requested.  A block that may still be written after its owner has
+ * freed it is kept: its node moves from the queue to the owner's late ones, in order of time, and returns to the queue when
+ * that time has passed, as if it had just died.  That needs no memory either.  limits.late_ranges bounds the number of late
+ * nodes of all owners.
+ */
+#include "table/internal.h"
+
+int tqi_t_dead_reserve(tqi_table *meta, uint32_t n, tq_error *err)
+{
+    while (meta->n_dead_free < meta->dead_reserved + n) {
+        tqi_table_dead_node *page;
+
+        if (tqi_grow(&meta->dead_pages, &meta->dead_pages_capacity, meta->n_dead_pages + 1,
+                     sizeof(tqi_table_dead_node *)) != TQ_OK) {
+            return tqi_error_nomem(err, "dead blocks");
+        }
+        page = calloc(TQI_T_DEAD_PAGE, sizeof(*page));
+        if (page == NULL) {
+            return tqi_error_nomem(err, "dead blocks");
+        }
+        meta->dead_pages[meta->n_dead_pages++] = page;
+        for (uint32_t i = 0; i < TQI_T_DEAD_PAGE; i++) {
+            LL_PREPEND(meta->dead_free, &page[i]);
+        }
+        meta->n_dead_free += TQI_T_DEAD_PAGE;
+    }
+    meta->dead_reserved += n;
+    return TQ_OK;
+}
+
+static void dead_give_back(tqi_table *meta, tqi_table_dead_node *node)
+{
+    LL_PREPEND(meta->dead_free, node);
+    meta->n_dead_free++;
+}
+
+/* Removes the oldest node from the queue. */
+static tqi_table_dead_node *dead_take(tqi_table_owner *owner)
+{
+    tqi_table_dead_node *node = owner->dead_head;
+
+    owner->dead_head = node->next;
+    owner->dead_tail = owner->dead_head != NULL ? owner->dead_tail : NULL;
+    owner->meta->n_dead--;
+    return node;
+}
+
+/* The oldest of the late nodes, likewise. */
+static tqi_table_dead_node *late_take(tqi_table_owner *owner)
+{
+    tqi_table_dead_node *node = owner->late_head;
+
+    owner->late_head = node->next;
+    owner->late_tail = owner->late_head != NULL ? owner->late_tail : NULL;
+    owner->meta->n_late--;
+    return node;
+}
+
+static void late_add(tqi_table_owner *owner, tqi_table_dead_node *node, uint64_t due)
+{
+    node->next = NULL;
+    node->due = due;
+    if (owner->late_tail != NULL) {
+        owner->late_tail->next = node;
+    } else {
+        owner->late_head = node;
+    }
+    owner->late_tail = node;
+    owner->meta->n_late++;
+}
+
+/* A node of the queue, the newest. */
+static void dead_append(tqi_table_owner *owner, tqi_table_dead_node *node)
+{
+    tqi_table *meta = owner->meta;
+
+    node->next = NULL;
+    node->notice = ++owner->last_notice;
+    node->number = ++meta->last_dead;
+    node->operation = meta->operation;
+    meta->n_dead++;
+    if (owner->dead_tail != NULL) {
+        owner->dead_tail->next = node;
+    } else {
+        owner->dead_head = node;
+        tqi_t_owner_wake(owner);
+    }
+    owner->dead_tail = node;
+}
+
+/* Adds the id to the newest node if it is adjacent. */
+static bool dead_merge(tqi_table_owner *owner, uint64_t id, bool writer_done)
+{
+    tqi_table_dead_node *tail = owner->dead_tail;
+
+    if (tail == NULL || tail->operation != owner->meta->operation ||
+        tail->writer_done != writer_done || tail->count == UINT32_MAX) {
+        return false;
+    }
+    if (id == tail->first + tail->count && id != 0) {
+        tail->count++;
+        return true;
+    }
+    if (id + 1 == tail->first && id != 0) {
+        tail->first = id;
+        tail->count++;
+        return true;
+    }
+    return false;
+}
+
+void tqi_t_dead_push(tqi_table_owner *owner, uint64_t id, bool writer_done)
+{
+    tqi_table *meta = owner->meta;
+    tqi_table_dead_node *node;
+
+    meta->dead_reserved--;
+    if (owner->dropping || dead_merge(owner, id, writer_done)) {
+        return;
+    }
+    node = meta->dead_free;
+    meta->dead_free = node->next;
+    meta->n_dead_free--;
+    *node = (tqi_table_dead_node){.first = id, .count = 1, .writer_done = writer_done};
+    dead_append(owner, node);
+}
+
+void tqi_t_owner_wake(tqi_table_owner *owner)
+{
+    if (!owner->woken) {
+        owner->woken = true;
+        DL_APPEND2(owner->meta->woken, owner, woken_prev, woken_next);
+    }
+}
+
+void tqi_t_dead_drop(tqi_table_owner *owner)
+{
+    while (owner->dead_head != NULL) {
+        dead_give_back(owner->meta, dead_take(owner));
+    }
+    while (owner->late_head != NULL) {
+        dead_give_back(owner->meta, late_take(owner));
+    }
+    if (owner->woken) {
+        DL_DELETE2(owner->meta->woken, owner, woken_prev, woken_next);
+        owner->woken = false;
+    }
+}
+
+void tqi_t_dead_fini(tqi_table *meta)
+{
+    tqi_table_freeze *hold;
+
+    while ((hold = meta->holds) != NULL) {
+        DL_DELETE(meta->holds, hold);
+        free(hold);
+    }
+    for (size_t i = 0; i < meta->n_dead_pages; i++) {
+        free(meta->dead_pages[i]);
+    }
+    free(meta->dead_pages);
+}
+
+size_t tqi_table_owner_dead(tqi_table_owner *owner, tqi_table_dead *out, size_t max, uint64_t *notice)
+{
+    const tqi_table_dead_node *node;
+    size_t n = 0;
+
+    *notice = 0;
+    for (node = owner->dead_head; node != NULL && n < max; node = node->next) {
+        if (owner->meta->holds != NULL && node->number > owner->meta->holds->since) {
+            break;
+        }
+        out[n++] = (tqi_table_dead){node->first, node->count, node->writer_done};
+        *notice = node->notice;
+    }
+    if (*notice > owner->delivered) {
+        owner->delivered = *notice;
+    }
+    return n;
+}
+
+/* The oldest late node becomes dead once more, and now for good. */
+static void late_die(tqi_table_owner *owner)
+{
+    tqi_table_dead_node *node = late_take(owner);
+
+    node->writer_done = true;
+    dead_append(owner, node);
+}
+
+void tqi_table_owner_done(tqi_table_owner *owner, uint64_t notice, uint64_t due)
+{
+    tqi_table *meta = owner->meta;
+
+    /* Only ids that were handed out can have been freed. */
+    notice = notice < owner->delivered ? notice : owner->delivered;
+    while (owner->dead_head != NULL && owner->dead_head->notice <= notice) {
+        tqi_table_dead_node *node = dead_take(owner);
+        if (due == 0 || node->writer_done) {
+            dead_give_back(meta, node);
+        } else {
+            late_add(owner, node, due);
+        }
+    }
+    if (meta->n_late > tqi_limits.late_ranges) {
+        tqi_limit_reached(TQI_LIMIT_late_ranges);
+        meta->operation++;
+    }
+    while (meta->n_late > tqi_limits.late_ranges && owner->late_head != NULL) {
+        late_die(owner);
+    }
+}
+
+uint64_t tqi_table_owner_late(const tqi_table_owner *owner)
+{
+    return owner->late_head != NULL ? owner->late_head->due : UINT64_MAX;
+}
+
+void tqi_table_owner_late_die(tqi_table_owner *owner, uint64_t now)
+{
+    owner->meta->operation++;
+    while (owner->late_head != NULL && owner->late_head->due <= now) {
+        late_die(owner);
+    }
+}
+
+bool tqi_table_owner_has_dead(const tqi_table_owner *owner)
+{
+    return owner->dead_head != NULL || owner->late_head != NULL;
+}
+
+int tqi_table_freeze_open(tqi_table *meta, tqi_table_freeze **out, tq_error *err)
+{
+    tqi_table_freeze *hold = calloc(1, sizeof(*hold));
+
+    if (hold == NULL) {
+        return tqi_error_nomem(err, "snapshot");
+    }
+    hold->since = meta->last_dead;
+    DL_APPEND(meta->holds, hold);
+    *out = hold;
+    return TQ_OK;
+}
+
+void tqi_table_freeze_close(tqi_table *meta, tqi_table_freeze *hold)
+{
+    tqi_table_owner *owner;
+
+    if (hold == NULL) {
+        return;
+    }
+    DL_DELETE(meta->holds, hold);
+    free(hold);
+    for (owner = meta->owners; owner != NULL; owner = owner->hh.next) {
+        if (owner->dead_head != NULL || tqi_table_owner_has_sparse(owner)) {
+            tqi_t_owner_wake(owner);
+        }
+    }
+}
+
+tqi_table_owner *tqi_table_next_dead(tqi_table *meta)
+{
+    tqi_table_owner *owner = meta->woken;
+
+    if (owner != NULL) {
+        DL_DELETE2(meta->woken, owner, woken_prev, woken_next);
+        owner->woken = false;
+    }
+    return owner;
+}
